@@ -1,0 +1,217 @@
+//! Accepting: the latch and the back-off of each listener, and the way of a new connection to its
+//! id.
+//!
+//! Belongs to the socket thread. Takes the connection map's mutex for a moment, none while it calls
+//! the handler.
+
+use std::{
+    io,
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    Service,
+    connection::{Connection, Direction},
+    listener::Listener,
+    options::PanicPolicy,
+    sock::Sock,
+    socket_thread::Context,
+};
+
+/// The first pause of a listener after a resource ran out …
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+/// … which doubles up to this.
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// A listener as the socket thread sees it.
+#[derive(Debug)]
+pub(crate) struct Accepting {
+    listener: Arc<Listener>,
+    /// Latched by the poller's event, cleared when accepting would block.
+    ready: bool,
+    is_wildcard: bool,
+    /// Within an episode of exhaustion: how long the last pause was, and when it is over.
+    pause: Option<(Duration, Instant)>,
+}
+
+/// What an accept that failed means.
+enum AcceptFailure {
+    /// Nobody waits: the latch is cleared.
+    WouldBlock,
+    /// That client is gone again, or a signal came: nothing.
+    Nothing,
+    /// A resource ran out: pause.
+    Exhausted,
+}
+
+impl Accepting {
+    pub(crate) fn new(listener: Arc<Listener>) -> Accepting {
+        let is_wildcard = listener.address().addr().is_unspecified();
+        Accepting { listener, ready: false, is_wildcard, pause: None }
+    }
+
+    pub(crate) fn latch(&mut self) {
+        self.ready = true;
+    }
+
+    pub(crate) fn is_ready(&self) -> bool {
+        self.ready
+    }
+
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.listener.is_stopped()
+    }
+
+    /// The local address of a socket that this listener accepted.
+    fn me(&self, accepted: &dyn Sock) -> io::Result<Service> {
+        if self.is_wildcard {
+            accepted.local_address()
+        } else {
+            Ok(self.listener.address().clone())
+        }
+    }
+
+    /// Until when it pauses, if it does.
+    pub(crate) fn paused_until(&self, now: Instant) -> Option<Instant> {
+        self.pause.map(|(_, until)| until).filter(|until| *until > now)
+    }
+
+    /// Everybody who waited was accepted: the episode, if there was one, is over.
+    fn drained(&mut self) {
+        self.ready = false;
+        self.pause = None;
+    }
+
+    /// Starts or lengthens the pause. `true` if an episode begins with it, which is what is logged.
+    fn pause(&mut self, now: Instant) -> bool {
+        let begins = self.pause.is_none();
+        let length = match self.pause {
+            None => FIRST_PAUSE,
+            Some((last, _)) => (last * 2).min(LONGEST_PAUSE),
+        };
+        self.pause = Some((length, now + length));
+        begins
+    }
+}
+
+impl AcceptFailure {
+    fn of(error: &io::Error) -> AcceptFailure {
+        match error.raw_os_error() {
+            _ if error.kind() == io::ErrorKind::WouldBlock => AcceptFailure::WouldBlock,
+            // Linux hands errors that wait on the new connection's network to accept(2), which
+            // says to treat them as if nobody had come; a firewall's EPERM is of the same kind.
+            Some(
+                libc::ECONNABORTED
+                | libc::EINTR
+                | libc::EPROTO
+                | libc::EPERM
+                | libc::ENETDOWN
+                | libc::ENOPROTOOPT
+                | libc::EHOSTDOWN
+                | libc::EHOSTUNREACH
+                | libc::EOPNOTSUPP
+                | libc::ENETUNREACH
+                | libc::ETIMEDOUT,
+            ) => AcceptFailure::Nothing,
+            #[cfg(any(target_os = "linux", target_os = "android"))]
+            Some(libc::ENONET) => AcceptFailure::Nothing,
+            None if error.kind() == io::ErrorKind::Interrupted
+                || error.kind() == io::ErrorKind::ConnectionAborted =>
+            {
+                AcceptFailure::Nothing
+            }
+            // EMFILE, ENFILE, ENOBUFS, ENOMEM; and what is unknown had better not spin either.
+            _ => AcceptFailure::Exhausted,
+        }
+    }
+}
+
+impl Accepting {
+    /// Accepts until nobody waits or the batch is full, and hands each connection that the handler
+    /// took to `add`, one by one: nothing is lost if the next callback panics.
+    pub(crate) fn accept_batch(
+        &mut self,
+        context: &Context<'_>,
+        now: Instant,
+        mut add: impl FnMut(Arc<Connection>),
+    ) {
+        let shared = context.shared();
+        if !self.ready || self.paused_until(now).is_some() {
+            return;
+        }
+        for _ in 0..shared.options.accept_batch {
+            if context.interrupts.is_interrupted() || self.listener.is_stopped() {
+                return;
+            }
+            // At the limit the latch stays, and with it whoever waits in the kernel's backlog.
+            let Some(place) = shared.reserve() else { return };
+            match self.listener.sock().accept() {
+                Ok((sock, them)) => {
+                    shared.counters.accepted.add_owned(1);
+                    let me = match self.me(&*sock) {
+                        Ok(me) => me,
+                        Err(error) => {
+                            log::debug!(
+                                target: "sockman::net",
+                                "a connection from {them} is gone again: {error}"
+                            );
+                            continue;
+                        }
+                    };
+                    let connection = place.fill(Direction::Inbound, sock, me, them, now);
+                    if let Some(connection) = new_sock_accepted(context, connection) {
+                        add(connection);
+                    }
+                }
+                Err(error) => match AcceptFailure::of(&error) {
+                    AcceptFailure::WouldBlock => return self.drained(),
+                    AcceptFailure::Nothing => {
+                        log::trace!(target: "sockman::net", "accept: {error}");
+                    }
+                    AcceptFailure::Exhausted => {
+                        shared.counters.accept_pauses.add_owned(1);
+                        if self.pause(now) {
+                            log::warn!(
+                                target: "sockman::net",
+                                "cannot accept on {}: {error}; trying again every {LONGEST_PAUSE:?} \
+                                 at the latest until it goes",
+                                self.listener.address()
+                            );
+                        }
+                        return;
+                    }
+                },
+            }
+        }
+    }
+}
+
+/// Asks the handler whether it takes the connection. `None` if not, or if it closed it.
+fn new_sock_accepted(
+    context: &Context<'_>,
+    connection: Arc<Connection>,
+) -> Option<Arc<Connection>> {
+    let (sockman, shared, id) = (context.sockman, context.shared(), connection.id);
+    let accepted = catch_unwind(AssertUnwindSafe(|| {
+        let (me, them) = (connection.me(), connection.them());
+        context.handler().event_new_connection_accepted(sockman, id, me, them)
+    }));
+    match accepted {
+        Ok(true) if !connection.is_closed() => Some(connection),
+        Ok(true) => None,
+        Ok(false) => {
+            shared.close(id);
+            None
+        }
+        Err(payload) => {
+            if shared.options.panic_policy == PanicPolicy::Stop {
+                shared.close(id);
+                resume_unwind(payload);
+            }
+            context.closed_after_panic(id, &*payload);
+            None
+        }
+    }
+}

@@ -1,0 +1,270 @@
+//! What can be wrong with an address: in its text, or in the parts that it is built from.
+
+use std::error::Error;
+use std::fmt;
+use std::net::Ipv6Addr;
+
+/// Text that is not an address: shows the text and says which part is wrong and why.
+///
+/// The text may come from anybody: in the message it is cut and its control characters are
+/// escaped.
+///
+/// # Examples
+///
+/// ```
+/// use sockman::{ParseAddrErrorKind, Service};
+///
+/// let error = "1.2.3.4:65536".parse::<Service>().unwrap_err();
+/// assert_eq!(error.kind(), ParseAddrErrorKind::PortTooLarge);
+/// assert_eq!(
+///     error.to_string(),
+///     "cannot parse address '1.2.3.4:65536': the port is larger than 65535"
+/// );
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ParseAddrError {
+    /// Invariant: escaped and cut, see [`excerpt`].
+    text: String,
+    kind: ParseAddrErrorKind,
+}
+
+impl ParseAddrError {
+    pub(super) fn new(text: &str, kind: ParseAddrErrorKind) -> ParseAddrError {
+        ParseAddrError { text: excerpt(text), kind }
+    }
+
+    /// What is wrong, to match on.
+    pub fn kind(&self) -> ParseAddrErrorKind {
+        self.kind
+    }
+}
+
+impl fmt::Display for ParseAddrError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "cannot parse address '{}': {}", self.text, self.kind)
+    }
+}
+
+// No `source`: the message already ends in what the kind says.
+impl Error for ParseAddrError {}
+
+/// Which part of the text of an address is wrong, and why.
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ParseAddrErrorKind {
+    /// There is no text where the address should be.
+    Empty,
+    /// It is a host name; only addresses are taken here, and no name is looked up.
+    HostName,
+    /// It is a host name of more than 255 bytes, the most that a proxy can be told.
+    NameTooLong,
+    /// It is not like an address of any network.
+    Unrecognized,
+    /// It is not dotted-quad IPv4.
+    Ipv4,
+    /// It is not IPv6.
+    Ipv6,
+    /// The scope behind `%` is not the number of an interface.
+    Scope,
+    /// The brackets around IPv6 are missing, not closed, or followed by something else than a
+    /// port.
+    Brackets,
+    /// There is a port where an address alone was expected.
+    UnexpectedPort,
+    /// There is no port.
+    MissingPort,
+    /// There is a colon, but no port behind it.
+    EmptyPort,
+    /// The port has a character that is not a decimal digit.
+    PortNotDecimal,
+    /// The port begins with a zero that is not all of it.
+    PortLeadingZero,
+    /// The port is beyond 65535.
+    PortTooLarge,
+    /// An onion address of version 2, which Tor has not carried since 2021.
+    OnionV2,
+    /// An onion address of another length than 56 characters.
+    OnionLength {
+        /// The characters before `.onion`.
+        found: usize,
+    },
+    /// An onion address with a character that is not base32.
+    OnionSymbol {
+        /// The first such character.
+        found: char,
+        /// Its place, counted from 1.
+        at: usize,
+    },
+    /// An onion address of a version that is not known.
+    OnionVersion {
+        /// The version that it claims.
+        found: u8,
+    },
+    /// An onion address whose checksum is wrong.
+    OnionChecksum,
+    /// An I2P address of another length than 52 characters.
+    I2pLength {
+        /// The characters before `.b32.i2p`.
+        found: usize,
+    },
+    /// An I2P address with a character that is not base32.
+    I2pSymbol {
+        /// The first such character.
+        found: char,
+        /// Its place, counted from 1.
+        at: usize,
+    },
+    /// An I2P address whose last character has bits beyond the hash.
+    I2pTrailingBits,
+    /// A backslash in a unix-domain name that begins neither `\\` nor `\xNN`.
+    UnixEscape,
+    /// Well written, but no valid address.
+    Invalid(InvalidAddrError),
+}
+
+impl fmt::Display for ParseAddrErrorKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        use ParseAddrErrorKind as Kind;
+        match self {
+            Kind::Empty => f.write_str("the address is empty"),
+            Kind::HostName => f.write_str(
+                "this is a name, not an address, and names are not looked up here; \
+                 give an address, or a Destination with a proxy that resolves the name",
+            ),
+            Kind::NameTooLong => f.write_str("the host name is longer than 255 bytes"),
+            Kind::Unrecognized => f.write_str(
+                "this is not an address; write 1.2.3.4:port, [IPv6]:port, cjdns:[IPv6]:port, \
+                 <56 characters>.onion:port, <52 characters>.b32.i2p:port or unix:/path",
+            ),
+            Kind::Ipv4 => f.write_str(
+                "the IPv4 address is not four decimal numbers from 0 to 255 with dots between \
+                 and no leading zeros",
+            ),
+            Kind::Ipv6 => f.write_str("the IPv6 address is malformed"),
+            Kind::Scope => f.write_str(
+                "the IPv6 scope behind '%' is not a decimal interface number \
+                 (interface names are not looked up)",
+            ),
+            Kind::Brackets => f.write_str(
+                "the brackets are missing or out of place; \
+                 an IPv6 address with a port is written [address]:port",
+            ),
+            Kind::UnexpectedPort => {
+                f.write_str("there is a port, but an address without one is expected here")
+            }
+            Kind::MissingPort => {
+                f.write_str("the port is missing; write a colon and the port behind the address")
+            }
+            Kind::EmptyPort => f.write_str("there is no port behind the colon"),
+            Kind::PortNotDecimal => f.write_str("the port has a character that is not a digit"),
+            Kind::PortLeadingZero => f.write_str("the port has a leading zero"),
+            Kind::PortTooLarge => f.write_str("the port is larger than 65535"),
+            Kind::OnionV2 => f.write_str(
+                "this is an onion address of version 2, which is no longer supported; \
+                 ask for the service's version 3 address of 56 characters",
+            ),
+            Kind::OnionLength { found } => {
+                write!(f, "the onion address has {found} characters before .onion, not 56")
+            }
+            Kind::OnionSymbol { found, at } => {
+                write!(f, "the onion address has {}", NotBase32(*found, *at))
+            }
+            Kind::OnionVersion { found } => {
+                write!(f, "the onion address is of version {found}, only 3 is supported")
+            }
+            Kind::OnionChecksum => {
+                f.write_str("the checksum of the onion address is wrong; is it mistyped?")
+            }
+            Kind::I2pLength { found } => {
+                write!(f, "the I2P address has {found} characters before .b32.i2p, not 52")
+            }
+            Kind::I2pSymbol { found, at } => {
+                write!(f, "the I2P address has {}", NotBase32(*found, *at))
+            }
+            Kind::I2pTrailingBits => f.write_str(
+                "the last character of the I2P address has bits set beyond the hash; \
+                 is it mistyped?",
+            ),
+            Kind::UnixEscape => {
+                f.write_str(r"a backslash in a unix-domain name is written \\, a byte \xNN")
+            }
+            Kind::Invalid(invalid) => write!(f, "{invalid}"),
+        }
+    }
+}
+
+/// Parts that do not make a valid address.
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum InvalidAddrError {
+    /// A CJDNS address outside of `fc00::/8`.
+    NotCjdns {
+        /// The address given.
+        addr: Ipv6Addr,
+    },
+    /// A unix-domain path of no bytes.
+    UnixPathEmpty,
+    /// A unix-domain path with a NUL in it, where the kernel would cut it.
+    UnixPathHasNul,
+    /// A unix-domain path or abstract name beyond what `sockaddr_un` holds.
+    UnixTooLong {
+        /// Its length in bytes, with the NUL in front of an abstract name.
+        len: usize,
+        /// [`UnixAddr::MAX_BYTES`](crate::UnixAddr::MAX_BYTES).
+        max: usize,
+    },
+}
+
+impl fmt::Display for InvalidAddrError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            InvalidAddrError::NotCjdns { addr } => {
+                write!(f, "{addr} is not a CJDNS address, it is outside of fc00::/8")
+            }
+            InvalidAddrError::UnixPathEmpty => f.write_str("the unix-domain path is empty"),
+            InvalidAddrError::UnixPathHasNul => {
+                f.write_str("the unix-domain path has a NUL byte in it")
+            }
+            InvalidAddrError::UnixTooLong { len, max } => {
+                write!(f, "the unix-domain name has {len} bytes, at most {max} fit")
+            }
+        }
+    }
+}
+
+impl Error for InvalidAddrError {}
+
+/// The end of the messages about base32.
+struct NotBase32(char, usize);
+
+impl fmt::Display for NotBase32 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let NotBase32(found, at) = self;
+        write!(f, "'{}' as character {at}, which is not one of a-z, 2-7", found.escape_default())
+    }
+}
+
+/// The most characters of foreign text in a message: a line of a log, and longer than every
+/// address but those of unix-domain sockets.
+const EXCERPT_CHARS: usize = 100;
+
+/// Stands for what was cut.
+const ELLIPSIS: &str = "...";
+
+/// Printable ASCII, at most [`EXCERPT_CHARS`] long, whatever `text` is.
+fn excerpt(text: &str) -> String {
+    let mut escaped = String::new();
+    let mut fits = 0;
+    for c in text.chars() {
+        escaped.extend(c.escape_default());
+        if escaped.len() > EXCERPT_CHARS {
+            escaped.truncate(fits);
+            escaped.push_str(ELLIPSIS);
+            break;
+        }
+        if escaped.len() <= EXCERPT_CHARS - ELLIPSIS.len() {
+            fits = escaped.len();
+        }
+    }
+    escaped
+}

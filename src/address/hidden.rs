@@ -1,0 +1,185 @@
+//! The two networks whose addresses are 32 bytes written in base32: Tor onion services and I2P.
+//!
+//! The bytes sit behind an `Arc`. Inline they would make every [`Service`](crate::Service) a
+//! quarter larger, and each connection holds two of them, though most peers are on neither network
+//! (Bitcoin Core's `CNetAddr` keeps more than 16 bytes on the heap for the same reason).
+
+use std::fmt::{self, Write};
+use std::sync::Arc;
+
+use data_encoding::{BASE32_NOPAD, DecodeKind};
+use sha3::{Digest, Sha3_256};
+
+use super::error::ParseAddrErrorKind as Kind;
+
+/// What all onion addresses end in, RFC 7686.
+pub(super) const ONION_SUFFIX: &str = ".onion";
+
+/// What the I2P addresses end in that are a hash and not a name.
+pub(super) const I2P_SUFFIX: &str = ".b32.i2p";
+
+/// A version 3 onion service, by its ed25519 master public key. Printed with `.onion`.
+///
+/// Encoding: [Tor rendezvous specification, "Encoding onion addresses"][spec]. The checksum and
+/// the version are verified when text is parsed and computed when it is printed; that the 32 bytes
+/// are a point on the curve is for Tor to find out, as in Bitcoin Core.
+///
+/// [spec]: https://spec.torproject.org/rend-spec/encoding-onion-addresses.html
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct OnionV3 {
+    public_key: Arc<[u8; 32]>,
+}
+
+impl OnionV3 {
+    /// The only version that Tor still carries.
+    const VERSION: u8 = 3;
+
+    /// Public key, checksum, version; 35 bytes are exactly 56 characters, no bit is left over.
+    const ENCODED_CHARS: usize = 56;
+
+    /// A version 2 address: an 80-bit hash.
+    const V2_CHARS: usize = 16;
+
+    /// The service with this ed25519 master public key.
+    pub fn from_public_key(public_key: [u8; 32]) -> OnionV3 {
+        OnionV3 { public_key: Arc::new(public_key) }
+    }
+
+    /// The ed25519 master public key: what BIP 155 sends for network `TORV3`.
+    pub fn public_key(&self) -> &[u8; 32] {
+        &self.public_key
+    }
+
+    /// Parses what stands before `.onion`.
+    pub(super) fn parse_label(label: &str) -> Result<OnionV3, Kind> {
+        if let Some((found, at)) = first_not_base32(label) {
+            return Err(Kind::OnionSymbol { found, at });
+        }
+        match label.len() {
+            OnionV3::ENCODED_CHARS => {}
+            OnionV3::V2_CHARS => return Err(Kind::OnionV2),
+            found => return Err(Kind::OnionLength { found }),
+        }
+        let mut bytes = [0; 35];
+        // Alphabet and length are checked above, so the decoder has nothing left to refuse.
+        if decode_base32(label, &mut bytes).is_err() {
+            return Err(Kind::OnionLength { found: label.len() });
+        }
+        let mut public_key = [0; 32];
+        public_key.copy_from_slice(&bytes[..32]);
+        let checksum = [bytes[32], bytes[33]];
+        let version = bytes[34];
+        // The version first: the checksum of a future one may be another.
+        if version != OnionV3::VERSION {
+            return Err(Kind::OnionVersion { found: version });
+        }
+        if checksum != OnionV3::checksum(&public_key) {
+            return Err(Kind::OnionChecksum);
+        }
+        Ok(OnionV3::from_public_key(public_key))
+    }
+
+    fn checksum(public_key: &[u8; 32]) -> [u8; 2] {
+        let hash = Sha3_256::new()
+            .chain_update(b".onion checksum")
+            .chain_update(public_key)
+            .chain_update([OnionV3::VERSION])
+            .finalize();
+        [hash[0], hash[1]]
+    }
+}
+
+impl fmt::Display for OnionV3 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut bytes = [0; 35];
+        bytes[..32].copy_from_slice(&*self.public_key);
+        bytes[32..34].copy_from_slice(&OnionV3::checksum(&self.public_key));
+        bytes[34] = OnionV3::VERSION;
+        write_base32(f, &bytes)?;
+        f.write_str(ONION_SUFFIX)
+    }
+}
+
+impl fmt::Debug for OnionV3 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "OnionV3({self})")
+    }
+}
+
+/// An I2P destination, by the SHA-256 hash of its binary form. Printed with `.b32.i2p`.
+///
+/// Encoding: [I2P naming, "Base 32 names"][spec]. The longer names of encrypted lease sets ("b33")
+/// are not hashes and not supported, as in Bitcoin Core.
+///
+/// [spec]: https://geti2p.net/en/docs/naming#base32
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct I2pHash {
+    hash: Arc<[u8; 32]>,
+}
+
+impl I2pHash {
+    /// 256 bits, five to a character; the last four bits of the last one are zero.
+    const ENCODED_CHARS: usize = 52;
+
+    /// The destination with this hash.
+    pub fn new(hash: [u8; 32]) -> I2pHash {
+        I2pHash { hash: Arc::new(hash) }
+    }
+
+    /// The hash: what BIP 155 sends for network `I2P`.
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.hash
+    }
+
+    /// Parses what stands before `.b32.i2p`.
+    pub(super) fn parse_label(label: &str) -> Result<I2pHash, Kind> {
+        if let Some((found, at)) = first_not_base32(label) {
+            return Err(Kind::I2pSymbol { found, at });
+        }
+        if label.len() != I2pHash::ENCODED_CHARS {
+            return Err(Kind::I2pLength { found: label.len() });
+        }
+        let mut hash = [0; 32];
+        match decode_base32(label, &mut hash) {
+            Ok(()) => Ok(I2pHash::new(hash)),
+            Err(DecodeKind::Trailing) => Err(Kind::I2pTrailingBits),
+            // Alphabet and length are checked above, so nothing else is left to refuse.
+            Err(_) => Err(Kind::I2pLength { found: label.len() }),
+        }
+    }
+}
+
+impl fmt::Display for I2pHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_base32(f, &*self.hash)?;
+        f.write_str(I2P_SUFFIX)
+    }
+}
+
+impl fmt::Debug for I2pHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "I2pHash({self})")
+    }
+}
+
+/// The first character outside of base32 (RFC 4648, either case), and its place counted from 1.
+fn first_not_base32(label: &str) -> Option<(char, usize)> {
+    let mut counted = label.chars().zip(1..);
+    counted.find(|(found, _)| !matches!(found, 'a'..='z' | 'A'..='Z' | '2'..='7'))
+}
+
+/// Either case. The length of `label` must be the one for that many bytes.
+fn decode_base32(label: &str, bytes: &mut [u8]) -> Result<(), DecodeKind> {
+    match BASE32_NOPAD.decode_mut(label.to_ascii_uppercase().as_bytes(), bytes) {
+        Ok(_) => Ok(()),
+        Err(partial) => Err(partial.error.kind),
+    }
+}
+
+/// Writes lower-case base32 without padding and without allocating. `bytes`: at most 35.
+fn write_base32(f: &mut fmt::Formatter<'_>, bytes: &[u8]) -> fmt::Result {
+    let mut buffer = [0; OnionV3::ENCODED_CHARS];
+    let text = &mut buffer[..BASE32_NOPAD.encode_len(bytes.len())];
+    BASE32_NOPAD.encode_mut(bytes, text);
+    text.iter().try_for_each(|byte| f.write_char(char::from(byte.to_ascii_lowercase())))
+}

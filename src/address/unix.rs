@@ -1,0 +1,239 @@
+//! Unix-domain addresses: path, abstract name, unnamed; and the escapes of their text.
+
+use std::ffi::OsStr;
+use std::fmt::{self, Write};
+use std::mem::offset_of;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use socket2::SockAddr;
+
+use super::NoSockAddr;
+use super::error::{InvalidAddrError, ParseAddrErrorKind as Kind};
+
+/// What the text of all unix-domain addresses begins with.
+pub(super) const UNIX_PREFIX: &str = "unix:";
+
+/// What the text of an abstract name begins with, behind the prefix; as in `ss` and `lsof`.
+const ABSTRACT_MARK: u8 = b'@';
+
+/// A unix-domain address, see [unix(7)](https://man7.org/linux/man-pages/man7/unix.7.html): a path
+/// in the file system, an abstract name (Linux), or unnamed (what a client has that did not bind).
+///
+/// Printed with `unix:` in front. A backslash, a byte that is not UTF-8, a control character, an
+/// invisible or text-reversing one, and an `@` that begins a path are printed as `\\` or as `\xNN`
+/// per byte: names come from peers and end up in logs.
+///
+/// # Examples
+///
+/// ```
+/// use sockman::UnixAddr;
+///
+/// assert_eq!(UnixAddr::from_path("/run/a.sock")?.to_string(), "unix:/run/a.sock");
+/// assert_eq!(UnixAddr::from_path("tab\there")?.to_string(), r"unix:tab\x09here");
+/// assert_eq!(UnixAddr::from_abstract_name("a")?.to_string(), "unix:@a");
+/// assert_eq!(UnixAddr::unnamed().to_string(), "unix:");
+/// # Ok::<(), sockman::InvalidAddrError>(())
+/// ```
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct UnixAddr {
+    /// As in `sun_path`: an abstract name has a NUL in front, a path has none anywhere and no
+    /// terminator. Invariant: 1 to [`UnixAddr::MAX_BYTES`] bytes.
+    name: Option<Arc<[u8]>>,
+}
+
+impl UnixAddr {
+    /// The size of `sun_path`: 108 on Linux, 104 on macOS and the BSDs.
+    ///
+    /// A path of exactly this length has no terminator; Linux lets peers have one, so it is a valid
+    /// value, but it cannot be bound or connected to from here.
+    pub const MAX_BYTES: usize =
+        size_of::<libc::sockaddr_un>() - offset_of!(libc::sockaddr_un, sun_path);
+
+    /// A socket in the file system. Relative paths stay relative.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidAddrError::UnixPathEmpty`], [`InvalidAddrError::UnixPathHasNul`],
+    /// [`InvalidAddrError::UnixTooLong`] beyond [`UnixAddr::MAX_BYTES`].
+    pub fn from_path(path: impl AsRef<Path>) -> Result<UnixAddr, InvalidAddrError> {
+        let path = path.as_ref().as_os_str().as_bytes();
+        if path.is_empty() {
+            return Err(InvalidAddrError::UnixPathEmpty);
+        }
+        if path.contains(&0) {
+            return Err(InvalidAddrError::UnixPathHasNul);
+        }
+        UnixAddr::from_sun_path(path)
+    }
+
+    /// A socket with an abstract name, a Linux extension: any bytes, none included. The NUL that
+    /// marks it in `sun_path` is not part of the name here.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidAddrError::UnixTooLong`]: longer than [`UnixAddr::MAX_BYTES`] with that NUL.
+    pub fn from_abstract_name(name: impl AsRef<[u8]>) -> Result<UnixAddr, InvalidAddrError> {
+        UnixAddr::from_sun_path(&[b"\0", name.as_ref()].concat())
+    }
+
+    /// The address of a socket that was never bound.
+    pub const fn unnamed() -> UnixAddr {
+        UnixAddr { name: None }
+    }
+
+    /// The path, if this is one.
+    pub fn as_path(&self) -> Option<&Path> {
+        match self.name.as_deref()? {
+            [0, ..] => None,
+            path => Some(Path::new(OsStr::from_bytes(path))),
+        }
+    }
+
+    /// The abstract name without the NUL in front, if this is one.
+    pub fn as_abstract_name(&self) -> Option<&[u8]> {
+        self.name.as_deref()?.strip_prefix(b"\0")
+    }
+
+    /// Whether this is the address of a socket that was never bound.
+    pub fn is_unnamed(&self) -> bool {
+        self.name.is_none()
+    }
+
+    fn from_sun_path(name: &[u8]) -> Result<UnixAddr, InvalidAddrError> {
+        let (len, max) = (name.len(), UnixAddr::MAX_BYTES);
+        if len > max {
+            return Err(InvalidAddrError::UnixTooLong { len, max });
+        }
+        Ok(UnixAddr { name: Some(name.into()) })
+    }
+
+    /// See [`Service::to_sock_addr`](crate::Service::to_sock_addr).
+    pub(super) fn to_sock_addr(&self) -> Result<SockAddr, NoSockAddr> {
+        let Some(name) = self.name.as_deref() else {
+            return Err(NoSockAddr("the unnamed unix-domain address is nobody's in particular"));
+        };
+        if name.starts_with(b"\0") && !cfg!(any(target_os = "linux", target_os = "android")) {
+            return Err(NoSockAddr("this platform has no abstract unix-domain names"));
+        }
+        SockAddr::unix(OsStr::from_bytes(name))
+            .map_err(|_| NoSockAddr("the unix-domain path leaves no room for its terminator"))
+    }
+
+    /// See [`Service::from_sock_addr`](crate::Service::from_sock_addr).
+    pub(super) fn from_sock_addr(from: &SockAddr) -> Option<UnixAddr> {
+        if from.is_unnamed() {
+            return Some(UnixAddr::unnamed());
+        }
+        if let Some(name) = from.as_abstract_namespace() {
+            return UnixAddr::from_abstract_name(name).ok();
+        }
+        // Some platforms count the zeroes behind the path as part of it.
+        let bytes = from.as_pathname()?.as_os_str().as_bytes();
+        let path = bytes.split(|byte| *byte == 0).next()?;
+        UnixAddr::from_path(OsStr::from_bytes(path)).ok()
+    }
+
+    /// Parses what stands behind `unix:`.
+    pub(super) fn parse_rest(text: &str) -> Result<UnixAddr, Kind> {
+        let addr = match text.as_bytes() {
+            [] => Ok(UnixAddr::unnamed()),
+            [ABSTRACT_MARK, name @ ..] => UnixAddr::from_abstract_name(unescape(name)?),
+            path => UnixAddr::from_path(OsStr::from_bytes(&unescape(path)?)),
+        };
+        addr.map_err(Kind::Invalid)
+    }
+}
+
+impl fmt::Display for UnixAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(UNIX_PREFIX)?;
+        match self.name.as_deref() {
+            None => Ok(()),
+            Some([0, name @ ..]) => {
+                f.write_char(char::from(ABSTRACT_MARK))?;
+                write_escaped(f, name)
+            }
+            Some([ABSTRACT_MARK, path @ ..]) => {
+                write_hex(f, &[ABSTRACT_MARK])?;
+                write_escaped(f, path)
+            }
+            Some(path) => write_escaped(f, path),
+        }
+    }
+}
+
+impl fmt::Debug for UnixAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "UnixAddr({self})")
+    }
+}
+
+fn write_escaped(f: &mut fmt::Formatter<'_>, bytes: &[u8]) -> fmt::Result {
+    for chunk in bytes.utf8_chunks() {
+        for c in chunk.valid().chars() {
+            match c {
+                '\\' => f.write_str(r"\\")?,
+                c if is_misleading(c) => {
+                    write_hex(f, c.encode_utf8(&mut [0; 4]).as_bytes())?;
+                }
+                c => f.write_char(c)?,
+            }
+        }
+        write_hex(f, chunk.invalid())?;
+    }
+    Ok(())
+}
+
+fn write_hex(f: &mut fmt::Formatter<'_>, bytes: &[u8]) -> fmt::Result {
+    bytes.iter().try_for_each(|byte| write!(f, "\\x{byte:02x}"))
+}
+
+/// Control characters, and those that hide text or turn it around. A fixed list and not `std`'s
+/// idea of "printable", which changes with the Unicode version: the printed form must not.
+fn is_misleading(c: char) -> bool {
+    c.is_control()
+        || matches!(
+            c,
+            '\u{61c}'
+                | '\u{200b}'..='\u{200f}'
+                | '\u{2028}'..='\u{202e}'
+                | '\u{2060}'..='\u{206f}'
+                | '\u{feff}'
+        )
+}
+
+fn unescape(text: &[u8]) -> Result<Vec<u8>, Kind> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text;
+    loop {
+        rest = match rest {
+            [] => return Ok(bytes),
+            [b'\\', b'\\', rest @ ..] => {
+                bytes.push(b'\\');
+                rest
+            }
+            [b'\\', b'x', high, low, rest @ ..] => {
+                let byte = hex_digit(*high).zip(hex_digit(*low));
+                let (high, low) = byte.ok_or(Kind::UnixEscape)?;
+                bytes.push(high << 4 | low);
+                rest
+            }
+            [b'\\', ..] => return Err(Kind::UnixEscape),
+            [byte, rest @ ..] => {
+                bytes.push(*byte);
+                rest
+            }
+        };
+    }
+}
+
+fn hex_digit(digit: u8) -> Option<u8> {
+    match digit {
+        b'0'..=b'9' => Some(digit - b'0'),
+        b'a'..=b'f' => Some(digit - b'a' + 10),
+        b'A'..=b'F' => Some(digit - b'A' + 10),
+        _ => None,
+    }
+}

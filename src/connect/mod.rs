@@ -1,0 +1,207 @@
+//! Outbound connections: where to, how, and the connection that is not polled yet.
+//!
+//! Runs on the caller's thread, never on the socket thread. Takes the connection map's mutex for a
+//! moment.
+
+mod direct;
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use crate::{
+    ConnectionId, Direction, Interrupt, NetAddr, Service, SockMan, connection::Connection,
+    error::ConnectError, inbox::Mark, interrupt::Watches, sockman::Shared, threads,
+};
+
+/// Bitcoin Core's `DEFAULT_CONNECT_TIMEOUT`, five seconds.
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Where to connect: an address, or a host name and a port, which the proxy resolves. Names are
+/// never resolved here.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Destination {
+    /// An address.
+    Service(Service),
+    /// A host name. Needs a proxy.
+    Name {
+        /// As typed.
+        host: String,
+        /// TCP port.
+        port: u16,
+    },
+}
+
+impl From<Service> for Destination {
+    fn from(service: Service) -> Destination {
+        Destination::Service(service)
+    }
+}
+
+impl From<&Service> for Destination {
+    fn from(service: &Service) -> Destination {
+        Destination::Service(service.clone())
+    }
+}
+
+impl From<std::net::SocketAddr> for Destination {
+    fn from(address: std::net::SocketAddr) -> Destination {
+        Destination::Service(address.into())
+    }
+}
+
+impl fmt::Display for Destination {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Destination::Service(service) => service.fmt(f),
+            Destination::Name { host, port } => write!(f, "{}:{port}", host.escape_debug()),
+        }
+    }
+}
+
+/// What [`SockMan::connect`] is to heed.
+///
+/// ```
+/// use std::time::Duration;
+/// let options = sockman::ConnectOptions::default().timeout(Duration::from_secs(20));
+/// ```
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct ConnectOptions {
+    pub(crate) timeout: Duration,
+    pub(crate) is_important: bool,
+    pub(crate) cancel: Option<Interrupt>,
+}
+
+impl Default for ConnectOptions {
+    fn default() -> ConnectOptions {
+        ConnectOptions { timeout: DEFAULT_TIMEOUT, is_important: false, cancel: None }
+    }
+}
+
+impl ConnectOptions {
+    /// How long the whole attempt may take. Default: 5 seconds. At the limit it fails with
+    /// [`ConnectError::TimedOut`]. Zero: only what succeeds at once does.
+    pub fn timeout(mut self, timeout: Duration) -> ConnectOptions {
+        self.timeout = timeout;
+        self
+    }
+
+    /// Whether a failure is worth the operator's attention, as with a peer that was configured by
+    /// hand: logged at `info` instead of `debug`. Default: no. Core's `manual_connection`.
+    pub fn is_important(mut self, is_important: bool) -> ConnectOptions {
+        self.is_important = is_important;
+        self
+    }
+
+    /// An interrupt that ends this attempt alone, signalled from another thread. Default: none.
+    /// The `SockMan`'s own interrupts end it too.
+    pub fn cancel(mut self, interrupt: Interrupt) -> ConnectOptions {
+        self.cancel = Some(interrupt);
+        self
+    }
+}
+
+/// A connection that exists but is not polled yet: no callback names its id before
+/// [`activate`](NewConnection::activate). It can be sent to, woken and closed already.
+///
+/// Dropped without `activate`, the socket is closed and the id is never named.
+#[must_use = "the connection is closed when this is dropped without `activate`"]
+pub struct NewConnection {
+    shared: Arc<Shared>,
+    connection: Arc<Connection>,
+    activated: bool,
+}
+
+impl NewConnection {
+    /// Its id.
+    #[must_use]
+    pub fn id(&self) -> ConnectionId {
+        self.connection.id
+    }
+
+    /// This side's address.
+    #[must_use]
+    pub fn me(&self) -> &Service {
+        self.connection.me()
+    }
+
+    /// The peer's address, as it was dialled.
+    #[must_use]
+    pub fn them(&self) -> &Service {
+        self.connection.them()
+    }
+
+    /// Hands the connection to the socket thread: from here on the callbacks name its id. With no
+    /// thread running it waits for one. Returns the id. If it was closed meanwhile, nothing
+    /// happens.
+    pub fn activate(mut self) -> ConnectionId {
+        self.activated = true;
+        self.shared.inbox.push(Mark::Activated(Arc::clone(&self.connection)));
+        self.connection.id
+    }
+}
+
+impl Drop for NewConnection {
+    fn drop(&mut self) {
+        if !self.activated {
+            self.shared.close(self.connection.id);
+        }
+    }
+}
+
+impl fmt::Debug for NewConnection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NewConnection")
+            .field("id", &self.id())
+            .field("me", self.me())
+            .field("them", self.them())
+            .finish()
+    }
+}
+
+/// Connects, and makes the id.
+pub(crate) fn connect(
+    sockman: &SockMan,
+    to: &Destination,
+    options: &ConnectOptions,
+) -> Result<NewConnection, ConnectError> {
+    let result = attempt(sockman.shared(), to, options);
+    match &result {
+        Ok(connection) => {
+            log::debug!(target: "sockman::net", "connected to {to} as connection {}", connection.id());
+        }
+        Err(error) if options.is_important => log::info!(target: "sockman::net", "{error}"),
+        Err(error) => log::debug!(target: "sockman::net", "{error}"),
+    }
+    result
+}
+
+fn attempt(
+    shared: &Arc<Shared>,
+    to: &Destination,
+    options: &ConnectOptions,
+) -> Result<NewConnection, ConnectError> {
+    if threads::is_socket_thread_of(shared) {
+        return Err(ConnectError::OnSocketThread);
+    }
+    let watches = Watches::new(shared.interrupts().chain(&options.cancel));
+    let Destination::Service(service) = to else {
+        return Err(ConnectError::NeedsProxy { to: to.clone() });
+    };
+    if matches!(service.addr(), NetAddr::TorV3(_) | NetAddr::I2p(_)) {
+        return Err(ConnectError::NeedsProxy { to: to.clone() });
+    }
+    if service.to_sock_addr().is_err() {
+        return Err(ConnectError::InvalidDestination { to: to.clone() });
+    }
+    let limit = shared.connections.limit();
+    let place = shared.reserve().ok_or(ConnectError::TooManyConnections { limit })?;
+
+    let factory = &*shared.options.sock_factory;
+    let sock = direct::connect(factory, service, to, &watches, options.timeout)?;
+    let me = sock.local_address().map_err(|error| ConnectError::new(to, "getsockname", error))?;
+    let now = factory.now();
+    let connection = place.fill(Direction::Outbound, sock, me, service.clone(), now);
+    shared.counters.connected.add(1);
+    Ok(NewConnection { shared: Arc::clone(shared), connection, activated: false })
+}

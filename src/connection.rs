@@ -1,0 +1,412 @@
+//! Connections as every thread sees them: the id, the socket, the two addresses, the counters; and
+//! the map from ids to them.
+//!
+//! Owns the connection map (one mutex, held for a look-up only) and in each connection the mutex
+//! around its sends. The map's lock is never taken while a send lock is held, and none while a
+//! callback runs. What only the socket thread may touch is in `socket_thread`.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    hash::{BuildHasherDefault, Hasher},
+    io,
+    net::Shutdown,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU64, AtomicUsize, Ordering},
+    },
+    time::Instant,
+};
+
+use parking_lot::Mutex;
+
+use crate::{
+    Service,
+    error::SendError,
+    slab::{Key, Token},
+    sock::Sock,
+};
+
+/// Names one connection of one [`SockMan`](crate::SockMan). From 0 upwards, never used twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConnectionId(u64);
+
+impl ConnectionId {
+    /// The number, for logs and tables.
+    #[must_use]
+    pub fn as_u64(self) -> u64 {
+        self.0
+    }
+}
+
+impl fmt::Display for ConnectionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Who dialled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Direction {
+    /// The peer: a listener accepted it.
+    Inbound,
+    /// This side: [`SockMan::connect`](crate::SockMan::connect).
+    Outbound,
+}
+
+impl fmt::Display for Direction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Direction::Inbound => "inbound",
+            Direction::Outbound => "outbound",
+        })
+    }
+}
+
+/// What is known of one connection, at one moment. From
+/// [`SockMan::connection_info`](crate::SockMan::connection_info).
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ConnectionInfo {
+    /// Which connection.
+    pub id: ConnectionId,
+    /// This side's address.
+    pub me: Service,
+    /// The peer's address.
+    pub them: Service,
+    /// Who dialled.
+    pub direction: Direction,
+    /// When it was accepted, or when the connect succeeded.
+    pub since: Instant,
+    /// Payload bytes that the kernel took for sending.
+    pub bytes_sent: u64,
+    /// Payload bytes delivered to the embedder.
+    pub bytes_received: u64,
+    /// The poller told of an error, or that both directions are over. While reads are paused this
+    /// is how one learns of a reset.
+    pub hung_up: bool,
+}
+
+/// One connection. Closed for good when the last `Arc` goes.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    pub(crate) id: ConnectionId,
+    pub(crate) direction: Direction,
+    sock: Box<dyn Sock>,
+    me: Service,
+    them: Service,
+    since: Instant,
+    /// Around every send, so that the bytes of two threads do not mix within one call.
+    sending: Mutex<()>,
+    closed: AtomicBool,
+    /// A `Mark::Woken` is in the inbox, or will be dealt with when the connection gets its slot.
+    woken: AtomicBool,
+    hung_up: AtomicBool,
+    /// What sends on the socket thread found. Written and read by that thread alone; atomic only
+    /// because the send path has a shared reference.
+    notes: AtomicU8,
+    /// The first error that a send met, as the operating system numbers it; 0 for none. A send
+    /// takes the socket's error away from the receive that would have told it.
+    send_error: AtomicI32,
+    /// The token of the slot. Written and read by the socket thread alone, as `notes`.
+    token: AtomicUsize,
+    bytes_sent: AtomicU64,
+    bytes_received: AtomicU64,
+}
+
+/// A send on the socket thread would have blocked.
+const BLOCKED: u8 = 1;
+/// A send on the socket thread was given bytes and took some.
+const SENT: u8 = 2;
+
+/// No slot. The poller's own waker has this token, so no slot has.
+const NO_TOKEN: usize = usize::MAX;
+
+impl Connection {
+    pub(crate) fn new(
+        id: ConnectionId,
+        direction: Direction,
+        sock: Box<dyn Sock>,
+        me: Service,
+        them: Service,
+        since: Instant,
+    ) -> Connection {
+        Connection {
+            id,
+            direction,
+            sock,
+            me,
+            them,
+            since,
+            sending: Mutex::new(()),
+            closed: AtomicBool::new(false),
+            woken: AtomicBool::new(false),
+            hung_up: AtomicBool::new(false),
+            notes: AtomicU8::new(0),
+            send_error: AtomicI32::new(0),
+            token: AtomicUsize::new(NO_TOKEN),
+            bytes_sent: AtomicU64::new(0),
+            bytes_received: AtomicU64::new(0),
+        }
+    }
+
+    pub(crate) fn sock(&self) -> &dyn Sock {
+        &*self.sock
+    }
+
+    pub(crate) fn me(&self) -> &Service {
+        &self.me
+    }
+
+    pub(crate) fn them(&self) -> &Service {
+        &self.them
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
+    /// Ends the stream towards the peer at once. The descriptor itself goes with the last `Arc`,
+    /// so that no system call under way on another thread ever meets a reused number.
+    fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+        if let Err(error) = self.sock.shutdown(Shutdown::Both) {
+            // The usual case: the peer has reset it, and there is nothing left to shut down.
+            log::trace!(target: "sockman::net", "shutdown of connection {}: {error}", self.id);
+        }
+    }
+
+    /// Runs one send. `Ok(0)` if it would block. `on_socket_thread` lets the socket thread know
+    /// what it did to the latches; a would-block elsewhere changes none.
+    pub(crate) fn send(
+        &self,
+        on_socket_thread: bool,
+        mut send: impl FnMut(&dyn Sock) -> io::Result<usize>,
+    ) -> Result<usize, SendError> {
+        let _sending = self.sending.lock();
+        loop {
+            if self.is_closed() {
+                return Err(SendError::UnknownConnection(self.id));
+            }
+            match send(&*self.sock) {
+                Ok(bytes) => {
+                    // Under the lock: a plain add.
+                    let sent = self.bytes_sent.load(Ordering::Relaxed);
+                    self.bytes_sent.store(sent.wrapping_add(bytes as u64), Ordering::Relaxed);
+                    if on_socket_thread && bytes > 0 {
+                        self.note(SENT);
+                    }
+                    return Ok(bytes);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    if on_socket_thread {
+                        self.note(BLOCKED);
+                    }
+                    return Ok(0);
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                // A close on another thread came in between: its shutdown broke the pipe.
+                Err(_) if self.is_closed() => {
+                    return Err(SendError::UnknownConnection(self.id));
+                }
+                Err(source) => {
+                    if let Some(code) = source.raw_os_error() {
+                        let _ = self.send_error.compare_exchange(
+                            0,
+                            code,
+                            Ordering::Relaxed,
+                            Ordering::Relaxed,
+                        );
+                    }
+                    return Err(SendError::Socket { id: self.id, source });
+                }
+            }
+        }
+    }
+
+    /// Half-closes: the peer reads the end of the stream.
+    pub(crate) fn shutdown_write(&self) -> Result<(), SendError> {
+        let _sending = self.sending.lock();
+        if self.is_closed() {
+            return Err(SendError::UnknownConnection(self.id));
+        }
+        self.sock
+            .shutdown(Shutdown::Write)
+            .map_err(|source| SendError::Socket { id: self.id, source })
+    }
+
+    /// `true` if the caller has to put a `Mark::Woken` into the inbox.
+    pub(crate) fn mark_woken(&self) -> bool {
+        !self.woken.swap(true, Ordering::AcqRel)
+    }
+
+    pub(crate) fn info(&self) -> ConnectionInfo {
+        ConnectionInfo {
+            id: self.id,
+            me: self.me.clone(),
+            them: self.them.clone(),
+            direction: self.direction,
+            since: self.since,
+            bytes_sent: self.bytes_sent.load(Ordering::Relaxed),
+            bytes_received: self.bytes_received.load(Ordering::Relaxed),
+            hung_up: self.hung_up.load(Ordering::Relaxed),
+        }
+    }
+
+    fn note(&self, note: u8) {
+        self.notes.store(self.notes.load(Ordering::Relaxed) | note, Ordering::Relaxed);
+    }
+
+    fn take_note(&self, note: u8) -> bool {
+        let notes = self.notes.load(Ordering::Relaxed);
+        if notes & note == 0 {
+            return false;
+        }
+        self.notes.store(notes & !note, Ordering::Relaxed);
+        true
+    }
+}
+
+/// For the socket thread alone.
+impl Connection {
+    /// Did a send on this thread find the socket full since the last call?
+    pub(crate) fn take_blocked(&self) -> bool {
+        self.take_note(BLOCKED)
+    }
+
+    /// Did a send on this thread get bytes out since the last call?
+    pub(crate) fn take_sent(&self) -> bool {
+        self.take_note(SENT)
+    }
+
+    /// The wake is being acted upon: the next one makes a new mark.
+    pub(crate) fn clear_woken(&self) {
+        self.woken.store(false, Ordering::Release);
+    }
+
+    pub(crate) fn set_hung_up(&self) {
+        self.hung_up.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn send_error(&self) -> Option<io::Error> {
+        match self.send_error.load(Ordering::Relaxed) {
+            0 => None,
+            code => Some(io::Error::from_raw_os_error(code)),
+        }
+    }
+
+    pub(crate) fn count_received(&self, bytes: usize) {
+        let received = self.bytes_received.load(Ordering::Relaxed);
+        self.bytes_received.store(received.wrapping_add(bytes as u64), Ordering::Relaxed);
+    }
+
+    pub(crate) fn key(&self) -> Option<Key> {
+        match self.token.load(Ordering::Relaxed) {
+            NO_TOKEN => None,
+            token => match Token::decode(token) {
+                Token::Connection(key) => Some(key),
+                Token::Listener(_) => None,
+            },
+        }
+    }
+
+    pub(crate) fn set_key(&self, key: Option<Key>) {
+        let token = key.map_or(NO_TOKEN, |key| Token::Connection(key).encode());
+        self.token.store(token, Ordering::Relaxed);
+    }
+}
+
+/// Every connection that an id can name, and the count against
+/// [`Options::max_connections`](crate::Options::max_connections).
+#[derive(Debug)]
+pub(crate) struct ConnectionMap {
+    map: Mutex<HashMap<ConnectionId, Arc<Connection>, BuildHasherDefault<IdHasher>>>,
+    next_id: AtomicU64,
+    /// Connections in the map, and those being made.
+    count: AtomicUsize,
+    limit: usize,
+}
+
+impl ConnectionMap {
+    pub(crate) fn new(limit: usize) -> ConnectionMap {
+        ConnectionMap {
+            map: Mutex::new(HashMap::default()),
+            next_id: AtomicU64::new(0),
+            count: AtomicUsize::new(0),
+            limit,
+        }
+    }
+
+    pub(crate) fn limit(&self) -> usize {
+        self.limit
+    }
+
+    pub(crate) fn is_full(&self) -> bool {
+        self.count.load(Ordering::Acquire) >= self.limit
+    }
+
+    /// Connections and attempts.
+    pub(crate) fn count(&self) -> usize {
+        self.count.load(Ordering::Acquire)
+    }
+
+    /// Takes one of the `max_connections`, if there is one.
+    pub(crate) fn reserve(&self) -> bool {
+        self.count
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |count| {
+                (count < self.limit).then_some(count + 1)
+            })
+            .is_ok()
+    }
+
+    /// Gives back what `reserve` took. `true` if the map was full until now: listeners may wait
+    /// for that.
+    pub(crate) fn release(&self) -> bool {
+        self.count.fetch_sub(1, Ordering::AcqRel) >= self.limit
+    }
+
+    pub(crate) fn next_id(&self) -> ConnectionId {
+        // 2^64 ids last for 584 years at one connection a nanosecond.
+        ConnectionId(self.next_id.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Adds a connection, for which `reserve` has taken a place.
+    pub(crate) fn insert(&self, connection: &Arc<Connection>) {
+        self.map.lock().insert(connection.id, Arc::clone(connection));
+    }
+
+    pub(crate) fn find(&self, id: ConnectionId) -> Option<Arc<Connection>> {
+        self.map.lock().get(&id).map(Arc::clone)
+    }
+
+    /// Takes the connection out and closes it. `Some` for exactly one caller.
+    pub(crate) fn close(&self, id: ConnectionId) -> Option<Arc<Connection>> {
+        let connection = self.map.lock().remove(&id)?;
+        connection.close();
+        self.count.fetch_sub(1, Ordering::AcqRel);
+        Some(connection)
+    }
+}
+
+/// Ids are handed out by us, one by one: no peer can choose them to collide, so a multiplication
+/// that spreads them over the table's high and low bits is all the hashing they need.
+#[derive(Default)]
+pub(crate) struct IdHasher(u64);
+
+impl Hasher for IdHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u64(self.0 ^ u64::from(*byte));
+        }
+    }
+
+    fn write_u64(&mut self, id: u64) {
+        // 2^64 divided by the golden ratio, and the high half folded onto the low one.
+        let product = id.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.0 = product ^ (product >> 32);
+    }
+}

@@ -1,0 +1,126 @@
+//! The connections that the socket thread watches, and which of them are due.
+//!
+//! Owns the poller and the slots. Belongs to the socket thread; takes no lock and calls nobody.
+
+use std::{io, sync::Arc, time::Duration};
+
+use crate::{
+    connection::Connection,
+    slab::{Key, Slab, Token},
+    sock::{Poller, Readiness, Sock},
+    turn::Slot,
+};
+
+pub(crate) struct PollSet {
+    poller: Box<dyn Poller>,
+    slots: Slab<Slot>,
+    /// Connections to look at: left with work, woken, new, or with an event. Each is in here, or
+    /// in the list of the turns under way, at most once: `Slot::is_listed` says so.
+    pub(crate) due: Vec<Key>,
+    /// Registrations that failed, to be told in the connection's turn.
+    pub(crate) failed: Vec<(Key, io::Error)>,
+}
+
+impl PollSet {
+    pub(crate) fn new(poller: Box<dyn Poller>) -> PollSet {
+        PollSet { poller, slots: Slab::new(), due: Vec::new(), failed: Vec::new() }
+    }
+
+    pub(crate) fn poller(&self) -> &dyn Poller {
+        &*self.poller
+    }
+
+    pub(crate) fn poll(
+        &mut self,
+        events: &mut Vec<Readiness>,
+        timeout: Option<Duration>,
+    ) -> io::Result<()> {
+        self.poller.poll(events, timeout)
+    }
+
+    pub(crate) fn register_listener(&self, sock: &dyn Sock, key: Key) -> io::Result<()> {
+        self.poller.register(sock, Token::Listener(key).encode())
+    }
+
+    pub(crate) fn slot(&mut self, key: Key) -> Option<&mut Slot> {
+        self.slots.get_mut(key)
+    }
+
+    /// The slot, and where its failed registration is kept.
+    pub(crate) fn slot_and_failed(
+        &mut self,
+        key: Key,
+    ) -> Option<(&mut Slot, &mut Vec<(Key, io::Error)>)> {
+        self.slots.get_mut(key).map(|slot| (slot, &mut self.failed))
+    }
+
+    /// An event for a slot that was freed, or freed and taken again, reaches nobody.
+    pub(crate) fn latch(&mut self, key: Key, event: &Readiness) {
+        if let Some(slot) = self.slots.get_mut(key) {
+            slot.latch(event);
+            slot.list(key, &mut self.due);
+        }
+    }
+
+    /// Fills a slot first and registers then, once and for all. A connection that was closed
+    /// meanwhile is skipped.
+    pub(crate) fn add(&mut self, connection: &Arc<Connection>) {
+        if connection.is_closed() {
+            return;
+        }
+        // A wake that came before is answered by the turn that a new connection has in any case.
+        connection.clear_woken();
+        let Some(key) = self.slots.insert(Slot::new(Arc::clone(connection))) else {
+            log::error!(target: "sockman::net", "no place for connection {}", connection.id);
+            return;
+        };
+        connection.set_key(Some(key));
+        let registered = self.poller.register(connection.sock(), Token::Connection(key).encode());
+        let Some(slot) = self.slots.get_mut(key) else { return };
+        if let Err(error) = registered {
+            log::warn!(
+                target: "sockman::net",
+                "cannot watch connection {} for readiness: {error}", connection.id
+            );
+            slot.latch_failed_registration();
+            self.failed.push((key, error));
+        }
+        slot.list(key, &mut self.due);
+    }
+
+    pub(crate) fn wake(&mut self, connection: &Connection) {
+        // Without a slot it is not activated yet, and the wake is kept; or it is closed.
+        let Some(key) = connection.key() else { return };
+        // Before the hooks are asked: a wake from now on makes a mark of its own.
+        connection.clear_woken();
+        if let Some(slot) = self.slots.get_mut(key) {
+            slot.want_turn();
+            slot.list(key, &mut self.due);
+        }
+    }
+
+    pub(crate) fn wake_all(&mut self) {
+        for (key, slot) in self.slots.iter_mut() {
+            slot.want_turn();
+            slot.list(key, &mut self.due);
+        }
+    }
+
+    pub(crate) fn remove(&mut self, connection: &Connection) {
+        if let Some(key) = connection.key() {
+            connection.set_key(None);
+            self.slots.remove(key);
+            self.failed.retain(|(failed, _)| *failed != key);
+        }
+    }
+
+    pub(crate) fn remove_closed(&mut self) {
+        self.slots.retain(|slot| {
+            let closed = slot.connection.is_closed();
+            if closed {
+                slot.connection.set_key(None);
+            }
+            !closed
+        });
+    }
+}

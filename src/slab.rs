@@ -1,0 +1,153 @@
+//! A vector with reusable places, whose keys carry a generation: a key for a place that was freed,
+//! or freed and taken again, finds nothing.
+//!
+//! Belongs to the socket thread alone; no lock.
+
+/// A place and its generation, and what the poller's tokens are made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Key {
+    index: u32,
+    generation: u32,
+}
+
+/// What kind of thing a token stands for, beside its key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Token {
+    Connection(Key),
+    Listener(Key),
+}
+
+/// A token is, from the top: one bit for the kind, the generation, the index.
+const INDEX_BITS: u32 = if usize::BITS >= 64 { 32 } else { 20 };
+const GENERATION_BITS: u32 = usize::BITS - INDEX_BITS - 1;
+const INDEX_MASK: usize = (1 << INDEX_BITS) - 1;
+const GENERATION_MASK: usize = (1 << GENERATION_BITS) - 1;
+const LISTENER_BIT: usize = 1 << (usize::BITS - 1);
+
+impl Token {
+    pub(crate) fn encode(self) -> usize {
+        let (kind, key) = match self {
+            Token::Connection(key) => (0, key),
+            Token::Listener(key) => (LISTENER_BIT, key),
+        };
+        kind | ((key.generation as usize) << INDEX_BITS) | key.index as usize
+    }
+
+    // The masks make both casts lossless.
+    #[allow(clippy::cast_possible_truncation)]
+    pub(crate) fn decode(token: usize) -> Token {
+        let key = Key {
+            index: (token & INDEX_MASK) as u32,
+            generation: ((token >> INDEX_BITS) & GENERATION_MASK) as u32,
+        };
+        if token & LISTENER_BIT == 0 { Token::Connection(key) } else { Token::Listener(key) }
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Slab<T> {
+    places: Vec<Place<T>>,
+    free: Vec<u32>,
+}
+
+#[derive(Debug)]
+struct Place<T> {
+    generation: u32,
+    value: Option<T>,
+}
+
+impl<T> Slab<T> {
+    pub(crate) fn new() -> Slab<T> {
+        Slab { places: Vec::new(), free: Vec::new() }
+    }
+
+    /// `None` if every index is taken: four thousand million of them, a million on 32-bit machines.
+    pub(crate) fn insert(&mut self, value: T) -> Option<Key> {
+        if let Some(index) = self.free.pop() {
+            let place = self.places.get_mut(index as usize)?;
+            place.value = Some(value);
+            return Some(Key { index, generation: place.generation });
+        }
+        let index = u32::try_from(self.places.len()).ok()?;
+        if index as usize >= INDEX_MASK {
+            return None;
+        }
+        self.places.push(Place { generation: 0, value: Some(value) });
+        Some(Key { index, generation: 0 })
+    }
+
+    #[allow(clippy::cast_possible_truncation)] // The mask is at most 31 bits wide.
+    pub(crate) fn remove(&mut self, key: Key) -> Option<T> {
+        let place = self.places.get_mut(key.index as usize)?;
+        if place.generation != key.generation {
+            return None;
+        }
+        let value = place.value.take()?;
+        place.generation = place.generation.wrapping_add(1) & (GENERATION_MASK as u32);
+        self.free.push(key.index);
+        Some(value)
+    }
+
+    pub(crate) fn get_mut(&mut self, key: Key) -> Option<&mut T> {
+        let place = self.places.get_mut(key.index as usize)?;
+        if place.generation == key.generation { place.value.as_mut() } else { None }
+    }
+
+    #[allow(clippy::cast_possible_truncation)] // `insert` keeps indices within 32 bits.
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (Key, &mut T)> {
+        self.places.iter_mut().enumerate().filter_map(|(index, place)| {
+            let key = Key { index: index as u32, generation: place.generation };
+            place.value.as_mut().map(|value| (key, value))
+        })
+    }
+
+    pub(crate) fn retain(&mut self, mut keep: impl FnMut(&mut T) -> bool) {
+        let dropped: Vec<Key> =
+            self.iter_mut().filter_map(|(key, value)| (!keep(value)).then_some(key)).collect();
+        for key in dropped {
+            self.remove(key);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_of_a_freed_place_finds_nothing_even_when_it_is_taken_again() {
+        let mut slab = Slab::new();
+        let old = slab.insert('a').unwrap();
+        assert_eq!(slab.remove(old), Some('a'));
+        assert_eq!(slab.get_mut(old), None);
+        let new = slab.insert('b').unwrap();
+        assert_eq!(new.index, old.index, "places are reused");
+        assert_eq!(slab.get_mut(old), None);
+        assert_eq!(slab.remove(old), None);
+        assert_eq!(slab.get_mut(new), Some(&mut 'b'));
+    }
+
+    #[test]
+    fn tokens_keep_kind_index_and_generation() {
+        let mut slab = Slab::new();
+        for _ in 0..3 {
+            let key = slab.insert(()).unwrap();
+            slab.remove(key);
+        }
+        let key = slab.insert(()).unwrap();
+        for token in [Token::Connection(key), Token::Listener(key)] {
+            assert_eq!(Token::decode(token.encode()), token);
+        }
+    }
+
+    #[test]
+    fn generations_wrap_within_the_token() {
+        let mut slab = Slab::new();
+        let key = slab.insert(()).unwrap();
+        slab.places[key.index as usize].generation = GENERATION_MASK as u32;
+        let last = Key { generation: GENERATION_MASK as u32, ..key };
+        assert_eq!(Token::decode(Token::Connection(last).encode()), Token::Connection(last));
+        assert_eq!(slab.remove(last), Some(()));
+        assert_eq!(slab.insert(()).unwrap().generation, 0);
+    }
+}

@@ -1,0 +1,320 @@
+//! The pass: what the socket thread does, over and over.
+//!
+//! Owns everything that only the socket thread may touch: the poll set, the listeners' latches, the
+//! list of turns, the receive buffer. [`SocketThread`] is parked in the shared state while no thread
+//! runs, so that nothing is lost over a restart. Callbacks run with no lock held.
+//!
+//! Data flows one way: poll → latches → hooks → I/O → callbacks.
+
+use std::{
+    any::Any,
+    io, mem,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    ConnectionId,
+    accept::Accepting,
+    error::panic_message,
+    event_handler::EventHandler,
+    inbox::Mark,
+    interrupt::Watches,
+    listener::Listener,
+    options::{Options, PanicPolicy},
+    poll_set::PollSet,
+    slab::{Key, Slab, Token},
+    sock::{Poller, Readiness, Waker},
+    sockman::{Shared, SockMan},
+    turn::{Turn, TurnEnd},
+};
+
+pub(crate) struct SocketThread {
+    connected: PollSet,
+    listeners: Slab<Accepting>,
+    /// Connections whose turn comes in this pass, and how many have had it. A pass that is cut
+    /// short leaves the rest, which is due in the next.
+    turns: Vec<Key>,
+    turns_over: usize,
+    /// Reused from pass to pass, so that none allocates.
+    marks: Vec<Mark>,
+    events: Vec<Readiness>,
+    buffer: Box<[u8]>,
+    /// The time, taken once per pass, after the poll.
+    now: Instant,
+    sweep: Option<Sweep>,
+    /// The latest deadline of the embedder's that has had its immediate pass.
+    served_deadline: Option<Instant>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Sweep {
+    period: Duration,
+    next: Instant,
+}
+
+/// What a pass works with and does not own.
+pub(crate) struct Context<'a> {
+    pub(crate) sockman: &'a SockMan,
+    pub(crate) interrupts: &'a Watches,
+}
+
+impl SocketThread {
+    pub(crate) fn new(options: &Options, poller: Box<dyn Poller>) -> SocketThread {
+        let now = options.sock_factory.now();
+        SocketThread {
+            connected: PollSet::new(poller),
+            listeners: Slab::new(),
+            turns: Vec::new(),
+            turns_over: 0,
+            marks: Vec::new(),
+            events: Vec::new(),
+            buffer: vec![0; options.receive_buffer].into_boxed_slice(),
+            now,
+            sweep: options.sweep.map(|period| Sweep { period, next: now + period }),
+            served_deadline: None,
+        }
+    }
+
+    pub(crate) fn waker(&self) -> Arc<dyn Waker> {
+        self.connected.poller().waker()
+    }
+
+    /// Passes until interrupted.
+    ///
+    /// # Errors
+    ///
+    /// The poller's.
+    ///
+    /// # Panics
+    ///
+    /// With the embedder's panic, under [`PanicPolicy::Stop`]. Nothing is lost: what was latched
+    /// is still there for the next run.
+    pub(crate) fn thread_socket_handler(&mut self, context: &Context<'_>) -> io::Result<()> {
+        self.now = context.shared().options.sock_factory.now();
+        while !context.interrupts.is_interrupted() {
+            self.pass(context)?;
+        }
+        Ok(())
+    }
+
+    /// One pass.
+    pub(crate) fn pass(&mut self, context: &Context<'_>) -> io::Result<()> {
+        context.shared().counters.passes.add_owned(1);
+        context.handler().event_io_loop_completed_for_all(context.sockman);
+        let timeout = self.generate_wait_sockets(context);
+        self.wait(context, timeout)?;
+        // Again: a wake that ended the poll is answered in this pass.
+        self.take_marks(context);
+        self.socket_handler_connected(context);
+        self.socket_handler_listening(context);
+        Ok(())
+    }
+
+    /// Asks the hooks of the connections that were left with work, drops those that may not go on,
+    /// and says how long the poller may wait.
+    fn generate_wait_sockets(&mut self, context: &Context<'_>) -> Option<Duration> {
+        // Left over from a pass that an interrupt or a panic cut short.
+        let over = mem::take(&mut self.turns_over);
+        self.connected.due.extend(self.turns.drain(..).skip(over));
+        self.take_marks(context);
+
+        // One by one and in place: a hook that panics leaves a list that is still right.
+        let mut position = 0;
+        while let Some(&key) = self.connected.due.get(position) {
+            if self.may_go_on(context, key) {
+                position += 1;
+            } else {
+                if let Some(slot) = self.connected.slot(key) {
+                    slot.is_listed = false;
+                }
+                self.connected.due.swap_remove(position);
+            }
+        }
+        self.timeout(context)
+    }
+
+    fn may_go_on(&mut self, context: &Context<'_>, key: Key) -> bool {
+        let Some(slot) = self.connected.slot(key) else { return false };
+        let id = slot.connection.id;
+        context.guard(id, || slot.ask_hooks(context)).unwrap_or(false)
+    }
+
+    /// How long there is nothing to do. `None`: until an event or a wake.
+    fn timeout(&mut self, context: &Context<'_>) -> Option<Duration> {
+        let deadline = context.handler().next_deadline();
+        let full = context.shared().connections.is_full();
+        let mut until = self.sweep.map(|sweep| sweep.next);
+        let mut earlier = |at: Instant| until = Some(until.map_or(at, |until| until.min(at)));
+        if !self.connected.due.is_empty() {
+            earlier(self.now);
+        }
+        for (_, accepting) in self.listeners.iter_mut().filter(|(_, a)| a.is_ready() && !full) {
+            earlier(accepting.paused_until(self.now).unwrap_or(self.now));
+        }
+        match deadline {
+            Some(at) if at > self.now => earlier(at),
+            // One immediate pass for each deadline that goes by: a forgotten one does not spin.
+            Some(at) if self.served_deadline.is_none_or(|served| at > served) => {
+                self.served_deadline = Some(at);
+                earlier(self.now);
+            }
+            _ => {}
+        }
+        until.map(|until| until.saturating_duration_since(self.now))
+    }
+
+    /// Polls, and latches all that it told before anybody is called.
+    fn wait(&mut self, context: &Context<'_>, timeout: Option<Duration>) -> io::Result<()> {
+        let inbox = &context.shared().inbox;
+        let sleeps = timeout != Some(Duration::ZERO) && inbox.prepare_to_sleep();
+        let timeout = if sleeps { timeout } else { Some(Duration::ZERO) };
+        self.events.clear();
+        let polled = self.connected.poll(&mut self.events, timeout);
+        if sleeps {
+            inbox.woke();
+        }
+        polled?;
+        self.now = context.shared().options.sock_factory.now();
+        context.shared().counters.events.add_owned(self.events.len() as u64);
+        for event in &self.events {
+            match Token::decode(event.token) {
+                Token::Connection(key) => self.connected.latch(key, event),
+                Token::Listener(key) => {
+                    if let Some(accepting) = self.listeners.get_mut(key) {
+                        accepting.latch();
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Does what other threads, and callbacks, asked for. Calls nobody.
+    fn take_marks(&mut self, context: &Context<'_>) {
+        let mut marks = mem::take(&mut self.marks);
+        if context.shared().inbox.take(&mut marks) {
+            for mark in marks.drain(..) {
+                match mark {
+                    Mark::Activated(connection) => self.connected.add(&connection),
+                    Mark::Woken(connection) => self.connected.wake(&connection),
+                    Mark::Closed(connection) => self.connected.remove(&connection),
+                    Mark::ListenerAdded(listener) => self.add_listener(&listener),
+                    Mark::ListenersStopped => self.remove_stopped_listeners(),
+                }
+            }
+        }
+        self.marks = marks;
+    }
+
+    /// Lets go of what was closed or stopped, for whoever closes while no thread runs.
+    pub(crate) fn remove_closed(&mut self) {
+        self.connected.remove_closed();
+        self.remove_stopped_listeners();
+    }
+
+    fn add_listener(&mut self, listener: &Arc<Listener>) {
+        if listener.is_stopped() {
+            return;
+        }
+        let Some(key) = self.listeners.insert(Accepting::new(Arc::clone(listener))) else {
+            return;
+        };
+        if let Err(error) = self.connected.register_listener(listener.sock(), key) {
+            log::error!(
+                target: "sockman::net",
+                "cannot watch the listener on {} for readiness: {error}; it accepts nobody",
+                listener.address()
+            );
+        }
+    }
+
+    fn remove_stopped_listeners(&mut self) {
+        self.listeners.retain(|accepting| !accepting.is_stopped());
+    }
+
+    /// Gives each connection that is due its turn.
+    fn socket_handler_connected(&mut self, context: &Context<'_>) {
+        if let Some(sweep) = self.sweep.as_mut().filter(|sweep| self.now >= sweep.next) {
+            sweep.next = self.now + sweep.period;
+            context.shared().counters.sweeps.add_owned(1);
+            self.connected.wake_all();
+        }
+        mem::swap(&mut self.connected.due, &mut self.turns);
+        while let Some(&key) = self.turns.get(self.turns_over) {
+            if context.interrupts.is_interrupted() {
+                return;
+            }
+            self.turn(context, key);
+            // Only now: a turn that panicked is still to come.
+            self.turns_over += 1;
+        }
+        context.shared().counters.turns.add_owned(self.turns.len() as u64);
+        self.turns.clear();
+        self.turns_over = 0;
+    }
+
+    fn turn(&mut self, context: &Context<'_>, key: Key) {
+        let Some((slot, failed)) = self.connected.slot_and_failed(key) else { return };
+        let id = slot.connection.id;
+        let mut turn = Turn { context, slot, key, buffer: &mut self.buffer, failed };
+        match context.guard(id, || turn.run()) {
+            Some(TurnEnd::WorkLeft) => self.connected.due.push(key),
+            Some(TurnEnd::Rests) => slot.is_listed = false,
+            Some(TurnEnd::Closed) => {
+                let connection = Arc::clone(&slot.connection);
+                self.connected.remove(&connection);
+            }
+            // Closed, and in the inbox as such.
+            None => {}
+        }
+    }
+
+    /// Accepts, a batch at most for each listener.
+    fn socket_handler_listening(&mut self, context: &Context<'_>) {
+        for (_, accepting) in self.listeners.iter_mut() {
+            accepting.accept_batch(context, self.now, |connection| self.connected.add(&connection));
+        }
+    }
+}
+
+impl Context<'_> {
+    pub(crate) fn shared(&self) -> &Shared {
+        self.sockman.shared()
+    }
+
+    pub(crate) fn handler(&self) -> &dyn EventHandler {
+        &*self.shared().handler
+    }
+
+    /// Runs callbacks for one connection. `None` if one panicked and the policy is to go on: then
+    /// the connection was closed, and the embedder told. Under [`PanicPolicy::Stop`] the panic
+    /// goes on its way.
+    fn guard<R>(&self, id: ConnectionId, run: impl FnOnce() -> R) -> Option<R> {
+        if self.shared().options.panic_policy == PanicPolicy::Stop {
+            return Some(run());
+        }
+        // Unwind-safe: all that `run` borrows beside the handler is the slot, which goes.
+        match catch_unwind(AssertUnwindSafe(run)) {
+            Ok(result) => Some(result),
+            Err(payload) => {
+                self.closed_after_panic(id, &*payload);
+                None
+            }
+        }
+    }
+
+    /// Closes the connection in whose callback the embedder panicked, and tells it.
+    pub(crate) fn closed_after_panic(&self, id: ConnectionId, payload: &(dyn Any + Send)) {
+        self.shared().counters.panics.add_owned(1);
+        log::error!(
+            target: "sockman::net",
+            "a callback for connection {id} panicked, which closes it: {}", panic_message(payload)
+        );
+        // If the callback closed it before it panicked, the id is not named again.
+        if self.shared().close(id) {
+            self.handler().event_closed_after_panic(self.sockman, id);
+        }
+    }
+}

@@ -1,0 +1,445 @@
+//! `SockMan`: the public methods, and the state that they share with the threads.
+//!
+//! Runs on the caller's thread. Each lock in [`Shared`] is held for a moment, and none while
+//! calling out.
+
+use std::{
+    fmt,
+    io::{self, IoSlice},
+    os::fd::OwnedFd,
+    sync::{Arc, Weak},
+    time::Instant,
+};
+
+use parking_lot::Mutex;
+
+use crate::{
+    ConnectOptions, ConnectionId, ConnectionInfo, Destination, Direction, EventHandler,
+    NewConnection, Options, Service, SocketsThreads, Stats,
+    connect::connect,
+    connection::{Connection, ConnectionMap},
+    error::{BindError, ConnectError, SendError, StartError},
+    inbox::{Inbox, Mark},
+    interrupt::{Interrupt, Watches},
+    listener::Listener,
+    sock::Sock,
+    socket_thread::SocketThread,
+    stats::Counters,
+    threads::{self, Run},
+};
+
+/// The socket manager. A clone is another handle to the same one; every method may be called from
+/// every thread, and from every callback.
+///
+/// When the last handle goes and no thread runs, everything is closed. While the threads run they
+/// hold one themselves: it is the [`SocketsThreads`] guard that ends them.
+#[derive(Clone)]
+pub struct SockMan {
+    shared: Arc<Shared>,
+}
+
+/// A handle that keeps nothing alive: for handlers that want to keep one.
+#[derive(Clone, Debug, Default)]
+pub struct WeakSockMan {
+    shared: Weak<Shared>,
+}
+
+/// What all handles and threads share.
+pub(crate) struct Shared {
+    pub(crate) handler: Arc<dyn EventHandler>,
+    pub(crate) options: Options,
+    pub(crate) connections: ConnectionMap,
+    pub(crate) inbox: Inbox,
+    pub(crate) counters: Counters,
+    /// The `SockMan`'s own; the shared one, if any, is in the options.
+    pub(crate) interrupt: Interrupt,
+    listeners: Mutex<Vec<Arc<Listener>>>,
+    /// The socket thread's state while it does not run. Held for a moment; no other lock is taken
+    /// under it.
+    pub(crate) run: Mutex<Run>,
+}
+
+impl SockMan {
+    /// Makes one. No thread is started and nothing is bound.
+    ///
+    /// # Errors
+    ///
+    /// [`io::ErrorKind::InvalidInput`] for options that make no sense; otherwise what the
+    /// operating system says when it gives no poller (out of descriptors).
+    pub fn new(handler: Arc<dyn EventHandler>, options: Options) -> io::Result<SockMan> {
+        options.validate()?;
+        let socket_thread = SocketThread::new(&options, options.sock_factory.create_poller()?);
+        let shared = Shared {
+            handler,
+            connections: ConnectionMap::new(options.max_connections),
+            inbox: Inbox::new(socket_thread.waker()),
+            counters: Counters::default(),
+            interrupt: Interrupt::new(),
+            listeners: Mutex::new(Vec::new()),
+            run: Mutex::new(Run::Stopped(Box::new(socket_thread))),
+            options,
+        };
+        Ok(SockMan { shared: Arc::new(shared) })
+    }
+
+    /// Binds to `to`, starts to listen, and returns the address really bound, which differs from
+    /// `to` for port 0.
+    ///
+    /// Any number of listeners, at any time: before the threads start, clients wait in the
+    /// kernel's backlog. IP sockets are bound with `SO_REUSEADDR`, IPv6 ones for IPv6 alone, so
+    /// that `0.0.0.0` and `[::]` may listen on one port side by side. A unix-domain path that
+    /// exists is never removed here; one that this call makes is removed by
+    /// [`stop_listening`](SockMan::stop_listening).
+    ///
+    /// # Errors
+    ///
+    /// [`BindError`]; nothing is left behind.
+    pub fn bind_and_start_listening(&self, to: &Service) -> Result<Service, BindError> {
+        Ok(self.shared.add_listener(Listener::bind(&*self.shared.options.sock_factory, to)?))
+    }
+
+    /// Takes over a listening stream socket (TCP or unix-domain) that somebody else bound, as
+    /// systemd hands over, and returns its address. It is made non-blocking, close-on-exec and
+    /// without Nagle's delay. Its path, if it has one, stays when it is closed.
+    ///
+    /// # Errors
+    ///
+    /// [`BindError::NotAListener`]; the descriptor is closed.
+    ///
+    /// ```
+    /// # use std::sync::Arc;
+    /// # fn f(sockman: sockman::SockMan) -> Result<(), Box<dyn std::error::Error>> {
+    /// let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+    /// let bound = sockman.start_listening_on(listener)?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn start_listening_on(&self, listener: impl Into<OwnedFd>) -> Result<Service, BindError> {
+        let factory = &*self.shared.options.sock_factory;
+        Ok(self.shared.add_listener(Listener::adopt(factory, listener.into())?))
+    }
+
+    /// Stops and closes all listeners, and removes the unix-domain paths that they made. Accepted
+    /// connections stay. From another thread than the socket thread, at most the one
+    /// [`event_new_connection_accepted`](EventHandler::event_new_connection_accepted) that was
+    /// under way may still begin or end.
+    pub fn stop_listening(&self) {
+        let stopped = std::mem::take(&mut *self.shared.listeners.lock());
+        if stopped.is_empty() {
+            return;
+        }
+        for listener in &stopped {
+            listener.stop();
+            log::debug!(target: "sockman::net", "stopped listening on {}", listener.address());
+        }
+        drop(stopped);
+        self.shared.inbox.push(Mark::ListenersStopped);
+        self.shared.remove_closed_if_stopped();
+    }
+
+    /// Starts the socket thread. It runs until interrupted; keep the guard.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`]; nothing was started.
+    pub fn start_sockets_threads(&self) -> Result<SocketsThreads, StartError> {
+        threads::start(self)
+    }
+
+    /// Connects to `to`, and blocks the caller until that succeeded, failed, timed out or was
+    /// interrupted. The connection is not polled, and no callback names it, before
+    /// [`NewConnection::activate`]: register its id first.
+    ///
+    /// # Errors
+    ///
+    /// [`ConnectError`]. From a callback, [`ConnectError::OnSocketThread`].
+    ///
+    /// ```
+    /// # fn f(sockman: sockman::SockMan) -> Result<(), Box<dyn std::error::Error>> {
+    /// use sockman::{ConnectOptions, Destination};
+    ///
+    /// let to: Destination = "127.0.0.1:8333".parse()?;
+    /// let connection = sockman.connect(&to, &ConnectOptions::default())?;
+    /// println!("connection {} from {}", connection.id(), connection.me());
+    /// // Put connection.id() into your own table here. Then:
+    /// connection.activate();
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn connect(
+        &self,
+        to: &Destination,
+        options: &ConnectOptions,
+    ) -> Result<NewConnection, ConnectError> {
+        connect(self, to, options)
+    }
+
+    /// [`connect`](SockMan::connect), then `register` with the id and this side's address, then
+    /// [`activate`](NewConnection::activate): Core's `ConnectAndMakeId` in one call, with the
+    /// registration in its right place.
+    ///
+    /// # Errors
+    ///
+    /// [`ConnectError`]; then `register` was not called.
+    ///
+    /// # Panics
+    ///
+    /// If `register` does; the connection is then closed and never named.
+    pub fn connect_and_make_id(
+        &self,
+        to: &Destination,
+        options: &ConnectOptions,
+        register: impl FnOnce(ConnectionId, &Service),
+    ) -> Result<ConnectionId, ConnectError> {
+        let connection = self.connect(to, options)?;
+        let id = connection.id();
+        register(id, connection.me());
+        connection.activate();
+        Ok(id)
+    }
+
+    /// Sends what the kernel takes of `data` at once, and says how many bytes that was. `Ok(0)`
+    /// means that it takes none now; then, or when less was taken than given, queue the rest and
+    /// send it in [`event_ready_to_send`](EventHandler::event_ready_to_send).
+    ///
+    /// From another thread than the socket thread, call [`wake`](SockMan::wake) *after* queueing
+    /// the rest: the moment at which there is room again may have gone by in between.
+    /// [`SendQueue`](crate::SendQueue) does all this.
+    ///
+    /// `will_send_more`: more follows at once, so the kernel may hold back a packet that is not
+    /// full (`MSG_MORE` on Linux, nothing elsewhere). Empty `data` makes no system call.
+    ///
+    /// # Errors
+    ///
+    /// [`SendError::UnknownConnection`] for an id that is closed or never was;
+    /// [`SendError::Socket`] if the socket is broken. The connection is not closed for you.
+    pub fn send_bytes(
+        &self,
+        id: ConnectionId,
+        data: &[u8],
+        will_send_more: bool,
+    ) -> Result<usize, SendError> {
+        self.send(id, data.is_empty(), |sock| sock.send(data, will_send_more))
+    }
+
+    /// [`send_bytes`](SockMan::send_bytes) for data in several pieces, in one system call. At most
+    /// as many pieces as the system takes (1024 on Linux) are sent at once.
+    ///
+    /// # Errors
+    ///
+    /// As [`send_bytes`](SockMan::send_bytes).
+    pub fn send_vectored(
+        &self,
+        id: ConnectionId,
+        data: &[IoSlice<'_>],
+        will_send_more: bool,
+    ) -> Result<usize, SendError> {
+        let data = data.get(..MAX_PIECES).unwrap_or(data);
+        let is_empty = data.iter().all(|piece| piece.is_empty());
+        self.send(id, is_empty, |sock| sock.send_vectored(data, will_send_more))
+    }
+
+    /// Half-closes: the peer reads the end of the stream, and may go on sending. What the kernel
+    /// took before is sent first; what is still queued in your own program is not known here.
+    ///
+    /// # Errors
+    ///
+    /// As [`send_bytes`](SockMan::send_bytes).
+    pub fn shutdown_write(&self, id: ConnectionId) -> Result<(), SendError> {
+        match self.shared.connections.find(id) {
+            Some(connection) => connection.shutdown_write(),
+            None => Err(SendError::UnknownConnection(id)),
+        }
+    }
+
+    /// Closes a connection. `true` for the one call that did it, `false` if the id is closed or
+    /// never was. The peer sees it at once.
+    ///
+    /// From the socket thread, no further callback names the id. From another thread, at most the
+    /// one callback under way may still begin or end.
+    pub fn close_connection(&self, id: ConnectionId) -> bool {
+        self.shared.close(id)
+    }
+
+    /// Has this connection's hooks asked again at once, on the socket thread: call it when
+    /// something was queued for it, or when its answer to
+    /// [`should_try_to_recv`](EventHandler::should_try_to_recv) changed. Many wakes before that
+    /// are one. A wake of a connection that is not activated yet is kept; of one that is closed,
+    /// nothing.
+    pub fn wake(&self, id: ConnectionId) {
+        let Some(connection) = self.shared.connections.find(id) else { return };
+        if connection.mark_woken() {
+            self.shared.inbox.push(Mark::Woken(connection));
+        }
+    }
+
+    /// Has the loop run a pass at once:
+    /// [`event_io_loop_completed_for_all`](EventHandler::event_io_loop_completed_for_all) is
+    /// called and [`next_deadline`](EventHandler::next_deadline) is asked again.
+    pub fn notify(&self) {
+        self.shared.inbox.notify();
+    }
+
+    /// A handle that keeps nothing alive.
+    #[must_use]
+    pub fn downgrade(&self) -> WeakSockMan {
+        WeakSockMan { shared: Arc::downgrade(&self.shared) }
+    }
+
+    /// Ends the threads and every connect under way, in milliseconds. Connections and listeners
+    /// stay open; [`SocketsThreads::join`] waits for the end and clears the interrupt again.
+    pub fn interrupt(&self) {
+        self.shared.interrupt.interrupt();
+    }
+
+    /// Clears the `SockMan`'s own interrupt while no thread runs, so that the threads can be
+    /// started: for one that was interrupted before its start. ([`SocketsThreads::join`] does this
+    /// by itself.) While threads run it does nothing and returns `false`. An interrupt given with
+    /// [`Options::interrupt`] is its owner's to reset.
+    pub fn reset_interrupt(&self) -> bool {
+        match &*self.shared.run.lock() {
+            Run::Running => false,
+            Run::Stopped(_) => {
+                self.shared.interrupt.reset();
+                true
+            }
+        }
+    }
+
+    /// The counters.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        let listeners = self.shared.listeners.lock().len();
+        self.shared.counters.snapshot(self.shared.connections.count(), listeners)
+    }
+
+    /// What is known of a connection now. `None` if it is closed or never was.
+    #[must_use]
+    pub fn connection_info(&self, id: ConnectionId) -> Option<ConnectionInfo> {
+        self.shared.connections.find(id).map(|connection| connection.info())
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    fn send(
+        &self,
+        id: ConnectionId,
+        is_empty: bool,
+        send: impl FnMut(&dyn Sock) -> io::Result<usize>,
+    ) -> Result<usize, SendError> {
+        let Some(connection) = self.shared.connections.find(id) else {
+            return Err(SendError::UnknownConnection(id));
+        };
+        if is_empty {
+            return Ok(0);
+        }
+        connection.send(threads::is_socket_thread_of(&self.shared), send)
+    }
+}
+
+impl fmt::Debug for SockMan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SockMan").field("stats", &self.stats()).finish_non_exhaustive()
+    }
+}
+
+impl WeakSockMan {
+    /// The `SockMan`, if it still exists.
+    #[must_use]
+    pub fn upgrade(&self) -> Option<SockMan> {
+        self.shared.upgrade().map(|shared| SockMan { shared })
+    }
+}
+
+/// Linux's `UIO_MAXIOV`, and everybody else's `IOV_MAX`: with more, `sendmsg` fails.
+const MAX_PIECES: usize = 1024;
+
+impl Shared {
+    /// Closes a connection, if this call is the one to do so.
+    pub(crate) fn close(&self, id: ConnectionId) -> bool {
+        let Some(connection) = self.connections.close(id) else { return false };
+        self.counters.closed.add(1);
+        // The thread lets go of its slot, and with that of the descriptor; and listeners that
+        // wait at the connection limit go on.
+        self.inbox.push(Mark::Closed(connection));
+        self.remove_closed_if_stopped();
+        true
+    }
+
+    /// Takes one of the [`Options::max_connections`].
+    pub(crate) fn reserve(&self) -> Option<Reservation<'_>> {
+        self.connections.reserve().then(|| Reservation { shared: self })
+    }
+
+    /// The interrupts that end the threads and every connect.
+    pub(crate) fn interrupts(&self) -> impl Iterator<Item = &Interrupt> {
+        std::iter::once(&self.interrupt).chain(&self.options.interrupt)
+    }
+
+    pub(crate) fn watches(&self) -> Watches {
+        Watches::new(self.interrupts())
+    }
+
+    fn add_listener(&self, listener: Listener) -> Service {
+        let listener = Arc::new(listener);
+        let address = listener.address().clone();
+        log::debug!(target: "sockman::net", "listening on {address}");
+        self.listeners.lock().push(Arc::clone(&listener));
+        self.inbox.push(Mark::ListenerAdded(listener));
+        address
+    }
+
+    /// With no thread there is nobody to let go of what was just closed.
+    fn remove_closed_if_stopped(&self) {
+        if threads::is_socket_thread_of(self) {
+            return;
+        }
+        if let Run::Stopped(socket_thread) = &mut *self.run.lock() {
+            socket_thread.remove_closed();
+        }
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        // Listeners' paths go, and the peers see the end, with the last reference to each; the
+        // inbox, the map and the parked thread hold them.
+        log::debug!(target: "sockman::net", "the last handle is gone: everything is closed");
+    }
+}
+
+/// A place among the [`Options::max_connections`], given back unless it is filled.
+#[must_use]
+pub(crate) struct Reservation<'a> {
+    shared: &'a Shared,
+}
+
+impl Reservation<'_> {
+    /// Makes the connection: from here on its id can be sent to and closed.
+    pub(crate) fn fill(
+        self,
+        direction: Direction,
+        sock: Box<dyn Sock>,
+        me: Service,
+        them: Service,
+        now: Instant,
+    ) -> Arc<Connection> {
+        let map = &self.shared.connections;
+        let connection = Arc::new(Connection::new(map.next_id(), direction, sock, me, them, now));
+        map.insert(&connection);
+        // The place is the connection's now.
+        std::mem::forget(self);
+        connection
+    }
+}
+
+impl Drop for Reservation<'_> {
+    fn drop(&mut self) {
+        if self.shared.connections.release() {
+            // Listeners may wait for it.
+            self.shared.inbox.notify();
+        }
+    }
+}

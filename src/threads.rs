@@ -1,0 +1,236 @@
+//! Starting, joining and restarting the socket thread.
+//!
+//! Owns the guard and the marker by which a thread knows that it is the library's. Takes the `run`
+//! mutex for a moment, when a thread starts or ends.
+
+use std::{
+    any::Any,
+    cell::Cell,
+    fmt, io, mem,
+    panic::{AssertUnwindSafe, catch_unwind},
+    ptr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
+};
+
+use crate::{
+    SockMan,
+    error::{JoinError, StartError, panic_message},
+    interrupt::Watches,
+    socket_thread::{Context, SocketThread},
+    sockman::Shared,
+};
+
+/// Where the socket thread's state is.
+pub(crate) enum Run {
+    Stopped(Box<SocketThread>),
+    /// With the thread.
+    Running,
+}
+
+/// The running threads. From [`SockMan::start_sockets_threads`].
+///
+/// Dropping it interrupts and waits for the end; on a thread of the library, where that would be
+/// a wait for itself, it interrupts and detaches.
+#[must_use = "dropping the guard ends the threads at once"]
+pub struct SocketsThreads {
+    shared: Arc<Shared>,
+    /// `None` once joined or detached.
+    thread: Option<JoinHandle<()>>,
+    ending: Arc<Ending>,
+}
+
+/// How the thread ends, shared by it and the guard.
+#[derive(Default)]
+struct Ending {
+    /// Nobody joins: the thread tidies up behind itself.
+    detached: AtomicBool,
+    failure: parking_lot::Mutex<Option<Failure>>,
+}
+
+/// Why the thread ended before it was told to.
+enum Failure {
+    Panic(Box<dyn Any + Send>),
+    Poll(io::Error),
+}
+
+pub(crate) fn start(sockman: &SockMan) -> Result<SocketsThreads, StartError> {
+    let shared = sockman.shared();
+    let watches = shared.watches();
+    let mut run = shared.run.lock();
+    // Before the interrupt: a thread that was detached clears it when it ends.
+    let socket_thread = match mem::replace(&mut *run, Run::Running) {
+        Run::Running => return Err(StartError::AlreadyStarted),
+        Run::Stopped(socket_thread) => socket_thread,
+    };
+    if watches.is_interrupted() {
+        *run = Run::Stopped(socket_thread);
+        return Err(StartError::Interrupted);
+    }
+    // Handed over in a cell, so that it can be taken back if there is no thread to be had.
+    let parked = Arc::new(parking_lot::Mutex::new(Some(socket_thread)));
+    let ending = Arc::new(Ending::default());
+    let spawned = thread::Builder::new().name(shared.options.thread_name.clone()).spawn({
+        let (sockman, parked, ending) = (sockman.clone(), Arc::clone(&parked), Arc::clone(&ending));
+        move || {
+            // Always there: only a failed spawn takes it back, and then this does not run.
+            if let Some(socket_thread) = parked.lock().take() {
+                run_thread(&sockman, socket_thread, &watches, &ending);
+            }
+        }
+    });
+    match spawned {
+        Ok(thread) => {
+            Ok(SocketsThreads { shared: Arc::clone(shared), thread: Some(thread), ending })
+        }
+        Err(error) => {
+            if let Some(socket_thread) = parked.lock().take() {
+                *run = Run::Stopped(socket_thread);
+            }
+            Err(StartError::Spawn(error))
+        }
+    }
+}
+
+fn run_thread(
+    sockman: &SockMan,
+    mut socket_thread: Box<SocketThread>,
+    watches: &Watches,
+    ending: &Ending,
+) {
+    let shared = sockman.shared();
+    let marker = Marker::set(shared);
+    log::debug!(target: "sockman::net", "the socket thread starts");
+    let wakers = watches.add_waker(&socket_thread.waker());
+    let context = Context { sockman, interrupts: watches };
+    // Unwind-safe: the pass leaves its state right at every callback.
+    let outcome = catch_unwind(AssertUnwindSafe(|| socket_thread.thread_socket_handler(&context)));
+    drop(wakers);
+    let failure = match outcome {
+        Ok(Ok(())) => None,
+        Ok(Err(error)) => {
+            log::error!(target: "sockman::net", "the socket thread ends: the poller failed: {error}");
+            Some(Failure::Poll(error))
+        }
+        Err(payload) => {
+            shared.counters.panics.add_owned(1);
+            log::error!(
+                target: "sockman::net",
+                "the socket thread ends: a callback panicked: {}", panic_message(&*payload)
+            );
+            Some(Failure::Panic(payload))
+        }
+    };
+    if failure.is_some() {
+        shared.interrupt.interrupt();
+    }
+    *ending.failure.lock() = failure;
+    log::debug!(target: "sockman::net", "the socket thread has ended");
+    drop(marker);
+
+    let mut run = shared.run.lock();
+    // Whoever closed a connection up to here left a mark that nobody takes before the next start.
+    socket_thread.remove_closed();
+    *run = Run::Stopped(socket_thread);
+    if ending.detached.load(Ordering::Acquire) {
+        shared.interrupt.reset();
+    }
+}
+
+impl SocketsThreads {
+    /// Waits for the threads to end, which they do when interrupted (see [`SockMan::interrupt`]),
+    /// and clears the `SockMan`'s own interrupt, so that they can be started again.
+    ///
+    /// # Errors
+    ///
+    /// * [`JoinError::Panicked`]: a callback panicked, and that is why they ended;
+    /// * [`JoinError::Poll`]: the poller failed, and that is why they ended;
+    /// * [`JoinError::OnLibraryThread`]: called from a callback; the guard is in the error.
+    pub fn join(mut self) -> Result<(), JoinError> {
+        if is_socket_thread_of(&self.shared) {
+            return Err(JoinError::OnLibraryThread(self));
+        }
+        self.wait_for_end();
+        match self.ending.failure.lock().take() {
+            None => Ok(()),
+            Some(Failure::Panic(payload)) => Err(JoinError::Panicked(payload)),
+            Some(Failure::Poll(error)) => Err(JoinError::Poll(error)),
+        }
+    }
+
+    /// Have the threads ended, because of an interrupt or a failure?
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
+    fn wait_for_end(&mut self) {
+        let Some(thread) = self.thread.take() else { return };
+        if thread.join().is_err() {
+            // A handler's panic is caught on the thread; only a bug of ours comes this way.
+            log::error!(target: "sockman::net", "the socket thread panicked outside of callbacks");
+        }
+        self.shared.interrupt.reset();
+    }
+}
+
+impl Drop for SocketsThreads {
+    fn drop(&mut self) {
+        if self.thread.is_none() {
+            return;
+        }
+        self.shared.interrupt.interrupt();
+        if is_socket_thread_of(&self.shared) {
+            // Seen by this very thread when it ends.
+            self.ending.detached.store(true, Ordering::Release);
+            return;
+        }
+        self.wait_for_end();
+        match &*self.ending.failure.lock() {
+            None => {}
+            Some(Failure::Panic(payload)) => log::error!(
+                target: "sockman::net",
+                "a callback's panic, which nobody asked for by joining: {}",
+                panic_message(&**payload)
+            ),
+            Some(Failure::Poll(error)) => {
+                log::error!(target: "sockman::net", "the poller had failed: {error}");
+            }
+        }
+    }
+}
+
+impl fmt::Debug for SocketsThreads {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SocketsThreads").field("is_finished", &self.is_finished()).finish()
+    }
+}
+
+thread_local! {
+    /// The `Shared` whose socket thread this is: its address, never followed.
+    static SOCKET_THREAD_OF: Cell<*const Shared> = const { Cell::new(ptr::null()) };
+}
+
+/// Is the calling thread the socket thread of this `SockMan`?
+pub(crate) fn is_socket_thread_of(shared: &Shared) -> bool {
+    ptr::eq(SOCKET_THREAD_OF.get(), shared)
+}
+
+/// While it lives, this thread is the socket thread.
+struct Marker;
+
+impl Marker {
+    fn set(shared: &Shared) -> Marker {
+        SOCKET_THREAD_OF.set(shared);
+        Marker
+    }
+}
+
+impl Drop for Marker {
+    fn drop(&mut self) {
+        SOCKET_THREAD_OF.set(ptr::null());
+    }
+}

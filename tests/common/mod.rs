@@ -1,0 +1,371 @@
+//! What the tests share: a handler that records, waiting for events with a generous deadline, and
+//! a started `SockMan` that ends with the test.
+
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::needless_pass_by_value,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic
+)]
+
+use std::{
+    collections::HashSet,
+    io::{self, Read, Write},
+    net::{SocketAddr, TcpStream},
+    sync::{Arc, Condvar, Mutex, MutexGuard},
+    time::{Duration, Instant},
+};
+
+use sockman::{ConnectionId, EventHandler, NextRecv, Options, Service, SockMan, SocketsThreads};
+
+/// How long a test waits for what must come. Long enough for a machine that is busy with
+/// everything else; a test that passes never waits that long.
+pub const DEADLINE: Duration = Duration::from_secs(60);
+
+/// One callback.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    Accepted { id: ConnectionId, me: Service, them: Service },
+    ReadyToSend(ConnectionId),
+    Data(ConnectionId, Vec<u8>),
+    Eof(ConnectionId),
+    ReadError(ConnectionId, io::ErrorKind),
+    CompletedForOne(ConnectionId),
+    CompletedForAll,
+    ClosedAfterPanic(ConnectionId),
+}
+
+impl Event {
+    pub fn id(&self) -> Option<ConnectionId> {
+        match self {
+            Event::Accepted { id, .. }
+            | Event::ReadyToSend(id)
+            | Event::Data(id, _)
+            | Event::Eof(id)
+            | Event::ReadError(id, _)
+            | Event::CompletedForOne(id)
+            | Event::ClosedAfterPanic(id) => Some(*id),
+            Event::CompletedForAll => None,
+        }
+    }
+}
+
+type Reaction = dyn Fn(&SockMan, &Event) + Send + Sync;
+
+/// A handler that records what it hears (the `Completed…` and `ReadyToSend` events only when asked
+/// to, since they are many), pauses what it is told to pause, and runs a reaction for each event,
+/// recorded or not, after recording it.
+pub struct Recorder {
+    state: Mutex<State>,
+    changed: Condvar,
+    reaction: Box<Reaction>,
+    record_all: bool,
+}
+
+#[derive(Default)]
+struct State {
+    events: Vec<Event>,
+    recv_paused: HashSet<ConnectionId>,
+    all_recv_paused: bool,
+    wants_to_send: HashSet<ConnectionId>,
+    refuse: bool,
+    skip_recv: bool,
+    next_deadline: Option<Instant>,
+}
+
+impl Recorder {
+    pub fn new() -> Arc<Recorder> {
+        Recorder::with_reaction(|_, _| {})
+    }
+
+    pub fn with_reaction(
+        reaction: impl Fn(&SockMan, &Event) + Send + Sync + 'static,
+    ) -> Arc<Recorder> {
+        Arc::new(Recorder {
+            state: Mutex::default(),
+            changed: Condvar::new(),
+            reaction: Box::new(reaction),
+            record_all: false,
+        })
+    }
+
+    /// Records every event, the many included.
+    pub fn of_everything(
+        reaction: impl Fn(&SockMan, &Event) + Send + Sync + 'static,
+    ) -> Arc<Recorder> {
+        Arc::new(Recorder {
+            state: Mutex::default(),
+            changed: Condvar::new(),
+            reaction: Box::new(reaction),
+            record_all: true,
+        })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // A reaction that panics on purpose does so without the lock; a poisoned one is a test
+        // that has failed already.
+        self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    pub fn events(&self) -> Vec<Event> {
+        self.state().events.clone()
+    }
+
+    pub fn events_of(&self, id: ConnectionId) -> Vec<Event> {
+        self.state().events.iter().filter(|event| event.id() == Some(id)).cloned().collect()
+    }
+
+    pub fn count(&self, wanted: impl Fn(&Event) -> bool) -> usize {
+        self.state().events.iter().filter(|event| wanted(event)).count()
+    }
+
+    /// All bytes that came in on `id` so far.
+    pub fn received(&self, id: ConnectionId) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for event in &self.state().events {
+            if let Event::Data(of, data) = event {
+                if *of == id {
+                    bytes.extend_from_slice(data);
+                }
+            }
+        }
+        bytes
+    }
+
+    /// Waits until `found` finds something in the events so far, and returns it. Panics, with the
+    /// events, after [`DEADLINE`].
+    pub fn wait_for<T>(&self, what: &str, mut found: impl FnMut(&[Event]) -> Option<T>) -> T {
+        let deadline = Instant::now() + DEADLINE;
+        let mut state = self.state();
+        loop {
+            if let Some(result) = found(&state.events) {
+                return result;
+            }
+            let Some(left) = deadline.checked_duration_since(Instant::now()) else {
+                let last = state.events.len().saturating_sub(20);
+                panic!("waited in vain for {what}; the last events: {:?}", &state.events[last..]);
+            };
+            state = self.changed.wait_timeout(state, left).unwrap().0;
+        }
+    }
+
+    pub fn wait_for_event(&self, what: &str, wanted: impl Fn(&Event) -> bool) -> Event {
+        self.wait_for(what, |events| events.iter().find(|event| wanted(event)).cloned())
+    }
+
+    /// The id of the `n`th accepted connection, from 0.
+    pub fn wait_for_accepted(&self, n: usize) -> ConnectionId {
+        self.wait_for("an accepted connection", |events| {
+            events.iter().filter(|event| matches!(event, Event::Accepted { .. })).nth(n)?.id()
+        })
+    }
+
+    pub fn wait_for_bytes(&self, id: ConnectionId, count: usize) -> Vec<u8> {
+        self.wait_for("received bytes", |events| {
+            let mut bytes = Vec::new();
+            for event in events {
+                if let Event::Data(of, data) = event {
+                    if *of == id {
+                        bytes.extend_from_slice(data);
+                    }
+                }
+            }
+            (bytes.len() >= count).then_some(bytes)
+        })
+    }
+
+    pub fn wait_for_eof(&self, id: ConnectionId) {
+        self.wait_for_event("EOF", |event| *event == Event::Eof(id));
+    }
+
+    pub fn wait_for_read_error(&self, id: ConnectionId) -> io::ErrorKind {
+        self.wait_for("a read error", |events| {
+            events.iter().find_map(|event| match event {
+                Event::ReadError(of, kind) if *of == id => Some(*kind),
+                _ => None,
+            })
+        })
+    }
+
+    /// What `should_try_to_recv` says for `id` from now on. Does not wake.
+    pub fn pause_recv(&self, id: ConnectionId, paused: bool) {
+        let mut state = self.state();
+        if paused {
+            state.recv_paused.insert(id);
+        } else {
+            state.recv_paused.remove(&id);
+        }
+    }
+
+    /// What `should_try_to_recv` says for every id from now on. Does not wake.
+    pub fn pause_all_recv(&self, paused: bool) {
+        self.state().all_recv_paused = paused;
+    }
+
+    /// What `should_try_to_send` says for `id` from now on; `false` at first. Does not wake.
+    pub fn want_to_send(&self, id: ConnectionId, wanted: bool) {
+        let mut state = self.state();
+        if wanted {
+            state.wants_to_send.insert(id);
+        } else {
+            state.wants_to_send.remove(&id);
+        }
+    }
+
+    /// Whether connections are refused from now on.
+    pub fn refuse(&self, refuse: bool) {
+        self.state().refuse = refuse;
+    }
+
+    /// Whether `event_ready_to_send` returns `Skip` from now on.
+    pub fn skip_recv(&self, skip: bool) {
+        self.state().skip_recv = skip;
+    }
+
+    pub fn set_next_deadline(&self, deadline: Option<Instant>) {
+        self.state().next_deadline = deadline;
+    }
+
+    fn hear(&self, sockman: &SockMan, event: Event, is_rare: bool) {
+        if is_rare || self.record_all {
+            self.state().events.push(event.clone());
+            self.changed.notify_all();
+        }
+        (self.reaction)(sockman, &event);
+    }
+}
+
+impl EventHandler for Recorder {
+    fn event_new_connection_accepted(
+        &self,
+        sockman: &SockMan,
+        id: ConnectionId,
+        me: &Service,
+        them: &Service,
+    ) -> bool {
+        let accept = !self.state().refuse;
+        self.hear(sockman, Event::Accepted { id, me: me.clone(), them: them.clone() }, true);
+        accept
+    }
+
+    fn event_ready_to_send(&self, sockman: &SockMan, id: ConnectionId) -> NextRecv {
+        self.hear(sockman, Event::ReadyToSend(id), false);
+        if self.state().skip_recv { NextRecv::Skip } else { NextRecv::Proceed }
+    }
+
+    fn event_got_data(&self, sockman: &SockMan, id: ConnectionId, data: &[u8]) {
+        self.hear(sockman, Event::Data(id, data.to_vec()), true);
+    }
+
+    fn event_got_eof(&self, sockman: &SockMan, id: ConnectionId) {
+        self.hear(sockman, Event::Eof(id), true);
+    }
+
+    fn event_got_permanent_read_error(
+        &self,
+        sockman: &SockMan,
+        id: ConnectionId,
+        error: &io::Error,
+    ) {
+        self.hear(sockman, Event::ReadError(id, error.kind()), true);
+    }
+
+    fn should_try_to_send(&self, id: ConnectionId) -> bool {
+        self.state().wants_to_send.contains(&id)
+    }
+
+    fn should_try_to_recv(&self, id: ConnectionId) -> bool {
+        let state = self.state();
+        !state.all_recv_paused && !state.recv_paused.contains(&id)
+    }
+
+    fn event_io_loop_completed_for_one(&self, sockman: &SockMan, id: ConnectionId) {
+        self.hear(sockman, Event::CompletedForOne(id), false);
+    }
+
+    fn event_io_loop_completed_for_all(&self, sockman: &SockMan) {
+        self.hear(sockman, Event::CompletedForAll, false);
+    }
+
+    fn event_closed_after_panic(&self, sockman: &SockMan, id: ConnectionId) {
+        self.hear(sockman, Event::ClosedAfterPanic(id), true);
+    }
+
+    fn next_deadline(&self) -> Option<Instant> {
+        self.state().next_deadline
+    }
+}
+
+/// Options with the sweep off, which hides mistakes about latches, wakes and queues.
+pub fn without_sweep() -> Options {
+    Options::default().sweep(None)
+}
+
+/// A `SockMan` with its threads running and one listener on 127.0.0.1; it ends when dropped.
+pub struct Running {
+    pub sockman: SockMan,
+    pub address: SocketAddr,
+    /// `None` once joined by hand.
+    pub threads: Option<SocketsThreads>,
+}
+
+impl Running {
+    pub fn start(handler: Arc<dyn EventHandler>, options: Options) -> Running {
+        let sockman = SockMan::new(handler, options).unwrap();
+        let bound = sockman.bind_and_start_listening(&"127.0.0.1:0".parse().unwrap()).unwrap();
+        let threads = sockman.start_sockets_threads().unwrap();
+        Running { sockman, address: bound.to_socket_addr().unwrap(), threads: Some(threads) }
+    }
+
+    /// A plain blocking client, with a deadline on its reads and writes.
+    pub fn client(&self) -> TcpStream {
+        let stream = TcpStream::connect(self.address).unwrap();
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        stream.set_write_timeout(Some(DEADLINE)).unwrap();
+        stream.set_nodelay(true).unwrap();
+        stream
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(threads) = self.threads.take() {
+            self.sockman.interrupt();
+            // Not while failing already: the panic on its way is the one to be seen.
+            let joined = threads.join();
+            if !std::thread::panicking() {
+                joined.unwrap();
+            }
+        }
+    }
+}
+
+/// Sends all of `data`, however long it takes, without a queue: for clients in tests.
+pub fn write_all(stream: &mut TcpStream, data: &[u8]) {
+    stream.write_all(data).unwrap();
+}
+
+/// Reads until the peer closes.
+pub fn read_to_end(stream: &mut TcpStream) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    stream.read_to_end(&mut bytes).unwrap();
+    bytes
+}
+
+/// Resets instead of closing in order.
+pub fn reset(stream: TcpStream) {
+    let socket = socket2::Socket::from(stream);
+    socket.set_linger(Some(Duration::ZERO)).unwrap();
+}
+
+/// Waits until `done` says true, looking again every time that the loop of a `SockMan` could have
+/// turned. For conditions that no event announces; panics after [`DEADLINE`].
+pub fn eventually(what: &str, mut done: impl FnMut() -> bool) {
+    let deadline = Instant::now() + DEADLINE;
+    while !done() {
+        assert!(Instant::now() < deadline, "waited in vain until {what}");
+        std::thread::yield_now();
+    }
+}
