@@ -1,0 +1,76 @@
+//! `echo MODE PORT`: an `echo`, a `sink` (discards) or a `source` (sends without end). It keeps
+//! what a peer does not take, and stops reading from one that has more than 1 MiB to take.
+#![allow(clippy::print_stdout)]
+use std::{collections::HashMap, env, error::Error, io, sync::Arc};
+
+use parking_lot::Mutex;
+use sockman::{ConnectionId as Id, EventHandler, NextRecv, Options, Service, SockMan};
+use sockman::{SendQueue, SendQueueOptions};
+
+struct Server {
+    mode: String,
+    /// For each connection what is still to be sent, and whether the peer has finished.
+    peers: Mutex<HashMap<Id, (Arc<SendQueue>, bool)>>,
+}
+
+impl Server {
+    fn peer(&self, id: Id) -> Option<(Arc<SendQueue>, bool)> {
+        self.peers.lock().get(&id).cloned()
+    }
+    fn close(&self, sockman: &SockMan, id: Id) {
+        self.peers.lock().remove(&id);
+        sockman.close_connection(id);
+    }
+}
+
+impl EventHandler for Server {
+    fn event_new_connection_accepted(&self, _: &SockMan, id: Id, _: &Service, _: &Service) -> bool {
+        let marks = SendQueueOptions::default().high_mark(1 << 20).low_mark(1 << 19);
+        self.peers.lock().insert(id, (Arc::new(SendQueue::new(id, marks)), false));
+        true
+    }
+    fn should_try_to_send(&self, id: Id) -> bool {
+        let is_source = self.mode == "source";
+        self.peer(id).is_some_and(|(queue, finished)| is_source || finished || queue.has_queued())
+    }
+    fn should_try_to_recv(&self, id: Id) -> bool {
+        self.peer(id).is_some_and(|(queue, _)| !queue.is_above_high_mark())
+    }
+    fn event_ready_to_send(&self, sockman: &SockMan, id: Id) -> NextRecv {
+        let Some((queue, finished)) = self.peer(id) else { return NextRecv::Skip };
+        let all_sent = match self.mode.as_str() {
+            "source" => sockman.send_bytes(id, &[0; 256 * 1024], false).map(|_| true),
+            _ => queue.drain(sockman),
+        };
+        if all_sent.map_or(true, |all_sent| all_sent && finished) {
+            self.close(sockman, id);
+        }
+        NextRecv::Proceed
+    }
+    fn event_got_data(&self, sockman: &SockMan, id: Id, data: &[u8]) {
+        let peer = if self.mode == "echo" { self.peer(id) } else { None };
+        if peer.is_some_and(|(queue, _)| queue.push(sockman, data, false).is_err()) {
+            self.close(sockman, id);
+        }
+    }
+    fn event_got_eof(&self, _: &SockMan, id: Id) {
+        // The send hook is asked next; what is queued goes out before the connection closes.
+        self.peers.lock().entry(id).and_modify(|(_, finished)| *finished = true);
+    }
+    fn event_got_permanent_read_error(&self, sockman: &SockMan, id: Id, _: &io::Error) {
+        self.close(sockman, id);
+    }
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let (mode, port) = (env::args().nth(1).unwrap_or_default(), env::args().nth(2));
+    let port = port.filter(|_| ["echo", "sink", "source"].contains(&mode.as_str()));
+    let Some(port) = port else { return Err("usage: echo echo|sink|source PORT".into()) };
+    let sockman =
+        SockMan::new(Arc::new(Server { mode, peers: Mutex::default() }), Options::default())?;
+    let bound = sockman.bind_and_start_listening(&format!("127.0.0.1:{port}").parse()?)?;
+    let threads = sockman.start_sockets_threads()?;
+    ctrlc::set_handler(move || sockman.interrupt())?; // SIGINT, SIGTERM and SIGHUP
+    println!("listening on {bound}");
+    Ok(threads.join()?)
+}
