@@ -325,6 +325,8 @@ pub(crate) struct ConnectionMap {
     /// Connections in the map, and those being made.
     count: AtomicUsize,
     limit: usize,
+    /// How many were closed, each counted after its mark was put into the inbox.
+    closes: AtomicU64,
 }
 
 impl ConnectionMap {
@@ -334,7 +336,17 @@ impl ConnectionMap {
             next_id: AtomicU64::new(0),
             count: AtomicUsize::new(0),
             limit,
+            closes: AtomicU64::new(0),
         }
+    }
+
+    pub(crate) fn closes(&self) -> u64 {
+        self.closes.load(Ordering::Acquire)
+    }
+
+    /// The mark of a close is in the inbox.
+    pub(crate) fn count_close(&self) {
+        self.closes.fetch_add(1, Ordering::Release);
     }
 
     pub(crate) fn limit(&self) -> usize {

@@ -27,7 +27,7 @@ use crate::{
     slab::{Key, Slab, Token},
     sock::{Poller, Readiness, Waker},
     sockman::{Shared, SockMan},
-    turn::{Turn, TurnEnd},
+    turn::{OpenSince, Turn, TurnEnd},
 };
 
 pub(crate) struct SocketThread {
@@ -41,6 +41,8 @@ pub(crate) struct SocketThread {
     marks: Vec<Mark>,
     events: Vec<Readiness>,
     buffer: Box<[u8]>,
+    /// Until when all closes have been dealt with.
+    open: OpenSince,
     /// The time, taken once per pass, after the poll.
     now: Instant,
     sweep: Option<Sweep>,
@@ -71,6 +73,7 @@ impl SocketThread {
             marks: Vec::new(),
             events: Vec::new(),
             buffer: vec![0; options.receive_buffer].into_boxed_slice(),
+            open: OpenSince::default(),
             now,
             sweep: options.sweep.map(|period| Sweep { period, next: now + period }),
             served_deadline: None,
@@ -136,9 +139,9 @@ impl SocketThread {
     }
 
     fn may_go_on(&mut self, context: &Context<'_>, key: Key) -> bool {
+        let open = self.open;
         let Some(slot) = self.connected.slot(key) else { return false };
-        let id = slot.connection.id;
-        context.guard(id, || slot.ask_hooks(context)).unwrap_or(false)
+        context.guard(slot.id, || slot.ask_hooks(context, open)).unwrap_or(false)
     }
 
     /// How long there is nothing to do. `None`: until an event or a wake.
@@ -193,6 +196,7 @@ impl SocketThread {
 
     /// Does what other threads, and callbacks, asked for. Calls nobody.
     fn take_marks(&mut self, context: &Context<'_>) {
+        self.open = OpenSince::before_taking_marks(context);
         let mut marks = mem::take(&mut self.marks);
         if context.shared().inbox.take(&mut marks) {
             for mark in marks.drain(..) {
@@ -257,8 +261,9 @@ impl SocketThread {
 
     fn turn(&mut self, context: &Context<'_>, key: Key) {
         let Some((slot, failed)) = self.connected.slot_and_failed(key) else { return };
-        let id = slot.connection.id;
-        let mut turn = Turn { context, slot, key, buffer: &mut self.buffer, failed };
+        let id = slot.id;
+        let (open, buffer) = (self.open, &mut *self.buffer);
+        let mut turn = Turn { context, open, slot, key, buffer, failed };
         match context.guard(id, || turn.run()) {
             Some(TurnEnd::WorkLeft) => self.connected.due.push(key),
             Some(TurnEnd::Rests) => slot.is_listed = false,

@@ -310,7 +310,7 @@ impl SockMan {
     #[must_use]
     pub fn stats(&self) -> Stats {
         let listeners = self.shared.listeners.lock().len();
-        self.shared.counters.snapshot(self.shared.connections.count(), listeners)
+        self.shared.counters.snapshot(&self.shared.connections, listeners)
     }
 
     /// What is known of a connection now. `None` if it is closed or never was.
@@ -360,10 +360,10 @@ impl Shared {
     /// Closes a connection, if this call is the one to do so.
     pub(crate) fn close(&self, id: ConnectionId) -> bool {
         let Some(connection) = self.connections.close(id) else { return false };
-        self.counters.closed.add(1);
         // The thread lets go of its slot, and with that of the descriptor; and listeners that
         // wait at the connection limit go on.
         self.inbox.push(Mark::Closed(connection));
+        self.connections.count_close();
         self.remove_closed_if_stopped();
         true
     }

@@ -4,6 +4,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::connection::ConnectionMap;
+
 /// What a [`SockMan`](crate::SockMan) has done so far. From [`SockMan::stats`](crate::SockMan::stats).
 ///
 /// The counters only grow, over restarts too, and are read one after the other: they may be one
@@ -43,15 +45,14 @@ pub(crate) struct Counters {
     pub(crate) turns: Counter,
     pub(crate) accepted: Counter,
     pub(crate) connected: Counter,
-    pub(crate) closed: Counter,
     pub(crate) accept_pauses: Counter,
     pub(crate) panics: Counter,
 }
 
 impl Counters {
-    pub(crate) fn snapshot(&self, connections: usize, listeners: usize) -> Stats {
+    pub(crate) fn snapshot(&self, connections: &ConnectionMap, listeners: usize) -> Stats {
         Stats {
-            connections,
+            connections: connections.count(),
             listeners,
             passes: self.passes.value(),
             sweeps: self.sweeps.value(),
@@ -59,7 +60,7 @@ impl Counters {
             turns: self.turns.value(),
             accepted: self.accepted.value(),
             connected: self.connected.value(),
-            closed: self.closed.value(),
+            closed: connections.closes(),
             accept_pauses: self.accept_pauses.value(),
             panics: self.panics.value(),
         }

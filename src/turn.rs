@@ -6,7 +6,7 @@
 use std::{io, mem, sync::Arc};
 
 use crate::{
-    connection::Connection, event_handler::NextRecv, slab::Key, sock::Readiness,
+    ConnectionId, connection::Connection, event_handler::NextRecv, slab::Key, sock::Readiness,
     socket_thread::Context,
 };
 
@@ -14,6 +14,9 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Slot {
     pub(crate) connection: Arc<Connection>,
+    /// The connection's own, kept here too: a turn in which nothing happens does not touch the
+    /// connection's memory, which is what the sweep over thousands of idle ones would cost.
+    pub(crate) id: ConnectionId,
     /// In the list of what is due, or of this pass's turns.
     pub(crate) is_listed: bool,
     /// Has its turn even if the hooks hold both directions back: new, woken, or swept.
@@ -70,6 +73,7 @@ impl Slot {
     pub(crate) fn new(connection: Arc<Connection>) -> Slot {
         let short_read_means_empty = connection.sock().short_read_means_empty();
         Slot {
+            id: connection.id,
             connection,
             is_listed: false,
             has_turn: true,
@@ -137,23 +141,23 @@ impl Slot {
 
     /// For a connection that was left with work: asks the hooks, and keeps the answers for the
     /// turn. `false` if neither direction goes on.
-    pub(crate) fn ask_hooks(&mut self, context: &Context<'_>) -> bool {
+    pub(crate) fn ask_hooks(&mut self, context: &Context<'_>, open: OpenSince) -> bool {
         self.send.allowed = false;
         self.recv.allowed = false;
         if self.has_turn {
             return true;
         }
-        let (id, handler) = (self.connection.id, context.handler());
+        let (id, handler) = (self.id, context.handler());
         self.forget_blocked_send();
         // The turn of a closed connection frees its slot.
-        if self.connection.is_closed() {
+        if open.is_closed(context, &self.connection) {
             return true;
         }
         if self.send.is_due() {
             self.send.allowed = handler.should_try_to_send(id);
             self.send.work = self.send.allowed;
         }
-        if self.connection.is_closed() {
+        if open.is_closed(context, &self.connection) {
             return true;
         }
         if self.recv.is_due() {
@@ -168,6 +172,23 @@ impl Slot {
         if self.connection.take_blocked() {
             self.send.ready = false;
         }
+    }
+}
+
+/// A count of closes at a time when every connection closed until then had lost its slot. As long
+/// as the count stands, no connection with a slot is closed, and its flag need not be looked at.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct OpenSince(u64);
+
+impl OpenSince {
+    /// To be followed by taking the marks: each close puts its mark into the inbox first and is
+    /// counted then, so the marks of all that this counts are there to be taken.
+    pub(crate) fn before_taking_marks(context: &Context<'_>) -> OpenSince {
+        OpenSince(context.shared().connections.closes())
+    }
+
+    fn is_closed(self, context: &Context<'_>, connection: &Connection) -> bool {
+        context.shared().connections.closes() != self.0 && connection.is_closed()
     }
 }
 
@@ -186,6 +207,7 @@ pub(crate) enum TurnEnd {
 /// closed: then nobody hears of it any more.
 pub(crate) struct Turn<'a> {
     pub(crate) context: &'a Context<'a>,
+    pub(crate) open: OpenSince,
     pub(crate) slot: &'a mut Slot,
     pub(crate) key: Key,
     pub(crate) buffer: &'a mut [u8],
@@ -209,7 +231,6 @@ impl Turn<'_> {
         if self.both_directions().is_err() {
             return TurnEnd::Closed;
         }
-        self.slot.forget_blocked_send();
         // What is left over is more to send, or more to receive; sending keeps its precedence.
         self.slot.send_first = self.slot.send.is_due();
         if self.slot.send_first || self.slot.recv.is_due() {
@@ -234,17 +255,16 @@ impl Turn<'_> {
             self.try_to_send()?;
         }
         self.check_open()?;
-        let id = self.slot.connection.id;
+        let id = self.slot.id;
         self.context.handler().event_io_loop_completed_for_one(self.context.sockman, id);
         self.check_open()
     }
 
     fn try_to_send(&mut self) -> Result<(Called, NextRecv), Closed> {
-        self.slot.forget_blocked_send();
         if !self.slot.send.is_due() {
             return Ok((Called::No, NextRecv::Proceed));
         }
-        let (id, handler) = (self.slot.connection.id, self.context.handler());
+        let (id, handler) = (self.slot.id, self.context.handler());
         self.check_open()?;
         if !mem::take(&mut self.slot.send.allowed) {
             if !handler.should_try_to_send(id) {
@@ -252,6 +272,10 @@ impl Turn<'_> {
                 return Ok((Called::No, NextRecv::Proceed));
             }
             self.check_open()?;
+        }
+        self.slot.forget_blocked_send();
+        if !self.slot.send.ready {
+            return Ok((Called::No, NextRecv::Proceed));
         }
         self.slot.connection.take_sent();
         let next_recv = handler.event_ready_to_send(self.context.sockman, id);
@@ -271,7 +295,7 @@ impl Turn<'_> {
         }
         self.check_open()?;
         if !mem::take(&mut self.slot.recv.allowed) {
-            if !self.context.handler().should_try_to_recv(self.slot.connection.id) {
+            if !self.context.handler().should_try_to_recv(self.slot.id) {
                 self.slot.recv.work = false;
                 return Ok(Called::No);
             }
@@ -319,7 +343,7 @@ impl Turn<'_> {
         self.slot.recv.ready = self.slot.broken;
         self.slot.recv.work = self.slot.broken;
         self.check_open()?;
-        let id = self.slot.connection.id;
+        let id = self.slot.id;
         self.context.handler().event_got_eof(self.context.sockman, id);
         Ok(Called::Yes)
     }
@@ -344,7 +368,7 @@ impl Turn<'_> {
         }
         self.slot.end = End::ErrorTold;
         self.check_open()?;
-        let id = self.slot.connection.id;
+        let id = self.slot.id;
         log::debug!(target: "sockman::net", "connection {id} to {}: {error}", self.slot.connection.them());
         self.context.handler().event_got_permanent_read_error(self.context.sockman, id, error);
         Ok(Called::Yes)
@@ -356,6 +380,7 @@ impl Turn<'_> {
     }
 
     fn check_open(&self) -> Result<(), Closed> {
-        if self.slot.connection.is_closed() { Err(Closed) } else { Ok(()) }
+        let is_closed = self.open.is_closed(self.context, &self.slot.connection);
+        if is_closed { Err(Closed) } else { Ok(()) }
     }
 }
