@@ -279,9 +279,10 @@ impl Connection {
         self.take_note(SENT)
     }
 
-    /// The wake is being acted upon: the next one makes a new mark.
+    /// The wake is being acted upon: the next one makes a new mark. A swap and not a store, which
+    /// could pass the hooks' loads: a wake that still found the mark set has what it queued seen.
     pub(crate) fn clear_woken(&self) {
-        self.woken.store(false, Ordering::Release);
+        self.woken.swap(false, Ordering::AcqRel);
     }
 
     pub(crate) fn set_hung_up(&self) {

@@ -99,6 +99,11 @@ impl Inbox {
         std::mem::swap(&mut *self.marks.lock(), into);
         true
     }
+
+    /// With no thread running: keeps the marks that `keep` says true to.
+    pub(crate) fn retain(&self, keep: impl FnMut(&Mark) -> bool) {
+        self.marks.lock().retain(keep);
+    }
 }
 
 impl fmt::Debug for Inbox {

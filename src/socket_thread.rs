@@ -19,7 +19,7 @@ use crate::{
     accept::Accepting,
     error::panic_message,
     event_handler::EventHandler,
-    inbox::Mark,
+    inbox::{Inbox, Mark},
     interrupt::Watches,
     listener::Listener,
     options::{Options, PanicPolicy},
@@ -212,8 +212,14 @@ impl SocketThread {
         self.marks = marks;
     }
 
-    /// Lets go of what was closed or stopped, for whoever closes while no thread runs.
-    pub(crate) fn remove_closed(&mut self) {
+    /// With no thread running: lets go of what was closed or stopped, marks included, so that
+    /// descriptors and memory do not wait for the next start.
+    pub(crate) fn remove_closed(&mut self, inbox: &Inbox) {
+        inbox.retain(|mark| match mark {
+            Mark::Closed(_) | Mark::ListenersStopped => false,
+            Mark::Activated(connection) | Mark::Woken(connection) => !connection.is_closed(),
+            Mark::ListenerAdded(listener) => !listener.is_stopped(),
+        });
         self.connected.remove_closed();
         self.remove_stopped_listeners();
     }

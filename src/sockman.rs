@@ -54,8 +54,8 @@ pub(crate) struct Shared {
     /// The `SockMan`'s own; the shared one, if any, is in the options.
     pub(crate) interrupt: Interrupt,
     listeners: Mutex<Vec<Arc<Listener>>>,
-    /// The socket thread's state while it does not run. Held for a moment; no other lock is taken
-    /// under it.
+    /// The socket thread's state while it does not run. Held for a moment; of the other locks only
+    /// the inbox's is taken under it.
     pub(crate) run: Mutex<Run>,
 }
 
@@ -397,16 +397,8 @@ impl Shared {
             return;
         }
         if let Run::Stopped(socket_thread) = &mut *self.run.lock() {
-            socket_thread.remove_closed();
+            socket_thread.remove_closed(&self.inbox);
         }
-    }
-}
-
-impl Drop for Shared {
-    fn drop(&mut self) {
-        // Listeners' paths go, and the peers see the end, with the last reference to each; the
-        // inbox, the map and the parked thread hold them.
-        log::debug!(target: "sockman::net", "the last handle is gone: everything is closed");
     }
 }
 

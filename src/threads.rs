@@ -133,7 +133,7 @@ fn run_thread(
 
     let mut run = shared.run.lock();
     // Whoever closed a connection up to here left a mark that nobody takes before the next start.
-    socket_thread.remove_closed();
+    socket_thread.remove_closed(&shared.inbox);
     *run = Run::Stopped(socket_thread);
     if ending.detached.load(Ordering::Acquire) {
         shared.interrupt.reset();

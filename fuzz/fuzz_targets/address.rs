@@ -1,0 +1,22 @@
+//! Addresses: whatever parses prints to text that parses to the same value, and printing is stable.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use sockman::{Destination, NetAddr, Service};
+
+fuzz_target!(|text: &str| {
+    if let Ok(service) = text.parse::<Service>() {
+        let printed = service.to_string();
+        assert_eq!(printed.parse::<Service>().as_ref(), Ok(&service));
+        // What is an address is that destination, and no name.
+        assert_eq!(text.parse(), Ok(Destination::Service(service)));
+    }
+    if let Ok(addr) = text.parse::<NetAddr>() {
+        let printed = addr.to_string();
+        assert_eq!(printed.parse::<NetAddr>().as_ref(), Ok(&addr));
+    }
+    match text.parse::<Destination>() {
+        Ok(destination) => assert_eq!(destination.to_string().parse(), Ok(destination)),
+        Err(error) => assert!(error.to_string().len() < 1000, "the message is cut"),
+    }
+});

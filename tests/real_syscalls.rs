@@ -1,0 +1,79 @@
+//! System calls, counted by strace.
+
+#![allow(clippy::unwrap_used)]
+
+#[path = "common/program.rs"]
+mod program;
+
+use std::{
+    collections::HashMap,
+    fs,
+    io::{Read, Write},
+    net::TcpStream,
+    process::Command,
+    time::Duration,
+};
+
+use program::{Program, example, signal};
+
+/// What the socket thread costs in system calls: one `recv` and one `send` for each message, and
+/// the poll, which 16 connections share as far as they are ready together. No more than that: no
+/// `recv` that only says "would block", no `epoll_ctl` after the first, no waker.
+#[test]
+fn an_echoed_message_costs_one_recv_and_one_send() {
+    const CONNECTIONS: usize = 16;
+    const ROUNDS: usize = 200;
+    let summary = std::env::temp_dir().join(format!("sockman-strace-{}", std::process::id()));
+    let mut program = Program::start(
+        Command::new("strace")
+            .args(["-f", "-qq", "-c", "-U", "name,calls", "-o"])
+            .arg(&summary)
+            .arg(example("echo"))
+            .args(["echo", "0"]),
+    );
+    let line = program.wait_for_line("listening");
+    let address = line.rsplit(' ').next().unwrap();
+    let mut streams: Vec<TcpStream> = (0..CONNECTIONS)
+        .map(|_| {
+            let stream = TcpStream::connect(address).unwrap();
+            stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+            stream.set_nodelay(true).unwrap();
+            stream
+        })
+        .collect();
+    for _ in 0..ROUNDS {
+        for stream in &mut streams {
+            stream.write_all(&[7; 64]).unwrap();
+        }
+        for stream in &mut streams {
+            stream.read_exact(&mut [0; 64]).unwrap();
+        }
+    }
+    // The traced program, not strace: strace writes its summary when that ends.
+    let children = format!("/proc/{0}/task/{0}/children", program.child.id());
+    let traced = fs::read_to_string(children).unwrap();
+    signal(traced.trim().parse().unwrap(), "TERM");
+    assert!(program.child.wait().unwrap().success());
+    let text = fs::read_to_string(&summary).unwrap();
+    fs::remove_file(&summary).unwrap();
+
+    let calls: HashMap<&str, usize> = text
+        .lines()
+        .filter_map(|line| {
+            let mut columns = line.split_whitespace();
+            let name = columns.next()?;
+            Some((name, columns.next()?.parse().ok()?))
+        })
+        .collect();
+    let messages = CONNECTIONS * ROUNDS;
+    let count = |name: &str| calls.get(name).copied().unwrap_or(0);
+    println!("{messages} messages: {calls:?}");
+    // Each peer waits for its echo, so each message is a read of its own.
+    assert_eq!(count("sendto"), messages);
+    assert!((messages..=messages + 2 * CONNECTIONS).contains(&count("recvfrom")));
+    assert!(count("epoll_wait") <= messages + 200, "shared by connections that are ready together");
+    assert!(count("epoll_ctl") <= CONNECTIONS + 10);
+    assert!((CONNECTIONS..=2 * CONNECTIONS).contains(&count("accept4")), "at worst one by one");
+    assert!(count("write") <= 10, "no waker is written to");
+    assert_eq!(count("setsockopt"), 2, "the listener's own: accepted sockets inherit no-delay");
+}
