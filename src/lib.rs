@@ -80,6 +80,7 @@ mod connect;
 mod connection;
 mod error;
 mod event_handler;
+pub mod guide;
 mod inbox;
 mod interrupt;
 mod listener;

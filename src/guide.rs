@@ -1,0 +1,2 @@
+//! The guide: documentation only, no code of the library's.
+#![doc = include_str!("../docs/guide.md")]
