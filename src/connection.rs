@@ -13,9 +13,9 @@ use std::{
     net::Shutdown,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU64, AtomicUsize, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use parking_lot::Mutex;
@@ -95,10 +95,13 @@ pub(crate) struct Connection {
     sock: Box<dyn Sock>,
     me: Service,
     them: Service,
-    since: Instant,
+    /// In nanoseconds since the `SockMan` was made: half the size of an `Instant`.
+    since: u64,
     /// Around every send, so that the bytes of two threads do not mix within one call.
     sending: Mutex<()>,
     closed: AtomicBool,
+    /// This side half-closed it: a send that fails with a broken pipe says nothing of the peer.
+    write_shut: AtomicBool,
     /// A `Mark::Woken` is in the inbox, or will be dealt with when the connection gets its slot.
     woken: AtomicBool,
     hung_up: AtomicBool,
@@ -107,7 +110,8 @@ pub(crate) struct Connection {
     notes: AtomicU8,
     /// The first error that a send met, as the operating system numbers it; 0 for none. A send
     /// takes the socket's error away from the receive that would have told it.
-    send_error: AtomicI32,
+    /// Two bytes hold any such number; more of them would cost each connection eight.
+    send_error: AtomicU16,
     /// The token of the slot. Written and read by the socket thread alone, as `notes`.
     token: AtomicUsize,
     bytes_sent: AtomicU64,
@@ -129,7 +133,7 @@ impl Connection {
         sock: Box<dyn Sock>,
         me: Service,
         them: Service,
-        since: Instant,
+        since: Duration,
     ) -> Connection {
         Connection {
             id,
@@ -137,13 +141,15 @@ impl Connection {
             sock,
             me,
             them,
-            since,
+            // Enough for 584 years.
+            since: u64::try_from(since.as_nanos()).unwrap_or(u64::MAX),
             sending: Mutex::new(()),
             closed: AtomicBool::new(false),
+            write_shut: AtomicBool::new(false),
             woken: AtomicBool::new(false),
             hung_up: AtomicBool::new(false),
             notes: AtomicU8::new(0),
-            send_error: AtomicI32::new(0),
+            send_error: AtomicU16::new(0),
             token: AtomicUsize::new(NO_TOKEN),
             bytes_sent: AtomicU64::new(0),
             bytes_received: AtomicU64::new(0),
@@ -210,14 +216,7 @@ impl Connection {
                     return Err(SendError::UnknownConnection(self.id));
                 }
                 Err(source) => {
-                    if let Some(code) = source.raw_os_error() {
-                        let _ = self.send_error.compare_exchange(
-                            0,
-                            code,
-                            Ordering::Relaxed,
-                            Ordering::Relaxed,
-                        );
-                    }
+                    self.remember_send_error(&source);
                     return Err(SendError::Socket { id: self.id, source });
                 }
             }
@@ -230,9 +229,20 @@ impl Connection {
         if self.is_closed() {
             return Err(SendError::UnknownConnection(self.id));
         }
+        self.write_shut.store(true, Ordering::Relaxed);
         self.sock
             .shutdown(Shutdown::Write)
             .map_err(|source| SendError::Socket { id: self.id, source })
+    }
+
+    /// Under the send lock.
+    fn remember_send_error(&self, error: &io::Error) {
+        let code = error.raw_os_error().and_then(|code| u16::try_from(code).ok()).unwrap_or(0);
+        let is_own_doing =
+            i32::from(code) == libc::EPIPE && self.write_shut.load(Ordering::Relaxed);
+        if !is_own_doing && self.send_error.load(Ordering::Relaxed) == 0 {
+            self.send_error.store(code, Ordering::Relaxed);
+        }
     }
 
     /// `true` if the caller has to put a `Mark::Woken` into the inbox.
@@ -240,13 +250,13 @@ impl Connection {
         !self.woken.swap(true, Ordering::AcqRel)
     }
 
-    pub(crate) fn info(&self) -> ConnectionInfo {
+    pub(crate) fn info(&self, created: Instant) -> ConnectionInfo {
         ConnectionInfo {
             id: self.id,
             me: self.me.clone(),
             them: self.them.clone(),
             direction: self.direction,
-            since: self.since,
+            since: created.checked_add(Duration::from_nanos(self.since)).unwrap_or(created),
             bytes_sent: self.bytes_sent.load(Ordering::Relaxed),
             bytes_received: self.bytes_received.load(Ordering::Relaxed),
             hung_up: self.hung_up.load(Ordering::Relaxed),
@@ -292,7 +302,7 @@ impl Connection {
     pub(crate) fn send_error(&self) -> Option<io::Error> {
         match self.send_error.load(Ordering::Relaxed) {
             0 => None,
-            code => Some(io::Error::from_raw_os_error(code)),
+            code => Some(io::Error::from_raw_os_error(i32::from(code))),
         }
     }
 

@@ -100,9 +100,14 @@ impl Inbox {
         true
     }
 
-    /// With no thread running: keeps the marks that `keep` says true to.
-    pub(crate) fn retain(&self, keep: impl FnMut(&Mark) -> bool) {
-        self.marks.lock().retain(keep);
+    /// With no thread running: drops the marks of what is closed or stopped, which would keep it
+    /// open.
+    pub(crate) fn forget_closed(&self) {
+        self.marks.lock().retain(|mark| match mark {
+            Mark::Activated(connection) | Mark::Woken(connection) => !connection.is_closed(),
+            Mark::ListenerAdded(listener) => !listener.is_stopped(),
+            Mark::Closed(_) | Mark::ListenersStopped => false,
+        });
     }
 }
 

@@ -115,12 +115,14 @@ impl PollSet {
     }
 
     pub(crate) fn remove_closed(&mut self) {
-        self.slots.retain(|slot| {
-            let closed = slot.connection.is_closed();
-            if closed {
-                slot.connection.set_key(None);
-            }
-            !closed
-        });
+        let closed: Vec<Arc<Connection>> = self
+            .slots
+            .iter_mut()
+            .filter(|(_, slot)| slot.connection.is_closed())
+            .map(|(_, slot)| Arc::clone(&slot.connection))
+            .collect();
+        for connection in closed {
+            self.remove(&connection);
+        }
     }
 }

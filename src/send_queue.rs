@@ -158,15 +158,24 @@ impl SendQueue {
     }
 
     /// Sends what is queued, as far as the kernel takes it, and says whether the queue is empty
-    /// now. For [`event_ready_to_send`](crate::EventHandler::event_ready_to_send).
+    /// now. Falling to the low mark wakes the connection, so that reading goes on. For [`event_ready_to_send`](crate::EventHandler::event_ready_to_send).
     ///
     /// # Errors
     ///
     /// As [`SockMan::send_bytes`]; the queue stays as it is.
     pub fn drain(&self, sockman: &SockMan) -> Result<bool, SendError> {
+        let (is_empty, must_wake) = self.drain_queue(sockman)?;
+        if must_wake {
+            sockman.wake(self.id);
+        }
+        Ok(is_empty)
+    }
+
+    /// Whether the queue is empty now, and whether it fell to its low mark.
+    fn drain_queue(&self, sockman: &SockMan) -> Result<(bool, bool), SendError> {
         let mut queue = self.queue.lock();
         if queue.is_empty() {
-            return Ok(true);
+            return Ok((true, false));
         }
         let (first, second) = queue.as_slices();
         let first = first.get(..BYTES_PER_DRAIN).unwrap_or(first);
@@ -182,8 +191,8 @@ impl SendQueue {
         if queue.is_empty() && queue.capacity() > KEPT_CAPACITY {
             *queue = VecDeque::new();
         }
-        self.publish(queue.len());
-        Ok(queue.is_empty())
+        let fell_to_low_mark = self.publish(queue.len());
+        Ok((queue.is_empty(), fell_to_low_mark))
     }
 
     /// Is anything queued?
@@ -204,13 +213,14 @@ impl SendQueue {
         self.above_high_mark.load(Ordering::Acquire)
     }
 
-    /// Under the lock.
-    fn publish(&self, length: usize) {
+    /// Under the lock. `true` if the length fell to the low mark.
+    fn publish(&self, length: usize) -> bool {
         self.queued.store(length, Ordering::Release);
         if length >= self.options.high_mark {
             self.above_high_mark.store(true, Ordering::Release);
-        } else if length <= self.options.low_mark {
-            self.above_high_mark.store(false, Ordering::Release);
+            false
+        } else {
+            length <= self.options.low_mark && self.above_high_mark.swap(false, Ordering::AcqRel)
         }
     }
 }

@@ -17,6 +17,7 @@ use std::{
 use crate::{
     ConnectionId,
     accept::Accepting,
+    connection::Connection,
     error::panic_message,
     event_handler::EventHandler,
     inbox::{Inbox, Mark},
@@ -43,8 +44,10 @@ pub(crate) struct SocketThread {
     buffer: Box<[u8]>,
     /// Until when all closes have been dealt with.
     open: OpenSince,
-    /// The time, taken once per pass, after the poll.
+    /// The time: taken after the poll, and again before the next if there were callbacks between.
     now: Instant,
+    /// Whether this pass gave any connection a turn.
+    has_called: bool,
     sweep: Option<Sweep>,
     /// The latest deadline of the embedder's that has had its immediate pass.
     served_deadline: Option<Instant>,
@@ -75,6 +78,7 @@ impl SocketThread {
             buffer: vec![0; options.receive_buffer].into_boxed_slice(),
             open: OpenSince::default(),
             now,
+            has_called: false,
             sweep: options.sweep.map(|period| Sweep { period, next: now + period }),
             served_deadline: None,
         }
@@ -104,6 +108,8 @@ impl SocketThread {
 
     /// One pass.
     pub(crate) fn pass(&mut self, context: &Context<'_>) -> io::Result<()> {
+        // Before the callback: a `notify` from here on is answered by another pass.
+        self.take_marks(context);
         context.shared().counters.passes.add_owned(1);
         context.handler().event_io_loop_completed_for_all(context.sockman);
         let timeout = self.generate_wait_sockets(context);
@@ -121,7 +127,6 @@ impl SocketThread {
         // Left over from a pass that an interrupt or a panic cut short.
         let over = mem::take(&mut self.turns_over);
         self.connected.due.extend(self.turns.drain(..).skip(over));
-        self.take_marks(context);
 
         // One by one and in place: a hook that panics leaves a list that is still right.
         let mut position = 0;
@@ -148,11 +153,15 @@ impl SocketThread {
     fn timeout(&mut self, context: &Context<'_>) -> Option<Duration> {
         let deadline = context.handler().next_deadline();
         let full = context.shared().connections.is_full();
+        if !self.connected.due.is_empty() {
+            return Some(Duration::ZERO);
+        }
+        if self.has_called {
+            // Callbacks take their time: what is due now is told by the clock, not by the poll.
+            self.now = context.shared().options.sock_factory.now();
+        }
         let mut until = self.sweep.map(|sweep| sweep.next);
         let mut earlier = |at: Instant| until = Some(until.map_or(at, |until| until.min(at)));
-        if !self.connected.due.is_empty() {
-            earlier(self.now);
-        }
         for (_, accepting) in self.listeners.iter_mut().filter(|(_, a)| a.is_ready() && !full) {
             earlier(accepting.paused_until(self.now).unwrap_or(self.now));
         }
@@ -212,16 +221,21 @@ impl SocketThread {
         self.marks = marks;
     }
 
-    /// With no thread running: lets go of what was closed or stopped, marks included, so that
-    /// descriptors and memory do not wait for the next start.
+    /// With no thread running: lets go of everything that was closed or stopped, marks included,
+    /// so that descriptors and memory do not wait for the next start.
     pub(crate) fn remove_closed(&mut self, inbox: &Inbox) {
-        inbox.retain(|mark| match mark {
-            Mark::Closed(_) | Mark::ListenersStopped => false,
-            Mark::Activated(connection) | Mark::Woken(connection) => !connection.is_closed(),
-            Mark::ListenerAdded(listener) => !listener.is_stopped(),
-        });
+        inbox.forget_closed();
         self.connected.remove_closed();
         self.remove_stopped_listeners();
+    }
+
+    /// With no thread running: lets go of one connection that was closed.
+    pub(crate) fn forget(&mut self, inbox: &Inbox, connection: &Connection) {
+        if connection.key().is_none() {
+            // Its activation, or a wake before that, may wait in the inbox.
+            inbox.forget_closed();
+        }
+        self.connected.remove(connection);
     }
 
     fn add_listener(&mut self, listener: &Arc<Listener>) {
@@ -252,15 +266,16 @@ impl SocketThread {
             self.connected.wake_all();
         }
         mem::swap(&mut self.connected.due, &mut self.turns);
+        self.has_called = !self.turns.is_empty();
         while let Some(&key) = self.turns.get(self.turns_over) {
             if context.interrupts.is_interrupted() {
                 return;
             }
+            context.shared().counters.turns.add_owned(1);
             self.turn(context, key);
             // Only now: a turn that panicked is still to come.
             self.turns_over += 1;
         }
-        context.shared().counters.turns.add_owned(self.turns.len() as u64);
         self.turns.clear();
         self.turns_over = 0;
     }

@@ -49,13 +49,15 @@ pub(crate) struct Shared {
     pub(crate) handler: Arc<dyn EventHandler>,
     pub(crate) options: Options,
     pub(crate) connections: ConnectionMap,
+    /// What connections count their time from.
+    pub(crate) created: Instant,
     pub(crate) inbox: Inbox,
     pub(crate) counters: Counters,
     /// The `SockMan`'s own; the shared one, if any, is in the options.
     pub(crate) interrupt: Interrupt,
     listeners: Mutex<Vec<Arc<Listener>>>,
     /// The socket thread's state while it does not run. Held for a moment; of the other locks only
-    /// the inbox's is taken under it.
+    /// the inbox's and the own interrupt's are taken under it.
     pub(crate) run: Mutex<Run>,
 }
 
@@ -72,6 +74,7 @@ impl SockMan {
         let shared = Shared {
             handler,
             connections: ConnectionMap::new(options.max_connections),
+            created: options.sock_factory.now(),
             inbox: Inbox::new(socket_thread.waker()),
             counters: Counters::default(),
             interrupt: Interrupt::new(),
@@ -133,8 +136,14 @@ impl SockMan {
             log::debug!(target: "sockman::net", "stopped listening on {}", listener.address());
         }
         drop(stopped);
-        self.shared.inbox.push(Mark::ListenersStopped);
-        self.shared.remove_closed_if_stopped();
+        if threads::is_socket_thread_of(&self.shared) {
+            self.shared.inbox.push(Mark::ListenersStopped);
+            return;
+        }
+        match &mut *self.shared.run.lock() {
+            Run::Running => self.shared.inbox.push(Mark::ListenersStopped),
+            Run::Stopped(socket_thread) => socket_thread.remove_closed(&self.shared.inbox),
+        }
     }
 
     /// Starts the socket thread. It runs until interrupted; keep the guard.
@@ -316,7 +325,7 @@ impl SockMan {
     /// What is known of a connection now. `None` if it is closed or never was.
     #[must_use]
     pub fn connection_info(&self, id: ConnectionId) -> Option<ConnectionInfo> {
-        self.shared.connections.find(id).map(|connection| connection.info())
+        self.shared.connections.find(id).map(|connection| connection.info(self.shared.created))
     }
 
     pub(crate) fn shared(&self) -> &Arc<Shared> {
@@ -360,11 +369,18 @@ impl Shared {
     /// Closes a connection, if this call is the one to do so.
     pub(crate) fn close(&self, id: ConnectionId) -> bool {
         let Some(connection) = self.connections.close(id) else { return false };
-        // The thread lets go of its slot, and with that of the descriptor; and listeners that
-        // wait at the connection limit go on.
-        self.inbox.push(Mark::Closed(connection));
+        if threads::is_socket_thread_of(self) {
+            self.inbox.push(Mark::Closed(connection));
+        } else {
+            match &mut *self.run.lock() {
+                // The thread lets go of its slot, and with that of the descriptor; and listeners
+                // that wait at the connection limit go on. Under the lock: a thread that ends
+                // takes care of the marks that it did not take.
+                Run::Running => self.inbox.push(Mark::Closed(connection)),
+                Run::Stopped(socket_thread) => socket_thread.forget(&self.inbox, &connection),
+            }
+        }
         self.connections.count_close();
-        self.remove_closed_if_stopped();
         true
     }
 
@@ -390,16 +406,6 @@ impl Shared {
         self.inbox.push(Mark::ListenerAdded(listener));
         address
     }
-
-    /// With no thread there is nobody to let go of what was just closed.
-    fn remove_closed_if_stopped(&self) {
-        if threads::is_socket_thread_of(self) {
-            return;
-        }
-        if let Run::Stopped(socket_thread) = &mut *self.run.lock() {
-            socket_thread.remove_closed(&self.inbox);
-        }
-    }
 }
 
 /// A place among the [`Options::max_connections`], given back unless it is filled.
@@ -419,7 +425,8 @@ impl Reservation<'_> {
         now: Instant,
     ) -> Arc<Connection> {
         let map = &self.shared.connections;
-        let connection = Arc::new(Connection::new(map.next_id(), direction, sock, me, them, now));
+        let age = now.saturating_duration_since(self.shared.created);
+        let connection = Arc::new(Connection::new(map.next_id(), direction, sock, me, them, age));
         map.insert(&connection);
         // The place is the connection's now.
         std::mem::forget(self);

@@ -231,6 +231,9 @@ impl Turn<'_> {
         if self.both_directions().is_err() {
             return TurnEnd::Closed;
         }
+        // The answers of this pass are not those of the next.
+        self.slot.send.allowed = false;
+        self.slot.recv.allowed = false;
         // What is left over is more to send, or more to receive; sending keeps its precedence.
         self.slot.send_first = self.slot.send.is_due();
         if self.slot.send_first || self.slot.recv.is_due() {
@@ -333,8 +336,10 @@ impl Turn<'_> {
 
     fn got_eof(&mut self) -> Result<Called, Closed> {
         if self.slot.broken && !self.slot.saw_fin {
-            // A send was told of the reset, which left the receive with a plain end of stream.
-            if let Some(error) = self.slot.connection.send_error() {
+            // A send was told of the reset, which left the receive with a plain end of stream. A
+            // broken pipe is none: a unix-domain peer that closed in order gives it too.
+            let error = self.slot.connection.send_error();
+            if let Some(error) = error.filter(|e| e.kind() != io::ErrorKind::BrokenPipe) {
                 return self.got_permanent_read_error(&error);
             }
         }
