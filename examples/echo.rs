@@ -66,8 +66,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let (mode, port) = (env::args().nth(1).unwrap_or_default(), env::args().nth(2));
     let port = port.filter(|_| ["echo", "sink", "source"].contains(&mode.as_str()));
     let Some(port) = port else { return Err("usage: echo echo|sink|source PORT".into()) };
-    let sockman =
-        SockMan::new(Arc::new(Server { mode, peers: Mutex::default() }), Options::default())?;
+    let server = Arc::new(Server { mode, peers: Mutex::default() });
+    // Whatever changes an answer of its hooks wakes the connection: it needs no sweep.
+    let sockman = SockMan::new(server, Options::default().sweep(None))?;
     let bound = sockman.bind_and_start_listening(&format!("127.0.0.1:{port}").parse()?)?;
     let threads = sockman.start_sockets_threads()?;
     ctrlc::set_handler(move || sockman.interrupt())?; // SIGINT, SIGTERM and SIGHUP
