@@ -92,6 +92,8 @@ mod sock;
 mod socket_thread;
 mod sockman;
 mod stats;
+#[cfg(test)]
+mod testing;
 mod threads;
 mod turn;
 

@@ -234,3 +234,19 @@ impl Drop for Marker {
         SOCKET_THREAD_OF.set(ptr::null());
     }
 }
+
+/// One pass by hand, on the calling thread, which is the socket thread for as long as it takes.
+#[cfg(test)]
+pub(crate) fn run_one_pass(sockman: &SockMan) -> io::Result<()> {
+    let shared = sockman.shared();
+    let Run::Stopped(mut socket_thread) = mem::replace(&mut *shared.run.lock(), Run::Running)
+    else {
+        panic!("the socket thread runs");
+    };
+    let marker = Marker::set(shared);
+    let watches = shared.watches();
+    let result = socket_thread.pass(&Context { sockman, interrupts: &watches });
+    drop(marker);
+    *shared.run.lock() = Run::Stopped(socket_thread);
+    result
+}
