@@ -146,7 +146,9 @@ fn bytes_waiting_from(peer: SocketAddr) -> usize {
         .lines()
         .map(|line| line.split_whitespace().collect::<Vec<_>>())
         .find(|fields| fields.get(2) == Some(&wanted.as_str()))
-        .map_or(0, |fields| usize::from_str_radix(fields[4].split_once(':').unwrap().1, 16).unwrap())
+        .map_or(0, |fields| {
+            usize::from_str_radix(fields[4].split_once(':').unwrap().1, 16).unwrap()
+        })
 }
 
 /// G8: however much one peer has sent, another one's byte comes with the next pass.
