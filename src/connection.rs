@@ -13,7 +13,7 @@ use std::{
     net::Shutdown,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU64, AtomicUsize, Ordering},
     },
     time::Instant,
 };
@@ -106,8 +106,9 @@ pub(crate) struct Connection {
     /// because the send path has a shared reference.
     notes: AtomicU8,
     /// The first error that a send met, as the operating system numbers it; 0 for none. A send
-    /// takes the socket's error away from the receive that would have told it.
-    send_error: AtomicI32,
+    /// takes the socket's error away from the receive that would have told it. Such numbers end at
+    /// 4095; with four bytes each connection would be eight bytes larger.
+    send_error: AtomicU16,
     /// The token of the slot. Written and read by the socket thread alone, as `notes`.
     token: AtomicUsize,
     bytes_sent: AtomicU64,
@@ -143,7 +144,7 @@ impl Connection {
             woken: AtomicBool::new(false),
             hung_up: AtomicBool::new(false),
             notes: AtomicU8::new(0),
-            send_error: AtomicI32::new(0),
+            send_error: AtomicU16::new(0),
             token: AtomicUsize::new(NO_TOKEN),
             bytes_sent: AtomicU64::new(0),
             bytes_received: AtomicU64::new(0),
@@ -210,7 +211,8 @@ impl Connection {
                     return Err(SendError::UnknownConnection(self.id));
                 }
                 Err(source) => {
-                    if let Some(code) = source.raw_os_error() {
+                    let code = source.raw_os_error().and_then(|code| u16::try_from(code).ok());
+                    if let Some(code) = code {
                         let _ = self.send_error.compare_exchange(
                             0,
                             code,
@@ -291,7 +293,7 @@ impl Connection {
     pub(crate) fn send_error(&self) -> Option<io::Error> {
         match self.send_error.load(Ordering::Relaxed) {
             0 => None,
-            code => Some(io::Error::from_raw_os_error(code)),
+            code => Some(io::Error::from_raw_os_error(i32::from(code))),
         }
     }
 
