@@ -59,13 +59,14 @@ enum Failure {
 
 pub(crate) fn start(sockman: &SockMan) -> Result<SocketsThreads, StartError> {
     let shared = sockman.shared();
-    let watches = shared.watches();
     let mut run = shared.run.lock();
-    // Before the interrupt: a thread that was detached clears it when it ends.
     let socket_thread = match mem::replace(&mut *run, Run::Running) {
         Run::Running => return Err(StartError::AlreadyStarted),
         Run::Stopped(socket_thread) => socket_thread,
     };
+    // Looked at from here on, and not before the lock: a thread that was detached clears it under
+    // the lock when it ends.
+    let watches = shared.watches();
     if watches.is_interrupted() {
         *run = Run::Stopped(socket_thread);
         return Err(StartError::Interrupted);
