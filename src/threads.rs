@@ -48,6 +48,8 @@ pub struct SocketsThreads {
 struct Ending {
     /// Nobody joins: the thread tidies up behind itself.
     detached: AtomicBool,
+    /// Set by the thread, under the `run` mutex, when others may be started.
+    ended: AtomicBool,
     failure: parking_lot::Mutex<Option<Failure>>,
 }
 
@@ -136,6 +138,7 @@ fn run_thread(
     // Whoever closed a connection up to here left a mark that nobody takes before the next start.
     socket_thread.remove_closed();
     *run = Run::Stopped(socket_thread);
+    ending.ended.store(true, Ordering::Release);
     if ending.detached.load(Ordering::Acquire) {
         shared.interrupt.reset();
     }
@@ -183,12 +186,17 @@ impl Drop for SocketsThreads {
         if self.thread.is_none() {
             return;
         }
-        self.shared.interrupt.interrupt();
-        if is_socket_thread_of(&self.shared) {
-            // Seen by this very thread when it ends.
-            self.ending.detached.store(true, Ordering::Release);
-            return;
+        let run = self.shared.run.lock();
+        // If it has ended already, whatever runs now has a guard of its own.
+        if !self.ending.ended.load(Ordering::Acquire) {
+            self.shared.interrupt.interrupt();
+            if is_socket_thread_of(&self.shared) {
+                // Seen by this very thread when it ends.
+                self.ending.detached.store(true, Ordering::Release);
+                return;
+            }
         }
+        drop(run);
         self.wait_for_end();
         match &*self.ending.failure.lock() {
             None => {}
