@@ -99,6 +99,16 @@ impl Inbox {
         std::mem::swap(&mut *self.marks.lock(), into);
         true
     }
+
+    /// While no thread runs: drops the marks of what was closed or stopped, and with them the last
+    /// hold on its descriptor.
+    pub(crate) fn remove_closed(&self) {
+        self.marks.lock().retain(|mark| match mark {
+            Mark::Activated(connection) | Mark::Woken(connection) => !connection.is_closed(),
+            Mark::ListenerAdded(listener) => !listener.is_stopped(),
+            Mark::Closed(_) | Mark::ListenersStopped => false,
+        });
+    }
 }
 
 impl fmt::Debug for Inbox {

@@ -54,8 +54,8 @@ pub(crate) struct Shared {
     /// The `SockMan`'s own; the shared one, if any, is in the options.
     pub(crate) interrupt: Interrupt,
     listeners: Mutex<Vec<Arc<Listener>>>,
-    /// The socket thread's state while it does not run. Held for a moment; no other lock is taken
-    /// under it.
+    /// The socket thread's state while it does not run. Held for a moment; only the inbox's and
+    /// the interrupt's are taken under it.
     pub(crate) run: Mutex<Run>,
 }
 
@@ -398,6 +398,7 @@ impl Shared {
         }
         if let Run::Stopped(socket_thread) = &mut *self.run.lock() {
             socket_thread.remove_closed();
+            self.inbox.remove_closed();
         }
     }
 }

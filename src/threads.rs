@@ -137,6 +137,7 @@ fn run_thread(
     let mut run = shared.run.lock();
     // Whoever closed a connection up to here left a mark that nobody takes before the next start.
     socket_thread.remove_closed();
+    shared.inbox.remove_closed();
     *run = Run::Stopped(socket_thread);
     ending.ended.store(true, Ordering::Release);
     if ending.detached.load(Ordering::Acquire) {
