@@ -144,7 +144,7 @@ impl SockFactory for OsSockFactory {
             return Ok(Box::new(OsSock::UnixListener(OwnedFd::from(socket).into())));
         }
         socket.set_tcp_nodelay(true)?;
-        Ok(Box::new(OsSock::TcpListener(OwnedFd::from(socket).into())))
+        Ok(Box::new(OsSock::AdoptedTcpListener(OwnedFd::from(socket).into())))
     }
 }
 
@@ -155,6 +155,8 @@ enum OsSock {
     Tcp(Socket),
     Unix(Socket),
     TcpListener(mio::net::TcpListener),
+    /// Whoever came before it was adopted has inherited its options from before that, too.
+    AdoptedTcpListener(mio::net::TcpListener),
     UnixListener(mio::net::UnixListener),
 }
 
@@ -162,7 +164,9 @@ impl OsSock {
     fn socket(&self) -> SockRef<'_> {
         match self {
             OsSock::Tcp(socket) | OsSock::Unix(socket) => SockRef::from(socket),
-            OsSock::TcpListener(listener) => SockRef::from(listener),
+            OsSock::TcpListener(listener) | OsSock::AdoptedTcpListener(listener) => {
+                SockRef::from(listener)
+            }
             OsSock::UnixListener(listener) => SockRef::from(listener),
         }
     }
@@ -215,12 +219,13 @@ impl Sock for OsSock {
 
     fn accept(&self) -> io::Result<(Box<dyn Sock>, Service)> {
         match self {
-            OsSock::TcpListener(listener) => {
+            OsSock::TcpListener(listener) | OsSock::AdoptedTcpListener(listener) => {
                 let (stream, them) = listener.accept()?;
                 let socket = Socket::from(OwnedFd::from(stream));
                 // Linux hands the listener's TCP_NODELAY down to the sockets it accepts.
-                #[cfg(not(target_os = "linux"))]
-                socket.set_tcp_nodelay(true)?;
+                if cfg!(not(target_os = "linux")) || matches!(self, OsSock::AdoptedTcpListener(_)) {
+                    socket.set_tcp_nodelay(true)?;
+                }
                 Ok((Box::new(OsSock::Tcp(socket)), Service::from(them)))
             }
             OsSock::UnixListener(listener) => {
@@ -275,7 +280,9 @@ impl Sock for OsSock {
     fn as_raw_fd(&self) -> RawFd {
         match self {
             OsSock::Tcp(socket) | OsSock::Unix(socket) => socket.as_raw_fd(),
-            OsSock::TcpListener(listener) => listener.as_raw_fd(),
+            OsSock::TcpListener(listener) | OsSock::AdoptedTcpListener(listener) => {
+                listener.as_raw_fd()
+            }
             OsSock::UnixListener(listener) => listener.as_raw_fd(),
         }
     }
