@@ -101,6 +101,9 @@ impl SocketThread {
 
     /// One pass.
     pub(crate) fn pass(&mut self, context: &Context<'_>) -> io::Result<()> {
+        // Before the callback, and before the count that one can wait for: a `notify` from here on
+        // is answered by another pass.
+        self.take_marks(context);
         context.shared().counters.passes.add_owned(1);
         context.handler().event_io_loop_completed_for_all(context.sockman);
         let timeout = self.generate_wait_sockets(context);
@@ -118,7 +121,6 @@ impl SocketThread {
         // Left over from a pass that an interrupt or a panic cut short.
         let over = mem::take(&mut self.turns_over);
         self.connected.due.extend(self.turns.drain(..).skip(over));
-        self.take_marks(context);
 
         // One by one and in place: a hook that panics leaves a list that is still right.
         let mut position = 0;
