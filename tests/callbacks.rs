@@ -1,0 +1,407 @@
+//! Callbacks come one at a time, on one thread, with no lock held, and may call everything.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod common;
+
+use std::{
+    collections::HashSet,
+    io::{self, IoSlice, Read, Write},
+    net::{TcpListener, TcpStream},
+    sync::{
+        Arc, Mutex, OnceLock,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    thread,
+    time::Instant,
+};
+
+use common::{
+    DEADLINE, Running, reset,
+    tools::{Gate, run_passes},
+    without_sweep,
+};
+use sockman::{
+    ConnectError, ConnectOptions, ConnectionId, EventHandler, JoinError, NextRecv, Options,
+    PanicPolicy, Service, SockMan, SocketsThreads, StartError, WeakSockMan,
+};
+
+/// Every method of `EventHandler`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Callback {
+    Accepted,
+    ReadyToSend,
+    GotData,
+    GotEof,
+    GotReadError,
+    ShouldTryToSend,
+    ShouldTryToRecv,
+    CompletedForOne,
+    CompletedForAll,
+    ClosedAfterPanic,
+    NextDeadline,
+}
+
+const CALLBACKS: [Callback; 11] = [
+    Callback::Accepted,
+    Callback::ReadyToSend,
+    Callback::GotData,
+    Callback::GotEof,
+    Callback::GotReadError,
+    Callback::ShouldTryToSend,
+    Callback::ShouldTryToRecv,
+    Callback::CompletedForOne,
+    Callback::CompletedForAll,
+    Callback::ClosedAfterPanic,
+    Callback::NextDeadline,
+];
+
+type React = dyn Fn(Callback, Option<ConnectionId>) + Send + Sync;
+
+/// Calls `react` in every callback.
+struct Everywhere {
+    react: Box<React>,
+    /// `event_got_data` of exactly this panics.
+    panic_on: &'static [u8],
+}
+
+impl Everywhere {
+    fn new(react: impl Fn(Callback, Option<ConnectionId>) + Send + Sync + 'static) -> Everywhere {
+        Everywhere { react: Box::new(react), panic_on: b"panic" }
+    }
+}
+
+impl EventHandler for Everywhere {
+    fn event_new_connection_accepted(
+        &self,
+        _: &SockMan,
+        id: ConnectionId,
+        _: &Service,
+        _: &Service,
+    ) -> bool {
+        (self.react)(Callback::Accepted, Some(id));
+        true
+    }
+
+    fn event_ready_to_send(&self, _: &SockMan, id: ConnectionId) -> NextRecv {
+        (self.react)(Callback::ReadyToSend, Some(id));
+        NextRecv::Proceed
+    }
+
+    fn event_got_data(&self, _: &SockMan, id: ConnectionId, data: &[u8]) {
+        if data == self.panic_on {
+            std::panic::resume_unwind(Box::new("on purpose"));
+        }
+        (self.react)(Callback::GotData, Some(id));
+    }
+
+    fn event_got_eof(&self, _: &SockMan, id: ConnectionId) {
+        (self.react)(Callback::GotEof, Some(id));
+    }
+
+    fn event_got_permanent_read_error(&self, _: &SockMan, id: ConnectionId, _: &io::Error) {
+        (self.react)(Callback::GotReadError, Some(id));
+    }
+
+    fn should_try_to_send(&self, id: ConnectionId) -> bool {
+        (self.react)(Callback::ShouldTryToSend, Some(id));
+        true
+    }
+
+    fn should_try_to_recv(&self, id: ConnectionId) -> bool {
+        (self.react)(Callback::ShouldTryToRecv, Some(id));
+        true
+    }
+
+    fn event_io_loop_completed_for_one(&self, _: &SockMan, id: ConnectionId) {
+        (self.react)(Callback::CompletedForOne, Some(id));
+    }
+
+    fn event_io_loop_completed_for_all(&self, _: &SockMan) {
+        (self.react)(Callback::CompletedForAll, None);
+    }
+
+    fn event_closed_after_panic(&self, _: &SockMan, id: ConnectionId) {
+        (self.react)(Callback::ClosedAfterPanic, Some(id));
+    }
+
+    fn next_deadline(&self) -> Option<Instant> {
+        (self.react)(Callback::NextDeadline, None);
+        None
+    }
+}
+
+fn options() -> Options {
+    without_sweep().panic_policy(PanicPolicy::CloseConnection)
+}
+
+/// Makes every callback happen: data, an end, a reset, a panic.
+fn provoke(address: std::net::SocketAddr) -> Vec<TcpStream> {
+    let client = || {
+        let mut stream = TcpStream::connect(address).unwrap();
+        common::tools::deadlines(&stream);
+        stream.write_all(b"data").unwrap();
+        stream
+    };
+    let ends = client();
+    ends.shutdown(std::net::Shutdown::Write).unwrap();
+    let mut panics = TcpStream::connect(address).unwrap();
+    panics.write_all(b"panic").unwrap();
+    reset(client());
+    vec![ends, panics]
+}
+
+/// G3: on the one socket thread, never two at once, while other threads do everything they can.
+#[test]
+fn all_callbacks_run_on_the_socket_thread_and_never_two_at_once() {
+    #[derive(Default)]
+    struct Seen {
+        threads: Mutex<HashSet<(thread::ThreadId, Option<String>)>>,
+        callbacks: Mutex<HashSet<Callback>>,
+        ids: Mutex<Vec<ConnectionId>>,
+        inside: AtomicBool,
+        overlaps: AtomicUsize,
+    }
+    let seen = Arc::new(Seen::default());
+    let handler = Arc::new(Everywhere::new({
+        let seen = Arc::clone(&seen);
+        move |callback, id| {
+            if seen.inside.swap(true, Ordering::SeqCst) {
+                seen.overlaps.fetch_add(1, Ordering::SeqCst);
+            }
+            let thread = thread::current();
+            let name = thread.name().map(str::to_owned);
+            seen.threads.lock().unwrap().insert((thread.id(), name));
+            seen.callbacks.lock().unwrap().insert(callback);
+            if callback == Callback::Accepted {
+                seen.ids.lock().unwrap().extend(id);
+            }
+            seen.inside.store(false, Ordering::SeqCst);
+        }
+    }));
+    let running = Running::start(handler, options());
+    let sockman = &running.sockman;
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !done.load(Ordering::SeqCst) {
+                    sockman.notify();
+                    let ids = seen.ids.lock().unwrap().clone();
+                    for id in ids.iter().rev().take(4) {
+                        sockman.wake(*id);
+                        let _ = sockman.send_bytes(*id, b"x", false);
+                    }
+                    thread::yield_now();
+                }
+            });
+        }
+        let clients: Vec<_> = (0..2)
+            .map(|_| {
+                scope.spawn(|| {
+                    for _ in 0..50 {
+                        provoke(running.address);
+                        let options = ConnectOptions::default();
+                        let connection =
+                            sockman.connect(&running.address.into(), &options).unwrap();
+                        let id = connection.activate();
+                        sockman.send_bytes(id, b"to myself", false).unwrap();
+                    }
+                })
+            })
+            .collect();
+        for client in clients {
+            client.join().unwrap();
+        }
+        common::eventually("every callback has come", || {
+            seen.callbacks.lock().unwrap().len() == CALLBACKS.len()
+        });
+        done.store(true, Ordering::SeqCst);
+    });
+    assert_eq!(seen.overlaps.load(Ordering::SeqCst), 0);
+    let threads = seen.threads.lock().unwrap();
+    assert_eq!(threads.len(), 1, "{threads:?}");
+    assert!(threads.iter().all(|(_, name)| name.as_deref() == Some("net")), "{threads:?}");
+}
+
+/// What one callback, armed once, works with.
+struct Scene {
+    sockman: OnceLock<WeakSockMan>,
+    /// The `SockMan`'s guard, for `join` from the callback.
+    guard: Mutex<Option<SocketsThreads>>,
+    /// Some other connection.
+    other: Mutex<Option<ConnectionId>>,
+    armed: Mutex<Option<Callback>>,
+    done: AtomicBool,
+}
+
+/// Calls everything on `id`, and closes it at last.
+fn call_everything_on(sockman: &SockMan, id: ConnectionId, is_open: bool) {
+    assert_eq!(sockman.connection_info(id).is_some(), is_open);
+    // A peer that has reset it makes sends fail.
+    let _ = sockman.send_bytes(id, b"one", true);
+    let _ = sockman.send_vectored(id, &[IoSlice::new(b"two"), IoSlice::new(b"three")], false);
+    sockman.wake(id);
+    let _ = sockman.shutdown_write(id);
+    sockman.wake(id);
+    assert_eq!(sockman.close_connection(id), is_open);
+    sockman.wake(id);
+    assert!(!sockman.close_connection(id));
+    assert!(sockman.send_bytes(id, b"four", false).is_err());
+}
+
+/// Calls everything that is not about a connection.
+fn call_everything_else(sockman: &SockMan) {
+    let any = "127.0.0.1:0".parse().unwrap();
+    sockman.notify();
+    sockman.bind_and_start_listening(&any).unwrap();
+    sockman.start_listening_on(TcpListener::bind("127.0.0.1:0").unwrap()).unwrap();
+    sockman.stop_listening();
+    sockman.bind_and_start_listening(&any).unwrap();
+    assert_eq!(sockman.stats().listeners, 1);
+    assert!(matches!(sockman.start_sockets_threads(), Err(StartError::AlreadyStarted)));
+    assert!(sockman.downgrade().upgrade().is_some());
+    assert!(!sockman.reset_interrupt());
+    assert!(!format!("{sockman:?}").is_empty());
+}
+
+/// Runs `play` once inside `callback`, with the connection it names and another one.
+fn inside(
+    callback: Callback,
+    play: impl Fn(&SockMan, &Scene, Option<ConnectionId>, ConnectionId) + Send + Sync + 'static,
+) {
+    let scene = Arc::new(Scene {
+        sockman: OnceLock::new(),
+        guard: Mutex::new(None),
+        other: Mutex::new(None),
+        armed: Mutex::new(None),
+        done: AtomicBool::new(false),
+    });
+    let handler = Arc::new(Everywhere::new({
+        let scene = Arc::clone(&scene);
+        move |now, id| {
+            if now == Callback::Accepted {
+                scene.other.lock().unwrap().get_or_insert(id.unwrap());
+            }
+            let other = *scene.other.lock().unwrap();
+            let Some(other) = other.filter(|other| Some(*other) != id) else { return };
+            if scene.armed.lock().unwrap().take_if(|armed| *armed == now).is_none() {
+                return;
+            }
+            let sockman = scene.sockman.get().unwrap().upgrade().unwrap();
+            play(&sockman, &scene, id, other);
+            scene.done.store(true, Ordering::SeqCst);
+        }
+    }));
+    let mut running = Running::start(handler, options());
+    scene.sockman.set(running.sockman.downgrade()).unwrap();
+    *scene.guard.lock().unwrap() = running.threads.take();
+    let mut other = running.client();
+    other.write_all(b"x").unwrap();
+    common::eventually("the other is accepted", || scene.other.lock().unwrap().is_some());
+    *scene.armed.lock().unwrap() = Some(callback);
+
+    let clients = provoke(running.address);
+    common::eventually(&format!("{callback:?} has called everything"), || {
+        scene.done.load(Ordering::SeqCst)
+    });
+    drop(clients);
+    running.sockman.interrupt();
+    scene.guard.lock().unwrap().take().unwrap().join().unwrap();
+}
+
+/// G3
+#[test]
+fn every_method_may_be_called_from_every_callback_on_every_id() {
+    for callback in CALLBACKS {
+        inside(callback, move |sockman, scene, id, other| {
+            let to = "127.0.0.1:1".parse::<Service>().unwrap().into();
+            let options = ConnectOptions::default();
+            assert!(matches!(sockman.connect(&to, &options), Err(ConnectError::OnSocketThread)));
+            let made = sockman.connect_and_make_id(&to, &options, |_, _| panic!("called"));
+            assert!(matches!(made, Err(ConnectError::OnSocketThread)));
+
+            let guard = scene.guard.lock().unwrap().take().unwrap();
+            let Err(JoinError::OnLibraryThread(guard)) = guard.join() else {
+                panic!("joined itself");
+            };
+            assert!(!guard.is_finished());
+            *scene.guard.lock().unwrap() = Some(guard);
+
+            call_everything_else(sockman);
+            call_everything_on(sockman, other, true);
+            if let Some(id) = id {
+                call_everything_on(sockman, id, callback != Callback::ClosedAfterPanic);
+            }
+            sockman.interrupt();
+        });
+    }
+}
+
+/// G3: a lock that the library held would have the other thread wait for ever.
+#[test]
+fn no_lock_is_held_while_a_callback_runs() {
+    for callback in CALLBACKS {
+        inside(callback, move |sockman, _, id, other| {
+            let (sockman, done) = (sockman.clone(), Gate::new());
+            let thread = thread::spawn({
+                let done = Arc::clone(&done);
+                move || {
+                    call_everything_else(&sockman);
+                    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+                    let to = listener.local_addr().unwrap().into();
+                    let options = ConnectOptions::default().timeout(DEADLINE);
+                    let connection = sockman.connect(&to, &options).unwrap();
+                    connection.activate();
+                    drop(sockman.connect(&to, &options).unwrap());
+                    call_everything_on(&sockman, other, true);
+                    if let Some(id) = id {
+                        call_everything_on(&sockman, id, callback != Callback::ClosedAfterPanic);
+                    }
+                    sockman.interrupt();
+                    done.open();
+                }
+            });
+            done.hold();
+            thread.join().unwrap();
+        });
+    }
+}
+
+/// G3, G6: whatever a callback asks for another connection is done, with the sweep off: a send, a
+/// wake, a close.
+#[test]
+fn what_a_callback_asks_for_another_connection_is_done() {
+    let other = Arc::new(OnceLock::new());
+    let handler = common::Recorder::of_everything({
+        let other = Arc::clone(&other);
+        move |sockman, event| {
+            let common::Event::Data(id, data) = event else { return };
+            let Some(other) = other.get().copied().filter(|other| other != id) else { return };
+            match data[..] {
+                [b's'] => assert_eq!(sockman.send_bytes(other, b"sent", false).unwrap(), 4),
+                [b'w'] => sockman.wake(other),
+                _ => assert!(sockman.close_connection(other)),
+            }
+        }
+    });
+    let running = Running::start(handler.clone(), without_sweep());
+    let mut asking = running.client();
+    handler.wait_for_accepted(0);
+    let mut asked = running.client();
+    let id = handler.wait_for_accepted(1);
+    other.set(id).unwrap();
+    run_passes(&running.sockman, 2);
+
+    asking.write_all(b"s").unwrap();
+    let mut received = [0; 4];
+    asked.read_exact(&mut received).unwrap();
+    assert_eq!(&received, b"sent");
+
+    handler.want_to_send(id, true);
+    asking.write_all(b"w").unwrap();
+    handler.wait_for_event("ready to send", |event| *event == common::Event::ReadyToSend(id));
+
+    asking.write_all(b"c").unwrap();
+    assert_eq!(common::read_to_end(&mut asked), b"");
+}
