@@ -99,6 +99,22 @@ impl Inbox {
         std::mem::swap(&mut *self.marks.lock(), into);
         true
     }
+
+    /// With no socket thread running, which has let go of what is closed: the marks must not keep
+    /// it open either, nor pile up until a thread starts.
+    pub(crate) fn forget_closed(&self) {
+        let mut marks = self.marks.lock();
+        let (kept, forgotten): (Vec<Mark>, Vec<Mark>) =
+            marks.drain(..).partition(|mark| match mark {
+                Mark::Activated(connection) | Mark::Woken(connection) => !connection.is_closed(),
+                Mark::ListenerAdded(listener) => !listener.is_stopped(),
+                Mark::Closed(_) | Mark::ListenersStopped => false,
+            });
+        *marks = kept;
+        drop(marks);
+        // Closes descriptors, so not under the lock.
+        drop(forgotten);
+    }
 }
 
 impl fmt::Debug for Inbox {

@@ -398,6 +398,7 @@ impl Shared {
         }
         if let Run::Stopped(socket_thread) = &mut *self.run.lock() {
             socket_thread.remove_closed();
+            self.inbox.forget_closed();
         }
     }
 }

@@ -134,6 +134,7 @@ fn run_thread(
     let mut run = shared.run.lock();
     // Whoever closed a connection up to here left a mark that nobody takes before the next start.
     socket_thread.remove_closed();
+    shared.inbox.forget_closed();
     *run = Run::Stopped(socket_thread);
     if ending.detached.load(Ordering::Acquire) {
         shared.interrupt.reset();
