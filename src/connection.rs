@@ -168,8 +168,7 @@ impl Connection {
 
     /// Ends the stream towards the peer at once. The descriptor itself goes with the last `Arc`,
     /// so that no system call under way on another thread ever meets a reused number.
-    fn close(&self) {
-        self.closed.store(true, Ordering::Release);
+    fn shutdown(&self) {
         if let Err(error) = self.sock.shutdown(Shutdown::Both) {
             // The usual case: the peer has reset it, and there is nothing left to shut down.
             log::trace!(target: "sockman::net", "shutdown of connection {}: {error}", self.id);
@@ -381,8 +380,15 @@ impl ConnectionMap {
 
     /// Takes the connection out and closes it. `Some` for exactly one caller.
     pub(crate) fn close(&self, id: ConnectionId) -> Option<Arc<Connection>> {
-        let connection = self.map.lock().remove(&id)?;
-        connection.close();
+        let connection = {
+            let mut map = self.map.lock();
+            let connection = map.remove(&id)?;
+            // Under the lock: whoever finds the id gone finds it closed, too. A callback that
+            // lost the race to close it relies on hearing no more of it.
+            connection.closed.store(true, Ordering::Release);
+            connection
+        };
+        connection.shutdown();
         self.count.fetch_sub(1, Ordering::AcqRel);
         Some(connection)
     }
