@@ -6,149 +6,27 @@ mod common;
 
 use std::{
     collections::HashSet,
-    io::{self, IoSlice, Read, Write},
-    net::{TcpListener, TcpStream},
+    io::{IoSlice, Read, Write},
+    net::TcpListener,
     sync::{
         Arc, Mutex, OnceLock,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     thread,
-    time::Instant,
 };
 
 use common::{
-    DEADLINE, Running, reset,
-    tools::{Gate, run_passes},
+    DEADLINE, Running,
+    tools::{CALLBACKS, Callback, Everywhere, Gate, provoke, run_passes},
     without_sweep,
 };
 use sockman::{
-    ConnectError, ConnectOptions, ConnectionId, EventHandler, JoinError, NextRecv, Options,
-    PanicPolicy, Service, SockMan, SocketsThreads, StartError, WeakSockMan,
+    ConnectError, ConnectOptions, ConnectionId, JoinError, Options, PanicPolicy, Service, SockMan,
+    SocketsThreads, StartError, WeakSockMan,
 };
-
-/// Every method of `EventHandler`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Callback {
-    Accepted,
-    ReadyToSend,
-    GotData,
-    GotEof,
-    GotReadError,
-    ShouldTryToSend,
-    ShouldTryToRecv,
-    CompletedForOne,
-    CompletedForAll,
-    ClosedAfterPanic,
-    NextDeadline,
-}
-
-const CALLBACKS: [Callback; 11] = [
-    Callback::Accepted,
-    Callback::ReadyToSend,
-    Callback::GotData,
-    Callback::GotEof,
-    Callback::GotReadError,
-    Callback::ShouldTryToSend,
-    Callback::ShouldTryToRecv,
-    Callback::CompletedForOne,
-    Callback::CompletedForAll,
-    Callback::ClosedAfterPanic,
-    Callback::NextDeadline,
-];
-
-type React = dyn Fn(Callback, Option<ConnectionId>) + Send + Sync;
-
-/// Calls `react` in every callback.
-struct Everywhere {
-    react: Box<React>,
-    /// `event_got_data` of exactly this panics.
-    panic_on: &'static [u8],
-}
-
-impl Everywhere {
-    fn new(react: impl Fn(Callback, Option<ConnectionId>) + Send + Sync + 'static) -> Everywhere {
-        Everywhere { react: Box::new(react), panic_on: b"panic" }
-    }
-}
-
-impl EventHandler for Everywhere {
-    fn event_new_connection_accepted(
-        &self,
-        _: &SockMan,
-        id: ConnectionId,
-        _: &Service,
-        _: &Service,
-    ) -> bool {
-        (self.react)(Callback::Accepted, Some(id));
-        true
-    }
-
-    fn event_ready_to_send(&self, _: &SockMan, id: ConnectionId) -> NextRecv {
-        (self.react)(Callback::ReadyToSend, Some(id));
-        NextRecv::Proceed
-    }
-
-    fn event_got_data(&self, _: &SockMan, id: ConnectionId, data: &[u8]) {
-        if data == self.panic_on {
-            std::panic::resume_unwind(Box::new("on purpose"));
-        }
-        (self.react)(Callback::GotData, Some(id));
-    }
-
-    fn event_got_eof(&self, _: &SockMan, id: ConnectionId) {
-        (self.react)(Callback::GotEof, Some(id));
-    }
-
-    fn event_got_permanent_read_error(&self, _: &SockMan, id: ConnectionId, _: &io::Error) {
-        (self.react)(Callback::GotReadError, Some(id));
-    }
-
-    fn should_try_to_send(&self, id: ConnectionId) -> bool {
-        (self.react)(Callback::ShouldTryToSend, Some(id));
-        true
-    }
-
-    fn should_try_to_recv(&self, id: ConnectionId) -> bool {
-        (self.react)(Callback::ShouldTryToRecv, Some(id));
-        true
-    }
-
-    fn event_io_loop_completed_for_one(&self, _: &SockMan, id: ConnectionId) {
-        (self.react)(Callback::CompletedForOne, Some(id));
-    }
-
-    fn event_io_loop_completed_for_all(&self, _: &SockMan) {
-        (self.react)(Callback::CompletedForAll, None);
-    }
-
-    fn event_closed_after_panic(&self, _: &SockMan, id: ConnectionId) {
-        (self.react)(Callback::ClosedAfterPanic, Some(id));
-    }
-
-    fn next_deadline(&self) -> Option<Instant> {
-        (self.react)(Callback::NextDeadline, None);
-        None
-    }
-}
 
 fn options() -> Options {
     without_sweep().panic_policy(PanicPolicy::CloseConnection)
-}
-
-/// Makes every callback happen: data, an end, a reset, a panic.
-fn provoke(address: std::net::SocketAddr) -> Vec<TcpStream> {
-    let client = || {
-        let mut stream = TcpStream::connect(address).unwrap();
-        common::tools::deadlines(&stream);
-        stream.write_all(b"data").unwrap();
-        stream
-    };
-    let ends = client();
-    ends.shutdown(std::net::Shutdown::Write).unwrap();
-    let mut panics = TcpStream::connect(address).unwrap();
-    panics.write_all(b"panic").unwrap();
-    reset(client());
-    vec![ends, panics]
 }
 
 /// G3: on the one socket thread, never two at once, while other threads do everything they can.
@@ -163,7 +41,7 @@ fn all_callbacks_run_on_the_socket_thread_and_never_two_at_once() {
         overlaps: AtomicUsize,
     }
     let seen = Arc::new(Seen::default());
-    let handler = Arc::new(Everywhere::new({
+    let handler = Everywhere::new({
         let seen = Arc::clone(&seen);
         move |callback, id| {
             if seen.inside.swap(true, Ordering::SeqCst) {
@@ -178,8 +56,9 @@ fn all_callbacks_run_on_the_socket_thread_and_never_two_at_once() {
             }
             seen.inside.store(false, Ordering::SeqCst);
         }
-    }));
-    let running = Running::start(handler, options());
+    })
+    .panicking();
+    let running = Running::start(Arc::new(handler), options());
     let sockman = &running.sockman;
     let done = AtomicBool::new(false);
     thread::scope(|scope| {
@@ -200,7 +79,7 @@ fn all_callbacks_run_on_the_socket_thread_and_never_two_at_once() {
             .map(|_| {
                 scope.spawn(|| {
                     for _ in 0..50 {
-                        provoke(running.address);
+                        provoke(running.address).unwrap();
                         let options = ConnectOptions::default();
                         let connection =
                             sockman.connect(&running.address.into(), &options).unwrap();
@@ -277,7 +156,7 @@ fn inside(
         armed: Mutex::new(None),
         done: AtomicBool::new(false),
     });
-    let handler = Arc::new(Everywhere::new({
+    let handler = Everywhere::new({
         let scene = Arc::clone(&scene);
         move |now, id| {
             if now == Callback::Accepted {
@@ -292,8 +171,9 @@ fn inside(
             play(&sockman, &scene, id, other);
             scene.done.store(true, Ordering::SeqCst);
         }
-    }));
-    let mut running = Running::start(handler, options());
+    })
+    .panicking();
+    let mut running = Running::start(Arc::new(handler), options());
     scene.sockman.set(running.sockman.downgrade()).unwrap();
     *scene.guard.lock().unwrap() = running.threads.take();
     let mut other = running.client();
@@ -301,6 +181,7 @@ fn inside(
     common::eventually("the other is accepted", || scene.other.lock().unwrap().is_some());
     *scene.armed.lock().unwrap() = Some(callback);
 
+    // A callback that has come already has stopped the listener, maybe.
     let clients = provoke(running.address);
     common::eventually(&format!("{callback:?} has called everything"), || {
         scene.done.load(Ordering::SeqCst)

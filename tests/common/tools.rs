@@ -2,21 +2,22 @@
 //! that counts, the fence of whole passes, and random numbers from a seed.
 
 use std::{
-    io::{self, IoSlice},
-    net::{Shutdown, TcpStream},
+    io::{self, IoSlice, Write},
+    net::{Shutdown, SocketAddr, TcpStream},
     os::fd::{OwnedFd, RawFd},
     sync::{
         Arc, Condvar, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use sockman::{
-    ConnectionId, OsSockFactory, Poller, Readiness, Service, Sock, SockFactory, SockMan, Waker,
+    ConnectionId, EventHandler, NextRecv, OsSockFactory, Poller, Readiness, Service, Sock,
+    SockFactory, SockMan, Waker,
 };
 
-use super::{DEADLINE, eventually};
+use super::{DEADLINE, eventually, reset};
 
 /// Lets whole passes of the loop go by, all of which began after this call.
 pub fn run_passes(sockman: &SockMan, count: u64) {
@@ -282,4 +283,131 @@ impl Random {
         bytes.truncate(count);
         bytes
     }
+}
+
+/// Every method of `EventHandler`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Callback {
+    Accepted,
+    ReadyToSend,
+    GotData,
+    GotEof,
+    GotReadError,
+    ShouldTryToSend,
+    ShouldTryToRecv,
+    CompletedForOne,
+    CompletedForAll,
+    ClosedAfterPanic,
+    NextDeadline,
+}
+
+pub const CALLBACKS: [Callback; 11] = [
+    Callback::Accepted,
+    Callback::ReadyToSend,
+    Callback::GotData,
+    Callback::GotEof,
+    Callback::GotReadError,
+    Callback::ShouldTryToSend,
+    Callback::ShouldTryToRecv,
+    Callback::CompletedForOne,
+    Callback::CompletedForAll,
+    Callback::ClosedAfterPanic,
+    Callback::NextDeadline,
+];
+
+type React = dyn Fn(Callback, Option<ConnectionId>) + Send + Sync;
+
+/// Calls `react` in every callback.
+pub struct Everywhere {
+    react: Box<React>,
+    /// `event_got_data` of exactly `panic` panics.
+    panics: bool,
+}
+
+impl Everywhere {
+    pub fn new(
+        react: impl Fn(Callback, Option<ConnectionId>) + Send + Sync + 'static,
+    ) -> Everywhere {
+        Everywhere { react: Box::new(react), panics: false }
+    }
+
+    pub fn panicking(self) -> Everywhere {
+        Everywhere { panics: true, ..self }
+    }
+}
+
+impl EventHandler for Everywhere {
+    fn event_new_connection_accepted(
+        &self,
+        _: &SockMan,
+        id: ConnectionId,
+        _: &Service,
+        _: &Service,
+    ) -> bool {
+        (self.react)(Callback::Accepted, Some(id));
+        true
+    }
+
+    fn event_ready_to_send(&self, _: &SockMan, id: ConnectionId) -> NextRecv {
+        (self.react)(Callback::ReadyToSend, Some(id));
+        NextRecv::Proceed
+    }
+
+    fn event_got_data(&self, _: &SockMan, id: ConnectionId, data: &[u8]) {
+        if self.panics && data == b"panic" {
+            std::panic::resume_unwind(Box::new("on purpose"));
+        }
+        (self.react)(Callback::GotData, Some(id));
+    }
+
+    fn event_got_eof(&self, _: &SockMan, id: ConnectionId) {
+        (self.react)(Callback::GotEof, Some(id));
+    }
+
+    fn event_got_permanent_read_error(&self, _: &SockMan, id: ConnectionId, _: &io::Error) {
+        (self.react)(Callback::GotReadError, Some(id));
+    }
+
+    fn should_try_to_send(&self, id: ConnectionId) -> bool {
+        (self.react)(Callback::ShouldTryToSend, Some(id));
+        true
+    }
+
+    fn should_try_to_recv(&self, id: ConnectionId) -> bool {
+        (self.react)(Callback::ShouldTryToRecv, Some(id));
+        true
+    }
+
+    fn event_io_loop_completed_for_one(&self, _: &SockMan, id: ConnectionId) {
+        (self.react)(Callback::CompletedForOne, Some(id));
+    }
+
+    fn event_io_loop_completed_for_all(&self, _: &SockMan) {
+        (self.react)(Callback::CompletedForAll, None);
+    }
+
+    fn event_closed_after_panic(&self, _: &SockMan, id: ConnectionId) {
+        (self.react)(Callback::ClosedAfterPanic, Some(id));
+    }
+
+    fn next_deadline(&self) -> Option<Instant> {
+        (self.react)(Callback::NextDeadline, None);
+        None
+    }
+}
+
+/// Makes every callback happen: data, an end, a reset, a panic. Fails if nobody listens any more;
+/// what a close comes before is left out.
+pub fn provoke(address: SocketAddr) -> io::Result<Vec<TcpStream>> {
+    let client = |data: &[u8]| {
+        let mut stream = TcpStream::connect(address)?;
+        deadlines(&stream);
+        let _ = stream.write_all(data);
+        io::Result::Ok(stream)
+    };
+    let ends = client(b"data")?;
+    let _ = ends.shutdown(Shutdown::Write);
+    let panics = client(b"panic")?;
+    reset(client(b"data")?);
+    Ok(vec![ends, panics])
 }
