@@ -105,9 +105,11 @@ pub(crate) struct Connection {
     /// What sends on the socket thread found. Written and read by that thread alone; atomic only
     /// because the send path has a shared reference.
     notes: AtomicU8,
-    /// The first error that a send met, as the operating system numbers it; 0 for none. A send
+    /// The first reset that a send met, as the operating system numbers it; 0 for none. A send
     /// takes the socket's error away from the receive that would have told it.
     send_error: AtomicI32,
+    /// `shutdown_write` was called. Read and written under the send lock.
+    half_closed: AtomicBool,
     /// The token of the slot. Written and read by the socket thread alone, as `notes`.
     token: AtomicUsize,
     bytes_sent: AtomicU64,
@@ -144,6 +146,7 @@ impl Connection {
             hung_up: AtomicBool::new(false),
             notes: AtomicU8::new(0),
             send_error: AtomicI32::new(0),
+            half_closed: AtomicBool::new(false),
             token: AtomicUsize::new(NO_TOKEN),
             bytes_sent: AtomicU64::new(0),
             bytes_received: AtomicU64::new(0),
@@ -209,14 +212,7 @@ impl Connection {
                     return Err(SendError::UnknownConnection(self.id));
                 }
                 Err(source) => {
-                    if let Some(code) = source.raw_os_error() {
-                        let _ = self.send_error.compare_exchange(
-                            0,
-                            code,
-                            Ordering::Relaxed,
-                            Ordering::Relaxed,
-                        );
-                    }
+                    self.remember_send_error(&source);
                     return Err(SendError::Socket { id: self.id, source });
                 }
             }
@@ -231,7 +227,21 @@ impl Connection {
         }
         self.sock
             .shutdown(Shutdown::Write)
-            .map_err(|source| SendError::Socket { id: self.id, source })
+            .map_err(|source| SendError::Socket { id: self.id, source })?;
+        self.half_closed.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Under the send lock.
+    fn remember_send_error(&self, error: &io::Error) {
+        // These come without a reset: after a half-close of ours, and from a unix-domain peer that
+        // closed in order. On TCP a broken pipe is a reset that came after the peer's end.
+        let no_reset = error.kind() == io::ErrorKind::BrokenPipe
+            && (self.half_closed.load(Ordering::Relaxed) || self.them.addr().is_unix());
+        if no_reset || self.send_error.load(Ordering::Relaxed) != 0 {
+            return;
+        }
+        self.send_error.store(error.raw_os_error().unwrap_or(0), Ordering::Relaxed);
     }
 
     /// `true` if the caller has to put a `Mark::Woken` into the inbox.
@@ -287,7 +297,10 @@ impl Connection {
         self.hung_up.store(true, Ordering::Relaxed);
     }
 
+    /// The reset that a send was told of, if one was.
     pub(crate) fn send_error(&self) -> Option<io::Error> {
+        // A send under way on another thread may have the error and not have noted it yet.
+        let _sending = self.sending.lock();
         match self.send_error.load(Ordering::Relaxed) {
             0 => None,
             code => Some(io::Error::from_raw_os_error(code)),

@@ -308,9 +308,12 @@ impl Turn<'_> {
     }
 
     fn got_eof(&mut self) -> Result<Called, Closed> {
-        if self.slot.broken && !self.slot.saw_fin {
-            // A send was told of the reset, which left the receive with a plain end of stream.
-            if let Some(error) = self.slot.connection.send_error() {
+        if !self.slot.saw_fin {
+            // A send was told of the reset, maybe before the poller told of it, which left the
+            // receive with a plain end of stream. Not so with a broken pipe: that is a reset after
+            // the end, and both are to be told.
+            let error = self.slot.connection.send_error();
+            if let Some(error) = error.filter(|error| error.kind() != io::ErrorKind::BrokenPipe) {
                 return self.got_permanent_read_error(&error);
             }
         }
