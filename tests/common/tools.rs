@@ -411,3 +411,23 @@ pub fn provoke(address: SocketAddr) -> io::Result<Vec<TcpStream>> {
     reset(client(b"data")?);
     Ok(vec![ends, panics])
 }
+
+/// Shows that the loop of `running` does not spin: while new connections come and go, it makes a
+/// few passes for each. (One that spins makes hundreds.) The handler may do with them as it likes.
+pub fn assert_no_spin(running: &super::Running) {
+    const CONNECTIONS: u64 = 30;
+    const PASSES_FOR_EACH: u64 = 12;
+
+    run_passes(&running.sockman, 1);
+    let before = running.sockman.stats();
+    for n in 1..=CONNECTIONS {
+        let client = running.client();
+        eventually("it is accepted", || running.sockman.stats().accepted >= before.accepted + n);
+        drop(client);
+    }
+    let passes = running.sockman.stats().passes - before.passes;
+    assert!(
+        passes <= CONNECTIONS * PASSES_FOR_EACH,
+        "{passes} passes for {CONNECTIONS} connections: it spins"
+    );
+}
