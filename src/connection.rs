@@ -100,7 +100,7 @@ pub(crate) struct Connection {
     /// Around every send, so that the bytes of two threads do not mix within one call.
     sending: Mutex<()>,
     closed: AtomicBool,
-    /// This side half-closed it: a send that fails with a broken pipe says nothing of the peer.
+    /// `shutdown_write` was called. Read and written under the send lock.
     write_shut: AtomicBool,
     /// A `Mark::Woken` is in the inbox, or will be dealt with when the connection gets its slot.
     woken: AtomicBool,
@@ -108,7 +108,7 @@ pub(crate) struct Connection {
     /// What sends on the socket thread found. Written and read by that thread alone; atomic only
     /// because the send path has a shared reference.
     notes: AtomicU8,
-    /// The first error that a send met, as the operating system numbers it; 0 for none. A send
+    /// The first reset that a send met, as the operating system numbers it; 0 for none. A send
     /// takes the socket's error away from the receive that would have told it.
     /// Two bytes hold any such number; more of them would cost each connection eight.
     send_error: AtomicU16,
@@ -228,20 +228,24 @@ impl Connection {
         if self.is_closed() {
             return Err(SendError::UnknownConnection(self.id));
         }
-        self.write_shut.store(true, Ordering::Relaxed);
         self.sock
             .shutdown(Shutdown::Write)
-            .map_err(|source| SendError::Socket { id: self.id, source })
+            .map_err(|source| SendError::Socket { id: self.id, source })?;
+        self.write_shut.store(true, Ordering::Relaxed);
+        Ok(())
     }
 
     /// Under the send lock.
     fn remember_send_error(&self, error: &io::Error) {
-        let code = error.raw_os_error().and_then(|code| u16::try_from(code).ok()).unwrap_or(0);
-        let is_own_doing =
-            i32::from(code) == libc::EPIPE && self.write_shut.load(Ordering::Relaxed);
-        if !is_own_doing && self.send_error.load(Ordering::Relaxed) == 0 {
-            self.send_error.store(code, Ordering::Relaxed);
+        // These come without a reset: after a half-close of ours, and from a unix-domain peer that
+        // closed in order. On TCP a broken pipe is a reset that came after the peer's end.
+        let no_reset = error.kind() == io::ErrorKind::BrokenPipe
+            && (self.write_shut.load(Ordering::Relaxed) || self.them.addr().is_unix());
+        if no_reset || self.send_error.load(Ordering::Relaxed) != 0 {
+            return;
         }
+        let code = error.raw_os_error().and_then(|code| u16::try_from(code).ok());
+        self.send_error.store(code.unwrap_or(0), Ordering::Relaxed);
     }
 
     /// `true` if the caller has to put a `Mark::Woken` into the inbox.
@@ -298,7 +302,10 @@ impl Connection {
         self.hung_up.store(true, Ordering::Relaxed);
     }
 
+    /// The reset that a send was told of, if one was.
     pub(crate) fn send_error(&self) -> Option<io::Error> {
+        // A send under way on another thread may have the error and not have noted it yet.
+        let _sending = self.sending.lock();
         match self.send_error.load(Ordering::Relaxed) {
             0 => None,
             code => Some(io::Error::from_raw_os_error(i32::from(code))),

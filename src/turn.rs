@@ -335,11 +335,12 @@ impl Turn<'_> {
     }
 
     fn got_eof(&mut self) -> Result<Called, Closed> {
-        if self.slot.broken && !self.slot.saw_fin {
-            // A send was told of the reset, which left the receive with a plain end of stream. A
-            // broken pipe is none: a unix-domain peer that closed in order gives it too.
+        if !self.slot.saw_fin {
+            // A send was told of the reset, maybe before the poller told of it, which left the
+            // receive with a plain end of stream. Not so with a broken pipe: that is a reset after
+            // the end, and both are to be told.
             let error = self.slot.connection.send_error();
-            if let Some(error) = error.filter(|e| e.kind() != io::ErrorKind::BrokenPipe) {
+            if let Some(error) = error.filter(|error| error.kind() != io::ErrorKind::BrokenPipe) {
                 return self.got_permanent_read_error(&error);
             }
         }

@@ -10,6 +10,8 @@
     clippy::panic
 )]
 
+pub mod tools;
+
 use std::{
     collections::HashSet,
     io::{self, Read, Write},

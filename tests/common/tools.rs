@@ -1,0 +1,433 @@
+//! More tools of the tests: a gate that holds the socket thread inside a callback, a socket factory
+//! that counts, the fence of whole passes, and random numbers from a seed.
+
+use std::{
+    io::{self, IoSlice, Write},
+    net::{Shutdown, SocketAddr, TcpStream},
+    os::fd::{OwnedFd, RawFd},
+    sync::{
+        Arc, Condvar, Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use sockman::{
+    ConnectionId, EventHandler, NextRecv, OsSockFactory, Poller, Readiness, Service, Sock,
+    SockFactory, SockMan, Waker,
+};
+
+use super::{DEADLINE, eventually, reset};
+
+/// Lets whole passes of the loop go by, all of which began after this call.
+pub fn run_passes(sockman: &SockMan, count: u64) {
+    // The first one may be under way already, and one that began is not yet over.
+    for _ in 0..count + 1 {
+        let before = sockman.stats().passes;
+        sockman.notify();
+        eventually("the loop makes a pass", || sockman.stats().passes > before);
+    }
+}
+
+/// Waits until the poller has told of a reset or hang-up of `id`.
+pub fn wait_until_hung_up(sockman: &SockMan, id: ConnectionId) {
+    eventually("the connection counts as hung up", || {
+        sockman.connection_info(id).is_some_and(|info| info.hung_up)
+    });
+}
+
+/// Sends on `id` until the kernel takes no more; how many bytes it took.
+pub fn fill(sockman: &SockMan, id: ConnectionId, byte: u8) -> usize {
+    let block = [byte; 65536];
+    let mut total = 0;
+    loop {
+        match sockman.send_bytes(id, &block, false).unwrap() {
+            0 => return total,
+            sent => total += sent,
+        }
+    }
+}
+
+/// A connected pair of plain TCP sockets, with deadlines.
+pub fn deadlines(stream: &TcpStream) {
+    stream.set_read_timeout(Some(DEADLINE)).unwrap();
+    stream.set_write_timeout(Some(DEADLINE)).unwrap();
+    stream.set_nodelay(true).unwrap();
+}
+
+/// Holds one thread, usually the socket thread in a callback, until the test lets it go on.
+#[derive(Default)]
+pub struct Gate {
+    state: Mutex<GateState>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct GateState {
+    held: bool,
+    open: bool,
+}
+
+impl Gate {
+    pub fn new() -> Arc<Gate> {
+        Arc::default()
+    }
+
+    /// For the thread to be held: waits for [`Gate::open`].
+    pub fn hold(&self) {
+        let mut state = self.state.lock().unwrap();
+        state.held = true;
+        self.changed.notify_all();
+        while !state.open {
+            let (guard, timeout) = self.changed.wait_timeout(state, DEADLINE).unwrap();
+            assert!(!timeout.timed_out(), "the gate was never opened");
+            state = guard;
+        }
+        *state = GateState::default();
+    }
+
+    pub fn wait_until_held(&self) {
+        let mut state = self.state.lock().unwrap();
+        while !state.held {
+            let (guard, timeout) = self.changed.wait_timeout(state, DEADLINE).unwrap();
+            assert!(!timeout.timed_out(), "nobody came to the gate");
+            state = guard;
+        }
+    }
+
+    pub fn open(&self) {
+        self.state.lock().unwrap().open = true;
+        self.changed.notify_all();
+    }
+}
+
+/// The operating system's sockets, watched: how many are open, which numbers accepted ones were
+/// given, how often was received. And a poller whose registrations fail when told to.
+#[derive(Debug, Default, Clone)]
+pub struct Spy {
+    os: OsSockFactory,
+    seen: Arc<Seen>,
+}
+
+#[derive(Debug, Default)]
+struct Seen {
+    open: AtomicUsize,
+    receives: AtomicUsize,
+    accepted_fds: Mutex<Vec<RawFd>>,
+    fail_registrations: AtomicBool,
+}
+
+impl Spy {
+    /// Sockets whose descriptor is open, listeners included.
+    pub fn open(&self) -> usize {
+        self.seen.open.load(Ordering::SeqCst)
+    }
+
+    /// System calls to receive.
+    pub fn receives(&self) -> usize {
+        self.seen.receives.load(Ordering::SeqCst)
+    }
+
+    /// The descriptors of accepted connections, in order.
+    pub fn accepted_fds(&self) -> Vec<RawFd> {
+        self.seen.accepted_fds.lock().unwrap().clone()
+    }
+
+    pub fn fail_registrations(&self, fail: bool) {
+        self.seen.fail_registrations.store(fail, Ordering::SeqCst);
+    }
+
+    fn watch(&self, inner: Box<dyn Sock>) -> Box<dyn Sock> {
+        self.seen.open.fetch_add(1, Ordering::SeqCst);
+        Box::new(SpySock { inner, spy: self.clone(), _open: Open(Arc::clone(&self.seen)) })
+    }
+}
+
+impl SockFactory for Spy {
+    fn create_sock(&self, address: &Service) -> io::Result<Box<dyn Sock>> {
+        Ok(self.watch(self.os.create_sock(address)?))
+    }
+
+    fn create_poller(&self) -> io::Result<Box<dyn Poller>> {
+        Ok(Box::new(SpyPoller { inner: self.os.create_poller()?, seen: Arc::clone(&self.seen) }))
+    }
+
+    fn adopt_listener(&self, listener: OwnedFd) -> io::Result<Box<dyn Sock>> {
+        Ok(self.watch(self.os.adopt_listener(listener)?))
+    }
+}
+
+#[derive(Debug)]
+struct SpySock {
+    // First: closed before it counts as closed.
+    inner: Box<dyn Sock>,
+    spy: Spy,
+    _open: Open,
+}
+
+#[derive(Debug)]
+struct Open(Arc<Seen>);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+impl Sock for SpySock {
+    fn connect(&self, to: &Service) -> io::Result<()> {
+        self.inner.connect(to)
+    }
+
+    fn bind(&self, to: &Service) -> io::Result<()> {
+        self.inner.bind(to)
+    }
+
+    fn listen(self: Box<Self>, backlog: i32) -> io::Result<Box<dyn Sock>> {
+        let SpySock { inner, spy, _open } = *self;
+        Ok(Box::new(SpySock { inner: inner.listen(backlog)?, spy, _open }))
+    }
+
+    fn accept(&self) -> io::Result<(Box<dyn Sock>, Service)> {
+        let (sock, them) = self.inner.accept()?;
+        self.spy.seen.accepted_fds.lock().unwrap().push(sock.as_raw_fd());
+        Ok((self.spy.watch(sock), them))
+    }
+
+    fn recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.spy.seen.receives.fetch_add(1, Ordering::SeqCst);
+        self.inner.recv(buffer)
+    }
+
+    fn send(&self, data: &[u8], will_send_more: bool) -> io::Result<usize> {
+        self.inner.send(data, will_send_more)
+    }
+
+    fn send_vectored(&self, data: &[IoSlice<'_>], will_send_more: bool) -> io::Result<usize> {
+        self.inner.send_vectored(data, will_send_more)
+    }
+
+    fn shutdown(&self, how: Shutdown) -> io::Result<()> {
+        self.inner.shutdown(how)
+    }
+
+    fn take_error(&self) -> io::Result<Option<io::Error>> {
+        self.inner.take_error()
+    }
+
+    fn local_address(&self) -> io::Result<Service> {
+        self.inner.local_address()
+    }
+
+    fn peer_address(&self) -> io::Result<Service> {
+        self.inner.peer_address()
+    }
+
+    fn short_read_means_empty(&self) -> bool {
+        self.inner.short_read_means_empty()
+    }
+
+    fn as_raw_fd(&self) -> RawFd {
+        self.inner.as_raw_fd()
+    }
+}
+
+struct SpyPoller {
+    inner: Box<dyn Poller>,
+    seen: Arc<Seen>,
+}
+
+impl Poller for SpyPoller {
+    fn register(&self, sock: &dyn Sock, token: usize) -> io::Result<()> {
+        if self.seen.fail_registrations.load(Ordering::SeqCst) {
+            return Err(io::Error::from_raw_os_error(libc::ENOSPC));
+        }
+        self.inner.register(sock, token)
+    }
+
+    fn poll(&mut self, events: &mut Vec<Readiness>, timeout: Option<Duration>) -> io::Result<()> {
+        self.inner.poll(events, timeout)
+    }
+
+    fn waker(&self) -> Arc<dyn Waker> {
+        self.inner.waker()
+    }
+}
+
+/// xorshift64*: the same numbers for the same seed.
+#[derive(Debug, Clone)]
+pub struct Random(u64);
+
+impl Random {
+    pub fn new(seed: u64) -> Random {
+        Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    }
+
+    pub fn next(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+
+    /// From 1 to `limit`.
+    pub fn up_to(&mut self, limit: usize) -> usize {
+        (self.next() % limit as u64) as usize + 1
+    }
+
+    pub fn bytes(&mut self, count: usize) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(count + 8);
+        while bytes.len() < count {
+            bytes.extend_from_slice(&self.next().to_le_bytes());
+        }
+        bytes.truncate(count);
+        bytes
+    }
+}
+
+/// Every method of `EventHandler`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Callback {
+    Accepted,
+    ReadyToSend,
+    GotData,
+    GotEof,
+    GotReadError,
+    ShouldTryToSend,
+    ShouldTryToRecv,
+    CompletedForOne,
+    CompletedForAll,
+    ClosedAfterPanic,
+    NextDeadline,
+}
+
+pub const CALLBACKS: [Callback; 11] = [
+    Callback::Accepted,
+    Callback::ReadyToSend,
+    Callback::GotData,
+    Callback::GotEof,
+    Callback::GotReadError,
+    Callback::ShouldTryToSend,
+    Callback::ShouldTryToRecv,
+    Callback::CompletedForOne,
+    Callback::CompletedForAll,
+    Callback::ClosedAfterPanic,
+    Callback::NextDeadline,
+];
+
+type React = dyn Fn(Callback, Option<ConnectionId>) + Send + Sync;
+
+/// Calls `react` in every callback.
+pub struct Everywhere {
+    react: Box<React>,
+    /// `event_got_data` of exactly `panic` panics.
+    panics: bool,
+}
+
+impl Everywhere {
+    pub fn new(
+        react: impl Fn(Callback, Option<ConnectionId>) + Send + Sync + 'static,
+    ) -> Everywhere {
+        Everywhere { react: Box::new(react), panics: false }
+    }
+
+    pub fn panicking(self) -> Everywhere {
+        Everywhere { panics: true, ..self }
+    }
+}
+
+impl EventHandler for Everywhere {
+    fn event_new_connection_accepted(
+        &self,
+        _: &SockMan,
+        id: ConnectionId,
+        _: &Service,
+        _: &Service,
+    ) -> bool {
+        (self.react)(Callback::Accepted, Some(id));
+        true
+    }
+
+    fn event_ready_to_send(&self, _: &SockMan, id: ConnectionId) -> NextRecv {
+        (self.react)(Callback::ReadyToSend, Some(id));
+        NextRecv::Proceed
+    }
+
+    fn event_got_data(&self, _: &SockMan, id: ConnectionId, data: &[u8]) {
+        if self.panics && data == b"panic" {
+            std::panic::resume_unwind(Box::new("on purpose"));
+        }
+        (self.react)(Callback::GotData, Some(id));
+    }
+
+    fn event_got_eof(&self, _: &SockMan, id: ConnectionId) {
+        (self.react)(Callback::GotEof, Some(id));
+    }
+
+    fn event_got_permanent_read_error(&self, _: &SockMan, id: ConnectionId, _: &io::Error) {
+        (self.react)(Callback::GotReadError, Some(id));
+    }
+
+    fn should_try_to_send(&self, id: ConnectionId) -> bool {
+        (self.react)(Callback::ShouldTryToSend, Some(id));
+        true
+    }
+
+    fn should_try_to_recv(&self, id: ConnectionId) -> bool {
+        (self.react)(Callback::ShouldTryToRecv, Some(id));
+        true
+    }
+
+    fn event_io_loop_completed_for_one(&self, _: &SockMan, id: ConnectionId) {
+        (self.react)(Callback::CompletedForOne, Some(id));
+    }
+
+    fn event_io_loop_completed_for_all(&self, _: &SockMan) {
+        (self.react)(Callback::CompletedForAll, None);
+    }
+
+    fn event_closed_after_panic(&self, _: &SockMan, id: ConnectionId) {
+        (self.react)(Callback::ClosedAfterPanic, Some(id));
+    }
+
+    fn next_deadline(&self) -> Option<Instant> {
+        (self.react)(Callback::NextDeadline, None);
+        None
+    }
+}
+
+/// Makes every callback happen: data, an end, a reset, a panic. Fails if nobody listens any more;
+/// what a close comes before is left out.
+pub fn provoke(address: SocketAddr) -> io::Result<Vec<TcpStream>> {
+    let client = |data: &[u8]| {
+        let mut stream = TcpStream::connect(address)?;
+        deadlines(&stream);
+        let _ = stream.write_all(data);
+        io::Result::Ok(stream)
+    };
+    let ends = client(b"data")?;
+    let _ = ends.shutdown(Shutdown::Write);
+    let panics = client(b"panic")?;
+    reset(client(b"data")?);
+    Ok(vec![ends, panics])
+}
+
+/// Shows that the loop of `running` does not spin: while new connections come and go, it makes a
+/// few passes for each. (One that spins makes hundreds.) The handler may do with them as it likes.
+pub fn assert_no_spin(running: &super::Running) {
+    const CONNECTIONS: u64 = 30;
+    const PASSES_FOR_EACH: u64 = 12;
+
+    run_passes(&running.sockman, 1);
+    let before = running.sockman.stats();
+    for n in 1..=CONNECTIONS {
+        let client = running.client();
+        eventually("it is accepted", || running.sockman.stats().accepted >= before.accepted + n);
+        drop(client);
+    }
+    let passes = running.sockman.stats().passes - before.passes;
+    assert!(
+        passes <= CONNECTIONS * PASSES_FOR_EACH,
+        "{passes} passes for {CONNECTIONS} connections: it spins"
+    );
+}
