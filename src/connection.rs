@@ -104,9 +104,8 @@ pub(crate) struct Connection {
     write_shut: AtomicBool,
     /// A `Mark::Woken` is in the inbox, or will be dealt with when the connection gets its slot.
     woken: AtomicBool,
-    hung_up: AtomicBool,
-    /// What sends on the socket thread found. Written and read by that thread alone; atomic only
-    /// because the send path has a shared reference.
+    /// What the socket thread found, in its sends and from the poller: a bit each. Written by that
+    /// thread alone.
     notes: AtomicU8,
     /// The first reset that a send met, as the operating system numbers it; 0 for none. A send
     /// takes the socket's error away from the receive that would have told it.
@@ -122,6 +121,8 @@ pub(crate) struct Connection {
 const BLOCKED: u8 = 1;
 /// A send on the socket thread was given bytes and took some.
 const SENT: u8 = 2;
+/// The poller told of an error or a hang-up.
+const HUNG_UP: u8 = 4;
 
 /// No slot. The poller's own waker has this token, so no slot has.
 const NO_TOKEN: usize = usize::MAX;
@@ -147,7 +148,6 @@ impl Connection {
             closed: AtomicBool::new(false),
             write_shut: AtomicBool::new(false),
             woken: AtomicBool::new(false),
-            hung_up: AtomicBool::new(false),
             notes: AtomicU8::new(0),
             send_error: AtomicU16::new(0),
             token: AtomicUsize::new(NO_TOKEN),
@@ -262,7 +262,7 @@ impl Connection {
             since: created.checked_add(Duration::from_nanos(self.since)).unwrap_or(created),
             bytes_sent: self.bytes_sent.load(Ordering::Relaxed),
             bytes_received: self.bytes_received.load(Ordering::Relaxed),
-            hung_up: self.hung_up.load(Ordering::Relaxed),
+            hung_up: self.notes.load(Ordering::Relaxed) & HUNG_UP != 0,
         }
     }
 
@@ -299,7 +299,7 @@ impl Connection {
     }
 
     pub(crate) fn set_hung_up(&self) {
-        self.hung_up.store(true, Ordering::Relaxed);
+        self.note(HUNG_UP);
     }
 
     /// The reset that a send was told of, if one was.
@@ -342,8 +342,10 @@ pub(crate) struct ConnectionMap {
     /// Connections in the map, and those being made.
     count: AtomicUsize,
     limit: usize,
-    /// How many were closed, each counted after its mark was put into the inbox.
+    /// How many were closed, each counted when its flag is set, under the map's lock …
     closes: AtomicU64,
+    /// … and again when the socket thread has been told.
+    told_closes: AtomicU64,
 }
 
 impl ConnectionMap {
@@ -354,6 +356,7 @@ impl ConnectionMap {
             count: AtomicUsize::new(0),
             limit,
             closes: AtomicU64::new(0),
+            told_closes: AtomicU64::new(0),
         }
     }
 
@@ -361,9 +364,17 @@ impl ConnectionMap {
         self.closes.load(Ordering::Acquire)
     }
 
-    /// The mark of a close is in the inbox.
-    pub(crate) fn count_close(&self) {
-        self.closes.fetch_add(1, Ordering::Release);
+    /// The count of closes, if the socket thread has been told of all of them: then their marks are
+    /// there to be taken.
+    pub(crate) fn told_closes(&self) -> Option<u64> {
+        let told = self.told_closes.load(Ordering::Acquire);
+        // Read second, so it cannot be the smaller one; if equal, none was under way.
+        (self.closes() == told).then_some(told)
+    }
+
+    /// The socket thread has been told of a close.
+    pub(crate) fn close_told(&self) {
+        self.told_closes.fetch_add(1, Ordering::Release);
     }
 
     pub(crate) fn limit(&self) -> usize {
@@ -416,6 +427,7 @@ impl ConnectionMap {
             // Under the lock: whoever finds the id gone finds it closed, too. A callback that
             // lost the race to close it relies on hearing no more of it.
             connection.closed.store(true, Ordering::Release);
+            self.closes.fetch_add(1, Ordering::AcqRel);
             connection
         };
         connection.shutdown();

@@ -380,7 +380,7 @@ impl Shared {
                 Run::Stopped(socket_thread) => socket_thread.forget(&self.inbox, &connection),
             }
         }
-        self.connections.count_close();
+        self.connections.close_told();
         true
     }
 

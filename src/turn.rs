@@ -177,18 +177,18 @@ impl Slot {
 
 /// A count of closes at a time when every connection closed until then had lost its slot. As long
 /// as the count stands, no connection with a slot is closed, and its flag need not be looked at.
+/// `None`: it has to be.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct OpenSince(u64);
+pub(crate) struct OpenSince(Option<u64>);
 
 impl OpenSince {
-    /// To be followed by taking the marks: each close puts its mark into the inbox first and is
-    /// counted then, so the marks of all that this counts are there to be taken.
+    /// To be followed by taking the marks, those of all closes that this counts among them.
     pub(crate) fn before_taking_marks(context: &Context<'_>) -> OpenSince {
-        OpenSince(context.shared().connections.closes())
+        OpenSince(context.shared().connections.told_closes())
     }
 
     fn is_closed(self, context: &Context<'_>, connection: &Connection) -> bool {
-        context.shared().connections.closes() != self.0 && connection.is_closed()
+        self.0 != Some(context.shared().connections.closes()) && connection.is_closed()
     }
 }
 

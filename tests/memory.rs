@@ -2,7 +2,7 @@
 //! bytes, and neither a message nor a pass allocates. Counted by the allocator, in a process of
 //! each test's own.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
 mod child;
 mod common;
