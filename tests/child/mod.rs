@@ -1,7 +1,14 @@
 //! Tests that need a process of their own (a lowered limit, counts of allocations that no other
 //! test disturbs): the test binary runs itself again with one test.
 
-#![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout
+)]
 
 use std::{
     env,
