@@ -3,7 +3,13 @@
 //! Descriptors run out in a child process with a lowered limit, which a client in the parent asks
 //! how it fares.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::print_stderr
+)]
 
 mod child;
 mod common;

@@ -2,7 +2,13 @@
 //! bytes, and neither a message nor a pass allocates. Counted by the allocator, in a process of
 //! each test's own.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::print_stderr
+)]
 
 mod child;
 mod common;
@@ -236,7 +242,7 @@ fn a_drained_send_queue_gives_its_memory_back() {
 fn short_connections_leave_no_memory_behind() {
     in_child("short_connections_leave_no_memory_behind", || {
         let handler = Arc::new(Frugal::default());
-        let running = Running::start(handler.clone(), without_sweep());
+        let running = Running::start(handler, without_sweep());
         let short = |count| {
             for _ in 0..count {
                 let mut client = running.client();
