@@ -404,8 +404,7 @@ fn a_close_in_the_last_callback_before_the_end_gives_the_descriptor_back() {
         }
     });
     let spy = Spy::default();
-    let mut running =
-        Running::start(handler.clone(), without_sweep().sock_factory(Arc::new(spy.clone())));
+    let mut running = Running::start(handler, without_sweep().sock_factory(Arc::new(spy.clone())));
     let mut client = running.client();
     client.write_all(b"x").unwrap();
     running.threads.take().unwrap().join().unwrap();

@@ -5,6 +5,7 @@ use std::{
     io::{self, IoSlice, Write},
     net::{Shutdown, SocketAddr, TcpStream},
     os::fd::{OwnedFd, RawFd},
+    path::PathBuf,
     sync::{
         Arc, Condvar, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -430,4 +431,28 @@ pub fn assert_no_spin(running: &super::Running) {
         passes <= CONNECTIONS * PASSES_FOR_EACH,
         "{passes} passes for {CONNECTIONS} connections: it spins"
     );
+}
+
+/// A directory of the test's own, gone with it. Its path is short enough for a socket in it.
+pub struct TempDir(PathBuf);
+
+impl TempDir {
+    pub fn new() -> TempDir {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        let name =
+            format!("sockman-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let path = std::env::temp_dir().join(name);
+        std::fs::create_dir(&path).unwrap();
+        TempDir(path)
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+}
+
+impl Drop for TempDir {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
 }

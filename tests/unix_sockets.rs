@@ -1,0 +1,682 @@
+//! Unix-domain sockets: what is the same as on TCP, what is not, and their files.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod common;
+
+use std::{
+    fs::{self, File},
+    io::{self, ErrorKind, IoSlice, Read, Write},
+    net::Shutdown,
+    num::NonZeroUsize,
+    os::{
+        fd::{AsRawFd, OwnedFd},
+        unix::{
+            fs::{FileTypeExt, MetadataExt},
+            net::{UnixListener, UnixStream},
+        },
+    },
+    path::{Path, PathBuf},
+    sync::Arc,
+    thread,
+    time::Duration,
+};
+
+use common::{
+    DEADLINE, Event, Recorder, eventually,
+    tools::{Gate, Random, Spy, TempDir, run_passes, wait_until_hung_up},
+    without_sweep,
+};
+use nix::sys::socket::{ControlMessage, MsgFlags, UnixAddr as NixUnixAddr, sendmsg};
+use socket2::{Domain, SockAddr, Socket, Type};
+use sockman::{
+    BindError, ConnectError, ConnectOptions, ConnectionId, Destination, Interrupt,
+    InvalidAddrError, NetAddr, Options, Service, SockMan, SocketsThreads, UnixAddr,
+};
+
+/// A `SockMan` that listens on a path of its own; it ends when dropped.
+struct Listening {
+    sockman: SockMan,
+    path: PathBuf,
+    threads: Option<SocketsThreads>,
+    dir: TempDir,
+}
+
+impl Listening {
+    fn start(handler: Arc<Recorder>, options: Options) -> Listening {
+        let dir = TempDir::new();
+        let path = dir.path("sock");
+        let sockman = SockMan::new(handler, options).unwrap();
+        let address = Service::unix(&path).unwrap();
+        assert_eq!(sockman.bind_and_start_listening(&address).unwrap(), address);
+        let threads = Some(sockman.start_sockets_threads().unwrap());
+        Listening { sockman, path, threads, dir }
+    }
+
+    fn client(&self) -> UnixStream {
+        let stream = UnixStream::connect(&self.path).unwrap();
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        stream.set_write_timeout(Some(DEADLINE)).unwrap();
+        stream
+    }
+}
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        self.sockman.interrupt();
+        let joined = self.threads.take().unwrap().join();
+        if !thread::panicking() {
+            joined.unwrap();
+        }
+    }
+}
+
+fn read_to_end(stream: &mut UnixStream) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    stream.read_to_end(&mut bytes).unwrap();
+    bytes
+}
+
+fn destination(path: &Path) -> Destination {
+    Service::unix(path).unwrap().into()
+}
+
+fn with_deadline() -> ConnectOptions {
+    ConnectOptions::default().timeout(DEADLINE)
+}
+
+/// The events of `id` but the first, which is `Accepted`; adjoining data in one piece.
+fn heard(handler: &Recorder, id: ConnectionId) -> Vec<Event> {
+    let mut heard: Vec<Event> = Vec::new();
+    for event in handler.events_of(id).into_iter().skip(1) {
+        match (heard.last_mut(), event) {
+            (Some(Event::Data(_, before)), Event::Data(_, more)) => before.extend(more),
+            (_, event) => heard.push(event),
+        }
+    }
+    heard
+}
+
+/// G5
+#[test]
+fn two_sockmans_exchange_bytes_over_a_path() {
+    let (server, client) = (Recorder::new(), Recorder::new());
+    let serving = Listening::start(server.clone(), without_sweep());
+    let dialling = Listening::start(client.clone(), without_sweep());
+    let to = destination(&serving.path);
+    let connection = dialling.sockman.connect(&to, &with_deadline()).unwrap();
+    assert_eq!(*connection.me(), Service::UNIX_UNNAMED);
+    let outbound = connection.activate();
+    let inbound = server.wait_for_accepted(0);
+    for (from, id) in [(&dialling, outbound), (&serving, inbound)] {
+        assert_eq!(from.sockman.send_bytes(id, b"hello", false).unwrap(), 5);
+    }
+    assert_eq!(server.wait_for_bytes(inbound, 5), b"hello");
+    assert_eq!(client.wait_for_bytes(outbound, 5), b"hello");
+    assert!(dialling.sockman.close_connection(outbound));
+    server.wait_for_eof(inbound);
+    run_passes(&serving.sockman, 1);
+    assert_eq!(
+        heard(&server, inbound),
+        [Event::Data(inbound, b"hello".into()), Event::Eof(inbound)]
+    );
+}
+
+/// G5: in pieces of all sizes, around the buffer's among them, and the end in the same event.
+#[test]
+fn everything_is_delivered_in_order_and_then_the_end() {
+    for buffer in [3, 1000, 64 * 1024] {
+        let handler = Recorder::new();
+        let options = without_sweep().receive_buffer(NonZeroUsize::new(buffer).unwrap());
+        let listening = Listening::start(handler.clone(), options);
+        let mut random = Random::new(buffer as u64);
+        let mut accepted = 0;
+        for length in [1, buffer - 1, buffer, buffer + 1, 2 * buffer, 5 * buffer + 1] {
+            for round in 0..10 {
+                let bytes = random.bytes(length);
+                let mut client = listening.client();
+                let mut rest = &bytes[..];
+                while !rest.is_empty() {
+                    let (piece, more) = rest.split_at(random.up_to(rest.len()));
+                    client.write_all(piece).unwrap();
+                    rest = more;
+                }
+                let id = handler.wait_for_accepted(accepted);
+                accepted += 1;
+                if round % 2 == 0 {
+                    assert_eq!(handler.wait_for_bytes(id, length), bytes);
+                }
+                drop(client);
+                handler.wait_for_eof(id);
+                assert_eq!(heard(&handler, id), [Event::Data(id, bytes), Event::Eof(id)]);
+                listening.sockman.close_connection(id);
+            }
+        }
+    }
+}
+
+/// G13
+#[test]
+fn an_unnamed_peer_has_a_value_of_its_own_and_a_named_one_its_name() {
+    let handler = Recorder::new();
+    let listening = Listening::start(handler.clone(), without_sweep());
+    let me_and_them = |n| {
+        let id = handler.wait_for_accepted(n);
+        let info = listening.sockman.connection_info(id).unwrap();
+        assert_eq!(
+            handler.events_of(id)[0],
+            Event::Accepted { id, me: info.me.clone(), them: info.them.clone() }
+        );
+        (info.me, info.them)
+    };
+    let path = Service::unix(&listening.path).unwrap();
+
+    let _unnamed = listening.client();
+    assert_eq!(me_and_them(0), (path.clone(), Service::UNIX_UNNAMED));
+    assert_ne!(path, Service::UNIX_UNNAMED);
+
+    let name = listening.dir.path("peer");
+    let named = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+    named.bind(&SockAddr::unix(&name).unwrap()).unwrap();
+    named.connect(&SockAddr::unix(&listening.path).unwrap()).unwrap();
+    assert_eq!(me_and_them(1), (path, Service::unix(&name).unwrap()));
+}
+
+/// Sends `data` with `fd` going along.
+fn send_with_fd(stream: &UnixStream, data: &[u8], fd: &OwnedFd) {
+    let fds = [fd.as_raw_fd()];
+    let sent = sendmsg::<NixUnixAddr>(
+        stream.as_raw_fd(),
+        &[IoSlice::new(data)],
+        &[ControlMessage::ScmRights(&fds)],
+        MsgFlags::empty(),
+        None,
+    );
+    assert_eq!(sent, Ok(data.len()));
+}
+
+/// G5: a receive ends early at each of them; what lies behind gives no further edge. The
+/// descriptors that came along are closed, and leak nothing.
+#[test]
+fn bytes_around_ancillary_data_are_delivered_without_the_sweep() {
+    let gate = Gate::new();
+    let handler = Recorder::with_reaction({
+        let gate = Arc::clone(&gate);
+        move |_, event| {
+            if matches!(event, Event::Data(_, data) if data == b"hold") {
+                gate.hold();
+            }
+        }
+    });
+    let listening = Listening::start(handler.clone(), without_sweep());
+    let mut holder = listening.client();
+    for round in 0..100 {
+        let mut client = listening.client();
+        let id = handler.wait_for_accepted(round + 1);
+        let (mut kept, passed) = UnixStream::pair().unwrap();
+        kept.set_read_timeout(Some(DEADLINE)).unwrap();
+        let passed = OwnedFd::from(passed);
+        // All at once, or as it comes.
+        let at_once = round % 2 == 0;
+        if at_once {
+            holder.write_all(b"hold").unwrap();
+            gate.wait_until_held();
+        }
+        client.write_all(b"before").unwrap();
+        send_with_fd(&client, b"with", &passed);
+        client.write_all(b"between").unwrap();
+        send_with_fd(&client, b"with", &passed);
+        client.write_all(b"behind").unwrap();
+        if at_once {
+            gate.open();
+        }
+        drop(passed);
+        let expected = b"beforewithbetweenwithbehind";
+        assert_eq!(handler.wait_for_bytes(id, expected.len()), expected);
+        assert_eq!(read_to_end(&mut kept), b"", "the passed descriptor is still open");
+        drop(client);
+        handler.wait_for_eof(id);
+        assert_eq!(heard(&handler, id), [Event::Data(id, expected.to_vec()), Event::Eof(id)]);
+        listening.sockman.close_connection(id);
+    }
+}
+
+/// G5: whatever sends fail meanwhile, an end in order is an end, and no error.
+#[test]
+fn a_peer_that_closes_in_order_ends_in_eof_even_if_sends_fail() {
+    let gate = Gate::new();
+    let handler = Recorder::with_reaction({
+        let gate = Arc::clone(&gate);
+        move |sockman, event| match event {
+            Event::Data(_, data) if data == b"hold" => gate.hold(),
+            Event::Eof(id) => assert!(sockman.send_bytes(*id, b"x", false).is_err()),
+            _ => {}
+        }
+    });
+    let listening = Listening::start(handler.clone(), without_sweep());
+    let mut holder = listening.client();
+    for round in 0..50 {
+        let mut client = listening.client();
+        let id = handler.wait_for_accepted(round + 1);
+        if round % 2 == 0 {
+            holder.write_all(b"hold").unwrap();
+            gate.wait_until_held();
+        }
+        client.write_all(b"bye").unwrap();
+        drop(client);
+        assert!(listening.sockman.send_bytes(id, b"x", false).is_err());
+        if round % 2 == 0 {
+            gate.open();
+        }
+        handler.wait_for_eof(id);
+        wait_until_hung_up(&listening.sockman, id);
+        run_passes(&listening.sockman, 2);
+        assert_eq!(heard(&handler, id), [Event::Data(id, b"bye".to_vec()), Event::Eof(id)]);
+        listening.sockman.close_connection(id);
+    }
+}
+
+/// G5: a unix-domain peer that closes with bytes unread resets.
+#[test]
+fn a_reset_is_told_after_the_data() {
+    let handler = Recorder::new();
+    let listening = Listening::start(handler.clone(), without_sweep());
+    for round in 0..50 {
+        let mut client = listening.client();
+        let id = handler.wait_for_accepted(round);
+        assert_eq!(listening.sockman.send_bytes(id, b"unread", false).unwrap(), 6);
+        client.write_all(b"data").unwrap();
+        drop(client);
+        assert_eq!(handler.wait_for_read_error(id), ErrorKind::ConnectionReset);
+        run_passes(&listening.sockman, 1);
+        assert_eq!(
+            heard(&handler, id),
+            [Event::Data(id, b"data".to_vec()), Event::ReadError(id, ErrorKind::ConnectionReset)]
+        );
+        listening.sockman.close_connection(id);
+    }
+}
+
+/// G5
+#[test]
+fn half_closes_work_both_ways() {
+    let handler = Recorder::new();
+    let listening = Listening::start(handler.clone(), without_sweep());
+    let mut client = listening.client();
+    let id = handler.wait_for_accepted(0);
+    listening.sockman.shutdown_write(id).unwrap();
+    assert_eq!(read_to_end(&mut client), b"");
+    client.write_all(b"data").unwrap();
+    client.shutdown(Shutdown::Write).unwrap();
+    handler.wait_for_eof(id);
+
+    let mut client = listening.client();
+    let id = handler.wait_for_accepted(1);
+    client.shutdown(Shutdown::Write).unwrap();
+    handler.wait_for_eof(id);
+    assert_eq!(listening.sockman.send_bytes(id, b"reply", false).unwrap(), 5);
+    listening.sockman.close_connection(id);
+    assert_eq!(read_to_end(&mut client), b"reply");
+}
+
+/// G4
+#[test]
+fn the_peer_sees_a_close_at_once() {
+    let handler = Recorder::new();
+    let spy = Spy::default();
+    let options = without_sweep().sock_factory(Arc::new(spy.clone()));
+    let listening = Listening::start(handler.clone(), options);
+    let mut client = listening.client();
+    let id = handler.wait_for_accepted(0);
+    run_passes(&listening.sockman, 2);
+    assert!(listening.sockman.close_connection(id));
+    assert_eq!(read_to_end(&mut client), b"");
+    eventually("the descriptor is closed", || spy.open() == 1);
+}
+
+fn is_in_use(result: &Result<Service, BindError>) -> bool {
+    matches!(result, Err(BindError::AddressInUse { .. }))
+}
+
+/// `bind` never unlinks: not a live socket, not a stale one, not a file.
+#[test]
+fn a_path_in_use_is_left_alone_by_bind() {
+    let dir = TempDir::new();
+    let spy = Spy::default();
+    let options = without_sweep().sock_factory(Arc::new(spy.clone()));
+    let sockman = SockMan::new(Recorder::new(), options).unwrap();
+    let inode = |path: &Path| fs::symlink_metadata(path).unwrap().ino();
+
+    let live = dir.path("live");
+    let listener = UnixListener::bind(&live).unwrap();
+    let stale = dir.path("stale");
+    drop(UnixListener::bind(&stale).unwrap());
+    let file = dir.path("file");
+    fs::write(&file, "precious").unwrap();
+    let link = dir.path("link");
+    std::os::unix::fs::symlink(dir.path("nowhere"), &link).unwrap();
+    for path in [&live, &stale, &file, &link] {
+        let before = inode(path);
+        assert!(is_in_use(&sockman.bind_and_start_listening(&Service::unix(path).unwrap())));
+        assert_eq!(inode(path), before);
+    }
+    // Nor later.
+    sockman.stop_listening();
+    drop(sockman);
+    assert_eq!(spy.open(), 0);
+    assert_eq!(fs::read(&file).unwrap(), b"precious");
+    assert!(stale.exists() && fs::symlink_metadata(&link).is_ok());
+    UnixStream::connect(&live).unwrap();
+    listener.accept().unwrap();
+}
+
+/// `stop_listening` removes what `bind` made, and connections stay.
+#[test]
+fn stop_listening_removes_the_path_that_bind_made() {
+    let handler = Recorder::new();
+    let listening = Listening::start(handler.clone(), without_sweep());
+    assert!(fs::metadata(&listening.path).unwrap().file_type().is_socket());
+    let mut client = listening.client();
+    let id = handler.wait_for_accepted(0);
+    listening.sockman.stop_listening();
+    assert!(!listening.path.exists());
+    assert_eq!(UnixStream::connect(&listening.path).unwrap_err().kind(), ErrorKind::NotFound);
+    client.write_all(b"still here").unwrap();
+    handler.wait_for_bytes(id, 10);
+
+    // And again, on the same path.
+    let address = Service::unix(&listening.path).unwrap();
+    listening.sockman.bind_and_start_listening(&address).unwrap();
+    let _client = listening.client();
+    handler.wait_for_accepted(1);
+}
+
+/// Somebody removed our file and put another one in its place.
+#[test]
+fn stop_listening_leaves_a_file_of_somebody_else_alone() {
+    let dir = TempDir::new();
+    let path = dir.path("sock");
+    for by_drop in [false, true] {
+        let sockman = SockMan::new(Recorder::new(), without_sweep()).unwrap();
+        sockman.bind_and_start_listening(&Service::unix(&path).unwrap()).unwrap();
+        fs::remove_file(&path).unwrap();
+        let theirs = UnixListener::bind(&path).unwrap();
+        if !by_drop {
+            sockman.stop_listening();
+        }
+        drop(sockman);
+        UnixStream::connect(&path).unwrap();
+        theirs.accept().unwrap();
+        fs::remove_file(&path).unwrap();
+    }
+}
+
+/// The next listener on the path may well be given the same inode: the first one must not remove
+/// it when it is dropped.
+#[test]
+fn a_stopped_listener_does_not_remove_the_path_of_the_next() {
+    let handler = Recorder::new();
+    let listening = Listening::start(handler.clone(), without_sweep());
+    let address = Service::unix(&listening.path).unwrap();
+    for _ in 0..200 {
+        listening.sockman.stop_listening();
+        listening.sockman.bind_and_start_listening(&address).unwrap();
+        run_passes(&listening.sockman, 1);
+        assert!(listening.path.exists());
+    }
+}
+
+/// Dropping the last handle is as good as `stop_listening`.
+#[test]
+fn the_path_goes_with_the_last_handle() {
+    let dir = TempDir::new();
+    let path = dir.path("sock");
+    let sockman = SockMan::new(Recorder::new(), without_sweep()).unwrap();
+    sockman.bind_and_start_listening(&Service::unix(&path).unwrap()).unwrap();
+    let threads = sockman.start_sockets_threads().unwrap();
+    drop(sockman.clone());
+    assert!(path.exists());
+    drop(threads);
+    assert!(path.exists());
+    drop(sockman);
+    assert!(!path.exists());
+}
+
+/// A listener that somebody else bound is somebody else's to remove.
+#[test]
+fn the_path_of_an_adopted_listener_stays() {
+    let dir = TempDir::new();
+    let path = dir.path("sock");
+    let handler = Recorder::new();
+    let sockman = SockMan::new(handler.clone(), without_sweep()).unwrap();
+    let adopted = UnixListener::bind(&path).unwrap();
+    assert_eq!(sockman.start_listening_on(adopted).unwrap(), Service::unix(&path).unwrap());
+    let threads = sockman.start_sockets_threads().unwrap();
+    let _client = UnixStream::connect(&path).unwrap();
+    handler.wait_for_accepted(0);
+    sockman.stop_listening();
+    drop(threads);
+    drop(sockman);
+    assert!(path.exists());
+}
+
+#[test]
+fn paths_too_long_or_with_a_nul_are_errors() {
+    assert!(matches!(Service::unix("/a\0b"), Err(InvalidAddrError::UnixPathHasNul)));
+    assert!(matches!(Service::unix(""), Err(InvalidAddrError::UnixPathEmpty)));
+    let too_long = format!("/{}", "x".repeat(UnixAddr::MAX_BYTES));
+    assert!(matches!(
+        Service::unix(too_long),
+        Err(InvalidAddrError::UnixTooLong { max: UnixAddr::MAX_BYTES, .. })
+    ));
+
+    // A peer may have a path without a terminator; we do not bind or dial one.
+    let dir = TempDir::new();
+    let longest = |bytes: usize| {
+        let fixed = dir.path("").to_str().unwrap().len();
+        dir.path(&"x".repeat(bytes - fixed))
+    };
+    let sockman = SockMan::new(Recorder::new(), without_sweep()).unwrap();
+    for unusable in
+        [Service::unix(longest(UnixAddr::MAX_BYTES)).unwrap(), Service::UNIX_UNNAMED.clone()]
+    {
+        assert!(matches!(
+            sockman.bind_and_start_listening(&unusable),
+            Err(BindError::Unsupported { to }) if to == unusable
+        ));
+        assert!(matches!(
+            sockman.connect(&(&unusable).into(), &with_deadline()),
+            Err(ConnectError::InvalidDestination { .. })
+        ));
+    }
+    let longest = Service::unix(longest(UnixAddr::MAX_BYTES - 1)).unwrap();
+    assert_eq!(sockman.bind_and_start_listening(&longest).unwrap(), longest);
+    drop(sockman.connect(&longest.into(), &with_deadline()).unwrap());
+    assert_eq!(sockman.stats().connections, 0);
+}
+
+#[test]
+fn a_connect_where_nobody_listens_fails_at_once() {
+    let dir = TempDir::new();
+    let sockman = SockMan::new(Recorder::new(), without_sweep()).unwrap();
+    let stale = dir.path("stale");
+    drop(UnixListener::bind(&stale).unwrap());
+    assert!(matches!(
+        sockman.connect(&destination(&stale), &with_deadline()),
+        Err(ConnectError::Refused { .. })
+    ));
+    assert!(matches!(
+        sockman.connect(&destination(&dir.path("missing")), &with_deadline()),
+        Err(ConnectError::Os { step: "connect", source, .. }) if source.kind() == ErrorKind::NotFound
+    ));
+    assert_eq!(sockman.stats().connections, 0);
+}
+
+/// A listener with room for nobody, and those who wait at it.
+fn full_listener(path: &Path) -> (UnixListener, Vec<Socket>) {
+    let listener = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+    let address = SockAddr::unix(path).unwrap();
+    listener.bind(&address).unwrap();
+    listener.listen(0).unwrap();
+    let mut waiting = Vec::new();
+    loop {
+        let client = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+        client.set_nonblocking(true).unwrap();
+        match client.connect(&address) {
+            Ok(()) => waiting.push(client),
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::WouldBlock);
+                return (OwnedFd::from(listener).into(), waiting);
+            }
+        }
+    }
+}
+
+/// Not a connection that is none: bytes go through it.
+#[test]
+fn a_connect_to_a_full_backlog_succeeds_when_room_comes() {
+    let dir = TempDir::new();
+    let path = dir.path("sock");
+    let (listener, waiting) = full_listener(&path);
+    let handler = Recorder::new();
+    let listening = Listening::start(handler.clone(), without_sweep());
+    let sockman = &listening.sockman;
+    thread::scope(|scope| {
+        let connect = scope.spawn(|| sockman.connect(&destination(&path), &with_deadline()));
+        eventually("it is under way", || sockman.stats().connections == 1);
+        assert_eq!(sockman.stats().connected, 0);
+        for _ in &waiting {
+            assert!(!connect.is_finished());
+            listener.accept().unwrap();
+        }
+        let mut peer = listener.accept().unwrap().0;
+        let connection = connect.join().unwrap().unwrap();
+        assert_eq!(connection.them(), &Service::unix(&path).unwrap());
+        let id = connection.activate();
+        assert_eq!(sockman.send_bytes(id, b"ping", false).unwrap(), 4);
+        let mut received = [0; 4];
+        peer.read_exact(&mut received).unwrap();
+        assert_eq!(&received, b"ping");
+        peer.write_all(b"pong").unwrap();
+        assert_eq!(handler.wait_for_bytes(id, 4), b"pong");
+    });
+}
+
+#[test]
+fn a_connect_to_a_full_backlog_ends_at_its_deadline_or_when_interrupted() {
+    let dir = TempDir::new();
+    let path = dir.path("sock");
+    let (_listener, _waiting) = full_listener(&path);
+    let spy = Spy::default();
+    let options = without_sweep().sock_factory(Arc::new(spy.clone()));
+    let sockman = SockMan::new(Recorder::new(), options).unwrap();
+    let (to, timeout) = (destination(&path), Duration::from_millis(20));
+    match sockman.connect(&to, &ConnectOptions::default().timeout(timeout)) {
+        Err(ConnectError::TimedOut { after, .. }) => assert!(after >= timeout),
+        other => panic!("{other:?}"),
+    }
+    let cancel = Interrupt::new();
+    thread::scope(|scope| {
+        let connect = scope.spawn(|| sockman.connect(&to, &with_deadline().cancel(cancel.clone())));
+        eventually("it is under way", || sockman.stats().connections == 1);
+        cancel.interrupt();
+        assert!(matches!(connect.join().unwrap(), Err(ConnectError::Interrupted)));
+    });
+    assert_eq!((sockman.stats().connections, spy.open()), (0, 0));
+}
+
+/// `path` as seen from the working directory.
+fn relative(path: &Path) -> PathBuf {
+    let depth = std::env::current_dir().unwrap().components().count() - 1;
+    let up: PathBuf = std::iter::repeat_n("..", depth).collect();
+    up.join(path.strip_prefix("/").unwrap())
+}
+
+#[test]
+fn a_relative_path_can_be_bound_dialled_and_stopped() {
+    let dir = TempDir::new();
+    let path = dir.path("sock");
+    let address = Service::unix(relative(&path)).unwrap();
+    let handler = Recorder::new();
+    let sockman = SockMan::new(handler.clone(), without_sweep()).unwrap();
+    assert_eq!(sockman.bind_and_start_listening(&address).unwrap(), address);
+    assert!(fs::metadata(&path).unwrap().file_type().is_socket());
+    let threads = sockman.start_sockets_threads().unwrap();
+    let connection = sockman.connect(&(&address).into(), &with_deadline()).unwrap();
+    assert_eq!(connection.them(), &address);
+    let info = sockman.connection_info(handler.wait_for_accepted(0)).unwrap();
+    assert_eq!((info.me, info.them), (address, Service::UNIX_UNNAMED));
+    drop(connection);
+    sockman.stop_listening();
+    assert!(!path.exists());
+    drop(threads);
+}
+
+const CHILD: &str = "SOCKMAN_TEST_CHILD";
+
+/// In a process of its own, since the working directory is the whole process's: the file that goes
+/// is the one that was made, not one of the same name elsewhere.
+#[test]
+fn a_relative_path_is_found_again_after_a_change_of_directory() {
+    if std::env::var_os(CHILD).is_some() {
+        let dir = TempDir::new();
+        let (here, there) = (dir.path("here"), dir.path("there"));
+        fs::create_dir(&here).unwrap();
+        fs::create_dir(&there).unwrap();
+        std::env::set_current_dir(&here).unwrap();
+        let sockman = SockMan::new(Recorder::new(), without_sweep()).unwrap();
+        sockman.bind_and_start_listening(&Service::unix("sock").unwrap()).unwrap();
+        std::env::set_current_dir(&there).unwrap();
+        File::create("sock").unwrap();
+        sockman.stop_listening();
+        assert!(there.join("sock").exists());
+        assert!(!here.join("sock").exists());
+        return;
+    }
+    let output = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "a_relative_path_is_found_again_after_a_change_of_directory"])
+        .env(CHILD, "1")
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+/// Linux: no file, so nothing to remove.
+#[cfg(target_os = "linux")]
+#[test]
+fn an_abstract_name_can_be_bound_and_dialled() {
+    let name = format!("sockman-test-{}", std::process::id());
+    let address = Service::new(NetAddr::unix_abstract(&name).unwrap(), 0);
+    let handler = Recorder::new();
+    let sockman = SockMan::new(handler.clone(), without_sweep()).unwrap();
+    assert_eq!(sockman.bind_and_start_listening(&address).unwrap(), address);
+    assert!(is_in_use(&sockman.bind_and_start_listening(&address)));
+    let threads = sockman.start_sockets_threads().unwrap();
+    let id = sockman.connect(&(&address).into(), &with_deadline()).unwrap().activate();
+    let inbound = handler.wait_for_accepted(0);
+    assert_eq!(sockman.send_bytes(inbound, b"hello", false).unwrap(), 5);
+    assert_eq!(handler.wait_for_bytes(id, 5), b"hello");
+    assert_eq!(sockman.connection_info(inbound).unwrap().me, address);
+    drop(threads);
+}
+
+/// The error says what was tried and what to do.
+#[test]
+fn the_message_of_a_path_in_use_says_what_to_do() {
+    let dir = TempDir::new();
+    let path = dir.path("sock");
+    drop(UnixListener::bind(&path).unwrap());
+    let sockman = SockMan::new(Recorder::new(), without_sweep()).unwrap();
+    let error = sockman.bind_and_start_listening(&Service::unix(&path).unwrap()).unwrap_err();
+    let message = error.to_string();
+    assert!(message.contains(path.to_str().unwrap()), "{message}");
+    assert!(message.contains("remove it"), "{message}");
+    let source = std::error::Error::source(&error).unwrap();
+    let source: &io::Error = source.downcast_ref().unwrap();
+    assert_eq!(source.kind(), ErrorKind::AddrInUse);
+}
