@@ -253,6 +253,10 @@ impl Connection {
         !self.woken.swap(true, Ordering::AcqRel)
     }
 
+    pub(crate) fn is_woken(&self) -> bool {
+        self.woken.load(Ordering::Acquire)
+    }
+
     pub(crate) fn info(&self, created: Instant) -> ConnectionInfo {
         ConnectionInfo {
             id: self.id,

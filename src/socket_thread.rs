@@ -231,8 +231,8 @@ impl SocketThread {
 
     /// With no thread running: lets go of one connection that was closed.
     pub(crate) fn forget(&mut self, inbox: &Inbox, connection: &Connection) {
-        if connection.key().is_none() {
-            // Its activation, or a wake before that, may wait in the inbox.
+        if connection.key().is_none() || connection.is_woken() {
+            // Its activation, or a wake, may wait in the inbox.
             inbox.forget_closed();
         }
         self.connected.remove(connection);

@@ -48,6 +48,8 @@ pub struct SocketsThreads {
 struct Ending {
     /// Nobody joins: the thread tidies up behind itself.
     detached: AtomicBool,
+    /// Set by the thread, under the `run` mutex, when others may be started.
+    ended: AtomicBool,
     failure: parking_lot::Mutex<Option<Failure>>,
 }
 
@@ -59,13 +61,14 @@ enum Failure {
 
 pub(crate) fn start(sockman: &SockMan) -> Result<SocketsThreads, StartError> {
     let shared = sockman.shared();
-    let watches = shared.watches();
     let mut run = shared.run.lock();
-    // Before the interrupt: a thread that was detached clears it when it ends.
     let socket_thread = match mem::replace(&mut *run, Run::Running) {
         Run::Running => return Err(StartError::AlreadyStarted),
         Run::Stopped(socket_thread) => socket_thread,
     };
+    // Looked at from here on, and not before the lock: a thread that was detached clears it under
+    // the lock when it ends.
+    let watches = shared.watches();
     if watches.is_interrupted() {
         *run = Run::Stopped(socket_thread);
         return Err(StartError::Interrupted);
@@ -135,6 +138,7 @@ fn run_thread(
     // Whoever closed a connection up to here left a mark that nobody takes before the next start.
     socket_thread.remove_closed(&shared.inbox);
     *run = Run::Stopped(socket_thread);
+    ending.ended.store(true, Ordering::Release);
     if ending.detached.load(Ordering::Acquire) {
         shared.interrupt.reset();
     }
@@ -182,12 +186,17 @@ impl Drop for SocketsThreads {
         if self.thread.is_none() {
             return;
         }
-        self.shared.interrupt.interrupt();
-        if is_socket_thread_of(&self.shared) {
-            // Seen by this very thread when it ends.
-            self.ending.detached.store(true, Ordering::Release);
-            return;
+        let run = self.shared.run.lock();
+        // If it has ended already, whatever runs now has a guard of its own.
+        if !self.ending.ended.load(Ordering::Acquire) {
+            self.shared.interrupt.interrupt();
+            if is_socket_thread_of(&self.shared) {
+                // Seen by this very thread when it ends.
+                self.ending.detached.store(true, Ordering::Release);
+                return;
+            }
         }
+        drop(run);
         self.wait_for_end();
         match &*self.ending.failure.lock() {
             None => {}
