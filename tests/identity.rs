@@ -1,7 +1,7 @@
 //! Ids name one connection each, for ever, whatever becomes of its descriptor and of its place in
 //! the poll set.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(clippy::collapsible_match, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod common;
 

@@ -1,0 +1,145 @@
+//! A node that runs until Ctrl-C, and shows its table of peers.
+
+use std::{
+    collections::VecDeque,
+    error::Error,
+    io::{self, IsTerminal},
+    sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
+    thread,
+    time::{Duration, Instant},
+};
+
+use signal_hook::{
+    consts::{SIGINT, SIGTERM},
+    iterator::Signals,
+};
+use sockman::Interrupt;
+
+use crate::{
+    node::{Config, Event, Node, chain::Chain},
+    report::{self, say},
+};
+
+/// On a terminal the table stays in place and is kept fresh.
+const REFRESH_ON_TERMINAL: Duration = Duration::from_secs(1);
+/// In a log it is repeated now and then.
+const REFRESH_IN_LOG: Duration = Duration::from_secs(60);
+/// Events that wait to be printed. While standard output blocks, the ones beyond it are lost: the
+/// node must not stand still for it, nor grow.
+const MAX_WAITING_LINES: usize = 1000;
+/// So many of the last events stand under the table on a terminal.
+const LAST_EVENTS: usize = 12;
+/// Erase everything, go to the upper left corner.
+const CLEAR: &str = "\x1b[2J\x1b[H";
+
+/// What the printing loop waits for.
+enum Input {
+    Event(Event),
+    Signal,
+}
+
+/// # Errors
+///
+/// The node did not start (an address in use, say), or a thread of it failed.
+pub(crate) fn run(config: Config) -> Result<(), Box<dyn Error>> {
+    let interrupt = config.interrupt.clone();
+    let (sender, inputs) = sync_channel(MAX_WAITING_LINES);
+    // Before anything listens: from the first line on, Ctrl-C ends it in order.
+    let signals = catch_signals(interrupt.clone(), sender.clone())?;
+
+    let network = config.network;
+    let node = Node::start(config, Chain::new(network), move |event| {
+        let _ = sender.try_send(Input::Event(event));
+    })?;
+    say(format!("a node on {}, from the genesis block; Ctrl-C ends it", network.to_core_arg()));
+    for address in node.listening() {
+        say(format!("listening on {address}"));
+    }
+    let mut screen = Screen::new();
+    screen.follow(&node, &inputs, &interrupt);
+
+    say("ending");
+    if !screen.is_terminal {
+        say(report::table(&node.peers()));
+    }
+    signals.close();
+    node.stop()?;
+    say("ended");
+    Ok(())
+}
+
+/// The first SIGINT or SIGTERM sets the interrupt, which ends sockman's threads and every connect
+/// by itself, and tells the printing loop.
+fn catch_signals(
+    interrupt: Interrupt,
+    sender: SyncSender<Input>,
+) -> io::Result<signal_hook::iterator::Handle> {
+    let mut signals = Signals::new([SIGINT, SIGTERM])?;
+    let handle = signals.handle();
+    thread::Builder::new().name("signals".to_owned()).spawn(move || {
+        if signals.forever().next().is_some() {
+            interrupt.interrupt();
+            let _ = sender.try_send(Input::Signal);
+        }
+    })?;
+    Ok(handle)
+}
+
+struct Screen {
+    is_terminal: bool,
+    refresh: Duration,
+    last_events: VecDeque<String>,
+}
+
+impl Screen {
+    fn new() -> Screen {
+        let is_terminal = io::stdout().is_terminal();
+        let refresh = if is_terminal { REFRESH_ON_TERMINAL } else { REFRESH_IN_LOG };
+        Screen { is_terminal, refresh, last_events: VecDeque::new() }
+    }
+
+    /// Prints what happens, until the interrupt.
+    fn follow(&mut self, node: &Node, inputs: &Receiver<Input>, interrupt: &Interrupt) {
+        let mut next_table = Instant::now() + self.refresh;
+        while !interrupt.is_interrupted() {
+            match inputs.recv_timeout(next_table.saturating_duration_since(Instant::now())) {
+                Ok(Input::Event(event)) => self.show_event(&event),
+                Err(RecvTimeoutError::Timeout) => {
+                    next_table = Instant::now() + self.refresh;
+                    self.show_table(node);
+                }
+                Ok(Input::Signal) | Err(RecvTimeoutError::Disconnected) => return,
+            }
+        }
+    }
+
+    fn show_event(&mut self, event: &Event) {
+        let Some(line) = report::event(event) else { return };
+        if !self.is_terminal {
+            say(line);
+            return;
+        }
+        self.last_events.push_back(line);
+        if self.last_events.len() > LAST_EVENTS {
+            self.last_events.pop_front();
+        }
+    }
+
+    fn show_table(&self, node: &Node) {
+        let peers = node.peers();
+        let state = format!("height {}, tip {}, {} peers", node.height(), node.tip(), peers.len());
+        if self.is_terminal {
+            let listening: Vec<String> = node
+                .listening()
+                .iter()
+                .map(|address| format!("listening on {address}\n"))
+                .collect();
+            say(format!("{CLEAR}{}{state}\n\n{}\n", listening.concat(), report::table(&peers)));
+            for line in &self.last_events {
+                say(line);
+            }
+        } else {
+            say(format!("{state}\n{}", report::table(&peers)));
+        }
+    }
+}

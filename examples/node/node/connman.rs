@@ -1,0 +1,225 @@
+//! What Bitcoin Core's `CConnman` is on top of `SockMan`: the table of peers, the limits, the
+//! time-outs, and the bytes in between.
+//!
+//! Everything in the [`EventHandler`] runs on the socket thread, and does as little as possible
+//! there: bytes are framed and handed to the message handler, queued bytes are sent on. The other
+//! methods are called from every thread. No lock is held while sockman or the observer is called.
+
+use std::{collections::HashMap, io, sync::Arc, time::Instant};
+
+use bitcoin::{
+    consensus::encode::serialize,
+    p2p::message::{NetworkMessage, RawNetworkMessage},
+};
+use parking_lot::Mutex;
+use sockman::{ConnectionId, Direction, EventHandler, NextRecv, Service, SockMan};
+
+use super::{
+    Config, Event, Observer, addresses::AddressBook, chain::Chain, peer::Peer, work::WorkList,
+};
+
+pub(crate) struct Connman {
+    pub(crate) config: Config,
+    pub(crate) chain: Mutex<Chain>,
+    pub(crate) addresses: Mutex<AddressBook>,
+    /// Where this node listens, with the ports that it really got.
+    pub(crate) listening: Mutex<Vec<Service>>,
+    /// Whose messages wait for the message handler.
+    pub(crate) work: WorkList,
+    peers: Mutex<HashMap<ConnectionId, Arc<Peer>>>,
+    observer: Observer,
+}
+
+impl Connman {
+    pub(crate) fn new(config: Config, chain: Chain, observer: Observer) -> Connman {
+        Connman {
+            config,
+            chain: Mutex::new(chain),
+            addresses: Mutex::default(),
+            listening: Mutex::default(),
+            work: WorkList::default(),
+            peers: Mutex::default(),
+            observer,
+        }
+    }
+
+    pub(crate) fn tell(&self, event: Event) {
+        (self.observer)(event);
+    }
+
+    pub(crate) fn peer(&self, id: ConnectionId) -> Option<Arc<Peer>> {
+        self.peers.lock().get(&id).cloned()
+    }
+
+    /// All of them, in the order in which they came.
+    pub(crate) fn peers(&self) -> Vec<Arc<Peer>> {
+        let mut peers: Vec<Arc<Peer>> = self.peers.lock().values().cloned().collect();
+        peers.sort_unstable_by_key(|peer| peer.id);
+        peers
+    }
+
+    /// Enters a connection into the table. From here on its callbacks find it: so this comes
+    /// before `activate`, or in `event_new_connection_accepted`.
+    pub(crate) fn add_peer(
+        &self,
+        id: ConnectionId,
+        direction: Direction,
+        them: &Service,
+        dialled: Option<usize>,
+    ) -> Arc<Peer> {
+        let peer = Arc::new(Peer::new(&self.config, id, direction, them, dialled));
+        self.peers.lock().insert(id, Arc::clone(&peer));
+        self.tell(Event::Connected { id, direction, them: them.clone() });
+        peer
+    }
+
+    /// Sends, or queues, messages to a peer that go out together. A peer that does not take them
+    /// is disconnected.
+    pub(crate) fn push_messages(
+        &self,
+        sockman: &SockMan,
+        peer: &Peer,
+        messages: impl IntoIterator<Item = NetworkMessage>,
+    ) {
+        let magic = self.config.network.magic();
+        let mut messages = messages.into_iter().peekable();
+        while let Some(message) = messages.next() {
+            log::trace!("peer {}: sending {}", peer.id, message.cmd());
+            let bytes = serialize(&RawNetworkMessage::new(magic, message));
+            if let Err(error) = peer.send.push(sockman, &bytes, messages.peek().is_some()) {
+                self.disconnect(sockman, peer.id, &error.to_string());
+                return;
+            }
+        }
+    }
+
+    /// Closes a connection and strikes the peer off the table. Whoever comes second does nothing.
+    pub(crate) fn disconnect(&self, sockman: &SockMan, id: ConnectionId, reason: &str) {
+        if sockman.close_connection(id) {
+            self.peers.lock().remove(&id);
+            self.tell(Event::Disconnected { id, reason: reason.to_owned() });
+        }
+    }
+
+    fn inbound_count(&self) -> usize {
+        let peers = self.peers.lock();
+        peers.values().filter(|peer| peer.direction == Direction::Inbound).count()
+    }
+
+    /// Why this peer has to go, if it has. Bitcoin Core's `InactivityCheck`.
+    fn overdue(&self, peer: &Peer, now: Instant) -> Option<&'static str> {
+        let limits = &self.config;
+        let activity = *peer.activity.lock();
+        let (is_established, ping) = {
+            let conversation = peer.conversation.lock();
+            (conversation.is_established, conversation.ping.under_way)
+        };
+        let longer = |since: Instant, limit| now.saturating_duration_since(since) > limit;
+        if !is_established && longer(peer.since, limits.handshake_timeout) {
+            Some("it did not complete the handshake in time")
+        } else if longer(activity.sent, limits.inactivity_timeout) {
+            Some("it does not take what it is sent")
+        } else if longer(activity.received, limits.inactivity_timeout) {
+            Some("it has been silent for too long")
+        } else if ping.is_some_and(|(_, sent)| longer(sent, limits.inactivity_timeout)) {
+            Some("it did not answer a ping in time")
+        } else {
+            None
+        }
+    }
+}
+
+impl EventHandler for Connman {
+    fn event_new_connection_accepted(
+        &self,
+        _: &SockMan,
+        id: ConnectionId,
+        _me: &Service,
+        them: &Service,
+    ) -> bool {
+        // The rest of the connections is kept for those that this node dials.
+        let limit = self.config.max_inbound();
+        if self.inbound_count() >= limit {
+            self.tell(Event::Refused { them: them.clone(), limit });
+            return false;
+        }
+        self.add_peer(id, Direction::Inbound, them, None);
+        true
+    }
+
+    fn should_try_to_send(&self, id: ConnectionId) -> bool {
+        self.peer(id).is_some_and(|peer| peer.send.has_queued())
+    }
+
+    fn event_ready_to_send(&self, sockman: &SockMan, id: ConnectionId) -> NextRecv {
+        let Some(peer) = self.peer(id) else { return NextRecv::Skip };
+        let queued = peer.send.queued();
+        if let Err(error) = peer.send.drain(sockman) {
+            self.disconnect(sockman, id, &error.to_string());
+            return NextRecv::Skip;
+        }
+        if peer.send.queued() < queued {
+            peer.activity.lock().sent = Instant::now();
+        }
+        if !peer.send.is_above_high_mark() && peer.inbox.resume() {
+            // It took its replies: the message handler goes on with its requests. Reading goes on
+            // by itself: the queue wakes the connection when it falls to its low mark.
+            self.work.add(id);
+        }
+        NextRecv::Proceed
+    }
+
+    fn should_try_to_recv(&self, id: ConnectionId) -> bool {
+        self.peer(id).is_some_and(|peer| may_read(&peer))
+    }
+
+    fn event_got_data(&self, sockman: &SockMan, id: ConnectionId, data: &[u8]) {
+        let Some(peer) = self.peer(id) else { return };
+        peer.activity.lock().received = Instant::now();
+        let received = peer.framer.lock().receive(data, |message| {
+            if peer.inbox.push(message) {
+                self.work.add(id);
+            }
+        });
+        if let Err(error) = received {
+            self.disconnect(sockman, id, &error.to_string());
+        }
+    }
+
+    fn event_got_eof(&self, sockman: &SockMan, id: ConnectionId) {
+        self.disconnect(sockman, id, "it closed the connection");
+    }
+
+    fn event_got_permanent_read_error(
+        &self,
+        sockman: &SockMan,
+        id: ConnectionId,
+        error: &io::Error,
+    ) {
+        self.disconnect(sockman, id, &error.to_string());
+    }
+
+    fn event_io_loop_completed_for_one(&self, sockman: &SockMan, id: ConnectionId) {
+        let Some(peer) = self.peer(id) else { return };
+        let now = Instant::now();
+        {
+            let mut activity = peer.activity.lock();
+            if !peer.send.has_queued() {
+                activity.sent = now;
+            }
+            // Nothing is heard from a peer that is not listened to.
+            if !may_read(&peer) {
+                activity.received = now;
+            }
+        }
+        if let Some(reason) = self.overdue(&peer, now) {
+            self.disconnect(sockman, id, reason);
+        }
+    }
+}
+
+/// Not while a peer's requests wait, nor while it leaves the replies lying: what it wants to say
+/// stays with the kernel, and then with the peer.
+fn may_read(peer: &Peer) -> bool {
+    !peer.inbox.is_full() && !peer.send.is_above_high_mark()
+}

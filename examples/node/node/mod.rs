@@ -1,0 +1,290 @@
+//! A small Bitcoin node on top of [`SockMan`]: handshake, pings, addresses, headers.
+//!
+//! | module | what it is | in Bitcoin Core |
+//! |---|---|---|
+//! | [`connman`] | the [`EventHandler`](sockman::EventHandler): table of peers, limits, time-outs | `CConnman` on `net` |
+//! | [`framing`] | bytes to whole messages | `V1Transport` |
+//! | [`work`] | which peers have messages waiting | `m_msgproc_wake` |
+//! | [`processing`] | the message handler | `PeerManager` on `msghand` |
+//! | [`dialer`] | outbound connections | `ThreadOpenConnections` on `opencon` |
+//! | [`peer`], [`chain`], [`addresses`] | the state | `CNode` and `Peer`, `CChain`, `AddrMan` |
+//!
+//! Bytes come in on the socket thread, which frames them and puts whole messages into the peer's
+//! inbox. The message handler takes them out, one per peer in turn, and pushes its answers into
+//! the peer's send queue. Both ends are bounded: a full inbox, or a send queue above its high
+//! mark, stops the socket thread from reading that peer, until the one that worked it off wakes
+//! the connection.
+//!
+//! This module is the whole node; what is around it only starts it and prints.
+
+pub(crate) mod addresses;
+pub(crate) mod chain;
+pub(crate) mod connman;
+mod dialer;
+pub(crate) mod framing;
+pub(crate) mod peer;
+mod processing;
+mod work;
+
+use std::{
+    collections::hash_map::RandomState,
+    error::Error,
+    fmt,
+    hash::{BuildHasher, Hasher},
+    io,
+    sync::Arc,
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use bitcoin::{BlockHash, Network, p2p::ServiceFlags};
+use sockman::{
+    ConnectionId, Destination, Direction, Interrupt, Options, Service, SockMan, SocketsThreads,
+};
+
+use self::{
+    chain::Chain, connman::Connman, dialer::Dialer, peer::PeerVersion, processing::MessageHandler,
+};
+
+/// What a node is to do. The defaults of the times and sizes are Bitcoin Core's.
+#[derive(Debug, Clone)]
+pub(crate) struct Config {
+    pub(crate) network: Network,
+    pub(crate) listen: Vec<Service>,
+    pub(crate) connect: Vec<Destination>,
+    /// In both directions together.
+    pub(crate) max_connections: usize,
+    /// What the node claims to offer. It serves no blocks: nothing.
+    pub(crate) services: ServiceFlags,
+    pub(crate) ping_interval: Duration,
+    pub(crate) handshake_timeout: Duration,
+    pub(crate) inactivity_timeout: Duration,
+    /// Between two attempts to connect to the same address.
+    pub(crate) redial: Duration,
+    /// From so many unsent bytes on, nothing is read from the peer.
+    pub(crate) max_send_buffer: usize,
+    /// From so many unprocessed bytes on, nothing is read from the peer.
+    pub(crate) max_receive_buffer: usize,
+    /// Sockman's sweep, which drives the time-outs.
+    pub(crate) sweep: Option<Duration>,
+    /// Ends the node. Set by whoever catches signals, too.
+    pub(crate) interrupt: Interrupt,
+}
+
+impl Config {
+    pub(crate) fn new(network: Network) -> Config {
+        Config {
+            network,
+            listen: Vec::new(),
+            connect: Vec::new(),
+            max_connections: 125,
+            services: ServiceFlags::NONE,
+            ping_interval: Duration::from_secs(2 * 60),
+            handshake_timeout: Duration::from_secs(60),
+            inactivity_timeout: Duration::from_secs(20 * 60),
+            redial: Duration::from_secs(5),
+            max_send_buffer: 1_000_000,
+            max_receive_buffer: 5_000_000,
+            sweep: Some(sockman::SELECT_TIMEOUT),
+            interrupt: Interrupt::new(),
+        }
+    }
+
+    /// Every address to dial keeps its place.
+    pub(crate) fn max_inbound(&self) -> usize {
+        self.max_connections.saturating_sub(self.connect.len())
+    }
+}
+
+/// What happened. Told on whatever thread it happened on, with no lock held; the observer must not
+/// take long.
+#[derive(Debug, Clone)]
+pub(crate) enum Event {
+    Connected { id: ConnectionId, direction: Direction, them: Service },
+    Refused { them: Service, limit: usize },
+    ConnectFailed { error: String },
+    Handshake { id: ConnectionId, took: Duration, version: PeerVersion },
+    Pong { id: ConnectionId, round_trip: Duration },
+    Pinged { id: ConnectionId },
+    Addresses { id: ConnectionId, new: usize, known: usize },
+    Headers { id: ConnectionId, new: usize, height: usize, tip: BlockHash, more_to_come: bool },
+    Disconnected { id: ConnectionId, reason: String },
+}
+
+pub(crate) type Observer = Box<dyn Fn(Event) + Send + Sync>;
+
+/// A running node. Dropping it stops it.
+pub(crate) struct Node {
+    connman: Arc<Connman>,
+    sockman: SockMan,
+    /// `None` once stopped.
+    threads: Option<SocketsThreads>,
+    dialer: Option<JoinHandle<()>>,
+    message_handler: Option<JoinHandle<()>>,
+}
+
+impl Node {
+    /// Binds, and starts the threads. `chain` is what the node knows at first.
+    ///
+    /// # Errors
+    ///
+    /// [`NodeError`]; nothing is left running.
+    pub(crate) fn start(
+        config: Config,
+        chain: Chain,
+        observer: impl Fn(Event) + Send + Sync + 'static,
+    ) -> Result<Node, NodeError> {
+        let options = Options::default()
+            .max_connections(config.max_connections)
+            .sweep(config.sweep)
+            .interrupt(config.interrupt.clone());
+        let listen = config.listen.clone();
+        let connman = Arc::new(Connman::new(config, chain, Box::new(observer)));
+        let sockman = SockMan::new(connman.clone(), options)?;
+        for address in &listen {
+            let bound = sockman.bind_and_start_listening(address).map_err(NodeError::new)?;
+            connman.listening.lock().push(bound);
+        }
+
+        let mut node =
+            Node { connman, sockman, threads: None, dialer: None, message_handler: None };
+        // From here on, an error drops the node, which stops what has been started.
+        let handler =
+            MessageHandler { connman: Arc::clone(&node.connman), sockman: node.sockman.clone() };
+        node.message_handler = Some(node.spawn("msghand", move || handler.run())?);
+        node.threads = Some(node.sockman.start_sockets_threads().map_err(NodeError::new)?);
+        let dialer = Dialer { connman: Arc::clone(&node.connman), sockman: node.sockman.clone() };
+        node.dialer = Some(node.spawn("opencon", move || dialer.run())?);
+        Ok(node)
+    }
+
+    /// A thread whose panic ends the node instead of leaving half of one.
+    fn spawn(&self, name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
+        struct InterruptOnPanic(Interrupt);
+        impl Drop for InterruptOnPanic {
+            fn drop(&mut self) {
+                if thread::panicking() {
+                    self.0.interrupt();
+                }
+            }
+        }
+        let guard = InterruptOnPanic(self.connman.config.interrupt.clone());
+        thread::Builder::new().name(name.to_owned()).spawn(move || {
+            let _guard = guard;
+            run();
+        })
+    }
+
+    /// Where it listens, with the ports that it really got.
+    pub(crate) fn listening(&self) -> Vec<Service> {
+        self.connman.listening.lock().clone()
+    }
+
+    pub(crate) fn height(&self) -> usize {
+        self.connman.chain.lock().height()
+    }
+
+    pub(crate) fn tip(&self) -> BlockHash {
+        self.connman.chain.lock().tip()
+    }
+
+    /// The table of peers, as it is now.
+    pub(crate) fn peers(&self) -> Vec<PeerInfo> {
+        let peers = self.connman.peers();
+        peers.iter().filter_map(|peer| PeerInfo::of(&self.sockman, peer)).collect()
+    }
+
+    /// Orderly: no new connections, no more callbacks, no more processing, then every peer sees
+    /// the end.
+    ///
+    /// # Errors
+    ///
+    /// A thread of the node had panicked, or the poller failed.
+    pub(crate) fn stop(mut self) -> Result<(), NodeError> {
+        self.stop_threads()
+    }
+
+    fn stop_threads(&mut self) -> Result<(), NodeError> {
+        self.connman.config.interrupt.interrupt();
+        self.sockman.stop_listening();
+        let dialer = self.dialer.take().map_or(Ok(()), JoinHandle::join);
+        let sockets = self.threads.take().map_or(Ok(()), SocketsThreads::join);
+        self.connman.work.close();
+        let handler = self.message_handler.take().map_or(Ok(()), JoinHandle::join);
+        for peer in self.connman.peers() {
+            self.connman.disconnect(&self.sockman, peer.id, "this node ends");
+        }
+        sockets.map_err(NodeError::new)?;
+        dialer.and(handler).map_err(|_| NodeError("a thread of the node panicked".to_owned()))
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        if let Err(error) = self.stop_threads() {
+            log::error!("{error}");
+        }
+    }
+}
+
+/// One line of the table of peers.
+#[derive(Debug, Clone)]
+pub(crate) struct PeerInfo {
+    pub(crate) id: ConnectionId,
+    pub(crate) direction: Direction,
+    pub(crate) address: Service,
+    pub(crate) version: Option<PeerVersion>,
+    pub(crate) round_trip: Option<Duration>,
+    pub(crate) bytes_in: u64,
+    pub(crate) bytes_out: u64,
+    /// What of it is in memory: messages not yet processed, answers not yet sent.
+    pub(crate) unprocessed: usize,
+    pub(crate) unsent: usize,
+}
+
+impl PeerInfo {
+    fn of(sockman: &SockMan, peer: &peer::Peer) -> Option<PeerInfo> {
+        let connection = sockman.connection_info(peer.id)?;
+        let conversation = peer.conversation.lock().clone();
+        Some(PeerInfo {
+            id: peer.id,
+            direction: peer.direction,
+            address: connection.them,
+            version: conversation.version,
+            round_trip: conversation.ping.round_trip,
+            bytes_in: connection.bytes_received,
+            bytes_out: connection.bytes_sent,
+            unprocessed: peer.inbox.bytes(),
+            unsent: peer.send.queued(),
+        })
+    }
+}
+
+/// Why a node did not start, or did not end well.
+#[derive(Debug)]
+pub(crate) struct NodeError(String);
+
+impl NodeError {
+    fn new(error: impl Error) -> NodeError {
+        NodeError(error.to_string())
+    }
+}
+
+impl From<io::Error> for NodeError {
+    fn from(error: io::Error) -> NodeError {
+        NodeError::new(error)
+    }
+}
+
+impl fmt::Display for NodeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Error for NodeError {}
+
+/// Unpredictable enough for nonces: the keys of the standard library's hash maps are random.
+fn random() -> u64 {
+    RandomState::new().build_hasher().finish()
+}

@@ -1,0 +1,129 @@
+//! The `node` example as a program: what it prints, how it ends, and that two of them talk.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod node_support;
+
+use std::{
+    path::PathBuf,
+    process::{Command, Output, Stdio},
+};
+
+use node_support::Process;
+
+/// Cargo builds the examples beside the tests: `deps/<this test>`, `examples/node`.
+fn node() -> Command {
+    let mut path: PathBuf = std::env::current_exe().unwrap();
+    path.pop();
+    path.pop();
+    path.push("examples/node");
+    assert!(path.exists(), "{} is missing: cargo build --example node", path.display());
+    let mut command = Command::new(path);
+    command.env_remove("RUST_LOG");
+    command
+}
+
+fn run(arguments: &[&str]) -> Output {
+    node().args(arguments).output().unwrap()
+}
+
+fn spawn(arguments: &[&str]) -> Process {
+    Process::new(node().args(arguments).stdout(Stdio::piped()).spawn().unwrap())
+}
+
+fn signal(process: &Process, name: &str) {
+    // The shell's own `kill`: the standard library sends no signals but SIGKILL.
+    let command = format!("kill -s {name} {}", process.child.id());
+    assert!(Command::new("sh").args(["-c", &command]).status().unwrap().success());
+}
+
+#[test]
+fn the_demonstration_ends_by_itself_and_shows_both_tables() {
+    let (code, text) = spawn(&[]).wait_for_end();
+    assert_eq!(code, Some(0), "{text}");
+    for expected in ["Alice's peers:", "Bob's peers:", "inbound", "outbound", "ipv4"] {
+        assert!(text.contains(expected), "{expected} is missing in:\n{text}");
+    }
+    assert_eq!(text.matches("id   direction   network   address").count(), 2, "{text}");
+    let rows = text
+        .lines()
+        .filter(|line| line.trim_start().starts_with("0   ") && line.contains("/sockman-node:"));
+    assert_eq!(rows.count(), 2, "{text}");
+    assert!(text.contains("2500 headers checked"), "{text}");
+}
+
+#[test]
+fn bad_arguments_are_named_and_end_with_code_2() {
+    let cases: [(&[&str], &str); 8] = [
+        (&["--nonsense"], "--nonsense"),
+        (&["stray"], "stray"),
+        (&["--listen"], "--listen"),
+        (&["--listen", "nowhere"], "nowhere"),
+        (&["--connect", "example.org:8333"], "example.org:8333"),
+        (&["--connect", "127.0.0.1:1", "--network", "moon"], "moon"),
+        (&["--connect", "127.0.0.1:1", "--max-connections", "0"], "--max-connections"),
+        (&["--network", "regtest"], "--listen or --connect"),
+    ];
+    for (arguments, expected) in cases {
+        let output = run(arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        let complaint = String::from_utf8(output.stderr).unwrap();
+        assert!(complaint.contains(expected), "{arguments:?}: {complaint}");
+        assert!(output.stdout.is_empty());
+    }
+}
+
+#[test]
+fn help_names_every_option() {
+    let output = run(&["--help"]);
+    assert_eq!(output.status.code(), Some(0));
+    let help = String::from_utf8(output.stdout).unwrap();
+    for option in ["--listen", "--connect", "--network", "--max-connections", "testnet4"] {
+        assert!(help.contains(option), "{option} is missing in:\n{help}");
+    }
+}
+
+#[test]
+fn an_address_in_use_ends_it_with_code_1() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let output = run(&["--listen", &address]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8(output.stderr).unwrap().contains(&address));
+}
+
+#[test]
+fn two_processes_talk_and_end_on_signals() {
+    let mut listening = spawn(&["--listen", "127.0.0.1:0", "--network", "regtest"]);
+    let address = listening
+        .wait_for_line("its address", |line| line.strip_prefix("listening on ").map(str::to_owned));
+    let mut dialling = spawn(&["--connect", &address, "--network", "regtest"]);
+    for process in [&mut listening, &mut dialling] {
+        process.wait_for_line("the handshake", |line| {
+            line.contains("handshake with /sockman-node:").then_some(())
+        });
+        process.wait_for_line("a pong", |line| line.contains("ping took").then_some(()));
+    }
+
+    signal(&dialling, "TERM");
+    let (code, text) = dialling.wait_for_end();
+    assert_eq!(code, Some(0));
+    assert!(text.contains("outbound"), "the last table is missing in:\n{text}");
+    listening.wait_for_line("the end of the other", |line| {
+        line.contains("disconnected: it closed the connection").then_some(())
+    });
+    signal(&listening, "INT");
+    let (code, text) = listening.wait_for_end();
+    assert_eq!((code, text.lines().last()), (Some(0), Some("ended")));
+}
+
+#[test]
+fn a_signal_ends_a_node_that_cannot_connect() {
+    // Nobody listens on port 1.
+    let mut process = spawn(&["--connect", "127.0.0.1:1", "--max-connections", "1"]);
+    process.wait_for_line("the failure", |line| {
+        line.contains("cannot connect to 127.0.0.1:1").then_some(())
+    });
+    signal(&process, "TERM");
+    assert_eq!(process.wait_for_end().0, Some(0));
+}
