@@ -363,7 +363,7 @@ fn wakes_from_many_threads_coalesce() {
     let recorder = Recorder::with_reaction({
         let ready = Arc::clone(&ready);
         move |_, event| match event {
-            Event::Data(..) => {
+            Event::Data(_, data) if data == b"stand still" => {
                 entered_sender.send(()).unwrap();
                 let _ = gate.lock().unwrap().recv_timeout(DEADLINE);
             }
@@ -375,9 +375,13 @@ fn wakes_from_many_threads_coalesce() {
     });
     let running = Running::start(recorder.clone(), without_sweep());
     let mut holder = running.client();
-    let _other = running.client();
+    let mut other = running.client();
     let id = recorder.wait_for_accepted(1);
     let sockman = &running.sockman;
+    // What a new connection is asked in any case is over when its first byte came.
+    common::write_all(&mut other, b"?");
+    recorder.wait_for_bytes(id, 1);
+    fence(sockman);
     for _ in 0..20 {
         common::write_all(&mut holder, b"stand still");
         entered.recv_timeout(DEADLINE).unwrap();
