@@ -100,7 +100,7 @@ fn a_unix_peer_without_a_name_has_an_address_of_its_own() {
     assert_eq!(bound, to);
     let _client = UnixStream::connect(&path).unwrap();
     let (_, me, them) = addresses(&recorder, &sockman, 0);
-    assert_eq!((me, them), (to.clone(), Service::UNIX_UNNAMED));
+    assert_eq!((me, them), (to, Service::UNIX_UNNAMED));
     // One that has a name is told by it.
     let named = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None).unwrap();
     named.bind(&socket2::SockAddr::unix(&peer_path).unwrap()).unwrap();

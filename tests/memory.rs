@@ -213,6 +213,31 @@ fn what_a_peer_does_not_read_is_not_queued() {
     });
 }
 
+/// G10: many wakes before the thread gets to them are one, and so is their memory.
+#[test]
+fn wakes_that_nobody_has_answered_yet_do_not_pile_up() {
+    in_child("wakes_that_nobody_has_answered_yet_do_not_pile_up", || {
+        let handler = Arc::new(Frugal::default());
+        let mut running = Running::start(handler.clone(), without_sweep());
+        let mut client = running.client();
+        echo(&mut client, 100);
+        let (sockman, id) = (&running.sockman, *handler.last_id.get().unwrap());
+        for _ in 0..10 {
+            sockman.wake(id);
+            run_a_pass(sockman);
+        }
+        sockman.interrupt();
+        running.threads.take().unwrap().join().unwrap();
+        sockman.wake(id);
+        let region = Region::new(ALLOCATOR);
+        for _ in 0..100_000 {
+            sockman.wake(id);
+        }
+        let change = region.change();
+        assert_eq!(change.allocations + change.reallocations, 0, "{change:?}");
+    });
+}
+
 /// G10: a queue that was drained keeps no more than a small buffer.
 #[test]
 fn a_drained_send_queue_gives_its_memory_back() {
