@@ -17,7 +17,7 @@ use std::{
 
 use common::{
     DEADLINE, Running,
-    tools::{CALLBACKS, Callback, Everywhere, Gate, provoke, run_passes},
+    tools::{CALLBACKS, Callback, Everywhere, Gate, provoke, run_passes, until},
     without_sweep,
 };
 use sockman::{
@@ -92,7 +92,7 @@ fn all_callbacks_run_on_the_socket_thread_and_never_two_at_once() {
         for client in clients {
             client.join().unwrap();
         }
-        common::eventually("every callback has come", || {
+        until("every callback has come", || {
             seen.callbacks.lock().unwrap().len() == CALLBACKS.len()
         });
         done.store(true, Ordering::SeqCst);
@@ -178,14 +178,12 @@ fn inside(
     *scene.guard.lock().unwrap() = running.threads.take();
     let mut other = running.client();
     other.write_all(b"x").unwrap();
-    common::eventually("the other is accepted", || scene.other.lock().unwrap().is_some());
+    until("the other is accepted", || scene.other.lock().unwrap().is_some());
     *scene.armed.lock().unwrap() = Some(callback);
 
     // A callback that has come already has stopped the listener, maybe.
     let clients = provoke(running.address);
-    common::eventually(&format!("{callback:?} has called everything"), || {
-        scene.done.load(Ordering::SeqCst)
-    });
+    until(&format!("{callback:?} has called everything"), || scene.done.load(Ordering::SeqCst));
     drop(clients);
     running.sockman.interrupt();
     scene.guard.lock().unwrap().take().unwrap().join().unwrap();

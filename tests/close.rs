@@ -17,8 +17,8 @@ use std::{
 };
 
 use common::{
-    Event, Recorder, Running, eventually, read_to_end, reset,
-    tools::{Callback, Everywhere, Gate, Spy, fill, provoke, run_passes},
+    Event, Recorder, Running, read_to_end, reset,
+    tools::{Callback, Everywhere, Gate, Spy, fill, provoke, run_passes, until},
     without_sweep,
 };
 use sockman::{ConnectOptions, ConnectionId, Destination, SockMan, WeakSockMan};
@@ -124,8 +124,8 @@ fn closing_in(callback: Callback, all: bool) {
     for _ in 0..8 {
         clients.extend(provoke(bound.to_socket_addr().unwrap()).unwrap());
     }
-    eventually(&format!("{callback:?} has closed"), || !log.lock().unwrap().closed.is_empty());
-    eventually("all are accepted", || made.stats().accepted == 8 * 3);
+    until(&format!("{callback:?} has closed"), || !log.lock().unwrap().closed.is_empty());
+    until("all are accepted", || made.stats().accepted == 8 * 3);
     run_passes(&made, 3);
     made.interrupt();
     threads.join().unwrap();
@@ -232,9 +232,9 @@ fn after_a_close_from_another_thread_at_most_one_callback_begins() {
         let mut client = running.client();
         thread::scope(|scope| {
             scope.spawn(move || while client.write_all(&[7; 100_000]).is_ok() {});
-            eventually("it is accepted", || accepted.lock().unwrap().len() > round);
+            until("it is accepted", || accepted.lock().unwrap().len() > round);
             let id = accepted.lock().unwrap()[round];
-            eventually("data arrives", || data.load(Ordering::SeqCst) == id.as_u64() + 1);
+            until("data arrives", || data.load(Ordering::SeqCst) == id.as_u64() + 1);
             late.store(0, Ordering::SeqCst);
             assert!(running.sockman.close_connection(id));
             closed.store(id.as_u64() + 1, Ordering::SeqCst);
@@ -428,9 +428,9 @@ fn a_close_gives_the_descriptor_back_at_once() {
     run_passes(&running.sockman, 2);
     // By another thread, and in a callback.
     assert!(running.sockman.close_connection(id));
-    eventually("the descriptor is closed", || spy.open() == 2);
+    until("the descriptor is closed", || spy.open() == 2);
     clients[1].write_all(b"x").unwrap();
-    eventually("the descriptor is closed", || spy.open() == 1);
+    until("the descriptor is closed", || spy.open() == 1);
     for client in &mut clients {
         assert_eq!(client.read(&mut [0]).unwrap_or(0), 0);
     }

@@ -4,12 +4,12 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod common;
+mod descriptors;
 
 use std::{
     collections::HashMap,
-    fs, io,
-    io::{Read, Write},
-    net::{SocketAddr, TcpStream},
+    io::{self, Read, Write},
+    net::TcpStream,
     num::NonZeroUsize,
     sync::{
         Arc, Mutex,
@@ -136,21 +136,6 @@ fn in_one_pass_a_connection_gets_one_receive_buffer_and_one_ready_to_send() {
     assert_eq!(handler.counts.lock().unwrap().worst, 1);
 }
 
-/// How many bytes the kernel has for the socket that is connected from `peer`, as `/proc/net/tcp`
-/// shows.
-#[cfg(target_os = "linux")]
-fn bytes_waiting_from(peer: SocketAddr) -> usize {
-    let wanted = format!("0100007F:{:04X}", peer.port());
-    let table = fs::read_to_string("/proc/net/tcp").unwrap();
-    table
-        .lines()
-        .map(|line| line.split_whitespace().collect::<Vec<_>>())
-        .find(|fields| fields.get(2) == Some(&wanted.as_str()))
-        .map_or(0, |fields| {
-            usize::from_str_radix(fields[4].split_once(':').unwrap().1, 16).unwrap()
-        })
-}
-
 /// G8: however much one peer has sent, another one's byte comes with the next pass.
 #[cfg(target_os = "linux")]
 #[test]
@@ -171,6 +156,8 @@ fn a_flooding_peer_does_not_delay_anothers_bytes() {
     let mut modest = running.client();
     let flooder = recorder.wait_for_accepted(1);
     let modest_id = recorder.wait_for_accepted(2);
+    let descriptors = [&flooding, &modest]
+        .map(|client| descriptors::of(running.address, Some(client.local_addr().unwrap())));
     for _ in 0..20 {
         let before = recorder.events().len();
         holder.write_all(b"stand still").unwrap();
@@ -178,8 +165,8 @@ fn a_flooding_peer_does_not_delay_anothers_bytes() {
         flooding.write_all(&[1; 40 * BUFFER]).unwrap();
         modest.write_all(b"?").unwrap();
         eventually("the kernel has the bytes", || {
-            bytes_waiting_from(modest.local_addr().unwrap()) == 1
-                && bytes_waiting_from(flooding.local_addr().unwrap()) >= 20 * BUFFER
+            let waiting = |of, most| descriptors::bytes_waiting(of, most) == most;
+            waiting(descriptors[1], 1) && waiting(descriptors[0], 6 * BUFFER)
         });
         go_on.send(()).unwrap();
         recorder.wait_for("the flood", |events| {

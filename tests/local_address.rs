@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod common;
+mod descriptors;
 
 use std::{
     error::Error,
@@ -99,7 +100,7 @@ fn a_unix_peer_without_a_name_has_an_address_of_its_own() {
     assert_eq!(bound, to);
     let _client = UnixStream::connect(&path).unwrap();
     let (_, me, them) = addresses(&recorder, &sockman, 0);
-    assert_eq!((me, them), (to.clone(), Service::UNIX_UNNAMED));
+    assert_eq!((me, them), (to, Service::UNIX_UNNAMED));
     // One that has a name is told by it.
     let named = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None).unwrap();
     named.bind(&socket2::SockAddr::unix(&peer_path).unwrap()).unwrap();
@@ -302,34 +303,6 @@ fn an_address_can_be_bound_again_with_no_thread_running() {
     }
 }
 
-/// The descriptor in this process of the TCP socket with these ends, by its inode.
-#[cfg(target_os = "linux")]
-fn descriptor_of(local: SocketAddr, remote: Option<SocketAddr>) -> RawFd {
-    let text = |address: SocketAddr| {
-        let IpAddr::V4(ip) = address.ip() else { panic!("IPv4 only") };
-        format!("{:08X}:{:04X}", u32::from_ne_bytes(ip.octets()), address.port())
-    };
-    let table = fs::read_to_string("/proc/net/tcp").unwrap();
-    let inode = table
-        .lines()
-        .map(|line| line.split_whitespace().collect::<Vec<_>>())
-        .find(|fields| {
-            fields[1] == text(local) && fields[2] == remote.map_or("00000000:0000".to_owned(), text)
-        })
-        .unwrap_or_else(|| panic!("no socket {local} {remote:?}"))[9]
-        .to_owned();
-    descriptor_with(&format!("socket:[{inode}]")).unwrap()
-}
-
-#[cfg(target_os = "linux")]
-fn descriptor_with(target: &str) -> Option<RawFd> {
-    fs::read_dir("/proc/self/fd").unwrap().find_map(|entry| {
-        let entry = entry.unwrap();
-        let points_to = fs::read_link(entry.path()).ok()?;
-        (points_to.to_str() == Some(target)).then(|| entry.file_name().to_str()?.parse().ok())?
-    })
-}
-
 #[cfg(target_os = "linux")]
 fn is_close_on_exec(descriptor: RawFd) -> bool {
     const O_CLOEXEC: u32 = 0o2_000_000;
@@ -353,17 +326,17 @@ fn every_tcp_socket_is_without_delay_and_close_on_exec() {
         assert!(is_close_on_exec(descriptor), "{what}: not close-on-exec");
         assert!(is_without_delay(descriptor), "{what}: Nagle's delay is on");
     };
-    check("the listener", descriptor_of(running.address, None));
+    check("the listener", descriptors::of(running.address, None));
     let client = TcpStream::connect(running.address).unwrap();
     recorder.wait_for_accepted(0);
     let peer = client.local_addr().unwrap();
-    check("an accepted connection", descriptor_of(running.address, Some(peer)));
+    check("an accepted connection", descriptors::of(running.address, Some(peer)));
 
     let other = TcpListener::bind("127.0.0.1:0").unwrap();
     let to = other.local_addr().unwrap();
     let connection = running.sockman.connect(&to.into(), &ConnectOptions::default()).unwrap();
     let me = connection.me().to_socket_addr().unwrap();
-    check("a connection", descriptor_of(me, Some(to)));
+    check("a connection", descriptors::of(me, Some(to)));
 }
 
 /// G13: systemd hands over a listener because somebody came, whose connection exists by then.
@@ -380,10 +353,10 @@ fn who_came_before_a_listener_was_adopted_is_served_without_delay_too() {
     let address = listener.local_addr().unwrap();
     let clients = [TcpStream::connect(address).unwrap(), TcpStream::connect(address).unwrap()];
     sockman.start_listening_on(listener).unwrap();
-    assert!(is_close_on_exec(descriptor_of(address, None)));
+    assert!(is_close_on_exec(descriptors::of(address, None)));
     for (n, client) in clients.iter().enumerate() {
         recorder.wait_for_accepted(n);
-        let descriptor = descriptor_of(address, Some(client.local_addr().unwrap()));
+        let descriptor = descriptors::of(address, Some(client.local_addr().unwrap()));
         assert!(is_close_on_exec(descriptor));
         assert!(is_without_delay(descriptor), "Nagle's delay is on");
     }
@@ -407,7 +380,7 @@ fn every_other_descriptor_is_close_on_exec() {
         .collect();
     assert_eq!(inodes.len(), 2, "the listener and what it accepted");
     for inode in inodes {
-        let descriptor = descriptor_with(&format!("socket:[{inode}]")).unwrap();
+        let descriptor = descriptors::with_target(&format!("socket:[{inode}]")).unwrap();
         assert!(is_close_on_exec(descriptor), "{table}");
     }
     // All of them: other tests of this process open sockets through std, close-on-exec as well,

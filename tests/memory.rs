@@ -184,7 +184,13 @@ fn what_a_peer_does_not_read_is_not_queued() {
         eventually("it is accepted", || handler.last_id.get().is_some());
         let (sockman, id) = (&running.sockman, *handler.last_id.get().unwrap());
         let data = vec![3; 1 << 20];
-        run_a_pass(sockman);
+        // The lists have their size after a few of everything.
+        echo(&mut client, 100);
+        for _ in 0..10 {
+            sockman.wake(id);
+            run_a_pass(sockman);
+        }
+        let echoed = sockman.connection_info(id).unwrap().bytes_sent;
         let region = Region::new(ALLOCATOR);
         let mut sent = 0;
         let mut refused = 0;
@@ -201,9 +207,34 @@ fn what_a_peer_does_not_read_is_not_queued() {
         let change = region.change();
         assert_eq!(change.allocations + change.reallocations, 0, "{change:?}");
         // The kernel's two buffers took it, and every byte that was said to be taken arrives.
-        assert_eq!(sockman.connection_info(id).unwrap().bytes_sent, sent as u64);
+        assert_eq!(sockman.connection_info(id).unwrap().bytes_sent, echoed + sent as u64);
         sockman.shutdown_write(id).unwrap();
         assert_eq!(common::read_to_end(&mut client).len(), sent);
+    });
+}
+
+/// G10: many wakes before the thread gets to them are one, and so is their memory.
+#[test]
+fn wakes_that_nobody_has_answered_yet_do_not_pile_up() {
+    in_child("wakes_that_nobody_has_answered_yet_do_not_pile_up", || {
+        let handler = Arc::new(Frugal::default());
+        let mut running = Running::start(handler.clone(), without_sweep());
+        let mut client = running.client();
+        echo(&mut client, 100);
+        let (sockman, id) = (&running.sockman, *handler.last_id.get().unwrap());
+        for _ in 0..10 {
+            sockman.wake(id);
+            run_a_pass(sockman);
+        }
+        sockman.interrupt();
+        running.threads.take().unwrap().join().unwrap();
+        sockman.wake(id);
+        let region = Region::new(ALLOCATOR);
+        for _ in 0..100_000 {
+            sockman.wake(id);
+        }
+        let change = region.change();
+        assert_eq!(change.allocations + change.reallocations, 0, "{change:?}");
     });
 }
 

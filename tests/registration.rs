@@ -10,7 +10,7 @@ use std::{
     io::{self, Read, Write},
     net::{TcpListener, TcpStream},
     sync::{
-        Arc, Condvar, Mutex,
+        Arc, Condvar, Mutex, OnceLock, Weak,
         atomic::{AtomicU64, Ordering},
         mpsc,
     },
@@ -19,7 +19,7 @@ use std::{
 
 use common::{
     Event, Recorder, Running, read_to_end, reset,
-    tools::{Spy, deadlines, run_passes},
+    tools::{Spy, deadlines, fill, run_passes, until},
     without_sweep,
 };
 use sockman::{
@@ -255,7 +255,7 @@ fn no_callback_names_an_id_before_it_was_accepted() {
             reset(client);
         }
     }
-    common::eventually("all connections have ended", || {
+    until("all connections have ended", || {
         let heard = registry.heard.lock().unwrap();
         heard.iter().filter(|one| !matches!(one, Heard::Data(..))).count() as u64 == CLIENTS
     });
@@ -343,21 +343,26 @@ fn an_id_can_be_sent_to_inside_the_accept_callback() {
 /// G2: and what it does not take at once goes out when there is room.
 #[test]
 fn a_socket_filled_inside_the_accept_callback_is_ready_to_send_later() {
-    let handler = Recorder::of_everything(|sockman, event| {
-        if let Event::Accepted { id, .. } = event {
-            common::tools::fill(sockman, *id, b'x');
+    let this: Arc<OnceLock<Weak<Recorder>>> = Arc::default();
+    let handler = Recorder::of_everything({
+        let this = Arc::clone(&this);
+        move |sockman, event| {
+            if let Event::Accepted { id, .. } = event {
+                this.get().unwrap().upgrade().unwrap().want_to_send(*id, true);
+                fill(sockman, *id, b'x');
+            }
         }
     });
+    this.set(Arc::downgrade(&handler)).unwrap();
     let running = Running::start(handler.clone(), without_sweep());
     let mut client = running.client();
     let id = handler.wait_for_accepted(0);
-    handler.want_to_send(id, true);
-    run_passes(&running.sockman, 2);
-    assert_eq!(handler.count(|event| *event == Event::ReadyToSend(id)), 0, "there is no room");
     let mut block = vec![0; 1 << 20];
-    while handler.count(|event| *event == Event::ReadyToSend(id)) == 0 {
-        client.read(&mut block).unwrap();
-    }
+    client.set_nonblocking(true).unwrap();
+    until("it is ready to send", || {
+        let _ = client.read(&mut block);
+        handler.count(|event| *event == Event::ReadyToSend(id)) > 0
+    });
 }
 
 /// G2

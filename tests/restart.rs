@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod common;
+mod descriptors;
 
 use std::{
     fs,
@@ -183,7 +184,7 @@ fn restarts_at_any_moment_lose_no_byte() {
             assert_eq!(sockman.send_bytes(*id, &count.to_be_bytes(), false).unwrap(), 4);
         }
     });
-    let mut running = Running::start(recorder.clone(), without_sweep());
+    let mut running = Running::start(recorder, without_sweep());
     let enough = Arc::new(AtomicBool::new(false));
     let senders: Vec<_> = (0..CLIENTS)
         .map(|_| {
@@ -560,46 +561,9 @@ fn join_in_a_callback_is_an_error_with_the_guard_in_it() {
     assert!(!running.threads.as_ref().unwrap().is_finished());
 }
 
-/// The descriptors of this process that are sockets with one of these ports at either end.
 #[cfg(target_os = "linux")]
-fn descriptors_with_port(port: u16) -> usize {
-    let wanted = format!(":{port:04X}");
-    let table = fs::read_to_string("/proc/net/tcp").unwrap();
-    let inodes: Vec<_> = table
-        .lines()
-        .map(|line| line.split_whitespace().collect::<Vec<_>>())
-        .filter(|fields| fields[1].ends_with(&wanted) || fields[2].ends_with(&wanted))
-        .map(|fields| format!("socket:[{}]", fields[9]))
-        .collect();
-    fs::read_dir("/proc/self/fd")
-        .unwrap()
-        .filter_map(|entry| fs::read_link(entry.unwrap().path()).ok())
-        .filter(|target| inodes.iter().any(|inode| target.to_str() == Some(inode)))
-        .count()
-}
-
-/// How many descriptors this process has open for `inode`, seen by any name.
-#[cfg(target_os = "linux")]
-fn is_open(inode: &str) -> bool {
-    fs::read_dir("/proc/self/fd")
-        .unwrap()
-        .filter_map(|entry| fs::read_link(entry.unwrap().path()).ok())
-        .any(|target| target.to_str() == Some(inode))
-}
-
-/// The inode of the one socket whose local address has this port and that is connected to `peer`.
-#[cfg(target_os = "linux")]
-fn inode_of(local_port: u16, peer_port: u16) -> String {
-    let table = fs::read_to_string("/proc/net/tcp").unwrap();
-    let fields = table
-        .lines()
-        .map(|line| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>())
-        .find(|fields| {
-            fields[1].ends_with(&format!(":{local_port:04X}"))
-                && fields[2].ends_with(&format!(":{peer_port:04X}"))
-        })
-        .unwrap();
-    format!("socket:[{}]", fields[9])
+fn is_open(target: &str) -> bool {
+    descriptors::with_target(target).is_some()
 }
 
 /// G14: nobody is there to let go of the slot, so the closing call does.
@@ -610,8 +574,10 @@ fn close_with_no_thread_running_frees_the_descriptor() {
     let mut running = Running::start(recorder.clone(), without_sweep());
     let clients: Vec<_> = (0..3).map(|_| running.client()).collect();
     let ids: Vec<ConnectionId> = (0..3).map(|n| recorder.wait_for_accepted(n)).collect();
-    let inode =
-        |n: usize| inode_of(running.address.port(), clients[n].local_addr().unwrap().port());
+    let inode = |n: usize| {
+        let peer = clients[n].local_addr().unwrap();
+        descriptors::target(descriptors::of(running.address, Some(peer)))
+    };
     let inodes: Vec<_> = (0..3).map(inode).collect();
     stop(&mut running);
     // One that is just closed, one with a wake before, one never closed.
@@ -632,13 +598,12 @@ fn close_with_no_thread_running_frees_the_descriptor() {
 #[test]
 fn an_outbound_connection_closed_with_no_thread_running_frees_the_descriptor() {
     let peer = TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = peer.local_addr().unwrap().port();
+    let address = peer.local_addr().unwrap();
     let sockman = SockMan::new(Recorder::new(), without_sweep()).unwrap();
     for activate in [false, true] {
-        let to = peer.local_addr().unwrap().into();
-        let connection = sockman.connect(&to, &ConnectOptions::default()).unwrap();
-        let me = connection.me().port();
-        let inode = inode_of(me, port);
+        let connection = sockman.connect(&address.into(), &ConnectOptions::default()).unwrap();
+        let me = connection.me().to_socket_addr().unwrap();
+        let inode = descriptors::target(descriptors::of(me, Some(address)));
         assert!(is_open(&inode));
         if activate {
             let id = connection.activate();
@@ -657,14 +622,7 @@ fn an_outbound_connection_closed_with_no_thread_running_frees_the_descriptor() {
 fn stop_listening_with_no_thread_running_frees_the_descriptor() {
     let sockman = SockMan::new(Recorder::new(), without_sweep()).unwrap();
     let bound = sockman.bind_and_start_listening(&"127.0.0.1:0".parse().unwrap()).unwrap();
-    assert_eq!(descriptors_with_port(bound.port()), 1);
-    let table = fs::read_to_string("/proc/net/tcp").unwrap();
-    let line = table
-        .lines()
-        .map(|line| line.split_whitespace().collect::<Vec<_>>())
-        .find(|fields| fields[1].ends_with(&format!(":{:04X}", bound.port())))
-        .unwrap();
-    let inode = format!("socket:[{}]", line[9]);
+    let inode = descriptors::target(descriptors::of(bound.to_socket_addr().unwrap(), None));
     assert!(is_open(&inode));
     sockman.stop_listening();
     assert!(!is_open(&inode));

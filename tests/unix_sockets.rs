@@ -23,8 +23,8 @@ use std::{
 };
 
 use common::{
-    DEADLINE, Event, Recorder, eventually,
-    tools::{Gate, Random, Spy, TempDir, run_passes, wait_until_hung_up},
+    DEADLINE, Event, Recorder,
+    tools::{Gate, Random, Spy, TempDir, run_passes, until, wait_until_hung_up},
     without_sweep,
 };
 use nix::sys::socket::{ControlMessage, MsgFlags, UnixAddr as NixUnixAddr, sendmsg};
@@ -331,7 +331,7 @@ fn the_peer_sees_a_close_at_once() {
     run_passes(&listening.sockman, 2);
     assert!(listening.sockman.close_connection(id));
     assert_eq!(read_to_end(&mut client), b"");
-    eventually("the descriptor is closed", || spy.open() == 1);
+    until("the descriptor is closed", || spy.open() == 1);
 }
 
 fn is_in_use(result: &Result<Service, BindError>) -> bool {
@@ -416,7 +416,7 @@ fn stop_listening_leaves_a_file_of_somebody_else_alone() {
 #[test]
 fn a_stopped_listener_does_not_remove_the_path_of_the_next() {
     let handler = Recorder::new();
-    let listening = Listening::start(handler.clone(), without_sweep());
+    let listening = Listening::start(handler, without_sweep());
     let address = Service::unix(&listening.path).unwrap();
     for _ in 0..200 {
         listening.sockman.stop_listening();
@@ -477,9 +477,7 @@ fn paths_too_long_or_with_a_nul_are_errors() {
         dir.path(&"x".repeat(bytes - fixed))
     };
     let sockman = SockMan::new(Recorder::new(), without_sweep()).unwrap();
-    for unusable in
-        [Service::unix(longest(UnixAddr::MAX_BYTES)).unwrap(), Service::UNIX_UNNAMED.clone()]
-    {
+    for unusable in [Service::unix(longest(UnixAddr::MAX_BYTES)).unwrap(), Service::UNIX_UNNAMED] {
         assert!(matches!(
             sockman.bind_and_start_listening(&unusable),
             Err(BindError::Unsupported { to }) if to == unusable
@@ -543,7 +541,7 @@ fn a_connect_to_a_full_backlog_succeeds_when_room_comes() {
     let sockman = &listening.sockman;
     thread::scope(|scope| {
         let connect = scope.spawn(|| sockman.connect(&destination(&path), &with_deadline()));
-        eventually("it is under way", || sockman.stats().connections == 1);
+        until("it is under way", || sockman.stats().connections == 1);
         assert_eq!(sockman.stats().connected, 0);
         for _ in &waiting {
             assert!(!connect.is_finished());
@@ -578,7 +576,7 @@ fn a_connect_to_a_full_backlog_ends_at_its_deadline_or_when_interrupted() {
     let cancel = Interrupt::new();
     thread::scope(|scope| {
         let connect = scope.spawn(|| sockman.connect(&to, &with_deadline().cancel(cancel.clone())));
-        eventually("it is under way", || sockman.stats().connections == 1);
+        until("it is under way", || sockman.stats().connections == 1);
         cancel.interrupt();
         assert!(matches!(connect.join().unwrap(), Err(ConnectError::Interrupted)));
     });

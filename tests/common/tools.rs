@@ -18,7 +18,25 @@ use sockman::{
     SockFactory, SockMan, Waker,
 };
 
-use super::{DEADLINE, eventually, reset};
+use super::{DEADLINE, reset};
+
+/// Like `common::eventually`, but leaves the processor to the others when it takes longer: many
+/// tests wait at once.
+pub fn until(what: &str, mut done: impl FnMut() -> bool) {
+    const PATIENCE: u32 = 20;
+
+    let deadline = Instant::now() + DEADLINE;
+    let mut looks = 0;
+    while !done() {
+        assert!(Instant::now() < deadline, "waited in vain until {what}");
+        looks += 1;
+        if looks < PATIENCE {
+            std::thread::yield_now();
+        } else {
+            std::thread::sleep(Duration::from_micros(100));
+        }
+    }
+}
 
 /// Lets whole passes of the loop go by, all of which began after this call.
 pub fn run_passes(sockman: &SockMan, count: u64) {
@@ -26,13 +44,13 @@ pub fn run_passes(sockman: &SockMan, count: u64) {
     for _ in 0..count + 1 {
         let before = sockman.stats().passes;
         sockman.notify();
-        eventually("the loop makes a pass", || sockman.stats().passes > before);
+        until("the loop makes a pass", || sockman.stats().passes > before);
     }
 }
 
 /// Waits until the poller has told of a reset or hang-up of `id`.
 pub fn wait_until_hung_up(sockman: &SockMan, id: ConnectionId) {
-    eventually("the connection counts as hung up", || {
+    until("the connection counts as hung up", || {
         sockman.connection_info(id).is_some_and(|info| info.hung_up)
     });
 }
@@ -423,7 +441,7 @@ pub fn assert_no_spin(running: &super::Running) {
     let before = running.sockman.stats();
     for n in 1..=CONNECTIONS {
         let client = running.client();
-        eventually("it is accepted", || running.sockman.stats().accepted >= before.accepted + n);
+        until("it is accepted", || running.sockman.stats().accepted >= before.accepted + n);
         drop(client);
     }
     let passes = running.sockman.stats().passes - before.passes;
