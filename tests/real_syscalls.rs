@@ -1,6 +1,6 @@
 //! System calls, counted by strace.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 #[path = "common/program.rs"]
 mod program;
