@@ -59,6 +59,13 @@ struct Sweep {
     next: Instant,
 }
 
+impl Sweep {
+    /// `None` if the period reaches beyond what the clock can tell: it never comes.
+    fn after(now: Instant, period: Duration) -> Option<Sweep> {
+        now.checked_add(period).map(|next| Sweep { period, next })
+    }
+}
+
 /// What a pass works with and does not own.
 pub(crate) struct Context<'a> {
     pub(crate) sockman: &'a SockMan,
@@ -79,7 +86,7 @@ impl SocketThread {
             open: OpenSince::default(),
             now,
             has_called: false,
-            sweep: options.sweep.map(|period| Sweep { period, next: now + period }),
+            sweep: options.sweep.and_then(|period| Sweep::after(now, period)),
             served_deadline: None,
         }
     }
@@ -260,8 +267,8 @@ impl SocketThread {
 
     /// Gives each connection that is due its turn.
     fn socket_handler_connected(&mut self, context: &Context<'_>) {
-        if let Some(sweep) = self.sweep.as_mut().filter(|sweep| self.now >= sweep.next) {
-            sweep.next = self.now + sweep.period;
+        if let Some(sweep) = self.sweep.filter(|sweep| self.now >= sweep.next) {
+            self.sweep = Sweep::after(self.now, sweep.period);
             context.shared().counters.sweeps.add_owned(1);
             self.connected.wake_all();
         }

@@ -370,3 +370,12 @@ fn the_sweep_comes_once_per_period() {
     rig.pass();
     assert_eq!(rig.machine.last_timeout(), Some(Duration::from_millis(50)));
 }
+
+/// G7: a period longer than the clock can tell is no sweep, and no panic.
+#[test]
+fn a_sweep_period_without_end_never_comes() {
+    let rig = Rig::new(Options::default().sweep(Some(Duration::MAX)));
+    rig.pass();
+    assert_eq!(rig.machine.last_timeout(), None);
+    assert_eq!(rig.sockman.stats().sweeps, 0);
+}
