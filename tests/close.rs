@@ -8,7 +8,8 @@ mod common;
 use std::{
     collections::HashSet,
     io::{Read, Write},
-    net::TcpListener,
+    net::{TcpListener, TcpStream},
+    num::NonZeroUsize,
     sync::{
         Arc, Barrier, Mutex, OnceLock,
         atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -246,6 +247,110 @@ fn after_a_close_from_another_thread_at_most_one_callback_begins() {
     }
     // Not asserted: how often the one that is allowed did come is up to the scheduler.
     let _ = any_late;
+}
+
+/// G4: "closed" is looked at right before each callback, after the receive that leads to it.
+#[test]
+fn a_close_that_returns_during_the_receive_is_heeded() {
+    let handler = Recorder::of_everything(|_, _| {});
+    let spy = Spy::default();
+    let running =
+        Running::start(handler.clone(), without_sweep().sock_factory(Arc::new(spy.clone())));
+    for round in 0..60 {
+        let mut client = running.client();
+        let id = handler.wait_for_accepted(round);
+        run_passes(&running.sockman, 2);
+        let before = handler.events_of(id);
+        let (gate, sockman) = (Gate::new(), running.sockman.clone());
+        spy.after_receive({
+            let gate = Arc::clone(&gate);
+            move || gate.hold()
+        });
+        // Data, the end, and an error.
+        match round % 3 {
+            0 => client.write_all(b"x").unwrap(),
+            1 => client.shutdown(std::net::Shutdown::Write).unwrap(),
+            _ => reset(client),
+        }
+        gate.wait_until_held();
+        assert!(sockman.close_connection(id));
+        gate.open();
+        run_passes(&sockman, 1);
+        assert_eq!(handler.events_of(id), before);
+    }
+}
+
+/// G4: connections that are left with work are asked again before the next poll, and nobody whom
+/// such a question closes is asked any more.
+#[test]
+fn a_connection_closed_by_a_hook_before_the_poll_is_not_asked_again() {
+    for callback in [Callback::ShouldTryToSend, Callback::ShouldTryToRecv] {
+        for all in [false, true] {
+            for _ in 0..20 {
+                closing_before_the_poll(callback, all);
+            }
+        }
+    }
+}
+
+/// Closes in `callback`, when it comes between the pass's first callback and its poll.
+fn closing_before_the_poll(callback: Callback, all: bool) {
+    #[derive(Default)]
+    struct Log {
+        before_the_poll: bool,
+        open: HashSet<ConnectionId>,
+        closed: HashSet<ConnectionId>,
+        late: Vec<(Callback, ConnectionId)>,
+    }
+    let (log, sockman) = (Arc::new(Mutex::new(Log::default())), Arc::new(OnceLock::new()));
+    let handler = Arc::new(Everywhere::new({
+        let (log, sockman) = (Arc::clone(&log), Arc::clone(&sockman));
+        move |now, id| {
+            let mut log = log.lock().unwrap();
+            let sockman: Option<&WeakSockMan> = sockman.get();
+            let sockman = sockman.unwrap().upgrade().unwrap();
+            match now {
+                Callback::CompletedForAll => log.before_the_poll = true,
+                // Comes right after the hooks.
+                Callback::NextDeadline => log.before_the_poll = false,
+                _ => {}
+            }
+            let Some(id) = id else { return };
+            if log.closed.contains(&id) {
+                log.late.push((now, id));
+            }
+            match now {
+                Callback::Accepted => drop(log.open.insert(id)),
+                // More work left for the next pass.
+                Callback::ReadyToSend => drop(sockman.send_bytes(id, b"x", false)),
+                _ => {}
+            }
+            if log.before_the_poll && now == callback && log.open.len() == 3 {
+                let ids = if all { log.open.drain().collect() } else { vec![id] };
+                for id in ids {
+                    assert!(sockman.close_connection(id));
+                    log.closed.insert(id);
+                }
+            }
+        }
+    }));
+    // Each receive fills the buffer, and leaves work too.
+    let options = without_sweep().receive_buffer(NonZeroUsize::MIN);
+    let made = SockMan::new(handler, options).unwrap();
+    sockman.set(made.downgrade()).unwrap();
+    let bound = made.bind_and_start_listening(&"127.0.0.1:0".parse().unwrap()).unwrap();
+    let threads = made.start_sockets_threads().unwrap();
+    let mut clients = Vec::new();
+    for _ in 0..3 {
+        let mut client = TcpStream::connect(bound.to_socket_addr().unwrap()).unwrap();
+        client.write_all(&[1; 10_000]).unwrap();
+        clients.push(client);
+    }
+    until("it has closed", || !log.lock().unwrap().closed.is_empty());
+    run_passes(&made, 3);
+    made.interrupt();
+    threads.join().unwrap();
+    assert_eq!(log.lock().unwrap().late, [], "after the close in {callback:?}");
 }
 
 /// G4: who loses the race on the socket thread may rely on it as well.

@@ -7,17 +7,19 @@ mod common;
 
 use std::{
     collections::{HashMap, HashSet},
-    io::{Read, Write},
+    io::{IoSlice, Read, Write},
     net::TcpStream,
+    os::{fd::AsRawFd, unix::net::UnixStream},
     sync::{Arc, Mutex},
     thread,
 };
 
 use common::{
     DEADLINE, Event, Recorder, Running, reset,
-    tools::{Gate, Spy, run_passes},
+    tools::{Gate, Spy, run_passes, until},
     without_sweep,
 };
+use nix::sys::socket::{ControlMessage, MsgFlags, UnixAddr, sendmsg};
 use sockman::{ConnectOptions, ConnectionId, SendError, Service};
 
 /// G1
@@ -245,4 +247,48 @@ fn a_late_event_reaches_nobody_when_its_place_is_taken_in_the_same_pass() {
         }
     }
     assert!(reused > ROUNDS / 10, "only {reused} descriptors were reused at once");
+}
+
+/// G1: a descriptor that lives on elsewhere, as in a child process, has its events told for ever:
+/// closing does not take it out of the poller.
+#[test]
+fn an_event_of_a_closed_connection_whose_descriptor_lives_on_reaches_nobody() {
+    let handler = Recorder::of_everything(|_, _| {});
+    let spy = Spy::default();
+    let running =
+        Running::start(handler.clone(), without_sweep().sock_factory(Arc::new(spy.clone())));
+    let sockman = &running.sockman;
+    for round in 0..50 {
+        let mut old_client = running.client();
+        let old = handler.wait_for_accepted(2 * round);
+        // A message that nobody receives holds on to it.
+        let (post, office) = UnixStream::pair().unwrap();
+        let fd = [*spy.accepted_fds().last().unwrap()];
+        let sent = sendmsg::<UnixAddr>(
+            post.as_raw_fd(),
+            &[IoSlice::new(b"x")],
+            &[ControlMessage::ScmRights(&fd)],
+            MsgFlags::empty(),
+            None,
+        );
+        assert_eq!(sent, Ok(1));
+        assert!(sockman.close_connection(old));
+        run_passes(sockman, 2);
+
+        let _new_client = running.client();
+        let new = handler.wait_for_accepted(2 * round + 1);
+        run_passes(sockman, 2);
+        let (events, heard) = (sockman.stats().events, handler.events_of(new));
+        // Nobody may receive any more, so this is answered with a reset.
+        old_client.write_all(b"late").unwrap();
+        until("the poller has told of it", || {
+            sockman.notify();
+            sockman.stats().events > events
+        });
+        run_passes(sockman, 2);
+        assert_eq!(handler.events_of(new), heard, "the new one heard of the old one's event");
+        assert!(!sockman.connection_info(new).unwrap().hung_up);
+        sockman.close_connection(new);
+        drop(office);
+    }
 }

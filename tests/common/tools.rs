@@ -2,6 +2,7 @@
 //! that counts, the fence of whole passes, and random numbers from a seed.
 
 use std::{
+    fmt,
     io::{self, IoSlice, Write},
     net::{Shutdown, SocketAddr, TcpStream},
     os::fd::{OwnedFd, RawFd},
@@ -128,12 +129,19 @@ pub struct Spy {
     seen: Arc<Seen>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Seen {
     open: AtomicUsize,
     receives: AtomicUsize,
     accepted_fds: Mutex<Vec<RawFd>>,
     fail_registrations: AtomicBool,
+    after_receive: Mutex<Option<Box<dyn FnOnce() + Send>>>,
+}
+
+impl fmt::Debug for Seen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Seen").finish_non_exhaustive()
+    }
 }
 
 impl Spy {
@@ -154,6 +162,11 @@ impl Spy {
 
     pub fn fail_registrations(&self, fail: bool) {
         self.seen.fail_registrations.store(fail, Ordering::SeqCst);
+    }
+
+    /// Has `act` done right after the next receive that does not block, before it returns.
+    pub fn after_receive(&self, act: impl FnOnce() + Send + 'static) {
+        *self.seen.after_receive.lock().unwrap() = Some(Box::new(act));
     }
 
     fn watch(&self, inner: Box<dyn Sock>) -> Box<dyn Sock> {
@@ -215,7 +228,14 @@ impl Sock for SpySock {
 
     fn recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
         self.spy.seen.receives.fetch_add(1, Ordering::SeqCst);
-        self.inner.recv(buffer)
+        let result = self.inner.recv(buffer);
+        if !matches!(&result, Err(error) if error.kind() == io::ErrorKind::WouldBlock) {
+            let act = self.spy.seen.after_receive.lock().unwrap().take();
+            if let Some(act) = act {
+                act();
+            }
+        }
+        result
     }
 
     fn send(&self, data: &[u8], will_send_more: bool) -> io::Result<usize> {

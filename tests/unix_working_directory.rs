@@ -1,0 +1,27 @@
+//! A file of its own, since the working directory is the whole process's.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod common;
+
+use std::fs::{self, File};
+
+use common::{Recorder, tools::TempDir, without_sweep};
+use sockman::{Service, SockMan};
+
+/// The file that goes is the one that `bind` made, not one of the same name elsewhere.
+#[test]
+fn a_relative_path_is_found_again_after_a_change_of_directory() {
+    let dir = TempDir::new();
+    let (here, there) = (dir.path("here"), dir.path("there"));
+    fs::create_dir(&here).unwrap();
+    fs::create_dir(&there).unwrap();
+    std::env::set_current_dir(&here).unwrap();
+    let sockman = SockMan::new(Recorder::new(), without_sweep()).unwrap();
+    sockman.bind_and_start_listening(&Service::unix("sock").unwrap()).unwrap();
+    std::env::set_current_dir(&there).unwrap();
+    File::create("sock").unwrap();
+    sockman.stop_listening();
+    assert!(there.join("sock").exists());
+    assert!(!here.join("sock").exists());
+}
