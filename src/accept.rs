@@ -165,6 +165,8 @@ impl Accepting {
                         add(connection);
                     }
                 }
+                // Stopped by another thread just now: that is what the error is about.
+                Err(_) if self.listener.is_stopped() => return,
                 Err(error) => match AcceptFailure::of(&error) {
                     AcceptFailure::WouldBlock => return self.drained(),
                     AcceptFailure::Nothing => {

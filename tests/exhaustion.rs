@@ -286,6 +286,24 @@ fn at_the_cap_clients_wait_and_are_accepted_when_another_thread_closes_one() {
     drop(clients);
 }
 
+/// G11: the close of a connection that is broken already makes no event; it lets the next one in
+/// all the same.
+#[test]
+fn at_the_cap_closing_a_connection_that_was_reset_lets_the_next_one_in() {
+    let recorder = Recorder::new();
+    let running = Running::start(recorder.clone(), without_sweep().max_connections(1));
+    let mut client = running.client();
+    for n in 0..20 {
+        let id = recorder.wait_for_accepted(n);
+        // In the backlog while the place is taken.
+        let next = running.client();
+        reset(std::mem::replace(&mut client, next));
+        recorder.wait_for_read_error(id);
+        fence(&running.sockman);
+        assert!(running.sockman.close_connection(id));
+    }
+}
+
 /// G11.
 #[test]
 fn at_the_cap_connect_fails_and_resumes_when_there_is_a_place() {
@@ -352,6 +370,26 @@ fn a_connect_that_fails_gives_its_place_to_a_client_in_the_backlog() {
         fence(&running.sockman);
     }
     fs::remove_file(&path).unwrap();
+}
+
+/// G11: nor does it take an event on the connection, which was never polled.
+#[test]
+fn a_connection_never_activated_gives_its_place_to_a_client_in_the_backlog() {
+    let peer = TcpListener::bind("127.0.0.1:0").unwrap();
+    let to = peer.local_addr().unwrap().into();
+    let recorder = Recorder::new();
+    let running = Running::start(recorder.clone(), without_sweep().max_connections(1));
+    for n in 0..20 {
+        let connection = running.sockman.connect(&to, &ConnectOptions::default()).unwrap();
+        let client = running.client();
+        fence(&running.sockman);
+        drop(connection);
+        let id = recorder.wait_for_accepted(n);
+        drop(client);
+        recorder.wait_for_eof(id);
+        running.sockman.close_connection(id);
+        fence(&running.sockman);
+    }
 }
 
 /// G11: a refused connection, and one closed in its own accept callback, gives its place back.

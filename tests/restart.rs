@@ -381,6 +381,30 @@ fn stop_listening_refuses_clients_in_the_backlog() {
     }
 }
 
+/// G14, and G11: a listener that another thread stops in the middle of a batch is not out of
+/// anything.
+#[test]
+fn stop_listening_while_clients_stream_in_is_no_exhaustion() {
+    let recorder = Recorder::with_reaction(|sockman, event| {
+        if let Event::Accepted { id, .. } = event {
+            sockman.close_connection(*id);
+        }
+    });
+    let sockman = SockMan::new(recorder.clone(), without_sweep()).unwrap();
+    let _threads = sockman.start_sockets_threads().unwrap();
+    for n in 0..200 {
+        let bound = sockman.bind_and_start_listening(&"127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = bound.to_socket_addr().unwrap();
+        let clients: Vec<_> = (0..10).map(|_| TcpStream::connect(address)).collect();
+        if n % 2 == 0 {
+            recorder.wait_for_accepted(0);
+        }
+        sockman.stop_listening();
+        drop(clients);
+    }
+    assert_eq!(sockman.stats().accept_pauses, 0);
+}
+
 /// G14: stopped in the accept callback, with more clients waiting.
 #[test]
 fn stop_listening_in_the_accept_callback_ends_the_batch() {
@@ -411,6 +435,7 @@ fn stop_listening_in_the_accept_callback_ends_the_batch() {
         }
     }
     assert_eq!(ended, 9);
+    assert_eq!(sockman.stats().accept_pauses, 0, "that is no exhaustion");
     assert_eq!(sockman.stats().accepted, 1);
 }
 

@@ -442,3 +442,72 @@ fn after_a_close_push_and_drain_say_so_and_the_queue_stays() {
     assert!(!empty.has_queued());
     assert!(empty.drain(&server.sockman).unwrap(), "there is nothing to send");
 }
+
+/// Holds its lock over a send and the queueing of the rest, as its hook does, and never wakes.
+struct Locking {
+    queues: Mutex<HashMap<ConnectionId, Vec<u8>>>,
+    accepted: mpsc::SyncSender<ConnectionId>,
+}
+
+impl EventHandler for Locking {
+    fn event_new_connection_accepted(
+        &self,
+        _: &SockMan,
+        id: ConnectionId,
+        _: &Service,
+        _: &Service,
+    ) -> bool {
+        self.queues.lock().unwrap().insert(id, Vec::new());
+        self.accepted.send(id).unwrap();
+        true
+    }
+    fn event_ready_to_send(&self, sockman: &SockMan, id: ConnectionId) -> NextRecv {
+        let mut queues = self.queues.lock().unwrap();
+        let queue = queues.get_mut(&id).unwrap();
+        let sent = sockman.send_bytes(id, queue, false).unwrap_or(0);
+        queue.drain(..sent);
+        NextRecv::Proceed
+    }
+    fn event_got_data(&self, _: &SockMan, _: ConnectionId, _: &[u8]) {}
+    fn event_got_eof(&self, _: &SockMan, _: ConnectionId) {}
+    fn event_got_permanent_read_error(&self, _: &SockMan, _: ConnectionId, _: &io::Error) {}
+    fn should_try_to_send(&self, id: ConnectionId) -> bool {
+        !self.queues.lock().unwrap()[&id].is_empty()
+    }
+}
+
+/// Section 4 of the design: who holds the lock that its hook takes over the send and the queueing
+/// needs no wake, since the edge comes after both. A send on another thread clears no latch, so
+/// the edge counts although the latch is up.
+#[test]
+fn a_sender_that_holds_its_hooks_lock_meanwhile_needs_no_wake() {
+    let (sender, accepted) = mpsc::sync_channel(1);
+    let handler = Arc::new(Locking { queues: Mutex::default(), accepted: sender });
+    let running = Running::start(handler.clone(), without_sweep());
+    let mut client = running.client();
+    let id = accepted.recv_timeout(DEADLINE).unwrap();
+    let mut buffer = vec![0; 1 << 20];
+    for _ in 0..20 {
+        let mut expected = 0;
+        {
+            let mut queues = handler.queues.lock().unwrap();
+            let queue = queues.get_mut(&id).unwrap();
+            assert!(queue.is_empty());
+            // Until the socket is full; and then there is a rest.
+            loop {
+                match running.sockman.send_bytes(id, &[4; 100_000], false).unwrap() {
+                    0 => break,
+                    bytes => expected += bytes,
+                }
+            }
+            queue.extend([4; 100_000]);
+            expected += queue.len();
+        }
+        while expected > 0 {
+            let bytes = client.read(&mut buffer).unwrap();
+            assert_ne!(bytes, 0);
+            expected -= bytes;
+        }
+        eventually("the queue is empty", || handler.queues.lock().unwrap()[&id].is_empty());
+    }
+}
