@@ -32,6 +32,8 @@ pub(crate) struct Accepting {
     /// Latched by the poller's event, cleared when accepting would block.
     ready: bool,
     is_wildcard: bool,
+    /// Accepted, and then there was no place for it: a connect on another thread took the last.
+    held: Option<(Box<dyn Sock>, Service)>,
     /// Within an episode of exhaustion: how long the last pause was, and when it is over.
     pause: Option<(Duration, Instant)>,
 }
@@ -49,7 +51,7 @@ enum AcceptFailure {
 impl Accepting {
     pub(crate) fn new(listener: Arc<Listener>) -> Accepting {
         let is_wildcard = listener.address().addr().is_unspecified();
-        Accepting { listener, ready: false, is_wildcard, pause: None }
+        Accepting { listener, ready: false, is_wildcard, held: None, pause: None }
     }
 
     pub(crate) fn latch(&mut self) {
@@ -60,8 +62,8 @@ impl Accepting {
         self.ready
     }
 
-    pub(crate) fn is_stopped(&self) -> bool {
-        self.listener.is_stopped()
+    pub(crate) fn listener(&self) -> &Listener {
+        &self.listener
     }
 
     /// The local address of a socket that this listener accepted.
@@ -145,49 +147,81 @@ impl Accepting {
             if context.interrupts.is_interrupted() || self.listener.is_stopped() {
                 return;
             }
-            // At the limit the latch stays, and with it whoever waits in the kernel's backlog.
-            let Some(place) = shared.reserve() else { return };
-            match self.listener.sock().accept() {
-                Ok((sock, them)) => {
-                    shared.counters.accepted.add_owned(1);
-                    let me = match self.me(&*sock) {
-                        Ok(me) => me,
-                        Err(error) => {
-                            log::debug!(
-                                target: "sockman::net",
-                                "a connection from {them} is gone again: {error}"
-                            );
-                            continue;
-                        }
-                    };
-                    let connection = place.fill(Direction::Inbound, sock, me, them, now);
-                    if let Some(connection) = new_sock_accepted(context, connection) {
-                        add(connection);
-                    }
-                }
-                // Stopped by another thread just now: that is what the error is about.
-                Err(_) if self.listener.is_stopped() => return,
-                Err(error) => match AcceptFailure::of(&error) {
-                    AcceptFailure::WouldBlock => return self.drained(),
-                    AcceptFailure::Nothing => {
-                        log::trace!(target: "sockman::net", "accept: {error}");
-                    }
-                    AcceptFailure::Exhausted => {
-                        shared.counters.accept_pauses.add_owned(1);
-                        if self.pause(now) {
-                            log::warn!(
-                                target: "sockman::net",
-                                "cannot accept on {}: {error}; trying again every {LONGEST_PAUSE:?} \
-                                 at the latest until it goes",
-                                self.listener.address()
-                            );
-                        }
-                        return;
-                    }
+            // At the limit the latch stays, and with it whoever waits in the kernel's backlog. No
+            // place is taken before somebody is there: it might be the last, and a connect that
+            // failed for want of it would have failed for nothing.
+            if shared.connections.is_full() {
+                return;
+            }
+            let (sock, them) = match self.held.take() {
+                Some(held) => held,
+                None => match self.accept(context, now) {
+                    Accepted::One(sock, them) => (sock, them),
+                    Accepted::Nothing => continue,
+                    Accepted::Over => return,
                 },
+            };
+            let Some(place) = shared.reserve() else {
+                self.held = Some((sock, them));
+                return;
+            };
+            let me = match self.me(&*sock) {
+                Ok(me) => me,
+                Err(error) => {
+                    log::debug!(target: "sockman::net", "{them} is gone again: {error}");
+                    continue;
+                }
+            };
+            let connection = place.fill(Direction::Inbound, sock, me, them, now);
+            if let Some(connection) = new_sock_accepted(context, connection) {
+                add(connection);
             }
         }
     }
+
+    fn accept(&mut self, context: &Context<'_>, now: Instant) -> Accepted {
+        let counters = &context.shared().counters;
+        let error = match self.listener.sock().accept() {
+            Ok((sock, them)) => {
+                counters.accepted.add_owned(1);
+                return Accepted::One(sock, them);
+            }
+            Err(error) => error,
+        };
+        match AcceptFailure::of(&error) {
+            // Stopped by another thread just now: that is what the error is about.
+            _ if self.listener.is_stopped() => Accepted::Over,
+            AcceptFailure::WouldBlock => {
+                self.drained();
+                Accepted::Over
+            }
+            AcceptFailure::Nothing => {
+                log::trace!(target: "sockman::net", "accept: {error}");
+                Accepted::Nothing
+            }
+            AcceptFailure::Exhausted => {
+                counters.accept_pauses.add_owned(1);
+                if self.pause(now) {
+                    log::warn!(
+                        target: "sockman::net",
+                        "cannot accept on {}: {error}; trying again every {LONGEST_PAUSE:?} at \
+                         the latest until it goes",
+                        self.listener.address()
+                    );
+                }
+                Accepted::Over
+            }
+        }
+    }
+}
+
+/// What one try to accept comes to.
+enum Accepted {
+    One(Box<dyn Sock>, Service),
+    /// That one does not count; there may be more.
+    Nothing,
+    /// No more in this pass.
+    Over,
 }
 
 /// Asks the handler whether it takes the connection. `None` if not, or if it closed it.

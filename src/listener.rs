@@ -26,6 +26,8 @@ pub(crate) struct Listener {
     /// What it is really bound to.
     address: Service,
     stopped: AtomicBool,
+    /// Somebody else made the socket and may hold it, too: it is closed here, never shut down.
+    is_adopted: bool,
     /// The path that binding made, and which goes when the listener stops.
     path: Option<BoundPath>,
 }
@@ -44,14 +46,15 @@ impl Listener {
         };
         let sock = sock.listen(BACKLOG).map_err(fail("listen"))?;
         let address = sock.local_address().map_err(fail("getsockname"))?;
-        Ok(Listener { sock, address, stopped: AtomicBool::new(false), path })
+        Ok(Listener { sock, address, stopped: AtomicBool::new(false), is_adopted: false, path })
     }
 
     pub(crate) fn adopt(factory: &dyn SockFactory, fd: OwnedFd) -> Result<Listener, BindError> {
         let fail = |source| BindError::NotAListener { source };
         let sock = factory.adopt_listener(fd).map_err(fail)?;
         let address = sock.local_address().map_err(fail)?;
-        Ok(Listener { sock, address, stopped: AtomicBool::new(false), path: None })
+        let stopped = AtomicBool::new(false);
+        Ok(Listener { sock, address, stopped, is_adopted: true, path: None })
     }
 
     pub(crate) fn sock(&self) -> &dyn Sock {
@@ -67,9 +70,13 @@ impl Listener {
     }
 
     /// Stops at once: on Linux, clients are refused from here on, although the descriptor stays
-    /// open until the socket thread lets go of it.
+    /// open until the socket thread lets go of it. One that was adopted is only let go of: whoever
+    /// handed it over (systemd keeps its copy) goes on listening.
     pub(crate) fn stop(&self) {
         self.stopped.store(true, Ordering::Release);
+        if self.is_adopted {
+            return;
+        }
         if let Err(error) = self.sock.shutdown(Shutdown::Both) {
             // The BSDs refuse to shut a listener down; there, closing it has to do.
             log::trace!(target: "sockman::net", "shutdown of the listener on {}: {error}", self.address);

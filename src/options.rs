@@ -15,6 +15,12 @@ pub const SELECT_TIMEOUT: Duration = Duration::from_millis(50);
 /// gain nothing.
 const DEFAULT_RECEIVE_BUFFER: usize = 64 * 1024;
 
+/// The pollers count in milliseconds.
+const SHORTEST_SWEEP: Duration = Duration::from_millis(1);
+
+/// Far beyond what a receive fills; a slip of the pen is told instead of allocated.
+const LARGEST_RECEIVE_BUFFER: usize = 1 << 30;
+
 /// Enough to empty a burst in a few passes, few enough that established connections do not wait
 /// for it: an accept costs about as much as ten small receives.
 const DEFAULT_ACCEPT_BATCH: usize = 64;
@@ -102,14 +108,16 @@ impl Options {
     /// costs some 10 ns per connection. With `None`, only events, wakes and deadlines bring a
     /// connection back, and an idle process does not wake up at all.
     ///
-    /// Zero is refused by [`SockMan::new`](crate::SockMan::new): it would be a busy loop.
+    /// Less than 1 ms is refused by [`SockMan::new`](crate::SockMan::new): it would be a busy
+    /// loop.
     pub fn sweep(mut self, period: Option<Duration>) -> Options {
         self.sweep = period;
         self
     }
 
     /// The size in bytes of the socket thread's one receive buffer, and so the most that one
-    /// [`event_got_data`](crate::EventHandler::event_got_data) delivers. Default: 64 KiB.
+    /// [`event_got_data`](crate::EventHandler::event_got_data) delivers. Default: 64 KiB. More
+    /// than 1 GiB is refused by [`SockMan::new`](crate::SockMan::new).
     pub fn receive_buffer(mut self, bytes: NonZeroUsize) -> Options {
         self.receive_buffer = bytes.get();
         self
@@ -144,10 +152,17 @@ impl Options {
     }
 
     pub(crate) fn validate(&self) -> io::Result<()> {
-        if self.sweep == Some(Duration::ZERO) {
+        if self.sweep.is_some_and(|period| period < SHORTEST_SWEEP) {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
-                "Options::sweep of zero would be a busy loop: give a period, or None for no sweep",
+                "Options::sweep below 1 ms would be a busy loop: give a longer period, or None \
+                 for no sweep",
+            ));
+        }
+        if self.receive_buffer > LARGEST_RECEIVE_BUFFER {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "Options::receive_buffer is larger than 1 GiB",
             ));
         }
         if self.thread_name.contains('\0') {

@@ -42,6 +42,10 @@ impl PollSet {
         self.poller.register(sock, Token::Listener(key).encode())
     }
 
+    pub(crate) fn deregister_listener(&self, sock: &dyn Sock) -> io::Result<()> {
+        self.poller.deregister(sock)
+    }
+
     pub(crate) fn slot(&mut self, key: Key) -> Option<&mut Slot> {
         self.slots.get_mut(key)
     }

@@ -49,21 +49,21 @@ impl Default for SendQueueOptions {
 
 impl SendQueueOptions {
     /// From how many queued bytes on [`SendQueue::is_above_high_mark`] says `true`. Default: one
-    /// million.
+    /// million. Zero counts as one.
     pub fn high_mark(mut self, bytes: usize) -> SendQueueOptions {
         self.high_mark = bytes;
         self
     }
 
-    /// At how many queued bytes it says `false` again. Default: half a million. More than the high
-    /// mark counts as the high mark.
+    /// At how many queued bytes it says `false` again. Default: half a million. The high mark or
+    /// more counts as one below the high mark.
     pub fn low_mark(mut self, bytes: usize) -> SendQueueOptions {
         self.low_mark = bytes;
         self
     }
 
     /// How many bytes may be queued at most. Default: 16 million. A push beyond it is refused
-    /// whole.
+    /// whole, before anything is sent: one that is longer than the limit never succeeds.
     pub fn limit(mut self, bytes: usize) -> SendQueueOptions {
         self.limit = bytes;
         self
@@ -101,10 +101,12 @@ impl SendQueue {
     /// An empty queue for the connection `id`.
     #[must_use]
     pub fn new(id: ConnectionId, options: SendQueueOptions) -> SendQueue {
-        let low_mark = options.low_mark.min(options.high_mark);
+        // An empty queue is below any mark, or reading would never go on.
+        let high_mark = options.high_mark.max(1);
+        let low_mark = options.low_mark.min(high_mark - 1);
         SendQueue {
             id,
-            options: SendQueueOptions { low_mark, ..options },
+            options: SendQueueOptions { high_mark, low_mark, ..options },
             queue: Mutex::new(VecDeque::new()),
             queued: AtomicUsize::new(0),
             above_high_mark: AtomicBool::new(false),
@@ -124,9 +126,8 @@ impl SendQueue {
     ///
     /// # Errors
     ///
-    /// [`PushError::Full`] if the queue would grow beyond its limit; [`PushError::Send`] if the
-    /// connection is closed or broken. In both cases nothing of `data` was queued; but after a
-    /// `Send` error part of it may have been sent.
+    /// [`PushError::Full`] if the queue could grow beyond its limit; [`PushError::Send`] if the
+    /// connection is closed or broken. In both cases nothing of `data` was sent or queued.
     pub fn push(
         &self,
         sockman: &SockMan,

@@ -78,6 +78,9 @@ pub struct Readiness {
 pub trait Poller: Send {
     /// Watches `sock` for everything, edge-triggered, until it is closed.
     fn register(&self, sock: &dyn Sock, token: usize) -> io::Result<()>;
+    /// Stops watching `sock`. Closing a socket does so, too, unless its descriptor has a copy
+    /// elsewhere.
+    fn deregister(&self, sock: &dyn Sock) -> io::Result<()>;
     /// Waits until something happens, the waker is used, or `timeout` is over (`None`: for ever),
     /// and appends what was seen to `events`.
     fn poll(&mut self, events: &mut Vec<Readiness>, timeout: Option<Duration>) -> io::Result<()>;
@@ -224,7 +227,10 @@ impl Sock for OsSock {
                 let socket = Socket::from(OwnedFd::from(stream));
                 // Linux hands the listener's TCP_NODELAY down to the sockets it accepts.
                 if cfg!(not(target_os = "linux")) || matches!(self, OsSock::AdoptedTcpListener(_)) {
-                    socket.set_tcp_nodelay(true)?;
+                    // Fails on some systems if the peer is gone already, which its receive tells.
+                    if let Err(error) = socket.set_tcp_nodelay(true) {
+                        log::debug!(target: "sockman::net", "TCP_NODELAY for {them}: {error}");
+                    }
                 }
                 Ok((Box::new(OsSock::Tcp(socket)), Service::from(them)))
             }
@@ -316,6 +322,10 @@ impl Poller for MioPoller {
         #[cfg(any(target_os = "linux", target_os = "android"))]
         let interest = interest | Interest::PRIORITY;
         self.poll.registry().register(&mut SourceFd(&sock.as_raw_fd()), Token(token), interest)
+    }
+
+    fn deregister(&self, sock: &dyn Sock) -> io::Result<()> {
+        self.poll.registry().deregister(&mut SourceFd(&sock.as_raw_fd()))
     }
 
     fn poll(&mut self, events: &mut Vec<Readiness>, timeout: Option<Duration>) -> io::Result<()> {

@@ -44,13 +44,22 @@ pub(crate) struct SocketThread {
     buffer: Box<[u8]>,
     /// Until when all closes have been dealt with.
     open: OpenSince,
-    /// The time: taken after the poll, and again before the next if there were callbacks between.
+    /// The time: taken after each poll, and again before one that may sleep.
     now: Instant,
-    /// Whether this pass gave any connection a turn.
-    has_called: bool,
     sweep: Option<Sweep>,
     /// The latest deadline of the embedder's that has had its immediate pass.
-    served_deadline: Option<Instant>,
+    served_deadline: Option<Served>,
+    /// Which listener accepts first in the next pass.
+    first_listener: usize,
+}
+
+/// Between two immediate passes for deadlines in the past: `epoll` counts in milliseconds.
+const DEADLINE_PAUSE: Duration = Duration::from_millis(1);
+
+#[derive(Debug, Clone, Copy)]
+struct Served {
+    deadline: Instant,
+    at: Instant,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -85,9 +94,9 @@ impl SocketThread {
             buffer: vec![0; options.receive_buffer].into_boxed_slice(),
             open: OpenSince::default(),
             now,
-            has_called: false,
             sweep: options.sweep.and_then(|period| Sweep::after(now, period)),
             served_deadline: None,
+            first_listener: 0,
         }
     }
 
@@ -163,10 +172,8 @@ impl SocketThread {
         if !self.connected.due.is_empty() {
             return Some(Duration::ZERO);
         }
-        if self.has_called {
-            // Callbacks take their time: what is due now is told by the clock, not by the poll.
-            self.now = context.shared().options.sock_factory.now();
-        }
+        // Callbacks took their time since the poll.
+        self.now = context.shared().options.sock_factory.now();
         let mut until = self.sweep.map(|sweep| sweep.next);
         let mut earlier = |at: Instant| until = Some(until.map_or(at, |until| until.min(at)));
         for (_, accepting) in self.listeners.iter_mut().filter(|(_, a)| a.is_ready() && !full) {
@@ -174,10 +181,14 @@ impl SocketThread {
         }
         match deadline {
             Some(at) if at > self.now => earlier(at),
-            // One immediate pass for each deadline that goes by: a forgotten one does not spin.
-            Some(at) if self.served_deadline.is_none_or(|served| at > served) => {
-                self.served_deadline = Some(at);
-                earlier(self.now);
+            // One immediate pass for each deadline that goes by: a forgotten one does not spin, and
+            // one that is always just past runs no faster than the clock of the poller ticks.
+            Some(at) if self.served_deadline.is_none_or(|served| at > served.deadline) => {
+                let again = self.served_deadline.map(|served| served.at + DEADLINE_PAUSE);
+                if again.is_none_or(|again| again <= self.now) {
+                    self.served_deadline = Some(Served { deadline: at, at: self.now });
+                }
+                earlier(again.map_or(self.now, |again| again.max(self.now)));
             }
             _ => {}
         }
@@ -262,7 +273,19 @@ impl SocketThread {
     }
 
     fn remove_stopped_listeners(&mut self) {
-        self.listeners.retain(|accepting| !accepting.is_stopped());
+        self.listeners.retain(|accepting| {
+            let listener = accepting.listener();
+            if listener.is_stopped() {
+                // An adopted one may live on elsewhere, and would go on telling of its clients.
+                if let Err(error) = self.connected.deregister_listener(listener.sock()) {
+                    log::debug!(
+                        target: "sockman::net",
+                        "cannot stop watching the listener on {}: {error}", listener.address()
+                    );
+                }
+            }
+            !listener.is_stopped()
+        });
     }
 
     /// Gives each connection that is due its turn.
@@ -273,7 +296,6 @@ impl SocketThread {
             self.connected.wake_all();
         }
         mem::swap(&mut self.connected.due, &mut self.turns);
-        self.has_called = !self.turns.is_empty();
         while let Some(&key) = self.turns.get(self.turns_over) {
             if context.interrupts.is_interrupted() {
                 return;
@@ -304,10 +326,20 @@ impl SocketThread {
         }
     }
 
-    /// Accepts, a batch at most for each listener.
+    /// Accepts, a batch at most for each listener. They take turns at being first, so that at the
+    /// connection cap one that is flooded does not take every place that becomes free.
     fn socket_handler_listening(&mut self, context: &Context<'_>) {
-        for (_, accepting) in self.listeners.iter_mut() {
-            accepting.accept_batch(context, self.now, |connection| self.connected.add(&connection));
+        let count = self.listeners.iter_mut().count();
+        let first = self.first_listener.checked_rem(count).unwrap_or(0);
+        self.first_listener = first + 1;
+        for in_second_half in [false, true] {
+            for (position, (_, accepting)) in self.listeners.iter_mut().enumerate() {
+                if (position < first) == in_second_half {
+                    accepting.accept_batch(context, self.now, |connection| {
+                        self.connected.add(&connection);
+                    });
+                }
+            }
         }
     }
 }

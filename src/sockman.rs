@@ -94,6 +94,9 @@ impl SockMan {
     /// exists is never removed here; one that this call makes is removed by
     /// [`stop_listening`](SockMan::stop_listening).
     ///
+    /// The socket thread takes it into its poll set. If the poller refuses that (the system's
+    /// limit of watches is reached), an error is logged and the listener accepts nobody.
+    ///
     /// # Errors
     ///
     /// [`BindError`]; nothing is left behind.
@@ -122,7 +125,8 @@ impl SockMan {
         Ok(self.shared.add_listener(Listener::adopt(factory, listener.into())?))
     }
 
-    /// Stops and closes all listeners, and removes the unix-domain paths that they made. Accepted
+    /// Stops and closes all listeners, and removes the unix-domain paths that they made. One that
+    /// was adopted is only let go of: a copy of it in another process goes on listening. Accepted
     /// connections stay. From another thread than the socket thread, at most the one
     /// [`event_new_connection_accepted`](EventHandler::event_new_connection_accepted) that was
     /// under way may still begin or end.

@@ -249,10 +249,8 @@ impl Turn<'_> {
         if mem::take(&mut self.slot.send_first) {
             (asked_to_send, next_recv) = self.try_to_send()?;
         }
-        if next_recv == NextRecv::Proceed && self.try_to_recv()? == Called::Yes {
-            // The callback may have queued a reply. It is asked for now, or, if this turn had its
-            // ready-to-send call, in the next pass.
-            self.slot.send.work = true;
+        if next_recv == NextRecv::Proceed {
+            self.try_to_recv()?;
         }
         if asked_to_send == Called::No {
             self.try_to_send()?;
@@ -292,15 +290,17 @@ impl Turn<'_> {
         Ok((Called::Yes, next_recv))
     }
 
-    fn try_to_recv(&mut self) -> Result<Called, Closed> {
+    /// Before each callback in here `send.work` goes up: it may queue something to send, which is
+    /// asked for later in this turn or, if the turn had its ready-to-send call, in the next pass.
+    fn try_to_recv(&mut self) -> Result<(), Closed> {
         if !self.slot.recv.is_due() {
-            return Ok(Called::No);
+            return Ok(());
         }
         self.check_open()?;
         if !mem::take(&mut self.slot.recv.allowed) {
             if !self.context.handler().should_try_to_recv(self.slot.id) {
                 self.slot.recv.work = false;
-                return Ok(Called::No);
+                return Ok(());
             }
             self.check_open()?;
         }
@@ -315,26 +315,26 @@ impl Turn<'_> {
             Ok(bytes) => self.got_data(bytes),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 self.slot.recv.clear();
-                Ok(Called::No)
+                Ok(())
             }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(Called::No),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
             Err(error) => self.got_permanent_read_error(&error),
         }
     }
 
-    fn got_data(&mut self, bytes: usize) -> Result<Called, Closed> {
+    fn got_data(&mut self, bytes: usize) -> Result<(), Closed> {
         if bytes < self.buffer.len() && self.slot.short_read_means_empty {
             self.slot.recv.clear();
         }
-        let connection = &self.slot.connection;
-        connection.count_received(bytes);
+        self.slot.connection.count_received(bytes);
         self.check_open()?;
+        self.slot.send.work = true;
         let data = self.buffer.get(..bytes).unwrap_or_default();
-        self.context.handler().event_got_data(self.context.sockman, connection.id, data);
-        Ok(Called::Yes)
+        self.context.handler().event_got_data(self.context.sockman, self.slot.id, data);
+        Ok(())
     }
 
-    fn got_eof(&mut self) -> Result<Called, Closed> {
+    fn got_eof(&mut self) -> Result<(), Closed> {
         if !self.slot.saw_fin {
             // A send was told of the reset, maybe before the poller told of it, which left the
             // receive with a plain end of stream. Not so with a broken pipe: that is a reset after
@@ -349,35 +349,37 @@ impl Turn<'_> {
         self.slot.recv.ready = self.slot.broken;
         self.slot.recv.work = self.slot.broken;
         self.check_open()?;
+        self.slot.send.work = true;
         let id = self.slot.id;
         self.context.handler().event_got_eof(self.context.sockman, id);
-        Ok(Called::Yes)
+        Ok(())
     }
 
     /// After the end of the stream, Linux's `recv` says "end of stream" for ever, and only
     /// `SO_ERROR` knows of a reset; unless a send was told of it first.
-    fn hear_of_reset_after_eof(&mut self) -> Result<Called, Closed> {
+    fn hear_of_reset_after_eof(&mut self) -> Result<(), Closed> {
         self.slot.recv.clear();
         self.slot.broken = false;
         let connection = &self.slot.connection;
         let error = connection.sock().take_error().unwrap_or_else(Some);
         match error.or_else(|| connection.send_error()) {
             Some(error) => self.got_permanent_read_error(&error),
-            None => Ok(Called::No),
+            None => Ok(()),
         }
     }
 
-    fn got_permanent_read_error(&mut self, error: &io::Error) -> Result<Called, Closed> {
+    fn got_permanent_read_error(&mut self, error: &io::Error) -> Result<(), Closed> {
         self.slot.recv.clear();
         if self.slot.end == End::ErrorTold {
-            return Ok(Called::No);
+            return Ok(());
         }
         self.slot.end = End::ErrorTold;
         self.check_open()?;
+        self.slot.send.work = true;
         let id = self.slot.id;
         log::debug!(target: "sockman::net", "connection {id} to {}: {error}", self.slot.connection.them());
         self.context.handler().event_got_permanent_read_error(self.context.sockman, id, error);
-        Ok(Called::Yes)
+        Ok(())
     }
 
     fn take_failed_registration(&mut self) -> Option<io::Error> {

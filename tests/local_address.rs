@@ -239,8 +239,37 @@ fn listeners_that_exist_are_adopted() {
     assert_eq!(recorder.wait_for_bytes(id, 9), b"over unix");
     sockman.stop_listening();
     assert!(path.exists(), "whoever made the path removes it");
-    assert!(UnixStream::connect(&path).is_err());
+    // The socket thread closes it.
+    eventually("it is closed", || UnixStream::connect(&path).is_err());
     fs::remove_file(&path).unwrap();
+}
+
+/// G13: systemd keeps a copy of what it hands over, and starts the program again with it.
+#[test]
+fn an_adopted_listener_is_let_go_of_and_not_shut_down() {
+    let kept = TcpListener::bind("127.0.0.1:0").unwrap();
+    let recorder = Recorder::new();
+    let sockman = SockMan::new(recorder.clone(), without_sweep()).unwrap();
+    let threads = sockman.start_sockets_threads().unwrap();
+    for round in 0..3 {
+        sockman.start_listening_on(kept.try_clone().unwrap()).unwrap();
+        let _served = TcpStream::connect(kept.local_addr().unwrap()).unwrap();
+        recorder.wait_for_accepted(round);
+        sockman.stop_listening();
+        // A pass that began after the stop has let go of it.
+        let passes = sockman.stats().passes;
+        eventually("a pass is over", || {
+            sockman.notify();
+            sockman.stats().passes > passes + 1
+        });
+        let unserved = TcpStream::connect(kept.local_addr().unwrap()).unwrap();
+        let (accepted, from) = kept.accept().unwrap();
+        assert_eq!(from, unserved.local_addr().unwrap(), "the copy goes on");
+        drop(accepted);
+        assert_eq!(sockman.stats().accepted, round as u64 + 1);
+    }
+    sockman.interrupt();
+    threads.join().unwrap();
 }
 
 /// G13.

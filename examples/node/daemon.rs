@@ -24,6 +24,8 @@ use crate::{
 const REFRESH_ON_TERMINAL: Duration = Duration::from_secs(1);
 /// In a log it is repeated now and then.
 const REFRESH_IN_LOG: Duration = Duration::from_secs(60);
+/// So often it is checked that the node still runs.
+const LOOK_AROUND: Duration = Duration::from_secs(1);
 /// Events that wait to be printed. While standard output blocks, the ones beyond it are lost: the
 /// node must not stand still for it, nor grow.
 const MAX_WAITING_LINES: usize = 1000;
@@ -98,17 +100,21 @@ impl Screen {
         Screen { is_terminal, refresh, last_events: VecDeque::new() }
     }
 
-    /// Prints what happens, until the interrupt.
+    /// Prints what happens, until the interrupt, or until sockman's threads end by themselves:
+    /// with a panic, which `stop` tells of.
     fn follow(&mut self, node: &Node, inputs: &Receiver<Input>, interrupt: &Interrupt) {
         let mut next_table = Instant::now() + self.refresh;
-        while !interrupt.is_interrupted() {
-            match inputs.recv_timeout(next_table.saturating_duration_since(Instant::now())) {
+        while !interrupt.is_interrupted() && node.is_running() {
+            let wait = next_table.saturating_duration_since(Instant::now()).min(LOOK_AROUND);
+            match inputs.recv_timeout(wait) {
                 Ok(Input::Event(event)) => self.show_event(&event),
-                Err(RecvTimeoutError::Timeout) => {
-                    next_table = Instant::now() + self.refresh;
-                    self.show_table(node);
-                }
+                Err(RecvTimeoutError::Timeout) => {}
                 Ok(Input::Signal) | Err(RecvTimeoutError::Disconnected) => return,
+            }
+            // Also when events come without pause.
+            if Instant::now() >= next_table {
+                next_table = Instant::now() + self.refresh;
+                self.show_table(node);
             }
         }
     }

@@ -123,7 +123,7 @@ pub(super) fn connect(
             Step::WaitForSocket => (true, left),
             Step::WaitUntil(at) => (false, left.min(at.saturating_duration_since(now))),
         };
-        // Not made before it is needed: on loopback most connects succeed at once.
+        // Not made before it is needed: unix-domain connects mostly succeed at once.
         let poll = |error| ConnectError::new(named, "poll", error);
         let waiting = match &mut waiting {
             Some(waiting) => waiting,

@@ -136,7 +136,9 @@ impl NewConnection {
     /// happens.
     pub fn activate(mut self) -> ConnectionId {
         self.activated = true;
-        self.shared.inbox.push(Mark::Activated(Arc::clone(&self.connection)));
+        if !self.connection.is_closed() {
+            self.shared.inbox.push(Mark::Activated(Arc::clone(&self.connection)));
+        }
         self.connection.id
     }
 }

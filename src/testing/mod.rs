@@ -144,6 +144,11 @@ impl Poller for ScriptedPoller {
         Ok(())
     }
 
+    fn deregister(&self, sock: &dyn Sock) -> io::Result<()> {
+        self.machine.state.lock().tokens.remove(&sock.as_raw_fd());
+        Ok(())
+    }
+
     fn poll(&mut self, events: &mut Vec<Readiness>, timeout: Option<Duration>) -> io::Result<()> {
         let mut state = self.machine.state.lock();
         state.timeouts.push(timeout);

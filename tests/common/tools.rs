@@ -284,6 +284,10 @@ impl Poller for SpyPoller {
         self.inner.register(sock, token)
     }
 
+    fn deregister(&self, sock: &dyn Sock) -> io::Result<()> {
+        self.inner.deregister(sock)
+    }
+
     fn poll(&mut self, events: &mut Vec<Readiness>, timeout: Option<Duration>) -> io::Result<()> {
         self.inner.poll(events, timeout)
     }

@@ -175,6 +175,11 @@ impl Node {
         })
     }
 
+    /// Whether sockman's threads still do.
+    pub(crate) fn is_running(&self) -> bool {
+        self.threads.as_ref().is_some_and(|threads| !threads.is_finished())
+    }
+
     /// Where it listens, with the ports that it really got.
     pub(crate) fn listening(&self) -> Vec<Service> {
         self.connman.listening.lock().clone()
