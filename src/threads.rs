@@ -254,8 +254,9 @@ pub(crate) fn run_one_pass(sockman: &SockMan) -> io::Result<()> {
     };
     let marker = Marker::set(shared);
     let watches = shared.watches();
-    let result = socket_thread.pass(&Context { sockman, interrupts: &watches });
+    let context = Context { sockman, interrupts: &watches };
+    let result = catch_unwind(AssertUnwindSafe(|| socket_thread.pass(&context)));
     drop(marker);
     *shared.run.lock() = Run::Stopped(socket_thread);
-    result
+    result.unwrap_or_else(|payload| std::panic::resume_unwind(payload))
 }

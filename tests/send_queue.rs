@@ -19,7 +19,7 @@ use std::{
     time::Instant,
 };
 
-use common::{DEADLINE, Running, eventually, without_sweep};
+use common::{DEADLINE, Recorder, Running, eventually, without_sweep};
 use sockman::{
     ConnectionId, EventHandler, NextRecv, PushError, SendError, SendQueue, SendQueueOptions,
     Service, SockMan, SocketsThreads,
@@ -510,4 +510,17 @@ fn a_sender_that_holds_its_hooks_lock_meanwhile_needs_no_wake() {
         }
         eventually("the queue is empty", || handler.queues.lock().unwrap()[&id].is_empty());
     }
+}
+
+/// An empty queue is below any mark, or reading would never go on.
+#[test]
+fn an_empty_queue_is_never_above_its_high_mark() {
+    let recorder = Recorder::new();
+    let running = Running::start(recorder.clone(), without_sweep());
+    let mut client = running.client();
+    let id = recorder.wait_for_accepted(0);
+    let queue = SendQueue::new(id, SendQueueOptions::default().high_mark(0).low_mark(7));
+    queue.push(&running.sockman, b"taken at once", false).unwrap();
+    assert!(!queue.is_above_high_mark());
+    client.read_exact(&mut [0; 13]).unwrap();
 }
