@@ -261,6 +261,8 @@ fn an_event_of_a_closed_connection_whose_descriptor_lives_on_reaches_nobody() {
     for round in 0..50 {
         let mut old_client = running.client();
         let old = handler.wait_for_accepted(2 * round);
+        // Until the poller watches it.
+        run_passes(sockman, 1);
         // A message that nobody receives holds on to it.
         let (post, office) = UnixStream::pair().unwrap();
         let fd = [*spy.accepted_fds().last().unwrap()];
