@@ -468,6 +468,27 @@ fn what_is_sent_to_a_closed_peer_ends_in_one_read_error_after_eof() {
     }
 }
 
+/// G5: the same, all in one event: the reset came after the end, so both are told.
+#[test]
+fn an_end_and_the_reset_of_what_was_sent_after_it_are_both_told() {
+    let (handler, gate, running) = holding(without_sweep());
+    let mut holder = Holder::new(&handler, gate, &running);
+    for round in 0..50 {
+        let mut client = running.client();
+        let id = handler.wait_for_accepted(round + 1);
+        holder.hold(|| {
+            client.write_all(b"bye").unwrap();
+            drop(client);
+            until("sends fail", || running.sockman.send_bytes(id, b"x", false).is_err());
+        });
+        handler.wait_for_read_error(id);
+        run_passes(&running.sockman, 1);
+        let error = Event::ReadError(id, io::ErrorKind::BrokenPipe);
+        assert_eq!(heard(&handler, id), [data(id, b"bye"), Event::Eof(id), error]);
+        running.sockman.close_connection(id);
+    }
+}
+
 /// G5
 #[test]
 fn a_reset_before_accept_is_told_after_the_data() {

@@ -547,8 +547,15 @@ fn a_connect_to_a_full_backlog_succeeds_when_room_comes() {
             assert!(!connect.is_finished());
             listener.accept().unwrap();
         }
-        let mut peer = listener.accept().unwrap().0;
+        listener.set_nonblocking(true).unwrap();
+        let mut peer = None;
+        until("it is connected", || {
+            peer = listener.accept().ok();
+            peer.is_some() || connect.is_finished()
+        });
         let connection = connect.join().unwrap().unwrap();
+        let mut peer = peer.unwrap().0;
+        peer.set_nonblocking(false).unwrap();
         assert_eq!(connection.them(), &Service::unix(&path).unwrap());
         let id = connection.activate();
         assert_eq!(sockman.send_bytes(id, b"ping", false).unwrap(), 4);
