@@ -54,6 +54,8 @@ pub(crate) struct Script {
     pub(crate) recv_calls: usize,
     pub(crate) accept_calls: usize,
     pub(crate) is_unix: bool,
+    /// What every send fails with, if it does.
+    pub(crate) send_error: Option<i32>,
     pub(crate) shut: bool,
 }
 
@@ -215,7 +217,10 @@ impl Sock for ScriptedSock {
     }
 
     fn send(&self, data: &[u8], _will_send_more: bool) -> io::Result<usize> {
-        Ok(data.len())
+        match self.machine.script(self.fd, |script| script.send_error) {
+            Some(code) => Err(io::Error::from_raw_os_error(code)),
+            None => Ok(data.len()),
+        }
     }
 
     fn send_vectored(&self, data: &[IoSlice<'_>], _will_send_more: bool) -> io::Result<usize> {

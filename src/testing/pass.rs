@@ -439,3 +439,32 @@ fn a_panic_in_a_callback_leaves_the_send_hook_to_be_asked() {
     rig.pass();
     assert_eq!(rig.log.take(), ["0 asked to send"]);
 }
+
+/// What a connection hears whose send took the socket's error, when the poller tells of the end.
+fn told_after_a_send_failed_with(code: i32) -> Vec<String> {
+    let rig = Rig::new(without_sweep());
+    let fd = rig.accept();
+    rig.machine.script(fd, |script| script.send_error = Some(code));
+    let first = crate::connection::ConnectionMap::new(1).next_id();
+    rig.sockman.send_bytes(first, b"x", false).unwrap_err();
+    rig.receive(fd, [Ok(vec![])]);
+    rig.machine.event(fd, Readiness { broken: true, read_closed: true, ..READABLE });
+    for _ in 0..3 {
+        rig.pass();
+    }
+    rig.log.take()
+}
+
+/// G5: on TCP a broken pipe is a reset that came after the end of the stream; both are told.
+#[test]
+fn the_end_is_told_before_a_reset_that_a_send_heard_of_as_a_broken_pipe() {
+    let broken_pipe = format!("0 error {}", libc::EPIPE);
+    assert_eq!(told_after_a_send_failed_with(libc::EPIPE), ["0 eof".to_owned(), broken_pipe]);
+}
+
+/// G5: without an end before it, a reset is a read error and no end of the stream.
+#[test]
+fn a_reset_that_a_send_heard_of_is_told_as_a_read_error() {
+    let reset = format!("0 error {}", libc::ECONNRESET);
+    assert_eq!(told_after_a_send_failed_with(libc::ECONNRESET), [reset]);
+}
