@@ -1252,7 +1252,7 @@ def run(mutation):
         return "SURVIVED"
     if tested.returncode in (124, 137):
         return f"killed: {test} hangs"
-    failed = sorted(set(re.findall(r"^    (\w+)$", tested.stdout, re.MULTILINE)))
+    failed = sorted(set(re.findall(r"^    ([\w:]+)$", tested.stdout, re.MULTILINE)))
     return "killed: " + ", ".join(failed[:3] or [f"{test} fails"]) + (" …" if len(failed) > 3 else "")
 
 
