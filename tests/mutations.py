@@ -820,8 +820,8 @@ MUTATIONS = [
         'sockman.rs',
         'if connection.mark_woken() {',
         'connection.mark_woken(); {',
-        'promptness',
-        'coalesce',
+        'memory',
+        '',
         False,
     ),
     (
@@ -1102,16 +1102,6 @@ MUTATIONS = [
         'self.listener.is_stopped()',
         'restart',
         'batch',
-        False,
-    ),
-    (
-        'G14',
-        'stopped in batch ignored',
-        'accept.rs',
-        'context.interrupts.is_interrupted() || self.listener.is_stopped()',
-        'context.interrupts.is_interrupted()',
-        'restart',
-        'accept_callback',
         False,
     ),
     (
