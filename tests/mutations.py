@@ -716,16 +716,6 @@ MUTATIONS = [
     ),
     (
         'G7',
-        'blocked send not noted',
-        'connection.rs',
-        'self.note(BLOCKED);',
-        '',
-        'no_spin',
-        '',
-        False,
-    ),
-    (
-        'G7',
         'deadline in future not in timeout',
         'socket_thread.rs',
         'Some(at) if at > self.now => earlier(at),',
