@@ -1,6 +1,6 @@
 //! `echo MODE PORT`: an `echo`, a `sink` (discards) or a `source` (sends without end). It keeps
 //! what a peer does not take, and stops reading from one that has more than 1 MiB to take.
-#![allow(clippy::print_stdout)]
+#![allow(clippy::print_stdout, reason = "a program prints")]
 use std::{collections::HashMap, env, error::Error, io, sync::Arc};
 
 use parking_lot::Mutex;
