@@ -50,7 +50,8 @@ impl fmt::Display for ConnectionId {
 pub enum Direction {
     /// The peer: a listener accepted it.
     Inbound,
-    /// This side: [`SockMan::connect`](crate::SockMan::connect).
+    /// This side: [`SockMan::connect`](crate::SockMan::connect) or
+    /// [`SockMan::start_connect`](crate::SockMan::start_connect).
     Outbound,
 }
 
@@ -95,8 +96,9 @@ pub(crate) struct Connection {
     sock: Box<dyn Sock>,
     me: Service,
     them: Service,
-    /// In nanoseconds since the `SockMan` was made: half the size of an `Instant`.
-    since: u64,
+    /// In nanoseconds since the `SockMan` was made: half the size of an `Instant`. Set when a
+    /// connect succeeds, before anybody can find the connection.
+    since: AtomicU64,
     /// Around every send, so that the bytes of two threads do not mix within one call.
     sending: Mutex<()>,
     closed: AtomicBool,
@@ -142,8 +144,7 @@ impl Connection {
             sock,
             me,
             them,
-            // Enough for 584 years.
-            since: u64::try_from(since.as_nanos()).unwrap_or(u64::MAX),
+            since: AtomicU64::new(nanoseconds(since)),
             sending: Mutex::new(()),
             closed: AtomicBool::new(false),
             write_shut: AtomicBool::new(false),
@@ -258,12 +259,13 @@ impl Connection {
     }
 
     pub(crate) fn info(&self, created: Instant) -> ConnectionInfo {
+        let since = Duration::from_nanos(self.since.load(Ordering::Relaxed));
         ConnectionInfo {
             id: self.id,
             me: self.me.clone(),
             them: self.them.clone(),
             direction: self.direction,
-            since: created.checked_add(Duration::from_nanos(self.since)).unwrap_or(created),
+            since: created.checked_add(since).unwrap_or(created),
             bytes_sent: self.bytes_sent.load(Ordering::Relaxed),
             bytes_received: self.bytes_received.load(Ordering::Relaxed),
             hung_up: self.notes.load(Ordering::Relaxed) & HUNG_UP != 0,
@@ -282,6 +284,11 @@ impl Connection {
         self.notes.store(notes & !note, Ordering::Relaxed);
         true
     }
+}
+
+/// Enough for 584 years.
+fn nanoseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// For the socket thread alone.
@@ -321,19 +328,25 @@ impl Connection {
         self.bytes_received.store(received.wrapping_add(bytes as u64), Ordering::Relaxed);
     }
 
-    pub(crate) fn key(&self) -> Option<Key> {
+    /// Where the socket thread keeps it: among the connections, or the attempts. `None`: not yet,
+    /// or no more.
+    pub(crate) fn token(&self) -> Option<Token> {
         match self.token.load(Ordering::Relaxed) {
             NO_TOKEN => None,
-            token => match Token::decode(token) {
-                Token::Connection(key) => Some(key),
-                Token::Listener(_) => None,
-            },
+            token => Some(Token::decode(token)),
         }
     }
 
-    pub(crate) fn set_key(&self, key: Option<Key>) {
-        let token = key.map_or(NO_TOKEN, |key| Token::Connection(key).encode());
-        self.token.store(token, Ordering::Relaxed);
+    /// The key of its slot, if it has one.
+    pub(crate) fn key(&self) -> Option<Key> {
+        match self.token() {
+            Some(Token::Connection(key)) => Some(key),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn set_token(&self, token: Option<Token>) {
+        self.token.store(token.map_or(NO_TOKEN, Token::encode), Ordering::Relaxed);
     }
 }
 
@@ -341,7 +354,7 @@ impl Connection {
 /// [`Options::max_connections`](crate::Options::max_connections).
 #[derive(Debug)]
 pub(crate) struct ConnectionMap {
-    map: Mutex<HashMap<ConnectionId, Arc<Connection>, BuildHasherDefault<IdHasher>>>,
+    maps: Mutex<Maps>,
     next_id: AtomicU64,
     /// Connections in the map, and those being made.
     count: AtomicUsize,
@@ -352,10 +365,19 @@ pub(crate) struct ConnectionMap {
     told_closes: AtomicU64,
 }
 
+type ById = HashMap<ConnectionId, Arc<Connection>, BuildHasherDefault<IdHasher>>;
+
+#[derive(Debug, Default)]
+struct Maps {
+    open: ById,
+    /// Connects that the socket thread drives: they can be closed, and nothing else.
+    connecting: ById,
+}
+
 impl ConnectionMap {
     pub(crate) fn new(limit: usize) -> ConnectionMap {
         ConnectionMap {
-            map: Mutex::new(HashMap::default()),
+            maps: Mutex::default(),
             next_id: AtomicU64::new(0),
             count: AtomicUsize::new(0),
             limit,
@@ -416,18 +438,40 @@ impl ConnectionMap {
 
     /// Adds a connection, for which `reserve` has taken a place.
     pub(crate) fn insert(&self, connection: &Arc<Connection>) {
-        self.map.lock().insert(connection.id, Arc::clone(connection));
+        self.maps.lock().open.insert(connection.id, Arc::clone(connection));
+    }
+
+    /// Adds a connect under way, for which `reserve` has taken a place.
+    pub(crate) fn insert_connecting(&self, connection: &Arc<Connection>) {
+        self.maps.lock().connecting.insert(connection.id, Arc::clone(connection));
+    }
+
+    /// A connect under way succeeded: from here on its id can be sent to. `false` if it was closed
+    /// meanwhile.
+    pub(crate) fn connected(&self, id: ConnectionId, since: Duration) -> bool {
+        let mut maps = self.maps.lock();
+        let Some(connection) = maps.connecting.remove(&id) else { return false };
+        connection.since.store(nanoseconds(since), Ordering::Relaxed);
+        maps.open.insert(id, connection);
+        true
+    }
+
+    /// A connect under way failed. `false` if it was closed meanwhile; otherwise its place is the
+    /// caller's to `release`.
+    pub(crate) fn failed_to_connect(&self, id: ConnectionId) -> bool {
+        self.maps.lock().connecting.remove(&id).is_some()
     }
 
     pub(crate) fn find(&self, id: ConnectionId) -> Option<Arc<Connection>> {
-        self.map.lock().get(&id).map(Arc::clone)
+        self.maps.lock().open.get(&id).map(Arc::clone)
     }
 
     /// Takes the connection out and closes it. `Some` for exactly one caller.
     pub(crate) fn close(&self, id: ConnectionId) -> Option<Arc<Connection>> {
         let connection = {
-            let mut map = self.map.lock();
-            let connection = map.remove(&id)?;
+            let mut maps = self.maps.lock();
+            let open = maps.open.remove(&id);
+            let connection = open.or_else(|| maps.connecting.remove(&id))?;
             // Under the lock: whoever finds the id gone finds it closed, too. A callback that
             // lost the race to close it relies on hearing no more of it.
             connection.closed.store(true, Ordering::Release);

@@ -227,7 +227,9 @@ pub enum ConnectError {
         /// The limit.
         limit: usize,
     },
-    /// Called from a callback: the socket thread would stand still until the peer answers.
+    /// [`SockMan::connect`](crate::SockMan::connect) was called from a callback: the socket thread
+    /// would stand still until the peer answers.
+    /// [`SockMan::start_connect`](crate::SockMan::start_connect) may be called there.
     OnSocketThread,
     /// The attempt was not over within [`ConnectOptions::timeout`](crate::ConnectOptions::timeout).
     TimedOut {
@@ -293,8 +295,8 @@ impl fmt::Display for ConnectError {
                 write!(f, "cannot connect: the limit of {limit} connections is reached")
             }
             ConnectError::OnSocketThread => f.write_str(
-                "connect was called from a callback: it would block the socket thread; call it \
-                 from a thread of your own",
+                "connect was called from a callback: it would block the socket thread; call \
+                 start_connect there, or connect from a thread of your own",
             ),
             ConnectError::TimedOut { to, after } => {
                 write!(f, "cannot connect to {to}: no answer within {after:?}")

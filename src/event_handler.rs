@@ -5,7 +5,7 @@
 
 use std::{io, time::Instant};
 
-use crate::{ConnectionId, Service, SockMan};
+use crate::{ConnectError, ConnectionId, Destination, Service, SockMan};
 
 /// What the socket thread does with the receive direction of a connection right after
 /// [`EventHandler::event_ready_to_send`].
@@ -149,6 +149,37 @@ pub trait EventHandler: Send + Sync {
         id: ConnectionId,
         error: &io::Error,
     );
+
+    /// A connect that [`SockMan::start_connect`] began is over. Provided: does nothing.
+    ///
+    /// `Ok` holds this side's address: the connection is there, and is polled from now on. `to` is
+    /// what was asked for, so that no table of attempts is needed.
+    ///
+    /// *When:* once for each `start_connect` that returned an id, unless the id was closed before.
+    /// At most [`Options::accept_batch`] in one pass.
+    ///
+    /// *Thread:* the socket thread, maybe before `start_connect` has returned elsewhere. No lock is
+    /// held.
+    ///
+    /// *May call:* everything. With `Ok` the id can already be sent to and closed; with an error,
+    /// its place among the [`Options::max_connections`] is free for another connect.
+    ///
+    /// *Comes after it:* with `Ok`, the other callbacks for this id; with an error, or after the id
+    /// was closed in here, nothing: the id is never named again.
+    ///
+    /// *A panic:* closes the connection; then as [`PanicPolicy`](crate::PanicPolicy) says.
+    ///
+    /// [`Options::accept_batch`]: crate::Options::accept_batch
+    /// [`Options::max_connections`]: crate::Options::max_connections
+    fn event_connect_completed(
+        &self,
+        sockman: &SockMan,
+        id: ConnectionId,
+        to: &Destination,
+        outcome: Result<&Service, ConnectError>,
+    ) {
+        let _ = (sockman, id, to, outcome);
+    }
 
     /// Is there something to send on this connection? Provided: `true`.
     ///

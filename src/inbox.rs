@@ -14,13 +14,17 @@ use std::{
 
 use parking_lot::Mutex;
 
-use crate::{connection::Connection, listener::Listener, sock::Waker};
+use crate::{connect::Attempt, connection::Connection, listener::Listener, sock::Waker};
 
 /// One request to the socket thread.
 #[derive(Debug)]
 pub(crate) enum Mark {
     /// Take the connection into the poll set.
     Activated(Arc<Connection>),
+    /// Drive the connect.
+    Connecting(Box<Attempt>),
+    /// The interrupt of one connect was set.
+    ConnectCancelled(Arc<Connection>),
     /// Ask the connection's hooks again.
     Woken(Arc<Connection>),
     /// Let go of the connection, so that its descriptor is closed.
@@ -104,7 +108,10 @@ impl Inbox {
     /// open.
     pub(crate) fn forget_closed(&self) {
         self.marks.lock().retain(|mark| match mark {
-            Mark::Activated(connection) | Mark::Woken(connection) => !connection.is_closed(),
+            Mark::Activated(connection)
+            | Mark::Woken(connection)
+            | Mark::ConnectCancelled(connection) => !connection.is_closed(),
+            Mark::Connecting(attempt) => !attempt.connection.is_closed(),
             Mark::ListenerAdded(listener) => !listener.is_stopped(),
             Mark::Closed(_) | Mark::ListenersStopped => false,
         });

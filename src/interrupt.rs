@@ -5,6 +5,7 @@
 //! after letting go of it.
 
 use std::{
+    collections::BTreeMap,
     fmt,
     sync::{
         Arc,
@@ -51,7 +52,8 @@ struct Inner {
 #[derive(Default)]
 struct Waiters {
     next_key: u64,
-    wakers: Vec<(u64, Arc<dyn Waker>)>,
+    /// A map: thousands of connects may share one interrupt, and each takes its own out again.
+    wakers: BTreeMap<u64, Arc<dyn Waker>>,
 }
 
 impl Interrupt {
@@ -70,7 +72,7 @@ impl Interrupt {
                 return;
             }
             self.inner.epoch.store(epoch + 1, Ordering::SeqCst);
-            waiters.wakers.iter().map(|(_, waker)| Arc::clone(waker)).collect()
+            waiters.wakers.values().map(Arc::clone).collect()
         };
         self.inner.changed.notify_all();
         for waker in wakers {
@@ -127,7 +129,7 @@ impl Interrupt {
         let mut waiters = self.inner.waiters.lock();
         let key = waiters.next_key;
         waiters.next_key += 1;
-        waiters.wakers.push((key, waker));
+        waiters.wakers.insert(key, waker);
         WakerGuard { interrupt: self.clone(), key }
     }
 }
@@ -183,7 +185,7 @@ pub(crate) struct WakerGuard {
 
 impl Drop for WakerGuard {
     fn drop(&mut self) {
-        self.interrupt.inner.waiters.lock().wakers.retain(|(key, _)| *key != self.key);
+        self.interrupt.inner.waiters.lock().wakers.remove(&self.key);
     }
 }
 

@@ -77,6 +77,7 @@
 mod accept;
 mod address;
 mod connect;
+mod connecting;
 mod connection;
 mod error;
 mod event_handler;

@@ -78,8 +78,9 @@ impl PollSet {
             log::error!(target: "sockman::net", "no place for connection {}", connection.id);
             return;
         };
-        connection.set_key(Some(key));
-        let registered = self.poller.register(connection.sock(), Token::Connection(key).encode());
+        let token = Token::Connection(key);
+        connection.set_token(Some(token));
+        let registered = self.poller.register(connection.sock(), token.encode());
         let Some(slot) = self.slots.get_mut(key) else { return };
         if let Err(error) = registered {
             log::warn!(
@@ -112,7 +113,7 @@ impl PollSet {
 
     pub(crate) fn remove(&mut self, connection: &Connection) {
         if let Some(key) = connection.key() {
-            connection.set_key(None);
+            connection.set_token(None);
             self.slots.remove(key);
             self.failed.retain(|(failed, _)| *failed != key);
         }

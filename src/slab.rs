@@ -3,8 +3,8 @@
 //!
 //! Belongs to the socket thread alone; no lock.
 
-/// A place and its generation, and what the poller's tokens are made of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// A place and its generation, and what the poller's tokens are made of. Its order means nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Key {
     index: u32,
     generation: u32,
@@ -15,20 +15,26 @@ pub(crate) struct Key {
 pub(crate) enum Token {
     Connection(Key),
     Listener(Key),
+    /// A connect under way.
+    Attempt(Key),
 }
 
-/// A token is, from the top: one bit for the kind, the generation, the index.
+/// A token is, from the top: two bits for the kind, the generation, the index.
 const INDEX_BITS: u32 = if usize::BITS >= 64 { 32 } else { 20 };
-const GENERATION_BITS: u32 = usize::BITS - INDEX_BITS - 1;
+const GENERATION_BITS: u32 = usize::BITS - INDEX_BITS - 2;
 const INDEX_MASK: usize = (1 << INDEX_BITS) - 1;
 const GENERATION_MASK: usize = (1 << GENERATION_BITS) - 1;
-const LISTENER_BIT: usize = 1 << (usize::BITS - 1);
+const LISTENER: usize = 1 << (INDEX_BITS + GENERATION_BITS);
+/// The kind of all ones is nobody's: the poller's own waker has the token of all ones.
+const ATTEMPT: usize = 2 << (INDEX_BITS + GENERATION_BITS);
+const KIND_MASK: usize = LISTENER | ATTEMPT;
 
 impl Token {
     pub(crate) fn encode(self) -> usize {
         let (kind, key) = match self {
             Token::Connection(key) => (0, key),
-            Token::Listener(key) => (LISTENER_BIT, key),
+            Token::Listener(key) => (LISTENER, key),
+            Token::Attempt(key) => (ATTEMPT, key),
         };
         kind | ((key.generation as usize) << INDEX_BITS) | key.index as usize
     }
@@ -40,7 +46,11 @@ impl Token {
             index: (token & INDEX_MASK) as u32,
             generation: ((token >> INDEX_BITS) & GENERATION_MASK) as u32,
         };
-        if token & LISTENER_BIT == 0 { Token::Connection(key) } else { Token::Listener(key) }
+        match token & KIND_MASK {
+            0 => Token::Connection(key),
+            LISTENER => Token::Listener(key),
+            _ => Token::Attempt(key),
+        }
     }
 }
 
@@ -76,7 +86,7 @@ impl<T> Slab<T> {
         Some(Key { index, generation: 0 })
     }
 
-    #[allow(clippy::cast_possible_truncation)] // The mask is at most 31 bits wide.
+    #[allow(clippy::cast_possible_truncation)] // The mask is at most 30 bits wide.
     pub(crate) fn remove(&mut self, key: Key) -> Option<T> {
         let place = self.places.get_mut(key.index as usize)?;
         if place.generation != key.generation {
@@ -135,7 +145,7 @@ mod tests {
             slab.remove(key);
         }
         let key = slab.insert(()).unwrap();
-        for token in [Token::Connection(key), Token::Listener(key)] {
+        for token in [Token::Connection(key), Token::Listener(key), Token::Attempt(key)] {
             assert_eq!(Token::decode(token.encode()), token);
         }
     }

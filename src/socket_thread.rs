@@ -17,6 +17,7 @@ use std::{
 use crate::{
     ConnectionId,
     accept::Accepting,
+    connecting::Connecting,
     connection::Connection,
     error::panic_message,
     event_handler::EventHandler,
@@ -34,6 +35,7 @@ use crate::{
 pub(crate) struct SocketThread {
     connected: PollSet,
     listeners: Slab<Accepting>,
+    connecting: Connecting,
     /// Connections whose turn comes in this pass, and how many have had it. A pass that is cut
     /// short leaves the rest, which is due in the next.
     turns: Vec<Key>,
@@ -87,6 +89,7 @@ impl SocketThread {
         SocketThread {
             connected: PollSet::new(poller),
             listeners: Slab::new(),
+            connecting: Connecting::new(),
             turns: Vec::new(),
             turns_over: 0,
             marks: Vec::new(),
@@ -133,6 +136,7 @@ impl SocketThread {
         // Again: a wake that ended the poll is answered in this pass.
         self.take_marks(context);
         self.socket_handler_connected(context);
+        self.socket_handler_connecting(context);
         self.socket_handler_listening(context);
         Ok(())
     }
@@ -169,13 +173,16 @@ impl SocketThread {
     fn timeout(&mut self, context: &Context<'_>) -> Option<Duration> {
         let deadline = context.handler().next_deadline();
         let full = context.shared().connections.is_full();
-        if !self.connected.due.is_empty() {
+        if !self.connected.due.is_empty() || self.connecting.has_due() {
             return Some(Duration::ZERO);
         }
         // Callbacks took their time since the poll.
         self.now = context.shared().options.sock_factory.now();
         let mut until = self.sweep.map(|sweep| sweep.next);
         let mut earlier = |at: Instant| until = Some(until.map_or(at, |until| until.min(at)));
+        if let Some(at) = self.connecting.next_timer() {
+            earlier(at);
+        }
         for (_, accepting) in self.listeners.iter_mut().filter(|(_, a)| a.is_ready() && !full) {
             earlier(accepting.paused_until(self.now).unwrap_or(self.now));
         }
@@ -216,6 +223,7 @@ impl SocketThread {
                         accepting.latch();
                     }
                 }
+                Token::Attempt(key) => self.connecting.list(key),
             }
         }
         Ok(())
@@ -229,8 +237,10 @@ impl SocketThread {
             for mark in marks.drain(..) {
                 match mark {
                     Mark::Activated(connection) => self.connected.add(&connection),
+                    Mark::Connecting(attempt) => self.connecting.add(attempt),
+                    Mark::ConnectCancelled(connection) => self.connecting.cancel(&connection),
                     Mark::Woken(connection) => self.connected.wake(&connection),
-                    Mark::Closed(connection) => self.connected.remove(&connection),
+                    Mark::Closed(connection) => self.remove(&connection),
                     Mark::ListenerAdded(listener) => self.add_listener(&listener),
                     Mark::ListenersStopped => self.remove_stopped_listeners(),
                 }
@@ -244,16 +254,25 @@ impl SocketThread {
     pub(crate) fn remove_closed(&mut self, inbox: &Inbox) {
         inbox.forget_closed();
         self.connected.remove_closed();
+        self.connecting.remove_closed();
         self.remove_stopped_listeners();
     }
 
     /// With no thread running: lets go of one connection that was closed.
     pub(crate) fn forget(&mut self, inbox: &Inbox, connection: &Connection) {
-        if connection.key().is_none() || connection.is_woken() {
+        if connection.token().is_none() || connection.is_woken() {
             // Its activation, or a wake, may wait in the inbox.
             inbox.forget_closed();
         }
-        self.connected.remove(connection);
+        self.remove(connection);
+    }
+
+    /// Lets go of a connection, or of an attempt at one.
+    fn remove(&mut self, connection: &Connection) {
+        match connection.token() {
+            Some(Token::Attempt(key)) => drop(self.connecting.remove(key)),
+            _ => self.connected.remove(connection),
+        }
     }
 
     fn add_listener(&mut self, listener: &Arc<Listener>) {
@@ -323,6 +342,22 @@ impl SocketThread {
             }
             // Closed, and in the inbox as such.
             None => {}
+        }
+    }
+
+    /// Tells what became of connects, a batch at most; the rest is due in the next pass.
+    fn socket_handler_connecting(&mut self, context: &Context<'_>) {
+        self.connecting.list_expired(self.now);
+        for _ in 0..context.shared().options.accept_batch {
+            if context.interrupts.is_interrupted() {
+                return;
+            }
+            let poller = self.connected.poller();
+            let Some(stepped) = self.connecting.step_next(poller, self.now) else { return };
+            let connection = stepped.and_then(|completed| completed.tell(context, self.now));
+            if let Some(connection) = connection {
+                self.connected.add(&connection);
+            }
         }
     }
 

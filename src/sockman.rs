@@ -8,7 +8,7 @@ use std::{
     io::{self, IoSlice},
     os::fd::OwnedFd,
     sync::{Arc, Weak},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use parking_lot::Mutex;
@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use crate::{
     ConnectOptions, ConnectionId, ConnectionInfo, Destination, Direction, EventHandler,
     NewConnection, Options, Service, SocketsThreads, Stats,
-    connect::connect,
+    connect::{connect, start_connect},
     connection::{Connection, ConnectionMap},
     error::{BindError, ConnectError, SendError, StartError},
     inbox::{Inbox, Mark},
@@ -211,6 +211,44 @@ impl SockMan {
         Ok(id)
     }
 
+    /// Begins to connect to `to` and returns at once, with the id that the connection will have; the
+    /// socket thread does the rest. For thousands of connects at once, each of which would block a
+    /// thread with [`connect`](SockMan::connect); and for connects from callbacks.
+    ///
+    /// The outcome is told, once, by
+    /// [`event_connect_completed`](EventHandler::event_connect_completed): within
+    /// [`ConnectOptions::timeout`], or at once when [`ConnectOptions::cancel`] is set. No other
+    /// callback names the id before that. It may be told before this call has returned: a table of
+    /// attempts by id is filled under a lock that is held across this call and taken in the
+    /// callback. Until then the id can be closed, which ends the attempt without a word, and
+    /// cannot be sent to.
+    ///
+    /// With no thread running the attempt goes on as far as the kernel brings it, and its outcome
+    /// waits for the next start: an interrupt ends the threads and not the attempt.
+    ///
+    /// # Errors
+    ///
+    /// [`ConnectError`] for what is wrong at once; then `event_connect_completed` is not called.
+    ///
+    /// ```
+    /// # fn f(sockman: sockman::SockMan) -> Result<(), Box<dyn std::error::Error>> {
+    /// use sockman::ConnectOptions;
+    ///
+    /// for address in ["192.0.2.1:8333", "192.0.2.2:8333"] {
+    ///     let id = sockman.start_connect(&address.parse()?, &ConnectOptions::default())?;
+    ///     println!("connecting to {address} as connection {id}");
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn start_connect(
+        &self,
+        to: &Destination,
+        options: &ConnectOptions,
+    ) -> Result<ConnectionId, ConnectError> {
+        start_connect(self, to, options)
+    }
+
     /// Sends what the kernel takes of `data` at once, and says how many bytes that was. `Ok(0)`
     /// means that it takes none now; then, or when less was taken than given, queue the rest and
     /// send it in [`event_ready_to_send`](EventHandler::event_ready_to_send).
@@ -393,7 +431,35 @@ impl Shared {
         self.connections.reserve().then(|| Reservation { shared: self })
     }
 
-    /// The interrupts that end the threads and every connect.
+    fn release_place(&self) {
+        if self.connections.release() {
+            // Listeners may wait for it.
+            self.inbox.notify();
+        }
+    }
+
+    /// A connect that the socket thread drove succeeded: from here on its id can be sent to.
+    /// `false` if it was closed meanwhile.
+    pub(crate) fn connected(&self, id: ConnectionId, now: Instant) -> bool {
+        self.connections.connected(id, self.age(now))
+    }
+
+    /// A connect that the socket thread drove failed, which gives its place back. `false` if it
+    /// was closed meanwhile.
+    pub(crate) fn failed_to_connect(&self, id: ConnectionId) -> bool {
+        let failed = self.connections.failed_to_connect(id);
+        if failed {
+            self.release_place();
+        }
+        failed
+    }
+
+    /// What connections count their time in.
+    fn age(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.created)
+    }
+
+    /// The interrupts that end the threads and every blocking connect.
     pub(crate) fn interrupts(&self) -> impl Iterator<Item = &Interrupt> {
         std::iter::once(&self.interrupt).chain(&self.options.interrupt)
     }
@@ -429,10 +495,27 @@ impl Reservation<'_> {
         now: Instant,
     ) -> Arc<Connection> {
         let map = &self.shared.connections;
-        let age = now.saturating_duration_since(self.shared.created);
+        let age = self.shared.age(now);
         let connection = Arc::new(Connection::new(map.next_id(), direction, sock, me, them, age));
         map.insert(&connection);
         // The place is the connection's now.
+        std::mem::forget(self);
+        connection
+    }
+
+    /// Makes the connection of a connect under way: its id can be closed, and no more than that.
+    pub(crate) fn fill_connecting(
+        self,
+        sock: Box<dyn Sock>,
+        me: Service,
+        them: Service,
+        now: Instant,
+    ) -> Arc<Connection> {
+        let map = &self.shared.connections;
+        let (id, age) = (map.next_id(), self.shared.age(now));
+        let connection = Connection::new(id, Direction::Outbound, sock, me, them, age);
+        let connection = Arc::new(connection);
+        map.insert_connecting(&connection);
         std::mem::forget(self);
         connection
     }
@@ -440,9 +523,6 @@ impl Reservation<'_> {
 
 impl Drop for Reservation<'_> {
     fn drop(&mut self) {
-        if self.shared.connections.release() {
-            // Listeners may wait for it.
-            self.shared.inbox.notify();
-        }
+        self.shared.release_place();
     }
 }

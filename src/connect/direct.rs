@@ -1,5 +1,5 @@
 //! A connect without a proxy: a state machine over one non-blocking socket, and the small driver
-//! that blocks its caller for it.
+//! that blocks its caller for it. (The driver that does not block is `attempt`.)
 //!
 //! [`DirectConnect::step`] is plain: given a socket and the time, it says what to wait for. So it
 //! can be advanced by hand in tests, and by any thread.
@@ -22,22 +22,26 @@ const FIRST_RETRY: Duration = Duration::from_millis(1);
 /// … which doubles up to this.
 const LONGEST_RETRY: Duration = Duration::from_millis(50);
 
-pub(super) struct DirectConnect<'a> {
-    sock: &'a dyn Sock,
-    to: &'a Service,
+#[derive(Debug)]
+pub(super) struct DirectConnect {
     state: State,
 }
 
+#[derive(Debug)]
 enum State {
     /// Nothing was started; try at this time, and wait this long after the next failure.
-    NotStarted { at: Instant, retry: Duration },
+    NotStarted {
+        at: Instant,
+        retry: Duration,
+    },
     /// The kernel is at it.
     InProgress,
+    Connected,
 }
 
 /// What a step comes to.
 #[derive(Debug)]
-pub(super) enum Step {
+pub(crate) enum Step {
     Connected,
     /// Step again when the socket is writable.
     WaitForSocket,
@@ -45,23 +49,32 @@ pub(super) enum Step {
     WaitUntil(Instant),
 }
 
-impl<'a> DirectConnect<'a> {
-    pub(super) fn new(sock: &'a dyn Sock, to: &'a Service, now: Instant) -> DirectConnect<'a> {
-        let state = State::NotStarted { at: now, retry: FIRST_RETRY };
-        DirectConnect { sock, to, state }
+impl DirectConnect {
+    pub(super) fn new(now: Instant) -> DirectConnect {
+        DirectConnect { state: State::NotStarted { at: now, retry: FIRST_RETRY } }
     }
 
-    /// Goes on. A step too early does no harm.
-    pub(super) fn step(&mut self, now: Instant) -> io::Result<Step> {
+    /// Goes on, always with the same socket and destination. A step too early does no harm.
+    pub(super) fn step(&mut self, sock: &dyn Sock, to: &Service, now: Instant) -> io::Result<Step> {
         match self.state {
             State::NotStarted { at, .. } if now < at => Ok(Step::WaitUntil(at)),
-            State::NotStarted { retry, .. } => self.start(now, retry),
-            State::InProgress => self.check(),
+            State::NotStarted { retry, .. } => self.start(sock, to, now, retry),
+            State::InProgress => self.check(sock),
+            State::Connected => Ok(Step::Connected),
         }
     }
 
-    fn start(&mut self, now: Instant, retry: Duration) -> io::Result<Step> {
-        let Err(error) = self.sock.connect(self.to) else { return Ok(Step::Connected) };
+    fn start(
+        &mut self,
+        sock: &dyn Sock,
+        to: &Service,
+        now: Instant,
+        retry: Duration,
+    ) -> io::Result<Step> {
+        let Err(error) = sock.connect(to) else {
+            self.state = State::Connected;
+            return Ok(Step::Connected);
+        };
         match error.raw_os_error() {
             // POSIX: a connect that a signal interrupts goes on by itself.
             Some(libc::EINPROGRESS | libc::EINTR) => {
@@ -70,7 +83,7 @@ impl<'a> DirectConnect<'a> {
             }
             // The backlog is full and nothing was started. Waiting for the socket would report a
             // success that is none: an unconnected unix-domain socket counts as writable.
-            Some(libc::EAGAIN) if self.to.addr().is_unix() => {
+            Some(libc::EAGAIN) if to.addr().is_unix() => {
                 let at = now + retry;
                 self.state = State::NotStarted { at, retry: (retry * 2).min(LONGEST_RETRY) };
                 Ok(Step::WaitUntil(at))
@@ -79,13 +92,16 @@ impl<'a> DirectConnect<'a> {
         }
     }
 
-    fn check(&self) -> io::Result<Step> {
-        if let Some(error) = self.sock.take_error()? {
+    fn check(&mut self, sock: &dyn Sock) -> io::Result<Step> {
+        if let Some(error) = sock.take_error()? {
             return Err(error);
         }
         // Readiness may be spurious; a socket that has a peer is connected.
-        match self.sock.peer_address() {
-            Ok(_) => Ok(Step::Connected),
+        match sock.peer_address() {
+            Ok(_) => {
+                self.state = State::Connected;
+                Ok(Step::Connected)
+            }
             Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(Step::WaitForSocket),
             Err(error) => Err(error),
         }
@@ -103,14 +119,16 @@ pub(super) fn connect(
     let began = factory.now();
     let sock =
         factory.create_sock(to).map_err(|error| ConnectError::new(named, "socket", error))?;
-    let mut attempt = DirectConnect::new(&*sock, to, began);
+    let mut attempt = DirectConnect::new(began);
     let mut waiting: Option<Waiting> = None;
     loop {
         if interrupts.is_interrupted() {
             return Err(ConnectError::Interrupted);
         }
         let now = factory.now();
-        let step = attempt.step(now).map_err(|error| ConnectError::new(named, "connect", error))?;
+        let step = attempt
+            .step(&*sock, to, now)
+            .map_err(|error| ConnectError::new(named, "connect", error))?;
         let elapsed = now.saturating_duration_since(began);
         let Some(left) = timeout.checked_sub(elapsed).filter(|left| !left.is_zero()) else {
             if matches!(step, Step::Connected) {

@@ -1,12 +1,14 @@
 //! Outbound connections: where to, how, and the connection that is not polled yet.
 //!
-//! Runs on the caller's thread, never on the socket thread. Takes the connection map's mutex for a
-//! moment.
+//! Runs on the caller's thread; what blocks never runs on the socket thread. Takes the connection
+//! map's mutex for a moment.
 
+mod attempt;
 mod direct;
 
 use std::{fmt, sync::Arc, time::Duration};
 
+pub(crate) use self::{attempt::Attempt, direct::Step};
 use crate::{
     ConnectionId, Direction, Interrupt, NetAddr, Service, SockMan, connection::Connection,
     error::ConnectError, inbox::Mark, interrupt::Watches, sockman::Shared, threads,
@@ -58,7 +60,7 @@ impl fmt::Display for Destination {
     }
 }
 
-/// What [`SockMan::connect`] is to heed.
+/// What [`SockMan::connect`] and [`SockMan::start_connect`] are to heed.
 ///
 /// ```
 /// use std::time::Duration;
@@ -167,18 +169,12 @@ pub(crate) fn connect(
     to: &Destination,
     options: &ConnectOptions,
 ) -> Result<NewConnection, ConnectError> {
-    let result = attempt(sockman.shared(), to, options);
-    match &result {
-        Ok(connection) => {
-            log::debug!(target: "sockman::net", "connected to {to} as connection {}", connection.id());
-        }
-        Err(error) if options.is_important => log::info!(target: "sockman::net", "{error}"),
-        Err(error) => log::debug!(target: "sockman::net", "{error}"),
-    }
+    let result = connect_blocking(sockman.shared(), to, options);
+    log_outcome(to, options.is_important, result.as_ref().map(NewConnection::id));
     result
 }
 
-fn attempt(
+fn connect_blocking(
     shared: &Arc<Shared>,
     to: &Destination,
     options: &ConnectOptions,
@@ -187,15 +183,7 @@ fn attempt(
         return Err(ConnectError::OnSocketThread);
     }
     let watches = Watches::new(shared.interrupts().chain(&options.cancel));
-    let Destination::Service(service) = to else {
-        return Err(ConnectError::NeedsProxy { to: to.clone() });
-    };
-    if matches!(service.addr(), NetAddr::TorV3(_) | NetAddr::I2p(_)) {
-        return Err(ConnectError::NeedsProxy { to: to.clone() });
-    }
-    if service.to_sock_addr().is_err() {
-        return Err(ConnectError::InvalidDestination { to: to.clone() });
-    }
+    let service = dialled(to)?;
     let limit = shared.connections.limit();
     let place = shared.reserve().ok_or(ConnectError::TooManyConnections { limit })?;
 
@@ -206,4 +194,46 @@ fn attempt(
     let connection = place.fill(Direction::Outbound, sock, me, service.clone(), now);
     shared.counters.connected.add(1);
     Ok(NewConnection { shared: Arc::clone(shared), connection, activated: false })
+}
+
+/// Begins to connect, and leaves the rest to the socket thread.
+pub(crate) fn start_connect(
+    sockman: &SockMan,
+    to: &Destination,
+    options: &ConnectOptions,
+) -> Result<ConnectionId, ConnectError> {
+    let shared = sockman.shared();
+    match Attempt::start(shared, to, options) {
+        Ok(attempt) => {
+            let id = attempt.connection.id;
+            shared.inbox.push(Mark::Connecting(Box::new(attempt)));
+            Ok(id)
+        }
+        Err(error) => {
+            log_outcome(to, options.is_important, Err(&error));
+            Err(error)
+        }
+    }
+}
+
+/// The address to dial, if `to` is one that can be dialled without a proxy.
+fn dialled(to: &Destination) -> Result<&Service, ConnectError> {
+    let Destination::Service(service) = to else {
+        return Err(ConnectError::NeedsProxy { to: to.clone() });
+    };
+    if matches!(service.addr(), NetAddr::TorV3(_) | NetAddr::I2p(_)) {
+        return Err(ConnectError::NeedsProxy { to: to.clone() });
+    }
+    if service.to_sock_addr().is_err() {
+        return Err(ConnectError::InvalidDestination { to: to.clone() });
+    }
+    Ok(service)
+}
+
+fn log_outcome(to: &Destination, is_important: bool, outcome: Result<ConnectionId, &ConnectError>) {
+    match outcome {
+        Ok(id) => log::debug!(target: "sockman::net", "connected to {to} as connection {id}"),
+        Err(error) if is_important => log::info!(target: "sockman::net", "{error}"),
+        Err(error) => log::debug!(target: "sockman::net", "{error}"),
+    }
 }

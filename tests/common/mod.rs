@@ -20,7 +20,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sockman::{ConnectionId, EventHandler, NextRecv, Options, Service, SockMan, SocketsThreads};
+use sockman::{
+    ConnectError, ConnectionId, Destination, EventHandler, NextRecv, Options, Service, SockMan,
+    SocketsThreads,
+};
 
 /// How long a test waits for what must come. Long enough for a machine that is busy with
 /// everything else; a test that passes never waits that long.
@@ -29,7 +32,11 @@ pub const DEADLINE: Duration = Duration::from_secs(60);
 /// One callback.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    Accepted { id: ConnectionId, me: Service, them: Service },
+    Accepted {
+        id: ConnectionId,
+        me: Service,
+        them: Service,
+    },
     ReadyToSend(ConnectionId),
     Data(ConnectionId, Vec<u8>),
     Eof(ConnectionId),
@@ -37,12 +44,19 @@ pub enum Event {
     CompletedForOne(ConnectionId),
     CompletedForAll,
     ClosedAfterPanic(ConnectionId),
+    /// The outcome is this side's address, or the error's text.
+    ConnectCompleted {
+        id: ConnectionId,
+        to: Destination,
+        outcome: Result<Service, String>,
+    },
 }
 
 impl Event {
     pub fn id(&self) -> Option<ConnectionId> {
         match self {
             Event::Accepted { id, .. }
+            | Event::ConnectCompleted { id, .. }
             | Event::ReadyToSend(id)
             | Event::Data(id, _)
             | Event::Eof(id)
@@ -250,6 +264,17 @@ impl EventHandler for Recorder {
         let accept = !self.state().refuse;
         self.hear(sockman, Event::Accepted { id, me: me.clone(), them: them.clone() }, true);
         accept
+    }
+
+    fn event_connect_completed(
+        &self,
+        sockman: &SockMan,
+        id: ConnectionId,
+        to: &Destination,
+        outcome: Result<&Service, ConnectError>,
+    ) {
+        let outcome = outcome.cloned().map_err(|error| format!("{error:?}"));
+        self.hear(sockman, Event::ConnectCompleted { id, to: to.clone(), outcome }, true);
     }
 
     fn event_ready_to_send(&self, sockman: &SockMan, id: ConnectionId) -> NextRecv {

@@ -1,0 +1,234 @@
+//! The connects under way that the socket thread drives: which of them are to be stepped, when at
+//! the latest, and the way of one that is over to its callback.
+//!
+//! Belongs to the socket thread. Takes the connection map's mutex for a moment, none while it calls
+//! the handler. An attempt that nothing happened to costs a pass nothing.
+
+use std::{
+    collections::{BTreeSet, VecDeque},
+    io,
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+    sync::Arc,
+    time::Instant,
+};
+
+use crate::{
+    connect::{Attempt, Step},
+    connection::Connection,
+    error::ConnectError,
+    options::PanicPolicy,
+    slab::{Key, Slab, Token},
+    sock::Poller,
+    socket_thread::Context,
+};
+
+#[derive(Debug)]
+pub(crate) struct Connecting {
+    places: Slab<Place>,
+    /// To be stepped: new, cancelled, with an event, or with a timer that ran out. Each is in here
+    /// at most once.
+    due: VecDeque<Key>,
+    timers: BTreeSet<(Instant, Key)>,
+}
+
+#[derive(Debug)]
+struct Place {
+    attempt: Box<Attempt>,
+    is_due: bool,
+    is_registered: bool,
+    /// The entry among the timers.
+    timer: Option<Instant>,
+}
+
+/// An attempt that is over.
+pub(crate) struct Completed {
+    pub(crate) attempt: Box<Attempt>,
+    pub(crate) outcome: Result<(), ConnectError>,
+}
+
+impl Connecting {
+    pub(crate) fn new() -> Connecting {
+        Connecting { places: Slab::new(), due: VecDeque::new(), timers: BTreeSet::new() }
+    }
+
+    /// Takes an attempt over. Its first step here tells what it waits for.
+    pub(crate) fn add(&mut self, attempt: Box<Attempt>) {
+        if attempt.connection.is_closed() {
+            return;
+        }
+        let connection = Arc::clone(&attempt.connection);
+        let place = Place { attempt, is_due: false, is_registered: false, timer: None };
+        let Some(key) = self.places.insert(place) else {
+            log::error!(target: "sockman::net", "no place for the connect {}", connection.id);
+            return;
+        };
+        connection.set_token(Some(Token::Attempt(key)));
+        self.list(key);
+    }
+
+    /// Has the attempt stepped in this pass, or when its turn in the queue comes.
+    pub(crate) fn list(&mut self, key: Key) {
+        if let Some(place) = self.places.get_mut(key) {
+            if !place.is_due {
+                place.is_due = true;
+                self.due.push_back(key);
+            }
+        }
+    }
+
+    /// As [`list`](Connecting::list). An attempt that has not been added yet looks at its interrupt
+    /// when it is.
+    pub(crate) fn cancel(&mut self, connection: &Connection) {
+        if let Some(Token::Attempt(key)) = connection.token() {
+            self.list(key);
+        }
+    }
+
+    pub(crate) fn list_expired(&mut self, now: Instant) {
+        while let Some(&(at, key)) = self.timers.first() {
+            if at > now {
+                return;
+            }
+            self.timers.pop_first();
+            if let Some(place) = self.places.get_mut(key) {
+                place.timer = None;
+            }
+            self.list(key);
+        }
+    }
+
+    pub(crate) fn has_due(&self) -> bool {
+        !self.due.is_empty()
+    }
+
+    /// When the next timer runs out.
+    pub(crate) fn next_timer(&self) -> Option<Instant> {
+        self.timers.first().map(|(at, _)| *at)
+    }
+
+    /// Steps the next of those that are due. `None` if none is; `Some(None)` if it goes on.
+    pub(crate) fn step_next(
+        &mut self,
+        poller: &dyn Poller,
+        now: Instant,
+    ) -> Option<Option<Completed>> {
+        let key = self.due.pop_front()?;
+        let Some(place) = self.places.get_mut(key) else { return Some(None) };
+        place.is_due = false;
+        let outcome = match place.step(key, poller, now) {
+            Ok(Waiting::Until(at)) => {
+                self.set_timer(key, at);
+                return Some(None);
+            }
+            Ok(Waiting::IsOver) => Ok(()),
+            Err(error) => Err(error),
+        };
+        Some(self.remove(key).map(|attempt| Completed { attempt, outcome }))
+    }
+
+    fn set_timer(&mut self, key: Key, at: Option<Instant>) {
+        let Some(place) = self.places.get_mut(key) else { return };
+        if let Some(before) = std::mem::replace(&mut place.timer, at) {
+            self.timers.remove(&(before, key));
+        }
+        if let Some(at) = at {
+            self.timers.insert((at, key));
+        }
+    }
+
+    /// Lets go of an attempt that was closed.
+    pub(crate) fn remove(&mut self, key: Key) -> Option<Box<Attempt>> {
+        self.set_timer(key, None);
+        let place = self.places.remove(key)?;
+        place.attempt.connection.set_token(None);
+        Some(place.attempt)
+    }
+
+    /// With no thread running: lets go of every attempt that was closed.
+    pub(crate) fn remove_closed(&mut self) {
+        let closed: Vec<Key> = self
+            .places
+            .iter_mut()
+            .filter(|(_, place)| place.attempt.connection.is_closed())
+            .map(|(key, _)| key)
+            .collect();
+        for key in closed {
+            self.remove(key);
+        }
+    }
+}
+
+enum Waiting {
+    IsOver,
+    /// For the socket, but no longer than this.
+    Until(Option<Instant>),
+}
+
+impl Place {
+    fn step(
+        &mut self,
+        key: Key,
+        poller: &dyn Poller,
+        now: Instant,
+    ) -> Result<Waiting, ConnectError> {
+        let step = self.attempt.step(now)?;
+        let (sock, deadline) = (self.attempt.connection.sock(), self.attempt.deadline());
+        let fail = |error: io::Error| ConnectError::new(&self.attempt.to, "poll", error);
+        match step {
+            Step::WaitUntil(at) => {
+                Ok(Waiting::Until(Some(deadline.map_or(at, |deadline| deadline.min(at)))))
+            }
+            Step::WaitForSocket => {
+                if !self.is_registered {
+                    poller.register(sock, Token::Attempt(key).encode()).map_err(fail)?;
+                    self.is_registered = true;
+                }
+                Ok(Waiting::Until(deadline))
+            }
+            Step::Connected => {
+                // The connection is registered anew, under a token of its own, and that tells of
+                // all that happened up to then.
+                if self.is_registered {
+                    poller.deregister(sock).map_err(fail)?;
+                    self.is_registered = false;
+                }
+                Ok(Waiting::IsOver)
+            }
+        }
+    }
+}
+
+impl Completed {
+    /// Tells the handler. The connection, if there is one that is to be polled.
+    pub(crate) fn tell(self, context: &Context<'_>, now: Instant) -> Option<Arc<Connection>> {
+        let Completed { attempt, outcome } = self;
+        let (sockman, shared) = (context.sockman, context.shared());
+        let connection = Arc::clone(&attempt.connection);
+        let (id, is_connected) = (connection.id, outcome.is_ok());
+        let is_still_wanted =
+            if is_connected { shared.connected(id, now) } else { shared.failed_to_connect(id) };
+        if !is_still_wanted {
+            return None;
+        }
+        attempt.log(outcome.as_ref().copied());
+        if is_connected {
+            shared.counters.connected.add(1);
+        }
+        let told = catch_unwind(AssertUnwindSafe(|| {
+            let outcome = outcome.map(|()| connection.me());
+            context.handler().event_connect_completed(sockman, id, &attempt.to, outcome);
+        }));
+        match told {
+            Ok(()) if is_connected && !connection.is_closed() => Some(connection),
+            Ok(()) => None,
+            Err(payload) => {
+                if shared.options.panic_policy == PanicPolicy::Stop {
+                    shared.close(id);
+                    resume_unwind(payload);
+                }
+                context.closed_after_panic(id, &*payload);
+                None
+            }
+        }
+    }
+}
