@@ -104,11 +104,11 @@ impl PollSet {
         }
     }
 
-    pub(crate) fn wake_all(&mut self) {
-        for (key, slot) in self.slots.iter_mut() {
-            slot.want_turn();
-            slot.list(key, &mut self.due);
-        }
+    /// Every connection, and the list that those are put into which are due.
+    pub(crate) fn slots_and_due(
+        &mut self,
+    ) -> (impl Iterator<Item = (Key, &mut Slot)>, &mut Vec<Key>) {
+        (self.slots.iter_mut(), &mut self.due)
     }
 
     pub(crate) fn remove(&mut self, connection: &Connection) {

@@ -310,9 +310,12 @@ impl SocketThread {
     /// Gives each connection that is due its turn.
     fn socket_handler_connected(&mut self, context: &Context<'_>) {
         if let Some(sweep) = self.sweep.filter(|sweep| self.now >= sweep.next) {
+            self.sweep_all(context);
+            if context.interrupts.is_interrupted() {
+                // Cut short, maybe: it comes again with the next start.
+                return;
+            }
             self.sweep = Sweep::after(self.now, sweep.period);
-            context.shared().counters.sweeps.add_owned(1);
-            self.connected.wake_all();
         }
         mem::swap(&mut self.connected.due, &mut self.turns);
         while let Some(&key) = self.turns.get(self.turns_over) {
@@ -326,6 +329,25 @@ impl SocketThread {
         }
         self.turns.clear();
         self.turns_over = 0;
+    }
+
+    /// Asks the hooks of every connection. The few with something to do are due from now on.
+    fn sweep_all(&mut self, context: &Context<'_>) {
+        context.shared().counters.sweeps.add_owned(1);
+        let (open, mut turns) = (self.open, 0);
+        let (slots, due) = self.connected.slots_and_due();
+        for (key, slot) in slots {
+            if context.interrupts.is_interrupted() {
+                break;
+            }
+            // Closed after a panic, its mark frees the slot.
+            if context.guard(slot.id, || slot.sweep(context, open)).unwrap_or(true) {
+                turns += 1;
+            } else {
+                slot.list(key, due);
+            }
+        }
+        context.shared().counters.turns.add_owned(turns);
     }
 
     fn turn(&mut self, context: &Context<'_>, key: Key) {

@@ -167,6 +167,34 @@ impl Slot {
         self.send.allowed || self.recv.allowed
     }
 
+    /// The sweep comes by. For the many on which nothing waits this is all of their turn: a question
+    /// about sending and the end of the turn, at a cost of nanoseconds each. `false` if there is
+    /// more to do, which is for a turn in full.
+    pub(crate) fn sweep(&mut self, context: &Context<'_>, open: OpenSince) -> bool {
+        if self.is_listed || self.recv.ready {
+            self.want_turn();
+            return false;
+        }
+        let (id, handler) = (self.id, context.handler());
+        // Whoever closed it has left a mark, which frees the slot.
+        if open.is_closed(context, &self.connection) {
+            return true;
+        }
+        if self.send.ready {
+            if handler.should_try_to_send(id) {
+                self.want_turn();
+                self.send.allowed = true;
+                return false;
+            }
+            self.send.work = false;
+            if open.is_closed(context, &self.connection) {
+                return true;
+            }
+        }
+        handler.event_io_loop_completed_for_one(context.sockman, id);
+        true
+    }
+
     /// Takes note of sends on this thread, in any callback, that found the socket full.
     fn forget_blocked_send(&mut self) {
         if self.connection.take_blocked() {
