@@ -11,7 +11,7 @@ use std::{
 };
 
 use crate::{
-    NetAddr, Service,
+    NetAddr, Options, Service,
     error::BindError,
     sock::{Sock, SockFactory},
 };
@@ -33,12 +33,16 @@ pub(crate) struct Listener {
 }
 
 impl Listener {
-    pub(crate) fn bind(factory: &dyn SockFactory, to: &Service) -> Result<Listener, BindError> {
+    pub(crate) fn bind(options: &Options, to: &Service) -> Result<Listener, BindError> {
         if to.to_sock_addr().is_err() {
             return Err(BindError::Unsupported { to: to.clone() });
         }
         let fail = |step| move |source| BindError::new(to, step, source);
-        let sock = factory.create_sock(to).map_err(fail("socket"))?;
+        let sock = options.sock_factory.create_sock(to).map_err(fail("socket"))?;
+        // Not on unix-domain sockets, whose paths cannot be shared.
+        if options.reuse_port && !to.addr().is_unix() {
+            sock.set_reuse_port().map_err(fail("setsockopt SO_REUSEPORT"))?;
+        }
         sock.bind(to).map_err(fail("bind"))?;
         let path = match to.addr() {
             NetAddr::Unix(unix) => unix.as_path().and_then(BoundPath::made_by_bind),

@@ -58,6 +58,7 @@ pub struct Options {
     pub(crate) accept_batch: usize,
     pub(crate) sweep: Option<Duration>,
     pub(crate) receive_buffer: usize,
+    pub(crate) reuse_port: bool,
     pub(crate) panic_policy: PanicPolicy,
     pub(crate) thread_name: String,
     pub(crate) interrupt: Option<Interrupt>,
@@ -71,6 +72,7 @@ impl Default for Options {
             accept_batch: DEFAULT_ACCEPT_BATCH,
             sweep: Some(SELECT_TIMEOUT),
             receive_buffer: DEFAULT_RECEIVE_BUFFER,
+            reuse_port: false,
             panic_policy: PanicPolicy::default(),
             thread_name: DEFAULT_THREAD_NAME.to_owned(),
             interrupt: None,
@@ -92,8 +94,9 @@ impl Options {
         self
     }
 
-    /// How many connections one listener accepts in one pass. Default: 64. The rest is accepted in
-    /// the following passes, after the established connections had their turn.
+    /// How many connections one listener accepts in one pass, and how many connects begun with
+    /// [`SockMan::start_connect`](crate::SockMan::start_connect) are completed in one. Default: 64.
+    /// The rest follows in the next passes, after the established connections had their turn.
     pub fn accept_batch(mut self, connections: NonZeroUsize) -> Options {
         self.accept_batch = connections.get();
         self
@@ -105,7 +108,7 @@ impl Options {
     /// The sweep gives
     /// [`event_io_loop_completed_for_one`](crate::EventHandler::event_io_loop_completed_for_one)
     /// its period and serves handlers that never call [`SockMan::wake`](crate::SockMan::wake). It
-    /// costs some 10 ns per connection. With `None`, only events, wakes and deadlines bring a
+    /// costs some 5 ns per connection. With `None`, only events, wakes and deadlines bring a
     /// connection back, and an idle process does not wake up at all.
     ///
     /// Less than 1 ms is refused by [`SockMan::new`](crate::SockMan::new): it would be a busy
@@ -120,6 +123,21 @@ impl Options {
     /// than 1 GiB is refused by [`SockMan::new`](crate::SockMan::new).
     pub fn receive_buffer(mut self, bytes: NonZeroUsize) -> Options {
         self.receive_buffer = bytes.get();
+        self
+    }
+
+    /// Whether several `SockMan`s, of this process or of others of the same user, may listen on one
+    /// address: for those who outgrow one thread. Default: no. Each has to have the option, the
+    /// first to bind included; for port 0, the others bind to the port that it was given.
+    ///
+    /// Linux spreads new connections over the listeners, by a hash of both addresses; a connection
+    /// stays where it arrived, and what is in the backlog of a listener that closes is reset. Other
+    /// systems know the option (`SO_REUSEPORT`) and do not spread by it. It says nothing for
+    /// unix-domain sockets, nor for sockets that [`SockMan::start_listening_on`] is given.
+    ///
+    /// [`SockMan::start_listening_on`]: crate::SockMan::start_listening_on
+    pub fn reuse_port(mut self, reuse_port: bool) -> Options {
+        self.reuse_port = reuse_port;
         self
     }
 

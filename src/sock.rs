@@ -52,6 +52,11 @@ pub trait Sock: fmt::Debug + Send + Sync {
     /// Does a receive that fills less than the buffer mean that the kernel has no more for now?
     /// So it is on TCP; not on unix-domain sockets, where ancillary data ends a receive early.
     fn short_read_means_empty(&self) -> bool;
+    /// `SO_REUSEPORT`, before [`bind`](Sock::bind): other sockets that have it, too, may listen on
+    /// the same address. Provided: an error, [`io::ErrorKind::Unsupported`].
+    fn set_reuse_port(&self) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
     /// The descriptor, for [`Poller::register`]. A double may use any number that its own poller
     /// understands.
     fn as_raw_fd(&self) -> RawFd;
@@ -209,6 +214,10 @@ impl Sock for OsSock {
             socket.set_only_v6(true)?;
         }
         socket.bind(&address)
+    }
+
+    fn set_reuse_port(&self) -> io::Result<()> {
+        self.socket().set_reuse_port(true)
     }
 
     fn listen(self: Box<Self>, backlog: i32) -> io::Result<Box<dyn Sock>> {

@@ -101,7 +101,7 @@ impl SockMan {
     ///
     /// [`BindError`]; nothing is left behind.
     pub fn bind_and_start_listening(&self, to: &Service) -> Result<Service, BindError> {
-        Ok(self.shared.add_listener(Listener::bind(&*self.shared.options.sock_factory, to)?))
+        Ok(self.shared.add_listener(Listener::bind(&self.shared.options, to)?))
     }
 
     /// Takes over a listening stream socket (TCP or unix-domain) that somebody else bound, as

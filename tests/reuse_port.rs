@@ -1,0 +1,57 @@
+//! `Options::reuse_port`: several `SockMan`s on one port.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod common;
+
+use std::io::Read;
+
+use common::{Event, Recorder, Running, tools::until, without_sweep};
+use sockman::{BindError, SockMan};
+
+/// The kernel spreads clients over both. None comes in twice, and none is lost.
+#[test]
+#[cfg(target_os = "linux")]
+fn two_sockmans_share_the_clients_of_one_port() {
+    const CLIENTS: usize = 200;
+
+    let greet = |sockman: &SockMan, event: &Event| {
+        if let Event::Accepted { id, .. } = event {
+            assert_eq!(sockman.send_bytes(*id, b"+", false).unwrap(), 1);
+        }
+    };
+    let recorders = [Recorder::with_reaction(greet), Recorder::with_reaction(greet)];
+    let first = Running::start(recorders[0].clone(), without_sweep().reuse_port(true));
+    let second = SockMan::new(recorders[1].clone(), without_sweep().reuse_port(true)).unwrap();
+    let bound = second.bind_and_start_listening(&first.address.into()).unwrap();
+    assert_eq!(bound.to_socket_addr(), Some(first.address));
+    let threads = second.start_sockets_threads().unwrap();
+
+    let clients: Vec<_> = (0..CLIENTS).map(|_| first.client()).collect();
+    for mut client in &clients {
+        client.read_exact(&mut [0]).unwrap();
+    }
+    let accepted =
+        |recorder: &Recorder| recorder.count(|event| matches!(event, Event::Accepted { .. }));
+    let counts = [accepted(&recorders[0]), accepted(&recorders[1])];
+    assert_eq!(counts[0] + counts[1], CLIENTS);
+    assert!(counts.iter().all(|count| *count > 0), "{counts:?}");
+
+    // One that stops leaves the port to the other.
+    second.interrupt();
+    threads.join().unwrap();
+    second.stop_listening();
+    let before = accepted(&recorders[0]);
+    let later: Vec<_> = (0..20).map(|_| first.client()).collect();
+    until("the one that is left accepts them all", || {
+        accepted(&recorders[0]) == before + later.len()
+    });
+}
+
+#[test]
+fn without_the_option_a_port_has_one_listener() {
+    let running = Running::start(Recorder::new(), without_sweep());
+    let second = SockMan::new(Recorder::new(), without_sweep().reuse_port(true)).unwrap();
+    let refused = second.bind_and_start_listening(&running.address.into());
+    assert!(matches!(refused, Err(BindError::AddressInUse { .. })), "{refused:?}");
+}
