@@ -176,6 +176,11 @@ impl Connection {
     /// Ends the stream towards the peer at once. The descriptor itself goes with the last `Arc`,
     /// so that no system call under way on another thread ever meets a reused number.
     fn shutdown(&self) {
+        // Linux's poller tells of a socket as hung up once nothing more goes either way: one system
+        // call less for each peer that resets.
+        if cfg!(target_os = "linux") && self.notes.load(Ordering::Relaxed) & HUNG_UP != 0 {
+            return;
+        }
         if let Err(error) = self.sock.shutdown(Shutdown::Both) {
             // The usual case: the peer has reset it, and there is nothing left to shut down.
             log::trace!(target: "sockman::net", "shutdown of connection {}: {error}", self.id);
