@@ -4,6 +4,7 @@
 //! Used by the crate's own unit tests; runs on the test's thread alone.
 
 mod pass;
+mod sweep;
 
 use std::{
     collections::{HashMap, VecDeque},
