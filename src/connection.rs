@@ -119,7 +119,7 @@ pub(crate) struct Connection {
     bytes_received: AtomicU64,
 }
 
-/// A send on the socket thread would have blocked.
+/// A send on the socket thread would have blocked, or the next one would.
 const BLOCKED: u8 = 1;
 /// A send on the socket thread was given bytes and took some.
 const SENT: u8 = 2;
@@ -187,10 +187,11 @@ impl Connection {
         }
     }
 
-    /// Runs one send. `Ok(0)` if it would block. `on_socket_thread` lets the socket thread know
-    /// what it did to the latches; a would-block elsewhere changes none.
+    /// Runs one send of `length` bytes. `Ok(0)` if it would block. `on_socket_thread` lets the
+    /// socket thread know what it did to the latches; a would-block elsewhere changes none.
     pub(crate) fn send(
         &self,
+        length: usize,
         on_socket_thread: bool,
         mut send: impl FnMut(&dyn Sock) -> io::Result<usize>,
     ) -> Result<usize, SendError> {
@@ -206,6 +207,9 @@ impl Connection {
                     self.bytes_sent.store(sent.wrapping_add(bytes as u64), Ordering::Relaxed);
                     if on_socket_thread && bytes > 0 {
                         self.note(SENT);
+                        if bytes < length && self.sock.short_send_means_full() {
+                            self.note(BLOCKED);
+                        }
                     }
                     return Ok(bytes);
                 }

@@ -52,6 +52,12 @@ pub trait Sock: fmt::Debug + Send + Sync {
     /// Does a receive that fills less than the buffer mean that the kernel has no more for now?
     /// So it is on TCP; not on unix-domain sockets, where ancillary data ends a receive early.
     fn short_read_means_empty(&self) -> bool;
+    /// Does a send that takes less than it was given mean that the kernel has no room for now, and
+    /// that an event will tell when there is? So it is on TCP. Provided: `false`, which costs a
+    /// `send` that only says "would block".
+    fn short_send_means_full(&self) -> bool {
+        false
+    }
     /// `SO_REUSEPORT`, before [`bind`](Sock::bind): other sockets that have it, too, may listen on
     /// the same address. Provided: an error, [`io::ErrorKind::Unsupported`].
     fn set_reuse_port(&self) -> io::Result<()> {
@@ -289,6 +295,10 @@ impl Sock for OsSock {
     }
 
     fn short_read_means_empty(&self) -> bool {
+        matches!(self, OsSock::Tcp(_))
+    }
+
+    fn short_send_means_full(&self) -> bool {
         matches!(self, OsSock::Tcp(_))
     }
 

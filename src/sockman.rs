@@ -270,7 +270,7 @@ impl SockMan {
         data: &[u8],
         will_send_more: bool,
     ) -> Result<usize, SendError> {
-        self.send(id, data.is_empty(), |sock| sock.send(data, will_send_more))
+        self.send(id, data.len(), |sock| sock.send(data, will_send_more))
     }
 
     /// [`send_bytes`](SockMan::send_bytes) for data in several pieces, in one system call. At most
@@ -286,8 +286,8 @@ impl SockMan {
         will_send_more: bool,
     ) -> Result<usize, SendError> {
         let data = data.get(..MAX_PIECES).unwrap_or(data);
-        let is_empty = data.iter().all(|piece| piece.is_empty());
-        self.send(id, is_empty, |sock| sock.send_vectored(data, will_send_more))
+        let length = data.iter().map(|piece| piece.len()).sum();
+        self.send(id, length, |sock| sock.send_vectored(data, will_send_more))
     }
 
     /// Half-closes: the peer reads the end of the stream, and may go on sending. What the kernel
@@ -377,16 +377,16 @@ impl SockMan {
     fn send(
         &self,
         id: ConnectionId,
-        is_empty: bool,
+        length: usize,
         send: impl FnMut(&dyn Sock) -> io::Result<usize>,
     ) -> Result<usize, SendError> {
         let Some(connection) = self.shared.connections.find(id) else {
             return Err(SendError::UnknownConnection(id));
         };
-        if is_empty {
+        if length == 0 {
             return Ok(0);
         }
-        connection.send(threads::is_socket_thread_of(&self.shared), send)
+        connection.send(length, threads::is_socket_thread_of(&self.shared), send)
     }
 }
 

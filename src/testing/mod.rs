@@ -4,6 +4,7 @@
 //! Used by the crate's own unit tests; runs on the test's thread alone.
 
 mod pass;
+mod sends;
 mod sweep;
 
 use std::{
@@ -55,6 +56,10 @@ pub(crate) struct Script {
     pub(crate) recv_calls: usize,
     pub(crate) accept_calls: usize,
     pub(crate) is_unix: bool,
+    /// How many bytes the next sends take; those that are not scripted take all.
+    pub(crate) room: VecDeque<usize>,
+    /// How often `send` was called.
+    pub(crate) send_calls: usize,
     /// What every send fails with, if it does.
     pub(crate) send_error: Option<i32>,
     pub(crate) shut: bool,
@@ -218,10 +223,14 @@ impl Sock for ScriptedSock {
     }
 
     fn send(&self, data: &[u8], _will_send_more: bool) -> io::Result<usize> {
-        match self.machine.script(self.fd, |script| script.send_error) {
-            Some(code) => Err(io::Error::from_raw_os_error(code)),
-            None => Ok(data.len()),
-        }
+        self.machine.script(self.fd, |script| {
+            script.send_calls += 1;
+            match (script.send_error, script.room.pop_front()) {
+                (Some(code), _) => Err(io::Error::from_raw_os_error(code)),
+                (None, Some(0)) => Err(would_block()),
+                (None, room) => Ok(data.len().min(room.unwrap_or(usize::MAX))),
+            }
+        })
     }
 
     fn send_vectored(&self, data: &[IoSlice<'_>], _will_send_more: bool) -> io::Result<usize> {
@@ -246,6 +255,10 @@ impl Sock for ScriptedSock {
     }
 
     fn short_read_means_empty(&self) -> bool {
+        self.machine.script(self.fd, |script| !script.is_unix)
+    }
+
+    fn short_send_means_full(&self) -> bool {
         self.machine.script(self.fd, |script| !script.is_unix)
     }
 

@@ -266,6 +266,10 @@ impl Sock for SpySock {
         self.inner.short_read_means_empty()
     }
 
+    fn short_send_means_full(&self) -> bool {
+        self.inner.short_send_means_full()
+    }
+
     fn as_raw_fd(&self) -> RawFd {
         self.inner.as_raw_fd()
     }
