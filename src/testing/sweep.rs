@@ -24,10 +24,10 @@ struct Log {
 }
 
 impl Log {
-    fn tell(&self, what: String) {
-        self.told.lock().push(what.clone());
+    fn tell(&self, what: &str) {
+        self.told.lock().push(what.to_owned());
         if let Some(sockman) = { self.sockman.lock().upgrade() } {
-            (self.reaction)(&sockman, &what);
+            (self.reaction)(&sockman, what);
         }
     }
 }
@@ -43,27 +43,27 @@ impl EventHandler for Log {
         true
     }
     fn event_ready_to_send(&self, _: &SockMan, id: ConnectionId) -> NextRecv {
-        self.tell(format!("{id} ready"));
+        self.tell(&format!("{id} ready"));
         NextRecv::Proceed
     }
     fn event_got_data(&self, _: &SockMan, id: ConnectionId, _: &[u8]) {
-        self.tell(format!("{id} data"));
+        self.tell(&format!("{id} data"));
     }
     fn event_got_eof(&self, _: &SockMan, _: ConnectionId) {}
     fn event_got_permanent_read_error(&self, _: &SockMan, _: ConnectionId, _: &io::Error) {}
     fn should_try_to_send(&self, id: ConnectionId) -> bool {
-        self.tell(format!("{id} send?"));
+        self.tell(&format!("{id} send?"));
         *self.wants_to_send.lock()
     }
     fn should_try_to_recv(&self, id: ConnectionId) -> bool {
-        self.tell(format!("{id} recv?"));
+        self.tell(&format!("{id} recv?"));
         *self.wants_to_recv.lock()
     }
     fn event_io_loop_completed_for_one(&self, _: &SockMan, id: ConnectionId) {
-        self.tell(format!("{id} completed"));
+        self.tell(&format!("{id} completed"));
     }
     fn event_closed_after_panic(&self, _: &SockMan, id: ConnectionId) {
-        self.tell(format!("{id} closed"));
+        self.tell(&format!("{id} closed"));
     }
 }
 
