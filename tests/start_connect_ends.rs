@@ -365,6 +365,29 @@ fn a_close_with_no_thread_running_frees_the_descriptor_at_once() {
     assert_eq!(recorder.events(), []);
 }
 
+/// G14: an attempt that was closed just before the thread ended is let go of by then.
+#[test]
+fn an_attempt_closed_in_the_callback_that_interrupts_keeps_no_descriptor() {
+    let (spy, blackhole) = (Spy::default(), Blackhole::new());
+    let attempt = Arc::new(Mutex::new(None));
+    let recorder = Recorder::with_reaction({
+        let attempt = Arc::clone(&attempt);
+        move |sockman, event| {
+            if let Event::Accepted { .. } = event {
+                assert!(sockman.close_connection(attempt.lock().unwrap().unwrap()));
+                sockman.interrupt();
+            }
+        }
+    });
+    let mut running = Running::start(recorder, options(&spy));
+    let id = running.sockman.start_connect(&blackhole.destination(), &for_long()).unwrap();
+    *attempt.lock().unwrap() = Some(id);
+    run_passes(&running.sockman, 2);
+    let _client = running.client();
+    running.threads.take().unwrap().join().unwrap();
+    assert_eq!(spy.open(), 2, "the listener and the client's connection");
+}
+
 /// G14: attempts end with the last handle, in silence; also those whose interrupt lives on.
 #[test]
 fn dropping_the_last_handle_closes_the_attempts() {

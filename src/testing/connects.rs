@@ -172,11 +172,13 @@ fn a_connect_without_an_answer_ends_at_its_deadline_and_not_before() {
 fn a_connect_that_succeeded_by_its_deadline_is_told_as_such_however_late() {
     let rig = Rig::new(without_sweep());
     let timeout = Duration::from_millis(700);
-    let (_, fd) = rig.start_in_progress(&ConnectOptions::default().timeout(timeout));
+    let (id, fd) = rig.start_in_progress(&ConnectOptions::default().timeout(timeout));
     rig.machine.script(fd, |script| script.has_no_peer = false);
     rig.machine.advance(timeout * 2);
     rig.pass();
     assert_eq!(rig.log.take(), ["0 connected"]);
+    let now = rig.sockman.shared().options.sock_factory.now();
+    assert_eq!(rig.sockman.connection_info(id).unwrap().since, now, "it counts from here on");
 }
 
 /// G7: a full backlog is asked again after 1 ms, doubling up to 50 ms, and not in between.
@@ -224,11 +226,14 @@ fn one_pass_tells_one_batch_of_outcomes() {
     for _ in 0..7 {
         rig.start(&tcp(), &for_ever(), [Ok(())]);
     }
-    for told in [3, 3, 1, 0] {
+    for (told, left) in [(3, 4), (3, 1), (1, 0)] {
         rig.pass();
         assert_eq!(rig.log.take().len(), told);
+        let waits = rig.sockman.stats().connections - rig.sockman.stats().connected as usize;
+        assert_eq!(waits, left);
     }
-    assert_eq!(rig.machine.last_timeout(), Some(Duration::ZERO), "the new ones have their turn");
+    rig.pass();
+    assert_eq!(rig.log.take().len(), 0);
     rig.pass();
     assert_eq!(rig.machine.last_timeout(), None);
 }
@@ -250,6 +255,9 @@ fn one_pass_tells_one_batch_of_time_outs() {
     for told in [3, 3, 1, 0] {
         rig.pass();
         assert_eq!(rig.log.take().len(), told);
+        if told == 1 {
+            assert_eq!(rig.machine.last_timeout(), Some(Duration::ZERO), "one was left to tell");
+        }
     }
 }
 
