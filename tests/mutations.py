@@ -1221,7 +1221,7 @@ MUTATIONS = [
         '                if self.is_registered {\n                    poller.deregister(sock)',
         '                if false {\n                    poller.deregister(sock)',
         'start_connect',
-        'outcome',
+        'waited_for',
         False,
     ),
     (

@@ -151,6 +151,28 @@ fn data_and_a_reset_that_come_during_the_outcome_are_told_after_it() {
     }
 }
 
+/// G2, G5: an attempt that the poller watched becomes a connection that it watches. (Loopback is so
+/// fast that most attempts are over before it comes to that; here the answer takes a second.)
+#[test]
+fn a_connect_that_had_to_be_waited_for_becomes_a_connection() {
+    let (recorder, blackhole) = (Recorder::new(), Blackhole::new());
+    let running = Running::start(recorder.clone(), without_sweep());
+    let id = running.sockman.start_connect(&blackhole.destination(), &for_long()).unwrap();
+    run_passes(&running.sockman, 2);
+    assert_eq!(recorder.events(), []);
+    for _ in &blackhole.fillers {
+        blackhole.listener.accept().unwrap();
+    }
+    recorder.wait_for_outcome(id).unwrap();
+    let (mut peer, _) = blackhole.listener.accept().unwrap();
+    deadlines(&peer);
+    common::write_all(&mut peer, b"hello");
+    recorder.wait_for_bytes(id, 5);
+    drop(peer);
+    recorder.wait_for_eof(id);
+    assert_eq!(heard(&recorder, id), ["connected", "data", "eof"]);
+}
+
 /// G2: a connection that was reset before anybody looked is a connect that failed, told once.
 #[test]
 fn a_reset_before_the_outcome_is_the_outcome() {

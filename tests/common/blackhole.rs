@@ -12,8 +12,8 @@ use sockman::{Destination, Service};
 /// A TCP listener on loopback that answers no connect: its backlog is full.
 pub struct Blackhole {
     pub address: SocketAddr,
-    _listener: TcpListener,
-    _fillers: Vec<TcpStream>,
+    pub listener: TcpListener,
+    pub fillers: Vec<TcpStream>,
 }
 
 impl Blackhole {
@@ -29,7 +29,7 @@ impl Blackhole {
             fillers.push(filler);
         }
         assert!(!fillers.is_empty());
-        Blackhole { address, _listener: listener, _fillers: fillers }
+        Blackhole { address, listener, fillers }
     }
 
     pub fn destination(&self) -> Destination {
