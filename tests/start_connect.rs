@@ -39,7 +39,9 @@ struct Peers(TcpListener);
 
 impl Peers {
     fn new() -> Peers {
-        Peers(TcpListener::bind("127.0.0.1:0").unwrap())
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        Peers(listener)
     }
 
     fn destination(&self) -> Destination {
@@ -47,7 +49,13 @@ impl Peers {
     }
 
     fn accept(&self) -> TcpStream {
-        let (stream, _) = self.0.accept().unwrap();
+        let mut accepted = None;
+        until("a peer comes", || {
+            accepted = self.0.accept().ok();
+            accepted.is_some()
+        });
+        let (stream, _) = accepted.unwrap();
+        stream.set_nonblocking(false).unwrap();
         deadlines(&stream);
         stream
     }
