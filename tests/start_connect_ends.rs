@@ -414,6 +414,87 @@ fn dropping_the_last_handle_closes_the_attempts() {
     assert_eq!(recorder.events(), []);
 }
 
+/// G2, G4, G9, G14: whatever comes together, each attempt is told once, or was closed, and nothing is
+/// left: from three threads, to all kinds of peers, cancelled and closed, over restarts.
+#[test]
+fn in_a_storm_each_attempt_is_told_once_or_closed() {
+    const THREADS: u64 = 3;
+    const ATTEMPTS: usize = 400;
+
+    rlimit::increase_nofile_limit(4096).unwrap();
+    let (spy, recorder) = (Spy::default(), Recorder::new());
+    let mut running = Running::start(recorder.clone(), options(&spy));
+    let accepting = Running::start(Recorder::new(), without_sweep());
+    let (tcp, unix) = (Blackhole::new(), UnixBlackhole::new("storm"));
+    let nobody = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    nobody.bind(&"127.0.0.1:0".parse::<SocketAddr>().unwrap().into()).unwrap();
+    let destinations = [
+        tcp.destination(),
+        unix.destination(),
+        nobody.local_addr().unwrap().as_socket().unwrap().into(),
+        accepting.address.into(),
+    ];
+    // The ids, and whether a close of ours ended them.
+    let attempts = Mutex::new(Vec::new());
+    let running_threads = AtomicUsize::new(THREADS as usize);
+    let sockman = running.sockman.clone();
+    thread::scope(|scope| {
+        for seed in 1..=THREADS {
+            let (attempts, sockman, destinations) = (&attempts, &sockman, &destinations);
+            let running_threads = &running_threads;
+            scope.spawn(move || {
+                let mut random = Random::new(seed);
+                for _ in 0..ATTEMPTS {
+                    let cancel = Interrupt::new();
+                    let to = &destinations[random.up_to(destinations.len()) - 1];
+                    let timeout = Duration::from_millis(random.up_to(40) as u64);
+                    let options = ConnectOptions::default().timeout(timeout).cancel(cancel.clone());
+                    let mut begun = None;
+                    // Refused while the interrupt of a restart is set.
+                    until("it begins", || {
+                        begun = sockman.start_connect(to, &options).ok();
+                        begun.is_some()
+                    });
+                    let id = begun.unwrap();
+                    spin(random.up_to(2000));
+                    let closed = match random.up_to(3) {
+                        1 => sockman.close_connection(id),
+                        2 => {
+                            cancel.interrupt();
+                            false
+                        }
+                        _ => false,
+                    };
+                    attempts.lock().unwrap().push((id, closed));
+                }
+                running_threads.fetch_sub(1, Ordering::SeqCst);
+            });
+        }
+        while running_threads.load(Ordering::SeqCst) > 0 {
+            stop(&mut running);
+            spin(1000);
+            restart(&mut running);
+            run_passes(&sockman, 1);
+        }
+    });
+    let attempts = attempts.into_inner().unwrap();
+    let mut connected = 0;
+    for (id, closed) in &attempts {
+        if !closed {
+            let is_connected = recorder.wait_for_outcome(*id).is_ok();
+            connected += usize::from(is_connected);
+            assert_eq!(sockman.close_connection(*id), is_connected);
+        }
+    }
+    run_passes(&sockman, 2);
+    for (id, _) in &attempts {
+        assert!(recorder.count(|event| is_outcome_of(event, *id)) <= 1);
+    }
+    assert!(connected > 0);
+    until("only the listener is open", || spy.open() == 1);
+    assert_eq!(sockman.stats().connections, 0);
+}
+
 /// G14: the handle and a cancel that comes at the same time: neither waits for the other.
 #[test]
 fn dropping_the_last_handle_races_a_cancel() {
