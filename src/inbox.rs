@@ -7,7 +7,7 @@
 use std::{
     fmt,
     sync::{
-        Arc,
+        Arc, Weak,
         atomic::{AtomicBool, Ordering},
     },
 };
@@ -23,8 +23,9 @@ pub(crate) enum Mark {
     Activated(Arc<Connection>),
     /// Drive the connect.
     Connecting(Box<Attempt>),
-    /// The interrupt of one connect was set.
-    ConnectCancelled(Arc<Connection>),
+    /// The interrupt of one connect was set. Keeps nothing open, since it may come when the connect
+    /// is over and no thread is there to take it.
+    ConnectCancelled(Weak<Connection>),
     /// Ask the connection's hooks again.
     Woken(Arc<Connection>),
     /// Let go of the connection, so that its descriptor is closed.
@@ -108,9 +109,10 @@ impl Inbox {
     /// open.
     pub(crate) fn forget_closed(&self) {
         self.marks.lock().retain(|mark| match mark {
-            Mark::Activated(connection)
-            | Mark::Woken(connection)
-            | Mark::ConnectCancelled(connection) => !connection.is_closed(),
+            Mark::Activated(connection) | Mark::Woken(connection) => !connection.is_closed(),
+            Mark::ConnectCancelled(connection) => {
+                connection.upgrade().is_some_and(|connection| !connection.is_closed())
+            }
             Mark::Connecting(attempt) => !attempt.connection.is_closed(),
             Mark::ListenerAdded(listener) => !listener.is_stopped(),
             Mark::Closed(_) | Mark::ListenersStopped => false,

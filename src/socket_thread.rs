@@ -238,7 +238,11 @@ impl SocketThread {
                 match mark {
                     Mark::Activated(connection) => self.connected.add(&connection),
                     Mark::Connecting(attempt) => self.connecting.add(attempt),
-                    Mark::ConnectCancelled(connection) => self.connecting.cancel(&connection),
+                    Mark::ConnectCancelled(connection) => {
+                        if let Some(connection) = connection.upgrade() {
+                            self.connecting.cancel(&connection);
+                        }
+                    }
                     Mark::Woken(connection) => self.connected.wake(&connection),
                     Mark::Closed(connection) => self.remove(&connection),
                     Mark::ListenerAdded(listener) => self.add_listener(&listener),

@@ -57,7 +57,8 @@ pub(crate) struct Shared {
     pub(crate) interrupt: Interrupt,
     listeners: Mutex<Vec<Arc<Listener>>>,
     /// The socket thread's state while it does not run. Held for a moment; of the other locks only
-    /// the inbox's and the own interrupt's are taken under it.
+    /// the inbox's and the interrupts' are taken under it (an attempt that goes takes its waker out
+    /// of its own interrupt, under the inbox's lock, too).
     pub(crate) run: Mutex<Run>,
 }
 

@@ -81,6 +81,7 @@ fn all_callbacks_run_on_the_socket_thread_and_never_two_at_once() {
                     for _ in 0..50 {
                         provoke(running.address).unwrap();
                         let options = ConnectOptions::default();
+                        sockman.start_connect(&running.address.into(), &options).unwrap();
                         let connection =
                             sockman.connect(&running.address.into(), &options).unwrap();
                         let id = connection.activate();
@@ -138,6 +139,11 @@ fn call_everything_else(sockman: &SockMan) {
     sockman.stop_listening();
     sockman.bind_and_start_listening(&any).unwrap();
     assert_eq!(sockman.stats().listeners, 1);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let to = listener.local_addr().unwrap().into();
+    let id = sockman.start_connect(&to, &ConnectOptions::default()).unwrap();
+    sockman.wake(id);
+    sockman.close_connection(id);
     assert!(matches!(sockman.start_sockets_threads(), Err(StartError::AlreadyStarted)));
     assert!(sockman.downgrade().upgrade().is_some());
     assert!(!sockman.reset_interrupt());
@@ -182,6 +188,10 @@ fn inside(
     *scene.armed.lock().unwrap() = Some(callback);
 
     // A callback that has come already has stopped the listener, maybe.
+    if callback == Callback::ConnectCompleted {
+        let options = ConnectOptions::default().timeout(DEADLINE);
+        running.sockman.start_connect(&running.address.into(), &options).unwrap();
+    }
     let clients = provoke(running.address);
     until(&format!("{callback:?} has called everything"), || scene.done.load(Ordering::SeqCst));
     drop(clients);

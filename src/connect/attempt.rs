@@ -73,7 +73,7 @@ impl Attempt {
         let connection = place.fill_connecting(sock, me, service.clone(), began);
         let waker: Arc<dyn Waker> = Arc::new(CancelWaker {
             shared: Arc::downgrade(shared),
-            connection: Arc::clone(&connection),
+            connection: Arc::downgrade(&connection),
         });
         let wakers = watches.add_waker(&waker);
         Ok(Attempt {
@@ -118,16 +118,17 @@ impl Attempt {
     }
 }
 
-/// Tells the socket thread which attempt its interrupt ends.
+/// Tells the socket thread which attempt its interrupt ends. Keeps no socket open: an attempt may be
+/// over, or closed, while this is on its way.
 struct CancelWaker {
     shared: Weak<Shared>,
-    connection: Arc<Connection>,
+    connection: Weak<Connection>,
 }
 
 impl Waker for CancelWaker {
     fn wake(&self) -> io::Result<()> {
         if let Some(shared) = self.shared.upgrade() {
-            shared.inbox.push(Mark::ConnectCancelled(Arc::clone(&self.connection)));
+            shared.inbox.push(Mark::ConnectCancelled(Weak::clone(&self.connection)));
         }
         Ok(())
     }

@@ -3,6 +3,7 @@
 //!
 //! Used by the crate's own unit tests; runs on the test's thread alone.
 
+mod connects;
 mod pass;
 mod sends;
 mod sweep;
@@ -23,6 +24,7 @@ use parking_lot::Mutex;
 
 use crate::{
     Service,
+    slab::Token,
     sock::{Poller, Readiness, Sock, SockFactory, Waker},
 };
 
@@ -60,6 +62,15 @@ pub(crate) struct Script {
     pub(crate) room: VecDeque<usize>,
     /// How often `send` was called.
     pub(crate) send_calls: usize,
+    /// What `connect` says; what is not scripted succeeds at once.
+    pub(crate) connects: VecDeque<Result<(), i32>>,
+    pub(crate) connect_calls: usize,
+    /// What the next look at `SO_ERROR` finds.
+    pub(crate) socket_error: Option<i32>,
+    /// Not connected: `peer_address` says so.
+    pub(crate) has_no_peer: bool,
+    /// The descriptor was closed.
+    pub(crate) closed: bool,
     /// What every send fails with, if it does.
     pub(crate) send_error: Option<i32>,
     pub(crate) shut: bool,
@@ -83,8 +94,19 @@ impl Machine {
     /// A descriptor for a socket to be accepted.
     pub(crate) fn fresh_fd(&self) -> RawFd {
         let fd = self.next_fd.fetch_add(1, Ordering::Relaxed);
-        self.state.lock().socks.insert(fd, Script::default());
+        // Scripted before, perhaps.
+        self.state.lock().socks.entry(fd).or_default();
         fd
+    }
+
+    /// The descriptor that the next socket will have, to script what it does from the beginning.
+    pub(crate) fn upcoming_fd(&self) -> RawFd {
+        self.next_fd.load(Ordering::Relaxed)
+    }
+
+    /// The token that `fd` is registered with, if it is.
+    pub(crate) fn token(&self, fd: RawFd) -> Option<Token> {
+        self.state.lock().tokens.get(&fd).copied().map(Token::decode)
     }
 
     pub(crate) fn script<R>(&self, fd: RawFd, change: impl FnOnce(&mut Script) -> R) -> R {
@@ -175,13 +197,26 @@ struct ScriptedSock {
     fd: RawFd,
 }
 
+impl Drop for ScriptedSock {
+    fn drop(&mut self) {
+        // As the kernel does: who is closed is watched no more.
+        let mut state = self.machine.state.lock();
+        state.tokens.remove(&self.fd);
+        state.socks.entry(self.fd).or_default().closed = true;
+    }
+}
+
 fn would_block() -> io::Error {
     io::ErrorKind::WouldBlock.into()
 }
 
 impl Sock for ScriptedSock {
     fn connect(&self, _to: &Service) -> io::Result<()> {
-        Ok(())
+        let connected = self.machine.script(self.fd, |script| {
+            script.connect_calls += 1;
+            script.connects.pop_front()
+        });
+        connected.unwrap_or(Ok(())).map_err(io::Error::from_raw_os_error)
     }
 
     fn bind(&self, _to: &Service) -> io::Result<()> {
@@ -243,7 +278,8 @@ impl Sock for ScriptedSock {
     }
 
     fn take_error(&self) -> io::Result<Option<io::Error>> {
-        Ok(None)
+        let error = self.machine.script(self.fd, |script| script.socket_error.take());
+        Ok(error.map(io::Error::from_raw_os_error))
     }
 
     fn local_address(&self) -> io::Result<Service> {
@@ -251,6 +287,9 @@ impl Sock for ScriptedSock {
     }
 
     fn peer_address(&self) -> io::Result<Service> {
+        if self.machine.script(self.fd, |script| script.has_no_peer) {
+            return Err(io::ErrorKind::NotConnected.into());
+        }
         Ok("10.0.0.2:2".parse().expect("an address"))
     }
 

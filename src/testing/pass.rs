@@ -13,12 +13,14 @@ use parking_lot::Mutex;
 
 use super::Machine;
 use crate::{
-    ConnectionId, EventHandler, NextRecv, Options, Service, SockMan, sock::Readiness,
-    threads::run_one_pass,
+    ConnectError, ConnectionId, Destination, EventHandler, NextRecv, Options, Service, SockMan,
+    sock::Readiness, threads::run_one_pass,
 };
 
+type Reaction = Box<dyn Fn(&SockMan, ConnectionId) + Send>;
+
 #[derive(Default)]
-struct Log {
+pub(super) struct Log {
     told: Mutex<Vec<String>>,
     paused: Mutex<HashSet<ConnectionId>>,
     deadline: Mutex<Option<Instant>>,
@@ -27,10 +29,12 @@ struct Log {
     /// Whether the next data makes the handler panic; from then on questions about sending are
     /// told, too.
     panics: Mutex<bool>,
+    /// Runs in `event_connect_completed`.
+    pub(super) on_outcome: Mutex<Option<Reaction>>,
 }
 
 impl Log {
-    fn take(&self) -> Vec<String> {
+    pub(super) fn take(&self) -> Vec<String> {
         std::mem::take(&mut self.told.lock())
     }
 
@@ -72,6 +76,25 @@ impl EventHandler for Log {
     fn event_got_permanent_read_error(&self, _: &SockMan, id: ConnectionId, error: &io::Error) {
         self.tell(format!("{id} error {}", error.raw_os_error().unwrap()));
     }
+    fn event_connect_completed(
+        &self,
+        sockman: &SockMan,
+        id: ConnectionId,
+        _: &Destination,
+        outcome: Result<&Service, ConnectError>,
+    ) {
+        self.tell(match outcome {
+            Ok(_) => format!("{id} connected"),
+            Err(ConnectError::TimedOut { after, .. }) => format!("{id} timed out: {after:?}"),
+            Err(ConnectError::Refused { .. }) => format!("{id} refused"),
+            Err(ConnectError::Interrupted) => format!("{id} interrupted"),
+            Err(ConnectError::Os { step, .. }) => format!("{id} failed: {step}"),
+            Err(error) => format!("{id} {error:?}"),
+        });
+        if let Some(react) = &*self.on_outcome.lock() {
+            react(sockman, id);
+        }
+    }
     fn event_io_loop_completed_for_all(&self, _: &SockMan) {
         if let Some(housekeeping) = &*self.housekeeping.lock() {
             housekeeping();
@@ -83,14 +106,14 @@ impl EventHandler for Log {
 }
 
 /// A `SockMan` over a scripted machine, and its one listener.
-struct Rig {
-    machine: Arc<Machine>,
-    log: Arc<Log>,
-    sockman: SockMan,
+pub(super) struct Rig {
+    pub(super) machine: Arc<Machine>,
+    pub(super) log: Arc<Log>,
+    pub(super) sockman: SockMan,
     listener: RawFd,
 }
 
-const READABLE: Readiness = Readiness {
+pub(super) const READABLE: Readiness = Readiness {
     token: 0,
     readable: true,
     writable: false,
@@ -100,7 +123,7 @@ const READABLE: Readiness = Readiness {
 };
 
 impl Rig {
-    fn new(options: Options) -> Rig {
+    pub(super) fn new(options: Options) -> Rig {
         let machine = Machine::new();
         let log = Arc::new(Log::default());
         let options = options.sock_factory(machine.factory());
@@ -112,12 +135,12 @@ impl Rig {
         rig
     }
 
-    fn pass(&self) {
+    pub(super) fn pass(&self) {
         run_one_pass(&self.sockman).unwrap();
     }
 
     /// Accepts one connection, and lets it have its first turn.
-    fn accept(&self) -> RawFd {
+    pub(super) fn accept(&self) -> RawFd {
         let fd = self.machine.fresh_fd();
         self.machine.script(self.listener, |script| script.accepts.push_back(Ok(fd)));
         self.machine.event(self.listener, READABLE);
@@ -127,7 +150,7 @@ impl Rig {
         fd
     }
 
-    fn receive(&self, fd: RawFd, recvs: impl IntoIterator<Item = Result<Vec<u8>, i32>>) {
+    pub(super) fn receive(&self, fd: RawFd, recvs: impl IntoIterator<Item = Result<Vec<u8>, i32>>) {
         self.machine.script(fd, |script| script.recvs.extend(recvs));
     }
 
@@ -136,7 +159,7 @@ impl Rig {
     }
 }
 
-fn without_sweep() -> Options {
+pub(super) fn without_sweep() -> Options {
     Options::default().sweep(None)
 }
 

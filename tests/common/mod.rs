@@ -10,6 +10,7 @@
     clippy::panic
 )]
 
+pub mod blackhole;
 pub mod tools;
 
 use std::{
@@ -89,6 +90,8 @@ struct State {
     refuse: bool,
     skip_recv: bool,
     next_deadline: Option<Instant>,
+    /// Of the connects that failed, until a test takes them.
+    connect_errors: Vec<(ConnectionId, ConnectError)>,
 }
 
 impl Recorder {
@@ -205,6 +208,23 @@ impl Recorder {
         })
     }
 
+    /// Waits for the outcome of a `start_connect`, which is told once. The error can be had once.
+    pub fn wait_for_outcome(&self, id: ConnectionId) -> Result<Service, ConnectError> {
+        let outcome = self.wait_for("the outcome of a connect", |events| {
+            events.iter().find_map(|event| match event {
+                Event::ConnectCompleted { id: of, outcome, .. } if *of == id => {
+                    Some(outcome.clone())
+                }
+                _ => None,
+            })
+        });
+        outcome.map_err(|_| {
+            let errors = &mut self.state().connect_errors;
+            let position = errors.iter().position(|(of, _)| *of == id).expect("not taken yet");
+            errors.swap_remove(position).1
+        })
+    }
+
     /// What `should_try_to_recv` says for `id` from now on. Does not wake.
     pub fn pause_recv(&self, id: ConnectionId, paused: bool) {
         let mut state = self.state();
@@ -273,7 +293,11 @@ impl EventHandler for Recorder {
         to: &Destination,
         outcome: Result<&Service, ConnectError>,
     ) {
-        let outcome = outcome.cloned().map_err(|error| format!("{error:?}"));
+        let outcome = outcome.cloned().map_err(|error| {
+            let text = format!("{error:?}");
+            self.state().connect_errors.push((id, error));
+            text
+        });
         self.hear(sockman, Event::ConnectCompleted { id, to: to.clone(), outcome }, true);
     }
 

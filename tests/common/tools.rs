@@ -15,8 +15,8 @@ use std::{
 };
 
 use sockman::{
-    ConnectionId, EventHandler, NextRecv, OsSockFactory, Poller, Readiness, Service, Sock,
-    SockFactory, SockMan, Waker,
+    ConnectError, ConnectionId, Destination, EventHandler, NextRecv, OsSockFactory, Poller,
+    Readiness, Service, Sock, SockFactory, SockMan, Waker,
 };
 
 use super::{DEADLINE, reset};
@@ -346,9 +346,10 @@ pub enum Callback {
     CompletedForAll,
     ClosedAfterPanic,
     NextDeadline,
+    ConnectCompleted,
 }
 
-pub const CALLBACKS: [Callback; 11] = [
+pub const CALLBACKS: [Callback; 12] = [
     Callback::Accepted,
     Callback::ReadyToSend,
     Callback::GotData,
@@ -360,6 +361,7 @@ pub const CALLBACKS: [Callback; 11] = [
     Callback::CompletedForAll,
     Callback::ClosedAfterPanic,
     Callback::NextDeadline,
+    Callback::ConnectCompleted,
 ];
 
 type React = dyn Fn(Callback, Option<ConnectionId>) + Send + Sync;
@@ -393,6 +395,16 @@ impl EventHandler for Everywhere {
     ) -> bool {
         (self.react)(Callback::Accepted, Some(id));
         true
+    }
+
+    fn event_connect_completed(
+        &self,
+        _: &SockMan,
+        id: ConnectionId,
+        _: &Destination,
+        _: Result<&Service, ConnectError>,
+    ) {
+        (self.react)(Callback::ConnectCompleted, Some(id));
     }
 
     fn event_ready_to_send(&self, _: &SockMan, id: ConnectionId) -> NextRecv {
@@ -443,8 +455,8 @@ impl EventHandler for Everywhere {
     }
 }
 
-/// Makes every callback happen: data, an end, a reset, a panic. Fails if nobody listens any more;
-/// what a close comes before is left out.
+/// Makes every callback happen but the outcome of a connect: data, an end, a reset, a panic. Fails if
+/// nobody listens any more; what a close comes before is left out.
 pub fn provoke(address: SocketAddr) -> io::Result<Vec<TcpStream>> {
     let client = |data: &[u8]| {
         let mut stream = TcpStream::connect(address)?;

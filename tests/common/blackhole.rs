@@ -1,0 +1,82 @@
+//! Listeners that answer no connect, because their backlog is full.
+
+use std::{
+    net::{SocketAddr, TcpListener, TcpStream},
+    os::unix::net::{UnixListener, UnixStream},
+    path::PathBuf,
+    time::Duration,
+};
+
+use sockman::{Destination, Service};
+
+/// A TCP listener on loopback that answers no connect: its backlog is full.
+pub struct Blackhole {
+    pub address: SocketAddr,
+    pub listener: TcpListener,
+    pub fillers: Vec<TcpStream>,
+}
+
+impl Blackhole {
+    pub fn new() -> Blackhole {
+        let socket =
+            socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        socket.bind(&"127.0.0.1:0".parse::<SocketAddr>().unwrap().into()).unwrap();
+        socket.listen(0).unwrap();
+        let listener = TcpListener::from(socket);
+        let address = listener.local_addr().unwrap();
+        let mut fillers = Vec::new();
+        while let Ok(filler) = TcpStream::connect_timeout(&address, Duration::from_millis(50)) {
+            fillers.push(filler);
+        }
+        assert!(!fillers.is_empty());
+        Blackhole { address, listener, fillers }
+    }
+
+    pub fn destination(&self) -> Destination {
+        self.address.into()
+    }
+}
+
+/// A unix-domain listener whose backlog is full.
+pub struct UnixBlackhole {
+    path: PathBuf,
+    pub listener: UnixListener,
+    pub fillers: Vec<UnixStream>,
+}
+
+impl UnixBlackhole {
+    pub fn new(name: &str) -> UnixBlackhole {
+        let path = std::env::temp_dir().join(format!("sockman-{name}-{}", std::process::id()));
+        let _ = std::fs::remove_file(&path);
+        let socket =
+            socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None).unwrap();
+        socket.bind(&socket2::SockAddr::unix(&path).unwrap()).unwrap();
+        socket.listen(0).unwrap();
+        let mut fillers = Vec::new();
+        loop {
+            let filler =
+                socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None).unwrap();
+            filler.set_nonblocking(true).unwrap();
+            if filler.connect(&socket2::SockAddr::unix(&path).unwrap()).is_err() {
+                break;
+            }
+            fillers.push(UnixStream::from(std::os::fd::OwnedFd::from(filler)));
+        }
+        assert!(!fillers.is_empty());
+        UnixBlackhole {
+            path,
+            listener: UnixListener::from(std::os::fd::OwnedFd::from(socket)),
+            fillers,
+        }
+    }
+
+    pub fn destination(&self) -> Destination {
+        Service::unix(&self.path).unwrap().into()
+    }
+}
+
+impl Drop for UnixBlackhole {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
