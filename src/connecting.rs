@@ -203,24 +203,29 @@ impl Completed {
     pub(crate) fn tell(self, context: &Context<'_>, now: Instant) -> Option<Arc<Connection>> {
         let Completed { attempt, outcome } = self;
         let (sockman, shared) = (context.sockman, context.shared());
-        let connection = Arc::clone(&attempt.connection);
-        let (id, is_connected) = (connection.id, outcome.is_ok());
-        let is_still_wanted =
-            if is_connected { shared.connected(id, now) } else { shared.failed_to_connect(id) };
+        let id = attempt.connection.id;
+        let is_still_wanted = match &outcome {
+            Ok(()) => shared.connected(id, now),
+            Err(_) => shared.failed_to_connect(id),
+        };
         if !is_still_wanted {
             return None;
         }
         attempt.log(outcome.as_ref().copied());
-        if is_connected {
+        let Attempt { connection, to, .. } = *attempt;
+        // A failed one lets go of its descriptor first: the callback may need it for the next.
+        let outcome = outcome.map(|()| connection);
+        let connection = outcome.as_ref().ok().map(Arc::clone);
+        if connection.is_some() {
             shared.counters.connected.add(1);
         }
-        let told = catch_unwind(AssertUnwindSafe(|| {
-            let outcome = outcome.map(|()| connection.me());
-            context.handler().event_connect_completed(sockman, id, &attempt.to, outcome);
+        let handler = context.handler();
+        let told = catch_unwind(AssertUnwindSafe(|| match outcome {
+            Ok(new) => handler.event_connect_completed(sockman, id, &to, Ok(new.me())),
+            Err(error) => handler.event_connect_completed(sockman, id, &to, Err(error)),
         }));
         match told {
-            Ok(()) if is_connected && !connection.is_closed() => Some(connection),
-            Ok(()) => None,
+            Ok(()) => connection.filter(|connection| !connection.is_closed()),
             Err(payload) => {
                 if shared.options.panic_policy == PanicPolicy::Stop {
                     shared.close(id);

@@ -167,7 +167,8 @@ pub trait EventHandler: Send + Sync {
     /// *Comes after it:* with `Ok`, the other callbacks for this id; with an error, or after the id
     /// was closed in here, nothing: the id is never named again.
     ///
-    /// *A panic:* closes the connection; then as [`PanicPolicy`](crate::PanicPolicy) says.
+    /// *A panic:* closes the connection, if there is one; then as
+    /// [`PanicPolicy`](crate::PanicPolicy) says.
     ///
     /// [`Options::accept_batch`]: crate::Options::accept_batch
     /// [`Options::max_connections`]: crate::Options::max_connections

@@ -95,7 +95,7 @@ impl Options {
     }
 
     /// How many connections one listener accepts in one pass, and how many connects begun with
-    /// [`SockMan::start_connect`](crate::SockMan::start_connect) are completed in one. Default: 64.
+    /// [`SockMan::start_connect`](crate::SockMan::start_connect) are looked at in one. Default: 64.
     /// The rest follows in the next passes, after the established connections had their turn.
     pub fn accept_batch(mut self, connections: NonZeroUsize) -> Options {
         self.accept_batch = connections.get();

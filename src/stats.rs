@@ -29,7 +29,8 @@ pub struct Stats {
     pub accepted: u64,
     /// Connects that succeeded.
     pub connected: u64,
-    /// Connections closed.
+    /// Connections closed, connects that were closed before their outcome included. (Connects that
+    /// failed are counted nowhere.)
     pub closed: u64,
     /// Times that a listener paused because a resource ran out (descriptors, buffers).
     pub accept_pauses: u64,
