@@ -1,0 +1,4 @@
+//! Measures `sockman` against what people would use instead.
+mod report;
+
+fn main() {}
