@@ -20,6 +20,19 @@ pub struct Report {
     pub distributions: Vec<Distribution>,
     /// What could not be measured here, and why: one sentence each.
     pub not_measured: Vec<String>,
+    /// How busy server and load generator were.
+    #[serde(default)]
+    pub shares: Vec<Shares>,
+}
+
+/// Which of the two sides limited a scenario: each one's share of its core, from 0 to 1, median
+/// over the rounds. A server above 0.97 was the bottleneck itself.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Shares {
+    pub scenario: String,
+    pub peer: String,
+    pub server: f64,
+    pub load: f64,
 }
 
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
