@@ -66,6 +66,7 @@ pub fn measure(
     load.run(Instant::now() + pace.warm_up, &mut Tally::new())?;
     let mut slices = Vec::new();
     for _ in 0..pace.slices {
+        load.settle();
         slices.push(Slice::take(server, load, pace.slice)?);
     }
     slices.sort_by_key(|slice| slice.disturbed);

@@ -1,7 +1,10 @@
 //! The end of a run on the terminal: medians, and ratios to the limit.
-use std::{collections::BTreeMap, fmt::Write};
+use std::fmt::Write;
 
 use crate::report::{Figure, LIMIT, Metric, Report};
+
+/// Percent of a core, from which on a side is what limits the rate.
+const BUSY: f64 = 95.0;
 
 /// Three significant digits.
 pub fn short(value: f64) -> String {
@@ -14,17 +17,15 @@ pub fn short(value: f64) -> String {
     }
 }
 
-/// For each scenario and metric, every peer's median and its ratio to the limit in the same rounds.
+/// For each scenario and metric, every peer's median and its ratio to the limit in the same rounds;
+/// then how busy both sides were.
 pub fn text(report: &Report) -> String {
-    let mut rows: BTreeMap<(&str, Metric), Vec<&Figure>> = BTreeMap::new();
-    for figure in &report.figures {
-        rows.entry((&figure.scenario, figure.metric)).or_default().push(figure);
-    }
     let mut text = String::new();
-    for ((scenario, metric), figures) in rows {
+    for (scenario, metric) in headings(report) {
         let _ = writeln!(text, "{scenario}, {metric:?}");
-        let limit = figures.iter().find(|figure| figure.peer == LIMIT);
-        for figure in &figures {
+        let limit = report.figure(scenario, LIMIT, metric);
+        let of_it = |f: &&Figure| f.scenario == scenario && f.metric == metric;
+        for figure in report.figures.iter().filter(of_it) {
             let ratio = limit.and_then(|limit| figure.ratio_to(limit)).filter(|r| r.is_finite());
             let ratio = ratio.map_or_else(String::new, |ratio| format!("{ratio:.2} × {LIMIT}"));
             let median = short(figure.median());
@@ -32,18 +33,31 @@ pub fn text(report: &Report) -> String {
             let _ = writeln!(text, "  {:<18}{median:>9}  {spread:<20}{ratio}", figure.peer);
         }
     }
+    let _ = writeln!(text, "share of its core in %: the server's, then the load generator's");
+    let mut latest = "";
     for shares in &report.shares {
-        if shares.load > shares.server {
-            let (who, load, server) = (&shares.peer, shares.load * 100.0, shares.server * 100.0);
-            let what = &shares.scenario;
-            let _ = writeln!(
-                text,
-                "limited by the load: {what}, {who}: {load:.0} % of its core, the server {server:.0} %"
-            );
+        if shares.scenario != latest {
+            latest = &shares.scenario;
+            let _ = writeln!(text, "  {latest}");
         }
+        let (server, load) = (shares.server * 100.0, shares.load * 100.0);
+        let limited = if load > BUSY && server < BUSY { "  limited by the load" } else { "" };
+        let _ = writeln!(text, "    {:<18}{server:>4.0}{load:>5.0}{limited}", shares.peer);
     }
     for sentence in &report.not_measured {
         let _ = writeln!(text, "not measured: {sentence}");
     }
     text
+}
+
+/// In the order in which they were measured first.
+fn headings(report: &Report) -> Vec<(&str, Metric)> {
+    let mut headings = Vec::new();
+    for figure in &report.figures {
+        let heading = (figure.scenario.as_str(), figure.metric);
+        if !headings.contains(&heading) {
+            headings.push(heading);
+        }
+    }
+    headings
 }

@@ -3,7 +3,8 @@ use std::{
     io::{self, Write},
     net::SocketAddr,
     os::fd::AsRawFd,
-    time::Instant,
+    thread,
+    time::{Duration, Instant},
 };
 
 use mio::{Events, Interest, Poll, Token, net::TcpStream};
@@ -13,6 +14,8 @@ use super::{EVENTS, Load, Tally, closed_by_server, connect_stream, poll_until};
 
 /// Writes to one connection before the others have their turn.
 const WRITES_A_TURN: usize = 4;
+/// At a GB in a second, four connections' worth of unread data.
+const DRAIN: Duration = Duration::from_millis(15);
 /// Bytes taken from the kernel at once.
 const RECEIVE_SIZE: usize = 1024 * 1024;
 
@@ -45,7 +48,7 @@ impl Streams {
         }
         let at_most = if self.ready.contains(&true) { now } else { until };
         if at_most == now {
-            self.poll.poll(&mut self.events, Some(std::time::Duration::ZERO))?;
+            self.poll.poll(&mut self.events, Some(Duration::ZERO))?;
         } else if !poll_until(&mut self.poll, &mut self.events, until)? {
             return Ok(false);
         }
@@ -70,6 +73,13 @@ impl Upload {
 }
 
 impl Load for Upload {
+    /// A server that was held up once has megabytes waiting for it. Those are no longer in the
+    /// processor's cache when it comes to them, which makes it slower than we are, so that the
+    /// queue stays as deep as the kernel allows, for as long as it is fed.
+    fn settle(&mut self) {
+        thread::sleep(DRAIN);
+    }
+
     fn run(&mut self, until: Instant, tally: &mut Tally) -> io::Result<()> {
         while self.streams.refresh(until)? {
             let streams = &mut self.streams;

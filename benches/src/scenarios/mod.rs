@@ -106,7 +106,7 @@ fn pacing(effort: Effort) -> Pacing {
         Effort::Quick => Pacing {
             rounds: 3,
             loaded: pace(40, 3, 70),
-            ladder_rounds: 2,
+            ladder_rounds: 3,
             active: pace(40, 3, 60),
             quiet: Duration::from_millis(250),
         },
