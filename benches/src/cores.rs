@@ -22,7 +22,7 @@ impl Cores {
         let allowed = sched_getaffinity(THIS_THREAD)?;
         let mut cores = (0..CpuSet::count()).filter(|&core| allowed.is_set(core).unwrap_or(false));
         let load = cores.next().unwrap_or(0);
-        Ok(Cores { server: cores.last().unwrap_or(load), load })
+        Ok(Cores { server: cores.next_back().unwrap_or(load), load })
     }
 
     pub fn are_apart(self) -> bool {

@@ -15,6 +15,7 @@ use sockman::{ConnectionId, EventHandler, NextRecv, Options, Service, SockMan};
 
 use super::{Contract, STOP_READING_ABOVE, Task, announce, leftovers::Leftovers};
 
+#[derive(Clone, Copy)]
 pub(super) enum Sweep {
     Default,
     Off,
@@ -117,11 +118,11 @@ impl EventHandler for Echo {
     }
 
     fn event_got_data(&self, sockman: &SockMan, id: ConnectionId, data: &[u8]) {
-        if !self.all_are_quick() {
-            if let Some(slow) = self.slow.lock().get_mut(&id) {
-                slow.leftovers.keep(data);
-                return;
-            }
+        if !self.all_are_quick()
+            && let Some(slow) = self.slow.lock().get_mut(&id)
+        {
+            slow.leftovers.keep(data);
+            return;
         }
         match sockman.send_bytes(id, data, false) {
             Ok(sent) if sent == data.len() => {}
