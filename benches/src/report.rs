@@ -32,7 +32,8 @@ pub struct Shares {
     pub scenario: String,
     pub peer: String,
     pub server: f64,
-    pub load: f64,
+    /// `None` where it never sleeps, so that its share says nothing.
+    pub load: Option<f64>,
 }
 
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]

@@ -40,9 +40,15 @@ pub fn text(report: &Report) -> String {
             latest = &shares.scenario;
             let _ = writeln!(text, "  {latest}");
         }
-        let (server, load) = (shares.server * 100.0, shares.load * 100.0);
-        let limited = if load > BUSY && server < BUSY { "  limited by the load" } else { "" };
-        let _ = writeln!(text, "    {:<18}{server:>4.0}{load:>5.0}{limited}", shares.peer);
+        let server = shares.server * 100.0;
+        let _ = write!(text, "    {:<18}{server:>4.0}", shares.peer);
+        let _ = match shares.load.map(|load| load * 100.0) {
+            None => writeln!(text, "  spins"),
+            Some(load) if load > BUSY && server < BUSY => {
+                writeln!(text, "{load:>5.0}  limited by the load")
+            }
+            Some(load) => writeln!(text, "{load:>5.0}"),
+        };
     }
     for sentence in &report.not_measured {
         let _ = writeln!(text, "not measured: {sentence}");

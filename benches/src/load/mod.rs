@@ -5,7 +5,8 @@
 //! the processor time of its thread is measured as the server's is, and both shares are printed
 //! and kept ([`Shares`](crate::report::Shares)). A server that has 0.99 of its core is the
 //! bottleneck itself; where the load has, the rate is the generator's, and the server's CPU for
-//! each message is the figure to compare.
+//! each message is the figure to compare. For bulk data the load never sleeps, so only the server's
+//! share says something.
 use std::{
     io,
     net::SocketAddr,

@@ -14,10 +14,13 @@ const POINTS_A_DECADE: u32 = 16;
 /// Decades: up to 99.999 %.
 const DECADES: u32 = 5;
 
+/// The server's of its core and the load's, in one round.
+type Share = (f64, Option<f64>);
+
 pub(super) struct Recorder<'a> {
     report: &'a mut Report,
     round_trips: BTreeMap<(String, Peer), Histogram<u64>>,
-    shares: BTreeMap<(String, Peer), Vec<(f64, f64)>>,
+    shares: BTreeMap<(String, Peer), Vec<Share>>,
     /// What failed is not tried again: rounds of two peers with the same index belong together.
     failed: Vec<(String, Peer)>,
 }
@@ -94,10 +97,9 @@ impl<'a> Recorder<'a> {
             });
         }
         for ((scenario, peer), shares) in self.shares {
-            let of = |pick: fn(&(f64, f64)) -> f64| {
-                median(&shares.iter().map(pick).collect::<Vec<f64>>())
-            };
-            let (server, load) = (of(|share| share.0), of(|share| share.1));
+            let server = median(&shares.iter().map(|share| share.0).collect::<Vec<f64>>());
+            let loads: Vec<f64> = shares.iter().filter_map(|share| share.1).collect();
+            let load = (!loads.is_empty()).then(|| median(&loads));
             self.report.shares.push(Shares { scenario, peer: peer.name().into(), server, load });
         }
     }
