@@ -67,7 +67,6 @@ pub fn measure(
     load.run(Instant::now() + pace.warm_up, &mut Tally::new())?;
     let mut slices = Vec::new();
     for _ in 0..pace.slices {
-        load.settle();
         slices.push(Slice::take(server, load, pace.slice)?);
     }
     // One in which nothing came through was disturbed, whoever did it: a packet that the kernel

@@ -38,9 +38,6 @@ const SIGNIFICANT_DIGITS: u8 = 3;
 
 /// Something that keeps a server busy.
 pub trait Load {
-    /// Gives the server time to work off what a disturbance left behind. Nothing is counted.
-    fn settle(&mut self) {}
-
     /// Goes on where it left off, until that time; adds to the tally what it did.
     fn run(&mut self, until: Instant, tally: &mut Tally) -> io::Result<()>;
 }

@@ -4,7 +4,6 @@ use std::{
     io::{self, Write},
     net::SocketAddr,
     os::fd::AsRawFd,
-    thread,
     time::{Duration, Instant},
 };
 
@@ -19,8 +18,6 @@ use super::{EVENTS, Load, Tally, closed_by_server, connect_stream};
 
 /// Writes to one connection before the others have their turn.
 const WRITES_A_TURN: usize = 4;
-/// At a GB in a second, four connections' worth of unread data.
-const DRAIN: Duration = Duration::from_millis(15);
 /// Bytes taken from the kernel at once.
 const RECEIVE_SIZE: usize = 1024 * 1024;
 
@@ -61,8 +58,9 @@ impl Streams {
 }
 
 /// Writes as long as the server takes it. What it writes stands in pages of a file in memory,
-/// which the kernel hands over without a copy (sendfile): so this side has less to do than the
-/// server, which never waits for us.
+/// which the kernel hands over without a copy (sendfile), so that this side has less to do than the
+/// server. Throughput here still depends on how often the server falls asleep in between, and
+/// differs from run to run: a ratio needs a quiet machine, and a look at the spread.
 pub struct Upload {
     streams: Streams,
     data: File,
@@ -79,13 +77,6 @@ impl Upload {
 }
 
 impl Load for Upload {
-    /// A server that was held up once has megabytes waiting for it. Those are no longer in the
-    /// processor's cache when it comes to them, which makes it slower than we are, so that the
-    /// queue stays as deep as the kernel allows, for as long as it is fed.
-    fn settle(&mut self) {
-        thread::sleep(DRAIN);
-    }
-
     fn run(&mut self, until: Instant, tally: &mut Tally) -> io::Result<()> {
         while self.streams.refresh(until)? {
             let streams = &mut self.streams;
