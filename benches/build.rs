@@ -1,0 +1,47 @@
+//! Compiles the servers in C, and notes what the report says of the machine's compilers and of
+//! the peers' versions.
+use std::{env, error::Error, fs, path::Path, process::Command};
+
+const SERVERS: [&str; 2] = ["epoll", "poll"];
+const PEERS: [&str; 3] = ["mio", "tokio", "message-io"];
+
+fn main() -> Result<(), Box<dyn Error>> {
+    println!("cargo:rerun-if-changed=servers");
+    println!("cargo:rerun-if-changed=Cargo.lock");
+    let out = env::var("OUT_DIR")?;
+    let compiler = cc::Build::new().get_compiler();
+    for name in SERVERS {
+        let status = (compiler.to_command())
+            .args(["-std=gnu11", "-O2", "-g", "-Wall", "-Wextra", "-pthread", "-o"])
+            .arg(Path::new(&out).join(format!("{name}-c")))
+            .arg(format!("servers/{name}.c"))
+            .status()
+            .map_err(|e| format!("cannot run the C compiler {:?}: {e}", compiler.path()))?;
+        if !status.success() {
+            return Err(format!("servers/{name}.c does not compile: {status}").into());
+        }
+    }
+    println!("cargo:rustc-env=C_SERVERS={out}");
+    println!("cargo:rustc-env=C_VERSION={}", first_line(compiler.to_command().arg("--version")));
+    let rustc = env::var("RUSTC")?;
+    println!("cargo:rustc-env=RUSTC_VERSION={}", first_line(Command::new(rustc).arg("--version")));
+
+    let lock = fs::read_to_string("Cargo.lock")?;
+    let versions: Vec<String> =
+        PEERS.iter().map(|peer| format!("{peer}={}", newest(&lock, peer))).collect();
+    println!("cargo:rustc-env=PEER_VERSIONS={}", versions.join(","));
+    Ok(())
+}
+
+/// Of the versions of a package in a Cargo.lock: it is sorted, and ours is the last one (message-io
+/// brings a `mio` of its own, which is older).
+fn newest<'a>(lock: &'a str, package: &str) -> &'a str {
+    let heading = format!("name = \"{package}\"\nversion = \"");
+    let found = lock.rsplit_once(&heading).and_then(|(_, rest)| rest.split('"').next());
+    found.unwrap_or("unknown")
+}
+
+fn first_line(command: &mut Command) -> String {
+    let output = command.output().map(|o| String::from_utf8_lossy(&o.stdout).into_owned());
+    output.ok().and_then(|text| text.lines().next().map(str::to_owned)).unwrap_or_default()
+}

@@ -1,0 +1,93 @@
+//! The command line.
+use std::{error::Error, net::SocketAddr, path::PathBuf};
+
+use lexopt::prelude::*;
+
+use crate::{
+    effort::Effort,
+    servers::{Contract, Peer, SEND_SIZE, Task},
+};
+
+pub const HELP: &str = "\
+Measures sockman against what people would use instead, on this machine.
+
+  cargo run --release --manifest-path benches/Cargo.toml -- [OPTIONS]
+
+  --quick         under three minutes; without it, about 20 minutes
+  --smoke         about ten seconds: it works, and the figures mean nothing
+  --only TEXT     only scenarios whose name contains it (echo, idle, wake/ …)
+  --peers A,B     only these: epoll-c, mio, tokio, message-io, poll-c, sockman,
+                  sockman-no-sweep
+  --out DIR       where results go; benchmark-results if not given
+  --help          this text
+
+The suite runs itself in these two forms; both end when their standard input does:
+
+  serve PEER echo|sink|source [--core N] [--send-size BYTES]
+                  one server; prints `listening on 127.0.0.1:PORT`
+  hold ADDRESS    idle connections; reads how many there shall be, a number a line
+";
+
+pub enum Command {
+    Help,
+    Run(Settings),
+    Serve { peer: Peer, task: Task, core: Option<usize> },
+    Hold { to: SocketAddr },
+}
+
+pub struct Settings {
+    pub effort: Effort,
+    pub only: Option<String>,
+    pub peers: Vec<Peer>,
+    pub out: PathBuf,
+}
+
+impl Settings {
+    /// Whether a scenario of this name is asked for.
+    pub fn wants(&self, scenario: &str) -> bool {
+        self.only.as_ref().is_none_or(|text| scenario.contains(text.as_str()))
+    }
+}
+
+pub fn parse() -> Result<Command, Box<dyn Error>> {
+    let mut settings = Settings {
+        effort: Effort::Full,
+        only: None,
+        peers: Peer::ALL.to_vec(),
+        out: "benchmark-results".into(),
+    };
+    let mut parser = lexopt::Parser::from_env();
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Long("quick") => settings.effort = Effort::Quick,
+            Long("smoke") => settings.effort = Effort::Smoke,
+            Long("only") => settings.only = Some(parser.value()?.string()?),
+            Long("peers") => {
+                let names = parser.value()?.string()?;
+                settings.peers = names.split(',').map(str::parse).collect::<Result<_, _>>()?;
+            }
+            Long("out") => settings.out = parser.value()?.into(),
+            Long("help") | Short('h') => return Ok(Command::Help),
+            Value(word) if word == "serve" => return parse_serve(parser),
+            Value(word) if word == "hold" => {
+                return Ok(Command::Hold { to: parser.value()?.parse()? });
+            }
+            other => return Err(format!("{}; see --help", other.unexpected()).into()),
+        }
+    }
+    Ok(Command::Run(settings))
+}
+
+fn parse_serve(mut parser: lexopt::Parser) -> Result<Command, Box<dyn Error>> {
+    let peer = parser.value()?.parse()?;
+    let contract: Contract = parser.value()?.parse()?;
+    let (mut core, mut send_size) = (None, SEND_SIZE);
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Long("core") => core = Some(parser.value()?.parse()?),
+            Long("send-size") => send_size = parser.value()?.parse()?,
+            other => return Err(format!("{}; see --help", other.unexpected()).into()),
+        }
+    }
+    Ok(Command::Serve { peer, task: Task { contract, send_size }, core })
+}

@@ -1,0 +1,187 @@
+//! One measurement: a server under a load for some short slices of time, of which the calm ones
+//! count.
+//!
+//! A slice is calm if nobody took the cores from us. The scheduler says how long the threads of
+//! the server and of the load were ready to run and did not, and the kernel how long the host gave
+//! our processors to somebody else ("steal"); the sum is how much a slice was disturbed. The half
+//! of the slices with the least of it are kept, whatever they show, and a figure is their median.
+use std::{
+    fs, io,
+    time::{Duration, Instant},
+};
+
+use hdrhistogram::Histogram;
+
+use crate::{
+    load::{Load, Tally, new_histogram},
+    report::{Metric, median},
+    server_process::{ServerProcess, Times},
+};
+
+/// ns for each tick of /proc/stat: Linux shows hundredths of a second to programs on every
+/// architecture that we know of.
+const TICK: u64 = 10_000_000;
+/// The word of a line of /proc/stat in which the stolen time stands: the name is the first.
+const STEAL: usize = 8;
+
+/// How long a measurement takes.
+#[derive(Debug, Clone, Copy)]
+pub struct Pace {
+    pub warm_up: Duration,
+    pub slices: u32,
+    pub slice: Duration,
+}
+
+impl Pace {
+    pub fn total(self) -> Duration {
+        self.warm_up + self.slice * self.slices
+    }
+}
+
+/// What a measurement found out.
+#[derive(Debug)]
+pub struct Sample {
+    pub values: Vec<(Metric, f64)>,
+    /// ns; empty if the scenario has no round trips.
+    pub round_trips: Histogram<u64>,
+    /// Of its core, from 0 to 1.
+    pub server_share: f64,
+    /// `None` for bulk data, where the load never sleeps.
+    pub load_share: Option<f64>,
+}
+
+/// What a scenario counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Counted {
+    Messages,
+    Bytes,
+    Connections,
+}
+
+pub fn measure(
+    server: &ServerProcess,
+    load: &mut dyn Load,
+    counted: Counted,
+    pace: Pace,
+) -> io::Result<Sample> {
+    load.run(Instant::now() + pace.warm_up, &mut Tally::new())?;
+    let mut slices = Vec::new();
+    for _ in 0..pace.slices {
+        slices.push(Slice::take(server, load, pace.slice)?);
+    }
+    // One in which nothing came through was disturbed, whoever did it: a packet that the kernel
+    // dropped is sent again after 200 ms only.
+    slices.sort_by_key(|slice| (slice.amount(counted) == 0, slice.disturbed));
+    slices.truncate(slices.len().div_ceil(2));
+    if slices.iter().any(|slice| slice.amount(counted) == 0) {
+        let text = format!("nothing came back from the server within {:?}", pace.slice);
+        return Err(io::Error::new(io::ErrorKind::TimedOut, text));
+    }
+
+    let of_all =
+        |value: &dyn Fn(&Slice) -> f64| median(&slices.iter().map(value).collect::<Vec<f64>>());
+    let mut round_trips = new_histogram();
+    for slice in &slices {
+        // Made alike, so they can be added.
+        round_trips.add(&slice.tally.round_trips).map_err(io::Error::other)?;
+    }
+    let values = metrics(counted).iter().map(|&metric| (metric, of_all(&|s| s.value(metric))));
+    Ok(Sample {
+        values: values.collect(),
+        round_trips,
+        server_share: of_all(&|slice| slice.server as f64 / slice.nanoseconds),
+        load_share: (counted != Counted::Bytes)
+            .then(|| of_all(&|slice| slice.load as f64 / slice.nanoseconds)),
+    })
+}
+
+fn metrics(counted: Counted) -> &'static [Metric] {
+    match counted {
+        Counted::Messages => {
+            &[Metric::CpuPerMessage, Metric::Rate, Metric::LatencyP50, Metric::LatencyP99]
+        }
+        Counted::Bytes => &[Metric::Throughput, Metric::CpuPerMegabyte],
+        Counted::Connections => &[Metric::CpuPerConnection, Metric::ConnectionRate],
+    }
+}
+
+struct Slice {
+    tally: Tally,
+    nanoseconds: f64,
+    /// ns on the core.
+    server: u64,
+    load: u64,
+    /// ns that somebody else took from us.
+    disturbed: u64,
+}
+
+impl Slice {
+    fn take(server: &ServerProcess, load: &mut dyn Load, length: Duration) -> io::Result<Slice> {
+        let mut tally = Tally::new();
+        let (stolen, ours, theirs) = (stolen()?, Times::of_this_thread()?, server.times()?);
+        let start = Instant::now();
+        load.run(start + length, &mut tally)?;
+        let nanoseconds = start.elapsed().as_nanos() as f64;
+        let (theirs, ours) = (server.times()?.since(theirs), Times::of_this_thread()?.since(ours));
+        let stolen = self::stolen()?.saturating_sub(stolen);
+        Ok(Slice {
+            tally,
+            nanoseconds,
+            server: theirs.on_core,
+            load: ours.on_core,
+            disturbed: theirs.waited + ours.waited + stolen,
+        })
+    }
+
+    fn amount(&self, counted: Counted) -> u64 {
+        match counted {
+            Counted::Messages => self.tally.messages,
+            Counted::Bytes => self.tally.bytes,
+            Counted::Connections => self.tally.connections,
+        }
+    }
+
+    fn value(&self, metric: Metric) -> f64 {
+        let Slice { tally, nanoseconds, server, .. } = self;
+        let (cpu_us, seconds) = (*server as f64 / 1e3, nanoseconds / 1e9);
+        let (messages, bytes) = (tally.messages as f64, tally.bytes as f64);
+        let connections = tally.connections as f64;
+        match metric {
+            Metric::CpuPerMessage => cpu_us / messages,
+            Metric::Rate => messages / seconds,
+            Metric::LatencyP50 => tally.round_trips.value_at_quantile(0.5) as f64 / 1e3,
+            Metric::LatencyP99 => tally.round_trips.value_at_quantile(0.99) as f64 / 1e3,
+            Metric::Throughput => bytes / seconds / 1e9,
+            Metric::CpuPerMegabyte => cpu_us / (bytes / 1e6),
+            Metric::CpuPerConnection => cpu_us / connections,
+            Metric::ConnectionRate => connections / seconds,
+            // Not of a slice under load: a mistake of ours would show as "not a number".
+            _ => f64::NAN,
+        }
+    }
+}
+
+/// ns that the host gave to others, of all processors.
+fn stolen() -> io::Result<u64> {
+    let text = fs::read_to_string("/proc/stat")?;
+    let word = text.lines().next().and_then(|all| all.split_whitespace().nth(STEAL));
+    Ok(word.and_then(|ticks| ticks.parse::<u64>().ok()).unwrap_or(0) * TICK)
+}
+
+/// A server that nobody talks to.
+#[derive(Debug, Clone, Copy)]
+pub struct Quiet {
+    /// ms in a second
+    pub cpu: f64,
+    /// in a second
+    pub wake_ups: f64,
+}
+
+pub fn measure_quiet(server: &ServerProcess, length: Duration) -> io::Result<Quiet> {
+    let (times, sleeps, start) = (server.times()?, server.sleeps()?, Instant::now());
+    std::thread::sleep(length);
+    let seconds = start.elapsed().as_secs_f64();
+    let on_core = server.times()?.since(times).on_core;
+    let wake_ups = server.sleeps()? - sleeps;
+    Ok(Quiet { cpu: on_core as f64 / 1e6 / seconds, wake_ups: wake_ups as f64 / seconds })
+}

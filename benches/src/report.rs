@@ -1,0 +1,137 @@
+//! What a run found out, and how it is kept: `results.json` is a [`Report`].
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// Whom everybody is compared with: level-triggered `epoll` in C, the limit for one thread.
+pub const LIMIT: &str = "epoll C";
+/// Ourselves.
+pub const SOCKMAN: &str = "sockman";
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Report {
+    pub machine: Machine,
+    /// `full`, `quick` or `smoke`.
+    pub mode: String,
+    /// Of the whole run.
+    pub seconds: f64,
+    pub figures: Vec<Figure>,
+    pub distributions: Vec<Distribution>,
+    /// What could not be measured here, and why: one sentence each.
+    pub not_measured: Vec<String>,
+    /// How busy server and load generator were.
+    #[serde(default)]
+    pub shares: Vec<Shares>,
+}
+
+/// Which of the two sides limited a scenario: each one's share of its core, from 0 to 1, median
+/// over the rounds. A server above 0.97 was the bottleneck itself.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Shares {
+    pub scenario: String,
+    pub peer: String,
+    pub server: f64,
+    /// `None` where it never sleeps, so that its share says nothing.
+    pub load: Option<f64>,
+}
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Machine {
+    /// As `/proc/cpuinfo` calls it.
+    pub processor: String,
+    pub cores: usize,
+    pub kernel: String,
+    pub rustc: String,
+    /// Versions of the peers, by name.
+    pub peers: BTreeMap<String, String>,
+}
+
+/// One metric of one peer in one scenario: one sample for each round.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Figure {
+    /// `group/what`: `echo/64 × 64 B`, `idle/10000`, `wake/idle loop` …
+    pub scenario: String,
+    pub peer: String,
+    pub metric: Metric,
+    /// In the order of the rounds: those of two peers with the same index were taken side by side.
+    pub samples: Vec<f64>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Metric {
+    /// Server CPU (user + system), µs for one message.
+    CpuPerMessage,
+    /// Messages in a second.
+    Rate,
+    /// Latency at the client, µs.
+    LatencyP50,
+    LatencyP99,
+    /// GB (10⁹ bytes) in a second.
+    Throughput,
+    /// Server CPU, µs for 10⁶ bytes.
+    CpuPerMegabyte,
+    /// Server CPU, µs for one connection.
+    CpuPerConnection,
+    /// Connections in a second.
+    ConnectionRate,
+    /// Server CPU, ms in a second.
+    CpuPerSecond,
+    /// How often the server's thread woke, in a second.
+    WakeUps,
+    /// Resident memory of the process that one idle connection adds, bytes.
+    BytesPerConnection,
+    /// For one message.
+    SystemCalls,
+    /// User-space instructions for one message.
+    Instructions,
+}
+
+/// How a latency is spread: pairs of (quantile from 0 to 1, µs), of all rounds together.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Distribution {
+    pub scenario: String,
+    pub peer: String,
+    pub count: u64,
+    pub quantiles: Vec<(f64, f64)>,
+}
+
+impl Figure {
+    pub fn median(&self) -> f64 {
+        median(&self.samples)
+    }
+
+    pub fn min(&self) -> f64 {
+        self.samples.iter().copied().fold(f64::INFINITY, f64::min)
+    }
+
+    pub fn max(&self) -> f64 {
+        self.samples.iter().copied().fold(f64::NEG_INFINITY, f64::max)
+    }
+
+    /// The median of the ratios round by round, which a machine that drifts leaves alone. `None`
+    /// if they have no round in common.
+    pub fn ratio_to(&self, other: &Figure) -> Option<f64> {
+        let ratios: Vec<f64> =
+            (self.samples.iter().zip(&other.samples)).map(|(a, b)| a / b).collect();
+        (!ratios.is_empty()).then(|| median(&ratios))
+    }
+}
+
+impl Report {
+    pub fn figure(&self, scenario: &str, peer: &str, metric: Metric) -> Option<&Figure> {
+        self.figures.iter().find(|f| f.scenario == scenario && f.peer == peer && f.metric == metric)
+    }
+}
+
+/// NaN for none.
+pub fn median(samples: &[f64]) -> f64 {
+    let mut sorted = samples.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    match sorted.len() {
+        0 => f64::NAN,
+        n if n % 2 == 1 => sorted[n / 2],
+        n => f64::midpoint(sorted[n / 2 - 1], sorted[n / 2]),
+    }
+}

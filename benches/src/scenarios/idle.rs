@@ -1,0 +1,54 @@
+//! The ladder: one server, to which more and more connections are open that say nothing. On each
+//! step the server is left alone for a while, and then a few others talk to it.
+use std::{io, thread, time::Duration};
+
+use super::{ACTIVE, Pacing, SMALL, Step, record::Recorder};
+use crate::{
+    cores::Cores,
+    load::{Holder, PingPong},
+    measure::{Counted, measure, measure_quiet},
+    report::Metric,
+    server_process::ServerProcess,
+    servers::{Contract, Peer, SEND_SIZE, Task},
+};
+
+/// For what accepting left to be done: timers of new connections, a table that grew.
+const SETTLE: Duration = Duration::from_millis(60);
+
+pub(super) fn run(
+    peer: Peer,
+    steps: &[Step],
+    pacing: Pacing,
+    cores: Cores,
+    recorder: &mut Recorder<'_>,
+) -> io::Result<()> {
+    let task = Task { contract: Contract::Echo, send_size: SEND_SIZE };
+    let server = ServerProcess::start(peer, task, cores.server)?;
+    let without = server.descriptors()?;
+    let memory_without = server.private_memory()?;
+    let mut holder = Holder::start(server.address)?;
+    for step in steps {
+        holder.grow_to(step.idle)?;
+        server.wait_for_descriptors(without + step.idle)?;
+        thread::sleep(SETTLE);
+        if step.quiet && recorder.wants(peer, &step.quiet_name()) {
+            let quiet = measure_quiet(&server, pacing.quiet)?;
+            let name = step.quiet_name();
+            recorder.value(&name, peer, Metric::CpuPerSecond, quiet.cpu);
+            recorder.value(&name, peer, Metric::WakeUps, quiet.wake_ups);
+        }
+        if step.memory {
+            let added = server.private_memory()?.saturating_sub(memory_without);
+            let each = added as f64 / step.idle as f64;
+            recorder.value(&step.quiet_name(), peer, Metric::BytesPerConnection, each);
+        }
+        if step.active && peer != Peer::SockmanNoSweep {
+            let mut load = PingPong::new(server.address, ACTIVE, SMALL, 1)?;
+            let sample = measure(&server, &mut load, Counted::Messages, pacing.active)?;
+            recorder.sample(&step.active_name(), peer, &sample);
+            drop(load);
+            server.wait_for_descriptors(without + step.idle)?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,196 @@
+//! What is measured under load, and how long.
+use std::time::Duration;
+
+use crate::{
+    effort::Effort,
+    measure::{Counted, Pace},
+    servers::{Contract, Peer, SEND_SIZE, Task},
+};
+
+mod idle;
+mod loaded;
+mod record;
+mod rounds;
+mod two_threads;
+
+pub use rounds::run;
+
+/// Bytes of a message.
+const SMALL: usize = 64;
+/// Connections that carry bulk data.
+const STREAMS: usize = 4;
+/// Bytes that an upload writes at once.
+const WRITE_SIZE: usize = 64 * 1024;
+/// Connections that are opened and closed at a time.
+const ACCEPTS: usize = 16;
+/// Connections that talk while others are idle.
+const ACTIVE: usize = 16;
+
+#[derive(Debug, Clone)]
+struct Scenario {
+    /// `group/what`; of a ladder, what its messages to the user begin with.
+    name: String,
+    kind: Kind,
+}
+
+#[derive(Debug, Clone)]
+enum Kind {
+    /// One server under one load.
+    Loaded { task: Task, load: LoadKind },
+    /// One server, and more and more idle connections.
+    Ladder(Vec<Step>),
+}
+
+#[derive(Debug, Clone, Copy)]
+enum LoadKind {
+    PingPong { connections: usize, size: usize, depth: usize },
+    Upload,
+    Download,
+    Accepts,
+}
+
+impl LoadKind {
+    fn counted(self) -> Counted {
+        match self {
+            LoadKind::PingPong { .. } => Counted::Messages,
+            LoadKind::Upload | LoadKind::Download => Counted::Bytes,
+            LoadKind::Accepts => Counted::Connections,
+        }
+    }
+}
+
+/// What is measured with so many idle connections.
+#[derive(Debug, Clone)]
+struct Step {
+    idle: usize,
+    quiet: bool,
+    active: bool,
+    memory: bool,
+}
+
+impl Step {
+    fn quiet_name(&self) -> String {
+        format!("idle/{}", self.idle)
+    }
+
+    fn active_name(&self) -> String {
+        format!("beside idle/{}", self.idle)
+    }
+}
+
+/// How often and how long.
+#[derive(Debug, Clone, Copy)]
+struct Pacing {
+    rounds: usize,
+    loaded: Pace,
+    /// Rounds in which the ladder is climbed: it takes longest.
+    ladder_rounds: usize,
+    active: Pace,
+    quiet: Duration,
+}
+
+fn pacing(effort: Effort) -> Pacing {
+    let pace = |warm_up, slices, slice| Pace {
+        warm_up: Duration::from_millis(warm_up),
+        slices,
+        slice: Duration::from_millis(slice),
+    };
+    match effort {
+        Effort::Smoke => Pacing {
+            rounds: 1,
+            loaded: pace(10, 1, 60),
+            ladder_rounds: 1,
+            active: pace(10, 1, 40),
+            quiet: Duration::from_millis(60),
+        },
+        Effort::Quick => Pacing {
+            rounds: 3,
+            loaded: pace(40, 3, 70),
+            ladder_rounds: 3,
+            active: pace(40, 3, 60),
+            quiet: Duration::from_millis(250),
+        },
+        Effort::Full => Pacing {
+            rounds: 5,
+            loaded: pace(200, 5, 250),
+            ladder_rounds: 5,
+            active: pace(200, 4, 250),
+            quiet: Duration::from_millis(1500),
+        },
+    }
+}
+
+/// Every scenario of a run whose name the filter takes.
+fn all(effort: Effort, only: &dyn Fn(&str) -> bool) -> Vec<Scenario> {
+    let mut scenarios = Vec::new();
+    let mut add = |name: String, contract, send_size, load| {
+        let task = Task { contract, send_size };
+        scenarios.push(Scenario { name, kind: Kind::Loaded { task, load } });
+    };
+    for (connections, size) in echoes(effort) {
+        let load = LoadKind::PingPong { connections, size, depth: 1 };
+        let name = format!("echo/{connections} × {}", size_name(size));
+        add(name, Contract::Echo, SEND_SIZE, load);
+    }
+    if effort > Effort::Smoke {
+        let load = LoadKind::PingPong { connections: 16, size: SMALL, depth: 16 };
+        add("pipelined/16 × 64 B × 16 deep".into(), Contract::Echo, SEND_SIZE, load);
+    }
+    let upload = format!("upload/64 KiB writes, {STREAMS} connections");
+    add(upload, Contract::Sink, SEND_SIZE, LoadKind::Upload);
+    for send_size in [256 * 1024, 64 * 1024] {
+        let name = format!("download/{} sends", size_name(send_size));
+        add(name, Contract::Source, send_size, LoadKind::Download);
+    }
+    let accept = "accept/connect + echo 1 byte + reset";
+    add(accept.into(), Contract::Echo, SEND_SIZE, LoadKind::Accepts);
+    scenarios.retain(|scenario| only(&scenario.name));
+
+    let mut steps = ladder(effort);
+    for step in &mut steps {
+        step.quiet &= only(&step.quiet_name());
+        step.active &= only(&step.active_name());
+        step.memory &= step.quiet;
+    }
+    steps.retain(|step| step.quiet || step.active);
+    if !steps.is_empty() {
+        scenarios.push(Scenario { name: "idle connections".into(), kind: Kind::Ladder(steps) });
+    }
+    scenarios
+}
+
+/// Connections and size of messages.
+fn echoes(effort: Effort) -> Vec<(usize, usize)> {
+    const KIB: usize = 1024;
+    match effort {
+        Effort::Smoke => vec![(64, SMALL)],
+        Effort::Quick => vec![(1, SMALL), (64, SMALL), (1000, SMALL), (64, 16 * KIB)],
+        Effort::Full => {
+            let sizes = [SMALL, 4 * KIB, 16 * KIB];
+            sizes.iter().flat_map(|&size| [1, 64, 1000].map(|n| (n, size))).collect()
+        }
+    }
+}
+
+fn ladder(effort: Effort) -> Vec<Step> {
+    let step = |idle, quiet, active, memory| Step { idle, quiet, active, memory: quiet && memory };
+    if effort == Effort::Smoke {
+        return vec![step(0, true, true, false), step(200, true, true, false)];
+    }
+    vec![
+        step(0, true, true, false),
+        step(1_000, true, true, false),
+        step(5_000, false, true, false),
+        // Enough of them that pages and buffers that are there once do not show.
+        step(10_000, true, true, true),
+    ]
+}
+
+fn size_name(bytes: usize) -> String {
+    if bytes < 1024 { format!("{bytes} B") } else { format!("{} KiB", bytes / 1024) }
+}
+
+/// The variant without a sweep differs only where nothing happens.
+fn takes_part(peer: Peer, kind: &Kind) -> bool {
+    peer != Peer::SockmanNoSweep || matches!(kind, Kind::Ladder(_))
+}

@@ -1,0 +1,150 @@
+//! The order of a run: in each round every scenario, and in each scenario one peer after the
+//! other, so that what is compared was measured within seconds. Who is first changes.
+use std::{
+    error::Error,
+    time::{Duration, Instant},
+};
+
+use super::{
+    Kind, Pacing, Scenario, all, idle, loaded, pacing, record::Recorder, takes_part, two_threads,
+};
+use crate::{
+    cores::{Cores, Pinned},
+    effort::Effort,
+    report::Report,
+    servers::Peer,
+};
+
+/// Beside the measuring itself: a process is started, and connections are opened.
+const OVERHEAD: Duration = Duration::from_millis(40);
+/// The same for a climb of the ladder, whose 10,000 connections take longest.
+const LADDER_OVERHEAD: Duration = Duration::from_millis(1500);
+
+pub fn run(
+    effort: Effort,
+    only: &dyn Fn(&str) -> bool,
+    peers: &[Peer],
+    report: &mut Report,
+) -> Result<(), Box<dyn Error>> {
+    let (scenarios, pacing) = (all(effort, only), pacing(effort));
+    let cores = Cores::choose()?;
+    if !scenarios.is_empty() && !cores.are_apart() {
+        let why = "there is one core only, so server and load share it, and no figure is good";
+        report.not_measured.push(format!("servers on a core of their own: {why}."));
+    }
+    let _pinned = Pinned::to(cores.load)?;
+    let mut progress = Progress::new(&scenarios, peers, pacing);
+    let mut recorder = Recorder::new(report);
+    for round in 0..pacing.rounds {
+        for scenario in &scenarios {
+            if !is_run(scenario, round, pacing) {
+                continue;
+            }
+            let mut order: Vec<Peer> =
+                peers.iter().copied().filter(|&peer| takes_part(peer, &scenario.kind)).collect();
+            if order.is_empty() {
+                continue;
+            }
+            let first = round % order.len();
+            order.rotate_left(first);
+            for peer in order {
+                measure_one(scenario, peer, pacing, cores, &mut recorder);
+                progress.advance(scenario, pacing);
+            }
+            progress.show(round, scenario, &recorder);
+        }
+    }
+    recorder.finish();
+    two_threads::run(only, report);
+    Ok(())
+}
+
+fn is_run(scenario: &Scenario, round: usize, pacing: Pacing) -> bool {
+    round < pacing.ladder_rounds || !matches!(scenario.kind, Kind::Ladder(_))
+}
+
+/// What fails is noted; the others go on.
+fn measure_one(
+    scenario: &Scenario,
+    peer: Peer,
+    pacing: Pacing,
+    cores: Cores,
+    recorder: &mut Recorder<'_>,
+) {
+    let names = names(scenario);
+    if !names.iter().all(|name| recorder.wants(peer, name)) {
+        return;
+    }
+    let outcome = match &scenario.kind {
+        Kind::Loaded { task, load } => loaded::run(peer, *task, *load, pacing.loaded, cores)
+            .map(|sample| recorder.sample(&scenario.name, peer, &sample)),
+        Kind::Ladder(steps) => idle::run(peer, steps, pacing, cores, recorder),
+    };
+    if let Err(error) = outcome {
+        eprintln!("{}, {}: {error}", scenario.name, peer.name());
+        recorder.failure(&scenario.name, &names, peer, &error.to_string());
+    }
+}
+
+/// Of the figures that come of it.
+fn names(scenario: &Scenario) -> Vec<String> {
+    match &scenario.kind {
+        Kind::Loaded { .. } => vec![scenario.name.clone()],
+        Kind::Ladder(steps) => {
+            steps.iter().flat_map(|step| [step.quiet_name(), step.active_name()]).collect()
+        }
+    }
+}
+
+/// How far the run has come, and how long it will take.
+struct Progress {
+    start: Instant,
+    rounds: usize,
+    expected: Duration,
+    done: Duration,
+}
+
+impl Progress {
+    fn new(scenarios: &[Scenario], peers: &[Peer], pacing: Pacing) -> Progress {
+        let mut expected = Duration::ZERO;
+        for round in 0..pacing.rounds {
+            for scenario in scenarios.iter().filter(|s| is_run(s, round, pacing)) {
+                let taking = peers.iter().filter(|&&peer| takes_part(peer, &scenario.kind));
+                expected += taking.map(|_| cost(scenario, pacing)).sum::<Duration>();
+            }
+        }
+        let (start, done) = (Instant::now(), Duration::ZERO);
+        Progress { start, rounds: pacing.rounds, expected, done }
+    }
+
+    fn advance(&mut self, scenario: &Scenario, pacing: Pacing) {
+        self.done += cost(scenario, pacing);
+    }
+
+    fn show(&self, round: usize, scenario: &Scenario, recorder: &Recorder<'_>) {
+        let elapsed = self.start.elapsed().as_secs_f64();
+        let left = self.expected.saturating_sub(self.done).as_secs_f64();
+        let seconds = left * elapsed / self.done.as_secs_f64().max(f64::EPSILON);
+        // Of a ladder, its top is shown.
+        let shown = names(scenario).into_iter().rev().map(|name| recorder.latest(&name));
+        let latest = shown.into_iter().find(|text| !text.is_empty()).unwrap_or_default();
+        eprintln!(
+            "round {}/{}, about {seconds:.0} s left: {}: {latest}",
+            round + 1,
+            self.rounds,
+            scenario.name
+        );
+    }
+}
+
+/// As it is expected: what it takes in fact goes into the rest of the run.
+fn cost(scenario: &Scenario, pacing: Pacing) -> Duration {
+    match &scenario.kind {
+        Kind::Loaded { .. } => pacing.loaded.total() + OVERHEAD,
+        Kind::Ladder(steps) => {
+            let quiet = steps.iter().filter(|step| step.quiet).map(|_| pacing.quiet);
+            let active = steps.iter().filter(|step| step.active).map(|_| pacing.active.total());
+            quiet.chain(active).sum::<Duration>() + LADDER_OVERHEAD
+        }
+    }
+}

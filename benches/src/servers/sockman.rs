@@ -1,0 +1,215 @@
+//! Ourselves, with a handler as an embedder writes it who cares about speed: what the kernel takes
+//! at once is sent from `event_got_data`; only what it does not take is put into a map.
+use std::{
+    collections::HashMap,
+    error::Error,
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use parking_lot::Mutex;
+use sockman::{ConnectionId, EventHandler, NextRecv, Options, Service, SockMan};
+
+use super::{Contract, STOP_READING_ABOVE, Task, announce, leftovers::Leftovers};
+
+#[derive(Clone, Copy)]
+pub(super) enum Sweep {
+    Default,
+    Off,
+}
+
+pub(super) fn serve(task: Task, sweep: Sweep) -> Result<(), Box<dyn Error>> {
+    let options = match sweep {
+        Sweep::Default => Options::default(),
+        Sweep::Off => Options::default().sweep(None),
+    };
+    let sockman = match task.contract {
+        Contract::Echo => SockMan::new(Arc::new(Echo::default()), options)?,
+        Contract::Sink => SockMan::new(Arc::new(Sink), options)?,
+        Contract::Source => {
+            SockMan::new(Arc::new(Source { zeroes: vec![0; task.send_size] }), options)?
+        }
+    };
+    let bound = sockman.bind_and_start_listening(&"127.0.0.1:0".parse()?)?;
+    let threads = sockman.start_sockets_threads()?;
+    announce(bound.to_socket_addr().ok_or("bound to something that is no IP address")?)?;
+    Ok(threads.join()?)
+}
+
+#[derive(Default)]
+struct Echo {
+    /// Has entries only for peers that are slow just now.
+    slow: Mutex<HashMap<ConnectionId, Slow>>,
+    /// How many those are, so that the hooks take no lock while it is nobody.
+    slow_count: AtomicUsize,
+}
+
+/// A peer that has not taken everything.
+#[derive(Default)]
+struct Slow {
+    leftovers: Leftovers,
+    /// It sends no more: close once all is sent.
+    finished: bool,
+}
+
+impl Echo {
+    /// Relaxed: only the socket thread changes it, and asks.
+    fn all_are_quick(&self) -> bool {
+        self.slow_count.load(Ordering::Relaxed) == 0
+    }
+
+    fn forget(&self, id: ConnectionId) {
+        if !self.all_are_quick() && self.slow.lock().remove(&id).is_some() {
+            self.slow_count.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    fn close(&self, sockman: &SockMan, id: ConnectionId) {
+        self.forget(id);
+        sockman.close_connection(id);
+    }
+}
+
+impl EventHandler for Echo {
+    fn event_new_connection_accepted(
+        &self,
+        _: &SockMan,
+        _: ConnectionId,
+        _: &Service,
+        _: &Service,
+    ) -> bool {
+        true
+    }
+
+    fn should_try_to_send(&self, id: ConnectionId) -> bool {
+        !self.all_are_quick() && self.slow.lock().contains_key(&id)
+    }
+
+    fn should_try_to_recv(&self, id: ConnectionId) -> bool {
+        self.all_are_quick()
+            || (self.slow.lock().get(&id))
+                .is_none_or(|slow| slow.leftovers.len() <= STOP_READING_ABOVE)
+    }
+
+    fn event_ready_to_send(&self, sockman: &SockMan, id: ConnectionId) -> NextRecv {
+        let mut all_slow = self.slow.lock();
+        let Some(slow) = all_slow.get_mut(&id) else { return NextRecv::Proceed };
+        let was_paused = slow.leftovers.len() > STOP_READING_ABOVE;
+        let outcome = sockman.send_bytes(id, slow.leftovers.as_slice(), false);
+        if let Ok(sent) = outcome {
+            slow.leftovers.advance(sent);
+        }
+        let (is_quick, finished) = (slow.leftovers.is_empty(), slow.finished);
+        let reads_again = was_paused && slow.leftovers.len() <= STOP_READING_ABOVE;
+        drop(all_slow);
+        match outcome {
+            Ok(_) if is_quick && finished => self.close(sockman, id),
+            Ok(_) if is_quick => self.forget(id),
+            Ok(_) => {}
+            Err(_) => self.close(sockman, id),
+        }
+        if reads_again {
+            sockman.wake(id);
+        }
+        NextRecv::Proceed
+    }
+
+    fn event_got_data(&self, sockman: &SockMan, id: ConnectionId, data: &[u8]) {
+        if !self.all_are_quick()
+            && let Some(slow) = self.slow.lock().get_mut(&id)
+        {
+            slow.leftovers.keep(data);
+            return;
+        }
+        match sockman.send_bytes(id, data, false) {
+            Ok(sent) if sent == data.len() => {}
+            Ok(sent) => {
+                let mut slow = Slow::default();
+                slow.leftovers.keep(&data[sent..]);
+                self.slow.lock().insert(id, slow);
+                self.slow_count.fetch_add(1, Ordering::Relaxed);
+            }
+            Err(_) => self.close(sockman, id),
+        }
+    }
+
+    fn event_got_eof(&self, sockman: &SockMan, id: ConnectionId) {
+        if let Some(slow) = self.slow.lock().get_mut(&id) {
+            slow.finished = true;
+            return;
+        }
+        self.close(sockman, id);
+    }
+
+    fn event_got_permanent_read_error(&self, sockman: &SockMan, id: ConnectionId, _: &io::Error) {
+        self.close(sockman, id);
+    }
+}
+
+struct Sink;
+
+impl EventHandler for Sink {
+    fn event_new_connection_accepted(
+        &self,
+        _: &SockMan,
+        _: ConnectionId,
+        _: &Service,
+        _: &Service,
+    ) -> bool {
+        true
+    }
+
+    fn should_try_to_send(&self, _: ConnectionId) -> bool {
+        false
+    }
+
+    fn event_ready_to_send(&self, _: &SockMan, _: ConnectionId) -> NextRecv {
+        NextRecv::Proceed
+    }
+
+    fn event_got_data(&self, _: &SockMan, _: ConnectionId, _: &[u8]) {}
+
+    fn event_got_eof(&self, sockman: &SockMan, id: ConnectionId) {
+        sockman.close_connection(id);
+    }
+
+    fn event_got_permanent_read_error(&self, sockman: &SockMan, id: ConnectionId, _: &io::Error) {
+        sockman.close_connection(id);
+    }
+}
+
+struct Source {
+    zeroes: Vec<u8>,
+}
+
+impl EventHandler for Source {
+    fn event_new_connection_accepted(
+        &self,
+        _: &SockMan,
+        _: ConnectionId,
+        _: &Service,
+        _: &Service,
+    ) -> bool {
+        true
+    }
+
+    fn event_ready_to_send(&self, sockman: &SockMan, id: ConnectionId) -> NextRecv {
+        if sockman.send_bytes(id, &self.zeroes, false).is_err() {
+            sockman.close_connection(id);
+        }
+        NextRecv::Proceed
+    }
+
+    fn event_got_data(&self, _: &SockMan, _: ConnectionId, _: &[u8]) {}
+
+    fn event_got_eof(&self, sockman: &SockMan, id: ConnectionId) {
+        sockman.close_connection(id);
+    }
+
+    fn event_got_permanent_read_error(&self, sockman: &SockMan, id: ConnectionId, _: &io::Error) {
+        sockman.close_connection(id);
+    }
+}

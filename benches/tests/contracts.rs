@@ -1,0 +1,130 @@
+//! Every server keeps the contract, so that what is compared does the same.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+use std::{
+    io::{BufRead, BufReader, Read, Write},
+    net::{Shutdown, SocketAddr, TcpStream},
+    process::{Child, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+const PEERS: [&str; 7] =
+    ["epoll-c", "mio", "tokio", "message-io", "poll-c", "sockman", "sockman-no-sweep"];
+/// More than the kernel's buffers and 1 MiB of leftovers take.
+const FLOOD: usize = 64 << 20;
+/// Long enough for a machine that does something else, too.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+struct Server {
+    child: Child,
+    address: SocketAddr,
+}
+
+impl Server {
+    fn start(peer: &str, contract: &str) -> Server {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_sockman-benches"))
+            .args(["serve", peer, contract])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let address = line.trim().strip_prefix("listening on ").unwrap().parse().unwrap();
+        Server { child, address }
+    }
+
+    fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(self.address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        stream
+    }
+
+    fn resident(&self) -> usize {
+        let path = format!("/proc/{}/status", self.child.id());
+        let text = std::fs::read_to_string(path).unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.split_whitespace().next().unwrap().parse::<usize>().unwrap() * 1024
+    }
+}
+
+impl Drop for Server {
+    /// It ends with its standard input.
+    fn drop(&mut self) {
+        drop(self.child.stdin.take());
+        let deadline = Instant::now() + PATIENCE;
+        while self.child.try_wait().unwrap().is_none() {
+            assert!(Instant::now() < deadline, "the server outlives its standard input");
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+#[test]
+fn an_echo_sends_all_back_and_then_closes() {
+    for peer in PEERS {
+        let server = Server::start(peer, "echo");
+        let stream = server.connect();
+        let sent: Vec<u8> = (0..=250).cycle().take(4 << 20).collect();
+        let mut received = Vec::new();
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                (&stream).write_all(&sent).unwrap();
+                stream.shutdown(Shutdown::Write).unwrap();
+            });
+            (&stream).read_to_end(&mut received).unwrap();
+        });
+        assert!(sent == received, "{peer}: {} bytes of {}", received.len(), sent.len());
+    }
+}
+
+#[test]
+fn an_echo_stops_reading_from_who_does_not_read_and_goes_on_when_he_does() {
+    // message-io has no back-pressure: it spins until its peer reads.
+    for peer in PEERS.into_iter().filter(|peer| *peer != "message-io") {
+        let server = Server::start(peer, "echo");
+        let before = server.resident();
+        let stream = server.connect();
+        thread::scope(|scope| {
+            scope.spawn(|| (&stream).write_all(&vec![7; FLOOD]).unwrap());
+            thread::sleep(Duration::from_millis(300));
+            let grown = server.resident().saturating_sub(before);
+            assert!(grown < 8 << 20, "{peer} keeps {grown} bytes");
+            // Another one is served meanwhile.
+            let mut other = server.connect();
+            other.write_all(b"x").unwrap();
+            other.read_exact(&mut [0]).unwrap();
+            let mut received = vec![0; FLOOD];
+            (&stream).read_exact(&mut received).unwrap();
+            assert!(received.iter().all(|&byte| byte == 7), "{peer}");
+        });
+    }
+}
+
+#[test]
+fn a_sink_takes_everything_and_says_nothing() {
+    for peer in PEERS {
+        let server = Server::start(peer, "sink");
+        let mut stream = server.connect();
+        stream.write_all(&vec![1; FLOOD]).unwrap();
+        stream.shutdown(Shutdown::Write).unwrap();
+        assert_eq!(stream.read(&mut [0]).unwrap(), 0, "{peer}");
+    }
+}
+
+#[test]
+fn a_source_sends_zeroes_to_all_and_outlives_who_leaves() {
+    for peer in PEERS {
+        let server = Server::start(peer, "source");
+        drop(server.connect());
+        let mut streams = [server.connect(), server.connect()];
+        for _ in 0..3 {
+            for stream in &mut streams {
+                let mut received = vec![1; 4 << 20];
+                stream.read_exact(&mut received).unwrap();
+                assert!(received.iter().all(|&byte| byte == 0), "{peer}");
+            }
+        }
+    }
+}
