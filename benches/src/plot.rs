@@ -29,7 +29,7 @@ const WIDTH: i32 = 960;
 /// Title and subtitle.
 const HEAD: i32 = 58;
 const MARGIN: i32 = 10;
-const LINE_PANEL_HEIGHT: i32 = 300;
+const LINE_PANEL_HEIGHT: i32 = 270;
 
 /// A file that the report gives something to draw for.
 pub struct Plot {
@@ -204,14 +204,14 @@ fn latency(report: &Report, of: &str) -> Option<Plot> {
     })
 }
 
-/// From the median up, as far as there are samples to say.
+/// From the median to one in a thousand, as far as there are samples to say.
 fn curve(distribution: &Distribution) -> Vec<(f64, f64)> {
-    let quantiles = distribution.quantiles.iter().map(|(q, _)| *q).filter(|q| *q > 0.5);
-    let ends = [0.5, 0.9, 0.99, 0.999];
-    let mut at: Vec<f64> = quantiles.chain(ends).filter(|q| *q <= 0.999).collect();
-    at.sort_by(f64::total_cmp);
-    at.dedup();
-    at.into_iter().filter_map(|q| Some((q, table::quantile(distribution, q)?))).collect()
+    let quantiles = distribution.quantiles.iter().copied();
+    quantiles
+        .filter(|(q, _)| {
+            (0.499_999..=0.999_001).contains(q) && table::is_supported(distribution, *q)
+        })
+        .collect()
 }
 
 /// A plot with nothing in it is none.
@@ -253,10 +253,9 @@ fn bar(figure: &Figure) -> Option<bars::Bar> {
 }
 
 fn ratio_bar(figure: &Figure, limit: &Figure) -> Option<bars::Bar> {
-    let ratios = figure.samples.iter().zip(&limit.samples).map(|(a, b)| a / b);
-    let (low, high) = ratios.fold((f64::INFINITY, 0f64), |(l, h), r| (l.min(r), h.max(r)));
-    let value = table::ratio(figure, limit)?;
-    Some(bars::Bar { peer: figure.peer.clone(), value, spread: (low, high) })
+    let ratios = table::ratio_by_rounds(figure, limit)?;
+    let spread = (ratios.min(), ratios.max());
+    Some(bars::Bar { peer: figure.peer.clone(), value: ratios.median(), spread })
 }
 
 fn bar_panel(

@@ -15,7 +15,7 @@ mod tests;
 
 pub use beaten::{beaten, beaten_markdown, beaten_text};
 use grid::{Cell, Grid};
-pub use grid::{grids, quantile, ratio};
+pub use grid::{grids, is_supported, ratio_by_rounds};
 pub use metric::number;
 pub use names::{group, groups, in_order, is_poll, is_sockman, numbers, peers_in_order, what};
 pub use targets::{Target, Verdict, targets, targets_markdown, targets_text};
@@ -60,7 +60,7 @@ pub fn text(report: &Report) -> String {
             text.push('\n');
         }
     }
-    text.push_str("* best, or within 3 % of it    ~ rounds differ by more than 10 %\n");
+    text.push_str("* best, or within 3 % of it    ~ rounds (where there is a ratio: their ratios) differ by more than 10 %\n");
     if !report.not_measured.is_empty() {
         text.push_str("\n=== Not measured\n\n");
         for sentence in &report.not_measured {

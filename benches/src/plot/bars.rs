@@ -41,7 +41,7 @@ pub fn height(bars: usize) -> i32 {
 pub fn draw(area: &Area<'_>, panel: &Panel) -> Result<(), Error> {
     let width = i32::try_from(area.dim_in_pixel().0)?;
     let names = panel.bars.iter().map(|bar| style::width(&bar.peer, LABEL)).max().unwrap_or(0);
-    let left = names + 18;
+    let left = names + 20;
     let full = f64::from(width - left - RIGHT);
     let highest = panel.bars.iter().map(|bar| bar.spread.1.max(bar.value)).fold(0.0, f64::max);
     // Logarithmic ones are dots on a line that begins at a power of ten: a bar's length would
@@ -59,6 +59,7 @@ pub fn draw(area: &Area<'_>, panel: &Panel) -> Result<(), Error> {
         left + (share.clamp(0.0, 1.0) * full).round() as i32
     };
 
+    let mark = panel.mark.filter(|mark| *mark <= highest);
     let title = style::text(PANEL_TITLE, &INK, HPos::Left, VPos::Top);
     area.draw(&Text::new(panel.title.clone(), (10, 6), title))?;
     let bottom = ABOVE + ROW * i32::try_from(panel.bars.len())?;
@@ -84,11 +85,12 @@ pub fn draw(area: &Area<'_>, panel: &Panel) -> Result<(), Error> {
             }
         }
         let figure = style::text(LABEL, &ink, HPos::Left, VPos::Center);
-        let behind = x(bar.value).max(high) + if panel.is_log { 10 } else { 6 };
+        let end = x(bar.value).max(high).max(mark.map_or(0, x));
+        let behind = end + if panel.is_log { 10 } else { 6 };
         area.draw(&Text::new(number(bar.value), (behind, middle), figure))?;
     }
     area.draw(&PathElement::new([(left, ABOVE), (left, bottom)], AXIS))?;
-    if let Some(mark) = panel.mark.filter(|mark| *mark <= highest) {
+    if let Some(mark) = mark {
         area.draw(&PathElement::new([(x(mark), ABOVE - 2), (x(mark), bottom + 2)], FAINT_INK))?;
     }
     let axis = style::text(LABEL - 1, &FAINT_INK, HPos::Left, VPos::Top);

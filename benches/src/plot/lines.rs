@@ -29,6 +29,7 @@ pub struct Line {
 
 /// Heights of the title and of the axis below, pixels.
 const ABOVE: i32 = 30;
+const UNTITLED: i32 = 8;
 const BELOW: i32 = 50;
 const LEFT: i32 = 78;
 /// Between two names at the ends of lines.
@@ -45,7 +46,7 @@ pub fn draw(area: &Area<'_>, panel: &Panel) -> Result<(), Error> {
     let title = style::text(PANEL_TITLE, &INK, HPos::Left, VPos::Top);
     area.draw(&Text::new(panel.title.clone(), (10, 6), title))?;
     let mut chart = ChartBuilder::on(area)
-        .margin_top(ABOVE)
+        .margin_top(if panel.title.is_empty() { UNTITLED } else { ABOVE })
         .margin_right(LEADER + names + 10)
         .x_label_area_size(BELOW)
         .y_label_area_size(LEFT)
@@ -69,12 +70,13 @@ pub fn draw(area: &Area<'_>, panel: &Panel) -> Result<(), Error> {
     for line in others.into_iter().chain(ours) {
         let colour = style::colour(&line.peer);
         let points = line.points.iter().copied().filter(|(_, y)| *y > 0.0);
+        let last = points.clone().next_back();
         let stroke = colour.stroke_width(style::stroke(&line.peer));
         chart.draw_series(LineSeries::new(points.clone(), stroke))?;
         if panel.has_dots {
-            chart.draw_series(points.clone().map(|at| Circle::new(at, 3, colour.filled())))?;
+            chart.draw_series(points.map(|at| Circle::new(at, 3, colour.filled())))?;
         }
-        if let Some(last) = points.last() {
+        if let Some(last) = last {
             ends.push((line.peer.as_str(), chart.backend_coord(&last)));
         }
     }
@@ -91,7 +93,7 @@ pub fn draw(area: &Area<'_>, panel: &Panel) -> Result<(), Error> {
         let colour = style::colour(peer);
         let (from, to) = ((end.0 + 5 - left, end.1 - top), (right + LEADER - 4 - left, y - top));
         area.draw(&PathElement::new([from, to], colour.mix(0.6)))?;
-        let style = style::text(LABEL, &colour, HPos::Left, VPos::Center);
+        let style = style::text(LABEL, &style::letter_colour(peer), HPos::Left, VPos::Center);
         area.draw(&Text::new((*peer).to_owned(), (right + LEADER - left, y - top), style))?;
     }
     Ok(())

@@ -26,7 +26,7 @@ pub const SUBTITLE: i32 = 12;
 pub const PANEL_TITLE: i32 = 13;
 pub const LABEL: i32 = 12;
 /// Mean width of a character, as a share of the font's size. Wide enough for all fonts in [`FONT`].
-const CHARACTER_WIDTH: f64 = 0.56;
+const CHARACTER_WIDTH: f64 = 0.6;
 
 /// From the palette of Okabe and Ito, which people with any kind of colour vision can tell apart.
 pub fn colour(peer: &str) -> RGBColor {
@@ -42,6 +42,13 @@ pub fn colour(peer: &str) -> RGBColor {
     }
 }
 
+/// The same, darker: letters are thinner than lines.
+pub fn letter_colour(peer: &str) -> RGBColor {
+    let RGBColor(red, green, blue) = colour(peer);
+    let darker = |part: u8| part / 4 * 3;
+    RGBColor(darker(red), darker(green), darker(blue))
+}
+
 pub fn bar_colour(peer: &str) -> RGBColor {
     if table::is_sockman(peer) { colour(peer) } else { OTHER_BAR }
 }
@@ -51,8 +58,14 @@ pub fn stroke(peer: &str) -> u32 {
     if peer == SOCKMAN { 3 } else { 2 }
 }
 
+/// What the backend divides a font's size by.
+const SIZE_OF_BACKEND: f64 = 1.24;
+
 pub fn text(size: i32, colour: &RGBColor, horizontal: HPos, vertical: VPos) -> TextStyle<'static> {
-    (FONT, size).into_font().color(&colour.to_rgba()).pos(Pos::new(horizontal, vertical))
+    (FONT, f64::from(size) * SIZE_OF_BACKEND)
+        .into_font()
+        .color(&colour.to_rgba())
+        .pos(Pos::new(horizontal, vertical))
 }
 
 /// About how wide a text will be. No font is at hand when an SVG is written.

@@ -9,6 +9,8 @@ use crate::report::{Distribution, Figure, LIMIT, Metric, Report};
 
 /// Whom the others are compared with in a table in which the limit was not measured.
 const SECOND_CHOICE: &str = "tokio";
+/// Quantiles that differ by less are the same, computed another way.
+const SAME_QUANTILE: f64 = 1e-9;
 /// Below this many samples beyond a quantile, it would be one sample's accident.
 const SAMPLES_BEYOND: f64 = 5.0;
 
@@ -31,7 +33,7 @@ pub struct Cell {
     pub median: String,
     /// Lowest and highest round; `None` for a single one.
     pub spread: Option<(String, String)>,
-    /// The rounds differ by more than a tenth of the median.
+    /// The rounds' ratios differ by more than a tenth; without a ratio, the rounds themselves.
     pub is_noisy: bool,
     pub ratio: Option<f64>,
     pub is_best: bool,
@@ -98,15 +100,14 @@ fn cells(
         .map(|figure| {
             let figure = (*figure)?;
             let (low, high) = (metric.shown(figure.min()), metric.shown(figure.max()));
-            let median = metric.shown(figure.median());
             let is_alone = figure.samples.len() < 2;
+            let against = against.filter(|reference| reference.peer != figure.peer);
+            let ratios = against.and_then(|reference| ratio_by_rounds(figure, reference));
             Some(Cell {
-                median: number(median),
+                median: number(metric.shown(figure.median())),
                 spread: (!is_alone).then(|| (number(low), number(high))),
-                is_noisy: high - low > median.abs() * 0.1,
-                ratio: against
-                    .filter(|reference| reference.peer != figure.peer)
-                    .and_then(|reference| ratio(figure, reference)),
+                is_noisy: is_spread(ratios.as_ref().unwrap_or(figure)),
+                ratio: ratios.map(|ratios| ratios.median()),
                 is_best: present.len() > 1 && best.is_some_and(|best| is_tie(metric, figure, best)),
             })
         })
@@ -127,6 +128,17 @@ pub fn best<'a>(metric: Metric, figures: &[&'a Figure]) -> Option<&'a Figure> {
 /// Against another peer, round by round. `None` where a ratio says nothing: against zero.
 pub fn ratio(figure: &Figure, reference: &Figure) -> Option<f64> {
     figure.ratio_to(reference).filter(|ratio| ratio.is_finite())
+}
+
+/// The same with every round's ratio as a sample.
+pub fn ratio_by_rounds(figure: &Figure, reference: &Figure) -> Option<Figure> {
+    ratio(figure, reference)?;
+    let rounds = figure.samples.iter().zip(&reference.samples);
+    Some(Figure { samples: rounds.map(|(a, b)| a / b).collect(), ..figure.clone() })
+}
+
+fn is_spread(figure: &Figure) -> bool {
+    figure.max() - figure.min() > figure.median().abs() * 0.1
 }
 
 /// How much worse than `other`, as a factor that is above 1 if it is worse. Infinite against a
@@ -155,10 +167,14 @@ fn tail(distribution: &Distribution) -> Option<Figure> {
 
 /// The value below which a share `q` of all samples lies. `None` if there were too few to say.
 pub fn quantile(distribution: &Distribution, q: f64) -> Option<f64> {
+    let (at, value) = *distribution.quantiles.iter().find(|(at, _)| *at >= q - SAME_QUANTILE)?;
+    // The next that was kept may be the maximum, which is another thing.
+    let is_near = 1.0 - at >= (1.0 - q) / 2.0;
+    (is_near && is_supported(distribution, q)).then_some(value)
+}
+
+pub fn is_supported(distribution: &Distribution, q: f64) -> bool {
     #[allow(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
     let beyond = distribution.count as f64 * (1.0 - q);
-    if beyond < SAMPLES_BEYOND {
-        return None;
-    }
-    distribution.quantiles.iter().find(|(at, _)| *at >= q).map(|(_, value)| *value)
+    beyond >= SAMPLES_BEYOND - SAME_QUANTILE
 }

@@ -164,7 +164,7 @@ fn a_target_without_its_figures_is_not_measured_and_never_met() {
 fn a_worker_is_compared_with_the_callback_that_has_as_many_connections() {
     let mut report = empty();
     for (scenario, p50) in [
-        ("keep-alive/reply from the callback, 1 connection", 20.0),
+        ("keep-alive/reply from the callback", 20.0),
         ("keep-alive/reply from the callback, 16 connections", 100.0),
         ("keep-alive/reply from a worker, 16 connections", 119.0),
     ] {
