@@ -269,7 +269,6 @@ fn bar_panel(
 }
 
 fn idle_connections(scenario: &str) -> Option<f64> {
-    #[allow(clippy::cast_precision_loss, reason = "thousands of connections")]
     table::numbers(what(scenario)).last().map(|number| *number as f64)
 }
 

@@ -49,7 +49,7 @@ pub fn legend() -> &'static str {
      is within 3 % of it. – was not measured."
 }
 
-/// The same for the terminal: every group, what was not measured, what we meant to reach.
+/// The same for the terminal: every group, and what was not measured.
 pub fn text(report: &Report) -> String {
     let mut text = String::new();
     for group in groups(report) {
@@ -68,6 +68,11 @@ pub fn text(report: &Report) -> String {
         }
     }
     text
+}
+
+/// All that a run has to tell on the terminal, what matters most at the end.
+pub fn summary(report: &Report) -> String {
+    [text(report), beaten_text(report), targets_text(&targets(report))].join("\n")
 }
 
 /// Lines of at most [`WIDTH`] characters, each after `indent`.

@@ -49,7 +49,6 @@ pub fn draw(area: &Area<'_>, panel: &Panel) -> Result<(), Error> {
     let lowest = panel.bars.iter().map(|bar| bar.value).fold(f64::INFINITY, f64::min);
     let origin =
         if panel.is_log && lowest > 0.0 { 10f64.powf(lowest.log10().floor()) } else { 1.0 };
-    #[allow(clippy::cast_possible_truncation, reason = "pixels")]
     let x = |value: f64| {
         let share = match panel.is_log {
             true => (value.max(origin) / origin).ln() / (highest.max(origin * 10.0) / origin).ln(),

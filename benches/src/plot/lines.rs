@@ -120,7 +120,6 @@ fn apart(wanted: &[i32], distance: i32, bottom: i32) -> Vec<i32> {
     let mut placed: Vec<i32> = Vec::new();
     for (middle, members) in groups {
         let first = middle - f64::from(distance) * (count(members.len()) - 1.0) / 2.0;
-        #[allow(clippy::cast_possible_truncation, reason = "pixels")]
         placed.extend((0..members.len()).map(|i| (first + f64::from(distance) * count(i)) as i32));
     }
     let mut limit = bottom;
@@ -131,7 +130,6 @@ fn apart(wanted: &[i32], distance: i32, bottom: i32) -> Vec<i32> {
     placed
 }
 
-#[allow(clippy::cast_precision_loss, reason = "a handful of peers")]
 fn count(of: usize) -> f64 {
     of as f64
 }

@@ -91,7 +91,6 @@ impl Ranged for Scale {
     type FormatOption = NoDefaultFormatting;
     type ValueType = f64;
 
-    #[allow(clippy::cast_possible_truncation, reason = "pixels")]
     fn map(&self, value: &f64, pixels: (i32, i32)) -> i32 {
         let (low, high) = (self.position(self.range.start), self.position(self.range.end));
         let share = (self.position(*value) - low) / (high - low);

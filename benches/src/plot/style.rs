@@ -69,7 +69,6 @@ pub fn text(size: i32, colour: &RGBColor, horizontal: HPos, vertical: VPos) -> T
 }
 
 /// About how wide a text will be. No font is at hand when an SVG is written.
-#[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "short texts")]
 pub fn width(text: &str, size: i32) -> i32 {
     (text.chars().count() as f64 * f64::from(size) * CHARACTER_WIDTH).ceil() as i32
 }

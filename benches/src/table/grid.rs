@@ -174,7 +174,6 @@ pub fn quantile(distribution: &Distribution, q: f64) -> Option<f64> {
 }
 
 pub fn is_supported(distribution: &Distribution, q: f64) -> bool {
-    #[allow(clippy::cast_precision_loss, reason = "counts are far below 2^52")]
     let beyond = distribution.count as f64 * (1.0 - q);
     beyond >= SAMPLES_BEYOND - SAME_QUANTILE
 }

@@ -327,7 +327,6 @@ fn precise(value: f64) -> String {
     if (0.1..9.9995).contains(&value) { format!("{value:.3}") } else { number(value) }
 }
 
-#[allow(clippy::cast_precision_loss, reason = "thousands of connections")]
 fn number_of(connections: u64) -> String {
     number(connections as f64)
 }
