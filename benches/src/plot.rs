@@ -77,8 +77,8 @@ fn cpu_per_message(report: &Report) -> Option<Plot> {
         let limit = report.figure(scenario, LIMIT, Metric::CpuPerMessage)?;
         let bars = of_scenario(report, scenario, Metric::CpuPerMessage)
             .filter_map(|figure| ratio_bar(figure, limit));
-        let title = format!("{scenario} ({LIMIT}: {} µs)", table::number(limit.median()));
-        bar_panel(title, format!("CPU, {LIMIT} = 1"), bars, Some(1.0))
+        let axis = format!("CPU, {LIMIT} = 1 ({} µs)", table::number(limit.median()));
+        bar_panel(scenario.clone(), axis, bars, Some(1.0))
     });
     some(Plot {
         name: "cpu-per-message".to_owned(),

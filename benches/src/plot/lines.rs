@@ -81,20 +81,19 @@ pub fn draw(area: &Area<'_>, panel: &Panel) -> Result<(), Error> {
         }
     }
 
-    let (right, bottom) = {
-        let (xs, ys) = chart.plotting_area().get_pixel_range();
-        (xs.end, ys.end)
-    };
+    let bottom = chart.plotting_area().get_pixel_range().1.end;
     let (left, top) = area.get_base_pixel();
     let mut wanted: Vec<(&str, (i32, i32))> = ends;
     wanted.sort_by_key(|(_, (_, y))| *y);
     let ys: Vec<i32> = wanted.iter().map(|(_, (_, y))| *y).collect();
     for ((peer, end), y) in wanted.iter().zip(apart(&ys, NAME_HEIGHT, bottom)) {
         let colour = style::colour(peer);
-        let (from, to) = ((end.0 + 5 - left, end.1 - top), (right + LEADER - 4 - left, y - top));
-        area.draw(&PathElement::new([from, to], colour.mix(0.6)))?;
+        // Close to the end, also of a line that ends early: a long leader would look like data.
+        let name_at = (end.0 + LEADER - left, y - top);
+        let leader = [(end.0 + 5 - left, end.1 - top), (name_at.0 - 4, name_at.1)];
+        area.draw(&PathElement::new(leader, colour.mix(0.6)))?;
         let style = style::text(LABEL, &style::letter_colour(peer), HPos::Left, VPos::Center);
-        area.draw(&Text::new((*peer).to_owned(), (right + LEADER - left, y - top), style))?;
+        area.draw(&Text::new((*peer).to_owned(), name_at, style))?;
     }
     Ok(())
 }

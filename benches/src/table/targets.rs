@@ -176,7 +176,7 @@ fn quiet(report: &Report, peer: &str, metric: Metric, idle: Option<u64>) -> Vec<
     ours(report, metric, peer)
         .filter(|f| group(&f.scenario) == "idle")
         .filter(|f| idle.is_none() || idle_connections(f) == idle)
-        .map(reading)
+        .map(|f| Reading { whereof: format!("{} idle", what(&f.scenario)), value: f.median() })
         .collect()
 }
 
