@@ -1,0 +1,173 @@
+//! A report as tables: in Markdown for `docs/performance.md`, in text for the terminal. Every
+//! figure of the report is in them, grouped by the part of its scenario's name before the slash.
+
+use std::fmt::Write;
+
+use crate::report::Report;
+
+mod beaten;
+mod grid;
+mod metric;
+mod names;
+mod targets;
+#[cfg(test)]
+mod tests;
+
+pub use beaten::{beaten, beaten_markdown, beaten_text};
+use grid::{Cell, Grid};
+pub use grid::{grids, is_supported, ratio_by_rounds};
+pub use metric::number;
+pub use names::{group, groups, in_order, is_poll, is_sockman, numbers, peers_in_order, what};
+pub use targets::{Target, Verdict, targets, targets_markdown, targets_text};
+
+/// What differs by less is called equal: two runs of one program differ by as much.
+pub const TIE: f64 = 1.03;
+
+/// Characters in a line on the terminal.
+const WIDTH: usize = 110;
+
+/// One table for each metric of the group.
+pub fn markdown(report: &Report, group: &str) -> String {
+    let mut text = String::new();
+    for grid in grids(report, group) {
+        _ = writeln!(text, "**{}** ({})\n", capitalised(&grid.title), notes(&grid, "×"));
+        _ = writeln!(text, "| | {} |", grid.peers.join(" | "));
+        _ = writeln!(text, "|---|{}", "--:|".repeat(grid.peers.len()));
+        for row in &grid.rows {
+            let cells: Vec<String> = row.cells.iter().map(markdown_cell).collect();
+            _ = writeln!(text, "| {} | {} |", row.what.replace('|', "\\|"), cells.join(" | "));
+        }
+        text.push('\n');
+    }
+    text
+}
+
+/// What the figures of every table on a page are, said once.
+pub fn legend() -> &'static str {
+    "Medians of the rounds, with the lowest and the highest round below them. × is the ratio to \
+     the peer that the table's heading names, taken round by round. Bold is the best, and whatever \
+     is within 3 % of it. – was not measured."
+}
+
+/// The same for the terminal: every group, and what was not measured.
+pub fn text(report: &Report) -> String {
+    let mut text = String::new();
+    for group in groups(report) {
+        _ = writeln!(text, "=== {group}\n");
+        for grid in grids(report, &group) {
+            _ = writeln!(text, "{} ({})", capitalised(&grid.title), notes(&grid, "x"));
+            text.push_str(&aligned(&grid));
+            text.push('\n');
+        }
+    }
+    text.push_str("* best, or within 3 % of it    ~ rounds (where there is a ratio: their ratios) differ by more than 10 %\n");
+    if !report.not_measured.is_empty() {
+        text.push_str("\n=== Not measured\n\n");
+        for sentence in &report.not_measured {
+            text.push_str(&wrapped(sentence, "  "));
+        }
+    }
+    text
+}
+
+/// All that a run has to tell on the terminal, what matters most at the end.
+pub fn summary(report: &Report) -> String {
+    [text(report), beaten_text(report), targets_text(&targets(report))].join("\n")
+}
+
+/// Lines of at most [`WIDTH`] characters, each after `indent`.
+fn wrapped(sentence: &str, indent: &str) -> String {
+    let mut text = String::new();
+    let mut line = indent.to_owned();
+    for word in sentence.split_whitespace() {
+        let is_first = line.trim().is_empty();
+        if !is_first && length(&line) + 1 + length(word) > WIDTH {
+            _ = writeln!(text, "{line}");
+            line = indent.to_owned();
+        } else if !is_first {
+            line.push(' ');
+        }
+        line.push_str(word);
+    }
+    _ = writeln!(text, "{line}");
+    text
+}
+
+fn notes(grid: &Grid, times: &str) -> String {
+    match &grid.reference {
+        Some(reference) => format!("{}; {times}: against {reference}", grid.direction),
+        None => grid.direction.to_owned(),
+    }
+}
+
+fn markdown_cell(cell: &Option<Cell>) -> String {
+    let Some(cell) = cell else { return "–".to_owned() };
+    let mut text = if cell.is_best { format!("**{}**", cell.median) } else { cell.median.clone() };
+    if let Some(ratio) = cell.ratio {
+        _ = write!(text, " ×{}", factor(ratio));
+    }
+    if let Some((low, high)) = &cell.spread {
+        _ = write!(text, "<br><sub>{low}–{high}</sub>");
+    }
+    text
+}
+
+fn text_cell(cell: &Option<Cell>) -> String {
+    let Some(cell) = cell else { return "–  ".to_owned() };
+    let ratio = cell.ratio.map_or_else(String::new, |ratio| format!(" x{}", factor(ratio)));
+    let best = if cell.is_best { '*' } else { ' ' };
+    let noisy = if cell.is_noisy { '~' } else { ' ' };
+    format!("{}{ratio}{best}{noisy}", cell.median)
+}
+
+fn factor(ratio: f64) -> String {
+    if ratio < 9.995 { format!("{ratio:.2}") } else { number(ratio) }
+}
+
+/// Columns of one width; peers that do not fit beside the others come below them.
+fn aligned(grid: &Grid) -> String {
+    let cells: Vec<Vec<String>> =
+        grid.rows.iter().map(|row| row.cells.iter().map(text_cell).collect()).collect();
+    let label = grid.rows.iter().map(|row| length(&row.what)).max().unwrap_or(0);
+    // A space before, and the two marks behind.
+    let head = grid.peers.iter().map(|peer| length(peer) + 2);
+    let column = cells.iter().flatten().map(|cell| length(cell)).chain(head).max().unwrap_or(0) + 1;
+    let fit = (WIDTH.saturating_sub(label + 2) / column).max(1);
+
+    let mut text = String::new();
+    for first in (0..grid.peers.len()).step_by(fit) {
+        let columns = first..(first + fit).min(grid.peers.len());
+        let names = grid.peers[columns.clone()].iter().map(|peer| format!("{peer}  "));
+        line(&mut text, "", label, names, column);
+        for (row, cells) in grid.rows.iter().zip(&cells) {
+            line(&mut text, &row.what, label, cells[columns.clone()].iter().cloned(), column);
+        }
+    }
+    text
+}
+
+fn line(
+    text: &mut String,
+    name: &str,
+    label: usize,
+    cells: impl Iterator<Item = String>,
+    column: usize,
+) {
+    let mut line = format!("  {name:<label$}");
+    for cell in cells {
+        _ = write!(line, "{cell:>column$}");
+    }
+    _ = writeln!(text, "{}", line.trim_end());
+}
+
+/// What the terminal takes for it: all that we print is one column wide.
+fn length(text: &str) -> usize {
+    text.chars().count()
+}
+
+fn capitalised(text: &str) -> String {
+    let mut characters = text.chars();
+    characters
+        .next()
+        .map_or_else(String::new, |first| first.to_uppercase().chain(characters).collect())
+}

@@ -1,0 +1,84 @@
+//! Where a peer is better: every figure in which one beats `sockman` by more than a tie.
+
+use std::fmt::Write;
+
+use super::{
+    TIE, capitalised,
+    grid::times_worse,
+    metric::number,
+    names::{in_order, is_sockman},
+    wrapped,
+};
+use crate::report::{Metric, Report, SOCKMAN};
+
+pub struct Beaten {
+    pub scenario: String,
+    pub metric: Metric,
+    pub peer: String,
+    pub ours: f64,
+    pub theirs: f64,
+    /// How many times worse we are: above 1; infinite against a zero.
+    pub times: f64,
+}
+
+/// Scenarios in the order of the report, the metrics of each together.
+pub fn beaten(report: &Report) -> Vec<Beaten> {
+    let mut list = Vec::new();
+    for theirs in report.figures.iter().filter(|f| !is_sockman(&f.peer)) {
+        let metric = theirs.metric;
+        let Some(ours) = report.figure(&theirs.scenario, SOCKMAN, metric) else { continue };
+        let times = times_worse(metric, ours, theirs);
+        if times > TIE {
+            list.push(Beaten {
+                scenario: theirs.scenario.clone(),
+                metric,
+                peer: theirs.peer.clone(),
+                ours: metric.shown(ours.median()),
+                theirs: metric.shown(theirs.median()),
+                times,
+            });
+        }
+    }
+    let scenarios = in_order(report.figures.iter().map(|f| f.scenario.as_str()));
+    list.sort_by_key(|b| (scenarios.iter().position(|s| *s == b.scenario), b.metric));
+    list
+}
+
+impl Beaten {
+    fn by(&self) -> String {
+        if self.times.is_finite() { format!("{:.2} times", self.times) } else { "–".to_owned() }
+    }
+}
+
+pub fn beaten_markdown(report: &Report) -> String {
+    let list = beaten(report);
+    if list.is_empty() {
+        return "In this run, no peer was better by more than 3 %.\n".to_owned();
+    }
+    let mut text =
+        String::from("| Scenario | What | Peer | Its figure | Ours | We are worse by |\n");
+    text.push_str("|---|---|---|--:|--:|--:|\n");
+    for b in &list {
+        let (theirs, ours) = (number(b.theirs), number(b.ours));
+        let (what, peer, by) = (capitalised(b.metric.title()), &b.peer, b.by());
+        _ = writeln!(text, "| {} | {what} | {peer} | {theirs} | {ours} | {by} |", b.scenario);
+    }
+    text
+}
+
+/// For the terminal: one line for each scenario and metric.
+pub fn beaten_text(report: &Report) -> String {
+    let list = beaten(report);
+    let mut text = String::from("=== Where a peer is better by more than 3 %\n\n");
+    if list.is_empty() {
+        text.push_str("  Nowhere in this run.\n");
+    }
+    for same in list.chunk_by(|a, b| a.scenario == b.scenario && a.metric == b.metric) {
+        let peers: Vec<String> =
+            same.iter().map(|b| format!("{} {} ({})", b.peer, number(b.theirs), b.by())).collect();
+        let (title, ours) = (same[0].metric.title(), number(same[0].ours));
+        text.push_str(&wrapped(&format!("{}: {title}: ours {ours};", same[0].scenario), "  "));
+        text.push_str(&wrapped(&peers.join(", "), "      "));
+    }
+    text
+}

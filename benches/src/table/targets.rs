@@ -1,0 +1,373 @@
+//! What we mean to reach, each line checked against a report.
+//!
+//! A target is a bound, and what was read from the report for it. Everything that was read must
+//! keep the bound; the worst is shown.
+
+use std::fmt::Write;
+
+use super::{
+    TIE,
+    grid::{best, ratio},
+    metric::number,
+    names::{group, is_sockman, numbers, what},
+    wrapped,
+};
+use crate::report::{Figure, LIMIT, Metric, Report, SOCKMAN};
+
+/// CPU per message, against the limit and against tokio. The same 3 % as a tie.
+const CPU_RATIO: f64 = TIE;
+/// Rates that mean "as good as": 3 % in the other direction.
+const RATE_RATIO: f64 = 0.97;
+/// ms of CPU in a second for a number of connections that do nothing: what the sweep may cost.
+const QUIET_CPU: [(u64, f64); 2] = [(1_000, 1.0), (10_000, 3.0)];
+/// In a second: the sweep comes each 50 ms, 20 times; a few for the clock.
+const QUIET_WAKE_UPS: f64 = 25.0;
+/// What counts as no CPU, in ms in a second: the accounting itself is not finer.
+const NO_CPU: f64 = 0.05;
+/// What counts as no wake-ups, in a second.
+const NO_WAKE_UPS: f64 = 1.0;
+/// Of the library's own, for an idle connection.
+const BYTES_PER_CONNECTION: f64 = 250.0;
+/// µs from a wake on another thread to the callback, on a loop that sleeps.
+const WAKE_P50: f64 = 15.0;
+const WAKE_P99: f64 = 60.0;
+/// A reply by way of a worker thread, against one from the callback.
+const WORKER_RATIO: f64 = 1.2;
+/// µs from the interrupt until the threads have been joined.
+const JOIN_P99: f64 = 5_000.0;
+/// One recv, one send, and a poll that at least two messages share.
+const SYSTEM_CALLS: f64 = 2.5;
+
+pub struct Target {
+    pub name: String,
+    /// What to reach.
+    pub demand: String,
+    /// The worst of what was read, and of how many.
+    pub reached: String,
+    pub verdict: Verdict,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    Met,
+    /// Where, and by how much.
+    Missed(String),
+    NotMeasured,
+    /// By a test of the library, not by a benchmark.
+    ProvedByTest,
+}
+
+#[derive(Clone, Copy)]
+enum Bound {
+    AtMost(f64),
+    AtLeast(f64),
+    Below(f64),
+}
+
+/// Something that was read from the report for a target.
+struct Reading {
+    whereof: String,
+    value: f64,
+}
+
+pub fn targets(report: &Report) -> Vec<Target> {
+    let mut list =
+        vec![cpu_per_message(report, LIMIT), cpu_per_message(report, "tokio"), beside_idle(report)];
+    list.extend(QUIET_CPU.map(|(idle, limit)| {
+        let name = format!("CPU beside {} quiet connections", number_of(idle));
+        let readings = quiet(report, SOCKMAN, Metric::CpuPerSecond, Some(idle));
+        judge(&name, &format!("at most {limit} ms per second"), Bound::AtMost(limit), readings)
+    }));
+    list.extend([
+        judge(
+            "Wake-ups with quiet connections",
+            &format!("at most {QUIET_WAKE_UPS} per second"),
+            Bound::AtMost(QUIET_WAKE_UPS),
+            quiet(report, SOCKMAN, Metric::WakeUps, None),
+        ),
+        judge(
+            "CPU with quiet connections, sweep turned off",
+            &format!("none (below {NO_CPU} ms per second)"),
+            Bound::Below(NO_CPU),
+            quiet(report, "sockman-no-sweep", Metric::CpuPerSecond, None),
+        ),
+        judge(
+            "Wake-ups with quiet connections, sweep turned off",
+            &format!("none (below {NO_WAKE_UPS} per second)"),
+            Bound::Below(NO_WAKE_UPS),
+            quiet(report, "sockman-no-sweep", Metric::WakeUps, None),
+        ),
+        judge(
+            "Memory for an idle connection",
+            &format!("at most {BYTES_PER_CONNECTION} bytes"),
+            Bound::AtMost(BYTES_PER_CONNECTION),
+            quiet(report, SOCKMAN, Metric::BytesPerConnection, None),
+        ),
+        throughput(report, "Upload", "upload", |_| true),
+        throughput(report, "Download with sends of 256 KiB", "download", |what| {
+            what.contains("256 KiB") || what.contains("vectored")
+        }),
+        accept(report),
+        judge(
+            "Wake → ready to send, idle loop, median",
+            &format!("at most {WAKE_P50} µs"),
+            Bound::AtMost(WAKE_P50),
+            readings(report, Metric::LatencyP50, "wake", |what| what.contains("idle")),
+        ),
+        judge(
+            "Wake → ready to send, idle loop, 99th percentile",
+            &format!("at most {WAKE_P99} µs"),
+            Bound::AtMost(WAKE_P99),
+            readings(report, Metric::LatencyP99, "wake", |what| what.contains("idle")),
+        ),
+        keep_alive(report),
+        judge(
+            "Interrupt → join, 99th percentile",
+            "at most 5 ms",
+            Bound::AtMost(JOIN_P99),
+            readings(report, Metric::LatencyP99, "interrupt → join", |_| true),
+        ),
+        judge(
+            "System calls for an echoed message, 64 connections",
+            &format!("2 and the shared poll (at most {SYSTEM_CALLS})"),
+            Bound::AtMost(SYSTEM_CALLS),
+            readings(report, Metric::SystemCalls, "instruments", |_| true),
+        ),
+        Target {
+            name: "Allocations for a message, for a pass".to_owned(),
+            demand: "0".to_owned(),
+            reached: "asserted by tests/memory.rs, not measured here".to_owned(),
+            verdict: Verdict::ProvedByTest,
+        },
+    ]);
+    list
+}
+
+fn cpu_per_message(report: &Report, peer: &str) -> Target {
+    let ours = ours(report, Metric::CpuPerMessage, SOCKMAN)
+        .filter(|f| ["echo", "pipelined"].contains(&group(&f.scenario)));
+    let readings = ours.filter_map(|figure| against(report, figure, peer, figure.scenario.clone()));
+    judge(
+        &format!("CPU for a message against {peer}, echo and pipelined"),
+        &format!("at most {CPU_RATIO}"),
+        Bound::AtMost(CPU_RATIO),
+        readings.collect(),
+    )
+}
+
+fn beside_idle(report: &Report) -> Target {
+    const MOST: u64 = 10_000;
+    let beside = |idle: u64| {
+        ours(report, Metric::Rate, SOCKMAN)
+            .find(|f| group(&f.scenario) == "beside idle" && idle_connections(f) == Some(idle))
+    };
+    let reading = beside(MOST).zip(beside(0)).and_then(|(most, none)| {
+        Some(Reading { whereof: "ratio".to_owned(), value: ratio(most, none)? })
+    });
+    judge(
+        "Echo rate beside 10,000 idle connections, against none",
+        &format!("at least {RATE_RATIO}"),
+        Bound::AtLeast(RATE_RATIO),
+        reading.into_iter().collect(),
+    )
+}
+
+fn quiet(report: &Report, peer: &str, metric: Metric, idle: Option<u64>) -> Vec<Reading> {
+    ours(report, metric, peer)
+        .filter(|f| group(&f.scenario) == "idle")
+        .filter(|f| idle.is_none() || idle_connections(f) == idle)
+        .map(|f| Reading { whereof: format!("{} idle", what(&f.scenario)), value: f.median() })
+        .collect()
+}
+
+fn throughput(report: &Report, name: &str, of: &str, is_asked: impl Fn(&str) -> bool) -> Target {
+    let ours = ours(report, Metric::Throughput, SOCKMAN)
+        .filter(|f| group(&f.scenario) == of && is_asked(what(&f.scenario)));
+    let readings = ours.filter_map(|figure| {
+        let best = best(Metric::Throughput, &others(report, figure))?;
+        let whereof = format!("{}, against {}", what(&figure.scenario), best.peer);
+        Some(Reading { whereof, value: ratio(figure, best)? })
+    });
+    judge(
+        &format!("{name}: throughput against the best peer"),
+        &format!("at least {RATE_RATIO}"),
+        Bound::AtLeast(RATE_RATIO),
+        readings.collect(),
+    )
+}
+
+fn accept(report: &Report) -> Target {
+    let ours = ours(report, Metric::CpuPerConnection, SOCKMAN);
+    let readings = ours.flat_map(|figure| {
+        let others =
+            others(report, figure).into_iter().filter(|f| ![LIMIT, "mio"].contains(&&*f.peer));
+        others.filter_map(|other| {
+            let whereof = format!("against {}", other.peer);
+            Some(Reading { whereof, value: ratio(figure, other)? })
+        })
+    });
+    judge(
+        "CPU for a connection accepted and reset",
+        "below every peer but epoll C and mio",
+        Bound::Below(1.0),
+        readings.collect(),
+    )
+}
+
+/// Each scenario with a worker against the one without that has the same numbers in its name.
+fn keep_alive(report: &Report) -> Target {
+    let all: Vec<&Figure> = ours(report, Metric::LatencyP50, SOCKMAN)
+        .filter(|f| group(&f.scenario) == "keep-alive")
+        .collect();
+    let named = |word: &'static str| all.iter().copied().filter(move |f| f.scenario.contains(word));
+    let callbacks: Vec<&Figure> = named("callback").collect();
+    let readings = named("worker").filter_map(|worker| {
+        let same = callbacks.iter().find(|f| numbers(&f.scenario) == numbers(&worker.scenario));
+        let callback = same.or(if callbacks.len() == 1 { callbacks.first() } else { None })?;
+        let whereof = what(&worker.scenario).to_owned();
+        Some(Reading { whereof, value: ratio(worker, callback)? })
+    });
+    judge(
+        "Keep-alive reply from a worker thread, against one from the callback, median",
+        &format!("at most {WORKER_RATIO}"),
+        Bound::AtMost(WORKER_RATIO),
+        readings.collect(),
+    )
+}
+
+/// What was measured of us (`peer` is a variant of us) in this metric.
+fn ours<'a>(report: &'a Report, metric: Metric, peer: &str) -> impl Iterator<Item = &'a Figure> {
+    report.figures.iter().filter(move |f| f.metric == metric && f.peer == peer)
+}
+
+/// What the peers reached in the same scenario and metric.
+fn others<'a>(report: &'a Report, figure: &Figure) -> Vec<&'a Figure> {
+    (report.figures.iter())
+        .filter(|f| f.scenario == figure.scenario && f.metric == figure.metric)
+        .filter(|f| !is_sockman(&f.peer))
+        .collect()
+}
+
+fn against(report: &Report, figure: &Figure, peer: &str, whereof: String) -> Option<Reading> {
+    let other = report.figure(&figure.scenario, peer, figure.metric)?;
+    Some(Reading { whereof, value: ratio(figure, other)? })
+}
+
+fn readings(
+    report: &Report,
+    metric: Metric,
+    of: &str,
+    is_asked: impl Fn(&str) -> bool,
+) -> Vec<Reading> {
+    ours(report, metric, SOCKMAN)
+        .filter(|f| group(&f.scenario) == of && is_asked(what(&f.scenario)))
+        .map(reading)
+        .collect()
+}
+
+fn reading(figure: &Figure) -> Reading {
+    Reading { whereof: what(&figure.scenario).to_owned(), value: figure.median() }
+}
+
+fn idle_connections(figure: &Figure) -> Option<u64> {
+    match what(&figure.scenario) {
+        "none" => Some(0),
+        // `16 active beside 10,000` names the idle ones last; `10,000 idle` names nothing else.
+        what => numbers(what).last().copied(),
+    }
+}
+
+fn judge(name: &str, demand: &str, bound: Bound, mut readings: Vec<Reading>) -> Target {
+    readings.retain(|reading| reading.value.is_finite());
+    readings.sort_by(|a, b| bound.excess(b.value).total_cmp(&bound.excess(a.value)));
+    let missed: Vec<String> = (readings.iter())
+        .filter(|reading| !bound.holds(reading.value))
+        .map(|reading| format!("{} by {}", reading.whereof, bound.by_how_much(reading.value)))
+        .collect();
+    let reached = match readings.as_slice() {
+        [] => "not measured in this run".to_owned(),
+        [only] => format!("{} ({})", precise(only.value), only.whereof),
+        [worst, ..] => {
+            format!("worst of {}: {} ({})", readings.len(), precise(worst.value), worst.whereof)
+        }
+    };
+    let verdict = match (readings.is_empty(), missed.is_empty()) {
+        (true, _) => Verdict::NotMeasured,
+        (false, true) => Verdict::Met,
+        (false, false) => Verdict::Missed(missed.join("; ")),
+    };
+    Target { name: name.to_owned(), demand: demand.to_owned(), reached, verdict }
+}
+
+impl Bound {
+    fn holds(self, value: f64) -> bool {
+        match self {
+            Self::AtMost(limit) => value <= limit,
+            Self::AtLeast(limit) => value >= limit,
+            Self::Below(limit) => value < limit,
+        }
+    }
+
+    /// How far on the wrong side, as a share of the limit; negative on the right one.
+    fn excess(self, value: f64) -> f64 {
+        match self {
+            Self::AtMost(limit) | Self::Below(limit) => value / limit - 1.0,
+            Self::AtLeast(limit) => 1.0 - value / limit,
+        }
+    }
+
+    fn by_how_much(self, value: f64) -> String {
+        let percent = self.excess(value) * 100.0;
+        if percent < 9.95 { format!("{percent:.1} %") } else { format!("{percent:.0} %") }
+    }
+}
+
+/// One digit more than elsewhere, for a ratio beside its bound.
+fn precise(value: f64) -> String {
+    if (0.1..9.9995).contains(&value) { format!("{value:.3}") } else { number(value) }
+}
+
+fn number_of(connections: u64) -> String {
+    number(connections as f64)
+}
+
+impl Verdict {
+    fn markdown(&self) -> String {
+        match self {
+            Self::Met => "met".to_owned(),
+            Self::Missed(by) => format!("**missed**: {by}"),
+            Self::NotMeasured => "not measured".to_owned(),
+            Self::ProvedByTest => "proved by a test".to_owned(),
+        }
+    }
+
+    fn word(&self) -> &'static str {
+        match self {
+            Self::Met => "met",
+            Self::Missed(_) => "MISSED",
+            Self::NotMeasured => "–",
+            Self::ProvedByTest => "a test",
+        }
+    }
+}
+
+pub fn targets_markdown(targets: &[Target]) -> String {
+    let mut text = String::from("| | To reach | Reached | |\n|---|---|---|---|\n");
+    for target in targets {
+        let Target { name, demand, reached, verdict } = target;
+        _ = writeln!(text, "| {name} | {demand} | {reached} | {} |", verdict.markdown());
+    }
+    text
+}
+
+pub fn targets_text(targets: &[Target]) -> String {
+    let mut text = String::from("=== What we mean to reach\n\n");
+    for target in targets {
+        _ = writeln!(text, "  {:<7} {}: {}", target.verdict.word(), target.name, target.demand);
+        text.push_str(&wrapped(&target.reached, "          "));
+        if let Verdict::Missed(by) = &target.verdict {
+            text.push_str(&wrapped(&format!("missed: {by}"), "          "));
+        }
+    }
+    text
+}
