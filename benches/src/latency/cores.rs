@@ -17,12 +17,13 @@ pub struct Cores {
 }
 
 impl Cores {
-    /// The first two that this process may use; the same one twice if it has only one.
+    /// The last one that this process may use for the I/O, the first for the other: interrupts of
+    /// devices come to the first more often. The same one twice if it has only one.
     pub fn of_this_process() -> io::Result<Cores> {
         let allowed = sched_getaffinity(THIS_THREAD)?;
         let mut cores = (0..CpuSet::count()).filter(|&core| allowed.is_set(core).unwrap_or(false));
-        let io = cores.next().ok_or_else(|| io::Error::other("no core is allowed"))?;
-        Ok(Cores { io, other: cores.next().unwrap_or(io) })
+        let other = cores.next().ok_or_else(|| io::Error::other("no core is allowed"))?;
+        Ok(Cores { io: cores.next_back().unwrap_or(other), other })
     }
 }
 

@@ -19,6 +19,9 @@ use crate::report::Report;
 /// Before an interrupt the threads run for this long at least: they sleep by then.
 const SHORTEST_RUN: Duration = Duration::from_millis(1);
 const CONNECTS: usize = 8;
+/// Every so many connections one is served, so that those before it were accepted: a backlog that
+/// overflows costs a second. Well below the 128 that the standard library asks for.
+const SERVED: usize = 64;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Setting {
@@ -87,13 +90,13 @@ fn slice(peer: Peer, setting: Setting, cores: Cores, time: Duration) -> io::Resu
     cores::pin(cores.other)?;
     let mut idle = Vec::new();
     if let Setting::Idle { connections } = setting {
-        for _ in 0..connections {
-            idle.push(load::connect(server.address())?);
+        for number in 1..=connections {
+            let stream = load::connect(server.address())?;
+            if number % SERVED == 0 || number == connections {
+                load::exchange(&stream, &mut [1])?;
+            }
+            idle.push(stream);
         }
-    }
-    if let Some(last) = idle.last() {
-        // The last one is served: all were accepted.
-        load::exchange(last, &mut [1])?;
     }
     let load = (setting == Setting::EchoLoad)
         .then(|| Load::start(server.address(), cores.other))

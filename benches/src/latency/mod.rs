@@ -6,7 +6,7 @@
 
 mod black_hole;
 mod connect;
-mod cores;
+pub mod cores;
 mod hand_over;
 mod interrupt;
 mod keep_alive;
@@ -55,8 +55,8 @@ impl Plan {
             },
             Effort::Quick => Plan {
                 rounds: 3,
-                wake: millis(350),
-                keep_alive: millis(120),
+                wake: millis(250),
+                keep_alive: millis(80),
                 interrupt: millis(250),
                 connect: millis(120),
                 hand_over: millis(60),
@@ -65,10 +65,10 @@ impl Plan {
             },
             Effort::Full => Plan {
                 rounds: 5,
-                wake: millis(3000),
-                keep_alive: millis(1000),
-                interrupt: millis(2000),
-                connect: millis(1000),
+                wake: millis(2000),
+                keep_alive: millis(800),
+                interrupt: millis(1500),
+                connect: millis(500),
                 hand_over: millis(300),
                 idle_connections: 1000,
                 waits_for_time_outs: true,
@@ -100,7 +100,7 @@ pub fn run(
 }
 
 /// Both ends of a thousand connections are more than the 1024 descriptors a process has by default.
-fn raise_descriptor_limit() -> nix::Result<()> {
+pub fn raise_descriptor_limit() -> nix::Result<()> {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
 }
