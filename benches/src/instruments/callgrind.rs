@@ -1,7 +1,8 @@
 //! Instructions of user space: for one echoed message, and for one idle connection in one sweep.
 
 use std::{
-    collections::HashMap, fs, io, net::SocketAddr, process::Command, thread, time::Duration,
+    collections::HashMap, fs, io, net::SocketAddr, path::PathBuf, process::Command, thread,
+    time::Duration,
 };
 
 use super::{
@@ -12,23 +13,21 @@ use crate::report::Metric;
 pub const SCENARIO: &str = "instruments/instructions, 64 × 64 B";
 pub const IDLE_SCENARIO: &str =
     "instruments/instructions, one idle connection of 2000 in one sweep";
-/// What a pass of the loop calls once.
+const IDLE_CONNECTIONS: usize = 2000;
+/// Until the last connection that was accepted had its turns, even beneath callgrind.
+const SETTLES: Duration = Duration::from_millis(200);
+/// What a pass of the loop calls once. Without traffic, a pass is a sweep.
 const POLL: &str = "epoll_wait";
-/// Fewer passes than this between the two runs are no sweeps.
+/// What callgrind writes, without the process id.
+const FILE: &str = "callgrind";
+/// Fewer passes than this are no sweeps.
 const LEAST_SWEEPS: u64 = 3;
 
 pub struct Plan {
     /// Of each connection in the shorter run.
     pub exchanges: usize,
-    pub idle_connections: usize,
-    /// Of the shorter run.
-    pub idle_millis: u64,
-}
-
-/// What a run of a server took in all.
-struct Totals {
-    instructions: u64,
-    polls: u64,
+    /// How long idle connections are swept.
+    pub idle: Duration,
 }
 
 pub fn messages(server: &Server<'_>, plan: &Plan, repeats: usize) -> io::Result<Vec<Counted>> {
@@ -39,31 +38,44 @@ pub fn messages(server: &Server<'_>, plan: &Plan, repeats: usize) -> io::Result<
             |exchanges| count(server, |to| Driver::connect(to, CONNECTIONS)?.exchanges(exchanges));
         let shorter = run(plan.exchanges)?;
         let longer = run(plan.exchanges * LONGER)?;
-        samples.push(difference(longer.instructions, shorter.instructions)? as f64 / messages);
+        samples.push(difference(longer, shorter)? as f64 / messages);
     }
     Ok(vec![counted(SCENARIO, samples)])
 }
 
+/// In one run: callgrind's counters are set to zero when all is connected, and written out later.
 pub fn idle_sweep(server: &Server<'_>, plan: &Plan, repeats: usize) -> io::Result<Vec<Counted>> {
     let mut samples = Vec::new();
     for _ in 0..repeats {
-        let run = |millis| {
-            count(server, |to| {
-                let idle = Driver::connect(to, plan.idle_connections)?;
-                thread::sleep(Duration::from_millis(millis));
-                Ok(idle)
-            })
-        };
-        let shorter = run(plan.idle_millis)?;
-        let longer = run(plan.idle_millis * LONGER as u64)?;
-        let sweeps = longer.polls.saturating_sub(shorter.polls);
-        if sweeps < LEAST_SWEEPS {
-            return Err(io::Error::other("it does not sweep"));
+        let scratch = Scratch::new()?;
+        let mut dump = PathBuf::new();
+        server.run_under(&mut callgrind(&scratch), |to, valgrind| {
+            let idle = Driver::connect(to, IDLE_CONNECTIONS)?;
+            thread::sleep(SETTLES);
+            tell(valgrind, "zero")?;
+            thread::sleep(plan.idle);
+            tell(valgrind, "dump")?;
+            dump = scratch.path().join(format!("{FILE}.{valgrind}.1"));
+            Ok(idle)
+        })?;
+        let profile = fs::read_to_string(dump)?;
+        let instructions = instructions(&profile).unwrap_or(0);
+        let sweeps = calls_of(POLL, &profile);
+        if sweeps < LEAST_SWEEPS || instructions == 0 {
+            return Err(io::Error::other(format!("{sweeps} passes: it does not sweep")));
         }
-        let instructions = difference(longer.instructions, shorter.instructions)?;
-        samples.push(instructions as f64 / (sweeps * plan.idle_connections as u64) as f64);
+        samples.push(instructions as f64 / (sweeps * IDLE_CONNECTIONS as u64) as f64);
     }
     Ok(vec![counted(IDLE_SCENARIO, samples)])
+}
+
+/// vgdb comes with valgrind, and talks to a server beneath it.
+fn tell(valgrind: u32, command: &str) -> io::Result<()> {
+    let told = Command::new("vgdb").arg(format!("--pid={valgrind}")).arg(command).output()?;
+    match told.status.success() {
+        true => Ok(()),
+        false => Err(io::Error::other(format!("vgdb {command}: {}", told.status))),
+    }
 }
 
 fn counted(scenario: &str, samples: Vec<f64>) -> Counted {
@@ -78,23 +90,25 @@ fn difference(longer: u64, shorter: u64) -> io::Result<u64> {
 fn count(
     server: &Server<'_>,
     drive: impl FnOnce(SocketAddr) -> io::Result<Driver>,
-) -> io::Result<Totals> {
+) -> io::Result<u64> {
     let scratch = Scratch::new()?;
+    server.run_under(&mut callgrind(&scratch), |to, _| drive(to))?;
+    let mut sum = 0;
+    for file in fs::read_dir(scratch.path())? {
+        sum += instructions(&fs::read_to_string(file?.path())?).unwrap_or(0);
+    }
+    match sum {
+        0 => Err(io::Error::other("callgrind wrote no total")),
+        _ => Ok(sum),
+    }
+}
+
+fn callgrind(scratch: &Scratch) -> Command {
     let mut valgrind = Command::new("valgrind");
     valgrind.args(["--tool=callgrind", "--trace-children=yes", "--quiet"]);
     // One file for each process: the suite may become a C program.
-    valgrind.arg(format!("--callgrind-out-file={}/callgrind.%p", scratch.path().display()));
-    server.run_under(&mut valgrind, drive)?;
-    let mut totals = Totals { instructions: 0, polls: 0 };
-    for file in fs::read_dir(scratch.path())? {
-        let profile = fs::read_to_string(file?.path())?;
-        totals.instructions += instructions(&profile).unwrap_or(0);
-        totals.polls += calls_of(POLL, &profile);
-    }
-    match totals.instructions {
-        0 => Err(io::Error::other("callgrind wrote no total")),
-        _ => Ok(totals),
-    }
+    valgrind.arg(format!("--callgrind-out-file={}/{FILE}.%p", scratch.path().display()));
+    valgrind
 }
 
 fn instructions(profile: &str) -> Option<u64> {

@@ -11,7 +11,7 @@ mod scratch;
 mod server_process;
 mod strace;
 
-use std::{error::Error, io, path::Path};
+use std::{error::Error, io, path::Path, time::Duration};
 
 use crate::{
     effort::Effort,
@@ -23,8 +23,10 @@ use driver::CONNECTIONS;
 use server_process::Server;
 
 /// (as the command line has it, as the report has it)
-const PEERS: [(&str, &str); 6] = [
+const PEERS: [(&str, &str); 7] = [
     ("sockman", SOCKMAN),
+    // What the sweeps that fall into a run add is left out here.
+    ("sockman-no-sweep", "sockman-no-sweep"),
     ("epoll-c", LIMIT),
     ("mio", "mio"),
     ("tokio", "tokio"),
@@ -47,12 +49,13 @@ struct Plan {
 impl Plan {
     fn of(effort: Effort) -> Plan {
         let callgrind = |exchanges, idle_millis| {
-            Some(callgrind::Plan { exchanges, idle_connections: 2000, idle_millis })
+            let idle = Duration::from_millis(idle_millis);
+            Some(callgrind::Plan { exchanges, idle })
         };
         let (peers, callgrind, strace_exchanges, repeats) = match effort {
             Effort::Smoke => (&PEERS[..1], None, 4, 1),
-            Effort::Quick => (&PEERS[..], callgrind(40, 400), 16, 1),
-            Effort::Full => (&PEERS[..], callgrind(200, 1000), 100, 2),
+            Effort::Quick => (&PEERS[..], callgrind(40, 600), 16, 1),
+            Effort::Full => (&PEERS[..], callgrind(200, 2000), 100, 2),
         };
         Plan { peers, strace_exchanges, callgrind, repeats }
     }

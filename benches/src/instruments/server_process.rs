@@ -26,13 +26,13 @@ pub struct Server<'a> {
 }
 
 impl Server<'_> {
-    /// Runs it beneath `instrument` (a command and its arguments), and `drive`s it. The connections
-    /// that `drive` gives back stay open until the server has ended: how many of them it would
+    /// Runs it beneath `instrument` (a command and its arguments), and `drive`s it, which
+    /// is told its address and the process id of the instrument. The connections that `drive` gives back stay open until the server has ended: how many of them it would
     /// still close is up to chance.
     pub fn run_under(
         &self,
         instrument: &mut Command,
-        drive: impl FnOnce(SocketAddr) -> io::Result<Driver>,
+        drive: impl FnOnce(SocketAddr, u32) -> io::Result<Driver>,
     ) -> io::Result<()> {
         let mut child = instrument
             .arg(self.suite)
@@ -41,7 +41,7 @@ impl Server<'_> {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()?;
-        let driven = address(&mut child).and_then(drive);
+        let driven = address(&mut child).and_then(|to| drive(to, child.id()));
         let ended = end(child);
         // If both failed, the end tells why: the server's own words are there.
         ended.and(driven).map(drop)

@@ -48,7 +48,8 @@ fn count(server: &Server<'_>, exchanges: usize) -> io::Result<Calls> {
     // -f: all threads, and the C program that the suite becomes.
     let mut strace = Command::new("strace");
     strace.args(["-f", "-c", "-o"]).arg(&summary).arg("--");
-    server.run_under(&mut strace, |to| Driver::connect(to, CONNECTIONS)?.exchanges(exchanges))?;
+    server
+        .run_under(&mut strace, |to, _| Driver::connect(to, CONNECTIONS)?.exchanges(exchanges))?;
     let text = std::fs::read_to_string(&summary)?;
     parse(&text).ok_or_else(|| io::Error::other("strace wrote a summary that is not understood"))
 }
