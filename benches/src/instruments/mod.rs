@@ -55,7 +55,7 @@ impl Plan {
         let (peers, callgrind, strace_exchanges, repeats) = match effort {
             Effort::Smoke => (&PEERS[..1], None, 4, 1),
             Effort::Quick => (&PEERS[..], callgrind(40, 600), 16, 1),
-            Effort::Full => (&PEERS[..], callgrind(200, 2000), 100, 2),
+            Effort::Full => (&PEERS[..], callgrind(100, 2000), 50, 2),
         };
         Plan { peers, strace_exchanges, callgrind, repeats }
     }

@@ -7,6 +7,7 @@
 use std::{
     error::Error,
     io::{self, Read, Write},
+    mem,
     net::SocketAddr,
     time::{Duration, Instant},
 };
@@ -24,8 +25,8 @@ use crate::report::Report;
 
 const REQUEST: [u8; 100] = [b'r'; 100];
 const MANY: usize = 16;
-/// For warming up: not counted.
-const FIRST_REQUESTS: usize = 2;
+/// This part of a slice goes by before it counts: until both cores are awake.
+const WARM_UP: u32 = 4;
 
 pub fn run(
     plan: &Plan,
@@ -53,9 +54,9 @@ pub fn run(
                     peer: peer.name(),
                     what: scenario.clone(),
                     slice: Box::new(move || {
-                        let latencies =
+                        let (latencies, took) =
                             cores::on_a_thread(|| slice(peer, options, cores, connections, time))?;
-                        let rate = Some(latencies.len() as f64 / time.as_secs_f64());
+                        let rate = Some(latencies.len() as f64 / took.as_secs_f64());
                         Ok(vec![Slice { rate, ..Slice::new(&scenario, latencies) }])
                     }),
                 });
@@ -66,29 +67,35 @@ pub fn run(
     Ok(())
 }
 
+/// The latencies, and how long it took to take them.
+type Timed = (Vec<Duration>, Duration);
+
 fn slice(
     peer: Peer,
     options: Options,
     cores: Cores,
     connections: usize,
     time: Duration,
-) -> io::Result<Vec<Duration>> {
+) -> io::Result<Timed> {
     cores::pin(cores.io)?;
     let mut server = peer.server(options)?;
     server.start()?;
     cores::pin(cores.other)?;
-    let latencies = match connections {
+    let timed = match connections {
         1 => ask_on_one(server.address(), time)?,
         _ => ask_on_many(server.address(), connections, time)?,
     };
     server.stop()?;
-    Ok(latencies)
+    Ok(timed)
 }
 
-fn ask_on_one(to: SocketAddr, time: Duration) -> io::Result<Vec<Duration>> {
+fn ask_on_one(to: SocketAddr, time: Duration) -> io::Result<Timed> {
     let stream = load::connect(to)?;
     let mut bytes = REQUEST;
-    for _ in 0..FIRST_REQUESTS {
+    // The first one waits to be accepted, whatever the rest does.
+    load::exchange(&stream, &mut bytes)?;
+    let warm_up = Instant::now();
+    while warm_up.elapsed() < time / WARM_UP {
         load::exchange(&stream, &mut bytes)?;
     }
     let mut latencies = Vec::new();
@@ -98,7 +105,7 @@ fn ask_on_one(to: SocketAddr, time: Duration) -> io::Result<Vec<Duration>> {
         load::exchange(&stream, &mut bytes)?;
         latencies.push(asked.elapsed());
     }
-    Ok(latencies)
+    Ok((latencies, begin.elapsed()))
 }
 
 struct Client {
@@ -106,6 +113,7 @@ struct Client {
     asked: Instant,
     /// Bytes of the reply that have come.
     got: usize,
+    had_reply: bool,
 }
 
 impl Client {
@@ -118,7 +126,7 @@ impl Client {
 }
 
 /// Each connection asks again as soon as it has its reply.
-fn ask_on_many(to: SocketAddr, connections: usize, time: Duration) -> io::Result<Vec<Duration>> {
+fn ask_on_many(to: SocketAddr, connections: usize, time: Duration) -> io::Result<Timed> {
     let mut poll = Poll::new()?;
     let mut clients = Vec::with_capacity(connections);
     for index in 0..connections {
@@ -126,15 +134,17 @@ fn ask_on_many(to: SocketAddr, connections: usize, time: Duration) -> io::Result
         stream.set_nonblocking(true)?;
         let mut stream = TcpStream::from_std(stream);
         poll.registry().register(&mut stream, Token(index), Interest::READABLE)?;
-        clients.push(Client { stream, asked: Instant::now(), got: 0 });
+        clients.push(Client { stream, asked: Instant::now(), got: 0, had_reply: false });
     }
     for client in &mut clients {
         client.ask()?;
     }
     let (mut events, mut buffer) = (Events::with_capacity(connections), [0; REQUEST.len()]);
     let mut latencies = Vec::new();
-    let begin = Instant::now();
-    while begin.elapsed() < time {
+    // Only when each had a reply: before, some are not even accepted.
+    let (mut begin, mut without_reply) = (None, connections);
+    let warm_up = Instant::now();
+    while begin.is_none_or(|begin: Instant| begin.elapsed() < time) {
         poll.poll(&mut events, Some(load::STUCK))?;
         if events.is_empty() {
             return Err(io::ErrorKind::TimedOut.into());
@@ -148,11 +158,19 @@ fn ask_on_many(to: SocketAddr, connections: usize, time: Duration) -> io::Result
                 Err(error) => return Err(error),
             }
             // One reply at most is on its way: all of it read, no edge is missed.
-            if client.got == REQUEST.len() {
-                latencies.push(client.asked.elapsed());
-                client.ask()?;
+            if client.got < REQUEST.len() {
+                continue;
             }
+            if begin.is_some() {
+                latencies.push(client.asked.elapsed());
+            } else {
+                without_reply -= usize::from(!mem::replace(&mut client.had_reply, true));
+                let is_warm = without_reply == 0 && warm_up.elapsed() >= time / WARM_UP;
+                begin = is_warm.then(Instant::now);
+            }
+            client.ask()?;
         }
     }
-    Ok(latencies)
+    let took = begin.map_or(Duration::ZERO, |begin| begin.elapsed());
+    Ok((latencies, took))
 }

@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use super::cores;
+use super::{cores, random::Random};
 
 /// How long a client waits before it calls the server stuck.
 pub const STUCK: Duration = Duration::from_secs(10);
@@ -88,23 +88,19 @@ impl Drop for Load {
     }
 }
 
-/// Pauses of random length, the same ones in every run.
+/// Pauses of random length.
 pub struct Pauses {
-    state: u64,
+    random: Random,
     range: Range<Duration>,
 }
 
 impl Pauses {
     pub fn new(range: Range<Duration>) -> Pauses {
-        Pauses { state: 0x9e37_79b9_7f4a_7c15, range }
+        Pauses { random: Random::new(), range }
     }
 
     pub fn sleep(&mut self) {
-        // xorshift64: evenly spread is all that is asked of it.
-        self.state ^= self.state << 13;
-        self.state ^= self.state >> 7;
-        self.state ^= self.state << 17;
-        let fraction = (self.state >> 11) as f64 / (1_u64 << 53) as f64;
+        let fraction = self.random.fraction();
         thread::sleep(self.range.start + (self.range.end - self.range.start).mul_f64(fraction));
     }
 }

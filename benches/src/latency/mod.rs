@@ -11,6 +11,7 @@ mod hand_over;
 mod interrupt;
 mod keep_alive;
 mod load;
+mod random;
 mod rounds;
 mod server;
 mod wake;

@@ -10,6 +10,7 @@ use std::{
 
 use hdrhistogram::Histogram;
 
+use super::random::Random;
 use crate::report::{Distribution, Figure, Metric, Report};
 
 /// Latencies are kept in nanoseconds, up to a minute, with three digits.
@@ -57,12 +58,20 @@ pub fn run(
     let mut recordings: Vec<BTreeMap<String, Recording>> =
         contestants.iter().map(|_| BTreeMap::new()).collect();
     let mut failures: Vec<Option<io::Error>> = contestants.iter().map(|_| None).collect();
+    // In another order in each round: a core that has just slept a lot (beneath a poll loop) wakes
+    // more slowly for a while, and it would always be the same one that comes after.
+    let mut order: Vec<usize> = (0..contestants.len()).collect();
+    let mut random = Random::new();
     for _ in 0..rounds {
-        for (index, contestant) in contestants.iter_mut().enumerate() {
+        random.shuffle(&mut order);
+        for &index in &order {
             if failures[index].is_some() {
                 continue;
             }
-            match (contestant.slice)() {
+            match (contestants[index].slice)() {
+                Ok(slices) if slices.iter().any(|slice| slice.latencies.is_empty()) => {
+                    failures[index] = Some(io::Error::other("a round without a single sample"));
+                }
                 Ok(slices) => {
                     for slice in slices.into_iter().filter(|slice| only(&slice.scenario)) {
                         record(&mut recordings[index], slice)?;
@@ -93,9 +102,6 @@ fn record(
     let mut round = Histogram::<u64>::new_with_max(LONGEST, DIGITS)?;
     for latency in &slice.latencies {
         round.saturating_record(u64::try_from(latency.as_nanos()).unwrap_or(LONGEST));
-    }
-    if round.is_empty() {
-        return Ok(());
     }
     let recording = match recordings.entry(slice.scenario) {
         Entry::Occupied(entry) => entry.into_mut(),
