@@ -19,11 +19,13 @@ Measures sockman against what people would use instead, on this machine.
   --peers A,B     only these: epoll-c, mio, tokio, message-io, poll-c, sockman,
                   sockman-no-sweep
   --out DIR       where results go; benchmark-results if not given
+  --docs DIR      also puts tables and plots into DIR/performance.md
+  --from FILE     measures nothing: shows the results.json of an earlier run
   --help          this text
 
 The suite runs itself in these two forms; both end when their standard input does:
 
-  serve PEER echo|sink|source [--core N] [--send-size BYTES]
+  serve PEER echo|sink|source [--core N] [--send-size BYTES] [--work ROUNDS]
                   one server; prints `listening on 127.0.0.1:PORT`
   hold ADDRESS    idle connections; reads how many there shall be, a number a line
 ";
@@ -31,6 +33,7 @@ The suite runs itself in these two forms; both end when their standard input doe
 pub enum Command {
     Help,
     Run(Settings),
+    Redraw { results: PathBuf, settings: Settings },
     Serve { peer: Peer, task: Task, core: Option<usize> },
     Hold { to: SocketAddr },
 }
@@ -40,6 +43,7 @@ pub struct Settings {
     pub only: Option<String>,
     pub peers: Vec<Peer>,
     pub out: PathBuf,
+    pub docs: Option<PathBuf>,
 }
 
 impl Settings {
@@ -55,7 +59,9 @@ pub fn parse() -> Result<Command, Box<dyn Error>> {
         only: None,
         peers: Peer::ALL.to_vec(),
         out: "benchmark-results".into(),
+        docs: None,
     };
+    let mut from = None;
     let mut parser = lexopt::Parser::from_env();
     while let Some(argument) = parser.next()? {
         match argument {
@@ -67,6 +73,8 @@ pub fn parse() -> Result<Command, Box<dyn Error>> {
                 settings.peers = names.split(',').map(str::parse).collect::<Result<_, _>>()?;
             }
             Long("out") => settings.out = parser.value()?.into(),
+            Long("docs") => settings.docs = Some(parser.value()?.into()),
+            Long("from") => from = Some(parser.value()?.into()),
             Long("help") | Short('h') => return Ok(Command::Help),
             Value(word) if word == "serve" => return parse_serve(parser),
             Value(word) if word == "hold" => {
@@ -75,19 +83,23 @@ pub fn parse() -> Result<Command, Box<dyn Error>> {
             other => return Err(format!("{}; see --help", other.unexpected()).into()),
         }
     }
-    Ok(Command::Run(settings))
+    Ok(match from {
+        None => Command::Run(settings),
+        Some(results) => Command::Redraw { results, settings },
+    })
 }
 
 fn parse_serve(mut parser: lexopt::Parser) -> Result<Command, Box<dyn Error>> {
     let peer = parser.value()?.parse()?;
     let contract: Contract = parser.value()?.parse()?;
-    let (mut core, mut send_size) = (None, SEND_SIZE);
+    let (mut core, mut send_size, mut work) = (None, SEND_SIZE, 0);
     while let Some(argument) = parser.next()? {
         match argument {
             Long("core") => core = Some(parser.value()?.parse()?),
             Long("send-size") => send_size = parser.value()?.parse()?,
+            Long("work") => work = parser.value()?.parse()?,
             other => return Err(format!("{}; see --help", other.unexpected()).into()),
         }
     }
-    Ok(Command::Serve { peer, task: Task { contract, send_size }, core })
+    Ok(Command::Serve { peer, task: Task { contract, send_size, work }, core })
 }

@@ -1,5 +1,5 @@
 //! Which core runs what. The server has one for itself, the load generator another.
-use std::io;
+use std::{io, thread};
 
 use nix::{
     sched::{CpuSet, sched_getaffinity, sched_setaffinity},
@@ -35,6 +35,21 @@ pub fn pin(core: usize) -> io::Result<()> {
     let mut set = CpuSet::new();
     set.set(core)?;
     Ok(sched_setaffinity(THIS_THREAD, &set)?)
+}
+
+/// The calling thread runs wherever it may: for a process that inherited a pin.
+pub fn unpin() -> io::Result<()> {
+    let mut set = CpuSet::new();
+    for core in 0..CpuSet::count() {
+        set.set(core)?;
+    }
+    Ok(sched_setaffinity(THIS_THREAD, &set)?)
+}
+
+/// Runs `slice` on a thread of its own, so that its pinning ends with it.
+pub fn on_a_thread<T: Send>(slice: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
+    thread::scope(|scope| scope.spawn(slice).join())
+        .unwrap_or_else(|_| Err(io::Error::other("the thread that measured panicked")))
 }
 
 /// Pins the calling thread until it is dropped.

@@ -21,6 +21,7 @@ pub fn report() -> Report {
         seconds: 1234.0,
         figures: Vec::new(),
         distributions: Vec::new(),
+        shares: Vec::new(),
         not_measured: vec!["Fixture: accepts through a proxy were not measured.".to_owned()],
     };
     messages(&mut report);

@@ -1,20 +1,28 @@
 //! Measures `sockman` against what people would use instead. `--help` says how to run it.
-use std::{error::Error, fs, path::Path, process::ExitCode, time::Instant};
+use std::{env, error::Error, fs, process::ExitCode, time::Instant};
 
 use cli::{Command, Settings};
 use report::Report;
 
 mod cli;
 mod cores;
+mod docs;
 mod effort;
+#[cfg(test)]
+mod fixture;
+mod instruments;
+mod latency;
 mod load;
 mod machine;
 mod measure;
+mod plot;
+mod random;
 mod report;
 mod scenarios;
 mod server_process;
 mod servers;
-mod summary;
+mod shares;
+mod table;
 
 fn main() -> ExitCode {
     match run() {
@@ -34,11 +42,15 @@ fn run() -> Result<(), Box<dyn Error>> {
         }
         Command::Serve { peer, task, core } => servers::serve(peer, task, core),
         Command::Hold { to } => load::hold(to),
-        Command::Run(settings) => measure_all(&settings),
+        Command::Run(settings) => {
+            let report = measure_all(&settings)?;
+            show(&report, &settings)
+        }
+        Command::Redraw { results, settings } => show(&docs::read_results(&results)?, &settings),
     }
 }
 
-fn measure_all(settings: &Settings) -> Result<(), Box<dyn Error>> {
+fn measure_all(settings: &Settings) -> Result<Report, Box<dyn Error>> {
     // Before anything is measured: a run of minutes shall not end with a directory that is not ours.
     fs::create_dir_all(&settings.out)
         .map_err(|e| format!("cannot create {}: {e}", settings.out.display()))?;
@@ -56,21 +68,30 @@ fn measure_all(settings: &Settings) -> Result<(), Box<dyn Error>> {
 
     // The parts of the suite, one after the other.
     scenarios::run(settings.effort, &only, &settings.peers, &mut report)?;
+    latency::run(settings.effort, &only, &mut report)?;
+    instruments::run(settings.effort, &only, &env::current_exe()?, &mut report)?;
 
     report.seconds = start.elapsed().as_secs_f64();
     if report.figures.is_empty() && report.not_measured.is_empty() {
         return Err("no scenario has that in its name; see --help".into());
     }
-    let results = write(&report, &settings.out)?;
-    print!("{}", summary::text(&report));
-    println!("{:.0} s; results are in {results}", report.seconds);
-    Ok(())
+    docs::write_results(&report, &settings.out)?;
+    Ok(report)
 }
 
-/// What was found out, and where it is kept.
-fn write(report: &Report, out: &Path) -> Result<String, Box<dyn Error>> {
-    let path = out.join("results.json");
-    let text = serde_json::to_string_pretty(report)?;
-    fs::write(&path, text).map_err(|e| format!("cannot write {}: {e}", path.display()))?;
-    Ok(path.display().to_string())
+/// The tables on the terminal, the plots beside the results, and the page if it is asked for.
+fn show(report: &Report, settings: &Settings) -> Result<(), Box<dyn Error>> {
+    let plots = plot::write_all(report, &settings.out)?;
+    print!("{}{}", table::summary(report), shares::text(report));
+    println!(
+        "{:.0} s; results and {} plots are in {}",
+        report.seconds,
+        plots.len(),
+        settings.out.display()
+    );
+    if let Some(docs) = &settings.docs {
+        docs::write(report, docs)?;
+        println!("{} has the figures of this run", docs.join("performance.md").display());
+    }
+    Ok(())
 }

@@ -27,13 +27,15 @@ pub struct ServerProcess {
 }
 
 impl ServerProcess {
-    pub fn start(peer: Peer, task: Task, core: usize) -> io::Result<ServerProcess> {
-        let mut child = Command::new(env::current_exe()?)
-            .args(["serve", peer.command_name(), &task.contract.to_string()])
-            .args(["--core", &core.to_string(), "--send-size", &task.send_size.to_string()])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()?;
+    pub fn start(peer: Peer, task: Task, core: Option<usize>) -> io::Result<ServerProcess> {
+        let mut command = Command::new(env::current_exe()?);
+        command.args(["serve", peer.command_name(), &task.contract.to_string()]);
+        command.args(["--send-size", &task.send_size.to_string()]);
+        command.args(["--work", &task.work.to_string()]);
+        if let Some(core) = core {
+            command.args(["--core", &core.to_string()]);
+        }
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         let stdin = child.stdin.take();
         let mut line = String::new();
         if let Some(stdout) = child.stdout.take() {

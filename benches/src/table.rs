@@ -13,12 +13,12 @@ mod targets;
 #[cfg(test)]
 mod tests;
 
-pub use beaten::{beaten, beaten_markdown, beaten_text};
+pub use beaten::{beaten_markdown, beaten_text};
 use grid::{Cell, Grid};
 pub use grid::{grids, is_supported, ratio_by_rounds};
 pub use metric::number;
 pub use names::{group, groups, in_order, is_poll, is_sockman, numbers, peers_in_order, what};
-pub use targets::{Target, Verdict, targets, targets_markdown, targets_text};
+pub use targets::{targets, targets_markdown, targets_text};
 
 /// What differs by less is called equal: two runs of one program differ by as much.
 pub const TIE: f64 = 1.03;

@@ -1,7 +1,6 @@
 //! Panels with a line for each peer, which bears the peer's name at its end.
 
 use plotters::{
-    coord::ranged1d::Ranged,
     prelude::{ChartBuilder, Circle, Color, LineSeries, PathElement, Text},
     style::text_anchor::{HPos, VPos},
 };

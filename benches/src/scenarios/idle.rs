@@ -22,8 +22,8 @@ pub(super) fn run(
     cores: Cores,
     recorder: &mut Recorder<'_>,
 ) -> io::Result<()> {
-    let task = Task { contract: Contract::Echo, send_size: SEND_SIZE };
-    let server = ServerProcess::start(peer, task, cores.server)?;
+    let task = Task { contract: Contract::Echo, send_size: SEND_SIZE, work: 0 };
+    let server = ServerProcess::start(peer, task, Some(cores.server))?;
     let without = server.descriptors()?;
     let memory_without = server.private_memory()?;
     let mut holder = Holder::start(server.address)?;

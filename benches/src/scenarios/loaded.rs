@@ -17,7 +17,9 @@ pub(super) fn run(
     pace: Pace,
     cores: Cores,
 ) -> io::Result<Sample> {
-    let server = ServerProcess::start(peer, task, cores.server)?;
+    // Where it is about using several cores, the kernel chooses.
+    let core = (task.work == 0).then_some(cores.server);
+    let server = ServerProcess::start(peer, task, core)?;
     let to = server.address;
     let mut load: Box<dyn Load> = match kind {
         LoadKind::PingPong { connections, size, depth } => {

@@ -11,7 +11,6 @@ mod idle;
 mod loaded;
 mod record;
 mod rounds;
-mod two_threads;
 
 pub use rounds::run;
 
@@ -23,6 +22,9 @@ const STREAMS: usize = 4;
 const WRITE_SIZE: usize = 64 * 1024;
 /// Connections that are opened and closed at a time.
 const ACCEPTS: usize = 16;
+/// Rounds of arithmetic for a message: some 20 µs, so that one thread is not enough for what the
+/// load generator sends beside it.
+const WORK: u32 = 20_000;
 /// Connections that talk while others are idle.
 const ACTIVE: usize = 16;
 
@@ -124,7 +126,7 @@ fn pacing(effort: Effort) -> Pacing {
 fn all(effort: Effort, only: &dyn Fn(&str) -> bool) -> Vec<Scenario> {
     let mut scenarios = Vec::new();
     let mut add = |name: String, contract, send_size, load| {
-        let task = Task { contract, send_size };
+        let task = Task { contract, send_size, work: 0 };
         scenarios.push(Scenario { name, kind: Kind::Loaded { task, load } });
     };
     for (connections, size) in echoes(effort) {
@@ -144,6 +146,10 @@ fn all(effort: Effort, only: &dyn Fn(&str) -> bool) -> Vec<Scenario> {
     }
     let accept = "accept/connect + echo 1 byte + reset";
     add(accept.into(), Contract::Echo, SEND_SIZE, LoadKind::Accepts);
+    let load = LoadKind::PingPong { connections: 64, size: SMALL, depth: 1 };
+    let task = Task { contract: Contract::Echo, send_size: SEND_SIZE, work: WORK };
+    let kind = Kind::Loaded { task, load };
+    scenarios.push(Scenario { name: "two threads/64 × 64 B and some work".into(), kind });
     scenarios.retain(|scenario| only(&scenario.name));
 
     let mut steps = ladder(effort);
@@ -190,7 +196,14 @@ fn size_name(bytes: usize) -> String {
     if bytes < 1024 { format!("{bytes} B") } else { format!("{} KiB", bytes / 1024) }
 }
 
-/// The variant without a sweep differs only where nothing happens.
+/// The variant without a sweep differs only where nothing happens; two threads help only where one
+/// is not enough.
 fn takes_part(peer: Peer, kind: &Kind) -> bool {
-    peer != Peer::SockmanNoSweep || matches!(kind, Kind::Ladder(_))
+    let works = matches!(kind, Kind::Loaded { task, .. } if task.work > 0);
+    match peer {
+        Peer::Sockman => true,
+        Peer::SockmanNoSweep => matches!(kind, Kind::Ladder(_)),
+        Peer::SockmanTwice => works,
+        _ => !works,
+    }
 }

@@ -81,7 +81,7 @@ impl<'a> Recorder<'a> {
         let Some(metric) = of_it().map(|f| f.metric).next() else { return String::new() };
         let of_metric = of_it().filter(|f| f.metric == metric);
         let shown = of_metric.filter_map(|f| {
-            Some(format!("{} {}", f.peer, crate::summary::short(*f.samples.last()?)))
+            Some(format!("{} {}", f.peer, crate::table::number(*f.samples.last()?)))
         });
         shown.collect::<Vec<_>>().join(", ")
     }

@@ -1,16 +1,15 @@
 //! The order of a run: in each round every scenario, and in each scenario one peer after the
-//! other, so that what is compared was measured within seconds. Who is first changes.
+//! other, so that what is compared was measured within seconds. Who comes after whom changes.
 use std::{
     error::Error,
     time::{Duration, Instant},
 };
 
-use super::{
-    Kind, Pacing, Scenario, all, idle, loaded, pacing, record::Recorder, takes_part, two_threads,
-};
+use super::{Kind, Pacing, Scenario, all, idle, loaded, pacing, record::Recorder, takes_part};
 use crate::{
     cores::{Cores, Pinned},
     effort::Effort,
+    random::Random,
     report::Report,
     servers::Peer,
 };
@@ -35,6 +34,8 @@ pub fn run(
     let _pinned = Pinned::to(cores.load)?;
     let mut progress = Progress::new(&scenarios, peers, pacing);
     let mut recorder = Recorder::new(report);
+    // Who comes after whom leaves its mark: caches, and a core that has slept.
+    let mut random = Random::new();
     for round in 0..pacing.rounds {
         for scenario in &scenarios {
             if !is_run(scenario, round, pacing) {
@@ -45,8 +46,7 @@ pub fn run(
             if order.is_empty() {
                 continue;
             }
-            let first = round % order.len();
-            order.rotate_left(first);
+            random.shuffle(&mut order);
             for peer in order {
                 measure_one(scenario, peer, pacing, cores, &mut recorder);
                 progress.advance(scenario, pacing);
@@ -55,7 +55,6 @@ pub fn run(
         }
     }
     recorder.finish();
-    two_threads::run(only, report);
     Ok(())
 }
 

@@ -48,10 +48,12 @@ pub enum Peer {
     Sockman,
     /// Every hook of its handler that changes wakes the connection, so it needs no sweep.
     SockmanNoSweep,
+    /// Two `SockMan`s of one process, which share a port.
+    SockmanTwice,
 }
 
 impl Peer {
-    pub const ALL: [Peer; 7] = [
+    pub const ALL: [Peer; 8] = [
         Peer::EpollC,
         Peer::Mio,
         Peer::Tokio,
@@ -59,6 +61,7 @@ impl Peer {
         Peer::PollC,
         Peer::Sockman,
         Peer::SockmanNoSweep,
+        Peer::SockmanTwice,
     ];
 
     /// As the command line has it.
@@ -71,6 +74,7 @@ impl Peer {
             Peer::PollC => "poll-c",
             Peer::Sockman => "sockman",
             Peer::SockmanNoSweep => "sockman-no-sweep",
+            Peer::SockmanTwice => "sockman-twice",
         }
     }
 
@@ -79,6 +83,7 @@ impl Peer {
         match self {
             Peer::EpollC => crate::report::LIMIT,
             Peer::PollC => "poll C",
+            Peer::SockmanTwice => "sockman, two of it",
             Peer::Sockman => crate::report::SOCKMAN,
             other => other.command_name(),
         }
@@ -132,12 +137,19 @@ impl FromStr for Contract {
 pub struct Task {
     pub contract: Contract,
     pub send_size: usize,
+    /// Rounds of arithmetic for each message that `sockman` echoes, some nanoseconds each: for
+    /// scenarios in which the embedder's part is what takes long.
+    pub work: u32,
 }
 
 /// Serves, in this process, until its standard input ends. It prints where it listens first.
 pub fn serve(peer: Peer, task: Task, core: Option<usize>) -> Result<(), Box<dyn Error>> {
-    if let Some(core) = core {
-        crate::cores::pin(core).map_err(|e| format!("cannot run on core {core}: {e}"))?;
+    match core {
+        Some(core) => {
+            crate::cores::pin(core).map_err(|e| format!("cannot run on core {core}: {e}"))?;
+        }
+        // The suite's own pin was inherited.
+        None => crate::cores::unpin()?,
     }
     match peer {
         Peer::EpollC => become_program("epoll-c", task),
@@ -147,6 +159,7 @@ pub fn serve(peer: Peer, task: Task, core: Option<usize>) -> Result<(), Box<dyn 
         Peer::MessageIo => message_io::serve(task),
         Peer::Sockman => sockman::serve(task, sockman::Sweep::Default),
         Peer::SockmanNoSweep => sockman::serve(task, sockman::Sweep::Off),
+        Peer::SockmanTwice => sockman::serve_twice(task),
     }
 }
 

@@ -3,6 +3,7 @@
 use std::{
     collections::HashMap,
     error::Error,
+    hint::black_box,
     io,
     sync::{
         Arc,
@@ -27,7 +28,7 @@ pub(super) fn serve(task: Task, sweep: Sweep) -> Result<(), Box<dyn Error>> {
         Sweep::Off => Options::default().sweep(None),
     };
     let sockman = match task.contract {
-        Contract::Echo => SockMan::new(Arc::new(Echo::default()), options)?,
+        Contract::Echo => SockMan::new(Arc::new(Echo::new(task)), options)?,
         Contract::Sink => SockMan::new(Arc::new(Sink), options)?,
         Contract::Source => {
             SockMan::new(Arc::new(Source { zeroes: vec![0; task.send_size] }), options)?
@@ -39,8 +40,26 @@ pub(super) fn serve(task: Task, sweep: Sweep) -> Result<(), Box<dyn Error>> {
     Ok(threads.join()?)
 }
 
-#[derive(Default)]
+/// Echo servers, each with a thread of its own, whose clients the kernel spreads over them.
+pub(super) fn serve_twice(task: Task) -> Result<(), Box<dyn Error>> {
+    if task.contract != Contract::Echo {
+        return Err("two of it share an echo only".into());
+    }
+    let options = Options::default().reuse_port(true);
+    let first = SockMan::new(Arc::new(Echo::new(task)), options.clone())?;
+    let second = SockMan::new(Arc::new(Echo::new(task)), options)?;
+    let bound = first.bind_and_start_listening(&"127.0.0.1:0".parse()?)?;
+    second.bind_and_start_listening(&bound)?;
+    let threads = [first.start_sockets_threads()?, second.start_sockets_threads()?];
+    announce(bound.to_socket_addr().ok_or("bound to something that is no IP address")?)?;
+    for thread in threads {
+        thread.join()?;
+    }
+    Ok(())
+}
+
 struct Echo {
+    work: u32,
     /// Has entries only for peers that are slow just now.
     slow: Mutex<HashMap<ConnectionId, Slow>>,
     /// How many those are, so that the hooks take no lock while it is nobody.
@@ -56,6 +75,10 @@ struct Slow {
 }
 
 impl Echo {
+    fn new(task: Task) -> Echo {
+        Echo { work: task.work, slow: Mutex::default(), slow_count: AtomicUsize::new(0) }
+    }
+
     /// Relaxed: only the socket thread changes it, and asks.
     fn all_are_quick(&self) -> bool {
         self.slow_count.load(Ordering::Relaxed) == 0
@@ -118,6 +141,7 @@ impl EventHandler for Echo {
     }
 
     fn event_got_data(&self, sockman: &SockMan, id: ConnectionId, data: &[u8]) {
+        work(self.work);
         if !self.all_are_quick()
             && let Some(slow) = self.slow.lock().get_mut(&id)
         {
@@ -146,6 +170,14 @@ impl EventHandler for Echo {
 
     fn event_got_permanent_read_error(&self, sockman: &SockMan, id: ConnectionId, _: &io::Error) {
         self.close(sockman, id);
+    }
+}
+
+/// Arithmetic of which each step waits for the one before.
+fn work(rounds: u32) {
+    let mut number = 1_u64;
+    for _ in 0..rounds {
+        number = black_box(number.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1));
     }
 }
 

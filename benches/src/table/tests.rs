@@ -1,4 +1,4 @@
-use super::*;
+use super::{beaten::beaten, targets::Verdict, *};
 use crate::{
     fixture,
     report::{Figure, Metric, Report, SOCKMAN},

@@ -1,0 +1,146 @@
+//! Counts instead of times: what a message costs in system calls (strace) and in instructions of
+//! user space (callgrind). Whatever the machine does meanwhile, they come out alike.
+//!
+//! Each server runs as a process of its own beneath the instrument, twice: for one number of
+//! messages and for three times as many. The difference is what the messages cost; starting,
+//! accepting and ending is in both and drops out.
+
+mod callgrind;
+mod driver;
+mod scratch;
+mod server_process;
+mod strace;
+
+use std::{error::Error, io, path::Path, time::Duration};
+
+use crate::{
+    effort::Effort,
+    latency,
+    report::{Figure, LIMIT, Metric, Report, SOCKMAN},
+};
+
+use driver::CONNECTIONS;
+use server_process::Server;
+
+/// (as the command line has it, as the report has it)
+const PEERS: [(&str, &str); 7] = [
+    ("sockman", SOCKMAN),
+    // What the sweeps that fall into a run add is left out here.
+    ("sockman-no-sweep", "sockman-no-sweep"),
+    ("epoll-c", LIMIT),
+    ("mio", "mio"),
+    ("tokio", "tokio"),
+    ("message-io", "message-io"),
+    ("poll-c", "poll C"),
+];
+/// The longer of two runs is so many times the shorter one.
+const LONGER: usize = 3;
+
+struct Plan {
+    peers: &'static [(&'static str, &'static str)],
+    /// Times that each connection exchanges a message, in the shorter run.
+    strace_exchanges: usize,
+    /// None: callgrind takes a second to start.
+    callgrind: Option<callgrind::Plan>,
+    /// How often each count is made.
+    repeats: usize,
+}
+
+impl Plan {
+    fn of(effort: Effort) -> Plan {
+        let callgrind = |exchanges, idle_millis| {
+            let idle = Duration::from_millis(idle_millis);
+            Some(callgrind::Plan { exchanges, idle })
+        };
+        let (peers, callgrind, strace_exchanges, repeats) = match effort {
+            Effort::Smoke => (&PEERS[..1], None, 4, 1),
+            Effort::Quick => (&PEERS[..], callgrind(40, 600), 16, 1),
+            Effort::Full => (&PEERS[..], callgrind(100, 2000), 50, 2),
+        };
+        Plan { peers, strace_exchanges, callgrind, repeats }
+    }
+}
+
+/// Counts in the scenarios that `only` says yes to. `suite` is this executable: `suite serve PEER
+/// echo --core N` is a server that says where it listens and ends with its input.
+pub fn run(
+    effort: Effort,
+    only: &dyn Fn(&str) -> bool,
+    suite: &Path,
+    report: &mut Report,
+) -> Result<(), Box<dyn Error>> {
+    let plan = Plan::of(effort);
+    latency::raise_descriptor_limit()?;
+    let core = crate::cores::Cores::choose()?.server;
+
+    if only(strace::SCENARIO) && is_installed("strace", report) {
+        for &(command, peer) in plan.peers {
+            let server = Server { suite, peer: command, core };
+            let counted = strace::run(&server, plan.strace_exchanges, plan.repeats);
+            keep(strace::SCENARIO, peer, counted, report);
+        }
+    }
+    let scenarios = [callgrind::SCENARIO, callgrind::IDLE_SCENARIO];
+    if !scenarios.iter().any(|scenario| only(scenario)) {
+        return Ok(());
+    }
+    let Some(callgrind_plan) = plan.callgrind else {
+        report.not_measured.push("Instructions are not counted in a smoke run.".to_owned());
+        return Ok(());
+    };
+    if !is_installed("valgrind", report) {
+        return Ok(());
+    }
+    if only(callgrind::SCENARIO) {
+        for &(command, peer) in plan.peers {
+            let server = Server { suite, peer: command, core };
+            let counted = callgrind::messages(&server, &callgrind_plan, plan.repeats);
+            keep(callgrind::SCENARIO, peer, counted, report);
+        }
+    }
+    if only(callgrind::IDLE_SCENARIO) {
+        let server = Server { suite, peer: "sockman", core };
+        let counted = callgrind::idle_sweep(&server, &callgrind_plan, plan.repeats);
+        keep(callgrind::IDLE_SCENARIO, SOCKMAN, counted, report);
+    }
+    Ok(())
+}
+
+/// One count, and of which scenario.
+struct Counted {
+    scenario: String,
+    metric: Metric,
+    samples: Vec<f64>,
+}
+
+/// A peer that could not be counted is left out, and the report says why.
+fn keep(scenario: &str, peer: &str, counted: io::Result<Vec<Counted>>, report: &mut Report) {
+    let counted = match counted {
+        Ok(counted) => counted,
+        Err(error) => {
+            eprintln!("  {scenario}, {peer}: failed: {error}");
+            report.not_measured.push(format!("{scenario}, {peer}: {error}"));
+            return;
+        }
+    };
+    for Counted { scenario, metric, samples } in counted {
+        // Only ourselves in full: of the others the sum says enough.
+        if peer != SOCKMAN && scenario.starts_with(strace::ONE_CALL) {
+            continue;
+        }
+        let samples_text: Vec<String> = samples.iter().map(|s| format!("{s:.3}")).collect();
+        eprintln!("  {scenario}, {peer}: {}", samples_text.join(", "));
+        report.figures.push(Figure { scenario, peer: peer.to_owned(), metric, samples });
+    }
+}
+
+fn is_installed(tool: &str, report: &mut Report) -> bool {
+    let version = std::process::Command::new(tool).arg("--version").output();
+    let is_installed = version.is_ok_and(|output| output.status.success());
+    if !is_installed {
+        report
+            .not_measured
+            .push(format!("What {tool} counts: {tool} is not installed, or does not run here."));
+    }
+    is_installed
+}

@@ -1,0 +1,32 @@
+//! A directory for what an instrument writes, gone when it is read.
+
+use std::{
+    env, fs, io,
+    path::{Path, PathBuf},
+    process,
+    sync::atomic::{AtomicUsize, Ordering},
+};
+
+pub struct Scratch(PathBuf);
+
+impl Scratch {
+    pub fn new() -> io::Result<Scratch> {
+        static NUMBER: AtomicUsize = AtomicUsize::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let name = format!("sockman-benches-{}-{number}", process::id());
+        let path = env::temp_dir().join(name);
+        fs::create_dir(&path)?;
+        Ok(Scratch(path))
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // What is left over is in the directory for temporary things.
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}

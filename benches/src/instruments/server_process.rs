@@ -1,0 +1,91 @@
+//! A server beneath an instrument, from its start to its orderly end: instruments write what they
+//! counted when the server has ended.
+
+use std::{
+    io::{self, BufRead, BufReader, Read},
+    net::SocketAddr,
+    path::Path,
+    process::{Child, ChildStdout, Command, Stdio},
+    sync::mpsc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use super::driver::Driver;
+
+/// Callgrind takes a second or two to start, longer if others compile.
+const START: Duration = Duration::from_secs(60);
+const END: Duration = Duration::from_secs(60);
+const BETWEEN_LOOKS: Duration = Duration::from_millis(2);
+
+/// What to start.
+pub struct Server<'a> {
+    pub suite: &'a Path,
+    pub peer: &'static str,
+    pub core: usize,
+}
+
+impl Server<'_> {
+    /// Runs it beneath `instrument` (a command and its arguments), and `drive`s it, which
+    /// is told its address and the process id of the instrument. The connections that `drive` gives back stay open until the server has ended: how many of them it would
+    /// still close is up to chance.
+    pub fn run_under(
+        &self,
+        instrument: &mut Command,
+        drive: impl FnOnce(SocketAddr, u32) -> io::Result<Driver>,
+    ) -> io::Result<()> {
+        let mut child = instrument
+            .arg(self.suite)
+            .args(["serve", self.peer, "echo", "--core", &self.core.to_string()])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()?;
+        let driven = address(&mut child).and_then(|to| drive(to, child.id()));
+        let ended = end(child);
+        // If both failed, the end tells why: the server's own words are there.
+        ended.and(driven).map(drop)
+    }
+}
+
+fn address(child: &mut Child) -> io::Result<SocketAddr> {
+    let stdout = child.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?;
+    let (sender, line) = mpsc::channel();
+    // A thread, since a pipe of the standard library knows no time-out. It ends with the server.
+    thread::spawn(move || sender.send(first_line(stdout)));
+    let line = line.recv_timeout(START).map_err(io::Error::other)??;
+    let address = line.trim().strip_prefix("listening on ").and_then(|at| at.parse().ok());
+    address.ok_or_else(|| io::Error::other(format!("the server does not listen: {line:?}")))
+}
+
+fn first_line(stdout: ChildStdout) -> io::Result<String> {
+    let mut line = String::new();
+    BufReader::new(stdout).read_line(&mut line)?;
+    Ok(line)
+}
+
+/// Closes its input, which ends it, and waits.
+fn end(mut child: Child) -> io::Result<()> {
+    drop(child.stdin.take());
+    let deadline = Instant::now() + END;
+    let status = loop {
+        match child.try_wait()? {
+            Some(status) => break status,
+            None if Instant::now() > deadline => {
+                child.kill()?;
+                child.wait()?;
+                return Err(io::Error::other("the server did not end with its input"));
+            }
+            None => thread::sleep(BETWEEN_LOOKS),
+        }
+    };
+    if status.success() {
+        return Ok(());
+    }
+    let mut said = String::new();
+    if let Some(mut stderr) = child.stderr.take() {
+        stderr.read_to_string(&mut said)?;
+    }
+    let last = said.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("nothing");
+    Err(io::Error::other(format!("the server ended with {status}; its last words: {last}")))
+}

@@ -1,0 +1,176 @@
+//! Requests on connections that stay open, answered from the callback or by a worker thread.
+//!
+//! The worker runs on the core of the I/O thread, as in a program that has this core for itself:
+//! with one connection nothing of the two overlaps, and a hand-over within a core needs no
+//! interrupt of another one. What it costs on the other core, where the client is, is told too.
+
+use std::{
+    error::Error,
+    io::{self, Read, Write},
+    mem,
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use mio::{Events, Interest, Poll, Token, net::TcpStream};
+
+use crate::cores::{self, Cores};
+
+use super::{
+    Plan, load,
+    rounds::{self, Contestant, Slice},
+    server::{Options, Peer, ReplyBy},
+};
+use crate::report::Report;
+
+const REQUEST: [u8; 100] = [b'r'; 100];
+const MANY: usize = 16;
+/// This part of a slice goes by before it counts: until both cores are awake.
+const WARM_UP: u32 = 4;
+
+pub fn run(
+    plan: &Plan,
+    cores: Cores,
+    only: &dyn Fn(&str) -> bool,
+    report: &mut Report,
+) -> Result<(), Box<dyn Error>> {
+    let ways = [
+        ("reply from the callback", ReplyBy::Callback, None),
+        ("reply from a worker", ReplyBy::Worker, None),
+        ("reply from a worker, through the loop", ReplyBy::Loop, None),
+        ("reply from a worker on the client's core", ReplyBy::Worker, Some(cores.load)),
+    ];
+    for (connections, suffix) in [(1, ""), (MANY, ", 16 connections")] {
+        let mut contestants = Vec::new();
+        for (way, reply_by, worker_core) in ways {
+            let scenario = format!("keep-alive/{way}{suffix}");
+            if !only(&scenario) {
+                continue;
+            }
+            for peer in Peer::ALL {
+                let (scenario, time) = (scenario.clone(), plan.keep_alive);
+                let options = Options { reply_by, worker_core };
+                contestants.push(Contestant {
+                    peer: peer.name(),
+                    what: scenario.clone(),
+                    slice: Box::new(move || {
+                        let (latencies, took) =
+                            cores::on_a_thread(|| slice(peer, options, cores, connections, time))?;
+                        let rate = Some(latencies.len() as f64 / took.as_secs_f64());
+                        Ok(vec![Slice { rate, ..Slice::new(&scenario, latencies) }])
+                    }),
+                });
+            }
+        }
+        rounds::run(plan.rounds, contestants, only, report)?;
+    }
+    Ok(())
+}
+
+/// The latencies, and how long it took to take them.
+type Timed = (Vec<Duration>, Duration);
+
+fn slice(
+    peer: Peer,
+    options: Options,
+    cores: Cores,
+    connections: usize,
+    time: Duration,
+) -> io::Result<Timed> {
+    cores::pin(cores.server)?;
+    let mut server = peer.server(options)?;
+    server.start()?;
+    cores::pin(cores.load)?;
+    let timed = match connections {
+        1 => ask_on_one(server.address(), time)?,
+        _ => ask_on_many(server.address(), connections, time)?,
+    };
+    server.stop()?;
+    Ok(timed)
+}
+
+fn ask_on_one(to: SocketAddr, time: Duration) -> io::Result<Timed> {
+    let stream = load::connect(to)?;
+    let mut bytes = REQUEST;
+    // The first one waits to be accepted, whatever the rest does.
+    load::exchange(&stream, &mut bytes)?;
+    let warm_up = Instant::now();
+    while warm_up.elapsed() < time / WARM_UP {
+        load::exchange(&stream, &mut bytes)?;
+    }
+    let mut latencies = Vec::new();
+    let begin = Instant::now();
+    while begin.elapsed() < time {
+        let asked = Instant::now();
+        load::exchange(&stream, &mut bytes)?;
+        latencies.push(asked.elapsed());
+    }
+    Ok((latencies, begin.elapsed()))
+}
+
+struct Client {
+    stream: TcpStream,
+    asked: Instant,
+    /// Bytes of the reply that have come.
+    got: usize,
+    had_reply: bool,
+}
+
+impl Client {
+    fn ask(&mut self) -> io::Result<()> {
+        self.asked = Instant::now();
+        self.got = 0;
+        // A buffer that holds nothing else has room for a hundred bytes.
+        self.stream.write_all(&REQUEST)
+    }
+}
+
+/// Each connection asks again as soon as it has its reply.
+fn ask_on_many(to: SocketAddr, connections: usize, time: Duration) -> io::Result<Timed> {
+    let mut poll = Poll::new()?;
+    let mut clients = Vec::with_capacity(connections);
+    for index in 0..connections {
+        let stream = load::connect(to)?;
+        stream.set_nonblocking(true)?;
+        let mut stream = TcpStream::from_std(stream);
+        poll.registry().register(&mut stream, Token(index), Interest::READABLE)?;
+        clients.push(Client { stream, asked: Instant::now(), got: 0, had_reply: false });
+    }
+    for client in &mut clients {
+        client.ask()?;
+    }
+    let (mut events, mut buffer) = (Events::with_capacity(connections), [0; REQUEST.len()]);
+    let mut latencies = Vec::new();
+    // Only when each had a reply: before, some are not even accepted.
+    let (mut begin, mut without_reply) = (None, connections);
+    let warm_up = Instant::now();
+    while begin.is_none_or(|begin: Instant| begin.elapsed() < time) {
+        poll.poll(&mut events, Some(load::STUCK))?;
+        if events.is_empty() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        for event in &events {
+            let client = &mut clients[event.token().0];
+            match client.stream.read(&mut buffer) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(count) => client.got += count,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
+            // One reply at most is on its way: all of it read, no edge is missed.
+            if client.got < REQUEST.len() {
+                continue;
+            }
+            if begin.is_some() {
+                latencies.push(client.asked.elapsed());
+            } else {
+                without_reply -= usize::from(!mem::replace(&mut client.had_reply, true));
+                let is_warm = without_reply == 0 && warm_up.elapsed() >= time / WARM_UP;
+                begin = is_warm.then(Instant::now);
+            }
+            client.ask()?;
+        }
+    }
+    let took = begin.map_or(Duration::ZERO, |begin| begin.elapsed());
+    Ok((latencies, took))
+}

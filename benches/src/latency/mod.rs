@@ -1,0 +1,105 @@
+//! What sockman's users wait for beside the network: a wake, a reply of a worker thread, the end of
+//! the threads, the cancel of a connect.
+//!
+//! Owns the plan: which contestants take part in which scenarios, and for how long. Everything runs
+//! in this process: the I/O thread on one core, whoever wakes or asks on the other.
+
+mod black_hole;
+mod connect;
+mod hand_over;
+mod interrupt;
+mod keep_alive;
+mod load;
+mod rounds;
+mod server;
+mod wake;
+
+use std::{error::Error, time::Duration};
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+use crate::{effort::Effort, report::Report};
+
+use crate::cores::Cores;
+
+/// How long each part lasts.
+#[derive(Debug, Clone, Copy)]
+struct Plan {
+    rounds: usize,
+    /// Of one contestant in one round, scenario by scenario.
+    wake: Duration,
+    keep_alive: Duration,
+    interrupt: Duration,
+    connect: Duration,
+    hand_over: Duration,
+    /// Idle connections while the threads are interrupted.
+    idle_connections: usize,
+    /// Whether to wait for connects that cannot be interrupted: seconds each.
+    waits_for_time_outs: bool,
+}
+
+impl Plan {
+    fn of(effort: Effort) -> Plan {
+        let millis = Duration::from_millis;
+        match effort {
+            Effort::Smoke => Plan {
+                rounds: 1,
+                wake: millis(60),
+                keep_alive: millis(20),
+                interrupt: millis(60),
+                connect: millis(20),
+                hand_over: millis(10),
+                idle_connections: 100,
+                waits_for_time_outs: false,
+            },
+            Effort::Quick => Plan {
+                rounds: 3,
+                wake: millis(250),
+                keep_alive: millis(80),
+                interrupt: millis(250),
+                connect: millis(120),
+                hand_over: millis(60),
+                idle_connections: 1000,
+                waits_for_time_outs: false,
+            },
+            Effort::Full => Plan {
+                rounds: 5,
+                wake: millis(2000),
+                keep_alive: millis(800),
+                interrupt: millis(1500),
+                connect: millis(500),
+                hand_over: millis(300),
+                idle_connections: 1000,
+                waits_for_time_outs: true,
+            },
+        }
+    }
+}
+
+/// Measures the scenarios that `only` says yes to.
+pub fn run(
+    effort: Effort,
+    only: &dyn Fn(&str) -> bool,
+    report: &mut Report,
+) -> Result<(), Box<dyn Error>> {
+    let plan = Plan::of(effort);
+    let cores = Cores::choose()?;
+    if cores.server == cores.load {
+        report.not_measured.push(
+            "Latencies were taken on a single core: the two threads of each had to share it."
+                .to_owned(),
+        );
+    }
+    raise_descriptor_limit()?;
+    wake::run(&plan, cores, only, report)?;
+    hand_over::run(&plan, cores, only, report)?;
+    keep_alive::run(&plan, cores, only, report)?;
+    interrupt::run(&plan, cores, only, report)?;
+    connect::run(&plan, cores, only, report)
+}
+
+/// Both ends of a thousand connections are more than the 1024 descriptors a process has by default.
+pub fn raise_descriptor_limit() -> nix::Result<()> {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
+}

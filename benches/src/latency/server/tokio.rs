@@ -1,0 +1,272 @@
+//! tokio with one thread: a task for each connection, woken through channels.
+
+use std::{
+    io, mem,
+    net::SocketAddr,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicUsize, Ordering},
+        mpsc as std_mpsc,
+    },
+    thread::{self, JoinHandle},
+    time::Instant,
+};
+
+use parking_lot::Mutex;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    runtime::{Builder, Handle, Runtime},
+    sync::{mpsc, oneshot, watch},
+    task, time,
+};
+
+use super::{CONNECT_BEGINS, CONNECT_TIMEOUT, Options, ReplyBy, Server, Stamp};
+use crate::cores;
+
+/// Far more than any request here.
+const BUFFER: usize = 4096;
+
+pub struct TokioServer {
+    address: SocketAddr,
+    handle: Handle,
+    /// Here while no thread runs it.
+    runtime: Option<Runtime>,
+    thread: Option<JoinHandle<(Runtime, io::Result<()>)>>,
+    stop: watch::Sender<bool>,
+    shared: Arc<Shared>,
+    worker: Option<JoinHandle<()>>,
+}
+
+struct Shared {
+    reply_by: ReplyBy,
+    first: OnceLock<mpsc::UnboundedSender<Vec<u8>>>,
+    came_to_send: Stamp,
+    /// The thread waits for their end before its own.
+    connects: Mutex<Vec<task::JoinHandle<io::Result<()>>>>,
+}
+
+struct Request {
+    bytes: Vec<u8>,
+    answer: Answer,
+}
+
+enum Answer {
+    /// The worker sends, and tells the task that it may read on.
+    Sent(Arc<TcpStream>, oneshot::Sender<io::Result<()>>),
+    /// The task sends.
+    ToSend(oneshot::Sender<Vec<u8>>),
+}
+
+impl TokioServer {
+    pub fn new(options: Options) -> io::Result<TokioServer> {
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let listener = runtime.block_on(TcpListener::bind(("127.0.0.1", 0)))?;
+        let address = listener.local_addr()?;
+        let shared = Arc::new(Shared {
+            reply_by: options.reply_by,
+            first: OnceLock::new(),
+            came_to_send: Stamp::new(),
+            connects: Mutex::default(),
+        });
+        // The tasks hold its senders: the worker ends with the runtime.
+        let (sender, requests) = std_mpsc::channel();
+        runtime.spawn(accept(listener, Arc::clone(&shared), sender));
+        Ok(TokioServer {
+            address,
+            handle: runtime.handle().clone(),
+            runtime: Some(runtime),
+            thread: None,
+            stop: watch::Sender::new(false),
+            shared,
+            worker: Some(thread::spawn(move || work(options, requests))),
+        })
+    }
+}
+
+async fn accept(
+    listener: TcpListener,
+    shared: Arc<Shared>,
+    requests: std_mpsc::Sender<Request>,
+) -> io::Result<()> {
+    loop {
+        let (stream, _) = listener.accept().await?;
+        stream.set_nodelay(true)?;
+        let (sender, queue) = mpsc::unbounded_channel();
+        // Kept by its task too, so that the queue never ends before the connection.
+        shared.first.get_or_init(|| sender.clone());
+        let connection = Connection {
+            stream: Arc::new(stream),
+            shared: Arc::clone(&shared),
+            requests: requests.clone(),
+        };
+        tokio::spawn(async move {
+            let _sender = sender;
+            connection.serve(queue).await
+        });
+    }
+}
+
+struct Connection {
+    stream: Arc<TcpStream>,
+    shared: Arc<Shared>,
+    requests: std_mpsc::Sender<Request>,
+}
+
+impl Connection {
+    async fn serve(&self, mut queue: mpsc::UnboundedReceiver<Vec<u8>>) -> io::Result<()> {
+        let mut buffer = vec![0; BUFFER];
+        loop {
+            tokio::select! {
+                readable = self.stream.readable() => {
+                    readable?;
+                    match self.stream.try_read(&mut buffer) {
+                        Ok(0) => return Ok(()),
+                        Ok(count) => self.reply(&buffer[..count]).await?,
+                        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                        Err(error) => return Err(error),
+                    }
+                }
+                Some(bytes) = queue.recv() => {
+                    self.shared.came_to_send.set();
+                    send(&self.stream, &bytes).await?;
+                }
+            }
+        }
+    }
+
+    async fn reply(&self, request: &[u8]) -> io::Result<()> {
+        match self.shared.reply_by {
+            ReplyBy::Callback => send(&self.stream, request).await,
+            ReplyBy::Worker => {
+                let (sender, sent) = oneshot::channel();
+                self.ask(request, Answer::Sent(Arc::clone(&self.stream), sender))?;
+                sent.await.map_err(io::Error::other)?
+            }
+            ReplyBy::Loop => {
+                let (sender, reply) = oneshot::channel();
+                self.ask(request, Answer::ToSend(sender))?;
+                send(&self.stream, &reply.await.map_err(io::Error::other)?).await
+            }
+        }
+    }
+
+    fn ask(&self, request: &[u8], answer: Answer) -> io::Result<()> {
+        let request = Request { bytes: request.to_vec(), answer };
+        self.requests.send(request).map_err(|_| io::Error::other("the worker ended"))
+    }
+}
+
+/// Tries first: a socket that has room needs no wait.
+async fn send(stream: &TcpStream, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match stream.try_write(bytes) {
+            Ok(sent) => bytes = &bytes[sent..],
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => stream.writable().await?,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+fn work(options: Options, requests: std_mpsc::Receiver<Request>) {
+    if let Some(core) = options.worker_core {
+        // Without it the figures would be of another core: better none.
+        if cores::pin(core).is_err() {
+            return;
+        }
+    }
+    for Request { bytes, answer } in requests {
+        // Who does not wait any more is closed: no error of the worker's.
+        match answer {
+            Answer::Sent(stream, told) => {
+                let sent = stream.try_write(&bytes).and_then(|sent| {
+                    // A hundred bytes in a buffer of which the client awaits each reply.
+                    (sent == bytes.len()).then_some(()).ok_or(io::ErrorKind::WriteZero.into())
+                });
+                let _ = told.send(sent);
+            }
+            Answer::ToSend(reply) => {
+                let _ = reply.send(bytes);
+            }
+        }
+    }
+}
+
+impl Server for TokioServer {
+    fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    fn start(&mut self) -> io::Result<()> {
+        let runtime = self.runtime.take().ok_or(io::ErrorKind::AlreadyExists)?;
+        self.stop.send_replace(false);
+        let mut stop = self.stop.subscribe();
+        let shared = Arc::clone(&self.shared);
+        let thread = thread::Builder::new().name("tokio".to_owned()).spawn(move || {
+            let ended = runtime.block_on(async {
+                // The sender outlives the thread.
+                let _ = stop.wait_for(|stop| *stop).await;
+                let connects = mem::take(&mut *shared.connects.lock());
+                for connect in connects {
+                    connect.await.map_err(io::Error::other)??;
+                }
+                Ok(())
+            });
+            (runtime, ended)
+        })?;
+        self.thread = Some(thread);
+        Ok(())
+    }
+
+    fn stop(&mut self) -> io::Result<()> {
+        let Some(thread) = self.thread.take() else { return Ok(()) };
+        self.stop.send_replace(true);
+        let (runtime, ended) =
+            thread.join().map_err(|_| io::Error::other("tokio's thread panicked"))?;
+        self.runtime = Some(runtime);
+        ended
+    }
+
+    fn start_connects(&mut self, to: SocketAddr, count: usize) -> io::Result<()> {
+        let begun = Arc::new(AtomicUsize::new(0));
+        for _ in 0..count {
+            let (begun, mut stop) = (Arc::clone(&begun), self.stop.subscribe());
+            let connect = self.handle.spawn(async move {
+                begun.fetch_add(1, Ordering::SeqCst);
+                tokio::select! {
+                    connected = TcpStream::connect(to) => {
+                        Err(io::Error::other(format!("a connect ended with {connected:?}")))
+                    }
+                    () = time::sleep(CONNECT_TIMEOUT) => Err(io::ErrorKind::TimedOut.into()),
+                    _ = stop.wait_for(|stop| *stop) => Ok(()),
+                }
+            });
+            self.shared.connects.lock().push(connect);
+        }
+        while begun.load(Ordering::SeqCst) < count {
+            thread::yield_now();
+        }
+        thread::sleep(CONNECT_BEGINS);
+        Ok(())
+    }
+
+    fn queue(&self, bytes: &[u8]) -> io::Result<()> {
+        let first = self.shared.first.get().ok_or(io::ErrorKind::NotConnected)?;
+        first.send(bytes.to_vec()).map_err(|_| io::ErrorKind::NotConnected.into())
+    }
+
+    fn came_to_send(&self) -> Instant {
+        self.shared.came_to_send.get()
+    }
+}
+
+impl Drop for TokioServer {
+    fn drop(&mut self) {
+        // Nobody is left to hear of a failure; who measures has called `stop` before.
+        let _ = self.stop();
+        self.runtime.take();
+        if let Some(worker) = self.worker.take() {
+            let _ = worker.join();
+        }
+    }
+}

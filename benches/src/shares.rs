@@ -1,0 +1,33 @@
+//! How busy both sides were: who limits a rate.
+use std::fmt::Write;
+
+use crate::report::Report;
+
+/// Percent of a core, from which on a side is what limits the rate.
+const BUSY: f64 = 95.0;
+
+/// For the terminal.
+pub fn text(report: &Report) -> String {
+    let mut text = String::new();
+    if report.shares.is_empty() {
+        return text;
+    }
+    let _ = writeln!(text, "share of its core in %: the server's, then the load generator's");
+    let mut latest = "";
+    for shares in &report.shares {
+        if shares.scenario != latest {
+            latest = &shares.scenario;
+            let _ = writeln!(text, "  {latest}");
+        }
+        let server = shares.server * 100.0;
+        let _ = write!(text, "    {:<18}{server:>4.0}", shares.peer);
+        let _ = match shares.load.map(|load| load * 100.0) {
+            None => writeln!(text, "  spins"),
+            Some(load) if load > BUSY && server < BUSY => {
+                writeln!(text, "{load:>5.0}  limited by the load")
+            }
+            Some(load) => writeln!(text, "{load:>5.0}"),
+        };
+    }
+    text
+}
