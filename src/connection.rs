@@ -6,9 +6,10 @@
 //! callback runs. What only the socket thread may touch is in `socket_thread`.
 
 use std::{
-    collections::HashMap,
+    borrow::Borrow,
+    collections::HashSet,
     fmt,
-    hash::{BuildHasherDefault, Hasher},
+    hash::{BuildHasherDefault, Hash, Hasher},
     io,
     net::Shutdown,
     sync::{
@@ -374,14 +375,39 @@ pub(crate) struct ConnectionMap {
     told_closes: AtomicU64,
 }
 
-type ById = HashMap<ConnectionId, Arc<Connection>, BuildHasherDefault<IdHasher>>;
-
 #[derive(Debug, Default)]
 struct Maps {
-    open: ById,
+    open: Connections,
     /// Connects that the socket thread drives: they can be closed, and nothing else.
-    connecting: ById,
+    connecting: Connections,
 }
+
+/// A map whose keys are where its values point to: a copy of each id beside its pointer would add
+/// half to what the table takes.
+type Connections = HashSet<ById, BuildHasherDefault<IdHasher>>;
+
+#[derive(Debug)]
+struct ById(Arc<Connection>);
+
+impl Borrow<ConnectionId> for ById {
+    fn borrow(&self) -> &ConnectionId {
+        &self.0.id
+    }
+}
+
+impl Hash for ById {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.id.hash(state);
+    }
+}
+
+impl PartialEq for ById {
+    fn eq(&self, other: &ById) -> bool {
+        self.0.id == other.0.id
+    }
+}
+
+impl Eq for ById {}
 
 impl ConnectionMap {
     pub(crate) fn new(limit: usize) -> ConnectionMap {
@@ -447,40 +473,40 @@ impl ConnectionMap {
 
     /// Adds a connection, for which `reserve` has taken a place.
     pub(crate) fn insert(&self, connection: &Arc<Connection>) {
-        self.maps.lock().open.insert(connection.id, Arc::clone(connection));
+        self.maps.lock().open.insert(ById(Arc::clone(connection)));
     }
 
     /// Adds a connect under way, for which `reserve` has taken a place.
     pub(crate) fn insert_connecting(&self, connection: &Arc<Connection>) {
-        self.maps.lock().connecting.insert(connection.id, Arc::clone(connection));
+        self.maps.lock().connecting.insert(ById(Arc::clone(connection)));
     }
 
     /// A connect under way succeeded: from here on its id can be sent to. `false` if it was closed
     /// meanwhile.
     pub(crate) fn connected(&self, id: ConnectionId, since: Duration) -> bool {
         let mut maps = self.maps.lock();
-        let Some(connection) = maps.connecting.remove(&id) else { return false };
+        let Some(ById(connection)) = maps.connecting.take(&id) else { return false };
         connection.since.store(nanoseconds(since), Ordering::Relaxed);
-        maps.open.insert(id, connection);
+        maps.open.insert(ById(connection));
         true
     }
 
     /// A connect under way failed. `false` if it was closed meanwhile; otherwise its place is the
     /// caller's to `release`.
     pub(crate) fn failed_to_connect(&self, id: ConnectionId) -> bool {
-        self.maps.lock().connecting.remove(&id).is_some()
+        self.maps.lock().connecting.remove(&id)
     }
 
     pub(crate) fn find(&self, id: ConnectionId) -> Option<Arc<Connection>> {
-        self.maps.lock().open.get(&id).map(Arc::clone)
+        self.maps.lock().open.get(&id).map(|ById(connection)| Arc::clone(connection))
     }
 
     /// Takes the connection out and closes it. `Some` for exactly one caller.
     pub(crate) fn close(&self, id: ConnectionId) -> Option<Arc<Connection>> {
         let connection = {
             let mut maps = self.maps.lock();
-            let open = maps.open.remove(&id);
-            let connection = open.or_else(|| maps.connecting.remove(&id))?;
+            let open = maps.open.take(&id);
+            let ById(connection) = open.or_else(|| maps.connecting.take(&id))?;
             // Under the lock: whoever finds the id gone finds it closed, too. A callback that
             // lost the race to close it relies on hearing no more of it.
             connection.closed.store(true, Ordering::Release);

@@ -56,58 +56,58 @@ impl Token {
 
 #[derive(Debug)]
 pub(crate) struct Slab<T> {
-    places: Vec<Place<T>>,
+    values: Vec<Option<T>>,
+    /// Of each place. Beside the values and not among them, where padding would double them.
+    generations: Vec<u32>,
     free: Vec<u32>,
-}
-
-#[derive(Debug)]
-struct Place<T> {
-    generation: u32,
-    value: Option<T>,
 }
 
 impl<T> Slab<T> {
     pub(crate) fn new() -> Slab<T> {
-        Slab { places: Vec::new(), free: Vec::new() }
+        Slab { values: Vec::new(), generations: Vec::new(), free: Vec::new() }
     }
 
     /// `None` if every index is taken: four thousand million of them, a million on 32-bit machines.
     pub(crate) fn insert(&mut self, value: T) -> Option<Key> {
         if let Some(index) = self.free.pop() {
-            let place = self.places.get_mut(index as usize)?;
-            place.value = Some(value);
-            return Some(Key { index, generation: place.generation });
+            let generation = *self.generations.get(index as usize)?;
+            *self.values.get_mut(index as usize)? = Some(value);
+            return Some(Key { index, generation });
         }
-        let index = u32::try_from(self.places.len()).ok()?;
+        let index = u32::try_from(self.values.len()).ok()?;
         if index as usize >= INDEX_MASK {
             return None;
         }
-        self.places.push(Place { generation: 0, value: Some(value) });
+        self.values.push(Some(value));
+        self.generations.push(0);
         Some(Key { index, generation: 0 })
     }
 
     #[allow(clippy::cast_possible_truncation)] // The mask is at most 30 bits wide.
     pub(crate) fn remove(&mut self, key: Key) -> Option<T> {
-        let place = self.places.get_mut(key.index as usize)?;
-        if place.generation != key.generation {
+        let generation = self.generations.get_mut(key.index as usize)?;
+        if *generation != key.generation {
             return None;
         }
-        let value = place.value.take()?;
-        place.generation = place.generation.wrapping_add(1) & (GENERATION_MASK as u32);
+        let value = self.values.get_mut(key.index as usize)?.take()?;
+        *generation = generation.wrapping_add(1) & (GENERATION_MASK as u32);
         self.free.push(key.index);
         Some(value)
     }
 
     pub(crate) fn get_mut(&mut self, key: Key) -> Option<&mut T> {
-        let place = self.places.get_mut(key.index as usize)?;
-        if place.generation == key.generation { place.value.as_mut() } else { None }
+        if *self.generations.get(key.index as usize)? != key.generation {
+            return None;
+        }
+        self.values.get_mut(key.index as usize)?.as_mut()
     }
 
     #[allow(clippy::cast_possible_truncation)] // `insert` keeps indices within 32 bits.
     pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (Key, &mut T)> {
-        self.places.iter_mut().enumerate().filter_map(|(index, place)| {
-            let key = Key { index: index as u32, generation: place.generation };
-            place.value.as_mut().map(|value| (key, value))
+        let places = self.values.iter_mut().zip(&self.generations).enumerate();
+        places.filter_map(|(index, (value, &generation))| {
+            let key = Key { index: index as u32, generation };
+            value.as_mut().map(|value| (key, value))
         })
     }
 
@@ -154,7 +154,7 @@ mod tests {
     fn generations_wrap_within_the_token() {
         let mut slab = Slab::new();
         let key = slab.insert(()).unwrap();
-        slab.places[key.index as usize].generation = GENERATION_MASK as u32;
+        slab.generations[key.index as usize] = GENERATION_MASK as u32;
         let last = Key { generation: GENERATION_MASK as u32, ..key };
         assert_eq!(Token::decode(Token::Connection(last).encode()), Token::Connection(last));
         assert_eq!(slab.remove(last), Some(()));
