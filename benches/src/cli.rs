@@ -17,7 +17,7 @@ Measures sockman against what people would use instead, on this machine.
   --smoke         about ten seconds: it works, and the figures mean nothing
   --only TEXT     only scenarios whose name contains it (echo, idle, wake/ …)
   --peers A,B     only these: epoll-c, mio, tokio, message-io, poll-c, sockman,
-                  sockman-no-sweep
+                  sockman-no-sweep, sockman-twice, sockman-large-buffer
   --out DIR       where results go; benchmark-results if not given
   --docs DIR      also puts tables and plots into DIR/performance.md
   --from FILE     measures nothing: shows the results.json of an earlier run

@@ -8,8 +8,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-const PEERS: [&str; 7] =
-    ["epoll-c", "mio", "tokio", "message-io", "poll-c", "sockman", "sockman-no-sweep"];
+const PEERS: [&str; 8] = [
+    "epoll-c",
+    "mio",
+    "tokio",
+    "message-io",
+    "poll-c",
+    "sockman",
+    "sockman-no-sweep",
+    "sockman-large-buffer",
+];
 /// More than the kernel's buffers and 1 MiB of leftovers take.
 const FLOOD: usize = 64 << 20;
 /// Long enough for a machine that does something else, too.

@@ -204,6 +204,7 @@ fn takes_part(peer: Peer, kind: &Kind) -> bool {
         Peer::Sockman => true,
         Peer::SockmanNoSweep => matches!(kind, Kind::Ladder(_)),
         Peer::SockmanTwice => works,
+        Peer::SockmanLargeBuffer => matches!(kind, Kind::Loaded { load: LoadKind::Upload, .. }),
         _ => !works,
     }
 }

@@ -14,6 +14,7 @@ use std::{
     fmt,
     io::{self, Read, Write},
     net::{Ipv4Addr, SocketAddr, TcpListener},
+    num::NonZeroUsize,
     os::unix::process::CommandExt,
     path::Path,
     process,
@@ -21,6 +22,7 @@ use std::{
     thread,
 };
 
+use ::sockman::Options;
 use socket2::{Domain, Socket, Type};
 
 mod leftovers;
@@ -33,6 +35,8 @@ mod tokio;
 const BACKLOG: i32 = 4096;
 /// Bytes.
 const RECEIVE_BUFFER: usize = 64 * 1024;
+/// Bytes: what one connection's full socket holds, or near it.
+const LARGE_BUFFER: NonZeroUsize = NonZeroUsize::new(1024 * 1024).unwrap();
 /// Bytes of leftovers of one connection.
 const STOP_READING_ABOVE: usize = 1024 * 1024;
 /// Bytes that a `source` offers to the kernel at once, unless told otherwise.
@@ -50,10 +54,12 @@ pub enum Peer {
     SockmanNoSweep,
     /// Two `SockMan`s of one process, which share a port.
     SockmanTwice,
+    /// It receives up to 1 MiB at once.
+    SockmanLargeBuffer,
 }
 
 impl Peer {
-    pub const ALL: [Peer; 8] = [
+    pub const ALL: [Peer; 9] = [
         Peer::EpollC,
         Peer::Mio,
         Peer::Tokio,
@@ -62,6 +68,7 @@ impl Peer {
         Peer::Sockman,
         Peer::SockmanNoSweep,
         Peer::SockmanTwice,
+        Peer::SockmanLargeBuffer,
     ];
 
     /// As the command line has it.
@@ -75,6 +82,7 @@ impl Peer {
             Peer::Sockman => "sockman",
             Peer::SockmanNoSweep => "sockman-no-sweep",
             Peer::SockmanTwice => "sockman-twice",
+            Peer::SockmanLargeBuffer => "sockman-large-buffer",
         }
     }
 
@@ -84,6 +92,7 @@ impl Peer {
             Peer::EpollC => crate::report::LIMIT,
             Peer::PollC => "poll C",
             Peer::SockmanTwice => "sockman, two of it",
+            Peer::SockmanLargeBuffer => "sockman, 1 MiB buffer",
             Peer::Sockman => crate::report::SOCKMAN,
             other => other.command_name(),
         }
@@ -157,8 +166,11 @@ pub fn serve(peer: Peer, task: Task, core: Option<usize>) -> Result<(), Box<dyn 
         Peer::Mio => mio::serve(task),
         Peer::Tokio => tokio::serve(task),
         Peer::MessageIo => message_io::serve(task),
-        Peer::Sockman => sockman::serve(task, sockman::Sweep::Default),
-        Peer::SockmanNoSweep => sockman::serve(task, sockman::Sweep::Off),
+        Peer::Sockman => sockman::serve(task, Options::default()),
+        Peer::SockmanNoSweep => sockman::serve(task, Options::default().sweep(None)),
+        Peer::SockmanLargeBuffer => {
+            sockman::serve(task, Options::default().receive_buffer(LARGE_BUFFER))
+        }
         Peer::SockmanTwice => sockman::serve_twice(task),
     }
 }

@@ -16,17 +16,7 @@ use sockman::{ConnectionId, EventHandler, NextRecv, Options, Service, SockMan};
 
 use super::{Contract, STOP_READING_ABOVE, Task, announce, leftovers::Leftovers};
 
-#[derive(Clone, Copy)]
-pub(super) enum Sweep {
-    Default,
-    Off,
-}
-
-pub(super) fn serve(task: Task, sweep: Sweep) -> Result<(), Box<dyn Error>> {
-    let options = match sweep {
-        Sweep::Default => Options::default(),
-        Sweep::Off => Options::default().sweep(None),
-    };
+pub(super) fn serve(task: Task, options: Options) -> Result<(), Box<dyn Error>> {
     let sockman = match task.contract {
         Contract::Echo => SockMan::new(Arc::new(Echo::new(task)), options)?,
         Contract::Sink => SockMan::new(Arc::new(Sink), options)?,
