@@ -20,6 +20,7 @@ Measures sockman against what people would use instead, on this machine.
                   sockman-no-sweep, sockman-twice, sockman-large-buffer
   --out DIR       where results go; benchmark-results if not given
   --docs DIR      also puts tables and plots into DIR/performance.md
+  --add FILE      also has the figures of an earlier run, for scenarios that this one leaves out
   --from FILE     measures nothing: shows the results.json of an earlier run
   --help          this text
 
@@ -44,6 +45,7 @@ pub struct Settings {
     pub peers: Vec<Peer>,
     pub out: PathBuf,
     pub docs: Option<PathBuf>,
+    pub add: Option<PathBuf>,
 }
 
 impl Settings {
@@ -60,6 +62,7 @@ pub fn parse() -> Result<Command, Box<dyn Error>> {
         peers: Peer::ALL.to_vec(),
         out: "benchmark-results".into(),
         docs: None,
+        add: None,
     };
     let mut from = None;
     let mut parser = lexopt::Parser::from_env();
@@ -74,6 +77,7 @@ pub fn parse() -> Result<Command, Box<dyn Error>> {
             }
             Long("out") => settings.out = parser.value()?.into(),
             Long("docs") => settings.docs = Some(parser.value()?.into()),
+            Long("add") => settings.add = Some(parser.value()?.into()),
             Long("from") => from = Some(parser.value()?.into()),
             Long("help") | Short('h') => return Ok(Command::Help),
             Value(word) if word == "serve" => return parse_serve(parser),

@@ -22,6 +22,7 @@ pub fn report() -> Report {
         figures: Vec::new(),
         distributions: Vec::new(),
         shares: Vec::new(),
+        failures: 0,
         not_measured: vec!["Fixture: accepts through a proxy were not measured.".to_owned()],
     };
     messages(&mut report);

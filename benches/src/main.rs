@@ -63,6 +63,7 @@ fn measure_all(settings: &Settings) -> Result<Report, Box<dyn Error>> {
         distributions: Vec::new(),
         not_measured: Vec::new(),
         shares: Vec::new(),
+        failures: 0,
     };
     let only = |scenario: &str| settings.wants(scenario);
 
@@ -74,6 +75,9 @@ fn measure_all(settings: &Settings) -> Result<Report, Box<dyn Error>> {
     report.seconds = start.elapsed().as_secs_f64();
     if report.figures.is_empty() && report.not_measured.is_empty() {
         return Err("no scenario has that in its name; see --help".into());
+    }
+    if let Some(earlier) = &settings.add {
+        report.add(docs::read_results(earlier)?);
     }
     docs::write_results(&report, &settings.out)?;
     Ok(report)
@@ -92,6 +96,9 @@ fn show(report: &Report, settings: &Settings) -> Result<(), Box<dyn Error>> {
     if let Some(docs) = &settings.docs {
         docs::write(report, docs)?;
         println!("{} has the figures of this run", docs.join("performance.md").display());
+    }
+    if report.failures > 0 {
+        return Err(format!("{} measurements failed: see \"Not measured\"", report.failures).into());
     }
     Ok(())
 }

@@ -20,6 +20,9 @@ pub struct Report {
     pub distributions: Vec<Distribution>,
     /// What could not be measured here, and why: one sentence each.
     pub not_measured: Vec<String>,
+    /// How many of those are failures, and not what was left out on purpose.
+    #[serde(default)]
+    pub failures: usize,
     /// How busy server and load generator were.
     #[serde(default)]
     pub shares: Vec<Shares>,
@@ -120,6 +123,24 @@ impl Figure {
 }
 
 impl Report {
+    /// Takes over what an earlier run measured in scenarios that this one has nothing of.
+    pub fn add(&mut self, earlier: Report) {
+        let is_new = |scenario: &str| {
+            !self.figures.iter().any(|figure| figure.scenario == scenario)
+        };
+        let (figures, distributions, shares): (Vec<Figure>, Vec<Distribution>, Vec<Shares>) = (
+            earlier.figures.into_iter().filter(|f| is_new(&f.scenario)).collect(),
+            earlier.distributions.into_iter().filter(|d| is_new(&d.scenario)).collect(),
+            earlier.shares.into_iter().filter(|s| is_new(&s.scenario)).collect(),
+        );
+        self.figures.splice(0..0, figures);
+        self.distributions.splice(0..0, distributions);
+        self.shares.splice(0..0, shares);
+        self.not_measured.splice(0..0, earlier.not_measured);
+        self.failures += earlier.failures;
+        self.seconds += earlier.seconds;
+    }
+
     pub fn figure(&self, scenario: &str, peer: &str, metric: Metric) -> Option<&Figure> {
         self.figures.iter().find(|f| f.scenario == scenario && f.peer == peer && f.metric == metric)
     }

@@ -120,6 +120,7 @@ fn keep(scenario: &str, peer: &str, counted: io::Result<Vec<Counted>>, report: &
         Err(error) => {
             eprintln!("  {scenario}, {peer}: failed: {error}");
             report.not_measured.push(format!("{scenario}, {peer}: {error}"));
+            report.failures += 1;
             return;
         }
     };

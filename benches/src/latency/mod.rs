@@ -4,6 +4,7 @@
 //! Owns the plan: which contestants take part in which scenarios, and for how long. Everything runs
 //! in this process: the I/O thread on one core, whoever wakes or asks on the other.
 
+mod attempts;
 mod black_hole;
 mod connect;
 mod hand_over;
@@ -31,6 +32,7 @@ struct Plan {
     keep_alive: Duration,
     interrupt: Duration,
     connect: Duration,
+    attempts: Duration,
     hand_over: Duration,
     /// Idle connections while the threads are interrupted.
     idle_connections: usize,
@@ -48,6 +50,7 @@ impl Plan {
                 keep_alive: millis(20),
                 interrupt: millis(60),
                 connect: millis(20),
+                attempts: millis(60),
                 hand_over: millis(10),
                 idle_connections: 100,
                 waits_for_time_outs: false,
@@ -58,6 +61,7 @@ impl Plan {
                 keep_alive: millis(80),
                 interrupt: millis(250),
                 connect: millis(120),
+                attempts: millis(200),
                 hand_over: millis(60),
                 idle_connections: 1000,
                 waits_for_time_outs: false,
@@ -68,6 +72,7 @@ impl Plan {
                 keep_alive: millis(800),
                 interrupt: millis(1500),
                 connect: millis(500),
+                attempts: millis(1500),
                 hand_over: millis(300),
                 idle_connections: 1000,
                 waits_for_time_outs: true,
@@ -95,7 +100,8 @@ pub fn run(
     hand_over::run(&plan, cores, only, report)?;
     keep_alive::run(&plan, cores, only, report)?;
     interrupt::run(&plan, cores, only, report)?;
-    connect::run(&plan, cores, only, report)
+    connect::run(&plan, cores, only, report)?;
+    attempts::run(&plan, cores, only, report)
 }
 
 /// Both ends of a thousand connections are more than the 1024 descriptors a process has by default.

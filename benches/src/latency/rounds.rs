@@ -86,6 +86,7 @@ pub fn run(
             let Contestant { peer, what, .. } = contestant;
             eprintln!("  {what}, {peer}: failed: {error}");
             report.not_measured.push(format!("{what}, {peer}: {error}"));
+            report.failures += 1;
             continue;
         }
         for (scenario, recording) in recordings {

@@ -73,6 +73,7 @@ impl<'a> Recorder<'a> {
         self.shares.retain(|key, _| keeps(key));
         self.failed.extend(scenarios.iter().map(|name| (name.clone(), peer)));
         self.report.not_measured.push(format!("{what}, {}: {why}.", peer.name()));
+        self.report.failures += 1;
     }
 
     /// `epoll C 5.1, mio 5.2`: the first metric of a scenario in the latest round.

@@ -1,0 +1,298 @@
+//! Thousands of connects at once on the I/O thread, none of which is answered: what they cost the
+//! others, and how late they end.
+
+use std::{
+    error::Error,
+    io,
+    net::SocketAddr,
+    sync::Arc,
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use parking_lot::Mutex;
+use sockman::{
+    ConnectError, ConnectOptions, ConnectionId, Destination, EventHandler, NextRecv, Service,
+    SockMan, SocketsThreads,
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    runtime::{Builder, Handle},
+    sync::Notify,
+};
+
+use super::{
+    Plan,
+    black_hole::BlackHole,
+    load::{self, STUCK},
+    rounds::{self, Contestant, Slice},
+    server::Peer,
+};
+use crate::{
+    cores::{self, Cores},
+    report::Report,
+};
+
+const COUNTS: [usize; 3] = [0, 500, 2000];
+/// Between two looks whether all have ended.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(1);
+
+fn echo_scenario(count: usize) -> String {
+    format!("connects under way/an echo beside {count}")
+}
+
+fn lateness_scenario(count: usize) -> String {
+    format!("connects under way/beyond the deadline, {count}")
+}
+
+pub fn run(
+    plan: &Plan,
+    cores: Cores,
+    only: &dyn Fn(&str) -> bool,
+    report: &mut Report,
+) -> Result<(), Box<dyn Error>> {
+    let mut contestants = Vec::new();
+    for count in COUNTS {
+        let is_wanted = only(&echo_scenario(count)) || only(&lateness_scenario(count));
+        for peer in [Peer::Sockman, Peer::Tokio].into_iter().filter(|_| is_wanted) {
+            let time = plan.attempts;
+            contestants.push(Contestant {
+                peer: peer.name(),
+                what: echo_scenario(count),
+                slice: Box::new(move || {
+                    let (echoes, late) = cores::on_a_thread(|| slice(peer, count, cores, time))?;
+                    let mut slices = vec![Slice::new(echo_scenario(count), echoes)];
+                    if count > 0 {
+                        slices.push(Slice::new(lateness_scenario(count), late));
+                    }
+                    Ok(slices)
+                }),
+            });
+        }
+    }
+    rounds::run(plan.rounds, contestants, only, report)
+}
+
+/// How long an echo took meanwhile, and how long after its deadline each connect ended.
+fn slice(
+    peer: Peer,
+    count: usize,
+    cores: Cores,
+    time: Duration,
+) -> io::Result<(Vec<Duration>, Vec<Duration>)> {
+    let black_hole = BlackHole::new()?;
+    cores::pin(cores.server)?;
+    let dialler: Box<dyn Dialler> = match peer {
+        Peer::Tokio => Box::new(TokioDialler::new()?),
+        _ => Box::new(SockmanDialler::new()?),
+    };
+    cores::pin(cores.load)?;
+    let client = load::connect(dialler.address())?;
+    load::exchange(&client, &mut [1])?;
+    for _ in 0..count {
+        dialler.dial(black_hole.address()?, time)?;
+    }
+    let (begin, mut echoes) = (Instant::now(), Vec::new());
+    // They began over some time, and end over some: measured is while all are there.
+    while begin.elapsed() < time / 2 {
+        let sent = Instant::now();
+        load::exchange(&client, &mut [1])?;
+        echoes.push(sent.elapsed());
+    }
+    let patience = begin + time + STUCK;
+    while dialler.ended().len() < count {
+        if Instant::now() > patience {
+            return Err(io::Error::other("connects outlived their deadline by far"));
+        }
+        thread::sleep(BETWEEN_LOOKS);
+    }
+    let late = dialler.ended().into_iter().collect::<Result<_, String>>();
+    Ok((echoes, late.map_err(io::Error::other)?))
+}
+
+/// An echo server that connects, too.
+trait Dialler {
+    fn address(&self) -> SocketAddr;
+
+    /// Begins a connect, and returns at once.
+    fn dial(&self, to: SocketAddr, timeout: Duration) -> io::Result<()>;
+
+    /// Of each connect that has ended: how long after its deadline. An error if it did not end by
+    /// that.
+    fn ended(&self) -> Vec<Result<Duration, String>>;
+}
+
+type Ended = Mutex<Vec<Result<Duration, String>>>;
+
+struct SockmanDialler {
+    address: SocketAddr,
+    sockman: SockMan,
+    handler: Arc<Echo>,
+    threads: Option<SocketsThreads>,
+}
+
+#[derive(Default)]
+struct Echo {
+    /// Ids are numbers from 0 on; connects are the only ones after the first.
+    deadlines: Mutex<Vec<(ConnectionId, Instant)>>,
+    ended: Ended,
+}
+
+impl EventHandler for Echo {
+    fn event_new_connection_accepted(
+        &self,
+        _: &SockMan,
+        _: ConnectionId,
+        _: &Service,
+        _: &Service,
+    ) -> bool {
+        true
+    }
+
+    fn event_ready_to_send(&self, _: &SockMan, _: ConnectionId) -> NextRecv {
+        NextRecv::Proceed
+    }
+
+    fn should_try_to_send(&self, _: ConnectionId) -> bool {
+        false
+    }
+
+    fn event_got_data(&self, sockman: &SockMan, id: ConnectionId, data: &[u8]) {
+        // A byte: the kernel takes it, or the client finds out.
+        let _ = sockman.send_bytes(id, data, false);
+    }
+
+    fn event_got_eof(&self, sockman: &SockMan, id: ConnectionId) {
+        sockman.close_connection(id);
+    }
+
+    fn event_got_permanent_read_error(&self, sockman: &SockMan, id: ConnectionId, _: &io::Error) {
+        sockman.close_connection(id);
+    }
+
+    fn event_connect_completed(
+        &self,
+        _: &SockMan,
+        id: ConnectionId,
+        _: &Destination,
+        outcome: Result<&Service, ConnectError>,
+    ) {
+        let now = Instant::now();
+        let deadlines = self.deadlines.lock();
+        let found = deadlines.binary_search_by_key(&id, |(id, _)| *id);
+        let late = match (outcome, found) {
+            (Err(ConnectError::TimedOut { .. }), Ok(place)) => {
+                Ok(now.saturating_duration_since(deadlines[place].1))
+            }
+            (outcome, _) => Err(format!("a connect ended with {outcome:?}")),
+        };
+        self.ended.lock().push(late);
+    }
+}
+
+impl SockmanDialler {
+    fn new() -> io::Result<SockmanDialler> {
+        let handler = Arc::new(Echo::default());
+        let sockman = SockMan::new(Arc::clone(&handler) as _, sockman::Options::default())?;
+        let any_port = SocketAddr::from(([127, 0, 0, 1], 0)).into();
+        let bound = sockman.bind_and_start_listening(&any_port).map_err(io::Error::other)?;
+        let address = bound.to_socket_addr().ok_or(io::ErrorKind::AddrNotAvailable)?;
+        let threads = Some(sockman.start_sockets_threads().map_err(io::Error::other)?);
+        Ok(SockmanDialler { address, sockman, handler, threads })
+    }
+}
+
+impl Dialler for SockmanDialler {
+    fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    fn dial(&self, to: SocketAddr, timeout: Duration) -> io::Result<()> {
+        let options = ConnectOptions::default().timeout(timeout);
+        let deadline = Instant::now() + timeout;
+        let id = self.sockman.start_connect(&to.into(), &options).map_err(io::Error::other)?;
+        self.handler.deadlines.lock().push((id, deadline));
+        Ok(())
+    }
+
+    fn ended(&self) -> Vec<Result<Duration, String>> {
+        self.handler.ended.lock().clone()
+    }
+}
+
+impl Drop for SockmanDialler {
+    fn drop(&mut self) {
+        // Ends the thread and waits for it.
+        drop(self.threads.take());
+    }
+}
+
+struct TokioDialler {
+    address: SocketAddr,
+    handle: Handle,
+    end: Arc<Notify>,
+    thread: Option<JoinHandle<()>>,
+    ended: Arc<Ended>,
+}
+
+impl TokioDialler {
+    fn new() -> io::Result<TokioDialler> {
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let handle = runtime.handle().clone();
+        let listener = runtime.block_on(tokio::net::TcpListener::bind(("127.0.0.1", 0)))?;
+        let address = listener.local_addr()?;
+        let end = Arc::new(Notify::new());
+        let ends = Arc::clone(&end);
+        let thread = thread::Builder::new().spawn(move || {
+            runtime.spawn(async move {
+                while let Ok((mut stream, _)) = listener.accept().await {
+                    tokio::spawn(async move {
+                        let mut byte = [0];
+                        stream.set_nodelay(true)?;
+                        while stream.read(&mut byte).await? > 0 {
+                            stream.write_all(&byte).await?;
+                        }
+                        io::Result::Ok(())
+                    });
+                }
+            });
+            runtime.block_on(ends.notified());
+        })?;
+        Ok(TokioDialler { address, handle, end, thread: Some(thread), ended: Arc::default() })
+    }
+}
+
+impl Dialler for TokioDialler {
+    fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    fn dial(&self, to: SocketAddr, timeout: Duration) -> io::Result<()> {
+        let deadline = Instant::now() + timeout;
+        let ended = Arc::clone(&self.ended);
+        self.handle.spawn(async move {
+            let connect = tokio::net::TcpStream::connect(to);
+            let outcome = tokio::time::timeout_at(deadline.into(), connect).await;
+            let late = Instant::now().saturating_duration_since(deadline);
+            ended.lock().push(match outcome {
+                Err(_) => Ok(late),
+                Ok(outcome) => Err(format!("a connect ended with {outcome:?}")),
+            });
+        });
+        Ok(())
+    }
+
+    fn ended(&self) -> Vec<Result<Duration, String>> {
+        self.ended.lock().clone()
+    }
+}
+
+impl Drop for TokioDialler {
+    fn drop(&mut self) {
+        self.end.notify_one();
+        if let Some(thread) = self.thread.take() {
+            // A panic in there would have shown as connects that never end.
+            let _ = thread.join();
+        }
+    }
+}
