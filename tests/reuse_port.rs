@@ -6,7 +6,11 @@ mod common;
 
 use std::io::Read;
 
-use common::{Event, Recorder, Running, tools::until, without_sweep};
+use common::{
+    Event, Recorder, Running,
+    tools::{TempDir, until},
+    without_sweep,
+};
 use sockman::{BindError, SockMan};
 
 /// The kernel spreads clients over both. None comes in twice, and none is lost.
@@ -54,4 +58,15 @@ fn without_the_option_a_port_has_one_listener() {
     let second = SockMan::new(Recorder::new(), without_sweep().reuse_port(true)).unwrap();
     let refused = second.bind_and_start_listening(&running.address.into());
     assert!(matches!(refused, Err(BindError::AddressInUse { .. })), "{refused:?}");
+}
+
+/// A path has one listener, whatever the option says, and the option does no harm there.
+#[test]
+fn a_unix_domain_path_can_be_bound_with_the_option() {
+    let dir = TempDir::new();
+    let sockman = SockMan::new(Recorder::new(), without_sweep().reuse_port(true)).unwrap();
+    let to = format!("unix:{}", dir.path("s").display()).parse().unwrap();
+    assert_eq!(sockman.bind_and_start_listening(&to).unwrap(), to);
+    let again = sockman.bind_and_start_listening(&to);
+    assert!(matches!(again, Err(BindError::AddressInUse { .. })), "{again:?}");
 }
