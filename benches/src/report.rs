@@ -125,9 +125,18 @@ impl Figure {
 impl Report {
     /// Takes over what an earlier run measured in scenarios that this one has nothing of.
     pub fn add(&mut self, earlier: Report) {
-        let is_new = |scenario: &str| {
-            !self.figures.iter().any(|figure| figure.scenario == scenario)
+        let before = earlier.not_measured.len();
+        // What failed then and is measured now is no failure any more.
+        let is_made_up = |sentence: &str| {
+            self.figures.iter().any(|figure| sentence.starts_with(&figure.scenario))
         };
+        let mut still = earlier.not_measured;
+        still.retain(|sentence| !is_made_up(sentence));
+        self.failures += earlier.failures.saturating_sub(before - still.len());
+        self.not_measured.splice(0..0, still);
+
+        let is_new =
+            |scenario: &str| !self.figures.iter().any(|figure| figure.scenario == scenario);
         let (figures, distributions, shares): (Vec<Figure>, Vec<Distribution>, Vec<Shares>) = (
             earlier.figures.into_iter().filter(|f| is_new(&f.scenario)).collect(),
             earlier.distributions.into_iter().filter(|d| is_new(&d.scenario)).collect(),
@@ -136,8 +145,6 @@ impl Report {
         self.figures.splice(0..0, figures);
         self.distributions.splice(0..0, distributions);
         self.shares.splice(0..0, shares);
-        self.not_measured.splice(0..0, earlier.not_measured);
-        self.failures += earlier.failures;
         self.seconds += earlier.seconds;
     }
 
@@ -154,5 +161,36 @@ pub fn median(samples: &[f64]) -> f64 {
         0 => f64::NAN,
         n if n % 2 == 1 => sorted[n / 2],
         n => f64::midpoint(sorted[n / 2 - 1], sorted[n / 2]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(scenario: &str, sample: f64, not_measured: &[&str]) -> Report {
+        let mut report = crate::fixture::report();
+        report.distributions.clear();
+        report.figures = vec![Figure {
+            scenario: scenario.to_owned(),
+            peer: SOCKMAN.to_owned(),
+            metric: Metric::Rate,
+            samples: vec![sample],
+        }];
+        report.not_measured = not_measured.iter().map(|&text| text.to_owned()).collect();
+        report.failures = not_measured.len();
+        report
+    }
+
+    #[test]
+    fn what_is_measured_again_takes_the_place_of_what_was_before() {
+        let mut now = report("echo/1", 2.0, &[]);
+        let mut earlier = report("echo/1", 1.0, &["echo/1, mio: broke.", "idle/0, mio: broke."]);
+        earlier.figures.extend(report("idle/0", 3.0, &[]).figures);
+        now.add(earlier);
+        let samples: Vec<f64> = now.figures.iter().map(|figure| figure.samples[0]).collect();
+        assert_eq!(samples, [3.0, 2.0]);
+        assert_eq!(now.not_measured, ["idle/0, mio: broke."]);
+        assert_eq!(now.failures, 1);
     }
 }

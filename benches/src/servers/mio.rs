@@ -23,9 +23,9 @@ const LISTENER: Token = Token(usize::MAX);
 
 pub(super) fn serve(task: Task) -> Result<(), Box<dyn Error>> {
     let mut listener = TcpListener::from_std(listen()?);
-    announce(listener.local_addr()?)?;
     let mut poll = Poll::new()?;
     poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
+    announce(listener.local_addr()?)?;
     let mut server = Server {
         contract: task.contract,
         connections: Slab::new(),
