@@ -115,6 +115,10 @@ impl Connecting {
         let key = self.due.pop_front()?;
         let Some(place) = self.places.get_mut(key) else { return Some(None) };
         place.is_due = false;
+        // Its mark is on its way. A retry now would reach the peer.
+        if place.attempt.connection.is_closed() {
+            return Some(None);
+        }
         let outcome = match place.step(key, poller, now) {
             Ok(Waiting::Until(at)) => {
                 self.set_timer(key, at);

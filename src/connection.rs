@@ -126,6 +126,11 @@ const BLOCKED: u8 = 1;
 const SENT: u8 = 2;
 /// The poller told of an error or a hang-up.
 const HUNG_UP: u8 = 4;
+/// The poller told that nothing more goes either way.
+const OVER: u8 = 8;
+
+/// Linux cuts every send down to this (`MAX_RW_COUNT`), full or not.
+const LONGEST_SEND: usize = 0x7fff_f000;
 
 /// No slot. The poller's own waker has this token, so no slot has.
 const NO_TOKEN: usize = usize::MAX;
@@ -177,9 +182,8 @@ impl Connection {
     /// Ends the stream towards the peer at once. The descriptor itself goes with the last `Arc`,
     /// so that no system call under way on another thread ever meets a reused number.
     fn shutdown(&self) {
-        // Linux's poller tells of a socket as hung up once nothing more goes either way: one system
-        // call less for each peer that resets.
-        if cfg!(target_os = "linux") && self.notes.load(Ordering::Relaxed) & HUNG_UP != 0 {
+        // One system call less for each peer that resets.
+        if self.notes.load(Ordering::Relaxed) & OVER != 0 {
             return;
         }
         if let Err(error) = self.sock.shutdown(Shutdown::Both) {
@@ -208,7 +212,7 @@ impl Connection {
                     self.bytes_sent.store(sent.wrapping_add(bytes as u64), Ordering::Relaxed);
                     if on_socket_thread && bytes > 0 {
                         self.note(SENT);
-                        if bytes < length && self.sock.short_send_means_full() {
+                        if bytes < length.min(LONGEST_SEND) && self.sock.short_send_means_full() {
                             self.note(BLOCKED);
                         }
                     }
@@ -319,8 +323,9 @@ impl Connection {
         self.woken.swap(false, Ordering::AcqRel);
     }
 
-    pub(crate) fn set_hung_up(&self) {
-        self.note(HUNG_UP);
+    /// `is_over`: in both directions, and not only because an error waits.
+    pub(crate) fn set_hung_up(&self, is_over: bool) {
+        self.note(if is_over { HUNG_UP | OVER } else { HUNG_UP });
     }
 
     /// The reset that a send was told of, if one was.

@@ -238,7 +238,8 @@ pub enum ConnectError {
         /// After how long.
         after: Duration,
     },
-    /// The interrupt was set: the `SockMan`'s, the shared one, or the attempt's own.
+    /// The interrupt was set: the `SockMan`'s, the shared one, or the attempt's own. (An attempt
+    /// begun with `start_connect` is ended by its own only; the others keep it from beginning.)
     Interrupted,
     /// The destination refused: nobody listens there.
     Refused {

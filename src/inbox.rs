@@ -1,8 +1,8 @@
 //! What other threads, and callbacks, ask of the socket thread, and the hand-shake that lets it
 //! sleep without missing any of it.
 //!
-//! Owns the list of marks and one mutex around it, held for a push or a swap only. Pushed to from
-//! every thread, taken by the socket thread alone.
+//! Owns the list of marks and one mutex around it, held for a push or a swap, and, while no thread
+//! runs, to drop what was closed. Pushed to from every thread, taken by the socket thread alone.
 
 use std::{
     fmt,

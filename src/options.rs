@@ -86,8 +86,8 @@ impl Options {
     /// way included. Default: no limit but the process's descriptors.
     ///
     /// At the limit, listeners stop accepting and clients wait in the kernel's backlog;
-    /// [`SockMan::connect`](crate::SockMan::connect) fails with
-    /// [`ConnectError::TooManyConnections`](crate::ConnectError::TooManyConnections). Both resume
+    /// [`SockMan::connect`](crate::SockMan::connect) and `start_connect` fail with
+    /// [`ConnectError::TooManyConnections`](crate::ConnectError::TooManyConnections). All resume
     /// by themselves.
     pub fn max_connections(mut self, connections: usize) -> Options {
         self.max_connections = connections;

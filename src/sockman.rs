@@ -338,8 +338,8 @@ impl SockMan {
         WeakSockMan { shared: Arc::downgrade(&self.shared) }
     }
 
-    /// Ends the threads and every connect under way, in milliseconds. Connections and listeners
-    /// stay open; [`SocketsThreads::join`] waits for the end and clears the interrupt again.
+    /// Ends the threads and every blocking connect under way, in milliseconds. Connections,
+    /// listeners and what [`start_connect`](SockMan::start_connect) began stay; [`SocketsThreads::join`] waits for the end and clears the interrupt again.
     pub fn interrupt(&self) {
         self.shared.interrupt.interrupt();
     }

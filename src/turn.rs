@@ -107,7 +107,7 @@ impl Slot {
     pub(crate) fn latch(&mut self, event: &Readiness) {
         self.forget_blocked_send();
         if event.broken {
-            self.connection.set_hung_up();
+            self.connection.set_hung_up(event.broken && event.read_closed);
             self.broken = true;
         } else if event.read_closed {
             self.saw_fin = true;

@@ -96,7 +96,8 @@ impl ConnectOptions {
     }
 
     /// An interrupt that ends this attempt alone, signalled from another thread. Default: none.
-    /// The `SockMan`'s own interrupts end it too.
+    /// The `SockMan`'s own interrupts end a blocking `connect` too; an attempt begun with
+    /// `start_connect` outlives them.
     pub fn cancel(mut self, interrupt: Interrupt) -> ConnectOptions {
         self.cancel = Some(interrupt);
         self

@@ -106,3 +106,21 @@ fn a_short_send_on_another_socket_is_followed_by_one_that_would_block() {
     rig.machine.event(rig.fd, WRITABLE);
     assert_eq!(rig.pass(), (vec![10], 1));
 }
+
+/// The price of a peer that resets: no `shutdown` of what is over. And G4: a socket of which nothing
+/// but an error is known is shut down at once.
+#[test]
+fn a_close_shuts_down_what_is_not_over() {
+    for (event, is_shut) in [
+        (Readiness { broken: true, read_closed: true, ..WRITABLE }, false),
+        (Readiness { broken: true, ..WRITABLE }, true),
+        (Readiness { read_closed: true, ..WRITABLE }, true),
+        (WRITABLE, true),
+    ] {
+        let rig = Rig::new(false);
+        rig.machine.event(rig.fd, event);
+        rig.pass();
+        assert!(rig.sockman.close_connection(crate::connection::ConnectionMap::new(1).next_id()));
+        assert_eq!(rig.machine.script(rig.fd, |script| script.shut), is_shut, "{event:?}");
+    }
+}
