@@ -119,10 +119,9 @@ impl Options {
     }
 
     /// The size in bytes of the socket thread's one receive buffer, and so the most that one
-    /// [`event_got_data`](crate::EventHandler::event_got_data) delivers. Default: 64 KiB, which
-    /// suits messages. For bulk uploads on several connections at once, 1 MiB takes about half the
-    /// processor time for a byte. More than 1 GiB is refused by
-    /// [`SockMan::new`](crate::SockMan::new).
+    /// [`event_got_data`](crate::EventHandler::event_got_data) delivers. Default: 64 KiB. For
+    /// bulk uploads on several connections at once, 1 MiB takes less processor time for a byte. More
+    /// than 1 GiB is refused by [`SockMan::new`](crate::SockMan::new).
     pub fn receive_buffer(mut self, bytes: NonZeroUsize) -> Options {
         self.receive_buffer = bytes.get();
         self

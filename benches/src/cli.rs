@@ -16,7 +16,8 @@ Measures sockman against what people would use instead, on this machine.
   --quick         under three minutes; without it, about 20 minutes
   --smoke         about ten seconds: it works, and the figures mean nothing
   --only TEXT     only scenarios whose name contains it (echo, idle, wake/ …)
-  --peers A,B     only these: epoll-c, mio, tokio, message-io, poll-c, sockman,
+  --peers A,B     of the servers (not of the latencies) only these: epoll-c, mio,
+                  tokio, message-io, poll-c, sockman,
                   sockman-no-sweep, sockman-twice, sockman-large-buffer
   --out DIR       where results go; benchmark-results if not given
   --docs DIR      also puts tables and plots into DIR/performance.md

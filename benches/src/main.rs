@@ -77,7 +77,11 @@ fn measure_all(settings: &Settings) -> Result<Report, Box<dyn Error>> {
         return Err("no scenario has that in its name; see --help".into());
     }
     if let Some(earlier) = &settings.add {
-        report.add(docs::read_results(earlier)?);
+        let earlier = docs::read_results(earlier)?;
+        if earlier.mode != report.mode || earlier.machine.processor != report.machine.processor {
+            return Err("--add: that run was of another kind, or on another machine".into());
+        }
+        report.add(earlier);
     }
     docs::write_results(&report, &settings.out)?;
     Ok(report)

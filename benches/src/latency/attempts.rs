@@ -89,18 +89,23 @@ fn slice(
     cores::pin(cores.load)?;
     let client = load::connect(dialler.address())?;
     load::exchange(&client, &mut [1])?;
+    let (begin, mut echoes) = (Instant::now(), Vec::new());
     for _ in 0..count {
         dialler.dial(black_hole.address()?, time)?;
     }
-    let (begin, mut echoes) = (Instant::now(), Vec::new());
-    // They began over some time, and end over some: measured is while all are there.
-    while begin.elapsed() < time / 2 {
+    // Until every connect is under way, whoever's thread makes it.
+    thread::sleep(time / 4);
+    // And before the first one ends.
+    loop {
         let sent = Instant::now();
         load::exchange(&client, &mut [1])?;
         echoes.push(sent.elapsed());
+        if begin.elapsed() > time * 3 / 4 {
+            break;
+        }
     }
     let patience = begin + time + STUCK;
-    while dialler.ended().len() < count {
+    while dialler.ended_count() < count {
         if Instant::now() > patience {
             return Err(io::Error::other("connects outlived their deadline by far"));
         }
@@ -116,6 +121,8 @@ trait Dialler {
 
     /// Begins a connect, and returns at once.
     fn dial(&self, to: SocketAddr, timeout: Duration) -> io::Result<()>;
+
+    fn ended_count(&self) -> usize;
 
     /// Of each connect that has ended: how long after its deadline. An error if it did not end by
     /// that.
@@ -215,6 +222,10 @@ impl Dialler for SockmanDialler {
         Ok(())
     }
 
+    fn ended_count(&self) -> usize {
+        self.handler.ended.lock().len()
+    }
+
     fn ended(&self) -> Vec<Result<Duration, String>> {
         self.handler.ended.lock().clone()
     }
@@ -247,12 +258,15 @@ impl TokioDialler {
             runtime.spawn(async move {
                 while let Ok((mut stream, _)) = listener.accept().await {
                     tokio::spawn(async move {
-                        let mut byte = [0];
+                        // Longer than what comes: a short read is taken for "empty".
+                        let mut buffer = [0; 64];
                         stream.set_nodelay(true)?;
-                        while stream.read(&mut byte).await? > 0 {
-                            stream.write_all(&byte).await?;
+                        loop {
+                            match stream.read(&mut buffer).await? {
+                                0 => return io::Result::Ok(()),
+                                count => stream.write_all(&buffer[..count]).await?,
+                            }
                         }
-                        io::Result::Ok(())
                     });
                 }
             });
@@ -280,6 +294,10 @@ impl Dialler for TokioDialler {
             });
         });
         Ok(())
+    }
+
+    fn ended_count(&self) -> usize {
+        self.ended.lock().len()
     }
 
     fn ended(&self) -> Vec<Result<Duration, String>> {

@@ -61,7 +61,7 @@ impl Plan {
                 keep_alive: millis(80),
                 interrupt: millis(250),
                 connect: millis(120),
-                attempts: millis(200),
+                attempts: millis(400),
                 hand_over: millis(60),
                 idle_connections: 1000,
                 waits_for_time_outs: false,

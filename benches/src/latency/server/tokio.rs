@@ -14,7 +14,11 @@ use std::{
 
 use parking_lot::Mutex;
 use tokio::{
-    net::{TcpListener, TcpStream},
+    io::AsyncReadExt,
+    net::{
+        TcpListener, TcpStream,
+        tcp::{OwnedReadHalf, OwnedWriteHalf},
+    },
     runtime::{Builder, Handle, Runtime},
     sync::{mpsc, oneshot, watch},
     task, time,
@@ -52,7 +56,7 @@ struct Request {
 
 enum Answer {
     /// The worker sends, and tells the task that it may read on.
-    Sent(Arc<TcpStream>, oneshot::Sender<io::Result<()>>),
+    Sent(Arc<OwnedWriteHalf>, oneshot::Sender<io::Result<()>>),
     /// The task sends.
     ToSend(oneshot::Sender<Vec<u8>>),
 }
@@ -94,41 +98,42 @@ async fn accept(
         let (sender, queue) = mpsc::unbounded_channel();
         // Kept by its task too, so that the queue never ends before the connection.
         shared.first.get_or_init(|| sender.clone());
+        let (reader, writer) = stream.into_split();
         let connection = Connection {
-            stream: Arc::new(stream),
+            stream: Arc::new(writer),
             shared: Arc::clone(&shared),
             requests: requests.clone(),
         };
         tokio::spawn(async move {
             let _sender = sender;
-            connection.serve(queue).await
+            connection.serve(reader, queue).await
         });
     }
 }
 
 struct Connection {
-    stream: Arc<TcpStream>,
+    stream: Arc<OwnedWriteHalf>,
     shared: Arc<Shared>,
     requests: std_mpsc::Sender<Request>,
 }
 
 impl Connection {
-    async fn serve(&self, mut queue: mpsc::UnboundedReceiver<Vec<u8>>) -> io::Result<()> {
+    async fn serve(
+        &self,
+        mut reader: OwnedReadHalf,
+        mut queue: mpsc::UnboundedReceiver<Vec<u8>>,
+    ) -> io::Result<()> {
         let mut buffer = vec![0; BUFFER];
         loop {
             tokio::select! {
-                readable = self.stream.readable() => {
-                    readable?;
-                    match self.stream.try_read(&mut buffer) {
-                        Ok(0) => return Ok(()),
-                        Ok(count) => self.reply(&buffer[..count]).await?,
-                        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                        Err(error) => return Err(error),
-                    }
-                }
+                // Takes a short read for "empty": no second one that would block.
+                count = reader.read(&mut buffer) => match count? {
+                    0 => return Ok(()),
+                    count => self.reply(&buffer[..count]).await?,
+                },
                 Some(bytes) = queue.recv() => {
                     self.shared.came_to_send.set();
-                    send(&self.stream, &bytes).await?;
+                    send((*self.stream).as_ref(), &bytes).await?;
                 }
             }
         }
@@ -136,7 +141,7 @@ impl Connection {
 
     async fn reply(&self, request: &[u8]) -> io::Result<()> {
         match self.shared.reply_by {
-            ReplyBy::Callback => send(&self.stream, request).await,
+            ReplyBy::Callback => send((*self.stream).as_ref(), request).await,
             ReplyBy::Worker => {
                 let (sender, sent) = oneshot::channel();
                 self.ask(request, Answer::Sent(Arc::clone(&self.stream), sender))?;
@@ -145,7 +150,7 @@ impl Connection {
             ReplyBy::Loop => {
                 let (sender, reply) = oneshot::channel();
                 self.ask(request, Answer::ToSend(sender))?;
-                send(&self.stream, &reply.await.map_err(io::Error::other)?).await
+                send((*self.stream).as_ref(), &reply.await.map_err(io::Error::other)?).await
             }
         }
     }
