@@ -16,6 +16,8 @@ use crate::{
     connection::{Connection, Direction},
     listener::Listener,
     options::PanicPolicy,
+    poll_set::PollSet,
+    slab::Key,
     sock::Sock,
     socket_thread::Context,
 };
@@ -29,6 +31,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) struct Accepting {
     listener: Arc<Listener>,
+    /// The poller watches it. If it would not, it is asked again, as after any lack of resources.
+    is_registered: bool,
     /// Latched by the poller's event, cleared when accepting would block.
     ready: bool,
     is_wildcard: bool,
@@ -51,15 +55,40 @@ enum AcceptFailure {
 impl Accepting {
     pub(crate) fn new(listener: Arc<Listener>) -> Accepting {
         let is_wildcard = listener.address().addr().is_unspecified();
-        Accepting { listener, ready: false, is_wildcard, held: None, pause: None }
+        let (ready, held, pause) = (false, None, None);
+        Accepting { listener, is_registered: false, ready, is_wildcard, held, pause }
     }
 
     pub(crate) fn latch(&mut self) {
         self.ready = true;
     }
 
-    pub(crate) fn is_ready(&self) -> bool {
-        self.ready
+    /// There is something to do for it, now or when its pause is over.
+    pub(crate) fn is_due(&self) -> bool {
+        self.ready || !self.is_registered
+    }
+
+    /// Has the poller watch it, unless that is so already or it pauses.
+    pub(crate) fn register(&mut self, poll_set: &PollSet, key: Key, now: Instant) {
+        if self.is_registered || self.paused_until(now).is_some() {
+            return;
+        }
+        match poll_set.register_listener(self.listener.sock(), key) {
+            Ok(()) => {
+                self.is_registered = true;
+                self.pause = None;
+            }
+            Err(error) => {
+                if self.pause(now) {
+                    log::error!(
+                        target: "sockman::net",
+                        "cannot watch the listener on {} for readiness: {error}; trying again \
+                         every {LONGEST_PAUSE:?} at the latest until it goes",
+                        self.listener.address()
+                    );
+                }
+            }
+        }
     }
 
     pub(crate) fn listener(&self) -> &Listener {

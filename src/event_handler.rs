@@ -133,7 +133,8 @@ pub trait EventHandler: Send + Sync {
     /// Receiving failed for good (a reset, a time-out of the kernel's, a registration with the
     /// poller that failed).
     ///
-    /// *When:* at most once per connection, after all data that came before it.
+    /// *When:* at most once per connection, after all data that came before it. While reads are
+    /// paused it waits; but for a failed registration, which is told at once.
     ///
     /// *Thread:* the socket thread. No lock is held.
     ///

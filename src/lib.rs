@@ -86,6 +86,8 @@ mod inbox;
 mod interrupt;
 mod listener;
 mod options;
+#[cfg(test)]
+mod pass_tests;
 mod poll_set;
 mod send_queue;
 mod slab;
@@ -93,8 +95,8 @@ mod sock;
 mod socket_thread;
 mod sockman;
 mod stats;
-#[cfg(test)]
-mod testing;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod threads;
 mod turn;
 

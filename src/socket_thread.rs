@@ -53,6 +53,9 @@ pub(crate) struct SocketThread {
     served_deadline: Option<Served>,
     /// Which listener accepts first in the next pass.
     first_listener: usize,
+    /// The last pass had nothing to do before its poll, and its poll told nothing.
+    #[cfg(feature = "testing")]
+    slept: bool,
 }
 
 /// Between two immediate passes for deadlines in the past: `epoll` counts in milliseconds.
@@ -100,6 +103,8 @@ impl SocketThread {
             sweep: options.sweep.and_then(|period| Sweep::after(now, period)),
             served_deadline: None,
             first_listener: 0,
+            #[cfg(feature = "testing")]
+            slept: false,
         }
     }
 
@@ -139,6 +144,12 @@ impl SocketThread {
         self.socket_handler_connecting(context);
         self.socket_handler_listening(context);
         Ok(())
+    }
+
+    /// Did the last pass find nothing to do, and leave nothing?
+    #[cfg(feature = "testing")]
+    pub(crate) fn is_idle(&self) -> bool {
+        self.slept && self.connected.due.is_empty() && !self.connecting.has_due()
     }
 
     /// Asks the hooks of the connections that were left with work, drops those that may not go on,
@@ -183,7 +194,7 @@ impl SocketThread {
         if let Some(at) = self.connecting.next_timer() {
             earlier(at);
         }
-        for (_, accepting) in self.listeners.iter_mut().filter(|(_, a)| a.is_ready() && !full) {
+        for (_, accepting) in self.listeners.iter_mut().filter(|(_, a)| a.is_due() && !full) {
             earlier(accepting.paused_until(self.now).unwrap_or(self.now));
         }
         match deadline {
@@ -209,6 +220,8 @@ impl SocketThread {
         let timeout = if sleeps { timeout } else { Some(Duration::ZERO) };
         self.events.clear();
         let polled = self.connected.poll(&mut self.events, timeout);
+        #[cfg(feature = "testing")]
+        (self.slept = sleeps && self.events.is_empty());
         if sleeps {
             inbox.woke();
         }
@@ -286,12 +299,8 @@ impl SocketThread {
         let Some(key) = self.listeners.insert(Accepting::new(Arc::clone(listener))) else {
             return;
         };
-        if let Err(error) = self.connected.register_listener(listener.sock(), key) {
-            log::error!(
-                target: "sockman::net",
-                "cannot watch the listener on {} for readiness: {error}; it accepts nobody",
-                listener.address()
-            );
+        if let Some(accepting) = self.listeners.get_mut(key) {
+            accepting.register(&self.connected, key, self.now);
         }
     }
 
@@ -394,8 +403,9 @@ impl SocketThread {
         let first = self.first_listener.checked_rem(count).unwrap_or(0);
         self.first_listener = first + 1;
         for in_second_half in [false, true] {
-            for (position, (_, accepting)) in self.listeners.iter_mut().enumerate() {
+            for (position, (key, accepting)) in self.listeners.iter_mut().enumerate() {
                 if (position < first) == in_second_half {
+                    accepting.register(&self.connected, key, self.now);
                     accepting.accept_batch(context, self.now, |connection| {
                         self.connected.add(&connection);
                     });

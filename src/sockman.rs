@@ -96,7 +96,9 @@ impl SockMan {
     /// [`stop_listening`](SockMan::stop_listening).
     ///
     /// The socket thread takes it into its poll set. If the poller refuses that (the system's
-    /// limit of watches is reached), an error is logged and the listener accepts nobody.
+    /// limit of watches is reached), an error is logged, clients wait in the backlog, and it is
+    /// tried again, as after any lack of resources: after 100 ms, then ever less often, at most a
+    /// second apart.
     ///
     /// # Errors
     ///
@@ -210,6 +212,23 @@ impl SockMan {
         register(id, connection.me());
         connection.activate();
         Ok(id)
+    }
+
+    /// Makes a connection of a socket that somebody else connected, such as a test's double. Core's
+    /// `TestOnlyAddExistentConnection`; feature `testing`. It is polled from
+    /// [`NewConnection::activate`] on, as what [`connect`](SockMan::connect) returns.
+    ///
+    /// # Errors
+    ///
+    /// [`ConnectError::TooManyConnections`]; the socket is closed.
+    #[cfg(feature = "testing")]
+    pub fn add_existing_connection(
+        &self,
+        sock: Box<dyn Sock>,
+        me: &Service,
+        them: &Service,
+    ) -> Result<NewConnection, ConnectError> {
+        crate::connect::add_existing(self, sock, me, them)
     }
 
     /// Begins to connect to `to` and returns at once, with the id that the connection will have; the

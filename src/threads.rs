@@ -62,17 +62,7 @@ enum Failure {
 pub(crate) fn start(sockman: &SockMan) -> Result<SocketsThreads, StartError> {
     let shared = sockman.shared();
     let mut run = shared.run.lock();
-    let socket_thread = match mem::replace(&mut *run, Run::Running) {
-        Run::Running => return Err(StartError::AlreadyStarted),
-        Run::Stopped(socket_thread) => socket_thread,
-    };
-    // Looked at from here on, and not before the lock: a thread that was detached clears it under
-    // the lock when it ends.
-    let watches = shared.watches();
-    if watches.is_interrupted() {
-        *run = Run::Stopped(socket_thread);
-        return Err(StartError::Interrupted);
-    }
+    let (socket_thread, watches) = claim(shared, &mut run)?;
     // Handed over in a cell, so that it can be taken back if there is no thread to be had.
     let parked = Arc::new(parking_lot::Mutex::new(Some(socket_thread)));
     let ending = Arc::new(Ending::default());
@@ -96,6 +86,22 @@ pub(crate) fn start(sockman: &SockMan) -> Result<SocketsThreads, StartError> {
             Err(StartError::Spawn(error))
         }
     }
+}
+
+/// Takes the socket thread's state out, if nobody has it.
+fn claim(shared: &Shared, run: &mut Run) -> Result<(Box<SocketThread>, Watches), StartError> {
+    let socket_thread = match mem::replace(run, Run::Running) {
+        Run::Running => return Err(StartError::AlreadyStarted),
+        Run::Stopped(socket_thread) => socket_thread,
+    };
+    // Looked at from here on, and not before the lock: a thread that was detached clears it under
+    // the lock when it ends.
+    let watches = shared.watches();
+    if watches.is_interrupted() {
+        *run = Run::Stopped(socket_thread);
+        return Err(StartError::Interrupted);
+    }
+    Ok((socket_thread, watches))
 }
 
 fn run_thread(
@@ -242,6 +248,82 @@ impl Drop for Marker {
     fn drop(&mut self) {
         SOCKET_THREAD_OF.set(ptr::null());
     }
+}
+
+/// The socket thread's state, held by a test that runs its passes itself. The thread is the one that
+/// calls [`pass`](Parked::pass), for as long as that takes.
+#[cfg(feature = "testing")]
+pub(crate) struct Parked {
+    sockman: SockMan,
+    socket_thread: Box<SocketThread>,
+    watches: Watches,
+    _wakers: Vec<crate::interrupt::WakerGuard>,
+}
+
+#[cfg(feature = "testing")]
+impl Parked {
+    pub(crate) fn start(sockman: &SockMan) -> Result<Parked, StartError> {
+        let shared = sockman.shared();
+        let (socket_thread, watches) = claim(shared, &mut shared.run.lock())?;
+        let wakers = watches.add_waker(&socket_thread.waker());
+        Ok(Parked { sockman: sockman.clone(), socket_thread, watches, _wakers: wakers })
+    }
+
+    /// `false` if interrupted.
+    pub(crate) fn pass(&mut self) -> Result<bool, JoinError> {
+        if self.watches.is_interrupted() {
+            return Ok(false);
+        }
+        let shared = self.sockman.shared();
+        let marker = Marker::set(shared);
+        let context = Context { sockman: &self.sockman, interrupts: &self.watches };
+        let outcome = catch_unwind(AssertUnwindSafe(|| self.socket_thread.pass(&context)));
+        drop(marker);
+        let failure = match outcome {
+            Ok(Ok(())) => return Ok(true),
+            Ok(Err(error)) => JoinError::Poll(error),
+            Err(payload) => {
+                shared.counters.panics.add_owned(1);
+                JoinError::Panicked(payload)
+            }
+        };
+        shared.interrupt.interrupt();
+        Err(failure)
+    }
+
+    /// Did the last pass find nothing to do, and leave nothing?
+    pub(crate) fn is_idle(&self) -> bool {
+        self.socket_thread.is_idle() && !self.sockman.shared().inbox.is_pending()
+    }
+
+    pub(crate) fn stop(mut self) {
+        let shared = self.sockman.shared();
+        let mut run = shared.run.lock();
+        self.socket_thread.remove_closed(&shared.inbox);
+        *run = Run::Stopped(self.socket_thread);
+        drop(run);
+        shared.interrupt.reset();
+    }
+}
+
+#[cfg(feature = "testing")]
+impl fmt::Debug for Parked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Parked").field("is_idle", &self.is_idle()).finish_non_exhaustive()
+    }
+}
+
+/// Runs `f` as if on another thread: for simulated threads that come in between.
+#[cfg(feature = "testing")]
+pub(crate) fn as_another_thread<R>(f: impl FnOnce() -> R) -> R {
+    struct Restore(*const Shared);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            SOCKET_THREAD_OF.set(self.0);
+        }
+    }
+    let _restore = Restore(SOCKET_THREAD_OF.replace(ptr::null()));
+    f()
 }
 
 /// One pass by hand, on the calling thread, which is the socket thread for as long as it takes.

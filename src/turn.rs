@@ -133,7 +133,7 @@ impl Slot {
         }
     }
 
-    /// The poller will tell nothing: the failure is told in place of a receive.
+    /// The poller will tell nothing: the failure is told in place of a receive, paused or not.
     pub(crate) fn latch_failed_registration(&mut self) {
         self.recv.ready = true;
         self.recv.work = true;
@@ -325,15 +325,17 @@ impl Turn<'_> {
             return Ok(());
         }
         self.check_open()?;
+        // Whoever pauses until there is room to send would wait for ever: of what is not watched,
+        // room is not told either.
+        if let Some(error) = self.take_failed_registration() {
+            return self.got_permanent_read_error(&error);
+        }
         if !mem::take(&mut self.slot.recv.allowed) {
             if !self.context.handler().should_try_to_recv(self.slot.id) {
                 self.slot.recv.work = false;
                 return Ok(());
             }
             self.check_open()?;
-        }
-        if let Some(error) = self.take_failed_registration() {
-            return self.got_permanent_read_error(&error);
         }
         if self.slot.end != End::Open {
             return self.hear_of_reset_after_eof();

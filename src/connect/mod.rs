@@ -197,6 +197,22 @@ fn connect_blocking(
     Ok(NewConnection { shared: Arc::clone(shared), connection, activated: false })
 }
 
+/// Makes the id of a socket that is connected already.
+#[cfg(feature = "testing")]
+pub(crate) fn add_existing(
+    sockman: &SockMan,
+    sock: Box<dyn crate::Sock>,
+    me: &Service,
+    them: &Service,
+) -> Result<NewConnection, ConnectError> {
+    let shared = sockman.shared();
+    let limit = shared.connections.limit();
+    let place = shared.reserve().ok_or(ConnectError::TooManyConnections { limit })?;
+    let now = shared.options.sock_factory.now();
+    let connection = place.fill(Direction::Outbound, sock, me.clone(), them.clone(), now);
+    Ok(NewConnection { shared: Arc::clone(shared), connection, activated: false })
+}
+
 /// Begins to connect, and leaves the rest to the socket thread.
 pub(crate) fn start_connect(
     sockman: &SockMan,

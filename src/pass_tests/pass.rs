@@ -249,19 +249,15 @@ impl Rig {
     }
 }
 
-/// G6: an error waits with the data while reads are paused.
+/// G2: nor is one whose reads are paused, maybe until there is room to send, which is never told.
 #[test]
-fn a_failed_registration_waits_while_reads_are_paused() {
+fn a_failed_registration_is_told_although_reads_are_paused() {
     let rig = Rig::new(without_sweep());
     rig.machine.fail_registrations(Some(libc::ENOSPC));
     let id = crate::connection::ConnectionMap::new(1).next_id();
     rig.log.paused.lock().insert(id);
     rig.accept_unheard();
-    assert_eq!(rig.log.take(), ["0 accepted"]);
-    rig.log.paused.lock().clear();
-    rig.sockman.wake(id);
-    rig.pass();
-    assert_eq!(rig.log.take(), [format!("0 error {}", libc::ENOSPC)]);
+    assert_eq!(rig.log.take(), ["0 accepted".to_owned(), format!("0 error {}", libc::ENOSPC)]);
 }
 
 /// G1: the place of a closed connection is taken at once; an event for the old one reaches nobody.

@@ -1,0 +1,124 @@
+//! Runs the simulator over many seeds, and says what it has reached: `--seeds N` from `--from M` on,
+//! on `--threads T`; `--seed S` runs one, and prints its script if it fails.
+//!
+//! `cargo run --release --example simulate -- --seeds 100000`
+
+use std::{
+    collections::BTreeMap,
+    error::Error,
+    process::ExitCode,
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Instant,
+};
+
+use sockman::testing::simulator::{self, KINDS};
+
+#[derive(Clone, Copy)]
+struct Arguments {
+    from: u64,
+    seeds: u64,
+    threads: usize,
+}
+
+#[derive(Default)]
+struct Total {
+    steps: u64,
+    passes: u64,
+    counts: BTreeMap<&'static str, u64>,
+}
+
+fn main() -> Result<ExitCode, Box<dyn Error>> {
+    let arguments = parse()?;
+    let began = Instant::now();
+    let next = AtomicU64::new(arguments.from);
+    let end = arguments.from + arguments.seeds;
+    let failed = AtomicBool::new(false);
+    let total = Mutex::new(Total::default());
+    std::thread::scope(|scope| {
+        for _ in 0..arguments.threads {
+            scope.spawn(|| {
+                let mut own = Total::default();
+                while !failed.load(Ordering::Relaxed) {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= end {
+                        break;
+                    }
+                    match simulator::run(seed) {
+                        Ok(report) => {
+                            own.add(u64::from(report.steps), report.passes, &report.counts)
+                        }
+                        Err(failure) => {
+                            failed.store(true, Ordering::Relaxed);
+                            println!(
+                                "seed {seed} fails after {} seeds: {failure}",
+                                seed - arguments.from
+                            );
+                        }
+                    }
+                }
+                let mut total = total.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                total.add(own.steps, own.passes, &own.counts);
+            });
+        }
+    });
+    if failed.load(Ordering::Relaxed) {
+        return Ok(ExitCode::FAILURE);
+    }
+    let total = total.into_inner()?;
+    let seconds = began.elapsed().as_secs_f64();
+    println!(
+        "{} seeds in {seconds:.1} s: {:.0} a second; {} steps, {} passes",
+        arguments.seeds,
+        arguments.seeds as f64 / seconds,
+        total.steps,
+        total.passes
+    );
+    let mut never = 0;
+    for kind in KINDS {
+        let count = total.counts.get(kind).copied().unwrap_or(0);
+        println!("{count:>12}  {kind}");
+        never += usize::from(count == 0);
+    }
+    // A few seeds need not meet everything.
+    if never > 0 && arguments.seeds >= 10_000 {
+        println!(
+            "{never} kinds of events were never reached: the run proves less than it seems to"
+        );
+        return Ok(ExitCode::FAILURE);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+impl Total {
+    fn add(&mut self, steps: u64, passes: u64, counts: &BTreeMap<&'static str, u64>) {
+        self.steps += steps;
+        self.passes += passes;
+        for (kind, count) in counts {
+            *self.counts.entry(kind).or_default() += count;
+        }
+    }
+}
+
+fn parse() -> Result<Arguments, lexopt::Error> {
+    use lexopt::{Arg, ValueExt};
+
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let mut arguments = Arguments { from: 0, seeds: 10_000, threads };
+    let mut parser = lexopt::Parser::from_env();
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Arg::Long("seeds") => arguments.seeds = parser.value()?.parse()?,
+            Arg::Long("from") => arguments.from = parser.value()?.parse()?,
+            Arg::Long("threads") => arguments.threads = parser.value()?.parse()?,
+            Arg::Long("seed") => {
+                arguments.from = parser.value()?.parse()?;
+                arguments.seeds = 1;
+            }
+            _ => return Err(argument.unexpected()),
+        }
+    }
+    Ok(arguments)
+}

@@ -1,0 +1,173 @@
+//! The system calls that the doubles stand in for, and every error that their man pages list.
+
+/// A system call that can be made to fail. See [`Network::fail_next`](super::Network::fail_next).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Call {
+    /// `socket(2)`: [`SockFactory::create_sock`](crate::SockFactory::create_sock).
+    Socket,
+    /// `bind(2)`.
+    Bind,
+    /// `listen(2)`.
+    Listen,
+    /// `accept4(2)`.
+    Accept,
+    /// `connect(2)`.
+    Connect,
+    /// `recv(2)`.
+    Recv,
+    /// `send(2)` and `sendmsg(2)`.
+    Send,
+    /// `shutdown(2)`.
+    Shutdown,
+    /// `getsockopt(2)`, for `SO_ERROR`.
+    TakeError,
+    /// `setsockopt(2)`, for `SO_REUSEPORT`.
+    SetReusePort,
+    /// `getsockname(2)`.
+    LocalAddress,
+    /// `getpeername(2)`.
+    PeerAddress,
+    /// `epoll_create1(2)`: [`SockFactory::create_poller`](crate::SockFactory::create_poller).
+    CreatePoller,
+    /// `epoll_ctl(2)`, `EPOLL_CTL_ADD`.
+    Register,
+    /// `epoll_ctl(2)`, `EPOLL_CTL_DEL`.
+    Deregister,
+    /// `epoll_wait(2)`.
+    Poll,
+}
+
+impl Call {
+    /// All of them.
+    pub const ALL: [Call; 16] = [
+        Call::Socket,
+        Call::Bind,
+        Call::Listen,
+        Call::Accept,
+        Call::Connect,
+        Call::Recv,
+        Call::Send,
+        Call::Shutdown,
+        Call::TakeError,
+        Call::SetReusePort,
+        Call::LocalAddress,
+        Call::PeerAddress,
+        Call::CreatePoller,
+        Call::Register,
+        Call::Deregister,
+        Call::Poll,
+    ];
+
+    /// The errors that the call's man page lists (Linux man-pages 6), the network's own from
+    /// `tcp(7)` and `ip(7)` among them, as `errno` numbers. `EFAULT` and `ENOTSOCK`, which only
+    /// memory unsafety and a wrong descriptor lead to, are left out.
+    #[must_use]
+    pub fn errors(self) -> &'static [i32] {
+        use libc::*;
+        match self {
+            Call::Socket => {
+                &[EACCES, EAFNOSUPPORT, EINVAL, EMFILE, ENFILE, ENOBUFS, ENOMEM, EPROTONOSUPPORT]
+            }
+            Call::Bind => &[
+                EACCES,
+                EADDRINUSE,
+                EBADF,
+                EINVAL,
+                EADDRNOTAVAIL,
+                ELOOP,
+                ENAMETOOLONG,
+                ENOENT,
+                ENOMEM,
+                ENOTDIR,
+                EROFS,
+            ],
+            Call::Listen => &[EADDRINUSE, EBADF, EOPNOTSUPP],
+            Call::Accept => &[
+                EAGAIN,
+                EBADF,
+                ECONNABORTED,
+                EINTR,
+                EINVAL,
+                EMFILE,
+                ENFILE,
+                ENOBUFS,
+                ENOMEM,
+                EOPNOTSUPP,
+                EPERM,
+                EPROTO,
+                ENETDOWN,
+                ENOPROTOOPT,
+                EHOSTDOWN,
+                ENONET,
+                EHOSTUNREACH,
+                ENETUNREACH,
+                ETIMEDOUT,
+                ENOSR,
+                ESOCKTNOSUPPORT,
+                EPROTONOSUPPORT,
+            ],
+            Call::Connect => &[
+                EACCES,
+                EPERM,
+                EADDRINUSE,
+                EADDRNOTAVAIL,
+                EAFNOSUPPORT,
+                EALREADY,
+                EBADF,
+                ECONNREFUSED,
+                EINTR,
+                EISCONN,
+                ENETUNREACH,
+                EPROTOTYPE,
+                ETIMEDOUT,
+                EHOSTUNREACH,
+                ENOBUFS,
+                ENOENT,
+            ],
+            Call::Recv => &[
+                EAGAIN,
+                EBADF,
+                ECONNREFUSED,
+                EINTR,
+                EINVAL,
+                ENOMEM,
+                ENOTCONN,
+                ECONNRESET,
+                ETIMEDOUT,
+                EHOSTUNREACH,
+                ENETDOWN,
+                EPIPE,
+            ],
+            Call::Send => &[
+                EACCES,
+                EAGAIN,
+                EALREADY,
+                EBADF,
+                ECONNRESET,
+                EDESTADDRREQ,
+                EINTR,
+                EINVAL,
+                EISCONN,
+                EMSGSIZE,
+                ENOBUFS,
+                ENOMEM,
+                ENOTCONN,
+                EOPNOTSUPP,
+                EPIPE,
+                ETIMEDOUT,
+                EHOSTUNREACH,
+                ENETDOWN,
+            ],
+            Call::Shutdown => &[EBADF, EINVAL, ENOTCONN],
+            Call::TakeError => &[EBADF, EINVAL, ENOPROTOOPT],
+            Call::SetReusePort => &[EBADF, EINVAL, ENOPROTOOPT, EPERM],
+            Call::LocalAddress => &[EBADF, EINVAL, ENOBUFS],
+            Call::PeerAddress => &[EBADF, EINVAL, ENOBUFS, ENOTCONN],
+            Call::CreatePoller => &[EMFILE, ENFILE, ENOMEM],
+            Call::Register => &[EBADF, EEXIST, EINVAL, ELOOP, ENOMEM, ENOSPC, EPERM],
+            Call::Deregister => &[EBADF, EINVAL, ENOENT],
+            Call::Poll => &[EBADF, EINTR, EINVAL],
+        }
+    }
+}

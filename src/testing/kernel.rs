@@ -1,0 +1,566 @@
+//! The double's operating system: a table of sockets, the wires between them, readiness, and a time
+//! that stands still until told otherwise. Modelled on what Linux does, edges included.
+//!
+//! Plain data behind [`Network`](super::Network)'s mutex; calls nobody.
+
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    time::Duration,
+};
+
+use super::{calls::Call, script::Script, stream::Stream};
+use crate::{Readiness, Service};
+
+/// What a system call of the double comes to: an errno if it fails.
+pub(super) type Sys<T> = Result<T, i32>;
+
+/// A descriptor, and which of the sockets that had its number. Only both name one socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct End {
+    pub(super) fd: usize,
+    pub(super) serial: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Owner {
+    /// The program under test: counted against its limit of descriptors.
+    Program,
+    /// A peer, or a backlog.
+    Elsewhere,
+}
+
+#[derive(Debug)]
+pub(super) struct Socket {
+    pub(super) serial: u64,
+    pub(super) owner: Owner,
+    pub(super) is_unix: bool,
+    pub(super) local: Option<Service>,
+    pub(super) remote: Option<Service>,
+    pub(super) kind: Kind,
+    pub(super) registration: Option<(u64, usize)>,
+    /// In the ready list of its poller.
+    is_listed: bool,
+    /// What the next calls fail with.
+    faults: VecDeque<(Call, i32)>,
+}
+
+#[derive(Debug)]
+pub(super) enum Kind {
+    Fresh,
+    Listener(Backlog),
+    Stream(Stream),
+    Scripted(Script),
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Backlog {
+    pub(super) waiting: VecDeque<End>,
+    pub(super) limit: usize,
+    pub(super) is_shut: bool,
+}
+
+/// What a connect to an address meets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// No answer, ever.
+    Silence,
+    /// This error.
+    Refusal(i32),
+}
+
+/// Something on a wire.
+#[derive(Debug)]
+pub(super) enum Arrival {
+    Data {
+        from: End,
+        bytes: Vec<u8>,
+    },
+    Urgent,
+    Fin,
+    Reset,
+    /// The request of the connecting socket that this is addressed to reaches its destination.
+    Request {
+        to: Service,
+    },
+    /// Nothing; the poller tells of the socket all the same.
+    Spurious,
+}
+
+#[derive(Debug, Default)]
+struct PollerState {
+    ready: VecDeque<End>,
+    is_woken: bool,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Kernel {
+    /// Since the network was made.
+    pub(super) elapsed: Duration,
+    sockets: Vec<Option<Socket>>,
+    next_serial: u64,
+    next_port: u16,
+    next_poller: u64,
+    pollers: HashMap<u64, PollerState>,
+    listeners: HashMap<Service, End>,
+    pub(super) fates: HashMap<Service, Fate>,
+    /// On the wires, by time and order.
+    arrivals: BTreeMap<(Duration, u64), (End, Arrival)>,
+    next_arrival: u64,
+    /// What the next calls on any socket of the program fail with.
+    pub(super) faults: VecDeque<(Call, i32)>,
+    pub(super) descriptor_limit: Option<usize>,
+    /// When an accept, or a registration, last failed for want of something.
+    pub(super) exhausted_at: Option<Duration>,
+    descriptors: usize,
+    /// What new streams have.
+    pub(super) latency: Duration,
+    pub(super) window: usize,
+}
+
+const DEFAULT_WINDOW: usize = 64 * 1024;
+
+impl Kernel {
+    pub(super) fn new() -> Kernel {
+        Kernel { next_port: 49152, window: DEFAULT_WINDOW, ..Kernel::default() }
+    }
+
+    /// Descriptors that the program holds, its listeners included.
+    pub(super) fn descriptors(&self) -> usize {
+        self.descriptors
+    }
+
+    pub(super) fn create(&mut self, owner: Owner, is_unix: bool, kind: Kind) -> Sys<End> {
+        if owner == Owner::Program {
+            if self.descriptor_limit.is_some_and(|limit| self.descriptors >= limit) {
+                return Err(libc::EMFILE);
+            }
+            self.descriptors += 1;
+        }
+        let serial = self.next_serial;
+        self.next_serial += 1;
+        let socket = Socket {
+            serial,
+            owner,
+            is_unix,
+            local: None,
+            remote: None,
+            kind,
+            registration: None,
+            is_listed: false,
+            faults: VecDeque::new(),
+        };
+        // The lowest number that is free, as the real one does: numbers are reused at once.
+        let free = self.sockets.iter().position(Option::is_none);
+        let fd = free.unwrap_or(self.sockets.len());
+        match free {
+            Some(fd) => self.sockets[fd] = Some(socket),
+            None => self.sockets.push(Some(socket)),
+        }
+        Ok(End { fd, serial })
+    }
+
+    /// The port that the next socket without one gets.
+    pub(super) fn ephemeral(&mut self, like: &Service) -> Service {
+        self.next_port = self.next_port.checked_add(1).unwrap_or(49152);
+        Service::new(like.addr().clone(), self.next_port)
+    }
+
+    pub(super) fn socket(&mut self, end: End) -> Option<&mut Socket> {
+        let socket = self.sockets.get_mut(end.fd)?.as_mut()?;
+        (socket.serial == end.serial).then_some(socket)
+    }
+
+    pub(super) fn stream(&mut self, end: End) -> Option<&mut Stream> {
+        match &mut self.socket(end)?.kind {
+            Kind::Stream(stream) => Some(stream),
+            _ => None,
+        }
+    }
+
+    /// The errno that this call was told to fail with, if it was.
+    pub(super) fn fault(&mut self, end: Option<End>, call: Call) -> Sys<()> {
+        let mut own = None;
+        if let Some(socket) = end.and_then(|end| self.socket(end)) {
+            if socket.owner == Owner::Elsewhere {
+                return Ok(());
+            }
+            own = take_fault(&mut socket.faults, call);
+        }
+        let Some(errno) = own.or_else(|| take_fault(&mut self.faults, call)) else { return Ok(()) };
+        if matches!(call, Call::Accept | Call::Register) {
+            self.exhausted_at = Some(self.elapsed);
+        }
+        // A call that says "would block" when it would not is followed by an edge.
+        if errno == libc::EAGAIN {
+            if let Some(end) = end {
+                let at = self.elapsed;
+                self.put_on_wire(at, end, Arrival::Spurious);
+            }
+        }
+        Err(errno)
+    }
+
+    pub(super) fn fail_next(&mut self, end: End, call: Call, errno: i32) {
+        if let Some(socket) = self.socket(end) {
+            socket.faults.push_back((call, errno));
+        }
+    }
+
+    /// Pending faults are taken back.
+    pub(super) fn heal(&mut self) {
+        self.faults.clear();
+        for socket in self.sockets.iter_mut().flatten() {
+            socket.faults.clear();
+        }
+    }
+
+    pub(super) fn bind(&mut self, end: End, to: &Service) -> Sys<()> {
+        self.fault(Some(end), Call::Bind)?;
+        let address =
+            if to.port() == 0 && !to.addr().is_unix() { self.ephemeral(to) } else { to.clone() };
+        if self.listeners.contains_key(&address) {
+            return Err(libc::EADDRINUSE);
+        }
+        self.socket(end).ok_or(libc::EBADF)?.local = Some(address);
+        Ok(())
+    }
+
+    pub(super) fn listen(&mut self, end: End, limit: usize) -> Sys<()> {
+        self.fault(Some(end), Call::Listen)?;
+        let socket = self.socket(end).ok_or(libc::EBADF)?;
+        let address = socket.local.clone().ok_or(libc::EINVAL)?;
+        socket.kind = Kind::Listener(Backlog { limit, ..Backlog::default() });
+        self.listeners.insert(address, end);
+        Ok(())
+    }
+
+    pub(super) fn listener_at(&self, address: &Service) -> Option<End> {
+        self.listeners.get(address).copied()
+    }
+
+    pub(super) fn backlog(&mut self, end: End) -> Option<&mut Backlog> {
+        match &mut self.socket(end)?.kind {
+            Kind::Listener(backlog) => Some(backlog),
+            _ => None,
+        }
+    }
+
+    pub(super) fn accept(&mut self, end: End) -> Sys<(End, Service)> {
+        self.fault(Some(end), Call::Accept)?;
+        let owner = self.socket(end).ok_or(libc::EBADF)?.owner;
+        let is_full = owner == Owner::Program
+            && self.descriptor_limit.is_some_and(|limit| self.descriptors >= limit);
+        let backlog = self.backlog(end).ok_or(libc::EINVAL)?;
+        if backlog.is_shut {
+            return Err(libc::EINVAL);
+        }
+        // Linux allocates the descriptor before it looks for a client.
+        if is_full {
+            self.exhausted_at = Some(self.elapsed);
+            return Err(libc::EMFILE);
+        }
+        let accepted = backlog.waiting.pop_front().ok_or(libc::EAGAIN)?;
+        if owner == Owner::Program {
+            self.descriptors += 1;
+        }
+        let socket = self.socket(accepted).ok_or(libc::ECONNABORTED)?;
+        socket.owner = owner;
+        let them = socket.remote.clone().ok_or(libc::ECONNABORTED)?;
+        Ok((accepted, them))
+    }
+
+    pub(super) fn connect(&mut self, end: End, to: &Service) -> Sys<()> {
+        self.fault(Some(end), Call::Connect)?;
+        let is_unix = self.socket(end).ok_or(libc::EBADF)?.is_unix;
+        if is_unix {
+            return self.connect_unix(end, to);
+        }
+        let local = self.ephemeral(to);
+        let mut stream = Stream::new(self.window, self.latency);
+        stream.is_connecting = true;
+        let latency = stream.latency;
+        let socket = self.socket(end).ok_or(libc::EBADF)?;
+        socket.local.get_or_insert(local);
+        socket.remote = Some(to.clone());
+        socket.kind = Kind::Stream(stream);
+        let at = self.elapsed + latency;
+        self.put_on_wire(at, end, Arrival::Request { to: to.clone() });
+        Err(libc::EINPROGRESS)
+    }
+
+    fn connect_unix(&mut self, end: End, to: &Service) -> Sys<()> {
+        let listener = self.listener_at(to).ok_or(libc::ECONNREFUSED)?;
+        let backlog = self.backlog(listener).ok_or(libc::ECONNREFUSED)?;
+        if backlog.is_shut {
+            return Err(libc::ECONNREFUSED);
+        }
+        if backlog.waiting.len() >= backlog.limit {
+            return Err(libc::EAGAIN);
+        }
+        let stream = Stream::new(self.window, Duration::ZERO);
+        let socket = self.socket(end).ok_or(libc::EBADF)?;
+        socket.local.get_or_insert(Service::UNIX_UNNAMED);
+        socket.remote = Some(to.clone());
+        socket.kind = Kind::Stream(stream);
+        self.enter_backlog(end, listener)
+    }
+
+    /// Makes the other end of a connecting socket, and puts it into the listener's backlog.
+    fn enter_backlog(&mut self, client: End, listener: End) -> Sys<()> {
+        let window = self.window;
+        let socket = self.socket(client).ok_or(libc::EBADF)?;
+        let (is_unix, local, remote) =
+            (socket.is_unix, socket.local.clone(), socket.remote.clone());
+        let latency = self.stream(client).map_or(Duration::ZERO, |stream| stream.latency);
+        let mut stream = Stream::new(window, latency);
+        stream.other = Some(client);
+        let server = self.create(Owner::Elsewhere, is_unix, Kind::Stream(stream))?;
+        let socket = self.socket(server).ok_or(libc::EBADF)?;
+        (socket.local, socket.remote) = (remote, local);
+        if let Some(stream) = self.stream(client) {
+            stream.other = Some(server);
+            stream.is_connecting = false;
+        }
+        self.backlog(listener).ok_or(libc::ECONNREFUSED)?.waiting.push_back(server);
+        self.tell(listener);
+        self.tell(client);
+        Ok(())
+    }
+
+    /// Two connected streams: one with this owner, one elsewhere.
+    pub(super) fn pair(
+        &mut self,
+        owner: Owner,
+        is_unix: bool,
+        me: &Service,
+        them: &Service,
+    ) -> Sys<(End, End)> {
+        // A unix-domain socket's data is there at once.
+        let latency = if is_unix { Duration::ZERO } else { self.latency };
+        let window = self.window;
+        let ours = self.create(owner, is_unix, Kind::Stream(Stream::new(window, latency)))?;
+        let theirs =
+            self.create(Owner::Elsewhere, is_unix, Kind::Stream(Stream::new(window, latency)))?;
+        for (end, other, local, remote) in [(ours, theirs, me, them), (theirs, ours, them, me)] {
+            let socket = self.socket(end).ok_or(libc::EBADF)?;
+            socket.local = Some(local.clone());
+            socket.remote = Some(remote.clone());
+            if let Kind::Stream(stream) = &mut socket.kind {
+                stream.other = Some(other);
+            }
+        }
+        Ok((ours, theirs))
+    }
+
+    pub(super) fn put_on_wire(&mut self, at: Duration, to: End, arrival: Arrival) {
+        let number = self.next_arrival;
+        self.next_arrival += 1;
+        self.arrivals.insert((at.max(self.elapsed), number), (to, arrival));
+    }
+
+    pub(super) fn next_arrival(&self) -> Option<Duration> {
+        self.arrivals.keys().next().map(|(at, _)| *at)
+    }
+
+    /// When the last that is on the way to this end gets there.
+    pub(super) fn last_arrival_at(&self, end: End) -> Duration {
+        let on_the_way = self.arrivals.iter().filter(|(_, (to, _))| *to == end);
+        on_the_way.map(|((at, _), _)| *at).last().unwrap_or_default()
+    }
+
+    /// Delivers what is due by now.
+    pub(super) fn deliver(&mut self) {
+        while let Some(entry) = self.arrivals.first_entry() {
+            if entry.key().0 > self.elapsed {
+                return;
+            }
+            let (to, arrival) = entry.remove();
+            match arrival {
+                Arrival::Request { to: address } => self.request_arrives(to, &address),
+                Arrival::Spurious => self.tell(to),
+                arrival => self.arrive(to, arrival),
+            }
+        }
+    }
+
+    fn request_arrives(&mut self, client: End, to: &Service) {
+        if self.stream(client).is_none() {
+            return;
+        }
+        let refusal = match (self.fates.get(to), self.listener_at(to)) {
+            (Some(Fate::Silence), _) => return,
+            (Some(Fate::Refusal(errno)), _) => *errno,
+            (None, Some(listener)) => {
+                let Some(backlog) = self.backlog(listener) else { return };
+                if backlog.is_shut {
+                    libc::ECONNREFUSED
+                } else if backlog.waiting.len() >= backlog.limit {
+                    // As a lost SYN, which is sent again after a second.
+                    let at = self.elapsed + Duration::from_secs(1);
+                    self.put_on_wire(at, client, Arrival::Request { to: to.clone() });
+                    return;
+                } else {
+                    // Only a lack of the double's own memory could fail it.
+                    if self.enter_backlog(client, listener).is_ok() {
+                        return;
+                    }
+                    libc::ECONNREFUSED
+                }
+            }
+            (None, None) => libc::ECONNREFUSED,
+        };
+        if let Some(stream) = self.stream(client) {
+            stream.is_connecting = false;
+            stream.break_with(refusal);
+        }
+        self.tell(client);
+    }
+
+    /// The poller of this socket, if it has one, is to tell of it.
+    pub(super) fn tell(&mut self, end: End) {
+        let Some(socket) = self.socket(end) else { return };
+        let Some((poller, _)) = socket.registration else { return };
+        if !std::mem::replace(&mut socket.is_listed, true) {
+            if let Some(poller) = self.pollers.get_mut(&poller) {
+                poller.ready.push_back(end);
+            }
+        }
+    }
+
+    /// The descriptor is closed.
+    pub(super) fn close(&mut self, end: End) {
+        if self.socket(end).is_none() {
+            return;
+        }
+        let Some(socket) = self.sockets.get_mut(end.fd).and_then(Option::take) else { return };
+        if socket.owner == Owner::Program {
+            self.descriptors -= 1;
+        }
+        match socket.kind {
+            Kind::Listener(backlog) => {
+                if let Some(address) = socket.local {
+                    if self.listeners.get(&address) == Some(&end) {
+                        self.listeners.remove(&address);
+                    }
+                }
+                for waiting in backlog.waiting {
+                    self.reset_other_of(waiting);
+                    self.close(waiting);
+                }
+            }
+            Kind::Stream(stream) => self.stream_closed(&stream),
+            Kind::Fresh | Kind::Scripted(_) => {}
+        }
+    }
+
+    pub(super) fn shutdown_listener(&mut self, end: End) {
+        let Some(backlog) = self.backlog(end) else { return };
+        backlog.is_shut = true;
+        let waiting = std::mem::take(&mut backlog.waiting);
+        for waiting in waiting {
+            self.reset_other_of(waiting);
+            self.close(waiting);
+        }
+        self.tell(end);
+    }
+
+    pub(super) fn create_poller(&mut self) -> u64 {
+        let poller = self.next_poller;
+        self.next_poller += 1;
+        self.pollers.insert(poller, PollerState::default());
+        poller
+    }
+
+    pub(super) fn drop_poller(&mut self, poller: u64) {
+        self.pollers.remove(&poller);
+        for socket in self.sockets.iter_mut().flatten() {
+            if socket.registration.is_some_and(|(of, _)| of == poller) {
+                socket.registration = None;
+                socket.is_listed = false;
+            }
+        }
+    }
+
+    pub(super) fn register(&mut self, poller: u64, fd: usize, token: usize) -> Sys<()> {
+        let end = self.end_of(fd).ok_or(libc::EBADF)?;
+        self.fault(Some(end), Call::Register)?;
+        let socket = self.socket(end).ok_or(libc::EBADF)?;
+        if socket.registration.is_some() {
+            return Err(libc::EEXIST);
+        }
+        socket.registration = Some((poller, token));
+        // Whatever is ready by now is told.
+        self.tell(end);
+        Ok(())
+    }
+
+    pub(super) fn deregister(&mut self, fd: usize) -> Sys<()> {
+        let end = self.end_of(fd).ok_or(libc::EBADF)?;
+        self.fault(Some(end), Call::Deregister)?;
+        let socket = self.socket(end).ok_or(libc::EBADF)?;
+        socket.registration.take().ok_or(libc::ENOENT)?;
+        socket.is_listed = false;
+        Ok(())
+    }
+
+    pub(super) fn end_of(&self, fd: usize) -> Option<End> {
+        let socket = self.sockets.get(fd)?.as_ref()?;
+        Some(End { fd, serial: socket.serial })
+    }
+
+    pub(super) fn wake_poller(&mut self, poller: u64) {
+        if let Some(poller) = self.pollers.get_mut(&poller) {
+            poller.is_woken = true;
+        }
+    }
+
+    /// What the poller has to tell now. `true` if it was woken.
+    pub(super) fn collect(&mut self, poller: u64, events: &mut Vec<Readiness>) -> bool {
+        let Some(state) = self.pollers.get_mut(&poller) else { return false };
+        let is_woken = std::mem::take(&mut state.is_woken);
+        let ready = std::mem::take(&mut state.ready);
+        for end in ready {
+            let Some(socket) = self.socket(end) else { continue };
+            // Deregistered, or registered elsewhere, meanwhile.
+            if !socket.is_listed || socket.registration.is_none_or(|(of, _)| of != poller) {
+                continue;
+            }
+            socket.is_listed = false;
+            let token = socket.registration.map_or(0, |(_, token)| token);
+            if let Some(readiness) = self.readiness(end) {
+                events.push(Readiness { token, ..readiness });
+            }
+        }
+        is_woken
+    }
+
+    /// How ready a socket is; `None`: not at all.
+    pub(super) fn readiness(&mut self, end: End) -> Option<Readiness> {
+        let room = self.room(end);
+        let window = self.window_of_other(end);
+        let socket = self.socket(end)?;
+        let is_unix = socket.is_unix;
+        let readiness = match &mut socket.kind {
+            // As Linux tells of a socket that is neither connecting nor connected.
+            Kind::Fresh => Readiness {
+                writable: true,
+                broken: true,
+                read_closed: true,
+                readable: true,
+                ..Readiness::default()
+            },
+            Kind::Listener(backlog) => Readiness {
+                readable: !backlog.waiting.is_empty() || backlog.is_shut,
+                ..Readiness::default()
+            },
+            Kind::Stream(stream) => stream.readiness(is_unix, room, window),
+            Kind::Scripted(script) => script.readiness(),
+        };
+        (readiness != Readiness::default()).then_some(readiness)
+    }
+}
+
+fn take_fault(faults: &mut VecDeque<(Call, i32)>, call: Call) -> Option<i32> {
+    let position = faults.iter().position(|(of, _)| *of == call)?;
+    faults.remove(position).map(|(_, errno)| errno)
+}

@@ -1,0 +1,526 @@
+//! The network in memory, and the seams through which a `SockMan` stands on it.
+//!
+//! One mutex around the kernel, held for a call. Runs on whatever thread calls, and is made for one:
+//! a poll with nothing to tell moves the clock instead of waiting.
+
+use std::{
+    fmt,
+    io::{self, IoSlice},
+    net::Shutdown,
+    os::fd::{OwnedFd, RawFd},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use parking_lot::Mutex;
+
+use super::{
+    calls::Call,
+    kernel::{End, Fate, Kernel, Kind, Owner, Sys},
+    peer::{Peer, PeerListener},
+    script::Script,
+    stream::Probe,
+};
+use crate::{Poller, Readiness, Service, Sock, SockFactory, Waker};
+
+/// A network in memory, with a clock of its own: no port, no descriptor, no sleep.
+///
+/// A clone is another handle to the same one. Give [`factory`](Network::factory) to
+/// [`Options::sock_factory`](crate::Options::sock_factory), run the socket thread by hand with
+/// [`SocketThreadByHand`](super::SocketThreadByHand), and play the peers with [`Peer`].
+///
+/// Its sockets do what Linux's do, edges included: readiness is told when it changes; room when a
+/// third of the window is free; a reset after data lets the data be received first. TCP and
+/// unix-domain sockets differ where Linux's do.
+///
+/// **Time** stands still while a program runs. A poll with nothing to tell moves the clock to the end
+/// of its time-out, or to the next arrival of something on a wire if that is sooner. Under
+/// [`run_until_idle`](super::SocketThreadByHand::run_until_idle) it does not move at all.
+#[derive(Clone)]
+pub struct Network {
+    pub(super) inner: Arc<Inner>,
+}
+
+pub(super) struct Inner {
+    pub(super) kernel: Mutex<Kernel>,
+    started: Instant,
+    /// The time that no poll goes beyond.
+    horizon: Mutex<Option<Duration>>,
+    interleave: Mutex<Option<Interleave>>,
+}
+
+/// Where other simulated threads may come in between.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Point {
+    /// A poller is about to sleep. `true` if somebody did something, so that it looks again.
+    Sleep,
+    /// In a system call on a socket, under no lock.
+    Call(Call),
+}
+
+pub(crate) type Interleave = Arc<dyn Fn(Point) -> bool + Send + Sync>;
+
+impl Default for Network {
+    fn default() -> Network {
+        Network::new()
+    }
+}
+
+impl Network {
+    /// An empty one: without latency, and with windows of 64 KiB.
+    #[must_use]
+    pub fn new() -> Network {
+        Network {
+            inner: Arc::new(Inner {
+                kernel: Mutex::new(Kernel::new()),
+                started: Instant::now(),
+                horizon: Mutex::new(None),
+                interleave: Mutex::new(None),
+            }),
+        }
+    }
+
+    /// Where a `SockMan` gets this network's sockets, pollers and time from.
+    #[must_use]
+    pub fn factory(&self) -> Arc<dyn SockFactory> {
+        Arc::new(Factory { network: self.clone() })
+    }
+
+    /// The time in this network.
+    #[must_use]
+    pub fn now(&self) -> Instant {
+        self.inner.started + self.inner.kernel.lock().elapsed
+    }
+
+    /// How long the network has existed, in its own time.
+    #[must_use]
+    pub fn elapsed(&self) -> Duration {
+        self.inner.kernel.lock().elapsed
+    }
+
+    /// Moves the clock, and delivers what arrives meanwhile. Nothing of the program runs.
+    pub fn advance(&self, by: Duration) {
+        let mut kernel = self.inner.kernel.lock();
+        let until = kernel.elapsed + by;
+        kernel.advance_to(until);
+    }
+
+    /// How long what is sent takes, in each direction, on connections made from now on. Default:
+    /// no time at all.
+    pub fn set_latency(&self, latency: Duration) {
+        self.inner.kernel.lock().latency = latency;
+    }
+
+    /// How many bytes may be on the way to, or wait at, each end of connections made from now on.
+    /// Default: 64 KiB. Zero counts as one.
+    pub fn set_window(&self, bytes: usize) {
+        self.inner.kernel.lock().window = bytes.max(1);
+    }
+
+    /// How many descriptors the program may have, or any number. At the limit, what needs one fails
+    /// with `EMFILE`.
+    pub fn set_descriptor_limit(&self, limit: Option<usize>) {
+        self.inner.kernel.lock().descriptor_limit = limit;
+    }
+
+    /// How many descriptors the program has now: sockets and listeners, those of pollers not
+    /// counted. Zero when everything was closed.
+    #[must_use]
+    pub fn descriptors(&self) -> usize {
+        self.inner.kernel.lock().descriptors()
+    }
+
+    /// Has the program's next call of this kind fail with this `errno`, on whatever socket. Several
+    /// are used up one after the other.
+    ///
+    /// A call that fails with `EAGAIN` although it would not have blocked is followed by an event, as
+    /// it would be in earnest.
+    pub fn fail_next(&self, call: Call, errno: i32) {
+        self.inner.kernel.lock().faults.push_back((call, errno));
+    }
+
+    /// Takes back the failures that were ordered and have not happened yet.
+    pub fn heal(&self) {
+        self.inner.kernel.lock().heal();
+    }
+
+    /// Connects a peer to a listener of the program's, from an address that nobody else has.
+    ///
+    /// # Errors
+    ///
+    /// `ECONNREFUSED` if nobody listens there, `EAGAIN` if the backlog is full.
+    pub fn connect(&self, to: &Service) -> io::Result<Peer> {
+        let mut kernel = self.inner.kernel.lock();
+        let peer = kernel.connect_peer(to).map_err(io::Error::from_raw_os_error)?;
+        drop(kernel);
+        Ok(Peer::new(self.clone(), peer))
+    }
+
+    /// Has a peer listen at `at`, for the program to connect to.
+    ///
+    /// # Errors
+    ///
+    /// `EADDRINUSE`.
+    pub fn listen(&self, at: &Service) -> io::Result<PeerListener> {
+        let mut kernel = self.inner.kernel.lock();
+        let listener = kernel.listen_elsewhere(at).map_err(io::Error::from_raw_os_error)?;
+        drop(kernel);
+        Ok(PeerListener::new(self.clone(), listener))
+    }
+
+    /// Connects to `at` get no answer.
+    pub fn ignore(&self, at: &Service) {
+        self.inner.kernel.lock().fates.insert(at.clone(), Fate::Silence);
+    }
+
+    /// Connects to `at` fail with this `errno`, after the latency. (Where nobody listens they fail
+    /// with `ECONNREFUSED` by themselves.)
+    pub fn refuse(&self, at: &Service, errno: i32) {
+        self.inner.kernel.lock().fates.insert(at.clone(), Fate::Refusal(errno));
+    }
+
+    /// A connected pair: a socket for
+    /// [`SockMan::add_existing_connection`](crate::SockMan::add_existing_connection), and the peer at
+    /// its other end.
+    ///
+    /// # Errors
+    ///
+    /// `EMFILE`, at the limit of descriptors.
+    pub fn pair(&self, me: &Service, them: &Service) -> io::Result<(Box<dyn Sock>, Peer)> {
+        let is_unix = them.addr().is_unix();
+        let ends = self.inner.kernel.lock().pair(Owner::Program, is_unix, me, them);
+        let (ours, theirs) = ends.map_err(io::Error::from_raw_os_error)?;
+        Ok((Box::new(MemorySock::new(self, ours)), Peer::new(self.clone(), theirs)))
+    }
+
+    /// A socket that does what `script` says.
+    ///
+    /// # Errors
+    ///
+    /// `EMFILE`, at the limit of descriptors.
+    pub fn scripted(&self, script: Script) -> io::Result<Box<dyn Sock>> {
+        let end = self.inner.kernel.lock().create(Owner::Program, false, Kind::Scripted(script));
+        Ok(Box::new(MemorySock::new(self, end.map_err(io::Error::from_raw_os_error)?)))
+    }
+
+    /// Polls move the clock no further than `by` from now; `None`: as far as they like.
+    pub(super) fn hold_clock(&self, by: Option<Duration>) {
+        let elapsed = self.elapsed();
+        *self.inner.horizon.lock() = by.map(|by| elapsed + by);
+    }
+
+    /// Lets the clock go as far as it likes meanwhile.
+    pub(super) fn with_free_clock<R>(&self, run: impl FnOnce() -> R) -> R {
+        let horizon = self.inner.horizon.lock().take();
+        let result = run();
+        *self.inner.horizon.lock() = horizon;
+        result
+    }
+
+    /// Has `interleave` called where other threads could come in between. On the thread that is
+    /// interrupted, under no lock of the library's.
+    pub(crate) fn set_interleave(&self, interleave: Option<Interleave>) {
+        *self.inner.interleave.lock() = interleave;
+    }
+
+    pub(super) fn probe(&self, fd: RawFd) -> Option<Probe> {
+        let fd = usize::try_from(fd).ok()?;
+        self.inner.kernel.lock().probe(fd)
+    }
+
+    /// How many wait to be accepted at this address.
+    pub(super) fn waiting_at(&self, address: &Service) -> usize {
+        let mut kernel = self.inner.kernel.lock();
+        let listener = kernel.listener_at(address);
+        let backlog = listener.and_then(|listener| kernel.backlog(listener));
+        backlog.map_or(0, |backlog| backlog.waiting.len())
+    }
+
+    /// When an accept, or a registration, last failed for want of something.
+    pub(super) fn exhausted_at(&self) -> Option<Duration> {
+        self.inner.kernel.lock().exhausted_at
+    }
+
+    fn interleave(&self, point: Point) -> bool {
+        let interleave = self.inner.interleave.lock().clone();
+        interleave.is_some_and(|interleave| interleave(point))
+    }
+
+    pub(super) fn call<T>(&self, call: impl FnOnce(&mut Kernel) -> Sys<T>) -> io::Result<T> {
+        call(&mut self.inner.kernel.lock()).map_err(io::Error::from_raw_os_error)
+    }
+}
+
+impl fmt::Debug for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Network").field("elapsed", &self.elapsed()).finish_non_exhaustive()
+    }
+}
+
+impl Kernel {
+    /// Goes from arrival to arrival.
+    pub(super) fn advance_to(&mut self, until: Duration) {
+        while let Some(at) = self.next_arrival().filter(|at| *at <= until) {
+            self.elapsed = self.elapsed.max(at);
+            self.deliver();
+        }
+        self.elapsed = self.elapsed.max(until);
+    }
+
+    fn connect_peer(&mut self, to: &Service) -> Sys<End> {
+        let listener = self.listener_at(to).ok_or(libc::ECONNREFUSED)?;
+        let backlog = self.backlog(listener).ok_or(libc::ECONNREFUSED)?;
+        if backlog.is_shut {
+            return Err(libc::ECONNREFUSED);
+        }
+        if backlog.waiting.len() >= backlog.limit {
+            return Err(libc::EAGAIN);
+        }
+        let is_unix = to.addr().is_unix();
+        let them = if is_unix { Service::UNIX_UNNAMED } else { self.ephemeral(to) };
+        let (client, server) = self.pair(Owner::Elsewhere, is_unix, &them, to)?;
+        self.backlog(listener).ok_or(libc::ECONNREFUSED)?.waiting.push_back(server);
+        self.tell(listener);
+        Ok(client)
+    }
+
+    fn listen_elsewhere(&mut self, at: &Service) -> Sys<End> {
+        if self.listener_at(at).is_some() {
+            return Err(libc::EADDRINUSE);
+        }
+        let end = self.create(Owner::Elsewhere, at.addr().is_unix(), Kind::Fresh)?;
+        self.bind(end, at)?;
+        self.listen(end, usize::MAX)?;
+        Ok(end)
+    }
+}
+
+#[derive(Debug)]
+struct Factory {
+    network: Network,
+}
+
+impl SockFactory for Factory {
+    fn create_sock(&self, address: &Service) -> io::Result<Box<dyn Sock>> {
+        let end = self.network.call(|kernel| {
+            kernel.fault(None, Call::Socket)?;
+            kernel.create(Owner::Program, address.addr().is_unix(), Kind::Fresh)
+        })?;
+        Ok(Box::new(MemorySock::new(&self.network, end)))
+    }
+
+    fn create_poller(&self) -> io::Result<Box<dyn Poller>> {
+        let id = self.network.call(|kernel| {
+            kernel.fault(None, Call::CreatePoller)?;
+            Ok(kernel.create_poller())
+        })?;
+        Ok(Box::new(MemoryPoller { network: self.network.clone(), id }))
+    }
+
+    fn adopt_listener(&self, _listener: OwnedFd) -> io::Result<Box<dyn Sock>> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    fn now(&self) -> Instant {
+        self.network.now()
+    }
+}
+
+/// One socket of the program's.
+#[derive(Debug)]
+struct MemorySock {
+    network: Network,
+    end: End,
+    is_unix: bool,
+}
+
+impl MemorySock {
+    fn new(network: &Network, end: End) -> MemorySock {
+        let is_unix = network.inner.kernel.lock().socket(end).is_some_and(|socket| socket.is_unix);
+        MemorySock { network: network.clone(), end, is_unix }
+    }
+
+    fn call<T>(&self, call: impl FnOnce(&mut Kernel) -> Sys<T>) -> io::Result<T> {
+        self.network.call(call)
+    }
+
+    fn faulty(&self, which: Call) -> io::Result<()> {
+        self.call(|kernel| kernel.fault(Some(self.end), which))
+    }
+}
+
+impl Drop for MemorySock {
+    fn drop(&mut self) {
+        self.network.inner.kernel.lock().close(self.end);
+    }
+}
+
+impl Sock for MemorySock {
+    fn connect(&self, to: &Service) -> io::Result<()> {
+        self.network.interleave(Point::Call(Call::Connect));
+        self.call(|kernel| kernel.connect(self.end, to))
+    }
+
+    fn bind(&self, to: &Service) -> io::Result<()> {
+        self.call(|kernel| kernel.bind(self.end, to))
+    }
+
+    fn listen(self: Box<Self>, backlog: i32) -> io::Result<Box<dyn Sock>> {
+        let backlog = usize::try_from(backlog).unwrap_or(0);
+        self.call(|kernel| kernel.listen(self.end, backlog))?;
+        Ok(self)
+    }
+
+    fn accept(&self) -> io::Result<(Box<dyn Sock>, Service)> {
+        self.network.interleave(Point::Call(Call::Accept));
+        let (end, them) = self.call(|kernel| kernel.accept(self.end))?;
+        Ok((Box::new(MemorySock::new(&self.network, end)), them))
+    }
+
+    fn recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.network.interleave(Point::Call(Call::Recv));
+        self.call(|kernel| kernel.recv(self.end, buffer))
+    }
+
+    fn send(&self, data: &[u8], _will_send_more: bool) -> io::Result<usize> {
+        self.call(|kernel| kernel.send(self.end, data))
+    }
+
+    fn send_vectored(&self, data: &[IoSlice<'_>], will_send_more: bool) -> io::Result<usize> {
+        let data: Vec<u8> = data.iter().flat_map(|piece| piece.iter().copied()).collect();
+        self.send(&data, will_send_more)
+    }
+
+    fn shutdown(&self, how: Shutdown) -> io::Result<()> {
+        self.faulty(Call::Shutdown)?;
+        self.call(|kernel| match (kernel.backlog(self.end).is_some(), how) {
+            (true, _) => {
+                kernel.shutdown_listener(self.end);
+                Ok(())
+            }
+            (false, Shutdown::Both) => kernel.shutdown_both(self.end),
+            (false, Shutdown::Write) => kernel.shutdown_write(self.end),
+            (false, Shutdown::Read) => Err(libc::EOPNOTSUPP),
+        })
+    }
+
+    fn take_error(&self) -> io::Result<Option<io::Error>> {
+        self.faulty(Call::TakeError)?;
+        let errno =
+            self.call(|kernel| Ok(kernel.stream(self.end).and_then(|stream| stream.error.take())))?;
+        Ok(errno.map(io::Error::from_raw_os_error))
+    }
+
+    fn local_address(&self) -> io::Result<Service> {
+        self.faulty(Call::LocalAddress)?;
+        self.call(|kernel| {
+            let socket = kernel.socket(self.end).ok_or(libc::EBADF)?;
+            Ok(socket.local.clone().unwrap_or(Service::UNIX_UNNAMED))
+        })
+    }
+
+    fn peer_address(&self) -> io::Result<Service> {
+        self.faulty(Call::PeerAddress)?;
+        self.call(|kernel| {
+            let socket = kernel.socket(self.end).ok_or(libc::EBADF)?;
+            match &socket.kind {
+                Kind::Stream(stream) if stream.is_connecting || stream.other.is_none() => {
+                    Err(libc::ENOTCONN)
+                }
+                Kind::Fresh | Kind::Listener(_) => Err(libc::ENOTCONN),
+                _ => socket.remote.clone().ok_or(libc::ENOTCONN),
+            }
+        })
+    }
+
+    fn short_read_means_empty(&self) -> bool {
+        !self.is_unix
+    }
+
+    fn short_send_means_full(&self) -> bool {
+        !self.is_unix
+    }
+
+    fn set_reuse_port(&self) -> io::Result<()> {
+        self.faulty(Call::SetReusePort)
+    }
+
+    fn as_raw_fd(&self) -> RawFd {
+        RawFd::try_from(self.end.fd).unwrap_or(RawFd::MAX)
+    }
+}
+
+struct MemoryPoller {
+    network: Network,
+    id: u64,
+}
+
+struct MemoryWaker {
+    network: Network,
+    poller: u64,
+}
+
+impl Waker for MemoryWaker {
+    fn wake(&self) -> io::Result<()> {
+        self.network.inner.kernel.lock().wake_poller(self.poller);
+        Ok(())
+    }
+}
+
+impl Drop for MemoryPoller {
+    fn drop(&mut self) {
+        self.network.inner.kernel.lock().drop_poller(self.id);
+    }
+}
+
+impl Poller for MemoryPoller {
+    fn register(&self, sock: &dyn Sock, token: usize) -> io::Result<()> {
+        let fd = usize::try_from(sock.as_raw_fd()).unwrap_or(usize::MAX);
+        self.network.call(|kernel| kernel.register(self.id, fd, token))
+    }
+
+    fn deregister(&self, sock: &dyn Sock) -> io::Result<()> {
+        let fd = usize::try_from(sock.as_raw_fd()).unwrap_or(usize::MAX);
+        self.network.call(|kernel| kernel.deregister(fd))
+    }
+
+    fn poll(&mut self, events: &mut Vec<Readiness>, timeout: Option<Duration>) -> io::Result<()> {
+        self.network.call(|kernel| match kernel.fault(None, Call::Poll) {
+            // As the library's own poller, for which a signal is no news.
+            Err(libc::EINTR) => Ok(()),
+            other => other,
+        })?;
+        let until = timeout.map(|timeout| self.network.elapsed().saturating_add(timeout));
+        loop {
+            {
+                let mut kernel = self.network.inner.kernel.lock();
+                kernel.deliver();
+                let is_woken = kernel.collect(self.id, events);
+                let is_over = until.is_some_and(|until| kernel.elapsed >= until);
+                if is_woken || is_over || !events.is_empty() {
+                    return Ok(());
+                }
+            }
+            if self.network.interleave(Point::Sleep) {
+                continue;
+            }
+            let horizon = *self.network.inner.horizon.lock();
+            let mut kernel = self.network.inner.kernel.lock();
+            if horizon.is_some_and(|horizon| kernel.elapsed >= horizon) {
+                return Ok(());
+            }
+            let stops = [until, horizon, kernel.next_arrival()];
+            let Some(to) = stops.into_iter().flatten().min() else {
+                return Err(io::Error::new(
+                    io::ErrorKind::Deadlock,
+                    "the poller would wait for ever: it has no time-out and nothing is on the way",
+                ));
+            };
+            kernel.advance_to(to);
+        }
+    }
+
+    fn waker(&self) -> Arc<dyn Waker> {
+        Arc::new(MemoryWaker { network: self.network.clone(), poller: self.id })
+    }
+}

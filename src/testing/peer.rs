@@ -1,0 +1,211 @@
+//! The other ends: peers that are played by hand. Any thread.
+
+use std::{io, time::Duration};
+
+use super::{
+    calls::Call,
+    kernel::{End, Kernel},
+    network::Network,
+};
+use crate::Service;
+
+/// The other end of one of the program's connections, played by hand. Dropped, it is closed.
+///
+/// No method waits. What it sends arrives after its latency, if it has one; nothing of the program
+/// runs meanwhile.
+#[derive(Debug)]
+pub struct Peer {
+    network: Network,
+    end: End,
+}
+
+/// How a peer's stream ended, as it sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// The program ended it in order.
+    Eof,
+    /// It was reset: the `errno`.
+    Error(i32),
+}
+
+impl Peer {
+    pub(super) fn new(network: Network, end: End) -> Peer {
+        Peer { network, end }
+    }
+
+    fn kernel<R>(&self, use_it: impl FnOnce(&mut Kernel, End) -> R) -> R {
+        use_it(&mut self.network.inner.kernel.lock(), self.end)
+    }
+
+    /// Its own address: the program's `them`, if the program accepted it.
+    #[must_use]
+    pub fn address(&self) -> Service {
+        self.kernel(|kernel, end| {
+            let socket = kernel.socket(end);
+            socket.and_then(|socket| socket.local.clone()).unwrap_or(Service::UNIX_UNNAMED)
+        })
+    }
+
+    /// The program's address: its `me`.
+    #[must_use]
+    pub fn remote_address(&self) -> Service {
+        self.kernel(|kernel, end| {
+            let socket = kernel.socket(end);
+            socket.and_then(|socket| socket.remote.clone()).unwrap_or(Service::UNIX_UNNAMED)
+        })
+    }
+
+    /// Sends what the program's window has room for, and says how many bytes that was: 0 if it is
+    /// full.
+    ///
+    /// # Errors
+    ///
+    /// `EPIPE` or `ECONNRESET` when the stream is over.
+    pub fn send(&self, data: &[u8]) -> io::Result<usize> {
+        match self.kernel(|kernel, end| kernel.send(end, data)) {
+            Ok(sent) => Ok(sent),
+            Err(libc::EAGAIN) => Ok(0),
+            Err(errno) => Err(io::Error::from_raw_os_error(errno)),
+        }
+    }
+
+    /// Sends an urgent byte (TCP), which ends the program's receives in front of it. The byte itself
+    /// is not part of the stream.
+    pub fn send_urgent(&self) {
+        self.kernel(Kernel::send_urgent);
+    }
+
+    /// Takes what has arrived, and says whether that was all there will be.
+    pub fn receive(&self) -> (Vec<u8>, Option<Ended>) {
+        self.receive_at_most(usize::MAX)
+    }
+
+    /// Takes no more than `limit` bytes of what has arrived.
+    pub fn receive_at_most(&self, limit: usize) -> (Vec<u8>, Option<Ended>) {
+        let mut received = Vec::new();
+        let mut buffer = [0; 4096];
+        while received.len() < limit {
+            let room = buffer.len().min(limit - received.len());
+            match self.kernel(|kernel, end| kernel.recv(end, &mut buffer[..room])) {
+                Ok(0) => return (received, Some(Ended::Eof)),
+                Ok(bytes) => received.extend_from_slice(&buffer[..bytes]),
+                Err(libc::EAGAIN) => break,
+                Err(errno) => return (received, Some(Ended::Error(errno))),
+            }
+        }
+        (received, None)
+    }
+
+    /// Half-closes: the program reads the end of the stream, behind what was sent before.
+    pub fn shutdown_write(&self) {
+        // Fails if the stream is over already, in which case there is nothing to end.
+        let _ = self.kernel(Kernel::shutdown_write);
+    }
+
+    /// Resets the connection.
+    pub fn reset(self) {
+        self.kernel(Kernel::reset);
+    }
+
+    /// How many bytes may be on the way to, or wait at, this peer. Zero: it takes nothing more.
+    pub fn set_window(&self, bytes: usize) {
+        self.kernel(|kernel, end| {
+            let Some(stream) = kernel.stream(end) else { return };
+            stream.window = bytes;
+            if let Some(other) = stream.other {
+                kernel.there_is_room(other);
+            }
+        });
+    }
+
+    /// How long what it sends takes from now on.
+    pub fn set_latency(&self, latency: Duration) {
+        self.kernel(|kernel, end| {
+            if let Some(stream) = kernel.stream(end) {
+                stream.latency = latency;
+            }
+        });
+    }
+
+    /// The largest piece that what it sends arrives in; the pieces of one send arrive a microsecond
+    /// apart. `None`: in one.
+    pub fn set_chunk(&self, bytes: Option<usize>) {
+        self.kernel(|kernel, end| {
+            if let Some(stream) = kernel.stream(end) {
+                stream.chunk = bytes;
+            }
+        });
+    }
+
+    /// Has the program's next call of this kind on this connection fail with this `errno`. See
+    /// [`Network::fail_next`].
+    pub fn fail_next(&self, call: Call, errno: i32) {
+        self.kernel(|kernel, end| {
+            if let Some(other) = kernel.stream(end).and_then(|stream| stream.other) {
+                kernel.fail_next(other, call, errno);
+            }
+        });
+    }
+
+    /// The poller tells the program of this connection although nothing happened, as pollers may.
+    pub fn spurious_event(&self) {
+        self.kernel(|kernel, end| {
+            if let Some(other) = kernel.stream(end).and_then(|stream| stream.other) {
+                kernel.tell(other);
+            }
+        });
+    }
+
+    /// A number that no other end of this network has.
+    pub(crate) fn key(&self) -> u64 {
+        self.end.serial
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        self.kernel(Kernel::close);
+    }
+}
+
+/// A listener of a peer's, which the program connects to. Dropped, it is closed.
+#[derive(Debug)]
+pub struct PeerListener {
+    network: Network,
+    end: End,
+}
+
+impl PeerListener {
+    pub(super) fn new(network: Network, end: End) -> PeerListener {
+        PeerListener { network, end }
+    }
+
+    /// The next of the program's connections, if one waits.
+    #[must_use]
+    pub fn accept(&self) -> Option<Peer> {
+        let accepted = self.network.inner.kernel.lock().accept(self.end);
+        accepted.ok().map(|(end, _)| Peer::new(self.network.clone(), end))
+    }
+
+    /// How many connections may wait to be accepted. Default: any number. At the limit a connect on
+    /// TCP gets no answer for a second and is tried again; one to a unix-domain path is told `EAGAIN`.
+    pub fn set_backlog(&self, limit: usize) {
+        if let Some(backlog) = self.network.inner.kernel.lock().backlog(self.end) {
+            backlog.limit = limit;
+        }
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> Service {
+        let mut kernel = self.network.inner.kernel.lock();
+        let address = kernel.socket(self.end).and_then(|socket| socket.local.clone());
+        address.unwrap_or(Service::UNIX_UNNAMED)
+    }
+}
+
+impl Drop for PeerListener {
+    fn drop(&mut self) {
+        self.network.inner.kernel.lock().close(self.end);
+    }
+}

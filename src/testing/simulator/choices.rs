@@ -1,0 +1,90 @@
+//! Where the simulator's decisions come from: a seed, or the bytes of a fuzzer.
+//!
+//! With a seed, each step draws from a generator of its own, so that a step can be left out of a run
+//! without changing what the others do by themselves: that is what shrinking does.
+
+use std::collections::BTreeSet;
+
+#[derive(Debug)]
+pub(super) struct Choices {
+    source: Source,
+}
+
+#[derive(Debug)]
+enum Source {
+    Seeded { seed: u64, generator: fastrand::Rng, left_out: BTreeSet<u32> },
+    Bytes { bytes: Vec<u8>, position: usize },
+}
+
+/// What becomes of a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fate {
+    Taken,
+    LeftOut,
+    /// There are no more.
+    Over,
+}
+
+/// The decisions before the first step.
+pub(super) const SET_UP: u32 = u32::MAX;
+
+impl Choices {
+    pub(super) fn seeded(seed: u64, left_out: &BTreeSet<u32>) -> Choices {
+        let generator = fastrand::Rng::with_seed(seed);
+        let left_out = left_out.clone();
+        Choices { source: Source::Seeded { seed, generator, left_out } }
+    }
+
+    pub(super) fn bytes(bytes: &[u8]) -> Choices {
+        Choices { source: Source::Bytes { bytes: bytes.to_vec(), position: 0 } }
+    }
+
+    pub(super) fn begin(&mut self, step: u32) -> Fate {
+        match &mut self.source {
+            Source::Seeded { left_out, .. } if left_out.contains(&step) => Fate::LeftOut,
+            Source::Seeded { seed, generator, .. } => {
+                // Far apart for seeds and steps that are neighbours.
+                let seed =
+                    seed.rotate_left(17) ^ u64::from(step).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+                *generator = fastrand::Rng::with_seed(seed);
+                Fate::Taken
+            }
+            Source::Bytes { bytes, position } if *position >= bytes.len() => Fate::Over,
+            Source::Bytes { .. } => Fate::Taken,
+        }
+    }
+
+    /// A number below `limit`; 0 when the bytes have run out, which always means the harmless thing.
+    pub(super) fn below(&mut self, limit: u64) -> u64 {
+        match &mut self.source {
+            Source::Seeded { generator, .. } => generator.u64(0..limit.max(1)),
+            Source::Bytes { bytes, position } => {
+                let wanted = if limit <= 256 { 1 } else { 3 };
+                let mut number = 0;
+                for _ in 0..wanted {
+                    number = number << 8 | u64::from(bytes.get(*position).copied().unwrap_or(0));
+                    *position += 1;
+                }
+                number % limit.max(1)
+            }
+        }
+    }
+
+    /// `true` once in so many times.
+    pub(super) fn once_in(&mut self, times: u64) -> bool {
+        // Not 0, which is what exhausted bytes give.
+        self.below(times) == times - 1
+    }
+
+    pub(super) fn pick<T: Copy>(&mut self, from: &[T]) -> Option<T> {
+        let index = self.below(from.len() as u64);
+        from.get(usize::try_from(index).ok()?).copied()
+    }
+
+    /// Mostly small, sometimes up to `limit`.
+    pub(super) fn size(&mut self, limit: u64) -> u64 {
+        let scale = [16, 256, 4096, limit];
+        let of = self.pick(&scale).unwrap_or(16).min(limit);
+        1 + self.below(of.max(1))
+    }
+}

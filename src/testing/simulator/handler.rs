@@ -1,0 +1,407 @@
+//! The embedder of the simulation: checks every callback against the model, and then does something
+//! that an embedder might do there.
+//!
+//! Runs on the simulated socket thread, which is the test's. The model's mutex is never held over a
+//! call into the library.
+
+use std::{io, panic::resume_unwind, sync::Arc, time::Instant};
+
+use super::{
+    model::{Model, Phase, Way, bytes},
+    world::World,
+};
+use crate::{
+    ConnectError, ConnectionId, Destination, EventHandler, NextRecv, PanicPolicy, SendError,
+    Service, SockMan,
+};
+
+/// What a simulated callback panics with.
+pub(super) struct Panic;
+
+/// Callbacks panic this rarely.
+const ONCE_IN: u64 = 300;
+/// The most that a hand-made send offers.
+const LONGEST_SEND: u64 = 16 * 1024;
+
+#[derive(Debug)]
+pub(super) struct Embedder {
+    pub(super) world: Arc<World>,
+}
+
+impl Embedder {
+    /// What may follow any callback: something else is done, and sometimes it panics.
+    fn afterwards(&self, sockman: &SockMan, id: Option<ConnectionId>) {
+        if !self.world.model.lock().is_wild {
+            return;
+        }
+        if self.world.model.lock().choices.once_in(12) {
+            self.world.act_as_embedder(sockman, true);
+        }
+        self.perhaps_panic(id);
+    }
+
+    fn perhaps_panic(&self, id: Option<ConnectionId>) {
+        let mut model = self.world.model.lock();
+        if !model.is_wild || !model.choices.once_in(ONCE_IN) {
+            return;
+        }
+        let closes = self.world.policy == PanicPolicy::CloseConnection;
+        match id.and_then(|id| model.connections.get_mut(&id)).filter(|_| closes) {
+            Some(record) => {
+                if record.phase == Phase::Open {
+                    record.phase = Phase::PanicClosed;
+                }
+                model.count("a callback panicked, which closed");
+            }
+            None => {
+                model.count(if closes && id.is_some() {
+                    "a callback panicked, which closed"
+                } else {
+                    "a callback panicked, which stopped"
+                });
+            }
+        }
+        model.say(|| "  PANIC".to_owned());
+        drop(model);
+        resume_unwind(Box::new(Panic));
+    }
+
+    /// As [`perhaps_panic`](Embedder::perhaps_panic), in a callback after which, with
+    /// `PanicPolicy::Stop`, the connection is closed too.
+    fn perhaps_panic_closing(&self, id: ConnectionId) {
+        let closed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            self.perhaps_panic(Some(id));
+        }));
+        if let Err(payload) = closed {
+            if self.world.policy == PanicPolicy::Stop {
+                self.world.with_record(id, |record| record.phase = Phase::Closed);
+            }
+            resume_unwind(payload);
+        }
+    }
+
+    /// Sends what is meant to be sent, or a part of it. How many bytes went out.
+    fn send_some(&self, sockman: &SockMan, id: ConnectionId) -> u64 {
+        let (key, from, to) = {
+            let mut model = self.world.model.lock();
+            let limit = model.choices.size(LONGEST_SEND);
+            let Some(record) = model.connections.get(&id) else { return 0 };
+            (record.key, record.sent, record.goal.min(record.sent + limit))
+        };
+        if from == to {
+            return 0;
+        }
+        let data = bytes(key, Way::Out, from, to);
+        let result = sockman.send_bytes(id, &data, false);
+        self.world.model.lock().sent(id, data.len(), &result)
+    }
+}
+
+impl Model {
+    /// Notes the result of a hand-made send, and says how many bytes went out.
+    pub(super) fn sent(
+        &mut self,
+        id: ConnectionId,
+        offered: usize,
+        result: &Result<usize, SendError>,
+    ) -> u64 {
+        self.say(|| format!("    sent on {id}: {result:?} of {offered}"));
+        let calls_failed = self.calls_failed;
+        let Some(record) = self.connections.get_mut(&id) else { return 0 };
+        let (phase, write_shut, key) = (record.phase, record.write_shut, record.key);
+        match result {
+            Ok(sent) => {
+                record.sent += *sent as u64;
+                self.require(*sent <= offered, || format!("sent more than was offered on {id}"));
+                if *sent < offered {
+                    self.count("a send was short");
+                } else {
+                    self.activity += 1;
+                }
+                *sent as u64
+            }
+            Err(SendError::UnknownConnection(_)) => {
+                let is_gone = matches!(phase, Phase::Closed | Phase::PanicClosed | Phase::Attempt);
+                self.require(is_gone, || format!("{id} is open and cannot be sent to"));
+                0
+            }
+            Err(SendError::Socket { .. }) => {
+                record.send_failed = true;
+                let was_rude = self.player(key).is_none_or(|player| player.was_rude);
+                self.require(was_rude || write_shut || calls_failed, || {
+                    format!("a send on {id} failed out of the blue")
+                });
+                self.count("a send failed");
+                0
+            }
+        }
+    }
+}
+
+impl EventHandler for Embedder {
+    fn event_new_connection_accepted(
+        &self,
+        sockman: &SockMan,
+        id: ConnectionId,
+        me: &Service,
+        them: &Service,
+    ) -> bool {
+        let accepts = {
+            let mut model = self.world.model.lock();
+            model.say(|| format!("  accepted {id} from {them}"));
+            let is_new = model.connections.keys().next_back().is_none_or(|last| *last < id);
+            model.require(is_new, || format!("id {id} was given out before (G1)"));
+            self.world.register(sockman, &mut model, id, Phase::Open);
+            let key = model.connections.get(&id).map(|record| record.key);
+            let address =
+                key.and_then(|key| model.player(key)).map(|player| player.address.clone());
+            model.require(address.is_none_or(|address| address == *them), || {
+                format!("{id} is said to come from {them}")
+            });
+            let here = self.world.is_listening_at(me);
+            model.require(here, || format!("{id} is said to have come to {me} (G13)"));
+            model.count("a connection was accepted");
+            !(model.is_wild && model.choices.once_in(16))
+        };
+        if !accepts {
+            let mut model = self.world.model.lock();
+            model.count("a connection was refused by the embedder");
+            if let Some(record) = model.connections.get_mut(&id) {
+                record.phase = Phase::Closed;
+            }
+            return false;
+        }
+        if self.world.model.lock().choices.once_in(12) && self.world.is_wild() {
+            self.world.act_as_embedder(sockman, true);
+        }
+        self.perhaps_panic_closing(id);
+        true
+    }
+
+    fn event_ready_to_send(&self, sockman: &SockMan, id: ConnectionId) -> NextRecv {
+        let (queue, refrains) = {
+            let mut model = self.world.model.lock();
+            model.named(id, "event_ready_to_send");
+            model.count("sending was possible");
+            let pass = model.pass;
+            let refrains = model.is_wild && model.choices.once_in(16);
+            let Some(record) = model.connections.get_mut(&id) else { return NextRecv::Proceed };
+            let is_second = std::mem::replace(&mut record.ready_in, pass) == pass;
+            let is_allowed = record.send_allowed == pass;
+            record.send_unheard = false;
+            // A `SendQueue` counts on being drained.
+            let queue = record.queue.clone();
+            let refrains = refrains && queue.is_none();
+            model.require(is_allowed, || format!("ready to send on {id}, which is paused (G6)"));
+            model.require(!is_second, || format!("two times ready to send on {id} in a pass (G8)"));
+            (queue, refrains)
+        };
+        let sent = match queue {
+            _ if refrains => 0,
+            None => self.send_some(sockman, id),
+            Some(queue) => {
+                let before = queue.queued();
+                let drained = queue.drain(sockman);
+                let failed = drained.is_err();
+                self.world.with_record(id, |record| record.send_failed |= failed);
+                (before - queue.queued()) as u64
+            }
+        };
+        let mut model = self.world.model.lock();
+        let skips = model.is_wild && model.choices.once_in(10);
+        if sent == 0 {
+            model.count("nothing was sent");
+        } else {
+            model.activity += 1;
+        }
+        if skips {
+            model.count("receiving was skipped");
+        }
+        if let Some(record) = model.connections.get_mut(&id) {
+            record.send_rests |= sent == 0;
+            record.recv_rests |= sent == 0 && skips;
+        }
+        drop(model);
+        self.afterwards(sockman, Some(id));
+        if skips { NextRecv::Skip } else { NextRecv::Proceed }
+    }
+
+    fn event_got_data(&self, sockman: &SockMan, id: ConnectionId, data: &[u8]) {
+        let answers = {
+            let mut model = self.world.model.lock();
+            model.named(id, "event_got_data");
+            model.say(|| format!("    {} bytes", data.len()));
+            model.count("data was received");
+            model.check_data(id, data);
+            let length = model.choices.size(LONGEST_SEND);
+            let answers = model.is_wild && model.choices.once_in(3);
+            let Some(record) = model.connections.get_mut(&id).filter(|_| answers) else {
+                drop(model);
+                return self.afterwards(sockman, Some(id));
+            };
+            // Asked about in this turn or the next pass, without a wake.
+            record.goal += if record.queue.is_none() { length } else { 0 };
+            record.send_rests = false;
+            record.queue.is_none()
+        };
+        let is_open = self.world.record_is(id, Phase::Open);
+        if answers && is_open && self.world.model.lock().choices.once_in(2) {
+            self.send_some(sockman, id);
+        }
+        self.afterwards(sockman, Some(id));
+    }
+
+    fn event_got_eof(&self, sockman: &SockMan, id: ConnectionId) {
+        {
+            let mut model = self.world.model.lock();
+            model.named(id, "event_got_eof");
+            model.count("an end was told");
+            model.check_eof(id);
+        }
+        self.close_perhaps(sockman, id);
+        self.afterwards(sockman, Some(id));
+    }
+
+    fn event_got_permanent_read_error(
+        &self,
+        sockman: &SockMan,
+        id: ConnectionId,
+        error: &io::Error,
+    ) {
+        {
+            let mut model = self.world.model.lock();
+            model.named(id, "event_got_permanent_read_error");
+            model.say(|| format!("    {error}"));
+            let fd = model.connections.get(&id).map(|record| record.fd);
+            let probe = fd.and_then(|fd| self.world.network.probe(fd));
+            model.check_error(id, probe.is_none_or(|probe| probe.is_watched));
+        }
+        self.close_perhaps(sockman, id);
+        self.afterwards(sockman, Some(id));
+    }
+
+    fn event_connect_completed(
+        &self,
+        sockman: &SockMan,
+        id: ConnectionId,
+        to: &Destination,
+        result: Result<&Service, ConnectError>,
+    ) {
+        {
+            let mut model = self.world.model.lock();
+            model.say(|| format!("  event_connect_completed({id}, {to}, {result:?})"));
+            let phase = model.connections.get(&id).map(|record| record.phase);
+            model.require(phase == Some(Phase::Attempt), || {
+                format!("the outcome of {id}, which is {phase:?}")
+            });
+            match result {
+                Ok(_) => {
+                    model.count("a connect succeeded");
+                    self.world.register(sockman, &mut model, id, Phase::Open);
+                }
+                Err(error) => {
+                    model.count(match error {
+                        ConnectError::TimedOut { .. } => "a connect timed out",
+                        ConnectError::Interrupted => "a connect was cancelled",
+                        _ => "a connect failed",
+                    });
+                    let deadline = model.connections.get(&id).and_then(|record| record.until);
+                    let now = self.world.network.elapsed();
+                    let is_due = deadline.is_none_or(|deadline| now >= deadline);
+                    let is_time_out = matches!(error, ConnectError::TimedOut { .. });
+                    model.require(is_due || !is_time_out, || format!("{id} timed out too early"));
+                    if let Some(record) = model.connections.get_mut(&id) {
+                        record.phase = Phase::Closed;
+                    }
+                }
+            }
+        }
+        if self.world.is_wild() && self.world.model.lock().choices.once_in(12) {
+            self.world.act_as_embedder(sockman, true);
+        }
+        self.perhaps_panic_closing(id);
+    }
+
+    fn should_try_to_send(&self, id: ConnectionId) -> bool {
+        let answer = {
+            let mut model = self.world.model.lock();
+            model.named(id, "should_try_to_send");
+            let pass = model.pass;
+            let Some(record) = model.connections.get_mut(&id) else { return false };
+            record.send_unheard = false;
+            let answer = record.may_send();
+            if answer {
+                record.send_allowed = pass;
+            }
+            answer
+        };
+        self.perhaps_panic(Some(id));
+        answer
+    }
+
+    fn should_try_to_recv(&self, id: ConnectionId) -> bool {
+        let answer = {
+            let mut model = self.world.model.lock();
+            model.named(id, "should_try_to_recv");
+            let pass = model.pass;
+            let Some(record) = model.connections.get_mut(&id) else { return false };
+            record.recv_unheard = false;
+            let answer = record.may_recv();
+            if answer {
+                record.recv_allowed = pass;
+            }
+            answer
+        };
+        self.perhaps_panic(Some(id));
+        answer
+    }
+
+    fn event_io_loop_completed_for_one(&self, sockman: &SockMan, id: ConnectionId) {
+        self.world.model.lock().named(id, "event_io_loop_completed_for_one");
+        let acts = self.world.is_wild() && self.world.model.lock().choices.once_in(64);
+        if acts {
+            self.world.act_as_embedder(sockman, true);
+        }
+        self.perhaps_panic(Some(id));
+    }
+
+    fn event_io_loop_completed_for_all(&self, sockman: &SockMan) {
+        {
+            let mut model = self.world.model.lock();
+            model.pass += 1;
+            let pass = model.pass;
+            model.say(|| format!(" pass {pass}"));
+        }
+        let acts = self.world.is_wild() && self.world.model.lock().choices.once_in(32);
+        if acts {
+            self.world.act_as_embedder(sockman, true);
+        }
+        self.perhaps_panic(None);
+    }
+
+    fn event_closed_after_panic(&self, _sockman: &SockMan, id: ConnectionId) {
+        let mut model = self.world.model.lock();
+        model.say(|| format!("  event_closed_after_panic({id})"));
+        model.told_after_panic += 1;
+        let phase = model.connections.get(&id).map(|record| record.phase);
+        model.require(phase == Some(Phase::PanicClosed), || {
+            format!("{id} is said to be closed after a panic and is {phase:?} (G12)")
+        });
+        if let Some(record) = model.connections.get_mut(&id) {
+            record.phase = Phase::Closed;
+        }
+    }
+
+    fn next_deadline(&self) -> Option<Instant> {
+        let deadline = self.world.model.lock().deadline?;
+        Some(self.world.started + deadline)
+    }
+}
+
+impl Embedder {
+    fn close_perhaps(&self, sockman: &SockMan, id: ConnectionId) {
+        if self.world.model.lock().choices.once_in(2) {
+            self.world.close(sockman, id, true);
+        }
+    }
+}

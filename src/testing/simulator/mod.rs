@@ -1,0 +1,356 @@
+//! A seeded simulator: a whole `SockMan` over a simulated network and simulated time, with an embedder
+//! and peers that do anything they may, in one thread. One 64-bit seed decides everything.
+//!
+//! After each callback, and each time the socket thread goes to sleep, what happened is compared
+//! with a model: registration first, bytes in order and complete, one end and one error at most,
+//! nothing while paused, close is final, no sleep while something could be done, no pass without a
+//! cause. At the end the faults stop, and everything has to be delivered.
+//!
+//! ```
+//! use sockman::testing::simulator;
+//!
+//! let report = simulator::run(1).expect("the guarantees hold");
+//! assert!(report.passes > 0);
+//! ```
+
+mod choices;
+mod handler;
+mod model;
+mod settle;
+mod world;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    num::NonZeroUsize,
+    sync::Arc,
+    time::Duration,
+};
+
+pub use self::model::KINDS;
+use self::{
+    choices::{Choices, Fate, SET_UP},
+    handler::Embedder,
+    model::Model,
+    world::World,
+};
+use super::{Network, SocketThreadByHand, network::Point};
+use crate::{Options, PanicPolicy, SELECT_TIMEOUT, SockMan, threads::as_another_thread};
+
+/// Steps of a run from a seed, at most.
+const MOST_STEPS: u64 = 160;
+/// So many passes in a row may be without a cause that shows: a word from one's own callback, a
+/// deadline, the second look after an interrupt.
+const QUIET_PASSES: usize = 6;
+/// How often a script is run again to make it shorter.
+const SHRINKS: usize = 1500;
+
+/// What a run came to.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct Report {
+    /// How many steps the script had.
+    pub steps: u32,
+    /// How many passes the loop made.
+    pub passes: u64,
+    /// How often each of [`KINDS`] happened.
+    pub counts: BTreeMap<&'static str, u64>,
+}
+
+/// A guarantee was broken.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Failure {
+    /// Which, and how.
+    pub violation: String,
+    /// The steps that are left after shrinking.
+    pub steps: Vec<u32>,
+    /// What happened in them.
+    pub trace: Vec<String>,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}", self.violation)?;
+        writeln!(f, "with these steps: {:?}", self.steps)?;
+        self.trace.iter().try_for_each(|line| writeln!(f, "{line}"))
+    }
+}
+
+impl std::error::Error for Failure {}
+
+/// Runs one seed.
+///
+/// # Errors
+///
+/// [`Failure`], shrunk.
+pub fn run(seed: u64) -> Result<Report, Box<Failure>> {
+    let all = BTreeSet::new();
+    let run = simulate(Choices::seeded(seed, &all), false, u32::MAX);
+    match run.violation {
+        None => Ok(run.report),
+        Some(violation) => Err(Box::new(shrink(seed, &violation, run.report.steps))),
+    }
+}
+
+/// Runs one seed, and says whether it fails, and with what: without shrinking.
+#[must_use]
+pub fn violation(seed: u64) -> Option<String> {
+    simulate(Choices::seeded(seed, &BTreeSet::new()), false, u32::MAX).violation
+}
+
+/// Runs what the bytes of a fuzzer say. It ends when they do.
+///
+/// # Errors
+///
+/// [`Failure`], with all of its steps.
+pub fn run_bytes(bytes: &[u8]) -> Result<Report, Box<Failure>> {
+    let run = simulate(Choices::bytes(bytes), true, u32::MAX);
+    match run.violation {
+        None => Ok(run.report),
+        Some(violation) => {
+            let steps = (0..run.report.steps).collect();
+            Err(Box::new(Failure { violation, steps, trace: run.trace }))
+        }
+    }
+}
+
+struct Run {
+    violation: Option<String>,
+    report: Report,
+    trace: Vec<String>,
+}
+
+/// Leaves out steps, half of them, a quarter, … as long as some guarantee is still broken.
+fn shrink(seed: u64, violation: &str, steps: u32) -> Failure {
+    let mut left_out = BTreeSet::new();
+    let mut kept: Vec<u32> = (0..steps).collect();
+    let mut runs = 0;
+    let mut length = kept.len().div_ceil(2).max(1);
+    loop {
+        let mut at = 0;
+        while at < kept.len() && runs < SHRINKS {
+            let mut without = left_out.clone();
+            without.extend(kept.iter().skip(at).take(length));
+            runs += 1;
+            if simulate(Choices::seeded(seed, &without), false, steps).violation.is_some() {
+                left_out = without;
+                kept.drain(at..(at + length).min(kept.len()));
+            } else {
+                at += length;
+            }
+        }
+        if length == 1 || runs >= SHRINKS {
+            break;
+        }
+        length = length.div_ceil(2);
+    }
+    let last = simulate(Choices::seeded(seed, &left_out), true, steps);
+    let violation = last.violation.unwrap_or_else(|| violation.to_owned());
+    Failure { violation, steps: kept, trace: last.trace }
+}
+
+fn simulate(choices: Choices, is_traced: bool, most_steps: u32) -> Run {
+    let mut simulation = Simulation::new(choices, is_traced);
+    simulation.most_steps = simulation.most_steps.min(most_steps);
+    simulation.steps();
+    simulation.settle();
+    simulation.finish()
+}
+
+struct Simulation {
+    world: Arc<World>,
+    sockman: SockMan,
+    thread: Option<SocketThreadByHand>,
+    steps: u32,
+    most_steps: u32,
+    /// Passes in a row without a cause.
+    quiet: usize,
+}
+
+impl Simulation {
+    fn new(choices: Choices, is_traced: bool) -> Simulation {
+        let mut model = Model::new(choices, is_traced);
+        model.choices.begin(SET_UP);
+        let choices = &mut model.choices;
+        let has_sweep = choices.once_in(2);
+        let policy = choices.pick(&[PanicPolicy::CloseConnection, PanicPolicy::Stop]);
+        let cap = choices.pick(&[usize::MAX, 3, 6, usize::MAX]).unwrap_or(usize::MAX);
+        let batch = choices.pick(&[64, 1, 2]).and_then(NonZeroUsize::new);
+        let buffer = choices.pick(&[65_536, 64, 1000]).and_then(NonZeroUsize::new);
+        let window = choices.pick(&[65_536, 3000, 200, 16]).unwrap_or(65_536);
+        let latency = choices.pick(&[0, 0, 1, 30]).unwrap_or(0);
+        let most_steps = 10 + choices.below(MOST_STEPS) as u32;
+        let policy = policy.unwrap_or_default();
+
+        let network = Network::new();
+        network.set_window(window);
+        network.set_latency(Duration::from_millis(latency));
+        let mut options = Options::default()
+            .sweep(has_sweep.then_some(SELECT_TIMEOUT))
+            .max_connections(cap)
+            .panic_policy(policy)
+            .sock_factory(network.factory());
+        if let (Some(batch), Some(buffer)) = (batch, buffer) {
+            options = options.accept_batch(batch).receive_buffer(buffer);
+        }
+        let (listeners, destinations) = destinations(&network);
+        let world = World::new(network.clone(), model, policy, has_sweep, destinations);
+        let world = Arc::new(world);
+        *world.listeners.lock() = listeners;
+        let embedder = Arc::new(Embedder { world: Arc::clone(&world) });
+        // The options are right, and no call has been told to fail yet.
+        #[allow(clippy::expect_used)]
+        let sockman = SockMan::new(embedder, options).expect("nothing can fail yet");
+        let weak = sockman.downgrade();
+        // Both ways weak: the network lives in the world, and the world in the handler.
+        let of_world = Arc::downgrade(&world);
+        network.set_interleave(Some(Arc::new(move |point| {
+            let (Some(world), Some(sockman)) = (of_world.upgrade(), weak.upgrade()) else {
+                return false;
+            };
+            let acted = world.come_in_between(&sockman);
+            if point == Point::Sleep && !acted {
+                world.check_before_sleep(&sockman);
+            }
+            acted
+        })));
+        world.listen(&sockman);
+        Simulation { world, sockman, thread: None, steps: 0, most_steps, quiet: 0 }
+    }
+
+    fn has_failed(&self) -> bool {
+        self.world.model.lock().violation.is_some()
+    }
+
+    fn steps(&mut self) {
+        while self.steps < self.most_steps && !self.has_failed() {
+            let step = self.steps;
+            match self.world.model.lock().choices.begin(step) {
+                Fate::Over => return,
+                Fate::LeftOut => {
+                    self.steps += 1;
+                    continue;
+                }
+                Fate::Taken => {}
+            }
+            self.steps += 1;
+            self.world.model.lock().say(|| format!("step {step}"));
+            self.step();
+        }
+    }
+
+    fn step(&mut self) {
+        let what = self.world.model.lock().choices.below(8);
+        match what {
+            0..=4 => self.world.act_elsewhere(),
+            5 | 6 => self.world.act_as_embedder(&self.sockman, false),
+            _ => {}
+        }
+        if self.thread.is_none() {
+            // Some things have to happen while no thread runs.
+            if self.world.model.lock().choices.once_in(3) {
+                return;
+            }
+            self.start();
+        }
+        let (passes, time) = {
+            let mut model = self.world.model.lock();
+            let time = model.choices.pick(&[0, 0, 1_000, 60_000, 1_200_000]).unwrap_or(0);
+            (1 + model.choices.below(4), Duration::from_micros(time))
+        };
+        for _ in 0..passes {
+            self.pass(time);
+        }
+    }
+
+    fn start(&mut self) {
+        if self.sockman.shared().interrupt.is_interrupted() {
+            self.sockman.reset_interrupt();
+        }
+        match SocketThreadByHand::start(&self.sockman, &self.world.network) {
+            Ok(thread) => self.thread = Some(thread),
+            Err(error) => self.world.model.lock().violated(format!("no start: {error} (G14)")),
+        }
+        self.world.model.lock().count("a restart");
+    }
+
+    /// One pass, in which the clock moves no further than by `time`.
+    fn pass(&mut self, time: Duration) {
+        let Some(thread) = &mut self.thread else { return };
+        let before = (
+            self.world.model.lock().activity,
+            self.sockman.stats().events,
+            self.world.network.elapsed(),
+        );
+        self.world.network.hold_clock(Some(time));
+        let passed = thread.pass();
+        self.world.network.hold_clock(None);
+        let after = (
+            self.world.model.lock().activity,
+            self.sockman.stats().events,
+            self.world.network.elapsed(),
+        );
+        match passed {
+            Ok(true) => {}
+            Ok(false) => return self.thread = None,
+            Err(crate::JoinError::Panicked(payload)) if payload.is::<handler::Panic>() => {
+                return self.thread = None;
+            }
+            Err(error) => {
+                self.thread = None;
+                return self.world.model.lock().violated(format!("the thread ended: {error}"));
+            }
+        }
+        // Without time to pass, each pass returns at once: only a loop that does not want to sleep
+        // says something.
+        let wanted_to_sleep = self.thread.as_ref().is_some_and(SocketThreadByHand::is_idle);
+        self.quiet = if before == after && !wanted_to_sleep { self.quiet + 1 } else { 0 };
+        let quiet = self.quiet;
+        self.world.model.lock().require(quiet <= QUIET_PASSES, || {
+            format!("{quiet} passes in a row without a cause (G7)")
+        });
+    }
+
+    fn finish(mut self) -> Run {
+        self.thread = None;
+        self.world.network.set_interleave(None);
+        let mut model = self.world.model.lock();
+        Run {
+            violation: model.violation.take(),
+            report: Report {
+                steps: self.steps,
+                passes: model.pass,
+                counts: std::mem::take(&mut model.counts),
+            },
+            trace: model.trace.take().unwrap_or_default(),
+        }
+    }
+}
+
+/// What can be connected to: peers that listen, on TCP and on unix-domain paths, one with a backlog
+/// that is soon full; one that never answers; one that cannot be reached; one where nobody is.
+fn destinations(network: &Network) -> (Vec<super::PeerListener>, Vec<crate::Destination>) {
+    let texts = [
+        "10.0.0.9:1",
+        "10.0.0.9:2",
+        "unix:/simulated/peer",
+        "10.0.0.9:4",
+        "10.0.0.9:5",
+        "10.0.0.9:6",
+        "unix:/simulated/nobody",
+    ];
+    let all: Vec<crate::Service> = texts.iter().filter_map(|text| text.parse().ok()).collect();
+    let mut listeners = Vec::new();
+    for (at, backlog) in all.iter().zip([usize::MAX, 1, 2]) {
+        if let Ok(listener) = network.listen(at) {
+            listener.set_backlog(backlog);
+            listeners.push(listener);
+        }
+    }
+    if let [_, _, _, silent, unreachable, ..] = &*all {
+        network.ignore(silent);
+        network.refuse(unreachable, libc::EHOSTUNREACH);
+    }
+    (listeners, all.into_iter().map(crate::Destination::from).collect())
+}

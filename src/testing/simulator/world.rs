@@ -1,0 +1,761 @@
+//! What the simulated embedder, other threads, the peers and the kernel do, and the look at
+//! everything before the socket thread goes to sleep.
+//!
+//! One mutex around the model; never held over a call into the library. One thread plays all of them.
+
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use parking_lot::Mutex;
+
+use super::model::{Model, Phase, Player, Record, Way, bytes};
+use crate::{
+    ConnectError, ConnectOptions, ConnectionId, Destination, Interrupt, NewConnection, PanicPolicy,
+    PushError, SendQueue, SendQueueOptions, Service, SockMan,
+    testing::{Call, Ended, Network, PeerListener},
+    threads::as_another_thread,
+};
+
+/// How many peers there may be at a time.
+const MOST_PEERS: usize = 24;
+/// The most that a peer sends at once, or the embedder means to.
+const MOST_BYTES: u64 = 20_000;
+
+pub(super) struct World {
+    pub(super) network: Network,
+    pub(super) started: Instant,
+    pub(super) model: Mutex<Model>,
+    pub(super) policy: PanicPolicy,
+    pub(super) has_sweep: bool,
+    /// Where the program listens, or did.
+    pub(super) listening: Mutex<Vec<Service>>,
+    /// Where peers listen.
+    pub(super) destinations: Vec<Destination>,
+    pub(super) listeners: Mutex<Vec<PeerListener>>,
+    pub(super) held: Mutex<Vec<NewConnection>>,
+    cancels: Mutex<HashMap<ConnectionId, Interrupt>>,
+    /// A simulated thread is in a blocking connect, or somebody came in between already.
+    is_nested: Mutex<bool>,
+}
+
+impl std::fmt::Debug for World {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("World").finish_non_exhaustive()
+    }
+}
+
+impl World {
+    pub(super) fn new(
+        network: Network,
+        model: Model,
+        policy: PanicPolicy,
+        has_sweep: bool,
+        destinations: Vec<Destination>,
+    ) -> World {
+        let started = network.now();
+        World {
+            network,
+            started,
+            model: Mutex::new(model),
+            policy,
+            has_sweep,
+            listening: Mutex::default(),
+            destinations,
+            listeners: Mutex::default(),
+            held: Mutex::default(),
+            cancels: Mutex::default(),
+            is_nested: Mutex::new(false),
+        }
+    }
+
+    pub(super) fn is_wild(&self) -> bool {
+        self.model.lock().is_wild
+    }
+
+    pub(super) fn is_listening_at(&self, me: &Service) -> bool {
+        self.listening.lock().contains(me)
+    }
+
+    pub(super) fn with_record(&self, id: ConnectionId, change: impl FnOnce(&mut Record)) {
+        if let Some(record) = self.model.lock().connections.get_mut(&id) {
+            change(record);
+        }
+    }
+
+    pub(super) fn record_is(&self, id: ConnectionId, phase: Phase) -> bool {
+        self.model.lock().connections.get(&id).is_some_and(|record| record.phase == phase)
+    }
+
+    /// The embedder learns of a connection that it can send to.
+    pub(super) fn register(
+        &self,
+        sockman: &SockMan,
+        model: &mut Model,
+        id: ConnectionId,
+        phase: Phase,
+    ) {
+        let connection = sockman.shared().connections.find(id);
+        let fd = connection.map_or(-1, |connection| connection.sock().as_raw_fd());
+        let probe = self.network.probe(fd).unwrap_or_default();
+        model.require(probe.peer.is_some(), || format!("{id} has no socket with a peer"));
+        let record = Record {
+            is_eager: model.choices.once_in(4),
+            queue: model.choices.once_in(3).then(|| {
+                let marks =
+                    SendQueueOptions::default().high_mark(4000).low_mark(1000).limit(30_000);
+                Arc::new(SendQueue::new(id, marks))
+            }),
+            ..Record::new(probe.peer.unwrap_or(u64::MAX), phase, fd)
+        };
+        model.connections.insert(id, record);
+    }
+
+    fn any_open(&self) -> Option<ConnectionId> {
+        let mut model = self.model.lock();
+        let open = model.open();
+        model.choices.pick(&open)
+    }
+
+    /// Something that an embedder does, on this thread or another.
+    pub(super) fn act_as_embedder(&self, sockman: &SockMan, on_socket_thread: bool) {
+        let what = self.model.lock().choices.below(24);
+        match what {
+            0..=5 => self.send(sockman),
+            6..=8 => self.pause(sockman, true),
+            9..=10 => self.pause(sockman, false),
+            11 => {
+                if let Some(id) = self.any_open() {
+                    self.close(sockman, id, on_socket_thread);
+                }
+            }
+            12 => self.shutdown_write(sockman),
+            13 | 14 => self.start_connect(sockman),
+            15 => self.cancel(sockman, on_socket_thread),
+            16 => {
+                self.model.lock().count("a pass was asked for");
+                sockman.notify();
+            }
+            17 => self.change_listeners(sockman),
+            18 => {
+                let kind =
+                    if on_socket_thread { "an interrupt in a callback" } else { "an interrupt" };
+                if self.model.lock().choices.once_in(3) {
+                    self.model.lock().count(kind);
+                    sockman.interrupt();
+                }
+            }
+            19 => self.connect_blocking(sockman, on_socket_thread),
+            20 => {
+                let mut model = self.model.lock();
+                let ahead = model.choices.below(80_000);
+                model.deadline = Some(self.network.elapsed() + Duration::from_micros(ahead));
+                model.count("a deadline was set");
+                drop(model);
+                sockman.notify();
+            }
+            21 => self.wake_any(sockman),
+            _ => self.settle_held(sockman),
+        }
+    }
+
+    fn wake_any(&self, sockman: &SockMan) {
+        let Some(id) = self.any_open() else { return };
+        self.model.lock().activity += 1;
+        self.wake(sockman, id);
+    }
+
+    fn wake(&self, sockman: &SockMan, id: ConnectionId) {
+        self.with_record(id, Record::heard);
+        sockman.wake(id);
+    }
+
+    /// Queues, sends what can be sent at once, and wakes if something is left.
+    fn send(&self, sockman: &SockMan) {
+        let Some(id) = self.any_open() else { return };
+        let (queue, key, from, to) = {
+            let mut model = self.model.lock();
+            let length = model.choices.size(MOST_BYTES);
+            let Some(record) = model.connections.get_mut(&id) else { return };
+            if record.write_shut || record.send_failed {
+                return;
+            }
+            if record.queue.is_none() {
+                record.goal += length;
+                record.send_rests = false;
+            }
+            let to = if record.queue.is_some() { record.goal + length } else { record.goal };
+            let from = if record.queue.is_some() { record.goal } else { record.sent };
+            (record.queue.clone(), record.key, from, to)
+        };
+        if let Some(queue) = queue {
+            let data = bytes(key, Way::Out, from, to);
+            let pushed = queue.push(sockman, &data, false);
+            let mut model = self.model.lock();
+            model.say(|| format!("  pushed {} bytes on {id}: {pushed:?}", data.len()));
+            let Some(record) = model.connections.get_mut(&id) else { return };
+            match pushed {
+                Ok(()) => {
+                    record.goal += data.len() as u64;
+                    record.send_rests = false;
+                    model.count("a queue took data");
+                }
+                Err(PushError::Full { .. }) => model.count("a queue was full"),
+                Err(PushError::Send(_)) => {
+                    record.send_failed = true;
+                    model.count("a send failed");
+                }
+            }
+            return;
+        }
+        let data = bytes(key, Way::Out, from, to);
+        self.model.lock().say(|| format!("  means to send up to byte {to} on {id}"));
+        if self.model.lock().choices.once_in(2) {
+            let result = sockman.send_bytes(id, &data, false);
+            self.model.lock().sent(id, data.len(), &result);
+        }
+        self.wake(sockman, id);
+    }
+
+    fn pause(&self, sockman: &SockMan, reading: bool) {
+        let Some(id) = self.any_open() else { return };
+        let tells = {
+            let mut model = self.model.lock();
+            // Whoever never wakes has to have a sweep.
+            let forgets = self.has_sweep && model.choices.once_in(3);
+            let Some(record) = model.connections.get_mut(&id) else { return };
+            let paused = if reading { &mut record.recv_paused } else { &mut record.send_paused };
+            *paused = !*paused;
+            let goes_on = !*paused;
+            let what = if reading { "reading" } else { "sending" };
+            if goes_on && forgets {
+                record.recv_unheard |= reading;
+                record.send_unheard |= !reading;
+            }
+            model.say(|| format!("  {what} on {id}: goes on {goes_on}, forgets {forgets}"));
+            model.count(match (reading, goes_on) {
+                (true, false) => "reading was paused",
+                (true, true) => "reading went on",
+                (false, false) => "sending was paused",
+                (false, true) => "sending went on",
+            });
+            if goes_on && forgets {
+                model.count("a pause ended without a wake");
+            }
+            goes_on && !forgets
+        };
+        if tells {
+            self.wake(sockman, id);
+        }
+    }
+
+    pub(super) fn close(&self, sockman: &SockMan, id: ConnectionId, on_socket_thread: bool) {
+        let (phase, fd, key) = {
+            let model = self.model.lock();
+            let Some(record) = model.connections.get(&id) else { return };
+            (record.phase, record.fd, record.key)
+        };
+        let closed = sockman.close_connection(id);
+        let again = sockman.close_connection(id);
+        let after = self.network.probe(fd).filter(|probe| probe.peer == Some(key));
+        let mut model = self.model.lock();
+        model.say(|| format!("  closed {id}: {closed}"));
+        let was_there = matches!(phase, Phase::Open | Phase::Attempt | Phase::Quiet);
+        model.require(closed == was_there, || {
+            format!("closing {id}, which was {phase:?}, said {closed} (G4)")
+        });
+        model.require(!again, || format!("{id} was closed twice (G4)"));
+        let is_seen = after.is_none_or(|probe| probe.is_send_shut) || model.shutdown_failed;
+        model.require(is_seen || phase == Phase::Attempt, || {
+            format!("{id} is closed and its peer does not see it (G4)")
+        });
+        if let Some(record) = model.connections.get_mut(&id).filter(|_| was_there) {
+            record.phase = Phase::Closed;
+        }
+        model.count(match (phase, on_socket_thread) {
+            (Phase::Attempt, _) => "a connect was closed before its outcome",
+            (_, true) => "the embedder closed on the socket thread",
+            (_, false) => "the embedder closed on another thread",
+        });
+    }
+
+    fn shutdown_write(&self, sockman: &SockMan) {
+        let Some(id) = self.any_open() else { return };
+        let may = {
+            let model = self.model.lock();
+            model.connections.get(&id).is_some_and(|record| !record.wants_to_send())
+        };
+        if may && sockman.shutdown_write(id).is_ok() {
+            let mut model = self.model.lock();
+            model.count("the embedder half-closed");
+            if let Some(record) = model.connections.get_mut(&id) {
+                record.write_shut = true;
+            }
+        }
+    }
+
+    fn start_connect(&self, sockman: &SockMan) {
+        let (to, timeout, is_cancellable) = {
+            let mut model = self.model.lock();
+            if model.peers.len() >= MOST_PEERS {
+                return;
+            }
+            let at = model.choices.below(self.destinations.len() as u64);
+            let timeout = Duration::from_millis(model.choices.below(1500));
+            (self.destinations.get(at as usize).cloned(), timeout, model.choices.once_in(3))
+        };
+        let Some(to) = to else { return };
+        let cancel = Interrupt::new();
+        let mut options = ConnectOptions::default().timeout(timeout);
+        if is_cancellable {
+            options = options.cancel(cancel.clone());
+        }
+        let until = Some(self.network.elapsed() + timeout);
+        let begun = sockman.start_connect(&to, &options);
+        let mut model = self.model.lock();
+        model.say(|| format!("  start_connect({to}): {begun:?}"));
+        match begun {
+            Ok(id) => {
+                let is_new = model.connections.keys().next_back().is_none_or(|last| *last < id);
+                model.require(is_new, || format!("id {id} was given out before (G1)"));
+                let record = Record { until, ..Record::new(u64::MAX, Phase::Attempt, -1) };
+                model.connections.insert(id, record);
+                model.count("a connect was begun");
+                drop(model);
+                if is_cancellable {
+                    self.cancels.lock().insert(id, cancel);
+                }
+            }
+            Err(ConnectError::TooManyConnections { .. }) => {
+                model.count("the connection cap was reached");
+            }
+            Err(_) => model.count("a connect failed"),
+        }
+    }
+
+    fn cancel(&self, sockman: &SockMan, on_socket_thread: bool) {
+        let attempt = {
+            let mut model = self.model.lock();
+            let attempts = model.in_phase(|phase| phase == Phase::Attempt);
+            model.choices.pick(&attempts)
+        };
+        let Some(id) = attempt else { return };
+        let cancel = self.cancels.lock().remove(&id);
+        self.model.lock().activity += 1;
+        match cancel {
+            Some(cancel) => cancel.interrupt(),
+            None => self.close(sockman, id, on_socket_thread),
+        }
+    }
+
+    /// `SockMan::connect`: of another thread, which holds up nobody but itself.
+    fn connect_blocking(&self, sockman: &SockMan, on_socket_thread: bool) {
+        let to = {
+            let mut model = self.model.lock();
+            let at = model.choices.below(self.destinations.len() as u64);
+            self.destinations.get(at as usize).cloned()
+        };
+        let Some(to) = to.filter(|_| self.model.lock().peers.len() < MOST_PEERS) else { return };
+        let options = ConnectOptions::default().timeout(Duration::from_millis(200));
+        if on_socket_thread {
+            let refused = sockman.connect(&to, &options);
+            let is_right = matches!(refused, Err(ConnectError::OnSocketThread));
+            self.model.lock().require(is_right, || format!("connect in a callback: {refused:?}"));
+            return;
+        }
+        let was_nested = std::mem::replace(&mut *self.is_nested.lock(), true);
+        let connected = self.network.with_free_clock(|| sockman.connect(&to, &options));
+        *self.is_nested.lock() = was_nested;
+        let mut model = self.model.lock();
+        model.say(|| format!("  connect({to}): {connected:?}"));
+        model.count("a connect blocked its caller");
+        if let Ok(connection) = connected {
+            let id = connection.id();
+            self.register(sockman, &mut model, id, Phase::Quiet);
+            drop(model);
+            self.held.lock().push(connection);
+        }
+    }
+
+    /// Activates, drops or closes a connection that `connect` returned.
+    fn settle_held(&self, sockman: &SockMan) {
+        let Some(connection) = self.held.lock().pop() else { return };
+        let (id, how) = (connection.id(), self.model.lock().choices.below(4));
+        let is_quiet = self.record_is(id, Phase::Quiet);
+        match how {
+            0 => {
+                drop(connection);
+                self.with_record(id, |record| record.phase = Phase::Closed);
+                self.model.lock().count("a connection was dropped before its activation");
+            }
+            1 => {
+                if is_quiet {
+                    self.close(sockman, id, false);
+                }
+                connection.activate();
+            }
+            _ => self.activate(connection),
+        }
+    }
+
+    pub(super) fn activate(&self, connection: NewConnection) {
+        self.with_record(connection.id(), |record| {
+            if record.phase == Phase::Quiet {
+                record.phase = Phase::Open;
+            }
+        });
+        connection.activate();
+        self.model.lock().activity += 1;
+    }
+
+    fn change_listeners(&self, sockman: &SockMan) {
+        if self.model.lock().choices.once_in(3) {
+            sockman.stop_listening();
+            self.model.lock().count("the listeners were stopped");
+        }
+        self.listen(sockman);
+    }
+
+    pub(super) fn listen(&self, sockman: &SockMan) {
+        let (kind, number) = (self.model.lock().choices.below(4), self.listening.lock().len());
+        let at = if kind == 3 {
+            format!("unix:/simulated/{number}")
+        } else {
+            format!("10.0.0.1:{}", 1000 + number)
+        };
+        let Ok(at) = at.parse::<Service>() else { return };
+        if sockman.bind_and_start_listening(&at).is_ok() {
+            self.listening.lock().push(at);
+            self.model.lock().count("a listener was added");
+        }
+    }
+
+    /// Something that a peer does, or the network, or the kernel.
+    pub(super) fn act_elsewhere(&self) {
+        let what = self.model.lock().choices.below(40);
+        match what {
+            0..=11 => self.peer_sends(),
+            12..=19 => self.peer_receives(),
+            20..=24 => self.peer_connects(),
+            25 => self.ends_a_peer(),
+            26..=28 => self.peers_accept(),
+            29 => self.shut_or_open_window(),
+            30 => self.cut_pieces(),
+            31..=33 => self.fail_a_call(),
+            34 => self.limit_descriptors(),
+            _ => self.peer_sends(),
+        }
+    }
+
+    fn any_peer(&self) -> Option<usize> {
+        let mut model = self.model.lock();
+        let alive = (0..model.peers.len()).filter(|at| model.peers[*at].peer.is_some());
+        let alive: Vec<usize> = alive.collect();
+        model.choices.pick(&alive)
+    }
+
+    fn peer_connects(&self) {
+        let to = {
+            let mut model = self.model.lock();
+            let listening = self.listening.lock();
+            if model.peers.len() >= MOST_PEERS {
+                return;
+            }
+            let at = model.choices.below(listening.len() as u64);
+            listening.get(at as usize).cloned()
+        };
+        let Some(to) = to else { return };
+        if let Ok(peer) = self.network.connect(&to) {
+            let mut model = self.model.lock();
+            model.say(|| format!("  peer {} connects to {to}", peer.key()));
+            model.count("a peer connected");
+            model.peers.push(Player::new(peer));
+        }
+    }
+
+    /// Takes what the program connected to the peers' listeners.
+    pub(super) fn peers_accept(&self) {
+        for listener in &*self.listeners.lock() {
+            while let Some(peer) = listener.accept() {
+                let mut model = self.model.lock();
+                model.activity += 1;
+                model.say(|| format!("  peer {} accepts", peer.key()));
+                model.peers.push(Player::new(peer));
+            }
+        }
+    }
+
+    fn peer_sends(&self) {
+        let Some(at) = self.any_peer() else { return };
+        let mut model = self.model.lock();
+        let length = model.choices.size(MOST_BYTES);
+        let Some(player) = model.peers.get_mut(at) else { return };
+        let Some(peer) = player.peer.as_ref().filter(|_| !player.has_fin) else { return };
+        let data = bytes(player.key, Way::In, player.sent, player.sent + length);
+        if let Ok(sent) = peer.send(&data) {
+            player.sent += sent as u64;
+            let key = player.key;
+            model.say(|| format!("  peer {key} sends {sent} bytes"));
+            model.count("a peer sent");
+        }
+    }
+
+    fn peer_receives(&self) {
+        let Some(at) = self.any_peer() else { return };
+        let limit = self.model.lock().choices.size(MOST_BYTES);
+        self.receive(at, limit as usize);
+    }
+
+    /// A peer takes what has arrived.
+    pub(super) fn receive(&self, at: usize, limit: usize) {
+        let mut model = self.model.lock();
+        let Some(player) = model.peers.get(at) else { return };
+        let Some(peer) = &player.peer else { return };
+        let key = player.key;
+        let (data, ended) = peer.receive_at_most(limit);
+        if !data.is_empty() {
+            model.say(|| format!("  peer {key} receives {} bytes", data.len()));
+            model.count("a peer received");
+            model.check_received(at, &data);
+        }
+        let Some(player) = model.peers.get_mut(at) else { return };
+        let received = player.received;
+        match ended {
+            None => {}
+            Some(Ended::Eof) if !player.saw_eof => {
+                player.saw_eof = true;
+                let record = model.connections.values().find(|record| record.key == key);
+                let Some(record) = record else { return };
+                let sent = match &record.queue {
+                    Some(queue) => record.goal - queue.queued() as u64,
+                    None => record.sent,
+                };
+                let has_ended = record.write_shut || record.phase != Phase::Open;
+                model.require(has_ended, || format!("peer {key} reads an end that nobody made"));
+                model.require(received == sent, || {
+                    format!("peer {key} reads the end after {received} of {sent} bytes (G5)")
+                });
+            }
+            Some(Ended::Eof) => {}
+            Some(Ended::Error(_)) => player.saw_error = true,
+        }
+    }
+
+    fn ends_a_peer(&self) {
+        let Some(at) = self.any_peer() else { return };
+        let mut model = self.model.lock();
+        let how = model.choices.below(5);
+        let Some(player) = model.peers.get_mut(at) else { return };
+        let Some(peer) = player.peer.take() else { return };
+        let key = player.key;
+        let kind = match how {
+            0 | 1 => {
+                player.has_fin = true;
+                peer.shutdown_write();
+                player.peer = Some(peer);
+                "a peer half-closed"
+            }
+            2 | 3 => {
+                player.has_fin = true;
+                // Unless it had taken everything, this is a reset.
+                player.was_rude = true;
+                drop(peer);
+                "a peer closed"
+            }
+            _ => {
+                player.was_rude = true;
+                peer.reset();
+                "a peer reset"
+            }
+        };
+        model.say(|| format!("  peer {key}: {kind}"));
+        model.count(kind);
+    }
+
+    fn shut_or_open_window(&self) {
+        let Some(at) = self.any_peer() else { return };
+        let mut model = self.model.lock();
+        let window = model.choices.pick(&[65_536, 0, 100, 3000]).unwrap_or(65_536);
+        let Some(peer) = model.peers.get(at).and_then(|player| player.peer.as_ref()) else {
+            return;
+        };
+        peer.set_window(window);
+        model.count(if window < 3000 {
+            "a peer shut its window"
+        } else {
+            "a peer opened its window"
+        });
+    }
+
+    fn cut_pieces(&self) {
+        let Some(at) = self.any_peer() else { return };
+        let mut model = self.model.lock();
+        let what = model.choices.below(4);
+        let size = model.choices.size(2000) as usize;
+        let Some(player) = model.peers.get(at).filter(|player| !player.has_fin) else { return };
+        let Some(peer) = player.peer.as_ref() else { return };
+        let kind = match what {
+            0 => {
+                peer.set_chunk(Some(size.max(16)));
+                "a peer's pieces were cut"
+            }
+            1 => {
+                peer.send_urgent();
+                "a peer sent an urgent byte"
+            }
+            _ => {
+                peer.spurious_event();
+                "an event without a cause"
+            }
+        };
+        model.count(kind);
+    }
+
+    fn fail_a_call(&self) {
+        let Some(at) = self.any_peer() else { return };
+        let mut model = self.model.lock();
+        let call = model.choices.pick(FAILING).unwrap_or(Call::Recv);
+        let errors = call.errors();
+        let transient = [libc::EINTR, libc::EAGAIN];
+        let transient: Vec<i32> = transient.into_iter().filter(|e| errors.contains(e)).collect();
+        let is_gentle = !transient.is_empty() && !model.choices.once_in(4);
+        let from = if is_gentle { &transient } else { errors };
+        let Some(errno) = model.choices.pick(from) else { return };
+        if errno != libc::EINTR && errno != libc::EAGAIN {
+            model.calls_failed |= call != Call::Accept;
+        }
+        model.shutdown_failed |= call == Call::Shutdown;
+        let Some(player) = model.peers.get(at) else { return };
+        match (call, &player.peer) {
+            (Call::Recv | Call::Send, Some(peer)) => peer.fail_next(call, errno),
+            _ => self.network.fail_next(call, errno),
+        }
+        model.say(|| format!("  the next {call:?} fails with errno {errno}"));
+        model.count(match errno {
+            libc::EINTR => "a call was interrupted",
+            libc::EAGAIN => "a call said would-block",
+            _ => "a call failed",
+        });
+    }
+
+    fn limit_descriptors(&self) {
+        let mut model = self.model.lock();
+        let is_limited = model.choices.once_in(2);
+        let spare = model.choices.below(2) as usize;
+        let limit = is_limited.then(|| self.network.descriptors() + spare);
+        self.network.set_descriptor_limit(limit);
+        model.count(if is_limited { "descriptors ran out" } else { "descriptors came back" });
+    }
+
+    /// Other threads, peers and the kernel come in between. `true` if somebody did something.
+    pub(super) fn come_in_between(&self, sockman: &SockMan) -> bool {
+        if std::mem::replace(&mut *self.is_nested.lock(), true) {
+            return false;
+        }
+        let acts = {
+            let mut model = self.model.lock();
+            model.is_wild && model.choices.once_in(6)
+        };
+        if acts {
+            self.model.lock().say(|| " in between:".to_owned());
+            self.model.lock().count("another thread came in between");
+            as_another_thread(|| {
+                let is_ours = self.model.lock().choices.once_in(2);
+                if is_ours {
+                    self.act_as_embedder(sockman, false);
+                } else {
+                    self.act_elsewhere();
+                }
+            });
+        }
+        *self.is_nested.lock() = false;
+        acts
+    }
+
+    pub(super) fn is_in_between(&self) -> bool {
+        *self.is_nested.lock()
+    }
+
+    /// The socket thread is about to sleep: nothing that it could do may be left.
+    pub(super) fn check_before_sleep(&self, sockman: &SockMan) {
+        let shared = sockman.shared();
+        if shared.interrupt.is_interrupted() || self.is_in_between() {
+            return;
+        }
+        let now = self.network.elapsed();
+        let is_full = shared.connections.is_full();
+        let is_stopped = sockman.stats().listeners == 0;
+        let listening = self.listening.lock().clone();
+        let exhausted_at = self.network.exhausted_at();
+        let mut model = self.model.lock();
+        let mut left = Vec::new();
+        for (id, record) in &model.connections {
+            if record.phase == Phase::Attempt && record.until.is_some_and(|until| until < now) {
+                left.push(format!("asleep beyond the deadline of connect {id} (G9)"));
+            }
+            if record.phase != Phase::Open {
+                continue;
+            }
+            let Some(probe) = self.network.probe(record.fd) else { continue };
+            let is_heard = !record.recv_unheard && !record.recv_rests && !record.error_told;
+            let has_news = probe.has_data && !record.eof_told || probe.has_end && !record.eof_told;
+            if record.may_recv() && is_heard && has_news {
+                left.push(format!("asleep with something to receive on {id} (G6)"));
+            }
+            // Of one that the poller would not watch, that failure is told, as a read error, and no
+            // room to send.
+            let is_told = !record.send_unheard && !record.send_rests && probe.is_watched;
+            let can_send = probe.is_writable && is_told;
+            if record.wants_to_send() && record.may_send() && can_send {
+                left.push(format!("asleep with something to send on {id} (G6)"));
+            }
+        }
+        // The longest pause of a listener, and a little.
+        let is_exhausted = exhausted_at.is_some_and(|at| now <= at + Duration::from_millis(1001));
+        if !is_full && !is_exhausted && !is_stopped {
+            for at in listening.iter().filter(|at| self.network.waiting_at(at) > 0) {
+                left.push(format!("asleep with a client waiting at {at} (G11)"));
+            }
+        }
+        for what in left {
+            model.violated(what);
+        }
+    }
+}
+
+/// What can be made to fail without leaving nothing to test.
+const FAILING: &[Call] = &[
+    Call::Recv,
+    Call::Send,
+    Call::Recv,
+    Call::Send,
+    Call::Accept,
+    Call::Connect,
+    Call::Socket,
+    Call::Shutdown,
+    Call::LocalAddress,
+    Call::PeerAddress,
+    Call::TakeError,
+    Call::Register,
+    Call::CreatePoller,
+    Call::Bind,
+    Call::Listen,
+];
+
+impl Player {
+    fn new(peer: crate::testing::Peer) -> Player {
+        Player {
+            key: peer.key(),
+            address: peer.address(),
+            peer: Some(peer),
+            sent: 0,
+            received: 0,
+            has_fin: false,
+            was_rude: false,
+            saw_eof: false,
+            saw_error: false,
+        }
+    }
+}

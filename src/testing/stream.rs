@@ -1,0 +1,405 @@
+//! One end of a connection of the double's: what it has received, what it may send, how it ended.
+//!
+//! Plain data and the rules that Linux goes by; calls nobody.
+
+use std::{collections::VecDeque, time::Duration};
+
+use super::{
+    calls::Call,
+    kernel::{Arrival, End, Kernel, Kind, Sys},
+};
+use crate::Readiness;
+
+#[derive(Debug)]
+pub(super) struct Stream {
+    /// Its other end; `None` while it connects, and when that end is gone.
+    pub(super) other: Option<End>,
+    pub(super) is_connecting: bool,
+    pub(super) incoming: VecDeque<u8>,
+    /// On the way here.
+    in_flight: usize,
+    /// How much of `incoming` and `in_flight` there may be.
+    pub(super) window: usize,
+    /// The other end has ended its stream.
+    pub(super) got_fin: bool,
+    receive_shut: bool,
+    pub(super) send_shut: bool,
+    fin_sent: bool,
+    pub(super) error: Option<i32>,
+    /// It is over in both directions: reset, refused.
+    pub(super) is_broken: bool,
+    /// A send found no room, so that room is told of. As Linux's `SOCK_NOSPACE`.
+    wants_room: bool,
+    /// Of what is sent from here.
+    pub(super) latency: Duration,
+    /// The largest piece that what is sent from here arrives in.
+    pub(super) chunk: Option<usize>,
+    last_arrival: Duration,
+    /// How much the other end would have taken when it went, which is not known here yet, and of
+    /// how much.
+    last_room: Option<(usize, usize)>,
+    /// Behind how many bytes an urgent one lies, which ends a receive.
+    urgent: Option<usize>,
+}
+
+/// Between the pieces of one send.
+const BETWEEN_CHUNKS: Duration = Duration::from_micros(1);
+
+impl Stream {
+    pub(super) fn new(window: usize, latency: Duration) -> Stream {
+        Stream {
+            other: None,
+            is_connecting: false,
+            incoming: VecDeque::new(),
+            in_flight: 0,
+            window,
+            got_fin: false,
+            receive_shut: false,
+            send_shut: false,
+            fin_sent: false,
+            error: None,
+            is_broken: false,
+            wants_room: false,
+            latency,
+            chunk: None,
+            last_arrival: Duration::ZERO,
+            last_room: None,
+            urgent: None,
+        }
+    }
+
+    pub(super) fn break_with(&mut self, errno: i32) {
+        self.error = Some(errno);
+        self.is_broken = true;
+        self.receive_shut = true;
+        self.send_shut = true;
+    }
+
+    fn room(&self) -> usize {
+        self.window.saturating_sub(self.incoming.len() + self.in_flight)
+    }
+
+    /// `room` and `window`: of the other end.
+    pub(super) fn readiness(&mut self, is_unix: bool, room: usize, window: usize) -> Readiness {
+        if self.is_connecting {
+            return Readiness::default();
+        }
+        let hung_up = self.is_broken || (self.receive_shut && self.send_shut);
+        let writable = self.send_shut || is_writable(is_unix, room, window);
+        if !writable && !is_unix {
+            self.wants_room = true;
+        }
+        Readiness {
+            token: 0,
+            readable: !self.incoming.is_empty() || self.receive_shut,
+            writable,
+            read_closed: self.receive_shut,
+            broken: hung_up || self.error.is_some(),
+            priority: self.urgent.is_some(),
+        }
+    }
+
+    pub(super) fn receive(&mut self, is_unix: bool, buffer: &mut [u8]) -> Sys<usize> {
+        if self.urgent == Some(0) {
+            self.urgent = None;
+        }
+        let available = self.incoming.len().min(self.urgent.unwrap_or(usize::MAX));
+        if available > 0 {
+            // A unix-domain receive ends where a send did, more or less.
+            let at_most =
+                if is_unix { self.chunk.unwrap_or(usize::MAX).max(1) } else { usize::MAX };
+            let bytes = available.min(buffer.len()).min(at_most);
+            for (place, byte) in buffer.iter_mut().zip(self.incoming.drain(..bytes)) {
+                *place = byte;
+            }
+            self.urgent = self.urgent.map(|ahead| ahead - bytes);
+            return Ok(bytes);
+        }
+        // Linux forgets a reset that comes after the end, as far as receives go.
+        if self.got_fin && !is_unix {
+            return Ok(0);
+        }
+        if let Some(errno) = self.error.take() {
+            return Err(errno);
+        }
+        if self.is_connecting {
+            return Err(libc::EAGAIN);
+        }
+        if self.receive_shut { Ok(0) } else { Err(libc::EAGAIN) }
+    }
+}
+
+/// Linux tells of room when a third of the buffer is free; on unix-domain sockets, when three
+/// quarters are.
+fn is_writable(is_unix: bool, room: usize, window: usize) -> bool {
+    room > 0 && if is_unix { room * 4 >= window * 3 } else { room * 3 >= window }
+}
+
+/// How a socket of the program's stands. Looking changes nothing.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Probe {
+    /// The number of the other end, once it is connected.
+    pub(super) peer: Option<u64>,
+    pub(super) has_data: bool,
+    /// It has been ended by the peer, in order or not.
+    pub(super) has_end: bool,
+    pub(super) has_error: bool,
+    pub(super) is_writable: bool,
+    /// The program has ended it, or it is over anyway.
+    pub(super) is_send_shut: bool,
+    /// A poller watches it.
+    pub(super) is_watched: bool,
+}
+
+impl Kernel {
+    pub(super) fn probe(&mut self, fd: usize) -> Option<Probe> {
+        let end = self.end_of(fd)?;
+        let (room, window) = (self.room(end), self.window_of_other(end));
+        let socket = self.socket(end)?;
+        let (is_unix, is_watched) = (socket.is_unix, socket.registration.is_some());
+        let stream = self.stream(end)?;
+        Some(Probe {
+            is_watched,
+            peer: stream.other.map(|other| other.serial),
+            has_data: !stream.incoming.is_empty(),
+            has_end: stream.receive_shut,
+            has_error: stream.error.is_some(),
+            is_writable: stream.send_shut || is_writable(is_unix, room, window),
+            is_send_shut: stream.send_shut,
+        })
+    }
+
+    /// How many bytes the other end would take now, as far as is known here: that it is gone, only
+    /// an arrival tells.
+    pub(super) fn room(&mut self, end: End) -> usize {
+        let Some(stream) = self.stream(end) else { return 0 };
+        let (other, last) =
+            (stream.other, stream.last_room.map_or(stream.window, |(room, _)| room));
+        other.and_then(|other| self.stream(other)).map_or(last, |other| other.room())
+    }
+
+    pub(super) fn window_of_other(&mut self, end: End) -> usize {
+        let Some(stream) = self.stream(end) else { return 0 };
+        let window = stream.last_room.map_or(stream.window, |(_, window)| window);
+        let other = stream.other;
+        other.and_then(|other| self.stream(other)).map_or(window, |other| other.window)
+    }
+
+    pub(super) fn recv(&mut self, end: End, buffer: &mut [u8]) -> Sys<usize> {
+        self.fault(Some(end), Call::Recv)?;
+        let socket = self.socket(end).ok_or(libc::EBADF)?;
+        let is_unix = socket.is_unix;
+        match &mut socket.kind {
+            Kind::Stream(stream) => {
+                let received = stream.receive(is_unix, buffer)?;
+                let other = stream.other;
+                if let Some(other) = other.filter(|_| received > 0) {
+                    self.there_is_room(other);
+                }
+                Ok(received)
+            }
+            Kind::Scripted(script) => {
+                let received = script.recv_now(buffer);
+                if script.goes_on_after(&received) {
+                    self.tell(end);
+                }
+                received
+            }
+            Kind::Fresh | Kind::Listener(_) => Err(libc::ENOTCONN),
+        }
+    }
+
+    /// The window of `of`'s other end has opened.
+    pub(super) fn there_is_room(&mut self, of: End) {
+        let (room, window) = (self.room(of), self.window_of_other(of));
+        let Some(is_unix) = self.socket(of).map(|socket| socket.is_unix) else { return };
+        let Some(stream) = self.stream(of) else { return };
+        if is_writable(is_unix, room, window) && (is_unix || stream.wants_room) {
+            stream.wants_room = false;
+            self.tell(of);
+        }
+    }
+
+    pub(super) fn send(&mut self, end: End, data: &[u8]) -> Sys<usize> {
+        self.fault(Some(end), Call::Send)?;
+        let room = self.room(end);
+        let elapsed = self.elapsed;
+        let stream = match &mut self.socket(end).ok_or(libc::EBADF)?.kind {
+            Kind::Stream(stream) => stream,
+            Kind::Scripted(script) => {
+                let (has_room, sent) = (script.has_room(), script.send_now(data));
+                if has_room && sent != Ok(data.len()) {
+                    self.tell(end);
+                }
+                return sent;
+            }
+            Kind::Fresh | Kind::Listener(_) => return Err(libc::EPIPE),
+        };
+        if let Some(errno) = stream.error.take() {
+            return Err(errno);
+        }
+        if stream.send_shut {
+            return Err(libc::EPIPE);
+        }
+        let Some(other) = stream.other else { return Err(libc::EAGAIN) };
+        let sent = data.len().min(room);
+        if sent < data.len() {
+            stream.wants_room = true;
+        }
+        if sent == 0 {
+            return Err(libc::EAGAIN);
+        }
+        stream.last_room = stream.last_room.map(|(room, of)| (room - sent.min(room), of));
+        let chunk = stream.chunk.unwrap_or(sent).max(1);
+        let (mut at, is_cut) = (stream.next_arrival(elapsed), chunk < sent);
+        let pieces: Vec<Vec<u8>> = data[..sent].chunks(chunk).map(<[u8]>::to_vec).collect();
+        for bytes in pieces {
+            if is_cut {
+                at += BETWEEN_CHUNKS;
+            }
+            if let Some(other) = self.stream(other) {
+                other.in_flight += bytes.len();
+            }
+            self.on_wire(end, other, at, Arrival::Data { from: end, bytes });
+        }
+        Ok(sent)
+    }
+
+    pub(super) fn send_urgent(&mut self, end: End) {
+        let elapsed = self.elapsed;
+        let Some(stream) = self.stream(end).filter(|stream| !stream.send_shut) else { return };
+        let (at, Some(other)) = (stream.next_arrival(elapsed), stream.other) else { return };
+        self.on_wire(end, other, at, Arrival::Urgent);
+    }
+
+    /// In order behind what is on this wire already. At once, if nothing holds it back.
+    fn on_wire(&mut self, from: End, to: End, at: Duration, arrival: Arrival) {
+        if let Some(stream) = self.stream(from) {
+            stream.last_arrival = at;
+        }
+        if at <= self.elapsed {
+            self.arrive(to, arrival);
+        } else {
+            self.put_on_wire(at, to, arrival);
+        }
+    }
+
+    pub(super) fn arrive(&mut self, to: End, arrival: Arrival) {
+        let Some(stream) = self.stream(to) else {
+            // Nobody is there any more, which is answered behind all that was sent before.
+            if let Arrival::Data { from, .. } = arrival {
+                let latency = self.stream(from).map_or(Duration::ZERO, |from| from.latency);
+                let at = self.last_arrival_at(from).max(self.elapsed + latency);
+                self.later_or_now(from, at, Arrival::Reset);
+            }
+            return;
+        };
+        match arrival {
+            Arrival::Data { bytes, .. } => {
+                stream.in_flight = stream.in_flight.saturating_sub(bytes.len());
+                if !stream.is_broken {
+                    stream.incoming.extend(bytes);
+                }
+            }
+            Arrival::Urgent => stream.urgent = Some(stream.incoming.len()),
+            Arrival::Fin => {
+                stream.got_fin = true;
+                stream.receive_shut = true;
+            }
+            Arrival::Reset => return self.got_reset(to),
+            Arrival::Request { .. } | Arrival::Spurious => {}
+        }
+        self.tell(to);
+    }
+
+    fn got_reset(&mut self, end: End) {
+        let Some(stream) = self.stream(end).filter(|stream| !stream.is_broken) else { return };
+        stream.break_with(if stream.got_fin { libc::EPIPE } else { libc::ECONNRESET });
+        self.tell(end);
+    }
+
+    pub(super) fn shutdown_write(&mut self, end: End) -> Sys<()> {
+        let elapsed = self.elapsed;
+        let stream = self.stream(end).ok_or(libc::ENOTCONN)?;
+        if stream.is_broken {
+            return Err(libc::ENOTCONN);
+        }
+        stream.send_shut = true;
+        let is_first = !std::mem::replace(&mut stream.fin_sent, true);
+        let (at, other) = (stream.next_arrival(elapsed), stream.other);
+        if let Some(other) = other.filter(|_| is_first) {
+            self.on_wire(end, other, at, Arrival::Fin);
+        }
+        self.tell(end);
+        Ok(())
+    }
+
+    pub(super) fn shutdown_both(&mut self, end: End) -> Sys<()> {
+        self.shutdown_write(end)?;
+        if let Some(stream) = self.stream(end) {
+            stream.receive_shut = true;
+        }
+        self.tell(end);
+        Ok(())
+    }
+
+    /// What a close, or a reset, of an end means for the other.
+    pub(super) fn stream_closed(&mut self, stream: &Stream) {
+        let Some(other) = stream.other else { return };
+        let at = stream.next_arrival(self.elapsed);
+        if let Some(other) = self.stream(other) {
+            other.last_room = Some((stream.room(), stream.window));
+        }
+        if stream.is_broken {
+            return;
+        }
+        // Unread data: the other end has to know that it was not taken.
+        if !stream.incoming.is_empty() {
+            return self.later_or_now(other, at, Arrival::Reset);
+        }
+        if !stream.fin_sent {
+            self.later_or_now(other, at, Arrival::Fin);
+        }
+        let is_unix = self.socket(other).is_some_and(|socket| socket.is_unix);
+        if let Some(stream) = self.stream(other).filter(|_| is_unix) {
+            stream.send_shut = true;
+            self.tell(other);
+        }
+    }
+
+    pub(super) fn reset(&mut self, end: End) {
+        let elapsed = self.elapsed;
+        let Some(stream) = self.stream(end) else { return };
+        let (at, room, other) =
+            (stream.next_arrival(elapsed), (stream.room(), stream.window), stream.other.take());
+        if let Some(other) = other {
+            if let Some(other) = self.stream(other) {
+                other.last_room = Some(room);
+            }
+            self.later_or_now(other, at, Arrival::Reset);
+        }
+        self.close(end);
+    }
+
+    pub(super) fn reset_other_of(&mut self, end: End) {
+        if let Some(other) = self.stream(end).and_then(|stream| stream.other.take()) {
+            let at = self.elapsed;
+            self.later_or_now(other, at, Arrival::Reset);
+        }
+    }
+
+    fn later_or_now(&mut self, to: End, at: Duration, arrival: Arrival) {
+        if at <= self.elapsed {
+            self.arrive(to, arrival);
+        } else {
+            self.put_on_wire(at, to, arrival);
+        }
+    }
+}
+
+impl Stream {
+    /// When something sent now arrives: not before what was sent earlier.
+    fn next_arrival(&self, now: Duration) -> Duration {
+        self.last_arrival.max(now + self.latency)
+    }
+}
