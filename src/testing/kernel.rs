@@ -365,7 +365,7 @@ impl Kernel {
     /// When the last that is on the way to this end gets there.
     pub(super) fn last_arrival_at(&self, end: End) -> Duration {
         let on_the_way = self.arrivals.iter().filter(|(_, (to, _))| *to == end);
-        on_the_way.map(|((at, _), _)| *at).last().unwrap_or_default()
+        on_the_way.map(|((at, _), _)| *at).next_back().unwrap_or_default()
     }
 
     /// Delivers what is due by now.

@@ -14,6 +14,7 @@
 //! ```
 
 mod choices;
+mod elsewhere;
 mod handler;
 mod model;
 mod settle;

@@ -153,6 +153,22 @@ pub(super) struct Player {
     pub(super) saw_error: bool,
 }
 
+impl Player {
+    pub(super) fn new(peer: Peer) -> Player {
+        Player {
+            key: peer.key(),
+            address: peer.address(),
+            peer: Some(peer),
+            sent: 0,
+            received: 0,
+            has_fin: false,
+            was_rude: false,
+            saw_eof: false,
+            saw_error: false,
+        }
+    }
+}
+
 impl Record {
     pub(super) fn new(key: u64, phase: Phase, fd: i32) -> Record {
         Record {
@@ -257,10 +273,10 @@ impl Model {
         match self.connections.get(&id).map(|record| record.phase) {
             Some(Phase::Open) => {}
             Some(phase) => {
-                self.violated(format!("{callback} names {id}, which is {phase:?} (G2, G4)"))
+                self.violated(format!("{callback} names {id}, which is {phase:?} (G2, G4)"));
             }
             None => {
-                self.violated(format!("{callback} names {id}, which nobody registered (G1, G2)"))
+                self.violated(format!("{callback} names {id}, which nobody registered (G1, G2)"));
             }
         }
     }

@@ -96,7 +96,7 @@ impl Simulation {
             match record.phase {
                 Phase::Attempt => missing.push(format!("connect {id} has no outcome (G9)")),
                 Phase::PanicClosed => {
-                    missing.push(format!("nobody told that {id} is closed (G12)"))
+                    missing.push(format!("nobody told that {id} is closed (G12)"));
                 }
                 Phase::Quiet => missing.push(format!("{id} was left unactivated by the simulator")),
                 Phase::Closed | Phase::Open => {}

@@ -1,0 +1,247 @@
+//! What the peers, the network and the kernel do: anything they may.
+//!
+//! On the test's thread. The model's mutex is held over calls to the doubles, which call nobody.
+
+use super::{
+    model::{Phase, Player, Way, bytes},
+    world::{MOST_BYTES, MOST_PEERS, World},
+};
+use crate::testing::{Call, Ended};
+
+impl World {
+    /// Something that a peer does, or the network, or the kernel.
+    pub(super) fn act_elsewhere(&self) {
+        let what = self.model.lock().choices.below(40);
+        match what {
+            0..=11 => self.peer_sends(),
+            12..=19 => self.peer_receives(),
+            20..=24 => self.peer_connects(),
+            25 => self.ends_a_peer(),
+            26..=28 => self.peers_accept(),
+            29 => self.shut_or_open_window(),
+            30 => self.cut_pieces(),
+            31..=33 => self.fail_a_call(),
+            34 => self.limit_descriptors(),
+            _ => self.peer_sends(),
+        }
+    }
+
+    fn any_peer(&self) -> Option<usize> {
+        let mut model = self.model.lock();
+        let alive = (0..model.peers.len()).filter(|at| model.peers[*at].peer.is_some());
+        let alive: Vec<usize> = alive.collect();
+        model.choices.pick(&alive)
+    }
+
+    fn peer_connects(&self) {
+        let to = {
+            let mut model = self.model.lock();
+            let listening = self.listening.lock();
+            if model.peers.len() >= MOST_PEERS {
+                return;
+            }
+            let at = model.choices.below(listening.len() as u64);
+            listening.get(at as usize).cloned()
+        };
+        let Some(to) = to else { return };
+        if let Ok(peer) = self.network.connect(&to) {
+            let mut model = self.model.lock();
+            model.say(|| format!("  peer {} connects to {to}", peer.key()));
+            model.count("a peer connected");
+            model.peers.push(Player::new(peer));
+        }
+    }
+
+    /// Takes what the program connected to the peers' listeners.
+    pub(super) fn peers_accept(&self) {
+        for listener in &*self.listeners.lock() {
+            while let Some(peer) = listener.accept() {
+                let mut model = self.model.lock();
+                model.activity += 1;
+                model.say(|| format!("  peer {} accepts", peer.key()));
+                model.peers.push(Player::new(peer));
+            }
+        }
+    }
+
+    fn peer_sends(&self) {
+        let Some(at) = self.any_peer() else { return };
+        let mut model = self.model.lock();
+        let length = model.choices.size(MOST_BYTES);
+        let Some(player) = model.peers.get_mut(at) else { return };
+        let Some(peer) = player.peer.as_ref().filter(|_| !player.has_fin) else { return };
+        let data = bytes(player.key, Way::In, player.sent, player.sent + length);
+        if let Ok(sent) = peer.send(&data) {
+            player.sent += sent as u64;
+            let key = player.key;
+            model.say(|| format!("  peer {key} sends {sent} bytes"));
+            model.count("a peer sent");
+        }
+    }
+
+    fn peer_receives(&self) {
+        let Some(at) = self.any_peer() else { return };
+        let limit = self.model.lock().choices.size(MOST_BYTES);
+        self.receive(at, limit as usize);
+    }
+
+    /// A peer takes what has arrived.
+    pub(super) fn receive(&self, at: usize, limit: usize) {
+        let mut model = self.model.lock();
+        let Some(player) = model.peers.get(at) else { return };
+        let Some(peer) = &player.peer else { return };
+        let key = player.key;
+        let (data, ended) = peer.receive_at_most(limit);
+        if !data.is_empty() {
+            model.say(|| format!("  peer {key} receives {} bytes", data.len()));
+            model.count("a peer received");
+            model.check_received(at, &data);
+        }
+        let Some(player) = model.peers.get_mut(at) else { return };
+        let received = player.received;
+        match ended {
+            None => {}
+            Some(Ended::Eof) if !player.saw_eof => {
+                player.saw_eof = true;
+                let record = model.connections.values().find(|record| record.key == key);
+                let Some(record) = record else { return };
+                let sent = match &record.queue {
+                    Some(queue) => record.goal - queue.queued() as u64,
+                    None => record.sent,
+                };
+                let has_ended = record.write_shut || record.phase != Phase::Open;
+                model.require(has_ended, || format!("peer {key} reads an end that nobody made"));
+                model.require(received == sent, || {
+                    format!("peer {key} reads the end after {received} of {sent} bytes (G5)")
+                });
+            }
+            Some(Ended::Eof) => {}
+            Some(Ended::Error(_)) => player.saw_error = true,
+        }
+    }
+
+    fn ends_a_peer(&self) {
+        let Some(at) = self.any_peer() else { return };
+        let mut model = self.model.lock();
+        let how = model.choices.below(5);
+        let Some(player) = model.peers.get_mut(at) else { return };
+        let Some(peer) = player.peer.take() else { return };
+        let key = player.key;
+        let kind = match how {
+            0 | 1 => {
+                player.has_fin = true;
+                peer.shutdown_write();
+                player.peer = Some(peer);
+                "a peer half-closed"
+            }
+            2 | 3 => {
+                player.has_fin = true;
+                // Unless it had taken everything, this is a reset.
+                player.was_rude = true;
+                drop(peer);
+                "a peer closed"
+            }
+            _ => {
+                player.was_rude = true;
+                peer.reset();
+                "a peer reset"
+            }
+        };
+        model.say(|| format!("  peer {key}: {kind}"));
+        model.count(kind);
+    }
+
+    fn shut_or_open_window(&self) {
+        let Some(at) = self.any_peer() else { return };
+        let mut model = self.model.lock();
+        let window = model.choices.pick(&[65_536, 0, 100, 3000]).unwrap_or(65_536);
+        let Some(peer) = model.peers.get(at).and_then(|player| player.peer.as_ref()) else {
+            return;
+        };
+        peer.set_window(window);
+        model.count(if window < 3000 {
+            "a peer shut its window"
+        } else {
+            "a peer opened its window"
+        });
+    }
+
+    fn cut_pieces(&self) {
+        let Some(at) = self.any_peer() else { return };
+        let mut model = self.model.lock();
+        let what = model.choices.below(4);
+        let size = model.choices.size(2000) as usize;
+        let Some(player) = model.peers.get(at).filter(|player| !player.has_fin) else { return };
+        let Some(peer) = player.peer.as_ref() else { return };
+        let kind = match what {
+            0 => {
+                peer.set_chunk(Some(size.max(16)));
+                "a peer's pieces were cut"
+            }
+            1 => {
+                peer.send_urgent();
+                "a peer sent an urgent byte"
+            }
+            _ => {
+                peer.spurious_event();
+                "an event without a cause"
+            }
+        };
+        model.count(kind);
+    }
+
+    fn fail_a_call(&self) {
+        let Some(at) = self.any_peer() else { return };
+        let mut model = self.model.lock();
+        let call = model.choices.pick(FAILING).unwrap_or(Call::Recv);
+        let errors = call.errors();
+        let transient = [libc::EINTR, libc::EAGAIN];
+        let transient: Vec<i32> = transient.into_iter().filter(|e| errors.contains(e)).collect();
+        let is_gentle = !transient.is_empty() && !model.choices.once_in(4);
+        let from = if is_gentle { &transient } else { errors };
+        let Some(errno) = model.choices.pick(from) else { return };
+        if errno != libc::EINTR && errno != libc::EAGAIN {
+            model.calls_failed |= call != Call::Accept;
+        }
+        model.shutdown_failed |= call == Call::Shutdown;
+        let Some(player) = model.peers.get(at) else { return };
+        match (call, &player.peer) {
+            (Call::Recv | Call::Send, Some(peer)) => peer.fail_next(call, errno),
+            _ => self.network.fail_next(call, errno),
+        }
+        model.say(|| format!("  the next {call:?} fails with errno {errno}"));
+        model.count(match errno {
+            libc::EINTR => "a call was interrupted",
+            libc::EAGAIN => "a call said would-block",
+            _ => "a call failed",
+        });
+    }
+
+    fn limit_descriptors(&self) {
+        let mut model = self.model.lock();
+        let is_limited = model.choices.once_in(2);
+        let spare = model.choices.below(2) as usize;
+        let limit = is_limited.then(|| self.network.descriptors() + spare);
+        self.network.set_descriptor_limit(limit);
+        model.count(if is_limited { "descriptors ran out" } else { "descriptors came back" });
+    }
+}
+
+/// What can be made to fail without leaving nothing to test.
+const FAILING: &[Call] = &[
+    Call::Recv,
+    Call::Send,
+    Call::Recv,
+    Call::Send,
+    Call::Accept,
+    Call::Connect,
+    Call::Socket,
+    Call::Shutdown,
+    Call::LocalAddress,
+    Call::PeerAddress,
+    Call::TakeError,
+    Call::Register,
+    Call::CreatePoller,
+    Call::Bind,
+    Call::Listen,
+];

@@ -1,0 +1,45 @@
+//! The simulator over a few thousand seeds, and that it sees what it is to see. Millions:
+//! `cargo run --release --example simulate -- --seeds 1000000`.
+
+use std::collections::BTreeMap;
+
+use sockman::testing::simulator::{self, KINDS};
+
+/// Optimised or not, a few seconds.
+const SEEDS: u64 = if cfg!(debug_assertions) { 1000 } else { 8000 };
+
+/// G1 to G9, G11, G12, G14.
+#[test]
+fn the_guarantees_hold_over_thousands_of_seeds() {
+    let mut counts: BTreeMap<&str, u64> = BTreeMap::new();
+    for seed in 0..SEEDS {
+        match simulator::run(seed) {
+            Ok(report) => {
+                for (kind, count) in report.counts {
+                    *counts.entry(kind).or_default() += count;
+                }
+            }
+            Err(failure) => panic!("seed {seed}: {failure}"),
+        }
+    }
+    let never: Vec<_> = KINDS.iter().filter(|kind| !counts.contains_key(*kind)).collect();
+    assert!(never.is_empty(), "never reached: {never:?}");
+}
+
+#[test]
+fn a_seed_replays_exactly() {
+    for seed in [1, 77, 4242] {
+        let reports = [(); 2].map(|()| format!("{:?}", simulator::run(seed).expect("it holds")));
+        assert_eq!(reports[0], reports[1]);
+    }
+}
+
+/// Bytes as a fuzzer makes them.
+#[test]
+fn bytes_drive_it_too() {
+    for length in [0_u8, 1, 2, 40, 200] {
+        let bytes: Vec<u8> = (0..length).map(|at| at.wrapping_mul(151)).collect();
+        let report = simulator::run_bytes(&bytes).expect("the guarantees hold");
+        assert!(u64::from(report.steps) <= u64::from(length) + 1);
+    }
+}
