@@ -3,6 +3,8 @@
 //!
 //! `cargo run --release --example simulate -- --seeds 100000`
 
+#![allow(clippy::print_stdout)] // A report on the standard output is what it is for.
+
 use std::{
     collections::BTreeMap,
     error::Error,
@@ -48,7 +50,7 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
                     }
                     match simulator::run(seed) {
                         Ok(report) => {
-                            own.add(u64::from(report.steps), report.passes, &report.counts)
+                            own.add(u64::from(report.steps), report.passes, &report.counts);
                         }
                         Err(failure) => {
                             failed.store(true, Ordering::Relaxed);
