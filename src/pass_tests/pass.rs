@@ -282,6 +282,29 @@ fn a_late_event_for_a_place_taken_again_reaches_nobody() {
     assert_eq!(rig.log.take(), ["1 data 10"]);
 }
 
+/// G11: a listener that the poller would not watch is tried again, as after any lack of resources.
+#[test]
+fn a_listener_that_cannot_be_registered_is_registered_later() {
+    let rig = Rig::new(without_sweep());
+    rig.machine.fail_registrations(Some(libc::ENOSPC));
+    let listener = rig.machine.upcoming_fd();
+    rig.sockman.bind_and_start_listening(&"10.0.0.1:2".parse().unwrap()).unwrap();
+    rig.pass();
+    for pause in [100, 200, 400, 800, 1000, 1000] {
+        rig.pass();
+        assert_eq!(rig.machine.last_timeout(), Some(Duration::from_millis(pause)));
+        assert_eq!(rig.machine.token(listener), None);
+        rig.machine.advance(Duration::from_millis(pause));
+        rig.pass();
+    }
+    rig.machine.fail_registrations(None);
+    rig.machine.advance(Duration::from_secs(1));
+    rig.pass();
+    rig.pass();
+    assert!(rig.machine.token(listener).is_some());
+    assert_eq!(rig.machine.last_timeout(), None, "and that is the end of it");
+}
+
 /// G11: the pauses grow from 100 ms to 1 s, and end with the exhaustion.
 #[test]
 fn a_listener_backs_off_while_descriptors_are_exhausted() {
