@@ -63,9 +63,10 @@ impl Accepting {
         self.ready = true;
     }
 
-    /// There is something to do for it, now or when its pause is over.
+    /// There is something to do for it, now or when its pause is over. Not if it was stopped: the
+    /// mark of that is on its way, and until it comes a latch that is up would keep the loop awake.
     pub(crate) fn is_due(&self) -> bool {
-        self.ready || !self.is_registered
+        (self.ready || !self.is_registered) && !self.listener.is_stopped()
     }
 
     /// Has the poller watch it, unless that is so already or it pauses.

@@ -12,20 +12,19 @@ use std::{
     hash::{BuildHasherDefault, Hash, Hasher},
     io,
     net::Shutdown,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU64, AtomicUsize, Ordering},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
-
-use parking_lot::Mutex;
 
 use crate::{
     Service,
     error::SendError,
     slab::{Key, Token},
     sock::Sock,
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU64, AtomicUsize, Ordering},
+    },
 };
 
 /// Names one connection of one [`SockMan`](crate::SockMan). From 0 upwards, never used twice.

@@ -6,15 +6,19 @@
 
 use std::{
     fmt,
+    sync::{Arc, Weak},
+};
+
+use crate::{
+    connect::Attempt,
+    connection::Connection,
+    listener::Listener,
+    sock::Waker,
     sync::{
-        Arc, Weak,
+        Mutex,
         atomic::{AtomicBool, Ordering},
     },
 };
-
-use parking_lot::Mutex;
-
-use crate::{connect::Attempt, connection::Connection, listener::Listener, sock::Waker};
 
 /// One request to the socket thread.
 #[derive(Debug)]

@@ -7,16 +7,17 @@
 use std::{
     collections::BTreeMap,
     fmt,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
 
-use parking_lot::{Condvar, Mutex};
-
-use crate::sock::Waker;
+use crate::{
+    sock::Waker,
+    sync::{
+        Condvar, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 /// Bitcoin Core's `CThreadInterrupt`: a flag that whoever sleeps, polls or connects sees at once.
 ///

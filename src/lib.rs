@@ -95,6 +95,7 @@ mod sock;
 mod socket_thread;
 mod sockman;
 mod stats;
+mod sync;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod threads;

@@ -7,13 +7,13 @@ use std::{
     net::Shutdown,
     os::{fd::OwnedFd, unix::fs::MetadataExt},
     path::{Path, PathBuf},
-    sync::atomic::{AtomicBool, Ordering},
 };
 
 use crate::{
     NetAddr, Options, Service,
     error::BindError,
     sock::{Sock, SockFactory},
+    sync::atomic::{AtomicBool, Ordering},
 };
 
 /// As long a queue as the kernel allows: every kernel cuts it down to its own `SOMAXCONN` setting,

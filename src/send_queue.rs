@@ -4,17 +4,15 @@
 //! Owned by the embedder, used from any thread. Its one mutex is held over a push's send and its
 //! queueing, and over a drain; it is taken before any of the library's locks, never after.
 
-use std::{
-    collections::VecDeque,
-    error::Error,
-    fmt,
-    io::IoSlice,
-    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
+use std::{collections::VecDeque, error::Error, fmt, io::IoSlice};
+
+use crate::{
+    ConnectionId, SendError, SockMan,
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
 };
-
-use parking_lot::Mutex;
-
-use crate::{ConnectionId, SendError, SockMan};
 
 /// Bitcoin Core pauses reading from a peer at its `-maxsendbuffer`, one million bytes.
 const DEFAULT_HIGH_MARK: usize = 1_000_000;

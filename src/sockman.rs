@@ -11,8 +11,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use parking_lot::Mutex;
-
 use crate::{
     ConnectOptions, ConnectionId, ConnectionInfo, Destination, Direction, EventHandler,
     NewConnection, Options, Service, SocketsThreads, Stats,
@@ -25,6 +23,7 @@ use crate::{
     sock::Sock,
     socket_thread::SocketThread,
     stats::Counters,
+    sync::Mutex,
     threads::{self, Run},
 };
 

@@ -2,9 +2,10 @@
 //!
 //! Each counter is written by one kind of thread and read by any; no lock.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
-use crate::connection::ConnectionMap;
+use crate::{
+    connection::ConnectionMap,
+    sync::atomic::{AtomicU64, Ordering},
+};
 
 /// What a [`SockMan`](crate::SockMan) has done so far. From [`SockMan::stats`](crate::SockMan::stats).
 ///

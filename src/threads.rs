@@ -9,11 +9,7 @@ use std::{
     fmt, io, mem,
     panic::{AssertUnwindSafe, catch_unwind},
     ptr,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    thread::{self, JoinHandle},
+    sync::Arc,
 };
 
 use crate::{
@@ -22,6 +18,10 @@ use crate::{
     interrupt::Watches,
     socket_thread::{Context, SocketThread},
     sockman::Shared,
+    sync::{
+        Builder, JoinHandle, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 /// Where the socket thread's state is.
@@ -50,7 +50,7 @@ struct Ending {
     detached: AtomicBool,
     /// Set by the thread, under the `run` mutex, when others may be started.
     ended: AtomicBool,
-    failure: parking_lot::Mutex<Option<Failure>>,
+    failure: Mutex<Option<Failure>>,
 }
 
 /// Why the thread ended before it was told to.
@@ -64,9 +64,9 @@ pub(crate) fn start(sockman: &SockMan) -> Result<SocketsThreads, StartError> {
     let mut run = shared.run.lock();
     let (socket_thread, watches) = claim(shared, &mut run)?;
     // Handed over in a cell, so that it can be taken back if there is no thread to be had.
-    let parked = Arc::new(parking_lot::Mutex::new(Some(socket_thread)));
+    let parked = Arc::new(Mutex::new(Some(socket_thread)));
     let ending = Arc::new(Ending::default());
-    let spawned = thread::Builder::new().name(shared.options.thread_name.clone()).spawn({
+    let spawned = Builder::new().name(shared.options.thread_name.clone()).spawn({
         let (sockman, parked, ending) = (sockman.clone(), Arc::clone(&parked), Arc::clone(&ending));
         move || {
             // Always there: only a failed spawn takes it back, and then this does not run.
@@ -174,7 +174,7 @@ impl SocketsThreads {
     /// Have the threads ended, because of an interrupt or a failure?
     #[must_use]
     pub fn is_finished(&self) -> bool {
-        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
+        self.thread.is_none() || self.ending.ended.load(Ordering::Acquire)
     }
 
     fn wait_for_end(&mut self) {
@@ -224,14 +224,20 @@ impl fmt::Debug for SocketsThreads {
     }
 }
 
+#[cfg(not(shuttle))]
 thread_local! {
     /// The `Shared` whose socket thread this is: its address, never followed.
     static SOCKET_THREAD_OF: Cell<*const Shared> = const { Cell::new(ptr::null()) };
 }
 
+#[cfg(shuttle)]
+shuttle::thread_local! {
+    static SOCKET_THREAD_OF: Cell<*const Shared> = Cell::new(ptr::null());
+}
+
 /// Is the calling thread the socket thread of this `SockMan`?
 pub(crate) fn is_socket_thread_of(shared: &Shared) -> bool {
-    ptr::eq(SOCKET_THREAD_OF.get(), shared)
+    SOCKET_THREAD_OF.with(|of| ptr::eq(of.get(), shared))
 }
 
 /// While it lives, this thread is the socket thread.
@@ -239,14 +245,14 @@ struct Marker;
 
 impl Marker {
     fn set(shared: &Shared) -> Marker {
-        SOCKET_THREAD_OF.set(shared);
+        SOCKET_THREAD_OF.with(|of| of.set(shared));
         Marker
     }
 }
 
 impl Drop for Marker {
     fn drop(&mut self) {
-        SOCKET_THREAD_OF.set(ptr::null());
+        SOCKET_THREAD_OF.with(|of| of.set(ptr::null()));
     }
 }
 
@@ -319,10 +325,10 @@ pub(crate) fn as_another_thread<R>(f: impl FnOnce() -> R) -> R {
     struct Restore(*const Shared);
     impl Drop for Restore {
         fn drop(&mut self) {
-            SOCKET_THREAD_OF.set(self.0);
+            SOCKET_THREAD_OF.with(|of| of.set(self.0));
         }
     }
-    let _restore = Restore(SOCKET_THREAD_OF.replace(ptr::null()));
+    let _restore = Restore(SOCKET_THREAD_OF.with(|of| of.replace(ptr::null())));
     f()
 }
 

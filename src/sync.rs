@@ -1,0 +1,112 @@
+//! What threads share data with: `parking_lot` and the standard library; or, with `--cfg shuttle`,
+//! their counterparts under a scheduler that tries out interleavings (`tests/models.rs`).
+
+#[cfg(not(shuttle))]
+mod real {
+    pub(crate) use std::{
+        sync::atomic,
+        thread::{Builder, JoinHandle},
+    };
+
+    pub(crate) use parking_lot::{Condvar, Mutex};
+}
+
+#[cfg(shuttle)]
+mod modelled {
+    use std::{
+        fmt,
+        ops::{Deref, DerefMut},
+        sync::PoisonError,
+        time::Instant,
+    };
+
+    pub(crate) use shuttle::{
+        sync::atomic,
+        thread::{Builder, JoinHandle},
+    };
+
+    /// As `parking_lot`'s: a panic elsewhere is no concern of whoever locks.
+    pub(crate) struct Mutex<T>(shuttle::sync::Mutex<T>);
+
+    pub(crate) struct MutexGuard<'a, T> {
+        /// `None` only while it waits in a condition variable.
+        inner: Option<shuttle::sync::MutexGuard<'a, T>>,
+    }
+
+    #[derive(Default)]
+    pub(crate) struct Condvar(shuttle::sync::Condvar);
+
+    pub(crate) struct NotTimedOut;
+
+    impl<T> Mutex<T> {
+        pub(crate) fn new(value: T) -> Mutex<T> {
+            Mutex(shuttle::sync::Mutex::new(value))
+        }
+
+        pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
+            let inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            MutexGuard { inner: Some(inner) }
+        }
+    }
+
+    impl<T: Default> Default for Mutex<T> {
+        fn default() -> Mutex<T> {
+            Mutex::new(T::default())
+        }
+    }
+
+    impl<T> fmt::Debug for Mutex<T> {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.debug_struct("Mutex").finish_non_exhaustive()
+        }
+    }
+
+    #[allow(clippy::expect_used)] // Never used while it waits.
+    impl<T> Deref for MutexGuard<'_, T> {
+        type Target = T;
+        fn deref(&self) -> &T {
+            self.inner.as_ref().expect("it does not wait")
+        }
+    }
+
+    #[allow(clippy::expect_used)] // Never used while it waits.
+    impl<T> DerefMut for MutexGuard<'_, T> {
+        fn deref_mut(&mut self) -> &mut T {
+            self.inner.as_mut().expect("it does not wait")
+        }
+    }
+
+    impl Condvar {
+        pub(crate) fn wait<T>(&self, guard: &mut MutexGuard<'_, T>) {
+            if let Some(inner) = guard.inner.take() {
+                let inner = self.0.wait(inner).unwrap_or_else(PoisonError::into_inner);
+                guard.inner = Some(inner);
+            }
+        }
+
+        /// Time stands still in a model: a signal that is lost is not made up for by a time-out.
+        pub(crate) fn wait_until<T>(
+            &self,
+            guard: &mut MutexGuard<'_, T>,
+            _: Instant,
+        ) -> NotTimedOut {
+            self.wait(guard);
+            NotTimedOut
+        }
+
+        pub(crate) fn notify_all(&self) {
+            self.0.notify_all();
+        }
+    }
+
+    impl NotTimedOut {
+        pub(crate) fn timed_out(&self) -> bool {
+            false
+        }
+    }
+}
+
+#[cfg(shuttle)]
+pub(crate) use modelled::*;
+#[cfg(not(shuttle))]
+pub(crate) use real::*;

@@ -1,0 +1,425 @@
+//! Models of the races: the whole `SockMan`, its thread and its locks, under a scheduler that tries
+//! out interleavings. Sequentially consistent ones: what weak memory adds, loopback on real
+//! processors has to show.
+//!
+//! `RUSTFLAGS='--cfg shuttle' cargo test --release --test models`; `MODEL_ITERATIONS` for more.
+#![cfg(shuttle)]
+
+mod models_support;
+
+use std::{collections::VecDeque, io, sync::Arc, time::Duration};
+
+use models_support::{Factory, Machine};
+use shuttle::{
+    sync::{
+        Condvar, Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
+    },
+    thread,
+};
+use sockman::{
+    ConnectError, ConnectOptions, ConnectionId, Destination, EventHandler, Interrupt, NextRecv,
+    Options, SendError, SendQueue, SendQueueOptions, Service, SockMan, StartError,
+};
+
+fn check(model: impl Fn() + Send + Sync + Clone + 'static) {
+    let iterations = std::env::var("MODEL_ITERATIONS").ok().and_then(|text| text.parse().ok());
+    let iterations = iterations.unwrap_or(3000);
+    shuttle::check_random(model.clone(), iterations);
+    shuttle::check_pct(model, iterations, 3);
+}
+
+/// Something that is waited for.
+#[derive(Default)]
+struct Signal {
+    count: Mutex<usize>,
+    changed: Condvar,
+}
+
+impl Signal {
+    fn raise(&self) {
+        *self.count.lock().unwrap() += 1;
+        self.changed.notify_all();
+    }
+
+    fn wait_for(&self, at_least: usize) {
+        let mut count = self.count.lock().unwrap();
+        while *count < at_least {
+            count = self.changed.wait(count).unwrap();
+        }
+    }
+}
+
+/// The embedder of all models. What it does not need stays empty.
+#[derive(Default)]
+struct Handler {
+    wants: AtomicBool,
+    ready: Signal,
+    queue: Mutex<Option<Arc<SendQueue>>>,
+    own_queue: Mutex<VecDeque<u8>>,
+    data: Signal,
+    /// Set when a close on another thread has returned.
+    is_closed: AtomicBool,
+    after_close: AtomicUsize,
+    is_asked: AtomicBool,
+    heard: Signal,
+    accepted: Signal,
+    outcomes: AtomicUsize,
+    outcome_after_close: AtomicUsize,
+}
+
+impl Handler {
+    fn named(&self) {
+        if self.is_closed.load(SeqCst) {
+            self.after_close.fetch_add(1, SeqCst);
+        }
+    }
+}
+
+impl EventHandler for Handler {
+    fn event_new_connection_accepted(
+        &self,
+        _: &SockMan,
+        _: ConnectionId,
+        _: &Service,
+        _: &Service,
+    ) -> bool {
+        self.accepted.raise();
+        true
+    }
+    fn event_ready_to_send(&self, sockman: &SockMan, id: ConnectionId) -> NextRecv {
+        self.named();
+        let queue = self.queue.lock().unwrap().clone();
+        if let Some(queue) = queue {
+            queue.drain(sockman).unwrap();
+        }
+        let mut own = self.own_queue.lock().unwrap();
+        if !own.is_empty() {
+            let sent = sockman.send_bytes(id, own.make_contiguous(), false).unwrap();
+            own.drain(..sent);
+        }
+        self.wants.store(false, SeqCst);
+        self.ready.raise();
+        NextRecv::Proceed
+    }
+    fn event_got_data(&self, _: &SockMan, _: ConnectionId, _: &[u8]) {
+        self.named();
+        self.data.raise();
+    }
+    fn event_got_eof(&self, _: &SockMan, _: ConnectionId) {
+        self.named();
+    }
+    fn event_got_permanent_read_error(&self, _: &SockMan, _: ConnectionId, _: &io::Error) {
+        self.named();
+    }
+    fn event_connect_completed(
+        &self,
+        _: &SockMan,
+        _: ConnectionId,
+        _: &Destination,
+        _: Result<&Service, ConnectError>,
+    ) {
+        self.outcomes.fetch_add(1, SeqCst);
+        if self.is_closed.load(SeqCst) {
+            self.outcome_after_close.fetch_add(1, SeqCst);
+        }
+    }
+    fn should_try_to_send(&self, _: ConnectionId) -> bool {
+        let queued = self.queue.lock().unwrap().as_ref().is_some_and(|queue| queue.has_queued());
+        queued || self.wants.load(SeqCst) || !self.own_queue.lock().unwrap().is_empty()
+    }
+    fn event_io_loop_completed_for_all(&self, _: &SockMan) {
+        if self.is_asked.load(SeqCst) {
+            self.heard.raise();
+        }
+    }
+}
+
+fn rig() -> (Arc<Machine>, Arc<Handler>, SockMan) {
+    let (machine, handler) = (Machine::new(), Arc::new(Handler::default()));
+    let options =
+        Options::default().sweep(None).sock_factory(Arc::new(Factory(Arc::clone(&machine))));
+    let sockman = SockMan::new(Arc::clone(&handler) as Arc<dyn EventHandler>, options).unwrap();
+    (machine, handler, sockman)
+}
+
+fn connection(machine: &Arc<Machine>, sockman: &SockMan, room: usize) -> (ConnectionId, i32) {
+    let (sock, fd) = machine.sock(room);
+    let at = "10.0.0.1:1".parse().unwrap();
+    (sockman.add_existing_connection(sock, &at, &at).unwrap().activate(), fd)
+}
+
+/// G9: a wake reaches the hooks, whatever the socket thread is about to do.
+#[test]
+fn a_wake_against_going_to_sleep() {
+    check(|| {
+        let (machine, handler, sockman) = rig();
+        let threads = sockman.start_sockets_threads().unwrap();
+        let (id, _) = connection(&machine, &sockman, 1);
+        for round in 1..=2 {
+            handler.wants.store(true, SeqCst);
+            sockman.wake(id);
+            handler.ready.wait_for(round);
+        }
+        sockman.interrupt();
+        threads.join().unwrap();
+    });
+}
+
+/// G9: a notify is answered by a pass.
+#[test]
+fn a_notify_against_going_to_sleep() {
+    check(|| {
+        let (_, handler, sockman) = rig();
+        let threads = sockman.start_sockets_threads().unwrap();
+        handler.is_asked.store(true, SeqCst);
+        sockman.notify();
+        handler.heard.wait_for(1);
+        sockman.interrupt();
+        threads.join().unwrap();
+    });
+}
+
+/// The way in which Core's HTTP server wedged: a push that meets the drain.
+#[test]
+fn pushes_against_drains() {
+    check(|| {
+        let (machine, handler, sockman) = rig();
+        let (id, fd) = connection(&machine, &sockman, 2);
+        let queue = Arc::new(SendQueue::new(id, SendQueueOptions::default()));
+        *handler.queue.lock().unwrap() = Some(Arc::clone(&queue));
+        let threads = sockman.start_sockets_threads().unwrap();
+        let pushers: Vec<_> = [b"abc", b"xyz"]
+            .into_iter()
+            .map(|data| {
+                let (queue, sockman) = (Arc::clone(&queue), sockman.clone());
+                thread::spawn(move || queue.push(&sockman, data, false).unwrap())
+            })
+            .collect();
+        machine.make_room(fd, 3);
+        machine.make_room(fd, 3);
+        pushers.into_iter().for_each(|pusher| pusher.join().unwrap());
+        while machine.sent(fd).len() < 6 {
+            thread::yield_now();
+            handler.ready.wait_for(1);
+        }
+        let sent = machine.sent(fd);
+        assert!(sent == b"abcxyz" || sent == b"xyzabc", "torn apart: {sent:?}");
+        sockman.interrupt();
+        threads.join().unwrap();
+    });
+}
+
+/// An embedder with a queue of its own, which wakes after queueing.
+#[test]
+fn an_own_queue_against_its_drain() {
+    check(|| {
+        let (machine, handler, sockman) = rig();
+        let (id, fd) = connection(&machine, &sockman, 1);
+        let threads = sockman.start_sockets_threads().unwrap();
+        let sender = {
+            let (handler, sockman) = (Arc::clone(&handler), sockman.clone());
+            thread::spawn(move || {
+                let data = b"abc";
+                let sent = sockman.send_bytes(id, data, false).unwrap();
+                handler.own_queue.lock().unwrap().extend(&data[sent..]);
+                sockman.wake(id);
+            })
+        };
+        machine.make_room(fd, 2);
+        sender.join().unwrap();
+        while machine.sent(fd).len() < 3 {
+            thread::yield_now();
+            handler.ready.wait_for(1);
+        }
+        sockman.interrupt();
+        threads.join().unwrap();
+    });
+}
+
+/// G4: one of the closers is told so; after that nothing is sent, and the descriptor goes once.
+#[test]
+fn a_close_against_sends_and_another_close() {
+    check(|| {
+        let (machine, _, sockman) = rig();
+        let (id, fd) = connection(&machine, &sockman, 100);
+        let threads = sockman.start_sockets_threads().unwrap();
+        let closers: Vec<_> = (0..2)
+            .map(|_| {
+                let sockman = sockman.clone();
+                thread::spawn(move || {
+                    let closed = sockman.close_connection(id);
+                    let sent = sockman.send_bytes(id, b"late", false);
+                    assert!(matches!(sent, Err(SendError::UnknownConnection(_))), "{sent:?}");
+                    closed
+                })
+            })
+            .collect();
+        match sockman.send_bytes(id, b"data", false) {
+            Ok(4) | Err(SendError::UnknownConnection(_)) => {}
+            other => panic!("{other:?}"),
+        }
+        let closed: Vec<bool> = closers.into_iter().map(|closer| closer.join().unwrap()).collect();
+        assert_eq!(closed.iter().filter(|closed| **closed).count(), 1);
+        assert!(machine.is_shut(fd), "the peer sees it at once");
+        sockman.interrupt();
+        threads.join().unwrap();
+        assert_eq!(machine.drops(fd), 1);
+    });
+}
+
+/// G4: after a close has returned, at most the one callback begins that had passed its check.
+#[test]
+fn a_close_against_delivery() {
+    check(|| {
+        let (machine, handler, sockman) = rig();
+        let (id, fd) = connection(&machine, &sockman, 100);
+        handler.wants.store(true, SeqCst);
+        machine.data_arrives(fd, b"data");
+        let threads = sockman.start_sockets_threads().unwrap();
+        assert!(sockman.close_connection(id));
+        handler.is_closed.store(true, SeqCst);
+        sockman.interrupt();
+        threads.join().unwrap();
+        assert!(handler.after_close.load(SeqCst) <= 1);
+        assert_eq!(machine.drops(fd), 1);
+    });
+}
+
+/// G2: what was closed before its activation is never named, and keeps no descriptor.
+#[test]
+fn an_activation_against_a_close() {
+    check(|| {
+        let (machine, handler, sockman) = rig();
+        let (sock, fd) = machine.sock(100);
+        machine.data_arrives(fd, b"data");
+        let at = "10.0.0.1:1".parse().unwrap();
+        let new = sockman.add_existing_connection(sock, &at, &at).unwrap();
+        let id = new.id();
+        let threads = sockman.start_sockets_threads().unwrap();
+        let closer = {
+            let (handler, sockman) = (Arc::clone(&handler), sockman.clone());
+            thread::spawn(move || {
+                assert!(sockman.close_connection(id));
+                handler.is_closed.store(true, SeqCst);
+            })
+        };
+        new.activate();
+        closer.join().unwrap();
+        sockman.interrupt();
+        threads.join().unwrap();
+        assert!(handler.after_close.load(SeqCst) <= 1);
+        assert_eq!(machine.drops(fd), 1);
+    });
+}
+
+/// G14: an interrupt at any moment ends the thread, or keeps it from starting; then it starts again.
+#[test]
+fn an_interrupt_against_start_and_join() {
+    check(|| {
+        let (_, handler, sockman) = rig();
+        let interrupter = {
+            let sockman = sockman.clone();
+            thread::spawn(move || sockman.interrupt())
+        };
+        match sockman.start_sockets_threads() {
+            Ok(threads) => threads.join().unwrap(),
+            Err(StartError::Interrupted) => {}
+            Err(error) => panic!("{error}"),
+        }
+        interrupter.join().unwrap();
+        sockman.reset_interrupt();
+        let threads = sockman.start_sockets_threads().unwrap();
+        handler.is_asked.store(true, SeqCst);
+        sockman.notify();
+        handler.heard.wait_for(1);
+        drop(threads);
+    });
+}
+
+/// G9: an interrupt, even one that is reset at once, ends a sleep.
+#[test]
+fn an_interrupt_against_a_sleeper() {
+    check(|| {
+        let interrupt = Interrupt::new();
+        let sleeper = {
+            let interrupt = interrupt.clone();
+            thread::spawn(move || interrupt.sleep_for(Duration::MAX))
+        };
+        interrupt.interrupt();
+        interrupt.reset();
+        interrupt.interrupt();
+        assert!(!sleeper.join().unwrap());
+    });
+}
+
+/// G14: a listener is let go of when it is stopped, and one that comes later accepts.
+#[test]
+fn a_new_listener_against_stop_listening() {
+    check(|| {
+        let (machine, handler, sockman) = rig();
+        let threads = sockman.start_sockets_threads().unwrap();
+        let at: Service = "10.0.0.1:1".parse().unwrap();
+        let binder = {
+            let (sockman, at) = (sockman.clone(), at.clone());
+            thread::spawn(move || sockman.bind_and_start_listening(&at).unwrap())
+        };
+        sockman.stop_listening();
+        binder.join().unwrap();
+        sockman.stop_listening();
+        sockman.bind_and_start_listening(&at).unwrap();
+        machine.client_comes(1);
+        handler.accepted.wait_for(1);
+        assert_eq!(sockman.stats().listeners, 1);
+        sockman.stop_listening();
+        sockman.interrupt();
+        threads.join().unwrap();
+        assert_eq!((machine.drops(0), machine.drops(1)), (1, 1));
+    });
+}
+
+/// G2, G4: an attempt that is closed, cancelled and successful at once has one outcome at most, and
+/// keeps no descriptor.
+#[test]
+fn a_connect_against_its_close_and_its_cancel() {
+    check(|| {
+        let (machine, handler, sockman) = rig();
+        let threads = sockman.start_sockets_threads().unwrap();
+        let cancel = Interrupt::new();
+        let options = ConnectOptions::default().cancel(cancel.clone());
+        let id = sockman.start_connect(&"10.0.0.2:2".parse().unwrap(), &options).unwrap();
+        let succeeds = {
+            let machine = Arc::clone(&machine);
+            thread::spawn(move || machine.connect_succeeds(0))
+        };
+        let canceller = thread::spawn(move || cancel.interrupt());
+        if sockman.close_connection(id) {
+            handler.is_closed.store(true, SeqCst);
+        }
+        succeeds.join().unwrap();
+        canceller.join().unwrap();
+        sockman.interrupt();
+        threads.join().unwrap();
+        assert!(handler.outcomes.load(SeqCst) <= 1);
+        assert!(handler.outcome_after_close.load(SeqCst) <= 1);
+        assert!(!sockman.close_connection(id));
+        assert_eq!(machine.left(), 0);
+    });
+}
+
+/// That the models can fail: something is queued, and nobody is woken.
+#[test]
+fn a_wake_up_that_is_left_out_is_a_deadlock() {
+    let lost = std::panic::catch_unwind(|| {
+        check(|| {
+            let (machine, handler, sockman) = rig();
+            let threads = sockman.start_sockets_threads().unwrap();
+            connection(&machine, &sockman, 1);
+            handler.wants.store(true, SeqCst);
+            handler.ready.wait_for(1);
+            sockman.interrupt();
+            threads.join().unwrap();
+        });
+    });
+    assert!(lost.is_err(), "a deadlock is told");
+}
