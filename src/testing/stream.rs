@@ -99,15 +99,18 @@ impl Stream {
         }
     }
 
-    pub(super) fn receive(&mut self, is_unix: bool, buffer: &mut [u8]) -> Sys<usize> {
+    /// Takes no more than `at_most` bytes at once.
+    pub(super) fn receive(
+        &mut self,
+        at_most: usize,
+        is_unix: bool,
+        buffer: &mut [u8],
+    ) -> Sys<usize> {
         if self.urgent == Some(0) {
             self.urgent = None;
         }
         let available = self.incoming.len().min(self.urgent.unwrap_or(usize::MAX));
         if available > 0 {
-            // A unix-domain receive ends where a send did, more or less.
-            let at_most =
-                if is_unix { self.chunk.unwrap_or(usize::MAX).max(1) } else { usize::MAX };
             let bytes = available.min(buffer.len()).min(at_most);
             for (place, byte) in buffer.iter_mut().zip(self.incoming.drain(..bytes)) {
                 *place = byte;
@@ -187,11 +190,12 @@ impl Kernel {
 
     pub(super) fn recv(&mut self, end: End, buffer: &mut [u8]) -> Sys<usize> {
         self.fault(Some(end), Call::Recv)?;
+        let at_most = self.longest_receive(end);
         let socket = self.socket(end).ok_or(libc::EBADF)?;
         let is_unix = socket.is_unix;
         match &mut socket.kind {
             Kind::Stream(stream) => {
-                let received = stream.receive(is_unix, buffer)?;
+                let received = stream.receive(at_most, is_unix, buffer)?;
                 let other = stream.other;
                 if let Some(other) = other.filter(|_| received > 0) {
                     self.there_is_room(other);
@@ -207,6 +211,15 @@ impl Kernel {
             }
             Kind::Fresh | Kind::Listener(_) => Err(libc::ENOTCONN),
         }
+    }
+
+    /// A receive on a unix-domain socket may end early, with more behind it, as ancillary data makes
+    /// it do: here it does where the sender's pieces end.
+    fn longest_receive(&mut self, end: End) -> usize {
+        let is_unix = self.socket(end).is_some_and(|socket| socket.is_unix);
+        let other = self.stream(end).and_then(|stream| stream.other).filter(|_| is_unix);
+        let chunk = other.and_then(|other| self.stream(other)).and_then(|other| other.chunk);
+        chunk.map_or(usize::MAX, |chunk| chunk.max(1))
     }
 
     /// The window of `of`'s other end has opened.

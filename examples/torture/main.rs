@@ -1,0 +1,359 @@
+//! A torture over real loopback: two processes, a thousand connections between them, streams of all
+//! lengths in both directions with checksums, pauses, half-closes, resets, rude clients, and a time
+//! without descriptors. At the end every stream that was not cut short has arrived whole, and
+//! descriptors, threads and memory are what they were.
+//!
+//! `cargo run --release --example torture -- --seconds 300 --connections 1000 --seed 7`
+
+#![allow(clippy::print_stdout, clippy::print_stderr)] // A report on the standard output is what it is for.
+
+mod side;
+mod stream;
+
+use std::{
+    error::Error,
+    fs,
+    io::{Read, Write},
+    net::{SocketAddr, TcpStream},
+    process::{Command, ExitCode, Stdio},
+    sync::{Arc, atomic::Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+use side::Side;
+use sockman::{Destination, EventHandler, Options, SELECT_TIMEOUT, SockMan};
+
+#[derive(Clone)]
+struct Arguments {
+    seconds: u64,
+    connections: usize,
+    seed: u64,
+    /// As the client process: where the server listens.
+    client_of: Vec<String>,
+}
+
+/// Several addresses: one has too few ports for all that waits in TIME_WAIT.
+const ADDRESSES: u8 = 8;
+/// How often pauses change.
+const BEAT: Duration = Duration::from_millis(20);
+/// What is under way when the time is over may take this long to finish.
+const GRACE: Duration = Duration::from_secs(60);
+/// Of resident memory: what the allocator and the threads' stacks keep.
+const KEPT_MEMORY: u64 = 64 * 1024;
+
+fn main() -> Result<ExitCode, Box<dyn Error>> {
+    let arguments = parse()?;
+    let violations =
+        if arguments.client_of.is_empty() { serve(&arguments)? } else { dial(&arguments)? };
+    let role = if arguments.client_of.is_empty() { "server" } else { "client" };
+    for violation in violations.iter().take(20) {
+        eprintln!("{role}: {violation}");
+    }
+    Ok(if violations.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn options(seed: u64) -> Options {
+    // The sweep must never be what makes something work.
+    Options::default().sweep((seed % 2 == 0).then_some(SELECT_TIMEOUT))
+}
+
+/// The server, which starts the client.
+fn serve(arguments: &Arguments) -> Result<Vec<String>, Box<dyn Error>> {
+    let before = Held::now()?;
+    let side = Side::new(arguments.seed, Vec::new());
+    let sockman =
+        SockMan::new(Arc::clone(&side) as Arc<dyn EventHandler>, options(arguments.seed))?;
+    let mut bound = Vec::new();
+    for host in 1..=ADDRESSES {
+        let at = format!("127.0.9.{host}:0").parse()?;
+        bound.push(sockman.bind_and_start_listening(&at)?.to_string());
+    }
+    let threads = sockman.start_sockets_threads()?;
+    let mut client = Command::new(std::env::current_exe()?)
+        .args(["--client-of", &bound.join(",")])
+        .args(["--seconds", &arguments.seconds.to_string()])
+        .args(["--connections", &arguments.connections.to_string()])
+        .args(["--seed", &arguments.seed.to_string()])
+        .stdin(Stdio::null())
+        .spawn()?;
+
+    let began = Instant::now();
+    let starved = Starving::plan(arguments.seconds);
+    let mut state = (false, 0);
+    while client.try_wait()?.is_none() {
+        thread::sleep(BEAT);
+        side.pause_some(&sockman);
+        starved.apply(began.elapsed(), &mut state, &sockman)?;
+        if began.elapsed() > Duration::from_secs(arguments.seconds) + GRACE {
+            client.kill()?;
+        }
+    }
+    starved.end(&mut state)?;
+    side.resume_all(&sockman);
+    let mut violations = side.violations();
+    if !client.wait()?.success() {
+        violations.push("the client failed".to_owned());
+    }
+    let deadline = Instant::now() + GRACE;
+    while sockman.stats().connections > 0 && Instant::now() < deadline {
+        thread::sleep(BEAT);
+    }
+    violations.extend(side.violations());
+    let stats = sockman.stats();
+    report("server", &side, &sockman);
+    if stats.connections > 0 || side.open() > 0 {
+        violations.push(format!("{} connections are left", stats.connections));
+    }
+    if stats.accept_pauses == 0 {
+        violations.push("descriptors never ran out".to_owned());
+    }
+    if stats.accepted <= state.1 {
+        violations.push("nothing was accepted after descriptors ran out".to_owned());
+    }
+    violations.extend(idle(&sockman, &bound, arguments.seed)?);
+    sockman.interrupt();
+    threads.join()?;
+    drop(sockman);
+    violations.extend(before.compare(&Held::now()?));
+    Ok(violations)
+}
+
+/// The client process.
+fn dial(arguments: &Arguments) -> Result<Vec<String>, Box<dyn Error>> {
+    let destinations: Result<Vec<Destination>, _> =
+        arguments.client_of.iter().map(|at| at.parse()).collect();
+    let side = Side::new(!arguments.seed, destinations?);
+    let options = options(arguments.seed / 2);
+    let sockman = SockMan::new(Arc::clone(&side) as Arc<dyn EventHandler>, options)?;
+    let threads = sockman.start_sockets_threads()?;
+    (0..arguments.connections).for_each(|_| side.connect(&sockman));
+    let end = Instant::now() + Duration::from_secs(arguments.seconds);
+    let rude = thread::spawn({
+        let addresses: Vec<SocketAddr> =
+            arguments.client_of.iter().filter_map(|at| at.parse().ok()).collect();
+        let seed = arguments.seed;
+        move || be_rude(&addresses, end, seed)
+    });
+    while Instant::now() < end {
+        thread::sleep(BEAT);
+        side.pause_some(&sockman);
+    }
+    side.is_over.store(true, Ordering::Relaxed);
+    side.resume_all(&sockman);
+    let deadline = Instant::now() + GRACE / 2;
+    while sockman.stats().connections > 0 && Instant::now() < deadline {
+        thread::sleep(BEAT);
+    }
+    let mut violations = side.violations();
+    let left = sockman.stats().connections;
+    if left > 0 {
+        violations.push(format!("{left} connections are left"));
+    }
+    report("client", &side, &sockman);
+    let rudenesses = rude.join().map_err(|_| "the rude clients panicked")??;
+    println!("rude clients: {rudenesses}");
+    sockman.interrupt();
+    threads.join()?;
+    Ok(violations)
+}
+
+/// Plain clients that reset, half-close first, never read, or send one byte at a time.
+fn be_rude(at: &[SocketAddr], end: Instant, seed: u64) -> std::io::Result<u64> {
+    let mut chance = fastrand::Rng::with_seed(seed ^ 0x0070_0073);
+    let mut count = 0;
+    let mut silent = Vec::new();
+    while Instant::now() < end {
+        let Some(to) = at.get(chance.usize(..at.len().max(1))) else { break };
+        // Refused while the server has no descriptors and its backlog is full: that is all right.
+        let Ok(mut stream) = TcpStream::connect_timeout(to, Duration::from_secs(5)) else {
+            continue;
+        };
+        count += 1;
+        // A header that says "cut short": what the server makes of these is not judged.
+        let header = [[7_u8; 8].as_slice(), &100_000_u64.to_le_bytes(), &[1]].concat();
+        stream.write_all(&header)?;
+        match chance.u8(..4) {
+            0 => {
+                socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO))?;
+            }
+            1 => stream.shutdown(std::net::Shutdown::Write)?,
+            2 => silent.push(stream),
+            _ => {
+                for byte in 0..20 {
+                    if stream.write_all(&[byte]).is_err() {
+                        break;
+                    }
+                }
+                stream.set_read_timeout(Some(Duration::from_millis(10)))?;
+                let _ = stream.read(&mut [0; 100]);
+            }
+        }
+        if silent.len() > 20 {
+            silent.clear();
+        }
+        thread::sleep(Duration::from_millis(2));
+    }
+    Ok(count)
+}
+
+/// The third quarter of the time has too few descriptors, again and again.
+struct Starving {
+    from: Duration,
+    to: Duration,
+}
+
+impl Starving {
+    fn plan(seconds: u64) -> Starving {
+        let whole = Duration::from_secs(seconds);
+        Starving { from: whole / 2, to: whole * 3 / 4 }
+    }
+
+    /// `state`: whether the limit is low, and how many were accepted when it was lifted last.
+    fn apply(
+        &self,
+        elapsed: Duration,
+        state: &mut (bool, u64),
+        sockman: &SockMan,
+    ) -> std::io::Result<()> {
+        let is_starving = elapsed >= self.from && elapsed < self.to;
+        if is_starving && !state.0 {
+            let (_, hard) = rlimit::Resource::NOFILE.get()?;
+            let now = fs::read_dir("/proc/self/fd")?.count() as u64;
+            rlimit::setrlimit(rlimit::Resource::NOFILE, now, hard)?;
+            state.0 = true;
+        } else if !is_starving && state.0 {
+            self.end(state)?;
+            state.1 = sockman.stats().accepted;
+        }
+        Ok(())
+    }
+
+    fn end(&self, state: &mut (bool, u64)) -> std::io::Result<()> {
+        let (_, hard) = rlimit::Resource::NOFILE.get()?;
+        rlimit::setrlimit(rlimit::Resource::NOFILE, hard, hard)?;
+        state.0 = false;
+        Ok(())
+    }
+}
+
+/// G7: with a hundred quiet connections the loop runs for the sweep alone.
+fn idle(sockman: &SockMan, bound: &[String], seed: u64) -> Result<Vec<String>, Box<dyn Error>> {
+    let mut quiet = Vec::new();
+    for at in bound.iter().cycle().take(100) {
+        quiet.push(TcpStream::connect(at)?);
+    }
+    let deadline = Instant::now() + GRACE;
+    while sockman.stats().connections < quiet.len() && Instant::now() < deadline {
+        thread::sleep(BEAT);
+    }
+    // They have been sent what there is to send when the loop has been at rest for a while.
+    let mut last = sockman.stats().events;
+    loop {
+        thread::sleep(BEAT * 10);
+        let now = sockman.stats().events;
+        if now == last {
+            break;
+        }
+        last = now;
+    }
+    let (before, began) = (sockman.stats().passes, Instant::now());
+    thread::sleep(Duration::from_secs(1));
+    let passes = sockman.stats().passes - before;
+    // Twenty a second; what a busy machine adds is time.
+    let sweeps = if seed % 2 == 0 { (began.elapsed().as_millis() / 50) as u64 } else { 0 };
+    println!("idle with 100 connections: {passes} passes a second");
+    drop(quiet);
+    while sockman.stats().connections > 0 && Instant::now() < deadline {
+        thread::sleep(BEAT);
+    }
+    let is_quiet = passes <= sweeps + 5;
+    Ok((!is_quiet).then(|| format!("{passes} passes in an idle second")).into_iter().collect())
+}
+
+fn report(role: &str, side: &Side, sockman: &SockMan) {
+    let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+    let counts = &side.counts;
+    let stats = sockman.stats();
+    println!(
+        "{role}: {} in order, {} cut here, {} cut there, {} without a header, {} refused; \
+         {} MB received, {} pauses; {} accepted, {} connected, {} accept pauses, {} passes",
+        count(&counts.in_order),
+        count(&counts.cut_here),
+        count(&counts.cut_there),
+        count(&counts.headless),
+        count(&counts.refused),
+        count(&counts.bytes) / 1_000_000,
+        count(&counts.pauses),
+        stats.accepted,
+        stats.connected,
+        stats.accept_pauses,
+        stats.passes,
+    );
+}
+
+/// What the process holds.
+struct Held {
+    descriptors: usize,
+    threads: usize,
+    resident_kib: u64,
+}
+
+impl Held {
+    fn now() -> Result<Held, Box<dyn Error>> {
+        let status = fs::read_to_string("/proc/self/status")?;
+        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let resident = resident.and_then(|text| text.split_whitespace().next());
+        Ok(Held {
+            descriptors: fs::read_dir("/proc/self/fd")?.count(),
+            threads: fs::read_dir("/proc/self/task")?.count(),
+            resident_kib: resident.ok_or("no VmRSS")?.parse()?,
+        })
+    }
+
+    fn compare(&self, after: &Held) -> Vec<String> {
+        println!(
+            "held before and after: {} and {} descriptors, {} and {} threads, {} and {} KiB",
+            self.descriptors,
+            after.descriptors,
+            self.threads,
+            after.threads,
+            self.resident_kib,
+            after.resident_kib
+        );
+        let mut violations = Vec::new();
+        if after.descriptors != self.descriptors {
+            violations
+                .push(format!("{} descriptors, before {}", after.descriptors, self.descriptors));
+        }
+        if after.threads != self.threads {
+            violations.push(format!("{} threads, before {}", after.threads, self.threads));
+        }
+        if after.resident_kib > self.resident_kib + KEPT_MEMORY {
+            violations
+                .push(format!("{} KiB resident, before {}", after.resident_kib, self.resident_kib));
+        }
+        violations
+    }
+}
+
+fn parse() -> Result<Arguments, lexopt::Error> {
+    use lexopt::{Arg, ValueExt};
+
+    let mut arguments =
+        Arguments { seconds: 60, connections: 1000, seed: 1, client_of: Vec::new() };
+    let mut parser = lexopt::Parser::from_env();
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Arg::Long("seconds") => arguments.seconds = parser.value()?.parse()?,
+            Arg::Long("connections") => arguments.connections = parser.value()?.parse()?,
+            Arg::Long("seed") => arguments.seed = parser.value()?.parse()?,
+            Arg::Long("client-of") => {
+                let text = parser.value()?.string()?;
+                arguments.client_of = text.split(',').map(str::to_owned).collect();
+            }
+            _ => return Err(argument.unexpected()),
+        }
+    }
+    Ok(arguments)
+}

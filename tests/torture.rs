@@ -1,0 +1,24 @@
+//! The torture over real loopback, twenty seconds of it: `examples/torture` judges itself. Minutes:
+//! `cargo run --release --example torture -- --seconds 300`.
+
+#![allow(clippy::unwrap_used)]
+
+#[path = "common/program.rs"]
+mod program;
+
+use std::process::Command;
+
+/// G5, G7, G10, G11, G14: between two processes, over a thousand connections.
+#[test]
+fn every_stream_that_is_not_cut_short_arrives_whole() {
+    // Seeds decide about the sweep, too; which one it is does not matter.
+    let seed = std::process::id().to_string();
+    let output = Command::new(program::example("torture"))
+        .args(["--seconds", "20", "--connections", "1000", "--seed", &seed])
+        .output()
+        .unwrap();
+    let (out, err) =
+        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "seed {seed}:\n{out}{err}");
+    assert!(out.contains("in order"), "{out}");
+}
