@@ -372,6 +372,8 @@ fn a_new_listener_against_stop_listening() {
         handler.accepted.wait_for(1);
         assert_eq!(sockman.stats().listeners, 1);
         sockman.stop_listening();
+        // Not only when the thread ends.
+        machine.wait_for_drop(1);
         sockman.interrupt();
         threads.join().unwrap();
         assert_eq!((machine.drops(0), machine.drops(1)), (1, 1));

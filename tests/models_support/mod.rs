@@ -110,6 +110,14 @@ impl Machine {
         self.state.lock().unwrap().dropped.iter().filter(|dropped| **dropped == fd).count()
     }
 
+    /// Waits until this descriptor is closed, for ever if it is not.
+    pub fn wait_for_drop(&self, fd: RawFd) {
+        let mut state = self.state.lock().unwrap();
+        while !state.dropped.contains(&fd) {
+            state = self.changed.wait(state).unwrap();
+        }
+    }
+
     /// The descriptors that nobody has closed.
     pub fn left(&self) -> usize {
         let state = self.state.lock().unwrap();
@@ -199,6 +207,7 @@ impl Drop for ModelSock {
         let mut state = self.machine.state.lock().unwrap();
         state.tokens.remove(&self.fd);
         state.dropped.push(self.fd);
+        self.machine.changed.notify_all();
     }
 }
 

@@ -94,12 +94,6 @@ pub fn run(seed: u64) -> Result<Report, Box<Failure>> {
     }
 }
 
-/// Runs one seed, and says whether it fails, and with what: without shrinking.
-#[must_use]
-pub fn violation(seed: u64) -> Option<String> {
-    simulate(Choices::seeded(seed, &BTreeSet::new()), false, u32::MAX).violation
-}
-
 /// Runs what the bytes of a fuzzer say. It ends when they do.
 ///
 /// # Errors
