@@ -43,3 +43,14 @@ fn bytes_drive_it_too() {
         assert!(u64::from(report.steps) <= u64::from(length) + 1);
     }
 }
+
+/// Found by the fuzz target `pass`: eight connects begun before a start, and a batch of one. The model
+/// took the passes that look at them, one by one, for a spin.
+#[test]
+fn a_pass_for_each_connect_is_no_spin() {
+    let mut bytes = vec![0x2b, 0xd3, 0x3f, 0xbe, 0x00, 0xc2, 0x1e];
+    bytes.extend([0x6e; 70]);
+    bytes.extend([0xff; 8]);
+    let report = simulator::run_bytes(&bytes).expect("the guarantees hold");
+    assert!(report.counts["a connect was begun"] >= 8);
+}

@@ -109,6 +109,8 @@ pub(super) struct Kernel {
     /// What the next calls on any socket of the program fail with.
     pub(super) faults: VecDeque<(Call, i32)>,
     pub(super) descriptor_limit: Option<usize>,
+    /// How many calls have failed as they were told to.
+    pub(super) faults_taken: u64,
     /// When an accept, or a registration, last failed for want of something.
     pub(super) exhausted_at: Option<Duration>,
     descriptors: usize,
@@ -187,6 +189,7 @@ impl Kernel {
             own = take_fault(&mut socket.faults, call);
         }
         let Some(errno) = own.or_else(|| take_fault(&mut self.faults, call)) else { return Ok(()) };
+        self.faults_taken += 1;
         if matches!(call, Call::Accept | Call::Register) {
             self.exhausted_at = Some(self.elapsed);
         }

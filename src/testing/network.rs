@@ -236,6 +236,10 @@ impl Network {
         backlog.map_or(0, |backlog| backlog.waiting.len())
     }
 
+    pub(super) fn faults_taken(&self) -> u64 {
+        self.inner.kernel.lock().faults_taken
+    }
+
     /// When an accept, or a registration, last failed for want of something.
     pub(super) fn exhausted_at(&self) -> Option<Duration> {
         self.inner.kernel.lock().exhausted_at
