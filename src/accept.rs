@@ -202,8 +202,9 @@ impl Accepting {
                     continue;
                 }
             };
-            let connection = place.fill(Direction::Inbound, sock, me, them, now);
-            if let Some(connection) = new_sock_accepted(context, connection) {
+            let to = them.clone().into();
+            let connection = place.fill(Direction::Inbound, sock, me, to, now);
+            if let Some(connection) = new_sock_accepted(context, connection, &them) {
                 add(connection);
             }
         }
@@ -258,11 +259,11 @@ enum Accepted {
 fn new_sock_accepted(
     context: &Context<'_>,
     connection: Arc<Connection>,
+    them: &Service,
 ) -> Option<Arc<Connection>> {
     let (sockman, shared, id) = (context.sockman, context.shared(), connection.id);
     let accepted = catch_unwind(AssertUnwindSafe(|| {
-        let (me, them) = (connection.me(), connection.them());
-        context.handler().event_new_connection_accepted(sockman, id, me, them)
+        context.handler().event_new_connection_accepted(sockman, id, connection.me(), them)
     }));
     match accepted {
         Ok(true) if !connection.is_closed() => Some(connection),

@@ -177,7 +177,7 @@ impl Place {
     ) -> Result<Waiting, ConnectError> {
         let step = self.attempt.step(now)?;
         let (sock, deadline) = (self.attempt.connection.sock(), self.attempt.deadline());
-        let fail = |error: io::Error| ConnectError::new(&self.attempt.to, "poll", error);
+        let fail = |error: io::Error| self.attempt.failed("poll", error);
         match step {
             Step::WaitUntil(at) => {
                 Ok(Waiting::Until(Some(deadline.map_or(at, |deadline| deadline.min(at)))))
@@ -216,7 +216,8 @@ impl Completed {
             return None;
         }
         attempt.log(outcome.as_ref().copied());
-        let Attempt { connection, to, .. } = *attempt;
+        let to = attempt.to().clone();
+        let Attempt { connection, .. } = *attempt;
         // A failed one lets go of its descriptor first: the callback may need it for the next.
         let outcome = outcome.map(|()| connection);
         let connection = outcome.as_ref().ok().map(Arc::clone);

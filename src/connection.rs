@@ -17,7 +17,7 @@ use std::{
 };
 
 use crate::{
-    Service,
+    Destination, Service,
     error::SendError,
     slab::{Key, Token},
     sock::Sock,
@@ -73,8 +73,8 @@ pub struct ConnectionInfo {
     pub id: ConnectionId,
     /// This side's address.
     pub me: Service,
-    /// The peer's address.
-    pub them: Service,
+    /// The peer: the address that it came from, or the destination that was dialled.
+    pub them: Destination,
     /// Who dialled.
     pub direction: Direction,
     /// When it was accepted, or when the connect succeeded.
@@ -95,7 +95,7 @@ pub(crate) struct Connection {
     pub(crate) direction: Direction,
     sock: Box<dyn Sock>,
     me: Service,
-    them: Service,
+    them: Destination,
     /// In nanoseconds since the `SockMan` was made: half the size of an `Instant`. Set when a
     /// connect succeeds, before anybody can find the connection.
     since: AtomicU64,
@@ -140,7 +140,7 @@ impl Connection {
         direction: Direction,
         sock: Box<dyn Sock>,
         me: Service,
-        them: Service,
+        them: Destination,
         since: Duration,
     ) -> Connection {
         Connection {
@@ -170,7 +170,7 @@ impl Connection {
         &self.me
     }
 
-    pub(crate) fn them(&self) -> &Service {
+    pub(crate) fn them(&self) -> &Destination {
         &self.them
     }
 
@@ -254,7 +254,7 @@ impl Connection {
         // These come without a reset: after a half-close of ours, and from a unix-domain peer that
         // closed in order. On TCP a broken pipe is a reset that came after the peer's end.
         let no_reset = error.kind() == io::ErrorKind::BrokenPipe
-            && (self.write_shut.load(Ordering::Relaxed) || self.them.addr().is_unix());
+            && (self.write_shut.load(Ordering::Relaxed) || self.me.addr().is_unix());
         if no_reset || self.send_error.load(Ordering::Relaxed) != 0 {
             return;
         }

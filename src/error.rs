@@ -1,9 +1,11 @@
 //! One error enum per operation. Each message says what was tried, on what address, and what to do;
 //! each `source()` is the operating system's error, if there was one.
 
-use std::{any::Any, error::Error, fmt, io, time::Duration};
+use std::{any::Any, error::Error, fmt, io};
 
-use crate::{ConnectionId, Destination, Service, SocketsThreads};
+use crate::{ConnectionId, Service, SocketsThreads};
+
+pub(crate) use crate::connect::ConnectError;
 
 /// Why [`SockMan::bind_and_start_listening`](crate::SockMan::bind_and_start_listening) or
 /// [`SockMan::start_listening_on`](crate::SockMan::start_listening_on) failed. Nothing is left
@@ -209,124 +211,6 @@ pub(crate) fn panic_message(payload: &(dyn Any + Send)) -> &str {
         text
     } else {
         "(a panic whose payload is not text)"
-    }
-}
-
-/// Why a connection attempt failed. Its id, if one was taken, is never named.
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum ConnectError {
-    /// Onion addresses and names need a proxy, I2P addresses a SAM bridge; CJDNS and the rest are
-    /// dialled directly. Names are never resolved here.
-    NeedsProxy {
-        /// Where to.
-        to: Destination,
-    },
-    /// [`Options::max_connections`](crate::Options::max_connections) is reached.
-    TooManyConnections {
-        /// The limit.
-        limit: usize,
-    },
-    /// [`SockMan::connect`](crate::SockMan::connect) was called from a callback: the socket thread
-    /// would stand still until the peer answers.
-    /// [`SockMan::start_connect`](crate::SockMan::start_connect) may be called there.
-    OnSocketThread,
-    /// The attempt was not over within [`ConnectOptions::timeout`](crate::ConnectOptions::timeout).
-    TimedOut {
-        /// Where to.
-        to: Destination,
-        /// After how long.
-        after: Duration,
-    },
-    /// The interrupt was set: the `SockMan`'s, the shared one, or the attempt's own. (An attempt
-    /// begun with `start_connect` is ended by its own only; the others keep it from beginning.)
-    Interrupted,
-    /// The destination refused: nobody listens there.
-    Refused {
-        /// Where to.
-        to: Destination,
-        /// What the operating system said.
-        source: io::Error,
-    },
-    /// No way to the destination (no route, host or network unreachable).
-    Unreachable {
-        /// Where to.
-        to: Destination,
-        /// What the operating system said.
-        source: io::Error,
-    },
-    /// The address cannot be dialled (the unnamed unix address).
-    InvalidDestination {
-        /// Where to.
-        to: Destination,
-    },
-    /// Any other failure of the system call named `step`.
-    Os {
-        /// Where to.
-        to: Destination,
-        /// The call that failed: `socket`, `connect`, …
-        step: &'static str,
-        /// What the operating system said.
-        source: io::Error,
-    },
-}
-
-impl ConnectError {
-    pub(crate) fn new(to: &Destination, step: &'static str, source: io::Error) -> ConnectError {
-        let to = to.clone();
-        match source.kind() {
-            io::ErrorKind::ConnectionRefused => ConnectError::Refused { to, source },
-            io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => {
-                ConnectError::Unreachable { to, source }
-            }
-            _ => ConnectError::Os { to, step, source },
-        }
-    }
-}
-
-impl fmt::Display for ConnectError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            ConnectError::NeedsProxy { to } => write!(
-                f,
-                "cannot connect to {to}: names, onion and I2P addresses are reached through a \
-                 proxy, and none is set"
-            ),
-            ConnectError::TooManyConnections { limit } => {
-                write!(f, "cannot connect: the limit of {limit} connections is reached")
-            }
-            ConnectError::OnSocketThread => f.write_str(
-                "connect was called from a callback: it would block the socket thread; call \
-                 start_connect there, or connect from a thread of your own",
-            ),
-            ConnectError::TimedOut { to, after } => {
-                write!(f, "cannot connect to {to}: no answer within {after:?}")
-            }
-            ConnectError::Interrupted => f.write_str("the connection attempt was interrupted"),
-            ConnectError::Refused { to, source } => {
-                write!(f, "cannot connect to {to}: {source}; nobody listens there")
-            }
-            ConnectError::Unreachable { to, source } => {
-                write!(f, "cannot connect to {to}: {source}")
-            }
-            ConnectError::InvalidDestination { to } => {
-                write!(f, "cannot connect to {to}: not an address that can be dialled")
-            }
-            ConnectError::Os { to, step, source } => {
-                write!(f, "cannot connect to {to}: {step} failed: {source}")
-            }
-        }
-    }
-}
-
-impl Error for ConnectError {
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
-        match self {
-            ConnectError::Refused { source, .. }
-            | ConnectError::Unreachable { source, .. }
-            | ConnectError::Os { source, .. } => Some(source),
-            _ => None,
-        }
     }
 }
 

@@ -103,9 +103,12 @@ mod turn;
 
 pub use crate::{
     address::*,
-    connect::{ConnectOptions, Destination, NewConnection},
+    connect::{
+        ConnectError, ConnectOptions, ConnectPhase, Credentials, Destination, InvalidCredentials,
+        NewConnection, Proxy, ProxyError, Socks5Reply,
+    },
     connection::{ConnectionId, ConnectionInfo, Direction},
-    error::{BindError, ConnectError, JoinError, SendError, StartError},
+    error::{BindError, JoinError, SendError, StartError},
     event_handler::{EventHandler, NextRecv},
     interrupt::Interrupt,
     options::{Options, PanicPolicy, SELECT_TIMEOUT},

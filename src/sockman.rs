@@ -510,7 +510,7 @@ impl Reservation<'_> {
         direction: Direction,
         sock: Box<dyn Sock>,
         me: Service,
-        them: Service,
+        them: Destination,
         now: Instant,
     ) -> Arc<Connection> {
         let map = &self.shared.connections;
@@ -527,7 +527,7 @@ impl Reservation<'_> {
         self,
         sock: Box<dyn Sock>,
         me: Service,
-        them: Service,
+        them: Destination,
         now: Instant,
     ) -> Arc<Connection> {
         let map = &self.shared.connections;

@@ -426,7 +426,7 @@ fn stop_listening_in_the_accept_callback_ends_the_batch() {
         // The one that was accepted is open, and its byte arrives.
         let is_the_one = sockman
             .connection_info(id)
-            .is_some_and(|info| info.them == client.local_addr().unwrap().into());
+            .is_some_and(|info| info.them == Service::from(client.local_addr().unwrap()));
         if is_the_one {
             recorder.wait_for_bytes(id, 1);
         } else {

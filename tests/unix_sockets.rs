@@ -165,21 +165,21 @@ fn an_unnamed_peer_has_a_value_of_its_own_and_a_named_one_its_name() {
         let info = listening.sockman.connection_info(id).unwrap();
         assert_eq!(
             handler.events_of(id)[0],
-            Event::Accepted { id, me: info.me.clone(), them: info.them.clone() }
+            Event::Accepted { id, me: info.me.clone(), them: info.them.service().unwrap().clone() }
         );
         (info.me, info.them)
     };
     let path = Service::unix(&listening.path).unwrap();
 
     let _unnamed = listening.client();
-    assert_eq!(me_and_them(0), (path.clone(), Service::UNIX_UNNAMED));
+    assert_eq!(me_and_them(0), (path.clone(), Service::UNIX_UNNAMED.into()));
     assert_ne!(path, Service::UNIX_UNNAMED);
 
     let name = listening.dir.path("peer");
     let named = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
     named.bind(&SockAddr::unix(&name).unwrap()).unwrap();
     named.connect(&SockAddr::unix(&listening.path).unwrap()).unwrap();
-    assert_eq!(me_and_them(1), (path, Service::unix(&name).unwrap()));
+    assert_eq!(me_and_them(1), (path, Service::unix(&name).unwrap().into()));
 }
 
 /// Sends `data` with `fd` going along.
@@ -610,7 +610,7 @@ fn a_relative_path_can_be_bound_dialled_and_stopped() {
     let connection = sockman.connect(&(&address).into(), &with_deadline()).unwrap();
     assert_eq!(connection.them(), &address);
     let info = sockman.connection_info(handler.wait_for_accepted(0)).unwrap();
-    assert_eq!((info.me, info.them), (address, Service::UNIX_UNNAMED));
+    assert_eq!((info.me, info.them), (address, Service::UNIX_UNNAMED.into()));
     drop(connection);
     sockman.stop_listening();
     assert!(!path.exists());

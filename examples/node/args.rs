@@ -4,7 +4,7 @@ use std::error::Error;
 
 use bitcoin::Network;
 use lexopt::{Arg, Parser, ValueExt};
-use sockman::{Destination, Service};
+use sockman::{Destination, NetAddr, Proxy, Service};
 
 use crate::node::Config;
 
@@ -16,11 +16,15 @@ Without arguments, two of them talk to each other in this process, and it ends.
 Options:
   --listen ADDR          accept connections there; may be repeated; port 0: any free one
   --connect ADDR         connect there and stay connected; may be repeated
+  --proxy PROXY          dial through this SOCKS5 proxy, which also resolves host names
+  --onion PROXY          dial onion services through this one: Tor, mostly 127.0.0.1:9050
+  --no-stream-isolation  do not ask the proxies for a circuit of its own for each peer
   --network NAME         main (default), testnet4, signet or regtest
   --max-connections N    in both directions together (default 125)
   --help                 this text
 
-ADDR is IP:PORT, [IPv6]:PORT, or unix:/PATH. The node runs until Ctrl-C.
+ADDR is IP:PORT, [IPv6]:PORT, or unix:/PATH; with --connect also NAME:PORT, and with --onion or
+--proxy <56 characters>.onion:PORT. PROXY is IP:PORT, [IPv6]:PORT, or unix:/PATH. The node runs until Ctrl-C.
 RUST_LOG=debug shows what sockman does.
 ";
 
@@ -36,12 +40,17 @@ pub(crate) enum Command {
 pub(crate) fn parse() -> Result<Command, Box<dyn Error>> {
     let mut parser = Parser::from_env();
     let mut config = Config::new(Network::Bitcoin);
+    let (mut proxy, mut onion_proxy) = (None, None);
+    let mut isolated = true;
     let mut any = false;
     while let Some(arg) = parser.next()? {
         any = true;
         match arg {
             Arg::Long("listen") => config.listen.push(parser.value()?.parse_with(service)?),
             Arg::Long("connect") => config.connect.push(parser.value()?.parse_with(destination)?),
+            Arg::Long("proxy") => proxy = Some(parser.value()?.parse_with(service)?),
+            Arg::Long("onion") => onion_proxy = Some(parser.value()?.parse_with(service)?),
+            Arg::Long("no-stream-isolation") => isolated = false,
             Arg::Long("network") => config.network = parser.value()?.parse_with(network)?,
             Arg::Long("max-connections") => config.max_connections = parser.value()?.parse()?,
             Arg::Long("help") | Arg::Short('h') => return Ok(Command::Help),
@@ -53,6 +62,11 @@ pub(crate) fn parse() -> Result<Command, Box<dyn Error>> {
     }
     if config.listen.is_empty() && config.connect.is_empty() {
         return Err("there is nobody to talk to: give --listen or --connect".into());
+    }
+    config.proxy = proxy.map(|endpoint| socks5(endpoint, isolated));
+    config.onion_proxy = onion_proxy.map(|endpoint| socks5(endpoint, isolated));
+    if let Some(to) = config.connect.iter().find(|to| !has_a_way(&config, to)) {
+        return Err(format!("--connect {to} needs {}", what_it_needs(to)).into());
     }
     if config.connect.len() > config.max_connections {
         return Err(format!(
@@ -70,11 +84,29 @@ fn service(text: &str) -> Result<Service, Box<dyn Error + Send + Sync>> {
 }
 
 fn destination(text: &str) -> Result<Destination, Box<dyn Error + Send + Sync>> {
-    match text.parse()? {
-        Destination::Name { .. } => {
-            Err("host names are for proxies to resolve, which this example does without".into())
-        }
-        destination => Ok(destination),
+    Ok(text.parse()?)
+}
+
+fn socks5(endpoint: Service, isolated: bool) -> Proxy {
+    let proxy = Proxy::socks5(endpoint);
+    if isolated { proxy.tor_stream_isolation() } else { proxy }
+}
+
+/// Better told now than at every attempt to connect.
+fn has_a_way(config: &Config, to: &Destination) -> bool {
+    match to.service().map(Service::addr) {
+        Some(NetAddr::TorV3(_)) => config.onion_proxy.is_some() || config.proxy.is_some(),
+        Some(NetAddr::I2p(_)) => false,
+        Some(_) => true,
+        None => config.proxy.is_some(),
+    }
+}
+
+fn what_it_needs(to: &Destination) -> &'static str {
+    match to.service().map(Service::addr) {
+        Some(NetAddr::TorV3(_)) => "Tor: say where it is with --onion",
+        Some(_) => "a way that this example does not have",
+        None => "a proxy that resolves names: say where it is with --proxy",
     }
 }
 

@@ -92,7 +92,7 @@ fn row(peer: &PeerInfo) -> [String; 9] {
     [
         peer.id.to_string(),
         peer.direction.to_string(),
-        peer.address.addr().network().to_string(),
+        peer.address.service().map_or("name".to_owned(), |to| to.addr().network().to_string()),
         peer.address.to_string(),
         agent.chars().take(AGENT_WIDTH).collect(),
         peer.round_trip.map_or("-".to_owned(), duration),

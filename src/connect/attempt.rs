@@ -10,9 +10,7 @@ use std::{
     time::Instant,
 };
 
-use super::{
-    ConnectOptions, Destination, dialled, direct::DirectConnect, direct::Step, log_outcome,
-};
+use super::{ConnectOptions, Destination, Dial, Step, log_outcome};
 use crate::{
     connection::Connection,
     error::ConnectError,
@@ -26,11 +24,7 @@ use crate::{
 pub(crate) struct Attempt {
     /// What the connection will be. Until then, its id can only be closed.
     pub(crate) connection: Arc<Connection>,
-    pub(crate) to: Destination,
-    connect: DirectConnect,
-    began: Instant,
-    /// `None`: beyond what the clock can tell.
-    deadline: Option<Instant>,
+    dial: Dial,
     is_important: bool,
     cancel: Cancel,
 }
@@ -58,19 +52,18 @@ impl Attempt {
         if watches.is_interrupted() || shared.watches().is_interrupted() {
             return Err(ConnectError::Interrupted);
         }
-        let service = dialled(to)?;
+        let factory = &*shared.options.sock_factory;
+        let now = factory.now();
+        let mut dial = Dial::new(to, options, now)?;
         let limit = shared.connections.limit();
         let place = shared.reserve().ok_or(ConnectError::TooManyConnections { limit })?;
 
-        let factory = &*shared.options.sock_factory;
-        let began = factory.now();
-        let fail = |step| move |error: io::Error| ConnectError::new(to, step, error);
-        let sock = factory.create_sock(service).map_err(fail("socket"))?;
-        let mut connect = DirectConnect::new(began);
-        connect.step(&*sock, service, began).map_err(fail("connect"))?;
+        let sock =
+            factory.create_sock(dial.endpoint()).map_err(|error| dial.failed("socket", error))?;
+        dial.begin(&*sock, now)?;
         // The kernel chose it when the connect began.
-        let me = sock.local_address().map_err(fail("getsockname"))?;
-        let connection = place.fill_connecting(sock, me, service.clone(), began);
+        let me = sock.local_address().map_err(|error| dial.failed("getsockname", error))?;
+        let connection = place.fill_connecting(sock, me, to.clone(), now);
         let waker: Arc<dyn Waker> = Arc::new(CancelWaker {
             shared: Arc::downgrade(shared),
             connection: Arc::downgrade(&connection),
@@ -78,10 +71,7 @@ impl Attempt {
         let wakers = watches.add_waker(&waker);
         Ok(Attempt {
             connection,
-            to: to.clone(),
-            connect,
-            began,
-            deadline: began.checked_add(options.timeout),
+            dial,
             is_important: options.is_important,
             cancel: Cancel { watches, _wakers: wakers },
         })
@@ -96,25 +86,24 @@ impl Attempt {
         if self.cancel.watches.is_interrupted() {
             return Err(ConnectError::Interrupted);
         }
-        let (sock, them) = (self.connection.sock(), self.connection.them());
-        let step = self
-            .connect
-            .step(sock, them, now)
-            .map_err(|error| ConnectError::new(&self.to, "connect", error))?;
-        let is_late = self.deadline.is_some_and(|deadline| now >= deadline);
-        if is_late && !matches!(step, Step::Connected) {
-            let after = now.saturating_duration_since(self.began);
-            return Err(ConnectError::TimedOut { to: self.to.clone(), after });
-        }
-        Ok(step)
+        self.dial.step(self.connection.sock(), now)
+    }
+
+    pub(crate) fn to(&self) -> &Destination {
+        self.dial.to()
+    }
+
+    /// The system call named `step` failed.
+    pub(crate) fn failed(&self, step: &'static str, source: io::Error) -> ConnectError {
+        self.dial.failed(step, source)
     }
 
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        self.deadline
+        self.dial.deadline()
     }
 
     pub(crate) fn log(&self, outcome: Result<(), &ConnectError>) {
-        log_outcome(&self.to, self.is_important, outcome.map(|()| self.connection.id));
+        log_outcome(self.to(), self.is_important, outcome.map(|()| self.connection.id));
     }
 }
 

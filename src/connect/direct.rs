@@ -1,5 +1,4 @@
-//! A connect without a proxy: a state machine over one non-blocking socket, and the small driver
-//! that blocks its caller for it. (The driver that does not block is `attempt`.)
+//! `connect(2)`: a state machine over one non-blocking socket, to the destination or to the proxy.
 //!
 //! [`DirectConnect::step`] is plain: given a socket and the time, it says what to wait for. So it
 //! can be advanced by hand in tests, and by any thread.
@@ -9,12 +8,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{
-    Destination, Service,
-    error::ConnectError,
-    interrupt::Watches,
-    sock::{Sock, SockFactory},
-};
+use super::Step;
+use crate::{Service, sock::Sock};
 
 /// A unix-domain listener whose backlog is full gives no event when it has room again: it is asked
 /// again after this …
@@ -37,16 +32,6 @@ enum State {
     /// The kernel is at it.
     InProgress,
     Connected,
-}
-
-/// What a step comes to.
-#[derive(Debug)]
-pub(crate) enum Step {
-    Connected,
-    /// Step again when the socket is writable.
-    WaitForSocket,
-    /// Step again at this time.
-    WaitUntil(Instant),
 }
 
 impl DirectConnect {
@@ -105,83 +90,5 @@ impl DirectConnect {
             Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(Step::WaitForSocket),
             Err(error) => Err(error),
         }
-    }
-}
-
-/// Connects, and blocks the caller until that is over, one way or another.
-pub(super) fn connect(
-    factory: &dyn SockFactory,
-    to: &Service,
-    named: &Destination,
-    interrupts: &Watches,
-    timeout: Duration,
-) -> Result<Box<dyn Sock>, ConnectError> {
-    let began = factory.now();
-    let sock =
-        factory.create_sock(to).map_err(|error| ConnectError::new(named, "socket", error))?;
-    let mut attempt = DirectConnect::new(began);
-    let mut waiting: Option<Waiting> = None;
-    loop {
-        if interrupts.is_interrupted() {
-            return Err(ConnectError::Interrupted);
-        }
-        let now = factory.now();
-        let step = attempt
-            .step(&*sock, to, now)
-            .map_err(|error| ConnectError::new(named, "connect", error))?;
-        let elapsed = now.saturating_duration_since(began);
-        let Some(left) = timeout.checked_sub(elapsed).filter(|left| !left.is_zero()) else {
-            if matches!(step, Step::Connected) {
-                return Ok(sock);
-            }
-            return Err(ConnectError::TimedOut { to: named.clone(), after: elapsed });
-        };
-        let (for_socket, wait) = match step {
-            Step::Connected => return Ok(sock),
-            Step::WaitForSocket => (true, left),
-            Step::WaitUntil(at) => (false, left.min(at.saturating_duration_since(now))),
-        };
-        // Not made before it is needed: unix-domain connects mostly succeed at once.
-        let poll = |error| ConnectError::new(named, "poll", error);
-        let waiting = match &mut waiting {
-            Some(waiting) => waiting,
-            none => none.insert(Waiting::new(factory, interrupts).map_err(poll)?),
-        };
-        if for_socket {
-            waiting.register(&*sock).map_err(poll)?;
-        }
-        // The wakers were added before this look at the flag, so none is missed.
-        if !interrupts.is_interrupted() {
-            waiting.poll(wait).map_err(poll)?;
-        }
-    }
-}
-
-/// What a connect waits in: a poller of its own, which the interrupts wake.
-struct Waiting {
-    poller: Box<dyn crate::sock::Poller>,
-    events: Vec<crate::sock::Readiness>,
-    registered: bool,
-    _wakers: Vec<crate::interrupt::WakerGuard>,
-}
-
-impl Waiting {
-    fn new(factory: &dyn SockFactory, interrupts: &Watches) -> io::Result<Waiting> {
-        let poller = factory.create_poller()?;
-        let wakers = interrupts.add_waker(&poller.waker());
-        Ok(Waiting { poller, events: Vec::new(), registered: false, _wakers: wakers })
-    }
-
-    fn register(&mut self, sock: &dyn Sock) -> io::Result<()> {
-        if !self.registered {
-            self.poller.register(sock, 0)?;
-            self.registered = true;
-        }
-        Ok(())
-    }
-
-    fn poll(&mut self, timeout: Duration) -> io::Result<()> {
-        self.events.clear();
-        self.poller.poll(&mut self.events, Some(timeout))
     }
 }

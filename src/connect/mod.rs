@@ -4,18 +4,27 @@
 //! map's mutex for a moment.
 
 mod attempt;
+mod blocking;
+mod dial;
 mod direct;
+mod error;
+mod proxy;
+mod socks5;
 
 use std::{fmt, sync::Arc, time::Duration};
 
-pub(crate) use self::{attempt::Attempt, direct::Step};
-use crate::{
-    ConnectionId, Direction, Interrupt, NetAddr, Service, SockMan, connection::Connection,
-    error::ConnectError, inbox::Mark, interrupt::Watches, sockman::Shared, threads,
+pub(crate) use self::{
+    attempt::Attempt,
+    dial::{Dial, Step},
 };
-
-/// Bitcoin Core's `DEFAULT_CONNECT_TIMEOUT`, five seconds.
-const DEFAULT_TIMEOUT: Duration = Duration::from_secs(5);
+pub use self::{
+    error::{ConnectError, ConnectPhase, ProxyError, Socks5Reply},
+    proxy::{Credentials, InvalidCredentials, Proxy},
+};
+use crate::{
+    ConnectionId, Direction, Interrupt, Service, SockMan, connection::Connection, inbox::Mark,
+    interrupt::Watches, sockman::Shared, threads,
+};
 
 /// Where to connect: an address, or a host name and a port, which the proxy resolves. Names are
 /// never resolved here.
@@ -31,6 +40,24 @@ pub enum Destination {
         /// TCP port.
         port: u16,
     },
+}
+
+impl Destination {
+    /// The address, if it is one.
+    #[must_use]
+    pub fn service(&self) -> Option<&Service> {
+        match self {
+            Destination::Service(service) => Some(service),
+            Destination::Name { .. } => None,
+        }
+    }
+}
+
+/// Whether it is this address.
+impl PartialEq<Service> for Destination {
+    fn eq(&self, other: &Service) -> bool {
+        self.service() == Some(other)
+    }
 }
 
 impl From<Service> for Destination {
@@ -66,25 +93,34 @@ impl fmt::Display for Destination {
 /// use std::time::Duration;
 /// let options = sockman::ConnectOptions::default().timeout(Duration::from_secs(20));
 /// ```
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 #[must_use]
 pub struct ConnectOptions {
-    pub(crate) timeout: Duration,
-    pub(crate) is_important: bool,
-    pub(crate) cancel: Option<Interrupt>,
-}
-
-impl Default for ConnectOptions {
-    fn default() -> ConnectOptions {
-        ConnectOptions { timeout: DEFAULT_TIMEOUT, is_important: false, cancel: None }
-    }
+    proxy: Option<Proxy>,
+    /// `None`: the default, which depends on whether there is a proxy.
+    timeout: Option<Duration>,
+    is_important: bool,
+    cancel: Option<Interrupt>,
 }
 
 impl ConnectOptions {
-    /// How long the whole attempt may take. Default: 5 seconds. At the limit it fails with
-    /// [`ConnectError::TimedOut`]. Zero: only what succeeds at once does.
+    /// The SOCKS5 proxy to go through. Default: none, the address is dialled directly.
+    ///
+    /// With a proxy, every destination is given to it as text, and it resolves the names: nothing is
+    /// looked up here. [`NewConnection::me`] is then this side's end of the socket to the proxy.
+    /// The proxy's own time for its connect counts against [`timeout`](ConnectOptions::timeout).
+    pub fn proxy(mut self, proxy: Proxy) -> ConnectOptions {
+        self.proxy = Some(proxy);
+        self
+    }
+
+    /// How long the whole attempt may take: one deadline over the connect to the proxy, the
+    /// negotiation with it and its own connect. Default: 5 seconds, and 60 through a proxy (a
+    /// circuit to an onion service takes Tor 5 to 20). At the limit it fails with
+    /// [`ConnectError::TimedOut`], which says what was being waited for. Zero: only what succeeds at
+    /// once does.
     pub fn timeout(mut self, timeout: Duration) -> ConnectOptions {
-        self.timeout = timeout;
+        self.timeout = Some(timeout);
         self
     }
 
@@ -128,9 +164,9 @@ impl NewConnection {
         self.connection.me()
     }
 
-    /// The peer's address, as it was dialled.
+    /// The peer, as it was dialled: also through a proxy, of which this says nothing.
     #[must_use]
-    pub fn them(&self) -> &Service {
+    pub fn them(&self) -> &Destination {
         self.connection.them()
     }
 
@@ -184,15 +220,14 @@ fn connect_blocking(
         return Err(ConnectError::OnSocketThread);
     }
     let watches = Watches::new(shared.interrupts().chain(&options.cancel));
-    let service = dialled(to)?;
+    let factory = &*shared.options.sock_factory;
+    let mut dial = Dial::new(to, options, factory.now())?;
     let limit = shared.connections.limit();
     let place = shared.reserve().ok_or(ConnectError::TooManyConnections { limit })?;
 
-    let factory = &*shared.options.sock_factory;
-    let sock = direct::connect(factory, service, to, &watches, options.timeout)?;
-    let me = sock.local_address().map_err(|error| ConnectError::new(to, "getsockname", error))?;
-    let now = factory.now();
-    let connection = place.fill(Direction::Outbound, sock, me, service.clone(), now);
+    let sock = blocking::connect(factory, &mut dial, &watches)?;
+    let me = sock.local_address().map_err(|error| dial.failed("getsockname", error))?;
+    let connection = place.fill(Direction::Outbound, sock, me, to.clone(), factory.now());
     shared.counters.connected.add(1);
     Ok(NewConnection { shared: Arc::clone(shared), connection, activated: false })
 }
@@ -209,7 +244,7 @@ pub(crate) fn add_existing(
     let limit = shared.connections.limit();
     let place = shared.reserve().ok_or(ConnectError::TooManyConnections { limit })?;
     let now = shared.options.sock_factory.now();
-    let connection = place.fill(Direction::Outbound, sock, me.clone(), them.clone(), now);
+    let connection = place.fill(Direction::Outbound, sock, me.clone(), them.into(), now);
     Ok(NewConnection { shared: Arc::clone(shared), connection, activated: false })
 }
 
@@ -231,20 +266,6 @@ pub(crate) fn start_connect(
             Err(error)
         }
     }
-}
-
-/// The address to dial, if `to` is one that can be dialled without a proxy.
-fn dialled(to: &Destination) -> Result<&Service, ConnectError> {
-    let Destination::Service(service) = to else {
-        return Err(ConnectError::NeedsProxy { to: to.clone() });
-    };
-    if matches!(service.addr(), NetAddr::TorV3(_) | NetAddr::I2p(_)) {
-        return Err(ConnectError::NeedsProxy { to: to.clone() });
-    }
-    if service.to_sock_addr().is_err() {
-        return Err(ConnectError::InvalidDestination { to: to.clone() });
-    }
-    Ok(service)
 }
 
 fn log_outcome(to: &Destination, is_important: bool, outcome: Result<ConnectionId, &ConnectError>) {

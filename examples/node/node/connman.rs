@@ -12,7 +12,7 @@ use bitcoin::{
     p2p::message::{NetworkMessage, RawNetworkMessage},
 };
 use parking_lot::Mutex;
-use sockman::{ConnectionId, Direction, EventHandler, NextRecv, Service, SockMan};
+use sockman::{ConnectionId, Destination, Direction, EventHandler, NextRecv, Service, SockMan};
 
 use super::{
     Config, Event, Observer, addresses::AddressBook, chain::Chain, peer::Peer, work::WorkList,
@@ -64,7 +64,7 @@ impl Connman {
         &self,
         id: ConnectionId,
         direction: Direction,
-        them: &Service,
+        them: &Destination,
         dialled: Option<usize>,
     ) -> Arc<Peer> {
         let peer = Arc::new(Peer::new(&self.config, id, direction, them, dialled));
@@ -143,7 +143,7 @@ impl EventHandler for Connman {
             self.tell(Event::Refused { them: them.clone(), limit });
             return false;
         }
-        self.add_peer(id, Direction::Inbound, them, None);
+        self.add_peer(id, Direction::Inbound, &them.into(), None);
         true
     }
 

@@ -5,7 +5,9 @@
 
 use std::sync::Arc;
 
-use sockman::{ConnectError, ConnectOptions, ConnectionId, Destination, Direction, SockMan};
+use sockman::{
+    ConnectError, ConnectOptions, ConnectionId, Destination, Direction, NetAddr, Service, SockMan,
+};
 
 use super::{Event, connman::Connman, processing::version_message};
 
@@ -47,11 +49,28 @@ impl Dialer {
         to: &Destination,
     ) -> Result<ConnectionId, ConnectError> {
         // The peer is in the table, and our `version` on its way, before the first callback.
-        let connection = self.sockman.connect(to, &ConnectOptions::default())?;
+        let connection = self.sockman.connect(to, &self.options(to))?;
         let (id, them) = (connection.id(), connection.them());
         let peer = self.connman.add_peer(id, Direction::Outbound, them, Some(target));
         let version = version_message(&self.connman, &peer);
         self.connman.push_messages(&self.sockman, &peer, [version]);
         Ok(connection.activate())
+    }
+
+    /// Bitcoin Core's `-proxy` and `-onion`: onion services through the one that is for them, the
+    /// rest of the network through the other. What is on this machine needs neither.
+    fn options(&self, to: &Destination) -> ConnectOptions {
+        // Somebody gave this address by hand: that it fails is worth a line in the log.
+        let options = ConnectOptions::default().is_important(true);
+        let config = &self.connman.config;
+        let proxy = match to.service().map(Service::addr) {
+            Some(NetAddr::Unix(_)) => None,
+            Some(NetAddr::TorV3(_)) => config.onion_proxy.as_ref().or(config.proxy.as_ref()),
+            _ => config.proxy.as_ref(),
+        };
+        match proxy {
+            Some(proxy) => options.proxy(proxy.clone()),
+            None => options,
+        }
     }
 }

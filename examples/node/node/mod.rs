@@ -39,7 +39,8 @@ use std::{
 
 use bitcoin::{BlockHash, Network, p2p::ServiceFlags};
 use sockman::{
-    ConnectionId, Destination, Direction, Interrupt, Options, Service, SockMan, SocketsThreads,
+    ConnectionId, Destination, Direction, Interrupt, Options, Proxy, Service, SockMan,
+    SocketsThreads,
 };
 
 use self::{
@@ -52,6 +53,10 @@ pub(crate) struct Config {
     pub(crate) network: Network,
     pub(crate) listen: Vec<Service>,
     pub(crate) connect: Vec<Destination>,
+    /// For everything that is dialled …
+    pub(crate) proxy: Option<Proxy>,
+    /// … but for onion services, if this is set.
+    pub(crate) onion_proxy: Option<Proxy>,
     /// In both directions together.
     pub(crate) max_connections: usize,
     /// What the node claims to offer. It serves no blocks: nothing.
@@ -77,6 +82,8 @@ impl Config {
             network,
             listen: Vec::new(),
             connect: Vec::new(),
+            proxy: None,
+            onion_proxy: None,
             max_connections: 125,
             services: ServiceFlags::NONE,
             ping_interval: Duration::from_secs(2 * 60),
@@ -100,7 +107,7 @@ impl Config {
 /// take long.
 #[derive(Debug, Clone)]
 pub(crate) enum Event {
-    Connected { id: ConnectionId, direction: Direction, them: Service },
+    Connected { id: ConnectionId, direction: Direction, them: Destination },
     Refused { them: Service, limit: usize },
     ConnectFailed { error: String },
     Handshake { id: ConnectionId, took: Duration, version: PeerVersion },
@@ -237,7 +244,7 @@ impl Drop for Node {
 pub(crate) struct PeerInfo {
     pub(crate) id: ConnectionId,
     pub(crate) direction: Direction,
-    pub(crate) address: Service,
+    pub(crate) address: Destination,
     pub(crate) version: Option<PeerVersion>,
     pub(crate) round_trip: Option<Duration>,
     pub(crate) bytes_in: u64,

@@ -13,7 +13,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use sockman::{ConnectionId, Direction, SendQueue, SendQueueOptions, Service};
+use sockman::{ConnectionId, Destination, Direction, SendQueue, SendQueueOptions};
 
 use super::{Config, framing::Framer, random};
 
@@ -21,7 +21,7 @@ use super::{Config, framing::Framer, random};
 pub(crate) struct Peer {
     pub(crate) id: ConnectionId,
     pub(crate) direction: Direction,
-    pub(crate) them: Service,
+    pub(crate) them: Destination,
     /// Which of the configured addresses it is, if this side dialled.
     pub(crate) dialled: Option<usize>,
     pub(crate) since: Instant,
@@ -43,7 +43,7 @@ impl Peer {
         config: &Config,
         id: ConnectionId,
         direction: Direction,
-        them: &Service,
+        them: &Destination,
         dialled: Option<usize>,
     ) -> Peer {
         let now = Instant::now();

@@ -369,7 +369,8 @@ pub(crate) fn version_message(connman: &Connman, peer: &Peer) -> NetworkMessage 
         ..VersionMessage::new(
             connman.config.services,
             now().into(),
-            addresses::in_version(&peer.them),
+            // Of a name nothing is known that would fit in here.
+            addresses::in_version(peer.them.service().unwrap_or(&Service::UNIX_UNNAMED)),
             // Nobody uses this field; Bitcoin Core leaves it empty as well.
             addresses::in_version(&Service::UNIX_UNNAMED),
             peer.nonce,
