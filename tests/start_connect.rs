@@ -365,7 +365,8 @@ fn a_connect_without_an_answer_times_out_at_its_deadline() {
             let began = Instant::now();
             let options = ConnectOptions::default().timeout(timeout);
             let id = running.sockman.start_connect(&to, &options).unwrap();
-            let Err(ConnectError::TimedOut { to: named, after, .. }) = recorder.wait_for_outcome(id)
+            let Err(ConnectError::TimedOut { to: named, after, .. }) =
+                recorder.wait_for_outcome(id)
             else {
                 panic!("{:?}", recorder.events());
             };

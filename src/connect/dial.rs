@@ -153,6 +153,12 @@ impl Via {
             }
             Destination::Service(service) => (text_for_proxy(service, to)?, service.port()),
         };
+        // Not left to the socket, whose failure would be this machine's fault.
+        proxy.endpoint().to_sock_addr().map_err(|error| ConnectError::ProxyFailed {
+            to: to.clone(),
+            proxy: proxy.endpoint().clone(),
+            error: ProxyError::Unreachable { source: error.into() },
+        })?;
         let credentials = proxy.next_credentials().map_err(|source| ConnectError::Os {
             to: to.clone(),
             step: "getrandom",

@@ -11,6 +11,7 @@
 )]
 
 pub mod blackhole;
+pub mod socks5;
 pub mod tools;
 
 use std::{
