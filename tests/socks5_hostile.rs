@@ -204,7 +204,7 @@ fn endless_answers_end_where_they_should() {
         while stream.write_all(&zeroes).is_ok() {}
     };
     let dialling = Dialling::start();
-    let greeting = proxy(move |stream| endless(stream));
+    let greeting = proxy(endless);
     let behind_the_reply = proxy(move |mut stream| {
         negotiate(&mut stream);
         let _ = stream.write_all(CONNECTED);
