@@ -6,6 +6,7 @@ use super::{
     calls::Call,
     kernel::{End, Kernel},
     network::Network,
+    stream::Probe,
 };
 use crate::Service;
 
@@ -154,6 +155,15 @@ impl Peer {
                 kernel.tell(other);
             }
         });
+    }
+
+    /// What is known of the program's end, unless it is gone.
+    pub(super) fn probe_program(&self) -> Option<Probe> {
+        self.kernel(|kernel, end| {
+            let other = kernel.stream(end).and_then(|stream| stream.other)?;
+            // Another socket may have its descriptor by now.
+            kernel.probe(other.fd).filter(|probe| probe.peer == Some(end.serial))
+        })
     }
 
     /// A number that no other end of this network has.

@@ -22,6 +22,7 @@ impl World {
             30 => self.cut_pieces(),
             31..=33 => self.fail_a_call(),
             34 => self.limit_descriptors(),
+            35..=37 => drop(self.proxies_act(false)),
             _ => self.peer_sends(),
         }
     }

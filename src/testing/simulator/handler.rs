@@ -298,6 +298,11 @@ impl EventHandler for Embedder {
                 Ok(_) => {
                     model.count("a connect succeeded");
                     self.world.register(sockman, &mut model, id, Phase::Open);
+                    if to.service().is_none() {
+                        let key = model.connections.get(&id).map(|record| record.key);
+                        let has_agreed = key.is_some_and(|key| model.player(key).is_some());
+                        model.require(has_agreed, || format!("{id} without its proxy's word"));
+                    }
                 }
                 Err(error) => {
                     model.count(match error {

@@ -17,6 +17,7 @@ mod choices;
 mod elsewhere;
 mod handler;
 mod model;
+mod proxies;
 mod settle;
 mod world;
 
@@ -33,10 +34,12 @@ use self::{
     choices::{Choices, Fate, SET_UP},
     handler::Embedder,
     model::{Model, Phase},
-    world::World,
+    world::{Target, World},
 };
 use super::{Network, SocketThreadByHand, network::Point};
-use crate::{Options, PanicPolicy, SELECT_TIMEOUT, SockMan, threads::as_another_thread};
+use crate::{
+    Destination, Options, PanicPolicy, Proxy, SELECT_TIMEOUT, SockMan, threads::as_another_thread,
+};
 
 /// Steps of a run from a seed, at most.
 const MOST_STEPS: u64 = 160;
@@ -189,10 +192,12 @@ impl Simulation {
         if let (Some(batch), Some(buffer)) = (batch, buffer) {
             options = options.accept_batch(batch).receive_buffer(buffer);
         }
-        let (listeners, destinations) = destinations(&network);
-        let world = World::new(network.clone(), model, policy, has_sweep, destinations);
+        let (listeners, mut targets) = destinations(&network);
+        let proxies = proxies(&network, &mut targets);
+        let world = World::new(network.clone(), model, policy, has_sweep, targets);
         let world = Arc::new(world);
         *world.listeners.lock() = listeners;
+        world.proxies.lock().listeners = proxies;
         let embedder = Arc::new(Embedder { world: Arc::clone(&world) });
         // The options are right, and no call has been told to fail yet.
         #[allow(clippy::expect_used)]
@@ -327,7 +332,7 @@ impl Simulation {
 
 /// What can be connected to: peers that listen, on TCP and on unix-domain paths, one with a backlog
 /// that is soon full; one that never answers; one that cannot be reached; one where nobody is.
-fn destinations(network: &Network) -> (Vec<super::PeerListener>, Vec<crate::Destination>) {
+fn destinations(network: &Network) -> (Vec<super::PeerListener>, Vec<Target>) {
     let texts = [
         "10.0.0.9:1",
         "10.0.0.9:2",
@@ -349,5 +354,23 @@ fn destinations(network: &Network) -> (Vec<super::PeerListener>, Vec<crate::Dest
         network.ignore(silent);
         network.refuse(unreachable, libc::EHOSTUNREACH);
     }
-    (listeners, all.into_iter().map(crate::Destination::from).collect())
+    let target = |to: crate::Service| Target { to: to.into(), proxy: None };
+    (listeners, all.into_iter().map(target).collect())
+}
+
+/// A name, through proxies on TCP and on a unix-domain path, with credentials and without.
+fn proxies(network: &Network, targets: &mut Vec<Target>) -> Vec<super::PeerListener> {
+    let mut listeners = Vec::new();
+    for at in ["10.0.0.9:1080", "unix:/simulated/proxy"] {
+        let Some(listener) = at.parse().ok().and_then(|at| network.listen(&at).ok()) else {
+            continue;
+        };
+        let proxy = Proxy::socks5(listener.address());
+        let to = Destination::Name { host: proxies::NAME.to_owned(), port: proxies::PORT };
+        for proxy in [proxy.clone(), proxy.tor_stream_isolation()] {
+            targets.push(Target { to: to.clone(), proxy: Some(proxy) });
+        }
+        listeners.push(listener);
+    }
+    listeners
 }

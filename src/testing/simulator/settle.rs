@@ -58,6 +58,7 @@ impl Simulation {
                 return;
             }
             self.world.peers_accept();
+            self.world.proxies_act(true);
             let peers = self.world.model.lock().peers.len();
             for at in 0..peers {
                 if let Some(peer) = &self.world.model.lock().peers[at].peer {

@@ -11,10 +11,13 @@ use std::{
 
 use parking_lot::Mutex;
 
-use super::model::{Model, Phase, Record, Way, bytes};
+use super::{
+    model::{Model, Phase, Record, Way, bytes},
+    proxies::Proxies,
+};
 use crate::{
     ConnectError, ConnectOptions, ConnectionId, Destination, Interrupt, NewConnection, PanicPolicy,
-    PushError, SendQueue, SendQueueOptions, Service, SockMan,
+    Proxy, PushError, SendQueue, SendQueueOptions, Service, SockMan,
     testing::{Network, PeerListener},
     threads::as_another_thread,
 };
@@ -32,13 +35,33 @@ pub(super) struct World {
     pub(super) has_sweep: bool,
     /// Where the program listens, or did.
     pub(super) listening: Mutex<Vec<Service>>,
-    /// Where peers listen.
-    pub(super) destinations: Vec<Destination>,
+    /// What can be connected to, and how.
+    pub(super) targets: Vec<Target>,
+    pub(super) proxies: Mutex<Proxies>,
     pub(super) listeners: Mutex<Vec<PeerListener>>,
     pub(super) held: Mutex<Vec<NewConnection>>,
     cancels: Mutex<HashMap<ConnectionId, Interrupt>>,
     /// A simulated thread is in a blocking connect, or somebody came in between already.
     is_nested: Mutex<bool>,
+    /// A simulated thread is in a blocking connect.
+    is_blocking: Mutex<bool>,
+}
+
+/// Somewhere to connect to.
+#[derive(Debug, Clone)]
+pub(super) struct Target {
+    pub(super) to: Destination,
+    pub(super) proxy: Option<Proxy>,
+}
+
+impl Target {
+    fn options(&self, timeout: Duration) -> ConnectOptions {
+        let options = ConnectOptions::default().timeout(timeout);
+        match &self.proxy {
+            Some(proxy) => options.proxy(proxy.clone()),
+            None => options,
+        }
+    }
 }
 
 impl std::fmt::Debug for World {
@@ -53,7 +76,7 @@ impl World {
         model: Model,
         policy: PanicPolicy,
         has_sweep: bool,
-        destinations: Vec<Destination>,
+        targets: Vec<Target>,
     ) -> World {
         let started = network.now();
         World {
@@ -63,11 +86,13 @@ impl World {
             policy,
             has_sweep,
             listening: Mutex::default(),
-            destinations,
+            targets,
+            proxies: Mutex::default(),
             listeners: Mutex::default(),
             held: Mutex::default(),
             cancels: Mutex::default(),
             is_nested: Mutex::new(false),
+            is_blocking: Mutex::new(false),
         }
     }
 
@@ -297,23 +322,24 @@ impl World {
     }
 
     fn start_connect(&self, sockman: &SockMan) {
-        let (to, timeout, is_cancellable) = {
+        let (target, timeout, is_cancellable) = {
             let mut model = self.model.lock();
-            if model.peers.len() >= MOST_PEERS {
+            if model.peers.len() + self.negotiating() >= MOST_PEERS {
                 return;
             }
-            let at = model.choices.below(self.destinations.len() as u64);
+            let at = model.choices.below(self.targets.len() as u64);
             let timeout = Duration::from_millis(model.choices.below(1500));
-            (self.destinations.get(at as usize).cloned(), timeout, model.choices.once_in(3))
+            (self.targets.get(at as usize).cloned(), timeout, model.choices.once_in(3))
         };
-        let Some(to) = to else { return };
+        let Some(target) = target else { return };
         let cancel = Interrupt::new();
-        let mut options = ConnectOptions::default().timeout(timeout);
+        let mut options = target.options(timeout);
+        let to = &target.to;
         if is_cancellable {
             options = options.cancel(cancel.clone());
         }
         let until = Some(self.network.elapsed() + timeout);
-        let begun = sockman.start_connect(&to, &options);
+        let begun = sockman.start_connect(to, &options);
         let mut model = self.model.lock();
         model.say(|| format!("  start_connect({to}): {begun:?}"));
         match begun {
@@ -323,6 +349,9 @@ impl World {
                 let record = Record { until, ..Record::new(u64::MAX, Phase::Attempt, -1) };
                 model.connections.insert(id, record);
                 model.count("a connect was begun");
+                if target.proxy.is_some() {
+                    model.count("a connect went through a proxy");
+                }
                 drop(model);
                 if is_cancellable {
                     self.cancels.lock().insert(id, cancel);
@@ -352,21 +381,24 @@ impl World {
 
     /// `SockMan::connect`: of another thread, which holds up nobody but itself.
     fn connect_blocking(&self, sockman: &SockMan, on_socket_thread: bool) {
-        let to = {
+        let target = {
             let mut model = self.model.lock();
-            let at = model.choices.below(self.destinations.len() as u64);
-            self.destinations.get(at as usize).cloned()
+            let at = model.choices.below(self.targets.len() as u64);
+            let is_full = model.peers.len() + self.negotiating() >= MOST_PEERS;
+            self.targets.get(at as usize).filter(|_| !is_full).cloned()
         };
-        let Some(to) = to.filter(|_| self.model.lock().peers.len() < MOST_PEERS) else { return };
-        let options = ConnectOptions::default().timeout(Duration::from_millis(200));
+        let Some(target) = target else { return };
+        let (to, options) = (&target.to, target.options(Duration::from_millis(200)));
         if on_socket_thread {
-            let refused = sockman.connect(&to, &options);
+            let refused = sockman.connect(to, &options);
             let is_right = matches!(refused, Err(ConnectError::OnSocketThread));
             self.model.lock().require(is_right, || format!("connect in a callback: {refused:?}"));
             return;
         }
         let was_nested = std::mem::replace(&mut *self.is_nested.lock(), true);
-        let connected = self.network.with_free_clock(|| sockman.connect(&to, &options));
+        *self.is_blocking.lock() = true;
+        let connected = self.network.with_free_clock(|| sockman.connect(to, &options));
+        *self.is_blocking.lock() = false;
         *self.is_nested.lock() = was_nested;
         let mut model = self.model.lock();
         model.say(|| format!("  connect({to}): {connected:?}"));
@@ -435,7 +467,8 @@ impl World {
     /// Other threads, peers and the kernel come in between. `true` if somebody did something.
     pub(super) fn come_in_between(&self, sockman: &SockMan) -> bool {
         if std::mem::replace(&mut *self.is_nested.lock(), true) {
-            return false;
+            // Whoever blocks waits for the proxies, who are other programs.
+            return *self.is_blocking.lock() && self.proxies_act(!self.is_wild());
         }
         let acts = {
             let mut model = self.model.lock();
@@ -472,8 +505,8 @@ impl World {
         let is_stopped = sockman.stats().listeners == 0;
         let listening = self.listening.lock().clone();
         let exhausted_at = self.network.exhausted_at();
+        let mut left = self.unread_answers();
         let mut model = self.model.lock();
-        let mut left = Vec::new();
         for (id, record) in &model.connections {
             if record.phase == Phase::Attempt && record.until.is_some_and(|until| until < now) {
                 left.push(format!("asleep beyond the deadline of connect {id} (G9)"));
