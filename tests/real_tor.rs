@@ -39,9 +39,9 @@ struct Tor {
     onion: String,
     onion_unknown_client: String,
     onion_wrong_client: String,
-    /// Behind the onion services.
+    /// Behind the onion services. Like the network, it ends when its standard input does, which is
+    /// when this process ends.
     node: Mutex<Process>,
-    /// Ends when its standard input does, which is when this process ends.
     _network: Child,
 }
 
@@ -49,7 +49,16 @@ static TOR: LazyLock<Tor> = LazyLock::new(start);
 
 fn start() -> Tor {
     // The program that runs behind the services has to have its port first.
-    let mut node = node(&["--listen", "127.0.0.1:0", "--network", "regtest"]);
+    let mut node = Process::new(
+        Command::new("sh")
+            .args(["-c", "\"$@\" & cat; kill $!", "sh"])
+            .arg(node_path())
+            .args(["--listen", "127.0.0.1:0", "--network", "regtest"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap(),
+    );
     let listening = node
         .wait_for_line("its address", |line| line.strip_prefix("listening on ").map(str::to_owned));
     let port = listening.rsplit(':').next().unwrap().to_owned();
@@ -85,13 +94,17 @@ fn start() -> Tor {
 }
 
 /// The example as a program.
-fn node(arguments: &[&str]) -> Process {
+fn node_path() -> PathBuf {
     let mut path = std::env::current_exe().unwrap();
     path.pop();
     path.pop();
     path.push("examples/node");
     assert!(path.exists(), "{} is missing: cargo build --example node", path.display());
-    let child = Command::new(path).args(arguments).stdout(Stdio::piped()).spawn();
+    path
+}
+
+fn node(arguments: &[&str]) -> Process {
+    let child = Command::new(node_path()).args(arguments).stdout(Stdio::piped()).spawn();
     Process::new(child.unwrap())
 }
 
@@ -231,6 +244,9 @@ fn circuits(tor: &Tor, target: &str) -> Vec<String> {
         .collect()
 }
 
+/// Connections, of which without isolation some share a circuit.
+const MANY: usize = 6;
+
 #[test]
 fn isolated_connections_have_circuits_of_their_own() {
     let tor = &*TOR;
@@ -238,12 +254,14 @@ fn isolated_connections_have_circuits_of_their_own() {
     let circuits_of = |proxy: &Proxy| {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let to = listener.local_addr().unwrap();
-        let ids: Vec<_> = (0..3).map(|_| until_connected(&dialling, &to.into(), proxy)).collect();
+        let ids: Vec<_> =
+            (0..MANY).map(|_| until_connected(&dialling, &to.into(), proxy)).collect();
         let circuits = circuits(tor, &to.to_string());
-        assert_eq!(circuits.len(), 3, "{circuits:?}");
+        assert_eq!(circuits.len(), MANY, "{circuits:?}");
         assert!(ids.into_iter().all(|id| dialling.running.sockman.close_connection(id)));
         circuits.into_iter().collect::<HashSet<String>>().len()
     };
-    assert_eq!(circuits_of(&tor.socks), 1);
-    assert_eq!(circuits_of(&tor.socks.clone().tor_stream_isolation()), 3);
+    // Tor may change to a new circuit at any time, but not for each.
+    assert!(circuits_of(&tor.socks) < MANY);
+    assert_eq!(circuits_of(&tor.socks.clone().tor_stream_isolation()), MANY);
 }
