@@ -78,3 +78,46 @@ fn an_echoed_message_costs_one_recv_and_one_send() {
     assert!(count("write") <= 10, "no waker is written to");
     assert_eq!(count("setsockopt"), 2, "the listener's own: accepted sockets inherit no-delay");
 }
+
+/// Names are for the proxy: nothing on this machine is asked, neither a resolver nor the files that
+/// one would read first.
+#[test]
+fn a_name_is_resolved_by_the_proxy_alone() {
+    let proxy = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let endpoint = proxy.local_addr().unwrap();
+    let asked = std::thread::spawn(move || {
+        let (mut stream, _) = proxy.accept().unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        let mut greeting = [0; 4];
+        stream.read_exact(&mut greeting).unwrap();
+        stream.write_all(&[5, 0]).unwrap();
+        let mut request = [0; 5 + 12 + 2];
+        stream.read_exact(&mut request).unwrap();
+        stream.write_all(&[5, 4, 0, 1, 0, 0, 0, 0, 0, 0]).unwrap();
+        request[5..17].to_vec()
+    });
+    let calls = std::env::temp_dir().join(format!("sockman-names-{}", std::process::id()));
+    let mut program = Program::start(
+        Command::new("strace")
+            .args(["-f", "-qq", "-e", "trace=network,openat,open", "-o"])
+            .arg(&calls)
+            .arg(example("node"))
+            .args(["--proxy", &endpoint.to_string(), "--connect", "no.such.host:8333"]),
+    );
+    program.wait_for_line("the host is unreachable");
+    assert_eq!(asked.join().unwrap(), b"no.such.host");
+    let children = format!("/proc/{0}/task/{0}/children", program.child.id());
+    let traced = fs::read_to_string(children).unwrap();
+    signal(traced.trim().parse().unwrap(), "TERM");
+    program.child.wait().unwrap();
+    let text = fs::read_to_string(&calls).unwrap();
+    fs::remove_file(&calls).unwrap();
+
+    let connects: Vec<&str> = text.lines().filter(|line| line.contains(" connect(")).collect();
+    let to_the_proxy = format!("sin_port=htons({})", endpoint.port());
+    assert!(!connects.is_empty(), "strace saw nothing: {text}");
+    assert!(connects.iter().all(|line| line.contains(&to_the_proxy)), "{connects:#?}");
+    for resolvers in ["resolv.conf", "/etc/hosts", "nsswitch.conf", "sendmmsg(", "htons(53)"] {
+        assert!(!text.contains(resolvers), "{resolvers} in: {text}");
+    }
+}

@@ -4,16 +4,15 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod common;
-mod descriptors;
 
-use std::{io::Write, net::TcpStream};
+use std::{io::Write, net::TcpStream, thread};
 
 use common::{
     DEADLINE, eventually, reset,
     socks5::{
-        AUTHENTICATED, CONNECTED, DRIVERS, Dialling, Driver, METHOD, METHOD_PASSWORD, answering,
-        greeting_with, name, negotiate, proxy, read_credentials, read_greeting, read_request,
-        stall,
+        AUTHENTICATED, CONNECTED, DRIVERS, Dialling, Driver, METHOD, METHOD_PASSWORD, SOON,
+        answering, greeting_with, name, negotiate, proxy, read_credentials, read_greeting,
+        read_request, stall,
     },
 };
 use sockman::{ConnectError, ConnectOptions, ConnectPhase, Credentials, Proxy, ProxyError};
@@ -176,6 +175,35 @@ fn a_proxy_that_resets_at_any_point_broke_off_in_that_phase() {
                 "{driver:?}, {answers}: {fault:?}"
             );
         }
+    }
+}
+
+/// One deadline over all of it: what came before the stall has no part in how long it is waited for.
+#[test]
+fn a_proxy_that_stalls_at_any_point_is_waited_for_until_the_deadline() {
+    let dialling = Dialling::start();
+    for driver in DRIVERS {
+        thread::scope(|scope| {
+            for answers in 0..ANSWERS {
+                let dialling = &dialling;
+                scope.spawn(move || {
+                    let proxy = ending_after(answers, |mut stream| stall(&mut stream));
+                    let options = ConnectOptions::default().proxy(proxy).timeout(SOON);
+                    let error = dialling.connect(driver, &name(), &options).unwrap_err();
+                    let ConnectError::TimedOut { phase, after, .. } = error else {
+                        panic!("{driver:?}, {answers}: {error:?}");
+                    };
+                    // On a busy machine the dialogue itself may not come so far in time.
+                    assert!(
+                        phase == phase_after(answers)
+                            || phase == ConnectPhase::NegotiateWithProxy
+                            || phase == ConnectPhase::ReachProxy,
+                        "{driver:?}, {answers}: {phase:?}"
+                    );
+                    assert!(after >= SOON && after < DEADLINE, "{after:?}");
+                });
+            }
+        });
     }
 }
 

@@ -10,7 +10,7 @@ use std::{
     time::Instant,
 };
 
-use super::{ConnectOptions, Destination, Dial, Step, log_outcome};
+use super::{ConnectOptions, Destination, Dial, LogOptions, Step, log_outcome};
 use crate::{
     connection::Connection,
     error::ConnectError,
@@ -25,7 +25,7 @@ pub(crate) struct Attempt {
     /// What the connection will be. Until then, its id can only be closed.
     pub(crate) connection: Arc<Connection>,
     dial: Dial,
-    is_important: bool,
+    log_options: LogOptions,
     cancel: Cancel,
 }
 
@@ -72,7 +72,7 @@ impl Attempt {
         Ok(Attempt {
             connection,
             dial,
-            is_important: options.is_important,
+            log_options: LogOptions::of(options),
             cancel: Cancel { watches, _wakers: wakers },
         })
     }
@@ -103,7 +103,7 @@ impl Attempt {
     }
 
     pub(crate) fn log(&self, outcome: Result<(), &ConnectError>) {
-        log_outcome(self.to(), self.is_important, outcome.map(|()| self.connection.id));
+        log_outcome(self.to(), &self.log_options, outcome.map(|()| self.connection.id));
     }
 }
 

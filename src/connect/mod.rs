@@ -140,6 +140,20 @@ impl ConnectOptions {
     }
 }
 
+/// What of the options the log needs.
+#[derive(Debug)]
+struct LogOptions {
+    is_important: bool,
+    proxy: Option<Service>,
+}
+
+impl LogOptions {
+    fn of(options: &ConnectOptions) -> LogOptions {
+        let proxy = options.proxy.as_ref().map(|proxy| proxy.endpoint().clone());
+        LogOptions { is_important: options.is_important, proxy }
+    }
+}
+
 /// A connection that exists but is not polled yet: no callback names its id before
 /// [`activate`](NewConnection::activate). It can be sent to, woken and closed already.
 ///
@@ -207,7 +221,7 @@ pub(crate) fn connect(
     options: &ConnectOptions,
 ) -> Result<NewConnection, ConnectError> {
     let result = connect_blocking(sockman.shared(), to, options);
-    log_outcome(to, options.is_important, result.as_ref().map(NewConnection::id));
+    log_outcome(to, &LogOptions::of(options), result.as_ref().map(NewConnection::id));
     result
 }
 
@@ -262,16 +276,25 @@ pub(crate) fn start_connect(
             Ok(id)
         }
         Err(error) => {
-            log_outcome(to, options.is_important, Err(&error));
+            log_outcome(to, &LogOptions::of(options), Err(&error));
             Err(error)
         }
     }
 }
 
-fn log_outcome(to: &Destination, is_important: bool, outcome: Result<ConnectionId, &ConnectError>) {
-    match outcome {
-        Ok(id) => log::debug!(target: "sockman::net", "connected to {to} as connection {id}"),
-        Err(error) if is_important => log::info!(target: "sockman::net", "{error}"),
-        Err(error) => log::debug!(target: "sockman::net", "{error}"),
+/// A connect is over: one line. The peer's name is escaped, and credentials are in no error.
+fn log_outcome(
+    to: &Destination,
+    options: &LogOptions,
+    outcome: Result<ConnectionId, &ConnectError>,
+) {
+    let target = if options.proxy.is_some() { "sockman::proxy" } else { "sockman::net" };
+    match (outcome, &options.proxy) {
+        (Ok(id), None) => log::debug!(target: target, "connected to {to} as connection {id}"),
+        (Ok(id), Some(proxy)) => {
+            log::debug!(target: target, "connected to {to} through {proxy} as connection {id}");
+        }
+        (Err(error), _) if options.is_important => log::info!(target: target, "{error}"),
+        (Err(error), _) => log::debug!(target: target, "{error}"),
     }
 }
