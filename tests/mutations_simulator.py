@@ -153,6 +153,17 @@ MUTATIONS = [
     ("G7", "a stopped listener keeps the loop awake", "src/accept.rs",
      "        (self.ready || !self.is_registered) && !self.listener.is_stopped()",
      "        self.ready || !self.is_registered", MODELS),
+    ("G5", "a proxy's answer is read too far", "src/connect/dial.rs",
+     "sock.recv(&mut buffer[..length])", "sock.recv(&mut buffer)", SIMULATOR),
+    ("G9", "a proxy's answer is left when it came in pieces", "src/connect/dial.rs",
+     "                            self.socks5.received(&buffer[..received])?;\n                            Ok(true)",
+     "                            self.socks5.received(&buffer[..received])?;\n                            Ok(false)",
+     SIMULATOR),
+    ("G9", "a proxy is waited for without a deadline", "src/connect/dial.rs",
+     "if is_late && !matches!(step, Step::Connected) {",
+     "if is_late && self.via.is_none() && !matches!(step, Step::Connected) {", SIMULATOR),
+    ("G2", "a refusal of a proxy is taken for its word", "src/connect/socks5.rs",
+     "return Err(Failure::Destination(reply));", "let _ = reply;", SIMULATOR),
 ]
 
 

@@ -166,6 +166,15 @@ impl Peer {
         })
     }
 
+    /// What has arrived and was not received yet. `None` if more is on its way.
+    pub(super) fn peek(&self) -> Option<Vec<u8>> {
+        self.kernel(|kernel, end| {
+            let is_complete = kernel.probe(end.fd)?.in_flight == 0;
+            let stream = kernel.stream(end).filter(|_| is_complete)?;
+            Some(stream.incoming.iter().copied().collect())
+        })
+    }
+
     /// A number that no other end of this network has.
     pub(crate) fn key(&self) -> u64 {
         self.end.serial

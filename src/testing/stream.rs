@@ -144,6 +144,8 @@ pub(super) struct Probe {
     /// The number of the other end, once it is connected.
     pub(super) peer: Option<u64>,
     pub(super) has_data: bool,
+    /// On the way to it.
+    pub(super) in_flight: usize,
     /// It has been ended by the peer, in order or not.
     pub(super) has_end: bool,
     pub(super) has_error: bool,
@@ -165,6 +167,7 @@ impl Kernel {
             is_watched,
             peer: stream.other.map(|other| other.serial),
             has_data: !stream.incoming.is_empty(),
+            in_flight: stream.in_flight,
             has_end: stream.receive_shut,
             has_error: stream.error.is_some(),
             is_writable: stream.send_shut || is_writable(is_unix, room, window),

@@ -81,17 +81,12 @@ impl World {
         has_acted
     }
 
-    /// Before the loop sleeps: no proxy's answer may lie unread, for the program is waiting for it.
-    pub(super) fn unread_answers(&self) -> Vec<String> {
+    /// Before the loop sleeps: no proxy may wait for what the program could do.
+    pub(super) fn negotiations_left(&self) -> Vec<String> {
         let proxies = self.proxies.lock();
-        let unread = proxies.negotiating.iter().filter(|negotiation| {
-            let ours = negotiation.peer.probe_program();
-            ours.is_some_and(|ours| ours.is_watched && (ours.has_data || ours.has_end))
-        });
-        let named = |negotiation: &Negotiation| {
-            format!("asleep with an answer of proxy {} unread (G9)", negotiation.peer.key())
-        };
-        unread.map(named).collect()
+        let calls_failed = self.model.lock().calls_failed;
+        let left = |negotiation: &Negotiation| negotiation.left_to_do(calls_failed);
+        proxies.negotiating.iter().filter_map(left).collect()
     }
 }
 
@@ -103,6 +98,24 @@ enum Went {
 }
 
 impl Negotiation {
+    /// What the program has left undone.
+    fn left_to_do(&self, calls_failed: bool) -> Option<String> {
+        let key = self.peer.key();
+        let ours = self.peer.probe_program().filter(|ours| ours.is_watched)?;
+        if ours.has_data || ours.has_end {
+            return Some(format!("asleep with an answer of proxy {key} unread (G9)"));
+        }
+        let is_our_turn = self.unsent.is_empty() && ours.in_flight == 0 && ours.is_writable;
+        let heard = [&self.heard[..], &self.peer.peek()?].concat();
+        let waits = !matches!(self.stage, Stage::Agreed | Stage::Over);
+        // A `getpeername` that says ENOTCONN of a socket that has a peer: it waits for another word.
+        let is_misled = calls_failed && self.stage == Stage::Greeting && heard.is_empty();
+        if is_our_turn && waits && !is_misled && whole(self.stage, &heard).is_none() {
+            return Some(format!("asleep while proxy {key} waits for its part (G9)"));
+        }
+        None
+    }
+
     fn act(&mut self, model: &mut Model, agrees: bool) -> Went {
         let (data, ended) = self.peer.receive();
         self.heard.extend(&data);

@@ -505,7 +505,7 @@ impl World {
         let is_stopped = sockman.stats().listeners == 0;
         let listening = self.listening.lock().clone();
         let exhausted_at = self.network.exhausted_at();
-        let mut left = self.unread_answers();
+        let mut left = self.negotiations_left();
         let mut model = self.model.lock();
         for (id, record) in &model.connections {
             if record.phase == Phase::Attempt && record.until.is_some_and(|until| until < now) {
