@@ -2,13 +2,18 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod common;
 mod node_support;
 
 use std::{
+    io::{self, Write},
+    net::{Shutdown, TcpStream},
     path::PathBuf,
     process::{Command, Output, Stdio},
+    thread,
 };
 
+use common::socks5;
 use node_support::Process;
 
 /// Cargo builds the examples beside the tests: `deps/<this test>`, `examples/node`.
@@ -54,7 +59,8 @@ fn the_demonstration_ends_by_itself_and_shows_both_tables() {
 
 #[test]
 fn bad_arguments_are_named_and_end_with_code_2() {
-    let cases: [(&[&str], &str); 8] = [
+    let onion = "pg6mmjiyjmcrsslvykfwnntlaru7p5svn6y2ymmju6nubxndf4pscryd.onion:8333";
+    let cases: [(&[&str], &str); 11] = [
         (&["--nonsense"], "--nonsense"),
         (&["stray"], "stray"),
         (&["--listen"], "--listen"),
@@ -63,6 +69,9 @@ fn bad_arguments_are_named_and_end_with_code_2() {
         (&["--connect", "127.0.0.1:1", "--network", "moon"], "moon"),
         (&["--connect", "127.0.0.1:1", "--max-connections", "0"], "--max-connections"),
         (&["--network", "regtest"], "--listen or --connect"),
+        (&["--connect", onion], "--onion"),
+        (&["--connect", "example.org:8333", "--onion", "127.0.0.1:9050"], "--proxy"),
+        (&["--connect", "example.org:8333", "--proxy", "nowhere"], "nowhere"),
     ];
     for (arguments, expected) in cases {
         let output = run(arguments);
@@ -78,7 +87,16 @@ fn help_names_every_option() {
     let output = run(&["--help"]);
     assert_eq!(output.status.code(), Some(0));
     let help = String::from_utf8(output.stdout).unwrap();
-    for option in ["--listen", "--connect", "--network", "--max-connections", "testnet4"] {
+    for option in [
+        "--listen",
+        "--connect",
+        "--network",
+        "--max-connections",
+        "testnet4",
+        "--proxy",
+        "--onion",
+        "--no-stream-isolation",
+    ] {
         assert!(help.contains(option), "{option} is missing in:\n{help}");
     }
 }
@@ -115,6 +133,42 @@ fn two_processes_talk_and_end_on_signals() {
     signal(&listening, "INT");
     let (code, text) = listening.wait_for_end();
     assert_eq!((code, text.lines().last()), (Some(0), Some("ended")));
+}
+
+/// A name that only the proxy knows, and credentials of its own for each connection.
+#[test]
+fn two_processes_talk_through_a_proxy() {
+    let mut listening = spawn(&["--listen", "127.0.0.1:0", "--network", "regtest"]);
+    let address = listening
+        .wait_for_line("its address", |line| line.strip_prefix("listening on ").map(str::to_owned));
+    let proxy = socks5::proxy(move |mut stream| {
+        assert_eq!(socks5::read_greeting(&mut stream), Some(vec![0, 2]), "isolated by default");
+        stream.write_all(socks5::METHOD_PASSWORD).unwrap();
+        socks5::read_credentials(&mut stream).unwrap();
+        stream.write_all(socks5::AUTHENTICATED).unwrap();
+        let request = socks5::read_request(&mut stream).unwrap();
+        assert_eq!((request.host, request.port), (b"node.test".to_vec(), 8333));
+        let peer = TcpStream::connect(&address).unwrap();
+        stream.write_all(socks5::CONNECTED).unwrap();
+        stream.set_read_timeout(None).unwrap();
+        let (mut from, mut to) = (stream.try_clone().unwrap(), peer.try_clone().unwrap());
+        let there = thread::spawn(move || io::copy(&mut from, &mut to));
+        let _ = io::copy(&mut &peer, &mut &stream);
+        let _ = stream.shutdown(Shutdown::Both);
+        let _ = there.join();
+    });
+    let endpoint = proxy.endpoint().to_string();
+    let mut dialling =
+        spawn(&["--proxy", &endpoint, "--connect", "node.test:8333", "--network", "regtest"]);
+    for process in [&mut listening, &mut dialling] {
+        process.wait_for_line("the handshake", |line| {
+            line.contains("handshake with /sockman-node:").then_some(())
+        });
+    }
+    signal(&dialling, "TERM");
+    let (code, text) = dialling.wait_for_end();
+    assert_eq!(code, Some(0));
+    assert!(text.contains("outbound    name      node.test:8333"), "{text}");
 }
 
 #[test]

@@ -87,11 +87,21 @@ fn slice(
         _ => Box::new(SockmanDialler::new()?),
     };
     cores::pin(cores.load)?;
+    measure(&*dialler, count, black_hole.address()?, time)
+}
+
+/// As `slice`, with whatever does not answer at `to`.
+pub(super) fn measure(
+    dialler: &dyn Dialler,
+    count: usize,
+    to: SocketAddr,
+    time: Duration,
+) -> io::Result<(Vec<Duration>, Vec<Duration>)> {
     let client = load::connect(dialler.address())?;
     load::exchange(&client, &mut [1])?;
     let (begin, mut echoes) = (Instant::now(), Vec::new());
     for _ in 0..count {
-        dialler.dial(black_hole.address()?, time)?;
+        dialler.dial(to, time)?;
     }
     // Until every connect is under way, whoever's thread makes it.
     thread::sleep(time / 4);
@@ -116,7 +126,7 @@ fn slice(
 }
 
 /// An echo server that connects, too.
-trait Dialler {
+pub(super) trait Dialler {
     fn address(&self) -> SocketAddr;
 
     /// Begins a connect, and returns at once.
@@ -129,11 +139,11 @@ trait Dialler {
     fn ended(&self) -> Vec<Result<Duration, String>>;
 }
 
-type Ended = Mutex<Vec<Result<Duration, String>>>;
+pub(super) type Ended = Mutex<Vec<Result<Duration, String>>>;
 
-struct SockmanDialler {
+pub(super) struct SockmanDialler {
     address: SocketAddr,
-    sockman: SockMan,
+    pub(super) sockman: SockMan,
     handler: Arc<Echo>,
     threads: Option<SocketsThreads>,
 }
@@ -198,7 +208,7 @@ impl EventHandler for Echo {
 }
 
 impl SockmanDialler {
-    fn new() -> io::Result<SockmanDialler> {
+    pub(super) fn new() -> io::Result<SockmanDialler> {
         let handler = Arc::new(Echo::default());
         let sockman = SockMan::new(Arc::clone(&handler) as _, sockman::Options::default())?;
         let any_port = SocketAddr::from(([127, 0, 0, 1], 0)).into();
@@ -238,16 +248,16 @@ impl Drop for SockmanDialler {
     }
 }
 
-struct TokioDialler {
+pub(super) struct TokioDialler {
     address: SocketAddr,
-    handle: Handle,
+    pub(super) handle: Handle,
     end: Arc<Notify>,
     thread: Option<JoinHandle<()>>,
     ended: Arc<Ended>,
 }
 
 impl TokioDialler {
-    fn new() -> io::Result<TokioDialler> {
+    pub(super) fn new() -> io::Result<TokioDialler> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let handle = runtime.handle().clone();
         let listener = runtime.block_on(tokio::net::TcpListener::bind(("127.0.0.1", 0)))?;

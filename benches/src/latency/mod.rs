@@ -13,6 +13,7 @@ mod keep_alive;
 mod load;
 mod rounds;
 mod server;
+mod stalled_proxy;
 mod wake;
 
 use std::{error::Error, time::Duration};
@@ -101,7 +102,8 @@ pub fn run(
     keep_alive::run(&plan, cores, only, report)?;
     interrupt::run(&plan, cores, only, report)?;
     connect::run(&plan, cores, only, report)?;
-    attempts::run(&plan, cores, only, report)
+    attempts::run(&plan, cores, only, report)?;
+    stalled_proxy::run(&plan, cores, only, report)
 }
 
 /// Both ends of a thousand connections are more than the 1024 descriptors a process has by default.
