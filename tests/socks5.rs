@@ -16,7 +16,9 @@ use std::{
 };
 
 use common::{
-    DEADLINE, Event, reset,
+    DEADLINE, Event,
+    blackhole::Blackhole,
+    reset,
     socks5::{
         AUTHENTICATED, CONNECTED, DRIVERS, Dialling, METHOD, METHOD_PASSWORD, Request, SOON,
         answering, name, negotiate, proxy, proxy_at, read_credentials, read_greeting, read_request,
@@ -399,6 +401,21 @@ fn a_time_out_says_which_phase_and_after_how_long() {
             assert!(after >= SOON && after < DEADLINE, "{after:?}");
             assert_eq!(is_proxys, phase == ConnectPhase::NegotiateWithProxy);
         }
+    }
+}
+
+#[test]
+fn a_proxy_that_nobody_answers_for_times_out_in_its_own_phase() {
+    let dialling = Dialling::start();
+    let blackhole = Blackhole::new();
+    let endpoint = blackhole.destination().service().unwrap().clone();
+    for driver in DRIVERS {
+        let options = through(&Proxy::socks5(endpoint.clone())).timeout(SOON);
+        let error = dialling.connect(driver, &name(), &options).unwrap_err();
+        assert!(error.is_proxy_fault());
+        let ConnectError::TimedOut { proxy, phase, .. } = &error else { panic!("{error:?}") };
+        assert_eq!((proxy.as_ref(), *phase), (Some(&endpoint), ConnectPhase::ReachProxy));
+        assert!(error.to_string().contains("did not accept the connection"), "{error}");
     }
 }
 
