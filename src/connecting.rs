@@ -13,7 +13,7 @@ use std::{
 };
 
 use crate::{
-    connect::{Attempt, Step},
+    connect::{Attempt, Step, WaitsOn},
     connection::Connection,
     error::ConnectError,
     options::PanicPolicy,
@@ -35,7 +35,8 @@ pub(crate) struct Connecting {
 struct Place {
     attempt: Box<Attempt>,
     is_due: bool,
-    is_registered: bool,
+    /// Which of its sockets was put into the poller last.
+    registered: Option<WaitsOn>,
     /// The entry among the timers.
     timer: Option<Instant>,
 }
@@ -57,7 +58,7 @@ impl Connecting {
             return;
         }
         let connection = Arc::clone(&attempt.connection);
-        let place = Place { attempt, is_due: false, is_registered: false, timer: None };
+        let place = Place { attempt, is_due: false, registered: None, timer: None };
         let Some(key) = self.places.insert(place) else {
             log::error!(target: "sockman::net", "no place for the connect {}", connection.id);
             return;
@@ -183,18 +184,19 @@ impl Place {
                 Ok(Waiting::Until(Some(deadline.map_or(at, |deadline| deadline.min(at)))))
             }
             Step::WaitForSocket => {
-                if !self.is_registered {
-                    poller.register(sock, Token::Attempt(key).encode()).map_err(fail)?;
-                    self.is_registered = true;
+                let (which, waited_on) = self.attempt.waits_on();
+                if self.registered != Some(which) {
+                    poller.register(waited_on, Token::Attempt(key).encode()).map_err(fail)?;
+                    self.registered = Some(which);
                 }
                 Ok(Waiting::Until(deadline))
             }
             Step::Connected => {
                 // The connection is registered anew, under a token of its own, and that tells of
                 // all that happened up to then.
-                if self.is_registered {
+                if self.registered == Some(WaitsOn::Stream) {
                     poller.deregister(sock).map_err(fail)?;
-                    self.is_registered = false;
+                    self.registered = None;
                 }
                 Ok(Waiting::IsOver)
             }

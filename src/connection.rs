@@ -12,7 +12,7 @@ use std::{
     hash::{BuildHasherDefault, Hash, Hasher},
     io,
     net::Shutdown,
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
 
@@ -95,6 +95,8 @@ pub(crate) struct Connection {
     pub(crate) direction: Direction,
     sock: Box<dyn Sock>,
     me: Service,
+    /// If it is another one by now: over I2P it is known when the session is.
+    late_me: OnceLock<Box<Service>>,
     them: Destination,
     /// In nanoseconds since the `SockMan` was made: half the size of an `Instant`. Set when a
     /// connect succeeds, before anybody can find the connection.
@@ -148,6 +150,7 @@ impl Connection {
             direction,
             sock,
             me,
+            late_me: OnceLock::new(),
             them,
             since: AtomicU64::new(nanoseconds(since)),
             sending: Mutex::new(()),
@@ -167,7 +170,12 @@ impl Connection {
     }
 
     pub(crate) fn me(&self) -> &Service {
-        &self.me
+        self.late_me.get().map_or(&self.me, |me| me)
+    }
+
+    /// Before anybody is told of the connection.
+    pub(crate) fn set_me(&self, me: &Service) {
+        self.late_me.get_or_init(|| Box::new(me.clone()));
     }
 
     pub(crate) fn them(&self) -> &Destination {
@@ -275,7 +283,7 @@ impl Connection {
         let since = Duration::from_nanos(self.since.load(Ordering::Relaxed));
         ConnectionInfo {
             id: self.id,
-            me: self.me.clone(),
+            me: self.me().clone(),
             them: self.them.clone(),
             direction: self.direction,
             since: created.checked_add(since).unwrap_or(created),

@@ -5,7 +5,7 @@
 
 use std::{io, time::Instant};
 
-use crate::{ConnectError, ConnectionId, Destination, Service, SockMan};
+use crate::{ConnectError, ConnectionId, Destination, I2pStatus, Service, SockMan};
 
 /// What the socket thread does with the receive direction of a connection right after
 /// [`EventHandler::event_ready_to_send`].
@@ -251,12 +251,33 @@ pub trait EventHandler: Send + Sync {
         let _ = sockman;
     }
 
+    /// Whether the I2P router accepts connections to us has changed. Provided: does nothing. Core's
+    /// `EventI2PStatus`.
+    ///
+    /// *When:* only with [`I2pOptions::accept_incoming`](crate::I2pOptions::accept_incoming), and only
+    /// on a change: the first success, the first failure, each recovery, each loss, and when the
+    /// threads end. `addr` is our own address; `None` if no session has told it yet.
+    ///
+    /// *Thread:* the I2P-accept thread. No lock is held.
+    ///
+    /// *May call:* everything.
+    ///
+    /// *Comes after it:* after [`StartListening`](crate::I2pStatus::StartListening),
+    /// [`event_new_connection_accepted`](EventHandler::event_new_connection_accepted) on the same
+    /// thread for each peer.
+    ///
+    /// *A panic:* stops the threads.
+    fn event_i2p_status(&self, sockman: &SockMan, addr: Option<&Service>, status: I2pStatus) {
+        let _ = (sockman, addr, status);
+    }
+
     /// A connection was closed because a callback for it panicked. Provided: does nothing.
     ///
     /// *When:* only with [`PanicPolicy::CloseConnection`](crate::PanicPolicy::CloseConnection),
     /// once, right after the close.
     ///
-    /// *Thread:* the socket thread. No lock is held.
+    /// *Thread:* the one that the panic was on: the socket thread, or the I2P-accept thread. No lock is
+    /// held.
     ///
     /// *May call:* everything; the id is already unknown.
     ///

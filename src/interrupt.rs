@@ -159,6 +159,7 @@ impl Watch {
 }
 
 /// Several interrupts seen as one.
+#[derive(Clone)]
 pub(crate) struct Watches {
     watches: Vec<Watch>,
 }

@@ -82,6 +82,7 @@ mod connection;
 mod error;
 mod event_handler;
 pub mod guide;
+mod i2p;
 mod inbox;
 mod interrupt;
 mod listener;
@@ -110,6 +111,7 @@ pub use crate::{
     connection::{ConnectionId, ConnectionInfo, Direction},
     error::{BindError, JoinError, SendError, StartError},
     event_handler::{EventHandler, NextRecv},
+    i2p::{DestinationError, I2pOptions, I2pStatus, KeyFileError, SamError, SamResult},
     interrupt::Interrupt,
     options::{Options, PanicPolicy, SELECT_TIMEOUT},
     send_queue::{PushError, SendQueue, SendQueueOptions},

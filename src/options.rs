@@ -4,6 +4,7 @@
 use std::{io, num::NonZeroUsize, sync::Arc, time::Duration};
 
 use crate::{
+    i2p::I2pOptions,
     interrupt::Interrupt,
     sock::{OsSockFactory, SockFactory},
 };
@@ -62,6 +63,7 @@ pub struct Options {
     pub(crate) panic_policy: PanicPolicy,
     pub(crate) thread_name: String,
     pub(crate) interrupt: Option<Interrupt>,
+    pub(crate) i2p: Option<I2pOptions>,
     pub(crate) sock_factory: Arc<dyn SockFactory>,
 }
 
@@ -76,6 +78,7 @@ impl Default for Options {
             panic_policy: PanicPolicy::default(),
             thread_name: DEFAULT_THREAD_NAME.to_owned(),
             interrupt: None,
+            i2p: None,
             sock_factory: Arc::new(OsSockFactory::default()),
         }
     }
@@ -163,6 +166,12 @@ impl Options {
         self
     }
 
+    /// I2P through a router's SAM bridge. Default: none, and I2P addresses need a proxy.
+    pub fn i2p(mut self, i2p: I2pOptions) -> Options {
+        self.i2p = Some(i2p);
+        self
+    }
+
     /// Where sockets, the poller and the time come from. Default: the operating system
     /// ([`OsSockFactory`]). The seam for test doubles.
     pub fn sock_factory(mut self, factory: Arc<dyn SockFactory>) -> Options {
@@ -190,6 +199,6 @@ impl Options {
                 "Options::thread_name contains a NUL byte",
             ));
         }
-        Ok(())
+        self.i2p.as_ref().map_or(Ok(()), I2pOptions::validate)
     }
 }

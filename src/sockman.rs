@@ -17,6 +17,7 @@ use crate::{
     connect::{connect, start_connect},
     connection::{Connection, ConnectionMap},
     error::{BindError, ConnectError, SendError, StartError},
+    i2p::I2p,
     inbox::{Inbox, Mark},
     interrupt::{Interrupt, Watches},
     listener::Listener,
@@ -52,6 +53,7 @@ pub(crate) struct Shared {
     pub(crate) created: Instant,
     pub(crate) inbox: Inbox,
     pub(crate) counters: Counters,
+    pub(crate) i2p: Option<Arc<I2p>>,
     /// The `SockMan`'s own; the shared one, if any, is in the options.
     pub(crate) interrupt: Interrupt,
     listeners: Mutex<Vec<Arc<Listener>>>,
@@ -71,8 +73,13 @@ impl SockMan {
     pub fn new(handler: Arc<dyn EventHandler>, options: Options) -> io::Result<SockMan> {
         options.validate()?;
         let socket_thread = SocketThread::new(&options, options.sock_factory.create_poller()?);
+        let i2p = options
+            .i2p
+            .clone()
+            .map(|i2p| Arc::new(I2p::new(i2p, Arc::clone(&options.sock_factory))));
         let shared = Shared {
             handler,
+            i2p,
             connections: ConnectionMap::new(options.max_connections),
             created: options.sock_factory.now(),
             inbox: Inbox::new(socket_thread.waker()),

@@ -26,7 +26,7 @@ pub struct Stats {
     pub events: u64,
     /// Turns of single connections.
     pub turns: u64,
-    /// Connections that listeners accepted, the refused ones included.
+    /// Connections that listeners, and the I2P-accept thread, accepted, the refused ones included.
     pub accepted: u64,
     /// Connects that succeeded.
     pub connected: u64,
@@ -46,9 +46,12 @@ pub(crate) struct Counters {
     pub(crate) events: Counter,
     pub(crate) turns: Counter,
     pub(crate) accepted: Counter,
+    /// By the I2P-accept thread.
+    pub(crate) accepted_elsewhere: Counter,
     pub(crate) connected: Counter,
     pub(crate) accept_pauses: Counter,
     pub(crate) panics: Counter,
+    pub(crate) panics_elsewhere: Counter,
 }
 
 impl Counters {
@@ -60,11 +63,11 @@ impl Counters {
             sweeps: self.sweeps.value(),
             events: self.events.value(),
             turns: self.turns.value(),
-            accepted: self.accepted.value(),
+            accepted: self.accepted.value() + self.accepted_elsewhere.value(),
             connected: self.connected.value(),
             closed: connections.closes(),
             accept_pauses: self.accept_pauses.value(),
-            panics: self.panics.value(),
+            panics: self.panics.value() + self.panics_elsewhere.value(),
         }
     }
 }

@@ -15,6 +15,7 @@ use std::{
 use crate::{
     SockMan,
     error::{JoinError, StartError, panic_message},
+    i2p::AcceptThread,
     interrupt::Watches,
     socket_thread::{Context, SocketThread},
     sockman::Shared,
@@ -114,6 +115,11 @@ fn run_thread(
     let marker = Marker::set(shared);
     log::debug!(target: "sockman::net", "the socket thread starts");
     let wakers = watches.add_waker(&socket_thread.waker());
+    let accepting = start_i2p_accept(sockman, watches);
+    if accepting.is_err() {
+        // Half of what was asked for is not what was asked for: `join` says why.
+        shared.interrupt.interrupt();
+    }
     let context = Context { sockman, interrupts: watches };
     // Unwind-safe: the pass leaves its state right at every callback.
     let outcome = catch_unwind(AssertUnwindSafe(|| socket_thread.thread_socket_handler(&context)));
@@ -136,6 +142,8 @@ fn run_thread(
     if failure.is_some() {
         shared.interrupt.interrupt();
     }
+    // It has seen the interrupt that ended this one, or sees this one's. The first failure counts.
+    let failure = failure.or(join_i2p_accept(accepting));
     *ending.failure.lock() = failure;
     log::debug!(target: "sockman::net", "the socket thread has ended");
     drop(marker);
@@ -150,6 +158,56 @@ fn run_thread(
     }
 }
 
+type Accepting = io::Result<Option<JoinHandle<Option<Failure>>>>;
+
+/// The I2P-accept thread, if there is to be one. It ends with the socket thread, which waits for it.
+fn start_i2p_accept(sockman: &SockMan, watches: &Watches) -> Accepting {
+    let shared = sockman.shared();
+    let Some(i2p) = shared.i2p.as_ref().filter(|i2p| i2p.accepts()) else { return Ok(None) };
+    let poller = shared.options.sock_factory.create_poller()?;
+    let (mut accept_thread, sockman, watches) =
+        (AcceptThread::new(i2p), sockman.clone(), watches.clone());
+    let thread = Builder::new().name(i2p.thread_name().to_owned()).spawn(move || {
+        I2P_THREAD_OF.with(|of| of.set(Arc::as_ptr(sockman.shared())));
+        log::debug!(target: "sockman::i2p", "the I2P-accept thread starts");
+        // Unwind-safe: the step leaves its state right at every callback.
+        let run = AssertUnwindSafe(|| accept_thread.run(&sockman, poller, &watches));
+        let failure = match catch_unwind(run) {
+            Ok(Ok(())) => None,
+            Ok(Err(error)) => {
+                log::error!(target: "sockman::i2p", "the I2P-accept thread ends: {error}");
+                Some(Failure::Poll(error))
+            }
+            Err(payload) => {
+                sockman.shared().counters.panics_elsewhere.add(1);
+                log::error!(
+                    target: "sockman::i2p",
+                    "the I2P-accept thread ends: a callback panicked: {}", panic_message(&*payload)
+                );
+                Some(Failure::Panic(payload))
+            }
+        };
+        if failure.is_some() {
+            sockman.shared().interrupt.interrupt();
+        }
+        log::debug!(target: "sockman::i2p", "the I2P-accept thread has ended");
+        I2P_THREAD_OF.with(|of| of.set(ptr::null()));
+        failure
+    })?;
+    Ok(Some(thread))
+}
+
+fn join_i2p_accept(accepting: Accepting) -> Option<Failure> {
+    match accepting {
+        Ok(None) => None,
+        Ok(Some(thread)) => thread.join().unwrap_or_else(|payload| Some(Failure::Panic(payload))),
+        Err(error) => {
+            log::error!(target: "sockman::i2p", "there was no I2P-accept thread: {error}");
+            Some(Failure::Poll(error))
+        }
+    }
+}
+
 impl SocketsThreads {
     /// Waits for the threads to end, which they do when interrupted (see [`SockMan::interrupt`]),
     /// and clears the `SockMan`'s own interrupt, so that they can be started again.
@@ -160,7 +218,7 @@ impl SocketsThreads {
     /// * [`JoinError::Poll`]: the poller failed, and that is why they ended;
     /// * [`JoinError::OnLibraryThread`]: called from a callback; the guard is in the error.
     pub fn join(mut self) -> Result<(), JoinError> {
-        if is_socket_thread_of(&self.shared) {
+        if is_library_thread_of(&self.shared) {
             return Err(JoinError::OnLibraryThread(self));
         }
         self.wait_for_end();
@@ -196,8 +254,8 @@ impl Drop for SocketsThreads {
         // If it has ended already, whatever runs now has a guard of its own.
         if !self.ending.ended.load(Ordering::Acquire) {
             self.shared.interrupt.interrupt();
-            if is_socket_thread_of(&self.shared) {
-                // Seen by this very thread when it ends.
+            if is_library_thread_of(&self.shared) {
+                // Seen by the socket thread when it ends.
                 self.ending.detached.store(true, Ordering::Release);
                 return;
             }
@@ -228,16 +286,24 @@ impl fmt::Debug for SocketsThreads {
 thread_local! {
     /// The `Shared` whose socket thread this is: its address, never followed.
     static SOCKET_THREAD_OF: Cell<*const Shared> = const { Cell::new(ptr::null()) };
+    /// Likewise of the I2P-accept thread.
+    static I2P_THREAD_OF: Cell<*const Shared> = const { Cell::new(ptr::null()) };
 }
 
 #[cfg(shuttle)]
 shuttle::thread_local! {
     static SOCKET_THREAD_OF: Cell<*const Shared> = Cell::new(ptr::null());
+    static I2P_THREAD_OF: Cell<*const Shared> = Cell::new(ptr::null());
 }
 
 /// Is the calling thread the socket thread of this `SockMan`?
 pub(crate) fn is_socket_thread_of(shared: &Shared) -> bool {
     SOCKET_THREAD_OF.with(|of| ptr::eq(of.get(), shared))
+}
+
+/// Is the calling thread one of this `SockMan`'s? Joining there would be a wait for itself.
+fn is_library_thread_of(shared: &Shared) -> bool {
+    is_socket_thread_of(shared) || I2P_THREAD_OF.with(|of| ptr::eq(of.get(), shared))
 }
 
 /// While it lives, this thread is the socket thread.

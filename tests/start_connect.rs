@@ -91,6 +91,7 @@ fn heard(recorder: &Recorder, id: ConnectionId) -> Vec<&'static str> {
             Event::ReadError(..) => "error",
             Event::ClosedAfterPanic(_) => "closed after panic",
             Event::ReadyToSend(_) | Event::CompletedForOne(_) | Event::CompletedForAll => "turn",
+            Event::I2p(..) => "i2p",
         })
         .collect()
 }

@@ -1,10 +1,10 @@
 //! The command line.
 
-use std::error::Error;
+use std::{error::Error, path::PathBuf};
 
 use bitcoin::Network;
 use lexopt::{Arg, Parser, ValueExt};
-use sockman::{Destination, NetAddr, Proxy, Service};
+use sockman::{Destination, I2pOptions, NetAddr, Proxy, Service};
 
 use crate::node::Config;
 
@@ -19,12 +19,16 @@ Options:
   --proxy PROXY          dial through this SOCKS5 proxy, which also resolves host names
   --onion PROXY          dial onion services through this one: Tor, mostly 127.0.0.1:9050
   --no-stream-isolation  do not ask the proxies for a circuit of its own for each peer
+  --i2p-sam ADDR         dial I2P addresses through this router's SAM bridge, mostly 127.0.0.1:7656
+  --i2p-key FILE         be known there by the key in this file, which is made if it is not there
+  --i2p-accept           accept connections from I2P, too; needs --i2p-key
+  --i2p-tunnel-length N  routers in each tunnel; 0 hides nothing, and is for tests
   --network NAME         main (default), testnet4, signet or regtest
   --max-connections N    in both directions together (default 125)
   --help                 this text
 
 ADDR is IP:PORT, [IPv6]:PORT, or unix:/PATH; with --connect also NAME:PORT, and with --onion or
---proxy <56 characters>.onion:PORT. PROXY is IP:PORT, [IPv6]:PORT, or unix:/PATH. The node runs until Ctrl-C.
+--proxy <56 characters>.onion:PORT, with --i2p-sam <52 characters>.b32.i2p:0. PROXY is IP:PORT, [IPv6]:PORT, or unix:/PATH. The node runs until Ctrl-C.
 RUST_LOG=debug shows what sockman does.
 ";
 
@@ -42,6 +46,8 @@ pub(crate) fn parse() -> Result<Command, Box<dyn Error>> {
     let mut config = Config::new(Network::Bitcoin);
     let (mut proxy, mut onion_proxy) = (None, None);
     let mut isolated = true;
+    let (mut sam, mut key, mut tunnel_length) = (None, None, None);
+    let mut accepts = false;
     let mut any = false;
     while let Some(arg) = parser.next()? {
         any = true;
@@ -51,6 +57,10 @@ pub(crate) fn parse() -> Result<Command, Box<dyn Error>> {
             Arg::Long("proxy") => proxy = Some(parser.value()?.parse_with(service)?),
             Arg::Long("onion") => onion_proxy = Some(parser.value()?.parse_with(service)?),
             Arg::Long("no-stream-isolation") => isolated = false,
+            Arg::Long("i2p-sam") => sam = Some(parser.value()?.parse_with(service)?),
+            Arg::Long("i2p-key") => key = Some(PathBuf::from(parser.value()?)),
+            Arg::Long("i2p-accept") => accepts = true,
+            Arg::Long("i2p-tunnel-length") => tunnel_length = Some(parser.value()?.parse()?),
             Arg::Long("network") => config.network = parser.value()?.parse_with(network)?,
             Arg::Long("max-connections") => config.max_connections = parser.value()?.parse()?,
             Arg::Long("help") | Arg::Short('h') => return Ok(Command::Help),
@@ -60,7 +70,14 @@ pub(crate) fn parse() -> Result<Command, Box<dyn Error>> {
     if !any {
         return Ok(Command::Demo);
     }
-    if config.listen.is_empty() && config.connect.is_empty() {
+    if accepts && key.is_none() {
+        return Err("--i2p-accept needs --i2p-key: whom would they dial?".into());
+    }
+    if sam.is_none() && (accepts || key.is_some()) {
+        return Err("--i2p-key and --i2p-accept need --i2p-sam".into());
+    }
+    config.i2p = sam.map(|sam| i2p(sam, key, accepts, tunnel_length));
+    if config.listen.is_empty() && config.connect.is_empty() && !accepts {
         return Err("there is nobody to talk to: give --listen or --connect".into());
     }
     config.proxy = proxy.map(|endpoint| socks5(endpoint, isolated));
@@ -87,6 +104,17 @@ fn destination(text: &str) -> Result<Destination, Box<dyn Error + Send + Sync>> 
     Ok(text.parse()?)
 }
 
+fn i2p(sam: Service, key: Option<PathBuf>, accepts: bool, tunnel_length: Option<u8>) -> I2pOptions {
+    let mut options = I2pOptions::new(sam).accept_incoming(accepts);
+    if let Some(key) = key {
+        options = options.key_file(key);
+    }
+    if let Some(length) = tunnel_length {
+        options = options.tunnel_length(length, length);
+    }
+    options
+}
+
 fn socks5(endpoint: Service, isolated: bool) -> Proxy {
     let proxy = Proxy::socks5(endpoint);
     if isolated { proxy.tor_stream_isolation() } else { proxy }
@@ -96,7 +124,7 @@ fn socks5(endpoint: Service, isolated: bool) -> Proxy {
 fn has_a_way(config: &Config, to: &Destination) -> bool {
     match to.service().map(Service::addr) {
         Some(NetAddr::TorV3(_)) => config.onion_proxy.is_some() || config.proxy.is_some(),
-        Some(NetAddr::I2p(_)) => false,
+        Some(NetAddr::I2p(_)) => config.i2p.is_some() || config.proxy.is_some(),
         Some(_) => true,
         None => config.proxy.is_some(),
     }
@@ -105,7 +133,7 @@ fn has_a_way(config: &Config, to: &Destination) -> bool {
 fn what_it_needs(to: &Destination) -> &'static str {
     match to.service().map(Service::addr) {
         Some(NetAddr::TorV3(_)) => "Tor: say where it is with --onion",
-        Some(_) => "a way that this example does not have",
+        Some(_) => "an I2P router: say where its SAM bridge is with --i2p-sam",
         None => "a proxy that resolves names: say where it is with --proxy",
     }
 }

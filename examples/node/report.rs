@@ -52,6 +52,15 @@ pub(crate) fn event(event: &Event) -> Option<String> {
             if *more_to_come { ", asking for more".to_owned() } else { format!(", tip {tip}") }
         ),
         Event::Disconnected { id, reason } => format!("peer {id}: disconnected: {reason}"),
+        Event::I2p { address: Some(address), listening: true } => {
+            format!("listening on {address}")
+        }
+        Event::I2p { address: Some(address), listening: false } => {
+            format!("no longer listening on {address}")
+        }
+        Event::I2p { address: None, .. } => {
+            "cannot listen on I2P yet; RUST_LOG=sockman=warn says why".to_owned()
+        }
         Event::Pinged { id } => {
             log::debug!("peer {id}: pinged, and was answered");
             return None;

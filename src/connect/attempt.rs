@@ -10,13 +10,13 @@ use std::{
     time::Instant,
 };
 
-use super::{ConnectOptions, Destination, Dial, LogOptions, Step, log_outcome};
+use super::{ConnectOptions, Destination, Dial, LogOptions, Step, dial::WaitsOn, log_outcome};
 use crate::{
     connection::Connection,
     error::ConnectError,
     inbox::Mark,
     interrupt::{WakerGuard, Watches},
-    sock::Waker,
+    sock::{Sock, Waker},
     sockman::Shared,
 };
 
@@ -54,12 +54,13 @@ impl Attempt {
         }
         let factory = &*shared.options.sock_factory;
         let now = factory.now();
-        let mut dial = Dial::new(to, options, now)?;
+        let mut dial = Dial::new(to, options, shared.i2p.as_ref(), now)?;
         let limit = shared.connections.limit();
         let place = shared.reserve().ok_or(ConnectError::TooManyConnections { limit })?;
 
         let sock =
             factory.create_sock(dial.endpoint()).map_err(|error| dial.failed("socket", error))?;
+        let sock = dial.wrap(sock);
         dial.begin(&*sock, now)?;
         // The kernel chose it when the connect began.
         let me = sock.local_address().map_err(|error| dial.failed("getsockname", error))?;
@@ -86,7 +87,15 @@ impl Attempt {
         if self.cancel.watches.is_interrupted() {
             return Err(ConnectError::Interrupted);
         }
-        self.dial.step(self.connection.sock(), now)
+        let step = self.dial.step(self.connection.sock(), now)?;
+        if let (Step::Connected, Some(me)) = (&step, self.dial.me()) {
+            self.connection.set_me(me);
+        }
+        Ok(step)
+    }
+
+    pub(crate) fn waits_on(&self) -> (WaitsOn, &dyn Sock) {
+        self.dial.waits_on(self.connection.sock())
     }
 
     pub(crate) fn to(&self) -> &Destination {

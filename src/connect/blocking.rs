@@ -5,7 +5,7 @@
 
 use std::{io, time::Instant};
 
-use super::{Dial, Step, error::ConnectError};
+use super::{Dial, Step, dial::WaitsOn, error::ConnectError};
 use crate::{
     interrupt::{WakerGuard, Watches},
     sock::{Poller, Readiness, Sock, SockFactory},
@@ -23,6 +23,7 @@ pub(super) fn connect(
 ) -> Result<Box<dyn Sock>, ConnectError> {
     let sock =
         factory.create_sock(dial.endpoint()).map_err(|error| dial.failed("socket", error))?;
+    let sock = dial.wrap(sock);
     let mut waiting: Option<Waiting> = None;
     loop {
         if interrupts.is_interrupted() {
@@ -43,7 +44,7 @@ pub(super) fn connect(
             none => none.insert(Waiting::new(factory, interrupts).map_err(poll)?),
         };
         if for_socket {
-            waiting.register(&*sock).map_err(poll)?;
+            waiting.register(dial.waits_on(&*sock)).map_err(poll)?;
         }
         // The wakers were added before this look at the flag, so none is missed.
         if !interrupts.is_interrupted() {
@@ -55,7 +56,7 @@ pub(super) fn connect(
 struct Waiting {
     poller: Box<dyn Poller>,
     events: Vec<Readiness>,
-    registered: bool,
+    registered: Option<WaitsOn>,
     _wakers: Vec<WakerGuard>,
 }
 
@@ -63,13 +64,14 @@ impl Waiting {
     fn new(factory: &dyn SockFactory, interrupts: &Watches) -> io::Result<Waiting> {
         let poller = factory.create_poller()?;
         let wakers = interrupts.add_waker(&poller.waker());
-        Ok(Waiting { poller, events: Vec::new(), registered: false, _wakers: wakers })
+        Ok(Waiting { poller, events: Vec::new(), registered: None, _wakers: wakers })
     }
 
-    fn register(&mut self, sock: &dyn Sock) -> io::Result<()> {
-        if !self.registered {
+    fn register(&mut self, (which, sock): (WaitsOn, &dyn Sock)) -> io::Result<()> {
+        // The control socket comes first, and is not come back to.
+        if self.registered != Some(which) {
             self.poller.register(sock, 0)?;
-            self.registered = true;
+            self.registered = Some(which);
         }
         Ok(())
     }

@@ -6,6 +6,7 @@
 
 use std::{
     io,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -15,30 +16,50 @@ use super::{
     error::{ConnectError, ConnectPhase, ProxyError},
     socks5::{Failure, LONGEST_READ, MAX_NAME_BYTES, Socks5, Want},
 };
-use crate::{NetAddr, Service, sock::Sock};
+use crate::{
+    NetAddr, Service,
+    i2p::{HeldSession, I2P_PORT, I2p, I2pDial, I2pHash},
+    sock::Sock,
+};
 
 /// Bitcoin Core's `DEFAULT_CONNECT_TIMEOUT`, five seconds.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A circuit to an onion service takes Tor 5 to 20 seconds, and more when its network is busy.
 const DEFAULT_PROXY_TIMEOUT: Duration = Duration::from_secs(60);
+/// A session takes a router up to half a minute, and a connect in it as long again.
+const DEFAULT_I2P_TIMEOUT: Duration = Duration::from_secs(120);
 
 #[derive(Debug)]
 pub(crate) struct Dial {
     to: Destination,
     /// What the socket itself connects to: the destination, or the proxy.
     endpoint: Service,
-    direct: DirectConnect,
-    via: Option<Via>,
+    way: Way,
     began: Instant,
     /// `None`: beyond what the clock can tell.
     deadline: Option<Instant>,
 }
 
 #[derive(Debug)]
+enum Way {
+    Direct(DirectConnect),
+    Proxy(DirectConnect, Via),
+    I2p(Box<I2pDial>),
+}
+
+#[derive(Debug)]
 struct Via {
-    proxy: Proxy,
     socks5: Socks5,
     is_reached: bool,
+}
+
+/// Which of an attempt's sockets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum WaitsOn {
+    /// The one that becomes the connection's.
+    Stream,
+    /// An I2P session's.
+    Control,
 }
 
 /// What a step comes to.
@@ -60,16 +81,26 @@ impl Dial {
     pub(crate) fn new(
         to: &Destination,
         options: &ConnectOptions,
+        i2p: Option<&Arc<I2p>>,
         now: Instant,
     ) -> Result<Dial, ConnectError> {
-        let (endpoint, via) = match &options.proxy {
-            None => (dialled(to)?.clone(), None),
-            Some(proxy) => (proxy.endpoint().clone(), Some(Via::new(to, proxy)?)),
-        };
-        let default = if via.is_some() { DEFAULT_PROXY_TIMEOUT } else { DEFAULT_TIMEOUT };
-        let deadline = now.checked_add(options.timeout.unwrap_or(default));
         let direct = DirectConnect::new(now);
-        Ok(Dial { to: to.clone(), endpoint, direct, via, began: now, deadline })
+        let (endpoint, way, default) = match (&options.proxy, i2p, i2p_address(to)) {
+            (Some(proxy), ..) => {
+                let way = Way::Proxy(direct, Via::new(to, proxy)?);
+                (proxy.endpoint().clone(), way, DEFAULT_PROXY_TIMEOUT)
+            }
+            (None, Some(i2p), Some((address, port))) => {
+                if port != I2P_PORT {
+                    return Err(ConnectError::I2pPort { to: to.clone() });
+                }
+                let way = Way::I2p(Box::new(I2pDial::new(i2p, address)));
+                (i2p.sam().clone(), way, DEFAULT_I2P_TIMEOUT)
+            }
+            (None, ..) => (dialled(to)?.clone(), Way::Direct(direct), DEFAULT_TIMEOUT),
+        };
+        let deadline = now.checked_add(options.timeout.unwrap_or(default));
+        Ok(Dial { to: to.clone(), endpoint, way, began: now, deadline })
     }
 
     pub(crate) fn to(&self) -> &Destination {
@@ -82,6 +113,32 @@ impl Dial {
 
     pub(crate) fn deadline(&self) -> Option<Instant> {
         self.deadline
+    }
+
+    /// The socket to be stepped with, once it is there: an I2P stream's keeps its session, too.
+    pub(crate) fn wrap(&self, sock: Box<dyn Sock>) -> Box<dyn Sock> {
+        match &self.way {
+            Way::I2p(dial) => Box::new(HeldSession::new(sock, dial.held())),
+            Way::Direct(_) | Way::Proxy(..) => sock,
+        }
+    }
+
+    /// What is to be waited on: that socket, or another one of the attempt's own.
+    pub(crate) fn waits_on<'a>(&'a self, sock: &'a dyn Sock) -> (WaitsOn, &'a dyn Sock) {
+        match &self.way {
+            Way::I2p(dial) => dial
+                .control()
+                .map_or((WaitsOn::Stream, sock), |control| (WaitsOn::Control, control)),
+            Way::Direct(_) | Way::Proxy(..) => (WaitsOn::Stream, sock),
+        }
+    }
+
+    /// This side's address, if it is not the socket's own.
+    pub(crate) fn me(&self) -> Option<&Service> {
+        match &self.way {
+            Way::I2p(dial) => dial.me(),
+            Way::Direct(_) | Way::Proxy(..) => None,
+        }
     }
 
     /// The system call named `step` failed, which is nobody's fault but this machine's.
@@ -108,7 +165,8 @@ impl Dial {
         let is_late = self.deadline.is_some_and(|deadline| now >= deadline);
         if is_late && !matches!(step, Step::Connected) {
             let after = now.saturating_duration_since(self.began);
-            let proxy = self.via.as_ref().map(|via| via.proxy.endpoint().clone());
+            let is_direct = matches!(self.way, Way::Direct(_));
+            let proxy = (!is_direct).then(|| self.endpoint.clone());
             let to = self.to.clone();
             return Err(ConnectError::TimedOut { to, proxy, phase: self.phase(), after });
         }
@@ -116,18 +174,23 @@ impl Dial {
     }
 
     fn phase(&self) -> ConnectPhase {
-        match &self.via {
-            None => ConnectPhase::Connect,
-            Some(via) => via.phase(),
+        match &self.way {
+            Way::Direct(_) => ConnectPhase::Connect,
+            Way::Proxy(_, via) => via.phase(),
+            Way::I2p(dial) => dial.phase(),
         }
     }
 
     fn advance(&mut self, sock: &dyn Sock, now: Instant) -> Result<Step, ConnectError> {
-        let step = self.direct.step(sock, &self.endpoint, now);
-        let Some(via) = &mut self.via else {
-            return step.map_err(|error| ConnectError::new(&self.to, "connect", error));
+        let (direct, via) = match &mut self.way {
+            Way::Direct(direct) => {
+                let step = direct.step(sock, &self.endpoint, now);
+                return step.map_err(|error| ConnectError::new(&self.to, "connect", error));
+            }
+            Way::I2p(dial) => return dial.step(sock, &self.to, now),
+            Way::Proxy(direct, via) => (direct, via),
         };
-        let outcome = match step {
+        let outcome = match direct.step(sock, &self.endpoint, now) {
             Err(source) => Err(ProxyError::Unreachable { source }.into()),
             Ok(Step::Connected) => via.negotiate(sock),
             Ok(step) => return Ok(step),
@@ -165,7 +228,7 @@ impl Via {
             source,
         })?;
         let socks5 = Socks5::new(&host, port, credentials);
-        Ok(Via { proxy: proxy.clone(), socks5, is_reached: false })
+        Ok(Via { socks5, is_reached: false })
     }
 
     fn phase(&self) -> ConnectPhase {
@@ -215,6 +278,14 @@ impl Via {
 
     fn broke_off(&self, source: Option<io::Error>) -> Failure {
         Failure::Proxy(ProxyError::BrokeOff { phase: self.phase(), source })
+    }
+}
+
+fn i2p_address(to: &Destination) -> Option<(&I2pHash, u16)> {
+    let service = to.service()?;
+    match service.addr() {
+        NetAddr::I2p(address) => Some((address, service.port())),
+        _ => None,
     }
 }
 

@@ -18,7 +18,7 @@ const FIRST_RETRY: Duration = Duration::from_millis(1);
 const LONGEST_RETRY: Duration = Duration::from_millis(50);
 
 #[derive(Debug)]
-pub(super) struct DirectConnect {
+pub(crate) struct DirectConnect {
     state: State,
 }
 
@@ -35,12 +35,12 @@ enum State {
 }
 
 impl DirectConnect {
-    pub(super) fn new(now: Instant) -> DirectConnect {
+    pub(crate) fn new(now: Instant) -> DirectConnect {
         DirectConnect { state: State::NotStarted { at: now, retry: FIRST_RETRY } }
     }
 
     /// Goes on, always with the same socket and destination. A step too early does no harm.
-    pub(super) fn step(&mut self, sock: &dyn Sock, to: &Service, now: Instant) -> io::Result<Step> {
+    pub(crate) fn step(&mut self, sock: &dyn Sock, to: &Service, now: Instant) -> io::Result<Step> {
         match self.state {
             State::NotStarted { at, .. } if now < at => Ok(Step::WaitUntil(at)),
             State::NotStarted { retry, .. } => self.start(sock, to, now, retry),

@@ -5,7 +5,7 @@
 use std::{error::Error, fmt, io, time::Duration};
 
 use super::Destination;
-use crate::Service;
+use crate::{KeyFileError, SamError, SamResult, Service};
 
 /// Why a connection attempt failed. Its id, if one was taken, is never named.
 #[derive(Debug)]
@@ -30,7 +30,7 @@ pub enum ConnectError {
     TimedOut {
         /// Where to.
         to: Destination,
-        /// Through which proxy, if through one.
+        /// Through which proxy or SAM bridge, if through one.
         proxy: Option<Service>,
         /// What was being waited for.
         phase: ConnectPhase,
@@ -84,6 +84,39 @@ pub enum ConnectError {
         /// Why not.
         reply: Socks5Reply,
     },
+    /// An I2P address with another port than 0: SAM 3.1 has no ports, so nobody could be told apart by
+    /// one.
+    I2pPort {
+        /// Where to.
+        to: Destination,
+    },
+    /// The SAM bridge, or the I2P router behind it, is at fault, and the peer was not heard of.
+    SamFailed {
+        /// Where to.
+        to: Destination,
+        /// The bridge.
+        sam: Service,
+        /// What is wrong with it.
+        error: Box<SamError>,
+    },
+    /// The I2P router works, and could not connect to the peer.
+    I2pPeer {
+        /// Where to.
+        to: Destination,
+        /// The bridge.
+        sam: Service,
+        /// Why not.
+        result: SamResult,
+        /// What the router says besides, cut and escaped.
+        message: Option<String>,
+    },
+    /// The file with the private key of the I2P session cannot be used.
+    I2pKeyFile {
+        /// Where to.
+        to: Destination,
+        /// Why not.
+        error: KeyFileError,
+    },
     /// Any other failure of the system call named `step`.
     Os {
         /// Where to.
@@ -102,10 +135,13 @@ impl ConnectError {
     #[must_use]
     pub fn is_proxy_fault(&self) -> bool {
         match self {
-            ConnectError::ProxyFailed { .. } => true,
-            ConnectError::TimedOut { phase, .. } => {
-                matches!(phase, ConnectPhase::ReachProxy | ConnectPhase::NegotiateWithProxy)
-            }
+            ConnectError::ProxyFailed { .. } | ConnectError::SamFailed { .. } => true,
+            ConnectError::TimedOut { phase, .. } => matches!(
+                phase,
+                ConnectPhase::ReachProxy
+                    | ConnectPhase::NegotiateWithProxy
+                    | ConnectPhase::I2pSession
+            ),
             _ => false,
         }
     }
@@ -165,6 +201,17 @@ impl fmt::Display for ConnectError {
             ConnectError::ProxyReplied { to, proxy, reply } => {
                 write!(f, "the proxy {proxy} cannot connect to {to}: {reply}")
             }
+            ConnectError::I2pPort { to } => {
+                write!(f, "cannot connect to {to}: I2P addresses have port 0")
+            }
+            ConnectError::SamFailed { to, sam, error } => {
+                write!(f, "cannot connect to {to} through the SAM bridge {sam}: {error}")
+            }
+            ConnectError::I2pPeer { to, sam, result, message } => {
+                write!(f, "the I2P router at {sam} cannot connect to {to}: {result}")?;
+                message.as_ref().map_or(Ok(()), |message| write!(f, ": {message}"))
+            }
+            ConnectError::I2pKeyFile { to, error } => write!(f, "cannot connect to {to}: {error}"),
             ConnectError::Os { to, step, source } => {
                 write!(f, "cannot connect to {to}: {step} failed: {source}")
             }
@@ -180,6 +227,8 @@ impl Error for ConnectError {
             | ConnectError::Os { source, .. } => Some(source),
             ConnectError::ProxyFailed { error, .. } => Some(error),
             ConnectError::ProxyReplied { reply, .. } => Some(reply),
+            ConnectError::SamFailed { error, .. } => Some(&**error),
+            ConnectError::I2pKeyFile { error, .. } => Some(error),
             _ => None,
         }
     }
@@ -197,6 +246,10 @@ pub enum ConnectPhase {
     NegotiateWithProxy,
     /// The proxy has been asked for the destination, and is to connect to it.
     ProxyConnect,
+    /// The I2P router is to make a session, which takes it half a minute.
+    I2pSession,
+    /// The I2P router is to connect to the peer.
+    I2pConnect,
 }
 
 /// What did not happen.
@@ -207,6 +260,8 @@ impl fmt::Display for ConnectPhase {
             ConnectPhase::ReachProxy => "the proxy did not accept the connection",
             ConnectPhase::NegotiateWithProxy => "the proxy did not finish the SOCKS5 negotiation",
             ConnectPhase::ProxyConnect => "the proxy did not reach it",
+            ConnectPhase::I2pSession => "the I2P router made no session",
+            ConnectPhase::I2pConnect => "the I2P router did not reach it",
         })
     }
 }

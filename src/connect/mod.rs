@@ -15,7 +15,8 @@ use std::{fmt, sync::Arc, time::Duration};
 
 pub(crate) use self::{
     attempt::Attempt,
-    dial::{Dial, Step},
+    dial::{Dial, Step, WaitsOn},
+    direct::DirectConnect,
 };
 pub use self::{
     error::{ConnectError, ConnectPhase, ProxyError, Socks5Reply},
@@ -235,12 +236,15 @@ fn connect_blocking(
     }
     let watches = Watches::new(shared.interrupts().chain(&options.cancel));
     let factory = &*shared.options.sock_factory;
-    let mut dial = Dial::new(to, options, factory.now())?;
+    let mut dial = Dial::new(to, options, shared.i2p.as_ref(), factory.now())?;
     let limit = shared.connections.limit();
     let place = shared.reserve().ok_or(ConnectError::TooManyConnections { limit })?;
 
     let sock = blocking::connect(factory, &mut dial, &watches)?;
-    let me = sock.local_address().map_err(|error| dial.failed("getsockname", error))?;
+    let me = match dial.me() {
+        Some(me) => me.clone(),
+        None => sock.local_address().map_err(|error| dial.failed("getsockname", error))?,
+    };
     let connection = place.fill(Direction::Outbound, sock, me, to.clone(), factory.now());
     shared.counters.connected.add(1);
     Ok(NewConnection { shared: Arc::clone(shared), connection, activated: false })

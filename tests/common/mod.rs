@@ -11,6 +11,7 @@
 )]
 
 pub mod blackhole;
+pub mod sam;
 pub mod socks5;
 pub mod tools;
 
@@ -23,8 +24,8 @@ use std::{
 };
 
 use sockman::{
-    ConnectError, ConnectionId, Destination, EventHandler, NextRecv, Options, Service, SockMan,
-    SocketsThreads,
+    ConnectError, ConnectionId, Destination, EventHandler, I2pStatus, NextRecv, Options, Service,
+    SockMan, SocketsThreads,
 };
 
 /// How long a test waits for what must come. Long enough for a machine that is busy with
@@ -46,6 +47,7 @@ pub enum Event {
     CompletedForOne(ConnectionId),
     CompletedForAll,
     ClosedAfterPanic(ConnectionId),
+    I2p(Option<Service>, I2pStatus),
     /// The outcome is this side's address, or the error's text.
     ConnectCompleted {
         id: ConnectionId,
@@ -65,7 +67,7 @@ impl Event {
             | Event::ReadError(id, _)
             | Event::CompletedForOne(id)
             | Event::ClosedAfterPanic(id) => Some(*id),
-            Event::CompletedForAll => None,
+            Event::CompletedForAll | Event::I2p(..) => None,
         }
     }
 }
@@ -339,6 +341,10 @@ impl EventHandler for Recorder {
 
     fn event_io_loop_completed_for_all(&self, sockman: &SockMan) {
         self.hear(sockman, Event::CompletedForAll, false);
+    }
+
+    fn event_i2p_status(&self, sockman: &SockMan, addr: Option<&Service>, status: I2pStatus) {
+        self.hear(sockman, Event::I2p(addr.cloned(), status), true);
     }
 
     fn event_closed_after_panic(&self, sockman: &SockMan, id: ConnectionId) {

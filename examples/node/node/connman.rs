@@ -12,7 +12,9 @@ use bitcoin::{
     p2p::message::{NetworkMessage, RawNetworkMessage},
 };
 use parking_lot::Mutex;
-use sockman::{ConnectionId, Destination, Direction, EventHandler, NextRecv, Service, SockMan};
+use sockman::{
+    ConnectionId, Destination, Direction, EventHandler, I2pStatus, NextRecv, Service, SockMan,
+};
 
 use super::{
     Config, Event, Observer, addresses::AddressBook, chain::Chain, peer::Peer, work::WorkList,
@@ -197,6 +199,18 @@ impl EventHandler for Connman {
         error: &io::Error,
     ) {
         self.disconnect(sockman, id, &error.to_string());
+    }
+
+    fn event_i2p_status(&self, _: &SockMan, address: Option<&Service>, status: I2pStatus) {
+        let is_listening = status == I2pStatus::StartListening;
+        if let Some(address) = address {
+            let mut listening = self.listening.lock();
+            listening.retain(|known| known != address);
+            if is_listening {
+                listening.push(address.clone());
+            }
+        }
+        self.tell(Event::I2p { address: address.cloned(), listening: is_listening });
     }
 
     fn event_io_loop_completed_for_one(&self, sockman: &SockMan, id: ConnectionId) {

@@ -65,6 +65,7 @@ impl Dialer {
         let config = &self.connman.config;
         let proxy = match to.service().map(Service::addr) {
             Some(NetAddr::Unix(_)) => None,
+            Some(NetAddr::I2p(_)) if config.i2p.is_some() => None,
             Some(NetAddr::TorV3(_)) => config.onion_proxy.as_ref().or(config.proxy.as_ref()),
             _ => config.proxy.as_ref(),
         };

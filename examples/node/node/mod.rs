@@ -39,7 +39,7 @@ use std::{
 
 use bitcoin::{BlockHash, Network, p2p::ServiceFlags};
 use sockman::{
-    ConnectionId, Destination, Direction, Interrupt, Options, Proxy, Service, SockMan,
+    ConnectionId, Destination, Direction, I2pOptions, Interrupt, Options, Proxy, Service, SockMan,
     SocketsThreads,
 };
 
@@ -57,6 +57,8 @@ pub(crate) struct Config {
     pub(crate) proxy: Option<Proxy>,
     /// … but for onion services, if this is set.
     pub(crate) onion_proxy: Option<Proxy>,
+    /// The SAM bridge of an I2P router, and whether it is listened through.
+    pub(crate) i2p: Option<I2pOptions>,
     /// In both directions together.
     pub(crate) max_connections: usize,
     /// What the node claims to offer. It serves no blocks: nothing.
@@ -84,6 +86,7 @@ impl Config {
             connect: Vec::new(),
             proxy: None,
             onion_proxy: None,
+            i2p: None,
             max_connections: 125,
             services: ServiceFlags::NONE,
             ping_interval: Duration::from_secs(2 * 60),
@@ -107,15 +110,51 @@ impl Config {
 /// take long.
 #[derive(Debug, Clone)]
 pub(crate) enum Event {
-    Connected { id: ConnectionId, direction: Direction, them: Destination },
-    Refused { them: Service, limit: usize },
-    ConnectFailed { error: String },
-    Handshake { id: ConnectionId, took: Duration, version: PeerVersion },
-    Pong { id: ConnectionId, round_trip: Duration },
-    Pinged { id: ConnectionId },
-    Addresses { id: ConnectionId, new: usize, known: usize },
-    Headers { id: ConnectionId, new: usize, height: usize, tip: BlockHash, more_to_come: bool },
-    Disconnected { id: ConnectionId, reason: String },
+    Connected {
+        id: ConnectionId,
+        direction: Direction,
+        them: Destination,
+    },
+    Refused {
+        them: Service,
+        limit: usize,
+    },
+    ConnectFailed {
+        error: String,
+    },
+    Handshake {
+        id: ConnectionId,
+        took: Duration,
+        version: PeerVersion,
+    },
+    Pong {
+        id: ConnectionId,
+        round_trip: Duration,
+    },
+    Pinged {
+        id: ConnectionId,
+    },
+    Addresses {
+        id: ConnectionId,
+        new: usize,
+        known: usize,
+    },
+    Headers {
+        id: ConnectionId,
+        new: usize,
+        height: usize,
+        tip: BlockHash,
+        more_to_come: bool,
+    },
+    Disconnected {
+        id: ConnectionId,
+        reason: String,
+    },
+    /// Peers can dial this address from now on, or no more.
+    I2p {
+        address: Option<Service>,
+        listening: bool,
+    },
 }
 
 pub(crate) type Observer = Box<dyn Fn(Event) + Send + Sync>;
@@ -141,10 +180,13 @@ impl Node {
         chain: Chain,
         observer: impl Fn(Event) + Send + Sync + 'static,
     ) -> Result<Node, NodeError> {
-        let options = Options::default()
+        let mut options = Options::default()
             .max_connections(config.max_connections)
             .sweep(config.sweep)
             .interrupt(config.interrupt.clone());
+        if let Some(i2p) = &config.i2p {
+            options = options.i2p(i2p.clone());
+        }
         let listen = config.listen.clone();
         let connman = Arc::new(Connman::new(config, chain, Box::new(observer)));
         let sockman = SockMan::new(connman.clone(), options)?;

@@ -1,0 +1,71 @@
+//! The file with the private key of a persistent session: read if it is there, made once if not, and
+//! never overwritten.
+//!
+//! Runs on the accept thread, or on the thread of whoever connects. No lock.
+
+use std::{
+    ffi::OsString,
+    fs::{self, File, OpenOptions},
+    io::{self, Read, Write},
+    os::unix::fs::OpenOptionsExt,
+    path::Path,
+};
+
+use super::{destination::PrivateKey, error::KeyFileError};
+
+/// A key of today has 679 bytes. The longest certificate makes it 66 kB and a little.
+const LONGEST: u64 = 128 * 1024;
+/// The owner alone.
+const MODE: u32 = 0o600;
+
+/// The key in the file. `None`: there is no such file.
+///
+/// # Errors
+///
+/// It is there, and cannot be read or is no key. It is left as it is.
+pub(crate) fn read(path: &Path) -> Result<Option<PrivateKey>, KeyFileError> {
+    let fail = |step| move |source| KeyFileError::Io { path: path.to_owned(), step, source };
+    let file = match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        opened => opened.map_err(fail("open"))?,
+    };
+    let mut bytes = Vec::new();
+    file.take(LONGEST + 1).read_to_end(&mut bytes).map_err(fail("read"))?;
+    if bytes.len() as u64 > LONGEST {
+        return Err(KeyFileError::TooLong { path: path.to_owned() });
+    }
+    let key = PrivateKey::new(bytes)
+        .map_err(|source| KeyFileError::Damaged { path: path.to_owned(), source })?;
+    Ok(Some(key))
+}
+
+/// Makes the file, whole or not at all: written under another name, synced, and then given its own,
+/// unless one of that name came into being meanwhile.
+///
+/// # Errors
+///
+/// It could not be made, or is there already. Nothing is left behind.
+pub(crate) fn write_new(path: &Path, key: &PrivateKey) -> Result<(), KeyFileError> {
+    let fail = |step| move |source| KeyFileError::Io { path: path.to_owned(), step, source };
+    let mut name = OsString::from(path);
+    name.push(format!(".{}.new", std::process::id()));
+    let temporary = Path::new(&name);
+    let written = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(MODE)
+        .open(temporary)
+        .map_err(fail("open"))
+        .and_then(|mut file| {
+            file.write_all(key.as_bytes()).map_err(fail("write"))?;
+            file.sync_all().map_err(fail("fsync"))?;
+            // A link and not a rename, which would put it in the place of another's.
+            fs::hard_link(temporary, path).map_err(fail("link"))
+        });
+    let removed = fs::remove_file(temporary).map_err(fail("unlink"));
+    written?;
+    removed?;
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let directory = File::open(directory.unwrap_or(Path::new("."))).map_err(fail("open"))?;
+    directory.sync_all().map_err(fail("fsync"))
+}

@@ -1,0 +1,296 @@
+//! A SAM bridge for tests, with no network behind it: peers are played by the test. It does what it is
+//! told to, also what none should.
+
+use std::{
+    io::{BufRead, BufReader, Write},
+    net::{TcpListener, TcpStream},
+    sync::{Arc, Condvar, Mutex, mpsc},
+    thread,
+    time::{Duration, Instant},
+};
+
+use data_encoding::{Encoding, Specification};
+use sha2::{Digest, Sha256};
+use sockman::{NetAddr, Service};
+
+use super::DEADLINE;
+
+/// What becomes of a request.
+#[derive(Debug, Clone)]
+pub enum Play {
+    /// What a router does.
+    Properly,
+    /// This, and then nothing more.
+    Say(Vec<u8>),
+    /// This, and then the end.
+    SayAndClose(Vec<u8>),
+    Close,
+    Silence,
+    /// A line without an end.
+    Endless,
+}
+
+pub struct Bridge {
+    pub address: Service,
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    plan: Box<dyn Fn(&str) -> Play + Send + Sync>,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    requests: Vec<String>,
+    /// Waiting for a peer.
+    accepting: Vec<TcpStream>,
+    /// Connected to a peer: the destination that was asked for, and the stream.
+    connected: Vec<(String, TcpStream)>,
+    /// Control sockets of sessions: the name, and the socket.
+    sessions: Vec<(String, TcpStream)>,
+    keys: u8,
+}
+
+/// I2P's base64.
+pub fn base64() -> Encoding {
+    let mut specification = Specification::new();
+    specification
+        .symbols
+        .push_str("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-~");
+    specification.padding = Some('=');
+    specification.encoding().unwrap()
+}
+
+/// A destination that has this number in it.
+pub fn destination(number: u8) -> Vec<u8> {
+    let mut bytes = vec![number; 391];
+    bytes[384..387].copy_from_slice(&[5, 0, 4]);
+    bytes
+}
+
+pub fn private_key(number: u8) -> Vec<u8> {
+    let mut bytes = destination(number);
+    bytes.extend([number ^ 0xff; 288]);
+    bytes
+}
+
+pub fn address_of(destination: &[u8]) -> Service {
+    Service::new(NetAddr::i2p(Sha256::digest(destination).into()), 0)
+}
+
+impl Bridge {
+    pub fn start() -> Bridge {
+        Bridge::planned(|_| Play::Properly)
+    }
+
+    /// The plan is asked at each request.
+    pub fn planned(plan: impl Fn(&str) -> Play + Send + Sync + 'static) -> Bridge {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = Service::from(listener.local_addr().unwrap());
+        let state = Mutex::new(State { keys: 1, ..State::default() });
+        let inner = Arc::new(Inner { plan: Box::new(plan), state, changed: Condvar::new() });
+        let bridge = Bridge { address, inner: Arc::clone(&inner) };
+        thread::spawn(move || {
+            while let Ok((stream, _)) = listener.accept() {
+                let inner = Arc::clone(&inner);
+                thread::spawn(move || inner.serve(stream));
+            }
+        });
+        bridge
+    }
+
+    /// Waits until `found` finds something.
+    fn wait<T>(&self, what: &str, mut found: impl FnMut(&mut State) -> Option<T>) -> T {
+        let deadline = Instant::now() + DEADLINE;
+        let mut state = self.inner.state.lock().unwrap();
+        loop {
+            if let Some(found) = found(&mut state) {
+                return found;
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            assert!(!left.is_zero(), "waited in vain for {what}: {:#?}", state.requests);
+            state = self.inner.changed.wait_timeout(state, left).unwrap().0;
+        }
+    }
+
+    /// The requests so far that begin like this.
+    pub fn requests(&self, prefix: &str) -> Vec<String> {
+        let state = self.inner.state.lock().unwrap();
+        state.requests.iter().filter(|line| line.starts_with(prefix)).cloned().collect()
+    }
+
+    pub fn wait_for_request(&self, prefix: &str, count: usize) {
+        self.wait(prefix, |state| {
+            let found = state.requests.iter().filter(|line| line.starts_with(prefix)).count();
+            (found >= count).then_some(())
+        });
+    }
+
+    /// A peer connects: it is announced, and its first bytes come in the same segment.
+    pub fn peer_connects(&self, number: u8, first: &[u8]) -> TcpStream {
+        let mut stream = self.wait("STREAM ACCEPT", |state| {
+            (!state.accepting.is_empty()).then(|| state.accepting.remove(0))
+        });
+        let mut bytes = base64().encode(&destination(number)).into_bytes();
+        bytes.push(b'\n');
+        bytes.extend(first);
+        stream.write_all(&bytes).unwrap();
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        stream
+    }
+
+    /// Says this to who waits for a peer.
+    pub fn say_to_accepting(&self, line: &str) {
+        let mut stream = self.wait("STREAM ACCEPT", |state| {
+            (!state.accepting.is_empty()).then(|| state.accepting.remove(0))
+        });
+        stream.write_all(line.as_bytes()).unwrap();
+    }
+
+    /// The peer's side of a connect.
+    pub fn connected(&self) -> TcpStream {
+        let (_, stream) = self.wait("STREAM CONNECT", |state| state.connected.pop());
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        stream
+    }
+
+    /// The sessions whose control sockets are open.
+    pub fn sessions(&self) -> usize {
+        let mut state = self.inner.state.lock().unwrap();
+        state.sessions.retain(|(_, control)| {
+            control.set_nonblocking(true).unwrap();
+            let is_open = !matches!(control.peek(&mut [0]), Ok(0));
+            control.set_nonblocking(false).unwrap();
+            is_open
+        });
+        state.sessions.len()
+    }
+
+    /// Ends every session, as a router that stops does.
+    pub fn end_sessions(&self) {
+        let mut state = self.inner.state.lock().unwrap();
+        for (_, control) in state.sessions.drain(..) {
+            let _ = control.shutdown(std::net::Shutdown::Both);
+        }
+        for stream in state.accepting.drain(..) {
+            let _ = stream.shutdown(std::net::Shutdown::Both);
+        }
+    }
+}
+
+impl Inner {
+    fn serve(&self, stream: TcpStream) {
+        let mut reader = BufReader::new(stream.try_clone().unwrap());
+        let mut writer = stream;
+        loop {
+            let mut line = String::new();
+            if reader.read_line(&mut line).unwrap_or(0) == 0 {
+                return;
+            }
+            let line = line.trim_end().to_owned();
+            self.state.lock().unwrap().requests.push(line.clone());
+            self.changed.notify_all();
+            let answer = match (self.plan)(&line) {
+                Play::Properly => self.answer(&line),
+                Play::Say(bytes) => {
+                    let _ = writer.write_all(&bytes);
+                    let _ = std::io::copy(&mut reader, &mut std::io::sink());
+                    return;
+                }
+                Play::SayAndClose(bytes) => {
+                    let _ = writer.write_all(&bytes);
+                    return;
+                }
+                Play::Close => return,
+                Play::Silence => {
+                    let _ = std::io::copy(&mut reader, &mut std::io::sink());
+                    return;
+                }
+                Play::Endless => {
+                    while writer.write_all(&[b'x'; 4096]).is_ok() {}
+                    return;
+                }
+            };
+            if writer.write_all(answer.as_bytes()).is_err() {
+                return;
+            }
+            let mut state = self.state.lock().unwrap();
+            let is_ok = answer.contains("RESULT=OK");
+            let kept = writer.try_clone().unwrap();
+            if line.starts_with("STREAM ACCEPT") && is_ok {
+                state.accepting.push(kept);
+            } else if line.starts_with("STREAM CONNECT") && is_ok {
+                state.connected.push((value(&line, "DESTINATION").to_owned(), kept));
+            } else if line.starts_with("SESSION CREATE") {
+                state.sessions.push((value(&line, "ID").to_owned(), kept));
+            } else {
+                continue;
+            }
+            self.changed.notify_all();
+            if line.starts_with("STREAM") {
+                return;
+            }
+        }
+    }
+
+    fn answer(&self, line: &str) -> String {
+        let mut state = self.state.lock().unwrap();
+        let mut make_key = || {
+            state.keys += 1;
+            private_key(state.keys)
+        };
+        if line.starts_with("HELLO") {
+            "HELLO REPLY RESULT=OK VERSION=3.1\n".to_owned()
+        } else if line.starts_with("DEST GENERATE") {
+            let key = make_key();
+            let (public, private) = (base64().encode(&key[..391]), base64().encode(&key));
+            format!("DEST REPLY PUB={public} PRIV={private}\n")
+        } else if line.starts_with("SESSION CREATE") {
+            let key = match value(line, "DESTINATION") {
+                "TRANSIENT" => base64().encode(&make_key()),
+                key => key.to_owned(),
+            };
+            format!("SESSION STATUS RESULT=OK DESTINATION={key}\n")
+        } else if line.starts_with("NAMING LOOKUP") {
+            let name = value(line, "NAME");
+            let found = (0..=255)
+                .find(|number| address_of(&destination(*number)).addr().to_string() == name);
+            match found {
+                Some(number) => {
+                    let value = base64().encode(&destination(number));
+                    format!("NAMING REPLY RESULT=OK NAME={name} VALUE={value}\n")
+                }
+                None => format!("NAMING REPLY RESULT=KEY_NOT_FOUND NAME={name}\n"),
+            }
+        } else {
+            let is_known = state.sessions.iter().any(|(id, _)| id == value(line, "ID"));
+            let result = if is_known { "OK" } else { "INVALID_ID" };
+            format!("STREAM STATUS RESULT={result}\n")
+        }
+    }
+}
+
+/// The value of a key in a line.
+fn value<'a>(line: &'a str, key: &str) -> &'a str {
+    let words = line.split(' ');
+    let mut values = words.filter_map(|word| word.split_once('='));
+    values.find(|(found, _)| *found == key).map_or("", |(_, value)| value)
+}
+
+/// A plan that answers the `n`th request of a kind, from 0, in another way, once.
+pub fn once(prefix: &'static str, play: Play) -> impl Fn(&str) -> Play + Send + Sync + 'static {
+    let (sender, receiver) = mpsc::channel();
+    sender.send(play).unwrap();
+    let receiver = Mutex::new(receiver);
+    move |line| {
+        if !line.starts_with(prefix) {
+            return Play::Properly;
+        }
+        receiver.lock().unwrap().try_recv().unwrap_or(Play::Properly)
+    }
+}
+
+/// Far longer than anything here takes, and short enough to wait for.
+pub const SOON: Duration = Duration::from_millis(150);
