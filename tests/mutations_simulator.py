@@ -161,7 +161,7 @@ MUTATIONS = [
      SIMULATOR),
     ("G9", "a proxy is waited for without a deadline", "src/connect/dial.rs",
      "if is_late && !matches!(step, Step::Connected) {",
-     "if is_late && self.via.is_none() && !matches!(step, Step::Connected) {", SIMULATOR),
+     "if is_late && !matches!(self.way, Way::Proxy(..)) && !matches!(step, Step::Connected) {", SIMULATOR),
     ("G2", "a refusal of a proxy is taken for its word", "src/connect/socks5.rs",
      "return Err(Failure::Destination(reply));", "let _ = reply;", SIMULATOR),
 ]

@@ -1,4 +1,5 @@
-//! Two `node` examples shake hands over I2P, through a real router (i2pd) on loopback.
+//! Two `node` examples shake hands over I2P, through two real routers (i2pd) on loopback, with
+//! tunnels as Bitcoin Core has them.
 //!
 //! Needs i2pd: `tests/fixtures/i2pd/install.sh` fetches it. It talks to nobody but this machine.
 
@@ -8,86 +9,68 @@ mod node_support;
 
 use std::{
     fs,
-    net::TcpStream,
-    path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    io::{BufRead, BufReader, Write},
+    path::Path,
+    process::{Child, ChildStdout, Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
 
-use node_support::{DEADLINE, Process};
+use node_support::Process;
 
 /// A session takes a router 3 to 27 seconds, and connects may have to be tried again.
 const PATIENCE: Duration = Duration::from_secs(180);
 /// The same key again sooner than this makes a session that is dead.
 const BETWEEN_ROUTERS: Duration = Duration::from_secs(7);
 
-struct Router {
-    directory: PathBuf,
-    host: String,
-    child: Option<Child>,
+/// Ends when its standard input does, which is when this process ends.
+struct Routers {
+    child: Child,
+    output: BufReader<ChildStdout>,
+    /// The bridges of the two.
+    sam: [String; 2],
 }
 
-impl Router {
-    fn start() -> Router {
-        // Loopback addresses of this test's own: several may run side by side.
-        let [high, low] = (std::process::id() as u16).to_be_bytes();
-        let host = format!("127.{}.{low}.7", high | 0x40);
-        let name = format!("i2pd-{}", std::process::id());
-        let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
-        fs::create_dir_all(&directory).unwrap();
-        let template = include_str!("fixtures/i2pd/router.conf");
-        let configuration = template.replace("HOST", &host).replace("PORT", "17001");
-        fs::write(directory.join("conf"), configuration).unwrap();
-        let mut router = Router { directory, host, child: None };
-        router.run();
-        router
-    }
-
-    fn sam(&self) -> String {
-        format!("{}:7656", self.host)
-    }
-
-    fn run(&mut self) {
+impl Routers {
+    fn start() -> Routers {
         // `target/tmp`; the install script puts it beside.
-        let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
-        let program = target.join("i2pd/run");
+        let temporary = Path::new(env!("CARGO_TARGET_TMPDIR"));
+        let program = temporary.parent().unwrap().join("i2pd/run");
         assert!(
             program.exists(),
             "{} is missing: run tests/fixtures/i2pd/install.sh first",
             program.display()
         );
-        let at = |name: &str| self.directory.join(name).display().to_string();
-        let child = Command::new(program)
-            .arg(format!("--conf={}", at("conf")))
-            .arg(format!("--datadir={}", at("data")))
-            .args(["--tunconf=/dev/null", "--tunnelsdir=/nonexistent", "--certsdir=/nonexistent"])
-            .arg(format!("--logfile={}", at("log")))
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/i2pd/network.py");
+        let mut child = Command::new("python3")
+            .arg(script)
+            .arg(temporary.join(format!("i2pd-{}", std::process::id())))
+            .arg(program)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
             .spawn()
-            .unwrap();
-        self.child = Some(child);
-        let deadline = Instant::now() + DEADLINE;
-        while TcpStream::connect(self.sam()).is_err() {
-            assert!(Instant::now() < deadline, "the router has no SAM bridge");
-            thread::yield_now();
-        }
+            .expect("python3, which starts the routers, is installed");
+        let mut output = BufReader::new(child.stdout.take().unwrap());
+        let mut line = String::new();
+        output.read_line(&mut line).unwrap();
+        let mut bridges = line.split('"').filter(|text| text.starts_with("127."));
+        let sam = [(); 2].map(|()| bridges.next().expect("two routers started").to_owned());
+        Routers { child, output, sam }
     }
 
-    fn stop(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
+    fn command(&mut self, command: &str) {
+        let input = self.child.stdin.as_mut().unwrap();
+        writeln!(input, "{command}").unwrap();
+        let mut line = String::new();
+        self.output.read_line(&mut line).unwrap();
+        assert_eq!(line, "done\n");
     }
 }
 
-impl Drop for Router {
+impl Drop for Routers {
     fn drop(&mut self) {
-        self.stop();
-        let _ = fs::remove_dir_all(&self.directory);
+        drop(self.child.stdin.take());
+        let _ = self.child.wait();
     }
 }
 
@@ -98,7 +81,7 @@ fn node(arguments: &[&str]) -> Process {
     path.push("examples/node");
     assert!(path.exists(), "{} is missing: cargo build --example node", path.display());
     let mut command = Command::new(path);
-    command.args(arguments).args(["--network", "regtest", "--i2p-tunnel-length", "0"]);
+    command.args(arguments).args(["--network", "regtest"]);
     Process::new(command.stdout(Stdio::piped()).spawn().unwrap())
 }
 
@@ -134,10 +117,11 @@ fn terminate(process: &mut Process) -> String {
 /// Inbound on a persistent session, outbound on a transient one; then the router goes and comes back;
 /// then the node restarts, under the same address.
 #[test]
-fn two_nodes_shake_hands_through_a_real_router() {
-    let mut router = Router::start();
-    let sam = router.sam();
-    let key = router.directory.join("key").display().to_string();
+fn two_nodes_shake_hands_through_real_routers() {
+    let mut routers = Routers::start();
+    let [sam, other_sam] = routers.sam.clone();
+    let key = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("key-{}", std::process::id()));
+    let key = key.display().to_string();
     let accepting = ["--i2p-sam", &sam, "--i2p-key", &key, "--i2p-accept"];
     let began = Instant::now();
     let mut server = node(&accepting);
@@ -146,18 +130,18 @@ fn two_nodes_shake_hands_through_a_real_router() {
     assert!(address.ends_with(".b32.i2p:0"), "{address}");
 
     let began = Instant::now();
-    let mut client = node(&["--i2p-sam", &sam, "--connect", &address]);
+    let mut client = node(&["--i2p-sam", &other_sam, "--connect", &address]);
     wait_for(&mut client, "a handshake", handshake);
     println!("a handshake over a transient session after {:?}", began.elapsed());
     wait_for(&mut server, "the other's handshake", handshake);
     let text = terminate(&mut client);
     assert!(text.contains("outbound    i2p") && text.contains(&address), "{text}");
 
-    router.stop();
+    routers.command("stop");
     let lost = format!("no longer listening on {address}");
     wait_for(&mut server, "the loss of the router", |line| (line == lost).then(String::new));
     thread::sleep(BETWEEN_ROUTERS);
-    router.run();
+    routers.command("start");
     let again = wait_for(&mut server, "its address again", listening);
     assert_eq!(again, address, "recovered by itself");
     terminate(&mut server);
@@ -165,8 +149,9 @@ fn two_nodes_shake_hands_through_a_real_router() {
     thread::sleep(BETWEEN_ROUTERS);
     let mut server = node(&accepting);
     assert_eq!(wait_for(&mut server, "the same address", listening), address);
-    let mut client = node(&["--i2p-sam", &sam, "--connect", &address]);
+    let mut client = node(&["--i2p-sam", &other_sam, "--connect", &address]);
     wait_for(&mut client, "another handshake", handshake);
     terminate(&mut client);
     terminate(&mut server);
+    fs::remove_file(key).unwrap();
 }
