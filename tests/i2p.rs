@@ -529,6 +529,35 @@ fn the_accept_thread_recovers_from_a_router_that_went() {
     assert_eq!(running.recorder.wait_for_bytes(id, 5), b"again");
 }
 
+/// Its control socket closed while nothing was going on: the next connect makes another.
+#[test]
+fn a_session_that_ended_in_silence_is_not_used_again() {
+    let (bridge, directory) = (Bridge::start(), TempDir::new());
+    let running = Running::start(persistent(&bridge, &directory));
+    for (number, driver) in DRIVERS.into_iter().enumerate() {
+        running.connect(driver, &peer(7), DEADLINE).unwrap();
+        assert_eq!(bridge.requests("SESSION CREATE").len(), number + 1);
+        bridge.end_sessions();
+    }
+    running.connect(Driver::Blocking, &peer(7), DEADLINE).unwrap();
+}
+
+/// Changes only: a failure that goes on is told once.
+#[test]
+fn a_router_that_stays_away_is_told_of_once() {
+    let directory = TempDir::new();
+    let bridge =
+        Bridge::planned(
+            |line| {
+                if line.starts_with("HELLO") { Play::Close } else { Play::Properly }
+            },
+        );
+    let running = Running::start(accepting(&bridge, &directory));
+    bridge.wait_for_request("HELLO", 3);
+    let told = running.recorder.count(|event| matches!(event, Event::I2p(..)));
+    assert_eq!(told, 1);
+}
+
 /// G11: at the cap no STREAM ACCEPT is sent.
 #[test]
 fn at_the_cap_nobody_is_asked_for_until_there_is_room() {

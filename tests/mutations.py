@@ -1871,7 +1871,7 @@ MUTATIONS = [
         '            Ok(0) => false,\n            Ok(_) => true,',
         '            Ok(_) => true,',
         'i2p',
-        'router_that_went',
+        'ended_in_silence',
         False,
     ),
     (
@@ -1891,7 +1891,7 @@ MUTATIONS = [
         'if self.told != Some(status) {',
         'if true {',
         'i2p',
-        'accepted_with',
+        'stays_away',
         False,
     ),
     (

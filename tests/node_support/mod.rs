@@ -97,7 +97,17 @@ impl Process {
 
     /// Waits for a line in which `found` finds something.
     pub fn wait_for_line<T>(&mut self, what: &str, found: impl Fn(&str) -> Option<T>) -> T {
-        let deadline = Instant::now() + DEADLINE;
+        self.wait_for_line_within(DEADLINE, what, found)
+    }
+
+    /// The same, for what takes longer than anything on this machine alone.
+    pub fn wait_for_line_within<T>(
+        &mut self,
+        patience: Duration,
+        what: &str,
+        found: impl Fn(&str) -> Option<T>,
+    ) -> T {
+        let deadline = Instant::now() + patience;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             let Ok(line) = self.lines.recv_timeout(left) else {
