@@ -103,6 +103,11 @@ impl I2p {
         &self.options.sam
     }
 
+    #[cfg(feature = "testing")]
+    pub(crate) fn unused_sessions(&self) -> usize {
+        self.unused.lock().len()
+    }
+
     pub(super) fn is_persistent(&self) -> bool {
         self.options.key_file.is_some()
     }

@@ -22,7 +22,7 @@ impl World {
             30 => self.cut_pieces(),
             31..=33 => self.fail_a_call(),
             34 => self.limit_descriptors(),
-            35..=37 => drop(self.proxies_act(false)),
+            35..=37 => drop(self.proxies_act(false) | self.bridge_acts(false)),
             _ => self.peer_sends(),
         }
     }

@@ -11,8 +11,8 @@ use super::{
     world::World,
 };
 use crate::{
-    ConnectError, ConnectionId, Destination, EventHandler, NextRecv, PanicPolicy, SendError,
-    Service, SockMan,
+    ConnectError, ConnectionId, Destination, EventHandler, NetAddr, NextRecv, PanicPolicy,
+    SendError, Service, SockMan,
 };
 
 /// What a simulated callback panics with.
@@ -298,7 +298,9 @@ impl EventHandler for Embedder {
                 Ok(_) => {
                     model.count("a connect succeeded");
                     self.world.register(sockman, &mut model, id, Phase::Open);
-                    if to.service().is_none() {
+                    let is_direct =
+                        to.service().is_some_and(|to| !matches!(to.addr(), NetAddr::I2p(_)));
+                    if !is_direct {
                         let key = model.connections.get(&id).map(|record| record.key);
                         let has_agreed = key.is_some_and(|key| model.player(key).is_some());
                         model.require(has_agreed, || format!("{id} without its proxy's word"));

@@ -13,6 +13,7 @@
 //! assert!(report.passes > 0);
 //! ```
 
+mod bridge;
 mod choices;
 mod elsewhere;
 mod handler;
@@ -38,7 +39,8 @@ use self::{
 };
 use super::{Network, SocketThreadByHand, network::Point};
 use crate::{
-    Destination, Options, PanicPolicy, Proxy, SELECT_TIMEOUT, SockMan, threads::as_another_thread,
+    Destination, I2pOptions, NetAddr, Options, PanicPolicy, Proxy, SELECT_TIMEOUT, SockMan,
+    threads::as_another_thread,
 };
 
 /// Steps of a run from a seed, at most.
@@ -194,10 +196,17 @@ impl Simulation {
         }
         let (listeners, mut targets) = destinations(&network);
         let proxies = proxies(&network, &mut targets);
+        let bridge = BRIDGE.parse().ok().and_then(|at| network.listen(&at).ok());
+        if let Some(bridge) = &bridge {
+            options = options.i2p(I2pOptions::new(bridge.address()));
+            let to = crate::Service::new(NetAddr::i2p([7; 32]), 0).into();
+            targets.push(Target { to, proxy: None });
+        }
         let world = World::new(network.clone(), model, policy, has_sweep, targets);
         let world = Arc::new(world);
         *world.listeners.lock() = listeners;
         world.proxies.lock().listeners = proxies;
+        world.bridge.lock().listener = bridge;
         let embedder = Arc::new(Embedder { world: Arc::clone(&world) });
         // The options are right, and no call has been told to fail yet.
         #[allow(clippy::expect_used)]
@@ -329,6 +338,9 @@ impl Simulation {
         }
     }
 }
+
+/// Where the SAM bridge is.
+const BRIDGE: &str = "10.0.0.9:7656";
 
 /// What can be connected to: peers that listen, on TCP and on unix-domain paths, one with a backlog
 /// that is soon full; one that never answers; one that cannot be reached; one where nobody is.

@@ -12,6 +12,7 @@ use std::{
 use parking_lot::Mutex;
 
 use super::{
+    bridge::Bridge,
     model::{Model, Phase, Record, Way, bytes},
     proxies::Proxies,
 };
@@ -38,6 +39,7 @@ pub(super) struct World {
     /// What can be connected to, and how.
     pub(super) targets: Vec<Target>,
     pub(super) proxies: Mutex<Proxies>,
+    pub(super) bridge: Mutex<Bridge>,
     pub(super) listeners: Mutex<Vec<PeerListener>>,
     pub(super) held: Mutex<Vec<NewConnection>>,
     cancels: Mutex<HashMap<ConnectionId, Interrupt>>,
@@ -88,6 +90,7 @@ impl World {
             listening: Mutex::default(),
             targets,
             proxies: Mutex::default(),
+            bridge: Mutex::default(),
             listeners: Mutex::default(),
             held: Mutex::default(),
             cancels: Mutex::default(),
@@ -324,7 +327,7 @@ impl World {
     fn start_connect(&self, sockman: &SockMan) {
         let (target, timeout, is_cancellable) = {
             let mut model = self.model.lock();
-            if model.peers.len() + self.negotiating() >= MOST_PEERS {
+            if model.peers.len() + self.negotiating() + self.talks() >= MOST_PEERS {
                 return;
             }
             let at = model.choices.below(self.targets.len() as u64);
@@ -384,7 +387,7 @@ impl World {
         let target = {
             let mut model = self.model.lock();
             let at = model.choices.below(self.targets.len() as u64);
-            let is_full = model.peers.len() + self.negotiating() >= MOST_PEERS;
+            let is_full = model.peers.len() + self.negotiating() + self.talks() >= MOST_PEERS;
             self.targets.get(at as usize).filter(|_| !is_full).cloned()
         };
         let Some(target) = target else { return };
@@ -468,7 +471,9 @@ impl World {
     pub(super) fn come_in_between(&self, sockman: &SockMan) -> bool {
         if std::mem::replace(&mut *self.is_nested.lock(), true) {
             // Whoever blocks waits for the proxies, who are other programs.
-            return *self.is_blocking.lock() && self.proxies_act(!self.is_wild());
+            let agrees = !self.is_wild();
+            return *self.is_blocking.lock()
+                && (self.proxies_act(agrees) | self.bridge_acts(agrees));
         }
         let acts = {
             let mut model = self.model.lock();
@@ -506,6 +511,7 @@ impl World {
         let listening = self.listening.lock().clone();
         let exhausted_at = self.network.exhausted_at();
         let mut left = self.negotiations_left();
+        left.extend(self.talks_left());
         let mut model = self.model.lock();
         for (id, record) in &model.connections {
             if record.phase == Phase::Attempt && record.until.is_some_and(|until| until < now) {
