@@ -372,6 +372,10 @@ fn every_reply_that_is_no_reply_has_its_error() {
             assert!(is_right, "{request}: {error:?}");
             let error = sam_error(Play::SayAndClose(b"STREAM STA".to_vec()));
             assert!(matches!(error, SamError::BrokeOff { .. }), "{request}: {error:?}");
+            // A success that was cut short is none.
+            let cut = format!("{} RESULT=OK", reply_verbs(request));
+            let error = sam_error(Play::SayAndClose(cut.into_bytes()));
+            assert!(matches!(error, SamError::BrokeOff { .. }), "{request}: {error:?}");
             let error = sam_error(Play::Say(b"\xff\x00nonsense\n".to_vec()));
             assert!(matches!(error, SamError::Malformed { .. }), "{request}: {error:?}");
             let error = sam_error(Play::Say(b"\n".to_vec()));
@@ -569,7 +573,12 @@ fn at_the_cap_nobody_is_asked_for_until_there_is_room() {
     let running = Running { recorder, sockman, threads: Some(threads) };
     let _first = bridge.peer_connects(1, b"one");
     let id = running.recorder.wait_for_accepted(0);
-    assert_eq!(bridge.requests("STREAM ACCEPT").len(), 1);
+    // Nothing tells that nothing comes: a span is looked at.
+    let until = Instant::now() + 2 * SOON;
+    while Instant::now() < until {
+        assert_eq!(bridge.requests("STREAM ACCEPT").len(), 1);
+        thread::yield_now();
+    }
     assert!(running.sockman.close_connection(id));
     let _second = bridge.peer_connects(2, b"two");
     let id = running.recorder.wait_for_accepted(1);
