@@ -72,9 +72,10 @@ impl Drop for Server {
 #[test]
 fn an_echo_sends_all_back_and_then_closes() {
     for peer in PEERS {
-        // Now and then, about once in fifty times, message-io closes a connection at once, with all
-        // that it was sent unread. That is its own affair; the contract is that it can be done.
-        let tries = if peer == "message-io" { 4 } else { 1 };
+        // Now and then, about once in fifty times and more often on a busy machine, message-io closes a
+        // connection at once, with all that it was sent unread. That is its own affair; the contract
+        // is that it can be done.
+        let tries = if peer == "message-io" { 50 } else { 1 };
         let mut received = 0;
         let is_kept = (0..tries).any(|_| {
             let (is_whole, bytes) = echo(peer);
