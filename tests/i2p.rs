@@ -546,6 +546,30 @@ fn a_session_that_ended_in_silence_is_not_used_again() {
     running.connect(Driver::Blocking, &peer(7), DEADLINE).unwrap();
 }
 
+/// The key is free again when a new session asks for it, although connections of the old one stay.
+#[test]
+fn a_session_that_the_router_does_not_know_any_more_is_let_go_of() {
+    let (bridge, directory) = {
+        let refusal = b"STREAM STATUS RESULT=INVALID_ID\n".to_vec();
+        let connects = std::sync::atomic::AtomicUsize::new(0);
+        let bridge = Bridge::planned(move |line| {
+            let is_second = line.starts_with("STREAM CONNECT")
+                && connects.fetch_add(1, std::sync::atomic::Ordering::SeqCst) == 1;
+            if is_second { Play::SayAndClose(refusal.clone()) } else { Play::Properly }
+        });
+        (bridge, TempDir::new())
+    };
+    let running = Running::start(persistent(&bridge, &directory));
+    let kept = running.connect(Driver::Blocking, &peer(7), DEADLINE).unwrap();
+    assert_eq!(bridge.sessions(), 1);
+    let error = running.connect(Driver::SocketThread, &peer(7), DEADLINE).unwrap_err();
+    assert!(error.is_proxy_fault(), "{error:?}");
+    eventually("its control socket is closed", || bridge.sessions() == 0);
+    running.connect(Driver::Blocking, &peer(7), DEADLINE).unwrap();
+    assert_eq!((bridge.requests("SESSION CREATE").len(), bridge.sessions()), (2, 1));
+    assert!(running.sockman.close_connection(kept));
+}
+
 /// Changes only: a failure that goes on is told once.
 #[test]
 fn a_router_that_stays_away_is_told_of_once() {

@@ -12,7 +12,7 @@ use std::{
 };
 
 use super::{
-    I2pStatus,
+    I2pStatus, SamError,
     dialogue::Goal,
     session::{Fault, I2P_PORT, I2p, Made, Session, SessionMaker},
     talk::Talk,
@@ -31,7 +31,8 @@ use crate::{
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// … grows by as much with each, up to this.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5 * 60);
-/// How long a bridge may take for each answer but the one that a peer is there.
+/// How long a bridge may take for each answer but the one that a peer is there; and how often it is
+/// looked, while a peer is waited for, whether the session is still there.
 const LONGEST_WAIT: Duration = Duration::from_secs(3 * 60);
 /// How long a peer that was accepted may wait for the next STREAM ACCEPT to go out.
 const LONGEST_DELAY: Duration = Duration::from_millis(50);
@@ -73,8 +74,8 @@ struct Accepting {
 /// What to wait for.
 enum Wait {
     Nothing,
-    /// For the socket of the state, and no longer than until then.
-    Socket(Option<Instant>),
+    /// For the socket of the state, and no longer than that.
+    Socket(Instant),
     Until(Instant),
 }
 
@@ -111,14 +112,14 @@ impl AcceptThread {
                     self.register(&*poller)?;
                     until
                 }
-                Wait::Until(at) => Some(at),
+                Wait::Until(at) => at,
             };
             if interrupts.is_interrupted() {
                 break;
             }
             events.clear();
-            let timeout = until.map(|until| until.saturating_duration_since(self.i2p.now()));
-            poller.poll(&mut events, timeout)?;
+            let timeout = until.saturating_duration_since(self.i2p.now());
+            poller.poll(&mut events, Some(timeout))?;
         }
         self.withdraw(sockman);
         Ok(())
@@ -183,7 +184,7 @@ impl AcceptThread {
                 }
                 return Wait::Nothing;
             }
-            Ok(Made::WaitForSocket) => Wait::Socket(Some(until)),
+            Ok(Made::WaitForSocket) => Wait::Socket(until),
             Ok(Made::WaitUntil(at)) => Wait::Until(at.min(until)),
             Err(fault) => return self.failed(sockman, &fault, now),
         };
@@ -224,7 +225,7 @@ impl AcceptThread {
                 self.state = State::Listen(accepting, until);
                 match step {
                     Step::WaitUntil(at) => Wait::Until(at.min(until)),
-                    _ => Wait::Socket(Some(until)),
+                    _ => Wait::Socket(until),
                 }
             }
             Err(error) => {
@@ -263,9 +264,15 @@ impl AcceptThread {
                 };
                 self.register_peer(sockman, sock, peer, now)
             }
+            // A router may end a session without a word to who waits in it.
+            Ok(_) if !accepting.session.is_alive() => {
+                let request = accepting.talk.dialogue.request();
+                let fault = SamError::BrokeOff { request, source: None }.into();
+                self.failed(sockman, &fault, now)
+            }
             Ok(_) => {
                 self.state = State::Await(accepting);
-                Wait::Socket(None)
+                Wait::Socket(now + LONGEST_WAIT)
             }
             Err(error) => {
                 if error.ends_session() {
@@ -284,10 +291,15 @@ impl AcceptThread {
         let until = now + LONGEST_DELAY;
         loop {
             let now = self.i2p.now();
-            let is_out = accepting.talk.step(&*accepting.sock, now).map(|_| ());
-            let has_asked = accepting.talk.dialogue.has_asked_to_accept();
-            // A failure is met again when its turn comes.
-            if is_out.is_err() || has_asked || now >= until {
+            if let Err(error) = accepting.talk.step(&*accepting.sock, now) {
+                log::debug!(target: "sockman::i2p", "the next STREAM ACCEPT failed: {error}");
+                if error.ends_session() {
+                    self.i2p.forget(&accepting.session);
+                }
+                // From the beginning, where a failure that goes on makes a pause.
+                return State::Idle(now);
+            }
+            if accepting.talk.dialogue.has_asked_to_accept() || now >= until {
                 return State::Listen(accepting, now + LONGEST_WAIT);
             }
             std::thread::sleep(BETWEEN_LOOKS);
@@ -374,5 +386,5 @@ impl AcceptThread {
 
 fn timed_out(request: &'static str) -> Fault {
     let source = io::Error::new(io::ErrorKind::TimedOut, "no answer within 3 minutes");
-    Fault::Sam(super::SamError::BrokeOff { request, source: Some(source) })
+    Fault::Sam(SamError::BrokeOff { request, source: Some(source) })
 }

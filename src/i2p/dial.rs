@@ -90,7 +90,10 @@ impl I2pDial {
             Ok(step) => Ok(step),
             Err(error) => {
                 let session = Arc::clone(session);
-                if error.ends_session() {
+                // Nothing else says that it is the session's fault, which others use, too.
+                let is_gone =
+                    matches!(error, SamError::Refused { result: SamResult::InvalidId, .. });
+                if is_gone {
                     self.i2p.forget(&session);
                 } else {
                     self.i2p.give_back(session);

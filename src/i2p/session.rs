@@ -127,6 +127,10 @@ impl I2p {
         let is_it = matches!(&*persistent, Persistent::Made(made) if Arc::ptr_eq(made, session));
         if is_it {
             *persistent = Persistent::NotMade;
+            // Connections may keep it, and the router lets no other one have its key meanwhile.
+            if let Err(error) = session.control.shutdown(Shutdown::Both) {
+                log::trace!(target: "sockman::i2p", "shutdown of {}: {error}", session.id);
+            }
         }
     }
 
@@ -156,7 +160,7 @@ impl fmt::Debug for I2p {
 
 impl Session {
     /// Whether the router has not closed it. It says nothing on this socket, nor do we listen.
-    fn is_alive(&self) -> bool {
+    pub(super) fn is_alive(&self) -> bool {
         let mut buffer = [0; 64];
         match self.control.recv(&mut buffer) {
             Ok(0) => false,
