@@ -26,7 +26,8 @@ pub enum NextRecv {
 ///
 /// # Threads and locks
 ///
-/// All methods are called on the socket thread, one at a time. The library holds no lock while it
+/// All methods are called on the socket thread, one at a time. (Two of them are called on the
+/// I2P-accept thread, too, if there is one, and say so: never two at once for one id.) The library holds no lock while it
 /// calls, so every method of [`SockMan`] may be called from every callback, on any id, the one
 /// being called included. (Two of them make no sense there and say so with an error:
 /// [`SockMan::connect`] would block the thread, and [`SocketsThreads::join`] would wait for
@@ -45,13 +46,14 @@ pub enum NextRecv {
 ///
 /// [`SocketsThreads::join`]: crate::SocketsThreads::join
 pub trait EventHandler: Send + Sync {
-    /// A listener accepted a connection. Return `true` to keep it, `false` to have it closed.
+    /// A listener, or the I2P-accept thread, accepted a connection. Return `true` to keep it, `false` to have it closed.
     ///
     /// *When:* once for each accepted connection, before anything else about its id. `me` is the
     /// accepted socket's own local address, also when the listener is bound to a wildcard; `them`
     /// is the peer's (an unnamed unix-domain peer has an address value of its own).
     ///
-    /// *Thread:* the socket thread. No lock is held.
+    /// *Thread:* the socket thread; for connections from I2P the I2P-accept thread, at the same time as
+    /// callbacks for other ids run on the socket thread. No lock is held.
     ///
     /// *May call:* everything; the id can already be sent to and closed.
     ///
