@@ -8,7 +8,7 @@ use std::{
     fs,
     io::{Read, Write},
     net::TcpStream,
-    os::unix::fs::PermissionsExt,
+    os::unix::{fs::PermissionsExt, net::UnixListener},
     sync::Arc,
     thread,
     time::{Duration, Instant},
@@ -515,6 +515,66 @@ fn a_session_that_was_closed_is_made_anew_each_time() {
     let _stream = bridge.peer_connects(3, b"at last");
     let id = running.recorder.wait_for_accepted(0);
     assert_eq!(running.recorder.wait_for_bytes(id, 7), b"at last");
+}
+
+/// Each reply of the accepting dialogue replaced once, in each way: told, and recovered from.
+#[test]
+fn whatever_a_bridge_says_once_the_accept_thread_recovers() {
+    let requests = ["HELLO", "DEST GENERATE", "SESSION CREATE", "STREAM ACCEPT"];
+    let plays = |request: &str| {
+        let verbs = match request {
+            "DEST GENERATE" => "DEST REPLY",
+            other => reply_verbs(other),
+        };
+        [
+            Play::Close,
+            Play::SayAndClose(format!("{verbs} RESULT=O").into_bytes()),
+            Play::Say(b"\xff\x00nonsense\n".to_vec()),
+            Play::Say(format!("{verbs} RESULT=I2P_ERROR MESSAGE=\"two words\"\n").into_bytes()),
+            Play::Say(format!("{verbs} VERSION=3.1\n").into_bytes()),
+            Play::Endless,
+        ]
+    };
+    thread::scope(|scope| {
+        for request in requests {
+            for play in plays(request) {
+                scope.spawn(move || {
+                    let directory = TempDir::new();
+                    let bridge = Bridge::planned(once(request, play));
+                    let running = Running::start(accepting(&bridge, &directory));
+                    running.wait_for_status(I2pStatus::StopListening, 0);
+                    running.wait_for_status(I2pStatus::StartListening, 0);
+                    let _stream = bridge.peer_connects(3, b"hello");
+                    let id = running.recorder.wait_for_accepted(0);
+                    assert_eq!(running.recorder.wait_for_bytes(id, 5), b"hello");
+                });
+            }
+        }
+    });
+}
+
+/// A bridge on a unix-domain path is as good as one on TCP.
+#[test]
+fn the_bridge_may_listen_on_a_unix_domain_path() {
+    let (bridge, directory) = (Bridge::start(), TempDir::new());
+    let path = directory.path("sam");
+    let listener = UnixListener::bind(&path).unwrap();
+    let behind = bridge.address.to_socket_addr().unwrap();
+    thread::spawn(move || {
+        while let Ok((stream, _)) = listener.accept() {
+            let other = TcpStream::connect(behind).unwrap();
+            let (mut from, mut to) = (stream.try_clone().unwrap(), other.try_clone().unwrap());
+            thread::spawn(move || std::io::copy(&mut from, &mut to));
+            thread::spawn(move || std::io::copy(&mut &other, &mut &stream));
+        }
+    });
+    let options = I2pOptions::new(Service::unix(&path).unwrap());
+    let running = Running::start(options);
+    for driver in DRIVERS {
+        let id = running.connect(driver, &peer(7), DEADLINE).unwrap();
+        bridge.connected().write_all(b"hello").unwrap();
+        assert_eq!(running.recorder.wait_for_bytes(id, 5), b"hello", "{driver:?}");
+    }
 }
 
 /// A router that stops, and comes back.
