@@ -12,7 +12,9 @@
 //! * [`EventHandler`] is what *you* write: it hears what happened on which [`ConnectionId`], and
 //!   its hooks can pause either direction of any connection.
 //! * [`SocketsThreads`] is the guard of the running socket thread.
-//! * [`SendQueue`] is an optional helper: a bounded queue of outgoing bytes for one connection.
+//! * [`SendQueue`], [`ConnectionTable`] and [`Deadlines`] are optional helpers: a bounded queue of
+//!   outgoing bytes for one connection, what you know of each connection by its id, and timers on
+//!   the socket thread.
 //!
 //! # Example
 //!
@@ -79,6 +81,8 @@ mod address;
 mod connect;
 mod connecting;
 mod connection;
+mod connection_table;
+mod deadlines;
 mod error;
 mod event_handler;
 pub mod guide;
@@ -109,6 +113,8 @@ pub use crate::{
         NewConnection, Proxy, ProxyError, Socks5Reply,
     },
     connection::{ConnectionId, ConnectionInfo, Direction},
+    connection_table::ConnectionTable,
+    deadlines::Deadlines,
     error::{BindError, JoinError, SendError, StartError},
     event_handler::{EventHandler, NextRecv},
     i2p::{DestinationError, I2pOptions, I2pStatus, KeyFileError, SamError, SamResult},
