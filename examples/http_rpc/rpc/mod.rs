@@ -1,0 +1,308 @@
+//! JSON-RPC over HTTP, as Bitcoin Core speaks it: versions 1.0 and 2.0, single requests and
+//! batches, positional and named parameters.
+//!
+//! Runs on the worker threads of [`server`](crate::http). Knows no method: those are a table that
+//! the program gives it.
+
+pub(crate) mod cookie;
+
+use serde_json::{Map, Value, json};
+
+use crate::http::{
+    Answer, HttpService, Timers,
+    parser::{Head, Request},
+    response::Response,
+};
+
+use self::cookie::Cookie;
+
+/// Bitcoin Core's error codes (`src/rpc/protocol.h`): the standard's, …
+pub(crate) const INVALID_REQUEST: i32 = -32600;
+pub(crate) const METHOD_NOT_FOUND: i32 = -32601;
+pub(crate) const PARSE_ERROR: i32 = -32700;
+/// … and its own.
+pub(crate) const MISC_ERROR: i32 = -1;
+pub(crate) const TYPE_ERROR: i32 = -3;
+pub(crate) const INVALID_PARAMETER: i32 = -8;
+
+/// Why a call failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct RpcError {
+    pub(crate) code: i32,
+    pub(crate) message: String,
+}
+
+impl RpcError {
+    pub(crate) fn new(code: i32, message: impl Into<String>) -> RpcError {
+        RpcError { code, message: message.into() }
+    }
+
+    fn to_value(&self) -> Value {
+        json!({ "code": self.code, "message": self.message })
+    }
+}
+
+pub(crate) type RpcResult = Result<Value, RpcError>;
+
+/// The parameters of a call, in the order of the method's own list. Those that are missing, and
+/// those that are null, are not there.
+#[derive(Debug)]
+pub(crate) struct Params {
+    names: &'static [&'static str],
+    values: Vec<Value>,
+}
+
+impl Params {
+    /// # Errors
+    ///
+    /// There are more than the method has, or one of another name.
+    fn new(names: &'static [&'static str], params: Value) -> Result<Params, RpcError> {
+        let values = match params {
+            Value::Null => Vec::new(),
+            Value::Array(values) if values.len() <= names.len() => values,
+            Value::Array(_) => {
+                return Err(RpcError::new(MISC_ERROR, format!("usage: {}", names.join(" "))));
+            }
+            Value::Object(named) => positional(names, named)?,
+            _ => {
+                let message = "Params must be an array or object";
+                return Err(RpcError::new(INVALID_REQUEST, message));
+            }
+        };
+        Ok(Params { names, values })
+    }
+
+    /// All of them, for a method that takes anything.
+    pub(crate) fn all(&self) -> Value {
+        Value::Array(self.values.clone())
+    }
+
+    fn value(&self, index: usize) -> Option<&Value> {
+        self.values.get(index).filter(|value| !value.is_null())
+    }
+
+    fn wrong_type(&self, index: usize, expected: &str) -> RpcError {
+        let name = self.names.get(index).copied().unwrap_or("parameter");
+        RpcError::new(TYPE_ERROR, format!("{name} is not of expected type {expected}"))
+    }
+
+    fn missing(&self, index: usize) -> RpcError {
+        let name = self.names.get(index).copied().unwrap_or("parameter");
+        RpcError::new(MISC_ERROR, format!("{name} is missing"))
+    }
+
+    pub(crate) fn string(&self, index: usize) -> Result<Option<&str>, RpcError> {
+        self.value(index)
+            .map(|value| value.as_str().ok_or_else(|| self.wrong_type(index, "string")))
+            .transpose()
+    }
+
+    pub(crate) fn integer(&self, index: usize) -> Result<Option<i64>, RpcError> {
+        self.value(index)
+            .map(|value| value.as_i64().ok_or_else(|| self.wrong_type(index, "number")))
+            .transpose()
+    }
+
+    pub(crate) fn boolean(&self, index: usize) -> Result<Option<bool>, RpcError> {
+        self.value(index)
+            .map(|value| value.as_bool().ok_or_else(|| self.wrong_type(index, "bool")))
+            .transpose()
+    }
+
+    pub(crate) fn required<'a, T: 'a>(
+        &'a self,
+        index: usize,
+        of_type: impl FnOnce(&'a Params, usize) -> Result<Option<T>, RpcError>,
+    ) -> Result<T, RpcError> {
+        of_type(self, index)?.ok_or_else(|| self.missing(index))
+    }
+}
+
+fn positional(
+    names: &'static [&'static str],
+    mut named: Map<String, Value>,
+) -> Result<Vec<Value>, RpcError> {
+    let values = names.iter().map(|name| named.remove(*name).unwrap_or(Value::Null)).collect();
+    match named.keys().next() {
+        None => Ok(values),
+        Some(unknown) => {
+            let message = format!("Unknown named parameter {}", unknown.escape_debug());
+            Err(RpcError::new(INVALID_PARAMETER, message))
+        }
+    }
+}
+
+/// What can be called.
+pub(crate) trait Methods: Send + Sync {
+    /// The names of a method's parameters; `None` if there is no such method.
+    fn parameters(&self, method: &str) -> Option<&'static [&'static str]>;
+
+    /// On a worker thread.
+    fn call(&self, method: &str, params: &Params, timers: &Timers<'_>) -> RpcResult;
+
+    /// On the socket thread.
+    fn timer_ended(&self, number: u32) {
+        let _ = number;
+    }
+}
+
+/// The HTTP side: POST to `/`, with the cookie.
+pub(crate) struct RpcService<M> {
+    pub(crate) cookie: Cookie,
+    pub(crate) methods: M,
+}
+
+impl<M: Methods> HttpService for RpcService<M> {
+    fn admit(&self, head: &Head) -> Result<(), Response> {
+        if head.path != "/" {
+            return Err(Response::text(404, "There is nothing here: JSON-RPC is at /."));
+        }
+        if head.method != "POST" {
+            let answer = Response::text(405, "JSONRPC server handles only POST requests");
+            return Err(answer.with_header("Allow", "POST"));
+        }
+        if !self.cookie.admits(head.authorization.as_deref()) {
+            let realm = "Basic realm=\"jsonrpc\"";
+            let answer = Response::text(401, "The cookie, or a password, is needed.");
+            return Err(answer.with_header("WWW-Authenticate", realm));
+        }
+        Ok(())
+    }
+
+    fn answer(&self, request: Request, timers: &Timers<'_>) -> Answer {
+        Answer::Response(self.respond(&request.body, timers))
+    }
+
+    fn timer_ended(&self, number: u32) {
+        self.methods.timer_ended(number);
+    }
+}
+
+/// How the two versions differ in their answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Version {
+    /// Result and error are both there, one of them null; an error has an HTTP status of its own.
+    V1,
+    /// One of the two; the HTTP status is 200; a request without id is not answered.
+    V2,
+}
+
+/// One call, done.
+struct Done {
+    version: Version,
+    /// `None`: the request had none, and wants no answer if it was of version 2.
+    id: Option<Value>,
+    result: RpcResult,
+}
+
+impl<M: Methods> RpcService<M> {
+    fn respond(&self, body: &[u8], timers: &Timers<'_>) -> Response {
+        match serde_json::from_slice(body) {
+            Ok(Value::Array(batch)) => self.respond_to_batch(batch, timers),
+            Ok(Value::Object(request)) => self.respond_to_one(request, timers),
+            Ok(_) => failed("Top-level object parse error"),
+            Err(_) => failed("Parse error"),
+        }
+    }
+
+    fn respond_to_one(&self, request: Map<String, Value>, timers: &Timers<'_>) -> Response {
+        let done = self.execute(request, timers);
+        if done.is_notification() {
+            return Response::empty(204);
+        }
+        let status = match (&done.result, done.version) {
+            (Ok(_), _) | (Err(_), Version::V2) => 200,
+            (Err(error), Version::V1) => http_status(error.code),
+        };
+        Response::json(status, &done.into_value())
+    }
+
+    /// An empty batch is answered by an empty one, as in Bitcoin Core.
+    fn respond_to_batch(&self, batch: Vec<Value>, timers: &Timers<'_>) -> Response {
+        let is_empty = batch.is_empty();
+        let mut answers = Vec::new();
+        for request in batch {
+            let done = match request {
+                Value::Object(request) => self.execute(request, timers),
+                _ => Done {
+                    version: Version::V1,
+                    id: Some(Value::Null),
+                    result: Err(RpcError::new(INVALID_REQUEST, "Invalid Request object")),
+                },
+            };
+            if !done.is_notification() {
+                answers.push(done.into_value());
+            }
+        }
+        if answers.is_empty() && !is_empty {
+            return Response::empty(204);
+        }
+        Response::json(200, &Value::Array(answers))
+    }
+
+    fn execute(&self, mut request: Map<String, Value>, timers: &Timers<'_>) -> Done {
+        let id = request.remove("id");
+        let version = match request.get("jsonrpc").map(Value::as_str) {
+            None | Some(Some("1.0")) => Version::V1,
+            Some(Some("2.0")) => Version::V2,
+            Some(version) => {
+                let message = match version {
+                    Some(_) => "JSON-RPC version not supported",
+                    None => "jsonrpc field must be a string",
+                };
+                let result = Err(RpcError::new(INVALID_REQUEST, message));
+                return Done { version: Version::V1, id: Some(id.unwrap_or(Value::Null)), result };
+            }
+        };
+        Done { version, id, result: self.call(request, timers) }
+    }
+
+    fn call(&self, mut request: Map<String, Value>, timers: &Timers<'_>) -> RpcResult {
+        let invalid = |message| Err(RpcError::new(INVALID_REQUEST, message));
+        let method = match request.get("method") {
+            None | Some(Value::Null) => return invalid("Missing method"),
+            Some(Value::String(method)) => method.clone(),
+            Some(_) => return invalid("Method must be a string"),
+        };
+        let Some(names) = self.methods.parameters(&method) else {
+            return Err(RpcError::new(METHOD_NOT_FOUND, "Method not found"));
+        };
+        let params = Params::new(names, request.remove("params").unwrap_or(Value::Null))?;
+        self.methods.call(&method, &params, timers)
+    }
+}
+
+impl Done {
+    fn is_notification(&self) -> bool {
+        self.version == Version::V2 && self.id.is_none()
+    }
+
+    fn into_value(self) -> Value {
+        let id = self.id.unwrap_or(Value::Null);
+        match (self.version, self.result) {
+            (Version::V1, Ok(result)) => json!({ "result": result, "error": null, "id": id }),
+            (Version::V1, Err(error)) => {
+                json!({ "result": null, "error": error.to_value(), "id": id })
+            }
+            (Version::V2, Ok(result)) => json!({ "jsonrpc": "2.0", "result": result, "id": id }),
+            (Version::V2, Err(error)) => {
+                json!({ "jsonrpc": "2.0", "error": error.to_value(), "id": id })
+            }
+        }
+    }
+}
+
+/// What is no request at all.
+fn failed(message: &str) -> Response {
+    let error = RpcError::new(PARSE_ERROR, message);
+    let done = Done { version: Version::V1, id: None, result: Err(error) };
+    Response::json(http_status(PARSE_ERROR), &done.into_value())
+}
+
+fn http_status(code: i32) -> u16 {
+    match code {
+        INVALID_REQUEST => 400,
+        METHOD_NOT_FOUND => 404,
+        _ => 500,
+    }
+}

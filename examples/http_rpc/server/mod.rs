@@ -1,0 +1,220 @@
+//! An HTTP/1.1 server on sockman, for programs that answer small requests: what Bitcoin Core has
+//! in `httpserver.cpp`, on top of `SockMan` in place of libevent.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`parser`], [`chunked`] | bytes to requests, without sockets |
+//! | [`response`], [`events`] | answers: whole ones, and streams of server-sent events |
+//! | [`connection`] | one client: whose turn it is |
+//! | [`handler`] | the [`EventHandler`](sockman::EventHandler), on the socket thread |
+//! | [`workers`] | the threads that answer, and the bounded queue in front of them |
+//!
+//! A request goes round like this: the socket thread parses it and hands it to a worker; the worker
+//! answers and sends the answer itself; only then is the client's next request read. What a client
+//! can make the server keep is bounded by that: one request, one answer.
+
+pub(crate) mod chunked;
+mod connection;
+pub(crate) mod events;
+mod handler;
+pub(crate) mod parser;
+pub(crate) mod response;
+mod workers;
+
+use std::{
+    error::Error,
+    fmt, io,
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use sockman::{Deadlines, Options, Service, SockMan, SocketsThreads};
+
+use self::{
+    events::EventStream,
+    handler::{Events, Handler, Timer},
+    parser::{Head, Request},
+    response::Response,
+    workers::Workers,
+};
+
+/// What a server is to do. The defaults are Bitcoin Core's, where it has one.
+#[derive(Debug, Clone)]
+pub(crate) struct Config {
+    pub(crate) listen: Vec<Service>,
+    /// Beyond them clients wait in the kernel's backlog.
+    pub(crate) max_connections: usize,
+    pub(crate) workers: usize,
+    /// So many requests wait for a worker at most; then the answer is 503.
+    pub(crate) work_queue: usize,
+    pub(crate) max_body: usize,
+    /// For a client that sends no request, does not finish one, or does not take its answer.
+    pub(crate) idle_timeout: Duration,
+    /// At the end, answers in flight may take so long.
+    pub(crate) drain_timeout: Duration,
+    /// Who may connect besides this machine itself.
+    pub(crate) allow: Vec<IpAddr>,
+    /// Sockman's sweep. Nothing here depends on it.
+    pub(crate) sweep: Option<Duration>,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            listen: Vec::new(),
+            max_connections: 16,
+            workers: 4,
+            work_queue: 64,
+            max_body: 32 * 1024 * 1024,
+            idle_timeout: Duration::from_secs(30),
+            drain_timeout: Duration::from_secs(30),
+            allow: Vec::new(),
+            sweep: None,
+        }
+    }
+}
+
+/// What is served.
+pub(crate) trait HttpService: Send + Sync {
+    /// Whether to go on with a request of which only the head has arrived. On the socket thread:
+    /// it must not take long.
+    ///
+    /// # Errors
+    ///
+    /// The answer; the connection ends with it.
+    fn admit(&self, head: &Head) -> Result<(), Response>;
+
+    /// Answers a request, on a worker thread, for as long as it takes.
+    fn answer(&self, request: Request, timers: &Timers<'_>) -> Answer;
+
+    /// A timer that was set with [`Timers::set`] has ended. On the socket thread.
+    fn timer_ended(&self, number: u32) {
+        let _ = number;
+    }
+}
+
+pub(crate) enum Answer {
+    Response(Response),
+    /// The client hears events from now on, as long as the stream is kept.
+    Events(Box<dyn FnOnce(EventStream) + Send>),
+}
+
+/// The service's own timers, by number.
+pub(crate) struct Timers<'a> {
+    timers: &'a Deadlines<Timer>,
+    sockman: &'a SockMan,
+}
+
+impl Timers<'_> {
+    /// Starts the timer, or moves it.
+    pub(crate) fn set(&self, number: u32, at: Instant) {
+        self.timers.set(self.sockman, Timer::Service(number), at);
+    }
+
+    pub(crate) fn clear(&self, number: u32) {
+        self.timers.clear(Timer::Service(number));
+    }
+}
+
+/// A running server. Dropping it stops it, without waiting for answers in flight.
+pub(crate) struct Server {
+    handler: Arc<Handler>,
+    workers: Arc<Workers>,
+    sockman: SockMan,
+    /// `None` once stopped.
+    threads: Option<SocketsThreads>,
+    listening: Vec<Service>,
+    drain_timeout: Duration,
+}
+
+impl Server {
+    /// # Errors
+    ///
+    /// An address could not be listened on, or a thread not be started; nothing is left running.
+    pub(crate) fn start(
+        config: Config,
+        service: Arc<dyn HttpService>,
+    ) -> Result<Server, ServerError> {
+        let workers = Arc::new(Workers::start(config.workers, config.work_queue)?);
+        let options =
+            Options::default().max_connections(config.max_connections).sweep(config.sweep);
+        let (listen, drain_timeout) = (config.listen.clone(), config.drain_timeout);
+        let handler = Arc::new(Handler::new(config, service, Arc::clone(&workers)));
+        let sockman = SockMan::new(Arc::new(Events(Arc::clone(&handler))), options)?;
+        let mut server = Server {
+            handler,
+            workers,
+            sockman,
+            threads: None,
+            listening: Vec::new(),
+            drain_timeout,
+        };
+        // From here on, an error drops the server, which stops what has been started.
+        for address in &listen {
+            let bound =
+                server.sockman.bind_and_start_listening(address).map_err(ServerError::new)?;
+            server.listening.push(bound);
+        }
+        server.threads = Some(server.sockman.start_sockets_threads().map_err(ServerError::new)?);
+        Ok(server)
+    }
+
+    /// Where it listens, with the ports that it really got.
+    pub(crate) fn listening(&self) -> &[Service] {
+        &self.listening
+    }
+
+    /// Idle connections close at once, answers in flight finish.
+    ///
+    /// # Errors
+    ///
+    /// The socket thread had panicked.
+    pub(crate) fn stop(mut self) -> Result<(), ServerError> {
+        self.sockman.stop_listening();
+        if self.threads.as_ref().is_some_and(|threads| !threads.is_finished()) {
+            self.handler.drain(&self.sockman, Instant::now() + self.drain_timeout);
+        }
+        self.stop_threads()
+    }
+
+    fn stop_threads(&mut self) -> Result<(), ServerError> {
+        self.sockman.stop_listening();
+        self.sockman.interrupt();
+        let sockets = self.threads.take().map_or(Ok(()), SocketsThreads::join);
+        self.workers.stop();
+        sockets.map_err(ServerError::new)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if let Err(error) = self.stop_threads() {
+            log::error!("{error}");
+        }
+    }
+}
+
+/// Why a server did not start, or did not end well.
+#[derive(Debug)]
+pub(crate) struct ServerError(String);
+
+impl ServerError {
+    fn new(error: impl Error) -> ServerError {
+        ServerError(error.to_string())
+    }
+}
+
+impl From<io::Error> for ServerError {
+    fn from(error: io::Error) -> ServerError {
+        ServerError::new(error)
+    }
+}
+
+impl fmt::Display for ServerError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Error for ServerError {}
