@@ -69,6 +69,10 @@ impl Handler {
         }
     }
 
+    pub(crate) fn connections(&self) -> usize {
+        self.connections.len()
+    }
+
     /// Any thread. Idle connections close, the others after the answer that they wait for. Returns
     /// when all are closed, or at the deadline.
     pub(crate) fn drain(&self, sockman: &SockMan, deadline: Instant) {

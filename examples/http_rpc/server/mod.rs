@@ -165,6 +165,11 @@ impl Server {
         &self.listening
     }
 
+    /// How many clients are connected now.
+    pub(crate) fn connections(&self) -> usize {
+        self.handler.connections()
+    }
+
     /// Idle connections close at once, answers in flight finish.
     ///
     /// # Errors
