@@ -1,0 +1,276 @@
+//! JSON-RPC as the `http_rpc` example speaks it: both versions, batches, parameters, the cookie;
+//! and the program itself.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+#[allow(dead_code)]
+#[path = "../examples/http_rpc/server/mod.rs"]
+mod http;
+mod http_support;
+#[allow(dead_code)]
+#[path = "../examples/http_rpc/methods.rs"]
+mod methods;
+#[allow(dead_code)]
+#[path = "../examples/http_rpc/rpc/mod.rs"]
+mod rpc;
+
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::PathBuf,
+    process,
+    sync::Arc,
+    sync::atomic::{AtomicU64, Ordering},
+    thread,
+    time::Duration,
+};
+
+use data_encoding::BASE64;
+use http::{Config, Server};
+use http_support::{Answered, Client, start_with};
+use methods::Wallets;
+use rpc::{RpcService, cookie::Cookie};
+use serde_json::{Value, json};
+use sockman::Interrupt;
+
+struct Rpc {
+    server: Server,
+    authorization: String,
+    cookie: PathBuf,
+    stop: Interrupt,
+}
+
+fn cookie_path() -> PathBuf {
+    static COUNTER: AtomicU64 = AtomicU64::new(0);
+    let number = COUNTER.fetch_add(1, Ordering::Relaxed);
+    std::env::temp_dir().join(format!("sockman-cookie-{}-{number}", process::id()))
+}
+
+fn start() -> Rpc {
+    let path = cookie_path();
+    let cookie = Cookie::create(&path).unwrap();
+    let authorization = format!("Basic {}", BASE64.encode(&fs::read(&path).unwrap()));
+    let stop = Interrupt::new();
+    let methods = Wallets::new("open sesame", stop.clone());
+    let server = start_with(Config::default(), Arc::new(RpcService { cookie, methods }));
+    Rpc { server, authorization, cookie: path, stop }
+}
+
+impl Rpc {
+    fn request(&self, body: &str) -> String {
+        format!(
+            "POST / HTTP/1.1\r\nHost: x\r\nAuthorization: {}\r\nContent-Length: {}\r\n\r\n{body}",
+            self.authorization,
+            body.len()
+        )
+    }
+
+    fn post(&self, body: &str) -> Answered {
+        let mut client = Client::connect(&self.server);
+        client.send(self.request(body));
+        client.receive().unwrap()
+    }
+
+    fn call(&self, method: &str, params: &Value) -> Value {
+        let request = json!({ "jsonrpc": "2.0", "method": method, "params": params, "id": 0 });
+        let mut answer: Value =
+            serde_json::from_slice(&self.post(&request.to_string()).body).unwrap();
+        answer["result"].take()
+    }
+}
+
+#[test]
+fn requests_are_answered_in_the_version_that_they_are_of() {
+    let rpc = start();
+    let error = |code: i32, message: &str| json!({ "code": code, "message": message });
+    let v1 = |error: Value| json!({ "result": null, "error": error, "id": 1 });
+    let cases = [
+        (
+            r#"{"method": "echo", "params": [1, "a"], "id": 1}"#,
+            200,
+            json!({ "result": [1, "a"], "error": null, "id": 1 }),
+        ),
+        (
+            r#"{"method": "echo", "params": {"arg1": "a"}, "jsonrpc": "1.0", "id": "x"}"#,
+            200,
+            json!({ "result": [null, "a", null, null], "error": null, "id": "x" }),
+        ),
+        (
+            r#"{"method": "echo", "jsonrpc": "2.0", "id": null}"#,
+            200,
+            json!({ "jsonrpc": "2.0", "result": [], "id": null }),
+        ),
+        (r#"{"method": "no", "id": 1}"#, 404, v1(error(-32601, "Method not found"))),
+        (
+            r#"{"method": "no", "id": 1, "jsonrpc": "2.0"}"#,
+            200,
+            json!({ "jsonrpc": "2.0", "error": error(-32601, "Method not found"), "id": 1 }),
+        ),
+        (r#"{"id": 1}"#, 400, v1(error(-32600, "Missing method"))),
+        (r#"{"id": 1, "method": 5}"#, 400, v1(error(-32600, "Method must be a string"))),
+        (
+            r#"{"id": 1, "method": "echo", "params": 5}"#,
+            400,
+            v1(error(-32600, "Params must be an array or object")),
+        ),
+        (
+            r#"{"id": 1, "method": "echo", "jsonrpc": "3.0"}"#,
+            400,
+            v1(error(-32600, "JSON-RPC version not supported")),
+        ),
+        (
+            r#"{"id": 1, "method": "echo", "jsonrpc": 2}"#,
+            400,
+            v1(error(-32600, "jsonrpc field must be a string")),
+        ),
+        (
+            r#"{"id": 1, "method": "echo", "params": {"arg9": 1}}"#,
+            500,
+            v1(error(-8, "Unknown named parameter arg9")),
+        ),
+        (
+            r#"{"id": 1, "method": "walletpassphrase", "params": ["x", "y"]}"#,
+            500,
+            v1(error(-3, "timeout is not of expected type number")),
+        ),
+        (
+            r#"{"id": 1, "method": "walletpassphrase", "params": ["x"]}"#,
+            500,
+            v1(error(-1, "timeout is missing")),
+        ),
+        (
+            r#"{"id": 1, "method": "walletpassphrase", "params": ["x", 5]}"#,
+            500,
+            v1(error(-14, "Error: The wallet passphrase entered was incorrect.")),
+        ),
+        ("{", 500, json!({ "result": null, "error": error(-32700, "Parse error"), "id": null })),
+        (
+            "5",
+            500,
+            json!({ "result": null, "error": error(-32700, "Top-level object parse error"),
+                    "id": null }),
+        ),
+        ("[]", 200, json!([])),
+        (
+            r#"[{"method": "echo", "id": 1}, 5, {"method": "echo", "jsonrpc": "2.0"},
+                {"method": "no", "jsonrpc": "2.0", "id": 2}]"#,
+            200,
+            json!([
+                { "result": [], "error": null, "id": 1 },
+                { "result": null, "error": error(-32600, "Invalid Request object"), "id": null },
+                { "jsonrpc": "2.0", "error": error(-32601, "Method not found"), "id": 2 },
+            ]),
+        ),
+    ];
+    for (request, status, expected) in cases {
+        let answered = rpc.post(request);
+        assert_eq!(answered.status, status, "{request}");
+        assert_eq!(serde_json::from_slice::<Value>(&answered.body).unwrap(), expected, "{request}");
+    }
+}
+
+#[test]
+fn a_notification_has_no_answer() {
+    let rpc = start();
+    for request in [
+        r#"{"method": "echo", "jsonrpc": "2.0"}"#,
+        r#"[{"method": "echo", "jsonrpc": "2.0"}, {"method": "no", "jsonrpc": "2.0"}]"#,
+    ] {
+        let answered = rpc.post(request);
+        assert_eq!((answered.status, answered.body.len()), (204, 0));
+    }
+}
+
+#[test]
+fn deep_nesting_is_a_parse_error() {
+    let rpc = start();
+    assert_eq!(rpc.post(&"[".repeat(1_000_000)).status, 500);
+}
+
+#[test]
+fn the_cookie_is_needed_and_belongs_to_its_owner() {
+    let rpc = start();
+    let mode = fs::metadata(&rpc.cookie).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    assert!(fs::read_to_string(&rpc.cookie).unwrap().starts_with("__cookie__:"));
+
+    let right = rpc.authorization.clone();
+    let other_case = right.replacen("Basic", "bASIC", 1);
+    let (mut wrong, mut short) = (right.clone(), right.clone());
+    wrong.replace_range(right.len() - 2.., "AA");
+    short.truncate(right.len() - 1);
+    let cases = [
+        (format!("Authorization: {right}\r\n"), 200),
+        (format!("Authorization: {other_case}\r\n"), 200),
+        (format!("Authorization: {wrong}\r\n"), 401),
+        (format!("Authorization: {short}\r\n"), 401),
+        (format!("Authorization: {right}A\r\n"), 401),
+        (format!("Authorization: Bearer {}\r\n", &right[6..]), 401),
+        ("Authorization: Basic \r\n".to_owned(), 401),
+        ("Authorization: B\r\n".to_owned(), 401),
+        (String::new(), 401),
+        (format!("Authorization: {right}\r\nAuthorization: {right}\r\n"), 400),
+    ];
+    for (header, status) in cases {
+        let body = r#"{"method": "uptime"}"#;
+        let length = body.len();
+        let head = format!("POST / HTTP/1.1\r\nHost: x\r\n{header}Content-Length: {length}\r\n");
+        let mut client = Client::connect(&rpc.server);
+        client.send(format!("{head}\r\n{body}"));
+        let answered = client.receive().unwrap();
+        assert_eq!(answered.status, status, "{header}");
+        assert_eq!(answered.header("www-authenticate").is_some(), status == 401);
+    }
+    let Rpc { server, cookie, .. } = rpc;
+    server.stop().unwrap();
+    assert!(!cookie.exists(), "the cookie goes with its server");
+}
+
+#[test]
+fn there_is_one_path_and_one_method() {
+    let rpc = start();
+    let mut client = Client::connect(&rpc.server);
+    assert_eq!(client.ask("POST /wallet HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"), 404);
+    let mut client = Client::connect(&rpc.server);
+    client.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+    let answered = client.receive().unwrap();
+    assert_eq!((answered.status, answered.header("allow")), (405, Some("POST")));
+}
+
+#[test]
+fn an_unlocked_wallet_locks_itself_again() {
+    let rpc = start();
+    let unlocked = |rpc: &Rpc| rpc.call("getwalletinfo", &Value::Null)["unlocked"].clone();
+    assert_eq!(unlocked(&rpc), false);
+    // The second call moves the timer, the third undoes it.
+    rpc.call("walletpassphrase", &json!(["open sesame", 100_000_000]));
+    assert_eq!(unlocked(&rpc), true);
+    rpc.call("walletlock", &Value::Null);
+    assert_eq!(unlocked(&rpc), false);
+    rpc.call("walletpassphrase", &json!(["open sesame", 1000]));
+    rpc.call("walletpassphrase", &json!({ "passphrase": "open sesame", "timeout": 1 }));
+    let late = loop {
+        let info = rpc.call("getwalletinfo", &Value::Null);
+        if info["unlocked"] == false {
+            break info["locked_late_by_ms"].as_f64().unwrap();
+        }
+        thread::yield_now();
+    };
+    // Not before its time; how long after it is a figure, not a test.
+    assert!(late >= 0.0);
+    rpc.server.stop().unwrap();
+}
+
+#[test]
+fn a_call_that_waits_ends_with_the_server() {
+    let rpc = start();
+    let mut client = Client::connect(&rpc.server);
+    client.send(rpc.request(r#"{"method": "wait", "params": [60000], "id": 1}"#));
+    // Until the worker has it: from then on there is an answer to be drained.
+    let mut other = Client::connect(&rpc.server);
+    other.send(rpc.request(r#"{"method": "stop", "id": 1}"#));
+    assert_eq!(other.receive().unwrap().status, 200);
+    assert!(!rpc.stop.sleep_for(Duration::from_secs(60)), "stop interrupts");
+    assert_eq!(client.receive().unwrap().status, 500);
+    rpc.server.stop().unwrap();
+}
