@@ -23,6 +23,7 @@ Options:
   --i2p-key FILE         be known there by the key in this file, which is made if it is not there
   --i2p-accept           accept connections from I2P, too; needs --i2p-key
   --i2p-tunnel-length N  routers in each tunnel; 0 hides nothing, and is for tests
+  --v1-only              do not speak the encrypted transport of BIP 324
   --network NAME         main (default), testnet4, signet or regtest
   --max-connections N    in both directions together (default 125)
   --help                 this text
@@ -61,6 +62,7 @@ pub(crate) fn parse() -> Result<Command, Box<dyn Error>> {
             Arg::Long("i2p-key") => key = Some(PathBuf::from(parser.value()?)),
             Arg::Long("i2p-accept") => accepts = true,
             Arg::Long("i2p-tunnel-length") => tunnel_length = Some(parser.value()?.parse()?),
+            Arg::Long("v1-only") => config.v2_transport = false,
             Arg::Long("network") => config.network = parser.value()?.parse_with(network)?,
             Arg::Long("max-connections") => config.max_connections = parser.value()?.parse()?,
             Arg::Long("help") | Arg::Short('h') => return Ok(Command::Help),

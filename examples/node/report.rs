@@ -71,10 +71,10 @@ pub(crate) fn event(event: &Event) -> Option<String> {
 /// The table of peers, columns aligned, with a line of headings.
 pub(crate) fn table(peers: &[PeerInfo]) -> String {
     let headings =
-        ["id", "direction", "network", "address", "agent", "ping", "in", "out", "queued"];
+        ["id", "direction", "network", "address", "via", "agent", "ping", "in", "out", "queued"];
     let mut rows = vec![headings.map(str::to_owned)];
     rows.extend(peers.iter().map(row));
-    let mut widths = [0; 9];
+    let mut widths = [0; 10];
     for row in &rows {
         for (width, cell) in widths.iter_mut().zip(row) {
             *width = cell.len().max(*width);
@@ -85,7 +85,7 @@ pub(crate) fn table(peers: &[PeerInfo]) -> String {
         for (column, (cell, width)) in row.iter().zip(widths).enumerate() {
             // Numbers to the right, words to the left. Writing to a string does not fail.
             let _ = match column {
-                0 | 5.. => write!(text, "{cell:>width$}   "),
+                0 | 6.. => write!(text, "{cell:>width$}   "),
                 _ => write!(text, "{cell:<width$}   "),
             };
         }
@@ -96,13 +96,14 @@ pub(crate) fn table(peers: &[PeerInfo]) -> String {
     text
 }
 
-fn row(peer: &PeerInfo) -> [String; 9] {
+fn row(peer: &PeerInfo) -> [String; 10] {
     let agent = peer.version.as_ref().map_or("(handshake)", |version| &version.agent);
     [
         peer.id.to_string(),
         peer.direction.to_string(),
         peer.address.service().map_or("name".to_owned(), |to| to.addr().network().to_string()),
         peer.address.to_string(),
+        peer.transport.as_str().to_owned(),
         agent.chars().take(AGENT_WIDTH).collect(),
         peer.round_trip.map_or("-".to_owned(), duration),
         bytes(peer.bytes_in),

@@ -5,7 +5,7 @@
 //! there: bytes are framed and handed to the message handler, queued bytes are sent on. The other
 //! methods are called from every thread. No lock is held while sockman or the observer is called.
 
-use std::{collections::HashMap, io, sync::Arc, time::Instant};
+use std::{collections::BTreeSet, io, sync::Arc, time::Instant};
 
 use bitcoin::{
     consensus::encode::serialize,
@@ -13,11 +13,17 @@ use bitcoin::{
 };
 use parking_lot::Mutex;
 use sockman::{
-    ConnectionId, Destination, Direction, EventHandler, I2pStatus, NextRecv, Service, SockMan,
+    ConnectionId, ConnectionTable, Destination, Direction, EventHandler, I2pStatus, NextRecv,
+    Service, SockMan,
 };
 
 use super::{
-    Config, Event, Observer, addresses::AddressBook, chain::Chain, peer::Peer, work::WorkList,
+    Config, Event, Observer,
+    addresses::AddressBook,
+    chain::Chain,
+    peer::Peer,
+    transport::{Start, TransportType},
+    work::WorkList,
 };
 
 pub(crate) struct Connman {
@@ -28,7 +34,10 @@ pub(crate) struct Connman {
     pub(crate) listening: Mutex<Vec<Service>>,
     /// Whose messages wait for the message handler.
     pub(crate) work: WorkList,
-    peers: Mutex<HashMap<ConnectionId, Arc<Peer>>>,
+    /// Which of the configured addresses hung up on version 2 of the transport: they are dialled
+    /// again at once, with version 1.
+    pub(crate) v1_only: Mutex<BTreeSet<usize>>,
+    peers: ConnectionTable<Peer>,
     observer: Observer,
 }
 
@@ -40,7 +49,8 @@ impl Connman {
             addresses: Mutex::default(),
             listening: Mutex::default(),
             work: WorkList::default(),
-            peers: Mutex::default(),
+            v1_only: Mutex::default(),
+            peers: ConnectionTable::new(),
             observer,
         }
     }
@@ -50,14 +60,12 @@ impl Connman {
     }
 
     pub(crate) fn peer(&self, id: ConnectionId) -> Option<Arc<Peer>> {
-        self.peers.lock().get(&id).cloned()
+        self.peers.find(id)
     }
 
     /// All of them, in the order in which they came.
     pub(crate) fn peers(&self) -> Vec<Arc<Peer>> {
-        let mut peers: Vec<Arc<Peer>> = self.peers.lock().values().cloned().collect();
-        peers.sort_unstable_by_key(|peer| peer.id);
-        peers
+        self.peers.all().into_iter().map(|(_, peer)| peer).collect()
     }
 
     /// Enters a connection into the table. From here on its callbacks find it: so this comes
@@ -68,9 +76,10 @@ impl Connman {
         direction: Direction,
         them: &Destination,
         dialled: Option<usize>,
+        start: Start,
     ) -> Arc<Peer> {
-        let peer = Arc::new(Peer::new(&self.config, id, direction, them, dialled));
-        self.peers.lock().insert(id, Arc::clone(&peer));
+        let peer = Peer::new(&self.config, id, direction, them, dialled, start);
+        let peer = self.peers.insert(id, peer);
         self.tell(Event::Connected { id, direction, them: them.clone() });
         peer
     }
@@ -85,10 +94,13 @@ impl Connman {
     ) {
         let magic = self.config.network.magic();
         let mut messages = messages.into_iter().peekable();
+        let mut outgoing = peer.outgoing.lock();
         while let Some(message) = messages.next() {
             log::trace!("peer {}: sending {}", peer.id, message.cmd());
             let bytes = serialize(&RawNetworkMessage::new(magic, message));
-            if let Err(error) = peer.send.push(sockman, &bytes, messages.peek().is_some()) {
+            let will_send_more = messages.peek().is_some();
+            if let Err(error) = outgoing.push(sockman, &peer.send, bytes, will_send_more) {
+                drop(outgoing);
                 self.disconnect(sockman, peer.id, &error.to_string());
                 return;
             }
@@ -98,14 +110,28 @@ impl Connman {
     /// Closes a connection and strikes the peer off the table. Whoever comes second does nothing.
     pub(crate) fn disconnect(&self, sockman: &SockMan, id: ConnectionId, reason: &str) {
         if sockman.close_connection(id) {
-            self.peers.lock().remove(&id);
+            if let Some(peer) = self.peers.remove(id) {
+                self.note_hung_up_on_v2(&peer);
+            }
             self.tell(Event::Disconnected { id, reason: reason.to_owned() });
         }
     }
 
+    /// A peer that knows only version 1 takes the key for nonsense, and closes without a word.
+    fn note_hung_up_on_v2(&self, peer: &Peer) {
+        let incoming = peer.incoming.lock();
+        let was_tried = incoming.transport_type() == TransportType::Detecting;
+        match peer.dialled {
+            Some(target) if was_tried && !incoming.received_any => {
+                self.v1_only.lock().insert(target);
+            }
+            _ => {}
+        }
+    }
+
     fn inbound_count(&self) -> usize {
-        let peers = self.peers.lock();
-        peers.values().filter(|peer| peer.direction == Direction::Inbound).count()
+        let peers = self.peers();
+        peers.iter().filter(|peer| peer.direction == Direction::Inbound).count()
     }
 
     /// Why this peer has to go, if it has. Bitcoin Core's `InactivityCheck`.
@@ -145,7 +171,8 @@ impl EventHandler for Connman {
             self.tell(Event::Refused { them: them.clone(), limit });
             return false;
         }
-        self.add_peer(id, Direction::Inbound, &them.into(), None);
+        let start = Start::Detect { with_v2: self.config.v2_transport };
+        self.add_peer(id, Direction::Inbound, &them.into(), None, start);
         true
     }
 
@@ -178,13 +205,20 @@ impl EventHandler for Connman {
     fn event_got_data(&self, sockman: &SockMan, id: ConnectionId, data: &[u8]) {
         let Some(peer) = self.peer(id) else { return };
         peer.activity.lock().received = Instant::now();
-        let received = peer.framer.lock().receive(data, |message| {
+        let mut messages = Vec::new();
+        let received = peer.incoming.lock().receive(data, |message| messages.push(message));
+        // How to answer is settled before there is anything to answer.
+        let advanced = received.map_err(|error| error.to_string()).and_then(|progress| {
+            let mut outgoing = peer.outgoing.lock();
+            outgoing.advance(sockman, &peer.send, progress).map_err(|error| error.to_string())
+        });
+        if let Err(reason) = advanced {
+            return self.disconnect(sockman, id, &reason);
+        }
+        for message in messages {
             if peer.inbox.push(message) {
                 self.work.add(id);
             }
-        });
-        if let Err(error) = received {
-            self.disconnect(sockman, id, &error.to_string());
         }
     }
 

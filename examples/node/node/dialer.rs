@@ -3,13 +3,16 @@
 //! A thread of its own, since `SockMan::connect` blocks; one address after the other. The
 //! interrupt ends a connect under way as well as the waiting in between.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use sockman::{
     ConnectError, ConnectOptions, ConnectionId, Destination, Direction, NetAddr, Service, SockMan,
 };
 
-use super::{Event, connman::Connman, processing::version_message};
+use super::{Event, connman::Connman, processing::version_message, transport::Start};
+
+/// So often it is looked whether somebody is to be dialled again at once.
+const LOOK_AROUND: Duration = Duration::from_millis(100);
 
 pub(crate) struct Dialer {
     pub(crate) connman: Arc<Connman>,
@@ -21,6 +24,7 @@ impl Dialer {
     pub(crate) fn run(&self) {
         let config = &self.connman.config;
         loop {
+            let hung_up = self.connman.v1_only.lock().len();
             for (target, to) in config.connect.iter().enumerate() {
                 if self.is_connected(target) {
                     continue;
@@ -33,8 +37,14 @@ impl Dialer {
                     }
                 }
             }
-            if !config.interrupt.sleep_for(config.redial) {
-                return;
+            let mut left = config.redial;
+            // A peer that hung up on version 2 does not wait for its turn.
+            while !left.is_zero() && self.connman.v1_only.lock().len() == hung_up {
+                let now = left.min(LOOK_AROUND);
+                if !config.interrupt.sleep_for(now) {
+                    return;
+                }
+                left -= now;
             }
         }
     }
@@ -48,10 +58,20 @@ impl Dialer {
         target: usize,
         to: &Destination,
     ) -> Result<ConnectionId, ConnectError> {
+        let is_v1_only = self.connman.v1_only.lock().contains(&target);
+        let start = if self.connman.config.v2_transport && !is_v1_only {
+            Start::DialV2
+        } else {
+            Start::DialV1
+        };
         // The peer is in the table, and our `version` on its way, before the first callback.
         let connection = self.sockman.connect(to, &self.options(to))?;
         let (id, them) = (connection.id(), connection.them());
-        let peer = self.connman.add_peer(id, Direction::Outbound, them, Some(target));
+        let peer = self.connman.add_peer(id, Direction::Outbound, them, Some(target), start);
+        if !peer.greeting.is_empty() {
+            // If it fails, so does the first callback, which tells of it.
+            let _ = peer.send.push(&self.sockman, &peer.greeting, false);
+        }
         let version = version_message(&self.connman, &peer);
         self.connman.push_messages(&self.sockman, &peer, [version]);
         Ok(connection.activate())

@@ -3,7 +3,7 @@
 //! | module | what it is | in Bitcoin Core |
 //! |---|---|---|
 //! | [`connman`] | the [`EventHandler`](sockman::EventHandler): table of peers, limits, time-outs | `CConnman` on `net` |
-//! | [`framing`] | bytes to whole messages | `V1Transport` |
+//! | [`transport`] | bytes to whole messages, plain or encrypted | `V1Transport`, `V2Transport` |
 //! | [`work`] | which peers have messages waiting | `m_msgproc_wake` |
 //! | [`processing`] | the message handler | `PeerManager` on `msghand` |
 //! | [`dialer`] | outbound connections | `ThreadOpenConnections` on `opencon` |
@@ -21,9 +21,9 @@ pub(crate) mod addresses;
 pub(crate) mod chain;
 pub(crate) mod connman;
 mod dialer;
-pub(crate) mod framing;
 pub(crate) mod peer;
 mod processing;
+pub(crate) mod transport;
 mod work;
 
 use std::{
@@ -45,6 +45,7 @@ use sockman::{
 
 use self::{
     chain::Chain, connman::Connman, dialer::Dialer, peer::PeerVersion, processing::MessageHandler,
+    transport::TransportType,
 };
 
 /// What a node is to do. The defaults of the times and sizes are Bitcoin Core's.
@@ -53,6 +54,9 @@ pub(crate) struct Config {
     pub(crate) network: Network,
     pub(crate) listen: Vec<Service>,
     pub(crate) connect: Vec<Destination>,
+    /// Whether version 2 of the transport (BIP 324) is spoken: tried first with whoever is
+    /// dialled, recognised with whoever dials.
+    pub(crate) v2_transport: bool,
     /// For everything that is dialled …
     pub(crate) proxy: Option<Proxy>,
     /// … but for onion services, if this is set.
@@ -84,6 +88,7 @@ impl Config {
             network,
             listen: Vec::new(),
             connect: Vec::new(),
+            v2_transport: true,
             proxy: None,
             onion_proxy: None,
             i2p: None,
@@ -287,6 +292,7 @@ pub(crate) struct PeerInfo {
     pub(crate) id: ConnectionId,
     pub(crate) direction: Direction,
     pub(crate) address: Destination,
+    pub(crate) transport: TransportType,
     pub(crate) version: Option<PeerVersion>,
     pub(crate) round_trip: Option<Duration>,
     pub(crate) bytes_in: u64,
@@ -304,6 +310,7 @@ impl PeerInfo {
             id: peer.id,
             direction: peer.direction,
             address: connection.them,
+            transport: peer.transport_type(),
             version: conversation.version,
             round_trip: conversation.ping.round_trip,
             bytes_in: connection.bytes_received,

@@ -3,7 +3,7 @@
 //!
 //! Three threads meet here. The fields say who writes them: the socket thread frames bytes and
 //! watches the clock; the message handler talks; whoever prints a table reads. No lock here is held
-//! while another is taken.
+//! while another is taken, but `outgoing` before the send queue's own.
 
 use std::{
     collections::VecDeque,
@@ -15,9 +15,11 @@ use std::{
 use parking_lot::Mutex;
 use sockman::{ConnectionId, Destination, Direction, SendQueue, SendQueueOptions};
 
-use super::{Config, framing::Framer, random};
+use super::{
+    Config, random,
+    transport::{self, Incoming, Outgoing, Start, TransportType},
+};
 
-#[derive(Debug)]
 pub(crate) struct Peer {
     pub(crate) id: ConnectionId,
     pub(crate) direction: Direction,
@@ -32,8 +34,12 @@ pub(crate) struct Peer {
     /// Incoming messages, whole but unread.
     pub(crate) inbox: Inbox,
     /// The socket thread's. (The locks of both are never contended for.)
-    pub(crate) framer: Mutex<Framer>,
+    pub(crate) incoming: Mutex<Incoming>,
     pub(crate) activity: Mutex<Activity>,
+    /// Whoever has something to say.
+    pub(crate) outgoing: Mutex<Outgoing>,
+    /// What has to leave before anything else: the beginning of a handshake.
+    pub(crate) greeting: Vec<u8>,
     /// The message handler's; the others only read.
     pub(crate) conversation: Mutex<Conversation>,
 }
@@ -45,8 +51,10 @@ impl Peer {
         direction: Direction,
         them: &Destination,
         dialled: Option<usize>,
+        start: Start,
     ) -> Peer {
         let now = Instant::now();
+        let (incoming, outgoing, greeting) = transport::begin(config.network.magic(), start);
         let marks = SendQueueOptions::default()
             .high_mark(config.max_send_buffer)
             .low_mark(config.max_send_buffer / 2);
@@ -59,10 +67,18 @@ impl Peer {
             nonce: random(),
             send: SendQueue::new(id, marks),
             inbox: Inbox::new(config.max_receive_buffer),
-            framer: Mutex::new(Framer::new(config.network.magic())),
+            incoming: Mutex::new(incoming),
+            outgoing: Mutex::new(outgoing),
+            greeting,
             activity: Mutex::new(Activity { received: now, sent: now }),
             conversation: Mutex::default(),
         }
+    }
+}
+
+impl Peer {
+    pub(crate) fn transport_type(&self) -> TransportType {
+        self.incoming.lock().transport_type()
     }
 }
 

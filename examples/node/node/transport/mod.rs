@@ -1,0 +1,271 @@
+//! Between the bytes on the wire and whole messages: version 1 of the transport, and version 2
+//! (BIP 324), which is encrypted.
+//!
+//! [`Incoming`] is the socket thread's. [`Outgoing`] is used by every thread that has something to
+//! say; its lock is held across encrypting and queueing, since packets have to leave in the order
+//! in which they were encrypted.
+
+mod short_ids;
+mod v1;
+mod v2;
+
+use std::{error::Error, fmt};
+
+use bip324::{OutboundCipher, PacketType, Role};
+use bitcoin::p2p::Magic;
+use sockman::{PushError, SendQueue, SockMan};
+
+use self::{
+    v1::{Framer, FramingError},
+    v2::{Established, V2Error, V2Handshake, V2Receiver},
+};
+use super::random;
+
+/// A message of version 1 begins with its magic and its command; the first should always be this
+/// one. A key of version 2 begins like it once in four billion times at most: such a one is not
+/// used.
+const V1_PREFIX: usize = 16;
+const VERSION_COMMAND: &[u8; 12] = b"version\0\0\0\0\0";
+/// Messages that wait for the end of the handshake: the `version` of whoever dialled.
+const MAX_WAITING: usize = 16;
+
+/// Which transport a connection has; Bitcoin Core's `transport_protocol_type`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum TransportType {
+    #[default]
+    Detecting,
+    V1,
+    V2,
+}
+
+impl TransportType {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            TransportType::Detecting => "detecting",
+            TransportType::V1 => "v1",
+            TransportType::V2 => "v2",
+        }
+    }
+}
+
+/// How a connection begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Start {
+    /// Inbound: the first bytes tell. Without version 2, they had better be version 1.
+    Detect {
+        with_v2: bool,
+    },
+    DialV1,
+    DialV2,
+}
+
+/// The receiving side.
+pub(crate) struct Incoming {
+    magic: Magic,
+    state: State,
+    /// Anything has arrived at all.
+    pub(crate) received_any: bool,
+}
+
+enum State {
+    /// Fewer bytes than tell the version.
+    Detecting(Vec<u8>),
+    V1(Framer),
+    // Boxed: several hundred bytes of keys, for a moment.
+    Handshake(Box<V2Handshake>),
+    V2(Box<V2Receiver>),
+}
+
+/// The sending side.
+pub(crate) enum Outgoing {
+    /// Messages, until it is known how to send them.
+    Waiting(Vec<Vec<u8>>),
+    V1,
+    V2(Box<OutboundCipher>),
+}
+
+/// Both sides of a connection, and what is sent first.
+pub(crate) fn begin(magic: Magic, start: Start) -> (Incoming, Outgoing, Vec<u8>) {
+    let (state, outgoing, out) = match start {
+        Start::Detect { with_v2: true } => {
+            (State::Detecting(Vec::new()), Outgoing::Waiting(Vec::new()), Vec::new())
+        }
+        Start::DialV2 => match V2Handshake::begin(magic, Role::Initiator, random) {
+            Ok((handshake, out)) => {
+                (State::Handshake(Box::new(handshake)), Outgoing::Waiting(Vec::new()), out)
+            }
+            Err(error) => {
+                log::warn!("no v2 transport: {error}");
+                (State::V1(Framer::new(magic)), Outgoing::V1, Vec::new())
+            }
+        },
+        Start::DialV1 | Start::Detect { with_v2: false } => {
+            (State::V1(Framer::new(magic)), Outgoing::V1, Vec::new())
+        }
+    };
+    (Incoming { magic, state, received_any: false }, outgoing, out)
+}
+
+/// What a piece of the stream led to, besides messages.
+#[derive(Default)]
+pub(crate) struct Progress {
+    /// To be sent as it is, before anything else.
+    pub(crate) out: Vec<u8>,
+    /// How to send from now on.
+    pub(crate) outgoing: Option<Outgoing>,
+}
+
+impl Incoming {
+    pub(crate) fn transport_type(&self) -> TransportType {
+        match self.state {
+            State::Detecting(_) | State::Handshake(_) => TransportType::Detecting,
+            State::V1(_) => TransportType::V1,
+            State::V2(_) => TransportType::V2,
+        }
+    }
+
+    /// Takes bytes off the wire, and hands on each message that they complete, with a header of
+    /// version 1.
+    ///
+    /// # Errors
+    ///
+    /// The stream cannot be made sense of from here on.
+    pub(crate) fn receive(
+        &mut self,
+        data: &[u8],
+        mut whole_message: impl FnMut(Vec<u8>),
+    ) -> Result<Progress, TransportError> {
+        self.received_any = true;
+        let mut progress = Progress::default();
+        let mut data = data.to_vec();
+        if let State::Detecting(bytes) = &mut self.state {
+            bytes.append(&mut data);
+            let Some(is_v1) = is_v1(self.magic, bytes) else { return Ok(progress) };
+            data = std::mem::take(bytes);
+            self.state = if is_v1 {
+                progress.outgoing = Some(Outgoing::V1);
+                State::V1(Framer::new(self.magic))
+            } else {
+                let (handshake, out) = V2Handshake::begin(self.magic, Role::Responder, random)?;
+                progress.out = out;
+                State::Handshake(Box::new(handshake))
+            };
+        }
+        if let State::Handshake(handshake) = &mut self.state {
+            let Some(established) = handshake.receive(&data, &mut progress.out)? else {
+                return Ok(progress);
+            };
+            let Established { inbound, outbound, rest } = established;
+            self.state = State::V2(Box::new(inbound));
+            progress.outgoing = Some(Outgoing::V2(Box::new(outbound)));
+            data = rest;
+        }
+        match &mut self.state {
+            State::V1(framer) => framer.receive(&data, whole_message)?,
+            State::V2(receiver) => {
+                let magic = self.magic;
+                receiver.receive(&data, |contents| {
+                    // Names that are not known are for extensions of the protocol: not an error.
+                    match short_ids::to_v1(magic, contents) {
+                        Some(message) => whole_message(message),
+                        None if contents.is_empty() => return Err(V2Error::UnknownMessage),
+                        None => log::trace!("a message of a kind that is not known"),
+                    }
+                    Ok(())
+                })?;
+            }
+            State::Detecting(_) | State::Handshake(_) => {}
+        }
+        Ok(progress)
+    }
+}
+
+/// `None`: it cannot be told yet. Whoever speaks version 2 sends its whole key before it waits.
+fn is_v1(magic: Magic, bytes: &[u8]) -> Option<bool> {
+    let prefix = bytes.get(..V1_PREFIX)?;
+    // With the magic of another network it is version 1 as well, and gets to hear so.
+    let (start, command) = prefix.split_at(V1_PREFIX - VERSION_COMMAND.len());
+    Some(start == magic.to_bytes() || command == VERSION_COMMAND)
+}
+
+impl Outgoing {
+    /// Sends, or queues, a message that has a header of version 1. `will_send_more`: another one
+    /// follows at once.
+    ///
+    /// # Errors
+    ///
+    /// As [`SendQueue::push`].
+    pub(crate) fn push(
+        &mut self,
+        sockman: &SockMan,
+        queue: &SendQueue,
+        message: Vec<u8>,
+        will_send_more: bool,
+    ) -> Result<(), PushError> {
+        match self {
+            Outgoing::Waiting(messages) => {
+                // Nothing but our own `version` is sent before the handshake.
+                if messages.len() < MAX_WAITING {
+                    messages.push(message);
+                }
+                Ok(())
+            }
+            Outgoing::V1 => queue.push(sockman, &message, will_send_more),
+            Outgoing::V2(cipher) => {
+                let contents = short_ids::to_v2(&message);
+                let packet = cipher.encrypt_to_vec(&contents, PacketType::Genuine, None);
+                queue.push(sockman, &packet, will_send_more)
+            }
+        }
+    }
+
+    /// Goes on with what the receiving side has found out.
+    ///
+    /// # Errors
+    ///
+    /// As [`SendQueue::push`].
+    pub(crate) fn advance(
+        &mut self,
+        sockman: &SockMan,
+        queue: &SendQueue,
+        progress: Progress,
+    ) -> Result<(), PushError> {
+        if !progress.out.is_empty() {
+            queue.push(sockman, &progress.out, progress.outgoing.is_some())?;
+        }
+        let Some(next) = progress.outgoing else { return Ok(()) };
+        let before = std::mem::replace(self, next);
+        let Outgoing::Waiting(messages) = before else { return Ok(()) };
+        messages.into_iter().try_for_each(|message| self.push(sockman, queue, message, false))
+    }
+}
+
+/// Why a stream is given up.
+#[derive(Debug)]
+pub(crate) enum TransportError {
+    V1(FramingError),
+    V2(V2Error),
+}
+
+impl From<FramingError> for TransportError {
+    fn from(error: FramingError) -> TransportError {
+        TransportError::V1(error)
+    }
+}
+
+impl From<V2Error> for TransportError {
+    fn from(error: V2Error) -> TransportError {
+        TransportError::V2(error)
+    }
+}
+
+impl fmt::Display for TransportError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            TransportError::V1(error) => error.fmt(f),
+            TransportError::V2(error) => error.fmt(f),
+        }
+    }
+}
+
+impl Error for TransportError {}
