@@ -23,6 +23,8 @@ Options:
   --i2p-key FILE         be known there by the key in this file, which is made if it is not there
   --i2p-accept           accept connections from I2P, too; needs --i2p-key
   --i2p-tunnel-length N  routers in each tunnel; 0 hides nothing, and is for tests
+  --rpc ADDR             answer JSON-RPC there, as Bitcoin Core does; may be repeated
+  --rpc-cookie FILE      write the password for it there (default .cookie)
   --v1-only              do not speak the encrypted transport of BIP 324
   --network NAME         main (default), testnet4, signet or regtest
   --max-connections N    in both directions together (default 125)
@@ -36,7 +38,13 @@ RUST_LOG=debug shows what sockman does.
 pub(crate) enum Command {
     Demo,
     Help,
-    Run(Box<Config>),
+    Run(Box<Config>, Rpc),
+}
+
+/// The RPC server beside the node.
+pub(crate) struct Rpc {
+    pub(crate) listen: Vec<Service>,
+    pub(crate) cookie: PathBuf,
 }
 
 /// # Errors
@@ -49,6 +57,7 @@ pub(crate) fn parse() -> Result<Command, Box<dyn Error>> {
     let mut isolated = true;
     let (mut sam, mut key, mut tunnel_length) = (None, None, None);
     let mut accepts = false;
+    let mut rpc = Rpc { listen: Vec::new(), cookie: PathBuf::from(".cookie") };
     let mut any = false;
     while let Some(arg) = parser.next()? {
         any = true;
@@ -62,6 +71,8 @@ pub(crate) fn parse() -> Result<Command, Box<dyn Error>> {
             Arg::Long("i2p-key") => key = Some(PathBuf::from(parser.value()?)),
             Arg::Long("i2p-accept") => accepts = true,
             Arg::Long("i2p-tunnel-length") => tunnel_length = Some(parser.value()?.parse()?),
+            Arg::Long("rpc") => rpc.listen.push(parser.value()?.parse_with(service)?),
+            Arg::Long("rpc-cookie") => rpc.cookie = PathBuf::from(parser.value()?),
             Arg::Long("v1-only") => config.v2_transport = false,
             Arg::Long("network") => config.network = parser.value()?.parse_with(network)?,
             Arg::Long("max-connections") => config.max_connections = parser.value()?.parse()?,
@@ -79,7 +90,9 @@ pub(crate) fn parse() -> Result<Command, Box<dyn Error>> {
         return Err("--i2p-key and --i2p-accept need --i2p-sam".into());
     }
     config.i2p = sam.map(|sam| i2p(sam, key, accepts, tunnel_length));
-    if config.listen.is_empty() && config.connect.is_empty() && !accepts {
+    let is_alone = config.listen.is_empty() && config.connect.is_empty() && !accepts;
+    // By RPC it can be told whom to dial.
+    if is_alone && rpc.listen.is_empty() {
         return Err("there is nobody to talk to: give --listen or --connect".into());
     }
     config.proxy = proxy.map(|endpoint| socks5(endpoint, isolated));
@@ -95,7 +108,7 @@ pub(crate) fn parse() -> Result<Command, Box<dyn Error>> {
         )
         .into());
     }
-    Ok(Command::Run(Box::new(config)))
+    Ok(Command::Run(Box::new(config), rpc))
 }
 
 fn service(text: &str) -> Result<Service, Box<dyn Error + Send + Sync>> {

@@ -4,7 +4,10 @@ use std::{
     collections::VecDeque,
     error::Error,
     io::{self, IsTerminal},
-    sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
+    sync::{
+        Arc,
+        mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -16,8 +19,12 @@ use signal_hook::{
 use sockman::Interrupt;
 
 use crate::{
+    args::Rpc,
+    http::{self, Server},
+    methods::NodeMethods,
     node::{Config, Event, Node, chain::Chain},
     report::{self, say},
+    rpc::{RpcService, cookie::Cookie},
 };
 
 /// On a terminal the table stays in place and is kept fresh.
@@ -43,7 +50,7 @@ enum Input {
 /// # Errors
 ///
 /// The node did not start (an address in use, say), or a thread of it failed.
-pub(crate) fn run(config: Config) -> Result<(), Box<dyn Error>> {
+pub(crate) fn run(config: Config, rpc: &Rpc) -> Result<(), Box<dyn Error>> {
     let interrupt = config.interrupt.clone();
     let (sender, inputs) = sync_channel(MAX_WAITING_LINES);
     // Before anything listens: from the first line on, Ctrl-C ends it in order.
@@ -57,6 +64,7 @@ pub(crate) fn run(config: Config) -> Result<(), Box<dyn Error>> {
     for address in node.listening() {
         say(format!("listening on {address}"));
     }
+    let server = start_rpc(&node, rpc)?;
     let mut screen = Screen::new();
     screen.follow(&node, &inputs, &interrupt);
 
@@ -65,9 +73,27 @@ pub(crate) fn run(config: Config) -> Result<(), Box<dyn Error>> {
         say(report::table(&node.peers()));
     }
     signals.close();
+    // First, while there is a node to answer for.
+    server.map_or(Ok(()), Server::stop)?;
     node.stop()?;
     say("ended");
     Ok(())
+}
+
+/// On a `SockMan` of its own: a peer cannot keep the operator waiting, nor the other way round.
+fn start_rpc(node: &Node, rpc: &Rpc) -> Result<Option<Server>, Box<dyn Error>> {
+    if rpc.listen.is_empty() {
+        return Ok(None);
+    }
+    let cookie = Cookie::create(&rpc.cookie)
+        .map_err(|error| format!("{}: {error}", rpc.cookie.display()))?;
+    let service = RpcService { cookie, methods: NodeMethods::new(node.control()) };
+    let config = http::Config { listen: rpc.listen.clone(), ..http::Config::default() };
+    let server = Server::start(config, Arc::new(service))?;
+    for address in server.listening() {
+        say(format!("RPC on {address}, the cookie is in {}", rpc.cookie.display()));
+    }
+    Ok(Some(server))
 }
 
 /// The first SIGINT or SIGTERM sets the interrupt, which ends sockman's threads and every connect

@@ -8,15 +8,23 @@
 //! ```
 //!
 //! Where to read on: `node/mod.rs` says how the node is built, `node/connman.rs` is the part that
-//! sits on sockman. The files here only start it: `demo` for two nodes in one process, `daemon` for
+//! sits on sockman, `methods.rs` its RPC, which runs on a second `SockMan`. The files here only start it: `demo` for two nodes in one process, `daemon` for
 //! one that runs until it is told to end, `report` for what they print. `RUST_LOG=sockman=debug`
 //! shows what happens underneath.
 
 mod args;
 mod daemon;
 mod demo;
+// The server of the `http_rpc` example, of which this one needs a part.
+#[allow(dead_code)]
+#[path = "../http_rpc/server/mod.rs"]
+mod http;
+mod methods;
 mod node;
 mod report;
+#[allow(dead_code)]
+#[path = "../http_rpc/rpc/mod.rs"]
+mod rpc;
 
 use std::process::ExitCode;
 
@@ -33,7 +41,7 @@ fn main() -> ExitCode {
             Ok(())
         }
         Ok(Command::Demo) => demo::run(),
-        Ok(Command::Run(config)) => daemon::run(*config),
+        Ok(Command::Run(config, rpc)) => daemon::run(*config, &rpc),
         Err(error) => {
             report::complain(&format!("{error}\nTry --help."));
             return ExitCode::from(BAD_ARGUMENTS);

@@ -5,7 +5,15 @@
 //! there: bytes are framed and handed to the message handler, queued bytes are sent on. The other
 //! methods are called from every thread. No lock is held while sockman or the observer is called.
 
-use std::{collections::BTreeSet, io, sync::Arc, time::Instant};
+use std::{
+    collections::BTreeSet,
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Instant,
+};
 
 use bitcoin::{
     consensus::encode::serialize,
@@ -21,6 +29,7 @@ use super::{
     Config, Event, Observer,
     addresses::AddressBook,
     chain::Chain,
+    control::Target,
     peer::Peer,
     transport::{Start, TransportType},
     work::WorkList,
@@ -34,22 +43,37 @@ pub(crate) struct Connman {
     pub(crate) listening: Mutex<Vec<Service>>,
     /// Whose messages wait for the message handler.
     pub(crate) work: WorkList,
-    /// Which of the configured addresses hung up on version 2 of the transport: they are dialled
+    /// Whom the dialer keeps connected.
+    pub(crate) targets: Mutex<Vec<Target>>,
+    pub(crate) network_active: AtomicBool,
+    /// By RPC: every peer is to be pinged now.
+    pub(crate) ping_requested: AtomicBool,
+    /// Received from, and sent to, peers that are gone.
+    pub(crate) closed_totals: Mutex<(u64, u64)>,
+    /// Which of the targets hung up on version 2 of the transport: they are dialled
     /// again at once, with version 1.
     pub(crate) v1_only: Mutex<BTreeSet<usize>>,
+    /// How often that was so.
+    pub(crate) redials: AtomicUsize,
     peers: ConnectionTable<Peer>,
     observer: Observer,
 }
 
 impl Connman {
     pub(crate) fn new(config: Config, chain: Chain, observer: Observer) -> Connman {
+        let targets = config.connect.iter().map(|to| Target::new(to.clone(), false)).collect();
         Connman {
             config,
+            targets: Mutex::new(targets),
+            network_active: AtomicBool::new(true),
+            ping_requested: AtomicBool::new(false),
+            closed_totals: Mutex::default(),
             chain: Mutex::new(chain),
             addresses: Mutex::default(),
             listening: Mutex::default(),
             work: WorkList::default(),
             v1_only: Mutex::default(),
+            redials: AtomicUsize::new(0),
             peers: ConnectionTable::new(),
             observer,
         }
@@ -99,6 +123,7 @@ impl Connman {
             log::trace!("peer {}: sending {}", peer.id, message.cmd());
             let bytes = serialize(&RawNetworkMessage::new(magic, message));
             let will_send_more = messages.peek().is_some();
+            peer.activity.lock().last_sent = Some(Instant::now());
             if let Err(error) = outgoing.push(sockman, &peer.send, bytes, will_send_more) {
                 drop(outgoing);
                 self.disconnect(sockman, peer.id, &error.to_string());
@@ -109,7 +134,13 @@ impl Connman {
 
     /// Closes a connection and strikes the peer off the table. Whoever comes second does nothing.
     pub(crate) fn disconnect(&self, sockman: &SockMan, id: ConnectionId, reason: &str) {
+        let last = sockman.connection_info(id);
         if sockman.close_connection(id) {
+            if let Some(last) = last {
+                let mut totals = self.closed_totals.lock();
+                totals.0 += last.bytes_received;
+                totals.1 += last.bytes_sent;
+            }
             if let Some(peer) = self.peers.remove(id) {
                 self.note_hung_up_on_v2(&peer);
             }
@@ -124,6 +155,7 @@ impl Connman {
         match peer.dialled {
             Some(target) if was_tried && !incoming.received_any => {
                 self.v1_only.lock().insert(target);
+                self.redials.fetch_add(1, Ordering::AcqRel);
             }
             _ => {}
         }
@@ -165,6 +197,9 @@ impl EventHandler for Connman {
         _me: &Service,
         them: &Service,
     ) -> bool {
+        if !self.network_active.load(Ordering::Acquire) {
+            return false;
+        }
         // The rest of the connections is kept for those that this node dials.
         let limit = self.config.max_inbound();
         if self.inbound_count() >= limit {
@@ -204,7 +239,12 @@ impl EventHandler for Connman {
 
     fn event_got_data(&self, sockman: &SockMan, id: ConnectionId, data: &[u8]) {
         let Some(peer) = self.peer(id) else { return };
-        peer.activity.lock().received = Instant::now();
+        let now = Instant::now();
+        {
+            let mut activity = peer.activity.lock();
+            activity.received = now;
+            activity.last_received = Some(now);
+        }
         let mut messages = Vec::new();
         let received = peer.incoming.lock().receive(data, |message| messages.push(message));
         // How to answer is settled before there is anything to answer.

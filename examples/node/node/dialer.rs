@@ -3,7 +3,10 @@
 //! A thread of its own, since `SockMan::connect` blocks; one address after the other. The
 //! interrupt ends a connect under way as well as the waiting in between.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use sockman::{
     ConnectError, ConnectOptions, ConnectionId, Destination, Direction, NetAddr, Service, SockMan,
@@ -24,12 +27,9 @@ impl Dialer {
     pub(crate) fn run(&self) {
         let config = &self.connman.config;
         loop {
-            let hung_up = self.connman.v1_only.lock().len();
-            for (target, to) in config.connect.iter().enumerate() {
-                if self.is_connected(target) {
-                    continue;
-                }
-                match self.open_connection(target, to) {
+            let seen = self.requests();
+            for (target, to) in self.due() {
+                match self.open_connection(target, &to) {
                     Ok(_) => {}
                     Err(ConnectError::Interrupted) => return,
                     Err(error) => {
@@ -38,8 +38,8 @@ impl Dialer {
                 }
             }
             let mut left = config.redial;
-            // A peer that hung up on version 2 does not wait for its turn.
-            while !left.is_zero() && self.connman.v1_only.lock().len() == hung_up {
+            // A new target, and a peer that hung up on version 2, do not wait for their turn.
+            while !left.is_zero() && self.requests() == seen {
                 let now = left.min(LOOK_AROUND);
                 if !config.interrupt.sleep_for(now) {
                     return;
@@ -49,8 +49,34 @@ impl Dialer {
         }
     }
 
-    fn is_connected(&self, target: usize) -> bool {
-        self.connman.peers().iter().any(|peer| peer.dialled == Some(target))
+    /// Grows when somebody is to be dialled at once.
+    fn requests(&self) -> usize {
+        self.connman.targets.lock().len() + self.connman.redials.load(Ordering::Acquire)
+    }
+
+    /// Who is to be dialled now.
+    fn due(&self) -> Vec<(usize, Destination)> {
+        if !self.connman.network_active.load(Ordering::Acquire) {
+            return Vec::new();
+        }
+        let v1_only = self.connman.v1_only.lock().clone();
+        let connected = self.connman.peers();
+        let is_connected =
+            |target: usize| connected.iter().any(|peer| peer.dialled == Some(target));
+        let mut targets = self.connman.targets.lock();
+        let due = targets.iter_mut().enumerate().filter_map(|(number, target)| {
+            let is_tried = match target.attempts {
+                0 => false,
+                1 => target.is_once && !v1_only.contains(&number),
+                _ => target.is_once,
+            };
+            if target.is_removed || is_tried || is_connected(number) {
+                return None;
+            }
+            target.attempts = target.attempts.saturating_add(1);
+            Some((number, target.to.clone()))
+        });
+        due.collect()
     }
 
     fn open_connection(
@@ -58,7 +84,8 @@ impl Dialer {
         target: usize,
         to: &Destination,
     ) -> Result<ConnectionId, ConnectError> {
-        let is_v1_only = self.connman.v1_only.lock().contains(&target);
+        // For this once: it may have hung up for another reason.
+        let is_v1_only = self.connman.v1_only.lock().remove(&target);
         let start = if self.connman.config.v2_transport && !is_v1_only {
             Start::DialV2
         } else {

@@ -20,6 +20,7 @@
 pub(crate) mod addresses;
 pub(crate) mod chain;
 pub(crate) mod connman;
+pub(crate) mod control;
 mod dialer;
 pub(crate) mod peer;
 mod processing;
@@ -34,7 +35,7 @@ use std::{
     io,
     sync::Arc,
     thread::{self, JoinHandle},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bitcoin::{BlockHash, Network, p2p::ServiceFlags};
@@ -44,8 +45,8 @@ use sockman::{
 };
 
 use self::{
-    chain::Chain, connman::Connman, dialer::Dialer, peer::PeerVersion, processing::MessageHandler,
-    transport::TransportType,
+    chain::Chain, connman::Connman, control::Control, dialer::Dialer, peer::PeerVersion,
+    processing::MessageHandler, transport::TransportType,
 };
 
 /// What a node is to do. The defaults of the times and sizes are Bitcoin Core's.
@@ -249,8 +250,12 @@ impl Node {
 
     /// The table of peers, as it is now.
     pub(crate) fn peers(&self) -> Vec<PeerInfo> {
-        let peers = self.connman.peers();
-        peers.iter().filter_map(|peer| PeerInfo::of(&self.sockman, peer)).collect()
+        self.control().peers()
+    }
+
+    /// For other threads, and for as long as they like.
+    pub(crate) fn control(&self) -> Control {
+        Control { connman: Arc::clone(&self.connman), sockman: self.sockman.clone() }
     }
 
     /// Orderly: no new connections, no more callbacks, no more processing, then every peer sees
@@ -292,33 +297,21 @@ pub(crate) struct PeerInfo {
     pub(crate) id: ConnectionId,
     pub(crate) direction: Direction,
     pub(crate) address: Destination,
+    pub(crate) me: Service,
+    pub(crate) since: Instant,
+    pub(crate) last_received: Option<Instant>,
+    pub(crate) last_sent: Option<Instant>,
     pub(crate) transport: TransportType,
     pub(crate) version: Option<PeerVersion>,
     pub(crate) round_trip: Option<Duration>,
+    pub(crate) min_round_trip: Option<Duration>,
+    /// For how long a ping has been waiting for its pong.
+    pub(crate) ping_wait: Option<Duration>,
     pub(crate) bytes_in: u64,
     pub(crate) bytes_out: u64,
     /// What of it is in memory: messages not yet processed, answers not yet sent.
     pub(crate) unprocessed: usize,
     pub(crate) unsent: usize,
-}
-
-impl PeerInfo {
-    fn of(sockman: &SockMan, peer: &peer::Peer) -> Option<PeerInfo> {
-        let connection = sockman.connection_info(peer.id)?;
-        let conversation = peer.conversation.lock().clone();
-        Some(PeerInfo {
-            id: peer.id,
-            direction: peer.direction,
-            address: connection.them,
-            transport: peer.transport_type(),
-            version: conversation.version,
-            round_trip: conversation.ping.round_trip,
-            bytes_in: connection.bytes_received,
-            bytes_out: connection.bytes_sent,
-            unprocessed: peer.inbox.bytes(),
-            unsent: peer.send.queued(),
-        })
-    }
 }
 
 /// Why a node did not start, or did not end well.

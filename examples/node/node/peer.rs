@@ -12,6 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bitcoin::p2p::ServiceFlags;
 use parking_lot::Mutex;
 use sockman::{ConnectionId, Destination, Direction, SendQueue, SendQueueOptions};
 
@@ -70,7 +71,12 @@ impl Peer {
             incoming: Mutex::new(incoming),
             outgoing: Mutex::new(outgoing),
             greeting,
-            activity: Mutex::new(Activity { received: now, sent: now }),
+            activity: Mutex::new(Activity {
+                received: now,
+                sent: now,
+                last_received: None,
+                last_sent: None,
+            }),
             conversation: Mutex::default(),
         }
     }
@@ -89,6 +95,9 @@ pub(crate) struct Activity {
     pub(crate) received: Instant,
     /// The kernel took queued bytes, or there were none.
     pub(crate) sent: Instant,
+    /// What really came and went, for whoever asks.
+    pub(crate) last_received: Option<Instant>,
+    pub(crate) last_sent: Option<Instant>,
 }
 
 /// How far the conversation has come.
@@ -113,6 +122,8 @@ pub(crate) struct PeerVersion {
     pub(crate) protocol: u32,
     /// Printable and short, whatever the peer sent.
     pub(crate) agent: String,
+    pub(crate) services: ServiceFlags,
+    pub(crate) relays: bool,
     pub(crate) start_height: i32,
 }
 
@@ -123,6 +134,7 @@ pub(crate) struct Ping {
     /// When the last one left.
     pub(crate) last_sent: Option<Instant>,
     pub(crate) round_trip: Option<Duration>,
+    pub(crate) min_round_trip: Option<Duration>,
 }
 
 /// What a message costs beside its bytes: its place in the queue and the allocator's overhead.

@@ -4,7 +4,10 @@
 //! peer's send queue, and sends the pings. A slow answer delays other answers, but not the socket
 //! thread. It takes the chain's and the peers' locks for a moment, one at a time.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Instant,
+};
 
 use bitcoin::{
     BlockHash,
@@ -143,6 +146,8 @@ impl MessageHandler {
         let known = PeerVersion {
             protocol: version.version,
             agent: printable(&version.user_agent),
+            services: version.services,
+            relays: version.relay,
             start_height: version.start_height,
         };
         if peer.conversation.lock().version.replace(known).is_some() {
@@ -199,7 +204,13 @@ impl MessageHandler {
             else {
                 return Ok(());
             };
-            *conversation.ping.round_trip.insert(sent.elapsed())
+            let round_trip = sent.elapsed();
+            let shortest = conversation
+                .ping
+                .min_round_trip
+                .map_or(round_trip, |shortest| shortest.min(round_trip));
+            conversation.ping.min_round_trip = Some(shortest);
+            *conversation.ping.round_trip.insert(round_trip)
         };
         self.connman.tell(Event::Pong { id: peer.id, round_trip });
         Ok(())
@@ -334,12 +345,13 @@ impl MessageHandler {
         let interval = self.connman.config.ping_interval;
         let now = Instant::now();
         let mut next = now + interval;
+        let is_requested = self.connman.ping_requested.swap(false, Ordering::AcqRel);
         for peer in self.connman.peers() {
             let ping = {
                 let mut conversation = peer.conversation.lock();
                 let Some(last) = conversation.ping.last_sent else { continue };
                 let due = last + interval;
-                if due > now {
+                if due > now && !is_requested {
                     next = next.min(due);
                     continue;
                 }

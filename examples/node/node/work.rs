@@ -18,6 +18,8 @@ struct List {
     /// In turn: after one message a peer goes to the end, so that none keeps the others waiting.
     peers: VecDeque<ConnectionId>,
     is_closed: bool,
+    /// The timer is to run whatever the time.
+    timer_requested: bool,
 }
 
 /// What the message handler is to do.
@@ -42,6 +44,12 @@ impl WorkList {
         self.changed.notify_all();
     }
 
+    /// Has the timer run now.
+    pub(crate) fn run_timer(&self) {
+        self.list.lock().timer_requested = true;
+        self.changed.notify_one();
+    }
+
     /// Waits for work, until `timer`.
     pub(crate) fn next(&self, timer: Instant) -> Work {
         let mut list = self.list.lock();
@@ -50,7 +58,7 @@ impl WorkList {
                 return Work::End;
             }
             // Before the peers: there may always be one.
-            if Instant::now() >= timer {
+            if std::mem::take(&mut list.timer_requested) || Instant::now() >= timer {
                 return Work::Timer;
             }
             if let Some(id) = list.peers.pop_front() {

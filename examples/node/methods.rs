@@ -1,0 +1,228 @@
+//! The node's RPC methods, with the field names and error codes of Bitcoin Core, so that its
+//! command-line client works with this node. What the node does not know, it leaves out.
+
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use bitcoin::p2p::ServiceFlags;
+use serde_json::{Map, Value, json};
+use sockman::{Destination, Direction};
+
+use crate::{
+    http::Timers,
+    node::{PeerInfo, control::Control},
+    rpc::{INVALID_PARAMETER, METHOD_NOT_FOUND, MISC_ERROR, Methods, Params, RpcError, RpcResult},
+};
+
+/// Bitcoin Core's `src/rpc/protocol.h`.
+const CLIENT_NODE_ALREADY_ADDED: i32 = -23;
+const CLIENT_NODE_NOT_ADDED: i32 = -24;
+const CLIENT_NODE_NOT_CONNECTED: i32 = -29;
+/// Whose answers these are modelled on: its client looks at the number before it goes on.
+const CORE_VERSION: u32 = 290_000;
+const PROTOCOL_VERSION: u32 = 70016;
+
+const METHODS: &[(&str, &[&str])] = &[
+    ("addnode", &["node", "command", "v2transport"]),
+    ("disconnectnode", &["address", "nodeid"]),
+    ("getblockcount", &[]),
+    ("getconnectioncount", &[]),
+    ("getnettotals", &[]),
+    ("getnetworkinfo", &[]),
+    ("getpeerinfo", &[]),
+    ("help", &[]),
+    ("ping", &[]),
+    ("setnetworkactive", &["state"]),
+    ("stop", &[]),
+    ("uptime", &[]),
+];
+
+pub(crate) struct NodeMethods {
+    node: Control,
+    started: Instant,
+}
+
+impl NodeMethods {
+    pub(crate) fn new(node: Control) -> NodeMethods {
+        NodeMethods { node, started: Instant::now() }
+    }
+
+    fn network_info(&self) -> Value {
+        let peers = self.node.peers();
+        let inbound = peers.iter().filter(|peer| peer.direction == Direction::Inbound).count();
+        let services = self.node.services();
+        let addresses = self.node.listening();
+        let addresses: Vec<Value> = addresses
+            .iter()
+            .filter_map(|address| address.to_socket_addr())
+            .map(|address| json!({ "address": address.ip(), "port": address.port(), "score": 1 }))
+            .collect();
+        json!({
+            "version": CORE_VERSION,
+            "subversion": concat!("/sockman-node:", env!("CARGO_PKG_VERSION"), "/"),
+            "protocolversion": PROTOCOL_VERSION,
+            "localservices": format!("{:016x}", services.to_u64()),
+            "localservicesnames": service_names(services),
+            "localrelay": false,
+            "timeoffset": 0,
+            "networkactive": self.node.is_network_active(),
+            "connections": peers.len(),
+            "connections_in": inbound,
+            "connections_out": peers.len() - inbound,
+            "networks": [],
+            "relayfee": 0.0,
+            "incrementalfee": 0.0,
+            "localaddresses": addresses,
+            "warnings": [],
+        })
+    }
+
+    fn totals(&self) -> Value {
+        let (received, sent) = self.node.totals();
+        json!({
+            "totalbytesrecv": received,
+            "totalbytessent": sent,
+            "timemillis": since_epoch(SystemTime::now()).as_millis(),
+        })
+    }
+
+    fn add_node(&self, params: &Params) -> RpcResult {
+        let node = params.required(0, Params::string)?;
+        let to: Destination = node.parse().map_err(|error| {
+            RpcError::new(INVALID_PARAMETER, format!("{}: {error}", node.escape_debug()))
+        })?;
+        match params.required(1, Params::string)? {
+            "add" if self.node.add_target(&to) => Ok(Value::Null),
+            "add" => Err(RpcError::new(CLIENT_NODE_ALREADY_ADDED, "Error: Node already added")),
+            "remove" if self.node.remove_target(&to) => Ok(Value::Null),
+            "remove" => {
+                let message = "Error: Node could not be removed. It has not been added previously.";
+                Err(RpcError::new(CLIENT_NODE_NOT_ADDED, message))
+            }
+            "onetry" => {
+                self.node.try_once(&to);
+                Ok(Value::Null)
+            }
+            _ => Err(RpcError::new(MISC_ERROR, "the command is add, remove or onetry")),
+        }
+    }
+
+    fn disconnect_node(&self, params: &Params) -> RpcResult {
+        let address = params.string(0)?.filter(|address| !address.is_empty());
+        let id = params.integer(1)?.map(|id| id.to_string());
+        let found = match (address, id) {
+            (Some(address), None) => {
+                self.node.disconnect(|peer| peer.address.to_string() == address)
+            }
+            (None, Some(id)) => self.node.disconnect(|peer| peer.id.to_string() == id),
+            _ => {
+                let message = "Only one of address and nodeid should be provided.";
+                return Err(RpcError::new(-32602, message));
+            }
+        };
+        if found {
+            return Ok(Value::Null);
+        }
+        Err(RpcError::new(CLIENT_NODE_NOT_CONNECTED, "Node not found in connected nodes"))
+    }
+}
+
+impl Methods for NodeMethods {
+    fn parameters(&self, method: &str) -> Option<&'static [&'static str]> {
+        METHODS.iter().find(|(name, _)| *name == method).map(|(_, parameters)| *parameters)
+    }
+
+    fn call(&self, method: &str, params: &Params, _: &Timers<'_>) -> RpcResult {
+        match method {
+            "addnode" => self.add_node(params),
+            "disconnectnode" => self.disconnect_node(params),
+            "getblockcount" => Ok(json!(self.node.height())),
+            "getconnectioncount" => Ok(json!(self.node.peers().len())),
+            "getnettotals" => Ok(self.totals()),
+            "getnetworkinfo" => Ok(self.network_info()),
+            "getpeerinfo" => Ok(self.node.peers().iter().map(peer_info).collect()),
+            "help" => {
+                let names: Vec<_> = METHODS.iter().map(|(name, _)| *name).collect();
+                Ok(json!(names.join("\n")))
+            }
+            "ping" => {
+                self.node.ping_all();
+                Ok(Value::Null)
+            }
+            "setnetworkactive" => {
+                self.node.set_network_active(params.required(0, Params::boolean)?);
+                Ok(json!(self.node.is_network_active()))
+            }
+            "stop" => {
+                self.node.stop();
+                Ok(json!("sockman-node stopping"))
+            }
+            "uptime" => Ok(json!(self.started.elapsed().as_secs())),
+            _ => Err(RpcError::new(METHOD_NOT_FOUND, "Method not found")),
+        }
+    }
+}
+
+/// As `getpeerinfo` has it. Times are seconds: since 1970, or of a ping.
+pub(crate) fn peer_info(peer: &PeerInfo) -> Value {
+    let network = peer.address.service().map(|to| to.addr().network().to_string());
+    let is_inbound = peer.direction == Direction::Inbound;
+    let mut info = Map::new();
+    let mut set = |name: &str, value: Value| drop(info.insert(name.to_owned(), value));
+    set("id", json!(peer.id.to_string().parse::<u64>().unwrap_or_default()));
+    set("addr", json!(peer.address.to_string()));
+    set("addrbind", json!(peer.me.to_string()));
+    set("network", json!(network.as_deref().unwrap_or("not_publicly_routable")));
+    set("lastsend", json!(peer.last_sent.map_or(0, unix_time)));
+    set("lastrecv", json!(peer.last_received.map_or(0, unix_time)));
+    set("last_transaction", json!(0));
+    set("last_block", json!(0));
+    set("bytessent", json!(peer.bytes_out));
+    set("bytesrecv", json!(peer.bytes_in));
+    set("conntime", json!(unix_time(peer.since)));
+    set("timeoffset", json!(0));
+    for (name, time) in [
+        ("pingtime", peer.round_trip),
+        ("minping", peer.min_round_trip),
+        ("pingwait", peer.ping_wait),
+    ] {
+        if let Some(time) = time {
+            set(name, json!(time.as_secs_f64()));
+        }
+    }
+    let version = peer.version.as_ref();
+    let services = version.map_or(ServiceFlags::NONE, |version| version.services);
+    set("services", json!(format!("{:016x}", services.to_u64())));
+    set("servicesnames", service_names(services));
+    set("relaytxes", json!(version.is_some_and(|version| version.relays)));
+    set("version", json!(version.map_or(0, |version| version.protocol)));
+    set("subver", json!(version.map_or("", |version| &version.agent)));
+    set("inbound", json!(is_inbound));
+    set("bip152_hb_to", json!(false));
+    set("bip152_hb_from", json!(false));
+    set("startingheight", json!(version.map_or(-1, |version| version.start_height)));
+    set("permissions", json!([]));
+    set("connection_type", json!(if is_inbound { "inbound" } else { "manual" }));
+    set("transport_protocol_type", json!(peer.transport.as_str()));
+    Value::Object(info)
+}
+
+fn service_names(services: ServiceFlags) -> Value {
+    let names = [
+        (ServiceFlags::NETWORK, "NETWORK"),
+        (ServiceFlags::BLOOM, "BLOOM"),
+        (ServiceFlags::WITNESS, "WITNESS"),
+        (ServiceFlags::COMPACT_FILTERS, "COMPACT_FILTERS"),
+        (ServiceFlags::NETWORK_LIMITED, "NETWORK_LIMITED"),
+        (ServiceFlags::P2P_V2, "P2P_V2"),
+    ];
+    names.iter().filter(|(flag, _)| services.has(*flag)).map(|(_, name)| *name).collect()
+}
+
+/// Of a moment on the steady clock; by the wall clock as it is now.
+fn unix_time(moment: Instant) -> u64 {
+    (since_epoch(SystemTime::now()).saturating_sub(moment.elapsed())).as_secs()
+}
+
+fn since_epoch(time: SystemTime) -> Duration {
+    time.duration_since(UNIX_EPOCH).unwrap_or_default()
+}

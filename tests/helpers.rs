@@ -1,0 +1,178 @@
+//! `ConnectionTable` and `Deadlines`. The sweep is off: a timer that works by its grace would not.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod common;
+
+use std::{
+    io::{self, Read},
+    net::TcpStream,
+    sync::{Arc, Barrier, mpsc},
+    thread,
+    time::{Duration, Instant},
+};
+
+use common::{DEADLINE, without_sweep};
+use parking_lot::Mutex;
+use sockman::{
+    ConnectionId, ConnectionTable, Deadlines, EventHandler, NextRecv, Service, SockMan,
+    SocketsThreads,
+};
+
+/// Closes whoever's timer ends, and tells of the other timers.
+struct Timed {
+    connections: ConnectionTable<Service>,
+    deadlines: Deadlines<Key>,
+    ended: Mutex<mpsc::Sender<(u32, Instant)>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+enum Key {
+    Idle(ConnectionId),
+    Number(u32),
+}
+
+const IDLE: Duration = Duration::from_millis(50);
+
+impl EventHandler for Timed {
+    fn event_new_connection_accepted(
+        &self,
+        sockman: &SockMan,
+        id: ConnectionId,
+        _: &Service,
+        them: &Service,
+    ) -> bool {
+        self.connections.insert(id, them.clone());
+        self.deadlines.set(sockman, Key::Idle(id), Instant::now() + IDLE);
+        true
+    }
+    fn event_ready_to_send(&self, _: &SockMan, _: ConnectionId) -> NextRecv {
+        NextRecv::Proceed
+    }
+    fn event_got_data(&self, _: &SockMan, _: ConnectionId, _: &[u8]) {}
+    fn event_got_eof(&self, _: &SockMan, _: ConnectionId) {}
+    fn event_got_permanent_read_error(&self, _: &SockMan, _: ConnectionId, _: &io::Error) {}
+
+    fn event_io_loop_completed_for_all(&self, sockman: &SockMan) {
+        let now = Instant::now();
+        while let Some(key) = self.deadlines.take_due(now) {
+            match key {
+                Key::Idle(id) => {
+                    sockman.close_connection(id);
+                    assert!(self.connections.remove(id).is_some());
+                }
+                Key::Number(number) => self.ended.lock().send((number, now)).unwrap(),
+            }
+        }
+    }
+
+    fn next_deadline(&self) -> Option<Instant> {
+        self.deadlines.next()
+    }
+}
+
+fn start() -> (Arc<Timed>, SockMan, SocketsThreads, mpsc::Receiver<(u32, Instant)>) {
+    let (ended, ends) = mpsc::channel();
+    let handler = Arc::new(Timed {
+        connections: ConnectionTable::new(),
+        deadlines: Deadlines::new(),
+        ended: Mutex::new(ended),
+    });
+    let sockman = SockMan::new(handler.clone(), without_sweep()).unwrap();
+    let threads = sockman.start_sockets_threads().unwrap();
+    (handler, sockman, threads, ends)
+}
+
+#[test]
+fn a_timer_set_on_another_thread_is_not_slept_through() {
+    let (handler, sockman, _threads, ends) = start();
+    for round in 0..200 {
+        // Far away first, so that the loop is asleep for long; then near.
+        handler.deadlines.set(&sockman, Key::Number(0), Instant::now() + 2 * DEADLINE);
+        let at = Instant::now() + Duration::from_micros(round * 10);
+        handler.deadlines.set(&sockman, Key::Number(1), at);
+        let (number, when) = ends.recv_timeout(DEADLINE).expect("the timer ends");
+        assert_eq!(number, 1);
+        assert!(when >= at, "not before its time");
+    }
+    assert_eq!(handler.deadlines.len(), 1);
+}
+
+#[test]
+fn timers_end_in_the_order_of_their_times_and_those_that_are_cleared_do_not() {
+    let (handler, sockman, _threads, ends) = start();
+    let start = Instant::now() + Duration::from_millis(20);
+    for number in [3, 1, 2, 0, 4] {
+        let at = start + Duration::from_millis(u64::from(number));
+        handler.deadlines.set(&sockman, Key::Number(number), at);
+    }
+    assert!(handler.deadlines.clear(Key::Number(2)));
+    assert!(!handler.deadlines.clear(Key::Number(2)));
+    // Moved behind the others.
+    handler.deadlines.set(&sockman, Key::Number(0), start + Duration::from_millis(40));
+    let order: Vec<u32> =
+        (0..4).map(|_| ends.recv_timeout(DEADLINE).expect("the timer ends").0).collect();
+    assert_eq!(order, [1, 3, 4, 0]);
+    assert!(handler.deadlines.is_empty());
+    assert_eq!(handler.deadlines.next(), None);
+}
+
+#[test]
+fn idle_connections_are_closed_by_their_timers() {
+    let (handler, sockman, _threads, _ends) = start();
+    let bound = sockman.bind_and_start_listening(&"127.0.0.1:0".parse().unwrap()).unwrap();
+    let mut peers: Vec<TcpStream> =
+        (0..20).map(|_| TcpStream::connect(bound.to_socket_addr().unwrap()).unwrap()).collect();
+    for peer in &mut peers {
+        peer.set_read_timeout(Some(DEADLINE)).unwrap();
+        assert_eq!(peer.read(&mut [0]).unwrap(), 0, "closed");
+    }
+    // The entry goes after the close.
+    let deadline = Instant::now() + DEADLINE;
+    while !handler.connections.is_empty() {
+        assert!(Instant::now() < deadline);
+        thread::yield_now();
+    }
+    assert!(handler.deadlines.is_empty());
+}
+
+#[test]
+fn a_connection_is_removed_by_one_of_several_threads() {
+    let table: ConnectionTable<u64> = ConnectionTable::new();
+    let (_handler, sockman, _threads, _ends) = start();
+    let ids: Vec<ConnectionId> = ids(&sockman, 100);
+    for (number, id) in ids.iter().enumerate() {
+        table.insert(*id, number as u64);
+    }
+    let all: Vec<u64> = table.all().iter().map(|(_, value)| **value).collect();
+    assert_eq!(all, (0..100).collect::<Vec<u64>>(), "in the order of their ids");
+    let kept = table.find(ids[5]).unwrap();
+    let barrier = Barrier::new(4);
+    let removed: usize = thread::scope(|scope| {
+        let threads: Vec<_> = (0..4)
+            .map(|_| {
+                scope.spawn(|| {
+                    barrier.wait();
+                    ids.iter().filter(|id| table.remove(**id).is_some()).count()
+                })
+            })
+            .collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+    });
+    assert_eq!(removed, 100);
+    assert_eq!((*kept, table.len()), (5, 0), "who holds one keeps it");
+    assert!(table.find(ids[5]).is_none());
+}
+
+/// Real ones: there is no other way to an id.
+fn ids(sockman: &SockMan, count: usize) -> Vec<ConnectionId> {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let to = listener.local_addr().unwrap().into();
+    (0..count)
+        .map(|_| {
+            let connection = sockman.connect(&to, &sockman::ConnectOptions::default()).unwrap();
+            listener.accept().unwrap();
+            connection.id()
+        })
+        .collect()
+}

@@ -1,0 +1,264 @@
+//! The `node` example and Bitcoin Knots, which is Bitcoin Core with additions: version 2 of the
+//! transport (BIP 324) in both directions, the fall back to version 1, and Core's own command-line
+//! client against the node's RPC.
+//!
+//! Needs bitcoind: `tests/fixtures/bitcoind/install.sh` installs it. All traffic stays on 127.0.0.1.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod node_support;
+
+use std::{
+    fs,
+    net::{SocketAddr, TcpListener},
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use node_support::{DEADLINE, Process};
+use serde_json::Value;
+
+/// Where the mined coins go: a key hash of zeros.
+const NOBODY: &str = "bcrt1qqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqdku202";
+/// More than one message of headers holds.
+const BLOCKS: usize = 2100;
+/// Between two looks at what another program says of itself.
+const LOOK: Duration = Duration::from_millis(50);
+
+fn target() -> &'static Path {
+    // `target/tmp`; the install script puts it beside.
+    Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap()
+}
+
+fn run(program: &str) -> Command {
+    let run = target().join("bitcoind/run");
+    assert!(run.exists(), "{} is missing: run tests/fixtures/bitcoind/install.sh", run.display());
+    let mut command = Command::new(run);
+    command.arg(program);
+    command
+}
+
+/// Whoever can be called with `bitcoin-cli`.
+struct Rpc {
+    port: u16,
+    cookie: PathBuf,
+    datadir: PathBuf,
+}
+
+impl Rpc {
+    fn command(&self, arguments: &[&str]) -> Output {
+        run("bitcoin-cli")
+            .args(["-regtest", "-rpcconnect=127.0.0.1", "-rpcclienttimeout=60"])
+            .arg(format!("-datadir={}", self.datadir.display()))
+            .arg(format!("-rpcport={}", self.port))
+            .arg(format!("-rpccookiefile={}", self.cookie.display()))
+            .args(arguments)
+            .output()
+            .unwrap()
+    }
+
+    fn text(&self, arguments: &[&str]) -> String {
+        let output = self.command(arguments);
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{arguments:?}: {error}");
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    }
+
+    fn json(&self, arguments: &[&str]) -> Value {
+        let text = self.text(arguments);
+        serde_json::from_str(&text).unwrap_or_else(|_| panic!("{arguments:?}: {text}"))
+    }
+
+    /// Bitcoin Core's error code, by which its client exits.
+    fn error(&self, arguments: &[&str]) -> i32 {
+        self.command(arguments).status.code().unwrap()
+    }
+
+    /// Asks again and again, until the answer is as it should be.
+    fn wait_for(&self, arguments: &[&str], is_right: impl Fn(&Value) -> bool) -> Value {
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            let answer = self.json(arguments);
+            if is_right(&answer) {
+                return answer;
+            }
+            assert!(Instant::now() < deadline, "{arguments:?} stays {answer}");
+            thread::park_timeout(LOOK);
+        }
+    }
+}
+
+struct Bitcoind {
+    address: SocketAddr,
+    rpc: Rpc,
+    directory: PathBuf,
+    process: Process,
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+fn new_directory(name: &str) -> PathBuf {
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", free_port()));
+    fs::create_dir_all(&path).unwrap();
+    path
+}
+
+impl Bitcoind {
+    fn start(arguments: &[&str]) -> Bitcoind {
+        let directory = new_directory("bitcoind");
+        let (port, rpc_port) = (free_port(), free_port());
+        let child = run("bitcoind")
+            .args(["-regtest", "-listen=1", "-server=1", "-printtoconsole=1", "-nodebuglogfile"])
+            .args(["-dnsseed=0", "-fixedseeds=0", "-listenonion=0", "-discover=0", "-natpmp=0"])
+            .args(["-maxconnections=40", "-par=1", "-dbcache=4", "-disablewallet=1"])
+            .arg(format!("-datadir={}", directory.display()))
+            .arg(format!("-bind=127.0.0.1:{port}"))
+            .arg(format!("-rpcport={rpc_port}"))
+            .args(arguments)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut process = Process::new(child);
+        process
+            .wait_for_line("bitcoind's start", |line| line.contains("Done loading").then_some(()));
+        let cookie = directory.join("regtest/.cookie");
+        let rpc = Rpc { port: rpc_port, cookie, datadir: directory.clone() };
+        Bitcoind { address: ([127, 0, 0, 1], port).into(), rpc, directory, process }
+    }
+
+    fn end(mut self) {
+        self.rpc.text(&["stop"]);
+        assert_eq!(self.process.wait_for_end().0, Some(0));
+        let _ = fs::remove_dir_all(&self.directory);
+    }
+}
+
+struct OurNode {
+    rpc: Rpc,
+    listening: String,
+    process: Process,
+}
+
+impl OurNode {
+    fn start(arguments: &[&str]) -> OurNode {
+        let directory = new_directory("node");
+        let cookie = directory.join("cookie");
+        let mut path = std::env::current_exe().unwrap();
+        path.pop();
+        path.set_file_name("examples");
+        let child = Command::new(path.join("node"))
+            .args(["--network", "regtest", "--listen", "127.0.0.1:0", "--rpc", "127.0.0.1:0"])
+            .arg("--rpc-cookie")
+            .arg(&cookie)
+            .args(arguments)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut process = Process::new(child);
+        let after = |start: &'static str| {
+            move |line: &str| {
+                let rest = line.strip_prefix(start)?;
+                Some(rest.split(',').next().unwrap().to_owned())
+            }
+        };
+        let listening = process.wait_for_line("where it listens", after("listening on "));
+        let rpc = process.wait_for_line("where its RPC is", after("RPC on "));
+        let port = rpc.parse::<SocketAddr>().unwrap().port();
+        OurNode { rpc: Rpc { port, cookie, datadir: directory }, listening, process }
+    }
+
+    fn end(mut self) {
+        assert_eq!(self.rpc.text(&["stop"]), "sockman-node stopping");
+        assert_eq!(self.process.wait_for_end().0, Some(0));
+        assert!(!self.rpc.cookie.exists());
+        let _ = fs::remove_dir_all(&self.rpc.datadir);
+    }
+}
+
+/// One peer, with which it talks.
+fn one_peer(transport: &str, inbound: bool) -> impl Fn(&Value) -> bool {
+    move |peers| {
+        let peers = peers.as_array().unwrap();
+        peers.len() == 1
+            && peers[0]["transport_protocol_type"] == transport
+            && peers[0]["inbound"] == inbound
+            && peers[0]["pingtime"].as_f64().is_some()
+    }
+}
+
+#[test]
+fn we_dial_bitcoind_in_version_2_and_sync_its_headers() {
+    let bitcoind = Bitcoind::start(&[]);
+    bitcoind.rpc.json(&["generatetoaddress", &BLOCKS.to_string(), NOBODY]);
+    let node = OurNode::start(&["--connect", &bitcoind.address.to_string()]);
+
+    let peers = node.rpc.wait_for(&["getpeerinfo"], one_peer("v2", false));
+    assert!(peers[0]["subver"].as_str().unwrap().starts_with("/Satoshi:"), "{peers}");
+    let theirs = bitcoind.rpc.wait_for(&["getpeerinfo"], one_peer("v2", true));
+    assert!(theirs[0]["subver"].as_str().unwrap().starts_with("/sockman-node:"), "{theirs}");
+    node.rpc.wait_for(&["getblockcount"], |height| *height == BLOCKS);
+    node.end();
+    bitcoind.end();
+}
+
+#[test]
+fn bitcoind_dials_us_in_version_2() {
+    let node = OurNode::start(&[]);
+    let bitcoind = Bitcoind::start(&[&format!("-addnode={}", node.listening)]);
+    node.rpc.wait_for(&["getpeerinfo"], one_peer("v2", true));
+    bitcoind.rpc.wait_for(&["getpeerinfo"], one_peer("v2", false));
+    bitcoind.end();
+    node.end();
+}
+
+#[test]
+fn a_bitcoind_without_version_2_is_talked_to_in_version_1() {
+    let bitcoind = Bitcoind::start(&["-v2transport=0"]);
+    let node = OurNode::start(&["--connect", &bitcoind.address.to_string()]);
+    node.rpc.wait_for(&["getpeerinfo"], one_peer("v1", false));
+    bitcoind.rpc.wait_for(&["getpeerinfo"], one_peer("v1", true));
+    node.end();
+    bitcoind.end();
+}
+
+#[test]
+fn cores_command_line_client_works_with_our_node() {
+    let bitcoind = Bitcoind::start(&[]);
+    let node = OurNode::start(&[]);
+    let to = bitcoind.address.to_string();
+    let rpc = &node.rpc;
+    assert_eq!(rpc.text(&["getconnectioncount"]), "0");
+    assert!(rpc.text(&["uptime"]).parse::<u64>().unwrap() < 3600);
+
+    rpc.text(&["addnode", &to, "add"]);
+    assert_eq!(rpc.error(&["addnode", &to, "add"]), 23);
+    rpc.wait_for(&["getpeerinfo"], one_peer("v2", false));
+    assert_eq!(rpc.text(&["getconnectioncount"]), "1");
+    let info = rpc.json(&["getnetworkinfo"]);
+    assert_eq!((&info["connections_out"], &info["networkactive"]), (&1.into(), &true.into()));
+    let before = rpc.json(&["getnettotals"]);
+    rpc.text(&["ping"]);
+    rpc.wait_for(&["getnettotals"], |now| {
+        now["totalbytesrecv"].as_u64() > before["totalbytesrecv"].as_u64()
+    });
+    assert!(rpc.text(&["-netinfo", "4"]).contains("/Satoshi:"));
+
+    rpc.text(&["addnode", &to, "remove"]);
+    assert_eq!(rpc.error(&["addnode", &to, "remove"]), 24);
+    rpc.text(&["disconnectnode", &to]);
+    assert_eq!(rpc.error(&["disconnectnode", &to]), 29);
+    rpc.text(&["addnode", &to, "onetry"]);
+    rpc.wait_for(&["getpeerinfo"], one_peer("v2", false));
+    assert_eq!(rpc.text(&["setnetworkactive", "false"]), "false");
+    assert_eq!(rpc.text(&["getconnectioncount"]), "0");
+    let total = rpc.json(&["getnettotals"]);
+    assert!(total["totalbytessent"].as_u64() > before["totalbytessent"].as_u64());
+    assert_eq!(rpc.error(&["getblock", "x"]), 89, "-32601, of which the shell sees a byte");
+    node.end();
+    bitcoind.end();
+}
