@@ -25,6 +25,7 @@ Options:
   --i2p-tunnel-length N  routers in each tunnel; 0 hides nothing, and is for tests
   --rpc ADDR             answer JSON-RPC there, as Bitcoin Core does; may be repeated
   --rpc-cookie FILE      write the password for it there (default .cookie)
+  --web ADDR             show the peers on a page there, for a browser; may be repeated
   --v1-only              do not speak the encrypted transport of BIP 324
   --network NAME         main (default), testnet4, signet or regtest
   --max-connections N    in both directions together (default 125)
@@ -41,10 +42,12 @@ pub(crate) enum Command {
     Run(Box<Config>, Rpc),
 }
 
-/// The RPC server beside the node.
+/// What is served beside the node.
 pub(crate) struct Rpc {
     pub(crate) listen: Vec<Service>,
     pub(crate) cookie: PathBuf,
+    /// The page that shows the peers.
+    pub(crate) web: Vec<Service>,
 }
 
 /// # Errors
@@ -57,7 +60,7 @@ pub(crate) fn parse() -> Result<Command, Box<dyn Error>> {
     let mut isolated = true;
     let (mut sam, mut key, mut tunnel_length) = (None, None, None);
     let mut accepts = false;
-    let mut rpc = Rpc { listen: Vec::new(), cookie: PathBuf::from(".cookie") };
+    let mut rpc = Rpc { listen: Vec::new(), cookie: PathBuf::from(".cookie"), web: Vec::new() };
     let mut any = false;
     while let Some(arg) = parser.next()? {
         any = true;
@@ -72,6 +75,7 @@ pub(crate) fn parse() -> Result<Command, Box<dyn Error>> {
             Arg::Long("i2p-accept") => accepts = true,
             Arg::Long("i2p-tunnel-length") => tunnel_length = Some(parser.value()?.parse()?),
             Arg::Long("rpc") => rpc.listen.push(parser.value()?.parse_with(service)?),
+            Arg::Long("web") => rpc.web.push(parser.value()?.parse_with(service)?),
             Arg::Long("rpc-cookie") => rpc.cookie = PathBuf::from(parser.value()?),
             Arg::Long("v1-only") => config.v2_transport = false,
             Arg::Long("network") => config.network = parser.value()?.parse_with(network)?,

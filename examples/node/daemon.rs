@@ -5,7 +5,7 @@ use std::{
     error::Error,
     io::{self, IsTerminal},
     sync::{
-        Arc,
+        Arc, OnceLock,
         mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
     },
     thread,
@@ -25,6 +25,7 @@ use crate::{
     node::{Config, Event, Node, chain::Chain},
     report::{self, say},
     rpc::{RpcService, cookie::Cookie},
+    web::{Line, Web},
 };
 
 /// On a terminal the table stays in place and is kept fresh.
@@ -57,7 +58,12 @@ pub(crate) fn run(config: Config, rpc: &Rpc) -> Result<(), Box<dyn Error>> {
     let signals = catch_signals(interrupt.clone(), sender.clone())?;
 
     let network = config.network;
+    let page_lines = Arc::new(OnceLock::<SyncSender<Line>>::new());
+    let to_page = Arc::clone(&page_lines);
     let node = Node::start(config, Chain::new(network), move |event| {
+        if let (Some(page), Some(line)) = (to_page.get(), report::event(&event)) {
+            let _ = page.try_send(Line::Happened(line));
+        }
         let _ = sender.try_send(Input::Event(event));
     })?;
     say(format!("a node on {}, from the genesis block; Ctrl-C ends it", network.to_core_arg()));
@@ -65,6 +71,10 @@ pub(crate) fn run(config: Config, rpc: &Rpc) -> Result<(), Box<dyn Error>> {
         say(format!("listening on {address}"));
     }
     let server = start_rpc(&node, rpc)?;
+    let web = start_web(&node, rpc, network.to_core_arg())?;
+    if let Some(web) = &web {
+        let _ = page_lines.set(web.lines());
+    }
     let mut screen = Screen::new();
     screen.follow(&node, &inputs, &interrupt);
 
@@ -74,6 +84,7 @@ pub(crate) fn run(config: Config, rpc: &Rpc) -> Result<(), Box<dyn Error>> {
     }
     signals.close();
     // First, while there is a node to answer for.
+    drop(web);
     server.map_or(Ok(()), Server::stop)?;
     node.stop()?;
     say("ended");
@@ -94,6 +105,17 @@ fn start_rpc(node: &Node, rpc: &Rpc) -> Result<Option<Server>, Box<dyn Error>> {
         say(format!("RPC on {address}, the cookie is in {}", rpc.cookie.display()));
     }
     Ok(Some(server))
+}
+
+fn start_web(node: &Node, rpc: &Rpc, network: &'static str) -> Result<Option<Web>, Box<dyn Error>> {
+    if rpc.web.is_empty() {
+        return Ok(None);
+    }
+    let web = Web::start(rpc.web.clone(), network, node.control())?;
+    for address in web.listening() {
+        say(format!("the peers are shown on http://{address}/"));
+    }
+    Ok(Some(web))
 }
 
 /// The first SIGINT or SIGTERM sets the interrupt, which ends sockman's threads and every connect

@@ -8,7 +8,8 @@
 //! ```
 //!
 //! Where to read on: `node/mod.rs` says how the node is built, `node/connman.rs` is the part that
-//! sits on sockman, `methods.rs` its RPC, which runs on a second `SockMan`. The files here only start it: `demo` for two nodes in one process, `daemon` for
+//! sits on sockman, `methods.rs` its RPC and `web.rs` its page, each on a
+//! `SockMan` of its own. The files here only start it: `demo` for two nodes in one process, `daemon` for
 //! one that runs until it is told to end, `report` for what they print. `RUST_LOG=sockman=debug`
 //! shows what happens underneath.
 
@@ -25,6 +26,7 @@ mod report;
 #[allow(dead_code)]
 #[path = "../http_rpc/rpc/mod.rs"]
 mod rpc;
+mod web;
 
 use std::process::ExitCode;
 

@@ -76,15 +76,6 @@ impl NodeMethods {
         })
     }
 
-    fn totals(&self) -> Value {
-        let (received, sent) = self.node.totals();
-        json!({
-            "totalbytesrecv": received,
-            "totalbytessent": sent,
-            "timemillis": since_epoch(SystemTime::now()).as_millis(),
-        })
-    }
-
     fn add_node(&self, params: &Params) -> RpcResult {
         let node = params.required(0, Params::string)?;
         let to: Destination = node.parse().map_err(|error| {
@@ -137,7 +128,7 @@ impl Methods for NodeMethods {
             "disconnectnode" => self.disconnect_node(params),
             "getblockcount" => Ok(json!(self.node.height())),
             "getconnectioncount" => Ok(json!(self.node.peers().len())),
-            "getnettotals" => Ok(self.totals()),
+            "getnettotals" => Ok(totals(&self.node)),
             "getnetworkinfo" => Ok(self.network_info()),
             "getpeerinfo" => Ok(self.node.peers().iter().map(peer_info).collect()),
             "help" => {
@@ -160,6 +151,16 @@ impl Methods for NodeMethods {
             _ => Err(RpcError::new(METHOD_NOT_FOUND, "Method not found")),
         }
     }
+}
+
+/// As `getnettotals` has it.
+pub(crate) fn totals(node: &Control) -> Value {
+    let (received, sent) = node.totals();
+    json!({
+        "totalbytesrecv": received,
+        "totalbytessent": sent,
+        "timemillis": since_epoch(SystemTime::now()).as_millis(),
+    })
 }
 
 /// As `getpeerinfo` has it. Times are seconds: since 1970, or of a ping.

@@ -1,0 +1,187 @@
+//! The page that shows the peers live: read-only, one file, on a `SockMan` of its own.
+//!
+//! A thread of its own tells every open page what happened, and once a second how things are: it
+//! pushes into the pages' send queues, and never waits for one of them.
+
+use std::{
+    io,
+    net::IpAddr,
+    sync::{
+        Arc,
+        mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use parking_lot::Mutex;
+use serde_json::json;
+use sockman::Service;
+
+use crate::{
+    http::{
+        self, Answer, HttpService, Server, ServerError, Timers,
+        events::EventStream,
+        parser::{Head, Request},
+        response::Response,
+    },
+    methods,
+    node::control::Control,
+};
+
+const PAGE: &str = include_str!("page.html");
+/// Nothing from elsewhere, and nothing to elsewhere.
+const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; \
+                      connect-src 'self'; base-uri 'none'; frame-ancestors 'none'";
+const INTERVAL: Duration = Duration::from_secs(1);
+/// Lines that wait to be shown; the ones beyond it are lost, before the node would stand still.
+const MAX_WAITING_LINES: usize = 1000;
+
+/// The running page. Dropping it ends it.
+pub(crate) struct Web {
+    server: Option<Server>,
+    lines: SyncSender<Line>,
+    publisher: Option<JoinHandle<()>>,
+}
+
+/// What the publisher waits for.
+pub(crate) enum Line {
+    Happened(String),
+    End,
+}
+
+type Streams = Arc<Mutex<Vec<EventStream>>>;
+
+impl Web {
+    /// # Errors
+    ///
+    /// An address could not be listened on, or a thread not be started.
+    pub(crate) fn start(
+        listen: Vec<Service>,
+        network: &'static str,
+        node: Control,
+    ) -> Result<Web, ServerError> {
+        let streams = Streams::default();
+        let config = http::Config { listen, ..http::Config::default() };
+        let server = Server::start(config, Arc::new(Page { streams: Arc::clone(&streams) }))?;
+        let (lines, waiting) = sync_channel(MAX_WAITING_LINES);
+        let publisher = Publisher { network, node, streams };
+        let publisher = spawn(move || publisher.run(&waiting))?;
+        Ok(Web { server: Some(server), lines, publisher: Some(publisher) })
+    }
+
+    pub(crate) fn listening(&self) -> &[Service] {
+        self.server.as_ref().map_or(&[], Server::listening)
+    }
+
+    /// For whoever has something to show.
+    pub(crate) fn lines(&self) -> SyncSender<Line> {
+        self.lines.clone()
+    }
+}
+
+impl Drop for Web {
+    fn drop(&mut self) {
+        if let Some(Err(error)) = self.server.take().map(Server::stop) {
+            log::error!("{error}");
+        }
+        let _ = self.lines.send(Line::End);
+        if let Some(publisher) = self.publisher.take() {
+            let _ = publisher.join();
+        }
+    }
+}
+
+fn spawn(run: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
+    thread::Builder::new().name("web".to_owned()).spawn(run)
+}
+
+struct Page {
+    streams: Streams,
+}
+
+impl HttpService for Page {
+    fn admit(&self, head: &Head) -> Result<(), Response> {
+        if !is_numeric_or_local(head.host.as_deref().unwrap_or("localhost")) {
+            return Err(Response::text(403, "Ask by the number of the address, or as localhost."));
+        }
+        if !matches!(&*head.path, "/" | "/events") {
+            return Err(Response::text(404, "There is one page here, at /."));
+        }
+        if !matches!(&*head.method, "GET" | "HEAD") {
+            let answer = Response::text(405, "This page is read-only.");
+            return Err(answer.with_header("Allow", "GET, HEAD"));
+        }
+        Ok(())
+    }
+
+    fn answer(&self, request: Request, _: &Timers<'_>) -> Answer {
+        if request.head.path == "/events" && request.head.method == "GET" {
+            let streams = Arc::clone(&self.streams);
+            return Answer::Events(Box::new(move |stream| streams.lock().push(stream)));
+        }
+        let page = Response::new(200, "text/html; charset=utf-8", PAGE.as_bytes().to_vec());
+        Answer::Response(
+            page.with_header("Content-Security-Policy", POLICY)
+                .with_header("X-Content-Type-Options", "nosniff")
+                .with_header("Cache-Control", "no-store"),
+        )
+    }
+}
+
+/// A page from elsewhere can have its own name resolved to this machine, and then read what is
+/// here as if it were its own. It cannot do that with a number.
+fn is_numeric_or_local(host: &str) -> bool {
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        _ => host,
+    };
+    let name = name.trim_start_matches('[').trim_end_matches(']');
+    name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok()
+}
+
+struct Publisher {
+    network: &'static str,
+    node: Control,
+    streams: Streams,
+}
+
+impl Publisher {
+    fn run(&self, lines: &Receiver<Line>) {
+        let mut next = Instant::now();
+        loop {
+            match lines.recv_timeout(next.saturating_duration_since(Instant::now())) {
+                // With the state as it is now: a peer's row comes with the line that tells of it.
+                Ok(Line::Happened(line)) => {
+                    self.tell("happened", &line);
+                    self.tell("state", &self.state());
+                }
+                Err(RecvTimeoutError::Timeout) => {
+                    next = Instant::now() + INTERVAL;
+                    self.tell("state", &self.state());
+                }
+                Ok(Line::End) | Err(RecvTimeoutError::Disconnected) => {
+                    // They hold the server that they belong to.
+                    return self.streams.lock().clear();
+                }
+            }
+        }
+    }
+
+    fn tell(&self, event: &str, data: &str) {
+        self.streams.lock().retain(|stream| stream.send(event, data).is_ok());
+    }
+
+    fn state(&self) -> String {
+        let peers: Vec<_> = self.node.peers().iter().map(methods::peer_info).collect();
+        let listening: Vec<_> = self.node.listening().iter().map(Service::to_string).collect();
+        json!({
+            "network": self.network,
+            "height": self.node.height(),
+            "peers": peers,
+            "listening": listening,
+            "totals": methods::totals(&self.node),
+        })
+        .to_string()
+    }
+}
