@@ -1,0 +1,32 @@
+#!/bin/sh
+# HTTP under load: the http_rpc example and the same work on hyper, in turn, three rounds. One core for
+# the server and its workers, the other for wrk: 64 keep-alive connections, one small request each.
+# Needs wrk. SECONDS_EACH is how long one measurement takes (default 4).
+set -eu
+cd "$(dirname "$0")/../.."
+target=${CARGO_TARGET_DIR:-target}
+cargo build --quiet --release --example http_rpc
+cargo build --quiet --release --manifest-path benches/http/Cargo.toml --target-dir "$target/http-peer"
+work=$(mktemp -d)
+taskset -c 0 "$target/release/examples/http_rpc" --listen 127.0.0.1:18332 --cookie "$work/cookie" \
+    --max-connections 100 >"$work/log" &
+ours=$!
+taskset -c 0 "$target/http-peer/release/http-peer" 127.0.0.1:18333 &
+peer=$!
+trap 'kill $ours $peer 2>/dev/null; wait; rm -rf "$work"' EXIT
+# The cookie stands when the server listens.
+until grep -q cookie "$work/log"; do kill -0 $ours; done
+cat >"$work/post.lua" <<LUA
+wrk.method = "POST"
+wrk.body = '{"jsonrpc":"2.0","method":"uptime","id":1}'
+wrk.headers["Authorization"] = "Basic $(base64 -w0 "$work/cookie")"
+LUA
+for round in 1 2 3; do
+    for server in sockman:18332 hyper:18333; do
+        printf '%s ' "${server%:*}"
+        taskset -c 1 wrk -t1 -c64 "-d${SECONDS_EACH:-4}" --latency -s "$work/post.lua" \
+            "http://127.0.0.1:${server#*:}/" |
+            awk '/ Latency  /{max=$4} /99%/{p99=$2} /Requests\/sec/{rate=$2} /Non-2xx/{bad=1}
+                 END{printf "%s requests/s, p99 %s, worst %s%s\n", rate, p99, max, bad ? ", FAILURES" : ""}'
+    done
+done
