@@ -182,24 +182,62 @@ fn a_peer_that_hangs_up_is_dialled_again_at_once_in_version_1() {
     first.read_exact(&mut start).unwrap();
     assert_ne!(start, NETWORK.magic().to_bytes());
     drop(first);
+    let _second = converse_in_version_1(&listener);
+    events
+        .wait_for("the handshake", |event| matches!(event, Event::Handshake { .. }).then_some(()));
+    assert_eq!(node.peers()[0].transport, TransportType::V1);
+}
 
+/// As bcoin does; and it counts the nonsense that it gets.
+#[test]
+fn a_peer_that_greets_in_version_1_is_dialled_again_at_once_in_it() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (node, events) = start(dialling(&listener), Chain::new(NETWORK));
+    let mut first = with_deadlines(listener.accept().unwrap().0);
+    first.write_all(&serialize(&RawNetworkMessage::new(NETWORK.magic(), version()))).unwrap();
+    let mut key_and_garbage = Vec::new();
+    let _ = first.read_to_end(&mut key_and_garbage);
+    assert!((64..240).contains(&key_and_garbage.len()), "{} bytes", key_and_garbage.len());
+    let _second = converse_in_version_1(&listener);
+    events
+        .wait_for("the handshake", |event| matches!(event, Event::Handshake { .. }).then_some(()));
+    assert_eq!(node.peers()[0].transport, TransportType::V1);
+}
+
+/// Falling back is for those who do not know version 2, not for those who fail at it: somebody in
+/// between could have it that way.
+#[test]
+fn a_peer_that_fails_after_its_key_is_not_dialled_again_in_version_1() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut config = dialling(&listener);
+    config.redial = Duration::from_millis(1);
+    let (_node, events) = start(config, Chain::new(NETWORK));
+    let mut first = with_deadlines(listener.accept().unwrap().0);
+    first.write_all(&[0x55; 64 + 4095 + 16]).unwrap();
+    assert!(events.wait_for_disconnect().contains("v2 transport"));
     let mut second = with_deadlines(listener.accept().unwrap().0);
+    let mut start = [0; 4];
+    second.read_exact(&mut start).unwrap();
+    assert_ne!(start, NETWORK.magic().to_bytes());
+}
+
+/// Accepts a connection of version 1, and answers its `version` with ours.
+fn converse_in_version_1(listener: &TcpListener) -> TcpStream {
+    let mut stream = with_deadlines(listener.accept().unwrap().0);
     let mut header = [0; 24];
-    second.read_exact(&mut header).unwrap();
+    stream.read_exact(&mut header).unwrap();
     assert_eq!(header[..4], NETWORK.magic().to_bytes());
     let mut message = header.to_vec();
     let length = u32::from_le_bytes(header[16..20].try_into().unwrap());
     message.resize(24 + length as usize, 0);
-    second.read_exact(&mut message[24..]).unwrap();
+    stream.read_exact(&mut message[24..]).unwrap();
     let message = deserialize::<RawNetworkMessage>(&message).unwrap().into_payload();
     assert!(matches!(message, NetworkMessage::Version(_)));
     for message in [version(), NetworkMessage::Verack] {
         let message = RawNetworkMessage::new(NETWORK.magic(), message);
-        second.write_all(&serialize(&message)).unwrap();
+        stream.write_all(&serialize(&message)).unwrap();
     }
-    events
-        .wait_for("the handshake", |event| matches!(event, Event::Handshake { .. }).then_some(()));
-    assert_eq!(node.peers()[0].transport, TransportType::V1);
+    stream
 }
 
 /// Everything until the end, which has to come.

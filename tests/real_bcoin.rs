@@ -16,7 +16,7 @@ use std::{
 use bitcoin::{BlockHash, Network, p2p::ServiceFlags};
 use node_support::{
     DEADLINE, Events, Process,
-    node::{Config, Event, Node, chain::Chain},
+    node::{Config, Event, Node, chain::Chain, transport::TransportType},
     start,
 };
 use sockman::Direction;
@@ -35,7 +35,9 @@ fn our_node_dials_bcoin_and_syncs_its_headers() {
     config.connect.push(bcoin.address.into());
     let (node, events) = start(config, Chain::new(Network::Regtest));
 
+    // It knows only version 1 of the transport, and is dialled with version 2 first.
     assert_handshake(&events, Direction::Outbound);
+    assert_eq!(node.peers()[0].transport, TransportType::V1);
     assert_synced(&node, &events, BLOCKS, bcoin.tip());
     assert_pings_both_ways(&bcoin, &events);
 

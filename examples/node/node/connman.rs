@@ -148,12 +148,11 @@ impl Connman {
         }
     }
 
-    /// A peer that knows only version 1 takes the key for nonsense, and closes without a word.
+    /// A peer that knows only version 1 takes the key for nonsense: it hangs up, or has answered
+    /// in version 1.
     fn note_hung_up_on_v2(&self, peer: &Peer) {
-        let incoming = peer.incoming.lock();
-        let was_tried = incoming.transport_type() == TransportType::Detecting;
         match peer.dialled {
-            Some(target) if was_tried && !incoming.received_any => {
+            Some(target) if peer.incoming.lock().is_without_key() => {
                 self.v1_only.lock().insert(target);
                 self.redials.fetch_add(1, Ordering::AcqRel);
             }

@@ -63,8 +63,6 @@ pub(crate) enum Start {
 pub(crate) struct Incoming {
     magic: Magic,
     state: State,
-    /// Anything has arrived at all.
-    pub(crate) received_any: bool,
 }
 
 enum State {
@@ -103,7 +101,7 @@ pub(crate) fn begin(magic: Magic, start: Start) -> (Incoming, Outgoing, Vec<u8>)
             (State::V1(Framer::new(magic)), Outgoing::V1, Vec::new())
         }
     };
-    (Incoming { magic, state, received_any: false }, outgoing, out)
+    (Incoming { magic, state }, outgoing, out)
 }
 
 /// What a piece of the stream led to, besides messages.
@@ -124,6 +122,12 @@ impl Incoming {
         }
     }
 
+    /// Version 2 was begun, and the peer has sent no key: nothing, too little to be one, or a
+    /// message of version 1, as a node does that greets whoever dials it.
+    pub(crate) fn is_without_key(&self) -> bool {
+        matches!(&self.state, State::Handshake(handshake) if !handshake.has_key)
+    }
+
     /// Takes bytes off the wire, and hands on each message that they complete, with a header of
     /// version 1.
     ///
@@ -135,7 +139,6 @@ impl Incoming {
         data: &[u8],
         mut whole_message: impl FnMut(Vec<u8>),
     ) -> Result<Progress, TransportError> {
-        self.received_any = true;
         let mut progress = Progress::default();
         let mut data = data.to_vec();
         if let State::Detecting(bytes) = &mut self.state {

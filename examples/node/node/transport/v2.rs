@@ -21,8 +21,9 @@ const LENGTH: usize = bip324::NUM_LENGTH_BYTES;
 /// What is in a packet besides the message's payload: flags, name, authentication tag.
 const MAX_OVERHEAD: usize = 1 + 13 + 16;
 /// Our garbage, whose only purpose is that the length of the first packet tells nothing. The
-/// standard allows 4095 bytes.
-const MAX_OUR_GARBAGE: usize = 512;
+/// standard allows 4095 bytes. A node of version 1 such as bcoin counts every 24 bytes of nonsense,
+/// and at the tenth bans whom it came from: with more, there would be nobody to fall back to.
+const MAX_OUR_GARBAGE: usize = 128;
 /// Decoys before the version packet may be as long as any packet; but nobody needs so many bytes
 /// to say hello.
 const MAX_HANDSHAKE: usize = 256 * 1024;
@@ -60,6 +61,8 @@ pub(super) struct V2Handshake {
     /// Received and not yet used.
     buffer: Vec<u8>,
     received: usize,
+    /// The peer has sent a key, and with it has shown that it knows version 2.
+    pub(super) has_key: bool,
 }
 
 /// What a handshake leads to.
@@ -90,7 +93,8 @@ impl V2Handshake {
             handshake.send_key(Some(garbage), &mut out).map(Some)
         })?;
         let state = State::Key(awaiting);
-        Ok((V2Handshake { state, buffer: Vec::new(), received: 0 }, out))
+        let handshake = V2Handshake { state, buffer: Vec::new(), received: 0, has_key: false };
+        Ok((handshake, out))
     }
 
     /// Takes bytes off the wire; appends to `out` what is to be sent.
@@ -109,7 +113,9 @@ impl V2Handshake {
                         return Ok(None);
                     };
                     self.buffer.drain(..KEY);
+                    // Fails for what begins like a message of version 1, and for nothing else.
                     self.state = State::Garbage(received_key(&mut awaiting, key, out)?);
+                    self.has_key = true;
                 }
                 State::Garbage(handshake) => {
                     // The rest of the buffer goes along: what is garbage in it shows only now.
