@@ -22,21 +22,26 @@ use std::{
     sync::Arc,
     sync::atomic::{AtomicU64, Ordering},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use data_encoding::BASE64;
 use http::{Config, Server};
-use http_support::{Answered, Client, start_with};
+use http_support::{Answered, Client, DEADLINE, start_with};
 use methods::Wallets;
-use rpc::{RpcService, cookie::Cookie};
+use rpc::{
+    RpcService,
+    cookie::{Cookie, CookieFile},
+};
 use serde_json::{Value, json};
 use sockman::Interrupt;
 
 struct Rpc {
     server: Server,
+    service: Arc<RpcService<Wallets>>,
     authorization: String,
     cookie: PathBuf,
+    cookie_file: CookieFile,
     stop: Interrupt,
 }
 
@@ -47,13 +52,13 @@ fn cookie_path() -> PathBuf {
 }
 
 fn start() -> Rpc {
-    let path = cookie_path();
-    let cookie = Cookie::create(&path).unwrap();
-    let authorization = format!("Basic {}", BASE64.encode(&fs::read(&path).unwrap()));
-    let stop = Interrupt::new();
+    let (path, stop) = (cookie_path(), Interrupt::new());
     let methods = Wallets::new("open sesame", stop.clone());
-    let server = start_with(Config::default(), Arc::new(RpcService { cookie, methods }));
-    Rpc { server, authorization, cookie: path, stop }
+    let service = Arc::new(RpcService { cookie: Cookie::generate().unwrap(), methods });
+    let server = start_with(Config::default(), service.clone());
+    let cookie_file = service.cookie.write(&path).unwrap();
+    let authorization = format!("Basic {}", BASE64.encode(&fs::read(&path).unwrap()));
+    Rpc { server, service, authorization, cookie: path, cookie_file, stop }
 }
 
 impl Rpc {
@@ -221,9 +226,35 @@ fn the_cookie_is_needed_and_belongs_to_its_owner() {
         assert_eq!(answered.status, status, "{header}");
         assert_eq!(answered.header("www-authenticate").is_some(), status == 401);
     }
-    let Rpc { server, cookie, .. } = rpc;
+    let Rpc { server, cookie, cookie_file, .. } = rpc;
     server.stop().unwrap();
+    drop(cookie_file);
     assert!(!cookie.exists(), "the cookie goes with its server");
+}
+
+#[test]
+fn a_cookie_replaces_what_is_there_and_leaves_what_comes_after_it() {
+    let path = cookie_path();
+    let other = path.with_extension("other");
+    fs::write(&other, "precious").unwrap();
+    fs::set_permissions(&other, fs::Permissions::from_mode(0o644)).unwrap();
+    std::os::unix::fs::symlink(&other, &path).unwrap();
+    let (first, second) = (Cookie::generate().unwrap(), Cookie::generate().unwrap());
+    let first_file = first.write(&path).unwrap();
+    assert_eq!(fs::read_to_string(&other).unwrap(), "precious", "the link is replaced");
+    assert_eq!(fs::symlink_metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+
+    // Another server, in the same folder by mistake.
+    let second_file = second.write(&path).unwrap();
+    drop(first_file);
+    let text = fs::read(&path).unwrap();
+    let admits = |cookie: &Cookie| {
+        cookie.admits(Some(format!("Basic {}", BASE64.encode(&text)).as_bytes()))
+    };
+    assert!(admits(&second) && !admits(&first));
+    drop(second_file);
+    assert!(!path.exists());
+    fs::remove_file(&other).unwrap();
 }
 
 #[test]
@@ -249,15 +280,15 @@ fn an_unlocked_wallet_locks_itself_again() {
     assert_eq!(unlocked(&rpc), false);
     rpc.call("walletpassphrase", &json!(["open sesame", 1000]));
     rpc.call("walletpassphrase", &json!({ "passphrase": "open sesame", "timeout": 1 }));
-    let late = loop {
-        let info = rpc.call("getwalletinfo", &Value::Null);
-        if info["unlocked"] == false {
-            break info["locked_late_by_ms"].as_f64().unwrap();
-        }
-        thread::yield_now();
-    };
+    // Looked at from here: a request would have the loop run, and with it the timers.
+    let wallet = &rpc.service.methods;
+    let deadline = Instant::now() + DEADLINE;
+    while wallet.info()["unlocked"] == true {
+        assert!(Instant::now() < deadline, "it stays unlocked");
+        thread::park_timeout(Duration::from_millis(1));
+    }
     // Not before its time; how long after it is a figure, not a test.
-    assert!(late >= 0.0);
+    assert!(wallet.info()["locked_late_by_ms"].as_f64().unwrap() >= 0.0);
     rpc.server.stop().unwrap();
 }
 
@@ -265,8 +296,8 @@ fn an_unlocked_wallet_locks_itself_again() {
 fn a_call_that_waits_ends_with_the_server() {
     let rpc = start();
     let mut client = Client::connect(&rpc.server);
+    // Whether a worker is at it already or not: it is answered before the server ends.
     client.send(rpc.request(r#"{"method": "wait", "params": [60000], "id": 1}"#));
-    // Until the worker has it: from then on there is an answer to be drained.
     let mut other = Client::connect(&rpc.server);
     other.send(rpc.request(r#"{"method": "stop", "id": 1}"#));
     assert_eq!(other.receive().unwrap().status, 200);

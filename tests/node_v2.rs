@@ -318,16 +318,67 @@ fn a_packet_that_is_too_long_is_disconnected_by_its_length() {
 
 #[test]
 fn names_that_are_not_known_are_passed_over() {
-    let (node, events) = start(listening(), Chain::new(NETWORK));
+    let (node, _) = start(listening(), Chain::new(NETWORK));
     let stream = stream_to(&node);
     let mut peer = handshake(&stream, Role::Initiator, None, None, usize::MAX).unwrap();
-    for contents in [vec![200, 1, 2], vec![29], vec![0, 1, 2]] {
+    for contents in [vec![200, 1, 2], vec![29], vec![0, 1, 2], vec![]] {
         peer.write(&Payload::genuine(contents)).unwrap();
     }
     converse(&mut peer);
     assert_v2(&node);
-    peer.write(&Payload::genuine(Vec::new())).unwrap();
-    assert!(events.wait_for_disconnect().contains("without a name"));
+}
+
+/// BIP 324: whoever dials may hold back the rest of its key until it sees ours.
+#[test]
+fn a_key_is_answered_at_its_first_byte_that_is_not_version_1() {
+    let (node, _) = start(listening(), Chain::new(NETWORK));
+    let mut stream = stream_to(&node);
+    let almost = [&NETWORK.magic().to_bytes()[..], b"version\0\0\0\0\x01"].concat();
+    stream.write_all(&almost).unwrap();
+    let mut key = [0; 64];
+    stream.read_exact(&mut key).unwrap();
+}
+
+/// After 224 packets of a direction both ciphers change their keys.
+#[test]
+fn a_conversation_goes_on_beyond_the_change_of_keys() {
+    let (node, _) = start(listening(), Chain::new(NETWORK));
+    let stream = stream_to(&node);
+    let mut peer = handshake(&stream, Role::Initiator, None, None, usize::MAX).unwrap();
+    converse(&mut peer);
+    for nonce in 0..1000_u64 {
+        peer.write(&named(NetworkMessage::Ping(nonce), Some(18))).unwrap();
+        let pong = [&[19], &nonce.to_le_bytes()[..]].concat();
+        while peer.read().unwrap().contents() != pong {}
+    }
+    assert_v2(&node);
+}
+
+#[test]
+fn a_handshake_of_decoys_without_end_is_disconnected() {
+    for decoys in [vec![vec![0; 500_000]], vec![vec![0; 1000]; 1000]] {
+        let (node, events) = start(listening(), Chain::new(NETWORK));
+        let stream = stream_to(&node);
+        // The version packet comes behind them, and never is read.
+        let _ = handshake(&stream, Role::Initiator, None, Some(decoys), usize::MAX);
+        let reason = events.wait_for_disconnect();
+        assert!(reason.contains("its handshake does not end"), "{reason}");
+        node.stop().unwrap();
+    }
+}
+
+#[test]
+fn a_peer_that_never_answers_is_dialled_again_in_version_1() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut config = dialling(&listener);
+    config.handshake_timeout = Duration::from_millis(50);
+    let (_node, events) = start(config, Chain::new(NETWORK));
+    let _first = listener.accept().unwrap();
+    assert!(events.wait_for_disconnect().contains("in time"));
+    let mut second = with_deadlines(listener.accept().unwrap().0);
+    let mut start = [0; 4];
+    second.read_exact(&mut start).unwrap();
+    assert_eq!(start, NETWORK.magic().to_bytes());
 }
 
 #[test]

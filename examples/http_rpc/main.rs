@@ -20,8 +20,9 @@ mod rpc;
 use std::{
     error::Error,
     io::{self, Write},
+    num::NonZeroU64,
     path::PathBuf,
-    process::ExitCode,
+    process::{self, ExitCode},
     sync::Arc,
     thread,
     time::Duration,
@@ -54,10 +55,12 @@ Options:
 The methods are: echo, getwalletinfo, help, stop, uptime, wait, walletlock, walletpassphrase.
 ";
 
-/// The interrupt is looked at again after so long, whatever happens.
-const A_LONG_TIME: Duration = Duration::from_secs(3600);
+/// So often it is checked that the server still runs.
+const LOOK_AROUND: Duration = Duration::from_secs(1);
 /// What shells and other programs expect for arguments that make no sense.
 const BAD_ARGUMENTS: u8 = 2;
+/// What they expect of one that a signal ended.
+const INTERRUPTED: i32 = 130;
 
 struct Arguments {
     config: Config,
@@ -89,28 +92,39 @@ fn main() -> ExitCode {
 
 fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
     let stop = Interrupt::new();
-    let mut signals = Signals::new([SIGINT, SIGTERM])?;
-    let (handle, on_signal) = (signals.handle(), stop.clone());
-    thread::Builder::new().name("signals".to_owned()).spawn(move || {
-        if signals.forever().next().is_some() {
-            on_signal.interrupt();
-        }
-    })?;
-
-    let cookie = Cookie::create(&arguments.cookie)
-        .map_err(|error| format!("{}: {error}", arguments.cookie.display()))?;
+    catch_signals(&stop)?;
     let methods = Wallets::new(&arguments.passphrase, stop.clone());
-    let server = Server::start(arguments.config, Arc::new(RpcService { cookie, methods }))?;
+    let service = Arc::new(RpcService { cookie: Cookie::generate()?, methods });
+    let server = Server::start(arguments.config, service.clone())?;
+    let cookie_file = service
+        .cookie
+        .write(&arguments.cookie)
+        .map_err(|error| format!("{}: {error}", arguments.cookie.display()))?;
     for address in server.listening() {
         say(&format!("listening on {address}"));
     }
     say(&format!("the cookie is in {}; Ctrl-C ends the server", arguments.cookie.display()));
-    while stop.sleep_for(A_LONG_TIME) {}
+    while server.is_running() && stop.sleep_for(LOOK_AROUND) {}
 
     say("ending: answers in flight finish");
     server.stop()?;
-    handle.close();
+    drop(cookie_file);
     say("ended");
+    Ok(())
+}
+
+/// The first one ends the server in order, the second at once.
+fn catch_signals(stop: &Interrupt) -> io::Result<()> {
+    let mut signals = Signals::new([SIGINT, SIGTERM])?;
+    let stop = stop.clone();
+    thread::Builder::new().name("signals".to_owned()).spawn(move || {
+        for _ in signals.forever() {
+            if stop.is_interrupted() {
+                process::exit(INTERRUPTED);
+            }
+            stop.interrupt();
+        }
+    })?;
     Ok(())
 }
 
@@ -126,7 +140,8 @@ fn parse() -> Result<Option<Arguments>, Box<dyn Error>> {
             Arg::Long("max-connections") => config.max_connections = parser.value()?.parse()?,
             Arg::Long("workers") => config.workers = parser.value()?.parse::<usize>()?.max(1),
             Arg::Long("idle-timeout") => {
-                config.idle_timeout = Duration::from_secs(parser.value()?.parse()?);
+                let seconds: NonZeroU64 = parser.value()?.parse()?;
+                config.idle_timeout = Duration::from_secs(seconds.get());
             }
             Arg::Long("passphrase") => passphrase = parser.value()?.string()?,
             Arg::Long("help") | Arg::Short('h') => return Ok(None),

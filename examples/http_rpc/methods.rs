@@ -85,7 +85,7 @@ impl Wallets {
         Ok(Value::Null)
     }
 
-    fn info(&self) -> Value {
+    pub(crate) fn info(&self) -> Value {
         let wallet = self.wallet.lock();
         let left = wallet.unlocked_until.map(|until| until.duration_since(Instant::now()));
         json!({

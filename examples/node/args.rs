@@ -1,10 +1,10 @@
 //! The command line.
 
-use std::{error::Error, path::PathBuf};
+use std::{error::Error, net::IpAddr, path::PathBuf};
 
 use bitcoin::Network;
 use lexopt::{Arg, Parser, ValueExt};
-use sockman::{Destination, I2pOptions, NetAddr, Proxy, Service};
+use sockman::{Destination, I2pOptions, Proxy, Service};
 
 use crate::node::Config;
 
@@ -25,14 +25,16 @@ Options:
   --i2p-tunnel-length N  routers in each tunnel; 0 hides nothing, and is for tests
   --rpc ADDR             answer JSON-RPC there, as Bitcoin Core does; may be repeated
   --rpc-cookie FILE      write the password for it there (default .cookie)
-  --web ADDR             show the peers on a page there, for a browser; may be repeated
+  --rpc-allow IP         who may call it besides this machine; may be repeated
+  --web ADDR             show the peers on a page there, for a browser on this machine
   --v1-only              do not speak the encrypted transport of BIP 324
   --network NAME         main (default), testnet4, signet or regtest
   --max-connections N    in both directions together (default 125)
   --help                 this text
 
 ADDR is IP:PORT, [IPv6]:PORT, or unix:/PATH; with --connect also NAME:PORT, and with --onion or
---proxy <56 characters>.onion:PORT, with --i2p-sam <52 characters>.b32.i2p:0. PROXY is IP:PORT, [IPv6]:PORT, or unix:/PATH. The node runs until Ctrl-C.
+--proxy <56 characters>.onion:PORT, with --i2p-sam <52 characters>.b32.i2p:0. PROXY is IP:PORT,
+[IPv6]:PORT, or unix:/PATH. The node runs until Ctrl-C; a second one ends it at once.
 RUST_LOG=debug shows what sockman does.
 ";
 
@@ -46,6 +48,7 @@ pub(crate) enum Command {
 pub(crate) struct Rpc {
     pub(crate) listen: Vec<Service>,
     pub(crate) cookie: PathBuf,
+    pub(crate) allow: Vec<IpAddr>,
     /// The page that shows the peers.
     pub(crate) web: Vec<Service>,
 }
@@ -60,7 +63,8 @@ pub(crate) fn parse() -> Result<Command, Box<dyn Error>> {
     let mut isolated = true;
     let (mut sam, mut key, mut tunnel_length) = (None, None, None);
     let mut accepts = false;
-    let mut rpc = Rpc { listen: Vec::new(), cookie: PathBuf::from(".cookie"), web: Vec::new() };
+    let (mut rpc_cookie, mut rpc_allow) = (None, Vec::new());
+    let (mut rpc_listen, mut web): (Vec<Service>, Vec<Service>) = (Vec::new(), Vec::new());
     let mut any = false;
     while let Some(arg) = parser.next()? {
         any = true;
@@ -74,9 +78,10 @@ pub(crate) fn parse() -> Result<Command, Box<dyn Error>> {
             Arg::Long("i2p-key") => key = Some(PathBuf::from(parser.value()?)),
             Arg::Long("i2p-accept") => accepts = true,
             Arg::Long("i2p-tunnel-length") => tunnel_length = Some(parser.value()?.parse()?),
-            Arg::Long("rpc") => rpc.listen.push(parser.value()?.parse_with(service)?),
-            Arg::Long("web") => rpc.web.push(parser.value()?.parse_with(service)?),
-            Arg::Long("rpc-cookie") => rpc.cookie = PathBuf::from(parser.value()?),
+            Arg::Long("rpc") => rpc_listen.push(parser.value()?.parse_with(service)?),
+            Arg::Long("rpc-cookie") => rpc_cookie = Some(PathBuf::from(parser.value()?)),
+            Arg::Long("rpc-allow") => rpc_allow.push(parser.value()?.parse()?),
+            Arg::Long("web") => web.push(parser.value()?.parse_with(service)?),
             Arg::Long("v1-only") => config.v2_transport = false,
             Arg::Long("network") => config.network = parser.value()?.parse_with(network)?,
             Arg::Long("max-connections") => config.max_connections = parser.value()?.parse()?,
@@ -90,19 +95,30 @@ pub(crate) fn parse() -> Result<Command, Box<dyn Error>> {
     if accepts && key.is_none() {
         return Err("--i2p-accept needs --i2p-key: whom would they dial?".into());
     }
-    if sam.is_none() && (accepts || key.is_some()) {
-        return Err("--i2p-key and --i2p-accept need --i2p-sam".into());
+    if sam.is_none() && (accepts || key.is_some() || tunnel_length.is_some()) {
+        return Err("--i2p-key, --i2p-accept and --i2p-tunnel-length need --i2p-sam".into());
+    }
+    if rpc_listen.is_empty() && (rpc_cookie.is_some() || !rpc_allow.is_empty()) {
+        return Err("--rpc-cookie and --rpc-allow need --rpc".into());
+    }
+    // It asks for no password.
+    let is_local = |to: &Service| to.to_socket_addr().is_none_or(|to| to.ip().is_loopback());
+    if let Some(to) = web.iter().find(|to| !is_local(to)) {
+        return Err(format!("--web {to}: the page is for this machine alone, as 127.0.0.1").into());
     }
     config.i2p = sam.map(|sam| i2p(sam, key, accepts, tunnel_length));
     let is_alone = config.listen.is_empty() && config.connect.is_empty() && !accepts;
     // By RPC it can be told whom to dial.
-    if is_alone && rpc.listen.is_empty() {
+    if is_alone && rpc_listen.is_empty() {
         return Err("there is nobody to talk to: give --listen or --connect".into());
     }
     config.proxy = proxy.map(|endpoint| socks5(endpoint, isolated));
     config.onion_proxy = onion_proxy.map(|endpoint| socks5(endpoint, isolated));
-    if let Some(to) = config.connect.iter().find(|to| !has_a_way(&config, to)) {
-        return Err(format!("--connect {to} needs {}", what_it_needs(to)).into());
+    for to in &config.connect {
+        // Better told now than at every attempt to connect.
+        if let Some(needs) = config.what_it_needs(to) {
+            return Err(format!("--connect {to} needs {needs}").into());
+        }
     }
     if config.connect.len() > config.max_connections {
         return Err(format!(
@@ -112,6 +128,8 @@ pub(crate) fn parse() -> Result<Command, Box<dyn Error>> {
         )
         .into());
     }
+    let cookie = rpc_cookie.unwrap_or_else(|| PathBuf::from(".cookie"));
+    let rpc = Rpc { listen: rpc_listen, cookie, allow: rpc_allow, web };
     Ok(Command::Run(Box::new(config), rpc))
 }
 
@@ -137,24 +155,6 @@ fn i2p(sam: Service, key: Option<PathBuf>, accepts: bool, tunnel_length: Option<
 fn socks5(endpoint: Service, isolated: bool) -> Proxy {
     let proxy = Proxy::socks5(endpoint);
     if isolated { proxy.tor_stream_isolation() } else { proxy }
-}
-
-/// Better told now than at every attempt to connect.
-fn has_a_way(config: &Config, to: &Destination) -> bool {
-    match to.service().map(Service::addr) {
-        Some(NetAddr::TorV3(_)) => config.onion_proxy.is_some() || config.proxy.is_some(),
-        Some(NetAddr::I2p(_)) => config.i2p.is_some() || config.proxy.is_some(),
-        Some(_) => true,
-        None => config.proxy.is_some(),
-    }
-}
-
-fn what_it_needs(to: &Destination) -> &'static str {
-    match to.service().map(Service::addr) {
-        Some(NetAddr::TorV3(_)) => "Tor: say where it is with --onion",
-        Some(_) => "an I2P router: say where its SAM bridge is with --i2p-sam",
-        None => "a proxy that resolves names: say where it is with --proxy",
-    }
 }
 
 fn network(text: &str) -> Result<Network, &'static str> {

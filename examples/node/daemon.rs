@@ -4,6 +4,7 @@ use std::{
     collections::VecDeque,
     error::Error,
     io::{self, IsTerminal},
+    process,
     sync::{
         Arc, OnceLock,
         mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
@@ -24,7 +25,10 @@ use crate::{
     methods::NodeMethods,
     node::{Config, Event, Node, chain::Chain},
     report::{self, say},
-    rpc::{RpcService, cookie::Cookie},
+    rpc::{
+        RpcService,
+        cookie::{Cookie, CookieFile},
+    },
     web::{Line, Web},
 };
 
@@ -34,6 +38,8 @@ const REFRESH_ON_TERMINAL: Duration = Duration::from_secs(1);
 const REFRESH_IN_LOG: Duration = Duration::from_secs(60);
 /// So often it is checked that the node still runs.
 const LOOK_AROUND: Duration = Duration::from_secs(1);
+/// What shells expect of a program that a signal ended.
+const INTERRUPTED: i32 = 130;
 /// Events that wait to be printed. While standard output blocks, the ones beyond it are lost: the
 /// node must not stand still for it, nor grow.
 const MAX_WAITING_LINES: usize = 1000;
@@ -55,7 +61,7 @@ pub(crate) fn run(config: Config, rpc: &Rpc) -> Result<(), Box<dyn Error>> {
     let interrupt = config.interrupt.clone();
     let (sender, inputs) = sync_channel(MAX_WAITING_LINES);
     // Before anything listens: from the first line on, Ctrl-C ends it in order.
-    let signals = catch_signals(interrupt.clone(), sender.clone())?;
+    catch_signals(interrupt.clone(), sender.clone())?;
 
     let network = config.network;
     let page_lines = Arc::new(OnceLock::<SyncSender<Line>>::new());
@@ -76,35 +82,44 @@ pub(crate) fn run(config: Config, rpc: &Rpc) -> Result<(), Box<dyn Error>> {
         let _ = page_lines.set(web.lines());
     }
     let mut screen = Screen::new();
-    screen.follow(&node, &inputs, &interrupt);
+    let is_whole = || {
+        node.is_running()
+            && server.as_ref().is_none_or(|(server, _)| server.is_running())
+            && web.as_ref().is_none_or(Web::is_running)
+    };
+    screen.follow(&node, &inputs, &interrupt, is_whole);
 
     say("ending");
     if !screen.is_terminal {
         say(report::table(&node.peers()));
     }
-    signals.close();
     // First, while there is a node to answer for.
     drop(web);
-    server.map_or(Ok(()), Server::stop)?;
+    let server = server.map_or(Ok(()), |(server, _cookie_file)| server.stop());
     node.stop()?;
+    server?;
     say("ended");
     Ok(())
 }
 
 /// On a `SockMan` of its own: a peer cannot keep the operator waiting, nor the other way round.
-fn start_rpc(node: &Node, rpc: &Rpc) -> Result<Option<Server>, Box<dyn Error>> {
+fn start_rpc(node: &Node, rpc: &Rpc) -> Result<Option<(Server, CookieFile)>, Box<dyn Error>> {
     if rpc.listen.is_empty() {
         return Ok(None);
     }
-    let cookie = Cookie::create(&rpc.cookie)
+    let methods = NodeMethods::new(node.control());
+    let service = Arc::new(RpcService { cookie: Cookie::generate()?, methods });
+    let (listen, allow) = (rpc.listen.clone(), rpc.allow.clone());
+    let config = http::Config { listen, allow, ..http::Config::default() };
+    let server = Server::start(config, service.clone())?;
+    let cookie_file = service
+        .cookie
+        .write(&rpc.cookie)
         .map_err(|error| format!("{}: {error}", rpc.cookie.display()))?;
-    let service = RpcService { cookie, methods: NodeMethods::new(node.control()) };
-    let config = http::Config { listen: rpc.listen.clone(), ..http::Config::default() };
-    let server = Server::start(config, Arc::new(service))?;
     for address in server.listening() {
         say(format!("RPC on {address}, the cookie is in {}", rpc.cookie.display()));
     }
-    Ok(Some(server))
+    Ok(Some((server, cookie_file)))
 }
 
 fn start_web(node: &Node, rpc: &Rpc, network: &'static str) -> Result<Option<Web>, Box<dyn Error>> {
@@ -113,26 +128,26 @@ fn start_web(node: &Node, rpc: &Rpc, network: &'static str) -> Result<Option<Web
     }
     let web = Web::start(rpc.web.clone(), network, node.control())?;
     for address in web.listening() {
-        say(format!("the peers are shown on http://{address}/"));
+        let scheme = if address.to_socket_addr().is_some() { "http://" } else { "" };
+        say(format!("the peers are shown on {scheme}{address}/"));
     }
     Ok(Some(web))
 }
 
 /// The first SIGINT or SIGTERM sets the interrupt, which ends sockman's threads and every connect
-/// by itself, and tells the printing loop.
-fn catch_signals(
-    interrupt: Interrupt,
-    sender: SyncSender<Input>,
-) -> io::Result<signal_hook::iterator::Handle> {
+/// by itself, and tells the printing loop. The second one ends the program at once.
+fn catch_signals(interrupt: Interrupt, sender: SyncSender<Input>) -> io::Result<()> {
     let mut signals = Signals::new([SIGINT, SIGTERM])?;
-    let handle = signals.handle();
     thread::Builder::new().name("signals".to_owned()).spawn(move || {
-        if signals.forever().next().is_some() {
+        for (number, _) in signals.forever().enumerate() {
+            if number > 0 {
+                process::exit(INTERRUPTED);
+            }
             interrupt.interrupt();
             let _ = sender.try_send(Input::Signal);
         }
     })?;
-    Ok(handle)
+    Ok(())
 }
 
 struct Screen {
@@ -148,11 +163,17 @@ impl Screen {
         Screen { is_terminal, refresh, last_events: VecDeque::new() }
     }
 
-    /// Prints what happens, until the interrupt, or until sockman's threads end by themselves:
-    /// with a panic, which `stop` tells of.
-    fn follow(&mut self, node: &Node, inputs: &Receiver<Input>, interrupt: &Interrupt) {
+    /// Prints what happens, until the interrupt, or until a socket thread ends by itself: with a
+    /// panic, which `stop` tells of.
+    fn follow(
+        &mut self,
+        node: &Node,
+        inputs: &Receiver<Input>,
+        interrupt: &Interrupt,
+        is_whole: impl Fn() -> bool,
+    ) {
         let mut next_table = Instant::now() + self.refresh;
-        while !interrupt.is_interrupted() && node.is_running() {
+        while !interrupt.is_interrupted() && is_whole() {
             let wait = next_table.saturating_duration_since(Instant::now()).min(LOOK_AROUND);
             match inputs.recv_timeout(wait) {
                 Ok(Input::Event(event)) => self.show_event(&event),

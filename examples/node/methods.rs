@@ -1,25 +1,33 @@
 //! The node's RPC methods, with the field names and error codes of Bitcoin Core, so that its
 //! command-line client works with this node. What the node does not know, it leaves out.
 
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::{
+    net::Ipv6Addr,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
 
-use bitcoin::p2p::ServiceFlags;
+use bitcoin::{Network, p2p::ServiceFlags};
+use data_encoding::HEXLOWER;
 use serde_json::{Map, Value, json};
 use sockman::{Destination, Direction};
 
 use crate::{
     http::Timers,
-    node::{PeerInfo, control::Control},
+    node::{
+        PeerInfo,
+        control::Control,
+        processing::{PROTOCOL_VERSION, USER_AGENT},
+    },
     rpc::{INVALID_PARAMETER, METHOD_NOT_FOUND, MISC_ERROR, Methods, Params, RpcError, RpcResult},
 };
 
 /// Bitcoin Core's `src/rpc/protocol.h`.
+const INVALID_PARAMS: i32 = -32602;
 const CLIENT_NODE_ALREADY_ADDED: i32 = -23;
 const CLIENT_NODE_NOT_ADDED: i32 = -24;
 const CLIENT_NODE_NOT_CONNECTED: i32 = -29;
 /// Whose answers these are modelled on: its client looks at the number before it goes on.
 const CORE_VERSION: u32 = 290_000;
-const PROTOCOL_VERSION: u32 = 70016;
 
 const METHODS: &[(&str, &[&str])] = &[
     ("addnode", &["node", "command", "v2transport"]),
@@ -58,7 +66,7 @@ impl NodeMethods {
             .collect();
         json!({
             "version": CORE_VERSION,
-            "subversion": concat!("/sockman-node:", env!("CARGO_PKG_VERSION"), "/"),
+            "subversion": USER_AGENT,
             "protocolversion": PROTOCOL_VERSION,
             "localservices": format!("{:016x}", services.to_u64()),
             "localservicesnames": service_names(services),
@@ -77,12 +85,19 @@ impl NodeMethods {
     }
 
     fn add_node(&self, params: &Params) -> RpcResult {
-        let node = params.required(0, Params::string)?;
-        let to: Destination = node.parse().map_err(|error| {
-            RpcError::new(INVALID_PARAMETER, format!("{}: {error}", node.escape_debug()))
-        })?;
-        match params.required(1, Params::string)? {
-            "add" if self.node.add_target(&to) => Ok(Value::Null),
+        let to = self.destination(params.required(0, Params::string)?)?;
+        let command = params.required(1, Params::string)?;
+        let speaks_v2 = self.node.speaks_v2();
+        let with_v2 = params.boolean(2)?.unwrap_or(speaks_v2);
+        if with_v2 && !speaks_v2 {
+            let message = "Error: v2transport requested but not enabled (see --v1-only)";
+            return Err(RpcError::new(INVALID_PARAMETER, message));
+        }
+        if let (Some(needs), true) = (self.node.what_it_needs(&to), command != "remove") {
+            return Err(RpcError::new(INVALID_PARAMETER, format!("{to} needs {needs}")));
+        }
+        match command {
+            "add" if self.node.add_target(&to, with_v2) => Ok(Value::Null),
             "add" => Err(RpcError::new(CLIENT_NODE_ALREADY_ADDED, "Error: Node already added")),
             "remove" if self.node.remove_target(&to) => Ok(Value::Null),
             "remove" => {
@@ -90,24 +105,40 @@ impl NodeMethods {
                 Err(RpcError::new(CLIENT_NODE_NOT_ADDED, message))
             }
             "onetry" => {
-                self.node.try_once(&to);
+                self.node.try_once(&to, with_v2);
                 Ok(Value::Null)
             }
             _ => Err(RpcError::new(MISC_ERROR, "the command is add, remove or onetry")),
         }
     }
 
+    /// As on the command line, and without a port that of the network.
+    fn destination(&self, node: &str) -> Result<Destination, RpcError> {
+        let port = default_port(self.node.network());
+        let with_port = match node.parse::<Ipv6Addr>() {
+            Ok(ip) => format!("[{ip}]:{port}"),
+            Err(_) => format!("{node}:{port}"),
+        };
+        node.parse().or_else(|error| {
+            with_port.parse().map_err(|_| {
+                RpcError::new(INVALID_PARAMETER, format!("{}: {error}", node.escape_debug()))
+            })
+        })
+    }
+
     fn disconnect_node(&self, params: &Params) -> RpcResult {
         let address = params.string(0)?.filter(|address| !address.is_empty());
-        let id = params.integer(1)?.map(|id| id.to_string());
+        let id = params.integer(1)?;
         let found = match (address, id) {
             (Some(address), None) => {
                 self.node.disconnect(|peer| peer.address.to_string() == address)
             }
-            (None, Some(id)) => self.node.disconnect(|peer| peer.id.to_string() == id),
+            (None, Some(id)) => {
+                self.node.disconnect(|peer| i64::try_from(peer.id.as_u64()).is_ok_and(|of| of == id))
+            }
             _ => {
                 let message = "Only one of address and nodeid should be provided.";
-                return Err(RpcError::new(-32602, message));
+                return Err(RpcError::new(INVALID_PARAMS, message));
             }
         };
         if found {
@@ -160,6 +191,15 @@ pub(crate) fn totals(node: &Control) -> Value {
         "totalbytesrecv": received,
         "totalbytessent": sent,
         "timemillis": since_epoch(SystemTime::now()).as_millis(),
+        "uploadtarget": {
+            "timeframe": 24 * 60 * 60,
+            // There is none.
+            "target": 0,
+            "target_reached": false,
+            "serve_historical_blocks": true,
+            "bytes_left_in_cycle": 0,
+            "time_left_in_cycle": 0,
+        },
     })
 }
 
@@ -169,7 +209,7 @@ pub(crate) fn peer_info(peer: &PeerInfo) -> Value {
     let is_inbound = peer.direction == Direction::Inbound;
     let mut info = Map::new();
     let mut set = |name: &str, value: Value| drop(info.insert(name.to_owned(), value));
-    set("id", json!(peer.id.to_string().parse::<u64>().unwrap_or_default()));
+    set("id", json!(peer.id.as_u64()));
     set("addr", json!(peer.address.to_string()));
     set("addrbind", json!(peer.me.to_string()));
     set("network", json!(network.as_deref().unwrap_or("not_publicly_routable")));
@@ -179,8 +219,8 @@ pub(crate) fn peer_info(peer: &PeerInfo) -> Value {
     set("last_block", json!(0));
     set("bytessent", json!(peer.bytes_out));
     set("bytesrecv", json!(peer.bytes_in));
-    set("conntime", json!(unix_time(peer.since)));
-    set("timeoffset", json!(0));
+    set("conntime", json!(since_epoch(peer.connected_at).as_secs()));
+    set("timeoffset", json!(peer.version.as_ref().map_or(0, |version| version.time_offset)));
     for (name, time) in [
         ("pingtime", peer.round_trip),
         ("minping", peer.min_round_trip),
@@ -204,7 +244,19 @@ pub(crate) fn peer_info(peer: &PeerInfo) -> Value {
     set("permissions", json!([]));
     set("connection_type", json!(if is_inbound { "inbound" } else { "manual" }));
     set("transport_protocol_type", json!(peer.transport.as_str()));
+    let session_id = peer.session_id.map(|id| HEXLOWER.encode(&id));
+    set("session_id", json!(session_id.unwrap_or_default()));
     Value::Object(info)
+}
+
+fn default_port(network: Network) -> u16 {
+    match network {
+        Network::Bitcoin => 8333,
+        Network::Testnet4 => 48333,
+        Network::Signet => 38333,
+        Network::Regtest => 18444,
+        _ => 18333,
+    }
 }
 
 fn service_names(services: ServiceFlags) -> Value {

@@ -6,6 +6,7 @@ use std::{
     io::{self, Write},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
+    process,
 };
 
 use data_encoding::{BASE64, HEXLOWER};
@@ -18,27 +19,40 @@ const LENGTH: usize = 32;
 /// For the owner alone.
 const MODE: u32 = 0o600;
 
-/// Written when a server starts, removed when it ends.
-#[derive(Debug)]
+/// What whoever calls has to know. (No `Debug`: it is a secret.)
 pub(crate) struct Cookie {
-    path: PathBuf,
+    text: String,
     /// What has to stand behind `Basic `.
     credentials: String,
 }
 
 impl Cookie {
-    /// Makes a new one. A file that is there, from a server that did not end in order, is replaced.
+    /// A new one, for as long as the program runs.
     ///
     /// # Errors
     ///
-    /// The file could not be written, or there are no random bytes.
-    pub(crate) fn create(path: &Path) -> io::Result<Cookie> {
+    /// There are no random bytes.
+    pub(crate) fn generate() -> io::Result<Cookie> {
         let mut secret = [0; LENGTH];
         getrandom::fill(&mut secret)?;
-        let cookie = format!("{USER}:{}", HEXLOWER.encode(&secret));
+        let text = format!("{USER}:{}", HEXLOWER.encode(&secret));
+        let credentials = BASE64.encode(text.as_bytes());
+        Ok(Cookie { text, credentials })
+    }
+
+    /// Writes it to a file, which goes when the value returned is dropped.
+    ///
+    /// When the server listens, and not before: a program that finds the address in use must not
+    /// replace the cookie of the one that has it. A file that is there then is from a server that
+    /// did not end in order.
+    ///
+    /// # Errors
+    ///
+    /// The file could not be written.
+    pub(crate) fn write(&self, path: &Path) -> io::Result<CookieFile> {
         // Under another name first: whoever looks finds the whole cookie, or none.
         let mut temporary = path.to_owned().into_os_string();
-        temporary.push(".tmp");
+        temporary.push(format!(".{}.tmp", process::id()));
         let temporary = PathBuf::from(temporary);
         match fs::remove_file(&temporary) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -46,9 +60,12 @@ impl Cookie {
         }
         let mut file =
             OpenOptions::new().write(true).create_new(true).mode(MODE).open(&temporary)?;
-        file.write_all(cookie.as_bytes())?;
-        fs::rename(&temporary, path)?;
-        Ok(Cookie { path: path.to_owned(), credentials: BASE64.encode(cookie.as_bytes()) })
+        let written = file.write_all(self.text.as_bytes());
+        if let Err(error) = written.and_then(|()| fs::rename(&temporary, path)) {
+            let _ = fs::remove_file(&temporary);
+            return Err(error);
+        }
+        Ok(CookieFile { path: path.to_owned(), text: self.text.clone() })
     }
 
     /// Whether these are the credentials: in a time that does not depend on how much of them is
@@ -62,8 +79,18 @@ impl Cookie {
     }
 }
 
-impl Drop for Cookie {
+/// The file that a [`Cookie`] was written to. Dropping this removes it.
+pub(crate) struct CookieFile {
+    path: PathBuf,
+    text: String,
+}
+
+impl Drop for CookieFile {
     fn drop(&mut self) {
+        // Unless it is another server's by now.
+        if !fs::read(&self.path).is_ok_and(|text| text == self.text.as_bytes()) {
+            return;
+        }
         if let Err(error) = fs::remove_file(&self.path) {
             log::warn!("cannot remove {}: {error}", self.path.display());
         }

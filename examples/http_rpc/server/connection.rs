@@ -2,10 +2,15 @@
 //!
 //! The socket thread reads requests; the worker that has one answers it. So that answers leave in
 //! order and a client cannot make this server hoard its requests, there is one request in flight:
-//! while it is, nothing is read. [`Phase`] says whose turn it is.
+//! while it is, and while others that have arrived wait behind it, nothing is read.
+//!
+//! [`Phase`] says whose turn it is, and whoever has the turn passes it on. What makes that safe is
+//! that the hook's "no" is noted in the same word: passing the turn on takes the note along, so
+//! that either the hook sees the new phase, or the one who passes the turn on sees the note and
+//! wakes the connection.
 
 use std::{
-    sync::atomic::{AtomicBool, AtomicU8, Ordering},
+    sync::atomic::{AtomicU8, Ordering},
     time::Instant,
 };
 
@@ -25,7 +30,7 @@ pub(crate) enum Phase {
     Answering,
     /// An event stream has the connection until its end.
     Streaming,
-    /// The last answer is on its way; then this side of the connection is closed.
+    /// The last answer is on its way; whoever sees its last byte leave closes this side.
     Closing,
     /// This side is closed; what still comes is thrown away until the client closes too. Closing
     /// at once would reset the connection if it had sent more, and the reset could overtake the
@@ -34,8 +39,8 @@ pub(crate) enum Phase {
 }
 
 impl Phase {
-    fn from_u8(value: u8) -> Phase {
-        match value {
+    fn of(turn: u8) -> Phase {
+        match turn & !TURNED_AWAY {
             0 => Phase::Reading,
             1 => Phase::Answering,
             2 => Phase::Streaming,
@@ -45,17 +50,16 @@ impl Phase {
     }
 }
 
+/// The hook has said no in this phase: bytes may be waiting whose event has gone by.
+const TURNED_AWAY: u8 = 0x80;
+
 #[derive(Debug)]
 pub(crate) struct Connection {
     pub(crate) id: ConnectionId,
     pub(crate) them: Service,
     pub(crate) send: SendQueue,
-    phase: AtomicU8,
-    /// The hook said no during `Answering`: bytes may be waiting whose event has gone by.
-    turned_away: AtomicBool,
-    /// The socket thread is to look at this connection after the answer, though nothing new comes:
-    /// there are bytes that it has received already, or the client has closed its side.
-    must_revisit: AtomicBool,
+    /// A [`Phase`], and with it [`TURNED_AWAY`].
+    turn: AtomicU8,
     /// Since when the client has been doing nothing.
     quiet_since: Mutex<Instant>,
     /// The socket thread's. (The lock is never contended for.)
@@ -65,9 +69,19 @@ pub(crate) struct Connection {
 #[derive(Debug)]
 pub(crate) struct Reading {
     pub(crate) parser: RequestParser,
+    /// What has arrived may hold a whole request: nothing more is received before it is answered.
+    pub(crate) has_unanswered: bool,
     pub(crate) got_eof: bool,
-    /// Bytes thrown away while lingering.
-    pub(crate) discarded: usize,
+    /// The body that is arriving now.
+    pub(crate) body: Option<ArrivingBody>,
+    /// The timer for the end of the lingering runs.
+    pub(crate) is_lingering: bool,
+}
+
+#[derive(Debug)]
+pub(crate) struct ArrivingBody {
+    pub(crate) since: Instant,
+    pub(crate) received: usize,
 }
 
 impl Connection {
@@ -80,58 +94,65 @@ impl Connection {
             id,
             them: them.clone(),
             send: SendQueue::new(id, marks),
-            phase: AtomicU8::new(Phase::Reading as u8),
-            turned_away: AtomicBool::new(false),
-            must_revisit: AtomicBool::new(false),
+            turn: AtomicU8::new(Phase::Reading as u8),
             quiet_since: Mutex::new(Instant::now()),
             reading: Mutex::new(Reading {
                 parser: RequestParser::new(max_body),
+                has_unanswered: false,
                 got_eof: false,
-                discarded: 0,
+                body: None,
+                is_lingering: false,
             }),
         }
     }
 
     pub(crate) fn phase(&self) -> Phase {
-        Phase::from_u8(self.phase.load(Ordering::SeqCst))
+        Phase::of(self.turn.load(Ordering::SeqCst))
     }
 
-    pub(crate) fn set_phase(&self, phase: Phase) {
-        self.phase.store(phase as u8, Ordering::SeqCst);
+    /// Passes the turn on. `true`: the hook has turned bytes away meanwhile, and whoever makes
+    /// reading possible again has to wake the connection.
+    pub(crate) fn pass_on(&self, next: Phase) -> bool {
+        self.turn.swap(next as u8, Ordering::SeqCst) & TURNED_AWAY != 0
+    }
+
+    /// The same note, without passing the turn on.
+    pub(crate) fn take_turned_away(&self) -> bool {
+        self.turn.fetch_and(!TURNED_AWAY, Ordering::SeqCst) & TURNED_AWAY != 0
     }
 
     /// Of several threads that see the last byte leave, one goes on to linger.
     pub(crate) fn begin_lingering(&self) -> bool {
-        let (closing, lingering) = (Phase::Closing as u8, Phase::Lingering as u8);
-        self.phase.compare_exchange(closing, lingering, Ordering::SeqCst, Ordering::SeqCst).is_ok()
+        let next = |turn| (Phase::of(turn) == Phase::Closing).then_some(Phase::Lingering as u8);
+        self.turn.fetch_update(Ordering::SeqCst, Ordering::SeqCst, next).is_ok()
     }
 
     /// For `should_try_to_recv`.
     pub(crate) fn may_receive(&self) -> bool {
-        match self.phase() {
-            Phase::Reading => !self.send.is_above_high_mark(),
-            Phase::Streaming | Phase::Lingering => true,
-            Phase::Closing => false,
-            Phase::Answering => {
-                // The worker stores the phase and then looks at the note; here the note is stored
-                // and then the phase looked at: one of the two notices.
-                self.turned_away.store(true, Ordering::SeqCst);
-                self.phase() == Phase::Reading
+        loop {
+            let turn = self.turn.load(Ordering::SeqCst);
+            let may_receive = match Phase::of(turn) {
+                Phase::Reading => {
+                    !self.send.is_above_high_mark() && !self.reading.lock().has_unanswered
+                }
+                Phase::Streaming | Phase::Lingering => true,
+                Phase::Answering | Phase::Closing => false,
+            };
+            // The note counts only for the phase that was looked at.
+            let note = || {
+                let (with_note, order) = (turn | TURNED_AWAY, Ordering::SeqCst);
+                self.turn.compare_exchange(turn, with_note, order, order).is_ok()
+            };
+            if may_receive || note() {
+                return may_receive;
             }
         }
     }
 
-    /// Socket thread, before the request is handed over: what `resume` has to know.
-    pub(crate) fn note_for_resume(&self, must_revisit: bool) {
-        self.must_revisit.store(must_revisit, Ordering::SeqCst);
-    }
-
     /// It is the client's turn again. The socket thread is woken only if it may have something to
     /// do: mostly the next request is still to come, and its event will wake it.
-    pub(crate) fn resume(&self, sockman: &SockMan) {
-        self.set_phase(Phase::Reading);
-        let was_turned_away = self.turned_away.swap(false, Ordering::SeqCst);
-        if was_turned_away || self.must_revisit.swap(false, Ordering::SeqCst) {
+    pub(crate) fn resume(&self, sockman: &SockMan, must_revisit: bool) {
+        if self.pass_on(Phase::Reading) || must_revisit {
             sockman.wake(self.id);
         }
     }

@@ -11,7 +11,8 @@ use super::{
     response::{self, Afterwards},
 };
 
-/// Who leaves so many bytes unread has fallen behind, and may come back.
+/// Who leaves more than so many bytes unread when the next event comes has fallen behind, and may
+/// come back. (One event may be longer.)
 const MAX_UNREAD: usize = 256 * 1024;
 
 /// One client that hears events. Dropping it ends the stream in order.
@@ -49,7 +50,7 @@ impl EventStream {
             head.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
         }
         head.extend_from_slice(b"\r\n");
-        stream.connection.set_phase(Phase::Streaming);
+        stream.connection.pass_on(Phase::Streaming);
         // A client that has gone is noticed only while somebody listens to it.
         stream.sockman().ok_or(StreamClosed)?.wake(stream.connection.id);
         stream.push(&head)?;
@@ -63,7 +64,8 @@ impl EventStream {
     /// Sends an event, from any thread, without waiting for the client.
     pub(crate) fn send(&self, event: &str, data: &str) -> Result<(), StreamClosed> {
         let mut text = format!("event: {event}\n");
-        for line in data.lines() {
+        // For a browser, a carriage return alone ends a line as well.
+        for line in data.replace("\r\n", "\n").split(['\n', '\r']) {
             text += "data: ";
             text += line;
             text.push('\n');
@@ -77,7 +79,7 @@ impl EventStream {
 
     fn push(&self, bytes: &[u8]) -> Result<(), StreamClosed> {
         let sockman = self.sockman().ok_or(StreamClosed)?;
-        if self.connection.send.queued() + bytes.len() > MAX_UNREAD {
+        if self.connection.send.queued() > MAX_UNREAD {
             log::debug!("closing event stream {}: it has fallen behind", self.connection.id);
             self.handler.close(&sockman, self.connection.id);
             return Err(StreamClosed);
@@ -94,7 +96,7 @@ impl Drop for EventStream {
         if self.is_chunked {
             let _ = self.push(b"0\r\n\r\n");
         }
-        self.connection.set_phase(Phase::Closing);
+        self.connection.pass_on(Phase::Closing);
         if let Some(sockman) = self.sockman() {
             // The socket thread closes it once everything has left.
             sockman.wake(self.connection.id);

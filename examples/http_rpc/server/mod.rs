@@ -29,7 +29,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sockman::{Deadlines, Options, Service, SockMan, SocketsThreads};
+use sockman::{ConnectionInfo, Deadlines, Options, Service, SockMan, SocketsThreads};
 
 use self::{
     events::EventStream,
@@ -39,21 +39,28 @@ use self::{
     workers::Workers,
 };
 
-/// What a server is to do. The defaults are Bitcoin Core's, where it has one.
+/// What a server is to do. The sizes of queue and body and the idle time-out are Bitcoin Core's
+/// defaults.
 #[derive(Debug, Clone)]
 pub(crate) struct Config {
     pub(crate) listen: Vec<Service>,
-    /// Beyond them clients wait in the kernel's backlog.
+    /// Default: 16. Beyond them clients wait in the kernel's backlog.
     pub(crate) max_connections: usize,
+    /// Threads that answer. Default: 4.
     pub(crate) workers: usize,
-    /// So many requests wait for a worker at most; then the answer is 503.
+    /// So many requests wait for a worker at most; then the answer is 503. Default: 64.
     pub(crate) work_queue: usize,
+    /// In bytes. Default: 32 MiB. A longer one is answered with 413.
     pub(crate) max_body: usize,
-    /// For a client that sends no request, does not finish one, or does not take its answer.
+    /// For a client that sends no request, does not go on with one (408), or does not take its
+    /// answer. What counts as going on: that a head is complete; a byte of a body, as long as all
+    /// of it comes at a kilobyte a second; that some of the answer is taken. Default: 30 s. At
+    /// least a millisecond.
     pub(crate) idle_timeout: Duration,
-    /// At the end, answers in flight may take so long.
+    /// At the end, answers in flight may take so long. Default: 30 s. What takes longer is cut off.
     pub(crate) drain_timeout: Duration,
-    /// Who may connect besides this machine itself.
+    /// Who may connect besides this machine itself; the others are answered with 403. Default:
+    /// nobody.
     pub(crate) allow: Vec<IpAddr>,
     /// Sockman's sweep. Nothing here depends on it.
     pub(crate) sweep: Option<Duration>,
@@ -117,7 +124,8 @@ impl Timers<'_> {
     }
 }
 
-/// A running server. Dropping it stops it, without waiting for answers in flight.
+/// A running server. Dropping it stops it: connections close, and answers that workers are at come
+/// too late.
 pub(crate) struct Server {
     handler: Arc<Handler>,
     workers: Arc<Workers>,
@@ -170,25 +178,42 @@ impl Server {
         self.handler.connections()
     }
 
+    /// What sockman knows of each of them.
+    pub(crate) fn connection_infos(&self) -> Vec<ConnectionInfo> {
+        self.handler.ids().filter_map(|id| self.sockman.connection_info(id)).collect()
+    }
+
+    /// `false`: its socket thread has ended, which is not meant to happen; [`stop`](Self::stop)
+    /// says why.
+    pub(crate) fn is_running(&self) -> bool {
+        self.threads.as_ref().is_some_and(|threads| !threads.is_finished())
+    }
+
     /// Idle connections close at once, answers in flight finish.
     ///
     /// # Errors
     ///
     /// The socket thread had panicked.
     pub(crate) fn stop(mut self) -> Result<(), ServerError> {
+        let deadline = Instant::now() + self.drain_timeout;
         self.sockman.stop_listening();
-        if self.threads.as_ref().is_some_and(|threads| !threads.is_finished()) {
-            self.handler.drain(&self.sockman, Instant::now() + self.drain_timeout);
+        if self.is_running() {
+            self.handler.drain(&self.sockman, deadline);
         }
-        self.stop_threads()
+        let stopped = self.stop_threads();
+        if !self.workers.stop(deadline) {
+            log::warn!("some requests are still being worked on; their answers reach nobody");
+        }
+        stopped
     }
 
     fn stop_threads(&mut self) -> Result<(), ServerError> {
         self.sockman.stop_listening();
         self.sockman.interrupt();
-        let sockets = self.threads.take().map_or(Ok(()), SocketsThreads::join);
-        self.workers.stop();
-        sockets.map_err(ServerError::new)
+        let joined = self.threads.take().map_or(Ok(()), SocketsThreads::join);
+        // Workers that are still at an answer hold the `SockMan`, and with it the sockets.
+        self.handler.close_all(&self.sockman);
+        joined.map_err(ServerError::new)
     }
 }
 
@@ -197,6 +222,7 @@ impl Drop for Server {
         if let Err(error) = self.stop_threads() {
             log::error!("{error}");
         }
+        self.workers.stop(Instant::now());
     }
 }
 

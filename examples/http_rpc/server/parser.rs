@@ -48,6 +48,20 @@ pub(crate) struct Request {
     pub(crate) body: Vec<u8>,
 }
 
+/// A request that is not served.
+#[derive(Debug)]
+pub(crate) struct Refused {
+    pub(crate) response: Response,
+    /// The answer has no body.
+    pub(crate) to_head: bool,
+}
+
+impl From<Response> for Refused {
+    fn from(response: Response) -> Refused {
+        Refused { response, to_head: false }
+    }
+}
+
 #[derive(Debug)]
 enum State {
     /// So many bytes of what has arrived hold no end of a head.
@@ -114,13 +128,14 @@ impl RequestParser {
     pub(crate) fn next(
         &mut self,
         admit: impl FnOnce(&Head) -> Result<(), Response>,
-    ) -> Result<Option<Request>, Response> {
+    ) -> Result<Option<Request>, Refused> {
         if let State::Head { searched } = self.state {
             let Some(head) = self.head(searched)? else { return Ok(None) };
-            admit(&head)?;
+            let to_head = head.method == "HEAD";
+            admit(&head).map_err(|response| Refused { response, to_head })?;
             self.state = self.body_of(head)?;
         }
-        self.body()
+        Ok(self.body()?)
     }
 
     fn head(&mut self, searched: usize) -> Result<Option<Head>, Response> {

@@ -8,7 +8,8 @@ use std::{
     io, mem,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
-    thread::{self, JoinHandle},
+    thread,
+    time::Instant,
 };
 
 use parking_lot::{Condvar, Mutex};
@@ -19,17 +20,19 @@ type Job = Box<dyn FnOnce() + Send>;
 struct Queue {
     jobs: VecDeque<Job>,
     is_closed: bool,
+    /// How many threads run.
+    threads: usize,
 }
 
 struct Shared {
     limit: usize,
     queue: Mutex<Queue>,
     changed: Condvar,
+    ended: Condvar,
 }
 
 pub(crate) struct Workers {
     shared: Arc<Shared>,
-    threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl Workers {
@@ -37,13 +40,17 @@ impl Workers {
     ///
     /// A thread could not be started.
     pub(crate) fn start(count: usize, limit: usize) -> io::Result<Workers> {
-        let shared = Arc::new(Shared { limit, queue: Mutex::default(), changed: Condvar::new() });
-        let workers = Workers { shared, threads: Mutex::default() };
+        let (queue, changed, ended) = (Mutex::default(), Condvar::new(), Condvar::new());
+        let workers = Workers { shared: Arc::new(Shared { limit, queue, changed, ended }) };
         for number in 0..count {
             let shared = Arc::clone(&workers.shared);
             let builder = thread::Builder::new().name(format!("httpworker.{number}"));
+            workers.shared.queue.lock().threads += 1;
             // On an error, dropping `workers` ends those that run.
-            workers.threads.lock().push(builder.spawn(move || shared.work())?);
+            if let Err(error) = builder.spawn(move || shared.work()) {
+                workers.shared.queue.lock().threads -= 1;
+                return Err(error);
+            }
         }
         Ok(workers)
     }
@@ -63,26 +70,33 @@ impl Workers {
         true
     }
 
-    /// Jobs that no worker has begun are dropped; returns when the others are done.
-    pub(crate) fn stop(&self) {
-        let unstarted = {
-            let mut queue = self.shared.queue.lock();
-            queue.is_closed = true;
-            mem::take(&mut queue.jobs)
-        };
-        drop(unstarted);
-        self.shared.changed.notify_all();
-        let threads = mem::take(&mut *self.threads.lock());
-        for thread in threads {
-            // Panics are caught and logged where they happen.
-            let _ = thread.join();
+    /// Jobs that no worker has begun are dropped. Waits until the others are done, or for the
+    /// deadline: a job that takes longer goes on by itself, and its thread ends with it.
+    ///
+    /// `false`: there are such.
+    pub(crate) fn stop(&self, deadline: Instant) -> bool {
+        drop(self.close());
+        let mut queue = self.shared.queue.lock();
+        while queue.threads > 0 {
+            if self.shared.ended.wait_until(&mut queue, deadline).timed_out() {
+                return queue.threads == 0;
+            }
         }
+        true
+    }
+
+    /// What no worker has begun. (It is dropped under no lock: it holds connections.)
+    fn close(&self) -> VecDeque<Job> {
+        let mut queue = self.shared.queue.lock();
+        queue.is_closed = true;
+        self.shared.changed.notify_all();
+        mem::take(&mut queue.jobs)
     }
 }
 
 impl Drop for Workers {
     fn drop(&mut self) {
-        self.stop();
+        drop(self.close());
     }
 }
 
@@ -94,6 +108,8 @@ impl Shared {
                 log::error!("a worker's job panicked");
             }
         }
+        self.queue.lock().threads -= 1;
+        self.ended.notify_all();
     }
 
     fn next(&self) -> Option<Job> {

@@ -42,21 +42,32 @@ impl AddressBook {
         self.known.len()
     }
 
-    /// The answer to `getaddr`: what is known, and where this node listens itself. `None` if there
-    /// is nothing to tell.
-    pub(crate) fn answer(&self, listening: &[Service], v2: bool) -> Option<NetworkMessage> {
+    /// The answer to `getaddr`: what is known, and where this node listens itself, with what it
+    /// offers. `None` if there is nothing to tell.
+    pub(crate) fn answer(
+        &self,
+        listening: &[Service],
+        offered: ServiceFlags,
+        v2: bool,
+    ) -> Option<NetworkMessage> {
+        // Of the others nothing is claimed: whoever told of them is not believed in that.
+        let known = self.known.iter().map(|service| (service, ServiceFlags::NONE));
         let told = listening
             .iter()
             .filter(|service| !service.addr().is_unspecified())
-            .chain(&self.known)
+            .map(|service| (service, offered))
+            .chain(known)
             .take(MAX_ADDRESSES);
         if v2 {
-            let addresses: Vec<AddrV2Message> = told.filter_map(to_addr_v2).collect();
+            let addresses: Vec<AddrV2Message> =
+                told.filter_map(|(service, offers)| to_addr_v2(service, offers)).collect();
             (!addresses.is_empty()).then_some(NetworkMessage::AddrV2(addresses))
         } else {
             let addresses: Vec<(u32, Address)> = told
-                .filter(|service| !matches!(service.addr(), NetAddr::Cjdns(_)))
-                .filter_map(|service| Some((now(), to_addr(&service.to_socket_addr()?))))
+                .filter(|(service, _)| !matches!(service.addr(), NetAddr::Cjdns(_)))
+                .filter_map(|(service, offers)| {
+                    Some((now(), Address::new(&service.to_socket_addr()?, offers)))
+                })
                 .collect();
             (!addresses.is_empty()).then_some(NetworkMessage::Addr(addresses))
         }
@@ -81,7 +92,7 @@ pub(crate) fn from_addr_v2(message: &AddrV2Message) -> Option<Service> {
     Some(Service::new(addr, message.port))
 }
 
-fn to_addr_v2(service: &Service) -> Option<AddrV2Message> {
+fn to_addr_v2(service: &Service, services: ServiceFlags) -> Option<AddrV2Message> {
     let addr = match service.addr() {
         NetAddr::Ipv4(addr) => AddrV2::Ipv4(*addr),
         NetAddr::Ipv6(addr) => AddrV2::Ipv6(addr.ip()),
@@ -90,16 +101,11 @@ fn to_addr_v2(service: &Service) -> Option<AddrV2Message> {
         NetAddr::Cjdns(addr) => AddrV2::Cjdns(addr.ip()),
         _ => return None,
     };
-    let port = service.port();
-    Some(AddrV2Message { time: now(), services: ServiceFlags::NONE, addr, port })
+    Some(AddrV2Message { time: now(), services, addr, port: service.port() })
 }
 
 /// An address in a `version` message, which has room for IP addresses only: zeros for the others.
 pub(crate) fn in_version(service: &Service) -> Address {
     let nowhere = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
-    to_addr(&service.to_socket_addr().unwrap_or(nowhere))
-}
-
-fn to_addr(address: &SocketAddr) -> Address {
-    Address::new(address, ServiceFlags::NONE)
+    Address::new(&service.to_socket_addr().unwrap_or(nowhere), ServiceFlags::NONE)
 }

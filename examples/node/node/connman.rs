@@ -3,14 +3,14 @@
 //!
 //! Everything in the [`EventHandler`] runs on the socket thread, and does as little as possible
 //! there: bytes are framed and handed to the message handler, queued bytes are sent on. The other
-//! methods are called from every thread. No lock is held while sockman or the observer is called.
+//! methods are called from every thread. No lock is held while the observer is called; sockman,
+//! which calls nobody back from within its methods, may be called under one.
 
 use std::{
-    collections::BTreeSet,
     io,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
     time::Instant,
 };
@@ -29,9 +29,9 @@ use super::{
     Config, Event, Observer,
     addresses::AddressBook,
     chain::Chain,
-    control::Target,
     peer::Peer,
-    transport::{Start, TransportType},
+    targets::{Ended, TargetNumber, Targets},
+    transport::{Message, Start},
     work::WorkList,
 };
 
@@ -44,27 +44,26 @@ pub(crate) struct Connman {
     /// Whose messages wait for the message handler.
     pub(crate) work: WorkList,
     /// Whom the dialer keeps connected.
-    pub(crate) targets: Mutex<Vec<Target>>,
-    pub(crate) network_active: AtomicBool,
+    pub(crate) targets: Targets,
+    network_active: AtomicBool,
     /// By RPC: every peer is to be pinged now.
     pub(crate) ping_requested: AtomicBool,
-    /// Received from, and sent to, peers that are gone.
-    pub(crate) closed_totals: Mutex<(u64, u64)>,
-    /// Which of the targets hung up on version 2 of the transport: they are dialled
-    /// again at once, with version 1.
-    pub(crate) v1_only: Mutex<BTreeSet<usize>>,
-    /// How often that was so.
-    pub(crate) redials: AtomicUsize,
+    /// Received from, and sent to, peers that are gone. Held across a close, so that whoever adds
+    /// up finds each peer either here or in the table.
+    closed_totals: Mutex<(u64, u64)>,
     peers: ConnectionTable<Peer>,
     observer: Observer,
 }
 
 impl Connman {
     pub(crate) fn new(config: Config, chain: Chain, observer: Observer) -> Connman {
-        let targets = config.connect.iter().map(|to| Target::new(to.clone(), false)).collect();
+        let targets = Targets::new(config.redial);
+        for to in &config.connect {
+            targets.add(to, config.v2_transport);
+        }
         Connman {
             config,
-            targets: Mutex::new(targets),
+            targets,
             network_active: AtomicBool::new(true),
             ping_requested: AtomicBool::new(false),
             closed_totals: Mutex::default(),
@@ -72,8 +71,6 @@ impl Connman {
             addresses: Mutex::default(),
             listening: Mutex::default(),
             work: WorkList::default(),
-            v1_only: Mutex::default(),
-            redials: AtomicUsize::new(0),
             peers: ConnectionTable::new(),
             observer,
         }
@@ -99,7 +96,7 @@ impl Connman {
         id: ConnectionId,
         direction: Direction,
         them: &Destination,
-        dialled: Option<usize>,
+        dialled: Option<TargetNumber>,
         start: Start,
     ) -> Arc<Peer> {
         let peer = Peer::new(&self.config, id, direction, them, dialled, start);
@@ -119,44 +116,86 @@ impl Connman {
         let magic = self.config.network.magic();
         let mut messages = messages.into_iter().peekable();
         let mut outgoing = peer.outgoing.lock();
+        let queued = peer.send.queued();
         while let Some(message) = messages.next() {
             log::trace!("peer {}: sending {}", peer.id, message.cmd());
             let bytes = serialize(&RawNetworkMessage::new(magic, message));
             let will_send_more = messages.peek().is_some();
-            peer.activity.lock().last_sent = Some(Instant::now());
             if let Err(error) = outgoing.push(sockman, &peer.send, bytes, will_send_more) {
                 drop(outgoing);
-                self.disconnect(sockman, peer.id, &error.to_string());
+                self.give_up(sockman, peer.id, &error.to_string());
                 return;
             }
         }
-    }
-
-    /// Closes a connection and strikes the peer off the table. Whoever comes second does nothing.
-    pub(crate) fn disconnect(&self, sockman: &SockMan, id: ConnectionId, reason: &str) {
-        let last = sockman.connection_info(id);
-        if sockman.close_connection(id) {
-            if let Some(last) = last {
-                let mut totals = self.closed_totals.lock();
-                totals.0 += last.bytes_received;
-                totals.1 += last.bytes_sent;
-            }
-            if let Some(peer) = self.peers.remove(id) {
-                self.note_hung_up_on_v2(&peer);
-            }
-            self.tell(Event::Disconnected { id, reason: reason.to_owned() });
+        // Otherwise something is before them in the queue, or they wait for a handshake.
+        if queued == 0 && !outgoing.is_waiting() {
+            peer.activity.lock().last_sent = Some(Instant::now());
         }
     }
 
-    /// A peer that knows only version 1 takes the key for nonsense: it hangs up, or has answered
-    /// in version 1.
-    fn note_hung_up_on_v2(&self, peer: &Peer) {
-        match peer.dialled {
-            Some(target) if peer.incoming.lock().is_without_key() => {
-                self.v1_only.lock().insert(target);
-                self.redials.fetch_add(1, Ordering::AcqRel);
+    /// Closes a connection because this side wants it so, and strikes the peer off the table.
+    /// Whoever comes second does nothing.
+    pub(crate) fn disconnect(&self, sockman: &SockMan, id: ConnectionId, reason: &str) {
+        self.close(sockman, id, reason, |_| Ended::ForNow);
+    }
+
+    /// The same, because of what the peer did, or did not do. One that knows only version 1 of the
+    /// transport takes the key of version 2 for nonsense: it hangs up, says nothing, or has
+    /// answered in version 1.
+    pub(crate) fn give_up(&self, sockman: &SockMan, id: ConnectionId, reason: &str) {
+        self.close(sockman, id, reason, |peer| {
+            let falls_back = peer.incoming.lock().is_without_key();
+            if falls_back { Ended::ForVersion1 } else { Ended::ForNow }
+        });
+    }
+
+    fn close(
+        &self,
+        sockman: &SockMan,
+        id: ConnectionId,
+        reason: &str,
+        how: impl FnOnce(&Peer) -> Ended,
+    ) {
+        let peer = {
+            let mut totals = self.closed_totals.lock();
+            let last = sockman.connection_info(id);
+            if !sockman.close_connection(id) {
+                return;
             }
-            _ => {}
+            if let Some(last) = last {
+                totals.0 += last.bytes_received;
+                totals.1 += last.bytes_sent;
+            }
+            self.peers.remove(id)
+        };
+        if let Some((peer, target)) = peer.and_then(|peer| peer.dialled.map(|to| (peer, to))) {
+            self.targets.ended(target, how(&peer));
+        }
+        self.tell(Event::Disconnected { id, reason: reason.to_owned() });
+    }
+
+    /// Received and sent, since the start.
+    pub(crate) fn totals(&self, sockman: &SockMan) -> (u64, u64) {
+        let of_closed = self.closed_totals.lock();
+        self.peers().iter().filter_map(|peer| sockman.connection_info(peer.id)).fold(
+            *of_closed,
+            |(received, sent), peer| (received + peer.bytes_received, sent + peer.bytes_sent),
+        )
+    }
+
+    pub(crate) fn is_network_active(&self) -> bool {
+        self.network_active.load(Ordering::SeqCst)
+    }
+
+    /// Inactive, it has no peers, dials nobody and turns away who dials.
+    pub(crate) fn set_network_active(&self, sockman: &SockMan, is_active: bool) {
+        // Before the look at the table: whoever enters a peer there looks the other way round.
+        self.network_active.store(is_active, Ordering::SeqCst);
+        self.targets.look_again();
+        if !is_active {
+            for peer in self.peers() {
+                self.disconnect(sockman, peer.id, "the network is switched off");
+            }
         }
     }
 
@@ -191,12 +230,12 @@ impl Connman {
 impl EventHandler for Connman {
     fn event_new_connection_accepted(
         &self,
-        _: &SockMan,
+        sockman: &SockMan,
         id: ConnectionId,
         _me: &Service,
         them: &Service,
     ) -> bool {
-        if !self.network_active.load(Ordering::Acquire) {
+        if !self.is_network_active() {
             return false;
         }
         // The rest of the connections is kept for those that this node dials.
@@ -207,6 +246,11 @@ impl EventHandler for Connman {
         }
         let start = Start::Detect { with_v2: self.config.v2_transport };
         self.add_peer(id, Direction::Inbound, &them.into(), None, start);
+        // Once more, now that it can be found: it may have been switched off in between.
+        if !self.is_network_active() {
+            self.disconnect(sockman, id, "the network is switched off");
+            return false;
+        }
         true
     }
 
@@ -218,11 +262,13 @@ impl EventHandler for Connman {
         let Some(peer) = self.peer(id) else { return NextRecv::Skip };
         let queued = peer.send.queued();
         if let Err(error) = peer.send.drain(sockman) {
-            self.disconnect(sockman, id, &error.to_string());
+            self.give_up(sockman, id, &error.to_string());
             return NextRecv::Skip;
         }
         if peer.send.queued() < queued {
-            peer.activity.lock().sent = Instant::now();
+            let mut activity = peer.activity.lock();
+            activity.sent = Instant::now();
+            activity.last_sent = Some(activity.sent);
         }
         if !peer.send.is_above_high_mark() && peer.inbox.resume() {
             // It took its replies: the message handler goes on with its requests. Reading goes on
@@ -244,7 +290,7 @@ impl EventHandler for Connman {
             activity.received = now;
             activity.last_received = Some(now);
         }
-        let mut messages = Vec::new();
+        let mut messages: Vec<Message> = Vec::new();
         let received = peer.incoming.lock().receive(data, |message| messages.push(message));
         // How to answer is settled before there is anything to answer.
         let advanced = received.map_err(|error| error.to_string()).and_then(|progress| {
@@ -252,7 +298,7 @@ impl EventHandler for Connman {
             outgoing.advance(sockman, &peer.send, progress).map_err(|error| error.to_string())
         });
         if let Err(reason) = advanced {
-            return self.disconnect(sockman, id, &reason);
+            return self.give_up(sockman, id, &reason);
         }
         for message in messages {
             if peer.inbox.push(message) {
@@ -262,7 +308,7 @@ impl EventHandler for Connman {
     }
 
     fn event_got_eof(&self, sockman: &SockMan, id: ConnectionId) {
-        self.disconnect(sockman, id, "it closed the connection");
+        self.give_up(sockman, id, "it closed the connection");
     }
 
     fn event_got_permanent_read_error(
@@ -271,7 +317,7 @@ impl EventHandler for Connman {
         id: ConnectionId,
         error: &io::Error,
     ) {
-        self.disconnect(sockman, id, &error.to_string());
+        self.give_up(sockman, id, &error.to_string());
     }
 
     fn event_i2p_status(&self, _: &SockMan, address: Option<&Service>, status: I2pStatus) {
@@ -300,7 +346,7 @@ impl EventHandler for Connman {
             }
         }
         if let Some(reason) = self.overdue(&peer, now) {
-            self.disconnect(sockman, id, reason);
+            self.give_up(sockman, id, reason);
         }
     }
 }

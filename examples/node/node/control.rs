@@ -2,27 +2,10 @@
 
 use std::sync::{Arc, atomic::Ordering};
 
-use bitcoin::p2p::ServiceFlags;
+use bitcoin::{Network, p2p::ServiceFlags};
 use sockman::{Destination, Service, SockMan};
 
-use super::{PeerInfo, connman::Connman, peer};
-
-/// An address that is kept connected.
-#[derive(Debug, Clone)]
-pub(crate) struct Target {
-    pub(crate) to: Destination,
-    /// Tried once; and once more if the peer hangs up on version 2 of the transport.
-    pub(crate) is_once: bool,
-    pub(crate) attempts: u32,
-    /// Its place stays, since peers remember it.
-    pub(crate) is_removed: bool,
-}
-
-impl Target {
-    pub(crate) fn new(to: Destination, is_once: bool) -> Target {
-        Target { to, is_once, attempts: 0, is_removed: false }
-    }
-}
+use super::{Config, PeerInfo, connman::Connman, peer};
 
 /// A handle on a node. It keeps the node's state, but not its threads.
 #[derive(Clone)]
@@ -47,15 +30,29 @@ impl Control {
     }
 
     pub(crate) fn services(&self) -> ServiceFlags {
-        self.connman.config.services
+        self.config().advertised_services()
+    }
+
+    pub(crate) fn network(&self) -> Network {
+        self.config().network
+    }
+
+    pub(crate) fn speaks_v2(&self) -> bool {
+        self.config().v2_transport
+    }
+
+    /// What is missing for dialling `to`, if anything is.
+    pub(crate) fn what_it_needs(&self, to: &Destination) -> Option<&'static str> {
+        self.config().what_it_needs(to)
+    }
+
+    fn config(&self) -> &Config {
+        &self.connman.config
     }
 
     /// Received and sent, since the start.
     pub(crate) fn totals(&self) -> (u64, u64) {
-        let of_closed = *self.connman.closed_totals.lock();
-        self.peers().iter().fold(of_closed, |(received, sent), peer| {
-            (received + peer.bytes_in, sent + peer.bytes_out)
-        })
+        self.connman.totals(&self.sockman)
     }
 
     /// `false`: there is no such peer.
@@ -67,25 +64,21 @@ impl Control {
         found.is_some()
     }
 
-    /// `false`: it is there already.
-    pub(crate) fn add_target(&self, to: &Destination) -> bool {
-        let mut targets = self.connman.targets.lock();
-        if targets.iter().any(|known| !known.is_removed && !known.is_once && known.to == *to) {
-            return false;
+    /// Somebody to be kept connected. `false`: it is there already.
+    pub(crate) fn add_target(&self, to: &Destination, with_v2: bool) -> bool {
+        self.connman.targets.add(to, with_v2)
+    }
+
+    /// Does nothing while the network is switched off.
+    pub(crate) fn try_once(&self, to: &Destination, with_v2: bool) {
+        if self.is_network_active() {
+            self.connman.targets.try_once(to, with_v2);
         }
-        targets.push(Target::new(to.clone(), false));
-        true
     }
 
-    pub(crate) fn try_once(&self, to: &Destination) {
-        self.connman.targets.lock().push(Target::new(to.clone(), true));
-    }
-
-    /// Is connected to no more; a connection that is there stays. `false`: it was not there.
+    /// Is dialled no more; a connection that is there stays. `false`: it had not been added.
     pub(crate) fn remove_target(&self, to: &Destination) -> bool {
-        let mut targets = self.connman.targets.lock();
-        let found = targets.iter_mut().find(|known| !known.is_removed && known.to == *to);
-        found.map(|target| target.is_removed = true).is_some()
+        self.connman.targets.remove(to)
     }
 
     pub(crate) fn ping_all(&self) {
@@ -94,17 +87,12 @@ impl Control {
     }
 
     pub(crate) fn is_network_active(&self) -> bool {
-        self.connman.network_active.load(Ordering::Acquire)
+        self.connman.is_network_active()
     }
 
     /// Inactive, it has no peers, dials nobody and turns away who dials.
     pub(crate) fn set_network_active(&self, is_active: bool) {
-        self.connman.network_active.store(is_active, Ordering::Release);
-        if !is_active {
-            for peer in self.connman.peers() {
-                self.connman.disconnect(&self.sockman, peer.id, "the network is switched off");
-            }
-        }
+        self.connman.set_network_active(&self.sockman, is_active);
     }
 
     /// Ends the node, as a signal does.
@@ -118,15 +106,20 @@ impl PeerInfo {
         let connection = sockman.connection_info(peer.id)?;
         let conversation = peer.conversation.lock().clone();
         let activity = *peer.activity.lock();
+        let (transport, session_id) = {
+            let incoming = peer.incoming.lock();
+            (incoming.transport_type(), incoming.session_id())
+        };
         Some(PeerInfo {
             id: peer.id,
             direction: peer.direction,
             address: connection.them,
             me: connection.me,
-            since: peer.since,
+            connected_at: peer.connected_at,
             last_received: activity.last_received,
             last_sent: activity.last_sent,
-            transport: peer.transport_type(),
+            transport,
+            session_id,
             version: conversation.version,
             round_trip: conversation.ping.round_trip,
             min_round_trip: conversation.ping.min_round_trip,

@@ -6,7 +6,7 @@
 //! | [`transport`] | bytes to whole messages, plain or encrypted | `V1Transport`, `V2Transport` |
 //! | [`work`] | which peers have messages waiting | `m_msgproc_wake` |
 //! | [`processing`] | the message handler | `PeerManager` on `msghand` |
-//! | [`dialer`] | outbound connections | `ThreadOpenConnections` on `opencon` |
+//! | [`dialer`], [`targets`] | outbound connections | `ThreadOpenConnections` on `opencon` |
 //! | [`peer`], [`chain`], [`addresses`] | the state | `CNode` and `Peer`, `CChain`, `AddrMan` |
 //!
 //! Bytes come in on the socket thread, which frames them and puts whole messages into the peer's
@@ -23,7 +23,8 @@ pub(crate) mod connman;
 pub(crate) mod control;
 mod dialer;
 pub(crate) mod peer;
-mod processing;
+pub(crate) mod processing;
+mod targets;
 pub(crate) mod transport;
 mod work;
 
@@ -35,19 +36,24 @@ use std::{
     io,
     sync::Arc,
     thread::{self, JoinHandle},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use bitcoin::{BlockHash, Network, p2p::ServiceFlags};
 use sockman::{
-    ConnectionId, Destination, Direction, I2pOptions, Interrupt, Options, Proxy, Service, SockMan,
-    SocketsThreads,
+    ConnectionId, Destination, Direction, I2pOptions, Interrupt, NetAddr, Options, Proxy, Service,
+    SockMan, SocketsThreads,
 };
 
 use self::{
     chain::Chain, connman::Connman, control::Control, dialer::Dialer, peer::PeerVersion,
-    processing::MessageHandler, transport::TransportType,
+    processing::MessageHandler,
+    transport::{SessionId, TransportType},
 };
+
+/// Bitcoin Core's `MAX_ADDNODE_CONNECTIONS`: inbound peers cannot take the places of those that
+/// somebody asks for by RPC.
+pub(crate) const MAX_ADDED: usize = 8;
 
 /// What a node is to do. The defaults of the times and sizes are Bitcoin Core's.
 #[derive(Debug, Clone)]
@@ -64,9 +70,9 @@ pub(crate) struct Config {
     pub(crate) onion_proxy: Option<Proxy>,
     /// The SAM bridge of an I2P router, and whether it is listened through.
     pub(crate) i2p: Option<I2pOptions>,
-    /// In both directions together.
+    /// In both directions together. [`MAX_ADDED`] more are kept for those that are added later.
     pub(crate) max_connections: usize,
-    /// What the node claims to offer. It serves no blocks: nothing.
+    /// What the node claims to offer, besides the transport. It serves no blocks: nothing.
     pub(crate) services: ServiceFlags,
     pub(crate) ping_interval: Duration,
     pub(crate) handshake_timeout: Duration,
@@ -109,6 +115,28 @@ impl Config {
     /// Every address to dial keeps its place.
     pub(crate) fn max_inbound(&self) -> usize {
         self.max_connections.saturating_sub(self.connect.len())
+    }
+
+    /// What this node tells the others that it offers.
+    pub(crate) fn advertised_services(&self) -> ServiceFlags {
+        if self.v2_transport { self.services | ServiceFlags::P2P_V2 } else { self.services }
+    }
+
+    /// What is missing for dialling `to`, if anything is.
+    pub(crate) fn what_it_needs(&self, to: &Destination) -> Option<&'static str> {
+        let has_proxy = self.proxy.is_some();
+        let (has_a_way, needs) = match to.service().map(Service::addr) {
+            Some(NetAddr::TorV3(_)) => {
+                (has_proxy || self.onion_proxy.is_some(), "Tor: say where it is with --onion")
+            }
+            Some(NetAddr::I2p(_)) => (
+                has_proxy || self.i2p.is_some(),
+                "an I2P router: say where its SAM bridge is with --i2p-sam",
+            ),
+            Some(_) => (true, ""),
+            None => (has_proxy, "a proxy that resolves names: say where it is with --proxy"),
+        };
+        (!has_a_way).then_some(needs)
     }
 }
 
@@ -187,7 +215,7 @@ impl Node {
         observer: impl Fn(Event) + Send + Sync + 'static,
     ) -> Result<Node, NodeError> {
         let mut options = Options::default()
-            .max_connections(config.max_connections)
+            .max_connections(config.max_connections.saturating_add(MAX_ADDED))
             .sweep(config.sweep)
             .interrupt(config.interrupt.clone());
         if let Some(i2p) = &config.i2p {
@@ -271,6 +299,7 @@ impl Node {
     fn stop_threads(&mut self) -> Result<(), NodeError> {
         self.connman.config.interrupt.interrupt();
         self.sockman.stop_listening();
+        self.connman.targets.close();
         let dialer = self.dialer.take().map_or(Ok(()), JoinHandle::join);
         let sockets = self.threads.take().map_or(Ok(()), SocketsThreads::join);
         self.connman.work.close();
@@ -298,10 +327,12 @@ pub(crate) struct PeerInfo {
     pub(crate) direction: Direction,
     pub(crate) address: Destination,
     pub(crate) me: Service,
-    pub(crate) since: Instant,
+    pub(crate) connected_at: SystemTime,
     pub(crate) last_received: Option<Instant>,
     pub(crate) last_sent: Option<Instant>,
     pub(crate) transport: TransportType,
+    /// Of version 2 alone.
+    pub(crate) session_id: Option<SessionId>,
     pub(crate) version: Option<PeerVersion>,
     pub(crate) round_trip: Option<Duration>,
     pub(crate) min_round_trip: Option<Duration>,

@@ -2,14 +2,15 @@
 //! it.
 //!
 //! Three threads meet here. The fields say who writes them: the socket thread frames bytes and
-//! watches the clock; the message handler talks; whoever prints a table reads. No lock here is held
-//! while another is taken, but `outgoing` before the send queue's own.
+//! watches the clock; the message handler talks; whoever prints a table reads. `outgoing` comes
+//! before `activity` and the send queue's own; of the other locks, none is held while another is
+//! taken.
 
 use std::{
     collections::VecDeque,
     mem,
     sync::atomic::{AtomicBool, Ordering},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use bitcoin::p2p::ServiceFlags;
@@ -18,23 +19,26 @@ use sockman::{ConnectionId, Destination, Direction, SendQueue, SendQueueOptions}
 
 use super::{
     Config, random,
-    transport::{self, Incoming, Outgoing, Start, TransportType},
+    targets::TargetNumber,
+    transport::{self, Incoming, Message, Outgoing, Start},
 };
 
 pub(crate) struct Peer {
     pub(crate) id: ConnectionId,
     pub(crate) direction: Direction,
     pub(crate) them: Destination,
-    /// Which of the configured addresses it is, if this side dialled.
-    pub(crate) dialled: Option<usize>,
+    /// Which of the targets it is, if this side dialled.
+    pub(crate) dialled: Option<TargetNumber>,
     pub(crate) since: Instant,
+    /// The same, for people.
+    pub(crate) connected_at: SystemTime,
     /// In the `version` message, by which a node notices that it talks to itself.
     pub(crate) nonce: u64,
     /// Outgoing bytes.
     pub(crate) send: SendQueue,
     /// Incoming messages, whole but unread.
     pub(crate) inbox: Inbox,
-    /// The socket thread's. (The locks of both are never contended for.)
+    /// The socket thread writes these two.
     pub(crate) incoming: Mutex<Incoming>,
     pub(crate) activity: Mutex<Activity>,
     /// Whoever has something to say.
@@ -51,7 +55,7 @@ impl Peer {
         id: ConnectionId,
         direction: Direction,
         them: &Destination,
-        dialled: Option<usize>,
+        dialled: Option<TargetNumber>,
         start: Start,
     ) -> Peer {
         let now = Instant::now();
@@ -65,6 +69,7 @@ impl Peer {
             them: them.clone(),
             dialled,
             since: now,
+            connected_at: SystemTime::now(),
             nonce: random(),
             send: SendQueue::new(id, marks),
             inbox: Inbox::new(config.max_receive_buffer),
@@ -79,12 +84,6 @@ impl Peer {
             }),
             conversation: Mutex::default(),
         }
-    }
-}
-
-impl Peer {
-    pub(crate) fn transport_type(&self) -> TransportType {
-        self.incoming.lock().transport_type()
     }
 }
 
@@ -125,6 +124,8 @@ pub(crate) struct PeerVersion {
     pub(crate) services: ServiceFlags,
     pub(crate) relays: bool,
     pub(crate) start_height: i32,
+    /// Its clock's, against this one, in seconds.
+    pub(crate) time_offset: i64,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -139,7 +140,7 @@ pub(crate) struct Ping {
 
 /// What a message costs beside its bytes: its place in the queue and the allocator's overhead.
 /// Without it, a peer that sends empty messages would use several times the limit.
-const OVERHEAD: usize = size_of::<Vec<u8>>() + 16;
+const OVERHEAD: usize = size_of::<Message>() + 16;
 
 /// Messages that wait for the message handler.
 ///
@@ -156,7 +157,7 @@ pub(crate) struct Inbox {
 
 #[derive(Debug, Default)]
 struct Waiting {
-    messages: VecDeque<Vec<u8>>,
+    messages: VecDeque<Message>,
     bytes: usize,
     /// The handler's work list holds this peer. It is in there once at most.
     is_listed: bool,
@@ -165,7 +166,7 @@ struct Waiting {
 /// What the handler gets out of an [`Inbox`].
 #[derive(Debug)]
 pub(crate) struct NextMessage {
-    pub(crate) bytes: Vec<u8>,
+    pub(crate) message: Message,
     /// There is room again: the socket thread, which had stopped to read, is to be woken.
     pub(crate) made_room: bool,
 }
@@ -187,7 +188,7 @@ impl Inbox {
 
     /// Adds a message. `true`: the peer is to be put on the work list.
     #[must_use]
-    pub(crate) fn push(&self, message: Vec<u8>) -> bool {
+    pub(crate) fn push(&self, message: Message) -> bool {
         let mut waiting = self.waiting.lock();
         waiting.bytes += message.len() + OVERHEAD;
         waiting.messages.push_back(message);
@@ -202,16 +203,16 @@ impl Inbox {
     pub(crate) fn next(&self, may_process: impl FnOnce() -> bool) -> Option<NextMessage> {
         let mut waiting = self.waiting.lock();
         let next = if may_process() { waiting.messages.pop_front() } else { None };
-        let Some(bytes) = next else {
+        let Some(message) = next else {
             waiting.is_listed = false;
             return None;
         };
-        waiting.bytes -= bytes.len() + OVERHEAD;
+        waiting.bytes -= message.len() + OVERHEAD;
         let made_room = self.is_full() && waiting.bytes <= self.limit / 2;
         if made_room {
             self.is_full.store(false, Ordering::Release);
         }
-        Some(NextMessage { bytes, made_room })
+        Some(NextMessage { message, made_room })
     }
 
     /// What kept `may_process` from saying yes is over. `true`: the peer is to be put back on the

@@ -12,10 +12,9 @@ use std::{
 use bitcoin::{
     BlockHash,
     block::Header,
-    consensus::encode::deserialize,
     hashes::Hash,
     p2p::{
-        message::{NetworkMessage, RawNetworkMessage},
+        message::NetworkMessage,
         message_blockdata::{GetHeadersMessage, Inventory},
         message_network::VersionMessage,
     },
@@ -33,7 +32,8 @@ use super::{
 };
 
 /// The protocol that is spoken: up to `wtxidrelay` and `sendaddrv2`.
-const PROTOCOL_VERSION: u32 = 70016;
+pub(crate) const PROTOCOL_VERSION: u32 = 70016;
+pub(crate) const USER_AGENT: &str = concat!("/sockman-node:", env!("CARGO_PKG_VERSION"), "/");
 /// The first whose `version` message has all fields.
 const MIN_PROTOCOL_VERSION: u32 = 70001;
 /// The limits of Bitcoin Core for what is in one message. Who goes beyond is disconnected.
@@ -72,12 +72,14 @@ impl MessageHandler {
         if next.made_room {
             self.sockman.wake(id);
         }
-        let processed = deserialize::<RawNetworkMessage>(&next.bytes)
+        let processed = next
+            .message
+            .decode(self.connman.config.network.magic())
             .map_err(|error| format!("it sent a message that is not well-formed: {error}"))
-            .and_then(|message| self.process(&peer, message.into_payload()));
+            .and_then(|message| message.map_or(Ok(()), |message| self.process(&peer, message)));
         match processed {
             Ok(()) => self.connman.work.add(id),
-            Err(fault) => self.connman.disconnect(&self.sockman, id, &fault),
+            Err(fault) => self.connman.give_up(&self.sockman, id, &fault),
         }
     }
 
@@ -149,6 +151,8 @@ impl MessageHandler {
             services: version.services,
             relays: version.relay,
             start_height: version.start_height,
+            // Whatever it says: a difference of two such numbers always fits into 65 bits.
+            time_offset: version.timestamp.saturating_sub(i64::from(now())),
         };
         if peer.conversation.lock().version.replace(known).is_some() {
             return Err("it sent a second version".to_owned());
@@ -229,7 +233,8 @@ impl MessageHandler {
             conversation.wants_addr_v2
         };
         let listening = self.connman.listening.lock().clone();
-        let answer = self.connman.addresses.lock().answer(&listening, wants_addr_v2);
+        let services = self.connman.config.advertised_services();
+        let answer = self.connman.addresses.lock().answer(&listening, services, wants_addr_v2);
         if let Some(answer) = answer {
             self.reply(peer, answer);
         }
@@ -355,7 +360,8 @@ impl MessageHandler {
                     next = next.min(due);
                     continue;
                 }
-                if conversation.ping.under_way.is_some() {
+                // One that is requested takes the place of one that is under way.
+                if conversation.ping.under_way.is_some() && !is_requested {
                     continue;
                 }
                 next_ping(&mut conversation)
@@ -379,14 +385,14 @@ pub(crate) fn version_message(connman: &Connman, peer: &Peer) -> NetworkMessage 
     NetworkMessage::Version(VersionMessage {
         version: PROTOCOL_VERSION,
         ..VersionMessage::new(
-            connman.config.services,
+            connman.config.advertised_services(),
             now().into(),
             // Of a name nothing is known that would fit in here.
             addresses::in_version(peer.them.service().unwrap_or(&Service::UNIX_UNNAMED)),
             // Nobody uses this field; Bitcoin Core leaves it empty as well.
             addresses::in_version(&Service::UNIX_UNNAMED),
             peer.nonce,
-            concat!("/sockman-node:", env!("CARGO_PKG_VERSION"), "/").to_owned(),
+            USER_AGENT.to_owned(),
             i32::try_from(height).unwrap_or(i32::MAX),
         )
     })

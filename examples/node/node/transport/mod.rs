@@ -12,22 +12,25 @@ mod v2;
 use std::{error::Error, fmt};
 
 use bip324::{OutboundCipher, PacketType, Role};
-use bitcoin::p2p::Magic;
+use bitcoin::{
+    consensus::encode::{self, deserialize},
+    p2p::{
+        Magic,
+        message::{NetworkMessage, RawNetworkMessage},
+    },
+};
 use sockman::{PushError, SendQueue, SockMan};
 
 use self::{
     v1::{Framer, FramingError},
-    v2::{Established, V2Error, V2Handshake, V2Receiver},
+    v2::{V2Error, V2Handshake, V2Receiver},
 };
 use super::random;
 
-/// A message of version 1 begins with its magic and its command; the first should always be this
-/// one. A key of version 2 begins like it once in four billion times at most: such a one is not
-/// used.
+/// What every connection of version 1 begins with: its magic, and the command of the first message.
+/// A key of version 2 begins like that once in 2^128 times.
 const V1_PREFIX: usize = 16;
 const VERSION_COMMAND: &[u8; 12] = b"version\0\0\0\0\0";
-/// Messages that wait for the end of the handshake: the `version` of whoever dialled.
-const MAX_WAITING: usize = 16;
 
 /// Which transport a connection has; Bitcoin Core's `transport_protocol_type`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -71,12 +74,16 @@ enum State {
     V1(Framer),
     // Boxed: several hundred bytes of keys, for a moment.
     Handshake(Box<V2Handshake>),
-    V2(Box<V2Receiver>),
+    V2(Box<V2Receiver>, SessionId),
 }
+
+/// Names the session of version 2. Whoever sits in between has two of them: the operators of both
+/// ends can compare.
+pub(crate) type SessionId = [u8; 32];
 
 /// The sending side.
 pub(crate) enum Outgoing {
-    /// Messages, until it is known how to send them.
+    /// The `version` of whoever dialled, until it is known how to send it.
     Waiting(Vec<Vec<u8>>),
     V1,
     V2(Box<OutboundCipher>),
@@ -118,7 +125,7 @@ impl Incoming {
         match self.state {
             State::Detecting(_) | State::Handshake(_) => TransportType::Detecting,
             State::V1(_) => TransportType::V1,
-            State::V2(_) => TransportType::V2,
+            State::V2(..) => TransportType::V2,
         }
     }
 
@@ -128,8 +135,14 @@ impl Incoming {
         matches!(&self.state, State::Handshake(handshake) if !handshake.has_key)
     }
 
-    /// Takes bytes off the wire, and hands on each message that they complete, with a header of
-    /// version 1.
+    pub(crate) fn session_id(&self) -> Option<SessionId> {
+        match self.state {
+            State::V2(_, id) => Some(id),
+            _ => None,
+        }
+    }
+
+    /// Takes bytes off the wire, and hands on each message that they complete.
     ///
     /// # Errors
     ///
@@ -137,14 +150,16 @@ impl Incoming {
     pub(crate) fn receive(
         &mut self,
         data: &[u8],
-        mut whole_message: impl FnMut(Vec<u8>),
+        mut whole_message: impl FnMut(Message),
     ) -> Result<Progress, TransportError> {
         let mut progress = Progress::default();
-        let mut data = data.to_vec();
+        let (held_back, rest);
+        let mut data = data;
         if let State::Detecting(bytes) = &mut self.state {
-            bytes.append(&mut data);
+            bytes.extend_from_slice(data);
             let Some(is_v1) = is_v1(self.magic, bytes) else { return Ok(progress) };
-            data = std::mem::take(bytes);
+            held_back = std::mem::take(bytes);
+            data = &held_back;
             self.state = if is_v1 {
                 progress.outgoing = Some(Outgoing::V1);
                 State::V1(Framer::new(self.magic))
@@ -155,27 +170,20 @@ impl Incoming {
             };
         }
         if let State::Handshake(handshake) = &mut self.state {
-            let Some(established) = handshake.receive(&data, &mut progress.out)? else {
+            let Some(established) = handshake.receive(data, &mut progress.out)? else {
                 return Ok(progress);
             };
-            let Established { inbound, outbound, rest } = established;
-            self.state = State::V2(Box::new(inbound));
-            progress.outgoing = Some(Outgoing::V2(Box::new(outbound)));
-            data = rest;
+            self.state = State::V2(Box::new(established.inbound), established.session_id);
+            progress.outgoing = Some(Outgoing::V2(Box::new(established.outbound)));
+            rest = established.rest;
+            data = &rest;
         }
         match &mut self.state {
-            State::V1(framer) => framer.receive(&data, whole_message)?,
-            State::V2(receiver) => {
-                let magic = self.magic;
-                receiver.receive(&data, |contents| {
-                    // Names that are not known are for extensions of the protocol: not an error.
-                    match short_ids::to_v1(magic, contents) {
-                        Some(message) => whole_message(message),
-                        None if contents.is_empty() => return Err(V2Error::UnknownMessage),
-                        None => log::trace!("a message of a kind that is not known"),
-                    }
-                    Ok(())
-                })?;
+            State::V1(framer) => {
+                framer.receive(data, |bytes| whole_message(Message::V1(bytes)))?;
+            }
+            State::V2(receiver, _) => {
+                receiver.receive(data, |contents| whole_message(Message::V2(contents)))?;
             }
             State::Detecting(_) | State::Handshake(_) => {}
         }
@@ -183,15 +191,54 @@ impl Incoming {
     }
 }
 
-/// `None`: it cannot be told yet. Whoever speaks version 2 sends its whole key before it waits.
+/// `None`: it cannot be told yet. The first byte that does not fit version 1 tells, says BIP 324:
+/// whoever dials may wait for an answer before it sends the rest of its key.
 fn is_v1(magic: Magic, bytes: &[u8]) -> Option<bool> {
-    let prefix = bytes.get(..V1_PREFIX)?;
-    // With the magic of another network it is version 1 as well, and gets to hear so.
-    let (start, command) = prefix.split_at(V1_PREFIX - VERSION_COMMAND.len());
-    Some(start == magic.to_bytes() || command == VERSION_COMMAND)
+    let prefix = [&magic.to_bytes()[..], VERSION_COMMAND].concat();
+    let fits = bytes.iter().zip(&prefix).all(|(byte, expected)| byte == expected);
+    if fits && bytes.len() < V1_PREFIX { None } else { Some(fits) }
+}
+
+/// A whole message, as it came: what is in it is not the socket thread's affair.
+#[derive(Debug)]
+pub(crate) enum Message {
+    /// With its header.
+    V1(Vec<u8>),
+    /// Without one, and with its name.
+    V2(Vec<u8>),
+}
+
+impl Message {
+    /// In bytes.
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Message::V1(bytes) | Message::V2(bytes) => bytes.len(),
+        }
+    }
+
+    /// What it says. `None`: it has no name that is known; such are for extensions of the protocol,
+    /// and no error.
+    ///
+    /// # Errors
+    ///
+    /// It is not well-formed.
+    pub(crate) fn decode(self, magic: Magic) -> Result<Option<NetworkMessage>, encode::Error> {
+        let bytes = match self {
+            Message::V1(bytes) => bytes,
+            Message::V2(contents) => match short_ids::to_v1(magic, &contents) {
+                Some(bytes) => bytes,
+                None => return Ok(None),
+            },
+        };
+        deserialize::<RawNetworkMessage>(&bytes).map(|message| Some(message.into_payload()))
+    }
 }
 
 impl Outgoing {
+    pub(crate) fn is_waiting(&self) -> bool {
+        matches!(self, Outgoing::Waiting(_))
+    }
+
     /// Sends, or queues, a message that has a header of version 1. `will_send_more`: another one
     /// follows at once.
     ///
@@ -206,11 +253,9 @@ impl Outgoing {
         will_send_more: bool,
     ) -> Result<(), PushError> {
         match self {
+            // Nothing but our own `version` is sent before the handshake.
             Outgoing::Waiting(messages) => {
-                // Nothing but our own `version` is sent before the handshake.
-                if messages.len() < MAX_WAITING {
-                    messages.push(message);
-                }
+                messages.push(message);
                 Ok(())
             }
             Outgoing::V1 => queue.push(sockman, &message, will_send_more),

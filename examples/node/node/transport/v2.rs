@@ -7,17 +7,19 @@
 use std::{error::Error, fmt};
 
 use bip324::{
-    GarbageResult, Handshake, InboundCipher, Initialized, OutboundCipher, PacketType,
+    CipherSession, GarbageResult, Handshake, InboundCipher, Initialized, OutboundCipher,
     ReceivedGarbage, ReceivedKey, Role, SentKey, SentVersion, VersionResult,
 };
 use bitcoin::p2p::Magic;
 
-use super::v1::MAX_MESSAGE_LENGTH;
+use super::{SessionId, V1_PREFIX, VERSION_COMMAND, v1::MAX_MESSAGE_LENGTH};
 
 /// A public key on the wire.
 const KEY: usize = 64;
 /// The encrypted length in front of each packet.
 const LENGTH: usize = bip324::NUM_LENGTH_BYTES;
+/// The flag of a decoy.
+const IGNORE: u8 = 0x80;
 /// What is in a packet besides the message's payload: flags, name, authentication tag.
 const MAX_OVERHEAD: usize = 1 + 13 + 16;
 /// Our garbage, whose only purpose is that the length of the first packet tells nothing. The
@@ -67,6 +69,7 @@ pub(super) struct V2Handshake {
 
 /// What a handshake leads to.
 pub(super) struct Established {
+    pub(super) session_id: SessionId,
     pub(super) inbound: V2Receiver,
     pub(super) outbound: OutboundCipher,
     /// What came behind the handshake already.
@@ -108,6 +111,9 @@ impl V2Handshake {
         loop {
             match std::mem::replace(&mut self.state, State::Over) {
                 State::Key(mut awaiting) => {
+                    if self.is_of_another_network() {
+                        return Err(V2Error::OtherNetwork);
+                    }
                     let Some(key) = self.buffer.first_chunk::<KEY>().copied() else {
                         self.state = State::Key(awaiting);
                         return Ok(None);
@@ -130,10 +136,13 @@ impl V2Handshake {
                         return Ok(None);
                     };
                     match received_packet(&mut awaiting, &mut packet)? {
-                        Some((inbound, outbound)) => {
+                        Some(session) => {
+                            let session_id = *session.id();
+                            let (inbound, outbound) = session.into_split();
                             let inbound = V2Receiver::new(inbound);
                             let rest = std::mem::take(&mut self.buffer);
-                            return Ok(Some(Established { inbound, outbound, rest }));
+                            let established = Established { session_id, inbound, outbound, rest };
+                            return Ok(Some(established));
                         }
                         None => self.state = State::Version(awaiting, None),
                     }
@@ -141,6 +150,11 @@ impl V2Handshake {
                 State::Over => return Err(V2Error::OutOfStep),
             }
         }
+    }
+
+    /// Version 1 of this network has been told apart before.
+    fn is_of_another_network(&self) -> bool {
+        self.buffer.get(V1_PREFIX - VERSION_COMMAND.len()..V1_PREFIX) == Some(VERSION_COMMAND)
     }
 
     /// The buffer comes back if the garbage has no end yet.
@@ -230,12 +244,12 @@ fn received_key(
 fn received_packet(
     awaiting: &mut AwaitingVersion,
     packet: &mut [u8],
-) -> Result<Option<(InboundCipher, OutboundCipher)>, V2Error> {
+) -> Result<Option<CipherSession>, V2Error> {
     awaiting.with_dependent_mut(|_, state| {
         let handshake = state.take().ok_or(V2Error::OutOfStep)?;
         match handshake.receive_version(packet)? {
             // What is in the version packet is for extensions that do not exist yet.
-            VersionResult::Complete { cipher } => Ok(Some(cipher.into_split())),
+            VersionResult::Complete { cipher } => Ok(Some(cipher)),
             VersionResult::Decoy(handshake) => {
                 *state = Some(handshake);
                 Ok(None)
@@ -261,7 +275,7 @@ impl V2Receiver {
     pub(super) fn receive(
         &mut self,
         mut data: &[u8],
-        mut contents: impl FnMut(&[u8]) -> Result<(), V2Error>,
+        mut whole_contents: impl FnMut(Vec<u8>),
     ) -> Result<(), V2Error> {
         loop {
             let wanted = self.length.unwrap_or(LENGTH);
@@ -273,10 +287,10 @@ impl V2Receiver {
             }
             let bytes = std::mem::take(&mut self.partial);
             if self.length.take().is_some() {
-                let (packet_type, plaintext) = self.cipher.decrypt_to_vec(&bytes, None)?;
-                if packet_type == PacketType::Genuine {
-                    // The first byte holds the flags.
-                    contents(plaintext.get(1..).unwrap_or_default())?;
+                let (_, mut contents) = self.cipher.decrypt_to_vec(&bytes, None)?;
+                // The other flags are for later, says BIP 324, and to be passed over.
+                if !contents.is_empty() && contents.remove(0) & IGNORE == 0 {
+                    whole_contents(contents);
                 }
             } else if let Some(bytes) = bytes.first_chunk::<LENGTH>() {
                 let length = self.cipher.decrypt_packet_len(*bytes);
@@ -297,7 +311,8 @@ pub(crate) enum V2Error {
     Oversized {
         length: usize,
     },
-    UnknownMessage,
+    /// It speaks version 1, of another network.
+    OtherNetwork,
     /// It went on after an error.
     OutOfStep,
 }
@@ -316,7 +331,7 @@ impl fmt::Display for V2Error {
             V2Error::Oversized { length } => {
                 write!(f, "v2 transport: it announced a packet of {length} bytes")
             }
-            V2Error::UnknownMessage => write!(f, "v2 transport: it sent a message without a name"),
+            V2Error::OtherNetwork => write!(f, "it does not speak this network's protocol"),
             V2Error::OutOfStep => write!(f, "v2 transport: it has failed already"),
         }
     }
