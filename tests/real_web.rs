@@ -1,32 +1,55 @@
-//! The node example's page in headless Chromium: a peer's handshake, and its row appears.
+//! The node example's page in headless Chromium: who is there, how much is said, and what happens;
+//! and what the page and its stream of events are made of.
 //!
-//! Needs Chromium and its driver; `.ci/run` installs them. With `SOCKMAN_SCREENSHOT` set, the picture
-//! is written there: that is how docs/node-page.png was made.
+//! Needs Chromium and its driver; `.ci/run` installs them. With `SOCKMAN_SCREENSHOT` set, a picture
+//! of two minutes is written there: that is how docs/node-page.png was made.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod node_support;
 
 use std::{
+    cell::Cell,
     env, fs,
-    net::SocketAddr,
+    io::Write,
+    net::{SocketAddr, TcpStream},
     path::PathBuf,
     process::{Command, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
     thread,
     time::{Duration, Instant},
 };
 
-use bitcoin::Network;
+use bitcoin::{
+    Network,
+    consensus::encode::serialize,
+    p2p::{
+        Address, ServiceFlags,
+        message::{NetworkMessage, RawNetworkMessage},
+        message_network::VersionMessage,
+    },
+};
 use data_encoding::BASE64;
 use node_support::{
     DEADLINE, Process,
-    node::{Config, chain::Chain},
+    node::{Config, Node, chain::Chain},
     start,
 };
 use serde_json::{Value, json};
 
+const NETWORK: Network = Network::Regtest;
 /// Between two looks at the page.
 const LOOK: Duration = Duration::from_millis(50);
+/// The page's own, from which a rate is measured.
+const SHORTEST_SAMPLE: Duration = Duration::from_millis(900);
+/// The page's own: from an event to the state after it.
+const STATE_DELAY: Duration = Duration::from_millis(200);
+
+// What the page shows, as JavaScript finds it.
+const STATE: &str = "document.getElementById('state').textContent";
+const PEERS: &str = "document.getElementById('peers').textContent";
+const EVENTS: &str = "document.getElementById('events').textContent";
+const POINTS: &str = "document.getElementById('line-in').points.length";
 
 /// A browser, by the WebDriver protocol of the W3C.
 struct Browser {
@@ -36,9 +59,7 @@ struct Browser {
 }
 
 fn request(url: &str, method: &str, body: Option<&Value>) -> Value {
-    let mut command = Command::new("curl");
-    command.args(["--silent", "--show-error", "--noproxy", "*", "--max-time", "60"]);
-    command.args(["--request", method, url]);
+    let mut command = curl(&["--request", method, url]);
     if let Some(body) = body {
         command.args(["--data", &body.to_string()]);
     }
@@ -51,7 +72,10 @@ fn request(url: &str, method: &str, body: Option<&Value>) -> Value {
 
 impl Browser {
     fn start() -> Browser {
-        let profile = env::temp_dir().join(format!("sockman-chromium-{}", std::process::id()));
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let name = format!("sockman-chromium-{}-{number}", std::process::id());
+        let profile = env::temp_dir().join(name);
         let child = Command::new("chromedriver")
             .arg("--port=0")
             .stdout(Stdio::piped())
@@ -73,7 +97,8 @@ impl Browser {
             "--disable-component-update".to_owned(),
             "--disable-sync".to_owned(),
             "--no-proxy-server".to_owned(),
-            "--window-size=1100,760".to_owned(),
+            "--hide-scrollbars".to_owned(),
+            "--window-size=1100,1000".to_owned(),
             format!("--user-data-dir={}", profile.display()),
         ];
         let options = json!({ "args": arguments });
@@ -86,8 +111,8 @@ impl Browser {
         Browser { session, profile, _driver: driver }
     }
 
-    fn open(&self, url: &str) {
-        request(&format!("{}/url", self.session), "POST", Some(&json!({ "url": url })));
+    fn open(&self, page: &str) {
+        request(&format!("{}/url", self.session), "POST", Some(&json!({ "url": page })));
     }
 
     fn evaluate(&self, expression: &str) -> Value {
@@ -108,6 +133,10 @@ impl Browser {
         }
     }
 
+    fn points(&self) -> u32 {
+        self.evaluate(POINTS).as_u64().unwrap().try_into().unwrap()
+    }
+
     fn screenshot(&self) -> Vec<u8> {
         let picture = request(&format!("{}/screenshot", self.session), "GET", None);
         BASE64.decode(picture.as_str().unwrap().as_bytes()).unwrap()
@@ -121,68 +150,265 @@ impl Drop for Browser {
     }
 }
 
+/// The node example with its page.
+struct Served {
+    _node: Process,
+    listening: SocketAddr,
+    page: String,
+}
+
+impl Served {
+    fn start(more_arguments: &[&str]) -> Served {
+        let mut path = env::current_exe().unwrap();
+        path.pop();
+        path.set_file_name("examples");
+        let child = Command::new(path.join("node"))
+            .args(["--network", "regtest", "--listen", "127.0.0.1:0", "--web", "127.0.0.1:0"])
+            .args(more_arguments)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut node = Process::new(child);
+        let listening = node.wait_for_line("where it listens", |line| {
+            line.strip_prefix("listening on ").and_then(|address| address.parse().ok())
+        });
+        let page = node.wait_for_line("its page", |line| {
+            line.strip_prefix("the peers are shown on ").map(str::to_owned)
+        });
+        Served { _node: node, listening, page }
+    }
+
+    fn connect(&self) -> TcpStream {
+        TcpStream::connect(self.listening).unwrap()
+    }
+
+    /// Without a node: whatever the peer calls itself.
+    fn shake_hands(&self, agent: &str) -> TcpStream {
+        let mut peer = self.connect();
+        say(&mut peer, version(agent));
+        say(&mut peer, NetworkMessage::Verack);
+        peer
+    }
+
+    fn start_peer(&self, ping_interval: Duration) -> Node {
+        let mut config = Config::new(NETWORK);
+        config.connect.push(self.listening.into());
+        config.ping_interval = ping_interval;
+        start(config, Chain::new(NETWORK)).0
+    }
+}
+
+fn say(peer: &mut TcpStream, message: NetworkMessage) {
+    peer.write_all(&serialize(&RawNetworkMessage::new(NETWORK.magic(), message))).unwrap();
+}
+
+fn version(agent: &str) -> NetworkMessage {
+    let unknown = Address::new(&([0, 0, 0, 0], 0).into(), ServiceFlags::NONE);
+    let (from, nonce) = (unknown.clone(), 1);
+    let mut version =
+        VersionMessage::new(ServiceFlags::NONE, 0, unknown, from, nonce, agent.to_owned(), 0);
+    version.version = 70016;
+    NetworkMessage::Version(version)
+}
+
+fn curl(arguments: &[&str]) -> Command {
+    let mut curl = Command::new("curl");
+    curl.args(["--silent", "--show-error", "--noproxy", "*", "--max-time", "60"]).args(arguments);
+    curl
+}
+
+fn text_of(mut command: Command) -> String {
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
 #[test]
-fn a_peer_appears_on_the_page_as_it_shakes_hands() {
-    let mut path = env::current_exe().unwrap();
-    path.pop();
-    path.set_file_name("examples");
-    let child = Command::new(path.join("node"))
-        .args(["--network", "regtest", "--listen", "127.0.0.1:0", "--web", "127.0.0.1:0"])
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut node = Process::new(child);
-    let listening: SocketAddr = node.wait_for_line("where it listens", |line| {
-        line.strip_prefix("listening on ").and_then(|address| address.parse().ok())
-    });
-    let page = node.wait_for_line("its page", |line| {
-        line.strip_prefix("the peers are shown on ").map(str::to_owned)
-    });
-
+fn a_peer_appears_on_the_page_as_it_shakes_hands_and_leaves_it_with_its_connection() {
+    let served = Served::start(&[]);
     let browser = Browser::start();
-    browser.open(&page);
-    browser.wait_for("document.getElementById('state').textContent", |state| {
-        state.starts_with("regtest, height 0, 0 peers")
-    });
+    browser.open(&served.page);
+    browser.wait_for(STATE, |state| state.starts_with("regtest, height 0, 0 peers, "));
 
-    let mut config = Config::new(Network::Regtest);
-    config.connect.push(listening.into());
-    // So that there is something to draw.
-    config.ping_interval = Duration::from_millis(100);
-    let (peer, _) = start(config, Chain::new(Network::Regtest));
+    let peer = served.start_peer(Duration::from_millis(100));
     let row = browser.wait_for("document.getElementById('peers').innerText", |rows| {
         rows.contains("/sockman-node:") && rows.contains(" ms")
     });
     assert!(row.contains("inbound") && row.contains("v2"), "{row}");
-    let events = "document.getElementById('events').textContent";
-    browser.wait_for(events, |events| events.contains("handshake with /sockman-node:"));
-    browser.wait_for("document.getElementById('line-in').getAttribute('points')", |points| {
-        points.split(' ').count() >= 4
-    });
+    browser.wait_for(STATE, |state| state.starts_with("regtest, height 0, 1 peer, "));
+    browser.wait_for(EVENTS, |events| events.contains("handshake with /sockman-node:"));
     if let Some(picture) = env::var_os("SOCKMAN_SCREENSHOT") {
-        fs::write(picture, browser.screenshot()).unwrap();
+        fs::write(picture, picture_of(&served, &browser)).unwrap();
     }
 
     peer.stop().unwrap();
-    browser.wait_for("document.getElementById('peers').innerText", |rows| rows.trim().is_empty());
-    browser.wait_for(events, |events| events.contains("disconnected"));
-    drop(browser);
+    browser.wait_for(EVENTS, |events| events.contains("disconnected"));
+    browser.wait_for(STATE, |state| state.starts_with("regtest, height 0, 0 peers, "));
+    assert_eq!(browser.evaluate(PEERS), "");
+}
 
+/// For the documentation: of two minutes in which more peers come from time to time, and one of
+/// them says now more, now less.
+fn picture_of(served: &Served, browser: &Browser) -> Vec<u8> {
+    let mut talker = served.shake_hands("/talker:1.0/");
+    let mut peers = Vec::new();
+    for ping_interval in [60, 20, 30, 15] {
+        let enough = browser.points() + 28;
+        peers.push(served.start_peer(Duration::from_millis(ping_interval)));
+        while browser.points() < enough {
+            let length = (browser.points() % 40).abs_diff(20) * 10;
+            say(&mut talker, NetworkMessage::Alert(vec![0; length as usize]));
+            thread::park_timeout(LOOK);
+        }
+    }
+    browser.screenshot()
+}
+
+#[test]
+fn what_a_peer_calls_itself_is_shown_as_text() {
+    let agent = "<img src=x onerror=\"document.title='pwned'\">";
+    let served = Served::start(&[]);
+    let browser = Browser::start();
+    browser.open(&served.page);
+    let _peer = served.shake_hands(agent);
+    browser.wait_for(PEERS, |rows| rows.contains(agent));
+    browser.wait_for(EVENTS, |events| events.contains(agent));
+    assert_eq!(browser.evaluate("document.querySelectorAll('img').length"), 0);
+    assert_eq!(browser.evaluate("document.title"), "sockman node");
+}
+
+#[test]
+fn the_page_needs_nothing_from_elsewhere() {
+    let served = Served::start(&[]);
+    let answer = text_of(curl(&["--include", &served.page]));
+    // What would come from elsewhere all the same, the browser refuses.
+    assert!(answer.contains("Content-Security-Policy: default-src 'none';"), "{answer}");
+    for reference in ["http://", "https://", "src=", "href=", "url(", "import"] {
+        assert!(!answer.contains(reference), "{reference} in {answer}");
+    }
+
+    let browser = Browser::start();
+    browser.open(&served.page);
+    browser.wait_for(STATE, |state| state.starts_with("regtest"));
+    let loaded =
+        browser.evaluate("performance.getEntriesByType('resource').map(entry => entry.name)");
+    for name in loaded.as_array().unwrap() {
+        assert!(name.as_str().unwrap().starts_with(&served.page), "{name}");
+    }
+}
+
+#[test]
+fn throughput_is_sampled_once_a_second_whatever_happens() {
+    let served = Served::start(&[]);
+    let _peer = served.start_peer(Duration::from_millis(100));
+    let browser = Browser::start();
+    let before = Instant::now();
+    browser.open(&served.page);
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        // Each one is two events: it comes, and goes.
+        drop(served.connect());
+        let points = browser.points();
+        let most = before.elapsed().as_secs_f64() / SHORTEST_SAMPLE.as_secs_f64();
+        assert!(f64::from(points) <= most + 1.0, "{points} points after {:?}", before.elapsed());
+        if points >= 5 {
+            break;
+        }
+        assert!(Instant::now() < deadline, "there are still {points} points");
+        thread::park_timeout(LOOK);
+    }
+    browser.wait_for(EVENTS, |events| events.contains("disconnected"));
+}
+
+#[test]
+fn a_burst_of_events_is_told_one_by_one_and_followed_by_one_state() {
+    const CONNECTIONS: usize = 100;
+    let served = Served::start(&[]);
+    let before = Instant::now();
+    let url = format!("{}events", served.page);
+    let child = curl(&["--no-buffer", &url]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut stream = Process::new(child);
+    stream.wait_for_line("the first state", |line| line.starts_with("data: {").then_some(()));
+
+    let connections: Vec<TcpStream> = (0..CONNECTIONS).map(|_| served.connect()).collect();
+    let (told, states) = (Cell::new(0), Cell::new(1));
+    let state: Value = stream.wait_for_line("the state after all of them", |line| {
+        told.set(told.get() + usize::from(line.contains(": accepted a connection from ")));
+        let state = line.strip_prefix("data: ").filter(|data| data.starts_with('{'))?;
+        states.set(states.get() + 1);
+        let state: Value = serde_json::from_str(state).unwrap();
+        let shown = state["peers"].as_array().unwrap().len();
+        // A peer is in the table a moment before it is told of.
+        (told.get() == CONNECTIONS && shown == CONNECTIONS).then_some(state)
+    });
+    let most = before.elapsed().as_secs_f64() / STATE_DELAY.as_secs_f64() + 1.0;
+    assert!(f64::from(states.get()) <= most, "{} states, at most {most}", states.get());
+    drop(connections);
+
+    // Only what is shown: without a ping so far.
+    let row = state["peers"][0].as_object().unwrap();
+    let mut fields: Vec<&str> = row.keys().map(String::as_str).collect();
+    fields.sort_unstable();
+    assert_eq!(
+        fields,
+        [
+            "addr",
+            "bytesrecv",
+            "bytessent",
+            "id",
+            "inbound",
+            "network",
+            "subver",
+            "transport_protocol_type"
+        ]
+    );
+}
+
+#[test]
+fn hundreds_of_peers_are_shown_and_the_stream_stays() {
+    let served = Served::start(&["--max-connections", "500"]);
+    let browser = Browser::start();
+    browser.open(&served.page);
+    browser.wait_for(STATE, |state| state.contains(" 0 peers, "));
+    browser.evaluate("source.addEventListener('error', () => document.title = 'interrupted')");
+
+    let mut peers: Vec<TcpStream> = (0..400).map(|_| served.connect()).collect();
+    browser.wait_for(STATE, |state| state.contains(" 400 peers, "));
+    assert_eq!(browser.evaluate("document.getElementById('peers').rows.length"), 400);
+    // Also afterwards.
+    peers.push(served.connect());
+    browser.wait_for(STATE, |state| state.contains(" 401 peers, "));
+    drop(peers);
+    browser.wait_for(STATE, |state| state.contains(" 0 peers, "));
+    assert_eq!(browser.evaluate("document.title"), "sockman node");
+    assert_eq!(browser.evaluate("document.getElementById('state').className"), "");
+}
+
+#[test]
+fn who_asks_for_the_page_by_another_name_is_refused() {
+    let served = Served::start(&[]);
+    let port = served.page.trim_end_matches('/').rsplit_once(':').unwrap().1;
     for (host, path, method, status) in [
         ("localhost", "", "GET", "200"),
         ("127.0.0.1", "", "HEAD", "200"),
+        ("localhost:PORT", "", "GET", "200"),
+        ("127.0.0.1:PORT", "", "GET", "200"),
+        ("[::1]:PORT", "", "GET", "200"),
         ("evil.example", "", "GET", "403"),
+        ("evil.example:PORT", "", "GET", "403"),
+        ("evil.example:PORT", "events", "GET", "403"),
+        ("localhost.evil.example:PORT", "", "GET", "403"),
         ("localhost", "other", "GET", "404"),
         ("localhost", "", "POST", "405"),
     ] {
-        let mut curl = Command::new("curl");
-        curl.args(["--silent", "--noproxy", "*", "--output", "/dev/null", "--max-time", "60"]);
-        curl.args(["--write-out", "%{http_code}", "--header", &format!("Host: {host}")]);
+        let header = format!("Host: {}", host.replace("PORT", port));
+        let mut curl = curl(&["--output", "/dev/null", "--write-out", "%{http_code}"]);
+        curl.args(["--header", &header]);
         match method {
             "HEAD" => curl.arg("--head"),
             _ => curl.args(["--request", method]),
         };
-        let output = curl.arg(format!("{page}{path}")).output().unwrap();
-        assert_eq!(String::from_utf8_lossy(&output.stdout), status, "{method} {path} of {host}");
+        curl.arg(format!("{}{path}", served.page));
+        assert_eq!(text_of(curl), status, "{method} {path} of {host}");
     }
 }

@@ -1,7 +1,8 @@
 //! The page that shows the peers live: read-only, one file, on a `SockMan` of its own.
 //!
-//! A thread of its own tells every open page what happened, and once a second how things are: it
-//! pushes into the pages' send queues, and never waits for one of them.
+//! A thread of its own tells every open page what happened, and how things are: once a second, and
+//! soon after something happened. It pushes into the pages' send queues, and never waits for one of
+//! them.
 
 use std::{
     io,
@@ -15,7 +16,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use serde_json::json;
+use serde_json::{Value, json};
 use sockman::Service;
 
 use crate::{
@@ -26,16 +27,33 @@ use crate::{
         response::Response,
     },
     methods,
-    node::control::Control,
+    node::{PeerInfo, control::Control},
 };
 
 const PAGE: &str = include_str!("page.html");
 /// Nothing from elsewhere, and nothing to elsewhere.
 const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; \
                       connect-src 'self'; base-uri 'none'; frame-ancestors 'none'";
+/// Between two states while nothing happens.
 const INTERVAL: Duration = Duration::from_secs(1);
+/// From an event to the state that shows what it changed. A state costs as much as there are peers:
+/// one has to do for all the events of that time.
+const DELAY: Duration = Duration::from_millis(200);
 /// Lines that wait to be shown; the ones beyond it are lost, before the node would stand still.
 const MAX_WAITING_LINES: usize = 1000;
+
+/// What the page shows of a peer, of what `getpeerinfo` tells.
+const SHOWN: [&str; 9] = [
+    "id",
+    "inbound",
+    "network",
+    "addr",
+    "transport_protocol_type",
+    "subver",
+    "pingtime",
+    "bytesrecv",
+    "bytessent",
+];
 
 /// The running page. Dropping it ends it.
 pub(crate) struct Web {
@@ -72,6 +90,10 @@ impl Web {
 
     pub(crate) fn listening(&self) -> &[Service] {
         self.server.as_ref().map_or(&[], Server::listening)
+    }
+
+    pub(crate) fn is_running(&self) -> bool {
+        self.server.as_ref().is_some_and(Server::is_running)
     }
 
     /// For whoever has something to show.
@@ -148,18 +170,20 @@ struct Publisher {
 
 impl Publisher {
     fn run(&self, lines: &Receiver<Line>) {
-        let mut next = Instant::now();
+        let mut due = Instant::now();
         loop {
-            match lines.recv_timeout(next.saturating_duration_since(Instant::now())) {
-                // With the state as it is now: a peer's row comes with the line that tells of it.
+            let now = Instant::now();
+            // Also when lines come without pause.
+            if now >= due {
+                self.tell_state();
+                due = now + INTERVAL;
+            }
+            match lines.recv_timeout(due.saturating_duration_since(now)) {
                 Ok(Line::Happened(line)) => {
                     self.tell("happened", &line);
-                    self.tell("state", &self.state());
+                    due = due.min(Instant::now() + DELAY);
                 }
-                Err(RecvTimeoutError::Timeout) => {
-                    next = Instant::now() + INTERVAL;
-                    self.tell("state", &self.state());
-                }
+                Err(RecvTimeoutError::Timeout) => {}
                 Ok(Line::End) | Err(RecvTimeoutError::Disconnected) => {
                     // They hold the server that they belong to.
                     return self.streams.lock().clear();
@@ -172,8 +196,14 @@ impl Publisher {
         self.streams.lock().retain(|stream| stream.send(event, data).is_ok());
     }
 
+    fn tell_state(&self) {
+        if !self.streams.lock().is_empty() {
+            self.tell("state", &self.state());
+        }
+    }
+
     fn state(&self) -> String {
-        let peers: Vec<_> = self.node.peers().iter().map(methods::peer_info).collect();
+        let peers: Vec<_> = self.node.peers().iter().map(row).collect();
         let listening: Vec<_> = self.node.listening().iter().map(Service::to_string).collect();
         json!({
             "network": self.network,
@@ -184,4 +214,12 @@ impl Publisher {
         })
         .to_string()
     }
+}
+
+fn row(peer: &PeerInfo) -> Value {
+    let mut info = methods::peer_info(peer);
+    if let Value::Object(fields) = &mut info {
+        fields.retain(|name, _| SHOWN.contains(&name.as_str()));
+    }
+    info
 }

@@ -50,6 +50,8 @@ impl Gate {
 /// Answers with the body that it was sent; some paths do more.
 #[derive(Default)]
 pub struct TestService {
+    /// Requests whose heads have been looked at; they are handed over in the same callback.
+    pub admitted: Gate,
     /// Requests for `/gate` that a worker has begun, …
     pub begun: Gate,
     /// … which it answers when this opens.
@@ -62,6 +64,7 @@ pub const LARGE: usize = 20_000_000;
 
 impl HttpService for TestService {
     fn admit(&self, head: &Head) -> Result<(), Response> {
+        self.admitted.add();
         match &*head.path {
             "/secret" => Err(Response::text(401, "no")),
             _ => Ok(()),
