@@ -6,24 +6,18 @@ mod common;
 mod node_support;
 
 use std::{
+    fs,
     io::{self, Write},
     net::{Shutdown, TcpStream},
-    path::PathBuf,
     process::{Command, Output, Stdio},
     thread,
 };
 
 use common::socks5;
-use node_support::Process;
+use node_support::{Process, program::example};
 
-/// Cargo builds the examples beside the tests: `deps/<this test>`, `examples/node`.
 fn node() -> Command {
-    let mut path: PathBuf = std::env::current_exe().unwrap();
-    path.pop();
-    path.pop();
-    path.push("examples/node");
-    assert!(path.exists(), "{} is missing: cargo build --example node", path.display());
-    let mut command = Command::new(path);
+    let mut command = Command::new(example("node"));
     command.env_remove("RUST_LOG");
     command
 }
@@ -60,7 +54,7 @@ fn the_demonstration_ends_by_itself_and_shows_both_tables() {
 #[test]
 fn bad_arguments_are_named_and_end_with_code_2() {
     let onion = "pg6mmjiyjmcrsslvykfwnntlaru7p5svn6y2ymmju6nubxndf4pscryd.onion:8333";
-    let cases: [(&[&str], &str); 11] = [
+    let cases: [(&[&str], &str); 14] = [
         (&["--nonsense"], "--nonsense"),
         (&["stray"], "stray"),
         (&["--listen"], "--listen"),
@@ -72,6 +66,9 @@ fn bad_arguments_are_named_and_end_with_code_2() {
         (&["--connect", onion], "--onion"),
         (&["--connect", "example.org:8333", "--onion", "127.0.0.1:9050"], "--proxy"),
         (&["--connect", "example.org:8333", "--proxy", "nowhere"], "nowhere"),
+        (&["--listen", "127.0.0.1:0", "--rpc-cookie", "x"], "--rpc"),
+        (&["--listen", "127.0.0.1:0", "--web", "0.0.0.0:0"], "this machine"),
+        (&["--connect", "127.0.0.1:1", "--i2p-tunnel-length", "0"], "--i2p-sam"),
     ];
     for (arguments, expected) in cases {
         let output = run(arguments);
@@ -87,18 +84,35 @@ fn help_names_every_option() {
     let output = run(&["--help"]);
     assert_eq!(output.status.code(), Some(0));
     let help = String::from_utf8(output.stdout).unwrap();
-    for option in [
-        "--listen",
-        "--connect",
-        "--network",
-        "--max-connections",
-        "testnet4",
-        "--proxy",
-        "--onion",
-        "--no-stream-isolation",
-    ] {
-        assert!(help.contains(option), "{option} is missing in:\n{help}");
+    let source = include_str!("../examples/node/args.rs");
+    let mut options = source.split("Arg::Long(\"").skip(1).peekable();
+    assert!(options.peek().is_some());
+    for option in options {
+        let option = format!("--{} ", option.split('"').next().unwrap());
+        assert!(help.contains(&option), "{option} is missing in:\n{help}");
     }
+    assert!(help.lines().all(|line| line.len() <= 100), "{help}");
+}
+
+/// The cookie is the password of the one that runs.
+#[test]
+fn a_second_node_that_fails_to_start_leaves_the_first_ones_cookie() {
+    let directory = std::env::temp_dir().join(format!("sockman-node-{}", std::process::id()));
+    fs::create_dir_all(&directory).unwrap();
+    let cookie = directory.join("cookie");
+    let cookie_argument = cookie.to_str().unwrap();
+    let mut first = spawn(&["--rpc", "127.0.0.1:0", "--rpc-cookie", cookie_argument]);
+    let address = first.wait_for_line("its RPC", |line| {
+        Some(line.strip_prefix("RPC on ")?.split(',').next().unwrap().to_owned())
+    });
+    let before = fs::read(&cookie).unwrap();
+    let second = run(&["--rpc", &address, "--rpc-cookie", cookie_argument]);
+    assert_eq!(second.status.code(), Some(1));
+    assert_eq!(fs::read(&cookie).unwrap(), before);
+    signal(&first, "TERM");
+    assert_eq!(first.wait_for_end().0, Some(0));
+    assert!(!cookie.exists());
+    fs::remove_dir(&directory).unwrap();
 }
 
 #[test]

@@ -9,21 +9,41 @@
 mod node_support;
 
 use std::{
+    collections::BTreeSet,
     fs,
-    net::{SocketAddr, TcpListener},
+    io::Read,
+    net::{SocketAddr, TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
     thread,
     time::{Duration, Instant},
 };
 
-use node_support::{DEADLINE, Process};
-use serde_json::Value;
+use node_support::{DEADLINE, Process, program::example};
+use serde_json::{Value, json};
 
 /// Where the mined coins go: a key hash of zeros.
 const NOBODY: &str = "bcrt1qqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqdku202";
 /// More than one message of headers holds.
 const BLOCKS: usize = 2100;
+/// What Bitcoin Core tells of a peer and this node does not: addresses, blocks and transactions
+/// are not its business. The last three are Knots' own.
+const LEFT_OUT: [&str; 14] = [
+    "addr_processed",
+    "addr_rate_limited",
+    "addr_relay_enabled",
+    "addrlocal",
+    "bytesrecv_per_msg",
+    "bytessent_per_msg",
+    "inflight",
+    "minfeefilter",
+    "presynced_headers",
+    "synced_blocks",
+    "synced_headers",
+    "forced_inbound",
+    "last_block_announcement",
+    "misbehavior_score",
+];
 /// Between two looks at what another program says of itself.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -148,10 +168,7 @@ impl OurNode {
     fn start(arguments: &[&str]) -> OurNode {
         let directory = new_directory("node");
         let cookie = directory.join("cookie");
-        let mut path = std::env::current_exe().unwrap();
-        path.pop();
-        path.set_file_name("examples");
-        let child = Command::new(path.join("node"))
+        let child = Command::new(example("node"))
             .args(["--network", "regtest", "--listen", "127.0.0.1:0", "--rpc", "127.0.0.1:0"])
             .arg("--rpc-cookie")
             .arg(&cookie)
@@ -201,6 +218,15 @@ fn we_dial_bitcoind_in_version_2_and_sync_its_headers() {
     assert!(peers[0]["subver"].as_str().unwrap().starts_with("/Satoshi:"), "{peers}");
     let theirs = bitcoind.rpc.wait_for(&["getpeerinfo"], one_peer("v2", true));
     assert!(theirs[0]["subver"].as_str().unwrap().starts_with("/sockman-node:"), "{theirs}");
+    assert_eq!(theirs[0]["servicesnames"], json!(["P2P_V2"]));
+    assert_eq!(theirs[0]["session_id"], peers[0]["session_id"]);
+    assert_eq!(peers[0]["session_id"].as_str().unwrap().len(), 64);
+    // Whatever Core tells of a peer is told here, or is known to be left out.
+    let fields = |peers: &Value| -> BTreeSet<String> {
+        peers[0].as_object().unwrap().keys().cloned().collect()
+    };
+    let missing: Vec<String> = fields(&theirs).difference(&fields(&peers)).cloned().collect();
+    assert!(missing.iter().all(|field| LEFT_OUT.contains(&field.as_str())), "{missing:?}");
     node.rpc.wait_for(&["getblockcount"], |height| *height == BLOCKS);
     node.end();
     bitcoind.end();
@@ -227,6 +253,24 @@ fn a_bitcoind_without_version_2_is_talked_to_in_version_1() {
 }
 
 #[test]
+fn a_network_that_is_switched_off_has_no_peers_until_it_is_switched_on() {
+    let bitcoind = Bitcoind::start(&[]);
+    let node = OurNode::start(&["--connect", &bitcoind.address.to_string()]);
+    node.rpc.wait_for(&["getpeerinfo"], one_peer("v2", false));
+    node.rpc.text(&["setnetworkactive", "false"]);
+    assert_eq!(node.rpc.text(&["getconnectioncount"]), "0");
+    // Whoever dials is turned away.
+    let mut stream = TcpStream::connect(&node.listening).unwrap();
+    stream.set_read_timeout(Some(DEADLINE)).unwrap();
+    assert!(matches!(stream.read(&mut [0]), Ok(0) | Err(_)));
+    assert_eq!(node.rpc.text(&["getconnectioncount"]), "0");
+    node.rpc.text(&["setnetworkactive", "true"]);
+    node.rpc.wait_for(&["getpeerinfo"], one_peer("v2", false));
+    node.end();
+    bitcoind.end();
+}
+
+#[test]
 fn cores_command_line_client_works_with_our_node() {
     let bitcoind = Bitcoind::start(&[]);
     let node = OurNode::start(&[]);
@@ -237,23 +281,30 @@ fn cores_command_line_client_works_with_our_node() {
 
     rpc.text(&["addnode", &to, "add"]);
     assert_eq!(rpc.error(&["addnode", &to, "add"]), 23);
-    rpc.wait_for(&["getpeerinfo"], one_peer("v2", false));
+    let peers = rpc.wait_for(&["getpeerinfo"], one_peer("v2", false));
+    // Nobody is dialled twice.
+    rpc.text(&["addnode", &to, "onetry"]);
     assert_eq!(rpc.text(&["getconnectioncount"]), "1");
     let info = rpc.json(&["getnetworkinfo"]);
     assert_eq!((&info["connections_out"], &info["networkactive"]), (&1.into(), &true.into()));
-    let before = rpc.json(&["getnettotals"]);
+    assert_eq!(info["localservicesnames"], json!(["P2P_V2"]));
+    let pongs = |peers: &Value| peers[0]["bytessent_per_msg"]["pong"].as_u64();
+    let before = pongs(&bitcoind.rpc.json(&["getpeerinfo"]));
     rpc.text(&["ping"]);
-    rpc.wait_for(&["getnettotals"], |now| {
-        now["totalbytesrecv"].as_u64() > before["totalbytesrecv"].as_u64()
-    });
+    bitcoind.rpc.wait_for(&["getpeerinfo"], |peers| pongs(peers) > before);
     assert!(rpc.text(&["-netinfo", "4"]).contains("/Satoshi:"));
+    let before = rpc.json(&["getnettotals"]);
+    assert_eq!(before["uploadtarget"]["target"], 0);
 
     rpc.text(&["addnode", &to, "remove"]);
     assert_eq!(rpc.error(&["addnode", &to, "remove"]), 24);
-    rpc.text(&["disconnectnode", &to]);
+    rpc.text(&["disconnectnode", "", &peers[0]["id"].to_string()]);
     assert_eq!(rpc.error(&["disconnectnode", &to]), 29);
-    rpc.text(&["addnode", &to, "onetry"]);
-    rpc.wait_for(&["getpeerinfo"], one_peer("v2", false));
+    assert_eq!(rpc.error(&["disconnectnode", &to, "0"]), 90, "-32602, of which one byte is seen");
+    rpc.text(&["addnode", &to, "onetry", "false"]);
+    rpc.wait_for(&["getpeerinfo"], one_peer("v1", false));
+    assert_eq!(rpc.error(&["addnode", "example.org", "add"]), 8, "nobody here looks up names");
+    assert_eq!(rpc.error(&["addnode", &to, "forget"]), 1);
     assert_eq!(rpc.text(&["setnetworkactive", "false"]), "false");
     assert_eq!(rpc.text(&["getconnectioncount"]), "0");
     let total = rpc.json(&["getnettotals"]);

@@ -13,7 +13,7 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use node_support::Process;
+use node_support::{Process, program::example};
 
 struct Server {
     url: String,
@@ -27,10 +27,7 @@ impl Server {
         let number = COUNTER.fetch_add(1, Ordering::Relaxed);
         let name = format!("real-http-cookie-{}-{number}", std::process::id());
         let cookie = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
-        let mut path = std::env::current_exe().unwrap();
-        path.pop();
-        path.set_file_name("examples");
-        let child = Command::new(path.join("http_rpc"))
+        let child = Command::new(example("http_rpc"))
             .args(["--listen", "127.0.0.1:0", "--cookie"])
             .arg(&cookie)
             .args(arguments)

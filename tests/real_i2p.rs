@@ -16,7 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use node_support::Process;
+use node_support::{Process, program::example};
 
 /// A session takes a router 3 to 27 seconds, and connects may have to be tried again.
 const PATIENCE: Duration = Duration::from_secs(180);
@@ -75,12 +75,7 @@ impl Drop for Routers {
 }
 
 fn node(arguments: &[&str]) -> Process {
-    let mut path = std::env::current_exe().unwrap();
-    path.pop();
-    path.pop();
-    path.push("examples/node");
-    assert!(path.exists(), "{} is missing: cargo build --example node", path.display());
-    let mut command = Command::new(path);
+    let mut command = Command::new(example("node"));
     command.args(arguments).args(["--network", "regtest"]);
     Process::new(command.stdout(Stdio::piped()).spawn().unwrap())
 }

@@ -21,7 +21,7 @@ use std::{
 };
 
 use common::socks5::{DRIVERS, Dialling};
-use node_support::Process;
+use node_support::{Process, program::example};
 use sockman::{
     ConnectError, ConnectOptions, ConnectionId, Destination, Proxy, Service, Socks5Reply,
 };
@@ -52,7 +52,7 @@ fn start() -> Tor {
     let mut node = Process::new(
         Command::new("sh")
             .args(["-c", "\"$@\" & cat; kill $!", "sh"])
-            .arg(node_path())
+            .arg(example("node"))
             .args(["--listen", "127.0.0.1:0", "--network", "regtest"])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -93,18 +93,8 @@ fn start() -> Tor {
     }
 }
 
-/// The example as a program.
-fn node_path() -> PathBuf {
-    let mut path = std::env::current_exe().unwrap();
-    path.pop();
-    path.pop();
-    path.push("examples/node");
-    assert!(path.exists(), "{} is missing: cargo build --example node", path.display());
-    path
-}
-
 fn node(arguments: &[&str]) -> Process {
-    let child = Command::new(node_path()).args(arguments).stdout(Stdio::piped()).spawn();
+    let child = Command::new(example("node")).args(arguments).stdout(Stdio::piped()).spawn();
     Process::new(child.unwrap())
 }
 

@@ -33,6 +33,7 @@ use data_encoding::BASE64;
 use node_support::{
     DEADLINE, Process,
     node::{Config, Node, chain::Chain},
+    program::example,
     start,
 };
 use serde_json::{Value, json};
@@ -159,10 +160,7 @@ struct Served {
 
 impl Served {
     fn start(more_arguments: &[&str]) -> Served {
-        let mut path = env::current_exe().unwrap();
-        path.pop();
-        path.set_file_name("examples");
-        let child = Command::new(path.join("node"))
+        let child = Command::new(example("node"))
             .args(["--network", "regtest", "--listen", "127.0.0.1:0", "--web", "127.0.0.1:0"])
             .args(more_arguments)
             .stdout(Stdio::piped())

@@ -133,9 +133,9 @@ impl NodeMethods {
             (Some(address), None) => {
                 self.node.disconnect(|peer| peer.address.to_string() == address)
             }
-            (None, Some(id)) => {
-                self.node.disconnect(|peer| i64::try_from(peer.id.as_u64()).is_ok_and(|of| of == id))
-            }
+            (None, Some(id)) => self
+                .node
+                .disconnect(|peer| i64::try_from(peer.id.as_u64()).is_ok_and(|of| of == id)),
             _ => {
                 let message = "Only one of address and nodeid should be provided.";
                 return Err(RpcError::new(INVALID_PARAMS, message));

@@ -12,6 +12,8 @@
 
 #[path = "../../examples/node/node/mod.rs"]
 pub(crate) mod node;
+#[path = "../common/program.rs"]
+pub mod program;
 
 use std::{
     io::{BufRead, BufReader, Read},

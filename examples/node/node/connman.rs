@@ -177,10 +177,12 @@ impl Connman {
     /// Received and sent, since the start.
     pub(crate) fn totals(&self, sockman: &SockMan) -> (u64, u64) {
         let of_closed = self.closed_totals.lock();
-        self.peers().iter().filter_map(|peer| sockman.connection_info(peer.id)).fold(
-            *of_closed,
-            |(received, sent), peer| (received + peer.bytes_received, sent + peer.bytes_sent),
-        )
+        self.peers()
+            .iter()
+            .filter_map(|peer| sockman.connection_info(peer.id))
+            .fold(*of_closed, |(received, sent), peer| {
+                (received + peer.bytes_received, sent + peer.bytes_sent)
+            })
     }
 
     pub(crate) fn is_network_active(&self) -> bool {

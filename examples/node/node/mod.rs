@@ -46,7 +46,11 @@ use sockman::{
 };
 
 use self::{
-    chain::Chain, connman::Connman, control::Control, dialer::Dialer, peer::PeerVersion,
+    chain::Chain,
+    connman::Connman,
+    control::Control,
+    dialer::Dialer,
+    peer::PeerVersion,
     processing::MessageHandler,
     transport::{SessionId, TransportType},
 };

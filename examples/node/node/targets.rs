@@ -193,8 +193,7 @@ mod tests {
     fn due(targets: &Targets) -> Vec<(u16, bool)> {
         let mut list = targets.list.lock();
         let mut due = Vec::new();
-        while let Some((number, _)) =
-            list.first_to_dial().filter(|(_, due)| *due <= Instant::now())
+        while let Some((number, _)) = list.first_to_dial().filter(|(_, due)| *due <= Instant::now())
         {
             let attempt = list.begin(number).unwrap();
             due.push((attempt.to.service().unwrap().port(), attempt.with_v2));

@@ -317,3 +317,6 @@ impl fmt::Display for TransportError {
 }
 
 impl Error for TransportError {}
+
+#[cfg(test)]
+mod tests;
