@@ -11,12 +11,16 @@ use crate::{ConnectionId, connection::IdHasher};
 
 /// What you keep for each connection, by its id.
 ///
-/// Nearly every handler has such a table: the connection is entered before its first callback (in
-/// [`event_new_connection_accepted`](crate::EventHandler::event_new_connection_accepted), or
-/// between [`connect`](crate::SockMan::connect) and
-/// [`activate`](crate::NewConnection::activate)), every callback looks it up, and whoever closes
-/// the connection removes it. Values are handed out as [`Arc`]s: no lock is held while you work
-/// with one, and one that is removed meanwhile lives until you let go of it.
+/// Nearly every handler has such a table. The connection is entered before its first callback: in
+/// [`event_new_connection_accepted`](crate::EventHandler::event_new_connection_accepted), between
+/// [`connect`](crate::SockMan::connect) and [`activate`](crate::NewConnection::activate), or in
+/// [`event_connect_completed`](crate::EventHandler::event_connect_completed). Every callback looks
+/// it up. Whoever closes the connection removes it, and so does who enters one and then refuses it.
+/// Values are handed out as [`Arc`]s: no lock is held while you work with one, and one that is
+/// removed meanwhile lives until you let go of it.
+///
+/// One table for each [`SockMan`](crate::SockMan): the ids of two of them are the same numbers. It
+/// has no limit of its own; [`Options::max_connections`](crate::Options::max_connections) is one.
 ///
 /// Ids come from the library, never from a peer, so the table does without a hash that resists
 /// chosen keys: a look-up costs a few nanoseconds.

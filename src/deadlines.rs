@@ -27,6 +27,16 @@ use crate::{SockMan, sync::Mutex};
 /// fine-grained the operating systems' polls are), whatever the
 /// [`sweep`](crate::Options::sweep), and one that is set on another thread is not slept through.
 ///
+/// What is left to you:
+///
+/// * **The clock.** The loop goes by [`Instant::now`], and so do the times given here. A test over
+///   the doubles of the feature `testing` has a clock of its own, and takes both from it
+///   (`Network::now`).
+/// * **A timer for a connection may outlive it**: another thread may set it just after the close.
+///   It ends once, for an id that no table holds any more; ids are never reused. To
+///   [`clear`](Deadlines::clear) it where you close keeps the timers few.
+/// * **No limit.** Each timer takes about a hundred bytes, so limit what you set timers for.
+///
 /// ```
 /// use std::time::{Duration, Instant};
 /// use sockman::{ConnectionId, Deadlines, SockMan};
@@ -45,6 +55,10 @@ use crate::{SockMan, sync::Mutex};
 ///         while let Some(id) = self.idle.take_due(now) {
 ///             sockman.close_connection(id);
 ///         }
+///     }
+///     fn event_got_eof(&self, sockman: &SockMan, id: ConnectionId) {
+///         self.idle.clear(id);
+///         sockman.close_connection(id);
 ///     }
 ///     fn next_deadline(&self) -> Option<Instant> {
 ///         self.idle.next()
@@ -102,7 +116,9 @@ impl<K: Copy + Hash + Ord> Deadlines<K> {
     }
 
     /// Takes one that has ended by `now`; the one that ended first comes first, and each comes
-    /// once. Ask until `None`.
+    /// once. Ask until `None`, with the same `now`: one that is set again meanwhile, to a time
+    /// after `now`, waits for the next pass. (Set to `now` or before, it would come at once, and
+    /// the asking would have no end.)
     pub fn take_due(&self, now: Instant) -> Option<K> {
         let mut timers = self.timers.lock();
         let (at, key) = *timers.order.first()?;

@@ -17,6 +17,7 @@ use parking_lot::Mutex;
 use sockman::{
     ConnectionId, ConnectionTable, Deadlines, EventHandler, NextRecv, Service, SockMan,
     SocketsThreads,
+    testing::{Network, SocketThreadByHand},
 };
 
 /// Closes whoever's timer ends, and tells of the other timers.
@@ -71,7 +72,7 @@ impl EventHandler for Timed {
     }
 }
 
-fn start() -> (Arc<Timed>, SockMan, SocketsThreads, mpsc::Receiver<(u32, Instant)>) {
+fn unstarted() -> (Arc<Timed>, SockMan, mpsc::Receiver<(u32, Instant)>) {
     let (ended, ends) = mpsc::channel();
     let handler = Arc::new(Timed {
         connections: ConnectionTable::new(),
@@ -79,6 +80,11 @@ fn start() -> (Arc<Timed>, SockMan, SocketsThreads, mpsc::Receiver<(u32, Instant
         ended: Mutex::new(ended),
     });
     let sockman = SockMan::new(handler.clone(), without_sweep()).unwrap();
+    (handler, sockman, ends)
+}
+
+fn start() -> (Arc<Timed>, SockMan, SocketsThreads, mpsc::Receiver<(u32, Instant)>) {
+    let (handler, sockman, ends) = unstarted();
     let threads = sockman.start_sockets_threads().unwrap();
     (handler, sockman, threads, ends)
 }
@@ -99,22 +105,97 @@ fn a_timer_set_on_another_thread_is_not_slept_through() {
 }
 
 #[test]
-fn timers_end_in_the_order_of_their_times_and_those_that_are_cleared_do_not() {
+fn a_timer_that_is_moved_to_an_earlier_time_is_not_slept_through() {
     let (handler, sockman, _threads, ends) = start();
-    let start = Instant::now() + Duration::from_millis(20);
-    for number in [3, 1, 2, 0, 4] {
-        let at = start + Duration::from_millis(u64::from(number));
-        handler.deadlines.set(&sockman, Key::Number(number), at);
+    for _ in 0..100 {
+        handler.deadlines.set(&sockman, Key::Number(0), Instant::now() + 2 * DEADLINE);
+        let at = Instant::now() + Duration::from_millis(1);
+        handler.deadlines.set(&sockman, Key::Number(0), at);
+        assert!(ends.recv_timeout(DEADLINE).expect("the timer ends").1 >= at);
     }
-    assert!(handler.deadlines.clear(Key::Number(2)));
-    assert!(!handler.deadlines.clear(Key::Number(2)));
+}
+
+/// By hand, with no thread running: the times are made up.
+#[test]
+fn timers_end_in_the_order_of_their_times_and_those_that_are_cleared_do_not() {
+    let deadlines: Deadlines<u64> = Deadlines::new();
+    let (_, sockman, _) = unstarted();
+    let start = Instant::now();
+    let at = |number: u64| start + Duration::from_secs(number);
+    for number in [3, 1, 2, 0, 4] {
+        deadlines.set(&sockman, number, at(number));
+    }
+    assert!(deadlines.clear(2));
+    assert!(!deadlines.clear(2));
     // Moved behind the others.
-    handler.deadlines.set(&sockman, Key::Number(0), start + Duration::from_millis(40));
-    let order: Vec<u32> =
-        (0..4).map(|_| ends.recv_timeout(DEADLINE).expect("the timer ends").0).collect();
-    assert_eq!(order, [1, 3, 4, 0]);
-    assert!(handler.deadlines.is_empty());
-    assert_eq!(handler.deadlines.next(), None);
+    deadlines.set(&sockman, 0, at(40));
+    assert_eq!((deadlines.next(), deadlines.len()), (Some(at(1)), 4));
+    assert_eq!(deadlines.take_due(at(1) - Duration::from_nanos(1)), None);
+    assert_eq!(deadlines.take_due(at(3)), Some(1));
+    // Again, for later: not in this round.
+    deadlines.set(&sockman, 1, at(5));
+    assert_eq!(deadlines.take_due(at(3)), Some(3));
+    assert_eq!(deadlines.take_due(at(3)), None);
+    let order: Vec<u64> = std::iter::from_fn(|| deadlines.take_due(at(100))).collect();
+    assert_eq!(order, [4, 1, 0]);
+    assert!(deadlines.is_empty());
+    assert_eq!(deadlines.next(), None);
+}
+
+/// A test of an embedder's own, in which an hour takes no time.
+#[test]
+fn timers_go_by_the_clock_of_a_network_in_memory() {
+    let network = Network::new();
+    let (ended, ends) = mpsc::channel();
+    let handler = Arc::new(ByNetworkTime {
+        network: network.clone(),
+        deadlines: Deadlines::new(),
+        ended: Mutex::new(ended),
+    });
+    let options = without_sweep().sock_factory(network.factory());
+    let sockman = SockMan::new(handler.clone(), options).unwrap();
+    let mut thread = SocketThreadByHand::start(&sockman, &network).unwrap();
+    let hour = Duration::from_secs(3600);
+    handler.deadlines.set(&sockman, 1, network.now() + hour);
+    thread.run_for(hour - Duration::from_secs(1)).unwrap();
+    assert!(ends.try_recv().is_err());
+    thread.run_for(Duration::from_secs(2)).unwrap();
+    assert_eq!(ends.try_recv(), Ok(1));
+}
+
+struct ByNetworkTime {
+    network: Network,
+    deadlines: Deadlines<u32>,
+    ended: Mutex<mpsc::Sender<u32>>,
+}
+
+impl EventHandler for ByNetworkTime {
+    fn event_new_connection_accepted(
+        &self,
+        _: &SockMan,
+        _: ConnectionId,
+        _: &Service,
+        _: &Service,
+    ) -> bool {
+        false
+    }
+    fn event_ready_to_send(&self, _: &SockMan, _: ConnectionId) -> NextRecv {
+        NextRecv::Proceed
+    }
+    fn event_got_data(&self, _: &SockMan, _: ConnectionId, _: &[u8]) {}
+    fn event_got_eof(&self, _: &SockMan, _: ConnectionId) {}
+    fn event_got_permanent_read_error(&self, _: &SockMan, _: ConnectionId, _: &io::Error) {}
+
+    fn event_io_loop_completed_for_all(&self, _: &SockMan) {
+        let now = self.network.now();
+        while let Some(key) = self.deadlines.take_due(now) {
+            self.ended.lock().send(key).unwrap();
+        }
+    }
+
+    fn next_deadline(&self) -> Option<Instant> {
+        self.deadlines.next()
+    }
 }
 
 #[test]
