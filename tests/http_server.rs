@@ -195,6 +195,18 @@ fn a_body_is_asked_for_only_when_it_is_wanted() {
     assert_eq!(client.ask(format!("POST /secret {head} 5\r\n\r\n")), 401);
 }
 
+/// It hears why, and then the end, not a reset in place of them.
+#[test]
+fn a_client_that_is_refused_may_have_sent_more() {
+    let (server, _) = start(Config { max_body: 100, ..Config::default() });
+    let mut client = Client::connect(&server);
+    let mut writer = Client::of(client.stream.try_clone().unwrap());
+    let writing = thread::spawn(move || writer.post("/", vec![b'x'; 2_000_000]));
+    assert_eq!(client.receive().unwrap().status, 413);
+    assert_eq!(client.stream.read(&mut [0]).unwrap(), 0);
+    writing.join().unwrap();
+}
+
 #[test]
 fn connections_are_kept_as_the_version_says() {
     let (server, _) = start(Config::default());
@@ -291,15 +303,24 @@ fn a_client_that_sends_ahead_is_read_no_further_than_it_is_answered() {
     let (server, _) = start(Config::default());
     let mut client = Client::connect(&server);
     let request = post("/", b"0123456789");
+    assert_eq!(client.ask(&request), 200);
+    // It is counted a moment after it has left.
+    let begin = Instant::now();
+    let answer_length = loop {
+        match server.connection_infos()[0].bytes_sent {
+            0 => assert!(begin.elapsed() < DEADLINE),
+            length => break length,
+        }
+    };
     let mut writer = Client::of(client.stream.try_clone().unwrap());
     let requests = request.repeat(50_000);
     let sender = thread::spawn(move || writer.send(requests));
-    for answered in 1..=50_000 {
+    for _ in 0..50_000 {
         assert_eq!(client.receive().unwrap().body, b"0123456789");
-        if answered % 100 == 0 {
-            let ahead = received(&server).saturating_sub(answered * request.len() as u64);
-            assert!(ahead < MAX_AHEAD, "{ahead} bytes ahead of the answers");
-        }
+        let info = &server.connection_infos()[0];
+        let answered = info.bytes_sent / answer_length * request.len() as u64;
+        let ahead = info.bytes_received.saturating_sub(answered);
+        assert!(ahead < MAX_AHEAD, "{ahead} bytes ahead of the answers");
     }
     sender.join().unwrap();
 }
@@ -422,27 +443,29 @@ fn at_the_end_answers_in_flight_finish_and_idle_connections_close() {
     stopping.join().unwrap().unwrap();
 }
 
-/// What waits for nobody must not wait for the time-out either: clients that have got their answer
-/// and go quiet, in each moment of it.
+/// Clients that have got their answer and go quiet, in each moment of it: those must not be waited
+/// for until their time-out.
 #[test]
 fn the_end_does_not_wait_for_who_has_got_its_answer() {
     let wait_for_nothing = Duration::from_secs(3600);
     for round in 0..100 {
         let (idle_timeout, drain_timeout) = (wait_for_nothing, wait_for_nothing);
         let config = Config { idle_timeout, drain_timeout, ..Config::default() };
-        let (server, _) = start(config);
-        let clients: Vec<_> = (0..8)
+        let (server, service) = start(config);
+        let clients: Vec<_> = (0..4)
             .map(|number| {
                 let mut client = Client::connect(&server);
                 thread::spawn(move || {
-                    for _ in 0..(round + number) % 7 {
+                    for _ in 0..(round + number) % 4 {
                         client.post("/", "x");
                         let Some(_) = client.receive() else { return };
                     }
+                    client.post("/medium", "");
                     client.read_to_end();
                 })
             })
             .collect();
+        service.begun.wait_for(round % 4 + 1);
         let (done, stopped) = mpsc::channel();
         thread::spawn(move || done.send(server.stop()));
         stopped.recv_timeout(DEADLINE).expect("the server ends").unwrap();
@@ -452,18 +475,20 @@ fn the_end_does_not_wait_for_who_has_got_its_answer() {
     }
 }
 
-/// It has sent more by then: were its connection closed at once, a reset would take the place of
-/// what is still on its way.
+/// The client has sent more by then, and goes on: were its connection closed at once, a reset would
+/// take the place of what is still on its way.
 #[test]
 fn at_the_end_an_answer_that_is_being_taken_arrives_whole() {
     let (server, _) = start(Config::default());
     let mut client = Client::connect(&server);
     client.post("/large", "");
-    client.post("/", "never begun");
+    let mut writer = Client::of(client.stream.try_clone().unwrap());
+    let writing = thread::spawn(move || writer.post("/", vec![b'x'; 1_000_000]));
     assert_eq!(client.stream.peek(&mut [0]).unwrap(), 1);
     let stopping = thread::spawn(move || server.stop());
     assert_eq!(client.receive().expect("the whole answer").body.len(), LARGE);
     client.read_to_end();
+    writing.join().unwrap();
     stopping.join().unwrap().unwrap();
 }
 
@@ -474,7 +499,10 @@ fn the_end_does_not_wait_for_a_worker_longer_than_it_may() {
     let mut client = Client::connect(&server);
     client.post("/gate", "");
     service.begun.wait_for(1);
-    server.stop().unwrap();
+    let (done, stopped) = mpsc::channel();
+    thread::spawn(move || done.send(server.stop()));
+    // Well before the worker would give up by itself.
+    stopped.recv_timeout(DEADLINE / 4).expect("the server ends").unwrap();
     assert_eq!(client.receive(), None);
     service.gate.add();
 }

@@ -59,8 +59,10 @@ pub struct TestService {
     pub timer: Gate,
 }
 
-/// What `/large` answers.
+/// What `/large` answers: more than the kernel's buffers hold.
 pub const LARGE: usize = 20_000_000;
+/// What `/medium` answers: the kernel takes it at once, but it is some work to write.
+pub const MEDIUM: usize = 1_000_000;
 
 impl HttpService for TestService {
     fn admit(&self, head: &Head) -> Result<(), Response> {
@@ -80,6 +82,10 @@ impl HttpService for TestService {
             }
             "/panic" => panic!("a service that panics"),
             "/large" => vec![b'x'; LARGE],
+            "/medium" => {
+                self.begun.add();
+                vec![b'x'; MEDIUM]
+            }
             "/timer" => {
                 timers.set(7, Instant::now() + Duration::from_millis(50));
                 Vec::new()
