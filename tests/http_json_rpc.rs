@@ -26,11 +26,11 @@ use std::{
 };
 
 use data_encoding::BASE64;
-use http::{Config, Server};
+use http::{Config, Server, Timers};
 use http_support::{Answered, Client, DEADLINE, start_with};
 use methods::Wallets;
 use rpc::{
-    RpcService,
+    Methods, Params, RpcResult, RpcService,
     cookie::{Cookie, CookieFile},
 };
 use serde_json::{Value, json};
@@ -148,6 +148,11 @@ fn requests_are_answered_in_the_version_that_they_are_of() {
             500,
             v1(error(-14, "Error: The wallet passphrase entered was incorrect.")),
         ),
+        (
+            r#"{"id": 1, "method": "echo", "jsonrpc": null}"#,
+            200,
+            json!({ "result": [], "error": null, "id": 1 }),
+        ),
         ("{", 500, json!({ "result": null, "error": error(-32700, "Parse error"), "id": null })),
         (
             "5",
@@ -186,10 +191,121 @@ fn a_notification_has_no_answer() {
     }
 }
 
+/// As the functional tests of Bitcoin Core expect it.
+#[test]
+fn who_gives_no_id_gets_none_back() {
+    let rpc = start();
+    let error = |code: i32, message: &str| json!({ "code": code, "message": message });
+    let failed = |code, message| json!({ "result": null, "error": error(code, message) });
+    let cases = [
+        (r#"{"method": "echo"}"#, 200, json!({ "result": [], "error": null })),
+        (r#"{"method": "echo", "jsonrpc": null}"#, 200, json!({ "result": [], "error": null })),
+        (r#"{"method": "no"}"#, 404, failed(-32601, "Method not found")),
+        ("{}", 400, failed(-32600, "Missing method")),
+        (
+            r#"{"method": "echo", "jsonrpc": "3.0"}"#,
+            400,
+            failed(-32600, "JSON-RPC version not supported"),
+        ),
+        (
+            r#"[{"method": "echo"}, {"method": "echo", "id": null}]"#,
+            200,
+            json!([
+                { "result": [], "error": null },
+                { "result": [], "error": null, "id": null },
+            ]),
+        ),
+    ];
+    for (request, status, expected) in cases {
+        let answered = rpc.post(request);
+        assert_eq!(answered.status, status, "{request}");
+        assert_eq!(serde_json::from_slice::<Value>(&answered.body).unwrap(), expected, "{request}");
+    }
+}
+
+#[test]
+fn numbers_come_back_as_they_were_written() {
+    let rpc = start();
+    for number in [
+        "0",
+        "-0",
+        "18446744073709551616",
+        "123456789012345678901234567890",
+        "0.10000000",
+        "20999999.97690000",
+        "0.1234567890123456789",
+        // An exponent without a sign gets one.
+        "1e+400",
+    ] {
+        let request = format!(r#"{{"id": {number}, "method": "echo", "params": [{number}]}}"#);
+        let expected = format!("{{\"result\":[{number}],\"error\":null,\"id\":{number}}}\n");
+        assert_eq!(String::from_utf8(rpc.post(&request).body).unwrap(), expected);
+    }
+    for id in [r#""x""#, r#"["a",{"b":[]}]"#, "true"] {
+        let request = format!(r#"{{"id": {id}, "method": "echo", "jsonrpc": "2.0"}}"#);
+        let expected = format!("{{\"jsonrpc\":\"2.0\",\"result\":[],\"id\":{id}}}\n");
+        assert_eq!(String::from_utf8(rpc.post(&request).body).unwrap(), expected);
+    }
+}
+
 #[test]
 fn deep_nesting_is_a_parse_error() {
     let rpc = start();
     assert_eq!(rpc.post(&"[".repeat(1_000_000)).status, 500);
+    assert_eq!(rpc.post(&("[".repeat(1_000) + &"]".repeat(1_000))).status, 500);
+    // With `raw_value`, serde_json reads what is in such a string, and in the strings in that, as
+    // deep as the stack goes and deeper.
+    let object = r#"{"$serde_json::private::RawValue":"[]"}"#;
+    let answered = rpc.post(&format!(r#"{{"method": "echo", "params": [{object}]}}"#));
+    let expected = format!("{{\"result\":[{object}],\"error\":null}}\n");
+    assert_eq!(String::from_utf8(answered.body).unwrap(), expected);
+}
+
+/// A method whose answer is a megabyte.
+#[derive(Default)]
+struct Long {
+    calls: AtomicU64,
+}
+
+impl Methods for Long {
+    fn parameters(&self, _: &str) -> Option<&'static [&'static str]> {
+        Some(&[])
+    }
+
+    fn call(&self, _: &str, _: &Params, _: &Timers<'_>) -> RpcResult {
+        self.calls.fetch_add(1, Ordering::Relaxed);
+        Ok(Value::String("x".repeat(1 << 20)))
+    }
+}
+
+#[test]
+fn the_answers_of_a_batch_are_limited_together() {
+    let service =
+        Arc::new(RpcService { cookie: Cookie::generate().unwrap(), methods: Long::default() });
+    let server = start_with(Config::default(), service.clone());
+    let path = cookie_path();
+    let _cookie_file = service.cookie.write(&path).unwrap();
+    let authorization = BASE64.encode(&fs::read(&path).unwrap());
+    let post = |calls: usize| {
+        let body = format!("[{}]", vec![r#"{"method": "long"}"#; calls].join(","));
+        let mut client = Client::connect(&server);
+        client.send(format!(
+            "POST / HTTP/1.1\r\nHost: x\r\nAuthorization: Basic {authorization}\r\n\
+             Content-Length: {}\r\n\r\n{body}",
+            body.len()
+        ));
+        client.receive().unwrap()
+    };
+    let answered = post(31);
+    assert_eq!(answered.status, 200);
+    assert!(answered.body.len() > 31 << 20);
+    assert_eq!(service.methods.calls.swap(0, Ordering::Relaxed), 31);
+
+    let answered = post(100);
+    assert_eq!(answered.status, 500);
+    let answer: Value = serde_json::from_slice(&answered.body).unwrap();
+    assert_eq!((&answer["error"]["code"], &answer["id"]), (&json!(-1), &Value::Null));
+    assert_eq!(service.methods.calls.load(Ordering::Relaxed), 32, "no more than the limit shows");
 }
 
 #[test]
@@ -248,9 +364,8 @@ fn a_cookie_replaces_what_is_there_and_leaves_what_comes_after_it() {
     let second_file = second.write(&path).unwrap();
     drop(first_file);
     let text = fs::read(&path).unwrap();
-    let admits = |cookie: &Cookie| {
-        cookie.admits(Some(format!("Basic {}", BASE64.encode(&text)).as_bytes()))
-    };
+    let admits =
+        |cookie: &Cookie| cookie.admits(Some(format!("Basic {}", BASE64.encode(&text)).as_bytes()));
     assert!(admits(&second) && !admits(&first));
     drop(second_file);
     assert!(!path.exists());

@@ -75,7 +75,7 @@ fn output(command: &mut Command) -> String {
 fn curl_calls_asks_before_it_sends_and_sends_chunks() {
     let server = Server::start(&[]);
     let result = server.curl(&["--data", r#"{"method": "echo", "params": ["curl"], "id": 1}"#]);
-    assert_eq!(result.trim(), r#"{"error":null,"id":1,"result":["curl"]}"#);
+    assert_eq!(result.trim(), r#"{"result":["curl"],"error":null,"id":1}"#);
 
     // Beyond 1 MiB it waits for `100 Continue`.
     let large = Path::new(env!("CARGO_TARGET_TMPDIR")).join("real-http-large.json");

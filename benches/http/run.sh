@@ -26,7 +26,7 @@ for round in 1 2 3; do
         printf '%s ' "${server%:*}"
         taskset -c 1 wrk -t1 -c64 "-d${SECONDS_EACH:-4}" --latency -s "$work/post.lua" \
             "http://127.0.0.1:${server#*:}/" |
-            awk '/ Latency  /{max=$4} /99%/{p99=$2} /Requests\/sec/{rate=$2} /Non-2xx/{bad=1}
+            awk '/ Latency  /{max=$4} /99%/{p99=$2} /Requests\/sec/{rate=$2} /Non-2xx|Socket errors/{bad=1}
                  END{printf "%s requests/s, p99 %s, worst %s%s\n", rate, p99, max, bad ? ", FAILURES" : ""}'
     done
 done

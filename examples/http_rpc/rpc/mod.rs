@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 
 use crate::http::{
     Answer, HttpService, Timers,
-    parser::{Head, Request},
+    parser::{Credentials, Head, Request},
     response::Response,
 };
 
@@ -24,6 +24,10 @@ pub(crate) const PARSE_ERROR: i32 = -32700;
 pub(crate) const MISC_ERROR: i32 = -1;
 pub(crate) const TYPE_ERROR: i32 = -3;
 pub(crate) const INVALID_PARAMETER: i32 = -8;
+
+/// The answers of a batch together, in bytes: as much as a request may have by default. A short
+/// call can have a long answer, and a batch makes thousands of them.
+const MAX_BATCH_ANSWER: usize = 32 * 1024 * 1024;
 
 /// Why a call failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -161,7 +165,7 @@ impl<M: Methods> HttpService for RpcService<M> {
             let answer = Response::text(405, "JSONRPC server handles only POST requests");
             return Err(answer.with_header("Allow", "POST"));
         }
-        if !self.cookie.admits(head.authorization.as_deref()) {
+        if !self.cookie.admits(head.authorization.as_ref().map(Credentials::as_bytes)) {
             let realm = "Basic realm=\"jsonrpc\"";
             let answer = Response::text(401, "The cookie, or a password, is needed.");
             return Err(answer.with_header("WWW-Authenticate", realm));
@@ -170,7 +174,7 @@ impl<M: Methods> HttpService for RpcService<M> {
     }
 
     fn answer(&self, request: Request, timers: &Timers<'_>) -> Answer {
-        Answer::Response(self.respond(&request.body, timers))
+        Answer::Response(self.respond(request.body, timers))
     }
 
     fn timer_ended(&self, number: u32) {
@@ -190,18 +194,21 @@ enum Version {
 /// One call, done.
 struct Done {
     version: Version,
-    /// `None`: the request had none, and wants no answer if it was of version 2.
+    /// `None`: the request had none. Then its answer has none, and one of version 2 no answer.
     id: Option<Value>,
     result: RpcResult,
 }
 
 impl<M: Methods> RpcService<M> {
-    fn respond(&self, body: &[u8], timers: &Timers<'_>) -> Response {
-        match serde_json::from_slice(body) {
+    fn respond(&self, body: Vec<u8>, timers: &Timers<'_>) -> Response {
+        let parsed = serde_json::from_slice(&body);
+        // It may be long, and the calls may take long.
+        drop(body);
+        match parsed {
             Ok(Value::Array(batch)) => self.respond_to_batch(batch, timers),
             Ok(Value::Object(request)) => self.respond_to_one(request, timers),
-            Ok(_) => failed("Top-level object parse error"),
-            Err(_) => failed("Parse error"),
+            Ok(_) => failed(PARSE_ERROR, "Top-level object parse error"),
+            Err(_) => failed(PARSE_ERROR, "Parse error"),
         }
     }
 
@@ -214,7 +221,7 @@ impl<M: Methods> RpcService<M> {
             (Ok(_), _) | (Err(_), Version::V2) => 200,
             (Err(error), Version::V1) => http_status(error.code),
         };
-        Response::json(status, &done.into_value())
+        done.into_response(status)
     }
 
     /// An empty batch is answered by an empty one, as in Bitcoin Core.
@@ -224,37 +231,45 @@ impl<M: Methods> RpcService<M> {
         for request in batch {
             let done = match request {
                 Value::Object(request) => self.execute(request, timers),
-                _ => Done {
-                    version: Version::V1,
-                    id: Some(Value::Null),
-                    result: Err(RpcError::new(INVALID_REQUEST, "Invalid Request object")),
-                },
+                _ => Done::without_request(INVALID_REQUEST, "Invalid Request object"),
             };
-            if !done.is_notification() {
-                answers.push(done.into_value());
+            if done.is_notification() {
+                continue;
+            }
+            answers.push(if answers.is_empty() { b'[' } else { b',' });
+            done.write(&mut answers);
+            if answers.len() > MAX_BATCH_ANSWER {
+                let message = format!(
+                    "The answers of this batch are longer than {MAX_BATCH_ANSWER} bytes; the calls \
+                     behind those were not made."
+                );
+                return failed(MISC_ERROR, &message);
             }
         }
-        if answers.is_empty() && !is_empty {
-            return Response::empty(204);
+        match (answers.is_empty(), is_empty) {
+            (true, false) => return Response::empty(204),
+            (true, true) => answers.extend_from_slice(b"[]"),
+            (false, _) => answers.push(b']'),
         }
-        Response::json(200, &Value::Array(answers))
+        Response::json(200, answers)
     }
 
     fn execute(&self, mut request: Map<String, Value>, timers: &Timers<'_>) -> Done {
         let id = request.remove("id");
-        let version = match request.get("jsonrpc").map(Value::as_str) {
-            None | Some(Some("1.0")) => Version::V1,
-            Some(Some("2.0")) => Version::V2,
-            Some(version) => {
-                let message = match version {
-                    Some(_) => "JSON-RPC version not supported",
-                    None => "jsonrpc field must be a string",
-                };
-                let result = Err(RpcError::new(INVALID_REQUEST, message));
-                return Done { version: Version::V1, id: Some(id.unwrap_or(Value::Null)), result };
-            }
+        let version = match request.get("jsonrpc") {
+            None | Some(Value::Null) => Ok(Version::V1),
+            Some(Value::String(version)) if version == "1.0" => Ok(Version::V1),
+            Some(Value::String(version)) if version == "2.0" => Ok(Version::V2),
+            Some(Value::String(_)) => Err("JSON-RPC version not supported"),
+            Some(_) => Err("jsonrpc field must be a string"),
         };
-        Done { version, id, result: self.call(request, timers) }
+        match version {
+            Ok(version) => Done { version, id, result: self.call(request, timers) },
+            Err(message) => {
+                let result = Err(RpcError::new(INVALID_REQUEST, message));
+                Done { version: Version::V1, id, result }
+            }
+        }
     }
 
     fn call(&self, mut request: Map<String, Value>, timers: &Timers<'_>) -> RpcResult {
@@ -273,30 +288,48 @@ impl<M: Methods> RpcService<M> {
 }
 
 impl Done {
+    /// For what is no request at all.
+    fn without_request(code: i32, message: &str) -> Done {
+        let (id, result) = (Some(Value::Null), Err(RpcError::new(code, message)));
+        Done { version: Version::V1, id, result }
+    }
+
     fn is_notification(&self) -> bool {
         self.version == Version::V2 && self.id.is_none()
     }
 
-    fn into_value(self) -> Value {
-        let id = self.id.unwrap_or(Value::Null);
-        match (self.version, self.result) {
-            (Version::V1, Ok(result)) => json!({ "result": result, "error": null, "id": id }),
-            (Version::V1, Err(error)) => {
-                json!({ "result": null, "error": error.to_value(), "id": id })
-            }
-            (Version::V2, Ok(result)) => json!({ "jsonrpc": "2.0", "result": result, "id": id }),
-            (Version::V2, Err(error)) => {
-                json!({ "jsonrpc": "2.0", "error": error.to_value(), "id": id })
-            }
+    fn into_response(self, status: u16) -> Response {
+        let mut answer = Vec::new();
+        self.write(&mut answer);
+        Response::json(status, answer)
+    }
+
+    /// Appends the answer, its members in the order of Bitcoin Core's.
+    fn write(self, answer: &mut Vec<u8>) {
+        let (before, behind): (&[u8], &[u8]) = match (self.version, &self.result) {
+            (Version::V1, Ok(_)) => (b"{\"result\":", b",\"error\":null"),
+            (Version::V1, Err(_)) => (b"{\"result\":null,\"error\":", b""),
+            (Version::V2, Ok(_)) => (b"{\"jsonrpc\":\"2.0\",\"result\":", b""),
+            (Version::V2, Err(_)) => (b"{\"jsonrpc\":\"2.0\",\"error\":", b""),
+        };
+        answer.extend_from_slice(before);
+        append(answer, &self.result.unwrap_or_else(|error| error.to_value()));
+        answer.extend_from_slice(behind);
+        if let Some(id) = &self.id {
+            answer.extend_from_slice(b",\"id\":");
+            append(answer, id);
         }
+        answer.push(b'}');
     }
 }
 
-/// What is no request at all.
-fn failed(message: &str) -> Response {
-    let error = RpcError::new(PARSE_ERROR, message);
-    let done = Done { version: Version::V1, id: None, result: Err(error) };
-    Response::json(http_status(PARSE_ERROR), &done.into_value())
+fn append(answer: &mut Vec<u8>, value: &Value) {
+    // There is no error: every value has its text, and memory takes it.
+    let _ = serde_json::to_writer(answer, value);
+}
+
+fn failed(code: i32, message: &str) -> Response {
+    Done::without_request(code, message).into_response(http_status(code))
 }
 
 fn http_status(code: i32) -> u16 {

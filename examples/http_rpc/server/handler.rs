@@ -221,8 +221,7 @@ impl Handler {
         response: &Response,
         in_flight: InFlight,
     ) {
-        let afterwards =
-            if self.is_draining() { Afterwards::Close } else { in_flight.afterwards };
+        let afterwards = if self.is_draining() { Afterwards::Close } else { in_flight.afterwards };
         let bytes = response.encode(afterwards, in_flight.to_head);
         connection.is_active();
         if connection.send.push(sockman, &bytes, false).is_err() {

@@ -29,9 +29,10 @@ impl Response {
         Response::new(status, "text/plain; charset=utf-8", format!("{text}\n").into_bytes())
     }
 
-    pub(crate) fn json(status: u16, value: &serde_json::Value) -> Response {
+    pub(crate) fn json(status: u16, mut text: Vec<u8>) -> Response {
         // Bitcoin Core ends its answers with a line end, too.
-        Response::new(status, "application/json", format!("{value}\n").into_bytes())
+        text.push(b'\n');
+        Response::new(status, "application/json", text)
     }
 
     pub(crate) fn empty(status: u16) -> Response {

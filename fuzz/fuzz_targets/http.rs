@@ -1,0 +1,67 @@
+//! Any bytes, in any pieces, to the parser of the HTTP server: the requests that it finds, and how
+//! it ends, are those that it finds in all of them at once, and it keeps no more than has arrived.
+#![no_main]
+
+#[allow(dead_code)]
+#[path = "../../examples/http_rpc/server"]
+mod http {
+    pub(crate) mod chunked;
+    pub(crate) mod parser;
+    pub(crate) mod response;
+}
+#[path = "../../tests/http_oracle/mod.rs"]
+mod http_oracle;
+
+use std::alloc::System;
+
+use http::parser::{MAX_HEAD, RequestParser};
+use http_oracle::parse;
+use libfuzzer_sys::fuzz_target;
+use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
+
+#[global_allocator]
+static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
+
+/// Small, so that lengths reach it.
+const MAX_BODY: usize = 1000;
+/// A buffer that grows has room for as much again; and what an empty one may keep.
+fn allowed(arrived: usize) -> usize {
+    2 * arrived.min(MAX_HEAD + MAX_BODY) + 6 * 1024
+}
+
+// Two bytes of plan: lengths of pieces that take turns.
+fuzz_target!(|input: &[u8]| {
+    let [first, second, bytes @ ..] = input else { return };
+    let lengths = [usize::from(*first).max(1), usize::from(*second).max(1)];
+    let mut rest = bytes;
+    let pieces: Vec<&[u8]> = lengths
+        .iter()
+        .cycle()
+        .map_while(|length| {
+            let (piece, others) = rest.split_at(rest.len().min(*length));
+            rest = others;
+            (!piece.is_empty()).then_some(piece)
+        })
+        .collect();
+
+    let whole = parse([bytes], MAX_BODY);
+    assert_eq!(parse(pieces.iter().copied(), MAX_BODY), whole);
+    assert_eq!(parse(bytes.chunks(1), MAX_BODY), whole);
+
+    keeps_no_more_than_has_arrived(&[bytes]);
+    keeps_no_more_than_has_arrived(&pieces);
+});
+
+fn keeps_no_more_than_has_arrived(pieces: &[&[u8]]) {
+    let region = Region::new(ALLOCATOR);
+    let mut parser = RequestParser::new(MAX_BODY);
+    let mut arrived = 0;
+    for piece in pieces {
+        parser.receive(piece);
+        arrived += piece.len();
+        while let Ok(Some(_)) = parser.next(|_| Ok(())) {}
+        let change = region.change();
+        let kept = change.bytes_allocated.saturating_sub(change.bytes_deallocated);
+        assert!(kept <= allowed(arrived), "{kept} bytes kept of {arrived}");
+    }
+}
