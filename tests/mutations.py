@@ -20,7 +20,7 @@ COPY = PROJECT / "target" / "mutations" / "sockman"
 # A test that hangs without the line it tests is a test that fails; none takes this long with it.
 SECONDS = 150
 
-# The guarantee, what is changed, the file in src/, the old text, the new text, the file in tests/
+# The guarantee (or whose), what is changed, the file as seen from src/, the old text, the new text, the file in tests/
 # that notices (lib: the passes by hand), the tests in there (all: an empty name), and whether every
 # occurrence goes.
 MUTATIONS = [
@@ -1974,6 +1974,236 @@ MUTATIONS = [
         'address_of_its_own',
         False,
     ),
+    (
+        'helpers',
+        'a timer set elsewhere does not wake the loop',
+        'deadlines.rs',
+        '        if is_first {',
+        '        if false {',
+        'helpers',
+        'slept_through',
+        False,
+    ),
+    (
+        'helpers',
+        'a timer that moves leaves its old time',
+        'deadlines.rs',
+        '                timers.order.remove(&(before, key));\n',
+        '                let _ = before;\n',
+        'helpers',
+        'order',
+        False,
+    ),
+    (
+        'helpers',
+        'a timer ends before its time',
+        'deadlines.rs',
+        'if at > now {',
+        'if false {',
+        'helpers',
+        'order',
+        False,
+    ),
+    (
+        'helpers',
+        'a timer that is taken stays',
+        'deadlines.rs',
+        '        timers.of.remove(&key);\n        Some(key)',
+        '        Some(key)',
+        'helpers',
+        'order',
+        False,
+    ),
+    (
+        'helpers',
+        'the table is in no order',
+        'connection_table.rs',
+        '        all.sort_unstable_by_key(|(id, _)| *id);\n',
+        '        all.reverse();\n',
+        'helpers',
+        'removed',
+        False,
+    ),
+    (
+        'http',
+        'what is kept is not answered before more is received',
+        '../examples/http_rpc/server/connection.rs',
+        '&& !self.reading.lock().has_unanswered',
+        '',
+        'http_server',
+        'sends_ahead',
+        False,
+    ),
+    (
+        'http',
+        "the hook's no is not noted",
+        '../examples/http_rpc/server/connection.rs',
+        'if may_receive || note() {',
+        'if may_receive || true {',
+        'http_server',
+        '',
+        False,
+    ),
+    (
+        'http',
+        'a kept request is not gone on with',
+        '../examples/http_rpc/server/handler.rs',
+        'was_turned_away || reading.has_unanswered || reading.got_eof',
+        'was_turned_away || reading.got_eof',
+        'http_server',
+        '',
+        False,
+    ),
+    (
+        'http',
+        'reading does not go on after what was kept',
+        '../examples/http_rpc/server/handler.rs',
+        'if connection.take_turned_away() {',
+        'if connection.take_turned_away() && false {',
+        'http_server',
+        '',
+        False,
+    ),
+    (
+        'http',
+        'an answer during the drain leaves its connection open',
+        '../examples/http_rpc/server/handler.rs',
+        '                if self.is_draining() {\n                    sockman.wake(connection.id);\n                }\n',
+        '',
+        'http_server',
+        'the_end_does_not_wait_for_who',
+        False,
+    ),
+    (
+        'http',
+        'at the end an idle connection is closed at once',
+        '../examples/http_rpc/server/handler.rs',
+        'Phase::Reading if connection.quiet_since().elapsed() > LINGER => {',
+        'Phase::Reading if true => {',
+        'http_server',
+        'arrives_whole',
+        False,
+    ),
+    (
+        'http',
+        'the last answer is not lingered for',
+        '../examples/http_rpc/server/handler.rs',
+        '        let _ = sockman.shutdown_write(connection.id);\n',
+        '        self.close(sockman, connection.id);\n',
+        'http_server',
+        '',
+        False,
+    ),
+    (
+        'http',
+        'a slow client is taken for an idle one',
+        '../examples/http_rpc/server/handler.rs',
+        'if self.takes_more(sockman, &connection) {',
+        'if false {',
+        'http_server',
+        'slowly',
+        False,
+    ),
+    (
+        'http',
+        'a body may come as slowly as it likes',
+        '../examples/http_rpc/server/handler.rs',
+        'ends.min(body.since + limit + for_bytes)',
+        '{ let _ = for_bytes; ends }',
+        'http_server',
+        '',
+        False,
+    ),
+    (
+        'http',
+        'the end waits for a worker for ever',
+        '../examples/http_rpc/server/workers.rs',
+        '                return queue.threads == 0;\n',
+        '',
+        'http_server',
+        'longer_than_it_may',
+        False,
+    ),
+    (
+        'http',
+        "a cookie of another server's is removed",
+        '../examples/http_rpc/rpc/cookie.rs',
+        'text == self.text.as_bytes()',
+        '!text.is_empty()',
+        'http_json_rpc',
+        'cookie',
+        False,
+    ),
+    (
+        'node',
+        'a peer is dialled twice',
+        '../examples/node/node/targets.rs',
+        '!target.is_open && !is_connected(&target.to)',
+        '!target.is_open',
+        'node_v2',
+        'dialled_twice',
+        False,
+    ),
+    (
+        'node',
+        'one that was tried once is removed as an added one',
+        '../examples/node/node/targets.rs',
+        'targets.find(|(_, known)| !known.is_once && known.to == *to)',
+        'targets.find(|(_, known)| known.to == *to)',
+        'node_v2',
+        'only_what_was_added',
+        False,
+    ),
+    (
+        'node',
+        'a peer that hangs up on version 2 is not dialled in version 1',
+        '../examples/node/node/connman.rs',
+        'if falls_back { Ended::ForVersion1 } else { Ended::ForNow }',
+        'if falls_back { Ended::ForNow } else { Ended::ForNow }',
+        'node_v2',
+        '',
+        False,
+    ),
+    (
+        'node',
+        'a peer that fails at version 2 is dialled in version 1',
+        '../examples/node/node/connman.rs',
+        'if falls_back { Ended::ForVersion1 }',
+        'if falls_back || true { Ended::ForVersion1 }',
+        'node_v2',
+        '',
+        False,
+    ),
+    (
+        'node',
+        'so much garbage that a node of version 1 bans us',
+        '../examples/node/node/transport/v2.rs',
+        'const MAX_OUR_GARBAGE: usize = 128;',
+        'const MAX_OUR_GARBAGE: usize = 4095;',
+        'node_v2',
+        'greets',
+        False,
+    ),
+    (
+        'node',
+        'a key is answered only when 16 bytes have come',
+        '../examples/node/node/transport/mod.rs',
+        'if fits && bytes.len() < V1_PREFIX { None }',
+        'if bytes.len() < V1_PREFIX { None }',
+        'node_v2',
+        '',
+        False,
+    ),
+    (
+        'node',
+        'a decoy is taken for a message',
+        '../examples/node/node/transport/v2.rs',
+        'contents.remove(0) & IGNORE == 0',
+        'contents.remove(0) & IGNORE != 1',
+        'node_v2',
+        '',
+        False,
+    ),
 ]
 
 
@@ -2025,14 +2255,16 @@ def copy_project():
     for name in ("Cargo.toml", "Cargo.lock", "README.md"):
         shutil.copy2(PROJECT / name, COPY / name)
     # Who waits in vain is told sooner: half of the mutations make a test do so.
-    common = COPY / "tests" / "common" / "mod.rs"
-    patient = common.read_text()
-    hasty = patient.replace("DEADLINE: Duration = Duration::from_secs(60)", "DEADLINE: Duration = Duration::from_secs(8)")
-    assert hasty != patient
-    common.write_text(hasty)
+    for support in ("common", "http_support", "node_support"):
+        path = COPY / "tests" / support / "mod.rs"
+        patient = path.read_text()
+        hasty = patient.replace("DEADLINE: Duration = Duration::from_secs(60)", "DEADLINE: Duration = Duration::from_secs(8)")
+        assert hasty != patient
+        path.write_text(hasty)
     # The mutated file of the last time has come back with its old time.
-    for path in (COPY / "src").rglob("*.rs"):
-        path.touch()
+    for folder in ("src", "examples"):
+        for path in (COPY / folder).rglob("*.rs"):
+            path.touch()
 
 
 if __name__ == "__main__":

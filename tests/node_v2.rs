@@ -115,8 +115,10 @@ fn named(message: NetworkMessage, short: Option<u8>) -> Payload {
 /// Sends `version`, `verack` and a `ping`, and waits for the `pong`: short id 19.
 fn converse(peer: &mut Peer) {
     peer.write(&named(version(), None)).unwrap();
-    peer.write(&Payload::decoy(b"nothing".to_vec())).unwrap();
     peer.write(&named(NetworkMessage::Verack, None)).unwrap();
+    // Would be answered, if it were one.
+    let ping = named(NetworkMessage::Ping(76), Some(18));
+    peer.write(&Payload::decoy(ping.contents().to_vec())).unwrap();
     peer.write(&named(NetworkMessage::Ping(77), Some(18))).unwrap();
     loop {
         let packet = peer.read().unwrap();
