@@ -29,7 +29,7 @@ Options:
   --web ADDR             show the peers on a page there, for a browser on this machine
   --v1-only              do not speak the encrypted transport of BIP 324
   --network NAME         main (default), testnet4, signet or regtest
-  --max-connections N    in both directions together (default 125)
+  --max-connections N    in both directions (default 125); addnode has 8 more
   --help                 this text
 
 ADDR is IP:PORT, [IPv6]:PORT, or unix:/PATH; with --connect also NAME:PORT, and with --onion or

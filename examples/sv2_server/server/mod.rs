@@ -5,11 +5,16 @@
 //! |---|---|
 //! | [`session`] | one client's conversation, without sockets |
 //! | [`templates`], [`keys`] | what is given out, and who gives it out |
+//! | [`listener`] | where clients come in |
 //!
-//! This module is the [`EventHandler`]. Everything runs on the socket thread: templates come by a
-//! timer, and who does not take them falls behind and is let go of.
+//! This module is the [`EventHandler`]. Everything runs on the socket thread. Templates come by a
+//! timer. While one has not left for a client, the next is not queued behind it: when it has, the
+//! client gets the newest. Who lets too many go by is let go of; so is, in the end, a client that
+//! vanished without a word. (Whoever has asked for templates need not say anything more, so
+//! silence means nothing.)
 
 pub(crate) mod keys;
+mod listener;
 pub(crate) mod session;
 pub(crate) mod templates;
 
@@ -22,8 +27,8 @@ use std::{
 
 use parking_lot::Mutex;
 use sockman::{
-    ConnectionId, ConnectionTable, Deadlines, EventHandler, NextRecv, Options, SendQueue,
-    SendQueueOptions, Service, SockMan, SocketsThreads,
+    ConnectionId, ConnectionTable, Deadlines, EventHandler, Interrupt, NextRecv, Options,
+    SendQueue, SendQueueOptions, Service, SockMan, SocketsThreads,
 };
 
 use self::{
@@ -32,18 +37,30 @@ use self::{
     templates::Template,
 };
 
-/// Unsent bytes of one client. A template is a few hundred: who has left so many lying will not
-/// work on them.
-const MAX_UNSENT: usize = 256 * 1024;
+/// Unsent bytes of one client: the answers to its setup and one template, a few hundred each, with
+/// room to spare. What waits for long is not stopped by this, but by its age.
+const MAX_UNSENT: usize = 16 * 1024;
+/// Templates that may come while an earlier one has not left for a client. A client is to take each
+/// at once: one or two are a hitch in the network, after three its work has long been stale.
+const MAX_MISSED: u64 = 3;
+/// An interval of zero would never let the socket thread go.
+const SHORTEST_INTERVAL: Duration = Duration::from_millis(1);
 
 #[derive(Debug, Clone)]
 pub(crate) struct Config {
     pub(crate) listen: Vec<Service>,
+    /// At the limit, clients wait until another one leaves.
     pub(crate) max_connections: usize,
-    /// Between two templates.
+    /// Between two templates. Less than a millisecond counts as one.
     pub(crate) interval: Duration,
-    /// For handshake and `SetupConnection` together.
+    /// From the accept until the client has asked for templates, which the standard wants at once:
+    /// for handshake, `SetupConnection` and `CoinbaseOutputConstraints` together. So long a refused
+    /// client may take to close, too.
     pub(crate) setup_timeout: Duration,
+    /// So many templates a client may let go by without taking the last one that it was sent.
+    pub(crate) max_missed: u64,
+    /// Set: the server ends.
+    pub(crate) interrupt: Interrupt,
     /// Sockman's sweep. Nothing here depends on it.
     pub(crate) sweep: Option<Duration>,
 }
@@ -55,18 +72,31 @@ impl Default for Config {
             max_connections: 1000,
             interval: Duration::from_secs(5),
             setup_timeout: Duration::from_secs(10),
+            max_missed: MAX_MISSED,
+            interrupt: Interrupt::new(),
             sweep: None,
         }
     }
 }
 
-/// What happened. Told on the socket thread.
+/// What happened. Told on the socket thread: whoever listens must not keep it waiting.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Event {
-    Connected { id: ConnectionId },
-    Subscribed { id: ConnectionId },
-    Pushed { template: u64, clients: usize },
-    Disconnected { id: ConnectionId, reason: String },
+    Connected {
+        id: ConnectionId,
+    },
+    Subscribed {
+        id: ConnectionId,
+    },
+    /// To so many clients at once; whoever has one under way gets it later, or a newer one.
+    Pushed {
+        template: u64,
+        clients: usize,
+    },
+    Disconnected {
+        id: ConnectionId,
+        reason: String,
+    },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -80,12 +110,19 @@ struct Client {
     session: Mutex<Session>,
 }
 
+impl Client {
+    fn stage(&self) -> Stage {
+        self.session.lock().stage()
+    }
+}
+
 struct Handler {
     config: Config,
     keys: AuthorityKeys,
     clients: ConnectionTable<Client>,
     timers: Deadlines<Timer>,
-    template: Mutex<Template>,
+    /// The newest.
+    template: Mutex<Arc<Template>>,
     observer: Box<dyn Fn(Event) + Send + Sync>,
 }
 
@@ -93,34 +130,54 @@ impl Handler {
     fn disconnect(&self, sockman: &SockMan, id: ConnectionId, reason: &str) {
         sockman.close_connection(id);
         self.timers.clear(Timer::Setup(id));
-        if self.clients.remove(id).is_some() {
-            (self.observer)(Event::Disconnected { id, reason: reason.to_owned() });
-        }
+        let Some(client) = self.clients.remove(id) else { return };
+        // However it went on from there.
+        let is_refused = client.stage() == Stage::Refused;
+        let reason = if is_refused { "its SetupConnection was refused" } else { reason };
+        (self.observer)(Event::Disconnected { id, reason: reason.to_owned() });
     }
 
     fn received(&self, sockman: &SockMan, id: ConnectionId, client: &Client, progress: &Progress) {
-        if client.send.push(sockman, &progress.out, false).is_err() {
-            return self.disconnect(sockman, id, "it does not take what it is sent");
-        }
-        if progress.is_refused {
-            // The answer is on its way, and is short: the kernel has it.
-            return self.disconnect(sockman, id, "its SetupConnection was refused");
-        }
-        if matches!(client.session.lock().stage(), Stage::SetUp | Stage::Subscribed) {
-            self.timers.clear(Timer::Setup(id));
+        if let Err(error) = client.send.push(sockman, &progress.out, false) {
+            return self.disconnect(sockman, id, &error.to_string());
         }
         if progress.has_subscribed {
+            self.timers.clear(Timer::Setup(id));
             (self.observer)(Event::Subscribed { id });
-            let template = self.template.lock().clone();
-            self.push(sockman, id, client, &template);
+        }
+        self.send_next(sockman, id, client);
+    }
+
+    /// What there is to do for a client as soon as everything has left that was to be sent.
+    fn send_next(&self, sockman: &SockMan, id: ConnectionId, client: &Client) {
+        if client.send.has_queued() {
+            return;
+        }
+        match client.stage() {
+            // The end, behind the answer. To close here instead would be a reset, if there are
+            // bytes that nobody has read, and a reset can overtake the answer. So the client is
+            // read from until it closes, too, or its time is up.
+            Stage::Refused => {
+                if let Err(error) = sockman.shutdown_write(id) {
+                    self.disconnect(sockman, id, &error.to_string());
+                }
+            }
+            Stage::Subscribed => {
+                let newest = Arc::clone(&self.template.lock());
+                let lacks = client.session.lock().lacks(&newest);
+                if lacks > 0 {
+                    self.push(sockman, id, client, &newest);
+                }
+            }
+            Stage::Handshake | Stage::SetupConnection | Stage::SetUp => {}
         }
     }
 
     fn push(&self, sockman: &SockMan, id: ConnectionId, client: &Client, template: &Template) {
-        let pushed =
-            client.session.lock().push(template).map_err(|fault| fault.to_string()).and_then(
-                |out| client.send.push(sockman, &out, false).map_err(|error| error.to_string()),
-            );
+        let encoded = client.session.lock().push(template);
+        let pushed = encoded.map_err(|fault| fault.to_string()).and_then(|bytes| {
+            client.send.push(sockman, &bytes, false).map_err(|error| error.to_string())
+        });
         if let Err(reason) = pushed {
             self.disconnect(sockman, id, &reason);
         }
@@ -128,19 +185,25 @@ impl Handler {
 
     fn new_template(&self, sockman: &SockMan, now: Instant) {
         self.timers.set(sockman, Timer::NewTemplate, now + self.config.interval);
-        let template = {
+        let newest = {
             let mut template = self.template.lock();
-            *template = Template::new(template.id + 1);
-            template.clone()
+            *template = Arc::new(Template::new(template.id + 1));
+            Arc::clone(&template)
         };
         let mut clients = 0;
         for (id, client) in self.clients.all() {
-            if client.session.lock().stage() == Stage::Subscribed {
+            let lacks = client.session.lock().lacks(&newest);
+            if lacks == 0 {
+                continue;
+            }
+            if !client.send.has_queued() {
                 clients += 1;
-                self.push(sockman, id, &client, &template);
+                self.push(sockman, id, &client, &newest);
+            } else if lacks > self.config.max_missed {
+                self.disconnect(sockman, id, "it does not take the templates that it is sent");
             }
         }
-        (self.observer)(Event::Pushed { template: template.id, clients });
+        (self.observer)(Event::Pushed { template: newest.id, clients });
     }
 }
 
@@ -152,16 +215,12 @@ impl EventHandler for Handler {
         _me: &Service,
         _them: &Service,
     ) -> bool {
-        let session = match Session::new(&self.keys) {
-            Ok(session) => session,
-            Err(fault) => {
-                log::error!("no session: {fault}");
-                return false;
-            }
-        };
-        let marks = SendQueueOptions::default().limit(MAX_UNSENT).high_mark(MAX_UNSENT / 2);
-        let send = SendQueue::new(id, marks);
-        self.clients.insert(id, Client { send, session: Mutex::new(session) });
+        let marks = SendQueueOptions::default()
+            .limit(MAX_UNSENT)
+            .high_mark(MAX_UNSENT / 2)
+            .low_mark(MAX_UNSENT / 4);
+        let session = Mutex::new(Session::new(&self.keys));
+        self.clients.insert(id, Client { send: SendQueue::new(id, marks), session });
         self.timers.set(sockman, Timer::Setup(id), Instant::now() + self.config.setup_timeout);
         (self.observer)(Event::Connected { id });
         true
@@ -173,8 +232,9 @@ impl EventHandler for Handler {
 
     fn event_ready_to_send(&self, sockman: &SockMan, id: ConnectionId) -> NextRecv {
         let Some(client) = self.clients.find(id) else { return NextRecv::Skip };
-        if let Err(error) = client.send.drain(sockman) {
-            self.disconnect(sockman, id, &error.to_string());
+        match client.send.drain(sockman) {
+            Ok(_) => self.send_next(sockman, id, &client),
+            Err(error) => self.disconnect(sockman, id, &error.to_string()),
         }
         NextRecv::Proceed
     }
@@ -185,6 +245,10 @@ impl EventHandler for Handler {
 
     fn event_got_data(&self, sockman: &SockMan, id: ConnectionId, data: &[u8]) {
         let Some(client) = self.clients.find(id) else { return };
+        if client.stage() == Stage::Refused {
+            // Read, so that there is nothing unread when it is closed.
+            return;
+        }
         let received = client.session.lock().receive(data);
         match received {
             Ok(progress) => self.received(sockman, id, &client, &progress),
@@ -210,7 +274,9 @@ impl EventHandler for Handler {
         while let Some(timer) = self.timers.take_due(now) {
             match timer {
                 Timer::NewTemplate => self.new_template(sockman, now),
-                Timer::Setup(id) => self.disconnect(sockman, id, "it did not set up in time"),
+                Timer::Setup(id) => {
+                    self.disconnect(sockman, id, "it did not ask for templates in time");
+                }
             }
         }
     }
@@ -233,26 +299,29 @@ impl Server {
     ///
     /// An address could not be listened on, or the thread not be started.
     pub(crate) fn start(
-        config: Config,
+        mut config: Config,
         keys: AuthorityKeys,
         observer: impl Fn(Event) + Send + Sync + 'static,
     ) -> Result<Server, Box<dyn Error>> {
-        let options =
-            Options::default().max_connections(config.max_connections).sweep(config.sweep);
+        config.interval = config.interval.max(SHORTEST_INTERVAL);
+        let options = Options::default()
+            .max_connections(config.max_connections)
+            .interrupt(config.interrupt.clone())
+            .sweep(config.sweep);
         let (listen, interval) = (config.listen.clone(), config.interval);
         let handler = Arc::new(Handler {
             config,
             keys,
             clients: ConnectionTable::new(),
             timers: Deadlines::new(),
-            template: Mutex::new(Template::new(1)),
+            template: Mutex::new(Arc::new(Template::new(1))),
             observer: Box::new(observer),
         });
         let sockman = SockMan::new(handler.clone(), options)?;
         handler.timers.set(&sockman, Timer::NewTemplate, Instant::now() + interval);
         let mut listening = Vec::new();
         for address in &listen {
-            listening.push(sockman.bind_and_start_listening(address)?);
+            listening.push(listener::listen(&sockman, address)?);
         }
         let threads = Some(sockman.start_sockets_threads()?);
         Ok(Server { sockman, threads, listening })
@@ -261,6 +330,12 @@ impl Server {
     /// Where it listens, with the ports that it really got.
     pub(crate) fn listening(&self) -> &[Service] {
         &self.listening
+    }
+
+    /// `false` once the interrupt was set, or the socket thread has failed, which
+    /// [`stop`](Server::stop) tells of.
+    pub(crate) fn is_running(&self) -> bool {
+        self.threads.as_ref().is_some_and(|threads| !threads.is_finished())
     }
 
     /// # Errors

@@ -3,12 +3,12 @@
 //! No sockets, no threads: bytes in; bytes to send, and what the client wants, out. Cryptography,
 //! frames and messages are the reference implementation's crates.
 
-use std::{fmt, time::Duration};
+use std::{fmt, mem, time::Duration};
 
 use binary_sv2::{GetSize, Serialize, Str0255, from_bytes};
 use codec_sv2::{
-    Decrypted, Handshake, MessageFrame, NoiseDecoder, NoiseEncoder, TransportDecryptState,
-    TransportEncryptState,
+    Decrypted, ENCRYPTED_SV2_FRAME_HEADER_SIZE, Handshake, MessageFrame, NoiseDecoder,
+    NoiseEncoder, SV2_FRAME_PLAINTEXT_CHUNK_SIZE, TransportDecryptState, TransportEncryptState,
 };
 use common_messages_sv2::{
     CHANNEL_BIT_SETUP_CONNECTION_ERROR, CHANNEL_BIT_SETUP_CONNECTION_SUCCESS,
@@ -18,7 +18,7 @@ use common_messages_sv2::{
     MESSAGE_TYPE_SETUP_CONNECTION_ERROR, MESSAGE_TYPE_SETUP_CONNECTION_SUCCESS, Protocol,
     SetupConnection, SetupConnectionError, SetupConnectionSuccess,
 };
-use noise_sv2::{ELLSWIFT_ENCODING_SIZE, Responder};
+use noise_sv2::{AEAD_MAC_LEN, ELLSWIFT_ENCODING_SIZE, Responder};
 use template_distribution_sv2::{
     CHANNEL_BIT_NEW_TEMPLATE, CHANNEL_BIT_SET_NEW_PREV_HASH, CoinbaseOutputConstraints,
     MESSAGE_TYPE_COINBASE_OUTPUT_CONSTRAINTS, MESSAGE_TYPE_NEW_TEMPLATE,
@@ -31,30 +31,40 @@ use super::{keys::AuthorityKeys, templates::Template};
 const VERSION: u16 = 2;
 /// The certificate that a client gets to see is valid for so long.
 const CERTIFICATE_VALIDITY: Duration = Duration::from_secs(60 * 60);
-/// What a client may send in one frame, encrypted. Whatever it has to say here is shorter; a frame
-/// could announce 16 MiB.
-const MAX_FRAME: usize = 64 * 1024;
+/// The longest `SetupConnection`: 11 bytes of numbers, and five strings of up to 255.
+const MAX_SETUP_FRAME: usize = frame_size(11 + 5 * 256);
+/// The longest message after it, a `SubmitSolution`: 20 bytes of numbers, and a coinbase
+/// transaction of up to 65,535 bytes behind its length. A header could announce 16 MiB.
+const MAX_FRAME: usize = frame_size(20 + 2 + 65_535);
+
+/// On the wire. The payload is encrypted in chunks, of which each has a code of its own.
+const fn frame_size(payload: usize) -> usize {
+    let chunks = payload.div_ceil(SV2_FRAME_PLAINTEXT_CHUNK_SIZE);
+    ENCRYPTED_SV2_FRAME_HEADER_SIZE + payload + chunks * AEAD_MAC_LEN
+}
 
 // A session has one state for most of its life: the large one.
 #[allow(clippy::large_enum_variant)]
 enum State {
-    /// Waits for the client's key.
-    Handshake(Box<Responder>),
+    /// Waits for the client's key. Before it comes, nothing is computed for a client.
+    Handshake(AuthorityKeys),
     Transport {
         decoder: NoiseDecoder,
         decrypt: TransportDecryptState,
         encrypt: TransportEncryptState,
     },
-    /// After a fault.
+    /// After a fault or a refusal.
     Over,
 }
 
-/// How far the client has come after the handshake.
+/// How far the client has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stage {
     Handshake,
     SetupConnection,
-    /// It may ask for templates.
+    /// It has been told why, and is told nothing more.
+    Refused,
+    /// It is to ask for templates.
     SetUp,
     /// It gets them.
     Subscribed,
@@ -67,6 +77,8 @@ pub(crate) struct Session {
     pending: Vec<u8>,
     /// So much of a frame that is not complete is with the decoder.
     within_frame: usize,
+    /// The template that was pushed last.
+    pushed: Option<u64>,
 }
 
 /// What a piece of the stream led to.
@@ -74,10 +86,8 @@ pub(crate) struct Session {
 pub(crate) struct Progress {
     /// To be sent.
     pub(crate) out: Vec<u8>,
-    /// The client is to have the current template, from now on.
+    /// The client is to have templates, from now on.
     pub(crate) has_subscribed: bool,
-    /// What is in `out` is the last that it gets.
-    pub(crate) is_refused: bool,
 }
 
 /// Why a client is disconnected.
@@ -85,9 +95,11 @@ pub(crate) struct Progress {
 pub(crate) enum Fault {
     Handshake(String),
     Frame(String),
-    Oversized,
+    Encoding(String),
+    Oversized { limit: usize },
     OutOfTurn { message_type: u8 },
     Malformed { message_type: u8 },
+    Over,
 }
 
 impl fmt::Display for Fault {
@@ -95,79 +107,82 @@ impl fmt::Display for Fault {
         match self {
             Fault::Handshake(error) => write!(f, "the handshake failed: {error}"),
             Fault::Frame(error) => write!(f, "a frame could not be decrypted: {error}"),
-            Fault::Oversized => write!(f, "it sent a frame of more than {MAX_FRAME} bytes"),
+            Fault::Encoding(error) => write!(f, "a message could not be encoded: {error}"),
+            Fault::Oversized { limit } => {
+                write!(f, "it announced a frame of more than {limit} bytes")
+            }
             Fault::OutOfTurn { message_type } => {
                 write!(f, "it sent a message of type {message_type:#04x} out of turn")
             }
             Fault::Malformed { message_type } => {
                 write!(f, "it sent a malformed message of type {message_type:#04x}")
             }
+            Fault::Over => write!(f, "its session is over"),
         }
     }
 }
 
 impl Session {
-    pub(crate) fn new(keys: &AuthorityKeys) -> Result<Session, Fault> {
-        let responder =
-            Responder::from_authority_kp(&keys.public(), &keys.secret(), CERTIFICATE_VALIDITY)
-                .map_err(|error| Fault::Handshake(format!("{error:?}")))?;
-        let state = State::Handshake(responder);
-        Ok(Session { state, stage: Stage::Handshake, pending: Vec::new(), within_frame: 0 })
+    pub(crate) fn new(keys: &AuthorityKeys) -> Session {
+        Session {
+            state: State::Handshake(keys.clone()),
+            stage: Stage::Handshake,
+            pending: Vec::new(),
+            within_frame: 0,
+            pushed: None,
+        }
     }
 
     pub(crate) fn stage(&self) -> Stage {
         self.stage
     }
 
-    /// Takes bytes off the wire. After a fault there is no going on.
+    /// Takes bytes off the wire. After a fault or a refusal there is no going on.
     pub(crate) fn receive(&mut self, data: &[u8]) -> Result<Progress, Fault> {
         let mut progress = Progress::default();
-        self.pending.extend_from_slice(data);
-        let outcome = self.advance(&mut progress);
-        if outcome.is_err() {
-            self.state = State::Over;
+        let state = mem::replace(&mut self.state, State::Over);
+        let mut bytes = mem::take(&mut self.pending);
+        bytes.extend_from_slice(data);
+        let mut rest = &bytes[..];
+        self.state = self.advance(state, &mut rest, &mut progress)?;
+        // Once for all frames: what is left over is moved to the front. A client that has sent
+        // whole frames has no buffer.
+        let taken = bytes.len() - rest.len();
+        if taken < bytes.len() && self.stage != Stage::Refused {
+            bytes.drain(..taken);
+            self.pending = bytes;
         }
-        outcome.map(|()| progress)
+        Ok(progress)
     }
 
-    fn advance(&mut self, progress: &mut Progress) -> Result<(), Fault> {
+    /// Takes handshake and frames from the front of `rest`, as far as they are whole.
+    fn advance(
+        &mut self,
+        mut state: State,
+        rest: &mut &[u8],
+        progress: &mut Progress,
+    ) -> Result<State, Fault> {
         loop {
-            match std::mem::replace(&mut self.state, State::Over) {
-                State::Handshake(responder) => {
-                    let Some(key) = self.pending.first_chunk::<ELLSWIFT_ENCODING_SIZE>().copied()
-                    else {
-                        self.state = State::Handshake(responder);
-                        return Ok(());
+            state = match state {
+                State::Handshake(keys) => {
+                    let Some((key, behind)) = rest.split_first_chunk() else {
+                        return Ok(State::Handshake(keys));
                     };
-                    self.pending.drain(..key.len());
-                    let (answer, transport) = Handshake::responder(responder)
-                        .step_1(key)
-                        .map_err(|error| Fault::Handshake(format!("{error:?}")))?;
-                    progress.out.extend_from_slice(answer.payload());
-                    let (encrypt, decrypt) = transport.split();
-                    self.state =
-                        State::Transport { decoder: NoiseDecoder::new(), decrypt, encrypt };
-                    self.stage = Stage::SetupConnection;
+                    *rest = behind;
+                    self.handshake(&keys, *key, progress)?
                 }
                 State::Transport { mut decoder, decrypt, mut encrypt } => {
                     let wanted = decoder.writable_len();
-                    if self.pending.len() < wanted {
-                        self.state = State::Transport { decoder, decrypt, encrypt };
-                        return Ok(());
-                    }
-                    // What it announces is known to the decoder alone: it is refused when it has
-                    // sent more than it may, before it is buffered.
+                    self.check_size(wanted)?;
+                    let Some((piece, behind)) = rest.split_at_checked(wanted) else {
+                        return Ok(State::Transport { decoder, decrypt, encrypt });
+                    };
+                    *rest = behind;
                     self.within_frame += wanted;
-                    if self.within_frame > MAX_FRAME {
-                        return Err(Fault::Oversized);
-                    }
-                    let piece: Vec<u8> = self.pending.drain(..wanted).collect();
-                    if wanted > 0 {
-                        decoder.writable().copy_from_slice(&piece);
-                    }
+                    decoder.writable().copy_from_slice(piece);
                     let decrypted = decoder
                         .next_transport_frame(decrypt)
-                        .map_err(|error| Fault::Frame(format!("{error:?}")))?;
+                        .map_err(|error| Fault::Frame(error.to_string()))?;
                     let decrypt = match decrypted {
                         Decrypted::Incomplete(_, decrypt) => decrypt,
                         Decrypted::Frame(mut frame, decrypt) => {
@@ -182,11 +197,50 @@ impl Session {
                             decrypt
                         }
                     };
-                    self.state = State::Transport { decoder, decrypt, encrypt };
+                    // Whatever the client has sent behind it, the refusal stands.
+                    if self.stage == Stage::Refused {
+                        return Ok(State::Over);
+                    }
+                    State::Transport { decoder, decrypt, encrypt }
                 }
-                State::Over => return Err(Fault::Frame("it has failed already".to_owned())),
+                State::Over => return Err(Fault::Over),
             }
         }
+    }
+
+    fn handshake(
+        &mut self,
+        keys: &AuthorityKeys,
+        client_key: [u8; ELLSWIFT_ENCODING_SIZE],
+        progress: &mut Progress,
+    ) -> Result<State, Fault> {
+        let responder =
+            Responder::from_authority_kp(&keys.public(), &keys.secret(), CERTIFICATE_VALIDITY)
+                .map_err(|error| Fault::Handshake(format!("{error:?}")))?;
+        let (answer, transport) = Handshake::responder(responder)
+            .step_1(client_key)
+            .map_err(|error| Fault::Handshake(error.to_string()))?;
+        progress.out.extend_from_slice(answer.payload());
+        self.stage = Stage::SetupConnection;
+        let (encrypt, decrypt) = transport.split();
+        Ok(State::Transport { decoder: NoiseDecoder::new(), decrypt, encrypt })
+    }
+
+    /// Refuses a frame that is too long before `wanted`, its next bytes, are waited for.
+    ///
+    /// The decoder knows how long the frame is, but does not tell: what it asks for is never more
+    /// than one chunk, 65,535 bytes. So the limit on `SetupConnection` is kept with the header
+    /// already, and the later one, which is higher than a chunk, with the first chunk at the
+    /// latest.
+    fn check_size(&self, wanted: usize) -> Result<(), Fault> {
+        let limit = match self.stage {
+            Stage::Handshake | Stage::SetupConnection | Stage::Refused => MAX_SETUP_FRAME,
+            Stage::SetUp | Stage::Subscribed => MAX_FRAME,
+        };
+        if self.within_frame + wanted > limit {
+            return Err(Fault::Oversized { limit });
+        }
+        Ok(())
     }
 
     fn received(
@@ -198,13 +252,11 @@ impl Session {
     ) -> Result<(), Fault> {
         match (message_type, self.stage) {
             (MESSAGE_TYPE_SETUP_CONNECTION, Stage::SetupConnection) => {
-                let setup: SetupConnection<'_> =
-                    from_bytes(payload).map_err(|_| Fault::Malformed { message_type })?;
-                if let Some((flags, reason)) = why_refused(&setup) {
-                    progress.is_refused = true;
-                    let reason = Str0255::try_from(reason)
-                        .map_err(|error| Fault::Frame(format!("{error:?}")))?;
-                    let answer = SetupConnectionError { flags, error_code: reason };
+                if let Some((flags, reason)) = why_refused(payload)? {
+                    self.stage = Stage::Refused;
+                    let error_code = Str0255::try_from(reason)
+                        .map_err(|error| Fault::Encoding(error.to_string()))?;
+                    let answer = SetupConnectionError { flags, error_code };
                     let (kind, bit) =
                         (MESSAGE_TYPE_SETUP_CONNECTION_ERROR, CHANNEL_BIT_SETUP_CONNECTION_ERROR);
                     return encode(encrypt, answer, kind, bit, &mut progress.out);
@@ -218,8 +270,11 @@ impl Session {
             (MESSAGE_TYPE_COINBASE_OUTPUT_CONSTRAINTS, Stage::SetUp | Stage::Subscribed) => {
                 let _: CoinbaseOutputConstraints =
                     from_bytes(payload).map_err(|_| Fault::Malformed { message_type })?;
-                self.stage = Stage::Subscribed;
-                progress.has_subscribed = true;
+                // Other constraints would be for the templates to come: these have room for any.
+                if self.stage == Stage::SetUp {
+                    self.stage = Stage::Subscribed;
+                    progress.has_subscribed = true;
+                }
                 Ok(())
             }
             // Solutions and requests for transactions: this server's templates hold none.
@@ -233,34 +288,52 @@ impl Session {
         }
     }
 
+    /// How many templates this client lacks, `newest` being the last one: 0 if it has that, or has
+    /// not asked for any.
+    pub(crate) fn lacks(&self, newest: &Template) -> u64 {
+        match (self.stage, self.pushed) {
+            (Stage::Subscribed, Some(pushed)) => newest.id.saturating_sub(pushed),
+            (Stage::Subscribed, None) => 1,
+            _ => 0,
+        }
+    }
+
     /// What pushes a template to this client: the template, and that it is to be worked on.
     pub(crate) fn push(&mut self, template: &Template) -> Result<Vec<u8>, Fault> {
-        let State::Transport { encrypt, .. } = &mut self.state else {
-            return Err(Fault::Frame("there is no session".to_owned()));
-        };
+        let State::Transport { encrypt, .. } = &mut self.state else { return Err(Fault::Over) };
         let mut out = Vec::new();
         let (kind, bit) = (MESSAGE_TYPE_NEW_TEMPLATE, CHANNEL_BIT_NEW_TEMPLATE);
         let new_template =
-            template.new_template().map_err(|error| Fault::Frame(format!("{error:?}")))?;
+            template.new_template().map_err(|error| Fault::Encoding(error.to_string()))?;
         encode(encrypt, new_template, kind, bit, &mut out)?;
         let (kind, bit) = (MESSAGE_TYPE_SET_NEW_PREV_HASH, CHANNEL_BIT_SET_NEW_PREV_HASH);
         encode(encrypt, template.set_new_prev_hash(), kind, bit, &mut out)?;
+        self.pushed = Some(template.id);
         Ok(out)
     }
 }
 
-/// The flags that are not supported, and the standard's code for the reason.
-fn why_refused(setup: &SetupConnection<'_>) -> Option<(u32, &'static str)> {
-    if setup.protocol != Protocol::TemplateDistributionProtocol {
-        Some((setup.flags, ERROR_CODE_SETUP_CONNECTION_UNSUPPORTED_PROTOCOL))
+/// The flags that are not supported, and the standard's code for the reason. Flags of 0 say that it
+/// is not because of them.
+fn why_refused(payload: &mut [u8]) -> Result<Option<(u32, &'static str)>, Fault> {
+    let setup: SetupConnection<'_> = match from_bytes(payload) {
+        Ok(setup) => setup,
+        // One that the crates know nothing of.
+        Err(binary_sv2::Error::ValueIsNotAValidProtocol(_)) => {
+            return Ok(Some((0, ERROR_CODE_SETUP_CONNECTION_UNSUPPORTED_PROTOCOL)));
+        }
+        Err(_) => return Err(Fault::Malformed { message_type: MESSAGE_TYPE_SETUP_CONNECTION }),
+    };
+    Ok(if setup.protocol != Protocol::TemplateDistributionProtocol {
+        Some((0, ERROR_CODE_SETUP_CONNECTION_UNSUPPORTED_PROTOCOL))
     } else if !(setup.min_version..=setup.max_version).contains(&VERSION) {
-        Some((setup.flags, ERROR_CODE_SETUP_CONNECTION_PROTOCOL_VERSION_MISMATCH))
+        Some((0, ERROR_CODE_SETUP_CONNECTION_PROTOCOL_VERSION_MISMATCH))
     } else if setup.flags != 0 {
-        // Template distribution has none.
+        // Template distribution has no flags: each that it asks for is one too many.
         Some((setup.flags, ERROR_CODE_SETUP_CONNECTION_UNSUPPORTED_FEATURE_FLAGS))
     } else {
         None
-    }
+    })
 }
 
 fn encode<T: Serialize + GetSize>(
@@ -271,10 +344,10 @@ fn encode<T: Serialize + GetSize>(
     out: &mut Vec<u8>,
 ) -> Result<(), Fault> {
     let frame = MessageFrame::from_message(message, message_type, 0, is_channel_message)
-        .map_err(|error| Fault::Frame(format!("{error:?}")))?;
+        .map_err(|error| Fault::Encoding(error.to_string()))?;
     let bytes = NoiseEncoder::new()
         .encode_transport(frame, encrypt)
-        .map_err(|error| Fault::Frame(format!("{error:?}")))?;
+        .map_err(|error| Fault::Encoding(error.to_string()))?;
     out.extend_from_slice(bytes.as_ref());
     Ok(())
 }

@@ -3,6 +3,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use binary_sv2::{B064K, B0255, Seq0255, U256};
+use bitcoin::script;
 use template_distribution_sv2::{NewTemplate, SetNewPrevHash};
 
 /// The subsidy until 2028, in satoshis.
@@ -17,11 +18,11 @@ const TARGET: [u8; 32] = {
 };
 
 /// One block to be found.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct Template {
     pub(crate) id: u64,
     /// The height, as BIP 34 has it in a coinbase.
-    coinbase_prefix: [u8; 5],
+    coinbase_prefix: Vec<u8>,
     prev_hash: [u8; 32],
     timestamp: u32,
 }
@@ -32,9 +33,9 @@ impl Template {
         prev_hash[..8].copy_from_slice(&id.to_le_bytes());
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let timestamp = u32::try_from(now.as_secs()).unwrap_or(u32::MAX);
+        // A chain on which each template was mined.
         let height = u32::try_from(id).unwrap_or(u32::MAX);
-        let mut coinbase_prefix = [4; 5];
-        coinbase_prefix[1..].copy_from_slice(&height.to_le_bytes());
+        let coinbase_prefix = script::Builder::new().push_int(height.into()).into_bytes();
         Template { id, coinbase_prefix, prev_hash, timestamp }
     }
 
