@@ -11,19 +11,13 @@ mod http_support;
 use std::{
     io::{ErrorKind, Read, Write},
     net::Shutdown,
-    sync::{Arc, mpsc},
+    sync::mpsc,
     thread,
     time::{Duration, Instant},
 };
 
-use http::{
-    Answer, Config, HttpService, Timers,
-    events::EventStream,
-    parser::{Head, Request},
-    response::Response,
-};
-use http_support::{Client, DEADLINE, LARGE, post, start, start_with};
-use parking_lot::Mutex;
+use http::Config;
+use http_support::{Client, DEADLINE, LARGE, post, start, wait_until_all_are_gone};
 
 #[test]
 fn pipelined_answers_come_in_order() {
@@ -67,6 +61,7 @@ fn each_fault_has_its_status() {
         ("GET / HTTP/1.1\r\nHost: x\r\n\r\n", 200),
         ("GET / HTTP/1.0\r\n\r\n", 200),
         ("GET http://x/path?query HTTP/1.1\r\nHost: x\r\n\r\n", 200),
+        ("GET HTTP://x/secret HTTP/1.1\r\nHost: x\r\n\r\n", 401),
         ("\r\n\r\nGET / HTTP/1.1\r\nHost: x\r\n\r\n", 200),
         ("GET / HTTP/1.1\r\n\r\n", 400),
         ("GET / HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n", 400),
@@ -364,14 +359,6 @@ fn who_does_nothing_is_closed() {
     assert!(not_taking.read_to_end().len() < LARGE);
 }
 
-fn wait_until_all_are_gone(server: &http::Server) {
-    let deadline = Instant::now() + DEADLINE;
-    while server.connections() > 0 {
-        assert!(Instant::now() < deadline, "{} connections are left", server.connections());
-        thread::park_timeout(Duration::from_millis(1));
-    }
-}
-
 /// The kernel tells of room only when there is a good deal of it. Time itself is the subject.
 #[test]
 fn who_takes_its_answer_slowly_is_not_closed() {
@@ -505,92 +492,4 @@ fn the_end_does_not_wait_for_a_worker_longer_than_it_may() {
     stopped.recv_timeout(DEADLINE / 4).expect("the server ends").unwrap();
     assert_eq!(client.receive(), None);
     service.gate.add();
-}
-
-/// Hands the streams to the test.
-struct Streaming(Mutex<mpsc::Sender<EventStream>>);
-
-impl HttpService for Streaming {
-    fn admit(&self, _: &Head) -> Result<(), Response> {
-        Ok(())
-    }
-
-    fn answer(&self, _: Request, _: &Timers<'_>) -> Answer {
-        let sender = self.0.lock().clone();
-        Answer::Events(Box::new(move |stream| sender.send(stream).unwrap()))
-    }
-}
-
-fn streaming() -> (http::Server, mpsc::Receiver<EventStream>) {
-    let (sender, streams) = mpsc::channel();
-    let service = Arc::new(Streaming(Mutex::new(sender)));
-    (start_with(Config::default(), service), streams)
-}
-
-#[test]
-fn an_event_stream_carries_events_and_ends_in_order() {
-    let (server, streams) = streaming();
-    let mut client = Client::connect(&server);
-    client.send("GET /events HTTP/1.0\r\n\r\n");
-    let stream = streams.recv_timeout(DEADLINE).unwrap();
-    stream.send("peers", "one\ntwo").unwrap();
-    // A browser takes each of these for the end of a line.
-    stream.send("lines", "a\r\nb\rdata: c").unwrap();
-    stream.send("empty", "").unwrap();
-    drop(stream);
-    let text = String::from_utf8(client.read_to_end()).unwrap();
-    let (head, events) = text.split_once("\r\n\r\n").unwrap();
-    assert!(head.starts_with("HTTP/1.1 200 OK\r\n"));
-    assert!(head.contains("Content-Type: text/event-stream"));
-    assert_eq!(
-        events,
-        "event: peers\ndata: one\ndata: two\n\n\
-         event: lines\ndata: a\ndata: b\ndata: data: c\n\n\
-         event: empty\ndata: \n\n"
-    );
-}
-
-#[test]
-fn a_client_of_events_that_leaves_is_noticed() {
-    let (server, streams) = streaming();
-    let mut client = Client::connect(&server);
-    client.send("GET /events HTTP/1.1\r\nHost: x\r\n\r\n");
-    let stream = streams.recv_timeout(DEADLINE).unwrap();
-    drop(client);
-    wait_until_all_are_gone(&server);
-    stream.send("too", "late").unwrap_err();
-}
-
-#[test]
-fn a_client_of_events_that_falls_behind_is_let_go_of() {
-    let (server, streams) = streaming();
-    let mut client = Client::connect(&server);
-    client.send("GET /events HTTP/1.1\r\nHost: x\r\n\r\n");
-    let stream = streams.recv_timeout(DEADLINE).unwrap();
-    let data = "x".repeat(10_000);
-    // The kernel's buffers take some megabytes; after that the queue is bounded.
-    while stream.send("flood", &data).is_ok() {}
-    assert_eq!(server.connections(), 0);
-}
-
-#[test]
-fn one_event_may_be_longer_than_what_may_be_unread() {
-    let (server, streams) = streaming();
-    let mut client = Client::connect(&server);
-    client.send("GET /events HTTP/1.0\r\n\r\n");
-    let stream = streams.recv_timeout(DEADLINE).unwrap();
-    let data = "x".repeat(10_000_000);
-    stream.send("large", &data).unwrap();
-    drop(stream);
-    assert!(client.read_to_end().len() > data.len());
-}
-
-#[test]
-fn streams_do_not_hold_up_the_end() {
-    let (server, streams) = streaming();
-    let mut client = Client::connect(&server);
-    client.send("GET /events HTTP/1.1\r\nHost: x\r\n\r\n");
-    let _stream = streams.recv_timeout(DEADLINE).unwrap();
-    server.stop().unwrap();
-    client.read_to_end();
 }

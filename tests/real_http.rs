@@ -93,21 +93,21 @@ fn curl_calls_asks_before_it_sends_and_sends_chunks() {
 }
 
 #[test]
-fn ab_loads_it_with_and_without_keep_alive() {
+fn ab_loads_it_with_and_without_keep_alive_and_every_request_is_answered() {
     let server = Server::start(&["--max-connections", "64"]);
     let body = Path::new(env!("CARGO_TARGET_TMPDIR")).join("real-http-ab.json");
     fs::write(&body, r#"{"method": "uptime"}"#).unwrap();
     for keep_alive in [&["-k"][..], &[]] {
         let report = output(
             Command::new("ab")
-                .args(["-q", "-n", "2000", "-c", "32", "-T", "application/json", "-A"])
+                .args(["-q", "-n", "20000", "-c", "64", "-T", "application/json", "-A"])
                 .arg(server.password())
                 .arg("-p")
                 .arg(&body)
                 .args(keep_alive)
                 .arg(&server.url),
         );
-        assert!(report.contains("Complete requests:      2000"), "{report}");
+        assert!(report.contains("Complete requests:      20000"), "{report}");
         assert!(report.contains("Failed requests:        0"), "{report}");
         assert!(!report.contains("Non-2xx"), "{report}");
     }
@@ -115,7 +115,7 @@ fn ab_loads_it_with_and_without_keep_alive() {
 }
 
 #[test]
-fn wrk_loads_it_and_every_answer_is_right() {
+fn wrk_loads_it_and_the_answers_are_right() {
     let server = Server::start(&["--max-connections", "64"]);
     let script = Path::new(env!("CARGO_TARGET_TMPDIR")).join("real-http-wrk.lua");
     let authorization = data_encoding::BASE64.encode(server.password().as_bytes());

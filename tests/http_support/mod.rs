@@ -7,6 +7,7 @@ use std::{
     io::{ErrorKind, Read, Write},
     net::{SocketAddr, TcpStream},
     sync::Arc,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -113,6 +114,14 @@ pub fn start_with(config: Config, service: Arc<dyn HttpService>) -> Server {
 
 pub fn address(server: &Server) -> SocketAddr {
     server.listening()[0].to_socket_addr().unwrap()
+}
+
+pub fn wait_until_all_are_gone(server: &Server) {
+    let deadline = Instant::now() + DEADLINE;
+    while server.connections() > 0 {
+        assert!(Instant::now() < deadline, "{} connections are left", server.connections());
+        thread::park_timeout(Duration::from_millis(1));
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -96,6 +96,7 @@ impl Drop for EventStream {
         if self.is_chunked {
             let _ = self.push(b"0\r\n\r\n");
         }
+        self.connection.is_active();
         self.connection.pass_on(Phase::Closing);
         if let Some(sockman) = self.sockman() {
             // The socket thread closes it once everything has left.

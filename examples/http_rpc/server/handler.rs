@@ -487,6 +487,11 @@ impl EventHandler for Events {
 
 #[cfg(test)]
 mod tests {
+    use sockman::{
+        Options,
+        testing::{Network, SocketThreadByHand},
+    };
+
     use super::*;
 
     #[test]
@@ -500,6 +505,34 @@ mod tests {
         assert_eq!(ends(5 * MIN_BODY_RATE), since + limit + Duration::from_secs(5));
         // Many have come, but none since then.
         assert_eq!(ends(usize::MAX), now + limit);
+    }
+
+    struct Nothing;
+
+    impl HttpService for Nothing {
+        fn admit(&self, _: &Head) -> Result<(), Response> {
+            Err(Response::text(404, "nothing"))
+        }
+        fn answer(&self, _: Request, _: &Timers<'_>) -> Answer {
+            Answer::Response(Response::empty(204))
+        }
+    }
+
+    /// In memory: over loopback everybody is from this machine.
+    #[test]
+    fn who_may_not_connect_is_told_so_whatever_is_asked_for() {
+        let network = Network::new();
+        let workers = Arc::new(Workers::start(0, 1).unwrap());
+        let handler = Arc::new(Handler::new(Config::default(), Arc::new(Nothing), workers));
+        let options = Options::default().sweep(None).sock_factory(network.factory());
+        let sockman = SockMan::new(Arc::new(Events(handler)), options).unwrap();
+        let here = sockman.bind_and_start_listening(&"10.0.0.1:80".parse().unwrap()).unwrap();
+        let mut thread = SocketThreadByHand::start(&sockman, &network).unwrap();
+        let peer = network.connect(&here).unwrap();
+        peer.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+        thread.run_until_idle().unwrap();
+        let answer = String::from_utf8(peer.receive().0).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 403 "), "{answer}");
     }
 
     #[test]

@@ -19,6 +19,7 @@ const MAX_HEADERS: usize = 100;
 /// In front of a request. Some clients of old sent one behind a body, and the standard says to
 /// ignore it; who sends more than a few has nothing to ask.
 const MAX_EMPTY_LINES: usize = 4;
+const SCHEME: &str = "http://";
 const END_OF_LINE: &[u8] = b"\r\n";
 const END_OF_HEAD: &[u8] = b"\r\n\r\n";
 /// What a client that has nothing under way costs at most, in bytes of buffer.
@@ -368,9 +369,11 @@ fn parse_head(bytes: &[u8]) -> Result<Head, Response> {
 fn path(target: &str) -> Result<String, Response> {
     // First of all: a query may hold anything, slashes too.
     let target = target.split(['?', '#']).next().unwrap_or_default();
-    let path = match target.strip_prefix("http://") {
-        Some(rest) => rest.find('/').map_or("/", |slash| rest.split_at(slash).1),
-        None => target,
+    let path = match target.split_at_checked(SCHEME.len()) {
+        Some((scheme, rest)) if scheme.eq_ignore_ascii_case(SCHEME) => {
+            rest.find('/').map_or("/", |slash| rest.split_at(slash).1)
+        }
+        _ => target,
     };
     if path.starts_with('/') || path == "*" {
         Ok(path.to_owned())
