@@ -128,6 +128,23 @@ fn requests_are_answered_in_the_version_that_they_are_of() {
             400,
             v1(error(-32600, "jsonrpc field must be a string")),
         ),
+        // As Bitcoin Core's command-line client sends what stands before the first name.
+        (
+            r#"{"method": "echo", "params": {"args": [1], "arg2": 2}, "id": 1}"#,
+            200,
+            json!({ "result": [1, null, 2, null], "error": null, "id": 1 }),
+        ),
+        (
+            r#"{"id": 1, "method": "echo", "params": {"args": [1], "arg0": 2}}"#,
+            500,
+            v1(error(-8, "Parameter arg0 specified twice both as positional and named argument")),
+        ),
+        (
+            r#"{"id": 1, "method": "echo", "params": {"args": 1}}"#,
+            500,
+            v1(error(-8, "args must be an array")),
+        ),
+        (r#"{"id": 1, "method": "uptime", "params": [1]}"#, 500, v1(error(-1, "usage: uptime"))),
         (
             r#"{"id": 1, "method": "echo", "params": {"arg9": 1}}"#,
             500,

@@ -7,7 +7,7 @@ mod node_support;
 
 use std::{
     io::{Read, Write},
-    net::{SocketAddr, TcpStream},
+    net::{SocketAddr, TcpListener, TcpStream},
     thread,
     time::{Duration, Instant},
 };
@@ -29,6 +29,7 @@ use node_support::{
     node::{Config, Event, Node, chain::Chain},
     start,
 };
+use sockman::Proxy;
 
 const NETWORK: Network = Network::Regtest;
 const HEADER: usize = 24;
@@ -442,7 +443,7 @@ fn the_inbound_limit_leaves_room_for_outbound_connections() {
 
 #[test]
 fn a_node_that_dials_itself_notices() {
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let mut config = Config::new(NETWORK);
     config.listen.push(port.into());
     config.connect.push(port.into());
@@ -451,5 +452,28 @@ fn a_node_that_dials_itself_notices() {
         Event::Disconnected { reason, .. } => reason.contains("this very node").then_some(()),
         _ => None,
     });
+    node.stop().unwrap();
+}
+
+/// The proxy answers only after that: whoever switched it off has found nobody in the table.
+#[test]
+fn a_network_that_is_switched_off_during_a_dial_has_no_peer_afterwards() {
+    let proxy = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut config = Config::new(NETWORK);
+    config.proxy = Some(Proxy::socks5(proxy.local_addr().unwrap().into()));
+    config.connect.push("10.0.0.1:18444".parse().unwrap());
+    let (node, events) = start_with(config);
+    let mut stream = proxy.accept().unwrap().0;
+    stream.set_read_timeout(Some(DEADLINE)).unwrap();
+    stream.read_exact(&mut [0; 3]).unwrap();
+    stream.write_all(&[5, 0]).unwrap();
+    // CONNECT, by name: 4 bytes, a length, 8 characters, a port.
+    stream.read_exact(&mut [0; 4 + 1 + 8 + 2]).unwrap();
+    node.control().set_network_active(false);
+    stream.write_all(&[5, 0, 0, 1, 0, 0, 0, 0, 0, 0]).unwrap();
+    assert!(events.wait_for_disconnect().contains("switched off"));
+    assert_eq!(node.peers().len(), 0);
+    // It was never spoken to.
+    assert_eq!(stream.read(&mut [0]).unwrap(), 0);
     node.stop().unwrap();
 }

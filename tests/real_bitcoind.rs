@@ -252,6 +252,21 @@ fn a_bitcoind_without_version_2_is_talked_to_in_version_1() {
     bitcoind.end();
 }
 
+/// Inbound peers have taken all the places, but those that are for whom somebody asks for.
+#[test]
+fn a_node_that_is_added_has_a_place() {
+    let bitcoind = Bitcoind::start(&[]);
+    let node = OurNode::start(&["--max-connections", "1", "--v1-only"]);
+    let _stranger = TcpStream::connect(&node.listening).unwrap();
+    node.rpc.wait_for(&["getconnectioncount"], |count| *count == 1);
+    let to = bitcoind.address.to_string();
+    assert_eq!(node.rpc.error(&["addnode", &to, "add", "true"]), 8, "it speaks version 1 alone");
+    node.rpc.text(&["addnode", &to, "add"]);
+    node.rpc.wait_for(&["getconnectioncount"], |count| *count == 2);
+    node.end();
+    bitcoind.end();
+}
+
 #[test]
 fn a_network_that_is_switched_off_has_no_peers_until_it_is_switched_on() {
     let bitcoind = Bitcoind::start(&[]);
@@ -292,17 +307,32 @@ fn cores_command_line_client_works_with_our_node() {
     let before = pongs(&bitcoind.rpc.json(&["getpeerinfo"]));
     rpc.text(&["ping"]);
     bitcoind.rpc.wait_for(&["getpeerinfo"], |peers| pongs(peers) > before);
-    assert!(rpc.text(&["-netinfo", "4"]).contains("/Satoshi:"));
+    let netinfo = rpc.text(&["-netinfo", "4"]);
+    // A peer on this machine counts as not publicly routable, as with Core.
+    assert!(
+        netinfo.contains("/Satoshi:") && netinfo.contains("ipv4    ipv6   cjdns     npr"),
+        "{netinfo}"
+    );
+    assert!(netinfo.contains("Local addresses: n/a"), "{netinfo}");
+    assert!(rpc.text(&["-getinfo"]).contains("Chain: regtest"));
+    assert_eq!(rpc.text(&["help", "addnode"]), "addnode node command v2transport");
+    let usage = rpc.command(&["getconnectioncount", "1"]);
+    assert!(String::from_utf8_lossy(&usage.stderr).contains("usage: getconnectioncount"));
     let before = rpc.json(&["getnettotals"]);
     assert_eq!(before["uploadtarget"]["target"], 0);
 
-    rpc.text(&["addnode", &to, "remove"]);
+    assert_eq!(rpc.error(&["-named", "addnode", &to, "node=x", "command=remove"]), 8);
+    rpc.text(&["-named", "addnode", &to, "command=remove"]);
     assert_eq!(rpc.error(&["addnode", &to, "remove"]), 24);
     rpc.text(&["disconnectnode", "", &peers[0]["id"].to_string()]);
     assert_eq!(rpc.error(&["disconnectnode", &to]), 29);
     assert_eq!(rpc.error(&["disconnectnode", &to, "0"]), 90, "-32602, of which one byte is seen");
     rpc.text(&["addnode", &to, "onetry", "false"]);
     rpc.wait_for(&["getpeerinfo"], one_peer("v1", false));
+    rpc.text(&["disconnectnode", &to]);
+    assert_eq!(rpc.text(&["getconnectioncount"]), "0");
+    rpc.text(&["addnode", &to, "onetry"]);
+    rpc.wait_for(&["getpeerinfo"], one_peer("v2", false));
     assert_eq!(rpc.error(&["addnode", "example.org", "add"]), 8, "nobody here looks up names");
     assert_eq!(rpc.error(&["addnode", &to, "forget"]), 1);
     assert_eq!(rpc.text(&["setnetworkactive", "false"]), "false");

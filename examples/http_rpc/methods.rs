@@ -9,7 +9,10 @@ use sockman::Interrupt;
 
 use crate::{
     http::Timers,
-    rpc::{INVALID_PARAMETER, METHOD_NOT_FOUND, MISC_ERROR, Methods, Params, RpcError, RpcResult},
+    rpc::{
+        self, INVALID_PARAMETER, METHOD_NOT_FOUND, MISC_ERROR, Method, Methods, Params, RpcError,
+        RpcResult,
+    },
 };
 
 /// Bitcoin Core's code for a wrong passphrase.
@@ -22,10 +25,10 @@ const LOCK_WALLET: u32 = 0;
 const MAX_WAIT: u64 = 60_000;
 
 /// The methods and the names of their parameters.
-const METHODS: &[(&str, &[&str])] = &[
+const METHODS: &[Method] = &[
     ("echo", &["arg0", "arg1", "arg2", "arg3"]),
     ("getwalletinfo", &[]),
-    ("help", &[]),
+    ("help", &["command"]),
     ("stop", &[]),
     ("uptime", &[]),
     ("wait", &["milliseconds"]),
@@ -117,9 +120,7 @@ impl Methods for Wallets {
         match method {
             "echo" => Ok(params.all()),
             "getwalletinfo" => Ok(self.info()),
-            "help" => {
-                Ok(json!(METHODS.iter().map(|(name, _)| *name).collect::<Vec<_>>().join("\n")))
-            }
+            "help" => Ok(rpc::help(METHODS, params.string(0)?)),
             "stop" => {
                 self.stop.interrupt();
                 Ok(json!("the server is stopping"))

@@ -67,8 +67,10 @@ pub(crate) fn run(config: Config, rpc: &Rpc) -> Result<(), Box<dyn Error>> {
     let page_lines = Arc::new(OnceLock::<SyncSender<Line>>::new());
     let to_page = Arc::clone(&page_lines);
     let node = Node::start(config, Chain::new(network), move |event| {
-        if let (Some(page), Some(line)) = (to_page.get(), report::event(&event)) {
-            let _ = page.try_send(Line::Happened(line));
+        if let Some(page) = to_page.get() {
+            if let Some(line) = report::event(&event) {
+                let _ = page.try_send(Line::Happened(line));
+            }
         }
         let _ = sender.try_send(Input::Event(event));
     })?;

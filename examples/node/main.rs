@@ -21,6 +21,7 @@ mod demo;
 #[path = "../http_rpc/server/mod.rs"]
 mod http;
 mod methods;
+mod networks;
 mod node;
 mod report;
 #[allow(dead_code)]

@@ -6,19 +6,23 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use bitcoin::{Network, p2p::ServiceFlags};
+use bitcoin::{Network, blockdata::constants::genesis_block, p2p::ServiceFlags};
 use data_encoding::HEXLOWER;
 use serde_json::{Map, Value, json};
 use sockman::{Destination, Direction};
 
 use crate::{
     http::Timers,
+    networks,
     node::{
         PeerInfo,
         control::Control,
         processing::{PROTOCOL_VERSION, USER_AGENT},
     },
-    rpc::{INVALID_PARAMETER, METHOD_NOT_FOUND, MISC_ERROR, Methods, Params, RpcError, RpcResult},
+    rpc::{
+        self, INVALID_PARAMETER, METHOD_NOT_FOUND, MISC_ERROR, Method, Methods, Params, RpcError,
+        RpcResult,
+    },
 };
 
 /// Bitcoin Core's `src/rpc/protocol.h`.
@@ -29,15 +33,16 @@ const CLIENT_NODE_NOT_CONNECTED: i32 = -29;
 /// Whose answers these are modelled on: its client looks at the number before it goes on.
 const CORE_VERSION: u32 = 290_000;
 
-const METHODS: &[(&str, &[&str])] = &[
+const METHODS: &[Method] = &[
     ("addnode", &["node", "command", "v2transport"]),
     ("disconnectnode", &["address", "nodeid"]),
+    ("getblockchaininfo", &[]),
     ("getblockcount", &[]),
     ("getconnectioncount", &[]),
     ("getnettotals", &[]),
     ("getnetworkinfo", &[]),
     ("getpeerinfo", &[]),
-    ("help", &[]),
+    ("help", &["command"]),
     ("ping", &[]),
     ("setnetworkactive", &["state"]),
     ("stop", &[]),
@@ -61,8 +66,14 @@ impl NodeMethods {
         let addresses = self.node.listening();
         let addresses: Vec<Value> = addresses
             .iter()
-            .filter_map(|address| address.to_socket_addr())
-            .map(|address| json!({ "address": address.ip(), "port": address.port(), "score": 1 }))
+            .filter(|address| networks::is_public(address.addr()))
+            .map(|address| {
+                json!({
+                    "address": address.addr().to_string(),
+                    "port": address.port(),
+                    "score": 1,
+                })
+            })
             .collect();
         json!({
             "version": CORE_VERSION,
@@ -76,7 +87,7 @@ impl NodeMethods {
             "connections": peers.len(),
             "connections_in": inbound,
             "connections_out": peers.len() - inbound,
-            "networks": [],
+            "networks": networks::reachable(self.node.config()),
             "relayfee": 0.0,
             "incrementalfee": 0.0,
             "localaddresses": addresses,
@@ -84,16 +95,36 @@ impl NodeMethods {
         })
     }
 
+    /// Of headers: this node knows no blocks, and takes their headers for them.
+    fn blockchain_info(&self) -> Value {
+        let (height, tip) = self.node.tip();
+        let genesis = genesis_block(self.node.config().network).header.time;
+        let now = since_epoch(SystemTime::now()).as_secs_f64();
+        // Bitcoin Core counts transactions. In time, it is as far as its newest block is old.
+        let progress = f64::from(tip.time - genesis) / (now - f64::from(genesis));
+        json!({
+            "chain": self.node.config().network.to_core_arg(),
+            "blocks": height,
+            "headers": height,
+            "bestblockhash": tip.block_hash().to_string(),
+            "difficulty": tip.difficulty_float(),
+            "time": tip.time,
+            "verificationprogress": progress.clamp(0.0, 1.0),
+            "pruned": true,
+            "warnings": [],
+        })
+    }
+
     fn add_node(&self, params: &Params) -> RpcResult {
         let to = self.destination(params.required(0, Params::string)?)?;
         let command = params.required(1, Params::string)?;
-        let speaks_v2 = self.node.speaks_v2();
+        let speaks_v2 = self.node.config().v2_transport;
         let with_v2 = params.boolean(2)?.unwrap_or(speaks_v2);
         if with_v2 && !speaks_v2 {
             let message = "Error: v2transport requested but not enabled (see --v1-only)";
             return Err(RpcError::new(INVALID_PARAMETER, message));
         }
-        if let (Some(needs), true) = (self.node.what_it_needs(&to), command != "remove") {
+        if let (Some(needs), true) = (self.node.config().what_it_needs(&to), command != "remove") {
             return Err(RpcError::new(INVALID_PARAMETER, format!("{to} needs {needs}")));
         }
         match command {
@@ -114,7 +145,7 @@ impl NodeMethods {
 
     /// As on the command line, and without a port that of the network.
     fn destination(&self, node: &str) -> Result<Destination, RpcError> {
-        let port = default_port(self.node.network());
+        let port = default_port(self.node.config().network);
         let with_port = match node.parse::<Ipv6Addr>() {
             Ok(ip) => format!("[{ip}]:{port}"),
             Err(_) => format!("{node}:{port}"),
@@ -162,10 +193,8 @@ impl Methods for NodeMethods {
             "getnettotals" => Ok(totals(&self.node)),
             "getnetworkinfo" => Ok(self.network_info()),
             "getpeerinfo" => Ok(self.node.peers().iter().map(peer_info).collect()),
-            "help" => {
-                let names: Vec<_> = METHODS.iter().map(|(name, _)| *name).collect();
-                Ok(json!(names.join("\n")))
-            }
+            "getblockchaininfo" => Ok(self.blockchain_info()),
+            "help" => Ok(rpc::help(METHODS, params.string(0)?)),
             "ping" => {
                 self.node.ping_all();
                 Ok(Value::Null)
@@ -205,14 +234,16 @@ pub(crate) fn totals(node: &Control) -> Value {
 
 /// As `getpeerinfo` has it. Times are seconds: since 1970, or of a ping.
 pub(crate) fn peer_info(peer: &PeerInfo) -> Value {
-    let network = peer.address.service().map(|to| to.addr().network().to_string());
+    // A name is for the proxy to resolve: nobody here knows where it leads.
+    let network =
+        peer.address.service().map_or(networks::UNROUTABLE, |to| networks::name(to.addr()));
     let is_inbound = peer.direction == Direction::Inbound;
     let mut info = Map::new();
     let mut set = |name: &str, value: Value| drop(info.insert(name.to_owned(), value));
     set("id", json!(peer.id.as_u64()));
     set("addr", json!(peer.address.to_string()));
     set("addrbind", json!(peer.me.to_string()));
-    set("network", json!(network.as_deref().unwrap_or("not_publicly_routable")));
+    set("network", json!(network));
     set("lastsend", json!(peer.last_sent.map_or(0, unix_time)));
     set("lastrecv", json!(peer.last_received.map_or(0, unix_time)));
     set("last_transaction", json!(0));
@@ -268,7 +299,12 @@ fn service_names(services: ServiceFlags) -> Value {
         (ServiceFlags::NETWORK_LIMITED, "NETWORK_LIMITED"),
         (ServiceFlags::P2P_V2, "P2P_V2"),
     ];
-    names.iter().filter(|(flag, _)| services.has(*flag)).map(|(_, name)| *name).collect()
+    let bits = (0..u64::BITS).filter(|bit| services.to_u64() >> bit & 1 == 1);
+    let name = |bit| {
+        let known = names.iter().find(|(flag, _)| flag.to_u64() == 1_u64 << bit);
+        known.map_or_else(|| format!("UNKNOWN[2^{bit}]"), |(_, name)| (*name).to_owned())
+    };
+    bits.map(name).collect()
 }
 
 /// Of a moment on the steady clock; by the wall clock as it is now.

@@ -52,6 +52,7 @@ pub(crate) fn event(event: &Event) -> Option<String> {
             if *more_to_come { ", asking for more".to_owned() } else { format!(", tip {tip}") }
         ),
         Event::Disconnected { id, reason } => format!("peer {id}: disconnected: {reason}"),
+        Event::StopRequested => "asked to stop by RPC".to_owned(),
         Event::I2p { address: Some(address), listening: true } => {
             format!("listening on {address}")
         }

@@ -60,19 +60,23 @@ impl Params {
     /// # Errors
     ///
     /// There are more than the method has, or one of another name.
-    fn new(names: &'static [&'static str], params: Value) -> Result<Params, RpcError> {
+    fn new(
+        method: &str,
+        names: &'static [&'static str],
+        params: Value,
+    ) -> Result<Params, RpcError> {
         let values = match params {
             Value::Null => Vec::new(),
-            Value::Array(values) if values.len() <= names.len() => values,
-            Value::Array(_) => {
-                return Err(RpcError::new(MISC_ERROR, format!("usage: {}", names.join(" "))));
-            }
+            Value::Array(values) => values,
             Value::Object(named) => positional(names, named)?,
             _ => {
                 let message = "Params must be an array or object";
                 return Err(RpcError::new(INVALID_REQUEST, message));
             }
         };
+        if values.len() > names.len() {
+            return Err(RpcError::new(MISC_ERROR, format!("usage: {}", usage(method, names))));
+        }
         Ok(Params { names, values })
     }
 
@@ -126,13 +130,55 @@ fn positional(
     names: &'static [&'static str],
     mut named: Map<String, Value>,
 ) -> Result<Vec<Value>, RpcError> {
-    let values = names.iter().map(|name| named.remove(*name).unwrap_or(Value::Null)).collect();
+    // What stands before the first name, as Bitcoin Core's command-line client sends it.
+    let mut values = match named.remove("args") {
+        None => Vec::new(),
+        Some(Value::Array(values)) => values,
+        Some(_) => return Err(RpcError::new(INVALID_PARAMETER, "args must be an array")),
+    };
+    for (index, name) in names.iter().enumerate() {
+        match named.remove(*name) {
+            Some(_) if index < values.len() => {
+                let message = format!(
+                    "Parameter {name} specified twice both as positional and named argument"
+                );
+                return Err(RpcError::new(INVALID_PARAMETER, message));
+            }
+            Some(value) => values.push(value),
+            None if index < values.len() => {}
+            None => values.push(Value::Null),
+        }
+    }
     match named.keys().next() {
         None => Ok(values),
         Some(unknown) => {
             let message = format!("Unknown named parameter {}", unknown.escape_debug());
             Err(RpcError::new(INVALID_PARAMETER, message))
         }
+    }
+}
+
+/// A method and the names of its parameters.
+pub(crate) type Method = (&'static str, &'static [&'static str]);
+
+fn usage(method: &str, names: &[&str]) -> String {
+    let mut usage = method.to_owned();
+    for name in names {
+        usage.push(' ');
+        usage += name;
+    }
+    usage
+}
+
+/// What `help` says: all methods, or what one of them takes.
+pub(crate) fn help(methods: &[Method], command: Option<&str>) -> Value {
+    let all = || methods.iter().map(|(name, names)| usage(name, names));
+    match command {
+        None => json!(all().collect::<Vec<_>>().join("\n")),
+        Some(command) => match methods.iter().find(|(name, _)| *name == command) {
+            Some((name, names)) => json!(usage(name, names)),
+            None => json!(format!("help: unknown command: {}", command.escape_debug())),
+        },
     }
 }
 
@@ -282,7 +328,7 @@ impl<M: Methods> RpcService<M> {
         let Some(names) = self.methods.parameters(&method) else {
             return Err(RpcError::new(METHOD_NOT_FOUND, "Method not found"));
         };
-        let params = Params::new(names, request.remove("params").unwrap_or(Value::Null))?;
+        let params = Params::new(&method, names, request.remove("params").unwrap_or(Value::Null))?;
         self.methods.call(&method, &params, timers)
     }
 }

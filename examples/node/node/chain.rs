@@ -56,7 +56,11 @@ impl Chain {
     }
 
     pub(crate) fn tip(&self) -> BlockHash {
-        self.headers[self.height()].block_hash()
+        self.tip_header().block_hash()
+    }
+
+    pub(crate) fn tip_header(&self) -> Header {
+        self.headers[self.height()]
     }
 
     pub(crate) fn contains(&self, hash: &BlockHash) -> bool {

@@ -99,10 +99,9 @@ impl Connman {
         dialled: Option<TargetNumber>,
         start: Start,
     ) -> Arc<Peer> {
-        let peer = Peer::new(&self.config, id, direction, them, dialled, start);
-        let peer = self.peers.insert(id, peer);
+        // Told before it can be found, and so before anybody can tell of its end.
         self.tell(Event::Connected { id, direction, them: them.clone() });
-        peer
+        self.peers.insert(id, Peer::new(&self.config, id, direction, them, dialled, start))
     }
 
     /// Sends, or queues, messages to a peer that go out together. A peer that does not take them
@@ -195,6 +194,7 @@ impl Connman {
         self.network_active.store(is_active, Ordering::SeqCst);
         self.targets.look_again();
         if !is_active {
+            self.targets.forget_tries();
             for peer in self.peers() {
                 self.disconnect(sockman, peer.id, "the network is switched off");
             }

@@ -2,10 +2,10 @@
 
 use std::sync::{Arc, atomic::Ordering};
 
-use bitcoin::{Network, p2p::ServiceFlags};
+use bitcoin::{block::Header, p2p::ServiceFlags};
 use sockman::{Destination, Service, SockMan};
 
-use super::{Config, PeerInfo, connman::Connman, peer};
+use super::{Config, Event, PeerInfo, connman::Connman, peer};
 
 /// A handle on a node. It keeps the node's state, but not its threads.
 #[derive(Clone)]
@@ -25,6 +25,12 @@ impl Control {
         self.connman.chain.lock().height()
     }
 
+    /// The last header, and how high it is.
+    pub(crate) fn tip(&self) -> (usize, Header) {
+        let chain = self.connman.chain.lock();
+        (chain.height(), chain.tip_header())
+    }
+
     pub(crate) fn listening(&self) -> Vec<Service> {
         self.connman.listening.lock().clone()
     }
@@ -33,20 +39,7 @@ impl Control {
         self.config().advertised_services()
     }
 
-    pub(crate) fn network(&self) -> Network {
-        self.config().network
-    }
-
-    pub(crate) fn speaks_v2(&self) -> bool {
-        self.config().v2_transport
-    }
-
-    /// What is missing for dialling `to`, if anything is.
-    pub(crate) fn what_it_needs(&self, to: &Destination) -> Option<&'static str> {
-        self.config().what_it_needs(to)
-    }
-
-    fn config(&self) -> &Config {
+    pub(crate) fn config(&self) -> &Config {
         &self.connman.config
     }
 
@@ -98,6 +91,8 @@ impl Control {
     /// Ends the node, as a signal does.
     pub(crate) fn stop(&self) {
         self.connman.config.interrupt.interrupt();
+        // After the interrupt: whoever hears of it looks at that.
+        self.connman.tell(Event::StopRequested);
     }
 }
 

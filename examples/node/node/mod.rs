@@ -188,6 +188,8 @@ pub(crate) enum Event {
         id: ConnectionId,
         reason: String,
     },
+    /// By RPC.
+    StopRequested,
     /// Peers can dial this address from now on, or no more.
     I2p {
         address: Option<Service>,

@@ -40,6 +40,8 @@ struct Target {
     falls_back: bool,
     /// It is being dialled, or is connected.
     is_open: bool,
+    /// Forgotten as soon as it is not.
+    is_removed: bool,
     /// When to dial it, unless it is open.
     due: Instant,
 }
@@ -69,7 +71,7 @@ impl Targets {
     /// Somebody to be kept connected. `false`: it is there already.
     pub(crate) fn add(&self, to: &Destination, with_v2: bool) -> bool {
         let mut list = self.list.lock();
-        if list.targets.values().any(|known| !known.is_once && known.to == *to) {
+        if list.targets.values().any(|known| known.is_added(to)) {
             return false;
         }
         list.insert(to, false, with_v2);
@@ -90,15 +92,19 @@ impl Targets {
     pub(crate) fn remove(&self, to: &Destination) -> bool {
         let mut list = self.list.lock();
         let mut targets = list.targets.iter_mut();
-        let found = targets.find(|(_, known)| !known.is_once && known.to == *to);
-        let Some((&number, target)) = found else { return false };
-        if target.is_open {
-            // It ends like one that was dialled once.
-            target.is_once = true;
-        } else {
+        let Some((&number, target)) = targets.find(|(_, known)| known.is_added(to)) else {
+            return false;
+        };
+        target.is_removed = true;
+        if !target.is_open {
             list.targets.remove(&number);
         }
         true
+    }
+
+    /// Forgets those that were to be tried once and have not been: it is too late for that.
+    pub(crate) fn forget_tries(&self) {
+        self.list.lock().targets.retain(|_, target| target.is_open || !target.is_once);
     }
 
     /// Waits for somebody to dial. `may_dial` is asked again after [`look_again`](Self::look_again).
@@ -125,6 +131,7 @@ impl Targets {
         target.is_open = false;
         target.falls_back = how == Ended::ForVersion1;
         match how {
+            _ if target.is_removed => drop(list.targets.remove(&number)),
             Ended::ForVersion1 => target.due = Instant::now(),
             Ended::ForNow if target.is_once => drop(list.targets.remove(&number)),
             Ended::ForNow => target.due = Instant::now() + self.redial,
@@ -146,6 +153,13 @@ impl Targets {
     }
 }
 
+impl Target {
+    /// To be kept connected, and not given up since.
+    fn is_added(&self, to: &Destination) -> bool {
+        !self.is_once && !self.is_removed && self.to == *to
+    }
+}
+
 impl List {
     fn insert(&mut self, to: &Destination, is_once: bool, with_v2: bool) {
         let target = Target {
@@ -154,6 +168,7 @@ impl List {
             with_v2,
             falls_back: false,
             is_open: false,
+            is_removed: false,
             due: Instant::now(),
         };
         self.targets.insert(self.next_number, target);
@@ -275,9 +290,18 @@ mod tests {
         due(&targets);
         assert!(targets.remove(&to(2)), "while it is connected");
         assert!(!targets.remove(&to(2)));
-        end(&targets, 2, Ended::ForNow);
+        end(&targets, 2, Ended::ForVersion1);
         assert_eq!(due(&targets), []);
         assert!(targets.list.lock().targets.is_empty());
+    }
+
+    #[test]
+    fn what_was_to_be_tried_once_is_forgotten_when_it_is_too_late() {
+        let targets = Targets::new(Duration::ZERO);
+        targets.try_once(&to(1), true);
+        targets.add(&to(2), true);
+        targets.forget_tries();
+        assert_eq!(due(&targets), [(2, true)]);
     }
 
     #[test]

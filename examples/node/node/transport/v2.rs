@@ -119,7 +119,7 @@ impl V2Handshake {
                         return Ok(None);
                     };
                     self.buffer.drain(..KEY);
-                    // Fails for what begins like a message of version 1, and for nothing else.
+                    // Fails for what begins with the magic of version 1.
                     self.state = State::Garbage(received_key(&mut awaiting, key, out)?);
                     self.has_key = true;
                 }
