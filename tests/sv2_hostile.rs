@@ -14,14 +14,15 @@ use sv2_support::{
     server::{Config, Event},
     setup, start,
 };
-use template_distribution_sv2::SubmitSolution;
+use template_distribution_sv2::{RequestTransactionData, SubmitSolution};
 
 /// Of a frame, encrypted.
 const HEADER: usize = 22;
 /// What the decoder asks for at most at once.
 const CHUNK: usize = 65_535;
-/// Templates, by which a client that reads nothing has been noticed: a minute of them.
-const FAR_TOO_MANY: usize = 60_000;
+/// Templates, by which a client that reads nothing has been noticed: more than ten times as many as
+/// the kernel keeps with the server's send buffer, and a fraction of what it keeps without.
+const FAR_TOO_MANY: usize = 2000;
 
 #[test]
 fn messages_out_of_turn_are_disconnected() {
@@ -48,6 +49,12 @@ fn a_truncated_message_is_disconnected() {
         client.assert_closed();
         assert!(running.wait_for_disconnect().contains("malformed"), "{length} bytes");
     }
+    let mut client = Client::connect(&running);
+    client.set_up();
+    client.subscribe();
+    client.send_payload(&[0; 7], 0x73);
+    client.assert_closed();
+    assert!(running.wait_for_disconnect().contains("malformed message of type 0x73"));
 }
 
 #[test]
@@ -209,10 +216,11 @@ fn lazy_client(running: &Running) -> Client {
 fn who_does_not_take_its_templates_is_let_go_of_and_the_others_go_on() {
     let running = start(&Config { max_missed: 3, ..every(1) });
     let _lazy = lazy_client(&running);
-    // To how many clients the templates went.
+    // To how many clients the templates went, from its request on: it may take a while to come.
     let mut pushed = Vec::new();
     let reason = loop {
         match running.event() {
+            Event::Subscribed { .. } => pushed.clear(),
             Event::Pushed { clients, .. } => pushed.push(clients),
             Event::Disconnected { reason, .. } => break reason,
             _ => {}
@@ -231,6 +239,23 @@ fn who_does_not_take_its_templates_is_let_go_of_and_the_others_go_on() {
     running.server.stop().unwrap();
 }
 
+/// It is not read from any more, long before its answers fill the send queue; and then its time is
+/// up.
+#[test]
+fn who_asks_and_does_not_take_the_answers_is_let_go_of_like_anybody_who_takes_nothing() {
+    let running = start(&Config { max_missed: 3, ..every(20) });
+    let mut lazy = lazy_client(&running);
+    loop {
+        let request = RequestTransactionData { template_id: u64::MAX };
+        let requests: Vec<u8> = (0..1000).flat_map(|_| lazy.encode(request, 0x73)).collect();
+        if lazy.stream.write_all(&requests).is_err() {
+            break;
+        }
+    }
+    let reason = running.wait_for_disconnect();
+    assert!(reason.contains("does not take"), "{reason}");
+}
+
 #[test]
 fn who_falls_behind_gets_the_newest_template_next() {
     let running = start(&every(1));
@@ -238,10 +263,12 @@ fn who_falls_behind_gets_the_newest_template_next() {
     while !matches!(running.event(), Event::Subscribed { .. }) {}
     // So many in a row that none of them is the one that waits.
     let mut missed = Vec::new();
+    let mut templates = 0;
     while missed.len() < 20 {
+        assert!(templates < FAR_TOO_MANY, "all left");
+        templates += 1;
         match running.event() {
             Event::Pushed { template, clients: 0 } => missed.push(template),
-            Event::Pushed { template, .. } if template > FAR_TOO_MANY as u64 => panic!("all left"),
             Event::Disconnected { reason, .. } => panic!("{reason}"),
             _ => missed.clear(),
         }

@@ -7,8 +7,9 @@ mod program;
 mod sv2_support;
 
 use std::{
-    fs,
+    fs::{self, Permissions},
     net::{SocketAddr, TcpStream},
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::{Command, Output},
     time::Instant,
@@ -112,6 +113,30 @@ fn a_damaged_key_file_is_named_and_left_as_it_is() {
     let complaint = failure(&["--key", file.to_str().unwrap(), "--listen", "127.0.0.1:0"], 1);
     assert!(complaint.contains("authority.key") && complaint.contains("left as it is"));
     assert_eq!(fs::read_to_string(&file).unwrap(), "no key");
+}
+
+#[test]
+fn a_key_file_that_others_can_read_is_warned_of_and_taken() {
+    let file = directory("readable").join("authority.key");
+    // One that ends by itself: the address is taken.
+    let (_program, key, address) = start(&["--key", file.to_str().unwrap()]);
+    let again = || {
+        let address = address.to_string();
+        let output = command(&["--key", file.to_str().unwrap(), "--listen", &address])
+            .env("RUST_LOG", "warn")
+            .output()
+            .unwrap();
+        let said = String::from_utf8(output.stdout).unwrap();
+        assert!(said.contains(&key), "{said}");
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let complaint = again();
+    assert!(!complaint.contains("authority.key"), "{complaint}");
+    for mode in [0o640, 0o604] {
+        fs::set_permissions(&file, Permissions::from_mode(mode)).unwrap();
+        let complaint = again();
+        assert!(complaint.contains("WARN") && complaint.contains("authority.key"), "{complaint}");
+    }
 }
 
 #[test]

@@ -11,16 +11,18 @@ use std::{
     net::TcpStream,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
+    sync::Barrier,
     thread,
     time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
 use common_messages_sv2::Protocol;
 use sv2_support::{
-    Client, DEADLINE, constraints, every, honest_setup, quiet,
+    Client, DEADLINE, Transactions, constraints, every, honest_setup, quiet,
     server::{Config, Event, Server, keys::AuthorityKeys},
     setup, start,
 };
+use template_distribution_sv2::RequestTransactionData;
 
 #[test]
 fn everybody_who_asked_gets_each_template() {
@@ -150,6 +152,76 @@ fn a_setup_that_does_not_fit_is_refused_with_the_reason() {
 }
 
 #[test]
+fn a_request_for_transactions_is_answered_by_what_was_pushed() {
+    let running = start(&every(20));
+    let mut early = Client::connect(&running);
+    early.set_up();
+    early.subscribe();
+    // The next one is to begin later than with the first.
+    while early.receive_template() < 2 {}
+    let mut client = Client::connect(&running);
+    client.set_up();
+    client.subscribe();
+    let first = client.receive_template();
+    client.receive_template();
+    let unknown = [0, first - 1, u64::MAX];
+    for id in unknown {
+        client.ask_for_transactions(id);
+        assert_eq!(client.receive_transactions(), Transactions::not_found(id));
+    }
+    client.ask_for_transactions(first);
+    assert_eq!(client.receive_transactions(), Transactions::stale(first));
+}
+
+#[test]
+fn the_transactions_of_the_template_that_was_pushed_last_are_none() {
+    let running = start(&quiet());
+    let mut client = Client::connect(&running);
+    client.set_up();
+    client.subscribe();
+    let id = client.receive_template();
+    client.ask_for_transactions(id);
+    assert_eq!(client.receive_transactions(), Transactions::None(id));
+    client.ask_for_transactions(id + 1);
+    assert_eq!(client.receive_transactions(), Transactions::not_found(id + 1));
+}
+
+/// Many more than are read, or wait to be sent, at once.
+#[test]
+fn each_of_many_requests_in_a_row_is_answered() {
+    const REQUESTS: u64 = 20_000;
+
+    let running = start(&quiet());
+    let mut client = Client::connect(&running);
+    client.set_up();
+    client.subscribe();
+    let newest = client.receive_template();
+    let mut bytes = Vec::new();
+    for id in 0..REQUESTS {
+        bytes.extend(client.encode(RequestTransactionData { template_id: id }, 0x73));
+    }
+    let mut stream = client.stream.try_clone().unwrap();
+    let writer = thread::spawn(move || stream.write_all(&bytes).unwrap());
+    for id in 0..REQUESTS {
+        let expected =
+            if id == newest { Transactions::None(id) } else { Transactions::not_found(id) };
+        assert_eq!(client.receive_transactions(), expected);
+    }
+    writer.join().unwrap();
+}
+
+#[test]
+fn who_has_not_asked_for_templates_gets_no_answer_about_them() {
+    let running = start(&quiet());
+    let mut client = Client::connect(&running);
+    client.set_up();
+    client.ask_for_transactions(1);
+    client.subscribe();
+    // The first that comes.
+    client.receive_template();
+}
+
+#[test]
 fn a_protocol_that_nobody_knows_is_refused_with_the_reason() {
     let running = start(&quiet());
     let mut client = Client::connect(&running);
@@ -245,6 +317,29 @@ fn a_key_file_is_made_for_the_owner_alone_and_keeps_the_key() {
     // No other file was left behind.
     assert_eq!(fs::read_dir(&directory).unwrap().count(), 1);
     assert_ne!(AuthorityKeys::generate().unwrap().public(), made.public());
+}
+
+/// In one process, so that not even their ids tell them apart.
+#[test]
+fn starts_that_make_a_key_file_at_once_have_the_same_key() {
+    const STARTS: usize = 8;
+
+    let directory = directory("at_once");
+    for round in 0..20 {
+        let path = directory.join(round.to_string());
+        let barrier = Barrier::new(STARTS);
+        let start = || {
+            barrier.wait();
+            AuthorityKeys::of_file(&path).unwrap().public()
+        };
+        let keys: Vec<_> = thread::scope(|scope| {
+            let starts: Vec<_> = (0..STARTS).map(|_| scope.spawn(start)).collect();
+            starts.into_iter().map(|start| start.join().unwrap()).collect()
+        });
+        let kept = AuthorityKeys::of_file(&path).unwrap().public();
+        assert_eq!(keys, [kept; STARTS], "round {round}");
+        assert_eq!(fs::read_dir(&directory).unwrap().count(), round + 1);
+    }
 }
 
 #[test]

@@ -20,6 +20,7 @@ use std::{
     time::Duration,
 };
 
+use env_logger::Env;
 use lexopt::{Arg, Parser, ValueExt};
 use signal_hook::{
     consts::{SIGINT, SIGTERM},
@@ -66,7 +67,8 @@ enum Input {
 }
 
 fn main() -> ExitCode {
-    env_logger::init();
+    // Warnings too: a key file that others can read is worth one.
+    env_logger::Builder::from_env(Env::default().default_filter_or("warn")).init();
     match parse() {
         Ok(None) => {
             say(HELP.trim_end());

@@ -24,7 +24,10 @@ use common_messages_sv2::{
 };
 use noise_sv2::{INITIATOR_EXPECTED_HANDSHAKE_MESSAGE_SIZE, Initiator};
 use server::{Config, Event, Server, keys::AuthorityKeys};
-use template_distribution_sv2::{CoinbaseOutputConstraints, NewTemplate, SetNewPrevHash};
+use template_distribution_sv2::{
+    CoinbaseOutputConstraints, NewTemplate, RequestTransactionData, RequestTransactionDataError,
+    RequestTransactionDataSuccess, SetNewPrevHash,
+};
 
 /// How long a test waits for what must come. A test that passes never waits that long.
 pub const DEADLINE: Duration = Duration::from_secs(60);
@@ -94,6 +97,24 @@ pub fn with_deadlines(stream: TcpStream) -> TcpStream {
     stream.set_read_timeout(Some(DEADLINE)).unwrap();
     stream.set_write_timeout(Some(DEADLINE)).unwrap();
     stream
+}
+
+/// What is said of a template's transactions: its id, and that there are none, or why they are not
+/// told.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Transactions {
+    None(u64),
+    Error(u64, String),
+}
+
+impl Transactions {
+    pub fn stale(template: u64) -> Transactions {
+        Transactions::Error(template, "stale-template-id".to_owned())
+    }
+
+    pub fn not_found(template: u64) -> Transactions {
+        Transactions::Error(template, "template-id-not-found".to_owned())
+    }
 }
 
 pub(crate) struct Client {
@@ -198,6 +219,35 @@ impl Client {
         let (kind, mut prev_hash) = self.receive();
         assert_eq!(kind, 0x72);
         look(&from_bytes(&mut template).unwrap(), &from_bytes(&mut prev_hash).unwrap())
+    }
+
+    pub(crate) fn ask_for_transactions(&mut self, template_id: u64) {
+        self.send(RequestTransactionData { template_id }, 0x73);
+    }
+
+    /// The answer to a request for a template's transactions. Templates that come before it are
+    /// passed over.
+    pub(crate) fn receive_transactions(&mut self) -> Transactions {
+        loop {
+            match self.receive() {
+                (0x71 | 0x72, _) => {}
+                (0x74, mut payload) => {
+                    let success: RequestTransactionDataSuccess<'_> =
+                        from_bytes(&mut payload).unwrap();
+                    assert_eq!(success.excess_data.as_bytes(), b"");
+                    assert!(success.transaction_list.is_empty());
+                    return Transactions::None(success.template_id);
+                }
+                (0x75, mut payload) => {
+                    let error: RequestTransactionDataError<'_> = from_bytes(&mut payload).unwrap();
+                    return Transactions::Error(
+                        error.template_id,
+                        error.error_code.as_utf8_or_hex(),
+                    );
+                }
+                (kind, _) => panic!("a message of type {kind:#04x}"),
+            }
+        }
     }
 
     /// A `SetupConnection.Error`: its flags and its reason.

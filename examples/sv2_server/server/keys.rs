@@ -4,9 +4,8 @@ use std::{
     ffi::OsString,
     fs::{self, File, OpenOptions},
     io::{self, Read, Write},
-    os::unix::fs::OpenOptionsExt,
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
     path::Path,
-    process,
 };
 
 use bitcoin::{
@@ -20,6 +19,8 @@ const PREFIX: [u8; 2] = [1, 0];
 const LONGEST_FILE: u64 = 1024;
 /// For the owner alone.
 const MODE: u32 = 0o600;
+/// By the group, or by everybody.
+const READABLE_BY_OTHERS: u32 = 0o044;
 
 /// (No `Debug`: there is a secret in it.)
 #[derive(Clone)]
@@ -44,7 +45,8 @@ impl AuthorityKeys {
         }
     }
 
-    /// The one in this file, which is made, with a new key, if there is none.
+    /// The one in this file, which is made, with a new key, if there is none. Of several starts
+    /// that make it at once, one succeeds, and all have its key.
     ///
     /// # Errors
     ///
@@ -52,11 +54,22 @@ impl AuthorityKeys {
     /// clients know the key that was in it, and nobody could tell them of another.
     pub(crate) fn of_file(path: &Path) -> io::Result<AuthorityKeys> {
         match File::open(path) {
-            Ok(file) => AuthorityKeys::read(file),
+            Ok(file) => {
+                if file.metadata()?.permissions().mode() & READABLE_BY_OTHERS != 0 {
+                    let path = path.display();
+                    log::warn!("others than its owner can read the key file {path}: chmod 600 it");
+                }
+                AuthorityKeys::read(file)
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let keys = AuthorityKeys::generate()?;
-                keys.write_new(path)?;
-                Ok(keys)
+                match keys.write_new(path) {
+                    // Another start was faster.
+                    Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                        AuthorityKeys::read(File::open(path)?)
+                    }
+                    written => written.map(|()| keys),
+                }
             }
             Err(error) => Err(error),
         }
@@ -100,11 +113,13 @@ impl AuthorityKeys {
     /// Whole or not at all, and never in the place of another: written under another name, synced,
     /// and then given its own.
     fn write_new(&self, path: &Path) -> io::Result<()> {
+        // At random: two containers that share a directory can have the same process id, and one
+        // would give its name to what the other is writing.
+        let mut random = [0; 8];
+        getrandom::fill(&mut random)?;
         let mut temporary = OsString::from(path);
-        temporary.push(format!(".{}.new", process::id()));
+        temporary.push(format!(".{:016x}.new", u64::from_ne_bytes(random)));
         let temporary = Path::new(&temporary);
-        // Of one that was killed at this, if there is any.
-        let _ = fs::remove_file(temporary);
         let mut file =
             OpenOptions::new().write(true).create_new(true).mode(MODE).open(temporary)?;
         let written = writeln!(file, "{}", base58::encode_check(&self.secret()))

@@ -5,10 +5,11 @@ use std::{error::Error, io, net::SocketAddr};
 use socket2::{Domain, Socket, Type};
 use sockman::{Service, SockMan};
 
-/// What the kernel keeps, about, of what a client has not acknowledged: some thirty templates. That
-/// is enough for acknowledgements that are late. Linux would let it grow to megabytes, templates
-/// for most of a day, and for so long nobody would notice a client that is gone or reads nothing.
-/// (What the client's own kernel takes is out of sight: a few hundred more.)
+/// For what a client has not acknowledged. Linux doubles it, and packs small pieces together: of
+/// templates of some 200 bytes it took 120 to 170 when measured, with a small buffer at the client.
+/// At one in 5 s that is 10 to 14 minutes until a client that is gone or reads nothing is noticed.
+/// Left alone, the buffer grows: it was 13,947 templates then, most of a day. (A larger buffer in
+/// the client's own kernel comes on top of either.)
 ///
 /// Accepted sockets have it from the listener.
 const SEND_BUFFER: usize = 16 * 1024;

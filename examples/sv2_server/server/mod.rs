@@ -21,6 +21,7 @@ pub(crate) mod templates;
 use std::{
     error::Error,
     io,
+    num::NonZeroUsize,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -37,9 +38,12 @@ use self::{
     templates::Template,
 };
 
-/// Unsent bytes of one client: the answers to its setup and one template, a few hundred each, with
-/// room to spare. What waits for long is not stopped by this, but by its age.
-const MAX_UNSENT: usize = 16 * 1024;
+/// The most that is read from a client at once. Its messages are short, and all that one piece asks
+/// for is answered in one piece: of the shortest requests, 46 bytes each, 178 with 12 KiB.
+const RECEIVE_BUFFER: NonZeroUsize = NonZeroUsize::MIN.saturating_add(8 * 1024 - 1);
+/// Unsent bytes of one client: a template, a few hundred, and answers. From a quarter of it on the
+/// client is not read from, so it is never full. What waits for long is stopped by its age.
+const MAX_UNSENT: usize = 32 * 1024;
 /// Templates that may come while an earlier one has not left for a client. A client is to take each
 /// at once: one or two are a hitch in the network, after three its work has long been stale.
 const MAX_MISSED: u64 = 3;
@@ -217,8 +221,8 @@ impl EventHandler for Handler {
     ) -> bool {
         let marks = SendQueueOptions::default()
             .limit(MAX_UNSENT)
-            .high_mark(MAX_UNSENT / 2)
-            .low_mark(MAX_UNSENT / 4);
+            .high_mark(MAX_UNSENT / 4)
+            .low_mark(MAX_UNSENT / 8);
         let session = Mutex::new(Session::new(&self.keys));
         self.clients.insert(id, Client { send: SendQueue::new(id, marks), session });
         self.timers.set(sockman, Timer::Setup(id), Instant::now() + self.config.setup_timeout);
@@ -307,6 +311,7 @@ impl Server {
         let options = Options::default()
             .max_connections(config.max_connections)
             .interrupt(config.interrupt.clone())
+            .receive_buffer(RECEIVE_BUFFER)
             .sweep(config.sweep);
         let (listen, interval) = (config.listen.clone(), config.interval);
         let handler = Arc::new(Handler {

@@ -3,9 +3,9 @@
 //! No sockets, no threads: bytes in; bytes to send, and what the client wants, out. Cryptography,
 //! frames and messages are the reference implementation's crates.
 
-use std::{fmt, mem, time::Duration};
+use std::{fmt, mem, ops::RangeInclusive, time::Duration};
 
-use binary_sv2::{GetSize, Serialize, Str0255, from_bytes};
+use binary_sv2::{B064K, GetSize, Seq064K, Serialize, Str0255, from_bytes};
 use codec_sv2::{
     Decrypted, ENCRYPTED_SV2_FRAME_HEADER_SIZE, Handshake, MessageFrame, NoiseDecoder,
     NoiseEncoder, SV2_FRAME_PLAINTEXT_CHUNK_SIZE, TransportDecryptState, TransportEncryptState,
@@ -20,9 +20,14 @@ use common_messages_sv2::{
 };
 use noise_sv2::{AEAD_MAC_LEN, ELLSWIFT_ENCODING_SIZE, Responder};
 use template_distribution_sv2::{
-    CHANNEL_BIT_NEW_TEMPLATE, CHANNEL_BIT_SET_NEW_PREV_HASH, CoinbaseOutputConstraints,
+    CHANNEL_BIT_NEW_TEMPLATE, CHANNEL_BIT_REQUEST_TRANSACTION_DATA_ERROR,
+    CHANNEL_BIT_REQUEST_TRANSACTION_DATA_SUCCESS, CHANNEL_BIT_SET_NEW_PREV_HASH,
+    CoinbaseOutputConstraints, ERROR_CODE_REQUEST_TRANSACTION_DATA_STALE_TEMPLATE_ID,
+    ERROR_CODE_REQUEST_TRANSACTION_DATA_TEMPLATE_ID_NOT_FOUND,
     MESSAGE_TYPE_COINBASE_OUTPUT_CONSTRAINTS, MESSAGE_TYPE_NEW_TEMPLATE,
-    MESSAGE_TYPE_SET_NEW_PREV_HASH,
+    MESSAGE_TYPE_REQUEST_TRANSACTION_DATA, MESSAGE_TYPE_REQUEST_TRANSACTION_DATA_ERROR,
+    MESSAGE_TYPE_REQUEST_TRANSACTION_DATA_SUCCESS, MESSAGE_TYPE_SET_NEW_PREV_HASH,
+    RequestTransactionData, RequestTransactionDataError, RequestTransactionDataSuccess,
 };
 
 use super::{keys::AuthorityKeys, templates::Template};
@@ -77,8 +82,9 @@ pub(crate) struct Session {
     pending: Vec<u8>,
     /// So much of a frame that is not complete is with the decoder.
     within_frame: usize,
-    /// The template that was pushed last.
-    pushed: Option<u64>,
+    /// From the template that was pushed first to the one that was pushed last. Some in between may
+    /// have gone by.
+    pushed: Option<RangeInclusive<u64>>,
 }
 
 /// What a piece of the stream led to.
@@ -277,7 +283,13 @@ impl Session {
                 }
                 Ok(())
             }
-            // Solutions and requests for transactions: this server's templates hold none.
+            (MESSAGE_TYPE_REQUEST_TRANSACTION_DATA, Stage::Subscribed) => {
+                let request: RequestTransactionData =
+                    from_bytes(payload).map_err(|_| Fault::Malformed { message_type })?;
+                self.answer(request, encrypt, &mut progress.out)
+            }
+            // Solutions, of which nothing can be made here, and requests for the transactions of
+            // templates before it has asked for any.
             (_, Stage::SetUp | Stage::Subscribed)
                 if message_type > MESSAGE_TYPE_SETUP_CONNECTION =>
             {
@@ -288,11 +300,48 @@ impl Session {
         }
     }
 
+    /// Every request has an answer: a job declarator would wait for one for ever.
+    fn answer(
+        &self,
+        RequestTransactionData { template_id }: RequestTransactionData,
+        encrypt: &mut TransportEncryptState,
+        out: &mut Vec<u8>,
+    ) -> Result<(), Fault> {
+        let encoding = |error: binary_sv2::Error| Fault::Encoding(error.to_string());
+        let reason = match &self.pushed {
+            Some(pushed) if template_id == *pushed.end() => {
+                // There is nothing but the coinbase in the templates that are given out here.
+                let answer = RequestTransactionDataSuccess {
+                    template_id,
+                    excess_data: B064K::try_from(&[][..]).map_err(encoding)?,
+                    transaction_list: Seq064K::new(Vec::new()).map_err(encoding)?,
+                };
+                let (kind, bit) = (
+                    MESSAGE_TYPE_REQUEST_TRANSACTION_DATA_SUCCESS,
+                    CHANNEL_BIT_REQUEST_TRANSACTION_DATA_SUCCESS,
+                );
+                return encode(encrypt, answer, kind, bit, out);
+            }
+            // One that went by is as stale as the ones around it.
+            Some(pushed) if pushed.contains(&template_id) => {
+                ERROR_CODE_REQUEST_TRANSACTION_DATA_STALE_TEMPLATE_ID
+            }
+            _ => ERROR_CODE_REQUEST_TRANSACTION_DATA_TEMPLATE_ID_NOT_FOUND,
+        };
+        let error_code = Str0255::try_from(reason).map_err(encoding)?;
+        let answer = RequestTransactionDataError { template_id, error_code };
+        let (kind, bit) = (
+            MESSAGE_TYPE_REQUEST_TRANSACTION_DATA_ERROR,
+            CHANNEL_BIT_REQUEST_TRANSACTION_DATA_ERROR,
+        );
+        encode(encrypt, answer, kind, bit, out)
+    }
+
     /// How many templates this client lacks, `newest` being the last one: 0 if it has that, or has
     /// not asked for any.
     pub(crate) fn lacks(&self, newest: &Template) -> u64 {
-        match (self.stage, self.pushed) {
-            (Stage::Subscribed, Some(pushed)) => newest.id.saturating_sub(pushed),
+        match (self.stage, &self.pushed) {
+            (Stage::Subscribed, Some(pushed)) => newest.id.saturating_sub(*pushed.end()),
             (Stage::Subscribed, None) => 1,
             _ => 0,
         }
@@ -308,7 +357,8 @@ impl Session {
         encode(encrypt, new_template, kind, bit, &mut out)?;
         let (kind, bit) = (MESSAGE_TYPE_SET_NEW_PREV_HASH, CHANNEL_BIT_SET_NEW_PREV_HASH);
         encode(encrypt, template.set_new_prev_hash(), kind, bit, &mut out)?;
-        self.pushed = Some(template.id);
+        let first = self.pushed.as_ref().map_or(template.id, |pushed| *pushed.start());
+        self.pushed = Some(first..=template.id);
         Ok(out)
     }
 }
