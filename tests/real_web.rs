@@ -11,8 +11,8 @@ mod node_support;
 use std::{
     cell::Cell,
     env, fs,
-    io::Write,
-    net::{SocketAddr, TcpStream},
+    io::{BufRead, BufReader, Read, Write},
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     path::PathBuf,
     process::{Command, Stdio},
     sync::atomic::{AtomicU32, Ordering},
@@ -37,6 +37,7 @@ use node_support::{
     start,
 };
 use serde_json::{Value, json};
+use socket2::{Domain, Socket, Type};
 
 const NETWORK: Network = Network::Regtest;
 /// Between two looks at the page.
@@ -45,6 +46,8 @@ const LOOK: Duration = Duration::from_millis(50);
 const SHORTEST_SAMPLE: Duration = Duration::from_millis(900);
 /// The page's own: from an event to the state after it.
 const STATE_DELAY: Duration = Duration::from_millis(200);
+/// The page's own: of streams at a time.
+const MAX_STREAMS: usize = 48;
 
 // What the page shows, as JavaScript finds it.
 const STATE: &str = "document.getElementById('state').textContent";
@@ -160,8 +163,12 @@ struct Served {
 
 impl Served {
     fn start(more_arguments: &[&str]) -> Served {
+        Served::start_on("127.0.0.1:0", more_arguments)
+    }
+
+    fn start_on(web: &str, more_arguments: &[&str]) -> Served {
         let child = Command::new(example("node"))
-            .args(["--network", "regtest", "--listen", "127.0.0.1:0", "--web", "127.0.0.1:0"])
+            .args(["--network", "regtest", "--listen", "127.0.0.1:0", "--web", web])
             .args(more_arguments)
             .stdout(Stdio::piped())
             .spawn()
@@ -188,11 +195,78 @@ impl Served {
         peer
     }
 
+    fn open_stream(&self) -> Stream {
+        let address = self.page.trim_start_matches("http://").trim_end_matches('/');
+        let mut client = TcpStream::connect(address).unwrap();
+        client.set_read_timeout(Some(DEADLINE)).unwrap();
+        client.write_all(b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+        Stream(BufReader::new(client))
+    }
+
     fn start_peer(&self, ping_interval: Duration) -> Node {
         let mut config = Config::new(NETWORK);
         config.connect.push(self.listening.into());
         config.ping_interval = ping_interval;
         start(config, Chain::new(NETWORK)).0
+    }
+}
+
+/// The page's stream of events, without a browser.
+struct Stream(BufReader<TcpStream>);
+
+impl Stream {
+    fn wait_for(&mut self, text: &str) {
+        let mut line = String::new();
+        while !line.contains(text) {
+            line.clear();
+            assert!(self.0.read_line(&mut line).unwrap() > 0, "it ended before {text:?} came");
+        }
+    }
+
+    fn wait_for_end(&mut self) -> String {
+        let mut rest = String::new();
+        self.0.read_to_string(&mut rest).unwrap();
+        rest
+    }
+}
+
+/// A port for a program that ends and starts again, kept from everybody who takes any port: bound,
+/// but not listened on.
+struct Port {
+    address: String,
+    _socket: Socket,
+}
+
+impl Port {
+    fn keep() -> Port {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket.set_reuse_address(true).unwrap();
+        socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).unwrap();
+        let address = socket.local_addr().unwrap().as_socket().unwrap().to_string();
+        Port { address, _socket: socket }
+    }
+
+    /// Answers that there is nothing here, until the page has asked for its events.
+    fn answer_as_another_server(&self) {
+        let listener = TcpListener::bind(&self.address).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            if let Ok((mut client, _)) = listener.accept() {
+                client.set_nonblocking(false).unwrap();
+                // A browser also opens connections that it asks for nothing on.
+                client.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+                // All of it: what is unread at the end would have the answer thrown away.
+                let lines = BufReader::new(&client).lines().map_while(Result::ok);
+                let head: Vec<String> = lines.take_while(|line| !line.is_empty()).collect();
+                let _ = client.write_all(b"HTTP/1.0 404 Not Found\r\n\r\n");
+                if head.first().is_some_and(|line| line.starts_with("GET /events ")) {
+                    return;
+                }
+            }
+            assert!(Instant::now() < deadline, "the page does not ask");
+            thread::park_timeout(LOOK);
+        }
     }
 }
 
@@ -232,7 +306,7 @@ fn a_peer_appears_on_the_page_as_it_shakes_hands_and_leaves_it_with_its_connecti
     let row = browser.wait_for("document.getElementById('peers').innerText", |rows| {
         rows.contains("/sockman-node:") && rows.contains(" ms")
     });
-    assert!(row.contains("inbound") && row.contains("v2"), "{row}");
+    assert!(row.contains("inbound\tlocal\t") && row.contains("v2"), "{row}");
     browser.wait_for(STATE, |state| state.starts_with("regtest, height 0, 1 peer, "));
     browser.wait_for(EVENTS, |events| events.contains("handshake with /sockman-node:"));
     if let Some(picture) = env::var_os("SOCKMAN_SCREENSHOT") {
@@ -319,6 +393,106 @@ fn throughput_is_sampled_once_a_second_whatever_happens() {
 }
 
 #[test]
+fn what_a_peer_sends_is_drawn_as_received_and_not_as_sent() {
+    let served = Served::start(&[]);
+    let browser = Browser::start();
+    browser.open(&served.page);
+    browser.wait_for(STATE, |state| state.starts_with("regtest"));
+    let mut peer = served.shake_hands("/talker:1.0/");
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        say(&mut peer, NetworkMessage::Alert(vec![0; 100_000]));
+        let shown = browser.evaluate(
+            "[byId('rate-in').textContent, byId('rate-out').textContent, \
+              ...['line-in', 'line-out'].map(id => \
+                Math.min(...Array.from(byId(id).points, point => point.y)))]",
+        );
+        let rates = (rate(&shown[0]), rate(&shown[1]));
+        // From the top, in percent: the base line is at 100.
+        let highest = (shown[2].as_f64(), shown[3].as_f64());
+        if let ((Some(received), Some(sent)), (Some(line_in), Some(line_out))) = (rates, highest) {
+            if received > 10_000.0 && sent < received / 10.0 && line_in < 70.0 && line_out > 90.0 {
+                break;
+            }
+        }
+        assert!(Instant::now() < deadline, "what is shown: {shown}");
+        thread::park_timeout(LOOK);
+    }
+}
+
+/// In bytes per second, of `12.3 kB/s in`.
+fn rate(shown: &Value) -> Option<f64> {
+    let (number, unit) = shown.as_str()?.split_once(' ')?;
+    let unit = match unit.split_once("/s")?.0 {
+        "B" => 1.0,
+        "kB" => 1e3,
+        "MB" => 1e6,
+        "GB" => 1e9,
+        _ => return None,
+    };
+    Some(number.parse::<f64>().ok()? * unit)
+}
+
+#[test]
+fn the_page_comes_back_when_the_node_does() {
+    let port = Port::keep();
+    let served = Served::start_on(&port.address, &[]);
+    let browser = Browser::start();
+    browser.open(&served.page);
+    browser.wait_for(STATE, |state| state.starts_with("regtest"));
+    drop(served);
+    browser.wait_for(STATE, |state| state.starts_with("the node does not answer"));
+
+    let served = Served::start_on(&port.address, &[]);
+    browser.wait_for(STATE, |state| state.starts_with("regtest"));
+    let _peer = served.shake_hands("/after:1.0/");
+    browser.wait_for(PEERS, |rows| rows.contains("/after:1.0/"));
+    browser.wait_for(EVENTS, |events| events.contains("/after:1.0/"));
+}
+
+#[test]
+fn the_page_comes_back_after_another_server_answered_in_its_place() {
+    let port = Port::keep();
+    let served = Served::start_on(&port.address, &[]);
+    let browser = Browser::start();
+    browser.open(&served.page);
+    browser.wait_for(STATE, |state| state.starts_with("regtest"));
+    drop(served);
+    port.answer_as_another_server();
+    browser.wait_for(STATE, |state| state.starts_with("the node does not answer"));
+
+    let served = Served::start_on(&port.address, &[]);
+    browser.wait_for(STATE, |state| state.starts_with("regtest"));
+    let _peer = served.shake_hands("/after:1.0/");
+    browser.wait_for(EVENTS, |events| events.contains("handshake with /after:1.0/"));
+    // By one stream: two would tell everything twice.
+    let told = browser.evaluate(EVENTS);
+    assert_eq!(told.as_str().unwrap().matches("handshake with /after:1.0/").count(), 1, "{told}");
+}
+
+#[test]
+fn too_many_streams_end_the_oldest_and_keep_nobody_out() {
+    let served = Served::start(&[]);
+    let mut oldest = served.open_stream();
+    oldest.wait_for("event: state");
+    let mut streams: Vec<Stream> = (1..MAX_STREAMS).map(|_| served.open_stream()).collect();
+    for stream in &mut streams {
+        stream.wait_for("event: state");
+    }
+    // Up to here, all of them stay.
+    let _peer = served.connect();
+    oldest.wait_for(": accepted a connection from ");
+
+    // More than there are connections.
+    streams.extend((0..MAX_STREAMS).map(|_| served.open_stream()));
+    let rest = oldest.wait_for_end();
+    assert!(rest.ends_with("\r\n0\r\n\r\n"), "it ends in the middle: {rest}");
+    let browser = Browser::start();
+    browser.open(&served.page);
+    browser.wait_for(STATE, |state| state.starts_with("regtest"));
+}
+
+#[test]
 fn a_burst_of_events_is_told_one_by_one_and_followed_by_one_state() {
     const CONNECTIONS: usize = 100;
     let served = Served::start(&[]);
@@ -368,7 +542,11 @@ fn hundreds_of_peers_are_shown_and_the_stream_stays() {
     let browser = Browser::start();
     browser.open(&served.page);
     browser.wait_for(STATE, |state| state.contains(" 0 peers, "));
-    browser.evaluate("source.addEventListener('error', () => document.title = 'interrupted')");
+    browser.evaluate(
+        "new MutationObserver(() => { \
+            if (byId('state').className) document.title = 'interrupted'; \
+        }).observe(byId('state'), { attributes: true })",
+    );
 
     let mut peers: Vec<TcpStream> = (0..400).map(|_| served.connect()).collect();
     browser.wait_for(STATE, |state| state.contains(" 400 peers, "));
@@ -383,7 +561,7 @@ fn hundreds_of_peers_are_shown_and_the_stream_stays() {
 }
 
 #[test]
-fn who_asks_for_the_page_by_another_name_is_refused() {
+fn who_asks_by_another_name_or_for_something_else_is_refused() {
     let served = Served::start(&[]);
     let port = served.page.trim_end_matches('/').rsplit_once(':').unwrap().1;
     for (host, path, method, status) in [
@@ -398,6 +576,8 @@ fn who_asks_for_the_page_by_another_name_is_refused() {
         ("localhost.evil.example:PORT", "", "GET", "403"),
         ("localhost", "other", "GET", "404"),
         ("localhost", "", "POST", "405"),
+        ("localhost", "events", "POST", "405"),
+        ("localhost", "events", "HEAD", "405"),
     ] {
         let header = format!("Host: {}", host.replace("PORT", port));
         let mut curl = curl(&["--output", "/dev/null", "--write-out", "%{http_code}"]);

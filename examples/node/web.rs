@@ -39,6 +39,14 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// From an event to the state that shows what it changed. A state costs as much as there are peers:
 /// one has to do for all the events of that time.
 const DELAY: Duration = Duration::from_millis(200);
+/// The pages that are open at the same time. A stream has no time-out: without an end to it, whoever
+/// opens enough of them would keep everybody else out. The oldest one ends for a new one. Its page
+/// comes back after a few seconds, at the cost of the oldest one then: where there are too many,
+/// they take turns. To refuse the new one instead would leave the page to who came first.
+const MAX_STREAMS: usize = 48;
+/// Room beside the streams, for pages that load, and for streams that have just ended and wait for
+/// their client to close.
+const MAX_CONNECTIONS: usize = MAX_STREAMS + 16;
 /// Lines that wait to be shown; the ones beyond it are lost, before the node would stand still.
 const MAX_WAITING_LINES: usize = 1000;
 
@@ -80,7 +88,8 @@ impl Web {
         node: Control,
     ) -> Result<Web, ServerError> {
         let streams = Streams::default();
-        let config = http::Config { listen, ..http::Config::default() };
+        let config =
+            http::Config { listen, max_connections: MAX_CONNECTIONS, ..http::Config::default() };
         let server = Server::start(config, Arc::new(Page { streams: Arc::clone(&streams) }))?;
         let (lines, waiting) = sync_channel(MAX_WAITING_LINES);
         let publisher = Publisher { network, node, streams };
@@ -127,20 +136,22 @@ impl HttpService for Page {
         if !is_numeric_or_local(head.host.as_deref().unwrap_or("localhost")) {
             return Err(Response::text(403, "Ask by the number of the address, or as localhost."));
         }
-        if !matches!(&*head.path, "/" | "/events") {
-            return Err(Response::text(404, "There is one page here, at /."));
-        }
-        if !matches!(&*head.method, "GET" | "HEAD") {
+        let allowed: &[&str] = match &*head.path {
+            "/" => &["GET", "HEAD"],
+            "/events" => &["GET"],
+            _ => return Err(Response::text(404, "There is one page here, at /.")),
+        };
+        if !allowed.contains(&&*head.method) {
             let answer = Response::text(405, "This page is read-only.");
-            return Err(answer.with_header("Allow", "GET, HEAD"));
+            return Err(answer.with_header("Allow", &allowed.join(", ")));
         }
         Ok(())
     }
 
     fn answer(&self, request: Request, _: &Timers<'_>) -> Answer {
-        if request.head.path == "/events" && request.head.method == "GET" {
+        if request.head.path == "/events" {
             let streams = Arc::clone(&self.streams);
-            return Answer::Events(Box::new(move |stream| streams.lock().push(stream)));
+            return Answer::Events(Box::new(move |stream| add(&streams, stream)));
         }
         let page = Response::new(200, "text/html; charset=utf-8", PAGE.as_bytes().to_vec());
         Answer::Response(
@@ -148,6 +159,15 @@ impl HttpService for Page {
                 .with_header("X-Content-Type-Options", "nosniff")
                 .with_header("Cache-Control", "no-store"),
         )
+    }
+}
+
+fn add(streams: &Streams, stream: EventStream) {
+    let mut streams = streams.lock();
+    streams.push(stream);
+    if streams.len() > MAX_STREAMS {
+        // They stand in the order in which they came.
+        drop(streams.remove(0));
     }
 }
 
