@@ -213,6 +213,13 @@ impl Inner {
                     return;
                 }
             };
+            // A session is known before anybody hears of it: the next request may come on another
+            // connection.
+            if line.starts_with("SESSION CREATE") {
+                let session = (value(&line, "ID").to_owned(), writer.try_clone().unwrap());
+                self.state.lock().unwrap().sessions.push(session);
+                self.changed.notify_all();
+            }
             if writer.write_all(answer.as_bytes()).is_err() {
                 return;
             }
@@ -223,8 +230,6 @@ impl Inner {
                 state.accepting.push(kept);
             } else if line.starts_with("STREAM CONNECT") && is_ok {
                 state.connected.push((value(&line, "DESTINATION").to_owned(), kept));
-            } else if line.starts_with("SESSION CREATE") {
-                state.sessions.push((value(&line, "ID").to_owned(), kept));
             } else {
                 continue;
             }
