@@ -11,7 +11,7 @@ mod node_support;
 use std::{
     cell::Cell,
     env, fs,
-    io::{BufRead, BufReader, Read, Write},
+    io::{BufRead, BufReader, Write},
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     path::PathBuf,
     process::{Command, Stdio},
@@ -215,18 +215,19 @@ impl Served {
 struct Stream(BufReader<TcpStream>);
 
 impl Stream {
-    fn wait_for(&mut self, text: &str) {
+    fn wait_for_line(&mut self, what: &str, is_right: impl Fn(&str) -> bool) {
+        // The time-out of one read is not enough: a state comes every second.
+        let deadline = Instant::now() + DEADLINE;
         let mut line = String::new();
-        while !line.contains(text) {
+        while !is_right(&line) {
             line.clear();
-            assert!(self.0.read_line(&mut line).unwrap() > 0, "it ended before {text:?} came");
+            assert!(self.0.read_line(&mut line).unwrap() > 0, "no {what}, but the end");
+            assert!(Instant::now() < deadline, "waited in vain for {what}");
         }
     }
 
-    fn wait_for_end(&mut self) -> String {
-        let mut rest = String::new();
-        self.0.read_to_string(&mut rest).unwrap();
-        rest
+    fn wait_for_state(&mut self) {
+        self.wait_for_line("state", |line| line == "event: state\n");
     }
 }
 
@@ -342,6 +343,8 @@ fn what_a_peer_calls_itself_is_shown_as_text() {
     let served = Served::start(&[]);
     let browser = Browser::start();
     browser.open(&served.page);
+    // Events are not told a second time: the page has to listen before.
+    browser.wait_for(STATE, |state| state.starts_with("regtest"));
     let _peer = served.shake_hands(agent);
     browser.wait_for(PEERS, |rows| rows.contains(agent));
     browser.wait_for(EVENTS, |events| events.contains(agent));
@@ -474,19 +477,16 @@ fn the_page_comes_back_after_another_server_answered_in_its_place() {
 fn too_many_streams_end_the_oldest_and_keep_nobody_out() {
     let served = Served::start(&[]);
     let mut oldest = served.open_stream();
-    oldest.wait_for("event: state");
+    oldest.wait_for_state();
     let mut streams: Vec<Stream> = (1..MAX_STREAMS).map(|_| served.open_stream()).collect();
-    for stream in &mut streams {
-        stream.wait_for("event: state");
-    }
+    streams.iter_mut().for_each(Stream::wait_for_state);
     // Up to here, all of them stay.
     let _peer = served.connect();
-    oldest.wait_for(": accepted a connection from ");
+    oldest.wait_for_line("event", |line| line.contains(": accepted a connection from "));
 
     // More than there are connections.
     streams.extend((0..MAX_STREAMS).map(|_| served.open_stream()));
-    let rest = oldest.wait_for_end();
-    assert!(rest.ends_with("\r\n0\r\n\r\n"), "it ends in the middle: {rest}");
+    oldest.wait_for_line("chunk that is the last", |line| line == "0\r\n");
     let browser = Browser::start();
     browser.open(&served.page);
     browser.wait_for(STATE, |state| state.starts_with("regtest"));

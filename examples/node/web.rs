@@ -39,10 +39,10 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// From an event to the state that shows what it changed. A state costs as much as there are peers:
 /// one has to do for all the events of that time.
 const DELAY: Duration = Duration::from_millis(200);
-/// The pages that are open at the same time. A stream has no time-out: without an end to it, whoever
-/// opens enough of them would keep everybody else out. The oldest one ends for a new one. Its page
-/// comes back after a few seconds, at the cost of the oldest one then: where there are too many,
-/// they take turns. To refuse the new one instead would leave the page to who came first.
+/// Pages that are open at the same time. A stream has no time-out: whoever opened enough of them
+/// would keep everybody else out. So the oldest one ends for a new one. Its page comes back after a
+/// few seconds, for which the oldest one then ends: where there are too many, they take turns. To
+/// refuse the new one instead would leave the place to whoever came first.
 const MAX_STREAMS: usize = 48;
 /// Room beside the streams, for pages that load, and for streams that have just ended and wait for
 /// their client to close.
