@@ -11,6 +11,9 @@
 )]
 
 pub mod blackhole;
+pub mod child;
+pub mod descriptors;
+pub mod program;
 pub mod sam;
 pub mod socks5;
 pub mod tools;
