@@ -3,9 +3,10 @@
 
 use std::{any::Any, error::Error, fmt, io};
 
-use crate::{ConnectionId, Service, SocketsThreads};
-
-pub(crate) use crate::connect::ConnectError;
+use crate::{
+    address::Service,
+    engine::{connection::ConnectionId, threads::SocketsThreads},
+};
 
 /// Why [`SockMan::bind_and_start_listening`](crate::SockMan::bind_and_start_listening) or
 /// [`SockMan::start_listening_on`](crate::SockMan::start_listening_on) failed. Nothing is left

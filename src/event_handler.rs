@@ -5,7 +5,12 @@
 
 use std::{io, time::Instant};
 
-use crate::{ConnectError, ConnectionId, Destination, I2pStatus, Service, SockMan};
+use crate::{
+    address::{Destination, Service},
+    dial::{ConnectError, i2p::I2pStatus},
+    engine::connection::ConnectionId,
+    sockman::SockMan,
+};
 
 /// What the socket thread does with the receive direction of a connection right after
 /// [`EventHandler::event_ready_to_send`].

@@ -76,53 +76,37 @@
 
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 
-mod accept;
-mod address;
-mod connect;
-mod connecting;
-mod connection;
-mod connection_table;
-mod deadlines;
+pub mod address;
+mod dial;
+mod engine;
 mod error;
 mod event_handler;
 pub mod guide;
-mod i2p;
-mod inbox;
-mod interrupt;
-mod listener;
+mod helpers;
 mod options;
-#[cfg(test)]
-mod pass_tests;
-mod poll_set;
-mod send_queue;
-mod slab;
-mod sock;
-mod socket_thread;
 mod sockman;
 mod stats;
-mod sync;
+pub mod sys;
 #[cfg(feature = "testing")]
 pub mod testing;
-mod threads;
-mod turn;
 
 pub use crate::{
     address::*,
-    connect::{
-        ConnectError, ConnectOptions, ConnectPhase, Credentials, Destination, InvalidCredentials,
-        NewConnection, Proxy, ProxyError, Socks5Reply,
+    dial::{
+        ConnectError, ConnectOptions, ConnectPhase,
+        i2p::{DestinationError, I2pOptions, I2pStatus, KeyFileError, SamError, SamResult},
+        socks5::{Credentials, InvalidCredentials, Proxy, ProxyError, Socks5Reply},
     },
-    connection::{ConnectionId, ConnectionInfo, Direction},
-    connection_table::ConnectionTable,
-    deadlines::Deadlines,
+    engine::{
+        connect::NewConnection,
+        connection::{ConnectionId, ConnectionInfo, Direction},
+        threads::SocketsThreads,
+    },
     error::{BindError, JoinError, SendError, StartError},
     event_handler::{EventHandler, NextRecv},
-    i2p::{DestinationError, I2pOptions, I2pStatus, KeyFileError, SamError, SamResult},
-    interrupt::Interrupt,
+    helpers::{ConnectionTable, Deadlines, PushError, SendQueue, SendQueueOptions},
     options::{Options, PanicPolicy, SELECT_TIMEOUT},
-    send_queue::{PushError, SendQueue, SendQueueOptions},
-    sock::{OsSockFactory, Poller, Readiness, Sock, SockFactory, Waker},
     sockman::{SockMan, WeakSockMan},
     stats::Stats,
-    threads::SocketsThreads,
+    sys::{OsSockFactory, Poller, Readiness, Sock, SockFactory, Waker, interrupt::Interrupt},
 };

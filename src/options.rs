@@ -4,9 +4,8 @@
 use std::{io, num::NonZeroUsize, sync::Arc, time::Duration};
 
 use crate::{
-    i2p::I2pOptions,
-    interrupt::Interrupt,
-    sock::{OsSockFactory, SockFactory},
+    dial::i2p::I2pOptions,
+    sys::{OsSockFactory, SockFactory, interrupt::Interrupt},
 };
 
 /// The default of [`Options::sweep`]: 50 ms, as Bitcoin Core's `SELECT_TIMEOUT_MILLISECONDS`.

@@ -8,24 +8,24 @@ use std::{
     io::{self, IoSlice},
     os::fd::OwnedFd,
     sync::{Arc, Weak},
-    time::{Duration, Instant},
 };
 
 use crate::{
-    ConnectOptions, ConnectionId, ConnectionInfo, Destination, Direction, EventHandler,
-    NewConnection, Options, Service, SocketsThreads, Stats,
-    connect::{connect, start_connect},
-    connection::{Connection, ConnectionMap},
-    error::{BindError, ConnectError, SendError, StartError},
-    i2p::I2p,
-    inbox::{Inbox, Mark},
-    interrupt::{Interrupt, Watches},
-    listener::Listener,
-    sock::Sock,
-    socket_thread::SocketThread,
-    stats::Counters,
-    sync::Mutex,
-    threads::{self, Run},
+    address::{Destination, Service},
+    dial::{ConnectError, ConnectOptions},
+    engine::{
+        connect::{self, NewConnection},
+        connection::{ConnectionId, ConnectionInfo},
+        inbox::Mark,
+        listener::Listener,
+        shared::Shared,
+        threads::{self, Run, SocketsThreads},
+    },
+    error::{BindError, SendError, StartError},
+    event_handler::EventHandler,
+    options::Options,
+    stats::Stats,
+    sys::Sock,
 };
 
 /// The socket manager. A clone is another handle to the same one; every method may be called from
@@ -44,25 +44,6 @@ pub struct WeakSockMan {
     shared: Weak<Shared>,
 }
 
-/// What all handles and threads share.
-pub(crate) struct Shared {
-    pub(crate) handler: Arc<dyn EventHandler>,
-    pub(crate) options: Options,
-    pub(crate) connections: ConnectionMap,
-    /// What connections count their time from.
-    pub(crate) created: Instant,
-    pub(crate) inbox: Inbox,
-    pub(crate) counters: Counters,
-    pub(crate) i2p: Option<Arc<I2p>>,
-    /// The `SockMan`'s own; the shared one, if any, is in the options.
-    pub(crate) interrupt: Interrupt,
-    listeners: Mutex<Vec<Arc<Listener>>>,
-    /// The socket thread's state while it does not run. Held for a moment; of the other locks only
-    /// the inbox's and the interrupts' are taken under it (an attempt that goes takes its waker out
-    /// of its own interrupt, under the inbox's lock, too).
-    pub(crate) run: Mutex<Run>,
-}
-
 impl SockMan {
     /// Makes one. No thread is started and nothing is bound.
     ///
@@ -71,25 +52,7 @@ impl SockMan {
     /// [`io::ErrorKind::InvalidInput`] for options that make no sense; otherwise what the
     /// operating system says when it gives no poller (out of descriptors).
     pub fn new(handler: Arc<dyn EventHandler>, options: Options) -> io::Result<SockMan> {
-        options.validate()?;
-        let socket_thread = SocketThread::new(&options, options.sock_factory.create_poller()?);
-        let i2p = options
-            .i2p
-            .clone()
-            .map(|i2p| Arc::new(I2p::new(i2p, Arc::clone(&options.sock_factory))));
-        let shared = Shared {
-            handler,
-            i2p,
-            connections: ConnectionMap::new(options.max_connections),
-            created: options.sock_factory.now(),
-            inbox: Inbox::new(socket_thread.waker()),
-            counters: Counters::default(),
-            interrupt: Interrupt::new(),
-            listeners: Mutex::new(Vec::new()),
-            run: Mutex::new(Run::Stopped(Box::new(socket_thread))),
-            options,
-        };
-        Ok(SockMan { shared: Arc::new(shared) })
+        Ok(SockMan { shared: Arc::new(Shared::new(handler, options)?) })
     }
 
     /// Binds to `to`, starts to listen, and returns the address really bound, which differs from
@@ -140,7 +103,7 @@ impl SockMan {
     /// [`event_new_connection_accepted`](EventHandler::event_new_connection_accepted) that was
     /// under way may still begin or end.
     pub fn stop_listening(&self) {
-        let stopped = std::mem::take(&mut *self.shared.listeners.lock());
+        let stopped = self.shared.take_listeners();
         if stopped.is_empty() {
             return;
         }
@@ -193,7 +156,7 @@ impl SockMan {
         to: &Destination,
         options: &ConnectOptions,
     ) -> Result<NewConnection, ConnectError> {
-        connect(self, to, options)
+        connect::connect(self, to, options)
     }
 
     /// [`connect`](SockMan::connect), then `register` with the id and this side's address, then
@@ -234,7 +197,7 @@ impl SockMan {
         me: &Service,
         them: &Service,
     ) -> Result<NewConnection, ConnectError> {
-        crate::connect::add_existing(self, sock, me, them)
+        connect::add_existing(self, sock, me, them)
     }
 
     /// Begins to connect to `to` and returns at once, with the id that the connection will have; the
@@ -272,7 +235,7 @@ impl SockMan {
         to: &Destination,
         options: &ConnectOptions,
     ) -> Result<ConnectionId, ConnectError> {
-        start_connect(self, to, options)
+        connect::start_connect(self, to, options)
     }
 
     /// Sends what the kernel takes of `data` at once, and says how many bytes that was. `Ok(0)`
@@ -386,8 +349,8 @@ impl SockMan {
     /// The counters.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        let listeners = self.shared.listeners.lock().len();
-        self.shared.counters.snapshot(&self.shared.connections, listeners)
+        let shared = &self.shared;
+        shared.counters.snapshot(&shared.connections, shared.listener_count())
     }
 
     /// What is known of a connection now. `None` if it is closed or never was.
@@ -432,123 +395,3 @@ impl WeakSockMan {
 
 /// Linux's `UIO_MAXIOV`, and everybody else's `IOV_MAX`: with more, `sendmsg` fails.
 const MAX_PIECES: usize = 1024;
-
-impl Shared {
-    /// Closes a connection, if this call is the one to do so.
-    pub(crate) fn close(&self, id: ConnectionId) -> bool {
-        let Some(connection) = self.connections.close(id) else { return false };
-        if threads::is_socket_thread_of(self) {
-            self.inbox.push(Mark::Closed(connection));
-        } else {
-            match &mut *self.run.lock() {
-                // The thread lets go of its slot, and with that of the descriptor; and listeners
-                // that wait at the connection limit go on. Under the lock: a thread that ends
-                // takes care of the marks that it did not take.
-                Run::Running => self.inbox.push(Mark::Closed(connection)),
-                Run::Stopped(socket_thread) => socket_thread.forget(&self.inbox, &connection),
-            }
-        }
-        self.connections.close_told();
-        true
-    }
-
-    /// Takes one of the [`Options::max_connections`].
-    pub(crate) fn reserve(&self) -> Option<Reservation<'_>> {
-        self.connections.reserve().then(|| Reservation { shared: self })
-    }
-
-    fn release_place(&self) {
-        if self.connections.release() {
-            // Listeners may wait for it.
-            self.inbox.notify();
-        }
-    }
-
-    /// A connect that the socket thread drove succeeded: from here on its id can be sent to.
-    /// `false` if it was closed meanwhile.
-    pub(crate) fn connected(&self, id: ConnectionId, now: Instant) -> bool {
-        self.connections.connected(id, self.age(now))
-    }
-
-    /// A connect that the socket thread drove failed, which gives its place back. `false` if it
-    /// was closed meanwhile.
-    pub(crate) fn failed_to_connect(&self, id: ConnectionId) -> bool {
-        let failed = self.connections.failed_to_connect(id);
-        if failed {
-            self.release_place();
-        }
-        failed
-    }
-
-    /// What connections count their time in.
-    fn age(&self, now: Instant) -> Duration {
-        now.saturating_duration_since(self.created)
-    }
-
-    /// The interrupts that end the threads and every blocking connect.
-    pub(crate) fn interrupts(&self) -> impl Iterator<Item = &Interrupt> {
-        std::iter::once(&self.interrupt).chain(&self.options.interrupt)
-    }
-
-    pub(crate) fn watches(&self) -> Watches {
-        Watches::new(self.interrupts())
-    }
-
-    fn add_listener(&self, listener: Listener) -> Service {
-        let listener = Arc::new(listener);
-        let address = listener.address().clone();
-        log::debug!(target: "sockman::net", "listening on {address}");
-        self.listeners.lock().push(Arc::clone(&listener));
-        self.inbox.push(Mark::ListenerAdded(listener));
-        address
-    }
-}
-
-/// A place among the [`Options::max_connections`], given back unless it is filled.
-#[must_use]
-pub(crate) struct Reservation<'a> {
-    shared: &'a Shared,
-}
-
-impl Reservation<'_> {
-    /// Makes the connection: from here on its id can be sent to and closed.
-    pub(crate) fn fill(
-        self,
-        direction: Direction,
-        sock: Box<dyn Sock>,
-        me: Service,
-        them: Destination,
-        now: Instant,
-    ) -> Arc<Connection> {
-        let map = &self.shared.connections;
-        let age = self.shared.age(now);
-        let connection = Arc::new(Connection::new(map.next_id(), direction, sock, me, them, age));
-        map.insert(&connection);
-        // The place is the connection's now.
-        std::mem::forget(self);
-        connection
-    }
-
-    /// Makes the connection of a connect under way: its id can be closed, and no more than that.
-    pub(crate) fn fill_connecting(
-        self,
-        sock: Box<dyn Sock>,
-        me: Service,
-        them: Destination,
-        now: Instant,
-    ) -> Arc<Connection> {
-        let map = &self.shared.connections;
-        let (id, age) = (map.next_id(), self.shared.age(now));
-        let connection = Connection::new(id, Direction::Outbound, sock, me, them, age);
-        let connection = Arc::new(connection);
-        map.insert_connecting(&connection);
-        std::mem::forget(self);
-        connection
-    }
-}
-
-impl Drop for Reservation<'_> {
-    fn drop(&mut self) {
-        self.shared.release_place();
-    }
-}

@@ -6,11 +6,11 @@
 use std::net::Ipv6Addr;
 use std::str::FromStr;
 
+use super::Destination;
 use super::error::{ParseAddrError, ParseAddrErrorKind as Kind};
 use super::hidden::{I2P_SUFFIX, I2pHash, ONION_SUFFIX, OnionV3};
 use super::unix::{UNIX_PREFIX, UnixAddr};
 use super::{NetAddr, Service};
-use crate::Destination;
 
 /// SOCKS5 (RFC 1928) gives the length of a name one byte.
 const MAX_NAME_BYTES: usize = 255;

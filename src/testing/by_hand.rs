@@ -6,7 +6,11 @@
 use std::time::Duration;
 
 use super::Network;
-use crate::{JoinError, SockMan, StartError, threads::Parked};
+use crate::{
+    engine::threads::Parked,
+    error::{JoinError, StartError},
+    sockman::SockMan,
+};
 
 /// Beyond these many passes at one moment nothing but a loop that spins explains them.
 const TOO_MANY_PASSES: usize = 100_000;

@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::{calls::Call, script::Script, stream::Stream};
-use crate::{Readiness, Service};
+use crate::{address::Service, sys::Readiness};
 
 /// What a system call of the double comes to: an errno if it fails.
 pub(super) type Sys<T> = Result<T, i32>;

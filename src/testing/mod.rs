@@ -23,6 +23,7 @@ mod kernel;
 mod network;
 mod peer;
 mod script;
+#[cfg(any())]
 pub mod simulator;
 mod stream;
 

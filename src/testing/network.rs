@@ -21,7 +21,10 @@ use super::{
     script::Script,
     stream::Probe,
 };
-use crate::{Poller, Readiness, Service, Sock, SockFactory, Waker};
+use crate::{
+    address::Service,
+    sys::{Poller, Readiness, Sock, SockFactory, Waker},
+};
 
 /// A network in memory, with a clock of its own: no port, no descriptor, no sleep.
 ///

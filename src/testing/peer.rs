@@ -8,7 +8,7 @@ use super::{
     network::Network,
     stream::Probe,
 };
-use crate::Service;
+use crate::address::Service;
 
 /// The other end of one of the program's connections, played by hand. Dropped, it is closed.
 ///

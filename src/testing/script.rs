@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use crate::Readiness;
+use crate::sys::Readiness;
 
 use super::kernel::Sys;
 

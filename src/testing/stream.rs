@@ -8,7 +8,7 @@ use super::{
     calls::Call,
     kernel::{Arrival, End, Kernel, Kind, Sys},
 };
-use crate::Readiness;
+use crate::sys::Readiness;
 
 #[derive(Debug)]
 pub(super) struct Stream {

@@ -1,0 +1,66 @@
+//! [`Destination`]: what a connect is asked for. A plain value.
+
+use std::{fmt, net::SocketAddr};
+
+use super::Service;
+
+/// Where to connect: an address, or a host name and a port, which the proxy resolves. Names are
+/// never resolved here.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Destination {
+    /// An address.
+    Service(Service),
+    /// A host name. Needs a proxy.
+    Name {
+        /// As typed.
+        host: String,
+        /// TCP port.
+        port: u16,
+    },
+}
+
+impl Destination {
+    /// The address, if it is one.
+    #[must_use]
+    pub fn service(&self) -> Option<&Service> {
+        match self {
+            Destination::Service(service) => Some(service),
+            Destination::Name { .. } => None,
+        }
+    }
+}
+
+/// Whether it is this address.
+impl PartialEq<Service> for Destination {
+    fn eq(&self, other: &Service) -> bool {
+        self.service() == Some(other)
+    }
+}
+
+impl From<Service> for Destination {
+    fn from(service: Service) -> Destination {
+        Destination::Service(service)
+    }
+}
+
+impl From<&Service> for Destination {
+    fn from(service: &Service) -> Destination {
+        Destination::Service(service.clone())
+    }
+}
+
+impl From<SocketAddr> for Destination {
+    fn from(address: SocketAddr) -> Destination {
+        Destination::Service(address.into())
+    }
+}
+
+impl fmt::Display for Destination {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Destination::Service(service) => service.fmt(f),
+            Destination::Name { host, port } => write!(f, "{}:{port}", host.escape_debug()),
+        }
+    }
+}

@@ -1,0 +1,457 @@
+//! Addresses: what a socket is bound to, what it is connected to, and how people write both.
+//!
+//! Owns [`NetAddr`] (Bitcoin Core's `CNetAddr`: an address without a port) and [`Service`] (Core's
+//! `CService`: with one), their text form and their conversion to what the kernel understands.
+//! Plain values: usable on every thread, no lock, no input or output, and no name is ever looked
+//! up here.
+//!
+//! Every value is valid by construction, so that the code behind (connect, bind, SOCKS5, SAM) has
+//! nothing left to check: an onion address has the right checksum, a CJDNS address lies in
+//! `fc00::/8`, a unix-domain path fits `sockaddr_un`. The text forms are listed at [`Service`].
+
+mod destination;
+mod error;
+mod hidden;
+mod ipv6;
+mod parse;
+mod unix;
+
+#[cfg(test)]
+mod tests;
+
+use std::error::Error;
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::path::Path;
+
+use socket2::SockAddr;
+
+pub use self::destination::Destination;
+pub use self::error::{InvalidAddrError, ParseAddrError, ParseAddrErrorKind};
+pub use self::hidden::{I2pHash, OnionV3};
+pub use self::ipv6::{CjdnsAddr, ScopedIpv6};
+pub use self::unix::UnixAddr;
+
+/// An address with its port: what one listens on or connects to. Bitcoin Core's `CService`.
+///
+/// Unix-domain addresses have no port; theirs is always 0. A clone never allocates.
+///
+/// # Text
+///
+/// | Network | [`NetAddr`] | [`Service`] |
+/// |---|---|---|
+/// | IPv4 | `1.2.3.4` | `1.2.3.4:8333` |
+/// | IPv6 | `::1`, `fe80::1%2` | `[::1]:8333`, `[fe80::1%2]:8333` |
+/// | CJDNS | `cjdns:fc00::1` | `cjdns:[fc00::1]:8333` |
+/// | Tor v3 | `<56 characters>.onion` | `<56 characters>.onion:8333` |
+/// | I2P | `<52 characters>.b32.i2p` | `<52 characters>.b32.i2p:0` |
+/// | unix-domain path | `unix:/run/node.sock` | the same: there is no port |
+/// | unix-domain abstract name (Linux) | `unix:@name` | the same |
+/// | unix-domain, unnamed | `unix:` | the same |
+///
+/// Printing and parsing are exact inverses: every value prints to one text, and that text parses
+/// back to an equal value. Parsing also takes what people type (upper case, brackets around a bare
+/// IPv6 address, an IPv6 address that is not shortened) and prints the canonical form.
+///
+/// # Examples
+///
+/// ```
+/// use sockman::{Network, Service};
+///
+/// let service: Service = "[::1]:8333".parse()?;
+/// assert_eq!(service.addr().network(), Network::Ipv6);
+/// assert_eq!(service.port(), 8333);
+/// assert_eq!(service.with_port(0).to_string(), "[::1]:0");
+///
+/// let missing = "1.2.3.4".parse::<Service>().unwrap_err();
+/// assert!(missing.to_string().contains("port is missing"));
+/// # Ok::<(), sockman::ParseAddrError>(())
+/// ```
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Service {
+    addr: NetAddr,
+    /// Invariant: 0 if `addr` is a unix-domain address, whose text has no place for another.
+    port: u16,
+}
+
+impl Service {
+    /// The unnamed unix-domain address: what a client has that did not bind.
+    pub const UNIX_UNNAMED: Service = Service { addr: NetAddr::unix_unnamed(), port: 0 };
+
+    /// Joins an address and a port. The port of a unix-domain address is ignored and becomes 0.
+    pub fn new(addr: NetAddr, port: u16) -> Service {
+        let port = if addr.is_unix() { 0 } else { port };
+        Service { addr, port }
+    }
+
+    /// A unix-domain socket in the file system: short for [`NetAddr::unix`] without a port.
+    ///
+    /// # Errors
+    ///
+    /// As [`UnixAddr::from_path`]: the path is empty, too long or has a NUL in it.
+    pub fn unix(path: impl AsRef<Path>) -> Result<Service, InvalidAddrError> {
+        Ok(Service::new(NetAddr::unix(path)?, 0))
+    }
+
+    /// The address without the port.
+    pub fn addr(&self) -> &NetAddr {
+        &self.addr
+    }
+
+    /// The port; 0 for a unix-domain address, "any" when binding.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The same address with another port; a unix-domain address stays as it is.
+    #[must_use]
+    pub fn with_port(&self, port: u16) -> Service {
+        Service::new(self.addr.clone(), port)
+    }
+
+    /// The `std` form, for the addresses that have one: IPv4, IPv6 and CJDNS (as IPv6).
+    pub fn to_socket_addr(&self) -> Option<SocketAddr> {
+        let port = self.port;
+        match &self.addr {
+            NetAddr::Ipv4(addr) => Some(SocketAddrV4::new(*addr, port).into()),
+            NetAddr::Ipv6(addr) => {
+                Some(SocketAddrV6::new(addr.ip(), port, 0, addr.scope_id()).into())
+            }
+            NetAddr::Cjdns(addr) => Some(SocketAddrV6::new(addr.ip(), port, 0, 0).into()),
+            NetAddr::TorV3(_) | NetAddr::I2p(_) | NetAddr::Unix(_) => None,
+        }
+    }
+
+    /// What `bind(2)` and `connect(2)` take.
+    ///
+    /// # Errors
+    ///
+    /// The address is one that a socket here cannot have: onion and I2P (only a proxy reaches
+    /// them), the unnamed unix-domain address, an abstract name where the platform has none, a
+    /// path that fills `sun_path` to the last byte.
+    pub(crate) fn to_sock_addr(&self) -> Result<SockAddr, NoSockAddr> {
+        match &self.addr {
+            NetAddr::TorV3(_) => Err(NoSockAddr("onion addresses are reached through Tor only")),
+            NetAddr::I2p(_) => Err(NoSockAddr("I2P addresses are reached through I2P only")),
+            NetAddr::Unix(addr) => addr.to_sock_addr(),
+            NetAddr::Ipv4(_) | NetAddr::Ipv6(_) | NetAddr::Cjdns(_) => self
+                .to_socket_addr()
+                .map(SockAddr::from)
+                .ok_or(NoSockAddr("this network has no socket address")),
+        }
+    }
+
+    /// What `accept(2)`, `getsockname(2)` and `getpeername(2)` gave. `None`: another family.
+    ///
+    /// IPv4-mapped IPv6 becomes IPv4, see [`NetAddr::ipv6`].
+    pub(crate) fn from_sock_addr(from: &SockAddr) -> Option<Service> {
+        if let Some(addr) = from.as_socket() {
+            return Some(addr.into());
+        }
+        let addr = UnixAddr::from_sock_addr(from)?;
+        Some(Service::new(NetAddr::Unix(addr), 0))
+    }
+
+    fn write_text(&self, out: &mut dyn fmt::Write) -> fmt::Result {
+        let port = self.port;
+        match &self.addr {
+            NetAddr::Ipv4(addr) => write!(out, "{addr}:{port}"),
+            NetAddr::Ipv6(addr) => write!(out, "[{addr}]:{port}"),
+            NetAddr::Cjdns(addr) => write!(out, "{}[{}]:{port}", parse::CJDNS_PREFIX, addr.ip()),
+            NetAddr::TorV3(addr) => write!(out, "{addr}:{port}"),
+            NetAddr::I2p(addr) => write!(out, "{addr}:{port}"),
+            NetAddr::Unix(addr) => write!(out, "{addr}"),
+        }
+    }
+}
+
+impl fmt::Display for Service {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        pad(f, |out| self.write_text(out))
+    }
+}
+
+impl fmt::Debug for Service {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Service({self})")
+    }
+}
+
+impl From<SocketAddr> for Service {
+    /// IPv4-mapped IPv6 becomes IPv4, see [`NetAddr::ipv6`].
+    fn from(from: SocketAddr) -> Service {
+        match from {
+            SocketAddr::V4(addr) => addr.into(),
+            SocketAddr::V6(addr) => addr.into(),
+        }
+    }
+}
+
+impl From<SocketAddrV4> for Service {
+    fn from(from: SocketAddrV4) -> Service {
+        Service::new(NetAddr::Ipv4(*from.ip()), from.port())
+    }
+}
+
+impl From<SocketAddrV6> for Service {
+    /// Keeps the scope, drops the flow label; IPv4-mapped IPv6 becomes IPv4, see
+    /// [`NetAddr::ipv6`].
+    fn from(from: SocketAddrV6) -> Service {
+        Service::new(NetAddr::ipv6(*from.ip(), from.scope_id()), from.port())
+    }
+}
+
+/// An address without a port, on one of the networks that a node speaks. Bitcoin Core's
+/// `CNetAddr`, and unix-domain sockets.
+///
+/// What is reached through a proxy or has no fixed small size is shared behind a pointer, so that
+/// the addresses of a connection stay small; a clone never allocates.
+///
+/// # Examples
+///
+/// ```
+/// use sockman::NetAddr;
+///
+/// let addr: NetAddr = "PG6MMJIYJMCRSSLVYKFWNNTLARU7P5SVN6Y2YMMJU6NUBXNDF4PSCRYD.onion".parse()?;
+/// assert_eq!(
+///     addr.to_string(),
+///     "pg6mmjiyjmcrsslvykfwnntlaru7p5svn6y2ymmju6nubxndf4pscryd.onion"
+/// );
+/// if let NetAddr::TorV3(onion) = &addr {
+///     assert_eq!(onion.public_key()[0], 0x79);
+/// }
+/// assert!("127.0.0.1".parse::<NetAddr>()?.is_loopback());
+/// # Ok::<(), sockman::ParseAddrError>(())
+/// ```
+#[non_exhaustive]
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum NetAddr {
+    /// IPv4.
+    Ipv4(Ipv4Addr),
+    /// IPv6 with its scope, never IPv4-mapped. Made by [`NetAddr::ipv6`].
+    Ipv6(ScopedIpv6),
+    /// CJDNS: an IPv6 address in `fc00::/8` that the program knows to be one of that network.
+    /// Made by [`NetAddr::cjdns`].
+    Cjdns(CjdnsAddr),
+    /// A version 3 onion service. Made by [`NetAddr::tor_v3`].
+    TorV3(OnionV3),
+    /// An I2P destination, by its hash. Made by [`NetAddr::i2p`].
+    I2p(I2pHash),
+    /// A unix-domain socket: a path, an abstract name, or unnamed. Made by [`NetAddr::unix`],
+    /// [`NetAddr::unix_abstract`], [`NetAddr::unix_unnamed`].
+    Unix(UnixAddr),
+}
+
+impl NetAddr {
+    /// An IPv6 address; `scope_id` is the interface index of a link-local one, else 0.
+    ///
+    /// An IPv4-mapped address (`::ffff:0:0/96`, RFC 4291 section 2.5.5.2) becomes the IPv4 address
+    /// that it stands for, as in Bitcoin Core: a dual-stack listener names its IPv4 peers that
+    /// way, and one peer must not have two addresses.
+    pub fn ipv6(addr: Ipv6Addr, scope_id: u32) -> NetAddr {
+        match addr.to_ipv4_mapped() {
+            Some(mapped) => NetAddr::Ipv4(mapped),
+            None => NetAddr::Ipv6(ScopedIpv6::new(addr, scope_id)),
+        }
+    }
+
+    /// A CJDNS address. Whether `fc00::/8` means CJDNS or a private IPv6 network depends on the
+    /// host, so nothing but this function and the text `cjdns:` makes one.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidAddrError::NotCjdns`]: the address is outside `fc00::/8`.
+    pub fn cjdns(addr: Ipv6Addr) -> Result<NetAddr, InvalidAddrError> {
+        Ok(NetAddr::Cjdns(CjdnsAddr::new(addr)?))
+    }
+
+    /// The onion service with this ed25519 master public key (the address of network `TORV3` in
+    /// BIP 155).
+    pub fn tor_v3(public_key: [u8; 32]) -> NetAddr {
+        NetAddr::TorV3(OnionV3::from_public_key(public_key))
+    }
+
+    /// The I2P destination with this SHA-256 hash (the address of network `I2P` in BIP 155).
+    pub fn i2p(hash: [u8; 32]) -> NetAddr {
+        NetAddr::I2p(I2pHash::new(hash))
+    }
+
+    /// A unix-domain socket in the file system.
+    ///
+    /// # Errors
+    ///
+    /// As [`UnixAddr::from_path`]: the path is empty, too long or has a NUL in it.
+    pub fn unix(path: impl AsRef<Path>) -> Result<NetAddr, InvalidAddrError> {
+        Ok(NetAddr::Unix(UnixAddr::from_path(path)?))
+    }
+
+    /// A unix-domain socket with an abstract name, a Linux extension.
+    ///
+    /// # Errors
+    ///
+    /// As [`UnixAddr::from_abstract_name`]: the name is too long.
+    pub fn unix_abstract(name: impl AsRef<[u8]>) -> Result<NetAddr, InvalidAddrError> {
+        Ok(NetAddr::Unix(UnixAddr::from_abstract_name(name)?))
+    }
+
+    /// The unnamed unix-domain address: what a client has that did not bind.
+    pub const fn unix_unnamed() -> NetAddr {
+        NetAddr::Unix(UnixAddr::unnamed())
+    }
+
+    /// The network that this address belongs to.
+    pub fn network(&self) -> Network {
+        match self {
+            NetAddr::Ipv4(_) => Network::Ipv4,
+            NetAddr::Ipv6(_) => Network::Ipv6,
+            NetAddr::Cjdns(_) => Network::Cjdns,
+            NetAddr::TorV3(_) => Network::Onion,
+            NetAddr::I2p(_) => Network::I2p,
+            NetAddr::Unix(_) => Network::Unix,
+        }
+    }
+
+    /// The `std` form without the scope, for IPv4, IPv6 and CJDNS (as IPv6).
+    pub fn to_ip_addr(&self) -> Option<IpAddr> {
+        match self {
+            NetAddr::Ipv4(addr) => Some(IpAddr::V4(*addr)),
+            NetAddr::Ipv6(addr) => Some(IpAddr::V6(addr.ip())),
+            NetAddr::Cjdns(addr) => Some(IpAddr::V6(addr.ip())),
+            NetAddr::TorV3(_) | NetAddr::I2p(_) | NetAddr::Unix(_) => None,
+        }
+    }
+
+    /// Whether this is `127.0.0.0/8` or `::1`. Unix-domain addresses are not (though they are as
+    /// local): see [`is_unix`](NetAddr::is_unix).
+    pub fn is_loopback(&self) -> bool {
+        self.to_ip_addr().is_some_and(|addr| addr.is_loopback())
+    }
+
+    /// Whether this is the wildcard `0.0.0.0` or `::`: every local address, when listening.
+    pub fn is_unspecified(&self) -> bool {
+        self.to_ip_addr().is_some_and(|addr| addr.is_unspecified())
+    }
+
+    /// Whether this is a unix-domain address, the unnamed one included.
+    pub fn is_unix(&self) -> bool {
+        matches!(self, NetAddr::Unix(_))
+    }
+
+    fn write_text(&self, out: &mut dyn fmt::Write) -> fmt::Result {
+        match self {
+            NetAddr::Ipv4(addr) => write!(out, "{addr}"),
+            NetAddr::Ipv6(addr) => write!(out, "{addr}"),
+            NetAddr::Cjdns(addr) => write!(out, "{addr}"),
+            NetAddr::TorV3(addr) => write!(out, "{addr}"),
+            NetAddr::I2p(addr) => write!(out, "{addr}"),
+            NetAddr::Unix(addr) => write!(out, "{addr}"),
+        }
+    }
+}
+
+impl fmt::Display for NetAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        pad(f, |out| self.write_text(out))
+    }
+}
+
+impl fmt::Debug for NetAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "NetAddr({self})")
+    }
+}
+
+impl From<IpAddr> for NetAddr {
+    /// IPv4-mapped IPv6 becomes IPv4, see [`NetAddr::ipv6`].
+    fn from(from: IpAddr) -> NetAddr {
+        match from {
+            IpAddr::V4(addr) => addr.into(),
+            IpAddr::V6(addr) => addr.into(),
+        }
+    }
+}
+
+impl From<Ipv4Addr> for NetAddr {
+    fn from(from: Ipv4Addr) -> NetAddr {
+        NetAddr::Ipv4(from)
+    }
+}
+
+impl From<Ipv6Addr> for NetAddr {
+    /// Without a scope; IPv4-mapped IPv6 becomes IPv4, see [`NetAddr::ipv6`].
+    fn from(from: Ipv6Addr) -> NetAddr {
+        NetAddr::ipv6(from, 0)
+    }
+}
+
+/// The networks, under the names that Bitcoin Core gives them (`-onlynet`, `getpeerinfo`).
+///
+/// # Examples
+///
+/// ```
+/// use sockman::Network;
+///
+/// assert_eq!(Network::Onion.to_string(), "onion");
+/// ```
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Network {
+    /// `ipv4`
+    Ipv4,
+    /// `ipv6`
+    Ipv6,
+    /// `cjdns`
+    Cjdns,
+    /// `onion`: Tor, version 3 addresses
+    Onion,
+    /// `i2p`
+    I2p,
+    /// `unix`: this machine, over unix-domain sockets
+    Unix,
+}
+
+impl fmt::Display for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Network::Ipv4 => "ipv4",
+            Network::Ipv6 => "ipv6",
+            Network::Cjdns => "cjdns",
+            Network::Onion => "onion",
+            Network::I2p => "i2p",
+            Network::Unix => "unix",
+        })
+    }
+}
+
+/// Why an address cannot be given to the kernel. The caller knows which address, and whether it
+/// was to be bound or connected to; this is only the reason.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct NoSockAddr(&'static str);
+
+impl fmt::Display for NoSockAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+impl Error for NoSockAddr {}
+
+impl From<NoSockAddr> for io::Error {
+    fn from(from: NoSockAddr) -> io::Error {
+        io::Error::new(io::ErrorKind::Unsupported, from)
+    }
+}
+
+/// Writes the text straight on, or by way of a `String` where `{:>20}` or the like was asked for.
+fn pad(
+    f: &mut fmt::Formatter<'_>,
+    write_text: impl Fn(&mut dyn fmt::Write) -> fmt::Result,
+) -> fmt::Result {
+    if f.width().is_none() && f.precision().is_none() {
+        return write_text(f);
+    }
+    let mut text = String::new();
+    write_text(&mut text)?;
+    f.pad(&text)
+}

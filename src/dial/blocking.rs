@@ -1,0 +1,84 @@
+//! The driver that blocks its caller until an attempt is over, one way or another.
+//!
+//! Runs on the caller's thread, with a poller of its own, which the interrupts wake. Takes the
+//! interrupts' mutexes for a moment. (The driver that blocks nobody is `attempt`.)
+
+use std::{io, time::Instant};
+
+use super::{ConnectError, Dial, Step, WaitsOn};
+use crate::sys::{
+    Poller, Readiness, Sock, SockFactory,
+    interrupt::{WakerGuard, Watches},
+};
+
+/// A socket on which the destination is connected.
+///
+/// # Errors
+///
+/// As [`SockMan::connect`](crate::SockMan::connect).
+pub(crate) fn connect(
+    factory: &dyn SockFactory,
+    dial: &mut Dial,
+    interrupts: &Watches,
+) -> Result<Box<dyn Sock>, ConnectError> {
+    let sock =
+        factory.create_sock(dial.endpoint()).map_err(|error| dial.failed("socket", error))?;
+    let sock = dial.wrap(sock);
+    let mut waiting: Option<Waiting> = None;
+    loop {
+        if interrupts.is_interrupted() {
+            return Err(ConnectError::Interrupted);
+        }
+        let now = factory.now();
+        let (for_socket, until) = match dial.step(&*sock, now)? {
+            Step::Connected => return Ok(sock),
+            Step::WaitForSocket => (true, dial.deadline()),
+            Step::WaitUntil(at) => {
+                (false, Some(dial.deadline().map_or(at, |deadline| deadline.min(at))))
+            }
+        };
+        // Not made before it is needed: unix-domain connects mostly succeed at once.
+        let poll = |error| dial.failed("poll", error);
+        let waiting = match &mut waiting {
+            Some(waiting) => waiting,
+            none => none.insert(Waiting::new(factory, interrupts).map_err(poll)?),
+        };
+        if for_socket {
+            waiting.register(dial.waits_on(&*sock)).map_err(poll)?;
+        }
+        // The wakers were added before this look at the flag, so none is missed.
+        if !interrupts.is_interrupted() {
+            waiting.poll(until, now).map_err(poll)?;
+        }
+    }
+}
+
+struct Waiting {
+    poller: Box<dyn Poller>,
+    events: Vec<Readiness>,
+    registered: Option<WaitsOn>,
+    _wakers: Vec<WakerGuard>,
+}
+
+impl Waiting {
+    fn new(factory: &dyn SockFactory, interrupts: &Watches) -> io::Result<Waiting> {
+        let poller = factory.create_poller()?;
+        let wakers = interrupts.add_waker(&poller.waker());
+        Ok(Waiting { poller, events: Vec::new(), registered: None, _wakers: wakers })
+    }
+
+    fn register(&mut self, (which, sock): (WaitsOn, &dyn Sock)) -> io::Result<()> {
+        // The control socket comes first, and is not come back to.
+        if self.registered != Some(which) {
+            self.poller.register(sock, 0)?;
+            self.registered = Some(which);
+        }
+        Ok(())
+    }
+
+    fn poll(&mut self, until: Option<Instant>, now: Instant) -> io::Result<()> {
+        self.events.clear();
+        let timeout = until.map(|until| until.saturating_duration_since(now));
+        self.poller.poll(&mut self.events, timeout)
+    }
+}

@@ -1,0 +1,133 @@
+//! An outbound stream: a session, and in it a connection to the address.
+//!
+//! Stepped by either driver, as [`Dial`](crate::connect::Dial), which wraps it.
+
+use std::{
+    sync::{Arc, OnceLock},
+    time::Instant,
+};
+
+use super::{
+    dialogue::Goal,
+    error::{SamError, SamResult},
+    session::{Fault, I2p, Made, Session, SessionMaker},
+    talk::Talk,
+};
+use crate::address::I2pHash;
+use crate::{
+    address::{Destination, Service},
+    dial::Step,
+    dial::error::{ConnectError, ConnectPhase},
+    sys::Sock,
+};
+
+#[derive(Debug)]
+pub(crate) struct I2pDial {
+    i2p: Arc<I2p>,
+    to: I2pHash,
+    state: State,
+    /// For the socket, which keeps it.
+    held: Arc<OnceLock<Arc<Session>>>,
+}
+
+#[derive(Debug)]
+enum State {
+    Session(SessionMaker),
+    Stream(Arc<Session>, Talk),
+}
+
+impl I2pDial {
+    pub(crate) fn new(i2p: &Arc<I2p>, to: &I2pHash) -> I2pDial {
+        let state = State::Session(SessionMaker::new(i2p));
+        I2pDial { i2p: Arc::clone(i2p), to: to.clone(), state, held: Arc::default() }
+    }
+
+    pub(crate) fn held(&self) -> Arc<OnceLock<Arc<Session>>> {
+        Arc::clone(&self.held)
+    }
+
+    /// Our own address, once there is a session.
+    pub(crate) fn me(&self) -> Option<&Service> {
+        self.held.get().map(|session| &session.address)
+    }
+
+    pub(crate) fn phase(&self) -> ConnectPhase {
+        match &self.state {
+            State::Session(_) => ConnectPhase::I2pSession,
+            State::Stream(..) => ConnectPhase::I2pConnect,
+        }
+    }
+
+    /// The socket that is waited on besides the stream's own, if it is that.
+    pub(crate) fn control(&self) -> Option<&dyn Sock> {
+        match &self.state {
+            State::Session(maker) => maker.control(),
+            State::Stream(..) => None,
+        }
+    }
+
+    /// # Errors
+    ///
+    /// The attempt failed.
+    pub(crate) fn step(
+        &mut self,
+        sock: &dyn Sock,
+        to: &Destination,
+        now: Instant,
+    ) -> Result<Step, ConnectError> {
+        if let State::Session(maker) = &mut self.state {
+            let session = match maker.step(now).map_err(|fault| self.failed(to, fault))? {
+                Made::Session(session) => session,
+                Made::WaitForSocket => return Ok(Step::WaitForSocket),
+                Made::WaitUntil(at) => return Ok(Step::WaitUntil(at)),
+            };
+            let goal = Goal::Connect { session: session.id.clone(), to: self.to.clone() };
+            let talk = Talk::new(self.i2p.sam(), goal, now);
+            self.held.get_or_init(|| Arc::clone(&session));
+            self.state = State::Stream(session, talk);
+        }
+        let State::Stream(session, talk) = &mut self.state else { return Ok(Step::WaitForSocket) };
+        match talk.step(sock, now) {
+            Ok(step) => Ok(step),
+            Err(error) => {
+                let session = Arc::clone(session);
+                // Nothing else says that it is the session's fault, which others use, too.
+                let is_gone =
+                    matches!(error, SamError::Refused { result: SamResult::InvalidId, .. });
+                if is_gone {
+                    self.i2p.forget(&session);
+                } else {
+                    self.i2p.give_back(session);
+                }
+                Err(self.failed(to, error.into()))
+            }
+        }
+    }
+
+    fn failed(&self, to: &Destination, fault: Fault) -> ConnectError {
+        let (to, sam) = (to.clone(), self.i2p.sam().clone());
+        match fault {
+            Fault::Os { step, source } => ConnectError::Os { to, step, source },
+            Fault::KeyFile(error) => ConnectError::I2pKeyFile { to, error },
+            Fault::Sam(SamError::Refused { request, result, message })
+                if is_about_the_peer(request, &result) =>
+            {
+                ConnectError::I2pPeer { to, sam, result, message }
+            }
+            Fault::Sam(error) => ConnectError::SamFailed { to, sam, error: Box::new(error) },
+        }
+    }
+}
+
+/// The router did its part, and the peer is not to be had.
+fn is_about_the_peer(request: &str, result: &SamResult) -> bool {
+    match result {
+        SamResult::CantReachPeer
+        | SamResult::Timeout
+        | SamResult::KeyNotFound
+        | SamResult::PeerNotFound => true,
+        // Of a session, it is our own key.
+        SamResult::InvalidKey => matches!(request, "NAMING LOOKUP" | "STREAM CONNECT"),
+        _ => false,
+    }
+}

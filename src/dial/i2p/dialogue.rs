@@ -1,0 +1,357 @@
+//! The client's side of SAM 3.1: HELLO, and then what makes a session, connects or accepts.
+//!
+//! A pure state machine: bytes in; bytes out, or done, or an error. It has no socket, no clock and no
+//! lock, and any thread may drive it. It asks for one byte at a time, so that it never takes one
+//! beyond a line: what the peer sends right behind belongs to the connection.
+//!
+//! What it is after is a type ([`Goal`]), and what came of it is in [`Dialogue::outcome`]. Private
+//! keys go through here, and are in no `Debug` text and no error.
+
+use std::fmt;
+
+use super::{
+    destination::{PrivateKey, address_of},
+    error::{SamError, SamResult},
+    reply::Reply,
+};
+use crate::address::{I2pHash, NetAddr};
+
+/// A line is never longer, its end included: [`SamError::LineTooLong`].
+pub(crate) const LONGEST_LINE: usize = 64 * 1024;
+
+/// Ed25519, as in Core: the default of SAM is an old algorithm.
+const SIGNATURE_TYPE: u8 = 7;
+
+/// What a dialogue is after.
+#[derive(Clone)]
+pub(crate) enum Goal {
+    /// A session of this name, which lasts as long as the socket.
+    Session { id: String, key: SessionKey, tunnels: Tunnels },
+    /// A stream to this address, in the session of this name.
+    Connect { session: String, to: I2pHash },
+    /// To be given the next peer that connects to the session of this name.
+    Accept { session: String },
+}
+
+/// Whose session.
+#[derive(Clone)]
+pub(crate) enum SessionKey {
+    /// An address of its own, which goes with it.
+    Transient,
+    /// This key's.
+    Persistent(PrivateKey),
+    /// A key that is made first.
+    ToBeMade,
+}
+
+/// How many tunnels there are, and how long they are, in each direction. `None`: the router's
+/// default.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Tunnels {
+    pub(crate) inbound_quantity: Option<u8>,
+    pub(crate) outbound_quantity: Option<u8>,
+    pub(crate) inbound_length: Option<u8>,
+    pub(crate) outbound_length: Option<u8>,
+}
+
+/// What a dialogue wants next.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Want<'a> {
+    /// Send of this what goes, and tell [`Dialogue::sent`].
+    Send(&'a [u8]),
+    /// Receive one byte, and tell [`Dialogue::received`].
+    Receive,
+    /// The goal is reached: see [`Dialogue::outcome`].
+    Nothing,
+}
+
+/// What came of it so far.
+#[derive(Clone, Default)]
+pub(crate) struct Outcome {
+    /// The key that was made, or that a transient session was given.
+    pub(crate) key: Option<PrivateKey>,
+    /// Who connected.
+    pub(crate) peer: Option<NetAddr>,
+}
+
+pub(crate) struct Dialogue {
+    goal: Goal,
+    stage: Stage,
+    out: Vec<u8>,
+    sent: usize,
+    line: Vec<u8>,
+    outcome: Outcome,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Hello,
+    DestGenerate,
+    SessionCreate,
+    NamingLookup,
+    StreamConnect,
+    StreamAccept,
+    /// The bridge listens for us. Not gone on with before [`Dialogue::await_peer`].
+    Listening,
+    AwaitPeer,
+    Done,
+}
+
+impl Stage {
+    /// What the bridge has been asked.
+    fn request(self) -> &'static str {
+        match self {
+            Stage::Hello => "HELLO",
+            Stage::DestGenerate => "DEST GENERATE",
+            Stage::SessionCreate => "SESSION CREATE",
+            Stage::NamingLookup => "NAMING LOOKUP",
+            Stage::StreamConnect => "STREAM CONNECT",
+            Stage::StreamAccept | Stage::Listening | Stage::AwaitPeer | Stage::Done => {
+                "STREAM ACCEPT"
+            }
+        }
+    }
+}
+
+impl Dialogue {
+    pub(crate) fn new(goal: Goal) -> Dialogue {
+        Dialogue {
+            goal,
+            stage: Stage::Hello,
+            out: b"HELLO VERSION MIN=3.1 MAX=3.1\n".to_vec(),
+            sent: 0,
+            line: Vec::new(),
+            outcome: Outcome::default(),
+        }
+    }
+
+    pub(crate) fn wants(&self) -> Want<'_> {
+        match self.out.get(self.sent..) {
+            Some(rest) if !rest.is_empty() => return Want::Send(rest),
+            _ => {}
+        }
+        match self.stage {
+            Stage::Listening | Stage::Done => Want::Nothing,
+            _ => Want::Receive,
+        }
+    }
+
+    /// So many bytes of what was to be sent are on their way.
+    pub(crate) fn sent(&mut self, bytes: usize) {
+        self.sent = self.sent.saturating_add(bytes).min(self.out.len());
+    }
+
+    /// What the bridge has been asked, and has not answered.
+    pub(crate) fn request(&self) -> &'static str {
+        self.stage.request()
+    }
+
+    /// The last request has gone out, and its answer alone is left.
+    pub(crate) fn has_asked_to_accept(&self) -> bool {
+        self.stage == Stage::StreamAccept && self.sent == self.out.len()
+            || matches!(self.stage, Stage::Listening | Stage::AwaitPeer | Stage::Done)
+    }
+
+    /// Goes on from listening to waiting for the peer, however long that takes.
+    pub(crate) fn await_peer(&mut self) {
+        if self.stage == Stage::Listening {
+            self.stage = Stage::AwaitPeer;
+        }
+    }
+
+    pub(crate) fn outcome(&self) -> &Outcome {
+        &self.outcome
+    }
+
+    /// Takes the next byte.
+    ///
+    /// # Errors
+    ///
+    /// The dialogue failed, and is over.
+    pub(crate) fn received(&mut self, byte: u8) -> Result<(), SamError> {
+        if self.wants() == Want::Nothing {
+            return Ok(());
+        }
+        if byte == b'\n' {
+            let line = std::mem::take(&mut self.line);
+            return self.received_line(&line);
+        }
+        if self.line.len() + 1 >= LONGEST_LINE {
+            return Err(SamError::LineTooLong { request: self.request() });
+        }
+        self.line.push(byte);
+        Ok(())
+    }
+
+    /// The bridge has closed. Some say what is wrong in a last line that has no end.
+    pub(crate) fn ended(&mut self) -> SamError {
+        let line = std::mem::take(&mut self.line);
+        if !line.is_empty() {
+            // A success cut short is none.
+            if let Ok(reply) = Reply::parse(&line) {
+                if let Some(result) = reply.result().filter(|result| *result != SamResult::Ok) {
+                    let (request, message) = (self.request(), reply.message());
+                    return SamError::Refused { request, result, message };
+                }
+            }
+        }
+        SamError::BrokeOff { request: self.request(), source: None }
+    }
+
+    fn received_line(&mut self, line: &[u8]) -> Result<(), SamError> {
+        if self.stage == Stage::AwaitPeer {
+            return self.received_peer(line);
+        }
+        let reply = Reply::parse(line)?;
+        let unexpected = SamError::UnexpectedReply { request: self.request() };
+        let (first, second) = match self.stage {
+            Stage::Hello => ("HELLO", "REPLY"),
+            Stage::DestGenerate => ("DEST", "REPLY"),
+            Stage::SessionCreate => ("SESSION", "STATUS"),
+            Stage::NamingLookup => ("NAMING", "REPLY"),
+            _ => ("STREAM", "STATUS"),
+        };
+        if !reply.is(first, second) {
+            return Err(unexpected);
+        }
+        match reply.result() {
+            Some(SamResult::Ok) => {}
+            // The one reply that says nothing of success when it is one.
+            None if self.stage == Stage::DestGenerate => {}
+            None => return Err(unexpected),
+            Some(result) => {
+                let (request, message) = (self.request(), reply.message());
+                return Err(SamError::Refused { request, result, message });
+            }
+        }
+        self.go_on(&reply).unwrap_or(Err(unexpected))
+    }
+
+    /// `None`: the reply lacks what it should say.
+    fn go_on(&mut self, reply: &Reply) -> Option<Result<(), SamError>> {
+        match self.stage {
+            Stage::Hello => self.after_hello(),
+            Stage::DestGenerate => {
+                let key = match PrivateKey::from_base64(reply.value("PRIV")?) {
+                    Ok(key) => key,
+                    Err(error) => return Some(Err(error.into())),
+                };
+                self.create_session(Some(&key));
+                self.outcome.key = Some(key);
+            }
+            Stage::SessionCreate => {
+                if !matches!(&self.goal, Goal::Session { key: SessionKey::Transient, .. }) {
+                    self.enter(Stage::Done, String::new());
+                    return Some(Ok(()));
+                }
+                match PrivateKey::from_base64(reply.value("DESTINATION")?) {
+                    Ok(key) => self.outcome.key = Some(key),
+                    Err(error) => return Some(Err(error.into())),
+                }
+                self.enter(Stage::Done, String::new());
+            }
+            Stage::NamingLookup => {
+                let destination = reply.value("VALUE")?;
+                // Sent on as it came: it must not be able to end the line, or begin another word.
+                if let Err(error) = address_of(destination) {
+                    return Some(Err(error.into()));
+                }
+                let Goal::Connect { session, .. } = &self.goal else { return None };
+                let request =
+                    format!("STREAM CONNECT ID={session} DESTINATION={destination} SILENT=false\n");
+                self.enter(Stage::StreamConnect, request);
+            }
+            Stage::StreamConnect => self.enter(Stage::Done, String::new()),
+            Stage::StreamAccept => self.enter(Stage::Listening, String::new()),
+            Stage::Listening | Stage::AwaitPeer | Stage::Done => {}
+        }
+        Some(Ok(()))
+    }
+
+    fn after_hello(&mut self) {
+        match &self.goal {
+            Goal::Session { key: SessionKey::ToBeMade, .. } => {
+                let request = format!("DEST GENERATE SIGNATURE_TYPE={SIGNATURE_TYPE}\n");
+                self.enter(Stage::DestGenerate, request);
+            }
+            Goal::Session { key: SessionKey::Persistent(key), .. } => {
+                let key = key.clone();
+                self.create_session(Some(&key));
+            }
+            Goal::Session { key: SessionKey::Transient, .. } => self.create_session(None),
+            Goal::Connect { to, .. } => {
+                let request = format!("NAMING LOOKUP NAME={to}\n");
+                self.enter(Stage::NamingLookup, request);
+            }
+            Goal::Accept { session } => {
+                let request = format!("STREAM ACCEPT ID={session} SILENT=false\n");
+                self.enter(Stage::StreamAccept, request);
+            }
+        }
+    }
+
+    /// `None`: a transient one.
+    fn create_session(&mut self, key: Option<&PrivateKey>) {
+        let Goal::Session { id, tunnels, .. } = &self.goal else { return };
+        let destination = match key {
+            Some(key) => key.to_base64(),
+            None => format!("TRANSIENT SIGNATURE_TYPE={SIGNATURE_TYPE}"),
+        };
+        let request = format!(
+            "SESSION CREATE STYLE=STREAM ID={id} DESTINATION={destination} \
+             i2cp.leaseSetEncType=4,0{tunnels}\n"
+        );
+        self.enter(Stage::SessionCreate, request);
+    }
+
+    /// A peer's destination, or the end of the session in its place.
+    fn received_peer(&mut self, line: &[u8]) -> Result<(), SamError> {
+        if line.starts_with(b"STREAM ") {
+            let reply = Reply::parse(line)?;
+            let (request, message) = (self.request(), reply.message());
+            return Err(match reply.result() {
+                Some(result) if result != SamResult::Ok => {
+                    SamError::Refused { request, result, message }
+                }
+                _ => SamError::UnexpectedReply { request },
+            });
+        }
+        let malformed = || SamError::Malformed { line: super::reply::shown(line) };
+        let text = std::str::from_utf8(line).map_err(|_| malformed())?;
+        // Later versions put ports behind it.
+        let destination = text.split([' ', '\r']).next().unwrap_or_default();
+        self.outcome.peer = Some(address_of(destination).map_err(|_| malformed())?);
+        self.enter(Stage::Done, String::new());
+        Ok(())
+    }
+
+    fn enter(&mut self, stage: Stage, request: String) {
+        self.stage = stage;
+        self.out = request.into_bytes();
+        self.sent = 0;
+    }
+}
+
+/// What is sent may be a private key.
+impl fmt::Debug for Dialogue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Dialogue").field("stage", &self.stage).finish_non_exhaustive()
+    }
+}
+
+/// As options of SESSION CREATE, a space before each.
+impl fmt::Display for Tunnels {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (name, value) in [
+            ("inbound.quantity", self.inbound_quantity),
+            ("outbound.quantity", self.outbound_quantity),
+            ("inbound.length", self.inbound_length),
+            ("outbound.length", self.outbound_length),
+        ] {
+            if let Some(value) = value {
+                write!(f, " {name}={value}")?;
+            }
+        }
+        Ok(())
+    }
+}

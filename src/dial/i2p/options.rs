@@ -1,0 +1,126 @@
+//! What an embedder says of I2P. Plain data.
+
+use std::{io, path::PathBuf};
+
+use super::dialogue::Tunnels;
+use crate::address::Service;
+
+/// Core's name for the thread.
+const DEFAULT_THREAD_NAME: &str = "i2paccept";
+
+/// As in Core: a session that many connect through has three tunnels each way …
+const PERSISTENT_QUANTITY: u8 = 3;
+/// … and one that serves a single connection has one.
+const TRANSIENT_QUANTITY: u8 = 1;
+
+/// I2P through a router's SAM bridge (SAM 3.1). For
+/// [`Options::i2p`](crate::Options::i2p).
+///
+/// ```
+/// use sockman::{I2pOptions, Options};
+///
+/// let i2p = I2pOptions::new("127.0.0.1:7656".parse()?)
+///     .key_file("/var/lib/node/i2p_private_key")
+///     .accept_incoming(true);
+/// let options = Options::default().i2p(i2p);
+/// # Ok::<(), sockman::ParseAddrError>(())
+/// ```
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct I2pOptions {
+    pub(crate) sam: Service,
+    pub(crate) key_file: Option<PathBuf>,
+    pub(crate) accepts: bool,
+    pub(crate) thread_name: String,
+    quantity: Option<(u8, u8)>,
+    length: Option<(u8, u8)>,
+}
+
+impl I2pOptions {
+    /// The bridge that listens at `sam`: a TCP address (7656 is the usual port), or a unix-domain
+    /// path. Without more, each outbound connection has a transient session, and with that an
+    /// address of its own.
+    pub fn new(sam: Service) -> I2pOptions {
+        I2pOptions {
+            sam,
+            key_file: None,
+            accepts: false,
+            thread_name: DEFAULT_THREAD_NAME.to_owned(),
+            quantity: None,
+            length: None,
+        }
+    }
+
+    /// The file with the private key of a persistent session, which then serves every connection, in
+    /// both directions, under one address. Default: none.
+    ///
+    /// A file that does not exist is made when the session is, readable by its owner alone. One that
+    /// cannot be read, or is damaged, is an error, and left as it is.
+    pub fn key_file(mut self, path: impl Into<PathBuf>) -> I2pOptions {
+        self.key_file = Some(path.into());
+        self
+    }
+
+    /// Whether a second thread accepts connections to the persistent session. Default: no. Without a
+    /// [`key_file`](I2pOptions::key_file) it is refused by [`SockMan::new`](crate::SockMan::new).
+    pub fn accept_incoming(mut self, accepts: bool) -> I2pOptions {
+        self.accepts = accepts;
+        self
+    }
+
+    /// The name of the accepting thread. Default: `i2paccept`. Linux shows the first 15 bytes. A NUL
+    /// in it is refused by [`SockMan::new`](crate::SockMan::new).
+    pub fn thread_name(mut self, name: impl Into<String>) -> I2pOptions {
+        self.thread_name = name.into();
+        self
+    }
+
+    /// How many tunnels a session has in each direction. Default, as in Core: 3 for a persistent
+    /// session, 1 for a transient one. Routers take 1 to 16.
+    pub fn tunnel_quantity(mut self, inbound: u8, outbound: u8) -> I2pOptions {
+        self.quantity = Some((inbound, outbound));
+        self
+    }
+
+    /// How many routers a tunnel leads through. Default: the router's, 3 mostly. 0 hides nothing,
+    /// and is for tests.
+    pub fn tunnel_length(mut self, inbound: u8, outbound: u8) -> I2pOptions {
+        self.length = Some((inbound, outbound));
+        self
+    }
+
+    pub(crate) fn tunnels(&self, is_persistent: bool) -> Tunnels {
+        let default = if is_persistent { PERSISTENT_QUANTITY } else { TRANSIENT_QUANTITY };
+        let (inbound, outbound) = self.quantity.unwrap_or((default, default));
+        Tunnels {
+            inbound_quantity: Some(inbound),
+            outbound_quantity: Some(outbound),
+            inbound_length: self.length.map(|(inbound, _)| inbound),
+            outbound_length: self.length.map(|(_, outbound)| outbound),
+        }
+    }
+
+    pub(crate) fn validate(&self) -> io::Result<()> {
+        let invalid = |text: &str| Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+        if self.accepts && self.key_file.is_none() {
+            return invalid("I2pOptions::accept_incoming needs a key_file: whom would they dial?");
+        }
+        if self.thread_name.contains('\0') {
+            return invalid("I2pOptions::thread_name contains a NUL byte");
+        }
+        if self.sam.to_sock_addr().is_err() {
+            return invalid("I2pOptions: the SAM bridge's address cannot be dialled");
+        }
+        Ok(())
+    }
+}
+
+/// What [`event_i2p_status`](crate::EventHandler::event_i2p_status) tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum I2pStatus {
+    /// The router accepts connections to our address from now on.
+    StartListening,
+    /// It does not, and it is tried again.
+    StopListening,
+}

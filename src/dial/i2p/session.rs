@@ -1,0 +1,398 @@
+//! Sessions: the one that is persistent, and the transient ones that nobody uses yet.
+//!
+//! One `I2p` for each `SockMan`, shared by all threads. Two mutexes, each held for a moment and none
+//! while anything is waited for: whoever makes the persistent session leaves word that it is being
+//! made, and the others look again.
+
+use std::{
+    fmt, io,
+    io::IoSlice,
+    net::Shutdown,
+    os::fd::RawFd,
+    sync::{Arc, OnceLock},
+    time::{Duration, Instant},
+};
+
+use data_encoding::HEXLOWER;
+
+use super::{
+    destination::PrivateKey,
+    dialogue::{Goal, SessionKey},
+    error::{KeyFileError, SamError},
+    key_file,
+    options::I2pOptions,
+    talk::Talk,
+};
+use crate::{
+    address::Service,
+    dial::Step,
+    sys::sync::Mutex,
+    sys::{Sock, SockFactory},
+};
+
+/// Core's: so many transient sessions are kept for later when the connects that they were made for
+/// failed.
+const MOST_UNUSED: usize = 10;
+/// How often those look who wait for a session that is being made by another thread.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+/// Of a session's name, as in Core.
+const NAME_BYTES: usize = 5;
+/// SAM 3.1 has no ports.
+pub(crate) const I2P_PORT: u16 = 0;
+
+pub(crate) struct I2p {
+    pub(crate) options: I2pOptions,
+    factory: Arc<dyn SockFactory>,
+    persistent: Mutex<Persistent>,
+    unused: Mutex<Vec<Arc<Session>>>,
+}
+
+enum Persistent {
+    NotMade,
+    /// Some thread is at it.
+    BeingMade,
+    Made(Arc<Session>),
+}
+
+/// A session lasts as long as its control socket is open.
+pub(crate) struct Session {
+    pub(crate) id: String,
+    pub(crate) address: Service,
+    control: Box<dyn Sock>,
+}
+
+/// What went wrong.
+#[derive(Debug)]
+pub(crate) enum Fault {
+    Sam(SamError),
+    KeyFile(KeyFileError),
+    Os { step: &'static str, source: io::Error },
+}
+
+impl From<SamError> for Fault {
+    fn from(error: SamError) -> Fault {
+        Fault::Sam(error)
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Fault::Sam(error) => error.fmt(f),
+            Fault::KeyFile(error) => error.fmt(f),
+            Fault::Os { step, source } => write!(f, "{step} failed: {source}"),
+        }
+    }
+}
+
+impl I2p {
+    pub(crate) fn new(options: I2pOptions, factory: Arc<dyn SockFactory>) -> I2p {
+        let persistent = Mutex::new(Persistent::NotMade);
+        I2p { options, factory, persistent, unused: Mutex::new(Vec::new()) }
+    }
+
+    pub(crate) fn accepts(&self) -> bool {
+        self.options.accepts
+    }
+
+    pub(crate) fn thread_name(&self) -> &str {
+        &self.options.thread_name
+    }
+
+    pub(crate) fn sam(&self) -> &Service {
+        &self.options.sam
+    }
+
+    #[cfg(feature = "testing")]
+    pub(crate) fn unused_sessions(&self) -> usize {
+        self.unused.lock().len()
+    }
+
+    pub(crate) fn is_persistent(&self) -> bool {
+        self.options.key_file.is_some()
+    }
+
+    pub(crate) fn create_sock(&self) -> Result<Box<dyn Sock>, Fault> {
+        let created = self.factory.create_sock(&self.options.sam);
+        created.map_err(|source| Fault::Os { step: "socket", source })
+    }
+
+    pub(crate) fn now(&self) -> Instant {
+        self.factory.now()
+    }
+
+    /// A session is of no use any more.
+    pub(crate) fn forget(&self, session: &Arc<Session>) {
+        let mut persistent = self.persistent.lock();
+        let is_it = matches!(&*persistent, Persistent::Made(made) if Arc::ptr_eq(made, session));
+        if is_it {
+            *persistent = Persistent::NotMade;
+            // Connections may keep it, and the router lets no other one have its key meanwhile.
+            if let Err(error) = session.control.shutdown(Shutdown::Both) {
+                log::trace!(target: "sockman::i2p", "shutdown of {}: {error}", session.id);
+            }
+        }
+    }
+
+    /// A connect failed, for which the session can do nothing.
+    pub(crate) fn give_back(&self, session: Arc<Session>) {
+        let mut unused = self.unused.lock();
+        if !self.is_persistent() && unused.len() < MOST_UNUSED && session.is_alive() {
+            unused.push(session);
+        }
+    }
+
+    fn take_unused(&self) -> Option<Arc<Session>> {
+        loop {
+            let session = self.unused.lock().pop()?;
+            if session.is_alive() {
+                return Some(session);
+            }
+        }
+    }
+}
+
+impl fmt::Debug for I2p {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("I2p").field("options", &self.options).finish_non_exhaustive()
+    }
+}
+
+impl Session {
+    /// Whether the router has not closed it. It says nothing on this socket, nor do we listen.
+    pub(crate) fn is_alive(&self) -> bool {
+        let mut buffer = [0; 64];
+        match self.control.recv(&mut buffer) {
+            Ok(0) => false,
+            Ok(_) => true,
+            Err(error) => {
+                matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Session({}, {})", self.id, self.address)
+    }
+}
+
+/// Gets a session: one that there is, or one that is made for this.
+#[derive(Debug)]
+pub(crate) struct SessionMaker {
+    i2p: Arc<I2p>,
+    making: Option<Making>,
+}
+
+#[derive(Debug)]
+struct Making {
+    control: Box<dyn Sock>,
+    talk: Talk,
+    id: String,
+    /// The key, if there is one before the router gives one.
+    key: Option<PrivateKey>,
+    claim: Option<Claim>,
+}
+
+/// While it lives, no other thread makes the persistent session.
+struct Claim(Arc<I2p>);
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        let mut persistent = self.0.persistent.lock();
+        if matches!(&*persistent, Persistent::BeingMade) {
+            *persistent = Persistent::NotMade;
+        }
+    }
+}
+
+impl fmt::Debug for Claim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Claim")
+    }
+}
+
+/// What a step comes to.
+#[derive(Debug)]
+pub(crate) enum Made {
+    Session(Arc<Session>),
+    /// For the control socket.
+    WaitForSocket,
+    WaitUntil(Instant),
+}
+
+/// How the first step began.
+enum Begun {
+    /// A session is being made here.
+    Making(Making),
+    /// There is one already.
+    Found(Arc<Session>),
+    /// Another thread is making the persistent session. Look again at this time.
+    ElsewhereUntil(Instant),
+}
+
+impl SessionMaker {
+    pub(crate) fn new(i2p: &Arc<I2p>) -> SessionMaker {
+        SessionMaker { i2p: Arc::clone(i2p), making: None }
+    }
+
+    /// What is waited on, if it is a socket.
+    pub(crate) fn control(&self) -> Option<&dyn Sock> {
+        self.making.as_ref().map(|making| &*making.control)
+    }
+
+    pub(crate) fn request(&self) -> &'static str {
+        self.making.as_ref().map_or("HELLO", |making| making.talk.dialogue.request())
+    }
+
+    /// # Errors
+    ///
+    /// There is no session to be had.
+    pub(crate) fn step(&mut self, now: Instant) -> Result<Made, Fault> {
+        let mut making = match self.making.take() {
+            Some(making) => making,
+            None => match self.begin(now)? {
+                Begun::Making(making) => making,
+                Begun::Found(session) => return Ok(Made::Session(session)),
+                Begun::ElsewhereUntil(at) => return Ok(Made::WaitUntil(at)),
+            },
+        };
+        match making.talk.step(&*making.control, now)? {
+            Step::Connected => self.finish(making).map(Made::Session),
+            Step::WaitForSocket => {
+                self.making = Some(making);
+                Ok(Made::WaitForSocket)
+            }
+            Step::WaitUntil(at) => {
+                self.making = Some(making);
+                Ok(Made::WaitUntil(at))
+            }
+        }
+    }
+
+    fn begin(&self, now: Instant) -> Result<Begun, Fault> {
+        let i2p = &self.i2p;
+        let (claim, key, session_key) = if let Some(path) = &i2p.options.key_file {
+            {
+                let mut persistent = i2p.persistent.lock();
+                match &*persistent {
+                    Persistent::Made(session) if session.is_alive() => {
+                        return Ok(Begun::Found(Arc::clone(session)));
+                    }
+                    Persistent::BeingMade => {
+                        return Ok(Begun::ElsewhereUntil(now + LOOK_AGAIN));
+                    }
+                    Persistent::Made(_) | Persistent::NotMade => {}
+                }
+                *persistent = Persistent::BeingMade;
+            }
+            let claim = Claim(Arc::clone(i2p));
+            let key = key_file::read(path).map_err(Fault::KeyFile)?;
+            let session_key = match &key {
+                Some(key) => SessionKey::Persistent(key.clone()),
+                None => SessionKey::ToBeMade,
+            };
+            (Some(claim), key, session_key)
+        } else {
+            if let Some(session) = i2p.take_unused() {
+                return Ok(Begun::Found(session));
+            }
+            (None, None, SessionKey::Transient)
+        };
+        let mut name = [0; NAME_BYTES];
+        getrandom::fill(&mut name)
+            .map_err(|error| Fault::Os { step: "getrandom", source: error.into() })?;
+        let id = HEXLOWER.encode(&name);
+        let tunnels = i2p.options.tunnels(claim.is_some());
+        let goal = Goal::Session { id: id.clone(), key: session_key, tunnels };
+        let control = i2p.create_sock()?;
+        let talk = Talk::new(&i2p.options.sam, goal, now);
+        Ok(Begun::Making(Making { control, talk, id, key, claim }))
+    }
+
+    fn finish(&self, making: Making) -> Result<Arc<Session>, Fault> {
+        let Making { control, talk, id, key, claim } = making;
+        let made = talk.dialogue.outcome().key.clone();
+        // Before anybody is told the address: one that cannot be kept is none to be known by.
+        if let (Some(path), None, Some(made)) = (&self.i2p.options.key_file, &key, &made) {
+            key_file::write_new(path, made).map_err(Fault::KeyFile)?;
+            log::info!(target: "sockman::i2p", "made a new I2P private key in {}", path.display());
+        }
+        let Some(key) = key.or(made) else {
+            return Err(SamError::UnexpectedReply { request: "SESSION CREATE" }.into());
+        };
+        let address = Service::new(key.address(), I2P_PORT);
+        log::debug!(target: "sockman::i2p", "session {id} of {address} is made");
+        let session = Arc::new(Session { id, address, control });
+        if claim.is_some() {
+            *self.i2p.persistent.lock() = Persistent::Made(Arc::clone(&session));
+        }
+        Ok(session)
+    }
+}
+
+/// The socket of a stream, and with it the session that it needs: the router ends the stream when
+/// the session goes.
+pub(crate) struct HeldSession {
+    sock: Box<dyn Sock>,
+    session: Arc<OnceLock<Arc<Session>>>,
+}
+
+impl HeldSession {
+    /// The session is put into the cell when there is one.
+    pub(crate) fn new(sock: Box<dyn Sock>, session: Arc<OnceLock<Arc<Session>>>) -> HeldSession {
+        HeldSession { sock, session }
+    }
+}
+
+impl fmt::Debug for HeldSession {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "HeldSession({:?}, {:?})", self.sock, self.session.get())
+    }
+}
+
+impl Sock for HeldSession {
+    fn connect(&self, to: &Service) -> io::Result<()> {
+        self.sock.connect(to)
+    }
+    fn bind(&self, to: &Service) -> io::Result<()> {
+        self.sock.bind(to)
+    }
+    fn listen(self: Box<Self>, backlog: i32) -> io::Result<Box<dyn Sock>> {
+        self.sock.listen(backlog)
+    }
+    fn accept(&self) -> io::Result<(Box<dyn Sock>, Service)> {
+        self.sock.accept()
+    }
+    fn recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.sock.recv(buffer)
+    }
+    fn send(&self, data: &[u8], will_send_more: bool) -> io::Result<usize> {
+        self.sock.send(data, will_send_more)
+    }
+    fn send_vectored(&self, data: &[IoSlice<'_>], will_send_more: bool) -> io::Result<usize> {
+        self.sock.send_vectored(data, will_send_more)
+    }
+    fn shutdown(&self, how: Shutdown) -> io::Result<()> {
+        self.sock.shutdown(how)
+    }
+    fn take_error(&self) -> io::Result<Option<io::Error>> {
+        self.sock.take_error()
+    }
+    fn local_address(&self) -> io::Result<Service> {
+        self.sock.local_address()
+    }
+    fn peer_address(&self) -> io::Result<Service> {
+        self.sock.peer_address()
+    }
+    fn short_read_means_empty(&self) -> bool {
+        self.sock.short_read_means_empty()
+    }
+    fn short_send_means_full(&self) -> bool {
+        self.sock.short_send_means_full()
+    }
+    fn as_raw_fd(&self) -> RawFd {
+        self.sock.as_raw_fd()
+    }
+}

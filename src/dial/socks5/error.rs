@@ -1,0 +1,254 @@
+//! What can be wrong with a SOCKS5 proxy, and why it could not connect.
+//!
+//! Plain values: no thread, no lock.
+
+use std::{error::Error, fmt, io};
+
+use crate::dial::ConnectPhase;
+
+/// What is wrong with a SOCKS5 proxy. In [`ConnectError::ProxyFailed`].
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum ProxyError {
+    /// It cannot be connected to.
+    Unreachable {
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// It broke off: it closed the connection before its reply was complete.
+    BrokeOff {
+        /// What was being waited for.
+        phase: ConnectPhase,
+        /// What the operating system said. `None`: the proxy closed in order.
+        source: Option<io::Error>,
+    },
+    /// It does not speak SOCKS5: an answer begins with another byte than 5. Another kind of server
+    /// probably listens there.
+    NotSocks5 {
+        /// The byte.
+        found: u8,
+    },
+    /// It accepts none of the ways to authenticate that were offered: "none", and user name with
+    /// password if credentials are set.
+    NoAcceptableMethod,
+    /// It demands a way to authenticate that was not offered.
+    MethodNotOffered {
+        /// Its number (RFC 1928, section 3): 1 is GSSAPI, 2 is user name and password.
+        method: u8,
+    },
+    /// Its answer to the credentials is of another version than RFC 1929's 1.
+    AuthenticationVersion {
+        /// The byte.
+        found: u8,
+    },
+    /// It refuses the user name or the password.
+    CredentialsRejected {
+        /// Its status; only 0 would have been a success.
+        status: u8,
+    },
+    /// The reserved byte of its reply is not 0.
+    ReservedByte {
+        /// The byte.
+        found: u8,
+    },
+    /// The bound address in its reply is of a type that there is none of.
+    AddressType {
+        /// The byte.
+        found: u8,
+    },
+}
+
+impl fmt::Display for ProxyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ProxyError::Unreachable { source } => {
+                write!(f, "it cannot be reached: {source}; is it running, and is that its address?")
+            }
+            ProxyError::BrokeOff { phase, source } => {
+                write!(f, "it broke off")?;
+                if let Some(source) = source {
+                    write!(f, " ({source})")?;
+                }
+                write!(f, " before its answer was complete: {phase}")
+            }
+            ProxyError::NotSocks5 { found } => write!(
+                f,
+                "it does not speak SOCKS5: its answer begins with byte {found:#04x} instead of \
+                 0x05; another kind of server probably listens there"
+            ),
+            ProxyError::NoAcceptableMethod => f.write_str(
+                "it accepts no way to authenticate that was offered; it probably wants a user \
+                 name and password",
+            ),
+            ProxyError::MethodNotOffered { method: 2 } => {
+                f.write_str("it demands a user name and password, and none are set")
+            }
+            ProxyError::MethodNotOffered { method: 1 } => {
+                f.write_str("it demands GSSAPI to authenticate, which is not supported")
+            }
+            ProxyError::MethodNotOffered { method } => {
+                write!(f, "it demands a way to authenticate that was not offered: {method:#04x}")
+            }
+            ProxyError::AuthenticationVersion { found } => write!(
+                f,
+                "its answer to the credentials is malformed: it begins with byte {found:#04x} \
+                 instead of 0x01"
+            ),
+            ProxyError::CredentialsRejected { status } => {
+                write!(f, "it refuses the user name or the password (status {status:#04x})")
+            }
+            ProxyError::ReservedByte { found } => {
+                write!(f, "its reply is malformed: the reserved byte is {found:#04x}")
+            }
+            ProxyError::AddressType { found } => {
+                write!(f, "its reply is malformed: there is no address type {found:#04x}")
+            }
+        }
+    }
+}
+
+impl Error for ProxyError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            ProxyError::Unreachable { source } => Some(source),
+            ProxyError::BrokeOff { source: Some(source), .. } => Some(source),
+            _ => None,
+        }
+    }
+}
+
+/// Why a SOCKS5 proxy could not connect to the destination. In [`ConnectError::ProxyReplied`].
+///
+/// Sources: [RFC 1928], section 6, and [Tor's extensions], which Tor gives only on a `SocksPort`
+/// with the flag `ExtendedErrors`.
+///
+/// [RFC 1928]: https://www.rfc-editor.org/rfc/rfc1928#section-6
+/// [Tor's extensions]: https://spec.torproject.org/socks-extensions.html
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Socks5Reply {
+    /// 0x01. From Tor without `ExtendedErrors`, also a malformed onion address.
+    GeneralFailure,
+    /// 0x02. The proxy's rules do not allow it.
+    NotAllowed,
+    /// 0x03
+    NetworkUnreachable,
+    /// 0x04. Also: the name does not exist. From Tor without `ExtendedErrors`, also an onion service
+    /// that does not exist or is down.
+    HostUnreachable,
+    /// 0x05
+    ConnectionRefused,
+    /// 0x06. From Tor: no circuit was ready in time.
+    TtlExpired,
+    /// 0x07. The proxy does not know CONNECT.
+    CommandNotSupported,
+    /// 0x08. The proxy does not take names.
+    AddressTypeNotSupported,
+    /// 0xF0. The onion service's descriptor was not found: it does not exist, or is down.
+    OnionServiceNotFound,
+    /// 0xF1. The onion service's descriptor is invalid.
+    OnionServiceInvalid,
+    /// 0xF2. None of the onion service's introduction points answers: it is probably down.
+    OnionServiceIntroFailed,
+    /// 0xF3. The onion service did not come to the rendezvous.
+    OnionServiceRendFailed,
+    /// 0xF4. The onion service wants its clients to be authorised.
+    OnionServiceMissingClientAuth,
+    /// 0xF5. The onion service does not know this client's key.
+    OnionServiceWrongClientAuth,
+    /// 0xF6. Not a valid onion address.
+    OnionServiceBadAddress,
+    /// 0xF7. The introduction to the onion service timed out.
+    OnionServiceIntroTimedOut,
+    /// Any other code.
+    Unassigned(u8),
+}
+
+impl Socks5Reply {
+    /// `None` for 0, which is no failure.
+    pub(crate) fn from_code(code: u8) -> Option<Socks5Reply> {
+        Some(match code {
+            0x00 => return None,
+            0x01 => Socks5Reply::GeneralFailure,
+            0x02 => Socks5Reply::NotAllowed,
+            0x03 => Socks5Reply::NetworkUnreachable,
+            0x04 => Socks5Reply::HostUnreachable,
+            0x05 => Socks5Reply::ConnectionRefused,
+            0x06 => Socks5Reply::TtlExpired,
+            0x07 => Socks5Reply::CommandNotSupported,
+            0x08 => Socks5Reply::AddressTypeNotSupported,
+            0xf0 => Socks5Reply::OnionServiceNotFound,
+            0xf1 => Socks5Reply::OnionServiceInvalid,
+            0xf2 => Socks5Reply::OnionServiceIntroFailed,
+            0xf3 => Socks5Reply::OnionServiceRendFailed,
+            0xf4 => Socks5Reply::OnionServiceMissingClientAuth,
+            0xf5 => Socks5Reply::OnionServiceWrongClientAuth,
+            0xf6 => Socks5Reply::OnionServiceBadAddress,
+            0xf7 => Socks5Reply::OnionServiceIntroTimedOut,
+            code => Socks5Reply::Unassigned(code),
+        })
+    }
+
+    /// The byte that the proxy sent.
+    #[must_use]
+    pub fn code(self) -> u8 {
+        match self {
+            Socks5Reply::GeneralFailure => 0x01,
+            Socks5Reply::NotAllowed => 0x02,
+            Socks5Reply::NetworkUnreachable => 0x03,
+            Socks5Reply::HostUnreachable => 0x04,
+            Socks5Reply::ConnectionRefused => 0x05,
+            Socks5Reply::TtlExpired => 0x06,
+            Socks5Reply::CommandNotSupported => 0x07,
+            Socks5Reply::AddressTypeNotSupported => 0x08,
+            Socks5Reply::OnionServiceNotFound => 0xf0,
+            Socks5Reply::OnionServiceInvalid => 0xf1,
+            Socks5Reply::OnionServiceIntroFailed => 0xf2,
+            Socks5Reply::OnionServiceRendFailed => 0xf3,
+            Socks5Reply::OnionServiceMissingClientAuth => 0xf4,
+            Socks5Reply::OnionServiceWrongClientAuth => 0xf5,
+            Socks5Reply::OnionServiceBadAddress => 0xf6,
+            Socks5Reply::OnionServiceIntroTimedOut => 0xf7,
+            Socks5Reply::Unassigned(code) => code,
+        }
+    }
+}
+
+impl fmt::Display for Socks5Reply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Socks5Reply::GeneralFailure => "it failed, and does not say why",
+            Socks5Reply::NotAllowed => "its rules do not allow it",
+            Socks5Reply::NetworkUnreachable => "the network is unreachable",
+            Socks5Reply::HostUnreachable => "the host is unreachable, or its name does not exist",
+            Socks5Reply::ConnectionRefused => "the connection was refused: nobody listens there",
+            Socks5Reply::TtlExpired => "it found no way there in time",
+            Socks5Reply::CommandNotSupported => "it does not support making connections",
+            Socks5Reply::AddressTypeNotSupported => "it does not support names as addresses",
+            Socks5Reply::OnionServiceNotFound => {
+                "the onion service was not found: it does not exist, or is down"
+            }
+            Socks5Reply::OnionServiceInvalid => "the onion service's descriptor is invalid",
+            Socks5Reply::OnionServiceIntroFailed => {
+                "the onion service cannot be introduced to: it is probably down"
+            }
+            Socks5Reply::OnionServiceRendFailed => {
+                "the onion service did not come to the rendezvous"
+            }
+            Socks5Reply::OnionServiceMissingClientAuth => {
+                "the onion service wants its clients to be authorised, and there is no key for it"
+            }
+            Socks5Reply::OnionServiceWrongClientAuth => {
+                "the onion service does not accept this client's key"
+            }
+            Socks5Reply::OnionServiceBadAddress => "the onion address is not valid",
+            Socks5Reply::OnionServiceIntroTimedOut => {
+                "the introduction to the onion service timed out"
+            }
+            Socks5Reply::Unassigned(_) => "it failed with a reply that no specification knows",
+        })?;
+        write!(f, " (SOCKS5 reply {:#04x})", self.code())
+    }
+}
+
+impl Error for Socks5Reply {}

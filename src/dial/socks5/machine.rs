@@ -1,0 +1,236 @@
+//! The client's side of SOCKS5: greeting, user name and password, the request, the reply.
+//!
+//! A pure state machine: bytes in; bytes out, or done, or an error. It has no socket, no clock and no
+//! lock, and any thread may drive it. It never asks for a byte beyond the reply: what the
+//! destination sends right behind it belongs to the connection.
+//!
+//! [RFC 1928], [RFC 1929], and [Tor's extensions] for the replies from 0xF0 on. The destination is
+//! always sent as text (address type DOMAINNAME), so that the proxy resolves it.
+//!
+//! [RFC 1928]: https://www.rfc-editor.org/rfc/rfc1928
+//! [RFC 1929]: https://www.rfc-editor.org/rfc/rfc1929
+//! [Tor's extensions]: https://spec.torproject.org/socks-extensions.html
+
+use super::{Credentials, ProxyError, Socks5Reply};
+
+/// RFC 1928 and 1929 give every length one byte.
+pub(crate) const MAX_NAME_BYTES: usize = 255;
+
+/// Of the protocol …
+const VERSION: u8 = 0x05;
+/// … and of its user name and password negotiation.
+const AUTHENTICATION_VERSION: u8 = 0x01;
+
+const METHOD_NONE: u8 = 0x00;
+const METHOD_USER_AND_PASSWORD: u8 = 0x02;
+const METHOD_NONE_ACCEPTABLE: u8 = 0xff;
+
+const COMMAND_CONNECT: u8 = 0x01;
+const RESERVED: u8 = 0x00;
+
+const ADDRESS_IPV4: u8 = 0x01;
+const ADDRESS_NAME: u8 = 0x03;
+const ADDRESS_IPV6: u8 = 0x04;
+
+const STATUS_SUCCESS: u8 = 0x00;
+
+/// Bytes of a port.
+const PORT: usize = 2;
+
+/// The most that the machine asks for in one piece: a bound address that is a name of 255 bytes,
+/// and its port.
+pub(crate) const LONGEST_READ: usize = MAX_NAME_BYTES + 2;
+
+/// Why a negotiation failed.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// The proxy does not do what a SOCKS5 proxy does, or not for us.
+    Proxy(ProxyError),
+    /// The proxy did its part, and could not connect.
+    Destination(Socks5Reply),
+}
+
+impl From<ProxyError> for Failure {
+    fn from(error: ProxyError) -> Failure {
+        Failure::Proxy(error)
+    }
+}
+
+/// One negotiation.
+pub(crate) struct Socks5 {
+    credentials: Option<Credentials>,
+    request: Vec<u8>,
+    state: State,
+    /// What is to be sent in this state, and how much of it is.
+    out: Vec<u8>,
+    sent: usize,
+    /// How much was received in this state.
+    received: usize,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// Methods are offered, one is to be chosen.
+    Greeting,
+    /// Credentials are given, a verdict is to come.
+    Authentication,
+    /// The request is made; version, reply, reserved byte and address type are to come.
+    Request,
+    /// The reply is good. The length of the bound name is to come …
+    BoundName,
+    /// … or as many bytes of the bound address and port.
+    Bound(usize),
+    Done,
+}
+
+/// What the machine wants next.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Want<'a> {
+    /// Send of this what goes, and tell [`Socks5::sent`].
+    Send(&'a [u8]),
+    /// Receive no more than so many bytes (at least one), and tell [`Socks5::received`].
+    Receive(usize),
+    /// The destination is connected: the next byte is its own.
+    Nothing,
+}
+
+impl Socks5 {
+    /// Asks for `host`, of 1 to 255 bytes, as its caller has seen to; the rest of a longer one would
+    /// be cut.
+    pub(crate) fn new(host: &str, port: u16, credentials: Option<Credentials>) -> Socks5 {
+        let host = &host.as_bytes()[..host.len().min(MAX_NAME_BYTES)];
+        let mut request = Vec::with_capacity(host.len() + 7);
+        request.extend([VERSION, COMMAND_CONNECT, RESERVED, ADDRESS_NAME]);
+        push_with_length(&mut request, host);
+        request.extend(port.to_be_bytes());
+        let out = match credentials {
+            None => vec![VERSION, 1, METHOD_NONE],
+            Some(_) => vec![VERSION, 2, METHOD_NONE, METHOD_USER_AND_PASSWORD],
+        };
+        Socks5 { credentials, request, state: State::Greeting, out, sent: 0, received: 0 }
+    }
+
+    pub(crate) fn wants(&self) -> Want<'_> {
+        match self.out.get(self.sent..) {
+            Some(rest) if !rest.is_empty() => return Want::Send(rest),
+            _ => {}
+        }
+        let wanted = match self.state {
+            State::Greeting | State::Authentication => 2,
+            State::Request => 4,
+            State::BoundName => 1,
+            State::Bound(length) => length,
+            State::Done => return Want::Nothing,
+        };
+        Want::Receive(wanted - self.received)
+    }
+
+    /// So many bytes of what was to be sent are on their way.
+    pub(crate) fn sent(&mut self, bytes: usize) {
+        self.sent = self.sent.saturating_add(bytes).min(self.out.len());
+    }
+
+    /// Whether the proxy has been asked for the destination, and everything until then has gone
+    /// well.
+    pub(crate) fn has_asked(&self) -> bool {
+        !matches!(self.state, State::Greeting | State::Authentication)
+    }
+
+    /// Takes what was received: no more than was wanted. What is wrong is told as soon as it can be
+    /// known, for a proxy may break off in the middle of a bad reply.
+    ///
+    /// # Errors
+    ///
+    /// The negotiation failed, and is over.
+    pub(crate) fn received(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+        for &byte in bytes {
+            match self.wants() {
+                Want::Nothing => break,
+                _ => self.received_byte(byte)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn received_byte(&mut self, byte: u8) -> Result<(), Failure> {
+        let at = self.received;
+        self.received += 1;
+        match (self.state, at) {
+            (State::Greeting | State::Request, 0) if byte != VERSION => {
+                return Err(ProxyError::NotSocks5 { found: byte }.into());
+            }
+            (State::Greeting, 1) => self.method_chosen(byte)?,
+            (State::Authentication, 0) if byte != AUTHENTICATION_VERSION => {
+                return Err(ProxyError::AuthenticationVersion { found: byte }.into());
+            }
+            (State::Authentication, 1) if byte == STATUS_SUCCESS => self.request(),
+            (State::Authentication, 1) => {
+                return Err(ProxyError::CredentialsRejected { status: byte }.into());
+            }
+            (State::Request, 1) => {
+                if let Some(reply) = Socks5Reply::from_code(byte) {
+                    return Err(Failure::Destination(reply));
+                }
+            }
+            (State::Request, 2) if byte != RESERVED => {
+                return Err(ProxyError::ReservedByte { found: byte }.into());
+            }
+            (State::Request, 3) => self.address_type(byte)?,
+            (State::BoundName, _) => self.enter(State::Bound(usize::from(byte) + PORT)),
+            (State::Bound(length), at) if at + 1 >= length => self.enter(State::Done),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn address_type(&mut self, byte: u8) -> Result<(), ProxyError> {
+        let state = match byte {
+            ADDRESS_IPV4 => State::Bound(4 + PORT),
+            ADDRESS_IPV6 => State::Bound(16 + PORT),
+            ADDRESS_NAME => State::BoundName,
+            found => return Err(ProxyError::AddressType { found }),
+        };
+        self.enter(state);
+        Ok(())
+    }
+
+    fn method_chosen(&mut self, method: u8) -> Result<(), ProxyError> {
+        match (method, self.credentials.take()) {
+            (METHOD_NONE, _) => self.request(),
+            (METHOD_USER_AND_PASSWORD, Some(credentials)) => {
+                self.enter(State::Authentication);
+                self.out.push(AUTHENTICATION_VERSION);
+                push_with_length(&mut self.out, credentials.username().as_bytes());
+                push_with_length(&mut self.out, credentials.password().as_bytes());
+            }
+            (METHOD_NONE_ACCEPTABLE, _) => return Err(ProxyError::NoAcceptableMethod),
+            (method, _) => return Err(ProxyError::MethodNotOffered { method }),
+        }
+        Ok(())
+    }
+
+    fn request(&mut self) {
+        self.enter(State::Request);
+        self.out = std::mem::take(&mut self.request);
+    }
+
+    fn enter(&mut self, state: State) {
+        self.state = state;
+        self.out.clear();
+        self.sent = 0;
+        self.received = 0;
+    }
+}
+
+/// The credentials are in what is sent.
+impl std::fmt::Debug for Socks5 {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Socks5").field("state", &self.state).finish_non_exhaustive()
+    }
+}
+
+/// `bytes` are at most 255, as the types of their owners see to.
+fn push_with_length(out: &mut Vec<u8>, bytes: &[u8]) {
+    out.push(bytes.len().to_le_bytes()[0]);
+    out.extend_from_slice(bytes);
+}

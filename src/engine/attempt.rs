@@ -1,0 +1,138 @@
+//! A connect that blocks nobody: begun on the caller's thread, then advanced by the socket thread,
+//! step by step, whenever its socket, its timer or its interrupt calls for it.
+//!
+//! The state machine is the same as the blocking driver's. Takes the connection map's mutex for a
+//! moment.
+
+use std::{
+    fmt, io,
+    sync::{Arc, Weak},
+    time::Instant,
+};
+
+use super::{
+    connect::{LogOptions, log_outcome},
+    connection::Connection,
+    inbox::Mark,
+    shared::Shared,
+};
+use crate::{
+    address::Destination,
+    dial::{ConnectError, ConnectOptions, Dial, Step, WaitsOn},
+    sys::{
+        Sock, Waker,
+        interrupt::{WakerGuard, Watches},
+    },
+};
+
+#[derive(Debug)]
+pub(crate) struct Attempt {
+    /// What the connection will be. Until then, its id can only be closed.
+    pub(crate) connection: Arc<Connection>,
+    dial: Dial,
+    log_options: LogOptions,
+    cancel: Cancel,
+}
+
+/// The attempt's own interrupt.
+struct Cancel {
+    watches: Watches,
+    _wakers: Vec<WakerGuard>,
+}
+
+impl fmt::Debug for Cancel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cancel").field("is_set", &self.watches.is_interrupted()).finish()
+    }
+}
+
+impl Attempt {
+    /// Does what can be done at once. What has to be waited for is the socket thread's.
+    pub(crate) fn start(
+        shared: &Arc<Shared>,
+        to: &Destination,
+        options: &ConnectOptions,
+    ) -> Result<Attempt, ConnectError> {
+        let watches = Watches::new(&options.cancel);
+        if watches.is_interrupted() || shared.watches().is_interrupted() {
+            return Err(ConnectError::Interrupted);
+        }
+        let factory = &*shared.options.sock_factory;
+        let now = factory.now();
+        let mut dial = Dial::new(to, options, shared.i2p.as_ref(), now)?;
+        let limit = shared.connections.limit();
+        let place = shared.reserve().ok_or(ConnectError::TooManyConnections { limit })?;
+
+        let sock =
+            factory.create_sock(dial.endpoint()).map_err(|error| dial.failed("socket", error))?;
+        let sock = dial.wrap(sock);
+        dial.begin(&*sock, now)?;
+        // The kernel chose it when the connect began.
+        let me = sock.local_address().map_err(|error| dial.failed("getsockname", error))?;
+        let connection = place.fill_connecting(sock, me, to.clone(), now);
+        let waker: Arc<dyn Waker> = Arc::new(CancelWaker {
+            shared: Arc::downgrade(shared),
+            connection: Arc::downgrade(&connection),
+        });
+        let wakers = watches.add_waker(&waker);
+        Ok(Attempt {
+            connection,
+            dial,
+            log_options: LogOptions::of(options),
+            cancel: Cancel { watches, _wakers: wakers },
+        })
+    }
+
+    /// Goes on. A step too early does no harm.
+    ///
+    /// # Errors
+    ///
+    /// The outcome: there is nothing more to step.
+    pub(crate) fn step(&mut self, now: Instant) -> Result<Step, ConnectError> {
+        if self.cancel.watches.is_interrupted() {
+            return Err(ConnectError::Interrupted);
+        }
+        let step = self.dial.step(self.connection.sock(), now)?;
+        if let (Step::Connected, Some(me)) = (&step, self.dial.me()) {
+            self.connection.set_me(me);
+        }
+        Ok(step)
+    }
+
+    pub(crate) fn waits_on(&self) -> (WaitsOn, &dyn Sock) {
+        self.dial.waits_on(self.connection.sock())
+    }
+
+    pub(crate) fn to(&self) -> &Destination {
+        self.dial.to()
+    }
+
+    /// The system call named `step` failed.
+    pub(crate) fn failed(&self, step: &'static str, source: io::Error) -> ConnectError {
+        self.dial.failed(step, source)
+    }
+
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.dial.deadline()
+    }
+
+    pub(crate) fn log(&self, outcome: Result<(), &ConnectError>) {
+        log_outcome(self.to(), &self.log_options, outcome.map(|()| self.connection.id));
+    }
+}
+
+/// Tells the socket thread which attempt its interrupt ends. Keeps no socket open: an attempt may be
+/// over, or closed, while this is on its way.
+struct CancelWaker {
+    shared: Weak<Shared>,
+    connection: Weak<Connection>,
+}
+
+impl Waker for CancelWaker {
+    fn wake(&self) -> io::Result<()> {
+        if let Some(shared) = self.shared.upgrade() {
+            shared.inbox.push(Mark::ConnectCancelled(Weak::clone(&self.connection)));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,182 @@
+//! Outbound connections: where to, how, and the connection that is not polled yet.
+//!
+//! Runs on the caller's thread; what blocks never runs on the socket thread. Takes the connection
+//! map's mutex for a moment.
+
+use std::{fmt, sync::Arc};
+
+use super::{
+    attempt::Attempt,
+    connection::{Connection, ConnectionId, Direction},
+    inbox::Mark,
+    shared::Shared,
+    threads,
+};
+use crate::{
+    address::{Destination, Service},
+    dial::{ConnectError, ConnectOptions, Dial, connect_blocking},
+    sockman::SockMan,
+    sys::interrupt::Watches,
+};
+
+/// What of the options the log needs.
+#[derive(Debug)]
+pub(crate) struct LogOptions {
+    is_important: bool,
+    proxy: Option<Service>,
+}
+
+impl LogOptions {
+    pub(crate) fn of(options: &ConnectOptions) -> LogOptions {
+        let proxy = options.proxy.as_ref().map(|proxy| proxy.endpoint().clone());
+        LogOptions { is_important: options.is_important, proxy }
+    }
+}
+
+/// A connection that exists but is not polled yet: no callback names its id before
+/// [`activate`](NewConnection::activate). It can be sent to, woken and closed already.
+///
+/// Dropped without `activate`, the socket is closed and the id is never named.
+#[must_use = "the connection is closed when this is dropped without `activate`"]
+pub struct NewConnection {
+    shared: Arc<Shared>,
+    connection: Arc<Connection>,
+    activated: bool,
+}
+
+impl NewConnection {
+    /// Its id.
+    #[must_use]
+    pub fn id(&self) -> ConnectionId {
+        self.connection.id
+    }
+
+    /// This side's address.
+    #[must_use]
+    pub fn me(&self) -> &Service {
+        self.connection.me()
+    }
+
+    /// The peer, as it was dialled: also through a proxy, of which this says nothing.
+    #[must_use]
+    pub fn them(&self) -> &Destination {
+        self.connection.them()
+    }
+
+    /// Hands the connection to the socket thread: from here on the callbacks name its id. With no
+    /// thread running it waits for one. Returns the id. If it was closed meanwhile, nothing
+    /// happens.
+    pub fn activate(mut self) -> ConnectionId {
+        self.activated = true;
+        if !self.connection.is_closed() {
+            self.shared.inbox.push(Mark::Activated(Arc::clone(&self.connection)));
+        }
+        self.connection.id
+    }
+}
+
+impl Drop for NewConnection {
+    fn drop(&mut self) {
+        if !self.activated {
+            self.shared.close(self.connection.id);
+        }
+    }
+}
+
+impl fmt::Debug for NewConnection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NewConnection")
+            .field("id", &self.id())
+            .field("me", self.me())
+            .field("them", self.them())
+            .finish()
+    }
+}
+
+/// Connects, and makes the id.
+pub(crate) fn connect(
+    sockman: &SockMan,
+    to: &Destination,
+    options: &ConnectOptions,
+) -> Result<NewConnection, ConnectError> {
+    let result = dial_and_fill(sockman.shared(), to, options);
+    log_outcome(to, &LogOptions::of(options), result.as_ref().map(NewConnection::id));
+    result
+}
+
+fn dial_and_fill(
+    shared: &Arc<Shared>,
+    to: &Destination,
+    options: &ConnectOptions,
+) -> Result<NewConnection, ConnectError> {
+    if threads::is_socket_thread_of(shared) {
+        return Err(ConnectError::OnSocketThread);
+    }
+    let watches = Watches::new(shared.interrupts().chain(&options.cancel));
+    let factory = &*shared.options.sock_factory;
+    let mut dial = Dial::new(to, options, shared.i2p.as_ref(), factory.now())?;
+    let limit = shared.connections.limit();
+    let place = shared.reserve().ok_or(ConnectError::TooManyConnections { limit })?;
+
+    let sock = connect_blocking(factory, &mut dial, &watches)?;
+    let me = match dial.me() {
+        Some(me) => me.clone(),
+        None => sock.local_address().map_err(|error| dial.failed("getsockname", error))?,
+    };
+    let connection = place.fill(Direction::Outbound, sock, me, to.clone(), factory.now());
+    shared.counters.connected.add(1);
+    Ok(NewConnection { shared: Arc::clone(shared), connection, activated: false })
+}
+
+/// Makes the id of a socket that is connected already.
+#[cfg(feature = "testing")]
+pub(crate) fn add_existing(
+    sockman: &SockMan,
+    sock: Box<dyn crate::Sock>,
+    me: &Service,
+    them: &Service,
+) -> Result<NewConnection, ConnectError> {
+    let shared = sockman.shared();
+    let limit = shared.connections.limit();
+    let place = shared.reserve().ok_or(ConnectError::TooManyConnections { limit })?;
+    let now = shared.options.sock_factory.now();
+    let connection = place.fill(Direction::Outbound, sock, me.clone(), them.into(), now);
+    Ok(NewConnection { shared: Arc::clone(shared), connection, activated: false })
+}
+
+/// Begins to connect, and leaves the rest to the socket thread.
+pub(crate) fn start_connect(
+    sockman: &SockMan,
+    to: &Destination,
+    options: &ConnectOptions,
+) -> Result<ConnectionId, ConnectError> {
+    let shared = sockman.shared();
+    match Attempt::start(shared, to, options) {
+        Ok(attempt) => {
+            let id = attempt.connection.id;
+            shared.inbox.push(Mark::Connecting(Box::new(attempt)));
+            Ok(id)
+        }
+        Err(error) => {
+            log_outcome(to, &LogOptions::of(options), Err(&error));
+            Err(error)
+        }
+    }
+}
+
+/// A connect is over: one line. The peer's name is escaped, and credentials are in no error.
+pub(crate) fn log_outcome(
+    to: &Destination,
+    options: &LogOptions,
+    outcome: Result<ConnectionId, &ConnectError>,
+) {
+    let target = if options.proxy.is_some() { "sockman::proxy" } else { "sockman::net" };
+    match (outcome, &options.proxy) {
+        (Ok(id), None) => log::debug!(target: target, "connected to {to} as connection {id}"),
+        (Ok(id), Some(proxy)) => {
+            log::debug!(target: target, "connected to {to} through {proxy} as connection {id}");
+        }
+        (Err(error), _) if options.is_important => log::info!(target: target, "{error}"),
+        (Err(error), _) => log::debug!(target: target, "{error}"),
+    }
+}

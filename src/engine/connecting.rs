@@ -1,0 +1,247 @@
+//! The connects under way that the socket thread drives: which of them are to be stepped, when at
+//! the latest, and the way of one that is over to its callback.
+//!
+//! Belongs to the socket thread. Takes the connection map's mutex for a moment, none while it calls
+//! the handler. An attempt that nothing happened to costs a pass nothing.
+
+use std::{
+    collections::{BTreeSet, VecDeque},
+    io,
+    sync::Arc,
+    time::Instant,
+};
+
+use super::{
+    announce::announce,
+    attempt::Attempt,
+    connection::Connection,
+    context::Context,
+    slab::{Key, Slab, Token},
+};
+use crate::{
+    dial::{ConnectError, Step, WaitsOn},
+    sys::Poller,
+};
+
+#[derive(Debug)]
+pub(crate) struct Connecting {
+    places: Slab<Place>,
+    /// To be stepped: new, cancelled, with an event, or with a timer that ran out. Each is in here
+    /// at most once.
+    due: VecDeque<Key>,
+    timers: BTreeSet<(Instant, Key)>,
+}
+
+#[derive(Debug)]
+struct Place {
+    attempt: Box<Attempt>,
+    is_due: bool,
+    /// Which of its sockets was put into the poller last.
+    registered: Option<WaitsOn>,
+    /// The entry among the timers.
+    timer: Option<Instant>,
+}
+
+/// What stepping the next attempt came to.
+pub(crate) enum Stepped {
+    /// No attempt is due.
+    NoneIsDue,
+    /// The attempt waits for something, or was closed.
+    GoesOn,
+    IsOver(Completed),
+}
+
+/// An attempt that is over.
+pub(crate) struct Completed {
+    pub(crate) attempt: Box<Attempt>,
+    pub(crate) outcome: Result<(), ConnectError>,
+}
+
+impl Connecting {
+    pub(crate) fn new() -> Connecting {
+        Connecting { places: Slab::new(), due: VecDeque::new(), timers: BTreeSet::new() }
+    }
+
+    /// Takes an attempt over. Its first step here tells what it waits for.
+    pub(crate) fn add(&mut self, attempt: Box<Attempt>) {
+        if attempt.connection.is_closed() {
+            return;
+        }
+        let connection = Arc::clone(&attempt.connection);
+        let place = Place { attempt, is_due: false, registered: None, timer: None };
+        let Some(key) = self.places.insert(place) else {
+            log::error!(target: "sockman::net", "no place for the connect {}", connection.id);
+            return;
+        };
+        connection.set_token(Some(Token::Attempt(key)));
+        self.list(key);
+    }
+
+    /// Has the attempt stepped in this pass, or when its turn in the queue comes.
+    pub(crate) fn list(&mut self, key: Key) {
+        if let Some(place) = self.places.get_mut(key) {
+            if !place.is_due {
+                place.is_due = true;
+                self.due.push_back(key);
+            }
+        }
+    }
+
+    /// As [`list`](Connecting::list). An attempt that has not been added yet looks at its interrupt
+    /// when it is.
+    pub(crate) fn cancel(&mut self, connection: &Connection) {
+        if let Some(Token::Attempt(key)) = connection.token() {
+            self.list(key);
+        }
+    }
+
+    pub(crate) fn list_expired(&mut self, now: Instant) {
+        while let Some(&(at, key)) = self.timers.first() {
+            if at > now {
+                return;
+            }
+            self.timers.pop_first();
+            if let Some(place) = self.places.get_mut(key) {
+                place.timer = None;
+            }
+            self.list(key);
+        }
+    }
+
+    pub(crate) fn has_due(&self) -> bool {
+        !self.due.is_empty()
+    }
+
+    /// When the next timer runs out.
+    pub(crate) fn next_timer(&self) -> Option<Instant> {
+        self.timers.first().map(|(at, _)| *at)
+    }
+
+    /// Steps the next of the attempts that are due.
+    pub(crate) fn step_next(&mut self, poller: &dyn Poller, now: Instant) -> Stepped {
+        let Some(key) = self.due.pop_front() else { return Stepped::NoneIsDue };
+        let Some(place) = self.places.get_mut(key) else { return Stepped::GoesOn };
+        place.is_due = false;
+        // Its mark is on its way. A retry now would reach the peer.
+        if place.attempt.connection.is_closed() {
+            return Stepped::GoesOn;
+        }
+        let outcome = match place.step(key, poller, now) {
+            Ok(Waiting::Until(at)) => {
+                self.set_timer(key, at);
+                return Stepped::GoesOn;
+            }
+            Ok(Waiting::IsOver) => Ok(()),
+            Err(error) => Err(error),
+        };
+        match self.remove(key) {
+            Some(attempt) => Stepped::IsOver(Completed { attempt, outcome }),
+            None => Stepped::GoesOn,
+        }
+    }
+
+    fn set_timer(&mut self, key: Key, at: Option<Instant>) {
+        let Some(place) = self.places.get_mut(key) else { return };
+        if let Some(before) = std::mem::replace(&mut place.timer, at) {
+            self.timers.remove(&(before, key));
+        }
+        if let Some(at) = at {
+            self.timers.insert((at, key));
+        }
+    }
+
+    /// Lets go of an attempt that was closed.
+    pub(crate) fn remove(&mut self, key: Key) -> Option<Box<Attempt>> {
+        self.set_timer(key, None);
+        let place = self.places.remove(key)?;
+        place.attempt.connection.set_token(None);
+        Some(place.attempt)
+    }
+
+    /// With no thread running: lets go of every attempt that was closed.
+    pub(crate) fn remove_closed(&mut self) {
+        let closed: Vec<Key> = self
+            .places
+            .iter_mut()
+            .filter(|(_, place)| place.attempt.connection.is_closed())
+            .map(|(key, _)| key)
+            .collect();
+        for key in closed {
+            self.remove(key);
+        }
+    }
+}
+
+enum Waiting {
+    IsOver,
+    /// For the socket, but no longer than this.
+    Until(Option<Instant>),
+}
+
+impl Place {
+    fn step(
+        &mut self,
+        key: Key,
+        poller: &dyn Poller,
+        now: Instant,
+    ) -> Result<Waiting, ConnectError> {
+        let step = self.attempt.step(now)?;
+        let (sock, deadline) = (self.attempt.connection.sock(), self.attempt.deadline());
+        let fail = |error: io::Error| self.attempt.failed("poll", error);
+        match step {
+            Step::WaitUntil(at) => {
+                Ok(Waiting::Until(Some(deadline.map_or(at, |deadline| deadline.min(at)))))
+            }
+            Step::WaitForSocket => {
+                let (which, waited_on) = self.attempt.waits_on();
+                if self.registered != Some(which) {
+                    poller.register(waited_on, Token::Attempt(key).encode()).map_err(fail)?;
+                    self.registered = Some(which);
+                }
+                Ok(Waiting::Until(deadline))
+            }
+            Step::Connected => {
+                // The connection is registered anew, under a token of its own, and that tells of
+                // all that happened up to then.
+                if self.registered == Some(WaitsOn::Stream) {
+                    poller.deregister(sock).map_err(fail)?;
+                    self.registered = None;
+                }
+                Ok(Waiting::IsOver)
+            }
+        }
+    }
+}
+
+impl Completed {
+    /// Reports the outcome to the handler. Returns the connection, if there is one to be polled.
+    pub(crate) fn announce(self, context: &Context<'_>, now: Instant) -> Option<Arc<Connection>> {
+        let Completed { attempt, outcome } = self;
+        let (sockman, shared) = (context.sockman, context.shared());
+        let id = attempt.connection.id;
+        let is_still_wanted = match &outcome {
+            Ok(()) => shared.connected(id, now),
+            Err(_) => shared.failed_to_connect(id),
+        };
+        if !is_still_wanted {
+            return None;
+        }
+        attempt.log(outcome.as_ref().copied());
+        let to = attempt.to().clone();
+        let Attempt { connection, .. } = *attempt;
+        // A failed one lets go of its descriptor first: the callback may need it for the next.
+        let outcome = outcome.map(|()| connection);
+        let connection = outcome.as_ref().ok().map(Arc::clone);
+        if connection.is_some() {
+            shared.counters.connected.add(1);
+        }
+        let handler = context.handler();
+        announce(sockman, id, connection, || {
+            match outcome {
+                Ok(new) => handler.event_connect_completed(sockman, id, &to, Ok(new.me())),
+                Err(error) => handler.event_connect_completed(sockman, id, &to, Err(error)),
+            }
+            true
+        })
+    }
+}

@@ -1,0 +1,134 @@
+//! Listeners as every thread sees them: binding, adopting, stopping.
+//!
+//! What only the socket thread may touch, the latch and the back-off, is in `accept`. No lock.
+
+use std::{
+    fs,
+    net::Shutdown,
+    os::{fd::OwnedFd, unix::fs::MetadataExt},
+    path::{Path, PathBuf},
+};
+
+use crate::{
+    address::{NetAddr, Service},
+    error::BindError,
+    options::Options,
+    sys::sync::atomic::{AtomicBool, Ordering},
+    sys::{Sock, SockFactory},
+};
+
+/// As long a queue as the kernel allows: every kernel cuts it down to its own `SOMAXCONN` setting,
+/// which is larger than the constant of that name.
+const BACKLOG: i32 = i32::MAX;
+
+#[derive(Debug)]
+pub(crate) struct Listener {
+    sock: Box<dyn Sock>,
+    /// What it is really bound to.
+    address: Service,
+    stopped: AtomicBool,
+    /// Somebody else made the socket and may hold it, too: it is closed here, never shut down.
+    is_adopted: bool,
+    /// The path that binding made, and which goes when the listener stops.
+    path: Option<BoundPath>,
+}
+
+impl Listener {
+    pub(crate) fn bind(options: &Options, to: &Service) -> Result<Listener, BindError> {
+        if to.to_sock_addr().is_err() {
+            return Err(BindError::Unsupported { to: to.clone() });
+        }
+        let fail = |step| move |source| BindError::new(to, step, source);
+        let sock = options.sock_factory.create_sock(to).map_err(fail("socket"))?;
+        // Not on unix-domain sockets, whose paths cannot be shared.
+        if options.reuse_port && !to.addr().is_unix() {
+            sock.set_reuse_port().map_err(fail("setsockopt SO_REUSEPORT"))?;
+        }
+        sock.bind(to).map_err(fail("bind"))?;
+        let path = match to.addr() {
+            NetAddr::Unix(unix) => unix.as_path().and_then(BoundPath::made_by_bind),
+            _ => None,
+        };
+        let sock = sock.listen(BACKLOG).map_err(fail("listen"))?;
+        let address = sock.local_address().map_err(fail("getsockname"))?;
+        Ok(Listener { sock, address, stopped: AtomicBool::new(false), is_adopted: false, path })
+    }
+
+    pub(crate) fn adopt(factory: &dyn SockFactory, fd: OwnedFd) -> Result<Listener, BindError> {
+        let fail = |source| BindError::NotAListener { source };
+        let sock = factory.adopt_listener(fd).map_err(fail)?;
+        let address = sock.local_address().map_err(fail)?;
+        let stopped = AtomicBool::new(false);
+        Ok(Listener { sock, address, stopped, is_adopted: true, path: None })
+    }
+
+    pub(crate) fn sock(&self) -> &dyn Sock {
+        &*self.sock
+    }
+
+    pub(crate) fn address(&self) -> &Service {
+        &self.address
+    }
+
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::Acquire)
+    }
+
+    /// Stops at once: on Linux, clients are refused from here on, although the descriptor stays
+    /// open until the socket thread lets go of it. One that was adopted is only let go of: whoever
+    /// handed it over (systemd keeps its copy) goes on listening.
+    pub(crate) fn stop(&self) {
+        self.stopped.store(true, Ordering::Release);
+        if self.is_adopted {
+            return;
+        }
+        if let Err(error) = self.sock.shutdown(Shutdown::Both) {
+            // The BSDs refuse to shut a listener down; there, closing it has to do.
+            log::trace!(target: "sockman::net", "shutdown of the listener on {}: {error}", self.address);
+        }
+        if let Some(path) = &self.path {
+            path.remove();
+        }
+    }
+}
+
+/// A file that `bind` made, known by its inode: another file of the same name is left alone. Goes
+/// when it is told to, or with its owner.
+#[derive(Debug)]
+struct BoundPath {
+    path: PathBuf,
+    device: u64,
+    inode: u64,
+    /// Removed once only: the next file of that name may well be given the same inode.
+    removed: AtomicBool,
+}
+
+impl Drop for BoundPath {
+    fn drop(&mut self) {
+        self.remove();
+    }
+}
+
+impl BoundPath {
+    fn made_by_bind(path: &Path) -> Option<BoundPath> {
+        // A relative path would mean another file once the process changes its directory.
+        let path = std::path::absolute(path).ok()?;
+        let file = fs::symlink_metadata(&path).ok()?;
+        let (device, inode) = (file.dev(), file.ino());
+        Some(BoundPath { path, device, inode, removed: AtomicBool::new(false) })
+    }
+
+    fn remove(&self) {
+        if self.removed.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let is_ours = fs::symlink_metadata(&self.path)
+            .is_ok_and(|file| file.dev() == self.device && file.ino() == self.inode);
+        if !is_ours {
+            return;
+        }
+        if let Err(error) = fs::remove_file(&self.path) {
+            log::warn!(target: "sockman::net", "cannot remove {}: {error}", self.path.display());
+        }
+    }
+}

@@ -1,0 +1,27 @@
+//! The engine: the shared state, the socket thread and its pass, and the I2P-accept thread.
+//!
+//! `shared` is what all threads see: `map`, `connection`, `listener`, `inbox`, `counters`. The
+//! socket thread alone owns the rest: `socket_thread` runs one pass after the other over `poll_set`,
+//! `slot`, `turn`, `due`, `accepting` and `connecting`. `threads` starts and joins the threads.
+
+pub(crate) mod accepting;
+mod announce;
+pub(crate) mod attempt;
+pub(crate) mod connect;
+pub(crate) mod connecting;
+pub(crate) mod connection;
+pub(crate) mod context;
+pub(crate) mod counters;
+mod due;
+pub(crate) mod i2p_accept;
+pub(crate) mod inbox;
+pub(crate) mod listener;
+pub(crate) mod map;
+#[cfg(test)]
+mod pass_tests;
+pub(crate) mod poll_set;
+pub(crate) mod shared;
+pub(crate) mod slab;
+pub(crate) mod slot;
+pub(crate) mod socket_thread;
+pub(crate) mod threads;

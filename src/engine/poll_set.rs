@@ -1,0 +1,136 @@
+//! The connections that the socket thread watches, and which of them are due.
+//!
+//! Owns the poller and the slots. Belongs to the socket thread; takes no lock and calls nobody.
+
+use std::{io, sync::Arc, time::Duration};
+
+use super::{
+    connection::Connection,
+    due::Due,
+    slab::{Key, Slab, Token},
+    slot::Slot,
+};
+use crate::sys::{Poller, Readiness, Sock};
+
+pub(crate) struct PollSet {
+    poller: Box<dyn Poller>,
+    slots: Slab<Slot>,
+    pub(crate) due: Due,
+    /// Registrations that failed, to be told in the connection's turn.
+    pub(crate) failed: Vec<(Key, io::Error)>,
+}
+
+impl PollSet {
+    pub(crate) fn new(poller: Box<dyn Poller>) -> PollSet {
+        PollSet { poller, slots: Slab::new(), due: Due::default(), failed: Vec::new() }
+    }
+
+    pub(crate) fn poller(&self) -> &dyn Poller {
+        &*self.poller
+    }
+
+    pub(crate) fn poll(
+        &mut self,
+        events: &mut Vec<Readiness>,
+        timeout: Option<Duration>,
+    ) -> io::Result<()> {
+        self.poller.poll(events, timeout)
+    }
+
+    pub(crate) fn register_listener(&self, sock: &dyn Sock, key: Key) -> io::Result<()> {
+        self.poller.register(sock, Token::Listener(key).encode())
+    }
+
+    pub(crate) fn deregister_listener(&self, sock: &dyn Sock) -> io::Result<()> {
+        self.poller.deregister(sock)
+    }
+
+    pub(crate) fn slot(&mut self, key: Key) -> Option<&mut Slot> {
+        self.slots.get_mut(key)
+    }
+
+    /// The slot, and where its failed registration is kept.
+    pub(crate) fn slot_and_failed(
+        &mut self,
+        key: Key,
+    ) -> Option<(&mut Slot, &mut Vec<(Key, io::Error)>)> {
+        self.slots.get_mut(key).map(|slot| (slot, &mut self.failed))
+    }
+
+    /// An event for a slot that was freed, or freed and taken again, reaches nobody.
+    pub(crate) fn latch(&mut self, key: Key, event: &Readiness) {
+        if let Some(slot) = self.slots.get_mut(key) {
+            slot.latch(event);
+            self.due.list(key, &mut slot.listed);
+        }
+    }
+
+    /// Fills a slot first and registers then, once and for all. A connection that was closed
+    /// meanwhile is skipped.
+    pub(crate) fn add(&mut self, connection: &Arc<Connection>) {
+        if connection.is_closed() {
+            return;
+        }
+        // A wake that came before is answered by the turn that a new connection has in any case.
+        connection.clear_woken();
+        let Some(key) = self.slots.insert(Slot::new(Arc::clone(connection))) else {
+            log::error!(target: "sockman::net", "no place for connection {}", connection.id);
+            return;
+        };
+        let token = Token::Connection(key);
+        connection.set_token(Some(token));
+        let registered = self.poller.register(connection.sock(), token.encode());
+        let Some(slot) = self.slots.get_mut(key) else { return };
+        if let Err(error) = registered {
+            log::warn!(
+                target: "sockman::net",
+                "cannot watch connection {} for readiness: {error}", connection.id
+            );
+            slot.latch_failed_registration();
+            self.failed.push((key, error));
+        }
+        self.due.list(key, &mut slot.listed);
+    }
+
+    pub(crate) fn wake(&mut self, connection: &Connection) {
+        // Without a slot it is not activated yet, and the wake is kept; or it is closed.
+        let Some(key) = connection.key() else { return };
+        // Before the hooks are asked: a wake from now on makes a mark of its own.
+        connection.clear_woken();
+        if let Some(slot) = self.slots.get_mut(key) {
+            slot.want_turn();
+            self.due.list(key, &mut slot.listed);
+        }
+    }
+
+    /// Takes the connection at this position off the list of what is due.
+    pub(crate) fn strike(&mut self, position: usize) {
+        let slot = self.due.at(position).and_then(|key| self.slots.get_mut(key));
+        self.due.strike(position, slot.map(|slot| &mut slot.listed));
+    }
+
+    /// Every connection, and the list of those that are due.
+    pub(crate) fn slots_and_due(&mut self) -> (impl Iterator<Item = (Key, &mut Slot)>, &mut Due) {
+        (self.slots.iter_mut(), &mut self.due)
+    }
+
+    pub(crate) fn remove(&mut self, connection: &Connection) {
+        if let Some(key) = connection.key() {
+            connection.set_token(None);
+            self.slots.remove(key);
+            self.failed.retain(|(failed, _)| *failed != key);
+        }
+    }
+
+    pub(crate) fn remove_closed(&mut self) {
+        let closed: Vec<Arc<Connection>> = self
+            .slots
+            .iter_mut()
+            .filter(|(_, slot)| slot.connection.is_closed())
+            .map(|(_, slot)| Arc::clone(&slot.connection))
+            .collect();
+        for connection in closed {
+            self.remove(&connection);
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! One connection in the poll set, and its turn: at most one ready-to-send call and one receive.
+//!
+//! Owns the latches. Belongs to the socket thread; takes no lock but, through the embedder's sends,
+//! the connection's own.
+
+use std::{io, mem};
+
+use super::{End, OpenSince, Slot};
+use crate::{
+    engine::{context::Context, slab::Key},
+    event_handler::NextRecv,
+};
+
+/// How a turn ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TurnEnd {
+    /// It goes on in the next pass, if the hooks let it.
+    WorkLeft,
+    /// Nothing until an event, a wake or the sweep.
+    Rests,
+    /// The connection was closed meanwhile.
+    Closed,
+}
+
+/// The turn of one connection. Before each callback it is checked whether the connection was
+/// closed: then nobody hears of it any more.
+pub(crate) struct Turn<'a> {
+    pub(crate) context: &'a Context<'a>,
+    pub(crate) open: OpenSince,
+    pub(crate) slot: &'a mut Slot,
+    pub(crate) key: Key,
+    pub(crate) buffer: &'a mut [u8],
+    pub(crate) failed: &'a mut Vec<(Key, io::Error)>,
+}
+
+/// The connection was closed.
+struct Closed;
+
+/// What came of looking at one direction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Called {
+    /// A callback other than a hook.
+    Yes,
+    No,
+}
+
+impl Turn<'_> {
+    pub(crate) fn run(&mut self) -> TurnEnd {
+        self.slot.has_turn = false;
+        if self.both_directions().is_err() {
+            return TurnEnd::Closed;
+        }
+        // The answers of this pass are not those of the next.
+        self.slot.send.allowed = false;
+        self.slot.recv.allowed = false;
+        // What is left over is more to send, or more to receive; sending keeps its precedence.
+        self.slot.send_first = self.slot.send.is_due();
+        if self.slot.send_first || self.slot.recv.is_due() {
+            TurnEnd::WorkLeft
+        } else {
+            TurnEnd::Rests
+        }
+    }
+
+    fn both_directions(&mut self) -> Result<(), Closed> {
+        let mut asked_to_send = Called::No;
+        let mut next_recv = NextRecv::Proceed;
+        if mem::take(&mut self.slot.send_first) {
+            (asked_to_send, next_recv) = self.try_to_send()?;
+        }
+        if next_recv == NextRecv::Proceed {
+            self.try_to_recv()?;
+        }
+        if asked_to_send == Called::No {
+            self.try_to_send()?;
+        }
+        self.check_open()?;
+        let id = self.slot.id;
+        self.context.handler().event_io_loop_completed_for_one(self.context.sockman, id);
+        self.check_open()
+    }
+
+    fn try_to_send(&mut self) -> Result<(Called, NextRecv), Closed> {
+        if !self.slot.send.is_due() {
+            return Ok((Called::No, NextRecv::Proceed));
+        }
+        let (id, handler) = (self.slot.id, self.context.handler());
+        self.check_open()?;
+        if !mem::take(&mut self.slot.send.allowed) {
+            if !handler.should_try_to_send(id) {
+                self.slot.send.work = false;
+                return Ok((Called::No, NextRecv::Proceed));
+            }
+            self.check_open()?;
+        }
+        self.slot.forget_blocked_send();
+        if !self.slot.send.ready {
+            return Ok((Called::No, NextRecv::Proceed));
+        }
+        self.slot.connection.take_sent();
+        let next_recv = handler.event_ready_to_send(self.context.sockman, id);
+        let sent = self.slot.connection.take_sent();
+        self.slot.forget_blocked_send();
+        self.slot.send.work = sent;
+        if next_recv == NextRecv::Skip {
+            self.slot.recv.allowed = false;
+            self.slot.recv.work &= sent;
+        }
+        Ok((Called::Yes, next_recv))
+    }
+
+    /// Before each callback in here `send.work` goes up: it may queue something to send, which is
+    /// asked for later in this turn or, if the turn had its ready-to-send call, in the next pass.
+    fn try_to_recv(&mut self) -> Result<(), Closed> {
+        if !self.slot.recv.is_due() {
+            return Ok(());
+        }
+        self.check_open()?;
+        // Whoever pauses until there is room to send would wait for ever: of what is not watched,
+        // room is not told either.
+        if let Some(error) = self.take_failed_registration() {
+            return self.got_permanent_read_error(&error);
+        }
+        if !mem::take(&mut self.slot.recv.allowed) {
+            if !self.context.handler().should_try_to_recv(self.slot.id) {
+                self.slot.recv.work = false;
+                return Ok(());
+            }
+            self.check_open()?;
+        }
+        if self.slot.end != End::Open {
+            return self.hear_of_reset_after_eof();
+        }
+        match self.slot.connection.sock().recv(self.buffer) {
+            Ok(0) => self.got_eof(),
+            Ok(bytes) => self.got_data(bytes),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.slot.recv.clear();
+                Ok(())
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
+            Err(error) => self.got_permanent_read_error(&error),
+        }
+    }
+
+    fn got_data(&mut self, bytes: usize) -> Result<(), Closed> {
+        if bytes < self.buffer.len() && self.slot.short_read_means_empty {
+            self.slot.recv.clear();
+        }
+        self.slot.connection.count_received(bytes);
+        self.check_open()?;
+        self.slot.send.work = true;
+        let data = self.buffer.get(..bytes).unwrap_or_default();
+        self.context.handler().event_got_data(self.context.sockman, self.slot.id, data);
+        Ok(())
+    }
+
+    fn got_eof(&mut self) -> Result<(), Closed> {
+        if !self.slot.saw_fin {
+            // A send was told of the reset, maybe before the poller told of it, which left the
+            // receive with a plain end of stream. Not so with a broken pipe: that is a reset after
+            // the end, and both are to be told.
+            let error = self.slot.connection.send_error();
+            if let Some(error) = error.filter(|error| error.kind() != io::ErrorKind::BrokenPipe) {
+                return self.got_permanent_read_error(&error);
+            }
+        }
+        self.slot.end = End::EofTold;
+        // A reset that came together with it is still to be told.
+        self.slot.recv.ready = self.slot.broken;
+        self.slot.recv.work = self.slot.broken;
+        self.check_open()?;
+        self.slot.send.work = true;
+        let id = self.slot.id;
+        self.context.handler().event_got_eof(self.context.sockman, id);
+        Ok(())
+    }
+
+    /// After the end of the stream, Linux's `recv` says "end of stream" for ever, and only
+    /// `SO_ERROR` knows of a reset; unless a send was told of it first.
+    fn hear_of_reset_after_eof(&mut self) -> Result<(), Closed> {
+        self.slot.recv.clear();
+        self.slot.broken = false;
+        let connection = &self.slot.connection;
+        let error = connection.sock().take_error().unwrap_or_else(Some);
+        match error.or_else(|| connection.send_error()) {
+            Some(error) => self.got_permanent_read_error(&error),
+            None => Ok(()),
+        }
+    }
+
+    fn got_permanent_read_error(&mut self, error: &io::Error) -> Result<(), Closed> {
+        self.slot.recv.clear();
+        if self.slot.end == End::ErrorTold {
+            return Ok(());
+        }
+        self.slot.end = End::ErrorTold;
+        self.check_open()?;
+        self.slot.send.work = true;
+        let id = self.slot.id;
+        log::debug!(target: "sockman::net", "connection {id} to {}: {error}", self.slot.connection.them());
+        self.context.handler().event_got_permanent_read_error(self.context.sockman, id, error);
+        Ok(())
+    }
+
+    fn take_failed_registration(&mut self) -> Option<io::Error> {
+        let position = self.failed.iter().position(|(key, _)| *key == self.key)?;
+        Some(self.failed.swap_remove(position).1)
+    }
+
+    fn check_open(&self) -> Result<(), Closed> {
+        let is_closed = self.open.is_closed(self.context, &self.slot.connection);
+        if is_closed { Err(Closed) } else { Ok(()) }
+    }
+}

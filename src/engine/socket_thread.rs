@@ -1,0 +1,397 @@
+//! The pass: what the socket thread does, over and over.
+//!
+//! Owns everything that only the socket thread may touch: the poll set, the listeners' latches, the
+//! list of turns, the receive buffer. [`SocketThread`] is parked in the shared state while no thread
+//! runs, so that nothing is lost over a restart. Callbacks run with no lock held.
+//!
+//! Data flows one way: poll → latches → hooks → I/O → callbacks.
+
+use std::{
+    io, mem,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use super::{
+    accepting::Accepting,
+    connecting::{Connecting, Stepped},
+    connection::Connection,
+    context::Context,
+    due::Due,
+    inbox::{Inbox, Mark},
+    listener::Listener,
+    poll_set::PollSet,
+    slab::{Key, Slab, Token},
+    slot::{OpenSince, Turn, TurnEnd},
+};
+use crate::{
+    options::Options,
+    sys::{Poller, Readiness, Waker},
+};
+
+pub(crate) struct SocketThread {
+    connected: PollSet,
+    listeners: Slab<Accepting>,
+    connecting: Connecting,
+    /// Reused from pass to pass, so that none allocates.
+    marks: Vec<Mark>,
+    events: Vec<Readiness>,
+    buffer: Box<[u8]>,
+    /// Until when all closes have been dealt with.
+    open: OpenSince,
+    /// The time: taken after each poll, and again before one that may sleep.
+    now: Instant,
+    sweep: Option<Sweep>,
+    /// The latest deadline of the embedder's that has had its immediate pass.
+    served_deadline: Option<Served>,
+    /// Which listener accepts first in the next pass.
+    first_listener: usize,
+    /// The last pass had nothing to do before its poll, and its poll told nothing.
+    #[cfg(feature = "testing")]
+    slept: bool,
+}
+
+/// Between two immediate passes for deadlines in the past: `epoll` counts in milliseconds.
+const DEADLINE_PAUSE: Duration = Duration::from_millis(1);
+
+#[derive(Debug, Clone, Copy)]
+struct Served {
+    deadline: Instant,
+    at: Instant,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Sweep {
+    period: Duration,
+    next: Instant,
+}
+
+impl Sweep {
+    /// `None` if the period reaches beyond what the clock can tell: it never comes.
+    fn after(now: Instant, period: Duration) -> Option<Sweep> {
+        now.checked_add(period).map(|next| Sweep { period, next })
+    }
+}
+
+impl SocketThread {
+    pub(crate) fn new(options: &Options, poller: Box<dyn Poller>) -> SocketThread {
+        let now = options.sock_factory.now();
+        SocketThread {
+            connected: PollSet::new(poller),
+            listeners: Slab::new(),
+            connecting: Connecting::new(),
+            marks: Vec::new(),
+            events: Vec::new(),
+            buffer: vec![0; options.receive_buffer].into_boxed_slice(),
+            open: OpenSince::default(),
+            now,
+            sweep: options.sweep.and_then(|period| Sweep::after(now, period)),
+            served_deadline: None,
+            first_listener: 0,
+            #[cfg(feature = "testing")]
+            slept: false,
+        }
+    }
+
+    pub(crate) fn waker(&self) -> Arc<dyn Waker> {
+        self.connected.poller().waker()
+    }
+
+    /// Passes until interrupted.
+    ///
+    /// # Errors
+    ///
+    /// The poller's.
+    ///
+    /// # Panics
+    ///
+    /// With the embedder's panic, under [`PanicPolicy::Stop`]. Nothing is lost: what was latched
+    /// is still there for the next run.
+    pub(crate) fn thread_socket_handler(&mut self, context: &Context<'_>) -> io::Result<()> {
+        self.now = context.shared().options.sock_factory.now();
+        while !context.interrupts.is_interrupted() {
+            self.pass(context)?;
+        }
+        Ok(())
+    }
+
+    /// One pass.
+    pub(crate) fn pass(&mut self, context: &Context<'_>) -> io::Result<()> {
+        // Before the callback: a `notify` from here on is answered by another pass.
+        self.take_marks(context);
+        context.shared().counters.passes.add_owned(1);
+        context.handler().event_io_loop_completed_for_all(context.sockman);
+        let timeout = self.generate_wait_sockets(context);
+        self.wait(context, timeout)?;
+        // Again: a wake that ended the poll is answered in this pass.
+        self.take_marks(context);
+        self.socket_handler_connected(context);
+        self.socket_handler_connecting(context);
+        self.socket_handler_listening(context);
+        Ok(())
+    }
+
+    /// Did the last pass find nothing to do, and leave nothing?
+    #[cfg(feature = "testing")]
+    pub(crate) fn is_idle(&self) -> bool {
+        self.slept && self.connected.due.is_empty() && !self.connecting.has_due()
+    }
+
+    /// Asks the hooks of the connections that were left with work, drops those that may not go on,
+    /// and says how long the poller may wait.
+    fn generate_wait_sockets(&mut self, context: &Context<'_>) -> Option<Duration> {
+        self.connected.due.relist_cut_short();
+        // One by one and in place: a hook that panics leaves a list that is still right.
+        let mut position = 0;
+        while let Some(key) = self.connected.due.at(position) {
+            if self.may_go_on(context, key) {
+                position += 1;
+            } else {
+                self.connected.strike(position);
+            }
+        }
+        self.timeout(context)
+    }
+
+    fn may_go_on(&mut self, context: &Context<'_>, key: Key) -> bool {
+        let open = self.open;
+        let Some(slot) = self.connected.slot(key) else { return false };
+        context.guard(slot.id, || slot.ask_hooks(context, open)).unwrap_or(false)
+    }
+
+    /// How long there is nothing to do. `None`: until an event or a wake.
+    fn timeout(&mut self, context: &Context<'_>) -> Option<Duration> {
+        let deadline = context.handler().next_deadline();
+        let full = context.shared().connections.is_full();
+        if !self.connected.due.is_empty() || self.connecting.has_due() {
+            return Some(Duration::ZERO);
+        }
+        // Callbacks took their time since the poll.
+        self.now = context.shared().options.sock_factory.now();
+        let mut until = self.sweep.map(|sweep| sweep.next);
+        let mut earlier = |at: Instant| until = Some(until.map_or(at, |until| until.min(at)));
+        if let Some(at) = self.connecting.next_timer() {
+            earlier(at);
+        }
+        for (_, accepting) in self.listeners.iter_mut().filter(|(_, a)| a.is_due() && !full) {
+            earlier(accepting.paused_until(self.now).unwrap_or(self.now));
+        }
+        match deadline {
+            Some(at) if at > self.now => earlier(at),
+            // One immediate pass for each deadline that goes by: a forgotten one does not spin, and
+            // one that is always just past runs no faster than the clock of the poller ticks.
+            Some(at) if self.served_deadline.is_none_or(|served| at > served.deadline) => {
+                let again = self.served_deadline.map(|served| served.at + DEADLINE_PAUSE);
+                if again.is_none_or(|again| again <= self.now) {
+                    self.served_deadline = Some(Served { deadline: at, at: self.now });
+                }
+                earlier(again.map_or(self.now, |again| again.max(self.now)));
+            }
+            _ => {}
+        }
+        until.map(|until| until.saturating_duration_since(self.now))
+    }
+
+    /// Polls, and latches all that it told before anybody is called.
+    fn wait(&mut self, context: &Context<'_>, timeout: Option<Duration>) -> io::Result<()> {
+        let inbox = &context.shared().inbox;
+        let sleeps = timeout != Some(Duration::ZERO) && inbox.prepare_to_sleep();
+        let timeout = if sleeps { timeout } else { Some(Duration::ZERO) };
+        self.events.clear();
+        let polled = self.connected.poll(&mut self.events, timeout);
+        #[cfg(feature = "testing")]
+        (self.slept = sleeps && self.events.is_empty());
+        if sleeps {
+            inbox.woke();
+        }
+        polled?;
+        self.now = context.shared().options.sock_factory.now();
+        context.shared().counters.events.add_owned(self.events.len() as u64);
+        for event in &self.events {
+            match Token::decode(event.token) {
+                Token::Connection(key) => self.connected.latch(key, event),
+                Token::Listener(key) => {
+                    if let Some(accepting) = self.listeners.get_mut(key) {
+                        accepting.latch();
+                    }
+                }
+                Token::Attempt(key) => self.connecting.list(key),
+            }
+        }
+        Ok(())
+    }
+
+    /// Does what other threads, and callbacks, asked for. Calls nobody.
+    fn take_marks(&mut self, context: &Context<'_>) {
+        self.open = OpenSince::before_taking_marks(context);
+        let mut marks = mem::take(&mut self.marks);
+        if context.shared().inbox.take(&mut marks) {
+            for mark in marks.drain(..) {
+                match mark {
+                    Mark::Activated(connection) => self.connected.add(&connection),
+                    Mark::Connecting(attempt) => self.connecting.add(attempt),
+                    Mark::ConnectCancelled(connection) => {
+                        if let Some(connection) = connection.upgrade() {
+                            self.connecting.cancel(&connection);
+                        }
+                    }
+                    Mark::Woken(connection) => self.connected.wake(&connection),
+                    Mark::Closed(connection) => self.remove(&connection),
+                    Mark::ListenerAdded(listener) => self.add_listener(&listener),
+                    Mark::ListenersStopped => self.remove_stopped_listeners(),
+                }
+            }
+        }
+        self.marks = marks;
+    }
+
+    /// With no thread running: lets go of everything that was closed or stopped, marks included,
+    /// so that descriptors and memory do not wait for the next start.
+    pub(crate) fn remove_closed(&mut self, inbox: &Inbox) {
+        inbox.forget_closed();
+        self.connected.remove_closed();
+        self.connecting.remove_closed();
+        self.remove_stopped_listeners();
+    }
+
+    /// With no thread running: lets go of one connection that was closed.
+    pub(crate) fn forget(&mut self, inbox: &Inbox, connection: &Connection) {
+        if connection.token().is_none() || connection.is_woken() {
+            // Its activation, or a wake, may wait in the inbox.
+            inbox.forget_closed();
+        }
+        self.remove(connection);
+    }
+
+    /// Lets go of a connection, or of an attempt at one.
+    fn remove(&mut self, connection: &Connection) {
+        match connection.token() {
+            Some(Token::Attempt(key)) => drop(self.connecting.remove(key)),
+            _ => self.connected.remove(connection),
+        }
+    }
+
+    fn add_listener(&mut self, listener: &Arc<Listener>) {
+        if listener.is_stopped() {
+            return;
+        }
+        let Some(key) = self.listeners.insert(Accepting::new(Arc::clone(listener))) else {
+            return;
+        };
+        if let Some(accepting) = self.listeners.get_mut(key) {
+            accepting.register(&self.connected, key, self.now);
+        }
+    }
+
+    fn remove_stopped_listeners(&mut self) {
+        self.listeners.retain(|accepting| {
+            let listener = accepting.listener();
+            if listener.is_stopped() {
+                // An adopted one may live on elsewhere, and would go on telling of its clients.
+                if let Err(error) = self.connected.deregister_listener(listener.sock()) {
+                    log::debug!(
+                        target: "sockman::net",
+                        "cannot stop watching the listener on {}: {error}", listener.address()
+                    );
+                }
+            }
+            !listener.is_stopped()
+        });
+    }
+
+    /// Gives each connection that is due its turn.
+    fn socket_handler_connected(&mut self, context: &Context<'_>) {
+        if let Some(sweep) = self.sweep.filter(|sweep| self.now >= sweep.next) {
+            self.sweep_all(context);
+            if context.interrupts.is_interrupted() {
+                // Cut short, maybe: it comes again with the next start.
+                return;
+            }
+            self.sweep = Sweep::after(self.now, sweep.period);
+        }
+        self.connected.due.begin_turns();
+        while let Some(key) = self.connected.due.next_turn() {
+            if context.interrupts.is_interrupted() {
+                return;
+            }
+            context.shared().counters.turns.add_owned(1);
+            self.turn(context, key);
+            self.connected.due.turn_over();
+        }
+        self.connected.due.end_turns();
+    }
+
+    /// Asks the hooks of every connection. The few with something to do are due from now on.
+    fn sweep_all(&mut self, context: &Context<'_>) {
+        context.shared().counters.sweeps.add_owned(1);
+        let (open, mut turns) = (self.open, 0);
+        let (slots, due) = self.connected.slots_and_due();
+        for (key, slot) in slots {
+            if context.interrupts.is_interrupted() {
+                break;
+            }
+            // Closed after a panic, its mark frees the slot.
+            if context.guard(slot.id, || slot.sweep(context, open)).unwrap_or(true) {
+                turns += 1;
+            } else {
+                due.list(key, &mut slot.listed);
+            }
+        }
+        context.shared().counters.turns.add_owned(turns);
+    }
+
+    fn turn(&mut self, context: &Context<'_>, key: Key) {
+        let Some((slot, failed)) = self.connected.slot_and_failed(key) else { return };
+        let id = slot.id;
+        let (open, buffer) = (self.open, &mut *self.buffer);
+        let mut turn = Turn { context, open, slot, key, buffer, failed };
+        match context.guard(id, || turn.run()) {
+            Some(TurnEnd::WorkLeft) => self.connected.due.work_left(key),
+            Some(TurnEnd::Rests) => Due::rests(&mut slot.listed),
+            Some(TurnEnd::Closed) => {
+                let connection = Arc::clone(&slot.connection);
+                self.connected.remove(&connection);
+            }
+            // Closed, and in the inbox as such.
+            None => {}
+        }
+    }
+
+    /// Tells what became of connects, a batch at most; the rest is due in the next pass.
+    fn socket_handler_connecting(&mut self, context: &Context<'_>) {
+        self.connecting.list_expired(self.now);
+        for _ in 0..context.shared().options.accept_batch {
+            if context.interrupts.is_interrupted() {
+                return;
+            }
+            let poller = self.connected.poller();
+            match self.connecting.step_next(poller, self.now) {
+                Stepped::NoneIsDue => return,
+                Stepped::GoesOn => {}
+                Stepped::IsOver(completed) => {
+                    if let Some(connection) = completed.announce(context, self.now) {
+                        self.connected.add(&connection);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Accepts, a batch at most for each listener. They take turns at being first, so that at the
+    /// connection cap one that is flooded does not take every place that becomes free.
+    fn socket_handler_listening(&mut self, context: &Context<'_>) {
+        let count = self.listeners.iter_mut().count();
+        let first = self.first_listener.checked_rem(count).unwrap_or(0);
+        self.first_listener = first + 1;
+        for in_second_half in [false, true] {
+            for (position, (key, accepting)) in self.listeners.iter_mut().enumerate() {
+                if (position < first) == in_second_half {
+                    accepting.register(&self.connected, key, self.now);
+                    accepting.accept_batch(context, self.now, |connection| {
+                        self.connected.add(&connection);
+                    });
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,418 @@
+//! Starting, joining and restarting the socket thread.
+//!
+//! Owns the guard and the marker by which a thread knows that it is the library's. Takes the `run`
+//! mutex for a moment, when a thread starts or ends.
+
+use std::{
+    any::Any,
+    cell::Cell,
+    fmt, io, mem,
+    panic::{AssertUnwindSafe, catch_unwind},
+    ptr,
+    sync::Arc,
+};
+
+use super::{
+    context::Context, i2p_accept::AcceptThread, shared::Shared, socket_thread::SocketThread,
+};
+use crate::{
+    error::{JoinError, StartError, panic_message},
+    sockman::SockMan,
+    sys::{
+        interrupt::Watches,
+        sync::{
+            Builder, JoinHandle, Mutex,
+            atomic::{AtomicBool, Ordering},
+        },
+    },
+};
+
+/// Where the socket thread's state is.
+pub(crate) enum Run {
+    Stopped(Box<SocketThread>),
+    /// With the thread.
+    Running,
+}
+
+/// The running threads. From [`SockMan::start_sockets_threads`].
+///
+/// Dropping it interrupts and waits for the end; on a thread of the library, where that would be
+/// a wait for itself, it interrupts and detaches.
+#[must_use = "dropping the guard ends the threads at once"]
+pub struct SocketsThreads {
+    shared: Arc<Shared>,
+    /// `None` once joined or detached.
+    thread: Option<JoinHandle<()>>,
+    ending: Arc<Ending>,
+}
+
+/// How the thread ends, shared by it and the guard.
+#[derive(Default)]
+struct Ending {
+    /// Nobody joins: the thread tidies up behind itself.
+    detached: AtomicBool,
+    /// Set by the thread, under the `run` mutex, when others may be started.
+    ended: AtomicBool,
+    failure: Mutex<Option<Failure>>,
+}
+
+/// Why the thread ended before it was told to.
+enum Failure {
+    Panic(Box<dyn Any + Send>),
+    Poll(io::Error),
+}
+
+pub(crate) fn start(sockman: &SockMan) -> Result<SocketsThreads, StartError> {
+    let shared = sockman.shared();
+    let mut run = shared.run.lock();
+    let (socket_thread, watches) = claim(shared, &mut run)?;
+    // Handed over in a cell, so that it can be taken back if there is no thread to be had.
+    let parked = Arc::new(Mutex::new(Some(socket_thread)));
+    let ending = Arc::new(Ending::default());
+    let spawned = Builder::new().name(shared.options.thread_name.clone()).spawn({
+        let (sockman, parked, ending) = (sockman.clone(), Arc::clone(&parked), Arc::clone(&ending));
+        move || {
+            // Always there: only a failed spawn takes it back, and then this does not run.
+            if let Some(socket_thread) = parked.lock().take() {
+                run_thread(&sockman, socket_thread, &watches, &ending);
+            }
+        }
+    });
+    match spawned {
+        Ok(thread) => {
+            Ok(SocketsThreads { shared: Arc::clone(shared), thread: Some(thread), ending })
+        }
+        Err(error) => {
+            if let Some(socket_thread) = parked.lock().take() {
+                *run = Run::Stopped(socket_thread);
+            }
+            Err(StartError::Spawn(error))
+        }
+    }
+}
+
+/// Takes the socket thread's state out, if nobody has it.
+fn claim(shared: &Shared, run: &mut Run) -> Result<(Box<SocketThread>, Watches), StartError> {
+    let socket_thread = match mem::replace(run, Run::Running) {
+        Run::Running => return Err(StartError::AlreadyStarted),
+        Run::Stopped(socket_thread) => socket_thread,
+    };
+    // Looked at from here on, and not before the lock: a thread that was detached clears it under
+    // the lock when it ends.
+    let watches = shared.watches();
+    if watches.is_interrupted() {
+        *run = Run::Stopped(socket_thread);
+        return Err(StartError::Interrupted);
+    }
+    Ok((socket_thread, watches))
+}
+
+fn run_thread(
+    sockman: &SockMan,
+    mut socket_thread: Box<SocketThread>,
+    watches: &Watches,
+    ending: &Ending,
+) {
+    let shared = sockman.shared();
+    let marker = Marker::set(shared);
+    log::debug!(target: "sockman::net", "the socket thread starts");
+    let wakers = watches.add_waker(&socket_thread.waker());
+    let accepting = start_i2p_accept(sockman, watches);
+    if accepting.is_err() {
+        // Half of what was asked for is not what was asked for: `join` says why.
+        shared.interrupt.interrupt();
+    }
+    let context = Context { sockman, interrupts: watches };
+    // Unwind-safe: the pass leaves its state right at every callback.
+    let outcome = catch_unwind(AssertUnwindSafe(|| socket_thread.thread_socket_handler(&context)));
+    drop(wakers);
+    let failure = match outcome {
+        Ok(Ok(())) => None,
+        Ok(Err(error)) => {
+            log::error!(target: "sockman::net", "the socket thread ends: the poller failed: {error}");
+            Some(Failure::Poll(error))
+        }
+        Err(payload) => {
+            shared.counters.panics.add(1);
+            log::error!(
+                target: "sockman::net",
+                "the socket thread ends: a callback panicked: {}", panic_message(&*payload)
+            );
+            Some(Failure::Panic(payload))
+        }
+    };
+    if failure.is_some() {
+        shared.interrupt.interrupt();
+    }
+    // It has seen the interrupt that ended this one, or sees this one's. The first failure counts.
+    let failure = failure.or(join_i2p_accept(accepting));
+    *ending.failure.lock() = failure;
+    log::debug!(target: "sockman::net", "the socket thread has ended");
+    drop(marker);
+
+    let mut run = shared.run.lock();
+    // Whoever closed a connection up to here left a mark that nobody takes before the next start.
+    socket_thread.remove_closed(&shared.inbox);
+    *run = Run::Stopped(socket_thread);
+    ending.ended.store(true, Ordering::Release);
+    if ending.detached.load(Ordering::Acquire) {
+        shared.interrupt.reset();
+    }
+}
+
+type Accepting = io::Result<Option<JoinHandle<Option<Failure>>>>;
+
+/// The I2P-accept thread, if there is to be one. It ends with the socket thread, which waits for it.
+fn start_i2p_accept(sockman: &SockMan, watches: &Watches) -> Accepting {
+    let shared = sockman.shared();
+    let Some(i2p) = shared.i2p.as_ref().filter(|i2p| i2p.accepts()) else { return Ok(None) };
+    let poller = shared.options.sock_factory.create_poller()?;
+    let (mut accept_thread, sockman, watches) =
+        (AcceptThread::new(i2p), sockman.clone(), watches.clone());
+    let thread = Builder::new().name(i2p.thread_name().to_owned()).spawn(move || {
+        I2P_THREAD_OF.with(|of| of.set(Arc::as_ptr(sockman.shared())));
+        log::debug!(target: "sockman::i2p", "the I2P-accept thread starts");
+        // Unwind-safe: the step leaves its state right at every callback.
+        let run = AssertUnwindSafe(|| accept_thread.run(&sockman, poller, &watches));
+        let failure = match catch_unwind(run) {
+            Ok(Ok(())) => None,
+            Ok(Err(error)) => {
+                log::error!(target: "sockman::i2p", "the I2P-accept thread ends: {error}");
+                Some(Failure::Poll(error))
+            }
+            Err(payload) => {
+                sockman.shared().counters.panics.add(1);
+                log::error!(
+                    target: "sockman::i2p",
+                    "the I2P-accept thread ends: a callback panicked: {}", panic_message(&*payload)
+                );
+                Some(Failure::Panic(payload))
+            }
+        };
+        if failure.is_some() {
+            sockman.shared().interrupt.interrupt();
+        }
+        log::debug!(target: "sockman::i2p", "the I2P-accept thread has ended");
+        I2P_THREAD_OF.with(|of| of.set(ptr::null()));
+        failure
+    })?;
+    Ok(Some(thread))
+}
+
+fn join_i2p_accept(accepting: Accepting) -> Option<Failure> {
+    match accepting {
+        Ok(None) => None,
+        Ok(Some(thread)) => thread.join().unwrap_or_else(|payload| Some(Failure::Panic(payload))),
+        Err(error) => {
+            log::error!(target: "sockman::i2p", "there was no I2P-accept thread: {error}");
+            Some(Failure::Poll(error))
+        }
+    }
+}
+
+impl SocketsThreads {
+    /// Waits for the threads to end, which they do when interrupted (see [`SockMan::interrupt`]),
+    /// and clears the `SockMan`'s own interrupt, so that they can be started again.
+    ///
+    /// # Errors
+    ///
+    /// * [`JoinError::Panicked`]: a callback panicked, and that is why they ended;
+    /// * [`JoinError::Poll`]: the poller failed, and that is why they ended;
+    /// * [`JoinError::OnLibraryThread`]: called from a callback; the guard is in the error.
+    pub fn join(mut self) -> Result<(), JoinError> {
+        if is_library_thread_of(&self.shared) {
+            return Err(JoinError::OnLibraryThread(self));
+        }
+        self.wait_for_end();
+        match self.ending.failure.lock().take() {
+            None => Ok(()),
+            Some(Failure::Panic(payload)) => Err(JoinError::Panicked(payload)),
+            Some(Failure::Poll(error)) => Err(JoinError::Poll(error)),
+        }
+    }
+
+    /// Have the threads ended, because of an interrupt or a failure?
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.thread.is_none() || self.ending.ended.load(Ordering::Acquire)
+    }
+
+    fn wait_for_end(&mut self) {
+        let Some(thread) = self.thread.take() else { return };
+        if thread.join().is_err() {
+            // A handler's panic is caught on the thread; only a bug of ours comes this way.
+            log::error!(target: "sockman::net", "the socket thread panicked outside of callbacks");
+        }
+        self.shared.interrupt.reset();
+    }
+}
+
+impl Drop for SocketsThreads {
+    fn drop(&mut self) {
+        if self.thread.is_none() {
+            return;
+        }
+        let run = self.shared.run.lock();
+        // If it has ended already, whatever runs now has a guard of its own.
+        if !self.ending.ended.load(Ordering::Acquire) {
+            self.shared.interrupt.interrupt();
+            if is_library_thread_of(&self.shared) {
+                // Seen by the socket thread when it ends.
+                self.ending.detached.store(true, Ordering::Release);
+                return;
+            }
+        }
+        drop(run);
+        self.wait_for_end();
+        match &*self.ending.failure.lock() {
+            None => {}
+            Some(Failure::Panic(payload)) => log::error!(
+                target: "sockman::net",
+                "a callback's panic, which nobody asked for by joining: {}",
+                panic_message(&**payload)
+            ),
+            Some(Failure::Poll(error)) => {
+                log::error!(target: "sockman::net", "the poller had failed: {error}");
+            }
+        }
+    }
+}
+
+impl fmt::Debug for SocketsThreads {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SocketsThreads").field("is_finished", &self.is_finished()).finish()
+    }
+}
+
+#[cfg(not(shuttle))]
+thread_local! {
+    /// The `Shared` whose socket thread this is: its address, never followed.
+    static SOCKET_THREAD_OF: Cell<*const Shared> = const { Cell::new(ptr::null()) };
+    /// Likewise of the I2P-accept thread.
+    static I2P_THREAD_OF: Cell<*const Shared> = const { Cell::new(ptr::null()) };
+}
+
+#[cfg(shuttle)]
+shuttle::thread_local! {
+    static SOCKET_THREAD_OF: Cell<*const Shared> = Cell::new(ptr::null());
+    static I2P_THREAD_OF: Cell<*const Shared> = Cell::new(ptr::null());
+}
+
+/// Is the calling thread the socket thread of this `SockMan`?
+pub(crate) fn is_socket_thread_of(shared: &Shared) -> bool {
+    SOCKET_THREAD_OF.with(|of| ptr::eq(of.get(), shared))
+}
+
+/// Is the calling thread one of this `SockMan`'s? Joining there would be a wait for itself.
+fn is_library_thread_of(shared: &Shared) -> bool {
+    is_socket_thread_of(shared) || I2P_THREAD_OF.with(|of| ptr::eq(of.get(), shared))
+}
+
+/// While it lives, this thread is the socket thread.
+struct Marker;
+
+impl Marker {
+    fn set(shared: &Shared) -> Marker {
+        SOCKET_THREAD_OF.with(|of| of.set(shared));
+        Marker
+    }
+}
+
+impl Drop for Marker {
+    fn drop(&mut self) {
+        SOCKET_THREAD_OF.with(|of| of.set(ptr::null()));
+    }
+}
+
+/// The socket thread's state, held by a test that runs its passes itself. The thread is the one that
+/// calls [`pass`](Parked::pass), for as long as that takes.
+#[cfg(feature = "testing")]
+pub(crate) struct Parked {
+    sockman: SockMan,
+    socket_thread: Box<SocketThread>,
+    watches: Watches,
+    _wakers: Vec<crate::sys::interrupt::WakerGuard>,
+}
+
+#[cfg(feature = "testing")]
+impl Parked {
+    pub(crate) fn start(sockman: &SockMan) -> Result<Parked, StartError> {
+        let shared = sockman.shared();
+        let (socket_thread, watches) = claim(shared, &mut shared.run.lock())?;
+        let wakers = watches.add_waker(&socket_thread.waker());
+        Ok(Parked { sockman: sockman.clone(), socket_thread, watches, _wakers: wakers })
+    }
+
+    /// `false` if interrupted.
+    pub(crate) fn pass(&mut self) -> Result<bool, JoinError> {
+        if self.watches.is_interrupted() {
+            return Ok(false);
+        }
+        let shared = self.sockman.shared();
+        let marker = Marker::set(shared);
+        let context = Context { sockman: &self.sockman, interrupts: &self.watches };
+        let outcome = catch_unwind(AssertUnwindSafe(|| self.socket_thread.pass(&context)));
+        drop(marker);
+        let failure = match outcome {
+            Ok(Ok(())) => return Ok(true),
+            Ok(Err(error)) => JoinError::Poll(error),
+            Err(payload) => {
+                shared.counters.panics.add(1);
+                JoinError::Panicked(payload)
+            }
+        };
+        shared.interrupt.interrupt();
+        Err(failure)
+    }
+
+    /// Did the last pass find nothing to do, and leave nothing?
+    pub(crate) fn is_idle(&self) -> bool {
+        self.socket_thread.is_idle() && !self.sockman.shared().inbox.is_pending()
+    }
+
+    pub(crate) fn stop(mut self) {
+        let shared = self.sockman.shared();
+        let mut run = shared.run.lock();
+        self.socket_thread.remove_closed(&shared.inbox);
+        *run = Run::Stopped(self.socket_thread);
+        drop(run);
+        shared.interrupt.reset();
+    }
+}
+
+#[cfg(feature = "testing")]
+impl fmt::Debug for Parked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Parked").field("is_idle", &self.is_idle()).finish_non_exhaustive()
+    }
+}
+
+/// Runs `f` as if on another thread: for simulated threads that come in between.
+#[cfg(feature = "testing")]
+pub(crate) fn as_another_thread<R>(f: impl FnOnce() -> R) -> R {
+    struct Restore(*const Shared);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            SOCKET_THREAD_OF.with(|of| of.set(self.0));
+        }
+    }
+    let _restore = Restore(SOCKET_THREAD_OF.with(|of| of.replace(ptr::null())));
+    f()
+}
+
+/// One pass by hand, on the calling thread, which is the socket thread for as long as it takes.
+#[cfg(test)]
+pub(crate) fn run_one_pass(sockman: &SockMan) -> io::Result<()> {
+    let shared = sockman.shared();
+    let Run::Stopped(mut socket_thread) = mem::replace(&mut *shared.run.lock(), Run::Running)
+    else {
+        panic!("the socket thread runs");
+    };
+    let marker = Marker::set(shared);
+    let watches = shared.watches();
+    let context = Context { sockman, interrupts: &watches };
+    let result = catch_unwind(AssertUnwindSafe(|| socket_thread.pass(&context)));
+    drop(marker);
+    *shared.run.lock() = Run::Stopped(socket_thread);
+    result.unwrap_or_else(|payload| std::panic::resume_unwind(payload))
+}
