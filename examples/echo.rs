@@ -1,11 +1,11 @@
 //! `echo MODE PORT`: an `echo`, a `sink` (discards) or a `source` (sends without end). It keeps
-//! what a peer does not take, and stops reading from one that has more than 1 MiB to take.
+//! what a peer does not take, and stops reading from one that has more than a megabyte to take.
 #![allow(clippy::print_stdout, reason = "a program prints")]
 use std::{collections::HashMap, env, error::Error, io, sync::Arc};
 
 use parking_lot::Mutex;
 use sockman::{ConnectionId as Id, EventHandler, NextRecv, Options, Service, SockMan};
-use sockman::{SendQueue, SendQueueOptions};
+use sockman::{SendQueue, helpers::SendQueueLimits};
 
 struct Server {
     mode: String,
@@ -25,8 +25,8 @@ impl Server {
 
 impl EventHandler for Server {
     fn event_new_connection_accepted(&self, _: &SockMan, id: Id, _: &Service, _: &Service) -> bool {
-        let marks = SendQueueOptions::default().high_mark(1 << 20).low_mark(1 << 19);
-        self.peers.lock().insert(id, (Arc::new(SendQueue::new(id, marks)), false));
+        let queue = Arc::new(SendQueue::new(id, SendQueueLimits::default()));
+        self.peers.lock().insert(id, (queue, false));
         true
     }
     fn should_try_to_send(&self, id: Id) -> bool {
@@ -39,7 +39,7 @@ impl EventHandler for Server {
     fn event_ready_to_send(&self, sockman: &SockMan, id: Id) -> NextRecv {
         let Some((queue, finished)) = self.peer(id) else { return NextRecv::Skip };
         let all_sent = match self.mode.as_str() {
-            "source" => sockman.send_bytes(id, &[0; 256 * 1024], false).map(|_| true),
+            "source" => sockman.send_bytes(id, &[0; 256 * 1024]).map(|_| true),
             _ => queue.drain(sockman),
         };
         if all_sent.map_or(true, |all_sent| all_sent && finished) {
@@ -49,7 +49,7 @@ impl EventHandler for Server {
     }
     fn event_got_data(&self, sockman: &SockMan, id: Id, data: &[u8]) {
         let peer = if self.mode == "echo" { self.peer(id) } else { None };
-        if peer.is_some_and(|(queue, _)| queue.push(sockman, data, false).is_err()) {
+        if peer.is_some_and(|(queue, _)| queue.push(sockman, data).is_err()) {
             self.close(sockman, id);
         }
     }
@@ -69,7 +69,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let server = Arc::new(Server { mode, peers: Mutex::default() });
     // Whatever changes an answer of its hooks wakes the connection: it needs no sweep.
     let sockman = SockMan::new(server, Options::default().sweep(None))?;
-    let bound = sockman.bind_and_start_listening(&format!("127.0.0.1:{port}").parse()?)?;
+    let bound = sockman.bind_and_start_listening(format!("127.0.0.1:{port}"))?;
     let threads = sockman.start_sockets_threads()?;
     let mut signals = signal_hook::iterator::Signals::new(signal_hook::consts::TERM_SIGNALS)?;
     std::thread::spawn(move || signals.forever().next().map(|_| sockman.interrupt()));

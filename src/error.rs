@@ -1,131 +1,254 @@
-//! One error enum per operation. Each message says what was tried, on what address, and what to do;
-//! each `source()` is the operating system's error, if there was one.
+//! The errors, one type per operation.
+//!
+//! A message says what was tried, on what address, and what to do. It does not repeat the source,
+//! which [`source`](std::error::Error::source) returns; the alternate form `{:#}` appends the messages
+//! of all sources:
+//!
+//! ```
+//! # fn f(error: sockman::error::BindError) {
+//! println!("{error}");   // cannot listen on 127.0.0.1:80: the process may not bind there
+//! println!("{error:#}"); // … may not bind there: Permission denied (os error 13)
+//! # }
+//! ```
 
-use std::{any::Any, error::Error, fmt, io};
+use std::{any::Any, convert::Infallible, error::Error, fmt, io};
 
 use crate::{
     address::Service,
     engine::{connection::ConnectionId, threads::SocketsThreads},
+    sys::{sources::write_sources, sync::Mutex},
+};
+pub use crate::{
+    address::{InvalidAddrError, ParseAddrError, ParseAddrErrorKind},
+    dial::{ConnectError, ConnectErrorKind, ConnectPhase, InvalidOption},
 };
 
-/// Why [`SockMan::bind_and_start_listening`](crate::SockMan::bind_and_start_listening) or
-/// [`SockMan::start_listening_on`](crate::SockMan::start_listening_on) failed. Nothing is left
-/// behind.
+/// The error of [`SockMan::new`](crate::SockMan::new).
 #[derive(Debug)]
 #[non_exhaustive]
-pub enum BindError {
-    /// One cannot listen on an address of this kind (onion, I2P, the unnamed unix address).
-    Unsupported {
-        /// The address that was asked for.
-        to: Service,
-    },
+pub enum CreateError {
+    /// An option is out of its range.
+    InvalidOption(InvalidOption),
+    /// The operating system gave no poller: the process is probably out of descriptors.
+    Poller(io::Error),
+}
+
+impl From<InvalidOption> for CreateError {
+    fn from(error: InvalidOption) -> CreateError {
+        CreateError::InvalidOption(error)
+    }
+}
+
+impl From<CreateError> for io::Error {
+    fn from(error: CreateError) -> io::Error {
+        match error {
+            CreateError::InvalidOption(error) => error.into(),
+            CreateError::Poller(error) => error,
+        }
+    }
+}
+
+impl fmt::Display for CreateError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            CreateError::InvalidOption(_) => "the SockMan was not created: an option is invalid",
+            CreateError::Poller(_) => {
+                "the SockMan was not created: the operating system gave no poller"
+            }
+        })?;
+        write_sources(f, self)
+    }
+}
+
+impl Error for CreateError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            CreateError::InvalidOption(error) => Some(error),
+            CreateError::Poller(source) => Some(source),
+        }
+    }
+}
+
+/// The error of
+/// [`SockMan::bind_and_start_listening`](crate::SockMan::bind_and_start_listening) and
+/// [`SockMan::start_listening_on`](crate::SockMan::start_listening_on). Nothing is left behind.
+///
+/// [`kind`](BindError::kind) says what happened. It converts into an [`io::Error`], whose kind is
+/// that of the operating system's error, if there was one.
+pub struct BindError {
+    inner: Box<BindInner>,
+}
+
+struct BindInner {
+    to: Option<Service>,
+    kind: BindErrorKind,
+}
+
+/// What happened to a listener that was to be made. From [`BindError::kind`].
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum BindErrorKind {
+    /// The text given as the address is no address.
+    InvalidText(ParseAddrError),
+    /// Addresses of this kind cannot be listened on (onion, I2P, the unnamed unix-domain address).
+    Unsupported,
     /// Another socket listens there, or, for a unix-domain path, a file of that name exists.
     AddressInUse {
-        /// The address that was asked for.
-        to: Service,
-        /// What the operating system said.
+        /// The error of the operating system.
         source: io::Error,
     },
     /// The address is not one of this machine's.
     AddressNotAvailable {
-        /// The address that was asked for.
-        to: Service,
-        /// What the operating system said.
+        /// The error of the operating system.
         source: io::Error,
     },
     /// The process may not bind there.
     PermissionDenied {
-        /// The address that was asked for.
-        to: Service,
-        /// What the operating system said.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// Any other failure of the system call named `step`.
+    /// Another failure of the system call named `step`.
     Os {
-        /// The address that was asked for.
-        to: Service,
         /// The call that failed: `socket`, `bind`, `listen`, …
         step: &'static str,
-        /// What the operating system said.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// What was handed over is not a listening TCP or unix-domain stream socket.
+    /// The descriptor that was handed over is not a listening TCP or unix-domain stream socket.
     NotAListener {
-        /// What the operating system said.
+        /// The error of the operating system.
         source: io::Error,
     },
 }
 
 impl BindError {
-    pub(crate) fn new(to: &Service, step: &'static str, source: io::Error) -> BindError {
-        let to = to.clone();
-        match source.kind() {
-            io::ErrorKind::AddrInUse => BindError::AddressInUse { to, source },
-            io::ErrorKind::AddrNotAvailable => BindError::AddressNotAvailable { to, source },
-            io::ErrorKind::PermissionDenied => BindError::PermissionDenied { to, source },
-            _ => BindError::Os { to, step, source },
+    /// Returns what happened.
+    #[must_use]
+    pub fn kind(&self) -> &BindErrorKind {
+        &self.inner.kind
+    }
+
+    /// Returns the address that was asked for. `None` if its text could not be parsed, and for a
+    /// socket that was handed over.
+    #[must_use]
+    pub fn to(&self) -> Option<&Service> {
+        self.inner.to.as_ref()
+    }
+
+    pub(crate) fn new(to: &Service, kind: BindErrorKind) -> BindError {
+        BindError { inner: Box::new(BindInner { to: Some(to.clone()), kind }) }
+    }
+
+    /// The system call named `step` failed.
+    pub(crate) fn os(to: &Service, step: &'static str, source: io::Error) -> BindError {
+        let kind = match source.kind() {
+            io::ErrorKind::AddrInUse => BindErrorKind::AddressInUse { source },
+            io::ErrorKind::AddrNotAvailable => BindErrorKind::AddressNotAvailable { source },
+            io::ErrorKind::PermissionDenied => BindErrorKind::PermissionDenied { source },
+            _ => BindErrorKind::Os { step, source },
+        };
+        BindError::new(to, kind)
+    }
+
+    pub(crate) fn not_a_listener(source: io::Error) -> BindError {
+        let kind = BindErrorKind::NotAListener { source };
+        BindError { inner: Box::new(BindInner { to: None, kind }) }
+    }
+
+    fn os_error(&self) -> Option<&io::Error> {
+        match self.kind() {
+            BindErrorKind::InvalidText(_) | BindErrorKind::Unsupported => None,
+            BindErrorKind::AddressInUse { source }
+            | BindErrorKind::AddressNotAvailable { source }
+            | BindErrorKind::PermissionDenied { source }
+            | BindErrorKind::Os { source, .. }
+            | BindErrorKind::NotAListener { source } => Some(source),
         }
+    }
+
+    fn write_message(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(to) = self.to() else {
+            return f.write_str(match self.kind() {
+                BindErrorKind::InvalidText(_) => "cannot listen: the address is not valid",
+                _ => "cannot adopt the descriptor: it is not a listening stream socket",
+            });
+        };
+        write!(f, "cannot listen on {to}: ")?;
+        match self.kind() {
+            BindErrorKind::AddressInUse { .. } if to.addr().is_unix() => {
+                f.write_str("the path exists; if no process uses it any more, remove it")
+            }
+            BindErrorKind::AddressInUse { .. } => f.write_str(
+                "another process, or another listener of this one, is probably using it",
+            ),
+            BindErrorKind::AddressNotAvailable { .. } => {
+                f.write_str("it must be an address of this machine or a wildcard")
+            }
+            BindErrorKind::PermissionDenied { .. } => f.write_str(
+                "the process may not bind there; choose another port or path, or grant the right",
+            ),
+            BindErrorKind::Os { step, .. } => write!(f, "{step} failed"),
+            _ => f.write_str("addresses of this kind cannot be bound on this machine"),
+        }
+    }
+}
+
+impl From<ParseAddrError> for BindError {
+    fn from(error: ParseAddrError) -> BindError {
+        let kind = BindErrorKind::InvalidText(error);
+        BindError { inner: Box::new(BindInner { to: None, kind }) }
+    }
+}
+
+/// For addresses that need no conversion.
+impl From<Infallible> for BindError {
+    fn from(never: Infallible) -> BindError {
+        match never {}
+    }
+}
+
+impl From<BindError> for io::Error {
+    fn from(error: BindError) -> io::Error {
+        let kind = error.os_error().map_or(io::ErrorKind::InvalidInput, io::Error::kind);
+        io::Error::new(kind, error)
+    }
+}
+
+impl fmt::Debug for BindError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BindError")
+            .field("to", &self.inner.to)
+            .field("kind", &self.inner.kind)
+            .finish()
     }
 }
 
 impl fmt::Display for BindError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            BindError::Unsupported { to } => {
-                write!(f, "cannot listen on {to}: not an address that can be bound on this machine")
-            }
-            BindError::AddressInUse { to, source } if to.addr().is_unix() => write!(
-                f,
-                "cannot listen on {to}: {source}; if no process uses that path any more, remove it"
-            ),
-            BindError::AddressInUse { to, source } => write!(
-                f,
-                "cannot listen on {to}: {source}; another process, or another listener of this \
-                 one, is probably using it"
-            ),
-            BindError::AddressNotAvailable { to, source } => write!(
-                f,
-                "cannot listen on {to}: {source}; it must be an address of this machine or a \
-                 wildcard"
-            ),
-            BindError::PermissionDenied { to, source } => write!(
-                f,
-                "cannot listen on {to}: {source}; choose another port or path, or give the process \
-                 the right to it"
-            ),
-            BindError::Os { to, step, source } => {
-                write!(f, "cannot listen on {to}: {step} failed: {source}")
-            }
-            BindError::NotAListener { source } => {
-                write!(f, "cannot adopt the descriptor: not a listening stream socket: {source}")
-            }
-        }
+        self.write_message(f)?;
+        write_sources(f, self)
     }
 }
 
 impl Error for BindError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        match self {
-            BindError::Unsupported { .. } => None,
-            BindError::AddressInUse { source, .. }
-            | BindError::AddressNotAvailable { source, .. }
-            | BindError::PermissionDenied { source, .. }
-            | BindError::Os { source, .. }
-            | BindError::NotAListener { source } => Some(source),
+        match self.kind() {
+            BindErrorKind::InvalidText(error) => Some(error),
+            _ => self.os_error().map(|source| source as &(dyn Error + 'static)),
         }
     }
 }
 
-/// Why [`SockMan::start_sockets_threads`](crate::SockMan::start_sockets_threads) failed. Nothing
+/// The error of [`SockMan::start_sockets_threads`](crate::SockMan::start_sockets_threads). Nothing
 /// was started.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum StartError {
-    /// The threads run already, or have not ended yet.
+    /// The threads are running, or have not ended yet.
     AlreadyStarted,
-    /// The interrupt is set: the `SockMan`'s own (see
-    /// [`SockMan::reset_interrupt`](crate::SockMan::reset_interrupt)), or the shared one given
-    /// with [`Options::interrupt`](crate::Options::interrupt), which its owner has to reset.
+    /// An interrupt is set: the `SockMan`'s own (see
+    /// [`SockMan::reset_interrupt`](crate::SockMan::reset_interrupt)), or the shared one given with
+    /// [`Options::interrupt`](crate::Options::interrupt), which its owner has to reset.
     Interrupted,
     /// The operating system gave no thread.
     Spawn(io::Error),
@@ -133,15 +256,14 @@ pub enum StartError {
 
 impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
+        f.write_str(match self {
             StartError::AlreadyStarted => {
-                f.write_str("the sockets threads run already: join them before starting again")
+                "the sockets threads are running: join them before starting again"
             }
-            StartError::Interrupted => {
-                f.write_str("the sockets threads were not started: the interrupt is set")
-            }
-            StartError::Spawn(source) => write!(f, "cannot start the socket thread: {source}"),
-        }
+            StartError::Interrupted => "the sockets threads were not started: the interrupt is set",
+            StartError::Spawn(_) => "the operating system gave no thread for the sockets",
+        })?;
+        write_sources(f, self)
     }
 }
 
@@ -154,44 +276,35 @@ impl Error for StartError {
     }
 }
 
-/// What [`SocketsThreads::join`](crate::SocketsThreads::join) has to tell.
+/// The error of [`SocketsThreads::join`](crate::SocketsThreads::join). `Send` and `Sync`, so that
+/// `?` turns it into a `Box<dyn Error + Send + Sync>`.
+#[derive(Debug)]
 #[non_exhaustive]
 pub enum JoinError {
-    /// A callback panicked and stopped the threads; the panic's payload, for
-    /// [`std::panic::resume_unwind`] for example. The threads have ended and can be started again.
-    Panicked(Box<dyn Any + Send>),
-    /// Called on a thread of the library, which would wait for itself. Here is the guard back.
+    /// A callback panicked, which ended the threads. They can be started again.
+    Panicked(Panic),
+    /// `join` was called on one of the library's own threads and would have deadlocked. The guard is
+    /// handed back.
     OnLibraryThread(SocketsThreads),
     /// The poller failed, which ended the socket thread.
     Poll(io::Error),
 }
 
-impl fmt::Debug for JoinError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            JoinError::Panicked(payload) => {
-                f.debug_tuple("Panicked").field(&panic_message(&**payload)).finish()
-            }
-            JoinError::OnLibraryThread(_) => f.debug_tuple("OnLibraryThread").finish(),
-            JoinError::Poll(source) => f.debug_tuple("Poll").field(source).finish(),
-        }
-    }
-}
-
 impl fmt::Display for JoinError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            JoinError::Panicked(payload) => {
-                write!(f, "a callback panicked and stopped: {}", panic_message(&**payload))
+            JoinError::Panicked(panic) => {
+                write!(f, "a callback panicked, which ended the threads: {}", panic.message())
             }
             JoinError::OnLibraryThread(_) => f.write_str(
-                "join was called from a callback, on the thread that it would wait for: interrupt \
-                 here, and join elsewhere",
+                "join was called from a callback and would deadlock: interrupt there, and join on \
+                 another thread",
             ),
-            JoinError::Poll(source) => {
-                write!(f, "the socket thread ended: waiting for readiness failed: {source}")
+            JoinError::Poll(_) => {
+                f.write_str("the socket thread ended: waiting for readiness failed")
             }
-        }
+        }?;
+        write_sources(f, self)
     }
 }
 
@@ -204,7 +317,39 @@ impl Error for JoinError {
     }
 }
 
-/// What a panic said, as far as that is text.
+/// The panic of a callback. In [`JoinError::Panicked`].
+pub struct Panic {
+    /// In a mutex only because a payload need not be `Sync`.
+    payload: Mutex<Box<dyn Any + Send>>,
+    message: String,
+}
+
+impl Panic {
+    pub(crate) fn new(payload: Box<dyn Any + Send>) -> Panic {
+        let message = panic_message(&*payload).to_owned();
+        Panic { payload: Mutex::new(payload), message }
+    }
+
+    /// Returns the panic's message, if it was text.
+    #[must_use]
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// Returns the panic's payload, for [`std::panic::resume_unwind`] for example.
+    #[must_use]
+    pub fn into_payload(self) -> Box<dyn Any + Send> {
+        self.payload.into_inner()
+    }
+}
+
+impl fmt::Debug for Panic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Panic").field(&self.message).finish()
+    }
+}
+
+/// Returns the message of a panic, as far as that is text.
 pub(crate) fn panic_message(payload: &(dyn Any + Send)) -> &str {
     if let Some(text) = payload.downcast_ref::<&'static str>() {
         text
@@ -215,22 +360,32 @@ pub(crate) fn panic_message(payload: &(dyn Any + Send)) -> &str {
     }
 }
 
-/// Why sending on, or half-closing, a connection failed.
+/// The error of a send and of a half-close.
 ///
-/// A full send buffer is not an error: [`SockMan::send_bytes`](crate::SockMan::send_bytes) then
-/// returns `Ok(0)`.
+/// A full send buffer is not an error: [`SockMan::send_bytes`](crate::SockMan::send_bytes) returns
+/// `Ok(0)` then.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum SendError {
-    /// There is no such connection: it was closed, or never was.
+    /// The connection is closed, never existed, or belongs to another `SockMan`.
     UnknownConnection(ConnectionId),
-    /// The socket is broken for sending. The connection stays yours to close.
+    /// The socket is broken for sending. The connection stays open until the embedder closes it.
     Socket {
         /// The connection.
         id: ConnectionId,
-        /// What the operating system said.
+        /// The error of the operating system.
         source: io::Error,
     },
+}
+
+impl From<SendError> for io::Error {
+    fn from(error: SendError) -> io::Error {
+        let kind = match &error {
+            SendError::UnknownConnection(_) => io::ErrorKind::NotConnected,
+            SendError::Socket { source, .. } => source.kind(),
+        };
+        io::Error::new(kind, error)
+    }
 }
 
 impl fmt::Display for SendError {
@@ -239,10 +394,11 @@ impl fmt::Display for SendError {
             SendError::UnknownConnection(id) => {
                 write!(f, "cannot send on connection {id}: it is closed")
             }
-            SendError::Socket { id, source } => {
-                write!(f, "cannot send on connection {id}: {source}; close it")
+            SendError::Socket { id, .. } => {
+                write!(f, "cannot send on connection {id}: the socket is broken, close it")
             }
-        }
+        }?;
+        write_sources(f, self)
     }
 }
 

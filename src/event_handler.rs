@@ -5,9 +5,11 @@
 
 use std::{io, time::Instant};
 
+#[cfg(feature = "i2p")]
+use crate::dial::i2p::I2pStatus;
 use crate::{
     address::{Destination, Service},
-    dial::{ConnectError, i2p::I2pStatus},
+    dial::ConnectError,
     engine::connection::ConnectionId,
     sockman::SockMan,
 };
@@ -17,6 +19,7 @@ use crate::{
 ///
 /// Bitcoin Core calls this `cancel_recv`: there, a node that still has data queued for a peer does
 /// not read more requests from it.
+#[doc(alias = "cancel_recv")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum NextRecv {
     /// Receive in this turn too, if there is something to receive.
@@ -41,7 +44,7 @@ pub enum NextRecv {
 ///
 /// # Panics
 ///
-/// A panic in a callback is never swallowed: see [`PanicPolicy`](crate::PanicPolicy).
+/// A panic in a callback is never swallowed: see [`PanicPolicy`](crate::options::PanicPolicy).
 ///
 /// # Keeping a `SockMan`
 ///
@@ -65,11 +68,12 @@ pub trait EventHandler: Send + Sync {
     /// *Comes after it:* with `true`, the other callbacks for this id; with `false`, or after the
     /// id was closed in here, nothing: the id is never named again.
     ///
-    /// *A panic:* closes the connection; then as [`PanicPolicy`](crate::PanicPolicy) says. With
+    /// *A panic:* closes the connection; then as [`PanicPolicy`](crate::options::PanicPolicy) says. With
     /// `PanicPolicy::CloseConnection`, [`event_closed_after_panic`] names the id, since you may
     /// have begun to register it.
     ///
     /// [`event_closed_after_panic`]: EventHandler::event_closed_after_panic
+    #[doc(alias = "EventNewConnectionAccepted")]
     fn event_new_connection_accepted(
         &self,
         sockman: &SockMan,
@@ -92,12 +96,18 @@ pub trait EventHandler: Send + Sync {
     /// *Comes after it:* in the same turn possibly [`event_got_data`] (unless it returned
     /// [`NextRecv::Skip`]), and [`event_io_loop_completed_for_one`].
     ///
-    /// *A panic:* as [`PanicPolicy`](crate::PanicPolicy) says.
+    /// *A panic:* as [`PanicPolicy`](crate::options::PanicPolicy) says.
     ///
     /// [`should_try_to_send`]: EventHandler::should_try_to_send
     /// [`event_got_data`]: EventHandler::event_got_data
     /// [`event_io_loop_completed_for_one`]: EventHandler::event_io_loop_completed_for_one
-    fn event_ready_to_send(&self, sockman: &SockMan, id: ConnectionId) -> NextRecv;
+    ///
+    /// The default sends nothing and returns [`NextRecv::Proceed`].
+    #[doc(alias = "EventReadyToSend")]
+    fn event_ready_to_send(&self, sockman: &SockMan, id: ConnectionId) -> NextRecv {
+        let _ = (sockman, id);
+        NextRecv::Proceed
+    }
 
     /// Bytes arrived. `data` is never empty, and at most [`Options::receive_buffer`] long.
     ///
@@ -112,13 +122,14 @@ pub trait EventHandler: Send + Sync {
     ///
     /// *Comes after it:* more data, [`event_got_eof`] or [`event_got_permanent_read_error`].
     ///
-    /// *A panic:* as [`PanicPolicy`](crate::PanicPolicy) says. The bytes count as delivered.
+    /// *A panic:* as [`PanicPolicy`](crate::options::PanicPolicy) says. The bytes count as delivered.
     ///
     /// [`Options::receive_buffer`]: crate::Options::receive_buffer
     /// [`should_try_to_recv`]: EventHandler::should_try_to_recv
     /// [`should_try_to_send`]: EventHandler::should_try_to_send
     /// [`event_got_eof`]: EventHandler::event_got_eof
     /// [`event_got_permanent_read_error`]: EventHandler::event_got_permanent_read_error
+    #[doc(alias = "EventGotData")]
     fn event_got_data(&self, sockman: &SockMan, id: ConnectionId, data: &[u8]);
 
     /// The peer sends no more: it closed its side, or half-closed it.
@@ -134,7 +145,8 @@ pub trait EventHandler: Send + Sync {
     /// *Comes after it:* no data. A reset is still told, once, by
     /// [`event_got_permanent_read_error`](EventHandler::event_got_permanent_read_error).
     ///
-    /// *A panic:* as [`PanicPolicy`](crate::PanicPolicy) says.
+    /// *A panic:* as [`PanicPolicy`](crate::options::PanicPolicy) says.
+    #[doc(alias = "EventGotEOF")]
     fn event_got_eof(&self, sockman: &SockMan, id: ConnectionId);
 
     /// Receiving failed for good (a reset, a time-out of the kernel's, a registration with the
@@ -150,7 +162,8 @@ pub trait EventHandler: Send + Sync {
     ///
     /// *Comes after it:* no data and no EOF.
     ///
-    /// *A panic:* as [`PanicPolicy`](crate::PanicPolicy) says.
+    /// *A panic:* as [`PanicPolicy`](crate::options::PanicPolicy) says.
+    #[doc(alias = "EventGotPermanentReadError")]
     fn event_got_permanent_read_error(
         &self,
         sockman: &SockMan,
@@ -176,7 +189,7 @@ pub trait EventHandler: Send + Sync {
     /// was closed in here, nothing: the id is never named again.
     ///
     /// *A panic:* closes the connection, if there is one; then as
-    /// [`PanicPolicy`](crate::PanicPolicy) says.
+    /// [`PanicPolicy`](crate::options::PanicPolicy) says.
     ///
     /// [`Options::accept_batch`]: crate::Options::accept_batch
     /// [`Options::max_connections`]: crate::Options::max_connections
@@ -202,9 +215,10 @@ pub trait EventHandler: Send + Sync {
     /// until one of the occasions above. A changed answer takes effect at once on
     /// [`SockMan::wake`], otherwise at the next sweep.
     ///
-    /// *A panic:* as [`PanicPolicy`](crate::PanicPolicy) says.
+    /// *A panic:* as [`PanicPolicy`](crate::options::PanicPolicy) says.
     ///
     /// [`event_ready_to_send`]: EventHandler::event_ready_to_send
+    #[doc(alias = "ShouldTryToSend")]
     fn should_try_to_send(&self, id: ConnectionId) -> bool {
         let _ = id;
         true
@@ -220,7 +234,8 @@ pub trait EventHandler: Send + Sync {
     /// errors wait, the kernel's receive buffer fills, and TCP slows the peer down. A changed
     /// answer takes effect at once on [`SockMan::wake`], otherwise at the next sweep.
     ///
-    /// *A panic:* as [`PanicPolicy`](crate::PanicPolicy) says.
+    /// *A panic:* as [`PanicPolicy`](crate::options::PanicPolicy) says.
+    #[doc(alias = "ShouldTryToRecv")]
     fn should_try_to_recv(&self, id: ConnectionId) -> bool {
         let _ = id;
         true
@@ -237,7 +252,8 @@ pub trait EventHandler: Send + Sync {
     ///
     /// *May call:* everything.
     ///
-    /// *A panic:* as [`PanicPolicy`](crate::PanicPolicy) says.
+    /// *A panic:* as [`PanicPolicy`](crate::options::PanicPolicy) says.
+    #[doc(alias = "EventIOLoopCompletedForOne")]
     fn event_io_loop_completed_for_one(&self, sockman: &SockMan, id: ConnectionId) {
         let _ = (sockman, id);
     }
@@ -254,6 +270,7 @@ pub trait EventHandler: Send + Sync {
     /// *Comes after it:* [`next_deadline`](EventHandler::next_deadline).
     ///
     /// *A panic:* stops the threads under both policies, since there is no connection to blame.
+    #[doc(alias = "EventIOLoopCompletedForAll")]
     fn event_io_loop_completed_for_all(&self, sockman: &SockMan) {
         let _ = sockman;
     }
@@ -261,7 +278,7 @@ pub trait EventHandler: Send + Sync {
     /// Whether the I2P router accepts connections to us has changed. Provided: does nothing. Core's
     /// `EventI2PStatus`.
     ///
-    /// *When:* only with [`I2pOptions::accept_incoming`](crate::I2pOptions::accept_incoming), and only
+    /// *When:* only with [`I2pOptions::accept_incoming`](crate::i2p::I2pOptions::accept_incoming), and only
     /// on a change: the first success, the first failure, each recovery, each loss, and when the
     /// threads end. `addr` is our own address; `None` if no session has told it yet.
     ///
@@ -269,18 +286,20 @@ pub trait EventHandler: Send + Sync {
     ///
     /// *May call:* everything.
     ///
-    /// *Comes after it:* after [`StartListening`](crate::I2pStatus::StartListening),
+    /// *Comes after it:* after [`StartListening`](crate::i2p::I2pStatus::StartListening),
     /// [`event_new_connection_accepted`](EventHandler::event_new_connection_accepted) on the same
     /// thread for each peer.
     ///
     /// *A panic:* stops the threads.
+    #[cfg(feature = "i2p")]
+    #[doc(alias = "EventI2PStatus")]
     fn event_i2p_status(&self, sockman: &SockMan, addr: Option<&Service>, status: I2pStatus) {
         let _ = (sockman, addr, status);
     }
 
     /// A connection was closed because a callback for it panicked. Provided: does nothing.
     ///
-    /// *When:* only with [`PanicPolicy::CloseConnection`](crate::PanicPolicy::CloseConnection),
+    /// *When:* only with [`PanicPolicy::CloseConnection`](crate::options::PanicPolicy::CloseConnection),
     /// once, right after the close.
     ///
     /// *Thread:* the one that the panic was on: the socket thread, or the I2P-accept thread. No lock is

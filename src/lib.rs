@@ -1,29 +1,30 @@
 //! A synchronous, protocol-agnostic socket manager: one socket thread, one connection map, and
-//! callbacks through a trait object. It has no async runtime, queues no payload behind its user's
-//! back, and knows nothing of the protocol spoken over its sockets.
+//! callbacks through a trait object. It has no async runtime, queues no payload behind the
+//! embedder's back, and knows nothing of the protocol spoken over its sockets.
 //!
 //! The shape is that of Bitcoin Core's `SockMan` (pull request #30988), carried over to Rust with
-//! its names, so that people who come from there find their way.
+//! its names.
 //!
 //! # How it fits together
 //!
 //! * [`SockMan`] binds, listens, accepts, connects, sends and closes. It is a cheap clone of one
-//!   shared state, and every method may be called from every thread and from every callback.
-//! * [`EventHandler`] is what *you* write: it hears what happened on which [`ConnectionId`], and
-//!   its hooks can pause either direction of any connection.
-//! * [`SocketsThreads`] is the guard of the running socket thread.
-//! * [`SendQueue`], [`ConnectionTable`] and [`Deadlines`] are optional helpers: a bounded queue of
-//!   outgoing bytes for one connection, what you know of each connection by its id, and timers on
-//!   the socket thread.
+//!   shared state. Every method may be called from every thread and from every callback.
+//! * [`EventHandler`] is the trait that the embedder implements to receive connection events. Its
+//!   hooks pause either direction of any connection.
+//! * [`SocketsThreads`] is the guard of the running threads.
+//! * [`SendQueue`] is an optional helper: a bounded queue of outgoing bytes for one connection.
+//!   [`helpers`] has two more.
+//!
+//! The [`guide`] explains the rest, chapter by chapter.
 //!
 //! # Example
 //!
-//! A server that sends back what it receives. (It keeps nothing that the kernel did not take at
-//! once; the `echo` example shows how to.)
+//! A server that sends back what it receives. It keeps nothing that the kernel did not take at once;
+//! the example `echo` shows how to.
 //!
 //! ```
 //! use std::{io, sync::Arc};
-//! use sockman::{ConnectionId, EventHandler, NextRecv, Options, Service, SockMan};
+//! use sockman::{ConnectionId, EventHandler, Options, Service, SockMan};
 //!
 //! struct Echo;
 //!
@@ -33,11 +34,8 @@
 //!     ) -> bool {
 //!         true
 //!     }
-//!     fn event_ready_to_send(&self, _: &SockMan, _: ConnectionId) -> NextRecv {
-//!         NextRecv::Proceed
-//!     }
 //!     fn event_got_data(&self, sockman: &SockMan, id: ConnectionId, data: &[u8]) {
-//!         let _ = sockman.send_bytes(id, data, false);
+//!         let _ = sockman.send_bytes(id, data);
 //!     }
 //!     fn event_got_eof(&self, sockman: &SockMan, id: ConnectionId) {
 //!         sockman.close_connection(id);
@@ -47,9 +45,9 @@
 //!     }
 //! }
 //!
-//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
 //! let sockman = SockMan::new(Arc::new(Echo), Options::default())?;
-//! let bound = sockman.bind_and_start_listening(&"127.0.0.1:0".parse()?)?;
+//! let bound = sockman.bind_and_start_listening("127.0.0.1:0")?;
 //! let threads = sockman.start_sockets_threads()?;
 //! # use std::io::{Read, Write};
 //! # let mut peer = std::net::TcpStream::connect(bound.to_socket_addr().unwrap())?;
@@ -65,10 +63,23 @@
 //!
 //! # What is promised
 //!
-//! The promises that the documentation calls G1 to G14 (identity, registration first, one callback
-//! at a time, close, bytes, hooks, no spin, fairness, promptness, no hidden memory, exhaustion,
-//! panics, addresses, restart) are listed in `docs/guide.md`, each with its test in
-//! `docs/testing.md`.
+//! The guarantees G1 to G14 (identity, registration first, one callback at a time, close, bytes,
+//! hooks, no spin, fairness, promptness, no hidden memory, exhaustion, panics, addresses, restart)
+//! are listed in the [`guide`]. `docs/testing.md` names the test of each.
+//!
+//! # Features
+//!
+//! | feature | default | what it adds |
+//! |---|---|---|
+//! | `socks5` | on | connects through SOCKS5 proxies and Tor ([`proxy`]), and onion addresses |
+//! | `i2p` | on | connects and accepts through a SAM bridge ([`i2p`]), and I2P addresses |
+//! | `testing` | off | test doubles ([`testing`]): a network in memory and the socket thread by hand |
+//!
+//! # Modules
+//!
+//! The root holds the names that a first program needs. [`address`], [`proxy`] and [`i2p`] hold what
+//! a connect can be asked for, [`options`] and [`stats`] what a `SockMan` can be told and asked,
+//! [`error`] all errors. [`sys`] is the seam to the operating system; it may still change.
 //!
 //! # Platforms
 //!
@@ -79,34 +90,40 @@
 pub mod address;
 mod dial;
 mod engine;
-mod error;
+pub mod error;
 mod event_handler;
 pub mod guide;
-mod helpers;
-mod options;
+pub mod helpers;
+pub mod options;
 mod sockman;
-mod stats;
+pub mod stats;
 pub mod sys;
 #[cfg(feature = "testing")]
 pub mod testing;
 
 pub use crate::{
-    address::*,
-    dial::{
-        ConnectError, ConnectOptions, ConnectPhase,
-        i2p::{DestinationError, I2pOptions, I2pStatus, KeyFileError, SamError, SamResult},
-        socks5::{Credentials, InvalidCredentials, Proxy, ProxyError, Socks5Reply},
-    },
-    engine::{
-        connect::NewConnection,
-        connection::{ConnectionId, ConnectionInfo, Direction},
-        threads::SocketsThreads,
-    },
-    error::{BindError, JoinError, SendError, StartError},
+    address::Service,
+    dial::ConnectOptions,
+    engine::{connect::NewConnection, connection::ConnectionId, threads::SocketsThreads},
     event_handler::{EventHandler, NextRecv},
-    helpers::{ConnectionTable, Deadlines, PushError, SendQueue, SendQueueOptions},
-    options::{Options, PanicPolicy, SELECT_TIMEOUT},
+    helpers::SendQueue,
+    options::Options,
     sockman::{SockMan, WeakSockMan},
-    stats::Stats,
-    sys::{OsSockFactory, Poller, Readiness, Sock, SockFactory, Waker, interrupt::Interrupt},
+    sys::interrupt::Interrupt,
 };
+
+/// SOCKS5 proxies, Tor among them. Feature `socks5`.
+#[cfg(feature = "socks5")]
+pub mod proxy {
+    pub use crate::dial::socks5::{
+        Credentials, InvalidCredentials, Proxy, ProxyError, Socks5Reply,
+    };
+}
+
+/// I2P through a router's SAM bridge. Feature `i2p`.
+#[cfg(feature = "i2p")]
+pub mod i2p {
+    pub use crate::dial::i2p::{
+        DestinationError, I2pOptions, I2pStatus, KeyFileError, SamError, SamResult,
+    };
+}

@@ -1,14 +1,22 @@
-//! The options of a [`SockMan`](crate::SockMan): each with unit, default, and what happens at the
-//! limit. Plain data; no thread and no lock.
+//! The options of a [`SockMan`](crate::SockMan) and of a connect: each with unit, default, and what
+//! happens at the limit.
+//!
+//! Setters take any value. [`SockMan::new`](crate::SockMan::new) returns
+//! [`InvalidOption`] for a value that is out of its range.
 
-use std::{io, num::NonZeroUsize, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
+pub use crate::dial::ConnectOptions;
+
+#[cfg(feature = "i2p")]
+use crate::dial::i2p::I2pOptions;
 use crate::{
-    dial::i2p::I2pOptions,
+    dial::{I2p, InvalidOption},
     sys::{OsSockFactory, SockFactory, interrupt::Interrupt},
 };
 
 /// The default of [`Options::sweep`]: 50 ms, as Bitcoin Core's `SELECT_TIMEOUT_MILLISECONDS`.
+#[doc(alias = "SELECT_TIMEOUT_MILLISECONDS")]
 pub const SELECT_TIMEOUT: Duration = Duration::from_millis(50);
 
 /// Reads of 16 KiB cost a fifth more processor time per byte than reads of 64 KiB; larger ones
@@ -62,6 +70,7 @@ pub struct Options {
     pub(crate) panic_policy: PanicPolicy,
     pub(crate) thread_name: String,
     pub(crate) interrupt: Option<Interrupt>,
+    #[cfg(feature = "i2p")]
     pub(crate) i2p: Option<I2pOptions>,
     pub(crate) sock_factory: Arc<dyn SockFactory>,
 }
@@ -77,6 +86,7 @@ impl Default for Options {
             panic_policy: PanicPolicy::default(),
             thread_name: DEFAULT_THREAD_NAME.to_owned(),
             interrupt: None,
+            #[cfg(feature = "i2p")]
             i2p: None,
             sock_factory: Arc::new(OsSockFactory::default()),
         }
@@ -89,7 +99,7 @@ impl Options {
     ///
     /// At the limit, listeners stop accepting and clients wait in the kernel's backlog;
     /// [`SockMan::connect`](crate::SockMan::connect) and `start_connect` fail with
-    /// [`ConnectError::TooManyConnections`](crate::ConnectError::TooManyConnections). All resume
+    /// [`ConnectErrorKind::TooManyConnections`](crate::error::ConnectErrorKind::TooManyConnections). All resume
     /// by themselves.
     pub fn max_connections(mut self, connections: usize) -> Options {
         self.max_connections = connections;
@@ -98,9 +108,10 @@ impl Options {
 
     /// How many connections one listener accepts in one pass, and how many connects begun with
     /// [`SockMan::start_connect`](crate::SockMan::start_connect) are looked at in one. Default: 64.
-    /// The rest follows in the next passes, after the established connections had their turn.
-    pub fn accept_batch(mut self, connections: NonZeroUsize) -> Options {
-        self.accept_batch = connections.get();
+    /// The rest follows in the next passes, after the established connections had their turn. Range:
+    /// at least 1, checked by [`SockMan::new`](crate::SockMan::new).
+    pub fn accept_batch(mut self, connections: usize) -> Options {
+        self.accept_batch = connections;
         self
     }
 
@@ -113,8 +124,8 @@ impl Options {
     /// costs some 5 ns per connection. With `None`, only events, wakes and deadlines bring a
     /// connection back, and an idle process does not wake up at all.
     ///
-    /// Less than 1 ms is refused by [`SockMan::new`](crate::SockMan::new): it would be a busy
-    /// loop.
+    /// Range: at least 1 ms, because less would be a busy loop; checked by
+    /// [`SockMan::new`](crate::SockMan::new).
     pub fn sweep(mut self, period: Option<Duration>) -> Options {
         self.sweep = period;
         self
@@ -122,10 +133,10 @@ impl Options {
 
     /// The size in bytes of the socket thread's one receive buffer, and so the most that one
     /// [`event_got_data`](crate::EventHandler::event_got_data) delivers. Default: 64 KiB. For
-    /// bulk uploads on several connections at once, 1 MiB takes less processor time for a byte. More
-    /// than 1 GiB is refused by [`SockMan::new`](crate::SockMan::new).
-    pub fn receive_buffer(mut self, bytes: NonZeroUsize) -> Options {
-        self.receive_buffer = bytes.get();
+    /// bulk uploads on several connections at once, 1 MiB takes less processor time for a byte. Range:
+    /// 1 byte to 1 GiB, checked by [`SockMan::new`](crate::SockMan::new).
+    pub fn receive_buffer(mut self, bytes: usize) -> Options {
+        self.receive_buffer = bytes;
         self
     }
 
@@ -166,6 +177,7 @@ impl Options {
     }
 
     /// I2P through a router's SAM bridge. Default: none, and I2P addresses need a proxy.
+    #[cfg(feature = "i2p")]
     pub fn i2p(mut self, i2p: I2pOptions) -> Options {
         self.i2p = Some(i2p);
         self
@@ -178,26 +190,42 @@ impl Options {
         self
     }
 
-    pub(crate) fn validate(&self) -> io::Result<()> {
-        if self.sweep.is_some_and(|period| period < SHORTEST_SWEEP) {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                "Options::sweep below 1 ms would be a busy loop: give a longer period, or None \
-                 for no sweep",
-            ));
+    /// # Errors
+    ///
+    /// The first option that is out of its range.
+    pub(crate) fn validate(&self) -> Result<(), InvalidOption> {
+        let invalid = |option, requirement| Err(InvalidOption::new(option, requirement));
+        if self.accept_batch == 0 {
+            return invalid("Options::accept_batch", "must be at least 1");
         }
-        if self.receive_buffer > LARGEST_RECEIVE_BUFFER {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                "Options::receive_buffer is larger than 1 GiB",
-            ));
+        if self.sweep.is_some_and(|period| period < SHORTEST_SWEEP) {
+            return invalid(
+                "Options::sweep",
+                "must be at least 1 ms: less would be a busy loop; None turns the sweep off",
+            );
+        }
+        if !(1..=LARGEST_RECEIVE_BUFFER).contains(&self.receive_buffer) {
+            return invalid("Options::receive_buffer", "must be 1 byte to 1 GiB");
         }
         if self.thread_name.contains('\0') {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                "Options::thread_name contains a NUL byte",
-            ));
+            return invalid("Options::thread_name", "must not contain a NUL byte");
         }
-        self.i2p.as_ref().map_or(Ok(()), I2pOptions::validate)
+        #[cfg(feature = "i2p")]
+        if let Some(i2p) = &self.i2p {
+            i2p.validate()?;
+        }
+        Ok(())
+    }
+
+    /// The I2P part of the shared state, if there is to be one.
+    #[cfg(feature = "i2p")]
+    pub(crate) fn create_i2p(&self) -> Option<Arc<I2p>> {
+        let i2p = self.i2p.clone()?;
+        Some(Arc::new(I2p::new(i2p, Arc::clone(&self.sock_factory))))
+    }
+
+    #[cfg(not(feature = "i2p"))]
+    pub(crate) fn create_i2p(&self) -> Option<Arc<I2p>> {
+        None
     }
 }

@@ -21,11 +21,11 @@ use crate::{
         shared::Shared,
         threads::{self, Run, SocketsThreads},
     },
-    error::{BindError, SendError, StartError},
+    error::{BindError, CreateError, SendError, StartError},
     event_handler::EventHandler,
     options::Options,
     stats::Stats,
-    sys::Sock,
+    sys::{More, Sock},
 };
 
 /// The socket manager. A clone is another handle to the same one; every method may be called from
@@ -45,35 +45,51 @@ pub struct WeakSockMan {
 }
 
 impl SockMan {
-    /// Makes one. No thread is started and nothing is bound.
+    /// Creates a `SockMan`. No thread is started and nothing is bound.
     ///
     /// # Errors
     ///
-    /// [`io::ErrorKind::InvalidInput`] for options that make no sense; otherwise what the
-    /// operating system says when it gives no poller (out of descriptors).
-    pub fn new(handler: Arc<dyn EventHandler>, options: Options) -> io::Result<SockMan> {
+    /// [`CreateError`]: an option is out of its range, or the operating system gives no poller.
+    pub fn new(handler: Arc<dyn EventHandler>, options: Options) -> Result<SockMan, CreateError> {
         Ok(SockMan { shared: Arc::new(Shared::new(handler, options)?) })
     }
 
-    /// Binds to `to`, starts to listen, and returns the address really bound, which differs from
-    /// `to` for port 0.
+    /// Binds to `to`, starts to listen, and returns the address that was bound. It differs from `to`
+    /// if the port was 0.
     ///
-    /// Any number of listeners, at any time: before the threads start, clients wait in the
-    /// kernel's backlog. IP sockets are bound with `SO_REUSEADDR`, IPv6 ones for IPv6 alone, so
-    /// that `0.0.0.0` and `[::]` may listen on one port side by side. A unix-domain path that
-    /// exists is never removed here; one that this call makes is removed by
+    /// `to` is a [`Service`], a `SocketAddr`, or text such as `"127.0.0.1:8333"`.
+    ///
+    /// There may be any number of listeners, added at any time. Before the threads start, clients
+    /// wait in the kernel's backlog. IP sockets are bound with `SO_REUSEADDR`, and IPv6 sockets for
+    /// IPv6 alone, so `0.0.0.0` and `[::]` may listen on one port side by side. A unix-domain path
+    /// that exists is never removed here. A path that this call creates is removed by
     /// [`stop_listening`](SockMan::stop_listening).
     ///
-    /// The socket thread takes it into its poll set. If the poller refuses that (the system's
-    /// limit of watches is reached), an error is logged, clients wait in the backlog, and it is
-    /// tried again, as after any lack of resources: after 100 ms, then ever less often, at most a
-    /// second apart.
+    /// If the poller refuses to watch the listener (the system's limit of watches is reached), an
+    /// error is logged, clients wait in the backlog, and the socket thread tries again after 100 ms,
+    /// then less often, at most a second apart.
     ///
     /// # Errors
     ///
-    /// [`BindError`]; nothing is left behind.
-    pub fn bind_and_start_listening(&self, to: &Service) -> Result<Service, BindError> {
-        Ok(self.shared.add_listener(Listener::bind(&self.shared.options, to)?))
+    /// [`BindError`]. Nothing is left behind.
+    ///
+    /// ```
+    /// # fn f(sockman: sockman::SockMan) -> Result<(), Box<dyn std::error::Error>> {
+    /// let bound = sockman.bind_and_start_listening("127.0.0.1:0")?;
+    /// println!("listening on {bound}");
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[doc(alias = "BindAndStartListening")]
+    pub fn bind_and_start_listening<E>(
+        &self,
+        to: impl TryInto<Service, Error = E>,
+    ) -> Result<Service, BindError>
+    where
+        BindError: From<E>,
+    {
+        let to = to.try_into()?;
+        Ok(self.shared.add_listener(Listener::bind(&self.shared.options, &to)?))
     }
 
     /// Takes over a listening stream socket (TCP or unix-domain) that somebody else bound, as
@@ -82,7 +98,7 @@ impl SockMan {
     ///
     /// # Errors
     ///
-    /// [`BindError::NotAListener`]; the descriptor is closed.
+    /// [`BindErrorKind::NotAListener`](crate::error::BindErrorKind::NotAListener); the descriptor is closed.
     ///
     /// ```
     /// # use std::sync::Arc;
@@ -102,6 +118,7 @@ impl SockMan {
     /// connections stay. From another thread than the socket thread, at most the one
     /// [`event_new_connection_accepted`](EventHandler::event_new_connection_accepted) that was
     /// under way may still begin or end.
+    #[doc(alias = "StopListening")]
     pub fn stop_listening(&self) {
         let stopped = self.shared.take_listeners();
         if stopped.is_empty() {
@@ -127,6 +144,7 @@ impl SockMan {
     /// # Errors
     ///
     /// [`StartError`]; nothing was started.
+    #[doc(alias = "StartSocketsThreads")]
     pub fn start_sockets_threads(&self) -> Result<SocketsThreads, StartError> {
         threads::start(self)
     }
@@ -137,26 +155,28 @@ impl SockMan {
     ///
     /// # Errors
     ///
-    /// [`ConnectError`]. From a callback, [`ConnectError::OnSocketThread`].
+    /// [`ConnectError`]. From a callback, [`ConnectErrorKind::OnSocketThread`](crate::error::ConnectErrorKind::OnSocketThread).
     ///
     /// ```
     /// # fn f(sockman: sockman::SockMan) -> Result<(), Box<dyn std::error::Error>> {
-    /// use sockman::{ConnectOptions, Destination};
+    /// use sockman::ConnectOptions;
     ///
-    /// let to: Destination = "127.0.0.1:8333".parse()?;
-    /// let connection = sockman.connect(&to, &ConnectOptions::default())?;
+    /// let connection = sockman.connect("127.0.0.1:8333", &ConnectOptions::default())?;
     /// println!("connection {} from {}", connection.id(), connection.me());
     /// // Put connection.id() into your own table here. Then:
     /// connection.activate();
     /// # Ok(())
     /// # }
     /// ```
-    pub fn connect(
+    pub fn connect<E>(
         &self,
-        to: &Destination,
+        to: impl TryInto<Destination, Error = E>,
         options: &ConnectOptions,
-    ) -> Result<NewConnection, ConnectError> {
-        connect::connect(self, to, options)
+    ) -> Result<NewConnection, ConnectError>
+    where
+        ConnectError: From<E>,
+    {
+        connect::connect(self, &to.try_into()?, options)
     }
 
     /// [`connect`](SockMan::connect), then `register` with the id and this side's address, then
@@ -170,12 +190,16 @@ impl SockMan {
     /// # Panics
     ///
     /// If `register` does; the connection is then closed and never named.
-    pub fn connect_and_make_id(
+    #[doc(alias = "ConnectAndMakeId")]
+    pub fn connect_and_make_id<E>(
         &self,
-        to: &Destination,
+        to: impl TryInto<Destination, Error = E>,
         options: &ConnectOptions,
         register: impl FnOnce(ConnectionId, &Service),
-    ) -> Result<ConnectionId, ConnectError> {
+    ) -> Result<ConnectionId, ConnectError>
+    where
+        ConnectError: From<E>,
+    {
         let connection = self.connect(to, options)?;
         let id = connection.id();
         register(id, connection.me());
@@ -189,7 +213,8 @@ impl SockMan {
     ///
     /// # Errors
     ///
-    /// [`ConnectError::TooManyConnections`]; the socket is closed.
+    /// [`ConnectErrorKind::TooManyConnections`](crate::error::ConnectErrorKind::TooManyConnections); the socket is closed.
+    #[doc(alias = "TestOnlyAddExistentConnection")]
     #[cfg(feature = "testing")]
     pub fn add_existing_connection(
         &self,
@@ -224,46 +249,47 @@ impl SockMan {
     /// use sockman::ConnectOptions;
     ///
     /// for address in ["192.0.2.1:8333", "192.0.2.2:8333"] {
-    ///     let id = sockman.start_connect(&address.parse()?, &ConnectOptions::default())?;
+    ///     let id = sockman.start_connect(address, &ConnectOptions::default())?;
     ///     println!("connecting to {address} as connection {id}");
     /// }
     /// # Ok(())
     /// # }
     /// ```
-    pub fn start_connect(
+    pub fn start_connect<E>(
         &self,
-        to: &Destination,
+        to: impl TryInto<Destination, Error = E>,
         options: &ConnectOptions,
-    ) -> Result<ConnectionId, ConnectError> {
-        connect::start_connect(self, to, options)
+    ) -> Result<ConnectionId, ConnectError>
+    where
+        ConnectError: From<E>,
+    {
+        connect::start_connect(self, &to.try_into()?, options)
     }
 
-    /// Sends what the kernel takes of `data` at once, and says how many bytes that was. `Ok(0)`
-    /// means that it takes none now; then, or when less was taken than given, queue the rest and
-    /// send it in [`event_ready_to_send`](EventHandler::event_ready_to_send).
+    /// Sends as much of `data` as the kernel takes at once, and returns how many bytes that was.
     ///
-    /// From another thread than the socket thread, call [`wake`](SockMan::wake) *after* queueing
-    /// the rest: the moment at which there is room again may have gone by in between.
+    /// `Ok(0)` means that the kernel takes none now. Queue what was not taken, and send it in
+    /// [`event_ready_to_send`](EventHandler::event_ready_to_send). Empty `data` makes no system
+    /// call.
+    ///
+    /// On a thread other than the socket thread, call [`wake`](SockMan::wake) *after* queueing the
+    /// rest: the kernel may report new room before the rest is queued.
     /// [`SendQueue`](crate::SendQueue) does all this.
-    ///
-    /// `will_send_more`: more follows at once, so the kernel may hold back a packet that is not
-    /// full (`MSG_MORE` on Linux, nothing elsewhere). Empty `data` makes no system call.
     ///
     /// # Errors
     ///
-    /// [`SendError::UnknownConnection`] for an id that is closed or never was;
-    /// [`SendError::Socket`] if the socket is broken. The connection is not closed for you.
-    pub fn send_bytes(
-        &self,
-        id: ConnectionId,
-        data: &[u8],
-        will_send_more: bool,
-    ) -> Result<usize, SendError> {
-        self.send(id, data.len(), |sock| sock.send(data, will_send_more))
+    /// [`SendError::UnknownConnection`] if the id is closed, never existed, or belongs to another
+    /// `SockMan`; [`SendError::Socket`] if the socket is broken. The library does not close the
+    /// connection.
+    #[doc(alias = "SendBytes")]
+    pub fn send_bytes(&self, id: ConnectionId, data: &[u8]) -> Result<usize, SendError> {
+        self.send(id, data.len(), |sock| sock.send(data, More::No))
     }
 
-    /// [`send_bytes`](SockMan::send_bytes) for data in several pieces, in one system call. At most
-    /// as many pieces as the system takes (1024 on Linux) are sent at once.
+    /// Sends several pieces in one system call; otherwise as [`send_bytes`](SockMan::send_bytes).
+    ///
+    /// The system takes a limited number of pieces at once (1024 on Linux). The rest counts as not
+    /// taken.
     ///
     /// # Errors
     ///
@@ -271,12 +297,23 @@ impl SockMan {
     pub fn send_vectored(
         &self,
         id: ConnectionId,
-        data: &[IoSlice<'_>],
-        will_send_more: bool,
+        pieces: &[IoSlice<'_>],
     ) -> Result<usize, SendError> {
-        let data = data.get(..MAX_PIECES).unwrap_or(data);
-        let length = data.iter().map(|piece| piece.len()).sum();
-        self.send(id, length, |sock| sock.send_vectored(data, will_send_more))
+        self.send_pieces(id, pieces, More::No)
+    }
+
+    /// Sends several pieces when more data follows at once; otherwise as
+    /// [`send_vectored`](SockMan::send_vectored). Core's `will_send_more`.
+    ///
+    /// The kernel may hold back a packet that is not full until more data comes (`MSG_MORE` on
+    /// Linux and Android; no effect elsewhere).
+    ///
+    /// # Errors
+    ///
+    /// As [`send_bytes`](SockMan::send_bytes).
+    #[doc(alias = "will_send_more")]
+    pub fn send_more(&self, id: ConnectionId, pieces: &[IoSlice<'_>]) -> Result<usize, SendError> {
+        self.send_pieces(id, pieces, More::Follows)
     }
 
     /// Half-closes: the peer reads the end of the stream, and may go on sending. What the kernel
@@ -297,6 +334,7 @@ impl SockMan {
     ///
     /// From the socket thread, no further callback names the id. From another thread, at most the
     /// one callback under way may still begin or end.
+    #[doc(alias = "CloseConnection")]
     pub fn close_connection(&self, id: ConnectionId) -> bool {
         self.shared.close(id)
     }
@@ -328,6 +366,7 @@ impl SockMan {
 
     /// Ends the threads and every blocking connect under way, in milliseconds. Connections,
     /// listeners and what [`start_connect`](SockMan::start_connect) began stay; [`SocketsThreads::join`] waits for the end and clears the interrupt again.
+    #[doc(alias = "interruptNet")]
     pub fn interrupt(&self) {
         self.shared.interrupt.interrupt();
     }
@@ -361,6 +400,17 @@ impl SockMan {
 
     pub(crate) fn shared(&self) -> &Arc<Shared> {
         &self.shared
+    }
+
+    fn send_pieces(
+        &self,
+        id: ConnectionId,
+        pieces: &[IoSlice<'_>],
+        more: More,
+    ) -> Result<usize, SendError> {
+        let pieces = pieces.get(..MAX_PIECES).unwrap_or(pieces);
+        let length = pieces.iter().map(|piece| piece.len()).sum();
+        self.send(id, length, |sock| sock.send_vectored(pieces, more))
     }
 
     fn send(

@@ -1,6 +1,6 @@
-//! Counters of one `SockMan`, for monitoring and for tests that prove that nothing spins.
-//!
-//! Each counter is written by one kind of thread and read by any; no lock.
+//! What a `SockMan` reports of itself and of its connections, for monitoring and for tests.
+
+pub use crate::engine::connection::{ConnectionInfo, Direction};
 
 /// What a [`SockMan`](crate::SockMan) has done so far. From [`SockMan::stats`](crate::SockMan::stats).
 ///

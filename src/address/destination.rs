@@ -50,6 +50,12 @@ impl From<&Service> for Destination {
     }
 }
 
+impl From<&Destination> for Destination {
+    fn from(destination: &Destination) -> Destination {
+        destination.clone()
+    }
+}
+
 impl From<SocketAddr> for Destination {
     fn from(address: SocketAddr) -> Destination {
         Destination::Service(address.into())

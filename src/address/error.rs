@@ -1,5 +1,6 @@
 //! What can be wrong with an address: in its text, or in the parts that it is built from.
 
+use std::convert::Infallible;
 use std::error::Error;
 use std::fmt;
 use std::net::Ipv6Addr;
@@ -12,7 +13,7 @@ use std::net::Ipv6Addr;
 /// # Examples
 ///
 /// ```
-/// use sockman::{ParseAddrErrorKind, Service};
+/// use sockman::{Service, error::ParseAddrErrorKind};
 ///
 /// let error = "1.2.3.4:65536".parse::<Service>().unwrap_err();
 /// assert_eq!(error.kind(), ParseAddrErrorKind::PortTooLarge);
@@ -48,6 +49,13 @@ impl fmt::Display for ParseAddrError {
 // No `source`: the message already ends in what the kind says.
 impl Error for ParseAddrError {}
 
+/// For values that need no conversion.
+impl From<Infallible> for ParseAddrError {
+    fn from(never: Infallible) -> ParseAddrError {
+        match never {}
+    }
+}
+
 /// Which part of the text of an address is wrong, and why.
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +66,11 @@ pub enum ParseAddrErrorKind {
     HostName,
     /// It is a host name of more than 255 bytes, the most that a proxy can be told.
     NameTooLong,
+    /// It is an onion or an I2P address, and this build of `sockman` lacks the feature for it.
+    MissingFeature {
+        /// `socks5` or `i2p`.
+        feature: &'static str,
+    },
     /// It is not like an address of any network.
     Unrecognized,
     /// It is not dotted-quad IPv4.
@@ -132,6 +145,9 @@ impl fmt::Display for ParseAddrErrorKind {
                  give an address, or a Destination with a proxy that resolves the name",
             ),
             Kind::NameTooLong => f.write_str("the host name is longer than 255 bytes"),
+            Kind::MissingFeature { feature } => {
+                write!(f, "addresses of this network need the feature `{feature}` of sockman")
+            }
             Kind::Unrecognized => f.write_str(
                 "this is not an address; write 1.2.3.4:port, [IPv6]:port, cjdns:[IPv6]:port, \
                  <56 characters>.onion:port, <52 characters>.b32.i2p:port or unix:/path",
@@ -210,7 +226,7 @@ pub enum InvalidAddrError {
     UnixTooLong {
         /// Its length in bytes, with the NUL in front of an abstract name.
         len: usize,
-        /// [`UnixAddr::MAX_BYTES`](crate::UnixAddr::MAX_BYTES).
+        /// [`UnixAddr::MAX_BYTES`](crate::address::UnixAddr::MAX_BYTES).
         max: usize,
     },
 }

@@ -7,7 +7,7 @@ use super::error::InvalidAddrError;
 use super::parse::CJDNS_PREFIX;
 
 /// An IPv6 address and the scope that it is meant in (RFC 4007), never IPv4-mapped. Made by
-/// [`NetAddr::ipv6`](crate::NetAddr::ipv6), which turns the mapped ones into IPv4.
+/// [`NetAddr::ipv6`](crate::address::NetAddr::ipv6), which turns the mapped ones into IPv4.
 ///
 /// Printed as `fe80::1%2`; a scope of 0 is not printed.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -58,7 +58,7 @@ impl fmt::Debug for ScopedIpv6 {
 /// # Examples
 ///
 /// ```
-/// use sockman::CjdnsAddr;
+/// use sockman::address::CjdnsAddr;
 ///
 /// let addr = CjdnsAddr::new("fc00:1:2:3:4:5:6:7".parse()?)?;
 /// assert_eq!(addr.to_string(), "cjdns:fc00:1:2:3:4:5:6:7");

@@ -9,10 +9,15 @@
 //! nothing left to check: an onion address has the right checksum, a CJDNS address lies in
 //! `fc00::/8`, a unix-domain path fits `sockaddr_un`. The text forms are listed at [`Service`].
 
+#[cfg(any(feature = "socks5", feature = "i2p"))]
+mod base32;
 mod destination;
 mod error;
-mod hidden;
+#[cfg(feature = "i2p")]
+mod i2p;
 mod ipv6;
+#[cfg(feature = "socks5")]
+mod onion;
 mod parse;
 mod unix;
 
@@ -29,8 +34,11 @@ use socket2::SockAddr;
 
 pub use self::destination::Destination;
 pub use self::error::{InvalidAddrError, ParseAddrError, ParseAddrErrorKind};
-pub use self::hidden::{I2pHash, OnionV3};
+#[cfg(feature = "i2p")]
+pub use self::i2p::I2pHash;
 pub use self::ipv6::{CjdnsAddr, ScopedIpv6};
+#[cfg(feature = "socks5")]
+pub use self::onion::OnionV3;
 pub use self::unix::UnixAddr;
 
 /// An address with its port: what one listens on or connects to. Bitcoin Core's `CService`.
@@ -57,7 +65,7 @@ pub use self::unix::UnixAddr;
 /// # Examples
 ///
 /// ```
-/// use sockman::{Network, Service};
+/// use sockman::{Service, address::Network};
 ///
 /// let service: Service = "[::1]:8333".parse()?;
 /// assert_eq!(service.addr().network(), Network::Ipv6);
@@ -66,8 +74,9 @@ pub use self::unix::UnixAddr;
 ///
 /// let missing = "1.2.3.4".parse::<Service>().unwrap_err();
 /// assert!(missing.to_string().contains("port is missing"));
-/// # Ok::<(), sockman::ParseAddrError>(())
+/// # Ok::<(), sockman::error::ParseAddrError>(())
 /// ```
+#[doc(alias = "CService")]
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Service {
     addr: NetAddr,
@@ -119,7 +128,7 @@ impl Service {
                 Some(SocketAddrV6::new(addr.ip(), port, 0, addr.scope_id()).into())
             }
             NetAddr::Cjdns(addr) => Some(SocketAddrV6::new(addr.ip(), port, 0, 0).into()),
-            NetAddr::TorV3(_) | NetAddr::I2p(_) | NetAddr::Unix(_) => None,
+            _ => None,
         }
     }
 
@@ -132,7 +141,9 @@ impl Service {
     /// path that fills `sun_path` to the last byte.
     pub(crate) fn to_sock_addr(&self) -> Result<SockAddr, NoSockAddr> {
         match &self.addr {
+            #[cfg(feature = "socks5")]
             NetAddr::TorV3(_) => Err(NoSockAddr("onion addresses are reached through Tor only")),
+            #[cfg(feature = "i2p")]
             NetAddr::I2p(_) => Err(NoSockAddr("I2P addresses are reached through I2P only")),
             NetAddr::Unix(addr) => addr.to_sock_addr(),
             NetAddr::Ipv4(_) | NetAddr::Ipv6(_) | NetAddr::Cjdns(_) => self
@@ -159,7 +170,9 @@ impl Service {
             NetAddr::Ipv4(addr) => write!(out, "{addr}:{port}"),
             NetAddr::Ipv6(addr) => write!(out, "[{addr}]:{port}"),
             NetAddr::Cjdns(addr) => write!(out, "{}[{}]:{port}", parse::CJDNS_PREFIX, addr.ip()),
+            #[cfg(feature = "socks5")]
             NetAddr::TorV3(addr) => write!(out, "{addr}:{port}"),
+            #[cfg(feature = "i2p")]
             NetAddr::I2p(addr) => write!(out, "{addr}:{port}"),
             NetAddr::Unix(addr) => write!(out, "{addr}"),
         }
@@ -175,6 +188,12 @@ impl fmt::Display for Service {
 impl fmt::Debug for Service {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Service({self})")
+    }
+}
+
+impl From<&Service> for Service {
+    fn from(service: &Service) -> Service {
+        service.clone()
     }
 }
 
@@ -211,7 +230,7 @@ impl From<SocketAddrV6> for Service {
 /// # Examples
 ///
 /// ```
-/// use sockman::NetAddr;
+/// use sockman::address::NetAddr;
 ///
 /// let addr: NetAddr = "PG6MMJIYJMCRSSLVYKFWNNTLARU7P5SVN6Y2YMMJU6NUBXNDF4PSCRYD.onion".parse()?;
 /// assert_eq!(
@@ -222,8 +241,9 @@ impl From<SocketAddrV6> for Service {
 ///     assert_eq!(onion.public_key()[0], 0x79);
 /// }
 /// assert!("127.0.0.1".parse::<NetAddr>()?.is_loopback());
-/// # Ok::<(), sockman::ParseAddrError>(())
+/// # Ok::<(), sockman::error::ParseAddrError>(())
 /// ```
+#[doc(alias = "CNetAddr")]
 #[non_exhaustive]
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum NetAddr {
@@ -234,9 +254,11 @@ pub enum NetAddr {
     /// CJDNS: an IPv6 address in `fc00::/8` that the program knows to be one of that network.
     /// Made by [`NetAddr::cjdns`].
     Cjdns(CjdnsAddr),
-    /// A version 3 onion service. Made by [`NetAddr::tor_v3`].
+    /// A version 3 onion service. Made by [`NetAddr::tor_v3`]. Feature `socks5`.
+    #[cfg(feature = "socks5")]
     TorV3(OnionV3),
-    /// An I2P destination, by its hash. Made by [`NetAddr::i2p`].
+    /// An I2P destination, by its hash. Made by [`NetAddr::i2p`]. Feature `i2p`.
+    #[cfg(feature = "i2p")]
     I2p(I2pHash),
     /// A unix-domain socket: a path, an abstract name, or unnamed. Made by [`NetAddr::unix`],
     /// [`NetAddr::unix_abstract`], [`NetAddr::unix_unnamed`].
@@ -268,11 +290,13 @@ impl NetAddr {
 
     /// The onion service with this ed25519 master public key (the address of network `TORV3` in
     /// BIP 155).
+    #[cfg(feature = "socks5")]
     pub fn tor_v3(public_key: [u8; 32]) -> NetAddr {
         NetAddr::TorV3(OnionV3::from_public_key(public_key))
     }
 
     /// The I2P destination with this SHA-256 hash (the address of network `I2P` in BIP 155).
+    #[cfg(feature = "i2p")]
     pub fn i2p(hash: [u8; 32]) -> NetAddr {
         NetAddr::I2p(I2pHash::new(hash))
     }
@@ -306,7 +330,9 @@ impl NetAddr {
             NetAddr::Ipv4(_) => Network::Ipv4,
             NetAddr::Ipv6(_) => Network::Ipv6,
             NetAddr::Cjdns(_) => Network::Cjdns,
+            #[cfg(feature = "socks5")]
             NetAddr::TorV3(_) => Network::Onion,
+            #[cfg(feature = "i2p")]
             NetAddr::I2p(_) => Network::I2p,
             NetAddr::Unix(_) => Network::Unix,
         }
@@ -318,7 +344,7 @@ impl NetAddr {
             NetAddr::Ipv4(addr) => Some(IpAddr::V4(*addr)),
             NetAddr::Ipv6(addr) => Some(IpAddr::V6(addr.ip())),
             NetAddr::Cjdns(addr) => Some(IpAddr::V6(addr.ip())),
-            NetAddr::TorV3(_) | NetAddr::I2p(_) | NetAddr::Unix(_) => None,
+            _ => None,
         }
     }
 
@@ -343,7 +369,9 @@ impl NetAddr {
             NetAddr::Ipv4(addr) => write!(out, "{addr}"),
             NetAddr::Ipv6(addr) => write!(out, "{addr}"),
             NetAddr::Cjdns(addr) => write!(out, "{addr}"),
+            #[cfg(feature = "socks5")]
             NetAddr::TorV3(addr) => write!(out, "{addr}"),
+            #[cfg(feature = "i2p")]
             NetAddr::I2p(addr) => write!(out, "{addr}"),
             NetAddr::Unix(addr) => write!(out, "{addr}"),
         }
@@ -390,7 +418,7 @@ impl From<Ipv6Addr> for NetAddr {
 /// # Examples
 ///
 /// ```
-/// use sockman::Network;
+/// use sockman::address::Network;
 ///
 /// assert_eq!(Network::Onion.to_string(), "onion");
 /// ```

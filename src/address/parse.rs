@@ -8,12 +8,21 @@ use std::str::FromStr;
 
 use super::Destination;
 use super::error::{ParseAddrError, ParseAddrErrorKind as Kind};
-use super::hidden::{I2P_SUFFIX, I2pHash, ONION_SUFFIX, OnionV3};
+#[cfg(feature = "i2p")]
+use super::i2p::I2pHash;
+#[cfg(feature = "socks5")]
+use super::onion::OnionV3;
 use super::unix::{UNIX_PREFIX, UnixAddr};
 use super::{NetAddr, Service};
 
 /// SOCKS5 (RFC 1928) gives the length of a name one byte.
 const MAX_NAME_BYTES: usize = 255;
+
+/// What all onion addresses end in, RFC 7686.
+pub(super) const ONION_SUFFIX: &str = ".onion";
+
+/// What the I2P addresses end in that are a hash and not a name.
+pub(super) const I2P_SUFFIX: &str = ".b32.i2p";
 
 /// What tells a CJDNS address from the same bytes as plain IPv6.
 pub(super) const CJDNS_PREFIX: &str = "cjdns:";
@@ -61,6 +70,37 @@ impl FromStr for Destination {
         .map_err(|kind| ParseAddrError::new(text, kind))
     }
 }
+
+/// Text is taken wherever an address is: `TryFrom` for each type that parses.
+macro_rules! try_from_text {
+    ($($address:ty),*) => {$(
+        impl TryFrom<&str> for $address {
+            type Error = ParseAddrError;
+
+            fn try_from(text: &str) -> Result<$address, ParseAddrError> {
+                text.parse()
+            }
+        }
+
+        impl TryFrom<&String> for $address {
+            type Error = ParseAddrError;
+
+            fn try_from(text: &String) -> Result<$address, ParseAddrError> {
+                text.parse()
+            }
+        }
+
+        impl TryFrom<String> for $address {
+            type Error = ParseAddrError;
+
+            fn try_from(text: String) -> Result<$address, ParseAddrError> {
+                text.parse()
+            }
+        }
+    )*};
+}
+
+try_from_text!(Service, NetAddr, Destination);
 
 /// Text that was found to be a host name.
 fn parse_name(text: &str) -> Result<Destination, Kind> {
@@ -119,10 +159,10 @@ fn parse_host(host: &str) -> Result<NetAddr, Kind> {
         return Err(Kind::Empty);
     }
     if let Some(label) = strip_suffix_ignore_case(host, ONION_SUFFIX) {
-        return OnionV3::parse_label(label).map(NetAddr::TorV3);
+        return parse_onion(label);
     }
     if let Some(label) = strip_suffix_ignore_case(host, I2P_SUFFIX) {
-        return I2pHash::parse_label(label).map(NetAddr::I2p);
+        return parse_i2p(label);
     }
     if host.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.') {
         return host.parse().map(NetAddr::Ipv4).map_err(|_| Kind::Ipv4);
@@ -131,6 +171,26 @@ fn parse_host(host: &str) -> Result<NetAddr, Kind> {
         return Err(Kind::HostName);
     }
     Err(Kind::Unrecognized)
+}
+
+#[cfg(feature = "socks5")]
+fn parse_onion(label: &str) -> Result<NetAddr, Kind> {
+    OnionV3::parse_label(label).map(NetAddr::TorV3)
+}
+
+#[cfg(not(feature = "socks5"))]
+fn parse_onion(_: &str) -> Result<NetAddr, Kind> {
+    Err(Kind::MissingFeature { feature: "socks5" })
+}
+
+#[cfg(feature = "i2p")]
+fn parse_i2p(label: &str) -> Result<NetAddr, Kind> {
+    I2pHash::parse_label(label).map(NetAddr::I2p)
+}
+
+#[cfg(not(feature = "i2p"))]
+fn parse_i2p(_: &str) -> Result<NetAddr, Kind> {
+    Err(Kind::MissingFeature { feature: "i2p" })
 }
 
 fn parse_ipv6(text: &str) -> Result<NetAddr, Kind> {

@@ -28,13 +28,13 @@ const ABSTRACT_MARK: u8 = b'@';
 /// # Examples
 ///
 /// ```
-/// use sockman::UnixAddr;
+/// use sockman::address::UnixAddr;
 ///
 /// assert_eq!(UnixAddr::from_path("/run/a.sock")?.to_string(), "unix:/run/a.sock");
 /// assert_eq!(UnixAddr::from_path("tab\there")?.to_string(), r"unix:tab\x09here");
 /// assert_eq!(UnixAddr::from_abstract_name("a")?.to_string(), "unix:@a");
 /// assert_eq!(UnixAddr::unnamed().to_string(), "unix:");
-/// # Ok::<(), sockman::InvalidAddrError>(())
+/// # Ok::<(), sockman::error::InvalidAddrError>(())
 /// ```
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct UnixAddr {

@@ -5,7 +5,7 @@
 
 use std::{io, time::Instant};
 
-use super::{ConnectError, Dial, Step, WaitsOn};
+use super::{ConnectError, ConnectErrorKind, Dial, Step, WaitsOn};
 use crate::sys::{
     Poller, Readiness, Sock, SockFactory,
     interrupt::{WakerGuard, Watches},
@@ -27,7 +27,7 @@ pub(crate) fn connect(
     let mut waiting: Option<Waiting> = None;
     loop {
         if interrupts.is_interrupted() {
-            return Err(ConnectError::Interrupted);
+            return Err(ConnectError::new(dial.to(), ConnectErrorKind::Interrupted));
         }
         let now = factory.now();
         let (for_socket, until) = match dial.step(&*sock, now)? {

@@ -1,145 +1,166 @@
-//! What can go wrong with a connection attempt, and whose fault it is.
+//! Why a connect failed, and which party is at fault.
 //!
-//! Plain values: no thread, no lock. Each message says what was tried, where, and what to do.
+//! Plain values: no thread, no lock. The message says what was tried, where, and what to do. It does
+//! not repeat the source; `{:#}` appends the sources.
 
-use std::{error::Error, fmt, io, time::Duration};
+use std::{convert::Infallible, error::Error, fmt, io, time::Duration};
 
-use super::{
-    i2p::{KeyFileError, SamError, SamResult},
-    socks5::{ProxyError, Socks5Reply},
+#[cfg(feature = "i2p")]
+use super::i2p::{KeyFileError, SamError, SamResult};
+#[cfg(feature = "socks5")]
+use super::socks5::{ProxyError, Socks5Reply};
+use crate::{
+    address::{Destination, ParseAddrError, Service},
+    sys::sources::write_sources,
 };
-use crate::address::{Destination, Service};
 
-/// Why a connection attempt failed. Its id, if one was taken, is never named.
+/// The error of [`SockMan::connect`](crate::SockMan::connect) and
+/// [`SockMan::start_connect`](crate::SockMan::start_connect). If an id was taken, it is never named.
+///
+/// [`kind`](ConnectError::kind) says what happened. It converts into an [`io::Error`], whose kind is
+/// the nearest one. The message names the destination; `{:#}` appends the messages of the sources:
+///
+/// ```
+/// # fn f(error: sockman::error::ConnectError) {
+/// eprintln!("{error:#}");
+/// # }
+/// ```
+pub struct ConnectError {
+    inner: Box<Inner>,
+}
+
+struct Inner {
+    to: Option<Destination>,
+    kind: ConnectErrorKind,
+}
+
+/// What happened to a connect. From [`ConnectError::kind`].
 #[derive(Debug)]
 #[non_exhaustive]
-pub enum ConnectError {
-    /// Onion addresses and names need a proxy, I2P addresses a SAM bridge; CJDNS and the rest are
-    /// dialled directly. Names are never resolved here.
-    NeedsProxy {
-        /// Where to.
-        to: Destination,
-    },
+pub enum ConnectErrorKind {
+    /// The destination needs a proxy or a SAM bridge, and none is set. Onion addresses and host
+    /// names need a proxy, I2P addresses a SAM bridge. The library never resolves names.
+    NeedsProxy,
     /// [`Options::max_connections`](crate::Options::max_connections) is reached.
     TooManyConnections {
         /// The limit.
         limit: usize,
     },
-    /// [`SockMan::connect`](crate::SockMan::connect) was called from a callback: the socket thread
-    /// would stand still until the peer answers.
-    /// [`SockMan::start_connect`](crate::SockMan::start_connect) may be called there.
+    /// [`SockMan::connect`](crate::SockMan::connect) was called from a callback and would have
+    /// blocked the socket thread. Callbacks can call
+    /// [`SockMan::start_connect`](crate::SockMan::start_connect).
     OnSocketThread,
-    /// The attempt was not over within [`ConnectOptions::timeout`](crate::ConnectOptions::timeout).
+    /// The connect did not complete within
+    /// [`ConnectOptions::timeout`](crate::ConnectOptions::timeout).
     TimedOut {
-        /// Where to.
-        to: Destination,
-        /// Through which proxy or SAM bridge, if through one.
+        /// The proxy or SAM bridge, if the connect went through one.
         proxy: Option<Service>,
-        /// What was being waited for.
+        /// What the connect was waiting for.
         phase: ConnectPhase,
-        /// After how long.
+        /// How long the connect took until then.
         after: Duration,
     },
-    /// The interrupt was set: the `SockMan`'s, the shared one, or the attempt's own. (An attempt
-    /// begun with `start_connect` is ended by its own only; the others keep it from beginning.)
+    /// An interrupt was set: the `SockMan`'s own, the shared one, or the connect's own. An interrupt
+    /// of the `SockMan` does not end a connect that `start_connect` began; it keeps a new one from
+    /// beginning.
     Interrupted,
-    /// The destination refused: nobody listens there.
+    /// The destination refused the connection: no program listens there.
     Refused {
-        /// Where to.
-        to: Destination,
-        /// What the operating system said.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// No way to the destination (no route, host or network unreachable).
+    /// There is no route to the destination.
     Unreachable {
-        /// Where to.
-        to: Destination,
-        /// What the operating system said.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// The address cannot be dialled: the unnamed unix address; or, through a proxy, any
-    /// unix-domain address, for it is another machine's there.
-    InvalidDestination {
-        /// Where to.
-        to: Destination,
-    },
-    /// The host name cannot be asked of a proxy: it is empty, longer than the 255 bytes that SOCKS5
-    /// has room for, or has a NUL byte in it, at which many a proxy would cut it off.
-    InvalidName {
-        /// Where to.
-        to: Destination,
-    },
-    /// The proxy is at fault, and the destination was not heard of.
+    /// The address cannot be dialled: it is the unnamed unix-domain address, or a unix-domain
+    /// address through a proxy, where it would name another machine's socket.
+    InvalidDestination,
+    /// The text given as the destination is no address and no host name with a port.
+    InvalidText(ParseAddrError),
+    /// A SOCKS5 proxy cannot be asked for the host name: it is empty, longer than 255 bytes, or
+    /// contains a NUL byte, at which many proxies cut it off.
+    InvalidName,
+    /// The proxy is at fault. It was not asked for the destination, or gave no valid reply.
+    #[cfg(feature = "socks5")]
     ProxyFailed {
-        /// Where to.
-        to: Destination,
         /// The proxy.
         proxy: Service,
         /// What is wrong with it.
         error: ProxyError,
     },
-    /// The proxy works, and could not connect to the destination.
+    /// The proxy works and could not connect to the destination.
+    #[cfg(feature = "socks5")]
     ProxyReplied {
-        /// Where to.
-        to: Destination,
         /// The proxy.
         proxy: Service,
-        /// Why not.
+        /// Its reply.
         reply: Socks5Reply,
     },
-    /// An I2P address with another port than 0: SAM 3.1 has no ports, so nobody could be told apart by
-    /// one.
-    I2pPort {
-        /// Where to.
-        to: Destination,
-    },
-    /// The SAM bridge, or the I2P router behind it, is at fault, and the peer was not heard of.
+    /// An I2P address has a port other than 0. SAM 3.1 has no ports.
+    #[cfg(feature = "i2p")]
+    I2pPort,
+    /// The SAM bridge or the I2P router behind it is at fault. The peer was not asked.
+    #[cfg(feature = "i2p")]
     SamFailed {
-        /// Where to.
-        to: Destination,
         /// The bridge.
         sam: Service,
         /// What is wrong with it.
-        error: Box<SamError>,
+        error: SamError,
     },
-    /// The I2P router works, and could not connect to the peer.
+    /// The I2P router works and could not connect to the peer.
+    #[cfg(feature = "i2p")]
     I2pPeer {
-        /// Where to.
-        to: Destination,
         /// The bridge.
         sam: Service,
-        /// Why not.
+        /// The router's result.
         result: SamResult,
-        /// What the router says besides, cut and escaped.
+        /// The router's message, cut and escaped.
         message: Option<String>,
     },
     /// The file with the private key of the I2P session cannot be used.
+    #[cfg(feature = "i2p")]
     I2pKeyFile {
-        /// Where to.
-        to: Destination,
-        /// Why not.
+        /// What is wrong with it.
         error: KeyFileError,
     },
-    /// Any other failure of the system call named `step`.
+    /// Another failure of the system call named `step`.
     Os {
-        /// Where to.
-        to: Destination,
         /// The call that failed: `socket`, `connect`, …
         step: &'static str,
-        /// What the operating system said.
+        /// The error of the operating system.
         source: io::Error,
     },
 }
 
+use ConnectErrorKind as Kind;
+
 impl ConnectError {
-    /// Whether the proxy is at fault: it cannot be reached, does not speak SOCKS5 as it should, does
-    /// not let us in, or did not get so far as to be asked for the destination in time. Then other
-    /// destinations will fail, too. Core's `proxy_connection_failed`.
+    /// Returns what happened.
+    #[must_use]
+    pub fn kind(&self) -> &ConnectErrorKind {
+        &self.inner.kind
+    }
+
+    /// Returns the destination. `None` if its text could not be parsed.
+    #[must_use]
+    pub fn to(&self) -> Option<&Destination> {
+        self.inner.to.as_ref()
+    }
+
+    /// Returns whether the proxy or the SAM bridge is at fault: it cannot be reached, breaks its
+    /// protocol, refuses the credentials, or did not get as far as the destination in time. Other
+    /// destinations will fail through it, too. Core's `proxy_connection_failed`.
+    #[doc(alias = "proxy_connection_failed")]
     #[must_use]
     pub fn is_proxy_fault(&self) -> bool {
-        match self {
-            ConnectError::ProxyFailed { .. } | ConnectError::SamFailed { .. } => true,
-            ConnectError::TimedOut { phase, .. } => matches!(
+        match self.kind() {
+            #[cfg(feature = "socks5")]
+            Kind::ProxyFailed { .. } => true,
+            #[cfg(feature = "i2p")]
+            Kind::SamFailed { .. } => true,
+            Kind::TimedOut { phase, .. } => matches!(
                 phase,
                 ConnectPhase::ReachProxy
                     | ConnectPhase::NegotiateWithProxy
@@ -149,113 +170,192 @@ impl ConnectError {
         }
     }
 
-    /// The system call named `step` failed, on the way to `to` itself.
-    pub(crate) fn new(to: &Destination, step: &'static str, source: io::Error) -> ConnectError {
-        let to = to.clone();
-        match source.kind() {
-            io::ErrorKind::ConnectionRefused => ConnectError::Refused { to, source },
+    pub(crate) fn new(to: &Destination, kind: ConnectErrorKind) -> ConnectError {
+        ConnectError { inner: Box::new(Inner { to: Some(to.clone()), kind }) }
+    }
+
+    /// The system call named `step` failed on this machine, whatever the destination.
+    pub(crate) fn os(to: &Destination, step: &'static str, source: io::Error) -> ConnectError {
+        ConnectError::new(to, Kind::Os { step, source })
+    }
+
+    /// `connect(2)` to the destination failed.
+    pub(crate) fn of_connect(to: &Destination, source: io::Error) -> ConnectError {
+        let kind = match source.kind() {
+            io::ErrorKind::ConnectionRefused => Kind::Refused { source },
             io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => {
-                ConnectError::Unreachable { to, source }
+                Kind::Unreachable { source }
             }
-            _ => ConnectError::Os { to, step, source },
+            _ => Kind::Os { step: "connect", source },
+        };
+        ConnectError::new(to, kind)
+    }
+
+    /// The kind of [`io::Error`] that comes nearest.
+    fn io_kind(&self) -> io::ErrorKind {
+        match self.kind() {
+            Kind::TimedOut { .. } => io::ErrorKind::TimedOut,
+            Kind::Interrupted => io::ErrorKind::Interrupted,
+            Kind::OnSocketThread => io::ErrorKind::Deadlock,
+            Kind::Refused { source } | Kind::Unreachable { source } | Kind::Os { source, .. } => {
+                source.kind()
+            }
+            Kind::NeedsProxy
+            | Kind::InvalidDestination
+            | Kind::InvalidText(_)
+            | Kind::InvalidName => io::ErrorKind::InvalidInput,
+            #[cfg(feature = "i2p")]
+            Kind::I2pPort => io::ErrorKind::InvalidInput,
+            #[cfg(feature = "socks5")]
+            Kind::ProxyReplied { reply, .. } => reply.io_kind(),
+            _ => io::ErrorKind::Other,
         }
     }
-}
 
-impl fmt::Display for ConnectError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            ConnectError::NeedsProxy { to } => write!(
+    fn write_message(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let nowhere = String::new();
+        let to: &dyn fmt::Display = match self.to() {
+            Some(to) => to,
+            None => &nowhere,
+        };
+        match self.kind() {
+            Kind::NeedsProxy => write!(
                 f,
-                "cannot connect to {to}: names, onion and I2P addresses are reached through a \
-                 proxy, and none is set"
+                "cannot connect to {to}: names and onion addresses are reached through a proxy, I2P \
+                 addresses through a SAM bridge, and none is set"
             ),
-            ConnectError::TooManyConnections { limit } => {
-                write!(f, "cannot connect: the limit of {limit} connections is reached")
+            Kind::TooManyConnections { limit } => {
+                write!(f, "cannot connect to {to}: the limit of {limit} connections is reached")
             }
-            ConnectError::OnSocketThread => f.write_str(
-                "connect was called from a callback: it would block the socket thread; call \
-                 start_connect there, or connect from a thread of your own",
+            Kind::OnSocketThread => f.write_str(
+                "connect was called from a callback and would block the socket thread: call \
+                 start_connect there, or connect on another thread",
             ),
-            ConnectError::TimedOut { to, proxy, phase, after } => {
+            Kind::TimedOut { proxy, phase, after } => {
                 write!(f, "cannot connect to {to}")?;
                 if let Some(proxy) = proxy {
                     write!(f, " through the proxy {proxy}")?;
                 }
                 write!(f, ": {phase} within {after:?}")
             }
-            ConnectError::Interrupted => f.write_str("the connection attempt was interrupted"),
-            ConnectError::Refused { to, source } => {
-                write!(f, "cannot connect to {to}: {source}; nobody listens there")
-            }
-            ConnectError::Unreachable { to, source } => {
-                write!(f, "cannot connect to {to}: {source}")
-            }
-            ConnectError::InvalidDestination { to } => {
-                write!(f, "cannot connect to {to}: not an address that can be dialled that way")
-            }
-            ConnectError::InvalidName { to } => write!(
+            Kind::Interrupted => write!(f, "the connect to {to} was interrupted"),
+            Kind::Refused { .. } => write!(
                 f,
-                "cannot connect to {to}: a host name has 1 to 255 bytes, and none of them is NUL"
+                "cannot connect to {to}: the connection was refused, no program listens there"
             ),
-            ConnectError::ProxyFailed { to, proxy, error } => {
-                write!(f, "cannot connect to {to} through the proxy {proxy}: {error}")
+            Kind::Unreachable { .. } => {
+                write!(f, "cannot connect to {to}: this machine has no route there")
             }
-            ConnectError::ProxyReplied { to, proxy, reply } => {
-                write!(f, "the proxy {proxy} cannot connect to {to}: {reply}")
+            Kind::InvalidDestination => {
+                write!(f, "cannot connect to {to}: the address cannot be dialled this way")
             }
-            ConnectError::I2pPort { to } => {
-                write!(f, "cannot connect to {to}: I2P addresses have port 0")
+            Kind::InvalidText(_) => f.write_str("cannot connect: the destination is not valid"),
+            Kind::InvalidName => write!(
+                f,
+                "cannot connect to {to}: a host name has 1 to 255 bytes, none of them NUL"
+            ),
+            #[cfg(feature = "socks5")]
+            Kind::ProxyFailed { proxy, .. } => {
+                write!(f, "cannot connect to {to}: the proxy {proxy} failed")
             }
-            ConnectError::SamFailed { to, sam, error } => {
-                write!(f, "cannot connect to {to} through the SAM bridge {sam}: {error}")
+            #[cfg(feature = "socks5")]
+            Kind::ProxyReplied { proxy, .. } => {
+                write!(f, "the proxy {proxy} cannot connect to {to}")
             }
-            ConnectError::I2pPeer { to, sam, result, message } => {
+            #[cfg(feature = "i2p")]
+            Kind::I2pPort => write!(f, "cannot connect to {to}: I2P addresses have port 0"),
+            #[cfg(feature = "i2p")]
+            Kind::SamFailed { sam, .. } => {
+                write!(f, "cannot connect to {to}: the SAM bridge {sam} failed")
+            }
+            #[cfg(feature = "i2p")]
+            Kind::I2pPeer { sam, result, message } => {
                 write!(f, "the I2P router at {sam} cannot connect to {to}: {result}")?;
                 message.as_ref().map_or(Ok(()), |message| write!(f, ": {message}"))
             }
-            ConnectError::I2pKeyFile { to, error } => write!(f, "cannot connect to {to}: {error}"),
-            ConnectError::Os { to, step, source } => {
-                write!(f, "cannot connect to {to}: {step} failed: {source}")
+            #[cfg(feature = "i2p")]
+            Kind::I2pKeyFile { .. } => {
+                write!(f, "cannot connect to {to}: the I2P private key cannot be used")
             }
+            Kind::Os { step, .. } => write!(f, "cannot connect to {to}: {step} failed"),
         }
+    }
+}
+
+impl From<ParseAddrError> for ConnectError {
+    fn from(error: ParseAddrError) -> ConnectError {
+        ConnectError { inner: Box::new(Inner { to: None, kind: Kind::InvalidText(error) }) }
+    }
+}
+
+/// For destinations that need no conversion.
+impl From<Infallible> for ConnectError {
+    fn from(never: Infallible) -> ConnectError {
+        match never {}
+    }
+}
+
+impl From<ConnectError> for io::Error {
+    fn from(error: ConnectError) -> io::Error {
+        io::Error::new(error.io_kind(), error)
+    }
+}
+
+impl fmt::Debug for ConnectError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ConnectError")
+            .field("to", &self.inner.to)
+            .field("kind", &self.inner.kind)
+            .finish()
+    }
+}
+
+impl fmt::Display for ConnectError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.write_message(f)?;
+        write_sources(f, self)
     }
 }
 
 impl Error for ConnectError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        match self {
-            ConnectError::Refused { source, .. }
-            | ConnectError::Unreachable { source, .. }
-            | ConnectError::Os { source, .. } => Some(source),
-            ConnectError::ProxyFailed { error, .. } => Some(error),
-            ConnectError::ProxyReplied { reply, .. } => Some(reply),
-            ConnectError::SamFailed { error, .. } => Some(&**error),
-            ConnectError::I2pKeyFile { error, .. } => Some(error),
+        match self.kind() {
+            Kind::Refused { source } | Kind::Unreachable { source } | Kind::Os { source, .. } => {
+                Some(source)
+            }
+            Kind::InvalidText(error) => Some(error),
+            #[cfg(feature = "socks5")]
+            Kind::ProxyFailed { error, .. } => Some(error),
+            #[cfg(feature = "socks5")]
+            Kind::ProxyReplied { reply, .. } => Some(reply),
+            #[cfg(feature = "i2p")]
+            Kind::SamFailed { error, .. } => Some(error),
+            #[cfg(feature = "i2p")]
+            Kind::I2pKeyFile { error } => Some(error),
             _ => None,
         }
     }
 }
 
-/// What an attempt is waiting for.
+/// What a connect is waiting for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ConnectPhase {
-    /// The destination is to accept the connection. Without a proxy.
+    /// The destination has to accept the connection. Without a proxy.
     Connect,
-    /// The proxy is to accept the connection.
+    /// The proxy has to accept the connection.
     ReachProxy,
-    /// The proxy is to say that it speaks SOCKS5, and to take the credentials.
+    /// The proxy has to agree on a method and accept the credentials.
     NegotiateWithProxy,
-    /// The proxy has been asked for the destination, and is to connect to it.
+    /// The proxy was asked for the destination and has to connect to it.
     ProxyConnect,
-    /// The I2P router is to make a session, which takes it half a minute.
+    /// The I2P router has to create a session, which takes up to half a minute.
     I2pSession,
-    /// The I2P router is to connect to the peer.
+    /// The I2P router has to connect to the peer.
     I2pConnect,
 }
 
-/// What did not happen.
+/// Prints what did not happen.
 impl fmt::Display for ConnectPhase {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

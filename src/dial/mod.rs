@@ -1,15 +1,20 @@
-//! A whole attempt: the socket's own connect, and behind it, if there is a proxy, what is to be
-//! negotiated with that; under one deadline.
+//! A connect from beginning to end, under one deadline: directly, through a SOCKS5 proxy, or through
+//! I2P's SAM bridge.
 //!
-//! [`Dial::step`] is plain: given a socket and the time, it says what to wait for. Two drivers step
-//! it: `blocking`, on the caller's thread, and `attempt`, on the socket thread.
+//! [`Dial::step`] is plain: given a socket and the time, it goes as far as it can and says what to
+//! wait for. Two drivers step it: `blocking` on the caller's thread, and the engine's attempts on the
+//! socket thread. Nothing here knows the engine.
 
 mod blocking;
 mod direct;
 mod error;
+#[cfg(feature = "i2p")]
 pub(crate) mod i2p;
+mod invalid_option;
 mod options;
+#[cfg(feature = "socks5")]
 pub(crate) mod socks5;
+mod step;
 
 use std::{
     io,
@@ -17,66 +22,104 @@ use std::{
     time::{Duration, Instant},
 };
 
-pub(crate) use self::{blocking::connect as connect_blocking, direct::DirectConnect};
+#[cfg(feature = "i2p")]
+pub(crate) use self::i2p::I2p;
+#[cfg(feature = "i2p")]
+use self::i2p::{HeldSession, I2pDial};
+#[cfg(feature = "socks5")]
+use self::socks5::ProxyDial;
+pub(crate) use self::{
+    blocking::connect as connect_blocking,
+    direct::DirectConnect,
+    step::{Step, WaitsOn},
+};
 pub use self::{
-    error::{ConnectError, ConnectPhase},
+    error::{ConnectError, ConnectErrorKind, ConnectPhase},
+    invalid_option::InvalidOption,
     options::ConnectOptions,
 };
-use self::{
-    i2p::{HeldSession, I2P_PORT, I2p, I2pDial},
-    socks5::{Failure, ProxyError, Via},
-};
 use crate::{
-    address::{Destination, I2pHash, NetAddr, Service},
+    address::{Destination, NetAddr, Service},
     sys::Sock,
 };
+
+/// Without the feature `i2p` there is never one.
+#[cfg(not(feature = "i2p"))]
+#[derive(Debug)]
+pub(crate) enum I2p {}
 
 /// Bitcoin Core's `DEFAULT_CONNECT_TIMEOUT`, five seconds.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A circuit to an onion service takes Tor 5 to 20 seconds, and more when its network is busy.
+#[cfg(feature = "socks5")]
 const DEFAULT_PROXY_TIMEOUT: Duration = Duration::from_secs(60);
 /// A session takes a router up to half a minute, and a connect in it as long again.
+#[cfg(feature = "i2p")]
 const DEFAULT_I2P_TIMEOUT: Duration = Duration::from_secs(120);
 
 #[derive(Debug)]
 pub(crate) struct Dial {
     to: Destination,
-    /// What the socket itself connects to: the destination, or the proxy.
-    endpoint: Service,
-    way: Way,
+    route: Route,
     began: Instant,
     /// `None`: beyond what the clock can tell.
     deadline: Option<Instant>,
 }
 
+/// How to get there.
+#[derive(Debug)]
+struct Route {
+    /// What the socket itself connects to: the destination, the proxy, or the SAM bridge.
+    endpoint: Service,
+    way: Way,
+    default_timeout: Duration,
+}
+
 #[derive(Debug)]
 enum Way {
     Direct(DirectConnect),
-    Proxy(DirectConnect, Via),
+    #[cfg(feature = "socks5")]
+    Proxy(Box<ProxyDial>),
+    #[cfg(feature = "i2p")]
     I2p(Box<I2pDial>),
 }
 
-/// Which of an attempt's sockets.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum WaitsOn {
-    /// The one that becomes the connection's.
-    Stream,
-    /// An I2P session's.
-    Control,
-}
-
-/// What a step comes to.
-#[derive(Debug)]
-pub(crate) enum Step {
-    Connected,
-    /// Step again when something happens on the socket, or at the deadline.
-    WaitForSocket,
-    /// Step again at this time.
-    WaitUntil(Instant),
+impl Route {
+    fn new(
+        to: &Destination,
+        options: &ConnectOptions,
+        i2p: Option<&Arc<I2p>>,
+        now: Instant,
+    ) -> Result<Route, ConnectError> {
+        #[cfg(feature = "socks5")]
+        if let Some(proxy) = &options.proxy {
+            return Ok(Route {
+                endpoint: proxy.endpoint().clone(),
+                way: Way::Proxy(Box::new(ProxyDial::new(to, proxy, now)?)),
+                default_timeout: DEFAULT_PROXY_TIMEOUT,
+            });
+        }
+        #[cfg(feature = "i2p")]
+        if let Some(i2p) = i2p {
+            if let Some(dial) = I2pDial::new(i2p, to)? {
+                return Ok(Route {
+                    endpoint: i2p.sam().clone(),
+                    way: Way::I2p(Box::new(dial)),
+                    default_timeout: DEFAULT_I2P_TIMEOUT,
+                });
+            }
+        }
+        let _ = (options, i2p);
+        Ok(Route {
+            endpoint: dialled_directly(to)?.clone(),
+            way: Way::Direct(DirectConnect::new(now)),
+            default_timeout: DEFAULT_TIMEOUT,
+        })
+    }
 }
 
 impl Dial {
-    /// Begins nothing yet. The time runs from `now`.
+    /// Prepares a connect. Nothing is begun; the time runs from `now`.
     ///
     /// # Errors
     ///
@@ -87,23 +130,9 @@ impl Dial {
         i2p: Option<&Arc<I2p>>,
         now: Instant,
     ) -> Result<Dial, ConnectError> {
-        let direct = DirectConnect::new(now);
-        let (endpoint, way, default) = match (&options.proxy, i2p, i2p_address(to)) {
-            (Some(proxy), ..) => {
-                let way = Way::Proxy(direct, Via::new(to, proxy)?);
-                (proxy.endpoint().clone(), way, DEFAULT_PROXY_TIMEOUT)
-            }
-            (None, Some(i2p), Some((address, port))) => {
-                if port != I2P_PORT {
-                    return Err(ConnectError::I2pPort { to: to.clone() });
-                }
-                let way = Way::I2p(Box::new(I2pDial::new(i2p, address)));
-                (i2p.sam().clone(), way, DEFAULT_I2P_TIMEOUT)
-            }
-            (None, ..) => (dialled(to)?.clone(), Way::Direct(direct), DEFAULT_TIMEOUT),
-        };
-        let deadline = now.checked_add(options.timeout.unwrap_or(default));
-        Ok(Dial { to: to.clone(), endpoint, way, began: now, deadline })
+        let route = Route::new(to, options, i2p, now)?;
+        let deadline = now.checked_add(options.timeout.unwrap_or(route.default_timeout));
+        Ok(Dial { to: to.clone(), route, began: now, deadline })
     }
 
     pub(crate) fn to(&self) -> &Destination {
@@ -111,121 +140,110 @@ impl Dial {
     }
 
     pub(crate) fn endpoint(&self) -> &Service {
-        &self.endpoint
+        &self.route.endpoint
     }
 
     pub(crate) fn deadline(&self) -> Option<Instant> {
         self.deadline
     }
 
-    /// The socket to be stepped with, once it is there: an I2P stream's keeps its session, too.
+    /// Returns the socket to step with: the socket of an I2P stream keeps its session open.
     pub(crate) fn wrap(&self, sock: Box<dyn Sock>) -> Box<dyn Sock> {
-        match &self.way {
+        match &self.route.way {
+            #[cfg(feature = "i2p")]
             Way::I2p(dial) => Box::new(HeldSession::new(sock, dial.held())),
-            Way::Direct(_) | Way::Proxy(..) => sock,
+            _ => sock,
         }
     }
 
-    /// What is to be waited on: that socket, or another one of the attempt's own.
+    /// Returns the socket to wait on: `sock`, or another one that this connect has opened.
     pub(crate) fn waits_on<'a>(&'a self, sock: &'a dyn Sock) -> (WaitsOn, &'a dyn Sock) {
-        match &self.way {
+        match &self.route.way {
+            #[cfg(feature = "i2p")]
             Way::I2p(dial) => dial
                 .control()
                 .map_or((WaitsOn::Stream, sock), |control| (WaitsOn::Control, control)),
-            Way::Direct(_) | Way::Proxy(..) => (WaitsOn::Stream, sock),
+            _ => (WaitsOn::Stream, sock),
         }
     }
 
-    /// This side's address, if it is not the socket's own.
+    /// Returns this side's address, if it is not the socket's own.
     pub(crate) fn me(&self) -> Option<&Service> {
-        match &self.way {
+        match &self.route.way {
+            #[cfg(feature = "i2p")]
             Way::I2p(dial) => dial.me(),
-            Way::Direct(_) | Way::Proxy(..) => None,
+            _ => None,
         }
     }
 
-    /// The system call named `step` failed, which is nobody's fault but this machine's.
+    /// The system call named `step` failed on this machine, whatever the destination.
     pub(crate) fn failed(&self, step: &'static str, source: io::Error) -> ConnectError {
-        ConnectError::Os { to: self.to.clone(), step, source }
+        ConnectError::os(&self.to, step, source)
     }
 
-    /// The first step, whose time does not count yet.
+    /// Takes the first step, whose time does not count yet.
     ///
     /// # Errors
     ///
-    /// The attempt failed at once.
+    /// The connect failed at once.
     pub(crate) fn begin(&mut self, sock: &dyn Sock, now: Instant) -> Result<(), ConnectError> {
         self.advance(sock, now).map(drop)
     }
 
-    /// Goes on, always with the same socket. A step too early does no harm.
+    /// Goes on, always with the same socket. A step that comes too early does no harm.
     ///
     /// # Errors
     ///
-    /// The attempt failed, or is too late: there is nothing more to step.
+    /// The connect failed or is too late. There is nothing more to step.
     pub(crate) fn step(&mut self, sock: &dyn Sock, now: Instant) -> Result<Step, ConnectError> {
         let step = self.advance(sock, now)?;
         let is_late = self.deadline.is_some_and(|deadline| now >= deadline);
         if is_late && !matches!(step, Step::Connected) {
             let after = now.saturating_duration_since(self.began);
-            let is_direct = matches!(self.way, Way::Direct(_));
-            let proxy = (!is_direct).then(|| self.endpoint.clone());
-            let to = self.to.clone();
-            return Err(ConnectError::TimedOut { to, proxy, phase: self.phase(), after });
+            let is_direct = matches!(self.route.way, Way::Direct(_));
+            let proxy = (!is_direct).then(|| self.route.endpoint.clone());
+            let kind = ConnectErrorKind::TimedOut { proxy, phase: self.phase(), after };
+            return Err(ConnectError::new(&self.to, kind));
         }
         Ok(step)
     }
 
     fn phase(&self) -> ConnectPhase {
-        match &self.way {
+        match &self.route.way {
             Way::Direct(_) => ConnectPhase::Connect,
-            Way::Proxy(_, via) => via.phase(),
+            #[cfg(feature = "socks5")]
+            Way::Proxy(dial) => dial.phase(),
+            #[cfg(feature = "i2p")]
             Way::I2p(dial) => dial.phase(),
         }
     }
 
     fn advance(&mut self, sock: &dyn Sock, now: Instant) -> Result<Step, ConnectError> {
-        let (direct, via) = match &mut self.way {
-            Way::Direct(direct) => {
-                let step = direct.step(sock, &self.endpoint, now);
-                return step.map_err(|error| ConnectError::new(&self.to, "connect", error));
-            }
-            Way::I2p(dial) => return dial.step(sock, &self.to, now),
-            Way::Proxy(direct, via) => (direct, via),
-        };
-        let outcome = match direct.step(sock, &self.endpoint, now) {
-            Err(source) => Err(ProxyError::Unreachable { source }.into()),
-            Ok(Step::Connected) => via.negotiate(sock),
-            Ok(step) => return Ok(step),
-        };
-        let (to, proxy) = (|| self.to.clone(), || self.endpoint.clone());
-        outcome.map_err(|failure| match failure {
-            Failure::Proxy(error) => ConnectError::ProxyFailed { to: to(), proxy: proxy(), error },
-            Failure::Destination(reply) => {
-                ConnectError::ProxyReplied { to: to(), proxy: proxy(), reply }
-            }
-        })
+        match &mut self.route.way {
+            Way::Direct(direct) => direct
+                .step(sock, &self.route.endpoint, now)
+                .map_err(|error| ConnectError::of_connect(&self.to, error)),
+            #[cfg(feature = "socks5")]
+            Way::Proxy(dial) => dial.step(sock, &self.to, &self.route.endpoint, now),
+            #[cfg(feature = "i2p")]
+            Way::I2p(dial) => dial.step(sock, &self.to, now),
+        }
     }
 }
 
-fn i2p_address(to: &Destination) -> Option<(&I2pHash, u16)> {
-    let service = to.service()?;
+/// Returns the address to dial, if `to` can be dialled without a proxy.
+fn dialled_directly(to: &Destination) -> Result<&Service, ConnectError> {
+    let needs_proxy = || ConnectError::new(to, ConnectErrorKind::NeedsProxy);
+    let Destination::Service(service) = to else { return Err(needs_proxy()) };
     match service.addr() {
-        NetAddr::I2p(address) => Some((address, service.port())),
-        _ => None,
-    }
-}
-
-/// The address to dial, if `to` is one that can be dialled without a proxy.
-fn dialled(to: &Destination) -> Result<&Service, ConnectError> {
-    let Destination::Service(service) = to else {
-        return Err(ConnectError::NeedsProxy { to: to.clone() });
-    };
-    if matches!(service.addr(), NetAddr::TorV3(_) | NetAddr::I2p(_)) {
-        return Err(ConnectError::NeedsProxy { to: to.clone() });
+        #[cfg(feature = "socks5")]
+        NetAddr::TorV3(_) => return Err(needs_proxy()),
+        #[cfg(feature = "i2p")]
+        NetAddr::I2p(_) => return Err(needs_proxy()),
+        NetAddr::Ipv4(_) | NetAddr::Ipv6(_) | NetAddr::Cjdns(_) | NetAddr::Unix(_) => {}
     }
     if service.to_sock_addr().is_err() {
-        return Err(ConnectError::InvalidDestination { to: to.clone() });
+        return Err(ConnectError::new(to, ConnectErrorKind::InvalidDestination));
     }
     Ok(service)
 }

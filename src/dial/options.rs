@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+#[cfg(feature = "socks5")]
 use super::socks5::Proxy;
-use crate::sys::interrupt::Interrupt;
+use crate::{address::Service, sys::interrupt::Interrupt};
 
-/// What [`SockMan::connect`] and [`SockMan::start_connect`] are to heed.
+/// Options for [`SockMan::connect`](crate::SockMan::connect) and
+/// [`SockMan::start_connect`](crate::SockMan::start_connect).
 ///
 /// ```
 /// use std::time::Duration;
@@ -14,6 +16,7 @@ use crate::sys::interrupt::Interrupt;
 #[derive(Debug, Clone, Default)]
 #[must_use]
 pub struct ConnectOptions {
+    #[cfg(feature = "socks5")]
     pub(crate) proxy: Option<Proxy>,
     /// `None`: the default, which depends on whether there is a proxy.
     pub(crate) timeout: Option<Duration>,
@@ -25,8 +28,9 @@ impl ConnectOptions {
     /// The SOCKS5 proxy to go through. Default: none, the address is dialled directly.
     ///
     /// With a proxy, every destination is given to it as text, and it resolves the names: nothing is
-    /// looked up here. [`NewConnection::me`] is then this side's end of the socket to the proxy.
+    /// looked up here. [`NewConnection::me`](crate::NewConnection::me) is then this side's end of the socket to the proxy.
     /// The proxy's own time for its connect counts against [`timeout`](ConnectOptions::timeout).
+    #[cfg(feature = "socks5")]
     pub fn proxy(mut self, proxy: Proxy) -> ConnectOptions {
         self.proxy = Some(proxy);
         self
@@ -35,8 +39,8 @@ impl ConnectOptions {
     /// How long the whole attempt may take: one deadline over the connect to the proxy, the
     /// negotiation with it and its own connect. Default: 5 seconds, and 60 through a proxy (a
     /// circuit to an onion service takes Tor 5 to 20). At the limit it fails with
-    /// [`ConnectError::TimedOut`], which says what was being waited for. Zero: only what succeeds at
-    /// once does.
+    /// [`ConnectErrorKind::TimedOut`](crate::error::ConnectErrorKind::TimedOut), which says what was being waited for. With a timeout of zero, only a
+    /// connect that completes immediately succeeds.
     pub fn timeout(mut self, timeout: Duration) -> ConnectOptions {
         self.timeout = Some(timeout);
         self
@@ -55,5 +59,14 @@ impl ConnectOptions {
     pub fn cancel(mut self, interrupt: Interrupt) -> ConnectOptions {
         self.cancel = Some(interrupt);
         self
+    }
+
+    /// Where the proxy listens, if the connect goes through one.
+    pub(crate) fn proxy_endpoint(&self) -> Option<&Service> {
+        #[cfg(feature = "socks5")]
+        if let Some(proxy) = &self.proxy {
+            return Some(proxy.endpoint());
+        }
+        None
     }
 }

@@ -11,14 +11,14 @@ use std::{
 };
 
 use super::{
-    connect::{LogOptions, log_outcome},
+    connect::{LogOptions, log_outcome, too_many},
     connection::Connection,
     inbox::Mark,
     shared::Shared,
 };
 use crate::{
     address::Destination,
-    dial::{ConnectError, ConnectOptions, Dial, Step, WaitsOn},
+    dial::{ConnectError, ConnectErrorKind, ConnectOptions, Dial, Step, WaitsOn},
     sys::{
         Sock, Waker,
         interrupt::{WakerGuard, Watches},
@@ -55,13 +55,12 @@ impl Attempt {
     ) -> Result<Attempt, ConnectError> {
         let watches = Watches::new(&options.cancel);
         if watches.is_interrupted() || shared.watches().is_interrupted() {
-            return Err(ConnectError::Interrupted);
+            return Err(ConnectError::new(to, ConnectErrorKind::Interrupted));
         }
         let factory = &*shared.options.sock_factory;
         let now = factory.now();
         let mut dial = Dial::new(to, options, shared.i2p.as_ref(), now)?;
-        let limit = shared.connections.limit();
-        let place = shared.reserve().ok_or(ConnectError::TooManyConnections { limit })?;
+        let place = shared.reserve().ok_or_else(|| too_many(shared, to))?;
 
         let sock =
             factory.create_sock(dial.endpoint()).map_err(|error| dial.failed("socket", error))?;
@@ -90,7 +89,7 @@ impl Attempt {
     /// The outcome: there is nothing more to step.
     pub(crate) fn step(&mut self, now: Instant) -> Result<Step, ConnectError> {
         if self.cancel.watches.is_interrupted() {
-            return Err(ConnectError::Interrupted);
+            return Err(ConnectError::new(self.to(), ConnectErrorKind::Interrupted));
         }
         let step = self.dial.step(self.connection.sock(), now)?;
         if let (Step::Connected, Some(me)) = (&step, self.dial.me()) {

@@ -12,9 +12,11 @@ use super::{
     shared::Shared,
     threads,
 };
+#[cfg(feature = "testing")]
+use crate::sys::Sock;
 use crate::{
     address::{Destination, Service},
-    dial::{ConnectError, ConnectOptions, Dial, connect_blocking},
+    dial::{ConnectError, ConnectErrorKind, ConnectOptions, Dial, connect_blocking},
     sockman::SockMan,
     sys::interrupt::Watches,
 };
@@ -28,7 +30,7 @@ pub(crate) struct LogOptions {
 
 impl LogOptions {
     pub(crate) fn of(options: &ConnectOptions) -> LogOptions {
-        let proxy = options.proxy.as_ref().map(|proxy| proxy.endpoint().clone());
+        let proxy = options.proxy_endpoint().cloned();
         LogOptions { is_important: options.is_important, proxy }
     }
 }
@@ -110,13 +112,12 @@ fn dial_and_fill(
     options: &ConnectOptions,
 ) -> Result<NewConnection, ConnectError> {
     if threads::is_socket_thread_of(shared) {
-        return Err(ConnectError::OnSocketThread);
+        return Err(ConnectError::new(to, ConnectErrorKind::OnSocketThread));
     }
     let watches = Watches::new(shared.interrupts().chain(&options.cancel));
     let factory = &*shared.options.sock_factory;
     let mut dial = Dial::new(to, options, shared.i2p.as_ref(), factory.now())?;
-    let limit = shared.connections.limit();
-    let place = shared.reserve().ok_or(ConnectError::TooManyConnections { limit })?;
+    let place = shared.reserve().ok_or_else(|| too_many(shared, to))?;
 
     let sock = connect_blocking(factory, &mut dial, &watches)?;
     let me = match dial.me() {
@@ -132,15 +133,14 @@ fn dial_and_fill(
 #[cfg(feature = "testing")]
 pub(crate) fn add_existing(
     sockman: &SockMan,
-    sock: Box<dyn crate::Sock>,
+    sock: Box<dyn Sock>,
     me: &Service,
     them: &Service,
 ) -> Result<NewConnection, ConnectError> {
-    let shared = sockman.shared();
-    let limit = shared.connections.limit();
-    let place = shared.reserve().ok_or(ConnectError::TooManyConnections { limit })?;
+    let (shared, to) = (sockman.shared(), them.into());
+    let place = shared.reserve().ok_or_else(|| too_many(shared, &to))?;
     let now = shared.options.sock_factory.now();
-    let connection = place.fill(Direction::Outbound, sock, me.clone(), them.into(), now);
+    let connection = place.fill(Direction::Outbound, sock, me.clone(), to, now);
     Ok(NewConnection { shared: Arc::clone(shared), connection, activated: false })
 }
 
@@ -164,6 +164,12 @@ pub(crate) fn start_connect(
     }
 }
 
+/// No place is left for another connection.
+pub(crate) fn too_many(shared: &Shared, to: &Destination) -> ConnectError {
+    let limit = shared.connections.limit();
+    ConnectError::new(to, ConnectErrorKind::TooManyConnections { limit })
+}
+
 /// A connect is over: one line. The peer's name is escaped, and credentials are in no error.
 pub(crate) fn log_outcome(
     to: &Destination,
@@ -176,7 +182,7 @@ pub(crate) fn log_outcome(
         (Ok(id), Some(proxy)) => {
             log::debug!(target: target, "connected to {to} through {proxy} as connection {id}");
         }
-        (Err(error), _) if options.is_important => log::info!(target: target, "{error}"),
-        (Err(error), _) => log::debug!(target: target, "{error}"),
+        (Err(error), _) if options.is_important => log::info!(target: target, "{error:#}"),
+        (Err(error), _) => log::debug!(target: target, "{error:#}"),
     }
 }

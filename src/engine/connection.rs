@@ -12,6 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+pub use super::id::ConnectionId;
 use super::slab::{Key, Token};
 use crate::{
     address::{Destination, Service},
@@ -24,24 +25,6 @@ use crate::{
         },
     },
 };
-
-/// Names one connection of one [`SockMan`](crate::SockMan). From 0 upwards, never used twice.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ConnectionId(pub(crate) u64);
-
-impl ConnectionId {
-    /// The number, for logs and tables.
-    #[must_use]
-    pub fn as_u64(self) -> u64 {
-        self.0
-    }
-}
-
-impl fmt::Display for ConnectionId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
 
 /// Who dialled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -11,7 +11,7 @@ use std::{
 
 use crate::{
     address::{NetAddr, Service},
-    error::BindError,
+    error::{BindError, BindErrorKind},
     options::Options,
     sys::sync::atomic::{AtomicBool, Ordering},
     sys::{Sock, SockFactory},
@@ -36,9 +36,9 @@ pub(crate) struct Listener {
 impl Listener {
     pub(crate) fn bind(options: &Options, to: &Service) -> Result<Listener, BindError> {
         if to.to_sock_addr().is_err() {
-            return Err(BindError::Unsupported { to: to.clone() });
+            return Err(BindError::new(to, BindErrorKind::Unsupported));
         }
-        let fail = |step| move |source| BindError::new(to, step, source);
+        let fail = |step| move |source| BindError::os(to, step, source);
         let sock = options.sock_factory.create_sock(to).map_err(fail("socket"))?;
         // Not on unix-domain sockets, whose paths cannot be shared.
         if options.reuse_port && !to.addr().is_unix() {
@@ -55,9 +55,8 @@ impl Listener {
     }
 
     pub(crate) fn adopt(factory: &dyn SockFactory, fd: OwnedFd) -> Result<Listener, BindError> {
-        let fail = |source| BindError::NotAListener { source };
-        let sock = factory.adopt_listener(fd).map_err(fail)?;
-        let address = sock.local_address().map_err(fail)?;
+        let sock = factory.adopt_listener(fd).map_err(BindError::not_a_listener)?;
+        let address = sock.local_address().map_err(BindError::not_a_listener)?;
         let stopped = AtomicBool::new(false);
         Ok(Listener { sock, address, stopped, is_adopted: true, path: None })
     }

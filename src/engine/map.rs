@@ -32,7 +32,6 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct ConnectionMap {
     maps: Mutex<Maps>,
-    next_id: AtomicU64,
     /// Connections in the map, and those being made.
     count: AtomicUsize,
     limit: usize,
@@ -80,7 +79,6 @@ impl ConnectionMap {
     pub(crate) fn new(limit: usize) -> ConnectionMap {
         ConnectionMap {
             maps: Mutex::default(),
-            next_id: AtomicU64::new(0),
             count: AtomicUsize::new(0),
             limit,
             closes: AtomicU64::new(0),
@@ -131,11 +129,6 @@ impl ConnectionMap {
     /// for that.
     pub(crate) fn release(&self) -> bool {
         self.count.fetch_sub(1, Ordering::AcqRel) >= self.limit
-    }
-
-    pub(crate) fn next_id(&self) -> ConnectionId {
-        // 2^64 ids last for 584 years at one connection a nanosecond.
-        ConnectionId(self.next_id.fetch_add(1, Ordering::Relaxed))
     }
 
     /// Adds a connection, for which `reserve` has taken a place.
@@ -234,7 +227,8 @@ impl Reservation<'_> {
     ) -> Arc<Connection> {
         let map = &self.shared.connections;
         let age = self.shared.age(now);
-        let connection = Arc::new(Connection::new(map.next_id(), direction, sock, me, them, age));
+        let connection =
+            Arc::new(Connection::new(ConnectionId::next(), direction, sock, me, them, age));
         map.insert(&connection);
         // The place is the connection's now.
         std::mem::forget(self);
@@ -250,7 +244,7 @@ impl Reservation<'_> {
         now: Instant,
     ) -> Arc<Connection> {
         let map = &self.shared.connections;
-        let (id, age) = (map.next_id(), self.shared.age(now));
+        let (id, age) = (ConnectionId::next(), self.shared.age(now));
         let connection = Connection::new(id, Direction::Outbound, sock, me, them, age);
         let connection = Arc::new(connection);
         map.insert_connecting(&connection);

@@ -13,7 +13,9 @@ pub(crate) mod connection;
 pub(crate) mod context;
 pub(crate) mod counters;
 mod due;
-pub(crate) mod i2p_accept;
+#[cfg(feature = "i2p")]
+mod i2p_accept;
+mod id;
 pub(crate) mod inbox;
 pub(crate) mod listener;
 pub(crate) mod map;

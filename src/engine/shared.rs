@@ -3,7 +3,6 @@
 //! Each lock in [`Shared`] is held for a moment, and none while a callback runs.
 
 use std::{
-    io,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -19,7 +18,8 @@ use super::{
 };
 use crate::{
     address::Service,
-    dial::i2p::I2p,
+    dial::I2p,
+    error::CreateError,
     event_handler::EventHandler,
     options::Options,
     sys::{
@@ -50,17 +50,17 @@ pub(crate) struct Shared {
 impl Shared {
     /// # Errors
     ///
-    /// The options contradict each other, or the operating system gives no poller.
-    pub(crate) fn new(handler: Arc<dyn EventHandler>, options: Options) -> io::Result<Shared> {
+    /// An option is out of its range, or the operating system gives no poller.
+    pub(crate) fn new(
+        handler: Arc<dyn EventHandler>,
+        options: Options,
+    ) -> Result<Shared, CreateError> {
         options.validate()?;
-        let socket_thread = SocketThread::new(&options, options.sock_factory.create_poller()?);
-        let i2p = options
-            .i2p
-            .clone()
-            .map(|i2p| Arc::new(I2p::new(i2p, Arc::clone(&options.sock_factory))));
+        let poller = options.sock_factory.create_poller().map_err(CreateError::Poller)?;
+        let socket_thread = SocketThread::new(&options, poller);
         Ok(Shared {
             handler,
-            i2p,
+            i2p: options.create_i2p(),
             connections: ConnectionMap::new(options.max_connections),
             created: options.sock_factory.now(),
             inbox: Inbox::new(socket_thread.waker()),

@@ -105,7 +105,7 @@ impl SocketThread {
     ///
     /// # Panics
     ///
-    /// With the embedder's panic, under [`PanicPolicy::Stop`]. Nothing is lost: what was latched
+    /// With the embedder's panic, under [`PanicPolicy::Stop`](crate::options::PanicPolicy::Stop). Nothing is lost: what was latched
     /// is still there for the next run.
     pub(crate) fn thread_socket_handler(&mut self, context: &Context<'_>) -> io::Result<()> {
         self.now = context.shared().options.sock_factory.now();

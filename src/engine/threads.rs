@@ -12,11 +12,11 @@ use std::{
     sync::Arc,
 };
 
-use super::{
-    context::Context, i2p_accept::AcceptThread, shared::Shared, socket_thread::SocketThread,
-};
+#[cfg(feature = "i2p")]
+use super::i2p_accept::AcceptThread;
+use super::{context::Context, shared::Shared, socket_thread::SocketThread};
 use crate::{
-    error::{JoinError, StartError, panic_message},
+    error::{JoinError, Panic, StartError, panic_message},
     sockman::SockMan,
     sys::{
         interrupt::Watches,
@@ -162,7 +162,13 @@ fn run_thread(
 
 type Accepting = io::Result<Option<JoinHandle<Option<Failure>>>>;
 
+#[cfg(not(feature = "i2p"))]
+fn start_i2p_accept(_: &SockMan, _: &Watches) -> Accepting {
+    Ok(None)
+}
+
 /// The I2P-accept thread, if there is to be one. It ends with the socket thread, which waits for it.
+#[cfg(feature = "i2p")]
 fn start_i2p_accept(sockman: &SockMan, watches: &Watches) -> Accepting {
     let shared = sockman.shared();
     let Some(i2p) = shared.i2p.as_ref().filter(|i2p| i2p.accepts()) else { return Ok(None) };
@@ -219,6 +225,7 @@ impl SocketsThreads {
     /// * [`JoinError::Panicked`]: a callback panicked, and that is why they ended;
     /// * [`JoinError::Poll`]: the poller failed, and that is why they ended;
     /// * [`JoinError::OnLibraryThread`]: called from a callback; the guard is in the error.
+    #[doc(alias = "JoinSocketsThreads")]
     pub fn join(mut self) -> Result<(), JoinError> {
         if is_library_thread_of(&self.shared) {
             return Err(JoinError::OnLibraryThread(self));
@@ -226,7 +233,7 @@ impl SocketsThreads {
         self.wait_for_end();
         match self.ending.failure.lock().take() {
             None => Ok(()),
-            Some(Failure::Panic(payload)) => Err(JoinError::Panicked(payload)),
+            Some(Failure::Panic(payload)) => Err(JoinError::Panicked(Panic::new(payload))),
             Some(Failure::Poll(error)) => Err(JoinError::Poll(error)),
         }
     }
@@ -358,7 +365,7 @@ impl Parked {
             Ok(Err(error)) => JoinError::Poll(error),
             Err(payload) => {
                 shared.counters.panics.add(1);
-                JoinError::Panicked(payload)
+                JoinError::Panicked(Panic::new(payload))
             }
         };
         shared.interrupt.interrupt();

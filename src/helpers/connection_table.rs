@@ -26,7 +26,7 @@ use crate::engine::{connection::ConnectionId, map::IdHasher};
 /// chosen keys: a look-up costs a few nanoseconds.
 ///
 /// ```
-/// use sockman::{ConnectionId, ConnectionTable, SockMan};
+/// use sockman::{ConnectionId, SockMan, helpers::ConnectionTable};
 ///
 /// struct Peer {
 ///     name: String,

@@ -39,7 +39,7 @@ use crate::{sockman::SockMan, sys::sync::Mutex};
 ///
 /// ```
 /// use std::time::{Duration, Instant};
-/// use sockman::{ConnectionId, Deadlines, SockMan};
+/// use sockman::{ConnectionId, SockMan, helpers::Deadlines};
 ///
 /// struct Handler {
 ///     idle: Deadlines<ConnectionId>,

@@ -7,5 +7,5 @@ mod send_queue;
 pub use self::{
     connection_table::ConnectionTable,
     deadlines::Deadlines,
-    send_queue::{PushError, SendQueue, SendQueueOptions},
+    send_queue::{PushError, SendQueue, SendQueueLimits},
 };

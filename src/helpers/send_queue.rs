@@ -8,7 +8,7 @@ use std::{collections::VecDeque, error::Error, fmt, io::IoSlice};
 
 use crate::{
     engine::connection::ConnectionId,
-    error::SendError,
+    error::{InvalidOption, SendError},
     sockman::SockMan,
     sys::sync::Mutex,
     sys::sync::atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -16,7 +16,7 @@ use crate::{
 
 /// Bitcoin Core pauses reading from a peer at its `-maxsendbuffer`, one million bytes.
 const DEFAULT_HIGH_MARK: usize = 1_000_000;
-/// Half of the high mark, so that a connection does not flutter between paused and not.
+/// Half of the high mark, to avoid rapid pausing and resuming.
 const DEFAULT_LOW_MARK: usize = DEFAULT_HIGH_MARK / 2;
 /// Four large messages above the high mark: who pushes on regardless is stopped.
 const DEFAULT_LIMIT: usize = 16_000_000;
@@ -26,45 +26,55 @@ const BYTES_PER_DRAIN: usize = 256 * 1024;
 /// An empty queue keeps a buffer up to this size for the next push, and frees a larger one.
 const KEPT_CAPACITY: usize = 16 * 1024;
 
-/// The marks of a [`SendQueue`].
+/// The marks and the limit of a [`SendQueue`], in bytes.
+///
+/// Default: a low mark of half a million, a high mark of one million, a limit of 16 million.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[must_use]
-pub struct SendQueueOptions {
-    high_mark: usize,
+pub struct SendQueueLimits {
     low_mark: usize,
+    high_mark: usize,
     limit: usize,
 }
 
-impl Default for SendQueueOptions {
-    fn default() -> SendQueueOptions {
-        SendQueueOptions {
-            high_mark: DEFAULT_HIGH_MARK,
+impl Default for SendQueueLimits {
+    fn default() -> SendQueueLimits {
+        SendQueueLimits {
             low_mark: DEFAULT_LOW_MARK,
+            high_mark: DEFAULT_HIGH_MARK,
             limit: DEFAULT_LIMIT,
         }
     }
 }
 
-impl SendQueueOptions {
-    /// From how many queued bytes on [`SendQueue::is_above_high_mark`] says `true`. Default: one
-    /// million. Zero counts as one.
-    pub fn high_mark(mut self, bytes: usize) -> SendQueueOptions {
-        self.high_mark = bytes;
-        self
-    }
-
-    /// At how many queued bytes it says `false` again. Default: half a million. The high mark or
-    /// more counts as one below the high mark.
-    pub fn low_mark(mut self, bytes: usize) -> SendQueueOptions {
-        self.low_mark = bytes;
-        self
-    }
-
-    /// How many bytes may be queued at most. Default: 16 million. A push beyond it is refused
-    /// whole, before anything is sent: one that is longer than the limit never succeeds.
-    pub fn limit(mut self, bytes: usize) -> SendQueueOptions {
-        self.limit = bytes;
-        self
+impl SendQueueLimits {
+    /// Sets all three, in bytes.
+    ///
+    /// * From `high_mark` queued bytes on, [`SendQueue::is_above_high_mark`] returns `true`.
+    /// * At `low_mark` queued bytes it returns `false` again.
+    /// * `limit` is the most that may be queued. A push beyond it is refused whole, before anything
+    ///   is sent: a push that is longer than the limit never succeeds.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidOption`] unless `low_mark < high_mark`. The call can be evaluated at compile time.
+    ///
+    /// ```
+    /// use sockman::helpers::SendQueueLimits;
+    ///
+    /// let limits = SendQueueLimits::new(64 * 1024, 256 * 1024, 4 * 1024 * 1024)?;
+    /// assert!(SendQueueLimits::new(2, 1, 3).is_err());
+    /// # Ok::<(), sockman::error::InvalidOption>(())
+    /// ```
+    pub const fn new(
+        low_mark: usize,
+        high_mark: usize,
+        limit: usize,
+    ) -> Result<SendQueueLimits, InvalidOption> {
+        if low_mark >= high_mark {
+            let requirement = "requires a low mark below the high mark";
+            return Err(InvalidOption::new("SendQueueLimits::new", requirement));
+        }
+        Ok(SendQueueLimits { low_mark, high_mark, limit })
     }
 }
 
@@ -88,7 +98,7 @@ impl SendQueueOptions {
 #[derive(Debug)]
 pub struct SendQueue {
     id: ConnectionId,
-    options: SendQueueOptions,
+    limits: SendQueueLimits,
     queue: Mutex<VecDeque<u8>>,
     /// The length of the queue, for the hooks: they are asked often, and do not wait for a push.
     queued: AtomicUsize,
@@ -104,13 +114,10 @@ struct Drained {
 impl SendQueue {
     /// An empty queue for the connection `id`.
     #[must_use]
-    pub fn new(id: ConnectionId, options: SendQueueOptions) -> SendQueue {
-        // An empty queue is below any mark, or reading would never go on.
-        let high_mark = options.high_mark.max(1);
-        let low_mark = options.low_mark.min(high_mark - 1);
+    pub fn new(id: ConnectionId, limits: SendQueueLimits) -> SendQueue {
         SendQueue {
             id,
-            options: SendQueueOptions { high_mark, low_mark, ..options },
+            limits,
             queue: Mutex::new(VecDeque::new()),
             queued: AtomicUsize::new(0),
             above_high_mark: AtomicBool::new(false),
@@ -123,39 +130,49 @@ impl SendQueue {
         self.id
     }
 
-    /// Sends `data`, or queues what the kernel does not take now. `will_send_more`: another push
-    /// follows at once, so a packet that is not full may wait for it.
+    /// Sends `data`, or queues what the kernel does not take now.
     ///
-    /// From any thread; blocks for the time of a system call at most.
+    /// From any thread. Blocks for the time of a system call at most.
     ///
     /// # Errors
     ///
-    /// [`PushError::Full`] if the queue could grow beyond its limit; [`PushError::Send`] if the
+    /// [`PushError::Full`] if the queue would grow beyond its limit; [`PushError::Send`] if the
     /// connection is closed or broken. In both cases nothing of `data` was sent or queued.
-    pub fn push(
+    pub fn push(&self, sockman: &SockMan, data: &[u8]) -> Result<(), PushError> {
+        self.push_with(data, sockman, |data| sockman.send_bytes(self.id, data))
+    }
+
+    /// As [`push`](SendQueue::push), when another push follows at once: a packet that is not full may
+    /// wait for it.
+    ///
+    /// # Errors
+    ///
+    /// As [`push`](SendQueue::push).
+    #[doc(alias = "will_send_more")]
+    pub fn push_more(&self, sockman: &SockMan, data: &[u8]) -> Result<(), PushError> {
+        self.push_with(data, sockman, |data| sockman.send_more(self.id, &[IoSlice::new(data)]))
+    }
+
+    fn push_with(
         &self,
-        sockman: &SockMan,
         data: &[u8],
-        will_send_more: bool,
+        sockman: &SockMan,
+        send: impl FnOnce(&[u8]) -> Result<usize, SendError>,
     ) -> Result<(), PushError> {
         let must_wake = {
             let mut queue = self.queue.lock();
             let was_empty = queue.is_empty();
-            let room = self.options.limit.saturating_sub(queue.len());
+            let room = self.limits.limit.saturating_sub(queue.len());
             if data.len() > room {
-                return Err(PushError::Full { limit: self.options.limit });
+                return Err(PushError::Full { limit: self.limits.limit });
             }
-            let sent = if was_empty {
-                sockman.send_bytes(self.id, data, will_send_more).map_err(PushError::Send)?
-            } else {
-                0
-            };
+            let sent = if was_empty { send(data).map_err(PushError::Send)? } else { 0 };
             queue.extend(data.get(sent..).unwrap_or_default());
             self.publish(queue.len());
             was_empty && !queue.is_empty()
         };
-        // After queueing: the moment at which there was room again may have gone by before. While
-        // the queue is not empty, the drain that is on its way takes this push along.
+        // After queueing: the kernel may have reported new room before. While the queue is not
+        // empty, the drain that is on its way takes this push along.
         if must_wake {
             sockman.wake(self.id);
         }
@@ -185,11 +202,11 @@ impl SendQueue {
         let first = first.get(..BYTES_PER_DRAIN).unwrap_or(first);
         let second = second.get(..BYTES_PER_DRAIN - first.len()).unwrap_or(second);
         let will_send_more = first.len() + second.len() < queue.len();
-        let sent = if second.is_empty() {
-            sockman.send_bytes(self.id, first, will_send_more)?
-        } else {
-            let pieces = [IoSlice::new(first), IoSlice::new(second)];
-            sockman.send_vectored(self.id, &pieces, will_send_more)?
+        let pieces = [IoSlice::new(first), IoSlice::new(second)];
+        let sent = match (will_send_more, second.is_empty()) {
+            (true, _) => sockman.send_more(self.id, &pieces)?,
+            (false, true) => sockman.send_bytes(self.id, first)?,
+            (false, false) => sockman.send_vectored(self.id, &pieces)?,
         };
         queue.drain(..sent);
         if queue.is_empty() && queue.capacity() > KEPT_CAPACITY {
@@ -220,11 +237,11 @@ impl SendQueue {
     /// Under the lock. `true` if the length fell to the low mark.
     fn publish(&self, length: usize) -> bool {
         self.queued.store(length, Ordering::Release);
-        if length >= self.options.high_mark {
+        if length >= self.limits.high_mark {
             self.above_high_mark.store(true, Ordering::Release);
             false
         } else {
-            length <= self.options.low_mark && self.above_high_mark.swap(false, Ordering::AcqRel)
+            length <= self.limits.low_mark && self.above_high_mark.swap(false, Ordering::AcqRel)
         }
     }
 }

@@ -34,6 +34,7 @@ use super::{
 /// interrupt.interrupt();
 /// assert!(!sleeper.join().unwrap(), "was woken long before the hour was over");
 /// ```
+#[doc(alias = "CThreadInterrupt")]
 #[derive(Clone, Default)]
 pub struct Interrupt {
     inner: Arc<Inner>,

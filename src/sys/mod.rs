@@ -4,6 +4,7 @@
 //! for each call and named after it. `interrupt` ends waits. `sync` holds the locks.
 
 pub(crate) mod interrupt;
+pub(crate) mod sources;
 pub(crate) mod sync;
 mod unix;
 
@@ -38,11 +39,10 @@ pub trait Sock: fmt::Debug + Send + Sync {
     fn accept(&self) -> io::Result<(Box<dyn Sock>, Service)>;
     /// `recv(2)`. `Ok(0)` is the end of the stream.
     fn recv(&self, buffer: &mut [u8]) -> io::Result<usize>;
-    /// `send(2)`, without `SIGPIPE`. `will_send_more`: the kernel may hold the last packet back for
-    /// what follows (`MSG_MORE`, where there is such a thing).
-    fn send(&self, data: &[u8], will_send_more: bool) -> io::Result<usize>;
+    /// `send(2)`, without `SIGPIPE`.
+    fn send(&self, data: &[u8], more: More) -> io::Result<usize>;
     /// `sendmsg(2)`, otherwise like [`send`](Sock::send).
-    fn send_vectored(&self, data: &[IoSlice<'_>], will_send_more: bool) -> io::Result<usize>;
+    fn send_vectored(&self, data: &[IoSlice<'_>], more: More) -> io::Result<usize>;
     /// `shutdown(2)`.
     fn shutdown(&self, how: Shutdown) -> io::Result<()>;
     /// `SO_ERROR`, which reading clears.
@@ -70,8 +70,28 @@ pub trait Sock: fmt::Debug + Send + Sync {
     fn as_raw_fd(&self) -> RawFd;
 }
 
-/// Something was seen on a registered socket. Edge-triggered: told when it changes.
+/// Whether more data follows a send at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum More {
+    /// The kernel may hold back a packet that is not full, for the data that follows (`MSG_MORE`
+    /// on Linux and Android; no effect elsewhere).
+    Follows,
+    /// The kernel sends at once.
+    No,
+}
+
+/// What the poller reports about one registered socket. Edge-triggered: reported when it changes.
+///
+/// Fields may be added in a minor version. Start from [`Readiness::new`]:
+///
+/// ```
+/// use sockman::sys::Readiness;
+///
+/// let mut readiness = Readiness::new(7);
+/// readiness.readable = true;
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Readiness {
     /// The token that the socket was registered with.
     pub token: usize,
@@ -85,6 +105,14 @@ pub struct Readiness {
     pub broken: bool,
     /// Urgent data.
     pub priority: bool,
+}
+
+impl Readiness {
+    /// Nothing yet about the socket that was registered with `token`.
+    #[must_use]
+    pub fn new(token: usize) -> Readiness {
+        Readiness { token, ..Readiness::default() }
+    }
 }
 
 /// What the socket thread waits in: `epoll` or `kqueue` behind mio, or a test's double.
@@ -109,6 +137,7 @@ pub trait Waker: Send + Sync {
 
 /// Where sockets, pollers and the time come from. Bitcoin Core's `CreateSock`, and the seam for
 /// test doubles.
+#[doc(alias = "CreateSock")]
 pub trait SockFactory: fmt::Debug + Send + Sync {
     /// `socket(2)`: a stream socket of the family that `address` needs, non-blocking,
     /// close-on-exec, without Nagle's delay.

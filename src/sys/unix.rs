@@ -14,7 +14,7 @@ use std::{
 use mio::{Interest, Token, unix::SourceFd};
 use socket2::{Domain, SockRef, Socket, Type};
 
-use super::{Poller, Readiness, Sock, SockFactory, Waker};
+use super::{More, Poller, Readiness, Sock, SockFactory, Waker};
 use crate::address::Service;
 
 /// The operating system's sockets, poller and time: the default.
@@ -93,8 +93,11 @@ const MORE: libc::c_int = libc::MSG_MORE;
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 const MORE: libc::c_int = 0;
 
-fn send_flags(will_send_more: bool) -> libc::c_int {
-    if will_send_more { NO_SIGPIPE | MORE } else { NO_SIGPIPE }
+fn send_flags(more: More) -> libc::c_int {
+    match more {
+        More::Follows => NO_SIGPIPE | MORE,
+        More::No => NO_SIGPIPE,
+    }
 }
 
 fn unknown_family() -> io::Error {
@@ -166,12 +169,12 @@ impl Sock for OsSock {
         }
     }
 
-    fn send(&self, data: &[u8], will_send_more: bool) -> io::Result<usize> {
-        self.socket().send_with_flags(data, send_flags(will_send_more))
+    fn send(&self, data: &[u8], more: More) -> io::Result<usize> {
+        self.socket().send_with_flags(data, send_flags(more))
     }
 
-    fn send_vectored(&self, data: &[IoSlice<'_>], will_send_more: bool) -> io::Result<usize> {
-        self.socket().send_vectored_with_flags(data, send_flags(will_send_more))
+    fn send_vectored(&self, data: &[IoSlice<'_>], more: More) -> io::Result<usize> {
+        self.socket().send_vectored_with_flags(data, send_flags(more))
     }
 
     fn shutdown(&self, how: Shutdown) -> io::Result<()> {

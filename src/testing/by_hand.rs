@@ -20,12 +20,12 @@ const TOO_MANY_PASSES: usize = 100_000;
 ///
 /// ```
 /// # use std::{io, sync::Arc};
-/// # use sockman::{testing::{Network, SocketThreadByHand}, ConnectionId, EventHandler, NextRecv, Options, Service, SockMan};
+/// # use sockman::{ConnectionId, EventHandler, NextRecv, Options, Service, SockMan, testing::{Network, SocketThreadByHand}};
 /// # struct Echo;
 /// # impl EventHandler for Echo {
 /// #     fn event_new_connection_accepted(&self, _: &SockMan, _: ConnectionId, _: &Service, _: &Service) -> bool { true }
 /// #     fn event_ready_to_send(&self, _: &SockMan, _: ConnectionId) -> NextRecv { NextRecv::Proceed }
-/// #     fn event_got_data(&self, sockman: &SockMan, id: ConnectionId, data: &[u8]) { let _ = sockman.send_bytes(id, data, false); }
+/// #     fn event_got_data(&self, sockman: &SockMan, id: ConnectionId, data: &[u8]) { let _ = sockman.send_bytes(id, data); }
 /// #     fn event_got_eof(&self, sockman: &SockMan, id: ConnectionId) { sockman.close_connection(id); }
 /// #     fn event_got_permanent_read_error(&self, sockman: &SockMan, id: ConnectionId, _: &io::Error) { sockman.close_connection(id); }
 /// # }
@@ -33,7 +33,7 @@ const TOO_MANY_PASSES: usize = 100_000;
 /// let network = Network::new();
 /// let options = Options::default().sock_factory(network.factory());
 /// let sockman = SockMan::new(Arc::new(Echo), options)?;
-/// let here = sockman.bind_and_start_listening(&"10.0.0.1:8333".parse()?)?;
+/// let here = sockman.bind_and_start_listening("10.0.0.1:8333")?;
 /// let mut thread = SocketThreadByHand::start(&sockman, &network)?;
 ///
 /// let peer = network.connect(&here)?;

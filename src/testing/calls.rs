@@ -4,7 +4,7 @@
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Call {
-    /// `socket(2)`: [`SockFactory::create_sock`](crate::SockFactory::create_sock).
+    /// `socket(2)`: [`SockFactory::create_sock`](crate::sys::SockFactory::create_sock).
     Socket,
     /// `bind(2)`.
     Bind,
@@ -28,7 +28,7 @@ pub enum Call {
     LocalAddress,
     /// `getpeername(2)`.
     PeerAddress,
-    /// `epoll_create1(2)`: [`SockFactory::create_poller`](crate::SockFactory::create_poller).
+    /// `epoll_create1(2)`: [`SockFactory::create_poller`](crate::sys::SockFactory::create_poller).
     CreatePoller,
     /// `epoll_ctl(2)`, `EPOLL_CTL_ADD`.
     Register,
@@ -40,7 +40,7 @@ pub enum Call {
 
 impl Call {
     /// All of them.
-    pub const ALL: [Call; 16] = [
+    pub const ALL: &[Call] = &[
         Call::Socket,
         Call::Bind,
         Call::Listen,

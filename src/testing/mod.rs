@@ -1,6 +1,6 @@
 //! Test doubles, for embedders and for this crate: a network in memory with a clock of its own, peers
 //! that are played by hand, sockets that follow a script, and the socket thread one pass at a time.
-//! And the [simulator] that this crate is tested with. Feature `testing`.
+//! Feature `testing`.
 //!
 //! A test with them takes microseconds: there is no port, no thread and no sleep. What a test needs,
 //! step by step:

@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     address::Service,
-    sys::{Poller, Readiness, Sock, SockFactory, Waker},
+    sys::{More, Poller, Readiness, Sock, SockFactory, Waker},
 };
 
 /// A network in memory, with a clock of its own: no port, no descriptor, no sleep.
@@ -389,13 +389,13 @@ impl Sock for MemorySock {
         self.call(|kernel| kernel.recv(self.end, buffer))
     }
 
-    fn send(&self, data: &[u8], _will_send_more: bool) -> io::Result<usize> {
+    fn send(&self, data: &[u8], _: More) -> io::Result<usize> {
         self.call(|kernel| kernel.send(self.end, data))
     }
 
-    fn send_vectored(&self, data: &[IoSlice<'_>], will_send_more: bool) -> io::Result<usize> {
+    fn send_vectored(&self, data: &[IoSlice<'_>], more: More) -> io::Result<usize> {
         let data: Vec<u8> = data.iter().flat_map(|piece| piece.iter().copied()).collect();
-        self.send(&data, will_send_more)
+        self.send(&data, more)
     }
 
     fn shutdown(&self, how: Shutdown) -> io::Result<()> {

@@ -1,6 +1,6 @@
 //! An outbound stream: a session, and in it a connection to the address.
 //!
-//! Stepped by either driver, as [`Dial`](crate::connect::Dial), which wraps it.
+//! Stepped by either driver, as [`Dial`](crate::dial::Dial), which wraps it.
 
 use std::{
     sync::{Arc, OnceLock},
@@ -10,14 +10,12 @@ use std::{
 use super::{
     dialogue::Goal,
     error::{SamError, SamResult},
-    session::{Fault, I2p, Made, Session, SessionMaker},
+    session::{Fault, I2P_PORT, I2p, Made, Session, SessionMaker},
     talk::Talk,
 };
-use crate::address::I2pHash;
 use crate::{
-    address::{Destination, Service},
-    dial::Step,
-    dial::error::{ConnectError, ConnectPhase},
+    address::{Destination, I2pHash, NetAddr, Service},
+    dial::{ConnectError, ConnectErrorKind, ConnectPhase, Step},
     sys::Sock,
 };
 
@@ -37,9 +35,20 @@ enum State {
 }
 
 impl I2pDial {
-    pub(crate) fn new(i2p: &Arc<I2p>, to: &I2pHash) -> I2pDial {
+    /// `None` if `to` is no I2P address.
+    ///
+    /// # Errors
+    ///
+    /// The address has a port.
+    pub(crate) fn new(i2p: &Arc<I2p>, to: &Destination) -> Result<Option<I2pDial>, ConnectError> {
+        let Some(service) = to.service() else { return Ok(None) };
+        let NetAddr::I2p(address) = service.addr() else { return Ok(None) };
+        if service.port() != I2P_PORT {
+            return Err(ConnectError::new(to, ConnectErrorKind::I2pPort));
+        }
         let state = State::Session(SessionMaker::new(i2p));
-        I2pDial { i2p: Arc::clone(i2p), to: to.clone(), state, held: Arc::default() }
+        let (i2p, to) = (Arc::clone(i2p), address.clone());
+        Ok(Some(I2pDial { i2p, to, state, held: Arc::default() }))
     }
 
     pub(crate) fn held(&self) -> Arc<OnceLock<Arc<Session>>> {
@@ -105,17 +114,18 @@ impl I2pDial {
     }
 
     fn failed(&self, to: &Destination, fault: Fault) -> ConnectError {
-        let (to, sam) = (to.clone(), self.i2p.sam().clone());
-        match fault {
-            Fault::Os { step, source } => ConnectError::Os { to, step, source },
-            Fault::KeyFile(error) => ConnectError::I2pKeyFile { to, error },
+        let sam = self.i2p.sam().clone();
+        let kind = match fault {
+            Fault::Os { step, source } => ConnectErrorKind::Os { step, source },
+            Fault::KeyFile(error) => ConnectErrorKind::I2pKeyFile { error },
             Fault::Sam(SamError::Refused { request, result, message })
                 if is_about_the_peer(request, &result) =>
             {
-                ConnectError::I2pPeer { to, sam, result, message }
+                ConnectErrorKind::I2pPeer { sam, result, message }
             }
-            Fault::Sam(error) => ConnectError::SamFailed { to, sam, error: Box::new(error) },
-        }
+            Fault::Sam(error) => ConnectErrorKind::SamFailed { sam, error },
+        };
+        ConnectError::new(to, kind)
     }
 }
 

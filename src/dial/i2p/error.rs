@@ -4,6 +4,8 @@
 
 use std::{error::Error, fmt, io, path::PathBuf};
 
+use crate::sys::sources::write_sources;
+
 /// What a SAM bridge says of success or failure (`RESULT=`).
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -130,32 +132,39 @@ impl From<DestinationError> for SamError {
     }
 }
 
-impl fmt::Display for SamError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl SamError {
+    fn write_message(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            SamError::Unreachable { source } => write!(
-                f,
-                "it cannot be reached: {source}; is the router running, with SAM enabled?"
+            SamError::Unreachable { .. } => f.write_str(
+                "the SAM bridge cannot be reached; check that the router runs with SAM enabled",
             ),
-            SamError::BrokeOff { request, source: None } => {
-                write!(f, "it closed the connection without an answer to {request}")
-            }
-            SamError::BrokeOff { request, source: Some(source) } => {
-                write!(f, "it broke off ({source}) without an answer to {request}")
+            SamError::BrokeOff { request, .. } => {
+                write!(f, "the SAM bridge closed the connection before it replied to {request}")
             }
             SamError::LineTooLong { request } => {
-                write!(f, "its answer to {request} has no end within 64 KiB")
+                write!(f, "the SAM bridge's reply to {request} is longer than 64 KiB")
             }
-            SamError::Malformed { line } => write!(f, "its answer makes no sense: {line}"),
+            SamError::Malformed { line } => {
+                write!(f, "the SAM bridge's reply is malformed: {line}")
+            }
             SamError::UnexpectedReply { request } => {
-                write!(f, "its answer to {request} is not one to that")
+                write!(f, "the SAM bridge's reply does not belong to {request}")
             }
             SamError::Refused { request, result, message } => {
-                write!(f, "it answers {request} with {result}")?;
+                write!(f, "the SAM bridge refused {request}: {result}")?;
                 message.as_ref().map_or(Ok(()), |message| write!(f, ": {message}"))
             }
-            SamError::Destination(error) => error.fmt(f),
+            SamError::Destination(_) => {
+                f.write_str("the SAM bridge returned a damaged key or destination")
+            }
         }
+    }
+}
+
+impl fmt::Display for SamError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.write_message(f)?;
+        write_sources(f, self)
     }
 }
 
@@ -239,22 +248,29 @@ pub enum KeyFileError {
     },
 }
 
-impl fmt::Display for KeyFileError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl KeyFileError {
+    fn write_message(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            KeyFileError::Io { path, step, source } => {
-                write!(f, "I2P private key {}: {step} failed: {source}", path.display())
+            KeyFileError::Io { path, step, .. } => {
+                write!(f, "I2P private key {}: {step} failed", path.display())
             }
-            KeyFileError::Damaged { path, source } => write!(
+            KeyFileError::Damaged { path, .. } => write!(
                 f,
-                "I2P private key {}: {source}; the file was left as it is: restore it from a copy, \
-                 or move it away to have a new address",
+                "I2P private key {} is damaged; the file was not changed: restore it from a copy, \
+                 or move it away to get a new address",
                 path.display()
             ),
             KeyFileError::TooLong { path } => {
-                write!(f, "I2P private key {}: far too long to be one", path.display())
+                write!(f, "I2P private key {} is too long to be a key", path.display())
             }
         }
+    }
+}
+
+impl fmt::Display for KeyFileError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.write_message(f)?;
+        write_sources(f, self)
     }
 }
 

@@ -1,9 +1,12 @@
 //! What an embedder says of I2P. Plain data.
 
-use std::{io, path::PathBuf};
+use std::path::PathBuf;
 
 use super::dialogue::Tunnels;
-use crate::address::Service;
+use crate::{
+    address::{ParseAddrError, Service},
+    dial::InvalidOption,
+};
 
 /// Core's name for the thread.
 const DEFAULT_THREAD_NAME: &str = "i2paccept";
@@ -12,19 +15,24 @@ const DEFAULT_THREAD_NAME: &str = "i2paccept";
 const PERSISTENT_QUANTITY: u8 = 3;
 /// … and one that serves a single connection has one.
 const TRANSIENT_QUANTITY: u8 = 1;
+/// The limits of I2CP's options `inbound.quantity` …
+const MOST_TUNNELS: u8 = 16;
+/// … and `inbound.length`.
+const LONGEST_TUNNEL: u8 = 7;
 
 /// I2P through a router's SAM bridge (SAM 3.1). For
 /// [`Options::i2p`](crate::Options::i2p).
 ///
 /// ```
-/// use sockman::{I2pOptions, Options};
+/// use sockman::{Options, i2p::I2pOptions};
 ///
-/// let i2p = I2pOptions::new("127.0.0.1:7656".parse()?)
+/// let i2p = I2pOptions::new("127.0.0.1:7656")?
 ///     .key_file("/var/lib/node/i2p_private_key")
 ///     .accept_incoming(true);
 /// let options = Options::default().i2p(i2p);
-/// # Ok::<(), sockman::ParseAddrError>(())
+/// # Ok::<(), sockman::address::ParseAddrError>(())
 /// ```
+#[doc(alias = "Session")]
 #[derive(Debug, Clone)]
 #[must_use]
 pub struct I2pOptions {
@@ -40,15 +48,22 @@ impl I2pOptions {
     /// The bridge that listens at `sam`: a TCP address (7656 is the usual port), or a unix-domain
     /// path. Without more, each outbound connection has a transient session, and with that an
     /// address of its own.
-    pub fn new(sam: Service) -> I2pOptions {
-        I2pOptions {
-            sam,
+    ///
+    /// # Errors
+    ///
+    /// [`ParseAddrError`]: `sam` is text and not an address. A [`Service`] never fails.
+    pub fn new<E>(sam: impl TryInto<Service, Error = E>) -> Result<I2pOptions, ParseAddrError>
+    where
+        ParseAddrError: From<E>,
+    {
+        Ok(I2pOptions {
+            sam: sam.try_into()?,
             key_file: None,
             accepts: false,
             thread_name: DEFAULT_THREAD_NAME.to_owned(),
             quantity: None,
             length: None,
-        }
+        })
     }
 
     /// The file with the private key of a persistent session, which then serves every connection, in
@@ -76,14 +91,15 @@ impl I2pOptions {
     }
 
     /// How many tunnels a session has in each direction. Default, as in Core: 3 for a persistent
-    /// session, 1 for a transient one. Routers take 1 to 16.
+    /// session, 1 for a transient one. Range: 1 to 16, checked by
+    /// [`SockMan::new`](crate::SockMan::new).
     pub fn tunnel_quantity(mut self, inbound: u8, outbound: u8) -> I2pOptions {
         self.quantity = Some((inbound, outbound));
         self
     }
 
     /// How many routers a tunnel leads through. Default: the router's, 3 mostly. 0 hides nothing,
-    /// and is for tests.
+    /// and is for tests. Range: 0 to 7, checked by [`SockMan::new`](crate::SockMan::new).
     pub fn tunnel_length(mut self, inbound: u8, outbound: u8) -> I2pOptions {
         self.length = Some((inbound, outbound));
         self
@@ -100,16 +116,29 @@ impl I2pOptions {
         }
     }
 
-    pub(crate) fn validate(&self) -> io::Result<()> {
-        let invalid = |text: &str| Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+    /// # Errors
+    ///
+    /// The first option that is out of its range.
+    pub(crate) fn validate(&self) -> Result<(), InvalidOption> {
+        let invalid = |option, requirement| Err(InvalidOption::new(option, requirement));
         if self.accepts && self.key_file.is_none() {
-            return invalid("I2pOptions::accept_incoming needs a key_file: whom would they dial?");
+            return invalid(
+                "I2pOptions::accept_incoming",
+                "requires key_file: without a persistent key there is no address to connect to",
+            );
         }
         if self.thread_name.contains('\0') {
-            return invalid("I2pOptions::thread_name contains a NUL byte");
+            return invalid("I2pOptions::thread_name", "must not contain a NUL byte");
         }
         if self.sam.to_sock_addr().is_err() {
-            return invalid("I2pOptions: the SAM bridge's address cannot be dialled");
+            return invalid("I2pOptions::new", "requires a TCP address or a unix-domain path");
+        }
+        let is_quantity = |tunnels| (1..=MOST_TUNNELS).contains(&tunnels);
+        if self.quantity.is_some_and(|(i, o)| !is_quantity(i) || !is_quantity(o)) {
+            return invalid("I2pOptions::tunnel_quantity", "must be 1 to 16");
+        }
+        if self.length.is_some_and(|(i, o)| i.max(o) > LONGEST_TUNNEL) {
+            return invalid("I2pOptions::tunnel_length", "must be 0 to 7");
         }
         Ok(())
     }

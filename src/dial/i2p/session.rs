@@ -26,8 +26,7 @@ use super::{
 use crate::{
     address::Service,
     dial::Step,
-    sys::sync::Mutex,
-    sys::{Sock, SockFactory},
+    sys::{More, Sock, SockFactory, sync::Mutex},
 };
 
 /// Core's: so many transient sessions are kept for later when the connects that they were made for
@@ -80,7 +79,8 @@ impl fmt::Display for Fault {
         match self {
             Fault::Sam(error) => error.fmt(f),
             Fault::KeyFile(error) => error.fmt(f),
-            Fault::Os { step, source } => write!(f, "{step} failed: {source}"),
+            Fault::Os { step, source } if f.alternate() => write!(f, "{step} failed: {source}"),
+            Fault::Os { step, .. } => write!(f, "{step} failed"),
         }
     }
 }
@@ -368,11 +368,11 @@ impl Sock for HeldSession {
     fn recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
         self.sock.recv(buffer)
     }
-    fn send(&self, data: &[u8], will_send_more: bool) -> io::Result<usize> {
-        self.sock.send(data, will_send_more)
+    fn send(&self, data: &[u8], more: More) -> io::Result<usize> {
+        self.sock.send(data, more)
     }
-    fn send_vectored(&self, data: &[IoSlice<'_>], will_send_more: bool) -> io::Result<usize> {
-        self.sock.send_vectored(data, will_send_more)
+    fn send_vectored(&self, data: &[IoSlice<'_>], more: More) -> io::Result<usize> {
+        self.sock.send_vectored(data, more)
     }
     fn shutdown(&self, how: Shutdown) -> io::Result<()> {
         self.sock.shutdown(how)

@@ -8,7 +8,11 @@ use super::{
     dialogue::{Dialogue, Goal, Want},
     error::SamError,
 };
-use crate::{address::Service, dial::Step, dial::direct::DirectConnect, sys::Sock};
+use crate::{
+    address::Service,
+    dial::{DirectConnect, Step},
+    sys::{More, Sock},
+};
 
 #[derive(Debug)]
 pub(crate) struct Talk {
@@ -36,7 +40,7 @@ impl Talk {
         loop {
             let outcome = match self.dialogue.wants() {
                 Want::Nothing => return Ok(Step::Connected),
-                Want::Send(bytes) => sock.send(bytes, false).map(|sent| {
+                Want::Send(bytes) => sock.send(bytes, More::No).map(|sent| {
                     self.dialogue.sent(sent);
                     sent > 0
                 }),

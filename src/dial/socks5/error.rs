@@ -4,9 +4,9 @@
 
 use std::{error::Error, fmt, io};
 
-use crate::dial::ConnectPhase;
+use crate::{dial::ConnectPhase, sys::sources::write_sources};
 
-/// What is wrong with a SOCKS5 proxy. In [`ConnectError::ProxyFailed`].
+/// What is wrong with a SOCKS5 proxy. In [`ConnectErrorKind::ProxyFailed`](crate::error::ConnectErrorKind::ProxyFailed).
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum ProxyError {
@@ -58,52 +58,55 @@ pub enum ProxyError {
     },
 }
 
-impl fmt::Display for ProxyError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl ProxyError {
+    fn write_message(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            ProxyError::Unreachable { source } => {
-                write!(f, "it cannot be reached: {source}; is it running, and is that its address?")
-            }
-            ProxyError::BrokeOff { phase, source } => {
-                write!(f, "it broke off")?;
-                if let Some(source) = source {
-                    write!(f, " ({source})")?;
-                }
-                write!(f, " before its answer was complete: {phase}")
+            ProxyError::Unreachable { .. } => f.write_str(
+                "the proxy cannot be reached; check that it runs and listens at that address",
+            ),
+            ProxyError::BrokeOff { phase, .. } => {
+                write!(f, "the proxy closed the connection before its reply was complete: {phase}")
             }
             ProxyError::NotSocks5 { found } => write!(
                 f,
-                "it does not speak SOCKS5: its answer begins with byte {found:#04x} instead of \
+                "the proxy does not speak SOCKS5: its reply begins with byte {found:#04x} instead of \
                  0x05; another kind of server probably listens there"
             ),
             ProxyError::NoAcceptableMethod => f.write_str(
-                "it accepts no way to authenticate that was offered; it probably wants a user \
+                "the proxy accepts none of the offered authentication methods; it probably requires a user \
                  name and password",
             ),
             ProxyError::MethodNotOffered { method: 2 } => {
-                f.write_str("it demands a user name and password, and none are set")
+                f.write_str("the proxy requires a user name and password, and none are set")
             }
             ProxyError::MethodNotOffered { method: 1 } => {
-                f.write_str("it demands GSSAPI to authenticate, which is not supported")
+                f.write_str("the proxy requires GSSAPI authentication, which is not supported")
             }
             ProxyError::MethodNotOffered { method } => {
-                write!(f, "it demands a way to authenticate that was not offered: {method:#04x}")
+                write!(f, "the proxy requires an authentication method that was not offered: {method:#04x}")
             }
             ProxyError::AuthenticationVersion { found } => write!(
                 f,
-                "its answer to the credentials is malformed: it begins with byte {found:#04x} \
+                "the proxy's reply to the credentials is malformed: it begins with byte {found:#04x} \
                  instead of 0x01"
             ),
             ProxyError::CredentialsRejected { status } => {
-                write!(f, "it refuses the user name or the password (status {status:#04x})")
+                write!(f, "the proxy rejects the user name or the password (status {status:#04x})")
             }
             ProxyError::ReservedByte { found } => {
-                write!(f, "its reply is malformed: the reserved byte is {found:#04x}")
+                write!(f, "the proxy's reply is malformed: the reserved byte is {found:#04x}")
             }
             ProxyError::AddressType { found } => {
-                write!(f, "its reply is malformed: there is no address type {found:#04x}")
+                write!(f, "the proxy's reply is malformed: there is no address type {found:#04x}")
             }
         }
+    }
+}
+
+impl fmt::Display for ProxyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.write_message(f)?;
+        write_sources(f, self)
     }
 }
 
@@ -117,7 +120,7 @@ impl Error for ProxyError {
     }
 }
 
-/// Why a SOCKS5 proxy could not connect to the destination. In [`ConnectError::ProxyReplied`].
+/// Why a SOCKS5 proxy could not connect to the destination. In [`ConnectErrorKind::ProxyReplied`](crate::error::ConnectErrorKind::ProxyReplied).
 ///
 /// Sources: [RFC 1928], section 6, and [Tor's extensions], which Tor gives only on a `SocksPort`
 /// with the flag `ExtendedErrors`.
@@ -189,7 +192,19 @@ impl Socks5Reply {
         })
     }
 
-    /// The byte that the proxy sent.
+    /// The kind of [`io::Error`] that comes nearest.
+    pub(crate) fn io_kind(self) -> io::ErrorKind {
+        match self {
+            Socks5Reply::NotAllowed => io::ErrorKind::PermissionDenied,
+            Socks5Reply::NetworkUnreachable => io::ErrorKind::NetworkUnreachable,
+            Socks5Reply::HostUnreachable => io::ErrorKind::HostUnreachable,
+            Socks5Reply::ConnectionRefused => io::ErrorKind::ConnectionRefused,
+            Socks5Reply::TtlExpired => io::ErrorKind::TimedOut,
+            _ => io::ErrorKind::Other,
+        }
+    }
+
+    /// Returns the byte that the proxy sent.
     #[must_use]
     pub fn code(self) -> u8 {
         match self {
@@ -217,26 +232,28 @@ impl Socks5Reply {
 impl fmt::Display for Socks5Reply {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Socks5Reply::GeneralFailure => "it failed, and does not say why",
-            Socks5Reply::NotAllowed => "its rules do not allow it",
+            Socks5Reply::GeneralFailure => "the proxy failed without a reason",
+            Socks5Reply::NotAllowed => "the proxy's rules do not allow it",
             Socks5Reply::NetworkUnreachable => "the network is unreachable",
             Socks5Reply::HostUnreachable => "the host is unreachable, or its name does not exist",
-            Socks5Reply::ConnectionRefused => "the connection was refused: nobody listens there",
-            Socks5Reply::TtlExpired => "it found no way there in time",
-            Socks5Reply::CommandNotSupported => "it does not support making connections",
-            Socks5Reply::AddressTypeNotSupported => "it does not support names as addresses",
+            Socks5Reply::ConnectionRefused => {
+                "the connection was refused: no program listens there"
+            }
+            Socks5Reply::TtlExpired => "the proxy found no route in time",
+            Socks5Reply::CommandNotSupported => "the proxy does not support CONNECT",
+            Socks5Reply::AddressTypeNotSupported => "the proxy does not support names as addresses",
             Socks5Reply::OnionServiceNotFound => {
                 "the onion service was not found: it does not exist, or is down"
             }
             Socks5Reply::OnionServiceInvalid => "the onion service's descriptor is invalid",
             Socks5Reply::OnionServiceIntroFailed => {
-                "the onion service cannot be introduced to: it is probably down"
+                "none of the onion service's introduction points answers: it is probably down"
             }
             Socks5Reply::OnionServiceRendFailed => {
                 "the onion service did not come to the rendezvous"
             }
             Socks5Reply::OnionServiceMissingClientAuth => {
-                "the onion service wants its clients to be authorised, and there is no key for it"
+                "the onion service requires client authorisation, and there is no key for it"
             }
             Socks5Reply::OnionServiceWrongClientAuth => {
                 "the onion service does not accept this client's key"
@@ -245,7 +262,9 @@ impl fmt::Display for Socks5Reply {
             Socks5Reply::OnionServiceIntroTimedOut => {
                 "the introduction to the onion service timed out"
             }
-            Socks5Reply::Unassigned(_) => "it failed with a reply that no specification knows",
+            Socks5Reply::Unassigned(_) => {
+                "the proxy failed with a reply that no specification defines"
+            }
         })?;
         write!(f, " (SOCKS5 reply {:#04x})", self.code())
     }

@@ -3,9 +3,9 @@
 //! Plain values, but for one counter of the process, from which isolated streams take their
 //! credentials. Any thread; no lock.
 
+mod dial;
 mod error;
 mod machine;
-mod via;
 
 use std::{
     error::Error,
@@ -18,21 +18,21 @@ use std::{
 
 use data_encoding::HEXLOWER;
 
+pub(crate) use self::dial::ProxyDial;
 pub use self::error::{ProxyError, Socks5Reply};
 use self::machine::MAX_NAME_BYTES;
-pub(crate) use self::{machine::Failure, via::Via};
-use crate::address::Service;
+use crate::address::{ParseAddrError, Service};
 
 /// A SOCKS5 proxy: Tor, or any other. Bitcoin Core's `Proxy`.
 ///
 /// It is given the destination as text, names and addresses alike, and resolves names itself.
 ///
 /// ```
-/// use sockman::{ConnectOptions, Proxy};
+/// use sockman::{ConnectOptions, proxy::Proxy};
 ///
-/// let tor = Proxy::socks5("127.0.0.1:9050".parse()?).tor_stream_isolation();
+/// let tor = Proxy::socks5("127.0.0.1:9050")?.tor_stream_isolation();
 /// let options = ConnectOptions::default().proxy(tor);
-/// # Ok::<(), sockman::ParseAddrError>(())
+/// # Ok::<(), sockman::address::ParseAddrError>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[must_use]
@@ -52,10 +52,16 @@ enum Authentication {
 impl Proxy {
     /// The proxy that listens at `endpoint`: a TCP address, or a unix-domain path. It is offered to
     /// do without authentication, unless one of the other methods is called. An endpoint that cannot
-    /// be dialled fails the attempt, with
-    /// [`ProxyError::Unreachable`](crate::ProxyError::Unreachable).
-    pub fn socks5(endpoint: Service) -> Proxy {
-        Proxy { endpoint, authentication: Authentication::None }
+    /// be dialled fails the connect with [`ProxyError::Unreachable`].
+    ///
+    /// # Errors
+    ///
+    /// [`ParseAddrError`]: `endpoint` is text and not an address. A [`Service`] never fails.
+    pub fn socks5<E>(endpoint: impl TryInto<Service, Error = E>) -> Result<Proxy, ParseAddrError>
+    where
+        ParseAddrError: From<E>,
+    {
+        Ok(Proxy { endpoint: endpoint.try_into()?, authentication: Authentication::None })
     }
 
     /// Offers these credentials (RFC 1929), beside doing without. The last call of this and of

@@ -1,0 +1,30 @@
+//! Base32 (RFC 4648), as onion and I2P addresses write it: lower case, no padding, either case read.
+
+use std::fmt::{self, Write};
+
+use data_encoding::{BASE32_NOPAD, DecodeKind};
+
+/// The first character outside of base32 (RFC 4648, either case), and its place counted from 1.
+pub(super) fn first_not_base32(label: &str) -> Option<(char, usize)> {
+    let mut counted = label.chars().zip(1..);
+    counted.find(|(found, _)| !matches!(found, 'a'..='z' | 'A'..='Z' | '2'..='7'))
+}
+
+/// Either case. The length of `label` must be the one for that many bytes.
+pub(super) fn decode_base32(label: &str, bytes: &mut [u8]) -> Result<(), DecodeKind> {
+    match BASE32_NOPAD.decode_mut(label.to_ascii_uppercase().as_bytes(), bytes) {
+        Ok(_) => Ok(()),
+        Err(partial) => Err(partial.error.kind),
+    }
+}
+
+/// The characters of an onion address, which is the longest.
+const LONGEST: usize = 56;
+
+/// Writes lower-case base32 without padding and without allocating. `bytes`: at most 35.
+pub(super) fn write_base32(f: &mut fmt::Formatter<'_>, bytes: &[u8]) -> fmt::Result {
+    let mut buffer = [0; LONGEST];
+    let text = &mut buffer[..BASE32_NOPAD.encode_len(bytes.len())];
+    BASE32_NOPAD.encode_mut(bytes, text);
+    text.iter().try_for_each(|byte| f.write_char(char::from(byte.to_ascii_lowercase())))
+}

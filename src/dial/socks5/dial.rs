@@ -1,0 +1,140 @@
+//! A connect through a SOCKS5 proxy: the connect to the proxy, and the negotiation behind it.
+//!
+//! Plain: a step goes as far as the socket lets it. Whatever thread drives the connect steps it.
+
+use std::{io, time::Instant};
+
+use super::{
+    Proxy, ProxyError,
+    machine::{Failure, LONGEST_READ, MAX_NAME_BYTES, Socks5, Want},
+};
+use crate::{
+    address::{Destination, NetAddr, Service},
+    dial::{ConnectError, ConnectErrorKind, ConnectPhase, DirectConnect, Step},
+    sys::{More, Sock},
+};
+
+#[derive(Debug)]
+pub(crate) struct ProxyDial {
+    direct: DirectConnect,
+    socks5: Socks5,
+    is_reached: bool,
+}
+
+impl ProxyDial {
+    pub(crate) fn new(
+        to: &Destination,
+        proxy: &Proxy,
+        now: Instant,
+    ) -> Result<ProxyDial, ConnectError> {
+        let fail = |kind| ConnectError::new(to, kind);
+        let (host, port) = match to {
+            Destination::Name { host, port } => {
+                if !(1..=MAX_NAME_BYTES).contains(&host.len()) || host.contains('\0') {
+                    return Err(fail(ConnectErrorKind::InvalidName));
+                }
+                (host.clone(), *port)
+            }
+            Destination::Service(service) => {
+                let text = text_for_proxy(service)
+                    .ok_or_else(|| fail(ConnectErrorKind::InvalidDestination))?;
+                (text, service.port())
+            }
+        };
+        // Not left to the socket, whose failure would count as this machine's fault.
+        proxy.endpoint().to_sock_addr().map_err(|error| {
+            let error = ProxyError::Unreachable { source: error.into() };
+            fail(ConnectErrorKind::ProxyFailed { proxy: proxy.endpoint().clone(), error })
+        })?;
+        let credentials =
+            proxy.next_credentials().map_err(|source| ConnectError::os(to, "getrandom", source))?;
+        let socks5 = Socks5::new(&host, port, credentials);
+        Ok(ProxyDial { direct: DirectConnect::new(now), socks5, is_reached: false })
+    }
+
+    pub(crate) fn phase(&self) -> ConnectPhase {
+        if !self.is_reached {
+            ConnectPhase::ReachProxy
+        } else if !self.socks5.has_asked() {
+            ConnectPhase::NegotiateWithProxy
+        } else {
+            ConnectPhase::ProxyConnect
+        }
+    }
+
+    /// # Errors
+    ///
+    /// The connect failed.
+    pub(crate) fn step(
+        &mut self,
+        sock: &dyn Sock,
+        to: &Destination,
+        proxy: &Service,
+        now: Instant,
+    ) -> Result<Step, ConnectError> {
+        let outcome = match self.direct.step(sock, proxy, now) {
+            Err(source) => Err(ProxyError::Unreachable { source }.into()),
+            Ok(Step::Connected) => self.negotiate(sock),
+            Ok(step) => return Ok(step),
+        };
+        outcome.map_err(|failure| {
+            let proxy = proxy.clone();
+            ConnectError::new(
+                to,
+                match failure {
+                    Failure::Proxy(error) => ConnectErrorKind::ProxyFailed { proxy, error },
+                    Failure::Destination(reply) => ConnectErrorKind::ProxyReplied { proxy, reply },
+                },
+            )
+        })
+    }
+
+    /// Goes as far as it can without waiting. The machine asks for an exact number of bytes each
+    /// time, so the proxy decides neither how long this takes nor what is left unread.
+    fn negotiate(&mut self, sock: &dyn Sock) -> Result<Step, Failure> {
+        self.is_reached = true;
+        loop {
+            let outcome = match self.socks5.wants() {
+                Want::Nothing => return Ok(Step::Connected),
+                Want::Send(bytes) => sock.send(bytes, More::No).map(|sent| {
+                    self.socks5.sent(sent);
+                    sent > 0
+                }),
+                Want::Receive(length) => {
+                    let mut buffer = [0; LONGEST_READ];
+                    match sock.recv(&mut buffer[..length]) {
+                        Ok(0) => return Err(self.broke_off(None)),
+                        Ok(received) => {
+                            self.socks5.received(&buffer[..received])?;
+                            Ok(true)
+                        }
+                        Err(error) => Err(error),
+                    }
+                }
+            };
+            match outcome {
+                Ok(true) => {}
+                Ok(false) => return Ok(Step::WaitForSocket),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return Ok(Step::WaitForSocket);
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(self.broke_off(Some(error))),
+            }
+        }
+    }
+
+    fn broke_off(&self, source: Option<io::Error>) -> Failure {
+        Failure::Proxy(ProxyError::BrokeOff { phase: self.phase(), source })
+    }
+}
+
+/// Returns an address as a proxy is asked for it. `None` if a proxy cannot reach it.
+fn text_for_proxy(service: &Service) -> Option<String> {
+    match service.addr() {
+        // Its text has a prefix that is this library's own.
+        NetAddr::Cjdns(addr) => Some(addr.ip().to_string()),
+        NetAddr::Unix(_) => None,
+        addr => Some(addr.to_string()),
+    }
+}

@@ -1,0 +1,52 @@
+//! The names of connections. Plain values, from one counter of the process.
+
+use std::{
+    fmt,
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+/// Names one connection. Core's `SockMan::Id`.
+///
+/// Ids are unique in the process and never reused: they count the connections of all
+/// [`SockMan`](crate::SockMan)s, from 0. An id is therefore unknown to every `SockMan` but its own.
+/// An id can be carried as a number, and made in tests:
+///
+/// ```
+/// use sockman::ConnectionId;
+///
+/// let id = ConnectionId::from_u64(7);
+/// assert_eq!(id.as_u64(), 7);
+/// assert_eq!(id.to_string(), "7");
+/// ```
+#[doc(alias = "Id")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConnectionId(u64);
+
+/// The next id. Not of `sys::sync`: no thread waits for it, so there is nothing to model.
+static NEXT_ID: AtomicU64 = AtomicU64::new(0);
+
+impl ConnectionId {
+    /// Returns the id with this number. It names a connection only if
+    /// [`as_u64`](ConnectionId::as_u64) of that connection's id returned the number.
+    #[must_use]
+    pub const fn from_u64(number: u64) -> ConnectionId {
+        ConnectionId(number)
+    }
+
+    /// Returns the number, for logs, tables and messages.
+    #[must_use]
+    pub const fn as_u64(self) -> u64 {
+        self.0
+    }
+
+    /// 2^64 ids last for 584 years at one connection a nanosecond.
+    pub(super) fn next() -> ConnectionId {
+        ConnectionId(NEXT_ID.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+impl fmt::Display for ConnectionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
