@@ -11,6 +11,8 @@ mod error;
 #[cfg(feature = "i2p")]
 pub(crate) mod i2p;
 mod invalid_option;
+#[cfg(any(feature = "socks5", feature = "i2p"))]
+mod machine;
 mod options;
 #[cfg(feature = "socks5")]
 pub(crate) mod socks5;

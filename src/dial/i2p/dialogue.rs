@@ -7,14 +7,17 @@
 //! What it is after is a type ([`Goal`]), and what came of it is in [`Dialogue::outcome`]. Private
 //! keys go through here, and are in no `Debug` text and no error.
 
-use std::fmt;
+use std::{fmt, io};
 
 use super::{
     destination::{PrivateKey, address_of},
     error::{SamError, SamResult},
     reply::Reply,
 };
-use crate::address::{I2pHash, NetAddr};
+use crate::{
+    address::{I2pHash, NetAddr},
+    dial::machine::{Machine, Want},
+};
 
 /// A line is never longer, its end included: [`SamError::LineTooLong`].
 pub(crate) const LONGEST_LINE: usize = 64 * 1024;
@@ -52,17 +55,6 @@ pub(crate) struct Tunnels {
     pub(crate) outbound_quantity: Option<u8>,
     pub(crate) inbound_length: Option<u8>,
     pub(crate) outbound_length: Option<u8>,
-}
-
-/// What a dialogue wants next.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Want<'a> {
-    /// Send of this what goes, and tell [`Dialogue::sent`].
-    Send(&'a [u8]),
-    /// Receive one byte, and tell [`Dialogue::received`].
-    Receive,
-    /// The goal is reached: see [`Dialogue::outcome`].
-    Nothing,
 }
 
 /// What came of it so far.
@@ -125,22 +117,6 @@ impl Dialogue {
         }
     }
 
-    pub(crate) fn wants(&self) -> Want<'_> {
-        match self.out.get(self.sent..) {
-            Some(rest) if !rest.is_empty() => return Want::Send(rest),
-            _ => {}
-        }
-        match self.stage {
-            Stage::Listening | Stage::Done => Want::Nothing,
-            _ => Want::Receive,
-        }
-    }
-
-    /// So many bytes of what was to be sent are on their way.
-    pub(crate) fn sent(&mut self, bytes: usize) {
-        self.sent = self.sent.saturating_add(bytes).min(self.out.len());
-    }
-
     /// What the bridge has been asked, and has not answered.
     pub(crate) fn request(&self) -> &'static str {
         self.stage.request()
@@ -163,15 +139,7 @@ impl Dialogue {
         &self.outcome
     }
 
-    /// Takes the next byte.
-    ///
-    /// # Errors
-    ///
-    /// The dialogue failed, and is over.
-    pub(crate) fn received(&mut self, byte: u8) -> Result<(), SamError> {
-        if self.wants() == Want::Nothing {
-            return Ok(());
-        }
+    fn received_byte(&mut self, byte: u8) -> Result<(), SamError> {
         if byte == b'\n' {
             let line = std::mem::take(&mut self.line);
             return self.received_line(&line);
@@ -181,21 +149,6 @@ impl Dialogue {
         }
         self.line.push(byte);
         Ok(())
-    }
-
-    /// The bridge has closed. Some say what is wrong in a last line that has no end.
-    pub(crate) fn ended(&mut self) -> SamError {
-        let line = std::mem::take(&mut self.line);
-        if !line.is_empty() {
-            // A success cut short is none.
-            if let Ok(reply) = Reply::parse(&line) {
-                if let Some(result) = reply.result().filter(|result| *result != SamResult::Ok) {
-                    let (request, message) = (self.request(), reply.message());
-                    return SamError::Refused { request, result, message };
-                }
-            }
-        }
-        SamError::BrokeOff { request: self.request(), source: None }
     }
 
     fn received_line(&mut self, line: &[u8]) -> Result<(), SamError> {
@@ -224,48 +177,44 @@ impl Dialogue {
                 return Err(SamError::Refused { request, result, message });
             }
         }
-        self.go_on(&reply).unwrap_or(Err(unexpected))
+        self.go_on(&reply)
     }
 
-    /// `None`: the reply lacks what it should say.
-    fn go_on(&mut self, reply: &Reply) -> Option<Result<(), SamError>> {
+    /// # Errors
+    ///
+    /// The reply lacks a value, or a value is damaged.
+    fn go_on(&mut self, reply: &Reply) -> Result<(), SamError> {
+        let request = self.request();
+        let value = |key| reply.value(key).ok_or(SamError::UnexpectedReply { request });
         match self.stage {
             Stage::Hello => self.after_hello(),
             Stage::DestGenerate => {
-                let key = match PrivateKey::from_base64(reply.value("PRIV")?) {
-                    Ok(key) => key,
-                    Err(error) => return Some(Err(error.into())),
-                };
+                let key = PrivateKey::from_base64(value("PRIV")?)?;
                 self.create_session(Some(&key));
                 self.outcome.key = Some(key);
             }
             Stage::SessionCreate => {
-                if !matches!(&self.goal, Goal::Session { key: SessionKey::Transient, .. }) {
-                    self.enter(Stage::Done, String::new());
-                    return Some(Ok(()));
-                }
-                match PrivateKey::from_base64(reply.value("DESTINATION")?) {
-                    Ok(key) => self.outcome.key = Some(key),
-                    Err(error) => return Some(Err(error.into())),
+                if matches!(&self.goal, Goal::Session { key: SessionKey::Transient, .. }) {
+                    self.outcome.key = Some(PrivateKey::from_base64(value("DESTINATION")?)?);
                 }
                 self.enter(Stage::Done, String::new());
             }
             Stage::NamingLookup => {
-                let destination = reply.value("VALUE")?;
+                let destination = value("VALUE")?;
                 // Sent on as it came: it must not be able to end the line, or begin another word.
-                if let Err(error) = address_of(destination) {
-                    return Some(Err(error.into()));
-                }
-                let Goal::Connect { session, .. } = &self.goal else { return None };
-                let request =
+                address_of(destination)?;
+                let Goal::Connect { session, .. } = &self.goal else {
+                    return Err(SamError::UnexpectedReply { request });
+                };
+                let connect =
                     format!("STREAM CONNECT ID={session} DESTINATION={destination} SILENT=false\n");
-                self.enter(Stage::StreamConnect, request);
+                self.enter(Stage::StreamConnect, connect);
             }
             Stage::StreamConnect => self.enter(Stage::Done, String::new()),
             Stage::StreamAccept => self.enter(Stage::Listening, String::new()),
             Stage::Listening | Stage::AwaitPeer | Stage::Done => {}
         }
-        Some(Ok(()))
+        Ok(())
     }
 
     fn after_hello(&mut self) {
@@ -329,6 +278,51 @@ impl Dialogue {
         self.stage = stage;
         self.out = request.into_bytes();
         self.sent = 0;
+    }
+}
+
+impl Machine for Dialogue {
+    type Error = SamError;
+
+    fn wants(&self) -> Want<'_> {
+        match self.out.get(self.sent..) {
+            Some(rest) if !rest.is_empty() => return Want::Send(rest),
+            _ => {}
+        }
+        match self.stage {
+            Stage::Listening | Stage::Done => Want::Nothing,
+            // One byte at a time: what follows a line may be the peer's.
+            _ => Want::Receive(1),
+        }
+    }
+
+    fn sent(&mut self, bytes: usize) {
+        self.sent = self.sent.saturating_add(bytes).min(self.out.len());
+    }
+
+    fn received(&mut self, bytes: &[u8]) -> Result<(), SamError> {
+        for &byte in bytes {
+            if self.wants() == Want::Nothing {
+                break;
+            }
+            self.received_byte(byte)?;
+        }
+        Ok(())
+    }
+
+    /// Some bridges say what is wrong in a last line that has no end.
+    fn broke_off(&mut self, source: Option<io::Error>) -> SamError {
+        let line = std::mem::take(&mut self.line);
+        if source.is_none() && !line.is_empty() {
+            // A success cut short is none.
+            if let Ok(reply) = Reply::parse(&line) {
+                if let Some(result) = reply.result().filter(|result| *result != SamResult::Ok) {
+                    let (request, message) = (self.request(), reply.message());
+                    return SamError::Refused { request, result, message };
+                }
+            }
+        }
+        SamError::BrokeOff { request: self.request(), source }
     }
 }
 

@@ -2,16 +2,16 @@
 //!
 //! Plain: given the socket and the time, a step says what to wait for. Whatever thread steps it.
 
-use std::{io, time::Instant};
+use std::time::Instant;
 
 use super::{
-    dialogue::{Dialogue, Goal, Want},
+    dialogue::{Dialogue, Goal},
     error::SamError,
 };
 use crate::{
     address::Service,
-    dial::{DirectConnect, Step},
-    sys::{More, Sock},
+    dial::{DirectConnect, Step, machine::drive},
+    sys::Sock,
 };
 
 #[derive(Debug)]
@@ -37,37 +37,6 @@ impl Talk {
             Ok(Step::Connected) => {}
             Ok(step) => return Ok(step),
         }
-        loop {
-            let outcome = match self.dialogue.wants() {
-                Want::Nothing => return Ok(Step::Connected),
-                Want::Send(bytes) => sock.send(bytes, More::No).map(|sent| {
-                    self.dialogue.sent(sent);
-                    sent > 0
-                }),
-                Want::Receive => {
-                    let mut byte = [0];
-                    match sock.recv(&mut byte) {
-                        Ok(0) => return Err(self.dialogue.ended()),
-                        Ok(_) => {
-                            self.dialogue.received(byte[0])?;
-                            Ok(true)
-                        }
-                        Err(error) => Err(error),
-                    }
-                }
-            };
-            match outcome {
-                Ok(true) => {}
-                Ok(false) => return Ok(Step::WaitForSocket),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    return Ok(Step::WaitForSocket);
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(source) => {
-                    let request = self.dialogue.request();
-                    return Err(SamError::BrokeOff { request, source: Some(source) });
-                }
-            }
-        }
+        drive(&mut self.dialogue, sock)
     }
 }

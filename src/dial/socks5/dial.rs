@@ -2,16 +2,16 @@
 //!
 //! Plain: a step goes as far as the socket lets it. Whatever thread drives the connect steps it.
 
-use std::{io, time::Instant};
+use std::time::Instant;
 
 use super::{
     Proxy, ProxyError,
-    machine::{Failure, LONGEST_READ, MAX_NAME_BYTES, Socks5, Want},
+    machine::{Failure, MAX_NAME_BYTES, Socks5},
 };
 use crate::{
     address::{Destination, NetAddr, Service},
-    dial::{ConnectError, ConnectErrorKind, ConnectPhase, DirectConnect, Step},
-    sys::{More, Sock},
+    dial::{ConnectError, ConnectErrorKind, ConnectPhase, DirectConnect, Step, machine::drive},
+    sys::Sock,
 };
 
 #[derive(Debug)]
@@ -53,13 +53,7 @@ impl ProxyDial {
     }
 
     pub(crate) fn phase(&self) -> ConnectPhase {
-        if !self.is_reached {
-            ConnectPhase::ReachProxy
-        } else if !self.socks5.has_asked() {
-            ConnectPhase::NegotiateWithProxy
-        } else {
-            ConnectPhase::ProxyConnect
-        }
+        if self.is_reached { self.socks5.phase() } else { ConnectPhase::ReachProxy }
     }
 
     /// # Errors
@@ -74,7 +68,10 @@ impl ProxyDial {
     ) -> Result<Step, ConnectError> {
         let outcome = match self.direct.step(sock, proxy, now) {
             Err(source) => Err(ProxyError::Unreachable { source }.into()),
-            Ok(Step::Connected) => self.negotiate(sock),
+            Ok(Step::Connected) => {
+                self.is_reached = true;
+                drive(&mut self.socks5, sock)
+            }
             Ok(step) => return Ok(step),
         };
         outcome.map_err(|failure| {
@@ -87,45 +84,6 @@ impl ProxyDial {
                 },
             )
         })
-    }
-
-    /// Goes as far as it can without waiting. The machine asks for an exact number of bytes each
-    /// time, so the proxy decides neither how long this takes nor what is left unread.
-    fn negotiate(&mut self, sock: &dyn Sock) -> Result<Step, Failure> {
-        self.is_reached = true;
-        loop {
-            let outcome = match self.socks5.wants() {
-                Want::Nothing => return Ok(Step::Connected),
-                Want::Send(bytes) => sock.send(bytes, More::No).map(|sent| {
-                    self.socks5.sent(sent);
-                    sent > 0
-                }),
-                Want::Receive(length) => {
-                    let mut buffer = [0; LONGEST_READ];
-                    match sock.recv(&mut buffer[..length]) {
-                        Ok(0) => return Err(self.broke_off(None)),
-                        Ok(received) => {
-                            self.socks5.received(&buffer[..received])?;
-                            Ok(true)
-                        }
-                        Err(error) => Err(error),
-                    }
-                }
-            };
-            match outcome {
-                Ok(true) => {}
-                Ok(false) => return Ok(Step::WaitForSocket),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    return Ok(Step::WaitForSocket);
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(self.broke_off(Some(error))),
-            }
-        }
-    }
-
-    fn broke_off(&self, source: Option<io::Error>) -> Failure {
-        Failure::Proxy(ProxyError::BrokeOff { phase: self.phase(), source })
     }
 }
 

@@ -11,7 +11,13 @@
 //! [RFC 1929]: https://www.rfc-editor.org/rfc/rfc1929
 //! [Tor's extensions]: https://spec.torproject.org/socks-extensions.html
 
+use std::io;
+
 use super::{Credentials, ProxyError, Socks5Reply};
+use crate::dial::{
+    ConnectPhase,
+    machine::{Machine, Want},
+};
 
 /// RFC 1928 and 1929 give every length one byte.
 pub(crate) const MAX_NAME_BYTES: usize = 255;
@@ -36,10 +42,6 @@ const STATUS_SUCCESS: u8 = 0x00;
 
 /// Bytes of a port.
 const PORT: usize = 2;
-
-/// The most that the machine asks for in one piece: a bound address that is a name of 255 bytes,
-/// and its port.
-pub(crate) const LONGEST_READ: usize = MAX_NAME_BYTES + 2;
 
 /// Why a negotiation failed.
 #[derive(Debug)]
@@ -83,17 +85,6 @@ enum State {
     Done,
 }
 
-/// What the machine wants next.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Want<'a> {
-    /// Send of this what goes, and tell [`Socks5::sent`].
-    Send(&'a [u8]),
-    /// Receive no more than so many bytes (at least one), and tell [`Socks5::received`].
-    Receive(usize),
-    /// The destination is connected: the next byte is its own.
-    Nothing,
-}
-
 impl Socks5 {
     /// Asks for `host`, of 1 to 255 bytes, as its caller has seen to; the rest of a longer one would
     /// be cut.
@@ -110,46 +101,12 @@ impl Socks5 {
         Socks5 { credentials, request, state: State::Greeting, out, sent: 0, received: 0 }
     }
 
-    pub(crate) fn wants(&self) -> Want<'_> {
-        match self.out.get(self.sent..) {
-            Some(rest) if !rest.is_empty() => return Want::Send(rest),
-            _ => {}
+    /// What the proxy has to do next.
+    pub(crate) fn phase(&self) -> ConnectPhase {
+        match self.state {
+            State::Greeting | State::Authentication => ConnectPhase::NegotiateWithProxy,
+            _ => ConnectPhase::ProxyConnect,
         }
-        let wanted = match self.state {
-            State::Greeting | State::Authentication => 2,
-            State::Request => 4,
-            State::BoundName => 1,
-            State::Bound(length) => length,
-            State::Done => return Want::Nothing,
-        };
-        Want::Receive(wanted - self.received)
-    }
-
-    /// So many bytes of what was to be sent are on their way.
-    pub(crate) fn sent(&mut self, bytes: usize) {
-        self.sent = self.sent.saturating_add(bytes).min(self.out.len());
-    }
-
-    /// Whether the proxy has been asked for the destination, and everything until then has gone
-    /// well.
-    pub(crate) fn has_asked(&self) -> bool {
-        !matches!(self.state, State::Greeting | State::Authentication)
-    }
-
-    /// Takes what was received: no more than was wanted. What is wrong is told as soon as it can be
-    /// known, for a proxy may break off in the middle of a bad reply.
-    ///
-    /// # Errors
-    ///
-    /// The negotiation failed, and is over.
-    pub(crate) fn received(&mut self, bytes: &[u8]) -> Result<(), Failure> {
-        for &byte in bytes {
-            match self.wants() {
-                Want::Nothing => break,
-                _ => self.received_byte(byte)?,
-            }
-        }
-        Ok(())
     }
 
     fn received_byte(&mut self, byte: u8) -> Result<(), Failure> {
@@ -219,6 +176,45 @@ impl Socks5 {
         self.out.clear();
         self.sent = 0;
         self.received = 0;
+    }
+}
+
+impl Machine for Socks5 {
+    type Error = Failure;
+
+    fn wants(&self) -> Want<'_> {
+        match self.out.get(self.sent..) {
+            Some(rest) if !rest.is_empty() => return Want::Send(rest),
+            _ => {}
+        }
+        let wanted = match self.state {
+            State::Greeting | State::Authentication => 2,
+            State::Request => 4,
+            State::BoundName => 1,
+            State::Bound(length) => length,
+            State::Done => return Want::Nothing,
+        };
+        Want::Receive(wanted - self.received)
+    }
+
+    fn sent(&mut self, bytes: usize) {
+        self.sent = self.sent.saturating_add(bytes).min(self.out.len());
+    }
+
+    /// Reports what is wrong as soon as it can be known: a proxy may break off in the middle of a bad
+    /// reply.
+    fn received(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+        for &byte in bytes {
+            match self.wants() {
+                Want::Nothing => break,
+                _ => self.received_byte(byte)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn broke_off(&mut self, source: Option<io::Error>) -> Failure {
+        ProxyError::BrokeOff { phase: self.phase(), source }.into()
     }
 }
 

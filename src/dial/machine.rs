@@ -1,0 +1,84 @@
+//! What the pure state machines of SOCKS5 and SAM have in common, and the one loop that drives a
+//! machine over a socket.
+//!
+//! Plain: bytes in; bytes out, or done, or an error. Whatever thread drives the connect.
+
+use std::io;
+
+use super::Step;
+use crate::sys::{More, Sock};
+
+/// No machine asks for more bytes at once: the longest is SOCKS5's bound name and its port.
+pub(crate) const LONGEST_READ: usize = 255 + 2;
+
+/// What a machine wants next.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Want<'a> {
+    /// Send as much of this as the socket takes.
+    Send(&'a [u8]),
+    /// Receive at least one byte and at most this many.
+    Receive(usize),
+    /// Nothing for now. The next byte on the socket is not the machine's.
+    Nothing,
+}
+
+/// A dialogue as bytes in and bytes out.
+pub(crate) trait Machine {
+    type Error;
+
+    fn wants(&self) -> Want<'_>;
+
+    /// The socket took so many of the bytes to send.
+    fn sent(&mut self, bytes: usize);
+
+    /// Takes received bytes, no more than were wanted.
+    ///
+    /// # Errors
+    ///
+    /// The dialogue failed and is over.
+    fn received(&mut self, bytes: &[u8]) -> Result<(), Self::Error>;
+
+    /// Returns the error for a stream that ended (`None`) or failed before the dialogue was over.
+    fn broke_off(&mut self, source: Option<io::Error>) -> Self::Error;
+}
+
+/// Drives a machine as far as it goes without waiting. `Connected`: it wants nothing for now.
+///
+/// The machine asks for an exact number of bytes each time, so the other side decides neither how
+/// long a step takes nor what is left unread.
+///
+/// # Errors
+///
+/// The dialogue failed and is over.
+pub(crate) fn drive<M: Machine>(machine: &mut M, sock: &dyn Sock) -> Result<Step, M::Error> {
+    loop {
+        let outcome = match machine.wants() {
+            Want::Nothing => return Ok(Step::Connected),
+            Want::Send(bytes) => sock.send(bytes, More::No).map(|sent| {
+                machine.sent(sent);
+                sent > 0
+            }),
+            Want::Receive(length) => {
+                let mut buffer = [0; LONGEST_READ];
+                let wanted = length.min(LONGEST_READ);
+                match sock.recv(&mut buffer[..wanted]) {
+                    Ok(0) => return Err(machine.broke_off(None)),
+                    Ok(received) => {
+                        machine.received(&buffer[..received])?;
+                        Ok(true)
+                    }
+                    Err(error) => Err(error),
+                }
+            }
+        };
+        match outcome {
+            Ok(true) => {}
+            Ok(false) => return Ok(Step::WaitForSocket),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                return Ok(Step::WaitForSocket);
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(machine.broke_off(Some(error))),
+        }
+    }
+}
