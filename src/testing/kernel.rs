@@ -117,6 +117,12 @@ pub(super) struct Kernel {
     /// What new streams have.
     pub(super) latency: Duration,
     pub(super) window: usize,
+    /// How often the program has made each call.
+    calls: [u64; Call::ALL.len()],
+    /// The time-out of the last poll.
+    pub(super) last_timeout: Option<Duration>,
+    /// What the next poll reports, in place of what is ready.
+    pub(super) injected: Vec<Readiness>,
 }
 
 const DEFAULT_WINDOW: usize = 64 * 1024;
@@ -188,6 +194,7 @@ impl Kernel {
             }
             own = take_fault(&mut socket.faults, call);
         }
+        self.calls[call as usize] += 1;
         let Some(errno) = own.or_else(|| take_fault(&mut self.faults, call)) else { return Ok(()) };
         self.faults_taken += 1;
         if matches!(call, Call::Accept | Call::Register) {
@@ -273,8 +280,12 @@ impl Kernel {
     }
 
     pub(super) fn connect(&mut self, end: End, to: &Service) -> Sys<()> {
-        self.fault(Some(end), Call::Connect)?;
         let is_unix = self.socket(end).ok_or(libc::EBADF)?.is_unix;
+        let under_way = match self.fault(Some(end), Call::Connect) {
+            // POSIX: a connect that a signal interrupts goes on by itself.
+            Err(libc::EINTR) if !is_unix => libc::EINTR,
+            outcome => outcome.map(|()| libc::EINPROGRESS)?,
+        };
         if is_unix {
             return self.connect_unix(end, to);
         }
@@ -288,7 +299,7 @@ impl Kernel {
         socket.kind = Kind::Stream(stream);
         let at = self.elapsed + latency;
         self.put_on_wire(at, end, Arrival::Request { to: to.clone() });
-        Err(libc::EINPROGRESS)
+        Err(under_way)
     }
 
     fn connect_unix(&mut self, end: End, to: &Service) -> Sys<()> {
@@ -521,6 +532,10 @@ impl Kernel {
     pub(super) fn collect(&mut self, poller: u64, events: &mut Vec<Readiness>) -> bool {
         let Some(state) = self.pollers.get_mut(&poller) else { return false };
         let is_woken = std::mem::take(&mut state.is_woken);
+        if !self.injected.is_empty() {
+            events.append(&mut self.injected);
+            return is_woken;
+        }
         let ready = std::mem::take(&mut state.ready);
         for end in ready {
             let Some(socket) = self.socket(end) else { continue };
@@ -560,6 +575,16 @@ impl Kernel {
             Kind::Scripted(script) => script.readiness(),
         };
         (readiness != Readiness::default()).then_some(readiness)
+    }
+
+    pub(super) fn calls(&self, call: Call) -> u64 {
+        self.calls[call as usize]
+    }
+
+    /// The tokens of the sockets that a poller watches, in the order of the descriptors.
+    pub(super) fn tokens(&self) -> Vec<usize> {
+        let sockets = self.sockets.iter().flatten();
+        sockets.filter_map(|socket| socket.registration.map(|(_, token)| token)).collect()
     }
 }
 

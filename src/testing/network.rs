@@ -138,6 +138,7 @@ impl Network {
     ///
     /// A call that fails with `EAGAIN` although it would not have blocked is followed by an event, as
     /// it would be in earnest.
+    /// A connect over TCP that fails with `EINTR` goes on by itself.
     pub fn fail_next(&self, call: Call, errno: i32) {
         self.inner.kernel.lock().faults.push_back((call, errno));
     }
@@ -207,7 +208,7 @@ impl Network {
     }
 
     /// Polls move the clock no further than `by` from now; `None`: as far as they like.
-    pub(super) fn hold_clock(&self, by: Option<Duration>) {
+    pub(crate) fn hold_clock(&self, by: Option<Duration>) {
         let elapsed = self.elapsed();
         *self.inner.horizon.lock() = by.map(|by| elapsed + by);
     }
@@ -255,6 +256,34 @@ impl Network {
 
     pub(super) fn call<T>(&self, call: impl FnOnce(&mut Kernel) -> Sys<T>) -> io::Result<T> {
         call(&mut self.inner.kernel.lock()).map_err(io::Error::from_raw_os_error)
+    }
+
+    /// Returns how often the program has made this call, on all its sockets together. Calls that
+    /// failed count, those of peers do not.
+    #[must_use]
+    pub fn calls(&self, call: Call) -> u64 {
+        self.inner.kernel.lock().calls(call)
+    }
+
+    /// Returns the time-out of the last poll: how long the program had nothing to do. `None` means
+    /// that only an event or a wake would have ended the poll, or that no poll was made yet.
+    #[must_use]
+    pub fn last_timeout(&self) -> Option<Duration> {
+        self.inner.kernel.lock().last_timeout
+    }
+
+    /// Returns the tokens of all the program's sockets that a poller watches.
+    #[must_use]
+    pub fn registered_tokens(&self) -> Vec<usize> {
+        self.inner.kernel.lock().tokens()
+    }
+
+    /// Makes the next poll report this event and nothing else, whatever the sockets are like: a
+    /// spurious event, a combination that the network does not produce, or a late event with the
+    /// token of a socket that was closed. Events injected before the same poll are reported together.
+    /// The poll after that one reports what is ready.
+    pub fn inject_event(&self, event: Readiness) {
+        self.inner.kernel.lock().injected.push(event);
     }
 }
 
@@ -492,10 +521,13 @@ impl Poller for MemoryPoller {
     }
 
     fn poll(&mut self, events: &mut Vec<Readiness>, timeout: Option<Duration>) -> io::Result<()> {
-        self.network.call(|kernel| match kernel.fault(None, Call::Poll) {
-            // As the library's own poller, for which a signal is no news.
-            Err(libc::EINTR) => Ok(()),
-            other => other,
+        self.network.call(|kernel| {
+            kernel.last_timeout = timeout;
+            match kernel.fault(None, Call::Poll) {
+                // As the library's own poller, for which a signal is no news.
+                Err(libc::EINTR) => Ok(()),
+                other => other,
+            }
         })?;
         let until = timeout.map(|timeout| self.network.elapsed().saturating_add(timeout));
         loop {

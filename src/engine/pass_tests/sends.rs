@@ -1,23 +1,24 @@
 //! What the socket thread does after a send that took less than it was given.
 
-use std::{io, os::fd::RawFd, sync::Arc};
+use std::io;
 
 use parking_lot::Mutex;
 
-use super::Machine;
+use super::{Ordinals, only};
 use crate::{
     address::Service,
     engine::connection::ConnectionId,
-    engine::threads::run_one_pass,
     event_handler::{EventHandler, NextRecv},
     options::Options,
     sockman::SockMan,
     sys::Readiness,
+    testing::{Call, Peer},
 };
 
-/// Always has ten bytes to send, and notes how many were taken.
+/// Always has ten bytes to send, and records how many were taken.
 #[derive(Default)]
 struct Source {
+    ordinals: Ordinals,
     taken: Mutex<Vec<usize>>,
 }
 
@@ -25,10 +26,11 @@ impl EventHandler for Source {
     fn event_new_connection_accepted(
         &self,
         _: &SockMan,
-        _: ConnectionId,
+        id: ConnectionId,
         _: &Service,
         _: &Service,
     ) -> bool {
+        self.ordinals.of(id);
         true
     }
     fn event_ready_to_send(&self, sockman: &SockMan, id: ConnectionId) -> NextRecv {
@@ -40,92 +42,81 @@ impl EventHandler for Source {
     fn event_got_permanent_read_error(&self, _: &SockMan, _: ConnectionId, _: &io::Error) {}
 }
 
-const WRITABLE: Readiness = Readiness {
-    token: 0,
-    readable: false,
-    writable: true,
-    read_closed: false,
-    broken: false,
-    priority: false,
-};
-
-struct Rig {
-    machine: Arc<Machine>,
-    source: Arc<Source>,
-    sockman: SockMan,
-    fd: RawFd,
-}
+type Rig = super::Rig<Source>;
 
 impl Rig {
-    /// One connection, not writable yet.
-    fn new(is_unix: bool) -> Rig {
-        let machine = Machine::new();
-        let source = Arc::new(Source::default());
-        let options = Options::default().sweep(None).sock_factory(machine.factory());
-        let handler: Arc<dyn EventHandler> = source.clone();
-        let sockman = SockMan::new(handler, options).unwrap();
-        sockman.bind_and_start_listening(&"10.0.0.1:1".parse().unwrap()).unwrap();
-        run_one_pass(&sockman).unwrap();
-        let (listener, fd) = (3, machine.fresh_fd());
-        machine.script(fd, |script| script.is_unix = is_unix);
-        machine.script(listener, |script| script.accepts.push_back(Ok(fd)));
-        machine.event(listener, Readiness { readable: true, ..Readiness::default() });
-        for _ in 0..2 {
-            run_one_pass(&sockman).unwrap();
+    /// One connection to this address. The peer's window is closed.
+    fn accept_at(to: &Service) -> (Rig, Peer) {
+        let rig = Rig::with_handler(Source::default(), Options::default().sweep(None));
+        if *to != rig.here {
+            rig.sockman.bind_and_start_listening(to).unwrap();
+            rig.pass();
         }
-        Rig { machine, source, sockman, fd }
+        let peer = rig.network.connect(to).unwrap();
+        peer.set_window(0);
+        for _ in 0..3 {
+            rig.pass();
+        }
+        assert_eq!((rig.network.calls(Call::Send), rig.connections().len()), (0, 1));
+        (rig, peer)
     }
 
     /// What the sends of one pass took, and how many there were.
-    fn pass(&self) -> (Vec<usize>, usize) {
-        run_one_pass(&self.sockman).unwrap();
-        let calls = self.machine.script(self.fd, |script| std::mem::take(&mut script.send_calls));
-        (std::mem::take(&mut *self.source.taken.lock()), calls)
+    fn sends_of_one_pass(&self) -> (Vec<usize>, u64) {
+        let calls = self.network.calls(Call::Send);
+        self.pass();
+        let taken = std::mem::take(&mut *self.handler.taken.lock());
+        (taken, self.network.calls(Call::Send) - calls)
     }
 }
 
-/// The price of a full socket: no second `send` that only says "would block". And G5: the event that
-/// tells of room brings the connection back.
+fn tcp() -> Service {
+    "10.0.0.1:1".parse().unwrap()
+}
+
+/// The cost of a full socket: no second `send` follows that only finds no room. And G5: the event
+/// that reports room has the rest sent.
 #[test]
 fn a_short_send_on_tcp_clears_the_latch() {
-    let rig = Rig::new(false);
-    rig.machine.script(rig.fd, |script| script.room.extend([10, 4]));
-    rig.machine.event(rig.fd, WRITABLE);
-    assert_eq!(rig.pass(), (vec![10], 1), "all taken: more may fit");
-    assert_eq!(rig.pass(), (vec![4], 1));
-    assert_eq!(rig.pass(), (vec![], 0));
-    assert_eq!(rig.machine.last_timeout(), None, "nothing to do until there is room");
-    rig.machine.event(rig.fd, WRITABLE);
-    assert_eq!(rig.pass(), (vec![10], 1));
+    let (rig, peer) = Rig::accept_at(&tcp());
+    peer.set_window(14);
+    assert_eq!(rig.sends_of_one_pass(), (vec![10], 1), "all taken: more may fit");
+    assert_eq!(rig.sends_of_one_pass(), (vec![4], 1));
+    assert_eq!(rig.sends_of_one_pass(), (vec![], 0));
+    assert_eq!(rig.network.last_timeout(), None, "nothing to do until there is room");
+    assert_eq!(peer.receive().0.len(), 14);
+    assert_eq!(rig.sends_of_one_pass(), (vec![10], 1));
 }
 
-/// Elsewhere it says nothing: on unix-domain sockets, and on an embedder's own.
+/// On other sockets, unix-domain ones and an embedder's own, a short send does not mean that the
+/// socket is full.
 #[test]
 fn a_short_send_on_another_socket_is_followed_by_one_that_would_block() {
-    let rig = Rig::new(true);
-    rig.machine.script(rig.fd, |script| script.room.extend([4, 0]));
-    rig.machine.event(rig.fd, WRITABLE);
-    assert_eq!(rig.pass(), (vec![4], 1));
-    assert_eq!(rig.pass(), (vec![0], 1));
-    assert_eq!(rig.pass(), (vec![], 0));
-    rig.machine.event(rig.fd, WRITABLE);
-    assert_eq!(rig.pass(), (vec![10], 1));
+    let (rig, peer) = Rig::accept_at(&Service::unix("/nowhere").unwrap());
+    peer.set_window(4);
+    assert_eq!(rig.sends_of_one_pass(), (vec![4], 1));
+    assert_eq!(rig.sends_of_one_pass(), (vec![0], 1));
+    assert_eq!(rig.sends_of_one_pass(), (vec![], 0));
+    peer.set_window(64);
+    assert_eq!(rig.sends_of_one_pass(), (vec![10], 1));
 }
 
-/// The price of a peer that resets: no `shutdown` of what is over. And G4: a socket of which nothing
-/// but an error is known is shut down at once.
+/// The cost of a peer that resets: a connection that is over is not shut down. And G4: a socket of
+/// which only an error is known is shut down at once.
 #[test]
 fn a_close_shuts_down_what_is_not_over() {
+    let writable = Readiness { writable: true, ..Readiness::default() };
     for (event, is_shut) in [
-        (Readiness { broken: true, read_closed: true, ..WRITABLE }, false),
-        (Readiness { broken: true, ..WRITABLE }, true),
-        (Readiness { read_closed: true, ..WRITABLE }, true),
-        (WRITABLE, true),
+        (Readiness { broken: true, read_closed: true, ..writable }, false),
+        (Readiness { broken: true, ..writable }, true),
+        (Readiness { read_closed: true, ..writable }, true),
+        (writable, true),
     ] {
-        let rig = Rig::new(false);
-        rig.machine.event(rig.fd, event);
+        let (rig, _peer) = Rig::accept_at(&tcp());
+        rig.network.inject_event(Readiness { token: only(&rig.connections()), ..event });
         rig.pass();
-        assert!(rig.sockman.close_connection(crate::engine::map::ConnectionMap::new(1).next_id()));
-        assert_eq!(rig.machine.script(rig.fd, |script| script.shut), is_shut, "{event:?}");
+        assert_eq!(rig.network.calls(Call::Send), 1, "the event reached the connection");
+        assert!(rig.sockman.close_connection(rig.handler.ordinals.id(0)));
+        assert_eq!(rig.network.calls(Call::Shutdown), u64::from(is_shut), "{event:?}");
     }
 }
