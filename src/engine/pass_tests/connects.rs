@@ -1,6 +1,6 @@
 //! Connects that the socket thread drives.
 
-use std::{num::NonZeroUsize, time::Duration};
+use std::time::Duration;
 
 use super::only;
 use super::pass::{Rig, without_sweep};
@@ -240,7 +240,7 @@ fn a_full_unix_backlog_is_given_up_at_the_deadline() {
 /// G8: a pass reports one batch of outcomes, and the next passes the rest.
 #[test]
 fn one_pass_tells_one_batch_of_outcomes() {
-    let rig = Rig::new(without_sweep().accept_batch(NonZeroUsize::new(3).unwrap()));
+    let rig = Rig::new(without_sweep().accept_batch(3));
     let _listener = rig.listen(&unix());
     for _ in 0..7 {
         rig.start(&unix(), &without_timeout());
@@ -260,7 +260,7 @@ fn one_pass_tells_one_batch_of_outcomes() {
 /// G8: that holds too for connects that time out together.
 #[test]
 fn one_pass_tells_one_batch_of_time_outs() {
-    let rig = Rig::new(without_sweep().accept_batch(NonZeroUsize::new(3).unwrap()));
+    let rig = Rig::new(without_sweep().accept_batch(3));
     rig.network.ignore(&tcp());
     for _ in 0..7 {
         rig.start(&tcp(), &ConnectOptions::default());

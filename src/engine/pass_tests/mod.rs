@@ -40,7 +40,7 @@ impl<H: EventHandler + 'static> Rig<H> {
         let handler = Arc::new(handler);
         let options = options.sock_factory(network.factory());
         let sockman = SockMan::new(Arc::clone(&handler) as Arc<dyn EventHandler>, options).unwrap();
-        let here = sockman.bind_and_start_listening(&"10.0.0.1:1".parse().unwrap()).unwrap();
+        let here = sockman.bind_and_start_listening("10.0.0.1:1").unwrap();
         let rig = Rig { network, handler, sockman, here };
         rig.pass();
         rig

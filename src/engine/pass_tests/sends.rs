@@ -34,7 +34,7 @@ impl EventHandler for Source {
         true
     }
     fn event_ready_to_send(&self, sockman: &SockMan, id: ConnectionId) -> NextRecv {
-        self.taken.lock().push(sockman.send_bytes(id, &[0; 10], false).unwrap());
+        self.taken.lock().push(sockman.send_bytes(id, &[0; 10]).unwrap());
         NextRecv::Proceed
     }
     fn event_got_data(&self, _: &SockMan, _: ConnectionId, _: &[u8]) {}
