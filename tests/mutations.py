@@ -2308,7 +2308,7 @@ def run(mutation):
 
 def copy_project():
     COPY.mkdir(parents=True, exist_ok=True)
-    for name in ("src", "tests", "examples", "docs"):
+    for name in ("src", "tests", "examples", "docs", "simulator"):
         # With their times, so that cargo builds only what differs from the last mutation.
         shutil.rmtree(COPY / name, ignore_errors=True)
         shutil.copytree(PROJECT / name, COPY / name, ignore=shutil.ignore_patterns("node_modules"))

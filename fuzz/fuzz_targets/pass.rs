@@ -3,7 +3,6 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use sockman::testing::simulator;
 
 fuzz_target!(|bytes: &[u8]| {
     if let Err(failure) = simulator::run_bytes(bytes) {

@@ -1,5 +1,5 @@
 //! What threads share data with: `parking_lot` and the standard library; or, with `--cfg shuttle`,
-//! their counterparts under a scheduler that tries out interleavings (`tests/models.rs`).
+//! their counterparts under a scheduler that tries out interleavings (`simulator/tests/models.rs`).
 
 #[cfg(not(shuttle))]
 mod real {
@@ -46,6 +46,10 @@ mod modelled {
         pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
             let inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             MutexGuard { inner: Some(inner) }
+        }
+
+        pub(crate) fn into_inner(self) -> T {
+            self.0.into_inner().unwrap_or_else(PoisonError::into_inner)
         }
     }
 

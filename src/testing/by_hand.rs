@@ -73,6 +73,19 @@ impl SocketThreadByHand {
         self.parked.as_mut().map_or(Ok(false), Parked::pass)
     }
 
+    /// One pass, as [`pass`](SocketThreadByHand::pass), in which the clock moves no further than by
+    /// `time`. With a `time` of zero the clock stands still.
+    ///
+    /// # Errors
+    ///
+    /// As [`pass`](SocketThreadByHand::pass).
+    pub fn pass_within(&mut self, time: Duration) -> Result<bool, JoinError> {
+        self.network.hold_clock(Some(time));
+        let passed = self.pass();
+        self.network.hold_clock(None);
+        passed
+    }
+
     /// Passes until nothing is left to do *now*: the clock stands still. Says how many it took.
     ///
     /// # Errors

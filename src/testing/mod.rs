@@ -12,25 +12,31 @@
 //!    do what a [`Script`] says, from [`Network::scripted`], put in place with
 //!    [`SockMan::add_existing_connection`](crate::SockMan::add_existing_connection);
 //! 4. failures, from [`Network::fail_next`] and [`Peer::fail_next`]: each [`Call`] can be made to
-//!    return each error of its man page.
+//!    return each error of its man page;
+//! 5. other threads, in a simulator: [`Network::set_interleave`] calls back at system calls and
+//!    before each sleep, and [`Network::as_another_thread`] plays another thread there.
+//!    [`Network::probe`] tells what a socket has left to receive and whether it has room to send.
 //!
 //! The doubles are for one thread. Real threads over them would find a clock that runs as fast as
 //! the processor does.
 
 mod by_hand;
 mod calls;
+mod inside;
 mod kernel;
 mod network;
 mod peer;
 mod script;
-#[cfg(any())]
-pub mod simulator;
 mod stream;
 
+#[cfg(feature = "i2p")]
+pub use self::inside::unused_sessions;
 pub use self::{
     by_hand::SocketThreadByHand,
     calls::Call,
-    network::Network,
+    inside::descriptor,
+    network::{Interleave, Network, Point},
     peer::{Ended, Peer, PeerListener},
     script::Script,
+    stream::Probe,
 };

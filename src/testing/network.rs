@@ -52,16 +52,21 @@ pub(super) struct Inner {
     interleave: Mutex<Option<Interleave>>,
 }
 
-/// Where other simulated threads may come in between.
+/// A place in the program where other threads can come in between. See
+/// [`Network::set_interleave`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Point {
-    /// A poller is about to sleep. `true` if somebody did something, so that it looks again.
+#[non_exhaustive]
+pub enum Point {
+    /// A poller found nothing to report and is about to sleep: the clock moves next.
     Sleep,
-    /// In a system call on a socket, under no lock.
+    /// A system call on a socket is about to be made, and the caller holds no lock of the library.
+    /// Today these are [`Call::Connect`], [`Call::Accept`] and [`Call::Recv`].
     Call(Call),
 }
 
-pub(crate) type Interleave = Arc<dyn Fn(Point) -> bool + Send + Sync>;
+/// The function that [`Network::set_interleave`] takes. Returns whether it did something: at
+/// [`Point::Sleep`] the poller then looks for events again before it sleeps.
+pub type Interleave = Arc<dyn Fn(Point) -> bool + Send + Sync>;
 
 impl Default for Network {
     fn default() -> Network {
@@ -221,31 +226,90 @@ impl Network {
         result
     }
 
-    /// Has `interleave` called where other threads could come in between. On the thread that is
-    /// interrupted, under no lock of the library's.
-    pub(crate) fn set_interleave(&self, interleave: Option<Interleave>) {
+    /// Calls `interleave` at each [`Point`] where other threads could come in between, on the thread
+    /// that is at that point, which holds no lock of the library. `None` ends the calls.
+    ///
+    /// One thread plays all threads this way: `interleave` may call every method of the `SockMan`
+    /// and of the peers, and [`as_another_thread`](Network::as_another_thread) makes the calls into
+    /// the library those of another thread. Those calls pass points of their own: `interleave` is
+    /// called inside of itself.
+    ///
+    /// [`Point::Sleep`] is also the place to check that the socket thread left nothing to do.
+    ///
+    /// The network keeps the function: one that holds a handle to the network, or to a `SockMan` on
+    /// it, keeps both alive until it is replaced.
+    ///
+    /// ```
+    /// # use std::{io, sync::Arc};
+    /// # use sockman::{testing::{Call, Ended, Network, Point, SocketThreadByHand}, ConnectionId, EventHandler, NextRecv, Options, Service, SockMan};
+    /// # struct Echo;
+    /// # impl EventHandler for Echo {
+    /// #     fn event_new_connection_accepted(&self, _: &SockMan, _: ConnectionId, _: &Service, _: &Service) -> bool { true }
+    /// #     fn event_ready_to_send(&self, _: &SockMan, _: ConnectionId) -> NextRecv { NextRecv::Proceed }
+    /// #     fn event_got_data(&self, sockman: &SockMan, id: ConnectionId, data: &[u8]) { sockman.send_bytes(id, data, false).unwrap(); }
+    /// #     fn event_got_eof(&self, sockman: &SockMan, id: ConnectionId) { sockman.close_connection(id); }
+    /// #     fn event_got_permanent_read_error(&self, sockman: &SockMan, id: ConnectionId, _: &io::Error) { sockman.close_connection(id); }
+    /// # }
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let network = Network::new();
+    /// # let options = Options::default().sock_factory(network.factory());
+    /// # let sockman = SockMan::new(Arc::new(Echo), options)?;
+    /// # let (me, them) = ("10.0.0.1:7".parse()?, "10.0.0.2:7".parse()?);
+    /// let (sock, peer) = network.pair(&me, &them)?;
+    /// let id = sockman.add_existing_connection(sock, &me, &them)?.activate();
+    /// let mut thread = SocketThreadByHand::start(&sockman, &network)?;
+    /// peer.send(b"ping")?;
+    ///
+    /// // Another thread closes the connection just before the socket thread receives from it.
+    /// let (threads, closer) = (network.clone(), sockman.clone());
+    /// network.set_interleave(Some(Arc::new(move |point| {
+    ///     point == Point::Call(Call::Recv)
+    ///         && threads.as_another_thread(|| closer.close_connection(id))
+    /// })));
+    /// thread.run_until_idle()?;
+    /// network.set_interleave(None);
+    ///
+    /// // The handler, which sends back what it receives, was not called.
+    /// assert_eq!(peer.receive(), (Vec::new(), Some(Ended::Eof)));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn set_interleave(&self, interleave: Option<Interleave>) {
         *self.inner.interleave.lock() = interleave;
     }
 
-    pub(super) fn probe(&self, fd: RawFd) -> Option<Probe> {
+    /// Returns the state of the connected socket with this descriptor; [`descriptor`] returns the
+    /// number for a connection. `None` if no such socket exists.
+    ///
+    /// [`descriptor`]: super::descriptor
+    #[must_use]
+    pub fn probe(&self, fd: RawFd) -> Option<Probe> {
         let fd = usize::try_from(fd).ok()?;
         self.inner.kernel.lock().probe(fd)
     }
 
-    /// How many wait to be accepted at this address.
-    pub(super) fn waiting_at(&self, address: &Service) -> usize {
+    /// Returns how many clients wait at this address for an accept.
+    #[must_use]
+    pub fn waiting_at(&self, address: &Service) -> usize {
         let mut kernel = self.inner.kernel.lock();
         let listener = kernel.listener_at(address);
         let backlog = listener.and_then(|listener| kernel.backlog(listener));
         backlog.map_or(0, |backlog| backlog.waiting.len())
     }
 
-    pub(super) fn faults_taken(&self) -> u64 {
+    /// Returns how many calls have failed as [`fail_next`](Network::fail_next) and
+    /// [`Peer::fail_next`] ordered.
+    #[must_use]
+    pub fn faults_taken(&self) -> u64 {
         self.inner.kernel.lock().faults_taken
     }
 
-    /// When an accept, or a registration, last failed for want of something.
-    pub(super) fn exhausted_at(&self) -> Option<Duration> {
+    /// Returns when an accept, or a registration, last failed for want of something.
+    // Hidden: it says how long the library may pause a listener only together with the lengths of
+    // its pauses, which this project's simulator knows.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn exhausted_at(&self) -> Option<Duration> {
         self.inner.kernel.lock().exhausted_at
     }
 

@@ -157,8 +157,9 @@ impl Peer {
         });
     }
 
-    /// What is known of the program's end, unless it is gone.
-    pub(super) fn probe_program(&self) -> Option<Probe> {
+    /// Returns the state of the program's end. `None` if it is gone.
+    #[must_use]
+    pub fn probe_program(&self) -> Option<Probe> {
         self.kernel(|kernel, end| {
             let other = kernel.stream(end).and_then(|stream| stream.other)?;
             // Another socket may have its descriptor by now.
@@ -166,8 +167,10 @@ impl Peer {
         })
     }
 
-    /// What has arrived and was not received yet. `None` if more is on its way.
-    pub(super) fn peek(&self) -> Option<Vec<u8>> {
+    /// Returns what has arrived and was not received yet, and leaves it there. `None` if more is on
+    /// its way.
+    #[must_use]
+    pub fn peek(&self) -> Option<Vec<u8>> {
         self.kernel(|kernel, end| {
             let is_complete = kernel.probe(end.fd)?.in_flight == 0;
             let stream = kernel.stream(end).filter(|_| is_complete)?;
@@ -175,8 +178,10 @@ impl Peer {
         })
     }
 
-    /// A number that no other end of this network has.
-    pub(crate) fn key(&self) -> u64 {
+    /// Returns the number of this end, which no other end of this network has or will have.
+    /// [`Probe::peer`] names peers by it.
+    #[must_use]
+    pub fn key(&self) -> u64 {
         self.end.serial
     }
 }

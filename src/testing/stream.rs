@@ -138,22 +138,27 @@ fn is_writable(is_unix: bool, room: usize, window: usize) -> bool {
     room > 0 && if is_unix { room * 4 >= window * 3 } else { room * 3 >= window }
 }
 
-/// How a socket of the program's stands. Looking changes nothing.
+/// The state of a connected socket of the program. From [`Network::probe`](super::Network::probe)
+/// and [`Peer::probe_program`](super::Peer::probe_program), neither of which changes anything.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Probe {
-    /// The number of the other end, once it is connected.
-    pub(super) peer: Option<u64>,
-    pub(super) has_data: bool,
-    /// On the way to it.
-    pub(super) in_flight: usize,
-    /// It has been ended by the peer, in order or not.
-    pub(super) has_end: bool,
-    pub(super) has_error: bool,
-    pub(super) is_writable: bool,
-    /// The program has ended it, or it is over anyway.
-    pub(super) is_send_shut: bool,
+#[non_exhaustive]
+pub struct Probe {
+    /// The [key](super::Peer::key) of the other end, once the socket is connected.
+    pub peer: Option<u64>,
+    /// Data has arrived and was not received yet.
+    pub has_data: bool,
+    /// How many bytes are on the way to it.
+    pub in_flight: usize,
+    /// The stream towards the program has ended, in order or not.
+    pub has_end: bool,
+    /// An error waits for the next call that reports it.
+    pub has_error: bool,
+    /// A send would not block.
+    pub is_writable: bool,
+    /// The program has ended its own stream, or the connection is over.
+    pub is_send_shut: bool,
     /// A poller watches it.
-    pub(super) is_watched: bool,
+    pub is_watched: bool,
 }
 
 impl Kernel {

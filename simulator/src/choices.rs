@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 
 #[derive(Debug)]
-pub(super) struct Choices {
+pub(crate) struct Choices {
     source: Source,
 }
 
@@ -18,7 +18,7 @@ enum Source {
 
 /// What becomes of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Fate {
+pub(crate) enum Fate {
     Taken,
     LeftOut,
     /// There are no more.
@@ -26,20 +26,20 @@ pub(super) enum Fate {
 }
 
 /// The decisions before the first step.
-pub(super) const SET_UP: u32 = u32::MAX;
+pub(crate) const SET_UP: u32 = u32::MAX;
 
 impl Choices {
-    pub(super) fn seeded(seed: u64, left_out: &BTreeSet<u32>) -> Choices {
+    pub(crate) fn seeded(seed: u64, left_out: &BTreeSet<u32>) -> Choices {
         let generator = fastrand::Rng::with_seed(seed);
         let left_out = left_out.clone();
         Choices { source: Source::Seeded { seed, generator, left_out } }
     }
 
-    pub(super) fn bytes(bytes: &[u8]) -> Choices {
+    pub(crate) fn bytes(bytes: &[u8]) -> Choices {
         Choices { source: Source::Bytes { bytes: bytes.to_vec(), position: 0 } }
     }
 
-    pub(super) fn begin(&mut self, step: u32) -> Fate {
+    pub(crate) fn begin(&mut self, step: u32) -> Fate {
         match &mut self.source {
             Source::Seeded { left_out, .. } if left_out.contains(&step) => Fate::LeftOut,
             Source::Seeded { seed, generator, .. } => {
@@ -55,7 +55,7 @@ impl Choices {
     }
 
     /// A number below `limit`; 0 when the bytes have run out, which always means the harmless thing.
-    pub(super) fn below(&mut self, limit: u64) -> u64 {
+    pub(crate) fn below(&mut self, limit: u64) -> u64 {
         match &mut self.source {
             Source::Seeded { generator, .. } => generator.u64(0..limit.max(1)),
             Source::Bytes { bytes, position } => {
@@ -71,18 +71,18 @@ impl Choices {
     }
 
     /// `true` once in so many times.
-    pub(super) fn once_in(&mut self, times: u64) -> bool {
+    pub(crate) fn once_in(&mut self, times: u64) -> bool {
         // Not 0, which is what exhausted bytes give.
         self.below(times) == times - 1
     }
 
-    pub(super) fn pick<T: Copy>(&mut self, from: &[T]) -> Option<T> {
+    pub(crate) fn pick<T: Copy>(&mut self, from: &[T]) -> Option<T> {
         let index = self.below(from.len() as u64);
         from.get(usize::try_from(index).ok()?).copied()
     }
 
     /// Mostly small, sometimes up to `limit`.
-    pub(super) fn size(&mut self, limit: u64) -> u64 {
+    pub(crate) fn size(&mut self, limit: u64) -> u64 {
         let scale = [16, 256, 4096, limit];
         let of = self.pick(&scale).unwrap_or(16).min(limit);
         1 + self.below(of.max(1))

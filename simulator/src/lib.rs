@@ -7,8 +7,6 @@
 //! cause. At the end the faults stop, and everything has to be delivered.
 //!
 //! ```
-//! use sockman::testing::simulator;
-//!
 //! let report = simulator::run(1).expect("the guarantees hold");
 //! assert!(report.passes > 0);
 //! ```
@@ -25,22 +23,26 @@ mod world;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
-    num::NonZeroUsize,
     sync::Arc,
     time::Duration,
 };
 
-pub use self::model::KINDS;
-use self::{
+use sockman::{
+    Options, Service, SockMan,
+    address::{Destination, NetAddr},
+    error::JoinError,
+    i2p::I2pOptions,
+    options::{PanicPolicy, SELECT_TIMEOUT},
+    proxy::Proxy,
+    testing::{Network, PeerListener, Point, SocketThreadByHand},
+};
+
+pub use crate::model::KINDS;
+use crate::{
     choices::{Choices, Fate, SET_UP},
     handler::Embedder,
     model::{Model, Phase},
     world::{Target, World},
-};
-use super::{Network, SocketThreadByHand, network::Point};
-use crate::{
-    Destination, I2pOptions, NetAddr, Options, PanicPolicy, Proxy, SELECT_TIMEOUT, SockMan,
-    threads::as_another_thread,
 };
 
 /// Steps of a run from a seed, at most.
@@ -176,8 +178,8 @@ impl Simulation {
         let has_sweep = choices.once_in(2);
         let policy = choices.pick(&[PanicPolicy::CloseConnection, PanicPolicy::Stop]);
         let cap = choices.pick(&[usize::MAX, 3, 6, usize::MAX]).unwrap_or(usize::MAX);
-        let batch = choices.pick(&[64, 1, 2]).and_then(NonZeroUsize::new);
-        let buffer = choices.pick(&[65_536, 64, 1000]).and_then(NonZeroUsize::new);
+        let batch = choices.pick(&[64, 1, 2]);
+        let buffer = choices.pick(&[65_536, 64, 1000]);
         let window = choices.pick(&[65_536, 3000, 200, 16]).unwrap_or(65_536);
         let latency = choices.pick(&[0, 0, 1, 30]).unwrap_or(0);
         let most_steps = 10 + choices.below(MOST_STEPS) as u32;
@@ -198,11 +200,13 @@ impl Simulation {
         let proxies = proxies(&network, &mut targets);
         let bridge = BRIDGE.parse().ok().and_then(|at| network.listen(&at).ok());
         if let Some(bridge) = &bridge {
-            options = options.i2p(I2pOptions::new(bridge.address()));
-            let to = crate::Service::new(NetAddr::i2p([7; 32]), 0).into();
-            targets.push(Target { to, proxy: None });
+            if let Ok(i2p) = I2pOptions::new(bridge.address()) {
+                options = options.i2p(i2p);
+                let to = Service::new(NetAddr::i2p([7; 32]), 0).into();
+                targets.push(Target { to, proxy: None });
+            }
         }
-        let world = World::new(network.clone(), model, policy, has_sweep, targets);
+        let world = World::new(network.clone(), model, policy, has_sweep, cap, targets);
         let world = Arc::new(world);
         *world.listeners.lock() = listeners;
         world.proxies.lock().listeners = proxies;
@@ -274,9 +278,8 @@ impl Simulation {
     }
 
     fn start(&mut self) {
-        if self.sockman.shared().interrupt.is_interrupted() {
-            self.sockman.reset_interrupt();
-        }
+        self.sockman.reset_interrupt();
+        self.world.model.lock().is_interrupted = false;
         match SocketThreadByHand::start(&self.sockman, &self.world.network) {
             Ok(thread) => self.thread = Some(thread),
             Err(error) => self.world.model.lock().violated(format!("no start: {error} (G14)")),
@@ -288,19 +291,22 @@ impl Simulation {
     fn pass(&mut self, time: Duration) {
         let before = self.progress();
         let Some(thread) = &mut self.thread else { return };
-        self.world.network.hold_clock(Some(time));
-        let passed = thread.pass();
-        self.world.network.hold_clock(None);
+        let passed = thread.pass_within(time);
         let after = self.progress();
         match passed {
             Ok(true) => {}
             Ok(false) => return self.thread = None,
-            Err(crate::JoinError::Panicked(payload)) if payload.is::<handler::Panic>() => {
-                return self.thread = None;
-            }
             Err(error) => {
                 self.thread = None;
-                return self.world.model.lock().violated(format!("the thread ended: {error}"));
+                let text = format!("the thread ended: {error:#}");
+                let payload = match error {
+                    JoinError::Panicked(panic) => Some(panic.into_payload()),
+                    _ => None,
+                };
+                if !payload.is_some_and(|payload| payload.is::<handler::Panic>()) {
+                    self.world.model.lock().violated(text);
+                }
+                return;
             }
         }
         // Without time to pass, each pass returns at once: only a loop that does not want to sleep
@@ -344,7 +350,7 @@ const BRIDGE: &str = "10.0.0.9:7656";
 
 /// What can be connected to: peers that listen, on TCP and on unix-domain paths, one with a backlog
 /// that is soon full; one that never answers; one that cannot be reached; one where nobody is.
-fn destinations(network: &Network) -> (Vec<super::PeerListener>, Vec<Target>) {
+fn destinations(network: &Network) -> (Vec<PeerListener>, Vec<Target>) {
     let texts = [
         "10.0.0.9:1",
         "10.0.0.9:2",
@@ -354,7 +360,7 @@ fn destinations(network: &Network) -> (Vec<super::PeerListener>, Vec<Target>) {
         "10.0.0.9:6",
         "unix:/simulated/nobody",
     ];
-    let all: Vec<crate::Service> = texts.iter().filter_map(|text| text.parse().ok()).collect();
+    let all: Vec<Service> = texts.iter().filter_map(|text| text.parse().ok()).collect();
     let mut listeners = Vec::new();
     for (at, backlog) in all.iter().zip([usize::MAX, 1, 2]) {
         if let Ok(listener) = network.listen(at) {
@@ -366,18 +372,18 @@ fn destinations(network: &Network) -> (Vec<super::PeerListener>, Vec<Target>) {
         network.ignore(silent);
         network.refuse(unreachable, libc::EHOSTUNREACH);
     }
-    let target = |to: crate::Service| Target { to: to.into(), proxy: None };
+    let target = |to: Service| Target { to: to.into(), proxy: None };
     (listeners, all.into_iter().map(target).collect())
 }
 
 /// A name, through proxies on TCP and on a unix-domain path, with credentials and without.
-fn proxies(network: &Network, targets: &mut Vec<Target>) -> Vec<super::PeerListener> {
+fn proxies(network: &Network, targets: &mut Vec<Target>) -> Vec<PeerListener> {
     let mut listeners = Vec::new();
     for at in ["10.0.0.9:1080", "unix:/simulated/proxy"] {
         let Some(listener) = at.parse().ok().and_then(|at| network.listen(&at).ok()) else {
             continue;
         };
-        let proxy = Proxy::socks5(listener.address());
+        let Ok(proxy) = Proxy::socks5(listener.address()) else { continue };
         let to = Destination::Name { host: proxies::NAME.to_owned(), port: proxies::PORT };
         for proxy in [proxy.clone(), proxy.tor_stream_isolation()] {
             targets.push(Target { to: to.clone(), proxy: Some(proxy) });

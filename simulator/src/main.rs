@@ -1,7 +1,7 @@
 //! Runs the simulator over many seeds, and says what it has reached: `--seeds N` from `--from M` on,
 //! on `--threads T`; `--seed S` runs one, and prints its script if it fails.
 //!
-//! `cargo run --release --example simulate -- --seeds 100000`
+//! `cargo run --release -p simulator -- --seeds 100000`
 
 #![allow(clippy::print_stdout)] // A report on the standard output is what it is for.
 
@@ -16,7 +16,7 @@ use std::{
     time::Instant,
 };
 
-use sockman::testing::simulator::{self, KINDS};
+use simulator::KINDS;
 
 #[derive(Clone, Copy)]
 struct Arguments {

@@ -3,20 +3,21 @@
 //!
 //! On the test's thread. The model's mutex is held over calls to the doubles, which call nobody.
 
-use super::{
+use sockman::testing::{Ended, Peer, PeerListener};
+
+use crate::{
     model::{Model, Player},
     world::World,
 };
-use crate::testing::{Ended, Peer, PeerListener};
 
 /// What is asked of the proxies: `Destination::Name`s all begin like this.
-pub(super) const NAME: &str = "name.test";
-pub(super) const PORT: u16 = 8333;
+pub(crate) const NAME: &str = "name.test";
+pub(crate) const PORT: u16 = 8333;
 
 /// All the proxies there are, and those that they are still dealing with.
 #[derive(Debug, Default)]
-pub(super) struct Proxies {
-    pub(super) listeners: Vec<PeerListener>,
+pub(crate) struct Proxies {
+    pub(crate) listeners: Vec<PeerListener>,
     negotiating: Vec<Negotiation>,
 }
 
@@ -42,13 +43,13 @@ enum Stage {
 }
 
 impl World {
-    pub(super) fn negotiating(&self) -> usize {
+    pub(crate) fn negotiating(&self) -> usize {
         self.proxies.lock().negotiating.len()
     }
 
     /// The proxies take what waits, and answer. `true` if one of them did something. With `agrees`
     /// they do what they should.
-    pub(super) fn proxies_act(&self, agrees: bool) -> bool {
+    pub(crate) fn proxies_act(&self, agrees: bool) -> bool {
         let mut proxies = self.proxies.lock();
         let Proxies { listeners, negotiating } = &mut *proxies;
         let before = negotiating.len();
@@ -82,7 +83,7 @@ impl World {
     }
 
     /// Before the loop sleeps: no proxy may wait for what the program could do.
-    pub(super) fn negotiations_left(&self) -> Vec<String> {
+    pub(crate) fn negotiations_left(&self) -> Vec<String> {
         let proxies = self.proxies.lock();
         let calls_failed = self.model.lock().calls_failed;
         let left = |negotiation: &Negotiation| negotiation.left_to_do(calls_failed);

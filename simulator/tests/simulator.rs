@@ -1,9 +1,11 @@
 //! The simulator over a few thousand seeds, and that it sees what it is to see. Millions:
-//! `cargo run --release --example simulate -- --seeds 1000000`.
+//! `cargo run --release -p simulator -- --seeds 1000000`.
+
+#![allow(clippy::expect_used, clippy::panic)]
 
 use std::collections::BTreeMap;
 
-use sockman::testing::simulator::{self, KINDS};
+use simulator::KINDS;
 
 /// Optimised or not, a few seconds.
 const SEEDS: u64 = if cfg!(debug_assertions) { 1000 } else { 8000 };

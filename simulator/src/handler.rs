@@ -6,17 +6,20 @@
 
 use std::{io, panic::resume_unwind, sync::Arc, time::Instant};
 
-use super::{
+use sockman::{
+    ConnectionId, EventHandler, NextRecv, Service, SockMan,
+    address::{Destination, NetAddr},
+    error::{ConnectError, ConnectErrorKind, SendError},
+    options::PanicPolicy,
+};
+
+use crate::{
     model::{Model, Phase, Way, bytes},
     world::World,
 };
-use crate::{
-    ConnectError, ConnectionId, Destination, EventHandler, NetAddr, NextRecv, PanicPolicy,
-    SendError, Service, SockMan,
-};
 
 /// What a simulated callback panics with.
-pub(super) struct Panic;
+pub(crate) struct Panic;
 
 /// Callbacks panic this rarely.
 const ONCE_IN: u64 = 300;
@@ -24,8 +27,8 @@ const ONCE_IN: u64 = 300;
 const LONGEST_SEND: u64 = 16 * 1024;
 
 #[derive(Debug)]
-pub(super) struct Embedder {
-    pub(super) world: Arc<World>,
+pub(crate) struct Embedder {
+    pub(crate) world: Arc<World>,
 }
 
 impl Embedder {
@@ -92,14 +95,14 @@ impl Embedder {
             return 0;
         }
         let data = bytes(key, Way::Out, from, to);
-        let result = sockman.send_bytes(id, &data, false);
+        let result = sockman.send_bytes(id, &data);
         self.world.model.lock().sent(id, data.len(), &result)
     }
 }
 
 impl Model {
     /// Notes the result of a hand-made send, and says how many bytes went out.
-    pub(super) fn sent(
+    pub(crate) fn sent(
         &mut self,
         id: ConnectionId,
         offered: usize,
@@ -132,6 +135,10 @@ impl Model {
                     format!("a send on {id} failed out of the blue")
                 });
                 self.count("a send failed");
+                0
+            }
+            Err(other) => {
+                self.violated(format!("the model does not know this error of a send: {other}"));
                 0
             }
         }
@@ -307,15 +314,15 @@ impl EventHandler for Embedder {
                     }
                 }
                 Err(error) => {
-                    model.count(match error {
-                        ConnectError::TimedOut { .. } => "a connect timed out",
-                        ConnectError::Interrupted => "a connect was cancelled",
+                    model.count(match error.kind() {
+                        ConnectErrorKind::TimedOut { .. } => "a connect timed out",
+                        ConnectErrorKind::Interrupted => "a connect was cancelled",
                         _ => "a connect failed",
                     });
                     let deadline = model.connections.get(&id).and_then(|record| record.until);
                     let now = self.world.network.elapsed();
                     let is_due = deadline.is_none_or(|deadline| now >= deadline);
-                    let is_time_out = matches!(error, ConnectError::TimedOut { .. });
+                    let is_time_out = matches!(error.kind(), ConnectErrorKind::TimedOut { .. });
                     model.require(is_due || !is_time_out, || format!("{id} timed out too early"));
                     if let Some(record) = model.connections.get_mut(&id) {
                         record.phase = Phase::Closed;

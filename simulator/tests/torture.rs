@@ -1,10 +1,7 @@
-//! The torture over real loopback, twenty seconds of it: `examples/torture` judges itself. Minutes:
-//! `cargo run --release --example torture -- --seconds 300`.
+//! The torture over real loopback, twenty seconds of it: the program `torture` judges itself.
+//! Minutes: `cargo run --release -p simulator --bin torture -- --seconds 300`.
 
 #![allow(clippy::unwrap_used)]
-
-#[path = "common/program.rs"]
-mod program;
 
 use std::process::Command;
 
@@ -13,7 +10,7 @@ use std::process::Command;
 fn every_stream_that_is_not_cut_short_arrives_whole() {
     // Seeds decide about the sweep, too; which one it is does not matter.
     let seed = std::process::id().to_string();
-    let output = Command::new(program::example("torture"))
+    let output = Command::new(env!("CARGO_BIN_EXE_torture"))
         .args(["--seconds", "20", "--connections", "1000", "--seed", &seed])
         .output()
         .unwrap();

@@ -3,7 +3,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{Simulation, as_another_thread, model::Phase};
+use sockman::testing::unused_sessions;
+
+use crate::{Simulation, model::Phase};
 
 /// Longer than the longest back-off, the longest connect and every latency.
 const SETTLING: Duration = Duration::from_secs(4);
@@ -13,7 +15,7 @@ const MOST_ROUNDS: usize = 2000;
 const IDLE: Duration = Duration::from_secs(2);
 
 impl Simulation {
-    pub(super) fn settle(&mut self) {
+    pub(crate) fn settle(&mut self) {
         if self.has_failed() {
             return;
         }
@@ -43,7 +45,7 @@ impl Simulation {
             open
         };
         let held: Vec<_> = self.world.held.lock().drain(..).collect();
-        as_another_thread(|| {
+        self.world.network.as_another_thread(|| {
             held.into_iter().for_each(|connection| self.world.activate(connection));
             open.into_iter().for_each(|id| self.sockman.wake(id));
         });
@@ -155,7 +157,7 @@ impl Simulation {
             self.thread = None;
         }
         let world = Arc::clone(&self.world);
-        as_another_thread(|| {
+        world.network.as_another_thread(|| {
             ids.into_iter().for_each(|id| world.close(&self.sockman, id, false));
             self.sockman.stop_listening();
         });
@@ -163,7 +165,7 @@ impl Simulation {
             self.run_for(ROUND);
         }
         // Transient sessions that nobody uses yet are kept.
-        let kept = self.sockman.shared().i2p.as_ref().map_or(0, |i2p| i2p.unused_sessions());
+        let kept = unused_sessions(&self.sockman);
         let (stats, left) =
             (self.sockman.stats(), self.world.network.descriptors().saturating_sub(kept));
         let mut model = self.world.model.lock();

@@ -2,7 +2,8 @@
 //! out interleavings. Sequentially consistent ones: what weak memory adds, loopback on real
 //! processors has to show.
 //!
-//! `RUSTFLAGS='--cfg shuttle' cargo test --release --test models`; `MODEL_ITERATIONS` for more.
+//! `RUSTFLAGS='--cfg shuttle' CARGO_TARGET_DIR=target/models cargo test --release -p simulator --test
+//! models`; `MODEL_ITERATIONS` for more.
 #![cfg(shuttle)]
 
 mod models_support;
@@ -18,8 +19,11 @@ use shuttle::{
     thread,
 };
 use sockman::{
-    ConnectError, ConnectOptions, ConnectionId, Destination, EventHandler, Interrupt, NextRecv,
-    Options, SendError, SendQueue, SendQueueOptions, Service, SockMan, StartError,
+    ConnectOptions, ConnectionId, EventHandler, Interrupt, NextRecv, Options, SendQueue, Service,
+    SockMan,
+    address::Destination,
+    error::{ConnectError, SendError, StartError},
+    helpers::SendQueueLimits,
 };
 
 fn check(model: impl Fn() + Send + Sync + Clone + 'static) {
@@ -95,7 +99,7 @@ impl EventHandler for Handler {
         }
         let mut own = self.own_queue.lock().unwrap();
         if !own.is_empty() {
-            let sent = sockman.send_bytes(id, own.make_contiguous(), false).unwrap();
+            let sent = sockman.send_bytes(id, own.make_contiguous()).unwrap();
             own.drain(..sent);
         }
         self.wants.store(false, SeqCst);
@@ -186,14 +190,14 @@ fn pushes_against_drains() {
     check(|| {
         let (machine, handler, sockman) = rig();
         let (id, fd) = connection(&machine, &sockman, 2);
-        let queue = Arc::new(SendQueue::new(id, SendQueueOptions::default()));
+        let queue = Arc::new(SendQueue::new(id, SendQueueLimits::default()));
         *handler.queue.lock().unwrap() = Some(Arc::clone(&queue));
         let threads = sockman.start_sockets_threads().unwrap();
         let pushers: Vec<_> = [b"abc", b"xyz"]
             .into_iter()
             .map(|data| {
                 let (queue, sockman) = (Arc::clone(&queue), sockman.clone());
-                thread::spawn(move || queue.push(&sockman, data, false).unwrap())
+                thread::spawn(move || queue.push(&sockman, data).unwrap())
             })
             .collect();
         machine.make_room(fd, 3);
@@ -221,7 +225,7 @@ fn an_own_queue_against_its_drain() {
             let (handler, sockman) = (Arc::clone(&handler), sockman.clone());
             thread::spawn(move || {
                 let data = b"abc";
-                let sent = sockman.send_bytes(id, data, false).unwrap();
+                let sent = sockman.send_bytes(id, data).unwrap();
                 handler.own_queue.lock().unwrap().extend(&data[sent..]);
                 sockman.wake(id);
             })
@@ -249,13 +253,13 @@ fn a_close_against_sends_and_another_close() {
                 let sockman = sockman.clone();
                 thread::spawn(move || {
                     let closed = sockman.close_connection(id);
-                    let sent = sockman.send_bytes(id, b"late", false);
+                    let sent = sockman.send_bytes(id, b"late");
                     assert!(matches!(sent, Err(SendError::UnknownConnection(_))), "{sent:?}");
                     closed
                 })
             })
             .collect();
-        match sockman.send_bytes(id, b"data", false) {
+        match sockman.send_bytes(id, b"data") {
             Ok(4) | Err(SendError::UnknownConnection(_)) => {}
             other => panic!("{other:?}"),
         }
@@ -389,7 +393,7 @@ fn a_connect_against_its_close_and_its_cancel() {
         let threads = sockman.start_sockets_threads().unwrap();
         let cancel = Interrupt::new();
         let options = ConnectOptions::default().cancel(cancel.clone());
-        let id = sockman.start_connect(&"10.0.0.2:2".parse().unwrap(), &options).unwrap();
+        let id = sockman.start_connect("10.0.0.2:2", &options).unwrap();
         let succeeds = {
             let machine = Arc::clone(&machine);
             thread::spawn(move || machine.connect_succeeds(0))

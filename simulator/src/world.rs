@@ -10,38 +10,49 @@ use std::{
 };
 
 use parking_lot::Mutex;
+use sockman::{
+    ConnectOptions, ConnectionId, Interrupt, NewConnection, SendQueue, Service, SockMan,
+    address::Destination,
+    error::ConnectErrorKind,
+    helpers::{PushError, SendQueueLimits},
+    options::PanicPolicy,
+    proxy::Proxy,
+    testing::{Network, PeerListener, descriptor},
+};
 
-use super::{
+use crate::{
     bridge::Bridge,
     model::{Model, Phase, Record, Way, bytes},
     proxies::Proxies,
 };
-use crate::{
-    ConnectError, ConnectOptions, ConnectionId, Destination, Interrupt, NewConnection, PanicPolicy,
-    Proxy, PushError, SendQueue, SendQueueOptions, Service, SockMan,
-    testing::{Network, PeerListener},
-    threads::as_another_thread,
-};
 
 /// How many peers there may be at a time.
-pub(super) const MOST_PEERS: usize = 24;
+pub(crate) const MOST_PEERS: usize = 24;
 /// The most that a peer sends at once, or the embedder means to.
-pub(super) const MOST_BYTES: u64 = 20_000;
+pub(crate) const MOST_BYTES: u64 = 20_000;
 
-pub(super) struct World {
-    pub(super) network: Network,
-    pub(super) started: Instant,
-    pub(super) model: Mutex<Model>,
-    pub(super) policy: PanicPolicy,
-    pub(super) has_sweep: bool,
+/// Small, so that queues are above their mark and full now and then.
+const LIMITS: SendQueueLimits = match SendQueueLimits::new(1000, 4000, 30_000) {
+    Ok(limits) => limits,
+    Err(_) => panic!("a low mark below the high mark"),
+};
+
+pub(crate) struct World {
+    pub(crate) network: Network,
+    pub(crate) started: Instant,
+    pub(crate) model: Mutex<Model>,
+    pub(crate) policy: PanicPolicy,
+    pub(crate) has_sweep: bool,
+    /// The most connections that there may be.
+    cap: usize,
     /// Where the program listens, or did.
-    pub(super) listening: Mutex<Vec<Service>>,
+    pub(crate) listening: Mutex<Vec<Service>>,
     /// What can be connected to, and how.
-    pub(super) targets: Vec<Target>,
-    pub(super) proxies: Mutex<Proxies>,
-    pub(super) bridge: Mutex<Bridge>,
-    pub(super) listeners: Mutex<Vec<PeerListener>>,
-    pub(super) held: Mutex<Vec<NewConnection>>,
+    pub(crate) targets: Vec<Target>,
+    pub(crate) proxies: Mutex<Proxies>,
+    pub(crate) bridge: Mutex<Bridge>,
+    pub(crate) listeners: Mutex<Vec<PeerListener>>,
+    pub(crate) held: Mutex<Vec<NewConnection>>,
     cancels: Mutex<HashMap<ConnectionId, Interrupt>>,
     /// A simulated thread is in a blocking connect, or somebody came in between already.
     is_nested: Mutex<bool>,
@@ -51,9 +62,9 @@ pub(super) struct World {
 
 /// Somewhere to connect to.
 #[derive(Debug, Clone)]
-pub(super) struct Target {
-    pub(super) to: Destination,
-    pub(super) proxy: Option<Proxy>,
+pub(crate) struct Target {
+    pub(crate) to: Destination,
+    pub(crate) proxy: Option<Proxy>,
 }
 
 impl Target {
@@ -73,11 +84,12 @@ impl std::fmt::Debug for World {
 }
 
 impl World {
-    pub(super) fn new(
+    pub(crate) fn new(
         network: Network,
         model: Model,
         policy: PanicPolicy,
         has_sweep: bool,
+        cap: usize,
         targets: Vec<Target>,
     ) -> World {
         let started = network.now();
@@ -87,6 +99,7 @@ impl World {
             model: Mutex::new(model),
             policy,
             has_sweep,
+            cap,
             listening: Mutex::default(),
             targets,
             proxies: Mutex::default(),
@@ -99,43 +112,38 @@ impl World {
         }
     }
 
-    pub(super) fn is_wild(&self) -> bool {
+    pub(crate) fn is_wild(&self) -> bool {
         self.model.lock().is_wild
     }
 
-    pub(super) fn is_listening_at(&self, me: &Service) -> bool {
+    pub(crate) fn is_listening_at(&self, me: &Service) -> bool {
         self.listening.lock().contains(me)
     }
 
-    pub(super) fn with_record(&self, id: ConnectionId, change: impl FnOnce(&mut Record)) {
+    pub(crate) fn with_record(&self, id: ConnectionId, change: impl FnOnce(&mut Record)) {
         if let Some(record) = self.model.lock().connections.get_mut(&id) {
             change(record);
         }
     }
 
-    pub(super) fn record_is(&self, id: ConnectionId, phase: Phase) -> bool {
+    pub(crate) fn record_is(&self, id: ConnectionId, phase: Phase) -> bool {
         self.model.lock().connections.get(&id).is_some_and(|record| record.phase == phase)
     }
 
     /// The embedder learns of a connection that it can send to.
-    pub(super) fn register(
+    pub(crate) fn register(
         &self,
         sockman: &SockMan,
         model: &mut Model,
         id: ConnectionId,
         phase: Phase,
     ) {
-        let connection = sockman.shared().connections.find(id);
-        let fd = connection.map_or(-1, |connection| connection.sock().as_raw_fd());
+        let fd = descriptor(sockman, id).unwrap_or(-1);
         let probe = self.network.probe(fd).unwrap_or_default();
         model.require(probe.peer.is_some(), || format!("{id} has no socket with a peer"));
         let record = Record {
             is_eager: model.choices.once_in(4),
-            queue: model.choices.once_in(3).then(|| {
-                let marks =
-                    SendQueueOptions::default().high_mark(4000).low_mark(1000).limit(30_000);
-                Arc::new(SendQueue::new(id, marks))
-            }),
+            queue: model.choices.once_in(3).then(|| Arc::new(SendQueue::new(id, LIMITS))),
             ..Record::new(probe.peer.unwrap_or(u64::MAX), phase, fd)
         };
         model.connections.insert(id, record);
@@ -148,7 +156,7 @@ impl World {
     }
 
     /// Something that an embedder does, on this thread or another.
-    pub(super) fn act_as_embedder(&self, sockman: &SockMan, on_socket_thread: bool) {
+    pub(crate) fn act_as_embedder(&self, sockman: &SockMan, on_socket_thread: bool) {
         let what = self.model.lock().choices.below(24);
         match what {
             0..=5 => self.send(sockman),
@@ -171,7 +179,10 @@ impl World {
                 let kind =
                     if on_socket_thread { "an interrupt in a callback" } else { "an interrupt" };
                 if self.model.lock().choices.once_in(3) {
-                    self.model.lock().count(kind);
+                    let mut model = self.model.lock();
+                    model.count(kind);
+                    model.is_interrupted = true;
+                    drop(model);
                     sockman.interrupt();
                 }
             }
@@ -220,7 +231,7 @@ impl World {
         };
         if let Some(queue) = queue {
             let data = bytes(key, Way::Out, from, to);
-            let pushed = queue.push(sockman, &data, false);
+            let pushed = queue.push(sockman, &data);
             let mut model = self.model.lock();
             model.say(|| format!("  pushed {} bytes on {id}: {pushed:?}", data.len()));
             let Some(record) = model.connections.get_mut(&id) else { return };
@@ -235,13 +246,17 @@ impl World {
                     record.send_failed = true;
                     model.count("a send failed");
                 }
+                Err(other) => {
+                    model
+                        .violated(format!("the model does not know this error of a push: {other}"));
+                }
             }
             return;
         }
         let data = bytes(key, Way::Out, from, to);
         self.model.lock().say(|| format!("  means to send up to byte {to} on {id}"));
         if self.model.lock().choices.once_in(2) {
-            let result = sockman.send_bytes(id, &data, false);
+            let result = sockman.send_bytes(id, &data);
             self.model.lock().sent(id, data.len(), &result);
         }
         self.wake(sockman, id);
@@ -279,7 +294,7 @@ impl World {
         }
     }
 
-    pub(super) fn close(&self, sockman: &SockMan, id: ConnectionId, on_socket_thread: bool) {
+    pub(crate) fn close(&self, sockman: &SockMan, id: ConnectionId, on_socket_thread: bool) {
         let (phase, fd, key) = {
             let model = self.model.lock();
             let Some(record) = model.connections.get(&id) else { return };
@@ -360,7 +375,7 @@ impl World {
                     self.cancels.lock().insert(id, cancel);
                 }
             }
-            Err(ConnectError::TooManyConnections { .. }) => {
+            Err(error) if matches!(error.kind(), ConnectErrorKind::TooManyConnections { .. }) => {
                 model.count("the connection cap was reached");
             }
             Err(_) => model.count("a connect failed"),
@@ -394,13 +409,15 @@ impl World {
         let (to, options) = (&target.to, target.options(Duration::from_millis(200)));
         if on_socket_thread {
             let refused = sockman.connect(to, &options);
-            let is_right = matches!(refused, Err(ConnectError::OnSocketThread));
+            let is_right = refused
+                .as_ref()
+                .is_err_and(|error| matches!(error.kind(), ConnectErrorKind::OnSocketThread));
             self.model.lock().require(is_right, || format!("connect in a callback: {refused:?}"));
             return;
         }
         let was_nested = std::mem::replace(&mut *self.is_nested.lock(), true);
         *self.is_blocking.lock() = true;
-        let connected = self.network.with_free_clock(|| sockman.connect(to, &options));
+        let connected = sockman.connect(to, &options);
         *self.is_blocking.lock() = false;
         *self.is_nested.lock() = was_nested;
         let mut model = self.model.lock();
@@ -435,7 +452,7 @@ impl World {
         }
     }
 
-    pub(super) fn activate(&self, connection: NewConnection) {
+    pub(crate) fn activate(&self, connection: NewConnection) {
         self.with_record(connection.id(), |record| {
             if record.phase == Phase::Quiet {
                 record.phase = Phase::Open;
@@ -453,7 +470,7 @@ impl World {
         self.listen(sockman);
     }
 
-    pub(super) fn listen(&self, sockman: &SockMan) {
+    pub(crate) fn listen(&self, sockman: &SockMan) {
         let (kind, number) = (self.model.lock().choices.below(4), self.listening.lock().len());
         let at = if kind == 3 {
             format!("unix:/simulated/{number}")
@@ -468,7 +485,7 @@ impl World {
     }
 
     /// Other threads, peers and the kernel come in between. `true` if somebody did something.
-    pub(super) fn come_in_between(&self, sockman: &SockMan) -> bool {
+    pub(crate) fn come_in_between(&self, sockman: &SockMan) -> bool {
         if std::mem::replace(&mut *self.is_nested.lock(), true) {
             // Whoever blocks waits for the proxies, who are other programs.
             let agrees = !self.is_wild();
@@ -482,7 +499,7 @@ impl World {
         if acts {
             self.model.lock().say(|| " in between:".to_owned());
             self.model.lock().count("another thread came in between");
-            as_another_thread(|| {
+            self.network.as_another_thread(|| {
                 let is_ours = self.model.lock().choices.once_in(2);
                 if is_ours {
                     self.act_as_embedder(sockman, false);
@@ -495,19 +512,18 @@ impl World {
         acts
     }
 
-    pub(super) fn is_in_between(&self) -> bool {
+    pub(crate) fn is_in_between(&self) -> bool {
         *self.is_nested.lock()
     }
 
     /// The socket thread is about to sleep: nothing that it could do may be left.
-    pub(super) fn check_before_sleep(&self, sockman: &SockMan) {
-        let shared = sockman.shared();
-        if shared.interrupt.is_interrupted() || self.is_in_between() {
+    pub(crate) fn check_before_sleep(&self, sockman: &SockMan) {
+        if self.model.lock().is_interrupted || self.is_in_between() {
             return;
         }
         let now = self.network.elapsed();
-        let is_full = shared.connections.is_full();
-        let is_stopped = sockman.stats().listeners == 0;
+        let stats = sockman.stats();
+        let (is_full, is_stopped) = (stats.connections >= self.cap, stats.listeners == 0);
         let listening = self.listening.lock().clone();
         let exhausted_at = self.network.exhausted_at();
         let mut left = self.negotiations_left();

@@ -12,8 +12,9 @@ use std::{
 
 use fastrand::Rng;
 use sockman::{
-    ConnectError, ConnectOptions, ConnectionId, Destination, EventHandler, NextRecv, SendError,
-    Service, SockMan,
+    ConnectOptions, ConnectionId, EventHandler, NextRecv, Service, SockMan,
+    address::Destination,
+    error::{ConnectError, SendError},
 };
 
 use crate::stream::{Incoming, Outgoing};
@@ -169,7 +170,7 @@ impl Side {
         while !talk.outgoing.is_over() {
             let data = talk.outgoing.next();
             let length = data.len();
-            let sent = sockman.send_bytes(id, data, false)?;
+            let sent = sockman.send_bytes(id, data)?;
             talk.outgoing.sent(sent);
             if sent < length {
                 return Ok(());

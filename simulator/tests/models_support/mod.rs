@@ -12,7 +12,10 @@ use std::{
 };
 
 use shuttle::sync::{Condvar, Mutex};
-use sockman::{Poller, Readiness, Service, Sock, SockFactory, Waker};
+use sockman::{
+    Service,
+    sys::{More, Poller, Readiness, Sock, SockFactory, Waker},
+};
 
 /// The kernel of a model.
 #[derive(Default)]
@@ -79,26 +82,26 @@ impl Machine {
         let sock = state.socks.get_mut(&fd).unwrap();
         sock.room += room;
         if std::mem::take(&mut sock.wants_room) {
-            self.tell(&mut state, fd, Readiness { writable: true, ..Readiness::default() });
+            self.tell(&mut state, fd, ready(false, true));
         }
     }
 
     pub fn data_arrives(&self, fd: RawFd, data: &[u8]) {
         let mut state = self.state.lock().unwrap();
         state.socks.get_mut(&fd).unwrap().received.extend(data);
-        self.tell(&mut state, fd, Readiness { readable: true, ..Readiness::default() });
+        self.tell(&mut state, fd, ready(true, false));
     }
 
     pub fn client_comes(&self, fd: RawFd) {
         let mut state = self.state.lock().unwrap();
         state.socks.get_mut(&fd).unwrap().clients += 1;
-        self.tell(&mut state, fd, Readiness { readable: true, ..Readiness::default() });
+        self.tell(&mut state, fd, ready(true, false));
     }
 
     pub fn connect_succeeds(&self, fd: RawFd) {
         let mut state = self.state.lock().unwrap();
         state.socks.get_mut(&fd).unwrap().is_connected = true;
-        self.tell(&mut state, fd, Readiness { writable: true, ..Readiness::default() });
+        self.tell(&mut state, fd, ready(false, true));
     }
 
     pub fn is_shut(&self, fd: RawFd) -> bool {
@@ -124,12 +127,19 @@ impl Machine {
         state.next_fd as usize - state.dropped.len()
     }
 
-    fn tell(&self, state: &mut State, fd: RawFd, event: Readiness) {
+    fn tell(&self, state: &mut State, fd: RawFd, mut event: Readiness) {
         if let Some(&token) = state.tokens.get(&fd) {
-            state.events.push(Readiness { token, ..event });
+            event.token = token;
+            state.events.push(event);
             self.changed.notify_all();
         }
     }
+}
+
+fn ready(readable: bool, writable: bool) -> Readiness {
+    let mut event = Readiness::default();
+    (event.readable, event.writable) = (readable, writable);
+    event
 }
 
 #[derive(Debug)]
@@ -168,7 +178,9 @@ impl Poller for ModelPoller {
         let (readable, writable) =
             (!known.received.is_empty() || known.clients > 0, known.room > 0 || known.is_connected);
         if readable || writable {
-            state.events.push(Readiness { token, readable, writable, ..Readiness::default() });
+            let mut event = ready(readable, writable);
+            event.token = token;
+            state.events.push(event);
         }
         Ok(())
     }
@@ -253,7 +265,7 @@ impl Sock for ModelSock {
             Ok(bytes)
         })
     }
-    fn send(&self, data: &[u8], _: bool) -> io::Result<usize> {
+    fn send(&self, data: &[u8], _: More) -> io::Result<usize> {
         self.with(|sock| {
             if sock.is_shut {
                 return Err(io::ErrorKind::BrokenPipe.into());
@@ -265,7 +277,7 @@ impl Sock for ModelSock {
             if sent == 0 { would_block() } else { Ok(sent) }
         })
     }
-    fn send_vectored(&self, data: &[IoSlice<'_>], more: bool) -> io::Result<usize> {
+    fn send_vectored(&self, data: &[IoSlice<'_>], more: More) -> io::Result<usize> {
         self.send(&data.iter().flat_map(|piece| piece.to_vec()).collect::<Vec<u8>>(), more)
     }
     fn shutdown(&self, _: Shutdown) -> io::Result<()> {

@@ -3,7 +3,7 @@
 //! without descriptors. At the end every stream that was not cut short has arrived whole, and
 //! descriptors, threads and memory are what they were.
 //!
-//! `cargo run --release --example torture -- --seconds 300 --connections 1000 --seed 7`
+//! `cargo run --release -p simulator --bin torture -- --seconds 300 --connections 1000 --seed 7`
 
 #![allow(clippy::print_stdout, clippy::print_stderr)] // A report on the standard output is what it is for.
 
@@ -22,7 +22,7 @@ use std::{
 };
 
 use side::Side;
-use sockman::{Destination, EventHandler, Options, SELECT_TIMEOUT, SockMan};
+use sockman::{EventHandler, Options, SockMan, address::Destination, options::SELECT_TIMEOUT};
 
 #[derive(Clone)]
 struct Arguments {
@@ -66,8 +66,8 @@ fn serve(arguments: &Arguments) -> Result<Vec<String>, Box<dyn Error>> {
         SockMan::new(Arc::clone(&side) as Arc<dyn EventHandler>, options(arguments.seed))?;
     let mut bound = Vec::new();
     for host in 1..=ADDRESSES {
-        let at = format!("127.0.9.{host}:0").parse()?;
-        bound.push(sockman.bind_and_start_listening(&at)?.to_string());
+        let at = format!("127.0.9.{host}:0");
+        bound.push(sockman.bind_and_start_listening(&*at)?.to_string());
     }
     let threads = sockman.start_sockets_threads()?;
     let mut client = Command::new(std::env::current_exe()?)

@@ -4,12 +4,12 @@
 //! On the test's thread. The model's mutex is held over calls to the doubles, which call nobody.
 
 use data_encoding::{Encoding, Specification};
+use sockman::testing::{Peer, PeerListener};
 
-use super::{
+use crate::{
     model::{Model, Player},
     world::World,
 };
-use crate::testing::{Peer, PeerListener};
 
 /// What a destination is filled with, and a private key behind it.
 const FILLING: u8 = 7;
@@ -17,8 +17,8 @@ const DESTINATION: usize = 391;
 const PRIVATE_KEY: usize = 679;
 
 #[derive(Debug, Default)]
-pub(super) struct Bridge {
-    pub(super) listener: Option<PeerListener>,
+pub(crate) struct Bridge {
+    pub(crate) listener: Option<PeerListener>,
     talks: Vec<Talk>,
     /// Of sessions: open as long as the program likes, or the bridge.
     controls: Vec<Peer>,
@@ -42,7 +42,7 @@ enum Then {
 }
 
 /// A destination, or a private key that begins with it.
-pub(super) fn key(length: usize) -> Vec<u8> {
+pub(crate) fn key(length: usize) -> Vec<u8> {
     let mut bytes = vec![FILLING; length];
     // The certificate: its type, and that it has four bytes.
     bytes[384..387].copy_from_slice(&[5, 0, 4]);
@@ -50,7 +50,7 @@ pub(super) fn key(length: usize) -> Vec<u8> {
 }
 
 /// The destination that everybody is looked up as.
-pub(super) fn destination() -> Vec<u8> {
+pub(crate) fn destination() -> Vec<u8> {
     key(DESTINATION)
 }
 
@@ -65,13 +65,13 @@ fn base64(bytes: &[u8]) -> String {
 }
 
 impl World {
-    pub(super) fn talks(&self) -> usize {
+    pub(crate) fn talks(&self) -> usize {
         self.bridge.lock().talks.len()
     }
 
     /// The bridge takes what waits, and answers. `true` if it did something. With `agrees` it does
     /// what it should.
-    pub(super) fn bridge_acts(&self, agrees: bool) -> bool {
+    pub(crate) fn bridge_acts(&self, agrees: bool) -> bool {
         let mut bridge = self.bridge.lock();
         let Bridge { listener, talks, controls } = &mut *bridge;
         let before = talks.len();
@@ -112,7 +112,7 @@ impl World {
     }
 
     /// Before the loop sleeps: no answer of the bridge may lie unread, for the program waits for it.
-    pub(super) fn talks_left(&self) -> Vec<String> {
+    pub(crate) fn talks_left(&self) -> Vec<String> {
         let bridge = self.bridge.lock();
         let unread = bridge.talks.iter().filter(|talk| {
             let ours = talk.peer.probe_program();

@@ -2,15 +2,16 @@
 //!
 //! On the test's thread. The model's mutex is held over calls to the doubles, which call nobody.
 
-use super::{
+use sockman::testing::{Call, Ended};
+
+use crate::{
     model::{Phase, Player, Way, bytes},
     world::{MOST_BYTES, MOST_PEERS, World},
 };
-use crate::testing::{Call, Ended};
 
 impl World {
     /// Something that a peer does, or the network, or the kernel.
-    pub(super) fn act_elsewhere(&self) {
+    pub(crate) fn act_elsewhere(&self) {
         let what = self.model.lock().choices.below(40);
         match what {
             0..=11 => self.peer_sends(),
@@ -54,7 +55,7 @@ impl World {
     }
 
     /// Takes what the program connected to the peers' listeners.
-    pub(super) fn peers_accept(&self) {
+    pub(crate) fn peers_accept(&self) {
         for listener in &*self.listeners.lock() {
             while let Some(peer) = listener.accept() {
                 let mut model = self.model.lock();
@@ -87,7 +88,7 @@ impl World {
     }
 
     /// A peer takes what has arrived.
-    pub(super) fn receive(&self, at: usize, limit: usize) {
+    pub(crate) fn receive(&self, at: usize, limit: usize) {
         let mut model = self.model.lock();
         let Some(player) = model.peers.get(at) else { return };
         let Some(peer) = &player.peer else { return };

@@ -4,9 +4,9 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use super::choices::Choices;
-use crate::testing::Peer;
-use crate::{ConnectionId, SendQueue, Service};
+use sockman::{ConnectionId, SendQueue, Service, testing::Peer};
+
+use crate::choices::Choices;
 
 /// Everything that can happen in a run. A long run that never reached one of them proves less than
 /// it seems to.
@@ -80,62 +80,64 @@ pub const KINDS: &[&str] = &[
 ];
 
 #[derive(Debug)]
-pub(super) struct Model {
-    pub(super) choices: Choices,
-    pub(super) connections: BTreeMap<ConnectionId, Record>,
-    pub(super) peers: Vec<Player>,
+pub(crate) struct Model {
+    pub(crate) choices: Choices,
+    pub(crate) connections: BTreeMap<ConnectionId, Record>,
+    pub(crate) peers: Vec<Player>,
     /// Passes so far.
-    pub(super) pass: u64,
-    pub(super) violation: Option<String>,
-    pub(super) trace: Option<Vec<String>>,
-    pub(super) counts: BTreeMap<&'static str, u64>,
+    pub(crate) pass: u64,
+    pub(crate) violation: Option<String>,
+    pub(crate) trace: Option<Vec<String>>,
+    pub(crate) counts: BTreeMap<&'static str, u64>,
     /// Grows with everything that excuses another pass.
-    pub(super) activity: u64,
+    pub(crate) activity: u64,
     /// The embedder, the peers and the kernel do their worst.
-    pub(super) is_wild: bool,
+    pub(crate) is_wild: bool,
     /// Failures of system calls were ordered: errors may come without a peer's doing.
-    pub(super) calls_failed: bool,
-    pub(super) shutdown_failed: bool,
-    pub(super) deadline: Option<Duration>,
-    pub(super) told_after_panic: u64,
+    pub(crate) calls_failed: bool,
+    pub(crate) shutdown_failed: bool,
+    /// The embedder has interrupted the threads, which have not been started again.
+    pub(crate) is_interrupted: bool,
+    pub(crate) deadline: Option<Duration>,
+    pub(crate) told_after_panic: u64,
 }
 
 /// A connection, as the embedder knows it.
 #[derive(Debug)]
-pub(super) struct Record {
+pub(crate) struct Record {
     /// The number of the peer's end: what the bytes are made from.
-    pub(super) key: u64,
-    pub(super) phase: Phase,
-    pub(super) fd: i32,
-    pub(super) recv_paused: bool,
-    pub(super) send_paused: bool,
+    pub(crate) key: u64,
+    pub(crate) phase: Phase,
+    pub(crate) fd: i32,
+    pub(crate) recv_paused: bool,
+    pub(crate) send_paused: bool,
     /// The default hook: always ready to be asked.
-    pub(super) is_eager: bool,
+    pub(crate) is_eager: bool,
     /// The pause ended, and nobody was told: for the sweep to find.
-    pub(super) recv_unheard: bool,
-    pub(super) send_unheard: bool,
-    pub(super) recv_rests: bool,
-    pub(super) send_rests: bool,
+    pub(crate) recv_unheard: bool,
+    pub(crate) send_unheard: bool,
+    pub(crate) recv_rests: bool,
+    pub(crate) send_rests: bool,
     /// The pass in which the hook last said yes.
-    pub(super) recv_allowed: u64,
-    pub(super) send_allowed: u64,
-    pub(super) received_in: u64,
-    pub(super) ready_in: u64,
-    pub(super) received: u64,
-    pub(super) sent: u64,
+    pub(crate) recv_allowed: u64,
+    pub(crate) send_allowed: u64,
+    pub(crate) received_in: u64,
+    pub(crate) ready_in: u64,
+    pub(crate) received: u64,
+    pub(crate) sent: u64,
     /// What it means to send in all.
-    pub(super) goal: u64,
-    pub(super) eof_told: bool,
-    pub(super) error_told: bool,
-    pub(super) write_shut: bool,
-    pub(super) send_failed: bool,
-    pub(super) queue: Option<Arc<SendQueue>>,
+    pub(crate) goal: u64,
+    pub(crate) eof_told: bool,
+    pub(crate) error_told: bool,
+    pub(crate) write_shut: bool,
+    pub(crate) send_failed: bool,
+    pub(crate) queue: Option<Arc<SendQueue>>,
     /// An outbound attempt's last moment.
-    pub(super) until: Option<Duration>,
+    pub(crate) until: Option<Duration>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Phase {
+pub(crate) enum Phase {
     /// A connect under way.
     Attempt,
     /// Callbacks may name it.
@@ -149,22 +151,22 @@ pub(super) enum Phase {
 
 /// A peer that is played.
 #[derive(Debug)]
-pub(super) struct Player {
-    pub(super) key: u64,
+pub(crate) struct Player {
+    pub(crate) key: u64,
     /// `None` once it is gone.
-    pub(super) peer: Option<Peer>,
-    pub(super) address: Service,
-    pub(super) sent: u64,
-    pub(super) received: u64,
-    pub(super) has_fin: bool,
+    pub(crate) peer: Option<Peer>,
+    pub(crate) address: Service,
+    pub(crate) sent: u64,
+    pub(crate) received: u64,
+    pub(crate) has_fin: bool,
     /// It has done what a reset can come from.
-    pub(super) was_rude: bool,
-    pub(super) saw_eof: bool,
-    pub(super) saw_error: bool,
+    pub(crate) was_rude: bool,
+    pub(crate) saw_eof: bool,
+    pub(crate) saw_error: bool,
 }
 
 impl Player {
-    pub(super) fn new(peer: Peer) -> Player {
+    pub(crate) fn new(peer: Peer) -> Player {
         Player {
             key: peer.key(),
             address: peer.address(),
@@ -180,7 +182,7 @@ impl Player {
 }
 
 impl Record {
-    pub(super) fn new(key: u64, phase: Phase, fd: i32) -> Record {
+    pub(crate) fn new(key: u64, phase: Phase, fd: i32) -> Record {
         Record {
             key,
             phase,
@@ -208,7 +210,7 @@ impl Record {
         }
     }
 
-    pub(super) fn wants_to_send(&self) -> bool {
+    pub(crate) fn wants_to_send(&self) -> bool {
         let has_queued = match &self.queue {
             Some(queue) => queue.has_queued(),
             None => self.sent < self.goal,
@@ -216,16 +218,16 @@ impl Record {
         has_queued && !self.send_failed && !self.write_shut
     }
 
-    pub(super) fn may_send(&self) -> bool {
+    pub(crate) fn may_send(&self) -> bool {
         !self.send_paused && (self.is_eager || self.wants_to_send())
     }
 
-    pub(super) fn may_recv(&self) -> bool {
+    pub(crate) fn may_recv(&self) -> bool {
         !self.recv_paused && self.queue.as_ref().is_none_or(|queue| !queue.is_above_high_mark())
     }
 
     /// The hooks will be asked again.
-    pub(super) fn heard(&mut self) {
+    pub(crate) fn heard(&mut self) {
         self.recv_unheard = false;
         self.send_unheard = false;
         self.recv_rests = false;
@@ -234,7 +236,7 @@ impl Record {
 }
 
 impl Model {
-    pub(super) fn new(choices: Choices, is_traced: bool) -> Model {
+    pub(crate) fn new(choices: Choices, is_traced: bool) -> Model {
         Model {
             choices,
             connections: BTreeMap::new(),
@@ -247,38 +249,39 @@ impl Model {
             is_wild: true,
             calls_failed: false,
             shutdown_failed: false,
+            is_interrupted: false,
             deadline: None,
             told_after_panic: 0,
         }
     }
 
-    pub(super) fn count(&mut self, kind: &'static str) {
+    pub(crate) fn count(&mut self, kind: &'static str) {
         debug_assert!(KINDS.contains(&kind), "{kind}");
         self.say(|| format!("  [{kind}]"));
         *self.counts.entry(kind).or_default() += 1;
         self.activity += 1;
     }
 
-    pub(super) fn say(&mut self, line: impl FnOnce() -> String) {
+    pub(crate) fn say(&mut self, line: impl FnOnce() -> String) {
         if let Some(trace) = &mut self.trace {
             trace.push(line());
         }
     }
 
     /// The first is kept: what comes after it may be its consequence.
-    pub(super) fn violated(&mut self, what: String) {
+    pub(crate) fn violated(&mut self, what: String) {
         self.say(|| format!("VIOLATED: {what}"));
         self.violation.get_or_insert(what);
     }
 
-    pub(super) fn require(&mut self, holds: bool, what: impl FnOnce() -> String) {
+    pub(crate) fn require(&mut self, holds: bool, what: impl FnOnce() -> String) {
         if !holds {
             self.violated(what());
         }
     }
 
     /// A callback names this id: that has to be right.
-    pub(super) fn named(&mut self, id: ConnectionId, callback: &str) {
+    pub(crate) fn named(&mut self, id: ConnectionId, callback: &str) {
         self.say(|| format!("  {callback}({id})"));
         match self.connections.get(&id).map(|record| record.phase) {
             Some(Phase::Open) => {}
@@ -291,21 +294,21 @@ impl Model {
         }
     }
 
-    pub(super) fn player(&mut self, key: u64) -> Option<&mut Player> {
+    pub(crate) fn player(&mut self, key: u64) -> Option<&mut Player> {
         self.peers.iter_mut().find(|player| player.key == key)
     }
 
-    pub(super) fn open(&self) -> Vec<ConnectionId> {
+    pub(crate) fn open(&self) -> Vec<ConnectionId> {
         self.in_phase(|phase| phase == Phase::Open)
     }
 
-    pub(super) fn in_phase(&self, wanted: impl Fn(Phase) -> bool) -> Vec<ConnectionId> {
+    pub(crate) fn in_phase(&self, wanted: impl Fn(Phase) -> bool) -> Vec<ConnectionId> {
         let wanted = self.connections.iter().filter(|(_, record)| wanted(record.phase));
         wanted.map(|(id, _)| *id).collect()
     }
 
     /// Data for `id` arrived.
-    pub(super) fn check_data(&mut self, id: ConnectionId, data: &[u8]) {
+    pub(crate) fn check_data(&mut self, id: ConnectionId, data: &[u8]) {
         let pass = self.pass;
         let Some(record) = self.connections.get_mut(&id) else { return };
         let (key, from) = (record.key, record.received);
@@ -323,7 +326,7 @@ impl Model {
         });
     }
 
-    pub(super) fn check_eof(&mut self, id: ConnectionId) {
+    pub(crate) fn check_eof(&mut self, id: ConnectionId) {
         let pass = self.pass;
         let Some(record) = self.connections.get_mut(&id) else { return };
         let is_second = std::mem::replace(&mut record.eof_told, true) || record.error_told;
@@ -341,7 +344,7 @@ impl Model {
     }
 
     /// `is_watched`: unless it is, the failure to watch it is told, pause or not.
-    pub(super) fn check_error(&mut self, id: ConnectionId, is_watched: bool) {
+    pub(crate) fn check_error(&mut self, id: ConnectionId, is_watched: bool) {
         let (pass, calls_failed) = (self.pass, self.calls_failed);
         let Some(record) = self.connections.get_mut(&id) else { return };
         let is_second = std::mem::replace(&mut record.error_told, true);
@@ -359,7 +362,7 @@ impl Model {
     }
 
     /// What a peer has received.
-    pub(super) fn check_received(&mut self, index: usize, data: &[u8]) {
+    pub(crate) fn check_received(&mut self, index: usize, data: &[u8]) {
         let Some(player) = self.peers.get_mut(index) else { return };
         let (key, from) = (player.key, player.received);
         player.received += data.len() as u64;
@@ -371,19 +374,19 @@ impl Model {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Way {
+pub(crate) enum Way {
     In,
     Out,
 }
 
 /// The byte at a place of a stream: any that is lost, repeated or of another stream shows.
-pub(super) fn byte_at(key: u64, way: Way, at: u64) -> u8 {
+pub(crate) fn byte_at(key: u64, way: Way, at: u64) -> u8 {
     let stream = key * 2 + u64::from(way == Way::Out);
     let mixed =
         (at ^ stream.wrapping_mul(0x9e37_79b9_7f4a_7c15)).wrapping_mul(0xd6e8_feb8_6659_fd93);
     (mixed >> 56) as u8
 }
 
-pub(super) fn bytes(key: u64, way: Way, from: u64, to: u64) -> Vec<u8> {
+pub(crate) fn bytes(key: u64, way: Way, from: u64, to: u64) -> Vec<u8> {
     (from..to).map(|at| byte_at(key, way, at)).collect()
 }

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Takes out lines that keep the guarantees, one by one, and has the simulator, or a model, find each.
 
-    python3 tests/mutations_simulator.py [WORD ...]     # those whose name or file contains a word
+    python3 simulator/mutations.py [WORD ...]     # those whose name or file contains a word
 
 Prints the table of docs/testing.md. One that is not found within ten thousand seeds makes the exit
 code 1. Works on a copy of the project under target/, as tests/mutations.py does.
@@ -129,7 +129,7 @@ MUTATIONS = [
     ("queue", "the length is told before the bytes are queued", "src/send_queue.rs",
      "            queue.extend(data.get(sent..).unwrap_or_default());\n            self.publish(queue.len());",
      "            self.publish(queue.len());\n            queue.extend(data.get(sent..).unwrap_or_default());", MODELS),
-    ("queue", "an embedder wakes before it queues", "tests/models.rs",
+    ("queue", "an embedder wakes before it queues", "simulator/tests/models.rs",
      "                handler.own_queue.lock().unwrap().extend(&data[sent..]);\n                sockman.wake(id);",
      "                sockman.wake(id);\n                handler.own_queue.lock().unwrap().extend(&data[sent..]);", MODELS),
     ("G4", "closed is not looked at before a callback", "src/turn.rs",
@@ -195,9 +195,9 @@ def run(mutation):
 
 def simulate():
     environment = dict(os.environ, CARGO_TARGET_DIR=str(COPY.parent / "target"), RUST_BACKTRACE="0")
-    build = ["cargo", "build", "--quiet", "--release", "--example", "simulate", "--features", "testing"]
+    build = ["cargo", "build", "--quiet", "--release", "-p", "simulator", "--bin", "simulator"]
     must(subprocess.run(build, cwd=COPY, env=environment, capture_output=True, text=True))
-    program = COPY.parent / "target" / "release" / "examples" / "simulate"
+    program = COPY.parent / "target" / "release" / "simulator"
     command = ["timeout", str(SECONDS), str(program), "--seeds", str(SEEDS), "--threads", "1"]
     ran = subprocess.run(command, cwd=COPY, env=environment, capture_output=True, text=True)
     if ran.returncode == 0:
@@ -215,7 +215,7 @@ def check_models():
     target = str(COPY.parent / "target-models")
     flags = "--cfg shuttle"
     environment = dict(os.environ, CARGO_TARGET_DIR=target, RUSTFLAGS=flags, RUST_BACKTRACE="0")
-    build = ["cargo", "test", "--quiet", "--release", "--test", "models"]
+    build = ["cargo", "test", "--quiet", "--release", "-p", "simulator", "--test", "models"]
     must(subprocess.run([*build, "--no-run"], cwd=COPY, env=environment, capture_output=True, text=True))
     ran = subprocess.run(["timeout", str(SECONDS), *build], cwd=COPY, env=environment, capture_output=True, text=True)
     if ran.returncode == 0:
@@ -230,13 +230,11 @@ def must(built):
 
 
 def copy_project():
-    for name in ("src", "tests", "examples", "docs"):
-        shutil.rmtree(COPY / name, ignore_errors=True)
-        shutil.copytree(PROJECT / name, COPY / name, ignore=shutil.ignore_patterns("node_modules"))
-    for name in ("Cargo.toml", "Cargo.lock", "README.md"):
-        shutil.copy2(PROJECT / name, COPY / name)
+    # All of the workspace: cargo wants the manifest of each member.
+    shutil.rmtree(COPY, ignore_errors=True)
+    shutil.copytree(PROJECT, COPY, ignore=shutil.ignore_patterns(".*", "target", "fuzz", "benches", "node_modules"))
     # The mutated file of the last time has come back with its old time.
-    for path in [*(COPY / "src").rglob("*.rs"), *(COPY / "tests").glob("models*")]:
+    for path in [*(COPY / "src").rglob("*.rs"), *(COPY / "simulator").rglob("*.rs")]:
         path.touch()
 
 
