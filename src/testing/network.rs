@@ -246,7 +246,7 @@ impl Network {
     /// # impl EventHandler for Echo {
     /// #     fn event_new_connection_accepted(&self, _: &SockMan, _: ConnectionId, _: &Service, _: &Service) -> bool { true }
     /// #     fn event_ready_to_send(&self, _: &SockMan, _: ConnectionId) -> NextRecv { NextRecv::Proceed }
-    /// #     fn event_got_data(&self, sockman: &SockMan, id: ConnectionId, data: &[u8]) { sockman.send_bytes(id, data, false).unwrap(); }
+    /// #     fn event_got_data(&self, sockman: &SockMan, id: ConnectionId, data: &[u8]) { sockman.send_bytes(id, data).unwrap(); }
     /// #     fn event_got_eof(&self, sockman: &SockMan, id: ConnectionId) { sockman.close_connection(id); }
     /// #     fn event_got_permanent_read_error(&self, sockman: &SockMan, id: ConnectionId, _: &io::Error) { sockman.close_connection(id); }
     /// # }
