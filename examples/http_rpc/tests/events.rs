@@ -1,25 +1,20 @@
-//! Server-sent events of the `http_rpc` example's server: what arrives, and who is let go of.
+//! Server-sent events of the HTTP server: what arrives, and who is let go of.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-#[allow(dead_code)]
-#[path = "../examples/http_rpc/server/mod.rs"]
-mod http;
-mod http_support;
+mod support;
 
 use std::{
     sync::{Arc, mpsc},
     thread,
 };
 
-use http::{
-    Answer, Config, HttpService, Timers,
-    events::EventStream,
-    parser::{Head, Request},
-    response::Response,
-};
-use http_support::{Client, DEADLINE, Gate, start_with, wait_until_all_are_gone};
 use parking_lot::Mutex;
+use sockman_http_rpc::{
+    Answer, Config, EventStream, HttpService, Response, Server, Timers,
+    parser::{Head, Request},
+};
+use support::{Client, DEADLINE, Gate, start_with, wait_until_all_are_gone};
 
 /// Hands the streams to the test; they begin when the gate is open.
 struct Streaming {
@@ -41,13 +36,13 @@ impl HttpService for Streaming {
     }
 }
 
-fn streaming() -> (http::Server, mpsc::Receiver<EventStream>) {
+fn streaming() -> (Server, mpsc::Receiver<EventStream>) {
     let (server, service, streams) = gated_streaming();
     service.gate.add();
     (server, streams)
 }
 
-fn gated_streaming() -> (http::Server, Arc<Streaming>, mpsc::Receiver<EventStream>) {
+fn gated_streaming() -> (Server, Arc<Streaming>, mpsc::Receiver<EventStream>) {
     let (sender, streams) = mpsc::channel();
     let streaming =
         Streaming { streams: Mutex::new(sender), asked: Gate::default(), gate: Gate::default() };

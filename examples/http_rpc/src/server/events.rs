@@ -16,7 +16,7 @@ use super::{
 const MAX_UNREAD: usize = 256 * 1024;
 
 /// One client that hears events. Dropping it ends the stream in order.
-pub(crate) struct EventStream {
+pub struct EventStream {
     handler: Arc<Handler>,
     sockman: WeakSockMan,
     connection: Arc<Connection>,
@@ -26,7 +26,7 @@ pub(crate) struct EventStream {
 
 /// The client is gone, or was let go of since it had fallen behind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct StreamClosed;
+pub struct StreamClosed;
 
 impl fmt::Display for StreamClosed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -35,6 +35,12 @@ impl fmt::Display for StreamClosed {
 }
 
 impl Error for StreamClosed {}
+
+impl fmt::Debug for EventStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EventStream").field("id", &self.connection.id).finish_non_exhaustive()
+    }
+}
 
 impl EventStream {
     pub(super) fn begin(
@@ -62,7 +68,11 @@ impl EventStream {
     }
 
     /// Sends an event, from any thread, without waiting for the client.
-    pub(crate) fn send(&self, event: &str, data: &str) -> Result<(), StreamClosed> {
+    ///
+    /// # Errors
+    ///
+    /// [`StreamClosed`]; nothing more can be sent on this stream.
+    pub fn send(&self, event: &str, data: &str) -> Result<(), StreamClosed> {
         let mut text = format!("event: {event}\n");
         // For a browser, a carriage return alone ends a line as well.
         for line in data.replace("\r\n", "\n").split(['\n', '\r']) {

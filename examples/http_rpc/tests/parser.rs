@@ -1,18 +1,13 @@
-//! The request parser of the `http_rpc` example, without sockets: which requests are in a stream of
+//! The request parser, without sockets: which requests are in a stream of
 //! bytes, in whatever pieces it comes.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-#[allow(dead_code)]
-#[path = "../examples/http_rpc/server/mod.rs"]
-mod http;
-mod http_oracle;
-
-use http::{
+use sockman_http_rpc::{
     chunked::{ChunkedBody, ChunkedError},
     parser::{MAX_HEAD, RequestParser},
+    testing::{End, Outcome, parse},
 };
-use http_oracle::{End, Outcome, parse};
 
 const MAX_BODY: usize = 1000;
 /// Longer streams are not cut everywhere.

@@ -13,11 +13,11 @@
 //! answers and sends the answer itself; only then is the client's next request read. What a client
 //! can make the server keep is bounded by that: one request, one answer.
 
-pub(crate) mod chunked;
+pub mod chunked;
 mod connection;
 pub(crate) mod events;
 mod handler;
-pub(crate) mod parser;
+pub mod parser;
 pub(crate) mod response;
 mod workers;
 
@@ -42,28 +42,29 @@ use self::{
 /// What a server is to do. The sizes of queue and body and the idle time-out are Bitcoin Core's
 /// defaults.
 #[derive(Debug, Clone)]
-pub(crate) struct Config {
-    pub(crate) listen: Vec<Service>,
+pub struct Config {
+    /// The addresses to listen on.
+    pub listen: Vec<Service>,
     /// Default: 16. Beyond them clients wait in the kernel's backlog.
-    pub(crate) max_connections: usize,
+    pub max_connections: usize,
     /// Threads that answer. Default: 4.
-    pub(crate) workers: usize,
+    pub workers: usize,
     /// So many requests wait for a worker at most; then the answer is 503. Default: 64.
-    pub(crate) work_queue: usize,
+    pub work_queue: usize,
     /// In bytes. Default: 32 MiB. A longer one is answered with 413.
-    pub(crate) max_body: usize,
+    pub max_body: usize,
     /// For a client that sends no request, does not go on with one (408), or does not take its
     /// answer. What counts as going on: that a head is complete; a byte of a body, as long as all
     /// of it comes at a kilobyte a second; that some of the answer is taken. Default: 30 s. At
     /// least a millisecond.
-    pub(crate) idle_timeout: Duration,
+    pub idle_timeout: Duration,
     /// At the end, answers in flight may take so long. Default: 30 s. What takes longer is cut off.
-    pub(crate) drain_timeout: Duration,
+    pub drain_timeout: Duration,
     /// Who may connect besides this machine itself; the others are answered with 403. Default:
     /// nobody.
-    pub(crate) allow: Vec<IpAddr>,
+    pub allow: Vec<IpAddr>,
     /// Sockman's sweep. Nothing here depends on it.
-    pub(crate) sweep: Option<Duration>,
+    pub sweep: Option<Duration>,
 }
 
 impl Default for Config {
@@ -83,7 +84,7 @@ impl Default for Config {
 }
 
 /// What is served.
-pub(crate) trait HttpService: Send + Sync {
+pub trait HttpService: Send + Sync {
     /// Whether to go on with a request of which only the head has arrived. On the socket thread:
     /// it must not take long.
     ///
@@ -101,32 +102,50 @@ pub(crate) trait HttpService: Send + Sync {
     }
 }
 
-pub(crate) enum Answer {
+/// How a service answers a request.
+pub enum Answer {
+    /// A whole answer.
     Response(Response),
     /// The client hears events from now on, as long as the stream is kept.
     Events(Box<dyn FnOnce(EventStream) + Send>),
 }
 
+impl fmt::Debug for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Answer::Response(response) => f.debug_tuple("Response").field(response).finish(),
+            Answer::Events(_) => f.write_str("Events(..)"),
+        }
+    }
+}
+
 /// The service's own timers, by number.
-pub(crate) struct Timers<'a> {
+pub struct Timers<'a> {
     timers: &'a Deadlines<Timer>,
     sockman: &'a SockMan,
 }
 
+impl fmt::Debug for Timers<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Timers(..)")
+    }
+}
+
 impl Timers<'_> {
     /// Starts the timer, or moves it.
-    pub(crate) fn set(&self, number: u32, at: Instant) {
+    pub fn set(&self, number: u32, at: Instant) {
         self.timers.set(self.sockman, Timer::Service(number), at);
     }
 
-    pub(crate) fn clear(&self, number: u32) {
+    /// Stops the timer, if it runs.
+    pub fn clear(&self, number: u32) {
         self.timers.clear(Timer::Service(number));
     }
 }
 
 /// A running server. Dropping it stops it: connections close, and answers that workers are at come
 /// too late.
-pub(crate) struct Server {
+pub struct Server {
     handler: Arc<Handler>,
     workers: Arc<Workers>,
     sockman: SockMan,
@@ -136,14 +155,19 @@ pub(crate) struct Server {
     drain_timeout: Duration,
 }
 
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server").field("listening", &self.listening).finish_non_exhaustive()
+    }
+}
+
 impl Server {
+    /// Listens, and starts the threads.
+    ///
     /// # Errors
     ///
     /// An address could not be listened on, or a thread not be started; nothing is left running.
-    pub(crate) fn start(
-        config: Config,
-        service: Arc<dyn HttpService>,
-    ) -> Result<Server, ServerError> {
+    pub fn start(config: Config, service: Arc<dyn HttpService>) -> Result<Server, ServerError> {
         let workers = Arc::new(Workers::start(config.workers, config.work_queue)?);
         let options =
             Options::default().max_connections(config.max_connections).sweep(config.sweep);
@@ -169,23 +193,23 @@ impl Server {
     }
 
     /// Where it listens, with the ports that it really got.
-    pub(crate) fn listening(&self) -> &[Service] {
+    pub fn listening(&self) -> &[Service] {
         &self.listening
     }
 
     /// How many clients are connected now.
-    pub(crate) fn connections(&self) -> usize {
+    pub fn connections(&self) -> usize {
         self.handler.connections()
     }
 
     /// What sockman knows of each of them.
-    pub(crate) fn connection_infos(&self) -> Vec<ConnectionInfo> {
+    pub fn connection_infos(&self) -> Vec<ConnectionInfo> {
         self.handler.ids().filter_map(|id| self.sockman.connection_info(id)).collect()
     }
 
     /// `false`: its socket thread has ended, which is not meant to happen; [`stop`](Self::stop)
     /// says why.
-    pub(crate) fn is_running(&self) -> bool {
+    pub fn is_running(&self) -> bool {
         self.threads.as_ref().is_some_and(|threads| !threads.is_finished())
     }
 
@@ -194,7 +218,7 @@ impl Server {
     /// # Errors
     ///
     /// The socket thread had panicked.
-    pub(crate) fn stop(mut self) -> Result<(), ServerError> {
+    pub fn stop(mut self) -> Result<(), ServerError> {
         let deadline = Instant::now() + self.drain_timeout;
         self.sockman.stop_listening();
         if self.is_running() {
@@ -228,7 +252,7 @@ impl Drop for Server {
 
 /// Why a server did not start, or did not end well.
 #[derive(Debug)]
-pub(crate) struct ServerError(String);
+pub struct ServerError(String);
 
 impl ServerError {
     fn new(error: impl Error) -> ServerError {

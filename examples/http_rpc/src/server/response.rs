@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 /// An answer with its body.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Response {
+pub struct Response {
     pub(crate) status: u16,
     pub(crate) content_type: &'static str,
     /// Besides the ones that every answer has.
@@ -20,12 +20,13 @@ pub(crate) enum Afterwards {
 }
 
 impl Response {
-    pub(crate) fn new(status: u16, content_type: &'static str, body: Vec<u8>) -> Response {
+    /// Returns an answer with this body.
+    pub fn new(status: u16, content_type: &'static str, body: Vec<u8>) -> Response {
         Response { status, content_type, headers: Vec::new(), body }
     }
 
     /// A sentence for a person, mostly of what was wrong.
-    pub(crate) fn text(status: u16, text: &str) -> Response {
+    pub fn text(status: u16, text: &str) -> Response {
         Response::new(status, "text/plain; charset=utf-8", format!("{text}\n").into_bytes())
     }
 
@@ -39,7 +40,9 @@ impl Response {
         Response::new(status, "", Vec::new())
     }
 
-    pub(crate) fn with_header(mut self, name: &'static str, value: &str) -> Response {
+    /// Adds a header to those that every answer has.
+    #[must_use]
+    pub fn with_header(mut self, name: &'static str, value: &str) -> Response {
         self.headers.push((name, value.to_owned()));
         self
     }

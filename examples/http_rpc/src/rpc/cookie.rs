@@ -2,6 +2,7 @@
 //! Core's `.cookie`.
 
 use std::{
+    fmt,
     fs::{self, OpenOptions},
     io::{self, Write},
     os::unix::fs::OpenOptionsExt,
@@ -19,11 +20,18 @@ const LENGTH: usize = 32;
 /// For the owner alone.
 const MODE: u32 = 0o600;
 
-/// What whoever calls has to know. (No `Debug`: it is a secret.)
-pub(crate) struct Cookie {
+/// What whoever calls has to know.
+pub struct Cookie {
     text: String,
     /// What has to stand behind `Basic `.
     credentials: String,
+}
+
+/// Without the secret.
+impl fmt::Debug for Cookie {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Cookie(..)")
+    }
 }
 
 impl Cookie {
@@ -32,7 +40,7 @@ impl Cookie {
     /// # Errors
     ///
     /// There are no random bytes.
-    pub(crate) fn generate() -> io::Result<Cookie> {
+    pub fn generate() -> io::Result<Cookie> {
         let mut secret = [0; LENGTH];
         getrandom::fill(&mut secret)?;
         let text = format!("{USER}:{}", HEXLOWER.encode(&secret));
@@ -49,7 +57,7 @@ impl Cookie {
     /// # Errors
     ///
     /// The file could not be written.
-    pub(crate) fn write(&self, path: &Path) -> io::Result<CookieFile> {
+    pub fn write(&self, path: &Path) -> io::Result<CookieFile> {
         // Under another name first: whoever looks finds the whole cookie, or none.
         let mut temporary = path.to_owned().into_os_string();
         temporary.push(format!(".{}.tmp", process::id()));
@@ -70,7 +78,7 @@ impl Cookie {
 
     /// Whether these are the credentials: in a time that does not depend on how much of them is
     /// right.
-    pub(crate) fn admits(&self, authorization: Option<&[u8]>) -> bool {
+    pub fn admits(&self, authorization: Option<&[u8]>) -> bool {
         let scheme = |bytes: &[u8]| bytes.eq_ignore_ascii_case(b"Basic ");
         let Some((basic, given)) = authorization.and_then(|value| value.split_at_checked(6)) else {
             return false;
@@ -80,9 +88,16 @@ impl Cookie {
 }
 
 /// The file that a [`Cookie`] was written to. Dropping this removes it.
-pub(crate) struct CookieFile {
+pub struct CookieFile {
     path: PathBuf,
     text: String,
+}
+
+/// Without the secret.
+impl fmt::Debug for CookieFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CookieFile").field("path", &self.path).finish_non_exhaustive()
+    }
 }
 
 impl Drop for CookieFile {

@@ -13,7 +13,7 @@ use super::{
 };
 
 /// Request line and headers together, as in Bitcoin Core.
-pub(crate) const MAX_HEAD: usize = 8 * 1024;
+pub const MAX_HEAD: usize = 8 * 1024;
 /// More than any client sends within that.
 const MAX_HEADERS: usize = 100;
 /// In front of a request. Some clients of old sent one behind a body, and the standard says to
@@ -27,12 +27,15 @@ const KEPT_CAPACITY: usize = 4 * 1024;
 
 /// What is kept of a request's head. The other headers are of no interest here.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Head {
-    pub(crate) method: String,
+pub struct Head {
+    /// The method, as the client wrote it.
+    pub method: String,
     /// The path, without host and query.
-    pub(crate) path: String,
-    pub(crate) host: Option<String>,
-    pub(crate) authorization: Option<Credentials>,
+    pub path: String,
+    /// The value of the Host header.
+    pub host: Option<String>,
+    /// The value of the Authorization header.
+    pub authorization: Option<Credentials>,
     pub(crate) is_http_1_0: bool,
     /// The client wants to use the connection again.
     pub(crate) keep_alive: bool,
@@ -54,10 +57,11 @@ enum Framing {
 
 /// The value of an Authorization header. Never printed.
 #[derive(Clone)]
-pub(crate) struct Credentials(Vec<u8>);
+pub struct Credentials(Vec<u8>);
 
 impl Credentials {
-    pub(crate) fn as_bytes(&self) -> &[u8] {
+    /// Returns the value of the header.
+    pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
 }
@@ -69,9 +73,11 @@ impl fmt::Debug for Credentials {
 }
 
 /// A whole request.
-pub(crate) struct Request {
-    pub(crate) head: Head,
-    pub(crate) body: Vec<u8>,
+pub struct Request {
+    /// The part before the body.
+    pub head: Head,
+    /// The body, decoded; empty if there is none.
+    pub body: Vec<u8>,
 }
 
 /// Bodies have secrets, too: the passphrase of a wallet.
@@ -85,7 +91,7 @@ impl fmt::Debug for Request {
 /// What is answered to a request that is not served. Where the next one begins is not known, so the
 /// connection has to end with that answer.
 #[derive(Debug)]
-pub(crate) struct Refused {
+pub struct Refused {
     pub(crate) response: Response,
     /// It was a HEAD, so its answer has no body. `false` also if its head could not be read.
     pub(crate) to_head: bool,
@@ -115,7 +121,8 @@ impl State {
     const BETWEEN_REQUESTS: State = State::Head { searched: 0, empty_lines: 0 };
 }
 
-pub(crate) struct RequestParser {
+/// The parser of one connection's bytes.
+pub struct RequestParser {
     max_body: usize,
     /// Bounded, as long as nothing is received while it may hold a whole request: of a body nothing
     /// stays here, and a head is limited.
@@ -135,7 +142,8 @@ impl fmt::Debug for RequestParser {
 }
 
 impl RequestParser {
-    pub(crate) fn new(max_body: usize) -> RequestParser {
+    /// Returns a parser that refuses bodies of more than `max_body` bytes.
+    pub fn new(max_body: usize) -> RequestParser {
         RequestParser {
             max_body,
             unparsed: Unparsed::default(),
@@ -144,7 +152,8 @@ impl RequestParser {
         }
     }
 
-    pub(crate) fn receive(&mut self, data: &[u8]) {
+    /// Takes bytes that have arrived.
+    pub fn receive(&mut self, data: &[u8]) {
         if !matches!(self.state, State::Refused) {
             self.unparsed.receive(data);
         }
@@ -178,7 +187,7 @@ impl RequestParser {
     /// # Errors
     ///
     /// What to answer. From then on there are no more requests.
-    pub(crate) fn next(
+    pub fn next(
         &mut self,
         admit: impl FnOnce(&Head) -> Result<(), Response>,
     ) -> Result<Option<Request>, Refused> {

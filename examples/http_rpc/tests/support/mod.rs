@@ -12,11 +12,9 @@ use std::{
 };
 
 use parking_lot::{Condvar, Mutex};
-
-use crate::http::{
-    Answer, Config, HttpService, Server, Timers,
+use sockman_http_rpc::{
+    Answer, Config, HttpService, Response, Server, Timers,
     parser::{Head, Request},
-    response::Response,
 };
 
 /// How long a test waits for what must come. A test that passes never waits that long.

@@ -4,6 +4,8 @@
 //! No sockets, no threads. Sizes, extensions and trailers are limited; every line ends with both of
 //! its characters and holds no other control character than a tab, or the body is malformed.
 
+use std::fmt;
+
 /// A size, in hexadecimal, with its extensions and its line end. Longer ones have no honest use.
 const MAX_SIZE_LINE: usize = 256;
 /// Sizes of more digits, zeros in front not counted, are above every limit.
@@ -12,9 +14,12 @@ const MAX_SIZE_DIGITS: usize = 8;
 const MAX_TRAILERS: usize = 8 * 1024;
 const END_OF_LINE: &[u8] = b"\r\n";
 
+/// The error returned by [`ChunkedBody::receive`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum ChunkedError {
+pub enum ChunkedError {
+    /// The body is longer than the limit.
     TooLarge,
+    /// The bytes do not follow the coding.
     Malformed,
 }
 
@@ -45,8 +50,8 @@ impl State {
     }
 }
 
-/// No `Debug`: it holds what the client sends.
-pub(crate) struct ChunkedBody {
+/// Decodes one body.
+pub struct ChunkedBody {
     state: State,
     max_body: usize,
     body: Vec<u8>,
@@ -54,21 +59,38 @@ pub(crate) struct ChunkedBody {
     line: Vec<u8>,
 }
 
+/// The body may hold secrets: only its length is shown.
+impl fmt::Debug for ChunkedBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ChunkedBody")
+            .field("state", &self.state)
+            .field("body", &format_args!("{} bytes", self.body.len()))
+            .finish_non_exhaustive()
+    }
+}
+
 impl ChunkedBody {
-    pub(crate) fn new(max_body: usize) -> ChunkedBody {
+    /// Returns a decoder for a body of at most `max_body` bytes.
+    pub fn new(max_body: usize) -> ChunkedBody {
         ChunkedBody { state: State::Size, max_body, body: Vec::new(), line: Vec::new() }
     }
 
-    pub(crate) fn is_complete(&self) -> bool {
+    /// Returns whether the end of the body has arrived.
+    pub fn is_complete(&self) -> bool {
         self.state == State::Complete
     }
 
-    pub(crate) fn into_bytes(self) -> Vec<u8> {
+    /// Returns the bytes of the body that have arrived.
+    pub fn into_bytes(self) -> Vec<u8> {
         self.body
     }
 
     /// Takes bytes off the wire, up to the end of the body at most, and says how many.
-    pub(crate) fn receive(&mut self, data: &[u8]) -> Result<usize, ChunkedError> {
+    ///
+    /// # Errors
+    ///
+    /// [`ChunkedError`]; the body cannot be continued.
+    pub fn receive(&mut self, data: &[u8]) -> Result<usize, ChunkedError> {
         let mut rest = data;
         while !rest.is_empty() && !self.is_complete() {
             let used = match self.state {

@@ -1,29 +1,31 @@
 //! JSON-RPC over HTTP, as Bitcoin Core speaks it: versions 1.0 and 2.0, single requests and
 //! batches, positional and named parameters.
 //!
-//! Runs on the worker threads of [`server`](crate::http). Knows no method: those are a table that
-//! the program gives it.
+//! Runs on the worker threads of a [`Server`](crate::Server). Knows no method: those are a table
+//! that the program gives it.
 
-pub(crate) mod cookie;
+mod cookie;
 
 use serde_json::{Map, Value, json};
 
-use crate::http::{
-    Answer, HttpService, Timers,
+use crate::{
+    Answer, HttpService, Response, Timers,
     parser::{Credentials, Head, Request},
-    response::Response,
 };
 
-use self::cookie::Cookie;
+pub use self::cookie::{Cookie, CookieFile};
 
-/// Bitcoin Core's error codes (`src/rpc/protocol.h`): the standard's, …
-pub(crate) const INVALID_REQUEST: i32 = -32600;
-pub(crate) const METHOD_NOT_FOUND: i32 = -32601;
-pub(crate) const PARSE_ERROR: i32 = -32700;
-/// … and its own.
-pub(crate) const MISC_ERROR: i32 = -1;
-pub(crate) const TYPE_ERROR: i32 = -3;
-pub(crate) const INVALID_PARAMETER: i32 = -8;
+// Bitcoin Core's error codes (`src/rpc/protocol.h`): the standard's, …
+const INVALID_REQUEST: i32 = -32600;
+/// There is no such method.
+pub const METHOD_NOT_FOUND: i32 = -32601;
+const PARSE_ERROR: i32 = -32700;
+// … and its own.
+/// An error that has no code of its own.
+pub const MISC_ERROR: i32 = -1;
+const TYPE_ERROR: i32 = -3;
+/// The value of a parameter is not possible.
+pub const INVALID_PARAMETER: i32 = -8;
 
 /// The answers of a batch together, in bytes: as much as a request may have by default. A short
 /// call can have a long answer, and a batch makes thousands of them.
@@ -31,13 +33,16 @@ const MAX_BATCH_ANSWER: usize = 32 * 1024 * 1024;
 
 /// Why a call failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct RpcError {
-    pub(crate) code: i32,
-    pub(crate) message: String,
+pub struct RpcError {
+    /// The code, for programs.
+    pub code: i32,
+    /// The reason, for persons.
+    pub message: String,
 }
 
 impl RpcError {
-    pub(crate) fn new(code: i32, message: impl Into<String>) -> RpcError {
+    /// Returns an error with this code and message.
+    pub fn new(code: i32, message: impl Into<String>) -> RpcError {
         RpcError { code, message: message.into() }
     }
 
@@ -46,12 +51,13 @@ impl RpcError {
     }
 }
 
-pub(crate) type RpcResult = Result<Value, RpcError>;
+/// What a method returns.
+pub type RpcResult = Result<Value, RpcError>;
 
 /// The parameters of a call, in the order of the method's own list. Those that are missing, and
 /// those that are null, are not there.
 #[derive(Debug)]
-pub(crate) struct Params {
+pub struct Params {
     names: &'static [&'static str],
     values: Vec<Value>,
 }
@@ -81,7 +87,7 @@ impl Params {
     }
 
     /// All of them, for a method that takes anything.
-    pub(crate) fn all(&self) -> Value {
+    pub fn all(&self) -> Value {
         Value::Array(self.values.clone())
     }
 
@@ -99,25 +105,45 @@ impl Params {
         RpcError::new(MISC_ERROR, format!("{name} is missing"))
     }
 
-    pub(crate) fn string(&self, index: usize) -> Result<Option<&str>, RpcError> {
+    /// Returns the parameter with this index, a string.
+    ///
+    /// # Errors
+    ///
+    /// The parameter is of another type.
+    pub fn string(&self, index: usize) -> Result<Option<&str>, RpcError> {
         self.value(index)
             .map(|value| value.as_str().ok_or_else(|| self.wrong_type(index, "string")))
             .transpose()
     }
 
-    pub(crate) fn integer(&self, index: usize) -> Result<Option<i64>, RpcError> {
+    /// Returns the parameter with this index, a whole number.
+    ///
+    /// # Errors
+    ///
+    /// The parameter is of another type.
+    pub fn integer(&self, index: usize) -> Result<Option<i64>, RpcError> {
         self.value(index)
             .map(|value| value.as_i64().ok_or_else(|| self.wrong_type(index, "number")))
             .transpose()
     }
 
-    pub(crate) fn boolean(&self, index: usize) -> Result<Option<bool>, RpcError> {
+    /// Returns the parameter with this index, a truth value.
+    ///
+    /// # Errors
+    ///
+    /// The parameter is of another type.
+    pub fn boolean(&self, index: usize) -> Result<Option<bool>, RpcError> {
         self.value(index)
             .map(|value| value.as_bool().ok_or_else(|| self.wrong_type(index, "bool")))
             .transpose()
     }
 
-    pub(crate) fn required<'a, T: 'a>(
+    /// Returns the parameter with this index, which one of the functions above reads.
+    ///
+    /// # Errors
+    ///
+    /// The parameter is missing, or of another type.
+    pub fn required<'a, T: 'a>(
         &'a self,
         index: usize,
         of_type: impl FnOnce(&'a Params, usize) -> Result<Option<T>, RpcError>,
@@ -159,7 +185,7 @@ fn positional(
 }
 
 /// A method and the names of its parameters.
-pub(crate) type Method = (&'static str, &'static [&'static str]);
+pub type Method = (&'static str, &'static [&'static str]);
 
 fn usage(method: &str, names: &[&str]) -> String {
     let mut usage = method.to_owned();
@@ -171,7 +197,7 @@ fn usage(method: &str, names: &[&str]) -> String {
 }
 
 /// What `help` says: all methods, or what one of them takes.
-pub(crate) fn help(methods: &[Method], command: Option<&str>) -> Value {
+pub fn help(methods: &[Method], command: Option<&str>) -> Value {
     let all = || methods.iter().map(|(name, names)| usage(name, names));
     match command {
         None => json!(all().collect::<Vec<_>>().join("\n")),
@@ -183,23 +209,30 @@ pub(crate) fn help(methods: &[Method], command: Option<&str>) -> Value {
 }
 
 /// What can be called.
-pub(crate) trait Methods: Send + Sync {
+pub trait Methods: Send + Sync {
     /// The names of a method's parameters; `None` if there is no such method.
     fn parameters(&self, method: &str) -> Option<&'static [&'static str]>;
 
-    /// On a worker thread.
+    /// Calls a method. On a worker thread.
+    ///
+    /// # Errors
+    ///
+    /// [`RpcError`], which the client is told.
     fn call(&self, method: &str, params: &Params, timers: &Timers<'_>) -> RpcResult;
 
-    /// On the socket thread.
+    /// A timer that was set with [`Timers::set`] has ended. On the socket thread.
     fn timer_ended(&self, number: u32) {
         let _ = number;
     }
 }
 
 /// The HTTP side: POST to `/`, with the cookie.
-pub(crate) struct RpcService<M> {
-    pub(crate) cookie: Cookie,
-    pub(crate) methods: M,
+#[derive(Debug)]
+pub struct RpcService<M> {
+    /// What a client has to know.
+    pub cookie: Cookie,
+    /// The methods that a client can call.
+    pub methods: M,
 }
 
 impl<M: Methods> HttpService for RpcService<M> {

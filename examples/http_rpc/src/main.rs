@@ -1,21 +1,13 @@
 //! A JSON-RPC server on sockman, as Bitcoin Core has one on libevent.
 //!
 //! ```text
-//! cargo run --release --example http_rpc
+//! cargo run --release -p sockman-http-rpc
 //! curl --user "$(cat .cookie)" --data '{"method": "uptime"}' http://127.0.0.1:8332/
 //! ```
 //!
 //! Where to read on: `server/mod.rs` is the HTTP server, `server/handler.rs` the part of it that
 //! sits on sockman; `rpc/mod.rs` is JSON-RPC; `methods.rs` is what can be called: among it a wallet
 //! that locks itself again, by a timer on the socket thread.
-
-// The node example uses the rest of both.
-#[allow(dead_code)]
-#[path = "server/mod.rs"]
-mod http;
-mod methods;
-#[allow(dead_code)]
-mod rpc;
 
 use std::{
     error::Error,
@@ -34,10 +26,11 @@ use signal_hook::{
     iterator::Signals,
 };
 use sockman::Interrupt;
-
-use http::{Config, Server};
-use methods::Wallets;
-use rpc::{RpcService, cookie::Cookie};
+use sockman_http_rpc::{
+    Config, Server,
+    methods::Wallets,
+    rpc::{Cookie, RpcService},
+};
 
 const HELP: &str = "\
 A JSON-RPC server, as Bitcoin Core's: POST to /, with the user and password of the cookie file.

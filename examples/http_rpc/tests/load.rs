@@ -3,15 +3,12 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-#[allow(dead_code)]
-#[path = "../examples/http_rpc/server/mod.rs"]
-mod http;
-mod http_support;
+mod support;
 
 use std::{thread, time::Duration};
 
-use http::Config;
-use http_support::{Client, post, start};
+use sockman_http_rpc::Config;
+use support::{Client, post, start};
 
 const CONNECTIONS: usize = 64;
 const ROUNDS: usize = 500;

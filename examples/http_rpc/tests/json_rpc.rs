@@ -1,18 +1,8 @@
-//! JSON-RPC as the `http_rpc` example speaks it: both versions, batches, parameters, the cookie;
-//! and the program itself.
+//! JSON-RPC: both versions, batches, parameters, the cookie; and the wallet of the program.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-#[allow(dead_code)]
-#[path = "../examples/http_rpc/server/mod.rs"]
-mod http;
-mod http_support;
-#[allow(dead_code)]
-#[path = "../examples/http_rpc/methods.rs"]
-mod methods;
-#[allow(dead_code)]
-#[path = "../examples/http_rpc/rpc/mod.rs"]
-mod rpc;
+mod support;
 
 use std::{
     fs,
@@ -26,15 +16,14 @@ use std::{
 };
 
 use data_encoding::BASE64;
-use http::{Config, Server, Timers};
-use http_support::{Answered, Client, DEADLINE, start_with};
-use methods::Wallets;
-use rpc::{
-    Methods, Params, RpcResult, RpcService,
-    cookie::{Cookie, CookieFile},
-};
 use serde_json::{Value, json};
 use sockman::Interrupt;
+use sockman_http_rpc::{
+    Config, Server, Timers,
+    methods::Wallets,
+    rpc::{Cookie, CookieFile, Methods, Params, RpcResult, RpcService},
+};
+use support::{Answered, Client, DEADLINE, start_with};
 
 struct Rpc {
     server: Server,

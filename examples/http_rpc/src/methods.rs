@@ -1,14 +1,17 @@
 //! What this server can do: a wallet that locks itself again after a while, and a few methods to
 //! try a client with.
 
-use std::time::{Duration, Instant};
+use std::{
+    fmt,
+    time::{Duration, Instant},
+};
 
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use sockman::Interrupt;
 
 use crate::{
-    http::Timers,
+    Timers,
     rpc::{
         self, INVALID_PARAMETER, METHOD_NOT_FOUND, MISC_ERROR, Method, Methods, Params, RpcError,
         RpcResult,
@@ -44,15 +47,24 @@ struct Wallet {
     locked_late: Option<Duration>,
 }
 
-pub(crate) struct Wallets {
+/// The methods of the program, on one wallet.
+pub struct Wallets {
     passphrase: String,
     started: Instant,
     wallet: Mutex<Wallet>,
     stop: Interrupt,
 }
 
+/// Without the passphrase.
+impl fmt::Debug for Wallets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Wallets").field("wallet", &self.wallet).finish_non_exhaustive()
+    }
+}
+
 impl Wallets {
-    pub(crate) fn new(passphrase: &str, stop: Interrupt) -> Wallets {
+    /// Returns the methods of a locked wallet. The method `stop` sets `stop`.
+    pub fn new(passphrase: &str, stop: Interrupt) -> Wallets {
         Wallets {
             passphrase: passphrase.to_owned(),
             started: Instant::now(),
@@ -88,7 +100,8 @@ impl Wallets {
         Ok(Value::Null)
     }
 
-    pub(crate) fn info(&self) -> Value {
+    /// Returns what the method `getwalletinfo` answers.
+    pub fn info(&self) -> Value {
         let wallet = self.wallet.lock();
         let left = wallet.unlocked_until.map(|until| until.duration_since(Instant::now()));
         json!({

@@ -1,6 +1,6 @@
-//! Ten thousand hostile streams of requests against the HTTP server of the `http_rpc` example:
-//! mutated, cut anywhere, over fifty connections at once. Each gets the statuses that are right for
-//! it, and the end of the connection; and afterwards nothing of them is left.
+//! Ten thousand hostile streams of requests against the HTTP server: mutated, cut anywhere, over
+//! fifty connections at once. Each gets the statuses that are right for it, and the end of the
+//! connection; and afterwards nothing of them is left.
 //!
 //! What is right for a mutated one, the parser says that is given all of it at once.
 //!
@@ -8,11 +8,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-#[allow(dead_code)]
-#[path = "../examples/http_rpc/server/mod.rs"]
-mod http;
-mod http_oracle;
-mod http_support;
+mod support;
 
 use std::{
     fs,
@@ -22,9 +18,8 @@ use std::{
 };
 
 use fastrand::Rng;
-use http::Config;
-use http_oracle::parse;
-use http_support::{Client, DEADLINE, post, start};
+use sockman_http_rpc::{Config, Server, testing::parse};
+use support::{Client, DEADLINE, post, start};
 
 const CONNECTIONS: usize = 50;
 const STREAMS: usize = 10_000;
@@ -128,7 +123,7 @@ fn send_in_pieces(rng: &mut Rng, client: &mut Client, mut bytes: &[u8]) {
 }
 
 /// Says how many answers there were.
-fn one_client(server: &http::Server, seed: u64) -> usize {
+fn one_client(server: &Server, seed: u64) -> usize {
     let mut rng = Rng::with_seed(seed);
     let mut answered = 0;
     for _ in 0..STREAMS / CONNECTIONS {

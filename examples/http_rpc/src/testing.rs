@@ -1,27 +1,34 @@
-//! What the parser of the HTTP server makes of a stream of bytes, which may come in any pieces.
+//! For tests: what the parser of the HTTP server makes of a stream of bytes, which may come in any
+//! pieces.
 //!
-//! The tests `http_parser` and `http_hostile` and the fuzz target `http` share it.
+//! The tests `parser` and `hostile` and the fuzz target `http` share it.
 
-#![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-use crate::http::{
+use crate::{
+    Response,
     parser::{Head, Refused, Request, RequestParser},
-    response::Response,
 };
 
 /// What a stream comes to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outcome {
+    /// The whole requests, in order.
     pub requests: Vec<Parsed>,
+    /// How it goes on behind them.
     pub end: End,
 }
 
+/// What is compared of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Parsed {
+    /// The method, as the client wrote it.
     pub method: String,
+    /// The path, without host and query.
     pub path: String,
+    /// The value of the Host header.
     pub host: Option<String>,
+    /// The client wants to use the connection again.
     pub keep_alive: bool,
+    /// The body, decoded.
     pub body: Vec<u8>,
 }
 
@@ -30,10 +37,15 @@ pub struct Parsed {
 pub enum End {
     /// There is nothing of a request.
     Idle,
+    /// A head has begun.
     WithinHead,
+    /// A head is whole, and its body is not.
     WithinBody,
+    /// The next request is refused.
     Refused {
+        /// The status of the answer.
         status: u16,
+        /// The answer is to a HEAD request.
         to_head: bool,
     },
 }
@@ -61,7 +73,7 @@ fn admit(head: &Head) -> Result<(), Response> {
     }
 }
 
-/// Takes all that there is behind each piece.
+/// Parses `pieces`. Takes all that there is behind each piece.
 pub fn parse<'a>(pieces: impl IntoIterator<Item = &'a [u8]>, max_body: usize) -> Outcome {
     let mut parser = RequestParser::new(max_body);
     let (mut requests, mut refused) = (Vec::new(), None);

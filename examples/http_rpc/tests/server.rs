@@ -1,12 +1,9 @@
-//! The HTTP server of the `http_rpc` example over loopback: framing, limits, order, back-pressure,
+//! The HTTP server over loopback: framing, limits, order, back-pressure,
 //! time-outs and the drain. The sweep is off throughout, so nothing works by its grace.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-#[allow(dead_code)]
-#[path = "../examples/http_rpc/server/mod.rs"]
-mod http;
-mod http_support;
+mod support;
 
 use std::{
     io::{ErrorKind, Read, Write},
@@ -16,8 +13,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::Config;
-use http_support::{Client, DEADLINE, LARGE, post, start, wait_until_all_are_gone};
+use sockman_http_rpc::{Config, Server};
+use support::{Client, DEADLINE, LARGE, post, start, wait_until_all_are_gone};
 
 #[test]
 fn pipelined_answers_come_in_order() {
@@ -289,7 +286,7 @@ fn a_client_that_leaves_its_answer_lying_is_not_read_from() {
 const MAX_AHEAD: u64 = 2 * 65_536;
 
 /// The most that has been received of one connection.
-fn received(server: &http::Server) -> u64 {
+fn received(server: &Server) -> u64 {
     server.connection_infos().iter().map(|info| info.bytes_received).max().unwrap_or(0)
 }
 
