@@ -18,17 +18,16 @@ use signal_hook::{
     iterator::Signals,
 };
 use sockman::Interrupt;
+use sockman_http_rpc::{
+    self as http, Server,
+    rpc::{Cookie, CookieFile, RpcService},
+};
+use sockman_node::{Chain, Config, Event, Node};
 
 use crate::{
     args::Rpc,
-    http::{self, Server},
     methods::NodeMethods,
-    node::{Config, Event, Node, chain::Chain},
     report::{self, say},
-    rpc::{
-        RpcService,
-        cookie::{Cookie, CookieFile},
-    },
     web::{Line, Web},
 };
 

@@ -1,9 +1,7 @@
-//! The `node` example against peers that do not behave, each over a plain socket: it disconnects
+//! The node against peers that do not behave, each over a plain socket: it disconnects
 //! them, its memory stays bounded, and the others notice nothing.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod node_support;
 
 use std::{
     io::{Read, Write},
@@ -24,12 +22,11 @@ use bitcoin::{
         message_network::VersionMessage,
     },
 };
-use node_support::{
-    DEADLINE, Events,
-    node::{Config, Event, Node, chain::Chain},
-    start,
-};
 use sockman::Proxy;
+use sockman_node::{
+    Chain, Config, Event, Node,
+    testing::{DEADLINE, Events, start},
+};
 
 const NETWORK: Network = Network::Regtest;
 const HEADER: usize = 24;
@@ -168,7 +165,7 @@ fn assert_disconnects_from(config: Config, after_handshake: bool, bytes: &[u8], 
 
 #[test]
 fn garbage_is_disconnected() {
-    // Where version 2 of the transport is spoken, anything could be a key: tests/node_v2.rs.
+    // Where version 2 of the transport is spoken, anything could be a key: tests/v2.rs.
     let config = Config { v2_transport: false, ..config() };
     assert_disconnects_from(config, false, b"GET / HTTP/1.1\r\n\r\n", "does not speak");
     // The first wrong byte is enough.

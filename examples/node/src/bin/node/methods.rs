@@ -10,20 +10,16 @@ use bitcoin::{Network, blockdata::constants::genesis_block, p2p::ServiceFlags};
 use data_encoding::HEXLOWER;
 use serde_json::{Map, Value, json};
 use sockman::{Destination, Direction};
-
-use crate::{
-    http::Timers,
-    networks,
-    node::{
-        PeerInfo,
-        control::Control,
-        processing::{PROTOCOL_VERSION, USER_AGENT},
-    },
+use sockman_http_rpc::{
+    Timers,
     rpc::{
         self, INVALID_PARAMETER, METHOD_NOT_FOUND, MISC_ERROR, Method, Methods, Params, RpcError,
         RpcResult,
     },
 };
+use sockman_node::{Control, PROTOCOL_VERSION, PeerInfo, USER_AGENT};
+
+use crate::networks;
 
 /// Bitcoin Core's `src/rpc/protocol.h`.
 const INVALID_PARAMS: i32 = -32602;

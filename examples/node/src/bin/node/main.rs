@@ -1,32 +1,24 @@
 //! A small Bitcoin node on sockman.
 //!
 //! ```text
-//! cargo run --release --example node                       two nodes talk to each other, and end
-//! cargo run --release --example node -- --connect 127.0.0.1:8333
-//! cargo run --release --example node -- --listen 0.0.0.0:18444 --network regtest
-//! cargo run --release --example node -- --help
+//! cargo run --release -p sockman-node                       two nodes talk to each other, and end
+//! cargo run --release -p sockman-node -- --connect 127.0.0.1:8333
+//! cargo run --release -p sockman-node -- --listen 0.0.0.0:18444 --network regtest
+//! cargo run --release -p sockman-node -- --help
 //! ```
 //!
-//! Where to read on: `node/mod.rs` says how the node is built, `node/connman.rs` is the part that
-//! sits on sockman, `methods.rs` its RPC and `web.rs` its page, each on a
-//! `SockMan` of its own. The files here only start it: `demo` for two nodes in one process, `daemon` for
-//! one that runs until it is told to end, `report` for what they print. `RUST_LOG=sockman=debug`
-//! shows what happens underneath.
+//! Where to read on: the library, `src/lib.rs`, says how the node is built, and `src/connman.rs` is
+//! the part that sits on sockman. Here, `methods.rs` is its RPC and `web.rs` its page, each on a
+//! `SockMan` of its own. The other files only start it: `demo` for two nodes in one process,
+//! `daemon` for one that runs until it is told to end, `report` for what they print.
+//! `RUST_LOG=sockman=debug` shows what happens underneath.
 
 mod args;
 mod daemon;
 mod demo;
-// The server of the `http_rpc` example, of which this one needs a part.
-#[allow(dead_code)]
-#[path = "../http_rpc/server/mod.rs"]
-mod http;
 mod methods;
 mod networks;
-mod node;
 mod report;
-#[allow(dead_code)]
-#[path = "../http_rpc/rpc/mod.rs"]
-mod rpc;
 mod web;
 
 use std::process::ExitCode;

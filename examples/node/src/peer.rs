@@ -17,8 +17,9 @@ use bitcoin::p2p::ServiceFlags;
 use parking_lot::Mutex;
 use sockman::{ConnectionId, Destination, Direction, SendQueue, SendQueueOptions};
 
-use super::{
-    Config, random,
+use crate::{
+    Config,
+    node::random,
     targets::TargetNumber,
     transport::{self, Incoming, Message, Outgoing, Start},
 };
@@ -116,16 +117,21 @@ pub(crate) struct Conversation {
     pub(crate) ping: Ping,
 }
 
+/// What a peer said of itself in its `version` message.
 #[derive(Debug, Clone)]
-pub(crate) struct PeerVersion {
-    pub(crate) protocol: u32,
-    /// Printable and short, whatever the peer sent.
-    pub(crate) agent: String,
-    pub(crate) services: ServiceFlags,
-    pub(crate) relays: bool,
-    pub(crate) start_height: i32,
+pub struct PeerVersion {
+    /// The version of the protocol that it speaks.
+    pub protocol: u32,
+    /// The name and version of its program. Printable and short, whatever the peer sent.
+    pub agent: String,
+    /// What it offers.
+    pub services: ServiceFlags,
+    /// It wants to be told transactions.
+    pub relays: bool,
+    /// The height of its chain.
+    pub start_height: i32,
     /// Its clock's, against this one, in seconds.
-    pub(crate) time_offset: i64,
+    pub time_offset: i64,
 }
 
 #[derive(Debug, Clone, Copy, Default)]

@@ -25,7 +25,7 @@ use self::{
     v1::{Framer, FramingError},
     v2::{V2Error, V2Handshake, V2Receiver},
 };
-use super::random;
+use crate::node::random;
 
 /// What every connection of version 1 begins with: its magic, and the command of the first message.
 /// A key of version 2 begins like that once in 2^128 times.
@@ -34,15 +34,19 @@ const VERSION_COMMAND: &[u8; 12] = b"version\0\0\0\0\0";
 
 /// Which transport a connection has; Bitcoin Core's `transport_protocol_type`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) enum TransportType {
+pub enum TransportType {
+    /// It is not known yet.
     #[default]
     Detecting,
+    /// Version 1, which is not encrypted.
     V1,
+    /// Version 2 (BIP 324), which is encrypted.
     V2,
 }
 
 impl TransportType {
-    pub(crate) fn as_str(self) -> &'static str {
+    /// Returns the name that Bitcoin Core has for it.
+    pub fn as_str(self) -> &'static str {
         match self {
             TransportType::Detecting => "detecting",
             TransportType::V1 => "v1",
@@ -79,7 +83,7 @@ enum State {
 
 /// Names the session of version 2. Whoever sits in between has two of them: the operators of both
 /// ends can compare.
-pub(crate) type SessionId = [u8; 32];
+pub type SessionId = [u8; 32];
 
 /// The sending side.
 pub(crate) enum Outgoing {

@@ -25,10 +25,11 @@ use sockman::{
     Service, SockMan,
 };
 
-use super::{
-    Config, Event, Observer,
+use crate::{
+    Config, Event,
     addresses::AddressBook,
     chain::Chain,
+    node::Observer,
     peer::Peer,
     targets::{Ended, TargetNumber, Targets},
     transport::{Message, Start},

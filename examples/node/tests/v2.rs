@@ -1,9 +1,7 @@
-//! Version 2 of the transport (BIP 324) in the `node` example, against the `bip324` crate on a plain
+//! Version 2 of the transport (BIP 324) in the node, against the `bip324` crate on a plain
 //! blocking socket: garbage and decoys, every split, damage, and peers that know only version 1.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod node_support;
 
 use std::{
     io::{self, ErrorKind, Read, Write},
@@ -24,10 +22,9 @@ use bitcoin::{
         message_network::VersionMessage,
     },
 };
-use node_support::{
-    DEADLINE,
-    node::{Config, Event, Node, chain::Chain, transport::TransportType},
-    start,
+use sockman_node::{
+    Chain, Config, Event, Node, TransportType,
+    testing::{DEADLINE, start},
 };
 
 const NETWORK: Network = Network::Regtest;

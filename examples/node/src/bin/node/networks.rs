@@ -4,8 +4,7 @@ use std::net::IpAddr;
 
 use serde_json::{Value, json};
 use sockman::{NetAddr, Network, Proxy, Service};
-
-use crate::node::Config;
+use sockman_node::Config;
 
 /// For what is not on the public network: this machine, and the ones beside it.
 pub(crate) const UNROUTABLE: &str = "not_publicly_routable";

@@ -1,9 +1,6 @@
-//! The `node` example as a program: what it prints, how it ends, and that two of them talk.
+//! The node as a program: what it prints, how it ends, and that two of them talk.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod common;
-mod node_support;
 
 use std::{
     fs,
@@ -13,11 +10,10 @@ use std::{
     thread,
 };
 
-use common::socks5;
-use node_support::{Process, program::example};
+use sockman_test_support::{program::Process, socks5};
 
 fn node() -> Command {
-    let mut command = Command::new(example("node"));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_node"));
     command.env_remove("RUST_LOG");
     command
 }
@@ -84,7 +80,7 @@ fn help_names_every_option() {
     let output = run(&["--help"]);
     assert_eq!(output.status.code(), Some(0));
     let help = String::from_utf8(output.stdout).unwrap();
-    let source = include_str!("../examples/node/args.rs");
+    let source = include_str!("../src/bin/node/args.rs");
     let mut options = source.split("Arg::Long(\"").skip(1).peekable();
     assert!(options.peek().is_some());
     for option in options {

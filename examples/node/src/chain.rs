@@ -33,8 +33,9 @@ const MEDIAN_TIME_SPAN: usize = 11;
 /// How far in the future, in seconds, a block's time may lie.
 const MAX_FUTURE_BLOCK_TIME: u32 = 2 * 60 * 60;
 
+/// A chain of headers, from the genesis block on.
 #[derive(Debug)]
-pub(crate) struct Chain {
+pub struct Chain {
     network: Network,
     /// By height. Never empty: the genesis block is there.
     headers: Vec<Header>,
@@ -42,7 +43,8 @@ pub(crate) struct Chain {
 }
 
 impl Chain {
-    pub(crate) fn new(network: Network) -> Chain {
+    /// Returns the chain that has only the genesis block.
+    pub fn new(network: Network) -> Chain {
         let genesis = genesis_block(network).header;
         Chain {
             network,
@@ -136,7 +138,11 @@ impl Chain {
 
     /// Makes `count` headers on top, ten minutes apart. For regtest, where every second nonce
     /// fits.
-    pub(crate) fn mine(&mut self, count: usize) -> Result<(), ChainError> {
+    ///
+    /// # Errors
+    ///
+    /// [`ChainError`]: the chain does not take such headers.
+    pub fn mine(&mut self, count: usize) -> Result<(), ChainError> {
         for _ in 0..count {
             let tip = self.headers[self.height()];
             let mut header = Header {
@@ -245,15 +251,18 @@ pub(crate) fn now() -> u32 {
 
 /// Why headers were refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum ChainError {
+pub enum ChainError {
     /// The first does not follow a known one. Not a fault: the peer may be ahead.
     Unconnected,
     /// One does not follow the one before it in the message.
     Unlinked,
     /// Wrong difficulty, or a hash that does not meet it.
     ProofOfWork,
+    /// One is older than the headers before it allow.
     TimeTooOld,
+    /// One is too far in the future.
     TimeTooNew,
+    /// The chain is as long as it may become.
     TooMany,
 }
 

@@ -1,32 +1,4 @@
-//! A small Bitcoin node on top of [`SockMan`]: handshake, pings, addresses, headers.
-//!
-//! | module | what it is | in Bitcoin Core |
-//! |---|---|---|
-//! | [`connman`] | the [`EventHandler`](sockman::EventHandler): table of peers, limits, time-outs | `CConnman` on `net` |
-//! | [`transport`] | bytes to whole messages, plain or encrypted | `V1Transport`, `V2Transport` |
-//! | [`work`] | which peers have messages waiting | `m_msgproc_wake` |
-//! | [`processing`] | the message handler | `PeerManager` on `msghand` |
-//! | [`dialer`], [`targets`] | outbound connections | `ThreadOpenConnections` on `opencon` |
-//! | [`peer`], [`chain`], [`addresses`] | the state | `CNode` and `Peer`, `CChain`, `AddrMan` |
-//!
-//! Bytes come in on the socket thread, which frames them and puts whole messages into the peer's
-//! inbox. The message handler takes them out, one per peer in turn, and pushes its answers into
-//! the peer's send queue. Both ends are bounded: a full inbox, or a send queue above its high
-//! mark, stops the socket thread from reading that peer, until the one that worked it off wakes
-//! the connection.
-//!
-//! This module is the whole node; what is around it only starts it and prints.
-
-pub(crate) mod addresses;
-pub(crate) mod chain;
-pub(crate) mod connman;
-pub(crate) mod control;
-mod dialer;
-pub(crate) mod peer;
-pub(crate) mod processing;
-mod targets;
-pub(crate) mod transport;
-mod work;
+//! A whole node: its configuration, its threads, and what it tells of itself.
 
 use std::{
     collections::hash_map::RandomState,
@@ -45,7 +17,7 @@ use sockman::{
     SockMan, SocketsThreads,
 };
 
-use self::{
+use crate::{
     chain::Chain,
     connman::Connman,
     control::Control,
@@ -57,44 +29,51 @@ use self::{
 
 /// Bitcoin Core's `MAX_ADDNODE_CONNECTIONS`: inbound peers cannot take the places of those that
 /// somebody asks for by RPC.
-pub(crate) const MAX_ADDED: usize = 8;
+const MAX_ADDED: usize = 8;
 
 /// What a node is to do. The defaults of the times and sizes are Bitcoin Core's.
 #[derive(Debug, Clone)]
-pub(crate) struct Config {
-    pub(crate) network: Network,
-    pub(crate) listen: Vec<Service>,
-    pub(crate) connect: Vec<Destination>,
+pub struct Config {
+    /// The network that the node is part of.
+    pub network: Network,
+    /// The addresses to listen on.
+    pub listen: Vec<Service>,
+    /// The addresses to dial, and to keep connected.
+    pub connect: Vec<Destination>,
     /// Whether version 2 of the transport (BIP 324) is spoken: tried first with whoever is
     /// dialled, recognised with whoever dials.
-    pub(crate) v2_transport: bool,
+    pub v2_transport: bool,
     /// For everything that is dialled …
-    pub(crate) proxy: Option<Proxy>,
+    pub proxy: Option<Proxy>,
     /// … but for onion services, if this is set.
-    pub(crate) onion_proxy: Option<Proxy>,
+    pub onion_proxy: Option<Proxy>,
     /// The SAM bridge of an I2P router, and whether it is listened through.
-    pub(crate) i2p: Option<I2pOptions>,
-    /// In both directions together. [`MAX_ADDED`] more are kept for those that are added later.
-    pub(crate) max_connections: usize,
+    pub i2p: Option<I2pOptions>,
+    /// In both directions together. Eight more are kept for those that are added later.
+    pub max_connections: usize,
     /// What the node claims to offer, besides the transport. It serves no blocks: nothing.
-    pub(crate) services: ServiceFlags,
-    pub(crate) ping_interval: Duration,
-    pub(crate) handshake_timeout: Duration,
-    pub(crate) inactivity_timeout: Duration,
+    pub services: ServiceFlags,
+    /// Between two pings of the same peer.
+    pub ping_interval: Duration,
+    /// A peer that has not completed the handshake by then is disconnected.
+    pub handshake_timeout: Duration,
+    /// A peer that is silent for longer, or takes nothing for longer, is disconnected.
+    pub inactivity_timeout: Duration,
     /// Between two attempts to connect to the same address.
-    pub(crate) redial: Duration,
+    pub redial: Duration,
     /// From so many unsent bytes on, nothing is read from the peer.
-    pub(crate) max_send_buffer: usize,
+    pub max_send_buffer: usize,
     /// From so many unprocessed bytes on, nothing is read from the peer.
-    pub(crate) max_receive_buffer: usize,
+    pub max_receive_buffer: usize,
     /// Sockman's sweep, which drives the time-outs.
-    pub(crate) sweep: Option<Duration>,
+    pub sweep: Option<Duration>,
     /// Ends the node. Set by whoever catches signals, too.
-    pub(crate) interrupt: Interrupt,
+    pub interrupt: Interrupt,
 }
 
 impl Config {
-    pub(crate) fn new(network: Network) -> Config {
+    /// Returns the defaults for a network: the node listens nowhere and dials nobody.
+    pub fn new(network: Network) -> Config {
         Config {
             network,
             listen: Vec::new(),
@@ -127,7 +106,7 @@ impl Config {
     }
 
     /// What is missing for dialling `to`, if anything is.
-    pub(crate) fn what_it_needs(&self, to: &Destination) -> Option<&'static str> {
+    pub fn what_it_needs(&self, to: &Destination) -> Option<&'static str> {
         let has_proxy = self.proxy.is_some();
         let (has_a_way, needs) = match to.service().map(Service::addr) {
             Some(NetAddr::TorV3(_)) => {
@@ -147,52 +126,85 @@ impl Config {
 /// What happened. Told on whatever thread it happened on, with no lock held; the observer must not
 /// take long.
 #[derive(Debug, Clone)]
-pub(crate) enum Event {
+pub enum Event {
+    /// A peer is connected.
     Connected {
+        /// The peer.
         id: ConnectionId,
+        /// Who dialled.
         direction: Direction,
+        /// The address of the peer.
         them: Destination,
     },
+    /// A connection was not accepted: there are too many.
     Refused {
+        /// The address of the peer.
         them: Service,
+        /// The number of inbound connections that there may be.
         limit: usize,
     },
+    /// A dial failed.
     ConnectFailed {
+        /// The reason, with the address.
         error: String,
     },
+    /// A peer has completed the handshake.
     Handshake {
+        /// The peer.
         id: ConnectionId,
+        /// The time since it is connected.
         took: Duration,
+        /// What it said of itself.
         version: PeerVersion,
     },
+    /// A peer has answered a ping.
     Pong {
+        /// The peer.
         id: ConnectionId,
+        /// The time since the ping left.
         round_trip: Duration,
     },
+    /// A peer has pinged the node, which has answered.
     Pinged {
+        /// The peer.
         id: ConnectionId,
     },
+    /// A peer has told addresses.
     Addresses {
+        /// The peer.
         id: ConnectionId,
+        /// How many of them were not known.
         new: usize,
+        /// How many are known now.
         known: usize,
     },
+    /// A peer has sent headers, and they are right.
     Headers {
+        /// The peer.
         id: ConnectionId,
+        /// How many of them were not known.
         new: usize,
+        /// The height of the chain now.
         height: usize,
+        /// The last header of the chain now.
         tip: BlockHash,
+        /// The node has asked the peer for the headers that follow.
         more_to_come: bool,
     },
+    /// A peer is disconnected.
     Disconnected {
+        /// The peer.
         id: ConnectionId,
+        /// The reason.
         reason: String,
     },
     /// By RPC.
     StopRequested,
     /// Peers can dial this address from now on, or no more.
     I2p {
+        /// The address, once it is known.
         address: Option<Service>,
+        /// Whether they can dial it.
         listening: bool,
     },
 }
@@ -200,7 +212,7 @@ pub(crate) enum Event {
 pub(crate) type Observer = Box<dyn Fn(Event) + Send + Sync>;
 
 /// A running node. Dropping it stops it.
-pub(crate) struct Node {
+pub struct Node {
     connman: Arc<Connman>,
     sockman: SockMan,
     /// `None` once stopped.
@@ -209,13 +221,19 @@ pub(crate) struct Node {
     message_handler: Option<JoinHandle<()>>,
 }
 
+impl fmt::Debug for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Node(..)")
+    }
+}
+
 impl Node {
     /// Binds, and starts the threads. `chain` is what the node knows at first.
     ///
     /// # Errors
     ///
     /// [`NodeError`]; nothing is left running.
-    pub(crate) fn start(
+    pub fn start(
         config: Config,
         chain: Chain,
         observer: impl Fn(Event) + Send + Sync + 'static,
@@ -265,30 +283,32 @@ impl Node {
     }
 
     /// Whether sockman's threads still do.
-    pub(crate) fn is_running(&self) -> bool {
+    pub fn is_running(&self) -> bool {
         self.threads.as_ref().is_some_and(|threads| !threads.is_finished())
     }
 
     /// Where it listens, with the ports that it really got.
-    pub(crate) fn listening(&self) -> Vec<Service> {
+    pub fn listening(&self) -> Vec<Service> {
         self.connman.listening.lock().clone()
     }
 
-    pub(crate) fn height(&self) -> usize {
+    /// Returns the height of the last header.
+    pub fn height(&self) -> usize {
         self.connman.chain.lock().height()
     }
 
-    pub(crate) fn tip(&self) -> BlockHash {
+    /// Returns the last header.
+    pub fn tip(&self) -> BlockHash {
         self.connman.chain.lock().tip()
     }
 
     /// The table of peers, as it is now.
-    pub(crate) fn peers(&self) -> Vec<PeerInfo> {
+    pub fn peers(&self) -> Vec<PeerInfo> {
         self.control().peers()
     }
 
-    /// For other threads, and for as long as they like.
-    pub(crate) fn control(&self) -> Control {
+    /// Returns a handle for other threads, and for as long as they like.
+    pub fn control(&self) -> Control {
         Control { connman: Arc::clone(&self.connman), sockman: self.sockman.clone() }
     }
 
@@ -298,7 +318,7 @@ impl Node {
     /// # Errors
     ///
     /// A thread of the node had panicked, or the poller failed.
-    pub(crate) fn stop(mut self) -> Result<(), NodeError> {
+    pub fn stop(mut self) -> Result<(), NodeError> {
         self.stop_threads()
     }
 
@@ -328,32 +348,46 @@ impl Drop for Node {
 
 /// One line of the table of peers.
 #[derive(Debug, Clone)]
-pub(crate) struct PeerInfo {
-    pub(crate) id: ConnectionId,
-    pub(crate) direction: Direction,
-    pub(crate) address: Destination,
-    pub(crate) me: Service,
-    pub(crate) connected_at: SystemTime,
-    pub(crate) last_received: Option<Instant>,
-    pub(crate) last_sent: Option<Instant>,
-    pub(crate) transport: TransportType,
+pub struct PeerInfo {
+    /// The connection.
+    pub id: ConnectionId,
+    /// Who dialled.
+    pub direction: Direction,
+    /// The address of the peer.
+    pub address: Destination,
+    /// The address of this side.
+    pub me: Service,
+    /// The time when the connection was made.
+    pub connected_at: SystemTime,
+    /// The time when the last bytes came.
+    pub last_received: Option<Instant>,
+    /// The time when the last bytes left.
+    pub last_sent: Option<Instant>,
+    /// The transport of the connection.
+    pub transport: TransportType,
     /// Of version 2 alone.
-    pub(crate) session_id: Option<SessionId>,
-    pub(crate) version: Option<PeerVersion>,
-    pub(crate) round_trip: Option<Duration>,
-    pub(crate) min_round_trip: Option<Duration>,
+    pub session_id: Option<SessionId>,
+    /// What the peer said of itself, once it did.
+    pub version: Option<PeerVersion>,
+    /// The time that the last ping took.
+    pub round_trip: Option<Duration>,
+    /// The shortest time that a ping took.
+    pub min_round_trip: Option<Duration>,
     /// For how long a ping has been waiting for its pong.
-    pub(crate) ping_wait: Option<Duration>,
-    pub(crate) bytes_in: u64,
-    pub(crate) bytes_out: u64,
-    /// What of it is in memory: messages not yet processed, answers not yet sent.
-    pub(crate) unprocessed: usize,
-    pub(crate) unsent: usize,
+    pub ping_wait: Option<Duration>,
+    /// The bytes received.
+    pub bytes_in: u64,
+    /// The bytes sent.
+    pub bytes_out: u64,
+    /// The bytes of messages that are not processed yet.
+    pub unprocessed: usize,
+    /// The bytes of answers that are not sent yet.
+    pub unsent: usize,
 }
 
 /// Why a node did not start, or did not end well.
 #[derive(Debug)]
-pub(crate) struct NodeError(String);
+pub struct NodeError(String);
 
 impl NodeError {
     fn new(error: impl Error) -> NodeError {
@@ -376,6 +410,6 @@ impl fmt::Display for NodeError {
 impl Error for NodeError {}
 
 /// Unpredictable enough for nonces: the keys of the standard library's hash maps are random.
-fn random() -> u64 {
+pub(crate) fn random() -> u64 {
     RandomState::new().build_hasher().finish()
 }

@@ -21,19 +21,20 @@ use bitcoin::{
 };
 use sockman::{ConnectionId, Direction, Service, SockMan};
 
-use super::{
+use crate::{
     Event,
     addresses::{self, MAX_ADDRESSES},
     chain::{ChainError, MAX_HEADERS_PER_MESSAGE, now},
     connman::Connman,
+    node::random,
     peer::{Conversation, Peer, PeerVersion},
-    random,
     work::Work,
 };
 
 /// The protocol that is spoken: up to `wtxidrelay` and `sendaddrv2`.
-pub(crate) const PROTOCOL_VERSION: u32 = 70016;
-pub(crate) const USER_AGENT: &str = concat!("/sockman-node:", env!("CARGO_PKG_VERSION"), "/");
+pub const PROTOCOL_VERSION: u32 = 70016;
+/// What the node calls itself in its `version` message.
+pub const USER_AGENT: &str = concat!("/sockman-node:", env!("CARGO_PKG_VERSION"), "/");
 /// The first whose `version` message has all fields.
 const MIN_PROTOCOL_VERSION: u32 = 70001;
 /// The limits of Bitcoin Core for what is in one message. Who goes beyond is disconnected.

@@ -15,7 +15,7 @@ use bitcoin::p2p::{
 };
 use sockman::{NetAddr, Service};
 
-use super::chain::now;
+use crate::chain::now;
 
 /// The most that one `addr` or `addrv2` message carries, and the most that is kept: a peer that
 /// tells more is not believed, and does not fill the memory.

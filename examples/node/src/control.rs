@@ -1,55 +1,68 @@
 //! What can be asked of a running node, and done to it, from any thread.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::{
+    fmt,
+    sync::{Arc, atomic::Ordering},
+};
 
 use bitcoin::{block::Header, p2p::ServiceFlags};
 use sockman::{Destination, Service, SockMan};
 
-use super::{Config, Event, PeerInfo, connman::Connman, peer};
+use crate::{Config, Event, PeerInfo, connman::Connman, peer};
 
 /// A handle on a node. It keeps the node's state, but not its threads.
 #[derive(Clone)]
-pub(crate) struct Control {
-    pub(super) connman: Arc<Connman>,
-    pub(super) sockman: SockMan,
+pub struct Control {
+    pub(crate) connman: Arc<Connman>,
+    pub(crate) sockman: SockMan,
+}
+
+impl fmt::Debug for Control {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Control(..)")
+    }
 }
 
 impl Control {
     /// The table of peers, as it is now.
-    pub(crate) fn peers(&self) -> Vec<PeerInfo> {
+    pub fn peers(&self) -> Vec<PeerInfo> {
         let peers = self.connman.peers();
         peers.iter().filter_map(|peer| PeerInfo::of(&self.sockman, peer)).collect()
     }
 
-    pub(crate) fn height(&self) -> usize {
+    /// Returns the height of the last header.
+    pub fn height(&self) -> usize {
         self.connman.chain.lock().height()
     }
 
     /// The last header, and how high it is.
-    pub(crate) fn tip(&self) -> (usize, Header) {
+    pub fn tip(&self) -> (usize, Header) {
         let chain = self.connman.chain.lock();
         (chain.height(), chain.tip_header())
     }
 
-    pub(crate) fn listening(&self) -> Vec<Service> {
+    /// Returns where the node listens, with the ports that it really got.
+    pub fn listening(&self) -> Vec<Service> {
         self.connman.listening.lock().clone()
     }
 
-    pub(crate) fn services(&self) -> ServiceFlags {
+    /// Returns what the node tells its peers that it offers.
+    pub fn services(&self) -> ServiceFlags {
         self.config().advertised_services()
     }
 
-    pub(crate) fn config(&self) -> &Config {
+    /// Returns the configuration that the node was started with.
+    pub fn config(&self) -> &Config {
         &self.connman.config
     }
 
-    /// Received and sent, since the start.
-    pub(crate) fn totals(&self) -> (u64, u64) {
+    /// Returns the bytes received and sent since the start.
+    pub fn totals(&self) -> (u64, u64) {
         self.connman.totals(&self.sockman)
     }
 
-    /// `false`: there is no such peer.
-    pub(crate) fn disconnect(&self, which: impl Fn(&PeerInfo) -> bool) -> bool {
+    /// Disconnects the first such peer. `false`: there is none.
+    pub fn disconnect(&self, which: impl Fn(&PeerInfo) -> bool) -> bool {
         let found = self.peers().into_iter().find(which);
         if let Some(peer) = &found {
             self.connman.disconnect(&self.sockman, peer.id, "asked to by RPC");
@@ -57,39 +70,43 @@ impl Control {
         found.is_some()
     }
 
-    /// Somebody to be kept connected. `false`: it is there already.
-    pub(crate) fn add_target(&self, to: &Destination, with_v2: bool) -> bool {
+    /// Adds an address to be kept connected. `false`: it is there already.
+    pub fn add_target(&self, to: &Destination, with_v2: bool) -> bool {
         self.connman.targets.add(to, with_v2)
     }
 
-    /// Does nothing while the network is switched off.
-    pub(crate) fn try_once(&self, to: &Destination, with_v2: bool) {
+    /// Dials an address once. Does nothing while the network is switched off.
+    pub fn try_once(&self, to: &Destination, with_v2: bool) {
         if self.is_network_active() {
             self.connman.targets.try_once(to, with_v2);
         }
     }
 
-    /// Is dialled no more; a connection that is there stays. `false`: it had not been added.
-    pub(crate) fn remove_target(&self, to: &Destination) -> bool {
+    /// Removes an address that was added: it is dialled no more, and a connection that is there
+    /// stays. `false`: it had not been added.
+    pub fn remove_target(&self, to: &Destination) -> bool {
         self.connman.targets.remove(to)
     }
 
-    pub(crate) fn ping_all(&self) {
+    /// Pings every peer now.
+    pub fn ping_all(&self) {
         self.connman.ping_requested.store(true, Ordering::Release);
         self.connman.work.run_timer();
     }
 
-    pub(crate) fn is_network_active(&self) -> bool {
+    /// Returns whether the network is switched on.
+    pub fn is_network_active(&self) -> bool {
         self.connman.is_network_active()
     }
 
-    /// Inactive, it has no peers, dials nobody and turns away who dials.
-    pub(crate) fn set_network_active(&self, is_active: bool) {
+    /// Switches the network on or off. While it is off, the node has no peers, dials nobody and
+    /// turns away who dials.
+    pub fn set_network_active(&self, is_active: bool) {
         self.connman.set_network_active(&self.sockman, is_active);
     }
 
     /// Ends the node, as a signal does.
-    pub(crate) fn stop(&self) {
+    pub fn stop(&self) {
         self.connman.config.interrupt.interrupt();
         // After the interrupt: whoever hears of it looks at that.
         self.connman.tell(Event::StopRequested);
@@ -97,7 +114,7 @@ impl Control {
 }
 
 impl PeerInfo {
-    pub(super) fn of(sockman: &SockMan, peer: &peer::Peer) -> Option<PeerInfo> {
+    fn of(sockman: &SockMan, peer: &peer::Peer) -> Option<PeerInfo> {
         let connection = sockman.connection_info(peer.id)?;
         let conversation = peer.conversation.lock().clone();
         let activity = *peer.activity.lock();

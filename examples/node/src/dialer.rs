@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use sockman::{ConnectError, ConnectOptions, Destination, Direction, NetAddr, Service, SockMan};
 
-use super::{
+use crate::{
     Event,
     connman::Connman,
     processing::version_message,

@@ -18,17 +18,13 @@ use std::{
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use sockman::Service;
-
-use crate::{
-    http::{
-        self, Answer, HttpService, Server, ServerError, Timers,
-        events::EventStream,
-        parser::{Head, Request},
-        response::Response,
-    },
-    methods,
-    node::{PeerInfo, control::Control},
+use sockman_http_rpc::{
+    self as http, Answer, EventStream, HttpService, Response, Server, ServerError, Timers,
+    parser::{Head, Request},
 };
+use sockman_node::{Control, PeerInfo};
+
+use crate::methods;
 
 const PAGE: &str = include_str!("page.html");
 /// Nothing from elsewhere, and nothing to elsewhere.

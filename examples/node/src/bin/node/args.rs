@@ -5,8 +5,7 @@ use std::{error::Error, net::IpAddr, path::PathBuf};
 use bitcoin::Network;
 use lexopt::{Arg, Parser, ValueExt};
 use sockman::{Destination, I2pOptions, Proxy, Service};
-
-use crate::node::Config;
+use sockman_node::Config;
 
 pub(crate) const HELP: &str = "\
 A small Bitcoin node: handshake, pings, addresses, headers. It keeps nothing on disk.

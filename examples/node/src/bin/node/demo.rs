@@ -10,11 +10,9 @@ use std::{
 };
 
 use bitcoin::Network;
+use sockman_node::{Chain, Config, Event, Node};
 
-use crate::{
-    node::{Config, Event, Node, chain::Chain},
-    report::{self, duration, say},
-};
+use crate::report::{self, duration, say};
 
 /// More than fits in one message, so that Bob has to ask twice.
 const HEADERS: usize = 2500;

@@ -7,8 +7,7 @@ use std::{
 };
 
 use sockman::Direction;
-
-use crate::node::{Event, PeerInfo};
+use sockman_node::{Event, PeerInfo};
 
 /// Longer user agents are cut in the table.
 const AGENT_WIDTH: usize = 28;
