@@ -1,9 +1,9 @@
-//! The `sv2_server` example against clients that behave: handshake, setup, templates, and the file
+//! The server against clients that behave: handshake, setup, templates, and the file
 //! with the key.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod sv2_support;
+mod support;
 
 use std::{
     fs,
@@ -17,10 +17,9 @@ use std::{
 };
 
 use common_messages_sv2::Protocol;
-use sv2_support::{
-    Client, DEADLINE, Transactions, constraints, every, honest_setup, quiet,
-    server::{Config, Event, Server, keys::AuthorityKeys},
-    setup, start,
+use sockman_sv2_server::{AuthorityKeys, Config, Event, Server};
+use support::{
+    Client, DEADLINE, Transactions, constraints, every, honest_setup, quiet, setup, start,
 };
 use template_distribution_sv2::RequestTransactionData;
 

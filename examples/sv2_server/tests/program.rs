@@ -1,10 +1,8 @@
-//! The `sv2_server` example as the program that it is: its arguments, its key, and how it ends.
+//! The server as the program that it is: its arguments, its key, and how it ends.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-#[path = "common/program.rs"]
-mod program;
-mod sv2_support;
+mod support;
 
 use std::{
     fs::{self, Permissions},
@@ -15,14 +13,14 @@ use std::{
     time::Instant,
 };
 
-use program::{Program, example, signal};
-use sv2_support::{Client, DEADLINE, with_deadlines};
+use sockman_test_support::program::{Program, signal};
+use support::{Client, DEADLINE, with_deadlines};
 
 /// What shells expect of a program that a signal ended.
 const INTERRUPTED: i32 = 130;
 
 fn command(arguments: &[&str]) -> Command {
-    let mut command = Command::new(example("sv2_server"));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sv2_server"));
     command.env_remove("RUST_LOG").args(arguments);
     command
 }

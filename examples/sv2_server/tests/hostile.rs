@@ -1,18 +1,17 @@
-//! The `sv2_server` example against clients that do not behave: each is let go of, with the reason,
+//! The server against clients that do not behave: each is let go of, with the reason,
 //! and the others go on.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod sv2_support;
+mod support;
 
 use std::{io::Write, time::Duration};
 
 use binary_sv2::{B016M, B064K, Str0255};
 use common_messages_sv2::Protocol;
-use sv2_support::{
-    Client, Running, assert_closed, constraints, every, honest_setup, quiet,
-    server::{Config, Event},
-    setup, start,
+use sockman_sv2_server::{Config, Event};
+use support::{
+    Client, Running, assert_closed, constraints, every, honest_setup, quiet, setup, start,
 };
 use template_distribution_sv2::{RequestTransactionData, SubmitSolution};
 

@@ -1,10 +1,7 @@
-//! What the tests of the `sv2_server` example share: the server, as a module, and a client made of
-//! the reference implementation's crates, over a plain blocking socket. The sweep is off.
+//! What the tests share: a server, and a client made of the reference implementation's crates, over
+//! a plain blocking socket. The sweep is off.
 
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-#[path = "../../examples/sv2_server/server/mod.rs"]
-pub(crate) mod server;
 
 use std::{
     error::Error,
@@ -23,7 +20,7 @@ use common_messages_sv2::{
     Protocol, SetupConnection, SetupConnectionError, SetupConnectionSuccess,
 };
 use noise_sv2::{INITIATOR_EXPECTED_HANDSHAKE_MESSAGE_SIZE, Initiator};
-use server::{Config, Event, Server, keys::AuthorityKeys};
+use sockman_sv2_server::{AuthorityKeys, Config, Event, Server};
 use template_distribution_sv2::{
     CoinbaseOutputConstraints, NewTemplate, RequestTransactionData, RequestTransactionDataError,
     RequestTransactionDataSuccess, SetNewPrevHash,

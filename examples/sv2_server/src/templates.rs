@@ -39,7 +39,7 @@ impl Template {
         Template { id, coinbase_prefix, prev_hash, timestamp }
     }
 
-    pub(super) fn new_template(&self) -> Result<NewTemplate<'_>, binary_sv2::Error> {
+    pub(crate) fn new_template(&self) -> Result<NewTemplate<'_>, binary_sv2::Error> {
         Ok(NewTemplate {
             template_id: self.id,
             // `SetNewPrevHash` follows.
@@ -56,7 +56,7 @@ impl Template {
         })
     }
 
-    pub(super) fn set_new_prev_hash(&self) -> SetNewPrevHash<'_> {
+    pub(crate) fn set_new_prev_hash(&self) -> SetNewPrevHash<'_> {
         SetNewPrevHash {
             template_id: self.id,
             prev_hash: U256::from(&self.prev_hash),

@@ -2,6 +2,7 @@
 
 use std::{
     ffi::OsString,
+    fmt,
     fs::{self, File, OpenOptions},
     io::{self, Read, Write},
     os::unix::fs::{OpenOptionsExt, PermissionsExt},
@@ -22,10 +23,17 @@ const MODE: u32 = 0o600;
 /// By the group, or by everybody.
 const READABLE_BY_OTHERS: u32 = 0o044;
 
-/// (No `Debug`: there is a secret in it.)
+/// The authority's keys, the secret one and the public one.
 #[derive(Clone)]
-pub(crate) struct AuthorityKeys {
+pub struct AuthorityKeys {
     pair: Keypair,
+}
+
+/// Without the secret.
+impl fmt::Debug for AuthorityKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("AuthorityKeys(..)")
+    }
 }
 
 impl AuthorityKeys {
@@ -34,7 +42,7 @@ impl AuthorityKeys {
     /// # Errors
     ///
     /// There are no random bytes.
-    pub(crate) fn generate() -> io::Result<AuthorityKeys> {
+    pub fn generate() -> io::Result<AuthorityKeys> {
         let mut bytes = [0; 32];
         loop {
             getrandom::fill(&mut bytes)?;
@@ -52,7 +60,7 @@ impl AuthorityKeys {
     ///
     /// The file cannot be read or made, or there is no key in it. One that exists is left as it is:
     /// clients know the key that was in it, and nobody could tell them of another.
-    pub(crate) fn of_file(path: &Path) -> io::Result<AuthorityKeys> {
+    pub fn of_file(path: &Path) -> io::Result<AuthorityKeys> {
         match File::open(path) {
             Ok(file) => {
                 if file.metadata()?.permissions().mode() & READABLE_BY_OTHERS != 0 {
@@ -75,16 +83,17 @@ impl AuthorityKeys {
         }
     }
 
-    pub(crate) fn public(&self) -> [u8; 32] {
+    /// Returns the public key, as a client's handshake needs it.
+    pub fn public(&self) -> [u8; 32] {
         self.pair.x_only_public_key().0.serialize()
     }
 
-    pub(super) fn secret(&self) -> [u8; 32] {
+    pub(crate) fn secret(&self) -> [u8; 32] {
         self.pair.secret_bytes()
     }
 
     /// The public key as clients are told it.
-    pub(crate) fn to_text(&self) -> String {
+    pub fn to_text(&self) -> String {
         base58::encode_check(&[&PREFIX[..], &self.public()].concat())
     }
 

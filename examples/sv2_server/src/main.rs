@@ -1,13 +1,11 @@
 //! A Stratum V2 server on sockman, which pushes block templates to everybody who asks.
 //!
 //! ```text
-//! cargo run --release --example sv2_server -- --listen 127.0.0.1:8442 --key authority.key
+//! cargo run --release -p sockman-sv2-server -- --listen 127.0.0.1:8442 --key authority.key
 //! ```
 //!
-//! Where to read on: `server/mod.rs` is the part that sits on sockman, `server/session.rs` one
-//! client's conversation. `tests/sv2_support` has a client.
-
-mod server;
+//! Where to read on: `server.rs` is the part that sits on sockman, `session.rs` one client's
+//! conversation. `tests/support` has a client.
 
 use std::{
     error::Error,
@@ -27,8 +25,7 @@ use signal_hook::{
     iterator::Signals,
 };
 use sockman::Interrupt;
-
-use server::{Config, Event, Server, keys::AuthorityKeys};
+use sockman_sv2_server::{AuthorityKeys, Config, Event, Server};
 
 const HELP: &str = "\
 A Stratum V2 server in the shape of a Template Provider. Its templates are made up.

@@ -1,26 +1,8 @@
-//! A Stratum V2 server in the shape of a Template Provider, on sockman: it pushes templates to
-//! everybody who asked for them.
-//!
-//! | module | what it is |
-//! |---|---|
-//! | [`session`] | one client's conversation, without sockets |
-//! | [`templates`], [`keys`] | what is given out, and who gives it out |
-//! | [`listener`] | where clients come in |
-//!
-//! This module is the [`EventHandler`]. Everything runs on the socket thread. Templates come by a
-//! timer. While one has not left for a client, the next is not queued behind it: when it has, the
-//! client gets the newest. Who lets too many go by is let go of; so is, in the end, a client that
-//! vanished without a word. (Whoever has asked for templates need not say anything more, so
-//! silence means nothing.)
-
-pub(crate) mod keys;
-mod listener;
-pub(crate) mod session;
-pub(crate) mod templates;
+//! The server: its [`EventHandler`]. Everything here runs on the socket thread.
 
 use std::{
     error::Error,
-    io,
+    fmt, io,
     num::NonZeroUsize,
     sync::Arc,
     time::{Duration, Instant},
@@ -32,8 +14,9 @@ use sockman::{
     SendQueue, SendQueueOptions, Service, SockMan, SocketsThreads,
 };
 
-use self::{
+use crate::{
     keys::AuthorityKeys,
+    listener,
     session::{Progress, Session, Stage},
     templates::Template,
 };
@@ -50,23 +33,25 @@ const MAX_MISSED: u64 = 3;
 /// An interval of zero would never let the socket thread go.
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(1);
 
+/// What a server is to do.
 #[derive(Debug, Clone)]
-pub(crate) struct Config {
-    pub(crate) listen: Vec<Service>,
+pub struct Config {
+    /// The addresses to listen on.
+    pub listen: Vec<Service>,
     /// At the limit, clients wait until another one leaves.
-    pub(crate) max_connections: usize,
+    pub max_connections: usize,
     /// Between two templates. Less than a millisecond counts as one.
-    pub(crate) interval: Duration,
+    pub interval: Duration,
     /// From the accept until the client has asked for templates, which the standard wants at once:
     /// for handshake, `SetupConnection` and `CoinbaseOutputConstraints` together. So long a refused
     /// client may take to close, too.
-    pub(crate) setup_timeout: Duration,
+    pub setup_timeout: Duration,
     /// So many templates a client may let go by without taking the last one that it was sent.
-    pub(crate) max_missed: u64,
+    pub max_missed: u64,
     /// Set: the server ends.
-    pub(crate) interrupt: Interrupt,
+    pub interrupt: Interrupt,
     /// Sockman's sweep. Nothing here depends on it.
-    pub(crate) sweep: Option<Duration>,
+    pub sweep: Option<Duration>,
 }
 
 impl Default for Config {
@@ -85,20 +70,29 @@ impl Default for Config {
 
 /// What happened. Told on the socket thread: whoever listens must not keep it waiting.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Event {
+pub enum Event {
+    /// A client is connected.
     Connected {
+        /// The client.
         id: ConnectionId,
     },
+    /// A client has asked for templates.
     Subscribed {
+        /// The client.
         id: ConnectionId,
     },
     /// To so many clients at once; whoever has one under way gets it later, or a newer one.
     Pushed {
+        /// The id of the template.
         template: u64,
+        /// The number of clients.
         clients: usize,
     },
+    /// A client is disconnected.
     Disconnected {
+        /// The client.
         id: ConnectionId,
+        /// The reason.
         reason: String,
     },
 }
@@ -291,18 +285,26 @@ impl EventHandler for Handler {
 }
 
 /// A running server. Dropping it stops it.
-pub(crate) struct Server {
+pub struct Server {
     sockman: SockMan,
     /// `None` once stopped.
     threads: Option<SocketsThreads>,
     listening: Vec<Service>,
 }
 
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server").field("listening", &self.listening).finish_non_exhaustive()
+    }
+}
+
 impl Server {
+    /// Listens, and starts the socket thread.
+    ///
     /// # Errors
     ///
     /// An address could not be listened on, or the thread not be started.
-    pub(crate) fn start(
+    pub fn start(
         mut config: Config,
         keys: AuthorityKeys,
         observer: impl Fn(Event) + Send + Sync + 'static,
@@ -333,20 +335,22 @@ impl Server {
     }
 
     /// Where it listens, with the ports that it really got.
-    pub(crate) fn listening(&self) -> &[Service] {
+    pub fn listening(&self) -> &[Service] {
         &self.listening
     }
 
     /// `false` once the interrupt was set, or the socket thread has failed, which
     /// [`stop`](Server::stop) tells of.
-    pub(crate) fn is_running(&self) -> bool {
+    pub fn is_running(&self) -> bool {
         self.threads.as_ref().is_some_and(|threads| !threads.is_finished())
     }
 
+    /// Ends the server, and waits for its thread.
+    ///
     /// # Errors
     ///
     /// The socket thread had panicked.
-    pub(crate) fn stop(mut self) -> Result<(), Box<dyn Error>> {
+    pub fn stop(mut self) -> Result<(), Box<dyn Error>> {
         self.sockman.interrupt();
         match self.threads.take() {
             Some(threads) => Ok(threads.join()?),

@@ -30,7 +30,7 @@ use template_distribution_sv2::{
     RequestTransactionData, RequestTransactionDataError, RequestTransactionDataSuccess,
 };
 
-use super::{keys::AuthorityKeys, templates::Template};
+use crate::{keys::AuthorityKeys, templates::Template};
 
 /// The version of the protocol.
 const VERSION: u16 = 2;

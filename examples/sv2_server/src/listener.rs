@@ -21,7 +21,7 @@ const BACKLOG: i32 = i32::MAX;
 /// # Errors
 ///
 /// The address is in use, or there is no such address here.
-pub(super) fn listen(sockman: &SockMan, address: &Service) -> Result<Service, Box<dyn Error>> {
+pub(crate) fn listen(sockman: &SockMan, address: &Service) -> Result<Service, Box<dyn Error>> {
     let Some(to) = address.to_socket_addr() else {
         // Unix-domain sockets have a buffer of a fixed size, and nothing from their listener.
         return Ok(sockman.bind_and_start_listening(address)?);
