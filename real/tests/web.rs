@@ -1,12 +1,10 @@
-//! The node example's page in headless Chromium: who is there, how much is said, and what happens;
+//! The node's page in headless Chromium: who is there, how much is said, and what happens;
 //! and what the page and its stream of events are made of.
 //!
 //! Needs Chromium and its driver; `.ci/run` installs them. With `SOCKMAN_SCREENSHOT` set, a picture
 //! of two minutes is written there: that is how docs/node-page.png was made.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod node_support;
 
 use std::{
     cell::Cell,
@@ -30,14 +28,13 @@ use bitcoin::{
     },
 };
 use data_encoding::BASE64;
-use node_support::{
-    DEADLINE, Process,
-    node::{Config, Node, chain::Chain},
-    program::example,
-    start,
-};
 use serde_json::{Value, json};
 use socket2::{Domain, Socket, Type};
+use sockman_node::{
+    Chain, Config, Node,
+    testing::{DEADLINE, start},
+};
+use sockman_test_support::program::Process;
 
 const NETWORK: Network = Network::Regtest;
 /// Between two looks at the page.
@@ -167,7 +164,7 @@ impl Served {
     }
 
     fn start_on(web: &str, more_arguments: &[&str]) -> Served {
-        let child = Command::new(example("node"))
+        let child = real::node()
             .args(["--network", "regtest", "--listen", "127.0.0.1:0", "--web", web])
             .args(more_arguments)
             .stdout(Stdio::piped())

@@ -1,12 +1,10 @@
 //! Connecting through microsocks and dante, SOCKS5 servers that others wrote: over IPv4 and IPv6, with
 //! credentials and without.
 //!
-//! Needs both, and the account that `tests/fixtures/socks/install.sh` makes. All traffic stays on
+//! Needs both, and the account that `real/fixtures/socks/install.sh` makes. All traffic stays on
 //! loopback.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod common;
 
 use std::{
     fs,
@@ -19,13 +17,13 @@ use std::{
     time::Instant,
 };
 
-use common::{
-    DEADLINE,
-    socks5::{DRIVERS, Dialling, Driver},
-};
 use sockman::{
     ConnectError, ConnectOptions, ConnectionId, Credentials, Destination, Proxy, ProxyError,
     Socks5Reply,
+};
+use sockman_test_support::{
+    DEADLINE,
+    socks5::{DRIVERS, Dialling, Driver},
 };
 
 /// As in the install script.

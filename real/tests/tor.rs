@@ -1,13 +1,10 @@
 //! Connecting through Tor: a private network of it on loopback, with onion services in front of the
-//! `node` example.
+//! node.
 //!
-//! Needs tor and python3; `tests/fixtures/tor/network.py` starts the network, which takes up to a
+//! Needs tor and python3; `real/fixtures/tor/network.py` starts the network, which takes up to a
 //! minute, once for all tests here.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
-
-mod common;
-mod node_support;
 
 use std::{
     collections::HashSet,
@@ -20,10 +17,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::socks5::{DRIVERS, Dialling};
-use node_support::{Process, program::example};
 use sockman::{
     ConnectError, ConnectOptions, ConnectionId, Destination, Proxy, Service, Socks5Reply,
+};
+use sockman_test_support::{
+    program::{Process, workspace_program},
+    socks5::{DRIVERS, Dialling},
 };
 
 /// Tor gives up after 15 seconds here (`SocksTimeout`), and after 120 elsewhere.
@@ -52,7 +51,7 @@ fn start() -> Tor {
     let mut node = Process::new(
         Command::new("sh")
             .args(["-c", "\"$@\" & cat; kill $!", "sh"])
-            .arg(example("node"))
+            .arg(workspace_program("sockman-node", "node"))
             .args(["--listen", "127.0.0.1:0", "--network", "regtest"])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -64,7 +63,7 @@ fn start() -> Tor {
     let port = listening.rsplit(':').next().unwrap().to_owned();
     let directory =
         Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("tor-{}", std::process::id()));
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tor/network.py");
+    let script = real::fixture("tor/network.py");
     let mut network = Command::new("python3")
         .arg(script)
         .arg(directory)
@@ -94,7 +93,7 @@ fn start() -> Tor {
 }
 
 fn node(arguments: &[&str]) -> Process {
-    let child = Command::new(example("node")).args(arguments).stdout(Stdio::piped()).spawn();
+    let child = real::node().args(arguments).stdout(Stdio::piped()).spawn();
     Process::new(child.unwrap())
 }
 

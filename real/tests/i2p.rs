@@ -1,11 +1,9 @@
-//! Two `node` examples shake hands over I2P, through two real routers (i2pd) on loopback, with
+//! Two nodes shake hands over I2P, through two real routers (i2pd) on loopback, with
 //! tunnels as Bitcoin Core has them.
 //!
-//! Needs i2pd: `tests/fixtures/i2pd/install.sh` fetches it. It talks to nobody but this machine.
+//! Needs i2pd: `real/fixtures/i2pd/install.sh` fetches it. It talks to nobody but this machine.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
-
-mod node_support;
 
 use std::{
     fs,
@@ -16,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use node_support::{Process, program::example};
+use sockman_test_support::program::Process;
 
 /// A session takes a router 3 to 27 seconds, and connects may have to be tried again.
 const PATIENCE: Duration = Duration::from_secs(180);
@@ -33,18 +31,12 @@ struct Routers {
 
 impl Routers {
     fn start() -> Routers {
-        // `target/tmp`; the install script puts it beside.
-        let temporary = Path::new(env!("CARGO_TARGET_TMPDIR"));
-        let program = temporary.parent().unwrap().join("i2pd/run");
-        assert!(
-            program.exists(),
-            "{} is missing: run tests/fixtures/i2pd/install.sh first",
-            program.display()
-        );
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/i2pd/network.py");
+        let temporary = env!("CARGO_TARGET_TMPDIR");
+        let program = real::installed(temporary, "i2pd", "run");
+        let script = real::fixture("i2pd/network.py");
         let mut child = Command::new("python3")
             .arg(script)
-            .arg(temporary.join(format!("i2pd-{}", std::process::id())))
+            .arg(Path::new(temporary).join(format!("i2pd-{}", std::process::id())))
             .arg(program)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -75,7 +67,7 @@ impl Drop for Routers {
 }
 
 fn node(arguments: &[&str]) -> Process {
-    let mut command = Command::new(example("node"));
+    let mut command = real::node();
     command.args(arguments).args(["--network", "regtest"]);
     Process::new(command.stdout(Stdio::piped()).spawn().unwrap())
 }

@@ -2,9 +2,6 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
-#[path = "common/program.rs"]
-mod program;
-
 use std::{
     collections::HashMap,
     fs,
@@ -14,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use program::{Program, example, signal};
+use sockman_test_support::program::{Program, signal, workspace_example, workspace_program};
 
 /// What the socket thread costs in system calls: one `recv` and one `send` for each message, and
 /// the poll, which 16 connections share as far as they are ready together. No more than that: no
@@ -28,7 +25,7 @@ fn an_echoed_message_costs_one_recv_and_one_send() {
         Command::new("strace")
             .args(["-f", "-qq", "-c", "-U", "name,calls", "-o"])
             .arg(&summary)
-            .arg(example("echo"))
+            .arg(workspace_example("sockman", "echo"))
             .args(["echo", "0"]),
     );
     let line = program.wait_for_line("listening");
@@ -101,7 +98,7 @@ fn a_name_is_resolved_by_the_proxy_alone() {
         Command::new("strace")
             .args(["-f", "-qq", "-e", "trace=network,openat,open", "-o"])
             .arg(&calls)
-            .arg(example("node"))
+            .arg(workspace_program("sockman-node", "node"))
             .args(["--proxy", &endpoint.to_string(), "--connect", "no.such.host:8333"]),
     );
     program.wait_for_line("the host is unreachable");

@@ -1,10 +1,8 @@
-//! The `node` example talks with bcoin, a Bitcoin node that others wrote, in both directions.
+//! The node talks with bcoin, a Bitcoin node that others wrote, in both directions.
 //!
-//! Needs bcoin: `tests/fixtures/bcoin/install.sh` installs it. All traffic stays on 127.0.0.1.
+//! Needs bcoin: `real/fixtures/bcoin/install.sh` installs it. All traffic stays on 127.0.0.1.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod node_support;
 
 use std::{
     io::{Read, Write},
@@ -14,12 +12,12 @@ use std::{
 };
 
 use bitcoin::{BlockHash, Network, p2p::ServiceFlags};
-use node_support::{
-    DEADLINE, Events, Process,
-    node::{Config, Event, Node, chain::Chain, transport::TransportType},
-    start,
-};
 use sockman::Direction;
+use sockman_node::{
+    Chain, Config, Event, Node, TransportType,
+    testing::{DEADLINE, Events, start},
+};
+use sockman_test_support::program::Process;
 
 const AGENT: &str = "/bcoin:v1.0.2/";
 /// Where the mined coins go: a key hash of zeros, with the prefix that bcoin has for regtest.
@@ -105,15 +103,10 @@ struct Bcoin {
 impl Bcoin {
     /// Starts one that dials `to` and nobody else, and waits until it listens.
     fn start(to: Option<SocketAddr>) -> Bcoin {
-        // `target/tmp`; the install script puts it beside.
-        let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
-        let bcoin = target.join("bcoin/node_modules/bcoin/bin/node");
-        assert!(
-            bcoin.exists(),
-            "bcoin is not in {}: run tests/fixtures/bcoin/install.sh first",
-            bcoin.display()
-        );
-        let preload = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/bcoin/preload.js");
+        let temporary = env!("CARGO_TARGET_TMPDIR");
+        let bcoin = real::installed(temporary, "bcoin", "node_modules/bcoin/bin/node");
+        let data = Path::new(temporary).with_file_name("bcoin").join("data");
+        let preload = real::fixture("bcoin/preload.js");
 
         let [address, rpc_address] = free_addresses();
         // Port 1: nobody is there, and nobody else is dialled.
@@ -123,7 +116,7 @@ impl Bcoin {
             .arg(preload)
             .arg(bcoin)
             .args(["--network=regtest", "--memory=true", "--no-wallet=true", "--workers=false"])
-            .arg(format!("--prefix={}", target.join("bcoin/data").display()))
+            .arg(format!("--prefix={}", data.display()))
             .args(["--listen=true", "--host=127.0.0.1", "--upnp=false", "--max-inbound=8"])
             .arg(format!("--port={}", address.port()))
             // Only told to peers. Without it, bcoin asks the internet for its address.

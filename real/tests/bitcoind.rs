@@ -1,12 +1,10 @@
-//! The `node` example and Bitcoin Knots, which is Bitcoin Core with additions: version 2 of the
+//! The node and Bitcoin Knots, which is Bitcoin Core with additions: version 2 of the
 //! transport (BIP 324) in both directions, the fall back to version 1, and Core's own command-line
 //! client against the node's RPC.
 //!
-//! Needs bitcoind: `tests/fixtures/bitcoind/install.sh` installs it. All traffic stays on 127.0.0.1.
+//! Needs bitcoind: `real/fixtures/bitcoind/install.sh` installs it. All traffic stays on 127.0.0.1.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod node_support;
 
 use std::{
     collections::BTreeSet,
@@ -19,8 +17,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use node_support::{DEADLINE, Process, program::example};
 use serde_json::{Value, json};
+use sockman_test_support::{DEADLINE, program::Process};
 
 /// Where the mined coins go: a key hash of zeros.
 const NOBODY: &str = "bcrt1qqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqdku202";
@@ -47,15 +45,8 @@ const LEFT_OUT: [&str; 14] = [
 /// Between two looks at what another program says of itself.
 const LOOK: Duration = Duration::from_millis(50);
 
-fn target() -> &'static Path {
-    // `target/tmp`; the install script puts it beside.
-    Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap()
-}
-
 fn run(program: &str) -> Command {
-    let run = target().join("bitcoind/run");
-    assert!(run.exists(), "{} is missing: run tests/fixtures/bitcoind/install.sh", run.display());
-    let mut command = Command::new(run);
+    let mut command = Command::new(real::installed(env!("CARGO_TARGET_TMPDIR"), "bitcoind", "run"));
     command.arg(program);
     command
 }
@@ -168,7 +159,7 @@ impl OurNode {
     fn start(arguments: &[&str]) -> OurNode {
         let directory = new_directory("node");
         let cookie = directory.join("cookie");
-        let child = Command::new(example("node"))
+        let child = real::node()
             .args(["--network", "regtest", "--listen", "127.0.0.1:0", "--rpc", "127.0.0.1:0"])
             .arg("--rpc-cookie")
             .arg(&cookie)

@@ -1,10 +1,8 @@
-//! The `http_rpc` example against clients that others wrote: curl, ab, wrk and python-bitcoinrpc.
+//! The program `http_rpc` against clients that others wrote: curl, ab, wrk and python-bitcoinrpc.
 //!
 //! `.ci/run` installs them.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod node_support;
 
 use std::{
     fs,
@@ -13,7 +11,7 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use node_support::{Process, program::example};
+use sockman_test_support::program::{Process, workspace_program};
 
 struct Server {
     url: String,
@@ -27,7 +25,7 @@ impl Server {
         let number = COUNTER.fetch_add(1, Ordering::Relaxed);
         let name = format!("real-http-cookie-{}-{number}", std::process::id());
         let cookie = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
-        let child = Command::new(example("http_rpc"))
+        let child = Command::new(workspace_program("sockman-http-rpc", "http_rpc"))
             .args(["--listen", "127.0.0.1:0", "--cookie"])
             .arg(&cookie)
             .args(arguments)
@@ -141,7 +139,7 @@ fn wrk_loads_it_and_the_answers_are_right() {
 #[test]
 fn python_bitcoinrpc_calls_and_hears_errors() {
     let server = Server::start(&[]);
-    let package = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap().join("python");
+    let package = real::installed(env!("CARGO_TARGET_TMPDIR"), "python", "");
     let program = "
 import sys
 from bitcoinrpc.authproxy import AuthServiceProxy, JSONRPCException
