@@ -125,7 +125,9 @@ pub fn signal(process: u32, name: &str) {
 }
 
 /// A child process that is killed, and waited for, when this is dropped.
+#[derive(Debug)]
 pub struct Process {
+    /// The process. Its standard output is read already.
     pub child: Child,
     lines: Receiver<String>,
     seen: Vec<String>,
