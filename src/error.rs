@@ -128,6 +128,12 @@ impl BindError {
         &self.inner.kind
     }
 
+    /// Returns what happened, by value.
+    #[must_use]
+    pub fn into_kind(self) -> BindErrorKind {
+        self.inner.kind
+    }
+
     /// Returns the address that was asked for. `None` if its text could not be parsed, and for a
     /// socket that was handed over.
     #[must_use]

@@ -6,7 +6,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-pub use crate::dial::ConnectOptions;
+pub use crate::{dial::ConnectOptions, sys::More};
 
 #[cfg(feature = "i2p")]
 use crate::dial::i2p::I2pOptions;

@@ -299,21 +299,25 @@ impl SockMan {
         id: ConnectionId,
         pieces: &[IoSlice<'_>],
     ) -> Result<usize, SendError> {
-        self.send_pieces(id, pieces, More::No)
+        self.send_with(id, pieces, More::No)
     }
 
-    /// Sends several pieces when more data follows at once; otherwise as
-    /// [`send_vectored`](SockMan::send_vectored). Core's `will_send_more`.
-    ///
-    /// The kernel may hold back a packet that is not full until more data comes (`MSG_MORE` on
-    /// Linux and Android; no effect elsewhere).
+    /// As [`send_vectored`](SockMan::send_vectored), for a caller that knows whether more data follows
+    /// at once. Core's `will_send_more`.
     ///
     /// # Errors
     ///
     /// As [`send_bytes`](SockMan::send_bytes).
     #[doc(alias = "will_send_more")]
-    pub fn send_more(&self, id: ConnectionId, pieces: &[IoSlice<'_>]) -> Result<usize, SendError> {
-        self.send_pieces(id, pieces, More::Follows)
+    pub fn send_with(
+        &self,
+        id: ConnectionId,
+        pieces: &[IoSlice<'_>],
+        more: More,
+    ) -> Result<usize, SendError> {
+        let pieces = pieces.get(..MAX_PIECES).unwrap_or(pieces);
+        let length = pieces.iter().map(|piece| piece.len()).sum();
+        self.send(id, length, |sock| sock.send_vectored(pieces, more))
     }
 
     /// Half-closes: the peer reads the end of the stream, and may go on sending. What the kernel
@@ -400,17 +404,6 @@ impl SockMan {
 
     pub(crate) fn shared(&self) -> &Arc<Shared> {
         &self.shared
-    }
-
-    fn send_pieces(
-        &self,
-        id: ConnectionId,
-        pieces: &[IoSlice<'_>],
-        more: More,
-    ) -> Result<usize, SendError> {
-        let pieces = pieces.get(..MAX_PIECES).unwrap_or(pieces);
-        let length = pieces.iter().map(|piece| piece.len()).sum();
-        self.send(id, length, |sock| sock.send_vectored(pieces, more))
     }
 
     fn send(

@@ -8,8 +8,8 @@ use std::ffi::OsStr;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::os::unix::ffi::OsStrExt;
 
-use sockman::ParseAddrErrorKind as Kind;
-use sockman::{I2pHash, NetAddr, Network, OnionV3, Service, UnixAddr};
+use sockman::error::ParseAddrErrorKind as Kind;
+use sockman::{Service, address::{I2pHash, NetAddr, Network, OnionV3, UnixAddr}};
 
 const ONION: &str = "pg6mmjiyjmcrsslvykfwnntlaru7p5svn6y2ymmju6nubxndf4pscryd.onion";
 const I2P: &str = "ukeu3k5oycgaauneqgtnvselmt4yemvoilkln7jpvamvfx7dnkdq.b32.i2p";

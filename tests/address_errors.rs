@@ -2,8 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
-use sockman::ParseAddrErrorKind as Kind;
-use sockman::{CjdnsAddr, InvalidAddrError, NetAddr, ParseAddrError, Service, UnixAddr};
+use sockman::error::ParseAddrErrorKind as Kind;
+use sockman::{Service, address::{CjdnsAddr, NetAddr, UnixAddr}, error::{InvalidAddrError, ParseAddrError}};
 
 const ONION: &str = "pg6mmjiyjmcrsslvykfwnntlaru7p5svn6y2ymmju6nubxndf4pscryd.onion";
 const I2P: &str = "ukeu3k5oycgaauneqgtnvselmt4yemvoilkln7jpvamvfx7dnkdq.b32.i2p";

@@ -21,7 +21,7 @@ use common::{
     tools::{Gate, Random, assert_no_spin, fill, run_passes, until, wait_until_hung_up},
     without_sweep,
 };
-use sockman::{ConnectionId, EventHandler, NextRecv, Options, SendError, Service, SockMan};
+use sockman::{ConnectionId, EventHandler, NextRecv, Options, Service, SockMan, error::SendError};
 
 fn buffer(bytes: usize) -> Options {
     without_sweep().receive_buffer(NonZeroUsize::new(bytes).unwrap())
@@ -126,7 +126,7 @@ impl EventHandler for Streams {
         let stream = peers.get_mut(&id).unwrap();
         let end = (stream.sent + stream.random.up_to(300_000)).min(self.length);
         let piece = &stream.outgoing[stream.sent..end];
-        stream.sent += sockman.send_bytes(id, piece, false).unwrap();
+        stream.sent += sockman.send_bytes(id, piece).unwrap();
         if stream.sent == self.length {
             sockman.shutdown_write(id).unwrap();
         }
@@ -354,7 +354,7 @@ fn eof_is_told_once_while_the_embedder_goes_on_sending() {
             Event::ReadyToSend(id) if target.get() == Some(id) => {
                 let mut sent = sent.lock().unwrap();
                 let end = (*sent + 10_000).min(LENGTH);
-                *sent += sockman.send_bytes(*id, &bytes[*sent..end], false).unwrap();
+                *sent += sockman.send_bytes(*id, &bytes[*sent..end]).unwrap();
             }
             _ => {}
         }
@@ -380,7 +380,7 @@ fn eof_is_told_once_while_the_embedder_goes_on_sending() {
     assert_no_spin(&running);
     assert_eq!(heard(&handler, id), [data(id, b"request"), Event::Eof(id)]);
     // To the last.
-    assert_eq!(running.sockman.send_bytes(id, b"bye", false).unwrap(), 3);
+    assert_eq!(running.sockman.send_bytes(id, b"bye").unwrap(), 3);
     assert!(running.sockman.close_connection(id));
     assert_eq!(read_to_end(&mut client), b"bye");
 }
@@ -426,7 +426,7 @@ fn a_reset_after_eof_is_told_once_while_other_threads_send() {
         thread::scope(|scope| {
             let sender = scope.spawn(|| {
                 let sockman = &running.sockman;
-                while sockman.send_bytes(id, b"x", false).is_ok() {
+                while sockman.send_bytes(id, b"x").is_ok() {
                     sending.store(true, Ordering::SeqCst);
                 }
             });
@@ -459,7 +459,7 @@ fn what_is_sent_to_a_closed_peer_ends_in_one_read_error_after_eof() {
         if round % 2 == 0 {
             handler.wait_for_eof(id);
         }
-        until("sends fail", || running.sockman.send_bytes(id, b"x", false).is_err());
+        until("sends fail", || running.sockman.send_bytes(id, b"x").is_err());
         handler.wait_for_read_error(id);
         run_passes(&running.sockman, 1);
         let heard = heard(&handler, id);
@@ -479,7 +479,7 @@ fn an_end_and_the_reset_of_what_was_sent_after_it_are_both_told() {
         holder.hold(|| {
             client.write_all(b"bye").unwrap();
             drop(client);
-            until("sends fail", || running.sockman.send_bytes(id, b"x", false).is_err());
+            until("sends fail", || running.sockman.send_bytes(id, b"x").is_err());
         });
         handler.wait_for_read_error(id);
         run_passes(&running.sockman, 1);
@@ -553,7 +553,7 @@ fn a_reset_in_the_middle_of_sending_is_told_once() {
     let handler = Recorder::of_everything(|sockman, event| {
         if let Event::ReadyToSend(id) = event {
             // Until it would block, or fails.
-            while sockman.send_bytes(*id, &[1; 65536], false).is_ok_and(|sent| sent > 0) {}
+            while sockman.send_bytes(*id, &[1; 65536]).is_ok_and(|sent| sent > 0) {}
         }
     });
     let running = Running::start(handler.clone(), without_sweep());
@@ -565,7 +565,7 @@ fn a_reset_in_the_middle_of_sending_is_told_once() {
         handler.wait_for_event("ready to send", |event| *event == Event::ReadyToSend(id));
         reset(client);
         assert_eq!(handler.wait_for_read_error(id), io::ErrorKind::ConnectionReset);
-        until("sends fail", || running.sockman.send_bytes(id, b"x", false).is_err());
+        until("sends fail", || running.sockman.send_bytes(id, b"x").is_err());
         run_passes(&running.sockman, 2);
         let ended =
             |event: &Event| matches!(event, Event::Eof(of) | Event::ReadError(of, _) if *of == id);
@@ -593,7 +593,7 @@ fn a_reset_that_a_send_found_first_is_no_eof() {
                 client.write_all(b"data").unwrap();
             }
             reset(client);
-            until("sends fail", || running.sockman.send_bytes(id, b"x", false).is_err());
+            until("sends fail", || running.sockman.send_bytes(id, b"x").is_err());
         });
         assert_eq!(handler.wait_for_read_error(id), io::ErrorKind::ConnectionReset);
         run_passes(&running.sockman, 1);
@@ -619,7 +619,7 @@ fn a_reset_that_the_same_turns_send_found_is_no_eof() {
             Event::ReadyToSend(id) => {
                 if let Some(client) = to_reset.lock().unwrap().take() {
                     reset(client);
-                    while sockman.send_bytes(*id, b"x", false).is_ok() {}
+                    while sockman.send_bytes(*id, b"x").is_ok() {}
                 }
             }
             _ => {}
@@ -681,7 +681,7 @@ fn after_the_peers_half_close_ours_ends_the_connection_in_order() {
         let id = handler.wait_for_accepted(round);
         client.shutdown(Shutdown::Write).unwrap();
         handler.wait_for_eof(id);
-        assert_eq!(running.sockman.send_bytes(id, b"reply", false).unwrap(), 5);
+        assert_eq!(running.sockman.send_bytes(id, b"reply").unwrap(), 5);
         running.sockman.shutdown_write(id).unwrap();
         assert_eq!(read_to_end(&mut client), b"reply");
         drop(client);
@@ -706,7 +706,7 @@ fn a_send_after_a_half_close_does_not_turn_eof_into_an_error() {
         }
         running.sockman.shutdown_write(id).unwrap();
         assert!(matches!(
-            running.sockman.send_bytes(id, b"x", false),
+            running.sockman.send_bytes(id, b"x"),
             Err(SendError::Socket { id: of, .. }) if of == id
         ));
         drop(client);
@@ -730,7 +730,7 @@ fn a_reset_after_a_half_close_is_told_once() {
         reset(client);
         if round % 2 == 0 {
             // Finds the reset, or its own half-close.
-            let _ = running.sockman.send_bytes(id, b"x", false);
+            let _ = running.sockman.send_bytes(id, b"x");
         }
         assert_eq!(handler.wait_for_read_error(id), io::ErrorKind::ConnectionReset);
         run_passes(&running.sockman, 1);

@@ -20,10 +20,7 @@ use common::{
     tools::{CALLBACKS, Callback, Everywhere, Gate, provoke, run_passes, until},
     without_sweep,
 };
-use sockman::{
-    ConnectError, ConnectOptions, ConnectionId, JoinError, Options, PanicPolicy, Service, SockMan,
-    SocketsThreads, StartError, WeakSockMan,
-};
+use sockman::{ConnectOptions, ConnectionId, Options, Service, SockMan, SocketsThreads, WeakSockMan, error::{ConnectError, JoinError, StartError}, options::PanicPolicy};
 
 fn options() -> Options {
     without_sweep().panic_policy(PanicPolicy::CloseConnection)
@@ -69,7 +66,7 @@ fn all_callbacks_run_on_the_socket_thread_and_never_two_at_once() {
                     let ids = seen.ids.lock().unwrap().clone();
                     for id in ids.iter().rev().take(4) {
                         sockman.wake(*id);
-                        let _ = sockman.send_bytes(*id, b"x", false);
+                        let _ = sockman.send_bytes(*id, b"x");
                     }
                     thread::yield_now();
                 }
@@ -85,7 +82,7 @@ fn all_callbacks_run_on_the_socket_thread_and_never_two_at_once() {
                         let connection =
                             sockman.connect(&running.address.into(), &options).unwrap();
                         let id = connection.activate();
-                        sockman.send_bytes(id, b"to myself", false).unwrap();
+                        sockman.send_bytes(id, b"to myself").unwrap();
                     }
                 })
             })
@@ -120,14 +117,14 @@ fn call_everything_on(sockman: &SockMan, id: ConnectionId, is_open: bool) {
     assert_eq!(sockman.connection_info(id).is_some(), is_open);
     // A peer that has reset it makes sends fail.
     let _ = sockman.send_bytes(id, b"one", true);
-    let _ = sockman.send_vectored(id, &[IoSlice::new(b"two"), IoSlice::new(b"three")], false);
+    let _ = sockman.send_vectored(id, &[IoSlice::new(b"two"), IoSlice::new(b"three")]);
     sockman.wake(id);
     let _ = sockman.shutdown_write(id);
     sockman.wake(id);
     assert_eq!(sockman.close_connection(id), is_open);
     sockman.wake(id);
     assert!(!sockman.close_connection(id));
-    assert!(sockman.send_bytes(id, b"four", false).is_err());
+    assert!(sockman.send_bytes(id, b"four").is_err());
 }
 
 /// Calls everything that is not about a connection.
@@ -268,7 +265,7 @@ fn what_a_callback_asks_for_another_connection_is_done() {
             let common::Event::Data(id, data) = event else { return };
             let Some(other) = other.get().copied().filter(|other| other != id) else { return };
             match data[..] {
-                [b's'] => assert_eq!(sockman.send_bytes(other, b"sent", false).unwrap(), 4),
+                [b's'] => assert_eq!(sockman.send_bytes(other, b"sent").unwrap(), 4),
                 [b'w'] => sockman.wake(other),
                 _ => assert!(sockman.close_connection(other)),
             }

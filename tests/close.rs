@@ -22,7 +22,7 @@ use common::{
     tools::{Callback, Everywhere, Gate, Spy, fill, provoke, run_passes, until},
     without_sweep,
 };
-use sockman::{ConnectOptions, ConnectionId, Destination, SockMan, WeakSockMan};
+use sockman::{ConnectOptions, ConnectionId, SockMan, WeakSockMan, address::Destination};
 
 /// The callbacks that name an id which is open.
 const WITH_OPEN_ID: [Callback; 8] = [
@@ -119,7 +119,7 @@ fn closing_in(callback: Callback, all: bool) {
     }));
     let made = SockMan::new(handler, without_sweep()).unwrap();
     sockman.set(made.downgrade()).unwrap();
-    let bound = made.bind_and_start_listening(&"127.0.0.1:0".parse().unwrap()).unwrap();
+    let bound = made.bind_and_start_listening("127.0.0.1:0").unwrap();
     let threads = made.start_sockets_threads().unwrap();
     let mut clients = Vec::new();
     for _ in 0..8 {
@@ -322,7 +322,7 @@ fn closing_before_the_poll(callback: Callback, all: bool) {
             match now {
                 Callback::Accepted => drop(log.open.insert(id)),
                 // More work left for the next pass.
-                Callback::ReadyToSend => drop(sockman.send_bytes(id, b"x", false)),
+                Callback::ReadyToSend => drop(sockman.send_bytes(id, b"x")),
                 _ => {}
             }
             if log.before_the_poll && now == callback && log.open.len() == 3 {
@@ -338,7 +338,7 @@ fn closing_before_the_poll(callback: Callback, all: bool) {
     let options = without_sweep().receive_buffer(NonZeroUsize::MIN);
     let made = SockMan::new(handler, options).unwrap();
     sockman.set(made.downgrade()).unwrap();
-    let bound = made.bind_and_start_listening(&"127.0.0.1:0".parse().unwrap()).unwrap();
+    let bound = made.bind_and_start_listening("127.0.0.1:0").unwrap();
     let threads = made.start_sockets_threads().unwrap();
     let mut clients = Vec::new();
     for _ in 0..3 {
@@ -468,7 +468,7 @@ fn with_no_thread_running_a_close_gives_the_descriptor_back() {
         let id = sockman.connect(&to, &ConnectOptions::default()).unwrap().activate();
         sockman.wake(id);
         assert!(sockman.close_connection(id));
-        sockman.bind_and_start_listening(&"127.0.0.1:0".parse().unwrap()).unwrap();
+        sockman.bind_and_start_listening("127.0.0.1:0").unwrap();
         sockman.stop_listening();
         assert_eq!(spy.open(), 0);
     }

@@ -10,11 +10,7 @@ use std::{
     time::Duration,
 };
 
-use sockman::{
-    ConnectError, ConnectOptions, ConnectionId, Destination, EventHandler, JoinError, NextRecv,
-    Options, Service, SockMan,
-    testing::{Call, Ended, Network, Script, SocketThreadByHand},
-};
+use sockman::{ConnectOptions, ConnectionId, EventHandler, NextRecv, Options, Service, SockMan, address::Destination, error::{ConnectError, JoinError}, testing::{Call, Ended, Network, Script, SocketThreadByHand}};
 
 /// Sends back what the kernel takes of it, and counts what it is told.
 #[derive(Default)]
@@ -40,7 +36,7 @@ impl EventHandler for Echo {
     fn event_got_data(&self, sockman: &SockMan, id: ConnectionId, data: &[u8]) {
         self.data.lock().unwrap().extend(data);
         // A connection that is broken is told of by its read error.
-        let _ = sockman.send_bytes(id, data, false);
+        let _ = sockman.send_bytes(id, data);
     }
     fn event_got_eof(&self, sockman: &SockMan, id: ConnectionId) {
         self.told.lock().unwrap().entry(id).or_default().0 += 1;
@@ -73,7 +69,7 @@ fn rig(options: Options) -> Rig {
     let (network, echo) = (Network::new(), Arc::new(Echo::default()));
     let options = options.sock_factory(network.factory());
     let sockman = SockMan::new(Arc::clone(&echo) as Arc<dyn EventHandler>, options).unwrap();
-    let here = sockman.bind_and_start_listening(&"10.0.0.1:1".parse().unwrap()).unwrap();
+    let here = sockman.bind_and_start_listening("10.0.0.1:1").unwrap();
     Rig { network, echo, sockman, here }
 }
 
@@ -143,7 +139,7 @@ fn exercise(
     thread: &mut SocketThreadByHand,
     peer: &sockman::testing::Peer,
 ) -> Result<(), JoinError> {
-    let other = rig.sockman.bind_and_start_listening(&"10.0.0.1:2".parse().unwrap());
+    let other = rig.sockman.bind_and_start_listening("10.0.0.1:2");
     let to: Destination = "10.0.0.9:9".parse().unwrap();
     let options = ConnectOptions::default().timeout(Duration::from_secs(1));
     if let Ok(connection) = rig.sockman.connect(&to, &options) {

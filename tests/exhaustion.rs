@@ -30,10 +30,7 @@ use std::{
 
 use child::{in_child, is_child};
 use common::{DEADLINE, Event, Recorder, Running, eventually, reset, without_sweep};
-use sockman::{
-    ConnectError, ConnectOptions, ConnectionId, EventHandler, Interrupt, NextRecv, Options,
-    Service, SockMan,
-};
+use sockman::{ConnectOptions, ConnectionId, EventHandler, Interrupt, NextRecv, Options, Service, SockMan, error::ConnectError};
 
 /// Counts what the library finds worth a warning.
 struct CountingLog(AtomicUsize);
@@ -65,7 +62,7 @@ impl EventHandler for Reporter {
         _: &Service,
         _: &Service,
     ) -> bool {
-        sockman.send_bytes(id, b"+", false).unwrap();
+        sockman.send_bytes(id, b"+").unwrap();
         true
     }
     fn event_ready_to_send(&self, _: &SockMan, _: ConnectionId) -> NextRecv {
@@ -80,7 +77,7 @@ impl EventHandler for Reporter {
             stats.accept_pauses,
             stats.connections
         );
-        sockman.send_bytes(id, line.as_bytes(), false).unwrap();
+        sockman.send_bytes(id, line.as_bytes()).unwrap();
     }
     fn event_got_eof(&self, sockman: &SockMan, id: ConnectionId) {
         sockman.close_connection(id);
@@ -426,7 +423,7 @@ impl EventHandler for Closer {
         NextRecv::Proceed
     }
     fn event_got_data(&self, sockman: &SockMan, id: ConnectionId, data: &[u8]) {
-        let _ = sockman.send_bytes(id, data, false);
+        let _ = sockman.send_bytes(id, data);
     }
     fn event_got_eof(&self, sockman: &SockMan, id: ConnectionId) {
         assert!(sockman.close_connection(id));

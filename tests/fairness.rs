@@ -19,9 +19,7 @@ use std::{
 };
 
 use common::{DEADLINE, Event, Recorder, Running, eventually, without_sweep};
-use sockman::{
-    ConnectionId, EventHandler, NextRecv, SendQueue, SendQueueOptions, Service, SockMan,
-};
+use sockman::{ConnectionId, EventHandler, NextRecv, SendQueue, Service, SockMan, helpers::SendQueueLimits};
 
 const BUFFER: usize = 4096;
 
@@ -67,7 +65,7 @@ impl EventHandler for PassCounter {
     }
     fn event_ready_to_send(&self, sockman: &SockMan, id: ConnectionId) -> NextRecv {
         self.count(id, "ready to send");
-        let _ = sockman.send_bytes(id, b"something", false);
+        let _ = sockman.send_bytes(id, b"something");
         NextRecv::Proceed
     }
     fn event_got_data(&self, _: &SockMan, id: ConnectionId, data: &[u8]) {
@@ -192,7 +190,7 @@ fn a_listener_accepts_a_batch_per_pass_at_most() {
         let handler = Arc::new(PassCounter::default());
         let options = small_buffer().accept_batch(NonZeroUsize::new(batch).unwrap());
         let sockman = SockMan::new(handler.clone(), options).unwrap();
-        let bound = sockman.bind_and_start_listening(&"127.0.0.1:0".parse().unwrap()).unwrap();
+        let bound = sockman.bind_and_start_listening("127.0.0.1:0").unwrap();
         let address = bound.to_socket_addr().unwrap();
         let clients: Vec<_> = (0..50).map(|_| TcpStream::connect(address).unwrap()).collect();
         let threads = sockman.start_sockets_threads().unwrap();
@@ -257,12 +255,12 @@ impl EventHandler for QueueingEcho {
     }
     fn event_got_data(&self, sockman: &SockMan, id: ConnectionId, data: &[u8]) {
         if data == b"fill" {
-            self.queue(id).push(sockman, &vec![0; 20_000_000], false).unwrap();
+            self.queue(id).push(sockman, &vec![0; 20_000_000]).unwrap();
             if let Some(blocked) = &*self.blocked.lock().unwrap() {
                 blocked.send(id).unwrap();
             }
         } else {
-            self.queue(id).push(sockman, data, false).unwrap();
+            self.queue(id).push(sockman, data).unwrap();
         }
     }
     fn event_got_eof(&self, _: &SockMan, _: ConnectionId) {}

@@ -14,11 +14,7 @@ use std::{
 
 use common::{DEADLINE, without_sweep};
 use parking_lot::Mutex;
-use sockman::{
-    ConnectionId, ConnectionTable, Deadlines, EventHandler, NextRecv, Service, SockMan,
-    SocketsThreads,
-    testing::{Network, SocketThreadByHand},
-};
+use sockman::{ConnectionId, EventHandler, NextRecv, Service, SockMan, SocketsThreads, helpers::{ConnectionTable, Deadlines}, testing::{Network, SocketThreadByHand}};
 
 /// Closes whoever's timer ends, and tells of the other timers.
 struct Timed {
@@ -201,7 +197,7 @@ impl EventHandler for ByNetworkTime {
 #[test]
 fn idle_connections_are_closed_by_their_timers() {
     let (handler, sockman, _threads, _ends) = start();
-    let bound = sockman.bind_and_start_listening(&"127.0.0.1:0".parse().unwrap()).unwrap();
+    let bound = sockman.bind_and_start_listening("127.0.0.1:0").unwrap();
     let mut peers: Vec<TcpStream> =
         (0..20).map(|_| TcpStream::connect(bound.to_socket_addr().unwrap()).unwrap()).collect();
     for peer in &mut peers {

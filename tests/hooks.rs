@@ -19,7 +19,7 @@ use common::{
     tools::{Random, Spy, TempDir, fill, run_passes, until, wait_until_hung_up},
     without_sweep,
 };
-use sockman::{ConnectionId, EventHandler, NextRecv, Options, SendError, Service, SockMan};
+use sockman::{ConnectionId, EventHandler, NextRecv, Options, Service, SockMan, error::SendError};
 
 fn ready_count(handler: &Recorder, id: ConnectionId) -> usize {
     handler.count(|event| *event == Event::ReadyToSend(id))
@@ -211,7 +211,7 @@ impl EventHandler for Moody {
         let mut queued = self.queued.lock().unwrap();
         let queued = queued.get_mut(&id).unwrap();
         // It fails once the peer is gone, which left some unread: that is told by and by.
-        *queued -= sockman.send_bytes(id, &vec![1; *queued], false).unwrap_or(0);
+        *queued -= sockman.send_bytes(id, &vec![1; *queued]).unwrap_or(0);
         NextRecv::Proceed
     }
 
@@ -317,7 +317,7 @@ fn a_reset_while_reads_are_paused_is_told_when_they_resume() {
         // The send may take the error away: it is told nevertheless.
         if round % 4 < 2 {
             assert!(matches!(
-                sockman.send_bytes(id, b"x", false),
+                sockman.send_bytes(id, b"x"),
                 Err(SendError::Socket { id: of, .. }) if of == id
             ));
         }
@@ -342,7 +342,7 @@ fn a_paused_writer_hears_of_a_reset_by_being_ready_to_send() {
         let failed = Arc::clone(&failed);
         move |sockman, event| {
             if let Event::ReadyToSend(id) = event {
-                if sockman.send_bytes(*id, b"x", false).is_err() {
+                if sockman.send_bytes(*id, b"x").is_err() {
                     failed.lock().unwrap().push(*id);
                     sockman.close_connection(*id);
                 }
@@ -420,7 +420,7 @@ fn skip_with_something_sent_puts_the_receive_off_for_one_pass() {
         let this = Arc::clone(&this);
         move |sockman, event| {
             if let Event::ReadyToSend(id) = event {
-                assert_eq!(sockman.send_bytes(*id, b"x", false).unwrap(), 1);
+                assert_eq!(sockman.send_bytes(*id, b"x").unwrap(), 1);
                 this.get().unwrap().upgrade().unwrap().want_to_send(*id, false);
             }
         }
@@ -471,7 +471,7 @@ impl EventHandler for Replier {
     fn event_ready_to_send(&self, sockman: &SockMan, id: ConnectionId) -> NextRecv {
         let mut queues = self.queues.lock().unwrap();
         let queue = queues.get_mut(&id).unwrap();
-        let sent = sockman.send_bytes(id, queue.make_contiguous(), false).unwrap();
+        let sent = sockman.send_bytes(id, queue.make_contiguous()).unwrap();
         queue.drain(..sent);
         NextRecv::Proceed
     }
@@ -520,7 +520,7 @@ fn a_reply_queued_after_the_turns_ready_to_send_goes_out_without_the_sweep() {
             match event {
                 // Nothing is queued before the data comes.
                 Event::ReadyToSend(id) if !handler.received(*id).is_empty() => {
-                    sockman.send_bytes(*id, b"reply", false).unwrap();
+                    sockman.send_bytes(*id, b"reply").unwrap();
                     handler.want_to_send(*id, false);
                 }
                 Event::ReadyToSend(id) => handler.want_to_send(*id, false),
@@ -557,7 +557,7 @@ impl Locked {
     fn push(&self, sockman: &SockMan, data: &[u8]) {
         let id = *self.id.get().unwrap();
         let mut queue = self.queue.lock().unwrap();
-        let sent = if queue.is_empty() { sockman.send_bytes(id, data, false).unwrap() } else { 0 };
+        let sent = if queue.is_empty() { sockman.send_bytes(id, data).unwrap() } else { 0 };
         queue.extend(&data[sent..]);
         // No wake: nobody can have asked the hook in between.
     }
@@ -581,7 +581,7 @@ impl EventHandler for Locked {
 
     fn event_ready_to_send(&self, sockman: &SockMan, id: ConnectionId) -> NextRecv {
         let mut queue = self.queue.lock().unwrap();
-        let sent = sockman.send_bytes(id, queue.make_contiguous(), false).unwrap();
+        let sent = sockman.send_bytes(id, queue.make_contiguous()).unwrap();
         queue.drain(..sent);
         NextRecv::Proceed
     }

@@ -21,11 +21,7 @@ use common::{
     tools::TempDir,
     without_sweep,
 };
-use sockman::{
-    ConnectError, ConnectOptions, ConnectPhase, ConnectionId, DestinationError, Direction,
-    I2pOptions, I2pStatus, KeyFileError, NetAddr, SamError, SamResult, Service, SockMan,
-    SocketsThreads,
-};
+use sockman::{ConnectOptions, ConnectionId, Service, SockMan, SocketsThreads, address::NetAddr, error::{ConnectError, ConnectPhase}, i2p::{DestinationError, I2pOptions, I2pStatus, KeyFileError, SamError, SamResult}, stats::Direction};
 
 /// The peer with this number.
 fn peer(number: u8) -> Service {
@@ -113,7 +109,7 @@ fn a_peer_that_connects_is_accepted_with_its_first_bytes() {
     let info = running.sockman.connection_info(id).unwrap();
     assert_eq!((info.me, info.them, info.direction), (me, peer(200).into(), Direction::Inbound));
 
-    running.sockman.send_bytes(id, b"to you", false).unwrap();
+    running.sockman.send_bytes(id, b"to you").unwrap();
     let mut bytes = [0; 6];
     stream.read_exact(&mut bytes).unwrap();
     assert_eq!(&bytes, b"to you");
@@ -329,7 +325,7 @@ fn a_port_is_refused_before_anything_is_sent() {
 
 #[test]
 fn accepting_without_a_key_file_is_refused() {
-    let options = I2pOptions::new("127.0.0.1:7656".parse().unwrap()).accept_incoming(true);
+    let options = I2pOptions::new("127.0.0.1:7656".parse::<Service>().unwrap()).accept_incoming(true);
     let error = SockMan::new(Recorder::new(), without_sweep().i2p(options)).unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput);
 }
@@ -491,7 +487,7 @@ fn the_interrupt_ends_every_state_at_once() {
     let mut running = Running::start(accepting(&bridge, &directory));
     running.wait_for_status(I2pStatus::StartListening, 0);
     assert!(running.stop() < DEADLINE / 4);
-    let nobody = I2pOptions::new("127.0.0.1:1".parse().unwrap());
+    let nobody = I2pOptions::new("127.0.0.1:1".parse::<Service>().unwrap());
     let nobody = nobody.key_file(directory.path("other")).accept_incoming(true);
     let mut running = Running::start(nobody);
     running.wait_for_status(I2pStatus::StopListening, 0);
@@ -675,7 +671,7 @@ fn callbacks_on_the_accepting_thread_may_call_everything() {
     let (bridge, directory) = (Bridge::start(), TempDir::new());
     let recorder = Recorder::with_reaction(|sockman, event| {
         if let Event::Accepted { id, .. } = event {
-            assert_eq!(sockman.send_bytes(*id, b"welcome", false).unwrap(), 7);
+            assert_eq!(sockman.send_bytes(*id, b"welcome").unwrap(), 7);
             assert_eq!(thread::current().name(), Some("i2paccept"));
         }
     });

@@ -15,7 +15,7 @@ use common::{
     without_sweep,
 };
 use log::{LevelFilter, Log, Metadata, Record};
-use sockman::{ConnectOptions, I2pOptions, I2pStatus, SockMan};
+use sockman::{ConnectOptions, SockMan, i2p::{I2pOptions, I2pStatus}};
 
 /// Keeps every line, of every level.
 struct Lines(Mutex<Vec<String>>);

@@ -20,7 +20,7 @@ use common::{
     without_sweep,
 };
 use nix::sys::socket::{ControlMessage, MsgFlags, UnixAddr, sendmsg};
-use sockman::{ConnectOptions, ConnectionId, SendError, Service};
+use sockman::{ConnectOptions, ConnectionId, Service, error::SendError};
 
 /// G1
 #[test]
@@ -81,7 +81,7 @@ fn the_id_of_a_closed_connection_stays_unknown_when_its_descriptor_is_reused() {
         handler.wait_for_bytes(id, 5);
         for old in &closed {
             assert!(matches!(
-                sockman.send_bytes(*old, b"x", false),
+                sockman.send_bytes(*old, b"x"),
                 Err(SendError::UnknownConnection(of)) if of == *old
             ));
             assert!(matches!(sockman.shutdown_write(*old), Err(SendError::UnknownConnection(_))));

@@ -9,10 +9,7 @@ use std::{
     time::Duration,
 };
 
-use sockman::{
-    ConnectionId, EventHandler, NextRecv, Options, SendQueue, SendQueueOptions, Service, SockMan,
-    testing::{Network, Peer, SocketThreadByHand},
-};
+use sockman::{ConnectionId, EventHandler, NextRecv, Options, SendQueue, Service, SockMan, helpers::SendQueueLimits, testing::{Network, Peer, SocketThreadByHand}};
 
 #[derive(Default)]
 struct Handler {
@@ -27,7 +24,7 @@ impl EventHandler for Handler {
         _: &Service,
         _: &Service,
     ) -> bool {
-        self.queue.set(SendQueue::new(id, SendQueueOptions::default())).is_ok()
+        self.queue.set(SendQueue::new(id, SendQueueLimits::default())).is_ok()
     }
     fn event_ready_to_send(&self, sockman: &SockMan, _: ConnectionId) -> NextRecv {
         self.queue.get().unwrap().drain(sockman).unwrap();
@@ -55,7 +52,7 @@ fn rig(window: usize) -> Rig {
     let handler = Arc::new(Handler::default());
     let options = Options::default().sweep(None).sock_factory(network.factory());
     let sockman = SockMan::new(Arc::clone(&handler) as Arc<dyn EventHandler>, options).unwrap();
-    let at = sockman.bind_and_start_listening(&"10.0.0.1:1".parse().unwrap()).unwrap();
+    let at = sockman.bind_and_start_listening("10.0.0.1:1").unwrap();
     let mut thread = SocketThreadByHand::start(&sockman, &network).unwrap();
     let peer = network.connect(&at).unwrap();
     thread.run_until_idle().unwrap();
@@ -80,7 +77,7 @@ fn a_vectored_send_offers_1024_pieces_at_most() {
     let rig = rig(1 << 20);
     let pieces = [IoSlice::new(b"ab"); 1500];
     let id = rig.handler.queue.get().unwrap().id();
-    assert_eq!(rig.sockman.send_vectored(id, &pieces, false).unwrap(), 2048);
+    assert_eq!(rig.sockman.send_vectored(id, &pieces).unwrap(), 2048);
     assert_eq!(rig.peer.receive().0.len(), 2048);
 }
 
@@ -88,7 +85,7 @@ fn a_vectored_send_offers_1024_pieces_at_most() {
 fn one_drain_offers_a_quarter_of_a_mebibyte() {
     let mut rig = rig(1);
     let queue = rig.handler.queue.get().unwrap();
-    queue.push(&rig.sockman, &vec![7; 1_000_000], false).unwrap();
+    queue.push(&rig.sockman, &vec![7; 1_000_000]).unwrap();
     let queued = queue.queued();
     assert_eq!(queued, 999_999, "the peer had room for one byte");
     rig.peer.set_window(10_000_000);

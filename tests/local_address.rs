@@ -20,7 +20,7 @@ use std::{
 };
 
 use common::{Event, Recorder, Running, eventually, without_sweep};
-use sockman::{BindError, ConnectOptions, ConnectionId, NetAddr, Service, SockMan};
+use sockman::{ConnectOptions, ConnectionId, Service, SockMan, address::NetAddr, error::BindError};
 
 /// A `SockMan` with its threads running and no listener.
 fn running() -> (Arc<Recorder>, SockMan, sockman::SocketsThreads) {
@@ -59,12 +59,12 @@ fn on_wildcard_listeners_me_is_the_address_that_was_dialled() {
         assert_eq!(me, Service::from(dialled));
         assert_eq!(them, Service::from(client.local_addr().unwrap()));
     };
-    let v4 = sockman.bind_and_start_listening(&"0.0.0.0:0".parse().unwrap()).unwrap();
+    let v4 = sockman.bind_and_start_listening("0.0.0.0:0").unwrap();
     assert!(v4.addr().is_unspecified() && v4.port() != 0);
     for last in [1, 2, 77] {
         check(&v4, Ipv4Addr::new(127, 0, 0, last).into());
     }
-    let v6 = sockman.bind_and_start_listening(&"[::]:0".parse().unwrap()).unwrap();
+    let v6 = sockman.bind_and_start_listening("[::]:0").unwrap();
     assert!(v6.addr().is_unspecified() && v6.port() != 0);
     check(&v6, Ipv6Addr::LOCALHOST.into());
     // An adopted dual-stack listener tells IPv4 peers and their own side as IPv4.
@@ -82,7 +82,7 @@ fn on_wildcard_listeners_me_is_the_address_that_was_dialled() {
 fn on_other_listeners_me_is_the_listeners_address() {
     let (recorder, sockman, _threads) = running();
     for (n, to) in ["127.0.0.1:0", "127.0.0.5:0", "[::1]:0"].into_iter().enumerate() {
-        let bound = sockman.bind_and_start_listening(&to.parse().unwrap()).unwrap();
+        let bound = sockman.bind_and_start_listening(to).unwrap();
         let client = TcpStream::connect(bound.to_socket_addr().unwrap()).unwrap();
         let (_, me, them) = addresses(&recorder, &sockman, n);
         assert_eq!(me, bound);
@@ -161,7 +161,7 @@ fn port_zero_gives_the_real_port_and_a_new_one_each_time() {
     let (recorder, sockman, _threads) = running();
     let mut ports = Vec::new();
     for n in 0..5 {
-        let bound = sockman.bind_and_start_listening(&"127.0.0.1:0".parse().unwrap()).unwrap();
+        let bound = sockman.bind_and_start_listening("127.0.0.1:0").unwrap();
         assert_ne!(bound.port(), 0);
         assert!(!ports.contains(&bound.port()));
         ports.push(bound.port());
@@ -182,7 +182,7 @@ fn bind_errors_say_what_is_wrong() {
         (error, text)
     };
 
-    let taken = sockman.bind_and_start_listening(&"127.0.0.1:0".parse().unwrap()).unwrap();
+    let taken = sockman.bind_and_start_listening("127.0.0.1:0").unwrap();
     let (error, text) = fail(&taken);
     assert!(matches!(&error, BindError::AddressInUse { to, .. } if *to == taken), "{error:?}");
     assert!(error.source().is_some() && text.contains("using it"), "{text}");
@@ -321,7 +321,7 @@ fn an_address_can_be_bound_again_directly_after_stop_listening() {
 fn an_address_can_be_bound_again_with_no_thread_running() {
     let sockman = SockMan::new(Recorder::new(), without_sweep()).unwrap();
     let path = a_path("again");
-    let tcp = sockman.bind_and_start_listening(&"127.0.0.1:0".parse().unwrap()).unwrap();
+    let tcp = sockman.bind_and_start_listening("127.0.0.1:0").unwrap();
     let unix = sockman.bind_and_start_listening(&Service::unix(&path).unwrap()).unwrap();
     for _ in 0..5 {
         sockman.stop_listening();
@@ -436,13 +436,13 @@ fn every_other_descriptor_is_close_on_exec() {
 fn both_sides_agree_on_their_addresses() {
     let (recorder, serving, _serving) = running();
     let (_, dialling, _dialling) = running();
-    let bound = serving.bind_and_start_listening(&"[::]:0".parse().unwrap()).unwrap();
+    let bound = serving.bind_and_start_listening("[::]:0").unwrap();
     let to: SocketAddr = (Ipv6Addr::LOCALHOST, bound.port()).into();
     let connection = dialling.connect(&to.into(), &ConnectOptions::default()).unwrap();
     let (id, me, them) = addresses(&recorder, &serving, 0);
     assert_eq!((&me.into(), &them), (connection.them(), connection.me()));
     let outbound = connection.activate();
-    dialling.send_bytes(outbound, b"hello", false).unwrap();
+    dialling.send_bytes(outbound, b"hello").unwrap();
     assert_eq!(recorder.wait_for_bytes(id, 5), b"hello");
     dialling.close_connection(outbound);
     recorder.wait_for_eof(id);
@@ -457,7 +457,7 @@ fn a_client_of_an_adopted_listener_gets_its_bytes() -> io::Result<()> {
     let mut client = TcpStream::connect(listener.local_addr()?)?;
     sockman.start_listening_on(listener).unwrap();
     let id = recorder.wait_for_accepted(0);
-    assert_eq!(sockman.send_bytes(id, b"welcome", false).unwrap(), 7);
+    assert_eq!(sockman.send_bytes(id, b"welcome").unwrap(), 7);
     assert!(sockman.close_connection(id));
     let mut bytes = Vec::new();
     client.read_to_end(&mut bytes)?;

@@ -3,13 +3,13 @@
 mod common;
 
 use common::{Event, Recorder, Running, without_sweep};
-use sockman::{ConnectOptions, Direction, Service};
+use sockman::{ConnectOptions, Service, stats::Direction};
 
 #[test]
 fn two_sockmans_exchange_bytes_both_ways() {
     let server = Recorder::with_reaction(|sockman, event| {
         if let Event::Data(id, data) = event {
-            sockman.send_bytes(*id, data, false).unwrap();
+            sockman.send_bytes(*id, data).unwrap();
         }
     });
     let client = Recorder::new();
@@ -21,7 +21,7 @@ fn two_sockmans_exchange_bytes_both_ways() {
     let id = connection.id();
     assert_eq!(connection.them(), &to);
     connection.activate();
-    assert_eq!(dialling.sockman.send_bytes(id, b"there and back", false).unwrap(), 14);
+    assert_eq!(dialling.sockman.send_bytes(id, b"there and back").unwrap(), 14);
     assert_eq!(client.wait_for_bytes(id, 14), b"there and back");
 
     let info = dialling.sockman.connection_info(id).unwrap();

@@ -25,9 +25,7 @@ use std::{
 
 use child::in_child;
 use common::{Running, eventually, without_sweep};
-use sockman::{
-    ConnectionId, EventHandler, NextRecv, Options, SendQueue, SendQueueOptions, Service, SockMan,
-};
+use sockman::{ConnectionId, EventHandler, NextRecv, Options, SendQueue, Service, SockMan, helpers::SendQueueLimits};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, Stats, StatsAlloc};
 
 #[global_allocator]
@@ -74,9 +72,9 @@ impl EventHandler for Frugal {
     }
     fn event_got_data(&self, sockman: &SockMan, id: ConnectionId, data: &[u8]) {
         if let Some(queue) = self.queue.get() {
-            queue.push(sockman, data, false).unwrap();
+            queue.push(sockman, data).unwrap();
         } else {
-            assert_eq!(sockman.send_bytes(id, data, false).unwrap(), data.len());
+            assert_eq!(sockman.send_bytes(id, data).unwrap(), data.len());
         }
         self.echoed.fetch_add(1, Ordering::SeqCst);
     }
@@ -195,14 +193,14 @@ fn what_a_peer_does_not_read_is_not_queued() {
         let mut sent = 0;
         let mut refused = 0;
         while refused < 1000 {
-            match sockman.send_bytes(id, &data, false).unwrap() {
+            match sockman.send_bytes(id, &data).unwrap() {
                 0 => refused += 1,
                 bytes => sent += bytes,
             }
         }
         let pieces = [io::IoSlice::new(&data), io::IoSlice::new(&data)];
         for _ in 0..1000 {
-            sent += sockman.send_vectored(id, &pieces, false).unwrap();
+            sent += sockman.send_vectored(id, &pieces).unwrap();
         }
         let change = region.change();
         assert_eq!(change.allocations + change.reallocations, 0, "{change:?}");
@@ -252,7 +250,7 @@ fn a_drained_send_queue_gives_its_memory_back() {
         let mut buffer = vec![0; 1 << 20];
         for _ in 0..3 {
             let before = in_use(ALLOCATOR.stats());
-            queue.push(&running.sockman, &data, false).unwrap();
+            queue.push(&running.sockman, &data).unwrap();
             assert!(in_use(ALLOCATOR.stats()) - before > 1_000_000, "most of it is queued");
             let mut left = BYTES;
             while left > 0 {
@@ -260,7 +258,7 @@ fn a_drained_send_queue_gives_its_memory_back() {
             }
             eventually("it is drained", || !queue.has_queued());
             // The lock of the last drain is over when another push got it.
-            queue.push(&running.sockman, b"fence", false).unwrap();
+            queue.push(&running.sockman, b"fence").unwrap();
             client.read_exact(&mut [0; 5]).unwrap();
             let kept = in_use(ALLOCATOR.stats()) - before;
             assert!(kept <= 20_000, "{kept} bytes are kept");

@@ -19,10 +19,7 @@ use std::{
 };
 
 use common::{DEADLINE, Event, Recorder, Running, eventually, reset, without_sweep};
-use sockman::{
-    ConnectionId, EventHandler, Interrupt, NextRecv, Options, SELECT_TIMEOUT, Service, SockMan,
-    WeakSockMan,
-};
+use sockman::{ConnectionId, EventHandler, Interrupt, NextRecv, Options, Service, SockMan, WeakSockMan, options::SELECT_TIMEOUT};
 
 const SPAN: Duration = Duration::from_millis(300);
 
@@ -191,7 +188,7 @@ fn a_full_send_buffer_does_not_spin() {
         const BYTES: usize = 100_000;
 
         loop {
-            match sockman.send_bytes(id, &[0; BYTES], false) {
+            match sockman.send_bytes(id, &[0; BYTES]) {
                 Ok(0) => return true,
                 Ok(BYTES) if !sends_until_it_would_block => return false,
                 Ok(_) if !sends_until_it_would_block => return true,

@@ -15,10 +15,7 @@ use std::{
 };
 
 use common::{Event, Recorder, Running, eventually, reset, without_sweep};
-use sockman::{
-    ConnectionId, EventHandler, JoinError, NextRecv, Options, PanicPolicy, Service, SockMan,
-    StartError,
-};
+use sockman::{ConnectionId, EventHandler, NextRecv, Options, Service, SockMan, error::{JoinError, StartError}, options::PanicPolicy};
 
 /// Every callback.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -229,7 +226,7 @@ impl Scene {
         let before = self.handler.recorder.received(self.bystander_id).len();
         self.bystander.write_all(bytes).unwrap();
         self.handler.recorder.wait_for_bytes(self.bystander_id, before + bytes.len());
-        assert_eq!(self.running.sockman.send_bytes(self.bystander_id, b"reply", false).unwrap(), 5);
+        assert_eq!(self.running.sockman.send_bytes(self.bystander_id, b"reply").unwrap(), 5);
         let mut back = [0; 5];
         self.bystander.read_exact(&mut back).unwrap();
         assert_eq!(&back, b"reply");
@@ -431,7 +428,7 @@ fn a_panic_in_the_accept_callback_loses_no_waiting_client() {
         silence_panics_on_purpose();
         let handler = Faulty::new(false);
         let sockman = SockMan::new(handler.clone(), options.clone()).unwrap();
-        let bound = sockman.bind_and_start_listening(&"127.0.0.1:0".parse().unwrap()).unwrap();
+        let bound = sockman.bind_and_start_listening("127.0.0.1:0").unwrap();
         let address = bound.to_socket_addr().unwrap();
         let clients: Vec<_> = (0..10).map(|_| TcpStream::connect(address).unwrap()).collect();
         handler.arm(Callback::Accepted);

@@ -22,7 +22,7 @@ use common::{
     blackhole::{Blackhole, UnixBlackhole},
     eventually, without_sweep,
 };
-use sockman::{ConnectError, ConnectOptions, Interrupt, Service, SockMan, StartError};
+use sockman::{ConnectOptions, Interrupt, Service, SockMan, error::{ConnectError, StartError}};
 
 /// What is prompt on a machine that is busy with everything else.
 const PROMPT: Duration = Duration::from_secs(20);
@@ -256,7 +256,7 @@ fn a_connect_to_a_full_unix_listener_succeeds_once_there_is_room() {
     }
     let (accepted, _) = blackhole.listener.accept().unwrap();
     let id = connect.join().unwrap().unwrap();
-    assert_eq!(running.sockman.send_bytes(id, b"really connected", false).unwrap(), 16);
+    assert_eq!(running.sockman.send_bytes(id, b"really connected").unwrap(), 16);
     let mut bytes = [0; 16];
     accepted.set_read_timeout(Some(DEADLINE)).unwrap();
     std::io::Read::read_exact(&mut &accepted, &mut bytes).unwrap();

@@ -22,9 +22,7 @@ use common::{
     tools::{Spy, deadlines, fill, run_passes, until},
     without_sweep,
 };
-use sockman::{
-    ConnectOptions, ConnectionId, Destination, EventHandler, NextRecv, Service, SockMan,
-};
+use sockman::{ConnectOptions, ConnectionId, EventHandler, NextRecv, Service, SockMan, address::Destination};
 
 /// A handler for which each callback, hook or not, that names an unregistered id is a panic: under
 /// the default policy it ends the threads, and `Running` fails the test.
@@ -273,7 +271,7 @@ fn no_callback_names_an_outbound_id_before_it_is_activated() {
         let mut stream = accept(&listener);
         stream.write_all(b"early").unwrap();
         running.sockman.wake(connection.id());
-        assert_eq!(running.sockman.send_bytes(connection.id(), b"reply", false).unwrap(), 5);
+        assert_eq!(running.sockman.send_bytes(connection.id(), b"reply").unwrap(), 5);
         stream.read_exact(&mut [0; 5]).unwrap();
         if resets {
             reset(stream);
@@ -292,7 +290,7 @@ fn a_refused_connection_is_closed_and_never_named_again() {
     let handler = Recorder::of_everything(|sockman, event| {
         if let Event::Accepted { id, .. } = event {
             // Even if it was sent to and woken.
-            assert_eq!(sockman.send_bytes(*id, b"no", false).unwrap(), 2);
+            assert_eq!(sockman.send_bytes(*id, b"no").unwrap(), 2);
             sockman.wake(*id);
         }
     });
@@ -327,7 +325,7 @@ fn a_refused_connection_is_closed_and_never_named_again() {
 fn an_id_can_be_sent_to_inside_the_accept_callback() {
     let handler = Recorder::with_reaction(|sockman, event| {
         if let Event::Accepted { id, .. } = event {
-            assert_eq!(sockman.send_bytes(*id, b"welcome", false).unwrap(), 7);
+            assert_eq!(sockman.send_bytes(*id, b"welcome").unwrap(), 7);
             assert!(sockman.connection_info(*id).is_some());
         }
     });
@@ -370,10 +368,10 @@ fn a_socket_filled_inside_the_accept_callback_is_ready_to_send_later() {
 fn a_connection_closed_inside_the_accept_callback_is_never_named_again() {
     let handler = Recorder::of_everything(|sockman, event| {
         if let Event::Accepted { id, .. } = event {
-            sockman.send_bytes(*id, b"bye", false).unwrap();
+            sockman.send_bytes(*id, b"bye").unwrap();
             assert!(sockman.close_connection(*id));
             sockman.wake(*id);
-            assert!(sockman.send_bytes(*id, b"more", false).is_err());
+            assert!(sockman.send_bytes(*id, b"more").is_err());
         }
     });
     let running = Running::start(handler.clone(), without_sweep());
@@ -397,7 +395,7 @@ fn an_id_can_be_sent_to_and_closed_inside_register() {
 
     let id = sockman.connect_and_make_id(&to, &options, |id, me| {
         assert_eq!(sockman.connection_info(id).unwrap().me, *me);
-        assert_eq!(sockman.send_bytes(id, b"hello", false).unwrap(), 5);
+        assert_eq!(sockman.send_bytes(id, b"hello").unwrap(), 5);
     });
     let mut stream = accept(&listener);
     let mut received = [0; 5];
@@ -407,7 +405,7 @@ fn an_id_can_be_sent_to_and_closed_inside_register() {
     assert_eq!(handler.wait_for_bytes(id.unwrap(), 4), b"back");
 
     let closed = sockman.connect_and_make_id(&to, &options, |id, _| {
-        assert_eq!(sockman.send_bytes(id, b"bye", false).unwrap(), 3);
+        assert_eq!(sockman.send_bytes(id, b"bye").unwrap(), 3);
         assert!(sockman.close_connection(id));
     });
     assert_eq!(read_to_end(&mut accept(&listener)), b"bye");
@@ -566,7 +564,7 @@ fn a_registration_that_fails_is_told_as_a_read_error() {
         handler.wait_for_read_error(id);
     }
     // It is the embedder's to close, and can still be sent to.
-    assert_eq!(running.sockman.send_bytes(inbound, b"sorry", false).unwrap(), 5);
+    assert_eq!(running.sockman.send_bytes(inbound, b"sorry").unwrap(), 5);
     for id in [outbound, inbound] {
         running.sockman.wake(id);
     }

@@ -22,10 +22,7 @@ use std::{
 };
 
 use common::{DEADLINE, Event, Recorder, Running, eventually, reset, without_sweep};
-use sockman::{
-    ConnectOptions, ConnectionId, Interrupt, JoinError, Service, SockMan, SocketsThreads,
-    StartError,
-};
+use sockman::{ConnectOptions, ConnectionId, Interrupt, Service, SockMan, SocketsThreads, error::{JoinError, StartError}};
 
 fn stop(running: &mut Running) {
     running.sockman.interrupt();
@@ -62,7 +59,7 @@ fn listeners_connections_activations_and_wakes_survive_a_restart() {
         recorder.want_to_send(id, true);
         running.sockman.wake(id);
         let inbound = elsewhere.wait_for_accepted(round - 1);
-        serving.sockman.send_bytes(inbound, b"for the outbound one", false).unwrap();
+        serving.sockman.send_bytes(inbound, b"for the outbound one").unwrap();
         let asked = recorder.count(|event| *event == Event::ReadyToSend(id));
 
         start_again(&mut running);
@@ -154,7 +151,7 @@ fn a_batch_of_accepts_cut_short_by_an_interrupt_loses_no_client() {
         }
     });
     let sockman = SockMan::new(recorder.clone(), without_sweep()).unwrap();
-    let bound = sockman.bind_and_start_listening(&"127.0.0.1:0".parse().unwrap()).unwrap();
+    let bound = sockman.bind_and_start_listening("127.0.0.1:0").unwrap();
     let mut clients: Vec<_> =
         (0..20).map(|_| TcpStream::connect(bound.to_socket_addr().unwrap()).unwrap()).collect();
     for client in &mut clients {
@@ -181,7 +178,7 @@ fn restarts_at_any_moment_lose_no_byte() {
         if let Event::Data(id, data) = event {
             // The acknowledgement; small enough to fit.
             let count = u32::try_from(data.len()).unwrap();
-            assert_eq!(sockman.send_bytes(*id, &count.to_be_bytes(), false).unwrap(), 4);
+            assert_eq!(sockman.send_bytes(*id, &count.to_be_bytes()).unwrap(), 4);
         }
     });
     let mut running = Running::start(recorder, without_sweep());
@@ -223,7 +220,7 @@ fn restarts_at_any_moment_lose_no_byte() {
 fn a_start_while_interrupted_fails_and_loses_nothing() {
     let recorder = Recorder::new();
     let sockman = SockMan::new(recorder.clone(), without_sweep()).unwrap();
-    let bound = sockman.bind_and_start_listening(&"127.0.0.1:0".parse().unwrap()).unwrap();
+    let bound = sockman.bind_and_start_listening("127.0.0.1:0").unwrap();
     let _client = TcpStream::connect(bound.to_socket_addr().unwrap()).unwrap();
     sockman.interrupt();
     for _ in 0..3 {
@@ -335,7 +332,7 @@ fn listeners_are_added_and_stopped_while_the_threads_run() {
     let (sockman, path) = (&running.sockman, a_path("added"));
     let mut accepted = 0;
     for round in 0..20 {
-        let tcp = sockman.bind_and_start_listening(&"127.0.0.1:0".parse().unwrap()).unwrap();
+        let tcp = sockman.bind_and_start_listening("127.0.0.1:0").unwrap();
         sockman.bind_and_start_listening(&Service::unix(&path).unwrap()).unwrap();
         let address = tcp.to_socket_addr().unwrap();
         let mut one = TcpStream::connect(address).unwrap();
@@ -393,7 +390,7 @@ fn stop_listening_while_clients_stream_in_is_no_exhaustion() {
     let sockman = SockMan::new(recorder.clone(), without_sweep()).unwrap();
     let _threads = sockman.start_sockets_threads().unwrap();
     for n in 0..200 {
-        let bound = sockman.bind_and_start_listening(&"127.0.0.1:0".parse().unwrap()).unwrap();
+        let bound = sockman.bind_and_start_listening("127.0.0.1:0").unwrap();
         let address = bound.to_socket_addr().unwrap();
         let clients: Vec<_> = (0..10).map(|_| TcpStream::connect(address)).collect();
         if n % 2 == 0 {
@@ -414,7 +411,7 @@ fn stop_listening_in_the_accept_callback_ends_the_batch() {
         }
     });
     let sockman = SockMan::new(recorder.clone(), without_sweep()).unwrap();
-    let bound = sockman.bind_and_start_listening(&"127.0.0.1:0".parse().unwrap()).unwrap();
+    let bound = sockman.bind_and_start_listening("127.0.0.1:0").unwrap();
     let clients: Vec<_> =
         (0..10).map(|_| TcpStream::connect(bound.to_socket_addr().unwrap()).unwrap()).collect();
     let _threads = sockman.start_sockets_threads().unwrap();
@@ -447,7 +444,7 @@ fn dropping_the_last_handle_closes_everything() {
         let peer = TcpListener::bind("127.0.0.1:0").unwrap();
         let recorder = Recorder::new();
         let sockman = SockMan::new(recorder.clone(), without_sweep()).unwrap();
-        let tcp = sockman.bind_and_start_listening(&"127.0.0.1:0".parse().unwrap()).unwrap();
+        let tcp = sockman.bind_and_start_listening("127.0.0.1:0").unwrap();
         sockman.bind_and_start_listening(&Service::unix(&path).unwrap()).unwrap();
         let address = tcp.to_socket_addr().unwrap();
         let to = peer.local_addr().unwrap().into();
@@ -480,7 +477,7 @@ fn dropping_the_last_handle_closes_everything() {
 fn dropping_the_guard_ends_and_joins_and_a_restart_works() {
     let recorder = Recorder::new();
     let sockman = SockMan::new(recorder.clone(), without_sweep()).unwrap();
-    let bound = sockman.bind_and_start_listening(&"127.0.0.1:0".parse().unwrap()).unwrap();
+    let bound = sockman.bind_and_start_listening("127.0.0.1:0").unwrap();
     for n in 0..50 {
         let threads = sockman.start_sockets_threads().unwrap();
         drop(threads);
@@ -508,7 +505,7 @@ fn dropping_the_guard_in_a_callback_ends_the_threads_and_they_can_be_started_aga
         }
     });
     let sockman = SockMan::new(recorder.clone(), without_sweep()).unwrap();
-    let bound = sockman.bind_and_start_listening(&"127.0.0.1:0".parse().unwrap()).unwrap();
+    let bound = sockman.bind_and_start_listening("127.0.0.1:0").unwrap();
     let mut client = TcpStream::connect(bound.to_socket_addr().unwrap()).unwrap();
     for n in 1..=50 {
         // Nobody joins: it can be started as soon as the thread has tidied up behind itself.
@@ -544,7 +541,7 @@ fn dropping_the_guard_and_the_last_handle_in_a_callback_closes_everything() {
     });
     let freed = Arc::downgrade(&recorder);
     let sockman = SockMan::new(recorder.clone(), without_sweep()).unwrap();
-    let bound = sockman.bind_and_start_listening(&"127.0.0.1:0".parse().unwrap()).unwrap();
+    let bound = sockman.bind_and_start_listening("127.0.0.1:0").unwrap();
     let mut client = TcpStream::connect(bound.to_socket_addr().unwrap()).unwrap();
     client.set_read_timeout(Some(DEADLINE)).unwrap();
     let threads = sockman.start_sockets_threads().unwrap();
@@ -646,7 +643,7 @@ fn an_outbound_connection_closed_with_no_thread_running_frees_the_descriptor() {
 #[test]
 fn stop_listening_with_no_thread_running_frees_the_descriptor() {
     let sockman = SockMan::new(Recorder::new(), without_sweep()).unwrap();
-    let bound = sockman.bind_and_start_listening(&"127.0.0.1:0".parse().unwrap()).unwrap();
+    let bound = sockman.bind_and_start_listening("127.0.0.1:0").unwrap();
     let inode = descriptors::target(descriptors::of(bound.to_socket_addr().unwrap(), None));
     assert!(is_open(&inode));
     sockman.stop_listening();

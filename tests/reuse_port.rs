@@ -11,7 +11,7 @@ use common::{
     tools::{TempDir, until},
     without_sweep,
 };
-use sockman::{BindError, SockMan};
+use sockman::{SockMan, error::BindError};
 
 /// The kernel spreads clients over both. None comes in twice, and none is lost.
 #[test]
@@ -21,7 +21,7 @@ fn two_sockmans_share_the_clients_of_one_port() {
 
     let greet = |sockman: &SockMan, event: &Event| {
         if let Event::Accepted { id, .. } = event {
-            assert_eq!(sockman.send_bytes(*id, b"+", false).unwrap(), 1);
+            assert_eq!(sockman.send_bytes(*id, b"+").unwrap(), 1);
         }
     };
     let recorders = [Recorder::with_reaction(greet), Recorder::with_reaction(greet)];

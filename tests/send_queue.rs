@@ -20,10 +20,7 @@ use std::{
 };
 
 use common::{DEADLINE, Recorder, Running, eventually, without_sweep};
-use sockman::{
-    ConnectionId, EventHandler, NextRecv, PushError, SendError, SendQueue, SendQueueOptions,
-    Service, SockMan, SocketsThreads,
-};
+use sockman::{ConnectionId, EventHandler, NextRecv, SendQueue, Service, SockMan, SocketsThreads, error::SendError, helpers::{PushError, SendQueueLimits}};
 
 const THREADS: usize = 8;
 
@@ -58,7 +55,7 @@ impl EventHandler for Queueing {
         NextRecv::Proceed
     }
     fn event_got_data(&self, sockman: &SockMan, id: ConnectionId, data: &[u8]) {
-        self.queue(id).push(sockman, data, false).unwrap();
+        self.queue(id).push(sockman, data).unwrap();
     }
     fn event_got_eof(&self, _: &SockMan, _: ConnectionId) {}
     fn event_got_permanent_read_error(&self, _: &SockMan, _: ConnectionId, _: &io::Error) {}
@@ -186,7 +183,7 @@ fn pushes_that_are_refused_and_tried_again_arrive_whole_and_in_order() {
                 let deadline = Instant::now() + DEADLINE;
                 for number in 0..COUNT {
                     let bytes = message(thread, number, (number as usize * 37) % 2000);
-                    while let Err(error) = queue.push(&server.sockman, &bytes, false) {
+                    while let Err(error) = queue.push(&server.sockman, &bytes) {
                         assert!(matches!(error, PushError::Full { limit: 10_000 }), "{error}");
                         assert!(Instant::now() < deadline, "nothing drains the queue");
                         thread::yield_now();
@@ -216,7 +213,7 @@ fn a_million_pushes_lose_no_wake_up() {
                     for number in 0..PUSHES {
                         bytes[1..5].copy_from_slice(&number.to_be_bytes());
                         let mut since = None;
-                        while let Err(error) = queue.push(&server.sockman, &bytes, false) {
+                        while let Err(error) = queue.push(&server.sockman, &bytes) {
                             assert!(matches!(error, PushError::Full { .. }), "{error}");
                             let since = *since.get_or_insert_with(Instant::now);
                             assert!(since.elapsed() < DEADLINE, "a wake-up was lost");
@@ -318,12 +315,12 @@ fn fill(server: &Server, queue: &SendQueue, pushed: usize) -> usize {
     // The socket is full when what it would take now is nothing, again and again.
     let (mut refused, mut sent) = (0, 0);
     while refused < 100 {
-        match server.sockman.send_bytes(queue.id(), &[0; 1000], false).unwrap() {
+        match server.sockman.send_bytes(queue.id(), &[0; 1000]).unwrap() {
             0 => refused += 1,
             bytes => (refused, sent) = (0, sent + bytes),
         }
     }
-    queue.push(&server.sockman, &vec![0; pushed], false).unwrap();
+    queue.push(&server.sockman, &vec![0; pushed]).unwrap();
     sent + pushed
 }
 
@@ -337,7 +334,7 @@ fn the_queue_is_above_its_high_mark_until_it_is_down_at_the_low_mark() {
     fill(&server, &queue, 99_999);
     let queued = queue.queued();
     assert!(!queue.is_above_high_mark());
-    queue.push(&server.sockman, &vec![0; 100_000 - queued], false).unwrap();
+    queue.push(&server.sockman, &vec![0; 100_000 - queued]).unwrap();
     assert!(queue.is_above_high_mark());
     // Down in small steps: it stays above until the low mark, and no longer.
     let mut buffer = [0; 1000];
@@ -364,14 +361,14 @@ fn the_queue_is_above_its_high_mark_until_it_is_down_at_the_low_mark() {
     assert!(between > 0, "it was seen in between");
     // And up again: not above before the high mark.
     let queued = queue.queued();
-    queue.push(&server.sockman, &vec![0; 90_000 - queued], false).unwrap();
+    queue.push(&server.sockman, &vec![0; 90_000 - queued]).unwrap();
     assert!(!queue.is_above_high_mark());
     // The socket takes a little of each push, until it is full.
     let deadline = Instant::now() + DEADLINE;
     while !queue.is_above_high_mark() {
         assert!(Instant::now() < deadline);
         let missing = 100_000_usize.saturating_sub(queue.queued());
-        queue.push(&server.sockman, &vec![0; missing], false).unwrap();
+        queue.push(&server.sockman, &vec![0; missing]).unwrap();
     }
     assert!(queue.queued() > 40_000);
 }
@@ -400,15 +397,15 @@ fn a_push_beyond_the_limit_is_refused_whole() {
     let server = Server::start(SendQueueOptions::default().limit(100_000));
     let (mut client, queue) = server.client();
     let filled = fill(&server, &queue, 90_000);
-    let error = queue.push(&server.sockman, &[1; 60_000], false).unwrap_err();
+    let error = queue.push(&server.sockman, &[1; 60_000]).unwrap_err();
     assert!(matches!(error, PushError::Full { limit: 100_000 }), "{error:?}");
     assert!(error.to_string().contains("100000"), "{error}");
     assert!(queue.queued() <= 90_000, "nothing was queued");
     // What fits goes in, to the last byte.
     let room = 100_000 - queue.queued();
-    queue.push(&server.sockman, &vec![2; room], false).unwrap();
+    queue.push(&server.sockman, &vec![2; room]).unwrap();
     // An empty one always does.
-    queue.push(&server.sockman, b"", false).unwrap();
+    queue.push(&server.sockman, b"").unwrap();
     // Nothing of the refused push is ever seen.
     let total = filled + room;
     let mut bytes = vec![9; total];
@@ -417,8 +414,8 @@ fn a_push_beyond_the_limit_is_refused_whole() {
     assert!(bytes[total - room..].iter().all(|byte| *byte == 2));
     // There is room again; but never for one that is larger than the limit.
     eventually("the queue is empty", || !queue.has_queued());
-    assert!(queue.push(&server.sockman, &vec![1; 100_001], false).is_err());
-    queue.push(&server.sockman, &vec![3; 100_000], false).unwrap();
+    assert!(queue.push(&server.sockman, &vec![1; 100_001]).is_err());
+    queue.push(&server.sockman, &vec![3; 100_000]).unwrap();
     client.read_exact(&mut bytes[..100_000]).unwrap();
 }
 
@@ -437,7 +434,7 @@ fn after_a_close_push_and_drain_say_so_and_the_queue_stays() {
     // One behind others is queued without a look at the connection; one on an empty queue is not.
     let (_client, empty) = server.client();
     assert!(server.sockman.close_connection(empty.id()));
-    let error = empty.push(&server.sockman, b"too late", false).unwrap_err();
+    let error = empty.push(&server.sockman, b"too late").unwrap_err();
     assert!(matches!(error, PushError::Send(SendError::UnknownConnection(_))), "{error:?}");
     assert!(!empty.has_queued());
     assert!(empty.drain(&server.sockman).unwrap(), "there is nothing to send");
@@ -464,7 +461,7 @@ impl EventHandler for Locking {
     fn event_ready_to_send(&self, sockman: &SockMan, id: ConnectionId) -> NextRecv {
         let mut queues = self.queues.lock().unwrap();
         let queue = queues.get_mut(&id).unwrap();
-        let sent = sockman.send_bytes(id, queue, false).unwrap_or(0);
+        let sent = sockman.send_bytes(id, queue).unwrap_or(0);
         queue.drain(..sent);
         NextRecv::Proceed
     }
@@ -495,7 +492,7 @@ fn a_sender_that_holds_its_hooks_lock_meanwhile_needs_no_wake() {
             assert!(queue.is_empty());
             // Until the socket is full; and then there is a rest.
             loop {
-                match running.sockman.send_bytes(id, &[4; 100_000], false).unwrap() {
+                match running.sockman.send_bytes(id, &[4; 100_000]).unwrap() {
                     0 => break,
                     bytes => expected += bytes,
                 }
@@ -520,7 +517,7 @@ fn an_empty_queue_is_never_above_its_high_mark() {
     let mut client = running.client();
     let id = recorder.wait_for_accepted(0);
     let queue = SendQueue::new(id, SendQueueOptions::default().high_mark(0).low_mark(7));
-    queue.push(&running.sockman, b"taken at once", false).unwrap();
+    queue.push(&running.sockman, b"taken at once").unwrap();
     assert!(!queue.is_above_high_mark());
     client.read_exact(&mut [0; 13]).unwrap();
 }

@@ -25,10 +25,7 @@ use common::{
         stall,
     },
 };
-use sockman::{
-    ConnectError, ConnectOptions, ConnectPhase, Credentials, Destination, Direction, Interrupt,
-    Proxy, ProxyError, Service, Socks5Reply,
-};
+use sockman::{ConnectOptions, Interrupt, Service, address::Destination, error::{ConnectError, ConnectPhase}, proxy::{Credentials, Proxy, ProxyError, Socks5Reply}, stats::Direction};
 
 const ONION: &str = "pg6mmjiyjmcrsslvykfwnntlaru7p5svn6y2ymmju6nubxndf4pscryd.onion";
 
@@ -90,7 +87,7 @@ fn names_and_addresses_are_given_to_the_proxy_as_text() {
             assert!(info.me.addr().is_loopback(), "this side's end of the socket to the proxy");
             assert_eq!((info.bytes_sent, info.bytes_received), (0, 0), "payload alone is counted");
 
-            dialling.running.sockman.send_bytes(id, b"through", false).unwrap();
+            dialling.running.sockman.send_bytes(id, b"through").unwrap();
             assert_eq!(dialling.recorder.wait_for_bytes(id, 7), b"through");
         }
     }
@@ -328,7 +325,7 @@ fn credentials_that_socks5_has_no_room_for_are_refused_with_the_part_that_is_wro
 fn destinations_that_no_proxy_could_be_asked_for_are_refused_before_anything_is_sent() {
     let dialling = Dialling::start();
     // Nobody listens there: an attempt to reach it would be another error.
-    let proxy = Proxy::socks5("127.0.0.1:1".parse().unwrap());
+    let proxy = "127.0.0.1:1".parse::<Proxy>().unwrap();
     for driver in DRIVERS {
         for host in ["", &"n".repeat(256), "good.test\0.onion"] {
             let error = dialling.connect(driver, &destination(host, 1), &through(&proxy));

@@ -15,7 +15,7 @@ use common::{
         read_request, stall,
     },
 };
-use sockman::{ConnectError, ConnectOptions, ConnectPhase, Credentials, Proxy, ProxyError};
+use sockman::{ConnectOptions, error::{ConnectError, ConnectPhase}, proxy::{Credentials, Proxy, ProxyError}};
 
 /// What the proxy is found to be guilty of.
 fn fault(dialling: &Dialling, driver: Driver, proxy: &Proxy) -> ProxyError {

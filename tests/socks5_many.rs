@@ -21,7 +21,7 @@ use common::{
     tools::{Spy, until},
     without_sweep,
 };
-use sockman::{ConnectError, ConnectOptions, ConnectPhase, Proxy};
+use sockman::{ConnectOptions, error::{ConnectError, ConnectPhase}, proxy::Proxy};
 
 const ATTEMPTS: usize = 200;
 const TIMEOUT: Duration = Duration::from_secs(1);
@@ -46,7 +46,7 @@ fn two_hundred_attempts_through_a_stalling_proxy_end_at_their_deadlines() {
         let spy = Spy::default();
         let recorder = Recorder::with_reaction(|sockman, event| {
             if let Event::Data(id, data) = event {
-                assert_eq!(sockman.send_bytes(*id, data, false).unwrap(), data.len());
+                assert_eq!(sockman.send_bytes(*id, data).unwrap(), data.len());
             }
         });
         let options = without_sweep().sock_factory(Arc::new(spy.clone()));

@@ -18,7 +18,7 @@ use common::{
     },
 };
 use log::{LevelFilter, Log, Metadata, Record};
-use sockman::{ConnectError, ConnectOptions, Credentials, Proxy};
+use sockman::{ConnectOptions, error::ConnectError, proxy::{Credentials, Proxy}};
 
 const USERNAME: &str = "the-user-nobody-may-see";
 const PASSWORD: &str = "the-password-nobody-may-see";

@@ -25,10 +25,7 @@ use common::{
     tools::{Gate, TempDir, deadlines, run_passes, until},
     without_sweep,
 };
-use sockman::{
-    ConnectError, ConnectOptions, ConnectionId, Destination, Direction, Interrupt, JoinError,
-    Options, PanicPolicy, SendError, Service, SockMan,
-};
+use sockman::{ConnectOptions, ConnectionId, Interrupt, Options, Service, SockMan, address::Destination, error::{ConnectError, JoinError, SendError}, options::PanicPolicy, stats::Direction};
 
 fn for_long() -> ConnectOptions {
     ConnectOptions::default().timeout(DEADLINE)
@@ -212,7 +209,7 @@ fn inside_the_outcome_the_id_can_be_sent_to_and_is_known() {
                 outcome.as_ref().unwrap();
                 *info.lock().unwrap() = sockman.connection_info(*id);
                 assert_eq!(sockman.send_bytes(*id, b"first ", true).unwrap(), 6);
-                assert_eq!(sockman.send_bytes(*id, b"words", false).unwrap(), 5);
+                assert_eq!(sockman.send_bytes(*id, b"words").unwrap(), 5);
                 sockman.wake(*id);
             }
         }
@@ -262,7 +259,7 @@ fn before_the_outcome_the_id_is_unknown() {
     run_passes(sockman, 2);
     assert!(sockman.connection_info(id).is_none());
     let is_unknown = |result| matches!(result, Err(SendError::UnknownConnection(of)) if of == id);
-    assert!(is_unknown(sockman.send_bytes(id, b"too early", false)));
+    assert!(is_unknown(sockman.send_bytes(id, b"too early")));
     assert!(is_unknown(sockman.shutdown_write(id).map(|()| 0)));
     sockman.wake(id);
     assert_eq!(sockman.stats().connections, 1, "it takes a place");
@@ -386,7 +383,7 @@ fn what_is_wrong_at_once_is_told_by_the_call_alone() {
     let running = Running::start(recorder.clone(), without_sweep().max_connections(1));
     let (sockman, blackhole) = (&running.sockman, Blackhole::new());
     let start = |to: &str, options: &ConnectOptions| {
-        sockman.start_connect(&to.parse().unwrap(), options).unwrap_err()
+        sockman.start_connect(to, options).unwrap_err()
     };
     let onion = "pg6mmjiyjmcrsslvykfwnntlaru7p5svn6y2ymmju6nubxndf4pscryd.onion:8333";
     for to in [onion, "example.com:8333"] {
@@ -443,7 +440,7 @@ fn a_connect_to_a_full_unix_listener_succeeds_once_there_is_room() {
     }
     let (mut accepted, _) = blackhole.listener.accept().unwrap();
     recorder.wait_for_outcome(id).unwrap();
-    assert_eq!(running.sockman.send_bytes(id, b"really connected", false).unwrap(), 16);
+    assert_eq!(running.sockman.send_bytes(id, b"really connected").unwrap(), 16);
     let mut bytes = [0; 16];
     accepted.set_read_timeout(Some(DEADLINE)).unwrap();
     accepted.read_exact(&mut bytes).unwrap();

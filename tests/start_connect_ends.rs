@@ -22,7 +22,7 @@ use common::{
     tools::{Random, Spy, run_passes, until},
     without_sweep,
 };
-use sockman::{ConnectError, ConnectOptions, ConnectionId, Destination, Interrupt, SockMan};
+use sockman::{ConnectOptions, ConnectionId, Interrupt, SockMan, address::Destination, error::ConnectError};
 
 fn for_long() -> ConnectOptions {
     ConnectOptions::default().timeout(DEADLINE)

@@ -21,7 +21,7 @@ use common::{
     tools::{Spy, run_passes, until},
     without_sweep,
 };
-use sockman::{ConnectOptions, ConnectionId, Destination, SockMan};
+use sockman::{ConnectOptions, ConnectionId, SockMan, address::Destination};
 
 /// Of each kind.
 const ATTEMPTS: usize = 667;
@@ -54,7 +54,7 @@ fn outcomes(recorder: &Recorder) -> (HashMap<ConnectionId, Result<(), String>>, 
 fn echoing() -> Arc<Recorder> {
     Recorder::with_reaction(|sockman, event| {
         if let Event::Data(id, data) = event {
-            assert_eq!(sockman.send_bytes(*id, data, false).unwrap(), data.len());
+            assert_eq!(sockman.send_bytes(*id, data).unwrap(), data.len());
         }
     })
 }

@@ -29,10 +29,7 @@ use common::{
 };
 use nix::sys::socket::{ControlMessage, MsgFlags, UnixAddr as NixUnixAddr, sendmsg};
 use socket2::{Domain, SockAddr, Socket, Type};
-use sockman::{
-    BindError, ConnectError, ConnectOptions, ConnectionId, Destination, Interrupt,
-    InvalidAddrError, NetAddr, Options, Service, SockMan, SocketsThreads, UnixAddr,
-};
+use sockman::{ConnectOptions, ConnectionId, Interrupt, Options, Service, SockMan, SocketsThreads, address::{Destination, NetAddr, UnixAddr}, error::{BindError, ConnectError, InvalidAddrError}};
 
 /// A `SockMan` that listens on a path of its own; it ends when dropped.
 struct Listening {
@@ -109,7 +106,7 @@ fn two_sockmans_exchange_bytes_over_a_path() {
     let outbound = connection.activate();
     let inbound = server.wait_for_accepted(0);
     for (from, id) in [(&dialling, outbound), (&serving, inbound)] {
-        assert_eq!(from.sockman.send_bytes(id, b"hello", false).unwrap(), 5);
+        assert_eq!(from.sockman.send_bytes(id, b"hello").unwrap(), 5);
     }
     assert_eq!(server.wait_for_bytes(inbound, 5), b"hello");
     assert_eq!(client.wait_for_bytes(outbound, 5), b"hello");
@@ -249,7 +246,7 @@ fn a_peer_that_closes_in_order_ends_in_eof_even_if_sends_fail() {
         let gate = Arc::clone(&gate);
         move |sockman, event| match event {
             Event::Data(_, data) if data == b"hold" => gate.hold(),
-            Event::Eof(id) => assert!(sockman.send_bytes(*id, b"x", false).is_err()),
+            Event::Eof(id) => assert!(sockman.send_bytes(*id, b"x").is_err()),
             _ => {}
         }
     });
@@ -264,7 +261,7 @@ fn a_peer_that_closes_in_order_ends_in_eof_even_if_sends_fail() {
         }
         client.write_all(b"bye").unwrap();
         client.shutdown(Shutdown::Both).unwrap();
-        assert!(listening.sockman.send_bytes(id, b"x", false).is_err());
+        assert!(listening.sockman.send_bytes(id, b"x").is_err());
         if round % 2 == 0 {
             gate.open();
         }
@@ -284,7 +281,7 @@ fn a_reset_is_told_after_the_data() {
     for round in 0..50 {
         let mut client = listening.client();
         let id = handler.wait_for_accepted(round);
-        assert_eq!(listening.sockman.send_bytes(id, b"unread", false).unwrap(), 6);
+        assert_eq!(listening.sockman.send_bytes(id, b"unread").unwrap(), 6);
         client.write_all(b"data").unwrap();
         drop(client);
         assert_eq!(handler.wait_for_read_error(id), ErrorKind::ConnectionReset);
@@ -314,7 +311,7 @@ fn half_closes_work_both_ways() {
     let id = handler.wait_for_accepted(1);
     client.shutdown(Shutdown::Write).unwrap();
     handler.wait_for_eof(id);
-    assert_eq!(listening.sockman.send_bytes(id, b"reply", false).unwrap(), 5);
+    assert_eq!(listening.sockman.send_bytes(id, b"reply").unwrap(), 5);
     listening.sockman.close_connection(id);
     assert_eq!(read_to_end(&mut client), b"reply");
 }
@@ -558,7 +555,7 @@ fn a_connect_to_a_full_backlog_succeeds_when_room_comes() {
         peer.set_nonblocking(false).unwrap();
         assert_eq!(connection.them(), &Service::unix(&path).unwrap());
         let id = connection.activate();
-        assert_eq!(sockman.send_bytes(id, b"ping", false).unwrap(), 4);
+        assert_eq!(sockman.send_bytes(id, b"ping").unwrap(), 4);
         let mut received = [0; 4];
         peer.read_exact(&mut received).unwrap();
         assert_eq!(&received, b"ping");
@@ -630,7 +627,7 @@ fn an_abstract_name_can_be_bound_and_dialled() {
     let threads = sockman.start_sockets_threads().unwrap();
     let id = sockman.connect(&(&address).into(), &with_deadline()).unwrap().activate();
     let inbound = handler.wait_for_accepted(0);
-    assert_eq!(sockman.send_bytes(inbound, b"hello", false).unwrap(), 5);
+    assert_eq!(sockman.send_bytes(inbound, b"hello").unwrap(), 5);
     assert_eq!(handler.wait_for_bytes(id, 5), b"hello");
     assert_eq!(sockman.connection_info(inbound).unwrap().me, address);
     drop(threads);

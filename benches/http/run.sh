@@ -5,10 +5,10 @@
 set -eu
 cd "$(dirname "$0")/../.."
 target=${CARGO_TARGET_DIR:-target}
-cargo build --quiet --release --example http_rpc
+cargo build --quiet --release -p sockman-http-rpc
 cargo build --quiet --release --manifest-path benches/http/Cargo.toml --target-dir "$target/http-peer"
 work=$(mktemp -d)
-taskset -c 0 "$target/release/examples/http_rpc" --listen 127.0.0.1:18332 --cookie "$work/cookie" \
+taskset -c 0 "$target/release/http_rpc" --listen 127.0.0.1:18332 --cookie "$work/cookie" \
     --max-connections 100 >"$work/log" &
 ours=$!
 taskset -c 0 "$target/http-peer/release/http-peer" 127.0.0.1:18333 &

@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use sockman::{Destination, NetAddr, Service};
+use sockman::{Service, address::{Destination, NetAddr}};
 
 fuzz_target!(|text: &str| {
     if let Ok(service) = text.parse::<Service>() {

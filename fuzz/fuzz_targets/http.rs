@@ -2,21 +2,13 @@
 //! it ends, are those that it finds in all of them at once, and it keeps no more than has arrived.
 #![no_main]
 
-#[allow(dead_code)]
-#[path = "../../examples/http_rpc/server"]
-mod http {
-    pub(crate) mod chunked;
-    pub(crate) mod parser;
-    pub(crate) mod response;
-}
-#[path = "../../tests/http_oracle/mod.rs"]
-mod http_oracle;
-
 use std::alloc::System;
 
-use http::parser::{MAX_HEAD, RequestParser};
-use http_oracle::parse;
 use libfuzzer_sys::fuzz_target;
+use sockman_http_rpc::{
+    parser::{MAX_HEAD, RequestParser},
+    testing::parse,
+};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 
 #[global_allocator]

@@ -11,10 +11,7 @@ use std::{
 
 use libfuzzer_sys::fuzz_target;
 use sockman::testing::{Network, SocketThreadByHand};
-use sockman::{
-    ConnectError, ConnectOptions, ConnectionId, Destination, EventHandler, I2pOptions, NetAddr,
-    NextRecv, Options, Service, SockMan,
-};
+use sockman::{ConnectOptions, ConnectionId, EventHandler, NextRecv, Options, Service, SockMan, address::{Destination, NetAddr}, error::ConnectError, i2p::I2pOptions};
 
 const TIMEOUT: Duration = Duration::from_secs(20);
 

@@ -46,7 +46,7 @@ impl EventHandler for Handler {
         if *sends > MOST_SENDS {
             return NextRecv::Proceed;
         }
-        match sockman.send_bytes(id, &[7; 50], false) {
+        match sockman.send_bytes(id, &[7; 50]) {
             Ok(0) | Err(_) => NextRecv::Proceed,
             Ok(_) => NextRecv::Skip,
         }

@@ -9,10 +9,7 @@ use std::{
 
 use libfuzzer_sys::fuzz_target;
 use sockman::testing::{Network, SocketThreadByHand};
-use sockman::{
-    ConnectionId, EventHandler, NextRecv, Options, PushError, SendQueue, SendQueueOptions, Service,
-    SockMan,
-};
+use sockman::{ConnectionId, EventHandler, NextRecv, Options, SendQueue, Service, SockMan, helpers::{PushError, SendQueueLimits}};
 
 const HIGH: usize = 3000;
 const LOW: usize = 1000;
@@ -60,7 +57,7 @@ fuzz_target!(|bytes: &[u8]| {
     let options = options.receive_buffer(std::num::NonZeroUsize::new(256).unwrap());
     let sockman = SockMan::new(Arc::clone(&handler) as Arc<dyn EventHandler>, options).unwrap();
     let at = if family % 2 == 0 { "10.0.0.1:1" } else { "unix:/simulated" };
-    let here = sockman.bind_and_start_listening(&at.parse().unwrap()).unwrap();
+    let here = sockman.bind_and_start_listening(at).unwrap();
     let mut thread = SocketThreadByHand::start(&sockman, &network).unwrap();
     let peer = network.connect(&here).unwrap();
     thread.run_until_idle().unwrap();

@@ -200,11 +200,9 @@ impl Simulation {
         let proxies = proxies(&network, &mut targets);
         let bridge = BRIDGE.parse().ok().and_then(|at| network.listen(&at).ok());
         if let Some(bridge) = &bridge {
-            if let Ok(i2p) = I2pOptions::new(bridge.address()) {
-                options = options.i2p(i2p);
-                let to = Service::new(NetAddr::i2p([7; 32]), 0).into();
-                targets.push(Target { to, proxy: None });
-            }
+            options = options.i2p(I2pOptions::new(bridge.address()));
+            let to = Service::new(NetAddr::i2p([7; 32]), 0).into();
+            targets.push(Target { to, proxy: None });
         }
         let world = World::new(network.clone(), model, policy, has_sweep, cap, targets);
         let world = Arc::new(world);
@@ -383,7 +381,7 @@ fn proxies(network: &Network, targets: &mut Vec<Target>) -> Vec<PeerListener> {
         let Some(listener) = at.parse().ok().and_then(|at| network.listen(&at).ok()) else {
             continue;
         };
-        let Ok(proxy) = Proxy::socks5(listener.address()) else { continue };
+        let proxy = Proxy::socks5(listener.address());
         let to = Destination::Name { host: proxies::NAME.to_owned(), port: proxies::PORT };
         for proxy in [proxy.clone(), proxy.tor_stream_isolation()] {
             targets.push(Target { to: to.clone(), proxy: Some(proxy) });

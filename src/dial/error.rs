@@ -143,6 +143,12 @@ impl ConnectError {
         &self.inner.kind
     }
 
+    /// Returns what happened, by value.
+    #[must_use]
+    pub fn into_kind(self) -> ConnectErrorKind {
+        self.inner.kind
+    }
+
     /// Returns the destination. `None` if its text could not be parsed.
     #[must_use]
     pub fn to(&self) -> Option<&Destination> {

@@ -9,6 +9,7 @@ use std::{collections::VecDeque, error::Error, fmt, io::IoSlice};
 use crate::{
     engine::connection::ConnectionId,
     error::{InvalidOption, SendError},
+    options::More,
     sockman::SockMan,
     sys::sync::Mutex,
     sys::sync::atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -139,26 +140,17 @@ impl SendQueue {
     /// [`PushError::Full`] if the queue would grow beyond its limit; [`PushError::Send`] if the
     /// connection is closed or broken. In both cases nothing of `data` was sent or queued.
     pub fn push(&self, sockman: &SockMan, data: &[u8]) -> Result<(), PushError> {
-        self.push_with(data, sockman, |data| sockman.send_bytes(self.id, data))
+        self.push_with(sockman, data, More::No)
     }
 
-    /// As [`push`](SendQueue::push), when another push follows at once: a packet that is not full may
-    /// wait for it.
+    /// As [`push`](SendQueue::push), for a caller that knows whether another push follows at once: a
+    /// packet that is not full may then wait for it.
     ///
     /// # Errors
     ///
     /// As [`push`](SendQueue::push).
     #[doc(alias = "will_send_more")]
-    pub fn push_more(&self, sockman: &SockMan, data: &[u8]) -> Result<(), PushError> {
-        self.push_with(data, sockman, |data| sockman.send_more(self.id, &[IoSlice::new(data)]))
-    }
-
-    fn push_with(
-        &self,
-        data: &[u8],
-        sockman: &SockMan,
-        send: impl FnOnce(&[u8]) -> Result<usize, SendError>,
-    ) -> Result<(), PushError> {
+    pub fn push_with(&self, sockman: &SockMan, data: &[u8], more: More) -> Result<(), PushError> {
         let must_wake = {
             let mut queue = self.queue.lock();
             let was_empty = queue.is_empty();
@@ -166,7 +158,11 @@ impl SendQueue {
             if data.len() > room {
                 return Err(PushError::Full { limit: self.limits.limit });
             }
-            let sent = if was_empty { send(data).map_err(PushError::Send)? } else { 0 };
+            let sent = if was_empty {
+                sockman.send_with(self.id, &[IoSlice::new(data)], more).map_err(PushError::Send)?
+            } else {
+                0
+            };
             queue.extend(data.get(sent..).unwrap_or_default());
             self.publish(queue.len());
             was_empty && !queue.is_empty()
@@ -201,13 +197,11 @@ impl SendQueue {
         let (first, second) = queue.as_slices();
         let first = first.get(..BYTES_PER_DRAIN).unwrap_or(first);
         let second = second.get(..BYTES_PER_DRAIN - first.len()).unwrap_or(second);
-        let will_send_more = first.len() + second.len() < queue.len();
+        let more = More::from(first.len() + second.len() < queue.len());
         let pieces = [IoSlice::new(first), IoSlice::new(second)];
-        let sent = match (will_send_more, second.is_empty()) {
-            (true, _) => sockman.send_more(self.id, &pieces)?,
-            (false, true) => sockman.send_bytes(self.id, first)?,
-            (false, false) => sockman.send_vectored(self.id, &pieces)?,
-        };
+        // Most often the second piece is empty: the kernel need not look at it.
+        let pieces = pieces.get(..if second.is_empty() { 1 } else { 2 }).unwrap_or(&pieces);
+        let sent = sockman.send_with(self.id, pieces, more)?;
         queue.drain(..sent);
         if queue.is_empty() && queue.capacity() > KEPT_CAPACITY {
             *queue = VecDeque::new();

@@ -80,6 +80,13 @@ pub enum More {
     No,
 }
 
+/// `true`: more data follows.
+impl From<bool> for More {
+    fn from(will_send_more: bool) -> More {
+        if will_send_more { More::Follows } else { More::No }
+    }
+}
+
 /// What the poller reports about one registered socket. Edge-triggered: reported when it changes.
 ///
 /// Fields may be added in a minor version. Start from [`Readiness::new`]:

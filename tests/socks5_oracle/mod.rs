@@ -12,10 +12,7 @@ use std::{
 };
 
 use sockman::testing::{Ended, Network, Peer, SocketThreadByHand};
-use sockman::{
-    ConnectError, ConnectOptions, ConnectPhase, ConnectionId, Credentials, Destination,
-    EventHandler, NextRecv, Options, Proxy, ProxyError, Service, SockMan,
-};
+use sockman::{ConnectOptions, ConnectionId, EventHandler, NextRecv, Options, Service, SockMan, address::Destination, error::{ConnectError, ConnectPhase}, proxy::{Credentials, Proxy, ProxyError}};
 
 /// What a run comes to.
 #[derive(Debug, Clone, PartialEq, Eq)]

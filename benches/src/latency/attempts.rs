@@ -11,10 +11,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use sockman::{
-    ConnectError, ConnectOptions, ConnectionId, Destination, EventHandler, NextRecv, Service,
-    SockMan, SocketsThreads,
-};
+use sockman::{ConnectOptions, ConnectionId, EventHandler, NextRecv, Service, SockMan, SocketsThreads, address::Destination, error::ConnectError};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     runtime::{Builder, Handle},
@@ -176,7 +173,7 @@ impl EventHandler for Echo {
 
     fn event_got_data(&self, sockman: &SockMan, id: ConnectionId, data: &[u8]) {
         // A byte: the kernel takes it, or the client finds out.
-        let _ = sockman.send_bytes(id, data, false);
+        let _ = sockman.send_bytes(id, data);
     }
 
     fn event_got_eof(&self, sockman: &SockMan, id: ConnectionId) {

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sockman::{ConnectError, ConnectOptions, Destination, Interrupt, SockMan};
+use sockman::{ConnectOptions, Interrupt, SockMan, address::Destination, error::ConnectError};
 use tokio::{runtime::Builder, sync::Notify};
 
 use crate::cores::{self, Cores};

@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sockman::{ConnectError, ConnectOptions, Destination, Proxy};
+use sockman::{ConnectOptions, address::Destination, error::ConnectError, proxy::Proxy};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::{

@@ -24,7 +24,7 @@ pub(super) fn serve(task: Task, options: Options) -> Result<(), Box<dyn Error>> 
             SockMan::new(Arc::new(Source { zeroes: vec![0; task.send_size] }), options)?
         }
     };
-    let bound = sockman.bind_and_start_listening(&"127.0.0.1:0".parse()?)?;
+    let bound = sockman.bind_and_start_listening("127.0.0.1:0")?;
     let threads = sockman.start_sockets_threads()?;
     announce(bound.to_socket_addr().ok_or("bound to something that is no IP address")?)?;
     Ok(threads.join()?)
@@ -38,7 +38,7 @@ pub(super) fn serve_twice(task: Task) -> Result<(), Box<dyn Error>> {
     let options = Options::default().reuse_port(true);
     let first = SockMan::new(Arc::new(Echo::new(task)), options.clone())?;
     let second = SockMan::new(Arc::new(Echo::new(task)), options)?;
-    let bound = first.bind_and_start_listening(&"127.0.0.1:0".parse()?)?;
+    let bound = first.bind_and_start_listening("127.0.0.1:0")?;
     second.bind_and_start_listening(&bound)?;
     let threads = [first.start_sockets_threads()?, second.start_sockets_threads()?];
     announce(bound.to_socket_addr().ok_or("bound to something that is no IP address")?)?;
@@ -111,7 +111,7 @@ impl EventHandler for Echo {
         let mut all_slow = self.slow.lock();
         let Some(slow) = all_slow.get_mut(&id) else { return NextRecv::Proceed };
         let was_paused = slow.leftovers.len() > STOP_READING_ABOVE;
-        let outcome = sockman.send_bytes(id, slow.leftovers.as_slice(), false);
+        let outcome = sockman.send_bytes(id, slow.leftovers.as_slice());
         if let Ok(sent) = outcome {
             slow.leftovers.advance(sent);
         }
@@ -138,7 +138,7 @@ impl EventHandler for Echo {
             slow.leftovers.keep(data);
             return;
         }
-        match sockman.send_bytes(id, data, false) {
+        match sockman.send_bytes(id, data) {
             Ok(sent) if sent == data.len() => {}
             Ok(sent) => {
                 let mut slow = Slow::default();
@@ -219,7 +219,7 @@ impl EventHandler for Source {
     }
 
     fn event_ready_to_send(&self, sockman: &SockMan, id: ConnectionId) -> NextRecv {
-        if sockman.send_bytes(id, &self.zeroes, false).is_err() {
+        if sockman.send_bytes(id, &self.zeroes).is_err() {
             sockman.close_connection(id);
         }
         NextRecv::Proceed

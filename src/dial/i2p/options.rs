@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::dialogue::Tunnels;
 use crate::{
-    address::{ParseAddrError, Service},
+    address::Service,
     dial::InvalidOption,
 };
 
@@ -24,9 +24,9 @@ const LONGEST_TUNNEL: u8 = 7;
 /// [`Options::i2p`](crate::Options::i2p).
 ///
 /// ```
-/// use sockman::{Options, i2p::I2pOptions};
+/// use sockman::{Options, Service, i2p::I2pOptions};
 ///
-/// let i2p = I2pOptions::new("127.0.0.1:7656")?
+/// let i2p = I2pOptions::new("127.0.0.1:7656".parse::<Service>()?)
 ///     .key_file("/var/lib/node/i2p_private_key")
 ///     .accept_incoming(true);
 /// let options = Options::default().i2p(i2p);
@@ -48,22 +48,15 @@ impl I2pOptions {
     /// The bridge that listens at `sam`: a TCP address (7656 is the usual port), or a unix-domain
     /// path. Without more, each outbound connection has a transient session, and with that an
     /// address of its own.
-    ///
-    /// # Errors
-    ///
-    /// [`ParseAddrError`]: `sam` is text and not an address. A [`Service`] never fails.
-    pub fn new<E>(sam: impl TryInto<Service, Error = E>) -> Result<I2pOptions, ParseAddrError>
-    where
-        ParseAddrError: From<E>,
-    {
-        Ok(I2pOptions {
-            sam: sam.try_into()?,
+    pub fn new(sam: impl Into<Service>) -> I2pOptions {
+        I2pOptions {
+            sam: sam.into(),
             key_file: None,
             accepts: false,
             thread_name: DEFAULT_THREAD_NAME.to_owned(),
             quantity: None,
             length: None,
-        })
+        }
     }
 
     /// The file with the private key of a persistent session, which then serves every connection, in

@@ -10,6 +10,7 @@ mod machine;
 use std::{
     error::Error,
     fmt, io,
+    str::FromStr,
     sync::{
         Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
@@ -30,8 +31,8 @@ use crate::address::{ParseAddrError, Service};
 /// ```
 /// use sockman::{ConnectOptions, proxy::Proxy};
 ///
-/// let tor = Proxy::socks5("127.0.0.1:9050")?.tor_stream_isolation();
-/// let options = ConnectOptions::default().proxy(tor);
+/// let tor: Proxy = "127.0.0.1:9050".parse()?;
+/// let options = ConnectOptions::default().proxy(tor.tor_stream_isolation());
 /// # Ok::<(), sockman::address::ParseAddrError>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -53,15 +54,8 @@ impl Proxy {
     /// The proxy that listens at `endpoint`: a TCP address, or a unix-domain path. It is offered to
     /// do without authentication, unless one of the other methods is called. An endpoint that cannot
     /// be dialled fails the connect with [`ProxyError::Unreachable`].
-    ///
-    /// # Errors
-    ///
-    /// [`ParseAddrError`]: `endpoint` is text and not an address. A [`Service`] never fails.
-    pub fn socks5<E>(endpoint: impl TryInto<Service, Error = E>) -> Result<Proxy, ParseAddrError>
-    where
-        ParseAddrError: From<E>,
-    {
-        Ok(Proxy { endpoint: endpoint.try_into()?, authentication: Authentication::None })
+    pub fn socks5(endpoint: impl Into<Service>) -> Proxy {
+        Proxy { endpoint: endpoint.into(), authentication: Authentication::None }
     }
 
     /// Offers these credentials (RFC 1929), beside doing without. The last call of this and of
@@ -93,6 +87,15 @@ impl Proxy {
             Authentication::Given(credentials) => Ok(Some(credentials.clone())),
             Authentication::UniquePerConnection => isolated().map(Some),
         }
+    }
+}
+
+/// Parses the address that a SOCKS5 proxy listens at, as [`Proxy::socks5`] takes it.
+impl FromStr for Proxy {
+    type Err = ParseAddrError;
+
+    fn from_str(endpoint: &str) -> Result<Proxy, ParseAddrError> {
+        Ok(Proxy::socks5(endpoint.parse::<Service>()?))
     }
 }
 

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use sockman::{Destination, Service};
+use sockman::{Service, address::Destination};
 
 /// A TCP listener on loopback that answers no connect: its backlog is full.
 pub struct Blackhole {

@@ -27,8 +27,8 @@ use std::{
 };
 
 use sockman::{
-    ConnectError, ConnectionId, Destination, EventHandler, I2pStatus, NextRecv, Options, Service,
-    SockMan, SocketsThreads,
+    ConnectionId, EventHandler, NextRecv, Options, Service, SockMan, SocketsThreads,
+    address::Destination, error::ConnectError, i2p::I2pStatus,
 };
 
 /// How long a test waits for what must come. Long enough for a machine that is busy with
@@ -375,7 +375,7 @@ pub struct Running {
 impl Running {
     pub fn start(handler: Arc<dyn EventHandler>, options: Options) -> Running {
         let sockman = SockMan::new(handler, options).unwrap();
-        let bound = sockman.bind_and_start_listening(&"127.0.0.1:0".parse().unwrap()).unwrap();
+        let bound = sockman.bind_and_start_listening("127.0.0.1:0").unwrap();
         let threads = sockman.start_sockets_threads().unwrap();
         Running { sockman, address: bound.to_socket_addr().unwrap(), threads: Some(threads) }
     }

@@ -11,7 +11,7 @@ use std::{
 
 use data_encoding::{Encoding, Specification};
 use sha2::{Digest, Sha256};
-use sockman::{NetAddr, Service};
+use sockman::{Service, address::NetAddr};
 
 use super::DEADLINE;
 

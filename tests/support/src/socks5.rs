@@ -8,7 +8,9 @@ use std::{
     time::Duration,
 };
 
-use sockman::{ConnectError, ConnectOptions, ConnectionId, Destination, Proxy, Service};
+use sockman::{
+    ConnectOptions, ConnectionId, Service, address::Destination, error::ConnectError, proxy::Proxy,
+};
 
 use super::{DEADLINE, Recorder, Running, without_sweep};
 

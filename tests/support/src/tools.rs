@@ -15,8 +15,10 @@ use std::{
 };
 
 use sockman::{
-    ConnectError, ConnectionId, Destination, EventHandler, NextRecv, OsSockFactory, Poller,
-    Readiness, Service, Sock, SockFactory, SockMan, Waker,
+    ConnectionId, EventHandler, NextRecv, Service, SockMan,
+    address::Destination,
+    error::ConnectError,
+    sys::{More, OsSockFactory, Poller, Readiness, Sock, SockFactory, Waker},
 };
 
 use super::{DEADLINE, reset};
@@ -61,7 +63,7 @@ pub fn fill(sockman: &SockMan, id: ConnectionId, byte: u8) -> usize {
     let block = [byte; 65536];
     let mut total = 0;
     loop {
-        match sockman.send_bytes(id, &block, false).unwrap() {
+        match sockman.send_bytes(id, &block).unwrap() {
             0 => return total,
             sent => total += sent,
         }
@@ -238,12 +240,12 @@ impl Sock for SpySock {
         result
     }
 
-    fn send(&self, data: &[u8], will_send_more: bool) -> io::Result<usize> {
-        self.inner.send(data, will_send_more)
+    fn send(&self, data: &[u8], more: More) -> io::Result<usize> {
+        self.inner.send(data, more)
     }
 
-    fn send_vectored(&self, data: &[IoSlice<'_>], will_send_more: bool) -> io::Result<usize> {
-        self.inner.send_vectored(data, will_send_more)
+    fn send_vectored(&self, data: &[IoSlice<'_>], more: More) -> io::Result<usize> {
+        self.inner.send_vectored(data, more)
     }
 
     fn shutdown(&self, how: Shutdown) -> io::Result<()> {

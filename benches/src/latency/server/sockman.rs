@@ -13,10 +13,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use sockman::{
-    ConnectError, ConnectOptions, ConnectionId, Destination, EventHandler, NextRecv, SendQueue,
-    SendQueueOptions, Service, SockMan, SocketsThreads,
-};
+use sockman::{ConnectOptions, ConnectionId, EventHandler, NextRecv, SendQueue, Service, SockMan, SocketsThreads, address::Destination, error::ConnectError, helpers::SendQueueLimits};
 
 use super::{CONNECT_BEGINS, CONNECT_TIMEOUT, Options, ReplyBy, Server, Stamp};
 use crate::cores;
@@ -112,7 +109,7 @@ impl EventHandler for Handler {
         _: &Service,
     ) -> bool {
         let connection = Arc::new(Connection {
-            queue: SendQueue::new(id, SendQueueOptions::default()),
+            queue: SendQueue::new(id, SendQueueLimits::default()),
             for_loop: Mutex::default(),
             has_for_loop: AtomicBool::new(false),
             request: RequestState::default(),
@@ -139,7 +136,7 @@ impl EventHandler for Handler {
         let Some(connection) = self.connection(id) else { return NextRecv::Skip };
         let sent = if connection.has_for_loop.swap(false, Ordering::AcqRel) {
             let bytes = std::mem::take(&mut *connection.for_loop.lock());
-            connection.queue.push(sockman, &bytes, false).is_ok()
+            connection.queue.push(sockman, &bytes).is_ok()
         } else {
             connection.queue.drain(sockman).is_ok()
         };
@@ -152,7 +149,7 @@ impl EventHandler for Handler {
     fn event_got_data(&self, sockman: &SockMan, id: ConnectionId, data: &[u8]) {
         let Some(connection) = self.connection(id) else { return };
         if self.reply_by == ReplyBy::Callback {
-            if connection.queue.push(sockman, data, false).is_err() {
+            if connection.queue.push(sockman, data).is_err() {
                 self.close(sockman, id);
             }
             return;
@@ -212,7 +209,7 @@ fn work(sockman: &SockMan, options: Options, requests: mpsc::Receiver<Request>) 
             continue;
         }
         // A connection that broke meanwhile is closed where that is read.
-        let _ = connection.queue.push(sockman, &bytes, false);
+        let _ = connection.queue.push(sockman, &bytes);
         if must_wake {
             sockman.wake(connection.queue.id());
         }

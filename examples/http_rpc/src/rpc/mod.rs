@@ -1,0 +1,420 @@
+//! JSON-RPC over HTTP, as Bitcoin Core speaks it: versions 1.0 and 2.0, single requests and
+//! batches, positional and named parameters.
+//!
+//! Runs on the worker threads of a [`Server`](crate::Server). Knows no method: those are a table
+//! that the program gives it.
+
+mod cookie;
+
+use serde_json::{Map, Value, json};
+
+use crate::{
+    Answer, HttpService, Response, Timers,
+    parser::{Credentials, Head, Request},
+};
+
+pub use self::cookie::{Cookie, CookieFile};
+
+// Bitcoin Core's error codes (`src/rpc/protocol.h`): the standard's, …
+const INVALID_REQUEST: i32 = -32600;
+/// There is no such method.
+pub const METHOD_NOT_FOUND: i32 = -32601;
+const PARSE_ERROR: i32 = -32700;
+// … and its own.
+/// An error that has no code of its own.
+pub const MISC_ERROR: i32 = -1;
+const TYPE_ERROR: i32 = -3;
+/// The value of a parameter is not possible.
+pub const INVALID_PARAMETER: i32 = -8;
+
+/// The answers of a batch together, in bytes: as much as a request may have by default. A short
+/// call can have a long answer, and a batch makes thousands of them.
+const MAX_BATCH_ANSWER: usize = 32 * 1024 * 1024;
+
+/// Why a call failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RpcError {
+    /// The code, for programs.
+    pub code: i32,
+    /// The reason, for persons.
+    pub message: String,
+}
+
+impl RpcError {
+    /// Returns an error with this code and message.
+    pub fn new(code: i32, message: impl Into<String>) -> RpcError {
+        RpcError { code, message: message.into() }
+    }
+
+    fn to_value(&self) -> Value {
+        json!({ "code": self.code, "message": self.message })
+    }
+}
+
+/// What a method returns.
+pub type RpcResult = Result<Value, RpcError>;
+
+/// The parameters of a call, in the order of the method's own list. Those that are missing, and
+/// those that are null, are not there.
+#[derive(Debug)]
+pub struct Params {
+    names: &'static [&'static str],
+    values: Vec<Value>,
+}
+
+impl Params {
+    /// # Errors
+    ///
+    /// There are more than the method has, or one of another name.
+    fn new(
+        method: &str,
+        names: &'static [&'static str],
+        params: Value,
+    ) -> Result<Params, RpcError> {
+        let values = match params {
+            Value::Null => Vec::new(),
+            Value::Array(values) => values,
+            Value::Object(named) => positional(names, named)?,
+            _ => {
+                let message = "Params must be an array or object";
+                return Err(RpcError::new(INVALID_REQUEST, message));
+            }
+        };
+        if values.len() > names.len() {
+            return Err(RpcError::new(MISC_ERROR, format!("usage: {}", usage(method, names))));
+        }
+        Ok(Params { names, values })
+    }
+
+    /// All of them, for a method that takes anything.
+    pub fn all(&self) -> Value {
+        Value::Array(self.values.clone())
+    }
+
+    fn value(&self, index: usize) -> Option<&Value> {
+        self.values.get(index).filter(|value| !value.is_null())
+    }
+
+    fn wrong_type(&self, index: usize, expected: &str) -> RpcError {
+        let name = self.names.get(index).copied().unwrap_or("parameter");
+        RpcError::new(TYPE_ERROR, format!("{name} is not of expected type {expected}"))
+    }
+
+    fn missing(&self, index: usize) -> RpcError {
+        let name = self.names.get(index).copied().unwrap_or("parameter");
+        RpcError::new(MISC_ERROR, format!("{name} is missing"))
+    }
+
+    /// Returns the parameter with this index, a string.
+    ///
+    /// # Errors
+    ///
+    /// The parameter is of another type.
+    pub fn string(&self, index: usize) -> Result<Option<&str>, RpcError> {
+        self.value(index)
+            .map(|value| value.as_str().ok_or_else(|| self.wrong_type(index, "string")))
+            .transpose()
+    }
+
+    /// Returns the parameter with this index, a whole number.
+    ///
+    /// # Errors
+    ///
+    /// The parameter is of another type.
+    pub fn integer(&self, index: usize) -> Result<Option<i64>, RpcError> {
+        self.value(index)
+            .map(|value| value.as_i64().ok_or_else(|| self.wrong_type(index, "number")))
+            .transpose()
+    }
+
+    /// Returns the parameter with this index, a truth value.
+    ///
+    /// # Errors
+    ///
+    /// The parameter is of another type.
+    pub fn boolean(&self, index: usize) -> Result<Option<bool>, RpcError> {
+        self.value(index)
+            .map(|value| value.as_bool().ok_or_else(|| self.wrong_type(index, "bool")))
+            .transpose()
+    }
+
+    /// Returns the parameter with this index, which one of the functions above reads.
+    ///
+    /// # Errors
+    ///
+    /// The parameter is missing, or of another type.
+    pub fn required<'a, T: 'a>(
+        &'a self,
+        index: usize,
+        of_type: impl FnOnce(&'a Params, usize) -> Result<Option<T>, RpcError>,
+    ) -> Result<T, RpcError> {
+        of_type(self, index)?.ok_or_else(|| self.missing(index))
+    }
+}
+
+fn positional(
+    names: &'static [&'static str],
+    mut named: Map<String, Value>,
+) -> Result<Vec<Value>, RpcError> {
+    // What stands before the first name, as Bitcoin Core's command-line client sends it.
+    let mut values = match named.remove("args") {
+        None => Vec::new(),
+        Some(Value::Array(values)) => values,
+        Some(_) => return Err(RpcError::new(INVALID_PARAMETER, "args must be an array")),
+    };
+    for (index, name) in names.iter().enumerate() {
+        match named.remove(*name) {
+            Some(_) if index < values.len() => {
+                let message = format!(
+                    "Parameter {name} specified twice both as positional and named argument"
+                );
+                return Err(RpcError::new(INVALID_PARAMETER, message));
+            }
+            Some(value) => values.push(value),
+            None if index < values.len() => {}
+            None => values.push(Value::Null),
+        }
+    }
+    match named.keys().next() {
+        None => Ok(values),
+        Some(unknown) => {
+            let message = format!("Unknown named parameter {}", unknown.escape_debug());
+            Err(RpcError::new(INVALID_PARAMETER, message))
+        }
+    }
+}
+
+/// A method and the names of its parameters.
+pub type Method = (&'static str, &'static [&'static str]);
+
+fn usage(method: &str, names: &[&str]) -> String {
+    let mut usage = method.to_owned();
+    for name in names {
+        usage.push(' ');
+        usage += name;
+    }
+    usage
+}
+
+/// What `help` says: all methods, or what one of them takes.
+pub fn help(methods: &[Method], command: Option<&str>) -> Value {
+    let all = || methods.iter().map(|(name, names)| usage(name, names));
+    match command {
+        None => json!(all().collect::<Vec<_>>().join("\n")),
+        Some(command) => match methods.iter().find(|(name, _)| *name == command) {
+            Some((name, names)) => json!(usage(name, names)),
+            None => json!(format!("help: unknown command: {}", command.escape_debug())),
+        },
+    }
+}
+
+/// What can be called.
+pub trait Methods: Send + Sync {
+    /// The names of a method's parameters; `None` if there is no such method.
+    fn parameters(&self, method: &str) -> Option<&'static [&'static str]>;
+
+    /// Calls a method. On a worker thread.
+    ///
+    /// # Errors
+    ///
+    /// [`RpcError`], which the client is told.
+    fn call(&self, method: &str, params: &Params, timers: &Timers<'_>) -> RpcResult;
+
+    /// A timer that was set with [`Timers::set`] has ended. On the socket thread.
+    fn timer_ended(&self, number: u32) {
+        let _ = number;
+    }
+}
+
+/// The HTTP side: POST to `/`, with the cookie.
+#[derive(Debug)]
+pub struct RpcService<M> {
+    /// What a client has to know.
+    pub cookie: Cookie,
+    /// The methods that a client can call.
+    pub methods: M,
+}
+
+impl<M: Methods> HttpService for RpcService<M> {
+    fn admit(&self, head: &Head) -> Result<(), Response> {
+        if head.path != "/" {
+            return Err(Response::text(404, "There is nothing here: JSON-RPC is at /."));
+        }
+        if head.method != "POST" {
+            let answer = Response::text(405, "JSONRPC server handles only POST requests");
+            return Err(answer.with_header("Allow", "POST"));
+        }
+        if !self.cookie.admits(head.authorization.as_ref().map(Credentials::as_bytes)) {
+            let realm = "Basic realm=\"jsonrpc\"";
+            let answer = Response::text(401, "The cookie, or a password, is needed.");
+            return Err(answer.with_header("WWW-Authenticate", realm));
+        }
+        Ok(())
+    }
+
+    fn answer(&self, request: Request, timers: &Timers<'_>) -> Answer {
+        Answer::Response(self.respond(request.body, timers))
+    }
+
+    fn timer_ended(&self, number: u32) {
+        self.methods.timer_ended(number);
+    }
+}
+
+/// How the two versions differ in their answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Version {
+    /// Result and error are both there, one of them null; an error has an HTTP status of its own.
+    V1,
+    /// One of the two; the HTTP status is 200; a request without id is not answered.
+    V2,
+}
+
+/// One call, done.
+struct Done {
+    version: Version,
+    /// `None`: the request had none. Then its answer has none, and one of version 2 no answer.
+    id: Option<Value>,
+    result: RpcResult,
+}
+
+impl<M: Methods> RpcService<M> {
+    fn respond(&self, body: Vec<u8>, timers: &Timers<'_>) -> Response {
+        let parsed = serde_json::from_slice(&body);
+        // It may be long, and the calls may take long.
+        drop(body);
+        match parsed {
+            Ok(Value::Array(batch)) => self.respond_to_batch(batch, timers),
+            Ok(Value::Object(request)) => self.respond_to_one(request, timers),
+            Ok(_) => failed(PARSE_ERROR, "Top-level object parse error"),
+            Err(_) => failed(PARSE_ERROR, "Parse error"),
+        }
+    }
+
+    fn respond_to_one(&self, request: Map<String, Value>, timers: &Timers<'_>) -> Response {
+        let done = self.execute(request, timers);
+        if done.is_notification() {
+            return Response::empty(204);
+        }
+        let status = match (&done.result, done.version) {
+            (Ok(_), _) | (Err(_), Version::V2) => 200,
+            (Err(error), Version::V1) => http_status(error.code),
+        };
+        done.into_response(status)
+    }
+
+    /// An empty batch is answered by an empty one, as in Bitcoin Core.
+    fn respond_to_batch(&self, batch: Vec<Value>, timers: &Timers<'_>) -> Response {
+        let is_empty = batch.is_empty();
+        let mut answers = Vec::new();
+        for request in batch {
+            let done = match request {
+                Value::Object(request) => self.execute(request, timers),
+                _ => Done::without_request(INVALID_REQUEST, "Invalid Request object"),
+            };
+            if done.is_notification() {
+                continue;
+            }
+            answers.push(if answers.is_empty() { b'[' } else { b',' });
+            done.write(&mut answers);
+            if answers.len() > MAX_BATCH_ANSWER {
+                let message = format!(
+                    "The answers of this batch are longer than {MAX_BATCH_ANSWER} bytes; the calls \
+                     behind those were not made."
+                );
+                return failed(MISC_ERROR, &message);
+            }
+        }
+        match (answers.is_empty(), is_empty) {
+            (true, false) => return Response::empty(204),
+            (true, true) => answers.extend_from_slice(b"[]"),
+            (false, _) => answers.push(b']'),
+        }
+        Response::json(200, answers)
+    }
+
+    fn execute(&self, mut request: Map<String, Value>, timers: &Timers<'_>) -> Done {
+        let id = request.remove("id");
+        let version = match request.get("jsonrpc") {
+            None | Some(Value::Null) => Ok(Version::V1),
+            Some(Value::String(version)) if version == "1.0" => Ok(Version::V1),
+            Some(Value::String(version)) if version == "2.0" => Ok(Version::V2),
+            Some(Value::String(_)) => Err("JSON-RPC version not supported"),
+            Some(_) => Err("jsonrpc field must be a string"),
+        };
+        match version {
+            Ok(version) => Done { version, id, result: self.call(request, timers) },
+            Err(message) => {
+                let result = Err(RpcError::new(INVALID_REQUEST, message));
+                Done { version: Version::V1, id, result }
+            }
+        }
+    }
+
+    fn call(&self, mut request: Map<String, Value>, timers: &Timers<'_>) -> RpcResult {
+        let invalid = |message| Err(RpcError::new(INVALID_REQUEST, message));
+        let method = match request.get("method") {
+            None | Some(Value::Null) => return invalid("Missing method"),
+            Some(Value::String(method)) => method.clone(),
+            Some(_) => return invalid("Method must be a string"),
+        };
+        let Some(names) = self.methods.parameters(&method) else {
+            return Err(RpcError::new(METHOD_NOT_FOUND, "Method not found"));
+        };
+        let params = Params::new(&method, names, request.remove("params").unwrap_or(Value::Null))?;
+        self.methods.call(&method, &params, timers)
+    }
+}
+
+impl Done {
+    /// For what is no request at all.
+    fn without_request(code: i32, message: &str) -> Done {
+        let (id, result) = (Some(Value::Null), Err(RpcError::new(code, message)));
+        Done { version: Version::V1, id, result }
+    }
+
+    fn is_notification(&self) -> bool {
+        self.version == Version::V2 && self.id.is_none()
+    }
+
+    fn into_response(self, status: u16) -> Response {
+        let mut answer = Vec::new();
+        self.write(&mut answer);
+        Response::json(status, answer)
+    }
+
+    /// Appends the answer, its members in the order of Bitcoin Core's.
+    fn write(self, answer: &mut Vec<u8>) {
+        let (before, behind): (&[u8], &[u8]) = match (self.version, &self.result) {
+            (Version::V1, Ok(_)) => (b"{\"result\":", b",\"error\":null"),
+            (Version::V1, Err(_)) => (b"{\"result\":null,\"error\":", b""),
+            (Version::V2, Ok(_)) => (b"{\"jsonrpc\":\"2.0\",\"result\":", b""),
+            (Version::V2, Err(_)) => (b"{\"jsonrpc\":\"2.0\",\"error\":", b""),
+        };
+        answer.extend_from_slice(before);
+        append(answer, &self.result.unwrap_or_else(|error| error.to_value()));
+        answer.extend_from_slice(behind);
+        if let Some(id) = &self.id {
+            answer.extend_from_slice(b",\"id\":");
+            append(answer, id);
+        }
+        answer.push(b'}');
+    }
+}
+
+fn append(answer: &mut Vec<u8>, value: &Value) {
+    // There is no error: every value has its text, and memory takes it.
+    let _ = serde_json::to_writer(answer, value);
+}
+
+fn failed(code: i32, message: &str) -> Response {
+    Done::without_request(code, message).into_response(http_status(code))
+}
+
+fn http_status(code: i32) -> u16 {
+    match code {
+        INVALID_REQUEST => 400,
+        METHOD_NOT_FOUND => 404,
+        _ => 500,
+    }
+}

@@ -1,0 +1,559 @@
+//! The server on top of [`SockMan`]: its [`EventHandler`].
+//!
+//! The hooks and events run on the socket thread, `finish` and `close` also on the workers. A
+//! connection's own `reading`, which only the socket thread takes, is held while its requests are
+//! handed over and refused; no other lock is held while sockman or the service is called. The
+//! timers of connections are the socket thread's.
+
+use std::{
+    io,
+    net::IpAddr,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use parking_lot::{Condvar, Mutex};
+use sockman::{
+    ConnectionId, EventHandler, NextRecv, Service, SockMan,
+    helpers::{ConnectionTable, Deadlines},
+};
+
+use super::{
+    Answer, Config, HttpService, Timers,
+    connection::{ArrivingBody, Connection, Phase, Reading},
+    events::EventStream,
+    parser::{Head, Refused, Request},
+    response::{Afterwards, Response},
+    workers::Workers,
+};
+
+/// A client that has got its last answer has so long to close its side.
+const LINGER: Duration = Duration::from_secs(1);
+/// A body has to arrive at so many bytes a second, or one byte now and then would keep a place for
+/// ever.
+const MIN_BODY_RATE: usize = 1024;
+/// Between these, every time-out can be added to the clock.
+const IDLE_TIMEOUTS: (Duration, Duration) =
+    (Duration::from_millis(1), Duration::from_secs(100 * 365 * 24 * 60 * 60));
+
+/// What the socket thread waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum Timer {
+    Connection(ConnectionId),
+    /// One of the service's own, with its number.
+    Service(u32),
+}
+
+/// What has to be known of a request when it is answered.
+#[derive(Debug, Clone, Copy)]
+struct InFlight {
+    afterwards: Afterwards,
+    /// Its answer has no body.
+    to_head: bool,
+    /// The socket thread is to look at the connection after the answer, though nothing new comes:
+    /// there are bytes that it has received already, or the client has closed its side.
+    must_revisit: bool,
+}
+
+pub(crate) struct Handler {
+    config: Config,
+    service: Arc<dyn HttpService>,
+    connections: ConnectionTable<Connection>,
+    pub(super) timers: Deadlines<Timer>,
+    workers: Arc<Workers>,
+    is_draining: AtomicBool,
+    /// Notified when the last connection is gone.
+    drained: Condvar,
+    drained_lock: Mutex<()>,
+}
+
+impl Handler {
+    pub(crate) fn new(
+        mut config: Config,
+        service: Arc<dyn HttpService>,
+        workers: Arc<Workers>,
+    ) -> Handler {
+        config.idle_timeout = config.idle_timeout.clamp(IDLE_TIMEOUTS.0, IDLE_TIMEOUTS.1);
+        Handler {
+            config,
+            service,
+            connections: ConnectionTable::new(),
+            timers: Deadlines::new(),
+            workers,
+            is_draining: AtomicBool::new(false),
+            drained: Condvar::new(),
+            drained_lock: Mutex::new(()),
+        }
+    }
+
+    pub(crate) fn connections(&self) -> usize {
+        self.connections.len()
+    }
+
+    pub(crate) fn ids(&self) -> impl Iterator<Item = ConnectionId> {
+        self.connections.all().into_iter().map(|(id, _)| id)
+    }
+
+    /// Any thread. Idle connections close, the others after the answer that they wait for. Returns
+    /// when all are closed, or at the deadline.
+    pub(crate) fn drain(&self, sockman: &SockMan, deadline: Instant) {
+        self.is_draining.store(true, Ordering::SeqCst);
+        for id in self.ids() {
+            // The socket thread looks at each: it knows which of them are idle.
+            sockman.wake(id);
+        }
+        let mut guard = self.drained_lock.lock();
+        while !self.connections.is_empty() {
+            if self.drained.wait_until(&mut guard, deadline).timed_out() {
+                return;
+            }
+        }
+    }
+
+    /// Those that are left when the socket thread has ended.
+    pub(crate) fn close_all(&self, sockman: &SockMan) {
+        for id in self.ids() {
+            self.close(sockman, id);
+        }
+    }
+
+    fn is_draining(&self) -> bool {
+        self.is_draining.load(Ordering::SeqCst)
+    }
+
+    /// Any thread.
+    pub(super) fn close(&self, sockman: &SockMan, id: ConnectionId) {
+        sockman.close_connection(id);
+        if self.connections.remove(id).is_none() {
+            return;
+        }
+        self.timers.clear(Timer::Connection(id));
+        if self.connections.is_empty() {
+            let _guard = self.drained_lock.lock();
+            self.drained.notify_all();
+        }
+    }
+
+    /// Socket thread. Goes on with what has arrived, as far as it is the client's turn.
+    fn advance(
+        self: &Arc<Self>,
+        sockman: &SockMan,
+        connection: &Arc<Connection>,
+        reading: &mut Reading,
+    ) {
+        while connection.phase() == Phase::Reading && !connection.send.has_queued() {
+            match reading.parser.next(|head| self.admit(connection, head)) {
+                Ok(Some(request)) => {
+                    reading.body = None;
+                    reading.has_unanswered = reading.parser.has_leftover();
+                    self.hand_over(sockman, connection, reading, request);
+                }
+                Ok(None) if reading.got_eof => return self.close(sockman, connection.id),
+                Ok(None) => return self.want_more(sockman, connection, reading),
+                Err(Refused { response, to_head }) => {
+                    connection.pass_on(Phase::Answering);
+                    let (afterwards, must_revisit) = (Afterwards::Close, false);
+                    let in_flight = InFlight { afterwards, to_head, must_revisit };
+                    return self.finish(sockman, connection, &response, in_flight);
+                }
+            }
+        }
+    }
+
+    /// What has arrived is no whole request.
+    fn want_more(&self, sockman: &SockMan, connection: &Connection, reading: &mut Reading) {
+        reading.has_unanswered = false;
+        if connection.take_turned_away() {
+            sockman.wake(connection.id);
+        }
+        if reading.parser.is_within_body() && reading.body.is_none() {
+            // A head has become complete. (Parts of one do not count: who sends a byte now and
+            // then would never be timed out.)
+            connection.is_active();
+            reading.body = Some(ArrivingBody { since: Instant::now(), received: 0 });
+        }
+        if reading.parser.take_continue() {
+            // If it fails, so does the next callback, which tells of it.
+            let _ = connection.send.push(sockman, b"HTTP/1.1 100 Continue\r\n\r\n");
+        }
+    }
+
+    /// Before any of the body is waited for.
+    fn admit(&self, connection: &Connection, head: &Head) -> Result<(), Response> {
+        if !is_allowed(&self.config.allow, &connection.them) {
+            return Err(Response::text(403, "This address may not connect here."));
+        }
+        self.service.admit(head)
+    }
+
+    fn hand_over(
+        self: &Arc<Self>,
+        sockman: &SockMan,
+        connection: &Arc<Connection>,
+        reading: &Reading,
+        request: Request,
+    ) {
+        let was_turned_away = connection.pass_on(Phase::Answering);
+        let keep_alive = request.head.keep_alive;
+        let in_flight = InFlight {
+            afterwards: if keep_alive { Afterwards::KeepAlive } else { Afterwards::Close },
+            to_head: request.head.method == "HEAD",
+            must_revisit: was_turned_away || reading.has_unanswered || reading.got_eof,
+        };
+        let job = Job {
+            handler: Arc::clone(self),
+            sockman: sockman.clone(),
+            connection: Arc::clone(connection),
+            in_flight,
+        };
+        if !self.workers.submit(move || job.run(request)) {
+            let response = Response::text(503, "The queue of requests is full; come back later.");
+            self.finish(sockman, connection, &response, in_flight);
+        }
+    }
+
+    /// Sends the answer, from whichever thread has it, and passes the turn on.
+    fn finish(
+        &self,
+        sockman: &SockMan,
+        connection: &Connection,
+        response: &Response,
+        in_flight: InFlight,
+    ) {
+        let afterwards = if self.is_draining() { Afterwards::Close } else { in_flight.afterwards };
+        let bytes = response.encode(afterwards, in_flight.to_head);
+        connection.is_active();
+        if connection.send.push(sockman, &bytes).is_err() {
+            // It is closed or broken.
+            return self.close(sockman, connection.id);
+        }
+        match afterwards {
+            Afterwards::KeepAlive => {
+                connection.resume(sockman, in_flight.must_revisit);
+                // Once more, now that it may be found idle: `drain` may have passed it by.
+                if self.is_draining() {
+                    sockman.wake(connection.id);
+                }
+            }
+            Afterwards::Close => {
+                connection.pass_on(Phase::Closing);
+                self.linger_if_sent(sockman, connection);
+            }
+        }
+    }
+
+    /// After the last answer has left. The rest is `keep_lingering`'s, on the socket thread.
+    fn linger_if_sent(&self, sockman: &SockMan, connection: &Connection) {
+        if connection.send.has_queued() || !connection.begin_lingering() {
+            return;
+        }
+        let _ = sockman.shutdown_write(connection.id);
+        // Reading, which was paused, goes on: for the end.
+        sockman.wake(connection.id);
+    }
+
+    /// Socket thread.
+    fn keep_lingering(&self, sockman: &SockMan, id: ConnectionId, reading: &mut Reading) {
+        if reading.got_eof {
+            self.close(sockman, id);
+        } else if !reading.is_lingering {
+            reading.is_lingering = true;
+            self.timers.set(sockman, Timer::Connection(id), Instant::now() + LINGER);
+        }
+    }
+
+    /// Socket thread, at the server's end.
+    fn end_if_idle(&self, sockman: &SockMan, connection: &Connection) {
+        match connection.phase() {
+            Phase::Reading if connection.send.has_queued() => {}
+            // Its last answer has arrived, or never will.
+            Phase::Reading if connection.quiet_since().elapsed() > LINGER => {
+                self.close(sockman, connection.id);
+            }
+            Phase::Reading => {
+                connection.pass_on(Phase::Closing);
+                self.linger_if_sent(sockman, connection);
+            }
+            Phase::Streaming => self.close(sockman, connection.id),
+            Phase::Answering | Phase::Closing | Phase::Lingering => {}
+        }
+    }
+
+    fn timer_ended(&self, sockman: &SockMan, id: ConnectionId, now: Instant) {
+        let Some(connection) = self.connections.find(id) else { return };
+        let mut reading = connection.reading.lock();
+        let limit = self.config.idle_timeout;
+        // The timer is not moved with every byte: it looks when the last one was, and if that is
+        // not long ago, it sleeps on.
+        let ends = match connection.phase() {
+            Phase::Answering | Phase::Streaming => now + limit,
+            Phase::Reading | Phase::Closing => {
+                if self.takes_more(sockman, &connection) {
+                    connection.is_active();
+                }
+                patience_ends(connection.quiet_since(), reading.body.as_ref(), limit)
+            }
+            Phase::Lingering if reading.is_lingering => now,
+            Phase::Lingering => return self.keep_lingering(sockman, id, &mut reading),
+        };
+        if ends > now {
+            return self.timers.set(sockman, Timer::Connection(id), ends);
+        }
+        if connection.phase() == Phase::Reading
+            && reading.parser.is_within_request()
+            && !connection.send.has_queued()
+        {
+            connection.pass_on(Phase::Answering);
+            self.timers.set(sockman, Timer::Connection(id), now + limit);
+            let response = Response::text(408, "The request took too long.");
+            let (afterwards, to_head, must_revisit) = (Afterwards::Close, false, false);
+            let in_flight = InFlight { afterwards, to_head, must_revisit };
+            return self.finish(sockman, &connection, &response, in_flight);
+        }
+        self.close(sockman, id);
+    }
+
+    /// Whether the client has taken some of what waits for it. The kernel tells only of a good deal
+    /// of room, for which a slow client needs its time.
+    fn takes_more(&self, sockman: &SockMan, connection: &Connection) -> bool {
+        let queued = connection.send.queued();
+        // An error is told by the next callback.
+        queued > 0 && connection.send.drain(sockman).is_ok() && connection.send.queued() < queued
+    }
+}
+
+fn is_allowed(allow: &[IpAddr], them: &Service) -> bool {
+    match them.to_socket_addr() {
+        // A unix-domain path has permissions of its own.
+        None => true,
+        Some(them) => {
+            let ip = them.ip().to_canonical();
+            ip.is_loopback() || allow.iter().any(|allowed| allowed.to_canonical() == ip)
+        }
+    }
+}
+
+/// Until when the client may go on as it does.
+fn patience_ends(quiet_since: Instant, body: Option<&ArrivingBody>, limit: Duration) -> Instant {
+    let ends = quiet_since + limit;
+    match body {
+        None => ends,
+        Some(body) => {
+            let for_bytes = Duration::from_secs((body.received / MIN_BODY_RATE) as u64);
+            ends.min(body.since + limit + for_bytes)
+        }
+    }
+}
+
+/// A request on its way through a worker.
+struct Job {
+    handler: Arc<Handler>,
+    sockman: SockMan,
+    connection: Arc<Connection>,
+    in_flight: InFlight,
+}
+
+impl Job {
+    fn run(self, request: Request) {
+        let Job { handler, sockman, connection, in_flight } = self;
+        let is_http_1_0 = request.head.is_http_1_0;
+        let timers = Timers { timers: &handler.timers, sockman: &sockman };
+        let answer = catch_unwind(AssertUnwindSafe(|| handler.service.answer(request, &timers)));
+        match answer {
+            Ok(Answer::Response(response)) => {
+                handler.finish(&sockman, &connection, &response, in_flight);
+            }
+            Ok(Answer::Events(subscribe)) => {
+                let stream =
+                    EventStream::begin(handler, sockman.downgrade(), connection, is_http_1_0);
+                if let Ok(stream) = stream {
+                    subscribe(stream);
+                }
+            }
+            // The panic itself has been printed by the hook; the client is not left waiting.
+            Err(_) => {
+                let response = Response::text(500, "This request failed.");
+                let in_flight = InFlight { afterwards: Afterwards::Close, ..in_flight };
+                handler.finish(&sockman, &connection, &response, in_flight);
+            }
+        }
+    }
+}
+
+/// The handler keeps itself in its jobs, so it needs to be an [`Arc`], which the trait's `&self` is
+/// not.
+pub(crate) struct Events(pub(crate) Arc<Handler>);
+
+impl EventHandler for Events {
+    fn event_new_connection_accepted(
+        &self,
+        sockman: &SockMan,
+        id: ConnectionId,
+        _me: &Service,
+        them: &Service,
+    ) -> bool {
+        self.0.connections.insert(id, Connection::new(id, them, self.0.config.max_body));
+        // After the entry: `drain` looks the other way round.
+        if self.0.is_draining() {
+            self.0.close(sockman, id);
+            return false;
+        }
+        let idle = Instant::now() + self.0.config.idle_timeout;
+        self.0.timers.set(sockman, Timer::Connection(id), idle);
+        true
+    }
+
+    fn should_try_to_send(&self, id: ConnectionId) -> bool {
+        self.0.connections.find(id).is_some_and(|connection| connection.send.has_queued())
+    }
+
+    fn event_ready_to_send(&self, sockman: &SockMan, id: ConnectionId) -> NextRecv {
+        let Some(connection) = self.0.connections.find(id) else { return NextRecv::Skip };
+        connection.is_active();
+        if connection.send.drain(sockman).is_err() {
+            self.0.close(sockman, id);
+        } else {
+            self.0.linger_if_sent(sockman, &connection);
+        }
+        NextRecv::Proceed
+    }
+
+    fn should_try_to_recv(&self, id: ConnectionId) -> bool {
+        self.0.connections.find(id).is_some_and(|connection| connection.may_receive())
+    }
+
+    fn event_got_data(&self, sockman: &SockMan, id: ConnectionId, data: &[u8]) {
+        let Some(connection) = self.0.connections.find(id) else { return };
+        let mut reading = connection.reading.lock();
+        match connection.phase() {
+            // Thrown away.
+            Phase::Lingering => {}
+            // Who hears events has nothing more to ask.
+            Phase::Streaming => self.0.close(sockman, id),
+            Phase::Reading | Phase::Answering | Phase::Closing => {
+                if let Some(body) = &mut reading.body {
+                    body.received += data.len();
+                    connection.is_active();
+                }
+                reading.parser.receive(data);
+                self.0.advance(sockman, &connection, &mut reading);
+            }
+        }
+    }
+
+    fn event_got_eof(&self, sockman: &SockMan, id: ConnectionId) {
+        let Some(connection) = self.0.connections.find(id) else { return };
+        let mut reading = connection.reading.lock();
+        reading.got_eof = true;
+        if matches!(connection.phase(), Phase::Streaming | Phase::Lingering) {
+            return self.0.close(sockman, id);
+        }
+        // A client may close its side behind its last request: the answer still reaches it.
+        self.0.advance(sockman, &connection, &mut reading);
+    }
+
+    fn event_got_permanent_read_error(&self, sockman: &SockMan, id: ConnectionId, _: &io::Error) {
+        self.0.close(sockman, id);
+    }
+
+    fn event_io_loop_completed_for_one(&self, sockman: &SockMan, id: ConnectionId) {
+        let Some(connection) = self.0.connections.find(id) else { return };
+        self.0.linger_if_sent(sockman, &connection);
+        let mut reading = connection.reading.lock();
+        self.0.advance(sockman, &connection, &mut reading);
+        if self.0.is_draining() {
+            self.0.end_if_idle(sockman, &connection);
+        }
+        if connection.phase() == Phase::Lingering {
+            self.0.keep_lingering(sockman, id, &mut reading);
+        }
+    }
+
+    fn event_io_loop_completed_for_all(&self, sockman: &SockMan) {
+        let now = Instant::now();
+        while let Some(timer) = self.0.timers.take_due(now) {
+            match timer {
+                Timer::Connection(id) => self.0.timer_ended(sockman, id, now),
+                Timer::Service(number) => self.0.service.timer_ended(number),
+            }
+        }
+    }
+
+    fn next_deadline(&self) -> Option<Instant> {
+        self.0.timers.next()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sockman::{
+        Options,
+        testing::{Network, SocketThreadByHand},
+    };
+
+    use super::*;
+
+    #[test]
+    fn a_body_has_to_come_without_a_pause_and_at_some_rate() {
+        let (limit, now) = (Duration::from_secs(30), Instant::now());
+        assert_eq!(patience_ends(now, None, limit), now + limit);
+        // A byte came just now, but few have come for long.
+        let since = now - Duration::from_secs(20);
+        let ends = |received| patience_ends(now, Some(&ArrivingBody { since, received }), limit);
+        assert_eq!(ends(0), since + limit);
+        assert_eq!(ends(5 * MIN_BODY_RATE), since + limit + Duration::from_secs(5));
+        // Many have come, but none since then.
+        assert_eq!(ends(usize::MAX), now + limit);
+    }
+
+    struct Nothing;
+
+    impl HttpService for Nothing {
+        fn admit(&self, _: &Head) -> Result<(), Response> {
+            Err(Response::text(404, "nothing"))
+        }
+        fn answer(&self, _: Request, _: &Timers<'_>) -> Answer {
+            Answer::Response(Response::empty(204))
+        }
+    }
+
+    /// In memory: over loopback everybody is from this machine.
+    #[test]
+    fn who_may_not_connect_is_told_so_whatever_is_asked_for() {
+        let network = Network::new();
+        let workers = Arc::new(Workers::start(0, 1).unwrap());
+        let handler = Arc::new(Handler::new(Config::default(), Arc::new(Nothing), workers));
+        let options = Options::default().sweep(None).sock_factory(network.factory());
+        let sockman = SockMan::new(Arc::new(Events(handler)), options).unwrap();
+        let here = sockman.bind_and_start_listening("10.0.0.1:80").unwrap();
+        let mut thread = SocketThreadByHand::start(&sockman, &network).unwrap();
+        let peer = network.connect(&here).unwrap();
+        peer.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+        thread.run_until_idle().unwrap();
+        let answer = String::from_utf8(peer.receive().0).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 403 "), "{answer}");
+    }
+
+    #[test]
+    fn this_machine_and_whom_it_is_told_of_may_connect() {
+        let allow = ["192.0.2.1".parse().unwrap(), "::ffff:192.0.2.2".parse().unwrap()];
+        let cases = [
+            ("127.0.0.1:5", true),
+            ("[::1]:5", true),
+            ("[::ffff:127.0.0.1]:5", true),
+            ("192.0.2.1:5", true),
+            ("[::ffff:192.0.2.1]:5", true),
+            ("192.0.2.2:5", true),
+            ("192.0.2.3:5", false),
+            ("[2001:db8::1]:5", false),
+            ("unix:/run/x", true),
+        ];
+        for (them, expected) in cases {
+            assert_eq!(is_allowed(&allow, &them.parse().unwrap()), expected, "{them}");
+        }
+    }
+}

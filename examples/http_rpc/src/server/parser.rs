@@ -1,0 +1,501 @@
+//! Cuts the byte stream of one connection into requests (RFC 9112).
+//!
+//! No sockets, no threads: bytes in; whole requests out, or what to answer to nonsense. `httparse`
+//! reads the head; what decides where a request ends stands here, and is strict, since two programs
+//! that disagree about it can be made to see different requests in the same bytes (request
+//! smuggling).
+
+use std::fmt;
+
+use super::{
+    chunked::{ChunkedBody, ChunkedError},
+    response::Response,
+};
+
+/// Request line and headers together, as in Bitcoin Core.
+pub const MAX_HEAD: usize = 8 * 1024;
+/// More than any client sends within that.
+const MAX_HEADERS: usize = 100;
+/// In front of a request. Some clients of old sent one behind a body, and the standard says to
+/// ignore it; who sends more than a few has nothing to ask.
+const MAX_EMPTY_LINES: usize = 4;
+const SCHEME: &str = "http://";
+const END_OF_LINE: &[u8] = b"\r\n";
+const END_OF_HEAD: &[u8] = b"\r\n\r\n";
+/// What a client that has nothing under way costs at most, in bytes of buffer.
+const KEPT_CAPACITY: usize = 4 * 1024;
+
+/// What is kept of a request's head. The other headers are of no interest here.
+#[derive(Debug, Clone, Default)]
+pub struct Head {
+    /// The method, as the client wrote it.
+    pub method: String,
+    /// The path, without host and query.
+    pub path: String,
+    /// The value of the Host header.
+    pub host: Option<String>,
+    /// The value of the Authorization header.
+    pub authorization: Option<Credentials>,
+    pub(crate) is_http_1_0: bool,
+    /// The client wants to use the connection again.
+    pub(crate) keep_alive: bool,
+    /// It says that it does not, whatever else it says.
+    says_close: bool,
+    /// It waits for `100 Continue` before it sends the body.
+    expects_continue: bool,
+    framing: Framing,
+}
+
+/// How the end of the body is found.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Framing {
+    #[default]
+    None,
+    Length(u64),
+    Chunked,
+}
+
+/// The value of an Authorization header. Never printed.
+#[derive(Clone)]
+pub struct Credentials(Vec<u8>);
+
+impl Credentials {
+    /// Returns the value of the header.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Credentials(..)")
+    }
+}
+
+/// A whole request.
+pub struct Request {
+    /// The part before the body.
+    pub head: Head,
+    /// The body, decoded; empty if there is none.
+    pub body: Vec<u8>,
+}
+
+/// Bodies have secrets, too: the passphrase of a wallet.
+impl fmt::Debug for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let body = format_args!("{} bytes", self.body.len());
+        f.debug_struct("Request").field("head", &self.head).field("body", &body).finish()
+    }
+}
+
+/// What is answered to a request that is not served. Where the next one begins is not known, so the
+/// connection has to end with that answer.
+#[derive(Debug)]
+pub struct Refused {
+    pub(crate) response: Response,
+    /// It was a HEAD, so its answer has no body. `false` also if its head could not be read.
+    pub(crate) to_head: bool,
+}
+
+enum State {
+    Head {
+        /// So many bytes of what has arrived hold no end of a head.
+        searched: usize,
+        /// So many came before the head.
+        empty_lines: usize,
+    },
+    Length {
+        head: Head,
+        body: Vec<u8>,
+        length: usize,
+    },
+    Chunked {
+        head: Head,
+        body: ChunkedBody,
+    },
+    /// What still comes is thrown away: it could be taken for a request.
+    Refused,
+}
+
+impl State {
+    const BETWEEN_REQUESTS: State = State::Head { searched: 0, empty_lines: 0 };
+}
+
+/// The parser of one connection's bytes.
+pub struct RequestParser {
+    max_body: usize,
+    /// Bounded, as long as nothing is received while it may hold a whole request: of a body nothing
+    /// stays here, and a head is limited.
+    unparsed: Unparsed,
+    state: State,
+    must_continue: bool,
+}
+
+/// What has arrived may hold credentials.
+impl fmt::Debug for RequestParser {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RequestParser")
+            .field("unparsed", &format_args!("{} bytes", self.unparsed.bytes().len()))
+            .field("is_within_body", &self.is_within_body())
+            .finish_non_exhaustive()
+    }
+}
+
+impl RequestParser {
+    /// Returns a parser that refuses bodies of more than `max_body` bytes.
+    pub fn new(max_body: usize) -> RequestParser {
+        RequestParser {
+            max_body,
+            unparsed: Unparsed::default(),
+            state: State::BETWEEN_REQUESTS,
+            must_continue: false,
+        }
+    }
+
+    /// Takes bytes that have arrived.
+    pub fn receive(&mut self, data: &[u8]) {
+        if !matches!(self.state, State::Refused) {
+            self.unparsed.receive(data);
+        }
+    }
+
+    /// There are bytes that [`next`](Self::next) has not yet made part of a request. Behind a
+    /// request, it has not looked at them: they may be the beginning of another one, a whole one or
+    /// several. Behind `None`, they are the beginning of a head.
+    pub(crate) fn has_leftover(&self) -> bool {
+        !self.unparsed.bytes().is_empty()
+    }
+
+    /// Part of a request is there.
+    pub(crate) fn is_within_request(&self) -> bool {
+        self.has_leftover() || self.is_within_body()
+    }
+
+    /// A head is there, and not all of its body.
+    pub(crate) fn is_within_body(&self) -> bool {
+        matches!(self.state, State::Length { .. } | State::Chunked { .. })
+    }
+
+    /// Once per request that asks for it: `100 Continue` is to be sent, since its body is wanted.
+    pub(crate) fn take_continue(&mut self) -> bool {
+        std::mem::take(&mut self.must_continue)
+    }
+
+    /// The next whole request, if it has arrived. `admit` sees its head before any of the body is
+    /// waited for.
+    ///
+    /// # Errors
+    ///
+    /// What to answer. From then on there are no more requests.
+    pub fn next(
+        &mut self,
+        admit: impl FnOnce(&Head) -> Result<(), Response>,
+    ) -> Result<Option<Request>, Refused> {
+        let next = self.head_and_body(admit);
+        if next.is_err() {
+            self.state = State::Refused;
+            self.unparsed = Unparsed::default();
+            self.must_continue = false;
+        }
+        next
+    }
+
+    fn head_and_body(
+        &mut self,
+        admit: impl FnOnce(&Head) -> Result<(), Response>,
+    ) -> Result<Option<Request>, Refused> {
+        if let State::Head { searched, empty_lines } = self.state {
+            let head = self.head(searched, empty_lines);
+            let head = head.map_err(|response| Refused { response, to_head: false })?;
+            let Some(head) = head else { return Ok(None) };
+            let to_head = head.method == "HEAD";
+            let state = admit(&head).and_then(|()| self.body_of(head));
+            self.state = state.map_err(|response| Refused { response, to_head })?;
+        }
+        self.body()
+    }
+
+    fn head(&mut self, searched: usize, empty_lines: usize) -> Result<Option<Head>, Response> {
+        let empty_lines = empty_lines + self.skip_empty_lines();
+        if empty_lines > MAX_EMPTY_LINES {
+            return Err(bad("There are empty lines in place of a request."));
+        }
+        let unparsed = self.unparsed.bytes();
+        let window = unparsed.get(..MAX_HEAD).unwrap_or(unparsed);
+        let from = searched.saturating_sub(END_OF_HEAD.len() - 1);
+        let end = window
+            .get(from..)
+            .unwrap_or_default()
+            .windows(END_OF_HEAD.len())
+            .position(|bytes| bytes == END_OF_HEAD)
+            .map(|position| from + position + END_OF_HEAD.len());
+        let Some(end) = end else {
+            if window.len() == MAX_HEAD {
+                return Err(Response::text(431, "The headers are too long."));
+            }
+            self.state = State::Head { searched: window.len(), empty_lines };
+            return Ok(None);
+        };
+        let head = parse_head(window.get(..end).unwrap_or_default())?;
+        self.unparsed.consume(end);
+        Ok(Some(head))
+    }
+
+    /// Says how many there were, or that they are too many: so many are not looked at.
+    fn skip_empty_lines(&mut self) -> usize {
+        let lines = self.unparsed.bytes().chunks(END_OF_LINE.len());
+        let count = lines.take(MAX_EMPTY_LINES + 1).take_while(|line| *line == END_OF_LINE).count();
+        self.unparsed.consume(count * END_OF_LINE.len());
+        count
+    }
+
+    fn body_of(&mut self, head: Head) -> Result<State, Response> {
+        self.must_continue = head.expects_continue && !head.is_http_1_0 && !self.has_leftover();
+        match head.framing {
+            Framing::None => Ok(State::Length { head, body: Vec::new(), length: 0 }),
+            Framing::Length(length) => match usize::try_from(length) {
+                // Memory grows with what arrives, not with what is announced.
+                Ok(length) if length <= self.max_body => {
+                    Ok(State::Length { head, body: Vec::new(), length })
+                }
+                _ => Err(too_large(self.max_body)),
+            },
+            Framing::Chunked => Ok(State::Chunked { head, body: ChunkedBody::new(self.max_body) }),
+        }
+    }
+
+    fn body(&mut self) -> Result<Option<Request>, Refused> {
+        let unparsed = self.unparsed.bytes();
+        let (used, is_complete) = match &mut self.state {
+            State::Head { .. } | State::Refused => return Ok(None),
+            State::Length { body, length, .. } => {
+                let missing = *length - body.len();
+                let arrived = unparsed.get(..missing).unwrap_or(unparsed);
+                body.extend_from_slice(arrived);
+                (arrived.len(), body.len() == *length)
+            }
+            State::Chunked { head, body } => {
+                let used = body.receive(unparsed).map_err(|error| Refused {
+                    response: match error {
+                        ChunkedError::TooLarge => too_large(self.max_body),
+                        ChunkedError::Malformed => bad("The chunks are malformed."),
+                    },
+                    to_head: head.method == "HEAD",
+                })?;
+                (used, body.is_complete())
+            }
+        };
+        self.unparsed.consume(used);
+        if !is_complete {
+            return Ok(None);
+        }
+        self.must_continue = false;
+        match std::mem::replace(&mut self.state, State::BETWEEN_REQUESTS) {
+            State::Length { head, body, .. } => Ok(Some(Request { head, body })),
+            State::Chunked { head, body } => Ok(Some(Request { head, body: body.into_bytes() })),
+            State::Head { .. } | State::Refused => Ok(None),
+        }
+    }
+}
+
+/// A buffer that is filled at its end and used up from its beginning.
+#[derive(Default)]
+struct Unparsed {
+    buffer: Vec<u8>,
+    /// So many bytes at the beginning are used up.
+    consumed: usize,
+}
+
+impl Unparsed {
+    fn bytes(&self) -> &[u8] {
+        self.buffer.get(self.consumed..).unwrap_or_default()
+    }
+
+    fn receive(&mut self, data: &[u8]) {
+        self.buffer.extend_from_slice(data);
+    }
+
+    fn consume(&mut self, length: usize) {
+        self.consumed += length;
+        // Not each time, or a thousand requests that arrive together would move all those behind
+        // them a thousand times. This way no more bytes are moved than have been used up.
+        if self.consumed > 0 && self.consumed >= self.bytes().len() {
+            self.buffer.drain(..self.consumed);
+            self.consumed = 0;
+            self.buffer.shrink_to(KEPT_CAPACITY);
+        }
+    }
+}
+
+fn too_large(max_body: usize) -> Response {
+    Response::text(413, &format!("The body is longer than {max_body} bytes."))
+}
+
+fn bad(reason: &str) -> Response {
+    Response::text(400, reason)
+}
+
+fn parse_head(bytes: &[u8]) -> Result<Head, Response> {
+    // `httparse` takes a lone line feed for a line's end, which others do not.
+    let lone = |(at, byte): (usize, &u8)| {
+        *byte == b'\n' && at.checked_sub(1).and_then(|at| bytes.get(at)) != Some(&b'\r')
+    };
+    if bytes.iter().enumerate().any(lone) {
+        return Err(bad("A line ends without a carriage return."));
+    }
+    let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
+    let mut request = httparse::Request::new(&mut headers);
+    match request.parse(bytes) {
+        Ok(httparse::Status::Complete(_)) => {}
+        Ok(httparse::Status::Partial) => return Err(bad("The head ends too early.")),
+        Err(httparse::Error::TooManyHeaders) => {
+            return Err(Response::text(431, "There are too many headers."));
+        }
+        Err(httparse::Error::Version) => {
+            return Err(Response::text(505, "HTTP/1.0 and HTTP/1.1 are spoken here."));
+        }
+        Err(error) => return Err(bad(&format!("The head is malformed: {error}."))),
+    }
+    let is_http_1_0 = request.version == Some(0);
+    let mut head = Head {
+        method: request.method.unwrap_or_default().to_owned(),
+        path: path(request.path.unwrap_or_default())?,
+        keep_alive: !is_http_1_0,
+        is_http_1_0,
+        ..Head::default()
+    };
+    for header in request.headers.iter() {
+        head.take_header(header.name, header.value)?;
+    }
+    head.keep_alive &= !head.says_close;
+    if !is_http_1_0 && head.host.is_none() {
+        return Err(bad("There is no Host header."));
+    }
+    Ok(head)
+}
+
+/// Of `/path?query` or `http://host/path?query`.
+fn path(target: &str) -> Result<String, Response> {
+    // First of all: a query may hold anything, slashes too.
+    let target = target.split(['?', '#']).next().unwrap_or_default();
+    let path = match target.split_at_checked(SCHEME.len()) {
+        Some((scheme, rest)) if scheme.eq_ignore_ascii_case(SCHEME) => {
+            rest.find('/').map_or("/", |slash| rest.split_at(slash).1)
+        }
+        _ => target,
+    };
+    if path.starts_with('/') || path == "*" {
+        Ok(path.to_owned())
+    } else {
+        Err(bad("The target of the request is malformed."))
+    }
+}
+
+impl Head {
+    fn take_header(&mut self, name: &str, value: &[u8]) -> Result<(), Response> {
+        let is = |other: &str| name.eq_ignore_ascii_case(other);
+        if is("content-length") {
+            // Also two equal ones, and also beside Transfer-Encoding: nobody honest sends that.
+            if self.framing != Framing::None {
+                return Err(bad("The length of the body is given twice."));
+            }
+            let length =
+                content_length(value).ok_or_else(|| bad("Content-Length is no number."))?;
+            self.framing = Framing::Length(length);
+        } else if is("transfer-encoding") {
+            if self.framing != Framing::None {
+                return Err(bad("The length of the body is given twice."));
+            }
+            if self.is_http_1_0 {
+                return Err(bad("HTTP/1.0 has no Transfer-Encoding."));
+            }
+            if !value.eq_ignore_ascii_case(b"chunked") {
+                return Err(Response::text(501, "The only Transfer-Encoding here is chunked."));
+            }
+            self.framing = Framing::Chunked;
+        } else if is("host") {
+            let host = String::from_utf8_lossy(value).into_owned();
+            if self.host.replace(host).is_some() {
+                return Err(bad("There are two Host headers."));
+            }
+        } else if is("authorization") {
+            if self.authorization.replace(Credentials(value.to_owned())).is_some() {
+                return Err(bad("There are two Authorization headers."));
+            }
+        } else if is("connection") {
+            for option in value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
+                if option.eq_ignore_ascii_case(b"close") {
+                    self.says_close = true;
+                } else if option.eq_ignore_ascii_case(b"keep-alive") && self.is_http_1_0 {
+                    self.keep_alive = true;
+                }
+            }
+        } else if is("expect") {
+            if !value.eq_ignore_ascii_case(b"100-continue") {
+                return Err(Response::text(417, "What is expected is not known here."));
+            }
+            self.expects_continue = true;
+        }
+        Ok(())
+    }
+}
+
+/// Digits and nothing else: no sign, no list.
+fn content_length(value: &[u8]) -> Option<u64> {
+    let digits = std::str::from_utf8(value).ok()?;
+    if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    digits.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Counted by where the bytes are, not by how long it takes.
+    #[test]
+    fn no_more_is_moved_than_has_been_used_up() {
+        for length in [1, 30, 7_000] {
+            let (mut unparsed, mut moved, mut used) = (Unparsed::default(), 0, 0);
+            unparsed.receive(&vec![7; 1_000_000]);
+            while unparsed.bytes().len() > length {
+                let behind = unparsed.bytes()[length..].as_ptr();
+                unparsed.consume(length);
+                used += length;
+                if unparsed.bytes().as_ptr() != behind {
+                    moved += unparsed.bytes().len();
+                }
+                assert!(moved <= used, "{moved} bytes moved for {used}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_client_that_waits_keeps_little() {
+        const BODY: usize = 1_000_000;
+        let get = b"GET / HTTP/1.0\r\n\r\n";
+        let post = format!("POST / HTTP/1.0\r\nContent-Length: {BODY}\r\n\r\n");
+        let mut parser = RequestParser::new(BODY);
+        let streams = [get.repeat(50_000), [post.as_bytes(), &vec![b'x'; BODY], b"GET"].concat()];
+        for stream in streams {
+            parser.receive(&stream);
+            while parser.next(|_| Ok(())).unwrap().is_some() {}
+            assert!(parser.unparsed.buffer.capacity() <= KEPT_CAPACITY);
+        }
+    }
+
+    #[test]
+    fn a_body_takes_the_memory_of_what_has_arrived() {
+        let mut parser = RequestParser::new(usize::MAX);
+        let head = format!("POST / HTTP/1.0\r\nContent-Length: {}\r\n\r\n", usize::MAX);
+        parser.receive(head.as_bytes());
+        for arrived in 1..10_000 {
+            parser.receive(b"x");
+            assert!(parser.next(|_| Ok(())).unwrap().is_none());
+            let State::Length { body, .. } = &parser.state else { panic!("it is in the body") };
+            assert_eq!(body.len(), arrived);
+            assert!(body.capacity() <= 8 + 2 * arrived);
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! What is answered, and how it is written.
+
+use std::time::SystemTime;
+
+/// An answer with its body.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Response {
+    pub(crate) status: u16,
+    pub(crate) content_type: &'static str,
+    /// Besides the ones that every answer has.
+    pub(crate) headers: Vec<(&'static str, String)>,
+    pub(crate) body: Vec<u8>,
+}
+
+/// How the connection goes on behind an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Afterwards {
+    KeepAlive,
+    Close,
+}
+
+impl Response {
+    /// Returns an answer with this body.
+    pub fn new(status: u16, content_type: &'static str, body: Vec<u8>) -> Response {
+        Response { status, content_type, headers: Vec::new(), body }
+    }
+
+    /// A sentence for a person, mostly of what was wrong.
+    pub fn text(status: u16, text: &str) -> Response {
+        Response::new(status, "text/plain; charset=utf-8", format!("{text}\n").into_bytes())
+    }
+
+    pub(crate) fn json(status: u16, mut text: Vec<u8>) -> Response {
+        // Bitcoin Core ends its answers with a line end, too.
+        text.push(b'\n');
+        Response::new(status, "application/json", text)
+    }
+
+    pub(crate) fn empty(status: u16) -> Response {
+        Response::new(status, "", Vec::new())
+    }
+
+    /// Adds a header to those that every answer has.
+    #[must_use]
+    pub fn with_header(mut self, name: &'static str, value: &str) -> Response {
+        self.headers.push((name, value.to_owned()));
+        self
+    }
+
+    /// Head and body in one piece, for one send. `to_head`: the answer to a HEAD request, which has
+    /// no body.
+    pub(crate) fn encode(&self, afterwards: Afterwards, to_head: bool) -> Vec<u8> {
+        let mut bytes = head(self.status, self.content_type, afterwards);
+        for (name, value) in &self.headers {
+            bytes.extend_from_slice(format!("{name}: {value}\r\n").as_bytes());
+        }
+        // An answer without content has no length, says RFC 9110.
+        if self.status != 204 {
+            bytes.extend_from_slice(format!("Content-Length: {}\r\n", self.body.len()).as_bytes());
+        }
+        bytes.extend_from_slice(b"\r\n");
+        if !to_head {
+            bytes.extend_from_slice(&self.body);
+        }
+        bytes
+    }
+}
+
+/// The beginning of every answer. The empty line that ends the head is still to come.
+pub(crate) fn head(status: u16, content_type: &str, afterwards: Afterwards) -> Vec<u8> {
+    let date = httpdate::fmt_http_date(SystemTime::now());
+    let mut head = format!("HTTP/1.1 {status} {}\r\nDate: {date}\r\n", reason(status));
+    if !content_type.is_empty() {
+        head += "Content-Type: ";
+        head += content_type;
+        head += "\r\n";
+    }
+    head += match afterwards {
+        Afterwards::Close => "Connection: close\r\n",
+        // Which is what HTTP/1.1 means by itself, and what a client of 1.0 has to be told.
+        Afterwards::KeepAlive => "Connection: keep-alive\r\n",
+    };
+    head.into_bytes()
+}
+
+fn reason(status: u16) -> &'static str {
+    match status {
+        200 => "OK",
+        204 => "No Content",
+        400 => "Bad Request",
+        401 => "Unauthorized",
+        403 => "Forbidden",
+        404 => "Not Found",
+        405 => "Method Not Allowed",
+        408 => "Request Timeout",
+        413 => "Content Too Large",
+        417 => "Expectation Failed",
+        431 => "Request Header Fields Too Large",
+        500 => "Internal Server Error",
+        501 => "Not Implemented",
+        503 => "Service Unavailable",
+        505 => "HTTP Version Not Supported",
+        _ => "",
+    }
+}

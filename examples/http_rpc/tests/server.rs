@@ -1,0 +1,492 @@
+//! The HTTP server over loopback: framing, limits, order, back-pressure,
+//! time-outs and the drain. The sweep is off throughout, so nothing works by its grace.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod support;
+
+use std::{
+    io::{ErrorKind, Read, Write},
+    net::Shutdown,
+    sync::mpsc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use sockman_http_rpc::{Config, Server};
+use support::{Client, DEADLINE, LARGE, post, start, wait_until_all_are_gone};
+
+#[test]
+fn pipelined_answers_come_in_order() {
+    let (server, service) = start(Config::default());
+    let mut client = Client::connect(&server);
+    let mut requests = post("/gate", b"first");
+    for number in 0..200 {
+        requests.extend(post("/", number.to_string().as_bytes()));
+    }
+    client.send(requests);
+    service.begun.wait_for(1);
+    service.gate.add();
+    assert_eq!(client.receive().unwrap().body, b"first");
+    for number in 0..200 {
+        assert_eq!(client.receive().unwrap().body, number.to_string().as_bytes());
+    }
+    server.stop().unwrap();
+}
+
+#[test]
+fn a_connection_has_one_request_in_flight() {
+    let (server, service) = start(Config::default());
+    let mut client = Client::connect(&server);
+    client.post("/gate", "a");
+    client.post("/gate", "b");
+    service.begun.wait_for(1);
+    // Whatever the server would do with the second, it has had the occasion by now.
+    assert_eq!(Client::connect(&server).ask(post("/", b"")), 200);
+    assert_eq!(service.begun.count(), 1);
+    service.gate.add();
+    assert_eq!(client.receive().unwrap().body, b"a");
+    assert_eq!(client.receive().unwrap().body, b"b");
+}
+
+#[test]
+fn each_fault_has_its_status() {
+    let (server, _) = start(Config { max_body: 1000, ..Config::default() });
+    let long = format!("GET / HTTP/1.1\r\nHost: x\r\nX: {}\r\n\r\n", "y".repeat(9000));
+    let many = format!("GET / HTTP/1.1\r\nHost: x\r\n{}\r\n", "A: b\r\n".repeat(101));
+    let cases: &[(&str, u16)] = &[
+        ("GET / HTTP/1.1\r\nHost: x\r\n\r\n", 200),
+        ("GET / HTTP/1.0\r\n\r\n", 200),
+        ("GET http://x/path?query HTTP/1.1\r\nHost: x\r\n\r\n", 200),
+        ("GET HTTP://x/secret HTTP/1.1\r\nHost: x\r\n\r\n", 401),
+        ("\r\n\r\nGET / HTTP/1.1\r\nHost: x\r\n\r\n", 200),
+        ("GET / HTTP/1.1\r\n\r\n", 400),
+        ("GET / HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n", 400),
+        ("GET  / HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+        ("GET / HTTP/1.1\r\nHost : x\r\n\r\n", 400),
+        ("GET / HTTP/1.1\r\nHost: x\r\n folded\r\n\r\n", 400),
+        ("GET / HTTP/1.1\nHost: x\r\n\r\n", 400),
+        ("nonsense\r\n\r\n", 400),
+        ("GET relative HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+        ("GET /secret HTTP/1.1\r\nHost: x\r\n\r\n", 401),
+        ("GET / HTTP/2.0\r\nHost: x\r\n\r\n", 505),
+        (&long, 431),
+        (&many, 431),
+        ("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1001\r\n\r\n", 413),
+        ("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999999999999\r\n\r\n", 400),
+        ("POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3e9\r\n", 413),
+        ("POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nfffffffff\r\n", 413),
+        ("POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip\r\n\r\n", 501),
+        ("POST / HTTP/1.1\r\nHost: x\r\nExpect: a miracle\r\n\r\n", 417),
+    ];
+    for (request, status) in cases {
+        let mut client = Client::connect(&server);
+        assert_eq!(client.ask(request), *status, "{request}");
+        if *status != 200 {
+            assert_eq!(client.read_to_end(), b"", "the connection ends after {request}");
+        }
+    }
+}
+
+/// Two programs that disagree about where a request ends can be made to see different ones.
+#[test]
+fn no_request_is_smuggled() {
+    let (server, service) = start(Config::default());
+    let framings = [
+        "Content-Length: 5\r\nContent-Length: 5\r\n",
+        "Content-Length: 5\r\nContent-Length: 6\r\n",
+        "Content-Length: 5, 5\r\n",
+        "Content-Length: +5\r\n",
+        "Content-Length: -5\r\n",
+        "Content-Length: 0x5\r\n",
+        "Content-Length: 5 5\r\n",
+        "Content-Length:\r\n",
+        "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n",
+        "Transfer-Encoding: chunked\r\nContent-Length: 5\r\n",
+        "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n",
+        "Transfer-Encoding: chunked, identity\r\n",
+        "Transfer-Encoding: identity\r\nTransfer-Encoding: chunked\r\n",
+        "Transfer-Encoding: xchunked\r\n",
+        "Transfer-Encoding : chunked\r\n",
+        "Transfer-Encoding:\u{b}chunked\r\n",
+        "X: y\rTransfer-Encoding: chunked\r\n",
+    ];
+    for framing in framings {
+        let mut client = Client::connect(&server);
+        client.send(format!("POST / HTTP/1.1\r\nHost: x\r\n{framing}\r\n"));
+        client.send("0\r\n\r\nPOST /gate HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n");
+        let status = client.receive().unwrap().status;
+        assert!(matches!(status, 400 | 501), "{framing:?} got {status}");
+        assert_eq!(client.receive(), None, "{framing:?}");
+    }
+    // HTTP/1.0 has no chunks: there, what looks like one would be taken for a request.
+    let mut client = Client::connect(&server);
+    let chunked = "POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n";
+    assert_eq!(client.ask(chunked), 400);
+    assert_eq!(service.begun.count(), 0);
+}
+
+#[test]
+fn malformed_chunks_are_refused() {
+    let (server, _) = start(Config::default());
+    let long_extension = format!("1;{}\r\na\r\n0\r\n\r\n", "x".repeat(300));
+    let many_trailers = format!("0\r\n{}\r\n", "X: y\r\n".repeat(3000));
+    let bodies = [
+        "-1\r\n",
+        "+1\r\na\r\n",
+        "0x1\r\na\r\n",
+        "\r\n",
+        "g\r\n",
+        "1\na\r\n",
+        "1\r\nab\r\n",
+        "1\r\na\n0\r\n\r\n",
+        &long_extension,
+        &many_trailers,
+    ];
+    for body in bodies {
+        let mut client = Client::connect(&server);
+        client.send("POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n");
+        assert_eq!(client.ask(body), 400, "{body:?}");
+        assert_eq!(client.receive(), None);
+    }
+}
+
+#[test]
+fn a_request_may_come_in_any_pieces() {
+    let (server, _) = start(Config::default());
+    let mut request = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec();
+    request.extend_from_slice(
+        b"4;a=b\r\nWiki\r\n6 \r\npedia \r\nE\r\nin \r\n\r\nchunks.\r\n0\r\nX: y\r\n\r\n",
+    );
+    request.extend(post("/", b"second"));
+    for cut in 0..request.len() {
+        let mut client = Client::connect(&server);
+        client.send(&request[..cut]);
+        client.send(&request[cut..]);
+        assert_eq!(client.receive().unwrap().body, b"Wikipedia in \r\n\r\nchunks.");
+        assert_eq!(client.receive().unwrap().body, b"second");
+    }
+    let mut client = Client::connect(&server);
+    for byte in &request {
+        client.send([*byte]);
+    }
+    assert_eq!(client.receive().unwrap().body, b"Wikipedia in \r\n\r\nchunks.");
+    assert_eq!(client.receive().unwrap().body, b"second");
+}
+
+#[test]
+fn a_body_is_asked_for_only_when_it_is_wanted() {
+    let (server, _) = start(Config { max_body: 100, ..Config::default() });
+    let head = "HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length:";
+    let mut client = Client::connect(&server);
+    assert_eq!(client.ask(format!("POST / {head} 5\r\n\r\n")), 100);
+    client.send("hello");
+    assert_eq!(client.receive().unwrap().body, b"hello");
+    assert_eq!(client.ask(format!("POST / {head} 101\r\n\r\n")), 413);
+    let mut client = Client::connect(&server);
+    assert_eq!(client.ask(format!("POST /secret {head} 5\r\n\r\n")), 401);
+}
+
+/// It hears why, and then the end, not a reset in place of them.
+#[test]
+fn a_client_that_is_refused_may_have_sent_more() {
+    let (server, _) = start(Config { max_body: 100, ..Config::default() });
+    let mut client = Client::connect(&server);
+    let mut writer = Client::of(client.stream.try_clone().unwrap());
+    let writing = thread::spawn(move || writer.post("/", vec![b'x'; 2_000_000]));
+    assert_eq!(client.receive().unwrap().status, 413);
+    assert_eq!(client.stream.read(&mut [0]).unwrap(), 0);
+    writing.join().unwrap();
+}
+
+#[test]
+fn connections_are_kept_as_the_version_says() {
+    let (server, _) = start(Config::default());
+    let cases = [
+        ("HTTP/1.1\r\nHost: x\r\n\r\n", "keep-alive"),
+        ("HTTP/1.1\r\nHost: x\r\nConnection: x, Close\r\n\r\n", "close"),
+        ("HTTP/1.0\r\n\r\n", "close"),
+        ("HTTP/1.0\r\nConnection: Keep-Alive\r\n\r\n", "keep-alive"),
+    ];
+    for (rest, expected) in cases {
+        let mut client = Client::connect(&server);
+        client.send(format!("GET / {rest}"));
+        let answered = client.receive().unwrap();
+        assert_eq!(answered.header("connection"), Some(expected), "{rest}");
+        match expected {
+            "close" => assert_eq!(client.receive(), None),
+            _ => assert_eq!(client.ask(post("/", b"")), 200),
+        }
+    }
+}
+
+#[test]
+fn a_full_work_queue_is_told_and_the_connection_goes_on() {
+    let (server, service) = start(Config { workers: 1, work_queue: 1, ..Config::default() });
+    let (mut working, mut waiting) = (Client::connect(&server), Client::connect(&server));
+    working.post("/gate", "");
+    service.begun.wait_for(1);
+    waiting.post("/", "");
+    service.admitted.wait_for(2);
+    // Its callback is over before the next one begins: it is in the queue, which is full.
+    let mut third = Client::connect(&server);
+    assert_eq!(third.ask(post("/", b"")), 503);
+    service.gate.add();
+    assert_eq!(working.receive().unwrap().status, 200);
+    assert_eq!(waiting.receive().unwrap().status, 200);
+    assert_eq!(third.ask(post("/", b"again")), 200);
+}
+
+#[test]
+fn a_panic_in_the_service_is_answered() {
+    let (server, _) = start(Config { workers: 1, ..Config::default() });
+    assert_eq!(Client::connect(&server).ask(post("/panic", b"")), 500);
+    assert_eq!(Client::connect(&server).ask(post("/", b"")), 200);
+    server.stop().unwrap();
+}
+
+#[test]
+fn clients_beyond_the_limit_wait_their_turn() {
+    let (server, _) = start(Config { max_connections: 1, ..Config::default() });
+    let mut first = Client::connect(&server);
+    assert_eq!(first.ask(post("/", b"")), 200);
+    let mut second = Client::connect(&server);
+    second.post("/", "second");
+    assert_eq!(first.ask(post("/", b"")), 200);
+    drop(first);
+    assert_eq!(second.receive().unwrap().body, b"second");
+}
+
+#[test]
+fn a_client_that_leaves_its_answer_lying_is_not_read_from() {
+    let (server, service) = start(Config::default());
+    let mut client = Client::connect(&server);
+    client.post("/large", "");
+    // The answer has begun to arrive: so its rest is in the queue, since no kernel takes it all.
+    assert_eq!(client.stream.peek(&mut [0]).unwrap(), 1);
+    client.stream.set_nonblocking(true).unwrap();
+    let flood = vec![b'x'; 65_536];
+    let mut blocked = 0;
+    while blocked < 10 {
+        match client.stream.write(&flood) {
+            Ok(_) => blocked = 0,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                blocked += 1;
+                // Whatever the server would do with the rest, it has had the occasion by then.
+                assert_eq!(Client::connect(&server).ask(post("/", b"")), 200);
+            }
+            Err(error) => panic!("{error}"),
+        }
+        assert!(received(&server) < MAX_AHEAD, "it is read from");
+    }
+    assert_eq!(service.begun.count(), 0);
+}
+
+/// A turn's bytes, and some for the requests themselves.
+const MAX_AHEAD: u64 = 2 * 65_536;
+
+/// The most that has been received of one connection.
+fn received(server: &Server) -> u64 {
+    server.connection_infos().iter().map(|info| info.bytes_received).max().unwrap_or(0)
+}
+
+#[test]
+fn a_client_that_sends_ahead_is_read_no_further_than_it_is_answered() {
+    let (server, _) = start(Config::default());
+    let mut client = Client::connect(&server);
+    let request = post("/", b"0123456789");
+    assert_eq!(client.ask(&request), 200);
+    // It is counted a moment after it has left.
+    let begin = Instant::now();
+    let answer_length = loop {
+        match server.connection_infos()[0].bytes_sent {
+            0 => assert!(begin.elapsed() < DEADLINE),
+            length => break length,
+        }
+    };
+    let mut writer = Client::of(client.stream.try_clone().unwrap());
+    let requests = request.repeat(50_000);
+    let sender = thread::spawn(move || writer.send(requests));
+    for _ in 0..50_000 {
+        assert_eq!(client.receive().unwrap().body, b"0123456789");
+        let info = &server.connection_infos()[0];
+        let answered = info.bytes_sent / answer_length * request.len() as u64;
+        let ahead = info.bytes_received.saturating_sub(answered);
+        assert!(ahead < MAX_AHEAD, "{ahead} bytes ahead of the answers");
+    }
+    sender.join().unwrap();
+}
+
+#[test]
+fn half_a_connection_is_enough_for_an_answer() {
+    let (server, service) = start(Config::default());
+    let mut client = Client::connect(&server);
+    client.post("/gate", "one");
+    client.post("/", "two");
+    client.stream.shutdown(Shutdown::Write).unwrap();
+    service.begun.wait_for(1);
+    service.gate.add();
+    assert_eq!(client.receive().unwrap().body, b"one");
+    assert_eq!(client.receive().unwrap().body, b"two");
+    assert_eq!(client.receive(), None);
+}
+
+#[test]
+fn who_does_nothing_is_closed() {
+    let idle_timeout = Duration::from_millis(500);
+    let (server, _) = start(Config { idle_timeout, ..Config::default() });
+    let mut silent = Client::connect(&server);
+    let mut within_head = Client::connect(&server);
+    within_head.send("POST / HT");
+    let mut within_body = Client::connect(&server);
+    within_body.send("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nabc");
+    let mut between = Client::connect(&server);
+    assert_eq!(between.ask(post("/", b"")), 200);
+    let mut not_taking = Client::connect(&server);
+    not_taking.post("/large", "");
+
+    assert_eq!(silent.read_to_end(), b"");
+    assert_eq!(between.receive(), None);
+    for client in [&mut within_head, &mut within_body] {
+        assert_eq!(client.receive().unwrap().status, 408);
+        assert_eq!(client.receive(), None);
+    }
+    // It took nothing for so long that the rest was thrown away. (It takes some now.)
+    wait_until_all_are_gone(&server);
+    assert!(not_taking.read_to_end().len() < LARGE);
+}
+
+/// The kernel tells of room only when there is a good deal of it. Time itself is the subject.
+#[test]
+fn who_takes_its_answer_slowly_is_not_closed() {
+    let idle_timeout = Duration::from_millis(300);
+    let (server, _) = start(Config { idle_timeout, ..Config::default() });
+    let mut client = Client::connect(&server);
+    client.post("/large", "");
+    let mut taken = 0;
+    let begin = Instant::now();
+    while begin.elapsed() < 5 * idle_timeout {
+        taken += client.stream.read(&mut [0; 4096]).unwrap();
+        thread::park_timeout(Duration::from_millis(10));
+    }
+    // The head is in there as well.
+    assert!(taken + client.read_to_end().len() > LARGE);
+}
+
+/// One byte now and then is not enough.
+#[test]
+fn a_request_has_to_be_complete_in_time() {
+    let idle_timeout = Duration::from_millis(200);
+    let (server, _) = start(Config { idle_timeout, ..Config::default() });
+    let beginnings = [
+        "GET / HTTP/1.1\r\n",
+        "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n",
+        "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nfffff\r\n",
+    ];
+    for beginning in beginnings {
+        let mut client = Client::connect(&server);
+        let mut reader = Client::of(client.stream.try_clone().unwrap());
+        let status = thread::spawn(move || reader.receive().map(|answered| answered.status));
+        client.send(beginning);
+        while !status.is_finished() {
+            client.send("x");
+            // 8 KiB of a head would be a fault of another kind.
+            thread::park_timeout(Duration::from_millis(5));
+        }
+        assert_eq!(status.join().unwrap(), Some(408), "{beginning}");
+    }
+}
+
+#[test]
+fn a_timer_of_the_service_ends_without_any_traffic() {
+    let (server, service) = start(Config::default());
+    assert_eq!(Client::connect(&server).ask(post("/timer", b"")), 200);
+    service.timer.wait_for(1);
+}
+
+#[test]
+fn at_the_end_answers_in_flight_finish_and_idle_connections_close() {
+    let (server, service) = start(Config::default());
+    let mut idle = Client::connect(&server);
+    assert_eq!(idle.ask(post("/", b"")), 200);
+    let mut within = Client::connect(&server);
+    within.send("POST / HT");
+    let mut busy = Client::connect(&server);
+    busy.post("/gate", "done");
+    busy.post("/", "never begun");
+    service.begun.wait_for(1);
+
+    let stopping = thread::spawn(move || server.stop());
+    assert_eq!(idle.receive(), None);
+    assert_eq!(within.receive(), None);
+    assert!(!stopping.is_finished());
+    service.gate.add();
+    let answered = busy.receive().unwrap();
+    assert_eq!((&*answered.body, answered.header("connection")), (&b"done"[..], Some("close")));
+    assert_eq!(busy.receive(), None);
+    stopping.join().unwrap().unwrap();
+}
+
+/// Clients that have got their answer and go quiet, in each moment of it: those must not be waited
+/// for until their time-out.
+#[test]
+fn the_end_does_not_wait_for_who_has_got_its_answer() {
+    let wait_for_nothing = Duration::from_secs(3600);
+    for round in 0..100 {
+        let (idle_timeout, drain_timeout) = (wait_for_nothing, wait_for_nothing);
+        let config = Config { idle_timeout, drain_timeout, ..Config::default() };
+        let (server, service) = start(config);
+        let clients: Vec<_> = (0..4)
+            .map(|number| {
+                let mut client = Client::connect(&server);
+                thread::spawn(move || {
+                    for _ in 0..(round + number) % 4 {
+                        client.post("/", "x");
+                        let Some(_) = client.receive() else { return };
+                    }
+                    client.post("/medium", "");
+                    client.read_to_end();
+                })
+            })
+            .collect();
+        service.begun.wait_for(round % 4 + 1);
+        let (done, stopped) = mpsc::channel();
+        thread::spawn(move || done.send(server.stop()));
+        stopped.recv_timeout(DEADLINE).expect("the server ends").unwrap();
+        for client in clients {
+            client.join().unwrap();
+        }
+    }
+}
+
+/// The client has sent more by then, and goes on: were its connection closed at once, a reset would
+/// take the place of what is still on its way.
+#[test]
+fn at_the_end_an_answer_that_is_being_taken_arrives_whole() {
+    let (server, _) = start(Config::default());
+    let mut client = Client::connect(&server);
+    client.post("/large", "");
+    let mut writer = Client::of(client.stream.try_clone().unwrap());
+    let writing = thread::spawn(move || writer.post("/", vec![b'x'; 1_000_000]));
+    assert_eq!(client.stream.peek(&mut [0]).unwrap(), 1);
+    let stopping = thread::spawn(move || server.stop());
+    assert_eq!(client.receive().expect("the whole answer").body.len(), LARGE);
+    client.read_to_end();
+    writing.join().unwrap();
+    stopping.join().unwrap().unwrap();
+}
+
+#[test]
+fn the_end_does_not_wait_for_a_worker_longer_than_it_may() {
+    let config = Config { drain_timeout: Duration::from_millis(50), ..Config::default() };
+    let (server, service) = start(config);
+    let mut client = Client::connect(&server);
+    client.post("/gate", "");
+    service.begun.wait_for(1);
+    let (done, stopped) = mpsc::channel();
+    thread::spawn(move || done.send(server.stop()));
+    // Well before the worker would give up by itself.
+    stopped.recv_timeout(DEADLINE / 4).expect("the server ends").unwrap();
+    assert_eq!(client.receive(), None);
+    service.gate.add();
+}

@@ -1,0 +1,221 @@
+//! A node that runs until Ctrl-C, and shows its table of peers.
+
+use std::{
+    collections::VecDeque,
+    error::Error,
+    io::{self, IsTerminal},
+    process,
+    sync::{
+        Arc, OnceLock,
+        mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use signal_hook::{
+    consts::{SIGINT, SIGTERM},
+    iterator::Signals,
+};
+use sockman::Interrupt;
+use sockman_http_rpc::{
+    self as http, Server,
+    rpc::{Cookie, CookieFile, RpcService},
+};
+use sockman_node::{Chain, Config, Event, Node};
+
+use crate::{
+    args::Rpc,
+    methods::NodeMethods,
+    report::{self, say},
+    web::{Line, Web},
+};
+
+/// On a terminal the table stays in place and is kept fresh.
+const REFRESH_ON_TERMINAL: Duration = Duration::from_secs(1);
+/// In a log it is repeated now and then.
+const REFRESH_IN_LOG: Duration = Duration::from_secs(60);
+/// So often it is checked that the node still runs.
+const LOOK_AROUND: Duration = Duration::from_secs(1);
+/// What shells expect of a program that a signal ended.
+const INTERRUPTED: i32 = 130;
+/// Events that wait to be printed. While standard output blocks, the ones beyond it are lost: the
+/// node must not stand still for it, nor grow.
+const MAX_WAITING_LINES: usize = 1000;
+/// So many of the last events stand under the table on a terminal.
+const LAST_EVENTS: usize = 12;
+/// Erase everything, go to the upper left corner.
+const CLEAR: &str = "\x1b[2J\x1b[H";
+
+/// What the printing loop waits for.
+enum Input {
+    Event(Event),
+    Signal,
+}
+
+/// # Errors
+///
+/// The node did not start (an address in use, say), or a thread of it failed.
+pub(crate) fn run(config: Config, rpc: &Rpc) -> Result<(), Box<dyn Error>> {
+    let interrupt = config.interrupt.clone();
+    let (sender, inputs) = sync_channel(MAX_WAITING_LINES);
+    // Before anything listens: from the first line on, Ctrl-C ends it in order.
+    catch_signals(interrupt.clone(), sender.clone())?;
+
+    let network = config.network;
+    let page_lines = Arc::new(OnceLock::<SyncSender<Line>>::new());
+    let to_page = Arc::clone(&page_lines);
+    let node = Node::start(config, Chain::new(network), move |event| {
+        if let Some(page) = to_page.get() {
+            if let Some(line) = report::event(&event) {
+                let _ = page.try_send(Line::Happened(line));
+            }
+        }
+        let _ = sender.try_send(Input::Event(event));
+    })?;
+    say(format!("a node on {}, from the genesis block; Ctrl-C ends it", network.to_core_arg()));
+    for address in node.listening() {
+        say(format!("listening on {address}"));
+    }
+    let server = start_rpc(&node, rpc)?;
+    let web = start_web(&node, rpc, network.to_core_arg())?;
+    if let Some(web) = &web {
+        let _ = page_lines.set(web.lines());
+    }
+    let mut screen = Screen::new();
+    let is_whole = || {
+        node.is_running()
+            && server.as_ref().is_none_or(|(server, _)| server.is_running())
+            && web.as_ref().is_none_or(Web::is_running)
+    };
+    screen.follow(&node, &inputs, &interrupt, is_whole);
+
+    say("ending");
+    if !screen.is_terminal {
+        say(report::table(&node.peers()));
+    }
+    // First, while there is a node to answer for.
+    drop(web);
+    let server = server.map_or(Ok(()), |(server, _cookie_file)| server.stop());
+    node.stop()?;
+    server?;
+    say("ended");
+    Ok(())
+}
+
+/// On a `SockMan` of its own: a peer cannot keep the operator waiting, nor the other way round.
+fn start_rpc(node: &Node, rpc: &Rpc) -> Result<Option<(Server, CookieFile)>, Box<dyn Error>> {
+    if rpc.listen.is_empty() {
+        return Ok(None);
+    }
+    let methods = NodeMethods::new(node.control());
+    let service = Arc::new(RpcService { cookie: Cookie::generate()?, methods });
+    let (listen, allow) = (rpc.listen.clone(), rpc.allow.clone());
+    let config = http::Config { listen, allow, ..http::Config::default() };
+    let server = Server::start(config, service.clone())?;
+    let cookie_file = service
+        .cookie
+        .write(&rpc.cookie)
+        .map_err(|error| format!("{}: {error}", rpc.cookie.display()))?;
+    for address in server.listening() {
+        say(format!("RPC on {address}, the cookie is in {}", rpc.cookie.display()));
+    }
+    Ok(Some((server, cookie_file)))
+}
+
+fn start_web(node: &Node, rpc: &Rpc, network: &'static str) -> Result<Option<Web>, Box<dyn Error>> {
+    if rpc.web.is_empty() {
+        return Ok(None);
+    }
+    let web = Web::start(rpc.web.clone(), network, node.control())?;
+    for address in web.listening() {
+        let scheme = if address.to_socket_addr().is_some() { "http://" } else { "" };
+        say(format!("the peers are shown on {scheme}{address}/"));
+    }
+    Ok(Some(web))
+}
+
+/// The first SIGINT or SIGTERM sets the interrupt, which ends sockman's threads and every connect
+/// by itself, and tells the printing loop. The second one ends the program at once.
+fn catch_signals(interrupt: Interrupt, sender: SyncSender<Input>) -> io::Result<()> {
+    let mut signals = Signals::new([SIGINT, SIGTERM])?;
+    thread::Builder::new().name("signals".to_owned()).spawn(move || {
+        for (number, _) in signals.forever().enumerate() {
+            if number > 0 {
+                process::exit(INTERRUPTED);
+            }
+            interrupt.interrupt();
+            let _ = sender.try_send(Input::Signal);
+        }
+    })?;
+    Ok(())
+}
+
+struct Screen {
+    is_terminal: bool,
+    refresh: Duration,
+    last_events: VecDeque<String>,
+}
+
+impl Screen {
+    fn new() -> Screen {
+        let is_terminal = io::stdout().is_terminal();
+        let refresh = if is_terminal { REFRESH_ON_TERMINAL } else { REFRESH_IN_LOG };
+        Screen { is_terminal, refresh, last_events: VecDeque::new() }
+    }
+
+    /// Prints what happens, until the interrupt, or until a socket thread ends by itself: with a
+    /// panic, which `stop` tells of.
+    fn follow(
+        &mut self,
+        node: &Node,
+        inputs: &Receiver<Input>,
+        interrupt: &Interrupt,
+        is_whole: impl Fn() -> bool,
+    ) {
+        let mut next_table = Instant::now() + self.refresh;
+        while !interrupt.is_interrupted() && is_whole() {
+            let wait = next_table.saturating_duration_since(Instant::now()).min(LOOK_AROUND);
+            match inputs.recv_timeout(wait) {
+                Ok(Input::Event(event)) => self.show_event(&event),
+                Err(RecvTimeoutError::Timeout) => {}
+                Ok(Input::Signal) | Err(RecvTimeoutError::Disconnected) => return,
+            }
+            // Also when events come without pause.
+            if Instant::now() >= next_table {
+                next_table = Instant::now() + self.refresh;
+                self.show_table(node);
+            }
+        }
+    }
+
+    fn show_event(&mut self, event: &Event) {
+        let Some(line) = report::event(event) else { return };
+        if !self.is_terminal {
+            say(line);
+            return;
+        }
+        self.last_events.push_back(line);
+        if self.last_events.len() > LAST_EVENTS {
+            self.last_events.pop_front();
+        }
+    }
+
+    fn show_table(&self, node: &Node) {
+        let peers = node.peers();
+        let state = format!("height {}, tip {}, {} peers", node.height(), node.tip(), peers.len());
+        if self.is_terminal {
+            let listening: Vec<String> = node
+                .listening()
+                .iter()
+                .map(|address| format!("listening on {address}\n"))
+                .collect();
+            say(format!("{CLEAR}{}{state}\n\n{}\n", listening.concat(), report::table(&peers)));
+            for line in &self.last_events {
+                say(line);
+            }
+        } else {
+            say(format!("{state}\n{}", report::table(&peers)));
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! Two nodes in one process that show what a node does, and end.
+//!
+//! Alice listens and has a chain; Bob dials her and has none. What has to happen is written down
+//! in [`Expected`]; if any of it does not, the demonstration fails.
+
+use std::{
+    error::Error,
+    sync::mpsc::{Receiver, Sender, channel},
+    time::{Duration, Instant},
+};
+
+use bitcoin::Network;
+use sockman_node::{Chain, Config, Event, Node};
+
+use crate::report::{self, duration, say};
+
+/// More than fits in one message, so that Bob has to ask twice.
+const HEADERS: usize = 2500;
+/// Each side pings the other so many times.
+const PINGS: usize = 3;
+const PING_INTERVAL: Duration = Duration::from_millis(50);
+/// It takes a fraction of a second.
+const DEADLINE: Duration = Duration::from_secs(20);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Who {
+    Alice,
+    Bob,
+}
+
+/// # Errors
+///
+/// Something did not happen, or not in time.
+pub(crate) fn run() -> Result<(), Box<dyn Error>> {
+    say("Two Bitcoin nodes in this process, on regtest, over 127.0.0.1.\n");
+    let start = Instant::now();
+    let mut chain = Chain::new(Network::Regtest);
+    chain.mine(HEADERS)?;
+    say(format!("Alice mined {HEADERS} regtest headers in {}.", duration(start.elapsed())));
+
+    let (sender, events) = channel();
+    let mut config = config();
+    config.listen.push("127.0.0.1:0".parse()?);
+    let alice = start_node(Who::Alice, config, chain, sender.clone())?;
+    let address = alice.listening().pop().ok_or("Alice listens nowhere")?;
+    say(format!("Alice listens on {address}. Bob knows the genesis block, and dials her.\n"));
+
+    let mut story = Story { start: Instant::now(), events, expected: Expected::default() };
+    let mut config = self::config();
+    config.connect.push(address.into());
+    let bob = start_node(Who::Bob, config, Chain::new(Network::Regtest), sender)?;
+
+    story.follow(Expected::is_complete)?;
+    if bob.tip() != alice.tip() {
+        return Err("Bob's chain is not Alice's".into());
+    }
+    for (name, node) in [("Alice", &alice), ("Bob", &bob)] {
+        say(format!("\n{name}'s peers:\n{}", report::table(&node.peers())));
+    }
+    say("\nBob ends.\n");
+    bob.stop()?;
+    story.follow(|expected| expected.alice_saw_the_end)?;
+    alice.stop()?;
+    say(format!(
+        "\nAll of it happened: two handshakes, {HEADERS} headers checked, {PINGS} pings each way, \
+         an orderly end. It took {}.",
+        duration(story.start.elapsed())
+    ));
+    Ok(())
+}
+
+fn config() -> Config {
+    Config { ping_interval: PING_INTERVAL, max_connections: 8, ..Config::new(Network::Regtest) }
+}
+
+fn start_node(
+    who: Who,
+    config: Config,
+    chain: Chain,
+    sender: Sender<(Who, Instant, Event)>,
+) -> Result<Node, Box<dyn Error>> {
+    let observer = move |event| {
+        // Nobody listens any more once the demonstration is over.
+        let _ = sender.send((who, Instant::now(), event));
+    };
+    Ok(Node::start(config, chain, observer)?)
+}
+
+/// What has to happen.
+#[derive(Debug, Default)]
+struct Expected {
+    handshakes: Vec<Who>,
+    alice_pings: usize,
+    bob_pings: usize,
+    headers: usize,
+    addresses: usize,
+    alice_saw_the_end: bool,
+}
+
+impl Expected {
+    fn is_complete(&self) -> bool {
+        self.handshakes.len() == 2
+            && self.alice_pings >= PINGS
+            && self.bob_pings >= PINGS
+            && self.headers == HEADERS
+            && self.addresses > 0
+    }
+
+    /// Takes note of an event. `false`: it need not be printed.
+    fn hear(&mut self, who: Who, event: &Event) -> bool {
+        match (event, who) {
+            (Event::Handshake { .. }, _) => self.handshakes.push(who),
+            (Event::Headers { new, .. }, Who::Bob) => self.headers += new,
+            (Event::Addresses { new, .. }, Who::Bob) => self.addresses += new,
+            (Event::Pong { .. }, Who::Alice) => {
+                self.alice_pings += 1;
+                return self.alice_pings <= PINGS;
+            }
+            (Event::Pong { .. }, Who::Bob) => {
+                self.bob_pings += 1;
+                return self.bob_pings <= PINGS;
+            }
+            (Event::Disconnected { .. }, Who::Alice) => self.alice_saw_the_end = true,
+            _ => {}
+        }
+        true
+    }
+}
+
+struct Story {
+    start: Instant,
+    events: Receiver<(Who, Instant, Event)>,
+    expected: Expected,
+}
+
+impl Story {
+    /// Prints what happens until it is enough.
+    fn follow(&mut self, is_enough: impl Fn(&Expected) -> bool) -> Result<(), Box<dyn Error>> {
+        let deadline = Instant::now() + DEADLINE;
+        while !is_enough(&self.expected) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let Ok((who, when, event)) = self.events.recv_timeout(left) else {
+                return Err(format!(
+                    "not everything happened within {}; so far: {:?}",
+                    duration(DEADLINE),
+                    self.expected
+                )
+                .into());
+            };
+            let is_news = self.expected.hear(who, &event);
+            if let Some(line) = report::event(&event).filter(|_| is_news) {
+                let at = duration(when.saturating_duration_since(self.start));
+                say(format!("{at:>9}  {:<5}  {line}", format!("{who:?}")));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,107 @@
+//! The networks, as Bitcoin Core's RPC names them, and what this node can do on each.
+
+use std::net::IpAddr;
+
+use serde_json::{Value, json};
+use sockman::{
+    Service,
+    address::{NetAddr, Network},
+    proxy::Proxy,
+};
+use sockman_node::Config;
+
+/// For what is not on the public network: this machine, and the ones beside it.
+pub(crate) const UNROUTABLE: &str = "not_publicly_routable";
+
+/// The network of an address.
+pub(crate) fn name(addr: &NetAddr) -> &'static str {
+    match addr.network() {
+        Network::Ipv4 | Network::Ipv6 if !is_routable(addr) => UNROUTABLE,
+        Network::Ipv4 => "ipv4",
+        Network::Ipv6 => "ipv6",
+        Network::Cjdns => "cjdns",
+        Network::Onion => "onion",
+        Network::I2p => "i2p",
+        _ => UNROUTABLE,
+    }
+}
+
+/// Whether somebody elsewhere could dial it.
+pub(crate) fn is_public(addr: &NetAddr) -> bool {
+    name(addr) != UNROUTABLE
+}
+
+fn is_routable(addr: &NetAddr) -> bool {
+    match Service::new(addr.clone(), 0).to_socket_addr().map(|addr| addr.ip().to_canonical()) {
+        Some(IpAddr::V4(ip)) => {
+            !(ip.is_private()
+                || ip.is_loopback()
+                || ip.is_link_local()
+                || ip.is_documentation()
+                || ip.is_broadcast()
+                || ip.is_unspecified())
+        }
+        Some(IpAddr::V6(ip)) => {
+            !(ip.is_loopback()
+                || ip.is_unspecified()
+                || ip.is_unique_local()
+                || ip.is_unicast_link_local())
+        }
+        None => false,
+    }
+}
+
+/// What can be dialled, and through what. As `getnetworkinfo` has it.
+pub(crate) fn reachable(config: &Config) -> Value {
+    let proxy = config.proxy.as_ref();
+    let onion = config.onion_proxy.as_ref().or(proxy);
+    let networks = [
+        ("ipv4", true, proxy),
+        ("ipv6", true, proxy),
+        ("onion", onion.is_some(), onion),
+        // Its bridge is no SOCKS5 proxy.
+        ("i2p", config.i2p.is_some() || proxy.is_some(), proxy.filter(|_| config.i2p.is_none())),
+        ("cjdns", true, proxy),
+    ];
+    networks
+        .iter()
+        .map(|(name, is_reachable, proxy)| network(name, *is_reachable, *proxy))
+        .collect()
+}
+
+fn network(name: &str, is_reachable: bool, proxy: Option<&Proxy>) -> Value {
+    json!({
+        "name": name,
+        "limited": !is_reachable,
+        "reachable": is_reachable,
+        "proxy": proxy.map(|proxy| proxy.endpoint().to_string()).unwrap_or_default(),
+        "proxy_randomize_credentials":
+            proxy.is_some_and(|proxy| *proxy == proxy.clone().tor_stream_isolation()),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_on_the_public_network_has_none() {
+        let cases = [
+            ("8.8.8.8:1", "ipv4"),
+            ("127.0.0.1:1", UNROUTABLE),
+            ("192.168.1.1:1", UNROUTABLE),
+            ("169.254.1.1:1", UNROUTABLE),
+            ("0.0.0.0:1", UNROUTABLE),
+            ("[2600::1]:1", "ipv6"),
+            ("[::1]:1", UNROUTABLE),
+            ("[fe80::1]:1", UNROUTABLE),
+            ("[fd00::1]:1", UNROUTABLE),
+            ("cjdns:[fc00::1]:1", "cjdns"),
+            ("unix:/run/x", UNROUTABLE),
+        ];
+        for (address, expected) in cases {
+            let address: Service = address.parse().unwrap();
+            assert_eq!(name(address.addr()), expected, "{address}");
+        }
+    }
+}

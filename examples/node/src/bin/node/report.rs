@@ -1,0 +1,133 @@
+//! What is printed: events as lines, peers as a table.
+
+use std::{
+    fmt::{Display, Write as _},
+    io::{self, Write as _},
+    time::Duration,
+};
+
+use sockman::stats::Direction;
+use sockman_node::{Event, PeerInfo};
+
+/// Longer user agents are cut in the table.
+const AGENT_WIDTH: usize = 28;
+
+/// A line on standard output. Whoever does not want to read on (`| head`) may close it.
+pub(crate) fn say(line: impl Display) {
+    let _ = writeln!(io::stdout().lock(), "{line}");
+}
+
+/// A line on standard error.
+pub(crate) fn complain(line: &str) {
+    let _ = writeln!(io::stderr().lock(), "node: {line}");
+}
+
+/// An event in words. `None` for those that come all the time.
+pub(crate) fn event(event: &Event) -> Option<String> {
+    Some(match event {
+        Event::Connected { id, direction: Direction::Inbound, them } => {
+            format!("peer {id}: accepted a connection from {them}")
+        }
+        Event::Connected { id, direction: Direction::Outbound, them } => {
+            format!("peer {id}: connected to {them}")
+        }
+        Event::Refused { them, limit } => {
+            format!("refused {them}: there are {limit} inbound connections already")
+        }
+        Event::ConnectFailed { error } => error.clone(),
+        Event::Handshake { id, took, version } => format!(
+            "peer {id}: handshake with {} done, protocol {}, height {} ({} after connecting)",
+            version.agent,
+            version.protocol,
+            version.start_height,
+            duration(*took)
+        ),
+        Event::Pong { id, round_trip } => format!("peer {id}: ping took {}", duration(*round_trip)),
+        Event::Addresses { id, new, known } => {
+            format!("peer {id}: told {new} new addresses, {known} known now")
+        }
+        Event::Headers { id, new, height, tip, more_to_come } => format!(
+            "peer {id}: {new} new headers checked, height {height}{}",
+            if *more_to_come { ", asking for more".to_owned() } else { format!(", tip {tip}") }
+        ),
+        Event::Disconnected { id, reason } => format!("peer {id}: disconnected: {reason}"),
+        Event::StopRequested => "asked to stop by RPC".to_owned(),
+        Event::I2p { address: Some(address), listening: true } => {
+            format!("listening on {address}")
+        }
+        Event::I2p { address: Some(address), listening: false } => {
+            format!("no longer listening on {address}")
+        }
+        Event::I2p { address: None, .. } => {
+            "cannot listen on I2P yet; RUST_LOG=sockman=warn says why".to_owned()
+        }
+        Event::Pinged { id } => {
+            log::debug!("peer {id}: pinged, and was answered");
+            return None;
+        }
+    })
+}
+
+/// The table of peers, columns aligned, with a line of headings.
+pub(crate) fn table(peers: &[PeerInfo]) -> String {
+    let headings =
+        ["id", "direction", "network", "address", "via", "agent", "ping", "in", "out", "queued"];
+    let mut rows = vec![headings.map(str::to_owned)];
+    rows.extend(peers.iter().map(row));
+    let mut widths = [0; 10];
+    for row in &rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = cell.len().max(*width);
+        }
+    }
+    let mut text = String::new();
+    for row in &rows {
+        for (column, (cell, width)) in row.iter().zip(widths).enumerate() {
+            // Numbers to the right, words to the left. Writing to a string does not fail.
+            let _ = match column {
+                0 | 6.. => write!(text, "{cell:>width$}   "),
+                _ => write!(text, "{cell:<width$}   "),
+            };
+        }
+        text.truncate(text.trim_end().len());
+        text.push('\n');
+    }
+    text.truncate(text.trim_end().len());
+    text
+}
+
+fn row(peer: &PeerInfo) -> [String; 10] {
+    let agent = peer.version.as_ref().map_or("(handshake)", |version| &version.agent);
+    [
+        peer.id.to_string(),
+        peer.direction.to_string(),
+        peer.address.service().map_or("name".to_owned(), |to| to.addr().network().to_string()),
+        peer.address.to_string(),
+        peer.transport.as_str().to_owned(),
+        agent.chars().take(AGENT_WIDTH).collect(),
+        peer.round_trip.map_or("-".to_owned(), duration),
+        bytes(peer.bytes_in),
+        bytes(peer.bytes_out),
+        bytes((peer.unprocessed + peer.unsent) as u64),
+    ]
+}
+
+/// In a unit that suits it.
+pub(crate) fn duration(duration: Duration) -> String {
+    let seconds = duration.as_secs_f64();
+    if seconds < 0.001 {
+        format!("{:.0} us", seconds * 1e6)
+    } else if seconds < 1.0 {
+        format!("{:.1} ms", seconds * 1e3)
+    } else {
+        format!("{seconds:.1} s")
+    }
+}
+
+fn bytes(bytes: u64) -> String {
+    match bytes {
+        0..10_000 => format!("{bytes} B"),
+        10_000..10_000_000 => format!("{} kB", bytes / 1_000),
+        _ => format!("{} MB", bytes / 1_000_000),
+    }
+}

@@ -1,0 +1,145 @@
+//! What can be asked of a running node, and done to it, from any thread.
+
+use std::{
+    fmt,
+    sync::{Arc, atomic::Ordering},
+};
+
+use bitcoin::{block::Header, p2p::ServiceFlags};
+use sockman::{Service, SockMan, address::Destination};
+
+use crate::{Config, Event, PeerInfo, connman::Connman, peer};
+
+/// A handle on a node. It keeps the node's state, but not its threads.
+#[derive(Clone)]
+pub struct Control {
+    pub(crate) connman: Arc<Connman>,
+    pub(crate) sockman: SockMan,
+}
+
+impl fmt::Debug for Control {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Control(..)")
+    }
+}
+
+impl Control {
+    /// The table of peers, as it is now.
+    pub fn peers(&self) -> Vec<PeerInfo> {
+        let peers = self.connman.peers();
+        peers.iter().filter_map(|peer| PeerInfo::of(&self.sockman, peer)).collect()
+    }
+
+    /// Returns the height of the last header.
+    pub fn height(&self) -> usize {
+        self.connman.chain.lock().height()
+    }
+
+    /// The last header, and how high it is.
+    pub fn tip(&self) -> (usize, Header) {
+        let chain = self.connman.chain.lock();
+        (chain.height(), chain.tip_header())
+    }
+
+    /// Returns where the node listens, with the ports that it really got.
+    pub fn listening(&self) -> Vec<Service> {
+        self.connman.listening.lock().clone()
+    }
+
+    /// Returns what the node tells its peers that it offers.
+    pub fn services(&self) -> ServiceFlags {
+        self.config().advertised_services()
+    }
+
+    /// Returns the configuration that the node was started with.
+    pub fn config(&self) -> &Config {
+        &self.connman.config
+    }
+
+    /// Returns the bytes received and sent since the start.
+    pub fn totals(&self) -> (u64, u64) {
+        self.connman.totals(&self.sockman)
+    }
+
+    /// Disconnects the first such peer. `false`: there is none.
+    pub fn disconnect(&self, which: impl Fn(&PeerInfo) -> bool) -> bool {
+        let found = self.peers().into_iter().find(which);
+        if let Some(peer) = &found {
+            self.connman.disconnect(&self.sockman, peer.id, "asked to by RPC");
+        }
+        found.is_some()
+    }
+
+    /// Adds an address to be kept connected. `false`: it is there already.
+    pub fn add_target(&self, to: &Destination, with_v2: bool) -> bool {
+        self.connman.targets.add(to, with_v2)
+    }
+
+    /// Dials an address once. Does nothing while the network is switched off.
+    pub fn try_once(&self, to: &Destination, with_v2: bool) {
+        if self.is_network_active() {
+            self.connman.targets.try_once(to, with_v2);
+        }
+    }
+
+    /// Removes an address that was added: it is dialled no more, and a connection that is there
+    /// stays. `false`: it had not been added.
+    pub fn remove_target(&self, to: &Destination) -> bool {
+        self.connman.targets.remove(to)
+    }
+
+    /// Pings every peer now.
+    pub fn ping_all(&self) {
+        self.connman.ping_requested.store(true, Ordering::Release);
+        self.connman.work.run_timer();
+    }
+
+    /// Returns whether the network is switched on.
+    pub fn is_network_active(&self) -> bool {
+        self.connman.is_network_active()
+    }
+
+    /// Switches the network on or off. While it is off, the node has no peers, dials nobody and
+    /// turns away who dials.
+    pub fn set_network_active(&self, is_active: bool) {
+        self.connman.set_network_active(&self.sockman, is_active);
+    }
+
+    /// Ends the node, as a signal does.
+    pub fn stop(&self) {
+        self.connman.config.interrupt.interrupt();
+        // After the interrupt: whoever hears of it looks at that.
+        self.connman.tell(Event::StopRequested);
+    }
+}
+
+impl PeerInfo {
+    fn of(sockman: &SockMan, peer: &peer::Peer) -> Option<PeerInfo> {
+        let connection = sockman.connection_info(peer.id)?;
+        let conversation = peer.conversation.lock().clone();
+        let activity = *peer.activity.lock();
+        let (transport, session_id) = {
+            let incoming = peer.incoming.lock();
+            (incoming.transport_type(), incoming.session_id())
+        };
+        Some(PeerInfo {
+            id: peer.id,
+            direction: peer.direction,
+            address: connection.them,
+            me: connection.me,
+            connected_at: peer.connected_at,
+            last_received: activity.last_received,
+            last_sent: activity.last_sent,
+            transport,
+            session_id,
+            version: conversation.version,
+            round_trip: conversation.ping.round_trip,
+            min_round_trip: conversation.ping.min_round_trip,
+            ping_wait: conversation.ping.under_way.map(|(_, sent)| sent.elapsed()),
+            bytes_in: connection.bytes_received,
+            bytes_out: connection.bytes_sent,
+            unprocessed: peer.inbox.bytes(),
+            unsent: peer.send.queued(),
+        })
+    }
+}

@@ -1,0 +1,405 @@
+//! The message handler: what Bitcoin Core's `PeerManager` does on its `msghand` thread.
+//!
+//! One thread for all peers. It takes one message of one peer at a time, answers through the
+//! peer's send queue, and sends the pings. A slow answer delays other answers, but not the socket
+//! thread. It takes the chain's and the peers' locks for a moment, one at a time.
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Instant,
+};
+
+use bitcoin::{
+    BlockHash,
+    block::Header,
+    hashes::Hash,
+    p2p::{
+        message::NetworkMessage,
+        message_blockdata::{GetHeadersMessage, Inventory},
+        message_network::VersionMessage,
+    },
+};
+use sockman::{ConnectionId, Service, SockMan, stats::Direction};
+
+use crate::{
+    Event,
+    addresses::{self, MAX_ADDRESSES},
+    chain::{ChainError, MAX_HEADERS_PER_MESSAGE, now},
+    connman::Connman,
+    node::random,
+    peer::{Conversation, Peer, PeerVersion},
+    work::Work,
+};
+
+/// The protocol that is spoken: up to `wtxidrelay` and `sendaddrv2`.
+pub const PROTOCOL_VERSION: u32 = 70016;
+/// What the node calls itself in its `version` message.
+pub const USER_AGENT: &str = concat!("/sockman-node:", env!("CARGO_PKG_VERSION"), "/");
+/// The first whose `version` message has all fields.
+const MIN_PROTOCOL_VERSION: u32 = 70001;
+/// The limits of Bitcoin Core for what is in one message. Who goes beyond is disconnected.
+const MAX_AGENT_LENGTH: usize = 256;
+const MAX_LOCATOR: usize = 101;
+const MAX_INVENTORY: usize = 50_000;
+/// So often in a row a peer may send headers that follow none that is known.
+const MAX_UNCONNECTED_HEADERS: u32 = 10;
+
+/// Why a peer is disconnected.
+type Fault = String;
+
+pub(crate) struct MessageHandler {
+    pub(crate) connman: Arc<Connman>,
+    pub(crate) sockman: SockMan,
+}
+
+impl MessageHandler {
+    /// The thread: until the work list is closed.
+    pub(crate) fn run(&self) {
+        let mut timer = Instant::now();
+        loop {
+            match self.connman.work.next(timer) {
+                Work::Process(id) => self.process_one(id),
+                Work::Timer => timer = self.send_pings(),
+                Work::End => return,
+            }
+        }
+    }
+
+    /// The next message of one peer.
+    fn process_one(&self, id: ConnectionId) {
+        let Some(peer) = self.connman.peer(id) else { return };
+        // While the peer does not take its replies, it gets no more of them.
+        let Some(next) = peer.inbox.next(|| !peer.send.is_above_high_mark()) else { return };
+        if next.made_room {
+            self.sockman.wake(id);
+        }
+        let processed = next
+            .message
+            .decode(self.connman.config.network.magic())
+            .map_err(|error| format!("it sent a message that is not well-formed: {error}"))
+            .and_then(|message| message.map_or(Ok(()), |message| self.process(&peer, message)));
+        match processed {
+            Ok(()) => self.connman.work.add(id),
+            Err(fault) => self.connman.give_up(&self.sockman, id, &fault),
+        }
+    }
+
+    fn process(&self, peer: &Peer, message: NetworkMessage) -> Result<(), Fault> {
+        log::trace!("peer {}: got {}", peer.id, message.cmd());
+        let (has_version, is_established) = {
+            let conversation = peer.conversation.lock();
+            (conversation.version.is_some(), conversation.is_established)
+        };
+        match message {
+            NetworkMessage::Version(version) => self.got_version(peer, &version),
+            _ if !has_version => Err(format!("it sent {} before version", message.cmd())),
+            NetworkMessage::Verack => self.got_verack(peer),
+            NetworkMessage::SendAddrV2 if !is_established => {
+                peer.conversation.lock().wants_addr_v2 = true;
+                Ok(())
+            }
+            // Nothing else counts before the handshake is over.
+            _ if !is_established => Ok(()),
+            NetworkMessage::Ping(nonce) => {
+                self.reply(peer, NetworkMessage::Pong(nonce));
+                self.connman.tell(Event::Pinged { id: peer.id });
+                Ok(())
+            }
+            NetworkMessage::Pong(nonce) => self.got_pong(peer, nonce),
+            NetworkMessage::GetAddr => self.got_get_addr(peer),
+            NetworkMessage::Addr(list) => {
+                let count = list.len();
+                self.got_addresses(
+                    peer,
+                    count,
+                    list.iter().filter_map(|(_, address)| addresses::from_addr(address)),
+                )
+            }
+            NetworkMessage::AddrV2(list) => {
+                let count = list.len();
+                self.got_addresses(peer, count, list.iter().filter_map(addresses::from_addr_v2))
+            }
+            NetworkMessage::GetHeaders(request) => self.got_get_headers(peer, &request),
+            NetworkMessage::Headers(headers) => self.got_headers(peer, &headers),
+            NetworkMessage::Inv(inventory) => self.got_inventory(peer, &inventory),
+            // This node keeps no blocks and no transactions.
+            NetworkMessage::GetData(inventory) if inventory.len() <= MAX_INVENTORY => {
+                self.reply(peer, NetworkMessage::NotFound(inventory));
+                Ok(())
+            }
+            NetworkMessage::GetData(_) => Err("it asked for too many things at once".to_owned()),
+            _ => Ok(()),
+        }
+    }
+
+    fn reply(&self, peer: &Peer, message: NetworkMessage) {
+        self.connman.push_messages(&self.sockman, peer, [message]);
+    }
+
+    fn got_version(&self, peer: &Peer, version: &VersionMessage) -> Result<(), Fault> {
+        if version.version < MIN_PROTOCOL_VERSION {
+            return Err(format!("it speaks the old protocol {}", version.version));
+        }
+        if version.user_agent.len() > MAX_AGENT_LENGTH {
+            return Err("its user agent is too long".to_owned());
+        }
+        if self.is_self(peer, version.nonce) {
+            return Err("it is this very node".to_owned());
+        }
+        let known = PeerVersion {
+            protocol: version.version,
+            agent: printable(&version.user_agent),
+            services: version.services,
+            relays: version.relay,
+            start_height: version.start_height,
+            // Whatever it says: a difference of two such numbers always fits into 65 bits.
+            time_offset: version.timestamp.saturating_sub(i64::from(now())),
+        };
+        if peer.conversation.lock().version.replace(known).is_some() {
+            return Err("it sent a second version".to_owned());
+        }
+        let ours =
+            (peer.direction == Direction::Inbound).then(|| version_message(&self.connman, peer));
+        // `sendaddrv2` has to come before `verack` (BIP 155).
+        let messages = ours.into_iter().chain([NetworkMessage::SendAddrV2, NetworkMessage::Verack]);
+        self.connman.push_messages(&self.sockman, peer, messages);
+        Ok(())
+    }
+
+    /// Did this node dial itself? Then both ends are in its table.
+    fn is_self(&self, peer: &Peer, nonce: u64) -> bool {
+        peer.direction == Direction::Inbound
+            && self
+                .connman
+                .peers()
+                .iter()
+                .any(|other| other.direction == Direction::Outbound && other.nonce == nonce)
+    }
+
+    fn got_verack(&self, peer: &Peer) -> Result<(), Fault> {
+        let version = {
+            let mut conversation = peer.conversation.lock();
+            if std::mem::replace(&mut conversation.is_established, true) {
+                return Err("it sent a second verack".to_owned());
+            }
+            conversation.version.clone()
+        };
+        let Some(version) = version else { return Err("it sent verack before version".to_owned()) };
+        let height = version.start_height;
+        self.connman.tell(Event::Handshake { id: peer.id, took: peer.since.elapsed(), version });
+
+        let mut messages = vec![NetworkMessage::SendHeaders];
+        if peer.direction == Direction::Outbound {
+            messages.push(NetworkMessage::GetAddr);
+        }
+        let is_ahead = usize::try_from(height).is_ok_and(|height| height > self.height());
+        if is_ahead || peer.direction == Direction::Outbound {
+            messages.push(self.get_headers(peer));
+        }
+        messages.push(next_ping(&mut peer.conversation.lock()));
+        self.connman.push_messages(&self.sockman, peer, messages);
+        Ok(())
+    }
+
+    fn got_pong(&self, peer: &Peer, nonce: u64) -> Result<(), Fault> {
+        let round_trip = {
+            let mut conversation = peer.conversation.lock();
+            // Others are no fault: a pong may be late.
+            let Some((_, sent)) = conversation.ping.under_way.take_if(|(ours, _)| *ours == nonce)
+            else {
+                return Ok(());
+            };
+            let round_trip = sent.elapsed();
+            let shortest = conversation
+                .ping
+                .min_round_trip
+                .map_or(round_trip, |shortest| shortest.min(round_trip));
+            conversation.ping.min_round_trip = Some(shortest);
+            *conversation.ping.round_trip.insert(round_trip)
+        };
+        self.connman.tell(Event::Pong { id: peer.id, round_trip });
+        Ok(())
+    }
+
+    fn got_get_addr(&self, peer: &Peer) -> Result<(), Fault> {
+        let wants_addr_v2 = {
+            let mut conversation = peer.conversation.lock();
+            // Only to those who dialled: the addresses that an outbound peer is told would tell
+            // it which of them came from where.
+            if peer.direction == Direction::Outbound
+                || std::mem::replace(&mut conversation.addresses_told, true)
+            {
+                return Ok(());
+            }
+            conversation.wants_addr_v2
+        };
+        let listening = self.connman.listening.lock().clone();
+        let services = self.connman.config.advertised_services();
+        let answer = self.connman.addresses.lock().answer(&listening, services, wants_addr_v2);
+        if let Some(answer) = answer {
+            self.reply(peer, answer);
+        }
+        Ok(())
+    }
+
+    fn got_addresses(
+        &self,
+        peer: &Peer,
+        count: usize,
+        services: impl Iterator<Item = Service>,
+    ) -> Result<(), Fault> {
+        if count > MAX_ADDRESSES {
+            return Err(format!("it sent {count} addresses at once"));
+        }
+        let (new, known) = {
+            let mut addresses = self.connman.addresses.lock();
+            (addresses.learn(services), addresses.len())
+        };
+        if new > 0 {
+            self.connman.tell(Event::Addresses { id: peer.id, new, known });
+        }
+        Ok(())
+    }
+
+    fn got_get_headers(&self, peer: &Peer, request: &GetHeadersMessage) -> Result<(), Fault> {
+        if request.locator_hashes.len() > MAX_LOCATOR {
+            return Err("its block locator is too long".to_owned());
+        }
+        let headers =
+            self.connman.chain.lock().headers_after(&request.locator_hashes, &request.stop_hash);
+        self.reply(peer, NetworkMessage::Headers(headers));
+        Ok(())
+    }
+
+    fn got_headers(&self, peer: &Peer, headers: &[Header]) -> Result<(), Fault> {
+        if headers.len() > MAX_HEADERS_PER_MESSAGE {
+            return Err(format!("it sent {} headers at once", headers.len()));
+        }
+        let (added, height, tip) = {
+            let mut chain = self.connman.chain.lock();
+            (chain.add(headers), chain.height(), chain.tip())
+        };
+        let new = match added {
+            Ok(new) => new,
+            // A new block on top of some that this node has not heard of: ask for those.
+            Err(ChainError::Unconnected) => return self.got_unconnected_headers(peer),
+            Err(error) => return Err(format!("it sent {error}")),
+        };
+        let was_requested = {
+            let mut conversation = peer.conversation.lock();
+            conversation.unconnected_headers = 0;
+            std::mem::take(&mut conversation.headers_requested)
+        };
+        // Unless none of a full message was new: then the peer is on a branch of less work.
+        let more_to_come = new > 0 && headers.len() == MAX_HEADERS_PER_MESSAGE;
+        if new > 0 || was_requested {
+            self.connman.tell(Event::Headers { id: peer.id, new, height, tip, more_to_come });
+        }
+        if more_to_come {
+            let request = self.get_headers(peer);
+            self.reply(peer, request);
+        }
+        Ok(())
+    }
+
+    fn got_unconnected_headers(&self, peer: &Peer) -> Result<(), Fault> {
+        {
+            let mut conversation = peer.conversation.lock();
+            conversation.unconnected_headers += 1;
+            if conversation.unconnected_headers > MAX_UNCONNECTED_HEADERS {
+                return Err(format!("it kept sending {}", ChainError::Unconnected));
+            }
+        }
+        let request = self.get_headers(peer);
+        self.reply(peer, request);
+        Ok(())
+    }
+
+    fn got_inventory(&self, peer: &Peer, inventory: &[Inventory]) -> Result<(), Fault> {
+        if inventory.len() > MAX_INVENTORY {
+            return Err("it announced too many things at once".to_owned());
+        }
+        let news = {
+            let chain = self.connman.chain.lock();
+            inventory.iter().any(|item| match item {
+                Inventory::Block(hash) | Inventory::WitnessBlock(hash) => !chain.contains(hash),
+                _ => false,
+            })
+        };
+        if news {
+            let request = self.get_headers(peer);
+            self.reply(peer, request);
+        }
+        Ok(())
+    }
+
+    fn get_headers(&self, peer: &Peer) -> NetworkMessage {
+        let locator = self.connman.chain.lock().locator();
+        peer.conversation.lock().headers_requested = true;
+        NetworkMessage::GetHeaders(GetHeadersMessage {
+            version: PROTOCOL_VERSION,
+            ..GetHeadersMessage::new(locator, BlockHash::all_zeros())
+        })
+    }
+
+    fn height(&self) -> usize {
+        self.connman.chain.lock().height()
+    }
+
+    /// Pings the peers whose turn it is. Returns when to do so again.
+    fn send_pings(&self) -> Instant {
+        let interval = self.connman.config.ping_interval;
+        let now = Instant::now();
+        let mut next = now + interval;
+        let is_requested = self.connman.ping_requested.swap(false, Ordering::AcqRel);
+        for peer in self.connman.peers() {
+            let ping = {
+                let mut conversation = peer.conversation.lock();
+                let Some(last) = conversation.ping.last_sent else { continue };
+                let due = last + interval;
+                if due > now && !is_requested {
+                    next = next.min(due);
+                    continue;
+                }
+                // One that is requested takes the place of one that is under way.
+                if conversation.ping.under_way.is_some() && !is_requested {
+                    continue;
+                }
+                next_ping(&mut conversation)
+            };
+            self.reply(&peer, ping);
+        }
+        next
+    }
+}
+
+fn next_ping(conversation: &mut Conversation) -> NetworkMessage {
+    let (nonce, now) = (random(), Instant::now());
+    conversation.ping.under_way = Some((nonce, now));
+    conversation.ping.last_sent = Some(now);
+    NetworkMessage::Ping(nonce)
+}
+
+/// This node's `version`: the first message of whoever dialled, and the answer to it.
+pub(crate) fn version_message(connman: &Connman, peer: &Peer) -> NetworkMessage {
+    let height = connman.chain.lock().height();
+    NetworkMessage::Version(VersionMessage {
+        version: PROTOCOL_VERSION,
+        ..VersionMessage::new(
+            connman.config.advertised_services(),
+            now().into(),
+            // Of a name nothing is known that would fit in here.
+            addresses::in_version(peer.them.service().unwrap_or(&Service::UNIX_UNNAMED)),
+            // Nobody uses this field; Bitcoin Core leaves it empty as well.
+            addresses::in_version(&Service::UNIX_UNNAMED),
+            peer.nonce,
+            USER_AGENT.to_owned(),
+            i32::try_from(height).unwrap_or(i32::MAX),
+        )
+    })
+}
+
+/// What a peer calls itself, fit for a terminal: it could say anything.
+fn printable(agent: &str) -> String {
+    agent.chars().filter(|c| c.is_ascii_graphic() || *c == ' ').collect()
+}

@@ -1,0 +1,329 @@
+//! Whom the node dials, and when: Bitcoin Core's added nodes.
+//!
+//! Read by the dialer, written by every thread that adds, removes or loses somebody; its one mutex
+//! is held for a moment.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use parking_lot::{Condvar, Mutex};
+use sockman::address::Destination;
+
+/// Names a target for as long as the node runs.
+pub(crate) type TargetNumber = u64;
+
+#[derive(Debug)]
+pub(crate) struct Targets {
+    /// Between the end of a connection, or of an attempt, and the next attempt.
+    redial: Duration,
+    list: Mutex<List>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct List {
+    targets: BTreeMap<TargetNumber, Target>,
+    next_number: TargetNumber,
+    is_closed: bool,
+}
+
+#[derive(Debug)]
+struct Target {
+    to: Destination,
+    /// Forgotten after one connection or attempt. The others are kept connected.
+    is_once: bool,
+    /// Version 2 of the transport is tried first.
+    with_v2: bool,
+    /// But not this time: last time the peer did not know it.
+    falls_back: bool,
+    /// It is being dialled, or is connected.
+    is_open: bool,
+    /// Forgotten as soon as it is not.
+    is_removed: bool,
+    /// When to dial it, unless it is open.
+    due: Instant,
+}
+
+/// Somebody to dial now. Whoever has it tells how it ended: [`Targets::ended`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Attempt {
+    pub(crate) number: TargetNumber,
+    pub(crate) to: Destination,
+    pub(crate) with_v2: bool,
+}
+
+/// What comes after a connection, or an attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// The next attempt, in a while.
+    ForNow,
+    /// The peer does not know version 2 of the transport: at once, and with version 1.
+    ForVersion1,
+}
+
+impl Targets {
+    pub(crate) fn new(redial: Duration) -> Targets {
+        Targets { redial, list: Mutex::default(), changed: Condvar::new() }
+    }
+
+    /// Somebody to be kept connected. `false`: it is there already.
+    pub(crate) fn add(&self, to: &Destination, with_v2: bool) -> bool {
+        let mut list = self.list.lock();
+        if list.targets.values().any(|known| known.is_added(to)) {
+            return false;
+        }
+        list.insert(to, false, with_v2);
+        self.changed.notify_all();
+        true
+    }
+
+    /// Somebody to be dialled once, unless that is done already.
+    pub(crate) fn try_once(&self, to: &Destination, with_v2: bool) {
+        let mut list = self.list.lock();
+        if !list.targets.values().any(|known| known.to == *to && (known.is_open || known.is_once)) {
+            list.insert(to, true, with_v2);
+            self.changed.notify_all();
+        }
+    }
+
+    /// Is dialled no more; a connection that is there stays. `false`: it had not been added.
+    pub(crate) fn remove(&self, to: &Destination) -> bool {
+        let mut list = self.list.lock();
+        let mut targets = list.targets.iter_mut();
+        let Some((&number, target)) = targets.find(|(_, known)| known.is_added(to)) else {
+            return false;
+        };
+        target.is_removed = true;
+        if !target.is_open {
+            list.targets.remove(&number);
+        }
+        true
+    }
+
+    /// Forgets those that were to be tried once and have not been: it is too late for that.
+    pub(crate) fn forget_tries(&self) {
+        self.list.lock().targets.retain(|_, target| target.is_open || !target.is_once);
+    }
+
+    /// Waits for somebody to dial. `may_dial` is asked again after [`look_again`](Self::look_again).
+    /// `None`: the list is closed.
+    pub(crate) fn next(&self, may_dial: impl Fn() -> bool) -> Option<Attempt> {
+        let mut list = self.list.lock();
+        loop {
+            if list.is_closed {
+                return None;
+            }
+            let first = if may_dial() { list.first_to_dial() } else { None };
+            match first {
+                Some((number, due)) if due <= Instant::now() => return list.begin(number),
+                Some((_, due)) => drop(self.changed.wait_until(&mut list, due)),
+                None => self.changed.wait(&mut list),
+            }
+        }
+    }
+
+    /// A connection to a target, or an attempt, is over.
+    pub(crate) fn ended(&self, number: TargetNumber, how: Ended) {
+        let mut list = self.list.lock();
+        let Some(target) = list.targets.get_mut(&number) else { return };
+        target.is_open = false;
+        target.falls_back = how == Ended::ForVersion1;
+        match how {
+            _ if target.is_removed => drop(list.targets.remove(&number)),
+            Ended::ForVersion1 => target.due = Instant::now(),
+            Ended::ForNow if target.is_once => drop(list.targets.remove(&number)),
+            Ended::ForNow => target.due = Instant::now() + self.redial,
+        }
+        self.changed.notify_all();
+    }
+
+    /// What `may_dial` says has changed.
+    pub(crate) fn look_again(&self) {
+        // Under the lock: between the question and the wait nobody gets in.
+        let _list = self.list.lock();
+        self.changed.notify_all();
+    }
+
+    /// Ends the dialer.
+    pub(crate) fn close(&self) {
+        self.list.lock().is_closed = true;
+        self.changed.notify_all();
+    }
+}
+
+impl Target {
+    /// To be kept connected, and not given up since.
+    fn is_added(&self, to: &Destination) -> bool {
+        !self.is_once && !self.is_removed && self.to == *to
+    }
+}
+
+impl List {
+    fn insert(&mut self, to: &Destination, is_once: bool, with_v2: bool) {
+        let target = Target {
+            to: to.clone(),
+            is_once,
+            with_v2,
+            falls_back: false,
+            is_open: false,
+            is_removed: false,
+            due: Instant::now(),
+        };
+        self.targets.insert(self.next_number, target);
+        self.next_number += 1;
+    }
+
+    /// Whoever is due first, and when that is. Nobody is dialled twice at the same time.
+    fn first_to_dial(&self) -> Option<(TargetNumber, Instant)> {
+        let is_connected =
+            |to: &Destination| self.targets.values().any(|other| other.is_open && other.to == *to);
+        self.targets
+            .iter()
+            .filter(|(_, target)| !target.is_open && !is_connected(&target.to))
+            .min_by_key(|(_, target)| target.due)
+            .map(|(number, target)| (*number, target.due))
+    }
+
+    fn begin(&mut self, number: TargetNumber) -> Option<Attempt> {
+        let target = self.targets.get_mut(&number)?;
+        target.is_open = true;
+        let with_v2 = target.with_v2 && !target.falls_back;
+        Some(Attempt { number, to: target.to.clone(), with_v2 })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FAR: Duration = Duration::from_secs(3600);
+
+    fn to(port: u16) -> Destination {
+        std::net::SocketAddr::from(([127, 0, 0, 1], port)).into()
+    }
+
+    /// What there is to dial now; each is begun.
+    fn due(targets: &Targets) -> Vec<(u16, bool)> {
+        let mut list = targets.list.lock();
+        let mut due = Vec::new();
+        while let Some((number, _)) = list.first_to_dial().filter(|(_, due)| *due <= Instant::now())
+        {
+            let attempt = list.begin(number).unwrap();
+            due.push((attempt.to.service().unwrap().port(), attempt.with_v2));
+        }
+        due
+    }
+
+    fn end(targets: &Targets, port: u16, how: Ended) {
+        let number = {
+            let list = targets.list.lock();
+            let open = |(number, target): (&TargetNumber, &Target)| {
+                (target.is_open && target.to == to(port)).then_some(*number)
+            };
+            list.targets.iter().find_map(open).unwrap()
+        };
+        targets.ended(number, how);
+    }
+
+    #[test]
+    fn an_added_one_is_dialled_again_after_a_while_and_one_tried_once_is_forgotten() {
+        let targets = Targets::new(Duration::ZERO);
+        assert!(targets.add(&to(1), true));
+        assert!(!targets.add(&to(1), true));
+        targets.try_once(&to(2), false);
+        assert_eq!(due(&targets), [(1, true), (2, false)]);
+        assert_eq!(due(&targets), [], "both are open");
+        end(&targets, 1, Ended::ForNow);
+        end(&targets, 2, Ended::ForNow);
+        assert_eq!(due(&targets), [(1, true)]);
+
+        let targets = Targets::new(FAR);
+        targets.add(&to(1), true);
+        assert_eq!(due(&targets), [(1, true)]);
+        end(&targets, 1, Ended::ForNow);
+        assert_eq!(due(&targets), [], "not yet");
+    }
+
+    #[test]
+    fn falling_back_is_for_one_attempt_and_at_once() {
+        let targets = Targets::new(Duration::ZERO);
+        targets.add(&to(1), true);
+        targets.try_once(&to(2), true);
+        due(&targets);
+        end(&targets, 1, Ended::ForVersion1);
+        end(&targets, 2, Ended::ForVersion1);
+        assert_eq!(due(&targets), [(1, false), (2, false)]);
+        end(&targets, 1, Ended::ForNow);
+        end(&targets, 2, Ended::ForNow);
+        assert_eq!(due(&targets), [(1, true)]);
+    }
+
+    #[test]
+    fn nobody_is_dialled_twice_at_the_same_time() {
+        let targets = Targets::new(FAR);
+        targets.try_once(&to(1), true);
+        targets.try_once(&to(1), true);
+        assert!(targets.add(&to(1), true));
+        assert_eq!(due(&targets), [(1, true)]);
+        targets.try_once(&to(1), true);
+        end(&targets, 1, Ended::ForNow);
+        assert_eq!(due(&targets), [(1, true)], "the one that was added takes over");
+        end(&targets, 1, Ended::ForNow);
+        assert_eq!(due(&targets), []);
+    }
+
+    #[test]
+    fn only_what_was_added_is_removed() {
+        let targets = Targets::new(Duration::ZERO);
+        targets.try_once(&to(1), true);
+        assert!(!targets.remove(&to(1)));
+        targets.add(&to(1), true);
+        assert!(targets.remove(&to(1)));
+        assert!(!targets.remove(&to(1)));
+        assert_eq!(due(&targets), [(1, true)], "once, as was asked for");
+        end(&targets, 1, Ended::ForNow);
+        assert_eq!(due(&targets), []);
+
+        targets.add(&to(2), true);
+        due(&targets);
+        assert!(targets.remove(&to(2)), "while it is connected");
+        assert!(!targets.remove(&to(2)));
+        end(&targets, 2, Ended::ForVersion1);
+        assert_eq!(due(&targets), []);
+        assert!(targets.list.lock().targets.is_empty());
+    }
+
+    #[test]
+    fn what_was_to_be_tried_once_is_forgotten_when_it_is_too_late() {
+        let targets = Targets::new(Duration::ZERO);
+        targets.try_once(&to(1), true);
+        targets.add(&to(2), true);
+        targets.forget_tries();
+        assert_eq!(due(&targets), [(2, true)]);
+    }
+
+    #[test]
+    fn whoever_waits_hears_of_what_is_new_and_of_the_end() {
+        let targets = Targets::new(FAR);
+        let may_dial = std::sync::atomic::AtomicBool::new(false);
+        let may = || may_dial.load(std::sync::atomic::Ordering::SeqCst);
+        std::thread::scope(|scope| {
+            let dialled = scope.spawn(|| {
+                let first = targets.next(may);
+                (first, targets.next(may))
+            });
+            targets.add(&to(1), true);
+            may_dial.store(true, std::sync::atomic::Ordering::SeqCst);
+            targets.look_again();
+            while !targets.list.lock().targets[&0].is_open {
+                std::thread::yield_now();
+            }
+            targets.close();
+            let (first, second) = dialled.join().unwrap();
+            assert_eq!(first.unwrap().to, to(1));
+            assert_eq!(second, None);
+        });
+    }
+}

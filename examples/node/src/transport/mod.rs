@@ -1,0 +1,325 @@
+//! Between the bytes on the wire and whole messages: version 1 of the transport, and version 2
+//! (BIP 324), which is encrypted.
+//!
+//! [`Incoming`] is the socket thread's. [`Outgoing`] is used by every thread that has something to
+//! say; its lock is held across encrypting and queueing, since packets have to leave in the order
+//! in which they were encrypted.
+
+mod short_ids;
+mod v1;
+mod v2;
+
+use std::{error::Error, fmt};
+
+use bip324::{OutboundCipher, PacketType, Role};
+use bitcoin::{
+    consensus::encode::{self, deserialize},
+    p2p::{
+        Magic,
+        message::{NetworkMessage, RawNetworkMessage},
+    },
+};
+use sockman::{SendQueue, SockMan, helpers::PushError, options::More};
+
+use self::{
+    v1::{Framer, FramingError},
+    v2::{V2Error, V2Handshake, V2Receiver},
+};
+use crate::node::random;
+
+/// What every connection of version 1 begins with: its magic, and the command of the first message.
+/// A key of version 2 begins like that once in 2^128 times.
+const V1_PREFIX: usize = 16;
+const VERSION_COMMAND: &[u8; 12] = b"version\0\0\0\0\0";
+
+/// Which transport a connection has; Bitcoin Core's `transport_protocol_type`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum TransportType {
+    /// It is not known yet.
+    #[default]
+    Detecting,
+    /// Version 1, which is not encrypted.
+    V1,
+    /// Version 2 (BIP 324), which is encrypted.
+    V2,
+}
+
+impl TransportType {
+    /// Returns the name that Bitcoin Core has for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            TransportType::Detecting => "detecting",
+            TransportType::V1 => "v1",
+            TransportType::V2 => "v2",
+        }
+    }
+}
+
+/// How a connection begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Start {
+    /// Inbound: the first bytes tell. Without version 2, they had better be version 1.
+    Detect {
+        with_v2: bool,
+    },
+    DialV1,
+    DialV2,
+}
+
+/// The receiving side.
+pub(crate) struct Incoming {
+    magic: Magic,
+    state: State,
+}
+
+enum State {
+    /// Fewer bytes than tell the version.
+    Detecting(Vec<u8>),
+    V1(Framer),
+    // Boxed: several hundred bytes of keys, for a moment.
+    Handshake(Box<V2Handshake>),
+    V2(Box<V2Receiver>, SessionId),
+}
+
+/// Names the session of version 2. Whoever sits in between has two of them: the operators of both
+/// ends can compare.
+pub type SessionId = [u8; 32];
+
+/// The sending side.
+pub(crate) enum Outgoing {
+    /// The `version` of whoever dialled, until it is known how to send it.
+    Waiting(Vec<Vec<u8>>),
+    V1,
+    V2(Box<OutboundCipher>),
+}
+
+/// Both sides of a connection, and what is sent first.
+pub(crate) fn begin(magic: Magic, start: Start) -> (Incoming, Outgoing, Vec<u8>) {
+    let (state, outgoing, out) = match start {
+        Start::Detect { with_v2: true } => {
+            (State::Detecting(Vec::new()), Outgoing::Waiting(Vec::new()), Vec::new())
+        }
+        Start::DialV2 => match V2Handshake::begin(magic, Role::Initiator, random) {
+            Ok((handshake, out)) => {
+                (State::Handshake(Box::new(handshake)), Outgoing::Waiting(Vec::new()), out)
+            }
+            Err(error) => {
+                log::warn!("no v2 transport: {error}");
+                (State::V1(Framer::new(magic)), Outgoing::V1, Vec::new())
+            }
+        },
+        Start::DialV1 | Start::Detect { with_v2: false } => {
+            (State::V1(Framer::new(magic)), Outgoing::V1, Vec::new())
+        }
+    };
+    (Incoming { magic, state }, outgoing, out)
+}
+
+/// What a piece of the stream led to, besides messages.
+#[derive(Default)]
+pub(crate) struct Progress {
+    /// To be sent as it is, before anything else.
+    pub(crate) out: Vec<u8>,
+    /// How to send from now on.
+    pub(crate) outgoing: Option<Outgoing>,
+}
+
+impl Incoming {
+    pub(crate) fn transport_type(&self) -> TransportType {
+        match self.state {
+            State::Detecting(_) | State::Handshake(_) => TransportType::Detecting,
+            State::V1(_) => TransportType::V1,
+            State::V2(..) => TransportType::V2,
+        }
+    }
+
+    /// Version 2 was begun, and the peer has sent no key: nothing, too little to be one, or a
+    /// message of version 1, as a node does that greets whoever dials it.
+    pub(crate) fn is_without_key(&self) -> bool {
+        matches!(&self.state, State::Handshake(handshake) if !handshake.has_key)
+    }
+
+    pub(crate) fn session_id(&self) -> Option<SessionId> {
+        match self.state {
+            State::V2(_, id) => Some(id),
+            _ => None,
+        }
+    }
+
+    /// Takes bytes off the wire, and hands on each message that they complete.
+    ///
+    /// # Errors
+    ///
+    /// The stream cannot be made sense of from here on.
+    pub(crate) fn receive(
+        &mut self,
+        data: &[u8],
+        mut whole_message: impl FnMut(Message),
+    ) -> Result<Progress, TransportError> {
+        let mut progress = Progress::default();
+        let (held_back, rest);
+        let mut data = data;
+        if let State::Detecting(bytes) = &mut self.state {
+            bytes.extend_from_slice(data);
+            let Some(is_v1) = is_v1(self.magic, bytes) else { return Ok(progress) };
+            held_back = std::mem::take(bytes);
+            data = &held_back;
+            self.state = if is_v1 {
+                progress.outgoing = Some(Outgoing::V1);
+                State::V1(Framer::new(self.magic))
+            } else {
+                let (handshake, out) = V2Handshake::begin(self.magic, Role::Responder, random)?;
+                progress.out = out;
+                State::Handshake(Box::new(handshake))
+            };
+        }
+        if let State::Handshake(handshake) = &mut self.state {
+            let Some(established) = handshake.receive(data, &mut progress.out)? else {
+                return Ok(progress);
+            };
+            self.state = State::V2(Box::new(established.inbound), established.session_id);
+            progress.outgoing = Some(Outgoing::V2(Box::new(established.outbound)));
+            rest = established.rest;
+            data = &rest;
+        }
+        match &mut self.state {
+            State::V1(framer) => {
+                framer.receive(data, |bytes| whole_message(Message::V1(bytes)))?;
+            }
+            State::V2(receiver, _) => {
+                receiver.receive(data, |contents| whole_message(Message::V2(contents)))?;
+            }
+            State::Detecting(_) | State::Handshake(_) => {}
+        }
+        Ok(progress)
+    }
+}
+
+/// `None`: it cannot be told yet. The first byte that does not fit version 1 tells, says BIP 324:
+/// whoever dials may wait for an answer before it sends the rest of its key.
+fn is_v1(magic: Magic, bytes: &[u8]) -> Option<bool> {
+    let prefix = [&magic.to_bytes()[..], VERSION_COMMAND].concat();
+    let fits = bytes.iter().zip(&prefix).all(|(byte, expected)| byte == expected);
+    if fits && bytes.len() < V1_PREFIX { None } else { Some(fits) }
+}
+
+/// A whole message, as it came: what is in it is not the socket thread's affair.
+#[derive(Debug)]
+pub(crate) enum Message {
+    /// With its header.
+    V1(Vec<u8>),
+    /// Without one, and with its name.
+    V2(Vec<u8>),
+}
+
+impl Message {
+    /// In bytes.
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Message::V1(bytes) | Message::V2(bytes) => bytes.len(),
+        }
+    }
+
+    /// What it says. `None`: it has no name that is known; such are for extensions of the protocol,
+    /// and no error.
+    ///
+    /// # Errors
+    ///
+    /// It is not well-formed.
+    pub(crate) fn decode(self, magic: Magic) -> Result<Option<NetworkMessage>, encode::Error> {
+        let bytes = match self {
+            Message::V1(bytes) => bytes,
+            Message::V2(contents) => match short_ids::to_v1(magic, &contents) {
+                Some(bytes) => bytes,
+                None => return Ok(None),
+            },
+        };
+        deserialize::<RawNetworkMessage>(&bytes).map(|message| Some(message.into_payload()))
+    }
+}
+
+impl Outgoing {
+    pub(crate) fn is_waiting(&self) -> bool {
+        matches!(self, Outgoing::Waiting(_))
+    }
+
+    /// Sends or queues a message that has a header of version 1.
+    ///
+    /// # Errors
+    ///
+    /// As [`SendQueue::push`].
+    pub(crate) fn push(
+        &mut self,
+        sockman: &SockMan,
+        queue: &SendQueue,
+        message: Vec<u8>,
+        more: More,
+    ) -> Result<(), PushError> {
+        match self {
+            // Nothing but our own `version` is sent before the handshake.
+            Outgoing::Waiting(messages) => {
+                messages.push(message);
+                Ok(())
+            }
+            Outgoing::V1 => queue.push_with(sockman, &message, more),
+            Outgoing::V2(cipher) => {
+                let contents = short_ids::to_v2(&message);
+                let packet = cipher.encrypt_to_vec(&contents, PacketType::Genuine, None);
+                queue.push_with(sockman, &packet, more)
+            }
+        }
+    }
+
+    /// Goes on with what the receiving side has found out.
+    ///
+    /// # Errors
+    ///
+    /// As [`SendQueue::push`].
+    pub(crate) fn advance(
+        &mut self,
+        sockman: &SockMan,
+        queue: &SendQueue,
+        progress: Progress,
+    ) -> Result<(), PushError> {
+        if !progress.out.is_empty() {
+            queue.push_with(sockman, &progress.out, progress.outgoing.is_some().into())?;
+        }
+        let Some(next) = progress.outgoing else { return Ok(()) };
+        let before = std::mem::replace(self, next);
+        let Outgoing::Waiting(messages) = before else { return Ok(()) };
+        messages.into_iter().try_for_each(|message| self.push(sockman, queue, message, More::No))
+    }
+}
+
+/// Why a stream is given up.
+#[derive(Debug)]
+pub(crate) enum TransportError {
+    V1(FramingError),
+    V2(V2Error),
+}
+
+impl From<FramingError> for TransportError {
+    fn from(error: FramingError) -> TransportError {
+        TransportError::V1(error)
+    }
+}
+
+impl From<V2Error> for TransportError {
+    fn from(error: V2Error) -> TransportError {
+        TransportError::V2(error)
+    }
+}
+
+impl fmt::Display for TransportError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            TransportError::V1(error) => error.fmt(f),
+            TransportError::V2(error) => error.fmt(f),
+        }
+    }
+}
+
+impl Error for TransportError {}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,476 @@
+//! The node against peers that do not behave, each over a plain socket: it disconnects
+//! them, its memory stays bounded, and the others notice nothing.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::{
+    io::{Read, Write},
+    net::{SocketAddr, TcpListener, TcpStream},
+    thread,
+    time::{Duration, Instant},
+};
+
+use bitcoin::{
+    BlockHash, Network,
+    blockdata::constants::genesis_block,
+    consensus::encode::{deserialize, serialize},
+    hashes::Hash,
+    p2p::{
+        Magic, ServiceFlags,
+        message::{CommandString, NetworkMessage, RawNetworkMessage},
+        message_blockdata::GetHeadersMessage,
+        message_network::VersionMessage,
+    },
+};
+use sockman::proxy::Proxy;
+use sockman_node::{
+    Chain, Config, Event, Node,
+    testing::{DEADLINE, Events, start},
+};
+
+const NETWORK: Network = Network::Regtest;
+const HEADER: usize = 24;
+/// In a message's header.
+const LENGTH: std::ops::Range<usize> = 16..20;
+const CHECKSUM: usize = 20;
+
+/// A peer over a plain blocking socket.
+struct Client {
+    stream: TcpStream,
+}
+
+impl Client {
+    fn connect(node: &Node) -> Client {
+        let address = node.listening()[0].to_socket_addr().unwrap();
+        let stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        stream.set_write_timeout(Some(DEADLINE)).unwrap();
+        stream.set_nodelay(true).unwrap();
+        Client { stream }
+    }
+
+    /// Connects, and goes through the handshake.
+    fn established(node: &Node) -> Client {
+        let mut client = Client::connect(node);
+        client.send(version());
+        client.send(NetworkMessage::Verack);
+        client
+            .wait_for("verack", |message| matches!(message, NetworkMessage::Verack).then_some(()));
+        client
+    }
+
+    fn send(&mut self, message: NetworkMessage) {
+        self.stream.write_all(&encode(message)).unwrap();
+    }
+
+    /// Answers pings by the way.
+    fn receive(&mut self) -> NetworkMessage {
+        let mut bytes = vec![0; HEADER];
+        self.stream.read_exact(&mut bytes).unwrap();
+        let length = u32::from_le_bytes(bytes[LENGTH].try_into().unwrap());
+        bytes.resize(HEADER + length as usize, 0);
+        self.stream.read_exact(&mut bytes[HEADER..]).unwrap();
+        let message = deserialize::<RawNetworkMessage>(&bytes).unwrap().into_payload();
+        if let NetworkMessage::Ping(nonce) = message {
+            self.send(NetworkMessage::Pong(nonce));
+        }
+        message
+    }
+
+    fn wait_for<T>(&mut self, what: &str, found: impl Fn(&NetworkMessage) -> Option<T>) -> T {
+        let deadline = Instant::now() + DEADLINE;
+        while Instant::now() < deadline {
+            if let Some(result) = found(&self.receive()) {
+                return result;
+            }
+        }
+        panic!("waited in vain for {what}");
+    }
+
+    /// The node is there, and answers.
+    fn assert_served(&mut self) {
+        self.send(NetworkMessage::Ping(4711));
+        self.wait_for("pong", |message| {
+            matches!(message, NetworkMessage::Pong(4711)).then_some(())
+        });
+    }
+
+    /// The node closes the connection, whatever it says before.
+    fn assert_closed(mut self) {
+        // A reset is as good: the node may have left bytes of ours unread.
+        let _ = self.stream.read_to_end(&mut Vec::new());
+    }
+}
+
+fn version() -> NetworkMessage {
+    let nobody = bitcoin::p2p::Address::new(&([0, 0, 0, 0], 0).into(), ServiceFlags::NONE);
+    NetworkMessage::Version(VersionMessage {
+        version: 70016,
+        ..VersionMessage::new(
+            ServiceFlags::NONE,
+            0,
+            nobody.clone(),
+            nobody,
+            1,
+            "/test/\x1b[31m\u{7}".to_owned(),
+            0,
+        )
+    })
+}
+
+fn get_headers() -> NetworkMessage {
+    let genesis = genesis_block(NETWORK).block_hash();
+    NetworkMessage::GetHeaders(GetHeadersMessage::new(vec![genesis], BlockHash::all_zeros()))
+}
+
+fn encode(message: NetworkMessage) -> Vec<u8> {
+    serialize(&RawNetworkMessage::new(Magic::REGTEST, message))
+}
+
+fn config() -> Config {
+    let mut config = Config::new(NETWORK);
+    config.listen.push("127.0.0.1:0".parse().unwrap());
+    config
+}
+
+fn start_with(config: Config) -> (Node, std::sync::Arc<Events>) {
+    start(config, Chain::new(NETWORK))
+}
+
+fn chain_of(headers: usize) -> Chain {
+    let mut chain = Chain::new(NETWORK);
+    chain.mine(headers).unwrap();
+    chain
+}
+
+/// Sends `bytes` to a node, which has to disconnect because of them, with a reason that contains
+/// `reason`, and to serve others as before.
+fn assert_disconnects(after_handshake: bool, bytes: &[u8], reason: &str) {
+    assert_disconnects_from(config(), after_handshake, bytes, reason);
+}
+
+fn assert_disconnects_from(config: Config, after_handshake: bool, bytes: &[u8], reason: &str) {
+    let (node, events) = start_with(config);
+    let mut bystander = Client::established(&node);
+    let mut client =
+        if after_handshake { Client::established(&node) } else { Client::connect(&node) };
+    client.stream.write_all(bytes).unwrap();
+    let told = events.wait_for_disconnect();
+    assert!(told.contains(reason), "{told}");
+    client.assert_closed();
+    bystander.assert_served();
+    assert_eq!(node.peers().len(), 1);
+    node.stop().unwrap();
+}
+
+#[test]
+fn garbage_is_disconnected() {
+    // Where version 2 of the transport is spoken, anything could be a key: tests/v2.rs.
+    let config = Config { v2_transport: false, ..config() };
+    assert_disconnects_from(config, false, b"GET / HTTP/1.1\r\n\r\n", "does not speak");
+    // The first wrong byte is enough.
+    assert_disconnects(true, &[0xfa, 0xbf, 0x00], "does not speak");
+}
+
+#[test]
+fn another_networks_magic_is_disconnected() {
+    let message = serialize(&RawNetworkMessage::new(Magic::BITCOIN, version()));
+    assert_disconnects(false, &message, "does not speak");
+}
+
+#[test]
+fn an_oversized_message_is_disconnected_by_its_header() {
+    let mut message = encode(NetworkMessage::Verack);
+    message[LENGTH].copy_from_slice(&4_000_001u32.to_le_bytes());
+    assert_disconnects(true, &message, "4000001 bytes");
+}
+
+#[test]
+fn a_wrong_checksum_is_disconnected() {
+    let mut message = encode(NetworkMessage::Ping(1));
+    message[CHECKSUM] ^= 1;
+    assert_disconnects(true, &message, "not well-formed");
+}
+
+#[test]
+fn a_malformed_payload_is_disconnected() {
+    // A claim of 2^64-1 headers, with a checksum that fits.
+    let command = CommandString::try_from_static("headers").unwrap();
+    let message = encode(NetworkMessage::Unknown { command, payload: vec![0xff; 9] });
+    assert_disconnects(true, &message, "not well-formed");
+}
+
+#[test]
+fn the_handshake_has_its_order() {
+    // Where version 2 of the transport is spoken, only `version` tells that it is not.
+    let config = Config { v2_transport: false, ..config() };
+    let ping = encode(NetworkMessage::Ping(1));
+    assert_disconnects_from(config, false, &ping, "before version");
+    assert_disconnects(true, &encode(version()), "second version");
+    assert_disconnects(true, &encode(NetworkMessage::Verack), "second verack");
+}
+
+#[test]
+fn headers_without_proof_of_work_are_disconnected() {
+    let mut header = genesis_block(NETWORK).header;
+    header.prev_blockhash = header.block_hash();
+    header.time += 600;
+    while header.validate_pow(header.target()).is_ok() {
+        header.nonce += 1;
+    }
+    assert_disconnects(true, &encode(NetworkMessage::Headers(vec![header])), "proof of work");
+}
+
+#[test]
+fn a_message_in_pieces_is_put_together() {
+    let (node, _) = start_with(config());
+    let mut client = Client::established(&node);
+    for byte in encode(NetworkMessage::Ping(99)) {
+        client.stream.write_all(&[byte]).unwrap();
+    }
+    client.wait_for("pong", |message| matches!(message, NetworkMessage::Pong(99)).then_some(()));
+    node.stop().unwrap();
+}
+
+#[test]
+fn what_a_peer_calls_itself_cannot_harm_a_terminal() {
+    let (node, events) = start_with(config());
+    let _client = Client::established(&node);
+    let agent = events.wait_for("the handshake", |event| match event {
+        Event::Handshake { version, .. } => Some(version.agent.clone()),
+        _ => None,
+    });
+    assert_eq!(agent, "/test/[31m");
+    node.stop().unwrap();
+}
+
+#[test]
+fn a_peer_that_says_nothing_is_disconnected() {
+    let (node, events) =
+        start_with(Config { handshake_timeout: Duration::from_millis(200), ..config() });
+    let client = Client::connect(&node);
+    assert!(events.wait_for_disconnect().contains("handshake in time"));
+    client.assert_closed();
+    node.stop().unwrap();
+}
+
+#[test]
+fn a_peer_that_falls_silent_is_disconnected() {
+    let (node, events) =
+        start_with(Config { inactivity_timeout: Duration::from_millis(300), ..config() });
+    let client = Client::established(&node);
+    assert!(events.wait_for_disconnect().contains("silent for too long"));
+    client.assert_closed();
+    node.stop().unwrap();
+}
+
+#[test]
+fn a_peer_that_does_not_answer_pings_is_disconnected() {
+    let (node, events) = start_with(Config {
+        inactivity_timeout: Duration::from_millis(500),
+        ping_interval: Duration::from_millis(50),
+        ..config()
+    });
+    let mut client = Client::established(&node);
+    let stream = client.stream.try_clone().unwrap();
+    // It talks all the time, but not about that.
+    let talking = thread::spawn(move || {
+        let mut stream = stream;
+        while stream.write_all(&encode(NetworkMessage::SendHeaders)).is_ok() {
+            thread::yield_now();
+        }
+    });
+    assert!(events.wait_for_disconnect().contains("answer a ping"));
+    let _ = client.stream.read_to_end(&mut Vec::new());
+    talking.join().unwrap();
+    node.stop().unwrap();
+}
+
+/// What a node may hold for one peer in the floods below.
+const MAX_SEND: usize = 400_000;
+const MAX_RECEIVE: usize = 100_000;
+/// One receive buffer more than the limit may be taken in, of messages that cost twice their
+/// bytes.
+const SLACK: usize = 3 * 64 * 1024;
+/// A message of 2000 headers.
+const REPLY: usize = HEADER + 3 + 2000 * 81;
+
+fn bounded() -> Config {
+    Config { max_send_buffer: MAX_SEND, max_receive_buffer: MAX_RECEIVE, ..config() }
+}
+
+/// Writes `message` over and over, and never reads, until the node closes the connection.
+fn flood(mut client: Client, message: NetworkMessage) -> thread::JoinHandle<()> {
+    // The node does not take all of it: a write may take as long as the test.
+    thread::spawn(move || {
+        let bytes = encode(message).repeat(100);
+        while client.stream.write_all(&bytes).is_ok() {}
+    })
+}
+
+/// A node holds a bounded amount for a peer that floods it with `message`, whose answers have
+/// `reply` bytes; others are served all the while.
+fn assert_bounded(message: NetworkMessage, reply: usize) {
+    let (node, _) = start(bounded(), chain_of(2500));
+    let mut bystander = Client::established(&node);
+    let flooding = flood(Client::established(&node), message);
+    let deadline = Instant::now() + DEADLINE;
+    let mut rounds_when_full = 0;
+    while rounds_when_full < 100 {
+        assert!(Instant::now() < deadline, "the flood did not fill what it may");
+        bystander.assert_served();
+        let peer = &node.peers()[1];
+        assert!(peer.unsent <= MAX_SEND + reply, "{} unsent bytes", peer.unsent);
+        assert!(peer.unprocessed <= MAX_RECEIVE + SLACK, "{} unprocessed", peer.unprocessed);
+        if peer.unsent >= MAX_SEND {
+            rounds_when_full += 1;
+        }
+    }
+    node.stop().unwrap();
+    flooding.join().unwrap();
+}
+
+#[test]
+fn a_peer_that_asks_and_never_reads_is_held_back() {
+    assert_bounded(get_headers(), REPLY);
+}
+
+#[test]
+fn a_flood_of_the_smallest_requests_is_held_back() {
+    assert_bounded(NetworkMessage::Ping(7), HEADER + 8);
+}
+
+#[test]
+fn a_peer_that_never_reads_is_disconnected_in_the_end() {
+    let (node, events) = start(
+        Config { inactivity_timeout: Duration::from_millis(500), ..bounded() },
+        chain_of(2500),
+    );
+    let flooding = flood(Client::established(&node), get_headers());
+    let reason = events.wait_for_disconnect();
+    // Whichever comes first: it takes no bytes, and so it answers no ping.
+    assert!(reason.contains("does not take") || reason.contains("answer a ping"), "{reason}");
+    flooding.join().unwrap();
+    node.stop().unwrap();
+}
+
+#[test]
+fn a_slow_reader_gets_every_answer_without_the_sweep() {
+    // Both pauses begin and end many times. Nothing but wakes ends them here.
+    let limits =
+        Config { max_send_buffer: 200_000, max_receive_buffer: 2_000, sweep: None, ..config() };
+    const REQUESTS: usize = 100;
+    let (node, _) = start(limits, chain_of(2500));
+    let mut client = Client::established(&node);
+    let mut stream = client.stream.try_clone().unwrap();
+    let asking = thread::spawn(move || {
+        for _ in 0..REQUESTS {
+            stream.write_all(&encode(get_headers())).unwrap();
+        }
+        stream.write_all(&encode(NetworkMessage::Ping(1))).unwrap();
+    });
+    let mut answers = 0;
+    loop {
+        match client.receive() {
+            NetworkMessage::Headers(headers) => {
+                assert_eq!(headers.len(), 2000);
+                answers += 1;
+            }
+            NetworkMessage::Pong(1) => break,
+            _ => {}
+        }
+    }
+    assert_eq!(answers, REQUESTS);
+    asking.join().unwrap();
+    node.stop().unwrap();
+}
+
+/// What a node has had to say to its only peer, sent or not.
+fn replied(node: &Node) -> usize {
+    let peer = &node.peers()[0];
+    usize::try_from(peer.bytes_out).unwrap() + peer.unsent
+}
+
+#[test]
+fn a_peer_that_reads_late_is_served_on_without_the_sweep() {
+    let limits = Config { max_send_buffer: 1_000_000, sweep: None, ..config() };
+    let (node, _) = start(limits, chain_of(2500));
+    let mut client = Client::established(&node);
+    let deadline = Instant::now() + DEADLINE;
+    let mut requests = 0;
+    // One at a time, until the replies are left lying.
+    while node.peers()[0].unsent < 1_000_000 {
+        let before = replied(&node);
+        client.send(get_headers());
+        requests += 1;
+        while replied(&node) < before + REPLY {
+            assert!(Instant::now() < deadline, "request {requests} is not answered");
+            thread::yield_now();
+        }
+    }
+    // Not read before the replies are taken; and nothing else will announce it.
+    client.send(NetworkMessage::Ping(1));
+    let mut answers = 0;
+    loop {
+        match client.receive() {
+            NetworkMessage::Headers(_) => answers += 1,
+            NetworkMessage::Pong(1) => break,
+            _ => {}
+        }
+    }
+    assert_eq!(answers, requests);
+    node.stop().unwrap();
+}
+
+#[test]
+fn the_inbound_limit_leaves_room_for_outbound_connections() {
+    let mut config = Config { max_connections: 2, ..config() };
+    // Nobody is there, but the place is kept.
+    config.connect.push(SocketAddr::from(([127, 0, 0, 1], 1)).into());
+    let (node, events) = start_with(config);
+    let mut first = Client::established(&node);
+    let second = Client::connect(&node);
+    second.assert_closed();
+    events.wait_for("the refusal", |event| {
+        matches!(event, Event::Refused { limit: 1, .. }).then_some(())
+    });
+    first.assert_served();
+    node.stop().unwrap();
+}
+
+#[test]
+fn a_node_that_dials_itself_notices() {
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let mut config = Config::new(NETWORK);
+    config.listen.push(port.into());
+    config.connect.push(port.into());
+    let (node, events) = start_with(config);
+    events.wait_for("the discovery", |event| match event {
+        Event::Disconnected { reason, .. } => reason.contains("this very node").then_some(()),
+        _ => None,
+    });
+    node.stop().unwrap();
+}
+
+/// The proxy answers only after that: whoever switched it off has found nobody in the table.
+#[test]
+fn a_network_that_is_switched_off_during_a_dial_has_no_peer_afterwards() {
+    let proxy = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut config = Config::new(NETWORK);
+    config.proxy = Some(Proxy::socks5(proxy.local_addr().unwrap()));
+    config.connect.push("10.0.0.1:18444".parse().unwrap());
+    let (node, events) = start_with(config);
+    let mut stream = proxy.accept().unwrap().0;
+    stream.set_read_timeout(Some(DEADLINE)).unwrap();
+    stream.read_exact(&mut [0; 3]).unwrap();
+    stream.write_all(&[5, 0]).unwrap();
+    // CONNECT, by name: 4 bytes, a length, 8 characters, a port.
+    stream.read_exact(&mut [0; 4 + 1 + 8 + 2]).unwrap();
+    node.control().set_network_active(false);
+    stream.write_all(&[5, 0, 0, 1, 0, 0, 0, 0, 0, 0]).unwrap();
+    assert!(events.wait_for_disconnect().contains("switched off"));
+    assert_eq!(node.peers().len(), 0);
+    // It was never spoken to.
+    assert_eq!(stream.read(&mut [0]).unwrap(), 0);
+    node.stop().unwrap();
+}

@@ -1,0 +1,193 @@
+//! The node as a program: what it prints, how it ends, and that two of them talk.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::{
+    fs,
+    io::{self, Write},
+    net::{Shutdown, TcpStream},
+    process::{Command, Output, Stdio},
+    thread,
+};
+
+use sockman_test_support::{program::Process, socks5};
+
+fn node() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_node"));
+    command.env_remove("RUST_LOG");
+    command
+}
+
+fn run(arguments: &[&str]) -> Output {
+    node().args(arguments).output().unwrap()
+}
+
+fn spawn(arguments: &[&str]) -> Process {
+    Process::new(node().args(arguments).stdout(Stdio::piped()).spawn().unwrap())
+}
+
+fn signal(process: &Process, name: &str) {
+    // The shell's own `kill`: the standard library sends no signals but SIGKILL.
+    let command = format!("kill -s {name} {}", process.child.id());
+    assert!(Command::new("sh").args(["-c", &command]).status().unwrap().success());
+}
+
+#[test]
+fn the_demonstration_ends_by_itself_and_shows_both_tables() {
+    let (code, text) = spawn(&[]).wait_for_end();
+    assert_eq!(code, Some(0), "{text}");
+    for expected in ["Alice's peers:", "Bob's peers:", "inbound", "outbound", "ipv4"] {
+        assert!(text.contains(expected), "{expected} is missing in:\n{text}");
+    }
+    assert_eq!(text.matches("id   direction   network   address").count(), 2, "{text}");
+    let rows = text.lines().filter(|line| {
+        line.trim_start().starts_with("0   ") && line.contains("   v2    /sockman-node:")
+    });
+    assert_eq!(rows.count(), 2, "{text}");
+    assert!(text.contains("2500 headers checked"), "{text}");
+}
+
+#[test]
+fn bad_arguments_are_named_and_end_with_code_2() {
+    let onion = "pg6mmjiyjmcrsslvykfwnntlaru7p5svn6y2ymmju6nubxndf4pscryd.onion:8333";
+    let cases: [(&[&str], &str); 14] = [
+        (&["--nonsense"], "--nonsense"),
+        (&["stray"], "stray"),
+        (&["--listen"], "--listen"),
+        (&["--listen", "nowhere"], "nowhere"),
+        (&["--connect", "example.org:8333"], "example.org:8333"),
+        (&["--connect", "127.0.0.1:1", "--network", "moon"], "moon"),
+        (&["--connect", "127.0.0.1:1", "--max-connections", "0"], "--max-connections"),
+        (&["--network", "regtest"], "--listen or --connect"),
+        (&["--connect", onion], "--onion"),
+        (&["--connect", "example.org:8333", "--onion", "127.0.0.1:9050"], "--proxy"),
+        (&["--connect", "example.org:8333", "--proxy", "nowhere"], "nowhere"),
+        (&["--listen", "127.0.0.1:0", "--rpc-cookie", "x"], "--rpc"),
+        (&["--listen", "127.0.0.1:0", "--web", "0.0.0.0:0"], "this machine"),
+        (&["--connect", "127.0.0.1:1", "--i2p-tunnel-length", "0"], "--i2p-sam"),
+    ];
+    for (arguments, expected) in cases {
+        let output = run(arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        let complaint = String::from_utf8(output.stderr).unwrap();
+        assert!(complaint.contains(expected), "{arguments:?}: {complaint}");
+        assert!(output.stdout.is_empty());
+    }
+}
+
+#[test]
+fn help_names_every_option() {
+    let output = run(&["--help"]);
+    assert_eq!(output.status.code(), Some(0));
+    let help = String::from_utf8(output.stdout).unwrap();
+    let source = include_str!("../src/bin/node/args.rs");
+    let mut options = source.split("Arg::Long(\"").skip(1).peekable();
+    assert!(options.peek().is_some());
+    for option in options {
+        let option = format!("--{} ", option.split('"').next().unwrap());
+        assert!(help.contains(&option), "{option} is missing in:\n{help}");
+    }
+    assert!(help.lines().all(|line| line.len() <= 100), "{help}");
+}
+
+/// The cookie is the password of the one that runs.
+#[test]
+fn a_second_node_that_fails_to_start_leaves_the_first_ones_cookie() {
+    let directory = std::env::temp_dir().join(format!("sockman-node-{}", std::process::id()));
+    fs::create_dir_all(&directory).unwrap();
+    let cookie = directory.join("cookie");
+    let cookie_argument = cookie.to_str().unwrap();
+    let mut first = spawn(&["--rpc", "127.0.0.1:0", "--rpc-cookie", cookie_argument]);
+    let address = first.wait_for_line("its RPC", |line| {
+        Some(line.strip_prefix("RPC on ")?.split(',').next().unwrap().to_owned())
+    });
+    let before = fs::read(&cookie).unwrap();
+    let second = run(&["--rpc", &address, "--rpc-cookie", cookie_argument]);
+    assert_eq!(second.status.code(), Some(1));
+    assert_eq!(fs::read(&cookie).unwrap(), before);
+    signal(&first, "TERM");
+    assert_eq!(first.wait_for_end().0, Some(0));
+    assert!(!cookie.exists());
+    fs::remove_dir(&directory).unwrap();
+}
+
+#[test]
+fn an_address_in_use_ends_it_with_code_1() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let output = run(&["--listen", &address]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8(output.stderr).unwrap().contains(&address));
+}
+
+#[test]
+fn two_processes_talk_and_end_on_signals() {
+    let mut listening = spawn(&["--listen", "127.0.0.1:0", "--network", "regtest"]);
+    let address = listening
+        .wait_for_line("its address", |line| line.strip_prefix("listening on ").map(str::to_owned));
+    let mut dialling = spawn(&["--connect", &address, "--network", "regtest"]);
+    for process in [&mut listening, &mut dialling] {
+        process.wait_for_line("the handshake", |line| {
+            line.contains("handshake with /sockman-node:").then_some(())
+        });
+        process.wait_for_line("a pong", |line| line.contains("ping took").then_some(()));
+    }
+
+    signal(&dialling, "TERM");
+    let (code, text) = dialling.wait_for_end();
+    assert_eq!(code, Some(0));
+    assert!(text.contains("outbound"), "the last table is missing in:\n{text}");
+    listening.wait_for_line("the end of the other", |line| {
+        line.contains("disconnected: it closed the connection").then_some(())
+    });
+    signal(&listening, "INT");
+    let (code, text) = listening.wait_for_end();
+    assert_eq!((code, text.lines().last()), (Some(0), Some("ended")));
+}
+
+/// A name that only the proxy knows, and credentials of its own for each connection.
+#[test]
+fn two_processes_talk_through_a_proxy() {
+    let mut listening = spawn(&["--listen", "127.0.0.1:0", "--network", "regtest"]);
+    let address = listening
+        .wait_for_line("its address", |line| line.strip_prefix("listening on ").map(str::to_owned));
+    let proxy = socks5::proxy(move |mut stream| {
+        assert_eq!(socks5::read_greeting(&mut stream), Some(vec![0, 2]), "isolated by default");
+        stream.write_all(socks5::METHOD_PASSWORD).unwrap();
+        socks5::read_credentials(&mut stream).unwrap();
+        stream.write_all(socks5::AUTHENTICATED).unwrap();
+        let request = socks5::read_request(&mut stream).unwrap();
+        assert_eq!((request.host, request.port), (b"node.test".to_vec(), 8333));
+        let peer = TcpStream::connect(&address).unwrap();
+        stream.write_all(socks5::CONNECTED).unwrap();
+        stream.set_read_timeout(None).unwrap();
+        let (mut from, mut to) = (stream.try_clone().unwrap(), peer.try_clone().unwrap());
+        let there = thread::spawn(move || io::copy(&mut from, &mut to));
+        let _ = io::copy(&mut &peer, &mut &stream);
+        let _ = stream.shutdown(Shutdown::Both);
+        let _ = there.join();
+    });
+    let endpoint = proxy.endpoint().to_string();
+    let mut dialling =
+        spawn(&["--proxy", &endpoint, "--connect", "node.test:8333", "--network", "regtest"]);
+    for process in [&mut listening, &mut dialling] {
+        process.wait_for_line("the handshake", |line| {
+            line.contains("handshake with /sockman-node:").then_some(())
+        });
+    }
+    signal(&dialling, "TERM");
+    let (code, text) = dialling.wait_for_end();
+    assert_eq!(code, Some(0));
+    assert!(text.contains("outbound    name      node.test:8333"), "{text}");
+}
+
+#[test]
+fn a_signal_ends_a_node_that_cannot_connect() {
+    // Nobody listens on port 1.
+    let mut process = spawn(&["--connect", "127.0.0.1:1", "--max-connections", "1"]);
+    process.wait_for_line("the failure", |line| {
+        line.contains("cannot connect to 127.0.0.1:1").then_some(())
+    });
+    signal(&process, "TERM");
+    assert_eq!(process.wait_for_end().0, Some(0));
+}

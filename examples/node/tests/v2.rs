@@ -1,0 +1,389 @@
+//! Version 2 of the transport (BIP 324) in the node, against the `bip324` crate on a plain
+//! blocking socket: garbage and decoys, every split, damage, and peers that know only version 1.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::{
+    io::{self, ErrorKind, Read, Write},
+    net::{TcpListener, TcpStream},
+    time::Duration,
+};
+
+use bip324::{
+    PacketType, Role,
+    io::{Payload, Protocol},
+};
+use bitcoin::{
+    Network,
+    consensus::encode::{deserialize, serialize},
+    p2p::{
+        ServiceFlags,
+        message::{NetworkMessage, RawNetworkMessage},
+        message_network::VersionMessage,
+    },
+};
+use sockman_node::{
+    Chain, Config, Event, Node, TransportType,
+    testing::{DEADLINE, start},
+};
+
+const NETWORK: Network = Network::Regtest;
+
+fn listening() -> Config {
+    let mut config = Config::new(NETWORK);
+    config.listen.push("127.0.0.1:0".parse().unwrap());
+    config
+}
+
+fn dialling(listener: &TcpListener) -> Config {
+    let mut config = Config::new(NETWORK);
+    config.connect.push(listener.local_addr().unwrap().into());
+    // Only falling back is prompt.
+    config.redial = Duration::from_secs(3600);
+    config
+}
+
+fn stream_to(node: &Node) -> TcpStream {
+    with_deadlines(TcpStream::connect(node.listening()[0].to_socket_addr().unwrap()).unwrap())
+}
+
+fn with_deadlines(stream: TcpStream) -> TcpStream {
+    stream.set_read_timeout(Some(DEADLINE)).unwrap();
+    stream.set_write_timeout(Some(DEADLINE)).unwrap();
+    stream.set_nodelay(true).unwrap();
+    stream
+}
+
+/// Reads and writes in pieces of at most so many bytes.
+struct Pieces(TcpStream, usize);
+
+impl Read for Pieces {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let length = self.1.min(buffer.len());
+        self.0.read(&mut buffer[..length])
+    }
+}
+
+impl Write for Pieces {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        self.0.write(&buffer[..self.1.min(buffer.len())])
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+type Peer = Protocol<Pieces, Pieces>;
+
+fn handshake(
+    stream: &TcpStream,
+    role: Role,
+    garbage: Option<Vec<u8>>,
+    decoys: Option<Vec<Vec<u8>>>,
+    piece: usize,
+) -> Result<Peer, bip324::io::ProtocolError> {
+    let [read, write] = [(); 2].map(|()| Pieces(stream.try_clone().unwrap(), piece));
+    Protocol::new(NETWORK.magic().to_bytes(), role, garbage, decoys, read, write)
+}
+
+fn version() -> NetworkMessage {
+    let unknown = bitcoin::p2p::Address::new(&([0, 0, 0, 0], 0).into(), ServiceFlags::NONE);
+    let mut version = VersionMessage::new(
+        ServiceFlags::NONE,
+        0,
+        unknown.clone(),
+        unknown,
+        1,
+        "/test/".to_owned(),
+        0,
+    );
+    version.version = 70016;
+    NetworkMessage::Version(version)
+}
+
+/// As a packet holds it: by its command, or by one byte.
+fn named(message: NetworkMessage, short: Option<u8>) -> Payload {
+    let bytes = serialize(&RawNetworkMessage::new(NETWORK.magic(), message));
+    let name = short.map_or([&[0], &bytes[4..16]].concat(), |short| vec![short]);
+    Payload::genuine([&name, &bytes[24..]].concat())
+}
+
+/// Sends `version`, `verack` and a `ping`, and waits for the `pong`: short id 19.
+fn converse(peer: &mut Peer) {
+    peer.write(&named(version(), None)).unwrap();
+    peer.write(&named(NetworkMessage::Verack, None)).unwrap();
+    // Would be answered, if it were one.
+    let ping = named(NetworkMessage::Ping(76), Some(18));
+    peer.write(&Payload::decoy(ping.contents().to_vec())).unwrap();
+    peer.write(&named(NetworkMessage::Ping(77), Some(18))).unwrap();
+    loop {
+        let packet = peer.read().unwrap();
+        if packet.packet_type() == PacketType::Genuine && packet.contents()[0] == 19 {
+            assert_eq!(packet.contents()[1..], 77u64.to_le_bytes());
+            return;
+        }
+    }
+}
+
+fn assert_v2(node: &Node) {
+    let peers = node.peers();
+    assert_eq!(peers.len(), 1);
+    assert_eq!(peers[0].transport, TransportType::V2);
+    assert_eq!(peers[0].version.as_ref().unwrap().agent, "/test/");
+}
+
+#[test]
+fn an_inbound_peer_is_recognised_by_its_first_bytes() {
+    let decoys = || Some(vec![vec![1; 3], vec![], vec![2; 5000]]);
+    for (garbage, decoys) in
+        [(None, None), (Some(vec![7; 4095]), None), (None, decoys()), (Some(vec![9]), decoys())]
+    {
+        let (node, _) = start(listening(), Chain::new(NETWORK));
+        let stream = stream_to(&node);
+        let mut peer = handshake(&stream, Role::Initiator, garbage, decoys, usize::MAX).unwrap();
+        converse(&mut peer);
+        assert_v2(&node);
+        node.stop().unwrap();
+    }
+}
+
+#[test]
+fn the_stream_may_come_in_any_pieces() {
+    for piece in [1, 2, 3, 17, 63, 65] {
+        let (node, _) = start(listening(), Chain::new(NETWORK));
+        let stream = stream_to(&node);
+        let decoys = Some(vec![vec![1; 40], vec![2; 30]]);
+        let garbage = Some(vec![5; 50]);
+        let mut peer = handshake(&stream, Role::Initiator, garbage, decoys, piece).unwrap();
+        converse(&mut peer);
+        assert_v2(&node);
+    }
+}
+
+#[test]
+fn whoever_is_dialled_is_spoken_to_in_version_2() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (node, _) = start(dialling(&listener), Chain::new(NETWORK));
+    let stream = with_deadlines(listener.accept().unwrap().0);
+    let decoys = Some(vec![vec![1; 300]]);
+    let mut peer = handshake(&stream, Role::Responder, Some(vec![3; 100]), decoys, 1000).unwrap();
+    converse(&mut peer);
+    assert_v2(&node);
+}
+
+#[test]
+fn a_peer_that_hangs_up_is_dialled_again_at_once_in_version_1() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (node, events) = start(dialling(&listener), Chain::new(NETWORK));
+    let mut first = with_deadlines(listener.accept().unwrap().0);
+    let mut start = [0; 4];
+    first.read_exact(&mut start).unwrap();
+    assert_ne!(start, NETWORK.magic().to_bytes());
+    drop(first);
+    let _second = converse_in_version_1(&listener);
+    events
+        .wait_for("the handshake", |event| matches!(event, Event::Handshake { .. }).then_some(()));
+    assert_eq!(node.peers()[0].transport, TransportType::V1);
+}
+
+/// As bcoin does; and it counts the nonsense that it gets.
+#[test]
+fn a_peer_that_greets_in_version_1_is_dialled_again_at_once_in_it() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (node, events) = start(dialling(&listener), Chain::new(NETWORK));
+    let mut first = with_deadlines(listener.accept().unwrap().0);
+    first.write_all(&serialize(&RawNetworkMessage::new(NETWORK.magic(), version()))).unwrap();
+    let mut key_and_garbage = Vec::new();
+    let _ = first.read_to_end(&mut key_and_garbage);
+    assert!((64..240).contains(&key_and_garbage.len()), "{} bytes", key_and_garbage.len());
+    let _second = converse_in_version_1(&listener);
+    events
+        .wait_for("the handshake", |event| matches!(event, Event::Handshake { .. }).then_some(()));
+    assert_eq!(node.peers()[0].transport, TransportType::V1);
+}
+
+/// Falling back is for those who do not know version 2, not for those who fail at it: somebody in
+/// between could have it that way.
+#[test]
+fn a_peer_that_fails_after_its_key_is_not_dialled_again_in_version_1() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut config = dialling(&listener);
+    config.redial = Duration::from_millis(1);
+    let (_node, events) = start(config, Chain::new(NETWORK));
+    let mut first = with_deadlines(listener.accept().unwrap().0);
+    first.write_all(&[0x55; 64 + 4095 + 16]).unwrap();
+    assert!(events.wait_for_disconnect().contains("v2 transport"));
+    let mut second = with_deadlines(listener.accept().unwrap().0);
+    let mut start = [0; 4];
+    second.read_exact(&mut start).unwrap();
+    assert_ne!(start, NETWORK.magic().to_bytes());
+}
+
+/// Accepts a connection of version 1, and answers its `version` with ours.
+fn converse_in_version_1(listener: &TcpListener) -> TcpStream {
+    let mut stream = with_deadlines(listener.accept().unwrap().0);
+    let mut header = [0; 24];
+    stream.read_exact(&mut header).unwrap();
+    assert_eq!(header[..4], NETWORK.magic().to_bytes());
+    let mut message = header.to_vec();
+    let length = u32::from_le_bytes(header[16..20].try_into().unwrap());
+    message.resize(24 + length as usize, 0);
+    stream.read_exact(&mut message[24..]).unwrap();
+    let message = deserialize::<RawNetworkMessage>(&message).unwrap().into_payload();
+    assert!(matches!(message, NetworkMessage::Version(_)));
+    for message in [version(), NetworkMessage::Verack] {
+        let message = RawNetworkMessage::new(NETWORK.magic(), message);
+        stream.write_all(&serialize(&message)).unwrap();
+    }
+    stream
+}
+
+/// Everything until the end, which has to come.
+fn assert_closed(mut stream: &TcpStream) {
+    let mut bytes = Vec::new();
+    match stream.read_to_end(&mut bytes) {
+        Err(error) if error.kind() != ErrorKind::ConnectionReset => panic!("not closed: {error}"),
+        _ => {}
+    }
+}
+
+#[test]
+fn garbage_without_an_end_is_disconnected() {
+    let (node, events) = start(listening(), Chain::new(NETWORK));
+    let mut stream = stream_to(&node);
+    let _ = stream.write_all(&[0x55; 64 + 4095 + 16]);
+    let reason = events.wait_for_disconnect();
+    assert!(reason.contains("v2 transport"), "{reason}");
+    assert_closed(&stream);
+    assert_eq!(node.peers().len(), 0);
+}
+
+/// A bad version packet, bad garbage, a bad terminator: whatever byte of what follows the key is
+/// damaged, nothing is taken for a message, and the connection ends.
+#[test]
+fn damage_on_the_way_is_noticed() {
+    for at in 64..120 {
+        let (node, events) = start(listening(), Chain::new(NETWORK));
+        let stream = stream_to(&node);
+        // 64 bytes of key, 20 of garbage, 16 of terminator, 20 of version packet.
+        let damaging = Damaging { stream: stream.try_clone().unwrap(), at, sent: 0 };
+        let reader = Pieces(stream.try_clone().unwrap(), usize::MAX);
+        let magic = NETWORK.magic().to_bytes();
+        let peer = Protocol::new(magic, Role::Initiator, Some(vec![8; 20]), None, reader, damaging);
+        if let Ok(mut peer) = peer {
+            // Enough that a terminator that was damaged is given up.
+            while peer.write(&Payload::genuine(vec![0; 1000])).is_ok() {}
+        }
+        let reason = events.wait_for_disconnect();
+        assert!(reason.contains("v2 transport"), "byte {at}: {reason}");
+        node.stop().unwrap();
+    }
+}
+
+struct Damaging {
+    stream: TcpStream,
+    at: usize,
+    sent: usize,
+}
+
+impl Write for Damaging {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        let mut damaged = buffer.to_vec();
+        if let Some(byte) = self.at.checked_sub(self.sent).and_then(|at| damaged.get_mut(at)) {
+            *byte ^= 0x10;
+        }
+        self.stream.write_all(&damaged)?;
+        self.sent += buffer.len();
+        Ok(buffer.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.stream.flush()
+    }
+}
+
+#[test]
+fn a_packet_that_is_too_long_is_disconnected_by_its_length() {
+    let (node, events) = start(listening(), Chain::new(NETWORK));
+    let stream = stream_to(&node);
+    let mut peer = handshake(&stream, Role::Initiator, None, None, usize::MAX).unwrap();
+    converse(&mut peer);
+    let _ = peer.write(&Payload::genuine(vec![0; 4_000_100]));
+    let reason = events.wait_for_disconnect();
+    assert!(reason.contains("a packet of"), "{reason}");
+    assert_closed(&stream);
+}
+
+#[test]
+fn names_that_are_not_known_are_passed_over() {
+    let (node, _) = start(listening(), Chain::new(NETWORK));
+    let stream = stream_to(&node);
+    let mut peer = handshake(&stream, Role::Initiator, None, None, usize::MAX).unwrap();
+    for contents in [vec![200, 1, 2], vec![29], vec![0, 1, 2], vec![]] {
+        peer.write(&Payload::genuine(contents)).unwrap();
+    }
+    converse(&mut peer);
+    assert_v2(&node);
+}
+
+/// BIP 324: whoever dials may hold back the rest of its key until it sees ours.
+#[test]
+fn a_key_is_answered_at_its_first_byte_that_is_not_version_1() {
+    let (node, _) = start(listening(), Chain::new(NETWORK));
+    let mut stream = stream_to(&node);
+    let almost = [&NETWORK.magic().to_bytes()[..], b"version\0\0\0\0\x01"].concat();
+    stream.write_all(&almost).unwrap();
+    let mut key = [0; 64];
+    stream.read_exact(&mut key).unwrap();
+}
+
+/// After 224 packets of a direction both ciphers change their keys.
+#[test]
+fn a_conversation_goes_on_beyond_the_change_of_keys() {
+    let (node, _) = start(listening(), Chain::new(NETWORK));
+    let stream = stream_to(&node);
+    let mut peer = handshake(&stream, Role::Initiator, None, None, usize::MAX).unwrap();
+    converse(&mut peer);
+    for nonce in 0..1000_u64 {
+        peer.write(&named(NetworkMessage::Ping(nonce), Some(18))).unwrap();
+        let pong = [&[19], &nonce.to_le_bytes()[..]].concat();
+        while peer.read().unwrap().contents() != pong {}
+    }
+    assert_v2(&node);
+}
+
+#[test]
+fn a_handshake_of_decoys_without_end_is_disconnected() {
+    for decoys in [vec![vec![0; 500_000]], vec![vec![0; 1000]; 1000]] {
+        let (node, events) = start(listening(), Chain::new(NETWORK));
+        let stream = stream_to(&node);
+        // The version packet comes behind them, and never is read.
+        let _ = handshake(&stream, Role::Initiator, None, Some(decoys), usize::MAX);
+        let reason = events.wait_for_disconnect();
+        assert!(reason.contains("its handshake does not end"), "{reason}");
+        node.stop().unwrap();
+    }
+}
+
+#[test]
+fn a_peer_that_never_answers_is_dialled_again_in_version_1() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut config = dialling(&listener);
+    config.handshake_timeout = Duration::from_millis(50);
+    let (_node, events) = start(config, Chain::new(NETWORK));
+    let _first = listener.accept().unwrap();
+    assert!(events.wait_for_disconnect().contains("in time"));
+    let mut second = with_deadlines(listener.accept().unwrap().0);
+    let mut start = [0; 4];
+    second.read_exact(&mut start).unwrap();
+    assert_eq!(start, NETWORK.magic().to_bytes());
+}
+
+#[test]
+fn a_node_without_version_2_takes_a_key_for_nonsense() {
+    let (node, events) = start(Config { v2_transport: false, ..listening() }, Chain::new(NETWORK));
+    let mut stream = stream_to(&node);
+    stream.write_all(&[0x55; 64]).unwrap();
+    assert!(events.wait_for_disconnect().contains("does not speak"));
+}

@@ -1,0 +1,302 @@
+//! The server against clients that do not behave: each is let go of, with the reason,
+//! and the others go on.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod support;
+
+use std::{io::Write, time::Duration};
+
+use binary_sv2::{B016M, B064K, Str0255};
+use common_messages_sv2::Protocol;
+use sockman_sv2_server::{Config, Event};
+use support::{
+    Client, Running, assert_closed, constraints, every, honest_setup, quiet, setup, start,
+};
+use template_distribution_sv2::{RequestTransactionData, SubmitSolution};
+
+/// Of a frame, encrypted.
+const HEADER: usize = 22;
+/// What the decoder asks for at most at once.
+const CHUNK: usize = 65_535;
+/// Templates, by which a client that reads nothing has been noticed: more than ten times as many as
+/// the kernel keeps with the server's send buffer, and a fraction of what it keeps without.
+const FAR_TOO_MANY: usize = 2000;
+
+#[test]
+fn messages_out_of_turn_are_disconnected() {
+    let running = start(&quiet());
+    let mut client = Client::connect(&running);
+    client.subscribe();
+    client.assert_closed();
+    assert!(running.wait_for_disconnect().contains("0x70 out of turn"));
+
+    let mut client = Client::connect(&running);
+    client.set_up();
+    client.send(honest_setup(), 0x00);
+    client.assert_closed();
+    assert!(running.wait_for_disconnect().contains("0x00 out of turn"));
+}
+
+#[test]
+fn a_truncated_message_is_disconnected() {
+    let running = start(&quiet());
+    let payload = binary_sv2::to_bytes(honest_setup()).unwrap();
+    for length in [0, 1, payload.len() - 1] {
+        let mut client = Client::connect(&running);
+        client.send_payload(&payload[..length], 0x00);
+        client.assert_closed();
+        assert!(running.wait_for_disconnect().contains("malformed"), "{length} bytes");
+    }
+    let mut client = Client::connect(&running);
+    client.set_up();
+    client.subscribe();
+    client.send_payload(&[0; 7], 0x73);
+    client.assert_closed();
+    assert!(running.wait_for_disconnect().contains("malformed message of type 0x73"));
+}
+
+#[test]
+fn a_refused_client_gets_the_answer_and_the_end_whatever_it_sends_behind() {
+    let running = start(&quiet());
+    let mut client = Client::connect(&running);
+    // In one piece: neither out of turn, nor a second chance.
+    let mut bytes = client.encode(setup(Protocol::MiningProtocol, 2, 0), 0x00);
+    bytes.extend(client.encode(constraints(), 0x70));
+    bytes.extend(client.encode(honest_setup(), 0x00));
+    client.stream.write_all(&bytes).unwrap();
+    assert_eq!(client.receive_refusal(), (0, "unsupported-protocol".to_owned()));
+    client.assert_ended();
+    drop(client);
+    assert!(running.wait_for_disconnect().contains("refused"));
+}
+
+/// Much more than the kernel would keep, before it reads anything.
+#[test]
+fn a_refused_client_is_read_from_until_it_closes() {
+    let running = start(&quiet());
+    let mut client = Client::connect(&running);
+    client.send(setup(Protocol::MiningProtocol, 2, 0), 0x00);
+    client.stream.write_all(&vec![0x55; 50_000_000]).unwrap();
+    assert_eq!(client.receive_refusal(), (0, "unsupported-protocol".to_owned()));
+    client.assert_ended();
+    client.stream.write_all(&[0x55; 1000]).unwrap();
+    drop(client);
+    assert!(running.wait_for_disconnect().contains("refused"));
+}
+
+#[test]
+fn a_huge_setup_is_disconnected_with_its_header() {
+    let running = start(&quiet());
+    let mut client = Client::connect(&running);
+    let huge = B016M::try_from(&[0; 1_000_000][..]).unwrap();
+    let bytes = client.encode(huge, 0x00);
+    client.stream.write_all(&bytes[..HEADER]).unwrap();
+    assert!(running.wait_for_disconnect().contains("more than 1329"));
+    client.assert_closed();
+}
+
+#[test]
+fn the_longest_setup_is_taken() {
+    let running = start(&quiet());
+    let mut client = Client::connect(&running);
+    let letters = "x".repeat(255);
+    let text = || Str0255::try_from(&letters[..]).unwrap();
+    let mut message = honest_setup();
+    message.endpoint_host = text();
+    (message.vendor, message.hardware_version) = (text(), text());
+    (message.firmware, message.device_id) = (text(), text());
+    let bytes = client.encode(message, 0x00);
+    assert_eq!(bytes.len(), 1329);
+    client.stream.write_all(&bytes).unwrap();
+    client.receive_success();
+}
+
+#[test]
+fn the_longest_solution_is_taken() {
+    let running = start(&quiet());
+    let mut client = Client::connect(&running);
+    client.set_up();
+    let solution = SubmitSolution {
+        template_id: 1,
+        version: 2,
+        header_timestamp: 3,
+        header_nonce: 4,
+        coinbase_tx: B064K::try_from(&[0; 65_535][..]).unwrap(),
+    };
+    let bytes = client.encode(solution, 0x76);
+    assert_eq!(bytes.len(), 65_611);
+    client.stream.write_all(&bytes).unwrap();
+    client.subscribe();
+    client.receive_template();
+}
+
+#[test]
+fn a_frame_that_is_longer_is_disconnected_with_its_first_chunk() {
+    let running = start(&quiet());
+    let mut client = Client::connect(&running);
+    client.set_up();
+    let huge = B016M::try_from(&[0; 1_000_000][..]).unwrap();
+    let bytes = client.encode(huge, 0x76);
+    client.stream.write_all(&bytes[..HEADER + CHUNK]).unwrap();
+    assert!(running.wait_for_disconnect().contains("more than 65611"));
+    client.assert_closed();
+}
+
+#[test]
+fn damage_and_nonsense_are_disconnected_and_the_others_go_on() {
+    let running = start(&quiet());
+    let mut bystander = Client::connect(&running);
+    bystander.set_up();
+    for at in [0, 5, 21, 22, 30] {
+        let mut client = Client::connect(&running);
+        let mut bytes = client.encode(honest_setup(), 0x00);
+        bytes[at] ^= 1;
+        client.stream.write_all(&bytes).unwrap();
+        assert!(running.wait_for_disconnect().contains("decrypted"), "byte {at}");
+        client.assert_closed();
+    }
+    let mut nonsense = running.stream();
+    let _ = nonsense.write_all(&[0x55; 4096]);
+    let reason = running.wait_for_disconnect();
+    assert!(reason.contains("handshake") || reason.contains("decrypted"), "{reason}");
+    bystander.subscribe();
+    bystander.receive_template();
+}
+
+/// However far they come. The time-out is long enough for a handshake on a busy machine, and begins
+/// anew for each of them.
+#[test]
+fn who_does_not_ask_for_templates_in_time_is_disconnected_and_who_does_stays() {
+    let running = start(&Config { setup_timeout: Duration::from_secs(5), ..every(20) });
+    let mut subscribed = Client::connect(&running);
+    subscribed.set_up();
+    subscribed.subscribe();
+    subscribed.receive_template();
+
+    let mut silent = running.stream();
+    let mut half_a_key = running.stream();
+    half_a_key.write_all(&[0x55; 32]).unwrap();
+    let mut with_keys = Client::connect(&running);
+    let mut truncated = Client::connect(&running);
+    let bytes = truncated.encode(honest_setup(), 0x00);
+    truncated.stream.write_all(&bytes[..bytes.len() - 1]).unwrap();
+    let mut set_up = Client::connect(&running);
+    set_up.set_up();
+    let mut refused = Client::connect(&running);
+    refused.send(setup(Protocol::MiningProtocol, 2, 0), 0x00);
+    refused.receive_refusal();
+
+    let mut reasons: Vec<String> = (0..6).map(|_| running.wait_for_disconnect()).collect();
+    reasons.sort_unstable();
+    assert!(reasons[..5].iter().all(|reason| reason.contains("in time")), "{reasons:?}");
+    assert!(reasons[5].contains("refused"), "{reasons:?}");
+    assert_closed(&mut silent);
+    assert_closed(&mut half_a_key);
+    for client in [&mut with_keys, &mut truncated, &mut set_up, &mut refused] {
+        client.assert_closed();
+    }
+
+    // They came later than the one that has subscribed: its time would have been up before theirs.
+    let Event::Pushed { template: now, .. } = running.event() else { panic!("no template") };
+    while subscribed.receive_template() <= now {}
+}
+
+/// A client that subscribes, and then reads nothing.
+fn lazy_client(running: &Running) -> Client {
+    let stream = running.stream_with_small_buffer();
+    let mut lazy = Client::on(stream, running.keys.public()).unwrap();
+    lazy.set_up();
+    lazy.subscribe();
+    lazy
+}
+
+#[test]
+fn who_does_not_take_its_templates_is_let_go_of_and_the_others_go_on() {
+    let running = start(&Config { max_missed: 3, ..every(1) });
+    let _lazy = lazy_client(&running);
+    // To how many clients the templates went, from its request on: it may take a while to come.
+    let mut pushed = Vec::new();
+    let reason = loop {
+        match running.event() {
+            Event::Subscribed { .. } => pushed.clear(),
+            Event::Pushed { clients, .. } => pushed.push(clients),
+            Event::Disconnected { reason, .. } => break reason,
+            _ => {}
+        }
+        assert!(pushed.len() < FAR_TOO_MANY, "it is still there");
+    };
+    assert!(reason.contains("does not take"), "{reason}");
+    // While one waited, three went by; the disconnect came before the fourth was told of.
+    assert!(pushed.contains(&1), "{pushed:?}");
+    assert!(pushed.ends_with(&[0, 0, 0]), "{pushed:?}");
+
+    let mut other = Client::connect(&running);
+    other.set_up();
+    other.subscribe();
+    other.receive_template();
+    running.server.stop().unwrap();
+}
+
+/// It is not read from any more, long before its answers fill the send queue; and then its time is
+/// up.
+#[test]
+fn who_asks_and_does_not_take_the_answers_is_let_go_of_like_anybody_who_takes_nothing() {
+    let running = start(&Config { max_missed: 3, ..every(20) });
+    let mut lazy = lazy_client(&running);
+    loop {
+        let request = RequestTransactionData { template_id: u64::MAX };
+        let requests: Vec<u8> = (0..1000).flat_map(|_| lazy.encode(request, 0x73)).collect();
+        if lazy.stream.write_all(&requests).is_err() {
+            break;
+        }
+    }
+    let reason = running.wait_for_disconnect();
+    assert!(reason.contains("does not take"), "{reason}");
+}
+
+#[test]
+fn who_falls_behind_gets_the_newest_template_next() {
+    let running = start(&every(1));
+    let mut lazy = lazy_client(&running);
+    while !matches!(running.event(), Event::Subscribed { .. }) {}
+    // So many in a row that none of them is the one that waits.
+    let mut missed = Vec::new();
+    let mut templates = 0;
+    while missed.len() < 20 {
+        assert!(templates < FAR_TOO_MANY, "all left");
+        templates += 1;
+        match running.event() {
+            Event::Pushed { template, clients: 0 } => missed.push(template),
+            Event::Disconnected { reason, .. } => panic!("{reason}"),
+            _ => missed.clear(),
+        }
+    }
+    let last_missed = missed[missed.len() - 1];
+    let mut before = lazy.receive_template();
+    let next = loop {
+        let id = lazy.receive_template();
+        if id != before + 1 {
+            break id;
+        }
+        assert!(id < last_missed, "it got all of them, {missed:?} included");
+        before = id;
+    };
+    // Not at the time of the next one, but as soon as the one before had left.
+    let newest = missed.contains(&next) || was_pushed_to_nobody(&running, next);
+    assert!(newest, "{before}, {next}, {missed:?}");
+    // It is among the others again.
+    lazy.receive_template();
+}
+
+/// When this template came.
+fn was_pushed_to_nobody(running: &Running, wanted: u64) -> bool {
+    loop {
+        if let Event::Pushed { template, clients } = running.event() {
+            assert!(template <= wanted, "{wanted} came before");
+            if template == wanted {
+                return clients == 0;
+            }
+        }
+    }
+}

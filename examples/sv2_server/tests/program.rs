@@ -1,0 +1,174 @@
+//! The server as the program that it is: its arguments, its key, and how it ends.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod support;
+
+use std::{
+    fs::{self, Permissions},
+    net::{SocketAddr, TcpStream},
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+    time::Instant,
+};
+
+use sockman_test_support::program::{Program, signal};
+use support::{Client, DEADLINE, with_deadlines};
+
+/// What shells expect of a program that a signal ended.
+const INTERRUPTED: i32 = 130;
+
+fn command(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sv2_server"));
+    command.env_remove("RUST_LOG").args(arguments);
+    command
+}
+
+/// Starts it on a port of its own: its public key, and where it listens.
+fn start(arguments: &[&str]) -> (Program, String, SocketAddr) {
+    let mut program = Program::start(command(arguments).args(["--listen", "127.0.0.1:0"]));
+    let line = program.wait_for_line("authority public key ");
+    let key = line.rsplit(' ').next().unwrap().to_owned();
+    let line = program.wait_for_line("listening on ");
+    let address = line["listening on ".len()..].split(';').next().unwrap().parse().unwrap();
+    (program, key, address)
+}
+
+/// The key that stands behind the version in the text.
+fn decode(key: &str) -> [u8; 32] {
+    let bytes = bitcoin::base58::decode_check(key).unwrap();
+    assert_eq!(bytes[..2], [1, 0]);
+    bytes[2..].try_into().unwrap()
+}
+
+fn failure(arguments: &[&str], code: i32) -> String {
+    let Output { status, stderr, .. } = command(arguments).output().unwrap();
+    let complaint = String::from_utf8(stderr).unwrap();
+    assert_eq!(status.code(), Some(code), "{arguments:?}: {complaint}");
+    complaint
+}
+
+/// An empty directory of its own for a test.
+fn directory(name: &str) -> PathBuf {
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("sv2_program").join(name);
+    let _ = fs::remove_dir_all(&path);
+    fs::create_dir_all(&path).unwrap();
+    path
+}
+
+#[test]
+fn bad_arguments_are_named_and_end_with_code_2() {
+    let cases: [(&[&str], &str); 8] = [
+        (&["--nonsense"], "--nonsense"),
+        (&["stray"], "stray"),
+        (&["--listen", "nowhere"], "nowhere"),
+        (&["--interval", "0"], "\"0\""),
+        // More than any clock holds.
+        (&["--interval", "18446744073709551615"], "18446744073709551615"),
+        (&["--max-connections", "0"], "\"0\""),
+        (&["--max-connections", "many"], "many"),
+        (&["--key"], "--key"),
+    ];
+    for (arguments, expected) in cases {
+        let complaint = failure(arguments, 2);
+        assert!(complaint.contains(expected), "{arguments:?}: {complaint}");
+    }
+}
+
+#[test]
+fn help_says_what_happens_without_a_key() {
+    let output = command(&["--help"]).output().unwrap();
+    assert!(output.status.success());
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("--key FILE") && text.contains("a new key"), "{text}");
+}
+
+#[test]
+fn the_key_of_a_file_is_the_same_after_a_restart() {
+    let file = directory("restart").join("authority.key");
+    let arguments = ["--key", file.to_str().unwrap()];
+    let mut keys = Vec::new();
+    for _ in 0..2 {
+        let (mut program, key, address) = start(&arguments);
+        let stream = with_deadlines(TcpStream::connect(address).unwrap());
+        let mut client = Client::on(stream, decode(&key)).unwrap();
+        client.set_up();
+        client.subscribe();
+        client.receive_template();
+        program.wait_for_line("wants templates");
+        assert!(program.terminate().success());
+        client.assert_closed();
+        keys.push(key);
+    }
+    assert_eq!(keys[0], keys[1]);
+}
+
+#[test]
+fn a_damaged_key_file_is_named_and_left_as_it_is() {
+    let file = directory("damaged").join("authority.key");
+    fs::write(&file, "no key").unwrap();
+    let complaint = failure(&["--key", file.to_str().unwrap(), "--listen", "127.0.0.1:0"], 1);
+    assert!(complaint.contains("authority.key") && complaint.contains("left as it is"));
+    assert_eq!(fs::read_to_string(&file).unwrap(), "no key");
+}
+
+#[test]
+fn a_key_file_that_others_can_read_is_warned_of_and_taken() {
+    let file = directory("readable").join("authority.key");
+    // One that ends by itself: the address is taken.
+    let (_program, key, address) = start(&["--key", file.to_str().unwrap()]);
+    let again = || {
+        let address = address.to_string();
+        let output = command(&["--key", file.to_str().unwrap(), "--listen", &address])
+            .env("RUST_LOG", "warn")
+            .output()
+            .unwrap();
+        let said = String::from_utf8(output.stdout).unwrap();
+        assert!(said.contains(&key), "{said}");
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let complaint = again();
+    assert!(!complaint.contains("authority.key"), "{complaint}");
+    for mode in [0o640, 0o604] {
+        fs::set_permissions(&file, Permissions::from_mode(mode)).unwrap();
+        let complaint = again();
+        assert!(complaint.contains("WARN") && complaint.contains("authority.key"), "{complaint}");
+    }
+}
+
+#[test]
+fn an_address_in_use_is_named() {
+    let (_program, _, address) = start(&[]);
+    let address = address.to_string();
+    let complaint = failure(&["--listen", &address], 1);
+    assert!(complaint.contains(&address), "{complaint}");
+}
+
+/// The program prints more than a pipe holds, and nobody reads it.
+#[test]
+fn a_paused_pipe_stops_nobody_and_a_second_signal_ends_the_program() {
+    const LINES: usize = 10_000;
+
+    let (mut program, key, address) = start(&["--max-connections", "100"]);
+    for _ in 0..LINES / 2 {
+        drop(with_deadlines(TcpStream::connect(address).unwrap()));
+    }
+    let stream = with_deadlines(TcpStream::connect(address).unwrap());
+    let mut client = Client::on(stream, decode(&key)).unwrap();
+    client.set_up();
+    client.subscribe();
+    client.receive_template();
+
+    // The first one ends it in order: when it has printed what it has to.
+    let deadline = Instant::now() + DEADLINE;
+    let status = loop {
+        signal(program.child.id(), "INT");
+        if let Some(status) = program.child.try_wait().unwrap() {
+            break status;
+        }
+        assert!(Instant::now() < deadline, "the program did not end");
+    };
+    assert_eq!(status.code(), Some(INTERRUPTED));
+    client.assert_closed();
+}

@@ -1,0 +1,366 @@
+//! The server against clients that behave: handshake, setup, templates, and the file
+//! with the key.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod support;
+
+use std::{
+    fs,
+    io::Write,
+    net::TcpStream,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    sync::Barrier,
+    thread,
+    time::{Instant, SystemTime, UNIX_EPOCH},
+};
+
+use common_messages_sv2::Protocol;
+use sockman_sv2_server::{AuthorityKeys, Config, Event, Server};
+use support::{
+    Client, DEADLINE, Transactions, constraints, every, honest_setup, quiet, setup, start,
+};
+use template_distribution_sv2::RequestTransactionData;
+
+#[test]
+fn everybody_who_asked_gets_each_template() {
+    let running = start(&every(20));
+    let (mut one, mut two) = (Client::connect(&running), Client::connect(&running));
+    for client in [&mut one, &mut two] {
+        client.set_up();
+        client.subscribe();
+    }
+    for client in [&mut one, &mut two] {
+        let first = client.receive_template();
+        for next in 1..5 {
+            assert_eq!(client.receive_template(), first + next);
+        }
+    }
+    running.server.stop().unwrap();
+}
+
+#[test]
+fn templates_are_whole_and_worked_on_at_once() {
+    let running = start(&quiet());
+    let mut client = Client::connect(&running);
+    client.set_up();
+    client.subscribe();
+    client.receive_template_with(|template, prev_hash| {
+        assert_eq!(template.template_id, 1);
+        assert!(template.future_template);
+        assert_eq!((template.version, template.coinbase_tx_version), (0x2000_0000, 2));
+        assert_eq!(template.coinbase_tx_input_sequence, u32::MAX);
+        assert_eq!(template.coinbase_tx_value_remaining, 312_500_000);
+        assert_eq!(template.coinbase_tx_outputs_count, 0);
+        assert_eq!(template.coinbase_tx_outputs.as_bytes(), b"");
+        assert_eq!(template.coinbase_tx_locktime, 0);
+        assert!(template.merkle_path.is_empty());
+
+        assert_eq!(prev_hash.template_id, template.template_id);
+        let mut hash = [0; 32];
+        hash[0] = 1;
+        assert_eq!(prev_hash.prev_hash.as_bytes(), hash);
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+        assert!(now - u64::from(prev_hash.header_timestamp) < 3600);
+        // 0x7fffff << 8 * (0x20 - 3), the least significant byte first.
+        assert_eq!(prev_hash.n_bits, 0x207f_ffff);
+        let mut target = [0; 32];
+        target[29..].copy_from_slice(&[0xff, 0xff, 0x7f]);
+        assert_eq!(prev_hash.target.as_bytes(), target);
+    });
+}
+
+/// The opcodes of the small numbers, and from 17 on the fewest bytes whose highest bit is free.
+#[test]
+fn heights_are_pushed_as_bip_34_has_it() {
+    let running = start(&every(1));
+    let mut client = Client::connect(&running);
+    client.set_up();
+    client.subscribe();
+    loop {
+        let (id, prefix) = client.receive_template_with(|template, _| {
+            (template.template_id, template.coinbase_prefix.as_bytes().to_vec())
+        });
+        let low = id.to_le_bytes()[0];
+        let expected = match id {
+            0..=16 => vec![0x50 + low],
+            17..=127 => vec![1, low],
+            128..=255 => vec![2, low, 0],
+            _ => break,
+        };
+        assert_eq!(prefix, expected, "{id}");
+    }
+}
+
+#[test]
+fn who_did_not_ask_gets_no_template() {
+    let running = start(&every(5));
+    let mut client = Client::connect(&running);
+    client.set_up();
+    let mut pushed = 0;
+    while pushed < 3 {
+        if let Event::Pushed { clients, .. } = running.event() {
+            assert_eq!(clients, 0);
+            pushed += 1;
+        }
+    }
+    running.server.stop().unwrap();
+    client.assert_ended();
+}
+
+#[test]
+fn who_asks_again_is_subscribed_and_sent_the_template_once() {
+    let running = start(&quiet());
+    let mut client = Client::connect(&running);
+    client.set_up();
+    for _ in 0..100 {
+        client.subscribe();
+    }
+    client.receive_template();
+    // Out of turn, for an end behind everything.
+    client.send(honest_setup(), 0x00);
+    client.assert_ended();
+    let mut subscribed = 0;
+    loop {
+        match running.event() {
+            Event::Subscribed { .. } => subscribed += 1,
+            Event::Disconnected { .. } => break,
+            _ => {}
+        }
+    }
+    assert_eq!(subscribed, 1);
+}
+
+#[test]
+fn a_setup_that_does_not_fit_is_refused_with_the_reason() {
+    let running = start(&quiet());
+    let cases = [
+        (setup(Protocol::MiningProtocol, 2, 5), 0, "unsupported-protocol"),
+        (setup(Protocol::TemplateDistributionProtocol, 3, 5), 0, "protocol-version-mismatch"),
+        (setup(Protocol::TemplateDistributionProtocol, 2, 5), 5, "unsupported-feature-flags"),
+    ];
+    for (message, flags, reason) in cases {
+        let mut client = Client::connect(&running);
+        client.send(message, 0x00);
+        assert_eq!(client.receive_refusal(), (flags, reason.to_owned()));
+        client.assert_ended();
+        drop(client);
+        assert!(running.wait_for_disconnect().contains("refused"));
+    }
+}
+
+#[test]
+fn a_request_for_transactions_is_answered_by_what_was_pushed() {
+    let running = start(&every(20));
+    let mut early = Client::connect(&running);
+    early.set_up();
+    early.subscribe();
+    // The next one is to begin later than with the first.
+    while early.receive_template() < 2 {}
+    let mut client = Client::connect(&running);
+    client.set_up();
+    client.subscribe();
+    let first = client.receive_template();
+    client.receive_template();
+    let unknown = [0, first - 1, u64::MAX];
+    for id in unknown {
+        client.ask_for_transactions(id);
+        assert_eq!(client.receive_transactions(), Transactions::not_found(id));
+    }
+    client.ask_for_transactions(first);
+    assert_eq!(client.receive_transactions(), Transactions::stale(first));
+}
+
+#[test]
+fn the_transactions_of_the_template_that_was_pushed_last_are_none() {
+    let running = start(&quiet());
+    let mut client = Client::connect(&running);
+    client.set_up();
+    client.subscribe();
+    let id = client.receive_template();
+    client.ask_for_transactions(id);
+    assert_eq!(client.receive_transactions(), Transactions::None(id));
+    client.ask_for_transactions(id + 1);
+    assert_eq!(client.receive_transactions(), Transactions::not_found(id + 1));
+}
+
+/// Many more than are read, or wait to be sent, at once.
+#[test]
+fn each_of_many_requests_in_a_row_is_answered() {
+    const REQUESTS: u64 = 20_000;
+
+    let running = start(&quiet());
+    let mut client = Client::connect(&running);
+    client.set_up();
+    client.subscribe();
+    let newest = client.receive_template();
+    let mut bytes = Vec::new();
+    for id in 0..REQUESTS {
+        bytes.extend(client.encode(RequestTransactionData { template_id: id }, 0x73));
+    }
+    let mut stream = client.stream.try_clone().unwrap();
+    let writer = thread::spawn(move || stream.write_all(&bytes).unwrap());
+    for id in 0..REQUESTS {
+        let expected =
+            if id == newest { Transactions::None(id) } else { Transactions::not_found(id) };
+        assert_eq!(client.receive_transactions(), expected);
+    }
+    writer.join().unwrap();
+}
+
+#[test]
+fn who_has_not_asked_for_templates_gets_no_answer_about_them() {
+    let running = start(&quiet());
+    let mut client = Client::connect(&running);
+    client.set_up();
+    client.ask_for_transactions(1);
+    client.subscribe();
+    // The first that comes.
+    client.receive_template();
+}
+
+#[test]
+fn a_protocol_that_nobody_knows_is_refused_with_the_reason() {
+    let running = start(&quiet());
+    let mut client = Client::connect(&running);
+    let mut payload = binary_sv2::to_bytes(honest_setup()).unwrap();
+    payload[0] = 9;
+    client.send_payload(&payload, 0x00);
+    assert_eq!(client.receive_refusal(), (0, "unsupported-protocol".to_owned()));
+    client.assert_ended();
+}
+
+#[test]
+fn a_client_with_another_authoritys_key_notices() {
+    let running = start(&quiet());
+    let other = AuthorityKeys::generate().unwrap();
+    assert!(Client::on(running.stream(), other.public()).is_err());
+    // The right one goes on to work.
+    Client::connect(&running).set_up();
+}
+
+#[test]
+fn messages_of_extensions_are_passed_over() {
+    let running = start(&quiet());
+    let mut client = Client::connect(&running);
+    let bytes = client.encode_for_extension(constraints(), 0x70, 7);
+    client.stream.write_all(&bytes).unwrap();
+    client.set_up();
+}
+
+#[test]
+fn a_conversation_may_come_in_single_bytes() {
+    let running = start(&quiet());
+    let mut client = Client::connect(&running);
+    client.stream.set_nodelay(true).unwrap();
+    let mut bytes = client.encode(honest_setup(), 0x00);
+    bytes.extend(client.encode(constraints(), 0x70));
+    for byte in bytes {
+        client.stream.write_all(&[byte]).unwrap();
+    }
+    client.receive_success();
+    client.receive_template();
+}
+
+#[test]
+fn at_the_limit_a_client_waits_until_another_one_leaves() {
+    let running = start(&Config { max_connections: 2, ..quiet() });
+    let (first, mut second) = (Client::connect(&running), Client::connect(&running));
+    let (stream, key) = (running.stream(), running.keys.public());
+    let third = thread::spawn(move || Client::on(stream, key).unwrap());
+    // Turns of the socket thread in which it could have been accepted.
+    second.set_up();
+    second.subscribe();
+    second.receive_template();
+    let events: Vec<Event> = running.events.try_iter().collect();
+    let connected = events.iter().filter(|event| matches!(event, Event::Connected { .. }));
+    assert_eq!(connected.count(), 2, "{events:?}");
+    drop(first);
+    third.join().unwrap().set_up();
+}
+
+#[test]
+fn a_server_that_has_failed_is_not_running_and_tells_of_it() {
+    let config = Config { listen: vec!["127.0.0.1:0".parse().unwrap()], ..quiet() };
+    let keys = AuthorityKeys::generate().unwrap();
+    let server = Server::start(config, keys, |event| panic!("on purpose: {event:?}")).unwrap();
+    assert!(server.is_running());
+    let to = server.listening()[0].to_socket_addr().unwrap();
+    let _client = TcpStream::connect(to).unwrap();
+    let deadline = Instant::now() + DEADLINE;
+    while server.is_running() {
+        assert!(Instant::now() < deadline, "it runs on");
+        thread::yield_now();
+    }
+    assert!(server.stop().unwrap_err().to_string().contains("on purpose"));
+}
+
+/// An empty directory of its own for a test.
+fn directory(name: &str) -> PathBuf {
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("sv2_server").join(name);
+    let _ = fs::remove_dir_all(&path);
+    fs::create_dir_all(&path).unwrap();
+    path
+}
+
+#[test]
+fn a_key_file_is_made_for_the_owner_alone_and_keeps_the_key() {
+    let directory = directory("made");
+    let path = directory.join("authority.key");
+    let made = AuthorityKeys::of_file(&path).unwrap();
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    let again = AuthorityKeys::of_file(&path).unwrap();
+    assert_eq!(again.public(), made.public());
+    assert_eq!(again.to_text(), made.to_text());
+    // No other file was left behind.
+    assert_eq!(fs::read_dir(&directory).unwrap().count(), 1);
+    assert_ne!(AuthorityKeys::generate().unwrap().public(), made.public());
+}
+
+/// In one process, so that not even their ids tell them apart.
+#[test]
+fn starts_that_make_a_key_file_at_once_have_the_same_key() {
+    const STARTS: usize = 8;
+
+    let directory = directory("at_once");
+    for round in 0..20 {
+        let path = directory.join(round.to_string());
+        let barrier = Barrier::new(STARTS);
+        let start = || {
+            barrier.wait();
+            AuthorityKeys::of_file(&path).unwrap().public()
+        };
+        let keys: Vec<_> = thread::scope(|scope| {
+            let starts: Vec<_> = (0..STARTS).map(|_| scope.spawn(start)).collect();
+            starts.into_iter().map(|start| start.join().unwrap()).collect()
+        });
+        let kept = AuthorityKeys::of_file(&path).unwrap().public();
+        assert_eq!(keys, [kept; STARTS], "round {round}");
+        assert_eq!(fs::read_dir(&directory).unwrap().count(), round + 1);
+    }
+}
+
+#[test]
+fn a_key_file_that_holds_no_key_is_refused_and_left_as_it_is() {
+    let directory = directory("damaged");
+    let path = directory.join("authority.key");
+    AuthorityKeys::of_file(&path).unwrap();
+    let whole = fs::read(&path).unwrap();
+    let mut other_letter = whole.clone();
+    other_letter[20] = if whole[20] == b'2' { b'3' } else { b'2' };
+    let zero = bitcoin::base58::encode_check(&[0; 32]).into_bytes();
+    let long = [&whole[..], &[b'\n'; 5000], b"2"].concat();
+    let contents =
+        [Vec::new(), whole[..40].to_vec(), other_letter, zero, long, b"\xff\xfe".to_vec()];
+    for (number, content) in contents.into_iter().enumerate() {
+        fs::write(&path, &content).unwrap();
+        let Err(error) = AuthorityKeys::of_file(&path) else { panic!("{number} was taken") };
+        assert!(error.to_string().contains("left as it is"), "{error}");
+        assert!(fs::read(&path).unwrap() == content, "{number} was changed");
+        assert_eq!(fs::read_dir(&directory).unwrap().count(), 1);
+    }
+    // Neither is anything made in the place of what cannot be read.
+    assert!(AuthorityKeys::of_file(&directory).is_err());
+    assert!(AuthorityKeys::of_file(&path.join("below")).is_err());
+}

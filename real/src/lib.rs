@@ -1,0 +1,38 @@
+//! What the tests against other people's programs share: where those programs and the fixtures are,
+//! and the programs of this workspace.
+
+#![allow(clippy::panic, reason = "a test fails by a panic")]
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use sockman_test_support::program::workspace_program;
+
+/// Returns the path of a file in `real/fixtures/`.
+#[must_use]
+pub fn fixture(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(path)
+}
+
+/// Returns the path of `file`, which `fixtures/<fixture>/install.sh` installs into the folder
+/// `<fixture>` beside what cargo builds. `temporary` is the test's `CARGO_TARGET_TMPDIR`.
+///
+/// # Panics
+///
+/// The file is not there.
+#[must_use]
+pub fn installed(temporary: &str, fixture: &str, file: &str) -> PathBuf {
+    let path = Path::new(temporary).with_file_name(fixture).join(file);
+    if !path.exists() {
+        panic!("{} is missing: run real/fixtures/{fixture}/install.sh first", path.display());
+    }
+    path
+}
+
+/// Returns a command that runs the example `node`.
+#[must_use]
+pub fn node() -> Command {
+    Command::new(workspace_program("sockman-node", "node"))
+}

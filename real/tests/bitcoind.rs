@@ -1,0 +1,336 @@
+//! The node and Bitcoin Knots, which is Bitcoin Core with additions: version 2 of the
+//! transport (BIP 324) in both directions, the fall back to version 1, and Core's own command-line
+//! client against the node's RPC.
+//!
+//! Needs bitcoind: `real/fixtures/bitcoind/install.sh` installs it. All traffic stays on 127.0.0.1.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    io::Read,
+    net::{SocketAddr, TcpListener, TcpStream},
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use serde_json::{Value, json};
+use sockman_test_support::{DEADLINE, program::Process};
+
+/// Where the mined coins go: a key hash of zeros.
+const NOBODY: &str = "bcrt1qqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqdku202";
+/// More than one message of headers holds.
+const BLOCKS: usize = 2100;
+/// What Bitcoin Core tells of a peer and this node does not: addresses, blocks and transactions
+/// are not its business. The last three are Knots' own.
+const LEFT_OUT: [&str; 14] = [
+    "addr_processed",
+    "addr_rate_limited",
+    "addr_relay_enabled",
+    "addrlocal",
+    "bytesrecv_per_msg",
+    "bytessent_per_msg",
+    "inflight",
+    "minfeefilter",
+    "presynced_headers",
+    "synced_blocks",
+    "synced_headers",
+    "forced_inbound",
+    "last_block_announcement",
+    "misbehavior_score",
+];
+/// Between two looks at what another program says of itself.
+const LOOK: Duration = Duration::from_millis(50);
+
+fn run(program: &str) -> Command {
+    let mut command = Command::new(real::installed(env!("CARGO_TARGET_TMPDIR"), "bitcoind", "run"));
+    command.arg(program);
+    command
+}
+
+/// Whoever can be called with `bitcoin-cli`.
+struct Rpc {
+    port: u16,
+    cookie: PathBuf,
+    datadir: PathBuf,
+}
+
+impl Rpc {
+    fn command(&self, arguments: &[&str]) -> Output {
+        run("bitcoin-cli")
+            .args(["-regtest", "-rpcconnect=127.0.0.1", "-rpcclienttimeout=60"])
+            .arg(format!("-datadir={}", self.datadir.display()))
+            .arg(format!("-rpcport={}", self.port))
+            .arg(format!("-rpccookiefile={}", self.cookie.display()))
+            .args(arguments)
+            .output()
+            .unwrap()
+    }
+
+    fn text(&self, arguments: &[&str]) -> String {
+        let output = self.command(arguments);
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{arguments:?}: {error}");
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    }
+
+    fn json(&self, arguments: &[&str]) -> Value {
+        let text = self.text(arguments);
+        serde_json::from_str(&text).unwrap_or_else(|_| panic!("{arguments:?}: {text}"))
+    }
+
+    /// Bitcoin Core's error code, by which its client exits.
+    fn error(&self, arguments: &[&str]) -> i32 {
+        self.command(arguments).status.code().unwrap()
+    }
+
+    /// Asks again and again, until the answer is as it should be.
+    fn wait_for(&self, arguments: &[&str], is_right: impl Fn(&Value) -> bool) -> Value {
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            let answer = self.json(arguments);
+            if is_right(&answer) {
+                return answer;
+            }
+            assert!(Instant::now() < deadline, "{arguments:?} stays {answer}");
+            thread::park_timeout(LOOK);
+        }
+    }
+}
+
+struct Bitcoind {
+    address: SocketAddr,
+    rpc: Rpc,
+    directory: PathBuf,
+    process: Process,
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+fn new_directory(name: &str) -> PathBuf {
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", free_port()));
+    fs::create_dir_all(&path).unwrap();
+    path
+}
+
+impl Bitcoind {
+    fn start(arguments: &[&str]) -> Bitcoind {
+        let directory = new_directory("bitcoind");
+        let (port, rpc_port) = (free_port(), free_port());
+        let child = run("bitcoind")
+            .args(["-regtest", "-listen=1", "-server=1", "-printtoconsole=1", "-nodebuglogfile"])
+            .args(["-dnsseed=0", "-fixedseeds=0", "-listenonion=0", "-discover=0", "-natpmp=0"])
+            .args(["-maxconnections=40", "-par=1", "-dbcache=4", "-disablewallet=1"])
+            .arg(format!("-datadir={}", directory.display()))
+            .arg(format!("-bind=127.0.0.1:{port}"))
+            .arg(format!("-rpcport={rpc_port}"))
+            .args(arguments)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut process = Process::new(child);
+        process
+            .wait_for_line("bitcoind's start", |line| line.contains("Done loading").then_some(()));
+        let cookie = directory.join("regtest/.cookie");
+        let rpc = Rpc { port: rpc_port, cookie, datadir: directory.clone() };
+        Bitcoind { address: ([127, 0, 0, 1], port).into(), rpc, directory, process }
+    }
+
+    fn end(mut self) {
+        self.rpc.text(&["stop"]);
+        assert_eq!(self.process.wait_for_end().0, Some(0));
+        let _ = fs::remove_dir_all(&self.directory);
+    }
+}
+
+struct OurNode {
+    rpc: Rpc,
+    listening: String,
+    process: Process,
+}
+
+impl OurNode {
+    fn start(arguments: &[&str]) -> OurNode {
+        let directory = new_directory("node");
+        let cookie = directory.join("cookie");
+        let child = real::node()
+            .args(["--network", "regtest", "--listen", "127.0.0.1:0", "--rpc", "127.0.0.1:0"])
+            .arg("--rpc-cookie")
+            .arg(&cookie)
+            .args(arguments)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut process = Process::new(child);
+        let after = |start: &'static str| {
+            move |line: &str| {
+                let rest = line.strip_prefix(start)?;
+                Some(rest.split(',').next().unwrap().to_owned())
+            }
+        };
+        let listening = process.wait_for_line("where it listens", after("listening on "));
+        let rpc = process.wait_for_line("where its RPC is", after("RPC on "));
+        let port = rpc.parse::<SocketAddr>().unwrap().port();
+        OurNode { rpc: Rpc { port, cookie, datadir: directory }, listening, process }
+    }
+
+    fn end(mut self) {
+        assert_eq!(self.rpc.text(&["stop"]), "sockman-node stopping");
+        assert_eq!(self.process.wait_for_end().0, Some(0));
+        assert!(!self.rpc.cookie.exists());
+        let _ = fs::remove_dir_all(&self.rpc.datadir);
+    }
+}
+
+/// One peer, with which it talks.
+fn one_peer(transport: &str, inbound: bool) -> impl Fn(&Value) -> bool {
+    move |peers| {
+        let peers = peers.as_array().unwrap();
+        peers.len() == 1
+            && peers[0]["transport_protocol_type"] == transport
+            && peers[0]["inbound"] == inbound
+            && peers[0]["pingtime"].as_f64().is_some()
+    }
+}
+
+#[test]
+fn we_dial_bitcoind_in_version_2_and_sync_its_headers() {
+    let bitcoind = Bitcoind::start(&[]);
+    bitcoind.rpc.json(&["generatetoaddress", &BLOCKS.to_string(), NOBODY]);
+    let node = OurNode::start(&["--connect", &bitcoind.address.to_string()]);
+
+    let peers = node.rpc.wait_for(&["getpeerinfo"], one_peer("v2", false));
+    assert!(peers[0]["subver"].as_str().unwrap().starts_with("/Satoshi:"), "{peers}");
+    let theirs = bitcoind.rpc.wait_for(&["getpeerinfo"], one_peer("v2", true));
+    assert!(theirs[0]["subver"].as_str().unwrap().starts_with("/sockman-node:"), "{theirs}");
+    assert_eq!(theirs[0]["servicesnames"], json!(["P2P_V2"]));
+    assert_eq!(theirs[0]["session_id"], peers[0]["session_id"]);
+    assert_eq!(peers[0]["session_id"].as_str().unwrap().len(), 64);
+    // Whatever Core tells of a peer is told here, or is known to be left out.
+    let fields = |peers: &Value| -> BTreeSet<String> {
+        peers[0].as_object().unwrap().keys().cloned().collect()
+    };
+    let missing: Vec<String> = fields(&theirs).difference(&fields(&peers)).cloned().collect();
+    assert!(missing.iter().all(|field| LEFT_OUT.contains(&field.as_str())), "{missing:?}");
+    node.rpc.wait_for(&["getblockcount"], |height| *height == BLOCKS);
+    node.end();
+    bitcoind.end();
+}
+
+#[test]
+fn bitcoind_dials_us_in_version_2() {
+    let node = OurNode::start(&[]);
+    let bitcoind = Bitcoind::start(&[&format!("-addnode={}", node.listening)]);
+    node.rpc.wait_for(&["getpeerinfo"], one_peer("v2", true));
+    bitcoind.rpc.wait_for(&["getpeerinfo"], one_peer("v2", false));
+    bitcoind.end();
+    node.end();
+}
+
+#[test]
+fn a_bitcoind_without_version_2_is_talked_to_in_version_1() {
+    let bitcoind = Bitcoind::start(&["-v2transport=0"]);
+    let node = OurNode::start(&["--connect", &bitcoind.address.to_string()]);
+    node.rpc.wait_for(&["getpeerinfo"], one_peer("v1", false));
+    bitcoind.rpc.wait_for(&["getpeerinfo"], one_peer("v1", true));
+    node.end();
+    bitcoind.end();
+}
+
+/// Inbound peers have taken all the places, but those that are for whom somebody asks for.
+#[test]
+fn a_node_that_is_added_has_a_place() {
+    let bitcoind = Bitcoind::start(&[]);
+    let node = OurNode::start(&["--max-connections", "1", "--v1-only"]);
+    let _stranger = TcpStream::connect(&node.listening).unwrap();
+    node.rpc.wait_for(&["getconnectioncount"], |count| *count == 1);
+    let to = bitcoind.address.to_string();
+    assert_eq!(node.rpc.error(&["addnode", &to, "add", "true"]), 8, "it speaks version 1 alone");
+    node.rpc.text(&["addnode", &to, "add"]);
+    node.rpc.wait_for(&["getconnectioncount"], |count| *count == 2);
+    node.end();
+    bitcoind.end();
+}
+
+#[test]
+fn a_network_that_is_switched_off_has_no_peers_until_it_is_switched_on() {
+    let bitcoind = Bitcoind::start(&[]);
+    let node = OurNode::start(&["--connect", &bitcoind.address.to_string()]);
+    node.rpc.wait_for(&["getpeerinfo"], one_peer("v2", false));
+    node.rpc.text(&["setnetworkactive", "false"]);
+    assert_eq!(node.rpc.text(&["getconnectioncount"]), "0");
+    // Whoever dials is turned away.
+    let mut stream = TcpStream::connect(&node.listening).unwrap();
+    stream.set_read_timeout(Some(DEADLINE)).unwrap();
+    assert!(matches!(stream.read(&mut [0]), Ok(0) | Err(_)));
+    assert_eq!(node.rpc.text(&["getconnectioncount"]), "0");
+    node.rpc.text(&["setnetworkactive", "true"]);
+    node.rpc.wait_for(&["getpeerinfo"], one_peer("v2", false));
+    node.end();
+    bitcoind.end();
+}
+
+#[test]
+fn cores_command_line_client_works_with_our_node() {
+    let bitcoind = Bitcoind::start(&[]);
+    let node = OurNode::start(&[]);
+    let to = bitcoind.address.to_string();
+    let rpc = &node.rpc;
+    assert_eq!(rpc.text(&["getconnectioncount"]), "0");
+    assert!(rpc.text(&["uptime"]).parse::<u64>().unwrap() < 3600);
+
+    rpc.text(&["addnode", &to, "add"]);
+    assert_eq!(rpc.error(&["addnode", &to, "add"]), 23);
+    let peers = rpc.wait_for(&["getpeerinfo"], one_peer("v2", false));
+    // Nobody is dialled twice.
+    rpc.text(&["addnode", &to, "onetry"]);
+    assert_eq!(rpc.text(&["getconnectioncount"]), "1");
+    let info = rpc.json(&["getnetworkinfo"]);
+    assert_eq!((&info["connections_out"], &info["networkactive"]), (&1.into(), &true.into()));
+    assert_eq!(info["localservicesnames"], json!(["P2P_V2"]));
+    let pongs = |peers: &Value| peers[0]["bytessent_per_msg"]["pong"].as_u64();
+    let before = pongs(&bitcoind.rpc.json(&["getpeerinfo"]));
+    rpc.text(&["ping"]);
+    bitcoind.rpc.wait_for(&["getpeerinfo"], |peers| pongs(peers) > before);
+    let netinfo = rpc.text(&["-netinfo", "4"]);
+    // A peer on this machine counts as not publicly routable, as with Core.
+    assert!(
+        netinfo.contains("/Satoshi:") && netinfo.contains("ipv4    ipv6   cjdns     npr"),
+        "{netinfo}"
+    );
+    assert!(netinfo.contains("Local addresses: n/a"), "{netinfo}");
+    assert!(rpc.text(&["-getinfo"]).contains("Chain: regtest"));
+    assert_eq!(rpc.text(&["help", "addnode"]), "addnode node command v2transport");
+    let usage = rpc.command(&["getconnectioncount", "1"]);
+    assert!(String::from_utf8_lossy(&usage.stderr).contains("usage: getconnectioncount"));
+    let before = rpc.json(&["getnettotals"]);
+    assert_eq!(before["uploadtarget"]["target"], 0);
+
+    assert_eq!(rpc.error(&["-named", "addnode", &to, "node=x", "command=remove"]), 8);
+    rpc.text(&["-named", "addnode", &to, "command=remove"]);
+    assert_eq!(rpc.error(&["addnode", &to, "remove"]), 24);
+    rpc.text(&["disconnectnode", "", &peers[0]["id"].to_string()]);
+    assert_eq!(rpc.error(&["disconnectnode", &to]), 29);
+    assert_eq!(rpc.error(&["disconnectnode", &to, "0"]), 90, "-32602, of which one byte is seen");
+    rpc.text(&["addnode", &to, "onetry", "false"]);
+    rpc.wait_for(&["getpeerinfo"], one_peer("v1", false));
+    rpc.text(&["disconnectnode", &to]);
+    assert_eq!(rpc.text(&["getconnectioncount"]), "0");
+    rpc.text(&["addnode", &to, "onetry"]);
+    rpc.wait_for(&["getpeerinfo"], one_peer("v2", false));
+    assert_eq!(rpc.error(&["addnode", "example.org", "add"]), 8, "nobody here looks up names");
+    assert_eq!(rpc.error(&["addnode", &to, "forget"]), 1);
+    assert_eq!(rpc.text(&["setnetworkactive", "false"]), "false");
+    assert_eq!(rpc.text(&["getconnectioncount"]), "0");
+    let total = rpc.json(&["getnettotals"]);
+    assert!(total["totalbytessent"].as_u64() > before["totalbytessent"].as_u64());
+    assert_eq!(rpc.error(&["getblock", "x"]), 89, "-32601, of which the shell sees a byte");
+    node.end();
+    bitcoind.end();
+}

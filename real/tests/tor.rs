@@ -1,0 +1,259 @@
+//! Connecting through Tor: a private network of it on loopback, with onion services in front of the
+//! node.
+//!
+//! Needs tor and python3; `real/fixtures/tor/network.py` starts the network, which takes up to a
+//! minute, once for all tests here.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
+
+use std::{
+    collections::HashSet,
+    io::{BufRead, BufReader, Write},
+    net::TcpListener,
+    os::unix::net::UnixStream,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::{LazyLock, Mutex},
+    time::{Duration, Instant},
+};
+
+use sockman::{
+    ConnectOptions, ConnectionId, Service,
+    address::Destination,
+    error::{ConnectError, ConnectErrorKind},
+    proxy::{Proxy, Socks5Reply},
+};
+use sockman_test_support::{
+    program::{Process, workspace_program},
+    socks5::{DRIVERS, Dialling},
+};
+
+/// Tor gives up after 15 seconds here (`SocksTimeout`), and after 120 elsewhere.
+const PATIENCE: Duration = Duration::from_secs(90);
+/// What is not ready yet (a descriptor on its way) is tried again until then.
+const READY: Duration = Duration::from_secs(120);
+
+struct Tor {
+    socks: Proxy,
+    plain_socks: Proxy,
+    unix_socks: Proxy,
+    control: PathBuf,
+    onion: String,
+    onion_unknown_client: String,
+    onion_wrong_client: String,
+    /// Behind the onion services. Like the network, it ends when its standard input does, which is
+    /// when this process ends.
+    node: Mutex<Process>,
+    _network: Child,
+}
+
+static TOR: LazyLock<Tor> = LazyLock::new(start);
+
+fn start() -> Tor {
+    // The program that runs behind the services has to have its port first.
+    let mut node = Process::new(
+        Command::new("sh")
+            .args(["-c", "\"$@\" & cat; kill $!", "sh"])
+            .arg(workspace_program("sockman-node", "node"))
+            .args(["--listen", "127.0.0.1:0", "--network", "regtest"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap(),
+    );
+    let listening = node
+        .wait_for_line("its address", |line| line.strip_prefix("listening on ").map(str::to_owned));
+    let port = listening.rsplit(':').next().unwrap().to_owned();
+    let directory =
+        Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("tor-{}", std::process::id()));
+    let script = real::fixture("tor/network.py");
+    let mut network = Command::new("python3")
+        .arg(script)
+        .arg(directory)
+        .args(["--service-port", &port])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("python3, which starts the network, is installed");
+    let mut line = String::new();
+    BufReader::new(network.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert!(!line.is_empty(), "the network did not start: see above");
+    let said = |key: &str| {
+        let (_, rest) = line.split_once(&format!("\"{key}\": \"")).expect("it says so");
+        rest.split('"').next().unwrap().to_owned()
+    };
+    Tor {
+        socks: Proxy::socks5(said("socks").parse::<Service>().unwrap()),
+        plain_socks: Proxy::socks5(said("plain_socks").parse::<Service>().unwrap()),
+        unix_socks: Proxy::socks5(Service::unix(said("unix_socks")).unwrap()),
+        control: said("control").into(),
+        onion: said("onion"),
+        onion_unknown_client: said("onion_unknown_client"),
+        onion_wrong_client: said("onion_wrong_client"),
+        node: Mutex::new(node),
+        _network: network,
+    }
+}
+
+fn node(arguments: &[&str]) -> Process {
+    let child = real::node().args(arguments).stdout(Stdio::piped()).spawn();
+    Process::new(child.unwrap())
+}
+
+fn name(host: &str, port: u16) -> Destination {
+    Destination::Name { host: host.to_owned(), port }
+}
+
+fn through(proxy: &Proxy) -> ConnectOptions {
+    ConnectOptions::default().proxy(proxy.clone()).timeout(PATIENCE)
+}
+
+/// Tries again until the outcome is the one wanted: in a young network some fail for other reasons.
+fn until<T>(
+    dialling: &Dialling,
+    to: &Destination,
+    proxy: &Proxy,
+    wanted: impl Fn(&Result<ConnectionId, ConnectError>) -> Option<T>,
+) -> T {
+    let deadline = Instant::now() + READY;
+    let mut drivers = DRIVERS.into_iter().cycle();
+    loop {
+        let driver = drivers.next().unwrap();
+        let outcome = dialling.connect(driver, to, &through(proxy));
+        if let Some(wanted) = wanted(&outcome) {
+            return wanted;
+        }
+        assert!(Instant::now() < deadline, "{to} through {proxy:?}: {outcome:?}");
+    }
+}
+
+fn until_reply(dialling: &Dialling, to: &Destination, proxy: &Proxy, wanted: Socks5Reply) {
+    until(dialling, to, proxy, |outcome| match outcome.as_ref().map_err(ConnectError::kind) {
+        Err(ConnectErrorKind::ProxyReplied { reply, .. }) if *reply == wanted => Some(()),
+        _ => None,
+    });
+}
+
+fn until_connected(dialling: &Dialling, to: &Destination, proxy: &Proxy) -> ConnectionId {
+    until(dialling, to, proxy, |outcome| outcome.as_ref().ok().copied())
+}
+
+#[test]
+fn two_nodes_shake_hands_over_an_onion_service() {
+    let tor = &*TOR;
+    let endpoint = tor.socks.endpoint().to_string();
+    let to = format!("{}:8333", tor.onion);
+    let began = Instant::now();
+    let mut dialling = node(&["--onion", &endpoint, "--connect", &to, "--network", "regtest"]);
+    let deadline = Instant::now() + READY;
+    loop {
+        let is_done = dialling.wait_for_line("an outcome", |line| {
+            if line.contains("handshake with /sockman-node:") {
+                Some(true)
+            } else {
+                line.contains("cannot connect").then_some(false)
+            }
+        });
+        if is_done {
+            break;
+        }
+        assert!(Instant::now() < deadline, "no handshake");
+    }
+    println!("the handshake over the onion service was done after {:?}", began.elapsed());
+    dialling.wait_for_line("a pong", |line| line.contains("ping took").then_some(()));
+    let mut listening = tor.node.lock().unwrap();
+    listening.wait_for_line("the other's handshake", |line| {
+        line.contains("handshake with /sockman-node:").then_some(())
+    });
+    // Ends it in order, so that its last table shows the network.
+    let command = format!("kill -s TERM {}", dialling.child.id());
+    assert!(Command::new("sh").args(["-c", &command]).status().unwrap().success());
+    let (code, text) = dialling.wait_for_end();
+    assert_eq!(code, Some(0));
+    assert!(text.contains("outbound    onion") && text.contains(&to), "{text}");
+}
+
+#[test]
+fn onion_services_that_cannot_be_reached_each_have_their_reply() {
+    let tor = &*TOR;
+    let dialling = Dialling::start();
+    let reply = |host: &str, port: u16, wanted| {
+        until_reply(&dialling, &name(host, port), &tor.socks, wanted);
+    };
+    until_connected(&dialling, &name(&tor.onion.to_uppercase(), 8333), &tor.socks);
+    // Valid: the address of a service that there is not in this network.
+    let nobody = "pg6mmjiyjmcrsslvykfwnntlaru7p5svn6y2ymmju6nubxndf4pscryd.onion";
+    reply(nobody, 8333, Socks5Reply::OnionServiceNotFound);
+    let damaged = format!("a{}", &nobody[1..]);
+    reply(&damaged, 8333, Socks5Reply::OnionServiceBadAddress);
+    reply("short.onion", 8333, Socks5Reply::OnionServiceBadAddress);
+    reply("expyuzz4wqqyqhjn.onion", 8333, Socks5Reply::OnionServiceBadAddress);
+    reply(&tor.onion, 8334, Socks5Reply::ConnectionRefused);
+    reply(&tor.onion, 9999, Socks5Reply::GeneralFailure);
+    reply(&tor.onion_unknown_client, 8333, Socks5Reply::OnionServiceMissingClientAuth);
+    reply(&tor.onion_wrong_client, 8333, Socks5Reply::OnionServiceWrongClientAuth);
+
+    // Without the flag `ExtendedErrors`.
+    until_reply(&dialling, &name(nobody, 8333), &tor.plain_socks, Socks5Reply::HostUnreachable);
+    until_reply(&dialling, &name(&damaged, 8333), &tor.plain_socks, Socks5Reply::GeneralFailure);
+}
+
+#[test]
+fn the_socks_port_on_a_unix_domain_path_serves_as_well() {
+    let tor = &*TOR;
+    let dialling = Dialling::start();
+    let to = format!("{}:8333", tor.onion).parse().unwrap();
+    let id = until_connected(&dialling, &to, &tor.unix_socks);
+    let info = dialling.running.sockman.connection_info(id).unwrap();
+    assert_eq!((info.me, info.them), (Service::UNIX_UNNAMED, to));
+}
+
+#[test]
+fn exits_reach_what_listens_and_say_so_of_what_does_not() {
+    let tor = &*TOR;
+    let dialling = Dialling::start();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    until_connected(&dialling, &listener.local_addr().unwrap().into(), &tor.socks);
+    let nobody = "127.0.0.1:1".parse().unwrap();
+    until_reply(&dialling, &nobody, &tor.socks, Socks5Reply::GeneralFailure);
+}
+
+/// The circuits of the streams to `target` that are open now.
+fn circuits(tor: &Tor, target: &str) -> Vec<String> {
+    let mut control = UnixStream::connect(&tor.control).unwrap();
+    control.write_all(b"AUTHENTICATE\r\nGETINFO stream-status\r\nQUIT\r\n").unwrap();
+    BufReader::new(control)
+        .lines()
+        .map(Result::unwrap)
+        .filter_map(|line| {
+            // A lone one stands on the line of the answer.
+            let line = line.trim_start_matches("250-stream-status=").to_owned();
+            let mut words = line.split(' ').map(str::to_owned);
+            let (_, status, circuit, to) =
+                (words.next()?, words.next()?, words.next()?, words.next()?);
+            (status == "SUCCEEDED" && to == target).then_some(circuit)
+        })
+        .collect()
+}
+
+/// Connections, of which without isolation some share a circuit.
+const MANY: usize = 6;
+
+#[test]
+fn isolated_connections_have_circuits_of_their_own() {
+    let tor = &*TOR;
+    let dialling = Dialling::start();
+    let circuits_of = |proxy: &Proxy| {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let to = listener.local_addr().unwrap();
+        let ids: Vec<_> =
+            (0..MANY).map(|_| until_connected(&dialling, &to.into(), proxy)).collect();
+        let circuits = circuits(tor, &to.to_string());
+        assert_eq!(circuits.len(), MANY, "{circuits:?}");
+        assert!(ids.into_iter().all(|id| dialling.running.sockman.close_connection(id)));
+        circuits.into_iter().collect::<HashSet<String>>().len()
+    };
+    // Tor may change to a new circuit at any time, but not for each.
+    assert!(circuits_of(&tor.socks) < MANY);
+    assert_eq!(circuits_of(&tor.socks.clone().tor_stream_isolation()), MANY);
+}
