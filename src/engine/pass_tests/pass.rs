@@ -339,10 +339,12 @@ fn one_pass_accepts_one_batch() {
 fn a_listener_rests_at_the_connection_cap() {
     let rig = Rig::new(without_sweep().max_connections(1));
     let _first = rig.accept();
+    let accept_calls = rig.network.calls(Call::Accept);
     let _second = rig.connect_peer();
     rig.pass();
     rig.pass();
     assert_eq!(rig.records(), Vec::<String>::new());
+    assert_eq!(rig.network.calls(Call::Accept), accept_calls);
     assert_eq!(rig.network.last_timeout(), None);
     rig.sockman.close_connection(rig.id(0));
     rig.pass();
