@@ -227,8 +227,8 @@ fn a_registration_that_fails_is_told_as_a_read_error() {
     );
 }
 
-/// G2: a connection that the poller refuses is reported although its reads are paused. The pause may
-/// be one until there is room to send, which the poller never reports.
+/// G2: a connection that the poller refuses is reported although its reads are paused. The pause
+/// may be one until there is room to send, which the poller never reports.
 #[test]
 fn a_failed_registration_is_told_although_reads_are_paused() {
     let rig = Rig::new(without_sweep());
