@@ -344,8 +344,8 @@ impl Network {
 
     /// Makes the next poll report this event and nothing else, whatever the sockets are like: a
     /// spurious event, a combination that the network does not produce, or a late event with the
-    /// token of a socket that was closed. Events injected before the same poll are reported together.
-    /// The poll after that one reports what is ready.
+    /// token of a socket that was closed. Events injected before the same poll are reported
+    /// together. The poll after that one reports what is ready.
     pub fn inject_event(&self, event: Readiness) {
         self.inner.kernel.lock().injected.push(event);
     }

@@ -228,8 +228,8 @@ fn a_registration_that_fails_is_told_as_a_read_error() {
     );
 }
 
-/// G2: a connection that the poller refuses is reported although its reads are paused. The pause may
-/// be one until there is room to send, which the poller never reports.
+/// G2: a connection that the poller refuses is reported although its reads are paused. The pause
+/// may be one until there is room to send, which the poller never reports.
 #[test]
 fn a_failed_registration_is_told_although_reads_are_paused() {
     let rig = Rig::new(without_sweep());
@@ -340,10 +340,12 @@ fn one_pass_accepts_one_batch() {
 fn a_listener_rests_at_the_connection_cap() {
     let rig = Rig::new(without_sweep().max_connections(1));
     let _first = rig.accept();
+    let accept_calls = rig.network.calls(Call::Accept);
     let _second = rig.connect_peer();
     rig.pass();
     rig.pass();
     assert_eq!(rig.records(), Vec::<String>::new());
+    assert_eq!(rig.network.calls(Call::Accept), accept_calls);
     assert_eq!(rig.network.last_timeout(), None);
     rig.sockman.close_connection(rig.id(0));
     rig.pass();

@@ -17,7 +17,8 @@ use crate::{
 /// Gets the record that it reacts to.
 type Reaction = dyn Fn(&SockMan, &Ordinals, &str) + Send + Sync;
 
-/// Records every hook and callback, and reacts to it. Connections appear in the records as ordinals.
+/// Records every hook and callback, and reacts to it. Connections appear in the records as
+/// ordinals.
 struct Log {
     ordinals: Ordinals,
     records: Mutex<Vec<String>>,
