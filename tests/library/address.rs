@@ -1,8 +1,6 @@
 //! Addresses as their users see them: the text forms, the vectors of others, the conversions.
 //! Their errors are in `address_errors.rs`.
 
-#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
-
 use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};

@@ -1,7 +1,5 @@
 //! What is no address: which part of a text is wrong, what its error shows, what cannot be built.
 
-#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
-
 use sockman::ParseAddrErrorKind as Kind;
 use sockman::{CjdnsAddr, InvalidAddrError, NetAddr, ParseAddrError, Service, UnixAddr};
 

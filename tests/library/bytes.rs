@@ -1,9 +1,5 @@
 //! Every byte arrives once and in order, and the end of the stream after the last of them.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod common;
-
 use std::{
     collections::HashMap,
     io::{self, Read, Write},
@@ -16,12 +12,12 @@ use std::{
     thread,
 };
 
-use common::{
+use sockman::{ConnectionId, EventHandler, NextRecv, Options, SendError, Service, SockMan};
+use sockman_test_support::{
     Event, Recorder, Running, read_to_end, reset,
     tools::{Gate, Random, assert_no_spin, fill, run_passes, until, wait_until_hung_up},
     without_sweep,
 };
-use sockman::{ConnectionId, EventHandler, NextRecv, Options, SendError, Service, SockMan};
 
 fn buffer(bytes: usize) -> Options {
     without_sweep().receive_buffer(NonZeroUsize::new(bytes).unwrap())

@@ -1,9 +1,5 @@
 //! Callbacks come one at a time, on one thread, with no lock held, and may call everything.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod common;
-
 use std::{
     collections::HashSet,
     io::{IoSlice, Read, Write},
@@ -15,14 +11,14 @@ use std::{
     thread,
 };
 
-use common::{
-    DEADLINE, Running,
-    tools::{CALLBACKS, Callback, Everywhere, Gate, provoke, run_passes, until},
-    without_sweep,
-};
 use sockman::{
     ConnectError, ConnectOptions, ConnectionId, JoinError, Options, PanicPolicy, Service, SockMan,
     SocketsThreads, StartError, WeakSockMan,
+};
+use sockman_test_support::{
+    DEADLINE, Event, Recorder, Running, read_to_end,
+    tools::{CALLBACKS, Callback, Everywhere, Gate, provoke, run_passes, until},
+    without_sweep,
 };
 
 fn options() -> Options {
@@ -262,10 +258,10 @@ fn no_lock_is_held_while_a_callback_runs() {
 #[test]
 fn what_a_callback_asks_for_another_connection_is_done() {
     let other = Arc::new(OnceLock::new());
-    let handler = common::Recorder::of_everything({
+    let handler = Recorder::of_everything({
         let other = Arc::clone(&other);
         move |sockman, event| {
-            let common::Event::Data(id, data) = event else { return };
+            let Event::Data(id, data) = event else { return };
             let Some(other) = other.get().copied().filter(|other| other != id) else { return };
             match data[..] {
                 [b's'] => assert_eq!(sockman.send_bytes(other, b"sent", false).unwrap(), 4),
@@ -289,8 +285,8 @@ fn what_a_callback_asks_for_another_connection_is_done() {
 
     handler.want_to_send(id, true);
     asking.write_all(b"w").unwrap();
-    handler.wait_for_event("ready to send", |event| *event == common::Event::ReadyToSend(id));
+    handler.wait_for_event("ready to send", |event| *event == Event::ReadyToSend(id));
 
     asking.write_all(b"c").unwrap();
-    assert_eq!(common::read_to_end(&mut asked), b"");
+    assert_eq!(read_to_end(&mut asked), b"");
 }

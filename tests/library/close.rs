@@ -1,10 +1,6 @@
 //! Closing: one caller closes, nobody hears of the id any more, the peer sees it at once, and the
 //! descriptor goes.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod common;
-
 use std::{
     collections::HashSet,
     io::{Read, Write},
@@ -17,12 +13,12 @@ use std::{
     thread,
 };
 
-use common::{
+use sockman::{ConnectOptions, ConnectionId, Destination, SockMan, WeakSockMan};
+use sockman_test_support::{
     Event, Recorder, Running, read_to_end, reset,
     tools::{Callback, Everywhere, Gate, Spy, fill, provoke, run_passes, until},
     without_sweep,
 };
-use sockman::{ConnectOptions, ConnectionId, Destination, SockMan, WeakSockMan};
 
 /// The callbacks that name an id which is open.
 const WITH_OPEN_ID: [Callback; 8] = [

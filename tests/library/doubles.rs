@@ -1,8 +1,6 @@
 //! The doubles of `sockman::testing`, as an embedder uses them: an echo server in memory, failures of
 //! every kind, and time that goes by when it is told to.
 
-#![allow(clippy::unwrap_used, clippy::panic)]
-
 use std::{
     collections::HashMap,
     io,

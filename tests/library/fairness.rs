@@ -1,11 +1,6 @@
 //! G8: in one pass each ready connection gets at most one turn, and each listener accepts a batch
 //! at most; a flooding peer starves nobody. All with the sweep off.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod common;
-mod descriptors;
-
 use std::{
     collections::HashMap,
     io::{self, Read, Write},
@@ -18,9 +13,11 @@ use std::{
     },
 };
 
-use common::{DEADLINE, Event, Recorder, Running, eventually, without_sweep};
 use sockman::{
     ConnectionId, EventHandler, NextRecv, SendQueue, SendQueueOptions, Service, SockMan,
+};
+use sockman_test_support::{
+    DEADLINE, Event, Recorder, Running, descriptors, eventually, without_sweep,
 };
 
 const BUFFER: usize = 4096;

@@ -1,9 +1,5 @@
 //! `ConnectionTable` and `Deadlines`. The sweep is off: a timer that works by its grace would not.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod common;
-
 use std::{
     io::{self, Read},
     net::TcpStream,
@@ -12,13 +8,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::{DEADLINE, without_sweep};
 use parking_lot::Mutex;
 use sockman::{
     ConnectionId, ConnectionTable, Deadlines, EventHandler, NextRecv, Service, SockMan,
     SocketsThreads,
     testing::{Network, SocketThreadByHand},
 };
+use sockman_test_support::{DEADLINE, without_sweep};
 
 /// Closes whoever's timer ends, and tells of the other timers.
 struct Timed {

@@ -1,9 +1,5 @@
 //! The hooks pause either direction of a connection, and what makes it go on again.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod common;
-
 use std::{
     collections::{HashMap, VecDeque},
     io::{self, ErrorKind, Read, Write},
@@ -14,12 +10,12 @@ use std::{
     time::Duration,
 };
 
-use common::{
+use sockman::{ConnectionId, EventHandler, NextRecv, Options, SendError, Service, SockMan};
+use sockman_test_support::{
     DEADLINE, Event, Recorder, Running, reset,
     tools::{Random, Spy, TempDir, fill, run_passes, until, wait_until_hung_up},
     without_sweep,
 };
-use sockman::{ConnectionId, EventHandler, NextRecv, Options, SendError, Service, SockMan};
 
 fn ready_count(handler: &Recorder, id: ConnectionId) -> usize {
     handler.count(|event| *event == Event::ReadyToSend(id))

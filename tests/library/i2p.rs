@@ -1,9 +1,5 @@
 //! I2P over a SAM bridge that the tests play: sessions, keys, accepting, connecting.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod common;
-
 use std::{
     fs,
     io::{Read, Write},
@@ -14,17 +10,17 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::{
+use sockman::{
+    ConnectError, ConnectOptions, ConnectPhase, ConnectionId, DestinationError, Direction,
+    I2pOptions, I2pStatus, KeyFileError, NetAddr, SamError, SamResult, Service, SockMan,
+    SocketsThreads,
+};
+use sockman_test_support::{
     DEADLINE, Event, Recorder, eventually,
     sam::{Bridge, Play, SOON, address_of, base64, destination, once, private_key},
     socks5::{DRIVERS, Driver},
     tools::TempDir,
     without_sweep,
-};
-use sockman::{
-    ConnectError, ConnectOptions, ConnectPhase, ConnectionId, DestinationError, Direction,
-    I2pOptions, I2pStatus, KeyFileError, NetAddr, SamError, SamResult, Service, SockMan,
-    SocketsThreads,
 };
 
 /// The peer with this number.

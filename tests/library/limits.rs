@@ -1,7 +1,5 @@
 //! Limits that have no other test: docs/limits.md names the test of each. Over the network in memory.
 
-#![allow(clippy::unwrap_used)]
-
 use std::{
     io::{self, IoSlice},
     num::NonZeroUsize,

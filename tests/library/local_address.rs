@@ -1,11 +1,6 @@
 //! G13: which addresses a listener has, which address a connection is told as its own, and how
 //! the sockets are set up.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod common;
-mod descriptors;
-
 use std::{
     error::Error,
     fs, io,
@@ -15,12 +10,13 @@ use std::{
         fd::{OwnedFd, RawFd},
         unix::net::{UnixListener, UnixStream},
     },
-    path::PathBuf,
     sync::Arc,
 };
 
-use common::{Event, Recorder, Running, eventually, without_sweep};
 use sockman::{BindError, ConnectOptions, ConnectionId, NetAddr, Service, SockMan};
+use sockman_test_support::{
+    Event, Recorder, Running, descriptors, eventually, tools::TempDir, without_sweep,
+};
 
 /// A `SockMan` with its threads running and no listener.
 fn running() -> (Arc<Recorder>, SockMan, sockman::SocketsThreads) {
@@ -38,12 +34,6 @@ fn addresses(recorder: &Recorder, sockman: &SockMan, n: usize) -> (ConnectionId,
     let info = sockman.connection_info(id).unwrap();
     assert_eq!((&info.me, &info.them), (&me, &(&them).into()));
     (id, me, them)
-}
-
-fn a_path(name: &str) -> PathBuf {
-    let path = std::env::temp_dir().join(format!("sockman-{name}-{}", std::process::id()));
-    let _ = fs::remove_file(&path);
-    path
 }
 
 /// G13.
@@ -94,7 +84,8 @@ fn on_other_listeners_me_is_the_listeners_address() {
 #[test]
 fn a_unix_peer_without_a_name_has_an_address_of_its_own() {
     let (recorder, sockman, _threads) = running();
-    let (path, peer_path) = (a_path("server"), a_path("peer"));
+    let dir = TempDir::new();
+    let (path, peer_path) = (dir.path("server"), dir.path("peer"));
     let to = Service::unix(&path).unwrap();
     let bound = sockman.bind_and_start_listening(&to).unwrap();
     assert_eq!(bound, to);
@@ -107,7 +98,6 @@ fn a_unix_peer_without_a_name_has_an_address_of_its_own() {
     named.connect(&socket2::SockAddr::unix(&path).unwrap()).unwrap();
     let (_, _, them) = addresses(&recorder, &sockman, 1);
     assert_eq!(them, Service::unix(&peer_path).unwrap());
-    fs::remove_file(&peer_path).unwrap();
 }
 
 /// G13: an outbound connection's own side is what the kernel chose.
@@ -200,7 +190,8 @@ fn bind_errors_say_what_is_wrong() {
     assert!(matches!(error, BindError::Unsupported { .. }), "{error:?}");
 
     // A file of that name is left alone, whatever it is.
-    let path = a_path("in-use");
+    let dir = TempDir::new();
+    let path = dir.path("sock");
     fs::write(&path, "a file").unwrap();
     let (error, text) = fail(&Service::unix(&path).unwrap());
     assert!(matches!(error, BindError::AddressInUse { .. }), "{error:?}");
@@ -228,7 +219,8 @@ fn listeners_that_exist_are_adopted() {
     let _late = TcpStream::connect(address).unwrap();
     recorder.wait_for_accepted(1);
 
-    let path = a_path("adopted");
+    let dir = TempDir::new();
+    let path = dir.path("sock");
     let listener = UnixListener::bind(&path).unwrap();
     let bound = sockman.start_listening_on(listener).unwrap();
     assert_eq!(bound, Service::unix(&path).unwrap());
@@ -241,7 +233,6 @@ fn listeners_that_exist_are_adopted() {
     assert!(path.exists(), "whoever made the path removes it");
     // The socket thread closes it.
     eventually("it is closed", || UnixStream::connect(&path).is_err());
-    fs::remove_file(&path).unwrap();
 }
 
 /// G13: systemd keeps a copy of what it hands over, and starts the program again with it.
@@ -320,7 +311,8 @@ fn an_address_can_be_bound_again_directly_after_stop_listening() {
 #[test]
 fn an_address_can_be_bound_again_with_no_thread_running() {
     let sockman = SockMan::new(Recorder::new(), without_sweep()).unwrap();
-    let path = a_path("again");
+    let dir = TempDir::new();
+    let path = dir.path("sock");
     let tcp = sockman.bind_and_start_listening(&"127.0.0.1:0".parse().unwrap()).unwrap();
     let unix = sockman.bind_and_start_listening(&Service::unix(&path).unwrap()).unwrap();
     for _ in 0..5 {
@@ -349,11 +341,6 @@ fn is_gone_or_close_on_exec(descriptor: RawFd) -> bool {
     u32::from_str_radix(flags.trim(), 8).unwrap() & O_CLOEXEC != 0
 }
 
-#[cfg(target_os = "linux")]
-fn is_without_delay(descriptor: RawFd) -> bool {
-    nix::sys::socket::getsockopt(descriptor, nix::sys::socket::sockopt::TcpNoDelay).unwrap()
-}
-
 /// G13.
 #[cfg(target_os = "linux")]
 #[test]
@@ -362,7 +349,7 @@ fn every_tcp_socket_is_without_delay_and_close_on_exec() {
     let running = Running::start(recorder.clone(), without_sweep());
     let check = |what: &str, descriptor: RawFd| {
         assert!(is_close_on_exec(descriptor), "{what}: not close-on-exec");
-        assert!(is_without_delay(descriptor), "{what}: Nagle's delay is on");
+        assert!(descriptors::is_without_delay(descriptor), "{what}: Nagle's delay is on");
     };
     check("the listener", descriptors::of(running.address, None));
     let client = TcpStream::connect(running.address).unwrap();
@@ -396,7 +383,7 @@ fn who_came_before_a_listener_was_adopted_is_served_without_delay_too() {
         recorder.wait_for_accepted(n);
         let descriptor = descriptors::of(address, Some(client.local_addr().unwrap()));
         assert!(is_close_on_exec(descriptor));
-        assert!(is_without_delay(descriptor), "Nagle's delay is on");
+        assert!(descriptors::is_without_delay(descriptor), "Nagle's delay is on");
     }
 }
 
@@ -405,7 +392,8 @@ fn who_came_before_a_listener_was_adopted_is_served_without_delay_too() {
 #[test]
 fn every_other_descriptor_is_close_on_exec() {
     let (recorder, sockman, _threads) = running();
-    let path = a_path("cloexec");
+    let dir = TempDir::new();
+    let path = dir.path("sock");
     sockman.bind_and_start_listening(&Service::unix(&path).unwrap()).unwrap();
     let to = Service::unix(&path).unwrap().into();
     let _connection = sockman.connect(&to, &ConnectOptions::default()).unwrap();
@@ -425,9 +413,13 @@ fn every_other_descriptor_is_close_on_exec() {
     // but for the one that hands over a listener without.
     for entry in fs::read_dir("/proc/self/fd").unwrap() {
         let descriptor = entry.unwrap().file_name().to_str().unwrap().parse().unwrap();
-        let link = fs::read_link(format!("/proc/self/fd/{descriptor}"));
-        let is_poller = link.is_ok_and(|to| to.to_string_lossy().starts_with("anon_inode:"));
-        assert!(!is_poller || is_gone_or_close_on_exec(descriptor), "{descriptor}");
+        let is_poller = || {
+            let link = fs::read_link(format!("/proc/self/fd/{descriptor}"));
+            link.is_ok_and(|to| to.to_string_lossy().starts_with("anon_inode:"))
+        };
+        // Asked again behind the flags, which may be another socket's by then.
+        let is_right = !is_poller() || is_gone_or_close_on_exec(descriptor) || !is_poller();
+        assert!(is_right, "{descriptor}");
     }
 }
 

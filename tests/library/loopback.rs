@@ -1,9 +1,7 @@
 //! The whole way, once: two `SockMan`s, an outbound and an inbound connection, bytes both ways.
 
-mod common;
-
-use common::{Event, Recorder, Running, without_sweep};
 use sockman::{ConnectOptions, Direction, Service};
+use sockman_test_support::{Event, Recorder, Running, without_sweep};
 
 #[test]
 fn two_sockmans_exchange_bytes_both_ways() {

@@ -3,10 +3,6 @@
 //!
 //! Here time is measured on purpose: how many passes there are in 300 ms.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod common;
-
 use std::{
     io::{self, Write},
     net::{Shutdown, TcpStream},
@@ -18,10 +14,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::{DEADLINE, Event, Recorder, Running, eventually, reset, without_sweep};
 use sockman::{
     ConnectionId, EventHandler, Interrupt, NextRecv, Options, SELECT_TIMEOUT, Service, SockMan,
     WeakSockMan,
+};
+use sockman_test_support::{
+    DEADLINE, Event, Recorder, Running, eventually, read_to_end, reset, tools::run_passes,
+    without_sweep,
 };
 
 const SPAN: Duration = Duration::from_millis(300);
@@ -35,16 +34,7 @@ fn most_passes(elapsed: Duration, sweep: bool) -> u64 {
 
 /// Lets the loop come to rest: events that are under way are over after a few passes.
 fn settle(sockman: &SockMan) {
-    for _ in 0..3 {
-        run_a_pass(sockman);
-    }
-}
-
-/// Runs one pass that begins after the call.
-fn run_a_pass(sockman: &SockMan) {
-    let before = sockman.stats().passes;
-    sockman.notify();
-    eventually("a pass has run", || sockman.stats().passes > before);
+    run_passes(sockman, 2);
 }
 
 /// Does what the file is about.
@@ -502,6 +492,6 @@ fn a_handler_that_keeps_a_weak_handle_neither_spins_nor_leaks() {
         drop(running);
         assert!(freed.upgrade().is_none(), "the handler is freed");
         assert!(weak.upgrade().is_none(), "the SockMan is freed");
-        assert_eq!(common::read_to_end(&mut client), b"", "the connection is closed");
+        assert_eq!(read_to_end(&mut client), b"", "the connection is closed");
     });
 }

@@ -1,10 +1,6 @@
 //! G12: a callback that panics is never swallowed, under either policy, whichever it is. All with
 //! the sweep off.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod common;
-
 use std::{
     collections::HashSet,
     io::{self, Read, Write},
@@ -14,10 +10,12 @@ use std::{
     time::Instant,
 };
 
-use common::{Event, Recorder, Running, eventually, reset, without_sweep};
 use sockman::{
     ConnectionId, EventHandler, JoinError, NextRecv, Options, PanicPolicy, Service, SockMan,
     StartError,
+};
+use sockman_test_support::{
+    Event, Recorder, Running, eventually, read_to_end, reset, without_sweep,
 };
 
 /// Every callback.
@@ -285,7 +283,7 @@ fn under_stop_join_returns_the_panic_and_a_restart_goes_on() {
         assert_eq!(is_open, callback != Callback::Accepted, "{callback:?}");
         let mut victim = victim;
         match callback {
-            Callback::Accepted => assert_eq!(common::read_to_end(&mut victim), b""),
+            Callback::Accepted => assert_eq!(read_to_end(&mut victim), b""),
             // The event was told, and is not told again.
             Callback::Eof | Callback::ReadError => {
                 let told = |event: &Event| {

@@ -1,10 +1,6 @@
 //! G9: wakes, interrupts and cancels take effect at once. No figures here, which are for
 //! benchmarks: what has to end would otherwise last a minute, and the sweep is off.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod common;
-
 use std::{
     net::{SocketAddr, TcpListener},
     os::unix::net::UnixListener,
@@ -17,27 +13,20 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::{
+use sockman::{ConnectError, ConnectOptions, Interrupt, Service, SockMan, StartError};
+use sockman_test_support::{
     DEADLINE, Event, Recorder, Running,
     blackhole::{Blackhole, UnixBlackhole},
-    eventually, without_sweep,
+    eventually,
+    tools::{TempDir, run_passes},
+    without_sweep, write_all,
 };
-use sockman::{ConnectError, ConnectOptions, Interrupt, Service, SockMan, StartError};
 
 /// What is prompt on a machine that is busy with everything else.
 const PROMPT: Duration = Duration::from_secs(20);
 
 fn for_long() -> ConnectOptions {
     ConnectOptions::default().timeout(DEADLINE)
-}
-
-/// Runs two passes, so that the pass under way, and what it left over, is finished.
-fn fence(sockman: &SockMan) {
-    for _ in 0..2 {
-        let before = sockman.stats().passes;
-        sockman.notify();
-        eventually("a pass has run", || sockman.stats().passes > before);
-    }
 }
 
 /// G9.
@@ -54,10 +43,10 @@ fn a_wake_reaches_ready_to_send_without_a_sweep() {
     let ids = [recorder.wait_for_accepted(0), recorder.wait_for_accepted(1)];
     // What a new connection is asked in any case is over when its first byte came.
     for (client, id) in clients.iter_mut().zip(ids) {
-        common::write_all(client, b"?");
+        write_all(client, b"?");
         recorder.wait_for_bytes(id, 1);
     }
-    fence(&running.sockman);
+    run_passes(&running.sockman, 1);
     for id in ids {
         recorder.want_to_send(id, true);
     }
@@ -109,7 +98,7 @@ fn an_interrupt_ends_the_threads_and_fifty_connects_under_way() {
 /// G9: also for connects that wait for a retry, and with no thread running.
 #[test]
 fn an_interrupt_ends_connects_to_a_full_unix_listener() {
-    let blackhole = UnixBlackhole::new("interrupted");
+    let blackhole = UnixBlackhole::new();
     let sockman = SockMan::new(Recorder::new(), without_sweep()).unwrap();
     let connects: Vec<_> = (0..10)
         .map(|_| {
@@ -221,7 +210,7 @@ fn while_the_interrupt_is_set_nothing_begins() {
 /// G9: the one deadline of a connect.
 #[test]
 fn a_connect_without_an_answer_times_out_at_its_deadline() {
-    let (tcp, unix) = (Blackhole::new(), UnixBlackhole::new("timeout"));
+    let (tcp, unix) = (Blackhole::new(), UnixBlackhole::new());
     let sockman = SockMan::new(Recorder::new(), without_sweep()).unwrap();
     for to in [tcp.destination(), unix.destination()] {
         let timeout = Duration::from_millis(120);
@@ -244,7 +233,7 @@ fn a_connect_without_an_answer_times_out_at_its_deadline() {
 /// room.
 #[test]
 fn a_connect_to_a_full_unix_listener_succeeds_once_there_is_room() {
-    let blackhole = UnixBlackhole::new("room");
+    let blackhole = UnixBlackhole::new();
     let running = Running::start(Recorder::new(), without_sweep());
     let connect = {
         let (sockman, to) = (running.sockman.clone(), blackhole.destination());
@@ -276,10 +265,10 @@ fn a_connect_to_a_port_where_nobody_listens_is_refused() {
     assert!(error.to_string().contains(&nobody.to_string()), "{error}");
     assert_eq!(sockman.stats().connections, 0);
 
-    let path = std::env::temp_dir().join(format!("sockman-stale-{}", std::process::id()));
+    let dir = TempDir::new();
+    let path = dir.path("stale");
     drop(UnixListener::bind(&path).unwrap());
     let result = sockman.connect(&Service::unix(&path).unwrap().into(), &for_long());
-    std::fs::remove_file(&path).unwrap();
     assert!(matches!(result, Err(ConnectError::Refused { .. })), "{result:?}");
 }
 
@@ -309,11 +298,11 @@ fn wakes_from_many_threads_coalesce() {
     let id = recorder.wait_for_accepted(1);
     let sockman = &running.sockman;
     // What a new connection is asked in any case is over when its first byte came.
-    common::write_all(&mut other, b"?");
+    write_all(&mut other, b"?");
     recorder.wait_for_bytes(id, 1);
-    fence(sockman);
+    run_passes(sockman, 1);
     for _ in 0..20 {
-        common::write_all(&mut holder, b"stand still");
+        write_all(&mut holder, b"stand still");
         entered.recv_timeout(DEADLINE).unwrap();
         recorder.want_to_send(id, true);
         ready.store(0, Ordering::SeqCst);
@@ -329,7 +318,7 @@ fn wakes_from_many_threads_coalesce() {
         });
         go_on.send(()).unwrap();
         eventually("the wakes were answered", || ready.load(Ordering::SeqCst) > 0);
-        fence(sockman);
+        run_passes(sockman, 1);
         let after = sockman.stats();
         assert_eq!(ready.load(Ordering::SeqCst), 1, "8000 wakes were one");
         assert!(after.passes - before.passes <= 6, "{before:?} {after:?}");

@@ -1,10 +1,6 @@
 //! No callback names an id before the embedder has registered it, and nothing that the peer does
 //! in the meantime is lost.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod common;
-
 use std::{
     collections::HashSet,
     io::{self, Read, Write},
@@ -17,13 +13,13 @@ use std::{
     thread,
 };
 
-use common::{
-    Event, Recorder, Running, read_to_end, reset,
-    tools::{Spy, deadlines, fill, run_passes, until},
-    without_sweep,
-};
 use sockman::{
     ConnectOptions, ConnectionId, Destination, EventHandler, NextRecv, Service, SockMan,
+};
+use sockman_test_support::{
+    DEADLINE, Event, Recorder, Running, read_to_end, reset,
+    tools::{Spy, deadlines, fill, run_passes, until},
+    without_sweep,
 };
 
 /// A handler for which each callback, hook or not, that names an unregistered id is a panic: under
@@ -72,7 +68,7 @@ impl Registry {
                     _ => {}
                 }
             }
-            let (guard, timeout) = self.changed.wait_timeout(heard, common::DEADLINE).unwrap();
+            let (guard, timeout) = self.changed.wait_timeout(heard, DEADLINE).unwrap();
             heard = guard;
             assert!(!timeout.timed_out(), "{id} received {received:?} and no end; {heard:?}");
         }
@@ -81,7 +77,7 @@ impl Registry {
     fn wait_for_byte(&self, id: ConnectionId) {
         let mut heard = self.heard.lock().unwrap();
         while !heard.iter().any(|one| matches!(one, Heard::Data(of, _) if *of == id)) {
-            let (guard, timeout) = self.changed.wait_timeout(heard, common::DEADLINE).unwrap();
+            let (guard, timeout) = self.changed.wait_timeout(heard, DEADLINE).unwrap();
             heard = guard;
             assert!(!timeout.timed_out(), "nothing came on {id}");
         }

@@ -1,17 +1,10 @@
 //! G14: interrupt, join and start again; start and join errors; what closes what. All with the
 //! sweep off.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod common;
-mod descriptors;
-
 use std::{
-    fs,
     io::{Read, Write},
     net::{Shutdown, TcpListener, TcpStream},
     os::unix::net::UnixStream,
-    path::PathBuf,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -21,10 +14,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::{DEADLINE, Event, Recorder, Running, eventually, reset, without_sweep};
 use sockman::{
     ConnectOptions, ConnectionId, Interrupt, JoinError, Service, SockMan, SocketsThreads,
     StartError,
+};
+use sockman_test_support::{
+    DEADLINE, Event, Recorder, Running, blackhole::UnixBlackhole, descriptors, eventually,
+    read_to_end, reset, tools::TempDir, without_sweep,
 };
 
 fn stop(running: &mut Running) {
@@ -34,12 +30,6 @@ fn stop(running: &mut Running) {
 
 fn start_again(running: &mut Running) {
     running.threads = Some(running.sockman.start_sockets_threads().unwrap());
-}
-
-fn a_path(name: &str) -> PathBuf {
-    let path = std::env::temp_dir().join(format!("sockman-{name}-{}", std::process::id()));
-    let _ = fs::remove_file(&path);
-    path
 }
 
 /// G14: what came while no thread ran is there after the next start.
@@ -304,15 +294,10 @@ fn the_guard_of_threads_that_have_ended_does_not_end_their_successors() {
 #[test]
 fn a_connect_under_way_sees_an_interrupt_that_join_has_cleared() {
     let mut running = Running::start(Recorder::new(), without_sweep());
-    // A unix-domain listener whose backlog is full.
-    let path = a_path("under-way");
-    let full = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None).unwrap();
-    full.bind(&socket2::SockAddr::unix(&path).unwrap()).unwrap();
-    full.listen(0).unwrap();
-    let _filler = UnixStream::connect(&path).unwrap();
+    let full = UnixBlackhole::new();
     for _ in 0..20 {
         let connect = {
-            let (sockman, to) = (running.sockman.clone(), Service::unix(&path).unwrap().into());
+            let (sockman, to) = (running.sockman.clone(), full.destination());
             let options = ConnectOptions::default().timeout(DEADLINE * 2);
             thread::spawn(move || sockman.connect(&to, &options).map(|_| ()))
         };
@@ -324,7 +309,6 @@ fn a_connect_under_way_sees_an_interrupt_that_join_has_cleared() {
         assert!(began.elapsed() < Duration::from_secs(20));
         assert_eq!(running.sockman.stats().connections, 0);
     }
-    fs::remove_file(&path).unwrap();
 }
 
 /// G14.
@@ -332,7 +316,8 @@ fn a_connect_under_way_sees_an_interrupt_that_join_has_cleared() {
 fn listeners_are_added_and_stopped_while_the_threads_run() {
     let recorder = Recorder::new();
     let running = Running::start(recorder.clone(), without_sweep());
-    let (sockman, path) = (&running.sockman, a_path("added"));
+    let dir = TempDir::new();
+    let (sockman, path) = (&running.sockman, dir.path("sock"));
     let mut accepted = 0;
     for round in 0..20 {
         let tcp = sockman.bind_and_start_listening(&"127.0.0.1:0".parse().unwrap()).unwrap();
@@ -443,7 +428,8 @@ fn stop_listening_in_the_accept_callback_ends_the_batch() {
 #[test]
 fn dropping_the_last_handle_closes_everything() {
     for was_started in [false, true] {
-        let path = a_path(if was_started { "dropped-1" } else { "dropped-0" });
+        let dir = TempDir::new();
+        let path = dir.path("sock");
         let peer = TcpListener::bind("127.0.0.1:0").unwrap();
         let recorder = Recorder::new();
         let sockman = SockMan::new(recorder.clone(), without_sweep()).unwrap();
@@ -551,7 +537,7 @@ fn dropping_the_guard_and_the_last_handle_in_a_callback_closes_everything() {
     *kept.lock().unwrap() = Some((sockman, threads));
     drop(recorder);
     client.write_all(b"!").unwrap();
-    assert_eq!(common::read_to_end(&mut client), b"");
+    assert_eq!(read_to_end(&mut client), b"");
     eventually("the handler is freed", || freed.upgrade().is_none());
 }
 

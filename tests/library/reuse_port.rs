@@ -1,17 +1,13 @@
 //! `Options::reuse_port`: several `SockMan`s on one port.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod common;
-
 use std::io::Read;
 
-use common::{
+use sockman::{BindError, SockMan};
+use sockman_test_support::{
     Event, Recorder, Running,
     tools::{TempDir, until},
     without_sweep,
 };
-use sockman::{BindError, SockMan};
 
 /// The kernel spreads clients over both. None comes in twice, and none is lost.
 #[test]

@@ -2,10 +2,6 @@
 //! torn, and no lost wake-up in a million rounds. All with the sweep off, so that a lost wake-up
 //! shows as a wait without end.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod common;
-
 use std::{
     collections::HashMap,
     io::{self, Read},
@@ -19,11 +15,11 @@ use std::{
     time::Instant,
 };
 
-use common::{DEADLINE, Recorder, Running, eventually, without_sweep};
 use sockman::{
     ConnectionId, EventHandler, NextRecv, PushError, SendError, SendQueue, SendQueueOptions,
     Service, SockMan, SocketsThreads,
 };
+use sockman_test_support::{DEADLINE, Recorder, Running, eventually, without_sweep, write_all};
 
 const THREADS: usize = 8;
 
@@ -386,7 +382,7 @@ fn a_peer_that_does_not_read_its_replies_is_not_read_from() {
     let (client, queue) = server.client();
     let mut writer = client.try_clone().unwrap();
     thread::scope(|scope| {
-        scope.spawn(move || common::write_all(&mut writer, &vec![6; BYTES]));
+        scope.spawn(move || write_all(&mut writer, &vec![6; BYTES]));
         eventually("reading stops", || queue.is_above_high_mark());
         let bytes = read_exactly(&client, BYTES);
         assert!(bytes.iter().all(|byte| *byte == 6));

@@ -1,10 +1,6 @@
 //! Connecting through SOCKS5 proxies that do what they should: what they are asked, what becomes of
 //! their answers. `socks5_hostile` has the others.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod common;
-
 use std::{
     collections::HashSet,
     io::{Read, Write},
@@ -15,7 +11,11 @@ use std::{
     time::Instant,
 };
 
-use common::{
+use sockman::{
+    ConnectError, ConnectOptions, ConnectPhase, Credentials, Destination, Direction, Interrupt,
+    Proxy, ProxyError, Service, Socks5Reply,
+};
+use sockman_test_support::{
     DEADLINE, Event,
     blackhole::Blackhole,
     reset,
@@ -24,10 +24,7 @@ use common::{
         answering, name, negotiate, proxy, proxy_at, read_credentials, read_greeting, read_request,
         stall,
     },
-};
-use sockman::{
-    ConnectError, ConnectOptions, ConnectPhase, Credentials, Destination, Direction, Interrupt,
-    Proxy, ProxyError, Service, Socks5Reply,
+    tools::TempDir,
 };
 
 const ONION: &str = "pg6mmjiyjmcrsslvykfwnntlaru7p5svn6y2ymmju6nubxndf4pscryd.onion";
@@ -222,8 +219,8 @@ fn a_proxy_may_listen_on_ipv6_or_on_a_unix_domain_path() {
         assert_eq!(asked.recv_timeout(DEADLINE).unwrap().host, b"name.test");
     }
 
-    let directory = tempfile();
-    let path = directory.join("proxy");
+    let directory = TempDir::new();
+    let path = directory.path("proxy");
     let listener = UnixListener::bind(&path).unwrap();
     let proxy = Proxy::socks5(Service::unix(&path).unwrap());
     let served = thread::spawn(move || {
@@ -245,14 +242,6 @@ fn a_proxy_may_listen_on_ipv6_or_on_a_unix_domain_path() {
         assert_eq!((info.me, info.them), (Service::UNIX_UNNAMED, name()));
     }
     served.join().unwrap();
-    std::fs::remove_dir_all(directory).unwrap();
-}
-
-/// A directory of this test's own.
-fn tempfile() -> std::path::PathBuf {
-    let directory = std::env::temp_dir().join(format!("sockman-socks5-{}", std::process::id()));
-    std::fs::create_dir_all(&directory).unwrap();
-    directory
 }
 
 /// What a proxy was offered, and then told, by way of credentials.

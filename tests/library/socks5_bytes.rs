@@ -2,11 +2,7 @@
 //! everywhere, each byte replaced by each other one. What has to come of it is worked out by an
 //! oracle that shares nothing with the library.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod socks5_oracle;
-
-use socks5_oracle::{End, Outcome, expected, run};
+use sockman_test_support::socks5_oracle::{End, Outcome, expected, run};
 
 /// All that a proxy says, with what the destination says behind it.
 fn dialogues() -> Vec<(bool, Vec<u8>)> {

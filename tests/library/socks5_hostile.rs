@@ -1,13 +1,10 @@
 //! SOCKS5 proxies that do what no proxy should: each ends in its exact error, on both drivers, and
 //! leaves nothing behind.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod common;
-
 use std::{io::Write, net::TcpStream, thread};
 
-use common::{
+use sockman::{ConnectError, ConnectOptions, ConnectPhase, Credentials, Proxy, ProxyError};
+use sockman_test_support::{
     DEADLINE, eventually, reset,
     socks5::{
         AUTHENTICATED, CONNECTED, DRIVERS, Dialling, Driver, METHOD, METHOD_PASSWORD, SOON,
@@ -15,7 +12,6 @@ use common::{
         read_request, stall,
     },
 };
-use sockman::{ConnectError, ConnectOptions, ConnectPhase, Credentials, Proxy, ProxyError};
 
 /// What the proxy is found to be guilty of.
 fn fault(dialling: &Dialling, driver: Driver, proxy: &Proxy) -> ProxyError {

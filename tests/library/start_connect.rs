@@ -2,10 +2,6 @@
 //! they fail, and what a callback that panics does. How they are ended is in `start_connect_ends`,
 //! thousands of them in `start_connect_many`.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod common;
-
 use std::{
     collections::HashSet,
     io::Read,
@@ -18,16 +14,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::{
-    DEADLINE, Event, Recorder, Running,
-    blackhole::{Blackhole, UnixBlackhole},
-    reset,
-    tools::{Gate, TempDir, deadlines, run_passes, until},
-    without_sweep,
-};
 use sockman::{
     ConnectError, ConnectOptions, ConnectionId, Destination, Direction, Interrupt, JoinError,
     Options, PanicPolicy, SendError, Service, SockMan,
+};
+use sockman_test_support::{
+    DEADLINE, Event, Recorder, Running,
+    blackhole::{Blackhole, UnixBlackhole},
+    read_to_end, reset,
+    tools::{Gate, TempDir, deadlines, run_passes, until},
+    without_sweep, write_all,
 };
 
 fn for_long() -> ConnectOptions {
@@ -106,7 +102,7 @@ fn the_outcome_is_the_first_callback_that_names_the_id() {
     let id = running.sockman.start_connect(&to, &for_long()).unwrap();
     let mut peer = peers.accept();
     let me = Service::from(peer.peer_addr().unwrap());
-    common::write_all(&mut peer, b"hello");
+    write_all(&mut peer, b"hello");
     drop(peer);
     recorder.wait_for_eof(id);
     let events = recorder.events_of(id);
@@ -123,7 +119,7 @@ fn data_and_the_end_that_came_before_the_outcome_are_told_after_it() {
     let peers = Peers::new();
     let id = sockman.start_connect(&peers.destination(), &for_long()).unwrap();
     let mut peer = peers.accept();
-    common::write_all(&mut peer, b"hello");
+    write_all(&mut peer, b"hello");
     drop(peer);
     assert!(recorder.events().is_empty(), "nobody runs to tell it");
     let _threads = sockman.start_sockets_threads().unwrap();
@@ -150,7 +146,7 @@ fn data_and_a_reset_that_come_during_the_outcome_are_told_after_it() {
         let id = running.sockman.start_connect(&peers.destination(), &for_long()).unwrap();
         let mut peer = peers.accept();
         gate.wait_until_held();
-        common::write_all(&mut peer, b"hello");
+        write_all(&mut peer, b"hello");
         reset(peer);
         gate.open();
         assert_eq!(recorder.wait_for_read_error(id), std::io::ErrorKind::ConnectionReset);
@@ -175,7 +171,7 @@ fn a_connect_that_had_to_be_waited_for_becomes_a_connection() {
     recorder.wait_for_outcome(id).unwrap();
     let (mut peer, _) = blackhole.listener.accept().unwrap();
     deadlines(&peer);
-    common::write_all(&mut peer, b"hello");
+    write_all(&mut peer, b"hello");
     recorder.wait_for_bytes(id, 5);
     drop(peer);
     recorder.wait_for_eof(id);
@@ -247,7 +243,7 @@ fn an_id_closed_in_its_outcome_is_never_named_again() {
     let peers = Peers::new();
     let id = running.sockman.start_connect(&peers.destination(), &for_long()).unwrap();
     let mut peer = peers.accept();
-    assert!(common::read_to_end(&mut peer).is_empty());
+    assert!(read_to_end(&mut peer).is_empty());
     run_passes(&running.sockman, 2);
     assert_eq!(heard(&recorder, id), ["connected"]);
     assert_eq!(running.sockman.stats().connections, 0);
@@ -288,7 +284,7 @@ fn connects_can_be_begun_inside_callbacks() {
     let running = Running::start(recorder.clone(), without_sweep());
     let _client = running.client();
     let mut accepted = [peers.accept(), peers.accept()];
-    common::write_all(&mut accepted[1], b"one more");
+    write_all(&mut accepted[1], b"one more");
     let _third = peers.accept();
     let told = recorder.wait_for("three outcomes", |events| {
         let told: Vec<_> = events
@@ -360,7 +356,7 @@ fn a_connect_without_an_answer_times_out_at_its_deadline() {
 
     let recorder = Recorder::new();
     let running = Running::start(recorder.clone(), without_sweep());
-    let (tcp, unix) = (Blackhole::new(), UnixBlackhole::new("start-timeout"));
+    let (tcp, unix) = (Blackhole::new(), UnixBlackhole::new());
     for to in [tcp.destination(), unix.destination()] {
         for timeout in [Duration::from_millis(120), Duration::ZERO] {
             let began = Instant::now();
@@ -432,7 +428,7 @@ fn the_unnamed_address() -> Destination {
 /// room.
 #[test]
 fn a_connect_to_a_full_unix_listener_succeeds_once_there_is_room() {
-    let blackhole = UnixBlackhole::new("start-room");
+    let blackhole = UnixBlackhole::new();
     let recorder = Recorder::new();
     let running = Running::start(recorder.clone(), without_sweep());
     let id = running.sockman.start_connect(&blackhole.destination(), &for_long()).unwrap();
@@ -551,7 +547,7 @@ fn under_stop_a_panic_in_an_outcome_ends_the_threads_and_closes_the_connection()
         assert_eq!(heard(&recorder, id).len(), 1);
         assert_eq!(sockman.stats().panics, 1);
     }
-    assert!(common::read_to_end(&mut peers.accept()).is_empty(), "the peer of the first saw it");
+    assert!(read_to_end(&mut peers.accept()).is_empty(), "the peer of the first saw it");
 }
 
 /// G12: the connection is closed and told as such; a failed attempt has none to close.
@@ -575,5 +571,5 @@ fn under_close_connection_a_panic_in_an_outcome_closes_that_connection_alone() {
         let stats = running.sockman.stats();
         assert_eq!((stats.connections, stats.panics), (1, 1));
     }
-    assert!(common::read_to_end(&mut peers.accept()).is_empty(), "the peer of the first saw it");
+    assert!(read_to_end(&mut peers.accept()).is_empty(), "the peer of the first saw it");
 }

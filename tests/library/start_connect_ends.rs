@@ -1,10 +1,6 @@
 //! `start_connect`: how attempts end before their time (cancelled, closed, with the last handle) and
 //! how they outlive the threads.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod common;
-
 use std::{
     net::{SocketAddr, TcpListener},
     sync::{
@@ -16,13 +12,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::{
+use sockman::{ConnectError, ConnectOptions, ConnectionId, Destination, Interrupt, SockMan};
+use sockman_test_support::{
     DEADLINE, Event, Recorder, Running,
     blackhole::{Blackhole, UnixBlackhole},
+    limits::make_room_for,
     tools::{Random, Spy, run_passes, until},
     without_sweep,
 };
-use sockman::{ConnectError, ConnectOptions, ConnectionId, Destination, Interrupt, SockMan};
 
 fn for_long() -> ConnectOptions {
     ConnectOptions::default().timeout(DEADLINE)
@@ -41,7 +38,7 @@ fn is_outcome_of(event: &Event, of: ConnectionId) -> bool {
 fn a_cancel_ends_the_five_hundred_attempts_that_share_it() {
     const ATTEMPTS: usize = 500;
 
-    rlimit::increase_nofile_limit(4096).unwrap();
+    make_room_for(4096);
     let (spy, blackhole, recorder) = (Spy::default(), Blackhole::new(), Recorder::new());
     let running = Running::start(recorder.clone(), options(&spy));
     let (sockman, cancel) = (&running.sockman, Interrupt::new());
@@ -77,7 +74,7 @@ fn a_cancel_ends_the_five_hundred_attempts_that_share_it() {
 /// G9: also one that waits for a retry.
 #[test]
 fn a_cancel_ends_a_retry() {
-    let (blackhole, recorder) = (UnixBlackhole::new("start-cancel"), Recorder::new());
+    let (blackhole, recorder) = (UnixBlackhole::new(), Recorder::new());
     let running = Running::start(recorder.clone(), without_sweep());
     let cancel = Interrupt::new();
     let options = for_long().cancel(cancel.clone());
@@ -256,7 +253,7 @@ fn restart(running: &mut Running) {
 /// G14: an interrupt ends the threads, and no attempt of `start_connect`.
 #[test]
 fn attempts_go_on_over_a_restart() {
-    let (tcp, unix) = (Blackhole::new(), UnixBlackhole::new("restart"));
+    let (tcp, unix) = (Blackhole::new(), UnixBlackhole::new());
     let recorder = Recorder::new();
     let mut running = Running::start(recorder.clone(), without_sweep());
     let cancel = Interrupt::new();
@@ -286,7 +283,7 @@ fn attempts_go_on_over_a_restart() {
 fn what_became_of_attempts_meanwhile_is_told_at_the_next_start() {
     let (blackhole, recorder) = (Blackhole::new(), Recorder::new());
     let mut running = Running::start(recorder.clone(), without_sweep());
-    let listener = UnixBlackhole::new("meanwhile");
+    let listener = UnixBlackhole::new();
     let cancel = Interrupt::new();
     let timeout = Duration::from_millis(50);
     let start = |sockman: &SockMan| {
@@ -421,11 +418,11 @@ fn in_a_storm_each_attempt_is_told_once_or_closed() {
     const THREADS: u64 = 3;
     const ATTEMPTS: usize = 400;
 
-    rlimit::increase_nofile_limit(4096).unwrap();
+    make_room_for(4096);
     let (spy, recorder) = (Spy::default(), Recorder::new());
     let mut running = Running::start(recorder.clone(), options(&spy));
     let accepting = Running::start(Recorder::new(), without_sweep());
-    let (tcp, unix) = (Blackhole::new(), UnixBlackhole::new("storm"));
+    let (tcp, unix) = (Blackhole::new(), UnixBlackhole::new());
     let nobody = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
     nobody.bind(&"127.0.0.1:0".parse::<SocketAddr>().unwrap().into()).unwrap();
     let destinations = [

@@ -1,12 +1,8 @@
 //! Unix-domain sockets: what is the same as on TCP, what is not, and their files.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod common;
-
 use std::{
     fs,
-    io::{self, ErrorKind, IoSlice, Read, Write},
+    io::{self, ErrorKind, Read, Write},
     net::Shutdown,
     num::NonZeroUsize,
     os::{
@@ -22,16 +18,17 @@ use std::{
     time::Duration,
 };
 
-use common::{
-    DEADLINE, Event, Recorder,
-    tools::{Gate, Random, Spy, TempDir, run_passes, until, wait_until_hung_up},
-    without_sweep,
-};
-use nix::sys::socket::{ControlMessage, MsgFlags, UnixAddr as NixUnixAddr, sendmsg};
 use socket2::{Domain, SockAddr, Socket, Type};
 use sockman::{
     BindError, ConnectError, ConnectOptions, ConnectionId, Destination, Interrupt,
     InvalidAddrError, NetAddr, Options, Service, SockMan, SocketsThreads, UnixAddr,
+};
+use sockman_test_support::{
+    DEADLINE, Event, Recorder,
+    blackhole::UnixBlackhole,
+    descriptors::send_along,
+    tools::{Gate, Random, Spy, TempDir, run_passes, until, wait_until_hung_up},
+    without_sweep,
 };
 
 /// A `SockMan` that listens on a path of its own; it ends when dropped.
@@ -182,19 +179,6 @@ fn an_unnamed_peer_has_a_value_of_its_own_and_a_named_one_its_name() {
     assert_eq!(me_and_them(1), (path, Service::unix(&name).unwrap().into()));
 }
 
-/// Sends `data` with `fd` going along.
-fn send_with_fd(stream: &UnixStream, data: &[u8], fd: &OwnedFd) {
-    let fds = [fd.as_raw_fd()];
-    let sent = sendmsg::<NixUnixAddr>(
-        stream.as_raw_fd(),
-        &[IoSlice::new(data)],
-        &[ControlMessage::ScmRights(&fds)],
-        MsgFlags::empty(),
-        None,
-    );
-    assert_eq!(sent, Ok(data.len()));
-}
-
 /// G5: a receive ends early at each of them; what lies behind gives no further edge. The
 /// descriptors that came along are closed, and leak nothing.
 #[test]
@@ -223,9 +207,9 @@ fn bytes_around_ancillary_data_are_delivered_without_the_sweep() {
             gate.wait_until_held();
         }
         client.write_all(b"before").unwrap();
-        send_with_fd(&client, b"with", &passed);
+        send_along(&client, b"with", passed.as_raw_fd());
         client.write_all(b"between").unwrap();
-        send_with_fd(&client, b"with", &passed);
+        send_along(&client, b"with", passed.as_raw_fd());
         client.write_all(b"behind").unwrap();
         if at_once {
             gate.open();
@@ -510,40 +494,18 @@ fn a_connect_where_nobody_listens_fails_at_once() {
     assert_eq!(sockman.stats().connections, 0);
 }
 
-/// A listener with room for nobody, and those who wait at it.
-fn full_listener(path: &Path) -> (UnixListener, Vec<Socket>) {
-    let listener = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
-    let address = SockAddr::unix(path).unwrap();
-    listener.bind(&address).unwrap();
-    listener.listen(0).unwrap();
-    let mut waiting = Vec::new();
-    loop {
-        let client = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
-        client.set_nonblocking(true).unwrap();
-        match client.connect(&address) {
-            Ok(()) => waiting.push(client),
-            Err(error) => {
-                assert_eq!(error.kind(), ErrorKind::WouldBlock);
-                return (OwnedFd::from(listener).into(), waiting);
-            }
-        }
-    }
-}
-
 /// Not a connection that is none: bytes go through it.
 #[test]
 fn a_connect_to_a_full_backlog_succeeds_when_room_comes() {
-    let dir = TempDir::new();
-    let path = dir.path("sock");
-    let (listener, waiting) = full_listener(&path);
+    let UnixBlackhole { path, listener, fillers, .. } = &UnixBlackhole::new();
     let handler = Recorder::new();
     let listening = Listening::start(handler.clone(), without_sweep());
     let sockman = &listening.sockman;
     thread::scope(|scope| {
-        let connect = scope.spawn(|| sockman.connect(&destination(&path), &with_deadline()));
+        let connect = scope.spawn(|| sockman.connect(&destination(path), &with_deadline()));
         until("it is under way", || sockman.stats().connections == 1);
         assert_eq!(sockman.stats().connected, 0);
-        for _ in &waiting {
+        for _ in fillers {
             assert!(!connect.is_finished());
             listener.accept().unwrap();
         }
@@ -556,7 +518,7 @@ fn a_connect_to_a_full_backlog_succeeds_when_room_comes() {
         let connection = connect.join().unwrap().unwrap();
         let mut peer = peer.unwrap().0;
         peer.set_nonblocking(false).unwrap();
-        assert_eq!(connection.them(), &Service::unix(&path).unwrap());
+        assert_eq!(connection.them(), &Service::unix(path).unwrap());
         let id = connection.activate();
         assert_eq!(sockman.send_bytes(id, b"ping", false).unwrap(), 4);
         let mut received = [0; 4];
@@ -569,13 +531,11 @@ fn a_connect_to_a_full_backlog_succeeds_when_room_comes() {
 
 #[test]
 fn a_connect_to_a_full_backlog_ends_at_its_deadline_or_when_interrupted() {
-    let dir = TempDir::new();
-    let path = dir.path("sock");
-    let (_listener, _waiting) = full_listener(&path);
+    let blackhole = UnixBlackhole::new();
     let spy = Spy::default();
     let options = without_sweep().sock_factory(Arc::new(spy.clone()));
     let sockman = SockMan::new(Recorder::new(), options).unwrap();
-    let (to, timeout) = (destination(&path), Duration::from_millis(20));
+    let (to, timeout) = (blackhole.destination(), Duration::from_millis(20));
     match sockman.connect(&to, &ConnectOptions::default().timeout(timeout)) {
         Err(ConnectError::TimedOut { after, .. }) => assert!(after >= timeout),
         other => panic!("{other:?}"),

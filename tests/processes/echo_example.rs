@@ -1,10 +1,5 @@
 //! `examples/echo.rs` as the program that it is: three modes, back-pressure, SIGTERM.
 
-#![allow(clippy::unwrap_used)]
-
-#[path = "common/program.rs"]
-mod program;
-
 use std::{
     io::{Read, Write},
     net::{Shutdown, TcpStream},
@@ -13,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use program::{Program, example};
+use sockman_test_support::program::{Program, example};
 
 fn start(mode: &str) -> (Program, TcpStream) {
     let mut program = Program::start(Command::new(example("echo")).args([mode, "0"]));

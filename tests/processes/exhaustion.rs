@@ -1,24 +1,13 @@
-//! G11: out of descriptors, at the connection cap, and after ten thousand short connections.
+//! G11: out of descriptors, and after ten thousand short connections. (At the connection cap:
+//! `tests/library/connection_cap.rs`.)
 //!
 //! Descriptors run out in a child process with a lowered limit, which a client in the parent asks
 //! how it fares.
-
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::print_stdout,
-    clippy::print_stderr
-)]
-
-mod child;
-mod common;
 
 use std::{
     fs,
     io::{self, BufRead, BufReader, Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
-    os::unix::net::UnixStream,
     process::Child,
     sync::{
         Arc,
@@ -28,11 +17,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use child::{in_child, is_child};
-use common::{DEADLINE, Event, Recorder, Running, eventually, reset, without_sweep};
 use sockman::{
     ConnectError, ConnectOptions, ConnectionId, EventHandler, Interrupt, NextRecv, Options,
     Service, SockMan,
+};
+use sockman_test_support::{
+    DEADLINE, Recorder, Running, child,
+    child::{in_child, is_child},
+    eventually, limits, reset, without_sweep,
 };
 
 /// Counts what the library finds worth a warning.
@@ -104,7 +96,7 @@ fn serve_with_few_descriptors(options: Options) {
     log::set_max_level(log::LevelFilter::Info);
     let running = Running::start(Arc::new(Reporter), options);
     let limit = (open_descriptors() + DESCRIPTORS) as u64;
-    rlimit::setrlimit(rlimit::Resource::NOFILE, limit, limit).unwrap();
+    limits::set_limit(limit, limit);
     println!("\naddress {}", running.address);
     io::stdin().read_to_end(&mut Vec::new()).unwrap();
 }
@@ -116,7 +108,7 @@ struct Server {
 }
 
 impl Server {
-    fn start(test: &str) -> Server {
+    fn start(test: impl Fn()) -> Server {
         let mut child = child::start(test);
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let address = loop {
@@ -174,7 +166,7 @@ fn ask(stream: &mut TcpStream) -> Report {
 
 /// G11, and G7: one log line per episode, the connections are served, no spin, and accepting
 /// resumes by itself.
-fn exhaustion(test: &str, options: Options) {
+fn exhaustion(test: impl Fn(), options: Options) {
     if is_child() {
         return serve_with_few_descriptors(options);
     }
@@ -221,189 +213,35 @@ fn exhaustion(test: &str, options: Options) {
 /// G11.
 #[test]
 fn without_descriptors_one_line_is_logged_and_accepting_resumes() {
-    exhaustion("without_descriptors_one_line_is_logged_and_accepting_resumes", Options::default());
+    exhaustion(without_descriptors_one_line_is_logged_and_accepting_resumes, Options::default());
 }
 
 /// G11: the back-off does not need the sweep.
 #[test]
 fn without_descriptors_and_sweep_accepting_resumes() {
-    exhaustion("without_descriptors_and_sweep_accepting_resumes", without_sweep());
+    exhaustion(without_descriptors_and_sweep_accepting_resumes, without_sweep());
 }
 
 /// G11: a connect that finds no descriptor fails, and gives its place back.
 #[test]
 fn without_descriptors_connect_fails_and_gives_its_place_back() {
-    in_child("without_descriptors_connect_fails_and_gives_its_place_back", || {
+    in_child(without_descriptors_connect_fails_and_gives_its_place_back, || {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let to = listener.local_addr().unwrap().into();
         let sockman = SockMan::new(Recorder::new(), without_sweep().max_connections(1)).unwrap();
         let limit = open_descriptors() as u64;
-        let (soft, hard) = rlimit::getrlimit(rlimit::Resource::NOFILE).unwrap();
-        rlimit::setrlimit(rlimit::Resource::NOFILE, limit, hard).unwrap();
+        let (soft, hard) = limits::limit();
+        limits::set_limit(limit, hard);
         for _ in 0..3 {
             let error = sockman.connect(&to, &ConnectOptions::default()).unwrap_err();
             assert!(matches!(error, ConnectError::Os { .. }), "{error}");
             assert_eq!(sockman.stats().connections, 0);
         }
-        rlimit::setrlimit(rlimit::Resource::NOFILE, soft, hard).unwrap();
+        limits::set_limit(soft, hard);
         let connection = sockman.connect(&to, &ConnectOptions::default()).unwrap();
         drop(connection);
         assert_eq!(sockman.stats().connections, 0);
     });
-}
-
-/// G11.
-#[test]
-fn at_the_cap_clients_wait_and_are_accepted_when_a_callback_closes_one() {
-    let recorder = Recorder::with_reaction(|sockman, event| {
-        if let Event::Data(id, _) = event {
-            assert!(sockman.close_connection(*id));
-        }
-    });
-    let running = Running::start(recorder.clone(), without_sweep().max_connections(2));
-    let mut clients: Vec<_> = (0..20).map(|_| running.client()).collect();
-    for (n, client) in clients.iter_mut().enumerate() {
-        recorder.wait_for_accepted((n + 1).min(19));
-        assert!(running.sockman.stats().connections <= 2);
-        let accepted = recorder.count(|event| matches!(event, Event::Accepted { .. }));
-        assert_eq!(accepted, (n + 2).min(20), "no more than there are places");
-        client.write_all(b"close me").unwrap();
-        assert_eq!(common::read_to_end(client), b"");
-    }
-}
-
-/// G11.
-#[test]
-fn at_the_cap_clients_wait_and_are_accepted_when_another_thread_closes_one() {
-    let recorder = Recorder::new();
-    let running = Running::start(recorder.clone(), without_sweep().max_connections(3));
-    let clients: Vec<_> = (0..20).map(|_| running.client()).collect();
-    for n in 0..20 {
-        let id = recorder.wait_for_accepted(n);
-        assert!(running.sockman.stats().connections <= 3);
-        assert!(running.sockman.close_connection(id));
-    }
-    drop(clients);
-}
-
-/// G11: the close of a connection that is broken already makes no event; it lets the next one in
-/// all the same.
-#[test]
-fn at_the_cap_closing_a_connection_that_was_reset_lets_the_next_one_in() {
-    let recorder = Recorder::new();
-    let running = Running::start(recorder.clone(), without_sweep().max_connections(1));
-    let mut client = running.client();
-    for n in 0..20 {
-        let id = recorder.wait_for_accepted(n);
-        // In the backlog while the place is taken.
-        let next = running.client();
-        reset(std::mem::replace(&mut client, next));
-        recorder.wait_for_read_error(id);
-        fence(&running.sockman);
-        assert!(running.sockman.close_connection(id));
-    }
-}
-
-/// G11.
-#[test]
-fn at_the_cap_connect_fails_and_resumes_when_there_is_a_place() {
-    let peer = TcpListener::bind("127.0.0.1:0").unwrap();
-    let to = peer.local_addr().unwrap().into();
-    let running = Running::start(Recorder::new(), without_sweep().max_connections(2));
-    let sockman = &running.sockman;
-    let first = sockman.connect(&to, &ConnectOptions::default()).unwrap();
-    let second = sockman.connect(&to, &ConnectOptions::default()).unwrap().activate();
-    for _ in 0..3 {
-        let error = sockman.connect(&to, &ConnectOptions::default()).unwrap_err();
-        assert!(matches!(error, ConnectError::TooManyConnections { limit: 2 }), "{error}");
-        assert!(error.to_string().contains("limit of 2"), "{error}");
-    }
-    assert_eq!(sockman.stats().connections, 2);
-    // One that is never activated gives its place back, and so does one that is closed.
-    drop(first);
-    let third = sockman.connect(&to, &ConnectOptions::default()).unwrap();
-    assert!(sockman.close_connection(second));
-    let fourth = sockman.connect(&to, &ConnectOptions::default()).unwrap();
-    assert!(sockman.connect(&to, &ConnectOptions::default()).is_err());
-    drop((third, fourth));
-}
-
-/// Runs two passes, so that the pass under way, and what it left over, is finished.
-fn fence(sockman: &SockMan) {
-    for _ in 0..2 {
-        let before = sockman.stats().passes;
-        sockman.notify();
-        eventually("a pass has run", || sockman.stats().passes > before);
-    }
-}
-
-/// G11: a connect under way holds a place; when it fails, who waits in the backlog comes in.
-#[test]
-fn a_connect_that_fails_gives_its_place_to_a_client_in_the_backlog() {
-    let recorder = Recorder::new();
-    let running = Running::start(recorder.clone(), without_sweep().max_connections(1));
-    // A unix-domain listener with a full backlog, to keep a connect busy.
-    let path = std::env::temp_dir().join(format!("sockman-busy-{}", std::process::id()));
-    let _ = fs::remove_file(&path);
-    let full = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None).unwrap();
-    full.bind(&socket2::SockAddr::unix(&path).unwrap()).unwrap();
-    full.listen(0).unwrap();
-    let _filler = UnixStream::connect(&path).unwrap();
-    for n in 0..20 {
-        let cancel = Interrupt::new();
-        let connect = {
-            let (sockman, to) = (running.sockman.clone(), Service::unix(&path).unwrap().into());
-            let options = ConnectOptions::default().timeout(DEADLINE).cancel(cancel.clone());
-            thread::spawn(move || sockman.connect(&to, &options).map(|_| ()))
-        };
-        eventually("it has the place", || running.sockman.stats().connections == 1);
-        let client = running.client();
-        fence(&running.sockman);
-        assert_eq!(recorder.count(|event| matches!(event, Event::Accepted { .. })), n);
-        cancel.interrupt();
-        assert!(matches!(connect.join().unwrap(), Err(ConnectError::Interrupted)));
-        let id = recorder.wait_for_accepted(n);
-        drop(client);
-        recorder.wait_for_eof(id);
-        running.sockman.close_connection(id);
-        // The listener looks once more whether anybody waits, and needs the place for it.
-        fence(&running.sockman);
-    }
-    fs::remove_file(&path).unwrap();
-}
-
-/// G11: nor does it take an event on the connection, which was never polled.
-#[test]
-fn a_connection_never_activated_gives_its_place_to_a_client_in_the_backlog() {
-    let peer = TcpListener::bind("127.0.0.1:0").unwrap();
-    let to = peer.local_addr().unwrap().into();
-    let recorder = Recorder::new();
-    let running = Running::start(recorder.clone(), without_sweep().max_connections(1));
-    for n in 0..20 {
-        let connection = running.sockman.connect(&to, &ConnectOptions::default()).unwrap();
-        let client = running.client();
-        fence(&running.sockman);
-        drop(connection);
-        let id = recorder.wait_for_accepted(n);
-        drop(client);
-        recorder.wait_for_eof(id);
-        running.sockman.close_connection(id);
-        fence(&running.sockman);
-    }
-}
-
-/// G11: a refused connection, and one closed in its own accept callback, gives its place back.
-#[test]
-fn a_refused_connection_gives_its_place_back() {
-    let recorder = Recorder::new();
-    recorder.refuse(true);
-    let running = Running::start(recorder.clone(), without_sweep().max_connections(1));
-    let mut clients: Vec<_> = (0..50).map(|_| running.client()).collect();
-    recorder.wait_for_accepted(49);
-    for client in &mut clients {
-        assert_eq!(common::read_to_end(client), b"");
-    }
-    eventually("no place is taken", || running.sockman.stats().connections == 0);
 }
 
 /// Counts, closes at the end, keeps nothing.
@@ -438,11 +276,11 @@ impl EventHandler for Closer {
     }
 }
 
-/// G11 and G1: descriptors are back where they were (for the memory, see tests/memory.rs). Takes
+/// G11 and G1: descriptors are back where they were (for the memory, see `memory.rs`). Takes
 /// ten thousand connections; half of them end with a reset.
 #[test]
 fn after_ten_thousand_short_connections_no_descriptor_is_left() {
-    in_child("after_ten_thousand_short_connections_no_descriptor_is_left", || {
+    in_child(after_ten_thousand_short_connections_no_descriptor_is_left, || {
         let handler = Arc::new(Closer::default());
         let running = Running::start(handler.clone(), without_sweep());
         let before = open_descriptors();

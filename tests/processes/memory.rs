@@ -2,17 +2,6 @@
 //! bytes, and neither a message nor a pass allocates. Counted by the allocator, in a process of
 //! each test's own.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::print_stdout,
-    clippy::print_stderr
-)]
-
-mod child;
-mod common;
-
 use std::{
     alloc::System,
     io::{self, Read, Write},
@@ -23,10 +12,17 @@ use std::{
     },
 };
 
-use child::in_child;
-use common::{Running, eventually, without_sweep};
 use sockman::{
     ConnectionId, EventHandler, NextRecv, Options, SendQueue, SendQueueOptions, Service, SockMan,
+};
+use sockman_test_support::{
+    Running,
+    child::in_child,
+    eventually,
+    limits::make_room_for,
+    read_to_end,
+    tools::{TempDir, run_passes},
+    without_sweep,
 };
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, Stats, StatsAlloc};
 
@@ -87,12 +83,6 @@ impl EventHandler for Frugal {
     fn event_got_permanent_read_error(&self, _: &SockMan, _: ConnectionId, _: &io::Error) {}
 }
 
-fn run_a_pass(sockman: &SockMan) {
-    let before = sockman.stats().passes;
-    sockman.notify();
-    eventually("a pass has run", || sockman.stats().passes > before);
-}
-
 fn echo(client: &mut TcpStream, rounds: usize) {
     let mut back = [0; 100];
     for _ in 0..rounds {
@@ -104,7 +94,7 @@ fn echo(client: &mut TcpStream, rounds: usize) {
 /// G10: no allocation per message and per pass, with and without a queue and a sweep.
 #[test]
 fn neither_a_message_nor_a_pass_allocates() {
-    in_child("neither_a_message_nor_a_pass_allocates", || {
+    in_child(neither_a_message_nor_a_pass_allocates, || {
         for (queueing, options) in [
             (false, without_sweep()),
             (true, without_sweep()),
@@ -118,13 +108,13 @@ fn neither_a_message_nor_a_pass_allocates() {
             let id = *handler.last_id.get().unwrap();
             for _ in 0..10 {
                 running.sockman.wake(id);
-                run_a_pass(&running.sockman);
+                run_passes(&running.sockman, 1);
             }
             let region = Region::new(ALLOCATOR);
             echo(&mut client, 10_000);
             for _ in 0..1000 {
                 running.sockman.wake(id);
-                run_a_pass(&running.sockman);
+                run_passes(&running.sockman, 1);
             }
             let change = region.change();
             println!("queueing {queueing}: {change:?}");
@@ -138,18 +128,18 @@ fn neither_a_message_nor_a_pass_allocates() {
 /// G10: what the library keeps for a connection on which nothing happens.
 #[test]
 fn an_idle_connection_costs_a_few_hundred_bytes() {
-    in_child("an_idle_connection_costs_a_few_hundred_bytes", || {
+    in_child(an_idle_connection_costs_a_few_hundred_bytes, || {
         const CONNECTIONS: usize = 1000;
-        rlimit::increase_nofile_limit(4096).unwrap();
+        make_room_for(4096);
         for (what, unix) in [("TCP", false), ("unix", true)] {
             let handler = Arc::new(Frugal::default());
             let running = Running::start(handler.clone(), Options::default());
-            let path = std::env::temp_dir().join(format!("sockman-idle-{}", std::process::id()));
-            let _ = std::fs::remove_file(&path);
+            let dir = TempDir::new();
+            let path = dir.path("sock");
             running.sockman.bind_and_start_listening(&Service::unix(&path).unwrap()).unwrap();
             let mut tcp = Vec::with_capacity(CONNECTIONS);
             let mut local = Vec::with_capacity(CONNECTIONS);
-            run_a_pass(&running.sockman);
+            run_passes(&running.sockman, 1);
             let before = in_use(ALLOCATOR.stats());
             for n in 0..CONNECTIONS {
                 if unix {
@@ -162,7 +152,7 @@ fn an_idle_connection_costs_a_few_hundred_bytes() {
             // The lists of a sweep have their full size after two of them.
             let sweeps = running.sockman.stats().sweeps;
             eventually("two sweeps", || running.sockman.stats().sweeps > sweeps + 2);
-            run_a_pass(&running.sockman);
+            run_passes(&running.sockman, 1);
             let bytes = in_use(ALLOCATOR.stats()) - before;
             let each = bytes / isize::try_from(CONNECTIONS).unwrap();
             println!("bytes per idle {what} connection: {each}");
@@ -177,7 +167,7 @@ fn an_idle_connection_costs_a_few_hundred_bytes() {
 /// G10: what a peer does not read stays with the embedder, and the library says so with `Ok(0)`.
 #[test]
 fn what_a_peer_does_not_read_is_not_queued() {
-    in_child("what_a_peer_does_not_read_is_not_queued", || {
+    in_child(what_a_peer_does_not_read_is_not_queued, || {
         let handler = Arc::new(Frugal::default());
         let running = Running::start(handler.clone(), without_sweep());
         let mut client = running.client();
@@ -188,7 +178,7 @@ fn what_a_peer_does_not_read_is_not_queued() {
         echo(&mut client, 100);
         for _ in 0..10 {
             sockman.wake(id);
-            run_a_pass(sockman);
+            run_passes(sockman, 1);
         }
         let echoed = sockman.connection_info(id).unwrap().bytes_sent;
         let region = Region::new(ALLOCATOR);
@@ -209,14 +199,14 @@ fn what_a_peer_does_not_read_is_not_queued() {
         // The kernel's two buffers took it, and every byte that was said to be taken arrives.
         assert_eq!(sockman.connection_info(id).unwrap().bytes_sent, echoed + sent as u64);
         sockman.shutdown_write(id).unwrap();
-        assert_eq!(common::read_to_end(&mut client).len(), sent);
+        assert_eq!(read_to_end(&mut client).len(), sent);
     });
 }
 
 /// G10: many wakes before the thread gets to them are one, and so is their memory.
 #[test]
 fn wakes_that_nobody_has_answered_yet_do_not_pile_up() {
-    in_child("wakes_that_nobody_has_answered_yet_do_not_pile_up", || {
+    in_child(wakes_that_nobody_has_answered_yet_do_not_pile_up, || {
         let handler = Arc::new(Frugal::default());
         let mut running = Running::start(handler.clone(), without_sweep());
         let mut client = running.client();
@@ -224,7 +214,7 @@ fn wakes_that_nobody_has_answered_yet_do_not_pile_up() {
         let (sockman, id) = (&running.sockman, *handler.last_id.get().unwrap());
         for _ in 0..10 {
             sockman.wake(id);
-            run_a_pass(sockman);
+            run_passes(sockman, 1);
         }
         sockman.interrupt();
         running.threads.take().unwrap().join().unwrap();
@@ -241,7 +231,7 @@ fn wakes_that_nobody_has_answered_yet_do_not_pile_up() {
 /// G10: a queue that was drained keeps no more than a small buffer.
 #[test]
 fn a_drained_send_queue_gives_its_memory_back() {
-    in_child("a_drained_send_queue_gives_its_memory_back", || {
+    in_child(a_drained_send_queue_gives_its_memory_back, || {
         const BYTES: usize = 30_000_000;
         let handler = Arc::new(Frugal { queueing: true, ..Frugal::default() });
         let running = Running::start(handler.clone(), without_sweep());
@@ -271,7 +261,7 @@ fn a_drained_send_queue_gives_its_memory_back() {
 /// G10: ten thousand wakes, closes and activations behind it, the inbox is as small as before.
 #[test]
 fn short_connections_leave_no_memory_behind() {
-    in_child("short_connections_leave_no_memory_behind", || {
+    in_child(short_connections_leave_no_memory_behind, || {
         let handler = Arc::new(Frugal::default());
         let running = Running::start(handler, without_sweep());
         let short = |count| {
@@ -282,8 +272,7 @@ fn short_connections_leave_no_memory_behind() {
                 assert_eq!(client.read(&mut [0]).unwrap(), 0, "the other side closed");
             }
             eventually("all are closed", || running.sockman.stats().connections == 0);
-            run_a_pass(&running.sockman);
-            run_a_pass(&running.sockman);
+            run_passes(&running.sockman, 2);
         };
         short(100);
         let before = in_use(ALLOCATOR.stats());

@@ -1,10 +1,5 @@
 //! Two hundred connects at once from as many threads, through a proxy that stalls: in a process of
-//! their own, since they count descriptors.
-
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod child;
-mod common;
+//! their own, for so many threads and descriptors would disturb other tests.
 
 use std::{
     io::Read,
@@ -14,14 +9,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use child::in_child;
-use common::{
+use sockman::{ConnectError, ConnectOptions, ConnectPhase, Proxy};
+use sockman_test_support::{
     Event, Recorder, Running,
+    child::in_child,
+    limits::make_room_for,
     socks5::name,
     tools::{Spy, until},
-    without_sweep,
+    without_sweep, write_all,
 };
-use sockman::{ConnectError, ConnectOptions, ConnectPhase, Proxy};
 
 const ATTEMPTS: usize = 200;
 const TIMEOUT: Duration = Duration::from_secs(1);
@@ -35,8 +31,8 @@ const PASSES_FOR_EACH: u64 = 4;
 /// stands still; and nothing of them is left.
 #[test]
 fn two_hundred_attempts_through_a_stalling_proxy_end_at_their_deadlines() {
-    in_child("two_hundred_attempts_through_a_stalling_proxy_end_at_their_deadlines", || {
-        rlimit::increase_nofile_limit(4096).unwrap();
+    in_child(two_hundred_attempts_through_a_stalling_proxy_end_at_their_deadlines, || {
+        make_room_for(4096);
         // Nobody accepts: the kernel does, and lets them wait.
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let backlog = i32::try_from(2 * ATTEMPTS).unwrap();
@@ -55,7 +51,7 @@ fn two_hundred_attempts_through_a_stalling_proxy_end_at_their_deadlines() {
         let mut client = running.client();
         let mut echo = || {
             let mut bytes = [0; 4];
-            common::write_all(&mut client, b"echo");
+            write_all(&mut client, b"echo");
             client.read_exact(&mut bytes).unwrap();
             assert_eq!(&bytes, b"echo");
         };

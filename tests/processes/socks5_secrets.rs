@@ -1,43 +1,25 @@
 //! Credentials of proxies appear in no line of the log, at no level, and in no error and no `Debug`:
 //! whatever becomes of the attempt. A process of its own, for the logger is the process's.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod common;
-
 use std::{
     io::Write,
     sync::{Mutex, mpsc},
 };
 
-use common::{
+use sockman::{ConnectError, ConnectOptions, Credentials, Proxy};
+use sockman_test_support::{
     DEADLINE,
+    child::in_child,
     socks5::{
         AUTHENTICATED, CONNECTED, DRIVERS, Dialling, METHOD_PASSWORD, name, proxy,
         read_credentials, read_greeting, read_request, stall,
     },
 };
-use log::{LevelFilter, Log, Metadata, Record};
-use sockman::{ConnectError, ConnectOptions, Credentials, Proxy};
+
+use crate::log_lines::{logged, start_logging};
 
 const USERNAME: &str = "the-user-nobody-may-see";
 const PASSWORD: &str = "the-password-nobody-may-see";
-
-/// Keeps every line, of every level.
-struct Lines(Mutex<Vec<String>>);
-
-impl Log for Lines {
-    fn enabled(&self, _: &Metadata<'_>) -> bool {
-        true
-    }
-    fn log(&self, record: &Record<'_>) {
-        let line = format!("{} {}: {}", record.level(), record.target(), record.args());
-        self.0.lock().unwrap().push(line);
-    }
-    fn flush(&self) {}
-}
-
-static LINES: Lines = Lines(Mutex::new(Vec::new()));
 
 /// Answers the credentials, and then the request, with these; tells what the credentials were.
 fn answering(
@@ -60,58 +42,62 @@ fn answering(
 
 #[test]
 fn credentials_are_in_no_log_line_no_error_and_no_debug_text() {
-    log::set_logger(&LINES).unwrap();
-    log::set_max_level(LevelFilter::Trace);
-    let dialling = Dialling::start();
-    let (sender, heard) = mpsc::channel();
-    let answers: [(&[u8], &[u8]); 4] = [
-        (AUTHENTICATED, CONNECTED),
-        (AUTHENTICATED, b"\x05\x05\x00\x01\x00\x00\x00\x00\x00\x00"),
-        (b"\x01\x01", b""),
-        (b"\x05\x00", b""),
-    ];
-    let mut secrets = vec![USERNAME.to_owned(), PASSWORD.to_owned()];
-    let mut texts = Vec::new();
-    let mut failed = 0;
-    for driver in DRIVERS {
-        for (credentials_with, request_with) in answers {
-            let plain = answering(credentials_with, request_with, sender.clone());
-            let given = plain.clone().credentials(Credentials::new(USERNAME, PASSWORD).unwrap());
-            for proxy in [given, plain.tor_stream_isolation()] {
-                let options = ConnectOptions::default()
-                    .proxy(proxy.clone())
-                    .timeout(DEADLINE)
-                    .is_important(true);
-                let outcome = dialling.connect(driver, &name(), &options);
-                let (username, password) = heard.recv_timeout(DEADLINE).unwrap();
-                secrets.push(String::from_utf8(username).unwrap());
-                secrets.push(String::from_utf8(password).unwrap());
-                texts.push(format!("{proxy:?} {options:?} {outcome:?}"));
-                if let Err(error) = outcome {
-                    failed += 1;
-                    let mut cause: Option<&dyn std::error::Error> = Some(&error);
-                    while let Some(error) = cause {
-                        texts.push(format!("{error}"));
-                        cause = error.source();
+    in_child(credentials_are_in_no_log_line_no_error_and_no_debug_text, || {
+        start_logging();
+        let dialling = Dialling::start();
+        let (sender, heard) = mpsc::channel();
+        let answers: [(&[u8], &[u8]); 4] = [
+            (AUTHENTICATED, CONNECTED),
+            (AUTHENTICATED, b"\x05\x05\x00\x01\x00\x00\x00\x00\x00\x00"),
+            (b"\x01\x01", b""),
+            (b"\x05\x00", b""),
+        ];
+        let mut secrets = vec![USERNAME.to_owned(), PASSWORD.to_owned()];
+        let mut texts = Vec::new();
+        let mut failed = 0;
+        for driver in DRIVERS {
+            for (credentials_with, request_with) in answers {
+                let plain = answering(credentials_with, request_with, sender.clone());
+                let given =
+                    plain.clone().credentials(Credentials::new(USERNAME, PASSWORD).unwrap());
+                for proxy in [given, plain.tor_stream_isolation()] {
+                    let options = ConnectOptions::default()
+                        .proxy(proxy.clone())
+                        .timeout(DEADLINE)
+                        .is_important(true);
+                    let outcome = dialling.connect(driver, &name(), &options);
+                    let (username, password) = heard.recv_timeout(DEADLINE).unwrap();
+                    secrets.push(String::from_utf8(username).unwrap());
+                    secrets.push(String::from_utf8(password).unwrap());
+                    texts.push(format!("{proxy:?} {options:?} {outcome:?}"));
+                    if let Err(error) = outcome {
+                        failed += 1;
+                        let mut cause: Option<&dyn std::error::Error> = Some(&error);
+                        while let Some(error) = cause {
+                            texts.push(format!("{error}"));
+                            cause = error.source();
+                        }
+                        let is_expected = matches!(
+                            error,
+                            ConnectError::ProxyFailed { .. } | ConnectError::ProxyReplied { .. }
+                        );
+                        assert!(is_expected, "{error:?}");
                     }
-                    let is_expected = matches!(
-                        error,
-                        ConnectError::ProxyFailed { .. } | ConnectError::ProxyReplied { .. }
-                    );
-                    assert!(is_expected, "{error:?}");
                 }
             }
         }
-    }
-    assert_eq!(failed, 2 * 3 * 2);
-    let lines = LINES.0.lock().unwrap().clone();
-    // What was to be logged was: failures of important attempts, at `info`, under the proxy's name.
-    let told = lines.iter().filter(|line| line.starts_with("INFO sockman::proxy: ")).count();
-    assert_eq!(told, failed, "{lines:#?}");
-    assert!(lines.iter().any(|line| line.starts_with("DEBUG sockman::proxy: connected to name")));
-    for secret in &secrets {
-        for text in lines.iter().chain(&texts) {
-            assert!(!text.contains(secret.as_str()), "{secret} is in: {text}");
+        assert_eq!(failed, 2 * 3 * 2);
+        let lines = logged();
+        // What was to be logged was: failures of important attempts, at `info`, under the proxy's name.
+        let told = lines.iter().filter(|line| line.starts_with("INFO sockman::proxy: ")).count();
+        assert_eq!(told, failed, "{lines:#?}");
+        assert!(
+            lines.iter().any(|line| line.starts_with("DEBUG sockman::proxy: connected to name"))
+        );
+        for secret in &secrets {
+            for text in lines.iter().chain(&texts) {
+                assert!(!text.contains(secret.as_str()), "{secret} is in: {text}");
+            }
         }
-    }
+    });
 }

@@ -1,9 +1,5 @@
-//! `start_connect`: thousands of connects at once, in a process of their own.
-
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod child;
-mod common;
+//! `start_connect`: thousands of connects at once, in a process of their own, for so many descriptors
+//! would disturb other tests.
 
 use std::{
     collections::HashMap,
@@ -14,14 +10,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use child::in_child;
-use common::{
+use sockman::{ConnectOptions, ConnectionId, Destination, SockMan};
+use sockman_test_support::{
     DEADLINE, Event, Recorder, Running,
     blackhole::Blackhole,
+    child::in_child,
+    limits::make_room_for,
     tools::{Spy, run_passes, until},
-    without_sweep,
+    without_sweep, write_all,
 };
-use sockman::{ConnectOptions, ConnectionId, Destination, SockMan};
 
 /// Of each kind.
 const ATTEMPTS: usize = 667;
@@ -63,8 +60,8 @@ fn echoing() -> Arc<Recorder> {
 /// meanwhile, a connection beside them is served, and nothing of them is left.
 #[test]
 fn two_thousand_connects_at_once_are_each_told_once() {
-    in_child("two_thousand_connects_at_once_are_each_told_once", || {
-        rlimit::increase_nofile_limit(8192).unwrap();
+    in_child(two_thousand_connects_at_once_are_each_told_once, || {
+        make_room_for(8192);
         let (spy, recorder, blackhole) = (Spy::default(), echoing(), Blackhole::new());
         let options = without_sweep().sock_factory(Arc::new(spy.clone()));
         let running = Running::start(recorder.clone(), options);
@@ -81,7 +78,7 @@ fn two_thousand_connects_at_once_are_each_told_once() {
         let mut echo = || {
             echoes += 1;
             let mut bytes = [0; 4];
-            common::write_all(&mut client, b"echo");
+            write_all(&mut client, b"echo");
             client.read_exact(&mut bytes).unwrap();
             assert_eq!(&bytes, b"echo");
         };

@@ -3,8 +3,6 @@
 //!
 //! The fuzz target `socks5` and the test `socks5_bytes` share it.
 
-#![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
 use std::{
     io,
     sync::{Arc, Mutex},
