@@ -71,8 +71,6 @@ fn main() -> Result<(), Box<dyn Error>> {
     let sockman = SockMan::new(server, Options::default().sweep(None))?;
     let bound = sockman.bind_and_start_listening(format!("127.0.0.1:{port}"))?;
     let threads = sockman.start_sockets_threads()?;
-    let mut signals = signal_hook::iterator::Signals::new(signal_hook::consts::TERM_SIGNALS)?;
-    std::thread::spawn(move || signals.forever().next().map(|_| sockman.interrupt()));
     println!("listening on {bound}");
     Ok(threads.join()?)
 }

@@ -2,11 +2,8 @@
 //! the one that an independent reading of its bytes gives, and what lies behind its reply arrives.
 #![no_main]
 
-#[path = "../../tests/socks5_oracle/mod.rs"]
-mod socks5_oracle;
-
 use libfuzzer_sys::fuzz_target;
-use socks5_oracle::{End, expected, run};
+use sockman_test_support::socks5_oracle::{End, expected, run};
 
 /// Three bytes of plan: what the client has and how the proxy ends, and two lengths of pieces that
 /// take turns.

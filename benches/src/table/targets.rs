@@ -136,7 +136,7 @@ pub fn targets(report: &Report) -> Vec<Target> {
         Target {
             name: "Allocations for a message, for a pass".to_owned(),
             demand: "0".to_owned(),
-            reached: "asserted by tests/memory.rs, not measured here".to_owned(),
+            reached: "asserted by tests/processes/memory.rs, not measured here".to_owned(),
             verdict: Verdict::ProvedByTest,
         },
     ]);

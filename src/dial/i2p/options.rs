@@ -3,10 +3,7 @@
 use std::path::PathBuf;
 
 use super::dialogue::Tunnels;
-use crate::{
-    address::Service,
-    dial::InvalidOption,
-};
+use crate::{address::Service, dial::InvalidOption};
 
 /// Core's name for the thread.
 const DEFAULT_THREAD_NAME: &str = "i2paccept";

@@ -9,6 +9,8 @@ use std::{
 
 use sockman::{Service, address::Destination};
 
+use super::tools::TempDir;
+
 /// A TCP listener on loopback that answers no connect: its backlog is full.
 pub struct Blackhole {
     pub address: SocketAddr,
@@ -39,15 +41,16 @@ impl Blackhole {
 
 /// A unix-domain listener whose backlog is full.
 pub struct UnixBlackhole {
-    path: PathBuf,
+    pub path: PathBuf,
     pub listener: UnixListener,
     pub fillers: Vec<UnixStream>,
+    _directory: TempDir,
 }
 
 impl UnixBlackhole {
-    pub fn new(name: &str) -> UnixBlackhole {
-        let path = std::env::temp_dir().join(format!("sockman-{name}-{}", std::process::id()));
-        let _ = std::fs::remove_file(&path);
+    pub fn new() -> UnixBlackhole {
+        let directory = TempDir::new();
+        let path = directory.path("full");
         let socket =
             socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None).unwrap();
         socket.bind(&socket2::SockAddr::unix(&path).unwrap()).unwrap();
@@ -67,16 +70,11 @@ impl UnixBlackhole {
             path,
             listener: UnixListener::from(std::os::fd::OwnedFd::from(socket)),
             fillers,
+            _directory: directory,
         }
     }
 
     pub fn destination(&self) -> Destination {
         Service::unix(&self.path).unwrap().into()
-    }
-}
-
-impl Drop for UnixBlackhole {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.path);
     }
 }

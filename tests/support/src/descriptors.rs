@@ -1,13 +1,24 @@
-//! This process's own descriptors: which one belongs to a connection of the library, and is it
-//! still open. Linux.
+//! This process's own descriptors: which one belongs to a connection of the library, is it still
+//! open (both on Linux alone), and what is asked or done by its number.
 
-#![cfg(target_os = "linux")]
-#![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+use std::{
+    io::IoSlice,
+    os::{
+        fd::{AsRawFd, RawFd},
+        unix::net::UnixStream,
+    },
+};
 
-use std::{fs, net::SocketAddr, os::fd::RawFd};
+use nix::sys::socket::{
+    ControlMessage, MsgFlags, UnixAddr, getsockopt, recv, sendmsg, sockopt::TcpNoDelay,
+};
+#[cfg(target_os = "linux")]
+use {
+    nix::sys::socket::{SockaddrStorage, getpeername, getsockname},
+    std::{fs, net::SocketAddr},
+};
 
-use nix::sys::socket::{MsgFlags, SockaddrStorage, getpeername, getsockname, recv};
-
+#[cfg(target_os = "linux")]
 fn address(storage: &SockaddrStorage) -> Option<SocketAddr> {
     if let Some(v4) = storage.as_sockaddr_in() {
         return Some(std::net::SocketAddrV4::from(*v4).into());
@@ -16,6 +27,7 @@ fn address(storage: &SockaddrStorage) -> Option<SocketAddr> {
 }
 
 /// The descriptor of the TCP socket with these ends; `None` for `remote`: of the listener.
+#[cfg(target_os = "linux")]
 pub fn of(local: SocketAddr, remote: Option<SocketAddr>) -> RawFd {
     fs::read_dir("/proc/self/fd")
         .unwrap()
@@ -30,11 +42,13 @@ pub fn of(local: SocketAddr, remote: Option<SocketAddr>) -> RawFd {
 }
 
 /// What is behind a descriptor, by a name that is not used again soon.
+#[cfg(target_os = "linux")]
 pub fn target(descriptor: RawFd) -> String {
     fs::read_link(format!("/proc/self/fd/{descriptor}")).unwrap().to_str().unwrap().to_owned()
 }
 
 /// The descriptor behind which this is.
+#[cfg(target_os = "linux")]
 pub fn with_target(target: &str) -> Option<RawFd> {
     fs::read_dir("/proc/self/fd").unwrap().find_map(|entry| {
         let entry = entry.unwrap();
@@ -47,4 +61,21 @@ pub fn with_target(target: &str) -> Option<RawFd> {
 pub fn bytes_waiting(descriptor: RawFd, most: usize) -> usize {
     let mut buffer = vec![0; most];
     recv(descriptor, &mut buffer, MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT).unwrap_or(0)
+}
+
+/// Whether Nagle's delay is off.
+pub fn is_without_delay(descriptor: RawFd) -> bool {
+    getsockopt(descriptor, TcpNoDelay).unwrap()
+}
+
+/// Sends all of `data`, with a copy of `descriptor` going along.
+pub fn send_along(stream: &UnixStream, data: &[u8], descriptor: RawFd) {
+    let sent = sendmsg::<UnixAddr>(
+        stream.as_raw_fd(),
+        &[IoSlice::new(data)],
+        &[ControlMessage::ScmRights(&[descriptor])],
+        MsgFlags::empty(),
+        None,
+    );
+    assert_eq!(sent, Ok(data.len()));
 }

@@ -1,21 +1,41 @@
-//! What the tests share: a handler that records, waiting for events with a generous deadline, and
-//! a started `SockMan` that ends with the test.
+//! What the tests of this workspace share.
+//!
+//! At the root: a handler that records, waiting for events with a generous deadline, and a started
+//! `SockMan` that ends with the test.
+//!
+//! | Module | What |
+//! |---|---|
+//! | [`tools`] | a gate for the socket thread, a socket factory that counts, whole passes, random numbers, directories |
+//! | [`blackhole`] | listeners that answer no connect |
+//! | [`descriptors`], [`limits`] | the descriptors of this process, and their limit |
+//! | [`child`], [`program`] | a test in a process of its own; an example as a program |
+//! | [`socks5`], [`socks5_oracle`] | scripted SOCKS5 proxies; what has to come of their bytes |
+//! | [`sam`] | a scripted SAM bridge |
 
 #![allow(
-    dead_code,
-    unreachable_pub,
+    missing_docs,
+    missing_debug_implementations,
     clippy::needless_pass_by_value,
+    clippy::new_without_default,
+    clippy::should_implement_trait,
     clippy::unwrap_used,
     clippy::expect_used,
-    clippy::panic
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "for tests: a panic is how a test fails"
 )]
 
 pub mod blackhole;
 pub mod child;
 pub mod descriptors;
+pub mod limits;
 pub mod program;
+#[cfg(feature = "i2p")]
 pub mod sam;
+#[cfg(feature = "socks5")]
 pub mod socks5;
+#[cfg(feature = "socks5")]
+pub mod socks5_oracle;
 pub mod tools;
 
 use std::{

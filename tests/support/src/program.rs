@@ -1,7 +1,5 @@
 //! Running the examples as the programs that they are.
 
-#![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
 use std::{
     collections::BTreeSet,
     env,

@@ -23,7 +23,7 @@ use sockman::{
 
 use super::{DEADLINE, reset};
 
-/// Like `common::eventually`, but leaves the processor to the others when it takes longer: many
+/// Like [`eventually`](super::eventually), but leaves the processor to the others when it takes longer: many
 /// tests wait at once.
 pub fn until(what: &str, mut done: impl FnMut() -> bool) {
     const PATIENCE: u32 = 20;
@@ -493,17 +493,25 @@ pub fn assert_no_spin(running: &super::Running) {
     );
 }
 
-/// A directory of the test's own, gone with it. Its path is short enough for a socket in it.
+/// A directory of the test's own, gone with it. Its path is short enough for a socket in it. Tests
+/// run beside each other in one process, so neither a name nor the process's id is a path of one's
+/// own.
 pub struct TempDir(PathBuf);
 
 impl TempDir {
     pub fn new() -> TempDir {
         static NEXT: AtomicUsize = AtomicUsize::new(0);
-        let name =
-            format!("sockman-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        let path = std::env::temp_dir().join(name);
-        std::fs::create_dir(&path).unwrap();
-        TempDir(path)
+        loop {
+            let number = NEXT.fetch_add(1, Ordering::Relaxed);
+            let name = format!("sockman-{}-{number}", std::process::id());
+            let path = std::env::temp_dir().join(name);
+            match std::fs::create_dir(&path) {
+                Ok(()) => return TempDir(path),
+                // Left behind by an earlier process with this id, which was killed.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => panic!("{}: {error}", path.display()),
+            }
+        }
     }
 
     pub fn path(&self, name: &str) -> PathBuf {

@@ -1,0 +1,159 @@
+//! G11: at the connection cap clients wait in the backlog, connects fail, and both go on when there
+//! is a place. (Out of descriptors: `tests/processes/exhaustion.rs`.)
+
+use std::{io::Write, net::TcpListener, thread};
+
+use sockman::{
+    ConnectOptions, Interrupt,
+    address::Destination,
+    error::{ConnectError, ConnectErrorKind},
+};
+use sockman_test_support::{
+    DEADLINE, Event, Recorder, Running, blackhole::UnixBlackhole, eventually, read_to_end, reset,
+    tools::run_passes, without_sweep,
+};
+
+/// G11.
+#[test]
+fn at_the_cap_clients_wait_and_are_accepted_when_a_callback_closes_one() {
+    let recorder = Recorder::with_reaction(|sockman, event| {
+        if let Event::Data(id, _) = event {
+            assert!(sockman.close_connection(*id));
+        }
+    });
+    let running = Running::start(recorder.clone(), without_sweep().max_connections(2));
+    let mut clients: Vec<_> = (0..20).map(|_| running.client()).collect();
+    for (n, client) in clients.iter_mut().enumerate() {
+        recorder.wait_for_accepted((n + 1).min(19));
+        assert!(running.sockman.stats().connections <= 2);
+        let accepted = recorder.count(|event| matches!(event, Event::Accepted { .. }));
+        assert_eq!(accepted, (n + 2).min(20), "no more than there are places");
+        client.write_all(b"close me").unwrap();
+        assert_eq!(read_to_end(client), b"");
+    }
+}
+
+/// G11.
+#[test]
+fn at_the_cap_clients_wait_and_are_accepted_when_another_thread_closes_one() {
+    let recorder = Recorder::new();
+    let running = Running::start(recorder.clone(), without_sweep().max_connections(3));
+    let clients: Vec<_> = (0..20).map(|_| running.client()).collect();
+    for n in 0..20 {
+        let id = recorder.wait_for_accepted(n);
+        assert!(running.sockman.stats().connections <= 3);
+        assert!(running.sockman.close_connection(id));
+    }
+    drop(clients);
+}
+
+/// G11: the close of a connection that is broken already makes no event; it lets the next one in
+/// all the same.
+#[test]
+fn at_the_cap_closing_a_connection_that_was_reset_lets_the_next_one_in() {
+    let recorder = Recorder::new();
+    let running = Running::start(recorder.clone(), without_sweep().max_connections(1));
+    let mut client = running.client();
+    for n in 0..20 {
+        let id = recorder.wait_for_accepted(n);
+        // In the backlog while the place is taken.
+        let next = running.client();
+        reset(std::mem::replace(&mut client, next));
+        recorder.wait_for_read_error(id);
+        run_passes(&running.sockman, 1);
+        assert!(running.sockman.close_connection(id));
+    }
+}
+
+/// G11.
+#[test]
+fn at_the_cap_connect_fails_and_resumes_when_there_is_a_place() {
+    let peer = TcpListener::bind("127.0.0.1:0").unwrap();
+    let to = Destination::from(peer.local_addr().unwrap());
+    let running = Running::start(Recorder::new(), without_sweep().max_connections(2));
+    let sockman = &running.sockman;
+    let first = sockman.connect(&to, &ConnectOptions::default()).unwrap();
+    let second = sockman.connect(&to, &ConnectOptions::default()).unwrap().activate();
+    for _ in 0..3 {
+        let error = sockman.connect(&to, &ConnectOptions::default()).unwrap_err();
+        assert!(
+            matches!(error.kind(), ConnectErrorKind::TooManyConnections { limit: 2 }),
+            "{error}"
+        );
+        assert!(error.to_string().contains("limit of 2"), "{error}");
+    }
+    assert_eq!(sockman.stats().connections, 2);
+    // One that is never activated gives its place back, and so does one that is closed.
+    drop(first);
+    let third = sockman.connect(&to, &ConnectOptions::default()).unwrap();
+    assert!(sockman.close_connection(second));
+    let fourth = sockman.connect(&to, &ConnectOptions::default()).unwrap();
+    assert!(sockman.connect(&to, &ConnectOptions::default()).is_err());
+    drop((third, fourth));
+}
+
+/// G11: a connect under way holds a place; when it fails, who waits in the backlog comes in.
+#[test]
+fn a_connect_that_fails_gives_its_place_to_a_client_in_the_backlog() {
+    let recorder = Recorder::new();
+    let running = Running::start(recorder.clone(), without_sweep().max_connections(1));
+    // Keeps a connect busy.
+    let full = UnixBlackhole::new();
+    for n in 0..20 {
+        let cancel = Interrupt::new();
+        let connect = {
+            let (sockman, to) = (running.sockman.clone(), full.destination());
+            let options = ConnectOptions::default().timeout(DEADLINE).cancel(cancel.clone());
+            thread::spawn(move || sockman.connect(&to, &options).map(|_| ()))
+        };
+        eventually("it has the place", || running.sockman.stats().connections == 1);
+        let client = running.client();
+        run_passes(&running.sockman, 1);
+        assert_eq!(recorder.count(|event| matches!(event, Event::Accepted { .. })), n);
+        cancel.interrupt();
+        assert!(matches!(
+            connect.join().unwrap().as_ref().map_err(ConnectError::kind),
+            Err(ConnectErrorKind::Interrupted)
+        ));
+        let id = recorder.wait_for_accepted(n);
+        drop(client);
+        recorder.wait_for_eof(id);
+        running.sockman.close_connection(id);
+        // The listener looks once more whether anybody waits, and needs the place for it.
+        run_passes(&running.sockman, 1);
+    }
+}
+
+/// G11: nor does it take an event on the connection, which was never polled.
+#[test]
+fn a_connection_never_activated_gives_its_place_to_a_client_in_the_backlog() {
+    let peer = TcpListener::bind("127.0.0.1:0").unwrap();
+    let to = Destination::from(peer.local_addr().unwrap());
+    let recorder = Recorder::new();
+    let running = Running::start(recorder.clone(), without_sweep().max_connections(1));
+    for n in 0..20 {
+        let connection = running.sockman.connect(&to, &ConnectOptions::default()).unwrap();
+        let client = running.client();
+        run_passes(&running.sockman, 1);
+        drop(connection);
+        let id = recorder.wait_for_accepted(n);
+        drop(client);
+        recorder.wait_for_eof(id);
+        running.sockman.close_connection(id);
+        run_passes(&running.sockman, 1);
+    }
+}
+
+/// G11: a refused connection, and one closed in its own accept callback, gives its place back.
+#[test]
+fn a_refused_connection_gives_its_place_back() {
+    let recorder = Recorder::new();
+    recorder.refuse(true);
+    let running = Running::start(recorder.clone(), without_sweep().max_connections(1));
+    let mut clients: Vec<_> = (0..50).map(|_| running.client()).collect();
+    recorder.wait_for_accepted(49);
+    for client in &mut clients {
+        assert_eq!(read_to_end(client), b"");
+    }
+    eventually("no place is taken", || running.sockman.stats().connections == 0);
+}

@@ -1,0 +1,313 @@
+//! The doubles of `sockman::testing`, as an embedder uses them: an echo server in memory, failures of
+//! every kind, and time that goes by when it is told to.
+
+use std::{
+    collections::HashMap,
+    io,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use sockman::{
+    ConnectOptions, ConnectionId, EventHandler, NextRecv, Options, Service, SockMan,
+    address::Destination,
+    error::{ConnectError, ConnectErrorKind, JoinError},
+    testing::{Call, Ended, Network, Script, SocketThreadByHand},
+};
+
+/// Sends back what the kernel takes of it, and counts what it is told.
+#[derive(Default)]
+struct Echo {
+    told: Mutex<HashMap<ConnectionId, (u32, u32)>>,
+    data: Mutex<Vec<u8>>,
+    outcomes: Mutex<Vec<Result<(), String>>>,
+}
+
+impl EventHandler for Echo {
+    fn event_new_connection_accepted(
+        &self,
+        _: &SockMan,
+        _: ConnectionId,
+        _: &Service,
+        _: &Service,
+    ) -> bool {
+        true
+    }
+    fn event_ready_to_send(&self, _: &SockMan, _: ConnectionId) -> NextRecv {
+        NextRecv::Proceed
+    }
+    fn event_got_data(&self, sockman: &SockMan, id: ConnectionId, data: &[u8]) {
+        self.data.lock().unwrap().extend(data);
+        // A connection that is broken is told of by its read error.
+        let _ = sockman.send_bytes(id, data);
+    }
+    fn event_got_eof(&self, sockman: &SockMan, id: ConnectionId) {
+        self.told.lock().unwrap().entry(id).or_default().0 += 1;
+        sockman.close_connection(id);
+    }
+    fn event_got_permanent_read_error(&self, sockman: &SockMan, id: ConnectionId, _: &io::Error) {
+        self.told.lock().unwrap().entry(id).or_default().1 += 1;
+        sockman.close_connection(id);
+    }
+    fn event_connect_completed(
+        &self,
+        _: &SockMan,
+        _: ConnectionId,
+        _: &Destination,
+        result: Result<&Service, ConnectError>,
+    ) {
+        let result = result.map(|_| ()).map_err(|error| format!("{error:?}"));
+        self.outcomes.lock().unwrap().push(result);
+    }
+}
+
+struct Rig {
+    network: Network,
+    echo: Arc<Echo>,
+    sockman: SockMan,
+    here: Service,
+}
+
+fn rig(options: Options) -> Rig {
+    let (network, echo) = (Network::new(), Arc::new(Echo::default()));
+    let options = options.sock_factory(network.factory());
+    let sockman = SockMan::new(Arc::clone(&echo) as Arc<dyn EventHandler>, options).unwrap();
+    let here = sockman.bind_and_start_listening("10.0.0.1:1").unwrap();
+    Rig { network, echo, sockman, here }
+}
+
+fn without_sweep() -> Options {
+    Options::default().sweep(None)
+}
+
+/// G5, G7, G11: whatever a call fails with, nothing spins, no end is told twice, and afterwards
+/// everything works again and nothing has leaked.
+#[test]
+fn every_call_may_fail_with_every_error() {
+    let mut cases = 0;
+    for call in Call::ALL {
+        for &errno in call.errors() {
+            one_failure(*call, errno);
+            cases += 1;
+        }
+    }
+    assert!(cases > 100, "{cases}");
+}
+
+fn one_failure(call: Call, errno: i32) {
+    let what = format!("{call:?} fails with {errno}");
+    let rig = rig(without_sweep().reuse_port(true));
+    let mut thread = SocketThreadByHand::start(&rig.sockman, &rig.network).unwrap();
+    let peer = rig.network.connect(&rig.here).unwrap();
+    thread.run_until_idle().unwrap();
+    let listener = rig.network.listen(&"10.0.0.9:9".parse().unwrap()).unwrap();
+
+    rig.network.fail_next(call, errno);
+    // A blocking connect has a poller of its own, and would have the failure for itself.
+    let ended = match call {
+        Call::Poll => thread.run_until_idle().map(drop),
+        _ => exercise(&rig, &mut thread, &peer),
+    };
+    if call == Call::Poll && errno != EINTR {
+        assert!(matches!(ended, Err(JoinError::Poll(_))), "{what}: {ended:?}");
+        thread.stop();
+        thread = SocketThreadByHand::start(&rig.sockman, &rig.network).unwrap();
+    } else {
+        assert!(ended.is_ok(), "{what}: {ended:?}");
+    }
+    rig.network.heal();
+    // The longest pause goes by.
+    let passes = thread.run_for(Duration::from_secs(2)).unwrap();
+    assert!(passes < 60, "{what}: {passes} passes");
+    for (eofs, errors) in rig.echo.told.lock().unwrap().values() {
+        assert!(eofs + errors <= 1, "{what}: {eofs} ends and {errors} errors");
+    }
+    let next = rig.network.connect(&rig.here).unwrap();
+    next.send(b"still there?").unwrap();
+    thread.run_until_idle().unwrap();
+    assert_eq!(next.receive().0, b"still there?", "{what}");
+    drop((peer, next, listener));
+    rig.sockman.stop_listening();
+    thread.run_for(Duration::from_secs(10)).unwrap();
+    assert_eq!(rig.sockman.stats().connections, 0, "{what}");
+    assert_eq!(rig.network.descriptors(), 0, "{what}");
+}
+
+const EINTR: i32 = 4;
+const ECONNREFUSED: i32 = 111;
+
+/// Every call is made at least once. What fails of this is told by its own result.
+fn exercise(
+    rig: &Rig,
+    thread: &mut SocketThreadByHand,
+    peer: &sockman::testing::Peer,
+) -> Result<(), JoinError> {
+    let other = rig.sockman.bind_and_start_listening("10.0.0.1:2");
+    let to: Destination = "10.0.0.9:9".parse().unwrap();
+    let options = ConnectOptions::default().timeout(Duration::from_secs(1));
+    if let Ok(connection) = rig.sockman.connect(&to, &options) {
+        connection.activate();
+    }
+    let begun = rig.sockman.start_connect(&to, &options);
+    let newcomer = rig.network.connect(other.as_ref().unwrap_or(&rig.here)).unwrap();
+    peer.send(b"ping").unwrap();
+    newcomer.send(b"pong").unwrap();
+    thread.run_for(Duration::from_millis(10))?;
+    newcomer.shutdown_write();
+    thread.run_for(Duration::from_secs(2))?;
+    assert_eq!(rig.echo.outcomes.lock().unwrap().len(), usize::from(begun.is_ok()));
+    Ok(())
+}
+
+/// G9: a connect without an answer ends at its deadline, to the nanosecond; one that is refused at once.
+#[test]
+fn connects_end_as_their_destination_has_it() {
+    let rig = rig(without_sweep());
+    let mut thread = SocketThreadByHand::start(&rig.sockman, &rig.network).unwrap();
+    let (silent, refusing): (Service, Service) =
+        ("10.0.0.9:1".parse().unwrap(), "10.0.0.9:2".parse().unwrap());
+    rig.network.ignore(&silent);
+    rig.network.refuse(&refusing, ECONNREFUSED);
+    let options = ConnectOptions::default().timeout(Duration::from_millis(1234));
+    rig.sockman.start_connect(&silent, &options).unwrap();
+    rig.sockman.start_connect(&refusing, &options).unwrap();
+    thread.run_until_idle().unwrap();
+    let refused = rig.echo.outcomes.lock().unwrap().pop().unwrap().unwrap_err();
+    assert!(refused.starts_with("Refused"), "{refused}");
+    thread.run_for(Duration::from_nanos(1_233_999_999)).unwrap();
+    assert!(rig.echo.outcomes.lock().unwrap().is_empty());
+    thread.run_for(Duration::from_nanos(1)).unwrap();
+    let timed_out = rig.echo.outcomes.lock().unwrap().pop().unwrap().unwrap_err();
+    assert!(timed_out.starts_with("TimedOut"), "{timed_out}");
+
+    // The blocking one, in virtual time.
+    let before = rig.network.elapsed();
+    let blocked = rig.sockman.connect(&silent, &options);
+    assert!(
+        matches!(
+            blocked.as_ref().map_err(ConnectError::kind),
+            Err(ConnectErrorKind::TimedOut { .. })
+        ),
+        "{blocked:?}"
+    );
+    assert_eq!(rig.network.elapsed() - before, Duration::from_millis(1234));
+}
+
+/// G7: an idle second, with the sweep and without.
+#[test]
+fn an_idle_second_takes_twenty_passes_or_none() {
+    for (options, passes) in [(Options::default(), 19..=23), (without_sweep(), 1..=3)] {
+        let rig = rig(options);
+        let mut thread = SocketThreadByHand::start(&rig.sockman, &rig.network).unwrap();
+        let _peer = rig.network.connect(&rig.here).unwrap();
+        thread.run_until_idle().unwrap();
+        let took = thread.run_for(Duration::from_secs(1)).unwrap();
+        assert!(passes.contains(&(took as i32)), "{took} passes");
+    }
+}
+
+#[test]
+fn latency_chunks_and_windows_are_kept() {
+    let rig = rig(without_sweep());
+    rig.network.set_latency(Duration::from_millis(30));
+    rig.network.set_window(10);
+    let mut thread = SocketThreadByHand::start(&rig.sockman, &rig.network).unwrap();
+    let peer = rig.network.connect(&rig.here).unwrap();
+    thread.run_until_idle().unwrap();
+    assert_eq!(peer.send(b"more than the window").unwrap(), 10);
+    thread.run_for(Duration::from_millis(29)).unwrap();
+    assert!(rig.echo.data.lock().unwrap().is_empty(), "on its way");
+    thread.run_for(Duration::from_millis(1)).unwrap();
+    assert_eq!(*rig.echo.data.lock().unwrap(), b"more than ");
+    assert_eq!(peer.receive().0, b"", "the answer is on its way");
+    thread.run_for(Duration::from_millis(30)).unwrap();
+    assert_eq!(peer.receive().0, b"more than ");
+    peer.set_chunk(Some(3));
+    peer.send(b"in pieces").unwrap();
+    let turns = rig.sockman.stats().turns;
+    thread.run_for(Duration::from_millis(40)).unwrap();
+    assert!(rig.sockman.stats().turns - turns >= 3, "in three turns at least");
+    assert!(rig.echo.data.lock().unwrap().ends_with(b"in pieces"));
+}
+
+/// G5: what came before a reset is delivered first.
+#[test]
+fn a_reset_comes_behind_the_data() {
+    let rig = rig(without_sweep());
+    let mut thread = SocketThreadByHand::start(&rig.sockman, &rig.network).unwrap();
+    let peer = rig.network.connect(&rig.here).unwrap();
+    peer.send(b"last words").unwrap();
+    peer.reset();
+    thread.run_until_idle().unwrap();
+    assert_eq!(*rig.echo.data.lock().unwrap(), b"last words");
+    assert_eq!(rig.echo.told.lock().unwrap().values().copied().collect::<Vec<_>>(), [(0, 1)]);
+}
+
+/// G11: without descriptors clients wait, and are accepted when there are some again.
+#[test]
+fn descriptors_run_out_and_come_back() {
+    let rig = rig(without_sweep());
+    let mut thread = SocketThreadByHand::start(&rig.sockman, &rig.network).unwrap();
+    rig.network.set_descriptor_limit(Some(rig.network.descriptors()));
+    let peer = rig.network.connect(&rig.here).unwrap();
+    peer.send(b"patience").unwrap();
+    let passes = thread.run_for(Duration::from_secs(10)).unwrap();
+    assert!(passes < 40, "{passes} passes in ten seconds");
+    assert_eq!(rig.sockman.stats().connections, 0);
+    assert!(rig.sockman.stats().accept_pauses >= 10);
+    rig.network.set_descriptor_limit(None);
+    thread.run_for(Duration::from_secs(1)).unwrap();
+    assert_eq!(peer.receive(), (b"patience".to_vec(), None));
+}
+
+#[test]
+fn scripted_sockets_do_what_they_are_told() {
+    let rig = rig(without_sweep().max_connections(3));
+    let mut thread = SocketThreadByHand::start(&rig.sockman, &rig.network).unwrap();
+    let at = "10.0.0.2:2".parse().unwrap();
+    let scripts = [
+        (Script::new().recv(b"in ").recv_error(EINTR).recv(b"two").then_eof(), (1, 0)),
+        (Script::new().recv_error(11).recv(b"!").then_error(104), (0, 1)),
+        (Script::new().recv(b"?").then_no_room(), (0, 0)),
+    ];
+    let mut expected = Vec::new();
+    for (script, told) in scripts {
+        let sock = rig.network.scripted(script).unwrap();
+        let new = rig.sockman.add_existing_connection(sock, &at, &at).unwrap();
+        expected.push((new.activate(), told));
+    }
+    let beyond = rig.network.scripted(Script::new()).unwrap();
+    let refused = rig.sockman.add_existing_connection(beyond, &at, &at);
+    assert!(matches!(
+        refused.as_ref().map_err(ConnectError::kind),
+        Err(ConnectErrorKind::TooManyConnections { limit: 3 })
+    ));
+    thread.run_until_idle().unwrap();
+    for (id, told) in expected {
+        let found = rig.echo.told.lock().unwrap().get(&id).copied().unwrap_or_default();
+        assert_eq!(found, told, "{id}");
+    }
+    let mut data = rig.echo.data.lock().unwrap().clone();
+    data.sort_unstable();
+    let mut all = b"in two!?".to_vec();
+    all.sort_unstable();
+    assert_eq!(data, all);
+}
+
+#[test]
+fn both_ends_may_half_close() {
+    let rig = rig(without_sweep());
+    let mut thread = SocketThreadByHand::start(&rig.sockman, &rig.network).unwrap();
+    let listener = rig.network.listen(&"10.0.0.9:9".parse().unwrap()).unwrap();
+    let to = Destination::from(listener.address());
+    let id = rig.sockman.connect(&to, &ConnectOptions::default()).unwrap().activate();
+    let peer = listener.accept().unwrap();
+    thread.run_until_idle().unwrap();
+    rig.sockman.shutdown_write(id).unwrap();
+    assert_eq!(peer.receive(), (Vec::new(), Some(Ended::Eof)));
+    peer.send(b"I go on").unwrap();
+    peer.shutdown_write();
+    thread.run_until_idle().unwrap();
+    assert_eq!(*rig.echo.data.lock().unwrap(), b"I go on");
+    assert_eq!(rig.echo.told.lock().unwrap()[&id], (1, 0));
+}

@@ -1,0 +1,314 @@
+//! G8: in one pass each ready connection gets at most one turn, and each listener accepts a batch
+//! at most; a flooding peer starves nobody. All with the sweep off.
+
+use std::{
+    collections::HashMap,
+    io::{self, Read, Write},
+    net::TcpStream,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
+};
+
+use sockman::{
+    ConnectionId, EventHandler, NextRecv, SendQueue, Service, SockMan, helpers::SendQueueLimits,
+};
+use sockman_test_support::{
+    DEADLINE, Event, Recorder, Running, descriptors, eventually, without_sweep,
+};
+
+const BUFFER: usize = 4096;
+
+/// What happened in one pass, and the most that happened in any.
+#[derive(Default)]
+struct PassCounts {
+    this_pass: HashMap<(ConnectionId, &'static str), usize>,
+    accepted: usize,
+    worst: usize,
+    worst_accepted: usize,
+    received: HashMap<ConnectionId, usize>,
+}
+
+/// Counts callbacks per pass; sends a little whenever it may, so that sending is always due.
+#[derive(Default)]
+struct PassCounter {
+    counts: Mutex<PassCounts>,
+}
+
+impl PassCounter {
+    fn count(&self, id: ConnectionId, what: &'static str) {
+        let mut counts = self.counts.lock().unwrap();
+        let count = counts.this_pass.entry((id, what)).or_default();
+        *count += 1;
+        let count = *count;
+        counts.worst = counts.worst.max(count);
+    }
+}
+
+impl EventHandler for PassCounter {
+    fn event_new_connection_accepted(
+        &self,
+        _: &SockMan,
+        id: ConnectionId,
+        _: &Service,
+        _: &Service,
+    ) -> bool {
+        let mut counts = self.counts.lock().unwrap();
+        counts.received.insert(id, 0);
+        counts.accepted += 1;
+        counts.worst_accepted = counts.worst_accepted.max(counts.accepted);
+        true
+    }
+    fn event_ready_to_send(&self, sockman: &SockMan, id: ConnectionId) -> NextRecv {
+        self.count(id, "ready to send");
+        let _ = sockman.send_bytes(id, b"something");
+        NextRecv::Proceed
+    }
+    fn event_got_data(&self, _: &SockMan, id: ConnectionId, data: &[u8]) {
+        assert!((1..=BUFFER).contains(&data.len()));
+        self.count(id, "data");
+        *self.counts.lock().unwrap().received.get_mut(&id).unwrap() += data.len();
+    }
+    fn event_got_eof(&self, _: &SockMan, _: ConnectionId) {}
+    fn event_got_permanent_read_error(&self, _: &SockMan, _: ConnectionId, _: &io::Error) {}
+    fn event_io_loop_completed_for_one(&self, _: &SockMan, id: ConnectionId) {
+        self.count(id, "completed");
+    }
+    fn event_io_loop_completed_for_all(&self, _: &SockMan) {
+        let mut counts = self.counts.lock().unwrap();
+        counts.this_pass.clear();
+        counts.accepted = 0;
+    }
+}
+
+fn small_buffer() -> sockman::Options {
+    without_sweep().receive_buffer(BUFFER)
+}
+
+/// Writes until told to stop.
+fn flood(mut stream: TcpStream, stop: &AtomicBool) {
+    while !stop.load(Ordering::SeqCst) {
+        stream.write_all(&[0xf1; 64 * 1024]).unwrap();
+    }
+}
+
+/// Stops the floods, also when the test fails.
+struct StopOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for StopOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+/// G8.
+#[test]
+fn in_one_pass_a_connection_gets_one_receive_buffer_and_one_ready_to_send() {
+    let handler = Arc::new(PassCounter::default());
+    let running = Running::start(handler.clone(), small_buffer());
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let stop = &stop;
+        let _stop = StopOnDrop(stop);
+        for _ in 0..3 {
+            let stream = running.client();
+            let mut reader = stream.try_clone().unwrap();
+            scope.spawn(|| flood(stream, stop));
+            // Takes what the handler sends, so that it can go on.
+            scope.spawn(move || {
+                let mut buffer = vec![0; 64 * 1024];
+                while !stop.load(Ordering::SeqCst) {
+                    assert_ne!(reader.read(&mut buffer).unwrap(), 0);
+                }
+            });
+        }
+        eventually("each connection has received a million bytes", || {
+            let counts = handler.counts.lock().unwrap();
+            counts.received.len() == 3 && counts.received.values().all(|bytes| *bytes > 1_000_000)
+        });
+    });
+    assert_eq!(handler.counts.lock().unwrap().worst, 1);
+}
+
+/// G8: however much one peer has sent, another one's byte comes with the next pass.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_flooding_peer_does_not_delay_anothers_bytes() {
+    // The socket thread stands still in a callback while the peers send.
+    let (entered_sender, entered) = mpsc::channel();
+    let (go_on, gate) = mpsc::channel::<()>();
+    let gate = Mutex::new(gate);
+    let recorder = Recorder::with_reaction(move |_, event| {
+        if matches!(event, Event::Data(_, data) if data == b"stand still") {
+            entered_sender.send(()).unwrap();
+            let _ = gate.lock().unwrap().recv_timeout(DEADLINE);
+        }
+    });
+    let running = Running::start(recorder.clone(), small_buffer());
+    let mut holder = running.client();
+    let mut flooding = running.client();
+    let mut modest = running.client();
+    let flooder = recorder.wait_for_accepted(1);
+    let modest_id = recorder.wait_for_accepted(2);
+    let descriptors = [&flooding, &modest]
+        .map(|client| descriptors::of(running.address, Some(client.local_addr().unwrap())));
+    for _ in 0..20 {
+        let before = recorder.events().len();
+        holder.write_all(b"stand still").unwrap();
+        entered.recv_timeout(DEADLINE).unwrap();
+        flooding.write_all(&[1; 40 * BUFFER]).unwrap();
+        modest.write_all(b"?").unwrap();
+        eventually("the kernel has the bytes", || {
+            let waiting = |of, most| descriptors::bytes_waiting(of, most) == most;
+            waiting(descriptors[1], 1) && waiting(descriptors[0], 6 * BUFFER)
+        });
+        go_on.send(()).unwrap();
+        recorder.wait_for("the flood", |events| {
+            let flooded = events[before..].iter().filter_map(|event| match event {
+                Event::Data(id, data) if *id == flooder => Some(data.len()),
+                _ => None,
+            });
+            (flooded.sum::<usize>() == 40 * BUFFER).then_some(())
+        });
+        let events = recorder.events();
+        let since = &events[before..];
+        let at = since.iter().position(|event| event.id() == Some(modest_id)).unwrap();
+        let earlier = since[..at].iter().filter(|event| event.id() == Some(flooder)).count();
+        // Both have their turn in the next pass, in either order.
+        assert!(earlier <= 1, "{earlier} buffers of the flood came first");
+    }
+}
+
+/// G8.
+#[test]
+fn a_listener_accepts_a_batch_per_pass_at_most() {
+    for batch in [1, 4] {
+        let handler = Arc::new(PassCounter::default());
+        let options = small_buffer().accept_batch(batch);
+        let sockman = SockMan::new(handler.clone(), options).unwrap();
+        let bound = sockman.bind_and_start_listening("127.0.0.1:0").unwrap();
+        let address = bound.to_socket_addr().unwrap();
+        let clients: Vec<_> = (0..50).map(|_| TcpStream::connect(address).unwrap()).collect();
+        let threads = sockman.start_sockets_threads().unwrap();
+        // Without the sweep, and with nobody else coming: what is left over is remembered.
+        eventually("all are accepted", || sockman.stats().accepted == 50);
+        drop(threads);
+        assert_eq!(handler.counts.lock().unwrap().worst_accepted, batch);
+        drop(clients);
+    }
+}
+
+/// G8: the established connections come in between the batches.
+#[test]
+fn connections_are_served_between_two_batches_of_accepts() {
+    let recorder = Recorder::new();
+    let options = without_sweep().accept_batch(1);
+    let mut running = Running::start(recorder.clone(), options);
+    let mut established = running.client();
+    let id = recorder.wait_for_accepted(0);
+    running.sockman.interrupt();
+    running.threads.take().unwrap().join().unwrap();
+    let clients: Vec<_> = (0..20).map(|_| running.client()).collect();
+    established.write_all(b"!").unwrap();
+    running.threads = Some(running.sockman.start_sockets_threads().unwrap());
+    recorder.wait_for_accepted(20);
+    recorder.wait_for_bytes(id, 1);
+    let events = recorder.events();
+    let data = events.iter().position(|event| matches!(event, Event::Data(..))).unwrap();
+    let accepts_before = data - 1;
+    assert!(accepts_before <= 2, "{accepts_before} accepts came first");
+    drop(clients);
+}
+
+/// Echoes with a queue for each connection; fills the one whose peer says so.
+#[derive(Default)]
+struct QueueingEcho {
+    queues: Mutex<HashMap<ConnectionId, Arc<SendQueue>>>,
+    blocked: Mutex<Option<mpsc::Sender<ConnectionId>>>,
+}
+
+impl QueueingEcho {
+    fn queue(&self, id: ConnectionId) -> Arc<SendQueue> {
+        Arc::clone(&self.queues.lock().unwrap()[&id])
+    }
+}
+
+impl EventHandler for QueueingEcho {
+    fn event_new_connection_accepted(
+        &self,
+        _: &SockMan,
+        id: ConnectionId,
+        _: &Service,
+        _: &Service,
+    ) -> bool {
+        let options = SendQueueLimits::new(500_000, 1_000_000, usize::MAX).unwrap();
+        self.queues.lock().unwrap().insert(id, Arc::new(SendQueue::new(id, options)));
+        true
+    }
+    fn event_ready_to_send(&self, sockman: &SockMan, id: ConnectionId) -> NextRecv {
+        let _ = self.queue(id).drain(sockman);
+        NextRecv::Proceed
+    }
+    fn event_got_data(&self, sockman: &SockMan, id: ConnectionId, data: &[u8]) {
+        if data == b"fill" {
+            self.queue(id).push(sockman, &vec![0; 20_000_000]).unwrap();
+            if let Some(blocked) = &*self.blocked.lock().unwrap() {
+                blocked.send(id).unwrap();
+            }
+        } else {
+            self.queue(id).push(sockman, data).unwrap();
+        }
+    }
+    fn event_got_eof(&self, _: &SockMan, _: ConnectionId) {}
+    fn event_got_permanent_read_error(&self, _: &SockMan, _: ConnectionId, _: &io::Error) {}
+    fn should_try_to_send(&self, id: ConnectionId) -> bool {
+        self.queue(id).has_queued()
+    }
+}
+
+/// G8, and G10: what the blocked writer has queued is in its own queue.
+#[test]
+fn a_writer_whose_peer_reads_nothing_disturbs_none_of_a_hundred_others() {
+    let (blocked_sender, blocked) = mpsc::channel();
+    let handler = Arc::new(QueueingEcho::default());
+    *handler.blocked.lock().unwrap() = Some(blocked_sender);
+    let running = Running::start(handler.clone(), without_sweep());
+    let mut stuck = running.client();
+    stuck.write_all(b"fill").unwrap();
+    let id = blocked.recv_timeout(DEADLINE).unwrap();
+    let mut others: Vec<_> = (0..100).map(|_| running.client()).collect();
+    // A first round; after it the stuck connection has found its socket full.
+    let mut round = |message: &[u8]| {
+        for other in &mut others {
+            other.write_all(message).unwrap();
+        }
+        for other in &mut others {
+            let mut back = vec![0; message.len()];
+            other.read_exact(&mut back).unwrap();
+            assert_eq!(back, message);
+        }
+    };
+    round(b"first");
+    let (before, queued) = (running.sockman.stats(), handler.queue(id).queued());
+    assert!(queued > 0);
+    for _ in 0..20 {
+        round(b"and again and again");
+    }
+    let after = running.sockman.stats();
+    // The stuck connection takes part in no pass: every turn is one of the others'. Each message
+    // costs a turn or two, the second one if its reply is asked for in the next pass.
+    let turns = after.turns - before.turns;
+    assert!(turns <= 2 * 20 * 100 + 10, "{turns} turns");
+    assert_eq!(handler.queue(id).queued(), queued, "nothing more could be sent");
+
+    // And it goes on where it stopped.
+    let mut bytes = 0;
+    let mut buffer = vec![0; 1 << 20];
+    while bytes < 20_000_000 {
+        bytes += stuck.read(&mut buffer).unwrap();
+    }
+    assert_eq!(bytes, 20_000_000);
+    eventually("the queue is empty", || !handler.queue(id).has_queued());
+}

@@ -1,0 +1,697 @@
+//! I2P over a SAM bridge that the tests play: sessions, keys, accepting, connecting.
+
+use std::{
+    fs,
+    io::{Read, Write},
+    net::TcpStream,
+    os::unix::{fs::PermissionsExt, net::UnixListener},
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use sockman::{
+    ConnectOptions, ConnectionId, Service, SockMan, SocketsThreads,
+    address::NetAddr,
+    error::{ConnectError, ConnectErrorKind, ConnectPhase, CreateError},
+    i2p::{DestinationError, I2pOptions, I2pStatus, KeyFileError, SamError, SamResult},
+    stats::Direction,
+};
+use sockman_test_support::{
+    DEADLINE, Event, Recorder, eventually,
+    sam::{Bridge, Play, SOON, address_of, base64, destination, once, private_key},
+    socks5::{DRIVERS, Driver},
+    tools::TempDir,
+    without_sweep,
+};
+
+/// The peer with this number.
+fn peer(number: u8) -> Service {
+    address_of(&destination(number))
+}
+
+struct Running {
+    recorder: Arc<Recorder>,
+    sockman: SockMan,
+    threads: Option<SocketsThreads>,
+}
+
+impl Running {
+    fn start(i2p: I2pOptions) -> Running {
+        let recorder = Recorder::new();
+        let sockman = SockMan::new(recorder.clone(), without_sweep().i2p(i2p)).unwrap();
+        let threads = Some(sockman.start_sockets_threads().unwrap());
+        Running { recorder, sockman, threads }
+    }
+
+    fn connect(
+        &self,
+        driver: Driver,
+        to: &Service,
+        timeout: Duration,
+    ) -> Result<ConnectionId, ConnectError> {
+        let options = ConnectOptions::default().timeout(timeout);
+        match driver {
+            Driver::Blocking => {
+                self.sockman.connect(to, &options).map(|connection| connection.activate())
+            }
+            Driver::SocketThread => {
+                let id = self.sockman.start_connect(to, &options)?;
+                self.recorder.wait_for_outcome(id).map(|_| id)
+            }
+        }
+    }
+
+    fn wait_for_status(&self, wanted: I2pStatus, nth: usize) -> Option<Service> {
+        self.recorder.wait_for("an I2P status", |events| {
+            let mut found = events.iter().filter_map(|event| match event {
+                Event::I2p(address, status) if *status == wanted => Some(address.clone()),
+                _ => None,
+            });
+            found.nth(nth)
+        })
+    }
+
+    /// In how long the threads end.
+    fn stop(&mut self) -> Duration {
+        let began = Instant::now();
+        self.sockman.interrupt();
+        self.threads.take().unwrap().join().unwrap();
+        began.elapsed()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        drop(self.threads.take());
+    }
+}
+
+fn persistent(bridge: &Bridge, directory: &TempDir) -> I2pOptions {
+    I2pOptions::new(bridge.address.clone()).key_file(directory.path("key"))
+}
+
+fn accepting(bridge: &Bridge, directory: &TempDir) -> I2pOptions {
+    persistent(bridge, directory).accept_incoming(true)
+}
+
+#[test]
+fn a_peer_that_connects_is_accepted_with_its_first_bytes() {
+    let (bridge, directory) = (Bridge::start(), TempDir::new());
+    let running = Running::start(accepting(&bridge, &directory));
+    let me = running.wait_for_status(I2pStatus::StartListening, 0).unwrap();
+    let key = fs::read(directory.path("key")).unwrap();
+    assert_eq!(me, address_of(&key[..391]));
+
+    let mut stream = bridge.peer_connects(200, b"first words");
+    let id = running.recorder.wait_for_accepted(0);
+    assert_eq!(running.recorder.wait_for_bytes(id, 11), b"first words");
+    let told = running.recorder.wait_for_event("it", |event| event.id() == Some(id));
+    assert_eq!(told, Event::Accepted { id, me: me.clone(), them: peer(200) });
+    let info = running.sockman.connection_info(id).unwrap();
+    assert_eq!((info.me, info.them, info.direction), (me, peer(200).into(), Direction::Inbound));
+
+    running.sockman.send_bytes(id, b"to you").unwrap();
+    let mut bytes = [0; 6];
+    stream.read_exact(&mut bytes).unwrap();
+    assert_eq!(&bytes, b"to you");
+    drop(stream);
+    running.recorder.wait_for_eof(id);
+    assert_eq!(running.sockman.stats().accepted, 1);
+    // Told once: nothing changed.
+    assert_eq!(running.recorder.count(|event| matches!(event, Event::I2p(..))), 1);
+}
+
+#[test]
+fn fifty_peers_at_once_are_each_accepted_once() {
+    let (bridge, directory) = (Bridge::start(), TempDir::new());
+    let running = Running::start(accepting(&bridge, &directory));
+    let streams: Vec<TcpStream> =
+        (0..50).map(|number| bridge.peer_connects(number, &[number; 10])).collect();
+    for number in 0..50 {
+        let id = running.recorder.wait_for_accepted(usize::from(number));
+        let bytes = running.recorder.wait_for_bytes(id, 10);
+        let info = running.sockman.connection_info(id).unwrap();
+        assert_eq!((bytes, info.them), (vec![number; 10], peer(number).into()));
+    }
+    assert_eq!(running.sockman.stats().accepted, 50);
+    drop(streams);
+}
+
+/// The next STREAM ACCEPT is out before the embedder is told, and its answer is not waited for.
+#[test]
+fn a_bridge_that_answers_the_next_accept_with_silence_holds_up_nobody() {
+    let directory = TempDir::new();
+    let accepts = std::sync::atomic::AtomicUsize::new(0);
+    let bridge = Bridge::planned(move |line| {
+        let is_second = line.starts_with("STREAM ACCEPT")
+            && accepts.fetch_add(1, std::sync::atomic::Ordering::SeqCst) > 0;
+        if is_second { Play::Silence } else { Play::Properly }
+    });
+    let running = Running::start(accepting(&bridge, &directory));
+    let _stream = bridge.peer_connects(1, b"hello");
+    let id = running.recorder.wait_for_accepted(0);
+    assert_eq!(running.recorder.wait_for_bytes(id, 5), b"hello");
+    bridge.wait_for_request("STREAM ACCEPT", 2);
+}
+
+/// G14, and the key file: one address for ever.
+#[test]
+fn the_address_is_the_same_after_a_restart_and_the_key_is_its_owners_alone() {
+    let (bridge, directory) = (Bridge::start(), TempDir::new());
+    let mut first = Running::start(accepting(&bridge, &directory));
+    let address = first.wait_for_status(I2pStatus::StartListening, 0).unwrap();
+    first.stop();
+    assert_eq!(first.wait_for_status(I2pStatus::StopListening, 0), Some(address.clone()));
+    let path = directory.path("key");
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    let key = fs::read(&path).unwrap();
+    assert_eq!(bridge.requests("DEST GENERATE").len(), 1);
+    drop(first);
+
+    let second = Running::start(accepting(&bridge, &directory));
+    assert_eq!(second.wait_for_status(I2pStatus::StartListening, 0), Some(address));
+    assert_eq!(fs::read(&path).unwrap(), key);
+    assert_eq!(bridge.requests("DEST GENERATE").len(), 1);
+    assert_eq!(fs::read_dir(directory.path("")).unwrap().count(), 1, "nothing else is left");
+}
+
+#[test]
+fn damaged_key_files_are_refused_with_the_reason_and_left_as_they_are() {
+    let with_certificate = |length: u16, total: usize| {
+        let mut bytes = vec![7; total];
+        bytes[385..387].copy_from_slice(&length.to_be_bytes());
+        bytes
+    };
+    let too_short = |found| DestinationError::TooShort { found };
+    let too_long = |certificate, expected, found| DestinationError::CertificateTooLong {
+        certificate,
+        expected,
+        found,
+    };
+    let cases = [
+        (vec![], too_short(0)),
+        (vec![1; 4], too_short(4)),
+        (vec![1; 386], too_short(386)),
+        (with_certificate(1, 387), too_long(1, 388, 387)),
+        (with_certificate(5, 391), too_long(5, 392, 391)),
+    ];
+    for (bytes, expected) in cases {
+        let (bridge, directory) = (Bridge::start(), TempDir::new());
+        let path = directory.path("key");
+        fs::write(&path, &bytes).unwrap();
+        let running = Running::start(accepting(&bridge, &directory));
+        assert_eq!(running.wait_for_status(I2pStatus::StopListening, 0), None);
+        for driver in DRIVERS {
+            let error = running.connect(driver, &peer(1), DEADLINE).unwrap_err();
+            let ConnectErrorKind::I2pKeyFile { error: KeyFileError::Damaged { path: of, source } } =
+                error.kind()
+            else {
+                panic!("{driver:?}: {error:?}");
+            };
+            assert_eq!((of, source), (&path, &expected));
+        }
+        assert_eq!(fs::read(&path).unwrap(), bytes, "an identity is never overwritten");
+        assert!(bridge.requests("SESSION CREATE").is_empty());
+    }
+}
+
+#[test]
+fn a_key_file_that_cannot_be_read_or_made_is_an_error() {
+    let (bridge, directory) = (Bridge::start(), TempDir::new());
+    // A directory of that name; and one in a directory that there is not.
+    fs::create_dir(directory.path("key")).unwrap();
+    let running = Running::start(persistent(&bridge, &directory));
+    let nowhere = I2pOptions::new(bridge.address.clone()).key_file(directory.path("no/key"));
+    let lost = Running::start(nowhere);
+    for driver in DRIVERS {
+        for running in [&running, &lost] {
+            let error = running.connect(driver, &peer(1), DEADLINE).unwrap_err();
+            let is_right = matches!(
+                error.kind(),
+                ConnectErrorKind::I2pKeyFile { error: KeyFileError::Io { .. }, .. }
+            );
+            assert!(is_right, "{driver:?}: {error:?}");
+        }
+    }
+    eventually("their sessions are gone", || bridge.sessions() == 0);
+}
+
+#[test]
+fn outbound_goes_through_the_persistent_session_if_there_is_one() {
+    let (bridge, directory) = (Bridge::start(), TempDir::new());
+    fs::write(directory.path("key"), private_key(99)).unwrap();
+    let running = Running::start(persistent(&bridge, &directory));
+    for driver in DRIVERS {
+        let id = running.connect(driver, &peer(7), DEADLINE).unwrap();
+        let mut stream = bridge.connected();
+        let info = running.sockman.connection_info(id).unwrap();
+        assert_eq!((info.me, info.them), (peer(99), peer(7).into()), "{driver:?}");
+        stream.write_all(b"hello").unwrap();
+        assert_eq!(running.recorder.wait_for_bytes(id, 5), b"hello");
+    }
+    assert_eq!(bridge.requests("SESSION CREATE").len(), 1);
+    let request = &bridge.requests("SESSION CREATE")[0];
+    let key = base64().encode(&private_key(99));
+    for option in [
+        "STYLE=STREAM",
+        "i2cp.leaseSetEncType=4,0",
+        "inbound.quantity=3",
+        "outbound.quantity=3",
+        &format!("DESTINATION={key}"),
+    ] {
+        assert!(request.contains(option), "{option} in {request}");
+    }
+}
+
+#[test]
+fn without_a_key_file_each_connection_has_an_address_of_its_own() {
+    let bridge = Bridge::start();
+    let options = I2pOptions::new(bridge.address.clone()).tunnel_length(0, 2);
+    let running = Running::start(options);
+    let mut addresses = Vec::new();
+    let mut ids = Vec::new();
+    for driver in DRIVERS {
+        for _ in 0..2 {
+            let id = running.connect(driver, &peer(7), DEADLINE).unwrap();
+            let _stream = bridge.connected();
+            let me = running.sockman.connection_info(id).unwrap().me;
+            assert!(matches!(me.addr(), NetAddr::I2p(_)) && !addresses.contains(&me));
+            addresses.push(me);
+            ids.push(id);
+        }
+    }
+    assert_eq!(bridge.sessions(), 4);
+    let request = &bridge.requests("SESSION CREATE")[0];
+    for option in [
+        "DESTINATION=TRANSIENT SIGNATURE_TYPE=7",
+        "inbound.quantity=1",
+        "inbound.length=0",
+        "outbound.length=2",
+    ] {
+        assert!(request.contains(option), "{option} in {request}");
+    }
+    // A session lasts as long as its connection.
+    for id in ids {
+        assert!(running.sockman.close_connection(id));
+    }
+    eventually("the sessions end with their connections", || bridge.sessions() == 0);
+}
+
+#[test]
+fn a_transient_session_whose_connect_failed_is_used_again() {
+    for driver in DRIVERS {
+        let refusal = b"STREAM STATUS RESULT=CANT_REACH_PEER MESSAGE=\"LeaseSet not found\"\n";
+        let bridge = Bridge::planned(once("STREAM CONNECT", Play::SayAndClose(refusal.to_vec())));
+        let running = Running::start(I2pOptions::new(bridge.address.clone()));
+        let error = running.connect(driver, &peer(7), DEADLINE).unwrap_err();
+        let ConnectErrorKind::I2pPeer { result: SamResult::CantReachPeer, message, .. } =
+            error.kind()
+        else {
+            panic!("{driver:?}: {error:?}");
+        };
+        assert_eq!(message.as_deref(), Some("LeaseSet not found"));
+        assert!(!error.is_proxy_fault());
+        running.connect(driver, &peer(7), DEADLINE).unwrap();
+        assert_eq!(bridge.requests("SESSION CREATE").len(), 1, "{driver:?}");
+    }
+}
+
+#[test]
+fn a_port_is_refused_before_anything_is_sent() {
+    let bridge = Bridge::start();
+    let running = Running::start(I2pOptions::new(bridge.address.clone()));
+    for driver in DRIVERS {
+        let error = running.connect(driver, &peer(7).with_port(8333), DEADLINE).unwrap_err();
+        assert!(matches!(error.kind(), ConnectErrorKind::I2pPort { .. }), "{error:?}");
+    }
+    assert!(bridge.requests("").is_empty());
+}
+
+#[test]
+fn accepting_without_a_key_file_is_refused() {
+    let options =
+        I2pOptions::new("127.0.0.1:7656".parse::<Service>().unwrap()).accept_incoming(true);
+    let error = SockMan::new(Recorder::new(), without_sweep().i2p(options)).unwrap_err();
+    assert!(matches!(error, CreateError::InvalidOption(_)), "{error:?}");
+}
+
+const REQUESTS: [&str; 4] = ["HELLO", "SESSION CREATE", "NAMING LOOKUP", "STREAM CONNECT"];
+
+fn phase_of(request: &str) -> ConnectPhase {
+    match request {
+        "HELLO" | "SESSION CREATE" => ConnectPhase::I2pSession,
+        _ => ConnectPhase::I2pConnect,
+    }
+}
+
+fn reply_verbs(request: &str) -> &'static str {
+    match request {
+        "HELLO" => "HELLO REPLY",
+        "SESSION CREATE" => "SESSION STATUS",
+        "NAMING LOOKUP" => "NAMING REPLY",
+        _ => "STREAM STATUS",
+    }
+}
+
+/// One attempt, with one reply replaced.
+fn attempt(driver: Driver, request: &'static str, play: Play, timeout: Duration) -> ConnectError {
+    let bridge = Bridge::planned(once(request, play));
+    let running = Running::start(I2pOptions::new(bridge.address.clone()));
+    running.connect(driver, &peer(7), timeout).expect_err("no connection comes of this")
+}
+
+#[test]
+fn every_reply_that_is_no_reply_has_its_error() {
+    for driver in DRIVERS {
+        for request in REQUESTS {
+            let sam_error = |play| match attempt(driver, request, play, DEADLINE).into_kind() {
+                ConnectErrorKind::SamFailed { error, .. } => error,
+                error => panic!("{driver:?}, {request}: {error:?}"),
+            };
+            let error = sam_error(Play::Close);
+            let is_right = matches!(&error, SamError::BrokeOff { request: of, source: None } if *of == request);
+            assert!(is_right, "{request}: {error:?}");
+            let error = sam_error(Play::SayAndClose(b"STREAM STA".to_vec()));
+            assert!(matches!(error, SamError::BrokeOff { .. }), "{request}: {error:?}");
+            // A success that was cut short is none.
+            let cut = format!("{} RESULT=OK", reply_verbs(request));
+            let error = sam_error(Play::SayAndClose(cut.into_bytes()));
+            assert!(matches!(error, SamError::BrokeOff { .. }), "{request}: {error:?}");
+            let error = sam_error(Play::Say(b"\xff\x00nonsense\n".to_vec()));
+            assert!(matches!(error, SamError::Malformed { .. }), "{request}: {error:?}");
+            let error = sam_error(Play::Say(b"\n".to_vec()));
+            assert!(matches!(error, SamError::Malformed { .. }), "{request}: {error:?}");
+            let error = sam_error(Play::Say(b"PING PONG RESULT=OK\n".to_vec()));
+            assert!(matches!(error, SamError::UnexpectedReply { .. }), "{request}: {error:?}");
+            let without_result = format!("{} VERSION=3.1\n", reply_verbs(request));
+            let error = sam_error(Play::Say(without_result.into_bytes()));
+            assert!(matches!(error, SamError::UnexpectedReply { .. }), "{request}: {error:?}");
+            let error = sam_error(Play::Endless);
+            assert!(matches!(error, SamError::LineTooLong { .. }), "{request}: {error:?}");
+        }
+        for (request, reply) in [
+            ("SESSION CREATE", "SESSION STATUS RESULT=OK DESTINATION=short\n"),
+            ("NAMING LOOKUP", "NAMING REPLY RESULT=OK VALUE=A\u{20}B\n"),
+        ] {
+            let error = attempt(driver, request, Play::Say(reply.into()), DEADLINE);
+            let is_right = matches!(error.kind(), ConnectErrorKind::SamFailed { error, .. } if matches!(error, SamError::Destination(_)));
+            assert!(is_right, "{request}: {error:?}");
+        }
+    }
+}
+
+#[test]
+fn every_result_says_whose_fault_it_is() {
+    let results = [
+        ("CANT_REACH_PEER", SamResult::CantReachPeer, true),
+        ("TIMEOUT", SamResult::Timeout, true),
+        ("KEY_NOT_FOUND", SamResult::KeyNotFound, true),
+        ("PEER_NOT_FOUND", SamResult::PeerNotFound, true),
+        ("DUPLICATED_DEST", SamResult::DuplicatedDest, false),
+        ("DUPLICATED_ID", SamResult::DuplicatedId, false),
+        ("I2P_ERROR", SamResult::I2pError, false),
+        ("INVALID_ID", SamResult::InvalidId, false),
+        ("NOVERSION", SamResult::NoVersion, false),
+        ("SOMETHING_NEW", SamResult::Other("SOMETHING_NEW".to_owned()), false),
+    ];
+    for driver in DRIVERS {
+        for request in REQUESTS {
+            for (text, expected, is_peers) in &results {
+                let verbs = reply_verbs(request);
+                // emissary's last lines have no end.
+                for end in ["\n", "\r\n", ""] {
+                    let line = format!("{verbs} RESULT={text} MESSAGE=\"two words\"{end}");
+                    let play = Play::SayAndClose(line.into_bytes());
+                    let error = attempt(driver, request, play, DEADLINE);
+                    let (result, message) = match error.kind() {
+                        ConnectErrorKind::I2pPeer { result, message, .. } if *is_peers => {
+                            (result, message)
+                        }
+                        ConnectErrorKind::SamFailed { error, .. } if !is_peers => {
+                            let SamError::Refused { request: of, result, message } = error else {
+                                panic!("{driver:?}, {request}, {text}: {error:?}");
+                            };
+                            assert_eq!(*of, request);
+                            (result, message)
+                        }
+                        _ => panic!("{driver:?}, {request}, {text}: {error:?}"),
+                    };
+                    assert_eq!((result, message.as_deref()), (expected, Some("two words")));
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn silence_is_waited_for_until_the_deadline_and_the_phase_is_told() {
+    thread::scope(|scope| {
+        for driver in DRIVERS {
+            for request in REQUESTS {
+                scope.spawn(move || {
+                    let error = attempt(driver, request, Play::Silence, SOON);
+                    let ConnectErrorKind::TimedOut { phase, after, .. } = *error.kind() else {
+                        panic!("{driver:?}, {request}: {error:?}");
+                    };
+                    assert!(after >= SOON, "{after:?}");
+                    // On a busy machine the dialogue may not come so far in time.
+                    assert!(phase == phase_of(request) || phase == ConnectPhase::I2pSession);
+                });
+            }
+        }
+    });
+}
+
+/// G9: in each state of the dialogue.
+#[test]
+fn the_interrupt_ends_every_state_at_once() {
+    for request in ["HELLO", "DEST GENERATE", "SESSION CREATE", "STREAM ACCEPT"] {
+        let directory = TempDir::new();
+        let bridge = Bridge::planned(once(request, Play::Silence));
+        let mut running = Running::start(accepting(&bridge, &directory));
+        bridge.wait_for_request(request, 1);
+        let took = running.stop();
+        assert!(took < DEADLINE / 4, "{request}: {took:?}");
+    }
+    for request in REQUESTS {
+        let bridge = Bridge::planned(once(request, Play::Silence));
+        let mut running = Running::start(I2pOptions::new(bridge.address.clone()));
+        let sockman = running.sockman.clone();
+        let attempt =
+            thread::spawn(move || sockman.connect(peer(7), &ConnectOptions::default()).map(drop));
+        bridge.wait_for_request(request, 1);
+        let took = running.stop();
+        let ended = attempt.join().unwrap();
+        assert!(
+            matches!(
+                ended.as_ref().map_err(ConnectError::kind),
+                Err(ConnectErrorKind::Interrupted)
+            ),
+            "{request}: {ended:?}"
+        );
+        assert!(took < DEADLINE / 4, "{request}: {took:?}");
+    }
+    // And while it waits for a peer, or for the end of a pause.
+    let (bridge, directory) = (Bridge::start(), TempDir::new());
+    let mut running = Running::start(accepting(&bridge, &directory));
+    running.wait_for_status(I2pStatus::StartListening, 0);
+    assert!(running.stop() < DEADLINE / 4);
+    let nobody = I2pOptions::new("127.0.0.1:1".parse::<Service>().unwrap());
+    let nobody = nobody.key_file(directory.path("other")).accept_incoming(true);
+    let mut running = Running::start(nobody);
+    running.wait_for_status(I2pStatus::StopListening, 0);
+    assert!(running.stop() < DEADLINE / 4);
+}
+
+/// A session that the router closed is made anew, each time, with the same address.
+#[test]
+fn a_session_that_was_closed_is_made_anew_each_time() {
+    const TIMES: usize = 5;
+    let (bridge, directory) = (Bridge::start(), TempDir::new());
+    let running = Running::start(accepting(&bridge, &directory));
+    for time in 0..TIMES {
+        let address = running.wait_for_status(I2pStatus::StartListening, time);
+        assert!(address.is_some());
+        assert_eq!(bridge.requests("SESSION CREATE").len(), time + 1);
+        bridge.say_to_accepting("STREAM STATUS RESULT=I2P_ERROR MESSAGE=\"Session was closed\"\n");
+        assert_eq!(running.wait_for_status(I2pStatus::StopListening, time), address);
+    }
+    running.wait_for_status(I2pStatus::StartListening, TIMES);
+    let _stream = bridge.peer_connects(3, b"at last");
+    let id = running.recorder.wait_for_accepted(0);
+    assert_eq!(running.recorder.wait_for_bytes(id, 7), b"at last");
+}
+
+/// Each reply of the accepting dialogue replaced once, in each way: told, and recovered from.
+#[test]
+fn whatever_a_bridge_says_once_the_accept_thread_recovers() {
+    let requests = ["HELLO", "DEST GENERATE", "SESSION CREATE", "STREAM ACCEPT"];
+    let plays = |request: &str| {
+        let verbs = match request {
+            "DEST GENERATE" => "DEST REPLY",
+            other => reply_verbs(other),
+        };
+        [
+            Play::Close,
+            Play::SayAndClose(format!("{verbs} RESULT=O").into_bytes()),
+            Play::Say(b"\xff\x00nonsense\n".to_vec()),
+            Play::Say(format!("{verbs} RESULT=I2P_ERROR MESSAGE=\"two words\"\n").into_bytes()),
+            Play::Say(format!("{verbs} VERSION=3.1\n").into_bytes()),
+            Play::Endless,
+        ]
+    };
+    thread::scope(|scope| {
+        for request in requests {
+            for play in plays(request) {
+                scope.spawn(move || {
+                    let directory = TempDir::new();
+                    let bridge = Bridge::planned(once(request, play));
+                    let running = Running::start(accepting(&bridge, &directory));
+                    running.wait_for_status(I2pStatus::StopListening, 0);
+                    running.wait_for_status(I2pStatus::StartListening, 0);
+                    let _stream = bridge.peer_connects(3, b"hello");
+                    let id = running.recorder.wait_for_accepted(0);
+                    assert_eq!(running.recorder.wait_for_bytes(id, 5), b"hello");
+                });
+            }
+        }
+    });
+}
+
+/// A bridge on a unix-domain path is as good as one on TCP.
+#[test]
+fn the_bridge_may_listen_on_a_unix_domain_path() {
+    let (bridge, directory) = (Bridge::start(), TempDir::new());
+    let path = directory.path("sam");
+    let listener = UnixListener::bind(&path).unwrap();
+    let behind = bridge.address.to_socket_addr().unwrap();
+    thread::spawn(move || {
+        while let Ok((stream, _)) = listener.accept() {
+            let other = TcpStream::connect(behind).unwrap();
+            let (mut from, mut to) = (stream.try_clone().unwrap(), other.try_clone().unwrap());
+            thread::spawn(move || std::io::copy(&mut from, &mut to));
+            thread::spawn(move || std::io::copy(&mut &other, &mut &stream));
+        }
+    });
+    let options = I2pOptions::new(Service::unix(&path).unwrap());
+    let running = Running::start(options);
+    for driver in DRIVERS {
+        let id = running.connect(driver, &peer(7), DEADLINE).unwrap();
+        bridge.connected().write_all(b"hello").unwrap();
+        assert_eq!(running.recorder.wait_for_bytes(id, 5), b"hello", "{driver:?}");
+    }
+}
+
+/// A router that stops, and comes back.
+#[test]
+fn the_accept_thread_recovers_from_a_router_that_went() {
+    let (bridge, directory) = (Bridge::start(), TempDir::new());
+    let running = Running::start(accepting(&bridge, &directory));
+    let address = running.wait_for_status(I2pStatus::StartListening, 0);
+    bridge.wait_for_request("STREAM ACCEPT", 1);
+    eventually("the bridge knows of both", || bridge.sessions() == 1);
+    bridge.end_sessions();
+    running.wait_for_status(I2pStatus::StopListening, 0);
+    assert_eq!(running.wait_for_status(I2pStatus::StartListening, 1), address);
+    let _stream = bridge.peer_connects(3, b"again");
+    let id = running.recorder.wait_for_accepted(0);
+    assert_eq!(running.recorder.wait_for_bytes(id, 5), b"again");
+}
+
+/// Its control socket closed while nothing was going on: the next connect makes another.
+#[test]
+fn a_session_that_ended_in_silence_is_not_used_again() {
+    let (bridge, directory) = (Bridge::start(), TempDir::new());
+    let running = Running::start(persistent(&bridge, &directory));
+    for (number, driver) in DRIVERS.into_iter().enumerate() {
+        running.connect(driver, &peer(7), DEADLINE).unwrap();
+        assert_eq!(bridge.requests("SESSION CREATE").len(), number + 1);
+        bridge.end_sessions();
+    }
+    running.connect(Driver::Blocking, &peer(7), DEADLINE).unwrap();
+}
+
+/// The key is free again when a new session asks for it, although connections of the old one stay.
+#[test]
+fn a_session_that_the_router_does_not_know_any_more_is_let_go_of() {
+    let (bridge, directory) = {
+        let refusal = b"STREAM STATUS RESULT=INVALID_ID\n".to_vec();
+        let connects = std::sync::atomic::AtomicUsize::new(0);
+        let bridge = Bridge::planned(move |line| {
+            let is_second = line.starts_with("STREAM CONNECT")
+                && connects.fetch_add(1, std::sync::atomic::Ordering::SeqCst) == 1;
+            if is_second { Play::SayAndClose(refusal.clone()) } else { Play::Properly }
+        });
+        (bridge, TempDir::new())
+    };
+    let running = Running::start(persistent(&bridge, &directory));
+    let kept = running.connect(Driver::Blocking, &peer(7), DEADLINE).unwrap();
+    assert_eq!(bridge.sessions(), 1);
+    let error = running.connect(Driver::SocketThread, &peer(7), DEADLINE).unwrap_err();
+    assert!(error.is_proxy_fault(), "{error:?}");
+    eventually("its control socket is closed", || bridge.sessions() == 0);
+    running.connect(Driver::Blocking, &peer(7), DEADLINE).unwrap();
+    assert_eq!((bridge.requests("SESSION CREATE").len(), bridge.sessions()), (2, 1));
+    assert!(running.sockman.close_connection(kept));
+}
+
+/// Changes only: a failure that goes on is told once.
+#[test]
+fn a_router_that_stays_away_is_told_of_once() {
+    let directory = TempDir::new();
+    let bridge =
+        Bridge::planned(
+            |line| {
+                if line.starts_with("HELLO") { Play::Close } else { Play::Properly }
+            },
+        );
+    let running = Running::start(accepting(&bridge, &directory));
+    bridge.wait_for_request("HELLO", 3);
+    let told = running.recorder.count(|event| matches!(event, Event::I2p(..)));
+    assert_eq!(told, 1);
+}
+
+/// G11: at the cap no STREAM ACCEPT is sent.
+#[test]
+fn at_the_cap_nobody_is_asked_for_until_there_is_room() {
+    let (bridge, directory) = (Bridge::start(), TempDir::new());
+    let recorder = Recorder::new();
+    let options = without_sweep().max_connections(1).i2p(accepting(&bridge, &directory));
+    let sockman = SockMan::new(recorder.clone(), options).unwrap();
+    let threads = sockman.start_sockets_threads().unwrap();
+    let running = Running { recorder, sockman, threads: Some(threads) };
+    let _first = bridge.peer_connects(1, b"one");
+    let id = running.recorder.wait_for_accepted(0);
+    // Nothing tells that nothing comes: a span is looked at.
+    let until = Instant::now() + 2 * SOON;
+    while Instant::now() < until {
+        assert_eq!(bridge.requests("STREAM ACCEPT").len(), 1);
+        thread::yield_now();
+    }
+    assert!(running.sockman.close_connection(id));
+    let _second = bridge.peer_connects(2, b"two");
+    let id = running.recorder.wait_for_accepted(1);
+    assert_eq!(running.recorder.wait_for_bytes(id, 3), b"two");
+}
+
+/// G3: `join` from a callback of the accepting thread is an error; closing and sending work.
+#[test]
+fn callbacks_on_the_accepting_thread_may_call_everything() {
+    let (bridge, directory) = (Bridge::start(), TempDir::new());
+    let recorder = Recorder::with_reaction(|sockman, event| {
+        if let Event::Accepted { id, .. } = event {
+            assert_eq!(sockman.send_bytes(*id, b"welcome").unwrap(), 7);
+            assert_eq!(thread::current().name(), Some("i2paccept"));
+        }
+    });
+    let options = without_sweep().i2p(accepting(&bridge, &directory));
+    let sockman = SockMan::new(recorder.clone(), options).unwrap();
+    let threads = sockman.start_sockets_threads().unwrap();
+    let mut stream = bridge.peer_connects(1, b"");
+    let mut bytes = [0; 7];
+    stream.read_exact(&mut bytes).unwrap();
+    assert_eq!(&bytes, b"welcome");
+    sockman.interrupt();
+    threads.join().unwrap();
+}

@@ -1,0 +1,99 @@
+//! Limits that have no other test: docs/limits.md names the test of each. Over the network in memory.
+
+use std::{
+    io::{self, IoSlice},
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use sockman::{
+    ConnectionId, EventHandler, NextRecv, Options, SendQueue, Service, SockMan,
+    error::CreateError,
+    helpers::SendQueueLimits,
+    testing::{Network, Peer, SocketThreadByHand},
+};
+
+#[derive(Default)]
+struct Handler {
+    queue: OnceLock<SendQueue>,
+}
+
+impl EventHandler for Handler {
+    fn event_new_connection_accepted(
+        &self,
+        _: &SockMan,
+        id: ConnectionId,
+        _: &Service,
+        _: &Service,
+    ) -> bool {
+        self.queue.set(SendQueue::new(id, SendQueueLimits::default())).is_ok()
+    }
+    fn event_ready_to_send(&self, sockman: &SockMan, _: ConnectionId) -> NextRecv {
+        self.queue.get().unwrap().drain(sockman).unwrap();
+        NextRecv::Proceed
+    }
+    fn event_got_data(&self, _: &SockMan, _: ConnectionId, _: &[u8]) {}
+    fn event_got_eof(&self, _: &SockMan, _: ConnectionId) {}
+    fn event_got_permanent_read_error(&self, _: &SockMan, _: ConnectionId, _: &io::Error) {}
+    fn should_try_to_send(&self, _: ConnectionId) -> bool {
+        self.queue.get().is_some_and(SendQueue::has_queued)
+    }
+}
+
+struct Rig {
+    handler: Arc<Handler>,
+    sockman: SockMan,
+    thread: SocketThreadByHand,
+    peer: Peer,
+}
+
+/// One connection, whose peer has room for so many bytes.
+fn rig(window: usize) -> Rig {
+    let network = Network::new();
+    network.set_window(window);
+    let handler = Arc::new(Handler::default());
+    let options = Options::default().sweep(None).sock_factory(network.factory());
+    let sockman = SockMan::new(Arc::clone(&handler) as Arc<dyn EventHandler>, options).unwrap();
+    let at = sockman.bind_and_start_listening("10.0.0.1:1").unwrap();
+    let mut thread = SocketThreadByHand::start(&sockman, &network).unwrap();
+    let peer = network.connect(&at).unwrap();
+    thread.run_until_idle().unwrap();
+    Rig { handler, sockman, thread, peer }
+}
+
+#[test]
+fn options_that_make_no_sense_are_refused() {
+    for options in [
+        Options::default().sweep(Some(Duration::from_micros(999))),
+        Options::default().sweep(Some(Duration::ZERO)),
+        Options::default().receive_buffer((1 << 30) + 1),
+    ] {
+        let refused = SockMan::new(Arc::new(Handler::default()), options).unwrap_err();
+        assert!(matches!(refused, CreateError::InvalidOption(_)), "{refused}");
+    }
+}
+
+#[test]
+fn a_vectored_send_offers_1024_pieces_at_most() {
+    let rig = rig(1 << 20);
+    let pieces = [IoSlice::new(b"ab"); 1500];
+    let id = rig.handler.queue.get().unwrap().id();
+    assert_eq!(rig.sockman.send_vectored(id, &pieces).unwrap(), 2048);
+    assert_eq!(rig.peer.receive().0.len(), 2048);
+}
+
+#[test]
+fn one_drain_offers_a_quarter_of_a_mebibyte() {
+    let mut rig = rig(1);
+    let queue = rig.handler.queue.get().unwrap();
+    queue.push(&rig.sockman, &vec![7; 1_000_000]).unwrap();
+    let queued = queue.queued();
+    assert_eq!(queued, 999_999, "the peer had room for one byte");
+    rig.peer.set_window(10_000_000);
+    rig.thread.pass().unwrap();
+    rig.thread.pass().unwrap();
+    let drained = queued - queue.queued();
+    assert!(drained == 256 * 1024 || drained == 512 * 1024, "{drained}");
+    rig.thread.run_until_idle().unwrap();
+    assert_eq!(rig.peer.receive().0.len(), 1_000_000);
+}

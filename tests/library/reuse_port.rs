@@ -1,0 +1,80 @@
+//! `Options::reuse_port`: several `SockMan`s on one port.
+
+use std::io::Read;
+
+use sockman::{
+    SockMan,
+    error::{BindError, BindErrorKind},
+};
+use sockman_test_support::{
+    Event, Recorder, Running,
+    tools::{TempDir, until},
+    without_sweep,
+};
+
+/// The kernel spreads clients over both. None comes in twice, and none is lost.
+#[test]
+#[cfg(target_os = "linux")]
+fn two_sockmans_share_the_clients_of_one_port() {
+    const CLIENTS: usize = 200;
+
+    let greet = |sockman: &SockMan, event: &Event| {
+        if let Event::Accepted { id, .. } = event {
+            assert_eq!(sockman.send_bytes(*id, b"+").unwrap(), 1);
+        }
+    };
+    let recorders = [Recorder::with_reaction(greet), Recorder::with_reaction(greet)];
+    let first = Running::start(recorders[0].clone(), without_sweep().reuse_port(true));
+    let second = SockMan::new(recorders[1].clone(), without_sweep().reuse_port(true)).unwrap();
+    let bound = second.bind_and_start_listening(first.address).unwrap();
+    assert_eq!(bound.to_socket_addr(), Some(first.address));
+    let threads = second.start_sockets_threads().unwrap();
+
+    let clients: Vec<_> = (0..CLIENTS).map(|_| first.client()).collect();
+    for mut client in &clients {
+        client.read_exact(&mut [0]).unwrap();
+    }
+    let accepted =
+        |recorder: &Recorder| recorder.count(|event| matches!(event, Event::Accepted { .. }));
+    let counts = [accepted(&recorders[0]), accepted(&recorders[1])];
+    assert_eq!(counts[0] + counts[1], CLIENTS);
+    assert!(counts.iter().all(|count| *count > 0), "{counts:?}");
+
+    // One that stops leaves the port to the other.
+    second.interrupt();
+    threads.join().unwrap();
+    second.stop_listening();
+    let before = accepted(&recorders[0]);
+    let later: Vec<_> = (0..20).map(|_| first.client()).collect();
+    until("the one that is left accepts them all", || {
+        accepted(&recorders[0]) == before + later.len()
+    });
+}
+
+#[test]
+fn without_the_option_a_port_has_one_listener() {
+    let running = Running::start(Recorder::new(), without_sweep());
+    let second = SockMan::new(Recorder::new(), without_sweep().reuse_port(true)).unwrap();
+    let refused = second.bind_and_start_listening(running.address);
+    assert!(
+        matches!(
+            refused.as_ref().map_err(BindError::kind),
+            Err(BindErrorKind::AddressInUse { .. })
+        ),
+        "{refused:?}"
+    );
+}
+
+/// A path has one listener, whatever the option says, and the option does no harm there.
+#[test]
+fn a_unix_domain_path_can_be_bound_with_the_option() {
+    let dir = TempDir::new();
+    let sockman = SockMan::new(Recorder::new(), without_sweep().reuse_port(true)).unwrap();
+    let to = format!("unix:{}", dir.path("s").display()).parse().unwrap();
+    assert_eq!(sockman.bind_and_start_listening(&to).unwrap(), to);
+    let again = sockman.bind_and_start_listening(&to);
+    assert!(
+        matches!(again.as_ref().map_err(BindError::kind), Err(BindErrorKind::AddressInUse { .. })),
+        "{again:?}"
+    );
+}

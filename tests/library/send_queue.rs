@@ -1,0 +1,528 @@
+//! `wake` and `SendQueue` from eight threads at once: nothing lost, nothing reordered, nothing
+//! torn, and no lost wake-up in a million rounds. All with the sweep off, so that a lost wake-up
+//! shows as a wait without end.
+
+use std::{
+    collections::HashMap,
+    io::{self, Read},
+    net::{SocketAddr, TcpListener, TcpStream},
+    sync::{
+        Arc, Mutex, RwLock,
+        atomic::{AtomicU64, Ordering},
+        mpsc,
+    },
+    thread,
+    time::Instant,
+};
+
+use sockman::{
+    ConnectionId, EventHandler, NextRecv, SendQueue, Service, SockMan, SocketsThreads,
+    error::SendError,
+    helpers::{PushError, SendQueueLimits},
+    options::More,
+};
+use sockman_test_support::{DEADLINE, Recorder, Running, eventually, without_sweep, write_all};
+
+const THREADS: usize = 8;
+
+/// Wired as the documentation of `SendQueue` says.
+struct Queueing {
+    limits: SendQueueLimits,
+    queues: RwLock<HashMap<ConnectionId, Arc<SendQueue>>>,
+    accepted: mpsc::SyncSender<Arc<SendQueue>>,
+}
+
+impl Queueing {
+    fn queue(&self, id: ConnectionId) -> Arc<SendQueue> {
+        Arc::clone(&self.queues.read().unwrap()[&id])
+    }
+}
+
+impl EventHandler for Queueing {
+    fn event_new_connection_accepted(
+        &self,
+        _: &SockMan,
+        id: ConnectionId,
+        _: &Service,
+        _: &Service,
+    ) -> bool {
+        let queue = Arc::new(SendQueue::new(id, self.limits));
+        self.queues.write().unwrap().insert(id, Arc::clone(&queue));
+        self.accepted.send(queue).unwrap();
+        true
+    }
+    fn event_ready_to_send(&self, sockman: &SockMan, id: ConnectionId) -> NextRecv {
+        let _ = self.queue(id).drain(sockman);
+        NextRecv::Proceed
+    }
+    fn event_got_data(&self, sockman: &SockMan, id: ConnectionId, data: &[u8]) {
+        self.queue(id).push(sockman, data).unwrap();
+    }
+    fn event_got_eof(&self, _: &SockMan, _: ConnectionId) {}
+    fn event_got_permanent_read_error(&self, _: &SockMan, _: ConnectionId, _: &io::Error) {}
+    fn should_try_to_send(&self, id: ConnectionId) -> bool {
+        self.queue(id).has_queued()
+    }
+    fn should_try_to_recv(&self, id: ConnectionId) -> bool {
+        !self.queue(id).is_above_high_mark()
+    }
+}
+
+/// A server whose sockets have small send buffers, so that they are full all the time.
+struct Server {
+    sockman: SockMan,
+    address: SocketAddr,
+    accepted: Mutex<mpsc::Receiver<Arc<SendQueue>>>,
+    _threads: SocketsThreads,
+}
+
+impl Server {
+    fn start(limits: SendQueueLimits) -> Server {
+        let (sender, accepted) = mpsc::sync_channel(100);
+        let handler = Queueing { limits, queues: RwLock::default(), accepted: sender };
+        let sockman = SockMan::new(Arc::new(handler), without_sweep()).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        // Handed down to what it accepts.
+        socket2::SockRef::from(&listener).set_send_buffer_size(4096).unwrap();
+        let address = listener.local_addr().unwrap();
+        sockman.start_listening_on(listener).unwrap();
+        let threads = sockman.start_sockets_threads().unwrap();
+        Server { sockman, address, accepted: Mutex::new(accepted), _threads: threads }
+    }
+
+    /// A client, with a small receive buffer, and the queue of its connection.
+    fn client(&self) -> (TcpStream, Arc<SendQueue>) {
+        let socket =
+            socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        socket.set_recv_buffer_size(4096).unwrap();
+        socket.connect(&self.address.into()).unwrap();
+        let stream = TcpStream::from(socket);
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        (stream, self.accepted.lock().unwrap().recv_timeout(DEADLINE).unwrap())
+    }
+}
+
+fn unlimited() -> SendQueueLimits {
+    limited_to(usize::MAX)
+}
+
+/// The default marks.
+fn limited_to(limit: usize) -> SendQueueLimits {
+    SendQueueLimits::new(500_000, 1_000_000, limit).unwrap()
+}
+
+fn read_exactly(mut stream: &TcpStream, count: usize) -> Vec<u8> {
+    let mut bytes = vec![0; count];
+    stream.read_exact(&mut bytes).unwrap();
+    bytes
+}
+
+/// What a push carries: who, which, how long, and bytes that tell if they are out of place.
+fn message(thread: usize, number: u32, length: usize) -> Vec<u8> {
+    let mut bytes = vec![u8::try_from(thread).unwrap()];
+    bytes.extend(number.to_be_bytes());
+    bytes.extend(u16::try_from(length).unwrap().to_be_bytes());
+    bytes.extend((0..length).map(|at| body_byte(thread, number, at)));
+    bytes
+}
+
+#[allow(clippy::cast_possible_truncation)]
+fn body_byte(thread: usize, number: u32, at: usize) -> u8 {
+    (thread as u32 * 31 + number * 7 + at as u32) as u8
+}
+
+/// Reads messages until each thread has sent `count`, and checks that they are whole and in order.
+fn check_messages(reader: &mut impl Read, count: u32) {
+    let mut next = [0; THREADS];
+    let mut body = Vec::new();
+    for _ in 0..u32::try_from(THREADS).unwrap() * count {
+        let mut head = [0; 7];
+        reader.read_exact(&mut head).unwrap();
+        let thread = usize::from(head[0]);
+        let number = u32::from_be_bytes(head[1..5].try_into().unwrap());
+        assert_eq!(number, next[thread], "of thread {thread}, or torn");
+        next[thread] += 1;
+        body.resize(usize::from(u16::from_be_bytes(head[5..7].try_into().unwrap())), 0);
+        reader.read_exact(&mut body).unwrap();
+        for (at, byte) in body.iter().enumerate() {
+            assert_eq!(*byte, body_byte(thread, number, at), "thread {thread}, message {number}");
+        }
+    }
+    assert_eq!(next, [count; THREADS]);
+}
+
+/// G5 for queues: nothing lost, nothing reordered, nothing torn.
+#[test]
+fn pushes_of_eight_threads_arrive_whole_and_in_order() {
+    const COUNT: u32 = 600;
+    let server = Server::start(unlimited());
+    let (client, queue) = server.client();
+    thread::scope(|scope| {
+        for thread in 0..THREADS {
+            let (server, queue) = (&server, &queue);
+            scope.spawn(move || {
+                for number in 0..COUNT {
+                    // From nothing to more than the socket holds.
+                    let length = (number as usize * 37 + thread * 101) % 3000;
+                    let will_send_more = number % 3 == 0 && number + 1 < COUNT;
+                    let bytes = message(thread, number, length);
+                    queue.push_with(&server.sockman, &bytes, More::from(will_send_more)).unwrap();
+                }
+            });
+        }
+        check_messages(&mut io::BufReader::new(&client), COUNT);
+    });
+    eventually("the queue is empty", || queue.queued() == 0);
+    assert!(!queue.has_queued());
+}
+
+/// The same with a limit that is reached all the time: what is refused is refused whole.
+#[test]
+fn pushes_that_are_refused_and_tried_again_arrive_whole_and_in_order() {
+    const COUNT: u32 = 300;
+    let server = Server::start(limited_to(10_000));
+    let (client, queue) = server.client();
+    thread::scope(|scope| {
+        for thread in 0..THREADS {
+            let (server, queue) = (&server, &queue);
+            scope.spawn(move || {
+                let deadline = Instant::now() + DEADLINE;
+                for number in 0..COUNT {
+                    let bytes = message(thread, number, (number as usize * 37) % 2000);
+                    while let Err(error) = queue.push(&server.sockman, &bytes) {
+                        assert!(matches!(error, PushError::Full { limit: 10_000 }), "{error}");
+                        assert!(Instant::now() < deadline, "nothing drains the queue");
+                        thread::yield_now();
+                    }
+                }
+            });
+        }
+        check_messages(&mut io::BufReader::new(&client), COUNT);
+    });
+}
+
+/// No lost wake-up in a million pushes: one that is lost leaves a queue that is not empty, for
+/// which nobody is woken again. Takes some ten seconds in a debug build.
+#[test]
+fn a_million_pushes_lose_no_wake_up() {
+    const PUSHES: u32 = 1_000_000 / THREADS as u32;
+    // A small limit, so that the queue is empty, and has to be woken for, again and again.
+    let server = Server::start(limited_to(400));
+    // Two queues, so that the socket thread goes to sleep and wakes in between.
+    let clients = [server.client(), server.client()];
+    thread::scope(|scope| {
+        for (client, queue) in &clients {
+            for thread in 0..THREADS / 2 {
+                let server = &server;
+                scope.spawn(move || {
+                    let mut bytes = [u8::try_from(thread).unwrap(); 8];
+                    for number in 0..PUSHES {
+                        bytes[1..5].copy_from_slice(&number.to_be_bytes());
+                        let mut since = None;
+                        while let Err(error) = queue.push(&server.sockman, &bytes) {
+                            assert!(matches!(error, PushError::Full { .. }), "{error}");
+                            let since = *since.get_or_insert_with(Instant::now);
+                            assert!(since.elapsed() < DEADLINE, "a wake-up was lost");
+                            thread::yield_now();
+                        }
+                    }
+                });
+            }
+            scope.spawn(move || {
+                let mut next = [0; THREADS / 2];
+                // Smaller than the socket's buffer, so that it is full and empty in turn.
+                let mut reader = io::BufReader::with_capacity(2000, client);
+                for _ in 0..PUSHES * THREADS as u32 / 2 {
+                    let mut bytes = [0; 8];
+                    reader.read_exact(&mut bytes).unwrap();
+                    let thread = usize::from(bytes[0]);
+                    assert_eq!(bytes[1..5], u32::to_be_bytes(next[thread]));
+                    next[thread] += 1;
+                }
+            });
+        }
+    });
+    assert!(server.sockman.stats().turns > 1000, "it was hardly ever woken");
+    for (_, queue) in &clients {
+        eventually("the queue is empty", || !queue.has_queued());
+    }
+}
+
+/// Counts how far it was woken for each connection.
+struct Counting {
+    ids: Mutex<Vec<ConnectionId>>,
+    /// By id, which count from 0: what was asked for, and what the hook has seen.
+    asked: [AtomicU64; THREADS],
+    seen: [AtomicU64; THREADS],
+}
+
+impl EventHandler for Counting {
+    fn event_new_connection_accepted(
+        &self,
+        _: &SockMan,
+        id: ConnectionId,
+        _: &Service,
+        _: &Service,
+    ) -> bool {
+        self.ids.lock().unwrap().push(id);
+        true
+    }
+    fn event_ready_to_send(&self, _: &SockMan, id: ConnectionId) -> NextRecv {
+        let n = usize::try_from(id.as_u64()).unwrap();
+        self.seen[n].store(self.asked[n].load(Ordering::SeqCst), Ordering::SeqCst);
+        NextRecv::Proceed
+    }
+    fn event_got_data(&self, _: &SockMan, _: ConnectionId, _: &[u8]) {}
+    fn event_got_eof(&self, _: &SockMan, _: ConnectionId) {}
+    fn event_got_permanent_read_error(&self, _: &SockMan, _: ConnectionId, _: &io::Error) {}
+    fn should_try_to_send(&self, id: ConnectionId) -> bool {
+        let n = usize::try_from(id.as_u64()).unwrap();
+        self.seen[n].load(Ordering::SeqCst) != self.asked[n].load(Ordering::SeqCst)
+    }
+}
+
+/// No lost wake-up in a million rounds: each thread changes what the hook of its connection says,
+/// wakes it, and goes on when the hook was asked. Takes some ten seconds in a debug build.
+#[test]
+fn a_million_wakes_lose_none() {
+    const ROUNDS: u64 = 1_000_000 / THREADS as u64;
+    let handler = Arc::new(Counting {
+        ids: Mutex::default(),
+        asked: Default::default(),
+        seen: Default::default(),
+    });
+    let running = Running::start(handler.clone(), without_sweep());
+    let _clients: Vec<_> = (0..THREADS).map(|_| running.client()).collect();
+    eventually("all are accepted", || handler.ids.lock().unwrap().len() == THREADS);
+    let ids = handler.ids.lock().unwrap().clone();
+    thread::scope(|scope| {
+        for (n, id) in ids.into_iter().enumerate() {
+            let (sockman, handler) = (&running.sockman, &handler);
+            scope.spawn(move || {
+                for round in 1..=ROUNDS {
+                    handler.asked[n].store(round, Ordering::SeqCst);
+                    sockman.wake(id);
+                    // Every other thread waits in each round; the others let a few wakes meet.
+                    if n % 2 == 0 || round % 4 == 0 || round == ROUNDS {
+                        let deadline = Instant::now() + DEADLINE;
+                        while handler.seen[n].load(Ordering::SeqCst) != round {
+                            assert!(Instant::now() < deadline, "wake {round} of {n} was lost");
+                            thread::yield_now();
+                        }
+                    }
+                }
+            });
+        }
+    });
+}
+
+/// Fills the socket, and pushes so many bytes behind it. Returns how many bytes that were in all.
+fn fill(server: &Server, queue: &SendQueue, pushed: usize) -> usize {
+    // The socket is full when what it would take now is nothing, again and again.
+    let (mut refused, mut sent) = (0, 0);
+    while refused < 100 {
+        match server.sockman.send_bytes(queue.id(), &[0; 1000]).unwrap() {
+            0 => refused += 1,
+            bytes => (refused, sent) = (0, sent + bytes),
+        }
+    }
+    queue.push(&server.sockman, &vec![0; pushed]).unwrap();
+    sent + pushed
+}
+
+/// Marks.
+#[test]
+fn the_queue_is_above_its_high_mark_until_it_is_down_at_the_low_mark() {
+    let server = Server::start(SendQueueLimits::new(40_000, 100_000, 16_000_000).unwrap());
+    let (mut client, queue) = server.client();
+    assert!(!queue.is_above_high_mark());
+    fill(&server, &queue, 99_999);
+    let queued = queue.queued();
+    assert!(!queue.is_above_high_mark());
+    queue.push(&server.sockman, &vec![0; 100_000 - queued]).unwrap();
+    assert!(queue.is_above_high_mark());
+    // Down in small steps: it stays above until the low mark, and no longer.
+    let mut buffer = [0; 1000];
+    let mut between = 0;
+    let deadline = Instant::now() + DEADLINE;
+    loop {
+        assert!(Instant::now() < deadline);
+        // The queue only shrinks now: a look at its length before and after frames the mark.
+        let before = queue.queued();
+        let above = queue.is_above_high_mark();
+        let after = queue.queued();
+        if after > 40_000 {
+            assert!(above, "{before} {after}");
+            between += u32::from(before < 100_000);
+        } else if before <= 40_000 {
+            // Published after the length.
+            eventually("the mark follows", || !queue.is_above_high_mark());
+            break;
+        }
+        if after > 0 {
+            client.read_exact(&mut buffer).unwrap();
+        }
+    }
+    assert!(between > 0, "it was seen in between");
+    // And up again: not above before the high mark.
+    let queued = queue.queued();
+    queue.push(&server.sockman, &vec![0; 90_000 - queued]).unwrap();
+    assert!(!queue.is_above_high_mark());
+    // The socket takes a little of each push, until it is full.
+    let deadline = Instant::now() + DEADLINE;
+    while !queue.is_above_high_mark() {
+        assert!(Instant::now() < deadline);
+        let missing = 100_000_usize.saturating_sub(queue.queued());
+        queue.push(&server.sockman, &vec![0; missing]).unwrap();
+    }
+    assert!(queue.queued() > 40_000);
+}
+
+/// Marks, wired to `should_try_to_recv`: who does not read its replies makes no more requests,
+/// and goes on when it does. Without the sweep: the drain brings the hook's new answer about.
+#[test]
+fn a_peer_that_does_not_read_its_replies_is_not_read_from() {
+    const BYTES: usize = 3_000_000;
+    let server = Server::start(SendQueueLimits::new(10_000, 50_000, 16_000_000).unwrap());
+    let (client, queue) = server.client();
+    let mut writer = client.try_clone().unwrap();
+    thread::scope(|scope| {
+        scope.spawn(move || write_all(&mut writer, &vec![6; BYTES]));
+        eventually("reading stops", || queue.is_above_high_mark());
+        let bytes = read_exactly(&client, BYTES);
+        assert!(bytes.iter().all(|byte| *byte == 6));
+    });
+    assert!(!queue.is_above_high_mark());
+}
+
+/// Limit.
+#[test]
+fn a_push_beyond_the_limit_is_refused_whole() {
+    let server = Server::start(limited_to(100_000));
+    let (mut client, queue) = server.client();
+    let filled = fill(&server, &queue, 90_000);
+    let error = queue.push(&server.sockman, &[1; 60_000]).unwrap_err();
+    assert!(matches!(error, PushError::Full { limit: 100_000 }), "{error:?}");
+    assert!(error.to_string().contains("100000"), "{error}");
+    assert!(queue.queued() <= 90_000, "nothing was queued");
+    // What fits goes in, to the last byte.
+    let room = 100_000 - queue.queued();
+    queue.push(&server.sockman, &vec![2; room]).unwrap();
+    // An empty one always does.
+    queue.push(&server.sockman, b"").unwrap();
+    // Nothing of the refused push is ever seen.
+    let total = filled + room;
+    let mut bytes = vec![9; total];
+    client.read_exact(&mut bytes).unwrap();
+    assert!(bytes[..total - room].iter().all(|byte| *byte == 0));
+    assert!(bytes[total - room..].iter().all(|byte| *byte == 2));
+    // There is room again; but never for one that is larger than the limit.
+    eventually("the queue is empty", || !queue.has_queued());
+    assert!(queue.push(&server.sockman, &vec![1; 100_001]).is_err());
+    queue.push(&server.sockman, &vec![3; 100_000]).unwrap();
+    client.read_exact(&mut bytes[..100_000]).unwrap();
+}
+
+/// Close.
+#[test]
+fn after_a_close_push_and_drain_say_so_and_the_queue_stays() {
+    let server = Server::start(unlimited());
+    let (_client, queue) = server.client();
+    fill(&server, &queue, 50_000);
+    assert!(server.sockman.close_connection(queue.id()));
+    let queued = queue.queued();
+    assert!(queued > 0);
+    let error = queue.drain(&server.sockman).unwrap_err();
+    assert!(matches!(error, SendError::UnknownConnection(id) if id == queue.id()), "{error:?}");
+    assert_eq!(queue.queued(), queued);
+    // One behind others is queued without a look at the connection; one on an empty queue is not.
+    let (_client, empty) = server.client();
+    assert!(server.sockman.close_connection(empty.id()));
+    let error = empty.push(&server.sockman, b"too late").unwrap_err();
+    assert!(matches!(error, PushError::Send(SendError::UnknownConnection(_))), "{error:?}");
+    assert!(!empty.has_queued());
+    assert!(empty.drain(&server.sockman).unwrap(), "there is nothing to send");
+}
+
+/// Holds its lock over a send and the queueing of the rest, as its hook does, and never wakes.
+struct Locking {
+    queues: Mutex<HashMap<ConnectionId, Vec<u8>>>,
+    accepted: mpsc::SyncSender<ConnectionId>,
+}
+
+impl EventHandler for Locking {
+    fn event_new_connection_accepted(
+        &self,
+        _: &SockMan,
+        id: ConnectionId,
+        _: &Service,
+        _: &Service,
+    ) -> bool {
+        self.queues.lock().unwrap().insert(id, Vec::new());
+        self.accepted.send(id).unwrap();
+        true
+    }
+    fn event_ready_to_send(&self, sockman: &SockMan, id: ConnectionId) -> NextRecv {
+        let mut queues = self.queues.lock().unwrap();
+        let queue = queues.get_mut(&id).unwrap();
+        let sent = sockman.send_bytes(id, queue).unwrap_or(0);
+        queue.drain(..sent);
+        NextRecv::Proceed
+    }
+    fn event_got_data(&self, _: &SockMan, _: ConnectionId, _: &[u8]) {}
+    fn event_got_eof(&self, _: &SockMan, _: ConnectionId) {}
+    fn event_got_permanent_read_error(&self, _: &SockMan, _: ConnectionId, _: &io::Error) {}
+    fn should_try_to_send(&self, id: ConnectionId) -> bool {
+        !self.queues.lock().unwrap()[&id].is_empty()
+    }
+}
+
+/// Section 4 of the design: who holds the lock that its hook takes over the send and the queueing
+/// needs no wake, since the edge comes after both. A send on another thread clears no latch, so
+/// the edge counts although the latch is up.
+#[test]
+fn a_sender_that_holds_its_hooks_lock_meanwhile_needs_no_wake() {
+    let (sender, accepted) = mpsc::sync_channel(1);
+    let handler = Arc::new(Locking { queues: Mutex::default(), accepted: sender });
+    let running = Running::start(handler.clone(), without_sweep());
+    let mut client = running.client();
+    let id = accepted.recv_timeout(DEADLINE).unwrap();
+    let mut buffer = vec![0; 1 << 20];
+    for _ in 0..20 {
+        let mut expected = 0;
+        {
+            let mut queues = handler.queues.lock().unwrap();
+            let queue = queues.get_mut(&id).unwrap();
+            assert!(queue.is_empty());
+            // Until the socket is full; and then there is a rest.
+            loop {
+                match running.sockman.send_bytes(id, &[4; 100_000]).unwrap() {
+                    0 => break,
+                    bytes => expected += bytes,
+                }
+            }
+            queue.extend([4; 100_000]);
+            expected += queue.len();
+        }
+        while expected > 0 {
+            let bytes = client.read(&mut buffer).unwrap();
+            assert_ne!(bytes, 0);
+            expected -= bytes;
+        }
+        eventually("the queue is empty", || handler.queues.lock().unwrap()[&id].is_empty());
+    }
+}
+
+/// An empty queue is below any mark that is allowed, or reading would never go on.
+#[test]
+fn an_empty_queue_is_never_above_its_high_mark() {
+    let recorder = Recorder::new();
+    let running = Running::start(recorder.clone(), without_sweep());
+    let mut client = running.client();
+    let id = recorder.wait_for_accepted(0);
+    SendQueueLimits::new(0, 0, 100).unwrap_err();
+    let queue = SendQueue::new(id, SendQueueLimits::new(0, 1, 100).unwrap());
+    queue.push(&running.sockman, b"taken at once").unwrap();
+    assert!(!queue.is_above_high_mark());
+    client.read_exact(&mut [0; 13]).unwrap();
+}

@@ -1,0 +1,243 @@
+//! The public surface: what its types are, not what they do.
+
+use std::{error::Error, fmt::Debug, io, mem::size_of, sync::Arc};
+
+use sockman::{
+    ConnectOptions, ConnectionId, EventHandler, Interrupt, NewConnection, NextRecv, Options,
+    SendQueue, Service, SockMan, SocketsThreads, WeakSockMan,
+    address::{
+        CjdnsAddr, Destination, InvalidAddrError, NetAddr, Network, ParseAddrError,
+        ParseAddrErrorKind, ScopedIpv6, UnixAddr,
+    },
+    error::{
+        BindError, BindErrorKind, ConnectError, ConnectErrorKind, ConnectPhase, CreateError,
+        InvalidOption, JoinError, Panic, SendError, StartError,
+    },
+    helpers::{ConnectionTable, Deadlines, PushError, SendQueueLimits},
+    options::PanicPolicy,
+    stats::{ConnectionInfo, Direction, Stats},
+    sys::{More, OsSockFactory, Poller, Readiness, Sock, SockFactory, Waker},
+};
+use sockman_test_support::{Recorder, Running, without_sweep};
+
+/// Every public type is `Send` and `Sync`, but for the poller, which one thread owns.
+#[test]
+fn every_public_type_is_send_and_sync() {
+    fn both<T: Send + Sync + ?Sized>() {}
+    fn send<T: Send + ?Sized>() {}
+    both::<SockMan>();
+    both::<WeakSockMan>();
+    both::<SocketsThreads>();
+    both::<NewConnection>();
+    both::<dyn EventHandler>();
+    both::<(ConnectionId, NextRecv, Interrupt, Options, ConnectOptions)>();
+    both::<(Service, Destination, NetAddr, Network, UnixAddr, CjdnsAddr, ScopedIpv6)>();
+    both::<(ParseAddrError, ParseAddrErrorKind, InvalidAddrError)>();
+    both::<(BindError, BindErrorKind, ConnectError, ConnectErrorKind, ConnectPhase)>();
+    both::<(CreateError, InvalidOption, JoinError, Panic, SendError, StartError, PushError)>();
+    both::<(SendQueue, SendQueueLimits, ConnectionTable<String>, Deadlines<u64>)>();
+    both::<(PanicPolicy, ConnectionInfo, Direction, Stats, More, OsSockFactory, Readiness)>();
+    both::<dyn Sock>();
+    both::<dyn SockFactory>();
+    both::<dyn Waker>();
+    send::<dyn Poller>();
+}
+
+#[cfg(feature = "socks5")]
+#[test]
+fn every_public_type_of_the_feature_socks5_is_send_and_sync() {
+    use sockman::{
+        address::OnionV3,
+        proxy::{Credentials, InvalidCredentials, Proxy, ProxyError, Socks5Reply},
+    };
+    fn both<T: Send + Sync>() {}
+    both::<(OnionV3, Credentials, InvalidCredentials, Proxy, ProxyError, Socks5Reply)>();
+}
+
+#[cfg(feature = "i2p")]
+#[test]
+fn every_public_type_of_the_feature_i2p_is_send_and_sync() {
+    use sockman::{
+        address::I2pHash,
+        i2p::{DestinationError, I2pOptions, I2pStatus, KeyFileError, SamError, SamResult},
+    };
+    fn both<T: Send + Sync>() {}
+    both::<(I2pHash, DestinationError, I2pOptions, I2pStatus, KeyFileError, SamError, SamResult)>();
+}
+
+/// A `Result` with one of these costs no more than a pointer and what it carries.
+#[test]
+fn the_errors_of_connecting_and_binding_are_one_pointer() {
+    assert_eq!(size_of::<ConnectError>(), size_of::<usize>());
+    assert_eq!(size_of::<BindError>(), size_of::<usize>());
+}
+
+/// The errors of a whole program, with `?` alone.
+#[test]
+fn every_error_becomes_a_boxed_error_that_threads_can_share() {
+    fn program() -> Result<(), Box<dyn Error + Send + Sync>> {
+        let sockman = SockMan::new(Recorder::new(), without_sweep())?;
+        sockman.bind_and_start_listening("127.0.0.1:0")?;
+        let threads = sockman.start_sockets_threads()?;
+        sockman.interrupt();
+        threads.join()?;
+        Ok(())
+    }
+    program().unwrap();
+}
+
+#[test]
+fn the_errors_of_connecting_and_binding_become_io_errors_of_the_nearest_kind() {
+    let running = Running::start(Recorder::new(), without_sweep());
+    let (sockman, bound) = (&running.sockman, Service::from(running.address));
+
+    let in_use = sockman.bind_and_start_listening(&bound).unwrap_err();
+    assert!(matches!(in_use.kind(), BindErrorKind::AddressInUse { .. }), "{in_use:?}");
+    assert_eq!(in_use.to(), Some(&bound));
+    assert_eq!(io::Error::from(in_use).kind(), io::ErrorKind::AddrInUse);
+
+    let no_text = sockman.bind_and_start_listening("nonsense").unwrap_err();
+    assert!(matches!(no_text.kind(), BindErrorKind::InvalidText(_)), "{no_text:?}");
+    assert_eq!(io::Error::from(no_text).kind(), io::ErrorKind::InvalidInput);
+
+    let options = ConnectOptions::default();
+    let name = sockman.connect("example.com:80", &options).unwrap_err();
+    assert!(matches!(name.kind(), ConnectErrorKind::NeedsProxy), "{name:?}");
+    assert_eq!(io::Error::from(name).kind(), io::ErrorKind::InvalidInput);
+
+    let no_text = sockman.start_connect("1.2.3.4", &options).unwrap_err();
+    assert!(matches!(no_text.kind(), ConnectErrorKind::InvalidText(_)), "{no_text:?}");
+    assert_eq!(no_text.to(), None);
+
+    sockman.stop_listening();
+    let refused = sockman.connect(&bound, &options).unwrap_err();
+    assert!(matches!(refused.kind(), ConnectErrorKind::Refused { .. }), "{refused:?}");
+    assert_eq!(io::Error::from(refused).kind(), io::ErrorKind::ConnectionRefused);
+}
+
+/// Either the message has the source, or `source` returns it: `{}` never repeats it, `{:#}` does.
+#[test]
+fn a_message_does_not_repeat_its_source_unless_the_alternate_form_asks_for_it() {
+    fn check(error: &(impl Error + Debug)) {
+        let source =
+            error.source().unwrap_or_else(|| panic!("{error:?} has no source")).to_string();
+        assert!(!error.to_string().contains(&source), "{error}");
+        assert!(format!("{error:#}").ends_with(&source), "{error:#}");
+    }
+    let sockman = SockMan::new(Recorder::new(), Options::default()).unwrap();
+    let bound = sockman.bind_and_start_listening("127.0.0.1:0").unwrap();
+    check(&sockman.bind_and_start_listening(&bound).unwrap_err());
+    check(&sockman.bind_and_start_listening("nonsense").unwrap_err());
+    check(&sockman.start_connect("nonsense", &ConnectOptions::default()).unwrap_err());
+    sockman.stop_listening();
+    check(&sockman.connect(&bound, &ConnectOptions::default()).unwrap_err());
+    check(&SockMan::new(Recorder::new(), Options::default().accept_batch(0)).unwrap_err());
+    check(&StartError::Spawn(io::Error::from_raw_os_error(libc::EAGAIN)));
+    check(&JoinError::Poll(io::Error::from_raw_os_error(libc::EBADF)));
+    let source = io::Error::from_raw_os_error(libc::EPIPE);
+    check(&SendError::Socket { id: ConnectionId::from_u64(7), source });
+}
+
+/// Setters take any value; the constructor that completes the options refuses what is out of range,
+/// and names the option.
+#[test]
+fn a_value_out_of_range_is_refused_by_name() {
+    use std::time::Duration;
+
+    let refused = |options: Options| match SockMan::new(Recorder::new(), options) {
+        Err(CreateError::InvalidOption(error)) => error.option(),
+        other => panic!("{other:?}"),
+    };
+    let options = Options::default;
+    assert_eq!(refused(options().accept_batch(0)), "Options::accept_batch");
+    assert_eq!(refused(options().receive_buffer(0)), "Options::receive_buffer");
+    assert_eq!(refused(options().receive_buffer((1 << 30) + 1)), "Options::receive_buffer");
+    assert_eq!(refused(options().sweep(Some(Duration::from_micros(999)))), "Options::sweep");
+    assert_eq!(refused(options().thread_name("a\0b")), "Options::thread_name");
+    assert_eq!(SendQueueLimits::new(1, 1, 9).unwrap_err().option(), "SendQueueLimits::new");
+    SendQueueLimits::new(0, 1, 9).unwrap();
+    SockMan::new(Recorder::new(), options().accept_batch(1).receive_buffer(1)).unwrap();
+}
+
+#[cfg(feature = "i2p")]
+#[test]
+fn an_i2p_value_out_of_range_is_refused_by_name() {
+    use sockman::i2p::I2pOptions;
+
+    let refused = |i2p: I2pOptions| match SockMan::new(Recorder::new(), Options::default().i2p(i2p))
+    {
+        Err(CreateError::InvalidOption(error)) => error.option(),
+        other => panic!("{other:?}"),
+    };
+    let i2p = || I2pOptions::new("127.0.0.1:7656".parse::<Service>().unwrap());
+    assert_eq!(refused(i2p().tunnel_quantity(0, 1)), "I2pOptions::tunnel_quantity");
+    assert_eq!(refused(i2p().tunnel_quantity(1, 17)), "I2pOptions::tunnel_quantity");
+    assert_eq!(refused(i2p().tunnel_length(0, 8)), "I2pOptions::tunnel_length");
+    assert_eq!(refused(i2p().accept_incoming(true)), "I2pOptions::accept_incoming");
+    assert_eq!(refused(i2p().thread_name("a\0b")), "I2pOptions::thread_name");
+    let unnamed = I2pOptions::new(Service::UNIX_UNNAMED);
+    assert_eq!(refused(unnamed), "I2pOptions::new");
+}
+
+/// G1: an id belongs to one `SockMan`. To another one in the same process it is unknown, whatever is
+/// asked of it.
+#[test]
+fn an_id_of_another_sockman_is_unknown() {
+    let start = || Running::start(Recorder::new(), without_sweep());
+    let (here, elsewhere) = (start(), start());
+    let connected = |running: &Running| {
+        let options = ConnectOptions::default();
+        running.sockman.connect(running.address, &options).unwrap().activate()
+    };
+    let ids = [connected(&here), connected(&elsewhere)];
+    assert_ne!(ids[0], ids[1]);
+    let foreign = ids[0];
+    let sockman = &elsewhere.sockman;
+    let unknown =
+        |outcome| matches!(outcome, Err(SendError::UnknownConnection(id)) if id == foreign);
+    assert!(unknown(sockman.send_bytes(foreign, b"x").map(|_| ())));
+    assert!(unknown(sockman.send_bytes(foreign, b"").map(|_| ())));
+    assert!(unknown(sockman.send_vectored(foreign, &[io::IoSlice::new(b"x")]).map(|_| ())));
+    assert!(unknown(
+        sockman.send_with(foreign, &[io::IoSlice::new(b"x")], More::Follows).map(|_| ())
+    ));
+    assert!(unknown(sockman.shutdown_write(foreign)));
+    assert!(sockman.connection_info(foreign).is_none());
+    assert!(!sockman.close_connection(foreign));
+    sockman.wake(foreign);
+    assert!(here.sockman.connection_info(foreign).is_some(), "it is still open where it belongs");
+    assert_eq!(here.sockman.send_bytes(foreign, b"x").unwrap(), 1);
+}
+
+#[test]
+fn an_id_can_be_carried_as_a_number() {
+    let running = Running::start(Recorder::new(), without_sweep());
+    let id =
+        running.sockman.connect(running.address, &ConnectOptions::default()).unwrap().activate();
+    let carried: u64 = id.to_string().parse().unwrap();
+    assert_eq!(carried, id.as_u64());
+    assert_eq!(ConnectionId::from_u64(carried), id);
+    assert!(running.sockman.close_connection(ConnectionId::from_u64(carried)));
+}
+
+/// A handler needs four methods.
+#[test]
+fn a_handler_that_only_receives_needs_no_method_about_sending() {
+    struct Sink;
+    impl EventHandler for Sink {
+        fn event_new_connection_accepted(
+            &self,
+            _: &SockMan,
+            _: ConnectionId,
+            _: &Service,
+            _: &Service,
+        ) -> bool {
+            true
+        }
+        fn event_got_data(&self, _: &SockMan, _: ConnectionId, _: &[u8]) {}
+        fn event_got_eof(&self, _: &SockMan, _: ConnectionId) {}
+        fn event_got_permanent_read_error(&self, _: &SockMan, _: ConnectionId, _: &io::Error) {}
+    }
+    let sockman = SockMan::new(Arc::new(Sink), Options::default()).unwrap();
+    assert_eq!(Sink.event_ready_to_send(&sockman, ConnectionId::from_u64(0)), NextRecv::Proceed);
+}

@@ -1,0 +1,67 @@
+//! `examples/echo.rs` as the program that it is: three modes and back-pressure.
+
+use std::{
+    io::{Read, Write},
+    net::{Shutdown, TcpStream},
+    os::unix::process::ExitStatusExt,
+    process::Command,
+    thread,
+    time::Duration,
+};
+
+use sockman_test_support::program::{Program, example};
+
+fn start(mode: &str) -> (Program, TcpStream) {
+    let mut program = Program::start(Command::new(example("echo")).args([mode, "0"]));
+    let line = program.wait_for_line("listening");
+    let address = line.rsplit(' ').next().unwrap();
+    let stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    stream.set_write_timeout(Some(Duration::from_secs(60))).unwrap();
+    (program, stream)
+}
+
+/// More than its queue's mark and all the kernel's buffers: the peer that writes everything before
+/// it reads anything would never end without back-pressure, and the end would come too early
+/// without the wait for the queue.
+#[test]
+fn echo_gives_everything_back_to_a_peer_that_half_closes() {
+    let (program, stream) = start("echo");
+    let sent: Vec<u8> = (0..20_000_000_u32).map(|i| (i ^ (i >> 8)) as u8).collect();
+    let mut received = Vec::new();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            (&stream).write_all(&sent).unwrap();
+            stream.shutdown(Shutdown::Write).unwrap();
+        });
+        (&stream).read_to_end(&mut received).unwrap();
+    });
+    assert!(received == sent, "{} of {} bytes, or other ones", received.len(), sent.len());
+    // The signal ends it, and not an error.
+    assert_eq!(program.terminate().signal(), Some(libc::SIGTERM));
+}
+
+#[test]
+fn sink_takes_everything_and_closes_at_the_end() {
+    let (program, mut stream) = start("sink");
+    stream.write_all(&vec![1; 5_000_000]).unwrap();
+    stream.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(stream.read(&mut [0; 1]).unwrap(), 0);
+    // The signal ends it, and not an error.
+    assert_eq!(program.terminate().signal(), Some(libc::SIGTERM));
+}
+
+#[test]
+fn source_sends_as_long_as_one_reads() {
+    let (program, mut stream) = start("source");
+    stream.read_exact(&mut vec![0; 50_000_000]).unwrap();
+    // The signal ends it, and not an error.
+    assert_eq!(program.terminate().signal(), Some(libc::SIGTERM));
+}
+
+#[test]
+fn a_wrong_mode_is_told() {
+    let output = Command::new(example("echo")).args(["ecco", "0"]).output().unwrap();
+    assert!(!output.status.success());
+    assert!(String::from_utf8_lossy(&output.stderr).contains("usage"));
+}

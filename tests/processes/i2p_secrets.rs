@@ -1,0 +1,101 @@
+//! Private keys of I2P appear in no line of the log, at no level, and in no error and no `Debug` text:
+//! also when a bridge says them back where a message should be. A process of its own, for the logger
+//! is the process's.
+
+use std::fs;
+
+use sockman::{
+    ConnectOptions, SockMan,
+    address::Destination,
+    i2p::{I2pOptions, I2pStatus},
+};
+use sockman_test_support::{
+    DEADLINE, Event, Recorder,
+    child::in_child,
+    sam::{Bridge, Play, address_of, base64, destination, private_key},
+    tools::TempDir,
+    without_sweep,
+};
+
+use crate::log_lines::{logged, start_logging};
+
+/// Any of the key that is this long would tell.
+const TELLING: usize = 40;
+
+#[test]
+fn private_keys_are_in_no_log_line_no_error_and_no_debug_text() {
+    in_child(private_keys_are_in_no_log_line_no_error_and_no_debug_text, || {
+        start_logging();
+        let key = base64().encode(&private_key(99));
+        let says = |text: String| move |_: &str| Play::SayAndClose(text.clone().into_bytes());
+        let once_said = |request: &'static str, text: String| {
+            move |line: &str| {
+                if line.starts_with(request) {
+                    Play::SayAndClose(text.clone().into_bytes())
+                } else {
+                    Play::Properly
+                }
+            }
+        };
+        // What is said first is shown, if anything is.
+        let secret = key[524..].to_owned();
+        let bridges = [
+            Bridge::start(),
+            Bridge::planned(says(format!("{secret}\n"))),
+            Bridge::planned(once_said(
+                "SESSION",
+                format!("SESSION STATUS RESULT={secret} MESSAGE=\"{secret}\"\n"),
+            )),
+            Bridge::planned(says(format!("{key}\n"))),
+            Bridge::planned(once_said("SESSION", format!("{key} {key}={key}\n"))),
+            Bridge::planned(once_said(
+                "SESSION",
+                format!("SESSION STATUS RESULT={key} MESSAGE=\"{key}\"\n"),
+            )),
+            Bridge::planned(once_said(
+                "SESSION",
+                format!("SESSION STATUS RESULT=I2P_ERROR MESSAGE=\"the key is {key}, no?\"\n"),
+            )),
+        ];
+        let mut texts = Vec::new();
+        for (number, bridge) in bridges.iter().enumerate() {
+            let directory = TempDir::new();
+            let path = directory.path("key");
+            fs::write(&path, private_key(99)).unwrap();
+            let i2p = I2pOptions::new(bridge.address.clone()).key_file(path).accept_incoming(true);
+            let recorder = Recorder::new();
+            let options = without_sweep().i2p(i2p);
+            texts.push(format!("{options:?}"));
+            let sockman = SockMan::new(recorder.clone(), options).unwrap();
+            let threads = sockman.start_sockets_threads().unwrap();
+            recorder.wait_for_event("an I2P status", |event| matches!(event, Event::I2p(..)));
+            let to = Destination::from(address_of(&destination(7)));
+            let options = ConnectOptions::default().timeout(DEADLINE).is_important(true);
+            let outcome = sockman.connect(&to, &options);
+            texts.push(format!("{outcome:?} {sockman:?}"));
+            assert_eq!(outcome.is_ok(), number == 0, "{outcome:?}");
+            if let Err(error) = outcome {
+                texts.push(error.to_string());
+            }
+            let told = recorder.events().into_iter().find_map(|event| match event {
+                Event::I2p(_, status) => Some(status),
+                _ => None,
+            });
+            let is_well = told == Some(I2pStatus::StartListening);
+            assert_eq!(is_well, number == 0);
+            sockman.interrupt();
+            threads.join().unwrap();
+        }
+        let lines = logged();
+        assert!(lines.iter().any(|line| line.starts_with("WARN sockman::i2p: cannot accept")));
+        // The public part is public; what follows is not.
+        for text in lines.iter().chain(&texts) {
+            for at in 0..secret.len() - TELLING {
+                assert!(
+                    !text.contains(&secret[at..at + TELLING]),
+                    "a part of the key is in: {text}"
+                );
+            }
+        }
+    });
+}

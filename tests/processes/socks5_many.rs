@@ -1,0 +1,104 @@
+//! Two hundred connects at once from as many threads, through a proxy that stalls: in a process of
+//! their own, for so many threads and descriptors would disturb other tests.
+
+use std::{
+    io::Read,
+    net::TcpListener,
+    sync::{Arc, Barrier},
+    thread,
+    time::{Duration, Instant},
+};
+
+use sockman::{
+    ConnectOptions,
+    error::{ConnectErrorKind, ConnectPhase},
+    proxy::Proxy,
+};
+use sockman_test_support::{
+    Event, Recorder, Running,
+    child::in_child,
+    limits::make_room_for,
+    socks5::name,
+    tools::{Spy, until},
+    without_sweep, write_all,
+};
+
+const ATTEMPTS: usize = 200;
+const TIMEOUT: Duration = Duration::from_secs(1);
+/// How much later than that an attempt may end here, on a machine that is busy with other tests.
+/// (How late it is on an idle one, the benchmark says.)
+const GRACE: Duration = Duration::from_secs(10);
+/// Passes of the loop for each echo: it arrives, and nothing is left.
+const PASSES_FOR_EACH: u64 = 4;
+
+/// G9, G10: each ends at its deadline, with the phase; the socket thread does not run for them, nor
+/// stands still; and nothing of them is left.
+#[test]
+fn two_hundred_attempts_through_a_stalling_proxy_end_at_their_deadlines() {
+    in_child(two_hundred_attempts_through_a_stalling_proxy_end_at_their_deadlines, || {
+        make_room_for(4096);
+        // Nobody accepts: the kernel does, and lets them wait.
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let backlog = i32::try_from(2 * ATTEMPTS).unwrap();
+        socket2::SockRef::from(&listener).listen(backlog).unwrap();
+        let proxy = Proxy::socks5(listener.local_addr().unwrap());
+
+        let spy = Spy::default();
+        let recorder = Recorder::with_reaction(|sockman, event| {
+            if let Event::Data(id, data) = event {
+                assert_eq!(sockman.send_bytes(*id, data).unwrap(), data.len());
+            }
+        });
+        let options = without_sweep().sock_factory(Arc::new(spy.clone()));
+        let running = Running::start(recorder, options);
+        let sockman = &running.sockman;
+        let mut client = running.client();
+        let mut echo = || {
+            let mut bytes = [0; 4];
+            write_all(&mut client, b"echo");
+            client.read_exact(&mut bytes).unwrap();
+            assert_eq!(&bytes, b"echo");
+        };
+        echo();
+        let (open, passes) = (spy.open(), sockman.stats().passes);
+        let mut echoes = 0;
+
+        let together = Barrier::new(ATTEMPTS + 1);
+        let outcomes: Vec<_> = thread::scope(|scope| {
+            let attempts: Vec<_> = (0..ATTEMPTS)
+                .map(|_| {
+                    scope.spawn(|| {
+                        let options =
+                            ConnectOptions::default().proxy(proxy.clone()).timeout(TIMEOUT);
+                        together.wait();
+                        let began = Instant::now();
+                        let outcome = sockman.connect(&name(), &options).map(drop);
+                        (outcome, began.elapsed())
+                    })
+                })
+                .collect();
+            together.wait();
+            while !attempts.iter().all(thread::ScopedJoinHandle::is_finished) {
+                echo();
+                echoes += 1;
+                thread::sleep(Duration::from_millis(5));
+            }
+            attempts.into_iter().map(|attempt| attempt.join().unwrap()).collect()
+        });
+        for (outcome, took) in outcomes {
+            let error = outcome.unwrap_err();
+            let ConnectErrorKind::TimedOut { phase, after, .. } = *error.kind() else {
+                panic!("{error:?}");
+            };
+            assert_eq!(phase, ConnectPhase::NegotiateWithProxy);
+            assert!(after >= TIMEOUT && took >= after && took < TIMEOUT + GRACE, "{took:?}");
+        }
+
+        // Of the attempts, only those that gave their places back at a limit could have woken it.
+        let passes = sockman.stats().passes - passes;
+        assert!(passes <= PASSES_FOR_EACH * (echoes + 1), "{passes} passes for {echoes} echoes");
+        until("their descriptors are closed", || spy.open() == open);
+        assert_eq!(sockman.stats().connections, 1, "the client's alone");
+        assert_eq!(sockman.stats().connected, 0);
+    });
+}

@@ -1,0 +1,143 @@
+//! `start_connect`: thousands of connects at once, in a process of their own, for so many descriptors
+//! would disturb other tests.
+
+use std::{
+    collections::HashMap,
+    io::Read,
+    net::SocketAddr,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use sockman::{ConnectOptions, ConnectionId, SockMan, address::Destination};
+use sockman_test_support::{
+    DEADLINE, Event, Recorder, Running,
+    blackhole::Blackhole,
+    child::in_child,
+    limits::make_room_for,
+    tools::{Spy, run_passes, until},
+    without_sweep, write_all,
+};
+
+/// Of each kind.
+const ATTEMPTS: usize = 667;
+/// What the silent ones get: longer than it takes to begin them all on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(4);
+/// Passes of the loop for each attempt and each echo. One that spins makes a million.
+const PASSES_FOR_EACH: u64 = 8;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Accepts,
+    Refuses,
+    IsSilent,
+}
+
+/// The outcomes so far: each id's, and how many there were.
+fn outcomes(recorder: &Recorder) -> (HashMap<ConnectionId, Result<(), String>>, usize) {
+    let mut told = HashMap::new();
+    let mut count = 0;
+    for event in recorder.events() {
+        if let Event::ConnectCompleted { id, outcome, .. } = event {
+            told.insert(id, outcome.map(|_| ()));
+            count += 1;
+        }
+    }
+    (told, count)
+}
+
+/// Echoes what comes from clients.
+fn echoing() -> Arc<Recorder> {
+    Recorder::with_reaction(|sockman, event| {
+        if let Event::Data(id, data) = event {
+            assert_eq!(sockman.send_bytes(*id, data).unwrap(), data.len());
+        }
+    })
+}
+
+/// G7, G9, G11: each is told exactly once, the silent ones by their deadline, the loop does not spin
+/// meanwhile, a connection beside them is served, and nothing of them is left.
+#[test]
+fn two_thousand_connects_at_once_are_each_told_once() {
+    in_child(two_thousand_connects_at_once_are_each_told_once, || {
+        make_room_for(8192);
+        let (spy, recorder, blackhole) = (Spy::default(), echoing(), Blackhole::new());
+        let options = without_sweep().sock_factory(Arc::new(spy.clone()));
+        let running = Running::start(recorder.clone(), options);
+        let sockman = &running.sockman;
+        // Another `SockMan` accepts them.
+        let accepting = Running::start(Recorder::new(), without_sweep());
+        let refusing =
+            socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        refusing.bind(&"127.0.0.1:0".parse::<SocketAddr>().unwrap().into()).unwrap();
+        let refusing = (refusing.local_addr().unwrap().as_socket().unwrap(), refusing);
+
+        let mut client = running.client();
+        let mut echoes = 0;
+        let mut echo = || {
+            echoes += 1;
+            let mut bytes = [0; 4];
+            write_all(&mut client, b"echo");
+            client.read_exact(&mut bytes).unwrap();
+            assert_eq!(&bytes, b"echo");
+        };
+        echo();
+
+        let before = sockman.stats().passes;
+        let mut kinds = HashMap::new();
+        for number in 0..3 * ATTEMPTS {
+            let (kind, to, timeout) = match number % 3 {
+                0 => (Kind::Accepts, Destination::from(accepting.address), DEADLINE),
+                1 => (Kind::Refuses, refusing.0.into(), DEADLINE),
+                _ => (Kind::IsSilent, blackhole.destination(), PATIENCE),
+            };
+            let options = ConnectOptions::default().timeout(timeout);
+            kinds.insert(sockman.start_connect(&to, &options).unwrap(), kind);
+        }
+        until("the others are told", || {
+            echo();
+            outcomes(&recorder).1 >= 2 * ATTEMPTS
+        });
+        wait_for_the_silent_ones(sockman, &recorder, &mut echo);
+        echo();
+
+        let passes = sockman.stats().passes - before;
+        let most = PASSES_FOR_EACH * (3 * ATTEMPTS as u64 + echoes);
+        assert!(passes <= most, "{passes} passes, {echoes} echoes: it spins");
+        run_passes(sockman, 2);
+        let (told, count) = outcomes(&recorder);
+        assert_eq!((told.len(), count), (3 * ATTEMPTS, 3 * ATTEMPTS), "each once");
+        for (id, kind) in &kinds {
+            let is_right = match (&told[id], kind) {
+                (Ok(()), Kind::Accepts) => true,
+                (Err(error), Kind::Refuses) => error.starts_with("Refused"),
+                (Err(error), Kind::IsSilent) => error.starts_with("TimedOut"),
+                _ => false,
+            };
+            assert!(is_right, "{kind:?}: {:?}", told[id]);
+        }
+
+        let stats = sockman.stats();
+        assert_eq!((stats.connections, stats.connected), (ATTEMPTS + 1, ATTEMPTS as u64));
+        for id in told.keys() {
+            assert_eq!(sockman.close_connection(*id), kinds[id] == Kind::Accepts);
+        }
+        // The listener, and the client.
+        until("their descriptors are closed", || spy.open() == 2);
+        assert_eq!(sockman.stats().connections, 1);
+    });
+}
+
+/// Serves the connection beside them until the last one is told.
+fn wait_for_the_silent_ones(sockman: &SockMan, recorder: &Recorder, echo: &mut impl FnMut()) {
+    /// Between two echoes: passes are to be the attempts', not the echoes'.
+    const PAUSE: Duration = Duration::from_millis(20);
+
+    let began = Instant::now();
+    while outcomes(recorder).1 < 3 * ATTEMPTS {
+        assert!(began.elapsed() < DEADLINE, "waited in vain: {:?}", sockman.stats());
+        echo();
+        thread::sleep(PAUSE);
+    }
+}
