@@ -19,10 +19,12 @@ Measures sockman against what people would use instead, on this machine.
   --peers A,B     of the servers (not of the latencies) only these: epoll-c, mio,
                   tokio, message-io, poll-c, sockman,
                   sockman-no-sweep, sockman-twice, sockman-large-buffer
-  --out DIR       where results go; benchmark-results if not given
-  --docs DIR      also puts tables and plots into DIR/performance.md
+  --out DIR       where results.json and plots go; benchmark-results if not given
+  --docs DIR      also puts tables and plots into DIR/performance.md, and what they are
+                  drawn from into DIR/performance/figures.json
   --add FILE      also has the figures of an earlier run, for scenarios that this one leaves out
-  --from FILE     measures nothing: shows the results.json of an earlier run
+  --from FILE     measures nothing: shows the results.json of an earlier run, or a
+                  figures.json
   --help          this text
 
 The suite runs itself in these two forms; both end when their standard input does:

@@ -12,6 +12,9 @@
 //! | `other tables` | those of the groups that no other marker names |
 //! | `plot: NAME` | `performance/NAME.svg`, if the run has what it draws |
 //! | `other plots` | those that no other marker names |
+//!
+//! Beside the plots stands the data set that everything was drawn from. The raw results of a run
+//! stay in the run's own directory.
 
 use std::{
     fmt::Write,
@@ -20,6 +23,7 @@ use std::{
 };
 
 use crate::{
+    data_set,
     plot::{self, Plot},
     report::Report,
     table,
@@ -28,6 +32,9 @@ use crate::{
 /// Beside the page, for what is generated whole.
 const DIRECTORY: &str = "performance";
 const PAGE: &str = "performance.md";
+/// The data set, beside the plots.
+const FIGURES: &str = "figures.json";
+/// All that a run found out, in the directory of the run.
 const RESULTS: &str = "results.json";
 const END: &str = "<!-- end -->";
 
@@ -52,20 +59,27 @@ pub enum Error {
     Smoke,
 }
 
-/// Writes the page, its plots and `results.json` under `docs_dir`; returns the files.
+/// Writes the page, its plots and their data set under `docs_dir`; returns the files. All are made
+/// from the text of the data set: [`read_results`] gives them again.
 pub fn write(report: &Report, docs_dir: &Path) -> Result<Vec<PathBuf>, Error> {
     if report.mode == "smoke" {
         return Err(Error::Smoke);
     }
+    let directory = docs_dir.join(DIRECTORY);
+    let figures = directory.join(FIGURES);
+    let results = |source| Error::Results { path: figures.clone(), source };
+    let text = data_set::write(report).map_err(results)?;
+    let report = &data_set::read(&text).map_err(results)?;
+
     let page = docs_dir.join(PAGE);
     let before = fs::read_to_string(&page).map_err(file("read", &page))?;
     // Nothing is written if the page cannot be.
     let after = fill_in(&before, report)?;
 
-    let directory = docs_dir.join(DIRECTORY);
     let mut files = plot::write_all(report, &directory).map_err(Error::Plots)?;
     remove_other_plots(&directory, &files)?;
-    files.push(write_results(report, &directory)?);
+    fs::write(&figures, text).map_err(file("write", &figures))?;
+    files.push(figures);
     fs::write(&page, after).map_err(file("write", &page))?;
     files.push(page);
     Ok(files)
@@ -81,11 +95,11 @@ pub fn write_results(report: &Report, directory: &Path) -> Result<PathBuf, Error
     Ok(path)
 }
 
-/// What an earlier run wrote, to draw it again.
+/// The report in the `results.json` of an earlier run, or in the data set of a page.
 pub fn read_results(path: &Path) -> Result<Report, Error> {
     let text = fs::read_to_string(path).map_err(file("read", path))?;
     let results = |source| Error::Results { path: path.to_owned(), source };
-    serde_json::from_str(&text).map_err(results)
+    data_set::read(&text).map_err(results)
 }
 
 /// Plots of an earlier run for which this one has no figures.
@@ -261,8 +275,10 @@ impl std::error::Error for Error {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
-    use crate::fixture;
+    use crate::{fixture, instruments::scratch::Scratch};
 
     fn filled(page: &str) -> Result<String, String> {
         let mut report = fixture::report();
@@ -348,18 +364,56 @@ Prose.
 
     #[test]
     fn results_are_read_as_they_were_written() {
-        let directory =
-            std::env::temp_dir().join(format!("sockman-benches-{}", std::process::id()));
-        let path = write_results(&fixture::report(), &directory).expect("results are written");
-        let read = read_results(&path).expect("results are read");
-        fs::remove_dir_all(&directory).expect("the directory is removed");
-        let written = fixture::report();
-        assert_eq!(read.figures.len(), written.figures.len());
-        for (read, written) in read.figures.iter().zip(&written.figures) {
-            assert_eq!((&read.scenario, &read.peer), (&written.scenario, &written.peer));
-            // The last bit is not kept: serde_json reads numbers fast, not exactly.
-            let differs = (read.median() - written.median()).abs() > written.median() * 1e-12;
-            assert!(!differs, "{read:?} is not {written:?}");
+        let directory = Scratch::new().expect("a directory is made");
+        let path = write_results(&fixture::report(), directory.path()).expect("they are written");
+        assert_eq!(read_results(&path).expect("they are read"), fixture::report());
+    }
+
+    /// A page with all that `write` fills in, in a directory of its own.
+    fn page_alone(text: &str) -> Scratch {
+        let directory = Scratch::new().expect("a directory is made");
+        fs::write(directory.path().join(PAGE), text).expect("the page is written");
+        directory
+    }
+
+    /// Names and contents of the page and of all that stands beside it.
+    fn contents(docs_dir: &Path) -> BTreeMap<String, String> {
+        let beside = fs::read_dir(docs_dir.join(DIRECTORY)).expect("the directory is read");
+        let beside = beside.map(|entry| entry.expect("an entry is read").path());
+        let files = beside.chain([docs_dir.join(PAGE)]);
+        let named = files.map(|path| {
+            let name = path.file_name().expect("a file has a name").to_string_lossy().into_owned();
+            (name, fs::read_to_string(&path).expect("a file is read"))
+        });
+        named.collect()
+    }
+
+    #[test]
+    fn a_data_set_gives_the_page_and_the_plots_of_its_run_again() {
+        let page = include_str!("../../docs/performance.md");
+        let (first, second) = (page_alone(page), page_alone(page));
+        write(&fixture::report(), first.path()).expect("the page of a run is written");
+        let figures = first.path().join(DIRECTORY).join(FIGURES);
+        let report = read_results(&figures).expect("the data set is read");
+        write(&report, second.path()).expect("the page of the data set is written");
+        assert_eq!(contents(first.path()), contents(second.path()));
+    }
+
+    #[test]
+    fn the_page_of_the_documentation_and_its_plots_are_those_of_its_data_set() {
+        let docs_dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs");
+        let report = read_results(&docs_dir.join(DIRECTORY).join(FIGURES)).expect("it is read");
+        let again = page_alone(include_str!("../../docs/performance.md"));
+        write(&report, again.path()).expect("the page is written");
+        let (kept, again) = (contents(&docs_dir), contents(again.path()));
+        assert_eq!(kept.keys().collect::<Vec<_>>(), again.keys().collect::<Vec<_>>());
+        for (name, text) in &kept {
+            // Not `assert_eq`: it would print both files.
+            assert!(
+                *text == again[name],
+                "{name} is not what the data set gives: \
+                 run with `--from docs/performance/{FIGURES} --docs docs`"
+            );
         }
     }
 }

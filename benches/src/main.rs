@@ -6,6 +6,7 @@ use report::Report;
 
 mod cli;
 mod cores;
+mod data_set;
 mod docs;
 mod effort;
 #[cfg(test)]

@@ -205,7 +205,7 @@ fn latency(report: &Report, of: &str) -> Option<Plot> {
 }
 
 /// From the median to one in a thousand, as far as there are samples to say.
-fn curve(distribution: &Distribution) -> Vec<(f64, f64)> {
+pub fn curve(distribution: &Distribution) -> Vec<(f64, f64)> {
     let quantiles = distribution.quantiles.iter().copied();
     quantiles
         .filter(|(q, _)| {

@@ -1,4 +1,5 @@
-//! What a run found out, and how it is kept: `results.json` is a [`Report`].
+//! What a run found out. The `results.json` of a run is a whole [`Report`]. The page keeps the
+//! [data set](crate::data_set) of a report.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +10,7 @@ pub const LIMIT: &str = "epoll C";
 /// Ourselves.
 pub const SOCKMAN: &str = "sockman";
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Report {
     pub machine: Machine,
     /// `full`, `quick` or `smoke`.
@@ -30,7 +31,7 @@ pub struct Report {
 
 /// Which of the two sides limited a scenario: each one's share of its core, from 0 to 1, median
 /// over the rounds. A server above 0.97 was the bottleneck itself.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Shares {
     pub scenario: String,
     pub peer: String,
@@ -39,7 +40,7 @@ pub struct Shares {
     pub load: Option<f64>,
 }
 
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Machine {
     /// As `/proc/cpuinfo` calls it.
     pub processor: String,
@@ -51,7 +52,7 @@ pub struct Machine {
 }
 
 /// One metric of one peer in one scenario: one sample for each round.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Figure {
     /// `group/what`: `echo/64 × 64 B`, `idle/10000`, `wake/idle loop` …
     pub scenario: String,
@@ -92,7 +93,7 @@ pub enum Metric {
 }
 
 /// How a latency is spread: pairs of (quantile from 0 to 1, µs), of all rounds together.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Distribution {
     pub scenario: String,
     pub peer: String,

@@ -56,7 +56,7 @@ impl EventHandler for Echo {
         _: &Destination,
         result: Result<&Service, ConnectError>,
     ) {
-        let result = result.map(|_| ()).map_err(|error| format!("{error:?}"));
+        let result = result.map(|_| ()).map_err(|error| format!("{:?}", error.kind()));
         self.outcomes.lock().unwrap().push(result);
     }
 }

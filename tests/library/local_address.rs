@@ -188,7 +188,7 @@ fn bind_errors_say_what_is_wrong() {
     for to in [Service::new(NetAddr::tor_v3([7; 32]), 80), Service::new(NetAddr::i2p([7; 32]), 0)] {
         let (error, text) = fail(&to);
         assert!(matches!(error.kind(), BindErrorKind::Unsupported { .. }), "{error:?}");
-        assert!(error.source().is_none() && text.contains("not an address that can be bound"));
+        assert!(error.source().is_none() && text.contains("cannot be bound on this machine"));
     }
     let (error, _) = fail(&Service::UNIX_UNNAMED);
     assert!(matches!(error.kind(), BindErrorKind::Unsupported { .. }), "{error:?}");

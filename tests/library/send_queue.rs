@@ -256,6 +256,13 @@ struct Counting {
     seen: [AtomicU64; THREADS],
 }
 
+impl Counting {
+    /// Which of the accepted ones.
+    fn ordinal(&self, id: ConnectionId) -> usize {
+        self.ids.lock().unwrap().iter().position(|known| *known == id).unwrap()
+    }
+}
+
 impl EventHandler for Counting {
     fn event_new_connection_accepted(
         &self,
@@ -268,7 +275,7 @@ impl EventHandler for Counting {
         true
     }
     fn event_ready_to_send(&self, _: &SockMan, id: ConnectionId) -> NextRecv {
-        let n = usize::try_from(id.as_u64()).unwrap();
+        let n = self.ordinal(id);
         self.seen[n].store(self.asked[n].load(Ordering::SeqCst), Ordering::SeqCst);
         NextRecv::Proceed
     }
@@ -276,7 +283,7 @@ impl EventHandler for Counting {
     fn event_got_eof(&self, _: &SockMan, _: ConnectionId) {}
     fn event_got_permanent_read_error(&self, _: &SockMan, _: ConnectionId, _: &io::Error) {}
     fn should_try_to_send(&self, id: ConnectionId) -> bool {
-        let n = usize::try_from(id.as_u64()).unwrap();
+        let n = self.ordinal(id);
         self.seen[n].load(Ordering::SeqCst) != self.asked[n].load(Ordering::SeqCst)
     }
 }

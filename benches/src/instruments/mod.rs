@@ -7,7 +7,7 @@
 
 mod callgrind;
 mod driver;
-mod scratch;
+pub mod scratch;
 mod server_process;
 mod strace;
 

@@ -1,4 +1,4 @@
-//! A directory for what an instrument writes, gone when it is read.
+//! A directory for what an instrument or a test writes. It is removed when it is dropped.
 
 use std::{
     env, fs, io,
