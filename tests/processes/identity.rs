@@ -28,17 +28,15 @@ fn ids_are_never_reused() {
         const THREADS: usize = 4;
         const ROUNDS: usize = 100;
 
-        let accepting = Running::start(
-            Recorder::with_reaction(|sockman, event| {
-                if let Event::Accepted { id, .. } = event {
-                    // Every second one is closed while it is being accepted.
-                    if id.as_u64() % 2 == 0 {
-                        sockman.close_connection(*id);
-                    }
+        let recorder = Recorder::with_reaction(|sockman, event| {
+            if let Event::Accepted { id, .. } = event {
+                // About every second one is closed while it is being accepted.
+                if id.as_u64() % 2 == 0 {
+                    sockman.close_connection(*id);
                 }
-            }),
-            without_sweep(),
-        );
+            }
+        });
+        let accepting = Running::start(recorder.clone(), without_sweep());
         let dialling = Running::start(Recorder::new(), without_sweep());
         let to = Destination::from(Service::from(accepting.address));
         let mut ids: Vec<ConnectionId> = thread::scope(|scope| {
@@ -62,9 +60,18 @@ fn ids_are_never_reused() {
             let threads: Vec<_> = (0..THREADS).map(|_| scope.spawn(dial)).collect();
             threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
         });
+        // The other side's, of another `SockMan`: they count along.
+        ids.extend(recorder.wait_for("all accepts", |events| {
+            let accepted: Vec<_> = events
+                .iter()
+                .filter(|event| matches!(event, Event::Accepted { .. }))
+                .filter_map(Event::id)
+                .collect();
+            (accepted.len() == THREADS * ROUNDS).then_some(accepted)
+        }));
         ids.sort();
-        let expected: Vec<u64> = (0..(THREADS * ROUNDS) as u64).collect();
-        assert_eq!(ids.iter().map(|id| id.as_u64()).collect::<Vec<_>>(), expected);
+        let expected: Vec<u64> = (0..2 * (THREADS * ROUNDS) as u64).collect();
+        assert!(ids.iter().map(|id| id.as_u64()).eq(expected), "each number once: {ids:?}");
     });
 }
 

@@ -320,7 +320,7 @@ impl EventHandler for Recorder {
         outcome: Result<&Service, ConnectError>,
     ) {
         let outcome = outcome.cloned().map_err(|error| {
-            let text = format!("{error:?}");
+            let text = format!("{:?}", error.kind());
             self.state().connect_errors.push((id, error));
             text
         });
