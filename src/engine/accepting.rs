@@ -202,7 +202,7 @@ impl Accepting {
             };
             let to = them.clone().into();
             let connection = place.fill(Direction::Inbound, sock, me, to, now);
-            if let Some(connection) = new_sock_accepted(context, connection, &them) {
+            if let Some(connection) = new_sock_accepted(context, &connection, &them) {
                 add(connection);
             }
         }
@@ -256,11 +256,11 @@ enum Accepted {
 /// Asks the handler whether it takes the connection. `None` if not, or if it closed it.
 fn new_sock_accepted(
     context: &Context<'_>,
-    connection: Arc<Connection>,
+    connection: &Arc<Connection>,
     them: &Service,
 ) -> Option<Arc<Connection>> {
     let (sockman, handler, id) = (context.sockman, context.handler(), connection.id);
-    announce(sockman, id, Some(Arc::clone(&connection)), || {
+    announce(sockman, id, Some(Arc::clone(connection)), || {
         handler.event_new_connection_accepted(sockman, id, connection.me(), them)
     })
 }

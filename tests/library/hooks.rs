@@ -649,7 +649,7 @@ fn what_is_queued_under_the_hooks_lock_goes_out_on_a_unix_socket_too() {
     let running = Running::start(handler.clone(), without_sweep());
     let dir = TempDir::new();
     let path = dir.path("sock");
-    running.sockman.bind_and_start_listening(&Service::unix(&path).unwrap()).unwrap();
+    running.sockman.bind_and_start_listening(Service::unix(&path).unwrap()).unwrap();
     let client = UnixStream::connect(path).unwrap();
     client.set_read_timeout(Some(DEADLINE)).unwrap();
     push_and_read(&handler, &running.sockman, client);

@@ -322,7 +322,7 @@ fn listeners_are_added_and_stopped_while_the_threads_run() {
     let mut accepted = 0;
     for round in 0..20 {
         let tcp = sockman.bind_and_start_listening("127.0.0.1:0").unwrap();
-        sockman.bind_and_start_listening(&Service::unix(&path).unwrap()).unwrap();
+        sockman.bind_and_start_listening(Service::unix(&path).unwrap()).unwrap();
         let address = tcp.to_socket_addr().unwrap();
         let mut one = TcpStream::connect(address).unwrap();
         let _other = UnixStream::connect(&path).unwrap();
@@ -435,7 +435,7 @@ fn dropping_the_last_handle_closes_everything() {
         let recorder = Recorder::new();
         let sockman = SockMan::new(recorder.clone(), without_sweep()).unwrap();
         let tcp = sockman.bind_and_start_listening("127.0.0.1:0").unwrap();
-        sockman.bind_and_start_listening(&Service::unix(&path).unwrap()).unwrap();
+        sockman.bind_and_start_listening(Service::unix(&path).unwrap()).unwrap();
         let address = tcp.to_socket_addr().unwrap();
         let to = Destination::from(peer.local_addr().unwrap());
         sockman.connect(&to, &ConnectOptions::default()).unwrap().activate();

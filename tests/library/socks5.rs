@@ -100,10 +100,10 @@ fn names_and_addresses_are_given_to_the_proxy_as_text() {
 fn the_outcome_names_the_destination_and_not_the_proxy() {
     let dialling = Dialling::start();
     let options = through(&answering(CONNECTED));
-    let connection = dialling.running.sockman.connect(&name(), &options).unwrap();
+    let connection = dialling.running.sockman.connect(name(), &options).unwrap();
     assert_eq!(connection.them(), &name());
     drop(connection);
-    let id = dialling.running.sockman.start_connect(&name(), &options).unwrap();
+    let id = dialling.running.sockman.start_connect(name(), &options).unwrap();
     dialling.recorder.wait_for_outcome(id).unwrap();
     let told = dialling.recorder.count(|event| {
         matches!(event, Event::ConnectCompleted { id: of, to, .. } if *of == id && *to == name())
@@ -327,7 +327,7 @@ fn destinations_that_no_proxy_could_be_asked_for_are_refused_before_anything_is_
             assert!(
                 matches!(
                     error.as_ref().map_err(ConnectError::kind),
-                    Err(ConnectErrorKind::InvalidName { .. })
+                    Err(ConnectErrorKind::InvalidName)
                 ),
                 "{error:?}"
             );
@@ -337,16 +337,13 @@ fn destinations_that_no_proxy_could_be_asked_for_are_refused_before_anything_is_
         assert!(
             matches!(
                 error.as_ref().map_err(ConnectError::kind),
-                Err(ConnectErrorKind::InvalidDestination { .. })
+                Err(ConnectErrorKind::InvalidDestination)
             ),
             "{error:?}"
         );
         let error = dialling.connect(driver, &name(), &ConnectOptions::default());
         assert!(
-            matches!(
-                error.as_ref().map_err(ConnectError::kind),
-                Err(ConnectErrorKind::NeedsProxy { .. })
-            ),
+            matches!(error.as_ref().map_err(ConnectError::kind), Err(ConnectErrorKind::NeedsProxy)),
             "{error:?}"
         );
     }
@@ -483,7 +480,7 @@ fn the_interrupt_ends_every_phase_of_a_blocking_connect() {
         let (proxy, is_there) = stalling(phase);
         let sockman = dialling.running.sockman.clone();
         let options = through(&proxy);
-        let attempt = thread::spawn(move || sockman.connect(&name(), &options).map(drop));
+        let attempt = thread::spawn(move || sockman.connect(name(), &options).map(drop));
         is_there.recv_timeout(DEADLINE).unwrap();
         dialling.running.sockman.interrupt();
         let ended = attempt.join().unwrap();

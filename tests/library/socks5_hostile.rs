@@ -247,7 +247,7 @@ fn endless_answers_end_where_they_should() {
         let sockman = &dialling.running.sockman;
         let id = match driver {
             Driver::Blocking => {
-                let new = sockman.connect(&name(), &options).unwrap();
+                let new = sockman.connect(name(), &options).unwrap();
                 let id = new.id();
                 assert_eq!(sockman.connection_info(id).unwrap().bytes_received, 0);
                 dialling.recorder.pause_recv(id, true);
@@ -255,7 +255,7 @@ fn endless_answers_end_where_they_should() {
             }
             Driver::SocketThread => {
                 dialling.recorder.pause_all_recv(true);
-                let id = sockman.start_connect(&name(), &options).unwrap();
+                let id = sockman.start_connect(name(), &options).unwrap();
                 dialling.recorder.wait_for_outcome(id).unwrap();
                 id
             }

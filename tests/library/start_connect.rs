@@ -120,7 +120,7 @@ fn data_and_the_end_that_came_before_the_outcome_are_told_after_it() {
     let recorder = Recorder::new();
     let sockman = SockMan::new(recorder.clone(), without_sweep()).unwrap();
     let peers = Peers::new();
-    let id = sockman.start_connect(&peers.destination(), &for_long()).unwrap();
+    let id = sockman.start_connect(peers.destination(), &for_long()).unwrap();
     let mut peer = peers.accept();
     write_all(&mut peer, b"hello");
     drop(peer);
@@ -146,7 +146,7 @@ fn data_and_a_reset_that_come_during_the_outcome_are_told_after_it() {
     let running = Running::start(recorder.clone(), without_sweep());
     let peers = Peers::new();
     for _ in 0..20 {
-        let id = running.sockman.start_connect(&peers.destination(), &for_long()).unwrap();
+        let id = running.sockman.start_connect(peers.destination(), &for_long()).unwrap();
         let mut peer = peers.accept();
         gate.wait_until_held();
         write_all(&mut peer, b"hello");
@@ -165,7 +165,7 @@ fn data_and_a_reset_that_come_during_the_outcome_are_told_after_it() {
 fn a_connect_that_had_to_be_waited_for_becomes_a_connection() {
     let (recorder, blackhole) = (Recorder::new(), Blackhole::new());
     let running = Running::start(recorder.clone(), without_sweep());
-    let id = running.sockman.start_connect(&blackhole.destination(), &for_long()).unwrap();
+    let id = running.sockman.start_connect(blackhole.destination(), &for_long()).unwrap();
     run_passes(&running.sockman, 2);
     assert_eq!(recorder.events(), []);
     for _ in &blackhole.fillers {
@@ -187,7 +187,7 @@ fn a_reset_before_the_outcome_is_the_outcome() {
     let recorder = Recorder::new();
     let sockman = SockMan::new(recorder.clone(), without_sweep()).unwrap();
     let peers = Peers::new();
-    let id = sockman.start_connect(&peers.destination(), &for_long()).unwrap();
+    let id = sockman.start_connect(peers.destination(), &for_long()).unwrap();
     reset(peers.accept());
     let _threads = sockman.start_sockets_threads().unwrap();
     let Err(ConnectErrorKind::Os { step: "connect", source, .. }) =
@@ -220,7 +220,7 @@ fn inside_the_outcome_the_id_can_be_sent_to_and_is_known() {
     });
     let running = Running::start(recorder.clone(), without_sweep());
     let peers = Peers::new();
-    let id = running.sockman.start_connect(&peers.destination(), &for_long()).unwrap();
+    let id = running.sockman.start_connect(peers.destination(), &for_long()).unwrap();
     let mut peer = peers.accept();
     let mut words = [0; 11];
     peer.read_exact(&mut words).unwrap();
@@ -246,7 +246,7 @@ fn an_id_closed_in_its_outcome_is_never_named_again() {
     });
     let running = Running::start(recorder.clone(), without_sweep());
     let peers = Peers::new();
-    let id = running.sockman.start_connect(&peers.destination(), &for_long()).unwrap();
+    let id = running.sockman.start_connect(peers.destination(), &for_long()).unwrap();
     let mut peer = peers.accept();
     assert!(read_to_end(&mut peer).is_empty());
     run_passes(&running.sockman, 2);
@@ -259,7 +259,7 @@ fn an_id_closed_in_its_outcome_is_never_named_again() {
 fn before_the_outcome_the_id_is_unknown() {
     let running = Running::start(Recorder::new(), without_sweep());
     let (sockman, blackhole) = (&running.sockman, Blackhole::new());
-    let id = sockman.start_connect(&blackhole.destination(), &for_long()).unwrap();
+    let id = sockman.start_connect(blackhole.destination(), &for_long()).unwrap();
     run_passes(sockman, 2);
     assert!(sockman.connection_info(id).is_none());
     let is_unknown = |result| matches!(result, Err(SendError::UnknownConnection(of)) if of == id);
@@ -343,7 +343,7 @@ fn a_connect_to_where_nobody_listens_is_refused() {
     let recorder = Recorder::new();
     let running = Running::start(recorder.clone(), without_sweep());
     let (sockman, nobody) = (&running.sockman, Nobody::new());
-    let id = sockman.start_connect(&nobody.destination(), &for_long()).unwrap();
+    let id = sockman.start_connect(nobody.destination(), &for_long()).unwrap();
     let error = recorder.wait_for_outcome(id).unwrap_err();
     assert!(matches!(error.kind(), ConnectErrorKind::Refused { .. }), "{error:?}");
     assert_eq!(error.to(), Some(&nobody.destination()));
@@ -402,31 +402,28 @@ fn what_is_wrong_at_once_is_told_by_the_call_alone() {
         |to: &str, options: &ConnectOptions| sockman.start_connect(to, options).unwrap_err();
     let onion = "pg6mmjiyjmcrsslvykfwnntlaru7p5svn6y2ymmju6nubxndf4pscryd.onion:8333";
     for to in [onion, "example.com:8333"] {
-        assert!(
-            matches!(start(to, &for_long()).kind(), ConnectErrorKind::NeedsProxy { .. }),
-            "{to}"
-        );
+        assert!(matches!(start(to, &for_long()).kind(), ConnectErrorKind::NeedsProxy), "{to}");
     }
     let unnamed = the_unnamed_address();
     let result = sockman.start_connect(&unnamed, &for_long());
     assert!(
         matches!(
             result.as_ref().map_err(ConnectError::kind),
-            Err(ConnectErrorKind::InvalidDestination { .. })
+            Err(ConnectErrorKind::InvalidDestination)
         ),
         "{result:?}"
     );
     let cancel = Interrupt::new();
     cancel.interrupt();
-    let result = sockman.start_connect(&blackhole.destination(), &for_long().cancel(cancel));
+    let result = sockman.start_connect(blackhole.destination(), &for_long().cancel(cancel));
     assert!(
         matches!(result.as_ref().map_err(ConnectError::kind), Err(ConnectErrorKind::Interrupted)),
         "{result:?}"
     );
 
     assert_eq!(sockman.stats().connections, 0);
-    let attempt = sockman.start_connect(&blackhole.destination(), &for_long()).unwrap();
-    let result = sockman.start_connect(&blackhole.destination(), &for_long());
+    let attempt = sockman.start_connect(blackhole.destination(), &for_long()).unwrap();
+    let result = sockman.start_connect(blackhole.destination(), &for_long());
     assert!(
         matches!(
             result.as_ref().map_err(ConnectError::kind),
@@ -441,7 +438,7 @@ fn what_is_wrong_at_once_is_told_by_the_call_alone() {
     // And the `SockMan`'s own interrupt.
     let stopped = SockMan::new(recorder.clone(), without_sweep()).unwrap();
     stopped.interrupt();
-    let result = stopped.start_connect(&blackhole.destination(), &for_long());
+    let result = stopped.start_connect(blackhole.destination(), &for_long());
     assert!(
         matches!(result.as_ref().map_err(ConnectError::kind), Err(ConnectErrorKind::Interrupted)),
         "{result:?}"
@@ -455,7 +452,7 @@ fn the_unnamed_address() -> Destination {
     let recorder = Recorder::new();
     let sockman = SockMan::new(recorder.clone(), without_sweep()).unwrap();
     let bound =
-        sockman.bind_and_start_listening(&Service::unix(directory.path("s")).unwrap()).unwrap();
+        sockman.bind_and_start_listening(Service::unix(directory.path("s")).unwrap()).unwrap();
     let _threads = sockman.start_sockets_threads().unwrap();
     let id = sockman.start_connect(bound, &for_long()).unwrap();
     recorder.wait_for_outcome(id).unwrap().into()
@@ -468,7 +465,7 @@ fn a_connect_to_a_full_unix_listener_succeeds_once_there_is_room() {
     let blackhole = UnixBlackhole::new();
     let recorder = Recorder::new();
     let running = Running::start(recorder.clone(), without_sweep());
-    let id = running.sockman.start_connect(&blackhole.destination(), &for_long()).unwrap();
+    let id = running.sockman.start_connect(blackhole.destination(), &for_long()).unwrap();
     run_passes(&running.sockman, 2);
     assert_eq!(recorder.events(), []);
     for _ in &blackhole.fillers {
@@ -494,7 +491,7 @@ fn at_the_cap_a_failed_attempt_has_given_its_place_back_when_it_is_told() {
         }
     });
     let running = Running::start(recorder.clone(), without_sweep().max_connections(1));
-    running.sockman.start_connect(&nobody.destination(), &for_long()).unwrap();
+    running.sockman.start_connect(nobody.destination(), &for_long()).unwrap();
     let _peer = peers.accept();
     recorder.wait_for_event("the second outcome", |event| {
         matches!(event, Event::ConnectCompleted { outcome: Ok(_), .. })
@@ -510,7 +507,7 @@ fn at_the_cap_an_attempt_that_ends_lets_a_client_in() {
         let running = Running::start(recorder.clone(), without_sweep().max_connections(1));
         let cancel = Interrupt::new();
         let options = for_long().cancel(cancel.clone());
-        let id = running.sockman.start_connect(&blackhole.destination(), &options).unwrap();
+        let id = running.sockman.start_connect(blackhole.destination(), &options).unwrap();
         let _client = running.client();
         run_passes(&running.sockman, 2);
         assert_eq!(recorder.events(), []);
@@ -533,14 +530,14 @@ fn attempts_are_counted_among_the_connections() {
         let stats = sockman.stats();
         (stats.connections, stats.connected, stats.closed)
     };
-    let id = sockman.start_connect(&peers.destination(), &for_long()).unwrap();
+    let id = sockman.start_connect(peers.destination(), &for_long()).unwrap();
     recorder.wait_for_outcome(id).unwrap();
     assert_eq!(counts(), (1, 1, 0));
-    let failed = sockman.start_connect(&nobody.destination(), &for_long()).unwrap();
+    let failed = sockman.start_connect(nobody.destination(), &for_long()).unwrap();
     recorder.wait_for_outcome(failed).unwrap_err();
     assert_eq!(counts(), (1, 1, 0), "one that failed was no connection");
     let blackhole = Blackhole::new();
-    let under_way = sockman.start_connect(&blackhole.destination(), &for_long()).unwrap();
+    let under_way = sockman.start_connect(blackhole.destination(), &for_long()).unwrap();
     assert_eq!(counts(), (2, 1, 0));
     assert!(sockman.close_connection(under_way));
     assert_eq!(counts(), (1, 1, 1));
@@ -580,7 +577,7 @@ fn under_stop_a_panic_in_an_outcome_ends_the_threads_and_closes_the_connection()
         assert_eq!(sockman.stats().connections, 0);
         assert!(!sockman.close_connection(id), "it is closed already");
         running.threads = Some(sockman.start_sockets_threads().unwrap());
-        let next = sockman.start_connect(&peers.destination(), &for_long()).unwrap();
+        let next = sockman.start_connect(peers.destination(), &for_long()).unwrap();
         recorder.wait_for_outcome(next).unwrap();
         assert_eq!(heard(&recorder, id).len(), 1);
         assert_eq!(sockman.stats().panics, 1);
@@ -604,7 +601,7 @@ fn under_close_connection_a_panic_in_an_outcome_closes_that_connection_alone() {
         });
         run_passes(&running.sockman, 2);
         assert_eq!(heard(&recorder, id), told);
-        let next = running.sockman.start_connect(&peers.destination(), &for_long()).unwrap();
+        let next = running.sockman.start_connect(peers.destination(), &for_long()).unwrap();
         recorder.wait_for_outcome(next).unwrap();
         let stats = running.sockman.stats();
         assert_eq!((stats.connections, stats.panics), (1, 1));

@@ -47,12 +47,12 @@ fn a_cancel_ends_the_five_hundred_attempts_that_share_it() {
     let running = Running::start(recorder.clone(), options(&spy));
     let (sockman, cancel) = (&running.sockman, Interrupt::new());
     let other = sockman
-        .start_connect(&blackhole.destination(), &for_long().cancel(Interrupt::new()))
+        .start_connect(blackhole.destination(), &for_long().cancel(Interrupt::new()))
         .unwrap();
     let ids: Vec<_> = (0..ATTEMPTS)
         .map(|_| {
             let options = for_long().cancel(cancel.clone());
-            sockman.start_connect(&blackhole.destination(), &options).unwrap()
+            sockman.start_connect(blackhole.destination(), &options).unwrap()
         })
         .collect();
     run_passes(sockman, 2);
@@ -88,7 +88,7 @@ fn a_cancel_ends_a_retry() {
     let running = Running::start(recorder.clone(), without_sweep());
     let cancel = Interrupt::new();
     let options = for_long().cancel(cancel.clone());
-    let id = running.sockman.start_connect(&blackhole.destination(), &options).unwrap();
+    let id = running.sockman.start_connect(blackhole.destination(), &options).unwrap();
     run_passes(&running.sockman, 2);
     cancel.interrupt();
     let outcome = recorder.wait_for_outcome(id);
@@ -118,7 +118,7 @@ fn a_cancel_while_attempts_begin_misses_none() {
         begun.send(()).unwrap();
         let options = for_long().cancel(cancel);
         let mut ids = Vec::new();
-        while let Ok(id) = sockman.start_connect(&blackhole.destination(), &options) {
+        while let Ok(id) = sockman.start_connect(blackhole.destination(), &options) {
             ids.push(id);
         }
         canceller.join().unwrap();
@@ -150,7 +150,7 @@ fn an_attempt_closed_from_other_threads_is_never_told() {
     let running = Running::start(recorder.clone(), options(&spy));
     let sockman = &running.sockman;
     for _ in 0..50 {
-        let id = sockman.start_connect(&blackhole.destination(), &for_long()).unwrap();
+        let id = sockman.start_connect(blackhole.destination(), &for_long()).unwrap();
         let closed = AtomicUsize::new(0);
         thread::scope(|scope| {
             for _ in 0..4 {
@@ -278,9 +278,9 @@ fn attempts_go_on_over_a_restart() {
     let cancel = Interrupt::new();
     let cancelled = running
         .sockman
-        .start_connect(&tcp.destination(), &for_long().cancel(cancel.clone()))
+        .start_connect(tcp.destination(), &for_long().cancel(cancel.clone()))
         .unwrap();
-    let retried = running.sockman.start_connect(&unix.destination(), &for_long()).unwrap();
+    let retried = running.sockman.start_connect(unix.destination(), &for_long()).unwrap();
     run_passes(&running.sockman, 2);
     stop(&mut running);
     assert_eq!(running.sockman.stats().connections, 2);
@@ -316,7 +316,7 @@ fn what_became_of_attempts_meanwhile_is_told_at_the_next_start() {
         (cancelled, late)
     };
     // One that the thread drives already, and those that it has not seen.
-    let connects = running.sockman.start_connect(&listener.destination(), &for_long()).unwrap();
+    let connects = running.sockman.start_connect(listener.destination(), &for_long()).unwrap();
     run_passes(&running.sockman, 2);
     stop(&mut running);
     let began = Instant::now();
@@ -352,7 +352,7 @@ fn a_deadline_that_went_by_while_no_thread_ran_is_told_at_the_next_start() {
     let timeout = Duration::from_millis(300);
     let options = ConnectOptions::default().timeout(timeout);
     let began = Instant::now();
-    let id = running.sockman.start_connect(&blackhole.destination(), &options).unwrap();
+    let id = running.sockman.start_connect(blackhole.destination(), &options).unwrap();
     stop(&mut running);
     until("the deadline is over", || began.elapsed() > timeout);
     restart(&mut running);
@@ -377,7 +377,7 @@ fn a_close_with_no_thread_running_frees_the_descriptor_at_once() {
     let sockman = running.sockman.clone();
     let start = || {
         let options = for_long().cancel(cancel.clone());
-        sockman.start_connect(&blackhole.destination(), &options).unwrap()
+        sockman.start_connect(blackhole.destination(), &options).unwrap()
     };
     let driven = [start(), start()];
     run_passes(&sockman, 2);
@@ -414,7 +414,7 @@ fn an_attempt_closed_in_the_callback_that_interrupts_keeps_no_descriptor() {
         }
     });
     let mut running = Running::start(recorder, options(&spy));
-    let id = running.sockman.start_connect(&blackhole.destination(), &for_long()).unwrap();
+    let id = running.sockman.start_connect(blackhole.destination(), &for_long()).unwrap();
     *attempt.lock().unwrap() = Some(id);
     run_passes(&running.sockman, 2);
     let _client = running.client();
@@ -430,7 +430,7 @@ fn dropping_the_last_handle_closes_the_attempts() {
     let sockman = SockMan::new(recorder.clone(), options(&spy)).unwrap();
     let start = || {
         let options = for_long().cancel(cancel.clone());
-        sockman.start_connect(&blackhole.destination(), &options).unwrap();
+        sockman.start_connect(blackhole.destination(), &options).unwrap();
     };
     start();
     let threads = sockman.start_sockets_threads().unwrap();
@@ -538,7 +538,7 @@ fn dropping_the_last_handle_races_a_cancel() {
         let sockman = SockMan::new(Recorder::new(), options(&spy)).unwrap();
         let options = for_long().cancel(cancel.clone());
         for _ in 0..3 {
-            sockman.start_connect(&blackhole.destination(), &options).unwrap();
+            sockman.start_connect(blackhole.destination(), &options).unwrap();
         }
         let canceller = thread::spawn(move || cancel.interrupt());
         spin(round * 10);

@@ -1,6 +1,6 @@
 //! The public surface: what its types are, not what they do.
 
-use std::{error::Error, fmt::Debug, io, mem::size_of, sync::Arc};
+use std::{error::Error, io, mem::size_of, sync::Arc};
 
 use sockman::{
     ConnectOptions, ConnectionId, EventHandler, Interrupt, NewConnection, NextRecv, Options,
@@ -118,7 +118,7 @@ fn the_errors_of_connecting_and_binding_become_io_errors_of_the_nearest_kind() {
 /// Either the message has the source, or `source` returns it: `{}` never repeats it, `{:#}` does.
 #[test]
 fn a_message_does_not_repeat_its_source_unless_the_alternate_form_asks_for_it() {
-    fn check(error: &(impl Error + Debug)) {
+    fn check(error: &impl Error) {
         let source =
             error.source().unwrap_or_else(|| panic!("{error:?} has no source")).to_string();
         assert!(!error.to_string().contains(&source), "{error}");

@@ -341,7 +341,7 @@ fn a_path_in_use_is_left_alone_by_bind() {
     std::os::unix::fs::symlink(dir.path("nowhere"), &link).unwrap();
     for path in [&live, &stale, &file, &link] {
         let before = inode(path);
-        assert!(is_in_use(&sockman.bind_and_start_listening(&Service::unix(path).unwrap())));
+        assert!(is_in_use(&sockman.bind_and_start_listening(Service::unix(path).unwrap())));
         assert_eq!(inode(path), before);
     }
     // Nor later.
@@ -382,7 +382,7 @@ fn stop_listening_leaves_a_file_of_somebody_else_alone() {
     let path = dir.path("sock");
     for by_drop in [false, true] {
         let sockman = SockMan::new(Recorder::new(), without_sweep()).unwrap();
-        sockman.bind_and_start_listening(&Service::unix(&path).unwrap()).unwrap();
+        sockman.bind_and_start_listening(Service::unix(&path).unwrap()).unwrap();
         fs::remove_file(&path).unwrap();
         let theirs = UnixListener::bind(&path).unwrap();
         if !by_drop {
@@ -416,7 +416,7 @@ fn the_path_goes_with_the_last_handle() {
     let dir = TempDir::new();
     let path = dir.path("sock");
     let sockman = SockMan::new(Recorder::new(), without_sweep()).unwrap();
-    sockman.bind_and_start_listening(&Service::unix(&path).unwrap()).unwrap();
+    sockman.bind_and_start_listening(Service::unix(&path).unwrap()).unwrap();
     let threads = sockman.start_sockets_threads().unwrap();
     drop(sockman.clone());
     assert!(path.exists());
@@ -468,7 +468,7 @@ fn paths_too_long_or_with_a_nul_are_errors() {
         ));
         assert!(matches!(
             sockman.connect(&unusable, &with_deadline()).as_ref().map_err(ConnectError::kind),
-            Err(ConnectErrorKind::InvalidDestination { .. })
+            Err(ConnectErrorKind::InvalidDestination)
         ));
     }
     let longest = Service::unix(longest(UnixAddr::MAX_BYTES - 1)).unwrap();
@@ -484,14 +484,11 @@ fn a_connect_where_nobody_listens_fails_at_once() {
     let stale = dir.path("stale");
     drop(UnixListener::bind(&stale).unwrap());
     assert!(matches!(
-        sockman
-            .connect(&destination(&stale), &with_deadline())
-            .as_ref()
-            .map_err(ConnectError::kind),
+        sockman.connect(destination(&stale), &with_deadline()).as_ref().map_err(ConnectError::kind),
         Err(ConnectErrorKind::Refused { .. })
     ));
     assert!(
-        matches!(sockman.connect(&destination(&dir.path("missing")), &with_deadline()).as_ref().map_err(ConnectError::kind),
+        matches!(sockman.connect(destination(&dir.path("missing")), &with_deadline()).as_ref().map_err(ConnectError::kind),
             Err(ConnectErrorKind::Os { step: "connect", source, .. }) if source.kind() == ErrorKind::NotFound
         )
     );
@@ -506,7 +503,7 @@ fn a_connect_to_a_full_backlog_succeeds_when_room_comes() {
     let listening = Listening::start(handler.clone(), without_sweep());
     let sockman = &listening.sockman;
     thread::scope(|scope| {
-        let connect = scope.spawn(|| sockman.connect(&destination(path), &with_deadline()));
+        let connect = scope.spawn(|| sockman.connect(destination(path), &with_deadline()));
         until("it is under way", || sockman.stats().connections == 1);
         assert_eq!(sockman.stats().connected, 0);
         for _ in fillers {
@@ -611,7 +608,7 @@ fn the_message_of_a_path_in_use_says_what_to_do() {
     let path = dir.path("sock");
     drop(UnixListener::bind(&path).unwrap());
     let sockman = SockMan::new(Recorder::new(), without_sweep()).unwrap();
-    let error = sockman.bind_and_start_listening(&Service::unix(&path).unwrap()).unwrap_err();
+    let error = sockman.bind_and_start_listening(Service::unix(&path).unwrap()).unwrap_err();
     let message = error.to_string();
     assert!(message.contains(path.to_str().unwrap()), "{message}");
     assert!(message.contains("remove it"), "{message}");

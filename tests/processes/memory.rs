@@ -137,7 +137,7 @@ fn an_idle_connection_costs_a_few_hundred_bytes() {
             let running = Running::start(handler.clone(), Options::default());
             let dir = TempDir::new();
             let path = dir.path("sock");
-            running.sockman.bind_and_start_listening(&Service::unix(&path).unwrap()).unwrap();
+            running.sockman.bind_and_start_listening(Service::unix(&path).unwrap()).unwrap();
             let mut tcp = Vec::with_capacity(CONNECTIONS);
             let mut local = Vec::with_capacity(CONNECTIONS);
             run_passes(&running.sockman, 1);

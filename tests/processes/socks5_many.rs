@@ -72,7 +72,7 @@ fn two_hundred_attempts_through_a_stalling_proxy_end_at_their_deadlines() {
                             ConnectOptions::default().proxy(proxy.clone()).timeout(TIMEOUT);
                         together.wait();
                         let began = Instant::now();
-                        let outcome = sockman.connect(&name(), &options).map(drop);
+                        let outcome = sockman.connect(name(), &options).map(drop);
                         (outcome, began.elapsed())
                     })
                 })

@@ -16,7 +16,7 @@ fn a_relative_path_is_found_again_after_a_change_of_directory() {
         fs::create_dir(&there).unwrap();
         std::env::set_current_dir(&here).unwrap();
         let sockman = SockMan::new(Recorder::new(), without_sweep()).unwrap();
-        sockman.bind_and_start_listening(&Service::unix("sock").unwrap()).unwrap();
+        sockman.bind_and_start_listening(Service::unix("sock").unwrap()).unwrap();
         std::env::set_current_dir(&there).unwrap();
         File::create("sock").unwrap();
         sockman.stop_listening();

@@ -31,7 +31,7 @@ pub(crate) struct I2pDial {
 #[derive(Debug)]
 enum State {
     Session(SessionMaker),
-    Stream(Arc<Session>, Talk),
+    Stream(Arc<Session>, Box<Talk>),
 }
 
 impl I2pDial {
@@ -93,7 +93,7 @@ impl I2pDial {
             let goal = Goal::Connect { session: session.id.clone(), to: self.to.clone() };
             let talk = Talk::new(self.i2p.sam(), goal, now);
             self.held.get_or_init(|| Arc::clone(&session));
-            self.state = State::Stream(session, talk);
+            self.state = State::Stream(session, Box::new(talk));
         }
         let State::Stream(session, talk) = &mut self.state else { return Ok(Step::WaitForSocket) };
         match talk.step(sock, now) {

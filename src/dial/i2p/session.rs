@@ -182,7 +182,7 @@ impl fmt::Debug for Session {
 #[derive(Debug)]
 pub(crate) struct SessionMaker {
     i2p: Arc<I2p>,
-    making: Option<Making>,
+    making: Option<Box<Making>>,
 }
 
 #[derive(Debug)]
@@ -225,7 +225,7 @@ pub(crate) enum Made {
 /// How the first step began.
 enum Begun {
     /// A session is being made here.
-    Making(Making),
+    Making(Box<Making>),
     /// There is one already.
     Found(Arc<Session>),
     /// Another thread is making the persistent session. Look again at this time.
@@ -259,7 +259,7 @@ impl SessionMaker {
             },
         };
         match making.talk.step(&*making.control, now)? {
-            Step::Connected => self.finish(making).map(Made::Session),
+            Step::Connected => self.finish(*making).map(Made::Session),
             Step::WaitForSocket => {
                 self.making = Some(making);
                 Ok(Made::WaitForSocket)
@@ -308,7 +308,7 @@ impl SessionMaker {
         let goal = Goal::Session { id: id.clone(), key: session_key, tunnels };
         let control = i2p.create_sock()?;
         let talk = Talk::new(&i2p.options.sam, goal, now);
-        Ok(Begun::Making(Making { control, talk, id, key, claim }))
+        Ok(Begun::Making(Box::new(Making { control, talk, id, key, claim })))
     }
 
     fn finish(&self, making: Making) -> Result<Arc<Session>, Fault> {

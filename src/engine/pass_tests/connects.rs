@@ -43,7 +43,7 @@ impl Rig {
 
     /// Begins a connect. Its id gets the next ordinal.
     fn start(&self, to: &Service, options: &ConnectOptions) -> ConnectionId {
-        let id = self.sockman.start_connect(&Destination::from(to), options).unwrap();
+        let id = self.sockman.start_connect(Destination::from(to), options).unwrap();
         self.handler.ordinals.of(id);
         id
     }
@@ -430,7 +430,7 @@ fn a_connect_begun_in_an_outcome_is_told_in_a_later_pass() {
     *rig.handler.on_outcome.lock() = Some(Box::new(|sockman, ordinal| {
         if ordinal == 0 {
             // It takes the place of the one that failed.
-            sockman.start_connect(&Destination::from(unix()), &without_timeout()).unwrap();
+            sockman.start_connect(Destination::from(unix()), &without_timeout()).unwrap();
         }
     }));
     rig.complete();
