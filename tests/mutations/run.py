@@ -1,0 +1,156 @@
+#!/usr/bin/env python3
+"""Takes out the lines that keep the guarantees, one by one, and shows that a test fails for each.
+
+    tests/mutations/run.py [--jobs N] [WORD ...]
+
+WORD: only mutations whose guarantee, text or file contains one of the words. The mutations are in
+mutations.py. Works on copies of the project under target/mutations, N at a time (default: one for
+each processor). A change that no test notices is printed as SURVIVED, one whose place in the source
+is gone, or that does not compile, as STALE; either makes the exit code 1. The last lines are the
+counts and the time.
+"""
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from queue import Empty, Queue
+
+sys.dont_write_bytecode = True
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from mutations import MUTATIONS
+
+PROJECT = Path(__file__).resolve().parent.parent.parent
+COPIES = PROJECT / "target" / "mutations"
+# A test that hangs without the line it tests is a test that fails; none takes this long with it.
+SECONDS = 150
+# Where tests say how long they wait in vain: half of the mutations make one do so.
+PATIENCE = [
+    "tests/support/src/lib.rs",
+    "examples/http_rpc/tests/support/mod.rs",
+    "examples/node/src/testing.rs",
+]
+LONG, SHORT = "DEADLINE: Duration = Duration::from_secs(60)", "DEADLINE: Duration = Duration::from_secs(8)"
+NOT_COPIED = {"target", ".git", "node_modules", "corpus", "fuzz", "benches"}
+
+
+class Copy:
+    """One copy of the project, in which one mutation at a time is made."""
+
+    def __init__(self, number):
+        self.root = COPIES / f"copy-{number}"
+        self.target = COPIES / f"target-{number}"
+        self.names = {}
+        shutil.rmtree(self.root, ignore_errors=True)
+        ignore = lambda _, names: [name for name in names if name in NOT_COPIED]
+        shutil.copytree(PROJECT, self.root, ignore=ignore)
+        for name in PATIENCE:
+            path = self.root / name
+            patient = path.read_text()
+            hasty = patient.replace(LONG, SHORT)
+            assert hasty != patient, f"{name} has no {LONG}"
+            path.write_text(hasty)
+
+    def cargo(self, *arguments, seconds=None):
+        environment = dict(
+            os.environ,
+            CARGO_TARGET_DIR=str(self.target),
+            CARGO_PROFILE_DEV_DEBUG="0",
+            CARGO_BUILD_JOBS="1",
+            RUST_BACKTRACE="0",
+        )
+        # `timeout` ends the tests' own children, too.
+        limit = ["timeout", "-k", "5", str(seconds)] if seconds else []
+        command = [*limit, "cargo", "test", "--quiet", *arguments]
+        return subprocess.run(command, cwd=self.root, env=environment, capture_output=True, text=True)
+
+    def tests_of(self, mutation):
+        """The names of the tests that have to notice, or None for all of them."""
+        module, part = mutation["tests"]
+        if not module and not part:
+            return None
+        target = mutation["test"]
+        if target not in self.names:
+            listed = self.cargo(*selection(target), "--", "--list", "--format", "terse").stdout
+            self.names[target] = re.findall(r"^(\S+): test$", listed, re.MULTILINE)
+        prefix = f"{module}::" if module else ""
+        return [name for name in self.names[target] if name.startswith(prefix) and part in name]
+
+    def run(self, mutation):
+        tests = self.tests_of(mutation)
+        if tests == []:
+            return "STALE: there is no such test"
+        path = self.root / mutation["file"]
+        before = path.read_text()
+        old, new = mutation["old"], mutation["new"]
+        if old not in before:
+            return "STALE: the text is gone"
+        path.write_text(before.replace(old, new) if mutation.get("every") else before.replace(old, new, 1))
+        try:
+            return self.outcome(mutation["test"], tests)
+        finally:
+            path.write_text(before)
+
+    def outcome(self, target, tests):
+        built = self.cargo(*selection(target), "--no-run")
+        if built.returncode != 0:
+            errors = [line for line in built.stderr.splitlines() if line.startswith("error")]
+            return "STALE: it does not compile: " + (errors or ["?"])[0]
+        names = [] if tests is None else ["--exact", *tests]
+        tested = self.cargo(*selection(target), "--", *names, seconds=SECONDS)
+        if tested.returncode == 0:
+            return "SURVIVED"
+        if tested.returncode in (124, 137):
+            return f"killed: {target} hangs"
+        failed = sorted(set(re.findall(r"^    ([\w:]+)$", tested.stdout, re.MULTILINE)))
+        return "killed: " + ", ".join(failed[:3] or [f"{target} fails"]) + (" …" if len(failed) > 3 else "")
+
+
+def selection(target):
+    package, program = target.split(":")
+    return ["-p", package, *(["--lib"] if program == "lib" else ["--test", program])]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("words", nargs="*", metavar="WORD")
+    arguments = parser.parse_args()
+
+    began = time.monotonic()
+    waiting, printing, outcomes = Queue(), threading.Lock(), []
+    for mutation in MUTATIONS:
+        text = " ".join([mutation["guarantee"], mutation["what"], mutation["file"]])
+        if not arguments.words or any(word in text for word in arguments.words):
+            waiting.put(mutation)
+
+    def work(number):
+        copy = Copy(number)
+        while True:
+            try:
+                mutation = waiting.get_nowait()
+            except Empty:
+                return
+            outcome = copy.run(mutation)
+            with printing:
+                outcomes.append(outcome)
+                print(f"{mutation['guarantee']:9} {mutation['what']} ({mutation['file']}): {outcome}", flush=True)
+
+    workers = [threading.Thread(target=work, args=(number,)) for number in range(arguments.jobs)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    killed = sum(outcome.startswith("killed") for outcome in outcomes)
+    minutes = (time.monotonic() - began) / 60
+    print(f"{len(outcomes)} mutations, {killed} noticed, {len(outcomes) - killed} not, in {minutes:.0f} minutes")
+    return 0 if outcomes and killed == len(outcomes) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
