@@ -108,14 +108,17 @@ impl Model {
         offered: usize,
         result: &Result<usize, SendError>,
     ) -> u64 {
-        self.say(|| format!("    sent on {id}: {result:?} of {offered}"));
+        let number = self.number(id);
+        self.say(|| format!("    sent on {number}: {result:?} of {offered}"));
         let calls_failed = self.calls_failed;
         let Some(record) = self.connections.get_mut(&id) else { return 0 };
         let (phase, write_shut, key) = (record.phase, record.write_shut, record.key);
         match result {
             Ok(sent) => {
                 record.sent += *sent as u64;
-                self.require(*sent <= offered, || format!("sent more than was offered on {id}"));
+                self.require(*sent <= offered, || {
+                    format!("sent more than was offered on {number}")
+                });
                 if *sent < offered {
                     self.count("a send was short");
                 } else {
@@ -125,14 +128,14 @@ impl Model {
             }
             Err(SendError::UnknownConnection(_)) => {
                 let is_gone = matches!(phase, Phase::Closed | Phase::PanicClosed | Phase::Attempt);
-                self.require(is_gone, || format!("{id} is open and cannot be sent to"));
+                self.require(is_gone, || format!("{number} is open and cannot be sent to"));
                 0
             }
             Err(SendError::Socket { .. }) => {
                 record.send_failed = true;
                 let was_rude = self.player(key).is_none_or(|player| player.was_rude);
                 self.require(was_rude || write_shut || calls_failed, || {
-                    format!("a send on {id} failed out of the blue")
+                    format!("a send on {number} failed out of the blue")
                 });
                 self.count("a send failed");
                 0
@@ -155,7 +158,8 @@ impl EventHandler for Embedder {
     ) -> bool {
         let accepts = {
             let mut model = self.world.model.lock();
-            model.say(|| format!("  accepted {id} from {them}"));
+            let number = model.number(id);
+            model.say(|| format!("  accepted {number} from {them}"));
             let is_new = model.connections.keys().next_back().is_none_or(|last| *last < id);
             model.require(is_new, || format!("id {id} was given out before (G1)"));
             self.world.register(sockman, &mut model, id, Phase::Open);
@@ -163,10 +167,10 @@ impl EventHandler for Embedder {
             let address =
                 key.and_then(|key| model.player(key)).map(|player| player.address.clone());
             model.require(address.is_none_or(|address| address == *them), || {
-                format!("{id} is said to come from {them}")
+                format!("{number} is said to come from {them}")
             });
             let here = self.world.is_listening_at(me);
-            model.require(here, || format!("{id} is said to have come to {me} (G13)"));
+            model.require(here, || format!("{number} is said to have come to {me} (G13)"));
             model.count("a connection was accepted");
             !(model.is_wild && model.choices.once_in(16))
         };
@@ -190,7 +194,7 @@ impl EventHandler for Embedder {
             let mut model = self.world.model.lock();
             model.named(id, "event_ready_to_send");
             model.count("sending was possible");
-            let pass = model.pass;
+            let (pass, number) = (model.pass, model.number(id));
             let refrains = model.is_wild && model.choices.once_in(16);
             let Some(record) = model.connections.get_mut(&id) else { return NextRecv::Proceed };
             let is_second = std::mem::replace(&mut record.ready_in, pass) == pass;
@@ -199,8 +203,11 @@ impl EventHandler for Embedder {
             // A `SendQueue` counts on being drained.
             let queue = record.queue.clone();
             let refrains = refrains && queue.is_none();
-            model.require(is_allowed, || format!("ready to send on {id}, which is paused (G6)"));
-            model.require(!is_second, || format!("two times ready to send on {id} in a pass (G8)"));
+            model
+                .require(is_allowed, || format!("ready to send on {number}, which is paused (G6)"));
+            model.require(!is_second, || {
+                format!("two times ready to send on {number} in a pass (G8)")
+            });
             (queue, refrains)
         };
         let sent = match queue {
@@ -296,10 +303,11 @@ impl EventHandler for Embedder {
     ) {
         {
             let mut model = self.world.model.lock();
-            model.say(|| format!("  event_connect_completed({id}, {to}, {result:?})"));
+            let number = model.number(id);
+            model.say(|| format!("  event_connect_completed({number}, {to}, {result:?})"));
             let phase = model.connections.get(&id).map(|record| record.phase);
             model.require(phase == Some(Phase::Attempt), || {
-                format!("the outcome of {id}, which is {phase:?}")
+                format!("the outcome of {number}, which is {phase:?}")
             });
             match result {
                 Ok(_) => {
@@ -310,7 +318,7 @@ impl EventHandler for Embedder {
                     if !is_direct {
                         let key = model.connections.get(&id).map(|record| record.key);
                         let has_agreed = key.is_some_and(|key| model.player(key).is_some());
-                        model.require(has_agreed, || format!("{id} without its proxy's word"));
+                        model.require(has_agreed, || format!("{number} without its proxy's word"));
                     }
                 }
                 Err(error) => {
@@ -323,7 +331,9 @@ impl EventHandler for Embedder {
                     let now = self.world.network.elapsed();
                     let is_due = deadline.is_none_or(|deadline| now >= deadline);
                     let is_time_out = matches!(error.kind(), ConnectErrorKind::TimedOut { .. });
-                    model.require(is_due || !is_time_out, || format!("{id} timed out too early"));
+                    model.require(is_due || !is_time_out, || {
+                        format!("{number} timed out too early")
+                    });
                     if let Some(record) = model.connections.get_mut(&id) {
                         record.phase = Phase::Closed;
                     }
@@ -395,11 +405,12 @@ impl EventHandler for Embedder {
 
     fn event_closed_after_panic(&self, _sockman: &SockMan, id: ConnectionId) {
         let mut model = self.world.model.lock();
-        model.say(|| format!("  event_closed_after_panic({id})"));
+        let number = model.number(id);
+        model.say(|| format!("  event_closed_after_panic({number})"));
         model.told_after_panic += 1;
         let phase = model.connections.get(&id).map(|record| record.phase);
         model.require(phase == Some(Phase::PanicClosed), || {
-            format!("{id} is said to be closed after a panic and is {phase:?} (G12)")
+            format!("{number} is said to be closed after a panic and is {phase:?} (G12)")
         });
         if let Some(record) = model.connections.get_mut(&id) {
             record.phase = Phase::Closed;

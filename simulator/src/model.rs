@@ -280,16 +280,25 @@ impl Model {
         }
     }
 
+    /// What messages call a connection: how many there were in this run before it. Ids count through
+    /// the process, and a seed has to replay the same.
+    pub(crate) fn number(&self, id: ConnectionId) -> usize {
+        self.connections.range(..id).count()
+    }
+
     /// A callback names this id: that has to be right.
     pub(crate) fn named(&mut self, id: ConnectionId, callback: &str) {
-        self.say(|| format!("  {callback}({id})"));
+        let number = self.number(id);
+        self.say(|| format!("  {callback}({number})"));
         match self.connections.get(&id).map(|record| record.phase) {
             Some(Phase::Open) => {}
             Some(phase) => {
-                self.violated(format!("{callback} names {id}, which is {phase:?} (G2, G4)"));
+                self.violated(format!("{callback} names {number}, which is {phase:?} (G2, G4)"));
             }
             None => {
-                self.violated(format!("{callback} names {id}, which nobody registered (G1, G2)"));
+                self.violated(format!(
+                    "{callback} names {number}, which nobody registered (G1, G2)"
+                ));
             }
         }
     }
@@ -309,54 +318,56 @@ impl Model {
 
     /// Data for `id` arrived.
     pub(crate) fn check_data(&mut self, id: ConnectionId, data: &[u8]) {
-        let pass = self.pass;
+        let (pass, number) = (self.pass, self.number(id));
         let Some(record) = self.connections.get_mut(&id) else { return };
         let (key, from) = (record.key, record.received);
         let is_second = std::mem::replace(&mut record.received_in, pass) == pass;
         record.received += data.len() as u64;
         let (is_allowed, is_over) =
             (record.recv_allowed == pass, record.eof_told || record.error_told);
-        self.require(!data.is_empty(), || format!("no data for {id}"));
-        self.require(!is_second, || format!("two receives for {id} in one pass (G8)"));
-        self.require(is_allowed, || format!("data for {id}, whose reading is paused (G6)"));
-        self.require(!is_over, || format!("data for {id} after its end (G5)"));
+        self.require(!data.is_empty(), || format!("no data for {number}"));
+        self.require(!is_second, || format!("two receives for {number} in one pass (G8)"));
+        self.require(is_allowed, || format!("data for {number}, whose reading is paused (G6)"));
+        self.require(!is_over, || format!("data for {number} after its end (G5)"));
         let is_right = (from..).zip(data).all(|(at, byte)| *byte == byte_at(key, Way::In, at));
         self.require(is_right, || {
-            format!("wrong bytes for {id} from byte {from} on (G5): lost, repeated or mixed up")
+            format!("wrong bytes for {number} from byte {from} on (G5): lost, repeated or mixed up")
         });
     }
 
     pub(crate) fn check_eof(&mut self, id: ConnectionId) {
-        let pass = self.pass;
+        let (pass, number) = (self.pass, self.number(id));
         let Some(record) = self.connections.get_mut(&id) else { return };
         let is_second = std::mem::replace(&mut record.eof_told, true) || record.error_told;
         let (key, received, is_allowed) =
             (record.key, record.received, record.recv_allowed == pass);
-        self.require(!is_second, || format!("a second end of {id} (G5)"));
-        self.require(is_allowed, || format!("the end of {id}, whose reading is paused (G6)"));
+        self.require(!is_second, || format!("a second end of {number} (G5)"));
+        self.require(is_allowed, || format!("the end of {number}, whose reading is paused (G6)"));
         if let Some(player) = self.player(key) {
             let (sent, has_fin) = (player.sent, player.has_fin);
-            self.require(has_fin, || format!("an end of {id} that the peer did not make (G5)"));
+            self.require(has_fin, || format!("an end of {number} that the peer did not make (G5)"));
             self.require(sent == received, || {
-                format!("the end of {id} after {received} of {sent} bytes (G5)")
+                format!("the end of {number} after {received} of {sent} bytes (G5)")
             });
         }
     }
 
     /// `is_watched`: unless it is, the failure to watch it is told, pause or not.
     pub(crate) fn check_error(&mut self, id: ConnectionId, is_watched: bool) {
-        let (pass, calls_failed) = (self.pass, self.calls_failed);
+        let (pass, calls_failed, number) = (self.pass, self.calls_failed, self.number(id));
         let Some(record) = self.connections.get_mut(&id) else { return };
         let is_second = std::mem::replace(&mut record.error_told, true);
         let (key, is_allowed) = (record.key, record.recv_allowed == pass);
         let after_end = record.eof_told;
-        self.require(!is_second, || format!("a second error of {id} (G5)"));
+        self.require(!is_second, || format!("a second error of {number} (G5)"));
         self.require(is_allowed || !is_watched, || {
-            format!("an error of {id}, whose reading is paused (G6)")
+            format!("an error of {number}, whose reading is paused (G6)")
         });
         if let Some(player) = self.player(key) {
             let was_rude = player.was_rude;
-            self.require(was_rude || calls_failed, || format!("an error of {id} out of the blue"));
+            self.require(was_rude || calls_failed, || {
+                format!("an error of {number} out of the blue")
+            });
         }
         self.count(if after_end { "an error was told after an end" } else { "an error was told" });
     }

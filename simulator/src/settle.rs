@@ -96,13 +96,15 @@ impl Simulation {
     fn check_delivered(&self) {
         let mut model = self.world.model.lock();
         let mut missing = Vec::new();
-        for (id, record) in &model.connections {
+        for (number, record) in model.connections.values().enumerate() {
             match record.phase {
-                Phase::Attempt => missing.push(format!("connect {id} has no outcome (G9)")),
+                Phase::Attempt => missing.push(format!("connect {number} has no outcome (G9)")),
                 Phase::PanicClosed => {
-                    missing.push(format!("nobody told that {id} is closed (G12)"));
+                    missing.push(format!("nobody told that {number} is closed (G12)"));
                 }
-                Phase::Quiet => missing.push(format!("{id} was left unactivated by the simulator")),
+                Phase::Quiet => {
+                    missing.push(format!("{number} was left unactivated by the simulator"));
+                }
                 Phase::Closed | Phase::Open => {}
             }
             let player = model.peers.iter().find(|player| player.key == record.key);
@@ -111,21 +113,21 @@ impl Simulation {
             // One whose queue cannot be sent any more stays above its mark, and is read no more.
             let is_over = player.has_fin || player.peer.is_none();
             if is_over && !has_ended && record.may_recv() {
-                missing.push(format!("the end of {id} was never told (G5)"));
+                missing.push(format!("the end of {number} was never told (G5)"));
             }
             if player.was_rude || record.error_told || record.send_failed {
                 continue;
             }
             if record.received != player.sent {
                 missing.push(format!(
-                    "{id} received {} of {} bytes (G5)",
+                    "{number} received {} of {} bytes (G5)",
                     record.received, player.sent
                 ));
             }
             let has_queued = record.queue.as_ref().is_some_and(|queue| queue.has_queued());
             let to_send = if record.queue.is_some() { record.goal } else { record.sent };
             if record.wants_to_send() || has_queued {
-                missing.push(format!("{id} has not sent everything (G6)"));
+                missing.push(format!("{number} has not sent everything (G6)"));
             } else if player.received != to_send && !record.write_shut {
                 missing.push(format!(
                     "peer {} received {} of {to_send} bytes (G5)",

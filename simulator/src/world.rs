@@ -140,7 +140,8 @@ impl World {
     ) {
         let fd = descriptor(sockman, id).unwrap_or(-1);
         let probe = self.network.probe(fd).unwrap_or_default();
-        model.require(probe.peer.is_some(), || format!("{id} has no socket with a peer"));
+        let number = model.number(id);
+        model.require(probe.peer.is_some(), || format!("{number} has no socket with a peer"));
         let record = Record {
             is_eager: model.choices.once_in(4),
             queue: model.choices.once_in(3).then(|| Arc::new(SendQueue::new(id, LIMITS))),
@@ -233,7 +234,8 @@ impl World {
             let data = bytes(key, Way::Out, from, to);
             let pushed = queue.push(sockman, &data);
             let mut model = self.model.lock();
-            model.say(|| format!("  pushed {} bytes on {id}: {pushed:?}", data.len()));
+            let number = model.number(id);
+            model.say(|| format!("  pushed {} bytes on {number}: {pushed:?}", data.len()));
             let Some(record) = model.connections.get_mut(&id) else { return };
             match pushed {
                 Ok(()) => {
@@ -254,7 +256,10 @@ impl World {
             return;
         }
         let data = bytes(key, Way::Out, from, to);
-        self.model.lock().say(|| format!("  means to send up to byte {to} on {id}"));
+        let mut model = self.model.lock();
+        let number = model.number(id);
+        model.say(|| format!("  means to send up to byte {to} on {number}"));
+        drop(model);
         if self.model.lock().choices.once_in(2) {
             let result = sockman.send_bytes(id, &data);
             self.model.lock().sent(id, data.len(), &result);
@@ -268,6 +273,7 @@ impl World {
             let mut model = self.model.lock();
             // Whoever never wakes has to have a sweep.
             let forgets = self.has_sweep && model.choices.once_in(3);
+            let number = model.number(id);
             let Some(record) = model.connections.get_mut(&id) else { return };
             let paused = if reading { &mut record.recv_paused } else { &mut record.send_paused };
             *paused = !*paused;
@@ -277,7 +283,7 @@ impl World {
                 record.recv_unheard |= reading;
                 record.send_unheard |= !reading;
             }
-            model.say(|| format!("  {what} on {id}: goes on {goes_on}, forgets {forgets}"));
+            model.say(|| format!("  {what} on {number}: goes on {goes_on}, forgets {forgets}"));
             model.count(match (reading, goes_on) {
                 (true, false) => "reading was paused",
                 (true, true) => "reading went on",
@@ -304,15 +310,16 @@ impl World {
         let again = sockman.close_connection(id);
         let after = self.network.probe(fd).filter(|probe| probe.peer == Some(key));
         let mut model = self.model.lock();
-        model.say(|| format!("  closed {id}: {closed}"));
+        let number = model.number(id);
+        model.say(|| format!("  closed {number}: {closed}"));
         let was_there = matches!(phase, Phase::Open | Phase::Attempt | Phase::Quiet);
         model.require(closed == was_there, || {
-            format!("closing {id}, which was {phase:?}, said {closed} (G4)")
+            format!("closing {number}, which was {phase:?}, said {closed} (G4)")
         });
-        model.require(!again, || format!("{id} was closed twice (G4)"));
+        model.require(!again, || format!("{number} was closed twice (G4)"));
         let is_seen = after.is_none_or(|probe| probe.is_send_shut) || model.shutdown_failed;
         model.require(is_seen || phase == Phase::Attempt, || {
-            format!("{id} is closed and its peer does not see it (G4)")
+            format!("{number} is closed and its peer does not see it (G4)")
         });
         if let Some(record) = model.connections.get_mut(&id).filter(|_| was_there) {
             record.phase = Phase::Closed;
@@ -359,7 +366,11 @@ impl World {
         let until = Some(self.network.elapsed() + timeout);
         let begun = sockman.start_connect(to, &options);
         let mut model = self.model.lock();
-        model.say(|| format!("  start_connect({to}): {begun:?}"));
+        let number = model.connections.len();
+        model.say(|| match &begun {
+            Ok(_) => format!("  start_connect({to}): {number}"),
+            Err(error) => format!("  start_connect({to}): {error:#}"),
+        });
         match begun {
             Ok(id) => {
                 let is_new = model.connections.keys().next_back().is_none_or(|last| *last < id);
@@ -421,7 +432,11 @@ impl World {
         *self.is_blocking.lock() = false;
         *self.is_nested.lock() = was_nested;
         let mut model = self.model.lock();
-        model.say(|| format!("  connect({to}): {connected:?}"));
+        let number = model.connections.len();
+        model.say(|| match &connected {
+            Ok(_) => format!("  connect({to}): {number}"),
+            Err(error) => format!("  connect({to}): {error:#}"),
+        });
         model.count("a connect blocked its caller");
         if let Ok(connection) = connected {
             let id = connection.id();
@@ -529,9 +544,9 @@ impl World {
         let mut left = self.negotiations_left();
         left.extend(self.talks_left());
         let mut model = self.model.lock();
-        for (id, record) in &model.connections {
+        for (number, record) in model.connections.values().enumerate() {
             if record.phase == Phase::Attempt && record.until.is_some_and(|until| until < now) {
-                left.push(format!("asleep beyond the deadline of connect {id} (G9)"));
+                left.push(format!("asleep beyond the deadline of connect {number} (G9)"));
             }
             if record.phase != Phase::Open {
                 continue;
@@ -540,14 +555,14 @@ impl World {
             let is_heard = !record.recv_unheard && !record.recv_rests && !record.error_told;
             let has_news = (probe.has_data || probe.has_end) && !record.eof_told;
             if record.may_recv() && is_heard && has_news {
-                left.push(format!("asleep with something to receive on {id} (G6)"));
+                left.push(format!("asleep with something to receive on {number} (G6)"));
             }
             // Of one that the poller would not watch, that failure is told, as a read error, and no
             // room to send.
             let is_told = !record.send_unheard && !record.send_rests && probe.is_watched;
             let can_send = probe.is_writable && is_told;
             if record.wants_to_send() && record.may_send() && can_send {
-                left.push(format!("asleep with something to send on {id} (G6)"));
+                left.push(format!("asleep with something to send on {number} (G6)"));
             }
         }
         // The longest pause of a listener, and a little.

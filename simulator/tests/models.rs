@@ -2,15 +2,16 @@
 //! out interleavings. Sequentially consistent ones: what weak memory adds, loopback on real
 //! processors has to show.
 //!
+//! The sockets are those of `testing::Network`, whose polls wait under the scheduler, until an event
+//! or a wake. Time stands still, so that no time-out makes up for a wake-up that is lost: that is a
+//! deadlock, which the scheduler reports.
+//!
 //! `RUSTFLAGS='--cfg shuttle' CARGO_TARGET_DIR=target/models cargo test --release -p simulator --test
 //! models`; `MODEL_ITERATIONS` for more.
 #![cfg(shuttle)]
 
-mod models_support;
-
 use std::{collections::VecDeque, io, sync::Arc, time::Duration};
 
-use models_support::{Factory, Machine};
 use shuttle::{
     sync::{
         Condvar, Mutex,
@@ -19,12 +20,16 @@ use shuttle::{
     thread,
 };
 use sockman::{
-    ConnectOptions, ConnectionId, EventHandler, Interrupt, NextRecv, Options, SendQueue, Service,
-    SockMan,
+    ConnectOptions, ConnectionId, EventHandler, Interrupt, NewConnection, NextRecv, Options,
+    SendQueue, Service, SockMan,
     address::Destination,
     error::{ConnectError, SendError, StartError},
     helpers::SendQueueLimits,
+    testing::{Ended, Network, Peer},
 };
+
+/// Of a connect: the clock has to be moved for it to succeed.
+const LATENCY: Duration = Duration::from_millis(1);
 
 fn check(model: impl Fn() + Send + Sync + Clone + 'static) {
     let iterations = std::env::var("MODEL_ITERATIONS").ok().and_then(|text| text.parse().ok());
@@ -139,27 +144,34 @@ impl EventHandler for Handler {
     }
 }
 
-fn rig() -> (Arc<Machine>, Arc<Handler>, SockMan) {
-    let (machine, handler) = (Machine::new(), Arc::new(Handler::default()));
-    let options =
-        Options::default().sweep(None).sock_factory(Arc::new(Factory(Arc::clone(&machine))));
+fn rig() -> (Network, Arc<Handler>, SockMan) {
+    let (network, handler) = (Network::new(), Arc::new(Handler::default()));
+    network.set_blocking(true);
+    let options = Options::default().sweep(None).sock_factory(network.factory());
     let sockman = SockMan::new(Arc::clone(&handler) as Arc<dyn EventHandler>, options).unwrap();
-    (machine, handler, sockman)
+    (network, handler, sockman)
 }
 
-fn connection(machine: &Arc<Machine>, sockman: &SockMan, room: usize) -> (ConnectionId, i32) {
-    let (sock, fd) = machine.sock(room);
+/// A connection that is not activated yet. Its peer has room for `window` bytes.
+fn new_connection(network: &Network, sockman: &SockMan, window: usize) -> (NewConnection, Peer) {
     let at = "10.0.0.1:1".parse().unwrap();
-    (sockman.add_existing_connection(sock, &at, &at).unwrap().activate(), fd)
+    network.set_window(window);
+    let (sock, peer) = network.pair(&at, &at).unwrap();
+    (sockman.add_existing_connection(sock, &at, &at).unwrap(), peer)
+}
+
+fn connection(network: &Network, sockman: &SockMan, window: usize) -> (ConnectionId, Peer) {
+    let (new, peer) = new_connection(network, sockman, window);
+    (new.activate(), peer)
 }
 
 /// G9: a wake reaches the hooks, whatever the socket thread is about to do.
 #[test]
 fn a_wake_against_going_to_sleep() {
     check(|| {
-        let (machine, handler, sockman) = rig();
+        let (network, handler, sockman) = rig();
         let threads = sockman.start_sockets_threads().unwrap();
-        let (id, _) = connection(&machine, &sockman, 1);
+        let (id, _peer) = connection(&network, &sockman, 1);
         for round in 1..=2 {
             handler.wants.store(true, SeqCst);
             sockman.wake(id);
@@ -188,8 +200,8 @@ fn a_notify_against_going_to_sleep() {
 #[test]
 fn pushes_against_drains() {
     check(|| {
-        let (machine, handler, sockman) = rig();
-        let (id, fd) = connection(&machine, &sockman, 2);
+        let (network, handler, sockman) = rig();
+        let (id, peer) = connection(&network, &sockman, 2);
         let queue = Arc::new(SendQueue::new(id, SendQueueLimits::default()));
         *handler.queue.lock().unwrap() = Some(Arc::clone(&queue));
         let threads = sockman.start_sockets_threads().unwrap();
@@ -200,14 +212,14 @@ fn pushes_against_drains() {
                 thread::spawn(move || queue.push(&sockman, data).unwrap())
             })
             .collect();
-        machine.make_room(fd, 3);
-        machine.make_room(fd, 3);
+        peer.set_window(5);
+        peer.set_window(8);
         pushers.into_iter().for_each(|pusher| pusher.join().unwrap());
-        while machine.sent(fd).len() < 6 {
+        while peer.peek().unwrap().len() < 6 {
             thread::yield_now();
             handler.ready.wait_for(1);
         }
-        let sent = machine.sent(fd);
+        let (sent, _) = peer.receive();
         assert!(sent == b"abcxyz" || sent == b"xyzabc", "torn apart: {sent:?}");
         sockman.interrupt();
         threads.join().unwrap();
@@ -218,8 +230,8 @@ fn pushes_against_drains() {
 #[test]
 fn an_own_queue_against_its_drain() {
     check(|| {
-        let (machine, handler, sockman) = rig();
-        let (id, fd) = connection(&machine, &sockman, 1);
+        let (network, handler, sockman) = rig();
+        let (id, peer) = connection(&network, &sockman, 1);
         let threads = sockman.start_sockets_threads().unwrap();
         let sender = {
             let (handler, sockman) = (Arc::clone(&handler), sockman.clone());
@@ -230,9 +242,9 @@ fn an_own_queue_against_its_drain() {
                 sockman.wake(id);
             })
         };
-        machine.make_room(fd, 2);
+        peer.set_window(3);
         sender.join().unwrap();
-        while machine.sent(fd).len() < 3 {
+        while peer.peek().unwrap().len() < 3 {
             thread::yield_now();
             handler.ready.wait_for(1);
         }
@@ -245,8 +257,8 @@ fn an_own_queue_against_its_drain() {
 #[test]
 fn a_close_against_sends_and_another_close() {
     check(|| {
-        let (machine, _, sockman) = rig();
-        let (id, fd) = connection(&machine, &sockman, 100);
+        let (network, _, sockman) = rig();
+        let (id, peer) = connection(&network, &sockman, 100);
         let threads = sockman.start_sockets_threads().unwrap();
         let closers: Vec<_> = (0..2)
             .map(|_| {
@@ -265,10 +277,10 @@ fn a_close_against_sends_and_another_close() {
         }
         let closed: Vec<bool> = closers.into_iter().map(|closer| closer.join().unwrap()).collect();
         assert_eq!(closed.iter().filter(|closed| **closed).count(), 1);
-        assert!(machine.is_shut(fd), "the peer sees it at once");
+        assert_eq!(peer.receive().1, Some(Ended::Eof), "the peer sees it at once");
         sockman.interrupt();
         threads.join().unwrap();
-        assert_eq!(machine.drops(fd), 1);
+        assert_eq!(network.descriptors(), 0);
     });
 }
 
@@ -276,17 +288,17 @@ fn a_close_against_sends_and_another_close() {
 #[test]
 fn a_close_against_delivery() {
     check(|| {
-        let (machine, handler, sockman) = rig();
-        let (id, fd) = connection(&machine, &sockman, 100);
+        let (network, handler, sockman) = rig();
+        let (id, peer) = connection(&network, &sockman, 100);
         handler.wants.store(true, SeqCst);
-        machine.data_arrives(fd, b"data");
+        peer.send(b"data").unwrap();
         let threads = sockman.start_sockets_threads().unwrap();
         assert!(sockman.close_connection(id));
         handler.is_closed.store(true, SeqCst);
         sockman.interrupt();
         threads.join().unwrap();
         assert!(handler.after_close.load(SeqCst) <= 1);
-        assert_eq!(machine.drops(fd), 1);
+        assert_eq!(network.descriptors(), 0);
     });
 }
 
@@ -294,11 +306,9 @@ fn a_close_against_delivery() {
 #[test]
 fn an_activation_against_a_close() {
     check(|| {
-        let (machine, handler, sockman) = rig();
-        let (sock, fd) = machine.sock(100);
-        machine.data_arrives(fd, b"data");
-        let at = "10.0.0.1:1".parse().unwrap();
-        let new = sockman.add_existing_connection(sock, &at, &at).unwrap();
+        let (network, handler, sockman) = rig();
+        let (new, peer) = new_connection(&network, &sockman, 100);
+        peer.send(b"data").unwrap();
         let id = new.id();
         let threads = sockman.start_sockets_threads().unwrap();
         let closer = {
@@ -313,7 +323,7 @@ fn an_activation_against_a_close() {
         sockman.interrupt();
         threads.join().unwrap();
         assert!(handler.after_close.load(SeqCst) <= 1);
-        assert_eq!(machine.drops(fd), 1);
+        assert_eq!(network.descriptors(), 0);
     });
 }
 
@@ -361,7 +371,7 @@ fn an_interrupt_against_a_sleeper() {
 #[test]
 fn a_new_listener_against_stop_listening() {
     check(|| {
-        let (machine, handler, sockman) = rig();
+        let (network, handler, sockman) = rig();
         let threads = sockman.start_sockets_threads().unwrap();
         let at: Service = "10.0.0.1:1".parse().unwrap();
         let binder = {
@@ -371,16 +381,17 @@ fn a_new_listener_against_stop_listening() {
         sockman.stop_listening();
         binder.join().unwrap();
         sockman.stop_listening();
-        sockman.bind_and_start_listening(&at).unwrap();
-        machine.client_comes(1);
+        let later = sockman.bind_and_start_listening("10.0.0.1:2").unwrap();
+        let _client = network.connect(&later).unwrap();
         handler.accepted.wait_for(1);
         assert_eq!(sockman.stats().listeners, 1);
         sockman.stop_listening();
-        // Not only when the thread ends.
-        machine.wait_for_drop(1);
+        // Not only when the thread ends. What is left is the accepted connection.
+        while network.descriptors() > 1 {
+            thread::yield_now();
+        }
         sockman.interrupt();
         threads.join().unwrap();
-        assert_eq!((machine.drops(0), machine.drops(1)), (1, 1));
     });
 }
 
@@ -389,14 +400,16 @@ fn a_new_listener_against_stop_listening() {
 #[test]
 fn a_connect_against_its_close_and_its_cancel() {
     check(|| {
-        let (machine, handler, sockman) = rig();
+        let (network, handler, sockman) = rig();
         let threads = sockman.start_sockets_threads().unwrap();
         let cancel = Interrupt::new();
         let options = ConnectOptions::default().cancel(cancel.clone());
-        let id = sockman.start_connect("10.0.0.2:2", &options).unwrap();
+        network.set_latency(LATENCY);
+        let listener = network.listen(&"10.0.0.2:2".parse().unwrap()).unwrap();
+        let id = sockman.start_connect(listener.address(), &options).unwrap();
         let succeeds = {
-            let machine = Arc::clone(&machine);
-            thread::spawn(move || machine.connect_succeeds(0))
+            let network = network.clone();
+            thread::spawn(move || network.advance(LATENCY))
         };
         let canceller = thread::spawn(move || cancel.interrupt());
         if sockman.close_connection(id) {
@@ -409,7 +422,7 @@ fn a_connect_against_its_close_and_its_cancel() {
         assert!(handler.outcomes.load(SeqCst) <= 1);
         assert!(handler.outcome_after_close.load(SeqCst) <= 1);
         assert!(!sockman.close_connection(id));
-        assert_eq!(machine.left(), 0);
+        assert_eq!(network.descriptors(), 0);
     });
 }
 
@@ -418,9 +431,9 @@ fn a_connect_against_its_close_and_its_cancel() {
 fn a_wake_up_that_is_left_out_is_a_deadlock() {
     let lost = std::panic::catch_unwind(|| {
         check(|| {
-            let (machine, handler, sockman) = rig();
+            let (network, handler, sockman) = rig();
             let threads = sockman.start_sockets_threads().unwrap();
-            connection(&machine, &sockman, 1);
+            let (_id, _peer) = connection(&network, &sockman, 1);
             handler.wants.store(true, SeqCst);
             handler.ready.wait_for(1);
             sockman.interrupt();

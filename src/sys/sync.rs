@@ -33,7 +33,7 @@ mod modelled {
         inner: Option<shuttle::sync::MutexGuard<'a, T>>,
     }
 
-    #[derive(Default)]
+    #[derive(Debug, Default)]
     pub(crate) struct Condvar(shuttle::sync::Condvar);
 
     pub(crate) struct NotTimedOut;

@@ -5,11 +5,15 @@
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
+    sync::Arc,
     time::Duration,
 };
 
 use super::{calls::Call, script::Script, stream::Stream};
-use crate::{address::Service, sys::Readiness};
+use crate::{
+    address::Service,
+    sys::{Readiness, sync::Condvar},
+};
 
 /// What a system call of the double comes to: an errno if it fails.
 pub(super) type Sys<T> = Result<T, i32>;
@@ -123,6 +127,10 @@ pub(super) struct Kernel {
     pub(super) last_timeout: Option<Duration>,
     /// What the next poll reports, in place of what is ready.
     pub(super) injected: Vec<Readiness>,
+    /// Polls wait, and leave the clock alone.
+    pub(super) is_blocking: bool,
+    /// Signalled when a poll that waits has to look again.
+    pub(super) changed: Arc<Condvar>,
 }
 
 const DEFAULT_WINDOW: usize = 64 * 1024;
@@ -370,6 +378,7 @@ impl Kernel {
         let number = self.next_arrival;
         self.next_arrival += 1;
         self.arrivals.insert((at.max(self.elapsed), number), (to, arrival));
+        self.changed.notify_all();
     }
 
     pub(super) fn next_arrival(&self) -> Option<Duration> {
@@ -437,6 +446,7 @@ impl Kernel {
         if !std::mem::replace(&mut socket.is_listed, true) {
             if let Some(poller) = self.pollers.get_mut(&poller) {
                 poller.ready.push_back(end);
+                self.changed.notify_all();
             }
         }
     }
@@ -525,6 +535,7 @@ impl Kernel {
     pub(super) fn wake_poller(&mut self, poller: u64) {
         if let Some(poller) = self.pollers.get_mut(&poller) {
             poller.is_woken = true;
+            self.changed.notify_all();
         }
     }
 

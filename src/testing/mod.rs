@@ -17,8 +17,8 @@
 //!    before each sleep, and [`Network::as_another_thread`] plays another thread there.
 //!    [`Network::probe`] tells what a socket has left to receive and whether it has room to send.
 //!
-//! The doubles are for one thread. Real threads over them would find a clock that runs as fast as
-//! the processor does.
+//! The doubles are for one thread: for real threads the clock would run as fast as the processor
+//! does, unless [`Network::set_blocking`] leaves it to the test.
 
 mod by_hand;
 mod calls;

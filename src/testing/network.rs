@@ -1,7 +1,7 @@
 //! The network in memory, and the seams through which a `SockMan` stands on it.
 //!
-//! One mutex around the kernel, held for a call. Runs on whatever thread calls, and is made for one:
-//! a poll with nothing to tell moves the clock instead of waiting.
+//! One mutex around the kernel, held for a call. Runs on whatever thread calls. It is made for one
+//! thread: a poll with nothing to tell moves the clock, and waits only if it was told to.
 
 use std::{
     fmt,
@@ -12,8 +12,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use parking_lot::Mutex;
-
 use super::{
     calls::Call,
     kernel::{End, Fate, Kernel, Kind, Owner, Sys},
@@ -23,7 +21,7 @@ use super::{
 };
 use crate::{
     address::Service,
-    sys::{More, Poller, Readiness, Sock, SockFactory, Waker},
+    sys::{More, Poller, Readiness, Sock, SockFactory, Waker, sync::Mutex},
 };
 
 /// A network in memory, with a clock of its own: no port, no descriptor, no sleep.
@@ -111,6 +109,46 @@ impl Network {
         let mut kernel = self.inner.kernel.lock();
         let until = kernel.elapsed + by;
         kernel.advance_to(until);
+    }
+
+    /// With `true`, a poll with nothing to tell waits on its thread until something happens, and does
+    /// not move the clock: only [`advance`](Network::advance) does. For tests with real threads. The
+    /// default is `false`: such a poll moves the clock, and no thread waits.
+    ///
+    /// A poll that waits does not pass [`Point::Sleep`].
+    ///
+    /// ```
+    /// # use std::{io, sync::{Arc, mpsc}};
+    /// # use sockman::{ConnectionId, EventHandler, Options, Service, SockMan, testing::Network};
+    /// # struct Forward(mpsc::Sender<Vec<u8>>);
+    /// # impl EventHandler for Forward {
+    /// #     fn event_new_connection_accepted(&self, _: &SockMan, _: ConnectionId, _: &Service, _: &Service) -> bool { true }
+    /// #     fn event_got_data(&self, _: &SockMan, _: ConnectionId, data: &[u8]) { self.0.send(data.to_vec()).unwrap(); }
+    /// #     fn event_got_eof(&self, sockman: &SockMan, id: ConnectionId) { sockman.close_connection(id); }
+    /// #     fn event_got_permanent_read_error(&self, sockman: &SockMan, id: ConnectionId, _: &io::Error) { sockman.close_connection(id); }
+    /// # }
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let network = Network::new();
+    /// network.set_blocking(true);
+    /// let (sender, received) = mpsc::channel();
+    /// let options = Options::default().sock_factory(network.factory());
+    /// let sockman = SockMan::new(Arc::new(Forward(sender)), options)?;
+    /// let here = sockman.bind_and_start_listening("10.0.0.1:8333")?;
+    /// let threads = sockman.start_sockets_threads()?;
+    ///
+    /// let peer = network.connect(&here)?;
+    /// peer.send(b"ping")?;
+    /// assert_eq!(received.recv()?, b"ping");
+    ///
+    /// sockman.interrupt();
+    /// threads.join()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn set_blocking(&self, blocks: bool) {
+        let mut kernel = self.inner.kernel.lock();
+        kernel.is_blocking = blocks;
+        kernel.changed.notify_all();
     }
 
     /// How long what is sent takes, in each direction, on connections made from now on. Default:
@@ -365,6 +403,7 @@ impl Kernel {
             self.deliver();
         }
         self.elapsed = self.elapsed.max(until);
+        self.changed.notify_all();
     }
 
     fn connect_peer(&mut self, to: &Service) -> Sys<End> {
@@ -602,6 +641,10 @@ impl Poller for MemoryPoller {
                 let is_over = until.is_some_and(|until| kernel.elapsed >= until);
                 if is_woken || is_over || !events.is_empty() {
                     return Ok(());
+                }
+                if kernel.is_blocking {
+                    Arc::clone(&kernel.changed).wait(&mut kernel);
+                    continue;
                 }
             }
             if self.network.interleave(Point::Sleep) {
