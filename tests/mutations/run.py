@@ -29,6 +29,8 @@ PROJECT = Path(__file__).resolve().parent.parent.parent
 COPIES = PROJECT / "target" / "mutations"
 # A test that hangs without the line it tests is a test that fails; none takes this long with it.
 SECONDS = 150
+# The simulator finds each of its mutations within these many seeds.
+SEEDS = 10_000
 # Where tests say how long they wait in vain: half of the mutations make one do so.
 PATIENCE = [
     "tests/support/src/lib.rs",
@@ -97,6 +99,10 @@ class Copy:
             path.write_text(before)
 
     def outcome(self, target, tests):
+        if target == "simulator:seeds":
+            return self.seeds()
+        if target == "simulator:models":
+            return self.models()
         built = self.cargo(*selection(target), "--no-run")
         if built.returncode != 0:
             errors = [line for line in built.stderr.splitlines() if line.startswith("error")]
@@ -109,6 +115,41 @@ class Copy:
             return f"killed: {target} hangs"
         failed = sorted(set(re.findall(r"^    ([\w:]+)$", tested.stdout, re.MULTILINE)))
         return "killed: " + ", ".join(failed[:3] or [f"{target} fails"]) + (" …" if len(failed) > 3 else "")
+
+
+    def seeds(self):
+        environment = dict(os.environ, CARGO_TARGET_DIR=str(self.target), CARGO_BUILD_JOBS="1", RUST_BACKTRACE="0")
+        build = ["cargo", "build", "--quiet", "--release", "-p", "simulator", "--bin", "simulator"]
+        built = subprocess.run(build, cwd=self.root, env=environment, capture_output=True, text=True)
+        if built.returncode != 0:
+            return "STALE: it does not compile: " + built.stderr.strip().splitlines()[0]
+        program = str(self.target / "release" / "simulator")
+        command = ["timeout", "-k", "5", str(SECONDS), program, "--seeds", str(SEEDS), "--threads", "1"]
+        ran = subprocess.run(command, cwd=self.root, env=environment, capture_output=True, text=True)
+        if ran.returncode == 0:
+            return "SURVIVED"
+        if ran.returncode in (124, 137):
+            return "killed: the simulator hangs"
+        failed = re.search(r"^seed (\d+) fails after \d+ seeds: (.*)$", ran.stdout, re.MULTILINE)
+        if failed:
+            return f"killed: seed {failed[1]}: {failed[2]}"
+        return f"killed: a crash: {(ran.stderr.strip().splitlines() or [ran.returncode])[0]}"
+
+    def models(self):
+        target = str(self.target) + "-models"
+        environment = dict(
+            os.environ, CARGO_TARGET_DIR=target, CARGO_BUILD_JOBS="1", RUSTFLAGS="--cfg shuttle", RUST_BACKTRACE="0"
+        )
+        build = ["cargo", "test", "--quiet", "--release", "-p", "simulator", "--test", "models"]
+        built = subprocess.run([*build, "--no-run"], cwd=self.root, env=environment, capture_output=True, text=True)
+        if built.returncode != 0:
+            return "STALE: it does not compile: " + built.stderr.strip().splitlines()[0]
+        limit = ["timeout", "-k", "5", str(SECONDS)]
+        ran = subprocess.run([*limit, *build], cwd=self.root, env=environment, capture_output=True, text=True)
+        if ran.returncode == 0:
+            return "SURVIVED"
+        failed = sorted(set(re.findall(r"^    (\w+)$", ran.stdout, re.MULTILINE)))
+        return "killed: model " + ", ".join(failed[:2]) if failed else "killed: the models hang"
 
 
 def selection(target):
