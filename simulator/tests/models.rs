@@ -9,6 +9,7 @@
 //! `RUSTFLAGS='--cfg shuttle' CARGO_TARGET_DIR=target/models cargo test --release -p simulator --test
 //! models`; `MODEL_ITERATIONS` for more.
 #![cfg(shuttle)]
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::{collections::VecDeque, io, sync::Arc, time::Duration};
 
