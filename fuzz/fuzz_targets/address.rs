@@ -2,7 +2,10 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use sockman::{Service, address::{Destination, NetAddr}};
+use sockman::{
+    Service,
+    address::{Destination, NetAddr},
+};
 
 fuzz_target!(|text: &str| {
     if let Ok(service) = text.parse::<Service>() {

@@ -11,7 +11,12 @@ use std::{
 
 use libfuzzer_sys::fuzz_target;
 use sockman::testing::{Network, SocketThreadByHand};
-use sockman::{ConnectOptions, ConnectionId, EventHandler, NextRecv, Options, Service, SockMan, address::{Destination, NetAddr}, error::ConnectError, i2p::I2pOptions};
+use sockman::{
+    ConnectOptions, ConnectionId, EventHandler, NextRecv, Options, Service, SockMan,
+    address::{Destination, NetAddr},
+    error::ConnectError,
+    i2p::I2pOptions,
+};
 
 const TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -58,8 +63,8 @@ impl EventHandler for Handler {
     }
 }
 
-/// Two bytes say how much of the rest is for the control socket, one how long the pieces are and how it
-/// ends.
+// Two bytes say how much of the rest is for the control socket, one how long the pieces are and how it
+// ends.
 fuzz_target!(|input: &[u8]| {
     let [high, low, plan, bytes @ ..] = input else { return };
     let split = usize::from(u16::from_be_bytes([*high, *low])).min(bytes.len());
@@ -77,7 +82,7 @@ fuzz_target!(|input: &[u8]| {
     let mut thread = SocketThreadByHand::start(&sockman, &network).unwrap();
     let to = Service::new(NetAddr::i2p([7; 32]), 0);
     let options = ConnectOptions::default().timeout(TIMEOUT);
-    let id = sockman.start_connect(&to.into(), &options).unwrap();
+    let id = sockman.start_connect(to, &options).unwrap();
     thread.run_until_idle().unwrap();
 
     let mut peers = Vec::new();

@@ -9,7 +9,11 @@ use std::{
 
 use libfuzzer_sys::fuzz_target;
 use sockman::testing::{Network, SocketThreadByHand};
-use sockman::{ConnectionId, EventHandler, NextRecv, Options, SendQueue, Service, SockMan, helpers::{PushError, SendQueueLimits}};
+use sockman::{
+    ConnectionId, EventHandler, NextRecv, Options, SendQueue, Service, SockMan,
+    helpers::{PushError, SendQueueLimits},
+    options::More,
+};
 
 const HIGH: usize = 3000;
 const LOW: usize = 1000;
@@ -28,8 +32,8 @@ impl EventHandler for Handler {
         _: &Service,
         _: &Service,
     ) -> bool {
-        let marks = SendQueueOptions::default().high_mark(HIGH).low_mark(LOW).limit(LIMIT);
-        self.queue.set(SendQueue::new(id, marks)).is_ok()
+        let limits = SendQueueLimits::new(LOW, HIGH, LIMIT).expect("low is below high");
+        self.queue.set(SendQueue::new(id, limits)).is_ok()
     }
     fn event_ready_to_send(&self, sockman: &SockMan, _: ConnectionId) -> NextRecv {
         if let Some(queue) = self.queue.get() {
@@ -54,7 +58,7 @@ fuzz_target!(|bytes: &[u8]| {
     network.set_window((usize::from(*window) + 1) * 64);
     let handler = Arc::new(Handler::default());
     let options = Options::default().sweep(None).sock_factory(network.factory());
-    let options = options.receive_buffer(std::num::NonZeroUsize::new(256).unwrap());
+    let options = options.receive_buffer(256);
     let sockman = SockMan::new(Arc::clone(&handler) as Arc<dyn EventHandler>, options).unwrap();
     let at = if family % 2 == 0 { "10.0.0.1:1" } else { "unix:/simulated" };
     let here = sockman.bind_and_start_listening(at).unwrap();
@@ -70,7 +74,7 @@ fuzz_target!(|bytes: &[u8]| {
             0..=3 => {
                 let data: Vec<u8> = (0..size).map(|at| (pushed.len() + at) as u8).collect();
                 let before = queue.queued();
-                match queue.push(&sockman, &data, op[0] & 64 != 0) {
+                match queue.push_with(&sockman, &data, More::from(op[0] & 64 != 0)) {
                     Ok(()) => pushed.extend_from_slice(&data),
                     Err(PushError::Full { limit }) => {
                         assert_eq!(limit, LIMIT);

@@ -5,8 +5,8 @@
 use libfuzzer_sys::fuzz_target;
 use sockman_test_support::socks5_oracle::{End, expected, run};
 
-/// Three bytes of plan: what the client has and how the proxy ends, and two lengths of pieces that
-/// take turns.
+// Three bytes of plan: what the client has and how the proxy ends, and two lengths of pieces that
+// take turns.
 fuzz_target!(|input: &[u8]| {
     let [plan, first, second, bytes @ ..] = input else { return };
     let has_credentials = plan & 1 != 0;

@@ -311,3 +311,39 @@ fn both_ends_may_half_close() {
     assert_eq!(*rig.echo.data.lock().unwrap(), b"I go on");
     assert_eq!(rig.echo.told.lock().unwrap()[&id], (1, 0));
 }
+
+/// G4: another thread closes the id after the socket thread has looked whether it is closed, and before
+/// the last byte of the proxy's reply is read. The connect is complete then, and reported to nobody.
+#[cfg(feature = "socks5")]
+#[test]
+fn a_connect_that_another_thread_closes_while_it_completes_is_not_reported() {
+    use sockman::{proxy::Proxy, testing::Point};
+
+    let rig = rig(without_sweep());
+    let mut thread = SocketThreadByHand::start(&rig.sockman, &rig.network).unwrap();
+    let listener = rig.network.listen(&"10.0.0.8:1080".parse().unwrap()).unwrap();
+    let options = ConnectOptions::default().proxy(Proxy::socks5(listener.address()));
+    let id = rig.sockman.start_connect("10.0.0.9:9", &options).unwrap();
+    thread.run_until_idle().unwrap();
+    let proxy = listener.accept().unwrap();
+    // The method, and the reply to the request that is still to come.
+    proxy.send(&[5, 0, 5, 0, 0, 1, 0, 0, 0, 0, 0, 0]).unwrap();
+
+    let (network, closer) = (rig.network.clone(), rig.sockman.clone());
+    let closed = Arc::new(Mutex::new(0));
+    rig.network.set_interleave(Some(Arc::new({
+        let closed = Arc::clone(&closed);
+        move |point| {
+            let closes = point == Point::Call(Call::Recv)
+                && network.as_another_thread(|| closer.close_connection(id));
+            *closed.lock().unwrap() += u32::from(closes);
+            closes
+        }
+    })));
+    thread.run_until_idle().unwrap();
+    rig.network.set_interleave(None);
+    assert_eq!(*closed.lock().unwrap(), 1, "it was closed during the step");
+    assert!(rig.echo.outcomes.lock().unwrap().is_empty());
+    assert_eq!(rig.sockman.stats().connections, 0);
+    assert!(proxy.receive().1.is_some(), "the proxy sees the end");
+}

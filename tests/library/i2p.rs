@@ -5,6 +5,7 @@ use std::{
     io::{Read, Write},
     net::TcpStream,
     os::unix::{fs::PermissionsExt, net::UnixListener},
+    panic,
     sync::Arc,
     thread,
     time::{Duration, Instant},
@@ -15,6 +16,7 @@ use sockman::{
     address::NetAddr,
     error::{ConnectError, ConnectErrorKind, ConnectPhase, CreateError},
     i2p::{DestinationError, I2pOptions, I2pStatus, KeyFileError, SamError, SamResult},
+    options::PanicPolicy,
     stats::Direction,
 };
 use sockman_test_support::{
@@ -694,4 +696,40 @@ fn callbacks_on_the_accepting_thread_may_call_everything() {
     assert_eq!(&bytes, b"welcome");
     sockman.interrupt();
     threads.join().unwrap();
+}
+
+/// G12: for a peer over I2P as for one that a listener accepts, `event_closed_after_panic` names the id
+/// unless the callback closed it before it panicked.
+#[test]
+fn a_peer_whose_callback_closes_and_panics_is_not_named_again() {
+    for closes_and_panics in [false, true] {
+        let (bridge, directory) = (Bridge::start(), TempDir::new());
+        let recorder = Recorder::with_reaction(move |sockman, event| {
+            if let Event::Accepted { id, .. } = event {
+                if closes_and_panics {
+                    assert!(sockman.close_connection(*id));
+                }
+                panic::resume_unwind(Box::new("on purpose"));
+            }
+        });
+        let options = without_sweep()
+            .i2p(accepting(&bridge, &directory))
+            .panic_policy(PanicPolicy::CloseConnection);
+        let sockman = SockMan::new(recorder.clone(), options).unwrap();
+        let threads = sockman.start_sockets_threads().unwrap();
+        let mut stream = bridge.peer_connects(1, b"");
+        // The end of the stream.
+        assert_eq!(stream.read(&mut [0; 1]).unwrap(), 0);
+        eventually("the panic is counted", || sockman.stats().panics == 1);
+        // The threads end after the callback has.
+        sockman.interrupt();
+        threads.join().unwrap();
+        let named = recorder
+            .events()
+            .iter()
+            .filter(|event| matches!(event, Event::ClosedAfterPanic(_)))
+            .count();
+        assert_eq!(named, usize::from(!closes_and_panics));
+        assert_eq!((sockman.stats().connections, sockman.stats().closed), (0, 1));
+    }
 }

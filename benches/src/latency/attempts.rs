@@ -11,7 +11,11 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use sockman::{ConnectOptions, ConnectionId, EventHandler, NextRecv, Service, SockMan, SocketsThreads, address::Destination, error::ConnectError};
+use sockman::{
+    ConnectOptions, ConnectionId, EventHandler, NextRecv, Service, SockMan, SocketsThreads,
+    address::Destination,
+    error::{ConnectError, ConnectErrorKind},
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     runtime::{Builder, Handle},
@@ -195,7 +199,9 @@ impl EventHandler for Echo {
         let deadlines = self.deadlines.lock();
         let found = deadlines.binary_search_by_key(&id, |(id, _)| *id);
         let late = match (outcome, found) {
-            (Err(ConnectError::TimedOut { .. }), Ok(place)) => {
+            (Err(error), Ok(place))
+                if matches!(error.kind(), ConnectErrorKind::TimedOut { .. }) =>
+            {
                 Ok(now.saturating_duration_since(deadlines[place].1))
             }
             (outcome, _) => Err(format!("a connect ended with {outcome:?}")),
@@ -208,8 +214,8 @@ impl SockmanDialler {
     pub(super) fn new() -> io::Result<SockmanDialler> {
         let handler = Arc::new(Echo::default());
         let sockman = SockMan::new(Arc::clone(&handler) as _, sockman::Options::default())?;
-        let any_port = SocketAddr::from(([127, 0, 0, 1], 0)).into();
-        let bound = sockman.bind_and_start_listening(&any_port).map_err(io::Error::other)?;
+        let any_port = SocketAddr::from(([127, 0, 0, 1], 0));
+        let bound = sockman.bind_and_start_listening(any_port).map_err(io::Error::other)?;
         let address = bound.to_socket_addr().ok_or(io::ErrorKind::AddrNotAvailable)?;
         let threads = Some(sockman.start_sockets_threads().map_err(io::Error::other)?);
         Ok(SockmanDialler { address, sockman, handler, threads })
@@ -224,7 +230,7 @@ impl Dialler for SockmanDialler {
     fn dial(&self, to: SocketAddr, timeout: Duration) -> io::Result<()> {
         let options = ConnectOptions::default().timeout(timeout);
         let deadline = Instant::now() + timeout;
-        let id = self.sockman.start_connect(&to.into(), &options).map_err(io::Error::other)?;
+        let id = self.sockman.start_connect(to, &options).map_err(io::Error::other)?;
         self.handler.deadlines.lock().push((id, deadline));
         Ok(())
     }

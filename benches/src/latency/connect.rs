@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sockman::{ConnectOptions, Interrupt, SockMan, address::Destination, error::ConnectError};
+use sockman::{ConnectOptions, Interrupt, SockMan, error::ConnectErrorKind};
 use tokio::{runtime::Builder, sync::Notify};
 
 use crate::cores::{self, Cores};
@@ -134,11 +134,11 @@ impl Connector for SockmanConnector {
     fn connect(&mut self, to: SocketAddr) -> io::Result<Instant> {
         let options =
             ConnectOptions::default().timeout(CONNECT_TIMEOUT).cancel(self.cancel.clone());
-        let ended = self.sockman.connect(&Destination::from(to), &options);
+        let ended = self.sockman.connect(to, &options);
         let ended_at = Instant::now();
         self.cancel.reset();
         match ended {
-            Err(ConnectError::Interrupted) => Ok(ended_at),
+            Err(error) if matches!(error.kind(), ConnectErrorKind::Interrupted) => Ok(ended_at),
             other => Err(io::Error::other(format!("the connect ended with {other:?}"))),
         }
     }

@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sockman::{ConnectOptions, address::Destination, error::ConnectError, proxy::Proxy};
+use sockman::{ConnectOptions, address::Destination, error::ConnectErrorKind, proxy::Proxy};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::{
@@ -77,7 +77,7 @@ impl Dialler for Threads {
     }
 
     fn dial(&self, to: SocketAddr, timeout: Duration) -> io::Result<()> {
-        let options = ConnectOptions::default().proxy(Proxy::socks5(to.into())).timeout(timeout);
+        let options = ConnectOptions::default().proxy(Proxy::socks5(to)).timeout(timeout);
         let name = Destination::Name { host: "name.test".to_owned(), port: 80 };
         let (sockman, ended) = (self.server.sockman.clone(), Arc::clone(&self.ended));
         thread::Builder::new().spawn(move || {
@@ -85,7 +85,7 @@ impl Dialler for Threads {
             let outcome = sockman.connect(&name, &options);
             let late = Instant::now().saturating_duration_since(deadline);
             ended.lock().push(match outcome {
-                Err(ConnectError::TimedOut { .. }) => Ok(late),
+                Err(error) if matches!(error.kind(), ConnectErrorKind::TimedOut { .. }) => Ok(late),
                 outcome => Err(format!("a connect ended with {outcome:?}")),
             });
         })?;

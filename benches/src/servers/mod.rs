@@ -14,7 +14,6 @@ use std::{
     fmt,
     io::{self, Read, Write},
     net::{Ipv4Addr, SocketAddr, TcpListener},
-    num::NonZeroUsize,
     os::unix::process::CommandExt,
     path::Path,
     process,
@@ -36,7 +35,7 @@ const BACKLOG: i32 = 4096;
 /// Bytes.
 const RECEIVE_BUFFER: usize = 64 * 1024;
 /// Bytes: what one connection's full socket holds, or near it.
-const LARGE_BUFFER: NonZeroUsize = NonZeroUsize::new(1024 * 1024).unwrap();
+const LARGE_BUFFER: usize = 1024 * 1024;
 /// Bytes of leftovers of one connection.
 const STOP_READING_ABOVE: usize = 1024 * 1024;
 /// Bytes that a `source` offers to the kernel at once, unless told otherwise.

@@ -13,7 +13,12 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use sockman::{ConnectOptions, ConnectionId, EventHandler, NextRecv, SendQueue, Service, SockMan, SocketsThreads, address::Destination, error::ConnectError, helpers::SendQueueLimits};
+use sockman::{
+    ConnectOptions, ConnectionId, EventHandler, NextRecv, SendQueue, Service, SockMan,
+    SocketsThreads,
+    error::{ConnectError, ConnectErrorKind},
+    helpers::SendQueueLimits,
+};
 
 use super::{CONNECT_BEGINS, CONNECT_TIMEOUT, Options, ReplyBy, Server, Stamp};
 use crate::cores;
@@ -182,8 +187,8 @@ impl SockmanServer {
         });
         let sockman = SockMan::new(Arc::clone(&handler) as _, sockman::Options::default())
             .map_err(io::Error::other)?;
-        let any_port = SocketAddr::from(([127, 0, 0, 1], 0)).into();
-        let bound = sockman.bind_and_start_listening(&any_port).map_err(io::Error::other)?;
+        let any_port = SocketAddr::from(([127, 0, 0, 1], 0));
+        let bound = sockman.bind_and_start_listening(any_port).map_err(io::Error::other)?;
         let address = bound.to_socket_addr().ok_or(io::ErrorKind::AddrNotAvailable)?;
         let worker = {
             let sockman = sockman.clone();
@@ -230,7 +235,7 @@ impl Server for SockmanServer {
         self.sockman.interrupt();
         for connect in self.connects.drain(..) {
             match connect.join() {
-                Ok(Err(ConnectError::Interrupted)) => {}
+                Ok(Err(error)) if matches!(error.kind(), ConnectErrorKind::Interrupted) => {}
                 other => return Err(io::Error::other(format!("a connect ended with {other:?}"))),
             }
         }
@@ -245,9 +250,7 @@ impl Server for SockmanServer {
         for _ in 0..count {
             let sockman = self.sockman.clone();
             let options = ConnectOptions::default().timeout(CONNECT_TIMEOUT);
-            self.connects.push(thread::spawn(move || {
-                sockman.connect(&Destination::from(to), &options).map(drop)
-            }));
+            self.connects.push(thread::spawn(move || sockman.connect(to, &options).map(drop)));
         }
         while self.sockman.stats().connections < before + count {
             thread::yield_now();
