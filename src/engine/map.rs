@@ -225,13 +225,9 @@ impl Reservation<'_> {
         them: Destination,
         now: Instant,
     ) -> Arc<Connection> {
-        let map = &self.shared.connections;
-        let age = self.shared.age(now);
-        let connection =
-            Arc::new(Connection::new(ConnectionId::next(), direction, sock, me, them, age));
-        map.insert(&connection);
-        // The place is the connection's now.
-        std::mem::forget(self);
+        let connection = self.make(direction, sock, me, them, now);
+        self.shared.connections.insert(&connection);
+        self.filled();
         connection
     }
 
@@ -243,13 +239,27 @@ impl Reservation<'_> {
         them: Destination,
         now: Instant,
     ) -> Arc<Connection> {
-        let map = &self.shared.connections;
-        let (id, age) = (ConnectionId::next(), self.shared.age(now));
-        let connection = Connection::new(id, Direction::Outbound, sock, me, them, age);
-        let connection = Arc::new(connection);
-        map.insert_connecting(&connection);
-        std::mem::forget(self);
+        let connection = self.make(Direction::Outbound, sock, me, them, now);
+        self.shared.connections.insert_connecting(&connection);
+        self.filled();
         connection
+    }
+
+    fn make(
+        &self,
+        direction: Direction,
+        sock: Box<dyn Sock>,
+        me: Service,
+        them: Destination,
+        now: Instant,
+    ) -> Arc<Connection> {
+        let (id, age) = (ConnectionId::next(), self.shared.age(now));
+        Arc::new(Connection::new(id, direction, sock, me, them, age))
+    }
+
+    /// The place is the connection's now, which gives it back when it is closed.
+    fn filled(self) {
+        std::mem::forget(self);
     }
 }
 

@@ -1,7 +1,12 @@
-//! The seam to the operating system: sockets, the poller, the time, and what threads wait on.
+//! The seam to the operating system: sockets, the poller and the time.
 //!
-//! This module holds the traits. `unix` implements them with the system calls of Unix, one method
-//! for each call and named after it. `interrupt` ends waits. `sync` holds the locks.
+//! **This module may change in any release**, minor ones included: it exists for test doubles, and
+//! follows what the library asks of the system. [`Options::sock_factory`] puts a double in place.
+//!
+//! [`Options::sock_factory`]: crate::Options::sock_factory
+
+// The traits are here. `unix` implements them with the system calls of Unix, one method for each call
+// and named after it. `interrupt` ends waits, `sync` holds the locks, `sources` prints errors.
 
 pub(crate) mod interrupt;
 pub(crate) mod sources;
@@ -24,8 +29,6 @@ use crate::address::Service;
 ///
 /// The library's own implementation wraps a non-blocking descriptor; tests put doubles in its
 /// place through [`SockFactory`]. Every method may be called from several threads at once.
-///
-/// Methods may be added in a minor version, with a provided body.
 pub trait Sock: fmt::Debug + Send + Sync {
     /// `connect(2)`, non-blocking: [`io::ErrorKind`] `WouldBlock` from `EAGAIN` on a unix-domain
     /// socket means *not started* (full backlog), `EINPROGRESS` means started.
@@ -89,7 +92,7 @@ impl From<bool> for More {
 
 /// What the poller reports about one registered socket. Edge-triggered: reported when it changes.
 ///
-/// Fields may be added in a minor version. Start from [`Readiness::new`]:
+/// Start from [`Readiness::new`]:
 ///
 /// ```
 /// use sockman::sys::Readiness;

@@ -310,8 +310,9 @@ impl Kernel {
         Err(under_way)
     }
 
-    fn connect_unix(&mut self, end: End, to: &Service) -> Sys<()> {
-        let listener = self.listener_at(to).ok_or(libc::ECONNREFUSED)?;
+    /// The listener at this address, if its backlog has room.
+    pub(super) fn listener_with_room(&mut self, at: &Service) -> Sys<End> {
+        let listener = self.listener_at(at).ok_or(libc::ECONNREFUSED)?;
         let backlog = self.backlog(listener).ok_or(libc::ECONNREFUSED)?;
         if backlog.is_shut {
             return Err(libc::ECONNREFUSED);
@@ -319,6 +320,11 @@ impl Kernel {
         if backlog.waiting.len() >= backlog.limit {
             return Err(libc::EAGAIN);
         }
+        Ok(listener)
+    }
+
+    fn connect_unix(&mut self, end: End, to: &Service) -> Sys<()> {
+        let listener = self.listener_with_room(to)?;
         let stream = Stream::new(self.window, Duration::ZERO);
         let socket = self.socket(end).ok_or(libc::EBADF)?;
         socket.local.get_or_insert(Service::UNIX_UNNAMED);

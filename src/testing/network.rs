@@ -407,14 +407,7 @@ impl Kernel {
     }
 
     fn connect_peer(&mut self, to: &Service) -> Sys<End> {
-        let listener = self.listener_at(to).ok_or(libc::ECONNREFUSED)?;
-        let backlog = self.backlog(listener).ok_or(libc::ECONNREFUSED)?;
-        if backlog.is_shut {
-            return Err(libc::ECONNREFUSED);
-        }
-        if backlog.waiting.len() >= backlog.limit {
-            return Err(libc::EAGAIN);
-        }
+        let listener = self.listener_with_room(to)?;
         let is_unix = to.addr().is_unix();
         let them = if is_unix { Service::UNIX_UNNAMED } else { self.ephemeral(to) };
         let (client, server) = self.pair(Owner::Elsewhere, is_unix, &them, to)?;
