@@ -27,6 +27,7 @@ mod kernel;
 mod network;
 mod peer;
 mod script;
+mod seams;
 mod stream;
 
 #[cfg(feature = "i2p")]

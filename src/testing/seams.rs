@@ -1,0 +1,258 @@
+//! The seams through which a `SockMan` stands on a [`Network`]: its factory, sockets and pollers.
+//!
+//! Each call takes the kernel's mutex for its duration. Runs on whatever thread calls.
+
+use std::{
+    io::{self, IoSlice},
+    net::Shutdown,
+    os::fd::{OwnedFd, RawFd},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use super::{
+    calls::Call,
+    kernel::{End, Kernel, Kind, Owner, Sys},
+    network::{Network, Point},
+};
+use crate::{
+    address::Service,
+    sys::{More, Poller, Readiness, Sock, SockFactory, Waker},
+};
+
+#[derive(Debug)]
+pub(super) struct Factory {
+    pub(super) network: Network,
+}
+
+impl SockFactory for Factory {
+    fn create_sock(&self, address: &Service) -> io::Result<Box<dyn Sock>> {
+        let end = self.network.call(|kernel| {
+            kernel.fault(None, Call::Socket)?;
+            kernel.create(Owner::Program, address.addr().is_unix(), Kind::Fresh)
+        })?;
+        Ok(Box::new(MemorySock::new(&self.network, end)))
+    }
+
+    fn create_poller(&self) -> io::Result<Box<dyn Poller>> {
+        let id = self.network.call(|kernel| {
+            kernel.fault(None, Call::CreatePoller)?;
+            Ok(kernel.create_poller())
+        })?;
+        Ok(Box::new(MemoryPoller { network: self.network.clone(), id }))
+    }
+
+    fn adopt_listener(&self, _listener: OwnedFd) -> io::Result<Box<dyn Sock>> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    fn now(&self) -> Instant {
+        self.network.now()
+    }
+}
+
+/// One socket of the program's.
+#[derive(Debug)]
+pub(super) struct MemorySock {
+    network: Network,
+    end: End,
+    is_unix: bool,
+}
+
+impl MemorySock {
+    pub(super) fn new(network: &Network, end: End) -> MemorySock {
+        let is_unix = network.inner.kernel.lock().socket(end).is_some_and(|socket| socket.is_unix);
+        MemorySock { network: network.clone(), end, is_unix }
+    }
+
+    fn call<T>(&self, call: impl FnOnce(&mut Kernel) -> Sys<T>) -> io::Result<T> {
+        self.network.call(call)
+    }
+
+    fn faulty(&self, which: Call) -> io::Result<()> {
+        self.call(|kernel| kernel.fault(Some(self.end), which))
+    }
+}
+
+impl Drop for MemorySock {
+    fn drop(&mut self) {
+        self.network.inner.kernel.lock().close(self.end);
+    }
+}
+
+impl Sock for MemorySock {
+    fn connect(&self, to: &Service) -> io::Result<()> {
+        self.network.interleave(Point::Call(Call::Connect));
+        self.call(|kernel| kernel.connect(self.end, to))
+    }
+
+    fn bind(&self, to: &Service) -> io::Result<()> {
+        self.call(|kernel| kernel.bind(self.end, to))
+    }
+
+    fn listen(self: Box<Self>, backlog: i32) -> io::Result<Box<dyn Sock>> {
+        let backlog = usize::try_from(backlog).unwrap_or(0);
+        self.call(|kernel| kernel.listen(self.end, backlog))?;
+        Ok(self)
+    }
+
+    fn accept(&self) -> io::Result<(Box<dyn Sock>, Service)> {
+        self.network.interleave(Point::Call(Call::Accept));
+        let (end, them) = self.call(|kernel| kernel.accept(self.end))?;
+        Ok((Box::new(MemorySock::new(&self.network, end)), them))
+    }
+
+    fn recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.network.interleave(Point::Call(Call::Recv));
+        self.call(|kernel| kernel.recv(self.end, buffer))
+    }
+
+    fn send(&self, data: &[u8], _: More) -> io::Result<usize> {
+        self.call(|kernel| kernel.send(self.end, data))
+    }
+
+    fn send_vectored(&self, data: &[IoSlice<'_>], more: More) -> io::Result<usize> {
+        let data: Vec<u8> = data.iter().flat_map(|piece| piece.iter().copied()).collect();
+        self.send(&data, more)
+    }
+
+    fn shutdown(&self, how: Shutdown) -> io::Result<()> {
+        self.faulty(Call::Shutdown)?;
+        self.call(|kernel| match (kernel.backlog(self.end).is_some(), how) {
+            (true, _) => {
+                kernel.shutdown_listener(self.end);
+                Ok(())
+            }
+            (false, Shutdown::Both) => kernel.shutdown_both(self.end),
+            (false, Shutdown::Write) => kernel.shutdown_write(self.end),
+            (false, Shutdown::Read) => Err(libc::EOPNOTSUPP),
+        })
+    }
+
+    fn take_error(&self) -> io::Result<Option<io::Error>> {
+        self.faulty(Call::TakeError)?;
+        let errno =
+            self.call(|kernel| Ok(kernel.stream(self.end).and_then(|stream| stream.error.take())))?;
+        Ok(errno.map(io::Error::from_raw_os_error))
+    }
+
+    fn local_address(&self) -> io::Result<Service> {
+        self.faulty(Call::LocalAddress)?;
+        self.call(|kernel| {
+            let socket = kernel.socket(self.end).ok_or(libc::EBADF)?;
+            Ok(socket.local.clone().unwrap_or(Service::UNIX_UNNAMED))
+        })
+    }
+
+    fn peer_address(&self) -> io::Result<Service> {
+        self.faulty(Call::PeerAddress)?;
+        self.call(|kernel| {
+            let socket = kernel.socket(self.end).ok_or(libc::EBADF)?;
+            match &socket.kind {
+                Kind::Stream(stream) if stream.is_connecting || stream.other.is_none() => {
+                    Err(libc::ENOTCONN)
+                }
+                Kind::Fresh | Kind::Listener(_) => Err(libc::ENOTCONN),
+                _ => socket.remote.clone().ok_or(libc::ENOTCONN),
+            }
+        })
+    }
+
+    fn short_read_means_empty(&self) -> bool {
+        !self.is_unix
+    }
+
+    fn short_send_means_full(&self) -> bool {
+        !self.is_unix
+    }
+
+    fn set_reuse_port(&self) -> io::Result<()> {
+        self.faulty(Call::SetReusePort)
+    }
+
+    fn as_raw_fd(&self) -> RawFd {
+        RawFd::try_from(self.end.fd).unwrap_or(RawFd::MAX)
+    }
+}
+
+struct MemoryPoller {
+    network: Network,
+    id: u64,
+}
+
+struct MemoryWaker {
+    network: Network,
+    poller: u64,
+}
+
+impl Waker for MemoryWaker {
+    fn wake(&self) -> io::Result<()> {
+        self.network.inner.kernel.lock().wake_poller(self.poller);
+        Ok(())
+    }
+}
+
+impl Drop for MemoryPoller {
+    fn drop(&mut self) {
+        self.network.inner.kernel.lock().drop_poller(self.id);
+    }
+}
+
+impl Poller for MemoryPoller {
+    fn register(&self, sock: &dyn Sock, token: usize) -> io::Result<()> {
+        let fd = usize::try_from(sock.as_raw_fd()).unwrap_or(usize::MAX);
+        self.network.call(|kernel| kernel.register(self.id, fd, token))
+    }
+
+    fn deregister(&self, sock: &dyn Sock) -> io::Result<()> {
+        let fd = usize::try_from(sock.as_raw_fd()).unwrap_or(usize::MAX);
+        self.network.call(|kernel| kernel.deregister(fd))
+    }
+
+    fn poll(&mut self, events: &mut Vec<Readiness>, timeout: Option<Duration>) -> io::Result<()> {
+        self.network.call(|kernel| {
+            kernel.last_timeout = timeout;
+            match kernel.fault(None, Call::Poll) {
+                // As the library's own poller, for which a signal is no news.
+                Err(libc::EINTR) => Ok(()),
+                other => other,
+            }
+        })?;
+        let until = timeout.map(|timeout| self.network.elapsed().saturating_add(timeout));
+        loop {
+            {
+                let mut kernel = self.network.inner.kernel.lock();
+                kernel.deliver();
+                let is_woken = kernel.collect(self.id, events);
+                let is_over = until.is_some_and(|until| kernel.elapsed >= until);
+                if is_woken || is_over || !events.is_empty() {
+                    return Ok(());
+                }
+                if kernel.is_blocking {
+                    Arc::clone(&kernel.changed).wait(&mut kernel);
+                    continue;
+                }
+            }
+            if self.network.interleave(Point::Sleep) {
+                continue;
+            }
+            let horizon = *self.network.inner.horizon.lock();
+            let mut kernel = self.network.inner.kernel.lock();
+            if horizon.is_some_and(|horizon| kernel.elapsed >= horizon) {
+                return Ok(());
+            }
+            let stops = [until, horizon, kernel.next_arrival()];
+            let Some(to) = stops.into_iter().flatten().min() else {
+                return Err(io::Error::new(
+                    io::ErrorKind::Deadlock,
+                    "the poller would wait for ever: it has no time-out and nothing is on the way",
+                ));
+            };
+            kernel.advance_to(to);
+        }
+    }
+
+    fn waker(&self) -> Arc<dyn Waker> {
+        Arc::new(MemoryWaker { network: self.network.clone(), poller: self.id })
+    }
+}
