@@ -8,7 +8,7 @@ use std::{
     net::{Shutdown, TcpStream},
     sync::{
         Arc, Mutex, OnceLock,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
         mpsc,
     },
     time::{Duration, Instant},
@@ -439,6 +439,44 @@ fn each_notify_of_an_idle_loop_runs_a_pass() {
         recorder.wait_for("completed_for_all", |events| {
             let all = events.iter().filter(|event| **event == Event::CompletedForAll).count();
             (all > before).then_some(())
+        });
+    }
+}
+
+/// G9: a `notify` inside `event_io_loop_completed_for_all` itself gives another pass.
+#[test]
+fn a_notify_during_the_callback_of_a_pass_gives_another_pass() {
+    const NOT_YET: u64 = u64::MAX;
+
+    #[derive(Default)]
+    struct Passes {
+        count: AtomicU64,
+        /// How many there were when the callback asked for another one.
+        asked_at: AtomicU64,
+        asks: AtomicBool,
+    }
+
+    let passes = Arc::new(Passes::default());
+    let recorder = Recorder::of_everything({
+        let passes = Arc::clone(&passes);
+        move |sockman, event| {
+            if *event == Event::CompletedForAll {
+                let count = passes.count.fetch_add(1, Ordering::SeqCst) + 1;
+                if passes.asks.swap(false, Ordering::SeqCst) {
+                    passes.asked_at.store(count, Ordering::SeqCst);
+                    sockman.notify();
+                }
+            }
+        }
+    });
+    let running = Running::start(recorder.clone(), without_sweep());
+    for _ in 0..100 {
+        passes.asked_at.store(NOT_YET, Ordering::SeqCst);
+        passes.asks.store(true, Ordering::SeqCst);
+        running.sockman.notify();
+        eventually("a pass after the one that asked for it", || {
+            let asked_at = passes.asked_at.load(Ordering::SeqCst);
+            asked_at != NOT_YET && passes.count.load(Ordering::SeqCst) > asked_at
         });
     }
 }

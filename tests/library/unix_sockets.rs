@@ -12,7 +12,10 @@ use std::{
         },
     },
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
     time::Duration,
 };
@@ -399,12 +402,26 @@ fn stop_listening_leaves_a_file_of_somebody_else_alone() {
 /// it when it is dropped.
 #[test]
 fn a_stopped_listener_does_not_remove_the_path_of_the_next() {
-    let handler = Recorder::new();
+    let gate = Gate::new();
+    let holds = Arc::new(AtomicBool::new(false));
+    let handler = Recorder::of_everything({
+        let (gate, holds) = (Arc::clone(&gate), Arc::clone(&holds));
+        move |_, event| {
+            if *event == Event::CompletedForAll && holds.swap(false, Ordering::SeqCst) {
+                gate.hold();
+            }
+        }
+    });
     let listening = Listening::start(handler, without_sweep());
     let address = Service::unix(&listening.path).unwrap();
     for _ in 0..200 {
+        // The socket thread lets go of the old listener when the new one has its path already.
+        holds.store(true, Ordering::SeqCst);
+        listening.sockman.notify();
+        gate.wait_until_held();
         listening.sockman.stop_listening();
         listening.sockman.bind_and_start_listening(&address).unwrap();
+        gate.open();
         run_passes(&listening.sockman, 1);
         assert!(listening.path.exists());
     }

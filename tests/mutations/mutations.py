@@ -189,7 +189,7 @@ MUTATIONS = [
         'file': 'src/engine/socket_thread.rs',
         'old': '        context.handler().event_io_loop_completed_for_all(context.sockman);\n',
         'new': '        context.handler().event_io_loop_completed_for_all(context.sockman);\n        self.take_marks(context);\n',
-        'test': 'sockman:library', 'tests': ('close', ''),
+        'test': 'sockman:library', 'tests': ('no_spin', 'a_notify_during'),
     },
     {
         'guarantee': 'G5', 'what': 'short read rule: never off',
@@ -286,7 +286,7 @@ MUTATIONS = [
         'guarantee': 'G5', 'what': 'half_closed ignored',
         'file': 'src/engine/connection.rs',
         'old': '(self.write_shut.load(Ordering::Relaxed) || self.me.addr().is_unix())',
-        'new': 'self.them.addr().is_unix()',
+        'new': 'self.me.addr().is_unix()',
         'test': 'sockman:library', 'tests': ('bytes', ''),
     },
     {
