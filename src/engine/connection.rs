@@ -146,6 +146,7 @@ impl Connection {
         }
     }
 
+    #[inline]
     pub(crate) fn sock(&self) -> &dyn Sock {
         &*self.sock
     }
@@ -173,6 +174,7 @@ impl Connection {
         self.closed.store(true, Ordering::Release);
     }
 
+    #[inline]
     pub(crate) fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Acquire)
     }
@@ -192,6 +194,7 @@ impl Connection {
 
     /// Runs one send of `length` bytes. `Ok(0)` if it would block. `on_socket_thread` lets the
     /// socket thread know what it did to the latches; a would-block elsewhere changes none.
+    #[inline]
     pub(crate) fn send(
         &self,
         length: usize,
@@ -284,10 +287,12 @@ impl Connection {
         }
     }
 
+    #[inline]
     fn note(&self, note: u8) {
         self.notes.store(self.notes.load(Ordering::Relaxed) | note, Ordering::Relaxed);
     }
 
+    #[inline]
     fn take_note(&self, note: u8) -> bool {
         let notes = self.notes.load(Ordering::Relaxed);
         if notes & note == 0 {
@@ -306,11 +311,13 @@ fn nanoseconds(duration: Duration) -> u64 {
 /// For the socket thread alone.
 impl Connection {
     /// Did a send on this thread find the socket full since the last call?
+    #[inline]
     pub(crate) fn take_blocked(&self) -> bool {
         self.take_note(BLOCKED)
     }
 
     /// Did a send on this thread get bytes out since the last call?
+    #[inline]
     pub(crate) fn take_sent(&self) -> bool {
         self.take_note(SENT)
     }
@@ -336,6 +343,7 @@ impl Connection {
         }
     }
 
+    #[inline]
     pub(crate) fn count_received(&self, bytes: usize) {
         let received = self.bytes_received.load(Ordering::Relaxed);
         self.bytes_received.store(received.wrapping_add(bytes as u64), Ordering::Relaxed);

@@ -16,10 +16,12 @@ pub(crate) struct Context<'a> {
 }
 
 impl Context<'_> {
+    #[inline]
     pub(crate) fn shared(&self) -> &Shared {
         self.sockman.shared()
     }
 
+    #[inline]
     pub(crate) fn handler(&self) -> &dyn EventHandler {
         &*self.shared().handler
     }
@@ -27,6 +29,7 @@ impl Context<'_> {
     /// Runs callbacks for one connection. `None` if one panicked and the policy is to go on: then
     /// the connection was closed, and the embedder told. Under [`PanicPolicy::Stop`] the panic
     /// goes on its way.
+    #[inline]
     pub(crate) fn guard<R>(&self, id: ConnectionId, run: impl FnOnce() -> R) -> Option<R> {
         if self.shared().options.panic_policy == PanicPolicy::Stop {
             return Some(run());

@@ -12,6 +12,7 @@ use super::slab::Key;
 pub(crate) struct Listed(bool);
 
 impl Listed {
+    #[inline]
     pub(crate) fn is_listed(&self) -> bool {
         self.0
     }
@@ -30,17 +31,20 @@ pub(crate) struct Due {
 
 impl Due {
     /// Lists a connection, unless it is listed already.
+    #[inline]
     pub(crate) fn list(&mut self, key: Key, listed: &mut Listed) {
         if !mem::replace(&mut listed.0, true) {
             self.next.push(key);
         }
     }
 
+    #[inline]
     pub(crate) fn is_empty(&self) -> bool {
         self.next.is_empty()
     }
 
     /// The connection at this position of the list.
+    #[inline]
     pub(crate) fn at(&self, position: usize) -> Option<Key> {
         self.next.get(position).copied()
     }
@@ -69,10 +73,12 @@ impl Due {
 
     /// The next connection that gets a turn. It stays the next until [`turn_over`](Due::turn_over):
     /// a turn that panics is repeated.
+    #[inline]
     pub(crate) fn next_turn(&self) -> Option<Key> {
         self.turns.get(self.over).copied()
     }
 
+    #[inline]
     pub(crate) fn turn_over(&mut self) {
         self.over += 1;
     }
@@ -83,11 +89,13 @@ impl Due {
     }
 
     /// A turn left work: the connection stays listed, for the next pass.
+    #[inline]
     pub(crate) fn work_left(&mut self, key: Key) {
         self.next.push(key);
     }
 
     /// A turn left no work: the connection is no longer listed.
+    #[inline]
     pub(crate) fn rests(listed: &mut Listed) {
         listed.0 = false;
     }

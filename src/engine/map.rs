@@ -86,6 +86,7 @@ impl ConnectionMap {
         }
     }
 
+    #[inline]
     pub(crate) fn closes(&self) -> u64 {
         self.closes.load(Ordering::Acquire)
     }
@@ -157,6 +158,7 @@ impl ConnectionMap {
         self.maps.lock().connecting.remove(&id)
     }
 
+    #[inline]
     pub(crate) fn find(&self, id: ConnectionId) -> Option<Arc<Connection>> {
         self.maps.lock().open.get(&id).map(|ById(connection)| Arc::clone(connection))
     }

@@ -2,7 +2,10 @@
 //!
 //! `shared` is what all threads see: `map`, `connection`, `listener`, `inbox`, `counters`. The
 //! socket thread alone owns the rest: `socket_thread` runs one pass after the other over `poll_set`,
-//! `slot`, `turn`, `due`, `accepting` and `connecting`. `threads` starts and joins the threads.
+//! `slot`, `due`, `accepting` and `connecting`. `threads` starts and joins the threads.
+//!
+//! What a sweep or a message runs through carries `#[inline]`: the files are compiled apart, and
+//! without it a sweep costs half as many instructions again.
 
 pub(crate) mod accepting;
 mod announce;

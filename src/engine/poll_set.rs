@@ -45,6 +45,7 @@ impl PollSet {
         self.poller.deregister(sock)
     }
 
+    #[inline]
     pub(crate) fn slot(&mut self, key: Key) -> Option<&mut Slot> {
         self.slots.get_mut(key)
     }
@@ -58,6 +59,7 @@ impl PollSet {
     }
 
     /// An event for a slot that was freed, or freed and taken again, reaches nobody.
+    #[inline]
     pub(crate) fn latch(&mut self, key: Key, event: &Readiness) {
         if let Some(slot) = self.slots.get_mut(key) {
             slot.latch(event);

@@ -30,6 +30,7 @@ const ATTEMPT: usize = 2 << (INDEX_BITS + GENERATION_BITS);
 const KIND_MASK: usize = LISTENER | ATTEMPT;
 
 impl Token {
+    #[inline]
     pub(crate) fn encode(self) -> usize {
         let (kind, key) = match self {
             Token::Connection(key) => (0, key),
@@ -41,6 +42,7 @@ impl Token {
 
     // The masks make both casts lossless.
     #[allow(clippy::cast_possible_truncation)]
+    #[inline]
     pub(crate) fn decode(token: usize) -> Token {
         let key = Key {
             index: (token & INDEX_MASK) as u32,
@@ -95,6 +97,7 @@ impl<T> Slab<T> {
         Some(value)
     }
 
+    #[inline]
     pub(crate) fn get_mut(&mut self, key: Key) -> Option<&mut T> {
         if *self.generations.get(key.index as usize)? != key.generation {
             return None;

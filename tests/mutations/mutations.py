@@ -539,7 +539,7 @@ MUTATIONS = [
         'file': 'src/engine/inbox.rs',
         'old': '        if self.pending.load(Ordering::SeqCst) {\n            self.sleeping',
         'new': '        if false {\n            self.sleeping',
-        'test': 'sockman:library', 'tests': ('hooks', ''),
+        'test': 'sockman:library', 'tests': ('send_queue', 'a_million_wakes'),
     },
     {
         'guarantee': 'G7', 'what': 'served_deadline check dropped',

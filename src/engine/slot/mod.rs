@@ -92,6 +92,7 @@ impl Slot {
     }
 
     /// A wake, or the sweep: the next turn looks at both directions.
+    #[inline]
     pub(crate) fn want_turn(&mut self) {
         self.has_turn = true;
         self.send.work = true;
@@ -100,6 +101,7 @@ impl Slot {
     }
 
     /// Remembers what the poller told.
+    #[inline]
     pub(crate) fn latch(&mut self, event: &Readiness) {
         self.forget_blocked_send();
         if event.broken {
@@ -137,6 +139,7 @@ impl Slot {
 
     /// For a connection that was left with work: asks the hooks, and keeps the answers for the
     /// turn. `false` if neither direction goes on.
+    #[inline]
     pub(crate) fn ask_hooks(&mut self, context: &Context<'_>, open: OpenSince) -> bool {
         self.send.allowed = false;
         self.recv.allowed = false;
@@ -166,6 +169,7 @@ impl Slot {
     /// The sweep comes by. For the many on which nothing waits this is all of their turn: a question
     /// about sending and the end of the turn, at a cost of nanoseconds each. `false` if there is
     /// more to do, which is for a turn in full.
+    #[inline]
     pub(crate) fn sweep(&mut self, context: &Context<'_>, open: OpenSince) -> bool {
         if self.listed.is_listed() || self.recv.ready {
             self.want_turn();
@@ -192,6 +196,7 @@ impl Slot {
     }
 
     /// Takes note of sends on this thread, in any callback, that found the socket full.
+    #[inline]
     fn forget_blocked_send(&mut self) {
         if self.connection.take_blocked() {
             self.send.ready = false;
@@ -211,6 +216,7 @@ impl OpenSince {
         OpenSince(context.shared().connections.told_closes())
     }
 
+    #[inline]
     fn is_closed(self, context: &Context<'_>, connection: &Connection) -> bool {
         self.0 != Some(context.shared().connections.closes()) && connection.is_closed()
     }
