@@ -155,7 +155,8 @@ impl SockMan {
     ///
     /// # Errors
     ///
-    /// [`ConnectError`]. From a callback, [`ConnectErrorKind::OnSocketThread`](crate::error::ConnectErrorKind::OnSocketThread).
+    /// [`ConnectError`]. From a callback on the socket thread,
+    /// [`ConnectErrorKind::OnSocketThread`](crate::error::ConnectErrorKind::OnSocketThread).
     ///
     /// ```
     /// # fn f(sockman: sockman::SockMan) -> Result<(), Box<dyn std::error::Error>> {

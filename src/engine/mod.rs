@@ -2,7 +2,7 @@
 //!
 //! `shared` is what all threads see: `map`, `connection`, `listener`, `inbox`, `counters`. The
 //! socket thread alone owns the rest: `socket_thread` runs one pass after the other over `poll_set`,
-//! `slot`, `turn`, `due`, `accepting` and `connecting`. `threads` starts and joins the threads.
+//! `slot`, `due`, `accepting` and `connecting`. `threads` starts and joins the threads.
 
 pub(crate) mod accepting;
 mod announce;
