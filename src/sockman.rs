@@ -370,7 +370,8 @@ impl SockMan {
     }
 
     /// Ends the threads and every blocking connect under way, in milliseconds. Connections,
-    /// listeners and what [`start_connect`](SockMan::start_connect) began stay; [`SocketsThreads::join`] waits for the end and clears the interrupt again.
+    /// listeners and what [`start_connect`](SockMan::start_connect) began stay;
+    /// [`SocketsThreads::join`] waits for the end and clears the interrupt again.
     #[doc(alias = "interruptNet")]
     pub fn interrupt(&self) {
         self.shared.interrupt.interrupt();

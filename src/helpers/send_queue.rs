@@ -176,7 +176,8 @@ impl SendQueue {
     }
 
     /// Sends what is queued, as far as the kernel takes it, and says whether the queue is empty
-    /// now. Falling to the low mark wakes the connection, so that reading goes on. For [`event_ready_to_send`](crate::EventHandler::event_ready_to_send).
+    /// now. Falling to the low mark wakes the connection, so that reading goes on. For
+    /// [`event_ready_to_send`](crate::EventHandler::event_ready_to_send).
     ///
     /// # Errors
     ///
