@@ -1,7 +1,7 @@
 //! The trait through which the embedder hears what happened.
 //!
-//! Owns nothing. Its methods run on the socket thread; the library holds no lock while it calls
-//! them.
+//! Owns nothing. Its methods run on the socket thread, and three of them on the I2P-accept thread,
+//! too: see [`EventHandler`]. The library holds no lock while it calls them.
 
 use std::{io, time::Instant};
 
@@ -34,13 +34,27 @@ pub enum NextRecv {
 ///
 /// # Threads and locks
 ///
-/// All methods are called on the socket thread, one at a time. (Two of them are called on the
-/// I2P-accept thread, too, if there is one, and say so: never two at once for one id.) The library holds no lock while it
-/// calls, so every method of [`SockMan`] may be called from every callback, on any id, the one
-/// being called included. (Two of them make no sense there and say so with an error:
-/// [`SockMan::connect`] would block the thread, and [`SocketsThreads::join`] would wait for
-/// itself.) A callback that takes long delays every other connection: hand work to a thread of
-/// yours, and [`SockMan::wake`] the connection when the answer is queued.
+/// The socket thread calls the methods one at a time. The only exceptions are I2P's. With
+/// `I2pOptions::accept_incoming` there is a second thread, the I2P-accept thread, which calls three
+/// methods:
+///
+/// * [`event_new_connection_accepted`], for a connection from I2P;
+/// * [`event_closed_after_panic`], if that callback panicked;
+/// * `event_i2p_status`, which the socket thread never calls.
+///
+/// It may call them while the socket thread calls a method for another id, never while the socket
+/// thread calls one for the same id.
+///
+/// The library holds no lock while it calls, so every method of [`SockMan`] may be called from
+/// every callback, on any id, the one being called included. Two calls make no sense in a callback,
+/// and return an error: [`SockMan::connect`] (and [`SockMan::connect_and_make_id`]) would block the
+/// socket thread, and [`SocketsThreads::join`] would wait for itself.
+///
+/// A callback that takes long delays every other connection: hand work to a thread of yours, and
+/// [`SockMan::wake`] the connection when the answer is queued.
+///
+/// [`event_new_connection_accepted`]: EventHandler::event_new_connection_accepted
+/// [`event_closed_after_panic`]: EventHandler::event_closed_after_panic
 ///
 /// # Panics
 ///
@@ -54,23 +68,24 @@ pub enum NextRecv {
 ///
 /// [`SocketsThreads::join`]: crate::SocketsThreads::join
 pub trait EventHandler: Send + Sync {
-    /// A listener, or the I2P-accept thread, accepted a connection. Return `true` to keep it, `false` to have it closed.
+    /// A listener, or the I2P-accept thread, accepted a connection. Return `true` to keep it,
+    /// `false` to have it closed.
     ///
     /// *When:* once for each accepted connection, before anything else about its id. `me` is the
     /// accepted socket's own local address, also when the listener is bound to a wildcard; `them`
     /// is the peer's (an unnamed unix-domain peer has an address value of its own).
     ///
-    /// *Thread:* the socket thread; for connections from I2P the I2P-accept thread, at the same time as
-    /// callbacks for other ids run on the socket thread. No lock is held.
+    /// *Thread:* the socket thread; for connections from I2P the I2P-accept thread, possibly while
+    /// the socket thread calls a method for another id. No lock is held.
     ///
     /// *May call:* everything; the id can already be sent to and closed.
     ///
     /// *Comes after it:* with `true`, the other callbacks for this id; with `false`, or after the
     /// id was closed in here, nothing: the id is never named again.
     ///
-    /// *A panic:* closes the connection; then as [`PanicPolicy`](crate::options::PanicPolicy) says. With
-    /// `PanicPolicy::CloseConnection`, [`event_closed_after_panic`] names the id, since you may
-    /// have begun to register it.
+    /// *A panic:* closes the connection; then as [`PanicPolicy`](crate::options::PanicPolicy) says.
+    /// With `PanicPolicy::CloseConnection`, [`event_closed_after_panic`] names the id, since you
+    /// may have begun to register it; not if the callback had closed the id before it panicked.
     ///
     /// [`event_closed_after_panic`]: EventHandler::event_closed_after_panic
     #[doc(alias = "EventNewConnectionAccepted")]
@@ -122,7 +137,8 @@ pub trait EventHandler: Send + Sync {
     ///
     /// *Comes after it:* more data, [`event_got_eof`] or [`event_got_permanent_read_error`].
     ///
-    /// *A panic:* as [`PanicPolicy`](crate::options::PanicPolicy) says. The bytes count as delivered.
+    /// *A panic:* as [`PanicPolicy`](crate::options::PanicPolicy) says. The bytes count as
+    /// delivered.
     ///
     /// [`Options::receive_buffer`]: crate::Options::receive_buffer
     /// [`should_try_to_recv`]: EventHandler::should_try_to_recv
@@ -278,9 +294,10 @@ pub trait EventHandler: Send + Sync {
     /// Whether the I2P router accepts connections to us has changed. Provided: does nothing. Core's
     /// `EventI2PStatus`.
     ///
-    /// *When:* only with [`I2pOptions::accept_incoming`](crate::i2p::I2pOptions::accept_incoming), and only
-    /// on a change: the first success, the first failure, each recovery, each loss, and when the
-    /// threads end. `addr` is our own address; `None` if no session has told it yet.
+    /// *When:* only with
+    /// [`I2pOptions::accept_incoming`](crate::i2p::I2pOptions::accept_incoming), and only on a
+    /// change: the first success, the first failure, each recovery, each loss, and when the threads
+    /// end. `addr` is our own address; `None` if no session has told it yet.
     ///
     /// *Thread:* the I2P-accept thread. No lock is held.
     ///
@@ -299,11 +316,12 @@ pub trait EventHandler: Send + Sync {
 
     /// A connection was closed because a callback for it panicked. Provided: does nothing.
     ///
-    /// *When:* only with [`PanicPolicy::CloseConnection`](crate::options::PanicPolicy::CloseConnection),
-    /// once, right after the close.
+    /// *When:* only with
+    /// [`PanicPolicy::CloseConnection`](crate::options::PanicPolicy::CloseConnection), once, right
+    /// after the close. Not if the callback had closed the id before it panicked.
     ///
-    /// *Thread:* the one that the panic was on: the socket thread, or the I2P-accept thread. No lock is
-    /// held.
+    /// *Thread:* the one that the panic was on: the socket thread, or the I2P-accept thread. No
+    /// lock is held.
     ///
     /// *May call:* everything; the id is already unknown.
     ///

@@ -163,6 +163,7 @@ impl Options {
 
     /// The name of the socket thread, for debuggers and `top`. Default: `net`. Linux shows the
     /// first 15 bytes. A NUL in it is refused by [`SockMan::new`](crate::SockMan::new).
+    #[doc(alias = "socket_handler_thread_name")]
     pub fn thread_name(mut self, name: impl Into<String>) -> Options {
         self.thread_name = name.into();
         self

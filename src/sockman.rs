@@ -155,7 +155,8 @@ impl SockMan {
     ///
     /// # Errors
     ///
-    /// [`ConnectError`]. From a callback, [`ConnectErrorKind::OnSocketThread`](crate::error::ConnectErrorKind::OnSocketThread).
+    /// [`ConnectError`]. From a callback on the socket thread,
+    /// [`ConnectErrorKind::OnSocketThread`](crate::error::ConnectErrorKind::OnSocketThread).
     ///
     /// ```
     /// # fn f(sockman: sockman::SockMan) -> Result<(), Box<dyn std::error::Error>> {
@@ -326,6 +327,7 @@ impl SockMan {
     /// # Errors
     ///
     /// As [`send_bytes`](SockMan::send_bytes).
+    #[doc(alias = "ShutdownSend")]
     pub fn shutdown_write(&self, id: ConnectionId) -> Result<(), SendError> {
         match self.shared.connections.find(id) {
             Some(connection) => connection.shutdown_write(),
@@ -369,7 +371,8 @@ impl SockMan {
     }
 
     /// Ends the threads and every blocking connect under way, in milliseconds. Connections,
-    /// listeners and what [`start_connect`](SockMan::start_connect) began stay; [`SocketsThreads::join`] waits for the end and clears the interrupt again.
+    /// listeners and what [`start_connect`](SockMan::start_connect) began stay;
+    /// [`SocketsThreads::join`] waits for the end and clears the interrupt again.
     #[doc(alias = "interruptNet")]
     pub fn interrupt(&self) {
         self.shared.interrupt.interrupt();

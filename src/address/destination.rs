@@ -12,6 +12,7 @@ pub enum Destination {
     /// An address.
     Service(Service),
     /// A host name. Needs a proxy.
+    #[doc(alias = "StringHostIntPort")]
     Name {
         /// As typed.
         host: String,

@@ -30,6 +30,7 @@ impl ConnectOptions {
     /// With a proxy, every destination is given to it as text, and it resolves the names: nothing is
     /// looked up here. [`NewConnection::me`](crate::NewConnection::me) is then this side's end of the socket to the proxy.
     /// The proxy's own time for its connect counts against [`timeout`](ConnectOptions::timeout).
+    #[doc(alias = "ConnectThroughProxy")]
     #[cfg(feature = "socks5")]
     pub fn proxy(mut self, proxy: Proxy) -> ConnectOptions {
         self.proxy = Some(proxy);
@@ -41,6 +42,7 @@ impl ConnectOptions {
     /// circuit to an onion service takes Tor 5 to 20). At the limit it fails with
     /// [`ConnectErrorKind::TimedOut`](crate::error::ConnectErrorKind::TimedOut), which says what was being waited for. With a timeout of zero, only a
     /// connect that completes immediately succeeds.
+    #[doc(alias = "nConnectTimeout")]
     pub fn timeout(mut self, timeout: Duration) -> ConnectOptions {
         self.timeout = Some(timeout);
         self
@@ -48,6 +50,7 @@ impl ConnectOptions {
 
     /// Whether a failure is worth the operator's attention, as with a peer that was configured by
     /// hand: logged at `info` instead of `debug`. Default: no. Core's `manual_connection`.
+    #[doc(alias = "manual_connection")]
     pub fn is_important(mut self, is_important: bool) -> ConnectOptions {
         self.is_important = is_important;
         self

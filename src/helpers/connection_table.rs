@@ -19,8 +19,9 @@ use crate::engine::{connection::ConnectionId, map::IdHasher};
 /// Values are handed out as [`Arc`]s: no lock is held while you work with one, and one that is
 /// removed meanwhile lives until you let go of it.
 ///
-/// One table for each [`SockMan`](crate::SockMan): the ids of two of them are the same numbers. It
-/// has no limit of its own; [`Options::max_connections`](crate::Options::max_connections) is one.
+/// Several [`SockMan`](crate::SockMan)s of one process may share a table: no two of them have the
+/// same id. A table has no limit of its own;
+/// [`Options::max_connections`](crate::Options::max_connections) is one.
 ///
 /// Ids come from the library, never from a peer, so the table does without a hash that resists
 /// chosen keys: a look-up costs a few nanoseconds.

@@ -82,8 +82,8 @@ impl SendQueueLimits {
 /// A bounded queue of outgoing bytes for one connection.
 ///
 /// It sends at once what the kernel takes and queues the rest, in order; wakes the socket thread
-/// when that is needed, and only then; sets `will_send_more`; and has a high and a low mark for
-/// back-pressure. Wire it into the handler like this:
+/// when that is needed, and only then; tells the kernel when more follows ([`More::Follows`]); and
+/// has a high and a low mark for back-pressure. Wire it into the handler like this:
 ///
 /// * [`should_try_to_send`](crate::EventHandler::should_try_to_send) returns
 ///   [`has_queued`](SendQueue::has_queued);
@@ -176,7 +176,8 @@ impl SendQueue {
     }
 
     /// Sends what is queued, as far as the kernel takes it, and says whether the queue is empty
-    /// now. Falling to the low mark wakes the connection, so that reading goes on. For [`event_ready_to_send`](crate::EventHandler::event_ready_to_send).
+    /// now. Falling to the low mark wakes the connection, so that reading goes on. For
+    /// [`event_ready_to_send`](crate::EventHandler::event_ready_to_send).
     ///
     /// # Errors
     ///

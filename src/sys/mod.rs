@@ -74,6 +74,7 @@ pub trait Sock: fmt::Debug + Send + Sync {
 }
 
 /// Whether more data follows a send at once.
+#[doc(alias("will_send_more", "MSG_MORE"))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum More {
     /// The kernel may hold back a packet that is not full, for the data that follows (`MSG_MORE`
@@ -100,6 +101,7 @@ impl From<bool> for More {
 /// let mut readiness = Readiness::new(7);
 /// readiness.readable = true;
 /// ```
+#[doc(alias("IOReadiness", "EventsPerSock"))]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Readiness {
@@ -126,6 +128,7 @@ impl Readiness {
 }
 
 /// What the socket thread waits in: `epoll` or `kqueue` behind mio, or a test's double.
+#[doc(alias = "WaitMany")]
 pub trait Poller: Send {
     /// Watches `sock` for everything, edge-triggered, until it is closed.
     fn register(&self, sock: &dyn Sock, token: usize) -> io::Result<()>;

@@ -14,6 +14,7 @@ use crate::address::Service;
 ///
 /// No method waits. What it sends arrives after its latency, if it has one; nothing of the program
 /// runs meanwhile.
+#[doc(alias = "DynSock")]
 #[derive(Debug)]
 pub struct Peer {
     network: Network,

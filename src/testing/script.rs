@@ -17,6 +17,7 @@ use super::kernel::Sys;
 /// // "hello" in two pieces, and the end of the stream; takes three bytes, and no more.
 /// let script = Script::new().recv(b"hel").recv(b"lo").then_eof().send(3).then_no_room();
 /// ```
+#[doc(alias = "FuzzedSock")]
 #[derive(Debug, Clone, Default)]
 #[must_use]
 pub struct Script {

@@ -6,7 +6,7 @@ use std::{
     net::TcpStream,
     os::unix::{fs::PermissionsExt, net::UnixListener},
     panic,
-    sync::Arc,
+    sync::{Arc, Mutex},
     thread,
     time::{Duration, Instant},
 };
@@ -14,7 +14,7 @@ use std::{
 use sockman::{
     ConnectOptions, ConnectionId, Service, SockMan, SocketsThreads,
     address::NetAddr,
-    error::{ConnectError, ConnectErrorKind, ConnectPhase, CreateError},
+    error::{ConnectError, ConnectErrorKind, ConnectPhase, CreateError, JoinError},
     i2p::{DestinationError, I2pOptions, I2pStatus, KeyFileError, SamError, SamResult},
     options::PanicPolicy,
     stats::Direction,
@@ -681,21 +681,38 @@ fn at_the_cap_nobody_is_asked_for_until_there_is_room() {
 #[test]
 fn callbacks_on_the_accepting_thread_may_call_everything() {
     let (bridge, directory) = (Bridge::start(), TempDir::new());
-    let recorder = Recorder::with_reaction(|sockman, event| {
-        if let Event::Accepted { id, .. } = event {
-            assert_eq!(sockman.send_bytes(*id, b"welcome").unwrap(), 7);
-            assert_eq!(thread::current().name(), Some("i2paccept"));
+    let guard: Arc<Mutex<Option<SocketsThreads>>> = Arc::default();
+    let recorder = Recorder::with_reaction({
+        let guard = Arc::clone(&guard);
+        move |sockman, event| {
+            if let Event::Accepted { id, .. } = event {
+                assert_eq!(thread::current().name(), Some("i2paccept"));
+                assert_eq!(sockman.send_bytes(*id, b"welcome").unwrap(), 7);
+                let mut guard = guard.lock().unwrap();
+                match guard.take().unwrap().join() {
+                    Err(JoinError::OnLibraryThread(threads)) => *guard = Some(threads),
+                    other => panic!("join on the accepting thread: {other:?}"),
+                }
+                assert!(sockman.close_connection(*id));
+                assert!(!sockman.close_connection(*id));
+            }
         }
     });
     let options = without_sweep().i2p(accepting(&bridge, &directory));
     let sockman = SockMan::new(recorder.clone(), options).unwrap();
-    let threads = sockman.start_sockets_threads().unwrap();
+    // Under the lock: the callback needs the guard.
+    let mut threads = guard.lock().unwrap();
+    *threads = Some(sockman.start_sockets_threads().unwrap());
+    drop(threads);
     let mut stream = bridge.peer_connects(1, b"");
-    let mut bytes = [0; 7];
-    stream.read_exact(&mut bytes).unwrap();
-    assert_eq!(&bytes, b"welcome");
+    let mut bytes = Vec::new();
+    stream.read_to_end(&mut bytes).unwrap();
+    assert_eq!(bytes, b"welcome");
+    // Waits for the callback, which holds the lock until it has put the guard back.
     sockman.interrupt();
+    let threads = guard.lock().unwrap().take().unwrap();
     threads.join().unwrap();
+    assert_eq!(sockman.stats().connections, 0);
 }
 
 /// G12: for a peer over I2P as for one that a listener accepts, `event_closed_after_panic` names the id

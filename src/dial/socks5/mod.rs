@@ -69,6 +69,7 @@ impl Proxy {
     /// each (`IsolateSOCKSAuth`, which is on by default), so that an exit cannot tell that two
     /// connections come from one node. They are a prefix, random for each process, and a counter.
     /// Other proxies that check credentials will refuse these.
+    #[doc(alias = "m_tor_stream_isolation")]
     pub fn tor_stream_isolation(mut self) -> Proxy {
         self.authentication = Authentication::UniquePerConnection;
         self
@@ -101,6 +102,7 @@ impl FromStr for Proxy {
 
 /// A user name and a password (RFC 1929). Never logged: `Debug` shows that they are there, and
 /// nothing of them.
+#[doc(alias = "ProxyCredentials")]
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Credentials {
     username: Arc<str>,
