@@ -50,20 +50,20 @@ impl From<CreateError> for io::Error {
 
 impl fmt::Display for CreateError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            CreateError::InvalidOption(_) => "the SockMan was not created: an option is invalid",
+        match self {
+            CreateError::InvalidOption(error) => error.fmt(f),
             CreateError::Poller(_) => {
-                "the SockMan was not created: the operating system gave no poller"
+                f.write_str("the operating system gave no poller for the SockMan")?;
+                write_sources(f, self)
             }
-        })?;
-        write_sources(f, self)
+        }
     }
 }
 
 impl Error for CreateError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
-            CreateError::InvalidOption(error) => Some(error),
+            CreateError::InvalidOption(_) => None,
             CreateError::Poller(source) => Some(source),
         }
     }
@@ -173,11 +173,11 @@ impl BindError {
     }
 
     fn write_message(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let BindErrorKind::InvalidText(error) = self.kind() {
+            return write!(f, "cannot listen: {error}");
+        }
         let Some(to) = self.to() else {
-            return f.write_str(match self.kind() {
-                BindErrorKind::InvalidText(_) => "cannot listen: the address is not valid",
-                _ => "cannot adopt the descriptor: it is not a listening stream socket",
-            });
+            return f.write_str("cannot adopt the descriptor: it is not a listening stream socket");
         };
         write!(f, "cannot listen on {to}: ")?;
         match self.kind() {
@@ -238,10 +238,7 @@ impl fmt::Display for BindError {
 
 impl Error for BindError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        match self.kind() {
-            BindErrorKind::InvalidText(error) => Some(error),
-            _ => self.os_error().map(|source| source as &(dyn Error + 'static)),
-        }
+        self.os_error().map(|source| source as &(dyn Error + 'static))
     }
 }
 
@@ -258,6 +255,16 @@ pub enum StartError {
     Interrupted,
     /// The operating system gave no thread.
     Spawn(io::Error),
+}
+
+impl From<StartError> for io::Error {
+    fn from(error: StartError) -> io::Error {
+        let kind = match &error {
+            StartError::Spawn(source) => source.kind(),
+            _ => io::ErrorKind::Other,
+        };
+        io::Error::new(kind, error)
+    }
 }
 
 impl fmt::Display for StartError {
@@ -294,6 +301,17 @@ pub enum JoinError {
     OnLibraryThread(SocketsThreads),
     /// The poller failed, which ended the socket thread.
     Poll(io::Error),
+}
+
+impl From<JoinError> for io::Error {
+    fn from(error: JoinError) -> io::Error {
+        let kind = match &error {
+            JoinError::Poll(source) => source.kind(),
+            JoinError::OnLibraryThread(_) => io::ErrorKind::Deadlock,
+            JoinError::Panicked(_) => io::ErrorKind::Other,
+        };
+        io::Error::new(kind, error)
+    }
 }
 
 impl fmt::Display for JoinError {
@@ -336,7 +354,7 @@ impl Panic {
         Panic { payload: Mutex::new(payload), message }
     }
 
-    /// Returns the panic's message, if it was text.
+    /// Returns the panic's message, or a text that says that the payload is none.
     #[must_use]
     pub fn message(&self) -> &str {
         &self.message
@@ -398,7 +416,10 @@ impl fmt::Display for SendError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             SendError::UnknownConnection(id) => {
-                write!(f, "cannot send on connection {id}: it is closed")
+                write!(
+                    f,
+                    "cannot send on connection {id}: it is closed, or not one of this SockMan"
+                )
             }
             SendError::Socket { id, .. } => {
                 write!(f, "cannot send on connection {id}: the socket is broken, close it")

@@ -316,6 +316,10 @@ impl SockMan {
         pieces: &[IoSlice<'_>],
         more: More,
     ) -> Result<usize, SendError> {
+        if let [piece] = pieces {
+            // `send(2)` costs less than `sendmsg(2)`.
+            return self.send(id, piece.len(), |sock| sock.send(piece, more));
+        }
         let pieces = pieces.get(..MAX_PIECES).unwrap_or(pieces);
         let length = pieces.iter().map(|piece| piece.len()).sum();
         self.send(id, length, |sock| sock.send_vectored(pieces, more))

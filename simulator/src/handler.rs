@@ -109,7 +109,13 @@ impl Model {
         result: &Result<usize, SendError>,
     ) -> u64 {
         let number = self.number(id);
-        self.say(|| format!("    sent on {number}: {result:?} of {offered}"));
+        // Without the id, which is another one each time that the seed runs.
+        let outcome = match result {
+            Ok(bytes) => format!("{bytes} bytes"),
+            Err(SendError::UnknownConnection(_)) => "unknown".to_owned(),
+            Err(error) => format!("{error:#}"),
+        };
+        self.say(|| format!("    sent on {number}: {outcome} of {offered}"));
         let calls_failed = self.calls_failed;
         let Some(record) = self.connections.get_mut(&id) else { return 0 };
         let (phase, write_shut, key) = (record.phase, record.write_shut, record.key);

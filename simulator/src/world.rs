@@ -235,7 +235,13 @@ impl World {
             let pushed = queue.push(sockman, &data);
             let mut model = self.model.lock();
             let number = model.number(id);
-            model.say(|| format!("  pushed {} bytes on {number}: {pushed:?}", data.len()));
+            // Without the id, which is another one each time that the seed runs.
+            let outcome = match &pushed {
+                Ok(()) => "taken",
+                Err(PushError::Full { .. }) => "full",
+                Err(_) => "broken or unknown",
+            };
+            model.say(|| format!("  pushed {} bytes on {number}: {outcome}", data.len()));
             let Some(record) = model.connections.get_mut(&id) else { return };
             match pushed {
                 Ok(()) => {

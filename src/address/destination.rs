@@ -1,6 +1,9 @@
 //! [`Destination`]: what a connect is asked for. A plain value.
 
-use std::{fmt, net::SocketAddr};
+use std::{
+    fmt,
+    net::{SocketAddr, SocketAddrV4, SocketAddrV6},
+};
 
 use super::Service;
 
@@ -54,6 +57,24 @@ impl From<&Service> for Destination {
 impl From<&Destination> for Destination {
     fn from(destination: &Destination) -> Destination {
         destination.clone()
+    }
+}
+
+impl From<SocketAddrV4> for Destination {
+    fn from(address: SocketAddrV4) -> Destination {
+        Destination::Service(address.into())
+    }
+}
+
+impl From<SocketAddrV6> for Destination {
+    fn from(address: SocketAddrV6) -> Destination {
+        Destination::Service(address.into())
+    }
+}
+
+impl From<&SocketAddr> for Destination {
+    fn from(address: &SocketAddr) -> Destination {
+        Destination::Service((*address).into())
     }
 }
 

@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::error::Error;
 use std::fmt;
+use std::io;
 use std::net::Ipv6Addr;
 
 /// Text that is not an address: shows the text and says which part is wrong and why.
@@ -48,6 +49,12 @@ impl fmt::Display for ParseAddrError {
 
 // No `source`: the message already ends in what the kind says.
 impl Error for ParseAddrError {}
+
+impl From<ParseAddrError> for io::Error {
+    fn from(error: ParseAddrError) -> io::Error {
+        io::Error::new(io::ErrorKind::InvalidInput, error)
+    }
+}
 
 /// For values that need no conversion.
 impl From<Infallible> for ParseAddrError {

@@ -197,6 +197,12 @@ impl From<&Service> for Service {
     }
 }
 
+impl From<&SocketAddr> for Service {
+    fn from(from: &SocketAddr) -> Service {
+        (*from).into()
+    }
+}
+
 impl From<SocketAddr> for Service {
     /// IPv4-mapped IPv6 becomes IPv4, see [`NetAddr::ipv6`].
     fn from(from: SocketAddr) -> Service {

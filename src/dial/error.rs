@@ -69,7 +69,7 @@ pub enum ConnectErrorKind {
         /// The error of the operating system.
         source: io::Error,
     },
-    /// There is no route to the destination.
+    /// There is no way to the destination: no route, or the network or the host is unreachable.
     Unreachable {
         /// The error of the operating system.
         source: io::Error,
@@ -201,7 +201,8 @@ impl ConnectError {
     fn io_kind(&self) -> io::ErrorKind {
         match self.kind() {
             Kind::TimedOut { .. } => io::ErrorKind::TimedOut,
-            Kind::Interrupted => io::ErrorKind::Interrupted,
+            // Not `Interrupted`, which by convention asks for another try at once.
+            Kind::Interrupted => io::ErrorKind::ConnectionAborted,
             Kind::OnSocketThread => io::ErrorKind::Deadlock,
             Kind::Refused { source } | Kind::Unreachable { source } | Kind::Os { source, .. } => {
                 source.kind()
@@ -250,12 +251,12 @@ impl ConnectError {
                 "cannot connect to {to}: the connection was refused, no program listens there"
             ),
             Kind::Unreachable { .. } => {
-                write!(f, "cannot connect to {to}: this machine has no route there")
+                write!(f, "cannot connect to {to}: there is no way to it")
             }
             Kind::InvalidDestination => {
                 write!(f, "cannot connect to {to}: the address cannot be dialled this way")
             }
-            Kind::InvalidText(_) => f.write_str("cannot connect: the destination is not valid"),
+            Kind::InvalidText(error) => write!(f, "cannot connect: {error}"),
             Kind::InvalidName => write!(
                 f,
                 "cannot connect to {to}: a host name has 1 to 255 bytes, none of them NUL"
@@ -329,7 +330,6 @@ impl Error for ConnectError {
             Kind::Refused { source } | Kind::Unreachable { source } | Kind::Os { source, .. } => {
                 Some(source)
             }
-            Kind::InvalidText(error) => Some(error),
             #[cfg(feature = "socks5")]
             Kind::ProxyFailed { error, .. } => Some(error),
             #[cfg(feature = "socks5")]

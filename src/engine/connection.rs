@@ -1,9 +1,7 @@
-//! Connections as every thread sees them: the id, the socket, the two addresses, the counters; and
-//! the map from ids to them.
+//! A connection as every thread sees it: the id, the socket, the two addresses, the counters.
 //!
-//! Owns the connection map (one mutex, held for a look-up only) and in each connection the mutex
-//! around its sends. The map's lock is never taken while a send lock is held, and none while a
-//! callback runs. What only the socket thread may touch is in `socket_thread`.
+//! Owns the mutex around the connection's sends. No callback runs under it, and the map's lock is
+//! never taken while it is held. What only the socket thread may touch is in `slot`.
 
 use std::{
     fmt, io,

@@ -286,7 +286,7 @@ impl AcceptThread {
         loop {
             let now = self.i2p.now();
             if let Err(error) = accepting.talk.step(&*accepting.sock, now) {
-                log::debug!(target: "sockman::i2p", "the next STREAM ACCEPT failed: {error}");
+                log::debug!(target: "sockman::i2p", "the next STREAM ACCEPT failed: {error:#}");
                 if error.ends_session() {
                     self.i2p.forget(&accepting.session);
                 }
@@ -332,7 +332,7 @@ impl AcceptThread {
     fn failed(&mut self, sockman: &SockMan, fault: &Fault, now: Instant) -> Wait {
         log::warn!(
             target: "sockman::i2p",
-            "cannot accept from I2P through {}: {fault}; trying again in {:?}",
+            "cannot accept from I2P through {}: {fault:#}; trying again in {:?}",
             self.i2p.sam(), self.pause
         );
         self.state = State::Idle(now + self.pause);

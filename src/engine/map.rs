@@ -181,8 +181,9 @@ impl ConnectionMap {
     }
 }
 
-/// Ids are handed out by us, one by one: no peer can choose them to collide, so a multiplication
-/// that spreads them over the table's high and low bits is all the hashing they need.
+/// The library hands out ids one by one, and embedders make others only for themselves: no peer can
+/// choose them to collide, so a multiplication that spreads them over the table's high and low bits is
+/// all the hashing they need.
 #[derive(Default)]
 pub(crate) struct IdHasher(u64);
 

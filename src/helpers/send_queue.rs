@@ -4,7 +4,12 @@
 //! Owned by the embedder, used from any thread. Its one mutex is held over a push's send and its
 //! queueing, and over a drain; it is taken before any of the library's locks, never after.
 
-use std::{collections::VecDeque, error::Error, fmt, io::IoSlice};
+use std::{
+    collections::VecDeque,
+    error::Error,
+    fmt,
+    io::{self, IoSlice},
+};
 
 use crate::{
     engine::connection::ConnectionId,
@@ -57,7 +62,7 @@ impl SendQueueLimits {
     ///
     /// # Errors
     ///
-    /// [`InvalidOption`] unless `low_mark < high_mark`. The call can be evaluated at compile time.
+    /// [`InvalidOption`] unless `low_mark < high_mark <= limit`. The call can be evaluated at compile time.
     ///
     /// ```
     /// use sockman::helpers::SendQueueLimits;
@@ -71,8 +76,8 @@ impl SendQueueLimits {
         high_mark: usize,
         limit: usize,
     ) -> Result<SendQueueLimits, InvalidOption> {
-        if low_mark >= high_mark {
-            let requirement = "requires a low mark below the high mark";
+        if low_mark >= high_mark || high_mark > limit {
+            let requirement = "requires low_mark < high_mark <= limit";
             return Err(InvalidOption::new("SendQueueLimits::new", requirement));
         }
         Ok(SendQueueLimits { low_mark, high_mark, limit })
@@ -252,6 +257,15 @@ pub enum PushError {
     },
     /// The connection is closed or broken.
     Send(SendError),
+}
+
+impl From<PushError> for io::Error {
+    fn from(error: PushError) -> io::Error {
+        match error {
+            PushError::Full { .. } => io::Error::other(error),
+            PushError::Send(error) => error.into(),
+        }
+    }
 }
 
 impl fmt::Display for PushError {

@@ -106,9 +106,10 @@ fn unlimited() -> SendQueueLimits {
     limited_to(usize::MAX)
 }
 
-/// The default marks.
+/// The default marks, or the limit if it is lower.
 fn limited_to(limit: usize) -> SendQueueLimits {
-    SendQueueLimits::new(500_000, 1_000_000, limit).unwrap()
+    let high_mark = limit.min(1_000_000);
+    SendQueueLimits::new(high_mark / 2, high_mark, limit).unwrap()
 }
 
 fn read_exactly(mut stream: &TcpStream, count: usize) -> Vec<u8> {

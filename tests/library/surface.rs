@@ -127,15 +127,68 @@ fn a_message_does_not_repeat_its_source_unless_the_alternate_form_asks_for_it() 
     let sockman = SockMan::new(Recorder::new(), Options::default()).unwrap();
     let bound = sockman.bind_and_start_listening("127.0.0.1:0").unwrap();
     check(&sockman.bind_and_start_listening(&bound).unwrap_err());
-    check(&sockman.bind_and_start_listening("nonsense").unwrap_err());
-    check(&sockman.start_connect("nonsense", &ConnectOptions::default()).unwrap_err());
     sockman.stop_listening();
     check(&sockman.connect(&bound, &ConnectOptions::default()).unwrap_err());
-    check(&SockMan::new(Recorder::new(), Options::default().accept_batch(0)).unwrap_err());
     check(&StartError::Spawn(io::Error::from_raw_os_error(libc::EAGAIN)));
     check(&JoinError::Poll(io::Error::from_raw_os_error(libc::EBADF)));
     let source = io::Error::from_raw_os_error(libc::EPIPE);
     check(&SendError::Socket { id: ConnectionId::from_u64(7), source });
+}
+
+/// What was wrong with a text or an option is the whole message: there is no source to look for.
+#[test]
+fn a_message_about_a_text_or_an_option_names_what_is_wrong_with_it() {
+    fn check(error: &impl Error, parts: [&str; 2]) {
+        let message = error.to_string();
+        assert!(parts.iter().all(|part| message.contains(part)), "{message}");
+        assert!(error.source().is_none(), "{error:?}");
+        assert_eq!(format!("{error:#}"), message);
+    }
+    let sockman = SockMan::new(Recorder::new(), Options::default()).unwrap();
+    let options = ConnectOptions::default();
+    check(&sockman.bind_and_start_listening("1.2.3.4").unwrap_err(), ["1.2.3.4", "port"]);
+    check(&sockman.connect("1.2.3.4", &options).unwrap_err(), ["1.2.3.4", "port"]);
+    check(&sockman.start_connect("1.2.3.4", &options).unwrap_err(), ["1.2.3.4", "port"]);
+    let error = SockMan::new(Recorder::new(), Options::default().accept_batch(0)).unwrap_err();
+    check(&error, ["Options::accept_batch", "at least 1"]);
+}
+
+/// Everything that names a place is taken where a place is asked for.
+#[test]
+#[allow(clippy::needless_borrows_for_generic_args, reason = "what may be borrowed is tested")]
+fn an_address_is_taken_as_text_and_in_every_form_of_the_standard_library() {
+    use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6};
+
+    let sockman = SockMan::new(Recorder::new(), without_sweep()).unwrap();
+    let text = String::from("127.0.0.1:0");
+    let v4: SocketAddrV4 = "127.0.0.1:0".parse().unwrap();
+    let any = SocketAddr::from(v4);
+    let bound = sockman.bind_and_start_listening("127.0.0.1:0").unwrap();
+    sockman.bind_and_start_listening(&text).unwrap();
+    sockman.bind_and_start_listening(text).unwrap();
+    sockman.bind_and_start_listening(v4).unwrap();
+    sockman.bind_and_start_listening(any).unwrap();
+    sockman.bind_and_start_listening(&any).unwrap();
+    sockman.bind_and_start_listening(Service::from(any)).unwrap();
+
+    let options = ConnectOptions::default();
+    let address = bound.to_socket_addr().unwrap();
+    let SocketAddr::V4(v4) = address else { unreachable!("it was bound as IPv4") };
+    let text = bound.to_string();
+    let destination = Destination::from(&bound);
+    drop(sockman.connect(text.as_str(), &options).unwrap());
+    drop(sockman.connect(&text, &options).unwrap());
+    drop(sockman.connect(text, &options).unwrap());
+    drop(sockman.connect(v4, &options).unwrap());
+    drop(sockman.connect(address, &options).unwrap());
+    drop(sockman.connect(&address, &options).unwrap());
+    drop(sockman.connect(&bound, &options).unwrap());
+    drop(sockman.connect(bound, &options).unwrap());
+    drop(sockman.connect(&destination, &options).unwrap());
+    let last = sockman.connect(destination, &options).unwrap();
+    assert_eq!(last.them(), &Destination::from(address));
+    let v6 = SocketAddrV6::new(std::net::Ipv6Addr::LOCALHOST, 1, 0, 0);
+    assert_eq!(Destination::from(v6).to_string(), "[::1]:1");
 }
 
 /// Setters take any value; the constructor that completes the options refuses what is out of range,
@@ -155,7 +208,8 @@ fn a_value_out_of_range_is_refused_by_name() {
     assert_eq!(refused(options().sweep(Some(Duration::from_micros(999)))), "Options::sweep");
     assert_eq!(refused(options().thread_name("a\0b")), "Options::thread_name");
     assert_eq!(SendQueueLimits::new(1, 1, 9).unwrap_err().option(), "SendQueueLimits::new");
-    SendQueueLimits::new(0, 1, 9).unwrap();
+    assert_eq!(SendQueueLimits::new(1, 10, 9).unwrap_err().option(), "SendQueueLimits::new");
+    SendQueueLimits::new(0, 1, 1).unwrap();
     SockMan::new(Recorder::new(), options().accept_batch(1).receive_buffer(1)).unwrap();
 }
 

@@ -23,6 +23,7 @@ mod exhaustion;
 #[cfg(feature = "i2p")]
 mod i2p_secrets;
 mod identity;
+mod log_reasons;
 mod memory;
 #[cfg(feature = "socks5")]
 mod socks5_many;

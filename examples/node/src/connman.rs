@@ -123,7 +123,7 @@ impl Connman {
             let will_send_more = messages.peek().is_some();
             if let Err(error) = outgoing.push(sockman, &peer.send, bytes, will_send_more.into()) {
                 drop(outgoing);
-                self.give_up(sockman, peer.id, &error.to_string());
+                self.give_up(sockman, peer.id, &format!("{error:#}"));
                 return;
             }
         }
@@ -265,7 +265,7 @@ impl EventHandler for Connman {
         let Some(peer) = self.peer(id) else { return NextRecv::Skip };
         let queued = peer.send.queued();
         if let Err(error) = peer.send.drain(sockman) {
-            self.give_up(sockman, id, &error.to_string());
+            self.give_up(sockman, id, &format!("{error:#}"));
             return NextRecv::Skip;
         }
         if peer.send.queued() < queued {
@@ -296,9 +296,9 @@ impl EventHandler for Connman {
         let mut messages: Vec<Message> = Vec::new();
         let received = peer.incoming.lock().receive(data, |message| messages.push(message));
         // How to answer is settled before there is anything to answer.
-        let advanced = received.map_err(|error| error.to_string()).and_then(|progress| {
+        let advanced = received.map_err(|error| format!("{error:#}")).and_then(|progress| {
             let mut outgoing = peer.outgoing.lock();
-            outgoing.advance(sockman, &peer.send, progress).map_err(|error| error.to_string())
+            outgoing.advance(sockman, &peer.send, progress).map_err(|error| format!("{error:#}"))
         });
         if let Err(reason) = advanced {
             return self.give_up(sockman, id, &reason);
@@ -320,7 +320,7 @@ impl EventHandler for Connman {
         id: ConnectionId,
         error: &io::Error,
     ) {
-        self.give_up(sockman, id, &error.to_string());
+        self.give_up(sockman, id, &format!("{error:#}"));
     }
 
     fn event_i2p_status(&self, _: &SockMan, address: Option<&Service>, status: I2pStatus) {

@@ -67,7 +67,7 @@ impl Peer {
         let now = Instant::now();
         let (incoming, outgoing, greeting) = transport::begin(config.network.magic(), start);
         let (low_mark, high_mark) = (config.max_send_buffer / 2, config.max_send_buffer.max(1));
-        let limits = SendQueueLimits::new(low_mark, high_mark, SEND_LIMIT)
+        let limits = SendQueueLimits::new(low_mark, high_mark, SEND_LIMIT.max(high_mark))
             // Never: half of a number is below it, and 0 is below 1.
             .unwrap_or_default();
         Peer {

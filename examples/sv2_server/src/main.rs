@@ -74,12 +74,12 @@ fn main() -> ExitCode {
         Ok(Some(arguments)) => match run(arguments) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
-                let _ = writeln!(io::stderr(), "sv2_server: {error}");
+                let _ = writeln!(io::stderr(), "sv2_server: {error:#}");
                 ExitCode::FAILURE
             }
         },
         Err(error) => {
-            let _ = writeln!(io::stderr(), "sv2_server: {error}\nTry --help.");
+            let _ = writeln!(io::stderr(), "sv2_server: {error:#}\nTry --help.");
             ExitCode::from(BAD_ARGUMENTS)
         }
     }
@@ -91,7 +91,7 @@ fn run(Arguments { config, key }: Arguments) -> Result<(), Box<dyn Error>> {
     catch_signals(interrupt.clone(), sender.clone())?;
     let keys = match key {
         Some(path) => AuthorityKeys::of_file(&path)
-            .map_err(|error| format!("the key file {}: {error}", path.display()))?,
+            .map_err(|error| format!("the key file {}: {error:#}", path.display()))?,
         None => AuthorityKeys::generate()?,
     };
     say(&format!("authority public key {}", keys.to_text()));

@@ -145,7 +145,7 @@ impl Handler {
 
     fn received(&self, sockman: &SockMan, id: ConnectionId, client: &Client, progress: &Progress) {
         if let Err(error) = client.send.push(sockman, &progress.out) {
-            return self.disconnect(sockman, id, &error.to_string());
+            return self.disconnect(sockman, id, &format!("{error:#}"));
         }
         if progress.has_subscribed {
             self.timers.clear(Timer::Setup(id));
@@ -165,7 +165,7 @@ impl Handler {
             // read from until it closes, too, or its time is up.
             Stage::Refused => {
                 if let Err(error) = sockman.shutdown_write(id) {
-                    self.disconnect(sockman, id, &error.to_string());
+                    self.disconnect(sockman, id, &format!("{error:#}"));
                 }
             }
             Stage::Subscribed => {
@@ -181,9 +181,9 @@ impl Handler {
 
     fn push(&self, sockman: &SockMan, id: ConnectionId, client: &Client, template: &Template) {
         let encoded = client.session.lock().push(template);
-        let pushed = encoded
-            .map_err(|fault| fault.to_string())
-            .and_then(|bytes| client.send.push(sockman, &bytes).map_err(|error| error.to_string()));
+        let pushed = encoded.map_err(|fault| format!("{fault:#}")).and_then(|bytes| {
+            client.send.push(sockman, &bytes).map_err(|error| format!("{error:#}"))
+        });
         if let Err(reason) = pushed {
             self.disconnect(sockman, id, &reason);
         }
@@ -236,7 +236,7 @@ impl EventHandler for Handler {
         let Some(client) = self.clients.find(id) else { return NextRecv::Skip };
         match client.send.drain(sockman) {
             Ok(_) => self.send_next(sockman, id, &client),
-            Err(error) => self.disconnect(sockman, id, &error.to_string()),
+            Err(error) => self.disconnect(sockman, id, &format!("{error:#}")),
         }
         NextRecv::Proceed
     }
@@ -254,7 +254,7 @@ impl EventHandler for Handler {
         let received = client.session.lock().receive(data);
         match received {
             Ok(progress) => self.received(sockman, id, &client, &progress),
-            Err(fault) => self.disconnect(sockman, id, &fault.to_string()),
+            Err(fault) => self.disconnect(sockman, id, &format!("{fault:#}")),
         }
     }
 
@@ -268,7 +268,7 @@ impl EventHandler for Handler {
         id: ConnectionId,
         error: &io::Error,
     ) {
-        self.disconnect(sockman, id, &error.to_string());
+        self.disconnect(sockman, id, &format!("{error:#}"));
     }
 
     fn event_io_loop_completed_for_all(&self, sockman: &SockMan) {

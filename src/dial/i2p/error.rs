@@ -138,8 +138,11 @@ impl SamError {
             SamError::Unreachable { .. } => f.write_str(
                 "the SAM bridge cannot be reached; check that the router runs with SAM enabled",
             ),
-            SamError::BrokeOff { request, .. } => {
+            SamError::BrokeOff { request, source: None } => {
                 write!(f, "the SAM bridge closed the connection before it replied to {request}")
+            }
+            SamError::BrokeOff { request, source: Some(_) } => {
+                write!(f, "the SAM bridge gave no complete reply to {request}")
             }
             SamError::LineTooLong { request } => {
                 write!(f, "the SAM bridge's reply to {request} is longer than 64 KiB")

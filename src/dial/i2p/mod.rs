@@ -1,9 +1,9 @@
-//! I2P through a router's SAM bridge: sessions, outbound streams, and the thread that accepts.
+//! I2P through a router's SAM bridge: sessions and outbound streams.
 //!
-//! `dialogue` is the pure state machine of SAM, `talk` one socket that it is spoken over. `session` keeps
-//! the persistent session and the unused transient ones, behind a mutex each, held for a moment.
-//! `dial` connects, on the caller's thread or on the socket thread; `accept_thread` accepts, on a
-//! thread of its own.
+//! `dialogue` is the pure state machine of SAM. `talk` puts it behind the connect to the bridge.
+//! `session` keeps the persistent session and the unused transient ones, behind a mutex each, held for
+//! a moment. `dial` connects, on the caller's thread or on the socket thread. The engine's
+//! `i2p_accept` accepts over the same parts, on a thread of its own.
 
 mod destination;
 mod dial;

@@ -64,8 +64,11 @@ impl ProxyError {
             ProxyError::Unreachable { .. } => f.write_str(
                 "the proxy cannot be reached; check that it runs and listens at that address",
             ),
-            ProxyError::BrokeOff { phase, .. } => {
+            ProxyError::BrokeOff { phase, source: None } => {
                 write!(f, "the proxy closed the connection before its reply was complete: {phase}")
+            }
+            ProxyError::BrokeOff { phase, source: Some(_) } => {
+                write!(f, "the proxy gave no complete reply: {phase}")
             }
             ProxyError::NotSocks5 { found } => write!(
                 f,

@@ -100,6 +100,14 @@ impl FromStr for Proxy {
     }
 }
 
+impl TryFrom<&str> for Proxy {
+    type Error = ParseAddrError;
+
+    fn try_from(endpoint: &str) -> Result<Proxy, ParseAddrError> {
+        endpoint.parse()
+    }
+}
+
 /// A user name and a password (RFC 1929). Never logged: `Debug` shows that they are there, and
 /// nothing of them.
 #[doc(alias = "ProxyCredentials")]

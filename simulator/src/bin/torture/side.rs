@@ -158,7 +158,7 @@ impl Side {
         let options = ConnectOptions::default().timeout(std::time::Duration::from_secs(60));
         // The outcome may be told before the call returns, and needs no entry.
         if let Err(error) = sockman.start_connect(&self.destinations[at], &options) {
-            lock(&self.violations).push(format!("start_connect: {error}"));
+            lock(&self.violations).push(format!("start_connect: {error:#}"));
         }
     }
 
