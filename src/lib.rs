@@ -103,6 +103,7 @@ pub mod sys;
 #[cfg(feature = "testing")]
 pub mod testing;
 
+#[doc(inline)]
 pub use crate::{
     address::Service,
     dial::ConnectOptions,

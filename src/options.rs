@@ -6,7 +6,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-pub use crate::{dial::ConnectOptions, sys::More};
+pub use crate::dial::ConnectOptions;
+#[doc(inline)]
+pub use crate::sys::More;
 
 #[cfg(feature = "i2p")]
 use crate::dial::i2p::I2pOptions;

@@ -1,4 +1,4 @@
-//! `SockMan`: the public methods, and the state that they share with the threads.
+//! `SockMan`: the public methods. The state behind them is the engine's `shared`.
 //!
 //! Runs on the caller's thread. Each lock in [`Shared`] is held for a moment, and none while
 //! calling out.

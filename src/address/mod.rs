@@ -39,6 +39,8 @@ pub use self::i2p::I2pHash;
 pub use self::ipv6::{CjdnsAddr, ScopedIpv6};
 #[cfg(feature = "socks5")]
 pub use self::onion::OnionV3;
+#[cfg(feature = "socks5")]
+pub(crate) use self::parse::MAX_NAME_BYTES;
 pub use self::unix::UnixAddr;
 
 /// An address with its port: what one listens on or connects to. Bitcoin Core's `CService`.

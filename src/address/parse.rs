@@ -16,7 +16,7 @@ use super::unix::{UNIX_PREFIX, UnixAddr};
 use super::{NetAddr, Service};
 
 /// SOCKS5 (RFC 1928) gives the length of a name one byte.
-const MAX_NAME_BYTES: usize = 255;
+pub(crate) const MAX_NAME_BYTES: usize = 255;
 
 /// What all onion addresses end in, RFC 7686.
 pub(super) const ONION_SUFFIX: &str = ".onion";

@@ -112,7 +112,9 @@ impl UnixAddr {
     /// See [`Service::to_sock_addr`](crate::Service::to_sock_addr).
     pub(super) fn to_sock_addr(&self) -> Result<SockAddr, NoSockAddr> {
         let Some(name) = self.name.as_deref() else {
-            return Err(NoSockAddr("the unnamed unix-domain address is nobody's in particular"));
+            return Err(NoSockAddr(
+                "an unnamed unix-domain address cannot be bound or connected to",
+            ));
         };
         if name.starts_with(b"\0") && !cfg!(any(target_os = "linux", target_os = "android")) {
             return Err(NoSockAddr("this platform has no abstract unix-domain names"));

@@ -22,6 +22,34 @@ pub(crate) enum Want<'a> {
     Nothing,
 }
 
+/// The bytes that a machine has to send, and how many of them are sent.
+#[derive(Default)]
+pub(crate) struct Outgoing {
+    bytes: Vec<u8>,
+    sent: usize,
+}
+
+impl Outgoing {
+    /// Has these bytes sent next. Those before them are sent.
+    pub(crate) fn set(&mut self, bytes: Vec<u8>) {
+        *self = Outgoing { bytes, sent: 0 };
+    }
+
+    /// Returns what is not sent yet.
+    pub(crate) fn rest(&self) -> &[u8] {
+        self.bytes.get(self.sent..).unwrap_or_default()
+    }
+
+    pub(crate) fn is_sent(&self) -> bool {
+        self.rest().is_empty()
+    }
+
+    /// The socket took so many bytes.
+    pub(crate) fn sent(&mut self, bytes: usize) {
+        self.sent = self.sent.saturating_add(bytes).min(self.bytes.len());
+    }
+}
+
 /// A dialogue as bytes in and bytes out.
 pub(crate) trait Machine {
     type Error;

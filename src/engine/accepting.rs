@@ -11,7 +11,7 @@ use std::{
 };
 
 use super::{
-    announce::announce,
+    announce::announce_accepted,
     connection::{Connection, Direction},
     context::Context,
     listener::Listener,
@@ -202,7 +202,7 @@ impl Accepting {
             };
             let to = them.clone().into();
             let connection = place.fill(Direction::Inbound, sock, me, to, now);
-            if let Some(connection) = new_sock_accepted(context, &connection, &them) {
+            if let Some(connection) = announce_accepted(context.sockman, &connection, &them) {
                 add(connection);
             }
         }
@@ -251,16 +251,4 @@ enum Accepted {
     Nothing,
     /// No more in this pass.
     Over,
-}
-
-/// Asks the handler whether it takes the connection. `None` if not, or if it closed it.
-fn new_sock_accepted(
-    context: &Context<'_>,
-    connection: &Arc<Connection>,
-    them: &Service,
-) -> Option<Arc<Connection>> {
-    let (sockman, handler, id) = (context.sockman, context.handler(), connection.id);
-    announce(sockman, id, Some(Arc::clone(connection)), || {
-        handler.event_new_connection_accepted(sockman, id, connection.me(), them)
-    })
 }

@@ -10,7 +10,7 @@ use std::{
 };
 
 use super::connection::{Connection, ConnectionId};
-use crate::{error::panic_message, options::PanicPolicy, sockman::SockMan};
+use crate::{address::Service, error::panic_message, options::PanicPolicy, sockman::SockMan};
 
 /// Runs the callback that tells the embedder what became of `id`, and returns the connection if it
 /// is to be polled.
@@ -44,6 +44,23 @@ pub(crate) fn announce(
             None
         }
     }
+}
+
+/// Announces a connection that a listener or the I2P-accept thread accepted, and returns it if it is
+/// to be polled.
+///
+/// # Panics
+///
+/// As [`announce`].
+pub(crate) fn announce_accepted(
+    sockman: &SockMan,
+    connection: &Arc<Connection>,
+    them: &Service,
+) -> Option<Arc<Connection>> {
+    let (id, handler) = (connection.id, &sockman.shared().handler);
+    announce(sockman, id, Some(Arc::clone(connection)), || {
+        handler.event_new_connection_accepted(sockman, id, connection.me(), them)
+    })
 }
 
 /// Closes the connection in whose callback the embedder panicked, and reports the close.

@@ -25,7 +25,7 @@ use crate::{
 
 #[derive(Debug)]
 pub(crate) struct Connecting {
-    places: Slab<Place>,
+    slots: Slab<AttemptSlot>,
     /// To be stepped: new, cancelled, with an event, or with a timer that ran out. Each is in here
     /// at most once.
     due: VecDeque<Key>,
@@ -33,7 +33,7 @@ pub(crate) struct Connecting {
 }
 
 #[derive(Debug)]
-struct Place {
+struct AttemptSlot {
     attempt: Box<Attempt>,
     is_due: bool,
     /// Which of its sockets was put into the poller last.
@@ -59,7 +59,7 @@ pub(crate) struct Completed {
 
 impl Connecting {
     pub(crate) fn new() -> Connecting {
-        Connecting { places: Slab::new(), due: VecDeque::new(), timers: BTreeSet::new() }
+        Connecting { slots: Slab::new(), due: VecDeque::new(), timers: BTreeSet::new() }
     }
 
     /// Takes an attempt over. Its first step here tells what it waits for.
@@ -68,9 +68,9 @@ impl Connecting {
             return;
         }
         let connection = Arc::clone(&attempt.connection);
-        let place = Place { attempt, is_due: false, registered: None, timer: None };
-        let Some(key) = self.places.insert(place) else {
-            log::error!(target: "sockman::net", "no place for the connect {}", connection.id);
+        let slot = AttemptSlot { attempt, is_due: false, registered: None, timer: None };
+        let Some(key) = self.slots.insert(slot) else {
+            log::error!(target: "sockman::net", "no slot for the connect {}", connection.id);
             return;
         };
         connection.set_token(Some(Token::Attempt(key)));
@@ -79,9 +79,9 @@ impl Connecting {
 
     /// Has the attempt stepped in this pass, or when its turn in the queue comes.
     pub(crate) fn list(&mut self, key: Key) {
-        if let Some(place) = self.places.get_mut(key) {
-            if !place.is_due {
-                place.is_due = true;
+        if let Some(slot) = self.slots.get_mut(key) {
+            if !slot.is_due {
+                slot.is_due = true;
                 self.due.push_back(key);
             }
         }
@@ -101,8 +101,8 @@ impl Connecting {
                 return;
             }
             self.timers.pop_first();
-            if let Some(place) = self.places.get_mut(key) {
-                place.timer = None;
+            if let Some(slot) = self.slots.get_mut(key) {
+                slot.timer = None;
             }
             self.list(key);
         }
@@ -120,13 +120,13 @@ impl Connecting {
     /// Steps the next of the attempts that are due.
     pub(crate) fn step_next(&mut self, poller: &dyn Poller, now: Instant) -> Stepped {
         let Some(key) = self.due.pop_front() else { return Stepped::NoneIsDue };
-        let Some(place) = self.places.get_mut(key) else { return Stepped::GoesOn };
-        place.is_due = false;
+        let Some(slot) = self.slots.get_mut(key) else { return Stepped::GoesOn };
+        slot.is_due = false;
         // Its mark is on its way. A retry now would reach the peer.
-        if place.attempt.connection.is_closed() {
+        if slot.attempt.connection.is_closed() {
             return Stepped::GoesOn;
         }
-        let outcome = match place.step(key, poller, now) {
+        let outcome = match slot.step(key, poller, now) {
             Ok(Waiting::Until(at)) => {
                 self.set_timer(key, at);
                 return Stepped::GoesOn;
@@ -141,8 +141,8 @@ impl Connecting {
     }
 
     fn set_timer(&mut self, key: Key, at: Option<Instant>) {
-        let Some(place) = self.places.get_mut(key) else { return };
-        if let Some(before) = std::mem::replace(&mut place.timer, at) {
+        let Some(slot) = self.slots.get_mut(key) else { return };
+        if let Some(before) = std::mem::replace(&mut slot.timer, at) {
             self.timers.remove(&(before, key));
         }
         if let Some(at) = at {
@@ -153,17 +153,17 @@ impl Connecting {
     /// Lets go of an attempt that was closed.
     pub(crate) fn remove(&mut self, key: Key) -> Option<Box<Attempt>> {
         self.set_timer(key, None);
-        let place = self.places.remove(key)?;
-        place.attempt.connection.set_token(None);
-        Some(place.attempt)
+        let slot = self.slots.remove(key)?;
+        slot.attempt.connection.set_token(None);
+        Some(slot.attempt)
     }
 
     /// With no thread running: lets go of every attempt that was closed.
     pub(crate) fn remove_closed(&mut self) {
         let closed: Vec<Key> = self
-            .places
+            .slots
             .iter_mut()
-            .filter(|(_, place)| place.attempt.connection.is_closed())
+            .filter(|(_, slot)| slot.attempt.connection.is_closed())
             .map(|(key, _)| key)
             .collect();
         for key in closed {
@@ -178,7 +178,7 @@ enum Waiting {
     Until(Option<Instant>),
 }
 
-impl Place {
+impl AttemptSlot {
     fn step(
         &mut self,
         key: Key,

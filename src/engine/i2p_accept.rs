@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{announce::announce, connection::Direction, inbox::Mark};
+use super::{announce::announce_accepted, connection::Direction, inbox::Mark};
 use crate::{
     address::{NetAddr, Service},
     dial::{
@@ -52,14 +52,14 @@ enum State {
     /// A session is being made, until then.
     Session(SessionMaker, Instant),
     /// STREAM ACCEPT is being said, until then.
-    Listen(Accepting, Instant),
+    Listen(Listening, Instant),
     /// A peer is waited for.
-    Await(Accepting),
+    Await(Listening),
     /// A peer is there, and no room for it; what comes after it is kept.
     Held(Box<dyn Sock>, NetAddr, Box<State>),
 }
 
-struct Accepting {
+struct Listening {
     session: Arc<Session>,
     sock: Box<dyn Sock>,
     talk: Talk,
@@ -190,16 +190,16 @@ impl AcceptThread {
         wait
     }
 
-    fn begin(&self, session: Arc<Session>, now: Instant) -> Result<Accepting, Fault> {
+    fn begin(&self, session: Arc<Session>, now: Instant) -> Result<Listening, Fault> {
         let goal = Goal::Accept { session: session.id.clone() };
         let talk = Talk::new(self.i2p.sam(), goal, now);
-        Ok(Accepting { session, sock: self.i2p.create_sock()?, talk })
+        Ok(Listening { session, sock: self.i2p.create_sock()?, talk })
     }
 
     fn step_listen(
         &mut self,
         sockman: &SockMan,
-        mut accepting: Accepting,
+        mut accepting: Listening,
         until: Instant,
         now: Instant,
     ) -> Wait {
@@ -235,7 +235,7 @@ impl AcceptThread {
         &mut self,
         sockman: &SockMan,
         poller: &dyn Poller,
-        mut accepting: Accepting,
+        mut accepting: Listening,
         now: Instant,
     ) -> Wait {
         match accepting.talk.step(&*accepting.sock, now) {
@@ -245,7 +245,7 @@ impl AcceptThread {
                     self.state = State::Await(accepting);
                     return Wait::Nothing;
                 };
-                let Accepting { session, sock, .. } = accepting;
+                let Listening { session, sock, .. } = accepting;
                 // From here on it is the socket thread's to watch.
                 let _ = poller.deregister(&*sock);
                 self.is_registered = false;
@@ -319,10 +319,7 @@ impl AcceptThread {
         let to = them.clone().into();
         let connection = place.fill(Direction::Inbound, sock, me, to, now);
         shared.counters.accepted_elsewhere.add(1);
-        let (id, handler) = (connection.id, &shared.handler);
-        let polled = announce(sockman, id, Some(Arc::clone(&connection)), || {
-            handler.event_new_connection_accepted(sockman, id, connection.me(), &them)
-        });
+        let polled = announce_accepted(sockman, &connection, &them);
         if let Some(connection) = polled {
             shared.inbox.push(Mark::Activated(connection));
         }

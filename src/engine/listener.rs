@@ -1,6 +1,6 @@
 //! Listeners as every thread sees them: binding, adopting, stopping.
 //!
-//! What only the socket thread may touch, the latch and the back-off, is in `accept`. No lock.
+//! What only the socket thread may touch, the latch and the back-off, is in `accepting`. No lock.
 
 use std::{
     fs,

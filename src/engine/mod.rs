@@ -1,8 +1,10 @@
 //! The engine: the shared state, the socket thread and its pass, and the I2P-accept thread.
 //!
 //! `shared` is what all threads see: `map`, `connection`, `listener`, `inbox`, `counters`. The
-//! socket thread alone owns the rest: `socket_thread` runs one pass after the other over `poll_set`,
-//! `slot`, `due`, `accepting` and `connecting`. `threads` starts and joins the threads.
+//! socket thread alone owns `socket_thread`, which runs one pass after the other over `poll_set`,
+//! `slot`, `due`, `accepting` and `connecting`. `connect` and `attempt` begin connects on the
+//! caller's thread, `announce` tells the embedder of what came of them, `i2p_accept` is the
+//! I2P-accept thread, and `threads` starts and joins both.
 //!
 //! What a sweep or a message runs through carries `#[inline]`: the files are compiled apart, and
 //! without it a sweep costs half as many instructions again.

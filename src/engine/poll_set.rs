@@ -76,7 +76,7 @@ impl PollSet {
         // A wake that came before is answered by the turn that a new connection has in any case.
         connection.clear_woken();
         let Some(key) = self.slots.insert(Slot::new(Arc::clone(connection))) else {
-            log::error!(target: "sockman::net", "no place for connection {}", connection.id);
+            log::error!(target: "sockman::net", "no slot for connection {}", connection.id);
             return;
         };
         let token = Token::Connection(key);

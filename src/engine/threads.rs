@@ -1,4 +1,4 @@
-//! Starting, joining and restarting the socket thread.
+//! Starting, joining and restarting the two threads of the library.
 //!
 //! Owns the guard and the marker by which a thread knows that it is the library's. Takes the `run`
 //! mutex for a moment, when a thread starts or ends.
@@ -117,8 +117,8 @@ fn run_thread(
     let marker = Marker::set(shared);
     log::debug!(target: "sockman::net", "the socket thread starts");
     let wakers = watches.add_waker(&socket_thread.waker());
-    let accepting = start_i2p_accept(sockman, watches);
-    if accepting.is_err() {
+    let i2p_thread = start_i2p_accept(sockman, watches);
+    if matches!(i2p_thread, I2pThread::NotStarted(_)) {
         // Half of what was asked for is not what was asked for: `join` says why.
         shared.interrupt.interrupt();
     }
@@ -145,7 +145,7 @@ fn run_thread(
         shared.interrupt.interrupt();
     }
     // It has seen the interrupt that ended this one, or sees this one's. The first failure counts.
-    let failure = failure.or(join_i2p_accept(accepting));
+    let failure = failure.or(join_i2p_accept(i2p_thread));
     *ending.failure.lock() = failure;
     log::debug!(target: "sockman::net", "the socket thread has ended");
     drop(marker);
@@ -160,19 +160,32 @@ fn run_thread(
     }
 }
 
-type Accepting = io::Result<Option<JoinHandle<Option<Failure>>>>;
+/// The I2P-accept thread, as the socket thread has it.
+#[cfg_attr(not(feature = "i2p"), allow(dead_code, reason = "there is never one"))]
+enum I2pThread {
+    /// None was asked for.
+    None,
+    Running(JoinHandle<Option<Failure>>),
+    /// It was asked for, and the operating system gave no poller or no thread.
+    NotStarted(io::Error),
+}
 
 #[cfg(not(feature = "i2p"))]
-fn start_i2p_accept(_: &SockMan, _: &Watches) -> Accepting {
-    Ok(None)
+fn start_i2p_accept(_: &SockMan, _: &Watches) -> I2pThread {
+    I2pThread::None
 }
 
 /// The I2P-accept thread, if there is to be one. It ends with the socket thread, which waits for it.
 #[cfg(feature = "i2p")]
-fn start_i2p_accept(sockman: &SockMan, watches: &Watches) -> Accepting {
+fn start_i2p_accept(sockman: &SockMan, watches: &Watches) -> I2pThread {
     let shared = sockman.shared();
-    let Some(i2p) = shared.i2p.as_ref().filter(|i2p| i2p.accepts()) else { return Ok(None) };
-    let poller = shared.options.sock_factory.create_poller()?;
+    let Some(i2p) = shared.i2p.as_ref().filter(|i2p| i2p.accepts()) else {
+        return I2pThread::None;
+    };
+    let poller = match shared.options.sock_factory.create_poller() {
+        Ok(poller) => poller,
+        Err(error) => return I2pThread::NotStarted(error),
+    };
     let (mut accept_thread, sockman, watches) =
         (AcceptThread::new(i2p), sockman.clone(), watches.clone());
     let thread = Builder::new().name(i2p.thread_name().to_owned()).spawn(move || {
@@ -201,16 +214,21 @@ fn start_i2p_accept(sockman: &SockMan, watches: &Watches) -> Accepting {
         log::debug!(target: "sockman::i2p", "the I2P-accept thread has ended");
         I2P_THREAD_OF.with(|of| of.set(ptr::null()));
         failure
-    })?;
-    Ok(Some(thread))
+    });
+    match thread {
+        Ok(thread) => I2pThread::Running(thread),
+        Err(error) => I2pThread::NotStarted(error),
+    }
 }
 
-fn join_i2p_accept(accepting: Accepting) -> Option<Failure> {
-    match accepting {
-        Ok(None) => None,
-        Ok(Some(thread)) => thread.join().unwrap_or_else(|payload| Some(Failure::Panic(payload))),
-        Err(error) => {
-            log::error!(target: "sockman::i2p", "there was no I2P-accept thread: {error}");
+fn join_i2p_accept(i2p_thread: I2pThread) -> Option<Failure> {
+    match i2p_thread {
+        I2pThread::None => None,
+        I2pThread::Running(thread) => {
+            thread.join().unwrap_or_else(|payload| Some(Failure::Panic(payload)))
+        }
+        I2pThread::NotStarted(error) => {
+            log::error!(target: "sockman::i2p", "the I2P-accept thread was not started: {error}");
             Some(Failure::Poll(error))
         }
     }

@@ -1,4 +1,5 @@
-//! Optional helpers for embedders. They use the public methods of `SockMan` only.
+//! Optional helpers for embedders. They use the public methods of `SockMan`; of the rest of the
+//! library, its locks and the hash of its map.
 
 mod connection_table;
 mod deadlines;

@@ -9,6 +9,7 @@
 // and named after it. `interrupt` ends waits, `sync` holds the locks, `sources` prints errors.
 
 pub(crate) mod interrupt;
+mod more;
 pub(crate) mod sources;
 pub(crate) mod sync;
 mod unix;
@@ -22,6 +23,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+#[doc(no_inline)]
+pub use self::more::More;
 pub use self::unix::OsSockFactory;
 use crate::address::Service;
 
@@ -71,24 +74,6 @@ pub trait Sock: fmt::Debug + Send + Sync {
     /// The descriptor, for [`Poller::register`]. A double may use any number that its own poller
     /// understands.
     fn as_raw_fd(&self) -> RawFd;
-}
-
-/// Whether more data follows a send at once.
-#[doc(alias("will_send_more", "MSG_MORE"))]
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum More {
-    /// The kernel may hold back a packet that is not full, for the data that follows (`MSG_MORE`
-    /// on Linux and Android; no effect elsewhere).
-    Follows,
-    /// The kernel sends at once.
-    No,
-}
-
-/// `true`: more data follows.
-impl From<bool> for More {
-    fn from(will_send_more: bool) -> More {
-        if will_send_more { More::Follows } else { More::No }
-    }
 }
 
 /// What the poller reports about one registered socket. Edge-triggered: reported when it changes.

@@ -992,15 +992,15 @@ MUTATIONS = [
     {
         'guarantee': 'G7', 'what': 'start_connect: a step leaves the attempt marked as due',
         'file': 'src/engine/connecting.rs',
-        'old': '        place.is_due = false;\n',
+        'old': '        slot.is_due = false;\n',
         'new': '',
         'test': 'sockman:lib', 'tests': ('', 'connects'),
     },
     {
         'guarantee': 'G7', 'what': 'start_connect: the timer of an attempt that is over stays',
         'file': 'src/engine/connecting.rs',
-        'old': '        self.set_timer(key, None);\n        let place',
-        'new': '        let place',
+        'old': '        self.set_timer(key, None);\n        let slot',
+        'new': '        let slot',
         'test': 'sockman:lib', 'tests': ('', 'connects'),
     },
     {
@@ -1608,8 +1608,8 @@ MUTATIONS = [
     {
         'guarantee': 'options', 'what': 'marks in the wrong order are taken',
         'file': 'src/helpers/send_queue.rs',
-        'old': 'if low_mark >= high_mark {',
-        'new': 'if low_mark > high_mark {',
+        'old': 'if low_mark >= high_mark ||',
+        'new': 'if low_mark > high_mark ||',
         'test': 'sockman:library', 'tests': ('surface', 'out_of_range'),
     },
     {
@@ -1979,8 +1979,8 @@ MUTATIONS = [
     {
         'guarantee': 'G9', 'what': "the poller is not among the interrupt's wakers",
         'file': 'src/engine/threads.rs',
-        'old': '    let wakers = watches.add_waker(&socket_thread.waker());\n    let accepting',
-        'new': '    let wakers = Vec::<crate::sys::interrupt::WakerGuard>::new();\n    let accepting',
+        'old': '    let wakers = watches.add_waker(&socket_thread.waker());\n    let i2p_thread',
+        'new': '    let wakers = Vec::<crate::sys::interrupt::WakerGuard>::new();\n    let i2p_thread',
         'test': 'simulator:models', 'tests': ('', ''),
     },
     {
@@ -2038,5 +2038,26 @@ MUTATIONS = [
         'old': 'return Err(Failure::Destination(reply));',
         'new': 'let _ = reply;',
         'test': 'simulator:seeds', 'tests': ('', ''),
+    },
+    {
+        'guarantee': 'options', 'what': 'a limit below the high mark is taken',
+        'file': 'src/helpers/send_queue.rs',
+        'old': '|| high_mark > limit {',
+        'new': '{',
+        'test': 'sockman:library', 'tests': ('surface', 'out_of_range'),
+    },
+    {
+        'guarantee': 'errors', 'what': 'the I2P-accept thread logs no reason',
+        'file': 'src/engine/i2p_accept.rs',
+        'old': '{fault:#}; trying',
+        'new': '{fault}; trying',
+        'test': 'sockman:processes', 'tests': ('log_reasons', ''),
+    },
+    {
+        'guarantee': 'errors', 'what': 'a failed connect is logged without its reason',
+        'file': 'src/engine/connect.rs',
+        'old': 'options.is_important => log::info!(target: target, "{error:#}"),',
+        'new': 'options.is_important => log::info!(target: target, "{error}"),',
+        'test': 'sockman:processes', 'tests': ('log_reasons', ''),
     },
 ]

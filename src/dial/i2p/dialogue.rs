@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     address::{I2pHash, NetAddr},
-    dial::machine::{Machine, Want},
+    dial::machine::{Machine, Outgoing, Want},
 };
 
 /// A line is never longer, its end included: [`SamError::LineTooLong`].
@@ -69,8 +69,7 @@ pub(crate) struct Outcome {
 pub(crate) struct Dialogue {
     goal: Goal,
     stage: Stage,
-    out: Vec<u8>,
-    sent: usize,
+    out: Outgoing,
     line: Vec<u8>,
     outcome: Outcome,
 }
@@ -107,14 +106,9 @@ impl Stage {
 
 impl Dialogue {
     pub(crate) fn new(goal: Goal) -> Dialogue {
-        Dialogue {
-            goal,
-            stage: Stage::Hello,
-            out: b"HELLO VERSION MIN=3.1 MAX=3.1\n".to_vec(),
-            sent: 0,
-            line: Vec::new(),
-            outcome: Outcome::default(),
-        }
+        let mut out = Outgoing::default();
+        out.set(b"HELLO VERSION MIN=3.1 MAX=3.1\n".to_vec());
+        Dialogue { goal, stage: Stage::Hello, out, line: Vec::new(), outcome: Outcome::default() }
     }
 
     /// What the bridge has been asked, and has not answered.
@@ -124,7 +118,7 @@ impl Dialogue {
 
     /// The last request has gone out, and its answer alone is left.
     pub(crate) fn has_asked_to_accept(&self) -> bool {
-        self.stage == Stage::StreamAccept && self.sent == self.out.len()
+        self.stage == Stage::StreamAccept && self.out.is_sent()
             || matches!(self.stage, Stage::Listening | Stage::AwaitPeer | Stage::Done)
     }
 
@@ -276,8 +270,7 @@ impl Dialogue {
 
     fn enter(&mut self, stage: Stage, request: String) {
         self.stage = stage;
-        self.out = request.into_bytes();
-        self.sent = 0;
+        self.out.set(request.into_bytes());
     }
 }
 
@@ -285,9 +278,8 @@ impl Machine for Dialogue {
     type Error = SamError;
 
     fn wants(&self) -> Want<'_> {
-        match self.out.get(self.sent..) {
-            Some(rest) if !rest.is_empty() => return Want::Send(rest),
-            _ => {}
+        if !self.out.is_sent() {
+            return Want::Send(self.out.rest());
         }
         match self.stage {
             Stage::Listening | Stage::Done => Want::Nothing,
@@ -297,7 +289,7 @@ impl Machine for Dialogue {
     }
 
     fn sent(&mut self, bytes: usize) {
-        self.sent = self.sent.saturating_add(bytes).min(self.out.len());
+        self.out.sent(bytes);
     }
 
     fn received(&mut self, bytes: &[u8]) -> Result<(), SamError> {

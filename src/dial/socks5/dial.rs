@@ -6,10 +6,10 @@ use std::time::Instant;
 
 use super::{
     Proxy, ProxyError,
-    machine::{Failure, MAX_NAME_BYTES, Socks5},
+    machine::{Failure, Socks5},
 };
 use crate::{
-    address::{Destination, NetAddr, Service},
+    address::{Destination, MAX_NAME_BYTES, NetAddr, Service},
     dial::{ConnectError, ConnectErrorKind, ConnectPhase, DirectConnect, Step, machine::drive},
     sys::Sock,
 };

@@ -14,13 +14,13 @@
 use std::io;
 
 use super::{Credentials, ProxyError, Socks5Reply};
-use crate::dial::{
-    ConnectPhase,
-    machine::{Machine, Want},
+use crate::{
+    address::MAX_NAME_BYTES,
+    dial::{
+        ConnectPhase,
+        machine::{Machine, Outgoing, Want},
+    },
 };
-
-/// RFC 1928 and 1929 give every length one byte.
-pub(crate) const MAX_NAME_BYTES: usize = 255;
 
 /// Of the protocol …
 const VERSION: u8 = 0x05;
@@ -64,8 +64,7 @@ pub(crate) struct Socks5 {
     request: Vec<u8>,
     state: State,
     /// What is to be sent in this state, and how much of it is.
-    out: Vec<u8>,
-    sent: usize,
+    out: Outgoing,
     /// How much was received in this state.
     received: usize,
 }
@@ -94,11 +93,12 @@ impl Socks5 {
         request.extend([VERSION, COMMAND_CONNECT, RESERVED, ADDRESS_NAME]);
         push_with_length(&mut request, host);
         request.extend(port.to_be_bytes());
-        let out = match credentials {
+        let mut out = Outgoing::default();
+        out.set(match credentials {
             None => vec![VERSION, 1, METHOD_NONE],
             Some(_) => vec![VERSION, 2, METHOD_NONE, METHOD_USER_AND_PASSWORD],
-        };
-        Socks5 { credentials, request, state: State::Greeting, out, sent: 0, received: 0 }
+        });
+        Socks5 { credentials, request, state: State::Greeting, out, received: 0 }
     }
 
     /// What the proxy has to do next.
@@ -156,9 +156,10 @@ impl Socks5 {
             (METHOD_NONE, _) => self.request(),
             (METHOD_USER_AND_PASSWORD, Some(credentials)) => {
                 self.enter(State::Authentication);
-                self.out.push(AUTHENTICATION_VERSION);
-                push_with_length(&mut self.out, credentials.username().as_bytes());
-                push_with_length(&mut self.out, credentials.password().as_bytes());
+                let mut message = vec![AUTHENTICATION_VERSION];
+                push_with_length(&mut message, credentials.username().as_bytes());
+                push_with_length(&mut message, credentials.password().as_bytes());
+                self.out.set(message);
             }
             (METHOD_NONE_ACCEPTABLE, _) => return Err(ProxyError::NoAcceptableMethod),
             (method, _) => return Err(ProxyError::MethodNotOffered { method }),
@@ -168,13 +169,12 @@ impl Socks5 {
 
     fn request(&mut self) {
         self.enter(State::Request);
-        self.out = std::mem::take(&mut self.request);
+        self.out.set(std::mem::take(&mut self.request));
     }
 
     fn enter(&mut self, state: State) {
         self.state = state;
-        self.out.clear();
-        self.sent = 0;
+        self.out = Outgoing::default();
         self.received = 0;
     }
 }
@@ -183,9 +183,8 @@ impl Machine for Socks5 {
     type Error = Failure;
 
     fn wants(&self) -> Want<'_> {
-        match self.out.get(self.sent..) {
-            Some(rest) if !rest.is_empty() => return Want::Send(rest),
-            _ => {}
+        if !self.out.is_sent() {
+            return Want::Send(self.out.rest());
         }
         let wanted = match self.state {
             State::Greeting | State::Authentication => 2,
@@ -198,7 +197,7 @@ impl Machine for Socks5 {
     }
 
     fn sent(&mut self, bytes: usize) {
-        self.sent = self.sent.saturating_add(bytes).min(self.out.len());
+        self.out.sent(bytes);
     }
 
     /// Reports what is wrong as soon as it can be known: a proxy may break off in the middle of a bad

@@ -21,8 +21,7 @@ use data_encoding::HEXLOWER;
 
 pub(crate) use self::dial::ProxyDial;
 pub use self::error::{ProxyError, Socks5Reply};
-use self::machine::MAX_NAME_BYTES;
-use crate::address::{ParseAddrError, Service};
+use crate::address::{MAX_NAME_BYTES, ParseAddrError, Service};
 
 /// A SOCKS5 proxy: Tor, or any other. Bitcoin Core's `Proxy`.
 ///

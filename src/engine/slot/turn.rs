@@ -1,7 +1,6 @@
-//! One connection in the poll set, and its turn: at most one ready-to-send call and one receive.
+//! The turn of one connection: at most one ready-to-send call and one receive.
 //!
-//! Owns the latches. Belongs to the socket thread; takes no lock but, through the embedder's sends,
-//! the connection's own.
+//! Belongs to the socket thread. Takes no lock; the embedder's sends take the connection's own.
 
 use std::{io, mem};
 

@@ -92,7 +92,7 @@ pub(crate) fn parse() -> Result<Command, Box<dyn Error>> {
         return Ok(Command::Demo);
     }
     if accepts && key.is_none() {
-        return Err("--i2p-accept needs --i2p-key: whom would they dial?".into());
+        return Err("--i2p-accept requires --i2p-key: without a persistent key there is no address to connect to".into());
     }
     if sam.is_none() && (accepts || key.is_some() || tunnel_length.is_some()) {
         return Err("--i2p-key, --i2p-accept and --i2p-tunnel-length need --i2p-sam".into());
