@@ -539,7 +539,7 @@ MUTATIONS = [
         'file': 'src/engine/inbox.rs',
         'old': '        if self.pending.load(Ordering::SeqCst) {\n            self.sleeping',
         'new': '        if false {\n            self.sleeping',
-        'test': 'sockman:library', 'tests': ('send_queue', 'a_million_wakes'),
+        'test': 'sockman:library', 'tests': ('no_spin', 'a_notify_during'),
     },
     {
         'guarantee': 'G7', 'what': 'served_deadline check dropped',
@@ -791,7 +791,7 @@ MUTATIONS = [
         'file': 'src/sys/interrupt.rs',
         'old': 'is_set(self.since) || self.interrupt.inner.epoch.load(Ordering::SeqCst) != self.since',
         'new': 'self.interrupt.is_interrupted()',
-        'test': 'sockman:library', 'tests': ('restart', 'cleared'),
+        'test': 'sockman:lib', 'tests': ('', 'reset_meanwhile'),
     },
     {
         'guarantee': 'G14', 'what': 'rest of the turns lost',
@@ -875,7 +875,7 @@ MUTATIONS = [
         'file': 'src/engine/inbox.rs',
         'old': '        if self.pending.load(Ordering::SeqCst) {\n            self.sleeping.store(false, Ordering::SeqCst);\n            return false;\n        }',
         'new': '',
-        'test': 'sockman:library', 'tests': ('send_queue', 'million'),
+        'test': 'sockman:library', 'tests': ('no_spin', 'a_notify_during'),
     },
     {
         'guarantee': 'SendQueue', 'what': "clear_woken after want_turn's list only when slot idle",
@@ -1161,7 +1161,7 @@ MUTATIONS = [
         'guarantee': 'G9', 'what': 'socks5: no deadline over the negotiation',
         'file': 'src/dial/mod.rs',
         'old': 'if is_late && !matches!(step, Step::Connected) {',
-        'new': 'if is_late && !matches!(self.way, Way::Proxy(..)) && !matches!(step, Step::Connected) {',
+        'new': 'if is_late && !matches!(self.route.way, Way::Proxy(..)) && !matches!(step, Step::Connected) {',
         'test': 'sockman:library', 'tests': ('socks5_bytes', ''),
     },
     {
@@ -1357,7 +1357,7 @@ MUTATIONS = [
         'guarantee': 'G9', 'what': 'I2P: silence is waited for without a deadline',
         'file': 'src/dial/mod.rs',
         'old': 'if is_late && !matches!(step, Step::Connected) {',
-        'new': 'if is_late && !matches!(self.way, Way::I2p(_)) && !matches!(step, Step::Connected) {',
+        'new': 'if is_late && !matches!(self.route.way, Way::I2p(_)) && !matches!(step, Step::Connected) {',
         'test': 'sockman:library', 'tests': ('i2p', 'silence'),
     },
     {
