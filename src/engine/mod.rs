@@ -1,11 +1,13 @@
 //! The engine: the shared state, the socket thread and its pass, and the I2P-accept thread.
 //!
-//! `shared` is what all threads see: `map`, `connection`, `listener`, `inbox`, `counters`. The
-//! socket thread alone owns the rest: `socket_thread` runs one pass after the other over `poll_set`,
-//! `slot`, `due`, `accepting` and `connecting`. `threads` starts and joins the threads.
+//! All threads see `shared`, which contains `map`, `connection`, `listener`, `inbox` and
+//! `counters`. The socket thread alone owns the rest: `socket_thread` runs one pass after the other
+//! over `poll_set`, `slot`, `due`, `accepting` and `connecting`. `threads` starts and joins the
+//! threads.
 //!
-//! What a sweep or a message runs through carries `#[inline]`: the files are compiled apart, and
-//! without it a sweep costs half as many instructions again.
+//! The functions that run for every connection of a sweep, or for every message, carry `#[inline]`.
+//! The files are compiled as separate units. Without the attribute a sweep costs 50 % more
+//! instructions.
 
 pub(crate) mod accepting;
 mod announce;
