@@ -1,8 +1,8 @@
-//! Accepting: the latch and the back-off of each listener, and the way of a new connection to its
-//! id.
+//! Accepting: the latch and the back-off of each listener. A new connection gets its place and its
+//! id here.
 //!
-//! Belongs to the socket thread. Takes the connection map's mutex for a moment, none while it calls
-//! the handler.
+//! Belongs to the socket thread. Takes the connection map's mutex for a moment. No lock is held
+//! while the handler is called.
 
 use std::{
     io,
@@ -20,33 +20,35 @@ use super::{
 };
 use crate::{address::Service, sys::Sock};
 
-/// The first pause of a listener after a resource ran out …
+/// The first back-off of a listener after a resource ran out.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
-/// … which doubles up to this.
+/// The longest back-off. Each one is twice the previous one, up to this.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// A listener as the socket thread sees it.
 #[derive(Debug)]
 pub(crate) struct Accepting {
     listener: Arc<Listener>,
-    /// The poller watches it. If it would not, it is asked again, as after any lack of resources.
+    /// Whether the poller watches the socket. A registration that fails is repeated after a
+    /// back-off, as after any lack of resources.
     is_registered: bool,
-    /// Latched by the poller's event, cleared when accepting would block.
+    /// The latch: set by an event of the poller, cleared when accepting would block.
     ready: bool,
     is_wildcard: bool,
-    /// Accepted, and then there was no place for it: a connect on another thread took the last.
+    /// A socket that was accepted but found no place, because a connect on another thread took the
+    /// last one.
     held: Option<(Box<dyn Sock>, Service)>,
-    /// Within an episode of exhaustion: how long the last pause was, and when it is over.
+    /// During a lack of resources: the length of the last back-off, and when it ends.
     pause: Option<(Duration, Instant)>,
 }
 
-/// What an accept that failed means.
+/// The meaning of an accept that failed.
 enum AcceptFailure {
-    /// Nobody waits: the latch is cleared.
+    /// No client waits. The latch is cleared.
     WouldBlock,
-    /// That client is gone again, or a signal came: nothing.
+    /// The client has gone, or a signal came. Accepting goes on.
     Nothing,
-    /// A resource ran out: pause.
+    /// A resource ran out. The listener backs off.
     Exhausted,
 }
 
@@ -61,13 +63,15 @@ impl Accepting {
         self.ready = true;
     }
 
-    /// There is something to do for it, now or when its pause is over. Not if it was stopped: the
-    /// mark of that is on its way, and until it comes a latch that is up would keep the loop awake.
+    /// Returns whether there is something to do for the listener, now or when its back-off ends.
+    /// Returns `false` for a stopped listener: until the socket thread takes the mark of the stop,
+    /// a set latch would keep the loop awake.
     pub(crate) fn is_due(&self) -> bool {
         (self.ready || !self.is_registered) && !self.listener.is_stopped()
     }
 
-    /// Has the poller watch it, unless that is so already or it pauses.
+    /// Registers the socket with the poller, unless it is registered already or the listener backs
+    /// off.
     pub(crate) fn register(&mut self, poll_set: &PollSet, key: Key, now: Instant) {
         if self.is_registered || self.paused_until(now).is_some() {
             return;
@@ -94,7 +98,7 @@ impl Accepting {
         &self.listener
     }
 
-    /// The local address of a socket that this listener accepted.
+    /// Returns the local address of a socket that this listener accepted.
     fn me(&self, accepted: &dyn Sock) -> io::Result<Service> {
         if self.is_wildcard {
             accepted.local_address()
@@ -103,18 +107,19 @@ impl Accepting {
         }
     }
 
-    /// Until when it pauses, if it does.
+    /// Returns when the current back-off ends, if there is one.
     pub(crate) fn paused_until(&self, now: Instant) -> Option<Instant> {
         self.pause.map(|(_, until)| until).filter(|until| *until > now)
     }
 
-    /// Everybody who waited was accepted: the episode, if there was one, is over.
+    /// Clears the latch and ends the lack of resources, because all waiting clients were accepted.
     fn drained(&mut self) {
         self.ready = false;
         self.pause = None;
     }
 
-    /// Starts or lengthens the pause. `true` if an episode begins with it, which is what is logged.
+    /// Begins a back-off, or a longer one. Returns `true` if a lack of resources begins with it:
+    /// only then the caller logs.
     fn pause(&mut self, now: Instant) -> bool {
         let begins = self.pause.is_none();
         let length = match self.pause {
@@ -130,8 +135,8 @@ impl AcceptFailure {
     fn of(error: &io::Error) -> AcceptFailure {
         match error.raw_os_error() {
             _ if error.kind() == io::ErrorKind::WouldBlock => AcceptFailure::WouldBlock,
-            // Linux hands errors that wait on the new connection's network to accept(2), which
-            // says to treat them as if nobody had come; a firewall's EPERM is of the same kind.
+            // Linux's accept(2) returns network errors that are pending on the new connection. Its
+            // manual page says to treat them like EAGAIN. A firewall's EPERM is of the same kind.
             Some(
                 libc::ECONNABORTED
                 | libc::EINTR
@@ -152,15 +157,16 @@ impl AcceptFailure {
             {
                 AcceptFailure::Nothing
             }
-            // EMFILE, ENFILE, ENOBUFS, ENOMEM; and what is unknown had better not spin either.
+            // EMFILE, ENFILE, ENOBUFS, ENOMEM. An unknown error backs off too, so that it does not
+            // make the loop spin.
             _ => AcceptFailure::Exhausted,
         }
     }
 }
 
 impl Accepting {
-    /// Accepts until nobody waits or the batch is full, and hands each connection that the handler
-    /// took to `add`, one by one: nothing is lost if the next callback panics.
+    /// Accepts until no client waits or the batch is full. Each connection that the handler keeps
+    /// goes to `add` at once, so that none is lost if the next callback panics.
     pub(crate) fn accept_batch(
         &mut self,
         context: &Context<'_>,
@@ -175,9 +181,9 @@ impl Accepting {
             if context.interrupts.is_interrupted() || self.listener.is_stopped() {
                 return;
             }
-            // At the limit the latch stays, and with it whoever waits in the kernel's backlog. No
-            // place is taken before somebody is there: it might be the last, and a connect that
-            // failed for want of it would have failed for nothing.
+            // At the limit the latch stays set, and clients wait in the kernel's backlog. No place
+            // is taken before a client is there: the place might be the last, and a connect on
+            // another thread would fail for nothing.
             if shared.connections.is_full() {
                 return;
             }
@@ -218,7 +224,7 @@ impl Accepting {
             Err(error) => error,
         };
         match AcceptFailure::of(&error) {
-            // Stopped by another thread just now: that is what the error is about.
+            // Another thread has just stopped the listener, which caused the error.
             _ if self.listener.is_stopped() => Accepted::Over,
             AcceptFailure::WouldBlock => {
                 self.drained();
@@ -244,11 +250,11 @@ impl Accepting {
     }
 }
 
-/// What one try to accept comes to.
+/// The result of one call of accept.
 enum Accepted {
     One(Box<dyn Sock>, Service),
-    /// That one does not count; there may be more.
+    /// No connection this time. More clients may wait.
     Nothing,
-    /// No more in this pass.
+    /// No more connections in this pass.
     Over,
 }

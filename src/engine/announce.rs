@@ -1,7 +1,7 @@
-//! How the embedder learns of a new connection, and of one that a panic closed: one function each,
-//! for every way in (a listener, a connect, the I2P-accept thread).
+//! Reports new connections, and connections that a panic closed, to the embedder. All sources of
+//! connections (listeners, connects, the I2P-accept thread) share these two functions.
 //!
-//! Runs on the thread that made the connection. No lock is held while a callback runs.
+//! Runs on the socket thread or the I2P-accept thread. No lock is held while a callback runs.
 
 use std::{
     any::Any,
@@ -12,15 +12,15 @@ use std::{
 use super::connection::{Connection, ConnectionId};
 use crate::{address::Service, error::panic_message, options::PanicPolicy, sockman::SockMan};
 
-/// Runs the callback that tells the embedder what became of `id`, and returns the connection if it
+/// Runs the callback that reports the outcome of `id` to the embedder. Returns the connection if it
 /// is to be polled.
 ///
 /// `connection` is `None` for a connect that failed. The callback returns whether the embedder
-/// keeps the connection; one that it refuses is closed.
+/// keeps the connection. A connection that the embedder refuses is closed.
 ///
 /// # Panics
 ///
-/// With the callback's panic, under [`PanicPolicy::Stop`]. The connection is closed then.
+/// Passes the callback's panic on under [`PanicPolicy::Stop`]. The connection is closed then.
 pub(crate) fn announce(
     sockman: &SockMan,
     id: ConnectionId,
@@ -63,7 +63,7 @@ pub(crate) fn announce_accepted(
     })
 }
 
-/// Closes the connection in whose callback the embedder panicked, and reports the close.
+/// Closes a connection after one of its callbacks panicked, and reports the close.
 pub(crate) fn closed_after_panic(sockman: &SockMan, id: ConnectionId, payload: &(dyn Any + Send)) {
     let shared = sockman.shared();
     shared.counters.panics.add(1);
@@ -71,7 +71,7 @@ pub(crate) fn closed_after_panic(sockman: &SockMan, id: ConnectionId, payload: &
         target: "sockman::net",
         "a callback for connection {id} panicked, which closes it: {}", panic_message(payload)
     );
-    // If the callback closed it before it panicked, the id is not named again.
+    // If the callback closed the connection before it panicked, the id is not named again.
     if shared.close(id) {
         shared.handler.event_closed_after_panic(sockman, id);
     }

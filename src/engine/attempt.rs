@@ -1,5 +1,5 @@
-//! A connect that blocks nobody: begun on the caller's thread, then advanced by the socket thread,
-//! step by step, whenever its socket, its timer or its interrupt calls for it.
+//! A connect that does not block. It begins on the caller's thread. The socket thread then steps it
+//! when its socket is ready, its timer runs out or its interrupt is set.
 //!
 //! The state machine is the same as the blocking driver's. Takes the connection map's mutex for a
 //! moment.
@@ -27,14 +27,14 @@ use crate::{
 
 #[derive(Debug)]
 pub(crate) struct Attempt {
-    /// What the connection will be. Until then, its id can only be closed.
+    /// The connection that the attempt becomes. Until it succeeds, its id can only be closed.
     pub(crate) connection: Arc<Connection>,
     dial: Dial,
     log_options: LogOptions,
     cancel: Cancel,
 }
 
-/// The attempt's own interrupt.
+/// The attempt's own interrupt, and the wakers registered with it.
 struct Cancel {
     watches: Watches,
     _wakers: Vec<WakerGuard>,
@@ -47,7 +47,7 @@ impl fmt::Debug for Cancel {
 }
 
 impl Attempt {
-    /// Does what can be done at once. What has to be waited for is the socket thread's.
+    /// Begins a connect: does the steps that need no wait. The socket thread does the rest.
     pub(crate) fn start(
         shared: &Arc<Shared>,
         to: &Destination,
@@ -66,7 +66,7 @@ impl Attempt {
             factory.create_sock(dial.endpoint()).map_err(|error| dial.failed("socket", error))?;
         let sock = dial.wrap(sock);
         dial.begin(&*sock, now)?;
-        // The kernel chose it when the connect began.
+        // The kernel chose this address when the connect began.
         let me = sock.local_address().map_err(|error| dial.failed("getsockname", error))?;
         let connection = place.fill_connecting(sock, me, to.clone(), now);
         let waker: Arc<dyn Waker> = Arc::new(CancelWaker {
@@ -82,11 +82,12 @@ impl Attempt {
         })
     }
 
-    /// Goes on. A step too early does no harm.
+    /// Steps the connect. A step that comes too early does no harm.
     ///
     /// # Errors
     ///
-    /// The outcome: there is nothing more to step.
+    /// Fails with the outcome of the connect, which has failed. The attempt must not be stepped
+    /// again.
     pub(crate) fn step(&mut self, now: Instant) -> Result<Step, ConnectError> {
         if self.cancel.watches.is_interrupted() {
             return Err(ConnectError::new(self.to(), ConnectErrorKind::Interrupted));
@@ -106,7 +107,7 @@ impl Attempt {
         self.dial.to()
     }
 
-    /// The system call named `step` failed.
+    /// Returns the error for a failure of the system call named `step`.
     pub(crate) fn failed(&self, step: &'static str, source: io::Error) -> ConnectError {
         self.dial.failed(step, source)
     }
@@ -120,8 +121,9 @@ impl Attempt {
     }
 }
 
-/// Tells the socket thread which attempt its interrupt ends. Keeps no socket open: an attempt may be
-/// over, or closed, while this is on its way.
+/// The waker of an attempt's own interrupt. It reports to the socket thread which attempt was
+/// cancelled. It keeps no socket open, because the attempt may be over or closed when the report
+/// arrives.
 struct CancelWaker {
     shared: Weak<Shared>,
     connection: Weak<Connection>,

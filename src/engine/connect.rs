@@ -1,7 +1,7 @@
-//! Outbound connections: where to, how, and the connection that is not polled yet.
+//! Outbound connections: `connect`, `start_connect`, and the connection that is not polled yet.
 //!
-//! Runs on the caller's thread; what blocks never runs on the socket thread. Takes the connection
-//! map's mutex for a moment.
+//! Runs on the caller's thread. A connect that blocks never runs on the socket thread. Takes the
+//! connection map's mutex for a moment.
 
 use std::{fmt, sync::Arc};
 
@@ -21,7 +21,7 @@ use crate::{
     sys::interrupt::Watches,
 };
 
-/// What of the options the log needs.
+/// The options that the log line of a connect depends on.
 #[derive(Debug)]
 pub(crate) struct LogOptions {
     is_important: bool,
@@ -35,10 +35,10 @@ impl LogOptions {
     }
 }
 
-/// A connection that exists but is not polled yet: no callback names its id before
-/// [`activate`](NewConnection::activate). It can be sent to, woken and closed already.
+/// A connection that exists but is not polled yet. No callback names its id before
+/// [`activate`](NewConnection::activate). The connection can already be sent to, woken and closed.
 ///
-/// Dropped without `activate`, the socket is closed and the id is never named.
+/// Dropping this without `activate` closes the connection; no callback ever names its id.
 #[must_use = "the connection is closed when this is dropped without `activate`"]
 pub struct NewConnection {
     shared: Arc<Shared>,
@@ -47,27 +47,27 @@ pub struct NewConnection {
 }
 
 impl NewConnection {
-    /// Its id.
+    /// Returns the connection's id.
     #[must_use]
     pub fn id(&self) -> ConnectionId {
         self.connection.id
     }
 
-    /// This side's address.
+    /// Returns the address of this side.
     #[must_use]
     pub fn me(&self) -> &Service {
         self.connection.me()
     }
 
-    /// The peer, as it was dialled: also through a proxy, of which this says nothing.
+    /// Returns the destination as it was dialled. Behind a proxy, it is still the destination.
     #[must_use]
     pub fn them(&self) -> &Destination {
         self.connection.them()
     }
 
-    /// Hands the connection to the socket thread: from here on the callbacks name its id. With no
-    /// thread running it waits for one. Returns the id. If it was closed meanwhile, nothing
-    /// happens.
+    /// Hands the connection to the socket thread and returns its id. From here on callbacks name
+    /// the id. If no socket thread runs, the connection waits until one is started. If the
+    /// connection was closed meanwhile, nothing happens.
     pub fn activate(mut self) -> ConnectionId {
         self.activated = true;
         if !self.connection.is_closed() {
@@ -95,7 +95,7 @@ impl fmt::Debug for NewConnection {
     }
 }
 
-/// Connects, and makes the id.
+/// Connects, blocking, and gives the connection an id.
 pub(crate) fn connect(
     sockman: &SockMan,
     to: &Destination,
@@ -129,7 +129,7 @@ fn dial_and_fill(
     Ok(NewConnection { shared: Arc::clone(shared), connection, activated: false })
 }
 
-/// Makes the id of a socket that is connected already.
+/// Makes a connection of a socket that is connected already.
 #[cfg(feature = "testing")]
 pub(crate) fn add_existing(
     sockman: &SockMan,
@@ -144,7 +144,7 @@ pub(crate) fn add_existing(
     Ok(NewConnection { shared: Arc::clone(shared), connection, activated: false })
 }
 
-/// Begins to connect, and leaves the rest to the socket thread.
+/// Begins a connect, and leaves the rest to the socket thread.
 pub(crate) fn start_connect(
     sockman: &SockMan,
     to: &Destination,
@@ -164,13 +164,14 @@ pub(crate) fn start_connect(
     }
 }
 
-/// No place is left for another connection.
+/// Returns the error for a connect that finds no place among the `max_connections`.
 pub(crate) fn too_many(shared: &Shared, to: &Destination) -> ConnectError {
     let limit = shared.connections.limit();
     ConnectError::new(to, ConnectErrorKind::TooManyConnections { limit })
 }
 
-/// A connect is over: one line. The peer's name is escaped, and credentials are in no error.
+/// Logs the outcome of a connect, in one line. The peer's name is escaped, and errors contain no
+/// credentials.
 pub(crate) fn log_outcome(
     to: &Destination,
     options: &LogOptions,

@@ -1,8 +1,9 @@
-//! The connects under way that the socket thread drives: which of them are to be stepped, when at
-//! the latest, and the way of one that is over to its callback.
+//! The attempts that the socket thread drives: which of them to step, their timers, and the report
+//! of their outcomes.
 //!
-//! Belongs to the socket thread. Takes the connection map's mutex for a moment, none while it calls
-//! the handler. An attempt that nothing happened to costs a pass nothing.
+//! Belongs to the socket thread. Takes the connection map's mutex for a moment. No lock is held
+//! while the handler is called. An attempt without an event or an expired timer costs a pass
+//! nothing.
 
 use std::{
     collections::{BTreeSet, VecDeque},
@@ -26,8 +27,8 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Connecting {
     slots: Slab<AttemptSlot>,
-    /// To be stepped: new, cancelled, with an event, or with a timer that ran out. Each is in here
-    /// at most once.
+    /// The attempts to step: new, cancelled, with an event, or with an expired timer. Each is in
+    /// the queue at most once.
     due: VecDeque<Key>,
     timers: BTreeSet<(Instant, Key)>,
 }
@@ -36,13 +37,13 @@ pub(crate) struct Connecting {
 struct AttemptSlot {
     attempt: Box<Attempt>,
     is_due: bool,
-    /// Which of its sockets was put into the poller last.
+    /// Which of the attempt's sockets was registered with the poller last.
     registered: Option<WaitsOn>,
-    /// The entry among the timers.
+    /// The time of the attempt's entry in `timers`.
     timer: Option<Instant>,
 }
 
-/// What stepping the next attempt came to.
+/// The result of stepping the next attempt.
 pub(crate) enum Stepped {
     /// No attempt is due.
     NoneIsDue,
@@ -51,7 +52,7 @@ pub(crate) enum Stepped {
     IsOver(Completed),
 }
 
-/// An attempt that is over.
+/// An attempt that is over, and its outcome.
 pub(crate) struct Completed {
     pub(crate) attempt: Box<Attempt>,
     pub(crate) outcome: Result<(), ConnectError>,
@@ -62,7 +63,7 @@ impl Connecting {
         Connecting { slots: Slab::new(), due: VecDeque::new(), timers: BTreeSet::new() }
     }
 
-    /// Takes an attempt over. Its first step here tells what it waits for.
+    /// Takes over an attempt. Its first step here returns what it waits for.
     pub(crate) fn add(&mut self, attempt: Box<Attempt>) {
         if attempt.connection.is_closed() {
             return;
@@ -77,7 +78,8 @@ impl Connecting {
         self.list(key);
     }
 
-    /// Has the attempt stepped in this pass, or when its turn in the queue comes.
+    /// Puts an attempt into the queue. It is stepped in this pass, or in a later one if the queue
+    /// is longer than a batch.
     pub(crate) fn list(&mut self, key: Key) {
         if let Some(slot) = self.slots.get_mut(key) {
             if !slot.is_due {
@@ -87,8 +89,8 @@ impl Connecting {
         }
     }
 
-    /// As [`list`](Connecting::list). An attempt that has not been added yet looks at its interrupt
-    /// when it is.
+    /// Puts an attempt whose interrupt was set into the queue. An attempt that has not been added
+    /// yet checks its interrupt in its first step.
     pub(crate) fn cancel(&mut self, connection: &Connection) {
         if let Some(Token::Attempt(key)) = connection.token() {
             self.list(key);
@@ -112,17 +114,18 @@ impl Connecting {
         !self.due.is_empty()
     }
 
-    /// When the next timer runs out.
+    /// Returns when the next timer expires.
     pub(crate) fn next_timer(&self) -> Option<Instant> {
         self.timers.first().map(|(at, _)| *at)
     }
 
-    /// Steps the next of the attempts that are due.
+    /// Steps the next attempt of the queue.
     pub(crate) fn step_next(&mut self, poller: &dyn Poller, now: Instant) -> Stepped {
         let Some(key) = self.due.pop_front() else { return Stepped::NoneIsDue };
         let Some(slot) = self.slots.get_mut(key) else { return Stepped::GoesOn };
         slot.is_due = false;
-        // Its mark is on its way. A retry now would reach the peer.
+        // The mark of the close is on its way. Stepping now could retry the connect, and the retry
+        // would reach the peer.
         if slot.attempt.connection.is_closed() {
             return Stepped::GoesOn;
         }
@@ -150,7 +153,7 @@ impl Connecting {
         }
     }
 
-    /// Lets go of an attempt that was closed.
+    /// Removes an attempt that is over or was closed.
     pub(crate) fn remove(&mut self, key: Key) -> Option<Box<Attempt>> {
         self.set_timer(key, None);
         let slot = self.slots.remove(key)?;
@@ -158,7 +161,7 @@ impl Connecting {
         Some(slot.attempt)
     }
 
-    /// With no thread running: lets go of every attempt that was closed.
+    /// Removes every attempt that was closed. For the time in which no thread runs.
     pub(crate) fn remove_closed(&mut self) {
         let closed: Vec<Key> = self
             .slots
@@ -174,7 +177,7 @@ impl Connecting {
 
 enum Waiting {
     IsOver,
-    /// For the socket, but no longer than this.
+    /// Wait for the socket, until this time at the latest.
     Until(Option<Instant>),
 }
 
@@ -201,8 +204,8 @@ impl AttemptSlot {
                 Ok(Waiting::Until(deadline))
             }
             Step::Connected => {
-                // The connection is registered anew, under a token of its own, and that tells of
-                // all that happened up to then.
+                // The connection is registered anew, with a token of its own. The new registration
+                // reports everything that has happened on the socket up to then.
                 if self.registered == Some(WaitsOn::Stream) {
                     poller.deregister(sock).map_err(fail)?;
                     self.registered = None;
@@ -214,7 +217,7 @@ impl AttemptSlot {
 }
 
 impl Completed {
-    /// Reports the outcome to the handler. Returns the connection, if there is one to be polled.
+    /// Reports the outcome to the handler. Returns the connection if it is to be polled.
     pub(crate) fn announce(self, context: &Context<'_>, now: Instant) -> Option<Arc<Connection>> {
         let Completed { attempt, outcome } = self;
         let (sockman, shared) = (context.sockman, context.shared());
@@ -229,7 +232,8 @@ impl Completed {
         attempt.log(outcome.as_ref().copied());
         let to = attempt.to().clone();
         let Attempt { connection, .. } = *attempt;
-        // A failed one lets go of its descriptor first: the callback may need it for the next.
+        // A failed attempt closes its descriptor before the callback, which may need the descriptor
+        // for the next connect.
         let outcome = outcome.map(|()| connection);
         let connection = outcome.as_ref().ok().map(Arc::clone);
         if connection.is_some() {

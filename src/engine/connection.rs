@@ -1,7 +1,8 @@
-//! A connection as every thread sees it: the id, the socket, the two addresses, the counters.
+//! Connections as every thread sees them: the id, the socket, the two addresses, the counters.
 //!
-//! Owns the mutex around the connection's sends. No callback runs under it, and the map's lock is
-//! never taken while it is held. What only the socket thread may touch is in `slot`.
+//! Owns the send lock of each connection. The lock of the map is never taken while a send lock is
+//! held, and no lock is held while a callback runs. The state that belongs to the socket thread
+//! alone is in `slot`, except for `notes` and `token`.
 
 use std::{
     fmt, io,
@@ -24,12 +25,12 @@ use crate::{
     },
 };
 
-/// Who dialled.
+/// Which side dialled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Direction {
-    /// The peer: a listener accepted it.
+    /// The peer dialled, and a listener accepted the connection.
     Inbound,
-    /// This side: [`SockMan::connect`](crate::SockMan::connect) or
+    /// This side dialled, with [`SockMan::connect`](crate::SockMan::connect) or
     /// [`SockMan::start_connect`](crate::SockMan::start_connect).
     Outbound,
 }
@@ -43,76 +44,80 @@ impl fmt::Display for Direction {
     }
 }
 
-/// What is known of one connection, at one moment. From
+/// A snapshot of one connection, returned by
 /// [`SockMan::connection_info`](crate::SockMan::connection_info).
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ConnectionInfo {
-    /// Which connection.
+    /// The connection's id.
     pub id: ConnectionId,
-    /// This side's address.
+    /// The address of this side.
     pub me: Service,
-    /// The peer: the address that it came from, or the destination that was dialled.
+    /// The peer: the address that an inbound connection came from, or the destination that was
+    /// dialled.
     pub them: Destination,
-    /// Who dialled.
+    /// Which side dialled.
     pub direction: Direction,
-    /// When it was accepted, or when the connect succeeded.
+    /// When the connection was accepted, or when the connect succeeded.
     pub since: Instant,
     /// Payload bytes that the kernel took for sending.
     pub bytes_sent: u64,
     /// Payload bytes delivered to the embedder.
     pub bytes_received: u64,
-    /// The poller told of an error, or that both directions are over. While reads are paused this
-    /// is how one learns of a reset.
+    /// Whether the poller reported an error, or the end of both directions. While reads are paused,
+    /// this reports a reset.
     pub hung_up: bool,
 }
 
-/// One connection. Closed for good when the last `Arc` goes.
+/// One connection. Its descriptor is closed when the last `Arc` is dropped.
 #[derive(Debug)]
 pub(crate) struct Connection {
     pub(crate) id: ConnectionId,
     pub(crate) direction: Direction,
     sock: Box<dyn Sock>,
     me: Service,
-    /// If it is another one by now: over I2P it is known when the session is.
+    /// The address of this side, if it differs from `me`. Over I2P it is known when the session is
+    /// made.
     late_me: OnceLock<Box<Service>>,
     them: Destination,
-    /// In nanoseconds since the `SockMan` was made: half the size of an `Instant`. Set when a
-    /// connect succeeds, before anybody can find the connection.
+    /// In nanoseconds since the `SockMan` was made, which takes half the size of an `Instant`. A
+    /// connect sets it when it succeeds, before any thread can find the connection.
     since: AtomicU64,
-    /// Around every send, so that the bytes of two threads do not mix within one call.
+    /// The send lock. It is held around every send, so that the bytes of two threads do not mix
+    /// within one call.
     sending: Mutex<()>,
     closed: AtomicBool,
-    /// `shutdown_write` was called. Read and written under the send lock.
+    /// Whether `shutdown_write` succeeded. Read and written under the send lock.
     write_shut: AtomicBool,
-    /// A `Mark::Woken` is in the inbox, or will be dealt with when the connection gets its slot.
+    /// Whether a `Mark::Woken` is in the inbox, or a wake waits until the connection gets its slot.
     woken: AtomicBool,
-    /// What the socket thread found, in its sends and from the poller: a bit each. Written by that
-    /// thread alone.
+    /// What the socket thread's sends and the poller's events found: one bit each. Only the socket
+    /// thread writes them. Any thread may read `HUNG_UP` and `OVER`.
     notes: AtomicU8,
-    /// The first reset that a send met, as the operating system numbers it; 0 for none. A send
-    /// takes the socket's error away from the receive that would have told it.
-    /// Two bytes hold any such number; more of them would cost each connection eight.
+    /// The operating system's error number of the first reset that a send received; 0 for none. A
+    /// send takes the socket's error away from the receive that would have returned it. Two bytes
+    /// are enough for any such number; a larger field would cost each connection eight more bytes.
     send_error: AtomicU16,
-    /// The token of the slot. Written and read by the socket thread alone, as `notes`.
+    /// The token of the slot or of the attempt. Only the socket thread reads and writes it, or,
+    /// while none runs, the thread that holds the `run` mutex.
     token: AtomicUsize,
     bytes_sent: AtomicU64,
     bytes_received: AtomicU64,
 }
 
-/// A send on the socket thread would have blocked, or the next one would.
+/// A note: a send on the socket thread would have blocked, or the next one would.
 const BLOCKED: u8 = 1;
-/// A send on the socket thread was given bytes and took some.
+/// A note: a send on the socket thread sent at least one byte.
 const SENT: u8 = 2;
-/// The poller told of an error or a hang-up.
+/// A note: the poller reported an error or a hang-up.
 const HUNG_UP: u8 = 4;
-/// The poller told that nothing more goes either way.
+/// A note: the poller reported that both directions are over.
 const OVER: u8 = 8;
 
-/// Linux cuts every send down to this (`MAX_RW_COUNT`), full or not.
+/// The most bytes that one send takes on Linux (`MAX_RW_COUNT`), whether or not the socket is full.
 const LONGEST_SEND: usize = 0x7fff_f000;
 
-/// No slot. The poller's own waker has this token, so no slot has.
+/// The value for "no token". The poller's own waker has this token, so no slot has it.
 const NO_TOKEN: usize = usize::MAX;
 
 impl Connection {
@@ -153,7 +158,7 @@ impl Connection {
         self.late_me.get().map_or(&self.me, |me| me)
     }
 
-    /// Before anybody is told of the connection.
+    /// Sets the address of this side. Called before the connection is reported.
     pub(crate) fn set_me(&self, me: &Service) {
         self.late_me.get_or_init(|| Box::new(me.clone()));
     }
@@ -162,12 +167,13 @@ impl Connection {
         &self.them
     }
 
-    /// When a connect succeeded, before any thread can find the connection.
+    /// Sets the time at which a connect succeeded. Called before any thread can find the
+    /// connection.
     pub(crate) fn set_since(&self, since: Duration) {
         self.since.store(nanoseconds(since), Ordering::Relaxed);
     }
 
-    /// Under the map's lock.
+    /// Marks the connection as closed. Called under the map's lock.
     pub(crate) fn set_closed(&self) {
         self.closed.store(true, Ordering::Release);
     }
@@ -177,21 +183,23 @@ impl Connection {
         self.closed.load(Ordering::Acquire)
     }
 
-    /// Ends the stream towards the peer at once. The descriptor itself goes with the last `Arc`,
-    /// so that no system call under way on another thread ever meets a reused number.
+    /// Shuts both directions down at once. The descriptor itself is closed with the last `Arc`, so
+    /// a system call on another thread never uses a number that the kernel has given to a new
+    /// socket.
     pub(crate) fn shutdown(&self) {
-        // One system call less for each peer that resets.
+        // Saves one system call for each peer that resets.
         if self.notes.load(Ordering::Relaxed) & OVER != 0 {
             return;
         }
         if let Err(error) = self.sock.shutdown(Shutdown::Both) {
-            // The usual case: the peer has reset it, and there is nothing left to shut down.
+            // The usual reason: the peer reset the connection, and nothing is left to shut down.
             log::trace!(target: "sockman::net", "shutdown of connection {}: {error}", self.id);
         }
     }
 
-    /// Runs one send of `length` bytes. `Ok(0)` if it would block. `on_socket_thread` lets the
-    /// socket thread know what it did to the latches; a would-block elsewhere changes none.
+    /// Runs one send of `length` bytes. Returns `Ok(0)` if it would block. With `on_socket_thread`,
+    /// the result is noted for the latches; a send on another thread that would block changes no
+    /// latch.
     #[inline]
     pub(crate) fn send(
         &self,
@@ -206,7 +214,7 @@ impl Connection {
             }
             match send(&*self.sock) {
                 Ok(bytes) => {
-                    // Under the lock: a plain add.
+                    // A plain add, because the send lock is held.
                     let sent = self.bytes_sent.load(Ordering::Relaxed);
                     self.bytes_sent.store(sent.wrapping_add(bytes as u64), Ordering::Relaxed);
                     if on_socket_thread && bytes > 0 {
@@ -224,7 +232,7 @@ impl Connection {
                     return Ok(0);
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                // A close on another thread came in between: its shutdown broke the pipe.
+                // Another thread closed the connection meanwhile. Its shutdown caused the error.
                 Err(_) if self.is_closed() => {
                     return Err(SendError::UnknownConnection(self.id));
                 }
@@ -236,7 +244,7 @@ impl Connection {
         }
     }
 
-    /// Half-closes: the peer reads the end of the stream.
+    /// Half-closes the connection: the peer reads the end of the stream.
     pub(crate) fn shutdown_write(&self) -> Result<(), SendError> {
         let _sending = self.sending.lock();
         if self.is_closed() {
@@ -249,10 +257,11 @@ impl Connection {
         Ok(())
     }
 
-    /// Under the send lock.
+    /// Remembers the first reset that a send received. Called under the send lock.
     fn remember_send_error(&self, error: &io::Error) {
-        // These come without a reset: after a half-close of ours, and from a unix-domain peer that
-        // closed in order. On TCP a broken pipe is a reset that came after the peer's end.
+        // A broken pipe is no reset after a half-close by this side, nor from a unix-domain peer
+        // that closed in order. On TCP it is otherwise a reset that came after the peer's end of
+        // stream.
         let no_reset = error.kind() == io::ErrorKind::BrokenPipe
             && (self.write_shut.load(Ordering::Relaxed) || self.me.addr().is_unix());
         if no_reset || self.send_error.load(Ordering::Relaxed) != 0 {
@@ -262,7 +271,7 @@ impl Connection {
         self.send_error.store(code.unwrap_or(0), Ordering::Relaxed);
     }
 
-    /// `true` if the caller has to put a `Mark::Woken` into the inbox.
+    /// Sets `woken`. Returns `true` if the caller must put a `Mark::Woken` into the inbox.
     pub(crate) fn mark_woken(&self) -> bool {
         !self.woken.swap(true, Ordering::AcqRel)
     }
@@ -301,39 +310,42 @@ impl Connection {
     }
 }
 
-/// Enough for 584 years.
+/// Returns the duration in nanoseconds. A `u64` holds 584 years of them.
 fn nanoseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// For the socket thread alone.
 impl Connection {
-    /// Did a send on this thread find the socket full since the last call?
+    /// Returns whether a send on this thread found the socket full since the last call.
     #[inline]
     pub(crate) fn take_blocked(&self) -> bool {
         self.take_note(BLOCKED)
     }
 
-    /// Did a send on this thread get bytes out since the last call?
+    /// Returns whether a send on this thread sent bytes since the last call.
     #[inline]
     pub(crate) fn take_sent(&self) -> bool {
         self.take_note(SENT)
     }
 
-    /// The wake is being acted upon: the next one makes a new mark. A swap and not a store, which
-    /// could pass the hooks' loads: a wake that still found the mark set has what it queued seen.
+    /// Clears `woken` before the hooks are asked, so that the next wake makes a new mark. A store
+    /// could be reordered with the loads of the hooks. The swap prevents that: if a wake found the
+    /// flag still set, the hooks see what was queued before that wake.
     pub(crate) fn clear_woken(&self) {
         self.woken.swap(false, Ordering::AcqRel);
     }
 
-    /// `is_over`: in both directions, and not only because an error waits.
+    /// Notes a hang-up. `is_over` says that both directions are over, and not only that an error
+    /// waits.
     pub(crate) fn set_hung_up(&self, is_over: bool) {
         self.note(if is_over { HUNG_UP | OVER } else { HUNG_UP });
     }
 
-    /// The reset that a send was told of, if one was.
+    /// Returns the reset that a send received, if any.
     pub(crate) fn send_error(&self) -> Option<io::Error> {
-        // A send under way on another thread may have the error and not have noted it yet.
+        // The lock waits for a send on another thread that has received the error but not yet noted
+        // it.
         let _sending = self.sending.lock();
         match self.send_error.load(Ordering::Relaxed) {
             0 => None,
@@ -347,8 +359,8 @@ impl Connection {
         self.bytes_received.store(received.wrapping_add(bytes as u64), Ordering::Relaxed);
     }
 
-    /// Where the socket thread keeps it: among the connections, or the attempts. `None`: not yet,
-    /// or no more.
+    /// Returns where the socket thread keeps the connection: in a slot, or among the attempts.
+    /// Returns `None` before and after that.
     pub(crate) fn token(&self) -> Option<Token> {
         match self.token.load(Ordering::Relaxed) {
             NO_TOKEN => None,
@@ -356,7 +368,7 @@ impl Connection {
         }
     }
 
-    /// The key of its slot, if it has one.
+    /// Returns the key of the connection's slot, if it has one.
     pub(crate) fn key(&self) -> Option<Key> {
         match self.token() {
             Some(Token::Connection(key)) => Some(key),

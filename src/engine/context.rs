@@ -1,6 +1,6 @@
-//! What a pass works with and does not own, and the guard around its callbacks.
+//! What a pass uses but does not own, and the guard around its callbacks.
 //!
-//! Belongs to the socket thread. Takes no lock while a callback runs.
+//! Belongs to the socket thread. No lock is held while a callback runs.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -9,7 +9,7 @@ use crate::{
     event_handler::EventHandler, options::PanicPolicy, sockman::SockMan, sys::interrupt::Watches,
 };
 
-/// What a pass works with and does not own.
+/// What a pass uses but does not own.
 pub(crate) struct Context<'a> {
     pub(crate) sockman: &'a SockMan,
     pub(crate) interrupts: &'a Watches,
@@ -26,15 +26,16 @@ impl Context<'_> {
         &*self.shared().handler
     }
 
-    /// Runs callbacks for one connection. `None` if one panicked and the policy is to go on: then
-    /// the connection was closed, and the embedder told. Under [`PanicPolicy::Stop`] the panic
-    /// goes on its way.
+    /// Runs callbacks for one connection. Returns `None` if a callback panicked under
+    /// [`PanicPolicy::CloseConnection`]: the connection is closed then, and the close is reported
+    /// to the embedder. Under [`PanicPolicy::Stop`] the panic unwinds further.
     #[inline]
     pub(crate) fn guard<R>(&self, id: ConnectionId, run: impl FnOnce() -> R) -> Option<R> {
         if self.shared().options.panic_policy == PanicPolicy::Stop {
             return Some(run());
         }
-        // Unwind-safe: all that `run` borrows beside the handler is the slot, which goes.
+        // Unwind-safe: besides the handler, `run` borrows only the slot, which is removed after a
+        // panic.
         match catch_unwind(AssertUnwindSafe(run)) {
             Ok(result) => Some(result),
             Err(payload) => {

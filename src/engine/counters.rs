@@ -1,6 +1,8 @@
 //! The counters behind [`Stats`].
 //!
-//! Each counter is written by one kind of thread and read by any; no lock.
+//! Any thread reads them. The socket thread alone writes most of them, with
+//! [`add_owned`](Counter::add_owned); any thread may write the others, with [`add`](Counter::add).
+//! No lock.
 
 use super::map::ConnectionMap;
 use crate::{
@@ -15,7 +17,7 @@ pub(crate) struct Counters {
     pub(crate) events: Counter,
     pub(crate) turns: Counter,
     pub(crate) accepted: Counter,
-    /// By the I2P-accept thread.
+    /// Connections that the I2P-accept thread accepted.
     pub(crate) accepted_elsewhere: Counter,
     pub(crate) connected: Counter,
     pub(crate) accept_pauses: Counter,
@@ -44,12 +46,12 @@ impl Counters {
 pub(crate) struct Counter(AtomicU64);
 
 impl Counter {
-    /// From any thread.
+    /// Adds to the counter. May be called from any thread.
     pub(crate) fn add(&self, count: u64) {
         self.0.fetch_add(count, Ordering::Relaxed);
     }
 
-    /// From the socket thread, for counters that no other thread adds to: no locked instruction.
+    /// Adds to a counter that only the socket thread writes. It needs no locked instruction.
     pub(crate) fn add_owned(&self, count: u64) {
         self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(count), Ordering::Relaxed);
     }

@@ -1,13 +1,13 @@
-//! What is due: the connections that get a turn, each listed at most once.
+//! The connections that are due, each listed at most once.
 //!
-//! Belongs to the socket thread; no lock. This module alone changes the lists and the mark in each
+//! Belongs to the socket thread. No lock. Only this module changes the lists and the flag in each
 //! slot that says "listed".
 
 use std::mem;
 
 use super::slab::Key;
 
-/// Whether a connection is listed. Each slot holds one.
+/// Whether a connection is listed. Each slot contains one such flag.
 #[derive(Debug, Default)]
 pub(crate) struct Listed(bool);
 
@@ -18,19 +18,19 @@ impl Listed {
     }
 }
 
-/// The list of connections that are due, and the turns of the pass under way.
+/// The list of connections that are due, and the turns of the current pass.
 #[derive(Debug, Default)]
 pub(crate) struct Due {
-    /// New, woken, left with work, or with an event: due in the next pass.
+    /// The connections that are due in the next pass: new, woken, left with work, or with an event.
     next: Vec<Key>,
-    /// The turns of the pass under way.
+    /// The turns of the current pass.
     turns: Vec<Key>,
-    /// How many of `turns` are over.
+    /// How many of `turns` have ended.
     over: usize,
 }
 
 impl Due {
-    /// Lists a connection, unless it is listed already.
+    /// Lists a connection unless it is already listed.
     #[inline]
     pub(crate) fn list(&mut self, key: Key, listed: &mut Listed) {
         if !mem::replace(&mut listed.0, true) {
@@ -43,14 +43,14 @@ impl Due {
         self.next.is_empty()
     }
 
-    /// The connection at this position of the list.
+    /// Returns the connection at this position of the list.
     #[inline]
     pub(crate) fn at(&self, position: usize) -> Option<Key> {
         self.next.get(position).copied()
     }
 
-    /// Takes the connection at this position off the list. Another one takes the position.
-    /// `listed` is the mark of its slot, if there still is one.
+    /// Removes the connection at this position from the list. Another connection takes the
+    /// position. `listed` is the flag in the connection's slot, if the slot still exists.
     pub(crate) fn strike(&mut self, position: usize, listed: Option<&mut Listed>) {
         if position < self.next.len() {
             self.next.swap_remove(position);
@@ -60,19 +60,20 @@ impl Due {
         }
     }
 
-    /// Puts the turns that an interrupt or a panic kept from running back on the list.
+    /// Puts the turns that did not run to their end, because of an interrupt or a panic, back into
+    /// the list.
     pub(crate) fn relist_cut_short(&mut self) {
         let over = mem::take(&mut self.over);
         self.next.extend(self.turns.drain(..).skip(over));
     }
 
-    /// Begins the turns of a pass: everything that is listed gets one.
+    /// Begins the turns of a pass: each listed connection gets one.
     pub(crate) fn begin_turns(&mut self) {
         mem::swap(&mut self.next, &mut self.turns);
     }
 
-    /// The next connection that gets a turn. It stays the next until [`turn_over`](Due::turn_over):
-    /// a turn that panics is repeated.
+    /// Returns the next connection that gets a turn. It stays the next one until
+    /// [`turn_over`](Due::turn_over), so a turn that panics is repeated.
     #[inline]
     pub(crate) fn next_turn(&self) -> Option<Key> {
         self.turns.get(self.over).copied()
@@ -88,13 +89,13 @@ impl Due {
         self.over = 0;
     }
 
-    /// A turn left work: the connection stays listed, for the next pass.
+    /// Keeps a connection listed for the next pass, because its turn left work.
     #[inline]
     pub(crate) fn work_left(&mut self, key: Key) {
         self.next.push(key);
     }
 
-    /// A turn left no work: the connection is no longer listed.
+    /// Clears the flag of a connection whose turn left no work: it is no longer listed.
     #[inline]
     pub(crate) fn rests(listed: &mut Listed) {
         listed.0 = false;

@@ -1,8 +1,9 @@
 //! The thread that accepts connections from I2P: Core's `ThreadI2PAccept`.
 //!
-//! [`AcceptThread::step`] is plain: given the time, it goes as far as it can, and says what to wait
-//! for; the thread only loops over it, in a poller of its own, which the interrupts wake. Of locks it
-//! takes the map's and those of `session`, for a moment, none while it calls the handler.
+//! [`AcceptThread::step`] gets the time, proceeds as far as it can without waiting, and returns
+//! what to wait for. The thread calls it in a loop and waits in a poller of its own, which the
+//! interrupts wake. It takes the locks of the map, the inbox and the I2P sessions for a moment. No
+//! lock is held while the handler is called.
 
 use std::{
     io,
@@ -21,41 +22,41 @@ use crate::{
     sys::{Poller, Readiness, Sock, interrupt::Watches},
 };
 
-/// Core's: the pause after a failure …
+/// The back-off after the first failure, as in Core. It grows by as much with each further failure.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
-/// … grows by as much with each, up to this.
+/// The longest back-off, as in Core.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5 * 60);
-/// How long a bridge may take for each answer but the one that a peer is there; and how often it is
-/// looked, while a peer is waited for, whether the session is still there.
+/// How long the bridge may take for each answer, except for the report of a peer. Also how often
+/// the thread checks, while it waits for a peer, whether the session is still alive.
 const LONGEST_WAIT: Duration = Duration::from_secs(3 * 60);
-/// How long a peer that was accepted may wait for the next STREAM ACCEPT to go out.
+/// How long a peer that was accepted may wait until the next STREAM ACCEPT is sent.
 const LONGEST_DELAY: Duration = Duration::from_millis(50);
-/// Between two looks meanwhile.
+/// The time between two checks whether the next STREAM ACCEPT was sent.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(1);
-/// How often it is looked whether there is room again at `max_connections`.
+/// How often the thread checks whether a place of the `max_connections` is free again.
 const LOOK_FOR_ROOM: Duration = Duration::from_millis(50);
 
 pub(crate) struct AcceptThread {
     i2p: Arc<I2p>,
     state: State,
     pause: Duration,
-    /// What the embedder was told last.
+    /// The status that was reported to the embedder last.
     told: Option<I2pStatus>,
     address: Option<Service>,
-    /// Whether the socket of the state is in the poller.
+    /// Whether the socket of the state is registered with the poller.
     is_registered: bool,
 }
 
 enum State {
-    /// Nothing is under way. Not before this time.
+    /// Nothing is under way. The next try begins at this time.
     Idle(Instant),
-    /// A session is being made, until then.
+    /// A session is being made, until this time at the latest.
     Session(SessionMaker, Instant),
-    /// STREAM ACCEPT is being said, until then.
+    /// STREAM ACCEPT is sent and its answer awaited, until this time at the latest.
     Listen(Listening, Instant),
-    /// A peer is waited for.
+    /// Waits for a peer.
     Await(Listening),
-    /// A peer is there, and no room for it; what comes after it is kept.
+    /// A peer is there, but no place for it. The state that comes after it is kept.
     Held(Box<dyn Sock>, NetAddr, Box<State>),
 }
 
@@ -68,7 +69,7 @@ struct Listening {
 /// What to wait for.
 enum Wait {
     Nothing,
-    /// For the socket of the state, and no longer than that.
+    /// Wait for the socket of the state, until this time at the latest.
     Socket(Instant),
     Until(Instant),
 }
@@ -85,11 +86,11 @@ impl AcceptThread {
         }
     }
 
-    /// The thread: until it is interrupted.
+    /// Runs the thread until it is interrupted.
     ///
     /// # Errors
     ///
-    /// The poller failed.
+    /// Fails if the poller fails.
     pub(crate) fn run(
         &mut self,
         sockman: &SockMan,
@@ -119,7 +120,7 @@ impl AcceptThread {
         Ok(())
     }
 
-    /// Each socket once.
+    /// Registers the socket of the state with the poller, once for each socket.
     fn register(&mut self, poller: &dyn Poller) -> io::Result<()> {
         let sock = match &self.state {
             State::Session(maker, _) => maker.control(),
@@ -133,14 +134,14 @@ impl AcceptThread {
         Ok(())
     }
 
-    /// As far as it goes.
+    /// Proceeds as far as possible without waiting. Returns what to wait for.
     fn step(&mut self, sockman: &SockMan, poller: &dyn Poller, now: Instant) -> Wait {
         match std::mem::replace(&mut self.state, State::Idle(now)) {
             State::Idle(at) if now < at => {
                 self.state = State::Idle(at);
                 Wait::Until(at)
             }
-            // At the cap nobody is asked for.
+            // At the connection limit no peer is asked for.
             State::Idle(_) if sockman.shared().connections.is_full() => {
                 let at = now + LOOK_FOR_ROOM;
                 self.state = State::Idle(at);
@@ -241,15 +242,15 @@ impl AcceptThread {
         match accepting.talk.step(&*accepting.sock, now) {
             Ok(Step::Connected) => {
                 let Some(peer) = accepting.talk.dialogue.outcome().peer.clone() else {
-                    // Not there yet: it was only now that it began to wait.
+                    // No peer yet: this step only began to wait for one.
                     self.state = State::Await(accepting);
                     return Wait::Nothing;
                 };
                 let Listening { session, sock, .. } = accepting;
-                // From here on it is the socket thread's to watch.
+                // From here on the socket thread watches the socket.
                 let _ = poller.deregister(&*sock);
                 self.is_registered = false;
-                // With this one it is full: nobody else is asked for.
+                // If this peer takes the last place, no other peer is asked for.
                 let connections = &sockman.shared().connections;
                 self.state = if connections.count().saturating_add(1) >= connections.limit() {
                     State::Idle(now)
@@ -258,7 +259,7 @@ impl AcceptThread {
                 };
                 self.register_peer(sockman, sock, peer, now)
             }
-            // A router may end a session without a word to who waits in it.
+            // A router may end a session without an answer to the STREAM ACCEPT that waits in it.
             Ok(_) if !accepting.session.is_alive() => {
                 let request = accepting.talk.dialogue.request();
                 let fault = SamError::BrokeOff { request, source: None }.into();
@@ -277,8 +278,8 @@ impl AcceptThread {
         }
     }
 
-    /// Says the next STREAM ACCEPT before the peer that was accepted is told of, so that another one
-    /// finds somebody listening; but the peer does not wait for a bridge that is slow, nor for its
+    /// Sends the next STREAM ACCEPT before the accepted peer is reported, so that another peer
+    /// finds the address listening. The accepted peer waits neither for a slow bridge nor for the
     /// answer.
     fn next(&self, session: Arc<Session>, now: Instant) -> State {
         let Ok(mut accepting) = self.begin(session, now) else { return State::Idle(now) };
@@ -290,7 +291,7 @@ impl AcceptThread {
                 if error.ends_session() {
                     self.i2p.forget(&accepting.session);
                 }
-                // From the beginning, where a failure that goes on makes a pause.
+                // Begins anew. If the failure persists, it causes a back-off there.
                 return State::Idle(now);
             }
             if accepting.talk.dialogue.has_asked_to_accept() || now >= until {
@@ -300,7 +301,7 @@ impl AcceptThread {
         }
     }
 
-    /// Into the same map as every other connection.
+    /// Puts the peer into the map of connections and reports it. Keeps it if no place is free.
     fn register_peer(
         &mut self,
         sockman: &SockMan,
@@ -338,14 +339,14 @@ impl AcceptThread {
         Wait::Nothing
     }
 
-    /// The threads end: nobody listens any more.
+    /// Reports, when the threads end, that the address no longer listens.
     fn withdraw(&mut self, sockman: &SockMan) {
         if self.told == Some(I2pStatus::StartListening) {
             self.tell(sockman, I2pStatus::StopListening);
         }
     }
 
-    /// Changes only.
+    /// Reports a status to the embedder, if it has changed.
     fn tell(&mut self, sockman: &SockMan, status: I2pStatus) {
         if self.told != Some(status) {
             self.told = Some(status);

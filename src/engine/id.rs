@@ -1,15 +1,17 @@
-//! The names of connections. Plain values, from one counter of the process.
+//! The ids of connections: plain values, which one counter of the process hands out.
+//!
+//! Any thread may make one. No lock.
 
 use std::{
     fmt,
     sync::atomic::{AtomicU64, Ordering},
 };
 
-/// Names one connection. Core's `SockMan::Id`.
+/// Identifies one connection. Core's `SockMan::Id`.
 ///
-/// Ids are unique in the process and never reused: they count the connections of all
+/// Ids are unique in the process and never reused. They count the connections of all
 /// [`SockMan`](crate::SockMan)s, from 0. An id is therefore unknown to every `SockMan` but its own.
-/// An id can be carried as a number, and made in tests:
+/// An id converts to and from a number, and tests can make their own:
 ///
 /// ```
 /// use sockman::ConnectionId;
@@ -22,7 +24,8 @@ use std::{
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnectionId(u64);
 
-/// The next id. Not of `sys::sync`: no thread waits for it, so there is nothing to model.
+/// The next id. It is not an atomic of `sys::sync`: no thread waits for it, so there is no
+/// interleaving to model.
 static NEXT_ID: AtomicU64 = AtomicU64::new(0);
 
 impl ConnectionId {
@@ -39,7 +42,7 @@ impl ConnectionId {
         self.0
     }
 
-    /// 2^64 ids last for 584 years at one connection a nanosecond.
+    /// Returns a new id. 2^64 ids last for 584 years at one connection per nanosecond.
     pub(super) fn next() -> ConnectionId {
         ConnectionId(NEXT_ID.fetch_add(1, Ordering::Relaxed))
     }

@@ -1,8 +1,9 @@
-//! What other threads, and callbacks, ask of the socket thread, and the hand-shake that lets it
-//! sleep without missing any of it.
+//! The requests of other threads and of callbacks to the socket thread (marks), and the handshake
+//! that lets the socket thread sleep without missing a mark.
 //!
-//! Owns the list of marks and one mutex around it, held for a push or a swap, and, while no thread
-//! runs, to drop what was closed. Pushed to from every thread, taken by the socket thread alone.
+//! Owns the list of marks and the mutex around it. The mutex is held for a push or a swap, and,
+//! while no thread runs, while the marks of closed connections are dropped. Any thread pushes
+//! marks; only the socket thread takes them.
 
 use std::{
     fmt,
@@ -19,29 +20,29 @@ use crate::{
 /// One request to the socket thread.
 #[derive(Debug)]
 pub(crate) enum Mark {
-    /// Take the connection into the poll set.
+    /// Add the connection to the poll set.
     Activated(Arc<Connection>),
     /// Drive the connect.
     Connecting(Box<Attempt>),
-    /// The interrupt of one connect was set. Keeps nothing open, since it may come when the connect
-    /// is over and no thread is there to take it.
+    /// The interrupt of one connect was set. This mark does not keep the socket open, because it
+    /// may arrive when the connect is over and no thread runs to take it.
     ConnectCancelled(Weak<Connection>),
     /// Ask the connection's hooks again.
     Woken(Arc<Connection>),
-    /// Let go of the connection, so that its descriptor is closed.
+    /// Release the connection, so that its descriptor is closed.
     Closed(Arc<Connection>),
-    /// Take the listener into the poll set.
+    /// Add the listener to the poll set.
     ListenerAdded(Arc<Listener>),
-    /// Let go of the listeners that were stopped.
+    /// Release the listeners that were stopped.
     ListenersStopped,
 }
 
 pub(crate) struct Inbox {
     marks: Mutex<Vec<Mark>>,
-    /// Something waits: marks, or the wish for a pass. Set after the mark is in the list.
+    /// Whether something waits: marks, or a request for a pass. Set after the mark is in the list.
     pending: AtomicBool,
-    /// The socket thread is in the poller, or about to be. Whoever takes it down writes to the
-    /// waker, so there is at most one write for each time that the thread goes to sleep.
+    /// Whether the socket thread is in the poller, or about to enter it. The pusher that clears
+    /// this flag writes to the waker, so each sleep of the thread costs at most one write.
     sleeping: AtomicBool,
     waker: Arc<dyn Waker>,
 }
@@ -61,11 +62,12 @@ impl Inbox {
         self.notify();
     }
 
-    /// Makes the socket thread run a pass soon. If it is awake, as it is during its callbacks, it
-    /// looks before it sleeps, and no waker is written to.
+    /// Makes the socket thread run a pass soon. If the thread is awake, as during its callbacks, it
+    /// checks the inbox before it sleeps, and the waker is not written to.
     pub(crate) fn notify(&self) {
-        // Against `prepare_to_sleep`, which stores `sleeping` and then loads `pending`: of two
-        // sequentially consistent store-then-load pairs, at least one sees the other's store.
+        // The counterpart of `prepare_to_sleep`, which stores `sleeping` and then loads `pending`.
+        // Of two sequentially consistent store-then-load pairs, at least one sees the other's
+        // store.
         self.pending.store(true, Ordering::SeqCst);
         if self.sleeping.load(Ordering::SeqCst) && self.sleeping.swap(false, Ordering::SeqCst) {
             if let Err(error) = self.waker.wake() {
@@ -74,7 +76,8 @@ impl Inbox {
         }
     }
 
-    /// Socket thread: about to sleep. `false` if something waits already: do not.
+    /// Announces that the socket thread is about to sleep. Returns `false` if something waits
+    /// already: the thread must not sleep then. For the socket thread alone.
     pub(crate) fn prepare_to_sleep(&self) -> bool {
         self.sleeping.store(true, Ordering::SeqCst);
         if self.pending.load(Ordering::SeqCst) {
@@ -84,20 +87,21 @@ impl Inbox {
         true
     }
 
-    /// Socket thread: awake again.
+    /// Announces that the socket thread is awake again. For the socket thread alone.
     pub(crate) fn woke(&self) {
         self.sleeping.store(false, Ordering::SeqCst);
     }
 
-    /// Socket thread: does something wait?
+    /// Returns whether something waits.
     pub(crate) fn is_pending(&self) -> bool {
         self.pending.load(Ordering::SeqCst)
     }
 
-    /// Socket thread: swaps the marks into `into`, which is empty. Nothing is allocated: the two
-    /// vectors take turns. `false` if nothing waited.
+    /// Swaps the marks into `into`, which must be empty. Returns `false` if nothing waited. For the
+    /// socket thread alone. Nothing is allocated: the two vectors alternate.
     pub(crate) fn take(&self, into: &mut Vec<Mark>) -> bool {
-        // Before the marks: a mark pushed in between leaves `pending` set, at worst for nothing.
+        // `pending` is cleared before the marks are taken. A mark that is pushed in between is
+        // taken and leaves `pending` set, which costs one pass without marks at worst.
         if !self.is_pending() || !self.pending.swap(false, Ordering::SeqCst) {
             return false;
         }
@@ -105,8 +109,8 @@ impl Inbox {
         true
     }
 
-    /// With no thread running: drops the marks of what is closed or stopped, which would keep it
-    /// open.
+    /// Drops the marks of closed connections and stopped listeners, because a mark keeps its
+    /// descriptor open. For the time in which no thread runs.
     pub(crate) fn forget_closed(&self) {
         self.marks.lock().retain(|mark| match mark {
             Mark::Activated(connection) | Mark::Woken(connection) => !connection.is_closed(),

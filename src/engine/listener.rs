@@ -1,6 +1,7 @@
 //! Listeners as every thread sees them: binding, adopting, stopping.
 //!
-//! What only the socket thread may touch, the latch and the back-off, is in `accepting`. No lock.
+//! Any thread uses them. No lock. The state that belongs to the socket thread alone, the latch and
+//! the back-off, is in `accepting`.
 
 use std::{
     fs,
@@ -17,19 +18,20 @@ use crate::{
     sys::{Sock, SockFactory},
 };
 
-/// As long a queue as the kernel allows: every kernel cuts it down to its own `SOMAXCONN` setting,
-/// which is larger than the constant of that name.
+/// The length of the backlog: the longest that the kernel allows. Every kernel reduces the number
+/// to its own `SOMAXCONN` setting, which is larger than the constant of that name.
 const BACKLOG: i32 = i32::MAX;
 
 #[derive(Debug)]
 pub(crate) struct Listener {
     sock: Box<dyn Sock>,
-    /// What it is really bound to.
+    /// The address that the socket is bound to, as the kernel reports it.
     address: Service,
     stopped: AtomicBool,
-    /// Somebody else made the socket and may hold it, too: it is closed here, never shut down.
+    /// Whether the embedder handed the socket over. Another process may hold a copy of it, so it is
+    /// closed here but never shut down.
     is_adopted: bool,
-    /// The path that binding made, and which goes when the listener stops.
+    /// The path that binding made. It is removed when the listener stops.
     path: Option<BoundPath>,
 }
 
@@ -40,7 +42,7 @@ impl Listener {
         }
         let fail = |step| move |source| BindError::os(to, step, source);
         let sock = options.sock_factory.create_sock(to).map_err(fail("socket"))?;
-        // Not on unix-domain sockets, whose paths cannot be shared.
+        // Unix-domain sockets are excluded: two of them cannot share a path.
         if options.reuse_port && !to.addr().is_unix() {
             sock.set_reuse_port().map_err(fail("setsockopt SO_REUSEPORT"))?;
         }
@@ -73,16 +75,16 @@ impl Listener {
         self.stopped.load(Ordering::Acquire)
     }
 
-    /// Stops at once: on Linux, clients are refused from here on, although the descriptor stays
-    /// open until the socket thread lets go of it. One that was adopted is only let go of: whoever
-    /// handed it over (systemd keeps its copy) goes on listening.
+    /// Stops the listener at once. On Linux, clients are refused from here on, although the
+    /// descriptor stays open until the socket thread releases it. A listener that was adopted is
+    /// only released: the process that handed it over (systemd keeps its copy) goes on listening.
     pub(crate) fn stop(&self) {
         self.stopped.store(true, Ordering::Release);
         if self.is_adopted {
             return;
         }
         if let Err(error) = self.sock.shutdown(Shutdown::Both) {
-            // The BSDs refuse to shut a listener down; there, closing it has to do.
+            // The BSDs refuse to shut a listener down. There, closing the descriptor stops it.
             log::trace!(target: "sockman::net", "shutdown of the listener on {}: {error}", self.address);
         }
         if let Some(path) = &self.path {
@@ -91,14 +93,15 @@ impl Listener {
     }
 }
 
-/// A file that `bind` made, known by its inode: another file of the same name is left alone. Goes
-/// when it is told to, or with its owner.
+/// A file that `bind` made, identified by its inode: another file of the same name is left alone.
+/// The file is removed by `remove`, at the latest when this is dropped.
 #[derive(Debug)]
 struct BoundPath {
     path: PathBuf,
     device: u64,
     inode: u64,
-    /// Removed once only: the next file of that name may well be given the same inode.
+    /// Whether the file was removed. It is removed once only, because the next file of that name
+    /// may get the same inode.
     removed: AtomicBool,
 }
 
@@ -110,7 +113,7 @@ impl Drop for BoundPath {
 
 impl BoundPath {
     fn made_by_bind(path: &Path) -> Option<BoundPath> {
-        // A relative path would mean another file once the process changes its directory.
+        // A relative path would name another file after the process changes its directory.
         let path = std::path::absolute(path).ok()?;
         let file = fs::symlink_metadata(&path).ok()?;
         let (device, inode) = (file.dev(), file.ino());

@@ -1,8 +1,8 @@
-//! The map from ids to connections, and the places among the
+//! The map from ids to connections, and the places of the
 //! [`Options::max_connections`](crate::Options::max_connections).
 //!
-//! Any thread. One mutex, held for a look-up; it is never taken while a connection's send lock is
-//! held, and no callback runs under it.
+//! Any thread uses it. One mutex, held for one look-up, insert or remove. It is never taken while a
+//! connection's send lock is held, and no callback runs under it.
 
 use std::{
     borrow::Borrow,
@@ -27,29 +27,31 @@ use crate::{
     },
 };
 
-/// Every connection that an id can name, and the count against
+/// Every connection and attempt that an id can name, and the count of places against
 /// [`Options::max_connections`](crate::Options::max_connections).
 #[derive(Debug)]
 pub(crate) struct ConnectionMap {
     maps: Mutex<Maps>,
-    /// Connections in the map, and those being made.
+    /// The places that are taken: connections, attempts, and reservations.
     count: AtomicUsize,
     limit: usize,
-    /// How many were closed, each counted when its flag is set, under the map's lock …
+    /// How many were closed. A close is counted when the `closed` flag is set, under the map's
+    /// lock.
     closes: AtomicU64,
-    /// … and again when the socket thread has been told.
+    /// How many closes were passed on: a close is counted when its mark is in the inbox or, while
+    /// no thread runs, when the slot is freed.
     told_closes: AtomicU64,
 }
 
 #[derive(Debug, Default)]
 struct Maps {
     open: Connections,
-    /// Connects that the socket thread drives: they can be closed, and nothing else.
+    /// The connects that the socket thread drives. Their ids can only be closed.
     connecting: Connections,
 }
 
-/// A map whose keys are where its values point to: a copy of each id beside its pointer would add
-/// half to what the table takes.
+/// A map whose keys are inside the values. A copy of each id next to its pointer would make the
+/// table larger by half.
 type Connections = HashSet<ById, BuildHasherDefault<IdHasher>>;
 
 #[derive(Debug)]
@@ -91,15 +93,15 @@ impl ConnectionMap {
         self.closes.load(Ordering::Acquire)
     }
 
-    /// The count of closes, if the socket thread has been told of all of them: then their marks are
-    /// there to be taken.
+    /// Returns the count of closes if all of them were passed on, so that their marks can be taken.
     pub(crate) fn told_closes(&self) -> Option<u64> {
         let told = self.told_closes.load(Ordering::Acquire);
-        // Read second, so it cannot be the smaller one; if equal, none was under way.
+        // `closes` is read second, so it cannot be the smaller count. If both are equal, no close
+        // was under way.
         (self.closes() == told).then_some(told)
     }
 
-    /// The socket thread has been told of a close.
+    /// Counts a close as passed on.
     pub(crate) fn close_told(&self) {
         self.told_closes.fetch_add(1, Ordering::Release);
     }
@@ -112,12 +114,12 @@ impl ConnectionMap {
         self.count.load(Ordering::Acquire) >= self.limit
     }
 
-    /// Connections and attempts.
+    /// Returns the number of places that are taken: connections, attempts, and reservations.
     pub(crate) fn count(&self) -> usize {
         self.count.load(Ordering::Acquire)
     }
 
-    /// Takes one of the `max_connections`, if there is one.
+    /// Takes a place. Returns `false` if none is left.
     fn reserve(&self) -> bool {
         self.count
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, |count| {
@@ -126,8 +128,8 @@ impl ConnectionMap {
             .is_ok()
     }
 
-    /// Gives back what `reserve` took. `true` if the map was full until now: listeners may wait
-    /// for that.
+    /// Gives back a place that `reserve` took. Returns `true` if all places were taken until now:
+    /// listeners may wait for one.
     pub(crate) fn release(&self) -> bool {
         self.count.fetch_sub(1, Ordering::AcqRel) >= self.limit
     }
@@ -142,8 +144,8 @@ impl ConnectionMap {
         self.maps.lock().connecting.insert(ById(Arc::clone(connection)));
     }
 
-    /// A connect under way succeeded: from here on its id can be sent to. `false` if it was closed
-    /// meanwhile.
+    /// Moves a connect that succeeded to the open connections: from here on its id can be sent to.
+    /// Returns `false` if it was closed meanwhile.
     pub(crate) fn connected(&self, id: ConnectionId, since: Duration) -> bool {
         let mut maps = self.maps.lock();
         let Some(ById(connection)) = maps.connecting.take(&id) else { return false };
@@ -152,8 +154,8 @@ impl ConnectionMap {
         true
     }
 
-    /// A connect under way failed. `false` if it was closed meanwhile; otherwise its place is the
-    /// caller's to `release`.
+    /// Removes a connect that failed. Returns `true` if the caller must `release` its place,
+    /// `false` if the connect was closed meanwhile.
     pub(crate) fn failed_to_connect(&self, id: ConnectionId) -> bool {
         self.maps.lock().connecting.remove(&id)
     }
@@ -163,14 +165,15 @@ impl ConnectionMap {
         self.maps.lock().open.get(&id).map(|ById(connection)| Arc::clone(connection))
     }
 
-    /// Takes the connection out and closes it. `Some` for exactly one caller.
+    /// Removes the connection and closes it. If several threads race, exactly one receives it.
     pub(crate) fn close(&self, id: ConnectionId) -> Option<Arc<Connection>> {
         let connection = {
             let mut maps = self.maps.lock();
             let open = maps.open.take(&id);
             let ById(connection) = open.or_else(|| maps.connecting.take(&id))?;
-            // Under the lock: whoever finds the id gone finds it closed, too. A callback that
-            // lost the race to close it relies on hearing no more of it.
+            // The flag is set under the lock, so that a thread that finds the id gone also finds
+            // the connection closed. A callback that lost the race to close it relies on getting no
+            // further callback for it.
             connection.set_closed();
             self.closes.fetch_add(1, Ordering::AcqRel);
             connection
@@ -181,9 +184,9 @@ impl ConnectionMap {
     }
 }
 
-/// The library hands out ids one by one, and embedders make others only for themselves: no peer can
-/// choose them to collide, so a multiplication that spreads them over the table's high and low bits is
-/// all the hashing they need.
+/// The hasher of ids. The library hands ids out one by one, and embedders make others for themselves
+/// only, so no peer can choose colliding ones. A multiplication that spreads them over the table's high
+/// and low bits is therefore enough.
 #[derive(Default)]
 pub(crate) struct IdHasher(u64);
 
@@ -206,20 +209,20 @@ impl Hasher for IdHasher {
 }
 
 impl Shared {
-    /// Takes one of the `max_connections`.
+    /// Takes a place of the `max_connections`. Returns `None` if none is left.
     pub(crate) fn reserve(&self) -> Option<Reservation<'_>> {
         self.connections.reserve().then(|| Reservation { shared: self })
     }
 }
 
-/// A place among the `max_connections`, given back unless it is filled.
+/// A place of the `max_connections`. It is given back on drop unless a connection fills it.
 #[must_use]
 pub(crate) struct Reservation<'a> {
     shared: &'a Shared,
 }
 
 impl Reservation<'_> {
-    /// Makes the connection: from here on its id can be sent to and closed.
+    /// Makes the connection and fills the place. From here on the id can be sent to and closed.
     pub(crate) fn fill(
         self,
         direction: Direction,
@@ -234,7 +237,7 @@ impl Reservation<'_> {
         connection
     }
 
-    /// Makes the connection of a connect under way: its id can be closed, and no more than that.
+    /// Makes the connection of a connect under way and fills the place. Its id can only be closed.
     pub(crate) fn fill_connecting(
         self,
         sock: Box<dyn Sock>,
@@ -260,7 +263,7 @@ impl Reservation<'_> {
         Arc::new(Connection::new(id, direction, sock, me, them, age))
     }
 
-    /// The place is the connection's now, which gives it back when it is closed.
+    /// Hands the place to the connection, which gives it back when it is closed.
     fn filled(self) {
         std::mem::forget(self);
     }

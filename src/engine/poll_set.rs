@@ -1,6 +1,7 @@
 //! The connections that the socket thread watches, and which of them are due.
 //!
-//! Owns the poller and the slots. Belongs to the socket thread; takes no lock and calls nobody.
+//! Owns the poller and the slots. Belongs to the socket thread. Takes no lock and makes no
+//! callback.
 
 use std::{io, sync::Arc, time::Duration};
 
@@ -16,7 +17,7 @@ pub(crate) struct PollSet {
     poller: Box<dyn Poller>,
     slots: Slab<Slot>,
     pub(crate) due: Due,
-    /// Registrations that failed, to be told in the connection's turn.
+    /// Registrations that failed. The connection's turn reports them.
     pub(crate) failed: Vec<(Key, io::Error)>,
 }
 
@@ -50,7 +51,7 @@ impl PollSet {
         self.slots.get_mut(key)
     }
 
-    /// The slot, and where its failed registration is kept.
+    /// Returns the slot of a key, and the list of failed registrations.
     pub(crate) fn slot_and_failed(
         &mut self,
         key: Key,
@@ -58,7 +59,8 @@ impl PollSet {
         self.slots.get_mut(key).map(|slot| (slot, &mut self.failed))
     }
 
-    /// An event for a slot that was freed, or freed and taken again, reaches nobody.
+    /// Puts an event into the latches of its slot, and lists the connection. An event for a slot
+    /// that was freed, or freed and taken again, is dropped.
     #[inline]
     pub(crate) fn latch(&mut self, key: Key, event: &Readiness) {
         if let Some(slot) = self.slots.get_mut(key) {
@@ -67,13 +69,13 @@ impl PollSet {
         }
     }
 
-    /// Fills a slot first and registers then, once and for all. A connection that was closed
-    /// meanwhile is skipped.
+    /// Fills a slot and then registers the socket, which stays registered until it is closed. A
+    /// connection that was closed meanwhile is skipped.
     pub(crate) fn add(&mut self, connection: &Arc<Connection>) {
         if connection.is_closed() {
             return;
         }
-        // A wake that came before is answered by the turn that a new connection has in any case.
+        // The first turn, which every new connection gets, answers an earlier wake.
         connection.clear_woken();
         let Some(key) = self.slots.insert(Slot::new(Arc::clone(connection))) else {
             log::error!(target: "sockman::net", "no slot for connection {}", connection.id);
@@ -95,9 +97,10 @@ impl PollSet {
     }
 
     pub(crate) fn wake(&mut self, connection: &Connection) {
-        // Without a slot it is not activated yet, and the wake is kept; or it is closed.
+        // A connection without a slot is closed, or not yet activated. In the latter case its first
+        // turn answers the wake.
         let Some(key) = connection.key() else { return };
-        // Before the hooks are asked: a wake from now on makes a mark of its own.
+        // Cleared before the hooks are asked: a wake from now on makes a new mark.
         connection.clear_woken();
         if let Some(slot) = self.slots.get_mut(key) {
             slot.want_turn();
@@ -105,13 +108,13 @@ impl PollSet {
         }
     }
 
-    /// Takes the connection at this position off the list of what is due.
+    /// Removes the connection at this position from the list of those that are due.
     pub(crate) fn strike(&mut self, position: usize) {
         let slot = self.due.at(position).and_then(|key| self.slots.get_mut(key));
         self.due.strike(position, slot.map(|slot| &mut slot.listed));
     }
 
-    /// Every connection, and the list of those that are due.
+    /// Returns an iterator over every connection, and the list of those that are due.
     pub(crate) fn slots_and_due(&mut self) -> (impl Iterator<Item = (Key, &mut Slot)>, &mut Due) {
         (self.slots.iter_mut(), &mut self.due)
     }

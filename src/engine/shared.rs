@@ -1,6 +1,7 @@
 //! The state that all handles and threads of one `SockMan` share.
 //!
-//! Each lock in [`Shared`] is held for a moment, and none while a callback runs.
+//! Any thread uses it. Each lock in [`Shared`] is held for a moment, and none while a callback
+//! runs.
 
 use std::{
     sync::Arc,
@@ -28,29 +29,32 @@ use crate::{
     },
 };
 
-/// What all handles and threads share.
+/// The state that all handles and threads share.
 pub(crate) struct Shared {
     pub(crate) handler: Arc<dyn EventHandler>,
     pub(crate) options: Options,
     pub(crate) connections: ConnectionMap,
-    /// What connections count their time from.
+    /// The time from which connections count theirs.
     pub(crate) created: Instant,
     pub(crate) inbox: Inbox,
     pub(crate) counters: Counters,
     pub(crate) i2p: Option<Arc<I2p>>,
-    /// The `SockMan`'s own; the shared one, if any, is in the options.
+    /// The `SockMan`'s own interrupt. The embedder's, if any, is in the options.
     pub(crate) interrupt: Interrupt,
     listeners: Mutex<Vec<Arc<Listener>>>,
-    /// The socket thread's state while it does not run. Held for a moment; of the other locks only
-    /// the inbox's and the interrupts' are taken under it (an attempt that goes takes its waker out
-    /// of its own interrupt, under the inbox's lock, too).
+    /// The socket thread's state while the thread does not run. The lock is held for a moment.
+    /// Under it, the inbox's lock and those of the interrupts are taken: an attempt that is dropped
+    /// here, also under the inbox's lock, removes its waker from its own interrupt. An I2P attempt
+    /// that was making the persistent session also takes that session's lock.
     pub(crate) run: Mutex<Run>,
 }
 
 impl Shared {
+    /// Makes the state, with the poller of the socket thread.
+    ///
     /// # Errors
     ///
-    /// An option is out of its range, or the operating system gives no poller.
+    /// Fails if an option is out of its range, or if the operating system provides no poller.
     pub(crate) fn new(
         handler: Arc<dyn EventHandler>,
         options: Options,
@@ -72,16 +76,17 @@ impl Shared {
         })
     }
 
-    /// Closes a connection, if this call is the one to do so.
+    /// Closes a connection. Returns `true` if this call closed it. If several threads race, exactly
+    /// one of them gets `true`.
     pub(crate) fn close(&self, id: ConnectionId) -> bool {
         let Some(connection) = self.connections.close(id) else { return false };
         if threads::is_socket_thread_of(self) {
             self.inbox.push(Mark::Closed(connection));
         } else {
             match &mut *self.run.lock() {
-                // The thread lets go of its slot, and with that of the descriptor; and listeners
-                // that wait at the connection limit go on. Under the lock: a thread that ends
-                // takes care of the marks that it did not take.
+                // The thread takes the mark, frees the slot and with it the descriptor. The pass
+                // also resumes listeners that wait at the connection limit. The push is under the
+                // lock because a thread that ends handles, under it, the marks that it left.
                 Run::Running => self.inbox.push(Mark::Closed(connection)),
                 Run::Stopped(socket_thread) => socket_thread.forget(&self.inbox, &connection),
             }
@@ -92,19 +97,19 @@ impl Shared {
 
     pub(crate) fn release_place(&self) {
         if self.connections.release() {
-            // Listeners may wait for it.
+            // Listeners may wait for the place.
             self.inbox.notify();
         }
     }
 
-    /// A connect that the socket thread drove succeeded: from here on its id can be sent to.
-    /// `false` if it was closed meanwhile.
+    /// Registers the success of a connect that the socket thread drove: from here on its id can be
+    /// sent to. Returns `false` if the connect was closed meanwhile.
     pub(crate) fn connected(&self, id: ConnectionId, now: Instant) -> bool {
         self.connections.connected(id, self.age(now))
     }
 
-    /// A connect that the socket thread drove failed, which gives its place back. `false` if it
-    /// was closed meanwhile.
+    /// Registers the failure of a connect that the socket thread drove, and gives its place back.
+    /// Returns `false` if the connect was closed meanwhile.
     pub(crate) fn failed_to_connect(&self, id: ConnectionId) -> bool {
         let failed = self.connections.failed_to_connect(id);
         if failed {
@@ -113,12 +118,12 @@ impl Shared {
         failed
     }
 
-    /// What connections count their time in.
+    /// Returns `now` as the time since `created`, in which connections count theirs.
     pub(crate) fn age(&self, now: Instant) -> Duration {
         now.saturating_duration_since(self.created)
     }
 
-    /// The interrupts that end the threads and every blocking connect.
+    /// Returns the interrupts that end the threads and every blocking connect.
     pub(crate) fn interrupts(&self) -> impl Iterator<Item = &Interrupt> {
         std::iter::once(&self.interrupt).chain(&self.options.interrupt)
     }
@@ -136,7 +141,7 @@ impl Shared {
         address
     }
 
-    /// Takes all listeners out of the list, which stops none of them.
+    /// Takes all listeners out of the list. This does not stop them.
     pub(crate) fn take_listeners(&self) -> Vec<Arc<Listener>> {
         std::mem::take(&mut *self.listeners.lock())
     }

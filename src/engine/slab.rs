@@ -1,16 +1,17 @@
-//! A vector with reusable places, whose keys carry a generation: a key for a place that was freed,
+//! A vector with reusable places, whose keys carry a generation. A key of a place that was freed,
 //! or freed and taken again, finds nothing.
 //!
-//! Belongs to the socket thread alone; no lock.
+//! Belongs to the socket thread alone. No lock.
 
-/// A place and its generation, and what the poller's tokens are made of. Its order means nothing.
+/// The index of a place and its generation. The poller's tokens are made of keys. The order of keys
+/// has no meaning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Key {
     index: u32,
     generation: u32,
 }
 
-/// What kind of thing a token stands for, beside its key.
+/// A decoded token: the kind of thing that it stands for, and its key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Token {
     Connection(Key),
@@ -19,13 +20,14 @@ pub(crate) enum Token {
     Attempt(Key),
 }
 
-/// A token is, from the top: two bits for the kind, the generation, the index.
+/// A token consists of, from the most significant bit: two bits for the kind, the generation, the
+/// index.
 const INDEX_BITS: u32 = if usize::BITS >= 64 { 32 } else { 20 };
 const GENERATION_BITS: u32 = usize::BITS - INDEX_BITS - 2;
 const INDEX_MASK: usize = (1 << INDEX_BITS) - 1;
 const GENERATION_MASK: usize = (1 << GENERATION_BITS) - 1;
 const LISTENER: usize = 1 << (INDEX_BITS + GENERATION_BITS);
-/// The kind of all ones is nobody's: the poller's own waker has the token of all ones.
+/// No kind consists of ones alone, because the poller's own waker has the token of ones alone.
 const ATTEMPT: usize = 2 << (INDEX_BITS + GENERATION_BITS);
 const KIND_MASK: usize = LISTENER | ATTEMPT;
 
@@ -59,7 +61,8 @@ impl Token {
 #[derive(Debug)]
 pub(crate) struct Slab<T> {
     values: Vec<Option<T>>,
-    /// Of each place. Beside the values and not among them, where padding would double them.
+    /// The generation of each place. The generations have a vector of their own, because padding
+    /// would double their size next to the values.
     generations: Vec<u32>,
     free: Vec<u32>,
 }
@@ -69,7 +72,8 @@ impl<T> Slab<T> {
         Slab { values: Vec::new(), generations: Vec::new(), free: Vec::new() }
     }
 
-    /// `None` if every index is taken: four thousand million of them, a million on 32-bit machines.
+    /// Stores a value and returns its key. Returns `None` if every index is taken: 2^32 - 1 of
+    /// them, on 32-bit machines 2^20 - 1.
     pub(crate) fn insert(&mut self, value: T) -> Option<Key> {
         if let Some(index) = self.free.pop() {
             let generation = *self.generations.get(index as usize)?;

@@ -1,8 +1,8 @@
-//! The pass: what the socket thread does, over and over.
+//! The pass: one round of the socket thread's loop.
 //!
 //! Owns everything that only the socket thread may touch: the poll set, the listeners' latches, the
-//! list of turns, the receive buffer. [`SocketThread`] is parked in the shared state while no thread
-//! runs, so that nothing is lost over a restart. Callbacks run with no lock held.
+//! list of turns, the receive buffer. While no thread runs, the shared state keeps the
+//! [`SocketThread`], so that nothing is lost over a restart. Callbacks run with no lock held.
 //!
 //! Data flows one way: poll → latches → hooks → I/O → callbacks.
 
@@ -33,25 +33,25 @@ pub(crate) struct SocketThread {
     connected: PollSet,
     listeners: Slab<Accepting>,
     connecting: Connecting,
-    /// Reused from pass to pass, so that none allocates.
+    /// This and the next two are reused from pass to pass, so that a pass does not allocate.
     marks: Vec<Mark>,
     events: Vec<Readiness>,
     buffer: Box<[u8]>,
-    /// Until when all closes have been dealt with.
+    /// The count of closes up to which no closed connection has a slot.
     open: OpenSince,
-    /// The time: taken after each poll, and again before one that may sleep.
+    /// The current time. Read after each poll, and again before a poll that may sleep.
     now: Instant,
     sweep: Option<Sweep>,
-    /// The latest deadline of the embedder's that has had its immediate pass.
+    /// The latest of the embedder's deadlines that has had its immediate pass.
     served_deadline: Option<Served>,
     /// Which listener accepts first in the next pass.
     first_listener: usize,
-    /// The last pass had nothing to do before its poll, and its poll told nothing.
+    /// Whether the last pass had nothing to do before its poll, and its poll reported no event.
     #[cfg(feature = "testing")]
     slept: bool,
 }
 
-/// Between two immediate passes for deadlines in the past: `epoll` counts in milliseconds.
+/// The time between two immediate passes for deadlines in the past. `epoll` counts in milliseconds.
 const DEADLINE_PAUSE: Duration = Duration::from_millis(1);
 
 #[derive(Debug, Clone, Copy)]
@@ -67,7 +67,8 @@ struct Sweep {
 }
 
 impl Sweep {
-    /// `None` if the period reaches beyond what the clock can tell: it never comes.
+    /// Returns the next sweep. Returns `None` if its time is beyond what the clock can represent:
+    /// that sweep never comes.
     fn after(now: Instant, period: Duration) -> Option<Sweep> {
         now.checked_add(period).map(|next| Sweep { period, next })
     }
@@ -97,16 +98,17 @@ impl SocketThread {
         self.connected.poller().waker()
     }
 
-    /// Passes until interrupted.
+    /// Runs passes until interrupted.
     ///
     /// # Errors
     ///
-    /// The poller's.
+    /// Returns an error of the poller.
     ///
     /// # Panics
     ///
-    /// With the embedder's panic, under [`PanicPolicy::Stop`](crate::options::PanicPolicy::Stop). Nothing is lost: what was latched
-    /// is still there for the next run.
+    /// Passes a panic of the embedder on, under
+    /// [`PanicPolicy::Stop`](crate::options::PanicPolicy::Stop). Nothing is lost: the latches keep
+    /// their state for the next run.
     pub(crate) fn thread_socket_handler(&mut self, context: &Context<'_>) -> io::Result<()> {
         self.now = context.shared().options.sock_factory.now();
         while !context.interrupts.is_interrupted() {
@@ -115,15 +117,15 @@ impl SocketThread {
         Ok(())
     }
 
-    /// One pass.
+    /// Runs one pass.
     pub(crate) fn pass(&mut self, context: &Context<'_>) -> io::Result<()> {
-        // Before the callback: a `notify` from here on is answered by another pass.
+        // Before the callback: a `notify` from here on gets a pass of its own.
         self.take_marks(context);
         context.shared().counters.passes.add_owned(1);
         context.handler().event_io_loop_completed_for_all(context.sockman);
         let timeout = self.generate_wait_sockets(context);
         self.wait(context, timeout)?;
-        // Again: a wake that ended the poll is answered in this pass.
+        // Again, so that this pass answers a wake that ended the poll.
         self.take_marks(context);
         self.socket_handler_connected(context);
         self.socket_handler_connecting(context);
@@ -131,17 +133,17 @@ impl SocketThread {
         Ok(())
     }
 
-    /// Did the last pass find nothing to do, and leave nothing?
+    /// Returns whether the last pass had nothing to do and left nothing to do.
     #[cfg(feature = "testing")]
     pub(crate) fn is_idle(&self) -> bool {
         self.slept && self.connected.due.is_empty() && !self.connecting.has_due()
     }
 
-    /// Asks the hooks of the connections that were left with work, drops those that may not go on,
-    /// and says how long the poller may wait.
+    /// Asks the hooks of the connections that were left with work, and removes those without a turn
+    /// from the list. Returns how long the poller may wait.
     fn generate_wait_sockets(&mut self, context: &Context<'_>) -> Option<Duration> {
         self.connected.due.relist_cut_short();
-        // One by one and in place: a hook that panics leaves a list that is still right.
+        // One by one and in place, so that the list stays correct if a hook panics.
         let mut position = 0;
         while let Some(key) = self.connected.due.at(position) {
             if self.may_go_on(context, key) {
@@ -159,14 +161,14 @@ impl SocketThread {
         context.guard(slot.id, || slot.ask_hooks(context, open)).unwrap_or(false)
     }
 
-    /// How long there is nothing to do. `None`: until an event or a wake.
+    /// Returns how long there is nothing to do. `None` means until an event or a wake.
     fn timeout(&mut self, context: &Context<'_>) -> Option<Duration> {
         let deadline = context.handler().next_deadline();
         let full = context.shared().connections.is_full();
         if !self.connected.due.is_empty() || self.connecting.has_due() {
             return Some(Duration::ZERO);
         }
-        // Callbacks took their time since the poll.
+        // Read again, because the callbacks since the poll took time.
         self.now = context.shared().options.sock_factory.now();
         let mut until = self.sweep.map(|sweep| sweep.next);
         let mut earlier = |at: Instant| until = Some(until.map_or(at, |until| until.min(at)));
@@ -178,8 +180,9 @@ impl SocketThread {
         }
         match deadline {
             Some(at) if at > self.now => earlier(at),
-            // One immediate pass for each deadline that goes by: a forgotten one does not spin, and
-            // one that is always just past runs no faster than the clock of the poller ticks.
+            // Each deadline that passes gets one immediate pass, so a forgotten deadline does not
+            // make the loop spin. A deadline that is always just past gets no more passes than the
+            // poller's clock ticks.
             Some(at) if self.served_deadline.is_none_or(|served| at > served.deadline) => {
                 let again = self.served_deadline.map(|served| served.at + DEADLINE_PAUSE);
                 if again.is_none_or(|again| again <= self.now) {
@@ -192,7 +195,7 @@ impl SocketThread {
         until.map(|until| until.saturating_duration_since(self.now))
     }
 
-    /// Polls, and latches all that it told before anybody is called.
+    /// Polls, and latches all events before any callback.
     fn wait(&mut self, context: &Context<'_>, timeout: Option<Duration>) -> io::Result<()> {
         let inbox = &context.shared().inbox;
         let sleeps = timeout != Some(Duration::ZERO) && inbox.prepare_to_sleep();
@@ -221,7 +224,7 @@ impl SocketThread {
         Ok(())
     }
 
-    /// Does what other threads, and callbacks, asked for. Calls nobody.
+    /// Takes the marks of other threads and of callbacks, and acts on them. Makes no callback.
     fn take_marks(&mut self, context: &Context<'_>) {
         self.open = OpenSince::before_taking_marks(context);
         let mut marks = mem::take(&mut self.marks);
@@ -245,8 +248,8 @@ impl SocketThread {
         self.marks = marks;
     }
 
-    /// With no thread running: lets go of everything that was closed or stopped, marks included,
-    /// so that descriptors and memory do not wait for the next start.
+    /// Releases everything that was closed or stopped, marks included, so that descriptors and
+    /// memory do not wait for the next start. For the time in which no thread runs.
     pub(crate) fn remove_closed(&mut self, inbox: &Inbox) {
         inbox.forget_closed();
         self.connected.remove_closed();
@@ -254,16 +257,16 @@ impl SocketThread {
         self.remove_stopped_listeners();
     }
 
-    /// With no thread running: lets go of one connection that was closed.
+    /// Releases one connection that was closed. For the time in which no thread runs.
     pub(crate) fn forget(&mut self, inbox: &Inbox, connection: &Connection) {
         if connection.token().is_none() || connection.is_woken() {
-            // Its activation, or a wake, may wait in the inbox.
+            // The mark of its activation, or of a wake, may be in the inbox.
             inbox.forget_closed();
         }
         self.remove(connection);
     }
 
-    /// Lets go of a connection, or of an attempt at one.
+    /// Releases a connection or an attempt.
     fn remove(&mut self, connection: &Connection) {
         match connection.token() {
             Some(Token::Attempt(key)) => drop(self.connecting.remove(key)),
@@ -287,7 +290,8 @@ impl SocketThread {
         self.listeners.retain(|accepting| {
             let listener = accepting.listener();
             if listener.is_stopped() {
-                // An adopted one may live on elsewhere, and would go on telling of its clients.
+                // An adopted listener may stay open in another process. The poller would go on
+                // reporting its clients.
                 if let Err(error) = self.connected.deregister_listener(listener.sock()) {
                     log::debug!(
                         target: "sockman::net",
@@ -304,7 +308,7 @@ impl SocketThread {
         if let Some(sweep) = self.sweep.filter(|sweep| self.now >= sweep.next) {
             self.sweep_all(context);
             if context.interrupts.is_interrupted() {
-                // Cut short, maybe: it comes again with the next start.
+                // The sweep may have been cut short. It is repeated at the next start.
                 return;
             }
             self.sweep = Sweep::after(self.now, sweep.period);
@@ -321,7 +325,7 @@ impl SocketThread {
         self.connected.due.end_turns();
     }
 
-    /// Asks the hooks of every connection. The few with something to do are due from now on.
+    /// Sweeps every connection. Those that need a full turn are due from now on.
     fn sweep_all(&mut self, context: &Context<'_>) {
         context.shared().counters.sweeps.add_owned(1);
         let (open, mut turns) = (self.open, 0);
@@ -330,7 +334,7 @@ impl SocketThread {
             if context.interrupts.is_interrupted() {
                 break;
             }
-            // Closed after a panic, its mark frees the slot.
+            // After a panic the connection is closed, and its mark frees the slot.
             if context.guard(slot.id, || slot.sweep(context, open)).unwrap_or(true) {
                 turns += 1;
             } else {
@@ -352,12 +356,13 @@ impl SocketThread {
                 let connection = Arc::clone(&slot.connection);
                 self.connected.remove(&connection);
             }
-            // Closed, and in the inbox as such.
+            // A callback panicked. The connection is closed, and its mark is in the inbox.
             None => {}
         }
     }
 
-    /// Tells what became of connects, a batch at most; the rest is due in the next pass.
+    /// Steps the attempts that are due and reports outcomes, one batch at most. The rest is due in
+    /// the next pass.
     fn socket_handler_connecting(&mut self, context: &Context<'_>) {
         self.connecting.list_expired(self.now);
         for _ in 0..context.shared().options.accept_batch {
@@ -377,8 +382,8 @@ impl SocketThread {
         }
     }
 
-    /// Accepts, a batch at most for each listener. They take turns at being first, so that at the
-    /// connection cap one that is flooded does not take every place that becomes free.
+    /// Accepts one batch at most for each listener. Each pass begins with another listener, so that
+    /// at the connection limit a flooded listener does not take every place that becomes free.
     fn socket_handler_listening(&mut self, context: &Context<'_>) {
         let count = self.listeners.iter_mut().count();
         let first = self.first_listener.checked_rem(count).unwrap_or(0);

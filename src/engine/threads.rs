@@ -1,7 +1,8 @@
-//! Starting, joining and restarting the two threads of the library.
+//! Starting, joining and restarting the threads.
 //!
-//! Owns the guard and the marker by which a thread knows that it is the library's. Takes the `run`
-//! mutex for a moment, when a thread starts or ends.
+//! Owns the guard, and the marker by which a thread recognises that it belongs to the library. Runs
+//! on the embedder's threads and on both threads of the library. Takes the `run` mutex for a
+//! moment, when a thread starts or ends.
 
 use std::{
     any::Any,
@@ -30,14 +31,14 @@ use crate::{
 /// Where the socket thread's state is.
 pub(crate) enum Run {
     Stopped(Box<SocketThread>),
-    /// With the thread.
+    /// The thread has it.
     Running,
 }
 
-/// The running threads. From [`SockMan::start_sockets_threads`].
+/// The guard of the running threads, returned by [`SockMan::start_sockets_threads`].
 ///
-/// Dropping it interrupts and waits for the end; on a thread of the library, where that would be
-/// a wait for itself, it interrupts and detaches.
+/// Dropping the guard interrupts the threads and waits for their end. On a thread of the library,
+/// which would wait for itself, dropping it interrupts the threads and detaches them.
 #[must_use = "dropping the guard ends the threads at once"]
 pub struct SocketsThreads {
     shared: Arc<Shared>,
@@ -46,17 +47,18 @@ pub struct SocketsThreads {
     ending: Arc<Ending>,
 }
 
-/// How the thread ends, shared by it and the guard.
+/// How the thread ends. Shared by the thread and the guard.
 #[derive(Default)]
 struct Ending {
-    /// Nobody joins: the thread tidies up behind itself.
+    /// Whether the guard was dropped on a thread of the library. No thread joins then, so the
+    /// socket thread itself resets the interrupt at its end.
     detached: AtomicBool,
-    /// Set by the thread, under the `run` mutex, when others may be started.
+    /// Set by the thread, under the `run` mutex, when new threads may be started.
     ended: AtomicBool,
     failure: Mutex<Option<Failure>>,
 }
 
-/// Why the thread ended before it was told to.
+/// Why the thread ended without an interrupt.
 enum Failure {
     Panic(Box<dyn Any + Send>),
     Poll(io::Error),
@@ -66,13 +68,13 @@ pub(crate) fn start(sockman: &SockMan) -> Result<SocketsThreads, StartError> {
     let shared = sockman.shared();
     let mut run = shared.run.lock();
     let (socket_thread, watches) = claim(shared, &mut run)?;
-    // Handed over in a cell, so that it can be taken back if there is no thread to be had.
+    // Handed over in a cell, so that it can be taken back if the spawn fails.
     let parked = Arc::new(Mutex::new(Some(socket_thread)));
     let ending = Arc::new(Ending::default());
     let spawned = Builder::new().name(shared.options.thread_name.clone()).spawn({
         let (sockman, parked, ending) = (sockman.clone(), Arc::clone(&parked), Arc::clone(&ending));
         move || {
-            // Always there: only a failed spawn takes it back, and then this does not run.
+            // Always `Some`: only a failed spawn takes it back, and then this closure does not run.
             if let Some(socket_thread) = parked.lock().take() {
                 run_thread(&sockman, socket_thread, &watches, &ending);
             }
@@ -91,14 +93,14 @@ pub(crate) fn start(sockman: &SockMan) -> Result<SocketsThreads, StartError> {
     }
 }
 
-/// Takes the socket thread's state out, if nobody has it.
+/// Takes the socket thread's state out of `run`, if no thread has it.
 fn claim(shared: &Shared, run: &mut Run) -> Result<(Box<SocketThread>, Watches), StartError> {
     let socket_thread = match mem::replace(run, Run::Running) {
         Run::Running => return Err(StartError::AlreadyStarted),
         Run::Stopped(socket_thread) => socket_thread,
     };
-    // Looked at from here on, and not before the lock: a thread that was detached clears it under
-    // the lock when it ends.
+    // The watches begin under the lock, and not before it: a detached thread resets the interrupt
+    // under the lock when it ends.
     let watches = shared.watches();
     if watches.is_interrupted() {
         *run = Run::Stopped(socket_thread);
@@ -119,11 +121,11 @@ fn run_thread(
     let wakers = watches.add_waker(&socket_thread.waker());
     let i2p_thread = start_i2p_accept(sockman, watches);
     if matches!(i2p_thread, I2pThread::NotStarted(_)) {
-        // Half of what was asked for is not what was asked for: `join` says why.
+        // Without the I2P-accept thread, the socket thread ends too. `join` returns the reason.
         shared.interrupt.interrupt();
     }
     let context = Context { sockman, interrupts: watches };
-    // Unwind-safe: the pass leaves its state right at every callback.
+    // Unwind-safe: the state of the pass is consistent at every callback.
     let outcome = catch_unwind(AssertUnwindSafe(|| socket_thread.thread_socket_handler(&context)));
     drop(wakers);
     let failure = match outcome {
@@ -144,14 +146,16 @@ fn run_thread(
     if failure.is_some() {
         shared.interrupt.interrupt();
     }
-    // It has seen the interrupt that ended this one, or sees this one's. The first failure counts.
+    // The I2P-accept thread ends as well: it sees the interrupt that ended this thread, or the
+    // interrupt that this thread has set. If both threads failed, the socket thread's failure is
+    // reported.
     let failure = failure.or(join_i2p_accept(i2p_thread));
     *ending.failure.lock() = failure;
     log::debug!(target: "sockman::net", "the socket thread has ended");
     drop(marker);
 
     let mut run = shared.run.lock();
-    // Whoever closed a connection up to here left a mark that nobody takes before the next start.
+    // Each close up to here left a mark that would otherwise wait until the next start.
     socket_thread.remove_closed(&shared.inbox);
     *run = Run::Stopped(socket_thread);
     ending.ended.store(true, Ordering::Release);
@@ -175,7 +179,8 @@ fn start_i2p_accept(_: &SockMan, _: &Watches) -> I2pThread {
     I2pThread::None
 }
 
-/// The I2P-accept thread, if there is to be one. It ends with the socket thread, which waits for it.
+/// Starts the I2P-accept thread, if the options ask for one. It ends with the socket thread, which
+/// waits for it.
 #[cfg(feature = "i2p")]
 fn start_i2p_accept(sockman: &SockMan, watches: &Watches) -> I2pThread {
     let shared = sockman.shared();
@@ -191,7 +196,7 @@ fn start_i2p_accept(sockman: &SockMan, watches: &Watches) -> I2pThread {
     let thread = Builder::new().name(i2p.thread_name().to_owned()).spawn(move || {
         I2P_THREAD_OF.with(|of| of.set(Arc::as_ptr(sockman.shared())));
         log::debug!(target: "sockman::i2p", "the I2P-accept thread starts");
-        // Unwind-safe: the step leaves its state right at every callback.
+        // Unwind-safe: the state of the step is consistent at every callback.
         let run = AssertUnwindSafe(|| accept_thread.run(&sockman, poller, &watches));
         let failure = match catch_unwind(run) {
             Ok(Ok(())) => None,
@@ -235,14 +240,15 @@ fn join_i2p_accept(i2p_thread: I2pThread) -> Option<Failure> {
 }
 
 impl SocketsThreads {
-    /// Waits for the threads to end, which they do when interrupted (see [`SockMan::interrupt`]),
-    /// and clears the `SockMan`'s own interrupt, so that they can be started again.
+    /// Waits until the threads end, and resets the `SockMan`'s own interrupt so that they can be
+    /// started again. The threads end when they are interrupted (see [`SockMan::interrupt`]).
     ///
     /// # Errors
     ///
-    /// * [`JoinError::Panicked`]: a callback panicked, and that is why they ended;
-    /// * [`JoinError::Poll`]: the poller failed, and that is why they ended;
-    /// * [`JoinError::OnLibraryThread`]: called from a callback; the guard is in the error.
+    /// * [`JoinError::Panicked`]: the threads ended because a callback panicked;
+    /// * [`JoinError::Poll`]: the threads ended because the poller failed;
+    /// * [`JoinError::OnLibraryThread`]: `join` was called from a callback. The error contains the
+    ///   guard.
     #[doc(alias = "JoinSocketsThreads")]
     pub fn join(mut self) -> Result<(), JoinError> {
         if is_library_thread_of(&self.shared) {
@@ -256,7 +262,7 @@ impl SocketsThreads {
         }
     }
 
-    /// Have the threads ended, because of an interrupt or a failure?
+    /// Returns whether the threads have ended, because of an interrupt or a failure.
     #[must_use]
     pub fn is_finished(&self) -> bool {
         self.thread.is_none() || self.ending.ended.load(Ordering::Acquire)
@@ -265,7 +271,7 @@ impl SocketsThreads {
     fn wait_for_end(&mut self) {
         let Some(thread) = self.thread.take() else { return };
         if thread.join().is_err() {
-            // A handler's panic is caught on the thread; only a bug of ours comes this way.
+            // A handler's panic is caught on the thread. Only a bug of the library comes this way.
             log::error!(target: "sockman::net", "the socket thread panicked outside of callbacks");
         }
         self.shared.interrupt.reset();
@@ -278,11 +284,11 @@ impl Drop for SocketsThreads {
             return;
         }
         let run = self.shared.run.lock();
-        // If it has ended already, whatever runs now has a guard of its own.
+        // If the thread has already ended, a thread that runs now has a guard of its own.
         if !self.ending.ended.load(Ordering::Acquire) {
             self.shared.interrupt.interrupt();
             if is_library_thread_of(&self.shared) {
-                // Seen by the socket thread when it ends.
+                // The socket thread reads this when it ends.
                 self.ending.detached.store(true, Ordering::Release);
                 return;
             }
@@ -311,9 +317,9 @@ impl fmt::Debug for SocketsThreads {
 
 #[cfg(not(shuttle))]
 thread_local! {
-    /// The `Shared` whose socket thread this is: its address, never followed.
+    /// The address of the `Shared` whose socket thread this is. It is compared, never dereferenced.
     static SOCKET_THREAD_OF: Cell<*const Shared> = const { Cell::new(ptr::null()) };
-    /// Likewise of the I2P-accept thread.
+    /// The same for the I2P-accept thread.
     static I2P_THREAD_OF: Cell<*const Shared> = const { Cell::new(ptr::null()) };
 }
 
@@ -323,17 +329,18 @@ shuttle::thread_local! {
     static I2P_THREAD_OF: Cell<*const Shared> = Cell::new(ptr::null());
 }
 
-/// Is the calling thread the socket thread of this `SockMan`?
+/// Returns whether the calling thread is the socket thread of this `SockMan`.
 pub(crate) fn is_socket_thread_of(shared: &Shared) -> bool {
     SOCKET_THREAD_OF.with(|of| ptr::eq(of.get(), shared))
 }
 
-/// Is the calling thread one of this `SockMan`'s? Joining there would be a wait for itself.
+/// Returns whether the calling thread is one of this `SockMan`'s threads. A join on such a thread
+/// would wait for itself.
 fn is_library_thread_of(shared: &Shared) -> bool {
     is_socket_thread_of(shared) || I2P_THREAD_OF.with(|of| ptr::eq(of.get(), shared))
 }
 
-/// While it lives, this thread is the socket thread.
+/// Marks the current thread as the socket thread until this is dropped.
 struct Marker;
 
 impl Marker {
@@ -349,8 +356,8 @@ impl Drop for Marker {
     }
 }
 
-/// The socket thread's state, held by a test that runs its passes itself. The thread is the one that
-/// calls [`pass`](Parked::pass), for as long as that takes.
+/// The socket thread's state, held by a test that runs the passes itself. The thread that calls
+/// [`pass`](Parked::pass) is the socket thread during the call.
 #[cfg(feature = "testing")]
 pub(crate) struct Parked {
     sockman: SockMan,
@@ -368,7 +375,7 @@ impl Parked {
         Ok(Parked { sockman: sockman.clone(), socket_thread, watches, _wakers: wakers })
     }
 
-    /// `false` if interrupted.
+    /// Runs one pass. Returns `false`, without a pass, if interrupted.
     pub(crate) fn pass(&mut self) -> Result<bool, JoinError> {
         if self.watches.is_interrupted() {
             return Ok(false);
@@ -390,7 +397,7 @@ impl Parked {
         Err(failure)
     }
 
-    /// Did the last pass find nothing to do, and leave nothing?
+    /// Returns whether the last pass had nothing to do and nothing waits for the next.
     pub(crate) fn is_idle(&self) -> bool {
         self.socket_thread.is_idle() && !self.sockman.shared().inbox.is_pending()
     }
@@ -412,7 +419,7 @@ impl fmt::Debug for Parked {
     }
 }
 
-/// Runs `f` as if on another thread: for simulated threads that come in between.
+/// Runs `f` as if on another thread, for a simulated thread that interrupts a pass.
 #[cfg(feature = "testing")]
 pub(crate) fn as_another_thread<R>(f: impl FnOnce() -> R) -> R {
     struct Restore(*const Shared);
@@ -425,7 +432,7 @@ pub(crate) fn as_another_thread<R>(f: impl FnOnce() -> R) -> R {
     f()
 }
 
-/// One pass by hand, on the calling thread, which is the socket thread for as long as it takes.
+/// Runs one pass on the calling thread, which is the socket thread during the call.
 #[cfg(test)]
 pub(crate) fn run_one_pass(sockman: &SockMan) -> io::Result<()> {
     let shared = sockman.shared();

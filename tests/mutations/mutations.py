@@ -26,7 +26,7 @@ MUTATIONS = [
     {
         'guarantee': 'G9', 'what': 'deadlines are late by what callbacks take',
         'file': 'src/engine/socket_thread.rs',
-        'old': '        // Callbacks took their time since the poll.\n        self.now = context.shared().options.sock_factory.now();\n',
+        'old': '        // Read again, because the callbacks since the poll took time.\n        self.now = context.shared().options.sock_factory.now();\n',
         'new': '',
         'test': 'sockman:lib', 'tests': ('', 'not_late'),
     },
@@ -152,8 +152,8 @@ MUTATIONS = [
     {
         'guarantee': 'G4', 'what': 'before should_try_to_recv: no check',
         'file': 'src/engine/slot/turn.rs',
-        'old': '        self.check_open()?;\n        // Whoever pauses',
-        'new': '        // Whoever pauses',
+        'old': '        self.check_open()?;\n        // Reported even if',
+        'new': '        // Reported even if',
         'test': 'sockman:library', 'tests': ('close', ''),
     },
     {
@@ -495,7 +495,7 @@ MUTATIONS = [
     {
         'guarantee': 'G14', 'what': 'a sweep cut short is over',
         'file': 'src/engine/socket_thread.rs',
-        'old': '                // Cut short, maybe: it comes again with the next start.\n                return;',
+        'old': '                // The sweep may have been cut short. It is repeated at the next start.\n                return;',
         'new': '                self.sweep = Sweep::after(self.now, sweep.period);\n                return;',
         'test': 'sockman:lib', 'tests': ('', 'sweep'),
     },

@@ -18,25 +18,25 @@ const NOTHING: [String; 0] = [];
 /// How long a connect over TCP is in progress, unless it is ignored.
 const LATENCY: Duration = Duration::from_millis(100);
 
-/// The listener of the rig alone.
+/// The number of open descriptors when only the listener of the rig is open.
 const LISTENER_ALONE: usize = 1;
 
 fn tcp() -> Service {
     "10.0.0.2:2".parse().unwrap()
 }
 
-/// A connect to here completes at once if there is a listener.
+/// An address to which a connect completes at once if there is a listener.
 fn unix() -> Service {
     Service::unix("/nowhere").unwrap()
 }
 
-/// Without a time-out of the library, which would be a timer.
+/// Options without a timeout of the library, which would be a timer.
 fn without_timeout() -> ConnectOptions {
     ConnectOptions::default().timeout(Duration::MAX)
 }
 
 impl Rig {
-    /// A peer listens here, for the connects of the test.
+    /// Makes a peer listen at this address, for the connects of the test.
     fn listen(&self, at: &Service) -> PeerListener {
         self.network.listen(at).unwrap()
     }
@@ -58,8 +58,8 @@ impl Rig {
         id
     }
 
-    /// The kernel completes the connects in progress: it connects them, or refuses them if no peer
-    /// listens.
+    /// Makes the kernel complete the connects in progress: it connects them, or refuses them if no
+    /// peer listens.
     fn complete(&self) {
         self.network.advance(LATENCY);
     }
@@ -185,7 +185,7 @@ fn a_connect_that_succeeded_by_its_deadline_is_told_as_such_however_late() {
     let timeout = Duration::from_millis(700);
     let id = rig.start_in_progress(&ConnectOptions::default().timeout(timeout));
     rig.network.advance(timeout * 2);
-    // The poller does not report the socket yet: the timer alone has the attempt stepped.
+    // The poller does not report the socket yet. Only the timer causes the step.
     let token = only(&rig.listeners());
     rig.network.inject_event(Readiness { token, readable: true, ..Readiness::default() });
     rig.pass();
@@ -308,7 +308,7 @@ fn an_attempt_that_cannot_be_registered_fails() {
     assert_eq!(rig.sockman.stats().connections, 0);
 }
 
-/// G2: a connection that the poller refuses is reported as connected, and then its error is.
+/// G2: a connection that the poller refuses is reported as connected, and then as failed.
 #[test]
 fn a_connection_that_cannot_be_registered_anew_is_told_as_a_read_error() {
     let rig = Rig::new(without_sweep());
@@ -330,7 +330,7 @@ fn a_late_event_of_an_attempt_reaches_nobody() {
     let token = only(&rig.attempts());
     assert!(rig.sockman.close_connection(old));
     rig.start_in_progress(&without_timeout());
-    // A step from here on would find the new one connected.
+    // A step from here on would find the new attempt connected.
     rig.complete();
     rig.network.inject_event(Readiness { token, writable: true, ..Readiness::default() });
     rig.pass();
@@ -347,7 +347,7 @@ fn a_connect_closed_in_the_outcome_of_another_is_not_told() {
     let _listener = rig.listen(&tcp());
     rig.start_in_progress(&ConnectOptions::default());
     let second = rig.start_in_progress(&ConnectOptions::default());
-    // After another poll, the events come in the order of the connects.
+    // After another poll the events come in the order of the connects.
     rig.pass();
     *rig.handler.on_outcome.lock() = Some(Box::new(move |sockman, _| {
         assert!(sockman.close_connection(second));
@@ -429,7 +429,7 @@ fn a_connect_begun_in_an_outcome_is_told_in_a_later_pass() {
     rig.start_in_progress(&without_timeout());
     *rig.handler.on_outcome.lock() = Some(Box::new(|sockman, ordinal| {
         if ordinal == 0 {
-            // It takes the place of the one that failed.
+            // The new connect takes the place of the failed one.
             sockman.start_connect(Destination::from(unix()), &without_timeout()).unwrap();
         }
     }));

@@ -2,7 +2,8 @@
 //! own thread, over the network in memory of `testing` and with a clock that stands still.
 //!
 //! `pass` tests what a pass does for connections, listeners and deadlines. `connects` tests the
-//! connects that the socket thread drives, `sends` what follows a send, `sweep` the sweep.
+//! connects that the socket thread drives. `sends` tests what follows a send. `sweep` tests the
+//! sweep.
 
 mod connects;
 mod pass;
@@ -28,7 +29,7 @@ struct Rig<H> {
     network: Network,
     handler: Arc<H>,
     sockman: SockMan,
-    /// Where it listens.
+    /// The address of the listener.
     here: Service,
 }
 
@@ -50,30 +51,30 @@ impl<H: EventHandler + 'static> Rig<H> {
         run_one_pass(&self.sockman).unwrap();
     }
 
-    /// Connects a peer to the listener. The connection waits there to be accepted.
+    /// Connects a peer to the listener. The connection waits there until it is accepted.
     fn connect_peer(&self) -> Peer {
         self.network.connect(&self.here).unwrap()
     }
 
-    /// The poller takes no more sockets.
+    /// Makes the poller refuse all further sockets.
     fn fail_registrations(&self) {
-        // No test registers that often.
+        // No test registers a socket as often as this.
         for _ in 0..64 {
             self.network.fail_next(Call::Register, libc::ENOSPC);
         }
     }
 
-    /// The tokens of the connections that the poller watches.
+    /// Returns the tokens of the connections that the poller watches.
     fn connections(&self) -> Vec<usize> {
         self.tokens(|token| matches!(token, Token::Connection(_)))
     }
 
-    /// The tokens of the listeners that the poller watches.
+    /// Returns the tokens of the listeners that the poller watches.
     fn listeners(&self) -> Vec<usize> {
         self.tokens(|token| matches!(token, Token::Listener(_)))
     }
 
-    /// The tokens of the connects under way that the poller watches.
+    /// Returns the tokens of the attempts that the poller watches.
     fn attempts(&self) -> Vec<usize> {
         self.tokens(|token| matches!(token, Token::Attempt(_)))
     }
@@ -84,7 +85,7 @@ impl<H: EventHandler + 'static> Rig<H> {
     }
 }
 
-/// The one token in a list of one.
+/// Returns the token of a list that contains exactly one.
 #[track_caller]
 fn only(tokens: &[usize]) -> usize {
     assert_eq!(tokens.len(), 1, "one is registered");

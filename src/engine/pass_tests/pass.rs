@@ -19,7 +19,7 @@ use crate::{
     testing::{Call, Peer},
 };
 
-/// Gets the ordinal of the connection.
+/// A reaction to an outcome. Its last argument is the ordinal of the connection.
 type Reaction = Box<dyn Fn(&SockMan, usize) + Send>;
 
 /// Records the callbacks. Connections appear in the records as ordinals.
@@ -27,12 +27,12 @@ type Reaction = Box<dyn Fn(&SockMan, usize) + Send>;
 pub(super) struct Log {
     pub(super) ordinals: Ordinals,
     records: Mutex<Vec<String>>,
-    /// The answer to `should_try_to_recv` is no.
+    /// Whether the answer of `should_try_to_recv` is no.
     pauses_reads: Mutex<bool>,
     deadline: Mutex<Option<Instant>>,
     /// Runs in `event_io_loop_completed_for_all`.
     housekeeping: Mutex<Option<Box<dyn Fn() + Send>>>,
-    /// The handler panics when it gets data, and records the questions about sending.
+    /// Whether the handler panics when it gets data, and records the calls of `should_try_to_send`.
     panics: Mutex<bool>,
     /// Runs in `event_connect_completed`.
     pub(super) on_outcome: Mutex<Option<Reaction>>,
@@ -285,7 +285,7 @@ fn a_listener_that_cannot_be_registered_is_registered_later() {
     assert_eq!(rig.network.last_timeout(), None, "and that is the end of it");
 }
 
-/// G11: the pauses grow from 100 ms to 1 s, and end with the exhaustion.
+/// G11: the back-offs grow from 100 ms to 1 s, and end with the exhaustion.
 #[test]
 fn a_listener_backs_off_while_descriptors_are_exhausted() {
     let rig = Rig::new(without_sweep());
@@ -335,7 +335,7 @@ fn one_pass_accepts_one_batch() {
     }
 }
 
-/// G7: at the connection cap the listener is not asked, and does not keep the loop awake.
+/// G7: at the connection limit the listener is not asked, and does not keep the loop awake.
 #[test]
 fn a_listener_rests_at_the_connection_cap() {
     let rig = Rig::new(without_sweep().max_connections(1));
@@ -442,7 +442,8 @@ fn a_deadline_is_not_late_by_the_time_of_the_callbacks() {
 fn a_panic_in_a_callback_leaves_the_send_hook_to_be_asked() {
     let rig = Rig::new(without_sweep());
     let peer = rig.accept();
-    // The event of the data does not report room, which would have the hook asked in any case.
+    // The window is closed, so that the event of the data does not report room. With room, the hook
+    // would be asked in any case.
     peer.set_window(0);
     peer.send(&[1; 10]).unwrap();
     *rig.handler.panics.lock() = true;
@@ -453,8 +454,8 @@ fn a_panic_in_a_callback_leaves_the_send_hook_to_be_asked() {
     assert_eq!(rig.records(), ["0 asked to send"]);
 }
 
-/// What is reported of a connection that the peer reset, after a send took the socket's error with
-/// this code and before the poller reported anything.
+/// Returns what is reported of a connection that the peer reset, after a send received the socket's
+/// error with this code and before the poller reported anything.
 fn records_after_a_send_failed_with(code: i32) -> Vec<String> {
     let rig = Rig::new(without_sweep());
     let peer = rig.accept();

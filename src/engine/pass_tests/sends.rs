@@ -45,7 +45,7 @@ impl EventHandler for Source {
 type Rig = super::Rig<Source>;
 
 impl Rig {
-    /// One connection to this address. The peer's window is closed.
+    /// Accepts one connection at this address. The peer's window is closed.
     fn accept_at(to: &Service) -> (Rig, Peer) {
         let rig = Rig::with_handler(Source::default(), Options::default().sweep(None));
         if *to != rig.here {
@@ -61,7 +61,7 @@ impl Rig {
         (rig, peer)
     }
 
-    /// What the sends of one pass took, and how many there were.
+    /// Runs one pass. Returns how many bytes each of its sends took, and how many sends there were.
     fn sends_of_one_pass(&self) -> (Vec<usize>, u64) {
         let calls = self.network.calls(Call::Send);
         self.pass();
@@ -101,8 +101,8 @@ fn a_short_send_on_another_socket_is_followed_by_one_that_would_block() {
     assert_eq!(rig.sends_of_one_pass(), (vec![10], 1));
 }
 
-/// The cost of a peer that resets: a connection that is over is not shut down. And G4: a socket of
-/// which only an error is known is shut down at once.
+/// The cost of a peer that resets: a connection that is over is not shut down. And G4: a socket on
+/// which only an error was reported is shut down at once.
 #[test]
 fn a_close_shuts_down_what_is_not_over() {
     let writable = Readiness { writable: true, ..Readiness::default() };

@@ -14,7 +14,7 @@ use crate::{
     testing::Peer,
 };
 
-/// Gets the record that it reacts to.
+/// A reaction to a record, which is its last argument.
 type Reaction = dyn Fn(&SockMan, &Ordinals, &str) + Send + Sync;
 
 /// Records every hook and callback, and reacts to it. Connections appear in the records as
@@ -24,7 +24,8 @@ struct Log {
     records: Mutex<Vec<String>>,
     wants_to_send: Mutex<bool>,
     wants_to_recv: Mutex<bool>,
-    /// For the hooks, which get none. Without it there are no reactions.
+    /// The `SockMan` for the reactions in hooks, which do not receive it. Without it there are no
+    /// reactions.
     sockman: Mutex<WeakSockMan>,
     reaction: Box<Reaction>,
 }
@@ -75,7 +76,7 @@ impl EventHandler for Log {
     }
 }
 
-/// Two connections that rest, writable. The sweep is due.
+/// Two writable connections that rest. The time of the sweep has come.
 struct Resting {
     rig: Rig<Log>,
     peers: [Peer; 2],
@@ -102,7 +103,7 @@ impl Resting {
         let records = std::mem::take(&mut *rig.handler.records.lock());
         assert_eq!(records[..2], ["0 accepted", "1 accepted"]);
         assert!(records.contains(&"1 send?".to_owned()), "it is writable");
-        // Set only now: the reactions are for the sweep.
+        // Set only now, because the reactions are for the sweep.
         *rig.handler.sockman.lock() = rig.sockman.downgrade();
         rig.network.advance(SELECT_TIMEOUT);
         Resting { rig, peers }

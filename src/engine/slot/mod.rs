@@ -1,4 +1,4 @@
-//! One connection in the poll set: its latches, and what its hooks answered.
+//! One connection in the poll set: its latches, and the answers of its hooks.
 //!
 //! Belongs to the socket thread. Takes no lock.
 
@@ -19,38 +19,40 @@ use crate::sys::Readiness;
 #[derive(Debug)]
 pub(crate) struct Slot {
     pub(crate) connection: Arc<Connection>,
-    /// The connection's own, kept here too: a turn in which nothing happens does not touch the
-    /// connection's memory, which is what the sweep over thousands of idle ones would cost.
+    /// A copy of the connection's id. A turn in which nothing happens then does not touch the
+    /// connection's memory, which would make the sweep over thousands of idle connections
+    /// expensive.
     pub(crate) id: ConnectionId,
     pub(crate) listed: Listed,
-    /// Has its turn even if the hooks hold both directions back: new, woken, or swept.
+    /// Whether the connection gets a turn even if both hooks say no, because it is new, was woken,
+    /// or is being swept.
     has_turn: bool,
     send: Latch,
     recv: Latch,
-    /// Sending comes before receiving in the next turn. Otherwise it comes after: each arrival of
-    /// data also tells of a socket that could be sent to all the time, and one question about
-    /// sending, after the data, is enough.
+    /// Whether sending comes before receiving in the next turn. Otherwise it comes after: each
+    /// event of arriving data also reports a socket that was writable all the time, and asking the
+    /// send hook once, after the data, is enough.
     send_first: bool,
-    /// Whether a receive that fills less than the buffer clears the latch. Not on unix-domain
-    /// sockets; and no more once an event carried "read closed", an error or urgent data: what
-    /// hides behind those gives no further edge.
+    /// Whether a receive that fills less than the buffer clears the latch. It does not on
+    /// unix-domain sockets, and no longer once an event carried "read closed", an error or urgent
+    /// data: what follows behind these causes no further edge.
     short_read_means_empty: bool,
     end: End,
-    /// The peer ended the stream in order, as far as events tell.
+    /// Whether the peer ended the stream in order, as far as events report.
     saw_fin: bool,
-    /// An event told of an error or a hang-up that no receive has accounted for yet.
+    /// Whether an event reported an error or a hang-up that no receive has accounted for yet.
     broken: bool,
 }
 
-/// One direction.
+/// The latch of one direction.
 #[derive(Debug, Clone, Copy, Default)]
 struct Latch {
-    /// The operation would not block, as far as is known.
+    /// Whether the operation would not block, as far as is known.
     ready: bool,
-    /// There may be something to do: the hook is asked in the next turn. Goes down only when what
-    /// it stands for is known to be done; a callback that panics leaves it up.
+    /// Whether there may be something to do: the hook is asked in the next turn. Cleared only when
+    /// the work is known to be done, so a callback that panics leaves it set.
     work: bool,
-    /// The hook said yes in this pass already.
+    /// Whether the hook has already said yes in this pass.
     allowed: bool,
 }
 
@@ -65,7 +67,7 @@ impl Latch {
     }
 }
 
-/// How far the receive direction has come to its end.
+/// Which end of the receive direction has been reported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
     Open,
@@ -91,7 +93,7 @@ impl Slot {
         }
     }
 
-    /// A wake, or the sweep: the next turn looks at both directions.
+    /// Has the next turn look at both directions, after a wake or for the sweep.
     #[inline]
     pub(crate) fn want_turn(&mut self) {
         self.has_turn = true;
@@ -100,7 +102,7 @@ impl Slot {
         self.recv.work = true;
     }
 
-    /// Remembers what the poller told.
+    /// Puts an event of the poller into the latches.
     #[inline]
     pub(crate) fn latch(&mut self, event: &Readiness) {
         self.forget_blocked_send();
@@ -123,22 +125,24 @@ impl Slot {
             self.recv.work = true;
         }
         if event.writable || event.broken {
-            // The hook is asked even if the latch was set: a send on another thread may have
-            // found the socket full and left the rest to this edge.
+            // The hook is asked even if the latch was set: a send on another thread may have found
+            // the socket full. The rest of its data then waits for this edge.
             self.send_first |= !self.send.ready || event.broken;
             self.send.ready = true;
             self.send.work = true;
         }
     }
 
-    /// The poller will tell nothing: the failure is told in place of a receive, paused or not.
+    /// Has the next turn report that the poller refused the socket. The report takes the place of a
+    /// receive, whether or not receiving is paused.
     pub(crate) fn latch_failed_registration(&mut self) {
         self.recv.ready = true;
         self.recv.work = true;
     }
 
-    /// For a connection that was left with work: asks the hooks, and keeps the answers for the
-    /// turn. `false` if neither direction goes on.
+    /// Asks the hooks of a connection that was left with work, and keeps the answers for the turn.
+    /// Returns `false` if the connection gets no turn, because both directions are paused or have
+    /// no work.
     #[inline]
     pub(crate) fn ask_hooks(&mut self, context: &Context<'_>, open: OpenSince) -> bool {
         self.send.allowed = false;
@@ -148,7 +152,7 @@ impl Slot {
         }
         let (id, handler) = (self.id, context.handler());
         self.forget_blocked_send();
-        // The turn of a closed connection frees its slot.
+        // A closed connection gets a turn, which frees its slot.
         if open.is_closed(context, &self.connection) {
             return true;
         }
@@ -166,9 +170,9 @@ impl Slot {
         self.send.allowed || self.recv.allowed
     }
 
-    /// The sweep comes by. For the many on which nothing waits this is all of their turn: a question
-    /// about sending and the end of the turn, at a cost of nanoseconds each. `false` if there is
-    /// more to do, which is for a turn in full.
+    /// Sweeps the connection. If nothing waits on it, as on most, this is its whole turn: the send
+    /// hook and the callback at the turn's end, at a cost of nanoseconds each. Returns `false` if
+    /// the connection needs a full turn.
     #[inline]
     pub(crate) fn sweep(&mut self, context: &Context<'_>, open: OpenSince) -> bool {
         if self.listed.is_listed() || self.recv.ready {
@@ -176,7 +180,7 @@ impl Slot {
             return false;
         }
         let (id, handler) = (self.id, context.handler());
-        // Whoever closed it has left a mark, which frees the slot.
+        // The mark of the close frees the slot.
         if open.is_closed(context, &self.connection) {
             return true;
         }
@@ -195,7 +199,7 @@ impl Slot {
         true
     }
 
-    /// Takes note of sends on this thread, in any callback, that found the socket full.
+    /// Clears `send.ready` if a send on this thread, in any callback, found the socket full.
     #[inline]
     fn forget_blocked_send(&mut self) {
         if self.connection.take_blocked() {
@@ -204,14 +208,14 @@ impl Slot {
     }
 }
 
-/// A count of closes at a time when every connection closed until then had lost its slot. As long
-/// as the count stands, no connection with a slot is closed, and its flag need not be looked at.
-/// `None`: it has to be.
+/// The count of closes at a time when every connection closed until then had lost its slot. While
+/// the count stays the same, no connection with a slot is closed, and no `closed` flag is read.
+/// With `None`, the flags are read.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct OpenSince(Option<u64>);
 
 impl OpenSince {
-    /// To be followed by taking the marks, those of all closes that this counts among them.
+    /// Reads the count. The caller then takes the marks, which include those of all counted closes.
     pub(crate) fn before_taking_marks(context: &Context<'_>) -> OpenSince {
         OpenSince(context.shared().connections.told_closes())
     }

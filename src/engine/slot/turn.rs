@@ -1,6 +1,7 @@
 //! The turn of one connection: at most one ready-to-send call and one receive.
 //!
-//! Belongs to the socket thread. Takes no lock; the embedder's sends take the connection's own.
+//! Changes the latches of the slot. Belongs to the socket thread. Takes the connection's
+//! send lock to look for the error of a send. No lock is held while a callback runs.
 
 use std::{io, mem};
 
@@ -13,16 +14,16 @@ use crate::{
 /// How a turn ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum TurnEnd {
-    /// It goes on in the next pass, if the hooks let it.
+    /// Work is left. The connection gets a turn in the next pass, if its hooks say yes.
     WorkLeft,
-    /// Nothing until an event, a wake or the sweep.
+    /// Nothing is left to do until an event, a wake or the sweep.
     Rests,
     /// The connection was closed meanwhile.
     Closed,
 }
 
-/// The turn of one connection. Before each callback it is checked whether the connection was
-/// closed: then nobody hears of it any more.
+/// The turn of one connection. Before each callback it checks whether the connection was closed. No
+/// callback names a closed connection.
 pub(crate) struct Turn<'a> {
     pub(crate) context: &'a Context<'a>,
     pub(crate) open: OpenSince,
@@ -35,10 +36,9 @@ pub(crate) struct Turn<'a> {
 /// The connection was closed.
 struct Closed;
 
-/// What came of looking at one direction.
+/// Whether a callback other than a hook was made for a direction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Called {
-    /// A callback other than a hook.
     Yes,
     No,
 }
@@ -49,10 +49,10 @@ impl Turn<'_> {
         if self.both_directions().is_err() {
             return TurnEnd::Closed;
         }
-        // The answers of this pass are not those of the next.
+        // The answers of this pass do not count in the next.
         self.slot.send.allowed = false;
         self.slot.recv.allowed = false;
-        // What is left over is more to send, or more to receive; sending keeps its precedence.
+        // If there is more to send, sending comes first in the next turn, too.
         self.slot.send_first = self.slot.send.is_due();
         if self.slot.send_first || self.slot.recv.is_due() {
             TurnEnd::WorkLeft
@@ -108,15 +108,16 @@ impl Turn<'_> {
         Ok((Called::Yes, next_recv))
     }
 
-    /// Before each callback in here `send.work` goes up: it may queue something to send, which is
-    /// asked for later in this turn or, if the turn had its ready-to-send call, in the next pass.
+    /// Receives, and reports the result. Each callback in here may queue something to send, so
+    /// `send.work` is set before it. The send hook is then asked later in this turn or, if the turn
+    /// had its ready-to-send call, in the next pass.
     fn try_to_recv(&mut self) -> Result<(), Closed> {
         if !self.slot.recv.is_due() {
             return Ok(());
         }
         self.check_open()?;
-        // Whoever pauses until there is room to send would wait for ever: of what is not watched,
-        // room is not told either.
+        // Reported even if receiving is paused. An embedder that pauses until it can send would
+        // wait without end: the poller never reports room on a socket it does not watch.
         if let Some(error) = self.take_failed_registration() {
             return self.got_permanent_read_error(&error);
         }
@@ -156,16 +157,16 @@ impl Turn<'_> {
 
     fn got_eof(&mut self) -> Result<(), Closed> {
         if !self.slot.saw_fin {
-            // A send was told of the reset, maybe before the poller told of it, which left the
-            // receive with a plain end of stream. Not so with a broken pipe: that is a reset after
-            // the end, and both are to be told.
+            // If a send received the reset, perhaps before the poller reported it, the receive
+            // returns a plain end of stream. A broken pipe is different: it is a reset after the
+            // end, and both are reported.
             let error = self.slot.connection.send_error();
             if let Some(error) = error.filter(|error| error.kind() != io::ErrorKind::BrokenPipe) {
                 return self.got_permanent_read_error(&error);
             }
         }
         self.slot.end = End::EofTold;
-        // A reset that came together with it is still to be told.
+        // A reset that came together with the end is reported later.
         self.slot.recv.ready = self.slot.broken;
         self.slot.recv.work = self.slot.broken;
         self.check_open()?;
@@ -175,8 +176,9 @@ impl Turn<'_> {
         Ok(())
     }
 
-    /// After the end of the stream, Linux's `recv` says "end of stream" for ever, and only
-    /// `SO_ERROR` knows of a reset; unless a send was told of it first.
+    /// Reports a reset that came after the end of the stream. Linux's `recv` returns "end of
+    /// stream" again on each call, so only `SO_ERROR` holds the reset, unless a send received it
+    /// first.
     fn hear_of_reset_after_eof(&mut self) -> Result<(), Closed> {
         self.slot.recv.clear();
         self.slot.broken = false;
