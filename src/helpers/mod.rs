@@ -1,4 +1,5 @@
-//! Optional helpers for embedders. They use the public methods of `SockMan` only.
+//! Optional helpers for embedders. They use only the public methods of `SockMan`, on any thread.
+//! Each helper has one lock of its own.
 
 mod connection_table;
 mod deadlines;
