@@ -129,8 +129,8 @@ impl Options {
     /// its period. It serves handlers that never call [`SockMan::wake`](crate::SockMan::wake). It
     /// costs some 5 ns per connection.
     ///
-    /// With `None` there is no sweep: a connection gets a turn only after an event, a wake or a
-    /// deadline, and an idle process does not wake up at all.
+    /// With `None` there is no sweep. Only events and wakes then give an idle connection a turn.
+    /// Only events, wakes and deadlines run the loop, and an idle process does not wake up at all.
     ///
     /// Range: at least 1 ms, because a shorter period would be a busy loop; checked by
     /// [`SockMan::new`](crate::SockMan::new).

@@ -1,4 +1,4 @@
-//! [`SockMan`]: the public methods. [`WeakSockMan`]: the weak handle.
+//! The public methods of [`SockMan`], and its weak handle, [`WeakSockMan`].
 //!
 //! Both own a reference to the [`Shared`] state and nothing else. The methods run on the caller's
 //! thread. Each lock in [`Shared`] is held for a moment. No lock is held while the embedder's code

@@ -1,4 +1,4 @@
-//! [`ConnectionTable`]: an optional table of the embedder's connections, by id.
+//! [`ConnectionTable`] is an optional table of the embedder's connections, by id.
 //!
 //! The embedder owns a table and uses it from any thread. The table has one lock, held for a
 //! look-up and never while other code is called.

@@ -1,4 +1,4 @@
-//! [`Deadlines`]: optional timers on the socket thread, by key.
+//! [`Deadlines`] are optional timers on the socket thread, by key.
 //!
 //! The embedder owns them and uses them from any thread. They have one mutex, held for a look-up
 //! and never while other code is called.

@@ -1,5 +1,5 @@
-//! [`SendQueue`]: an optional queue of outgoing bytes for one connection, which most embedders would
-//! otherwise write themselves.
+//! [`SendQueue`] is an optional queue of outgoing bytes for one connection, which most embedders
+//! would otherwise write themselves.
 //!
 //! The embedder owns a queue and uses it from any thread. The queue has one mutex. A push holds it
 //! while it sends and queues; a drain holds it while it sends. The mutex is taken before the
