@@ -1,8 +1,8 @@
-//! The errors, one type per operation.
+//! The errors, one type per operation. Plain values, usable on any thread.
 //!
 //! A message says what was tried, on what address, and what to do. It does not repeat the source,
-//! which [`source`](std::error::Error::source) returns; the alternate form `{:#}` appends the messages
-//! of all sources:
+//! which [`source`](std::error::Error::source) returns. The alternate form `{:#}` appends the
+//! messages of all sources:
 //!
 //! ```
 //! # fn f(error: sockman::error::BindError) {
@@ -23,13 +23,13 @@ pub use crate::{
     dial::{ConnectError, ConnectErrorKind, ConnectPhase, InvalidOption},
 };
 
-/// The error of [`SockMan::new`](crate::SockMan::new).
+/// The error returned by [`SockMan::new`](crate::SockMan::new).
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum CreateError {
     /// An option is out of its range.
     InvalidOption(InvalidOption),
-    /// The operating system gave no poller: the process is probably out of descriptors.
+    /// The operating system gave no poller. The process has probably run out of descriptors.
     Poller(io::Error),
 }
 
@@ -69,12 +69,13 @@ impl Error for CreateError {
     }
 }
 
-/// The error of
+/// The error returned by
 /// [`SockMan::bind_and_start_listening`](crate::SockMan::bind_and_start_listening) and
-/// [`SockMan::start_listening_on`](crate::SockMan::start_listening_on). Nothing is left behind.
+/// [`SockMan::start_listening_on`](crate::SockMan::start_listening_on). A failed call leaves
+/// nothing behind.
 ///
-/// [`kind`](BindError::kind) says what happened. It converts into an [`io::Error`], whose kind is
-/// that of the operating system's error, if there was one.
+/// [`kind`](BindError::kind) returns what happened. A `BindError` converts into an [`io::Error`].
+/// The kind of that error is the kind of the operating system's error, if there was one.
 pub struct BindError {
     inner: Box<BindInner>,
 }
@@ -84,20 +85,22 @@ struct BindInner {
     kind: BindErrorKind,
 }
 
-/// What happened to a listener that was to be made. From [`BindError::kind`].
+/// Why a listener could not be made. Returned by [`BindError::kind`].
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum BindErrorKind {
-    /// The text given as the address is no address.
+    /// The text given as the address is not an address.
     InvalidText(ParseAddrError),
-    /// Addresses of this kind cannot be listened on (onion, I2P, the unnamed unix-domain address).
+    /// Addresses of this kind cannot be listened on: onion and I2P addresses, the unnamed
+    /// unix-domain address, an abstract name on a platform without abstract names, and a
+    /// unix-domain path that leaves no room for its terminator.
     Unsupported,
-    /// Another socket listens there, or, for a unix-domain path, a file of that name exists.
+    /// Another socket listens there. For a unix-domain path: a file of that name exists.
     AddressInUse {
         /// The error of the operating system.
         source: io::Error,
     },
-    /// The address is not one of this machine's.
+    /// The address is not an address of this machine.
     AddressNotAvailable {
         /// The error of the operating system.
         source: io::Error,
@@ -134,8 +137,8 @@ impl BindError {
         self.inner.kind
     }
 
-    /// Returns the address that was asked for. `None` if its text could not be parsed, and for a
-    /// socket that was handed over.
+    /// Returns the address that was asked for. Returns `None` if its text could not be parsed, and
+    /// for a socket that was handed over.
     #[must_use]
     pub fn to(&self) -> Option<&Service> {
         self.inner.to.as_ref()
@@ -145,7 +148,7 @@ impl BindError {
         BindError { inner: Box::new(BindInner { to: Some(to.clone()), kind }) }
     }
 
-    /// The system call named `step` failed.
+    /// Returns the error of the failed system call named `step`.
     pub(crate) fn os(to: &Service, step: &'static str, source: io::Error) -> BindError {
         let kind = match source.kind() {
             io::ErrorKind::AddrInUse => BindErrorKind::AddressInUse { source },
@@ -206,7 +209,7 @@ impl From<ParseAddrError> for BindError {
     }
 }
 
-/// For addresses that need no conversion.
+/// Required for addresses that need no conversion.
 impl From<Infallible> for BindError {
     fn from(never: Infallible) -> BindError {
         match never {}
@@ -242,16 +245,16 @@ impl Error for BindError {
     }
 }
 
-/// The error of [`SockMan::start_sockets_threads`](crate::SockMan::start_sockets_threads). Nothing
-/// was started.
+/// The error returned by [`SockMan::start_sockets_threads`](crate::SockMan::start_sockets_threads).
+/// No thread was started.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum StartError {
     /// The threads are running, or have not ended yet.
     AlreadyStarted,
-    /// An interrupt is set: the `SockMan`'s own (see
+    /// An interrupt is set. It is the `SockMan`'s own (see
     /// [`SockMan::reset_interrupt`](crate::SockMan::reset_interrupt)), or the shared one given with
-    /// [`Options::interrupt`](crate::Options::interrupt), which its owner has to reset.
+    /// [`Options::interrupt`](crate::Options::interrupt), which its owner must reset.
     Interrupted,
     /// The operating system gave no thread.
     Spawn(io::Error),
@@ -289,15 +292,15 @@ impl Error for StartError {
     }
 }
 
-/// The error of [`SocketsThreads::join`](crate::SocketsThreads::join). `Send` and `Sync`, so that
-/// `?` turns it into a `Box<dyn Error + Send + Sync>`.
+/// The error returned by [`SocketsThreads::join`](crate::SocketsThreads::join). It is `Send` and
+/// `Sync`, so `?` turns it into a `Box<dyn Error + Send + Sync>`.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum JoinError {
-    /// A callback panicked, which ended the threads. They can be started again.
+    /// A callback panicked, which ended the threads. The threads can be started again.
     Panicked(Panic),
-    /// `join` was called on one of the library's own threads and would have deadlocked. The guard is
-    /// handed back.
+    /// `join` was called on one of the library's own threads and would have deadlocked. The guard
+    /// is handed back.
     OnLibraryThread(SocketsThreads),
     /// The poller failed, which ended the socket thread.
     Poll(io::Error),
@@ -341,9 +344,9 @@ impl Error for JoinError {
     }
 }
 
-/// The panic of a callback. In [`JoinError::Panicked`].
+/// The panic of a callback. Part of [`JoinError::Panicked`].
 pub struct Panic {
-    /// In a mutex only because a payload need not be `Sync`.
+    /// The mutex makes `Panic` `Sync`: a payload need not be `Sync`.
     payload: Mutex<Box<dyn Any + Send>>,
     message: String,
 }
@@ -354,7 +357,7 @@ impl Panic {
         Panic { payload: Mutex::new(payload), message }
     }
 
-    /// Returns the panic's message, or a text that says that the payload is none.
+    /// Returns the panic's message, or a placeholder if the payload is not text.
     #[must_use]
     pub fn message(&self) -> &str {
         &self.message
@@ -373,7 +376,7 @@ impl fmt::Debug for Panic {
     }
 }
 
-/// Returns the message of a panic, as far as that is text.
+/// Returns the message of a panic, or a placeholder if the payload is not text.
 pub(crate) fn panic_message(payload: &(dyn Any + Send)) -> &str {
     if let Some(text) = payload.downcast_ref::<&'static str>() {
         text
@@ -384,10 +387,10 @@ pub(crate) fn panic_message(payload: &(dyn Any + Send)) -> &str {
     }
 }
 
-/// The error of a send and of a half-close.
+/// The error returned by the methods of [`SockMan`](crate::SockMan) that send or half-close.
 ///
-/// A full send buffer is not an error: [`SockMan::send_bytes`](crate::SockMan::send_bytes) returns
-/// `Ok(0)` then.
+/// A full send buffer is not an error. [`SockMan::send_bytes`](crate::SockMan::send_bytes) then
+/// returns `Ok(0)`.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum SendError {

@@ -1,7 +1,7 @@
-//! The trait through which the embedder hears what happened.
+//! The trait [`EventHandler`], through which the library reports events to the embedder.
 //!
-//! Owns nothing. Its methods run on the socket thread, and three of them on the I2P-accept thread,
-//! too: see [`EventHandler`]. The library holds no lock while it calls them.
+//! This module owns nothing. The trait's methods run on the socket thread, some of them on the
+//! I2P-accept thread. The library holds no lock while it calls them.
 
 use std::{io, time::Instant};
 
@@ -17,44 +17,40 @@ use crate::{
 /// What the socket thread does with the receive direction of a connection right after
 /// [`EventHandler::event_ready_to_send`].
 ///
-/// Bitcoin Core calls this `cancel_recv`: there, a node that still has data queued for a peer does
-/// not read more requests from it.
+/// Bitcoin Core calls this `cancel_recv`: a Bitcoin Core node that still has data queued for a peer
+/// does not read more requests from that peer.
 #[doc(alias = "cancel_recv")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum NextRecv {
-    /// Receive in this turn too, if there is something to receive.
+    /// The library receives in this turn too, if there is something to receive.
     Proceed,
-    /// Do not receive in this turn. If bytes were sent, the receive direction is looked at again
-    /// in the next pass; if none were, it waits for an event, a wake or the sweep.
+    /// The library does not receive in this turn. If bytes were sent, it tries to receive in the
+    /// next pass. If no bytes were sent, the receive direction rests until an event, a wake or the
+    /// sweep.
     Skip,
 }
 
-/// What you write: it hears what happened on which connection, and its hooks pause either
-/// direction of any connection.
+/// Implement this trait to receive connection events. Its `should_*` methods pause either direction
+/// of a connection.
 ///
 /// # Threads and locks
 ///
-/// The socket thread calls the methods one at a time. The only exceptions are I2P's. With
-/// `I2pOptions::accept_incoming` there is a second thread, the I2P-accept thread, which calls three
-/// methods:
+/// The library calls all methods on the socket thread, one at a time. If there is an I2P-accept
+/// thread, it calls three of the methods: `event_new_connection_accepted`, `event_i2p_status` and
+/// `event_closed_after_panic` (if the first one panicked). `event_i2p_status` runs nowhere else. The
+/// I2P-accept thread may call them while the socket thread calls a method for another id. Two methods
+/// never run at the same time for one id.
 ///
-/// * [`event_new_connection_accepted`], for a connection from I2P;
-/// * [`event_closed_after_panic`], if that callback panicked;
-/// * `event_i2p_status`, which the socket thread never calls.
+/// The library holds no lock while it calls a method. Every method of [`SockMan`] may therefore be
+/// called from every callback, on any id, including the id of the callback. Three methods return an
+/// error there:
 ///
-/// It may call them while the socket thread calls a method for another id, never while the socket
-/// thread calls one for the same id.
+/// * [`SockMan::connect`] and [`SockMan::connect_and_make_id`], on the socket thread, because they
+///   would block it;
+/// * [`SocketsThreads::join`], because it would wait for its own thread.
 ///
-/// The library holds no lock while it calls, so every method of [`SockMan`] may be called from
-/// every callback, on any id, the one being called included. Two calls make no sense in a callback,
-/// and return an error: [`SockMan::connect`] (and [`SockMan::connect_and_make_id`]) would block the
-/// socket thread, and [`SocketsThreads::join`] would wait for itself.
-///
-/// A callback that takes long delays every other connection: hand work to a thread of yours, and
-/// [`SockMan::wake`] the connection when the answer is queued.
-///
-/// [`event_new_connection_accepted`]: EventHandler::event_new_connection_accepted
-/// [`event_closed_after_panic`]: EventHandler::event_closed_after_panic
+/// A callback that takes long delays every other connection. Hand long work to another thread. That
+/// thread calls [`SockMan::wake`] for the connection after it has queued the answer.
 ///
 /// # Panics
 ///
@@ -62,30 +58,33 @@ pub enum NextRecv {
 ///
 /// # Keeping a `SockMan`
 ///
-/// Every callback is handed one. A handler that wants to keep one keeps a
-/// [`WeakSockMan`](crate::WeakSockMan): the `SockMan` owns the handler, and a strong one inside it
-/// would be a cycle that nothing frees.
+/// All methods but the hooks and [`next_deadline`](EventHandler::next_deadline) receive a
+/// `SockMan`. A handler that keeps one stores a [`WeakSockMan`](crate::WeakSockMan): the `SockMan`
+/// owns the handler, so a strong `SockMan` inside the handler would be a cycle that is never freed.
 ///
 /// [`SocketsThreads::join`]: crate::SocketsThreads::join
 pub trait EventHandler: Send + Sync {
-    /// A listener, or the I2P-accept thread, accepted a connection. Return `true` to keep it,
-    /// `false` to have it closed.
+    /// A listener, or the I2P-accept thread, accepted a connection. The handler returns `true` to
+    /// keep the connection, and `false` to have it closed.
     ///
-    /// *When:* once for each accepted connection, before anything else about its id. `me` is the
-    /// accepted socket's own local address, also when the listener is bound to a wildcard; `them`
-    /// is the peer's (an unnamed unix-domain peer has an address value of its own).
+    /// `me` is this side's address of that connection, also when the listener is bound to a
+    /// wildcard. `them` is the peer's address. An unnamed unix-domain peer has an address value of
+    /// its own.
     ///
-    /// *Thread:* the socket thread; for connections from I2P the I2P-accept thread, possibly while
-    /// the socket thread calls a method for another id. No lock is held.
+    /// *When:* once for each accepted connection, before any other callback for its id.
     ///
-    /// *May call:* everything; the id can already be sent to and closed.
+    /// *Thread:* the socket thread. For connections from I2P it is the I2P-accept thread, while
+    /// callbacks for other ids run on the socket thread. No lock is held.
     ///
-    /// *Comes after it:* with `true`, the other callbacks for this id; with `false`, or after the
-    /// id was closed in here, nothing: the id is never named again.
+    /// *May call:* everything. The id can already be sent to and closed.
     ///
-    /// *A panic:* closes the connection; then as [`PanicPolicy`](crate::options::PanicPolicy) says.
-    /// With `PanicPolicy::CloseConnection`, [`event_closed_after_panic`] names the id, since you
-    /// may have begun to register it; not if the callback had closed the id before it panicked.
+    /// *Comes after it:* with `true`, the other callbacks for this id. With `false`, or if the id
+    /// was closed in this callback, no callback names the id again.
+    ///
+    /// *A panic:* closes the connection, and is then handled as
+    /// [`PanicPolicy`](crate::options::PanicPolicy) says. With `PanicPolicy::CloseConnection`,
+    /// [`event_closed_after_panic`] names the id, because the handler may already have begun to
+    /// register it. It does not name an id that the callback closed before it panicked.
     ///
     /// [`event_closed_after_panic`]: EventHandler::event_closed_after_panic
     #[doc(alias = "EventNewConnectionAccepted")]
@@ -97,88 +96,95 @@ pub trait EventHandler: Send + Sync {
         them: &Service,
     ) -> bool;
 
-    /// The connection can take bytes: send what is queued for it, with
-    /// [`SockMan::send_bytes`] or [`SockMan::send_vectored`].
+    /// The connection can take bytes. The handler sends what it has queued for the connection, with
+    /// [`SockMan::send_bytes`] or [`SockMan::send_vectored`]. The default sends nothing and returns
+    /// [`NextRecv::Proceed`].
     ///
-    /// *When:* the socket is writable and [`should_try_to_send`] said `true` in this pass; at most
-    /// once per connection and pass. If it sends something and the socket would take more, the
-    /// hook is asked again in the next pass, without waiting.
+    /// *When:* if the socket is writable and [`should_try_to_send`] returned `true` in this pass;
+    /// at most once per connection and pass. If this callback sends something and the socket would
+    /// take more, the hook is asked again in the next pass, without waiting.
     ///
     /// *Thread:* the socket thread. No lock is held.
     ///
     /// *May call:* everything.
     ///
-    /// *Comes after it:* in the same turn possibly [`event_got_data`] (unless it returned
-    /// [`NextRecv::Skip`]), and [`event_io_loop_completed_for_one`].
+    /// *Comes after it:* in the same turn, a receive may follow, and with it [`event_got_data`],
+    /// [`event_got_eof`] or [`event_got_permanent_read_error`]. After [`NextRecv::Skip`] none
+    /// follows. The turn ends with [`event_io_loop_completed_for_one`].
     ///
-    /// *A panic:* as [`PanicPolicy`](crate::options::PanicPolicy) says.
+    /// *A panic:* is handled as [`PanicPolicy`](crate::options::PanicPolicy) says.
     ///
     /// [`should_try_to_send`]: EventHandler::should_try_to_send
     /// [`event_got_data`]: EventHandler::event_got_data
+    /// [`event_got_eof`]: EventHandler::event_got_eof
+    /// [`event_got_permanent_read_error`]: EventHandler::event_got_permanent_read_error
     /// [`event_io_loop_completed_for_one`]: EventHandler::event_io_loop_completed_for_one
-    ///
-    /// The default sends nothing and returns [`NextRecv::Proceed`].
     #[doc(alias = "EventReadyToSend")]
     fn event_ready_to_send(&self, sockman: &SockMan, id: ConnectionId) -> NextRecv {
         let _ = (sockman, id);
         NextRecv::Proceed
     }
 
-    /// Bytes arrived. `data` is never empty, and at most [`Options::receive_buffer`] long.
+    /// Bytes arrived. `data` is never empty. Its length is at most [`Options::receive_buffer`].
     ///
-    /// *When:* the socket is readable and [`should_try_to_recv`] said `true` in this pass; at most
-    /// once per connection and pass.
+    /// `data` lies in the socket thread's one receive buffer. The handler copies what it keeps.
     ///
-    /// *Thread:* the socket thread. No lock is held. `data` is the thread's one receive buffer:
-    /// copy what is to be kept.
+    /// *When:* if the socket is readable and [`should_try_to_recv`] returned `true` in this pass;
+    /// at most once per connection and pass.
     ///
-    /// *May call:* everything. A reply queued in here never waits for the sweep: if the socket is
-    /// writable, [`should_try_to_send`] is asked right after.
+    /// *Thread:* the socket thread. No lock is held.
+    ///
+    /// *May call:* everything. A reply that is queued in this callback never waits for the sweep:
+    /// if the socket is writable, [`should_try_to_send`] is asked later in this turn. If this turn
+    /// already had its [`event_ready_to_send`], the hook is asked in the next pass, without
+    /// waiting.
     ///
     /// *Comes after it:* more data, [`event_got_eof`] or [`event_got_permanent_read_error`].
     ///
-    /// *A panic:* as [`PanicPolicy`](crate::options::PanicPolicy) says. The bytes count as
-    /// delivered.
+    /// *A panic:* is handled as [`PanicPolicy`](crate::options::PanicPolicy) says. The bytes count
+    /// as delivered.
     ///
     /// [`Options::receive_buffer`]: crate::Options::receive_buffer
     /// [`should_try_to_recv`]: EventHandler::should_try_to_recv
     /// [`should_try_to_send`]: EventHandler::should_try_to_send
+    /// [`event_ready_to_send`]: EventHandler::event_ready_to_send
     /// [`event_got_eof`]: EventHandler::event_got_eof
     /// [`event_got_permanent_read_error`]: EventHandler::event_got_permanent_read_error
     #[doc(alias = "EventGotData")]
     fn event_got_data(&self, sockman: &SockMan, id: ConnectionId, data: &[u8]);
 
-    /// The peer sends no more: it closed its side, or half-closed it.
+    /// The peer sends no more: it closed or half-closed the connection.
     ///
     /// *When:* at most once per connection, after all data. The connection stays open for sending
-    /// until you close it; the loop does not spin meanwhile.
+    /// until the embedder closes it. The loop does not spin meanwhile.
     ///
     /// *Thread:* the socket thread. No lock is held.
     ///
-    /// *May call:* everything; usually [`SockMan::close_connection`], or it remembers to close
-    /// once what is queued has been sent.
+    /// *May call:* everything; usually [`SockMan::close_connection`]. A handler that still has data
+    /// queued closes the connection after that data was sent.
     ///
-    /// *Comes after it:* no data. A reset is still told, once, by
+    /// *Comes after it:* no data. A reset is still reported, once, by
     /// [`event_got_permanent_read_error`](EventHandler::event_got_permanent_read_error).
     ///
-    /// *A panic:* as [`PanicPolicy`](crate::options::PanicPolicy) says.
+    /// *A panic:* is handled as [`PanicPolicy`](crate::options::PanicPolicy) says.
     #[doc(alias = "EventGotEOF")]
     fn event_got_eof(&self, sockman: &SockMan, id: ConnectionId);
 
-    /// Receiving failed for good (a reset, a time-out of the kernel's, a registration with the
-    /// poller that failed).
+    /// Receiving failed for good: a reset, a time-out in the kernel, or a failed registration with
+    /// the poller.
     ///
-    /// *When:* at most once per connection, after all data that came before it. While reads are
-    /// paused it waits; but for a failed registration, which is told at once.
+    /// *When:* at most once per connection, after all data that came before the error. While
+    /// reading is paused, the error waits. A failed registration does not wait: it is reported at
+    /// once.
     ///
     /// *Thread:* the socket thread. No lock is held.
     ///
     /// *May call:* everything; usually [`SockMan::close_connection`]. The library does not close
-    /// it for you: the id stays yours until you do.
+    /// the connection: the id stays valid until the embedder closes it.
     ///
     /// *Comes after it:* no data and no EOF.
     ///
-    /// *A panic:* as [`PanicPolicy`](crate::options::PanicPolicy) says.
+    /// *A panic:* is handled as [`PanicPolicy`](crate::options::PanicPolicy) says.
     #[doc(alias = "EventGotPermanentReadError")]
     fn event_got_permanent_read_error(
         &self,
@@ -187,24 +193,26 @@ pub trait EventHandler: Send + Sync {
         error: &io::Error,
     );
 
-    /// A connect that [`SockMan::start_connect`] began is over. Provided: does nothing.
+    /// A connect that [`SockMan::start_connect`] began has succeeded or failed. The default does
+    /// nothing.
     ///
-    /// `Ok` holds this side's address: the connection is there, and is polled from now on. `to` is
-    /// what was asked for, so that no table of attempts is needed.
+    /// `outcome` is `Ok` with this side's address if the connect succeeded; the connection is
+    /// polled from then on. `to` is the destination that was passed to `start_connect`, so the
+    /// embedder needs no table of attempts.
     ///
     /// *When:* once for each `start_connect` that returned an id, unless the id was closed before.
     /// At most [`Options::accept_batch`] in one pass.
     ///
-    /// *Thread:* the socket thread, maybe before `start_connect` has returned elsewhere. No lock is
-    /// held.
+    /// *Thread:* the socket thread, possibly before `start_connect` has returned on another thread.
+    /// No lock is held.
     ///
-    /// *May call:* everything. With `Ok` the id can already be sent to and closed; with an error,
+    /// *May call:* everything. With `Ok`, the id can already be sent to and closed. With an error,
     /// its place among the [`Options::max_connections`] is free for another connect.
     ///
-    /// *Comes after it:* with `Ok`, the other callbacks for this id; with an error, or after the id
-    /// was closed in here, nothing: the id is never named again.
+    /// *Comes after it:* with `Ok`, the other callbacks for this id. With an error, or if the id
+    /// was closed in this callback, no callback names the id again.
     ///
-    /// *A panic:* closes the connection, if there is one; then as
+    /// *A panic:* closes the connection, if there is one, and is then handled as
     /// [`PanicPolicy`](crate::options::PanicPolicy) says.
     ///
     /// [`Options::accept_batch`]: crate::Options::accept_batch
@@ -219,19 +227,22 @@ pub trait EventHandler: Send + Sync {
         let _ = (sockman, id, to, outcome);
     }
 
-    /// Is there something to send on this connection? Provided: `true`.
+    /// Returns whether the embedder has something to send on this connection. The default returns
+    /// `true`.
     ///
     /// *When:* before each [`event_ready_to_send`], if the socket is writable: after an event that
-    /// made it so, a [`SockMan::wake`], data that arrived, a send that left room, and at the
-    /// sweep.
+    /// made it writable, after a [`SockMan::wake`], after data, EOF or an error was reported, after
+    /// a send that left room, and at the sweep.
     ///
-    /// *Thread:* the socket thread. No lock is held; keep it short, it is asked often.
+    /// *Thread:* the socket thread. No lock is held. This hook is asked often and should be short.
     ///
-    /// *Comes after it:* with `true`, [`event_ready_to_send`]. With `false` the direction rests
-    /// until one of the occasions above. A changed answer takes effect at once on
+    /// *May call:* everything, through a [`WeakSockMan`](crate::WeakSockMan).
+    ///
+    /// *Comes after it:* with `true`, [`event_ready_to_send`]. With `false`, the send direction
+    /// rests until one of the occasions above. A changed answer takes effect at once on
     /// [`SockMan::wake`], otherwise at the next sweep.
     ///
-    /// *A panic:* as [`PanicPolicy`](crate::options::PanicPolicy) says.
+    /// *A panic:* is handled as [`PanicPolicy`](crate::options::PanicPolicy) says.
     ///
     /// [`event_ready_to_send`]: EventHandler::event_ready_to_send
     #[doc(alias = "ShouldTryToSend")]
@@ -240,64 +251,70 @@ pub trait EventHandler: Send + Sync {
         true
     }
 
-    /// Shall this connection be read from? Provided: `true`.
+    /// Returns whether the library may read from this connection. The default returns `true`.
     ///
     /// *When:* before each receive, if the socket is readable.
     ///
-    /// *Thread:* the socket thread. No lock is held; keep it short, it is asked often.
+    /// *Thread:* the socket thread. No lock is held. This hook is asked often and should be short.
     ///
-    /// *Comes after it:* with `true`, a receive. With `false` nothing is read: data, EOF and read
+    /// *May call:* everything, through a [`WeakSockMan`](crate::WeakSockMan).
+    ///
+    /// *Comes after it:* with `true`, a receive. With `false`, nothing is read: data, EOF and read
     /// errors wait, the kernel's receive buffer fills, and TCP slows the peer down. A changed
     /// answer takes effect at once on [`SockMan::wake`], otherwise at the next sweep.
     ///
-    /// *A panic:* as [`PanicPolicy`](crate::options::PanicPolicy) says.
+    /// *A panic:* is handled as [`PanicPolicy`](crate::options::PanicPolicy) says.
     #[doc(alias = "ShouldTryToRecv")]
     fn should_try_to_recv(&self, id: ConnectionId) -> bool {
         let _ = id;
         true
     }
 
-    /// The turn of one connection is over. Provided: does nothing.
-    ///
-    /// *When:* at the end of each turn of the connection: after an event on it, a
-    /// [`SockMan::wake`], work left by the turn before, and for every connection at each sweep
-    /// ([`Options::sweep`](crate::Options::sweep), 50 ms by default). Good for inactivity
+    /// The turn of one connection is over. The default does nothing. This callback suits inactivity
     /// time-outs.
+    ///
+    /// *When:* at the end of each turn of the connection. A connection gets a turn after an event
+    /// on it, after a [`SockMan::wake`], when its last turn left work, and at each sweep
+    /// ([`Options::sweep`](crate::Options::sweep), 50 ms by default).
     ///
     /// *Thread:* the socket thread. No lock is held.
     ///
     /// *May call:* everything.
     ///
-    /// *A panic:* as [`PanicPolicy`](crate::options::PanicPolicy) says.
+    /// *Comes after it:* no other callback for this connection in this pass.
+    ///
+    /// *A panic:* is handled as [`PanicPolicy`](crate::options::PanicPolicy) says.
     #[doc(alias = "EventIOLoopCompletedForOne")]
     fn event_io_loop_completed_for_one(&self, sockman: &SockMan, id: ConnectionId) {
         let _ = (sockman, id);
     }
 
-    /// A pass of the loop begins. Provided: does nothing.
+    /// A pass of the loop begins. The default does nothing.
     ///
-    /// *When:* at the start of every pass, before the loop goes to sleep: after I/O, a wake, a
-    /// [`SockMan::notify`], a deadline, and at least once per sweep.
+    /// *When:* at the start of every pass, before the loop sleeps. A pass follows after I/O, a
+    /// wake, a [`SockMan::notify`] and a deadline, and at least once per sweep.
     ///
     /// *Thread:* the socket thread. No lock is held.
     ///
     /// *May call:* everything.
     ///
-    /// *Comes after it:* [`next_deadline`](EventHandler::next_deadline).
+    /// *Comes after it:* the hooks of the connections whose last turn left work, and then
+    /// [`next_deadline`](EventHandler::next_deadline).
     ///
-    /// *A panic:* stops the threads under both policies, since there is no connection to blame.
+    /// *A panic:* stops the threads under both policies, because it belongs to no connection.
     #[doc(alias = "EventIOLoopCompletedForAll")]
     fn event_io_loop_completed_for_all(&self, sockman: &SockMan) {
         let _ = sockman;
     }
 
-    /// Whether the I2P router accepts connections to us has changed. Provided: does nothing. Core's
-    /// `EventI2PStatus`.
+    /// The I2P router has begun, or ceased, to accept connections for this `SockMan`. The default
+    /// does nothing. Core's `EventI2PStatus`.
     ///
-    /// *When:* only with
-    /// [`I2pOptions::accept_incoming`](crate::i2p::I2pOptions::accept_incoming), and only on a
-    /// change: the first success, the first failure, each recovery, each loss, and when the threads
-    /// end. `addr` is our own address; `None` if no session has told it yet.
+    /// `addr` is this side's I2P address. It is `None` if no session has reported the address yet.
+    ///
+    /// *When:* only with [`I2pOptions::accept_incoming`](crate::i2p::I2pOptions::accept_incoming),
+    /// and only on a change: the first success, the first failure, each recovery, each loss, and
+    /// when the threads end.
     ///
     /// *Thread:* the I2P-accept thread. No lock is held.
     ///
@@ -307,23 +324,24 @@ pub trait EventHandler: Send + Sync {
     /// [`event_new_connection_accepted`](EventHandler::event_new_connection_accepted) on the same
     /// thread for each peer.
     ///
-    /// *A panic:* stops the threads.
+    /// *A panic:* stops the threads under both policies.
     #[cfg(feature = "i2p")]
     #[doc(alias = "EventI2PStatus")]
     fn event_i2p_status(&self, sockman: &SockMan, addr: Option<&Service>, status: I2pStatus) {
         let _ = (sockman, addr, status);
     }
 
-    /// A connection was closed because a callback for it panicked. Provided: does nothing.
+    /// A connection was closed because a callback for it panicked. The default does nothing.
     ///
     /// *When:* only with
     /// [`PanicPolicy::CloseConnection`](crate::options::PanicPolicy::CloseConnection), once, right
-    /// after the close. Not if the callback had closed the id before it panicked.
+    /// after the close. If the callback had closed the connection itself before it panicked, this
+    /// callback is not called.
     ///
-    /// *Thread:* the one that the panic was on: the socket thread, or the I2P-accept thread. No
-    /// lock is held.
+    /// *Thread:* the thread on which the callback panicked: the socket thread or the I2P-accept
+    /// thread. No lock is held.
     ///
-    /// *May call:* everything; the id is already unknown.
+    /// *May call:* everything. The id is already unknown.
     ///
     /// *Comes after it:* nothing for this id.
     ///
@@ -332,18 +350,24 @@ pub trait EventHandler: Send + Sync {
         let _ = (sockman, id);
     }
 
-    /// When does the loop have to run again at the latest, for timers of yours? Provided: `None`.
+    /// Returns the time at which the loop must run again at the latest, for timers of the embedder.
+    /// The default returns `None`.
     ///
-    /// *When:* in every pass, right after
-    /// [`event_io_loop_completed_for_all`](EventHandler::event_io_loop_completed_for_all), which
-    /// is where timers are acted upon. If it changes to an earlier time elsewhere, call
-    /// [`SockMan::notify`].
+    /// *When:* in every pass, after
+    /// [`event_io_loop_completed_for_all`](EventHandler::event_io_loop_completed_for_all), which is
+    /// the place to act on timers. An embedder that moves the deadline to an earlier time elsewhere
+    /// calls [`SockMan::notify`].
+    ///
+    /// A deadline in the past causes one immediate pass. The same deadline, or an older one, counts
+    /// again only at the next sweep, so that a forgotten timer does not make the loop spin. The
+    /// timers of the operating system may be up to 1 ms late.
     ///
     /// *Thread:* the socket thread. No lock is held.
     ///
-    /// *Limit:* a deadline in the past gives one immediate pass; the same or an older one counts
-    /// again only at the next sweep, so that a forgotten timer does not make the loop spin. The
-    /// operating system's timers may be up to 1 ms late.
+    /// *May call:* everything, through a [`WeakSockMan`](crate::WeakSockMan).
+    ///
+    /// *Comes after it:* the poll, which waits until the deadline at the latest, and then the
+    /// turns.
     ///
     /// *A panic:* stops the threads under both policies.
     fn next_deadline(&self) -> Option<Instant> {

@@ -1,26 +1,25 @@
 //! A synchronous, protocol-agnostic socket manager: one socket thread, one connection map, and
-//! callbacks through a trait object. It has no async runtime, queues no payload behind the
-//! embedder's back, and knows nothing of the protocol spoken over its sockets.
+//! callbacks through a trait object. It has no async runtime, keeps no hidden queue of payload, and
+//! does not know the protocol spoken over its sockets.
 //!
-//! The shape is that of Bitcoin Core's `SockMan` (pull request #30988), carried over to Rust with
-//! its names.
+//! Its design and its names are those of Bitcoin Core's `SockMan` (pull request #30988), in Rust.
 //!
 //! # How it fits together
 //!
-//! * [`SockMan`] binds, listens, accepts, connects, sends and closes. It is a cheap clone of one
-//!   shared state. Every method may be called from every thread and from every callback.
+//! * [`SockMan`] binds, listens, accepts, connects, sends and closes. Clones share one state and
+//!   are cheap. Every method may be called from every thread and from every callback.
 //! * [`EventHandler`] is the trait that the embedder implements to receive connection events. Its
 //!   hooks pause either direction of any connection.
 //! * [`SocketsThreads`] is the guard of the running threads.
 //! * [`SendQueue`] is an optional helper: a bounded queue of outgoing bytes for one connection.
 //!   [`helpers`] has two more.
 //!
-//! The [`guide`] explains the rest, chapter by chapter.
+//! The [`guide`] explains everything else, chapter by chapter.
 //!
 //! # Example
 //!
-//! A server that sends back what it receives. It keeps nothing that the kernel did not take at once;
-//! the example `echo` shows how to.
+//! A server that sends back what it receives. It drops the bytes that the kernel does not take at
+//! once. The example `echo` shows how to keep them.
 //!
 //! ```
 //! use std::{io, sync::Arc};
@@ -61,7 +60,7 @@
 //! # }
 //! ```
 //!
-//! # What is promised
+//! # Guarantees
 //!
 //! The guarantees G1 to G14 (identity, registration first, one callback at a time, close, bytes,
 //! hooks, no spin, fairness, promptness, no hidden memory, exhaustion, panics, addresses, restart)
@@ -77,13 +76,19 @@
 //!
 //! # Modules
 //!
-//! The root holds the names that a first program needs. [`address`], [`proxy`] and [`i2p`] hold what
-//! a connect can be asked for, [`options`] and [`stats`] what a `SockMan` can be told and asked,
-//! [`error`] all errors. [`sys`] is the seam to the operating system; it may still change.
+//! The root holds the names that a first program needs.
+//!
+//! * [`address`]: the addresses to connect to and to listen on;
+//! * [`proxy`] and [`i2p`]: the ways to reach a destination other than directly;
+//! * [`options`]: the options of a `SockMan` and of a connect;
+//! * [`stats`]: what a `SockMan` reports about itself and its connections;
+//! * [`error`]: all errors;
+//! * [`helpers`]: optional helpers for embedders;
+//! * [`sys`]: the seam to the operating system. It may still change.
 //!
 //! # Platforms
 //!
-//! Unix. Proven on Linux (epoll); written for macOS and the BSDs (kqueue).
+//! Unix. The crate is tested on Linux (epoll). It is also written for macOS and the BSDs (kqueue).
 
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 // The documentation of the default features is the one that is checked: others lack what it links to.
@@ -115,7 +120,7 @@ pub use crate::{
     sys::interrupt::Interrupt,
 };
 
-/// SOCKS5 proxies, Tor among them. Feature `socks5`.
+/// SOCKS5 proxies, including Tor. Feature `socks5`.
 #[cfg(feature = "socks5")]
 pub mod proxy {
     pub use crate::dial::socks5::{

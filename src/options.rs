@@ -1,8 +1,9 @@
-//! The options of a [`SockMan`](crate::SockMan) and of a connect: each with unit, default, and what
-//! happens at the limit.
+//! The options of a [`SockMan`](crate::SockMan) and of a connect. Each option states its unit, its
+//! default, and what happens at the limit.
 //!
-//! Setters take any value. [`SockMan::new`](crate::SockMan::new) returns
-//! [`InvalidOption`] for a value that is out of its range.
+//! Options are plain data, usable on any thread, without a lock. Setters take any value.
+//! [`SockMan::new`](crate::SockMan::new) returns [`InvalidOption`] for a value that is out of its
+//! range.
 
 use std::{sync::Arc, time::Duration};
 
@@ -21,39 +22,39 @@ use crate::{
 #[doc(alias = "SELECT_TIMEOUT_MILLISECONDS")]
 pub const SELECT_TIMEOUT: Duration = Duration::from_millis(50);
 
-/// Reads of 16 KiB cost a fifth more processor time per byte than reads of 64 KiB; larger ones
-/// gain nothing.
+/// 64 KiB. Reads of 16 KiB cost a fifth more processor time per byte than reads of 64 KiB. Larger
+/// reads gain nothing.
 const DEFAULT_RECEIVE_BUFFER: usize = 64 * 1024;
 
-/// The pollers count in milliseconds.
+/// 1 ms: pollers count in milliseconds.
 const SHORTEST_SWEEP: Duration = Duration::from_millis(1);
 
-/// Far beyond what a receive fills; a slip of the pen is told instead of allocated.
+/// 1 GiB, far more than a receive fills. A mistyped size is reported instead of allocated.
 const LARGEST_RECEIVE_BUFFER: usize = 1 << 30;
 
-/// Enough to empty a burst in a few passes, few enough that established connections do not wait
-/// for it: an accept costs about as much as ten small receives.
+/// Enough to accept a burst in a few passes, and few enough that established connections do not
+/// wait for the burst: an accept costs about as much as ten small receives.
 const DEFAULT_ACCEPT_BATCH: usize = 64;
 
 /// Bitcoin Core's name for this thread.
 const DEFAULT_THREAD_NAME: &str = "net";
 
-/// What happens when a callback panics. Needs `panic = "unwind"`, Rust's default.
+/// What the library does when a callback panics. Requires `panic = "unwind"`, Rust's default.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum PanicPolicy {
-    /// Log it, set the interrupt, end the threads;
-    /// [`SocketsThreads::join`](crate::SocketsThreads::join) returns it. The default: a handler
-    /// that panicked may have left its own state half changed.
+    /// The library logs the panic, sets the interrupt and ends the threads.
+    /// [`SocketsThreads::join`](crate::SocketsThreads::join) returns the panic. This is the
+    /// default: a handler that panicked may have left its own state half changed.
     #[default]
     Stop,
-    /// Log it, close the connection that was being called, and tell
-    /// [`EventHandler::event_closed_after_panic`](crate::EventHandler::event_closed_after_panic);
-    /// everything else goes on. A panic in a callback without an id still stops.
+    /// The library logs the panic, closes the connection whose callback panicked, and calls
+    /// [`EventHandler::event_closed_after_panic`](crate::EventHandler::event_closed_after_panic).
+    /// Everything else goes on. A panic in a callback without an id still ends the threads.
     CloseConnection,
 }
 
-/// The options of a [`SockMan`](crate::SockMan).
+/// Options for [`SockMan::new`](crate::SockMan::new).
 ///
 /// ```
 /// use std::time::Duration;
@@ -96,60 +97,75 @@ impl Default for Options {
 }
 
 impl Options {
-    /// How many connections may exist at once, inbound and outbound together, the connects under
-    /// way included. Default: no limit but the process's descriptors.
+    /// Sets how many connections may exist at once: inbound and outbound together, connects under
+    /// way included. Default: no limit but the process's limit of descriptors.
     ///
-    /// At the limit, listeners stop accepting and clients wait in the kernel's backlog;
+    /// At the limit, listeners stop accepting, and clients wait in the kernel's backlog.
     /// [`SockMan::connect`](crate::SockMan::connect) and `start_connect` fail with
-    /// [`ConnectErrorKind::TooManyConnections`](crate::error::ConnectErrorKind::TooManyConnections). All resume
-    /// by themselves.
+    /// [`ConnectErrorKind::TooManyConnections`]. Listeners resume by themselves, and connects
+    /// succeed again, when a place becomes free.
+    ///
+    /// [`ConnectErrorKind::TooManyConnections`]: crate::error::ConnectErrorKind::TooManyConnections
     pub fn max_connections(mut self, connections: usize) -> Options {
         self.max_connections = connections;
         self
     }
 
-    /// How many connections one listener accepts in one pass, and how many connects begun with
-    /// [`SockMan::start_connect`](crate::SockMan::start_connect) are looked at in one. Default: 64.
-    /// The rest follows in the next passes, after the established connections had their turn. Range:
-    /// at least 1, checked by [`SockMan::new`](crate::SockMan::new).
+    /// Sets how many connections one listener accepts in one pass. The same limit applies to the
+    /// connects begun with [`SockMan::start_connect`](crate::SockMan::start_connect) that one pass
+    /// looks at. Default: 64.
+    ///
+    /// The rest follows in the next passes, after the established connections had their turn.
+    ///
+    /// Range: at least 1, checked by [`SockMan::new`](crate::SockMan::new).
     pub fn accept_batch(mut self, connections: usize) -> Options {
         self.accept_batch = connections;
         self
     }
 
-    /// How often the hooks of *every* connection are asked, whether or not something happened on
-    /// it. Default: every 50 ms ([`SELECT_TIMEOUT`]).
+    /// Sets how often the hooks of *every* connection are asked, whether or not something happened
+    /// on the connection. Default: every 50 ms ([`SELECT_TIMEOUT`]).
     ///
     /// The sweep gives
     /// [`event_io_loop_completed_for_one`](crate::EventHandler::event_io_loop_completed_for_one)
-    /// its period and serves handlers that never call [`SockMan::wake`](crate::SockMan::wake). It
-    /// costs some 5 ns per connection. With `None`, only events, wakes and deadlines bring a
-    /// connection back, and an idle process does not wake up at all.
+    /// its period. It serves handlers that never call [`SockMan::wake`](crate::SockMan::wake). It
+    /// costs some 5 ns per connection.
     ///
-    /// Range: at least 1 ms, because less would be a busy loop; checked by
+    /// With `None` there is no sweep. Only events and wakes then give an idle connection a turn.
+    /// Only events, wakes and deadlines run the loop, and an idle process does not wake up at all.
+    ///
+    /// Range: at least 1 ms, because a shorter period would be a busy loop; checked by
     /// [`SockMan::new`](crate::SockMan::new).
     pub fn sweep(mut self, period: Option<Duration>) -> Options {
         self.sweep = period;
         self
     }
 
-    /// The size in bytes of the socket thread's one receive buffer, and so the most that one
-    /// [`event_got_data`](crate::EventHandler::event_got_data) delivers. Default: 64 KiB. For
-    /// bulk uploads on several connections at once, 1 MiB takes less processor time for a byte. Range:
-    /// 1 byte to 1 GiB, checked by [`SockMan::new`](crate::SockMan::new).
+    /// Sets the size of the socket thread's one receive buffer, in bytes. One
+    /// [`event_got_data`](crate::EventHandler::event_got_data) delivers at most that many bytes.
+    /// Default: 64 KiB.
+    ///
+    /// For bulk uploads on several connections at once, 1 MiB takes less processor time per byte.
+    ///
+    /// Range: 1 byte to 1 GiB, checked by [`SockMan::new`](crate::SockMan::new).
     pub fn receive_buffer(mut self, bytes: usize) -> Options {
         self.receive_buffer = bytes;
         self
     }
 
-    /// Whether several `SockMan`s, of this process or of others of the same user, may listen on one
-    /// address: for those who outgrow one thread. Default: no. Each has to have the option, the
-    /// first to bind included; for port 0, the others bind to the port that it was given.
+    /// Sets whether several `SockMan`s may listen on one address (`SO_REUSEPORT`). Default: no. The
+    /// `SockMan`s may belong to this process or to other processes of the same user. Use this
+    /// option when one socket thread is not enough.
     ///
-    /// Linux spreads new connections over the listeners, by a hash of both addresses; a connection
-    /// stays where it arrived, and what is in the backlog of a listener that closes is reset. Other
-    /// systems know the option (`SO_REUSEPORT`) and do not spread by it. It says nothing for
-    /// unix-domain sockets, nor for sockets that [`SockMan::start_listening_on`] is given.
+    /// Each of the `SockMan`s needs the option, including the first one to bind. For port 0, the
+    /// others bind to the port that the first one got.
+    ///
+    /// Linux spreads new connections over the listeners, by a hash of both addresses. A connection
+    /// stays at the listener where it arrived. Connections in the backlog of a listener that closes
+    /// are reset. Other systems have the option but do not spread connections by it.
+    ///
+    /// The option has no effect on unix-domain sockets, nor on sockets passed to
+    /// [`SockMan::start_listening_on`].
     ///
     /// [`SockMan::start_listening_on`]: crate::SockMan::start_listening_on
     pub fn reuse_port(mut self, reuse_port: bool) -> Options {
@@ -157,42 +173,45 @@ impl Options {
         self
     }
 
-    /// What happens when a callback panics. Default: [`PanicPolicy::Stop`].
+    /// Sets what the library does when a callback panics. Default: [`PanicPolicy::Stop`].
     pub fn panic_policy(mut self, policy: PanicPolicy) -> Options {
         self.panic_policy = policy;
         self
     }
 
-    /// The name of the socket thread, for debuggers and `top`. Default: `net`. Linux shows the
-    /// first 15 bytes. A NUL in it is refused by [`SockMan::new`](crate::SockMan::new).
+    /// Sets the name of the socket thread, for debuggers and `top`. Default: `net`. Linux shows the
+    /// first 15 bytes. [`SockMan::new`](crate::SockMan::new) refuses a name with a NUL byte.
     #[doc(alias = "socket_handler_thread_name")]
     pub fn thread_name(mut self, name: impl Into<String>) -> Options {
         self.thread_name = name.into();
         self
     }
 
-    /// An [`Interrupt`] that this `SockMan` obeys beside its own, so that one signal ends several
-    /// of them and the embedder's own threads. Default: none. It is never set or reset by the
-    /// library.
+    /// Sets an [`Interrupt`] that this `SockMan` obeys beside its own. One signal can then end
+    /// several `SockMan`s and the embedder's own threads. Default: none. The library never sets or
+    /// resets this interrupt.
     pub fn interrupt(mut self, interrupt: Interrupt) -> Options {
         self.interrupt = Some(interrupt);
         self
     }
 
-    /// I2P through a router's SAM bridge. Default: none, and I2P addresses need a proxy.
+    /// Sets the options for I2P through a router's SAM bridge. Default: none. I2P addresses then
+    /// require a proxy.
     #[cfg(feature = "i2p")]
     pub fn i2p(mut self, i2p: I2pOptions) -> Options {
         self.i2p = Some(i2p);
         self
     }
 
-    /// Where sockets, the poller and the time come from. Default: the operating system
-    /// ([`OsSockFactory`]). The seam for test doubles.
+    /// Sets where sockets, the poller and the time come from. Default: the operating system
+    /// ([`OsSockFactory`]). Test doubles implement [`SockFactory`].
     pub fn sock_factory(mut self, factory: Arc<dyn SockFactory>) -> Options {
         self.sock_factory = factory;
         self
     }
 
+    /// Checks the ranges of all options.
+    ///
     /// # Errors
     ///
     /// The first option that is out of its range.
@@ -220,7 +239,7 @@ impl Options {
         Ok(())
     }
 
-    /// The I2P part of the shared state, if there is to be one.
+    /// Returns the I2P part of the shared state, or `None` without I2P options.
     #[cfg(feature = "i2p")]
     pub(crate) fn create_i2p(&self) -> Option<Arc<I2p>> {
         let i2p = self.i2p.clone()?;

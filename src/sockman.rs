@@ -1,7 +1,8 @@
-//! `SockMan`: the public methods. The state behind them is the engine's `shared`.
+//! The public methods of [`SockMan`], and its weak handle, [`WeakSockMan`].
 //!
-//! Runs on the caller's thread. Each lock in [`Shared`] is held for a moment, and none while
-//! calling out.
+//! Both own a reference to the [`Shared`] state and nothing else. The methods run on the caller's
+//! thread. Each lock in [`Shared`] is held for a moment. No lock is held while the embedder's code
+//! runs.
 
 use std::{
     fmt,
@@ -28,50 +29,54 @@ use crate::{
     sys::{More, Sock},
 };
 
-/// The socket manager. A clone is another handle to the same one; every method may be called from
-/// every thread, and from every callback.
+/// The socket manager. A clone is another handle to the same `SockMan`. Every method may be called
+/// from every thread and from every callback.
 ///
-/// When the last handle goes and no thread runs, everything is closed. While the threads run they
-/// hold one themselves: it is the [`SocketsThreads`] guard that ends them.
+/// When the last handle is dropped and no thread runs, everything is closed. Running threads hold a
+/// handle themselves. The [`SocketsThreads`] guard ends the threads.
 #[derive(Clone)]
 pub struct SockMan {
     shared: Arc<Shared>,
 }
 
-/// A handle that keeps nothing alive: for handlers that want to keep one.
+/// A weak handle that does not keep the `SockMan` alive. Store this one inside a handler.
 #[derive(Clone, Debug, Default)]
 pub struct WeakSockMan {
     shared: Weak<Shared>,
 }
 
 impl SockMan {
-    /// Creates a `SockMan`. No thread is started and nothing is bound.
+    /// Creates a `SockMan`. Starts no thread and binds nothing.
     ///
     /// # Errors
     ///
-    /// [`CreateError`]: an option is out of its range, or the operating system gives no poller.
+    /// [`CreateError`] if an option is out of its range, or if the operating system gives no
+    /// poller.
     pub fn new(handler: Arc<dyn EventHandler>, options: Options) -> Result<SockMan, CreateError> {
         Ok(SockMan { shared: Arc::new(Shared::new(handler, options)?) })
     }
 
-    /// Binds to `to`, starts to listen, and returns the address that was bound. It differs from `to`
-    /// if the port was 0.
+    /// Binds to `to`, starts to listen, and returns the bound address. The bound address differs
+    /// from `to` if the port was 0.
     ///
     /// `to` is a [`Service`], a `SocketAddr`, or text such as `"127.0.0.1:8333"`.
     ///
-    /// There may be any number of listeners, added at any time. Before the threads start, clients
-    /// wait in the kernel's backlog. IP sockets are bound with `SO_REUSEADDR`, and IPv6 sockets for
-    /// IPv6 alone, so `0.0.0.0` and `[::]` may listen on one port side by side. A unix-domain path
-    /// that exists is never removed here. A path that this call creates is removed by
-    /// [`stop_listening`](SockMan::stop_listening).
+    /// A `SockMan` may have any number of listeners. They may be added at any time. Before the
+    /// threads start, clients wait in the kernel's backlog.
     ///
-    /// If the poller refuses to watch the listener (the system's limit of watches is reached), an
-    /// error is logged, clients wait in the backlog, and the socket thread tries again after 100 ms,
-    /// then less often, at most a second apart.
+    /// IP sockets are bound with `SO_REUSEADDR`. IPv6 sockets are bound for IPv6 alone, so
+    /// `0.0.0.0` and `[::]` may listen on one port side by side.
+    ///
+    /// An existing unix-domain path is never removed here. A path that this call creates is removed
+    /// by [`stop_listening`](SockMan::stop_listening).
+    ///
+    /// The poller may refuse to watch the listener, because the system's limit of watches is
+    /// reached. Then an error is logged, and clients wait in the backlog. The socket thread tries
+    /// again after 100 ms, then less often, at most a second apart.
     ///
     /// # Errors
     ///
-    /// [`BindError`]. Nothing is left behind.
+    /// [`BindError`]. A failed call leaves nothing behind.
     ///
     /// ```
     /// # fn f(sockman: sockman::SockMan) -> Result<(), Box<dyn std::error::Error>> {
@@ -92,13 +97,16 @@ impl SockMan {
         Ok(self.shared.add_listener(Listener::bind(&self.shared.options, &to)?))
     }
 
-    /// Takes over a listening stream socket (TCP or unix-domain) that somebody else bound, as
-    /// systemd hands over, and returns its address. It is made non-blocking, close-on-exec and
-    /// without Nagle's delay. Its path, if it has one, stays when it is closed.
+    /// Takes over a listening stream socket (TCP or unix-domain) that another program bound, for
+    /// example systemd. Returns the socket's address.
+    ///
+    /// The socket is made non-blocking and close-on-exec, and Nagle's delay is turned off. If the
+    /// socket has a path, the path stays when the socket is closed.
     ///
     /// # Errors
     ///
-    /// [`BindErrorKind::NotAListener`](crate::error::BindErrorKind::NotAListener); the descriptor is closed.
+    /// [`BindErrorKind::NotAListener`](crate::error::BindErrorKind::NotAListener). The descriptor
+    /// is closed.
     ///
     /// ```
     /// # use std::sync::Arc;
@@ -113,11 +121,15 @@ impl SockMan {
         Ok(self.shared.add_listener(Listener::adopt(factory, listener.into())?))
     }
 
-    /// Stops and closes all listeners, and removes the unix-domain paths that they made. One that
-    /// was adopted is only let go of: a copy of it in another process goes on listening. Accepted
-    /// connections stay. From another thread than the socket thread, at most the one
-    /// [`event_new_connection_accepted`](EventHandler::event_new_connection_accepted) that was
-    /// under way may still begin or end.
+    /// Stops and closes all listeners, and removes the unix-domain paths that they created.
+    /// Accepted connections stay.
+    ///
+    /// An adopted listener is closed but not shut down: a copy of it in another process goes on
+    /// listening.
+    ///
+    /// After a call on the socket thread, no listener accepts. After a call on another thread, at
+    /// most the one [`event_new_connection_accepted`](EventHandler::event_new_connection_accepted)
+    /// that was under way may still begin or end.
     #[doc(alias = "StopListening")]
     pub fn stop_listening(&self) {
         let stopped = self.shared.take_listeners();
@@ -139,23 +151,26 @@ impl SockMan {
         }
     }
 
-    /// Starts the socket thread. It runs until interrupted; keep the guard.
+    /// Starts the socket thread, which runs until interrupted. Keep the guard: dropping it ends the
+    /// thread.
     ///
     /// # Errors
     ///
-    /// [`StartError`]; nothing was started.
+    /// [`StartError`]. No thread was started.
     #[doc(alias = "StartSocketsThreads")]
     pub fn start_sockets_threads(&self) -> Result<SocketsThreads, StartError> {
         threads::start(self)
     }
 
-    /// Connects to `to`, and blocks the caller until that succeeded, failed, timed out or was
-    /// interrupted. The connection is not polled, and no callback names it, before
-    /// [`NewConnection::activate`]: register its id first.
+    /// Connects to `to`. Blocks the calling thread until the connect has succeeded, failed, timed
+    /// out or been interrupted.
+    ///
+    /// The connection is not polled before [`NewConnection::activate`], and no callback names its
+    /// id before that. Register the id first.
     ///
     /// # Errors
     ///
-    /// [`ConnectError`]. From a callback on the socket thread,
+    /// [`ConnectError`]. On the socket thread, which calls most callbacks, the kind is
     /// [`ConnectErrorKind::OnSocketThread`](crate::error::ConnectErrorKind::OnSocketThread).
     ///
     /// ```
@@ -180,17 +195,17 @@ impl SockMan {
         connect::connect(self, &to.try_into()?, options)
     }
 
-    /// [`connect`](SockMan::connect), then `register` with the id and this side's address, then
-    /// [`activate`](NewConnection::activate): Core's `ConnectAndMakeId` in one call, with the
-    /// registration in its right place.
+    /// Calls [`connect`](SockMan::connect), then `register` with the id and this side's address,
+    /// then [`activate`](NewConnection::activate). This is Core's `ConnectAndMakeId` in one call,
+    /// with the registration before the first callback.
     ///
     /// # Errors
     ///
-    /// [`ConnectError`]; then `register` was not called.
+    /// [`ConnectError`]. `register` was not called then.
     ///
     /// # Panics
     ///
-    /// If `register` does; the connection is then closed and never named.
+    /// If `register` panics. The connection is closed then, and no callback names it.
     #[doc(alias = "ConnectAndMakeId")]
     pub fn connect_and_make_id<E>(
         &self,
@@ -208,13 +223,17 @@ impl SockMan {
         Ok(id)
     }
 
-    /// Makes a connection of a socket that somebody else connected, such as a test's double. Core's
-    /// `TestOnlyAddExistentConnection`; feature `testing`. It is polled from
-    /// [`NewConnection::activate`] on, as what [`connect`](SockMan::connect) returns.
+    /// Makes a connection of a socket that was connected elsewhere, such as a test double. Core's
+    /// `TestOnlyAddExistentConnection`. Feature `testing`.
+    ///
+    /// Like a connection from [`connect`](SockMan::connect), it is polled from
+    /// [`NewConnection::activate`] on.
     ///
     /// # Errors
     ///
-    /// [`ConnectErrorKind::TooManyConnections`](crate::error::ConnectErrorKind::TooManyConnections); the socket is closed.
+    /// [`ConnectErrorKind::TooManyConnections`]. The socket is closed.
+    ///
+    /// [`ConnectErrorKind::TooManyConnections`]: crate::error::ConnectErrorKind::TooManyConnections
     #[doc(alias = "TestOnlyAddExistentConnection")]
     #[cfg(feature = "testing")]
     pub fn add_existing_connection(
@@ -226,24 +245,29 @@ impl SockMan {
         connect::add_existing(self, sock, me, them)
     }
 
-    /// Begins to connect to `to` and returns at once, with the id that the connection will have; the
-    /// socket thread does the rest. For thousands of connects at once, each of which would block a
-    /// thread with [`connect`](SockMan::connect); and for connects from callbacks.
+    /// Begins to connect to `to` and returns at once, with the id that the connection will have.
+    /// The socket thread does the rest.
     ///
-    /// The outcome is told, once, by
-    /// [`event_connect_completed`](EventHandler::event_connect_completed): within
-    /// [`ConnectOptions::timeout`], or at once when [`ConnectOptions::cancel`] is set. No other
-    /// callback names the id before that. It may be told before this call has returned: a table of
-    /// attempts by id is filled under a lock that is held across this call and taken in the
-    /// callback. Until then the id can be closed, which ends the attempt without a word, and
-    /// cannot be sent to.
+    /// Use this method in callbacks, and for thousands of connects at once, each of which would
+    /// block a thread with [`connect`](SockMan::connect).
     ///
-    /// With no thread running the attempt goes on as far as the kernel brings it, and its outcome
-    /// waits for the next start: an interrupt ends the threads and not the attempt.
+    /// [`event_connect_completed`](EventHandler::event_connect_completed) reports the outcome,
+    /// once: within [`ConnectOptions::timeout`], or at once when [`ConnectOptions::cancel`] is set.
+    /// No other callback names the id before that.
+    ///
+    /// The outcome may be reported before this call has returned. An embedder with a table of
+    /// attempts by id therefore holds the table's lock across this call and takes it in the
+    /// callback.
+    ///
+    /// Until the outcome, the id cannot be sent to. It can be closed. A close ends the attempt, and
+    /// no callback reports it.
+    ///
+    /// While no thread runs, the attempt goes on as far as the kernel brings it. Its outcome waits
+    /// for the next start. An interrupt ends the threads but not the attempt.
     ///
     /// # Errors
     ///
-    /// [`ConnectError`] for what is wrong at once; then `event_connect_completed` is not called.
+    /// [`ConnectError`] if the connect fails at once. `event_connect_completed` is not called then.
     ///
     /// ```
     /// # fn f(sockman: sockman::SockMan) -> Result<(), Box<dyn std::error::Error>> {
@@ -267,9 +291,9 @@ impl SockMan {
         connect::start_connect(self, &to.try_into()?, options)
     }
 
-    /// Sends as much of `data` as the kernel takes at once, and returns how many bytes that was.
+    /// Sends as much of `data` as the kernel takes at once, and returns the number of bytes sent.
     ///
-    /// `Ok(0)` means that the kernel takes none now. Queue what was not taken, and send it in
+    /// `Ok(0)` means that the kernel takes no bytes now. Queue the rest of `data`, and send it in
     /// [`event_ready_to_send`](EventHandler::event_ready_to_send). Empty `data` makes no system
     /// call.
     ///
@@ -279,18 +303,19 @@ impl SockMan {
     ///
     /// # Errors
     ///
-    /// [`SendError::UnknownConnection`] if the id is closed, never existed, or belongs to another
-    /// `SockMan`; [`SendError::Socket`] if the socket is broken. The library does not close the
-    /// connection.
+    /// * [`SendError::UnknownConnection`] if the id is closed, never existed, or belongs to another
+    ///   `SockMan`;
+    /// * [`SendError::Socket`] if the socket is broken. The library does not close the connection.
     #[doc(alias = "SendBytes")]
     pub fn send_bytes(&self, id: ConnectionId, data: &[u8]) -> Result<usize, SendError> {
         self.send(id, data.len(), |sock| sock.send(data, More::No))
     }
 
-    /// Sends several pieces in one system call; otherwise as [`send_bytes`](SockMan::send_bytes).
+    /// Sends several pieces in one system call. Otherwise it works as
+    /// [`send_bytes`](SockMan::send_bytes).
     ///
-    /// The system takes a limited number of pieces at once (1024 on Linux). The rest counts as not
-    /// taken.
+    /// The system takes a limited number of pieces at once (1024 on Linux). The pieces beyond that
+    /// count as not sent.
     ///
     /// # Errors
     ///
@@ -303,8 +328,8 @@ impl SockMan {
         self.send_with(id, pieces, More::No)
     }
 
-    /// As [`send_vectored`](SockMan::send_vectored), for a caller that knows whether more data follows
-    /// at once. Core's `will_send_more`.
+    /// Sends as [`send_vectored`](SockMan::send_vectored), for a caller that knows whether more
+    /// data follows at once. Core's `will_send_more`.
     ///
     /// # Errors
     ///
@@ -325,8 +350,10 @@ impl SockMan {
         self.send(id, length, |sock| sock.send_vectored(pieces, more))
     }
 
-    /// Half-closes: the peer reads the end of the stream, and may go on sending. What the kernel
-    /// took before is sent first; what is still queued in your own program is not known here.
+    /// Half-closes the connection: the peer reads the end of the stream and may go on sending.
+    ///
+    /// The bytes that the kernel took before are sent first. The library does not know of bytes
+    /// that are still queued in the embedder's program.
     ///
     /// # Errors
     ///
@@ -339,21 +366,23 @@ impl SockMan {
         }
     }
 
-    /// Closes a connection. `true` for the one call that did it, `false` if the id is closed or
-    /// never was. The peer sees it at once.
+    /// Closes a connection. Returns `true` for the one call that closed it, and `false` if the id
+    /// is closed already or never existed. The peer sees the close at once.
     ///
-    /// From the socket thread, no further callback names the id. From another thread, at most the
-    /// one callback under way may still begin or end.
+    /// After a close on the socket thread, no further callback names the id. After a close on
+    /// another thread, at most the one callback under way may still begin or end.
     #[doc(alias = "CloseConnection")]
     pub fn close_connection(&self, id: ConnectionId) -> bool {
         self.shared.close(id)
     }
 
-    /// Has this connection's hooks asked again at once, on the socket thread: call it when
-    /// something was queued for it, or when its answer to
-    /// [`should_try_to_recv`](EventHandler::should_try_to_recv) changed. Many wakes before that
-    /// are one. A wake of a connection that is not activated yet is kept; of one that is closed,
-    /// nothing.
+    /// Makes the socket thread ask the hooks of this connection again at once.
+    ///
+    /// Call this method after queueing data for the connection, and when the answer of
+    /// [`should_try_to_recv`](EventHandler::should_try_to_recv) has changed.
+    ///
+    /// Several wakes before the hooks are asked count as one. A wake of a connection that is not
+    /// activated yet is kept. A wake of a closed connection does nothing.
     pub fn wake(&self, id: ConnectionId) {
         let Some(connection) = self.shared.connections.find(id) else { return };
         if connection.mark_woken() {
@@ -361,31 +390,34 @@ impl SockMan {
         }
     }
 
-    /// Has the loop run a pass at once:
+    /// Makes the socket thread run a pass at once:
     /// [`event_io_loop_completed_for_all`](EventHandler::event_io_loop_completed_for_all) is
-    /// called and [`next_deadline`](EventHandler::next_deadline) is asked again.
+    /// called, and [`next_deadline`](EventHandler::next_deadline) is asked again.
     pub fn notify(&self) {
         self.shared.inbox.notify();
     }
 
-    /// A handle that keeps nothing alive.
+    /// Returns a weak handle that does not keep the `SockMan` alive.
     #[must_use]
     pub fn downgrade(&self) -> WeakSockMan {
         WeakSockMan { shared: Arc::downgrade(&self.shared) }
     }
 
-    /// Ends the threads and every blocking connect under way, in milliseconds. Connections,
-    /// listeners and what [`start_connect`](SockMan::start_connect) began stay;
-    /// [`SocketsThreads::join`] waits for the end and clears the interrupt again.
+    /// Ends the threads and every blocking connect under way, within milliseconds.
+    ///
+    /// Connections, listeners and the connects that [`start_connect`](SockMan::start_connect) began
+    /// stay. [`SocketsThreads::join`] waits for the threads to end and clears the interrupt.
     #[doc(alias = "interruptNet")]
     pub fn interrupt(&self) {
         self.shared.interrupt.interrupt();
     }
 
-    /// Clears the `SockMan`'s own interrupt while no thread runs, so that the threads can be
-    /// started: for one that was interrupted before its start. ([`SocketsThreads::join`] does this
-    /// by itself.) While threads run it does nothing and returns `false`. An interrupt given with
-    /// [`Options::interrupt`] is its owner's to reset.
+    /// Clears the `SockMan`'s own interrupt, so that the threads can be started. Returns `true` if
+    /// no thread runs. While threads run, it clears nothing and returns `false`.
+    ///
+    /// Use this method for a `SockMan` that was interrupted before its start.
+    /// ([`SocketsThreads::join`] clears the interrupt itself.) The owner of an interrupt given with
+    /// [`Options::interrupt`] must reset that interrupt.
     pub fn reset_interrupt(&self) -> bool {
         match &*self.shared.run.lock() {
             Run::Running => false,
@@ -396,14 +428,14 @@ impl SockMan {
         }
     }
 
-    /// The counters.
+    /// Returns the counters.
     #[must_use]
     pub fn stats(&self) -> Stats {
         let shared = &self.shared;
         shared.counters.snapshot(&shared.connections, shared.listener_count())
     }
 
-    /// What is known of a connection now. `None` if it is closed or never was.
+    /// Returns the current state of a connection, or `None` if the id is closed or never existed.
     #[must_use]
     pub fn connection_info(&self, id: ConnectionId) -> Option<ConnectionInfo> {
         self.shared.connections.find(id).map(|connection| connection.info(self.shared.created))
@@ -436,12 +468,13 @@ impl fmt::Debug for SockMan {
 }
 
 impl WeakSockMan {
-    /// The `SockMan`, if it still exists.
+    /// Returns the `SockMan`, or `None` if it no longer exists.
     #[must_use]
     pub fn upgrade(&self) -> Option<SockMan> {
         self.shared.upgrade().map(|shared| SockMan { shared })
     }
 }
 
-/// Linux's `UIO_MAXIOV`, and everybody else's `IOV_MAX`: with more, `sendmsg` fails.
+/// The most pieces that one `sendmsg` takes: `UIO_MAXIOV` on Linux, `IOV_MAX` on other systems.
+/// With more pieces, `sendmsg` fails.
 const MAX_PIECES: usize = 1024;

@@ -1,4 +1,4 @@
-//! [`Destination`]: what a connect is asked for. A plain value.
+//! The destination of a connect. [`Destination`] is a plain value, usable on any thread.
 
 use std::{
     fmt,
@@ -7,25 +7,25 @@ use std::{
 
 use super::Service;
 
-/// Where to connect: an address, or a host name and a port, which the proxy resolves. Names are
-/// never resolved here.
+/// The destination of a connect: an address, or a host name and a port. The proxy resolves a host
+/// name. The library never resolves one.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Destination {
     /// An address.
     Service(Service),
-    /// A host name. Needs a proxy.
+    /// A host name. Requires a proxy.
     #[doc(alias = "StringHostIntPort")]
     Name {
-        /// As typed.
+        /// The host name, as typed.
         host: String,
-        /// TCP port.
+        /// The TCP port.
         port: u16,
     },
 }
 
 impl Destination {
-    /// The address, if it is one.
+    /// Returns the address, or `None` for a host name.
     #[must_use]
     pub fn service(&self) -> Option<&Service> {
         match self {
@@ -35,7 +35,7 @@ impl Destination {
     }
 }
 
-/// Whether it is this address.
+/// Compares: a destination is equal to a [`Service`] if it is that address.
 impl PartialEq<Service> for Destination {
     fn eq(&self, other: &Service) -> bool {
         self.service() == Some(other)

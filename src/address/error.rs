@@ -1,4 +1,5 @@
-//! What can be wrong with an address: in its text, or in the parts that it is built from.
+//! The errors about addresses: about their text, and about the parts that they are built from.
+//! Plain values, usable on any thread.
 
 use std::convert::Infallible;
 use std::error::Error;
@@ -6,10 +7,10 @@ use std::fmt;
 use std::io;
 use std::net::Ipv6Addr;
 
-/// Text that is not an address: shows the text and says which part is wrong and why.
+/// The error of parsing an address. Shows the text and says which part is wrong and why.
 ///
-/// The text may come from anybody: in the message it is cut and its control characters are
-/// escaped.
+/// The text may come from an untrusted source. In the message, it is therefore cut, and its control
+/// characters are escaped.
 ///
 /// # Examples
 ///
@@ -35,7 +36,7 @@ impl ParseAddrError {
         ParseAddrError { text: excerpt(text), kind }
     }
 
-    /// What is wrong, to match on.
+    /// Returns what is wrong, to match on.
     pub fn kind(&self) -> ParseAddrErrorKind {
         self.kind
     }
@@ -47,7 +48,7 @@ impl fmt::Display for ParseAddrError {
     }
 }
 
-// No `source`: the message already ends in what the kind says.
+// No `source`: the message already ends with the message of the kind.
 impl Error for ParseAddrError {}
 
 impl From<ParseAddrError> for io::Error {
@@ -56,7 +57,7 @@ impl From<ParseAddrError> for io::Error {
     }
 }
 
-/// For values that need no conversion.
+/// Required for values that need no conversion.
 impl From<Infallible> for ParseAddrError {
     fn from(never: Infallible) -> ParseAddrError {
         match never {}
@@ -67,78 +68,79 @@ impl From<Infallible> for ParseAddrError {
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ParseAddrErrorKind {
-    /// There is no text where the address should be.
+    /// The text of the address is empty.
     Empty,
-    /// It is a host name; only addresses are taken here, and no name is looked up.
+    /// The text is a host name. Only addresses are accepted here, and no name is looked up.
     HostName,
-    /// It is a host name of more than 255 bytes, the most that a proxy can be told.
+    /// The text is a host name of more than 255 bytes, the limit of a proxy.
     NameTooLong,
-    /// It is an onion or an I2P address, and this build of `sockman` lacks the feature for it.
+    /// The text is an onion or an I2P address, and this build of `sockman` lacks the feature for
+    /// it.
     MissingFeature {
-        /// `socks5` or `i2p`.
+        /// The missing feature: `socks5` or `i2p`.
         feature: &'static str,
     },
-    /// It is not like an address of any network.
+    /// The text does not resemble an address of any network.
     Unrecognized,
-    /// It is not dotted-quad IPv4.
+    /// The text is not dotted-quad IPv4.
     Ipv4,
-    /// It is not IPv6.
+    /// The text is not IPv6.
     Ipv6,
-    /// The scope behind `%` is not the number of an interface.
+    /// The scope after `%` is not the number of an interface.
     Scope,
-    /// The brackets around IPv6 are missing, not closed, or followed by something else than a
-    /// port.
+    /// The brackets around IPv6 are missing, are not closed, or are followed by something other than
+    /// a port.
     Brackets,
-    /// There is a port where an address alone was expected.
+    /// There is a port, but an address without a port was expected.
     UnexpectedPort,
     /// There is no port.
     MissingPort,
-    /// There is a colon, but no port behind it.
+    /// There is a colon, but no port after it.
     EmptyPort,
     /// The port has a character that is not a decimal digit.
     PortNotDecimal,
-    /// The port begins with a zero that is not all of it.
+    /// The port has a leading zero. (The port `0` is allowed.)
     PortLeadingZero,
-    /// The port is beyond 65535.
+    /// The port is larger than 65535.
     PortTooLarge,
-    /// An onion address of version 2, which Tor has not carried since 2021.
+    /// An onion address of version 2, which Tor has not supported since 2021.
     OnionV2,
-    /// An onion address of another length than 56 characters.
+    /// An onion address that does not have 56 characters.
     OnionLength {
-        /// The characters before `.onion`.
+        /// The number of characters before `.onion`.
         found: usize,
     },
     /// An onion address with a character that is not base32.
     OnionSymbol {
         /// The first such character.
         found: char,
-        /// Its place, counted from 1.
+        /// Its position, counted from 1.
         at: usize,
     },
-    /// An onion address of a version that is not known.
+    /// An onion address of an unknown version.
     OnionVersion {
-        /// The version that it claims.
+        /// The version in the address.
         found: u8,
     },
-    /// An onion address whose checksum is wrong.
+    /// An onion address with a wrong checksum.
     OnionChecksum,
-    /// An I2P address of another length than 52 characters.
+    /// An I2P address that does not have 52 characters.
     I2pLength {
-        /// The characters before `.b32.i2p`.
+        /// The number of characters before `.b32.i2p`.
         found: usize,
     },
     /// An I2P address with a character that is not base32.
     I2pSymbol {
         /// The first such character.
         found: char,
-        /// Its place, counted from 1.
+        /// Its position, counted from 1.
         at: usize,
     },
     /// An I2P address whose last character has bits beyond the hash.
     I2pTrailingBits,
-    /// A backslash in a unix-domain name that begins neither `\\` nor `\xNN`.
+    /// A unix-domain name with a backslash that begins neither `\\` nor `\xNN`.
     UnixEscape,
-    /// Well written, but no valid address.
+    /// The text is well formed, but the address is not valid.
     Invalid(InvalidAddrError),
 }
 
@@ -216,7 +218,7 @@ impl fmt::Display for ParseAddrErrorKind {
     }
 }
 
-/// Parts that do not make a valid address.
+/// The error of building an address from parts that are not valid.
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum InvalidAddrError {
@@ -225,15 +227,15 @@ pub enum InvalidAddrError {
         /// The address given.
         addr: Ipv6Addr,
     },
-    /// A unix-domain path of no bytes.
+    /// An empty unix-domain path.
     UnixPathEmpty,
-    /// A unix-domain path with a NUL in it, where the kernel would cut it.
+    /// A unix-domain path with a NUL. The kernel would cut the path there.
     UnixPathHasNul,
-    /// A unix-domain path or abstract name beyond what `sockaddr_un` holds.
+    /// A unix-domain path or abstract name that does not fit `sockaddr_un`.
     UnixTooLong {
-        /// Its length in bytes, with the NUL in front of an abstract name.
+        /// Its length in bytes. For an abstract name, this includes the NUL in front of it.
         len: usize,
-        /// [`UnixAddr::MAX_BYTES`](crate::address::UnixAddr::MAX_BYTES).
+        /// The limit: [`UnixAddr::MAX_BYTES`](crate::address::UnixAddr::MAX_BYTES).
         max: usize,
     },
 }
@@ -267,14 +269,14 @@ impl fmt::Display for NotBase32 {
     }
 }
 
-/// The most characters of foreign text in a message: a line of a log, and longer than every
-/// address but those of unix-domain sockets.
+/// The most characters of untrusted text in a message. That many fit a line of a log, and every
+/// address fits but those of unix-domain sockets.
 const EXCERPT_CHARS: usize = 100;
 
-/// Stands for what was cut.
+/// Replaces the text that was cut.
 const ELLIPSIS: &str = "...";
 
-/// Printable ASCII, at most [`EXCERPT_CHARS`] long, whatever `text` is.
+/// Returns `text` as printable ASCII, escaped and cut to at most [`EXCERPT_CHARS`].
 fn excerpt(text: &str) -> String {
     let mut escaped = String::new();
     let mut fits = 0;

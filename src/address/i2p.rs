@@ -1,6 +1,7 @@
-//! Addresses of I2P: the hash of a destination, written in base32.
+//! Addresses of I2P: the hash of a destination, written in base32. Plain values, usable on any
+//! thread.
 //!
-//! The bytes sit behind an `Arc`, as those of an onion address do.
+//! The bytes are behind an `Arc`, for the same reason as those of an onion address.
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use super::parse::I2P_SUFFIX;
 /// An I2P destination, by the SHA-256 hash of its binary form. Printed with `.b32.i2p`.
 ///
 /// Encoding: [I2P naming, "Base 32 names"][spec]. The longer names of encrypted lease sets ("b33")
-/// are not hashes and not supported, as in Bitcoin Core.
+/// are not hashes. They are not supported, as in Bitcoin Core.
 ///
 /// [spec]: https://geti2p.net/en/docs/naming#base32
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -23,20 +24,20 @@ pub struct I2pHash {
 }
 
 impl I2pHash {
-    /// 256 bits, five to a character; the last four bits of the last one are zero.
+    /// 256 bits, with five bits per character. The last four bits of the last character are zero.
     const ENCODED_CHARS: usize = 52;
 
-    /// The destination with this hash.
+    /// Returns the destination with this hash.
     pub fn new(hash: [u8; 32]) -> I2pHash {
         I2pHash { hash: Arc::new(hash) }
     }
 
-    /// The hash: what BIP 155 sends for network `I2P`.
+    /// Returns the hash, which BIP 155 sends for network `I2P`.
     pub fn as_bytes(&self) -> &[u8; 32] {
         &self.hash
     }
 
-    /// Parses what stands before `.b32.i2p`.
+    /// Parses the text before `.b32.i2p`.
     pub(super) fn parse_label(label: &str) -> Result<I2pHash, Kind> {
         if let Some((found, at)) = first_not_base32(label) {
             return Err(Kind::I2pSymbol { found, at });
@@ -48,7 +49,7 @@ impl I2pHash {
         match decode_base32(label, &mut hash) {
             Ok(()) => Ok(I2pHash::new(hash)),
             Err(DecodeKind::Trailing) => Err(Kind::I2pTrailingBits),
-            // Alphabet and length are checked above, so nothing else is left to refuse.
+            // The alphabet and the length are checked above, so the decoder has no other error.
             Err(_) => Err(Kind::I2pLength { found: label.len() }),
         }
     }

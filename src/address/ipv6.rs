@@ -1,4 +1,5 @@
-//! The two kinds of address that are sixteen bytes: IPv6 with its scope, and CJDNS.
+//! The two kinds of address that have sixteen bytes: IPv6 with its scope, and CJDNS. Plain values,
+//! usable on any thread.
 
 use std::fmt;
 use std::net::Ipv6Addr;
@@ -6,8 +7,8 @@ use std::net::Ipv6Addr;
 use super::error::InvalidAddrError;
 use super::parse::CJDNS_PREFIX;
 
-/// An IPv6 address and the scope that it is meant in (RFC 4007), never IPv4-mapped. Made by
-/// [`NetAddr::ipv6`](crate::address::NetAddr::ipv6), which turns the mapped ones into IPv4.
+/// An IPv6 address with its scope (RFC 4007), never IPv4-mapped. Made by
+/// [`NetAddr::ipv6`](crate::address::NetAddr::ipv6), which turns IPv4-mapped addresses into IPv4.
 ///
 /// Printed as `fe80::1%2`; a scope of 0 is not printed.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -18,18 +19,19 @@ pub struct ScopedIpv6 {
 }
 
 impl ScopedIpv6 {
-    /// The caller has made sure that `addr` is not IPv4-mapped.
+    /// Returns the address. The caller has checked that `addr` is not IPv4-mapped.
     pub(super) fn new(addr: Ipv6Addr, scope_id: u32) -> ScopedIpv6 {
         debug_assert!(addr.to_ipv4_mapped().is_none());
         ScopedIpv6 { addr, scope_id }
     }
 
-    /// The address without the scope.
+    /// Returns the address without the scope.
     pub fn ip(&self) -> Ipv6Addr {
         self.addr
     }
 
-    /// The index of the interface that a link-local address belongs to; 0 for all others.
+    /// Returns the index of the interface that a link-local address belongs to. Returns 0 for all
+    /// other addresses.
     pub fn scope_id(&self) -> u32 {
         self.scope_id
     }
@@ -52,8 +54,8 @@ impl fmt::Debug for ScopedIpv6 {
 
 /// A [CJDNS](https://github.com/cjdelisle/cjdns) address: IPv6 in `fc00::/8`.
 ///
-/// Printed as `cjdns:fc00::1`, so that it is told from the same sixteen bytes as plain IPv6 (a
-/// unique local address, RFC 4193).
+/// Printed as `cjdns:fc00::1`. The prefix distinguishes it from plain IPv6 with the same sixteen
+/// bytes (a unique local address, RFC 4193).
 ///
 /// # Examples
 ///
@@ -72,14 +74,14 @@ pub struct CjdnsAddr {
 }
 
 impl CjdnsAddr {
-    /// The first byte of all addresses of that network, BIP 155.
+    /// The first byte of all CJDNS addresses (BIP 155).
     const PREFIX: u8 = 0xfc;
 
-    /// Takes an address of that network.
+    /// Returns the CJDNS address with these bytes.
     ///
     /// # Errors
     ///
-    /// [`InvalidAddrError::NotCjdns`]: the address is outside `fc00::/8`.
+    /// [`InvalidAddrError::NotCjdns`] if the address is outside `fc00::/8`.
     pub fn new(addr: Ipv6Addr) -> Result<CjdnsAddr, InvalidAddrError> {
         if addr.octets()[0] != CjdnsAddr::PREFIX {
             return Err(InvalidAddrError::NotCjdns { addr });
@@ -87,7 +89,7 @@ impl CjdnsAddr {
         Ok(CjdnsAddr { addr })
     }
 
-    /// The same address as plain IPv6: what the kernel routes into the CJDNS interface.
+    /// Returns the same address as plain IPv6. The kernel routes it into the CJDNS interface.
     pub fn ip(&self) -> Ipv6Addr {
         self.addr
     }

@@ -1,13 +1,14 @@
-//! Addresses: what a socket is bound to, what it is connected to, and how people write both.
+//! The addresses that a socket is bound to or connected to, and their text forms.
 //!
-//! Owns [`NetAddr`] (Bitcoin Core's `CNetAddr`: an address without a port) and [`Service`] (Core's
-//! `CService`: with one), their text form and their conversion to what the kernel understands.
-//! Plain values: usable on every thread, no lock, no input or output, and no name is ever looked
-//! up here.
+//! This module owns [`NetAddr`], an address without a port (Bitcoin Core's `CNetAddr`), and
+//! [`Service`], an address with a port (Core's `CService`). It also owns their text forms and their
+//! conversion to the kernel's form. Addresses are plain values, usable on every thread. The module
+//! takes no lock, does no input or output, and never looks a name up.
 //!
-//! Every value is valid by construction, so that the code behind (connect, bind, SOCKS5, SAM) has
-//! nothing left to check: an onion address has the right checksum, a CJDNS address lies in
-//! `fc00::/8`, a unix-domain path fits `sockaddr_un`. The text forms are listed at [`Service`].
+//! Every value is valid by construction: an onion address has the right checksum, a CJDNS address
+//! lies in `fc00::/8`, and a unix-domain path fits `sockaddr_un`. The code that uses the values
+//! (connect, bind, SOCKS5, SAM) therefore has nothing left to check. The text forms are listed at
+//! [`Service`].
 
 #[cfg(any(feature = "socks5", feature = "i2p"))]
 mod base32;
@@ -43,9 +44,10 @@ pub use self::onion::OnionV3;
 pub(crate) use self::parse::MAX_NAME_BYTES;
 pub use self::unix::UnixAddr;
 
-/// An address with its port: what one listens on or connects to. Bitcoin Core's `CService`.
+/// An address with a port, to listen on or to connect to. Bitcoin Core's `CService`.
 ///
-/// Unix-domain addresses have no port; theirs is always 0. A clone never allocates.
+/// A unix-domain address has no port; [`port`](Service::port) returns 0 for it. A clone never
+/// allocates.
 ///
 /// # Text
 ///
@@ -61,8 +63,9 @@ pub use self::unix::UnixAddr;
 /// | unix-domain, unnamed | `unix:` | the same |
 ///
 /// Printing and parsing are exact inverses: every value prints to one text, and that text parses
-/// back to an equal value. Parsing also takes what people type (upper case, brackets around a bare
-/// IPv6 address, an IPv6 address that is not shortened) and prints the canonical form.
+/// back to an equal value. Parsing also accepts what people type: upper case, brackets around a
+/// bare IPv6 address, and an IPv6 address that is not shortened. Such a value prints in the
+/// canonical form.
 ///
 /// # Examples
 ///
@@ -82,46 +85,48 @@ pub use self::unix::UnixAddr;
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Service {
     addr: NetAddr,
-    /// Invariant: 0 if `addr` is a unix-domain address, whose text has no place for another.
+    /// Invariant: 0 if `addr` is a unix-domain address, because its text has no place for a port.
     port: u16,
 }
 
 impl Service {
-    /// The unnamed unix-domain address: what a client has that did not bind.
+    /// The unnamed unix-domain address, which is the address of a client that did not bind.
     pub const UNIX_UNNAMED: Service = Service { addr: NetAddr::unix_unnamed(), port: 0 };
 
-    /// Joins an address and a port. The port of a unix-domain address is ignored and becomes 0.
+    /// Returns the address with this port. For a unix-domain address, `port` is ignored and the
+    /// port is 0.
     pub fn new(addr: NetAddr, port: u16) -> Service {
         let port = if addr.is_unix() { 0 } else { port };
         Service { addr, port }
     }
 
-    /// A unix-domain socket in the file system: short for [`NetAddr::unix`] without a port.
+    /// Returns the address of a unix-domain socket in the file system, as [`NetAddr::unix`] does.
     ///
     /// # Errors
     ///
-    /// As [`UnixAddr::from_path`]: the path is empty, too long or has a NUL in it.
+    /// As [`UnixAddr::from_path`]: the path is empty, is too long, or contains a NUL.
     pub fn unix(path: impl AsRef<Path>) -> Result<Service, InvalidAddrError> {
         Ok(Service::new(NetAddr::unix(path)?, 0))
     }
 
-    /// The address without the port.
+    /// Returns the address without the port.
     pub fn addr(&self) -> &NetAddr {
         &self.addr
     }
 
-    /// The port; 0 for a unix-domain address, "any" when binding.
+    /// Returns the port. It is 0 for a unix-domain address. When binding, 0 means "any port".
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// The same address with another port; a unix-domain address stays as it is.
+    /// Returns the same address with another port. A unix-domain address stays unchanged.
     #[must_use]
     pub fn with_port(&self, port: u16) -> Service {
         Service::new(self.addr.clone(), port)
     }
 
-    /// The `std` form, for the addresses that have one: IPv4, IPv6 and CJDNS (as IPv6).
+    /// Returns the `std` form of an IPv4, IPv6 or CJDNS address (CJDNS as IPv6). Returns `None` for
+    /// other addresses, which have no such form.
     pub fn to_socket_addr(&self) -> Option<SocketAddr> {
         let port = self.port;
         match &self.addr {
@@ -134,13 +139,16 @@ impl Service {
         }
     }
 
-    /// What `bind(2)` and `connect(2)` take.
+    /// Returns the form that `bind(2)` and `connect(2)` take.
     ///
     /// # Errors
     ///
-    /// The address is one that a socket here cannot have: onion and I2P (only a proxy reaches
-    /// them), the unnamed unix-domain address, an abstract name where the platform has none, a
-    /// path that fills `sun_path` to the last byte.
+    /// No socket on this machine can have the address:
+    ///
+    /// * an onion or I2P address, which only a proxy or an I2P router reaches;
+    /// * the unnamed unix-domain address;
+    /// * an abstract name, on a platform without abstract names;
+    /// * a path that fills `sun_path` to the last byte.
     pub(crate) fn to_sock_addr(&self) -> Result<SockAddr, NoSockAddr> {
         match &self.addr {
             #[cfg(feature = "socks5")]
@@ -155,9 +163,10 @@ impl Service {
         }
     }
 
-    /// What `accept(2)`, `getsockname(2)` and `getpeername(2)` gave. `None`: another family.
+    /// Converts an address that `accept(2)`, `getsockname(2)` or `getpeername(2)` returned. Returns
+    /// `None` if it is of another family.
     ///
-    /// IPv4-mapped IPv6 becomes IPv4, see [`NetAddr::ipv6`].
+    /// An IPv4-mapped IPv6 address becomes IPv4, see [`NetAddr::ipv6`].
     pub(crate) fn from_sock_addr(from: &SockAddr) -> Option<Service> {
         if let Some(addr) = from.as_socket() {
             return Some(addr.into());
@@ -206,7 +215,7 @@ impl From<&SocketAddr> for Service {
 }
 
 impl From<SocketAddr> for Service {
-    /// IPv4-mapped IPv6 becomes IPv4, see [`NetAddr::ipv6`].
+    /// Converts the address. An IPv4-mapped IPv6 address becomes IPv4, see [`NetAddr::ipv6`].
     fn from(from: SocketAddr) -> Service {
         match from {
             SocketAddr::V4(addr) => addr.into(),
@@ -222,18 +231,18 @@ impl From<SocketAddrV4> for Service {
 }
 
 impl From<SocketAddrV6> for Service {
-    /// Keeps the scope, drops the flow label; IPv4-mapped IPv6 becomes IPv4, see
-    /// [`NetAddr::ipv6`].
+    /// Converts the address. Keeps the scope and drops the flow label. An IPv4-mapped IPv6 address
+    /// becomes IPv4, see [`NetAddr::ipv6`].
     fn from(from: SocketAddrV6) -> Service {
         Service::new(NetAddr::ipv6(*from.ip(), from.scope_id()), from.port())
     }
 }
 
-/// An address without a port, on one of the networks that a node speaks. Bitcoin Core's
-/// `CNetAddr`, and unix-domain sockets.
+/// An address without a port, on one of the networks that a node uses. Bitcoin Core's `CNetAddr`,
+/// extended by unix-domain sockets.
 ///
-/// What is reached through a proxy or has no fixed small size is shared behind a pointer, so that
-/// the addresses of a connection stay small; a clone never allocates.
+/// Onion, I2P and unix-domain addresses are shared behind a pointer, so that the addresses of a
+/// connection stay small. A clone never allocates.
 ///
 /// # Examples
 ///
@@ -255,11 +264,11 @@ impl From<SocketAddrV6> for Service {
 #[non_exhaustive]
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum NetAddr {
-    /// IPv4.
+    /// An IPv4 address.
     Ipv4(Ipv4Addr),
-    /// IPv6 with its scope, never IPv4-mapped. Made by [`NetAddr::ipv6`].
+    /// An IPv6 address with its scope, never IPv4-mapped. Made by [`NetAddr::ipv6`].
     Ipv6(ScopedIpv6),
-    /// CJDNS: an IPv6 address in `fc00::/8` that the program knows to be one of that network.
+    /// A CJDNS address: an IPv6 address in `fc00::/8` that the program knows to belong to CJDNS.
     /// Made by [`NetAddr::cjdns`].
     Cjdns(CjdnsAddr),
     /// A version 3 onion service. Made by [`NetAddr::tor_v3`]. Feature `socks5`.
@@ -269,16 +278,17 @@ pub enum NetAddr {
     #[cfg(feature = "i2p")]
     I2p(I2pHash),
     /// A unix-domain socket: a path, an abstract name, or unnamed. Made by [`NetAddr::unix`],
-    /// [`NetAddr::unix_abstract`], [`NetAddr::unix_unnamed`].
+    /// [`NetAddr::unix_abstract`] and [`NetAddr::unix_unnamed`].
     Unix(UnixAddr),
 }
 
 impl NetAddr {
-    /// An IPv6 address; `scope_id` is the interface index of a link-local one, else 0.
+    /// Returns an IPv6 address. `scope_id` is the interface index for a link-local address, and 0
+    /// for all others.
     ///
     /// An IPv4-mapped address (`::ffff:0:0/96`, RFC 4291 section 2.5.5.2) becomes the IPv4 address
-    /// that it stands for, as in Bitcoin Core: a dual-stack listener names its IPv4 peers that
-    /// way, and one peer must not have two addresses.
+    /// inside it, as in Bitcoin Core. A dual-stack listener reports its IPv4 peers as IPv4-mapped
+    /// addresses, and one peer must not have two addresses.
     pub fn ipv6(addr: Ipv6Addr, scope_id: u32) -> NetAddr {
         match addr.to_ipv4_mapped() {
             Some(mapped) => NetAddr::Ipv4(mapped),
@@ -286,39 +296,41 @@ impl NetAddr {
         }
     }
 
-    /// A CJDNS address. Whether `fc00::/8` means CJDNS or a private IPv6 network depends on the
-    /// host, so nothing but this function and the text `cjdns:` makes one.
+    /// Returns a CJDNS address. Whether `fc00::/8` means CJDNS or a private IPv6 network depends on
+    /// the host. Therefore only this function, [`CjdnsAddr::new`] and the text `cjdns:` make a
+    /// CJDNS address.
     ///
     /// # Errors
     ///
-    /// [`InvalidAddrError::NotCjdns`]: the address is outside `fc00::/8`.
+    /// [`InvalidAddrError::NotCjdns`] if the address is outside `fc00::/8`.
     pub fn cjdns(addr: Ipv6Addr) -> Result<NetAddr, InvalidAddrError> {
         Ok(NetAddr::Cjdns(CjdnsAddr::new(addr)?))
     }
 
-    /// The onion service with this ed25519 master public key (the address of network `TORV3` in
-    /// BIP 155).
+    /// Returns the onion service with this ed25519 master public key (the address of network
+    /// `TORV3` in BIP 155).
     #[cfg(feature = "socks5")]
     pub fn tor_v3(public_key: [u8; 32]) -> NetAddr {
         NetAddr::TorV3(OnionV3::from_public_key(public_key))
     }
 
-    /// The I2P destination with this SHA-256 hash (the address of network `I2P` in BIP 155).
+    /// Returns the I2P destination with this SHA-256 hash (the address of network `I2P` in BIP
+    /// 155).
     #[cfg(feature = "i2p")]
     pub fn i2p(hash: [u8; 32]) -> NetAddr {
         NetAddr::I2p(I2pHash::new(hash))
     }
 
-    /// A unix-domain socket in the file system.
+    /// Returns the address of a unix-domain socket in the file system.
     ///
     /// # Errors
     ///
-    /// As [`UnixAddr::from_path`]: the path is empty, too long or has a NUL in it.
+    /// As [`UnixAddr::from_path`]: the path is empty, is too long, or contains a NUL.
     pub fn unix(path: impl AsRef<Path>) -> Result<NetAddr, InvalidAddrError> {
         Ok(NetAddr::Unix(UnixAddr::from_path(path)?))
     }
 
-    /// A unix-domain socket with an abstract name, a Linux extension.
+    /// Returns the address of a unix-domain socket with an abstract name (a Linux extension).
     ///
     /// # Errors
     ///
@@ -327,12 +339,12 @@ impl NetAddr {
         Ok(NetAddr::Unix(UnixAddr::from_abstract_name(name)?))
     }
 
-    /// The unnamed unix-domain address: what a client has that did not bind.
+    /// Returns the unnamed unix-domain address, which is the address of a client that did not bind.
     pub const fn unix_unnamed() -> NetAddr {
         NetAddr::Unix(UnixAddr::unnamed())
     }
 
-    /// The network that this address belongs to.
+    /// Returns the network that this address belongs to.
     pub fn network(&self) -> Network {
         match self {
             NetAddr::Ipv4(_) => Network::Ipv4,
@@ -346,7 +358,8 @@ impl NetAddr {
         }
     }
 
-    /// The `std` form without the scope, for IPv4, IPv6 and CJDNS (as IPv6).
+    /// Returns the `std` form of an IPv4, IPv6 or CJDNS address (CJDNS as IPv6), without the scope.
+    /// Returns `None` for other addresses.
     pub fn to_ip_addr(&self) -> Option<IpAddr> {
         match self {
             NetAddr::Ipv4(addr) => Some(IpAddr::V4(*addr)),
@@ -356,18 +369,19 @@ impl NetAddr {
         }
     }
 
-    /// Whether this is `127.0.0.0/8` or `::1`. Unix-domain addresses are not (though they are as
-    /// local): see [`is_unix`](NetAddr::is_unix).
+    /// Returns whether the address is in `127.0.0.0/8` or is `::1`. Returns `false` for a
+    /// unix-domain address, although it is just as local: see [`is_unix`](NetAddr::is_unix).
     pub fn is_loopback(&self) -> bool {
         self.to_ip_addr().is_some_and(|addr| addr.is_loopback())
     }
 
-    /// Whether this is the wildcard `0.0.0.0` or `::`: every local address, when listening.
+    /// Returns whether the address is the wildcard `0.0.0.0` or `::`, which stands for every local
+    /// address when listening.
     pub fn is_unspecified(&self) -> bool {
         self.to_ip_addr().is_some_and(|addr| addr.is_unspecified())
     }
 
-    /// Whether this is a unix-domain address, the unnamed one included.
+    /// Returns whether the address is a unix-domain address, the unnamed one included.
     pub fn is_unix(&self) -> bool {
         matches!(self, NetAddr::Unix(_))
     }
@@ -399,7 +413,7 @@ impl fmt::Debug for NetAddr {
 }
 
 impl From<IpAddr> for NetAddr {
-    /// IPv4-mapped IPv6 becomes IPv4, see [`NetAddr::ipv6`].
+    /// Converts the address. An IPv4-mapped IPv6 address becomes IPv4, see [`NetAddr::ipv6`].
     fn from(from: IpAddr) -> NetAddr {
         match from {
             IpAddr::V4(addr) => addr.into(),
@@ -415,13 +429,14 @@ impl From<Ipv4Addr> for NetAddr {
 }
 
 impl From<Ipv6Addr> for NetAddr {
-    /// Without a scope; IPv4-mapped IPv6 becomes IPv4, see [`NetAddr::ipv6`].
+    /// Converts the address, with scope 0. An IPv4-mapped IPv6 address becomes IPv4, see
+    /// [`NetAddr::ipv6`].
     fn from(from: Ipv6Addr) -> NetAddr {
         NetAddr::ipv6(from, 0)
     }
 }
 
-/// The networks, under the names that Bitcoin Core gives them (`-onlynet`, `getpeerinfo`).
+/// The network of an address. The names are those of Bitcoin Core (`-onlynet`, `getpeerinfo`).
 ///
 /// # Examples
 ///
@@ -460,8 +475,8 @@ impl fmt::Display for Network {
     }
 }
 
-/// Why an address cannot be given to the kernel. The caller knows which address, and whether it
-/// was to be bound or connected to; this is only the reason.
+/// The reason why an address cannot be passed to the kernel. The caller knows the address and the
+/// operation, so neither of them is part of the reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct NoSockAddr(&'static str);
 
@@ -479,7 +494,8 @@ impl From<NoSockAddr> for io::Error {
     }
 }
 
-/// Writes the text straight on, or by way of a `String` where `{:>20}` or the like was asked for.
+/// Writes the text. Goes through a `String` only if the format has a width or a precision, as
+/// `{:>20}` has.
 fn pad(
     f: &mut fmt::Formatter<'_>,
     write_text: impl Fn(&mut dyn fmt::Write) -> fmt::Result,

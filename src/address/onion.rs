@@ -1,8 +1,9 @@
-//! Addresses of Tor onion services: 32 bytes, written in base32 with a checksum.
+//! Addresses of Tor onion services: 32 bytes, written in base32 with a checksum. Plain values,
+//! usable on any thread.
 //!
-//! The bytes sit behind an `Arc`. Inline they would make every [`Service`](crate::Service) a
-//! quarter larger, and each connection holds two of them, though most peers are on neither hidden
-//! network. Bitcoin Core's `CNetAddr` keeps more than 16 bytes on the heap for the same reason.
+//! The bytes are behind an `Arc`. Inline, they would make every [`Service`](crate::Service) a
+//! quarter larger. Each connection holds two of them, but most peers are on neither Tor nor I2P.
+//! Bitcoin Core's `CNetAddr` keeps more than 16 bytes on the heap for the same reason.
 
 use std::fmt;
 use std::sync::Arc;
@@ -15,9 +16,9 @@ use super::parse::ONION_SUFFIX;
 
 /// A version 3 onion service, by its ed25519 master public key. Printed with `.onion`.
 ///
-/// Encoding: [Tor rendezvous specification, "Encoding onion addresses"][spec]. The checksum and
-/// the version are verified when text is parsed and computed when it is printed; that the 32 bytes
-/// are a point on the curve is for Tor to find out, as in Bitcoin Core.
+/// Encoding: [Tor rendezvous specification, "Encoding onion addresses"][spec]. Parsing verifies the
+/// checksum and the version. Printing computes them. Whether the 32 bytes are a point on the curve
+/// is not verified here, as in Bitcoin Core: Tor verifies that.
 ///
 /// [spec]: https://spec.torproject.org/rend-spec/encoding-onion-addresses.html
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -26,26 +27,27 @@ pub struct OnionV3 {
 }
 
 impl OnionV3 {
-    /// The only version that Tor still carries.
+    /// The only version that Tor still supports.
     const VERSION: u8 = 3;
 
-    /// Public key, checksum, version; 35 bytes are exactly 56 characters, no bit is left over.
+    /// Public key, checksum and version have 35 bytes. These are exactly 56 characters, without
+    /// spare bits.
     const ENCODED_CHARS: usize = 56;
 
-    /// A version 2 address: an 80-bit hash.
+    /// The length of a version 2 address, which is an 80-bit hash.
     const V2_CHARS: usize = 16;
 
-    /// The service with this ed25519 master public key.
+    /// Returns the service with this ed25519 master public key.
     pub fn from_public_key(public_key: [u8; 32]) -> OnionV3 {
         OnionV3 { public_key: Arc::new(public_key) }
     }
 
-    /// The ed25519 master public key: what BIP 155 sends for network `TORV3`.
+    /// Returns the ed25519 master public key, which BIP 155 sends for network `TORV3`.
     pub fn public_key(&self) -> &[u8; 32] {
         &self.public_key
     }
 
-    /// Parses what stands before `.onion`.
+    /// Parses the text before `.onion`.
     pub(super) fn parse_label(label: &str) -> Result<OnionV3, Kind> {
         if let Some((found, at)) = first_not_base32(label) {
             return Err(Kind::OnionSymbol { found, at });
@@ -56,7 +58,7 @@ impl OnionV3 {
             found => return Err(Kind::OnionLength { found }),
         }
         let mut bytes = [0; 35];
-        // Alphabet and length are checked above, so the decoder has nothing left to refuse.
+        // The alphabet and the length are checked above, so the decoder cannot fail.
         if decode_base32(label, &mut bytes).is_err() {
             return Err(Kind::OnionLength { found: label.len() });
         }
@@ -64,7 +66,7 @@ impl OnionV3 {
         public_key.copy_from_slice(&bytes[..32]);
         let checksum = [bytes[32], bytes[33]];
         let version = bytes[34];
-        // The version first: the checksum of a future one may be another.
+        // The version is checked first: a future version may have another checksum.
         if version != OnionV3::VERSION {
             return Err(Kind::OnionVersion { found: version });
         }

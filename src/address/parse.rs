@@ -1,7 +1,7 @@
-//! From text to addresses.
+//! Parses text into addresses. Pure functions, usable on any thread, without a lock.
 //!
-//! Text comes from configuration files, from people and from proxies, so parsing is total: any
-//! input gives a value or an error that names the part that is wrong, in linear time.
+//! Text comes from configuration files, from people and from proxies. Parsing is therefore total:
+//! every input gives either a value or an error that names the wrong part, in linear time.
 
 use std::net::Ipv6Addr;
 use std::str::FromStr;
@@ -15,16 +15,16 @@ use super::onion::OnionV3;
 use super::unix::{UNIX_PREFIX, UnixAddr};
 use super::{NetAddr, Service};
 
-/// SOCKS5 (RFC 1928) gives the length of a name one byte.
+/// The length of a host name is one byte in SOCKS5 (RFC 1928).
 pub(crate) const MAX_NAME_BYTES: usize = 255;
 
-/// What all onion addresses end in, RFC 7686.
+/// The end of every onion address (RFC 7686).
 pub(super) const ONION_SUFFIX: &str = ".onion";
 
-/// What the I2P addresses end in that are a hash and not a name.
+/// The end of an I2P address that is a hash. An I2P name ends otherwise.
 pub(super) const I2P_SUFFIX: &str = ".b32.i2p";
 
-/// What tells a CJDNS address from the same bytes as plain IPv6.
+/// Distinguishes a CJDNS address from plain IPv6 with the same bytes.
 pub(super) const CJDNS_PREFIX: &str = "cjdns:";
 
 impl FromStr for Service {
@@ -34,7 +34,7 @@ impl FromStr for Service {
     ///
     /// # Errors
     ///
-    /// [`ParseAddrError`] shows the text and says which part is wrong and why.
+    /// [`ParseAddrError`], which shows the text and says which part is wrong and why.
     fn from_str(text: &str) -> Result<Service, ParseAddrError> {
         parse_service(text).map_err(|kind| ParseAddrError::new(text, kind))
     }
@@ -43,11 +43,11 @@ impl FromStr for Service {
 impl FromStr for NetAddr {
     type Err = ParseAddrError;
 
-    /// Parses an address without a port; around an IPv6 address brackets are allowed.
+    /// Parses an address without a port. Brackets around an IPv6 address are allowed.
     ///
     /// # Errors
     ///
-    /// [`ParseAddrError`] shows the text and says which part is wrong and why.
+    /// [`ParseAddrError`], which shows the text and says which part is wrong and why.
     fn from_str(text: &str) -> Result<NetAddr, ParseAddrError> {
         parse_net_addr(text).map_err(|kind| ParseAddrError::new(text, kind))
     }
@@ -60,7 +60,7 @@ impl FromStr for Destination {
     ///
     /// # Errors
     ///
-    /// [`ParseAddrError`] shows the text and says which part is wrong and why.
+    /// [`ParseAddrError`], which shows the text and says which part is wrong and why.
     fn from_str(text: &str) -> Result<Destination, ParseAddrError> {
         match parse_service(text) {
             Ok(service) => Ok(Destination::Service(service)),
@@ -71,7 +71,8 @@ impl FromStr for Destination {
     }
 }
 
-/// Text is taken wherever an address is: `TryFrom` for each type that parses.
+/// Implements `TryFrom` text for each type that parses, so that text is accepted wherever an
+/// address is.
 macro_rules! try_from_text {
     ($($address:ty),*) => {$(
         impl TryFrom<&str> for $address {
@@ -102,7 +103,7 @@ macro_rules! try_from_text {
 
 try_from_text!(Service, NetAddr, Destination);
 
-/// Text that was found to be a host name.
+/// Parses text that is known to be a host name with a port.
 fn parse_name(text: &str) -> Result<Destination, Kind> {
     let (host, after) = text.split_at(text.rfind(':').unwrap_or(text.len()));
     if host.len() > MAX_NAME_BYTES {
@@ -126,7 +127,8 @@ fn parse_service(text: &str) -> Result<Service, Kind> {
     if host.contains(':') {
         return Err(kind_of_many_colons(text));
     }
-    // The host first: that "example.com" is a name matters more than that it lacks a port.
+    // The host is parsed first: for "example.com", the error is that it is a name, not that it
+    // lacks a port.
     let addr = parse_host(host)?;
     Ok(Service::new(addr, parse_port_behind(after)?))
 }
@@ -153,7 +155,7 @@ fn parse_net_addr(text: &str) -> Result<NetAddr, Kind> {
     }
 }
 
-/// A host with nothing around it: all but IPv6, CJDNS and unix-domain.
+/// Parses a host without brackets, prefix or port: every kind but IPv6, CJDNS and unix-domain.
 fn parse_host(host: &str) -> Result<NetAddr, Kind> {
     if host.is_empty() {
         return Err(Kind::Empty);
@@ -216,7 +218,7 @@ fn parse_scope(text: &str) -> Result<u32, Kind> {
     text.parse().map_err(|_| Kind::Scope)
 }
 
-/// `after` is what follows the host: nothing, or a colon and the port.
+/// Parses the port. `after` is the text after the host: nothing, or a colon and the port.
 fn parse_port_behind(after: &str) -> Result<u16, Kind> {
     if after.is_empty() {
         return Err(Kind::MissingPort);
@@ -231,11 +233,11 @@ fn parse_port_behind(after: &str) -> Result<u16, Kind> {
     if has_leading_zero(port) {
         return Err(Kind::PortLeadingZero);
     }
-    // Digits only, so nothing but the range is left to go wrong.
+    // The text has digits only, so the range is the only possible error.
     port.parse().map_err(|_| Kind::PortTooLarge)
 }
 
-/// `[a]b` becomes `(a, b)`; without an opening bracket there is nothing to split.
+/// Splits `[a]b` into `(a, b)`. Returns `None` for text without an opening bracket.
 fn split_brackets(text: &str) -> Result<Option<(&str, &str)>, Kind> {
     match text.strip_prefix('[') {
         None => Ok(None),
@@ -243,7 +245,7 @@ fn split_brackets(text: &str) -> Result<Option<(&str, &str)>, Kind> {
     }
 }
 
-/// `[a]` becomes `a`, and `a` stays.
+/// Turns `[a]` into `a`, and leaves `a` unchanged.
 fn strip_brackets(text: &str) -> Result<&str, Kind> {
     match split_brackets(text)? {
         None => Ok(text),
@@ -253,7 +255,8 @@ fn strip_brackets(text: &str) -> Result<&str, Kind> {
     }
 }
 
-/// More than one colon and no opening bracket: most likely IPv6, or else a URL.
+/// Returns the error for text with several colons and no opening bracket: the text is probably
+/// IPv6, or else a URL.
 fn kind_of_many_colons(text: &str) -> Kind {
     if text.contains('/') { Kind::Unrecognized } else { Kind::Brackets }
 }

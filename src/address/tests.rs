@@ -1,4 +1,5 @@
-//! What only the crate itself can see: sizes, and the way to the kernel's addresses and back.
+//! Tests of what only the crate itself can see: the sizes of addresses, and their conversion to and
+//! from the kernel's form.
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 

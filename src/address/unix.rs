@@ -1,4 +1,5 @@
-//! Unix-domain addresses: path, abstract name, unnamed; and the escapes of their text.
+//! Unix-domain addresses (a path, an abstract name, or unnamed) and the escapes in their text.
+//! Plain values, usable on any thread.
 
 use std::ffi::OsStr;
 use std::fmt::{self, Write};
@@ -12,18 +13,19 @@ use socket2::SockAddr;
 use super::NoSockAddr;
 use super::error::{InvalidAddrError, ParseAddrErrorKind as Kind};
 
-/// What the text of all unix-domain addresses begins with.
+/// The beginning of the text of every unix-domain address.
 pub(super) const UNIX_PREFIX: &str = "unix:";
 
-/// What the text of an abstract name begins with, behind the prefix; as in `ss` and `lsof`.
+/// Marks an abstract name in the text, after the prefix, as in `ss` and `lsof`.
 const ABSTRACT_MARK: u8 = b'@';
 
 /// A unix-domain address, see [unix(7)](https://man7.org/linux/man-pages/man7/unix.7.html): a path
-/// in the file system, an abstract name (Linux), or unnamed (what a client has that did not bind).
+/// in the file system, an abstract name (Linux), or unnamed (the address of a client that did not
+/// bind).
 ///
-/// Printed with `unix:` in front. A backslash, a byte that is not UTF-8, a control character, an
-/// invisible or text-reversing one, and an `@` that begins a path are printed as `\\` or as `\xNN`
-/// per byte: names come from peers and end up in logs.
+/// Printed with `unix:` in front. A backslash is printed as `\\`. The following are printed as
+/// `\xNN` per byte, because names come from peers and end up in logs: a byte that is not UTF-8, a
+/// control character, an invisible or text-reversing character, and an `@` that begins a path.
 ///
 /// # Examples
 ///
@@ -38,7 +40,7 @@ const ABSTRACT_MARK: u8 = b'@';
 /// ```
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct UnixAddr {
-    /// As in `sun_path`: an abstract name has a NUL in front, a path has none anywhere and no
+    /// The bytes as in `sun_path`. An abstract name has a NUL in front. A path has no NUL and no
     /// terminator. Invariant: 1 to [`UnixAddr::MAX_BYTES`] bytes.
     name: Option<Arc<[u8]>>,
 }
@@ -46,17 +48,17 @@ pub struct UnixAddr {
 impl UnixAddr {
     /// The size of `sun_path`: 108 on Linux, 104 on macOS and the BSDs.
     ///
-    /// A path of exactly this length has no terminator; Linux lets peers have one, so it is a valid
-    /// value, but it cannot be bound or connected to from here.
+    /// A path of exactly this length has no terminator. It is a valid value, because Linux lets
+    /// peers have such a path. The library cannot bind or connect to it.
     pub const MAX_BYTES: usize =
         size_of::<libc::sockaddr_un>() - offset_of!(libc::sockaddr_un, sun_path);
 
-    /// A socket in the file system. Relative paths stay relative.
+    /// Returns the address of a socket in the file system. Relative paths stay relative.
     ///
     /// # Errors
     ///
-    /// [`InvalidAddrError::UnixPathEmpty`], [`InvalidAddrError::UnixPathHasNul`],
-    /// [`InvalidAddrError::UnixTooLong`] beyond [`UnixAddr::MAX_BYTES`].
+    /// [`InvalidAddrError::UnixPathEmpty`], [`InvalidAddrError::UnixPathHasNul`], or
+    /// [`InvalidAddrError::UnixTooLong`] if the path is longer than [`UnixAddr::MAX_BYTES`].
     pub fn from_path(path: impl AsRef<Path>) -> Result<UnixAddr, InvalidAddrError> {
         let path = path.as_ref().as_os_str().as_bytes();
         if path.is_empty() {
@@ -68,22 +70,24 @@ impl UnixAddr {
         UnixAddr::from_sun_path(path)
     }
 
-    /// A socket with an abstract name, a Linux extension: any bytes, none included. The NUL that
-    /// marks it in `sun_path` is not part of the name here.
+    /// Returns the address of a socket with an abstract name (a Linux extension). The name may be
+    /// any bytes, and may be empty. The NUL that marks the name in `sun_path` is not part of
+    /// `name`.
     ///
     /// # Errors
     ///
-    /// [`InvalidAddrError::UnixTooLong`]: longer than [`UnixAddr::MAX_BYTES`] with that NUL.
+    /// [`InvalidAddrError::UnixTooLong`] if the name and that NUL are longer than
+    /// [`UnixAddr::MAX_BYTES`].
     pub fn from_abstract_name(name: impl AsRef<[u8]>) -> Result<UnixAddr, InvalidAddrError> {
         UnixAddr::from_sun_path(&[b"\0", name.as_ref()].concat())
     }
 
-    /// The address of a socket that was never bound.
+    /// Returns the address of a socket that was never bound.
     pub const fn unnamed() -> UnixAddr {
         UnixAddr { name: None }
     }
 
-    /// The path, if this is one.
+    /// Returns the path, or `None` if the address is not a path.
     pub fn as_path(&self) -> Option<&Path> {
         match self.name.as_deref()? {
             [0, ..] => None,
@@ -91,12 +95,13 @@ impl UnixAddr {
         }
     }
 
-    /// The abstract name without the NUL in front, if this is one.
+    /// Returns the abstract name without the NUL in front, or `None` if the address is not an
+    /// abstract name.
     pub fn as_abstract_name(&self) -> Option<&[u8]> {
         self.name.as_deref()?.strip_prefix(b"\0")
     }
 
-    /// Whether this is the address of a socket that was never bound.
+    /// Returns whether this is the address of a socket that was never bound.
     pub fn is_unnamed(&self) -> bool {
         self.name.is_none()
     }
@@ -109,7 +114,7 @@ impl UnixAddr {
         Ok(UnixAddr { name: Some(name.into()) })
     }
 
-    /// See [`Service::to_sock_addr`](crate::Service::to_sock_addr).
+    /// Returns the kernel's form, see [`Service::to_sock_addr`](crate::Service::to_sock_addr).
     pub(super) fn to_sock_addr(&self) -> Result<SockAddr, NoSockAddr> {
         let Some(name) = self.name.as_deref() else {
             return Err(NoSockAddr(
@@ -123,7 +128,7 @@ impl UnixAddr {
             .map_err(|_| NoSockAddr("the unix-domain path leaves no room for its terminator"))
     }
 
-    /// See [`Service::from_sock_addr`](crate::Service::from_sock_addr).
+    /// Converts the kernel's form, see [`Service::from_sock_addr`](crate::Service::from_sock_addr).
     pub(super) fn from_sock_addr(from: &SockAddr) -> Option<UnixAddr> {
         if from.is_unnamed() {
             return Some(UnixAddr::unnamed());
@@ -131,13 +136,13 @@ impl UnixAddr {
         if let Some(name) = from.as_abstract_namespace() {
             return UnixAddr::from_abstract_name(name).ok();
         }
-        // Some platforms count the zeroes behind the path as part of it.
+        // Some platforms count the zeroes after the path as part of it.
         let bytes = from.as_pathname()?.as_os_str().as_bytes();
         let path = bytes.split(|byte| *byte == 0).next()?;
         UnixAddr::from_path(OsStr::from_bytes(path)).ok()
     }
 
-    /// Parses what stands behind `unix:`.
+    /// Parses the text after `unix:`.
     pub(super) fn parse_rest(text: &str) -> Result<UnixAddr, Kind> {
         let addr = match text.as_bytes() {
             [] => Ok(UnixAddr::unnamed()),
@@ -192,8 +197,9 @@ fn write_hex(f: &mut fmt::Formatter<'_>, bytes: &[u8]) -> fmt::Result {
     bytes.iter().try_for_each(|byte| write!(f, "\\x{byte:02x}"))
 }
 
-/// Control characters, and those that hide text or turn it around. A fixed list and not `std`'s
-/// idea of "printable", which changes with the Unicode version: the printed form must not.
+/// Returns whether `c` is a control character, or hides text, or reverses it. The list is fixed:
+/// `std`'s definition of "printable" changes with the Unicode version, and the printed form must
+/// not change.
 fn is_misleading(c: char) -> bool {
     c.is_control()
         || matches!(

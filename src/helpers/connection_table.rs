@@ -1,7 +1,7 @@
-//! An optional helper: what the embedder knows of each connection, by id.
+//! [`ConnectionTable`] is an optional table of the embedder's connections, by id.
 //!
-//! Owned by the embedder, used from any thread. Its one lock is held for a look-up, never while
-//! anything is called.
+//! The embedder owns a table and uses it from any thread. The table has one lock, held for a
+//! look-up and never while other code is called.
 
 use std::{collections::HashMap, fmt, hash::BuildHasherDefault, sync::Arc};
 
@@ -9,22 +9,29 @@ use parking_lot::RwLock;
 
 use crate::engine::{connection::ConnectionId, map::IdHasher};
 
-/// What you keep for each connection, by its id.
+/// A table of the embedder's values, one for each connection, by the connection's id.
 ///
-/// Nearly every handler has such a table. The connection is entered before its first callback: in
+/// Nearly every handler has such a table. The handler inserts a connection before its first
+/// callback: in
 /// [`event_new_connection_accepted`](crate::EventHandler::event_new_connection_accepted), between
 /// [`connect`](crate::SockMan::connect) and [`activate`](crate::NewConnection::activate), or in
 /// [`event_connect_completed`](crate::EventHandler::event_connect_completed). Every callback looks
-/// it up. Whoever closes the connection removes it, and so does who enters one and then refuses it.
-/// Values are handed out as [`Arc`]s: no lock is held while you work with one, and one that is
-/// removed meanwhile lives until you let go of it.
+/// the connection up. The code that closes the connection removes it. So does a handler that
+/// inserts a connection and then refuses it.
+///
+/// The table returns values as [`Arc`]s. No lock is held while the embedder works with a value. A
+/// value that is removed meanwhile lives until its last `Arc` is dropped.
 ///
 /// Several [`SockMan`](crate::SockMan)s of one process may share a table: no two of them have the
 /// same id. A table has no limit of its own;
 /// [`Options::max_connections`](crate::Options::max_connections) is one.
 ///
-/// Ids come from the library, never from a peer, so the table does without a hash that resists
-/// chosen keys: a look-up costs a few nanoseconds.
+/// Ids are unique in the process, so several [`SockMan`](crate::SockMan)s may share one table. The
+/// table has no limit of its own. [`Options::max_connections`](crate::Options::max_connections)
+/// limits it.
+///
+/// Ids come from the library, never from a peer. The table therefore needs no hash that resists
+/// chosen keys, and a look-up costs a few nanoseconds.
 ///
 /// ```
 /// use sockman::{ConnectionId, SockMan, helpers::ConnectionTable};
@@ -33,7 +40,7 @@ use crate::engine::{connection::ConnectionId, map::IdHasher};
 ///     name: String,
 /// }
 ///
-/// /// Only one of several threads that find the connection broken tells of its end.
+/// /// Several threads may find the connection broken. Only one of them prints its end.
 /// fn disconnect(sockman: &SockMan, peers: &ConnectionTable<Peer>, id: ConnectionId) {
 ///     sockman.close_connection(id);
 ///     if let Some(peer) = peers.remove(id) {
@@ -46,34 +53,34 @@ pub struct ConnectionTable<T> {
 }
 
 impl<T> ConnectionTable<T> {
-    /// An empty table.
+    /// Returns an empty table.
     #[must_use]
     pub fn new() -> ConnectionTable<T> {
         ConnectionTable { connections: RwLock::default() }
     }
 
-    /// Enters a connection. One that was there under this id (ids are never reused, so it was
-    /// entered twice) is replaced.
+    /// Inserts a value for a connection and returns it. A value that was there under this id is
+    /// replaced. (Ids are never reused, so that connection was inserted twice.)
     pub fn insert(&self, id: ConnectionId, value: T) -> Arc<T> {
         let value = Arc::new(value);
-        // Dropped outside of the lock: a destructor is the embedder's code.
+        // The old value is dropped outside of the lock: its destructor is the embedder's code.
         let replaced = self.connections.write().insert(id, Arc::clone(&value));
         drop(replaced);
         value
     }
 
-    /// The connection of this id, if it is in the table.
+    /// Returns the value of this connection, or `None` if it is not in the table.
     #[must_use]
     pub fn find(&self, id: ConnectionId) -> Option<Arc<T>> {
         self.connections.read().get(&id).cloned()
     }
 
-    /// Strikes a connection off. Of several callers, one gets it.
+    /// Removes the entry. If several threads race, exactly one receives the value.
     pub fn remove(&self, id: ConnectionId) -> Option<Arc<T>> {
         self.connections.write().remove(&id)
     }
 
-    /// All of them, as they are now, in the order in which they came.
+    /// Returns all entries that exist now, in the order of their ids: the oldest connection first.
     #[must_use]
     pub fn all(&self) -> Vec<(ConnectionId, Arc<T>)> {
         let mut all: Vec<_> =
@@ -82,13 +89,13 @@ impl<T> ConnectionTable<T> {
         all
     }
 
-    /// How many there are.
+    /// Returns the number of entries.
     #[must_use]
     pub fn len(&self) -> usize {
         self.connections.read().len()
     }
 
-    /// Whether there is none.
+    /// Returns whether the table has no entries.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.connections.read().is_empty()

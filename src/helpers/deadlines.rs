@@ -1,7 +1,7 @@
-//! An optional helper: timers on the socket thread, by key.
+//! [`Deadlines`] are optional timers on the socket thread, by key.
 //!
-//! Owned by the embedder, used from any thread. Its one mutex is held for a look at a map; never
-//! while anything is called.
+//! The embedder owns them and uses them from any thread. They have one mutex, held for a look-up
+//! and never while other code is called.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -12,30 +12,31 @@ use std::{
 
 use crate::{sockman::SockMan, sys::sync::Mutex};
 
-/// Timers, each with a key of yours: the [`ConnectionId`](crate::ConnectionId) for idle time-outs,
-/// or an enum of all that your program waits for. One key has one deadline.
+/// Timers, each with a key of the embedder's choice: the [`ConnectionId`](crate::ConnectionId) for
+/// idle time-outs, or an enum of everything that the program waits for. One key has one deadline.
 ///
 /// Wire it into the handler like this:
 ///
 /// * [`next_deadline`](crate::EventHandler::next_deadline) returns [`next`](Deadlines::next);
 /// * [`event_io_loop_completed_for_all`](crate::EventHandler::event_io_loop_completed_for_all)
-///   takes what is due with [`take_due`](Deadlines::take_due), and acts on it;
-/// * whoever starts, moves or ends a timer, on whatever thread, calls [`set`](Deadlines::set) or
+///   takes the timers that have ended with [`take_due`](Deadlines::take_due), and acts on them;
+/// * code that starts, moves or ends a timer, on any thread, calls [`set`](Deadlines::set) or
 ///   [`clear`](Deadlines::clear).
 ///
-/// A timer then runs on the socket thread about a millisecond after its deadline (that is how
-/// fine-grained the operating systems' polls are), whatever the
-/// [`sweep`](crate::Options::sweep), and one that is set on another thread is not slept through.
+/// A timer then runs on the socket thread about a millisecond after its deadline, because the
+/// operating systems' polls count in milliseconds. The [`sweep`](crate::Options::sweep) has no
+/// influence on that. A timer that is set on another thread runs in time too.
 ///
-/// What is left to you:
+/// The embedder is responsible for the following:
 ///
-/// * **The clock.** The loop goes by [`Instant::now`], and so do the times given here. A test over
-///   the doubles of the feature `testing` has a clock of its own, and takes both from it
-///   (`Network::now`).
-/// * **A timer for a connection may outlive it**: another thread may set it just after the close.
-///   It ends once, for an id that no table holds any more; ids are never reused. To
-///   [`clear`](Deadlines::clear) it where you close keeps the timers few.
-/// * **No limit.** Each timer takes about a hundred bytes, so limit what you set timers for.
+/// * **The clock.** The loop uses [`Instant::now`], and the times passed to `Deadlines` must use it
+///   too. The doubles of the feature `testing` have a clock of their own. A test over them takes
+///   both times from that clock (`Network::now`).
+/// * **Timers of closed connections.** A timer for a connection may outlive the connection: another
+///   thread may set it just after the close. The timer ends once, for an id that no table holds any
+///   more. (Ids are never reused.) A [`clear`](Deadlines::clear) at each close keeps the number of
+///   timers small.
+/// * **The number of timers.** There is no limit. Each timer takes about a hundred bytes.
 ///
 /// ```
 /// use std::time::{Duration, Instant};
@@ -71,21 +72,21 @@ pub struct Deadlines<K> {
 
 struct Timers<K> {
     of: HashMap<K, Instant>,
-    /// The same, by time.
+    /// The same timers, by time.
     order: BTreeSet<(Instant, K)>,
 }
 
 impl<K: Copy + Hash + Ord> Deadlines<K> {
-    /// No timers.
+    /// Returns a `Deadlines` without timers.
     #[must_use]
     pub fn new() -> Deadlines<K> {
         Deadlines { timers: Mutex::new(Timers { of: HashMap::new(), order: BTreeSet::new() }) }
     }
 
-    /// Starts the timer `key`, or moves it. If it is the first to end now, the socket thread is
-    /// told, so that it does not sleep too long.
+    /// Starts the timer `key`, or moves it. If this timer is now the first to end, the socket
+    /// thread is notified, so that it does not sleep too long.
     ///
-    /// `sockman` is the one whose handler asks [`next`](Deadlines::next).
+    /// `sockman` is the `SockMan` whose handler calls [`next`](Deadlines::next).
     pub fn set(&self, sockman: &SockMan, key: K, at: Instant) {
         let is_first = {
             let mut timers = self.timers.lock();
@@ -96,29 +97,33 @@ impl<K: Copy + Hash + Ord> Deadlines<K> {
             timers.order.insert((at, key));
             first.is_none_or(|first| at < first)
         };
-        // After the timer is in: the loop asks for it as soon as it is told.
+        // The notify follows the insertion: the loop asks for the deadline as soon as it is
+        // notified.
         if is_first {
             sockman.notify();
         }
     }
 
-    /// Ends the timer `key`. `false`: there was none, or it has been taken already.
+    /// Ends the timer `key`. Returns `false` if there was no such timer, or if it was taken
+    /// already.
     pub fn clear(&self, key: K) -> bool {
         let mut timers = self.timers.lock();
         let Some(at) = timers.of.remove(&key) else { return false };
         timers.order.remove(&(at, key))
     }
 
-    /// When the first of them ends.
+    /// Returns the time at which the first timer ends, or `None` without timers.
     #[must_use]
     pub fn next(&self) -> Option<Instant> {
         self.timers.lock().order.first().map(|(at, _)| *at)
     }
 
-    /// Takes one that has ended by `now`; the one that ended first comes first, and each comes
-    /// once. Ask until `None`, with the same `now`: one that is set again meanwhile, to a time
-    /// after `now`, waits for the next pass. (Set to `now` or before, it would come at once, and
-    /// the asking would have no end.)
+    /// Takes a timer that has ended by `now`, and returns its key. Returns `None` if no timer has
+    /// ended. The timer that ended first is returned first. Each timer is returned once.
+    ///
+    /// Call this method until it returns `None`, with the same `now` each time. A timer that is set
+    /// again meanwhile, to a time after `now`, waits for the next pass. A timer that is set again
+    /// to `now` or an earlier time would be returned at once, and the loop would not end.
     pub fn take_due(&self, now: Instant) -> Option<K> {
         let mut timers = self.timers.lock();
         let (at, key) = *timers.order.first()?;
@@ -130,13 +135,13 @@ impl<K: Copy + Hash + Ord> Deadlines<K> {
         Some(key)
     }
 
-    /// How many run.
+    /// Returns the number of running timers.
     #[must_use]
     pub fn len(&self) -> usize {
         self.timers.lock().of.len()
     }
 
-    /// Whether none runs.
+    /// Returns whether no timer runs.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0

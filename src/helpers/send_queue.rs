@@ -1,8 +1,9 @@
-//! An optional helper: the queue of outgoing bytes that most embedders would write, for one
-//! connection.
+//! [`SendQueue`] is an optional queue of outgoing bytes for one connection, which most embedders
+//! would otherwise write themselves.
 //!
-//! Owned by the embedder, used from any thread. Its one mutex is held over a push's send and its
-//! queueing, and over a drain; it is taken before any of the library's locks, never after.
+//! The embedder owns a queue and uses it from any thread. The queue has one mutex. A push holds it
+//! while it sends and queues; a drain holds it while it sends. The mutex is taken before the
+//! library's locks, never after one of them.
 
 use std::{
     collections::VecDeque,
@@ -24,10 +25,11 @@ use crate::{
 const DEFAULT_HIGH_MARK: usize = 1_000_000;
 /// Half of the high mark, to avoid rapid pausing and resuming.
 const DEFAULT_LOW_MARK: usize = DEFAULT_HIGH_MARK / 2;
-/// Four large messages above the high mark: who pushes on regardless is stopped.
+/// Room for four large messages above the high mark. The limit stops an embedder that pushes on
+/// above the high mark.
 const DEFAULT_LIMIT: usize = 16_000_000;
-/// What one drain offers to the kernel at most, so that one fast reader does not keep the socket
-/// thread from the others. Larger sends gain nothing.
+/// The most bytes that one drain offers to the kernel, so that one fast reader does not keep the
+/// socket thread from the other connections. Larger sends gain nothing.
 const BYTES_PER_DRAIN: usize = 256 * 1024;
 /// An empty queue keeps a buffer up to this size for the next push, and frees a larger one.
 const KEPT_CAPACITY: usize = 16 * 1024;
@@ -53,16 +55,19 @@ impl Default for SendQueueLimits {
 }
 
 impl SendQueueLimits {
-    /// Sets all three, in bytes.
+    /// Returns limits with these two marks and this limit, in bytes. The call can be evaluated at
+    /// compile time.
     ///
     /// * From `high_mark` queued bytes on, [`SendQueue::is_above_high_mark`] returns `true`.
-    /// * At `low_mark` queued bytes it returns `false` again.
-    /// * `limit` is the most that may be queued. A push beyond it is refused whole, before anything
-    ///   is sent: a push that is longer than the limit never succeeds.
+    /// * At `low_mark` queued bytes, it returns `false` again.
+    /// * `limit` is the most bytes that may be queued. A push that would exceed the limit is
+    ///   refused as a whole, before any byte is sent. A push that is longer than the limit never
+    ///   succeeds.
     ///
     /// # Errors
     ///
-    /// [`InvalidOption`] unless `low_mark < high_mark <= limit`. The call can be evaluated at compile time.
+    /// [`InvalidOption`] unless `low_mark < high_mark <= limit`.
+    /// The call can be evaluated at compile time.
     ///
     /// ```
     /// use sockman::helpers::SendQueueLimits;
@@ -86,39 +91,41 @@ impl SendQueueLimits {
 
 /// A bounded queue of outgoing bytes for one connection.
 ///
-/// It sends at once what the kernel takes and queues the rest, in order; wakes the socket thread
-/// when that is needed, and only then; tells the kernel when more follows ([`More::Follows`]); and
-/// has a high and a low mark for back-pressure. Wire it into the handler like this:
+/// The queue sends at once what the kernel takes and queues the rest, in order. It wakes the socket
+/// thread only when that is needed. It reports to the kernel when more follows
+/// ([`More::Follows`]). It has a high and a low mark for
+/// back-pressure. Wire it into the handler like this:
 ///
 /// * [`should_try_to_send`](crate::EventHandler::should_try_to_send) returns
 ///   [`has_queued`](SendQueue::has_queued);
 /// * [`event_ready_to_send`](crate::EventHandler::event_ready_to_send) calls
 ///   [`drain`](SendQueue::drain);
 /// * [`should_try_to_recv`](crate::EventHandler::should_try_to_recv) returns
-///   `!`[`is_above_high_mark`](SendQueue::is_above_high_mark), so that a peer that does not take
-///   its replies makes no further requests;
-/// * whoever has something to send, on whatever thread, calls [`push`](SendQueue::push).
+///   `!`[`is_above_high_mark`](SendQueue::is_above_high_mark), so that the library reads no further
+///   requests from a peer that does not read its replies;
+/// * code that has something to send, on any thread, calls [`push`](SendQueue::push).
 ///
-/// Bytes of one thread's pushes go out in the order of the pushes; a push is never torn apart by
-/// another one.
+/// The bytes of one thread's pushes are sent in the order of the pushes. The bytes of one push are
+/// never mixed with those of another push.
 #[derive(Debug)]
 pub struct SendQueue {
     id: ConnectionId,
     limits: SendQueueLimits,
     queue: Mutex<VecDeque<u8>>,
-    /// The length of the queue, for the hooks: they are asked often, and do not wait for a push.
+    /// The length of the queue. The hooks read it without the mutex: they are asked often and must
+    /// not wait for a push.
     queued: AtomicUsize,
     above_high_mark: AtomicBool,
 }
 
-/// What a drain came to.
+/// The state of the queue after a drain.
 struct Drained {
     is_empty: bool,
     fell_to_low_mark: bool,
 }
 
 impl SendQueue {
-    /// An empty queue for the connection `id`.
+    /// Returns an empty queue for the connection `id`.
     #[must_use]
     pub fn new(id: ConnectionId, limits: SendQueueLimits) -> SendQueue {
         SendQueue {
@@ -130,7 +137,7 @@ impl SendQueue {
         }
     }
 
-    /// The connection it sends on.
+    /// Returns the id of the connection that the queue sends on.
     #[must_use]
     pub fn id(&self) -> ConnectionId {
         self.id
@@ -138,18 +145,20 @@ impl SendQueue {
 
     /// Sends `data`, or queues what the kernel does not take now.
     ///
-    /// From any thread. Blocks for the time of a system call at most.
+    /// May be called from any thread. Blocks for the time of a system call at most.
     ///
     /// # Errors
     ///
-    /// [`PushError::Full`] if the queue would grow beyond its limit; [`PushError::Send`] if the
-    /// connection is closed or broken. In both cases nothing of `data` was sent or queued.
+    /// * [`PushError::Full`] if the queue would grow beyond its limit;
+    /// * [`PushError::Send`] if the connection is closed or broken.
+    ///
+    /// In both cases, no byte of `data` was sent or queued.
     pub fn push(&self, sockman: &SockMan, data: &[u8]) -> Result<(), PushError> {
         self.push_with(sockman, data, More::No)
     }
 
-    /// As [`push`](SendQueue::push), for a caller that knows whether another push follows at once: a
-    /// packet that is not full may then wait for it.
+    /// Sends or queues as [`push`](SendQueue::push), for a caller that knows whether another push
+    /// follows at once. A packet that is not full may then wait for that push.
     ///
     /// # Errors
     ///
@@ -172,21 +181,23 @@ impl SendQueue {
             self.publish(queue.len());
             was_empty && !queue.is_empty()
         };
-        // After queueing: the kernel may have reported new room before. While the queue is not
-        // empty, the drain that is on its way takes this push along.
+        // The wake follows the queueing: the kernel may have reported new room before that. If the
+        // queue was not empty, a drain is already to come, and it sends this push too.
         if must_wake {
             sockman.wake(self.id);
         }
         Ok(())
     }
 
-    /// Sends what is queued, as far as the kernel takes it, and says whether the queue is empty
-    /// now. Falling to the low mark wakes the connection, so that reading goes on. For
-    /// [`event_ready_to_send`](crate::EventHandler::event_ready_to_send).
+    /// Sends as many queued bytes as the kernel takes, and returns whether the queue is empty now.
+    /// For [`event_ready_to_send`](crate::EventHandler::event_ready_to_send).
+    ///
+    /// When the queue falls to the low mark, the drain wakes the connection, so that reading
+    /// resumes.
     ///
     /// # Errors
     ///
-    /// As [`SockMan::send_bytes`]; the queue stays as it is.
+    /// As [`SockMan::send_bytes`]. The queue stays unchanged.
     pub fn drain(&self, sockman: &SockMan) -> Result<bool, SendError> {
         let drained = self.drain_queue(sockman)?;
         if drained.fell_to_low_mark {
@@ -205,7 +216,7 @@ impl SendQueue {
         let second = second.get(..BYTES_PER_DRAIN - first.len()).unwrap_or(second);
         let more = More::from(first.len() + second.len() < queue.len());
         let pieces = [IoSlice::new(first), IoSlice::new(second)];
-        // Most often the second piece is empty: the kernel need not look at it.
+        // The second piece is usually empty. The kernel then does not have to look at it.
         let pieces = pieces.get(..if second.is_empty() { 1 } else { 2 }).unwrap_or(&pieces);
         let sent = sockman.send_with(self.id, pieces, more)?;
         queue.drain(..sent);
@@ -216,25 +227,27 @@ impl SendQueue {
         Ok(Drained { is_empty: queue.is_empty(), fell_to_low_mark })
     }
 
-    /// Is anything queued?
+    /// Returns whether the queue holds any bytes.
     #[must_use]
     pub fn has_queued(&self) -> bool {
         self.queued() != 0
     }
 
-    /// How many bytes are queued.
+    /// Returns the number of queued bytes.
     #[must_use]
     pub fn queued(&self) -> usize {
         self.queued.load(Ordering::Acquire)
     }
 
-    /// Has the queue grown to its high mark, and not shrunk to its low mark since?
+    /// Returns whether the queue has grown to its high mark and has not shrunk to its low mark
+    /// since.
     #[must_use]
     pub fn is_above_high_mark(&self) -> bool {
         self.above_high_mark.load(Ordering::Acquire)
     }
 
-    /// Under the lock. `true` if the length fell to the low mark.
+    /// Publishes the length for the hooks. Returns `true` if the length fell to the low mark. The
+    /// caller holds the mutex.
     fn publish(&self, length: usize) -> bool {
         self.queued.store(length, Ordering::Release);
         if length >= self.limits.high_mark {
@@ -246,11 +259,11 @@ impl SendQueue {
     }
 }
 
-/// Why a [`SendQueue::push`] was refused. Nothing was queued.
+/// The error returned by [`SendQueue::push`] and [`SendQueue::push_with`]. Nothing was queued.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum PushError {
-    /// The queue would have grown beyond its limit: the peer does not take what it is sent.
+    /// The queue would have grown beyond its limit. The peer does not read what is sent to it.
     Full {
         /// The limit in bytes.
         limit: usize,
