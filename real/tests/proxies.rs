@@ -25,7 +25,8 @@ use sockman::{
 };
 use sockman_test_support::{
     DEADLINE,
-    socks5::{DRIVERS, Dialling, Driver},
+    drivers::{DRIVERS, Driver},
+    socks5::Dialling,
 };
 
 /// As in the install script.

@@ -24,8 +24,9 @@ use sockman::{
     proxy::{Proxy, Socks5Reply},
 };
 use sockman_test_support::{
+    drivers::DRIVERS,
     program::{Process, workspace_program},
-    socks5::{DRIVERS, Dialling},
+    socks5::Dialling,
 };
 
 /// Tor gives up after 15 seconds here (`SocksTimeout`), and after 120 elsewhere.

@@ -249,6 +249,7 @@ impl From<SocketAddrV6> for Service {
 /// ```
 /// use sockman::address::NetAddr;
 ///
+/// # #[cfg(feature = "socks5")] {
 /// let addr: NetAddr = "PG6MMJIYJMCRSSLVYKFWNNTLARU7P5SVN6Y2YMMJU6NUBXNDF4PSCRYD.onion".parse()?;
 /// assert_eq!(
 ///     addr.to_string(),
@@ -257,6 +258,7 @@ impl From<SocketAddrV6> for Service {
 /// if let NetAddr::TorV3(onion) = &addr {
 ///     assert_eq!(onion.public_key()[0], 0x79);
 /// }
+/// # }
 /// assert!("127.0.0.1".parse::<NetAddr>()?.is_loopback());
 /// # Ok::<(), sockman::error::ParseAddrError>(())
 /// ```

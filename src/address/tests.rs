@@ -41,7 +41,9 @@ fn cjdns_goes_to_the_kernel_as_ipv6() {
 fn what_no_socket_can_have_is_an_error_that_says_why() {
     let no_terminator = format!("unix:/{}", "p".repeat(UnixAddr::MAX_BYTES - 1));
     for (service, reason) in [
+        #[cfg(feature = "socks5")]
         (Service::new(NetAddr::tor_v3([1; 32]), 1), "through Tor"),
+        #[cfg(feature = "i2p")]
         (Service::new(NetAddr::i2p([1; 32]), 0), "through I2P"),
         (Service::UNIX_UNNAMED, "unnamed"),
         (no_terminator.parse().unwrap(), "terminator"),

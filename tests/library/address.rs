@@ -6,15 +6,15 @@ use std::ffi::OsStr;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::os::unix::ffi::OsStrExt;
 
-use sockman::error::ParseAddrErrorKind as Kind;
 use sockman::{
     Service,
-    address::{I2pHash, NetAddr, Network, OnionV3, UnixAddr},
+    address::{NetAddr, Network, UnixAddr},
 };
 
 const ONION: &str = "pg6mmjiyjmcrsslvykfwnntlaru7p5svn6y2ymmju6nubxndf4pscryd.onion";
 const I2P: &str = "ukeu3k5oycgaauneqgtnvselmt4yemvoilkln7jpvamvfx7dnkdq.b32.i2p";
 
+#[cfg(any(feature = "socks5", feature = "i2p"))]
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
@@ -23,8 +23,6 @@ fn hex(bytes: &[u8]) -> String {
 
 #[test]
 fn canonical_service_text_is_printed_as_it_was_parsed() {
-    let onion = format!("{ONION}:8333");
-    let i2p = format!("{I2P}:0");
     for text in [
         "0.0.0.0:0",
         "1.2.3.4:8333",
@@ -36,8 +34,10 @@ fn canonical_service_text_is_printed_as_it_was_parsed() {
         "[fe80::1%4294967295]:8333",
         "[fc00::1]:8333",
         "cjdns:[fc00::1]:8333",
-        &onion,
-        &i2p,
+        #[cfg(feature = "socks5")]
+        &format!("{ONION}:8333"),
+        #[cfg(feature = "i2p")]
+        &format!("{I2P}:0"),
         "unix:",
         "unix:/path/to/sock",
         "unix:relative",
@@ -60,7 +60,15 @@ fn canonical_address_text_is_printed_as_it_was_parsed() {
     for text in ["1.2.3.4", "::", "::1", "fe80::1%2", "fc00::1", "cjdns:fc00::1"] {
         assert_eq!(text.parse::<NetAddr>().unwrap().to_string(), text);
     }
-    for text in [ONION, I2P, "unix:", "unix:/a", "unix:@a"] {
+    for text in [
+        #[cfg(feature = "socks5")]
+        ONION,
+        #[cfg(feature = "i2p")]
+        I2P,
+        "unix:",
+        "unix:/a",
+        "unix:@a",
+    ] {
         assert_eq!(text.parse::<NetAddr>().unwrap().to_string(), text);
     }
 }
@@ -68,9 +76,11 @@ fn canonical_address_text_is_printed_as_it_was_parsed() {
 #[test]
 fn what_people_type_is_taken_and_printed_canonically() {
     for (typed, printed) in [
+        #[cfg(feature = "socks5")]
         (format!("{}:1", ONION.to_uppercase()), format!("{ONION}:1")),
+        #[cfg(feature = "i2p")]
         (format!("{}:0", I2P.to_uppercase()), format!("{I2P}:0")),
-        ("[0:0:0:0:0:0:0:1]:1".into(), "[::1]:1".into()),
+        ("[0:0:0:0:0:0:0:1]:1".to_owned(), "[::1]:1".to_owned()),
         ("[FE80::A%0]:1".into(), "[fe80::a]:1".into()),
         ("[::ffff:1.2.3.4]:1".into(), "1.2.3.4:1".into()),
         (r"unix:\x2Fa\x41".into(), "unix:/aA".into()),
@@ -146,6 +156,7 @@ fn any_text_parses_or_fails_without_a_panic_and_what_parses_is_stable() {
 
 // ---- vectors of others ----
 
+#[cfg(feature = "socks5")]
 #[test]
 fn onion_addresses_agree_with_the_tor_specification_and_bip_155() {
     for (text, public_key) in [
@@ -176,8 +187,11 @@ fn onion_addresses_agree_with_the_tor_specification_and_bip_155() {
     }
 }
 
+#[cfg(feature = "socks5")]
 #[test]
 fn onion_addresses_that_tor_refuses_for_their_checksum_are_refused() {
+    use sockman::error::ParseAddrErrorKind as Kind;
+
     // From Tor's test_hs_common.c: the examples of an early draft.
     for text in [
         "l5satjgud6gucryazcyvyvhuxhr74u6ygigiuyixe3a6ysis67ororad.onion",
@@ -187,6 +201,7 @@ fn onion_addresses_that_tor_refuses_for_their_checksum_are_refused() {
     }
 }
 
+#[cfg(feature = "i2p")]
 #[test]
 fn i2p_addresses_agree_with_bitcoin_core() {
     let NetAddr::I2p(i2p) = I2P.parse().unwrap() else { unreachable!() };
@@ -249,16 +264,32 @@ fn std_addresses_come_and_go_unchanged() {
     assert_eq!(cjdns.to_socket_addr(), Some("[fc00::1]:5".parse().unwrap()));
     let flow = SocketAddrV6::new(Ipv6Addr::LOCALHOST, 5, 9, 0);
     assert_eq!(Service::from(flow).to_string(), "[::1]:5");
-    for text in [format!("{ONION}:1"), format!("{I2P}:0"), "unix:/a".into()] {
+    let of_other_networks = [
+        #[cfg(feature = "socks5")]
+        format!("{ONION}:1"),
+        #[cfg(feature = "i2p")]
+        format!("{I2P}:0"),
+        "unix:/a".to_owned(),
+    ];
+    for text in of_other_networks {
         assert_eq!(text.parse::<Service>().unwrap().to_socket_addr(), None);
     }
 }
 
 #[test]
 fn networks_have_the_names_that_bitcoin_core_gives_them() {
-    let texts = ["1.2.3.4", "fc00::1", "cjdns:fc00::1", ONION, I2P, "unix:"];
-    let names = texts.map(|text| text.parse::<NetAddr>().unwrap().network().to_string());
-    assert_eq!(names, ["ipv4", "ipv6", "cjdns", "onion", "i2p", "unix"]);
+    for (text, name) in [
+        ("1.2.3.4", "ipv4"),
+        ("fc00::1", "ipv6"),
+        ("cjdns:fc00::1", "cjdns"),
+        #[cfg(feature = "socks5")]
+        (ONION, "onion"),
+        #[cfg(feature = "i2p")]
+        (I2P, "i2p"),
+        ("unix:", "unix"),
+    ] {
+        assert_eq!(text.parse::<NetAddr>().unwrap().network().to_string(), name);
+    }
 }
 
 #[test]
@@ -273,7 +304,15 @@ fn loopback_and_wildcard_are_known() {
     for text in ["0.0.0.0", "::", "::ffff:0.0.0.0"] {
         assert_eq!(is(text), (false, true, false), "{text}");
     }
-    for text in ["1.2.3.4", "::2", "cjdns:fc00::1", ONION, I2P] {
+    for text in [
+        "1.2.3.4",
+        "::2",
+        "cjdns:fc00::1",
+        #[cfg(feature = "socks5")]
+        ONION,
+        #[cfg(feature = "i2p")]
+        I2P,
+    ] {
         assert_eq!(is(text), (false, false, false), "{text}");
     }
     for text in ["unix:", "unix:/a", "unix:@a"] {
@@ -288,8 +327,16 @@ fn addresses_are_printed_in_columns_and_for_debugging() {
     assert_eq!(format!("{:9}|", service.addr()), "1.2.3.4  |");
     assert_eq!(format!("{service:?}"), "Service(1.2.3.4:5)");
     assert_eq!(format!("{:?}", service.addr()), "NetAddr(1.2.3.4)");
-    assert_eq!(format!("{:?}", OnionV3::from_public_key([0; 32])).len(), "OnionV3()".len() + 62);
-    assert_eq!(format!("{:?}", I2pHash::new([0; 32])).len(), "I2pHash()".len() + 60);
+    #[cfg(feature = "socks5")]
+    {
+        let onion = sockman::address::OnionV3::from_public_key([0; 32]);
+        assert_eq!(format!("{onion:?}").len(), "OnionV3()".len() + 62);
+    }
+    #[cfg(feature = "i2p")]
+    {
+        let i2p = sockman::address::I2pHash::new([0; 32]);
+        assert_eq!(format!("{i2p:?}").len(), "I2pHash()".len() + 60);
+    }
 }
 
 // ---- helpers ----
@@ -326,7 +373,9 @@ impl Random {
                 sparse[0] = 0xfc;
                 NetAddr::cjdns(sparse.into()).unwrap()
             }
+            #[cfg(feature = "socks5")]
             3 => NetAddr::tor_v3(self.bytes()),
+            #[cfg(feature = "i2p")]
             4 => NetAddr::i2p(self.bytes()),
             5 => NetAddr::unix_abstract(self.name(UnixAddr::MAX_BYTES)).unwrap(),
             _ => {

@@ -7,7 +7,9 @@ use sockman::{
     error::{InvalidAddrError, ParseAddrError},
 };
 
+#[cfg(feature = "socks5")]
 const ONION: &str = "pg6mmjiyjmcrsslvykfwnntlaru7p5svn6y2ymmju6nubxndf4pscryd.onion";
+#[cfg(feature = "i2p")]
 const I2P: &str = "ukeu3k5oycgaauneqgtnvselmt4yemvoilkln7jpvamvfx7dnkdq.b32.i2p";
 
 fn kind(text: &str) -> Kind {
@@ -22,6 +24,7 @@ fn message(text: &str) -> String {
     text.parse::<Service>().unwrap_err().to_string()
 }
 
+#[cfg(feature = "socks5")]
 #[test]
 fn a_wrong_onion_address_says_which_part_is_wrong() {
     assert_eq!(kind("6hzph5hv6337r6p2.onion:80"), Kind::OnionV2);
@@ -41,6 +44,7 @@ fn a_wrong_onion_address_says_which_part_is_wrong() {
     assert_eq!(kind(version_4), Kind::OnionVersion { found: 4 });
 }
 
+#[cfg(feature = "socks5")]
 #[test]
 fn every_single_wrong_character_in_an_onion_address_is_noticed() {
     // 2^-16 of all errors go unnoticed by design; of these 56 * 31 none does.
@@ -56,6 +60,7 @@ fn every_single_wrong_character_in_an_onion_address_is_noticed() {
     }
 }
 
+#[cfg(feature = "i2p")]
 #[test]
 fn a_wrong_i2p_address_says_which_part_is_wrong() {
     assert_eq!(kind(&format!("a{I2P}:0")), Kind::I2pLength { found: 53 });
@@ -102,7 +107,15 @@ fn a_wrong_port_says_what_is_wrong_with_it() {
         (":65536", Kind::PortTooLarge),
         (":99999999999999999999999999", Kind::PortTooLarge),
     ] {
-        for host in ["1.2.3.4", "[::1]", "cjdns:[fc00::1]", ONION, I2P] {
+        for host in [
+            "1.2.3.4",
+            "[::1]",
+            "cjdns:[fc00::1]",
+            #[cfg(feature = "socks5")]
+            ONION,
+            #[cfg(feature = "i2p")]
+            I2P,
+        ] {
             assert_eq!(kind(&format!("{host}{port}")), wrong, "{host}{port}");
         }
     }

@@ -20,9 +20,10 @@ use sockman::{
     stats::Direction,
 };
 use sockman_test_support::{
-    DEADLINE, Event, Recorder, eventually,
+    DEADLINE, Event, Recorder,
+    drivers::{DRIVERS, Driver},
+    eventually,
     sam::{Bridge, Play, SOON, address_of, base64, destination, once, private_key},
-    socks5::{DRIVERS, Driver},
     tools::TempDir,
     without_sweep,
 };
@@ -53,15 +54,7 @@ impl Running {
         timeout: Duration,
     ) -> Result<ConnectionId, ConnectError> {
         let options = ConnectOptions::default().timeout(timeout);
-        match driver {
-            Driver::Blocking => {
-                self.sockman.connect(to, &options).map(|connection| connection.activate())
-            }
-            Driver::SocketThread => {
-                let id = self.sockman.start_connect(to, &options)?;
-                self.recorder.wait_for_outcome(id).map(|_| id)
-            }
-        }
+        driver.connect(&self.sockman, &self.recorder, &to.into(), &options)
     }
 
     fn wait_for_status(&self, wanted: I2pStatus, nth: usize) -> Option<Service> {

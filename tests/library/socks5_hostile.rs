@@ -9,11 +9,13 @@ use sockman::{
     proxy::{Credentials, Proxy, ProxyError},
 };
 use sockman_test_support::{
-    DEADLINE, eventually, reset,
+    DEADLINE,
+    drivers::{DRIVERS, Driver},
+    eventually, reset,
     socks5::{
-        AUTHENTICATED, CONNECTED, DRIVERS, Dialling, Driver, METHOD, METHOD_PASSWORD, SOON,
-        answering, greeting_with, name, negotiate, proxy, read_credentials, read_greeting,
-        read_request, stall,
+        AUTHENTICATED, CONNECTED, Dialling, METHOD, METHOD_PASSWORD, SOON, answering,
+        greeting_with, name, negotiate, proxy, read_credentials, read_greeting, read_request,
+        stall,
     },
 };
 

@@ -233,6 +233,74 @@ fn an_i2p_value_out_of_range_is_refused_by_name() {
     assert_eq!(refused(unnamed), "I2pOptions::new");
 }
 
+/// Checks that `addr`, of a network that needs `feature`, is refused with the name of the feature, by
+/// every type that parses and by a connect.
+#[cfg(not(all(feature = "socks5", feature = "i2p")))]
+fn assert_refused_for_want_of(feature: &'static str, addr: &str) {
+    let missing = ParseAddrErrorKind::MissingFeature { feature };
+    let named = format!("`{feature}`");
+    let service = format!("{addr}:0");
+    for error in [
+        addr.parse::<NetAddr>().unwrap_err(),
+        service.parse::<Service>().unwrap_err(),
+        service.parse::<Destination>().unwrap_err(),
+    ] {
+        assert_eq!(error.kind(), missing, "{error}");
+        assert!(error.to_string().contains(&named), "{error}");
+    }
+    let sockman = SockMan::new(Recorder::new(), without_sweep()).unwrap();
+    let options = ConnectOptions::default();
+    for error in [
+        sockman.connect(&service, &options).unwrap_err(),
+        sockman.start_connect(&service, &options).unwrap_err(),
+    ] {
+        let ConnectErrorKind::InvalidText(text) = error.kind() else { panic!("{error:?}") };
+        assert_eq!(text.kind(), missing);
+        assert!(format!("{error:#}").contains(&named), "{error:#}");
+    }
+}
+
+#[cfg(not(feature = "socks5"))]
+#[test]
+fn without_the_feature_socks5_an_onion_address_is_refused_with_its_name() {
+    let onion = "pg6mmjiyjmcrsslvykfwnntlaru7p5svn6y2ymmju6nubxndf4pscryd.onion";
+    assert_refused_for_want_of("socks5", onion);
+    assert_refused_for_want_of("socks5", &onion.to_uppercase());
+    // Version 2, and nothing at all: what is wrong with it is not looked at.
+    assert_refused_for_want_of("socks5", "6hzph5hv6337r6p2.onion");
+    assert_refused_for_want_of("socks5", ".onion");
+}
+
+#[cfg(not(feature = "i2p"))]
+#[test]
+fn without_the_feature_i2p_an_i2p_address_is_refused_with_its_name() {
+    let i2p = "ukeu3k5oycgaauneqgtnvselmt4yemvoilkln7jpvamvfx7dnkdq.b32.i2p";
+    assert_refused_for_want_of("i2p", i2p);
+    assert_refused_for_want_of("i2p", &i2p.to_uppercase());
+    assert_refused_for_want_of("i2p", ".b32.i2p");
+    // A name in I2P's address book is a name, with the feature and without.
+    let name = "stats.i2p:0";
+    assert_eq!(name.parse::<Service>().unwrap_err().kind(), ParseAddrErrorKind::HostName);
+    let to = Destination::Name { host: "stats.i2p".to_owned(), port: 0 };
+    assert_eq!(name.parse(), Ok(to));
+}
+
+#[cfg(not(feature = "socks5"))]
+#[test]
+fn without_the_feature_socks5_a_host_name_still_says_that_it_needs_a_proxy() {
+    let running = Running::start(Recorder::new(), without_sweep());
+    let to: Destination = "example.com:80".parse().unwrap();
+    let options = ConnectOptions::default();
+    for error in [
+        running.sockman.connect(&to, &options).unwrap_err(),
+        running.sockman.start_connect(&to, &options).unwrap_err(),
+    ] {
+        assert!(matches!(error.kind(), ConnectErrorKind::NeedsProxy), "{error:?}");
+        assert_eq!(error.to(), Some(&to));
+    }
+    assert_eq!(running.sockman.stats().connections, 0);
+}
+
 /// G1: an id belongs to one `SockMan`. To another one in the same process it is unknown, whatever is
 /// asked of it.
 #[test]

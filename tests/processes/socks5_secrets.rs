@@ -14,9 +14,10 @@ use sockman::{
 use sockman_test_support::{
     DEADLINE,
     child::in_child,
+    drivers::DRIVERS,
     socks5::{
-        AUTHENTICATED, CONNECTED, DRIVERS, Dialling, METHOD_PASSWORD, name, proxy,
-        read_credentials, read_greeting, read_request, stall,
+        AUTHENTICATED, CONNECTED, Dialling, METHOD_PASSWORD, name, proxy, read_credentials,
+        read_greeting, read_request, stall,
     },
 };
 

@@ -9,8 +9,9 @@
 //! | [`blackhole`] | listeners that answer no connect |
 //! | [`descriptors`], [`limits`] | the descriptors of this process, and their limit |
 //! | [`child`], [`program`] | a test in a process of its own; an example as a program |
-//! | [`socks5`], [`socks5_oracle`] | scripted SOCKS5 proxies; what has to come of their bytes |
-//! | [`sam`] | a scripted SAM bridge |
+//! | [`drivers`] | the two ways to connect |
+//! | [`socks5`], [`socks5_oracle`] | scripted SOCKS5 proxies; what has to come of their bytes (feature `socks5`) |
+//! | [`sam`] | a scripted SAM bridge (feature `i2p`) |
 
 #![allow(
     missing_docs,
@@ -28,6 +29,7 @@
 pub mod blackhole;
 pub mod child;
 pub mod descriptors;
+pub mod drivers;
 pub mod limits;
 pub mod program;
 #[cfg(feature = "i2p")]
@@ -48,8 +50,11 @@ use std::{
 
 use sockman::{
     ConnectionId, EventHandler, NextRecv, Options, Service, SockMan, SocketsThreads,
-    address::Destination, error::ConnectError, i2p::I2pStatus,
+    address::Destination, error::ConnectError,
 };
+
+#[cfg(feature = "i2p")]
+use sockman::i2p::I2pStatus;
 
 /// How long a test waits for what must come. Long enough for a machine that is busy with
 /// everything else; a test that passes never waits that long.
@@ -70,6 +75,7 @@ pub enum Event {
     CompletedForOne(ConnectionId),
     CompletedForAll,
     ClosedAfterPanic(ConnectionId),
+    #[cfg(feature = "i2p")]
     I2p(Option<Service>, I2pStatus),
     /// The outcome is this side's address, or the error's text.
     ConnectCompleted {
@@ -90,7 +96,9 @@ impl Event {
             | Event::ReadError(id, _)
             | Event::CompletedForOne(id)
             | Event::ClosedAfterPanic(id) => Some(*id),
-            Event::CompletedForAll | Event::I2p(..) => None,
+            Event::CompletedForAll => None,
+            #[cfg(feature = "i2p")]
+            Event::I2p(..) => None,
         }
     }
 }
@@ -366,6 +374,7 @@ impl EventHandler for Recorder {
         self.hear(sockman, Event::CompletedForAll, false);
     }
 
+    #[cfg(feature = "i2p")]
     fn event_i2p_status(&self, sockman: &SockMan, addr: Option<&Service>, status: I2pStatus) {
         self.hear(sockman, Event::I2p(addr.cloned(), status), true);
     }

@@ -12,7 +12,7 @@ use sockman::{
     ConnectOptions, ConnectionId, Service, address::Destination, error::ConnectError, proxy::Proxy,
 };
 
-use super::{DEADLINE, Recorder, Running, without_sweep};
+use super::{DEADLINE, Recorder, Running, drivers::Driver, without_sweep};
 
 /// "None", which every client here offers.
 pub const METHOD: &[u8] = b"\x05\x00";
@@ -124,15 +124,6 @@ pub fn stall(stream: &mut TcpStream) {
     let _ = std::io::copy(stream, &mut std::io::sink());
 }
 
-/// The two ways to connect, which have to come to the same.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Driver {
-    Blocking,
-    SocketThread,
-}
-
-pub const DRIVERS: [Driver; 2] = [Driver::Blocking, Driver::SocketThread];
-
 /// A running `SockMan`, to connect with.
 pub struct Dialling {
     pub recorder: Arc<Recorder>,
@@ -153,14 +144,7 @@ impl Dialling {
         to: &Destination,
         options: &ConnectOptions,
     ) -> Result<ConnectionId, ConnectError> {
-        let sockman = &self.running.sockman;
-        match driver {
-            Driver::Blocking => sockman.connect(to, options).map(|new| new.activate()),
-            Driver::SocketThread => {
-                let id = sockman.start_connect(to, options)?;
-                self.recorder.wait_for_outcome(id).map(|_| id)
-            }
-        }
+        driver.connect(&self.running.sockman, &self.recorder, to, options)
     }
 
     /// The error of an attempt to reach `name.test:80` through `proxy`.
