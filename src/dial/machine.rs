@@ -1,14 +1,15 @@
 //! What the pure state machines of SOCKS5 and SAM have in common, and the one loop that drives a
 //! machine over a socket.
 //!
-//! Plain: bytes in; bytes out, or done, or an error. Whatever thread drives the connect.
+//! A machine is plain: bytes in; bytes out, or done, or an error. The loop runs on the thread that
+//! drives the connect, and takes no lock.
 
 use std::io;
 
 use super::Step;
 use crate::sys::{More, Sock};
 
-/// No machine asks for more bytes at once: the longest is SOCKS5's bound name and its port.
+/// The most bytes that a machine asks for at once: the bound name of SOCKS5 and its port.
 pub(crate) const LONGEST_READ: usize = 255 + 2;
 
 /// What a machine wants next.
@@ -22,16 +23,16 @@ pub(crate) enum Want<'a> {
     Nothing,
 }
 
-/// A dialogue as bytes in and bytes out.
+/// A dialogue with a proxy or a bridge, as bytes in and bytes out.
 pub(crate) trait Machine {
     type Error;
 
     fn wants(&self) -> Want<'_>;
 
-    /// The socket took so many of the bytes to send.
+    /// Records that the socket took this many of the bytes to send.
     fn sent(&mut self, bytes: usize);
 
-    /// Takes received bytes, no more than were wanted.
+    /// Takes received bytes, at most as many as the machine wants.
     ///
     /// # Errors
     ///
@@ -42,10 +43,11 @@ pub(crate) trait Machine {
     fn broke_off(&mut self, source: Option<io::Error>) -> Self::Error;
 }
 
-/// Drives a machine as far as it goes without waiting. `Connected`: it wants nothing for now.
+/// Drives a machine as far as it goes without waiting. `Connected` means that the machine wants
+/// nothing for now.
 ///
-/// The machine asks for an exact number of bytes each time, so the other side decides neither how
-/// long a step takes nor what is left unread.
+/// The machine asks for an exact number of bytes each time. So the other side decides neither how
+/// long a step takes nor which bytes stay unread.
 ///
 /// # Errors
 ///
