@@ -1,7 +1,7 @@
-//! The driver that blocks its caller until an attempt is over, one way or another.
+//! The driver that blocks its caller until the connect has succeeded or failed.
 //!
 //! Runs on the caller's thread, with a poller of its own, which the interrupts wake. Takes the
-//! interrupts' mutexes for a moment. (The driver that blocks nobody is `attempt`.)
+//! interrupts' mutexes for a moment. (The driver that does not block is the engine's `connecting`.)
 
 use std::{io, time::Instant};
 
@@ -11,7 +11,7 @@ use crate::sys::{
     interrupt::{WakerGuard, Watches},
 };
 
-/// A socket on which the destination is connected.
+/// Connects, and returns the connected socket.
 ///
 /// # Errors
 ///
@@ -37,7 +37,7 @@ pub(crate) fn connect(
                 (false, Some(dial.deadline().map_or(at, |deadline| deadline.min(at))))
             }
         };
-        // Not made before it is needed: unix-domain connects mostly succeed at once.
+        // Created only when it is needed: most unix-domain connects succeed at once.
         let poll = |error| dial.failed("poll", error);
         let waiting = match &mut waiting {
             Some(waiting) => waiting,
@@ -46,7 +46,7 @@ pub(crate) fn connect(
         if for_socket {
             waiting.register(dial.waits_on(&*sock)).map_err(poll)?;
         }
-        // The wakers were added before this look at the flag, so none is missed.
+        // The wakers were added before this check of the flag, so no interrupt is missed.
         if !interrupts.is_interrupted() {
             waiting.poll(until, now).map_err(poll)?;
         }
@@ -68,7 +68,7 @@ impl Waiting {
     }
 
     fn register(&mut self, (which, sock): (WaitsOn, &dyn Sock)) -> io::Result<()> {
-        // The control socket comes first, and is not come back to.
+        // A connect waits on the control socket first, and never returns to it after the other one.
         if self.registered != Some(which) {
             self.poller.register(sock, 0)?;
             self.registered = Some(which);

@@ -1,7 +1,8 @@
-//! `connect(2)`: a state machine over one non-blocking socket, to the destination or to the proxy.
+//! `connect(2)`: a state machine over one non-blocking socket, which connects to the destination or
+//! to the proxy.
 //!
-//! [`DirectConnect::step`] is plain: given a socket and the time, it says what to wait for. So it
-//! can be advanced by hand in tests, and by any thread.
+//! [`DirectConnect::step`] takes a socket and the time, and returns what to wait for. It takes no
+//! lock and runs on any thread, so tests can step it by hand.
 
 use std::{
     io,
@@ -11,10 +12,10 @@ use std::{
 use super::Step;
 use crate::{address::Service, sys::Sock};
 
-/// A unix-domain listener whose backlog is full gives no event when it has room again: it is asked
-/// again after this …
+/// The first wait before a connect to a unix-domain listener with a full backlog is tried again.
+/// Such a listener gives no event when it has room again.
 const FIRST_RETRY: Duration = Duration::from_millis(1);
-/// … which doubles up to this.
+/// The longest such wait. Each retry doubles the wait up to this.
 const LONGEST_RETRY: Duration = Duration::from_millis(50);
 
 #[derive(Debug)]
@@ -24,12 +25,13 @@ pub(crate) struct DirectConnect {
 
 #[derive(Debug)]
 enum State {
-    /// Nothing was started; try at this time, and wait this long after the next failure.
+    /// Nothing has started. The next try is at the time `at`. After another failure the wait is
+    /// `retry`.
     NotStarted {
         at: Instant,
         retry: Duration,
     },
-    /// The kernel is at it.
+    /// The kernel is connecting.
     InProgress,
     Connected,
 }
@@ -39,7 +41,8 @@ impl DirectConnect {
         DirectConnect { state: State::NotStarted { at: now, retry: FIRST_RETRY } }
     }
 
-    /// Goes on, always with the same socket and destination. A step too early does no harm.
+    /// Takes the next step. Each step needs the same socket and destination. A step that comes too
+    /// early does no harm.
     pub(crate) fn step(&mut self, sock: &dyn Sock, to: &Service, now: Instant) -> io::Result<Step> {
         match self.state {
             State::NotStarted { at, .. } if now < at => Ok(Step::WaitUntil(at)),
@@ -61,13 +64,13 @@ impl DirectConnect {
             return Ok(Step::Connected);
         };
         match error.raw_os_error() {
-            // POSIX: a connect that a signal interrupts goes on by itself.
+            // POSIX: a connect that a signal interrupts continues asynchronously.
             Some(libc::EINPROGRESS | libc::EINTR) => {
                 self.state = State::InProgress;
                 Ok(Step::WaitForSocket)
             }
             // The backlog is full and nothing was started. Waiting for the socket would report a
-            // success that is none: an unconnected unix-domain socket counts as writable.
+            // false success, because an unconnected unix-domain socket counts as writable.
             Some(libc::EAGAIN) if to.addr().is_unix() => {
                 let at = now + retry;
                 self.state = State::NotStarted { at, retry: (retry * 2).min(LONGEST_RETRY) };
@@ -81,7 +84,7 @@ impl DirectConnect {
         if let Some(error) = sock.take_error()? {
             return Err(error);
         }
-        // Readiness may be spurious; a socket that has a peer is connected.
+        // Readiness may be spurious. A socket that has a peer is connected.
         match sock.peer_address() {
             Ok(_) => {
                 self.state = State::Connected;

@@ -1,7 +1,7 @@
 //! Why a connect failed, and which party is at fault.
 //!
-//! Plain values: no thread, no lock. The message says what was tried, where, and what to do. It does
-//! not repeat the source; `{:#}` appends the sources.
+//! Plain values: no thread, no lock. The message says what was tried, where, and what to do. It
+//! does not repeat the source; `{:#}` appends the sources.
 
 use std::{convert::Infallible, error::Error, fmt, io, time::Duration};
 
@@ -14,11 +14,12 @@ use crate::{
     sys::sources::write_sources,
 };
 
-/// The error of [`SockMan::connect`](crate::SockMan::connect) and
-/// [`SockMan::start_connect`](crate::SockMan::start_connect). If an id was taken, it is never named.
+/// The error returned by [`SockMan::connect`](crate::SockMan::connect) and
+/// [`SockMan::start_connect`](crate::SockMan::start_connect). The library never reports a
+/// connection id that it allocated before one of them returned the error.
 ///
-/// [`kind`](ConnectError::kind) says what happened. It converts into an [`io::Error`], whose kind is
-/// the nearest one. The message names the destination; `{:#}` appends the messages of the sources:
+/// [`kind`](ConnectError::kind) says what happened. The error converts into an [`io::Error`] of the
+/// nearest kind. The message names the destination; `{:#}` appends the messages of the sources:
 ///
 /// ```
 /// # fn f(error: sockman::error::ConnectError) {
@@ -34,7 +35,7 @@ struct Inner {
     kind: ConnectErrorKind,
 }
 
-/// What happened to a connect. From [`ConnectError::kind`].
+/// What happened to a connect. Returned by [`ConnectError::kind`].
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum ConnectErrorKind {
@@ -60,9 +61,9 @@ pub enum ConnectErrorKind {
         /// How long the connect took until then.
         after: Duration,
     },
-    /// An interrupt was set: the `SockMan`'s own, the shared one, or the connect's own. An interrupt
-    /// of the `SockMan` does not end a connect that `start_connect` began; it keeps a new one from
-    /// beginning.
+    /// An interrupt was set: the `SockMan`'s own, the shared one, or the connect's own. An
+    /// interrupt of the `SockMan` does not end a connect that `start_connect` began. It only
+    /// prevents a new one from beginning.
     Interrupted,
     /// The destination refused the connection: no program listens there.
     Refused {
@@ -74,13 +75,13 @@ pub enum ConnectErrorKind {
         /// The error of the operating system.
         source: io::Error,
     },
-    /// The address cannot be dialled: it is the unnamed unix-domain address, or a unix-domain
-    /// address through a proxy, where it would name another machine's socket.
+    /// The address cannot be dialled. It is the unnamed unix-domain address, or a unix-domain
+    /// address through a proxy, which would name a socket on another machine.
     InvalidDestination,
-    /// The text given as the destination is no address and no host name with a port.
+    /// The text given as the destination is neither an address nor a host name with a port.
     InvalidText(ParseAddrError),
-    /// A SOCKS5 proxy cannot be asked for the host name: it is empty, longer than 255 bytes, or
-    /// contains a NUL byte, at which many proxies cut it off.
+    /// A SOCKS5 proxy cannot be asked for the host name. The name is empty, is longer than 255
+    /// bytes, or contains a NUL byte. Many proxies cut a name off at a NUL byte.
     InvalidName,
     /// The proxy is at fault. It was not asked for the destination, or gave no valid reply.
     #[cfg(feature = "socks5")]
@@ -95,7 +96,7 @@ pub enum ConnectErrorKind {
     ProxyReplied {
         /// The proxy.
         proxy: Service,
-        /// Its reply.
+        /// The reply of the proxy.
         reply: Socks5Reply,
     },
     /// An I2P address has a port other than 0. SAM 3.1 has no ports.
@@ -180,12 +181,13 @@ impl ConnectError {
         ConnectError { inner: Box::new(Inner { to: Some(to.clone()), kind }) }
     }
 
-    /// The system call named `step` failed on this machine, whatever the destination.
+    /// Returns the error for a system call that failed on this machine, independent of the
+    /// destination. `step` names the call.
     pub(crate) fn os(to: &Destination, step: &'static str, source: io::Error) -> ConnectError {
         ConnectError::new(to, Kind::Os { step, source })
     }
 
-    /// `connect(2)` to the destination failed.
+    /// Returns the error for a `connect(2)` to the destination that failed.
     pub(crate) fn of_connect(to: &Destination, source: io::Error) -> ConnectError {
         let kind = match source.kind() {
             io::ErrorKind::ConnectionRefused => Kind::Refused { source },
@@ -197,7 +199,7 @@ impl ConnectError {
         ConnectError::new(to, kind)
     }
 
-    /// The kind of [`io::Error`] that comes nearest.
+    /// Returns the nearest kind of [`io::Error`].
     fn io_kind(&self) -> io::ErrorKind {
         match self.kind() {
             Kind::TimedOut { .. } => io::ErrorKind::TimedOut,
@@ -347,7 +349,7 @@ impl Error for ConnectError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ConnectPhase {
-    /// The destination has to accept the connection. Without a proxy.
+    /// The destination has to accept the connection. Used without a proxy.
     Connect,
     /// The proxy has to accept the connection.
     ReachProxy,

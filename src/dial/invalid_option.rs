@@ -2,10 +2,10 @@
 
 use std::{error::Error, fmt, io};
 
-/// An option has a value that it cannot have.
+/// The error for an option whose value is out of its range.
 ///
-/// Setters take any value. The constructor that takes the complete options checks them:
-/// [`SockMan::new`](crate::SockMan::new), and
+/// Setters take any value. The constructor that takes the complete options checks them. These
+/// constructors are [`SockMan::new`](crate::SockMan::new) and
 /// [`SendQueueLimits::new`](crate::helpers::SendQueueLimits::new).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct InvalidOption {

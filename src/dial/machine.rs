@@ -1,14 +1,15 @@
 //! What the pure state machines of SOCKS5 and SAM have in common, and the one loop that drives a
 //! machine over a socket.
 //!
-//! Plain: bytes in; bytes out, or done, or an error. Whatever thread drives the connect.
+//! A machine is plain: bytes in; bytes out, or done, or an error. The loop runs on the thread that
+//! drives the connect, and takes no lock.
 
 use std::io;
 
 use super::Step;
 use crate::sys::{More, Sock};
 
-/// No machine asks for more bytes at once: the longest is SOCKS5's bound name and its port.
+/// The most bytes that a machine asks for at once: the bound name of SOCKS5 and its port.
 pub(crate) const LONGEST_READ: usize = 255 + 2;
 
 /// What a machine wants next.
@@ -30,12 +31,12 @@ pub(crate) struct Outgoing {
 }
 
 impl Outgoing {
-    /// Has these bytes sent next. Those before them are sent.
+    /// Sets the bytes to send next. The caller has sent the bytes before them.
     pub(crate) fn set(&mut self, bytes: Vec<u8>) {
         *self = Outgoing { bytes, sent: 0 };
     }
 
-    /// Returns what is not sent yet.
+    /// Returns the bytes that are not sent yet.
     pub(crate) fn rest(&self) -> &[u8] {
         self.bytes.get(self.sent..).unwrap_or_default()
     }
@@ -44,22 +45,22 @@ impl Outgoing {
         self.rest().is_empty()
     }
 
-    /// The socket took so many bytes.
+    /// Notes that the socket took `bytes` bytes.
     pub(crate) fn sent(&mut self, bytes: usize) {
         self.sent = self.sent.saturating_add(bytes).min(self.bytes.len());
     }
 }
 
-/// A dialogue as bytes in and bytes out.
+/// A dialogue with a proxy or a bridge, as bytes in and bytes out.
 pub(crate) trait Machine {
     type Error;
 
     fn wants(&self) -> Want<'_>;
 
-    /// The socket took so many of the bytes to send.
+    /// Records that the socket took this many of the bytes to send.
     fn sent(&mut self, bytes: usize);
 
-    /// Takes received bytes, no more than were wanted.
+    /// Takes received bytes, at most as many as the machine wants.
     ///
     /// # Errors
     ///
@@ -70,10 +71,11 @@ pub(crate) trait Machine {
     fn broke_off(&mut self, source: Option<io::Error>) -> Self::Error;
 }
 
-/// Drives a machine as far as it goes without waiting. `Connected`: it wants nothing for now.
+/// Drives a machine as far as it goes without waiting. `Connected` means that the machine wants
+/// nothing for now.
 ///
-/// The machine asks for an exact number of bytes each time, so the other side decides neither how
-/// long a step takes nor what is left unread.
+/// The machine asks for an exact number of bytes each time. So the other side decides neither how
+/// long a step takes nor which bytes stay unread.
 ///
 /// # Errors
 ///

@@ -1,9 +1,9 @@
-//! A connect from beginning to end, under one deadline: directly, through a SOCKS5 proxy, or through
-//! I2P's SAM bridge.
+//! A connect from beginning to end, under one deadline: directly, through a SOCKS5 proxy, or
+//! through I2P's SAM bridge.
 //!
-//! [`Dial::step`] is plain: given a socket and the time, it goes as far as it can and says what to
-//! wait for. Two drivers step it: `blocking` on the caller's thread, and the engine's attempts on the
-//! socket thread. Nothing here knows the engine.
+//! [`Dial::step`] takes a socket and the time, goes as far as it can, and returns what to wait for.
+//! Two drivers step it: `blocking` on the caller's thread, and the engine's attempts on the socket
+//! thread. Only I2P's sessions take locks in a step. This layer does not name the engine.
 
 mod blocking;
 mod direct;
@@ -45,17 +45,17 @@ use crate::{
     sys::Sock,
 };
 
-/// Without the feature `i2p` there is never one.
+/// Without the feature `i2p`, no value of this type exists.
 #[cfg(not(feature = "i2p"))]
 #[derive(Debug)]
 pub(crate) enum I2p {}
 
 /// Bitcoin Core's `DEFAULT_CONNECT_TIMEOUT`, five seconds.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(5);
-/// A circuit to an onion service takes Tor 5 to 20 seconds, and more when its network is busy.
+/// Tor needs 5 to 20 seconds for a circuit to an onion service, and more when its network is busy.
 #[cfg(feature = "socks5")]
 const DEFAULT_PROXY_TIMEOUT: Duration = Duration::from_secs(60);
-/// A session takes a router up to half a minute, and a connect in it as long again.
+/// A router needs up to half a minute for a session, and as long again for a connect in it.
 #[cfg(feature = "i2p")]
 const DEFAULT_I2P_TIMEOUT: Duration = Duration::from_secs(120);
 
@@ -64,14 +64,15 @@ pub(crate) struct Dial {
     to: Destination,
     route: Route,
     began: Instant,
-    /// `None`: beyond what the clock can tell.
+    /// `None` if the deadline is beyond the range of the clock.
     deadline: Option<Instant>,
 }
 
-/// How to get there.
+/// The way to the destination.
 #[derive(Debug)]
 struct Route {
-    /// What the socket itself connects to: the destination, the proxy, or the SAM bridge.
+    /// The address that the socket itself connects to: the destination, the proxy, or the SAM
+    /// bridge.
     endpoint: Service,
     way: Way,
     default_timeout: Duration,
@@ -121,7 +122,7 @@ impl Route {
 }
 
 impl Dial {
-    /// Prepares a connect. Nothing is begun; the time runs from `now`.
+    /// Prepares a connect. Nothing begins yet; the time runs from `now`.
     ///
     /// # Errors
     ///
@@ -149,7 +150,7 @@ impl Dial {
         self.deadline
     }
 
-    /// Returns the socket to step with: the socket of an I2P stream keeps its session open.
+    /// Returns the socket to step with. The socket of an I2P stream keeps its session open.
     pub(crate) fn wrap(&self, sock: Box<dyn Sock>) -> Box<dyn Sock> {
         match &self.route.way {
             #[cfg(feature = "i2p")]
@@ -169,7 +170,7 @@ impl Dial {
         }
     }
 
-    /// Returns this side's address, if it is not the socket's own.
+    /// Returns this side's address, if it differs from the socket's own.
     pub(crate) fn me(&self) -> Option<&Service> {
         match &self.route.way {
             #[cfg(feature = "i2p")]
@@ -178,12 +179,13 @@ impl Dial {
         }
     }
 
-    /// The system call named `step` failed on this machine, whatever the destination.
+    /// Returns the error for a system call that failed on this machine, independent of the
+    /// destination. `step` names the call.
     pub(crate) fn failed(&self, step: &'static str, source: io::Error) -> ConnectError {
         ConnectError::os(&self.to, step, source)
     }
 
-    /// Takes the first step, whose time does not count yet.
+    /// Takes the first step. It does not check the deadline.
     ///
     /// # Errors
     ///
@@ -192,11 +194,12 @@ impl Dial {
         self.advance(sock, now).map(drop)
     }
 
-    /// Goes on, always with the same socket. A step that comes too early does no harm.
+    /// Takes the next step. Each step needs the same socket. A step that comes too early does no
+    /// harm.
     ///
     /// # Errors
     ///
-    /// The connect failed or is too late. There is nothing more to step.
+    /// The connect failed, or its deadline has passed. The dial is over.
     pub(crate) fn step(&mut self, sock: &dyn Sock, now: Instant) -> Result<Step, ConnectError> {
         let step = self.advance(sock, now)?;
         let is_late = self.deadline.is_some_and(|deadline| now >= deadline);

@@ -18,18 +18,19 @@ use crate::{address::Service, sys::interrupt::Interrupt};
 pub struct ConnectOptions {
     #[cfg(feature = "socks5")]
     pub(crate) proxy: Option<Proxy>,
-    /// `None`: the default, which depends on whether there is a proxy.
+    /// `None` stands for the default, which depends on the way to the destination.
     pub(crate) timeout: Option<Duration>,
     pub(crate) is_important: bool,
     pub(crate) cancel: Option<Interrupt>,
 }
 
 impl ConnectOptions {
-    /// The SOCKS5 proxy to go through. Default: none, the address is dialled directly.
+    /// Sets the SOCKS5 proxy to connect through. Default: none, the address is dialled directly.
     ///
-    /// With a proxy, every destination is given to it as text, and it resolves the names: nothing is
-    /// looked up here. [`NewConnection::me`](crate::NewConnection::me) is then this side's end of the socket to the proxy.
-    /// The proxy's own time for its connect counts against [`timeout`](ConnectOptions::timeout).
+    /// The proxy receives every destination as text and resolves names itself: the library looks
+    /// nothing up. [`NewConnection::me`](crate::NewConnection::me) is then this side's end of the
+    /// socket to the proxy. The time that the proxy's own connect takes counts against
+    /// [`timeout`](ConnectOptions::timeout).
     #[doc(alias = "ConnectThroughProxy")]
     #[cfg(feature = "socks5")]
     pub fn proxy(mut self, proxy: Proxy) -> ConnectOptions {
@@ -37,34 +38,37 @@ impl ConnectOptions {
         self
     }
 
-    /// How long the whole attempt may take: one deadline over the connect to the proxy, the
-    /// negotiation with it and its own connect. Default: 5 seconds, and 60 through a proxy (a
-    /// circuit to an onion service takes Tor 5 to 20). At the limit it fails with
-    /// [`ConnectErrorKind::TimedOut`](crate::error::ConnectErrorKind::TimedOut), which says what was being waited for. With a timeout of zero, only a
-    /// connect that completes immediately succeeds.
+    /// Sets how long the whole connect may take. One deadline covers the connect to the proxy, the
+    /// negotiation with it, and its own connect. Default: 5 seconds directly, 60 seconds through a
+    /// proxy (Tor needs 5 to 20 seconds for a circuit to an onion service), and 120 seconds through
+    /// I2P. At the limit the connect fails with
+    /// [`ConnectErrorKind::TimedOut`](crate::error::ConnectErrorKind::TimedOut), which says what
+    /// the connect was waiting for. With a timeout of zero, only a connect that completes
+    /// immediately succeeds.
     #[doc(alias = "nConnectTimeout")]
     pub fn timeout(mut self, timeout: Duration) -> ConnectOptions {
         self.timeout = Some(timeout);
         self
     }
 
-    /// Whether a failure is worth the operator's attention, as with a peer that was configured by
-    /// hand: logged at `info` instead of `debug`. Default: no. Core's `manual_connection`.
+    /// Sets whether a failure is worth the operator's attention, as with a peer that was configured
+    /// by hand. Such a failure is logged at `info` instead of `debug`. Default: no. Core's
+    /// `manual_connection`.
     #[doc(alias = "manual_connection")]
     pub fn is_important(mut self, is_important: bool) -> ConnectOptions {
         self.is_important = is_important;
         self
     }
 
-    /// An interrupt that ends this attempt alone, signalled from another thread. Default: none.
-    /// The `SockMan`'s own interrupts end a blocking `connect` too; an attempt begun with
-    /// `start_connect` outlives them.
+    /// Sets an interrupt that ends this connect alone. It is signalled from another thread.
+    /// Default: none. The `SockMan`'s own interrupts also end a blocking `connect`. They do not end
+    /// an attempt that `start_connect` began.
     pub fn cancel(mut self, interrupt: Interrupt) -> ConnectOptions {
         self.cancel = Some(interrupt);
         self
     }
 
-    /// Where the proxy listens, if the connect goes through one.
+    /// Returns the address that the proxy listens at, if the connect goes through one.
     pub(crate) fn proxy_endpoint(&self) -> Option<&Service> {
         #[cfg(feature = "socks5")]
         if let Some(proxy) = &self.proxy {

@@ -1,4 +1,4 @@
-//! What a step of a connect comes to. Plain values.
+//! The outcomes of a step of a connect. Plain values.
 
 use std::time::Instant;
 
@@ -12,12 +12,12 @@ pub(crate) enum Step {
     WaitUntil(Instant),
 }
 
-/// Which of the sockets of a connect to wait on.
+/// The socket of a connect to wait on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum WaitsOn {
-    /// The one that becomes the connection's.
+    /// The socket that becomes the connection's.
     Stream,
-    /// An I2P session's.
+    /// The control socket of an I2P session.
     #[cfg(feature = "i2p")]
     Control,
 }

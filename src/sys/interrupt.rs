@@ -1,8 +1,8 @@
-//! A signal that ends every wait at once: sleepers, pollers and blocking connects.
+//! A signal that ends every wait at once: sleeps, polls and blocking connects.
 //!
-//! Owns a number (the epoch, odd while the signal is set), a condition variable for sleepers and
-//! the wakers of whoever waits in a poller. Runs on any thread. Takes its own mutex only, and wakes
-//! after letting go of it.
+//! Owns a number (the epoch, odd while the signal is set), a condition variable for sleeping
+//! threads, and the wakers of the pollers that wait. Runs on any thread. Takes only its own mutex,
+//! and wakes after it has released the mutex.
 
 use std::{
     collections::BTreeMap,
@@ -17,13 +17,13 @@ use super::{
     sync::{Condvar, Mutex},
 };
 
-/// Bitcoin Core's `CThreadInterrupt`: a flag that whoever sleeps, polls or connects sees at once.
+/// A signal that ends sleeps, polls and connects at once. Bitcoin Core's `CThreadInterrupt`.
 ///
-/// A clone is the same interrupt. Every [`SockMan`](crate::SockMan) has one of its own; one given
-/// with [`Options::interrupt`](crate::Options::interrupt) is obeyed beside it, so that an embedder
-/// can end several `SockMan`s and threads of its own with one call.
+/// A clone is the same interrupt. Every [`SockMan`](crate::SockMan) has its own interrupt. It also
+/// obeys the one given with [`Options::interrupt`](crate::Options::interrupt), so that an embedder
+/// can end several `SockMan`s and its own threads with one call.
 ///
-/// Not for signal handlers: [`interrupt`](Interrupt::interrupt) takes a mutex.
+/// Do not use it in a signal handler: [`interrupt`](Interrupt::interrupt) takes a mutex.
 ///
 /// ```
 /// use std::time::Duration;
@@ -42,8 +42,8 @@ pub struct Interrupt {
 
 #[derive(Default)]
 struct Inner {
-    /// Odd while the interrupt is set. Grows by one with each set and each reset, so that a waiter
-    /// that began in an older epoch notices also an interrupt that was reset meanwhile.
+    /// Odd while the interrupt is set. Each set and each reset adds one. So a waiter that began in
+    /// an older epoch also notices an interrupt that was reset meanwhile.
     epoch: AtomicU64,
     waiters: Mutex<Waiters>,
     changed: Condvar,
@@ -52,12 +52,13 @@ struct Inner {
 #[derive(Default)]
 struct Waiters {
     next_key: u64,
-    /// A map: thousands of connects may share one interrupt, and each takes its own out again.
+    /// A map, because thousands of connects may share one interrupt, and each removes its own
+    /// waker.
     wakers: BTreeMap<u64, Arc<dyn Waker>>,
 }
 
 impl Interrupt {
-    /// A new one, not set.
+    /// Creates an interrupt that is not set.
     #[must_use]
     pub fn new() -> Interrupt {
         Interrupt::default()
@@ -82,7 +83,8 @@ impl Interrupt {
         }
     }
 
-    /// Clears the flag. Whoever was waiting when it was set still sees that it was.
+    /// Clears the flag. A thread that was already waiting when the flag was set still sees that it
+    /// was set.
     pub fn reset(&self) {
         let _waiters = self.inner.waiters.lock();
         let epoch = self.inner.epoch.load(Ordering::Relaxed);
@@ -91,19 +93,20 @@ impl Interrupt {
         }
     }
 
-    /// Is the flag set?
+    /// Returns whether the flag is set.
     #[must_use]
     pub fn is_interrupted(&self) -> bool {
         is_set(self.inner.epoch.load(Ordering::SeqCst))
     }
 
-    /// Blocks the calling thread for `duration`, or until the interrupt is set. `true` if the time
-    /// went by undisturbed, `false` if interrupted (at once if it is set already).
+    /// Blocks the calling thread for `duration`, or until the interrupt is set. Returns `true` if
+    /// the whole `duration` passed, and `false` if the interrupt was set. If the interrupt is
+    /// already set, it returns `false` at once.
     #[must_use]
     pub fn sleep_for(&self, duration: Duration) -> bool {
         let deadline = Instant::now().checked_add(duration);
         let mut waiters = self.inner.waiters.lock();
-        // Under the lock that `interrupt` sets the epoch under: no signal falls in between.
+        // Taken under the lock under which `interrupt` sets the epoch, so that no signal is missed.
         let watch = self.watch();
         while !watch.is_interrupted() {
             match deadline {
@@ -118,13 +121,13 @@ impl Interrupt {
         false
     }
 
-    /// The view of one waiter, from now on.
+    /// Returns the view of one waiter. It begins now.
     pub(crate) fn watch(&self) -> Watch {
         Watch { interrupt: self.clone(), since: self.inner.epoch.load(Ordering::SeqCst) }
     }
 
-    /// Has `waker` woken when the interrupt is set, until the guard is dropped. The order for a
-    /// poller: add, check the flag, wait, drop.
+    /// Registers `waker`, which is woken when the interrupt is set, until the guard is dropped. A
+    /// poller uses it in this order: add the waker, check the flag, wait, drop the guard.
     pub(crate) fn add_waker(&self, waker: Arc<dyn Waker>) -> WakerGuard {
         let mut waiters = self.inner.waiters.lock();
         let key = waiters.next_key;
@@ -144,7 +147,7 @@ fn is_set(epoch: u64) -> bool {
     epoch % 2 == 1
 }
 
-/// What one waiter sees of an interrupt: set when it began, or at any time since.
+/// One waiter's view of an interrupt: whether it was set when the view began, or at any time since.
 #[derive(Clone)]
 pub(crate) struct Watch {
     interrupt: Interrupt,
@@ -157,7 +160,7 @@ impl Watch {
     }
 }
 
-/// Several interrupts seen as one.
+/// The views of several interrupts, used as one.
 #[derive(Clone)]
 pub(crate) struct Watches {
     watches: Vec<Watch>,
@@ -177,7 +180,7 @@ impl Watches {
     }
 }
 
-/// Takes its waker out of the interrupt's list when dropped.
+/// Removes its waker from the interrupt's list when dropped.
 #[must_use]
 pub(crate) struct WakerGuard {
     interrupt: Interrupt,

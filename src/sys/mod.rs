@@ -1,12 +1,14 @@
 //! The seam to the operating system: sockets, the poller and the time.
 //!
-//! **This module may change in any release**, minor ones included: it exists for test doubles, and
-//! follows what the library asks of the system. [`Options::sock_factory`] puts a double in place.
+//! **This module may change in any release**, minor releases included. It exists for test doubles
+//! and follows what the library needs from the system. [`Options::sock_factory`] puts a double in
+//! place.
 //!
 //! [`Options::sock_factory`]: crate::Options::sock_factory
 
-// The traits are here. `unix` implements them with the system calls of Unix, one method for each call
-// and named after it. `interrupt` ends waits, `sync` holds the locks, `sources` prints errors.
+// This file holds the traits. `unix` implements them with the system calls of Unix, one method for
+// each call and named after it. `interrupt` ends waits, `sync` holds the locks, `sources` prints
+// errors. All of it runs on any thread, and only `interrupt` takes a lock.
 
 pub(crate) mod interrupt;
 mod more;
@@ -28,57 +30,62 @@ pub use self::more::More;
 pub use self::unix::OsSockFactory;
 use crate::address::Service;
 
-/// One socket. Object-safe, all `&self`, and as thin as it can be: one method per system call.
+/// One socket. The trait is object-safe and as thin as possible: one method for each system call,
+/// and each takes `&self`.
 ///
-/// The library's own implementation wraps a non-blocking descriptor; tests put doubles in its
-/// place through [`SockFactory`]. Every method may be called from several threads at once.
+/// The library's own implementation wraps a non-blocking descriptor. Tests put doubles in its place
+/// through [`SockFactory`]. Every method may be called from several threads at once.
 pub trait Sock: fmt::Debug + Send + Sync {
-    /// `connect(2)`, non-blocking: [`io::ErrorKind`] `WouldBlock` from `EAGAIN` on a unix-domain
-    /// socket means *not started* (full backlog), `EINPROGRESS` means started.
+    /// Calls `connect(2)` without blocking. `EINPROGRESS` means that the connect has started.
+    /// `EAGAIN` ([`io::ErrorKind`] `WouldBlock`) on a unix-domain socket means that the connect has
+    /// *not started*, because the backlog is full.
     fn connect(&self, to: &Service) -> io::Result<()>;
-    /// `bind(2)`, with `SO_REUSEADDR` and `IPV6_V6ONLY` set first where they apply.
+    /// Calls `bind(2)`, and before it sets `SO_REUSEADDR` and `IPV6_V6ONLY` where they apply.
     fn bind(&self, to: &Service) -> io::Result<()>;
-    /// `listen(2)`. Takes the socket and gives back one that accepts.
+    /// Calls `listen(2)`. Takes the socket and returns one that accepts.
     fn listen(self: Box<Self>, backlog: i32) -> io::Result<Box<dyn Sock>>;
-    /// `accept4(2)`: the new socket, non-blocking, close-on-exec and without Nagle's delay, and the
-    /// peer's address.
+    /// Calls `accept4(2)`. Returns the new socket and the peer's address. The socket is
+    /// non-blocking, close-on-exec and without Nagle's delay.
     fn accept(&self) -> io::Result<(Box<dyn Sock>, Service)>;
-    /// `recv(2)`. `Ok(0)` is the end of the stream.
+    /// Calls `recv(2)`. `Ok(0)` is the end of the stream.
     fn recv(&self, buffer: &mut [u8]) -> io::Result<usize>;
-    /// `send(2)`, without `SIGPIPE`.
+    /// Calls `send(2)`, without `SIGPIPE`.
     fn send(&self, data: &[u8], more: More) -> io::Result<usize>;
-    /// `sendmsg(2)`, otherwise like [`send`](Sock::send).
+    /// Calls `sendmsg(2)`. Otherwise like [`send`](Sock::send).
     fn send_vectored(&self, data: &[IoSlice<'_>], more: More) -> io::Result<usize>;
-    /// `shutdown(2)`.
+    /// Calls `shutdown(2)`.
     fn shutdown(&self, how: Shutdown) -> io::Result<()>;
-    /// `SO_ERROR`, which reading clears.
+    /// Returns `SO_ERROR`. Reading it clears it.
     fn take_error(&self) -> io::Result<Option<io::Error>>;
-    /// `getsockname(2)`.
+    /// Calls `getsockname(2)`.
     fn local_address(&self) -> io::Result<Service>;
-    /// `getpeername(2)`.
+    /// Calls `getpeername(2)`.
     fn peer_address(&self) -> io::Result<Service>;
-    /// Does a receive that fills less than the buffer mean that the kernel has no more for now?
-    /// So it is on TCP; not on unix-domain sockets, where ancillary data ends a receive early.
+    /// Returns whether a receive that fills less than the buffer means that the kernel has no more
+    /// data for now. On TCP it does. On unix-domain sockets it does not, because ancillary data
+    /// ends a receive early.
     fn short_read_means_empty(&self) -> bool;
-    /// Does a send that takes less than it was given mean that the kernel has no room for now, and
-    /// that an event will tell when there is? So it is on TCP. Provided: `false`, which costs a
-    /// `send` that only says "would block".
+    /// Returns whether a send that takes less than it was given means that the kernel has no room
+    /// for now, and that an event will report room. On TCP it does. The default returns `false`,
+    /// which costs a `send` that only returns "would block".
     fn short_send_means_full(&self) -> bool {
         false
     }
-    /// `SO_REUSEPORT`, before [`bind`](Sock::bind): other sockets that have it, too, may listen on
-    /// the same address. Provided: an error, [`io::ErrorKind::Unsupported`].
+    /// Sets `SO_REUSEPORT`. Call it before [`bind`](Sock::bind). Other sockets with `SO_REUSEPORT`
+    /// may then listen on the same address. The default returns the error
+    /// [`io::ErrorKind::Unsupported`].
     fn set_reuse_port(&self) -> io::Result<()> {
         Err(io::ErrorKind::Unsupported.into())
     }
-    /// The descriptor, for [`Poller::register`]. A double may use any number that its own poller
-    /// understands.
+    /// Returns the descriptor, for [`Poller::register`]. A double may return any number that its
+    /// own poller understands.
     fn as_raw_fd(&self) -> RawFd;
 }
 
-/// What the poller reports about one registered socket. Edge-triggered: reported when it changes.
+/// An event that the poller reports about one registered socket. The events are edge-triggered: the
+/// poller reports a state when it changes.
 ///
-/// Start from [`Readiness::new`]:
+/// Create an event with [`Readiness::new`]:
 ///
 /// ```
 /// use sockman::sys::Readiness;
@@ -92,59 +99,60 @@ pub trait Sock: fmt::Debug + Send + Sync {
 pub struct Readiness {
     /// The token that the socket was registered with.
     pub token: usize,
-    /// There is something to receive, or to accept.
+    /// Whether there is something to receive, or to accept.
     pub readable: bool,
-    /// There is room to send.
+    /// Whether there is room to send.
     pub writable: bool,
-    /// The peer sends no more.
+    /// Whether the peer has ended its stream.
     pub read_closed: bool,
-    /// An error waits, or both directions are over.
+    /// Whether an error is pending, or both directions are over.
     pub broken: bool,
-    /// Urgent data.
+    /// Whether urgent data is pending.
     pub priority: bool,
 }
 
 impl Readiness {
-    /// Nothing yet about the socket that was registered with `token`.
+    /// Creates an event for the socket that was registered with `token`. All its flags are `false`.
     #[must_use]
     pub fn new(token: usize) -> Readiness {
         Readiness { token, ..Readiness::default() }
     }
 }
 
-/// What the socket thread waits in: `epoll` or `kqueue` behind mio, or a test's double.
+/// The poller that the socket thread waits in: `epoll` or `kqueue` behind mio, or a test double.
 #[doc(alias = "WaitMany")]
 pub trait Poller: Send {
-    /// Watches `sock` for everything, edge-triggered, until it is closed.
+    /// Watches `sock` for every kind of event, edge-triggered, until the socket is closed.
     fn register(&self, sock: &dyn Sock, token: usize) -> io::Result<()>;
-    /// Stops watching `sock`. Closing a socket does so, too, unless its descriptor has a copy
-    /// elsewhere.
+    /// Stops watching `sock`. Closing a socket does the same, unless a copy of its descriptor
+    /// exists elsewhere.
     fn deregister(&self, sock: &dyn Sock) -> io::Result<()>;
-    /// Waits until something happens, the waker is used, or `timeout` is over (`None`: for ever),
-    /// and appends what was seen to `events`.
+    /// Waits until an event occurs, the waker is used, or `timeout` has passed, and appends the
+    /// events to `events`. With a `timeout` of `None` it waits without a time limit.
     fn poll(&mut self, events: &mut Vec<Readiness>, timeout: Option<Duration>) -> io::Result<()>;
-    /// What ends a [`poll`](Poller::poll) from another thread.
+    /// Returns the waker that ends a [`poll`](Poller::poll) from another thread.
     fn waker(&self) -> Arc<dyn Waker>;
 }
 
-/// Ends the [`Poller::poll`] under way, or else the next one, at once.
+/// Ends the [`Poller::poll`] under way at once. If none is under way, the next one ends at once.
 pub trait Waker: Send + Sync {
-    /// Does so. May be called from any thread.
+    /// Wakes the poller. May be called from any thread.
     fn wake(&self) -> io::Result<()>;
 }
 
-/// Where sockets, pollers and the time come from. Bitcoin Core's `CreateSock`, and the seam for
+/// The source of sockets, pollers and the time. It is Bitcoin Core's `CreateSock`, and the seam for
 /// test doubles.
 #[doc(alias = "CreateSock")]
 pub trait SockFactory: fmt::Debug + Send + Sync {
-    /// `socket(2)`: a stream socket of the family that `address` needs, non-blocking,
-    /// close-on-exec, without Nagle's delay.
+    /// Calls `socket(2)`. Returns a stream socket of the family that `address` needs: non-blocking,
+    /// close-on-exec and without Nagle's delay.
     fn create_sock(&self, address: &Service) -> io::Result<Box<dyn Sock>>;
-    /// A poller: the socket thread has one, and so has each blocking connect while it waits.
+    /// Creates a poller. The socket thread and the I2P-accept thread have one each. Each blocking
+    /// connect has one while it waits.
     fn create_poller(&self) -> io::Result<Box<dyn Poller>>;
-    /// Takes over a listening socket that somebody else bound.
+    /// Takes over a listening socket that other code has bound.
     fn adopt_listener(&self, listener: OwnedFd) -> io::Result<Box<dyn Sock>>;
-    /// The time now. Provided: [`Instant::now`].
+    /// Returns the current time. The default returns [`Instant::now`].
     fn now(&self) -> Instant {
         Instant::now()
     }

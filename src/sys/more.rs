@@ -1,17 +1,17 @@
 //! Whether more data follows a send. A plain value.
 
-/// Whether more data follows a send at once.
+/// Whether more data follows a send immediately.
 #[doc(alias("will_send_more", "MSG_MORE"))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum More {
-    /// The kernel may hold back a packet that is not full, for the data that follows (`MSG_MORE`
-    /// on Linux and Android; no effect elsewhere).
+    /// More data follows. The kernel may hold back an incomplete packet until that data comes
+    /// (`MSG_MORE` on Linux and Android; no effect elsewhere).
     Follows,
-    /// The kernel sends at once.
+    /// No data follows. The kernel sends at once.
     No,
 }
 
-/// `true`: more data follows.
+/// `true` means that more data follows.
 impl From<bool> for More {
     fn from(will_send_more: bool) -> More {
         if will_send_more { More::Follows } else { More::No }

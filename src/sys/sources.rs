@@ -1,8 +1,9 @@
-//! How errors print: `{}` is the error's own message, `{:#}` appends the messages of its sources.
+//! Printing of errors: `{}` prints the error's own message, `{:#}` appends the messages of its
+//! sources.
 
 use std::{error::Error, fmt};
 
-/// Appends the messages of all sources, if the alternate form (`{:#}`) is asked for.
+/// Appends the messages of all sources if the formatter asks for the alternate form (`{:#}`).
 pub(crate) fn write_sources(f: &mut fmt::Formatter<'_>, error: &dyn Error) -> fmt::Result {
     if !f.alternate() {
         return Ok(());

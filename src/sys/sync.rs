@@ -1,5 +1,6 @@
-//! What threads share data with: `parking_lot` and the standard library; or, with `--cfg shuttle`,
-//! their counterparts under a scheduler that tries out interleavings (`simulator/tests/models.rs`).
+//! The locks, atomics and threads of the crate: those of `parking_lot` and of the standard library.
+//! With `--cfg shuttle`, their counterparts under a scheduler that tries out interleavings
+//! (`simulator/tests/models.rs`).
 
 #[cfg(not(shuttle))]
 mod real {
@@ -25,11 +26,12 @@ mod modelled {
         thread::{Builder, JoinHandle},
     };
 
-    /// As `parking_lot`'s: a panic elsewhere is no concern of whoever locks.
+    /// A mutex without poisoning, like `parking_lot`'s: a panic on another thread does not affect
+    /// the thread that locks.
     pub(crate) struct Mutex<T>(shuttle::sync::Mutex<T>);
 
     pub(crate) struct MutexGuard<'a, T> {
-        /// `None` only while it waits in a condition variable.
+        /// `None` only while the guard waits in a condition variable.
         inner: Option<shuttle::sync::MutexGuard<'a, T>>,
     }
 
@@ -65,7 +67,7 @@ mod modelled {
         }
     }
 
-    #[allow(clippy::expect_used)] // Never used while it waits.
+    #[allow(clippy::expect_used)] // The guard is not used while it waits.
     impl<T> Deref for MutexGuard<'_, T> {
         type Target = T;
         fn deref(&self) -> &T {
@@ -73,7 +75,7 @@ mod modelled {
         }
     }
 
-    #[allow(clippy::expect_used)] // Never used while it waits.
+    #[allow(clippy::expect_used)] // The guard is not used while it waits.
     impl<T> DerefMut for MutexGuard<'_, T> {
         fn deref_mut(&mut self) -> &mut T {
             self.inner.as_mut().expect("it does not wait")
@@ -88,7 +90,8 @@ mod modelled {
             }
         }
 
-        /// Time stands still in a model: a signal that is lost is not made up for by a time-out.
+        /// Waits without a time-out. Time stands still in a model, so no time-out makes up for a
+        /// lost signal.
         pub(crate) fn wait_until<T>(
             &self,
             guard: &mut MutexGuard<'_, T>,

@@ -1,7 +1,8 @@
-//! Unix: sockets as `socket2` and mio wrap them, and mio's poller (epoll or kqueue).
+//! The implementation for Unix: sockets as wrapped by `socket2` and mio, and mio's poller (epoll or
+//! kqueue).
 //!
-//! Each method is one system call. A socket holds no state but its descriptor. Any thread may call;
-//! no lock is taken.
+//! Each method makes the system call that it is named after. A socket has no state except its
+//! descriptor. The methods run on any thread and take no lock.
 
 use std::{
     io::{self, IoSlice, Read},
@@ -17,7 +18,7 @@ use socket2::{Domain, SockRef, Socket, Type};
 use super::{More, Poller, Readiness, Sock, SockFactory, Waker};
 use crate::address::Service;
 
-/// The operating system's sockets, poller and time: the default.
+/// The default factory: the operating system's sockets, poller and time.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct OsSockFactory {}
@@ -58,14 +59,15 @@ impl SockFactory for OsSockFactory {
     }
 }
 
-/// One descriptor. Listeners are mio's: their `accept` sets the flags of the new socket in the same
-/// system call.
+/// One descriptor. The listeners are mio's, because mio's `accept` sets the flags of the new socket
+/// in the same system call.
 #[derive(Debug)]
 enum OsSock {
     Tcp(Socket),
     Unix(Socket),
     TcpListener(mio::net::TcpListener),
-    /// Whoever came before it was adopted has inherited its options from before that, too.
+    /// A listener from other code. A client that connected before the listener was adopted has
+    /// inherited the options that the listener had then.
     AdoptedTcpListener(mio::net::TcpListener),
     UnixListener(mio::net::UnixListener),
 }
@@ -84,7 +86,7 @@ impl OsSock {
 
 #[cfg(not(target_vendor = "apple"))]
 const NO_SIGPIPE: libc::c_int = libc::MSG_NOSIGNAL;
-/// Apple's sockets have the option set when they are made (`SO_NOSIGPIPE`).
+/// Sockets on Apple's systems get the option `SO_NOSIGPIPE` when they are created.
 #[cfg(target_vendor = "apple")]
 const NO_SIGPIPE: libc::c_int = 0;
 
@@ -139,9 +141,10 @@ impl Sock for OsSock {
             OsSock::TcpListener(listener) | OsSock::AdoptedTcpListener(listener) => {
                 let (stream, them) = listener.accept()?;
                 let socket = Socket::from(OwnedFd::from(stream));
-                // Linux hands the listener's TCP_NODELAY down to the sockets it accepts.
+                // Linux copies the listener's TCP_NODELAY to the sockets that it accepts.
                 if cfg!(not(target_os = "linux")) || matches!(self, OsSock::AdoptedTcpListener(_)) {
-                    // Fails on some systems if the peer is gone already, which its receive tells.
+                    // Fails on some systems if the peer is already gone. The next receive reports
+                    // that.
                     if let Err(error) = socket.set_tcp_nodelay(true) {
                         log::debug!(target: "sockman::net", "TCP_NODELAY for {them}: {error}");
                     }
@@ -212,7 +215,7 @@ impl Sock for OsSock {
     }
 }
 
-/// How many events one poll fetches at most; the rest comes with the next.
+/// The largest number of events that one poll fetches. The next poll fetches the rest.
 const EVENTS_PER_POLL: usize = 1024;
 
 const WAKER: Token = Token(usize::MAX);
@@ -236,7 +239,7 @@ impl MioPoller {
 impl Poller for MioPoller {
     fn register(&self, sock: &dyn Sock, token: usize) -> io::Result<()> {
         let interest = Interest::READABLE | Interest::WRITABLE;
-        // Urgent data ends a receive early without a further edge: it has to be heard of.
+        // Urgent data ends a receive early without a further edge, so the poller has to report it.
         #[cfg(any(target_os = "linux", target_os = "android"))]
         let interest = interest | Interest::PRIORITY;
         self.poll.registry().register(&mut SourceFd(&sock.as_raw_fd()), Token(token), interest)

@@ -1,7 +1,8 @@
-//! The socket thread without a thread: its passes are run by whoever tests, one by one or until
-//! nothing is left to do.
+//! The socket thread without a thread: the test runs its passes, one by one or until nothing is
+//! left to do.
 //!
-//! Runs on the caller's thread, which counts as the socket thread for as long as a pass takes.
+//! Runs on the caller's thread, which counts as the socket thread during a pass. Takes the locks
+//! that a pass takes.
 
 use std::time::Duration;
 
@@ -12,11 +13,11 @@ use crate::{
     sockman::SockMan,
 };
 
-/// Beyond these many passes at one moment nothing but a loop that spins explains them.
+/// The most passes at one moment of the clock. Only a loop that spins needs more.
 const TOO_MANY_PASSES: usize = 100_000;
 
-/// The socket thread of a [`SockMan`] that stands on a [`Network`], driven by hand. While it exists,
-/// the `SockMan` counts as started.
+/// The socket thread of a [`SockMan`] on a [`Network`], driven by hand. While it exists, the
+/// `SockMan` counts as started.
 ///
 /// ```
 /// # use std::{io, sync::Arc};
@@ -47,34 +48,34 @@ const TOO_MANY_PASSES: usize = 100_000;
 #[must_use = "dropping it ends the thread"]
 pub struct SocketThreadByHand {
     network: Network,
-    /// Always there, but while it is dropped.
+    /// `None` only while it is dropped.
     parked: Option<Parked>,
 }
 
 impl SocketThreadByHand {
-    /// As [`SockMan::start_sockets_threads`], without a thread.
+    /// Starts the `SockMan` as [`SockMan::start_sockets_threads`] does, but without a thread.
     ///
     /// # Errors
     ///
-    /// As there.
+    /// As [`SockMan::start_sockets_threads`].
     pub fn start(sockman: &SockMan, network: &Network) -> Result<SocketThreadByHand, StartError> {
         let parked = Parked::start(sockman)?;
         Ok(SocketThreadByHand { network: network.clone(), parked: Some(parked) })
     }
 
-    /// One pass. The clock moves if there is nothing to do until something is. `false` if the
-    /// interrupt is set, and no pass was run.
+    /// Runs one pass. If there is nothing to do, the clock moves until there is. Returns `false` if
+    /// the interrupt is set; then no pass was run.
     ///
     /// # Errors
     ///
-    /// [`JoinError`], as [`SocketsThreads::join`](crate::SocketsThreads::join) would return it; the
-    /// interrupt is set then.
+    /// [`JoinError`], as [`SocketsThreads::join`](crate::SocketsThreads::join) would return it. The
+    /// interrupt is then set.
     pub fn pass(&mut self) -> Result<bool, JoinError> {
         self.parked.as_mut().map_or(Ok(false), Parked::pass)
     }
 
-    /// One pass, as [`pass`](SocketThreadByHand::pass), in which the clock moves no further than by
-    /// `time`. With a `time` of zero the clock stands still.
+    /// Runs one pass, as [`pass`](SocketThreadByHand::pass), and moves the clock by at most `time`.
+    /// With a `time` of zero the clock stands still.
     ///
     /// # Errors
     ///
@@ -86,7 +87,8 @@ impl SocketThreadByHand {
         passed
     }
 
-    /// Passes until nothing is left to do *now*: the clock stands still. Says how many it took.
+    /// Runs passes until nothing is left to do *now*: the clock stands still. Returns the number of
+    /// passes.
     ///
     /// # Errors
     ///
@@ -94,13 +96,14 @@ impl SocketThreadByHand {
     ///
     /// # Panics
     ///
-    /// If a hundred thousand passes do not get there: something spins.
+    /// If a hundred thousand passes do not reach that state, because something spins.
     pub fn run_until_idle(&mut self) -> Result<usize, JoinError> {
         self.run_for(Duration::ZERO)
     }
 
-    /// Passes until `time` has gone by, in the network's time, and nothing is left to do then. Says
-    /// how many it took: some twenty a second with the default sweep, if nothing happens.
+    /// Runs passes until `time` has passed on the network's clock and nothing is left to do then.
+    /// Returns the number of passes: about twenty a second with the default sweep, if nothing
+    /// happens.
     ///
     /// # Errors
     ///
@@ -108,7 +111,7 @@ impl SocketThreadByHand {
     ///
     /// # Panics
     ///
-    /// If the clock stands still for a hundred thousand passes: something spins.
+    /// If the clock stands still for a hundred thousand passes, because something spins.
     pub fn run_for(&mut self, time: Duration) -> Result<usize, JoinError> {
         let until = self.network.elapsed() + time;
         self.network.hold_clock(Some(time));
@@ -134,14 +137,14 @@ impl SocketThreadByHand {
         }
     }
 
-    /// Did the last pass find nothing to do, and leave nothing?
+    /// Returns whether the last pass found nothing to do and left nothing to do.
     #[must_use]
     pub fn is_idle(&self) -> bool {
         self.parked.as_ref().is_none_or(Parked::is_idle)
     }
 
-    /// As an interrupt, and [`SocketsThreads::join`](crate::SocketsThreads::join) after it. Dropping
-    /// does the same.
+    /// Ends the socket thread, as an interrupt and
+    /// [`SocketsThreads::join`](crate::SocketsThreads::join) after it do. Dropping does the same.
     pub fn stop(self) {}
 }
 

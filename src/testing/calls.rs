@@ -1,4 +1,5 @@
-//! The system calls that the doubles stand in for, and every error that their man pages list.
+//! The system calls that the doubles replace, and the errors that their man pages list. Plain
+//! values.
 
 /// A system call that can be made to fail. See [`Network::fail_next`](super::Network::fail_next).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -39,7 +40,7 @@ pub enum Call {
 }
 
 impl Call {
-    /// All of them.
+    /// All system calls.
     pub const ALL: &[Call] = &[
         Call::Socket,
         Call::Bind,
@@ -59,9 +60,9 @@ impl Call {
         Call::Poll,
     ];
 
-    /// The errors that the call's man page lists (Linux man-pages 6), the network's own from
-    /// `tcp(7)` and `ip(7)` among them, as `errno` numbers. `EFAULT` and `ENOTSOCK`, which only
-    /// memory unsafety and a wrong descriptor lead to, are left out.
+    /// Returns the errors that the call's man page lists (Linux man-pages 6), as `errno` numbers.
+    /// They include the network's own errors from `tcp(7)` and `ip(7)`. They do not include
+    /// `EFAULT` and `ENOTSOCK`, which only memory unsafety and a wrong descriptor cause.
     #[must_use]
     pub fn errors(self) -> &'static [i32] {
         use libc::*;

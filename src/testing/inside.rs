@@ -1,5 +1,5 @@
-//! What an embedder's simulator needs from inside of the library: to act as another thread, and to
-//! find the socket of a connection.
+//! What an embedder's simulator needs from inside the library: acting as another thread, and
+//! finding the socket of a connection.
 //!
 //! Runs on the caller's thread. Takes the connection map's lock for a look-up.
 
@@ -12,22 +12,22 @@ use crate::{
 };
 
 impl Network {
-    /// Runs `run` as if on another thread: in it the calling thread does not count as the socket
-    /// thread, even in the middle of a pass. An [`Interleave`](super::Interleave) plays its other
-    /// threads in here.
+    /// Runs `run` as if on another thread: inside it, the calling thread does not count as the
+    /// socket thread, even in the middle of a pass. An [`Interleave`](super::Interleave) acts as
+    /// its other threads with this method.
     ///
-    /// `run` may block in [`SockMan::connect`], which moves the clock as far as it needs to, also
+    /// `run` may block in [`SockMan::connect`], which moves the clock as far as it needs, even
     /// beyond the end of a [`pass_within`](super::SocketThreadByHand::pass_within) under way.
     pub fn as_another_thread<R>(&self, run: impl FnOnce() -> R) -> R {
         self.with_free_clock(|| as_another_thread(run))
     }
 }
 
-/// Returns the number of the descriptor that this connection's socket has, which
-/// [`Network::probe`] takes. `None` if the connection is closed or never existed.
+/// Returns the descriptor number of this connection's socket, for [`Network::probe`]. `None` if the
+/// connection is closed or never existed.
 ///
-/// The number stays the socket's until the socket thread has let go of the closed connection. After
-/// that another socket may get it.
+/// The number stays that of the socket until the socket thread has released the closed connection.
+/// After that another socket may get the number.
 #[must_use]
 pub fn descriptor(sockman: &SockMan, id: ConnectionId) -> Option<RawFd> {
     let connection = sockman.shared().connections.find(id)?;
@@ -35,8 +35,8 @@ pub fn descriptor(sockman: &SockMan, id: ConnectionId) -> Option<RawFd> {
 }
 
 /// Returns how many I2P sessions the `SockMan` keeps for the next connects, each with a descriptor.
-// Hidden: how many are kept is no promise. This project's simulator subtracts them when it looks
-// for descriptors that are left over.
+// Hidden, because the number is no promise. This project's simulator subtracts these sessions when
+// it looks for leaked descriptors.
 #[cfg(feature = "i2p")]
 #[doc(hidden)]
 #[must_use]

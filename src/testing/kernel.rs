@@ -1,7 +1,7 @@
-//! The double's operating system: a table of sockets, the wires between them, readiness, and a time
-//! that stands still until told otherwise. Modelled on what Linux does, edges included.
+//! The double's operating system: a table of sockets, the wires between them, readiness, and a
+//! clock that stands still until it is moved. Modelled on Linux, edges included.
 //!
-//! Plain data behind [`Network`](super::Network)'s mutex; calls nobody.
+//! Plain data behind [`Network`](super::Network)'s mutex. It calls no other code.
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
@@ -15,10 +15,11 @@ use crate::{
     sys::{Readiness, sync::Condvar},
 };
 
-/// What a system call of the double comes to: an errno if it fails.
+/// The result of a system call of the double: an `errno` if the call fails.
 pub(super) type Sys<T> = Result<T, i32>;
 
-/// A descriptor, and which of the sockets that had its number. Only both name one socket.
+/// A descriptor, and a serial number that distinguishes the sockets which had this descriptor. Only
+/// both together identify one socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct End {
     pub(super) fd: usize,
@@ -27,7 +28,7 @@ pub(super) struct End {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Owner {
-    /// The program under test: counted against its limit of descriptors.
+    /// The program under test. The socket counts against its limit of descriptors.
     Program,
     /// A peer, or a backlog.
     Elsewhere,
@@ -42,9 +43,9 @@ pub(super) struct Socket {
     pub(super) remote: Option<Service>,
     pub(super) kind: Kind,
     pub(super) registration: Option<(u64, usize)>,
-    /// In the ready list of its poller.
+    /// Whether the socket is in the ready list of its poller.
     is_listed: bool,
-    /// What the next calls fail with.
+    /// The errors that the next calls fail with.
     faults: VecDeque<(Call, i32)>,
 }
 
@@ -63,16 +64,16 @@ pub(super) struct Backlog {
     pub(super) is_shut: bool,
 }
 
-/// What a connect to an address meets.
+/// The outcome of a connect to an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fate {
-    /// No answer, ever.
+    /// There is never an answer.
     Silence,
-    /// This error.
+    /// The connect fails with this error.
     Refusal(i32),
 }
 
-/// Something on a wire.
+/// What arrives on a wire.
 #[derive(Debug)]
 pub(super) enum Arrival {
     Data {
@@ -82,11 +83,11 @@ pub(super) enum Arrival {
     Urgent,
     Fin,
     Reset,
-    /// The request of the connecting socket that this is addressed to reaches its destination.
+    /// The request of the connecting socket, to which this is addressed, reaches its destination.
     Request {
         to: Service,
     },
-    /// Nothing; the poller tells of the socket all the same.
+    /// Nothing arrives, but the poller reports the socket.
     Spurious,
 }
 
@@ -98,7 +99,7 @@ struct PollerState {
 
 #[derive(Debug, Default)]
 pub(super) struct Kernel {
-    /// Since the network was made.
+    /// The time since the network was created.
     pub(super) elapsed: Duration,
     sockets: Vec<Option<Socket>>,
     next_serial: u64,
@@ -107,29 +108,29 @@ pub(super) struct Kernel {
     pollers: HashMap<u64, PollerState>,
     listeners: HashMap<Service, End>,
     pub(super) fates: HashMap<Service, Fate>,
-    /// On the wires, by time and order.
+    /// What is on the wires, ordered by time and number.
     arrivals: BTreeMap<(Duration, u64), (End, Arrival)>,
     next_arrival: u64,
-    /// What the next calls on any socket of the program fail with.
+    /// The errors that the next calls on any socket of the program fail with.
     pub(super) faults: VecDeque<(Call, i32)>,
     pub(super) descriptor_limit: Option<usize>,
-    /// How many calls have failed as they were told to.
+    /// The number of calls that failed as ordered.
     pub(super) faults_taken: u64,
-    /// When an accept, or a registration, last failed for want of something.
+    /// When an accept, or a registration, last failed as ordered or for lack of a descriptor.
     pub(super) exhausted_at: Option<Duration>,
     descriptors: usize,
-    /// What new streams have.
+    /// The latency and the window of new streams.
     pub(super) latency: Duration,
     pub(super) window: usize,
     /// How often the program has made each call.
     calls: [u64; Call::ALL.len()],
     /// The time-out of the last poll.
     pub(super) last_timeout: Option<Duration>,
-    /// What the next poll reports, in place of what is ready.
+    /// What the next poll reports instead of what is ready.
     pub(super) injected: Vec<Readiness>,
-    /// Polls wait, and leave the clock alone.
+    /// Whether polls wait and do not move the clock.
     pub(super) is_blocking: bool,
-    /// Signalled when a poll that waits has to look again.
+    /// Signalled when a waiting poll has to check again.
     pub(super) changed: Arc<Condvar>,
 }
 
@@ -140,7 +141,7 @@ impl Kernel {
         Kernel { next_port: 49152, window: DEFAULT_WINDOW, ..Kernel::default() }
     }
 
-    /// Descriptors that the program holds, its listeners included.
+    /// Returns the number of descriptors that the program holds, its listeners included.
     pub(super) fn descriptors(&self) -> usize {
         self.descriptors
     }
@@ -165,7 +166,7 @@ impl Kernel {
             is_listed: false,
             faults: VecDeque::new(),
         };
-        // The lowest number that is free, as the real one does: numbers are reused at once.
+        // Takes the lowest free number, as a real kernel does: numbers are reused at once.
         let free = self.sockets.iter().position(Option::is_none);
         let fd = free.unwrap_or(self.sockets.len());
         match free {
@@ -175,7 +176,7 @@ impl Kernel {
         Ok(End { fd, serial })
     }
 
-    /// The port that the next socket without one gets.
+    /// Returns an address with the port that the next socket without a port gets.
     pub(super) fn ephemeral(&mut self, like: &Service) -> Service {
         self.next_port = self.next_port.checked_add(1).unwrap_or(49152);
         Service::new(like.addr().clone(), self.next_port)
@@ -193,7 +194,8 @@ impl Kernel {
         }
     }
 
-    /// The errno that this call was told to fail with, if it was.
+    /// Counts the call. Returns the `errno` that the call was ordered to fail with, if there is
+    /// one.
     pub(super) fn fault(&mut self, end: Option<End>, call: Call) -> Sys<()> {
         let mut own = None;
         if let Some(socket) = end.and_then(|end| self.socket(end)) {
@@ -208,7 +210,7 @@ impl Kernel {
         if matches!(call, Call::Accept | Call::Register) {
             self.exhausted_at = Some(self.elapsed);
         }
-        // A call that says "would block" when it would not is followed by an edge.
+        // An edge follows a call that reports "would block" although it would not have blocked.
         if errno == libc::EAGAIN {
             if let Some(end) = end {
                 let at = self.elapsed;
@@ -224,7 +226,7 @@ impl Kernel {
         }
     }
 
-    /// Pending faults are taken back.
+    /// Takes back the pending faults.
     pub(super) fn heal(&mut self) {
         self.faults.clear();
         for socket in self.sockets.iter_mut().flatten() {
@@ -290,7 +292,7 @@ impl Kernel {
     pub(super) fn connect(&mut self, end: End, to: &Service) -> Sys<()> {
         let is_unix = self.socket(end).ok_or(libc::EBADF)?.is_unix;
         let under_way = match self.fault(Some(end), Call::Connect) {
-            // POSIX: a connect that a signal interrupts goes on by itself.
+            // POSIX: a connect that a signal interrupts continues asynchronously.
             Err(libc::EINTR) if !is_unix => libc::EINTR,
             outcome => outcome.map(|()| libc::EINPROGRESS)?,
         };
@@ -310,7 +312,7 @@ impl Kernel {
         Err(under_way)
     }
 
-    /// The listener at this address, if its backlog has room.
+    /// Returns the listener at this address, if its backlog has room.
     pub(super) fn listener_with_room(&mut self, at: &Service) -> Sys<End> {
         let listener = self.listener_at(at).ok_or(libc::ECONNREFUSED)?;
         let backlog = self.backlog(listener).ok_or(libc::ECONNREFUSED)?;
@@ -333,7 +335,7 @@ impl Kernel {
         self.enter_backlog(end, listener)
     }
 
-    /// Makes the other end of a connecting socket, and puts it into the listener's backlog.
+    /// Creates the other end of a connecting socket, and puts it into the backlog of the listener.
     fn enter_backlog(&mut self, client: End, listener: End) -> Sys<()> {
         let window = self.window;
         let socket = self.socket(client).ok_or(libc::EBADF)?;
@@ -355,7 +357,7 @@ impl Kernel {
         Ok(())
     }
 
-    /// Two connected streams: one with this owner, one elsewhere.
+    /// Creates two connected streams: one with this owner, one elsewhere.
     pub(super) fn pair(
         &mut self,
         owner: Owner,
@@ -363,7 +365,7 @@ impl Kernel {
         me: &Service,
         them: &Service,
     ) -> Sys<(End, End)> {
-        // A unix-domain socket's data is there at once.
+        // The data of a unix-domain socket arrives at once.
         let latency = if is_unix { Duration::ZERO } else { self.latency };
         let window = self.window;
         let ours = self.create(owner, is_unix, Kind::Stream(Stream::new(window, latency)))?;
@@ -391,7 +393,7 @@ impl Kernel {
         self.arrivals.keys().next().map(|(at, _)| *at)
     }
 
-    /// When the last that is on the way to this end gets there.
+    /// Returns when the last thing on the way to this end arrives.
     pub(super) fn last_arrival_at(&self, end: End) -> Duration {
         let on_the_way = self.arrivals.iter().filter(|(_, (to, _))| *to == end);
         on_the_way.map(|((at, _), _)| *at).next_back().unwrap_or_default()
@@ -424,12 +426,12 @@ impl Kernel {
                 if backlog.is_shut {
                     libc::ECONNREFUSED
                 } else if backlog.waiting.len() >= backlog.limit {
-                    // As a lost SYN, which is sent again after a second.
+                    // Treated as a lost SYN, which is sent again after a second.
                     let at = self.elapsed + Duration::from_secs(1);
                     self.put_on_wire(at, client, Arrival::Request { to: to.clone() });
                     return;
                 } else {
-                    // Only a lack of the double's own memory could fail it.
+                    // Always succeeds: both sockets exist, as checked above.
                     if self.enter_backlog(client, listener).is_ok() {
                         return;
                     }
@@ -445,7 +447,7 @@ impl Kernel {
         self.tell(client);
     }
 
-    /// The poller of this socket, if it has one, is to tell of it.
+    /// Has the poller of this socket report it, if the socket has a poller.
     pub(super) fn tell(&mut self, end: End) {
         let Some(socket) = self.socket(end) else { return };
         let Some((poller, _)) = socket.registration else { return };
@@ -457,7 +459,7 @@ impl Kernel {
         }
     }
 
-    /// The descriptor is closed.
+    /// Closes the descriptor.
     pub(super) fn close(&mut self, end: End) {
         if self.socket(end).is_none() {
             return;
@@ -519,7 +521,7 @@ impl Kernel {
             return Err(libc::EEXIST);
         }
         socket.registration = Some((poller, token));
-        // Whatever is ready by now is told.
+        // The poller reports what is ready by now.
         self.tell(end);
         Ok(())
     }
@@ -545,7 +547,7 @@ impl Kernel {
         }
     }
 
-    /// What the poller has to tell now. `true` if it was woken.
+    /// Appends to `events` what the poller reports now. Returns `true` if the poller was woken.
     pub(super) fn collect(&mut self, poller: u64, events: &mut Vec<Readiness>) -> bool {
         let Some(state) = self.pollers.get_mut(&poller) else { return false };
         let is_woken = std::mem::take(&mut state.is_woken);
@@ -556,7 +558,7 @@ impl Kernel {
         let ready = std::mem::take(&mut state.ready);
         for end in ready {
             let Some(socket) = self.socket(end) else { continue };
-            // Deregistered, or registered elsewhere, meanwhile.
+            // The socket was deregistered, or registered elsewhere, meanwhile.
             if !socket.is_listed || socket.registration.is_none_or(|(of, _)| of != poller) {
                 continue;
             }
@@ -569,14 +571,14 @@ impl Kernel {
         is_woken
     }
 
-    /// How ready a socket is; `None`: not at all.
+    /// Returns how ready a socket is. `None` if it is not ready at all.
     pub(super) fn readiness(&mut self, end: End) -> Option<Readiness> {
         let room = self.room(end);
         let window = self.window_of_other(end);
         let socket = self.socket(end)?;
         let is_unix = socket.is_unix;
         let readiness = match &mut socket.kind {
-            // As Linux tells of a socket that is neither connecting nor connected.
+            // As Linux reports a socket that is neither connecting nor connected.
             Kind::Fresh => Readiness {
                 writable: true,
                 broken: true,
@@ -598,7 +600,7 @@ impl Kernel {
         self.calls[call as usize]
     }
 
-    /// The tokens of the sockets that a poller watches, in the order of the descriptors.
+    /// Returns the tokens of the sockets that a poller watches, in the order of the descriptors.
     pub(super) fn tokens(&self) -> Vec<usize> {
         let sockets = self.sockets.iter().flatten();
         sockets.filter_map(|socket| socket.registration.map(|(_, token)| token)).collect()

@@ -1,9 +1,9 @@
-//! Test doubles, for embedders and for this crate: a network in memory with a clock of its own, peers
-//! that are played by hand, sockets that follow a script, and the socket thread one pass at a time.
-//! Feature `testing`.
+//! Test doubles, for embedders and for this crate: a network in memory with a clock of its own,
+//! peers that the test controls by hand, sockets that follow a script, and the socket thread one
+//! pass at a time. Feature `testing`.
 //!
-//! A test with them takes microseconds: there is no port, no thread and no sleep. What a test needs,
-//! step by step:
+//! A test with these doubles takes microseconds: it has no port, no thread and no sleep. The parts
+//! of such a test:
 //!
 //! 1. a [`Network`], whose [`factory`](Network::factory) goes into
 //!    [`Options::sock_factory`](crate::Options::sock_factory);
@@ -14,11 +14,11 @@
 //! 4. failures, from [`Network::fail_next`] and [`Peer::fail_next`]: each [`Call`] can be made to
 //!    return each error of its man page;
 //! 5. other threads, in a simulator: [`Network::set_interleave`] calls back at system calls and
-//!    before each sleep, and [`Network::as_another_thread`] plays another thread there.
-//!    [`Network::probe`] tells what a socket has left to receive and whether it has room to send.
+//!    before each sleep, and [`Network::as_another_thread`] acts as another thread there.
+//!    [`Network::probe`] returns what a socket has left to receive and whether it has room to send.
 //!
-//! The doubles are for one thread: for real threads the clock would run as fast as the processor
-//! does, unless [`Network::set_blocking`] leaves it to the test.
+//! The doubles are for one thread. With real threads the clock would run as fast as the processor
+//! does, unless [`Network::set_blocking`] leaves the clock to the test.
 
 mod by_hand;
 mod calls;

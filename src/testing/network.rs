@@ -1,7 +1,8 @@
-//! The network in memory, as tests handle it.
+//! The network in memory, as tests use it.
 //!
-//! One mutex around the kernel, held for a call. Runs on whatever thread calls. It is made for one
-//! thread: a poll with nothing to tell moves the clock, and waits only if it was told to.
+//! Takes one mutex around the kernel for the duration of a call. Runs on the thread of the caller.
+//! It is made for one thread: a poll with nothing to report moves the clock, and waits only if a
+//! test has set that.
 
 use std::{
     fmt, io,
@@ -25,17 +26,17 @@ use crate::{
 
 /// A network in memory, with a clock of its own: no port, no descriptor, no sleep.
 ///
-/// A clone is another handle to the same one. Give [`factory`](Network::factory) to
+/// A clone is another handle to the same network. Give [`factory`](Network::factory) to
 /// [`Options::sock_factory`](crate::Options::sock_factory), run the socket thread by hand with
-/// [`SocketThreadByHand`](super::SocketThreadByHand), and play the peers with [`Peer`].
+/// [`SocketThreadByHand`](super::SocketThreadByHand), and control the peers with [`Peer`].
 ///
-/// Its sockets do what Linux's do, edges included: readiness is told when it changes; room when a
-/// third of the window is free; a reset after data lets the data be received first. TCP and
-/// unix-domain sockets differ where Linux's do.
+/// Its sockets behave like those of Linux, edges included. The poller reports readiness when it
+/// changes, and room when a third of the window is free. After a reset, the data that arrived
+/// before it is received first. TCP and unix-domain sockets differ where those of Linux do.
 ///
-/// **Time** stands still while a program runs. A poll with nothing to tell moves the clock to the end
-/// of its time-out, or to the next arrival of something on a wire if that is sooner. Under
-/// [`run_until_idle`](super::SocketThreadByHand::run_until_idle) it does not move at all.
+/// **Time** stands still while a program runs. A poll with nothing to report moves the clock to the
+/// end of its time-out, or to the next arrival of something on a wire if that is sooner. Under
+/// [`run_until_idle`](super::SocketThreadByHand::run_until_idle) the clock does not move at all.
 #[derive(Clone)]
 pub struct Network {
     pub(super) inner: Arc<Inner>,
@@ -44,17 +45,16 @@ pub struct Network {
 pub(super) struct Inner {
     pub(super) kernel: Mutex<Kernel>,
     started: Instant,
-    /// The time that no poll goes beyond.
+    /// The time beyond which no poll moves the clock.
     pub(super) horizon: Mutex<Option<Duration>>,
     interleave: Mutex<Option<Interleave>>,
 }
 
-/// A place in the program where other threads can come in between. See
-/// [`Network::set_interleave`].
+/// A point in the program where other threads can come in between. See [`Network::set_interleave`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Point {
-    /// A poller found nothing to report and is about to sleep: the clock moves next.
+    /// A poller found nothing to report and is about to sleep. The clock moves next.
     Sleep,
     /// A system call on a socket is about to be made, and the caller holds no lock of the library.
     /// Today these are [`Call::Connect`], [`Call::Accept`] and [`Call::Recv`].
@@ -72,7 +72,7 @@ impl Default for Network {
 }
 
 impl Network {
-    /// An empty one: without latency, and with windows of 64 KiB.
+    /// Creates an empty network, without latency and with windows of 64 KiB.
     #[must_use]
     pub fn new() -> Network {
         Network {
@@ -85,34 +85,35 @@ impl Network {
         }
     }
 
-    /// Where a `SockMan` gets this network's sockets, pollers and time from.
+    /// Returns the factory from which a `SockMan` gets this network's sockets, pollers and time.
     #[must_use]
     pub fn factory(&self) -> Arc<dyn SockFactory> {
         Arc::new(Factory { network: self.clone() })
     }
 
-    /// The time in this network.
+    /// Returns the time in this network.
     #[must_use]
     pub fn now(&self) -> Instant {
         self.inner.started + self.inner.kernel.lock().elapsed
     }
 
-    /// How long the network has existed, in its own time.
+    /// Returns how long the network has existed, in its own time.
     #[must_use]
     pub fn elapsed(&self) -> Duration {
         self.inner.kernel.lock().elapsed
     }
 
-    /// Moves the clock, and delivers what arrives meanwhile. Nothing of the program runs.
+    /// Moves the clock, and delivers what arrives meanwhile. No code of the program runs.
     pub fn advance(&self, by: Duration) {
         let mut kernel = self.inner.kernel.lock();
         let until = kernel.elapsed + by;
         kernel.advance_to(until);
     }
 
-    /// With `true`, a poll with nothing to tell waits on its thread until something happens, and does
-    /// not move the clock: only [`advance`](Network::advance) does. For tests with real threads. The
-    /// default is `false`: such a poll moves the clock, and no thread waits.
+    /// Sets whether a poll with nothing to report waits. With `true`, such a poll waits on its
+    /// thread until something happens, and does not move the clock: only
+    /// [`advance`](Network::advance) does. This is for tests with real threads. With `false`, the
+    /// default, such a poll moves the clock, and no thread waits.
     ///
     /// A poll that waits does not pass [`Point::Sleep`].
     ///
@@ -150,51 +151,50 @@ impl Network {
         kernel.changed.notify_all();
     }
 
-    /// How long what is sent takes, in each direction, on connections made from now on. Default:
-    /// no time at all.
+    /// Sets how long data takes to arrive, in each direction, on connections made from now on.
+    /// Default: zero.
     pub fn set_latency(&self, latency: Duration) {
         self.inner.kernel.lock().latency = latency;
     }
 
-    /// How many bytes may be on the way to, or wait at, each end of connections made from now on.
-    /// Default: 64 KiB. Zero counts as one.
+    /// Sets how many bytes may be on the way to, or wait at, each end of connections made from now
+    /// on. Default: 64 KiB. Zero counts as one.
     pub fn set_window(&self, bytes: usize) {
         self.inner.kernel.lock().window = bytes.max(1);
     }
 
-    /// How many descriptors the program may have, or any number. At the limit, what needs one fails
-    /// with `EMFILE`.
+    /// Sets how many descriptors the program may have. `None` means any number. At the limit, a
+    /// call that needs a descriptor fails with `EMFILE`.
     pub fn set_descriptor_limit(&self, limit: Option<usize>) {
         self.inner.kernel.lock().descriptor_limit = limit;
     }
 
-    /// How many descriptors the program has now: sockets and listeners, those of pollers not
-    /// counted. Zero when everything was closed.
+    /// Returns how many descriptors the program has now: those of sockets and listeners, not those
+    /// of pollers. Zero when everything is closed.
     #[must_use]
     pub fn descriptors(&self) -> usize {
         self.inner.kernel.lock().descriptors()
     }
 
-    /// Has the program's next call of this kind fail with this `errno`, on whatever socket. Several
-    /// are used up one after the other.
+    /// Makes the program's next call of this kind fail with this `errno`, on any socket. Several
+    /// such orders are used up one after the other.
     ///
-    /// A call that fails with `EAGAIN` although it would not have blocked is followed by an event, as
-    /// it would be in earnest.
-    /// A connect over TCP that fails with `EINTR` goes on by itself.
+    /// An event follows a call that fails with `EAGAIN` although it would not have blocked, as in a
+    /// real kernel. A connect over TCP that fails with `EINTR` continues asynchronously.
     pub fn fail_next(&self, call: Call, errno: i32) {
         self.inner.kernel.lock().faults.push_back((call, errno));
     }
 
-    /// Takes back the failures that were ordered and have not happened yet.
+    /// Takes back the ordered failures that have not happened yet.
     pub fn heal(&self) {
         self.inner.kernel.lock().heal();
     }
 
-    /// Connects a peer to a listener of the program's, from an address that nobody else has.
+    /// Connects a peer to a listener of the program, from an address that no other socket has.
     ///
     /// # Errors
     ///
-    /// `ECONNREFUSED` if nobody listens there, `EAGAIN` if the backlog is full.
+    /// `ECONNREFUSED` if no socket listens there, `EAGAIN` if the backlog is full.
     pub fn connect(&self, to: &Service) -> io::Result<Peer> {
         let mut kernel = self.inner.kernel.lock();
         let peer = kernel.connect_peer(to).map_err(io::Error::from_raw_os_error)?;
@@ -202,11 +202,11 @@ impl Network {
         Ok(Peer::new(self.clone(), peer))
     }
 
-    /// Has a peer listen at `at`, for the program to connect to.
+    /// Makes a peer listen at `at`. The program can connect to it.
     ///
     /// # Errors
     ///
-    /// `EADDRINUSE`.
+    /// `EADDRINUSE` if a socket listens there already.
     pub fn listen(&self, at: &Service) -> io::Result<PeerListener> {
         let mut kernel = self.inner.kernel.lock();
         let listener = kernel.listen_elsewhere(at).map_err(io::Error::from_raw_os_error)?;
@@ -214,20 +214,20 @@ impl Network {
         Ok(PeerListener::new(self.clone(), listener))
     }
 
-    /// Connects to `at` get no answer.
+    /// Makes TCP connects to `at` get no answer.
     pub fn ignore(&self, at: &Service) {
         self.inner.kernel.lock().fates.insert(at.clone(), Fate::Silence);
     }
 
-    /// Connects to `at` fail with this `errno`, after the latency. (Where nobody listens they fail
-    /// with `ECONNREFUSED` by themselves.)
+    /// Makes TCP connects to `at` fail with this `errno`, after the latency. (Where no socket
+    /// listens, they fail with `ECONNREFUSED` without this.)
     pub fn refuse(&self, at: &Service, errno: i32) {
         self.inner.kernel.lock().fates.insert(at.clone(), Fate::Refusal(errno));
     }
 
-    /// A connected pair: a socket for
-    /// [`SockMan::add_existing_connection`](crate::SockMan::add_existing_connection), and the peer at
-    /// its other end.
+    /// Creates a connected pair: a socket for
+    /// [`SockMan::add_existing_connection`](crate::SockMan::add_existing_connection), and the peer
+    /// at its other end.
     ///
     /// # Errors
     ///
@@ -239,7 +239,7 @@ impl Network {
         Ok((Box::new(MemorySock::new(self, ours)), Peer::new(self.clone(), theirs)))
     }
 
-    /// A socket that does what `script` says.
+    /// Creates a socket that does what `script` says.
     ///
     /// # Errors
     ///
@@ -249,13 +249,13 @@ impl Network {
         Ok(Box::new(MemorySock::new(self, end.map_err(io::Error::from_raw_os_error)?)))
     }
 
-    /// Polls move the clock no further than `by` from now; `None`: as far as they like.
+    /// Makes polls move the clock no further than `by` from now. `None` removes the limit.
     pub(crate) fn hold_clock(&self, by: Option<Duration>) {
         let elapsed = self.elapsed();
         *self.inner.horizon.lock() = by.map(|by| elapsed + by);
     }
 
-    /// Lets the clock go as far as it likes meanwhile.
+    /// Removes the limit of the clock while `run` runs.
     pub(super) fn with_free_clock<R>(&self, run: impl FnOnce() -> R) -> R {
         let horizon = self.inner.horizon.lock().take();
         let result = run();
@@ -263,18 +263,19 @@ impl Network {
         result
     }
 
-    /// Calls `interleave` at each [`Point`] where other threads could come in between, on the thread
-    /// that is at that point, which holds no lock of the library. `None` ends the calls.
+    /// Calls `interleave` at each [`Point`] where other threads could come in between. The call
+    /// runs on the thread that is at that point, which holds no lock of the library. `None` ends
+    /// the calls.
     ///
-    /// One thread plays all threads this way: `interleave` may call every method of the `SockMan`
-    /// and of the peers, and [`as_another_thread`](Network::as_another_thread) makes the calls into
-    /// the library those of another thread. Those calls pass points of their own: `interleave` is
-    /// called inside of itself.
+    /// One thread acts as all threads this way. `interleave` may call every method of the `SockMan`
+    /// and of the peers. [`as_another_thread`](Network::as_another_thread) makes the calls into the
+    /// library those of another thread. These calls pass points of their own, so `interleave` is
+    /// called inside itself.
     ///
     /// [`Point::Sleep`] is also the place to check that the socket thread left nothing to do.
     ///
-    /// The network keeps the function: one that holds a handle to the network, or to a `SockMan` on
-    /// it, keeps both alive until it is replaced.
+    /// The network keeps the function. A function that holds a handle to the network, or to a
+    /// `SockMan` on it, keeps both alive until it is replaced.
     ///
     /// ```
     /// # use std::{io, sync::Arc};
@@ -315,7 +316,7 @@ impl Network {
         *self.inner.interleave.lock() = interleave;
     }
 
-    /// Returns the state of the connected socket with this descriptor; [`descriptor`] returns the
+    /// Returns the state of the connected socket with this descriptor. [`descriptor`] returns the
     /// number for a connection. `None` if no such socket exists.
     ///
     /// [`descriptor`]: super::descriptor
@@ -325,7 +326,7 @@ impl Network {
         self.inner.kernel.lock().probe(fd)
     }
 
-    /// Returns how many clients wait at this address for an accept.
+    /// Returns how many clients wait to be accepted at this address.
     #[must_use]
     pub fn waiting_at(&self, address: &Service) -> usize {
         let mut kernel = self.inner.kernel.lock();
@@ -341,9 +342,10 @@ impl Network {
         self.inner.kernel.lock().faults_taken
     }
 
-    /// Returns when an accept, or a registration, last failed for want of something.
-    // Hidden: it says how long the library may pause a listener only together with the lengths of
-    // its pauses, which this project's simulator knows.
+    /// Returns when an accept, or a registration, last failed as ordered or for lack of a
+    /// descriptor.
+    // Hidden: it shows how long the library may pause a listener only together with the lengths of
+    // the library's pauses, which this project's simulator knows.
     #[doc(hidden)]
     #[must_use]
     pub fn exhausted_at(&self) -> Option<Duration> {
@@ -360,14 +362,15 @@ impl Network {
     }
 
     /// Returns how often the program has made this call, on all its sockets together. Calls that
-    /// failed count, those of peers do not.
+    /// failed count. Calls of peers do not count.
     #[must_use]
     pub fn calls(&self, call: Call) -> u64 {
         self.inner.kernel.lock().calls(call)
     }
 
-    /// Returns the time-out of the last poll: how long the program had nothing to do. `None` means
-    /// that only an event or a wake would have ended the poll, or that no poll was made yet.
+    /// Returns the time-out of the last poll, which is how long the program had nothing to do.
+    /// `None` means that only an event or a wake would have ended the poll, or that no poll was
+    /// made yet.
     #[must_use]
     pub fn last_timeout(&self) -> Option<Duration> {
         self.inner.kernel.lock().last_timeout
@@ -379,10 +382,10 @@ impl Network {
         self.inner.kernel.lock().tokens()
     }
 
-    /// Makes the next poll report this event and nothing else, whatever the sockets are like: a
-    /// spurious event, a combination that the network does not produce, or a late event with the
-    /// token of a socket that was closed. Events injected before the same poll are reported
-    /// together. The poll after that one reports what is ready.
+    /// Makes the next poll report this event and nothing else, independent of the state of the
+    /// sockets. The event can be a spurious one, a combination that the network does not produce,
+    /// or a late event with the token of a socket that was closed. Events injected before the same
+    /// poll are reported together. The poll after that one reports what is ready.
     pub fn inject_event(&self, event: Readiness) {
         self.inner.kernel.lock().injected.push(event);
     }
@@ -395,7 +398,7 @@ impl fmt::Debug for Network {
 }
 
 impl Kernel {
-    /// Goes from arrival to arrival.
+    /// Moves the clock from arrival to arrival, up to `until`.
     pub(super) fn advance_to(&mut self, until: Duration) {
         while let Some(at) = self.next_arrival().filter(|at| *at <= until) {
             self.elapsed = self.elapsed.max(at);

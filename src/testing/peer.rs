@@ -1,4 +1,5 @@
-//! The other ends: peers that are played by hand. Any thread.
+//! The other ends: peers that the test controls by hand. They run on any thread, and take the mutex
+//! of the network for the duration of a call.
 
 use std::{io, time::Duration};
 
@@ -10,10 +11,11 @@ use super::{
 };
 use crate::address::Service;
 
-/// The other end of one of the program's connections, played by hand. Dropped, it is closed.
+/// The other end of one of the program's connections, which the test controls by hand. Dropping it
+/// closes it.
 ///
-/// No method waits. What it sends arrives after its latency, if it has one; nothing of the program
-/// runs meanwhile.
+/// No method waits. What the peer sends arrives after the peer's latency, if it has one. No code of
+/// the program runs meanwhile.
 #[doc(alias = "DynSock")]
 #[derive(Debug)]
 pub struct Peer {
@@ -21,12 +23,12 @@ pub struct Peer {
     end: End,
 }
 
-/// How a peer's stream ended, as it sees it.
+/// How the stream of a peer ended, as the peer sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ended {
-    /// The program ended it in order.
+    /// The program ended the stream in order.
     Eof,
-    /// It was reset: the `errno`.
+    /// The stream was reset, with this `errno`.
     Error(i32),
 }
 
@@ -39,7 +41,8 @@ impl Peer {
         use_it(&mut self.network.inner.kernel.lock(), self.end)
     }
 
-    /// Its own address: the program's `them`, if the program accepted it.
+    /// Returns the peer's own address. It is the program's `them`, if the program accepted the
+    /// connection.
     #[must_use]
     pub fn address(&self) -> Service {
         self.kernel(|kernel, end| {
@@ -48,7 +51,7 @@ impl Peer {
         })
     }
 
-    /// The program's address: its `me`.
+    /// Returns the program's address. It is the program's `me`.
     #[must_use]
     pub fn remote_address(&self) -> Service {
         self.kernel(|kernel, end| {
@@ -57,8 +60,8 @@ impl Peer {
         })
     }
 
-    /// Sends what the program's window has room for, and says how many bytes that was: 0 if it is
-    /// full.
+    /// Sends as much as the program's window has room for, and returns how many bytes that was: 0
+    /// if the window is full.
     ///
     /// # Errors
     ///
@@ -71,18 +74,18 @@ impl Peer {
         }
     }
 
-    /// Sends an urgent byte (TCP), which ends the program's receives in front of it. The byte itself
-    /// is not part of the stream.
+    /// Sends an urgent byte (TCP). It ends the program's receives before it. The byte itself is not
+    /// part of the stream.
     pub fn send_urgent(&self) {
         self.kernel(Kernel::send_urgent);
     }
 
-    /// Takes what has arrived, and says whether that was all there will be.
+    /// Takes what has arrived. Returns it, and how the stream ended if nothing more will arrive.
     pub fn receive(&self) -> (Vec<u8>, Option<Ended>) {
         self.receive_at_most(usize::MAX)
     }
 
-    /// Takes no more than `limit` bytes of what has arrived.
+    /// Takes at most `limit` bytes of what has arrived.
     pub fn receive_at_most(&self, limit: usize) -> (Vec<u8>, Option<Ended>) {
         let mut received = Vec::new();
         let mut buffer = [0; 4096];
@@ -100,7 +103,7 @@ impl Peer {
 
     /// Half-closes: the program reads the end of the stream, behind what was sent before.
     pub fn shutdown_write(&self) {
-        // Fails if the stream is over already, in which case there is nothing to end.
+        // Fails if the stream is already over. Then there is nothing to end.
         let _ = self.kernel(Kernel::shutdown_write);
     }
 
@@ -109,7 +112,8 @@ impl Peer {
         self.kernel(Kernel::reset);
     }
 
-    /// How many bytes may be on the way to, or wait at, this peer. Zero: it takes nothing more.
+    /// Sets how many bytes may be on the way to, or wait at, this peer. With zero, the peer takes
+    /// nothing more.
     pub fn set_window(&self, bytes: usize) {
         self.kernel(|kernel, end| {
             let Some(stream) = kernel.stream(end) else { return };
@@ -120,7 +124,7 @@ impl Peer {
         });
     }
 
-    /// How long what it sends takes from now on.
+    /// Sets how long what the peer sends takes to arrive, from now on.
     pub fn set_latency(&self, latency: Duration) {
         self.kernel(|kernel, end| {
             if let Some(stream) = kernel.stream(end) {
@@ -129,8 +133,8 @@ impl Peer {
         });
     }
 
-    /// The largest piece that what it sends arrives in; the pieces of one send arrive a microsecond
-    /// apart. `None`: in one.
+    /// Sets the largest piece in which what the peer sends arrives. The pieces of one send arrive a
+    /// microsecond apart. With `None`, a send arrives in one piece.
     pub fn set_chunk(&self, bytes: Option<usize>) {
         self.kernel(|kernel, end| {
             if let Some(stream) = kernel.stream(end) {
@@ -139,7 +143,7 @@ impl Peer {
         });
     }
 
-    /// Has the program's next call of this kind on this connection fail with this `errno`. See
+    /// Makes the program's next call of this kind on this connection fail with this `errno`. See
     /// [`Network::fail_next`].
     pub fn fail_next(&self, call: Call, errno: i32) {
         self.kernel(|kernel, end| {
@@ -149,7 +153,8 @@ impl Peer {
         });
     }
 
-    /// The poller tells the program of this connection although nothing happened, as pollers may.
+    /// Makes the poller report this connection to the program although nothing happened, as real
+    /// pollers may.
     pub fn spurious_event(&self) {
         self.kernel(|kernel, end| {
             if let Some(other) = kernel.stream(end).and_then(|stream| stream.other) {
@@ -158,18 +163,18 @@ impl Peer {
         });
     }
 
-    /// Returns the state of the program's end. `None` if it is gone.
+    /// Returns the state of the program's end. `None` if that end is gone.
     #[must_use]
     pub fn probe_program(&self) -> Option<Probe> {
         self.kernel(|kernel, end| {
             let other = kernel.stream(end).and_then(|stream| stream.other)?;
-            // Another socket may have its descriptor by now.
+            // Another socket may have the descriptor of that end by now.
             kernel.probe(other.fd).filter(|probe| probe.peer == Some(end.serial))
         })
     }
 
-    /// Returns what has arrived and was not received yet, and leaves it there. `None` if more is on
-    /// its way.
+    /// Returns what has arrived and was not received yet, without receiving it. `None` if more is
+    /// on the way.
     #[must_use]
     pub fn peek(&self) -> Option<Vec<u8>> {
         self.kernel(|kernel, end| {
@@ -180,7 +185,7 @@ impl Peer {
     }
 
     /// Returns the number of this end, which no other end of this network has or will have.
-    /// [`Probe::peer`] names peers by it.
+    /// [`Probe::peer`] identifies peers by it.
     #[must_use]
     pub fn key(&self) -> u64 {
         self.end.serial
@@ -193,7 +198,7 @@ impl Drop for Peer {
     }
 }
 
-/// A listener of a peer's, which the program connects to. Dropped, it is closed.
+/// A listener of a peer, which the program connects to. Dropping it closes it.
 #[derive(Debug)]
 pub struct PeerListener {
     network: Network,
@@ -205,22 +210,23 @@ impl PeerListener {
         PeerListener { network, end }
     }
 
-    /// The next of the program's connections, if one waits.
+    /// Returns the next of the program's connections, if one waits.
     #[must_use]
     pub fn accept(&self) -> Option<Peer> {
         let accepted = self.network.inner.kernel.lock().accept(self.end);
         accepted.ok().map(|(end, _)| Peer::new(self.network.clone(), end))
     }
 
-    /// How many connections may wait to be accepted. Default: any number. At the limit a connect on
-    /// TCP gets no answer for a second and is tried again; one to a unix-domain path is told `EAGAIN`.
+    /// Sets how many connections may wait to be accepted. Default: any number. At the limit, a
+    /// connect on TCP gets no answer for a second and is tried again; a connect to a unix-domain
+    /// path fails with `EAGAIN`.
     pub fn set_backlog(&self, limit: usize) {
         if let Some(backlog) = self.network.inner.kernel.lock().backlog(self.end) {
             backlog.limit = limit;
         }
     }
 
-    /// Where it listens.
+    /// Returns the address that the listener listens at.
     #[must_use]
     pub fn address(&self) -> Service {
         let mut kernel = self.network.inner.kernel.lock();

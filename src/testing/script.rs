@@ -1,4 +1,4 @@
-//! A socket that does what it was told, one outcome after the other.
+//! A socket that follows a script, one outcome after the other. Plain data.
 
 use std::collections::VecDeque;
 
@@ -6,10 +6,10 @@ use crate::sys::Readiness;
 
 use super::kernel::Sys;
 
-/// What a scripted socket does: one outcome for each `recv`, one for each `send`, and then the same
-/// one for ever. From [`Network::scripted`](super::Network::scripted).
+/// The script of a socket: one outcome for each `recv` and one for each `send`. After the last one,
+/// each call has the same outcome. Used by [`Network::scripted`](super::Network::scripted).
 ///
-/// `EAGAIN` among the outcomes is followed by an event, as if more had come meanwhile.
+/// An event follows each `EAGAIN` among the outcomes, as if more had arrived meanwhile.
 ///
 /// ```
 /// use sockman::testing::Script;
@@ -29,7 +29,7 @@ pub struct Script {
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum Then {
-    /// Nothing to receive; a send takes all.
+    /// There is nothing to receive, and a send takes everything.
     #[default]
     Quiet,
     Eof,
@@ -39,56 +39,57 @@ enum Then {
 }
 
 impl Script {
-    /// Receives nothing, and takes all that is sent.
+    /// Creates a script that receives nothing and takes everything that is sent.
     pub fn new() -> Script {
         Script::default()
     }
 
-    /// The next `recv` gives these bytes, as many as there is room for; the rest stays.
+    /// Makes the next `recv` return these bytes, as many as the buffer has room for. The rest stays
+    /// for the `recv` after it.
     pub fn recv(mut self, data: impl Into<Vec<u8>>) -> Script {
         self.recvs.push_back(Ok(data.into()));
         self
     }
 
-    /// The next `recv` fails with this `errno`.
+    /// Makes the next `recv` fail with this `errno`.
     pub fn recv_error(mut self, errno: i32) -> Script {
         self.recvs.push_back(Err(errno));
         self
     }
 
-    /// After its last outcome `recv` says "end of the stream", for ever.
+    /// Makes every `recv` after the last outcome return the end of the stream.
     pub fn then_eof(mut self) -> Script {
         self.then_recv = Then::Eof;
         self
     }
 
-    /// After its last outcome `recv` gives zero bytes, as many as fit, for ever.
+    /// Makes every `recv` after the last outcome fill the buffer with bytes of value zero.
     pub fn then_zeroes(mut self) -> Script {
         self.then_recv = Then::Zeroes;
         self
     }
 
-    /// After its last outcome each call fails with this `errno`, for ever: how a double ends in a
-    /// fuzz target, so that no input makes a loop.
+    /// Makes every call after the last outcome fail with this `errno`. A double in a fuzz target
+    /// ends this way, so that no input makes an endless loop.
     pub fn then_error(mut self, errno: i32) -> Script {
         self.then_recv = Then::Error(errno);
         self.then_send = Then::Error(errno);
         self
     }
 
-    /// The next `send` takes as many bytes as this, at most.
+    /// Makes the next `send` take at most this many bytes.
     pub fn send(mut self, bytes: usize) -> Script {
         self.sends.push_back(Ok(bytes));
         self
     }
 
-    /// The next `send` fails with this `errno`.
+    /// Makes the next `send` fail with this `errno`.
     pub fn send_error(mut self, errno: i32) -> Script {
         self.sends.push_back(Err(errno));
         self
     }
 
-    /// After its last outcome `send` would block, for ever.
+    /// Makes every `send` after the last outcome report "would block".
     pub fn then_no_room(mut self) -> Script {
         self.then_send = Then::NoRoom;
         self
@@ -119,8 +120,9 @@ impl Script {
         }
     }
 
-    /// Would a poller tell of it again after this outcome? Pieces are told of one by one, since a
-    /// receive that does not fill the buffer is taken for the last.
+    /// Returns whether a poller reports the socket again after this outcome. It reports each piece
+    /// by itself, because the library takes a receive that does not fill the buffer for the last
+    /// one.
     pub(super) fn goes_on_after(&self, received: &Sys<usize>) -> bool {
         let has_more = !self.recvs.is_empty() || !matches!(self.then_recv, Then::Quiet);
         has_more && !matches!(received, Ok(0))
@@ -139,7 +141,7 @@ impl Script {
         }
     }
 
-    /// Is there room now, or will there be?
+    /// Returns whether there is room now or will be later.
     pub(super) fn has_room(&self) -> bool {
         !self.sends.is_empty() || self.then_send != Then::NoRoom
     }

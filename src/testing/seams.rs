@@ -1,6 +1,6 @@
-//! The seams through which a `SockMan` stands on a [`Network`]: its factory, sockets and pollers.
+//! The seams between a `SockMan` and a [`Network`]: the factory, the sockets and the pollers.
 //!
-//! Each call takes the kernel's mutex for its duration. Runs on whatever thread calls.
+//! Each call takes the kernel's mutex for its duration. Runs on the thread of the caller.
 
 use std::{
     io::{self, IoSlice},
@@ -51,7 +51,7 @@ impl SockFactory for Factory {
     }
 }
 
-/// One socket of the program's.
+/// One socket of the program.
 #[derive(Debug)]
 pub(super) struct MemorySock {
     network: Network,
@@ -213,7 +213,7 @@ impl Poller for MemoryPoller {
         self.network.call(|kernel| {
             kernel.last_timeout = timeout;
             match kernel.fault(None, Call::Poll) {
-                // As the library's own poller, for which a signal is no news.
+                // As in the library's own poller, which ignores signals.
                 Err(libc::EINTR) => Ok(()),
                 other => other,
             }

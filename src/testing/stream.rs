@@ -1,6 +1,6 @@
-//! One end of a connection of the double's: what it has received, what it may send, how it ended.
+//! One end of a connection of the double: what it has received, what it may send, how it ended.
 //!
-//! Plain data and the rules that Linux goes by; calls nobody.
+//! Plain data, and the rules of Linux. It calls no other code.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -12,13 +12,13 @@ use crate::sys::Readiness;
 
 #[derive(Debug)]
 pub(super) struct Stream {
-    /// Its other end; `None` while it connects, and when that end is gone.
+    /// The other end. `None` while the stream connects, and when the other end is gone.
     pub(super) other: Option<End>,
     pub(super) is_connecting: bool,
     pub(super) incoming: VecDeque<u8>,
-    /// On the way here.
+    /// The number of bytes on the way here.
     in_flight: usize,
-    /// How much of `incoming` and `in_flight` there may be.
+    /// The most bytes that `incoming` and `in_flight` may have together.
     pub(super) window: usize,
     /// The other end has ended its stream.
     pub(super) got_fin: bool,
@@ -26,23 +26,23 @@ pub(super) struct Stream {
     pub(super) send_shut: bool,
     fin_sent: bool,
     pub(super) error: Option<i32>,
-    /// It is over in both directions: reset, refused.
+    /// The stream is over in both directions: reset or refused.
     pub(super) is_broken: bool,
-    /// A send found no room, so that room is told of. As Linux's `SOCK_NOSPACE`.
+    /// A send found no room, so the poller reports room. Like Linux's `SOCK_NOSPACE`.
     wants_room: bool,
-    /// Of what is sent from here.
+    /// The latency of what this end sends.
     pub(super) latency: Duration,
-    /// The largest piece that what is sent from here arrives in.
+    /// The largest piece in which what this end sends arrives.
     pub(super) chunk: Option<usize>,
     last_arrival: Duration,
-    /// How much the other end would have taken when it went, which is not known here yet, and of
-    /// how much.
+    /// The room that the other end had when it went, and the size of its window. This end does not
+    /// know yet that the other end went.
     last_room: Option<(usize, usize)>,
-    /// Behind how many bytes an urgent one lies, which ends a receive.
+    /// The number of bytes in front of an urgent byte. A receive ends there.
     urgent: Option<usize>,
 }
 
-/// Between the pieces of one send.
+/// The time between the pieces of one send.
 const BETWEEN_CHUNKS: Duration = Duration::from_micros(1);
 
 impl Stream {
@@ -79,7 +79,7 @@ impl Stream {
         self.window.saturating_sub(self.incoming.len() + self.in_flight)
     }
 
-    /// `room` and `window`: of the other end.
+    /// Returns how ready the stream is. `room` and `window` are those of the other end.
     pub(super) fn readiness(&mut self, is_unix: bool, room: usize, window: usize) -> Readiness {
         if self.is_connecting {
             return Readiness::default();
@@ -99,7 +99,7 @@ impl Stream {
         }
     }
 
-    /// Takes no more than `at_most` bytes at once.
+    /// Receives at most `at_most` bytes at once.
     pub(super) fn receive(
         &mut self,
         at_most: usize,
@@ -118,7 +118,7 @@ impl Stream {
             self.urgent = self.urgent.map(|ahead| ahead - bytes);
             return Ok(bytes);
         }
-        // Linux forgets a reset that comes after the end, as far as receives go.
+        // For receives, Linux forgets a reset that comes after the end of the stream.
         if self.got_fin && !is_unix {
             return Ok(0);
         }
@@ -132,32 +132,33 @@ impl Stream {
     }
 }
 
-/// Linux tells of room when a third of the buffer is free; on unix-domain sockets, when three
-/// quarters are.
+/// Returns whether a poller reports room. Linux does so when a third of the buffer is free; on
+/// unix-domain sockets, when three quarters are.
 fn is_writable(is_unix: bool, room: usize, window: usize) -> bool {
     room > 0 && if is_unix { room * 4 >= window * 3 } else { room * 3 >= window }
 }
 
-/// The state of a connected socket of the program. From [`Network::probe`](super::Network::probe)
-/// and [`Peer::probe_program`](super::Peer::probe_program), neither of which changes anything.
+/// The state of a connected socket of the program. Returned by
+/// [`Network::probe`](super::Network::probe) and
+/// [`Peer::probe_program`](super::Peer::probe_program), which change nothing.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Probe {
     /// The [key](super::Peer::key) of the other end, once the socket is connected.
     pub peer: Option<u64>,
-    /// Data has arrived and was not received yet.
+    /// Whether data has arrived and was not received yet.
     pub has_data: bool,
-    /// How many bytes are on the way to it.
+    /// How many bytes are on the way to the socket.
     pub in_flight: usize,
-    /// The stream towards the program has ended, in order or not.
+    /// Whether the stream towards the program has ended, in order or not.
     pub has_end: bool,
-    /// An error waits for the next call that reports it.
+    /// Whether an error is pending for the next call that reports it.
     pub has_error: bool,
-    /// A send would not block.
+    /// Whether a send would not block.
     pub is_writable: bool,
-    /// The program has ended its own stream, or the connection is over.
+    /// Whether the program has ended its own stream, or the connection is over.
     pub is_send_shut: bool,
-    /// A poller watches it.
+    /// Whether a poller watches the socket.
     pub is_watched: bool,
 }
 
@@ -180,8 +181,8 @@ impl Kernel {
         })
     }
 
-    /// How many bytes the other end would take now, as far as is known here: that it is gone, only
-    /// an arrival tells.
+    /// Returns how many bytes the other end would take now, as far as this end knows. Only an
+    /// arrival informs this end that the other end is gone.
     pub(super) fn room(&mut self, end: End) -> usize {
         let Some(stream) = self.stream(end) else { return 0 };
         let (other, last) =
@@ -221,8 +222,9 @@ impl Kernel {
         }
     }
 
-    /// A receive on a unix-domain socket may end early, with more behind it, as ancillary data makes
-    /// it do: here it does where the sender's pieces end.
+    /// Returns the most bytes that a receive takes. A receive on a unix-domain socket may end
+    /// early, with more data behind it, as ancillary data makes it do. Here it ends early where the
+    /// pieces of the sender end.
     fn longest_receive(&mut self, end: End) -> usize {
         let is_unix = self.socket(end).is_some_and(|socket| socket.is_unix);
         let other = self.stream(end).and_then(|stream| stream.other).filter(|_| is_unix);
@@ -230,7 +232,7 @@ impl Kernel {
         chunk.map_or(usize::MAX, |chunk| chunk.max(1))
     }
 
-    /// The window of `of`'s other end has opened.
+    /// Reports that the window of `of`'s other end has opened.
     pub(super) fn there_is_room(&mut self, of: End) {
         let (room, window) = (self.room(of), self.window_of_other(of));
         let Some(is_unix) = self.socket(of).map(|socket| socket.is_unix) else { return };
@@ -293,7 +295,8 @@ impl Kernel {
         self.on_wire(end, other, at, Arrival::Urgent);
     }
 
-    /// In order behind what is on this wire already. At once, if nothing holds it back.
+    /// Puts an arrival behind what is already on this wire. Delivers it at once if nothing delays
+    /// it.
     fn on_wire(&mut self, from: End, to: End, at: Duration, arrival: Arrival) {
         if let Some(stream) = self.stream(from) {
             stream.last_arrival = at;
@@ -307,7 +310,8 @@ impl Kernel {
 
     pub(super) fn arrive(&mut self, to: End, arrival: Arrival) {
         let Some(stream) = self.stream(to) else {
-            // Nobody is there any more, which is answered behind all that was sent before.
+            // The receiving socket no longer exists. The reset that answers comes behind everything
+            // that was sent before.
             if let Arrival::Data { from, .. } = arrival {
                 let latency = self.stream(from).map_or(Duration::ZERO, |from| from.latency);
                 let at = self.last_arrival_at(from).max(self.elapsed + latency);
@@ -364,7 +368,7 @@ impl Kernel {
         Ok(())
     }
 
-    /// What a close, or a reset, of an end means for the other.
+    /// Applies what a close, or a reset, of an end means for the other end.
     pub(super) fn stream_closed(&mut self, stream: &Stream) {
         let Some(other) = stream.other else { return };
         let at = stream.next_arrival(self.elapsed);
@@ -374,7 +378,7 @@ impl Kernel {
         if stream.is_broken {
             return;
         }
-        // Unread data: the other end has to know that it was not taken.
+        // Unread data: the other end has to know that this end did not take it.
         if !stream.incoming.is_empty() {
             return self.later_or_now(other, at, Arrival::Reset);
         }
@@ -419,7 +423,7 @@ impl Kernel {
 }
 
 impl Stream {
-    /// When something sent now arrives: not before what was sent earlier.
+    /// Returns when something sent now arrives: not before what was sent earlier.
     fn next_arrival(&self, now: Duration) -> Duration {
         self.last_arrival.max(now + self.latency)
     }

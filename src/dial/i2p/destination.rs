@@ -1,7 +1,7 @@
-//! Destinations and private keys: I2P's base64, where a destination ends in a private key, and the
-//! address that is its hash.
+//! Destinations and private keys: I2P's base64, the end of the destination inside a private key,
+//! and the address, which is the hash of the destination.
 //!
-//! Plain values. [Common structures], "KeysAndCert".
+//! Plain values: no thread, no lock. Source: [Common structures], "KeysAndCert".
 //!
 //! [Common structures]: https://geti2p.net/spec/common-structures
 
@@ -13,12 +13,13 @@ use sha2::{Digest, Sha256};
 use super::error::DestinationError;
 use crate::address::NetAddr;
 
-/// A public key of 256 bytes, a signing key of 128, and of the certificate its type and its length.
+/// The length of the fixed part in bytes: a public key of 256, a signing key of 128, and the type
+/// (1) and the length (2) of the certificate.
 const FIXED: usize = 256 + 128 + 1 + 2;
-/// Where the length of the certificate stands, in two bytes, the higher one first.
+/// The offset of the length of the certificate. The length has two bytes, the higher one first.
 const CERTIFICATE_LENGTH_AT: usize = 385;
 
-/// The standard's alphabet, with `-` and `~` in place of `+` and `/`.
+/// Returns the encoding: the standard alphabet, with `-` and `~` in place of `+` and `/`.
 fn base64() -> Option<Encoding> {
     let mut specification = Specification::new();
     specification
@@ -34,11 +35,11 @@ fn decode(text: &str) -> Result<Vec<u8>, DestinationError> {
 }
 
 fn encode(bytes: &[u8]) -> String {
-    // The alphabet above is a valid one, as the tests show.
+    // The alphabet above is always valid, as the tests show.
     base64().map(|base64| base64.encode(bytes)).unwrap_or_default()
 }
 
-/// How long the destination in front of `bytes` is.
+/// Returns the length of the destination at the start of `bytes`.
 fn destination_length(bytes: &[u8]) -> Result<usize, DestinationError> {
     let found = bytes.len();
     let length = bytes.get(CERTIFICATE_LENGTH_AT..FIXED);
@@ -51,18 +52,18 @@ fn destination_length(bytes: &[u8]) -> Result<usize, DestinationError> {
     Ok(expected)
 }
 
-/// The `.b32.i2p` address of a destination in base64.
+/// Returns the `.b32.i2p` address of a destination in base64.
 ///
 /// # Errors
 ///
-/// It is none.
+/// The text is no destination.
 pub(crate) fn address_of(base64: &str) -> Result<NetAddr, DestinationError> {
     let bytes = decode(base64)?;
     destination_length(&bytes)?;
     Ok(NetAddr::i2p(Sha256::digest(&bytes).into()))
 }
 
-/// A private key: a destination, and what proves that it is one's own. Never shown.
+/// A private key: a destination, and the secret that proves its ownership. It is never shown.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct PrivateKey {
     bytes: Vec<u8>,
@@ -70,17 +71,21 @@ pub(crate) struct PrivateKey {
 }
 
 impl PrivateKey {
+    /// Creates a key from its bytes.
+    ///
     /// # Errors
     ///
-    /// It is damaged.
+    /// The key is damaged.
     pub(crate) fn new(bytes: Vec<u8>) -> Result<PrivateKey, DestinationError> {
         let destination_length = destination_length(&bytes)?;
         Ok(PrivateKey { bytes, destination_length })
     }
 
+    /// Parses a key in base64.
+    ///
     /// # Errors
     ///
-    /// It is damaged.
+    /// The key is damaged.
     pub(crate) fn from_base64(text: &str) -> Result<PrivateKey, DestinationError> {
         PrivateKey::new(decode(text)?)
     }
@@ -93,7 +98,7 @@ impl PrivateKey {
         encode(&self.bytes)
     }
 
-    /// Whose key it is.
+    /// Returns the address that the key belongs to.
     pub(crate) fn address(&self) -> NetAddr {
         NetAddr::i2p(Sha256::digest(&self.bytes[..self.destination_length]).into())
     }

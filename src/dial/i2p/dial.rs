@@ -1,6 +1,7 @@
-//! An outbound stream: a session, and in it a connection to the address.
+//! An outbound stream: a session, and a connection to the address in that session.
 //!
-//! Stepped by either driver, as [`Dial`](crate::dial::Dial), which wraps it.
+//! Either driver steps it through [`Dial`](crate::dial::Dial), which wraps it. Takes the locks of
+//! `session` for a moment.
 
 use std::{
     sync::{Arc, OnceLock},
@@ -24,7 +25,7 @@ pub(crate) struct I2pDial {
     i2p: Arc<I2p>,
     to: I2pHash,
     state: State,
-    /// For the socket, which keeps it.
+    /// The session, which the socket of the stream keeps.
     held: Arc<OnceLock<Arc<Session>>>,
 }
 
@@ -35,7 +36,7 @@ enum State {
 }
 
 impl I2pDial {
-    /// `None` if `to` is no I2P address.
+    /// Prepares a connect. Returns `None` if `to` is no I2P address.
     ///
     /// # Errors
     ///
@@ -55,7 +56,7 @@ impl I2pDial {
         Arc::clone(&self.held)
     }
 
-    /// Our own address, once there is a session.
+    /// Returns this side's own address, once there is a session.
     pub(crate) fn me(&self) -> Option<&Service> {
         self.held.get().map(|session| &session.address)
     }
@@ -67,7 +68,7 @@ impl I2pDial {
         }
     }
 
-    /// The socket that is waited on besides the stream's own, if it is that.
+    /// Returns the socket to wait on in place of the stream's own, if there is one.
     pub(crate) fn control(&self) -> Option<&dyn Sock> {
         match &self.state {
             State::Session(maker) => maker.control(),
@@ -75,9 +76,11 @@ impl I2pDial {
         }
     }
 
+    /// Takes the next step.
+    ///
     /// # Errors
     ///
-    /// The attempt failed.
+    /// The connect failed.
     pub(crate) fn step(
         &mut self,
         sock: &dyn Sock,
@@ -100,7 +103,8 @@ impl I2pDial {
             Ok(step) => Ok(step),
             Err(error) => {
                 let session = Arc::clone(session);
-                // Nothing else says that it is the session's fault, which others use, too.
+                // Only this result says that the session is at fault. Other connects may use the
+                // session.
                 let is_gone =
                     matches!(error, SamError::Refused { result: SamResult::InvalidId, .. });
                 if is_gone {
@@ -129,14 +133,14 @@ impl I2pDial {
     }
 }
 
-/// The router did its part, and the peer is not to be had.
+/// Returns whether the router works and the peer is at fault.
 fn is_about_the_peer(request: &str, result: &SamResult) -> bool {
     match result {
         SamResult::CantReachPeer
         | SamResult::Timeout
         | SamResult::KeyNotFound
         | SamResult::PeerNotFound => true,
-        // Of a session, it is our own key.
+        // In the reply to SESSION CREATE, the key is this side's own.
         SamResult::InvalidKey => matches!(request, "NAMING LOOKUP" | "STREAM CONNECT"),
         _ => false,
     }

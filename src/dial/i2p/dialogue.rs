@@ -1,11 +1,13 @@
-//! The client's side of SAM 3.1: HELLO, and then what makes a session, connects or accepts.
+//! The client's side of SAM 3.1: HELLO, and then the requests that create a session, connect or
+//! accept.
 //!
-//! A pure state machine: bytes in; bytes out, or done, or an error. It has no socket, no clock and no
-//! lock, and any thread may drive it. It asks for one byte at a time, so that it never takes one
-//! beyond a line: what the peer sends right behind belongs to the connection.
+//! A pure state machine: bytes in; bytes out, or done, or an error. It has no socket, no clock and
+//! no lock, and any thread may drive it. It asks for one byte at a time, so that it never takes a
+//! byte beyond a line, because the bytes that the peer sends behind the line belong to the
+//! connection.
 //!
-//! What it is after is a type ([`Goal`]), and what came of it is in [`Dialogue::outcome`]. Private
-//! keys go through here, and are in no `Debug` text and no error.
+//! [`Goal`] says what the dialogue is for, and [`Dialogue::outcome`] returns its results. Private
+//! keys pass through the dialogue, and appear in no `Debug` text and no error.
 
 use std::{fmt, io};
 
@@ -19,36 +21,36 @@ use crate::{
     dial::machine::{Machine, Outgoing, Want},
 };
 
-/// A line is never longer, its end included: [`SamError::LineTooLong`].
+/// The longest line in bytes, its end included. A longer one is [`SamError::LineTooLong`].
 pub(crate) const LONGEST_LINE: usize = 64 * 1024;
 
-/// Ed25519, as in Core: the default of SAM is an old algorithm.
+/// Ed25519, as in Core. The default of SAM is an old algorithm.
 const SIGNATURE_TYPE: u8 = 7;
 
-/// What a dialogue is after.
+/// The purpose of a dialogue.
 #[derive(Clone)]
 pub(crate) enum Goal {
-    /// A session of this name, which lasts as long as the socket.
+    /// To create a session of this name. It lasts as long as the socket.
     Session { id: String, key: SessionKey, tunnels: Tunnels },
-    /// A stream to this address, in the session of this name.
+    /// To connect a stream to this address, in the session of this name.
     Connect { session: String, to: I2pHash },
-    /// To be given the next peer that connects to the session of this name.
+    /// To receive the next peer that connects to the session of this name.
     Accept { session: String },
 }
 
-/// Whose session.
+/// The key of a session.
 #[derive(Clone)]
 pub(crate) enum SessionKey {
-    /// An address of its own, which goes with it.
+    /// A new key. The session has its own address, which ends with the session.
     Transient,
-    /// This key's.
+    /// This key.
     Persistent(PrivateKey),
-    /// A key that is made first.
+    /// A key that the bridge generates first.
     ToBeMade,
 }
 
-/// How many tunnels there are, and how long they are, in each direction. `None`: the router's
-/// default.
+/// The number and the length of tunnels in each direction. `None` stands for the default of the
+/// router.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Tunnels {
     pub(crate) inbound_quantity: Option<u8>,
@@ -57,12 +59,12 @@ pub(crate) struct Tunnels {
     pub(crate) outbound_length: Option<u8>,
 }
 
-/// What came of it so far.
+/// The results of a dialogue so far.
 #[derive(Clone, Default)]
 pub(crate) struct Outcome {
-    /// The key that was made, or that a transient session was given.
+    /// The key that the bridge generated, or that it gave to a transient session.
     pub(crate) key: Option<PrivateKey>,
-    /// Who connected.
+    /// The address of the peer that connected.
     pub(crate) peer: Option<NetAddr>,
 }
 
@@ -82,14 +84,14 @@ enum Stage {
     NamingLookup,
     StreamConnect,
     StreamAccept,
-    /// The bridge listens for us. Not gone on with before [`Dialogue::await_peer`].
+    /// The bridge listens for this client. The dialogue stops here until [`Dialogue::await_peer`].
     Listening,
     AwaitPeer,
     Done,
 }
 
 impl Stage {
-    /// What the bridge has been asked.
+    /// Returns the name of the request of this stage.
     fn request(self) -> &'static str {
         match self {
             Stage::Hello => "HELLO",
@@ -111,18 +113,18 @@ impl Dialogue {
         Dialogue { goal, stage: Stage::Hello, out, line: Vec::new(), outcome: Outcome::default() }
     }
 
-    /// What the bridge has been asked, and has not answered.
+    /// Returns the name of the request that the bridge has not answered yet.
     pub(crate) fn request(&self) -> &'static str {
         self.stage.request()
     }
 
-    /// The last request has gone out, and its answer alone is left.
+    /// Returns whether the last request has been sent, so that only its reply is missing.
     pub(crate) fn has_asked_to_accept(&self) -> bool {
         self.stage == Stage::StreamAccept && self.out.is_sent()
             || matches!(self.stage, Stage::Listening | Stage::AwaitPeer | Stage::Done)
     }
 
-    /// Goes on from listening to waiting for the peer, however long that takes.
+    /// Continues from listening to waiting for the peer, without a time limit.
     pub(crate) fn await_peer(&mut self) {
         if self.stage == Stage::Listening {
             self.stage = Stage::AwaitPeer;
@@ -163,7 +165,7 @@ impl Dialogue {
         }
         match reply.result() {
             Some(SamResult::Ok) => {}
-            // The one reply that says nothing of success when it is one.
+            // The only reply without a result on success.
             None if self.stage == Stage::DestGenerate => {}
             None => return Err(unexpected),
             Some(result) => {
@@ -174,6 +176,8 @@ impl Dialogue {
         self.go_on(&reply)
     }
 
+    /// Continues after a reply that reports success.
+    ///
     /// # Errors
     ///
     /// The reply lacks a value, or a value is damaged.
@@ -195,7 +199,8 @@ impl Dialogue {
             }
             Stage::NamingLookup => {
                 let destination = value("VALUE")?;
-                // Sent on as it came: it must not be able to end the line, or begin another word.
+                // The destination is sent on unchanged. The check ensures that it cannot end the
+                // line or begin another word.
                 address_of(destination)?;
                 let Goal::Connect { session, .. } = &self.goal else {
                     return Err(SamError::UnexpectedReply { request });
@@ -233,7 +238,7 @@ impl Dialogue {
         }
     }
 
-    /// `None`: a transient one.
+    /// Requests the session. `None` requests a transient one.
     fn create_session(&mut self, key: Option<&PrivateKey>) {
         let Goal::Session { id, tunnels, .. } = &self.goal else { return };
         let destination = match key {
@@ -247,7 +252,7 @@ impl Dialogue {
         self.enter(Stage::SessionCreate, request);
     }
 
-    /// A peer's destination, or the end of the session in its place.
+    /// Takes the line with a peer's destination, or with the end of the session in its place.
     fn received_peer(&mut self, line: &[u8]) -> Result<(), SamError> {
         if line.starts_with(b"STREAM ") {
             let reply = Reply::parse(line)?;
@@ -261,7 +266,7 @@ impl Dialogue {
         }
         let malformed = || SamError::Malformed { line: super::reply::shown(line) };
         let text = std::str::from_utf8(line).map_err(|_| malformed())?;
-        // Later versions put ports behind it.
+        // Later versions of SAM append ports.
         let destination = text.split([' ', '\r']).next().unwrap_or_default();
         self.outcome.peer = Some(address_of(destination).map_err(|_| malformed())?);
         self.enter(Stage::Done, String::new());
@@ -283,7 +288,7 @@ impl Machine for Dialogue {
         }
         match self.stage {
             Stage::Listening | Stage::Done => Want::Nothing,
-            // One byte at a time: what follows a line may be the peer's.
+            // One byte at a time: the bytes behind a line may be the peer's.
             _ => Want::Receive(1),
         }
     }
@@ -302,11 +307,11 @@ impl Machine for Dialogue {
         Ok(())
     }
 
-    /// Some bridges say what is wrong in a last line that has no end.
+    /// Returns the error. Some bridges report the reason in a last line that has no end.
     fn broke_off(&mut self, source: Option<io::Error>) -> SamError {
         let line = std::mem::take(&mut self.line);
         if source.is_none() && !line.is_empty() {
-            // A success cut short is none.
+            // A success that was cut short does not count.
             if let Ok(reply) = Reply::parse(&line) {
                 if let Some(result) = reply.result().filter(|result| *result != SamResult::Ok) {
                     let (request, message) = (self.request(), reply.message());
@@ -318,14 +323,14 @@ impl Machine for Dialogue {
     }
 }
 
-/// What is sent may be a private key.
+/// Omits the bytes to send, which may contain a private key.
 impl fmt::Debug for Dialogue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Dialogue").field("stage", &self.stage).finish_non_exhaustive()
     }
 }
 
-/// As options of SESSION CREATE, a space before each.
+/// Prints the options of SESSION CREATE, with a space before each.
 impl fmt::Display for Tunnels {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (name, value) in [

@@ -1,12 +1,12 @@
-//! What can be wrong with a SAM bridge, with the router behind it, and with a key file.
+//! The errors of a SAM bridge, of the router behind it, and of a key file.
 //!
-//! Plain values. Keys are in none of them.
+//! Plain values: no thread, no lock. None of them contains a key.
 
 use std::{error::Error, fmt, io, path::PathBuf};
 
 use crate::sys::sources::write_sources;
 
-/// What a SAM bridge says of success or failure (`RESULT=`).
+/// The result that a SAM bridge reports (`RESULT=`).
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum SamResult {
@@ -18,11 +18,12 @@ pub enum SamResult {
     DuplicatedDest,
     /// `DUPLICATED_ID`
     DuplicatedId,
-    /// `I2P_ERROR`: anything else, the end of the session included.
+    /// `I2P_ERROR`: any other failure, the end of the session included.
     I2pError,
-    /// `INVALID_KEY`: the destination is not one; from some routers, also one that is not known.
+    /// `INVALID_KEY`: the destination is not valid. Some routers also send it for a destination
+    /// that they do not know.
     InvalidKey,
-    /// `INVALID_ID`: there is no session of this name (any more).
+    /// `INVALID_ID`: no session of this name exists (any more).
     InvalidId,
     /// `KEY_NOT_FOUND`: the name is not known.
     KeyNotFound,
@@ -32,7 +33,7 @@ pub enum SamResult {
     Timeout,
     /// `NOVERSION`: the bridge does not speak SAM 3.1.
     NoVersion,
-    /// Any other, cut and escaped.
+    /// Any other result, cut and escaped.
     Other(String),
 }
 
@@ -75,52 +76,52 @@ impl fmt::Display for SamResult {
     }
 }
 
-/// What is wrong with a SAM bridge, or with what is asked of it.
+/// What is wrong with a SAM bridge, or with a request to it.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum SamError {
-    /// It cannot be connected to.
+    /// The bridge cannot be reached.
     Unreachable {
-        /// What the operating system said.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// It closed the connection before its reply was complete.
+    /// The bridge closed the connection before its reply was complete.
     BrokeOff {
-        /// What it had been asked.
+        /// The request that the bridge was sent.
         request: &'static str,
-        /// What the operating system said. `None`: it closed in order.
+        /// The error of the operating system. `None` if the bridge closed the connection in order.
         source: Option<io::Error>,
     },
-    /// Its reply has no end within 64 KiB.
+    /// The reply of the bridge has no end within 64 KiB.
     LineTooLong {
-        /// What it had been asked.
+        /// The request that the bridge was sent.
         request: &'static str,
     },
-    /// Its reply is not one.
+    /// The reply of the bridge is malformed.
     Malformed {
-        /// The reply, cut and escaped, without what could be a key.
+        /// The reply, cut and escaped. Text that could be a key is omitted.
         line: String,
     },
-    /// Its reply is one to another request, or lacks what it should say.
+    /// The reply of the bridge belongs to another request, or lacks a value.
     UnexpectedReply {
-        /// What it had been asked.
+        /// The request that the bridge was sent.
         request: &'static str,
     },
-    /// It says no.
+    /// The bridge refused the request.
     Refused {
-        /// What it had been asked.
+        /// The request that the bridge was sent.
         request: &'static str,
-        /// What it says.
+        /// The result that the bridge reported.
         result: SamResult,
-        /// What it says besides, cut and escaped.
+        /// The message of the bridge, cut and escaped.
         message: Option<String>,
     },
-    /// A key or a destination that it gave is damaged.
+    /// The bridge returned a damaged key or destination.
     Destination(DestinationError),
 }
 
 impl SamError {
-    /// Whether the session is gone, so that the next try needs another.
+    /// Returns whether the session has ended, so that the next try needs another one.
     pub(crate) fn ends_session(&self) -> bool {
         matches!(self, SamError::Refused { result: SamResult::InvalidId | SamResult::I2pError, .. })
     }
@@ -183,24 +184,24 @@ impl Error for SamError {
     }
 }
 
-/// Why a destination, or a private key, is damaged.
+/// Why a destination or a private key is damaged.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum DestinationError {
-    /// Not in I2P's base64.
+    /// The text is not in I2P's base64.
     NotBase64,
-    /// Too short for its fixed part: two keys and the head of a certificate.
+    /// The data is too short for the fixed part: two keys and the head of a certificate.
     TooShort {
-        /// How many bytes it has; 387 are the least.
+        /// The number of bytes that there are. The minimum is 387.
         found: usize,
     },
-    /// Shorter than its certificate says.
+    /// The data is shorter than its certificate says.
     CertificateTooLong {
-        /// How long the certificate is by its own word.
+        /// The length of the certificate that the data states.
         certificate: usize,
-        /// How many bytes there should be, then.
+        /// The number of bytes that this length requires.
         expected: usize,
-        /// How many there are.
+        /// The number of bytes that there are.
         found: usize,
     },
 }
@@ -224,29 +225,29 @@ impl fmt::Display for DestinationError {
 
 impl Error for DestinationError {}
 
-/// Why a file with a private key cannot be used. The file is as it was.
+/// Why a file with a private key cannot be used. The file is left unchanged.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum KeyFileError {
-    /// It exists, and cannot be read; or it cannot be made.
+    /// The file exists and cannot be read, or it cannot be created.
     Io {
-        /// Which.
+        /// The path of the file.
         path: PathBuf,
-        /// What was tried.
+        /// The call that failed.
         step: &'static str,
-        /// What the operating system said.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// What is in it is no private key.
+    /// The file contains no valid private key.
     Damaged {
-        /// Which.
+        /// The path of the file.
         path: PathBuf,
-        /// Why not.
+        /// What is wrong with the key.
         source: DestinationError,
     },
-    /// It is longer than any private key.
+    /// The file is longer than any private key.
     TooLong {
-        /// Which.
+        /// The path of the file.
         path: PathBuf,
     },
 }

@@ -1,7 +1,7 @@
-//! The file with the private key of a persistent session: read if it is there, made once if not, and
-//! never overwritten.
+//! The file with the private key of a persistent session. It is read if it exists, created once if
+//! it does not, and never overwritten.
 //!
-//! Runs on the accept thread, or on the thread of whoever connects. No lock.
+//! Runs on the I2P-accept thread, or on the thread that drives a connect. Takes no lock.
 
 use std::{
     ffi::OsString,
@@ -13,16 +13,17 @@ use std::{
 
 use super::{destination::PrivateKey, error::KeyFileError};
 
-/// A key of today has 679 bytes. The longest certificate makes it 66 kB and a little.
+/// The most bytes that a key file may have. A key of today has 679. The longest certificate makes a
+/// key of 66 kB and a little.
 const LONGEST: u64 = 128 * 1024;
-/// The owner alone.
+/// Only the owner may read and write the file.
 const MODE: u32 = 0o600;
 
-/// The key in the file. `None`: there is no such file.
+/// Returns the key in the file. `None` if the file does not exist.
 ///
 /// # Errors
 ///
-/// It is there, and cannot be read or is no key. It is left as it is.
+/// The file exists, and cannot be read or is no key. It is left unchanged.
 pub(crate) fn read(path: &Path) -> Result<Option<PrivateKey>, KeyFileError> {
     let fail = |step| move |source| KeyFileError::Io { path: path.to_owned(), step, source };
     let file = match File::open(path) {
@@ -39,12 +40,12 @@ pub(crate) fn read(path: &Path) -> Result<Option<PrivateKey>, KeyFileError> {
     Ok(Some(key))
 }
 
-/// Makes the file, whole or not at all: written under another name, synced, and then given its own,
-/// unless one of that name came into being meanwhile.
+/// Creates the file completely or not at all. The file is written under another name, synced, and
+/// then linked to its own name, unless a file of that name was created meanwhile.
 ///
 /// # Errors
 ///
-/// It could not be made, or is there already. Nothing is left behind.
+/// The file could not be created, or it already exists. Nothing is left behind.
 pub(crate) fn write_new(path: &Path, key: &PrivateKey) -> Result<(), KeyFileError> {
     let fail = |step| move |source| KeyFileError::Io { path: path.to_owned(), step, source };
     let mut name = OsString::from(path);
@@ -59,7 +60,8 @@ pub(crate) fn write_new(path: &Path, key: &PrivateKey) -> Result<(), KeyFileErro
         .and_then(|mut file| {
             file.write_all(key.as_bytes()).map_err(fail("write"))?;
             file.sync_all().map_err(fail("fsync"))?;
-            // A link and not a rename, which would put it in the place of another's.
+            // A link instead of a rename, because a rename would replace a file that another
+            // process created.
             fs::hard_link(temporary, path).map_err(fail("link"))
         });
     let removed = fs::remove_file(temporary).map_err(fail("unlink"));

@@ -1,4 +1,4 @@
-//! What an embedder says of I2P. Plain data.
+//! The options of I2P. Plain data.
 
 use std::path::PathBuf;
 
@@ -8,16 +8,17 @@ use crate::{address::Service, dial::InvalidOption};
 /// Core's name for the thread.
 const DEFAULT_THREAD_NAME: &str = "i2paccept";
 
-/// As in Core: a session that many connect through has three tunnels each way …
+/// The tunnels of a persistent session in each direction, as in Core: many connections go through
+/// it.
 const PERSISTENT_QUANTITY: u8 = 3;
-/// … and one that serves a single connection has one.
+/// The tunnels of a transient session in each direction, as in Core: it serves a single connection.
 const TRANSIENT_QUANTITY: u8 = 1;
-/// The limits of I2CP's options `inbound.quantity` …
+/// The limit of I2CP's option `inbound.quantity`.
 const MOST_TUNNELS: u8 = 16;
-/// … and `inbound.length`.
+/// The limit of I2CP's option `inbound.length`.
 const LONGEST_TUNNEL: u8 = 7;
 
-/// I2P through a router's SAM bridge (SAM 3.1). For
+/// Options for I2P through a router's SAM bridge (SAM 3.1). Given to
 /// [`Options::i2p`](crate::Options::i2p).
 ///
 /// ```
@@ -42,9 +43,9 @@ pub struct I2pOptions {
 }
 
 impl I2pOptions {
-    /// The bridge that listens at `sam`: a TCP address (7656 is the usual port), or a unix-domain
-    /// path. Without more, each outbound connection has a transient session, and with that an
-    /// address of its own.
+    /// Creates the options for the bridge that listens at `sam`: a TCP address (7656 is the usual
+    /// port), or a unix-domain path. Without further options, each outbound connection has a
+    /// transient session and, with it, an address of its own.
     pub fn new(sam: impl Into<Service>) -> I2pOptions {
         I2pOptions {
             sam: sam.into(),
@@ -56,40 +57,42 @@ impl I2pOptions {
         }
     }
 
-    /// The file with the private key of a persistent session, which then serves every connection, in
-    /// both directions, under one address. Default: none.
+    /// Sets the file with the private key of a persistent session. That session then serves every
+    /// connection, in both directions, under one address. Default: none.
     ///
-    /// A file that does not exist is made when the session is, readable by its owner alone. One that
-    /// cannot be read, or is damaged, is an error, and left as it is.
+    /// A file that does not exist is created together with the session, readable by its owner
+    /// alone. A file that cannot be read, or is damaged, is an error and is left unchanged.
     pub fn key_file(mut self, path: impl Into<PathBuf>) -> I2pOptions {
         self.key_file = Some(path.into());
         self
     }
 
-    /// Whether a second thread accepts connections to the persistent session. Default: no. Without a
-    /// [`key_file`](I2pOptions::key_file) it is refused by [`SockMan::new`](crate::SockMan::new).
+    /// Sets whether a second thread accepts connections to the persistent session. Default: no.
+    /// [`SockMan::new`](crate::SockMan::new) refuses it without a
+    /// [`key_file`](I2pOptions::key_file).
     pub fn accept_incoming(mut self, accepts: bool) -> I2pOptions {
         self.accepts = accepts;
         self
     }
 
-    /// The name of the accepting thread. Default: `i2paccept`. Linux shows the first 15 bytes. A NUL
-    /// in it is refused by [`SockMan::new`](crate::SockMan::new).
+    /// Sets the name of the accepting thread. Default: `i2paccept`. Linux shows the first 15 bytes.
+    /// [`SockMan::new`](crate::SockMan::new) refuses a name with a NUL byte.
     pub fn thread_name(mut self, name: impl Into<String>) -> I2pOptions {
         self.thread_name = name.into();
         self
     }
 
-    /// How many tunnels a session has in each direction. Default, as in Core: 3 for a persistent
-    /// session, 1 for a transient one. Range: 1 to 16, checked by
+    /// Sets how many tunnels a session has in each direction. Default, as in Core: 3 for a
+    /// persistent session, 1 for a transient one. Range: 1 to 16, checked by
     /// [`SockMan::new`](crate::SockMan::new).
     pub fn tunnel_quantity(mut self, inbound: u8, outbound: u8) -> I2pOptions {
         self.quantity = Some((inbound, outbound));
         self
     }
 
-    /// How many routers a tunnel leads through. Default: the router's, 3 mostly. 0 hides nothing,
-    /// and is for tests. Range: 0 to 7, checked by [`SockMan::new`](crate::SockMan::new).
+    /// Sets how many routers a tunnel leads through, in each direction. Default: that of the
+    /// router, usually 3. A length of 0 hides nothing and is for tests. Range: 0 to 7, checked by
+    /// [`SockMan::new`](crate::SockMan::new).
     pub fn tunnel_length(mut self, inbound: u8, outbound: u8) -> I2pOptions {
         self.length = Some((inbound, outbound));
         self
@@ -106,6 +109,8 @@ impl I2pOptions {
         }
     }
 
+    /// Checks the ranges of the options.
+    ///
     /// # Errors
     ///
     /// The first option that is out of its range.
@@ -134,12 +139,12 @@ impl I2pOptions {
     }
 }
 
-/// What [`event_i2p_status`](crate::EventHandler::event_i2p_status) tells.
+/// The status that [`event_i2p_status`](crate::EventHandler::event_i2p_status) reports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum I2pStatus {
-    /// The router accepts connections to our address from now on.
+    /// The router accepts connections to this side's address from now on.
     StartListening,
-    /// It does not, and it is tried again.
+    /// The router does not accept connections. The library tries again, unless its threads end.
     StopListening,
 }

@@ -1,6 +1,7 @@
-//! One line of a SAM bridge's, taken apart: two words, and `KEY=value` pairs.
+//! One line from a SAM bridge, parsed into two words and `KEY=value` pairs.
 //!
-//! Plain values, total over every sequence of bytes; the bridge is not trusted. [SAM 3.1].
+//! Plain values: no thread, no lock. The bridge is not trusted, so every sequence of bytes either
+//! parses or is an error. Source: [SAM 3.1].
 //!
 //! [SAM 3.1]: https://geti2p.net/en/docs/api/samv3
 
@@ -8,10 +9,10 @@ use std::fmt;
 
 use super::error::{SamError, SamResult};
 
-/// So much of a line is shown in an error.
+/// The most bytes of a line that an error shows.
 const SHOWN: usize = 100;
 
-/// A line without its end.
+/// A parsed line, without its end.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Reply {
     /// `HELLO REPLY`, `STREAM STATUS`, …
@@ -20,12 +21,14 @@ pub(crate) struct Reply {
 }
 
 impl Reply {
+    /// Parses a line.
+    ///
     /// # Errors
     ///
-    /// [`SamError::Malformed`]: not text, or fewer than two words.
+    /// [`SamError::Malformed`]: the line is not text, or has fewer than two words.
     pub(crate) fn parse(line: &[u8]) -> Result<Reply, SamError> {
         let malformed = || SamError::Malformed { line: shown(line) };
-        // A bridge that ends its lines as other protocols do.
+        // Some bridges may end their lines with CRLF, as other protocols do.
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         let text = std::str::from_utf8(line).map_err(|_| malformed())?;
         if text.contains('\0') {
@@ -42,7 +45,7 @@ impl Reply {
         };
         let mut pairs = Vec::new();
         while let Some((key, value)) = words.next_word() {
-            // A word without a value says nothing that is known here.
+            // A word without a value has no known meaning.
             if let Some(value) = value {
                 pairs.push((key, value));
             }
@@ -54,23 +57,23 @@ impl Reply {
         self.verbs[0] == first && self.verbs[1] == second
     }
 
-    /// The value of the first such key.
+    /// Returns the value of the first pair with this key.
     pub(crate) fn value(&self, key: &str) -> Option<&str> {
         self.pairs.iter().find(|(found, _)| found == key).map(|(_, value)| value.as_str())
     }
 
-    /// What it says of success or failure, if it does.
+    /// Returns the result that the line reports, if it reports one.
     pub(crate) fn result(&self) -> Option<SamResult> {
         self.value("RESULT").map(SamResult::from_text)
     }
 
-    /// What it says besides, cut and escaped.
+    /// Returns the message of the bridge, cut and escaped.
     pub(crate) fn message(&self) -> Option<String> {
         self.value("MESSAGE").map(|message| shown(message.as_bytes()))
     }
 }
 
-/// Values may be keys: only their names are shown.
+/// Shows only the names of the values, because values may be keys.
 impl fmt::Debug for Reply {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let keys: Vec<&str> = self.pairs.iter().map(|(key, _)| key.as_str()).collect();
@@ -83,8 +86,8 @@ struct Words<'a> {
 }
 
 impl Words<'_> {
-    /// A word, and the value behind its first `=`, which may be quoted: spaces in it are part of it,
-    /// and a backslash takes the next character as it is.
+    /// Returns the next word, and the value behind its first `=`. The value may be quoted. In a
+    /// quoted value, spaces are part of it, and a backslash takes the next character as it is.
     fn next_word(&mut self) -> Option<(String, Option<String>)> {
         self.rest = self.rest.trim_start_matches(' ');
         if self.rest.is_empty() {
@@ -116,8 +119,8 @@ impl Words<'_> {
     }
 }
 
-/// For a person: escaped, cut, and without what could be a key. Whatever has a long run of the
-/// characters that keys are written in is not shown.
+/// Returns the line for a person to read: escaped, cut, and without what could be a key. A word
+/// longer than [`LONGEST_WORD_SHOWN`] is not shown, because it could be a key.
 pub(crate) fn shown(line: &[u8]) -> String {
     let text = String::from_utf8_lossy(line);
     let mut shown = String::new();
@@ -138,5 +141,6 @@ pub(crate) fn shown(line: &[u8]) -> String {
     shown
 }
 
-/// An address is 60 characters long, the shortest key 516.
+/// The longest word that is shown, in bytes. An address is 60 characters long, and the shortest key
+/// is 516.
 const LONGEST_WORD_SHOWN: usize = 80;

@@ -1,8 +1,8 @@
-//! Sessions: the one that is persistent, and the transient ones that nobody uses yet.
+//! Sessions: the persistent one, and the transient ones that no connection uses yet.
 //!
-//! One `I2p` for each `SockMan`, shared by all threads. Two mutexes, each held for a moment and none
-//! while anything is waited for: whoever makes the persistent session leaves word that it is being
-//! made, and the others look again.
+//! Each `SockMan` has one `I2p`, which all threads share. It has two mutexes. Each is held for a
+//! moment, and none while a thread waits: the thread that makes the persistent session marks it as
+//! being made, and the other threads check again later.
 
 use std::{
     fmt, io,
@@ -29,14 +29,14 @@ use crate::{
     sys::{More, Sock, SockFactory, sync::Mutex},
 };
 
-/// Core's: so many transient sessions are kept for later when the connects that they were made for
-/// failed.
+/// The most transient sessions that are kept for later when the connects that they were made for
+/// have failed. Core's number.
 const MOST_UNUSED: usize = 10;
-/// How often those look who wait for a session that is being made by another thread.
+/// How often a thread checks for a session that another thread makes.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
-/// Of a session's name, as in Core.
+/// The number of random bytes in the name of a session, as in Core.
 const NAME_BYTES: usize = 5;
-/// SAM 3.1 has no ports.
+/// The port of an I2P address: SAM 3.1 has no ports.
 pub(crate) const I2P_PORT: u16 = 0;
 
 pub(crate) struct I2p {
@@ -48,19 +48,19 @@ pub(crate) struct I2p {
 
 enum Persistent {
     NotMade,
-    /// Some thread is at it.
+    /// A thread makes it now.
     BeingMade,
     Made(Arc<Session>),
 }
 
-/// A session lasts as long as its control socket is open.
+/// A session. It lasts as long as its control socket is open.
 pub(crate) struct Session {
     pub(crate) id: String,
     pub(crate) address: Service,
     control: Box<dyn Sock>,
 }
 
-/// What went wrong.
+/// Why a session or a stream failed.
 #[derive(Debug)]
 pub(crate) enum Fault {
     Sam(SamError),
@@ -121,20 +121,21 @@ impl I2p {
         self.factory.now()
     }
 
-    /// A session is of no use any more.
+    /// Forgets a session that is no longer of use.
     pub(crate) fn forget(&self, session: &Arc<Session>) {
         let mut persistent = self.persistent.lock();
         let is_it = matches!(&*persistent, Persistent::Made(made) if Arc::ptr_eq(made, session));
         if is_it {
             *persistent = Persistent::NotMade;
-            // Connections may keep it, and the router lets no other one have its key meanwhile.
+            // Connections may keep the session, and until it ends the router gives its key to no
+            // other session.
             if let Err(error) = session.control.shutdown(Shutdown::Both) {
                 log::trace!(target: "sockman::i2p", "shutdown of {}: {error}", session.id);
             }
         }
     }
 
-    /// A connect failed, for which the session can do nothing.
+    /// Takes back a session whose connect failed through no fault of the session.
     pub(crate) fn give_back(&self, session: Arc<Session>) {
         let mut unused = self.unused.lock();
         if !self.is_persistent() && unused.len() < MOST_UNUSED && session.is_alive() {
@@ -159,7 +160,8 @@ impl fmt::Debug for I2p {
 }
 
 impl Session {
-    /// Whether the router has not closed it. It says nothing on this socket, nor do we listen.
+    /// Returns whether the router still has the session open. The router sends nothing on this
+    /// socket. Data that comes is discarded.
     pub(crate) fn is_alive(&self) -> bool {
         let mut buffer = [0; 64];
         match self.control.recv(&mut buffer) {
@@ -178,7 +180,7 @@ impl fmt::Debug for Session {
     }
 }
 
-/// Gets a session: one that there is, or one that is made for this.
+/// Provides a session: an existing one, or one that it makes.
 #[derive(Debug)]
 pub(crate) struct SessionMaker {
     i2p: Arc<I2p>,
@@ -190,12 +192,13 @@ struct Making {
     control: Box<dyn Sock>,
     talk: Talk,
     id: String,
-    /// The key, if there is one before the router gives one.
+    /// The key, if it exists before the router gives one.
     key: Option<PrivateKey>,
     claim: Option<Claim>,
 }
 
-/// While it lives, no other thread makes the persistent session.
+/// The claim of one thread to make the persistent session. While it exists, no other thread makes
+/// it.
 struct Claim(Arc<I2p>);
 
 impl Drop for Claim {
@@ -213,22 +216,22 @@ impl fmt::Debug for Claim {
     }
 }
 
-/// What a step comes to.
+/// The outcome of a step.
 #[derive(Debug)]
 pub(crate) enum Made {
     Session(Arc<Session>),
-    /// For the control socket.
+    /// Wait for the control socket.
     WaitForSocket,
     WaitUntil(Instant),
 }
 
-/// How the first step began.
+/// The way in which the first step began.
 enum Begun {
-    /// A session is being made here.
+    /// This `SessionMaker` makes a session.
     Making(Box<Making>),
-    /// There is one already.
+    /// A session exists already.
     Found(Arc<Session>),
-    /// Another thread is making the persistent session. Look again at this time.
+    /// Another thread makes the persistent session. Check again at this time.
     ElsewhereUntil(Instant),
 }
 
@@ -237,7 +240,7 @@ impl SessionMaker {
         SessionMaker { i2p: Arc::clone(i2p), making: None }
     }
 
-    /// What is waited on, if it is a socket.
+    /// Returns the socket to wait on, if the wait is for a socket.
     pub(crate) fn control(&self) -> Option<&dyn Sock> {
         self.making.as_ref().map(|making| &*making.control)
     }
@@ -246,9 +249,11 @@ impl SessionMaker {
         self.making.as_ref().map_or("HELLO", |making| making.talk.dialogue.request())
     }
 
+    /// Takes the next step.
+    ///
     /// # Errors
     ///
-    /// There is no session to be had.
+    /// No session can be provided.
     pub(crate) fn step(&mut self, now: Instant) -> Result<Made, Fault> {
         let mut making = match self.making.take() {
             Some(making) => making,
@@ -314,7 +319,8 @@ impl SessionMaker {
     fn finish(&self, making: Making) -> Result<Arc<Session>, Fault> {
         let Making { control, talk, id, key, claim } = making;
         let made = talk.dialogue.outcome().key.clone();
-        // Before anybody is told the address: one that cannot be kept is none to be known by.
+        // Saves the key before the address is reported: an address whose key cannot be kept must
+        // not become known.
         if let (Some(path), None, Some(made)) = (&self.i2p.options.key_file, &key, &made) {
             key_file::write_new(path, made).map_err(Fault::KeyFile)?;
             log::info!(target: "sockman::i2p", "made a new I2P private key in {}", path.display());
@@ -332,15 +338,15 @@ impl SessionMaker {
     }
 }
 
-/// The socket of a stream, and with it the session that it needs: the router ends the stream when
-/// the session goes.
+/// The socket of a stream, together with the session that it needs. The router ends the stream when
+/// the session ends.
 pub(crate) struct HeldSession {
     sock: Box<dyn Sock>,
     session: Arc<OnceLock<Arc<Session>>>,
 }
 
 impl HeldSession {
-    /// The session is put into the cell when there is one.
+    /// Wraps `sock`. The session is put into the cell once there is one.
     pub(crate) fn new(sock: Box<dyn Sock>, session: Arc<OnceLock<Arc<Session>>>) -> HeldSession {
         HeldSession { sock, session }
     }

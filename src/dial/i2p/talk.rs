@@ -1,6 +1,7 @@
-//! A dialogue over a socket: the connect to the SAM bridge, and behind it the lines.
+//! A dialogue over a socket: the connect to the SAM bridge, and then the lines.
 //!
-//! Plain: given the socket and the time, a step says what to wait for. Whatever thread steps it.
+//! A step takes the socket and the time, and returns what to wait for. It runs on the thread that
+//! steps it, and takes no lock.
 
 use std::time::Instant;
 
@@ -26,11 +27,12 @@ impl Talk {
         Talk { sam: sam.clone(), direct: DirectConnect::new(now), dialogue: Dialogue::new(goal) }
     }
 
-    /// As far as it goes without waiting. `Connected`: the dialogue wants nothing more for now.
+    /// Goes as far as it can without waiting. `Connected` means that the dialogue wants nothing
+    /// more for now.
     ///
     /// # Errors
     ///
-    /// It failed, and is over.
+    /// The dialogue failed and is over.
     pub(crate) fn step(&mut self, sock: &dyn Sock, now: Instant) -> Result<Step, SamError> {
         match self.direct.step(sock, &self.sam, now) {
             Err(source) => return Err(SamError::Unreachable { source }),

@@ -1,6 +1,7 @@
 //! A connect through a SOCKS5 proxy: the connect to the proxy, and the negotiation behind it.
 //!
-//! Plain: a step goes as far as the socket lets it. Whatever thread drives the connect steps it.
+//! A step goes as far as it can without waiting. It runs on the thread that drives the connect, and
+//! takes no lock.
 
 use std::time::Instant;
 
@@ -41,7 +42,7 @@ impl ProxyDial {
                 (text, service.port())
             }
         };
-        // Not left to the socket, whose failure would count as this machine's fault.
+        // Checked here, because a failure of the socket would count as the fault of this machine.
         proxy.endpoint().to_sock_addr().map_err(|error| {
             let error = ProxyError::Unreachable { source: error.into() };
             fail(ConnectErrorKind::ProxyFailed { proxy: proxy.endpoint().clone(), error })
@@ -56,6 +57,8 @@ impl ProxyDial {
         if self.is_reached { self.socks5.phase() } else { ConnectPhase::ReachProxy }
     }
 
+    /// Takes the next step.
+    ///
     /// # Errors
     ///
     /// The connect failed.
@@ -87,10 +90,10 @@ impl ProxyDial {
     }
 }
 
-/// Returns an address as a proxy is asked for it. `None` if a proxy cannot reach it.
+/// Returns the text that a proxy is asked with for this address. `None` if a proxy cannot reach it.
 fn text_for_proxy(service: &Service) -> Option<String> {
     match service.addr() {
-        // Its text has a prefix that is this library's own.
+        // The text of a CJDNS address has a prefix that only this library uses.
         NetAddr::Cjdns(addr) => Some(addr.ip().to_string()),
         NetAddr::Unix(_) => None,
         addr => Some(addr.to_string()),

@@ -1,4 +1,4 @@
-//! What can be wrong with a SOCKS5 proxy, and why it could not connect.
+//! The errors of a SOCKS5 proxy, and the reasons that it gives when it could not connect.
 //!
 //! Plain values: no thread, no lock.
 
@@ -6,54 +6,55 @@ use std::{error::Error, fmt, io};
 
 use crate::{dial::ConnectPhase, sys::sources::write_sources};
 
-/// What is wrong with a SOCKS5 proxy. In [`ConnectErrorKind::ProxyFailed`](crate::error::ConnectErrorKind::ProxyFailed).
+/// What is wrong with a SOCKS5 proxy. Part of
+/// [`ConnectErrorKind::ProxyFailed`](crate::error::ConnectErrorKind::ProxyFailed).
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum ProxyError {
-    /// It cannot be connected to.
+    /// The proxy cannot be reached.
     Unreachable {
-        /// What the operating system said.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// It broke off: it closed the connection before its reply was complete.
+    /// The proxy closed the connection before its reply was complete.
     BrokeOff {
-        /// What was being waited for.
+        /// What the connect was waiting for.
         phase: ConnectPhase,
-        /// What the operating system said. `None`: the proxy closed in order.
+        /// The error of the operating system. `None` if the proxy closed the connection in order.
         source: Option<io::Error>,
     },
-    /// It does not speak SOCKS5: an answer begins with another byte than 5. Another kind of server
-    /// probably listens there.
+    /// The proxy does not speak SOCKS5: its reply begins with a byte other than 5. Another kind of
+    /// server probably listens there.
     NotSocks5 {
-        /// The byte.
+        /// The byte that the proxy sent.
         found: u8,
     },
-    /// It accepts none of the ways to authenticate that were offered: "none", and user name with
+    /// The proxy accepts none of the offered authentication methods: "none", and user name with
     /// password if credentials are set.
     NoAcceptableMethod,
-    /// It demands a way to authenticate that was not offered.
+    /// The proxy requires an authentication method that was not offered.
     MethodNotOffered {
-        /// Its number (RFC 1928, section 3): 1 is GSSAPI, 2 is user name and password.
+        /// The method's number (RFC 1928, section 3): 1 is GSSAPI, 2 is user name and password.
         method: u8,
     },
-    /// Its answer to the credentials is of another version than RFC 1929's 1.
+    /// The proxy's reply to the credentials has a version other than 1, the version of RFC 1929.
     AuthenticationVersion {
-        /// The byte.
+        /// The byte that the proxy sent.
         found: u8,
     },
-    /// It refuses the user name or the password.
+    /// The proxy rejects the user name or the password.
     CredentialsRejected {
-        /// Its status; only 0 would have been a success.
+        /// The status that the proxy sent. Only 0 means success.
         status: u8,
     },
-    /// The reserved byte of its reply is not 0.
+    /// The reserved byte of the proxy's reply is not 0.
     ReservedByte {
-        /// The byte.
+        /// The byte that the proxy sent.
         found: u8,
     },
-    /// The bound address in its reply is of a type that there is none of.
+    /// The bound address in the proxy's reply has a type that does not exist.
     AddressType {
-        /// The byte.
+        /// The byte that the proxy sent.
         found: u8,
     },
 }
@@ -123,32 +124,33 @@ impl Error for ProxyError {
     }
 }
 
-/// Why a SOCKS5 proxy could not connect to the destination. In [`ConnectErrorKind::ProxyReplied`](crate::error::ConnectErrorKind::ProxyReplied).
+/// Why a SOCKS5 proxy could not connect to the destination. Part of
+/// [`ConnectErrorKind::ProxyReplied`](crate::error::ConnectErrorKind::ProxyReplied).
 ///
-/// Sources: [RFC 1928], section 6, and [Tor's extensions], which Tor gives only on a `SocksPort`
-/// with the flag `ExtendedErrors`.
+/// Sources: [RFC 1928], section 6, and [Tor's extensions]. Tor sends its extensions only on a
+/// `SocksPort` with the flag `ExtendedErrors`.
 ///
 /// [RFC 1928]: https://www.rfc-editor.org/rfc/rfc1928#section-6
 /// [Tor's extensions]: https://spec.torproject.org/socks-extensions.html
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Socks5Reply {
-    /// 0x01. From Tor without `ExtendedErrors`, also a malformed onion address.
+    /// 0x01. Tor without `ExtendedErrors` also sends it for a malformed onion address.
     GeneralFailure,
     /// 0x02. The proxy's rules do not allow it.
     NotAllowed,
     /// 0x03
     NetworkUnreachable,
-    /// 0x04. Also: the name does not exist. From Tor without `ExtendedErrors`, also an onion service
-    /// that does not exist or is down.
+    /// 0x04. Also sent if the name does not exist. Tor without `ExtendedErrors` also sends it for
+    /// an onion service that does not exist or is down.
     HostUnreachable,
     /// 0x05
     ConnectionRefused,
     /// 0x06. From Tor: no circuit was ready in time.
     TtlExpired,
-    /// 0x07. The proxy does not know CONNECT.
+    /// 0x07. The proxy does not support CONNECT.
     CommandNotSupported,
-    /// 0x08. The proxy does not take names.
+    /// 0x08. The proxy does not support names as addresses.
     AddressTypeNotSupported,
     /// 0xF0. The onion service's descriptor was not found: it does not exist, or is down.
     OnionServiceNotFound,
@@ -158,11 +160,11 @@ pub enum Socks5Reply {
     OnionServiceIntroFailed,
     /// 0xF3. The onion service did not come to the rendezvous.
     OnionServiceRendFailed,
-    /// 0xF4. The onion service wants its clients to be authorised.
+    /// 0xF4. The onion service requires client authorisation.
     OnionServiceMissingClientAuth,
     /// 0xF5. The onion service does not know this client's key.
     OnionServiceWrongClientAuth,
-    /// 0xF6. Not a valid onion address.
+    /// 0xF6. The onion address is not valid.
     OnionServiceBadAddress,
     /// 0xF7. The introduction to the onion service timed out.
     OnionServiceIntroTimedOut,
@@ -171,7 +173,7 @@ pub enum Socks5Reply {
 }
 
 impl Socks5Reply {
-    /// `None` for 0, which is no failure.
+    /// Returns the reply for a code. `None` for 0, which means success.
     pub(crate) fn from_code(code: u8) -> Option<Socks5Reply> {
         Some(match code {
             0x00 => return None,
@@ -195,7 +197,7 @@ impl Socks5Reply {
         })
     }
 
-    /// The kind of [`io::Error`] that comes nearest.
+    /// Returns the nearest kind of [`io::Error`].
     pub(crate) fn io_kind(self) -> io::ErrorKind {
         match self {
             Socks5Reply::NotAllowed => io::ErrorKind::PermissionDenied,

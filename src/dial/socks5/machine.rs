@@ -1,11 +1,11 @@
 //! The client's side of SOCKS5: greeting, user name and password, the request, the reply.
 //!
-//! A pure state machine: bytes in; bytes out, or done, or an error. It has no socket, no clock and no
-//! lock, and any thread may drive it. It never asks for a byte beyond the reply: what the
-//! destination sends right behind it belongs to the connection.
+//! A pure state machine: bytes in; bytes out, or done, or an error. It has no socket, no clock and
+//! no lock, and any thread may drive it. It never asks for a byte beyond the reply, because the
+//! bytes that the destination sends behind the reply belong to the connection.
 //!
-//! [RFC 1928], [RFC 1929], and [Tor's extensions] for the replies from 0xF0 on. The destination is
-//! always sent as text (address type DOMAINNAME), so that the proxy resolves it.
+//! Sources: [RFC 1928], [RFC 1929], and [Tor's extensions] for the replies from 0xF0 on. The
+//! destination is always sent as text (address type DOMAINNAME), so that the proxy resolves it.
 //!
 //! [RFC 1928]: https://www.rfc-editor.org/rfc/rfc1928
 //! [RFC 1929]: https://www.rfc-editor.org/rfc/rfc1929
@@ -22,9 +22,9 @@ use crate::{
     },
 };
 
-/// Of the protocol …
+/// The version of the protocol.
 const VERSION: u8 = 0x05;
-/// … and of its user name and password negotiation.
+/// The version of the user name and password negotiation.
 const AUTHENTICATION_VERSION: u8 = 0x01;
 
 const METHOD_NONE: u8 = 0x00;
@@ -40,15 +40,15 @@ const ADDRESS_IPV6: u8 = 0x04;
 
 const STATUS_SUCCESS: u8 = 0x00;
 
-/// Bytes of a port.
+/// The length of a port in bytes.
 const PORT: usize = 2;
 
 /// Why a negotiation failed.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// The proxy does not do what a SOCKS5 proxy does, or not for us.
+    /// The proxy does not behave like a SOCKS5 proxy, or refuses to serve this client.
     Proxy(ProxyError),
-    /// The proxy did its part, and could not connect.
+    /// The proxy works and could not connect.
     Destination(Socks5Reply),
 }
 
@@ -63,30 +63,30 @@ pub(crate) struct Socks5 {
     credentials: Option<Credentials>,
     request: Vec<u8>,
     state: State,
-    /// What is to be sent in this state, and how much of it is.
+    /// The bytes to send in this state.
     out: Outgoing,
-    /// How much was received in this state.
+    /// The number of bytes that were received in this state.
     received: usize,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
-    /// Methods are offered, one is to be chosen.
+    /// The methods are offered. The proxy has to choose one.
     Greeting,
-    /// Credentials are given, a verdict is to come.
+    /// The credentials are given. The verdict of the proxy comes next.
     Authentication,
-    /// The request is made; version, reply, reserved byte and address type are to come.
+    /// The request is made. Version, reply, reserved byte and address type come next.
     Request,
-    /// The reply is good. The length of the bound name is to come …
+    /// The reply is a success. The length of the bound name comes next.
     BoundName,
-    /// … or as many bytes of the bound address and port.
+    /// The reply is a success. This many bytes of the bound address and port come next.
     Bound(usize),
     Done,
 }
 
 impl Socks5 {
-    /// Asks for `host`, of 1 to 255 bytes, as its caller has seen to; the rest of a longer one would
-    /// be cut.
+    /// Creates the machine that asks for `host`. The caller has checked that `host` has 1 to 255
+    /// bytes; a longer one would be cut.
     pub(crate) fn new(host: &str, port: u16, credentials: Option<Credentials>) -> Socks5 {
         let host = &host.as_bytes()[..host.len().min(MAX_NAME_BYTES)];
         let mut request = Vec::with_capacity(host.len() + 7);
@@ -101,7 +101,7 @@ impl Socks5 {
         Socks5 { credentials, request, state: State::Greeting, out, received: 0 }
     }
 
-    /// What the proxy has to do next.
+    /// Returns what the proxy has to do next.
     pub(crate) fn phase(&self) -> ConnectPhase {
         match self.state {
             State::Greeting | State::Authentication => ConnectPhase::NegotiateWithProxy,
@@ -200,8 +200,8 @@ impl Machine for Socks5 {
         self.out.sent(bytes);
     }
 
-    /// Reports what is wrong as soon as it can be known: a proxy may break off in the middle of a bad
-    /// reply.
+    /// Takes received bytes. Reports an error as soon as it can be known, because a proxy may break
+    /// off in the middle of a bad reply.
     fn received(&mut self, bytes: &[u8]) -> Result<(), Failure> {
         for &byte in bytes {
             match self.wants() {
@@ -217,14 +217,15 @@ impl Machine for Socks5 {
     }
 }
 
-/// The credentials are in what is sent.
+/// Omits the bytes to send, which contain the credentials.
 impl std::fmt::Debug for Socks5 {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Socks5").field("state", &self.state).finish_non_exhaustive()
     }
 }
 
-/// `bytes` are at most 255, as the types of their owners see to.
+/// Appends the length of `bytes`, and `bytes`. The types of their owners ensure that they are at
+/// most 255.
 fn push_with_length(out: &mut Vec<u8>, bytes: &[u8]) {
     out.push(bytes.len().to_le_bytes()[0]);
     out.extend_from_slice(bytes);

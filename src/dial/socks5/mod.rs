@@ -1,7 +1,7 @@
-//! The SOCKS5 proxy that a connection is made through, and what it is told of who we are.
+//! The SOCKS5 proxy that a connect goes through, and the credentials that the proxy receives.
 //!
-//! Plain values, but for one counter of the process, from which isolated streams take their
-//! credentials. Any thread; no lock.
+//! Plain values, apart from a random prefix and a counter of the process. Isolated streams take
+//! their credentials from these two. Used on any thread; no lock.
 
 mod dial;
 mod error;
@@ -25,7 +25,8 @@ use crate::address::{MAX_NAME_BYTES, ParseAddrError, Service};
 
 /// A SOCKS5 proxy: Tor, or any other. Bitcoin Core's `Proxy`.
 ///
-/// It is given the destination as text, names and addresses alike, and resolves names itself.
+/// The proxy receives the destination as text, names and addresses alike, and resolves names
+/// itself.
 ///
 /// ```
 /// use sockman::{ConnectOptions, proxy::Proxy};
@@ -45,42 +46,44 @@ pub struct Proxy {
 enum Authentication {
     None,
     Given(Credentials),
-    /// Others for each connection.
+    /// Different credentials for each connection.
     UniquePerConnection,
 }
 
 impl Proxy {
-    /// The proxy that listens at `endpoint`: a TCP address, or a unix-domain path. It is offered to
-    /// do without authentication, unless one of the other methods is called. An endpoint that cannot
-    /// be dialled fails the connect with [`ProxyError::Unreachable`].
+    /// Creates a proxy that listens at `endpoint`: a TCP address, or a unix-domain path. The proxy
+    /// is offered to work without authentication. The methods [`credentials`](Proxy::credentials)
+    /// and [`tor_stream_isolation`](Proxy::tor_stream_isolation) offer a user name and a password,
+    /// too. If the endpoint cannot be dialled, the connect fails with [`ProxyError::Unreachable`].
     pub fn socks5(endpoint: impl Into<Service>) -> Proxy {
         Proxy { endpoint: endpoint.into(), authentication: Authentication::None }
     }
 
-    /// Offers these credentials (RFC 1929), beside doing without. The last call of this and of
-    /// [`tor_stream_isolation`](Proxy::tor_stream_isolation) holds.
+    /// Offers these credentials (RFC 1929), and still offers to work without authentication. The
+    /// last call of this method or of [`tor_stream_isolation`](Proxy::tor_stream_isolation) takes
+    /// effect.
     pub fn credentials(mut self, credentials: Credentials) -> Proxy {
         self.authentication = Authentication::Given(credentials);
         self
     }
 
-    /// Gives each connection a user name and password of its own: Tor then uses another circuit for
-    /// each (`IsolateSOCKSAuth`, which is on by default), so that an exit cannot tell that two
-    /// connections come from one node. They are a prefix, random for each process, and a counter.
-    /// Other proxies that check credentials will refuse these.
+    /// Gives each connection its own user name and password. Tor then uses a separate circuit for
+    /// each connection (`IsolateSOCKSAuth`, which is on by default), so that an exit cannot see
+    /// that two connections come from one node. User name and password consist of a prefix, random
+    /// for each process, and a counter. Other proxies that check credentials will reject them.
     #[doc(alias = "m_tor_stream_isolation")]
     pub fn tor_stream_isolation(mut self) -> Proxy {
         self.authentication = Authentication::UniquePerConnection;
         self
     }
 
-    /// Where it listens.
+    /// Returns the address that the proxy listens at.
     #[must_use]
     pub fn endpoint(&self) -> &Service {
         &self.endpoint
     }
 
-    /// The credentials of the next connection.
+    /// Returns the credentials for the next connection.
     pub(crate) fn next_credentials(&self) -> io::Result<Option<Credentials>> {
         match &self.authentication {
             Authentication::None => Ok(None),
@@ -107,8 +110,8 @@ impl TryFrom<&str> for Proxy {
     }
 }
 
-/// A user name and a password (RFC 1929). Never logged: `Debug` shows that they are there, and
-/// nothing of them.
+/// A user name and a password (RFC 1929). They are never logged: `Debug` shows that they exist, and
+/// nothing of their text.
 #[doc(alias = "ProxyCredentials")]
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Credentials {
@@ -117,11 +120,11 @@ pub struct Credentials {
 }
 
 impl Credentials {
-    /// Both of 1 to 255 bytes.
+    /// Creates credentials. The user name and the password have 1 to 255 bytes each.
     ///
     /// # Errors
     ///
-    /// [`InvalidCredentials`], which says which of them is empty or too long.
+    /// [`InvalidCredentials`], which says which of the two is empty or too long.
     pub fn new(
         username: impl Into<Arc<str>>,
         password: impl Into<Arc<str>>,
@@ -150,7 +153,7 @@ impl fmt::Debug for Credentials {
     }
 }
 
-/// A user name or password that SOCKS5 has no room for.
+/// The error for a user name or a password that does not fit into SOCKS5.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InvalidCredentials {
     part: &'static str,
@@ -165,11 +168,12 @@ impl fmt::Display for InvalidCredentials {
 
 impl Error for InvalidCredentials {}
 
-/// Random bytes in front of the counter: what an earlier process used must not be used again, for
-/// Tor may outlive it.
+/// The number of random bytes in front of the counter. The credentials of an earlier process must
+/// not be used again, because Tor may outlive that process.
 const PREFIX_BYTES: usize = 8;
 
-/// Credentials that no other connection has. As in Core, the same text is both.
+/// Returns credentials that no other connection has. As in Core, the user name and the password are
+/// the same text.
 fn isolated() -> io::Result<Credentials> {
     static PREFIX: OnceLock<String> = OnceLock::new();
     static COUNTER: AtomicU64 = AtomicU64::new(0);
