@@ -12,9 +12,9 @@
 
 pub(crate) mod interrupt;
 mod more;
+mod os;
 pub(crate) mod sources;
 pub(crate) mod sync;
-mod unix;
 
 use std::{
     fmt,
@@ -27,7 +27,7 @@ use std::{
 
 #[doc(no_inline)]
 pub use self::more::More;
-pub use self::unix::OsSockFactory;
+pub use self::os::OsSockFactory;
 use crate::address::Service;
 
 /// One socket. The trait is object-safe and as thin as possible: one method for each system call,

@@ -397,9 +397,21 @@ fn a_time_out_says_which_phase_and_after_how_long() {
     let dialling = Dialling::start();
     for driver in DRIVERS {
         for phase in STALLS {
-            let (proxy, _is_there) = stalling(phase);
-            let options = through(&proxy).timeout(SOON);
-            let error = dialling.connect(driver, &name(), &options).unwrap_err();
+            // On a busy machine the proxy may not get as far as its stall in a short time: then the
+            // connect is tried again, with more of it.
+            let mut timeout = SOON;
+            let (error, proxy) = loop {
+                let (proxy, _is_there) = stalling(phase);
+                let options = through(&proxy).timeout(timeout);
+                let error = dialling.connect(driver, &name(), &options).unwrap_err();
+                let ConnectErrorKind::TimedOut { phase: in_phase, .. } = error.kind() else {
+                    panic!("{driver:?}: {error:?}");
+                };
+                if *in_phase == phase || timeout > DEADLINE / 2 {
+                    break (error, proxy);
+                }
+                timeout *= 2;
+            };
             let is_proxys = error.is_proxy_fault();
             let ConnectErrorKind::TimedOut { proxy: by, phase: in_phase, after } = error.kind()
             else {
@@ -408,7 +420,7 @@ fn a_time_out_says_which_phase_and_after_how_long() {
             assert_eq!((error.to(), by), (Some(&name()), &Some(proxy.endpoint().clone())));
             assert_eq!(*in_phase, phase);
             let after = *after;
-            assert!(after >= SOON && after < DEADLINE, "{after:?}");
+            assert!(after >= timeout && after < 2 * DEADLINE, "{after:?}");
             assert_eq!(is_proxys, phase == ConnectPhase::NegotiateWithProxy);
         }
     }
