@@ -1,6 +1,6 @@
 //! The public surface: what its types are, not what they do.
 
-use std::{error::Error, io, mem::size_of, sync::Arc};
+use std::{collections::BTreeSet, error::Error, io, mem::size_of, sync::Arc};
 
 use sockman::{
     ConnectOptions, ConnectionId, EventHandler, Interrupt, NewConnection, NextRecv, Options,
@@ -17,52 +17,140 @@ use sockman::{
     options::PanicPolicy,
     stats::{ConnectionInfo, Direction, Stats},
     sys::{More, OsSockFactory, Poller, Readiness, Sock, SockFactory, Waker},
+    testing::{self, Call, Ended, Peer, PeerListener, Point, Probe, Script, SocketThreadByHand},
 };
 use sockman_test_support::{Recorder, Running, without_sweep};
 
-/// Every public type is `Send` and `Sync`, but for the poller, which one thread owns.
+/// The names of these types, which are all `Send` and `Sync`.
+macro_rules! send_and_sync {
+    ($($type:ty),* $(,)?) => {{
+        fn both<T: Send + Sync + ?Sized>() {}
+        $(both::<$type>();)*
+        vec![$(stringify!($type)),*]
+    }};
+}
+
+/// Every public type is `Send` and `Sync`, but for the poller and a socket thread by hand, which one
+/// thread owns. The list of the surface says which types there are.
 #[test]
 fn every_public_type_is_send_and_sync() {
-    fn both<T: Send + Sync + ?Sized>() {}
     fn send<T: Send + ?Sized>() {}
-    both::<SockMan>();
-    both::<WeakSockMan>();
-    both::<SocketsThreads>();
-    both::<NewConnection>();
-    both::<dyn EventHandler>();
-    both::<(ConnectionId, NextRecv, Interrupt, Options, ConnectOptions)>();
-    both::<(Service, Destination, NetAddr, Network, UnixAddr, CjdnsAddr, ScopedIpv6)>();
-    both::<(ParseAddrError, ParseAddrErrorKind, InvalidAddrError)>();
-    both::<(BindError, BindErrorKind, ConnectError, ConnectErrorKind, ConnectPhase)>();
-    both::<(CreateError, InvalidOption, JoinError, Panic, SendError, StartError, PushError)>();
-    both::<(SendQueue, SendQueueLimits, ConnectionTable<String>, Deadlines<u64>)>();
-    both::<(PanicPolicy, ConnectionInfo, Direction, Stats, More, OsSockFactory, Readiness)>();
-    both::<dyn Sock>();
-    both::<dyn SockFactory>();
-    both::<dyn Waker>();
+    let mut checked = send_and_sync![
+        SockMan,
+        WeakSockMan,
+        SocketsThreads,
+        NewConnection,
+        dyn EventHandler,
+        ConnectionId,
+        NextRecv,
+        Interrupt,
+        Options,
+        ConnectOptions,
+        Service,
+        Destination,
+        NetAddr,
+        Network,
+        UnixAddr,
+        CjdnsAddr,
+        ScopedIpv6,
+        ParseAddrError,
+        ParseAddrErrorKind,
+        InvalidAddrError,
+        BindError,
+        BindErrorKind,
+        ConnectError,
+        ConnectErrorKind,
+        ConnectPhase,
+        CreateError,
+        InvalidOption,
+        JoinError,
+        Panic,
+        SendError,
+        StartError,
+        PushError,
+        SendQueue,
+        SendQueueLimits,
+        ConnectionTable<String>,
+        Deadlines<u64>,
+        PanicPolicy,
+        ConnectionInfo,
+        Direction,
+        Stats,
+        More,
+        OsSockFactory,
+        Readiness,
+        dyn Sock,
+        dyn SockFactory,
+        dyn Waker,
+        Call,
+        Ended,
+        Peer,
+        PeerListener,
+        Point,
+        Probe,
+        Script,
+        testing::Network,
+    ];
+    #[cfg(feature = "socks5")]
+    {
+        use sockman::{
+            address::OnionV3,
+            proxy::{Credentials, InvalidCredentials, Proxy, ProxyError, Socks5Reply},
+        };
+        checked.extend(send_and_sync![
+            OnionV3,
+            Credentials,
+            InvalidCredentials,
+            Proxy,
+            ProxyError,
+            Socks5Reply
+        ]);
+    }
+    #[cfg(feature = "i2p")]
+    {
+        use sockman::{
+            address::I2pHash,
+            i2p::{DestinationError, I2pOptions, I2pStatus, KeyFileError, SamError, SamResult},
+        };
+        checked.extend(send_and_sync![
+            I2pHash,
+            DestinationError,
+            I2pOptions,
+            I2pStatus,
+            KeyFileError,
+            SamError,
+            SamResult
+        ]);
+    }
     send::<dyn Poller>();
-}
+    checked.push("Poller");
+    send::<SocketThreadByHand>();
+    checked.push("SocketThreadByHand");
 
-#[cfg(feature = "socks5")]
-#[test]
-fn every_public_type_of_the_feature_socks5_is_send_and_sync() {
-    use sockman::{
-        address::OnionV3,
-        proxy::{Credentials, InvalidCredentials, Proxy, ProxyError, Socks5Reply},
-    };
-    fn both<T: Send + Sync>() {}
-    both::<(OnionV3, Credentials, InvalidCredentials, Proxy, ProxyError, Socks5Reply)>();
-}
-
-#[cfg(feature = "i2p")]
-#[test]
-fn every_public_type_of_the_feature_i2p_is_send_and_sync() {
-    use sockman::{
-        address::I2pHash,
-        i2p::{DestinationError, I2pOptions, I2pStatus, KeyFileError, SamError, SamResult},
-    };
-    fn both<T: Send + Sync>() {}
-    both::<(I2pHash, DestinationError, I2pOptions, I2pStatus, KeyFileError, SamError, SamResult)>();
+    let checked: BTreeSet<&str> = checked
+        .iter()
+        .map(|name| name.trim_start_matches("dyn ").split('<').next().unwrap_or(name).trim())
+        .collect();
+    if cfg!(all(feature = "socks5", feature = "i2p")) {
+        let mut public = BTreeSet::new();
+        for line in include_str!("../../docs/public-api.txt").lines() {
+            let item = line.trim_start_matches("#[non_exhaustive] ");
+            let kinds = ["pub struct sockman::", "pub enum sockman::", "pub trait sockman::"];
+            let Some(path) = kinds.iter().find_map(|kind| item.strip_prefix(kind)) else {
+                continue;
+            };
+            let path = path.split(['<', '(', ' ']).next().unwrap_or(path).trim_end_matches(':');
+            // The one name that two types have.
+            public.insert(if path == "testing::Network" {
+                "testing::Network"
+            } else {
+                path.rsplit("::").next().unwrap_or(path)
+            });
+        }
+        assert!(public.contains("SockMan"), "{public:?}");
+        let unchecked: Vec<_> = public.iter().filter(|name| !checked.contains(*name)).collect();
+        assert!(unchecked.is_empty(), "{unchecked:?} are not in the list above: {checked:?}");
+    }
 }
 
 /// A `Result` with one of these costs no more than a pointer and what it carries.
