@@ -16,7 +16,6 @@
     reason = "a panic is how a test fails, and a child tells its parent by what it prints"
 )]
 
-#[cfg(any(feature = "socks5", feature = "i2p"))]
 mod log_lines;
 
 mod echo_example;
