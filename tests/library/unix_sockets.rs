@@ -427,6 +427,34 @@ fn a_stopped_listener_does_not_remove_the_path_of_the_next() {
     }
 }
 
+/// The same with the same inode for certain: a second name of it is put where the first one was.
+#[test]
+fn a_stopped_listener_does_not_remove_the_next_file_of_its_inode() {
+    let gate = Gate::new();
+    let holds = Arc::new(AtomicBool::new(false));
+    let handler = Recorder::of_everything({
+        let (gate, holds) = (Arc::clone(&gate), Arc::clone(&holds));
+        move |_, event| {
+            if *event == Event::CompletedForAll && holds.swap(false, Ordering::SeqCst) {
+                gate.hold();
+            }
+        }
+    });
+    let listening = Listening::start(handler, without_sweep());
+    let other_name = listening.path.with_extension("next");
+    fs::hard_link(&listening.path, &other_name).unwrap();
+    holds.store(true, Ordering::SeqCst);
+    listening.sockman.notify();
+    gate.wait_until_held();
+    listening.sockman.stop_listening();
+    assert!(!listening.path.exists());
+    fs::rename(&other_name, &listening.path).unwrap();
+    gate.open();
+    // The socket thread lets go of the listener.
+    run_passes(&listening.sockman, 1);
+    assert!(listening.path.exists());
+}
+
 /// Dropping the last handle is as good as `stop_listening`.
 #[test]
 fn the_path_goes_with_the_last_handle() {
