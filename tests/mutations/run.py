@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Takes out the lines that keep the guarantees, one by one, and shows that a test fails for each.
 
-    tests/mutations/run.py [--jobs N] [WORD ...]
+    tests/mutations/run.py [--jobs N] [--document FILE] [WORD ...]
 
-WORD: only mutations whose guarantee, text or file contains one of the words. The mutations are in
+WORD: only mutations whose guarantee, text or file contains one of the words. FILE: where a table of
+all outcomes is written to (docs/mutations.md is one of a whole run). The mutations are in
 mutations.py. Works on copies of the project under target/mutations, N at a time (default: one for
 each processor). A change that no test notices is printed as SURVIVED, one whose place in the source
 is gone, or that does not compile, as STALE; either makes the exit code 1. The last lines are the
@@ -116,7 +117,6 @@ class Copy:
         failed = sorted(set(re.findall(r"^    ([\w:]+)$", tested.stdout, re.MULTILINE)))
         return "killed: " + ", ".join(failed[:3] or [f"{target} fails"]) + (" …" if len(failed) > 3 else "")
 
-
     def seeds(self):
         environment = dict(os.environ, CARGO_TARGET_DIR=str(self.target), CARGO_BUILD_JOBS="1", RUST_BACKTRACE="0")
         build = ["cargo", "build", "--quiet", "--release", "-p", "simulator", "--bin", "simulator"]
@@ -157,29 +157,48 @@ def selection(target):
     return ["-p", package, *(["--lib"] if program == "lib" else ["--test", program])]
 
 
+def document(outcomes, summary):
+    """The outcomes as Markdown, in the order of the list. `outcomes` has one for each mutation's index."""
+    lines = [
+        "# What breaks when a line is taken out",
+        "",
+        "Written by `tests/mutations/run.py --document docs/mutations.md`. [testing.md](testing.md#mutations) says what",
+        "it does. " + summary,
+        "",
+        "| | Taken out or changed | File | Noticed by |",
+        "|---|---|---|---|",
+    ]
+    for index in sorted(outcomes):
+        mutation, outcome = MUTATIONS[index], outcomes[index].removeprefix("killed: ").replace("|", "\\|")
+        outcome = re.sub(r"\b\w+(::\w+)+", lambda name: f"`{name[0]}`", outcome)
+        lines.append(f"| {mutation['guarantee']} | {mutation['what']} | `{mutation['file']}` | {outcome} |")
+    return "\n".join(lines) + "\n"
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--document", type=Path, metavar="FILE")
     parser.add_argument("words", nargs="*", metavar="WORD")
     arguments = parser.parse_args()
 
     began = time.monotonic()
-    waiting, printing, outcomes = Queue(), threading.Lock(), []
-    for mutation in MUTATIONS:
+    waiting, printing, outcomes = Queue(), threading.Lock(), {}
+    for index, mutation in enumerate(MUTATIONS):
         text = " ".join([mutation["guarantee"], mutation["what"], mutation["file"]])
         if not arguments.words or any(word in text for word in arguments.words):
-            waiting.put(mutation)
+            waiting.put((index, mutation))
 
     def work(number):
         copy = Copy(number)
         while True:
             try:
-                mutation = waiting.get_nowait()
+                index, mutation = waiting.get_nowait()
             except Empty:
                 return
             outcome = copy.run(mutation)
             with printing:
-                outcomes.append(outcome)
+                outcomes[index] = outcome
                 print(f"{mutation['guarantee']:9} {mutation['what']} ({mutation['file']}): {outcome}", flush=True)
 
     workers = [threading.Thread(target=work, args=(number,)) for number in range(arguments.jobs)]
@@ -187,9 +206,15 @@ def main():
         worker.start()
     for worker in workers:
         worker.join()
-    killed = sum(outcome.startswith("killed") for outcome in outcomes)
+    killed = sum(outcome.startswith("killed") for outcome in outcomes.values())
     minutes = (time.monotonic() - began) / 60
-    print(f"{len(outcomes)} mutations, {killed} noticed, {len(outcomes) - killed} not, in {minutes:.0f} minutes")
+    summary = (
+        f"{len(outcomes)} mutations, {killed} noticed, {len(outcomes) - killed} not, in {minutes:.0f} minutes "
+        f"with {arguments.jobs} at a time"
+    )
+    print(summary)
+    if arguments.document:
+        arguments.document.write_text(document(outcomes, f"The run of this table: {summary}."))
     return 0 if outcomes and killed == len(outcomes) else 1
 
 
