@@ -4,7 +4,7 @@
     tests/mutations/run.py [--jobs N] [--document FILE] [WORD ...]
 
 WORD: only mutations whose guarantee, text or file contains one of the words. FILE: where a table of
-all outcomes is written to (docs/mutations.md is one of a whole run). The mutations are in
+all outcomes is written to (README.md, beside this, is that of a whole run). The mutations are in
 mutations.py. Works on copies of the project under target/mutations, N at a time (default: one for
 each processor). A change that no test notices is printed as SURVIVED, one whose place in the source
 is gone, or that does not compile, as STALE; either makes the exit code 1. The last lines are the
@@ -162,8 +162,8 @@ def document(outcomes, summary):
     lines = [
         "# What breaks when a line is taken out",
         "",
-        "Written by `tests/mutations/run.py --document docs/mutations.md`. [testing.md](testing.md#mutations) says what",
-        "it does. " + summary,
+        "Written by `tests/mutations/run.py --document tests/mutations/README.md`.",
+        "[testing.md](../../docs/testing.md#mutations) says what it does. " + summary,
         "",
         "| | Taken out or changed | File | Noticed by |",
         "|---|---|---|---|",
