@@ -179,6 +179,7 @@ pub struct Quiet {
 
 pub fn measure_quiet(server: &ServerProcess, length: Duration) -> io::Result<Quiet> {
     let (times, sleeps, start) = (server.times()?, server.sleeps()?, Instant::now());
+    // The span that is measured.
     std::thread::sleep(length);
     let seconds = start.elapsed().as_secs_f64();
     let on_core = server.times()?.since(times).on_core;

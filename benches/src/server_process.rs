@@ -15,6 +15,7 @@ use crate::{
 
 /// How long a server may take to accept what is connected already, or to close what was reset.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// Between two looks at another process, which tells nobody when it has got that far.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(2);
 
 /// Dropping it ends the process.

@@ -64,6 +64,7 @@ impl Drop for Server {
         let deadline = Instant::now() + PATIENCE;
         while self.child.try_wait().unwrap().is_none() {
             assert!(Instant::now() < deadline, "the server outlives its standard input");
+            // `wait` has no deadline.
             thread::sleep(Duration::from_millis(1));
         }
     }
@@ -111,6 +112,8 @@ fn an_echo_stops_reading_from_who_does_not_read_and_goes_on_when_he_does() {
         let stream = server.connect();
         thread::scope(|scope| {
             scope.spawn(|| (&stream).write_all(&vec![7; FLOOD]).unwrap());
+            // That nothing more is read has no event to wait for. A slow machine reads less in this
+            // time, and the assertion holds all the more.
             thread::sleep(Duration::from_millis(300));
             let grown = server.resident().saturating_sub(before);
             assert!(grown < 8 << 20, "{peer} keeps {grown} bytes");

@@ -53,6 +53,7 @@ pub fn idle_sweep(server: &Server<'_>, plan: &Plan, repeats: usize) -> io::Resul
             let idle = Driver::connect(to, IDLE_CONNECTIONS)?;
             thread::sleep(SETTLES);
             tell(valgrind, "zero")?;
+            // The span that is measured.
             thread::sleep(plan.idle);
             tell(valgrind, "dump")?;
             dump = scratch.path().join(format!("{FILE}.{valgrind}.1"));

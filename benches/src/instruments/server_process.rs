@@ -16,6 +16,7 @@ use super::driver::Driver;
 /// Callgrind takes a second or two to start, longer if others compile.
 const START: Duration = Duration::from_secs(60);
 const END: Duration = Duration::from_secs(60);
+/// Between two looks whether the child has ended: waiting for it has no deadline.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(2);
 
 /// What to start.

@@ -100,6 +100,8 @@ impl Pauses {
         Pauses { random: Random::new(), range }
     }
 
+    /// Sleeps for the next pause. It is part of the load: wake-ups are to find the server at rest, at
+    /// times that follow no beat.
     pub fn sleep(&mut self) {
         let fraction = self.random.fraction();
         thread::sleep(self.range.start + (self.range.end - self.range.start).mul_f64(fraction));

@@ -33,7 +33,7 @@ const LIMITS: SendQueueLimits =
     match SendQueueLimits::new(MAX_UNSENT / 8, MAX_UNSENT / 4, MAX_UNSENT) {
         Ok(limits) => limits,
         #[allow(clippy::panic, reason = "evaluated when compiled")]
-        Err(_) => panic!("the low mark is below the high mark"),
+        Err(_) => panic!("low mark < high mark <= limit"),
     };
 /// Templates that may come while an earlier one has not left for a client. A client is to take each
 /// at once: one or two are a hitch in the network, after three its work has long been stale.

@@ -48,8 +48,10 @@ const fn frame_size(payload: usize) -> usize {
     ENCRYPTED_SV2_FRAME_HEADER_SIZE + payload + chunks * AEAD_MAC_LEN
 }
 
-// A session has one state for most of its life: the large one.
-#[allow(clippy::large_enum_variant)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "a session has one state for most of its life: the large one"
+)]
 enum State {
     /// Waits for the client's key. Before it comes, nothing is computed for a client.
     Handshake(AuthorityKeys),

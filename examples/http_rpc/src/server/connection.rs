@@ -90,7 +90,7 @@ pub(crate) struct ArrivingBody {
 const LIMITS: SendQueueLimits = match SendQueueLimits::new(0, 1, usize::MAX) {
     Ok(limits) => limits,
     #[allow(clippy::panic, reason = "evaluated when compiled")]
-    Err(_) => panic!("the low mark is below the high mark"),
+    Err(_) => panic!("low mark < high mark <= limit"),
 };
 
 impl Connection {

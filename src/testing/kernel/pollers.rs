@@ -1,0 +1,130 @@
+//! The pollers of the double's operating system: what is registered with which, and what each
+//! reports. Edge-triggered, as `epoll` is.
+//!
+//! Plain data, part of the [`Kernel`].
+
+use std::collections::VecDeque;
+
+use super::{End, Kernel, Kind, Sys};
+use crate::{sys::Readiness, testing::calls::Call};
+
+#[derive(Debug, Default)]
+pub(super) struct PollerState {
+    ready: VecDeque<End>,
+    is_woken: bool,
+}
+
+impl Kernel {
+    pub(in crate::testing) fn create_poller(&mut self) -> u64 {
+        let poller = self.next_poller;
+        self.next_poller += 1;
+        self.pollers.insert(poller, PollerState::default());
+        poller
+    }
+
+    pub(in crate::testing) fn drop_poller(&mut self, poller: u64) {
+        self.pollers.remove(&poller);
+        for socket in self.sockets.iter_mut().flatten() {
+            if socket.registration.is_some_and(|(of, _)| of == poller) {
+                socket.registration = None;
+                socket.is_listed = false;
+            }
+        }
+    }
+
+    pub(in crate::testing) fn register(&mut self, poller: u64, fd: usize, token: usize) -> Sys<()> {
+        let end = self.end_of(fd).ok_or(libc::EBADF)?;
+        self.fault(Some(end), Call::Register)?;
+        let socket = self.socket(end).ok_or(libc::EBADF)?;
+        if socket.registration.is_some() {
+            return Err(libc::EEXIST);
+        }
+        socket.registration = Some((poller, token));
+        // The poller reports what is ready by now.
+        self.tell(end);
+        Ok(())
+    }
+
+    pub(in crate::testing) fn deregister(&mut self, fd: usize) -> Sys<()> {
+        let end = self.end_of(fd).ok_or(libc::EBADF)?;
+        self.fault(Some(end), Call::Deregister)?;
+        let socket = self.socket(end).ok_or(libc::EBADF)?;
+        socket.registration.take().ok_or(libc::ENOENT)?;
+        socket.is_listed = false;
+        Ok(())
+    }
+
+    /// Has the poller of this socket report it, if the socket has a poller.
+    pub(in crate::testing) fn tell(&mut self, end: End) {
+        let Some(socket) = self.socket(end) else { return };
+        let Some((poller, _)) = socket.registration else { return };
+        if !std::mem::replace(&mut socket.is_listed, true) {
+            if let Some(poller) = self.pollers.get_mut(&poller) {
+                poller.ready.push_back(end);
+                self.changed.notify_all();
+            }
+        }
+    }
+
+    pub(in crate::testing) fn wake_poller(&mut self, poller: u64) {
+        if let Some(poller) = self.pollers.get_mut(&poller) {
+            poller.is_woken = true;
+            self.changed.notify_all();
+        }
+    }
+
+    /// Appends to `events` what the poller reports now. Returns `true` if the poller was woken.
+    pub(in crate::testing) fn collect(&mut self, poller: u64, events: &mut Vec<Readiness>) -> bool {
+        let Some(state) = self.pollers.get_mut(&poller) else { return false };
+        let is_woken = std::mem::take(&mut state.is_woken);
+        if !self.injected.is_empty() {
+            events.append(&mut self.injected);
+            return is_woken;
+        }
+        let ready = std::mem::take(&mut state.ready);
+        for end in ready {
+            let Some(socket) = self.socket(end) else { continue };
+            // The socket was deregistered, or registered elsewhere, meanwhile.
+            if !socket.is_listed || socket.registration.is_none_or(|(of, _)| of != poller) {
+                continue;
+            }
+            socket.is_listed = false;
+            let token = socket.registration.map_or(0, |(_, token)| token);
+            if let Some(readiness) = self.readiness(end) {
+                events.push(Readiness { token, ..readiness });
+            }
+        }
+        is_woken
+    }
+
+    /// Returns how ready a socket is. `None` if it is not ready at all.
+    pub(in crate::testing) fn readiness(&mut self, end: End) -> Option<Readiness> {
+        let room = self.room(end);
+        let window = self.window_of_other(end);
+        let socket = self.socket(end)?;
+        let is_unix = socket.is_unix;
+        let readiness = match &mut socket.kind {
+            // As Linux reports a socket that is neither connecting nor connected.
+            Kind::Fresh => Readiness {
+                writable: true,
+                broken: true,
+                read_closed: true,
+                readable: true,
+                ..Readiness::default()
+            },
+            Kind::Listener(backlog) => Readiness {
+                readable: !backlog.waiting.is_empty() || backlog.is_shut,
+                ..Readiness::default()
+            },
+            Kind::Stream(stream) => stream.readiness(is_unix, room, window),
+            Kind::Scripted(script) => script.readiness(),
+        };
+        (readiness != Readiness::default()).then_some(readiness)
+    }
+
+    /// Returns the tokens of the sockets that a poller watches, in the order of the descriptors.
+    pub(in crate::testing) fn tokens(&self) -> Vec<usize> {
+        let sockets = self.sockets.iter().flatten();
+        sockets.filter_map(|socket| socket.registration.map(|(_, token)| token)).collect()
+    }
+}
