@@ -1,11 +1,35 @@
-//! The guide: documentation only, no code of the library's.
-#![doc = include_str!("../docs/guide.md")]
+//! The guide: documentation only, no code.
+//!
+// In the text of a chapter a link goes to a file of the repository, so that it works where the files
+// are read. Here the definitions of guide_links.md come first and therefore win: the same link goes
+// to an item of this documentation.
+#![doc = include_str!("guide_links.md")]
+#![doc = include_str!("../docs/guide/README.md")]
 
-/// Onion services and host names through SOCKS5: documentation only.
-pub mod tor_and_i2p {
-    // Its examples need both features. The module is there without them, for the links to it.
-    #![cfg_attr(
-        all(feature = "socks5", feature = "i2p"),
-        doc = include_str!("../docs/tor-and-i2p.md")
-    )]
+/// Declares a chapter from its file in docs/guide.
+macro_rules! chapter {
+    ($name:ident, $file:literal) => {
+        #[doc = include_str!("guide_links.md")]
+        #[doc = include_str!(concat!("../docs/", $file))]
+        pub mod $name {}
+    };
 }
+
+chapter!(first_program, "guide/first-program.md");
+chapter!(chat_server, "guide/chat-server.md");
+chapter!(handler, "guide/handler.md");
+chapter!(guarantees, "guide/guarantees.md");
+chapter!(sending, "guide/sending.md");
+chapter!(connecting, "guide/connecting.md");
+chapter!(workers, "guide/workers.md");
+chapter!(timers, "guide/timers.md");
+chapter!(ending, "guide/ending.md");
+chapter!(several, "guide/several.md");
+chapter!(testing, "guide/testing.md");
+
+// The examples need both features. Without them the module is there for the links to it.
+#[cfg(all(feature = "socks5", feature = "i2p"))]
+chapter!(tor_and_i2p, "tor-and-i2p.md");
+/// Onion services, host names and I2P. The text needs the features `socks5` and `i2p`.
+#[cfg(not(all(feature = "socks5", feature = "i2p")))]
+pub mod tor_and_i2p {}

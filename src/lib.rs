@@ -14,12 +14,9 @@
 //! * [`SendQueue`] is an optional helper: a bounded queue of outgoing bytes for one connection.
 //!   [`helpers`] has two more.
 //!
-//! The [`guide`] explains everything else, chapter by chapter.
-//!
 //! # Example
 //!
-//! A server that sends back what it receives. It drops the bytes that the kernel does not take at
-//! once. The example `echo` shows how to keep them.
+//! A server that sends back what it receives. It closes a connection whose peer does not read.
 //!
 //! ```
 //! use std::{io, sync::Arc};
@@ -34,7 +31,9 @@
 //!         true
 //!     }
 //!     fn event_got_data(&self, sockman: &SockMan, id: ConnectionId, data: &[u8]) {
-//!         let _ = sockman.send_bytes(id, data);
+//!         if sockman.send_bytes(id, data).ok() != Some(data.len()) {
+//!             sockman.close_connection(id);
+//!         }
 //!     }
 //!     fn event_got_eof(&self, sockman: &SockMan, id: ConnectionId) {
 //!         sockman.close_connection(id);
@@ -60,15 +59,18 @@
 //! # }
 //! ```
 //!
-//! # Guarantees
+//! # Guide
 //!
-//! The guarantees G1 to G14 (identity, registration first, one callback at a time, close, bytes,
-//! hooks, no spin, fairness, promptness, no hidden memory, exhaustion, panics, addresses, restart)
-//! are listed in the [`guide`]. `docs/testing.md` names the test of each.
+//! The [`guide`] begins with a [first program](guide::first_program) in ten minutes. Its other
+//! chapters are about a [chat server](guide::chat_server), the [handler](guide::handler), the
+//! [guarantees](guide::guarantees) G1 to G14, [sending](guide::sending),
+//! [connecting](guide::connecting), [workers](guide::workers), [timers](guide::timers),
+//! [ending](guide::ending), [several `SockMan`s](guide::several) in one process,
+//! [testing](guide::testing), and [Tor, SOCKS5 and I2P](guide::tor_and_i2p).
 //!
 //! # Features
 //!
-//! | feature | default | what it adds |
+//! | Feature | Default | What it adds |
 //! |---|---|---|
 //! | `socks5` | on | connects through SOCKS5 proxies and Tor ([`proxy`]), and onion addresses |
 //! | `i2p` | on | connects and accepts through a SAM bridge ([`i2p`]), and I2P addresses |
@@ -78,18 +80,25 @@
 //!
 //! The root holds the names that a first program needs.
 //!
-//! * [`address`]: the addresses to connect to and to listen on;
-//! * [`proxy`] and [`i2p`]: the ways to reach a destination other than directly;
-//! * [`options`]: the options of a `SockMan` and of a connect;
-//! * [`stats`]: what a `SockMan` reports about itself and its connections;
-//! * [`error`]: all errors;
-//! * [`helpers`]: optional helpers for embedders;
-//! * [`sys`]: the seam to the operating system. It may still change.
+//! | Module | What it holds |
+//! |---|---|
+//! | [`address`] | the addresses to connect to and to listen on |
+//! | [`proxy`] | SOCKS5 proxies (feature `socks5`) |
+//! | [`i2p`] | I2P (feature `i2p`) |
+//! | [`options`] | the options of a `SockMan` and of a connect |
+//! | [`stats`] | what a `SockMan` reports about itself and its connections |
+//! | [`error`] | all errors |
+//! | [`helpers`] | optional helpers for embedders |
+//! | [`sys`] | the seam to the operating system, which may still change |
+//! | `testing` | test doubles (feature `testing`) |
 //!
 //! # Platforms
 //!
-//! Unix. The crate is tested on Linux (epoll). It is also written for macOS and the BSDs (kqueue).
+//! The crate is tested on Linux (epoll). It is written for macOS and the BSDs (kqueue) too, but is
+//! neither built nor tested there yet. It does not support Windows.
 
+// docs.rs marks each item with the feature that it needs.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 // The documentation of the default features is the one that is checked: others lack what it links to.
 #![cfg_attr(not(all(feature = "socks5", feature = "i2p")), allow(rustdoc::broken_intra_doc_links))]
