@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 use sockman::{
     Service,
@@ -231,7 +232,7 @@ fn path_abstract_name_and_unnamed_are_told_apart() {
     let path = UnixAddr::from_path("@a").unwrap();
     let name = UnixAddr::from_abstract_name("a").unwrap();
     let empty_name = UnixAddr::from_abstract_name("").unwrap();
-    assert_eq!(path.as_path().unwrap(), "@a");
+    assert_eq!(path.as_path(), Some(Path::new("@a")));
     assert_eq!(path.as_abstract_name(), None);
     assert_eq!(name.as_abstract_name().unwrap(), b"a");
     assert_eq!(name.as_path(), None);

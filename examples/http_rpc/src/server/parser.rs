@@ -83,8 +83,11 @@ pub struct Request {
 /// Bodies have secrets, too: the passphrase of a wallet.
 impl fmt::Debug for Request {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let body = format_args!("{} bytes", self.body.len());
-        f.debug_struct("Request").field("head", &self.head).field("body", &body).finish()
+        let length = self.body.len();
+        f.debug_struct("Request")
+            .field("head", &self.head)
+            .field("body", &format_args!("{length} bytes"))
+            .finish()
     }
 }
 
