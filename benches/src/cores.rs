@@ -68,8 +68,7 @@ impl Pinned {
 
 impl Drop for Pinned {
     fn drop(&mut self) {
-        // The cores were allowed before. If that has changed, the thread stays on its core, which
-        // is harmless.
+        // The cores were allowed before. If that has changed, the thread stays on its core.
         let _ = sched_setaffinity(THIS_THREAD, &self.before);
     }
 }

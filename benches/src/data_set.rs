@@ -217,8 +217,7 @@ mod tests {
     use super::*;
     use crate::{fixture, table};
 
-    /// Returns a report with everything that a run can have: the fixture has no shares and one
-    /// grid.
+    /// Returns a report with all that a run can have: the fixture has no shares and one grid.
     fn report() -> Report {
         let mut report = fixture::report();
         let shares = |peer: &str, load| Shares {

@@ -91,8 +91,7 @@ pub fn write(report: &Report, docs_dir: &Path) -> Result<Vec<PathBuf>, Error> {
     let text = data_set::write(report).map_err(results)?;
     let report = &data_set::read(&text).map_err(results)?;
 
-    // All pages are filled in before the first file is written: an error leaves every file as it
-    // is.
+    // All pages are filled in before the first file is written, so an error changes no file.
     let mut pages = Vec::new();
     for page in &PAGES {
         let path = docs_dir.join(page.path);

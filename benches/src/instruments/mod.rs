@@ -61,8 +61,8 @@ impl Plan {
     }
 }
 
-/// Counts in the scenarios that pass the filter `only`. `suite` is this executable: `suite serve
-/// PEER echo --core N` is a server that prints its address and ends at the end of its input.
+/// Counts in the scenarios that pass the filter `only`. `suite` is this executable. Its form
+/// `serve PEER echo --core N` is a server that prints its address and ends at the end of its input.
 pub fn run(
     effort: Effort,
     only: &dyn Fn(&str) -> bool,

@@ -57,8 +57,8 @@ pub fn in_order<'a>(names: impl Iterator<Item = &'a str>) -> Vec<String> {
     seen
 }
 
-/// Returns the numbers in the name of a scenario: 64 and 4 for `64 × 4 KiB`, 10000 for `10,000
-/// idle` and for `10k`.
+/// Returns the numbers in the name of a scenario: 64 and 4 for `64 × 4 KiB`, and 10000 for both
+/// `10,000 idle` and `10k`.
 pub fn numbers(what: &str) -> Vec<u64> {
     let joined = what.replace(',', "");
     let mut numbers = Vec::new();
