@@ -273,8 +273,7 @@ impl TokioDialler {
             runtime.spawn(async move {
                 while let Ok((mut stream, _)) = listener.accept().await {
                     tokio::spawn(async move {
-                        // The buffer exceeds a message, so tokio treats a read as short, thus
-                        // "empty".
+                        // The buffer is longer than a message, so tokio sees each read as short.
                         let mut buffer = [0; 64];
                         stream.set_nodelay(true)?;
                         loop {
