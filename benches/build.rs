@@ -1,5 +1,5 @@
-//! Compiles the servers in C, and notes what the report says of the machine's compilers and of
-//! the peers' versions.
+//! Compiles the C servers, and records the versions of the compilers and of the peers for the
+//! report.
 use std::{env, error::Error, fs, path::Path, process::Command};
 
 const SERVERS: [&str; 2] = ["epoll", "poll"];
@@ -33,8 +33,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Of the versions of a package in a Cargo.lock: it is sorted, and ours is the last one (message-io
-/// brings a `mio` of its own, which is older).
+/// Returns the last version of a package in a Cargo.lock, which is the newest because the file is
+/// sorted. (message-io depends on an older `mio`.)
 fn newest<'a>(lock: &'a str, package: &str) -> &'a str {
     let heading = format!("name = \"{package}\"\nversion = \"");
     let found = lock.rsplit_once(&heading).and_then(|(_, rest)| rest.split('"').next());

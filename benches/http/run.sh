@@ -1,7 +1,8 @@
 #!/bin/sh
-# HTTP under load: the http_rpc example and the same work on hyper, in turn, three rounds. One core for
-# the server and its workers, the other for wrk: 64 keep-alive connections, one small request each.
-# Needs wrk. SECONDS_EACH is how long one measurement takes (default 4).
+# Measures HTTP under load: the http_rpc example and the same work on hyper, alternately, in three
+# rounds. One core runs the server and its workers. The other core runs wrk with 64 keep-alive
+# connections, each with one small request under way. Requires wrk.
+# SECONDS_EACH is the length of one measurement (default 4).
 set -eu
 cd "$(dirname "$0")/../.."
 target=${CARGO_TARGET_DIR:-target}
@@ -14,7 +15,7 @@ ours=$!
 taskset -c 0 "$target/http-peer/release/http-peer" 127.0.0.1:18333 &
 peer=$!
 trap 'kill $ours $peer 2>/dev/null; wait; rm -rf "$work"' EXIT
-# The cookie stands when the server listens.
+# The server writes the cookie before it prints that line.
 until grep -q cookie "$work/log"; do kill -0 $ours; done
 cat >"$work/post.lua" <<LUA
 wrk.method = "POST"

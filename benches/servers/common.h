@@ -1,10 +1,11 @@
 /*
- * What both C servers share: the contract of a connection, apart from how readiness is heard of.
+ * The common part of both C servers: the contract of a connection, without the poller.
  *
  *   PROGRAM echo|sink|source SEND_SIZE
  *
- * listens on a free port of 127.0.0.1, prints `listening on 127.0.0.1:PORT`, serves with one
- * thread, and ends when its standard input does. (A second thread sleeps in read(0) for that.)
+ * The program listens on a free port of 127.0.0.1, prints `listening on 127.0.0.1:PORT`, serves
+ * with one thread, and ends at the end of its standard input. (A second thread sleeps in read(0)
+ * for that.)
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -18,7 +19,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { BACKLOG = 4096 };                    /* connections; as all peers that can choose */
+enum { BACKLOG = 4096 };                    /* connections; all peers that can set it have the same */
 enum { RECEIVE_BUFFER = 64 * 1024 };        /* bytes; one for all connections */
 enum { STOP_READING_ABOVE = 1024 * 1024 };  /* bytes of leftovers of one connection */
 
@@ -26,9 +27,9 @@ enum contract { ECHO, SINK, SOURCE };
 
 struct connection {
   int fd;
-  bool finished;         /* the peer sends no more */
-  unsigned registered;   /* what the poller watches, where it keeps that */
-  char *leftovers;       /* from `start` to `end`: what the kernel did not take yet */
+  bool finished;         /* the peer has sent EOF */
+  unsigned registered;   /* the events that epoll watches; unused with poll(2) */
+  char *leftovers;       /* from `start` to `end`: bytes that the kernel has not accepted yet */
   size_t start, end, capacity;
 };
 
@@ -69,7 +70,7 @@ static void keep(struct connection *c, const char *bytes, size_t count) {
   c->end += count;
 }
 
-/* False: the connection is broken. */
+/* Sends the waiting bytes. Returns false if the connection is broken. */
 static bool send_what_waits(struct connection *c) {
   if (contract == SOURCE) {
     return send(c->fd, zeroes, send_size, MSG_NOSIGNAL) >= 0 || would_block();
@@ -97,7 +98,7 @@ static bool echo(struct connection *c, const char *bytes, size_t count) {
   return true;
 }
 
-/* One receive buffer at most, so that no connection holds up the others. */
+/* Receives at most one buffer, so that no connection delays the others. */
 static bool receive(struct connection *c) {
   ssize_t received = recv(c->fd, buffer, sizeof buffer, 0);
   if (received < 0) return would_block();
@@ -108,7 +109,7 @@ static bool receive(struct connection *c) {
   return contract != ECHO || echo(c, buffer, received);
 }
 
-/* What is to be done for a connection in one pass. False: close it. */
+/* Serves a connection in one pass. Returns false if it has to be closed. */
 static bool take_turn(struct connection *c, bool readable, bool writable) {
   if (writable && !send_what_waits(c)) return false;
   if (readable && wants_to_read(c) && !receive(c)) return false;
@@ -130,7 +131,7 @@ static void free_connection(struct connection *c) {
   free(c);
 }
 
-/* The next connection that waits, or -1 if none does. */
+/* Accepts a waiting connection, or returns -1 if there is none. */
 static int accept_one(int listener) {
   for (;;) {
     int fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
@@ -147,7 +148,7 @@ static void *end_with_stdin(void *unused) {
   return unused;
 }
 
-/* Reads the arguments, listens, says where. */
+/* Reads the arguments, listens, and prints the address. */
 static int start(int argc, char **argv) {
   if (argc != 3) {
     fprintf(stderr, "usage: %s echo|sink|source SEND_SIZE\n", argv[0]);

@@ -1,12 +1,12 @@
 /*
- * The limit for one thread: level-triggered epoll. Every connection is registered once; EPOLLOUT
- * is asked for only while something waits to be sent, EPOLLIN only while reading is not paused.
+ * The limit for one thread: level-triggered epoll. Every connection is registered once. The server
+ * asks for EPOLLOUT only while bytes wait to be sent, and for EPOLLIN only while it reads.
  */
 #include "common.h"
 
 #include <sys/epoll.h>
 
-enum { EVENTS = 1024 }; /* readiness told by one epoll_wait */
+enum { EVENTS = 1024 }; /* the most events that one epoll_wait returns */
 
 static int poller;
 
@@ -27,7 +27,7 @@ static void accept_all(int listener) {
 static void serve(struct connection *c, unsigned events) {
   bool broken = events & (EPOLLERR | EPOLLHUP);
   bool keeps = take_turn(c, broken || events & EPOLLIN, broken || events & EPOLLOUT);
-  /* A hang-up cannot be masked: while reading is paused, it would be told without end. */
+  /* A hang-up cannot be masked: while reading is paused, epoll would report it without end. */
   if (!keeps || (broken && !wants_to_read(c))) {
     free_connection(c);
   } else if (interest(c) != c->registered) {

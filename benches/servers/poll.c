@@ -1,6 +1,6 @@
 /*
- * The shape that Bitcoin Core's socket thread has: in every pass the set for poll(2) is built
- * anew from all connections, and the wait ends after 50 ms at the latest.
+ * The shape of Bitcoin Core's socket thread: every pass builds the set for poll(2) from all
+ * connections, and a wait ends after at most 50 ms.
  */
 #include "common.h"
 
@@ -50,7 +50,7 @@ int main(int argc, char **argv) {
   for (;;) {
     build_set(listener);
     if (poll(set, count + 1, TIMEOUT) < 0 && errno != EINTR) die("poll");
-    /* From the end: the one that takes the place of a closed connection was served already. */
+    /* From the end: the connection that moves to a closed one's place has already been served. */
     for (size_t i = count; i-- > 0;) serve(i);
     if (set[0].revents) {
       for (int fd; (fd = accept_one(listener)) >= 0;) add(fd);

@@ -9,29 +9,28 @@ use crate::{
 };
 
 pub const HELP: &str = "\
-Measures sockman against what people would use instead, on this machine.
+Measures sockman against its alternatives, on this machine.
 
   cargo run --release --manifest-path benches/Cargo.toml -- [OPTIONS]
 
-  --quick         under three minutes; without it, about 20 minutes
-  --smoke         about ten seconds: it works, and the figures mean nothing
-  --only TEXT     only scenarios whose name contains it (echo, idle, wake/ …)
-  --peers A,B     of the servers (not of the latencies) only these: epoll-c, mio,
-                  tokio, message-io, poll-c, sockman,
-                  sockman-no-sweep, sockman-twice, sockman-large-buffer
-  --out DIR       where results.json and plots go; benchmark-results if not given
-  --docs DIR      also puts tables and plots into DIR/performance.md, and what they are
-                  drawn from into DIR/performance/figures.json
-  --add FILE      also has the figures of an earlier run, for scenarios that this one leaves out
-  --from FILE     measures nothing: shows the results.json of an earlier run, or a
-                  figures.json
-  --help          this text
+  --quick         measures less, in under 3 minutes (a full run takes about half an hour)
+  --smoke         runs everything briefly, in about 10 seconds; the figures mean nothing
+  --only TEXT     runs only the scenarios whose name contains TEXT (echo, idle, wake/ …)
+  --peers A,B     measures only these servers (the latencies have all their peers): epoll-c,
+                  mio, tokio, message-io, poll-c, sockman, sockman-no-sweep, sockman-twice,
+                  sockman-large-buffer
+  --out DIR       writes results.json and the plots into DIR [benchmark-results]
+  --docs DIR      also writes the documentation of a checkout, whose directory docs is DIR:
+                  DIR/performance.md, DIR/performance/ and DIR/../benches/RESULTS.md
+  --add FILE      adds the figures of an earlier run for the scenarios that this run omits
+  --from FILE     measures nothing and shows an earlier run: a results.json or figures.json
+  --help          prints this text
 
-The suite runs itself in these two forms; both end when their standard input does:
+The suite starts itself in these two forms. Both end at the end of their standard input.
 
   serve PEER echo|sink|source [--core N] [--send-size BYTES] [--work ROUNDS]
-                  one server; prints `listening on 127.0.0.1:PORT`
-  hold ADDRESS    idle connections; reads how many there shall be, a number a line
+                  runs one server, which prints `listening on 127.0.0.1:PORT`
+  hold ADDRESS    holds idle connections to ADDRESS; reads their number, one number a line
 ";
 
 pub enum Command {
@@ -52,7 +51,7 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Whether a scenario of this name is asked for.
+    /// Returns whether the user asked for a scenario of this name.
     pub fn wants(&self, scenario: &str) -> bool {
         self.only.as_ref().is_none_or(|text| scenario.contains(text.as_str()))
     }

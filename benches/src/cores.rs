@@ -1,4 +1,4 @@
-//! Which core runs what. The server has one for itself, the load generator another.
+//! Pins threads to cores. The server has a core of its own, and the load generator has another.
 use std::{io, thread};
 
 use nix::{
@@ -6,7 +6,7 @@ use nix::{
     unistd::Pid,
 };
 
-/// The calling thread; with it those that it starts from then on.
+/// The calling thread. Threads that it starts later inherit its affinity.
 const THIS_THREAD: Pid = Pid::from_raw(0);
 
 #[derive(Debug, Clone, Copy)]
@@ -16,8 +16,8 @@ pub struct Cores {
 }
 
 impl Cores {
-    /// The last core that we may run on for servers, and the first for the load: interrupts of
-    /// devices come to the first more often. With one core only, they are the same.
+    /// Chooses the last allowed core for servers and the first one for the load, because the first
+    /// core gets more device interrupts. On a machine with one core, both are the same.
     pub fn choose() -> io::Result<Cores> {
         let allowed = sched_getaffinity(THIS_THREAD)?;
         let mut cores = (0..CpuSet::count()).filter(|&core| allowed.is_set(core).unwrap_or(false));
@@ -30,14 +30,14 @@ impl Cores {
     }
 }
 
-/// The calling thread runs on this core alone, and so do threads and processes that it starts.
+/// Pins the calling thread, and the threads and processes that it starts, to this core.
 pub fn pin(core: usize) -> io::Result<()> {
     let mut set = CpuSet::new();
     set.set(core)?;
     Ok(sched_setaffinity(THIS_THREAD, &set)?)
 }
 
-/// The calling thread runs wherever it may: for a process that inherited a pin.
+/// Lets the calling thread run on every core. A process that inherited a pin needs this.
 pub fn unpin() -> io::Result<()> {
     let mut set = CpuSet::new();
     for core in 0..CpuSet::count() {
@@ -46,13 +46,13 @@ pub fn unpin() -> io::Result<()> {
     Ok(sched_setaffinity(THIS_THREAD, &set)?)
 }
 
-/// Runs `slice` on a thread of its own, so that its pinning ends with it.
+/// Runs `slice` on a new thread, so that the pinning of `slice` ends with that thread.
 pub fn on_a_thread<T: Send>(slice: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
     thread::scope(|scope| scope.spawn(slice).join())
         .unwrap_or_else(|_| Err(io::Error::other("the thread that measured panicked")))
 }
 
-/// Pins the calling thread until it is dropped.
+/// Pins the calling thread until this value is dropped.
 #[derive(Debug)]
 pub struct Pinned {
     before: CpuSet,
@@ -68,7 +68,7 @@ impl Pinned {
 
 impl Drop for Pinned {
     fn drop(&mut self) {
-        // It was allowed before. If it is not now, the thread stays where it is, which harms none.
+        // The cores were allowed before. If that has changed, the thread stays on its core.
         let _ = sched_setaffinity(THIS_THREAD, &self.before);
     }
 }

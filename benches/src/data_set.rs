@@ -1,12 +1,12 @@
-//! The data set of `docs/performance.md`: what its tables and plots are drawn from, in a form that
-//! git can keep and `diff` can show.
+//! The data set of the documentation, `docs/performance/figures.json`: the figures from which its
+//! tables and plots are made, in a form that git can keep and `diff` can show.
 //!
-//! The file is JSON, and each row is a line. A distribution keeps only the points that a plot
+//! The file is JSON with one row in each line. A distribution keeps only the points that a plot
 //! draws. Distributions share their quantiles: each row has the index of a grid. Numbers are not
-//! rounded, because a table that rounds them once more would now and then show another last digit.
+//! rounded: a table that rounded them a second time would sometimes show another last digit.
 //!
-//! `docs::write` draws from the text that [`write`] returns, not from the run. So [`read`] gives
-//! exactly the figures of the page and its plots.
+//! `docs::write` works from the text that [`write`] returns, not from the run. So [`read`] returns
+//! exactly the figures of the pages and the plots.
 
 use std::io;
 
@@ -21,7 +21,7 @@ use crate::{
     report::{Distribution, Figure, Machine, Metric, Report, Shares},
 };
 
-/// The fields of the object, and the rows in each, begin a line. What is deeper does not.
+/// The fields of the object and the rows in each field begin a line. Deeper values do not.
 const DEPTH_OF_ROWS: usize = 2;
 
 #[derive(Serialize, Deserialize)]
@@ -37,17 +37,17 @@ struct DataSet {
     grids: Vec<Vec<f64>>,
     /// Scenario, peer, count, index of the grid, µs at the first quantiles of that grid.
     distributions: Vec<(String, String, u64, usize, Vec<f64>)>,
-    /// Scenario, peer, the server's share of its core, the load's.
+    /// Scenario, peer, the server's share of its core, the load's share of its core.
     shares: Vec<(String, String, f64, Option<f64>)>,
 }
 
-/// The field that a data set has and the `results.json` of a run has not.
+/// The field that a data set has and the `results.json` of a run does not have.
 #[derive(Deserialize)]
 struct Kind {
     grids: Option<IgnoredAny>,
 }
 
-/// The data set of a report as text.
+/// Returns the data set of a report as text.
 pub fn write(report: &Report) -> serde_json::Result<String> {
     let mut text = Vec::new();
     let mut serializer = Serializer::with_formatter(&mut text, Rows { depth: 0 });
@@ -56,7 +56,7 @@ pub fn write(report: &Report) -> serde_json::Result<String> {
     String::from_utf8(text).map_err(Error::custom)
 }
 
-/// The report in a data set, or in the `results.json` of a run.
+/// Reads a report from a data set, or from the `results.json` of a run.
 pub fn read(text: &str) -> serde_json::Result<Report> {
     match serde_json::from_str::<Kind>(text)?.grids {
         Some(_) => serde_json::from_str::<DataSet>(text)?.report(),
@@ -94,7 +94,7 @@ impl DataSet {
         }
     }
 
-    /// Fails if a distribution names a grid that is not there, or has more values than the grid.
+    /// Fails if a distribution names a grid that does not exist, or has more values than the grid.
     fn report(self) -> serde_json::Result<Report> {
         let grids = self.grids;
         let distributions = self.distributions.into_iter().map(|row| {
@@ -132,7 +132,8 @@ impl DataSet {
     }
 }
 
-/// The index of the grid that begins with these quantiles. A grid that these continue is extended.
+/// Returns the index of the grid that begins with these quantiles. If these quantiles continue a
+/// grid, the grid is extended.
 fn index_of(grids: &mut Vec<Vec<f64>>, quantiles: Vec<f64>) -> usize {
     let known =
         grids.iter().position(|grid| grid.starts_with(&quantiles) || quantiles.starts_with(grid));
@@ -146,7 +147,7 @@ fn index_of(grids: &mut Vec<Vec<f64>>, quantiles: Vec<f64>) -> usize {
     index
 }
 
-/// JSON without spaces, with a line for each field and for each row.
+/// Writes JSON without spaces, with a line for each field and for each row.
 struct Rows {
     /// How many objects and arrays are open.
     depth: usize,
@@ -216,7 +217,7 @@ mod tests {
     use super::*;
     use crate::{fixture, table};
 
-    /// With all that a run may have: the fixture has no shares, and one grid.
+    /// Returns a report with all that a run can have: the fixture has no shares and one grid.
     fn report() -> Report {
         let mut report = fixture::report();
         let shares = |peer: &str, load| Shares {
@@ -237,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn a_data_set_is_its_run_without_the_points_that_no_plot_draws() {
+    fn a_data_set_has_the_whole_run_except_the_points_that_no_plot_draws() {
         let text = write(&report()).expect("it is written");
         let read = read(&text).expect("it is read");
         let mut drawn = report();
@@ -251,13 +252,13 @@ mod tests {
     }
 
     #[test]
-    fn the_results_of_a_run_are_read_too() {
+    fn the_results_json_of_a_run_is_read_too() {
         let text = serde_json::to_string_pretty(&report()).expect("it is written");
         assert_eq!(read(&text).expect("it is read"), report());
     }
 
     #[test]
-    fn tables_are_those_of_the_run() {
+    fn a_data_set_gives_the_same_tables_as_its_run() {
         let run = report();
         let read = read(&write(&run).expect("it is written")).expect("it is read");
         assert_eq!(table::summary(&read), table::summary(&run));

@@ -1,20 +1,24 @@
-//! `docs/performance.md`: its prose is written by hand, its figures are put in by this module, so
-//! that none is copied. What stands between `<!-- NAME -->` and `<!-- end -->` is replaced:
+//! Writes the figures of a run into the documentation. People write the prose of the pages by hand;
+//! this module writes their figures, so that no figure is copied.
 //!
-//! | Marker | What it gets |
+//! | File | What this module writes |
 //! |---|---|
-//! | `machine` | where and when the figures were taken |
-//! | `legend` | how the tables are to be read |
-//! | `targets` | what we mean to reach, and what this run reached |
-//! | `beaten` | where a peer is better by more than a tie |
-//! | `not measured` | what could not be measured, and why |
-//! | `table: GROUP` | the tables of a group of scenarios |
-//! | `other tables` | those of the groups that no other marker names |
-//! | `plot: NAME` | `performance/NAME.svg`, if the run has what it draws |
-//! | `other plots` | those that no other marker names |
+//! | `docs/performance.md`, `benches/RESULTS.md` | the text between markers |
+//! | `docs/performance/tables.md` | the whole file: all tables, all plots, where a peer is better |
+//! | `docs/performance/*.svg` | the plots |
+//! | `docs/performance/figures.json` | the data set from which all the others are made |
 //!
-//! Beside the plots stands the data set that everything was drawn from. The raw results of a run
-//! stay in the run's own directory.
+//! A marker is a line `<!-- NAME -->`. It replaces the text up to `<!-- end -->`:
+//!
+//! | Marker | What this module writes |
+//! |---|---|
+//! | `machine` | the machine, the versions and the length of the run |
+//! | `overview` | a table of the figures that decide between libraries |
+//! | `targets` | each target, and what this run reached |
+//! | `not measured` | what could not be measured, and why |
+//! | `plot: NAME` | the image `NAME.svg`, if the run has figures for it |
+//!
+//! The raw results of a run stay in the run's own directory.
 
 use std::{
     fmt::Write,
@@ -29,14 +33,28 @@ use crate::{
     table,
 };
 
-/// Beside the page, for what is generated whole.
+/// The directory of the generated files, beside the first page.
 const DIRECTORY: &str = "performance";
-const PAGE: &str = "performance.md";
-/// The data set, beside the plots.
+/// The tables, in that directory.
+const TABLES: &str = "tables.md";
+/// The data set, in that directory.
 const FIGURES: &str = "figures.json";
-/// All that a run found out, in the directory of the run.
+/// The whole report of a run, in the directory of the run.
 const RESULTS: &str = "results.json";
 const END: &str = "<!-- end -->";
+
+/// A page whose prose is written by hand.
+struct Page {
+    /// Relative to the directory of the documentation.
+    path: &'static str,
+    /// The path from the page to [`DIRECTORY`], with a slash at its end.
+    to_plots: &'static str,
+}
+
+const PAGES: [Page; 2] = [
+    Page { path: "performance.md", to_plots: "performance/" },
+    Page { path: "../benches/RESULTS.md", to_plots: "../docs/performance/" },
+];
 
 #[derive(Debug)]
 pub enum Error {
@@ -50,17 +68,19 @@ pub enum Error {
         source: serde_json::Error,
     },
     Plots(plot::Error),
-    /// The page is not as we expect it: the line, and what is wrong there.
+    /// The markers of a page are wrong.
     Page {
+        page: &'static str,
         line: usize,
         what: String,
     },
-    /// A smoke run shows that the suite works; its figures say nothing.
+    /// The report is of a smoke run, whose figures mean nothing.
     Smoke,
 }
 
-/// Writes the page, its plots and their data set under `docs_dir`; returns the files. All are made
-/// from the text of the data set: [`read_results`] gives them again.
+/// Writes the pages, the tables, the plots and the data set, and returns the files. `docs_dir` is
+/// the directory `docs` of a checkout. Everything is made from the text of the data set, so
+/// [`read_results`] of that file gives the same files again.
 pub fn write(report: &Report, docs_dir: &Path) -> Result<Vec<PathBuf>, Error> {
     if report.mode == "smoke" {
         return Err(Error::Smoke);
@@ -71,21 +91,26 @@ pub fn write(report: &Report, docs_dir: &Path) -> Result<Vec<PathBuf>, Error> {
     let text = data_set::write(report).map_err(results)?;
     let report = &data_set::read(&text).map_err(results)?;
 
-    let page = docs_dir.join(PAGE);
-    let before = fs::read_to_string(&page).map_err(file("read", &page))?;
-    // Nothing is written if the page cannot be.
-    let after = fill_in(&before, report)?;
+    // All pages are filled in before the first file is written, so an error changes no file.
+    let mut pages = Vec::new();
+    for page in &PAGES {
+        let path = docs_dir.join(page.path);
+        let before = fs::read_to_string(&path).map_err(file("read", &path))?;
+        pages.push((path, fill_in(page, &before, report)?));
+    }
 
     let mut files = plot::write_all(report, &directory).map_err(Error::Plots)?;
     remove_other_plots(&directory, &files)?;
-    fs::write(&figures, text).map_err(file("write", &figures))?;
-    files.push(figures);
-    fs::write(&page, after).map_err(file("write", &page))?;
-    files.push(page);
+    pages.push((directory.join(TABLES), tables(report)));
+    pages.push((figures, text));
+    for (path, text) in pages {
+        fs::write(&path, text).map_err(file("write", &path))?;
+        files.push(path);
+    }
     Ok(files)
 }
 
-/// The report as `results.json` in this directory, which is made if need be.
+/// Writes the report as `results.json` into this directory, and makes the directory if needed.
 pub fn write_results(report: &Report, directory: &Path) -> Result<PathBuf, Error> {
     fs::create_dir_all(directory).map_err(file("create", directory))?;
     let path = directory.join(RESULTS);
@@ -95,14 +120,14 @@ pub fn write_results(report: &Report, directory: &Path) -> Result<PathBuf, Error
     Ok(path)
 }
 
-/// The report in the `results.json` of an earlier run, or in the data set of a page.
+/// Reads the report from the `results.json` of a run, or from a data set.
 pub fn read_results(path: &Path) -> Result<Report, Error> {
     let text = fs::read_to_string(path).map_err(file("read", path))?;
     let results = |source| Error::Results { path: path.to_owned(), source };
     data_set::read(&text).map_err(results)
 }
 
-/// Plots of an earlier run for which this one has no figures.
+/// Removes the plots of an earlier run for which this run has no figures.
 fn remove_other_plots(directory: &Path, ours: &[PathBuf]) -> Result<(), Error> {
     for entry in fs::read_dir(directory).map_err(file("read", directory))? {
         let path = entry.map_err(file("read", directory))?.path();
@@ -113,19 +138,13 @@ fn remove_other_plots(directory: &Path, ours: &[PathBuf]) -> Result<(), Error> {
     Ok(())
 }
 
-/// The page with everything between markers replaced.
-fn fill_in(page: &str, report: &Report) -> Result<String, Error> {
+/// Returns the page with everything between markers replaced.
+fn fill_in(page: &Page, before: &str, report: &Report) -> Result<String, Error> {
     let plots = plot::plots(report);
-    let markers: Vec<&str> = page.lines().filter_map(marker).collect();
-    if let Some(left_out) = left_out(&markers, report, &plots) {
-        let what = format!("the page has no place for {left_out}");
-        return Err(Error::Page { line: page.lines().count(), what });
-    }
-
     let mut text = String::new();
     let mut open: Option<(usize, &str)> = None;
-    for (number, line) in (1..).zip(page.lines()) {
-        let wrong = |what: String| Error::Page { line: number, what };
+    for (number, line) in (1..).zip(before.lines()) {
+        let wrong = |what: String| Error::Page { page: page.path, line: number, what };
         match (open, marker(line)) {
             (Some(_), _) if line.trim() == END => open = None,
             (Some(_), None) => continue,
@@ -138,7 +157,7 @@ fn fill_in(page: &str, report: &Report) -> Result<String, Error> {
             (None, None) => {}
             (None, Some(name)) => {
                 open = Some((number, name));
-                let content = content(name, &markers, report, &plots)
+                let content = content(name, page, report, &plots)
                     .ok_or_else(|| wrong(format!("no such marker: `{name}`")))?;
                 _ = writeln!(text, "{line}\n\n{}\n", content.trim());
                 continue;
@@ -147,76 +166,63 @@ fn fill_in(page: &str, report: &Report) -> Result<String, Error> {
         _ = writeln!(text, "{line}");
     }
     match open {
-        Some((line, name)) => Err(Error::Page { line, what: format!("`{name}` has no `{END}`") }),
+        Some((line, name)) => {
+            Err(Error::Page { page: page.path, line, what: format!("`{name}` has no `{END}`") })
+        }
         None => Ok(text),
     }
 }
 
-/// The name in a line that is a beginning and nothing else.
+/// Returns the name in a line that is a marker and nothing else.
 fn marker(line: &str) -> Option<&str> {
     let name = line.trim().strip_prefix("<!--")?.strip_suffix("-->")?.trim();
     (name != "end").then_some(name)
 }
 
-/// The first group of scenarios or plot that no marker takes.
-fn left_out(markers: &[&str], report: &Report, plots: &[Plot]) -> Option<String> {
-    let groups = (!markers.contains(&"other tables")).then(|| others(markers, report));
-    let group = groups.and_then(|groups| groups.into_iter().next());
-    if let Some(group) = group {
-        return Some(format!("the tables of `{group}`"));
-    }
-    let plots = (!markers.contains(&"other plots")).then(|| other_plots(markers, plots));
-    let plot = plots.and_then(|plots| plots.first().map(|plot| plot.name.clone()));
-    plot.map(|plot| format!("the plot `{plot}`"))
-}
-
-/// `None` for a name that we do not know.
-fn content(name: &str, markers: &[&str], report: &Report, plots: &[Plot]) -> Option<String> {
+/// Returns the text for a marker, or `None` if there is no marker of that name.
+fn content(name: &str, page: &Page, report: &Report, plots: &[Plot]) -> Option<String> {
     const NONE: &str = "Not measured in this run.";
-    let or_none = |text: String| if text.is_empty() { NONE.to_owned() } else { text };
     Some(match name.split_once(": ") {
-        Some(("table", group)) => or_none(table::markdown(report, group)),
-        Some(("plot", plot)) => {
-            or_none(plots.iter().find(|p| p.name == plot).map(image).unwrap_or_default())
+        Some(("plot", name)) => {
+            let plot = plots.iter().find(|plot| plot.name == name);
+            plot.map_or_else(|| NONE.to_owned(), |plot| image(plot, page.to_plots))
         }
         Some(_) => return None,
         None => match name {
             "machine" => machine(report),
-            "legend" => table::legend().to_owned(),
+            "overview" => table::overview_markdown(report),
             "targets" => table::targets_markdown(&table::targets(report)),
-            "beaten" => table::beaten_markdown(report),
             "not measured" => not_measured(report),
-            "other tables" => {
-                let tables = others(markers, report);
-                let tables = tables.iter().map(|group| {
-                    format!("### {group}\n\n{}\n", table::markdown(report, group).trim())
-                });
-                tables.collect::<Vec<_>>().join("\n")
-            }
-            "other plots" => {
-                let images: Vec<String> =
-                    other_plots(markers, plots).into_iter().map(image).collect();
-                images.join("\n\n")
-            }
             _ => return None,
         },
     })
 }
 
-/// Groups that have no marker of their own.
-fn others(markers: &[&str], report: &Report) -> Vec<String> {
-    let mut groups = table::groups(report);
-    groups.retain(|group| !markers.contains(&format!("table: {group}").as_str()));
-    groups
+/// Returns the whole page of tables: a section for each group of scenarios, with its plots.
+fn tables(report: &Report) -> String {
+    let (groups, plots) = (table::groups(report), plot::plots(report));
+    let mut text = format!(
+        "# Benchmark: all tables\n\nThe benchmark suite writes this file from \
+         [{FIGURES}]({FIGURES}). Do not edit it. [benches/README.md](../../benches/README.md) \
+         explains the scenarios and the peers; [benches/RESULTS.md](../../benches/RESULTS.md) \
+         explains the results.\n\n{}\n{}\n",
+        machine(report),
+        table::legend(),
+    );
+    for group in &groups {
+        _ = writeln!(text, "\n## {group}\n");
+        for plot in plots.iter().filter(|plot| plot.place(&groups) == Some(group)) {
+            _ = writeln!(text, "{}\n", image(plot, ""));
+        }
+        _ = writeln!(text, "{}", table::markdown(report, group).trim());
+    }
+    _ = writeln!(text, "\n## Where a peer is better\n\n{}", table::beaten_markdown(report).trim());
+    _ = writeln!(text, "\n## Not measured\n\n{}", not_measured(report).trim());
+    text
 }
 
-fn other_plots<'a>(markers: &[&str], plots: &'a [Plot]) -> Vec<&'a Plot> {
-    let has_marker = |plot: &&Plot| markers.contains(&format!("plot: {}", plot.name).as_str());
-    plots.iter().filter(|plot| !has_marker(plot)).collect()
-}
-
-fn image(plot: &Plot) -> String {
-    format!("![{}]({DIRECTORY}/{}.svg)", plot.title, plot.name)
+fn image(plot: &Plot, to_plots: &str) -> String {
+    format!("![{}]({to_plots}{}.svg)", plot.title, plot.name)
 }
 
 fn machine(report: &Report) -> String {
@@ -234,7 +240,7 @@ fn machine(report: &Report) -> String {
 
 fn not_measured(report: &Report) -> String {
     if report.not_measured.is_empty() {
-        return "Everything in this list of scenarios was measured.".to_owned();
+        return "Every scenario was measured.".to_owned();
     }
     report.not_measured.iter().map(|sentence| format!("* {sentence}\n")).collect()
 }
@@ -251,12 +257,12 @@ impl std::fmt::Display for Error {
                 write!(f, "cannot {what} {}: {source}", path.display())
             }
             Self::Results { path, source } => {
-                write!(f, "{} is no report of this suite: {source}", path.display())
+                write!(f, "{} is not a report of this suite: {source}", path.display())
             }
             Self::Plots(source) => write!(f, "cannot draw the plots: {source}"),
-            Self::Page { line, what } => write!(f, "{PAGE}, line {line}: {what}"),
+            Self::Page { page, line, what } => write!(f, "{page}, line {line}: {what}"),
             Self::Smoke => f.write_str(
-                "the figures of a smoke run say nothing: run without --smoke to fill in the page",
+                "the figures of a smoke run mean nothing: run without --smoke to write the pages",
             ),
         }
     }
@@ -281,83 +287,75 @@ mod tests {
     use crate::{fixture, instruments::scratch::Scratch};
 
     fn filled(page: &str) -> Result<String, String> {
-        let mut report = fixture::report();
-        report.figures.retain(|f| table::group(&f.scenario) == "pipelined");
-        report.distributions.clear();
-        fill_in(page, &report).map_err(|e| e.to_string())
+        fill_in(&PAGES[0], page, &fixture::report()).map_err(|e| e.to_string())
     }
 
     #[test]
-    fn what_stands_between_markers_is_replaced_and_nothing_else() {
+    fn only_the_text_between_markers_is_replaced() {
         let page = "\
 # Title
-<!-- table: pipelined -->
+<!-- machine -->
 old
 <!-- end -->
 Prose.
-<!-- other plots -->
+<!-- plot: quiet -->
 <!-- end -->
 ";
         let once = filled(page).expect("the page is filled in");
-        assert!(once.starts_with("# Title\n<!-- table: pipelined -->\n\n**Server CPU"), "{once}");
-        assert!(
-            once.contains("\n<!-- end -->\nProse.\n<!-- other plots -->\n\n![Server"),
-            "{once}"
-        );
+        assert!(once.starts_with("# Title\n<!-- machine -->\n\n* Processor: Fixture"), "{once}");
+        let plot = "\n<!-- end -->\nProse.\n<!-- plot: quiet -->\n\n![";
+        assert!(once.contains(plot), "{once}");
+        assert!(once.contains("](performance/quiet.svg)\n\n<!-- end -->\n"), "{once}");
         assert!(!once.contains("old"));
         assert_eq!(filled(&once).expect("it is filled in again"), once);
     }
 
     #[test]
-    fn a_page_with_no_place_for_a_table_or_a_plot_is_refused() {
-        let error =
-            filled("<!-- other plots -->\n<!-- end -->\n").expect_err("a table is left out");
-        assert!(error.contains("no place for the tables of `pipelined`"), "{error}");
-        let error =
-            filled("<!-- other tables -->\n<!-- end -->\n").expect_err("a plot is left out");
-        assert!(error.contains("no place for the plot `cpu-per-message`"), "{error}");
-    }
-
-    #[test]
-    fn groups_without_a_marker_of_their_own_come_with_the_others() {
-        let rest = "<!-- other tables -->\n<!-- end -->\n<!-- other plots -->\n<!-- end -->\n";
-        assert!(filled(rest).expect("it is filled in").contains("### pipelined\n"));
-    }
-
-    #[test]
-    fn markers_that_are_not_closed_or_not_known_are_told_with_their_line() {
-        let rest = "<!-- other tables -->\n<!-- end -->\n<!-- other plots -->\n<!-- end -->\n";
-        for (first, expected) in [
-            ("<!-- machine -->\n", "line 2: `machine` of line 1 has no"),
+    fn unclosed_and_unknown_markers_are_reported_with_their_line() {
+        for (page, expected) in [
+            ("<!-- machine -->\n<!-- targets -->\n", "line 2: `machine` of line 1 has no"),
             ("<!-- end -->\n", "line 1: `<!-- end -->` without a beginning"),
             ("<!-- tables -->\n<!-- end -->\n", "line 1: no such marker: `tables`"),
+            ("Prose.\n<!-- machine -->\n", "line 2: `machine` has no `<!-- end -->`"),
         ] {
-            let error = filled(&format!("{first}{rest}")).expect_err(expected);
+            let error = filled(page).expect_err(expected);
             assert!(error.contains(expected), "{error}");
+            assert!(error.starts_with("performance.md, "), "{error}");
         }
-        let error = filled(&format!("{rest}<!-- machine -->\n")).expect_err("not closed");
-        assert!(error.contains("line 5: `machine` has no `<!-- end -->`"), "{error}");
     }
 
     #[test]
-    fn a_group_that_was_not_measured_says_so() {
-        let rest = "<!-- other tables -->\n<!-- end -->\n<!-- other plots -->\n<!-- end -->\n";
-        let page = filled(&format!("<!-- table: wake -->\n<!-- end -->\n{rest}"));
+    fn a_plot_without_figures_is_replaced_by_a_sentence() {
+        let page = filled("<!-- plot: no-such-plot -->\n<!-- end -->\n");
         assert!(page.expect("it is filled in").contains("Not measured in this run."));
     }
 
     #[test]
-    fn the_page_of_the_documentation_takes_a_full_report_and_has_no_figures_of_fixtures() {
-        let page = include_str!("../../docs/performance.md");
-        assert!(!page.to_lowercase().contains("fixture"));
-        let filled = fill_in(page, &fixture::report()).expect("the page is filled in");
-        for group in table::groups(&fixture::report()) {
-            assert!(filled.contains(table::markdown(&fixture::report(), &group).trim()), "{group}");
+    fn the_tables_have_every_group_and_every_plot_of_a_report_once() {
+        let report = fixture::report();
+        let tables = tables(&report);
+        for group in table::groups(&report) {
+            assert!(tables.contains(&format!("\n## {group}\n")), "{group}");
+            assert!(tables.contains(table::markdown(&report, &group).trim()), "{group}");
+        }
+        for plot in plot::plots(&report) {
+            assert_eq!(tables.matches(&image(&plot, "")).count(), 1, "{}", plot.name);
+        }
+        assert!(tables.contains(&report.not_measured[0]));
+    }
+
+    #[test]
+    fn the_pages_of_this_checkout_take_a_full_report_and_have_no_figures_of_the_fixture() {
+        for page in &PAGES {
+            let path = docs_dir().join(page.path);
+            let text = fs::read_to_string(path).expect("the page is read");
+            assert!(!text.to_lowercase().contains("fixture"), "{}", page.path);
+            fill_in(page, &text, &fixture::report()).expect("the page is filled in");
         }
     }
 
     #[test]
-    fn a_smoke_run_fills_in_no_page() {
+    fn a_smoke_run_writes_no_page() {
         let report = Report { mode: "smoke".to_owned(), ..fixture::report() };
         assert!(matches!(write(&report, Path::new("/nonexistent")), Err(Error::Smoke)));
     }
@@ -369,18 +367,28 @@ Prose.
         assert_eq!(read_results(&path).expect("they are read"), fixture::report());
     }
 
-    /// A page with all that `write` fills in, in a directory of its own.
-    fn page_alone(text: &str) -> Scratch {
-        let directory = Scratch::new().expect("a directory is made");
-        fs::write(directory.path().join(PAGE), text).expect("the page is written");
-        directory
+    fn docs_dir() -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs")
     }
 
-    /// Names and contents of the page and of all that stands beside it.
+    /// Copies the pages of this checkout into a directory of their own. Returns it and its `docs`.
+    fn copied_pages() -> (Scratch, PathBuf) {
+        let scratch = Scratch::new().expect("a directory is made");
+        let docs = scratch.path().join("docs");
+        for directory in [&docs, &scratch.path().join("benches")] {
+            fs::create_dir(directory).expect("a directory is made");
+        }
+        for page in &PAGES {
+            fs::copy(docs_dir().join(page.path), docs.join(page.path)).expect("a page is copied");
+        }
+        (scratch, docs)
+    }
+
+    /// Returns the names and contents of all files that `write` writes.
     fn contents(docs_dir: &Path) -> BTreeMap<String, String> {
-        let beside = fs::read_dir(docs_dir.join(DIRECTORY)).expect("the directory is read");
-        let beside = beside.map(|entry| entry.expect("an entry is read").path());
-        let files = beside.chain([docs_dir.join(PAGE)]);
+        let generated = fs::read_dir(docs_dir.join(DIRECTORY)).expect("the directory is read");
+        let generated = generated.map(|entry| entry.expect("an entry is read").path());
+        let files = generated.chain(PAGES.iter().map(|page| docs_dir.join(page.path)));
         let named = files.map(|path| {
             let name = path.file_name().expect("a file has a name").to_string_lossy().into_owned();
             (name, fs::read_to_string(&path).expect("a file is read"))
@@ -389,30 +397,27 @@ Prose.
     }
 
     #[test]
-    fn a_data_set_gives_the_page_and_the_plots_of_its_run_again() {
-        let page = include_str!("../../docs/performance.md");
-        let (first, second) = (page_alone(page), page_alone(page));
-        write(&fixture::report(), first.path()).expect("the page of a run is written");
-        let figures = first.path().join(DIRECTORY).join(FIGURES);
-        let report = read_results(&figures).expect("the data set is read");
-        write(&report, second.path()).expect("the page of the data set is written");
-        assert_eq!(contents(first.path()), contents(second.path()));
+    fn a_data_set_gives_the_pages_and_the_plots_of_its_run_again() {
+        let ((_first, first), (_second, second)) = (copied_pages(), copied_pages());
+        write(&fixture::report(), &first).expect("the pages of a run are written");
+        let report = read_results(&first.join(DIRECTORY).join(FIGURES));
+        write(&report.expect("the data set is read"), &second).expect("its pages are written");
+        assert_eq!(contents(&first), contents(&second));
     }
 
     #[test]
-    fn the_page_of_the_documentation_and_its_plots_are_those_of_its_data_set() {
-        let docs_dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs");
-        let report = read_results(&docs_dir.join(DIRECTORY).join(FIGURES)).expect("it is read");
-        let again = page_alone(include_str!("../../docs/performance.md"));
-        write(&report, again.path()).expect("the page is written");
-        let (kept, again) = (contents(&docs_dir), contents(again.path()));
+    fn the_pages_of_this_checkout_and_their_plots_match_the_data_set() {
+        let report = read_results(&docs_dir().join(DIRECTORY).join(FIGURES)).expect("it is read");
+        let (_scratch, again) = copied_pages();
+        write(&report, &again).expect("the pages are written");
+        let (kept, again) = (contents(&docs_dir()), contents(&again));
         assert_eq!(kept.keys().collect::<Vec<_>>(), again.keys().collect::<Vec<_>>());
         for (name, text) in &kept {
-            // Not `assert_eq`: it would print both files.
+            // `assert_eq` would print both files.
             assert!(
                 *text == again[name],
-                "{name} is not what the data set gives: \
-                 run with `--from docs/performance/{FIGURES} --docs docs`"
+                "{name} does not match the data set: \
+                 run the suite with `--from docs/performance/{FIGURES} --docs docs`"
             );
         }
     }

@@ -1,17 +1,17 @@
-//! How much of the suite a run does.
+//! How much a run measures.
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Effort {
-    /// Everything is run once and shortly: it works, and no figure means anything.
+    /// Runs everything once and briefly, to show that the suite works. The figures mean nothing.
     Smoke,
-    /// Under three minutes.
+    /// Takes less than three minutes.
     Quick,
-    /// What docs/performance.md shows.
+    /// Takes about half an hour, and gives the figures of the documentation.
     Full,
 }
 
 impl Effort {
-    /// As [`Report::mode`](crate::report::Report::mode) has it.
+    /// Returns the name for [`Report::mode`](crate::report::Report::mode).
     pub fn name(self) -> &'static str {
         match self {
             Effort::Smoke => "smoke",

@@ -1,4 +1,4 @@
-//! FIXTURE: a report that was made up, for tests of tables and plots. Nothing here was measured.
+//! FIXTURE: an invented report for tests of tables and plots. Nothing here was measured.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use crate::report::{Distribution, Figure, Machine, Metric, Report};
 const PEERS: [&str; 6] = ["sockman", "epoll C", "mio", "tokio", "message-io", "poll C"];
 const ROUNDS: usize = 3;
 
-/// Everything that a full run has, with figures of about the right size.
+/// Returns a report with everything that a full run has. Its figures have about the right size.
 pub fn report() -> Report {
     let mut report = Report {
         machine: Machine {
@@ -151,7 +151,7 @@ fn each(report: &mut Report, scenario: &str, metric: Metric, base: f64, factors:
     }
 }
 
-/// Samples that drift alike for all peers from round to round, and differ by 1 % within one.
+/// Adds samples that drift from round to round, alike for all peers, and differ by 1 % in a round.
 fn one(report: &mut Report, scenario: &str, peer: &str, metric: Metric, middle: f64) {
     const DRIFT: [f64; ROUNDS] = [1.0, 1.2, 0.95];
     let jitter = |round: usize| ((peer.len() * 7 + round * 5 + scenario.len()) % 5) as f64 * 0.005;
@@ -164,7 +164,7 @@ fn one(report: &mut Report, scenario: &str, peer: &str, metric: Metric, middle: 
     });
 }
 
-/// A distribution whose 99th percentile is `worst` times its median.
+/// Adds a distribution whose 99th percentile is `worst` times its median.
 fn spread(report: &mut Report, scenario: &str, peer: &str, p50: f64, worst: f64) {
     let quantiles = (0..=40).map(|i| {
         let nines = f64::from(i) * 0.1; // 1 for 0.9, 2 for 0.99 …

@@ -1,4 +1,4 @@
-//! What a run was made on and with.
+//! Describes the machine of a run, the compilers and the versions of the peers.
 use std::{fs, thread};
 
 use crate::report::Machine;

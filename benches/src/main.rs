@@ -1,4 +1,4 @@
-//! Measures `sockman` against what people would use instead. `--help` says how to run it.
+//! Measures `sockman` against its alternatives. `--help` shows how to run it.
 use std::{env, error::Error, fs, process::ExitCode, time::Instant};
 
 use cli::{Command, Settings};
@@ -52,7 +52,7 @@ fn run() -> Result<(), Box<dyn Error>> {
 }
 
 fn measure_all(settings: &Settings) -> Result<Report, Box<dyn Error>> {
-    // Before anything is measured: a run of minutes shall not end with a directory that is not ours.
+    // A run takes minutes, so an unusable directory has to be found before it.
     fs::create_dir_all(&settings.out)
         .map_err(|e| format!("cannot create {}: {e}", settings.out.display()))?;
     let start = Instant::now();
@@ -68,19 +68,18 @@ fn measure_all(settings: &Settings) -> Result<Report, Box<dyn Error>> {
     };
     let only = |scenario: &str| settings.wants(scenario);
 
-    // The parts of the suite, one after the other.
     scenarios::run(settings.effort, &only, &settings.peers, &mut report)?;
     latency::run(settings.effort, &only, &mut report)?;
     instruments::run(settings.effort, &only, &env::current_exe()?, &mut report)?;
 
     report.seconds = start.elapsed().as_secs_f64();
     if report.figures.is_empty() && report.not_measured.is_empty() {
-        return Err("no scenario has that in its name; see --help".into());
+        return Err("no scenario has the text of --only in its name; see --help".into());
     }
     if let Some(earlier) = &settings.add {
         let earlier = docs::read_results(earlier)?;
         if earlier.mode != report.mode || earlier.machine.processor != report.machine.processor {
-            return Err("--add: that run was of another kind, or on another machine".into());
+            return Err("--add needs a run of the same mode on the same processor".into());
         }
         report.add(earlier);
     }
@@ -88,19 +87,20 @@ fn measure_all(settings: &Settings) -> Result<Report, Box<dyn Error>> {
     Ok(report)
 }
 
-/// The tables on the terminal, the plots beside the results, and the page if it is asked for.
+/// Prints the tables, draws the plots beside the results, and with `--docs` writes the
+/// documentation.
 fn show(report: &Report, settings: &Settings) -> Result<(), Box<dyn Error>> {
     let plots = plot::write_all(report, &settings.out)?;
     print!("{}{}", table::summary(report), shares::text(report));
     println!(
-        "{:.0} s; results and {} plots are in {}",
+        "{:.0} s; the results and {} plots are in {}",
         report.seconds,
         plots.len(),
         settings.out.display()
     );
     if let Some(docs) = &settings.docs {
-        docs::write(report, docs)?;
-        println!("{} has the figures of this run", docs.join("performance.md").display());
+        let files = docs::write(report, docs)?;
+        println!("{} files of the documentation have the figures of this run", files.len());
     }
     if report.failures > 0 {
         return Err(format!("{} measurements failed: see \"Not measured\"", report.failures).into());

@@ -1,10 +1,11 @@
-//! One measurement: a server under a load for some short slices of time, of which the calm ones
+//! Makes one measurement: a server under a load for some short slices of time. Only the calm slices
 //! count.
 //!
-//! A slice is calm if nobody took the cores from us. The scheduler says how long the threads of
-//! the server and of the load were ready to run and did not, and the kernel how long the host gave
-//! our processors to somebody else ("steal"); the sum is how much a slice was disturbed. The half
-//! of the slices with the least of it are kept, whatever they show, and a figure is their median.
+//! A slice is calm if no other program took the cores. The scheduler reports how long the threads
+//! of the server and of the load were ready and did not run. The kernel reports how long the host
+//! gave this machine's processors to others ("steal"). The sum is the disturbance of a slice. The
+//! half of the slices with the least disturbance is kept, whatever figures they have. A figure is
+//! their median.
 use std::{
     fs, io,
     time::{Duration, Instant},
@@ -18,13 +19,13 @@ use crate::{
     server_process::{ServerProcess, Times},
 };
 
-/// ns for each tick of /proc/stat: Linux shows hundredths of a second to programs on every
-/// architecture that we know of.
+/// The length of a tick in /proc/stat, ns: Linux shows hundredths of a second to programs on all
+/// common architectures.
 const TICK: u64 = 10_000_000;
-/// The word of a line of /proc/stat in which the stolen time stands: the name is the first.
+/// The index of the stolen time among the words of a line of /proc/stat; the name has index 0.
 const STEAL: usize = 8;
 
-/// How long a measurement takes.
+/// The duration of a measurement.
 #[derive(Debug, Clone, Copy)]
 pub struct Pace {
     pub warm_up: Duration,
@@ -38,19 +39,19 @@ impl Pace {
     }
 }
 
-/// What a measurement found out.
+/// The result of a measurement.
 #[derive(Debug)]
 pub struct Sample {
     pub values: Vec<(Metric, f64)>,
-    /// ns; empty if the scenario has no round trips.
+    /// Round trips, ns; empty if the scenario has none.
     pub round_trips: Histogram<u64>,
-    /// Of its core, from 0 to 1.
+    /// The share of its core that the server used, from 0 to 1.
     pub server_share: f64,
-    /// `None` for bulk data, where the load never sleeps.
+    /// The same for the load; `None` for bulk data, where the load never sleeps.
     pub load_share: Option<f64>,
 }
 
-/// What a scenario counts.
+/// The unit that a scenario counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Counted {
     Messages,
@@ -69,12 +70,12 @@ pub fn measure(
     for _ in 0..pace.slices {
         slices.push(Slice::take(server, load, pace.slice)?);
     }
-    // One in which nothing came through was disturbed, whoever did it: a packet that the kernel
-    // dropped is sent again after 200 ms only.
+    // A slice without any result was disturbed, whatever the cause: the kernel sends a dropped
+    // packet again only after 200 ms.
     slices.sort_by_key(|slice| (slice.amount(counted) == 0, slice.disturbed));
     slices.truncate(slices.len().div_ceil(2));
     if slices.iter().any(|slice| slice.amount(counted) == 0) {
-        let text = format!("nothing came back from the server within {:?}", pace.slice);
+        let text = format!("the server answered nothing within {:?}", pace.slice);
         return Err(io::Error::new(io::ErrorKind::TimedOut, text));
     }
 
@@ -82,7 +83,7 @@ pub fn measure(
         |value: &dyn Fn(&Slice) -> f64| median(&slices.iter().map(value).collect::<Vec<f64>>());
     let mut round_trips = new_histogram();
     for slice in &slices {
-        // Made alike, so they can be added.
+        // All histograms have the same bounds, so they can be added.
         round_trips.add(&slice.tally.round_trips).map_err(io::Error::other)?;
     }
     let values = metrics(counted).iter().map(|&metric| (metric, of_all(&|s| s.value(metric))));
@@ -108,10 +109,11 @@ fn metrics(counted: Counted) -> &'static [Metric] {
 struct Slice {
     tally: Tally,
     nanoseconds: f64,
-    /// ns on the core.
+    /// The time of the server on its core, ns.
     server: u64,
+    /// The time of the load on its core, ns.
     load: u64,
-    /// ns that somebody else took from us.
+    /// The time that other programs took from both, ns.
     disturbed: u64,
 }
 
@@ -155,31 +157,31 @@ impl Slice {
             Metric::CpuPerMegabyte => cpu_us / (bytes / 1e6),
             Metric::CpuPerConnection => cpu_us / connections,
             Metric::ConnectionRate => connections / seconds,
-            // Not of a slice under load: a mistake of ours would show as "not a number".
+            // A slice under load has no other metrics: a wrong table above would show as NaN.
             _ => f64::NAN,
         }
     }
 }
 
-/// ns that the host gave to others, of all processors.
+/// Returns the time that the host gave to others, over all processors, ns.
 fn stolen() -> io::Result<u64> {
     let text = fs::read_to_string("/proc/stat")?;
     let word = text.lines().next().and_then(|all| all.split_whitespace().nth(STEAL));
     Ok(word.and_then(|ticks| ticks.parse::<u64>().ok()).unwrap_or(0) * TICK)
 }
 
-/// A server that nobody talks to.
+/// The result for a server without traffic.
 #[derive(Debug, Clone, Copy)]
 pub struct Quiet {
-    /// ms in a second
+    /// CPU, ms per second.
     pub cpu: f64,
-    /// in a second
+    /// Wake-ups per second.
     pub wake_ups: f64,
 }
 
 pub fn measure_quiet(server: &ServerProcess, length: Duration) -> io::Result<Quiet> {
     let (times, sleeps, start) = (server.times()?, server.sleeps()?, Instant::now());
-    // The span that is measured.
+    // This is the measured time.
     std::thread::sleep(length);
     let seconds = start.elapsed().as_secs_f64();
     let on_core = server.times()?.since(times).on_core;

@@ -1,4 +1,4 @@
-//! A report as pictures: SVG files with text as text, on a background of their own.
+//! Draws a report as SVG files. Text stays text, and each file has its own background.
 
 use std::{
     error, fs,
@@ -24,19 +24,21 @@ mod style;
 pub type Error = Box<dyn error::Error>;
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
-/// Of every plot, pixels.
+/// The width of every plot, pixels.
 const WIDTH: i32 = 960;
-/// Title and subtitle.
+/// The height of title and subtitle, pixels.
 const HEAD: i32 = 58;
 const MARGIN: i32 = 10;
 const LINE_PANEL_HEIGHT: i32 = 270;
 
-/// A file that the report gives something to draw for.
+/// A plot for which the report has figures.
 pub struct Plot {
-    /// Without the ending.
+    /// The name of the file without its ending.
     pub name: String,
-    /// What it shows, for those who cannot see it.
+    /// The title, which is also the alternative text of the image.
     pub title: String,
+    /// The groups of scenarios that the plot shows.
+    groups: Vec<String>,
     subtitle: String,
     panels: Panels,
 }
@@ -46,7 +48,7 @@ enum Panels {
     Lines { panels: Vec<lines::Panel>, columns: i32, height: i32 },
 }
 
-/// Draws everything that the report has figures for; returns the files.
+/// Draws every plot for which the report has figures, and returns the files.
 pub fn write_all(report: &Report, dir: &Path) -> Result<Vec<PathBuf>, Error> {
     fs::create_dir_all(dir).map_err(|e| format!("cannot create {}: {e}", dir.display()))?;
     let mut files = Vec::new();
@@ -59,6 +61,15 @@ pub fn write_all(report: &Report, dir: &Path) -> Result<Vec<PathBuf>, Error> {
     Ok(files)
 }
 
+impl Plot {
+    /// Returns the group beside whose tables the plot stands: the first of its groups that the
+    /// report has.
+    pub fn place<'a>(&self, of_report: &'a [String]) -> Option<&'a String> {
+        self.groups.iter().find_map(|group| of_report.iter().find(|other| *other == group))
+    }
+}
+
+/// Returns the plots for which the report has figures.
 pub fn plots(report: &Report) -> Vec<Plot> {
     let mut plots: Vec<Plot> =
         [cpu_per_message(report), beside_idle(report), bulk(report), quiet(report)]
@@ -70,9 +81,10 @@ pub fn plots(report: &Report) -> Vec<Plot> {
     plots
 }
 
-/// Server CPU for a message, the limit being 1.
+/// Server CPU for a message, as a ratio to the limit.
 fn cpu_per_message(report: &Report) -> Option<Plot> {
-    let scenarios = scenarios(report, &["echo", "pipelined"], Metric::CpuPerMessage);
+    let groups = ["echo", "pipelined"];
+    let scenarios = scenarios(report, &groups, Metric::CpuPerMessage);
     let panels = scenarios.iter().filter_map(|scenario| {
         let limit = report.figure(scenario, LIMIT, Metric::CpuPerMessage)?;
         let bars = of_scenario(report, scenario, Metric::CpuPerMessage)
@@ -83,9 +95,10 @@ fn cpu_per_message(report: &Report) -> Option<Plot> {
     some(Plot {
         name: "cpu-per-message".to_owned(),
         title: "Server CPU for one message".to_owned(),
+        groups: groups.map(str::to_owned).to_vec(),
         subtitle: format!(
-            "User and system time, against {LIMIT} in the same round; median of the rounds, \
-             lowest and highest as a thin line. Less is better."
+            "User and system time, against {LIMIT} in the same round. Median of the rounds; the \
+             thin line is lowest to highest. Lower is better."
         ),
         panels: Panels::Bars(panels.collect()),
     })
@@ -96,21 +109,22 @@ fn bulk(report: &Report) -> Option<Plot> {
     let accept = scenarios(report, &["accept"], Metric::CpuPerConnection);
     let throughput = throughput.iter().filter_map(|scenario| {
         let bars = of_scenario(report, scenario, Metric::Throughput).filter_map(bar);
-        bar_panel(scenario.clone(), "GB/s: more is better".to_owned(), bars, None)
+        bar_panel(scenario.clone(), "GB/s: higher is better".to_owned(), bars, None)
     });
     let accept = accept.iter().filter_map(|scenario| {
         let bars = of_scenario(report, scenario, Metric::CpuPerConnection).filter_map(bar);
-        bar_panel(scenario.clone(), "µs of server CPU: less is better".to_owned(), bars, None)
+        bar_panel(scenario.clone(), "µs of server CPU: lower is better".to_owned(), bars, None)
     });
     some(Plot {
         name: "bulk-and-accept".to_owned(),
-        title: "Bulk transfers, and connections that come and go".to_owned(),
-        subtitle: "Median of the rounds, lowest and highest as a thin line.".to_owned(),
+        title: "Bulk transfers and short connections".to_owned(),
+        groups: ["upload", "download", "accept"].map(str::to_owned).to_vec(),
+        subtitle: "Median of the rounds; the thin line is lowest to highest.".to_owned(),
         panels: Panels::Bars(throughput.chain(accept).collect()),
     })
 }
 
-/// What connections cost that do nothing.
+/// CPU, wake-ups and memory of idle connections.
 fn quiet(report: &Report) -> Option<Plot> {
     let mut panels = Vec::new();
     for (metric, axis) in [
@@ -129,14 +143,15 @@ fn quiet(report: &Report) -> Option<Plot> {
     }
     some(Plot {
         name: "quiet".to_owned(),
-        title: "Connections that do nothing".to_owned(),
-        subtitle: "CPU, wake-ups and memory of the server; median of the rounds. Less is better."
+        title: "Idle connections".to_owned(),
+        groups: vec!["idle".to_owned()],
+        subtitle: "CPU, wake-ups and memory of the server. Median of the rounds. Lower is better."
             .to_owned(),
         panels: Panels::Bars(panels),
     })
 }
 
-/// CPU for a message against the number of connections that do nothing meanwhile.
+/// CPU for a message against the number of idle connections beside it.
 fn beside_idle(report: &Report) -> Option<Plot> {
     let scenarios = scenarios(report, &["beside idle"], Metric::CpuPerMessage);
     let figures = || {
@@ -163,15 +178,16 @@ fn beside_idle(report: &Report) -> Option<Plot> {
     };
     some(Plot {
         name: "beside-idle".to_owned(),
-        title: "What idle connections do to the busy ones".to_owned(),
-        subtitle: "Server CPU for one message of 16 active connections, beside others that do \
-                   nothing; median of the rounds. Less is better."
+        title: "Active connections beside idle ones".to_owned(),
+        groups: vec!["beside idle".to_owned()],
+        subtitle: "Server CPU for one message of 16 active connections, beside idle connections. \
+                   Median of the rounds. Lower is better."
             .to_owned(),
         panels: Panels::Lines { panels: vec![panel], columns: 1, height: 420 },
     })
 }
 
-/// The distributions of a group, a panel for each scenario.
+/// The distributions of a group, with a panel for each scenario.
 fn latency(report: &Report, of: &str) -> Option<Plot> {
     let distributions = || report.distributions.iter().filter(move |d| group(&d.scenario) == of);
     let scenarios = table::in_order(distributions().map(|d| d.scenario.as_str()));
@@ -185,7 +201,7 @@ fn latency(report: &Report, of: &str) -> Option<Plot> {
         });
         lines::Panel {
             title: what(scenario).to_owned(),
-            x_title: "share of all that is not slower",
+            x_title: "share of all samples that are not slower",
             y_title: "µs (logarithmic)",
             x: scale::Scale::nines(),
             lines: lines.collect(),
@@ -197,14 +213,15 @@ fn latency(report: &Report, of: &str) -> Option<Plot> {
     some(Plot {
         name: format!("latency-{}", slug(of)),
         title: format!("Latency: {of}"),
-        subtitle: "All rounds together. A line ends where too few samples lie beyond it. Less is \
+        groups: vec![of.to_owned()],
+        subtitle: "All rounds together. A line ends where too few samples lie beyond it. Lower is \
                    better."
             .to_owned(),
         panels: Panels::Lines { panels, columns, height: LINE_PANEL_HEIGHT },
     })
 }
 
-/// From the median to one in a thousand, as far as there are samples to say.
+/// Returns the points from the median to the 99.9th percentile, as far as the samples support them.
 pub fn curve(distribution: &Distribution) -> Vec<(f64, f64)> {
     let quantiles = distribution.quantiles.iter().copied();
     quantiles
@@ -214,7 +231,7 @@ pub fn curve(distribution: &Distribution) -> Vec<(f64, f64)> {
         .collect()
 }
 
-/// A plot with nothing in it is none.
+/// Returns `None` for a plot without any content.
 fn some(mut plot: Plot) -> Option<Plot> {
     let is_empty = match &mut plot.panels {
         Panels::Bars(panels) => panels.is_empty(),
@@ -232,7 +249,7 @@ fn scenarios(report: &Report, groups: &[&str], metric: Metric) -> Vec<String> {
     table::in_order(scenarios.filter(|scenario| groups.contains(&group(scenario))))
 }
 
-/// In the order in which peers are shown.
+/// Returns the figures of a scenario in the order in which peers are shown.
 fn of_scenario<'a>(
     report: &'a Report,
     scenario: &'a str,
@@ -272,7 +289,7 @@ fn idle_connections(scenario: &str) -> Option<f64> {
     table::numbers(what(scenario)).last().map(|number| *number as f64)
 }
 
-/// `10000` is hard to read in a title.
+/// Formats a plain number with separated thousands, which is easier to read in a title.
 fn with_commas(what: &str) -> String {
     what.parse::<f64>().map_or_else(|_| what.to_owned(), table::number)
 }
@@ -319,7 +336,7 @@ struct Cell {
     height: i32,
 }
 
-/// Row by row; a row is as high as its highest panel.
+/// Places the panels row by row. A row is as high as its highest panel.
 fn layout(plot: &Plot) -> Vec<Cell> {
     let (columns, heights): (i32, Vec<i32>) = match &plot.panels {
         Panels::Bars(panels) => {
@@ -348,7 +365,7 @@ mod tests {
     use crate::fixture;
 
     #[test]
-    fn every_scenario_of_cpu_and_every_distribution_is_drawn_as_text_that_can_be_searched() {
+    fn every_peer_with_cpu_and_every_distribution_is_named_in_a_plot_as_text() {
         let report = fixture::report();
         let drawn: Vec<String> =
             plots(&report).iter().map(|plot| svg(plot).expect("a plot is drawn")).collect();
@@ -361,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn a_report_with_nothing_in_it_draws_nothing() {
+    fn an_empty_report_draws_nothing() {
         let mut report = fixture::report();
         report.figures.clear();
         report.distributions.clear();

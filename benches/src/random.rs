@@ -1,4 +1,4 @@
-//! Numbers without pattern, the same ones in every run.
+//! Pseudo-random numbers, the same in every run.
 
 pub struct Random(u64);
 
@@ -7,7 +7,8 @@ impl Random {
         Random(0x9e37_79b9_7f4a_7c15)
     }
 
-    /// From 0 to below 1. xorshift64: evenly spread is all that is asked of it.
+    /// Returns a number from 0 to below 1. xorshift64 is enough: the suite only needs an even
+    /// spread.
     pub fn fraction(&mut self) -> f64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;

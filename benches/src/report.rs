@@ -1,13 +1,14 @@
-//! What a run found out. The `results.json` of a run is a whole [`Report`]. The page keeps the
-//! [data set](crate::data_set) of a report.
+//! The results of a run. The `results.json` of a run is a whole [`Report`]. The documentation keeps
+//! the [data set](crate::data_set) of a report.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-/// Whom everybody is compared with: level-triggered `epoll` in C, the limit for one thread.
+/// The peer to which all others are compared: level-triggered `epoll` in C, the limit for one
+/// thread.
 pub const LIMIT: &str = "epoll C";
-/// Ourselves.
+/// This library with its default options.
 pub const SOCKMAN: &str = "sockman";
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -15,84 +16,86 @@ pub struct Report {
     pub machine: Machine,
     /// `full`, `quick` or `smoke`.
     pub mode: String,
-    /// Of the whole run.
+    /// The duration of the whole run.
     pub seconds: f64,
     pub figures: Vec<Figure>,
     pub distributions: Vec<Distribution>,
-    /// What could not be measured here, and why: one sentence each.
+    /// One sentence for each thing that could not be measured, with the reason.
     pub not_measured: Vec<String>,
-    /// How many of those are failures, and not what was left out on purpose.
+    /// The number of those that are failures. The others were left out on purpose.
     #[serde(default)]
     pub failures: usize,
-    /// How busy server and load generator were.
+    /// How busy the server and the load generator were.
     #[serde(default)]
     pub shares: Vec<Shares>,
 }
 
-/// Which of the two sides limited a scenario: each one's share of its core, from 0 to 1, median
-/// over the rounds. A server above 0.97 was the bottleneck itself.
+/// Which side limited a scenario: the share of its core that each side used, from 0 to 1, the
+/// median of the rounds. A server above 0.97 was the bottleneck.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Shares {
     pub scenario: String,
     pub peer: String,
     pub server: f64,
-    /// `None` where it never sleeps, so that its share says nothing.
+    /// `None` if the load never sleeps, because its share then means nothing.
     pub load: Option<f64>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Machine {
-    /// As `/proc/cpuinfo` calls it.
+    /// The model name in `/proc/cpuinfo`.
     pub processor: String,
     pub cores: usize,
     pub kernel: String,
     pub rustc: String,
-    /// Versions of the peers, by name.
+    /// The versions of the peers by name.
     pub peers: BTreeMap<String, String>,
 }
 
-/// One metric of one peer in one scenario: one sample for each round.
+/// One metric of one peer in one scenario, with one sample for each round.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Figure {
     /// `group/what`: `echo/64 × 64 B`, `idle/10000`, `wake/idle loop` …
     pub scenario: String,
     pub peer: String,
     pub metric: Metric,
-    /// In the order of the rounds: those of two peers with the same index were taken side by side.
+    /// In the order of the rounds: two peers' samples with the same index were taken one directly
+    /// after the other.
     pub samples: Vec<f64>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Metric {
-    /// Server CPU (user + system), µs for one message.
+    /// Server CPU (user + system) for one message, µs.
     CpuPerMessage,
-    /// Messages in a second.
+    /// Messages per second.
     Rate,
-    /// Latency at the client, µs.
+    /// The median latency at the client, µs.
     LatencyP50,
+    /// The 99th percentile of the latency at the client, µs.
     LatencyP99,
-    /// GB (10⁹ bytes) in a second.
+    /// GB (10⁹ bytes) per second.
     Throughput,
-    /// Server CPU, µs for 10⁶ bytes.
+    /// Server CPU for 10⁶ bytes, µs.
     CpuPerMegabyte,
-    /// Server CPU, µs for one connection.
+    /// Server CPU for one connection, µs.
     CpuPerConnection,
-    /// Connections in a second.
+    /// Connections per second.
     ConnectionRate,
-    /// Server CPU, ms in a second.
+    /// Server CPU, ms per second.
     CpuPerSecond,
-    /// How often the server's thread woke, in a second.
+    /// Wake-ups of the server's thread per second.
     WakeUps,
-    /// Resident memory of the process that one idle connection adds, bytes.
+    /// Bytes of the process's private memory that one idle connection adds.
     BytesPerConnection,
-    /// For one message.
+    /// System calls for one message.
     SystemCalls,
     /// User-space instructions for one message.
     Instructions,
 }
 
-/// How a latency is spread: pairs of (quantile from 0 to 1, µs), of all rounds together.
+/// The distribution of a latency over all rounds: pairs of (quantile from 0 to 1, µs).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Distribution {
     pub scenario: String,
@@ -114,8 +117,8 @@ impl Figure {
         self.samples.iter().copied().fold(f64::NEG_INFINITY, f64::max)
     }
 
-    /// The median of the ratios round by round, which a machine that drifts leaves alone. `None`
-    /// if they have no round in common.
+    /// Returns the median of the ratios round by round, which does not depend on how fast the
+    /// machine was in each round. `None` if the two have no round in common.
     pub fn ratio_to(&self, other: &Figure) -> Option<f64> {
         let ratios: Vec<f64> =
             (self.samples.iter().zip(&other.samples)).map(|(a, b)| a / b).collect();
@@ -124,10 +127,10 @@ impl Figure {
 }
 
 impl Report {
-    /// Takes over what an earlier run measured in scenarios that this one has nothing of.
+    /// Adds the figures of an earlier run for the scenarios that this run did not measure.
     pub fn add(&mut self, earlier: Report) {
         let before = earlier.not_measured.len();
-        // What failed then and is measured now is no failure any more.
+        // A scenario that failed then and is measured now is not a failure any more.
         let is_made_up = |sentence: &str| {
             self.figures.iter().any(|figure| sentence.starts_with(&figure.scenario))
         };
@@ -154,7 +157,7 @@ impl Report {
     }
 }
 
-/// NaN for none.
+/// Returns the median, or NaN if there are no samples.
 pub fn median(samples: &[f64]) -> f64 {
     let mut sorted = samples.to_vec();
     sorted.sort_by(f64::total_cmp);
@@ -184,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_measured_again_takes_the_place_of_what_was_before() {
+    fn a_scenario_that_is_measured_again_replaces_the_earlier_one() {
         let mut now = report("echo/1", 2.0, &[]);
         let mut earlier = report("echo/1", 1.0, &["echo/1, mio: broke.", "idle/0, mio: broke."]);
         earlier.figures.extend(report("idle/0", 3.0, &[]).figures);

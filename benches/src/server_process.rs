@@ -1,4 +1,4 @@
-//! A server that runs as a process of its own, and what the kernel tells of it.
+//! A server in a separate process, and the kernel's statistics about that process.
 use std::{
     env, fs,
     io::{self, BufRead, BufReader},
@@ -13,16 +13,16 @@ use crate::{
     servers::{Contract, Peer, Task},
 };
 
-/// How long a server may take to accept what is connected already, or to close what was reset.
+/// How long a server may take to accept waiting connections or to close reset ones.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// Between two looks at another process, which tells nobody when it has got that far.
+/// The interval of checks on another process, which sends no event when it is done.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(2);
 
-/// Dropping it ends the process.
+/// A running server. Dropping this value ends the process.
 #[derive(Debug)]
 pub struct ServerProcess {
     child: Child,
-    /// `None` only while it is being dropped: at the end of its input, the server ends.
+    /// `None` only during the drop: the server ends at the end of its input.
     stdin: Option<ChildStdin>,
     pub address: SocketAddr,
 }
@@ -46,7 +46,7 @@ impl ServerProcess {
         let Some(address) = address else {
             let _ = child.kill();
             let status = child.wait()?;
-            let text = format!("the server did not start ({status}; it said {line:?})");
+            let text = format!("the server did not start ({status}; its first line was {line:?})");
             return Err(io::Error::other(text));
         };
         let server = ServerProcess { child, stdin, address };
@@ -58,7 +58,7 @@ impl ServerProcess {
         Ok(server)
     }
 
-    /// Processor time and waiting, of all threads since they began.
+    /// Returns the processor time and the waiting time of all threads since their start.
     pub fn times(&self) -> io::Result<Times> {
         let mut sum = Times::default();
         for task in self.tasks()? {
@@ -67,7 +67,7 @@ impl ServerProcess {
         Ok(sum)
     }
 
-    /// How often its threads went to sleep (and so woke), since they began.
+    /// Returns how often its threads have gone to sleep, and so have woken, since their start.
     pub fn sleeps(&self) -> io::Result<u64> {
         let mut sum = 0;
         for task in self.tasks()? {
@@ -76,18 +76,18 @@ impl ServerProcess {
         Ok(sum)
     }
 
-    /// Bytes in memory that no other process shares.
+    /// Returns the bytes of memory that no other process shares.
     pub fn private_memory(&self) -> io::Result<u64> {
         let path = format!("/proc/{}/smaps_rollup", self.child.id());
         Ok((number(&path, "Private_Clean:")? + number(&path, "Private_Dirty:")?) * 1024)
     }
 
-    /// Open descriptors: each connection is one.
+    /// Returns the number of open descriptors. Each connection has one.
     pub fn descriptors(&self) -> io::Result<usize> {
         Ok(fs::read_dir(format!("/proc/{}/fd", self.child.id()))?.count())
     }
 
-    /// Until all that was connected is accepted, and all that was reset is closed.
+    /// Waits until the server has accepted every connection and closed every reset one.
     pub fn wait_for_descriptors(&self, count: usize) -> io::Result<()> {
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -96,7 +96,9 @@ impl ServerProcess {
                 return Ok(());
             }
             if Instant::now() > deadline {
-                let text = format!("{now} descriptors after {PATIENCE:?}, not {count}");
+                let text = format!(
+                    "the server has {now} descriptors after {PATIENCE:?}; expected {count}"
+                );
                 return Err(io::Error::new(io::ErrorKind::TimedOut, text));
             }
             thread::sleep(BETWEEN_LOOKS);
@@ -113,7 +115,8 @@ impl ServerProcess {
 impl Drop for ServerProcess {
     fn drop(&mut self) {
         drop(self.stdin.take());
-        // It ends by itself now. One that hangs would keep its core busy: it is ended by force.
+        // The server ends by itself now. A server that hangs is killed, because it would keep its
+        // core busy.
         let deadline = Instant::now() + PATIENCE;
         while matches!(self.child.try_wait(), Ok(None)) {
             if Instant::now() > deadline {
@@ -126,15 +129,15 @@ impl Drop for ServerProcess {
     }
 }
 
-/// As the scheduler counts it, in ns: the sum that `getrusage` shares out to user and system (they
-/// agree to within 0.1 %), but readable for another process while it runs. What loopback has to do
-/// to deliver a packet is done on behalf of who sends it and is in here, unless the kernel was
-/// built to account interrupts apart (`CONFIG_IRQ_TIME_ACCOUNTING`): then it is missing for all
-/// peers alike.
+/// Times that the scheduler counts, ns. Their sum is the one that `getrusage` splits into user and
+/// system time (both agree to within 0.1 %), but another process can read it while the process
+/// runs. It includes the work of loopback to deliver a packet, which runs in the sender's time. A
+/// kernel that accounts interrupts separately (`CONFIG_IRQ_TIME_ACCOUNTING`) does not include it,
+/// for all peers alike.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Times {
     pub on_core: u64,
-    /// Ready to run, while something else had the core.
+    /// The time in which a thread was ready and another program had the core.
     pub waited: u64,
 }
 
@@ -165,7 +168,7 @@ impl Times {
     }
 }
 
-/// The number behind a heading in one of the kernel's files.
+/// Returns the number after a heading in a file of the kernel.
 fn number(path: &str, heading: &str) -> io::Result<u64> {
     let text = fs::read_to_string(path)?;
     let line = text.lines().find_map(|line| line.strip_prefix(heading));

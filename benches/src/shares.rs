@@ -1,18 +1,18 @@
-//! How busy both sides were: who limits a rate.
+//! Prints how busy the server and the load were, and so which of them limited a rate.
 use std::fmt::Write;
 
 use crate::report::Report;
 
-/// Percent of a core, from which on a side is what limits the rate.
+/// A side that uses more of its core than this limits the rate, percent.
 const BUSY: f64 = 95.0;
 
-/// For the terminal.
+/// Returns the shares as text for the terminal.
 pub fn text(report: &Report) -> String {
     let mut text = String::new();
     if report.shares.is_empty() {
         return text;
     }
-    let _ = writeln!(text, "share of its core in %: the server's, then the load generator's");
+    let _ = writeln!(text, "share of its core in %: the server, then the load generator");
     let mut latest = "";
     for shares in &report.shares {
         if shares.scenario != latest {

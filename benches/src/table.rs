@@ -1,5 +1,5 @@
-//! A report as tables: in Markdown for `docs/performance.md`, in text for the terminal. Every
-//! figure of the report is in them, grouped by the part of its scenario's name before the slash.
+//! A report as tables: in Markdown for the documentation, as text for the terminal. They have every
+//! figure of the report, grouped by the part of the scenario's name before the slash.
 
 use std::fmt::Write;
 
@@ -9,6 +9,7 @@ mod beaten;
 mod grid;
 mod metric;
 mod names;
+mod overview;
 mod targets;
 #[cfg(test)]
 mod tests;
@@ -18,15 +19,16 @@ use grid::{Cell, Grid};
 pub use grid::{grids, is_supported, ratio_by_rounds};
 pub use metric::number;
 pub use names::{group, groups, in_order, is_poll, is_sockman, numbers, peers_in_order, what};
+pub use overview::overview_markdown;
 pub use targets::{targets, targets_markdown, targets_text};
 
-/// What differs by less is called equal: two runs of one program differ by as much.
+/// Figures within this factor count as equal, because two runs of one program differ by as much.
 pub const TIE: f64 = 1.03;
 
-/// Characters in a line on the terminal.
+/// The length of a line on the terminal, characters.
 const WIDTH: usize = 110;
 
-/// One table for each metric of the group.
+/// Returns the tables of a group in Markdown: one for each metric.
 pub fn markdown(report: &Report, group: &str) -> String {
     let mut text = String::new();
     for grid in grids(report, group) {
@@ -42,14 +44,15 @@ pub fn markdown(report: &Report, group: &str) -> String {
     text
 }
 
-/// What the figures of every table on a page are, said once.
+/// Explains the tables of a page, once for all of them.
 pub fn legend() -> &'static str {
-    "Medians of the rounds, with the lowest and the highest round below them. × is the ratio to \
-     the peer that the table's heading names, taken round by round. Bold is the best, and whatever \
-     is within 3 % of it. – was not measured."
+    "A cell has the median of the rounds, and the lowest and the highest round below it. × is the \
+     ratio to the peer that the table's heading names: the median of the ratios round by round, \
+     not the quotient of the two medians. Bold is the best figure and every figure within 3 % of \
+     it. – was not measured."
 }
 
-/// The same for the terminal: every group, and what was not measured.
+/// Returns the tables of all groups for the terminal, and what was not measured.
 pub fn text(report: &Report) -> String {
     let mut text = String::new();
     for group in groups(report) {
@@ -60,7 +63,8 @@ pub fn text(report: &Report) -> String {
             text.push('\n');
         }
     }
-    text.push_str("* best, or within 3 % of it    ~ rounds (where there is a ratio: their ratios) differ by more than 10 %\n");
+    text.push_str("* the best, or within 3 % of it    ");
+    text.push_str("~ the rounds (or their ratios) differ by more than 10 %\n");
     if !report.not_measured.is_empty() {
         text.push_str("\n=== Not measured\n\n");
         for sentence in &report.not_measured {
@@ -70,12 +74,12 @@ pub fn text(report: &Report) -> String {
     text
 }
 
-/// All that a run has to tell on the terminal, what matters most at the end.
+/// Returns the whole text of a run for the terminal, with the most important part at the end.
 pub fn summary(report: &Report) -> String {
     [text(report), beaten_text(report), targets_text(&targets(report))].join("\n")
 }
 
-/// Lines of at most [`WIDTH`] characters, each after `indent`.
+/// Wraps a sentence into lines of at most [`WIDTH`] characters, each with `indent` before it.
 fn wrapped(sentence: &str, indent: &str) -> String {
     let mut text = String::new();
     let mut line = indent.to_owned();
@@ -124,12 +128,12 @@ fn factor(ratio: f64) -> String {
     if ratio < 9.995 { format!("{ratio:.2}") } else { number(ratio) }
 }
 
-/// Columns of one width; peers that do not fit beside the others come below them.
+/// Formats a grid in columns of one width. Peers that do not fit into a line come below the others.
 fn aligned(grid: &Grid) -> String {
     let cells: Vec<Vec<String>> =
         grid.rows.iter().map(|row| row.cells.iter().map(text_cell).collect()).collect();
     let label = grid.rows.iter().map(|row| length(&row.what)).max().unwrap_or(0);
-    // A space before, and the two marks behind.
+    // The two marks follow each cell.
     let head = grid.peers.iter().map(|peer| length(peer) + 2);
     let column = cells.iter().flatten().map(|cell| length(cell)).chain(head).max().unwrap_or(0) + 1;
     let fit = (WIDTH.saturating_sub(label + 2) / column).max(1);
@@ -160,7 +164,7 @@ fn line(
     _ = writeln!(text, "{}", line.trim_end());
 }
 
-/// What the terminal takes for it: all that we print is one column wide.
+/// Returns the width on the terminal: every character that the suite prints takes one column.
 fn length(text: &str) -> usize {
     text.chars().count()
 }

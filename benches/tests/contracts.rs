@@ -1,4 +1,4 @@
-//! Every server keeps the contract, so that what is compared does the same.
+//! Proves that every server keeps the contract, so that all compared servers do the same work.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 use std::{
     io::{BufRead, BufReader, Read, Write},
@@ -18,9 +18,9 @@ const PEERS: [&str; 8] = [
     "sockman-no-sweep",
     "sockman-large-buffer",
 ];
-/// More than the kernel's buffers and 1 MiB of leftovers take.
+/// More bytes than the kernel's buffers and 1 MiB of leftovers can hold.
 const FLOOD: usize = 64 << 20;
-/// Long enough for a machine that does something else, too.
+/// Long enough for a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 struct Server {
@@ -58,24 +58,27 @@ impl Server {
 }
 
 impl Drop for Server {
-    /// It ends with its standard input.
+    /// Closes the standard input of the server, which ends it.
     fn drop(&mut self) {
         drop(self.child.stdin.take());
         let deadline = Instant::now() + PATIENCE;
         while self.child.try_wait().unwrap().is_none() {
-            assert!(Instant::now() < deadline, "the server outlives its standard input");
-            // `wait` has no deadline.
+            assert!(
+                Instant::now() < deadline,
+                "the server still runs after the end of its standard input"
+            );
+            // `Child::wait` has no deadline.
             thread::sleep(Duration::from_millis(1));
         }
     }
 }
 
 #[test]
-fn an_echo_sends_all_back_and_then_closes() {
+fn an_echo_returns_everything_and_then_closes() {
     for peer in PEERS {
-        // Now and then, about once in fifty times and more often on a busy machine, message-io closes a
-        // connection at once, with all that it was sent unread. That is its own affair; the contract
-        // is that it can be done.
+        // About once in fifty times, and more often on a busy machine, message-io closes a new
+        // connection without reading its data. That fault is not part of the contract, so the test
+        // retries.
         let tries = if peer == "message-io" { 50 } else { 1 };
         let mut received = 0;
         let is_kept = (0..tries).any(|_| {
@@ -83,20 +86,20 @@ fn an_echo_sends_all_back_and_then_closes() {
             received = bytes;
             is_whole
         });
-        assert!(is_kept, "{peer}: {received} bytes of {ECHOED}");
+        assert!(is_kept, "{peer}: only {received} of {ECHOED} bytes came back");
     }
 }
 
 const ECHOED: usize = 4 << 20;
 
-/// Whether everything came back, and how much did.
+/// Returns whether everything came back, and how many bytes did.
 fn echo(peer: &str) -> (bool, usize) {
     let server = Server::start(peer, "echo");
     let stream = server.connect();
     let sent: Vec<u8> = (0..=250).cycle().take(ECHOED).collect();
     let mut received = Vec::new();
     thread::scope(|scope| {
-        // A server that closes instead of reading is told of below.
+        // If the server closes instead of reading, the comparison below fails.
         scope.spawn(|| (&stream).write_all(&sent).and_then(|()| stream.shutdown(Shutdown::Write)));
         let _ = (&stream).read_to_end(&mut received);
     });
@@ -104,7 +107,7 @@ fn echo(peer: &str) -> (bool, usize) {
 }
 
 #[test]
-fn an_echo_stops_reading_from_who_does_not_read_and_goes_on_when_he_does() {
+fn an_echo_stops_reading_from_a_peer_that_does_not_read_and_resumes_when_the_peer_reads() {
     // message-io has no back-pressure: it spins until its peer reads.
     for peer in PEERS.into_iter().filter(|peer| *peer != "message-io") {
         let server = Server::start(peer, "echo");
@@ -112,12 +115,12 @@ fn an_echo_stops_reading_from_who_does_not_read_and_goes_on_when_he_does() {
         let stream = server.connect();
         thread::scope(|scope| {
             scope.spawn(|| (&stream).write_all(&vec![7; FLOOD]).unwrap());
-            // That nothing more is read has no event to wait for. A slow machine reads less in this
-            // time, and the assertion holds all the more.
+            // There is no event for "nothing more is read". On a slow machine the server reads less
+            // in this time, so the assertion still holds.
             thread::sleep(Duration::from_millis(300));
             let grown = server.resident().saturating_sub(before);
-            assert!(grown < 8 << 20, "{peer} keeps {grown} bytes");
-            // Another one is served meanwhile.
+            assert!(grown < 8 << 20, "{peer} keeps {grown} bytes for a peer that does not read");
+            // The server serves another connection meanwhile.
             let mut other = server.connect();
             other.write_all(b"x").unwrap();
             other.read_exact(&mut [0]).unwrap();
@@ -129,7 +132,7 @@ fn an_echo_stops_reading_from_who_does_not_read_and_goes_on_when_he_does() {
 }
 
 #[test]
-fn a_sink_takes_everything_and_says_nothing() {
+fn a_sink_reads_everything_and_sends_nothing() {
     for peer in PEERS {
         let server = Server::start(peer, "sink");
         let mut stream = server.connect();
@@ -140,7 +143,7 @@ fn a_sink_takes_everything_and_says_nothing() {
 }
 
 #[test]
-fn a_source_sends_zeroes_to_all_and_outlives_who_leaves() {
+fn a_source_sends_zeroes_to_all_and_survives_a_peer_that_leaves() {
     for peer in PEERS {
         let server = Server::start(peer, "source");
         drop(server.connect());

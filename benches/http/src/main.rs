@@ -1,5 +1,5 @@
-//! The work of the `http_rpc` example's `uptime`, on hyper: a current-thread runtime reads and
-//! writes, four worker threads answer. `run.sh` measures both with wrk.
+//! Does the work of `uptime` in the `http_rpc` example with hyper: a current-thread runtime reads
+//! and writes, and four worker threads answer. `run.sh` measures both with wrk.
 
 use std::{
     collections::VecDeque, convert::Infallible, env, error::Error, sync::Arc, thread, time::Instant,
@@ -17,7 +17,7 @@ use tokio::{
     task::{LocalSet, spawn_local},
 };
 
-/// As many as `http_rpc` has by default.
+/// The default of `http_rpc`.
 const WORKERS: usize = 4;
 
 type Job = (Bytes, oneshot::Sender<Vec<u8>>);
@@ -63,7 +63,7 @@ fn work(queue: &Queue, start: Instant) {
             _ => Value::Null,
         };
         let text = json!({ "jsonrpc": "2.0", "result": result, "id": request["id"] });
-        // The client may be gone.
+        // The send fails if the client has left.
         let _ = answer.send(format!("{text}\n").into_bytes());
     }
 }

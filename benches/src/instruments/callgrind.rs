@@ -1,4 +1,5 @@
-//! Instructions of user space: for one echoed message, and for one idle connection in one sweep.
+//! Counts user-space instructions: for one echoed message, and for one idle connection in one
+//! sweep.
 
 use std::{
     collections::HashMap, fs, io, net::SocketAddr, path::PathBuf, process::Command, thread,
@@ -14,19 +15,19 @@ pub const SCENARIO: &str = "instruments/instructions, 64 × 64 B";
 pub const IDLE_SCENARIO: &str =
     "instruments/instructions, one idle connection of 2000 in one sweep";
 const IDLE_CONNECTIONS: usize = 2000;
-/// Until the last connection that was accepted had its turns, even beneath callgrind.
+/// The time until the last accepted connection has had its turns, even under callgrind.
 const SETTLES: Duration = Duration::from_millis(200);
-/// What a pass of the loop calls once. Without traffic, a pass is a sweep.
+/// The function that a pass of the loop calls once. Without traffic, every pass is a sweep.
 const POLL: &str = "epoll_wait";
-/// What callgrind writes, without the process id.
+/// The name of callgrind's output file, without the process id.
 const FILE: &str = "callgrind";
-/// Fewer passes than this are no sweeps.
+/// With fewer passes than this, the server does not sweep.
 const LEAST_SWEEPS: u64 = 3;
 
 pub struct Plan {
-    /// Of each connection in the shorter run.
+    /// Messages of each connection in the shorter run.
     pub exchanges: usize,
-    /// How long idle connections are swept.
+    /// How long the idle connections are observed.
     pub idle: Duration,
 }
 
@@ -43,7 +44,8 @@ pub fn messages(server: &Server<'_>, plan: &Plan, repeats: usize) -> io::Result<
     Ok(vec![counted(SCENARIO, samples)])
 }
 
-/// In one run: callgrind's counters are set to zero when all is connected, and written out later.
+/// Counts in one run: callgrind's counters are set to zero when all connections are open, and are
+/// written out later.
 pub fn idle_sweep(server: &Server<'_>, plan: &Plan, repeats: usize) -> io::Result<Vec<Counted>> {
     let mut samples = Vec::new();
     for _ in 0..repeats {
@@ -53,7 +55,7 @@ pub fn idle_sweep(server: &Server<'_>, plan: &Plan, repeats: usize) -> io::Resul
             let idle = Driver::connect(to, IDLE_CONNECTIONS)?;
             thread::sleep(SETTLES);
             tell(valgrind, "zero")?;
-            // The span that is measured.
+            // This is the measured time.
             thread::sleep(plan.idle);
             tell(valgrind, "dump")?;
             dump = scratch.path().join(format!("{FILE}.{valgrind}.1"));
@@ -63,14 +65,16 @@ pub fn idle_sweep(server: &Server<'_>, plan: &Plan, repeats: usize) -> io::Resul
         let instructions = instructions(&profile).unwrap_or(0);
         let sweeps = calls_of(POLL, &profile);
         if sweeps < LEAST_SWEEPS || instructions == 0 {
-            return Err(io::Error::other(format!("{sweeps} passes: it does not sweep")));
+            return Err(io::Error::other(format!(
+                "the server does not sweep: only {sweeps} passes were counted"
+            )));
         }
         samples.push(instructions as f64 / (sweeps * IDLE_CONNECTIONS as u64) as f64);
     }
     Ok(vec![counted(IDLE_SCENARIO, samples)])
 }
 
-/// vgdb comes with valgrind, and talks to a server beneath it.
+/// Sends a command to the instrument with vgdb, a part of valgrind.
 fn tell(valgrind: u32, command: &str) -> io::Result<()> {
     let told = Command::new("vgdb").arg(format!("--pid={valgrind}")).arg(command).output()?;
     match told.status.success() {
@@ -85,7 +89,9 @@ fn counted(scenario: &str, samples: Vec<f64>) -> Counted {
 
 fn difference(longer: u64, shorter: u64) -> io::Result<u64> {
     let difference = longer.checked_sub(shorter);
-    difference.ok_or_else(|| io::Error::other("the longer run took fewer instructions"))
+    difference.ok_or_else(|| {
+        io::Error::other("the longer run took fewer instructions than the shorter one")
+    })
 }
 
 fn count(
@@ -107,7 +113,7 @@ fn count(
 fn callgrind(scratch: &Scratch) -> Command {
     let mut valgrind = Command::new("valgrind");
     valgrind.args(["--tool=callgrind", "--trace-children=yes", "--quiet"]);
-    // One file for each process: the suite may become a C program.
+    // One file for each process, because a C program may replace the suite's process.
     valgrind.arg(format!("--callgrind-out-file={}/{FILE}.%p", scratch.path().display()));
     valgrind
 }
@@ -117,7 +123,8 @@ fn instructions(profile: &str) -> Option<u64> {
     totals.split_whitespace().next()?.parse().ok()
 }
 
-/// How often a function was called. A name is written out where its number is first used.
+/// Returns how often a function was called. The profile has the name of a function only where its
+/// number first occurs.
 fn calls_of(function: &str, profile: &str) -> u64 {
     let mut names: HashMap<&str, &str> = HashMap::new();
     let (mut callee, mut calls) = ("", 0);
@@ -147,7 +154,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn calls_are_counted_over_all_callers() {
+    fn calls_of_all_callers_are_counted() {
         let profile = "\
 fn=(1) main
 cfn=(2) epoll_wait

@@ -1,5 +1,5 @@
-//! A client that does the same in every run: all connections send one message each, and then all
-//! replies are read.
+//! A client that does the same work in every run: all connections send one message each, and then
+//! the client reads all replies.
 
 use std::{
     io::{self, Read, Write},
@@ -9,13 +9,13 @@ use std::{
 
 pub const CONNECTIONS: usize = 64;
 const MESSAGE: [u8; 64] = [b'm'; 64];
-/// Beneath callgrind a server is fifty times slower; one that takes longer than this is stuck.
+/// A server under callgrind is fifty times slower. A server that takes longer than this is stuck.
 const STUCK: Duration = Duration::from_secs(30);
-/// Every so many connections one is served, so that those before it were accepted: a backlog that
-/// overflows costs a second.
+/// After this many connections the client exchanges messages, so that the server has accepted them:
+/// a backlog that overflows costs a second.
 const SERVED: usize = 64;
 
-/// Connected, and each was served once.
+/// Open connections, each of which has exchanged one message.
 pub struct Driver {
     streams: Vec<TcpStream>,
 }
@@ -35,7 +35,7 @@ impl Driver {
         Ok(Driver { streams })
     }
 
-    /// Each connection sends, and gets back, so many messages.
+    /// Exchanges `count` messages on each connection.
     pub fn exchanges(self, count: usize) -> io::Result<Driver> {
         for _ in 0..count {
             Driver::exchange(&self.streams)?;
@@ -51,7 +51,7 @@ impl Driver {
         for mut stream in streams {
             stream.read_exact(&mut reply)?;
             if reply != MESSAGE {
-                return Err(io::Error::other("the echo differs from what was sent"));
+                return Err(io::Error::other("the echo differs from the message that was sent"));
             }
         }
         Ok(())

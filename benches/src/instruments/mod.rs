@@ -1,9 +1,9 @@
-//! Counts instead of times: what a message costs in system calls (strace) and in instructions of
-//! user space (callgrind). Whatever the machine does meanwhile, they come out alike.
+//! Counts instead of times: the system calls (strace) and the user-space instructions (callgrind)
+//! of a message. The counts hardly depend on the other work of the machine.
 //!
-//! Each server runs as a process of its own beneath the instrument, twice: for one number of
-//! messages and for three times as many. The difference is what the messages cost; starting,
-//! accepting and ending is in both and drops out.
+//! Each server runs under the instrument in a separate process, twice: for a number of messages and
+//! for three times as many. The difference is the cost of the messages. Both runs include the
+//! start, the accepts and the end, so the difference does not.
 
 mod callgrind;
 mod driver;
@@ -22,10 +22,10 @@ use crate::{
 use driver::CONNECTIONS;
 use server_process::Server;
 
-/// (as the command line has it, as the report has it)
+/// The names of the peers: (on the command line, in the report).
 const PEERS: [(&str, &str); 7] = [
     ("sockman", SOCKMAN),
-    // What the sweeps that fall into a run add is left out here.
+    // Without the sweeps that happen during a run.
     ("sockman-no-sweep", "sockman-no-sweep"),
     ("epoll-c", LIMIT),
     ("mio", "mio"),
@@ -33,16 +33,16 @@ const PEERS: [(&str, &str); 7] = [
     ("message-io", "message-io"),
     ("poll-c", "poll C"),
 ];
-/// The longer of two runs is so many times the shorter one.
+/// The longer of the two runs has this many times the messages of the shorter one.
 const LONGER: usize = 3;
 
 struct Plan {
     peers: &'static [(&'static str, &'static str)],
-    /// Times that each connection exchanges a message, in the shorter run.
+    /// How often each connection exchanges a message in the shorter run.
     strace_exchanges: usize,
-    /// None: callgrind takes a second to start.
+    /// `None` in a smoke run, because callgrind takes a second to start.
     callgrind: Option<callgrind::Plan>,
-    /// How often each count is made.
+    /// The number of repetitions of each count.
     repeats: usize,
 }
 
@@ -61,8 +61,8 @@ impl Plan {
     }
 }
 
-/// Counts in the scenarios that `only` says yes to. `suite` is this executable: `suite serve PEER
-/// echo --core N` is a server that says where it listens and ends with its input.
+/// Counts in the scenarios that pass the filter `only`. `suite` is this executable. Its form
+/// `serve PEER echo --core N` is a server that prints its address and ends at the end of its input.
 pub fn run(
     effort: Effort,
     only: &dyn Fn(&str) -> bool,
@@ -106,14 +106,14 @@ pub fn run(
     Ok(())
 }
 
-/// One count, and of which scenario.
+/// The counts of one scenario.
 struct Counted {
     scenario: String,
     metric: Metric,
     samples: Vec<f64>,
 }
 
-/// A peer that could not be counted is left out, and the report says why.
+/// Adds the counts to the report. If the count failed, the report gets the reason instead.
 fn keep(scenario: &str, peer: &str, counted: io::Result<Vec<Counted>>, report: &mut Report) {
     let counted = match counted {
         Ok(counted) => counted,
@@ -125,7 +125,7 @@ fn keep(scenario: &str, peer: &str, counted: io::Result<Vec<Counted>>, report: &
         }
     };
     for Counted { scenario, metric, samples } in counted {
-        // Only ourselves in full: of the others the sum says enough.
+        // Only sockman has a row for each system call. The sum is enough for the peers.
         if peer != SOCKMAN && scenario.starts_with(strace::ONE_CALL) {
             continue;
         }
@@ -141,7 +141,7 @@ fn is_installed(tool: &str, report: &mut Report) -> bool {
     if !is_installed {
         report
             .not_measured
-            .push(format!("What {tool} counts: {tool} is not installed, or does not run here."));
+            .push(format!("Counts of {tool}: {tool} is not installed or does not run here."));
     }
     is_installed
 }

@@ -1,4 +1,4 @@
-//! A directory for what an instrument or a test writes. It is removed when it is dropped.
+//! A temporary directory for an instrument or a test. The drop removes it.
 
 use std::{
     env, fs, io,
@@ -26,7 +26,7 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        // What is left over is in the directory for temporary things.
+        // If this fails, the files stay in the system's temporary directory.
         let _ = fs::remove_dir_all(&self.0);
     }
 }

@@ -1,5 +1,5 @@
-//! A server beneath an instrument, from its start to its orderly end: instruments write what they
-//! counted when the server has ended.
+//! A server under an instrument, from its start to its orderly end: an instrument writes its counts
+//! when the server has ended.
 
 use std::{
     io::{self, BufRead, BufReader, Read},
@@ -13,13 +13,14 @@ use std::{
 
 use super::driver::Driver;
 
-/// Callgrind takes a second or two to start, longer if others compile.
+/// The limit for the start. Callgrind takes a second or two, and longer on a busy machine.
 const START: Duration = Duration::from_secs(60);
+/// The limit for the end.
 const END: Duration = Duration::from_secs(60);
-/// Between two looks whether the child has ended: waiting for it has no deadline.
+/// The interval of checks whether the child has ended: `Child::wait` has no deadline.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(2);
 
-/// What to start.
+/// The server to start.
 pub struct Server<'a> {
     pub suite: &'a Path,
     pub peer: &'static str,
@@ -27,9 +28,10 @@ pub struct Server<'a> {
 }
 
 impl Server<'_> {
-    /// Runs it beneath `instrument` (a command and its arguments), and `drive`s it, which
-    /// is told its address and the process id of the instrument. The connections that `drive` gives back stay open until the server has ended: how many of them it would
-    /// still close is up to chance.
+    /// Runs the server under `instrument` (a command and its arguments), and calls `drive` with the
+    /// server's address and the process id of the instrument. The connections that `drive` returns
+    /// stay open until the server has ended. Otherwise the number of connections that the server
+    /// closes before its end would be random.
     pub fn run_under(
         &self,
         instrument: &mut Command,
@@ -44,7 +46,7 @@ impl Server<'_> {
             .spawn()?;
         let driven = address(&mut child).and_then(|to| drive(to, child.id()));
         let ended = end(child);
-        // If both failed, the end tells why: the server's own words are there.
+        // If both failed, the error of the end is better: it has the server's own message.
         ended.and(driven).map(drop)
     }
 }
@@ -52,11 +54,14 @@ impl Server<'_> {
 fn address(child: &mut Child) -> io::Result<SocketAddr> {
     let stdout = child.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?;
     let (sender, line) = mpsc::channel();
-    // A thread, since a pipe of the standard library knows no time-out. It ends with the server.
+    // A thread reads the pipe, because the standard library has no timeout for it. It ends with the
+    // server.
     thread::spawn(move || sender.send(first_line(stdout)));
     let line = line.recv_timeout(START).map_err(io::Error::other)??;
     let address = line.trim().strip_prefix("listening on ").and_then(|at| at.parse().ok());
-    address.ok_or_else(|| io::Error::other(format!("the server does not listen: {line:?}")))
+    address.ok_or_else(|| {
+        io::Error::other(format!("the server printed {line:?} instead of its address"))
+    })
 }
 
 fn first_line(stdout: ChildStdout) -> io::Result<String> {
@@ -65,7 +70,7 @@ fn first_line(stdout: ChildStdout) -> io::Result<String> {
     Ok(line)
 }
 
-/// Closes its input, which ends it, and waits.
+/// Closes the input of the server, which ends it, and waits for the end.
 fn end(mut child: Child) -> io::Result<()> {
     drop(child.stdin.take());
     let deadline = Instant::now() + END;
@@ -75,7 +80,7 @@ fn end(mut child: Child) -> io::Result<()> {
             None if Instant::now() > deadline => {
                 child.kill()?;
                 child.wait()?;
-                return Err(io::Error::other("the server did not end with its input"));
+                return Err(io::Error::other("the server did not end at the end of its input"));
             }
             None => thread::sleep(BETWEEN_LOOKS),
         }
@@ -88,5 +93,5 @@ fn end(mut child: Child) -> io::Result<()> {
         stderr.read_to_string(&mut said)?;
     }
     let last = said.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("nothing");
-    Err(io::Error::other(format!("the server ended with {status}; its last words: {last}")))
+    Err(io::Error::other(format!("the server ended with {status}; its last message: {last}")))
 }

@@ -1,4 +1,4 @@
-//! System calls for one echoed message.
+//! Counts the system calls for one echoed message.
 
 use std::{collections::BTreeMap, io, process::Command};
 
@@ -8,12 +8,12 @@ use super::{
 use crate::report::Metric;
 
 pub const SCENARIO: &str = "instruments/system calls, 64 × 64 B";
-/// What the scenarios of single calls begin with.
+/// The prefix of the scenarios for single system calls.
 pub const ONE_CALL: &str = "instruments/system calls, 64 × 64 B: ";
-/// Fewer of a kind for one message are by the way: allocations now and then, a sweep.
+/// Calls that are rarer for one message are left out: they belong to an allocation or a sweep.
 const LEAST: f64 = 0.002;
 
-/// Calls by name.
+/// The number of calls by name.
 type Calls = BTreeMap<String, u64>;
 
 pub fn run(server: &Server<'_>, exchanges: usize, repeats: usize) -> io::Result<Vec<Counted>> {
@@ -45,17 +45,17 @@ pub fn run(server: &Server<'_>, exchanges: usize, repeats: usize) -> io::Result<
 fn count(server: &Server<'_>, exchanges: usize) -> io::Result<Calls> {
     let scratch = Scratch::new()?;
     let summary = scratch.path().join("strace");
-    // -f: all threads, and the C program that the suite becomes.
+    // -f follows all threads, and the C program that replaces the suite's process.
     let mut strace = Command::new("strace");
     strace.args(["-f", "-c", "-o"]).arg(&summary).arg("--");
     server
         .run_under(&mut strace, |to, _| Driver::connect(to, CONNECTIONS)?.exchanges(exchanges))?;
     let text = std::fs::read_to_string(&summary)?;
-    parse(&text).ok_or_else(|| io::Error::other("strace wrote a summary that is not understood"))
+    parse(&text).ok_or_else(|| io::Error::other("cannot parse the summary that strace wrote"))
 }
 
-/// The table that `strace -c` writes: time, seconds, µs for each call, calls, errors if there were
-/// any, name; rules of dashes around it, and a total.
+/// Parses the table of `strace -c`: time, seconds, µs for each call, calls, errors if there were
+/// any, name. It stands between lines of dashes, with a total below.
 fn parse(summary: &str) -> Option<Calls> {
     let mut lines = summary.lines().skip_while(|line| !line.starts_with("------")).skip(1);
     let mut calls = Calls::new();
@@ -71,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_summary_is_read_with_and_without_errors() {
+    fn a_summary_is_parsed_with_and_without_errors() {
         let summary = "\
 % time     seconds  usecs/call     calls    errors syscall
 ------ ----------- ----------- --------- --------- ----------------

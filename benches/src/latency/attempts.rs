@@ -1,5 +1,5 @@
-//! Thousands of connects at once on the I/O thread, none of which is answered: what they cost the
-//! others, and how late they end.
+//! Thousands of unanswered connects at once on the I/O thread: how much they delay other
+//! connections, and how late they end.
 
 use std::{
     error::Error,
@@ -35,7 +35,7 @@ use crate::{
 };
 
 const COUNTS: [usize; 3] = [0, 500, 2000];
-/// Between two looks whether all have ended.
+/// The interval of checks whether all connects have ended.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(1);
 
 fn echo_scenario(count: usize) -> String {
@@ -74,7 +74,7 @@ pub fn run(
     rounds::run(plan.rounds, contestants, only, report)
 }
 
-/// How long an echo took meanwhile, and how long after its deadline each connect ended.
+/// Returns the latencies of echoes meanwhile, and the time from each connect's deadline to its end.
 fn slice(
     peer: Peer,
     count: usize,
@@ -91,7 +91,7 @@ fn slice(
     measure(&*dialler, count, black_hole.address()?, time)
 }
 
-/// As `slice`, with whatever does not answer at `to`.
+/// Like `slice`, with connects to `to`, which must not answer.
 pub(super) fn measure(
     dialler: &dyn Dialler,
     count: usize,
@@ -104,9 +104,9 @@ pub(super) fn measure(
     for _ in 0..count {
         dialler.dial(to, time)?;
     }
-    // Until every connect is under way, whoever's thread makes it.
+    // Every connect is under way after this, on any thread.
     thread::sleep(time / 4);
-    // And before the first one ends.
+    // The echoes end before the first connect does.
     loop {
         let sent = Instant::now();
         load::exchange(&client, &mut [1])?;
@@ -118,7 +118,9 @@ pub(super) fn measure(
     let patience = begin + time + STUCK;
     while dialler.ended_count() < count {
         if Instant::now() > patience {
-            return Err(io::Error::other("connects outlived their deadline by far"));
+            return Err(io::Error::other(format!(
+                "connects had not ended {STUCK:?} after their deadline"
+            )));
         }
         thread::sleep(BETWEEN_LOOKS);
     }
@@ -126,17 +128,17 @@ pub(super) fn measure(
     Ok((echoes, late.map_err(io::Error::other)?))
 }
 
-/// An echo server that connects, too.
+/// An echo server that also connects.
 pub(super) trait Dialler {
     fn address(&self) -> SocketAddr;
 
-    /// Begins a connect, and returns at once.
+    /// Starts a connect and returns at once.
     fn dial(&self, to: SocketAddr, timeout: Duration) -> io::Result<()>;
 
     fn ended_count(&self) -> usize;
 
-    /// Of each connect that has ended: how long after its deadline. An error if it did not end by
-    /// that.
+    /// Returns for each ended connect the time since its deadline, or an error if the deadline did
+    /// not end it.
     fn ended(&self) -> Vec<Result<Duration, String>>;
 }
 
@@ -151,7 +153,7 @@ pub(super) struct SockmanDialler {
 
 #[derive(Default)]
 struct Echo {
-    /// Ids are numbers from 0 on; connects are the only ones after the first.
+    /// The deadlines of the connects, in the order of their ids.
     deadlines: Mutex<Vec<(ConnectionId, Instant)>>,
     ended: Ended,
 }
@@ -176,7 +178,7 @@ impl EventHandler for Echo {
     }
 
     fn event_got_data(&self, sockman: &SockMan, id: ConnectionId, data: &[u8]) {
-        // A byte: the kernel takes it, or the client finds out.
+        // If the kernel does not accept the byte, the client times out.
         let _ = sockman.send_bytes(id, data);
     }
 
@@ -246,7 +248,7 @@ impl Dialler for SockmanDialler {
 
 impl Drop for SockmanDialler {
     fn drop(&mut self) {
-        // Ends the thread and waits for it.
+        // The drop ends the thread and waits for it.
         drop(self.threads.take());
     }
 }
@@ -271,7 +273,7 @@ impl TokioDialler {
             runtime.spawn(async move {
                 while let Ok((mut stream, _)) = listener.accept().await {
                     tokio::spawn(async move {
-                        // Longer than what comes: a short read is taken for "empty".
+                        // The buffer is longer than a message, so tokio sees each read as short.
                         let mut buffer = [0; 64];
                         stream.set_nodelay(true)?;
                         loop {
@@ -322,7 +324,7 @@ impl Drop for TokioDialler {
     fn drop(&mut self) {
         self.end.notify_one();
         if let Some(thread) = self.thread.take() {
-            // A panic in there would have shown as connects that never end.
+            // After a panic in the thread, the connects would not have ended.
             let _ = thread.join();
         }
     }

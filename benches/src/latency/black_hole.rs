@@ -1,5 +1,5 @@
-//! An address on this machine that never answers: a listener that has all the connections it may
-//! keep, and accepts none. The kernel drops what else comes.
+//! An address on this machine that never answers: a listener with a full backlog that never
+//! accepts. The kernel drops all further connects.
 
 use std::{
     io,
@@ -9,11 +9,11 @@ use std::{
 
 use socket2::{Domain, Socket, Type};
 
-/// The least the kernel takes; one more than that fits.
+/// The least backlog of the kernel, which holds one connection more than its number.
 const BACKLOG: i32 = 0;
-/// Over loopback, an answer that is not there by then does not come.
+/// A connect over loopback that is not answered by then is never answered.
 const ANSWER: Duration = Duration::from_millis(30);
-/// By far more than a backlog of 0 holds.
+/// Far more connections than a backlog of 0 holds.
 const MOST: usize = 16;
 
 pub struct BlackHole {
@@ -38,7 +38,7 @@ impl BlackHole {
                 Err(error) => return Err(error),
             }
         }
-        Err(io::Error::other("a listener whose backlog is full still answers"))
+        Err(io::Error::other("a listener with a full backlog still answers"))
     }
 
     pub fn address(&self) -> io::Result<SocketAddr> {

@@ -1,4 +1,4 @@
-//! How long a connect to an address that does not answer goes on after it was cancelled.
+//! Measures how long a connect to an unanswering address continues after its cancel.
 
 use std::{
     error::Error,
@@ -23,7 +23,7 @@ use super::{
 use crate::report::Report;
 
 const SCENARIO: &str = "connect cancel/one connect";
-/// From the start of a connect until it surely waits.
+/// The time from the start of a connect until it certainly waits.
 const BEGINS: Duration = Duration::from_millis(1);
 
 pub fn run(
@@ -39,7 +39,7 @@ pub fn run(
     for peer in Peer::ALL {
         if peer == Peer::PollLoop && !plan.waits_for_time_outs {
             report.not_measured.push(format!(
-                "{SCENARIO}, {}: nothing cancels it before its time-out of {} s; the full suite \
+                "{SCENARIO}, {}: nothing cancels it before its timeout of {} s; only a full run \
                  waits for that.",
                 peer.name(),
                 CONNECT_TIMEOUT.as_secs()
@@ -59,9 +59,9 @@ pub fn run(
     rounds::run(plan.rounds, contestants, only, report)
 }
 
-/// One connect: begun on the I/O core, cancelled from the other one.
+/// Makes connects on the I/O core, which the other core cancels.
 trait Connector: Send {
-    /// Blocks until it ended the way it should, and says when that was.
+    /// Blocks until the connect has ended as expected, and returns when it ended.
     fn connect(&mut self, to: SocketAddr) -> io::Result<Instant>;
 }
 
@@ -96,9 +96,12 @@ fn slice(peer: Peer, cores: Cores, time: Duration) -> io::Result<Vec<Duration>> 
             cancel();
             let ended_at: Instant = ended.recv().map_err(io::Error::other)??;
             let latency = ended_at.checked_duration_since(cancelled);
-            latencies.push(latency.ok_or_else(|| io::Error::other("it ended by itself"))?);
+            latencies
+                .push(latency.ok_or_else(|| {
+                    io::Error::other("the connect ended before it was cancelled")
+                })?);
         }
-        // Ends the thread, and with it the scope.
+        // This ends the thread, and so the scope.
         drop(begin);
         Ok(latencies)
     })
@@ -127,7 +130,7 @@ struct SockmanConnector {
 }
 
 fn sockman() -> io::Result<SockMan> {
-    SockMan::new(Arc::new(Nobody), sockman::Options::default()).map_err(io::Error::other)
+    SockMan::new(Arc::new(NoEvents), sockman::Options::default()).map_err(io::Error::other)
 }
 
 impl Connector for SockmanConnector {
@@ -163,7 +166,7 @@ impl Connector for TokioConnector {
     }
 }
 
-/// Bitcoin Core's connect: one poll of the socket, for as long as the time-out says.
+/// Bitcoin Core's connect: one poll of the socket until the timeout.
 struct PollConnector;
 
 impl Connector for PollConnector {
@@ -175,10 +178,10 @@ impl Connector for PollConnector {
     }
 }
 
-/// Nothing happens on a `SockMan` that only connects, and whose connects all fail.
-struct Nobody;
+/// A handler without events: the `SockMan` only connects, and all its connects fail.
+struct NoEvents;
 
-impl sockman::EventHandler for Nobody {
+impl sockman::EventHandler for NoEvents {
     fn event_new_connection_accepted(
         &self,
         _: &SockMan,

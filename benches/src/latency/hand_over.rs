@@ -1,4 +1,4 @@
-//! What a worker costs at the least: a message to another thread and one back, with no sockets.
+//! The least cost of a worker: a message to another thread and one back, without sockets.
 
 use std::{
     error::Error,
@@ -60,7 +60,7 @@ fn slice(first: usize, second: usize, time: Duration) -> io::Result<Vec<Duration
         let begin = Instant::now();
         while begin.elapsed() < time {
             let asked_at = Instant::now();
-            // Both fail only if the worker has ended, whose error is told below.
+            // Both fail only if the worker has ended. Its error is returned below.
             if ask.send(()).is_err() || answered.recv().is_err() {
                 break;
             }

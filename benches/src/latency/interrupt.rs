@@ -1,4 +1,4 @@
-//! How long from the interrupt until the I/O thread, and every connect, has ended.
+//! Measures the time from the interrupt until the I/O thread and every connect have ended.
 
 use std::{
     error::Error,
@@ -17,11 +17,11 @@ use super::{
 };
 use crate::report::Report;
 
-/// Before an interrupt the threads run for this long at least: they sleep by then.
+/// The threads run at least this long before an interrupt, so that they sleep by then.
 const SHORTEST_RUN: Duration = Duration::from_millis(1);
 const CONNECTS: usize = 8;
-/// Every so many connections one is served, so that those before it were accepted: a backlog that
-/// overflows costs a second. Well below the 128 that the standard library asks for.
+/// After this many connections the client makes an exchange, so that the server has accepted them:
+/// a backlog that overflows costs a second. The standard library asks for a backlog of 128.
 const SERVED: usize = 64;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,8 +56,8 @@ pub fn run(
         for peer in Peer::ALL {
             if cannot_interrupt_connects(peer, setting) && !plan.waits_for_time_outs {
                 report.not_measured.push(format!(
-                    "{}, {}: its connects cannot be interrupted and end when their time-out of \
-                     {} s is over; the full suite waits for that.",
+                    "{}, {}: its connects cannot be interrupted and end after their timeout of \
+                     {} s; only a full run waits for that.",
                     setting.scenario(),
                     peer.name(),
                     CONNECT_TIMEOUT.as_secs()
@@ -104,7 +104,8 @@ fn slice(peer: Peer, setting: Setting, cores: Cores, time: Duration) -> io::Resu
         .transpose()?;
 
     let mut latencies = Vec::new();
-    // As long as the poll loop's wait, so that each interrupt finds it elsewhere in that.
+    // The pauses vary by the length of the poll loop's wait, so that interrupts come at every point
+    // of that wait.
     let mut pauses = Pauses::new(SHORTEST_RUN..SHORTEST_RUN + POLL_TIMEOUT);
     let begin = Instant::now();
     loop {
@@ -120,7 +121,7 @@ fn slice(peer: Peer, setting: Setting, cores: Cores, time: Duration) -> io::Resu
             break;
         }
     }
-    // The last one first: the load wants its replies.
+    // The load ends before the server stops, because it waits for its replies.
     load.map_or(Ok(()), Load::end)?;
     server.stop()?;
     Ok(latencies)

@@ -1,8 +1,8 @@
 //! Requests on connections that stay open, answered from the callback or by a worker thread.
 //!
-//! The worker runs on the core of the I/O thread, as in a program that has this core for itself:
-//! with one connection nothing of the two overlaps, and a hand-over within a core needs no
-//! interrupt of another one. What it costs on the other core, where the client is, is told too.
+//! The worker runs on the core of the I/O thread, as in a program that has one core: with one
+//! connection the two never run at the same time, and a hand-over within a core needs no interrupt
+//! of another core. One scenario has the worker on the other core, where the client runs.
 
 use std::{
     error::Error,
@@ -25,7 +25,7 @@ use crate::report::Report;
 
 const REQUEST: [u8; 100] = [b'r'; 100];
 const MANY: usize = 16;
-/// This part of a slice goes by before it counts: until both cores are awake.
+/// The warm-up is this fraction of a slice: both cores are awake after it.
 const WARM_UP: u32 = 4;
 
 pub fn run(
@@ -67,7 +67,7 @@ pub fn run(
     Ok(())
 }
 
-/// The latencies, and how long it took to take them.
+/// Latencies, and the time in which they were measured.
 type Timed = (Vec<Duration>, Duration);
 
 fn slice(
@@ -92,7 +92,7 @@ fn slice(
 fn ask_on_one(to: SocketAddr, time: Duration) -> io::Result<Timed> {
     let stream = load::connect(to)?;
     let mut bytes = REQUEST;
-    // The first one waits to be accepted, whatever the rest does.
+    // The first request also waits for the accept.
     load::exchange(&stream, &mut bytes)?;
     let warm_up = Instant::now();
     while warm_up.elapsed() < time / WARM_UP {
@@ -111,7 +111,7 @@ fn ask_on_one(to: SocketAddr, time: Duration) -> io::Result<Timed> {
 struct Client {
     stream: TcpStream,
     asked: Instant,
-    /// Bytes of the reply that have come.
+    /// The received bytes of the reply.
     got: usize,
     had_reply: bool,
 }
@@ -120,12 +120,12 @@ impl Client {
     fn ask(&mut self) -> io::Result<()> {
         self.asked = Instant::now();
         self.got = 0;
-        // A buffer that holds nothing else has room for a hundred bytes.
+        // The socket's buffer is empty, so it has room for a hundred bytes.
         self.stream.write_all(&REQUEST)
     }
 }
 
-/// Each connection asks again as soon as it has its reply.
+/// Sends requests on many connections. Each sends the next request when it has its reply.
 fn ask_on_many(to: SocketAddr, connections: usize, time: Duration) -> io::Result<Timed> {
     let mut poll = Poll::new()?;
     let mut clients = Vec::with_capacity(connections);
@@ -141,7 +141,7 @@ fn ask_on_many(to: SocketAddr, connections: usize, time: Duration) -> io::Result
     }
     let (mut events, mut buffer) = (Events::with_capacity(connections), [0; REQUEST.len()]);
     let mut latencies = Vec::new();
-    // Only when each had a reply: before, some are not even accepted.
+    // The measurement begins when each connection has had a reply, and so has been accepted.
     let (mut begin, mut without_reply) = (None, connections);
     let warm_up = Instant::now();
     while begin.is_none_or(|begin: Instant| begin.elapsed() < time) {
@@ -157,7 +157,7 @@ fn ask_on_many(to: SocketAddr, connections: usize, time: Duration) -> io::Result
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => return Err(error),
             }
-            // One reply at most is on its way: all of it read, no edge is missed.
+            // At most one reply is under way, so after reading all of it no edge is missed.
             if client.got < REQUEST.len() {
                 continue;
             }

@@ -1,4 +1,4 @@
-//! What happens at the clients' end: connections, and threads that keep a server busy.
+//! The client side: connections, and threads that keep a server busy.
 
 use std::{
     io::{self, Read, Write},
@@ -15,10 +15,10 @@ use std::{
 use crate::cores;
 use crate::random::Random;
 
-/// How long a client waits before it calls the server stuck.
+/// A server that does not answer for this long is stuck.
 pub const STUCK: Duration = Duration::from_secs(10);
 const MESSAGE: [u8; 64] = [b'm'; 64];
-/// Connections of the load that keeps a loop busy.
+/// The number of connections of the load that keeps a loop busy.
 pub const BUSY_CONNECTIONS: usize = 16;
 
 pub fn connect(to: SocketAddr) -> io::Result<TcpStream> {
@@ -28,13 +28,13 @@ pub fn connect(to: SocketAddr) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-/// Sends, and waits for as many bytes.
+/// Sends the bytes and waits for as many.
 pub fn exchange(mut stream: &TcpStream, bytes: &mut [u8]) -> io::Result<()> {
     stream.write_all(bytes)?;
     stream.read_exact(bytes)
 }
 
-/// Echoes on sixteen connections, without pause, on a thread of its own. Ends when dropped.
+/// Sends messages on sixteen connections without a pause, on its own thread. The drop ends it.
 pub struct Load {
     ends: Arc<AtomicBool>,
     streams: Vec<TcpStream>,
@@ -66,11 +66,13 @@ impl Load {
         Ok(Load { ends, streams, thread: Some(thread) })
     }
 
-    /// Says whether it was there to the end: a load that broke off loads nothing.
+    /// Ends the load. Fails if the load had broken off earlier.
     pub fn end(mut self) -> io::Result<()> {
         self.ends.store(true, Ordering::Relaxed);
         match self.thread.take() {
-            Some(thread) => thread.join().unwrap_or_else(|_| Err(io::Error::other("panicked"))),
+            Some(thread) => {
+                thread.join().unwrap_or_else(|_| Err(io::Error::other("the load panicked")))
+            }
             None => Ok(()),
         }
     }
@@ -80,7 +82,7 @@ impl Drop for Load {
     fn drop(&mut self) {
         self.ends.store(true, Ordering::Relaxed);
         for stream in &self.streams {
-            // It may be closed already.
+            // The stream may be closed already.
             let _ = stream.shutdown(Shutdown::Both);
         }
         if let Some(thread) = self.thread.take() {
@@ -100,8 +102,8 @@ impl Pauses {
         Pauses { random: Random::new(), range }
     }
 
-    /// Sleeps for the next pause. It is part of the load: wake-ups are to find the server at rest, at
-    /// times that follow no beat.
+    /// Sleeps for the next pause. The pauses are part of the load: the next wake finds the server
+    /// asleep, at a random time.
     pub fn sleep(&mut self) {
         let fraction = self.random.fraction();
         thread::sleep(self.range.start + (self.range.end - self.range.start).mul_f64(fraction));

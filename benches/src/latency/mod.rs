@@ -1,8 +1,8 @@
-//! What sockman's users wait for beside the network: a wake, a reply of a worker thread, the end of
-//! the threads, the cancel of a connect.
+//! Latencies inside a program: a wake, a reply by a worker thread, the end of the threads, the
+//! cancel of a connect.
 //!
-//! Owns the plan: which contestants take part in which scenarios, and for how long. Everything runs
-//! in this process: the I/O thread on one core, whoever wakes or asks on the other.
+//! This module owns the plan: the duration of each part. Everything runs in this process: the I/O
+//! thread on one core, and the thread that wakes it or sends requests on the other.
 
 mod attempts;
 mod black_hole;
@@ -24,20 +24,20 @@ use crate::{effort::Effort, report::Report};
 
 use crate::cores::Cores;
 
-/// How long each part lasts.
+/// The duration of each part.
 #[derive(Debug, Clone, Copy)]
 struct Plan {
     rounds: usize,
-    /// Of one contestant in one round, scenario by scenario.
+    /// The time of one contestant in one round, for each scenario.
     wake: Duration,
     keep_alive: Duration,
     interrupt: Duration,
     connect: Duration,
     attempts: Duration,
     hand_over: Duration,
-    /// Idle connections while the threads are interrupted.
+    /// The number of idle connections when the threads are interrupted.
     idle_connections: usize,
-    /// Whether to wait for connects that cannot be interrupted: seconds each.
+    /// Whether to wait for connects that cannot be interrupted, which takes seconds for each.
     waits_for_time_outs: bool,
 }
 
@@ -82,7 +82,7 @@ impl Plan {
     }
 }
 
-/// Measures the scenarios that `only` says yes to.
+/// Measures the scenarios that pass the filter `only`.
 pub fn run(
     effort: Effort,
     only: &dyn Fn(&str) -> bool,
@@ -92,7 +92,7 @@ pub fn run(
     let cores = Cores::choose()?;
     if cores.server == cores.load {
         report.not_measured.push(
-            "Latencies were taken on a single core: the two threads of each had to share it."
+            "latencies on two cores: the machine has one core, which both threads share."
                 .to_owned(),
         );
     }
@@ -106,7 +106,7 @@ pub fn run(
     stalled_proxy::run(&plan, cores, only, report)
 }
 
-/// Both ends of a thousand connections are more than the 1024 descriptors a process has by default.
+/// Raises the limit of descriptors. Both ends of 1,000 connections exceed the default of 1,024.
 pub fn raise_descriptor_limit() -> nix::Result<()> {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard)

@@ -1,5 +1,5 @@
-//! Takes contestants through their rounds, one after the other within each, and keeps what they
-//! measured.
+//! Runs the rounds: in each round, every contestant measures once, one after the other. Records the
+//! results.
 
 use std::{
     collections::{BTreeMap, btree_map::Entry},
@@ -13,23 +13,23 @@ use hdrhistogram::Histogram;
 use crate::random::Random;
 use crate::report::{Distribution, Figure, Metric, Report};
 
-/// Latencies are kept in nanoseconds, up to a minute, with three digits.
+/// Latencies are recorded in nanoseconds, up to a minute, with three digits.
 const LONGEST: u64 = 60_000_000_000;
 const DIGITS: u8 = 3;
 
-/// One peer in one way to be measured.
+/// One peer, measured in one way.
 pub struct Contestant<'a> {
     pub peer: &'static str,
-    /// For the progress line.
+    /// The name in messages to the user.
     pub what: String,
     pub slice: Box<dyn FnMut() -> io::Result<Vec<Slice>> + 'a>,
 }
 
-/// What one contestant measured in one scenario in one round.
+/// The result of one contestant in one scenario in one round.
 pub struct Slice {
     pub scenario: String,
     pub latencies: Vec<Duration>,
-    /// Messages in a second, where that says something.
+    /// Messages per second, in scenarios in which that means something.
     pub rate: Option<f64>,
 }
 
@@ -39,7 +39,7 @@ impl Slice {
     }
 }
 
-/// What all rounds of one peer in one scenario gave.
+/// The results of all rounds of one peer in one scenario.
 struct Recording {
     p50: Vec<f64>,
     p99: Vec<f64>,
@@ -47,8 +47,8 @@ struct Recording {
     all: Histogram<u64>,
 }
 
-/// A contestant that fails is out, and the report says so: half of its rounds would be compared
-/// with other rounds than its own.
+/// Runs all rounds. A contestant that fails is removed, and the report says so: its remaining
+/// rounds would be compared with the wrong rounds of the others.
 pub fn run(
     rounds: usize,
     mut contestants: Vec<Contestant<'_>>,
@@ -58,8 +58,8 @@ pub fn run(
     let mut recordings: Vec<BTreeMap<String, Recording>> =
         contestants.iter().map(|_| BTreeMap::new()).collect();
     let mut failures: Vec<Option<io::Error>> = contestants.iter().map(|_| None).collect();
-    // In another order in each round: a core that has just slept a lot (beneath a poll loop) wakes
-    // more slowly for a while, and it would always be the same one that comes after.
+    // The order changes in each round: a core that has slept for long (under a poll loop) wakes
+    // more slowly for a while. In a fixed order, that would always affect the same contestant.
     let mut order: Vec<usize> = (0..contestants.len()).collect();
     let mut random = Random::new();
     for _ in 0..rounds {
@@ -70,7 +70,7 @@ pub fn run(
             }
             match (contestants[index].slice)() {
                 Ok(slices) if slices.iter().any(|slice| slice.latencies.is_empty()) => {
-                    failures[index] = Some(io::Error::other("a round without a single sample"));
+                    failures[index] = Some(io::Error::other("a round had no samples"));
                 }
                 Ok(slices) => {
                     for slice in slices.into_iter().filter(|slice| only(&slice.scenario)) {
@@ -116,7 +116,7 @@ fn record(
     recording.p50.push(micros(&round, 0.5));
     recording.p99.push(micros(&round, 0.99));
     recording.rate.extend(slice.rate);
-    // Cannot fail: both have the same bounds.
+    // Both histograms have the same bounds, so this cannot fail.
     let _ = recording.all.add(&round);
     Ok(())
 }
@@ -143,8 +143,8 @@ fn keep(scenario: String, peer: &str, recording: Recording, report: &mut Report)
     report.distributions.push(Distribution { scenario, peer, count: all.len(), quantiles });
 }
 
-/// Denser towards the end, where it matters: 0 to 0.9 in steps of 2 %, then each nine in tenths of
-/// what the nine before left.
+/// Returns the recorded quantiles, which are denser towards the end: 0 to 0.9 in steps of 2 %, then
+/// each further nine in steps of a tenth of the remaining share.
 fn quantiles() -> impl Iterator<Item = f64> {
     let body = (0..45).map(|step| f64::from(step) / 50.0);
     let tail = (1..=4).flat_map(|nines| {

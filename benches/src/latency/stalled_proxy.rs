@@ -1,6 +1,6 @@
-//! Two hundred connects at once through a SOCKS5 proxy that never answers: how late they end, and what
-//! they cost the others. With sockman each blocks a thread of its own (`connect`), with tokio each is
-//! a task.
+//! Two hundred connects at once through a SOCKS5 proxy that never answers: how late they end, and
+//! how much they delay other connections. With sockman each connect blocks its own thread
+//! (`connect`). With tokio each is a task.
 
 use std::{
     error::Error,
@@ -54,7 +54,7 @@ pub fn run(
 }
 
 fn slice(peer: Peer, cores: Cores, time: Duration) -> io::Result<(Vec<Duration>, Vec<Duration>)> {
-    // The kernel accepts, and nobody answers.
+    // The kernel completes the connections, and no program accepts them.
     let proxy = TcpListener::bind(("127.0.0.1", 0))?;
     socket2::SockRef::from(&proxy).listen(2 * ATTEMPTS as i32)?;
     cores::pin(cores.server)?;

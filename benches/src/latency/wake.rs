@@ -1,5 +1,5 @@
-//! Another thread queues a byte: when does the I/O thread come to send it, and when has the peer
-//! got it?
+//! Another thread queues a byte. Measures when the I/O thread comes to send it, and when the client
+//! has received it.
 
 use std::{
     error::Error,
@@ -25,10 +25,10 @@ use super::{
 };
 use crate::report::Report;
 
-/// Between two wakes, so that the loop has gone to sleep.
+/// The pause between two wakes, in which the loop goes to sleep.
 const SHORTEST_PAUSE: Duration = Duration::from_micros(500);
 const LONGEST_PAUSE: Duration = Duration::from_millis(2);
-/// Nobody's server: the least that a wake of another core costs.
+/// Not a server: the least cost of waking a thread on another core.
 const BARE_WAKER: &str = "mio's waker alone";
 
 pub fn run(
@@ -70,7 +70,7 @@ pub fn run(
     Ok(())
 }
 
-/// How long until the loop came to send, and until the peer had the byte.
+/// Returns the times until the loop came to send, and until the client had the byte.
 fn slice(
     peer: Peer,
     cores: Cores,
@@ -96,15 +96,17 @@ fn slice(
         client.read_exact(&mut byte)?;
         to_peer.push(queued.elapsed());
         let came = server.came_to_send().checked_duration_since(queued);
-        to_loop.push(came.ok_or_else(|| io::Error::other("sent before it was queued"))?);
+        to_loop
+            .push(came.ok_or_else(|| io::Error::other("the byte was sent before it was queued"))?);
     }
     load.map_or(Ok(()), Load::end)?;
     server.stop()?;
     Ok((to_loop, to_peer))
 }
 
-/// The poll loop's wait begins anew with each byte: shorter pauses would always come at its start,
-/// and make it look worse than it is. Under load it does not wait.
+/// Returns the pauses between wakes. The poll loop starts a new wait after each byte, so shorter
+/// pauses would always hit the start of that wait and make the loop look worse than it is. Under
+/// load the loop does not wait.
 fn pauses(peer: Peer, is_busy: bool) -> Range<Duration> {
     if peer == Peer::PollLoop && !is_busy {
         SHORTEST_PAUSE..SHORTEST_PAUSE + POLL_TIMEOUT
@@ -113,7 +115,7 @@ fn pauses(peer: Peer, is_busy: bool) -> Range<Duration> {
     }
 }
 
-/// What the machine takes: a thread sleeps in a poller that knows nothing but its waker.
+/// Measures the machine's own cost: a thread sleeps in a poller that has only a waker.
 fn wake_bare(cores: Cores, time: Duration) -> io::Result<Vec<Duration>> {
     let mut poll = Poll::new()?;
     let waker = Waker::new(poll.registry(), Token(0))?;

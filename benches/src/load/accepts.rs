@@ -1,4 +1,4 @@
-//! Connections that live for one byte: connect, send it, have it back, reset.
+//! Connections that carry one byte: connect, send the byte, receive its echo, reset.
 use std::{
     io::{self, Read, Write},
     net::SocketAddr,
@@ -17,7 +17,7 @@ pub struct Accepts {
 }
 
 impl Accepts {
-    /// `clients`: how many connections there are at a time.
+    /// Opens `clients` connections and keeps that many open.
     pub fn new(to: SocketAddr, clients: usize) -> io::Result<Accepts> {
         let poll = Poll::new()?;
         let clients = (0..clients).map(|token| begin(to, &poll, Token(token)));
@@ -38,7 +38,7 @@ impl Load for Accepts {
                     Err(e) if e.kind() == io::ErrorKind::WouldBlock => continue,
                     Err(e) => return Err(e),
                 }
-                // The old one is dropped, and so reset.
+                // The assignment drops the old connection, which resets it.
                 *client = begin(self.to, &self.poll, event.token())?;
             }
         }

@@ -1,5 +1,5 @@
-//! Idle connections, held by a process of their own: both ends of 10,000 of them would not fit
-//! below a limit of 20,000 descriptors for one process.
+//! Holds idle connections in a separate process, because both ends of 10,000 connections exceed a
+//! limit of 20,000 descriptors for one process.
 use std::{
     env,
     error::Error,
@@ -10,8 +10,9 @@ use std::{
 
 use super::connect;
 
-/// `hold ADDRESS`, which the suite runs as a process: for each line of standard input, a number,
-/// opens connections until there are that many, and says so. At the end of input all are reset.
+/// Runs `hold ADDRESS`, which the suite starts as a process. Each line of standard input is a
+/// number: the process opens connections until it has that many, and then prints their number. At
+/// the end of its input it resets all of them.
 pub fn hold(to: SocketAddr) -> Result<(), Box<dyn Error>> {
     let mut held = Vec::new();
     for line in io::stdin().lines() {
@@ -24,11 +25,12 @@ pub fn hold(to: SocketAddr) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Such a process, as seen from the suite. Dropping it ends it, and so its connections.
+/// A process that holds connections, as the suite sees it. Dropping this value ends the process and
+/// its connections.
 #[derive(Debug)]
 pub struct Holder {
     child: Child,
-    /// `None` only while it is being dropped.
+    /// `None` only during the drop.
     requests: Option<ChildStdin>,
     answers: BufReader<ChildStdout>,
 }
@@ -41,13 +43,18 @@ impl Holder {
             .stdout(Stdio::piped())
             .spawn()?;
         let (requests, answers) = (child.stdin.take(), child.stdout.take());
-        let answers = answers.ok_or_else(|| io::Error::other("no pipe from the child"))?;
+        let answers = answers.ok_or_else(|| {
+            io::Error::other("the process that holds idle connections has no standard output")
+        })?;
         Ok(Holder { child, requests, answers: BufReader::new(answers) })
     }
 
-    /// Opens connections until there are this many. The server may not have accepted all yet.
+    /// Opens connections until there are `count`. The server may not have accepted all of them yet.
     pub fn grow_to(&mut self, count: usize) -> io::Result<()> {
-        let requests = self.requests.as_mut().ok_or_else(|| io::Error::other("it has ended"))?;
+        let requests = self
+            .requests
+            .as_mut()
+            .ok_or_else(|| io::Error::other("the process that holds idle connections has ended"))?;
         writeln!(requests, "{count}")?;
         let mut answer = String::new();
         self.answers.read_line(&mut answer)?;
@@ -61,7 +68,7 @@ impl Holder {
 impl Drop for Holder {
     fn drop(&mut self) {
         drop(self.requests.take());
-        // It ends by itself now; there is nothing to do about one that does not.
+        // The process ends by itself at the end of its input.
         let _ = self.child.wait();
     }
 }

@@ -1,12 +1,11 @@
-//! The load generator: one thread, edge-triggered epoll (by mio), on a core of its own.
+//! The load generator: one thread with edge-triggered epoll (through mio) on its own core.
 //!
-//! It does for each message what it cannot avoid, one send and one receive, and nothing else that
-//! is not a few nanoseconds: so it must not be what limits a run. How one sees that it does not:
-//! the processor time of its thread is measured as the server's is, and both shares are printed
-//! and kept ([`Shares`](crate::report::Shares)). A server that has 0.99 of its core is the
-//! bottleneck itself; where the load has, the rate is the generator's, and the server's CPU for
-//! each message is the figure to compare. For bulk data the load never sleeps, so only the server's
-//! share says something.
+//! For each message it makes one send and one receive, and adds only a few nanoseconds, because it
+//! must not limit a run. The suite measures the processor time of its thread like the server's,
+//! prints both shares and keeps them ([`Shares`](crate::report::Shares)). A server that uses 0.99
+//! of its core is the bottleneck. If the load uses that much, it limits the rate, and the server's
+//! CPU for each message is the figure to compare. With bulk data the load never sleeps, so only the
+//! server's share means something.
 use std::{
     io,
     net::SocketAddr,
@@ -29,26 +28,26 @@ pub use ping_pong::PingPong;
 pub use streams::{Download, Upload};
 pub use verify::verify;
 
-/// Readiness told by one poll.
+/// The most events that one poll reports.
 const EVENTS: usize = 1024;
-/// ns: a round trip that takes longer is noted as this.
+/// The longest round trip that a histogram records, ns. Longer ones count as this.
 const LONGEST: u64 = 60_000_000_000;
-/// So that a figure of a histogram is right to 0.1 %.
+/// With three digits, the values of a histogram are exact to 0.1 %.
 const SIGNIFICANT_DIGITS: u8 = 3;
 
-/// Something that keeps a server busy.
+/// A load on a server.
 pub trait Load {
-    /// Goes on where it left off, until that time; adds to the tally what it did.
+    /// Continues the load until the given time, and adds the completed work to the tally.
     fn run(&mut self, until: Instant, tally: &mut Tally) -> io::Result<()>;
 }
 
-/// What was done in a slice of time.
+/// The work that was completed in a slice of time.
 #[derive(Debug)]
 pub struct Tally {
     pub messages: u64,
     pub bytes: u64,
     pub connections: u64,
-    /// ns
+    /// Round trips, ns.
     pub round_trips: Histogram<u64>,
 }
 
@@ -59,18 +58,18 @@ impl Tally {
 }
 
 pub fn new_histogram() -> Histogram<u64> {
-    // Only refused if the digits are above 5, or the highest value is below twice the lowest.
+    // The constructor refuses only more than 5 digits, or a highest value below twice the lowest.
     #[allow(clippy::expect_used, reason = "the bounds are constants")]
     Histogram::new_with_bounds(1, LONGEST, SIGNIFICANT_DIGITS).expect("valid bounds")
 }
 
-/// A connection to the server that ends by a reset: so no port of ours waits for a minute until
-/// it can be used again, and a run can open as many as it likes.
+/// Connects to the server. The connection ends with a reset, so its port does not stay in TIME_WAIT
+/// for a minute, and a run can open any number of connections.
 fn connect(to: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
     socket.set_linger(Some(Duration::ZERO))?;
     socket.set_tcp_nodelay(true)?;
-    // Over loopback the kernel answers at once; a server need not have accepted it.
+    // Over loopback the kernel answers at once, before the server accepts the connection.
     socket.connect(&to.into())?;
     Ok(socket)
 }
@@ -81,7 +80,7 @@ fn connect_stream(to: SocketAddr) -> io::Result<TcpStream> {
     Ok(TcpStream::from_std(socket.into()))
 }
 
-/// Waits for readiness, until then at the latest. False: that time has come.
+/// Waits for readiness, at most until the given time. Returns false if that time has come.
 fn poll_until(poll: &mut Poll, events: &mut Events, until: Instant) -> io::Result<bool> {
     let left = until.saturating_duration_since(Instant::now());
     if left.is_zero() {

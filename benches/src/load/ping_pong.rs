@@ -1,5 +1,5 @@
-//! Request and reply: each connection has a number of messages on their way, and sends the next
-//! one when one has come back whole.
+//! Request and reply: each connection has a fixed number of messages under way, and sends the next
+//! one when one has come back completely.
 use std::{
     collections::VecDeque,
     io::{self, Read, Write},
@@ -11,34 +11,34 @@ use mio::{Events, Interest, Poll, Token, net::TcpStream};
 
 use super::{EVENTS, LONGEST, Load, Tally, closed_by_server, connect_stream, poll_until};
 
-/// Bytes received at once.
+/// The most bytes that one read receives.
 const BUFFER: usize = 64 * 1024;
 
 pub struct PingPong {
     poll: Poll,
     events: Events,
     clients: Vec<Client>,
-    /// Bytes of a message.
+    /// The size of a message, bytes.
     size: usize,
-    /// What is received goes here, whose ever it is.
+    /// The receive buffer of all connections.
     buffer: Vec<u8>,
-    /// As many messages as one connection may have on their way.
+    /// As many messages as one connection has under way.
     message: Vec<u8>,
     started: bool,
 }
 
 struct Client {
     stream: TcpStream,
-    /// When each message on its way was sent. `None`: in another slice of time.
+    /// When each message under way was sent; `None` if that was in another slice of time.
     sent_at: VecDeque<Option<Instant>>,
-    /// Bytes of the first of those that are back.
+    /// How many bytes of the oldest message have come back.
     received: usize,
-    /// Bytes that the kernel did not take yet.
+    /// Bytes that the kernel has not accepted yet.
     unsent: usize,
 }
 
 impl PingPong {
-    /// `depth`: how many messages each connection has on their way.
+    /// Opens the connections. Each has `depth` messages of `size` bytes under way.
     pub fn new(to: SocketAddr, connections: usize, size: usize, depth: usize) -> io::Result<Self> {
         let poll = Poll::new()?;
         let mut clients = Vec::with_capacity(connections);
@@ -64,7 +64,7 @@ impl PingPong {
 impl Load for PingPong {
     fn run(&mut self, until: Instant, tally: &mut Tally) -> io::Result<()> {
         for client in &mut self.clients {
-            // The time between two slices is no part of a round trip.
+            // The time between two slices does not belong to a round trip.
             client.sent_at.iter_mut().for_each(|at| *at = None);
             if !self.started {
                 client.send(&self.message)?;
@@ -91,14 +91,15 @@ impl Client {
     fn send(&mut self, message: &[u8]) -> io::Result<()> {
         match (&self.stream).write(&message[..self.unsent]) {
             Ok(sent) => self.unsent -= sent,
-            // An event tells when there is room.
+            // An event reports when there is room.
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
             Err(e) => return Err(e),
         }
         Ok(())
     }
 
-    /// Receives what there is; what is back whole is noted, and as much is to be sent again.
+    /// Receives the available data, records the messages that are complete, and queues as many new
+    /// ones.
     fn receive(&mut self, buffer: &mut [u8], size: usize, tally: &mut Tally) -> io::Result<()> {
         loop {
             let received = match (&self.stream).read(buffer) {
@@ -111,7 +112,7 @@ impl Client {
             if self.received >= size {
                 self.note(size, tally);
             }
-            // A short read means that there is no more for now: an event tells of what follows.
+            // After a short read there is no more data for now: an event reports the next data.
             if received < buffer.len() {
                 return Ok(());
             }

@@ -11,12 +11,12 @@ use nix::sys::socket::{MsgFlags, recv};
 
 use super::{EVENTS, Load, Tally, closed_by_server, connect_stream};
 
-/// Writes to one connection before the others have their turn.
+/// The number of writes to one connection before the next connection is served.
 const WRITES_A_TURN: usize = 4;
-/// Bytes taken from the kernel at once.
+/// The most bytes that one receive takes from the kernel.
 const RECEIVE_SIZE: usize = 1024 * 1024;
 
-/// A few connections, and which of them can be used as far as we know.
+/// A few connections, and which of them were ready last.
 struct Streams {
     poll: Poll,
     events: Events,
@@ -37,9 +37,9 @@ impl Streams {
         Ok(Streams { poll, events, streams, ready: vec![false; connections] })
     }
 
-    /// Looks for readiness, and never sleeps for it: to wake us would be the server's work, and it
-    /// costs more (on a virtual machine, several µs) than sending 64 KiB does. False: the time has
-    /// come.
+    /// Polls for readiness without sleeping: the server would pay for waking this thread, and that
+    /// costs more (several µs on a virtual machine) than sending 64 KiB. Returns false if the time
+    /// has come.
     fn refresh(&mut self, until: Instant) -> io::Result<bool> {
         if Instant::now() >= until {
             return Ok(false);
@@ -52,11 +52,11 @@ impl Streams {
     }
 }
 
-/// Writes as long as the server takes it, so that the kernel's buffers are full. There are two
-/// regimes then, far apart. Who takes 64 KiB of each connection in turn keeps all of them full, and
-/// pays for it: what it reads has left the cache, and each read that opens a window has the kernel
-/// send the next segments then and there, on the reader's time. Who drains one connection before
-/// the next pays less than half.
+/// Writes as fast as the server reads, so that the kernel's buffers are full. Servers then fall
+/// into two regimes. A server that reads 64 KiB of each connection in turn keeps all buffers full.
+/// The data that it reads has left the cache, and each read that opens a window makes the kernel
+/// send the next segments at once, in the reader's time. A server that drains one connection before
+/// the next pays less than half of that.
 pub struct Upload {
     streams: Streams,
     data: Vec<u8>,
@@ -90,11 +90,11 @@ impl Load for Upload {
     }
 }
 
-/// Takes what the server sends, and has the kernel throw it away: with `MSG_TRUNC`, TCP on Linux
-/// copies nothing, so that this side has far less to do than the one that is measured.
+/// Receives the server's data and lets the kernel discard it: with `MSG_TRUNC`, TCP on Linux copies
+/// nothing, so this side has far less work than the server.
 pub struct Download {
     streams: Streams,
-    /// Only its length matters.
+    /// Only its length matters: nothing is written to it.
     buffer: Vec<u8>,
 }
 

@@ -1,4 +1,4 @@
-//! That an echo is one: before anything is measured, a pattern has to come back as it was sent.
+//! Verifies an echo server before it is measured: a pattern has to come back unchanged.
 use std::{
     io::{self, Read, Write},
     net::{SocketAddr, TcpStream},
@@ -8,22 +8,26 @@ use std::{
 
 use super::connect;
 
-/// More than a receive buffer, so that a server that loses its place is found out.
+/// More than a receive buffer, so that a wrong order of buffers shows.
 const BYTES: usize = 200_000;
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Warms the server up, too: its buffers are in memory afterwards.
+/// Fails if the echo differs. It also warms the server up: its buffers are in memory afterwards.
 pub fn verify(echo: SocketAddr) -> io::Result<()> {
     let stream: TcpStream = connect(echo)?.into();
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
-    // 251 is prime: the pattern does not repeat with any buffer's size.
+    // 251 is prime, so the pattern does not repeat with the size of any buffer.
     let sent: Vec<u8> = (0..=250).cycle().take(BYTES).collect();
     let mut received = vec![0; BYTES];
     thread::scope(|scope| {
         let writer = scope.spawn(|| (&stream).write_all(&sent));
         (&stream).read_exact(&mut received)?;
-        writer.join().map_err(|_| io::Error::other("the thread that sends panicked"))?
+        writer.join().map_err(|_| io::Error::other("the sending thread panicked"))?
     })?;
-    if sent == received { Ok(()) } else { Err(io::Error::other("the echo is not what was sent")) }
+    if sent == received {
+        Ok(())
+    } else {
+        Err(io::Error::other("the echo differs from the data that was sent"))
+    }
 }

@@ -15,7 +15,7 @@ pub struct Panel {
     pub title: String,
     pub axis: String,
     pub bars: Vec<Bar>,
-    /// A line through all bars: what the others are compared with.
+    /// A line through all bars at the value of the reference.
     pub mark: Option<f64>,
     pub is_log: bool,
 }
@@ -23,7 +23,7 @@ pub struct Panel {
 pub struct Bar {
     pub peer: String,
     pub value: f64,
-    /// Lowest and highest round.
+    /// The lowest and the highest round.
     pub spread: (f64, f64),
 }
 
@@ -31,7 +31,7 @@ const ROW: i32 = 19;
 const BAR: i32 = 12;
 const ABOVE: i32 = 28;
 const BELOW: i32 = 26;
-/// For the figure behind the longest bar.
+/// Space for the figure behind the longest bar.
 const RIGHT: i32 = 62;
 
 pub fn height(bars: usize) -> i32 {
@@ -44,8 +44,8 @@ pub fn draw(area: &Area<'_>, panel: &Panel) -> Result<(), Error> {
     let left = names + 20;
     let full = f64::from(width - left - RIGHT);
     let highest = panel.bars.iter().map(|bar| bar.spread.1.max(bar.value)).fold(0.0, f64::max);
-    // Logarithmic ones are dots on a line that begins at a power of ten: a bar's length would
-    // mean nothing.
+    // A logarithmic panel has dots on a line that begins at a power of ten, because the length of a
+    // bar would mean nothing.
     let lowest = panel.bars.iter().map(|bar| bar.value).fold(f64::INFINITY, f64::min);
     let origin =
         if panel.is_log && lowest > 0.0 { 10f64.powf(lowest.log10().floor()) } else { 1.0 };

@@ -1,4 +1,4 @@
-//! Panels with a line for each peer, which bears the peer's name at its end.
+//! Panels with a line for each peer. The name of the peer stands at the end of its line.
 
 use plotters::{
     prelude::{ChartBuilder, Circle, Color, LineSeries, PathElement, Text},
@@ -17,7 +17,8 @@ pub struct Panel {
     pub y_title: &'static str,
     pub x: Scale,
     pub lines: Vec<Line>,
-    /// Each point as a dot: there are few, and between them nothing was measured.
+    /// Draws each point as a dot, because there are few points and nothing was measured between
+    /// them.
     pub has_dots: bool,
 }
 
@@ -31,12 +32,12 @@ const ABOVE: i32 = 30;
 const UNTITLED: i32 = 8;
 const BELOW: i32 = 50;
 const LEFT: i32 = 78;
-/// Between two names at the ends of lines.
+/// The least distance between two names at the ends of lines.
 const NAME_HEIGHT: i32 = LABEL + 2;
-/// Between a line's end and its name.
+/// The distance between the end of a line and its name.
 const LEADER: i32 = 18;
 
-/// Nothing is drawn where no point lies above zero: the axis is logarithmic.
+/// Draws nothing if no point lies above zero, because the axis is logarithmic.
 pub fn draw(area: &Area<'_>, panel: &Panel) -> Result<(), Error> {
     let values = panel.lines.iter().flat_map(|line| line.points.iter().map(|(_, y)| *y));
     let Some(y) = Scale::log(values) else { return Ok(()) };
@@ -62,7 +63,7 @@ pub fn draw(area: &Area<'_>, panel: &Panel) -> Result<(), Error> {
         .y_desc(panel.y_title)
         .draw()?;
 
-    // Ours last, above the others.
+    // The lines of sockman come last, so that they lie above the others.
     let mut ends = Vec::new();
     let (others, ours): (Vec<&Line>, Vec<&Line>) =
         panel.lines.iter().partition(|line| !crate::table::is_sockman(&line.peer));
@@ -87,7 +88,8 @@ pub fn draw(area: &Area<'_>, panel: &Panel) -> Result<(), Error> {
     let ys: Vec<i32> = wanted.iter().map(|(_, (_, y))| *y).collect();
     for ((peer, end), y) in wanted.iter().zip(apart(&ys, NAME_HEIGHT, bottom)) {
         let colour = style::colour(peer);
-        // Close to the end, also of a line that ends early: a long leader would look like data.
+        // The name stays close to the end of the line, even if the line ends early: a long leader
+        // would look like data.
         let name_at = (end.0 + LEADER - left, y - top);
         let leader = [(end.0 + 5 - left, end.1 - top), (name_at.0 - 4, name_at.1)];
         area.draw(&PathElement::new(leader, colour.mix(0.6)))?;
@@ -97,10 +99,10 @@ pub fn draw(area: &Area<'_>, panel: &Panel) -> Result<(), Error> {
     Ok(())
 }
 
-/// Sorted positions moved as little as it takes to be `distance` from each other, none below
+/// Moves sorted positions as little as needed to put `distance` between them, and none below
 /// `bottom`.
 fn apart(wanted: &[i32], distance: i32, bottom: i32) -> Vec<i32> {
-    // Groups of positions that touch are spread around their mean.
+    // Positions that touch form a group, which is spread around its mean.
     let mut groups: Vec<(f64, Vec<i32>)> = Vec::new();
     for &y in wanted {
         groups.push((f64::from(y), vec![y]));
@@ -137,7 +139,7 @@ mod tests {
     use super::apart;
 
     #[test]
-    fn names_that_would_overlap_are_moved_apart_and_others_left_alone() {
+    fn names_that_overlap_are_moved_apart_and_others_stay() {
         assert_eq!(apart(&[10, 100, 104, 300], 14, 1000), [10, 95, 109, 300]);
         let crowded = apart(&[50, 50, 51, 52, 60], 14, 1000);
         assert!(crowded.windows(2).all(|pair| pair[1] - pair[0] >= 13), "{crowded:?}");

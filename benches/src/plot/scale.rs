@@ -1,4 +1,4 @@
-//! Axes: which value lies where, and where the ticks are.
+//! Axes: the position of each value, and the ticks.
 
 use std::ops::Range;
 
@@ -6,14 +6,14 @@ use plotters::coord::ranged1d::{KeyPointHint, NoDefaultFormatting, Ranged, Value
 
 use crate::table::number;
 
-/// Where on a logarithmic axis "none" is put, to the left of a break.
+/// The position of zero on a logarithmic axis, at its left edge.
 const ZERO_AT: f64 = 250.0;
 
 #[derive(Clone)]
 pub struct Scale {
     kind: Kind,
     range: Range<f64>,
-    /// With what is printed there.
+    /// The values of the ticks and their labels.
     ticks: Vec<(f64, String)>,
 }
 
@@ -22,13 +22,13 @@ enum Kind {
     Log,
     /// Logarithmic, with zero at [`ZERO_AT`].
     LogWithZero,
-    /// Of quantiles: logarithmic in what remains above one.
+    /// For quantiles: logarithmic in the share above the quantile.
     Nines,
 }
 
 impl Scale {
-    /// Logarithmic around the values, with ticks at 1, 2 and 5, or at powers of ten only if the
-    /// range is long. `None` unless one value is above zero.
+    /// Returns a logarithmic scale around the values. It has ticks at 1, 2 and 5; a long range has
+    /// them only at powers of ten. `None` if no value is above zero.
     pub fn log(values: impl Iterator<Item = f64>) -> Option<Self> {
         let positive = values.filter(|v| v.is_finite() && *v > 0.0);
         let (low, high) =
@@ -45,7 +45,7 @@ impl Scale {
             ticks.extend(steps.iter().map(|step| step * 10f64.powf(decade)));
             decade += 1.0;
         }
-        // The range begins and ends with a tick, so that every tick is seen to be one.
+        // The range begins and ends with a tick.
         let start = ticks.iter().copied().filter(|t| *t <= low).fold(low / 10.0, f64::max);
         let end = ticks.iter().copied().filter(|t| *t >= high).fold(f64::INFINITY, f64::min);
         let end = if end.is_finite() { end } else { high };
@@ -54,14 +54,14 @@ impl Scale {
         Some(Self { kind: Kind::Log, range: start..end, ticks })
     }
 
-    /// For numbers of connections, zero among them.
+    /// Returns a scale for numbers of connections that can be zero.
     pub fn log_with_zero(values: &[f64]) -> Self {
         let high = values.iter().copied().fold(0.0, f64::max).max(ZERO_AT * 2.0);
         let ticks = values.iter().map(|v| (*v, tick(*v))).collect();
         Self { kind: Kind::LogWithZero, range: 0.0..high, ticks }
     }
 
-    /// From the median to one in a thousand.
+    /// Returns a scale from the median to the 99.9th percentile.
     pub fn nines() -> Self {
         let ticks = [(0.5, "50 %"), (0.9, "90 %"), (0.99, "99 %"), (0.999, "99.9 %")];
         let ticks = ticks.map(|(at, name)| (at, name.to_owned())).to_vec();
@@ -77,7 +77,7 @@ impl Scale {
     }
 }
 
-/// Ticks are round numbers: no digits behind a point that say nothing.
+/// Formats a tick without trailing zeros: ticks are round numbers.
 fn tick(value: f64) -> String {
     let text = number(value);
     if text.contains('.') {
@@ -99,7 +99,7 @@ impl Ranged for Scale {
     }
 
     fn key_points<Hint: KeyPointHint>(&self, hint: Hint) -> Vec<f64> {
-        // The light lines between ticks are not asked for.
+        // The plots have no light lines between ticks.
         if hint.weight().allow_light_points() && hint.max_num_points() == 0 {
             return Vec::new();
         }

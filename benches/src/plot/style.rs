@@ -1,4 +1,4 @@
-//! Colours and sizes that all plots share.
+//! The colours and sizes of all plots.
 
 use plotters::{
     prelude::{Color, IntoFont, RGBColor, TextStyle},
@@ -11,13 +11,13 @@ use crate::{
 };
 
 pub const FONT: &str = "system-ui, Helvetica, Arial, sans-serif";
-/// The plots' own background, so that they can be read on a dark page too.
+/// The background, which makes the plots readable on a dark page too.
 pub const PAPER: RGBColor = RGBColor(255, 255, 255);
 pub const INK: RGBColor = RGBColor(34, 34, 34);
 pub const FAINT_INK: RGBColor = RGBColor(96, 96, 96);
 pub const GRID: RGBColor = RGBColor(226, 226, 226);
 pub const AXIS: RGBColor = RGBColor(120, 120, 120);
-/// Bars of all others: we are told apart by colour, they by their names.
+/// The bars of all peers. Only sockman has a colour; the names distinguish the peers.
 pub const OTHER_BAR: RGBColor = RGBColor(176, 184, 192);
 
 /// Font sizes, pixels.
@@ -25,10 +25,12 @@ pub const TITLE: i32 = 18;
 pub const SUBTITLE: i32 = 12;
 pub const PANEL_TITLE: i32 = 13;
 pub const LABEL: i32 = 12;
-/// Mean width of a character, as a share of the font's size. Wide enough for all fonts in [`FONT`].
+/// The mean width of a character as a share of the font's size, wide enough for all fonts in
+/// [`FONT`].
 const CHARACTER_WIDTH: f64 = 0.6;
 
-/// From the palette of Okabe and Ito, which people with any kind of colour vision can tell apart.
+/// Returns a colour from the palette of Okabe and Ito, which people with any kind of colour vision
+/// can distinguish.
 pub fn colour(peer: &str) -> RGBColor {
     match peer {
         SOCKMAN => RGBColor(213, 94, 0),
@@ -42,7 +44,7 @@ pub fn colour(peer: &str) -> RGBColor {
     }
 }
 
-/// The same, darker: letters are thinner than lines.
+/// Returns the same colour, but darker: letters are thinner than lines.
 pub fn letter_colour(peer: &str) -> RGBColor {
     let RGBColor(red, green, blue) = colour(peer);
     let darker = |part: u8| part / 4 * 3;
@@ -53,12 +55,12 @@ pub fn bar_colour(peer: &str) -> RGBColor {
     if table::is_sockman(peer) { colour(peer) } else { OTHER_BAR }
 }
 
-/// Ours is drawn thicker.
+/// Returns the width of a line: sockman's is thicker.
 pub fn stroke(peer: &str) -> u32 {
     if peer == SOCKMAN { 3 } else { 2 }
 }
 
-/// What the backend divides a font's size by.
+/// The backend divides the size of a font by this factor.
 const SIZE_OF_BACKEND: f64 = 1.24;
 
 pub fn text(size: i32, colour: &RGBColor, horizontal: HPos, vertical: VPos) -> TextStyle<'static> {
@@ -68,7 +70,7 @@ pub fn text(size: i32, colour: &RGBColor, horizontal: HPos, vertical: VPos) -> T
         .pos(Pos::new(horizontal, vertical))
 }
 
-/// About how wide a text will be. No font is at hand when an SVG is written.
+/// Estimates the width of a text. The writer of an SVG has no font to measure it with.
 pub fn width(text: &str, size: i32) -> i32 {
     (text.chars().count() as f64 * f64::from(size) * CHARACTER_WIDTH).ceil() as i32
 }

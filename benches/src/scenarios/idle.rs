@@ -1,5 +1,5 @@
-//! The ladder: one server, to which more and more connections are open that say nothing. On each
-//! step the server is left alone for a while, and then a few others talk to it.
+//! The ladder: one server with a growing number of idle connections. On each step the server first
+//! has no traffic for a while, and then a few other connections are active.
 use std::{io, thread, time::Duration};
 
 use super::{ACTIVE, Pacing, SMALL, Step, record::Recorder};
@@ -12,7 +12,7 @@ use crate::{
     servers::{Contract, Peer, SEND_SIZE, Task},
 };
 
-/// For what accepting left to be done: timers of new connections, a table that grew.
+/// Time for the work that follows an accept: timers of new connections, a table that grew.
 const SETTLE: Duration = Duration::from_millis(60);
 
 pub(super) fn run(

@@ -1,4 +1,4 @@
-//! One server under one load.
+//! Measures one server under one load.
 use std::io;
 
 use super::{ACCEPTS, LoadKind, STREAMS, WRITE_SIZE};
@@ -17,7 +17,7 @@ pub(super) fn run(
     pace: Pace,
     cores: Cores,
 ) -> io::Result<Sample> {
-    // Where it is about using several cores, the kernel chooses.
+    // In the scenario about several cores, the kernel places the threads.
     let core = (task.work == 0).then_some(cores.server);
     let server = ServerProcess::start(peer, task, core)?;
     let to = server.address;

@@ -1,4 +1,4 @@
-//! What is measured under load, and how long.
+//! The scenarios with servers under load, and how long each takes.
 use std::time::Duration;
 
 use crate::{
@@ -14,23 +14,23 @@ mod rounds;
 
 pub use rounds::run;
 
-/// Bytes of a message.
+/// The size of a small message, bytes.
 const SMALL: usize = 64;
 /// Connections that carry bulk data.
 const STREAMS: usize = 4;
-/// Bytes that an upload writes at once.
+/// The size of one write of an upload, bytes.
 const WRITE_SIZE: usize = 64 * 1024;
-/// Connections that are opened and closed at a time.
+/// The number of short connections that are open at a time.
 const ACCEPTS: usize = 16;
-/// Rounds of arithmetic for a message: some 20 µs, so that one thread is not enough for what the
-/// load generator sends beside it.
+/// Rounds of arithmetic for a message, some 20 µs: one thread then cannot keep up with the load
+/// generator.
 const WORK: u32 = 20_000;
-/// Connections that talk while others are idle.
+/// The number of active connections beside idle ones.
 const ACTIVE: usize = 16;
 
 #[derive(Debug, Clone)]
 struct Scenario {
-    /// `group/what`; of a ladder, what its messages to the user begin with.
+    /// `group/what`. For a ladder, the first words of its messages to the user.
     name: String,
     kind: Kind,
 }
@@ -39,7 +39,7 @@ struct Scenario {
 enum Kind {
     /// One server under one load.
     Loaded { task: Task, load: LoadKind },
-    /// One server, and more and more idle connections.
+    /// One server with a growing number of idle connections.
     Ladder(Vec<Step>),
 }
 
@@ -61,7 +61,7 @@ impl LoadKind {
     }
 }
 
-/// What is measured with so many idle connections.
+/// One number of idle connections, and what is measured with them.
 #[derive(Debug, Clone)]
 struct Step {
     idle: usize,
@@ -80,12 +80,12 @@ impl Step {
     }
 }
 
-/// How often and how long.
+/// How often and how long the scenarios are measured.
 #[derive(Debug, Clone, Copy)]
 struct Pacing {
     rounds: usize,
     loaded: Pace,
-    /// Rounds in which the ladder is climbed: it takes longest.
+    /// The number of rounds that include the ladder, which takes longest.
     ladder_rounds: usize,
     active: Pace,
     quiet: Duration,
@@ -122,7 +122,7 @@ fn pacing(effort: Effort) -> Pacing {
     }
 }
 
-/// Every scenario of a run whose name the filter takes.
+/// Returns every scenario of a run whose name passes the filter.
 fn all(effort: Effort, only: &dyn Fn(&str) -> bool) -> Vec<Scenario> {
     let mut scenarios = Vec::new();
     let mut add = |name: String, contract, send_size, load| {
@@ -165,7 +165,7 @@ fn all(effort: Effort, only: &dyn Fn(&str) -> bool) -> Vec<Scenario> {
     scenarios
 }
 
-/// Connections and size of messages.
+/// Returns the numbers of connections and the sizes of messages, in bytes.
 fn echoes(effort: Effort) -> Vec<(usize, usize)> {
     const KIB: usize = 1024;
     match effort {
@@ -187,7 +187,7 @@ fn ladder(effort: Effort) -> Vec<Step> {
         step(0, true, true, false),
         step(1_000, true, true, false),
         step(5_000, false, true, false),
-        // Enough of them that pages and buffers that are there once do not show.
+        // Enough connections that pages and buffers of the process itself do not matter.
         step(10_000, true, true, true),
     ]
 }
@@ -196,8 +196,8 @@ fn size_name(bytes: usize) -> String {
     if bytes < 1024 { format!("{bytes} B") } else { format!("{} KiB", bytes / 1024) }
 }
 
-/// The variant without a sweep differs only where nothing happens; two threads help only where one
-/// is not enough.
+/// Returns whether a peer is measured in a scenario. The variant without a sweep differs only on
+/// idle servers, and two threads help only if one is too slow.
 fn takes_part(peer: Peer, kind: &Kind) -> bool {
     let works = matches!(kind, Kind::Loaded { task, .. } if task.work > 0);
     match peer {

@@ -1,4 +1,4 @@
-//! Puts samples into a report.
+//! Records samples in a report.
 use std::collections::BTreeMap;
 
 use hdrhistogram::Histogram;
@@ -9,19 +9,20 @@ use crate::{
     servers::Peer,
 };
 
-/// Of a distribution: points for each factor of 10 in what is left above the quantile.
+/// The points of a distribution for each factor of 10 in the share above the quantile.
 const POINTS_A_DECADE: u32 = 16;
-/// Decades: up to 99.999 %.
+/// The number of such decades: up to 99.999 %.
 const DECADES: u32 = 5;
 
-/// The server's of its core and the load's, in one round.
+/// The shares of their cores that the server and the load used in one round.
 type Share = (f64, Option<f64>);
 
 pub(super) struct Recorder<'a> {
     report: &'a mut Report,
     round_trips: BTreeMap<(String, Peer), Histogram<u64>>,
     shares: BTreeMap<(String, Peer), Vec<Share>>,
-    /// What failed is not tried again: rounds of two peers with the same index belong together.
+    /// Failed measurements are not repeated, because rounds of two peers with the same index belong
+    /// together.
     failed: Vec<(String, Peer)>,
 }
 
@@ -58,12 +59,12 @@ impl<'a> Recorder<'a> {
         shares.push((sample.server_share, sample.load_share));
         if !sample.round_trips.is_empty() {
             let sum = self.round_trips.entry(key).or_insert_with(crate::load::new_histogram);
-            // All are made alike; were one not, it would be left out here and nowhere else.
+            // All histograms have the same bounds, so the addition cannot fail.
             let _ = sum.add(&sample.round_trips);
         }
     }
 
-    /// Takes back what is known of these scenarios, so that no figure stands for half of a run.
+    /// Removes the figures of these scenarios, so that no figure represents half of a run.
     pub(super) fn failure(&mut self, what: &str, scenarios: &[String], peer: Peer, why: &str) {
         let is_of_it =
             |name: &str, who: &str| who == peer.name() && scenarios.iter().any(|s| s == name);
@@ -76,7 +77,7 @@ impl<'a> Recorder<'a> {
         self.report.failures += 1;
     }
 
-    /// `epoll C 5.1, mio 5.2`: the first metric of a scenario in the latest round.
+    /// Returns the first metric of a scenario in the latest round: `epoll C 5.1, mio 5.2`.
     pub(super) fn latest(&self, scenario: &str) -> String {
         let of_it = || self.report.figures.iter().filter(|f| f.scenario == scenario);
         let Some(metric) = of_it().map(|f| f.metric).next() else { return String::new() };
@@ -87,7 +88,7 @@ impl<'a> Recorder<'a> {
         shown.collect::<Vec<_>>().join(", ")
     }
 
-    /// Writes down what is made of all rounds together.
+    /// Records the results of all rounds together.
     pub(super) fn finish(self) {
         for ((scenario, peer), histogram) in self.round_trips {
             self.report.distributions.push(Distribution {
@@ -106,7 +107,7 @@ impl<'a> Recorder<'a> {
     }
 }
 
-/// Quantiles and µs: ever closer to 1, as far as the count can tell.
+/// Returns pairs of a quantile and µs. The quantiles approach 1 as far as the count supports them.
 fn quantiles(histogram: &Histogram<u64>) -> Vec<(f64, f64)> {
     let at = |quantile| (quantile, histogram.value_at_quantile(quantile) as f64 / 1e3);
     let count = histogram.len() as f64;

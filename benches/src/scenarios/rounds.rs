@@ -1,5 +1,5 @@
-//! The order of a run: in each round every scenario, and in each scenario one peer after the
-//! other, so that what is compared was measured within seconds. Who comes after whom changes.
+//! The order of a run. Each round has every scenario, and each scenario has one peer after the
+//! other, so that compared figures were measured within seconds. The order of the peers changes.
 use std::{
     error::Error,
     time::{Duration, Instant},
@@ -14,9 +14,9 @@ use crate::{
     servers::Peer,
 };
 
-/// Beside the measuring itself: a process is started, and connections are opened.
+/// The time beside the measurement: a process starts and connections are opened.
 const OVERHEAD: Duration = Duration::from_millis(40);
-/// The same for a climb of the ladder, whose 10,000 connections take longest.
+/// The same for the ladder, whose 10,000 connections take longest.
 const LADDER_OVERHEAD: Duration = Duration::from_millis(1500);
 
 pub fn run(
@@ -28,13 +28,13 @@ pub fn run(
     let (scenarios, pacing) = (all(effort, only), pacing(effort));
     let cores = Cores::choose()?;
     if !scenarios.is_empty() && !cores.are_apart() {
-        let why = "there is one core only, so server and load share it, and no figure is good";
+        let why = "the machine has one core, which server and load share, so no figure is good";
         report.not_measured.push(format!("servers on a core of their own: {why}."));
     }
     let _pinned = Pinned::to(cores.load)?;
     let mut progress = Progress::new(&scenarios, peers, pacing);
     let mut recorder = Recorder::new(report);
-    // Who comes after whom leaves its mark: caches, and a core that has slept.
+    // A peer affects the next one through the caches and through a core that has slept.
     let mut random = Random::new();
     for round in 0..pacing.rounds {
         for scenario in &scenarios {
@@ -62,7 +62,7 @@ fn is_run(scenario: &Scenario, round: usize, pacing: Pacing) -> bool {
     round < pacing.ladder_rounds || !matches!(scenario.kind, Kind::Ladder(_))
 }
 
-/// What fails is noted; the others go on.
+/// Measures one peer. A failure is recorded, and the other peers continue.
 fn measure_one(
     scenario: &Scenario,
     peer: Peer,
@@ -85,7 +85,7 @@ fn measure_one(
     }
 }
 
-/// Of the figures that come of it.
+/// Returns the names of the scenarios in the report.
 fn names(scenario: &Scenario) -> Vec<String> {
     match &scenario.kind {
         Kind::Loaded { .. } => vec![scenario.name.clone()],
@@ -95,7 +95,7 @@ fn names(scenario: &Scenario) -> Vec<String> {
     }
 }
 
-/// How far the run has come, and how long it will take.
+/// The progress of the run and the estimate of the remaining time.
 struct Progress {
     start: Instant,
     rounds: usize,
@@ -124,7 +124,7 @@ impl Progress {
         let elapsed = self.start.elapsed().as_secs_f64();
         let left = self.expected.saturating_sub(self.done).as_secs_f64();
         let seconds = left * elapsed / self.done.as_secs_f64().max(f64::EPSILON);
-        // Of a ladder, its top is shown.
+        // For a ladder, the last step is shown.
         let shown = names(scenario).into_iter().rev().map(|name| recorder.latest(&name));
         let latest = shown.into_iter().find(|text| !text.is_empty()).unwrap_or_default();
         eprintln!(
@@ -136,7 +136,7 @@ impl Progress {
     }
 }
 
-/// As it is expected: what it takes in fact goes into the rest of the run.
+/// Returns the expected duration. The real durations correct the estimate during the run.
 fn cost(scenario: &Scenario, pacing: Pacing) -> Duration {
     match &scenario.kind {
         Kind::Loaded { .. } => pacing.loaded.total() + OVERHEAD,

@@ -1,9 +1,9 @@
-//! What the kernel did not take of one connection yet.
+//! The bytes of one connection that the kernel has not accepted yet.
 
 #[derive(Debug, Default)]
 pub(super) struct Leftovers {
     bytes: Vec<u8>,
-    /// Those before it are sent.
+    /// The bytes before this index are sent.
     start: usize,
 }
 
@@ -26,7 +26,7 @@ impl Leftovers {
         self.bytes.extend_from_slice(bytes);
     }
 
-    /// `count` of them are sent. Once all are, it holds no memory.
+    /// Removes the first `count` bytes, which are sent. Frees the memory when none are left.
     pub(super) fn advance(&mut self, count: usize) {
         self.start += count;
         if self.is_empty() {

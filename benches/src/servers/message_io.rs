@@ -1,10 +1,10 @@
-//! message-io, with its node API: one callback, in which the network thread tells what happened.
+//! message-io with its node API: the network thread reports all events to one callback.
 //!
-//! What it cannot do, and so does not do here: `send` takes everything or spins until it can, so
-//! there are no leftovers and no back-pressure; `TCP_NODELAY` cannot be set; the backlog is 1024;
-//! it reads until the kernel has no more, so one peer can hold up the others; and both of its
-//! threads wake every 50 ms. Nothing tells that a connection can take bytes, so a `source` has a
-//! thread that does nothing but send.
+//! message-io cannot keep these parts of the contract. Its `send` spins until the kernel accepts
+//! everything, so there are no leftovers and no back-pressure. `TCP_NODELAY` cannot be set. The
+//! backlog is 1024. It reads until the kernel has no more data, so one peer can delay the others.
+//! Both of its threads wake every 50 ms. It does not report that a connection can be written to, so
+//! a `source` has a thread that only sends.
 use std::{collections::HashMap, error::Error, sync::mpsc, thread};
 
 use message_io::{
@@ -32,7 +32,7 @@ pub(super) fn serve(task: Task) -> Result<(), Box<dyn Error>> {
             }
         }
         NetEvent::Accepted(endpoint, _) => {
-            // Nobody listens unless this is a source.
+            // Only a source has a receiver.
             let _ = tell_sender.send(endpoint);
         }
         NetEvent::Connected(..) | NetEvent::Disconnected(_) => {}

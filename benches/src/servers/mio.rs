@@ -1,5 +1,5 @@
-//! Raw mio, as somebody writes it who knows edge-triggered epoll: a slab, registered once, and
-//! what is known of readiness is kept, so that no call is made only to hear "would block".
+//! Raw mio, written for edge-triggered epoll: a slab, one registration for each connection, and
+//! remembered readiness, so that no system call only returns "would block".
 use std::{
     collections::VecDeque,
     error::Error,
@@ -17,7 +17,7 @@ use super::{
     Contract, RECEIVE_BUFFER, STOP_READING_ABOVE, Task, announce, leftovers::Leftovers, listen,
 };
 
-/// Readiness told by one poll.
+/// The most events that one poll reports.
 const EVENTS: usize = 1024;
 const LISTENER: Token = Token(usize::MAX);
 
@@ -40,7 +40,7 @@ pub(super) fn serve(task: Task) -> Result<(), Box<dyn Error>> {
             Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
             other => other?,
         }
-        // Those that had more to do, before new events: they have waited longer.
+        // Connections with unfinished work come before new events, because they have waited longer.
         for _ in 0..server.unfinished.len() {
             if let Some(key) = server.unfinished.pop_front() {
                 server.take_turn(key);
@@ -66,7 +66,7 @@ pub(super) fn serve(task: Task) -> Result<(), Box<dyn Error>> {
 struct Server {
     contract: Contract,
     connections: Slab<Connection>,
-    /// Connections that stopped before the kernel said "would block", for fairness.
+    /// Connections whose turn ended before the kernel returned "would block", for fairness.
     unfinished: VecDeque<usize>,
     buffer: Vec<u8>,
     zeroes: Vec<u8>,
@@ -74,17 +74,17 @@ struct Server {
 
 struct Connection {
     stream: TcpStream,
-    /// As far as we know.
+    /// The last known readiness.
     readable: bool,
     writable: bool,
-    /// EOF or an error stands behind the data: a short read does not mean "empty" any more.
+    /// EOF or an error follows the data, so a short read does not mean "empty" any more.
     hung_up: bool,
     finished: bool,
     is_listed: bool,
     leftovers: Leftovers,
 }
 
-/// What comes of a turn that did not break the connection.
+/// The result of a turn that did not break the connection.
 #[derive(PartialEq, Eq)]
 enum Outcome {
     Waits,
@@ -130,7 +130,7 @@ impl Server {
                 connection.is_listed = true;
                 self.unfinished.push_back(key);
             }
-            // Dropping it closes it, which deregisters it too.
+            // The drop closes the connection, which also deregisters it.
             Ok(Outcome::Done) | Err(_) => drop(self.connections.remove(key)),
         }
     }
@@ -173,7 +173,7 @@ impl Connection {
     }
 
     fn echo(&mut self, data: &[u8]) -> io::Result<()> {
-        // A new connection is taken for writable before it is told so.
+        // The first send tries before an event has reported the connection as writable.
         let sent = if self.leftovers.is_empty() { self.send(Some(data))? } else { 0 };
         if sent < data.len() {
             self.leftovers.keep(&data[sent..]);
@@ -181,12 +181,12 @@ impl Connection {
         Ok(())
     }
 
-    /// Sends once, the leftovers or something else, and says how much the kernel took.
+    /// Sends the leftovers or other data once, and returns how many bytes the kernel accepted.
     fn send(&mut self, other: Option<&[u8]>) -> io::Result<usize> {
         let data = other.unwrap_or(self.leftovers.as_slice());
         match (&self.stream).write(data) {
             Ok(sent) => {
-                // A short send means "full": an event tells when there is room again.
+                // A short send means "full": an event reports when there is room again.
                 self.writable = sent == data.len();
                 Ok(sent)
             }
@@ -205,7 +205,7 @@ impl Connection {
                 Ok(0)
             }
             Ok(received) => {
-                // A short read means "empty": what arrives after it is told by a new event.
+                // A short read means "empty": an event reports the next data.
                 self.readable = received == buffer.len() || self.hung_up;
                 Ok(received)
             }

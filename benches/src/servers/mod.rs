@@ -1,13 +1,18 @@
-//! The servers that are compared: `serve PEER CONTRACT`, which the suite runs as a process of its
-//! own for each measurement.
+//! The compared servers: `serve PEER CONTRACT`, which the suite runs as a new process for each
+//! measurement.
 //!
-//! All keep the same contract. One thread does the I/O, on one core. `TCP_NODELAY` is set, the
-//! backlog is 4096, and there is one receive buffer of 64 KiB for all connections. An `echo` keeps
-//! what its peer does not take, and stops reading from a peer that has more than 1 MiB of that to
-//! take; a `sink` discards what it reads; a `source` sends zeroes without end. Where the library
-//! lets us, a connection gets one receive buffer at most before the others have their turn. A
-//! connection is closed at EOF, once what was kept for it is sent, or at an error. Where a library
-//! cannot keep a part of this, the peer's own file says so.
+//! All servers keep the same contract:
+//!
+//! - One thread does the I/O, on one core.
+//! - `TCP_NODELAY` is set, and the backlog is 4096.
+//! - All connections share one receive buffer of 64 KiB.
+//! - An `echo` keeps the bytes that its peer does not accept, and stops reading from a peer with
+//!   more than 1 MiB of them. A `sink` discards what it reads. A `source` sends zeroes without end.
+//! - A connection gets at most one receive buffer before the next connection, if the library allows
+//!   it.
+//! - A connection is closed after an error, or after EOF when its kept bytes are sent.
+//!
+//! If a library cannot keep a part of the contract, the peer's own file documents that.
 use std::{
     env,
     error::Error,
@@ -30,15 +35,15 @@ mod mio;
 mod sockman;
 mod tokio;
 
-/// Connections; the kernel may lower it to net.core.somaxconn, for all alike.
+/// Connections. The kernel may lower it to net.core.somaxconn, for all peers alike.
 const BACKLOG: i32 = 4096;
 /// Bytes.
 const RECEIVE_BUFFER: usize = 64 * 1024;
-/// Bytes: what one connection's full socket holds, or near it.
+/// Bytes: about what the full socket of one connection holds.
 const LARGE_BUFFER: usize = 1024 * 1024;
 /// Bytes of leftovers of one connection.
 const STOP_READING_ABOVE: usize = 1024 * 1024;
-/// Bytes that a `source` offers to the kernel at once, unless told otherwise.
+/// The default size of one send of a `source`, bytes.
 pub const SEND_SIZE: usize = 256 * 1024;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -49,9 +54,9 @@ pub enum Peer {
     MessageIo,
     PollC,
     Sockman,
-    /// Every hook of its handler that changes wakes the connection, so it needs no sweep.
+    /// Its handler wakes a connection when an answer of a hook changes, so it needs no sweep.
     SockmanNoSweep,
-    /// Two `SockMan`s of one process, which share a port.
+    /// Two `SockMan`s in one process that share a port.
     SockmanTwice,
     /// It receives up to 1 MiB at once.
     SockmanLargeBuffer,
@@ -70,7 +75,7 @@ impl Peer {
         Peer::SockmanLargeBuffer,
     ];
 
-    /// As the command line has it.
+    /// Returns the name on the command line.
     pub fn command_name(self) -> &'static str {
         match self {
             Peer::EpollC => "epoll-c",
@@ -85,7 +90,7 @@ impl Peer {
         }
     }
 
-    /// As reports have it.
+    /// Returns the name in reports.
     pub fn name(self) -> &'static str {
         match self {
             Peer::EpollC => crate::report::LIMIT,
@@ -105,7 +110,7 @@ impl FromStr for Peer {
         let found = Peer::ALL.into_iter().find(|peer| peer.command_name() == name);
         found.ok_or_else(|| {
             let known: Vec<&str> = Peer::ALL.iter().map(|peer| peer.command_name()).collect();
-            format!("there is no peer {name:?}; there are {}", known.join(", "))
+            format!("unknown peer {name:?}; the peers are {}", known.join(", "))
         })
     }
 }
@@ -135,28 +140,29 @@ impl FromStr for Contract {
             "echo" => Ok(Contract::Echo),
             "sink" => Ok(Contract::Sink),
             "source" => Ok(Contract::Source),
-            _ => Err(format!("there is no contract {name:?}; there are echo, sink, source")),
+            _ => Err(format!("unknown contract {name:?}; the contracts are echo, sink and source")),
         }
     }
 }
 
-/// What a server is to do.
+/// The work of a server.
 #[derive(Debug, Clone, Copy)]
 pub struct Task {
     pub contract: Contract,
     pub send_size: usize,
-    /// Rounds of arithmetic for each message that `sockman` echoes, some nanoseconds each: for
-    /// scenarios in which the embedder's part is what takes long.
+    /// Rounds of arithmetic for each message that `sockman` echoes, about a nanosecond each, for
+    /// scenarios in which the embedder's work takes most of the time.
     pub work: u32,
 }
 
-/// Serves, in this process, until its standard input ends. It prints where it listens first.
+/// Runs a server in this process until the end of standard input. It first prints its address.
 pub fn serve(peer: Peer, task: Task, core: Option<usize>) -> Result<(), Box<dyn Error>> {
     match core {
         Some(core) => {
-            crate::cores::pin(core).map_err(|e| format!("cannot run on core {core}: {e}"))?;
+            crate::cores::pin(core)
+                .map_err(|e| format!("cannot pin the server to core {core}: {e}"))?;
         }
-        // The suite's own pin was inherited.
+        // This process inherited the pin of the suite.
         None => crate::cores::unpin()?,
     }
     match peer {
@@ -174,16 +180,17 @@ pub fn serve(peer: Peer, task: Task, core: Option<usize>) -> Result<(), Box<dyn 
     }
 }
 
-/// Replaces this process by one of the programs in C, which build.rs compiled.
+/// Replaces this process with one of the C programs that build.rs compiled.
 fn become_program(name: &str, task: Task) -> Result<(), Box<dyn Error>> {
     let program = Path::new(env!("C_SERVERS")).join(name);
     let error = process::Command::new(&program)
         .args([task.contract.to_string(), task.send_size.to_string()])
         .exec();
-    Err(format!("cannot run {}: {error}; build the benches again", program.display()).into())
+    Err(format!("cannot run {}: {error}; build the benchmark suite again", program.display())
+        .into())
 }
 
-/// A non-blocking listener on a free port of 127.0.0.1.
+/// Returns a non-blocking listener on a free port of 127.0.0.1.
 fn listen() -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
     socket.set_nonblocking(true)?;
@@ -192,8 +199,8 @@ fn listen() -> io::Result<TcpListener> {
     Ok(socket.into())
 }
 
-/// Tells the suite where, and has the process end with its standard input. To be called once
-/// connections are accepted.
+/// Prints the address for the suite, and ends the process at the end of its standard input. Call
+/// this when the server accepts connections.
 fn announce(bound: SocketAddr) -> io::Result<()> {
     thread::Builder::new().name("stdin".into()).spawn(|| {
         let mut ignored = [0; 64];

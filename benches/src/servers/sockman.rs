@@ -1,5 +1,5 @@
-//! Ourselves, with a handler as an embedder writes it who cares about speed: what the kernel takes
-//! at once is sent from `event_got_data`; only what it does not take is put into a map.
+//! `sockman`, with a handler that is written for speed: `event_got_data` sends at once, and only
+//! the bytes that the kernel does not accept go into a map.
 use std::{
     collections::HashMap,
     error::Error,
@@ -26,14 +26,14 @@ pub(super) fn serve(task: Task, options: Options) -> Result<(), Box<dyn Error>> 
     };
     let bound = sockman.bind_and_start_listening("127.0.0.1:0")?;
     let threads = sockman.start_sockets_threads()?;
-    announce(bound.to_socket_addr().ok_or("bound to something that is no IP address")?)?;
+    announce(bound.to_socket_addr().ok_or("the listener is not bound to an IP address")?)?;
     Ok(threads.join()?)
 }
 
-/// Echo servers, each with a thread of its own, whose clients the kernel spreads over them.
+/// Runs two echo servers, each with its own thread. The kernel distributes the clients over them.
 pub(super) fn serve_twice(task: Task) -> Result<(), Box<dyn Error>> {
     if task.contract != Contract::Echo {
-        return Err("two of it share an echo only".into());
+        return Err("sockman-twice has only the contract echo".into());
     }
     let options = Options::default().reuse_port(true);
     let first = SockMan::new(Arc::new(Echo::new(task)), options.clone())?;
@@ -41,7 +41,7 @@ pub(super) fn serve_twice(task: Task) -> Result<(), Box<dyn Error>> {
     let bound = first.bind_and_start_listening("127.0.0.1:0")?;
     second.bind_and_start_listening(&bound)?;
     let threads = [first.start_sockets_threads()?, second.start_sockets_threads()?];
-    announce(bound.to_socket_addr().ok_or("bound to something that is no IP address")?)?;
+    announce(bound.to_socket_addr().ok_or("the listener is not bound to an IP address")?)?;
     for thread in threads {
         thread.join()?;
     }
@@ -50,17 +50,17 @@ pub(super) fn serve_twice(task: Task) -> Result<(), Box<dyn Error>> {
 
 struct Echo {
     work: u32,
-    /// Has entries only for peers that are slow just now.
+    /// Has entries only for peers that are slow at the moment.
     slow: Mutex<HashMap<ConnectionId, Slow>>,
-    /// How many those are, so that the hooks take no lock while it is nobody.
+    /// The number of entries, so that the hooks take no lock while there are none.
     slow_count: AtomicUsize,
 }
 
-/// A peer that has not taken everything.
+/// A peer that has not accepted everything.
 #[derive(Default)]
 struct Slow {
     leftovers: Leftovers,
-    /// It sends no more: close once all is sent.
+    /// The peer has sent EOF: close the connection when everything is sent.
     finished: bool,
 }
 
@@ -69,7 +69,7 @@ impl Echo {
         Echo { work: task.work, slow: Mutex::default(), slow_count: AtomicUsize::new(0) }
     }
 
-    /// Relaxed: only the socket thread changes it, and asks.
+    /// Relaxed, because only the socket thread changes and reads the count.
     fn all_are_quick(&self) -> bool {
         self.slow_count.load(Ordering::Relaxed) == 0
     }
@@ -163,7 +163,7 @@ impl EventHandler for Echo {
     }
 }
 
-/// Arithmetic of which each step waits for the one before.
+/// Computes in steps, each of which depends on the step before.
 fn work(rounds: u32) {
     let mut number = 1_u64;
     for _ in 0..rounds {

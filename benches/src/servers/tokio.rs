@@ -1,9 +1,10 @@
-//! tokio on its current-thread runtime, a task for each connection.
+//! tokio on its current-thread runtime, with a task for each connection.
 //!
-//! The plain way is a buffer in each task and `read(&mut buffer).await`. That costs 64 KiB for
-//! each idle connection, so we do what somebody does who knows tokio well: all tasks share the
-//! thread's buffer, filled by `poll_read` and emptied before the task is left. Unlike `try_read`,
-//! `poll_read` takes a short read for "empty" and needs no second call to hear "would block".
+//! The simple way is a buffer in each task and `read(&mut buffer).await`, which costs 64 KiB for
+//! each idle connection. This server uses tokio's poll functions instead: all tasks share the
+//! buffer of the thread, which `poll_read` fills and the task empties before it returns. Unlike
+//! `try_read`, `poll_read` treats a short read as "empty" and needs no second call that would
+//! block.
 use std::{
     cell::RefCell,
     error::Error,
@@ -24,7 +25,7 @@ use super::{
 };
 
 thread_local! {
-    /// Receives for all tasks of the thread; none holds it while it waits.
+    /// The receive buffer of all tasks of the thread. No task borrows it while it waits.
     static BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; RECEIVE_BUFFER]);
 }
 
@@ -33,7 +34,7 @@ pub(super) fn serve(task: Task) -> Result<(), Box<dyn Error>> {
     runtime.block_on(async move {
         let listener = TcpListener::from_std(listen()?)?;
         announce(listener.local_addr()?)?;
-        // As long as the process lives: the tasks borrow it.
+        // The tasks borrow the zeroes until the process ends.
         let zeroes: &'static [u8] = Box::leak(vec![0; task.send_size].into_boxed_slice());
         loop {
             let stream = match listener.accept().await {
@@ -42,7 +43,7 @@ pub(super) fn serve(task: Task) -> Result<(), Box<dyn Error>> {
                 Err(e) => return Err(e.into()),
             };
             stream.set_nodelay(true)?;
-            // An error ends the task and closes its connection, and that is all there is to do.
+            // An error ends the task, which closes its connection.
             match task.contract {
                 Contract::Source => drop(tokio::spawn(send_zeroes(stream, zeroes))),
                 contract => drop(tokio::spawn(receive_and_send(stream, contract))),
@@ -73,7 +74,7 @@ struct Connection {
 }
 
 impl Connection {
-    /// tokio's own budget ends a poll that goes on for too long, for fairness.
+    /// Serves the connection until it would wait. tokio's budget ends a long poll, for fairness.
     fn poll_until_done(
         &mut self,
         context: &mut Context<'_>,
@@ -92,7 +93,7 @@ impl Connection {
         }
     }
 
-    /// Pending if nothing was sent.
+    /// Sends leftovers. Pending if nothing was sent.
     fn poll_leftovers(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.leftovers.is_empty() {
             return Poll::Pending;
@@ -104,7 +105,7 @@ impl Connection {
         })
     }
 
-    /// Pending if nothing was received.
+    /// Receives once and echoes. Pending if nothing was received.
     fn poll_receive(
         &mut self,
         context: &mut Context<'_>,

@@ -1,4 +1,4 @@
-//! Where a peer is better: every figure in which one beats `sockman` by more than a tie.
+//! Where a peer is better: every figure in which a peer beats `sockman` by more than a tie.
 
 use std::fmt::Write;
 
@@ -17,11 +17,11 @@ pub struct Beaten {
     pub peer: String,
     pub ours: f64,
     pub theirs: f64,
-    /// How many times worse we are: above 1; infinite against a zero.
+    /// By what factor `sockman` is worse: above 1, infinite if the peer's figure is zero.
     pub times: f64,
 }
 
-/// Scenarios in the order of the report, the metrics of each together.
+/// Returns the list in the order of the report's scenarios, with the metrics of each together.
 pub fn beaten(report: &Report) -> Vec<Beaten> {
     let mut list = Vec::new();
     for theirs in report.figures.iter().filter(|f| !is_sockman(&f.peer)) {
@@ -56,7 +56,7 @@ pub fn beaten_markdown(report: &Report) -> String {
         return "In this run, no peer was better by more than 3 %.\n".to_owned();
     }
     let mut text =
-        String::from("| Scenario | What | Peer | Its figure | Ours | We are worse by |\n");
+        String::from("| Scenario | Metric | Peer | Peer's figure | sockman | Factor |\n");
     text.push_str("|---|---|---|--:|--:|--:|\n");
     for b in &list {
         let (theirs, ours) = (number(b.theirs), number(b.ours));
@@ -66,18 +66,18 @@ pub fn beaten_markdown(report: &Report) -> String {
     text
 }
 
-/// For the terminal: one line for each scenario and metric.
+/// Returns the list for the terminal: one entry for each scenario and metric.
 pub fn beaten_text(report: &Report) -> String {
     let list = beaten(report);
     let mut text = String::from("=== Where a peer is better by more than 3 %\n\n");
     if list.is_empty() {
-        text.push_str("  Nowhere in this run.\n");
+        text.push_str("  No peer was better in this run.\n");
     }
     for same in list.chunk_by(|a, b| a.scenario == b.scenario && a.metric == b.metric) {
         let peers: Vec<String> =
             same.iter().map(|b| format!("{} {} ({})", b.peer, number(b.theirs), b.by())).collect();
         let (title, ours) = (same[0].metric.title(), number(same[0].ours));
-        text.push_str(&wrapped(&format!("{}: {title}: ours {ours};", same[0].scenario), "  "));
+        text.push_str(&wrapped(&format!("{}: {title}: sockman {ours};", same[0].scenario), "  "));
         text.push_str(&wrapped(&peers.join(", "), "      "));
     }
     text

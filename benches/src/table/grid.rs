@@ -1,4 +1,4 @@
-//! A group's figures as grids: a row for each scenario, a column for each peer.
+//! The figures of a group as grids: a row for each scenario, a column for each peer.
 
 use super::{
     TIE,
@@ -7,17 +7,17 @@ use super::{
 };
 use crate::report::{Distribution, Figure, LIMIT, Metric, Report};
 
-/// Whom the others are compared with in a table in which the limit was not measured.
+/// The reference of the ratios in a table without [`LIMIT`].
 const SECOND_CHOICE: &str = "tokio";
-/// Quantiles that differ by less are the same, computed another way.
+/// Two quantiles that differ by less are the same quantile, computed in two ways.
 const SAME_QUANTILE: f64 = 1e-9;
-/// Below this many samples beyond a quantile, it would be one sample's accident.
+/// A quantile with fewer samples beyond it depends on single samples, so it is not shown.
 const SAMPLES_BEYOND: f64 = 5.0;
 
 pub struct Grid {
     pub title: String,
     pub direction: &'static str,
-    /// Whose figures the ratios are against.
+    /// The peer to which the ratios are taken.
     pub reference: Option<String>,
     pub peers: Vec<String>,
     pub rows: Vec<Row>,
@@ -25,21 +25,21 @@ pub struct Grid {
 
 pub struct Row {
     pub what: String,
-    /// One for each peer.
+    /// One cell for each peer.
     pub cells: Vec<Option<Cell>>,
 }
 
 pub struct Cell {
     pub median: String,
-    /// Lowest and highest round; `None` for a single one.
+    /// The lowest and the highest round; `None` if there was only one round.
     pub spread: Option<(String, String)>,
-    /// The rounds' ratios differ by more than a tenth; without a ratio, the rounds themselves.
+    /// The ratios of the rounds (without a ratio: the rounds) differ by more than a tenth.
     pub is_noisy: bool,
     pub ratio: Option<f64>,
     pub is_best: bool,
 }
 
-/// One grid for each metric, then one for the tails of the distributions.
+/// Returns one grid for each metric, then one for the tails of the distributions.
 pub fn grids(report: &Report, of_group: &str) -> Vec<Grid> {
     let figures: Vec<&Figure> = (report.figures.iter())
         .filter(|f| group(&f.scenario) == of_group && f.median().is_finite())
@@ -69,7 +69,7 @@ pub fn grids(report: &Report, of_group: &str) -> Vec<Grid> {
 fn grid(title: String, metric: Metric, figures: &[&Figure]) -> Grid {
     let peers = names::peers_in_order(figures.iter().map(|f| f.peer.as_str()));
     let reference = [LIMIT, SECOND_CHOICE].into_iter().find(|r| peers.iter().any(|p| p == r));
-    // Ratios of a table with one peer would say 1 to each line.
+    // In a table with one peer, every ratio would be 1.
     let reference = reference.filter(|_| peers.len() > 1).map(str::to_owned);
     let rows = names::in_order(figures.iter().map(|f| f.scenario.as_str())).into_iter();
     let rows: Vec<Row> = rows
@@ -114,7 +114,7 @@ fn cells(
         .collect()
 }
 
-/// The best median of all.
+/// Returns the figure with the best median.
 pub fn best<'a>(metric: Metric, figures: &[&'a Figure]) -> Option<&'a Figure> {
     let by_median = |a: &&&Figure, b: &&&Figure| a.median().total_cmp(&b.median());
     let figures = figures.iter();
@@ -125,12 +125,12 @@ pub fn best<'a>(metric: Metric, figures: &[&'a Figure]) -> Option<&'a Figure> {
     best.copied()
 }
 
-/// Against another peer, round by round. `None` where a ratio says nothing: against zero.
+/// Returns the ratio to another peer, round by round; `None` if it is not finite (against zero).
 pub fn ratio(figure: &Figure, reference: &Figure) -> Option<f64> {
     figure.ratio_to(reference).filter(|ratio| ratio.is_finite())
 }
 
-/// The same with every round's ratio as a sample.
+/// Returns a figure whose samples are the ratios of the rounds.
 pub fn ratio_by_rounds(figure: &Figure, reference: &Figure) -> Option<Figure> {
     ratio(figure, reference)?;
     let rounds = figure.samples.iter().zip(&reference.samples);
@@ -141,20 +141,21 @@ fn is_spread(figure: &Figure) -> bool {
     figure.max() - figure.min() > figure.median().abs() * 0.1
 }
 
-/// How much worse than `other`, as a factor that is above 1 if it is worse. Infinite against a
-/// zero that it does not reach.
+/// Returns by what factor `figure` is worse than `other`: above 1 if it is worse, and infinite if
+/// `other` is zero and `figure` is not.
 pub fn times_worse(metric: Metric, figure: &Figure, other: &Figure) -> f64 {
     let (worse, better) = if metric.lower_is_better() { (figure, other) } else { (other, figure) };
     ratio(worse, better)
         .unwrap_or_else(|| if worse.median() > better.median() { f64::INFINITY } else { 1.0 })
 }
 
-fn is_tie(metric: Metric, figure: &Figure, best: &Figure) -> bool {
+/// Returns whether `figure` is as good as `best`: the same when printed, or within [`TIE`].
+pub fn is_tie(metric: Metric, figure: &Figure, best: &Figure) -> bool {
     let looks_the_same = number(figure.median()) == number(best.median());
     looks_the_same || times_worse(metric, figure, best) <= TIE
 }
 
-/// As a figure of one sample, so that a grid takes it.
+/// Returns the 99.9th percentile as a figure with one sample, so that a grid can show it.
 fn tail(distribution: &Distribution) -> Option<Figure> {
     let value = quantile(distribution, 0.999)?;
     Some(Figure {
@@ -165,14 +166,16 @@ fn tail(distribution: &Distribution) -> Option<Figure> {
     })
 }
 
-/// The value below which a share `q` of all samples lies. `None` if there were too few to say.
+/// Returns the value below which a share `q` of all samples lies; `None` if there are too few
+/// samples.
 pub fn quantile(distribution: &Distribution, q: f64) -> Option<f64> {
     let (at, value) = *distribution.quantiles.iter().find(|(at, _)| *at >= q - SAME_QUANTILE)?;
-    // The next that was kept may be the maximum, which is another thing.
+    // The next quantile in the report may be the maximum, which is not an estimate of `q`.
     let is_near = 1.0 - at >= (1.0 - q) / 2.0;
     (is_near && is_supported(distribution, q)).then_some(value)
 }
 
+/// Returns whether enough samples lie beyond the quantile `q`.
 pub fn is_supported(distribution: &Distribution, q: f64) -> bool {
     let beyond = distribution.count as f64 * (1.0 - q);
     beyond >= SAMPLES_BEYOND - SAME_QUANTILE

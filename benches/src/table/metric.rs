@@ -1,9 +1,9 @@
-//! How a metric is called and printed, and whether less or more of it is better.
+//! The names of metrics, how their values are printed, and whether a lower value is better.
 
 use crate::report::Metric;
 
 impl Metric {
-    /// What it is, with its unit as [`Metric::shown`] gives it.
+    /// Returns the name of the metric with the unit of [`Metric::shown`].
     pub fn title(self) -> &'static str {
         match self {
             Self::CpuPerMessage => "server CPU for one message, µs",
@@ -26,7 +26,7 @@ impl Metric {
         !matches!(self, Self::Rate | Self::Throughput | Self::ConnectionRate)
     }
 
-    /// A sample in the unit in which it is shown.
+    /// Converts a sample into the unit in which it is shown.
     pub fn shown(self, sample: f64) -> f64 {
         match self {
             Self::Rate | Self::ConnectionRate => sample / 1000.0,
@@ -39,13 +39,14 @@ impl Metric {
     }
 }
 
-/// Three digits that count, and thousands set apart: `0.031`, `5.13`, `88.2`, `47,700`.
+/// Formats a number with three significant digits and separated thousands: `0.031`, `5.13`, `88.2`,
+/// `47,700`.
 pub fn number(value: f64) -> String {
     let size = value.abs();
     if size < 0.0005 {
         return "0".to_owned();
     }
-    // By the value as it will be rounded: 9.999 is "10.0", not "10.00".
+    // The rounded value decides: 9.999 is "10.0", not "10.00".
     if size < 0.0995 {
         format!("{value:.3}")
     } else if size < 9.995 {

@@ -1,36 +1,36 @@
-//! How scenarios and peers are named in a report, and in which order peers are shown.
+//! The names of scenarios and peers in a report, and the order in which peers are shown.
 
 use crate::report::{LIMIT, Report, SOCKMAN};
 
-/// The part of `group/what` before the first slash.
+/// Returns the part of `group/what` before the first slash.
 pub fn group(scenario: &str) -> &str {
     scenario.split_once('/').map_or(scenario, |(group, _)| group)
 }
 
-/// The part of `group/what` behind the first slash; all of it if there is none.
+/// Returns the part of `group/what` after the first slash, or the whole name if it has no slash.
 pub fn what(scenario: &str) -> &str {
     scenario.split_once('/').map_or(scenario, |(_, what)| what)
 }
 
-/// Every group of the report, in the order in which it was measured.
+/// Returns every group of the report in the order of measurement.
 pub fn groups(report: &Report) -> Vec<String> {
     let figures = report.figures.iter().map(|f| &f.scenario);
     let distributions = report.distributions.iter().map(|d| &d.scenario);
     in_order(figures.chain(distributions).map(|scenario| group(scenario)))
 }
 
-/// Ourselves, whatever the options: `sockman`, `sockman-no-sweep`.
+/// Returns whether the peer is `sockman`, with any options: `sockman`, `sockman-no-sweep`.
 pub fn is_sockman(peer: &str) -> bool {
     peer.starts_with(SOCKMAN)
 }
 
-/// A loop around `poll(2)`, in whichever language.
+/// Returns whether the peer is a loop around `poll(2)`, in C or in Rust.
 pub fn is_poll(peer: &str) -> bool {
     peer.starts_with("poll")
 }
 
-/// Each name once: `sockman` and its variants, the limit, the other peers that are always there,
-/// then the rest as they come.
+/// Returns each name once: `sockman` and its variants, the limit, the other peers that this suite
+/// has, then all other names in their order.
 pub fn peers_in_order<'a>(names: impl Iterator<Item = &'a str>) -> Vec<String> {
     let mut peers = in_order(names);
     peers.sort_by_key(|peer| match peer.as_str() {
@@ -46,7 +46,7 @@ pub fn peers_in_order<'a>(names: impl Iterator<Item = &'a str>) -> Vec<String> {
     peers
 }
 
-/// Each once, in the order of their first appearance.
+/// Returns each name once, in the order of the first appearances.
 pub fn in_order<'a>(names: impl Iterator<Item = &'a str>) -> Vec<String> {
     let mut seen: Vec<String> = Vec::new();
     for name in names {
@@ -57,8 +57,8 @@ pub fn in_order<'a>(names: impl Iterator<Item = &'a str>) -> Vec<String> {
     seen
 }
 
-/// The numbers in a scenario's name: `64 × 4 KiB` has 64 and 4, `10,000 idle` and `10k` have
-/// 10000.
+/// Returns the numbers in the name of a scenario: 64 and 4 for `64 × 4 KiB`, and 10000 for both
+/// `10,000 idle` and `10k`.
 pub fn numbers(what: &str) -> Vec<u64> {
     let joined = what.replace(',', "");
     let mut numbers = Vec::new();

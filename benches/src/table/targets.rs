@@ -1,7 +1,7 @@
-//! What we mean to reach, each line checked against a report.
+//! The targets of the library, each checked against a report.
 //!
-//! A target is a bound, and what was read from the report for it. Everything that was read must
-//! keep the bound; the worst is shown.
+//! A target has a bound and the values that the report has for it. All values must keep the bound.
+//! The worst value is shown.
 
 use std::fmt::Write;
 
@@ -14,35 +14,35 @@ use super::{
 };
 use crate::report::{Figure, LIMIT, Metric, Report, SOCKMAN};
 
-/// CPU per message, against the limit and against tokio. The same 3 % as a tie.
+/// CPU for a message, against the limit and against tokio: the same 3 % as a tie.
 const CPU_RATIO: f64 = TIE;
-/// Rates that mean "as good as": 3 % in the other direction.
+/// A rate from which on the library is as good as the other: 3 % in the other direction.
 const RATE_RATIO: f64 = 0.97;
-/// ms of CPU in a second for a number of connections that do nothing: what the sweep may cost.
+/// Idle connections, and the CPU that their sweep may take: ms per second.
 const QUIET_CPU: [(u64, f64); 2] = [(1_000, 1.0), (10_000, 3.0)];
-/// In a second: the sweep comes each 50 ms, 20 times; a few for the clock.
+/// Per second: the sweep runs every 50 ms, 20 times, plus a few for the clock.
 const QUIET_WAKE_UPS: f64 = 25.0;
-/// What counts as no CPU, in ms in a second: the accounting itself is not finer.
+/// Less CPU than this counts as none, ms per second: the kernel's accounting is not finer.
 const NO_CPU: f64 = 0.05;
-/// What counts as no wake-ups, in a second.
+/// Fewer wake-ups than this count as none, per second.
 const NO_WAKE_UPS: f64 = 1.0;
-/// Of the library's own, for an idle connection.
+/// The library's own memory for an idle connection.
 const BYTES_PER_CONNECTION: f64 = 250.0;
-/// µs from a wake on another thread to the callback, on a loop that sleeps.
+/// µs from a wake on another thread to the callback, if the loop sleeps.
 const WAKE_P50: f64 = 15.0;
 const WAKE_P99: f64 = 60.0;
-/// A reply by way of a worker thread, against one from the callback.
+/// A reply by a worker thread, against a reply from the callback.
 const WORKER_RATIO: f64 = 1.2;
-/// µs from the interrupt until the threads have been joined.
+/// µs from the interrupt until the threads are joined.
 const JOIN_P99: f64 = 5_000.0;
 /// One recv, one send, and a poll that at least two messages share.
 const SYSTEM_CALLS: f64 = 2.5;
 
 pub struct Target {
     pub name: String,
-    /// What to reach.
+    /// The bound, in words.
     pub demand: String,
-    /// The worst of what was read, and of how many.
+    /// The worst value, and the number of values.
     pub reached: String,
     pub verdict: Verdict,
 }
@@ -50,10 +50,10 @@ pub struct Target {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
     Met,
-    /// Where, and by how much.
+    /// The scenarios that missed the target, and by how much.
     Missed(String),
     NotMeasured,
-    /// By a test of the library, not by a benchmark.
+    /// A test of the library proves it, not a benchmark.
     ProvedByTest,
 }
 
@@ -64,7 +64,7 @@ enum Bound {
     Below(f64),
 }
 
-/// Something that was read from the report for a target.
+/// A value that the report has for a target.
 struct Reading {
     whereof: String,
     value: f64,
@@ -214,7 +214,7 @@ fn accept(report: &Report) -> Target {
     )
 }
 
-/// Each scenario with a worker against the one without that has the same numbers in its name.
+/// Compares each scenario with a worker to the one without that has the same numbers in its name.
 fn keep_alive(report: &Report) -> Target {
     let all: Vec<&Figure> = ours(report, Metric::LatencyP50, SOCKMAN)
         .filter(|f| group(&f.scenario) == "keep-alive")
@@ -235,12 +235,12 @@ fn keep_alive(report: &Report) -> Target {
     )
 }
 
-/// What was measured of us (`peer` is a variant of us) in this metric.
+/// Returns the figures of `peer`, which is `sockman` or a variant of it, in this metric.
 fn ours<'a>(report: &'a Report, metric: Metric, peer: &str) -> impl Iterator<Item = &'a Figure> {
     report.figures.iter().filter(move |f| f.metric == metric && f.peer == peer)
 }
 
-/// What the peers reached in the same scenario and metric.
+/// Returns the figures of the peers in the same scenario and metric.
 fn others<'a>(report: &'a Report, figure: &Figure) -> Vec<&'a Figure> {
     (report.figures.iter())
         .filter(|f| f.scenario == figure.scenario && f.metric == figure.metric)
@@ -272,7 +272,7 @@ fn reading(figure: &Figure) -> Reading {
 fn idle_connections(figure: &Figure) -> Option<u64> {
     match what(&figure.scenario) {
         "none" => Some(0),
-        // `16 active beside 10,000` names the idle ones last; `10,000 idle` names nothing else.
+        // In `16 active beside 10,000` the idle ones come last; `10,000 idle` has no other number.
         what => numbers(what).last().copied(),
     }
 }
@@ -308,7 +308,8 @@ impl Bound {
         }
     }
 
-    /// How far on the wrong side, as a share of the limit; negative on the right one.
+    /// Returns how far the value misses the limit, as a share of it; negative if it keeps the
+    /// limit.
     fn excess(self, value: f64) -> f64 {
         match self {
             Self::AtMost(limit) | Self::Below(limit) => value / limit - 1.0,
@@ -322,7 +323,7 @@ impl Bound {
     }
 }
 
-/// One digit more than elsewhere, for a ratio beside its bound.
+/// Formats a ratio with one digit more than elsewhere, because it stands beside its bound.
 fn precise(value: f64) -> String {
     if (0.1..9.9995).contains(&value) { format!("{value:.3}") } else { number(value) }
 }
@@ -352,7 +353,7 @@ impl Verdict {
 }
 
 pub fn targets_markdown(targets: &[Target]) -> String {
-    let mut text = String::from("| | To reach | Reached | |\n|---|---|---|---|\n");
+    let mut text = String::from("| Figure | Target | Reached | |\n|---|---|---|---|\n");
     for target in targets {
         let Target { name, demand, reached, verdict } = target;
         _ = writeln!(text, "| {name} | {demand} | {reached} | {} |", verdict.markdown());
@@ -361,7 +362,7 @@ pub fn targets_markdown(targets: &[Target]) -> String {
 }
 
 pub fn targets_text(targets: &[Target]) -> String {
-    let mut text = String::from("=== What we mean to reach\n\n");
+    let mut text = String::from("=== Targets\n\n");
     for target in targets {
         _ = writeln!(text, "  {:<7} {}: {}", target.verdict.word(), target.name, target.demand);
         text.push_str(&wrapped(&target.reached, "          "));

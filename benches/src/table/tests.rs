@@ -23,7 +23,7 @@ fn verdict(report: &Report, name: &str) -> Verdict {
 }
 
 #[test]
-fn a_table_has_the_median_the_spread_the_ratio_by_rounds_and_the_best_in_bold() {
+fn a_cell_has_the_median_the_spread_and_the_ratio_and_the_best_is_bold() {
     let mut report = empty();
     let echo = "echo/64 × 64 B";
     push(&mut report, echo, "epoll C", Metric::CpuPerMessage, &[5.0, 10.0, 4.0]);
@@ -41,7 +41,7 @@ fn a_table_has_the_median_the_spread_the_ratio_by_rounds_and_the_best_in_bold() 
 }
 
 #[test]
-fn the_ratio_is_against_tokio_where_there_is_no_limit() {
+fn the_ratio_is_against_tokio_if_epoll_was_not_measured() {
     let mut report = empty();
     push(&mut report, "wake/idle loop", SOCKMAN, Metric::LatencyP50, &[9.0]);
     push(&mut report, "wake/idle loop", "tokio", Metric::LatencyP50, &[18.0]);
@@ -51,7 +51,7 @@ fn the_ratio_is_against_tokio_where_there_is_no_limit() {
 }
 
 #[test]
-fn the_most_is_best_where_more_is_better() {
+fn the_highest_figure_is_best_if_higher_is_better() {
     let mut report = empty();
     push(&mut report, "echo/1", SOCKMAN, Metric::Rate, &[100_000.0]);
     push(&mut report, "echo/1", "epoll C", Metric::Rate, &[90_000.0]);
@@ -89,7 +89,7 @@ fn every_scenario_and_peer_of_a_report_is_in_both_kinds_of_table() {
 }
 
 #[test]
-fn a_scenario_with_a_distribution_only_is_in_its_groups_table() {
+fn a_scenario_that_has_only_a_distribution_is_in_the_table_of_its_group() {
     let mut report = empty();
     report.distributions = fixture::report().distributions;
     report.distributions.retain(|d| d.scenario == "wake/idle loop");
@@ -98,7 +98,7 @@ fn a_scenario_with_a_distribution_only_is_in_its_groups_table() {
 }
 
 #[test]
-fn lines_for_the_terminal_are_at_most_110_wide() {
+fn lines_for_the_terminal_have_at_most_110_characters() {
     let report = fixture::report();
     for line in summary(&report).lines() {
         assert!(line.chars().count() <= WIDTH, "{} characters: {line}", line.chars().count());
@@ -106,11 +106,29 @@ fn lines_for_the_terminal_are_at_most_110_wide() {
 }
 
 #[test]
-fn numbers_have_three_digits_that_count() {
+fn numbers_have_three_significant_digits() {
     let shown = [0.0, 0.0312, 0.33, 5.126, 9.999, 88.24, 99.97, 410.4, 47_700.0, 1_234_567.0];
     let expected =
         ["0", "0.031", "0.33", "5.13", "10.0", "88.2", "100", "410", "47,700", "1,234,567"];
     assert_eq!(shown.map(number), expected);
+}
+
+#[test]
+fn the_overview_has_a_row_for_each_measured_figure_and_the_poll_loops_share_a_column() {
+    let mut report = empty();
+    let (echo, wake) = ("echo/64 × 64 B", "wake/idle loop");
+    push(&mut report, echo, SOCKMAN, Metric::CpuPerMessage, &[3.0]);
+    push(&mut report, echo, "poll C", Metric::CpuPerMessage, &[2.5]);
+    push(&mut report, wake, SOCKMAN, Metric::LatencyP50, &[40.0]);
+    push(&mut report, wake, "tokio", Metric::LatencyP50, &[41.0]);
+    push(&mut report, wake, "poll(2) loop", Metric::LatencyP50, &[25_000.0]);
+    let expected = "\
+| | sockman | epoll C | mio | tokio | message-io | poll loop |
+|---|--:|--:|--:|--:|--:|--:|
+| Echo, 64 connections: server CPU for one message, µs | 3.00 | – | – | – | – | **2.50** |
+| Wake of an idle loop: latency, median, µs | **40.0** | – | – | **41.0** | – | 25,000 |
+";
+    assert_eq!(overview_markdown(&report), expected);
 }
 
 #[test]
@@ -122,7 +140,7 @@ fn numbers_are_found_in_names() {
 }
 
 #[test]
-fn the_fixtures_targets_are_met_but_for_the_one_made_to_miss() {
+fn the_fixture_meets_all_targets_except_the_one_that_it_is_made_to_miss() {
     let report = fixture::report();
     let missed: Vec<String> = (targets(&report).iter())
         .filter(|t| matches!(t.verdict, Verdict::Missed(_)))
@@ -135,7 +153,7 @@ fn the_fixtures_targets_are_met_but_for_the_one_made_to_miss() {
 }
 
 #[test]
-fn a_target_that_is_missed_says_where_and_by_how_much() {
+fn a_missed_target_names_the_scenario_and_the_excess() {
     let mut report = empty();
     for (scenario, ours) in [("echo/a", 10.2), ("echo/b", 11.33)] {
         push(&mut report, scenario, SOCKMAN, Metric::CpuPerMessage, &[ours]);
@@ -147,13 +165,13 @@ fn a_target_that_is_missed_says_where_and_by_how_much() {
 }
 
 #[test]
-fn a_target_without_its_figures_is_not_measured_and_never_met() {
+fn a_target_without_figures_is_not_measured_and_never_met() {
     for target in targets(&empty()) {
         let is_allocations = target.name.starts_with("Allocations");
         let expected = if is_allocations { Verdict::ProvedByTest } else { Verdict::NotMeasured };
         assert_eq!(target.verdict, expected, "{}", target.name);
     }
-    // The limit failed in this scenario: our own figure alone says nothing.
+    // In this scenario the limit failed: sockman's figure alone proves nothing.
     let mut report = empty();
     push(&mut report, "echo/a", SOCKMAN, Metric::CpuPerMessage, &[10.2]);
     assert_eq!(verdict(&report, "CPU for a message against epoll C"), Verdict::NotMeasured);
@@ -173,7 +191,7 @@ fn a_worker_is_compared_with_the_callback_that_has_as_many_connections() {
 }
 
 #[test]
-fn peers_that_are_better_by_more_than_a_tie_are_listed_and_nobody_else() {
+fn only_peers_that_are_better_by_more_than_a_tie_are_listed() {
     let mut report = empty();
     let echo = "echo/64 × 64 B";
     push(&mut report, echo, SOCKMAN, Metric::CpuPerMessage, &[5.2]);

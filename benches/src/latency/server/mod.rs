@@ -1,5 +1,6 @@
 //! The three servers whose latencies are compared. Each has one I/O thread, answers every request
-//! with its own bytes, and takes bytes from other threads for the connection it accepted first.
+//! with the request's bytes, and sends bytes that other threads queue for the first accepted
+//! connection.
 
 mod poll_loop;
 mod sockman;
@@ -34,7 +35,7 @@ impl Peer {
         }
     }
 
-    /// A server that listens and does not run yet.
+    /// Returns a server that listens but does not run yet.
     pub fn server(self, options: Options) -> io::Result<Box<dyn Server>> {
         Ok(match self {
             Peer::Sockman => Box::new(sockman::SockmanServer::new(options)?),
@@ -44,22 +45,23 @@ impl Peer {
     }
 }
 
-/// Who sends the reply to a request. A request that a worker has is the only one of its connection:
-/// nothing is read from it until the reply is there, as a server of HTTP without pipelining does.
+/// The thread that sends the reply to a request. A connection has at most one request at the
+/// worker: the server reads nothing from it until the reply exists, like an HTTP server without
+/// pipelining.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReplyBy {
-    /// The I/O thread, where it reads the request.
+    /// The I/O thread sends the reply when it reads the request.
     Callback,
-    /// A worker thread makes it and sends it.
+    /// A worker thread makes and sends the reply.
     Worker,
-    /// A worker thread makes it and queues it; the I/O thread sends it.
+    /// A worker thread makes and queues the reply; the I/O thread sends it.
     Loop,
 }
 
 #[derive(Debug, Clone, Copy)]
 pub struct Options {
     pub reply_by: ReplyBy,
-    /// Where the worker moves to. `None`: it stays on the core of the I/O thread.
+    /// The core of the worker; `None` for the core of the I/O thread.
     pub worker_core: Option<usize>,
 }
 
@@ -70,26 +72,26 @@ impl Options {
 pub trait Server: Send {
     fn address(&self) -> SocketAddr;
 
-    /// Starts the I/O thread, on the core of the calling one.
+    /// Starts the I/O thread on the core of the calling thread.
     fn start(&mut self) -> io::Result<()>;
 
-    /// Ends the I/O thread and the connects, and returns when they have ended. The connections stay
+    /// Ends the I/O thread and the connects, and returns when they have ended. Connections stay
     /// open for the next start.
     fn stop(&mut self) -> io::Result<()>;
 
-    /// Begins connects to an address that does not answer, and returns when they are under way.
+    /// Starts connects to an address that does not answer, and returns when they are under way.
     fn start_connects(&mut self, to: SocketAddr, count: usize) -> io::Result<()>;
 
-    /// Has bytes sent by the I/O thread on the connection that was accepted first.
+    /// Queues bytes that the I/O thread sends on the first accepted connection.
     fn queue(&self, bytes: &[u8]) -> io::Result<()>;
 
-    /// When the I/O thread last came to send what was queued for it.
+    /// Returns when the I/O thread last came to send queued bytes.
     fn came_to_send(&self) -> Instant;
 }
 
-/// How long a connect may take: Bitcoin Core's `DEFAULT_CONNECT_TIMEOUT`.
+/// The timeout of a connect: Bitcoin Core's `DEFAULT_CONNECT_TIMEOUT`.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// From the start of a blocking connect until its thread surely waits for the answer.
+/// The time from the start of a blocking connect until its thread certainly waits for the answer.
 const CONNECT_BEGINS: Duration = Duration::from_millis(2);
 
 /// A time that one thread writes and another reads.
@@ -105,7 +107,7 @@ impl Stamp {
     }
 
     pub fn set(&self) {
-        // Half a millennium in nanoseconds fits.
+        // 64 bits hold more than 500 years in nanoseconds.
         self.nanos.store(self.base.elapsed().as_nanos() as u64, Ordering::Release);
     }
 

@@ -1,5 +1,5 @@
-//! The shape of Bitcoin Core's socket handler: each pass asks every connection what it waits for,
-//! builds the set for poll(2) from that, and waits for 50 ms at most. Nothing wakes it before.
+//! The shape of Bitcoin Core's socket handler: each pass asks every connection for its events,
+//! builds the set for poll(2) from them, and waits for at most 50 ms. No other thread can wake it.
 
 use std::{
     io::{self, Read, Write},
@@ -27,7 +27,7 @@ const BUFFER: usize = 64 * 1024;
 pub struct PollLoopServer {
     address: SocketAddr,
     shared: Arc<Shared>,
-    /// Here while no thread runs it.
+    /// `Some` while no thread runs.
     connections: Option<Connections>,
     thread: Option<JoinHandle<(Connections, io::Result<()>)>>,
     worker: Option<JoinHandle<()>>,
@@ -44,7 +44,7 @@ struct Shared {
 struct Connections {
     listener: TcpListener,
     connections: Vec<Arc<Connection>>,
-    /// To the worker, which ends with it.
+    /// The channel to the worker, which ends with this sender.
     requests: mpsc::Sender<Request>,
 }
 
@@ -55,14 +55,14 @@ struct Request {
 
 struct Connection {
     stream: TcpStream,
-    /// What is still to be sent. Locked over a send, so that bytes keep their order.
+    /// Bytes that wait to be sent. The lock is held over a send, so that bytes keep their order.
     queue: Mutex<Vec<u8>>,
-    /// The worker has a request of it.
+    /// The worker has a request of this connection.
     is_busy: AtomicBool,
 }
 
 impl Connection {
-    /// Sends at once, and queues what the kernel does not take.
+    /// Sends at once, and queues the bytes that the kernel does not accept.
     fn push(&self, bytes: &[u8]) -> io::Result<()> {
         let mut queue = self.queue.lock();
         let sent = if queue.is_empty() { send(&self.stream, bytes)? } else { 0 };
@@ -121,7 +121,7 @@ impl Connections {
         Ok(())
     }
 
-    /// An error closes the connection; an EOF is one.
+    /// Handles one connection. The caller closes it after an error, and EOF counts as one.
     fn handle(
         &self,
         connection: &Arc<Connection>,
@@ -149,7 +149,7 @@ impl Connections {
         }
     }
 
-    /// One in each pass, as Bitcoin Core does.
+    /// Accepts one connection in each pass, like Bitcoin Core.
     fn accept(&mut self, shared: &Shared) -> io::Result<()> {
         let (stream, _) = match self.listener.accept() {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
@@ -167,7 +167,7 @@ impl Connections {
 
 fn work(options: Options, requests: mpsc::Receiver<Request>) {
     if let Some(core) = options.worker_core {
-        // Without it the figures would be of another core: better none.
+        // Without the pin, the figures would belong to another core. The run fails instead.
         if cores::pin(core).is_err() {
             return;
         }
@@ -177,7 +177,7 @@ fn work(options: Options, requests: mpsc::Receiver<Request>) {
         if options.reply_by == ReplyBy::Loop {
             connection.queue.lock().extend_from_slice(&bytes);
         } else {
-            // A connection that broke is closed where that is read.
+            // The I/O thread reads the error of a broken connection and closes it.
             let _ = connection.push(&bytes);
         }
     }
@@ -234,7 +234,7 @@ impl Server for PollLoopServer {
         ended
     }
 
-    /// As in Bitcoin Core: a poll of its own for each, for as long as the time-out says.
+    /// Like Bitcoin Core: each connect polls its socket until the timeout.
     fn start_connects(&mut self, to: SocketAddr, count: usize) -> io::Result<()> {
         for _ in 0..count {
             self.connects
@@ -257,7 +257,7 @@ impl Server for PollLoopServer {
 
 impl Drop for PollLoopServer {
     fn drop(&mut self) {
-        // Nobody is left to hear of a failure; who measures has called `stop` before.
+        // The measurement has already called `stop` and reported its error.
         let _ = self.stop();
         self.connections.take();
         if let Some(worker) = self.worker.take() {

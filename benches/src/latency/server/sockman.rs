@@ -1,4 +1,4 @@
-//! sockman with its default options.
+//! The server on sockman with its default options.
 
 use std::{
     collections::HashMap,
@@ -36,7 +36,7 @@ struct Handler {
     reply_by: ReplyBy,
     connections: Mutex<HashMap<ConnectionId, Arc<Connection>>>,
     first: OnceLock<Arc<Connection>>,
-    /// To the worker; taken away when it is to end.
+    /// The channel to the worker; `None` ends the worker.
     requests: Mutex<Option<mpsc::Sender<Request>>>,
     came_to_send: Stamp,
 }
@@ -47,16 +47,16 @@ struct Request {
 }
 
 struct Connection {
-    /// Sends at once, and keeps what the kernel does not take.
+    /// Sends at once, and keeps the bytes that the kernel does not accept.
     queue: SendQueue,
-    /// What the socket thread shall send.
+    /// Bytes that the socket thread has to send.
     for_loop: Mutex<Vec<u8>>,
     has_for_loop: AtomicBool,
     request: RequestState,
 }
 
-/// Whether the worker has a request of this connection. Knows too whether the socket thread was
-/// turned away meanwhile, so that a wake is made only where one is needed.
+/// Whether the worker has a request of this connection, and whether the receive hook has paused
+/// reading meanwhile: only then does the connection need a wake.
 #[derive(Default)]
 struct RequestState(AtomicU8);
 
@@ -80,7 +80,7 @@ impl RequestState {
         was_at_worker.is_err()
     }
 
-    /// `true` if the connection has to be woken.
+    /// Ends the request. Returns `true` if the connection needs a wake.
     fn end(&self) -> bool {
         self.0.swap(RequestState::NONE, Ordering::SeqCst) == RequestState::AT_WORKER_AND_MORE_CAME
     }
@@ -161,7 +161,7 @@ impl EventHandler for Handler {
         }
         connection.request.begin();
         if let Some(requests) = &*self.requests.lock() {
-            // The worker is there for as long as the sender is.
+            // The worker runs as long as this sender exists.
             let _ = requests.send(Request { connection, bytes: data.to_vec() });
         }
     }
@@ -201,19 +201,19 @@ impl SockmanServer {
 
 fn work(sockman: &SockMan, options: Options, requests: mpsc::Receiver<Request>) {
     if let Some(core) = options.worker_core {
-        // Without it the figures would be of another core: better none.
+        // Without the pin, the figures would belong to another core. The run fails instead.
         if cores::pin(core).is_err() {
             return;
         }
     }
     for Request { connection, bytes } in requests {
-        // Before the reply: the next request may come right after it.
+        // This precedes the reply, because the next request can come right after the reply.
         let must_wake = connection.request.end();
         if options.reply_by == ReplyBy::Loop {
             connection.queue_for_loop(sockman, &bytes);
             continue;
         }
-        // A connection that broke meanwhile is closed where that is read.
+        // The socket thread reports the error of a broken connection, and its callback closes it.
         let _ = connection.queue.push(sockman, &bytes);
         if must_wake {
             sockman.wake(connection.queue.id());
@@ -272,7 +272,7 @@ impl Server for SockmanServer {
 
 impl Drop for SockmanServer {
     fn drop(&mut self) {
-        // Nobody is left to hear of a failure; who measures has called `stop` before.
+        // The measurement has already called `stop` and reported its error.
         let _ = self.stop();
         self.handler.requests.lock().take();
         if let Some(worker) = self.worker.take() {

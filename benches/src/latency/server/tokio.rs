@@ -1,4 +1,4 @@
-//! tokio with one thread: a task for each connection, woken through channels.
+//! The server on tokio with one thread: a task for each connection, which channels wake.
 
 use std::{
     io, mem,
@@ -27,13 +27,13 @@ use tokio::{
 use super::{CONNECT_BEGINS, CONNECT_TIMEOUT, Options, ReplyBy, Server, Stamp};
 use crate::cores;
 
-/// Far more than any request here.
+/// Far more than any request of these scenarios.
 const BUFFER: usize = 4096;
 
 pub struct TokioServer {
     address: SocketAddr,
     handle: Handle,
-    /// Here while no thread runs it.
+    /// `Some` while no thread runs.
     runtime: Option<Runtime>,
     thread: Option<JoinHandle<(Runtime, io::Result<()>)>>,
     stop: watch::Sender<bool>,
@@ -45,7 +45,7 @@ struct Shared {
     reply_by: ReplyBy,
     first: OnceLock<mpsc::UnboundedSender<Vec<u8>>>,
     came_to_send: Stamp,
-    /// The thread waits for their end before its own.
+    /// The thread waits for the end of these connects before it ends.
     connects: Mutex<Vec<task::JoinHandle<io::Result<()>>>>,
 }
 
@@ -55,9 +55,9 @@ struct Request {
 }
 
 enum Answer {
-    /// The worker sends, and tells the task that it may read on.
+    /// The worker sends the reply, and then lets the task continue to read.
     Sent(Arc<OwnedWriteHalf>, oneshot::Sender<io::Result<()>>),
-    /// The task sends.
+    /// The task sends the reply.
     ToSend(oneshot::Sender<Vec<u8>>),
 }
 
@@ -72,7 +72,7 @@ impl TokioServer {
             came_to_send: Stamp::new(),
             connects: Mutex::default(),
         });
-        // The tasks hold its senders: the worker ends with the runtime.
+        // The tasks hold the senders of this channel, so the worker ends with the runtime.
         let (sender, requests) = std_mpsc::channel();
         runtime.spawn(accept(listener, Arc::clone(&shared), sender));
         Ok(TokioServer {
@@ -96,7 +96,7 @@ async fn accept(
         let (stream, _) = listener.accept().await?;
         stream.set_nodelay(true)?;
         let (sender, queue) = mpsc::unbounded_channel();
-        // Kept by its task too, so that the queue never ends before the connection.
+        // The task keeps a sender too, so that the queue does not end before the connection.
         shared.first.get_or_init(|| sender.clone());
         let (reader, writer) = stream.into_split();
         let connection = Connection {
@@ -126,7 +126,8 @@ impl Connection {
         let mut buffer = vec![0; BUFFER];
         loop {
             tokio::select! {
-                // Takes a short read for "empty": no second one that would block.
+                // tokio treats a short read as "empty", so there is no second read that would
+                // block.
                 count = reader.read(&mut buffer) => match count? {
                     0 => return Ok(()),
                     count => self.reply(&buffer[..count]).await?,
@@ -161,7 +162,7 @@ impl Connection {
     }
 }
 
-/// Tries first: a socket that has room needs no wait.
+/// Sends all bytes. It tries before it waits, because a socket with room needs no wait.
 async fn send(stream: &TcpStream, mut bytes: &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {
         match stream.try_write(bytes) {
@@ -175,17 +176,18 @@ async fn send(stream: &TcpStream, mut bytes: &[u8]) -> io::Result<()> {
 
 fn work(options: Options, requests: std_mpsc::Receiver<Request>) {
     if let Some(core) = options.worker_core {
-        // Without it the figures would be of another core: better none.
+        // Without the pin, the figures would belong to another core. The run fails instead.
         if cores::pin(core).is_err() {
             return;
         }
     }
     for Request { bytes, answer } in requests {
-        // Who does not wait any more is closed: no error of the worker's.
+        // A send to a task fails if its connection is closed, which is not an error of the worker.
         match answer {
             Answer::Sent(stream, told) => {
                 let sent = stream.try_write(&bytes).and_then(|sent| {
-                    // A hundred bytes in a buffer of which the client awaits each reply.
+                    // The client waits for each reply, so the socket's buffer has room for a
+                    // hundred bytes.
                     (sent == bytes.len()).then_some(()).ok_or(io::ErrorKind::WriteZero.into())
                 });
                 let _ = told.send(sent);
@@ -209,7 +211,7 @@ impl Server for TokioServer {
         let shared = Arc::clone(&self.shared);
         let thread = thread::Builder::new().name("tokio".to_owned()).spawn(move || {
             let ended = runtime.block_on(async {
-                // The sender outlives the thread.
+                // The sender outlives the thread, so this returns only after the value changes.
                 let _ = stop.wait_for(|stop| *stop).await;
                 let connects = mem::take(&mut *shared.connects.lock());
                 for connect in connects {
@@ -267,7 +269,7 @@ impl Server for TokioServer {
 
 impl Drop for TokioServer {
     fn drop(&mut self) {
-        // Nobody is left to hear of a failure; who measures has called `stop` before.
+        // The measurement has already called `stop` and reported its error.
         let _ = self.stop();
         self.runtime.take();
         if let Some(worker) = self.worker.take() {
