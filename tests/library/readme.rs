@@ -1,6 +1,6 @@
-//! The README quotes what exists.
+//! The code in the README exists and is built.
 
-/// The echo server that the README shows is the one that is built and run.
+/// The README shows the echo server that is built and tested.
 #[test]
 fn the_readme_quotes_the_echo_example_whole() {
     let readme = include_str!("../../README.md");
@@ -9,7 +9,7 @@ fn the_readme_quotes_the_echo_example_whole() {
     assert_eq!(quoted, echo, "copy examples/echo.rs into README.md");
 }
 
-/// It is meant to be the smallest useful embedder: it stays under 80 lines.
+/// The echo server is the smallest useful embedder: it stays under 80 lines.
 #[test]
 fn the_echo_example_is_under_80_lines() {
     assert!(include_str!("../../examples/echo.rs").lines().count() < 80);
