@@ -42,7 +42,7 @@ MUTATIONS = [
         'file': 'src/engine/listener.rs',
         'old': 'if self.is_adopted {',
         'new': 'if false {',
-        'test': 'sockman:library', 'tests': ('local_address', 'let_go'),
+        'test': 'sockman:library', 'tests': ('local_address', 'without_a_shutdown'),
     },
     {
         'guarantee': 'G1', 'what': 'slab: generation not bumped',
@@ -924,7 +924,7 @@ MUTATIONS = [
         'file': 'src/engine/connecting.rs',
         'old': '                if self.registered == Some(WaitsOn::Stream) {\n                    poller.deregister(sock)',
         'new': '                if false {\n                    poller.deregister(sock)',
-        'test': 'sockman:library', 'tests': ('start_connect', 'waited_for'),
+        'test': 'sockman:library', 'tests': ('start_connect', 'takes_time'),
     },
     {
         'guarantee': 'G2', 'what': 'start_connect: a socket without a peer counts as connected',
@@ -959,7 +959,7 @@ MUTATIONS = [
         'file': 'src/engine/attempt.rs',
         'old': 'if watches.is_interrupted() || shared.watches().is_interrupted() {',
         'new': 'if false {',
-        'test': 'sockman:library', 'tests': ('start_connect', 'wrong_at_once'),
+        'test': 'sockman:library', 'tests': ('start_connect', 'immediate_error'),
     },
     {
         'guarantee': 'G2', 'what': 'start_connect: the time of the connection is that of the attempt',
@@ -980,7 +980,7 @@ MUTATIONS = [
         'file': 'src/engine/map.rs',
         'old': 'open.or_else(|| maps.connecting.take(&id))?',
         'new': 'open?',
-        'test': 'sockman:library', 'tests': ('start_connect_ends', 'never_told'),
+        'test': 'sockman:library', 'tests': ('start_connect_ends', 'never_reported'),
     },
     {
         'guarantee': 'G4', 'what': 'start_connect: a connection can be closed as an attempt again',
@@ -1281,7 +1281,7 @@ MUTATIONS = [
         'file': 'src/dial/i2p/key_file.rs',
         'old': 'const MODE: u32 = 0o600;',
         'new': 'const MODE: u32 = 0o644;',
-        'test': 'sockman:library', 'tests': ('i2p', 'owners_alone'),
+        'test': 'sockman:library', 'tests': ('i2p', 'key_file_is_private'),
     },
     {
         'guarantee': 'I2P', 'what': 'a port is ignored',
@@ -1323,7 +1323,7 @@ MUTATIONS = [
         'file': 'src/dial/i2p/dialogue.rs',
         'old': 'if self.line.len() + 1 >= LONGEST_LINE {',
         'new': 'if false {',
-        'test': 'sockman:library', 'tests': ('i2p', 'no_reply_has'),
+        'test': 'sockman:library', 'tests': ('i2p', 'invalid_reply_has'),
     },
     {
         'guarantee': 'I2P', 'what': 'a last line without an end is ignored',
@@ -1337,14 +1337,14 @@ MUTATIONS = [
         'file': 'src/dial/i2p/dialogue.rs',
         'old': '.filter(|result| *result != SamResult::Ok)',
         'new': '',
-        'test': 'sockman:library', 'tests': ('i2p', 'no_reply_has'),
+        'test': 'sockman:library', 'tests': ('i2p', 'invalid_reply_has'),
     },
     {
         'guarantee': 'I2P', 'what': 'any verb will do',
         'file': 'src/dial/i2p/dialogue.rs',
         'old': 'if !reply.is(first, second) {',
         'new': 'if false {',
-        'test': 'sockman:library', 'tests': ('i2p', 'no_reply_has'),
+        'test': 'sockman:library', 'tests': ('i2p', 'invalid_reply_has'),
     },
     {
         'guarantee': 'I2P', 'what': 'keys show in messages',
