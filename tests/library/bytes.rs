@@ -136,7 +136,10 @@ impl EventHandler for Streams {
         assert!(!stream.ended, "data came after the end");
         let end = stream.received + data.len();
         assert!(end <= self.length, "more bytes came than were sent");
-        assert!(stream.incoming[stream.received..end] == *data, "the received bytes differ from those sent");
+        assert!(
+            stream.incoming[stream.received..end] == *data,
+            "the received bytes differ from those sent"
+        );
         stream.received = end;
     }
 
@@ -180,7 +183,10 @@ fn large_transfers_both_ways_at_once_arrive_whole_and_in_order() {
                 });
                 scope.spawn(move || {
                     let expected = Random::new(seed + 1).bytes(LENGTH);
-                    assert!(read_to_end(&mut reading) == expected, "the received bytes differ from those sent");
+                    assert!(
+                        read_to_end(&mut reading) == expected,
+                        "the received bytes differ from those sent"
+                    );
                 });
             }
         });

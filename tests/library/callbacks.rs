@@ -207,7 +207,9 @@ fn every_method_may_be_called_from_every_callback_on_every_id() {
                 sockman.connect(&to, &options).as_ref().map_err(ConnectError::kind),
                 Err(ConnectErrorKind::OnSocketThread)
             ));
-            let made = sockman.connect_and_make_id(&to, &options, |_, _| panic!("register was called on the socket thread"));
+            let made = sockman.connect_and_make_id(&to, &options, |_, _| {
+                panic!("register was called on the socket thread")
+            });
             assert!(matches!(
                 made.as_ref().map_err(ConnectError::kind),
                 Err(ConnectErrorKind::OnSocketThread)

@@ -125,7 +125,11 @@ fn closing_in(callback: Callback, all: bool) {
     run_passes(&made, 3);
     made.interrupt();
     threads.join().unwrap();
-    assert_eq!(log.lock().unwrap().late, [], "callbacks named an id after its close in {callback:?}");
+    assert_eq!(
+        log.lock().unwrap().late,
+        [],
+        "callbacks named an id after its close in {callback:?}"
+    );
 }
 
 /// G4
@@ -346,7 +350,11 @@ fn closing_before_the_poll(callback: Callback, all: bool) {
     run_passes(&made, 3);
     made.interrupt();
     threads.join().unwrap();
-    assert_eq!(log.lock().unwrap().late, [], "callbacks named an id after its close in {callback:?}");
+    assert_eq!(
+        log.lock().unwrap().late,
+        [],
+        "callbacks named an id after its close in {callback:?}"
+    );
 }
 
 /// G4: the guarantee holds for a caller on the socket thread that loses the race to close, too.

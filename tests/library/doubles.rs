@@ -343,7 +343,11 @@ fn a_connect_that_another_thread_closes_while_it_completes_is_not_reported() {
     })));
     thread.run_until_idle().unwrap();
     rig.network.set_interleave(None);
-    assert_eq!(*closed.lock().unwrap(), 1, "the other thread must close the id exactly once, during the step");
+    assert_eq!(
+        *closed.lock().unwrap(),
+        1,
+        "the other thread must close the id exactly once, during the step"
+    );
     assert!(rig.echo.outcomes.lock().unwrap().is_empty());
     assert_eq!(rig.sockman.stats().connections, 0);
     assert!(proxy.receive().1.is_some(), "the proxy must see the end");

@@ -271,7 +271,8 @@ fn each_callback_follows_a_yes_of_its_hook_in_the_same_pass() {
     assert!(passes.all(|pass| {
         (0..pass.len()).all(|at| {
             let (before, now) = (&pass[..at], pass[at]);
-            let said = |yes, no| before.iter().rev().find(|logged| **logged == yes || **logged == no);
+            let said =
+                |yes, no| before.iter().rev().find(|logged| **logged == yes || **logged == no);
             match now {
                 Logged::Ready(id) => {
                     let yes = Logged::MaySend(id, true);
@@ -481,7 +482,10 @@ impl EventHandler for Replier {
     }
 
     fn event_got_eof(&self, sockman: &SockMan, id: ConnectionId) {
-        assert!(self.queues.lock().unwrap()[&id].is_empty(), "the client must read every reply before it ends");
+        assert!(
+            self.queues.lock().unwrap()[&id].is_empty(),
+            "the client must read every reply before it ends"
+        );
         sockman.close_connection(id);
     }
 

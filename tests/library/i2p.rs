@@ -101,7 +101,8 @@ fn a_peer_that_connects_is_accepted_with_its_first_bytes() {
     let mut stream = bridge.peer_connects(200, b"first words");
     let id = running.recorder.wait_for_accepted(0);
     assert_eq!(running.recorder.wait_for_bytes(id, 11), b"first words");
-    let accepted = running.recorder.wait_for_event("its acceptance", |event| event.id() == Some(id));
+    let accepted =
+        running.recorder.wait_for_event("its acceptance", |event| event.id() == Some(id));
     assert_eq!(accepted, Event::Accepted { id, me: me.clone(), them: peer(200) });
     let info = running.sockman.connection_info(id).unwrap();
     assert_eq!((info.me, info.them, info.direction), (me, peer(200).into(), Direction::Inbound));
@@ -168,7 +169,11 @@ fn the_address_survives_a_restart_and_the_key_file_is_private() {
     assert_eq!(second.wait_for_status(I2pStatus::StartListening, 0), Some(address));
     assert_eq!(fs::read(&path).unwrap(), key);
     assert_eq!(bridge.requests("DEST GENERATE").len(), 1);
-    assert_eq!(fs::read_dir(directory.path("")).unwrap().count(), 1, "the directory must hold the key file alone");
+    assert_eq!(
+        fs::read_dir(directory.path("")).unwrap().count(),
+        1,
+        "the directory must hold the key file alone"
+    );
 }
 
 #[test]
@@ -353,7 +358,9 @@ fn reply_verbs(request: &str) -> &'static str {
 fn attempt(driver: Driver, request: &'static str, play: Play, timeout: Duration) -> ConnectError {
     let bridge = Bridge::planned(once(request, play));
     let running = Running::start(I2pOptions::new(bridge.address.clone()));
-    running.connect(driver, &peer(7), timeout).expect_err("the replaced reply must make the connect fail")
+    running
+        .connect(driver, &peer(7), timeout)
+        .expect_err("the replaced reply must make the connect fail")
 }
 
 #[test]

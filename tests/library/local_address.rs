@@ -263,7 +263,11 @@ fn an_adopted_listener_is_closed_without_a_shutdown() {
         });
         let unserved = TcpStream::connect(kept.local_addr().unwrap()).unwrap();
         let (accepted, from) = kept.accept().unwrap();
-        assert_eq!(from, unserved.local_addr().unwrap(), "the embedder's copy must accept the client");
+        assert_eq!(
+            from,
+            unserved.local_addr().unwrap(),
+            "the embedder's copy must accept the client"
+        );
         drop(accepted);
         assert_eq!(sockman.stats().accepted, round as u64 + 1);
     }

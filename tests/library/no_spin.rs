@@ -403,7 +403,11 @@ fn a_deadline_in_the_future_is_met_without_a_sweep() {
             }
         };
         // An idle machine is a few milliseconds late; a busy one may be later.
-        assert!(met - deadline < Duration::from_secs(2), "the deadline was met {:?} late", met - deadline);
+        assert!(
+            met - deadline < Duration::from_secs(2),
+            "the deadline was met {:?} late",
+            met - deadline
+        );
         let passes = running.sockman.stats().passes - before;
         assert!(passes <= 8, "{passes} passes for a deadline in {milliseconds} ms");
         recorder.set_next_deadline(None);

@@ -343,7 +343,8 @@ fn under_close_connection_the_connection_is_closed_and_reported_once() {
             // The close is reported once, or not at all if the callback closed the connection
             // itself. After that no callback names the id.
             let events = handler.recorder.events_of(id);
-            let reported = events.iter().filter(|e| matches!(e, Event::ClosedAfterPanic(_))).count();
+            let reported =
+                events.iter().filter(|e| matches!(e, Event::ClosedAfterPanic(_))).count();
             assert_eq!(reported, usize::from(!closed_itself), "{callback:?}: {events:?}");
             if !closed_itself {
                 assert_eq!(events.last(), Some(&Event::ClosedAfterPanic(id)), "{events:?}");

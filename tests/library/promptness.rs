@@ -103,7 +103,11 @@ fn an_interrupt_ends_the_threads_and_fifty_connects_under_way() {
         );
     }
     assert!(began.elapsed() < PROMPT, "the connects took {:?} to end", began.elapsed());
-    assert_eq!(running.sockman.stats().connections, 0, "the places of the connects must be free again");
+    assert_eq!(
+        running.sockman.stats().connections,
+        0,
+        "the places of the connects must be free again"
+    );
 }
 
 /// G9: an interrupt ends connects that wait for a retry, too, and with no thread running.
@@ -365,7 +369,11 @@ fn wakes_from_many_threads_coalesce() {
         eventually("the wakes were answered", || ready.load(Ordering::SeqCst) > 0);
         run_passes(sockman, 1);
         let after = sockman.stats();
-        assert_eq!(ready.load(Ordering::SeqCst), 1, "8000 wakes during one callback must cause one call");
+        assert_eq!(
+            ready.load(Ordering::SeqCst),
+            1,
+            "8000 wakes during one callback must cause one call"
+        );
         assert!(after.passes - before.passes <= 6, "{before:?} {after:?}");
         recorder.want_to_send(id, false);
     }

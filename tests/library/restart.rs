@@ -102,10 +102,16 @@ fn a_pass_cut_short_by_an_interrupt_loses_no_event() {
         // Interrupts after one callback, after two, … and after all of them.
         until_interrupt.store(1 + round % CLIENTS, Ordering::SeqCst);
         start_again(&mut running);
-        eventually("the interrupt has ended the threads", || running.threads.as_ref().unwrap().is_finished());
+        eventually("the interrupt has ended the threads", || {
+            running.threads.as_ref().unwrap().is_finished()
+        });
         running.threads.take().unwrap().join().unwrap();
         let so_far: usize = ids.iter().map(|id| recorder.received(*id).len()).sum();
-        assert_eq!(so_far, (round - 1) * CLIENTS + 1 + round % CLIENTS, "the interrupt must cut the pass short");
+        assert_eq!(
+            so_far,
+            (round - 1) * CLIENTS + 1 + round % CLIENTS,
+            "the interrupt must cut the pass short"
+        );
         start_again(&mut running);
         for id in &ids {
             recorder.wait_for_bytes(*id, round);
@@ -121,7 +127,9 @@ fn a_pass_cut_short_by_an_interrupt_loses_no_event() {
         until_interrupt.store(3.min(left), Ordering::SeqCst);
         left -= 3.min(left);
         start_again(&mut running);
-        eventually("the interrupt has ended the threads", || running.threads.as_ref().unwrap().is_finished());
+        eventually("the interrupt has ended the threads", || {
+            running.threads.as_ref().unwrap().is_finished()
+        });
         running.threads.take().unwrap().join().unwrap();
     }
     for (n, id) in ids.iter().enumerate() {
@@ -222,7 +230,10 @@ fn a_start_while_interrupted_fails_and_loses_nothing() {
         assert!(matches!(error, StartError::Interrupted), "{error}");
     }
     assert!(sockman.reset_interrupt());
-    assert!(sockman.reset_interrupt(), "reset_interrupt must succeed even if the interrupt is not set");
+    assert!(
+        sockman.reset_interrupt(),
+        "reset_interrupt must succeed even if the interrupt is not set"
+    );
     let threads = sockman.start_sockets_threads().unwrap();
     recorder.wait_for_accepted(0);
     assert!(!sockman.reset_interrupt(), "reset_interrupt must fail while the threads run");
@@ -236,7 +247,10 @@ fn a_second_start_fails_and_leaves_the_first_alone() {
     let recorder = Recorder::with_reaction(|sockman, event| {
         if matches!(event, Event::Data(..)) {
             let error = sockman.start_sockets_threads().unwrap_err();
-            assert!(matches!(error, StartError::AlreadyStarted), "started from a callback: {error}");
+            assert!(
+                matches!(error, StartError::AlreadyStarted),
+                "started from a callback: {error}"
+            );
         }
     });
     let running = Running::start(recorder.clone(), without_sweep());
@@ -421,7 +435,11 @@ fn stop_listening_in_the_accept_callback_ends_the_batch() {
         }
     }
     assert_eq!(ended, 9);
-    assert_eq!(sockman.stats().accept_pauses, 0, "stopping a listener must not count as exhaustion");
+    assert_eq!(
+        sockman.stats().accept_pauses,
+        0,
+        "stopping a listener must not count as exhaustion"
+    );
     assert_eq!(sockman.stats().accepted, 1);
 }
 

@@ -88,8 +88,15 @@ fn names_and_addresses_are_given_to_the_proxy_as_text() {
 
             let info = dialling.running.sockman.connection_info(id).unwrap();
             assert_eq!((&info.them, info.direction), (to, Direction::Outbound));
-            assert!(info.me.addr().is_loopback(), "`me` must be the local address of the socket to the proxy");
-            assert_eq!((info.bytes_sent, info.bytes_received), (0, 0), "only payload must be counted");
+            assert!(
+                info.me.addr().is_loopback(),
+                "`me` must be the local address of the socket to the proxy"
+            );
+            assert_eq!(
+                (info.bytes_sent, info.bytes_received),
+                (0, 0),
+                "only payload must be counted"
+            );
 
             dialling.running.sockman.send_bytes(id, b"through").unwrap();
             assert_eq!(dialling.recorder.wait_for_bytes(id, 7), b"through");

@@ -332,7 +332,8 @@ fn a_table_filled_under_a_lock_holds_the_id_when_the_outcome_comes() {
         table.insert(running.sockman.start_connect(&to, &for_long()).unwrap());
     }
     recorder.wait_for("all outcomes", |events| {
-        let outcomes = events.iter().filter(|event| matches!(event, Event::ConnectCompleted { .. }));
+        let outcomes =
+            events.iter().filter(|event| matches!(event, Event::ConnectCompleted { .. }));
         (outcomes.count() == 300).then_some(())
     });
     // The recorder records an event before it reacts to it.

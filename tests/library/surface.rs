@@ -244,7 +244,10 @@ fn a_message_about_a_text_or_an_option_says_what_is_wrong() {
 
 /// A parameter that names an address accepts every type that holds one.
 #[test]
-#[allow(clippy::needless_borrows_for_generic_args, reason = "the test is about what may be borrowed")]
+#[allow(
+    clippy::needless_borrows_for_generic_args,
+    reason = "the test is about what may be borrowed"
+)]
 fn an_address_is_accepted_as_text_and_in_every_form_of_the_standard_library() {
     use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6};
 
@@ -262,7 +265,9 @@ fn an_address_is_accepted_as_text_and_in_every_form_of_the_standard_library() {
 
     let options = ConnectOptions::default();
     let address = bound.to_socket_addr().unwrap();
-    let SocketAddr::V4(v4) = address else { unreachable!("the listener was bound to an IPv4 address") };
+    let SocketAddr::V4(v4) = address else {
+        unreachable!("the listener was bound to an IPv4 address")
+    };
     let text = bound.to_string();
     let destination = Destination::from(&bound);
     drop(sockman.connect(text.as_str(), &options).unwrap());
@@ -417,7 +422,10 @@ fn an_id_of_another_sockman_is_unknown() {
     assert!(sockman.connection_info(foreign).is_none());
     assert!(!sockman.close_connection(foreign));
     sockman.wake(foreign);
-    assert!(here.sockman.connection_info(foreign).is_some(), "the connection must stay open in its own SockMan");
+    assert!(
+        here.sockman.connection_info(foreign).is_some(),
+        "the connection must stay open in its own SockMan"
+    );
     assert_eq!(here.sockman.send_bytes(foreign, b"x").unwrap(), 1);
 }
 
