@@ -1,5 +1,5 @@
-//! Addresses as users see them: the text forms, test vectors of other projects, the conversions.
-//! `address_errors.rs` tests the errors.
+//! G13: addresses as users see them: the text forms, test vectors of other projects, the
+//! conversions. `address_errors.rs` tests the errors.
 
 use std::collections::HashSet;
 use std::ffi::OsStr;

@@ -1,5 +1,5 @@
-//! Texts that are no addresses: the error names the wrong part, and shows hostile text escaped.
-//! Values that cannot exist cannot be built.
+//! G13: texts that are no addresses: the error names the wrong part, and shows hostile text
+//! escaped. Values that cannot exist cannot be built.
 
 use sockman::error::ParseAddrErrorKind as Kind;
 use sockman::{

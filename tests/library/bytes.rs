@@ -28,15 +28,15 @@ fn data(id: ConnectionId, bytes: &[u8]) -> Event {
 
 /// Returns the events of `id` without the first, which is `Accepted`, and with adjoining data
 /// joined.
-fn heard(handler: &Recorder, id: ConnectionId) -> Vec<Event> {
-    let mut heard: Vec<Event> = Vec::new();
+fn reported(handler: &Recorder, id: ConnectionId) -> Vec<Event> {
+    let mut reported: Vec<Event> = Vec::new();
     for event in handler.events_of(id).into_iter().skip(1) {
-        match (heard.last_mut(), event) {
+        match (reported.last_mut(), event) {
             (Some(Event::Data(_, before)), Event::Data(_, more)) => before.extend(more),
-            (_, event) => heard.push(event),
+            (_, event) => reported.push(event),
         }
     }
-    heard
+    reported
 }
 
 /// A recorder that waits at the gate in `event_got_data` when the data is exactly `hold`.
@@ -220,7 +220,7 @@ fn data_before_eof_is_delivered_first() {
         }
         let id = handler.wait_for_accepted(round);
         handler.wait_for_eof(id);
-        assert_eq!(heard(&handler, id), [Event::Data(id, bytes), Event::Eof(id)]);
+        assert_eq!(reported(&handler, id), [Event::Data(id, bytes), Event::Eof(id)]);
         running.sockman.close_connection(id);
     }
 }
@@ -234,7 +234,7 @@ fn eof_without_data_is_reported() {
         drop(running.client());
         let id = handler.wait_for_accepted(round);
         handler.wait_for_eof(id);
-        assert_eq!(heard(&handler, id), [Event::Eof(id)]);
+        assert_eq!(reported(&handler, id), [Event::Eof(id)]);
     }
 }
 
@@ -258,7 +258,7 @@ fn data_and_fin_in_one_event_are_both_reported() {
         });
         handler.wait_for_eof(id);
         let bytes: &[u8] = if round % 2 == 0 { b"firstlast" } else { b"last" };
-        assert_eq!(heard(&handler, id), [data(id, bytes), Event::Eof(id)]);
+        assert_eq!(reported(&handler, id), [data(id, bytes), Event::Eof(id)]);
         running.sockman.close_connection(id);
     }
 }
@@ -298,7 +298,7 @@ fn bytes_behind_an_urgent_byte_are_delivered_without_the_sweep() {
             drop(client);
             handler.wait_for_eof(id);
             let expected = [&expected[..], b"more"].concat();
-            assert_eq!(heard(&handler, id), [Event::Data(id, expected), Event::Eof(id)]);
+            assert_eq!(reported(&handler, id), [Event::Data(id, expected), Event::Eof(id)]);
             running.sockman.close_connection(id);
         }
     }
@@ -332,7 +332,7 @@ fn a_message_of_about_the_buffers_size_is_delivered_without_the_sweep() {
                 handler.wait_for_eof(id);
                 let times = if with_end { 1 } else { 2 };
                 assert_eq!(
-                    heard(&handler, id),
+                    reported(&handler, id),
                     [Event::Data(id, bytes.repeat(times)), Event::Eof(id)]
                 );
                 let too_long = |event: &Event| matches!(event, Event::Data(_, d) if d.len() > size);
@@ -382,7 +382,7 @@ fn eof_is_reported_once_while_the_embedder_continues_to_send() {
         run_passes(&running.sockman, 1);
     }
     assert_no_spin(&running);
-    assert_eq!(heard(&handler, id), [data(id, b"request"), Event::Eof(id)]);
+    assert_eq!(reported(&handler, id), [data(id, b"request"), Event::Eof(id)]);
     // Sending works until the close.
     assert_eq!(running.sockman.send_bytes(id, b"bye").unwrap(), 3);
     assert!(running.sockman.close_connection(id));
@@ -404,10 +404,10 @@ fn a_reset_after_eof_is_reported_once_as_a_read_error() {
         handler.wait_for_read_error(id);
         running.sockman.wake(id);
         run_passes(&running.sockman, 1);
-        let heard = heard(&handler, id);
+        let reported = reported(&handler, id);
         assert!(
-            matches!(heard[..], [Event::Data(..), Event::Eof(_), Event::ReadError(..)]),
-            "{heard:?}"
+            matches!(reported[..], [Event::Data(..), Event::Eof(_), Event::ReadError(..)]),
+            "{reported:?}"
         );
         running.sockman.close_connection(id);
     }
@@ -445,8 +445,8 @@ fn a_reset_after_eof_is_reported_once_while_other_threads_send() {
             sender.join().unwrap();
         });
         run_passes(&running.sockman, 1);
-        let heard = heard(&handler, id);
-        assert!(matches!(heard[..], [Event::Eof(_), Event::ReadError(..)]), "{heard:?}");
+        let reported = reported(&handler, id);
+        assert!(matches!(reported[..], [Event::Eof(_), Event::ReadError(..)]), "{reported:?}");
         running.sockman.close_connection(id);
     }
 }
@@ -466,8 +466,8 @@ fn a_send_to_a_closed_peer_causes_one_read_error_after_eof() {
         until("sends fail", || running.sockman.send_bytes(id, b"x").is_err());
         handler.wait_for_read_error(id);
         run_passes(&running.sockman, 1);
-        let heard = heard(&handler, id);
-        assert!(matches!(heard[..], [Event::Eof(_), Event::ReadError(..)]), "{heard:?}");
+        let reported = reported(&handler, id);
+        assert!(matches!(reported[..], [Event::Eof(_), Event::ReadError(..)]), "{reported:?}");
         running.sockman.close_connection(id);
     }
 }
@@ -488,7 +488,7 @@ fn an_end_and_the_reset_that_a_later_send_causes_are_both_reported() {
         handler.wait_for_read_error(id);
         run_passes(&running.sockman, 1);
         let error = Event::ReadError(id, io::ErrorKind::BrokenPipe);
-        assert_eq!(heard(&handler, id), [data(id, b"bye"), Event::Eof(id), error]);
+        assert_eq!(reported(&handler, id), [data(id, b"bye"), Event::Eof(id), error]);
         running.sockman.close_connection(id);
     }
 }
@@ -511,7 +511,7 @@ fn a_reset_before_accept_is_reported_after_the_data() {
         run_passes(&running.sockman, 1);
         let error = Event::ReadError(id, io::ErrorKind::ConnectionReset);
         let expected = if round % 2 == 0 { vec![data(id, b"data"), error] } else { vec![error] };
-        assert_eq!(heard(&handler, id), expected);
+        assert_eq!(reported(&handler, id), expected);
         running.sockman.close_connection(id);
     }
 }
@@ -546,7 +546,7 @@ fn a_reset_is_reported_once_and_after_the_data() {
         if !bytes.is_empty() {
             expected.insert(0, Event::Data(id, bytes));
         }
-        assert_eq!(heard(&handler, id), expected);
+        assert_eq!(reported(&handler, id), expected);
         running.sockman.close_connection(id);
     }
 }
@@ -604,7 +604,7 @@ fn a_reset_that_a_send_found_first_is_not_reported_as_eof() {
         run_passes(&running.sockman, 1);
         let error = Event::ReadError(id, io::ErrorKind::ConnectionReset);
         let expected = if round % 2 == 0 { vec![data(id, b"data"), error] } else { vec![error] };
-        assert_eq!(heard(&handler, id), expected);
+        assert_eq!(reported(&handler, id), expected);
         running.sockman.close_connection(id);
     }
 }
@@ -671,7 +671,7 @@ fn after_a_half_close_everything_still_arrives() {
         handler.wait_for_eof(id);
         running.sockman.wake(id);
         run_passes(&running.sockman, 1);
-        assert_eq!(heard(&handler, id), [data(id, b"still here, bye"), Event::Eof(id)]);
+        assert_eq!(reported(&handler, id), [data(id, b"still here, bye"), Event::Eof(id)]);
         running.sockman.close_connection(id);
     }
 }
@@ -692,7 +692,7 @@ fn a_half_close_after_the_peers_ends_the_connection_in_order() {
         drop(client);
         wait_until_hung_up(&running.sockman, id);
         run_passes(&running.sockman, 1);
-        assert_eq!(heard(&handler, id), [Event::Eof(id)]);
+        assert_eq!(reported(&handler, id), [Event::Eof(id)]);
         running.sockman.close_connection(id);
     }
 }
@@ -718,7 +718,7 @@ fn a_send_after_a_half_close_does_not_turn_eof_into_an_error() {
         handler.wait_for_eof(id);
         wait_until_hung_up(&running.sockman, id);
         run_passes(&running.sockman, 2);
-        assert_eq!(heard(&handler, id), [Event::Eof(id)]);
+        assert_eq!(reported(&handler, id), [Event::Eof(id)]);
     }
 }
 
@@ -739,7 +739,7 @@ fn a_reset_after_a_half_close_is_reported_once() {
         }
         assert_eq!(handler.wait_for_read_error(id), io::ErrorKind::ConnectionReset);
         run_passes(&running.sockman, 1);
-        assert_eq!(heard(&handler, id).len(), 1);
+        assert_eq!(reported(&handler, id).len(), 1);
         running.sockman.close_connection(id);
     }
 }

@@ -499,9 +499,9 @@ fn the_interrupt_ends_every_state_at_once() {
     let mut running = Running::start(accepting(&bridge, &directory));
     running.wait_for_status(I2pStatus::StartListening, 0);
     assert!(running.stop() < DEADLINE / 4);
-    let nobody = I2pOptions::new("127.0.0.1:1".parse::<Service>().unwrap());
-    let nobody = nobody.key_file(directory.path("other")).accept_incoming(true);
-    let mut running = Running::start(nobody);
+    let unreachable = I2pOptions::new("127.0.0.1:1".parse::<Service>().unwrap());
+    let unreachable = unreachable.key_file(directory.path("other")).accept_incoming(true);
+    let mut running = Running::start(unreachable);
     running.wait_for_status(I2pStatus::StopListening, 0);
     assert!(running.stop() < DEADLINE / 4);
 }

@@ -300,12 +300,12 @@ fn a_connect_to_a_port_without_a_listener_is_refused() {
     // The socket is bound, so that no other test listens there, but it does not listen.
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
     socket.bind(&"127.0.0.1:0".parse::<SocketAddr>().unwrap().into()).unwrap();
-    let nobody = socket.local_addr().unwrap().as_socket().unwrap();
+    let closed_port = socket.local_addr().unwrap().as_socket().unwrap();
     let sockman = SockMan::new(Recorder::new(), without_sweep()).unwrap();
-    let result = sockman.connect(nobody, &for_long());
+    let result = sockman.connect(closed_port, &for_long());
     let error = result.unwrap_err();
     assert!(matches!(error.kind(), ConnectErrorKind::Refused { .. }), "{error:?}");
-    assert!(error.to_string().contains(&nobody.to_string()), "{error}");
+    assert!(error.to_string().contains(&closed_port.to_string()), "{error}");
     assert_eq!(sockman.stats().connections, 0);
 
     let dir = TempDir::new();
@@ -321,7 +321,7 @@ fn a_connect_to_a_port_without_a_listener_is_refused() {
     );
 }
 
-/// G9, and section 4 of the design: a pass sees at most one waker write, however many threads wake.
+/// G9: a pass sees at most one waker write, however many threads wake.
 #[test]
 fn wakes_from_many_threads_coalesce() {
     let (entered_sender, entered) = mpsc::channel();

@@ -27,13 +27,13 @@ use sockman_test_support::{
 #[derive(Default)]
 struct Registry {
     registered: Mutex<HashSet<ConnectionId>>,
-    heard: Mutex<Vec<Heard>>,
+    seen: Mutex<Vec<Seen>>,
     changed: Condvar,
     calls: AtomicU64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Heard {
+enum Seen {
     Data(ConnectionId, Vec<u8>),
     Eof(ConnectionId),
     ReadError(ConnectionId, io::ErrorKind),
@@ -49,36 +49,36 @@ impl Registry {
         assert!(self.registered.lock().unwrap().contains(&id), "{id} is not registered");
     }
 
-    fn hear(&self, heard: Heard) {
-        self.heard.lock().unwrap().push(heard);
+    fn record(&self, seen: Seen) {
+        self.seen.lock().unwrap().push(seen);
         self.changed.notify_all();
     }
 
     /// Waits until `id` has ended. Returns what it received and how it ended.
-    fn wait_for_end(&self, id: ConnectionId) -> (Vec<u8>, Heard) {
-        let mut heard = self.heard.lock().unwrap();
+    fn wait_for_end(&self, id: ConnectionId) -> (Vec<u8>, Seen) {
+        let mut seen = self.seen.lock().unwrap();
         loop {
             let mut received = Vec::new();
-            for one in &*heard {
+            for one in &*seen {
                 match one {
-                    Heard::Data(of, data) if *of == id => received.extend_from_slice(data),
-                    Heard::Eof(of) | Heard::ReadError(of, _) if *of == id => {
+                    Seen::Data(of, data) if *of == id => received.extend_from_slice(data),
+                    Seen::Eof(of) | Seen::ReadError(of, _) if *of == id => {
                         return (received, one.clone());
                     }
                     _ => {}
                 }
             }
-            let (guard, timeout) = self.changed.wait_timeout(heard, DEADLINE).unwrap();
-            heard = guard;
-            assert!(!timeout.timed_out(), "{id} received {received:?} but did not end; {heard:?}");
+            let (guard, timeout) = self.changed.wait_timeout(seen, DEADLINE).unwrap();
+            seen = guard;
+            assert!(!timeout.timed_out(), "{id} received {received:?} but did not end; {seen:?}");
         }
     }
 
     fn wait_for_byte(&self, id: ConnectionId) {
-        let mut heard = self.heard.lock().unwrap();
-        while !heard.iter().any(|one| matches!(one, Heard::Data(of, _) if *of == id)) {
-            let (guard, timeout) = self.changed.wait_timeout(heard, DEADLINE).unwrap();
-            heard = guard;
+        let mut seen = self.seen.lock().unwrap();
+        while !seen.iter().any(|one| matches!(one, Seen::Data(of, _) if *of == id)) {
+            let (guard, timeout) = self.changed.wait_timeout(seen, DEADLINE).unwrap();
+            seen = guard;
             assert!(!timeout.timed_out(), "{id} received no data");
         }
     }
@@ -105,17 +105,17 @@ impl EventHandler for Registry {
 
     fn event_got_data(&self, _: &SockMan, id: ConnectionId, data: &[u8]) {
         self.called(id);
-        self.hear(Heard::Data(id, data.to_vec()));
+        self.record(Seen::Data(id, data.to_vec()));
     }
 
     fn event_got_eof(&self, _: &SockMan, id: ConnectionId) {
         self.called(id);
-        self.hear(Heard::Eof(id));
+        self.record(Seen::Eof(id));
     }
 
     fn event_got_permanent_read_error(&self, _: &SockMan, id: ConnectionId, error: &io::Error) {
         self.called(id);
-        self.hear(Heard::ReadError(id, error.kind()));
+        self.record(Seen::ReadError(id, error.kind()));
     }
 
     fn should_try_to_send(&self, id: ConnectionId) -> bool {
@@ -210,12 +210,12 @@ fn assert_nothing_is_lost(peer: Peer, rounds: u64) {
             assert_eq!(received, round.to_le_bytes(), "in round {round}");
             match peer {
                 Peer::SendsAndResets => {
-                    assert_eq!(end, Heard::ReadError(id, io::ErrorKind::ConnectionReset));
+                    assert_eq!(end, Seen::ReadError(id, io::ErrorKind::ConnectionReset));
                 }
-                _ => assert_eq!(end, Heard::Eof(id)),
+                _ => assert_eq!(end, Seen::Eof(id)),
             }
             assert!(running.sockman.close_connection(id));
-            registry.heard.lock().unwrap().clear();
+            registry.seen.lock().unwrap().clear();
         }
     });
 }
@@ -253,8 +253,8 @@ fn no_callback_names_an_id_before_it_was_accepted() {
         }
     }
     until("all connections have ended", || {
-        let heard = registry.heard.lock().unwrap();
-        heard.iter().filter(|one| !matches!(one, Heard::Data(..))).count() as u64 == CLIENTS
+        let seen = registry.seen.lock().unwrap();
+        seen.iter().filter(|one| !matches!(one, Seen::Data(..))).count() as u64 == CLIENTS
     });
     assert!(registry.calls.load(Ordering::Relaxed) >= CLIENTS);
 }

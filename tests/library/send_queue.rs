@@ -344,7 +344,7 @@ fn fill(server: &Server, queue: &SendQueue, pushed: usize) -> usize {
     sent + pushed
 }
 
-/// The high mark and the low mark.
+/// The marks: a queue that reached the high mark counts as above it until it falls to the low mark.
 #[test]
 fn the_queue_is_above_its_high_mark_until_it_falls_to_the_low_mark() {
     let server = Server::start(SendQueueLimits::new(40_000, 100_000, 16_000_000).unwrap());
@@ -410,7 +410,7 @@ fn a_peer_that_does_not_read_its_replies_is_not_read_from() {
     assert!(!queue.is_above_high_mark());
 }
 
-/// The limit.
+/// The limit: a push that does not fit queues nothing.
 #[test]
 fn a_push_beyond_the_limit_is_refused_whole() {
     let server = Server::start(limited_to(100_000));
@@ -438,7 +438,7 @@ fn a_push_beyond_the_limit_is_refused_whole() {
     client.read_exact(&mut bytes[..100_000]).unwrap();
 }
 
-/// The close of the connection.
+/// After a close, `push` and `drain` return errors, and the bytes stay in the queue.
 #[test]
 fn after_a_close_push_and_drain_fail_and_the_queue_keeps_its_bytes() {
     let server = Server::start(unlimited());
@@ -493,9 +493,9 @@ impl EventHandler for Locking {
     }
 }
 
-/// Section 4 of the design: a sender needs no wake if it holds its hook's lock over both the send
-/// and the queueing, because the edge comes after both. A send on another thread clears no latch,
-/// so the edge counts although the latch is set.
+/// G6: a sender needs no wake if it holds its hook's lock over both the send and the queueing,
+/// because the edge comes after both. A send on another thread clears no latch, so the edge counts
+/// although the latch is set.
 #[test]
 fn a_sender_that_holds_its_hooks_lock_needs_no_wake() {
     let (sender, accepted) = mpsc::sync_channel(1);

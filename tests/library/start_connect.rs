@@ -61,14 +61,14 @@ impl Peers {
 }
 
 /// An address without a listener. It is bound, so that no other test listens there.
-struct Nobody(socket2::Socket);
+struct ClosedPort(socket2::Socket);
 
-impl Nobody {
-    fn new() -> Nobody {
+impl ClosedPort {
+    fn new() -> ClosedPort {
         let socket =
             socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
         socket.bind(&"127.0.0.1:0".parse::<SocketAddr>().unwrap().into()).unwrap();
-        Nobody(socket)
+        ClosedPort(socket)
     }
 
     fn destination(&self) -> Destination {
@@ -77,7 +77,7 @@ impl Nobody {
 }
 
 /// Returns the kinds of the callbacks that named `id`, in order.
-fn heard(recorder: &Recorder, id: ConnectionId) -> Vec<&'static str> {
+fn callbacks_of(recorder: &Recorder, id: ConnectionId) -> Vec<&'static str> {
     recorder
         .events_of(id)
         .iter()
@@ -112,7 +112,7 @@ fn the_outcome_is_the_first_callback_that_names_the_id() {
     let events = recorder.events_of(id);
     assert_eq!(events[0], Event::ConnectCompleted { id, to, outcome: Ok(me) });
     assert_eq!(recorder.received(id), b"hello");
-    assert_eq!(heard(&recorder, id).iter().filter(|what| **what == "connected").count(), 1);
+    assert_eq!(callbacks_of(&recorder, id).iter().filter(|what| **what == "connected").count(), 1);
 }
 
 /// G2, G5, G14: what the socket received before the thread started is reported after the outcome.
@@ -128,7 +128,7 @@ fn data_and_the_end_that_came_before_the_outcome_are_reported_after_it() {
     assert!(recorder.events().is_empty(), "no callback may come while no thread runs");
     let _threads = sockman.start_sockets_threads().unwrap();
     recorder.wait_for_eof(id);
-    assert_eq!(heard(&recorder, id), ["connected", "data", "eof"]);
+    assert_eq!(callbacks_of(&recorder, id), ["connected", "data", "eof"]);
     assert_eq!(recorder.received(id), b"hello");
 }
 
@@ -154,7 +154,7 @@ fn data_and_a_reset_that_come_during_the_outcome_are_reported_after_it() {
         reset(peer);
         gate.open();
         assert_eq!(recorder.wait_for_read_error(id), std::io::ErrorKind::ConnectionReset);
-        assert_eq!(heard(&recorder, id), ["connected", "data", "error"]);
+        assert_eq!(callbacks_of(&recorder, id), ["connected", "data", "error"]);
         assert_eq!(recorder.received(id), b"hello");
         running.sockman.close_connection(id);
     }
@@ -179,7 +179,7 @@ fn a_connect_that_takes_time_becomes_a_connection() {
     recorder.wait_for_bytes(id, 5);
     drop(peer);
     recorder.wait_for_eof(id);
-    assert_eq!(heard(&recorder, id), ["connected", "data", "eof"]);
+    assert_eq!(callbacks_of(&recorder, id), ["connected", "data", "eof"]);
 }
 
 /// G2: a reset that comes before the thread starts is reported once, as a failed connect.
@@ -198,7 +198,7 @@ fn a_reset_before_the_outcome_is_the_outcome() {
     };
     assert_eq!(source.kind(), std::io::ErrorKind::ConnectionReset);
     run_passes(&sockman, 2);
-    assert_eq!(heard(&recorder, id), ["failed"]);
+    assert_eq!(callbacks_of(&recorder, id), ["failed"]);
     assert_eq!(sockman.stats().connections, 0);
 }
 
@@ -251,7 +251,7 @@ fn an_id_closed_in_its_outcome_is_never_named_again() {
     let mut peer = peers.accept();
     assert!(read_to_end(&mut peer).is_empty());
     run_passes(&running.sockman, 2);
-    assert_eq!(heard(&recorder, id), ["connected"]);
+    assert_eq!(callbacks_of(&recorder, id), ["connected"]);
     assert_eq!(running.sockman.stats().connections, 0);
 }
 
@@ -345,11 +345,11 @@ fn a_table_filled_under_a_lock_holds_the_id_when_the_outcome_comes() {
 fn a_connect_to_an_address_without_a_listener_is_refused() {
     let recorder = Recorder::new();
     let running = Running::start(recorder.clone(), without_sweep());
-    let (sockman, nobody) = (&running.sockman, Nobody::new());
-    let id = sockman.start_connect(nobody.destination(), &for_long()).unwrap();
+    let (sockman, closed_port) = (&running.sockman, ClosedPort::new());
+    let id = sockman.start_connect(closed_port.destination(), &for_long()).unwrap();
     let error = recorder.wait_for_outcome(id).unwrap_err();
     assert!(matches!(error.kind(), ConnectErrorKind::Refused { .. }), "{error:?}");
-    assert_eq!(error.to(), Some(&nobody.destination()));
+    assert_eq!(error.to(), Some(&closed_port.destination()));
     // A connect to a unix-domain socket fails in the call itself.
     let directory = TempDir::new();
     let path = directory.path("stale");
@@ -364,7 +364,7 @@ fn a_connect_to_an_address_without_a_listener_is_refused() {
         "{result:?}"
     );
     run_passes(sockman, 2);
-    assert_eq!(heard(&recorder, id), ["failed"]);
+    assert_eq!(callbacks_of(&recorder, id), ["failed"]);
     assert_eq!(recorder.events().len(), 1);
     assert_eq!(sockman.stats().connections, 0);
 }
@@ -490,7 +490,7 @@ fn a_connect_to_a_full_unix_listener_succeeds_once_there_is_room() {
 /// G11: in the outcome of a failed attempt, its place is free again.
 #[test]
 fn at_the_cap_a_failed_attempt_has_given_its_place_back_when_it_is_reported() {
-    let (peers, nobody) = (Peers::new(), Nobody::new());
+    let (peers, closed_port) = (Peers::new(), ClosedPort::new());
     let to = peers.destination();
     let recorder = Recorder::with_reaction(move |sockman, event| {
         if matches!(event, Event::ConnectCompleted { outcome: Err(_), .. }) {
@@ -498,7 +498,7 @@ fn at_the_cap_a_failed_attempt_has_given_its_place_back_when_it_is_reported() {
         }
     });
     let running = Running::start(recorder.clone(), without_sweep().max_connections(1));
-    running.sockman.start_connect(nobody.destination(), &for_long()).unwrap();
+    running.sockman.start_connect(closed_port.destination(), &for_long()).unwrap();
     let _peer = peers.accept();
     recorder.wait_for_event("the second outcome", |event| {
         matches!(event, Event::ConnectCompleted { outcome: Ok(_), .. })
@@ -532,7 +532,7 @@ fn at_the_cap_an_attempt_that_ends_lets_a_client_in() {
 fn attempts_are_counted_among_the_connections() {
     let recorder = Recorder::new();
     let running = Running::start(recorder.clone(), without_sweep());
-    let (sockman, peers, nobody) = (&running.sockman, Peers::new(), Nobody::new());
+    let (sockman, peers, closed_port) = (&running.sockman, Peers::new(), ClosedPort::new());
     let counts = || {
         let stats = sockman.stats();
         (stats.connections, stats.connected, stats.closed)
@@ -540,7 +540,7 @@ fn attempts_are_counted_among_the_connections() {
     let id = sockman.start_connect(peers.destination(), &for_long()).unwrap();
     recorder.wait_for_outcome(id).unwrap();
     assert_eq!(counts(), (1, 1, 0));
-    let failed = sockman.start_connect(nobody.destination(), &for_long()).unwrap();
+    let failed = sockman.start_connect(closed_port.destination(), &for_long()).unwrap();
     recorder.wait_for_outcome(failed).unwrap_err();
     assert_eq!(counts(), (1, 1, 0), "a failed attempt must not count as connected");
     let blackhole = Blackhole::new();
@@ -572,8 +572,8 @@ fn panicking(options: Options) -> (Arc<AtomicBool>, Arc<Recorder>, Running) {
 /// G12: `join` returns the panic. The connection is closed, and nothing else is lost.
 #[test]
 fn under_stop_a_panic_in_an_outcome_ends_the_threads_and_closes_the_connection() {
-    let (peers, nobody) = (Peers::new(), Nobody::new());
-    for to in [peers.destination(), nobody.destination()] {
+    let (peers, closed_port) = (Peers::new(), ClosedPort::new());
+    for to in [peers.destination(), closed_port.destination()] {
         let (_, recorder, mut running) = panicking(without_sweep());
         let sockman = running.sockman.clone();
         let id = sockman.start_connect(&to, &for_long()).unwrap();
@@ -586,7 +586,7 @@ fn under_stop_a_panic_in_an_outcome_ends_the_threads_and_closes_the_connection()
         running.threads = Some(sockman.start_sockets_threads().unwrap());
         let next = sockman.start_connect(peers.destination(), &for_long()).unwrap();
         recorder.wait_for_outcome(next).unwrap();
-        assert_eq!(heard(&recorder, id).len(), 1);
+        assert_eq!(callbacks_of(&recorder, id).len(), 1);
         assert_eq!(sockman.stats().panics, 1);
     }
     assert!(read_to_end(&mut peers.accept()).is_empty(), "the peer must see the close");
@@ -595,10 +595,10 @@ fn under_stop_a_panic_in_an_outcome_ends_the_threads_and_closes_the_connection()
 /// G12: the connection is closed and reported. A failed attempt has no connection to close.
 #[test]
 fn under_close_connection_a_panic_in_an_outcome_closes_that_connection_alone() {
-    let (peers, nobody) = (Peers::new(), Nobody::new());
+    let (peers, closed_port) = (Peers::new(), ClosedPort::new());
     for (to, callbacks) in [
         (peers.destination(), &["connected", "closed after panic"][..]),
-        (nobody.destination(), &["failed"]),
+        (closed_port.destination(), &["failed"]),
     ] {
         let options = without_sweep().panic_policy(PanicPolicy::CloseConnection);
         let (_, recorder, running) = panicking(options);
@@ -607,7 +607,7 @@ fn under_close_connection_a_panic_in_an_outcome_closes_that_connection_alone() {
             events.iter().find(|event| event.id() == Some(id)).map(|_| ())
         });
         run_passes(&running.sockman, 2);
-        assert_eq!(heard(&recorder, id), callbacks);
+        assert_eq!(callbacks_of(&recorder, id), callbacks);
         let next = running.sockman.start_connect(peers.destination(), &for_long()).unwrap();
         recorder.wait_for_outcome(next).unwrap();
         let stats = running.sockman.stats();

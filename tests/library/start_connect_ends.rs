@@ -464,12 +464,13 @@ fn in_a_storm_each_attempt_is_reported_once_or_closed() {
     let mut running = Running::start(recorder.clone(), options(&spy));
     let accepting = Running::start(Recorder::new(), without_sweep());
     let (tcp, unix) = (Blackhole::new(), UnixBlackhole::new());
-    let nobody = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-    nobody.bind(&"127.0.0.1:0".parse::<SocketAddr>().unwrap().into()).unwrap();
+    let closed_port =
+        socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    closed_port.bind(&"127.0.0.1:0".parse::<SocketAddr>().unwrap().into()).unwrap();
     let destinations = [
         tcp.destination(),
         unix.destination(),
-        nobody.local_addr().unwrap().as_socket().unwrap().into(),
+        closed_port.local_addr().unwrap().as_socket().unwrap().into(),
         accepting.address.into(),
     ];
     // The ids, and whether a close of this test ended them.

@@ -87,15 +87,15 @@ fn with_deadline() -> ConnectOptions {
 
 /// Returns the events of `id` without the first, which is `Accepted`, and with adjoining data
 /// joined.
-fn heard(handler: &Recorder, id: ConnectionId) -> Vec<Event> {
-    let mut heard: Vec<Event> = Vec::new();
+fn reported(handler: &Recorder, id: ConnectionId) -> Vec<Event> {
+    let mut reported: Vec<Event> = Vec::new();
     for event in handler.events_of(id).into_iter().skip(1) {
-        match (heard.last_mut(), event) {
+        match (reported.last_mut(), event) {
             (Some(Event::Data(_, before)), Event::Data(_, more)) => before.extend(more),
-            (_, event) => heard.push(event),
+            (_, event) => reported.push(event),
         }
     }
-    heard
+    reported
 }
 
 /// G5
@@ -118,7 +118,7 @@ fn two_sockmans_exchange_bytes_over_a_path() {
     server.wait_for_eof(inbound);
     run_passes(&serving.sockman, 1);
     assert_eq!(
-        heard(&server, inbound),
+        reported(&server, inbound),
         [Event::Data(inbound, b"hello".into()), Event::Eof(inbound)]
     );
 }
@@ -149,7 +149,7 @@ fn everything_is_delivered_in_order_and_then_the_end() {
                 }
                 drop(client);
                 handler.wait_for_eof(id);
-                assert_eq!(heard(&handler, id), [Event::Data(id, bytes), Event::Eof(id)]);
+                assert_eq!(reported(&handler, id), [Event::Data(id, bytes), Event::Eof(id)]);
                 listening.sockman.close_connection(id);
             }
         }
@@ -224,7 +224,7 @@ fn bytes_around_ancillary_data_are_delivered_without_the_sweep() {
         assert_eq!(read_to_end(&mut kept), b"", "the library must close the passed descriptor");
         drop(client);
         handler.wait_for_eof(id);
-        assert_eq!(heard(&handler, id), [Event::Data(id, expected.to_vec()), Event::Eof(id)]);
+        assert_eq!(reported(&handler, id), [Event::Data(id, expected.to_vec()), Event::Eof(id)]);
         listening.sockman.close_connection(id);
     }
 }
@@ -259,7 +259,7 @@ fn a_peer_that_closes_in_order_ends_in_eof_even_if_sends_fail() {
         handler.wait_for_eof(id);
         wait_until_hung_up(&listening.sockman, id);
         run_passes(&listening.sockman, 2);
-        assert_eq!(heard(&handler, id), [Event::Data(id, b"bye".to_vec()), Event::Eof(id)]);
+        assert_eq!(reported(&handler, id), [Event::Data(id, b"bye".to_vec()), Event::Eof(id)]);
         listening.sockman.close_connection(id);
     }
 }
@@ -278,7 +278,7 @@ fn a_reset_is_reported_after_the_data() {
         assert_eq!(handler.wait_for_read_error(id), ErrorKind::ConnectionReset);
         run_passes(&listening.sockman, 1);
         assert_eq!(
-            heard(&handler, id),
+            reported(&handler, id),
             [Event::Data(id, b"data".to_vec()), Event::ReadError(id, ErrorKind::ConnectionReset)]
         );
         listening.sockman.close_connection(id);

@@ -14,7 +14,7 @@ MUTATIONS = [
         'file': 'src/engine/slot/turn.rs',
         'old': 'error.filter(|error| error.kind() != io::ErrorKind::BrokenPipe)',
         'new': 'error',
-        'test': 'sockman:lib', 'tests': ('', 'send_heard_of'),
+        'test': 'sockman:lib', 'tests': ('', 'as_a_broken_pipe'),
     },
     {
         'guarantee': 'G5', 'what': 'after a callback that panics the send hook is not asked for the reply',

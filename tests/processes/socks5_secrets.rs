@@ -23,8 +23,8 @@ use sockman_test_support::{
 
 use crate::log_lines::{logged, start_logging};
 
-const USERNAME: &str = "the-user-nobody-may-see";
-const PASSWORD: &str = "the-password-nobody-may-see";
+const USERNAME: &str = "the-user-is-secret";
+const PASSWORD: &str = "the-password-is-secret";
 
 /// A proxy that answers the credentials and then the request with these bytes, and reports the
 /// credentials on the channel.

@@ -109,11 +109,11 @@ const TIMEOUT: Duration = Duration::from_secs(20);
 
 #[derive(Default)]
 struct Handler {
-    heard: Mutex<Heard>,
+    seen: Mutex<Seen>,
 }
 
 #[derive(Default)]
-struct Heard {
+struct Seen {
     outcome: Option<Result<(), ConnectError>>,
     data: Vec<u8>,
     has_ended: bool,
@@ -136,7 +136,7 @@ impl EventHandler for Handler {
         _: &Destination,
         outcome: Result<&Service, ConnectError>,
     ) {
-        let before = self.heard.lock().unwrap().outcome.replace(outcome.map(drop));
+        let before = self.seen.lock().unwrap().outcome.replace(outcome.map(drop));
         assert!(before.is_none(), "the outcome was reported twice");
     }
     fn should_try_to_send(&self, _: ConnectionId) -> bool {
@@ -146,12 +146,12 @@ impl EventHandler for Handler {
         NextRecv::Proceed
     }
     fn event_got_data(&self, _: &SockMan, _: ConnectionId, data: &[u8]) {
-        let mut heard = self.heard.lock().unwrap();
-        assert!(matches!(heard.outcome, Some(Ok(()))), "data came before the outcome");
-        heard.data.extend_from_slice(data);
+        let mut seen = self.seen.lock().unwrap();
+        assert!(matches!(seen.outcome, Some(Ok(()))), "data came before the outcome");
+        seen.data.extend_from_slice(data);
     }
     fn event_got_eof(&self, _: &SockMan, _: ConnectionId) {
-        self.heard.lock().unwrap().has_ended = true;
+        self.seen.lock().unwrap().has_ended = true;
     }
     fn event_got_permanent_read_error(&self, _: &SockMan, id: ConnectionId, error: &io::Error) {
         panic!("unexpected read error on connection {id}: {error}");
@@ -196,7 +196,7 @@ pub fn run<'a>(
     thread.run_until_idle().unwrap();
     // After an outcome nothing more happens, so the time stands still.
     let elapsed = network.elapsed();
-    if handler.heard.lock().unwrap().outcome.is_none() {
+    if handler.seen.lock().unwrap().outcome.is_none() {
         thread.run_for(TIMEOUT).unwrap();
     }
     let outcome = outcome_of(&handler, network.elapsed() - elapsed, end);
@@ -213,12 +213,12 @@ pub fn run<'a>(
 }
 
 fn outcome_of(handler: &Handler, waited: Duration, end: End) -> Outcome {
-    let mut heard = handler.heard.lock().unwrap();
-    let Err(error) = heard.outcome.take().expect("an attempt must have an outcome") else {
-        assert_eq!(heard.has_ended, end == End::Closes);
-        return Outcome::Connected(std::mem::take(&mut heard.data));
+    let mut seen = handler.seen.lock().unwrap();
+    let Err(error) = seen.outcome.take().expect("an attempt must have an outcome") else {
+        assert_eq!(seen.has_ended, end == End::Closes);
+        return Outcome::Connected(std::mem::take(&mut seen.data));
     };
-    assert!(heard.data.is_empty());
+    assert!(seen.data.is_empty());
     match error.into_kind() {
         ConnectErrorKind::TimedOut { phase, after, .. } => {
             assert_eq!((after, waited), (TIMEOUT, TIMEOUT));
