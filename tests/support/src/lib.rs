@@ -2,7 +2,6 @@
 //!
 //! The root has a handler that records events, functions that wait for events with a generous
 //! deadline, and a running `SockMan` that stops when it is dropped.
-//! `SockMan` that ends with the test.
 //!
 //! | Module | Contents |
 //! |---|---|
