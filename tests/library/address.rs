@@ -1,5 +1,5 @@
-//! Addresses as their users see them: the text forms, the vectors of others, the conversions.
-//! Their errors are in `address_errors.rs`.
+//! G13: addresses as users see them: the text forms, test vectors of other projects, the
+//! conversions. `address_errors.rs` tests the errors.
 
 use std::collections::HashSet;
 use std::ffi::OsStr;
@@ -75,7 +75,7 @@ fn canonical_address_text_is_printed_as_it_was_parsed() {
 }
 
 #[test]
-fn what_people_type_is_taken_and_printed_canonically() {
+fn other_spellings_are_accepted_and_printed_canonically() {
     for (typed, printed) in [
         #[cfg(feature = "socks5")]
         (format!("{}:1", ONION.to_uppercase()), format!("{ONION}:1")),
@@ -105,7 +105,7 @@ fn every_value_parses_back_from_what_it_prints() {
 }
 
 #[test]
-fn any_text_parses_or_fails_without_a_panic_and_what_parses_is_stable() {
+fn any_text_parses_or_fails_without_a_panic_and_parsed_text_is_stable() {
     let pieces = [
         "[",
         "]",
@@ -152,10 +152,10 @@ fn any_text_parses_or_fails_without_a_panic_and_what_parses_is_stable() {
             assert_eq!(addr.to_string().parse(), Ok(addr));
         }
     }
-    assert!(parsed > 1000, "only {parsed} texts were addresses: the test has lost its teeth");
+    assert!(parsed > 1000, "only {parsed} texts were addresses, too few to prove anything");
 }
 
-// ---- vectors of others ----
+// ---- vectors of other projects ----
 
 #[cfg(feature = "socks5")]
 #[test]
@@ -218,17 +218,17 @@ fn cjdns_addresses_agree_with_bitcoin_core() {
     assert_eq!(addr.network(), Network::Cjdns);
 }
 
-// ---- conversions and questions ----
+// ---- conversions and queries ----
 
 #[test]
-fn a_unix_address_has_no_port_to_differ_in() {
+fn a_unix_address_ignores_the_port() {
     let unix = Service::unix("/a").unwrap();
     assert_eq!(Service::new(unix.addr().clone(), 8333), unix);
     assert_eq!(unix.with_port(8333).port(), 0);
 }
 
 #[test]
-fn path_abstract_name_and_unnamed_are_told_apart() {
+fn path_abstract_name_and_unnamed_are_distinct() {
     let path = UnixAddr::from_path("@a").unwrap();
     let name = UnixAddr::from_abstract_name("a").unwrap();
     let empty_name = UnixAddr::from_abstract_name("").unwrap();
@@ -254,7 +254,7 @@ fn ipv4_mapped_ipv6_becomes_ipv4_on_every_way_in() {
 }
 
 #[test]
-fn std_addresses_come_and_go_unchanged() {
+fn std_addresses_convert_both_ways_unchanged() {
     for text in ["1.2.3.4:5", "[::1]:5", "[fe80::1%7]:5", "[fc00::1]:5"] {
         let std: SocketAddr = text.parse().unwrap();
         let service = Service::from(std);
@@ -294,7 +294,7 @@ fn networks_have_the_names_that_bitcoin_core_gives_them() {
 }
 
 #[test]
-fn loopback_and_wildcard_are_known() {
+fn loopback_and_wildcard_are_recognised() {
     let is = |text: &str| {
         let addr: NetAddr = text.parse().unwrap();
         (addr.is_loopback(), addr.is_unspecified(), addr.is_unix())
@@ -342,7 +342,7 @@ fn addresses_are_printed_in_columns_and_for_debugging() {
 
 // ---- helpers ----
 
-/// Splitmix64: the tests must fail the same way twice.
+/// Splitmix64 with a fixed seed, so that a failure can be repeated.
 struct Random(u64);
 
 impl Random {
@@ -387,7 +387,7 @@ impl Random {
         }
     }
 
-    /// Bytes that look like text, like escapes, like UTF-8, and like nothing.
+    /// Returns bytes that resemble text, escapes, UTF-8, or nothing.
     fn name(&mut self, end: usize) -> Vec<u8> {
         let pieces: [&[u8]; 8] =
             [b"@", b"\\", b"\\x41", b"/a", "é".as_bytes(), b"\xe2\x80", b"\n", b"\0"];

@@ -1,4 +1,5 @@
-//! What is no address: which part of a text is wrong, what its error shows, what cannot be built.
+//! G13: texts that are no addresses: the error names the wrong part, and shows hostile text
+//! escaped. Values that cannot exist cannot be built.
 
 use sockman::error::ParseAddrErrorKind as Kind;
 use sockman::{
@@ -39,7 +40,7 @@ fn a_wrong_onion_address_says_which_part_is_wrong() {
     assert_eq!(kind(&format!("{umlaut}:80")), Kind::OnionSymbol { found: 'ü', at: 2 });
     let flipped = ONION.replacen('g', "h", 1);
     assert_eq!(kind(&format!("{flipped}:80")), Kind::OnionChecksum);
-    // Of version 4, with the checksum that it would have.
+    // An address of version 4, with the checksum that it would have.
     let version_4 = "pg6mmjiyjmcrsslvykfwnntlaru7p5svn6y2ymmju6nubxndf4pwaqae.onion:80";
     assert_eq!(kind(version_4), Kind::OnionVersion { found: 4 });
 }
@@ -47,7 +48,7 @@ fn a_wrong_onion_address_says_which_part_is_wrong() {
 #[cfg(feature = "socks5")]
 #[test]
 fn every_single_wrong_character_in_an_onion_address_is_noticed() {
-    // 2^-16 of all errors go unnoticed by design; of these 56 * 31 none does.
+    // A checksum of 16 bits misses 2^-16 of all errors by design; it misses none of these 56 * 31.
     let label = &ONION[..56];
     for at in 0..label.len() {
         for other in "abcdefghijklmnopqrstuvwxyz234567".chars() {
@@ -66,14 +67,14 @@ fn a_wrong_i2p_address_says_which_part_is_wrong() {
     assert_eq!(kind(&format!("a{I2P}:0")), Kind::I2pLength { found: 53 });
     let nine = I2P.replacen('k', "9", 1);
     assert_eq!(kind(&format!("{nine}:0")), Kind::I2pSymbol { found: '9', at: 2 });
-    // The same hash, but for the bits that nobody reads: two texts for one value.
+    // The same hash with other unused bits: two texts for one value.
     let trailing = I2P.replace("dnkdq.", "dnkdr.");
     assert_eq!(kind(&format!("{trailing}:0")), Kind::I2pTrailingBits);
     assert_eq!(kind("stats.i2p:0"), Kind::HostName);
 }
 
 #[test]
-fn a_host_name_is_told_from_an_address() {
+fn a_host_name_is_distinguished_from_an_address() {
     for text in ["example.com:8333", "example.com", "localhost:1", "seed_1.example:1", "fe80:1"] {
         assert_eq!(kind(text), Kind::HostName, "{text}");
     }
@@ -82,7 +83,7 @@ fn a_host_name_is_told_from_an_address() {
 }
 
 #[test]
-fn wrong_brackets_are_told() {
+fn wrong_brackets_are_reported() {
     for text in ["[::1:8333", "::1]:8333", "::1:8333", "::1", "[::1]8333", "cjdns:fc00::1"] {
         assert_eq!(kind(text), Kind::Brackets, "{text}");
     }
@@ -122,14 +123,14 @@ fn a_wrong_port_says_what_is_wrong_with_it() {
 }
 
 #[test]
-fn a_port_where_none_belongs_is_told() {
+fn an_unexpected_port_is_reported() {
     for text in ["1.2.3.4:1", "[::1]:1", "cjdns:[fc00::1]:1"] {
         assert_eq!(addr_kind(text), Kind::UnexpectedPort, "{text}");
     }
 }
 
 #[test]
-fn wrong_ip_addresses_are_told() {
+fn wrong_ip_addresses_are_reported() {
     for text in ["1.2.3:1", "1.2.3.4.5:1", "256.1.1.1:1", "01.2.3.4:1", "1:1", "1.2.3.:1"] {
         assert_eq!(kind(text), Kind::Ipv4, "{text}");
     }
@@ -142,7 +143,7 @@ fn wrong_ip_addresses_are_told() {
 }
 
 #[test]
-fn text_like_no_address_is_told() {
+fn text_that_resembles_no_address_is_reported() {
     assert_eq!(kind(""), Kind::Empty);
     assert_eq!(kind(":8333"), Kind::Empty);
     assert_eq!(addr_kind(""), Kind::Empty);

@@ -1,4 +1,4 @@
-//! Every byte arrives once and in order, and the end of the stream after the last of them.
+//! G5: every byte arrives once and in order, and the end of the stream comes after the last byte.
 
 use std::{
     collections::HashMap,
@@ -26,19 +26,20 @@ fn data(id: ConnectionId, bytes: &[u8]) -> Event {
     Event::Data(id, bytes.to_vec())
 }
 
-/// The events of `id` but the first, which is `Accepted`; adjoining data in one piece.
-fn heard(handler: &Recorder, id: ConnectionId) -> Vec<Event> {
-    let mut heard: Vec<Event> = Vec::new();
+/// Returns the events of `id` without the first, which is `Accepted`, and with adjoining data
+/// joined.
+fn reported(handler: &Recorder, id: ConnectionId) -> Vec<Event> {
+    let mut reported: Vec<Event> = Vec::new();
     for event in handler.events_of(id).into_iter().skip(1) {
-        match (heard.last_mut(), event) {
+        match (reported.last_mut(), event) {
             (Some(Event::Data(_, before)), Event::Data(_, more)) => before.extend(more),
-            (_, event) => heard.push(event),
+            (_, event) => reported.push(event),
         }
     }
-    heard
+    reported
 }
 
-/// A recorder that is held at the gate in `event_got_data` of exactly `hold`.
+/// A recorder that waits at the gate in `event_got_data` when the data is exactly `hold`.
 fn holding(options: Options) -> (Arc<Recorder>, Arc<Gate>, Running) {
     let gate = Gate::new();
     let handler = Recorder::with_reaction({
@@ -53,7 +54,7 @@ fn holding(options: Options) -> (Arc<Recorder>, Arc<Gate>, Running) {
     (handler, gate, running)
 }
 
-/// A connection that holds the socket thread when asked to.
+/// A connection that can hold the socket thread.
 struct Holder {
     stream: TcpStream,
     gate: Arc<Gate>,
@@ -66,7 +67,8 @@ impl Holder {
         Holder { stream, gate }
     }
 
-    /// Does `meanwhile` while the socket thread is busy: it sees all of it at once.
+    /// Runs `meanwhile` while the socket thread is held, so that the thread sees all its effects at
+    /// once.
     fn hold<R>(&mut self, meanwhile: impl FnOnce() -> R) -> R {
         self.stream.write_all(b"hold").unwrap();
         self.gate.wait_until_held();
@@ -76,7 +78,7 @@ impl Holder {
     }
 }
 
-/// Sends to each peer, and expects from it, a stream of random bytes in pieces of random sizes.
+/// Sends a stream of random bytes to each peer in pieces of random sizes, and expects one from it.
 struct Streams {
     length: usize,
     peers: Mutex<HashMap<ConnectionId, Stream>>,
@@ -131,23 +133,26 @@ impl EventHandler for Streams {
     fn event_got_data(&self, _: &SockMan, id: ConnectionId, data: &[u8]) {
         let mut peers = self.peers.lock().unwrap();
         let stream = peers.get_mut(&id).unwrap();
-        assert!(!stream.ended, "data after the end");
+        assert!(!stream.ended, "data came after the end");
         let end = stream.received + data.len();
-        assert!(end <= self.length, "more than was sent");
-        assert!(stream.incoming[stream.received..end] == *data, "other bytes than were sent");
+        assert!(end <= self.length, "more bytes came than were sent");
+        assert!(
+            stream.incoming[stream.received..end] == *data,
+            "the received bytes differ from those sent"
+        );
         stream.received = end;
     }
 
     fn event_got_eof(&self, _: &SockMan, id: ConnectionId) {
         let mut peers = self.peers.lock().unwrap();
         let stream = peers.get_mut(&id).unwrap();
-        assert!(!stream.ended, "a second end");
-        assert_eq!(stream.received, self.length, "the end before the last byte");
+        assert!(!stream.ended, "the end was reported twice");
+        assert_eq!(stream.received, self.length, "the end came before the last byte");
         stream.ended = true;
     }
 
     fn event_got_permanent_read_error(&self, _: &SockMan, _: ConnectionId, error: &io::Error) {
-        panic!("{error}");
+        panic!("unexpected read error: {error}");
     }
 }
 
@@ -178,7 +183,10 @@ fn large_transfers_both_ways_at_once_arrive_whole_and_in_order() {
                 });
                 scope.spawn(move || {
                     let expected = Random::new(seed + 1).bytes(LENGTH);
-                    assert!(read_to_end(&mut reading) == expected, "other bytes than were sent");
+                    assert!(
+                        read_to_end(&mut reading) == expected,
+                        "the received bytes differ from those sent"
+                    );
                 });
             }
         });
@@ -204,7 +212,7 @@ fn data_before_eof_is_delivered_first() {
         let bytes = random.bytes(bytes);
         let mut client = running.client();
         client.write_all(&bytes).unwrap();
-        // In order, both of them.
+        // Both kinds of close are orderly.
         if round % 2 == 0 {
             client.shutdown(Shutdown::Write).unwrap();
         } else {
@@ -212,31 +220,32 @@ fn data_before_eof_is_delivered_first() {
         }
         let id = handler.wait_for_accepted(round);
         handler.wait_for_eof(id);
-        assert_eq!(heard(&handler, id), [Event::Data(id, bytes), Event::Eof(id)]);
+        assert_eq!(reported(&handler, id), [Event::Data(id, bytes), Event::Eof(id)]);
         running.sockman.close_connection(id);
     }
 }
 
 /// G5: an empty stream has an end, too.
 #[test]
-fn eof_without_data_is_told() {
+fn eof_without_data_is_reported() {
     let handler = Recorder::new();
     let running = Running::start(handler.clone(), without_sweep());
     for round in 0..50 {
         drop(running.client());
         let id = handler.wait_for_accepted(round);
         handler.wait_for_eof(id);
-        assert_eq!(heard(&handler, id), [Event::Eof(id)]);
+        assert_eq!(reported(&handler, id), [Event::Eof(id)]);
     }
 }
 
-/// G5: they give no further edge; a short receive must not be taken for an empty socket.
+/// G5: data and FIN in one event cause no further edge, so a short receive must not clear
+/// `readable`.
 #[test]
-fn data_and_fin_in_one_event_are_both_told() {
+fn data_and_fin_in_one_event_are_both_reported() {
     let (handler, gate, running) = holding(without_sweep());
     let mut holder = Holder::new(&handler, gate, &running);
     for round in 0..200 {
-        // For an old connection, and for one whose very first event it is.
+        // In even rounds the connection has received before; in odd rounds this is its first event.
         let mut client = running.client();
         let id = handler.wait_for_accepted(round + 1);
         if round % 2 == 0 {
@@ -249,7 +258,7 @@ fn data_and_fin_in_one_event_are_both_told() {
         });
         handler.wait_for_eof(id);
         let bytes: &[u8] = if round % 2 == 0 { b"firstlast" } else { b"last" };
-        assert_eq!(heard(&handler, id), [data(id, bytes), Event::Eof(id)]);
+        assert_eq!(reported(&handler, id), [data(id, bytes), Event::Eof(id)]);
         running.sockman.close_connection(id);
     }
 }
@@ -275,7 +284,7 @@ fn bytes_behind_an_urgent_byte_are_delivered_without_the_sweep() {
                 urgent(&client);
                 client.write_all(behind).unwrap();
             };
-            // All at once, or as it comes.
+            // In even rounds everything arrives in one event.
             if round % 2 == 0 {
                 holder.hold(send);
             } else {
@@ -283,19 +292,19 @@ fn bytes_behind_an_urgent_byte_are_delivered_without_the_sweep() {
             }
             let expected = [before, behind].concat();
             assert_eq!(handler.wait_for_bytes(id, expected.len()), expected);
-            // Once more, on the same connection, and then an end.
+            // The same connection gets another urgent byte, and then an end.
             client.write_all(b"more").unwrap();
             urgent(&client);
             drop(client);
             handler.wait_for_eof(id);
             let expected = [&expected[..], b"more"].concat();
-            assert_eq!(heard(&handler, id), [Event::Data(id, expected), Event::Eof(id)]);
+            assert_eq!(reported(&handler, id), [Event::Data(id, expected), Event::Eof(id)]);
             running.sockman.close_connection(id);
         }
     }
 }
 
-/// G5: neither a receive that fills the buffer nor one that nearly does leaves anything behind.
+/// G5: a receive that fills the buffer, or nearly fills it, leaves no data behind.
 #[test]
 fn a_message_of_about_the_buffers_size_is_delivered_without_the_sweep() {
     for size in [1, 2, 3, 16, 1000, 64 * 1024] {
@@ -315,7 +324,7 @@ fn a_message_of_about_the_buffers_size_is_delivered_without_the_sweep() {
                 client.write_all(&bytes).unwrap();
                 if !with_end {
                     assert_eq!(handler.wait_for_bytes(id, length), bytes);
-                    // And the next message, too.
+                    // The next message arrives, too.
                     client.write_all(&bytes).unwrap();
                     handler.wait_for_bytes(id, 2 * length);
                 }
@@ -323,7 +332,7 @@ fn a_message_of_about_the_buffers_size_is_delivered_without_the_sweep() {
                 handler.wait_for_eof(id);
                 let times = if with_end { 1 } else { 2 };
                 assert_eq!(
-                    heard(&handler, id),
+                    reported(&handler, id),
                     [Event::Data(id, bytes.repeat(times)), Event::Eof(id)]
                 );
                 let too_long = |event: &Event| matches!(event, Event::Data(_, d) if d.len() > size);
@@ -336,7 +345,7 @@ fn a_message_of_about_the_buffers_size_is_delivered_without_the_sweep() {
 
 /// G5, G7
 #[test]
-fn eof_is_told_once_while_the_embedder_goes_on_sending() {
+fn eof_is_reported_once_while_the_embedder_continues_to_send() {
     const LENGTH: usize = 4 << 20;
 
     let bytes = Random::new(9).bytes(LENGTH);
@@ -345,7 +354,7 @@ fn eof_is_told_once_while_the_embedder_goes_on_sending() {
     let handler = Recorder::with_reaction({
         let (bytes, sent, target) = (bytes.clone(), Arc::clone(&sent), Arc::clone(&target));
         move |sockman, event| match event {
-            // In small pieces, so that it takes many passes.
+            // Sends small pieces, so that it takes many passes.
             Event::ReadyToSend(id) if target.get() == Some(id) => {
                 let mut sent = sent.lock().unwrap();
                 let end = (*sent + 10_000).min(LENGTH);
@@ -366,23 +375,23 @@ fn eof_is_told_once_while_the_embedder_goes_on_sending() {
     running.sockman.wake(id);
     let mut received = vec![0; LENGTH];
     client.read_exact(&mut received).unwrap();
-    assert!(received == bytes, "other bytes than were sent");
+    assert!(received == bytes, "the received bytes differ from those sent");
     handler.want_to_send(id, false);
     for _ in 0..3 {
         running.sockman.wake(id);
         run_passes(&running.sockman, 1);
     }
     assert_no_spin(&running);
-    assert_eq!(heard(&handler, id), [data(id, b"request"), Event::Eof(id)]);
-    // To the last.
+    assert_eq!(reported(&handler, id), [data(id, b"request"), Event::Eof(id)]);
+    // Sending works until the close.
     assert_eq!(running.sockman.send_bytes(id, b"bye").unwrap(), 3);
     assert!(running.sockman.close_connection(id));
     assert_eq!(read_to_end(&mut client), b"bye");
 }
 
-/// G5: nobody sends; only the socket knows.
+/// G5: no thread sends, so only the socket itself knows of the reset.
 #[test]
-fn a_reset_after_eof_is_told_once_as_a_read_error() {
+fn a_reset_after_eof_is_reported_once_as_a_read_error() {
     let handler = Recorder::new();
     let running = Running::start(handler.clone(), without_sweep());
     for round in 0..100 {
@@ -395,18 +404,18 @@ fn a_reset_after_eof_is_told_once_as_a_read_error() {
         handler.wait_for_read_error(id);
         running.sockman.wake(id);
         run_passes(&running.sockman, 1);
-        let heard = heard(&handler, id);
+        let reported = reported(&handler, id);
         assert!(
-            matches!(heard[..], [Event::Data(..), Event::Eof(_), Event::ReadError(..)]),
-            "{heard:?}"
+            matches!(reported[..], [Event::Data(..), Event::Eof(_), Event::ReadError(..)]),
+            "{reported:?}"
         );
         running.sockman.close_connection(id);
     }
 }
 
-/// G5: the send that finds the reset takes the socket's error away.
+/// G5: the send that meets the reset takes the error from the socket.
 #[test]
-fn a_reset_after_eof_is_told_once_while_other_threads_send() {
+fn a_reset_after_eof_is_reported_once_while_other_threads_send() {
     const ROUNDS: usize = 400;
 
     let handler = Recorder::new();
@@ -436,15 +445,15 @@ fn a_reset_after_eof_is_told_once_while_other_threads_send() {
             sender.join().unwrap();
         });
         run_passes(&running.sockman, 1);
-        let heard = heard(&handler, id);
-        assert!(matches!(heard[..], [Event::Eof(_), Event::ReadError(..)]), "{heard:?}");
+        let reported = reported(&handler, id);
+        assert!(matches!(reported[..], [Event::Eof(_), Event::ReadError(..)]), "{reported:?}");
         running.sockman.close_connection(id);
     }
 }
 
-/// G5: a peer that closes in order answers what is sent to it with a reset.
+/// G5: a peer that has closed in order answers later bytes with a reset.
 #[test]
-fn what_is_sent_to_a_closed_peer_ends_in_one_read_error_after_eof() {
+fn a_send_to_a_closed_peer_causes_one_read_error_after_eof() {
     let handler = Recorder::new();
     let running = Running::start(handler.clone(), without_sweep());
     for round in 0..200 {
@@ -457,15 +466,15 @@ fn what_is_sent_to_a_closed_peer_ends_in_one_read_error_after_eof() {
         until("sends fail", || running.sockman.send_bytes(id, b"x").is_err());
         handler.wait_for_read_error(id);
         run_passes(&running.sockman, 1);
-        let heard = heard(&handler, id);
-        assert!(matches!(heard[..], [Event::Eof(_), Event::ReadError(..)]), "{heard:?}");
+        let reported = reported(&handler, id);
+        assert!(matches!(reported[..], [Event::Eof(_), Event::ReadError(..)]), "{reported:?}");
         running.sockman.close_connection(id);
     }
 }
 
-/// G5: the same, all in one event: the reset came after the end, so both are told.
+/// G5: the same in one event. The reset came after the end, so both are reported.
 #[test]
-fn an_end_and_the_reset_of_what_was_sent_after_it_are_both_told() {
+fn an_end_and_the_reset_that_a_later_send_causes_are_both_reported() {
     let (handler, gate, running) = holding(without_sweep());
     let mut holder = Holder::new(&handler, gate, &running);
     for round in 0..50 {
@@ -479,14 +488,14 @@ fn an_end_and_the_reset_of_what_was_sent_after_it_are_both_told() {
         handler.wait_for_read_error(id);
         run_passes(&running.sockman, 1);
         let error = Event::ReadError(id, io::ErrorKind::BrokenPipe);
-        assert_eq!(heard(&handler, id), [data(id, b"bye"), Event::Eof(id), error]);
+        assert_eq!(reported(&handler, id), [data(id, b"bye"), Event::Eof(id), error]);
         running.sockman.close_connection(id);
     }
 }
 
 /// G5
 #[test]
-fn a_reset_before_accept_is_told_after_the_data() {
+fn a_reset_before_accept_is_reported_after_the_data() {
     let (handler, gate, running) = holding(without_sweep());
     let mut holder = Holder::new(&handler, gate, &running);
     for round in 0..50 {
@@ -502,14 +511,14 @@ fn a_reset_before_accept_is_told_after_the_data() {
         run_passes(&running.sockman, 1);
         let error = Event::ReadError(id, io::ErrorKind::ConnectionReset);
         let expected = if round % 2 == 0 { vec![data(id, b"data"), error] } else { vec![error] };
-        assert_eq!(heard(&handler, id), expected);
+        assert_eq!(reported(&handler, id), expected);
         running.sockman.close_connection(id);
     }
 }
 
-/// G5: at once, and in one event with data before it.
+/// G5: a reset alone, and a reset in one event with the data before it.
 #[test]
-fn a_reset_is_told_once_and_after_the_data() {
+fn a_reset_is_reported_once_and_after_the_data() {
     let (handler, gate, running) = holding(without_sweep());
     let mut holder = Holder::new(&handler, gate, &running);
     for round in 0..100 {
@@ -537,17 +546,18 @@ fn a_reset_is_told_once_and_after_the_data() {
         if !bytes.is_empty() {
             expected.insert(0, Event::Data(id, bytes));
         }
-        assert_eq!(heard(&handler, id), expected);
+        assert_eq!(reported(&handler, id), expected);
         running.sockman.close_connection(id);
     }
 }
 
-/// G5: the peer reads nothing, the send buffer is full, the rest waits for room that never comes.
+/// G5: the peer reads nothing and the send buffer is full, so the rest waits for room when the
+/// reset comes.
 #[test]
-fn a_reset_in_the_middle_of_sending_is_told_once() {
+fn a_reset_in_the_middle_of_sending_is_reported_once() {
     let handler = Recorder::of_everything(|sockman, event| {
         if let Event::ReadyToSend(id) = event {
-            // Until it would block, or fails.
+            // Sends until a send would block or fails.
             while sockman.send_bytes(*id, &[1; 65536]).is_ok_and(|sent| sent > 0) {}
         }
     });
@@ -565,7 +575,7 @@ fn a_reset_in_the_middle_of_sending_is_told_once() {
         let ended =
             |event: &Event| matches!(event, Event::Eof(of) | Event::ReadError(of, _) if *of == id);
         assert_eq!(handler.count(ended), 1);
-        // It still wants to send, and must not be asked again and again.
+        // The connection still wants to send, and must not be asked again and again.
         if round == 0 {
             assert_no_spin(&running);
             handler.wait_for_accepted(30);
@@ -575,9 +585,9 @@ fn a_reset_in_the_middle_of_sending_is_told_once() {
     }
 }
 
-/// G5: a send on another thread has taken the error, and the receive finds a plain end.
+/// G5: a send on another thread has taken the error, so the receive finds a plain end.
 #[test]
-fn a_reset_that_a_send_found_first_is_no_eof() {
+fn a_reset_that_a_send_found_first_is_not_reported_as_eof() {
     let (handler, gate, running) = holding(without_sweep());
     let mut holder = Holder::new(&handler, gate, &running);
     for round in 0..50 {
@@ -594,17 +604,17 @@ fn a_reset_that_a_send_found_first_is_no_eof() {
         run_passes(&running.sockman, 1);
         let error = Event::ReadError(id, io::ErrorKind::ConnectionReset);
         let expected = if round % 2 == 0 { vec![data(id, b"data"), error] } else { vec![error] };
-        assert_eq!(heard(&handler, id), expected);
+        assert_eq!(reported(&handler, id), expected);
         running.sockman.close_connection(id);
     }
 }
 
-/// G5: the same within one turn: the reset comes, and is found by the send, before the poller has
-/// told of it.
+/// G5: the same within one turn. The reset arrives, and the send finds it before the poller has
+/// reported it.
 #[test]
-fn a_reset_that_the_same_turns_send_found_is_no_eof() {
-    // What arrives fills the buffer, so the socket counts as readable until a receive finds that
-    // it is not; which is put off until the turn in which the send hook comes first.
+fn a_reset_that_a_send_of_the_same_turn_found_is_not_reported_as_eof() {
+    // The data fills the buffer, so `readable` stays latched until a receive would block. The pause
+    // delays that receive to the turn in which the send hook comes first.
     let to_reset: Arc<Mutex<Option<TcpStream>>> = Arc::default();
     let this: Arc<OnceLock<Weak<Recorder>>> = Arc::default();
     let handler = Recorder::of_everything({
@@ -641,7 +651,7 @@ fn a_reset_that_the_same_turns_send_found_is_no_eof() {
     }
 }
 
-/// G5: this side ends, the other goes on, and then ends too.
+/// G5: this side ends its stream, the peer continues, and then ends too.
 #[test]
 fn after_a_half_close_everything_still_arrives() {
     let handler = Recorder::new();
@@ -651,7 +661,7 @@ fn after_a_half_close_everything_still_arrives() {
         let id = handler.wait_for_accepted(round);
         let sent = fill(&running.sockman, id, b'x');
         running.sockman.shutdown_write(id).unwrap();
-        // Again: nothing.
+        // The second half-close does nothing.
         running.sockman.shutdown_write(id).unwrap();
         assert_eq!(read_to_end(&mut client).len(), sent);
         client.write_all(b"still here").unwrap();
@@ -661,14 +671,14 @@ fn after_a_half_close_everything_still_arrives() {
         handler.wait_for_eof(id);
         running.sockman.wake(id);
         run_passes(&running.sockman, 1);
-        assert_eq!(heard(&handler, id), [data(id, b"still here, bye"), Event::Eof(id)]);
+        assert_eq!(reported(&handler, id), [data(id, b"still here, bye"), Event::Eof(id)]);
         running.sockman.close_connection(id);
     }
 }
 
-/// G5: the peer's end comes first, then ours.
+/// G5: the peer's end comes first, then this side's.
 #[test]
-fn after_the_peers_half_close_ours_ends_the_connection_in_order() {
+fn a_half_close_after_the_peers_ends_the_connection_in_order() {
     let handler = Recorder::new();
     let running = Running::start(handler.clone(), without_sweep());
     for round in 0..50 {
@@ -682,12 +692,12 @@ fn after_the_peers_half_close_ours_ends_the_connection_in_order() {
         drop(client);
         wait_until_hung_up(&running.sockman, id);
         run_passes(&running.sockman, 1);
-        assert_eq!(heard(&handler, id), [Event::Eof(id)]);
+        assert_eq!(reported(&handler, id), [Event::Eof(id)]);
         running.sockman.close_connection(id);
     }
 }
 
-/// G5: sending after one's own half-close fails, and that is no fault of the peer's.
+/// G5: a send after this side's own half-close fails, which is not the peer's fault.
 #[test]
 fn a_send_after_a_half_close_does_not_turn_eof_into_an_error() {
     let handler = Recorder::new();
@@ -708,13 +718,13 @@ fn a_send_after_a_half_close_does_not_turn_eof_into_an_error() {
         handler.wait_for_eof(id);
         wait_until_hung_up(&running.sockman, id);
         run_passes(&running.sockman, 2);
-        assert_eq!(heard(&handler, id), [Event::Eof(id)]);
+        assert_eq!(reported(&handler, id), [Event::Eof(id)]);
     }
 }
 
-/// G5: a reset is told also after one's own half-close.
+/// G5: a reset is reported after this side's own half-close, too.
 #[test]
-fn a_reset_after_a_half_close_is_told_once() {
+fn a_reset_after_a_half_close_is_reported_once() {
     let handler = Recorder::new();
     let running = Running::start(handler.clone(), without_sweep());
     for round in 0..50 {
@@ -724,12 +734,12 @@ fn a_reset_after_a_half_close_is_told_once() {
         assert_eq!(read_to_end(&mut client), b"");
         reset(client);
         if round % 2 == 0 {
-            // Finds the reset, or its own half-close.
+            // The send finds the reset, or its own half-close.
             let _ = running.sockman.send_bytes(id, b"x");
         }
         assert_eq!(handler.wait_for_read_error(id), io::ErrorKind::ConnectionReset);
         run_passes(&running.sockman, 1);
-        assert_eq!(heard(&handler, id).len(), 1);
+        assert_eq!(reported(&handler, id).len(), 1);
         running.sockman.close_connection(id);
     }
 }

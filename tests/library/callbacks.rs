@@ -1,4 +1,4 @@
-//! Callbacks come one at a time, on one thread, with no lock held, and may call everything.
+//! G3: callbacks come one at a time, on one thread, with no lock held, and may call every method.
 
 use std::{
     collections::HashSet,
@@ -27,7 +27,7 @@ fn options() -> Options {
     without_sweep().panic_policy(PanicPolicy::CloseConnection)
 }
 
-/// G3: on the one socket thread, never two at once, while other threads do everything they can.
+/// G3: while other threads call everything they can, callbacks run on the one socket thread only.
 #[test]
 fn all_callbacks_run_on_the_socket_thread_and_never_two_at_once() {
     #[derive(Default)]
@@ -90,7 +90,7 @@ fn all_callbacks_run_on_the_socket_thread_and_never_two_at_once() {
         for client in clients {
             client.join().unwrap();
         }
-        until("every callback has come", || {
+        until("every callback was called", || {
             seen.callbacks.lock().unwrap().len() == CALLBACKS.len()
         });
         done.store(true, Ordering::SeqCst);
@@ -101,21 +101,21 @@ fn all_callbacks_run_on_the_socket_thread_and_never_two_at_once() {
     assert!(threads.iter().all(|(_, name)| name.as_deref() == Some("net")), "{threads:?}");
 }
 
-/// What one callback, armed once, works with.
+/// What one armed callback works with.
 struct Scene {
     sockman: OnceLock<WeakSockMan>,
     /// The `SockMan`'s guard, for `join` from the callback.
     guard: Mutex<Option<SocketsThreads>>,
-    /// Some other connection.
+    /// A connection that the callback does not name.
     other: Mutex<Option<ConnectionId>>,
     armed: Mutex<Option<Callback>>,
     done: AtomicBool,
 }
 
-/// Calls everything on `id`, and closes it at last.
+/// Calls every method on `id`, and closes it last.
 fn call_everything_on(sockman: &SockMan, id: ConnectionId, is_open: bool) {
     assert_eq!(sockman.connection_info(id).is_some(), is_open);
-    // A peer that has reset it makes sends fail.
+    // Sends fail if the peer has reset the connection.
     let _ = sockman.send_with(id, &[IoSlice::new(b"one")], More::Follows);
     let _ = sockman.send_vectored(id, &[IoSlice::new(b"two"), IoSlice::new(b"three")]);
     sockman.wake(id);
@@ -127,7 +127,7 @@ fn call_everything_on(sockman: &SockMan, id: ConnectionId, is_open: bool) {
     assert!(sockman.send_bytes(id, b"four").is_err());
 }
 
-/// Calls everything that is not about a connection.
+/// Calls every method that is not about a connection.
 fn call_everything_else(sockman: &SockMan) {
     let any = "127.0.0.1:0";
     sockman.notify();
@@ -147,7 +147,7 @@ fn call_everything_else(sockman: &SockMan) {
     assert!(!format!("{sockman:?}").is_empty());
 }
 
-/// Runs `play` once inside `callback`, with the connection it names and another one.
+/// Runs `play` once inside `callback`, with the id that it names and the id of another connection.
 fn inside(
     callback: Callback,
     play: impl Fn(&SockMan, &Scene, Option<ConnectionId>, ConnectionId) + Send + Sync + 'static,
@@ -181,10 +181,10 @@ fn inside(
     *scene.guard.lock().unwrap() = running.threads.take();
     let mut other = running.client();
     other.write_all(b"x").unwrap();
-    until("the other is accepted", || scene.other.lock().unwrap().is_some());
+    until("the other connection is accepted", || scene.other.lock().unwrap().is_some());
     *scene.armed.lock().unwrap() = Some(callback);
 
-    // A callback that has come already has stopped the listener, maybe.
+    // An earlier callback may have stopped the listener.
     if callback == Callback::ConnectCompleted {
         let options = ConnectOptions::default().timeout(DEADLINE);
         running.sockman.start_connect(running.address, &options).unwrap();
@@ -207,7 +207,9 @@ fn every_method_may_be_called_from_every_callback_on_every_id() {
                 sockman.connect(&to, &options).as_ref().map_err(ConnectError::kind),
                 Err(ConnectErrorKind::OnSocketThread)
             ));
-            let made = sockman.connect_and_make_id(&to, &options, |_, _| panic!("called"));
+            let made = sockman.connect_and_make_id(&to, &options, |_, _| {
+                panic!("register was called on the socket thread")
+            });
             assert!(matches!(
                 made.as_ref().map_err(ConnectError::kind),
                 Err(ConnectErrorKind::OnSocketThread)
@@ -215,7 +217,7 @@ fn every_method_may_be_called_from_every_callback_on_every_id() {
 
             let guard = scene.guard.lock().unwrap().take().unwrap();
             let Err(JoinError::OnLibraryThread(guard)) = guard.join() else {
-                panic!("joined itself");
+                panic!("join on the socket thread did not return the guard");
             };
             assert!(!guard.is_finished());
             *scene.guard.lock().unwrap() = Some(guard);
@@ -230,7 +232,7 @@ fn every_method_may_be_called_from_every_callback_on_every_id() {
     }
 }
 
-/// G3: a lock that the library held would have the other thread wait for ever.
+/// G3: if the library held a lock, the other thread would wait without end.
 #[test]
 fn no_lock_is_held_while_a_callback_runs() {
     for callback in CALLBACKS {
@@ -260,10 +262,9 @@ fn no_lock_is_held_while_a_callback_runs() {
     }
 }
 
-/// G3, G6: whatever a callback asks for another connection is done, with the sweep off: a send, a
-/// wake, a close.
+/// G3, G6: with the sweep off, a callback's send, wake and close of another connection take effect.
 #[test]
-fn what_a_callback_asks_for_another_connection_is_done() {
+fn a_callback_can_send_on_wake_and_close_another_connection() {
     let other = Arc::new(OnceLock::new());
     let handler = Recorder::of_everything({
         let other = Arc::clone(&other);

@@ -1,5 +1,5 @@
-//! Closing: one caller closes, nobody hears of the id any more, the peer sees it at once, and the
-//! descriptor goes.
+//! G4: exactly one caller closes, no later callback names the id, the peer sees the close at once,
+//! and the descriptor is closed.
 
 use std::{
     collections::HashSet,
@@ -19,7 +19,7 @@ use sockman_test_support::{
     without_sweep,
 };
 
-/// The callbacks that name an id which is open.
+/// The callbacks that name an open id.
 const WITH_OPEN_ID: [Callback; 8] = [
     Callback::Accepted,
     Callback::ReadyToSend,
@@ -31,7 +31,7 @@ const WITH_OPEN_ID: [Callback; 8] = [
     Callback::CompletedForOne,
 ];
 
-/// G4: the socket thread is among them.
+/// G4: the callers include the socket thread.
 #[test]
 fn exactly_one_of_many_callers_closes() {
     const THREADS: usize = 4;
@@ -79,8 +79,8 @@ fn exactly_one_of_many_callers_closes() {
     assert_eq!(running.sockman.stats().closed, ROUNDS as u64);
 }
 
-/// Closes, in the first `callback` of each connection, that one and, if so told, all others, and
-/// lists what is named afterwards.
+/// Closes each connection in its first `callback`, and all other connections too if `all` is set.
+/// Asserts that no later callback names them.
 fn closing_in(callback: Callback, all: bool) {
     #[derive(Default)]
     struct Log {
@@ -121,11 +121,15 @@ fn closing_in(callback: Callback, all: bool) {
         clients.extend(provoke(bound.to_socket_addr().unwrap()).unwrap());
     }
     until(&format!("{callback:?} has closed"), || !log.lock().unwrap().closed.is_empty());
-    until("all are accepted", || made.stats().accepted == 8 * 3);
+    until("all clients are accepted", || made.stats().accepted == 8 * 3);
     run_passes(&made, 3);
     made.interrupt();
     threads.join().unwrap();
-    assert_eq!(log.lock().unwrap().late, [], "after the close in {callback:?}");
+    assert_eq!(
+        log.lock().unwrap().late,
+        [],
+        "callbacks named an id after its close in {callback:?}"
+    );
 }
 
 /// G4
@@ -144,7 +148,7 @@ fn connections_closed_in_a_callback_of_another_are_not_named_again() {
     }
 }
 
-/// G4: both have an event in the same poll; the first one's turn closes the second.
+/// G4: both connections have an event in the same poll, and the first turn closes the other.
 #[test]
 fn a_connection_closed_before_its_turn_in_the_same_pass_is_not_named_again() {
     let (gate, holder) = (Gate::new(), Arc::new(OnceLock::new()));
@@ -156,7 +160,7 @@ fn a_connection_closed_before_its_turn_in_the_same_pass_is_not_named_again() {
             if holder.get() == Some(id) {
                 gate.hold();
             }
-            // Whichever of the two comes first closes the other.
+            // The first of the two to get a turn closes the other.
             let pair = pair.lock().unwrap();
             if pair.contains(id) {
                 let other = pair.iter().find(|other| *other != id).unwrap();
@@ -191,20 +195,20 @@ fn a_connection_closed_before_its_turn_in_the_same_pass_is_not_named_again() {
                 assert!(running.sockman.close_connection(id));
             }
         }
-        assert_eq!(named, 1, "in round {round}");
+        assert_eq!(named, 1, "exactly one of the two may be named in round {round}");
         for client in clients {
             reset(client);
         }
     }
 }
 
-/// G4: of all callbacks, hooks included, at most one begins after `close_connection` has returned.
+/// G4: at most one callback, hooks included, begins after `close_connection` has returned.
 #[test]
 fn after_a_close_from_another_thread_at_most_one_callback_begins() {
     const ROUNDS: usize = 500;
 
     let accepted: Arc<Mutex<Vec<ConnectionId>>> = Arc::default();
-    // The id that was closed, plus one; and the callbacks for it that began later.
+    // The closed id plus one, and the number of callbacks for it that began after the close.
     let (closed, late) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicUsize::new(0)));
     let data = Arc::new(AtomicU64::new(0));
     let handler = Arc::new(Everywhere::new({
@@ -228,7 +232,7 @@ fn after_a_close_from_another_thread_at_most_one_callback_begins() {
         let mut client = running.client();
         thread::scope(|scope| {
             scope.spawn(move || while client.write_all(&[7; 100_000]).is_ok() {});
-            until("it is accepted", || accepted.lock().unwrap().len() > round);
+            until("the client is accepted", || accepted.lock().unwrap().len() > round);
             let id = accepted.lock().unwrap()[round];
             until("data arrives", || data.load(Ordering::SeqCst) == id.as_u64() + 1);
             late.store(0, Ordering::SeqCst);
@@ -240,13 +244,14 @@ fn after_a_close_from_another_thread_at_most_one_callback_begins() {
             any_late += late;
         });
     }
-    // Not asserted: how often the one that is allowed did come is up to the scheduler.
+    // Not asserted: the scheduler decides how often the one allowed callback begins.
     let _ = any_late;
 }
 
-/// G4: "closed" is looked at right before each callback, after the receive that leads to it.
+/// G4: the pass checks for the close right before each callback, after the receive that leads to
+/// it.
 #[test]
-fn a_close_that_returns_during_the_receive_is_heeded() {
+fn a_close_that_returns_during_the_receive_takes_effect() {
     let handler = Recorder::of_everything(|_, _| {});
     let spy = Spy::default();
     let running =
@@ -261,7 +266,7 @@ fn a_close_that_returns_during_the_receive_is_heeded() {
             let gate = Arc::clone(&gate);
             move || gate.hold()
         });
-        // Data, the end, and an error.
+        // The receive returns data, the end, or an error.
         match round % 3 {
             0 => client.write_all(b"x").unwrap(),
             1 => client.shutdown(std::net::Shutdown::Write).unwrap(),
@@ -275,8 +280,8 @@ fn a_close_that_returns_during_the_receive_is_heeded() {
     }
 }
 
-/// G4: connections that are left with work are asked again before the next poll, and nobody whom
-/// such a question closes is asked any more.
+/// G4: before the next poll the pass asks the hooks of connections that are left with work, and
+/// does not ask those that one of these hooks has closed.
 #[test]
 fn a_connection_closed_by_a_hook_before_the_poll_is_not_asked_again() {
     for callback in [Callback::ShouldTryToSend, Callback::ShouldTryToRecv] {
@@ -288,7 +293,7 @@ fn a_connection_closed_by_a_hook_before_the_poll_is_not_asked_again() {
     }
 }
 
-/// Closes in `callback`, when it comes between the pass's first callback and its poll.
+/// Closes in `callback` when it comes between the pass's first callback and its poll.
 fn closing_before_the_poll(callback: Callback, all: bool) {
     #[derive(Default)]
     struct Log {
@@ -306,7 +311,7 @@ fn closing_before_the_poll(callback: Callback, all: bool) {
             let sockman = sockman.unwrap().upgrade().unwrap();
             match now {
                 Callback::CompletedForAll => log.before_the_poll = true,
-                // Comes right after the hooks.
+                // The pass calls `next_deadline` right after the hooks.
                 Callback::NextDeadline => log.before_the_poll = false,
                 _ => {}
             }
@@ -316,7 +321,7 @@ fn closing_before_the_poll(callback: Callback, all: bool) {
             }
             match now {
                 Callback::Accepted => drop(log.open.insert(id)),
-                // More work left for the next pass.
+                // Leaves more work for the next pass.
                 Callback::ReadyToSend => drop(sockman.send_bytes(id, b"x")),
                 _ => {}
             }
@@ -329,7 +334,7 @@ fn closing_before_the_poll(callback: Callback, all: bool) {
             }
         }
     }));
-    // Each receive fills the buffer, and leaves work too.
+    // Each receive fills the buffer, and so leaves work, too.
     let options = without_sweep().receive_buffer(1);
     let made = SockMan::new(handler, options).unwrap();
     sockman.set(made.downgrade()).unwrap();
@@ -341,14 +346,18 @@ fn closing_before_the_poll(callback: Callback, all: bool) {
         client.write_all(&[1; 10_000]).unwrap();
         clients.push(client);
     }
-    until("it has closed", || !log.lock().unwrap().closed.is_empty());
+    until("the hook has closed", || !log.lock().unwrap().closed.is_empty());
     run_passes(&made, 3);
     made.interrupt();
     threads.join().unwrap();
-    assert_eq!(log.lock().unwrap().late, [], "after the close in {callback:?}");
+    assert_eq!(
+        log.lock().unwrap().late,
+        [],
+        "callbacks named an id after its close in {callback:?}"
+    );
 }
 
-/// G4: who loses the race on the socket thread may rely on it as well.
+/// G4: the guarantee holds for a caller on the socket thread that loses the race to close, too.
 #[test]
 fn after_a_lost_close_on_the_socket_thread_no_callback_names_the_id() {
     const ROUNDS: usize = 1000;
@@ -358,9 +367,9 @@ fn after_a_lost_close_on_the_socket_thread_no_callback_names_the_id() {
         move |sockman, event| {
             let Some(id) = event.id() else { return };
             let mut closed = closed.lock().unwrap();
-            assert!(!closed.contains(&id), "{event:?} after the close");
+            assert!(!closed.contains(&id), "{event:?} came after the close");
             if let Event::Data(..) = event {
-                // Until somebody has closed it.
+                // Waits until another thread has closed the connection.
                 while sockman.connection_info(id).is_some() {}
                 assert!(!sockman.close_connection(id));
                 closed.insert(id);
@@ -378,7 +387,7 @@ fn after_a_lost_close_on_the_socket_thread_no_callback_names_the_id() {
     run_passes(&running.sockman, 2);
 }
 
-/// G4: nothing else happens, and the sweep is off.
+/// G4: no event and no sweep helps.
 #[test]
 fn the_peer_sees_a_close_at_once() {
     let handler = Recorder::new();
@@ -390,7 +399,7 @@ fn the_peer_sees_a_close_at_once() {
     assert_eq!(read_to_end(&mut client), b"");
 }
 
-/// G4: all that the kernel took before comes first.
+/// G4: the peer first reads all bytes that the kernel took before the close.
 #[test]
 fn the_peer_reads_what_was_sent_before_the_close() {
     let handler = Recorder::new();
@@ -404,7 +413,7 @@ fn the_peer_reads_what_was_sent_before_the_close() {
     assert!(received.iter().all(|byte| *byte == b'x'));
 }
 
-/// G4: the socket thread has no part in it.
+/// G4: the close does not need the socket thread.
 #[test]
 fn the_peer_sees_a_close_while_the_socket_thread_is_busy() {
     let gate = Gate::new();
@@ -425,7 +434,7 @@ fn the_peer_sees_a_close_while_the_socket_thread_is_busy() {
     gate.wait_until_held();
     assert!(running.sockman.close_connection(id));
     assert_eq!(read_to_end(&mut client), b"");
-    // And so with the connection that is being called, whose data has been read.
+    // The same for the connection whose callback is running and whose data has been read.
     assert!(running.sockman.close_connection(holder));
     assert_eq!(read_to_end(&mut holding), b"");
     gate.open();
@@ -440,7 +449,7 @@ fn the_peer_sees_a_close_with_no_thread_running() {
     let options = without_sweep().sock_factory(Arc::new(spy.clone()));
     let sockman = SockMan::new(Recorder::new(), options).unwrap();
     let connect = || sockman.connect(&to, &ConnectOptions::default()).unwrap();
-    // Queued for the thread, and not even that.
+    // One connection is queued for the thread, the other is not activated.
     let (queued, held) = (connect().activate(), connect());
     for id in [queued, held.id()] {
         let mut peer = listener.accept().unwrap().0;
@@ -448,10 +457,10 @@ fn the_peer_sees_a_close_with_no_thread_running() {
         assert_eq!(read_to_end(&mut peer), b"");
     }
     drop(held);
-    assert_eq!(spy.open(), 0, "the descriptors are still open");
+    assert_eq!(spy.open(), 0, "every descriptor must be closed");
 }
 
-/// G4, G10: the queue for a thread that never runs does not grow, and keeps no descriptor.
+/// G4, G10: the inbox of a thread that never runs does not grow, and keeps no descriptor open.
 #[test]
 fn with_no_thread_running_a_close_gives_the_descriptor_back() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -493,7 +502,7 @@ fn between_two_runs_a_close_gives_the_descriptor_back() {
     assert_eq!(handler.count(|event| matches!(event, Event::Data(..))), 0);
 }
 
-/// G4: the mark that the last callback leaves is not left for the next run.
+/// G4: the mark that the last callback leaves does not keep the descriptor until the next run.
 #[test]
 fn a_close_in_the_last_callback_before_the_end_gives_the_descriptor_back() {
     let handler = Recorder::with_reaction(|sockman, event| {
@@ -511,7 +520,7 @@ fn a_close_in_the_last_callback_before_the_end_gives_the_descriptor_back() {
     assert_eq!(spy.open(), 0);
 }
 
-/// G4: nothing but the close wakes the socket thread.
+/// G4: only the close wakes the socket thread.
 #[test]
 fn a_close_gives_the_descriptor_back_at_once() {
     let handler = Recorder::with_reaction(|sockman, event| {
@@ -526,7 +535,7 @@ fn a_close_gives_the_descriptor_back_at_once() {
     let id = handler.wait_for_accepted(0);
     handler.wait_for_accepted(1);
     run_passes(&running.sockman, 2);
-    // By another thread, and in a callback.
+    // Closed by another thread, and in a callback.
     assert!(running.sockman.close_connection(id));
     until("the descriptor is closed", || spy.open() == 2);
     clients[1].write_all(b"x").unwrap();

@@ -1,5 +1,5 @@
-//! G11: at the connection cap clients wait in the backlog, connects fail, and both go on when there
-//! is a place. (Out of descriptors: `tests/processes/exhaustion.rs`.)
+//! G11: at the connection cap, clients wait in the backlog and connects fail until a place is free.
+//! (`tests/processes/exhaustion.rs` tests a lack of descriptors.)
 
 use std::{io::Write, net::TcpListener, thread};
 
@@ -13,7 +13,7 @@ use sockman_test_support::{
     tools::run_passes, without_sweep,
 };
 
-/// G11.
+/// G11
 #[test]
 fn at_the_cap_clients_wait_and_are_accepted_when_a_callback_closes_one() {
     let recorder = Recorder::with_reaction(|sockman, event| {
@@ -27,13 +27,13 @@ fn at_the_cap_clients_wait_and_are_accepted_when_a_callback_closes_one() {
         recorder.wait_for_accepted((n + 1).min(19));
         assert!(running.sockman.stats().connections <= 2);
         let accepted = recorder.count(|event| matches!(event, Event::Accepted { .. }));
-        assert_eq!(accepted, (n + 2).min(20), "no more than there are places");
+        assert_eq!(accepted, (n + 2).min(20), "the cap must limit the accepts");
         client.write_all(b"close me").unwrap();
         assert_eq!(read_to_end(client), b"");
     }
 }
 
-/// G11.
+/// G11
 #[test]
 fn at_the_cap_clients_wait_and_are_accepted_when_another_thread_closes_one() {
     let recorder = Recorder::new();
@@ -47,8 +47,8 @@ fn at_the_cap_clients_wait_and_are_accepted_when_another_thread_closes_one() {
     drop(clients);
 }
 
-/// G11: the close of a connection that is broken already makes no event; it lets the next one in
-/// all the same.
+/// G11: closing a connection that is already broken causes no event, and must still let the next
+/// client in.
 #[test]
 fn at_the_cap_closing_a_connection_that_was_reset_lets_the_next_one_in() {
     let recorder = Recorder::new();
@@ -56,7 +56,7 @@ fn at_the_cap_closing_a_connection_that_was_reset_lets_the_next_one_in() {
     let mut client = running.client();
     for n in 0..20 {
         let id = recorder.wait_for_accepted(n);
-        // In the backlog while the place is taken.
+        // This client waits in the backlog while the place is taken.
         let next = running.client();
         reset(std::mem::replace(&mut client, next));
         recorder.wait_for_read_error(id);
@@ -65,7 +65,7 @@ fn at_the_cap_closing_a_connection_that_was_reset_lets_the_next_one_in() {
     }
 }
 
-/// G11.
+/// G11
 #[test]
 fn at_the_cap_connect_fails_and_resumes_when_there_is_a_place() {
     let peer = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -83,7 +83,8 @@ fn at_the_cap_connect_fails_and_resumes_when_there_is_a_place() {
         assert!(error.to_string().contains("limit of 2"), "{error}");
     }
     assert_eq!(sockman.stats().connections, 2);
-    // One that is never activated gives its place back, and so does one that is closed.
+    // A connection that is dropped without activation gives its place back, and so does a closed
+    // one.
     drop(first);
     let third = sockman.connect(&to, &ConnectOptions::default()).unwrap();
     assert!(sockman.close_connection(second));
@@ -92,12 +93,12 @@ fn at_the_cap_connect_fails_and_resumes_when_there_is_a_place() {
     drop((third, fourth));
 }
 
-/// G11: a connect under way holds a place; when it fails, who waits in the backlog comes in.
+/// G11: a connect under way holds a place. When it fails, a client in the backlog is accepted.
 #[test]
 fn a_connect_that_fails_gives_its_place_to_a_client_in_the_backlog() {
     let recorder = Recorder::new();
     let running = Running::start(recorder.clone(), without_sweep().max_connections(1));
-    // Keeps a connect busy.
+    // Keeps a connect under way.
     let full = UnixBlackhole::new();
     for n in 0..20 {
         let cancel = Interrupt::new();
@@ -106,7 +107,7 @@ fn a_connect_that_fails_gives_its_place_to_a_client_in_the_backlog() {
             let options = ConnectOptions::default().timeout(DEADLINE).cancel(cancel.clone());
             thread::spawn(move || sockman.connect(&to, &options).map(|_| ()))
         };
-        eventually("it has the place", || running.sockman.stats().connections == 1);
+        eventually("the connect holds the place", || running.sockman.stats().connections == 1);
         let client = running.client();
         run_passes(&running.sockman, 1);
         assert_eq!(recorder.count(|event| matches!(event, Event::Accepted { .. })), n);
@@ -119,12 +120,12 @@ fn a_connect_that_fails_gives_its_place_to_a_client_in_the_backlog() {
         drop(client);
         recorder.wait_for_eof(id);
         running.sockman.close_connection(id);
-        // The listener looks once more whether anybody waits, and needs the place for it.
+        // Lets the listener look once more for clients, for which it needs the place.
         run_passes(&running.sockman, 1);
     }
 }
 
-/// G11: nor does it take an event on the connection, which was never polled.
+/// G11: the same for a connection that was never polled, so that no event comes.
 #[test]
 fn a_connection_never_activated_gives_its_place_to_a_client_in_the_backlog() {
     let peer = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -144,7 +145,7 @@ fn a_connection_never_activated_gives_its_place_to_a_client_in_the_backlog() {
     }
 }
 
-/// G11: a refused connection, and one closed in its own accept callback, gives its place back.
+/// G11: a refused connection gives its place back.
 #[test]
 fn a_refused_connection_gives_its_place_back() {
     let recorder = Recorder::new();
@@ -155,5 +156,5 @@ fn a_refused_connection_gives_its_place_back() {
     for client in &mut clients {
         assert_eq!(read_to_end(client), b"");
     }
-    eventually("no place is taken", || running.sockman.stats().connections == 0);
+    eventually("every place is free", || running.sockman.stats().connections == 0);
 }

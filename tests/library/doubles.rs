@@ -1,5 +1,5 @@
-//! The doubles of `sockman::testing`, as an embedder uses them: an echo server in memory, failures of
-//! every kind, and time that goes by when it is told to.
+//! The doubles of `sockman::testing`, as an embedder uses them: an echo server in memory, failures
+//! of every kind, and a clock that the test moves.
 
 use std::{
     collections::HashMap,
@@ -15,10 +15,10 @@ use sockman::{
     testing::{Call, Ended, Network, Script, SocketThreadByHand},
 };
 
-/// Sends back what the kernel takes of it, and counts what it is told.
+/// Sends back as much as the kernel takes, and counts the ends and errors reported to it.
 #[derive(Default)]
 struct Echo {
-    told: Mutex<HashMap<ConnectionId, (u32, u32)>>,
+    reported: Mutex<HashMap<ConnectionId, (u32, u32)>>,
     data: Mutex<Vec<u8>>,
     outcomes: Mutex<Vec<Result<(), String>>>,
 }
@@ -38,15 +38,15 @@ impl EventHandler for Echo {
     }
     fn event_got_data(&self, sockman: &SockMan, id: ConnectionId, data: &[u8]) {
         self.data.lock().unwrap().extend(data);
-        // A connection that is broken is told of by its read error.
+        // A broken connection is reported by its read error.
         let _ = sockman.send_bytes(id, data);
     }
     fn event_got_eof(&self, sockman: &SockMan, id: ConnectionId) {
-        self.told.lock().unwrap().entry(id).or_default().0 += 1;
+        self.reported.lock().unwrap().entry(id).or_default().0 += 1;
         sockman.close_connection(id);
     }
     fn event_got_permanent_read_error(&self, sockman: &SockMan, id: ConnectionId, _: &io::Error) {
-        self.told.lock().unwrap().entry(id).or_default().1 += 1;
+        self.reported.lock().unwrap().entry(id).or_default().1 += 1;
         sockman.close_connection(id);
     }
     fn event_connect_completed(
@@ -80,8 +80,8 @@ fn without_sweep() -> Options {
     Options::default().sweep(None)
 }
 
-/// G5, G7, G11: whatever a call fails with, nothing spins, no end is told twice, and afterwards
-/// everything works again and nothing has leaked.
+/// G5, G7, G11: whatever error a call returns, nothing spins and no end is reported twice.
+/// Afterwards everything works again and nothing has leaked.
 #[test]
 fn every_call_may_fail_with_every_error() {
     let mut cases = 0;
@@ -91,7 +91,7 @@ fn every_call_may_fail_with_every_error() {
             cases += 1;
         }
     }
-    assert!(cases > 100, "{cases}");
+    assert!(cases > 100, "only {cases} cases ran");
 }
 
 fn one_failure(call: Call, errno: i32) {
@@ -103,7 +103,7 @@ fn one_failure(call: Call, errno: i32) {
     let listener = rig.network.listen(&"10.0.0.9:9".parse().unwrap()).unwrap();
 
     rig.network.fail_next(call, errno);
-    // A blocking connect has a poller of its own, and would have the failure for itself.
+    // A blocking connect polls in a poller of its own, which would take the failure.
     let ended = match call {
         Call::Poll => thread.run_until_idle().map(drop),
         _ => exercise(&rig, &mut thread, &peer),
@@ -116,10 +116,10 @@ fn one_failure(call: Call, errno: i32) {
         assert!(ended.is_ok(), "{what}: {ended:?}");
     }
     rig.network.heal();
-    // The longest pause goes by.
+    // Lets the longest pause of a listener pass.
     let passes = thread.run_for(Duration::from_secs(2)).unwrap();
     assert!(passes < 60, "{what}: {passes} passes");
-    for (eofs, errors) in rig.echo.told.lock().unwrap().values() {
+    for (eofs, errors) in rig.echo.reported.lock().unwrap().values() {
         assert!(eofs + errors <= 1, "{what}: {eofs} ends and {errors} errors");
     }
     let next = rig.network.connect(&rig.here).unwrap();
@@ -136,7 +136,7 @@ fn one_failure(call: Call, errno: i32) {
 const EINTR: i32 = 4;
 const ECONNREFUSED: i32 = 111;
 
-/// Every call is made at least once. What fails of this is told by its own result.
+/// Makes every call at least once. The result of each call reports its own failure.
 fn exercise(
     rig: &Rig,
     thread: &mut SocketThreadByHand,
@@ -159,9 +159,10 @@ fn exercise(
     Ok(())
 }
 
-/// G9: a connect without an answer ends at its deadline, to the nanosecond; one that is refused at once.
+/// G9: a connect without an answer ends at its deadline, to the nanosecond. A refused connect ends
+/// at once.
 #[test]
-fn connects_end_as_their_destination_has_it() {
+fn a_silent_connect_times_out_and_a_refused_one_fails_at_once() {
     let rig = rig(without_sweep());
     let mut thread = SocketThreadByHand::start(&rig.sockman, &rig.network).unwrap();
     let (silent, refusing): (Service, Service) =
@@ -180,7 +181,7 @@ fn connects_end_as_their_destination_has_it() {
     let timed_out = rig.echo.outcomes.lock().unwrap().pop().unwrap().unwrap_err();
     assert!(timed_out.starts_with("TimedOut"), "{timed_out}");
 
-    // The blocking one, in virtual time.
+    // The blocking connect takes the same virtual time.
     let before = rig.network.elapsed();
     let blocked = rig.sockman.connect(&silent, &options);
     assert!(
@@ -193,7 +194,7 @@ fn connects_end_as_their_destination_has_it() {
     assert_eq!(rig.network.elapsed() - before, Duration::from_millis(1234));
 }
 
-/// G7: an idle second, with the sweep and without.
+/// G7: an idle second takes about twenty passes with the sweep, and one to three without it.
 #[test]
 fn an_idle_second_takes_twenty_passes_or_none() {
     for (options, passes) in [(Options::default(), 19..=23), (without_sweep(), 1..=3)] {
@@ -202,12 +203,12 @@ fn an_idle_second_takes_twenty_passes_or_none() {
         let _peer = rig.network.connect(&rig.here).unwrap();
         thread.run_until_idle().unwrap();
         let took = thread.run_for(Duration::from_secs(1)).unwrap();
-        assert!(passes.contains(&(took as i32)), "{took} passes");
+        assert!(passes.contains(&(took as i32)), "an idle second took {took} passes");
     }
 }
 
 #[test]
-fn latency_chunks_and_windows_are_kept() {
+fn latency_chunks_and_windows_are_applied() {
     let rig = rig(without_sweep());
     rig.network.set_latency(Duration::from_millis(30));
     rig.network.set_window(10);
@@ -216,23 +217,23 @@ fn latency_chunks_and_windows_are_kept() {
     thread.run_until_idle().unwrap();
     assert_eq!(peer.send(b"more than the window").unwrap(), 10);
     thread.run_for(Duration::from_millis(29)).unwrap();
-    assert!(rig.echo.data.lock().unwrap().is_empty(), "on its way");
+    assert!(rig.echo.data.lock().unwrap().is_empty(), "the data must still be under way");
     thread.run_for(Duration::from_millis(1)).unwrap();
     assert_eq!(*rig.echo.data.lock().unwrap(), b"more than ");
-    assert_eq!(peer.receive().0, b"", "the answer is on its way");
+    assert_eq!(peer.receive().0, b"", "the answer must still be under way");
     thread.run_for(Duration::from_millis(30)).unwrap();
     assert_eq!(peer.receive().0, b"more than ");
     peer.set_chunk(Some(3));
     peer.send(b"in pieces").unwrap();
     let turns = rig.sockman.stats().turns;
     thread.run_for(Duration::from_millis(40)).unwrap();
-    assert!(rig.sockman.stats().turns - turns >= 3, "in three turns at least");
+    assert!(rig.sockman.stats().turns - turns >= 3, "the data must arrive in at least three turns");
     assert!(rig.echo.data.lock().unwrap().ends_with(b"in pieces"));
 }
 
-/// G5: what came before a reset is delivered first.
+/// G5: data that came before a reset is delivered first.
 #[test]
-fn a_reset_comes_behind_the_data() {
+fn a_reset_comes_after_the_data() {
     let rig = rig(without_sweep());
     let mut thread = SocketThreadByHand::start(&rig.sockman, &rig.network).unwrap();
     let peer = rig.network.connect(&rig.here).unwrap();
@@ -240,10 +241,10 @@ fn a_reset_comes_behind_the_data() {
     peer.reset();
     thread.run_until_idle().unwrap();
     assert_eq!(*rig.echo.data.lock().unwrap(), b"last words");
-    assert_eq!(rig.echo.told.lock().unwrap().values().copied().collect::<Vec<_>>(), [(0, 1)]);
+    assert_eq!(rig.echo.reported.lock().unwrap().values().copied().collect::<Vec<_>>(), [(0, 1)]);
 }
 
-/// G11: without descriptors clients wait, and are accepted when there are some again.
+/// G11: without descriptors clients wait. They are accepted when descriptors are free again.
 #[test]
 fn descriptors_run_out_and_come_back() {
     let rig = rig(without_sweep());
@@ -261,7 +262,7 @@ fn descriptors_run_out_and_come_back() {
 }
 
 #[test]
-fn scripted_sockets_do_what_they_are_told() {
+fn scripted_sockets_follow_their_script() {
     let rig = rig(without_sweep().max_connections(3));
     let mut thread = SocketThreadByHand::start(&rig.sockman, &rig.network).unwrap();
     let at = "10.0.0.2:2".parse().unwrap();
@@ -271,10 +272,10 @@ fn scripted_sockets_do_what_they_are_told() {
         (Script::new().recv(b"?").then_no_room(), (0, 0)),
     ];
     let mut expected = Vec::new();
-    for (script, told) in scripts {
+    for (script, reported) in scripts {
         let sock = rig.network.scripted(script).unwrap();
         let new = rig.sockman.add_existing_connection(sock, &at, &at).unwrap();
-        expected.push((new.activate(), told));
+        expected.push((new.activate(), reported));
     }
     let beyond = rig.network.scripted(Script::new()).unwrap();
     let refused = rig.sockman.add_existing_connection(beyond, &at, &at);
@@ -283,9 +284,9 @@ fn scripted_sockets_do_what_they_are_told() {
         Err(ConnectErrorKind::TooManyConnections { limit: 3 })
     ));
     thread.run_until_idle().unwrap();
-    for (id, told) in expected {
-        let found = rig.echo.told.lock().unwrap().get(&id).copied().unwrap_or_default();
-        assert_eq!(found, told, "{id}");
+    for (id, reported) in expected {
+        let found = rig.echo.reported.lock().unwrap().get(&id).copied().unwrap_or_default();
+        assert_eq!(found, reported, "{id}");
     }
     let mut data = rig.echo.data.lock().unwrap().clone();
     data.sort_unstable();
@@ -309,11 +310,11 @@ fn both_ends_may_half_close() {
     peer.shutdown_write();
     thread.run_until_idle().unwrap();
     assert_eq!(*rig.echo.data.lock().unwrap(), b"I go on");
-    assert_eq!(rig.echo.told.lock().unwrap()[&id], (1, 0));
+    assert_eq!(rig.echo.reported.lock().unwrap()[&id], (1, 0));
 }
 
-/// G4: another thread closes the id after the socket thread has looked whether it is closed, and before
-/// the last byte of the proxy's reply is read. The connect is complete then, and reported to nobody.
+/// G4: another thread closes the id after the socket thread has checked for the close, and before
+/// it reads the last byte of the proxy's reply. The connect completes, and no outcome is reported.
 #[cfg(feature = "socks5")]
 #[test]
 fn a_connect_that_another_thread_closes_while_it_completes_is_not_reported() {
@@ -326,7 +327,7 @@ fn a_connect_that_another_thread_closes_while_it_completes_is_not_reported() {
     let id = rig.sockman.start_connect("10.0.0.9:9", &options).unwrap();
     thread.run_until_idle().unwrap();
     let proxy = listener.accept().unwrap();
-    // The method, and the reply to the request that is still to come.
+    // The method, and the reply to the request that the library has not sent yet.
     proxy.send(&[5, 0, 5, 0, 0, 1, 0, 0, 0, 0, 0, 0]).unwrap();
 
     let (network, closer) = (rig.network.clone(), rig.sockman.clone());
@@ -342,8 +343,12 @@ fn a_connect_that_another_thread_closes_while_it_completes_is_not_reported() {
     })));
     thread.run_until_idle().unwrap();
     rig.network.set_interleave(None);
-    assert_eq!(*closed.lock().unwrap(), 1, "it was closed during the step");
+    assert_eq!(
+        *closed.lock().unwrap(),
+        1,
+        "the other thread must close the id exactly once, during the step"
+    );
     assert!(rig.echo.outcomes.lock().unwrap().is_empty());
     assert_eq!(rig.sockman.stats().connections, 0);
-    assert!(proxy.receive().1.is_some(), "the proxy sees the end");
+    assert!(proxy.receive().1.is_some(), "the proxy must see the end");
 }

@@ -1,5 +1,5 @@
-//! G8: in one pass each ready connection gets at most one turn, and each listener accepts a batch
-//! at most; a flooding peer starves nobody. All with the sweep off.
+//! G8: in one pass each ready connection gets at most one turn and each listener accepts at most
+//! one batch, so that a flooding peer starves no other. All tests run with the sweep off.
 
 use std::{
     collections::HashMap,
@@ -21,7 +21,7 @@ use sockman_test_support::{
 
 const BUFFER: usize = 4096;
 
-/// What happened in one pass, and the most that happened in any.
+/// The counts of one pass, and the highest counts of any pass.
 #[derive(Default)]
 struct PassCounts {
     this_pass: HashMap<(ConnectionId, &'static str), usize>,
@@ -31,7 +31,7 @@ struct PassCounts {
     received: HashMap<ConnectionId, usize>,
 }
 
-/// Counts callbacks per pass; sends a little whenever it may, so that sending is always due.
+/// Counts callbacks per pass. Sends a little whenever it may, so that sending is always due.
 #[derive(Default)]
 struct PassCounter {
     counts: Mutex<PassCounts>,
@@ -87,14 +87,14 @@ fn small_buffer() -> sockman::Options {
     without_sweep().receive_buffer(BUFFER)
 }
 
-/// Writes until told to stop.
+/// Writes until `stop` is set.
 fn flood(mut stream: TcpStream, stop: &AtomicBool) {
     while !stop.load(Ordering::SeqCst) {
         stream.write_all(&[0xf1; 64 * 1024]).unwrap();
     }
 }
 
-/// Stops the floods, also when the test fails.
+/// Stops the floods, even when the test fails.
 struct StopOnDrop<'a>(&'a AtomicBool);
 
 impl Drop for StopOnDrop<'_> {
@@ -103,7 +103,7 @@ impl Drop for StopOnDrop<'_> {
     }
 }
 
-/// G8.
+/// G8
 #[test]
 fn in_one_pass_a_connection_gets_one_receive_buffer_and_one_ready_to_send() {
     let handler = Arc::new(PassCounter::default());
@@ -116,7 +116,7 @@ fn in_one_pass_a_connection_gets_one_receive_buffer_and_one_ready_to_send() {
             let stream = running.client();
             let mut reader = stream.try_clone().unwrap();
             scope.spawn(|| flood(stream, stop));
-            // Takes what the handler sends, so that it can go on.
+            // Reads what the handler sends, so that it can continue to send.
             scope.spawn(move || {
                 let mut buffer = vec![0; 64 * 1024];
                 while !stop.load(Ordering::SeqCst) {
@@ -132,11 +132,11 @@ fn in_one_pass_a_connection_gets_one_receive_buffer_and_one_ready_to_send() {
     assert_eq!(handler.counts.lock().unwrap().worst, 1);
 }
 
-/// G8: however much one peer has sent, another one's byte comes with the next pass.
+/// G8: however much one peer has sent, the byte of another peer comes with the next pass.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_flooding_peer_does_not_delay_anothers_bytes() {
-    // The socket thread stands still in a callback while the peers send.
+    // Holds the socket thread in a callback while the peers send.
     let (entered_sender, entered) = mpsc::channel();
     let (go_on, gate) = mpsc::channel::<()>();
     let gate = Mutex::new(gate);
@@ -176,12 +176,12 @@ fn a_flooding_peer_does_not_delay_anothers_bytes() {
         let since = &events[before..];
         let at = since.iter().position(|event| event.id() == Some(modest_id)).unwrap();
         let earlier = since[..at].iter().filter(|event| event.id() == Some(flooder)).count();
-        // Both have their turn in the next pass, in either order.
+        // Both connections get a turn in the next pass, in either order.
         assert!(earlier <= 1, "{earlier} buffers of the flood came first");
     }
 }
 
-/// G8.
+/// G8
 #[test]
 fn a_listener_accepts_a_batch_per_pass_at_most() {
     for batch in [1, 4] {
@@ -192,15 +192,16 @@ fn a_listener_accepts_a_batch_per_pass_at_most() {
         let address = bound.to_socket_addr().unwrap();
         let clients: Vec<_> = (0..50).map(|_| TcpStream::connect(address).unwrap()).collect();
         let threads = sockman.start_sockets_threads().unwrap();
-        // Without the sweep, and with nobody else coming: what is left over is remembered.
-        eventually("all are accepted", || sockman.stats().accepted == 50);
+        // Without the sweep and without new clients, the listener must remember the clients left
+        // over.
+        eventually("all clients are accepted", || sockman.stats().accepted == 50);
         drop(threads);
         assert_eq!(handler.counts.lock().unwrap().worst_accepted, batch);
         drop(clients);
     }
 }
 
-/// G8: the established connections come in between the batches.
+/// G8: established connections get turns between the batches.
 #[test]
 fn connections_are_served_between_two_batches_of_accepts() {
     let recorder = Recorder::new();
@@ -218,11 +219,11 @@ fn connections_are_served_between_two_batches_of_accepts() {
     let events = recorder.events();
     let data = events.iter().position(|event| matches!(event, Event::Data(..))).unwrap();
     let accepts_before = data - 1;
-    assert!(accepts_before <= 2, "{accepts_before} accepts came first");
+    assert!(accepts_before <= 2, "{accepts_before} accepts came before the data");
     drop(clients);
 }
 
-/// Echoes with a queue for each connection; fills the one whose peer says so.
+/// Echoes with a queue for each connection, and fills the queue of a connection that sends `fill`.
 #[derive(Default)]
 struct QueueingEcho {
     queues: Mutex<HashMap<ConnectionId, Arc<SendQueue>>>,
@@ -268,9 +269,9 @@ impl EventHandler for QueueingEcho {
     }
 }
 
-/// G8, and G10: what the blocked writer has queued is in its own queue.
+/// G8, G10: the bytes that the blocked writer has queued stay in its own queue.
 #[test]
-fn a_writer_whose_peer_reads_nothing_disturbs_none_of_a_hundred_others() {
+fn a_writer_whose_peer_reads_nothing_does_not_disturb_a_hundred_others() {
     let (blocked_sender, blocked) = mpsc::channel();
     let handler = Arc::new(QueueingEcho::default());
     *handler.blocked.lock().unwrap() = Some(blocked_sender);
@@ -279,7 +280,7 @@ fn a_writer_whose_peer_reads_nothing_disturbs_none_of_a_hundred_others() {
     stuck.write_all(b"fill").unwrap();
     let id = blocked.recv_timeout(DEADLINE).unwrap();
     let mut others: Vec<_> = (0..100).map(|_| running.client()).collect();
-    // A first round; after it the stuck connection has found its socket full.
+    // After the first round, the stuck connection has found its socket full.
     let mut round = |message: &[u8]| {
         for other in &mut others {
             other.write_all(message).unwrap();
@@ -297,13 +298,13 @@ fn a_writer_whose_peer_reads_nothing_disturbs_none_of_a_hundred_others() {
         round(b"and again and again");
     }
     let after = running.sockman.stats();
-    // The stuck connection takes part in no pass: every turn is one of the others'. Each message
-    // costs a turn or two, the second one if its reply is asked for in the next pass.
+    // The stuck connection takes part in no pass, so all turns belong to the others. Each message
+    // costs one turn or two: the second if the hook is asked for the reply in the next pass.
     let turns = after.turns - before.turns;
     assert!(turns <= 2 * 20 * 100 + 10, "{turns} turns");
-    assert_eq!(handler.queue(id).queued(), queued, "nothing more could be sent");
+    assert_eq!(handler.queue(id).queued(), queued, "the stuck queue must not shrink");
 
-    // And it goes on where it stopped.
+    // The stuck connection continues when its peer reads.
     let mut bytes = 0;
     let mut buffer = vec![0; 1 << 20];
     while bytes < 20_000_000 {

@@ -1,4 +1,5 @@
-//! `ConnectionTable` and `Deadlines`. The sweep is off: a timer that works by its grace would not.
+//! `ConnectionTable` and `Deadlines`, with the sweep off, so that no sweep can hide a timer that
+//! does not wake the loop.
 
 use std::{
     io::{self, Read},
@@ -17,7 +18,7 @@ use sockman::{
 };
 use sockman_test_support::{DEADLINE, without_sweep};
 
-/// Closes whoever's timer ends, and tells of the other timers.
+/// Closes each connection whose idle timer ends, and reports the other timers.
 struct Timed {
     connections: ConnectionTable<Service>,
     deadlines: Deadlines<Key>,
@@ -90,13 +91,13 @@ fn start() -> (Arc<Timed>, SockMan, SocketsThreads, mpsc::Receiver<(u32, Instant
 fn a_timer_set_on_another_thread_is_not_slept_through() {
     let (handler, sockman, _threads, ends) = start();
     for round in 0..200 {
-        // Far away first, so that the loop is asleep for long; then near.
+        // The first timer is far away, so that the loop sleeps; the second is near.
         handler.deadlines.set(&sockman, Key::Number(0), Instant::now() + 2 * DEADLINE);
         let at = Instant::now() + Duration::from_micros(round * 10);
         handler.deadlines.set(&sockman, Key::Number(1), at);
-        let (number, when) = ends.recv_timeout(DEADLINE).expect("the timer ends");
+        let (number, when) = ends.recv_timeout(DEADLINE).expect("the near timer must end");
         assert_eq!(number, 1);
-        assert!(when >= at, "not before its time");
+        assert!(when >= at, "the timer must not end early");
     }
     assert_eq!(handler.deadlines.len(), 1);
 }
@@ -108,13 +109,13 @@ fn a_timer_that_is_moved_to_an_earlier_time_is_not_slept_through() {
         handler.deadlines.set(&sockman, Key::Number(0), Instant::now() + 2 * DEADLINE);
         let at = Instant::now() + Duration::from_millis(1);
         handler.deadlines.set(&sockman, Key::Number(0), at);
-        assert!(ends.recv_timeout(DEADLINE).expect("the timer ends").1 >= at);
+        assert!(ends.recv_timeout(DEADLINE).expect("the moved timer must end").1 >= at);
     }
 }
 
-/// By hand, with no thread running: the times are made up.
+/// Without a running thread, and with made-up times.
 #[test]
-fn timers_end_in_the_order_of_their_times_and_those_that_are_cleared_do_not() {
+fn timers_end_in_the_order_of_their_times_and_cleared_timers_do_not_end() {
     let deadlines: Deadlines<u64> = Deadlines::new();
     let (_, sockman, _) = unstarted();
     let start = Instant::now();
@@ -124,12 +125,12 @@ fn timers_end_in_the_order_of_their_times_and_those_that_are_cleared_do_not() {
     }
     assert!(deadlines.clear(2));
     assert!(!deadlines.clear(2));
-    // Moved behind the others.
+    // The timer moves behind the others.
     deadlines.set(&sockman, 0, at(40));
     assert_eq!((deadlines.next(), deadlines.len()), (Some(at(1)), 4));
     assert_eq!(deadlines.take_due(at(1) - Duration::from_nanos(1)), None);
     assert_eq!(deadlines.take_due(at(3)), Some(1));
-    // Again, for later: not in this round.
+    // A timer set for a later time is not due in this round.
     deadlines.set(&sockman, 1, at(5));
     assert_eq!(deadlines.take_due(at(3)), Some(3));
     assert_eq!(deadlines.take_due(at(3)), None);
@@ -139,9 +140,9 @@ fn timers_end_in_the_order_of_their_times_and_those_that_are_cleared_do_not() {
     assert_eq!(deadlines.next(), None);
 }
 
-/// A test of an embedder's own, in which an hour takes no time.
+/// An embedder's own test can use the network's clock: an hour takes no time.
 #[test]
-fn timers_go_by_the_clock_of_a_network_in_memory() {
+fn timers_follow_the_clock_of_a_network_in_memory() {
     let network = Network::new();
     let (ended, ends) = mpsc::channel();
     let handler = Arc::new(ByNetworkTime {
@@ -203,9 +204,9 @@ fn idle_connections_are_closed_by_their_timers() {
         (0..20).map(|_| TcpStream::connect(bound.to_socket_addr().unwrap()).unwrap()).collect();
     for peer in &mut peers {
         peer.set_read_timeout(Some(DEADLINE)).unwrap();
-        assert_eq!(peer.read(&mut [0]).unwrap(), 0, "closed");
+        assert_eq!(peer.read(&mut [0]).unwrap(), 0, "the timer must close the idle connection");
     }
-    // The entry goes after the close.
+    // The handler removes the entry after the close.
     let deadline = Instant::now() + DEADLINE;
     while !handler.connections.is_empty() {
         assert!(Instant::now() < deadline);
@@ -223,7 +224,7 @@ fn a_connection_is_removed_by_one_of_several_threads() {
         table.insert(*id, number as u64);
     }
     let all: Vec<u64> = table.all().iter().map(|(_, value)| **value).collect();
-    assert_eq!(all, (0..100).collect::<Vec<u64>>(), "in the order of their ids");
+    assert_eq!(all, (0..100).collect::<Vec<u64>>(), "entries must come in the order of their ids");
     let kept = table.find(ids[5]).unwrap();
     let barrier = Barrier::new(4);
     let removed: usize = thread::scope(|scope| {
@@ -238,11 +239,11 @@ fn a_connection_is_removed_by_one_of_several_threads() {
         threads.into_iter().map(|thread| thread.join().unwrap()).sum()
     });
     assert_eq!(removed, 100);
-    assert_eq!((*kept, table.len()), (5, 0), "who holds one keeps it");
+    assert_eq!((*kept, table.len()), (5, 0), "a holder must keep the removed entry");
     assert!(table.find(ids[5]).is_none());
 }
 
-/// Real ones: there is no other way to an id.
+/// Makes real connections, because no other way leads to an id.
 fn ids(sockman: &SockMan, count: usize) -> Vec<ConnectionId> {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let to = Destination::from(listener.local_addr().unwrap());

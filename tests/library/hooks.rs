@@ -1,4 +1,5 @@
-//! The hooks pause either direction of a connection, and what makes it go on again.
+//! G6: the hooks pause either direction of a connection, and a wake, an event or the sweep resumes
+//! it.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -25,7 +26,7 @@ fn data_count(handler: &Recorder, id: ConnectionId) -> usize {
     handler.count(|event| matches!(event, Event::Data(of, _) if *of == id))
 }
 
-/// Writes until both kernels' buffers are full; how much that was.
+/// Writes until the buffers of both kernels' sides are full. Returns how many bytes it wrote.
 fn stuff(stream: &mut TcpStream) -> usize {
     stream.set_nonblocking(true).unwrap();
     let mut total = 0;
@@ -45,9 +46,9 @@ fn stuff(stream: &mut TcpStream) -> usize {
     total
 }
 
-/// G6: not one receive, however full the buffer and however often it is woken.
+/// G6: the library makes no receive at all, however full the buffer and however many wakes.
 #[test]
-fn nothing_is_read_while_reads_are_paused_and_everything_on_wake() {
+fn paused_reads_wait_for_a_wake_and_then_deliver_everything() {
     let handler = Recorder::new();
     let spy = Spy::default();
     let running =
@@ -67,7 +68,7 @@ fn nothing_is_read_while_reads_are_paused_and_everything_on_wake() {
     running.sockman.wake(id);
     assert_eq!(handler.wait_for_bytes(id, length).len(), length);
 
-    // And once more, in the middle of the stream.
+    // The same in the middle of the stream.
     handler.pause_recv(id, true);
     run_passes(&running.sockman, 1);
     let before = spy.receives();
@@ -81,7 +82,7 @@ fn nothing_is_read_while_reads_are_paused_and_everything_on_wake() {
 
 /// G6: the end of the stream and errors wait, too.
 #[test]
-fn eof_is_not_told_while_reads_are_paused() {
+fn eof_is_not_reported_while_reads_are_paused() {
     let handler = Recorder::new();
     let running = Running::start(handler.clone(), without_sweep());
     handler.pause_all_recv(true);
@@ -100,7 +101,7 @@ fn eof_is_not_told_while_reads_are_paused() {
     assert_eq!(handler.received(id), b"last words");
 }
 
-/// G6: with no wake at all, the sweep looks.
+/// G6: without a wake, the sweep asks the hook again.
 #[test]
 fn a_changed_answer_takes_effect_at_the_sweep_without_a_wake() {
     let handler = Recorder::of_everything(|_, _| {});
@@ -120,7 +121,7 @@ fn a_changed_answer_takes_effect_at_the_sweep_without_a_wake() {
     handler.wait_for_event("ready to send", |event| *event == Event::ReadyToSend(id));
 }
 
-/// G6: a thousand times, each wake is answered.
+/// G6: each of a thousand wakes takes effect.
 #[test]
 fn a_changed_answer_takes_effect_on_wake() {
     let handler = Recorder::of_everything(|_, _| {});
@@ -128,7 +129,7 @@ fn a_changed_answer_takes_effect_on_wake() {
     let mut client = running.client();
     let id = handler.wait_for_accepted(0);
     for round in 0..500 {
-        // What the round before left behind may ask, too.
+        // Lets the socket thread finish what the last round left.
         run_passes(&running.sockman, 1);
         handler.want_to_send(id, true);
         running.sockman.wake(id);
@@ -138,7 +139,7 @@ fn a_changed_answer_takes_effect_on_wake() {
         });
         handler.want_to_send(id, false);
         let before = ready_count(&handler, id);
-        assert_eq!(before, round + 1, "asked again without a reason");
+        assert_eq!(before, round + 1, "ready-to-send was called again without a reason");
         handler.pause_recv(id, true);
         client.write_all(b"x").unwrap();
         running.sockman.wake(id);
@@ -150,17 +151,17 @@ fn a_changed_answer_takes_effect_on_wake() {
     }
 }
 
-/// Answers as it pleases, and notes what it was asked and told.
+/// Answers its hooks at random, and logs each question and each event.
 struct Moody {
     random: Mutex<Random>,
-    log: Mutex<Vec<Told>>,
-    /// What each connection has to send.
+    log: Mutex<Vec<Logged>>,
+    /// How many bytes each connection has to send.
     queued: Mutex<HashMap<ConnectionId, usize>>,
     ended: Mutex<usize>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Told {
+enum Logged {
     Pass,
     MaySend(ConnectionId, bool),
     MayRecv(ConnectionId, bool),
@@ -169,8 +170,8 @@ enum Told {
 }
 
 impl Moody {
-    fn tell(&self, told: Told) {
-        self.log.lock().unwrap().push(told);
+    fn note(&self, logged: Logged) {
+        self.log.lock().unwrap().push(logged);
     }
 
     fn perhaps(&self) -> bool {
@@ -192,48 +193,49 @@ impl EventHandler for Moody {
 
     fn should_try_to_send(&self, id: ConnectionId) -> bool {
         let answer = self.perhaps();
-        self.tell(Told::MaySend(id, answer));
+        self.note(Logged::MaySend(id, answer));
         answer
     }
 
     fn should_try_to_recv(&self, id: ConnectionId) -> bool {
         let answer = self.perhaps();
-        self.tell(Told::MayRecv(id, answer));
+        self.note(Logged::MayRecv(id, answer));
         answer
     }
 
     fn event_ready_to_send(&self, sockman: &SockMan, id: ConnectionId) -> NextRecv {
-        self.tell(Told::Ready(id));
+        self.note(Logged::Ready(id));
         let mut queued = self.queued.lock().unwrap();
         let queued = queued.get_mut(&id).unwrap();
-        // It fails once the peer is gone, which left some unread: that is told by and by.
+        // The send fails after the peer has closed with unread bytes. The receive reports that
+        // later.
         *queued -= sockman.send_bytes(id, &vec![1; *queued]).unwrap_or(0);
         NextRecv::Proceed
     }
 
     fn event_got_data(&self, _: &SockMan, id: ConnectionId, data: &[u8]) {
-        self.tell(Told::Received(id));
+        self.note(Logged::Received(id));
         *self.queued.lock().unwrap().get_mut(&id).unwrap() += data.len();
     }
 
     fn event_got_eof(&self, sockman: &SockMan, id: ConnectionId) {
-        self.tell(Told::Received(id));
+        self.note(Logged::Received(id));
         sockman.close_connection(id);
         *self.ended.lock().unwrap() += 1;
     }
 
     fn event_got_permanent_read_error(&self, sockman: &SockMan, id: ConnectionId, _: &io::Error) {
-        self.tell(Told::Received(id));
+        self.note(Logged::Received(id));
         sockman.close_connection(id);
         *self.ended.lock().unwrap() += 1;
     }
 
     fn event_io_loop_completed_for_all(&self, _: &SockMan) {
-        self.tell(Told::Pass);
+        self.note(Logged::Pass);
     }
 }
 
-/// G6, G8: and in one pass at most one of each kind for a connection.
+/// G6, G8: a pass has at most one callback of each kind for a connection.
 #[test]
 fn each_callback_follows_a_yes_of_its_hook_in_the_same_pass() {
     const CLIENTS: usize = 4;
@@ -244,7 +246,7 @@ fn each_callback_follows_a_yes_of_its_hook_in_the_same_pass() {
         queued: Mutex::default(),
         ended: Mutex::default(),
     });
-    // A sweep, since it says no without a wake later on.
+    // The hooks say no without a later wake, so this test needs a sweep.
     let options = Options::default().sweep(Some(Duration::from_millis(1)));
     let running = Running::start(handler.clone(), options);
     thread::scope(|scope| {
@@ -255,29 +257,30 @@ fn each_callback_follows_a_yes_of_its_hook_in_the_same_pass() {
                 for _ in 0..50 {
                     let bytes = random.up_to(100_000);
                     stream.write_all(&vec![1; bytes]).unwrap();
-                    // What comes back, so that nothing is stuck.
+                    // Reads some of the reply, so that neither side blocks.
                     let read = random.up_to(bytes);
                     stream.read_exact(&mut vec![0; read]).unwrap();
                 }
             });
         }
     });
-    until("all have ended", || *handler.ended.lock().unwrap() == CLIENTS);
+    until("all connections have ended", || *handler.ended.lock().unwrap() == CLIENTS);
     let log = handler.log.lock().unwrap();
-    assert!(log.iter().filter(|told| matches!(told, Told::Ready(_))).count() > CLIENTS * 20);
-    let mut passes = log.split(|told| *told == Told::Pass);
+    assert!(log.iter().filter(|logged| matches!(logged, Logged::Ready(_))).count() > CLIENTS * 20);
+    let mut passes = log.split(|logged| *logged == Logged::Pass);
     assert!(passes.all(|pass| {
         (0..pass.len()).all(|at| {
             let (before, now) = (&pass[..at], pass[at]);
-            let said = |yes, no| before.iter().rev().find(|told| **told == yes || **told == no);
+            let said =
+                |yes, no| before.iter().rev().find(|logged| **logged == yes || **logged == no);
             match now {
-                Told::Ready(id) => {
-                    let yes = Told::MaySend(id, true);
-                    said(yes, Told::MaySend(id, false)) == Some(&yes) && !before.contains(&now)
+                Logged::Ready(id) => {
+                    let yes = Logged::MaySend(id, true);
+                    said(yes, Logged::MaySend(id, false)) == Some(&yes) && !before.contains(&now)
                 }
-                Told::Received(id) => {
-                    let yes = Told::MayRecv(id, true);
-                    said(yes, Told::MayRecv(id, false)) == Some(&yes) && !before.contains(&now)
+                Logged::Received(id) => {
+                    let yes = Logged::MayRecv(id, true);
+                    said(yes, Logged::MayRecv(id, false)) == Some(&yes) && !before.contains(&now)
                 }
                 _ => true,
             }
@@ -287,7 +290,7 @@ fn each_callback_follows_a_yes_of_its_hook_in_the_same_pass() {
 
 /// G6
 #[test]
-fn a_reset_while_reads_are_paused_is_told_when_they_resume() {
+fn a_reset_while_reads_are_paused_is_reported_when_they_resume() {
     let handler = Recorder::of_everything(|_, _| {});
     let running = Running::start(handler.clone(), without_sweep());
     let sockman = &running.sockman;
@@ -307,10 +310,10 @@ fn a_reset_while_reads_are_paused_is_told_when_they_resume() {
             sockman.wake(id);
             run_passes(sockman, 1);
         }
-        let is_told =
+        let is_reported =
             |event: &Event| !matches!(event, Event::Accepted { .. } | Event::CompletedForOne(_));
-        assert!(!handler.events_of(id).iter().any(is_told));
-        // The send may take the error away: it is told nevertheless.
+        assert!(!handler.events_of(id).iter().any(is_reported));
+        // The send may take the error from the socket. The library reports it all the same.
         if round % 4 < 2 {
             assert!(matches!(
                 sockman.send_bytes(id, b"x"),
@@ -330,9 +333,9 @@ fn a_reset_while_reads_are_paused_is_told_when_they_resume() {
     }
 }
 
-/// G6: reads are paused and the send buffer is full, so nothing but the error edge can tell it.
+/// G6: reads are paused and the send buffer is full, so only the error edge can report the reset.
 #[test]
-fn a_paused_writer_hears_of_a_reset_by_being_ready_to_send() {
+fn a_reset_makes_a_paused_writer_ready_to_send() {
     let failed = Arc::new(Mutex::new(Vec::new()));
     let handler = Recorder::of_everything({
         let failed = Arc::clone(&failed);
@@ -355,11 +358,11 @@ fn a_paused_writer_hears_of_a_reset_by_being_ready_to_send() {
         running.sockman.wake(id);
         run_passes(&running.sockman, 1);
         reset(client);
-        until("its send fails", || failed.lock().unwrap().contains(&id));
+        until("the send in the callback fails", || failed.lock().unwrap().contains(&id));
     }
 }
 
-/// G6: nothing was sent, so the receive waits for a reason.
+/// G6: nothing was sent, so the receive waits for a wake.
 #[test]
 fn skip_with_nothing_sent_puts_the_receive_off_until_a_wake() {
     let handler = Recorder::of_everything(|_, _| {});
@@ -377,7 +380,8 @@ fn skip_with_nothing_sent_puts_the_receive_off_until_a_wake() {
         let before = ready_count(&handler, id);
         running.sockman.wake(id);
         run_passes(&running.sockman, 2);
-        // Sending came first, once; and then there was no receive, nor another turn.
+        // The turn asked for sending first and once, and then made no receive; no further turn
+        // followed.
         assert_eq!(ready_count(&handler, id), before + 1);
         assert_eq!(data_count(&handler, id), 0);
     }
@@ -386,7 +390,7 @@ fn skip_with_nothing_sent_puts_the_receive_off_until_a_wake() {
     assert_eq!(handler.wait_for_bytes(id, 4), b"data");
 }
 
-/// G6: or for an event.
+/// G6: nothing was sent, so the receive waits for an event.
 #[test]
 fn skip_with_nothing_sent_puts_the_receive_off_until_an_event() {
     let handler = Recorder::of_everything(|_, _| {});
@@ -408,7 +412,7 @@ fn skip_with_nothing_sent_puts_the_receive_off_until_an_event() {
     assert_eq!(handler.wait_for_bytes(id, 4), b"data");
 }
 
-/// G6: something was sent, so the receive comes with the next pass, and not in the same one.
+/// G6: something was sent, so the receive comes with the next pass and not in the same one.
 #[test]
 fn skip_with_something_sent_puts_the_receive_off_for_one_pass() {
     let this: Arc<OnceLock<Weak<Recorder>>> = Arc::default();
@@ -440,11 +444,11 @@ fn skip_with_something_sent_puts_the_receive_off_for_one_pass() {
     assert_eq!(passes.count(), 1);
 }
 
-/// Queues its replies, and sends only in `event_ready_to_send`. Never wakes.
+/// Queues its replies, and sends them only in `event_ready_to_send`. Never wakes.
 #[derive(Default)]
 struct Replier {
     queues: Mutex<HashMap<ConnectionId, VecDeque<u8>>>,
-    /// A reply is so many times the request.
+    /// The size of a reply, as a multiple of the request.
     times: usize,
 }
 
@@ -478,16 +482,19 @@ impl EventHandler for Replier {
     }
 
     fn event_got_eof(&self, sockman: &SockMan, id: ConnectionId) {
-        assert!(self.queues.lock().unwrap()[&id].is_empty(), "the client reads all, then ends");
+        assert!(
+            self.queues.lock().unwrap()[&id].is_empty(),
+            "the client must read every reply before it ends"
+        );
         sockman.close_connection(id);
     }
 
     fn event_got_permanent_read_error(&self, _: &SockMan, _: ConnectionId, error: &io::Error) {
-        panic!("{error}");
+        panic!("unexpected read error: {error}");
     }
 }
 
-/// G6: small ones and such as fill the socket many times over.
+/// G6: for small replies and for replies that fill the socket many times over.
 #[test]
 fn a_reply_queued_in_event_got_data_goes_out_without_the_sweep() {
     for (times, rounds) in [(1, 500), (1_000_000, 3)] {
@@ -501,11 +508,11 @@ fn a_reply_queued_in_event_got_data_goes_out_without_the_sweep() {
             assert!(reply.chunks(4).all(|chunk| chunk == b"ping"));
         }
         drop(client);
-        until("it has ended", || running.sockman.stats().connections == 0);
+        until("the connection has ended", || running.sockman.stats().connections == 0);
     }
 }
 
-/// G6: the one ready-to-send call of the turn has been already when the data comes.
+/// G6: the turn's only ready-to-send call came before the data.
 #[test]
 fn a_reply_queued_after_the_turns_ready_to_send_goes_out_without_the_sweep() {
     let this: Arc<OnceLock<Weak<Recorder>>> = Arc::default();
@@ -514,7 +521,7 @@ fn a_reply_queued_after_the_turns_ready_to_send_goes_out_without_the_sweep() {
         move |sockman, event| {
             let handler = this.get().unwrap().upgrade().unwrap();
             match event {
-                // Nothing is queued before the data comes.
+                // Nothing is queued before the data arrives.
                 Event::ReadyToSend(id) if !handler.received(*id).is_empty() => {
                     sockman.send_bytes(*id, b"reply").unwrap();
                     handler.want_to_send(*id, false);
@@ -542,7 +549,7 @@ fn a_reply_queued_after_the_turns_ready_to_send_goes_out_without_the_sweep() {
     }
 }
 
-/// Sends from other threads, and queues what does not go out, under the lock that the hook takes.
+/// Sends from other threads, and queues the rest, under the lock that its hook takes.
 #[derive(Default)]
 struct Locked {
     queue: Mutex<VecDeque<u8>>,
@@ -555,7 +562,7 @@ impl Locked {
         let mut queue = self.queue.lock().unwrap();
         let sent = if queue.is_empty() { sockman.send_bytes(id, data).unwrap() } else { 0 };
         queue.extend(&data[sent..]);
-        // No wake: nobody can have asked the hook in between.
+        // No wake: no thread can have asked the hook in between.
     }
 }
 
@@ -587,16 +594,16 @@ impl EventHandler for Locked {
     fn event_got_eof(&self, _: &SockMan, _: ConnectionId) {}
 
     fn event_got_permanent_read_error(&self, _: &SockMan, _: ConnectionId, error: &io::Error) {
-        panic!("{error}");
+        panic!("unexpected read error: {error}");
     }
 }
 
-/// Pushes, and reads at the same time, and at times only when nothing goes out any more.
+/// Pushes and reads at the same time. In some rounds it reads only when the socket is full.
 fn push_and_read(handler: &Locked, sockman: &SockMan, mut client: impl Read + Send + 'static) {
     const ROUNDS: usize = 200;
 
-    until("it is accepted", || handler.id.get().is_some());
-    let (told, lengths) = std::sync::mpsc::channel::<usize>();
+    until("the connection is accepted", || handler.id.get().is_some());
+    let (pushes, lengths) = std::sync::mpsc::channel::<usize>();
     let reader = thread::spawn(move || {
         let mut total = 0_usize;
         for length in lengths {
@@ -624,19 +631,19 @@ fn push_and_read(handler: &Locked, sockman: &SockMan, mut client: impl Read + Se
                 break;
             }
         }
-        told.send(kept_back).unwrap();
+        pushes.send(kept_back).unwrap();
         if round % 10 == 0 {
-            until("all is sent", || handler.queue.lock().unwrap().is_empty());
+            until("the queue is empty", || handler.queue.lock().unwrap().is_empty());
         }
     }
-    drop(told);
+    drop(pushes);
     assert_eq!(reader.join().unwrap(), pushed);
 }
 
-/// G6: the edge after a send that would block on another thread asks the hook, even though the
-/// socket thread took the socket for writable all the time.
+/// G6: after a would-block on another thread, the edge makes the socket thread ask the hook,
+/// although its own latch said "writable" all the time.
 #[test]
-fn what_is_queued_under_the_hooks_lock_goes_out_without_a_wake() {
+fn bytes_queued_under_the_hooks_lock_go_out_without_a_wake() {
     let handler = Arc::new(Locked::default());
     let running = Running::start(handler.clone(), without_sweep());
     push_and_read(&handler, &running.sockman, running.client());
@@ -644,7 +651,7 @@ fn what_is_queued_under_the_hooks_lock_goes_out_without_a_wake() {
 
 /// G6: the same on a unix-domain socket, whose buffer is small.
 #[test]
-fn what_is_queued_under_the_hooks_lock_goes_out_on_a_unix_socket_too() {
+fn bytes_queued_under_the_hooks_lock_go_out_on_a_unix_socket_without_a_wake() {
     let handler = Arc::new(Locked::default());
     let running = Running::start(handler.clone(), without_sweep());
     let dir = TempDir::new();
@@ -655,8 +662,7 @@ fn what_is_queued_under_the_hooks_lock_goes_out_on_a_unix_socket_too() {
     push_and_read(&handler, &running.sockman, client);
 }
 
-/// G6: a writer whose peer reads nothing is not called, whatever it wants and however often it is
-/// woken: each call finds room.
+/// G6: however often a blocked writer is woken, each ready-to-send call finds room in the socket.
 #[test]
 fn a_full_socket_is_not_ready_to_send_until_the_peer_reads() {
     let sent = Arc::new(Mutex::new(Vec::new()));

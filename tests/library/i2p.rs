@@ -28,7 +28,7 @@ use sockman_test_support::{
     without_sweep,
 };
 
-/// The peer with this number.
+/// Returns the address of the peer with this number.
 fn peer(number: u8) -> Service {
     address_of(&destination(number))
 }
@@ -67,7 +67,7 @@ impl Running {
         })
     }
 
-    /// In how long the threads end.
+    /// Interrupts the threads and returns how long they took to end.
     fn stop(&mut self) -> Duration {
         let began = Instant::now();
         self.sockman.interrupt();
@@ -101,8 +101,9 @@ fn a_peer_that_connects_is_accepted_with_its_first_bytes() {
     let mut stream = bridge.peer_connects(200, b"first words");
     let id = running.recorder.wait_for_accepted(0);
     assert_eq!(running.recorder.wait_for_bytes(id, 11), b"first words");
-    let told = running.recorder.wait_for_event("it", |event| event.id() == Some(id));
-    assert_eq!(told, Event::Accepted { id, me: me.clone(), them: peer(200) });
+    let accepted =
+        running.recorder.wait_for_event("its acceptance", |event| event.id() == Some(id));
+    assert_eq!(accepted, Event::Accepted { id, me: me.clone(), them: peer(200) });
     let info = running.sockman.connection_info(id).unwrap();
     assert_eq!((info.me, info.them, info.direction), (me, peer(200).into(), Direction::Inbound));
 
@@ -113,7 +114,7 @@ fn a_peer_that_connects_is_accepted_with_its_first_bytes() {
     drop(stream);
     running.recorder.wait_for_eof(id);
     assert_eq!(running.sockman.stats().accepted, 1);
-    // Told once: nothing changed.
+    // The status was reported once, because it did not change.
     assert_eq!(running.recorder.count(|event| matches!(event, Event::I2p(..))), 1);
 }
 
@@ -133,9 +134,9 @@ fn fifty_peers_at_once_are_each_accepted_once() {
     drop(streams);
 }
 
-/// The next STREAM ACCEPT is out before the embedder is told, and its answer is not waited for.
+/// The next STREAM ACCEPT is sent before the callback, and its reply is awaited after it.
 #[test]
-fn a_bridge_that_answers_the_next_accept_with_silence_holds_up_nobody() {
+fn a_bridge_that_answers_the_next_accept_with_silence_delays_no_peer() {
     let directory = TempDir::new();
     let accepts = std::sync::atomic::AtomicUsize::new(0);
     let bridge = Bridge::planned(move |line| {
@@ -150,9 +151,9 @@ fn a_bridge_that_answers_the_next_accept_with_silence_holds_up_nobody() {
     bridge.wait_for_request("STREAM ACCEPT", 2);
 }
 
-/// G14, and the key file: one address for ever.
+/// G14: the key file keeps one address over restarts.
 #[test]
-fn the_address_is_the_same_after_a_restart_and_the_key_is_its_owners_alone() {
+fn the_address_survives_a_restart_and_the_key_file_is_private() {
     let (bridge, directory) = (Bridge::start(), TempDir::new());
     let mut first = Running::start(accepting(&bridge, &directory));
     let address = first.wait_for_status(I2pStatus::StartListening, 0).unwrap();
@@ -168,7 +169,11 @@ fn the_address_is_the_same_after_a_restart_and_the_key_is_its_owners_alone() {
     assert_eq!(second.wait_for_status(I2pStatus::StartListening, 0), Some(address));
     assert_eq!(fs::read(&path).unwrap(), key);
     assert_eq!(bridge.requests("DEST GENERATE").len(), 1);
-    assert_eq!(fs::read_dir(directory.path("")).unwrap().count(), 1, "nothing else is left");
+    assert_eq!(
+        fs::read_dir(directory.path("")).unwrap().count(),
+        1,
+        "the directory must hold the key file alone"
+    );
 }
 
 #[test]
@@ -206,7 +211,7 @@ fn damaged_key_files_are_refused_with_the_reason_and_left_as_they_are() {
             };
             assert_eq!((of, source), (&path, &expected));
         }
-        assert_eq!(fs::read(&path).unwrap(), bytes, "an identity is never overwritten");
+        assert_eq!(fs::read(&path).unwrap(), bytes, "a damaged key file must not be overwritten");
         assert!(bridge.requests("SESSION CREATE").is_empty());
     }
 }
@@ -214,7 +219,7 @@ fn damaged_key_files_are_refused_with_the_reason_and_left_as_they_are() {
 #[test]
 fn a_key_file_that_cannot_be_read_or_made_is_an_error() {
     let (bridge, directory) = (Bridge::start(), TempDir::new());
-    // A directory of that name; and one in a directory that there is not.
+    // A directory with the name of the file, and a file in a directory that does not exist.
     fs::create_dir(directory.path("key")).unwrap();
     let running = Running::start(persistent(&bridge, &directory));
     let nowhere = I2pOptions::new(bridge.address.clone()).key_file(directory.path("no/key"));
@@ -229,7 +234,7 @@ fn a_key_file_that_cannot_be_read_or_made_is_an_error() {
             assert!(is_right, "{driver:?}: {error:?}");
         }
     }
-    eventually("their sessions are gone", || bridge.sessions() == 0);
+    eventually("the sessions are closed", || bridge.sessions() == 0);
 }
 
 #[test]
@@ -255,7 +260,7 @@ fn outbound_goes_through_the_persistent_session_if_there_is_one() {
         "outbound.quantity=3",
         &format!("DESTINATION={key}"),
     ] {
-        assert!(request.contains(option), "{option} in {request}");
+        assert!(request.contains(option), "{option} is not in {request}");
     }
 }
 
@@ -284,7 +289,7 @@ fn without_a_key_file_each_connection_has_an_address_of_its_own() {
         "inbound.length=0",
         "outbound.length=2",
     ] {
-        assert!(request.contains(option), "{option} in {request}");
+        assert!(request.contains(option), "{option} is not in {request}");
     }
     // A session lasts as long as its connection.
     for id in ids {
@@ -349,15 +354,17 @@ fn reply_verbs(request: &str) -> &'static str {
     }
 }
 
-/// One attempt, with one reply replaced.
+/// Makes one attempt with one reply replaced by `play`, and returns its error.
 fn attempt(driver: Driver, request: &'static str, play: Play, timeout: Duration) -> ConnectError {
     let bridge = Bridge::planned(once(request, play));
     let running = Running::start(I2pOptions::new(bridge.address.clone()));
-    running.connect(driver, &peer(7), timeout).expect_err("no connection comes of this")
+    running
+        .connect(driver, &peer(7), timeout)
+        .expect_err("the replaced reply must make the connect fail")
 }
 
 #[test]
-fn every_reply_that_is_no_reply_has_its_error() {
+fn every_invalid_reply_has_its_error() {
     for driver in DRIVERS {
         for request in REQUESTS {
             let sam_error = |play| match attempt(driver, request, play, DEADLINE).into_kind() {
@@ -369,7 +376,7 @@ fn every_reply_that_is_no_reply_has_its_error() {
             assert!(is_right, "{request}: {error:?}");
             let error = sam_error(Play::SayAndClose(b"STREAM STA".to_vec()));
             assert!(matches!(error, SamError::BrokeOff { .. }), "{request}: {error:?}");
-            // A success that was cut short is none.
+            // A success that is cut short does not count.
             let cut = format!("{} RESULT=OK", reply_verbs(request));
             let error = sam_error(Play::SayAndClose(cut.into_bytes()));
             assert!(matches!(error, SamError::BrokeOff { .. }), "{request}: {error:?}");
@@ -414,7 +421,7 @@ fn every_result_says_whose_fault_it_is() {
         for request in REQUESTS {
             for (text, expected, is_peers) in &results {
                 let verbs = reply_verbs(request);
-                // emissary's last lines have no end.
+                // The last lines of the router emissary have no line end.
                 for end in ["\n", "\r\n", ""] {
                     let line = format!("{verbs} RESULT={text} MESSAGE=\"two words\"{end}");
                     let play = Play::SayAndClose(line.into_bytes());
@@ -440,7 +447,7 @@ fn every_result_says_whose_fault_it_is() {
 }
 
 #[test]
-fn silence_is_waited_for_until_the_deadline_and_the_phase_is_told() {
+fn silence_times_out_at_the_deadline_with_its_phase() {
     thread::scope(|scope| {
         for driver in DRIVERS {
             for request in REQUESTS {
@@ -450,7 +457,7 @@ fn silence_is_waited_for_until_the_deadline_and_the_phase_is_told() {
                         panic!("{driver:?}, {request}: {error:?}");
                     };
                     assert!(after >= SOON, "{after:?}");
-                    // On a busy machine the dialogue may not come so far in time.
+                    // On a busy machine the dialogue may not reach this phase in time.
                     assert!(phase == phase_of(request) || phase == ConnectPhase::I2pSession);
                 });
             }
@@ -487,19 +494,19 @@ fn the_interrupt_ends_every_state_at_once() {
         );
         assert!(took < DEADLINE / 4, "{request}: {took:?}");
     }
-    // And while it waits for a peer, or for the end of a pause.
+    // The same while the thread waits for a peer, or for the end of a pause.
     let (bridge, directory) = (Bridge::start(), TempDir::new());
     let mut running = Running::start(accepting(&bridge, &directory));
     running.wait_for_status(I2pStatus::StartListening, 0);
     assert!(running.stop() < DEADLINE / 4);
-    let nobody = I2pOptions::new("127.0.0.1:1".parse::<Service>().unwrap());
-    let nobody = nobody.key_file(directory.path("other")).accept_incoming(true);
-    let mut running = Running::start(nobody);
+    let unreachable = I2pOptions::new("127.0.0.1:1".parse::<Service>().unwrap());
+    let unreachable = unreachable.key_file(directory.path("other")).accept_incoming(true);
+    let mut running = Running::start(unreachable);
     running.wait_for_status(I2pStatus::StopListening, 0);
     assert!(running.stop() < DEADLINE / 4);
 }
 
-/// A session that the router closed is made anew, each time, with the same address.
+/// A session that the router closes is created again each time, with the same address.
 #[test]
 fn a_session_that_was_closed_is_made_anew_each_time() {
     const TIMES: usize = 5;
@@ -518,9 +525,10 @@ fn a_session_that_was_closed_is_made_anew_each_time() {
     assert_eq!(running.recorder.wait_for_bytes(id, 7), b"at last");
 }
 
-/// Each reply of the accepting dialogue replaced once, in each way: told, and recovered from.
+/// Each reply of the accepting dialogue is replaced once, in each way. The failure is reported, and
+/// the thread recovers.
 #[test]
-fn whatever_a_bridge_says_once_the_accept_thread_recovers() {
+fn the_accept_thread_recovers_from_any_single_bad_reply() {
     let requests = ["HELLO", "DEST GENERATE", "SESSION CREATE", "STREAM ACCEPT"];
     let plays = |request: &str| {
         let verbs = match request {
@@ -554,7 +562,7 @@ fn whatever_a_bridge_says_once_the_accept_thread_recovers() {
     });
 }
 
-/// A bridge on a unix-domain path is as good as one on TCP.
+/// A bridge on a unix-domain path works like one on TCP.
 #[test]
 fn the_bridge_may_listen_on_a_unix_domain_path() {
     let (bridge, directory) = (Bridge::start(), TempDir::new());
@@ -578,14 +586,14 @@ fn the_bridge_may_listen_on_a_unix_domain_path() {
     }
 }
 
-/// A router that stops, and comes back.
+/// The router stops and returns.
 #[test]
-fn the_accept_thread_recovers_from_a_router_that_went() {
+fn the_accept_thread_recovers_when_the_router_returns() {
     let (bridge, directory) = (Bridge::start(), TempDir::new());
     let running = Running::start(accepting(&bridge, &directory));
     let address = running.wait_for_status(I2pStatus::StartListening, 0);
     bridge.wait_for_request("STREAM ACCEPT", 1);
-    eventually("the bridge knows of both", || bridge.sessions() == 1);
+    eventually("the bridge has the session", || bridge.sessions() == 1);
     bridge.end_sessions();
     running.wait_for_status(I2pStatus::StopListening, 0);
     assert_eq!(running.wait_for_status(I2pStatus::StartListening, 1), address);
@@ -594,7 +602,8 @@ fn the_accept_thread_recovers_from_a_router_that_went() {
     assert_eq!(running.recorder.wait_for_bytes(id, 5), b"again");
 }
 
-/// Its control socket closed while nothing was going on: the next connect makes another.
+/// The control socket was closed while no request was under way. The next connect creates a new
+/// session.
 #[test]
 fn a_session_that_ended_in_silence_is_not_used_again() {
     let (bridge, directory) = (Bridge::start(), TempDir::new());
@@ -607,9 +616,9 @@ fn a_session_that_ended_in_silence_is_not_used_again() {
     running.connect(Driver::Blocking, &peer(7), DEADLINE).unwrap();
 }
 
-/// The key is free again when a new session asks for it, although connections of the old one stay.
+/// The key is free again for a new session, although connections of the old session stay open.
 #[test]
-fn a_session_that_the_router_does_not_know_any_more_is_let_go_of() {
+fn a_session_that_the_router_does_not_know_is_dropped() {
     let (bridge, directory) = {
         let refusal = b"STREAM STATUS RESULT=INVALID_ID\n".to_vec();
         let connects = std::sync::atomic::AtomicUsize::new(0);
@@ -625,15 +634,15 @@ fn a_session_that_the_router_does_not_know_any_more_is_let_go_of() {
     assert_eq!(bridge.sessions(), 1);
     let error = running.connect(Driver::SocketThread, &peer(7), DEADLINE).unwrap_err();
     assert!(error.is_proxy_fault(), "{error:?}");
-    eventually("its control socket is closed", || bridge.sessions() == 0);
+    eventually("the control socket of the session is closed", || bridge.sessions() == 0);
     running.connect(Driver::Blocking, &peer(7), DEADLINE).unwrap();
     assert_eq!((bridge.requests("SESSION CREATE").len(), bridge.sessions()), (2, 1));
     assert!(running.sockman.close_connection(kept));
 }
 
-/// Changes only: a failure that goes on is told once.
+/// Only changes are reported, so a continuing failure is reported once.
 #[test]
-fn a_router_that_stays_away_is_told_of_once() {
+fn a_router_that_stays_away_is_reported_once() {
     let directory = TempDir::new();
     let bridge =
         Bridge::planned(
@@ -643,13 +652,13 @@ fn a_router_that_stays_away_is_told_of_once() {
         );
     let running = Running::start(accepting(&bridge, &directory));
     bridge.wait_for_request("HELLO", 3);
-    let told = running.recorder.count(|event| matches!(event, Event::I2p(..)));
-    assert_eq!(told, 1);
+    let reported = running.recorder.count(|event| matches!(event, Event::I2p(..)));
+    assert_eq!(reported, 1);
 }
 
-/// G11: at the cap no STREAM ACCEPT is sent.
+/// G11: at the cap the thread sends no STREAM ACCEPT.
 #[test]
-fn at_the_cap_nobody_is_asked_for_until_there_is_room() {
+fn at_the_cap_no_accept_is_sent_until_there_is_room() {
     let (bridge, directory) = (Bridge::start(), TempDir::new());
     let recorder = Recorder::new();
     let options = without_sweep().max_connections(1).i2p(accepting(&bridge, &directory));
@@ -658,7 +667,7 @@ fn at_the_cap_nobody_is_asked_for_until_there_is_room() {
     let running = Running { recorder, sockman, threads: Some(threads) };
     let _first = bridge.peer_connects(1, b"one");
     let id = running.recorder.wait_for_accepted(0);
-    // Nothing tells that nothing comes: a span is looked at.
+    // No event shows that no request comes, so the test watches a span of time.
     let until = Instant::now() + 2 * SOON;
     while Instant::now() < until {
         assert_eq!(bridge.requests("STREAM ACCEPT").len(), 1);
@@ -670,7 +679,7 @@ fn at_the_cap_nobody_is_asked_for_until_there_is_room() {
     assert_eq!(running.recorder.wait_for_bytes(id, 3), b"two");
 }
 
-/// G3: `join` from a callback of the accepting thread is an error; closing and sending work.
+/// G3: `join` from a callback of the accepting thread is an error. Sending and closing work.
 #[test]
 fn callbacks_on_the_accepting_thread_may_call_everything() {
     let (bridge, directory) = (Bridge::start(), TempDir::new());
@@ -693,7 +702,7 @@ fn callbacks_on_the_accepting_thread_may_call_everything() {
     });
     let options = without_sweep().i2p(accepting(&bridge, &directory));
     let sockman = SockMan::new(recorder.clone(), options).unwrap();
-    // Under the lock: the callback needs the guard.
+    // Under the lock, because the callback needs the guard.
     let mut threads = guard.lock().unwrap();
     *threads = Some(sockman.start_sockets_threads().unwrap());
     drop(threads);
@@ -701,15 +710,15 @@ fn callbacks_on_the_accepting_thread_may_call_everything() {
     let mut bytes = Vec::new();
     stream.read_to_end(&mut bytes).unwrap();
     assert_eq!(bytes, b"welcome");
-    // Waits for the callback, which holds the lock until it has put the guard back.
+    // Taking the lock waits for the callback, which holds it until it has put the guard back.
     sockman.interrupt();
     let threads = guard.lock().unwrap().take().unwrap();
     threads.join().unwrap();
     assert_eq!(sockman.stats().connections, 0);
 }
 
-/// G12: for a peer over I2P as for one that a listener accepts, `event_closed_after_panic` names the id
-/// unless the callback closed it before it panicked.
+/// G12: as for a peer that a listener accepts, `event_closed_after_panic` names the id unless the
+/// callback closed it before the panic.
 #[test]
 fn a_peer_whose_callback_closes_and_panics_is_not_named_again() {
     for closes_and_panics in [false, true] {
@@ -728,10 +737,10 @@ fn a_peer_whose_callback_closes_and_panics_is_not_named_again() {
         let sockman = SockMan::new(recorder.clone(), options).unwrap();
         let threads = sockman.start_sockets_threads().unwrap();
         let mut stream = bridge.peer_connects(1, b"");
-        // The end of the stream.
+        // The client sees the end of the stream.
         assert_eq!(stream.read(&mut [0; 1]).unwrap(), 0);
         eventually("the panic is counted", || sockman.stats().panics == 1);
-        // The threads end after the callback has.
+        // The threads end after the callback has ended.
         sockman.interrupt();
         threads.join().unwrap();
         let named = recorder

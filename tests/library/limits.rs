@@ -1,4 +1,5 @@
-//! Limits that have no other test: docs/limits.md names the test of each. Over the network in memory.
+//! Limits that no other module tests, over the network in memory. `docs/limits.md` names the test
+//! of each limit.
 
 use std::{
     io::{self, IoSlice},
@@ -47,7 +48,7 @@ struct Rig {
     peer: Peer,
 }
 
-/// One connection, whose peer has room for so many bytes.
+/// Makes one connection whose peer has room for `window` bytes.
 fn rig(window: usize) -> Rig {
     let network = Network::new();
     network.set_window(window);
@@ -62,7 +63,7 @@ fn rig(window: usize) -> Rig {
 }
 
 #[test]
-fn options_that_make_no_sense_are_refused() {
+fn options_out_of_range_are_refused() {
     for options in [
         Options::default().sweep(Some(Duration::from_micros(999))),
         Options::default().sweep(Some(Duration::ZERO)),
@@ -83,7 +84,7 @@ fn a_vectored_send_offers_1024_pieces_at_most() {
 }
 
 #[test]
-fn one_drain_offers_a_quarter_of_a_mebibyte() {
+fn one_drain_offers_at_most_a_quarter_of_a_mebibyte() {
     let mut rig = rig(1);
     let queue = rig.handler.queue.get().unwrap();
     queue.push(&rig.sockman, &vec![7; 1_000_000]).unwrap();

@@ -1,5 +1,5 @@
-//! G13: which addresses a listener has, which address a connection is told as its own, and how
-//! the sockets are set up.
+//! G13: the addresses of listeners, the address that a connection reports as its own, and the
+//! options set on the sockets.
 
 use std::{
     error::Error,
@@ -28,17 +28,17 @@ fn running() -> (Arc<Recorder>, SockMan, sockman::SocketsThreads) {
     (recorder, sockman, threads)
 }
 
-/// `me` and `them` of the `n`th accepted connection, which `connection_info` says too.
+/// Returns `me` and `them` of the `n`th accepted connection. `connection_info` reports the same.
 fn addresses(recorder: &Recorder, sockman: &SockMan, n: usize) -> (ConnectionId, Service, Service) {
     let id = recorder.wait_for_accepted(n);
-    let told = recorder.wait_for_event("it", |event| event.id() == Some(id));
-    let Event::Accepted { me, them, .. } = told else { panic!("{told:?}") };
+    let accepted = recorder.wait_for_event("its acceptance", |event| event.id() == Some(id));
+    let Event::Accepted { me, them, .. } = accepted else { panic!("{accepted:?}") };
     let info = sockman.connection_info(id).unwrap();
     assert_eq!((&info.me, &info.them), (&me, &(&them).into()));
     (id, me, them)
 }
 
-/// G13.
+/// G13
 #[test]
 fn on_wildcard_listeners_me_is_the_address_that_was_dialled() {
     let (recorder, sockman, _threads) = running();
@@ -59,7 +59,7 @@ fn on_wildcard_listeners_me_is_the_address_that_was_dialled() {
     let v6 = sockman.bind_and_start_listening("[::]:0").unwrap();
     assert!(v6.addr().is_unspecified() && v6.port() != 0);
     check(&v6, Ipv6Addr::LOCALHOST.into());
-    // An adopted dual-stack listener tells IPv4 peers and their own side as IPv4.
+    // An adopted dual-stack listener reports the addresses of IPv4 clients as IPv4.
     let socket = socket2::Socket::new(socket2::Domain::IPV6, socket2::Type::STREAM, None).unwrap();
     socket.set_only_v6(false).unwrap();
     socket.bind(&"[::]:0".parse::<SocketAddr>().unwrap().into()).unwrap();
@@ -69,7 +69,7 @@ fn on_wildcard_listeners_me_is_the_address_that_was_dialled() {
     check(&both, Ipv4Addr::new(127, 0, 0, 3).into());
 }
 
-/// G13.
+/// G13
 #[test]
 fn on_other_listeners_me_is_the_listeners_address() {
     let (recorder, sockman, _threads) = running();
@@ -82,7 +82,7 @@ fn on_other_listeners_me_is_the_listeners_address() {
     }
 }
 
-/// G13.
+/// G13
 #[test]
 fn a_unix_peer_without_a_name_has_an_address_of_its_own() {
     let (recorder, sockman, _threads) = running();
@@ -94,7 +94,7 @@ fn a_unix_peer_without_a_name_has_an_address_of_its_own() {
     let _client = UnixStream::connect(&path).unwrap();
     let (_, me, them) = addresses(&recorder, &sockman, 0);
     assert_eq!((me, them), (to, Service::UNIX_UNNAMED));
-    // One that has a name is told by it.
+    // A peer that has a name is reported by it.
     let named = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None).unwrap();
     named.bind(&socket2::SockAddr::unix(&peer_path).unwrap()).unwrap();
     named.connect(&socket2::SockAddr::unix(&path).unwrap()).unwrap();
@@ -102,7 +102,7 @@ fn a_unix_peer_without_a_name_has_an_address_of_its_own() {
     assert_eq!(them, Service::unix(&peer_path).unwrap());
 }
 
-/// G13: an outbound connection's own side is what the kernel chose.
+/// G13: the kernel chooses the local address of an outbound connection.
 #[test]
 fn an_outbound_connection_knows_its_own_address() {
     let (_recorder, sockman, _threads) = running();
@@ -117,11 +117,11 @@ fn an_outbound_connection_knows_its_own_address() {
     }
 }
 
-/// G13.
+/// G13
 #[test]
 fn ipv4_and_ipv6_listeners_share_a_port() {
     let (recorder, sockman, _threads) = running();
-    // Whichever is bound first. The port was free a moment ago; another process may be quicker.
+    // In either order. Another process may take the free port in between, so the test tries again.
     let mut shared = 0;
     for (first, second) in [("0.0.0.0", "[::]"), ("[::]", "0.0.0.0"), ("127.0.0.1", "[::1]")] {
         for _ in 0..20 {
@@ -143,10 +143,10 @@ fn ipv4_and_ipv6_listeners_share_a_port() {
             break;
         }
     }
-    assert_eq!(shared, 6, "each pair shared a port");
+    assert_eq!(shared, 6, "each pair of addresses must share a port");
 }
 
-/// G13.
+/// G13
 #[test]
 fn port_zero_gives_the_real_port_and_a_new_one_each_time() {
     let (recorder, sockman, _threads) = running();
@@ -162,7 +162,7 @@ fn port_zero_gives_the_real_port_and_a_new_one_each_time() {
     assert_eq!(sockman.stats().listeners, 5);
 }
 
-/// G13: what was tried, on what address, and what to do.
+/// G13: the error says what was tried, on what address, and what to do.
 #[test]
 fn bind_errors_say_what_is_wrong() {
     let sockman = SockMan::new(Recorder::new(), without_sweep()).unwrap();
@@ -196,7 +196,7 @@ fn bind_errors_say_what_is_wrong() {
         assert!(error.source().is_none() && text.contains("cannot be bound on this machine"));
     }
 
-    // A file of that name is left alone, whatever it is.
+    // A file at the path is left alone, whatever it is.
     let dir = TempDir::new();
     let path = dir.path("sock");
     fs::write(&path, "a file").unwrap();
@@ -209,16 +209,16 @@ fn bind_errors_say_what_is_wrong() {
     assert!(matches!(error.kind(), BindErrorKind::Os { step: "bind", .. }), "{error:?}");
     assert!(text.contains("bind failed"), "{text}");
 
-    assert_eq!(sockman.stats().listeners, 1, "nothing is left behind");
+    assert_eq!(sockman.stats().listeners, 1, "failed binds must leave no listener");
 }
 
-/// G13: as systemd hands them over.
+/// G13: a listener can come from systemd, for example.
 #[test]
 fn listeners_that_exist_are_adopted() {
     let (recorder, sockman, _threads) = running();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
-    // Somebody came before the hand-over.
+    // This client came before the hand-over.
     let early = TcpStream::connect(address).unwrap();
     assert_eq!(sockman.start_listening_on(listener).unwrap(), Service::from(address));
     let (_, me, them) = addresses(&recorder, &sockman, 0);
@@ -237,14 +237,15 @@ fn listeners_that_exist_are_adopted() {
     client.write_all(b"over unix").unwrap();
     assert_eq!(recorder.wait_for_bytes(id, 9), b"over unix");
     sockman.stop_listening();
-    assert!(path.exists(), "whoever made the path removes it");
-    // The socket thread closes it.
-    eventually("it is closed", || UnixStream::connect(&path).is_err());
+    assert!(path.exists(), "the library must not remove a path that it did not make");
+    // The socket thread closes the listener.
+    eventually("the listener is closed", || UnixStream::connect(&path).is_err());
 }
 
-/// G13: systemd keeps a copy of what it hands over, and starts the program again with it.
+/// G13: systemd keeps a copy of the listener that it hands over, and starts the program again with
+/// it.
 #[test]
-fn an_adopted_listener_is_let_go_of_and_not_shut_down() {
+fn an_adopted_listener_is_closed_without_a_shutdown() {
     let kept = TcpListener::bind("127.0.0.1:0").unwrap();
     let recorder = Recorder::new();
     let sockman = SockMan::new(recorder.clone(), without_sweep()).unwrap();
@@ -254,7 +255,7 @@ fn an_adopted_listener_is_let_go_of_and_not_shut_down() {
         let _served = TcpStream::connect(kept.local_addr().unwrap()).unwrap();
         recorder.wait_for_accepted(round);
         sockman.stop_listening();
-        // A pass that began after the stop has let go of it.
+        // A pass that began after the stop has closed the library's copy.
         let passes = sockman.stats().passes;
         eventually("a pass is over", || {
             sockman.notify();
@@ -262,7 +263,11 @@ fn an_adopted_listener_is_let_go_of_and_not_shut_down() {
         });
         let unserved = TcpStream::connect(kept.local_addr().unwrap()).unwrap();
         let (accepted, from) = kept.accept().unwrap();
-        assert_eq!(from, unserved.local_addr().unwrap(), "the copy goes on");
+        assert_eq!(
+            from,
+            unserved.local_addr().unwrap(),
+            "the embedder's copy must accept the client"
+        );
         drop(accepted);
         assert_eq!(sockman.stats().accepted, round as u64 + 1);
     }
@@ -270,9 +275,9 @@ fn an_adopted_listener_is_let_go_of_and_not_shut_down() {
     threads.join().unwrap();
 }
 
-/// G13.
+/// G13
 #[test]
-fn what_is_no_listener_is_not_adopted() {
+fn a_descriptor_that_is_no_listener_is_refused() {
     let sockman = SockMan::new(Recorder::new(), without_sweep()).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let connected = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
@@ -294,7 +299,7 @@ fn what_is_no_listener_is_not_adopted() {
     assert_eq!(sockman.stats().listeners, 0);
 }
 
-/// G13: also while connections of the old listener live, or wait in TIME_WAIT.
+/// G13: even while connections of the old listener are open, or wait in TIME_WAIT.
 #[test]
 fn an_address_can_be_bound_again_directly_after_stop_listening() {
     let recorder = Recorder::new();
@@ -304,7 +309,8 @@ fn an_address_can_be_bound_again_directly_after_stop_listening() {
     for n in 0..20 {
         let client = running.client();
         let id = recorder.wait_for_accepted(n);
-        // Half of them stay open; the others were closed here first, which means TIME_WAIT.
+        // Half of them stay open. This side closes the others first, which leaves them in
+        // TIME_WAIT.
         if n % 2 == 0 {
             running.sockman.close_connection(id);
         }
@@ -314,7 +320,7 @@ fn an_address_can_be_bound_again_directly_after_stop_listening() {
     }
 }
 
-/// G13: the same with no thread to let go of the old listener.
+/// G13: the same without a thread that closes the old listener.
 #[test]
 fn an_address_can_be_bound_again_with_no_thread_running() {
     let sockman = SockMan::new(Recorder::new(), without_sweep()).unwrap();
@@ -337,7 +343,7 @@ fn is_close_on_exec(descriptor: RawFd) -> bool {
         && fs::exists(format!("/proc/self/fd/{descriptor}")).unwrap()
 }
 
-/// For descriptors of other tests, which may close them at any time.
+/// For descriptors of other tests, which may close at any time.
 #[cfg(target_os = "linux")]
 fn is_gone_or_close_on_exec(descriptor: RawFd) -> bool {
     const O_CLOEXEC: u32 = 0o2_000_000;
@@ -348,7 +354,7 @@ fn is_gone_or_close_on_exec(descriptor: RawFd) -> bool {
     u32::from_str_radix(flags.trim(), 8).unwrap() & O_CLOEXEC != 0
 }
 
-/// G13.
+/// G13
 #[cfg(target_os = "linux")]
 #[test]
 fn every_tcp_socket_is_without_delay_and_close_on_exec() {
@@ -371,12 +377,12 @@ fn every_tcp_socket_is_without_delay_and_close_on_exec() {
     check("a connection", descriptors::of(me, Some(to)));
 }
 
-/// G13: systemd hands over a listener because somebody came, whose connection exists by then.
+/// G13: systemd may hand over a listener after a client has connected.
 #[cfg(target_os = "linux")]
 #[test]
-fn who_came_before_a_listener_was_adopted_is_served_without_delay_too() {
+fn clients_from_before_the_adoption_have_no_nagle_delay() {
     let (recorder, sockman, _threads) = running();
-    // Not close-on-exec, as descriptors are that one process hands to the next.
+    // Without close-on-exec, like descriptors that one process hands to the next.
     let socket = socket2::Socket::new_raw(socket2::Domain::IPV4, socket2::Type::STREAM, None);
     let socket = socket.unwrap();
     socket.bind(&"127.0.0.1:0".parse::<SocketAddr>().unwrap().into()).unwrap();
@@ -394,7 +400,7 @@ fn who_came_before_a_listener_was_adopted_is_served_without_delay_too() {
     }
 }
 
-/// G13: unix-domain sockets, and the pollers.
+/// G13: unix-domain sockets and pollers.
 #[cfg(target_os = "linux")]
 #[test]
 fn every_other_descriptor_is_close_on_exec() {
@@ -411,26 +417,26 @@ fn every_other_descriptor_is_close_on_exec() {
         .filter(|line| line.ends_with(path.to_str().unwrap()))
         .map(|line| line.split_whitespace().nth(6).unwrap().to_owned())
         .collect();
-    assert_eq!(inodes.len(), 2, "the listener and what it accepted");
+    assert_eq!(inodes.len(), 2, "the listener and its accepted connection must be open");
     for inode in inodes {
         let descriptor = descriptors::with_target(&format!("socket:[{inode}]")).unwrap();
         assert!(is_close_on_exec(descriptor), "{table}");
     }
-    // All of them: other tests of this process open sockets through std, close-on-exec as well,
-    // but for the one that hands over a listener without.
+    // Checks all pollers of the process. Other tests open sockets through std, which sets
+    // close-on-exec, except the one that hands over a listener without it.
     for entry in fs::read_dir("/proc/self/fd").unwrap() {
         let descriptor = entry.unwrap().file_name().to_str().unwrap().parse().unwrap();
         let is_poller = || {
             let link = fs::read_link(format!("/proc/self/fd/{descriptor}"));
             link.is_ok_and(|to| to.to_string_lossy().starts_with("anon_inode:"))
         };
-        // Asked again behind the flags, which may be another socket's by then.
+        // Asks again after the flags, because the number may belong to another descriptor by then.
         let is_right = !is_poller() || is_gone_or_close_on_exec(descriptor) || !is_poller();
-        assert!(is_right, "{descriptor}");
+        assert!(is_right, "poller {descriptor} is not close-on-exec");
     }
 }
 
-/// G13, G5: a client and a server of two `SockMan`s agree on who is who.
+/// G13, G5: a client and a server in two `SockMan`s report the same two addresses.
 #[test]
 fn both_sides_agree_on_their_addresses() {
     let (recorder, serving, _serving) = running();
@@ -445,10 +451,10 @@ fn both_sides_agree_on_their_addresses() {
     assert_eq!(recorder.wait_for_bytes(id, 5), b"hello");
     dialling.close_connection(outbound);
     recorder.wait_for_eof(id);
-    eventually("nothing is left", || dialling.stats().connections == 0);
+    eventually("the connection is gone", || dialling.stats().connections == 0);
 }
 
-/// G13: an adopted listener serves who came before, both ways.
+/// G13: an adopted listener serves a client that came before the adoption.
 #[test]
 fn a_client_of_an_adopted_listener_gets_its_bytes() -> io::Result<()> {
     let (recorder, sockman, _threads) = running();

@@ -1,4 +1,4 @@
-//! The whole way, once: two `SockMan`s, an outbound and an inbound connection, bytes both ways.
+//! The whole path, once: two `SockMan`s, an outbound and an inbound connection, bytes both ways.
 
 use sockman::{ConnectOptions, Service, stats::Direction};
 use sockman_test_support::{Event, Recorder, Running, without_sweep};

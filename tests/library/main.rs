@@ -1,15 +1,16 @@
-//! The library's own tests, a module for each behaviour. All of them are one program, so that cargo
-//! links one; `tests/processes` has the few that need a process of their own.
+//! The library's own tests: one module for each behaviour, all in one program, so that cargo links
+//! one binary. `tests/processes` has the few tests that need a process of their own.
 //!
-//! They run beside each other on threads of one process. So a test here
+//! The tests run in parallel, on threads of one process. Therefore a test here
 //!
-//! - starts no process. A child holds copies of all descriptors until it becomes another program,
-//!   and a socket that another test closes meanwhile stays open for as long;
-//! - changes nothing that belongs to the process: a limit (a higher one is no harm), the working
-//!   directory, the logger, the environment;
-//! - counts nothing that belongs to the process: descriptors, their numbers, threads, allocations.
-//!   It counts what its own `SockMan` says, or its own [`Spy`](sockman_test_support::tools::Spy);
-//! - takes paths from a [`TempDir`](sockman_test_support::tools::TempDir), ports from the kernel.
+//! - starts no process. A child process holds copies of all descriptors until it executes another
+//!   program, and a socket that another test closes meanwhile stays open for as long;
+//! - changes no state of the process: the limits (raising one is harmless), the working directory,
+//!   the logger, the environment;
+//! - counts nothing of the whole process: descriptors, their numbers, threads, allocations. It
+//!   counts what its own `SockMan` reports, or its own [`Spy`](sockman_test_support::tools::Spy);
+//! - takes paths from a [`TempDir`](sockman_test_support::tools::TempDir) and ports from the
+//!   kernel.
 
 #![allow(
     clippy::unwrap_used,
@@ -18,13 +19,13 @@
     reason = "a panic is how a test fails"
 )]
 
-// The public surface: addresses, texts, what its types are.
+// The public surface: addresses, error texts, traits of the types.
 mod address;
 mod address_errors;
 mod readme;
 mod surface;
 
-// Connections: bytes, ends, and whom the callbacks are about.
+// Connections: bytes, ends, and the ids that the callbacks name.
 mod bytes;
 mod callbacks;
 mod close;
@@ -40,18 +41,18 @@ mod start_connect;
 mod start_connect_ends;
 mod unix_sockets;
 
-// The socket thread: fair, prompt, idle with nothing to do, and what ends it.
+// The socket thread: fairness, promptness, idleness, panics and restarts.
 mod fairness;
 mod no_spin;
 mod panics;
 mod promptness;
 mod restart;
 
-// What the library has for embedders.
+// The helpers for embedders.
 mod helpers;
 mod send_queue;
 
-// Through others.
+// Connections through I2P and SOCKS5.
 #[cfg(feature = "i2p")]
 mod i2p;
 #[cfg(feature = "socks5")]

@@ -1,7 +1,7 @@
 //! G7: with nothing to do the loop runs about once per `select_timeout`, and not at all with the
 //! sweep off, whatever the state of the connections.
 //!
-//! Here time is measured on purpose: how many passes there are in 300 ms.
+//! These tests measure time on purpose: they count the passes in 300 ms.
 
 use std::{
     io::{self, Write},
@@ -25,19 +25,19 @@ use sockman_test_support::{
 
 const SPAN: Duration = Duration::from_millis(300);
 
-/// A loop that spins makes some hundred thousand passes in this time, one that polls every
-/// millisecond three hundred.
+/// Returns the largest number of passes that an idle loop may make. A loop that spins makes some
+/// hundred thousand passes in 300 ms, and one that polls every millisecond makes three hundred.
 fn most_passes(elapsed: Duration, sweep: bool) -> u64 {
     let periods = elapsed.as_millis().div_ceil(SELECT_TIMEOUT.as_millis());
     if sweep { 6 + 2 * u64::try_from(periods).unwrap() } else { 4 }
 }
 
-/// Lets the loop come to rest: events that are under way are over after a few passes.
+/// Lets the loop come to rest: a few passes handle the events that are under way.
 fn settle(sockman: &SockMan) {
     run_passes(sockman, 2);
 }
 
-/// Does what the file is about.
+/// Asserts that the loop makes few passes while there is nothing to do.
 fn assert_no_spin(sockman: &SockMan, sweep: bool) {
     settle(sockman);
     let (began, before) = (Instant::now(), sockman.stats());
@@ -73,7 +73,7 @@ fn serving(options: Options, count: usize) -> (Arc<Recorder>, Running, Vec<TcpSt
     (recorder, running, clients)
 }
 
-/// The required methods alone: every hook is the default one.
+/// A handler with the required methods alone: every hook is the default one.
 #[derive(Default)]
 struct Willing {
     accepted: AtomicU64,
@@ -100,7 +100,7 @@ impl EventHandler for Willing {
     fn event_got_permanent_read_error(&self, _: &SockMan, _: ConnectionId, _: &io::Error) {}
 }
 
-/// G7.
+/// G7
 #[test]
 fn default_hooks_that_always_say_yes_do_not_spin() {
     with_and_without_sweep(|options, sweep| {
@@ -113,7 +113,7 @@ fn default_hooks_that_always_say_yes_do_not_spin() {
     });
 }
 
-/// G7.
+/// G7
 #[test]
 fn no_connection_at_all_does_not_spin() {
     with_and_without_sweep(|options, sweep| {
@@ -122,7 +122,7 @@ fn no_connection_at_all_does_not_spin() {
     });
 }
 
-/// G7.
+/// G7
 #[test]
 fn paused_reads_with_data_pending_do_not_spin() {
     with_and_without_sweep(|options, sweep| {
@@ -142,7 +142,7 @@ fn paused_reads_with_data_pending_do_not_spin() {
     });
 }
 
-/// G7.
+/// G7
 #[test]
 fn paused_reads_with_an_end_or_a_reset_behind_them_do_not_spin() {
     with_and_without_sweep(|options, sweep| {
@@ -154,7 +154,7 @@ fn paused_reads_with_an_end_or_a_reset_behind_them_do_not_spin() {
         drop(gone);
         reset(broken);
         let sockman = &running.sockman;
-        eventually("the reset was seen", || {
+        eventually("one connection has hung up", || {
             (0..3).any(|n| sockman.connection_info(recorder.wait_for_accepted(n)).unwrap().hung_up)
         });
         assert_no_spin(sockman, sweep);
@@ -162,7 +162,7 @@ fn paused_reads_with_an_end_or_a_reset_behind_them_do_not_spin() {
     });
 }
 
-/// G7.
+/// G7
 #[test]
 fn paused_writes_do_not_spin() {
     with_and_without_sweep(|options, sweep| {
@@ -174,7 +174,7 @@ fn paused_writes_do_not_spin() {
     });
 }
 
-/// G7: whether the last send said so by taking less than it was given, or by taking nothing.
+/// G7: whether the last send took only a part or took nothing.
 #[test]
 fn a_full_send_buffer_does_not_spin() {
     fn fills(sockman: &SockMan, id: ConnectionId, sends_until_it_would_block: bool) -> bool {
@@ -186,7 +186,7 @@ fn a_full_send_buffer_does_not_spin() {
                 Ok(BYTES) if !sends_until_it_would_block => return false,
                 Ok(_) if !sends_until_it_would_block => return true,
                 Ok(_) => {}
-                // The client leaves at the end of the test.
+                // The client closes at the end of the test.
                 Err(_) => return false,
             }
         }
@@ -214,7 +214,7 @@ fn a_full_send_buffer_does_not_spin() {
     }
 }
 
-/// G7.
+/// G7
 #[test]
 fn a_connection_kept_after_its_end_does_not_spin() {
     with_and_without_sweep(|options, sweep| {
@@ -230,7 +230,7 @@ fn a_connection_kept_after_its_end_does_not_spin() {
     });
 }
 
-/// G7.
+/// G7
 #[test]
 fn a_connection_kept_after_a_reset_does_not_spin() {
     with_and_without_sweep(|options, sweep| {
@@ -244,7 +244,7 @@ fn a_connection_kept_after_a_reset_does_not_spin() {
     });
 }
 
-/// G7.
+/// G7
 #[test]
 fn a_connection_kept_after_an_end_and_a_reset_does_not_spin() {
     with_and_without_sweep(|options, sweep| {
@@ -258,7 +258,7 @@ fn a_connection_kept_after_an_end_and_a_reset_does_not_spin() {
     });
 }
 
-/// G7, and G6: what is skipped waits for an event, a wake or the sweep, where it is asked again.
+/// G7, G6: a receive that is skipped waits for an event, a wake or the sweep.
 #[test]
 fn skip_with_data_pending_and_nothing_sent_does_not_spin() {
     with_and_without_sweep(|options, sweep| {
@@ -269,7 +269,7 @@ fn skip_with_data_pending_and_nothing_sent_does_not_spin() {
         running.sockman.interrupt();
         running.threads.take().unwrap().join().unwrap();
         clients[0].write_all(&[1; 10_000]).unwrap();
-        // After a wake, sending comes before receiving in the turn, and so does the `Skip`.
+        // In a turn after a wake, sending comes before receiving, so the `Skip` does too.
         running.sockman.wake(id);
         running.threads = Some(running.sockman.start_sockets_threads().unwrap());
         assert_no_spin(&running.sockman, sweep);
@@ -280,7 +280,7 @@ fn skip_with_data_pending_and_nothing_sent_does_not_spin() {
     });
 }
 
-/// G7.
+/// G7
 #[test]
 fn the_connection_cap_with_clients_in_the_backlog_does_not_spin() {
     with_and_without_sweep(|options, sweep| {
@@ -288,7 +288,7 @@ fn the_connection_cap_with_clients_in_the_backlog_does_not_spin() {
         let waiting: Vec<_> = (0..5).map(|_| running.client()).collect();
         assert_no_spin(&running.sockman, sweep);
         assert_eq!(running.sockman.stats().accepted, 2);
-        // They were not forgotten.
+        // The clients in the backlog are still accepted later.
         for n in 0..2 {
             running.sockman.close_connection(recorder.wait_for_accepted(n));
         }
@@ -297,23 +297,23 @@ fn the_connection_cap_with_clients_in_the_backlog_does_not_spin() {
     });
 }
 
-/// G7.
+/// G7
 #[test]
 fn a_deadline_in_the_past_that_stays_the_same_does_not_spin() {
     with_and_without_sweep(|options, sweep| {
         let (recorder, running, _clients) = serving(options, 1);
         recorder.set_next_deadline(Some(Instant::now() - Duration::from_secs(1)));
         assert_no_spin(&running.sockman, sweep);
-        // One that went by while the loop ran, too.
+        // The same for a deadline that passes while the loop runs.
         let soon = Instant::now() + Duration::from_millis(20);
         recorder.set_next_deadline(Some(soon));
         running.sockman.notify();
-        eventually("it has gone by", || Instant::now() > soon);
+        eventually("the deadline has passed", || Instant::now() > soon);
         assert_no_spin(&running.sockman, sweep);
     });
 }
 
-/// Its deadline is a little older each time it is asked.
+/// A handler whose deadline is a little older each time the library asks for it.
 struct OlderAndOlder(Mutex<Instant>);
 
 impl EventHandler for OlderAndOlder {
@@ -339,7 +339,7 @@ impl EventHandler for OlderAndOlder {
     }
 }
 
-/// G7.
+/// G7
 #[test]
 fn a_deadline_in_the_past_that_becomes_older_does_not_spin() {
     with_and_without_sweep(|options, sweep| {
@@ -349,7 +349,7 @@ fn a_deadline_in_the_past_that_becomes_older_does_not_spin() {
     });
 }
 
-/// G7: the other half of the bargain. A deadline in the past has its one immediate pass.
+/// G7: a deadline in the past causes exactly one immediate pass.
 #[test]
 fn a_deadline_in_the_past_has_one_immediate_pass() {
     let recorder: Arc<OnceLock<Arc<Recorder>>> = Arc::default();
@@ -373,14 +373,14 @@ fn a_deadline_in_the_past_has_one_immediate_pass() {
     for n in 1..20 {
         arm.send(Instant::now() - Duration::from_secs(60 - n)).unwrap();
         running.sockman.notify();
-        // The pass in which the deadline is set has taken the notify: nothing but the deadline
-        // brings the next one.
+        // The pass in which the deadline is set has taken the notify, so only the deadline can
+        // cause the next pass.
         while !pass.recv_timeout(DEADLINE).unwrap() {}
         assert!(!pass.recv_timeout(DEADLINE).unwrap());
     }
 }
 
-/// G7: deadlines do not need the sweep.
+/// G7: the library meets deadlines without the sweep.
 #[test]
 fn a_deadline_in_the_future_is_met_without_a_sweep() {
     let (passes, pass) = mpsc::channel();
@@ -402,15 +402,19 @@ fn a_deadline_in_the_future_is_met_without_a_sweep() {
                 break at;
             }
         };
-        // A few milliseconds on an idle machine; this one may be busy.
-        assert!(met - deadline < Duration::from_secs(2), "{:?} late", met - deadline);
+        // An idle machine is a few milliseconds late; a busy one may be later.
+        assert!(
+            met - deadline < Duration::from_secs(2),
+            "the deadline was met {:?} late",
+            met - deadline
+        );
         let passes = running.sockman.stats().passes - before;
         assert!(passes <= 8, "{passes} passes for a deadline in {milliseconds} ms");
         recorder.set_next_deadline(None);
     }
 }
 
-/// G7: an earlier deadline counts at once after `notify`.
+/// G7: after `notify`, an earlier deadline counts at once.
 #[test]
 fn a_deadline_that_becomes_earlier_counts_after_notify() {
     let (passes, pass) = mpsc::channel();
@@ -428,7 +432,7 @@ fn a_deadline_that_becomes_earlier_counts_after_notify() {
     while pass.recv_timeout(DEADLINE).unwrap() < deadline {}
 }
 
-/// G7.
+/// G7
 #[test]
 fn each_notify_of_an_idle_loop_runs_a_pass() {
     let recorder = Recorder::of_everything(|_, _| {});
@@ -443,7 +447,7 @@ fn each_notify_of_an_idle_loop_runs_a_pass() {
     }
 }
 
-/// G9: a `notify` inside `event_io_loop_completed_for_all` itself gives another pass.
+/// G9: a `notify` inside `event_io_loop_completed_for_all` causes another pass.
 #[test]
 fn a_notify_during_the_callback_of_a_pass_gives_another_pass() {
     const NOT_YET: u64 = u64::MAX;
@@ -451,7 +455,7 @@ fn a_notify_during_the_callback_of_a_pass_gives_another_pass() {
     #[derive(Default)]
     struct Passes {
         count: AtomicU64,
-        /// How many there were when the callback asked for another one.
+        /// The number of passes when the callback asked for another one.
         asked_at: AtomicU64,
         asks: AtomicBool,
     }
@@ -481,8 +485,8 @@ fn a_notify_during_the_callback_of_a_pass_gives_another_pass() {
     }
 }
 
-/// A handler that keeps a weak handle, as the guide recommends, and uses it in a hook, which is
-/// not handed one.
+/// A handler that stores a weak handle, as the guide recommends, and uses it in a hook, which gets
+/// no handle as a parameter.
 #[derive(Default)]
 struct Keeper {
     sockman: OnceLock<WeakSockMan>,
@@ -513,7 +517,7 @@ impl EventHandler for Keeper {
     }
 }
 
-/// G7, and no leak.
+/// G7: and neither the handler nor the `SockMan` leaks.
 #[test]
 fn a_handler_that_keeps_a_weak_handle_neither_spins_nor_leaks() {
     with_and_without_sweep(|options, sweep| {
@@ -528,8 +532,8 @@ fn a_handler_that_keeps_a_weak_handle_neither_spins_nor_leaks() {
         assert!(freed.upgrade().is_some());
         let weak = running.sockman.downgrade();
         drop(running);
-        assert!(freed.upgrade().is_none(), "the handler is freed");
-        assert!(weak.upgrade().is_none(), "the SockMan is freed");
-        assert_eq!(read_to_end(&mut client), b"", "the connection is closed");
+        assert!(freed.upgrade().is_none(), "the handler must be freed");
+        assert!(weak.upgrade().is_none(), "the SockMan must be freed");
+        assert_eq!(read_to_end(&mut client), b"", "the connection must be closed");
     });
 }

@@ -1,5 +1,5 @@
-//! G12: a callback that panics is never swallowed, under either policy, whichever it is. All with
-//! the sweep off.
+//! G12: the library never swallows a panic of a callback, under either policy and in any callback.
+//! All tests run with the sweep off.
 
 use std::{
     collections::HashSet,
@@ -19,7 +19,7 @@ use sockman_test_support::{
     Event, Recorder, Running, eventually, read_to_end, reset, without_sweep,
 };
 
-/// Every callback.
+/// Names each callback of the handler.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Callback {
     Accepted,
@@ -35,7 +35,7 @@ enum Callback {
     NextDeadline,
 }
 
-/// Those that are called for one connection.
+/// The callbacks that are called for one connection.
 const WITH_ID: [Callback; 8] = [
     Callback::Accepted,
     Callback::ReadyToSend,
@@ -51,7 +51,7 @@ const WITHOUT_ID: [Callback; 2] = [Callback::CompletedForAll, Callback::NextDead
 
 const ON_PURPOSE: &str = "on purpose";
 
-/// Keeps the panics of these tests out of the output; all others are shown.
+/// Hides the panics of these tests from the output. All other panics are shown.
 fn silence_panics_on_purpose() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
@@ -65,11 +65,11 @@ fn silence_panics_on_purpose() {
     });
 }
 
-/// A recorder that panics, once for each time that it is told to.
+/// A recorder that panics once in each armed callback.
 struct Faulty {
     recorder: Arc<Recorder>,
     armed: Mutex<HashSet<Callback>>,
-    /// Spared: the connection that has to go on.
+    /// The connection on which no callback panics, because it has to continue.
     bystander: Mutex<Option<ConnectionId>>,
     /// Closes the connection before it panics.
     close_first: bool,
@@ -171,7 +171,7 @@ impl EventHandler for Faulty {
     }
 }
 
-/// A server with a bystander, and a victim to be.
+/// A server with one connection that panics do not touch.
 struct Scene {
     handler: Arc<Faulty>,
     running: Running,
@@ -189,7 +189,7 @@ impl Scene {
         Scene { handler, running, bystander, bystander_id }
     }
 
-    /// Arms a callback and brings it about on a second connection.
+    /// Arms `callback` and causes it on a second connection.
     fn provoke(&self, callback: Callback) -> TcpStream {
         let early = matches!(
             callback,
@@ -243,7 +243,7 @@ fn closing() -> Options {
     without_sweep().panic_policy(PanicPolicy::CloseConnection)
 }
 
-/// The payload's text.
+/// Returns the text of the payload.
 fn panicked(result: Result<(), JoinError>) -> String {
     match result {
         Err(JoinError::Panicked(panic)) => {
@@ -255,7 +255,7 @@ fn panicked(result: Result<(), JoinError>) -> String {
     }
 }
 
-/// G12, and G14: `Stop`.
+/// G12, G14: `PanicPolicy::Stop`.
 #[test]
 fn under_stop_join_returns_the_panic_and_a_restart_goes_on() {
     for callback in WITH_ID.into_iter().chain(WITHOUT_ID) {
@@ -265,7 +265,7 @@ fn under_stop_join_returns_the_panic_and_a_restart_goes_on() {
             scene.running.threads.as_ref().unwrap().is_finished()
         });
         assert!(!scene.handler.is_armed(), "{callback:?}");
-        // What comes while nobody listens is not lost.
+        // Data that arrives while no thread runs is not lost.
         scene.bystander.write_all(b"meanwhile").unwrap();
         assert!(matches!(
             scene.running.sockman.start_sockets_threads(),
@@ -282,24 +282,25 @@ fn under_stop_join_returns_the_panic_and_a_restart_goes_on() {
         scene.handler.recorder.wait_for_bytes(scene.bystander_id, b"meanwhile".len());
         scene.assert_bystander_is_served(b"and afterwards");
 
-        // The victim of the accept callback is closed, any other is still there.
+        // A panic in the accept callback closes the connection. After any other panic it stays
+        // open.
         let id = scene.handler.recorder.wait_for_accepted(1);
         let is_open = scene.running.sockman.connection_info(id).is_some();
         assert_eq!(is_open, callback != Callback::Accepted, "{callback:?}");
         let mut victim = victim;
         match callback {
             Callback::Accepted => assert_eq!(read_to_end(&mut victim), b""),
-            // The event was told, and is not told again.
+            // The event was reported before the panic and is not reported again.
             Callback::Eof | Callback::ReadError => {
-                let told = |event: &Event| {
+                let reported = |event: &Event| {
                     *event == Event::Eof(id)
                         || matches!(event, Event::ReadError(of, _) if *of == id)
                 };
-                assert_eq!(scene.handler.recorder.count(told), 1);
+                assert_eq!(scene.handler.recorder.count(reported), 1);
             }
             _ => {
                 let before: &[u8] = match callback {
-                    // Delivered before the panic; not yet read at the panic.
+                    // The data was delivered before the panic, or was not read yet.
                     Callback::Data | Callback::ShouldRecv => b"a few bytes",
                     _ => b"",
                 };
@@ -313,18 +314,18 @@ fn under_stop_join_returns_the_panic_and_a_restart_goes_on() {
     }
 }
 
-/// G12: `CloseConnection`.
+/// G12: `PanicPolicy::CloseConnection`.
 #[test]
-fn under_close_connection_the_connection_is_closed_and_told_once() {
+fn under_close_connection_the_connection_is_closed_and_reported_once() {
     for close_first in [false, true] {
         for callback in WITH_ID {
             let mut scene = Scene::new(closing(), close_first);
             let mut victim = scene.provoke(callback);
             let (handler, sockman) = (scene.handler.clone(), scene.running.sockman.clone());
             let id = handler.recorder.wait_for_accepted(1);
-            eventually("it panicked", || sockman.stats().panics == 1);
-            eventually("it is closed", || sockman.connection_info(id).is_none());
-            // The hooks are not handed a `SockMan` to close with.
+            eventually("the callback has panicked", || sockman.stats().panics == 1);
+            eventually("the connection is closed", || sockman.connection_info(id).is_none());
+            // The hooks get no `SockMan` to close with.
             let closed_itself =
                 close_first && !matches!(callback, Callback::ShouldSend | Callback::ShouldRecv);
             if !closed_itself {
@@ -333,32 +334,33 @@ fn under_close_connection_the_connection_is_closed_and_told_once() {
                 });
             }
             if callback != Callback::ReadError {
-                // A reset if it had sent what was not read.
+                // The client gets a reset if it had sent bytes that were not read.
                 let end = victim.read(&mut [0]);
                 assert!(!matches!(end, Ok(1..)), "{callback:?}: {end:?}");
             }
             scene.assert_bystander_is_served(b"first");
             scene.assert_bystander_is_served(b"second");
-            // It is told once, or not at all if the callback closed it itself; and then the id is
-            // named no more.
+            // The close is reported once, or not at all if the callback closed the connection
+            // itself. After that no callback names the id.
             let events = handler.recorder.events_of(id);
-            let told = events.iter().filter(|e| matches!(e, Event::ClosedAfterPanic(_))).count();
-            assert_eq!(told, usize::from(!closed_itself), "{callback:?}: {events:?}");
+            let reported =
+                events.iter().filter(|e| matches!(e, Event::ClosedAfterPanic(_))).count();
+            assert_eq!(reported, usize::from(!closed_itself), "{callback:?}: {events:?}");
             if !closed_itself {
                 assert_eq!(events.last(), Some(&Event::ClosedAfterPanic(id)), "{events:?}");
             }
-            // A new one comes in.
+            // A new client is accepted.
             let accepted = |event: &Event| matches!(event, Event::Accepted { .. });
             let before = handler.recorder.count(accepted);
             let _next = scene.running.client();
-            eventually("a new one is accepted", || handler.recorder.count(accepted) > before);
+            eventually("a new client is accepted", || handler.recorder.count(accepted) > before);
             scene.running.sockman.interrupt();
             scene.join().unwrap();
         }
     }
 }
 
-/// G12: without a connection to blame, it stops.
+/// G12: a panic without a connection to blame stops the threads.
 #[test]
 fn a_panic_in_a_callback_without_an_id_stops_under_both_policies() {
     for options in [without_sweep(), closing()] {
@@ -372,7 +374,7 @@ fn a_panic_in_a_callback_without_an_id_stops_under_both_policies() {
     }
 }
 
-/// G12.
+/// G12
 #[test]
 fn a_panic_in_closed_after_panic_stops() {
     for callback in WITH_ID {
@@ -385,18 +387,18 @@ fn a_panic_in_closed_after_panic_stops() {
         assert!(scene.running.sockman.connection_info(id).is_none());
         scene.running.threads = Some(scene.running.sockman.start_sockets_threads().unwrap());
         scene.assert_bystander_is_served(b"again");
-        let told = scene.handler.recorder.count(|e| *e == Event::ClosedAfterPanic(id));
-        assert_eq!(told, 1, "{callback:?}");
+        let reported = scene.handler.recorder.count(|e| *e == Event::ClosedAfterPanic(id));
+        assert_eq!(reported, 1, "{callback:?}");
     }
 }
 
-/// G12: events of one poll that came behind the one whose callback panicked are latched.
+/// G12: events that came with the same poll behind the panicking callback stay latched.
 #[test]
 fn a_panic_in_the_middle_of_a_batch_loses_nothing_for_the_others() {
     const CLIENTS: usize = 8;
     silence_panics_on_purpose();
     for options in [without_sweep(), closing()] {
-        // Panics on the byte 1.
+        // The handler panics on the byte 1.
         let recorder = Recorder::with_reaction(|_, event| {
             if matches!(event, Event::Data(_, data) if data.contains(&1)) {
                 panic!("{}", format!("{ON_PURPOSE}: in the middle"));
@@ -427,7 +429,7 @@ fn a_panic_in_the_middle_of_a_batch_loses_nothing_for_the_others() {
     }
 }
 
-/// G12: several clients wait, and the callback of one panics: the rest of the batch comes in.
+/// G12: the rest of a batch is accepted although the callback of one client panics.
 #[test]
 fn a_panic_in_the_accept_callback_loses_no_waiting_client() {
     for options in [without_sweep(), closing()] {
@@ -445,14 +447,14 @@ fn a_panic_in_the_accept_callback_loses_no_waiting_client() {
             threads = sockman.start_sockets_threads().unwrap();
         }
         handler.recorder.wait_for_accepted(9);
-        eventually("nine are left", || sockman.stats().connections == 9);
+        eventually("nine connections are left", || sockman.stats().connections == 9);
         drop((threads, clients));
     }
 }
 
-/// G12: nobody joins. The threads end all the same, and can be started again.
+/// G12: the threads end although no thread joins them, and can be started again.
 #[test]
-fn a_panic_that_nobody_asks_for_leaves_a_sockman_that_can_be_started_again() {
+fn after_a_panic_without_a_join_the_sockman_can_be_started_again() {
     let mut scene = Scene::new(without_sweep(), false);
     let _victim = scene.provoke(Callback::Data);
     eventually("the thread has ended", || scene.running.threads.as_ref().unwrap().is_finished());

@@ -1,5 +1,5 @@
-//! G9: wakes, interrupts and cancels take effect at once. No figures here, which are for
-//! benchmarks: what has to end would otherwise last a minute, and the sweep is off.
+//! G9: wakes, interrupts and cancels take effect at once. The tests measure no latencies
+//! (benchmarks do that): without the effect each wait would last a minute, and the sweep is off.
 
 use std::{
     net::{SocketAddr, TcpListener},
@@ -26,15 +26,15 @@ use sockman_test_support::{
     without_sweep, write_all,
 };
 
-/// What is prompt on a machine that is busy with everything else.
+/// The limit for "at once" on a machine that is busy with everything else.
 const PROMPT: Duration = Duration::from_secs(20);
 
-/// Far longer than [`PROMPT`]: what ends one of these in time was not its deadline.
+/// Far longer than [`PROMPT`], so that a connect that ends in time did not end at its deadline.
 fn for_long() -> ConnectOptions {
     ConnectOptions::default().timeout(10 * DEADLINE)
 }
 
-/// G9.
+/// G9
 #[test]
 fn a_wake_reaches_ready_to_send_without_a_sweep() {
     let (ready_sender, ready) = mpsc::channel();
@@ -46,7 +46,7 @@ fn a_wake_reaches_ready_to_send_without_a_sweep() {
     let running = Running::start(recorder.clone(), without_sweep());
     let mut clients = [running.client(), running.client()];
     let ids = [recorder.wait_for_accepted(0), recorder.wait_for_accepted(1)];
-    // What a new connection is asked in any case is over when its first byte came.
+    // When its first byte has come, a new connection's first turn is over.
     for (client, id) in clients.iter_mut().zip(ids) {
         write_all(client, b"?");
         recorder.wait_for_bytes(id, 1);
@@ -60,12 +60,12 @@ fn a_wake_reaches_ready_to_send_without_a_sweep() {
         running.sockman.wake(id);
         assert_eq!(ready.recv_timeout(DEADLINE).unwrap(), id, "round {round}");
     }
-    assert!(ready.try_recv().is_err(), "one call for each wake");
+    assert!(ready.try_recv().is_err(), "each wake must cause exactly one call");
 }
 
-/// G9.
+/// G9
 #[test]
-fn an_interrupt_ends_a_thread_that_sleeps_for_ever() {
+fn an_interrupt_ends_a_thread_that_sleeps_without_a_timeout() {
     for _ in 0..200 {
         let sockman = SockMan::new(Recorder::new(), without_sweep()).unwrap();
         let threads = sockman.start_sockets_threads().unwrap();
@@ -76,7 +76,7 @@ fn an_interrupt_ends_a_thread_that_sleeps_for_ever() {
     }
 }
 
-/// G9.
+/// G9
 #[test]
 fn an_interrupt_ends_the_threads_and_fifty_connects_under_way() {
     let blackhole = Blackhole::new();
@@ -87,11 +87,11 @@ fn an_interrupt_ends_the_threads_and_fifty_connects_under_way() {
             thread::spawn(move || sockman.connect(&to, &for_long()).map(|_| ()))
         })
         .collect();
-    eventually("all are connecting", || running.sockman.stats().connections == 50);
+    eventually("all connects are under way", || running.sockman.stats().connections == 50);
     let began = Instant::now();
     running.sockman.interrupt();
     running.threads.take().unwrap().join().unwrap();
-    // `join` has cleared the interrupt again: all of them see it all the same.
+    // `join` has cleared the interrupt, and all connects still see it.
     for connect in connects {
         let result = connect.join().unwrap();
         assert!(
@@ -102,11 +102,15 @@ fn an_interrupt_ends_the_threads_and_fifty_connects_under_way() {
             "{result:?}"
         );
     }
-    assert!(began.elapsed() < PROMPT, "{:?}", began.elapsed());
-    assert_eq!(running.sockman.stats().connections, 0, "their places are free again");
+    assert!(began.elapsed() < PROMPT, "the connects took {:?} to end", began.elapsed());
+    assert_eq!(
+        running.sockman.stats().connections,
+        0,
+        "the places of the connects must be free again"
+    );
 }
 
-/// G9: also for connects that wait for a retry, and with no thread running.
+/// G9: an interrupt ends connects that wait for a retry, too, and with no thread running.
 #[test]
 fn an_interrupt_ends_connects_to_a_full_unix_listener() {
     let blackhole = UnixBlackhole::new();
@@ -117,7 +121,7 @@ fn an_interrupt_ends_connects_to_a_full_unix_listener() {
             thread::spawn(move || sockman.connect(&to, &for_long()).map(|_| ()))
         })
         .collect();
-    eventually("all are connecting", || sockman.stats().connections == 10);
+    eventually("all connects are under way", || sockman.stats().connections == 10);
     let began = Instant::now();
     sockman.interrupt();
     for connect in connects {
@@ -130,10 +134,10 @@ fn an_interrupt_ends_connects_to_a_full_unix_listener() {
             "{result:?}"
         );
     }
-    assert!(began.elapsed() < PROMPT, "{:?}", began.elapsed());
+    assert!(began.elapsed() < PROMPT, "the connects took {:?} to end", began.elapsed());
 }
 
-/// G9.
+/// G9
 #[test]
 fn a_shared_interrupt_ends_several_sockmans_and_their_connects() {
     let blackhole = Blackhole::new();
@@ -154,7 +158,7 @@ fn a_shared_interrupt_ends_several_sockmans_and_their_connects() {
         })
         .collect();
     for (sockman, _) in &runnings {
-        eventually("it connects", || sockman.stats().connections == 1);
+        eventually("the connect is under way", || sockman.stats().connections == 1);
     }
     let began = Instant::now();
     shared.interrupt();
@@ -170,7 +174,7 @@ fn a_shared_interrupt_ends_several_sockmans_and_their_connects() {
     assert!(began.elapsed() < PROMPT);
 }
 
-/// G9.
+/// G9
 #[test]
 fn cancel_ends_its_own_attempt_and_no_other() {
     let blackhole = Blackhole::new();
@@ -184,7 +188,7 @@ fn cancel_ends_its_own_attempt_and_no_other() {
             thread::spawn(move || sockman.connect(&to, &options).map(|_| ()))
         })
         .collect();
-    eventually("both are connecting", || sockman.stats().connections == 2);
+    eventually("both connects are under way", || sockman.stats().connections == 2);
     let second = connects.pop().unwrap();
     cancels[0].interrupt();
     assert!(matches!(
@@ -193,7 +197,7 @@ fn cancel_ends_its_own_attempt_and_no_other() {
     ));
     assert_eq!(sockman.stats().connections, 1);
     assert!(!second.is_finished());
-    // Nor does it interrupt the SockMan.
+    // A cancel does not interrupt the SockMan either.
     let threads = sockman.start_sockets_threads().unwrap();
     cancels[1].interrupt();
     assert!(matches!(
@@ -203,7 +207,7 @@ fn cancel_ends_its_own_attempt_and_no_other() {
     assert!(!threads.is_finished());
 }
 
-/// G9.
+/// G9
 #[test]
 fn a_cancel_set_before_ends_the_attempt_at_once() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -221,8 +225,7 @@ fn a_cancel_set_before_ends_the_attempt_at_once() {
     assert!(result.is_ok(), "{result:?}");
 }
 
-/// G9: an interrupt counts for connects also when it was set before they began, as for the
-/// threads.
+/// G9: an interrupt that was set before counts for connects and for starting the threads, too.
 #[test]
 fn while_the_interrupt_is_set_nothing_begins() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -239,7 +242,7 @@ fn while_the_interrupt_is_set_nothing_begins() {
     assert!(sockman.connect(&to, &ConnectOptions::default()).is_ok());
 }
 
-/// G9: the one deadline of a connect.
+/// G9: one deadline covers the whole connect.
 #[test]
 fn a_connect_without_an_answer_times_out_at_its_deadline() {
     let (tcp, unix) = (Blackhole::new(), UnixBlackhole::new());
@@ -251,12 +254,12 @@ fn a_connect_without_an_answer_times_out_at_its_deadline() {
         let error = result.unwrap_err();
         assert_eq!(error.to(), Some(&to));
         let ConnectErrorKind::TimedOut { after, .. } = *error.kind() else {
-            panic!("not a time-out: {error:?}");
+            panic!("the connect did not time out: {error:?}");
         };
         assert!(after >= timeout && began.elapsed() >= timeout, "{after:?}");
         assert!(began.elapsed() < PROMPT);
         assert_eq!(sockman.stats().connections, 0);
-        // A time-out of zero is over as soon as the attempt would have to wait.
+        // With a time-out of zero, the attempt ends as soon as it would have to wait.
         let result = sockman.connect(&to, &ConnectOptions::default().timeout(Duration::ZERO));
         assert!(
             matches!(
@@ -268,8 +271,8 @@ fn a_connect_without_an_answer_times_out_at_its_deadline() {
     }
 }
 
-/// G9: a full backlog is no failure, and no false success; the connect goes through once there is
-/// room.
+/// G9: a full backlog causes neither a failure nor a false success. The connect succeeds once there
+/// is room.
 #[test]
 fn a_connect_to_a_full_unix_listener_succeeds_once_there_is_room() {
     let blackhole = UnixBlackhole::new();
@@ -278,7 +281,7 @@ fn a_connect_to_a_full_unix_listener_succeeds_once_there_is_room() {
         let (sockman, to) = (running.sockman.clone(), blackhole.destination());
         thread::spawn(move || sockman.connect(&to, &for_long()).map(|new| new.activate()))
     };
-    eventually("it is connecting", || running.sockman.stats().connections == 1);
+    eventually("the connect is under way", || running.sockman.stats().connections == 1);
     for _ in &blackhole.fillers {
         blackhole.listener.accept().unwrap();
     }
@@ -291,18 +294,18 @@ fn a_connect_to_a_full_unix_listener_succeeds_once_there_is_room() {
     assert_eq!(&bytes, b"really connected");
 }
 
-/// G9.
+/// G9
 #[test]
-fn a_connect_to_a_port_where_nobody_listens_is_refused() {
-    // Bound, so that no other test listens there; but not listening.
+fn a_connect_to_a_port_without_a_listener_is_refused() {
+    // The socket is bound, so that no other test listens there, but it does not listen.
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
     socket.bind(&"127.0.0.1:0".parse::<SocketAddr>().unwrap().into()).unwrap();
-    let nobody = socket.local_addr().unwrap().as_socket().unwrap();
+    let closed_port = socket.local_addr().unwrap().as_socket().unwrap();
     let sockman = SockMan::new(Recorder::new(), without_sweep()).unwrap();
-    let result = sockman.connect(nobody, &for_long());
+    let result = sockman.connect(closed_port, &for_long());
     let error = result.unwrap_err();
     assert!(matches!(error.kind(), ConnectErrorKind::Refused { .. }), "{error:?}");
-    assert!(error.to_string().contains(&nobody.to_string()), "{error}");
+    assert!(error.to_string().contains(&closed_port.to_string()), "{error}");
     assert_eq!(sockman.stats().connections, 0);
 
     let dir = TempDir::new();
@@ -318,7 +321,7 @@ fn a_connect_to_a_port_where_nobody_listens_is_refused() {
     );
 }
 
-/// G9, and section 4 of the design: at most one waker write per pass, however many wake.
+/// G9: a pass sees at most one waker write, however many threads wake.
 #[test]
 fn wakes_from_many_threads_coalesce() {
     let (entered_sender, entered) = mpsc::channel();
@@ -343,7 +346,7 @@ fn wakes_from_many_threads_coalesce() {
     let mut other = running.client();
     let id = recorder.wait_for_accepted(1);
     let sockman = &running.sockman;
-    // What a new connection is asked in any case is over when its first byte came.
+    // When its first byte has come, a new connection's first turn is over.
     write_all(&mut other, b"?");
     recorder.wait_for_bytes(id, 1);
     run_passes(sockman, 1);
@@ -366,7 +369,11 @@ fn wakes_from_many_threads_coalesce() {
         eventually("the wakes were answered", || ready.load(Ordering::SeqCst) > 0);
         run_passes(sockman, 1);
         let after = sockman.stats();
-        assert_eq!(ready.load(Ordering::SeqCst), 1, "8000 wakes were one");
+        assert_eq!(
+            ready.load(Ordering::SeqCst),
+            1,
+            "8000 wakes during one callback must cause one call"
+        );
         assert!(after.passes - before.passes <= 6, "{before:?} {after:?}");
         recorder.want_to_send(id, false);
     }

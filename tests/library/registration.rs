@@ -1,5 +1,5 @@
-//! No callback names an id before the embedder has registered it, and nothing that the peer does
-//! in the meantime is lost.
+//! G2: no callback names an id before the embedder has registered it, and the library delivers
+//! everything that the peer did in the meantime.
 
 use std::{
     collections::HashSet,
@@ -22,18 +22,18 @@ use sockman_test_support::{
     without_sweep,
 };
 
-/// A handler for which each callback, hook or not, that names an unregistered id is a panic: under
-/// the default policy it ends the threads, and `Running` fails the test.
+/// A handler that panics if any callback or hook names an unregistered id. Under the default policy
+/// a panic ends the threads, and `Running` then fails the test.
 #[derive(Default)]
 struct Registry {
     registered: Mutex<HashSet<ConnectionId>>,
-    heard: Mutex<Vec<Heard>>,
+    seen: Mutex<Vec<Seen>>,
     changed: Condvar,
     calls: AtomicU64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Heard {
+enum Seen {
     Data(ConnectionId, Vec<u8>),
     Eof(ConnectionId),
     ReadError(ConnectionId, io::ErrorKind),
@@ -49,37 +49,37 @@ impl Registry {
         assert!(self.registered.lock().unwrap().contains(&id), "{id} is not registered");
     }
 
-    fn hear(&self, heard: Heard) {
-        self.heard.lock().unwrap().push(heard);
+    fn record(&self, seen: Seen) {
+        self.seen.lock().unwrap().push(seen);
         self.changed.notify_all();
     }
 
-    /// Waits until `id` has come to its end; what it received, and how it ended.
-    fn wait_for_end(&self, id: ConnectionId) -> (Vec<u8>, Heard) {
-        let mut heard = self.heard.lock().unwrap();
+    /// Waits until `id` has ended. Returns what it received and how it ended.
+    fn wait_for_end(&self, id: ConnectionId) -> (Vec<u8>, Seen) {
+        let mut seen = self.seen.lock().unwrap();
         loop {
             let mut received = Vec::new();
-            for one in &*heard {
+            for one in &*seen {
                 match one {
-                    Heard::Data(of, data) if *of == id => received.extend_from_slice(data),
-                    Heard::Eof(of) | Heard::ReadError(of, _) if *of == id => {
+                    Seen::Data(of, data) if *of == id => received.extend_from_slice(data),
+                    Seen::Eof(of) | Seen::ReadError(of, _) if *of == id => {
                         return (received, one.clone());
                     }
                     _ => {}
                 }
             }
-            let (guard, timeout) = self.changed.wait_timeout(heard, DEADLINE).unwrap();
-            heard = guard;
-            assert!(!timeout.timed_out(), "{id} received {received:?} and no end; {heard:?}");
+            let (guard, timeout) = self.changed.wait_timeout(seen, DEADLINE).unwrap();
+            seen = guard;
+            assert!(!timeout.timed_out(), "{id} received {received:?} but did not end; {seen:?}");
         }
     }
 
     fn wait_for_byte(&self, id: ConnectionId) {
-        let mut heard = self.heard.lock().unwrap();
-        while !heard.iter().any(|one| matches!(one, Heard::Data(of, _) if *of == id)) {
-            let (guard, timeout) = self.changed.wait_timeout(heard, DEADLINE).unwrap();
-            heard = guard;
-            assert!(!timeout.timed_out(), "nothing came on {id}");
+        let mut seen = self.seen.lock().unwrap();
+        while !seen.iter().any(|one| matches!(one, Seen::Data(of, _) if *of == id)) {
+            let (guard, timeout) = self.changed.wait_timeout(seen, DEADLINE).unwrap();
+            seen = guard;
+            assert!(!timeout.timed_out(), "{id} received no data");
         }
     }
 }
@@ -92,7 +92,7 @@ impl EventHandler for Registry {
         _: &Service,
         _: &Service,
     ) -> bool {
-        // Late: what comes before is too early.
+        // Registers late, so that a callback that comes too early finds no id.
         thread::yield_now();
         self.register(id);
         true
@@ -105,17 +105,17 @@ impl EventHandler for Registry {
 
     fn event_got_data(&self, _: &SockMan, id: ConnectionId, data: &[u8]) {
         self.called(id);
-        self.hear(Heard::Data(id, data.to_vec()));
+        self.record(Seen::Data(id, data.to_vec()));
     }
 
     fn event_got_eof(&self, _: &SockMan, id: ConnectionId) {
         self.called(id);
-        self.hear(Heard::Eof(id));
+        self.record(Seen::Eof(id));
     }
 
     fn event_got_permanent_read_error(&self, _: &SockMan, id: ConnectionId, error: &io::Error) {
         self.called(id);
-        self.hear(Heard::ReadError(id, error.kind()));
+        self.record(Seen::ReadError(id, error.kind()));
     }
 
     fn should_try_to_send(&self, id: ConnectionId) -> bool {
@@ -137,7 +137,7 @@ fn connect_to(running: &Running, to: &Destination) -> sockman::NewConnection {
     running.sockman.connect(to, &ConnectOptions::default()).unwrap()
 }
 
-/// A plain listener and where it is.
+/// Returns a plain listener and its address.
 fn listener() -> (TcpListener, Destination) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let to = Destination::from(listener.local_addr().unwrap());
@@ -158,8 +158,8 @@ enum Peer {
     SendsAndResets,
 }
 
-/// Thousands of connects to a peer that acts at once, each registered late.
-fn nothing_is_lost(peer: Peer, rounds: u64) {
+/// Connects `rounds` times to a peer that acts at once, and registers each connection late.
+fn assert_nothing_is_lost(peer: Peer, rounds: u64) {
     let registry = Arc::new(Registry::default());
     let running = Running::start(registry.clone(), without_sweep());
     let (listener, to) = listener();
@@ -178,7 +178,8 @@ fn nothing_is_lost(peer: Peer, rounds: u64) {
                         acted.send(None).unwrap();
                     }
                     Peer::SendsAndResets => {
-                        // Before that it would be the connect that fails.
+                        // Waits for the connect, because an earlier reset would make the connect
+                        // fail.
                         is_connected.recv().unwrap();
                         reset(stream);
                         acted.send(None).unwrap();
@@ -191,7 +192,7 @@ fn nothing_is_lost(peer: Peer, rounds: u64) {
             if peer == Peer::SendsAndResets {
                 connected.send(()).unwrap();
             }
-            // All of it done before the registration, or in the middle of it.
+            // In even rounds the peer acts before the registration, in odd rounds during it.
             let mut stream = None;
             if round % 2 == 0 {
                 stream = has_acted.recv().unwrap();
@@ -209,35 +210,35 @@ fn nothing_is_lost(peer: Peer, rounds: u64) {
             assert_eq!(received, round.to_le_bytes(), "in round {round}");
             match peer {
                 Peer::SendsAndResets => {
-                    assert_eq!(end, Heard::ReadError(id, io::ErrorKind::ConnectionReset));
+                    assert_eq!(end, Seen::ReadError(id, io::ErrorKind::ConnectionReset));
                 }
-                _ => assert_eq!(end, Heard::Eof(id)),
+                _ => assert_eq!(end, Seen::Eof(id)),
             }
             assert!(running.sockman.close_connection(id));
-            registry.heard.lock().unwrap().clear();
+            registry.seen.lock().unwrap().clear();
         }
     });
 }
 
 /// G2
 #[test]
-fn what_a_peer_sends_before_the_registration_is_not_lost() {
-    nothing_is_lost(Peer::Sends, 2000);
+fn bytes_sent_before_the_registration_are_delivered() {
+    assert_nothing_is_lost(Peer::Sends, 2000);
 }
 
 /// G2
 #[test]
-fn a_peer_that_sends_and_closes_before_the_registration_is_heard_to_the_end() {
-    nothing_is_lost(Peer::SendsAndCloses, 2000);
+fn bytes_and_an_end_before_the_registration_are_delivered() {
+    assert_nothing_is_lost(Peer::SendsAndCloses, 2000);
 }
 
 /// G2
 #[test]
-fn a_peer_that_sends_and_resets_before_the_registration_is_heard_to_the_end() {
-    nothing_is_lost(Peer::SendsAndResets, 2000);
+fn bytes_and_a_reset_before_the_registration_are_delivered() {
+    assert_nothing_is_lost(Peer::SendsAndResets, 2000);
 }
 
-/// G2: whoever registers inside the accept callback has no callback before that.
+/// G2: an embedder that registers an id inside the accept callback gets no earlier callback for it.
 #[test]
 fn no_callback_names_an_id_before_it_was_accepted() {
     const CLIENTS: u64 = 1000;
@@ -252,13 +253,13 @@ fn no_callback_names_an_id_before_it_was_accepted() {
         }
     }
     until("all connections have ended", || {
-        let heard = registry.heard.lock().unwrap();
-        heard.iter().filter(|one| !matches!(one, Heard::Data(..))).count() as u64 == CLIENTS
+        let seen = registry.seen.lock().unwrap();
+        seen.iter().filter(|one| !matches!(one, Seen::Data(..))).count() as u64 == CLIENTS
     });
     assert!(registry.calls.load(Ordering::Relaxed) >= CLIENTS);
 }
 
-/// G2: not even a hook, and not even when it is woken, whatever the peer does.
+/// G2: not even a hook, and not even after a wake, whatever the peer does.
 #[test]
 fn no_callback_names_an_outbound_id_before_it_is_activated() {
     let registry = Arc::new(Registry::default());
@@ -274,7 +275,7 @@ fn no_callback_names_an_outbound_id_before_it_is_activated() {
         if resets {
             reset(stream);
         }
-        // A callback now would panic: nothing is registered.
+        // A callback would panic here, because no id is registered.
         run_passes(&running.sockman, 3);
         drop(connection);
         run_passes(&running.sockman, 3);
@@ -287,7 +288,7 @@ fn no_callback_names_an_outbound_id_before_it_is_activated() {
 fn a_refused_connection_is_closed_and_never_named_again() {
     let handler = Recorder::of_everything(|sockman, event| {
         if let Event::Accepted { id, .. } = event {
-            // Even if it was sent to and woken.
+            // The refusal holds even after a send and a wake.
             assert_eq!(sockman.send_bytes(*id, b"no").unwrap(), 2);
             sockman.wake(*id);
         }
@@ -300,7 +301,7 @@ fn a_refused_connection_is_closed_and_never_named_again() {
     for round in 0..100 {
         let mut client = running.client();
         let id = handler.wait_for_accepted(round);
-        // May meet the end of the connection.
+        // This write may fail, if the connection has ended already.
         let _ = client.write_all(b"let me in");
         clients.push((id, client));
     }
@@ -310,12 +311,12 @@ fn a_refused_connection_is_closed_and_never_named_again() {
         assert!(running.sockman.connection_info(id).is_none());
         assert!(!running.sockman.close_connection(id));
         let mut received = Vec::new();
-        // The end of the stream, or a reset because of what the client sent.
+        // The read ends with EOF, or with a reset because the client sent data.
         let ended = client.read_to_end(&mut received);
         assert!(ended.is_ok() || ended.unwrap_err().kind() == io::ErrorKind::ConnectionReset);
     }
     assert_eq!(running.sockman.stats().connections, 0);
-    assert_eq!(spy.open(), 1, "only the listener is open");
+    assert_eq!(spy.open(), 1, "only the listener may be open");
 }
 
 /// G2
@@ -336,7 +337,7 @@ fn an_id_can_be_sent_to_inside_the_accept_callback() {
     handler.wait_for_bytes(handler.wait_for_accepted(0), 6);
 }
 
-/// G2: and what it does not take at once goes out when there is room.
+/// G2: what the socket does not take at once goes out when there is room again.
 #[test]
 fn a_socket_filled_inside_the_accept_callback_is_ready_to_send_later() {
     let this: Arc<OnceLock<Weak<Recorder>>> = Arc::default();
@@ -355,7 +356,7 @@ fn a_socket_filled_inside_the_accept_callback_is_ready_to_send_later() {
     let id = handler.wait_for_accepted(0);
     let mut block = vec![0; 1 << 20];
     client.set_nonblocking(true).unwrap();
-    until("it is ready to send", || {
+    until("the connection is ready to send", || {
         let _ = client.read(&mut block);
         handler.count(|event| *event == Event::ReadyToSend(id)) > 0
     });
@@ -434,10 +435,10 @@ fn a_new_connection_dropped_without_activate_is_closed_and_never_named() {
     );
     run_passes(&running.sockman, 2);
     assert_eq!(handler.events_of(id), []);
-    assert_eq!(spy.open(), 1, "only the listener is open");
+    assert_eq!(spy.open(), 1, "only the listener may be open");
 }
 
-/// G2: the same, if `register` panics.
+/// G2: the same holds if `register` panics.
 #[test]
 fn a_panic_in_register_closes_the_connection() {
     let handler = Recorder::of_everything(|_, _| {});
@@ -458,7 +459,7 @@ fn a_panic_in_register_closes_the_connection() {
     assert_eq!(running.sockman.stats().connections, 0);
 }
 
-/// G2: the wake before the activation is answered after it, and later ones are too.
+/// G2: a wake before the activation takes effect after it, and later wakes work too.
 #[test]
 fn a_wake_before_the_activation_is_kept() {
     let handler = Recorder::of_everything(|_, _| {});
@@ -471,7 +472,7 @@ fn a_wake_before_the_activation_is_kept() {
         handler.want_to_send(id, true);
         running.sockman.wake(id);
         if seen_early {
-            // The socket thread has seen the wake when the activation comes.
+            // Lets the socket thread see the wake before the activation.
             run_passes(&running.sockman, 2);
         }
         assert_eq!(handler.events_of(id), []);
@@ -502,7 +503,7 @@ fn activating_a_closed_connection_does_nothing() {
         let connection = connect_to(&running, &to);
         let mut stream = accept(&listener);
         assert!(running.sockman.close_connection(connection.id()));
-        // Before the activation.
+        // The peer sees the close before the activation.
         assert_eq!(read_to_end(&mut stream), b"");
         if seen_early {
             run_passes(&running.sockman, 2);
@@ -511,7 +512,7 @@ fn activating_a_closed_connection_does_nothing() {
         run_passes(&running.sockman, 2);
         assert_eq!(handler.events_of(id), []);
         assert!(!running.sockman.close_connection(id));
-        assert_eq!(spy.open(), 1, "only the listener is open");
+        assert_eq!(spy.open(), 1, "only the listener may be open");
     }
 }
 
@@ -542,15 +543,15 @@ fn a_connection_activated_with_no_thread_running_starts_with_the_thread() {
     threads.join().unwrap();
 }
 
-/// G2, G5: the kernel refuses to watch the socket; the embedder hears of it, once.
+/// G2, G5: if the kernel refuses to watch the socket, the embedder gets one read error.
 #[test]
-fn a_registration_that_fails_is_told_as_a_read_error() {
+fn a_registration_that_fails_is_reported_as_a_read_error() {
     let handler = Recorder::with_reaction(|_, _| {});
     let spy = Spy::default();
     let running =
         Running::start(handler.clone(), without_sweep().sock_factory(Arc::new(spy.clone())));
     let (listener, to) = listener();
-    // The listener has to be watched.
+    // The poller has to watch the listener before registrations fail.
     run_passes(&running.sockman, 1);
     let outbound = connect_to(&running, &to);
     spy.fail_registrations(true);
@@ -561,7 +562,7 @@ fn a_registration_that_fails_is_told_as_a_read_error() {
     for id in [outbound, inbound] {
         handler.wait_for_read_error(id);
     }
-    // It is the embedder's to close, and can still be sent to.
+    // The embedder closes the connection, and can still send on it.
     assert_eq!(running.sockman.send_bytes(inbound, b"sorry").unwrap(), 5);
     for id in [outbound, inbound] {
         running.sockman.wake(id);

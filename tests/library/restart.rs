@@ -1,5 +1,5 @@
-//! G14: interrupt, join and start again; start and join errors; what closes what. All with the
-//! sweep off.
+//! G14: interrupt, join and start again; the errors of start and join; which drops close what. All
+//! tests run with the sweep off.
 
 use std::{
     io::{Read, Write},
@@ -33,7 +33,7 @@ fn start_again(running: &mut Running) {
     running.threads = Some(running.sockman.start_sockets_threads().unwrap());
 }
 
-/// G14: what came while no thread ran is there after the next start.
+/// G14: whatever arrives while no thread runs is handled after the next start.
 #[test]
 fn listeners_connections_activations_and_wakes_survive_a_restart() {
     let (recorder, elsewhere) = (Recorder::of_everything(|_, _| {}), Recorder::new());
@@ -43,7 +43,7 @@ fn listeners_connections_activations_and_wakes_survive_a_restart() {
     let id = recorder.wait_for_accepted(0);
     for round in 1..=20 {
         stop(&mut running);
-        // A client in the backlog, bytes, an outbound connection, and a wake.
+        // While no thread runs: a client in the backlog, bytes, an outbound connection, and a wake.
         let mut waiting = running.client();
         waiting.write_all(b"in the backlog").unwrap();
         client.write_all(b"bytes").unwrap();
@@ -70,16 +70,16 @@ fn listeners_connections_activations_and_wakes_survive_a_restart() {
         elsewhere.wait_for_eof(inbound);
         assert!(running.sockman.close_connection(waited));
     }
-    // Counters go on too.
+    // The counters continue over restarts.
     assert_eq!(running.sockman.stats().accepted, 21);
 }
 
-/// G14: all events of a poll are latched before the first callback, and the turns that an
+/// G14: a pass latches all events of a poll before the first callback, and the turns that an
 /// interrupt cuts off come first after the restart.
 #[test]
 fn a_pass_cut_short_by_an_interrupt_loses_no_event() {
     const CLIENTS: usize = 8;
-    // Interrupts in the callback whose turn it is.
+    // The number of callbacks until one of them sets the interrupt.
     let until_interrupt = Arc::new(AtomicUsize::new(usize::MAX));
     let recorder = Recorder::with_reaction({
         let until_interrupt = Arc::clone(&until_interrupt);
@@ -99,19 +99,25 @@ fn a_pass_cut_short_by_an_interrupt_loses_no_event() {
         for client in &mut clients {
             client.write_all(&[u8::try_from(round).unwrap()]).unwrap();
         }
-        // After one callback, after two, … and after all of them.
+        // Interrupts after one callback, after two, … and after all of them.
         until_interrupt.store(1 + round % CLIENTS, Ordering::SeqCst);
         start_again(&mut running);
-        eventually("the interrupt ended it", || running.threads.as_ref().unwrap().is_finished());
+        eventually("the interrupt has ended the threads", || {
+            running.threads.as_ref().unwrap().is_finished()
+        });
         running.threads.take().unwrap().join().unwrap();
         let so_far: usize = ids.iter().map(|id| recorder.received(*id).len()).sum();
-        assert_eq!(so_far, (round - 1) * CLIENTS + 1 + round % CLIENTS, "it was cut short");
+        assert_eq!(
+            so_far,
+            (round - 1) * CLIENTS + 1 + round % CLIENTS,
+            "the interrupt must cut the pass short"
+        );
         start_again(&mut running);
         for id in &ids {
             recorder.wait_for_bytes(*id, round);
         }
     }
-    // The same with ends and resets.
+    // The same for ends and resets.
     stop(&mut running);
     for (n, client) in clients.into_iter().enumerate() {
         if n % 2 == 0 { drop(client) } else { reset(client) }
@@ -121,7 +127,9 @@ fn a_pass_cut_short_by_an_interrupt_loses_no_event() {
         until_interrupt.store(3.min(left), Ordering::SeqCst);
         left -= 3.min(left);
         start_again(&mut running);
-        eventually("the interrupt ended it", || running.threads.as_ref().unwrap().is_finished());
+        eventually("the interrupt has ended the threads", || {
+            running.threads.as_ref().unwrap().is_finished()
+        });
         running.threads.take().unwrap().join().unwrap();
     }
     for (n, id) in ids.iter().enumerate() {
@@ -136,7 +144,7 @@ fn a_pass_cut_short_by_an_interrupt_loses_no_event() {
     start_again(&mut running);
 }
 
-/// G14.
+/// G14
 #[test]
 fn a_batch_of_accepts_cut_short_by_an_interrupt_loses_no_client() {
     let recorder = Recorder::with_reaction(|sockman, event| {
@@ -153,7 +161,7 @@ fn a_batch_of_accepts_cut_short_by_an_interrupt_loses_no_client() {
     }
     for n in 0..20 {
         let threads = sockman.start_sockets_threads().unwrap();
-        eventually("the interrupt ended it", || threads.is_finished());
+        eventually("the interrupt has ended the threads", || threads.is_finished());
         threads.join().unwrap();
         assert_eq!(recorder.count(|event| matches!(event, Event::Accepted { .. })), n + 1);
     }
@@ -164,13 +172,13 @@ fn a_batch_of_accepts_cut_short_by_an_interrupt_loses_no_client() {
     drop(threads);
 }
 
-/// G14: interrupts from outside, at any moment, while bytes flow.
+/// G14: interrupts come from outside, at any moment, while bytes flow.
 #[test]
 fn restarts_at_any_moment_lose_no_byte() {
     const CLIENTS: usize = 4;
     let recorder = Recorder::with_reaction(|sockman, event| {
         if let Event::Data(id, data) = event {
-            // The acknowledgement; small enough to fit.
+            // The acknowledgement is small enough to fit into the send buffer.
             let count = u32::try_from(data.len()).unwrap();
             assert_eq!(sockman.send_bytes(*id, &count.to_be_bytes()).unwrap(), 4);
         }
@@ -199,7 +207,7 @@ fn restarts_at_any_moment_lose_no_byte() {
     for _ in 0..200 {
         stop(&mut running);
         start_again(&mut running);
-        // Let it get somewhere.
+        // Waits until the new thread has handled some events.
         let before = running.sockman.stats().events;
         eventually("something happened", || running.sockman.stats().events > before + 3);
     }
@@ -209,7 +217,7 @@ fn restarts_at_any_moment_lose_no_byte() {
     }
 }
 
-/// G14.
+/// G14
 #[test]
 fn a_start_while_interrupted_fails_and_loses_nothing() {
     let recorder = Recorder::new();
@@ -222,21 +230,27 @@ fn a_start_while_interrupted_fails_and_loses_nothing() {
         assert!(matches!(error, StartError::Interrupted), "{error}");
     }
     assert!(sockman.reset_interrupt());
-    assert!(sockman.reset_interrupt(), "also if it was not set");
+    assert!(
+        sockman.reset_interrupt(),
+        "reset_interrupt must succeed even if the interrupt is not set"
+    );
     let threads = sockman.start_sockets_threads().unwrap();
     recorder.wait_for_accepted(0);
-    assert!(!sockman.reset_interrupt(), "not while the threads run");
+    assert!(!sockman.reset_interrupt(), "reset_interrupt must fail while the threads run");
     drop(threads);
     assert!(sockman.reset_interrupt());
 }
 
-/// G14.
+/// G14
 #[test]
 fn a_second_start_fails_and_leaves_the_first_alone() {
     let recorder = Recorder::with_reaction(|sockman, event| {
         if matches!(event, Event::Data(..)) {
             let error = sockman.start_sockets_threads().unwrap_err();
-            assert!(matches!(error, StartError::AlreadyStarted), "from a callback: {error}");
+            assert!(
+                matches!(error, StartError::AlreadyStarted),
+                "started from a callback: {error}"
+            );
         }
     });
     let running = Running::start(recorder.clone(), without_sweep());
@@ -249,7 +263,7 @@ fn a_second_start_fails_and_leaves_the_first_alone() {
     recorder.wait_for_bytes(recorder.wait_for_accepted(0), 11);
 }
 
-/// G14.
+/// G14
 #[test]
 fn a_shared_interrupt_is_reset_by_its_owner_alone() {
     let shared = Interrupt::new();
@@ -258,9 +272,9 @@ fn a_shared_interrupt_is_reset_by_its_owner_alone() {
     let mut running = Running::start(recorder.clone(), options);
     shared.interrupt();
     running.threads.take().unwrap().join().unwrap();
-    assert!(shared.is_interrupted(), "join left it alone");
+    assert!(shared.is_interrupted(), "join must not reset a shared interrupt");
     assert!(running.sockman.reset_interrupt());
-    assert!(shared.is_interrupted(), "reset_interrupt is for the SockMan's own");
+    assert!(shared.is_interrupted(), "reset_interrupt must reset only the SockMan's own interrupt");
     let error = running.sockman.start_sockets_threads().unwrap_err();
     assert!(matches!(error, StartError::Interrupted), "{error}");
     shared.reset();
@@ -268,12 +282,12 @@ fn a_shared_interrupt_is_reset_by_its_owner_alone() {
     let mut client = running.client();
     client.write_all(b"going on").unwrap();
     recorder.wait_for_bytes(recorder.wait_for_accepted(0), 8);
-    // The SockMan's own does not touch it either.
+    // The SockMan's own interrupt does not set the shared one either.
     stop(&mut running);
     assert!(!shared.is_interrupted());
 }
 
-/// G14: a guard that is dropped after its threads have ended ends nobody else's.
+/// G14: dropping the guard of threads that have ended does not stop the threads started after them.
 #[test]
 fn the_guard_of_threads_that_have_ended_does_not_end_their_successors() {
     let shared = Interrupt::new();
@@ -283,7 +297,7 @@ fn the_guard_of_threads_that_have_ended_does_not_end_their_successors() {
     shared.interrupt();
     eventually("the threads have ended", || running.threads.as_ref().unwrap().is_finished());
     shared.reset();
-    // The new ones are there before the old guard is dropped.
+    // The new threads start before the old guard is dropped.
     start_again(&mut running);
     let mut client = running.client();
     client.write_all(b"served").unwrap();
@@ -291,7 +305,7 @@ fn the_guard_of_threads_that_have_ended_does_not_end_their_successors() {
     assert!(!running.threads.as_ref().unwrap().is_finished());
 }
 
-/// G14: whoever waited before an interrupt that `join` cleared again still sees it.
+/// G14: a caller that waited before an interrupt still sees it after `join` has cleared it.
 #[test]
 fn a_connect_under_way_sees_an_interrupt_that_join_has_cleared() {
     let mut running = Running::start(Recorder::new(), without_sweep());
@@ -302,7 +316,7 @@ fn a_connect_under_way_sees_an_interrupt_that_join_has_cleared() {
             let options = ConnectOptions::default().timeout(DEADLINE * 2);
             thread::spawn(move || sockman.connect(&to, &options).map(|_| ()))
         };
-        eventually("it is under way", || running.sockman.stats().connections == 1);
+        eventually("the connect is under way", || running.sockman.stats().connections == 1);
         stop(&mut running);
         start_again(&mut running);
         let began = Instant::now();
@@ -312,7 +326,7 @@ fn a_connect_under_way_sees_an_interrupt_that_join_has_cleared() {
     }
 }
 
-/// G14.
+/// G14
 #[test]
 fn listeners_are_added_and_stopped_while_the_threads_run() {
     let recorder = Recorder::new();
@@ -329,12 +343,12 @@ fn listeners_are_added_and_stopped_while_the_threads_run() {
         recorder.wait_for_accepted(accepted + 1);
         accepted += 2;
         sockman.stop_listening();
-        // At once: refused.
+        // New clients are refused at once.
         assert!(TcpStream::connect(address).is_err(), "round {round}");
         assert!(UnixStream::connect(&path).is_err());
         assert!(!path.exists());
         assert_eq!(sockman.stats().listeners, 0);
-        // What was accepted stays.
+        // Accepted connections stay open.
         one.write_all(b"still here").unwrap();
         recorder.wait_for("its bytes", |events| {
             let data = |event: &&Event| matches!(event, Event::Data(..));
@@ -344,7 +358,7 @@ fn listeners_are_added_and_stopped_while_the_threads_run() {
     assert_eq!(sockman.stats().accepted, 40);
 }
 
-/// G14: clients that were not accepted yet do not hang.
+/// G14: clients in the backlog get an end and do not wait without limit.
 #[test]
 fn stop_listening_refuses_clients_in_the_backlog() {
     for threads_run in [true, false] {
@@ -367,8 +381,8 @@ fn stop_listening_refuses_clients_in_the_backlog() {
     }
 }
 
-/// G14, and G11: a listener that another thread stops in the middle of a batch is not out of
-/// anything.
+/// G14, G11: stopping a listener from another thread in the middle of a batch does not count as
+/// exhaustion.
 #[test]
 fn stop_listening_while_clients_stream_in_is_no_exhaustion() {
     let recorder = Recorder::with_reaction(|sockman, event| {
@@ -391,7 +405,7 @@ fn stop_listening_while_clients_stream_in_is_no_exhaustion() {
     assert_eq!(sockman.stats().accept_pauses, 0);
 }
 
-/// G14: stopped in the accept callback, with more clients waiting.
+/// G14: the accept callback stops the listener while more clients wait.
 #[test]
 fn stop_listening_in_the_accept_callback_ends_the_batch() {
     let recorder = Recorder::with_reaction(|sockman, event| {
@@ -409,7 +423,7 @@ fn stop_listening_in_the_accept_callback_ends_the_batch() {
     for mut client in clients {
         client.set_read_timeout(Some(DEADLINE)).unwrap();
         let _ = client.write_all(b"?");
-        // The one that was accepted is open, and its byte arrives.
+        // The accepted client stays open, and its byte arrives.
         let is_the_one = sockman
             .connection_info(id)
             .is_some_and(|info| info.them == Service::from(client.local_addr().unwrap()));
@@ -421,11 +435,15 @@ fn stop_listening_in_the_accept_callback_ends_the_batch() {
         }
     }
     assert_eq!(ended, 9);
-    assert_eq!(sockman.stats().accept_pauses, 0, "that is no exhaustion");
+    assert_eq!(
+        sockman.stats().accept_pauses,
+        0,
+        "stopping a listener must not count as exhaustion"
+    );
     assert_eq!(sockman.stats().accepted, 1);
 }
 
-/// G14.
+/// G14
 #[test]
 fn dropping_the_last_handle_closes_everything() {
     for was_started in [false, true] {
@@ -448,21 +466,21 @@ fn dropping_the_last_handle_closes_everything() {
         }
         let clone = sockman.clone();
         drop(sockman);
-        assert!(path.exists(), "there is another handle");
+        assert!(path.exists(), "the path must stay while another handle exists");
         drop(clone);
         assert!(!path.exists());
         assert!(TcpStream::connect(address).is_err());
         for peer in &mut peers {
             peer.set_read_timeout(Some(DEADLINE)).unwrap();
             let end = peer.read(&mut [0]);
-            // Reset, for the client that was still in the backlog.
+            // A client that was still in the backlog gets a reset.
             assert!(matches!(end, Ok(0)) || !was_started && end.is_err(), "{end:?}");
         }
-        assert_eq!(Arc::strong_count(&recorder), 1, "the handler is freed");
+        assert_eq!(Arc::strong_count(&recorder), 1, "the handler must be freed");
     }
 }
 
-/// G14.
+/// G14
 #[test]
 fn dropping_the_guard_ends_and_joins_and_a_restart_works() {
     let recorder = Recorder::new();
@@ -471,7 +489,7 @@ fn dropping_the_guard_ends_and_joins_and_a_restart_works() {
     for n in 0..50 {
         let threads = sockman.start_sockets_threads().unwrap();
         drop(threads);
-        // It has ended, and its interrupt is cleared: no error here.
+        // The threads have ended and their interrupt is cleared, so the next start succeeds.
         let threads = sockman.start_sockets_threads().unwrap();
         let client = TcpStream::connect(bound.to_socket_addr().unwrap()).unwrap();
         recorder.wait_for_accepted(n);
@@ -479,10 +497,10 @@ fn dropping_the_guard_ends_and_joins_and_a_restart_works() {
     }
 }
 
-/// Keeps the guard where a callback can get at it.
+/// Stores the guard where a callback can reach it.
 type Kept = Arc<Mutex<Option<SocketsThreads>>>;
 
-/// G14 (and G3): not a deadlock.
+/// G14, G3: the drop does not deadlock.
 #[test]
 fn dropping_the_guard_in_a_callback_ends_the_threads_and_they_can_be_started_again() {
     let kept: Kept = Kept::default();
@@ -498,7 +516,7 @@ fn dropping_the_guard_in_a_callback_ends_the_threads_and_they_can_be_started_aga
     let bound = sockman.bind_and_start_listening("127.0.0.1:0").unwrap();
     let mut client = TcpStream::connect(bound.to_socket_addr().unwrap()).unwrap();
     for n in 1..=50 {
-        // Nobody joins: it can be started as soon as the thread has tidied up behind itself.
+        // No call joins: a start succeeds as soon as the thread has tidied up.
         let deadline = Instant::now() + DEADLINE;
         let threads = loop {
             match sockman.start_sockets_threads() {
@@ -517,7 +535,7 @@ fn dropping_the_guard_in_a_callback_ends_the_threads_and_they_can_be_started_aga
     }
 }
 
-/// G14: the last handles go in a callback too. The thread ends, and everything is closed.
+/// G14: when the last handles are dropped in a callback, the thread ends and everything is closed.
 #[test]
 fn dropping_the_guard_and_the_last_handle_in_a_callback_closes_everything() {
     let kept: Arc<Mutex<Option<(SockMan, SocketsThreads)>>> = Arc::default();
@@ -542,7 +560,7 @@ fn dropping_the_guard_and_the_last_handle_in_a_callback_closes_everything() {
     eventually("the handler is freed", || freed.upgrade().is_none());
 }
 
-/// G14 (and G3): `join` in a callback gives the guard back.
+/// G14, G3: `join` in a callback returns an error that hands the guard back.
 #[test]
 fn join_in_a_callback_is_an_error_with_the_guard_in_it() {
     let kept: Kept = Kept::default();
@@ -578,7 +596,7 @@ fn is_open(target: &str) -> bool {
     descriptors::with_target(target).is_some()
 }
 
-/// G14: nobody is there to let go of the slot, so the closing call does.
+/// G14: no thread is there to free the slot, so the closing call frees it.
 #[cfg(target_os = "linux")]
 #[test]
 fn close_with_no_thread_running_frees_the_descriptor() {
@@ -592,7 +610,7 @@ fn close_with_no_thread_running_frees_the_descriptor() {
     };
     let inodes: Vec<_> = (0..3).map(inode).collect();
     stop(&mut running);
-    // One that is just closed, one with a wake before, one never closed.
+    // Closes one connection, wakes and closes another, and never closes the third.
     running.sockman.wake(ids[1]);
     for n in 0..2 {
         assert!(is_open(&inodes[n]));
@@ -605,7 +623,7 @@ fn close_with_no_thread_running_frees_the_descriptor() {
     recorder.wait_for_bytes(ids[2], 1);
 }
 
-/// G14: the same for outbound connections, activated or not, of a `SockMan` never started.
+/// G14: the same for outbound connections of a `SockMan` that was never started.
 #[cfg(target_os = "linux")]
 #[test]
 fn an_outbound_connection_closed_with_no_thread_running_frees_the_descriptor() {
@@ -628,7 +646,7 @@ fn an_outbound_connection_closed_with_no_thread_running_frees_the_descriptor() {
     }
 }
 
-/// G14.
+/// G14
 #[cfg(target_os = "linux")]
 #[test]
 fn stop_listening_with_no_thread_running_frees_the_descriptor() {
@@ -640,9 +658,9 @@ fn stop_listening_with_no_thread_running_frees_the_descriptor() {
     assert!(!is_open(&inode));
 }
 
-/// G14: half a conversation before, half after.
+/// G14: an end that arrives between two runs is reported after the data that came before it.
 #[test]
-fn an_end_that_came_while_no_thread_ran_is_told_after_the_data() {
+fn an_end_that_came_while_no_thread_ran_is_reported_after_the_data() {
     let recorder = Recorder::new();
     let mut running = Running::start(recorder.clone(), without_sweep());
     for n in 0..20 {

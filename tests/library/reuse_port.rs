@@ -12,7 +12,7 @@ use sockman_test_support::{
     without_sweep,
 };
 
-/// The kernel spreads clients over both. None comes in twice, and none is lost.
+/// The kernel spreads the clients over both listeners. Each client is accepted exactly once.
 #[test]
 #[cfg(target_os = "linux")]
 fn two_sockmans_share_the_clients_of_one_port() {
@@ -40,13 +40,13 @@ fn two_sockmans_share_the_clients_of_one_port() {
     assert_eq!(counts[0] + counts[1], CLIENTS);
     assert!(counts.iter().all(|count| *count > 0), "{counts:?}");
 
-    // One that stops leaves the port to the other.
+    // When one `SockMan` stops, the other gets all clients.
     second.interrupt();
     threads.join().unwrap();
     second.stop_listening();
     let before = accepted(&recorders[0]);
     let later: Vec<_> = (0..20).map(|_| first.client()).collect();
-    until("the one that is left accepts them all", || {
+    until("the remaining SockMan accepts all later clients", || {
         accepted(&recorders[0]) == before + later.len()
     });
 }
@@ -65,7 +65,7 @@ fn without_the_option_a_port_has_one_listener() {
     );
 }
 
-/// A path has one listener, whatever the option says, and the option does no harm there.
+/// A path has one listener with or without the option, and binding it with the option works.
 #[test]
 fn a_unix_domain_path_can_be_bound_with_the_option() {
     let dir = TempDir::new();

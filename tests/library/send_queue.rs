@@ -1,5 +1,5 @@
-//! `wake` and `SendQueue` from eight threads at once: nothing lost, nothing reordered, nothing
-//! torn, and no lost wake-up in a million rounds. All with the sweep off, so that a lost wake-up
+//! `wake` and `SendQueue` from eight threads at once: no byte is lost, reordered or torn, and no
+//! wake-up is lost in a million rounds. All tests run with the sweep off, so that a lost wake-up
 //! shows as a wait without end.
 
 use std::{
@@ -25,7 +25,7 @@ use sockman_test_support::{DEADLINE, Recorder, Running, eventually, without_swee
 
 const THREADS: usize = 8;
 
-/// Wired as the documentation of `SendQueue` says.
+/// A handler wired as the documentation of `SendQueue` says.
 struct Queueing {
     limits: SendQueueLimits,
     queues: RwLock<HashMap<ConnectionId, Arc<SendQueue>>>,
@@ -68,7 +68,7 @@ impl EventHandler for Queueing {
     }
 }
 
-/// A server whose sockets have small send buffers, so that they are full all the time.
+/// A server whose sockets have small send buffers, so that they are often full.
 struct Server {
     sockman: SockMan,
     address: SocketAddr,
@@ -82,7 +82,7 @@ impl Server {
         let handler = Queueing { limits, queues: RwLock::default(), accepted: sender };
         let sockman = SockMan::new(Arc::new(handler), without_sweep()).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        // Handed down to what it accepts.
+        // Accepted sockets inherit the size of the buffer.
         socket2::SockRef::from(&listener).set_send_buffer_size(4096).unwrap();
         let address = listener.local_addr().unwrap();
         sockman.start_listening_on(listener).unwrap();
@@ -90,7 +90,7 @@ impl Server {
         Server { sockman, address, accepted: Mutex::new(accepted), _threads: threads }
     }
 
-    /// A client, with a small receive buffer, and the queue of its connection.
+    /// Returns a client with a small receive buffer, and the queue of its connection.
     fn client(&self) -> (TcpStream, Arc<SendQueue>) {
         let socket =
             socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
@@ -106,7 +106,7 @@ fn unlimited() -> SendQueueLimits {
     limited_to(usize::MAX)
 }
 
-/// The default marks, or the limit if it is lower.
+/// Returns limits with the default high mark, or with `limit` as the high mark if it is lower.
 fn limited_to(limit: usize) -> SendQueueLimits {
     let high_mark = limit.min(1_000_000);
     SendQueueLimits::new(high_mark / 2, high_mark, limit).unwrap()
@@ -118,7 +118,8 @@ fn read_exactly(mut stream: &TcpStream, count: usize) -> Vec<u8> {
     bytes
 }
 
-/// What a push carries: who, which, how long, and bytes that tell if they are out of place.
+/// Returns a message: its thread, its number, its length, and bytes that show if they are
+/// misplaced.
 fn message(thread: usize, number: u32, length: usize) -> Vec<u8> {
     let mut bytes = vec![u8::try_from(thread).unwrap()];
     bytes.extend(number.to_be_bytes());
@@ -141,7 +142,7 @@ fn check_messages(reader: &mut impl Read, count: u32) {
         reader.read_exact(&mut head).unwrap();
         let thread = usize::from(head[0]);
         let number = u32::from_be_bytes(head[1..5].try_into().unwrap());
-        assert_eq!(number, next[thread], "of thread {thread}, or torn");
+        assert_eq!(number, next[thread], "thread {thread}'s messages are reordered or torn");
         next[thread] += 1;
         body.resize(usize::from(u16::from_be_bytes(head[5..7].try_into().unwrap())), 0);
         reader.read_exact(&mut body).unwrap();
@@ -152,7 +153,7 @@ fn check_messages(reader: &mut impl Read, count: u32) {
     assert_eq!(next, [count; THREADS]);
 }
 
-/// G5 for queues: nothing lost, nothing reordered, nothing torn.
+/// G5 for queues: nothing is lost, reordered or torn.
 #[test]
 fn pushes_of_eight_threads_arrive_whole_and_in_order() {
     const COUNT: u32 = 600;
@@ -163,7 +164,7 @@ fn pushes_of_eight_threads_arrive_whole_and_in_order() {
             let (server, queue) = (&server, &queue);
             scope.spawn(move || {
                 for number in 0..COUNT {
-                    // From nothing to more than the socket holds.
+                    // Lengths from zero to more than the socket holds.
                     let length = (number as usize * 37 + thread * 101) % 3000;
                     let will_send_more = number % 3 == 0 && number + 1 < COUNT;
                     let bytes = message(thread, number, length);
@@ -177,7 +178,7 @@ fn pushes_of_eight_threads_arrive_whole_and_in_order() {
     assert!(!queue.has_queued());
 }
 
-/// The same with a limit that is reached all the time: what is refused is refused whole.
+/// G5 for queues with a limit that is often reached: a refused push is refused whole.
 #[test]
 fn pushes_that_are_refused_and_tried_again_arrive_whole_and_in_order() {
     const COUNT: u32 = 300;
@@ -192,7 +193,7 @@ fn pushes_that_are_refused_and_tried_again_arrive_whole_and_in_order() {
                     let bytes = message(thread, number, (number as usize * 37) % 2000);
                     while let Err(error) = queue.push(&server.sockman, &bytes) {
                         assert!(matches!(error, PushError::Full { limit: 10_000 }), "{error}");
-                        assert!(Instant::now() < deadline, "nothing drains the queue");
+                        assert!(Instant::now() < deadline, "the queue was not drained in time");
                         thread::yield_now();
                     }
                 }
@@ -202,14 +203,14 @@ fn pushes_that_are_refused_and_tried_again_arrive_whole_and_in_order() {
     });
 }
 
-/// No lost wake-up in a million pushes: one that is lost leaves a queue that is not empty, for
-/// which nobody is woken again. Takes some ten seconds in a debug build.
+/// G6, G9: a million pushes lose no wake-up. A lost one would leave a queue that is not empty and
+/// that no later wake drains. Takes some ten seconds in a debug build.
 #[test]
 fn a_million_pushes_lose_no_wake_up() {
     const PUSHES: u32 = 1_000_000 / THREADS as u32;
-    // A small limit, so that the queue is empty, and has to be woken for, again and again.
+    // A small limit, so that the queue is often empty and needs a wake each time.
     let server = Server::start(limited_to(400));
-    // Two queues, so that the socket thread goes to sleep and wakes in between.
+    // Two queues, so that the socket thread sleeps and wakes in between.
     let clients = [server.client(), server.client()];
     thread::scope(|scope| {
         for (client, queue) in &clients {
@@ -231,7 +232,7 @@ fn a_million_pushes_lose_no_wake_up() {
             }
             scope.spawn(move || {
                 let mut next = [0; THREADS / 2];
-                // Smaller than the socket's buffer, so that it is full and empty in turn.
+                // Smaller than the socket's buffer, so that the buffer is full and empty in turn.
                 let mut reader = io::BufReader::with_capacity(2000, client);
                 for _ in 0..PUSHES * THREADS as u32 / 2 {
                     let mut bytes = [0; 8];
@@ -243,22 +244,23 @@ fn a_million_pushes_lose_no_wake_up() {
             });
         }
     });
-    assert!(server.sockman.stats().turns > 1000, "it was hardly ever woken");
+    assert!(server.sockman.stats().turns > 1000, "the socket thread was hardly ever woken");
     for (_, queue) in &clients {
         eventually("the queue is empty", || !queue.has_queued());
     }
 }
 
-/// Counts how far it was woken for each connection.
+/// Counts, for each connection, the wakes asked for and the wakes that the hook has seen.
 struct Counting {
     ids: Mutex<Vec<ConnectionId>>,
-    /// By id, which count from 0: what was asked for, and what the hook has seen.
+    /// Both in the order of acceptance: the rounds asked for, and the rounds that the hook has
+    /// seen.
     asked: [AtomicU64; THREADS],
     seen: [AtomicU64; THREADS],
 }
 
 impl Counting {
-    /// Which of the accepted ones.
+    /// Returns the position of `id` in the order of acceptance.
     fn ordinal(&self, id: ConnectionId) -> usize {
         self.ids.lock().unwrap().iter().position(|known| *known == id).unwrap()
     }
@@ -289,8 +291,9 @@ impl EventHandler for Counting {
     }
 }
 
-/// No lost wake-up in a million rounds: each thread changes what the hook of its connection says,
-/// wakes it, and goes on when the hook was asked. Takes some ten seconds in a debug build.
+/// G6, G9: a million wakes lose none. Each thread changes the answer of its connection's hook,
+/// wakes the connection, and continues when the hook was asked. Takes some ten seconds in a debug
+/// build.
 #[test]
 fn a_million_wakes_lose_none() {
     const ROUNDS: u64 = 1_000_000 / THREADS as u64;
@@ -301,7 +304,7 @@ fn a_million_wakes_lose_none() {
     });
     let running = Running::start(handler.clone(), without_sweep());
     let _clients: Vec<_> = (0..THREADS).map(|_| running.client()).collect();
-    eventually("all are accepted", || handler.ids.lock().unwrap().len() == THREADS);
+    eventually("all clients are accepted", || handler.ids.lock().unwrap().len() == THREADS);
     let ids = handler.ids.lock().unwrap().clone();
     thread::scope(|scope| {
         for (n, id) in ids.into_iter().enumerate() {
@@ -310,11 +313,14 @@ fn a_million_wakes_lose_none() {
                 for round in 1..=ROUNDS {
                     handler.asked[n].store(round, Ordering::SeqCst);
                     sockman.wake(id);
-                    // Every other thread waits in each round; the others let a few wakes meet.
+                    // Half of the threads wait in each round. The others let a few wakes coincide.
                     if n % 2 == 0 || round % 4 == 0 || round == ROUNDS {
                         let deadline = Instant::now() + DEADLINE;
                         while handler.seen[n].load(Ordering::SeqCst) != round {
-                            assert!(Instant::now() < deadline, "wake {round} of {n} was lost");
+                            assert!(
+                                Instant::now() < deadline,
+                                "wake {round} of connection {n} was lost"
+                            );
                             thread::yield_now();
                         }
                     }
@@ -324,9 +330,9 @@ fn a_million_wakes_lose_none() {
     });
 }
 
-/// Fills the socket, and pushes so many bytes behind it. Returns how many bytes that were in all.
+/// Fills the socket, and pushes `pushed` bytes behind. Returns the number of bytes in all.
 fn fill(server: &Server, queue: &SendQueue, pushed: usize) -> usize {
-    // The socket is full when what it would take now is nothing, again and again.
+    // The socket counts as full when it takes nothing a hundred times in a row.
     let (mut refused, mut sent) = (0, 0);
     while refused < 100 {
         match server.sockman.send_bytes(queue.id(), &[0; 1000]).unwrap() {
@@ -338,9 +344,9 @@ fn fill(server: &Server, queue: &SendQueue, pushed: usize) -> usize {
     sent + pushed
 }
 
-/// Marks.
+/// The marks: a queue that reached the high mark counts as above it until it falls to the low mark.
 #[test]
-fn the_queue_is_above_its_high_mark_until_it_is_down_at_the_low_mark() {
+fn the_queue_is_above_its_high_mark_until_it_falls_to_the_low_mark() {
     let server = Server::start(SendQueueLimits::new(40_000, 100_000, 16_000_000).unwrap());
     let (mut client, queue) = server.client();
     assert!(!queue.is_above_high_mark());
@@ -349,13 +355,14 @@ fn the_queue_is_above_its_high_mark_until_it_is_down_at_the_low_mark() {
     assert!(!queue.is_above_high_mark());
     queue.push(&server.sockman, &vec![0; 100_000 - queued]).unwrap();
     assert!(queue.is_above_high_mark());
-    // Down in small steps: it stays above until the low mark, and no longer.
+    // Drains in small steps: the queue stays above until the low mark, and no longer.
     let mut buffer = [0; 1000];
     let mut between = 0;
     let deadline = Instant::now() + DEADLINE;
     loop {
         assert!(Instant::now() < deadline);
-        // The queue only shrinks now: a look at its length before and after frames the mark.
+        // The queue only shrinks here, so its length before and after bounds its length at the
+        // mark.
         let before = queue.queued();
         let above = queue.is_above_high_mark();
         let after = queue.queued();
@@ -363,7 +370,7 @@ fn the_queue_is_above_its_high_mark_until_it_is_down_at_the_low_mark() {
             assert!(above, "{before} {after}");
             between += u32::from(before < 100_000);
         } else if before <= 40_000 {
-            // Published after the length.
+            // The mark is published after the length.
             eventually("the mark follows", || !queue.is_above_high_mark());
             break;
         }
@@ -371,12 +378,12 @@ fn the_queue_is_above_its_high_mark_until_it_is_down_at_the_low_mark() {
             client.read_exact(&mut buffer).unwrap();
         }
     }
-    assert!(between > 0, "it was seen in between");
-    // And up again: not above before the high mark.
+    assert!(between > 0, "no length between the marks was seen");
+    // The queue fills again, and is not above before it reaches the high mark.
     let queued = queue.queued();
     queue.push(&server.sockman, &vec![0; 90_000 - queued]).unwrap();
     assert!(!queue.is_above_high_mark());
-    // The socket takes a little of each push, until it is full.
+    // The socket takes a little of each push until it is full.
     let deadline = Instant::now() + DEADLINE;
     while !queue.is_above_high_mark() {
         assert!(Instant::now() < deadline);
@@ -386,8 +393,8 @@ fn the_queue_is_above_its_high_mark_until_it_is_down_at_the_low_mark() {
     assert!(queue.queued() > 40_000);
 }
 
-/// Marks, wired to `should_try_to_recv`: who does not read its replies makes no more requests,
-/// and goes on when it does. Without the sweep: the drain brings the hook's new answer about.
+/// The marks, used in `should_try_to_recv`: a peer that does not read its replies is not read from
+/// until it reads them. Without the sweep, the drain makes the library ask the hook again.
 #[test]
 fn a_peer_that_does_not_read_its_replies_is_not_read_from() {
     const BYTES: usize = 3_000_000;
@@ -396,14 +403,14 @@ fn a_peer_that_does_not_read_its_replies_is_not_read_from() {
     let mut writer = client.try_clone().unwrap();
     thread::scope(|scope| {
         scope.spawn(move || write_all(&mut writer, &vec![6; BYTES]));
-        eventually("reading stops", || queue.is_above_high_mark());
+        eventually("the queue is above its high mark", || queue.is_above_high_mark());
         let bytes = read_exactly(&client, BYTES);
         assert!(bytes.iter().all(|byte| *byte == 6));
     });
     assert!(!queue.is_above_high_mark());
 }
 
-/// Limit.
+/// The limit: a push that does not fit queues nothing.
 #[test]
 fn a_push_beyond_the_limit_is_refused_whole() {
     let server = Server::start(limited_to(100_000));
@@ -412,28 +419,28 @@ fn a_push_beyond_the_limit_is_refused_whole() {
     let error = queue.push(&server.sockman, &[1; 60_000]).unwrap_err();
     assert!(matches!(error, PushError::Full { limit: 100_000 }), "{error:?}");
     assert!(error.to_string().contains("100000"), "{error}");
-    assert!(queue.queued() <= 90_000, "nothing was queued");
-    // What fits goes in, to the last byte.
+    assert!(queue.queued() <= 90_000, "no byte of the refused push may be queued");
+    // A push that fits exactly is accepted.
     let room = 100_000 - queue.queued();
     queue.push(&server.sockman, &vec![2; room]).unwrap();
-    // An empty one always does.
+    // An empty push always fits.
     queue.push(&server.sockman, b"").unwrap();
-    // Nothing of the refused push is ever seen.
+    // The peer never sees a byte of the refused push.
     let total = filled + room;
     let mut bytes = vec![9; total];
     client.read_exact(&mut bytes).unwrap();
     assert!(bytes[..total - room].iter().all(|byte| *byte == 0));
     assert!(bytes[total - room..].iter().all(|byte| *byte == 2));
-    // There is room again; but never for one that is larger than the limit.
+    // There is room again, but a push larger than the limit never fits.
     eventually("the queue is empty", || !queue.has_queued());
     assert!(queue.push(&server.sockman, &vec![1; 100_001]).is_err());
     queue.push(&server.sockman, &vec![3; 100_000]).unwrap();
     client.read_exact(&mut bytes[..100_000]).unwrap();
 }
 
-/// Close.
+/// After a close, `push` and `drain` return errors, and the bytes stay in the queue.
 #[test]
-fn after_a_close_push_and_drain_say_so_and_the_queue_stays() {
+fn after_a_close_push_and_drain_fail_and_the_queue_keeps_its_bytes() {
     let server = Server::start(unlimited());
     let (_client, queue) = server.client();
     fill(&server, &queue, 50_000);
@@ -443,16 +450,17 @@ fn after_a_close_push_and_drain_say_so_and_the_queue_stays() {
     let error = queue.drain(&server.sockman).unwrap_err();
     assert!(matches!(error, SendError::UnknownConnection(id) if id == queue.id()), "{error:?}");
     assert_eq!(queue.queued(), queued);
-    // One behind others is queued without a look at the connection; one on an empty queue is not.
+    // A push behind queued bytes does not look at the connection; a push on an empty queue does.
     let (_client, empty) = server.client();
     assert!(server.sockman.close_connection(empty.id()));
     let error = empty.push(&server.sockman, b"too late").unwrap_err();
     assert!(matches!(error, PushError::Send(SendError::UnknownConnection(_))), "{error:?}");
     assert!(!empty.has_queued());
-    assert!(empty.drain(&server.sockman).unwrap(), "there is nothing to send");
+    assert!(empty.drain(&server.sockman).unwrap(), "draining an empty queue must succeed");
 }
 
-/// Holds its lock over a send and the queueing of the rest, as its hook does, and never wakes.
+/// Holds one lock over a send and the queueing of the rest; its hook takes the same lock. Never
+/// wakes.
 struct Locking {
     queues: Mutex<HashMap<ConnectionId, Vec<u8>>>,
     accepted: mpsc::SyncSender<ConnectionId>,
@@ -485,11 +493,11 @@ impl EventHandler for Locking {
     }
 }
 
-/// Section 4 of the design: who holds the lock that its hook takes over the send and the queueing
-/// needs no wake, since the edge comes after both. A send on another thread clears no latch, so
-/// the edge counts although the latch is up.
+/// G6: a sender needs no wake if it holds its hook's lock over both the send and the queueing,
+/// because the edge comes after both. A send on another thread clears no latch, so the edge counts
+/// although the latch is set.
 #[test]
-fn a_sender_that_holds_its_hooks_lock_meanwhile_needs_no_wake() {
+fn a_sender_that_holds_its_hooks_lock_needs_no_wake() {
     let (sender, accepted) = mpsc::sync_channel(1);
     let handler = Arc::new(Locking { queues: Mutex::default(), accepted: sender });
     let running = Running::start(handler.clone(), without_sweep());
@@ -502,7 +510,7 @@ fn a_sender_that_holds_its_hooks_lock_meanwhile_needs_no_wake() {
             let mut queues = handler.queues.lock().unwrap();
             let queue = queues.get_mut(&id).unwrap();
             assert!(queue.is_empty());
-            // Until the socket is full; and then there is a rest.
+            // Sends until the socket is full. Then some bytes are left to queue.
             loop {
                 match running.sockman.send_bytes(id, &[4; 100_000]).unwrap() {
                     0 => break,
@@ -521,7 +529,7 @@ fn a_sender_that_holds_its_hooks_lock_meanwhile_needs_no_wake() {
     }
 }
 
-/// An empty queue is below any mark that is allowed, or reading would never go on.
+/// An empty queue is below every allowed mark; otherwise reading would never resume.
 #[test]
 fn an_empty_queue_is_never_above_its_high_mark() {
     let recorder = Recorder::new();

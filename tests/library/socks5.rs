@@ -1,5 +1,5 @@
-//! Connecting through SOCKS5 proxies that do what they should: what they are asked, what becomes of
-//! their answers. `socks5_hostile` has the others.
+//! Connects through SOCKS5 proxies that follow the protocol: what the library asks them, and what
+//! it makes of their answers. `socks5_hostile` has the proxies that break it.
 
 use std::{
     collections::HashSet,
@@ -40,7 +40,7 @@ fn through(proxy: &Proxy) -> ConnectOptions {
     ConnectOptions::default().proxy(proxy.clone()).timeout(DEADLINE)
 }
 
-/// A proxy that notes what it is asked, agrees, and then sends back what it receives.
+/// A proxy that records each request, agrees, and then echoes what it receives.
 fn echoing(asked: mpsc::Sender<Request>) -> impl Fn(TcpStream) + Send + Sync + 'static {
     let asked = Mutex::new(asked);
     move |mut stream| {
@@ -64,7 +64,7 @@ fn names_and_addresses_are_given_to_the_proxy_as_text() {
         (destination("name.test", 80), "name.test"),
         (destination(&longest, 1), &longest),
         (destination("n", 65535), "n"),
-        // Not a valid one: that is for Tor to say.
+        // This name is no valid onion address; Tor has to report that.
         (destination("short.onion", 1), "short.onion"),
         ("1.2.3.4:8333".parse().unwrap(), "1.2.3.4"),
         ("[2001:db8::1]:8333".parse().unwrap(), "2001:db8::1"),
@@ -88,8 +88,15 @@ fn names_and_addresses_are_given_to_the_proxy_as_text() {
 
             let info = dialling.running.sockman.connection_info(id).unwrap();
             assert_eq!((&info.them, info.direction), (to, Direction::Outbound));
-            assert!(info.me.addr().is_loopback(), "this side's end of the socket to the proxy");
-            assert_eq!((info.bytes_sent, info.bytes_received), (0, 0), "payload alone is counted");
+            assert!(
+                info.me.addr().is_loopback(),
+                "`me` must be the local address of the socket to the proxy"
+            );
+            assert_eq!(
+                (info.bytes_sent, info.bytes_received),
+                (0, 0),
+                "only payload must be counted"
+            );
 
             dialling.running.sockman.send_bytes(id, b"through").unwrap();
             assert_eq!(dialling.recorder.wait_for_bytes(id, 7), b"through");
@@ -106,14 +113,14 @@ fn the_outcome_names_the_destination_and_not_the_proxy() {
     drop(connection);
     let id = dialling.running.sockman.start_connect(name(), &options).unwrap();
     dialling.recorder.wait_for_outcome(id).unwrap();
-    let told = dialling.recorder.count(|event| {
+    let reported = dialling.recorder.count(|event| {
         matches!(event, Event::ConnectCompleted { id: of, to, .. } if *of == id && *to == name())
     });
-    assert_eq!(told, 1);
+    assert_eq!(reported, 1);
 }
 
 #[test]
-fn bound_addresses_of_every_type_and_length_are_read_whole_and_no_further() {
+fn bound_addresses_of_every_type_and_length_are_read_exactly() {
     let dialling = Dialling::start();
     let v4 = [&b"\x05\x00\x00\x01"[..], &[9; 4], &[1, 2]].concat();
     let v6 = [&b"\x05\x00\x00\x04"[..], &[9; 16], &[1, 2]].concat();
@@ -122,7 +129,7 @@ fn bound_addresses_of_every_type_and_length_are_read_whole_and_no_further() {
     };
     for driver in DRIVERS {
         for reply in [v4.clone(), v6.clone(), named(0), named(1), named(255)] {
-            // G5: what the destination sends first comes in the same segment.
+            // G5: the first bytes of the destination come in the same segment as the reply.
             let proxy = answering([&reply[..], b"first words"].concat());
             let id = dialling.connect(driver, &name(), &through(&proxy)).unwrap();
             dialling.recorder.wait_for_eof(id);
@@ -132,7 +139,7 @@ fn bound_addresses_of_every_type_and_length_are_read_whole_and_no_further() {
 }
 
 #[test]
-fn an_answer_in_single_bytes_is_as_good_as_any() {
+fn an_answer_in_single_bytes_is_accepted() {
     let dialling = Dialling::start();
     let proxy = proxy(|mut stream| {
         stream.set_nodelay(true).unwrap();
@@ -189,11 +196,11 @@ fn every_reply_code_is_an_error_of_its_own_and_the_destinations_fault() {
             sentences.insert(reply.to_string());
         }
     }
-    assert_eq!(sentences.len(), 255, "each code has its own sentence");
+    assert_eq!(sentences.len(), 255, "each code must have a message of its own");
 }
 
 #[test]
-fn a_bad_reply_is_told_when_its_code_is_there_and_not_awaited_whole() {
+fn a_bad_reply_is_reported_as_soon_as_its_code_arrives() {
     let dialling = Dialling::start();
     let stalling = proxy(|mut stream| {
         if negotiate(&mut stream).is_some() {
@@ -248,12 +255,12 @@ fn a_proxy_may_listen_on_ipv6_or_on_a_unix_domain_path() {
     served.join().unwrap();
 }
 
-/// What a proxy was offered, and then told, by way of credentials.
-type Told = (Vec<u8>, Option<(Vec<u8>, Vec<u8>)>);
+/// The methods that a proxy was offered, and the credentials that it then got.
+type Offered = (Vec<u8>, Option<(Vec<u8>, Vec<u8>)>);
 
-/// A proxy that wants credentials where they are offered.
-fn wanting_credentials(told: mpsc::Sender<Told>) -> Proxy {
-    let told = Mutex::new(told);
+/// A proxy that asks for credentials if the method is offered.
+fn wanting_credentials(offered: mpsc::Sender<Offered>) -> Proxy {
+    let offered = Mutex::new(offered);
     proxy(move |mut stream| {
         let Some(methods) = read_greeting(&mut stream) else { return };
         let mut credentials = None;
@@ -265,7 +272,7 @@ fn wanting_credentials(told: mpsc::Sender<Told>) -> Proxy {
             let _ = stream.write_all(METHOD);
         }
         read_request(&mut stream).unwrap();
-        told.lock().unwrap().send((methods, credentials)).unwrap();
+        offered.lock().unwrap().send((methods, credentials)).unwrap();
         let _ = stream.write_all(CONNECTED);
         stall(&mut stream);
     })
@@ -274,23 +281,23 @@ fn wanting_credentials(told: mpsc::Sender<Told>) -> Proxy {
 #[test]
 fn credentials_are_none_or_given_or_unique_per_connection() {
     let dialling = Dialling::start();
-    let (sender, told) = mpsc::channel();
+    let (sender, offered) = mpsc::channel();
     let plain = wanting_credentials(sender);
     let given = plain.clone().credentials(Credentials::new("alice", "x".repeat(255)).unwrap());
     let unique = plain.clone().tor_stream_isolation();
     for driver in DRIVERS {
-        let heard = |proxy: &Proxy| {
+        let offered_to = |proxy: &Proxy| {
             dialling.connect(driver, &name(), &through(proxy)).unwrap();
-            told.recv_timeout(DEADLINE).unwrap()
+            offered.recv_timeout(DEADLINE).unwrap()
         };
-        assert_eq!(heard(&plain), (vec![0], None));
+        assert_eq!(offered_to(&plain), (vec![0], None));
         let expected = (b"alice".to_vec(), vec![b'x'; 255]);
-        assert_eq!(heard(&given), (vec![0, 2], Some(expected)));
-        // Of a clone as well, or two that share a proxy would share a circuit.
+        assert_eq!(offered_to(&given), (vec![0, 2], Some(expected)));
+        // A clone makes unique credentials, too; otherwise two connections would share a circuit.
         let mut seen = HashSet::new();
         let mut prefixes = HashSet::new();
         for _ in 0..20 {
-            let (methods, credentials) = heard(&unique.clone());
+            let (methods, credentials) = offered_to(&unique.clone());
             assert_eq!(methods, [0, 2]);
             let (username, password) = credentials.unwrap();
             assert!(!username.is_empty() && !password.is_empty());
@@ -303,7 +310,7 @@ fn credentials_are_none_or_given_or_unique_per_connection() {
 }
 
 #[test]
-fn credentials_that_socks5_has_no_room_for_are_refused_with_the_part_that_is_wrong() {
+fn credentials_of_an_invalid_length_are_refused_with_the_part_that_is_wrong() {
     assert!(Credentials::new("u", "p").is_ok());
     let long = "x".repeat(256);
     for (username, password, said) in [
@@ -318,9 +325,9 @@ fn credentials_that_socks5_has_no_room_for_are_refused_with_the_part_that_is_wro
 }
 
 #[test]
-fn destinations_that_no_proxy_could_be_asked_for_are_refused_before_anything_is_sent() {
+fn destinations_that_no_proxy_could_reach_are_refused_before_anything_is_sent() {
     let dialling = Dialling::start();
-    // Nobody listens there: an attempt to reach it would be another error.
+    // No proxy listens there, so an attempt to reach it would give another error.
     let proxy = "127.0.0.1:1".parse::<Proxy>().unwrap();
     for driver in DRIVERS {
         for host in ["", &"n".repeat(256), "good.test\0.onion"] {
@@ -357,7 +364,7 @@ fn a_proxy_that_cannot_be_reached_is_at_fault() {
     let endpoints = [
         Service::from(gone),
         Service::unix("/nonexistent/proxy").unwrap(),
-        // What cannot be dialled at all is no better.
+        // An endpoint that cannot be dialled at all gives the same error.
         Service::UNIX_UNNAMED,
         format!("{ONION}:9050").parse().unwrap(),
     ];
@@ -376,7 +383,7 @@ fn a_proxy_that_cannot_be_reached_is_at_fault() {
     }
 }
 
-/// Stops before one of the answers, and says when it has come so far.
+/// A proxy that stops before the answer of a phase, and reports on the channel when it gets there.
 fn stalling(before: ConnectPhase) -> (Proxy, mpsc::Receiver<()>) {
     let (sender, is_there) = mpsc::channel();
     let sender = Mutex::new(sender);
@@ -397,8 +404,8 @@ fn a_time_out_says_which_phase_and_after_how_long() {
     let dialling = Dialling::start();
     for driver in DRIVERS {
         for phase in STALLS {
-            // On a busy machine the proxy may not get as far as its stall in a short time: then the
-            // connect is tried again, with more of it.
+            // On a busy machine the proxy may not reach its stall in a short time. Then the test
+            // connects again with a longer timeout.
             let mut timeout = SOON;
             let (error, proxy) = loop {
                 let (proxy, _is_there) = stalling(phase);
@@ -427,7 +434,7 @@ fn a_time_out_says_which_phase_and_after_how_long() {
 }
 
 #[test]
-fn a_proxy_that_nobody_answers_for_times_out_in_its_own_phase() {
+fn a_proxy_that_does_not_answer_times_out_in_its_own_phase() {
     let dialling = Dialling::start();
     let blackhole = Blackhole::new();
     let endpoint = blackhole.destination().service().unwrap().clone();
@@ -443,7 +450,7 @@ fn a_proxy_that_nobody_answers_for_times_out_in_its_own_phase() {
     }
 }
 
-/// G9, in every phase: the attempt's own interrupt ends it, and no other.
+/// G9: in every phase, the attempt's own interrupt ends this attempt and no other.
 #[test]
 fn cancel_ends_one_attempt_at_once_in_every_phase() {
     let dialling = Dialling::start();
@@ -485,7 +492,7 @@ fn cancel_ends_one_attempt_at_once_in_every_phase() {
     }
 }
 
-/// G9, in the middle of what the proxy was asked.
+/// G9: the interrupt also ends a connect in the middle of the dialogue with the proxy.
 #[test]
 fn the_interrupt_ends_every_phase_of_a_blocking_connect() {
     for phase in STALLS {
@@ -508,7 +515,7 @@ fn the_interrupt_ends_every_phase_of_a_blocking_connect() {
 }
 
 #[test]
-fn what_the_destination_sends_and_a_reset_behind_it_come_in_order() {
+fn bytes_of_the_destination_and_a_reset_behind_them_are_reported_in_order() {
     let dialling = Dialling::start();
     let (sender, may_reset) = mpsc::channel::<()>();
     let may_reset = Arc::new(Mutex::new(may_reset));

@@ -1,10 +1,10 @@
-//! The dialogue with a SOCKS5 proxy byte by byte, in a network in memory: cut everywhere, stalled
-//! everywhere, each byte replaced by each other one. What has to come of it is worked out by an
-//! oracle that shares nothing with the library.
+//! The dialogue with a SOCKS5 proxy, byte by byte, over the network in memory: cut at every byte,
+//! stalled at every byte, each byte replaced by every other. An oracle that shares no code with the
+//! library computes the expected outcome.
 
 use sockman_test_support::socks5_oracle::{End, Outcome, expected, run};
 
-/// All that a proxy says, with what the destination says behind it.
+/// Returns everything that a proxy sends, followed by bytes of the destination.
 fn dialogues() -> Vec<(bool, Vec<u8>)> {
     let replies: [Vec<u8>; 3] = [
         b"\x05\x00\x00\x01\x01\x02\x03\x04\x20\x8d".to_vec(),
@@ -25,12 +25,12 @@ fn check(bytes: &[u8], pieces: &[&[u8]], has_credentials: bool, end: End) {
     assert_eq!(
         outcome,
         expected(bytes, has_credentials, end),
-        "of {pieces:?}, with credentials: {has_credentials}, {end:?}"
+        "the proxy sent {pieces:?}, with credentials: {has_credentials}, {end:?}"
     );
 }
 
 #[test]
-fn a_dialogue_cut_in_two_anywhere_or_in_single_bytes_comes_to_the_same() {
+fn a_dialogue_cut_in_two_anywhere_or_into_single_bytes_gives_the_same_outcome() {
     for (has_credentials, bytes) in dialogues() {
         for end in [End::Closes, End::FallsSilent] {
             for cut in 0..=bytes.len() {
@@ -43,9 +43,9 @@ fn a_dialogue_cut_in_two_anywhere_or_in_single_bytes_comes_to_the_same() {
     }
 }
 
-/// One deadline over all of it, told with its phase, however the time before went.
+/// G9: one deadline covers the whole dialogue, and the error names the phase that it ended in.
 #[test]
-fn a_proxy_that_stops_after_any_byte_times_out_or_broke_off_in_that_phase() {
+fn a_proxy_that_stops_after_any_byte_gives_an_error_that_names_the_phase() {
     for (has_credentials, bytes) in dialogues() {
         for length in 0..bytes.len() {
             let bytes = &bytes[..length];
@@ -57,7 +57,7 @@ fn a_proxy_that_stops_after_any_byte_times_out_or_broke_off_in_that_phase() {
 }
 
 #[test]
-fn every_byte_replaced_by_every_other_comes_to_what_it_means() {
+fn every_byte_replaced_by_every_other_gives_the_expected_outcome() {
     let mut connected = 0;
     for (has_credentials, bytes) in dialogues() {
         for at in 0..bytes.len() {
@@ -70,6 +70,6 @@ fn every_byte_replaced_by_every_other_comes_to_what_it_means() {
             }
         }
     }
-    // The oracle is no yes-man: bound addresses, ports and payload may be anything, little else.
+    // The oracle does accept some input: bound addresses, ports and payload may be anything.
     assert!(connected > 10_000);
 }

@@ -1,4 +1,4 @@
-//! SOCKS5 proxies that do what no proxy should: each ends in its exact error, on both drivers, and
+//! SOCKS5 proxies that break the protocol. Each causes its exact error, with both drivers, and
 //! leaves nothing behind.
 
 use std::{io::Write, net::TcpStream, thread};
@@ -19,7 +19,7 @@ use sockman_test_support::{
     },
 };
 
-/// What the proxy is found to be guilty of.
+/// Connects through `proxy` and returns the fault that the error blames it for.
 fn fault(dialling: &Dialling, driver: Driver, proxy: &Proxy) -> ProxyError {
     let error = dialling.error(driver, proxy);
     assert!(error.is_proxy_fault(), "{error:?}");
@@ -48,7 +48,7 @@ macro_rules! assert_fault {
 }
 
 #[test]
-fn another_server_than_a_proxy_is_told_as_such() {
+fn a_server_that_is_no_proxy_is_reported_as_such() {
     assert_fault!(
         greeting_with("HTTP/1.0 501 Tor is not an HTTP Proxy\r\n"),
         ProxyError::NotSocks5 { found: b'H' }
@@ -59,11 +59,11 @@ fn another_server_than_a_proxy_is_told_as_such() {
 }
 
 #[test]
-fn methods_that_were_not_offered_are_not_gone_along_with() {
+fn methods_that_were_not_offered_are_refused() {
     assert_fault!(greeting_with([5, 0xff]), ProxyError::NoAcceptableMethod);
     // GSSAPI.
     assert_fault!(greeting_with([5, 1]), ProxyError::MethodNotOffered { method: 1 });
-    // User name and password, which there are none of.
+    // User name and password, of which the test configures none.
     assert_fault!(greeting_with([5, 2]), ProxyError::MethodNotOffered { method: 2 });
     assert_fault!(greeting_with([5, 0x80]), ProxyError::MethodNotOffered { method: 0x80 });
     let with = |answer: [u8; 2]| with_credentials(greeting_with(answer));
@@ -71,7 +71,7 @@ fn methods_that_were_not_offered_are_not_gone_along_with() {
     assert_fault!(with([5, 1]), ProxyError::MethodNotOffered { method: 1 });
 }
 
-/// Answers the credentials with this.
+/// A proxy that answers the credentials with `answer`.
 fn answering_credentials(answer: &'static [u8]) -> Proxy {
     with_credentials(proxy(move |mut stream| {
         if read_greeting(&mut stream).is_some() {
@@ -87,7 +87,7 @@ fn answering_credentials(answer: &'static [u8]) -> Proxy {
 }
 
 #[test]
-fn credentials_that_are_rejected_are_told_with_the_status() {
+fn rejected_credentials_are_reported_with_the_status() {
     // The statuses of dante and of microsocks.
     assert_fault!(
         answering_credentials(b"\x01\x01"),
@@ -101,7 +101,7 @@ fn credentials_that_are_rejected_are_told_with_the_status() {
         answering_credentials(b"\x01\xff"),
         ProxyError::CredentialsRejected { status: 255 }
     );
-    // A mistake that is made: the version of the protocol instead of the negotiation's.
+    // A common mistake: the version of SOCKS instead of that of the negotiation (RFC 1929).
     assert_fault!(
         answering_credentials(b"\x05\x00"),
         ProxyError::AuthenticationVersion { found: 5 }
@@ -109,7 +109,7 @@ fn credentials_that_are_rejected_are_told_with_the_status() {
 }
 
 #[test]
-fn malformed_replies_are_told_with_what_is_wrong() {
+fn malformed_replies_are_reported_with_the_wrong_field() {
     assert_fault!(answering([5, 0, 1, 1, 0, 0, 0, 0, 0, 0]), ProxyError::ReservedByte { found: 1 });
     for kind in [0, 2, 5, 255] {
         assert_fault!(
@@ -119,7 +119,7 @@ fn malformed_replies_are_told_with_what_is_wrong() {
     }
 }
 
-/// A whole dialogue, of which the proxy plays a part: `answers` bytes of its answers.
+/// A proxy that sends the first `answers` bytes of its answers and then calls `end`.
 fn ending_after(answers: usize, end: fn(TcpStream)) -> Proxy {
     with_credentials(proxy(move |mut stream| {
         let mut left = answers;
@@ -135,7 +135,7 @@ fn ending_after(answers: usize, end: fn(TcpStream)) -> Proxy {
             && answer(&mut stream, AUTHENTICATED)
             && read_request(&mut stream).is_some()
             && answer(&mut stream, CONNECTED);
-        assert!(!goes_on, "it is to end before that");
+        assert!(!goes_on, "the dialogue must end before the whole answer");
         end(stream);
     }))
 }
@@ -151,7 +151,7 @@ fn phase_after(answers: usize) -> ConnectPhase {
 }
 
 #[test]
-fn a_proxy_that_closes_at_any_point_broke_off_in_that_phase() {
+fn a_proxy_that_closes_at_any_point_is_reported_as_broken_off_in_that_phase() {
     let dialling = Dialling::start();
     for answers in 0..ANSWERS {
         let proxy = ending_after(answers, drop);
@@ -166,12 +166,12 @@ fn a_proxy_that_closes_at_any_point_broke_off_in_that_phase() {
 }
 
 #[test]
-fn a_proxy_that_resets_at_any_point_broke_off_in_that_phase() {
+fn a_proxy_that_resets_at_any_point_is_reported_as_broken_off() {
     let dialling = Dialling::start();
     for answers in 0..ANSWERS {
         let proxy = ending_after(answers, reset);
         for driver in DRIVERS {
-            // A reset may overtake the bytes in front of it: then the phase is an earlier one.
+            // A reset may overtake the bytes before it. The phase is an earlier one then.
             let fault = fault(&dialling, driver, &proxy);
             assert!(
                 matches!(fault, ProxyError::BrokeOff { source: Some(_), .. }),
@@ -181,9 +181,9 @@ fn a_proxy_that_resets_at_any_point_broke_off_in_that_phase() {
     }
 }
 
-/// One deadline over all of it: what came before the stall has no part in how long it is waited for.
+/// G9: one deadline covers the whole dialogue, so the time before the stall does not extend it.
 #[test]
-fn a_proxy_that_stalls_at_any_point_is_waited_for_until_the_deadline() {
+fn a_proxy_that_stalls_at_any_point_times_out_at_the_deadline() {
     let dialling = Dialling::start();
     for driver in DRIVERS {
         thread::scope(|scope| {
@@ -196,7 +196,7 @@ fn a_proxy_that_stalls_at_any_point_is_waited_for_until_the_deadline() {
                     let ConnectErrorKind::TimedOut { phase, after, .. } = *error.kind() else {
                         panic!("{driver:?}, {answers}: {error:?}");
                     };
-                    // On a busy machine the dialogue itself may not come so far in time.
+                    // On a busy machine the dialogue may not reach this phase in time.
                     assert!(
                         phase == phase_after(answers)
                             || phase == ConnectPhase::NegotiateWithProxy
@@ -211,14 +211,14 @@ fn a_proxy_that_stalls_at_any_point_is_waited_for_until_the_deadline() {
 }
 
 #[test]
-fn a_proxy_that_closes_or_resets_before_it_was_greeted_broke_off() {
+fn a_proxy_that_closes_or_resets_before_the_greeting_is_reported_as_broken_off() {
     assert_fault!(
         proxy(drop),
         ProxyError::BrokeOff { phase: ConnectPhase::NegotiateWithProxy, .. }
     );
     let dialling = Dialling::start();
     for driver in DRIVERS {
-        // The reset may come before the look at the connect, which it then fails.
+        // The reset may come before the library checks the connect, which then fails.
         let fault = fault(&dialling, driver, &proxy(reset));
         assert!(
             matches!(fault, ProxyError::BrokeOff { .. } | ProxyError::Unreachable { .. }),
@@ -227,9 +227,10 @@ fn a_proxy_that_closes_or_resets_before_it_was_greeted_broke_off() {
     }
 }
 
-/// Nothing is read but what was asked for, so an endless answer is as short as any.
+/// The library reads no more than it asked for, so an endless answer costs no more than a short
+/// one.
 #[test]
-fn endless_answers_end_where_they_should() {
+fn endless_answers_are_read_no_further_than_needed() {
     let endless = |mut stream: TcpStream| {
         let zeroes = [0; 65_536];
         while stream.write_all(&zeroes).is_ok() {}
@@ -244,7 +245,7 @@ fn endless_answers_end_where_they_should() {
     for driver in DRIVERS {
         let fault = fault(&dialling, driver, &greeting);
         assert!(matches!(fault, ProxyError::NotSocks5 { found: 0 }), "{driver:?}: {fault:?}");
-        // These are the destination's, and are read as fast as the embedder likes.
+        // These bytes are the destination's, and the embedder decides how fast it reads them.
         let options = ConnectOptions::default().proxy(behind_the_reply.clone()).timeout(DEADLINE);
         let sockman = &dialling.running.sockman;
         let id = match driver {
@@ -267,9 +268,9 @@ fn endless_answers_end_where_they_should() {
     }
 }
 
-/// A proxy that answers before it was asked is read only when it has been.
+/// The library reads answers that come too early only after it has sent the question.
 #[test]
-fn answers_that_come_too_early_are_taken_one_after_the_other() {
+fn answers_that_come_too_early_are_read_in_order() {
     let dialling = Dialling::start();
     let hasty = proxy(|mut stream| {
         let _ = stream.write_all(&[METHOD, CONNECTED, b"early"].concat());
@@ -283,7 +284,7 @@ fn answers_that_come_too_early_are_taken_one_after_the_other() {
 }
 
 #[test]
-fn nothing_is_left_of_attempts_that_failed() {
+fn failed_attempts_leave_no_socket() {
     let dialling = Dialling::start();
     let proxies = [
         greeting_with([5, 0xff]),

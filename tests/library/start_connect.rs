@@ -1,6 +1,6 @@
-//! `start_connect`: connects that block nobody, driven by the socket thread. What comes first, how
-//! they fail, and what a callback that panics does. How they are ended is in `start_connect_ends`,
-//! thousands of them in `start_connect_many`.
+//! `start_connect`: connects that do not block the caller and that the socket thread drives. The
+//! order of the callbacks, the failures, and panics in the outcome. `start_connect_ends` tests how
+//! attempts end early, `start_connect_many` tests thousands of them.
 
 use std::{
     collections::HashSet,
@@ -49,7 +49,7 @@ impl Peers {
 
     fn accept(&self) -> TcpStream {
         let mut accepted = None;
-        until("a peer comes", || {
+        until("a peer connects", || {
             accepted = self.0.accept().ok();
             accepted.is_some()
         });
@@ -60,15 +60,15 @@ impl Peers {
     }
 }
 
-/// An address that is bound, so that no other test listens there; but nobody listens.
-struct Nobody(socket2::Socket);
+/// An address without a listener. It is bound, so that no other test listens there.
+struct ClosedPort(socket2::Socket);
 
-impl Nobody {
-    fn new() -> Nobody {
+impl ClosedPort {
+    fn new() -> ClosedPort {
         let socket =
             socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
         socket.bind(&"127.0.0.1:0".parse::<SocketAddr>().unwrap().into()).unwrap();
-        Nobody(socket)
+        ClosedPort(socket)
     }
 
     fn destination(&self) -> Destination {
@@ -76,8 +76,8 @@ impl Nobody {
     }
 }
 
-/// The kinds of callbacks that named `id`, in order.
-fn heard(recorder: &Recorder, id: ConnectionId) -> Vec<&'static str> {
+/// Returns the kinds of the callbacks that named `id`, in order.
+fn callbacks_of(recorder: &Recorder, id: ConnectionId) -> Vec<&'static str> {
     recorder
         .events_of(id)
         .iter()
@@ -96,7 +96,7 @@ fn heard(recorder: &Recorder, id: ConnectionId) -> Vec<&'static str> {
         .collect()
 }
 
-/// G2: the outcome comes first, also before the questions and the turns; and it says where to.
+/// G2: the outcome comes before any hook and any turn, and names the destination.
 #[test]
 fn the_outcome_is_the_first_callback_that_names_the_id() {
     let recorder = Recorder::of_everything(|_, _| {});
@@ -112,12 +112,12 @@ fn the_outcome_is_the_first_callback_that_names_the_id() {
     let events = recorder.events_of(id);
     assert_eq!(events[0], Event::ConnectCompleted { id, to, outcome: Ok(me) });
     assert_eq!(recorder.received(id), b"hello");
-    assert_eq!(heard(&recorder, id).iter().filter(|what| **what == "connected").count(), 1);
+    assert_eq!(callbacks_of(&recorder, id).iter().filter(|what| **what == "connected").count(), 1);
 }
 
-/// G2, G5, G14: what waited in the socket before anybody looked is told after the outcome.
+/// G2, G5, G14: what the socket received before the thread started is reported after the outcome.
 #[test]
-fn data_and_the_end_that_came_before_the_outcome_are_told_after_it() {
+fn data_and_the_end_that_came_before_the_outcome_are_reported_after_it() {
     let recorder = Recorder::new();
     let sockman = SockMan::new(recorder.clone(), without_sweep()).unwrap();
     let peers = Peers::new();
@@ -125,16 +125,16 @@ fn data_and_the_end_that_came_before_the_outcome_are_told_after_it() {
     let mut peer = peers.accept();
     write_all(&mut peer, b"hello");
     drop(peer);
-    assert!(recorder.events().is_empty(), "nobody runs to tell it");
+    assert!(recorder.events().is_empty(), "no callback may come while no thread runs");
     let _threads = sockman.start_sockets_threads().unwrap();
     recorder.wait_for_eof(id);
-    assert_eq!(heard(&recorder, id), ["connected", "data", "eof"]);
+    assert_eq!(callbacks_of(&recorder, id), ["connected", "data", "eof"]);
     assert_eq!(recorder.received(id), b"hello");
 }
 
-/// G2, G5: the socket changes hands between the two registrations, and nothing falls in between.
+/// G2, G5: the socket is registered twice, and nothing is lost between the two registrations.
 #[test]
-fn data_and_a_reset_that_come_during_the_outcome_are_told_after_it() {
+fn data_and_a_reset_that_come_during_the_outcome_are_reported_after_it() {
     let gate = Gate::new();
     let recorder = Recorder::with_reaction({
         let gate = Arc::clone(&gate);
@@ -154,16 +154,16 @@ fn data_and_a_reset_that_come_during_the_outcome_are_told_after_it() {
         reset(peer);
         gate.open();
         assert_eq!(recorder.wait_for_read_error(id), std::io::ErrorKind::ConnectionReset);
-        assert_eq!(heard(&recorder, id), ["connected", "data", "error"]);
+        assert_eq!(callbacks_of(&recorder, id), ["connected", "data", "error"]);
         assert_eq!(recorder.received(id), b"hello");
         running.sockman.close_connection(id);
     }
 }
 
-/// G2, G5: an attempt that the poller watched becomes a connection that it watches. (Loopback is so
-/// fast that most attempts are over before it comes to that; here the answer takes a second.)
+/// G2, G5: the poller watches the attempt first and then the connection. (Most attempts over
+/// loopback are over before the poller watches them. Here the answer takes a second.)
 #[test]
-fn a_connect_that_had_to_be_waited_for_becomes_a_connection() {
+fn a_connect_that_takes_time_becomes_a_connection() {
     let (recorder, blackhole) = (Recorder::new(), Blackhole::new());
     let running = Running::start(recorder.clone(), without_sweep());
     let id = running.sockman.start_connect(blackhole.destination(), &for_long()).unwrap();
@@ -179,10 +179,10 @@ fn a_connect_that_had_to_be_waited_for_becomes_a_connection() {
     recorder.wait_for_bytes(id, 5);
     drop(peer);
     recorder.wait_for_eof(id);
-    assert_eq!(heard(&recorder, id), ["connected", "data", "eof"]);
+    assert_eq!(callbacks_of(&recorder, id), ["connected", "data", "eof"]);
 }
 
-/// G2: a connection that was reset before anybody looked is a connect that failed, told once.
+/// G2: a reset that comes before the thread starts is reported once, as a failed connect.
 #[test]
 fn a_reset_before_the_outcome_is_the_outcome() {
     let recorder = Recorder::new();
@@ -198,11 +198,11 @@ fn a_reset_before_the_outcome_is_the_outcome() {
     };
     assert_eq!(source.kind(), std::io::ErrorKind::ConnectionReset);
     run_passes(&sockman, 2);
-    assert_eq!(heard(&recorder, id), ["failed"]);
+    assert_eq!(callbacks_of(&recorder, id), ["failed"]);
     assert_eq!(sockman.stats().connections, 0);
 }
 
-/// G2: in the outcome the connection is there.
+/// G2: in the outcome the connection exists.
 #[test]
 fn inside_the_outcome_the_id_can_be_sent_to_and_is_known() {
     let info = Arc::new(Mutex::new(None));
@@ -227,16 +227,16 @@ fn inside_the_outcome_the_id_can_be_sent_to_and_is_known() {
     peer.read_exact(&mut words).unwrap();
     assert_eq!(&words, b"first words");
     let me = recorder.wait_for_outcome(id).unwrap();
-    let info = info.lock().unwrap().take().expect("it is known");
+    let info = info.lock().unwrap().take().expect("the id must be known in its outcome");
     assert_eq!(me, peer.peer_addr().unwrap().into());
     assert_eq!((info.id, info.direction), (id, Direction::Outbound));
     assert_eq!((info.me, info.them), (me, peers.0.local_addr().unwrap().into()));
-    // The peer may have them before they are counted.
+    // The peer may read the bytes before they are counted.
     run_passes(&running.sockman, 1);
     assert_eq!(running.sockman.connection_info(id).unwrap().bytes_sent, 11);
 }
 
-/// G2, G4: closed in the outcome, the id is never named again.
+/// G2, G4: after a close in the outcome, no callback names the id.
 #[test]
 fn an_id_closed_in_its_outcome_is_never_named_again() {
     let recorder = Recorder::of_everything(|sockman, event| {
@@ -251,11 +251,11 @@ fn an_id_closed_in_its_outcome_is_never_named_again() {
     let mut peer = peers.accept();
     assert!(read_to_end(&mut peer).is_empty());
     run_passes(&running.sockman, 2);
-    assert_eq!(heard(&recorder, id), ["connected"]);
+    assert_eq!(callbacks_of(&recorder, id), ["connected"]);
     assert_eq!(running.sockman.stats().connections, 0);
 }
 
-/// G2: before the outcome the id can be closed, and nothing else.
+/// G2: before the outcome the id can only be closed.
 #[test]
 fn before_the_outcome_the_id_is_unknown() {
     let running = Running::start(Recorder::new(), without_sweep());
@@ -267,11 +267,11 @@ fn before_the_outcome_the_id_is_unknown() {
     assert!(is_unknown(sockman.send_bytes(id, b"too early")));
     assert!(is_unknown(sockman.shutdown_write(id).map(|()| 0)));
     sockman.wake(id);
-    assert_eq!(sockman.stats().connections, 1, "it takes a place");
+    assert_eq!(sockman.stats().connections, 1, "an attempt must take a place");
     assert!(sockman.close_connection(id));
 }
 
-/// G3: connects begin in callbacks, one inside the other.
+/// G3: connects can begin in callbacks, and in the callbacks of those connects.
 #[test]
 fn connects_can_be_begun_inside_callbacks() {
     let peers = Peers::new();
@@ -280,7 +280,8 @@ fn connects_can_be_begun_inside_callbacks() {
     let recorder = Recorder::with_reaction({
         let begun = Arc::clone(&begun);
         move |sockman, event| {
-            // The listener's client; then what that began; then what the data begins.
+            // The listener's client begins the first, its outcome begins the second, the data the
+            // third.
             let begins = match event {
                 Event::Accepted { .. } | Event::Data(..) => true,
                 Event::ConnectCompleted { id, outcome, .. } => {
@@ -300,18 +301,18 @@ fn connects_can_be_begun_inside_callbacks() {
     let mut accepted = [peers.accept(), peers.accept()];
     write_all(&mut accepted[1], b"one more");
     let _third = peers.accept();
-    let told = recorder.wait_for("three outcomes", |events| {
-        let told: Vec<_> = events
+    let ids = recorder.wait_for("three outcomes", |events| {
+        let ids: Vec<_> = events
             .iter()
             .filter(|event| matches!(event, Event::ConnectCompleted { outcome: Ok(_), .. }))
             .filter_map(|event| event.id())
             .collect();
-        (told.len() == 3).then_some(told)
+        (ids.len() == 3).then_some(ids)
     });
-    assert_eq!(told, *begun.lock().unwrap());
+    assert_eq!(ids, *begun.lock().unwrap());
 }
 
-/// G2: a table of attempts is right if its lock is held across the call and taken in the callback.
+/// G2: a table of attempts is correct if its lock is held over the call and taken in the callback.
 #[test]
 fn a_table_filled_under_a_lock_holds_the_id_when_the_outcome_comes() {
     let table = Arc::new(Mutex::new(HashSet::new()));
@@ -331,24 +332,25 @@ fn a_table_filled_under_a_lock_holds_the_id_when_the_outcome_comes() {
         table.insert(running.sockman.start_connect(&to, &for_long()).unwrap());
     }
     recorder.wait_for("all outcomes", |events| {
-        let told = events.iter().filter(|event| matches!(event, Event::ConnectCompleted { .. }));
-        (told.count() == 300).then_some(())
+        let outcomes =
+            events.iter().filter(|event| matches!(event, Event::ConnectCompleted { .. }));
+        (outcomes.count() == 300).then_some(())
     });
-    // An event is recorded before the reaction to it.
-    until("the last one is taken out", || table.lock().unwrap().is_empty());
+    // The recorder records an event before it reacts to it.
+    until("the last id is removed from the table", || table.lock().unwrap().is_empty());
 }
 
-/// G9: nobody listens.
+/// G9: a connect to a port without a listener fails at once.
 #[test]
-fn a_connect_to_where_nobody_listens_is_refused() {
+fn a_connect_to_an_address_without_a_listener_is_refused() {
     let recorder = Recorder::new();
     let running = Running::start(recorder.clone(), without_sweep());
-    let (sockman, nobody) = (&running.sockman, Nobody::new());
-    let id = sockman.start_connect(nobody.destination(), &for_long()).unwrap();
+    let (sockman, closed_port) = (&running.sockman, ClosedPort::new());
+    let id = sockman.start_connect(closed_port.destination(), &for_long()).unwrap();
     let error = recorder.wait_for_outcome(id).unwrap_err();
     assert!(matches!(error.kind(), ConnectErrorKind::Refused { .. }), "{error:?}");
-    assert_eq!(error.to(), Some(&nobody.destination()));
-    // A unix-domain socket says so at once.
+    assert_eq!(error.to(), Some(&closed_port.destination()));
+    // A connect to a unix-domain socket fails in the call itself.
     let directory = TempDir::new();
     let path = directory.path("stale");
     drop(UnixListener::bind(&path).unwrap());
@@ -362,15 +364,15 @@ fn a_connect_to_where_nobody_listens_is_refused() {
         "{result:?}"
     );
     run_passes(sockman, 2);
-    assert_eq!(heard(&recorder, id), ["failed"]);
+    assert_eq!(callbacks_of(&recorder, id), ["failed"]);
     assert_eq!(recorder.events().len(), 1);
     assert_eq!(sockman.stats().connections, 0);
 }
 
-/// G9: the one deadline, without the sweep's help.
+/// G9: the one deadline is met without the sweep.
 #[test]
 fn a_connect_without_an_answer_times_out_at_its_deadline() {
-    /// What is prompt on a machine that is busy with everything else.
+    /// The limit for "at once" on a machine that is busy with everything else.
     const PROMPT: Duration = Duration::from_secs(20);
 
     let recorder = Recorder::new();
@@ -393,9 +395,9 @@ fn a_connect_without_an_answer_times_out_at_its_deadline() {
     assert_eq!(running.sockman.stats().connections, 0);
 }
 
-/// What is wrong at once is an error of the call, and no callback comes afterwards.
+/// The call returns an error that it finds at once, and no callback follows.
 #[test]
-fn what_is_wrong_at_once_is_told_by_the_call_alone() {
+fn an_immediate_error_is_returned_by_the_call_alone() {
     let recorder = Recorder::new();
     let running = Running::start(recorder.clone(), without_sweep().max_connections(1));
     let (sockman, blackhole) = (&running.sockman, Blackhole::new());
@@ -440,7 +442,7 @@ fn what_is_wrong_at_once_is_told_by_the_call_alone() {
     run_passes(sockman, 2);
     assert_eq!(recorder.events(), []);
 
-    // And the `SockMan`'s own interrupt.
+    // The same for the `SockMan`'s own interrupt.
     let stopped = SockMan::new(recorder.clone(), without_sweep()).unwrap();
     stopped.interrupt();
     let result = stopped.start_connect(blackhole.destination(), &for_long());
@@ -451,7 +453,7 @@ fn what_is_wrong_at_once_is_told_by_the_call_alone() {
     assert_eq!(stopped.stats().connections, 0);
 }
 
-/// The address of a peer without one, which cannot be dialled.
+/// Returns the address of an unnamed peer, which cannot be dialled.
 fn the_unnamed_address() -> Destination {
     let directory = TempDir::new();
     let recorder = Recorder::new();
@@ -463,8 +465,8 @@ fn the_unnamed_address() -> Destination {
     recorder.wait_for_outcome(id).unwrap().into()
 }
 
-/// G9: a full backlog is no failure, and no false success; the connect goes through once there is
-/// room.
+/// G9: a full backlog causes neither a failure nor a false success. The connect succeeds once there
+/// is room.
 #[test]
 fn a_connect_to_a_full_unix_listener_succeeds_once_there_is_room() {
     let blackhole = UnixBlackhole::new();
@@ -485,10 +487,10 @@ fn a_connect_to_a_full_unix_listener_succeeds_once_there_is_room() {
     assert_eq!(&bytes, b"really connected");
 }
 
-/// G11: the place of an attempt that failed is free in its outcome.
+/// G11: in the outcome of a failed attempt, its place is free again.
 #[test]
-fn at_the_cap_a_failed_attempt_has_given_its_place_back_when_it_is_told() {
-    let (peers, nobody) = (Peers::new(), Nobody::new());
+fn at_the_cap_a_failed_attempt_has_given_its_place_back_when_it_is_reported() {
+    let (peers, closed_port) = (Peers::new(), ClosedPort::new());
     let to = peers.destination();
     let recorder = Recorder::with_reaction(move |sockman, event| {
         if matches!(event, Event::ConnectCompleted { outcome: Err(_), .. }) {
@@ -496,14 +498,14 @@ fn at_the_cap_a_failed_attempt_has_given_its_place_back_when_it_is_told() {
         }
     });
     let running = Running::start(recorder.clone(), without_sweep().max_connections(1));
-    running.sockman.start_connect(nobody.destination(), &for_long()).unwrap();
+    running.sockman.start_connect(closed_port.destination(), &for_long()).unwrap();
     let _peer = peers.accept();
     recorder.wait_for_event("the second outcome", |event| {
         matches!(event, Event::ConnectCompleted { outcome: Ok(_), .. })
     });
 }
 
-/// G11: a client that waits in the backlog for want of a place is let in, without the sweep.
+/// G11: without the sweep, an attempt that ends lets in a client that waits for a place.
 #[test]
 fn at_the_cap_an_attempt_that_ends_lets_a_client_in() {
     let blackhole = Blackhole::new();
@@ -525,12 +527,12 @@ fn at_the_cap_an_attempt_that_ends_lets_a_client_in() {
     }
 }
 
-/// What is counted.
+/// `Stats` counts attempts among the connections.
 #[test]
 fn attempts_are_counted_among_the_connections() {
     let recorder = Recorder::new();
     let running = Running::start(recorder.clone(), without_sweep());
-    let (sockman, peers, nobody) = (&running.sockman, Peers::new(), Nobody::new());
+    let (sockman, peers, closed_port) = (&running.sockman, Peers::new(), ClosedPort::new());
     let counts = || {
         let stats = sockman.stats();
         (stats.connections, stats.connected, stats.closed)
@@ -538,9 +540,9 @@ fn attempts_are_counted_among_the_connections() {
     let id = sockman.start_connect(peers.destination(), &for_long()).unwrap();
     recorder.wait_for_outcome(id).unwrap();
     assert_eq!(counts(), (1, 1, 0));
-    let failed = sockman.start_connect(nobody.destination(), &for_long()).unwrap();
+    let failed = sockman.start_connect(closed_port.destination(), &for_long()).unwrap();
     recorder.wait_for_outcome(failed).unwrap_err();
-    assert_eq!(counts(), (1, 1, 0), "one that failed was no connection");
+    assert_eq!(counts(), (1, 1, 0), "a failed attempt must not count as connected");
     let blackhole = Blackhole::new();
     let under_way = sockman.start_connect(blackhole.destination(), &for_long()).unwrap();
     assert_eq!(counts(), (2, 1, 0));
@@ -550,7 +552,7 @@ fn attempts_are_counted_among_the_connections() {
     assert_eq!(counts(), (0, 1, 2));
 }
 
-/// A `SockMan` whose handler panics in the outcomes while it is told to; and what ends it.
+/// A `SockMan` whose handler panics in the next outcome while the flag is set.
 fn panicking(options: Options) -> (Arc<AtomicBool>, Arc<Recorder>, Running) {
     let is_armed = Arc::new(AtomicBool::new(true));
     let recorder = Recorder::with_reaction({
@@ -558,7 +560,7 @@ fn panicking(options: Options) -> (Arc<AtomicBool>, Arc<Recorder>, Running) {
         move |_, event| {
             let is_outcome = matches!(event, Event::ConnectCompleted { .. });
             if is_outcome && is_armed.swap(false, Ordering::SeqCst) {
-                // Without the hook's lines in the test's output.
+                // `resume_unwind` skips the panic hook, so the test's output stays clean.
                 std::panic::resume_unwind(Box::new("on purpose"));
             }
         }
@@ -567,11 +569,11 @@ fn panicking(options: Options) -> (Arc<AtomicBool>, Arc<Recorder>, Running) {
     (is_armed, recorder, running)
 }
 
-/// G12: `join` returns the panic; the connection is closed, and nothing else is lost.
+/// G12: `join` returns the panic. The connection is closed, and nothing else is lost.
 #[test]
 fn under_stop_a_panic_in_an_outcome_ends_the_threads_and_closes_the_connection() {
-    let (peers, nobody) = (Peers::new(), Nobody::new());
-    for to in [peers.destination(), nobody.destination()] {
+    let (peers, closed_port) = (Peers::new(), ClosedPort::new());
+    for to in [peers.destination(), closed_port.destination()] {
         let (_, recorder, mut running) = panicking(without_sweep());
         let sockman = running.sockman.clone();
         let id = sockman.start_connect(&to, &for_long()).unwrap();
@@ -580,23 +582,23 @@ fn under_stop_a_panic_in_an_outcome_ends_the_threads_and_closes_the_connection()
         assert_eq!(panic.message(), "on purpose");
         assert_eq!(panic.into_payload().downcast_ref::<&str>(), Some(&"on purpose"));
         assert_eq!(sockman.stats().connections, 0);
-        assert!(!sockman.close_connection(id), "it is closed already");
+        assert!(!sockman.close_connection(id), "the connection must be closed already");
         running.threads = Some(sockman.start_sockets_threads().unwrap());
         let next = sockman.start_connect(peers.destination(), &for_long()).unwrap();
         recorder.wait_for_outcome(next).unwrap();
-        assert_eq!(heard(&recorder, id).len(), 1);
+        assert_eq!(callbacks_of(&recorder, id).len(), 1);
         assert_eq!(sockman.stats().panics, 1);
     }
-    assert!(read_to_end(&mut peers.accept()).is_empty(), "the peer of the first saw it");
+    assert!(read_to_end(&mut peers.accept()).is_empty(), "the peer must see the close");
 }
 
-/// G12: the connection is closed and told as such; a failed attempt has none to close.
+/// G12: the connection is closed and reported. A failed attempt has no connection to close.
 #[test]
 fn under_close_connection_a_panic_in_an_outcome_closes_that_connection_alone() {
-    let (peers, nobody) = (Peers::new(), Nobody::new());
-    for (to, told) in [
+    let (peers, closed_port) = (Peers::new(), ClosedPort::new());
+    for (to, callbacks) in [
         (peers.destination(), &["connected", "closed after panic"][..]),
-        (nobody.destination(), &["failed"]),
+        (closed_port.destination(), &["failed"]),
     ] {
         let options = without_sweep().panic_policy(PanicPolicy::CloseConnection);
         let (_, recorder, running) = panicking(options);
@@ -605,11 +607,11 @@ fn under_close_connection_a_panic_in_an_outcome_closes_that_connection_alone() {
             events.iter().find(|event| event.id() == Some(id)).map(|_| ())
         });
         run_passes(&running.sockman, 2);
-        assert_eq!(heard(&recorder, id), told);
+        assert_eq!(callbacks_of(&recorder, id), callbacks);
         let next = running.sockman.start_connect(peers.destination(), &for_long()).unwrap();
         recorder.wait_for_outcome(next).unwrap();
         let stats = running.sockman.stats();
         assert_eq!((stats.connections, stats.panics), (1, 1));
     }
-    assert!(read_to_end(&mut peers.accept()).is_empty(), "the peer of the first saw it");
+    assert!(read_to_end(&mut peers.accept()).is_empty(), "the peer must see the close");
 }

@@ -1,5 +1,5 @@
-//! `start_connect`: how attempts end before their time (cancelled, closed, with the last handle) and
-//! how they outlive the threads.
+//! `start_connect`: attempts that end early (by a cancel, a close, or with the last handle), and
+//! attempts that outlive the threads.
 
 use std::{
     net::{SocketAddr, TcpListener},
@@ -37,7 +37,8 @@ fn is_outcome_of(event: &Event, of: ConnectionId) -> bool {
     matches!(event, Event::ConnectCompleted { id, .. } if *id == of)
 }
 
-/// G9: one interrupt ends all that share it, each told once; and no other, and not the `SockMan`.
+/// G9: one interrupt ends all attempts that share it, each reported once; no other attempt, and not
+/// the `SockMan`.
 #[test]
 fn a_cancel_ends_the_five_hundred_attempts_that_share_it() {
     const ATTEMPTS: usize = 500;
@@ -74,14 +75,14 @@ fn a_cancel_ends_the_five_hundred_attempts_that_share_it() {
         );
     }
     run_passes(sockman, 2);
-    assert_eq!(recorder.events().len(), ATTEMPTS, "each once");
+    assert_eq!(recorder.events().len(), ATTEMPTS, "each attempt must be reported exactly once");
     assert_eq!(sockman.stats().connections, 1);
-    // The listener, and the attempt that goes on.
+    // The listener and the other attempt stay open.
     until("their descriptors are closed", || spy.open() == 2);
     assert!(sockman.close_connection(other));
 }
 
-/// G9: also one that waits for a retry.
+/// G9: a cancel ends an attempt that waits for a retry, too.
 #[test]
 fn a_cancel_ends_a_retry() {
     let (blackhole, recorder) = (UnixBlackhole::new(), Recorder::new());
@@ -98,7 +99,8 @@ fn a_cancel_ends_a_retry() {
     );
 }
 
-/// G9: races a cancel against the start: the attempt is told `Interrupted`, or was refused as such.
+/// G9: a cancel races the start. Each attempt is reported as `Interrupted`, or the call returns
+/// this error.
 #[test]
 fn a_cancel_while_attempts_begin_misses_none() {
     let (blackhole, recorder) = (Blackhole::new(), Recorder::new());
@@ -136,16 +138,16 @@ fn a_cancel_while_attempts_begin_misses_none() {
     }
 }
 
-/// Passes a moment without the scheduler's help.
+/// Waits for a moment without the scheduler.
 fn spin(times: usize) {
     for _ in 0..times {
         std::hint::spin_loop();
     }
 }
 
-/// G4: `true` for exactly one caller; nothing is told, and nothing is left.
+/// G4: exactly one caller closes; no outcome is reported, and nothing is left.
 #[test]
-fn an_attempt_closed_from_other_threads_is_never_told() {
+fn an_attempt_closed_from_other_threads_is_never_reported() {
     let (spy, blackhole, recorder) = (Spy::default(), Blackhole::new(), Recorder::new());
     let running = Running::start(recorder.clone(), options(&spy));
     let sockman = &running.sockman;
@@ -167,9 +169,9 @@ fn an_attempt_closed_from_other_threads_is_never_told() {
     assert_eq!((sockman.stats().connections, sockman.stats().closed), (0, 50));
 }
 
-/// G4: from the socket thread, not even one that is under way.
+/// G4: after a close on the socket thread no outcome is reported, not even one that is under way.
 #[test]
-fn an_attempt_closed_in_a_callback_is_never_told() {
+fn an_attempt_closed_in_a_callback_is_never_reported() {
     let (spy, blackhole) = (Spy::default(), Blackhole::new());
     let to = blackhole.destination();
     let closed = Arc::new(Mutex::new(Vec::new()));
@@ -177,7 +179,8 @@ fn an_attempt_closed_in_a_callback_is_never_told() {
         let closed = Arc::clone(&closed);
         move |sockman, event| {
             if let Event::Accepted { me, .. } = event {
-                // The second is connected perhaps, of which nobody has been told yet.
+                // The second attempt may be connected already, with an outcome that is not reported
+                // yet.
                 for to in [&to, &Destination::from(me)] {
                     let id = sockman.start_connect(to, &for_long()).unwrap();
                     assert!(sockman.close_connection(id));
@@ -197,16 +200,16 @@ fn an_attempt_closed_in_a_callback_is_never_told() {
     until("only the client's connection is open", || spy.open() == 1);
 }
 
-/// G4: a close that races a failure: either it is told, or the close was the one that ended it.
+/// G4: a close races a failure. Either the failure is reported, or the close ended the attempt.
 #[test]
-fn a_close_that_races_a_failure_is_either_told_or_closed() {
+fn an_attempt_whose_close_races_a_failure_is_either_reported_or_closed() {
     let (spy, recorder) = (Spy::default(), Recorder::new());
     let running = Running::start(recorder.clone(), options(&spy));
     let (sockman, mut random) = (&running.sockman, Random::new(1));
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
     socket.bind(&"127.0.0.1:0".parse::<SocketAddr>().unwrap().into()).unwrap();
     let to = Destination::from(socket.local_addr().unwrap().as_socket().unwrap());
-    let mut told = 0;
+    let mut reported = 0;
     for round in 0..2000 {
         let id = sockman.start_connect(&to, &for_long()).unwrap();
         spin(random.up_to(4000));
@@ -214,17 +217,18 @@ fn a_close_that_races_a_failure_is_either_told_or_closed() {
             continue;
         }
         recorder.wait_for_outcome(id).unwrap_err();
-        told += 1;
+        reported += 1;
         assert_eq!(recorder.count(|event| is_outcome_of(event, id)), 1, "round {round}");
     }
     until("only the listener is open", || spy.open() == 1);
     run_passes(sockman, 2);
-    assert_eq!(recorder.events().len(), told);
+    assert_eq!(recorder.events().len(), reported);
     let stats = sockman.stats();
-    assert_eq!((stats.connections, stats.closed), (0, 2000 - told as u64));
+    assert_eq!((stats.connections, stats.closed), (0, 2000 - reported as u64));
 }
 
-/// G4: a close that races a success: told at most once, closed exactly once, and nothing is left.
+/// G4: a close races a success. The success is reported at most once, and the close happens exactly
+/// once.
 #[test]
 fn a_close_that_races_a_success_leaves_nothing() {
     const ROUNDS: u64 = 1500;
@@ -234,7 +238,7 @@ fn a_close_that_races_a_success_leaves_nothing() {
     let (sockman, mut random) = (&running.sockman, Random::new(2));
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let to = Destination::from(listener.local_addr().unwrap());
-    // Those that were closed before they were connected never come to be accepted.
+    // Attempts that are closed before they connect never reach `accept`.
     listener.set_nonblocking(true).unwrap();
     let mut ids = Vec::new();
     for _ in 0..ROUNDS {
@@ -247,19 +251,19 @@ fn a_close_that_races_a_success_leaves_nothing() {
     }
     until("only the listener is open", || spy.open() == 1);
     run_passes(sockman, 2);
-    let mut told = 0;
+    let mut reported = 0;
     for id in ids {
         let events = recorder.events_of(id);
         let outcomes = events.iter().filter(|event| is_outcome_of(event, id)).count();
         assert!(outcomes <= 1, "{events:?}");
         assert!(outcomes == 1 || events.is_empty(), "{events:?}");
-        told += outcomes as u64;
+        reported += outcomes as u64;
     }
     let stats = sockman.stats();
-    assert_eq!((stats.connections, stats.connected, stats.closed), (0, told, ROUNDS));
+    assert_eq!((stats.connections, stats.connected, stats.closed), (0, reported, ROUNDS));
 }
 
-/// Interrupts, and waits for the end.
+/// Interrupts the threads and waits for their end.
 fn stop(running: &mut Running) {
     running.sockman.interrupt();
     running.threads.take().unwrap().join().unwrap();
@@ -269,9 +273,9 @@ fn restart(running: &mut Running) {
     running.threads = Some(running.sockman.start_sockets_threads().unwrap());
 }
 
-/// G14: an interrupt ends the threads, and no attempt of `start_connect`.
+/// G14: an interrupt ends the threads, but no attempt of `start_connect`.
 #[test]
-fn attempts_go_on_over_a_restart() {
+fn attempts_continue_over_a_restart() {
     let (tcp, unix) = (Blackhole::new(), UnixBlackhole::new());
     let recorder = Recorder::new();
     let mut running = Running::start(recorder.clone(), without_sweep());
@@ -286,7 +290,7 @@ fn attempts_go_on_over_a_restart() {
     assert_eq!(running.sockman.stats().connections, 2);
     restart(&mut running);
     run_passes(&running.sockman, 2);
-    assert_eq!(recorder.events(), [], "they are still under way");
+    assert_eq!(recorder.events(), [], "both attempts must still be under way");
     for _ in &unix.fillers {
         unix.listener.accept().unwrap();
     }
@@ -299,10 +303,10 @@ fn attempts_go_on_over_a_restart() {
     );
 }
 
-/// G14: what happens while no thread runs is told at the next start: a success, a cancel and a
-/// deadline.
+/// G14: outcomes that come while no thread runs are reported at the next start: a success, a cancel
+/// and a deadline.
 #[test]
-fn what_became_of_attempts_meanwhile_is_told_at_the_next_start() {
+fn outcomes_from_between_two_runs_are_reported_at_the_next_start() {
     let (blackhole, recorder) = (Blackhole::new(), Recorder::new());
     let mut running = Running::start(recorder.clone(), without_sweep());
     let listener = UnixBlackhole::new();
@@ -315,7 +319,7 @@ fn what_became_of_attempts_meanwhile_is_told_at_the_next_start() {
         let late = begin(&to, &ConnectOptions::default().timeout(timeout));
         (cancelled, late)
     };
-    // One that the thread drives already, and those that it has not seen.
+    // The thread drives the first attempt already; it has not seen the others.
     let connects = running.sockman.start_connect(listener.destination(), &for_long()).unwrap();
     run_passes(&running.sockman, 2);
     stop(&mut running);
@@ -325,7 +329,7 @@ fn what_became_of_attempts_meanwhile_is_told_at_the_next_start() {
         listener.listener.accept().unwrap();
     }
     cancel.interrupt();
-    until("the deadline is over", || began.elapsed() > timeout);
+    until("the deadline has passed", || began.elapsed() > timeout);
     assert_eq!(recorder.events(), []);
     restart(&mut running);
     recorder.wait_for_outcome(connects).unwrap();
@@ -344,9 +348,9 @@ fn what_became_of_attempts_meanwhile_is_told_at_the_next_start() {
     );
 }
 
-/// G14: an attempt that the thread drives, and whose deadline goes by while none runs.
+/// G14: the thread drives the attempt, and its deadline passes while no thread runs.
 #[test]
-fn a_deadline_that_went_by_while_no_thread_ran_is_told_at_the_next_start() {
+fn a_deadline_that_passed_while_no_thread_ran_is_reported_at_the_next_start() {
     let (blackhole, recorder) = (Blackhole::new(), Recorder::new());
     let mut running = Running::start(recorder.clone(), without_sweep());
     let timeout = Duration::from_millis(300);
@@ -354,7 +358,7 @@ fn a_deadline_that_went_by_while_no_thread_ran_is_told_at_the_next_start() {
     let began = Instant::now();
     let id = running.sockman.start_connect(blackhole.destination(), &options).unwrap();
     stop(&mut running);
-    until("the deadline is over", || began.elapsed() > timeout);
+    until("the deadline has passed", || began.elapsed() > timeout);
     restart(&mut running);
     let outcome = recorder.wait_for_outcome(id);
     assert!(
@@ -367,8 +371,8 @@ fn a_deadline_that_went_by_while_no_thread_ran_is_told_at_the_next_start() {
     assert_eq!(recorder.events().len(), 1);
 }
 
-/// G14: with no thread running, a close frees the descriptor at once, whatever the attempt has been
-/// through.
+/// G14: with no thread running, a close frees the descriptor at once, in every state of the
+/// attempt.
 #[test]
 fn a_close_with_no_thread_running_frees_the_descriptor_at_once() {
     let (spy, blackhole, recorder) = (Spy::default(), Blackhole::new(), Recorder::new());
@@ -390,7 +394,7 @@ fn a_close_with_no_thread_running_frees_the_descriptor_at_once() {
     assert_eq!(spy.open(), 3);
     cancel.interrupt();
     assert!(sockman.close_connection(driven[1]));
-    assert_eq!(spy.open(), 2, "nor does the word of its cancel hold it");
+    assert_eq!(spy.open(), 2, "the mark of the cancel must not keep the descriptor open");
     assert!(sockman.close_connection(new[1]));
     assert_eq!(spy.open(), 1);
     assert_eq!(sockman.stats().connections, 0);
@@ -399,7 +403,7 @@ fn a_close_with_no_thread_running_frees_the_descriptor_at_once() {
     assert_eq!(recorder.events(), []);
 }
 
-/// G14: an attempt that was closed just before the thread ended is let go of by then.
+/// G14: an attempt that is closed just before the thread ends is freed by then.
 #[test]
 fn an_attempt_closed_in_the_callback_that_interrupts_keeps_no_descriptor() {
     let (spy, blackhole) = (Spy::default(), Blackhole::new());
@@ -419,10 +423,10 @@ fn an_attempt_closed_in_the_callback_that_interrupts_keeps_no_descriptor() {
     run_passes(&running.sockman, 2);
     let _client = running.client();
     running.threads.take().unwrap().join().unwrap();
-    assert_eq!(spy.open(), 2, "the listener and the client's connection");
+    assert_eq!(spy.open(), 2, "only the listener and the client's connection may be open");
 }
 
-/// G14: attempts end with the last handle, in silence; also those whose interrupt lives on.
+/// G14: attempts end with the last handle and without a callback, even if their interrupt lives on.
 #[test]
 fn dropping_the_last_handle_closes_the_attempts() {
     let (spy, blackhole, recorder) = (Spy::default(), Blackhole::new(), Recorder::new());
@@ -448,10 +452,10 @@ fn dropping_the_last_handle_closes_the_attempts() {
     assert_eq!(recorder.events(), []);
 }
 
-/// G2, G4, G9, G14: whatever comes together, each attempt is told once, or was closed, and nothing is
-/// left: from three threads, to all kinds of peers, cancelled and closed, over restarts.
+/// G2, G4, G9, G14: three threads start attempts to all kinds of peers, and cancel and close them,
+/// over restarts. Each attempt is reported once or was closed, and nothing is left.
 #[test]
-fn in_a_storm_each_attempt_is_told_once_or_closed() {
+fn in_a_storm_each_attempt_is_reported_once_or_closed() {
     const THREADS: u64 = 3;
     const ATTEMPTS: usize = 400;
 
@@ -460,15 +464,16 @@ fn in_a_storm_each_attempt_is_told_once_or_closed() {
     let mut running = Running::start(recorder.clone(), options(&spy));
     let accepting = Running::start(Recorder::new(), without_sweep());
     let (tcp, unix) = (Blackhole::new(), UnixBlackhole::new());
-    let nobody = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-    nobody.bind(&"127.0.0.1:0".parse::<SocketAddr>().unwrap().into()).unwrap();
+    let closed_port =
+        socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    closed_port.bind(&"127.0.0.1:0".parse::<SocketAddr>().unwrap().into()).unwrap();
     let destinations = [
         tcp.destination(),
         unix.destination(),
-        nobody.local_addr().unwrap().as_socket().unwrap().into(),
+        closed_port.local_addr().unwrap().as_socket().unwrap().into(),
         accepting.address.into(),
     ];
-    // The ids, and whether a close of ours ended them.
+    // The ids, and whether a close of this test ended them.
     let attempts = Mutex::new(Vec::new());
     let running_threads = AtomicUsize::new(THREADS as usize);
     let sockman = running.sockman.clone();
@@ -484,8 +489,8 @@ fn in_a_storm_each_attempt_is_told_once_or_closed() {
                     let timeout = Duration::from_millis(random.up_to(40) as u64);
                     let options = ConnectOptions::default().timeout(timeout).cancel(cancel.clone());
                     let mut begun = None;
-                    // Refused while the interrupt of a restart is set.
-                    until("it begins", || {
+                    // The call fails while the interrupt of a restart is set.
+                    until("the attempt begins", || {
                         begun = sockman.start_connect(to, &options).ok();
                         begun.is_some()
                     });
@@ -529,9 +534,9 @@ fn in_a_storm_each_attempt_is_told_once_or_closed() {
     assert_eq!(sockman.stats().connections, 0);
 }
 
-/// G14: the handle and a cancel that comes at the same time: neither waits for the other.
+/// G14: the drop and a cancel at the same time do not wait for each other.
 #[test]
-fn dropping_the_last_handle_races_a_cancel() {
+fn dropping_the_last_handle_during_a_cancel_closes_the_attempts() {
     let (spy, blackhole) = (Spy::default(), Blackhole::new());
     for round in 0..300 {
         let cancel = Interrupt::new();

@@ -1,4 +1,4 @@
-//! The public surface: what its types are, not what they do.
+//! The public surface: the traits, sizes and texts of its types.
 
 use std::{collections::BTreeSet, error::Error, io, mem::size_of, sync::Arc};
 
@@ -21,7 +21,7 @@ use sockman::{
 };
 use sockman_test_support::{Recorder, Running, without_sweep};
 
-/// The names of these types, which are all `Send` and `Sync`.
+/// Returns the names of these types, and checks that all are `Send` and `Sync`.
 macro_rules! send_and_sync {
     ($($type:ty),* $(,)?) => {{
         fn both<T: Send + Sync + ?Sized>() {}
@@ -30,8 +30,8 @@ macro_rules! send_and_sync {
     }};
 }
 
-/// Every public type is `Send` and `Sync`, but for the poller and a socket thread by hand, which one
-/// thread owns. The list of the surface says which types there are.
+/// Every public type is `Send` and `Sync`, except the poller and a socket thread by hand, which one
+/// thread owns. `docs/public-api.txt` says which types there are.
 #[test]
 fn every_public_type_is_send_and_sync() {
     fn send<T: Send + ?Sized>() {}
@@ -140,7 +140,7 @@ fn every_public_type_is_send_and_sync() {
                 continue;
             };
             let path = path.split(['<', '(', ' ']).next().unwrap_or(path).trim_end_matches(':');
-            // The one name that two types have.
+            // Two types have this name.
             public.insert(if path == "testing::Network" {
                 "testing::Network"
             } else {
@@ -153,14 +153,14 @@ fn every_public_type_is_send_and_sync() {
     }
 }
 
-/// A `Result` with one of these costs no more than a pointer and what it carries.
+/// A `Result` with one of these errors costs no more than a pointer besides its value.
 #[test]
 fn the_errors_of_connecting_and_binding_are_one_pointer() {
     assert_eq!(size_of::<ConnectError>(), size_of::<usize>());
     assert_eq!(size_of::<BindError>(), size_of::<usize>());
 }
 
-/// The errors of a whole program, with `?` alone.
+/// A program can return every error with `?` alone.
 #[test]
 fn every_error_becomes_a_boxed_error_that_threads_can_share() {
     fn program() -> Result<(), Box<dyn Error + Send + Sync>> {
@@ -203,7 +203,8 @@ fn the_errors_of_connecting_and_binding_become_io_errors_of_the_nearest_kind() {
     assert_eq!(io::Error::from(refused).kind(), io::ErrorKind::ConnectionRefused);
 }
 
-/// Either the message has the source, or `source` returns it: `{}` never repeats it, `{:#}` does.
+/// Either the message contains the source, or `source` returns it: `{}` never repeats the source,
+/// `{:#}` does.
 #[test]
 fn a_message_does_not_repeat_its_source_unless_the_alternate_form_asks_for_it() {
     fn check(error: &impl Error) {
@@ -223,9 +224,9 @@ fn a_message_does_not_repeat_its_source_unless_the_alternate_form_asks_for_it() 
     check(&SendError::Socket { id: ConnectionId::from_u64(7), source });
 }
 
-/// What was wrong with a text or an option is the whole message: there is no source to look for.
+/// The message alone says what is wrong with a text or an option, so the error has no source.
 #[test]
-fn a_message_about_a_text_or_an_option_names_what_is_wrong_with_it() {
+fn a_message_about_a_text_or_an_option_says_what_is_wrong() {
     fn check(error: &impl Error, parts: [&str; 2]) {
         let message = error.to_string();
         assert!(parts.iter().all(|part| message.contains(part)), "{message}");
@@ -241,10 +242,13 @@ fn a_message_about_a_text_or_an_option_names_what_is_wrong_with_it() {
     check(&error, ["Options::accept_batch", "at least 1"]);
 }
 
-/// Everything that names a place is taken where a place is asked for.
+/// A parameter that names an address accepts every type that holds one.
 #[test]
-#[allow(clippy::needless_borrows_for_generic_args, reason = "what may be borrowed is tested")]
-fn an_address_is_taken_as_text_and_in_every_form_of_the_standard_library() {
+#[allow(
+    clippy::needless_borrows_for_generic_args,
+    reason = "the test is about what may be borrowed"
+)]
+fn an_address_is_accepted_as_text_and_in_every_form_of_the_standard_library() {
     use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6};
 
     let sockman = SockMan::new(Recorder::new(), without_sweep()).unwrap();
@@ -261,7 +265,9 @@ fn an_address_is_taken_as_text_and_in_every_form_of_the_standard_library() {
 
     let options = ConnectOptions::default();
     let address = bound.to_socket_addr().unwrap();
-    let SocketAddr::V4(v4) = address else { unreachable!("it was bound as IPv4") };
+    let SocketAddr::V4(v4) = address else {
+        unreachable!("the listener was bound to an IPv4 address")
+    };
     let text = bound.to_string();
     let destination = Destination::from(&bound);
     drop(sockman.connect(text.as_str(), &options).unwrap());
@@ -279,7 +285,7 @@ fn an_address_is_taken_as_text_and_in_every_form_of_the_standard_library() {
     assert_eq!(Destination::from(v6).to_string(), "[::1]:1");
 }
 
-/// Setters take any value; the constructor that completes the options refuses what is out of range,
+/// Setters accept any value. The constructor that takes the options refuses a value out of range
 /// and names the option.
 #[test]
 fn a_value_out_of_range_is_refused_by_name() {
@@ -321,8 +327,8 @@ fn an_i2p_value_out_of_range_is_refused_by_name() {
     assert_eq!(refused(unnamed), "I2pOptions::new");
 }
 
-/// Checks that `addr`, of a network that needs `feature`, is refused with the name of the feature, by
-/// every type that parses and by a connect.
+/// Asserts that every type that parses, and a connect, refuses `addr`, whose network needs
+/// `feature`, with the name of the feature.
 #[cfg(not(all(feature = "socks5", feature = "i2p")))]
 fn assert_refused_for_want_of(feature: &'static str, addr: &str) {
     let missing = ParseAddrErrorKind::MissingFeature { feature };
@@ -354,7 +360,8 @@ fn without_the_feature_socks5_an_onion_address_is_refused_with_its_name() {
     let onion = "pg6mmjiyjmcrsslvykfwnntlaru7p5svn6y2ymmju6nubxndf4pscryd.onion";
     assert_refused_for_want_of("socks5", onion);
     assert_refused_for_want_of("socks5", &onion.to_uppercase());
-    // Version 2, and nothing at all: what is wrong with it is not looked at.
+    // Version 2, and an empty label: without the feature the library does not look at what is
+    // wrong.
     assert_refused_for_want_of("socks5", "6hzph5hv6337r6p2.onion");
     assert_refused_for_want_of("socks5", ".onion");
 }
@@ -366,7 +373,7 @@ fn without_the_feature_i2p_an_i2p_address_is_refused_with_its_name() {
     assert_refused_for_want_of("i2p", i2p);
     assert_refused_for_want_of("i2p", &i2p.to_uppercase());
     assert_refused_for_want_of("i2p", ".b32.i2p");
-    // A name in I2P's address book is a name, with the feature and without.
+    // A name of I2P's address book is a name, with the feature and without it.
     let name = "stats.i2p:0";
     assert_eq!(name.parse::<Service>().unwrap_err().kind(), ParseAddrErrorKind::HostName);
     let to = Destination::Name { host: "stats.i2p".to_owned(), port: 0 };
@@ -375,7 +382,7 @@ fn without_the_feature_i2p_an_i2p_address_is_refused_with_its_name() {
 
 #[cfg(not(feature = "socks5"))]
 #[test]
-fn without_the_feature_socks5_a_host_name_still_says_that_it_needs_a_proxy() {
+fn without_the_feature_socks5_a_host_name_is_refused_for_want_of_a_proxy() {
     let running = Running::start(Recorder::new(), without_sweep());
     let to: Destination = "example.com:80".parse().unwrap();
     let options = ConnectOptions::default();
@@ -389,8 +396,8 @@ fn without_the_feature_socks5_a_host_name_still_says_that_it_needs_a_proxy() {
     assert_eq!(running.sockman.stats().connections, 0);
 }
 
-/// G1: an id belongs to one `SockMan`. To another one in the same process it is unknown, whatever is
-/// asked of it.
+/// G1: an id belongs to one `SockMan`. Another `SockMan` in the same process does not know it,
+/// whatever the call.
 #[test]
 fn an_id_of_another_sockman_is_unknown() {
     let start = || Running::start(Recorder::new(), without_sweep());
@@ -415,7 +422,10 @@ fn an_id_of_another_sockman_is_unknown() {
     assert!(sockman.connection_info(foreign).is_none());
     assert!(!sockman.close_connection(foreign));
     sockman.wake(foreign);
-    assert!(here.sockman.connection_info(foreign).is_some(), "it is still open where it belongs");
+    assert!(
+        here.sockman.connection_info(foreign).is_some(),
+        "the connection must stay open in its own SockMan"
+    );
     assert_eq!(here.sockman.send_bytes(foreign, b"x").unwrap(), 1);
 }
 
@@ -430,7 +440,7 @@ fn an_id_can_be_carried_as_a_number() {
     assert!(running.sockman.close_connection(ConnectionId::from_u64(carried)));
 }
 
-/// A handler needs four methods.
+/// A handler needs only four methods.
 #[test]
 fn a_handler_that_only_receives_needs_no_method_about_sending() {
     struct Sink;

@@ -1,4 +1,4 @@
-//! Unix-domain sockets: what is the same as on TCP, what is not, and their files.
+//! Unix-domain sockets: what they share with TCP, what differs, and their files.
 
 use std::{
     fs,
@@ -34,7 +34,7 @@ use sockman_test_support::{
     without_sweep,
 };
 
-/// A `SockMan` that listens on a path of its own; it ends when dropped.
+/// A `SockMan` that listens on its own path and stops when dropped.
 struct Listening {
     sockman: SockMan,
     path: PathBuf,
@@ -85,16 +85,17 @@ fn with_deadline() -> ConnectOptions {
     ConnectOptions::default().timeout(DEADLINE)
 }
 
-/// The events of `id` but the first, which is `Accepted`; adjoining data in one piece.
-fn heard(handler: &Recorder, id: ConnectionId) -> Vec<Event> {
-    let mut heard: Vec<Event> = Vec::new();
+/// Returns the events of `id` without the first, which is `Accepted`, and with adjoining data
+/// joined.
+fn reported(handler: &Recorder, id: ConnectionId) -> Vec<Event> {
+    let mut reported: Vec<Event> = Vec::new();
     for event in handler.events_of(id).into_iter().skip(1) {
-        match (heard.last_mut(), event) {
+        match (reported.last_mut(), event) {
             (Some(Event::Data(_, before)), Event::Data(_, more)) => before.extend(more),
-            (_, event) => heard.push(event),
+            (_, event) => reported.push(event),
         }
     }
-    heard
+    reported
 }
 
 /// G5
@@ -117,12 +118,12 @@ fn two_sockmans_exchange_bytes_over_a_path() {
     server.wait_for_eof(inbound);
     run_passes(&serving.sockman, 1);
     assert_eq!(
-        heard(&server, inbound),
+        reported(&server, inbound),
         [Event::Data(inbound, b"hello".into()), Event::Eof(inbound)]
     );
 }
 
-/// G5: in pieces of all sizes, around the buffer's among them, and the end in the same event.
+/// G5: pieces of all sizes, some around the buffer's size, and the end in the same event.
 #[test]
 fn everything_is_delivered_in_order_and_then_the_end() {
     for buffer in [3, 1000, 64 * 1024] {
@@ -148,7 +149,7 @@ fn everything_is_delivered_in_order_and_then_the_end() {
                 }
                 drop(client);
                 handler.wait_for_eof(id);
-                assert_eq!(heard(&handler, id), [Event::Data(id, bytes), Event::Eof(id)]);
+                assert_eq!(reported(&handler, id), [Event::Data(id, bytes), Event::Eof(id)]);
                 listening.sockman.close_connection(id);
             }
         }
@@ -182,8 +183,8 @@ fn an_unnamed_peer_has_a_value_of_its_own_and_a_named_one_its_name() {
     assert_eq!(me_and_them(1), (path, Service::unix(&name).unwrap().into()));
 }
 
-/// G5: a receive ends early at each of them; what lies behind gives no further edge. The
-/// descriptors that came along are closed, and leak nothing.
+/// G5: a receive ends early at each piece of ancillary data, and the bytes behind it cause no
+/// further edge. The descriptors that came along are closed and do not leak.
 #[test]
 fn bytes_around_ancillary_data_are_delivered_without_the_sweep() {
     let gate = Gate::new();
@@ -203,7 +204,7 @@ fn bytes_around_ancillary_data_are_delivered_without_the_sweep() {
         let (mut kept, passed) = UnixStream::pair().unwrap();
         kept.set_read_timeout(Some(DEADLINE)).unwrap();
         let passed = OwnedFd::from(passed);
-        // All at once, or as it comes.
+        // In even rounds everything arrives in one event.
         let at_once = round % 2 == 0;
         if at_once {
             holder.write_all(b"hold").unwrap();
@@ -220,15 +221,15 @@ fn bytes_around_ancillary_data_are_delivered_without_the_sweep() {
         drop(passed);
         let expected = b"beforewithbetweenwithbehind";
         assert_eq!(handler.wait_for_bytes(id, expected.len()), expected);
-        assert_eq!(read_to_end(&mut kept), b"", "the passed descriptor is still open");
+        assert_eq!(read_to_end(&mut kept), b"", "the library must close the passed descriptor");
         drop(client);
         handler.wait_for_eof(id);
-        assert_eq!(heard(&handler, id), [Event::Data(id, expected.to_vec()), Event::Eof(id)]);
+        assert_eq!(reported(&handler, id), [Event::Data(id, expected.to_vec()), Event::Eof(id)]);
         listening.sockman.close_connection(id);
     }
 }
 
-/// G5: whatever sends fail meanwhile, an end in order is an end, and no error.
+/// G5: an orderly end is reported as an end and not as an error, whichever sends fail meanwhile.
 #[test]
 fn a_peer_that_closes_in_order_ends_in_eof_even_if_sends_fail() {
     let gate = Gate::new();
@@ -258,14 +259,14 @@ fn a_peer_that_closes_in_order_ends_in_eof_even_if_sends_fail() {
         handler.wait_for_eof(id);
         wait_until_hung_up(&listening.sockman, id);
         run_passes(&listening.sockman, 2);
-        assert_eq!(heard(&handler, id), [Event::Data(id, b"bye".to_vec()), Event::Eof(id)]);
+        assert_eq!(reported(&handler, id), [Event::Data(id, b"bye".to_vec()), Event::Eof(id)]);
         listening.sockman.close_connection(id);
     }
 }
 
-/// G5: a unix-domain peer that closes with bytes unread resets.
+/// G5: a unix-domain peer that closes with unread bytes resets the connection.
 #[test]
-fn a_reset_is_told_after_the_data() {
+fn a_reset_is_reported_after_the_data() {
     let handler = Recorder::new();
     let listening = Listening::start(handler.clone(), without_sweep());
     for round in 0..50 {
@@ -277,7 +278,7 @@ fn a_reset_is_told_after_the_data() {
         assert_eq!(handler.wait_for_read_error(id), ErrorKind::ConnectionReset);
         run_passes(&listening.sockman, 1);
         assert_eq!(
-            heard(&handler, id),
+            reported(&handler, id),
             [Event::Data(id, b"data".to_vec()), Event::ReadError(id, ErrorKind::ConnectionReset)]
         );
         listening.sockman.close_connection(id);
@@ -325,7 +326,7 @@ fn is_in_use(result: &Result<Service, BindError>) -> bool {
     matches!(result.as_ref().map_err(BindError::kind), Err(BindErrorKind::AddressInUse { .. }))
 }
 
-/// `bind` never unlinks: not a live socket, not a stale one, not a file.
+/// `bind` never unlinks a path: neither a live socket, nor a stale one, nor a file.
 #[test]
 fn a_path_in_use_is_left_alone_by_bind() {
     let dir = TempDir::new();
@@ -347,7 +348,7 @@ fn a_path_in_use_is_left_alone_by_bind() {
         assert!(is_in_use(&sockman.bind_and_start_listening(Service::unix(path).unwrap())));
         assert_eq!(inode(path), before);
     }
-    // Nor later.
+    // A stop and a drop do not unlink them either.
     sockman.stop_listening();
     drop(sockman);
     assert_eq!(spy.open(), 0);
@@ -357,7 +358,7 @@ fn a_path_in_use_is_left_alone_by_bind() {
     listener.accept().unwrap();
 }
 
-/// `stop_listening` removes what `bind` made, and connections stay.
+/// `stop_listening` removes the path that `bind` made. Connections stay open.
 #[test]
 fn stop_listening_removes_the_path_that_bind_made() {
     let handler = Recorder::new();
@@ -371,35 +372,35 @@ fn stop_listening_removes_the_path_that_bind_made() {
     client.write_all(b"still here").unwrap();
     handler.wait_for_bytes(id, 10);
 
-    // And again, on the same path.
+    // The same path can be bound again.
     let address = Service::unix(&listening.path).unwrap();
     listening.sockman.bind_and_start_listening(&address).unwrap();
     let _client = listening.client();
     handler.wait_for_accepted(1);
 }
 
-/// Somebody removed our file and put another one in its place.
+/// Another program has replaced the library's socket file by its own.
 #[test]
-fn stop_listening_leaves_a_file_of_somebody_else_alone() {
+fn stop_listening_does_not_remove_a_replaced_file() {
     let dir = TempDir::new();
     let path = dir.path("sock");
     for by_drop in [false, true] {
         let sockman = SockMan::new(Recorder::new(), without_sweep()).unwrap();
         sockman.bind_and_start_listening(Service::unix(&path).unwrap()).unwrap();
         fs::remove_file(&path).unwrap();
-        let theirs = UnixListener::bind(&path).unwrap();
+        let other = UnixListener::bind(&path).unwrap();
         if !by_drop {
             sockman.stop_listening();
         }
         drop(sockman);
         UnixStream::connect(&path).unwrap();
-        theirs.accept().unwrap();
+        other.accept().unwrap();
         fs::remove_file(&path).unwrap();
     }
 }
 
-/// The next listener on the path may well be given the same inode: the first one must not remove
-/// it when it is dropped.
+/// The next listener on the path may get the same inode. Dropping the first one must not remove the
+/// path.
 #[test]
 fn a_stopped_listener_does_not_remove_the_path_of_the_next() {
     let gate = Gate::new();
@@ -415,7 +416,7 @@ fn a_stopped_listener_does_not_remove_the_path_of_the_next() {
     let listening = Listening::start(handler, without_sweep());
     let address = Service::unix(&listening.path).unwrap();
     for _ in 0..200 {
-        // The socket thread lets go of the old listener when the new one has its path already.
+        // The socket thread drops the old listener only when the new one has its path.
         holds.store(true, Ordering::SeqCst);
         listening.sockman.notify();
         gate.wait_until_held();
@@ -427,7 +428,7 @@ fn a_stopped_listener_does_not_remove_the_path_of_the_next() {
     }
 }
 
-/// The same with the same inode for certain: a second name of it is put where the first one was.
+/// The same with the same inode for certain: the test renames a second link of it to the path.
 #[test]
 fn a_stopped_listener_does_not_remove_the_next_file_of_its_inode() {
     let gate = Gate::new();
@@ -450,14 +451,14 @@ fn a_stopped_listener_does_not_remove_the_next_file_of_its_inode() {
     assert!(!listening.path.exists());
     fs::rename(&other_name, &listening.path).unwrap();
     gate.open();
-    // The socket thread lets go of the listener.
+    // In this pass the socket thread drops the listener.
     run_passes(&listening.sockman, 1);
     assert!(listening.path.exists());
 }
 
-/// Dropping the last handle is as good as `stop_listening`.
+/// Dropping the last handle removes the path, as `stop_listening` does.
 #[test]
-fn the_path_goes_with_the_last_handle() {
+fn dropping_the_last_handle_removes_the_path() {
     let dir = TempDir::new();
     let path = dir.path("sock");
     let sockman = SockMan::new(Recorder::new(), without_sweep()).unwrap();
@@ -471,7 +472,7 @@ fn the_path_goes_with_the_last_handle() {
     assert!(!path.exists());
 }
 
-/// A listener that somebody else bound is somebody else's to remove.
+/// The library does not remove the path of a listener that the embedder bound.
 #[test]
 fn the_path_of_an_adopted_listener_stays() {
     let dir = TempDir::new();
@@ -499,7 +500,7 @@ fn paths_too_long_or_with_a_nul_are_errors() {
         Err(InvalidAddrError::UnixTooLong { max: UnixAddr::MAX_BYTES, .. })
     ));
 
-    // A peer may have a path without a terminator; we do not bind or dial one.
+    // A peer may have a path without a terminator; the library neither binds nor dials one.
     let dir = TempDir::new();
     let longest = |bytes: usize| {
         let fixed = dir.path("").to_str().unwrap().len();
@@ -523,7 +524,7 @@ fn paths_too_long_or_with_a_nul_are_errors() {
 }
 
 #[test]
-fn a_connect_where_nobody_listens_fails_at_once() {
+fn a_connect_to_a_path_without_a_listener_fails_at_once() {
     let dir = TempDir::new();
     let sockman = SockMan::new(Recorder::new(), without_sweep()).unwrap();
     let stale = dir.path("stale");
@@ -540,7 +541,7 @@ fn a_connect_where_nobody_listens_fails_at_once() {
     assert_eq!(sockman.stats().connections, 0);
 }
 
-/// Not a connection that is none: bytes go through it.
+/// Linux would report a false success here: the test sends bytes through the connection.
 #[test]
 fn a_connect_to_a_full_backlog_succeeds_when_room_comes() {
     let UnixBlackhole { path, listener, fillers, .. } = &UnixBlackhole::new();
@@ -549,7 +550,7 @@ fn a_connect_to_a_full_backlog_succeeds_when_room_comes() {
     let sockman = &listening.sockman;
     thread::scope(|scope| {
         let connect = scope.spawn(|| sockman.connect(destination(path), &with_deadline()));
-        until("it is under way", || sockman.stats().connections == 1);
+        until("the connect is under way", || sockman.stats().connections == 1);
         assert_eq!(sockman.stats().connected, 0);
         for _ in fillers {
             assert!(!connect.is_finished());
@@ -557,7 +558,7 @@ fn a_connect_to_a_full_backlog_succeeds_when_room_comes() {
         }
         listener.set_nonblocking(true).unwrap();
         let mut peer = None;
-        until("it is connected", || {
+        until("the connect completes", || {
             peer = listener.accept().ok();
             peer.is_some() || connect.is_finished()
         });
@@ -590,7 +591,7 @@ fn a_connect_to_a_full_backlog_ends_at_its_deadline_or_when_interrupted() {
     let cancel = Interrupt::new();
     thread::scope(|scope| {
         let connect = scope.spawn(|| sockman.connect(&to, &with_deadline().cancel(cancel.clone())));
-        until("it is under way", || sockman.stats().connections == 1);
+        until("the connect is under way", || sockman.stats().connections == 1);
         cancel.interrupt();
         assert!(matches!(
             connect.join().unwrap().as_ref().map_err(ConnectError::kind),
@@ -600,7 +601,7 @@ fn a_connect_to_a_full_backlog_ends_at_its_deadline_or_when_interrupted() {
     assert_eq!((sockman.stats().connections, spy.open()), (0, 0));
 }
 
-/// `path` as seen from the working directory.
+/// Returns `path` relative to the working directory.
 fn relative(path: &Path) -> PathBuf {
     let depth = std::env::current_dir().unwrap().components().count() - 1;
     let up: PathBuf = std::iter::repeat_n("..", depth).collect();
@@ -627,7 +628,7 @@ fn a_relative_path_can_be_bound_dialled_and_stopped() {
     drop(threads);
 }
 
-/// Linux: no file, so nothing to remove.
+/// An abstract name, which only Linux has, leaves no file to remove.
 #[cfg(target_os = "linux")]
 #[test]
 fn an_abstract_name_can_be_bound_and_dialled() {

@@ -1,14 +1,15 @@
 #!/usr/bin/env python3
-"""Takes out the lines that keep the guarantees, one by one, and shows that a test fails for each.
+"""Removes or changes, one by one, the lines that keep the guarantees, and runs the test that must fail for each.
 
-    tests/mutations/run.py [--jobs N] [--document FILE] [WORD ...]
+The mutations are listed in mutations.py. The program makes them in copies of the project under
+target/mutations, several at a time. It prints a line for each mutation, and at the end the counts and the
+time:
 
-WORD: only mutations whose guarantee, text or file contains one of the words. FILE: where a table of
-all outcomes is written to (README.md, beside this, is that of a whole run). The mutations are in
-mutations.py. Works on copies of the project under target/mutations, N at a time (default: one for
-each processor). A change that no test notices is printed as SURVIVED, one whose place in the source
-is gone, or that does not compile, as STALE; either makes the exit code 1. The last lines are the
-counts and the time.
+    killed    a test fails, or hangs
+    SURVIVED  no test notices the change
+    STALE     the text is gone from the source, the test is gone, or the change does not compile
+
+The exit code is 1 if any mutation is SURVIVED or STALE, or if none was selected.
 """
 
 import argparse
@@ -28,11 +29,12 @@ from mutations import MUTATIONS
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
 COPIES = PROJECT / "target" / "mutations"
-# A test that hangs without the line it tests is a test that fails; none takes this long with it.
+# A test that takes longer counts as failed, because it hangs. No test takes this long without a mutation.
 SECONDS = 150
-# The simulator finds each of its mutations within these many seeds.
+# The number of seeds within which the simulator finds each of its mutations.
 SEEDS = 10_000
-# Where tests say how long they wait in vain: half of the mutations make one do so.
+# The files with the deadline of the tests' waits. It is shortened, because half of the mutations make a test
+# wait until its deadline.
 PATIENCE = [
     "tests/support/src/lib.rs",
     "examples/http_rpc/tests/support/mod.rs",
@@ -43,7 +45,7 @@ NOT_COPIED = {"target", ".git", "node_modules", "corpus", "fuzz", "benches"}
 
 
 class Copy:
-    """One copy of the project, in which one mutation at a time is made."""
+    """A copy of the project, with one mutation at a time."""
 
     def __init__(self, number):
         self.root = COPIES / f"copy-{number}"
@@ -56,7 +58,7 @@ class Copy:
             path = self.root / name
             patient = path.read_text()
             hasty = patient.replace(LONG, SHORT)
-            assert hasty != patient, f"{name} has no {LONG}"
+            assert hasty != patient, f"{name} does not contain {LONG!r}: change LONG in run.py"
             path.write_text(hasty)
 
     def cargo(self, *arguments, seconds=None):
@@ -67,13 +69,13 @@ class Copy:
             CARGO_BUILD_JOBS="1",
             RUST_BACKTRACE="0",
         )
-        # `timeout` ends the tests' own children, too.
+        # `timeout` ends the children of the tests, too.
         limit = ["timeout", "-k", "5", str(seconds)] if seconds else []
         command = [*limit, "cargo", "test", "--quiet", *arguments]
         return subprocess.run(command, cwd=self.root, env=environment, capture_output=True, text=True)
 
     def tests_of(self, mutation):
-        """The names of the tests that have to notice, or None for all of them."""
+        """Returns the names of the tests that must notice the mutation, or None for all tests."""
         module, part = mutation["tests"]
         if not module and not part:
             return None
@@ -87,12 +89,12 @@ class Copy:
     def run(self, mutation):
         tests = self.tests_of(mutation)
         if tests == []:
-            return "STALE: there is no such test"
+            return "STALE: no test has this name"
         path = self.root / mutation["file"]
         before = path.read_text()
         old, new = mutation["old"], mutation["new"]
         if old not in before:
-            return "STALE: the text is gone"
+            return "STALE: the file does not contain the text"
         path.write_text(before.replace(old, new) if mutation.get("every") else before.replace(old, new, 1))
         try:
             return self.outcome(mutation["test"], tests)
@@ -158,14 +160,14 @@ def selection(target):
 
 
 def document(outcomes, summary):
-    """The outcomes as Markdown, in the order of the list. `outcomes` has one for each mutation's index."""
+    """Returns the outcomes as a Markdown table, in the order of the list. `outcomes` maps indices to outcomes."""
     lines = [
-        "# What breaks when a line is taken out",
+        "# The mutations, and what notices each",
         "",
         "Written by `tests/mutations/run.py --document tests/mutations/README.md`.",
-        "[testing.md](../../docs/testing.md#mutations) says what it does. " + summary,
+        "[testing.md](../../docs/testing.md#mutations) explains the mutations. " + summary,
         "",
-        "| | Taken out or changed | File | Noticed by |",
+        "| | Change | File | Noticed by |",
         "|---|---|---|---|",
     ]
     for index in sorted(outcomes):
@@ -177,9 +179,18 @@ def document(outcomes, summary):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--document", type=Path, metavar="FILE")
-    parser.add_argument("words", nargs="*", metavar="WORD")
+    parser.add_argument(
+        "--jobs", type=int, default=os.cpu_count() or 1, metavar="N",
+        help="run N copies at a time (default: the number of processors)",
+    )
+    parser.add_argument(
+        "--document", type=Path, metavar="FILE",
+        help="write a table of all outcomes to FILE (README.md here has that of a whole run)",
+    )
+    parser.add_argument(
+        "words", nargs="*", metavar="WORD",
+        help="run only the mutations whose guarantee, sentence or file contains a WORD",
+    )
     arguments = parser.parse_args()
 
     began = time.monotonic()
@@ -214,7 +225,7 @@ def main():
     )
     print(summary)
     if arguments.document:
-        arguments.document.write_text(document(outcomes, f"The run of this table: {summary}."))
+        arguments.document.write_text(document(outcomes, f"The run: {summary}."))
     return 0 if outcomes and killed == len(outcomes) else 1
 
 

@@ -1,4 +1,4 @@
-//! `examples/echo.rs` as the program that it is: three modes and back-pressure.
+//! `examples/echo.rs` as a program: its three modes and its back-pressure.
 
 use std::{
     io::{Read, Write},
@@ -21,11 +21,11 @@ fn start(mode: &str) -> (Program, TcpStream) {
     (program, stream)
 }
 
-/// More than its queue's mark and all the kernel's buffers: the peer that writes everything before
-/// it reads anything would never end without back-pressure, and the end would come too early
-/// without the wait for the queue.
+/// G5: sends more than the queue's high mark and all kernel buffers hold. The peer writes
+/// everything before it reads: without back-pressure the transfer would not end, and without the
+/// wait for the queue the end would come too early.
 #[test]
-fn echo_gives_everything_back_to_a_peer_that_half_closes() {
+fn echo_returns_everything_to_a_peer_that_half_closes() {
     let (program, stream) = start("echo");
     let sent: Vec<u8> = (0..20_000_000_u32).map(|i| (i ^ (i >> 8)) as u8).collect();
     let mut received = Vec::new();
@@ -36,8 +36,13 @@ fn echo_gives_everything_back_to_a_peer_that_half_closes() {
         });
         (&stream).read_to_end(&mut received).unwrap();
     });
-    assert!(received == sent, "{} of {} bytes, or other ones", received.len(), sent.len());
-    // The signal ends it, and not an error.
+    assert!(
+        received == sent,
+        "the echo returned {} of {} bytes, or other bytes",
+        received.len(),
+        sent.len()
+    );
+    // The signal ends the program, not an error.
     assert_eq!(program.terminate().signal(), Some(libc::SIGTERM));
 }
 
@@ -47,20 +52,20 @@ fn sink_takes_everything_and_closes_at_the_end() {
     stream.write_all(&vec![1; 5_000_000]).unwrap();
     stream.shutdown(Shutdown::Write).unwrap();
     assert_eq!(stream.read(&mut [0; 1]).unwrap(), 0);
-    // The signal ends it, and not an error.
+    // The signal ends the program, not an error.
     assert_eq!(program.terminate().signal(), Some(libc::SIGTERM));
 }
 
 #[test]
-fn source_sends_as_long_as_one_reads() {
+fn source_sends_as_long_as_the_client_reads() {
     let (program, mut stream) = start("source");
     stream.read_exact(&mut vec![0; 50_000_000]).unwrap();
-    // The signal ends it, and not an error.
+    // The signal ends the program, not an error.
     assert_eq!(program.terminate().signal(), Some(libc::SIGTERM));
 }
 
 #[test]
-fn a_wrong_mode_is_told() {
+fn a_wrong_mode_prints_the_usage() {
     let output = Command::new(example("echo")).args(["ecco", "0"]).output().unwrap();
     assert!(!output.status.success());
     assert!(String::from_utf8_lossy(&output.stderr).contains("usage"));

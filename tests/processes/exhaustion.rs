@@ -1,8 +1,8 @@
-//! G11: out of descriptors, and after ten thousand short connections. (At the connection cap:
-//! `tests/library/connection_cap.rs`.)
+//! G11: no free descriptors, and ten thousand short connections. (`tests/library/connection_cap.rs`
+//! tests the connection cap.)
 //!
-//! Descriptors run out in a child process with a lowered limit, which a client in the parent asks
-//! how it fares.
+//! A child process with a lowered limit runs out of descriptors. A client in the parent asks it for
+//! its counters.
 
 use std::{
     fs,
@@ -27,7 +27,7 @@ use sockman_test_support::{
     eventually, limits, reset, without_sweep,
 };
 
-/// Counts what the library finds worth a warning.
+/// Counts the log lines of level `info` and above.
 struct CountingLog(AtomicUsize);
 
 static LOG: CountingLog = CountingLog(AtomicUsize::new(0));
@@ -44,8 +44,8 @@ impl log::Log for CountingLog {
     fn flush(&self) {}
 }
 
-/// The server in the child: greets each connection with `+`, closes with the peer, and answers any
-/// byte with one line: log lines, passes, pauses of the listener, connections.
+/// The server in the child. It greets each connection with `+`, closes it when the peer does, and
+/// answers any data with one line: log lines, passes, pauses of the listener, connections.
 struct Reporter;
 
 impl EventHandler for Reporter {
@@ -81,15 +81,15 @@ impl EventHandler for Reporter {
     }
 }
 
-/// How many descriptors the child has for connections.
+/// How many descriptors the child has left for connections.
 const DESCRIPTORS: usize = 20;
 
 fn open_descriptors() -> usize {
-    // One of them is the directory itself.
+    // One of them belongs to the directory itself.
     fs::read_dir("/proc/self/fd").unwrap().count() - 1
 }
 
-/// Serves until its input ends.
+/// Serves until its standard input ends.
 fn serve_with_few_descriptors(options: Options) {
     log::set_logger(&LOG).unwrap();
     log::set_max_level(log::LevelFilter::Info);
@@ -100,7 +100,7 @@ fn serve_with_few_descriptors(options: Options) {
     io::stdin().read_to_end(&mut Vec::new()).unwrap();
 }
 
-/// A server in a child process; it ends with this.
+/// A server in a child process, which ends when this is dropped.
 struct Server {
     child: Child,
     address: SocketAddr,
@@ -111,12 +111,12 @@ impl Server {
         let mut child = child::start(test);
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let address = loop {
-            let line = lines.next().expect("the child says its address").unwrap();
+            let line = lines.next().expect("the child must print its address").unwrap();
             if let Some(address) = line.strip_prefix("address ") {
                 break address.parse().unwrap();
             }
         };
-        // What the child has to say at its end is not to fill the pipe.
+        // Reads what the child prints at its end, so that the pipe does not fill.
         thread::spawn(move || lines.for_each(drop));
         Server { child, address }
     }
@@ -163,8 +163,8 @@ fn ask(stream: &mut TcpStream) -> Report {
     Report { log_lines, passes, pauses, connections }
 }
 
-/// G11, and G7: one log line per episode, the connections are served, no spin, and accepting
-/// resumes by itself.
+/// G11, G7: one log line for each episode, established connections are served, the loop does not
+/// spin, and accepting resumes by itself.
 fn exhaustion(test: impl Fn(), options: Options) {
     if is_child() {
         return serve_with_few_descriptors(options);
@@ -174,16 +174,16 @@ fn exhaustion(test: impl Fn(), options: Options) {
     wait_until_accepted(&mut established);
 
     for episode in 1..=2 {
-        // A stream of new connections, more than there are descriptors.
+        // Opens more new connections than the child has descriptors.
         let mut clients: Vec<_> = (0..2 * DESCRIPTORS).map(|_| server.connect()).collect();
         let mut report = ask(&mut established);
-        eventually("descriptors ran out", || {
+        eventually("the child's descriptors run out", || {
             report = ask(&mut established);
             report.log_lines == episode
         });
-        // One more or less: what else the process has open may change by one.
-        assert!(report.connections + 1 >= DESCRIPTORS as u64, "{report:?}: descriptors are left");
-        assert!(report.connections < 2 * DESCRIPTORS as u64, "{report:?}: the limit is no limit");
+        // One more or less, because the process may open or close one other descriptor.
+        assert!(report.connections + 1 >= DESCRIPTORS as u64, "descriptors are left: {report:?}");
+        assert!(report.connections < 2 * DESCRIPTORS as u64, "the limit has no effect: {report:?}");
 
         let (began, before) = (Instant::now(), ask(&mut established));
         assert!(Interrupt::new().sleep_for(Duration::from_millis(400)));
@@ -194,34 +194,34 @@ fn exhaustion(test: impl Fn(), options: Options) {
         assert!(passes <= 12 + elapsed / 20, "{passes} passes in {elapsed} ms");
         let pauses = after.pauses - before.pauses;
         assert!(pauses <= 2 + elapsed / 100, "{pauses} pauses in {elapsed} ms");
-        assert_eq!(after.log_lines, episode, "one line per episode: {after:?}");
+        assert_eq!(after.log_lines, episode, "an episode must log one line: {after:?}");
 
-        // As clients go, descriptors are free, and whoever waits is accepted.
+        // When clients leave, descriptors become free and waiting clients are accepted.
         for mut client in clients {
             wait_until_accepted(&mut client);
         }
-        eventually("all are gone", || ask(&mut established).connections == 1);
+        eventually("the other connections are closed", || ask(&mut established).connections == 1);
         assert_eq!(ask(&mut established).log_lines, episode);
-        // The episode is over once nobody waits: the listener's next look finds that out.
+        // The episode ends when the listener looks again and finds no waiting client.
         let mut last = server.connect();
         wait_until_accepted(&mut last);
     }
     server.end();
 }
 
-/// G11.
+/// G11
 #[test]
 fn without_descriptors_one_line_is_logged_and_accepting_resumes() {
     exhaustion(without_descriptors_one_line_is_logged_and_accepting_resumes, Options::default());
 }
 
-/// G11: the back-off does not need the sweep.
+/// G11: the back-off works without the sweep.
 #[test]
 fn without_descriptors_and_sweep_accepting_resumes() {
     exhaustion(without_descriptors_and_sweep_accepting_resumes, without_sweep());
 }
 
-/// G11: a connect that finds no descriptor fails, and gives its place back.
+/// G11: a connect that gets no descriptor fails, and gives its place back.
 #[test]
 fn without_descriptors_connect_fails_and_gives_its_place_back() {
     in_child(without_descriptors_connect_fails_and_gives_its_place_back, || {
@@ -243,7 +243,7 @@ fn without_descriptors_connect_fails_and_gives_its_place_back() {
     });
 }
 
-/// Counts, closes at the end, keeps nothing.
+/// Counts the ends, and closes each connection at its end.
 #[derive(Default)]
 struct Closer {
     ended: AtomicUsize,
@@ -275,8 +275,8 @@ impl EventHandler for Closer {
     }
 }
 
-/// G11 and G1: descriptors are back where they were (for the memory, see `memory.rs`). Takes
-/// ten thousand connections; half of them end with a reset.
+/// G11, G1: all descriptors are closed again (`memory.rs` tests the memory) after ten thousand
+/// connections, half of which end with a reset.
 #[test]
 fn after_ten_thousand_short_connections_no_descriptor_is_left() {
     in_child(after_ten_thousand_short_connections_no_descriptor_is_left, || {
@@ -298,7 +298,7 @@ fn after_ten_thousand_short_connections_no_descriptor_is_left() {
                     reset(client);
                 }
             }
-            eventually("all have ended", || {
+            eventually("all connections have ended", || {
                 handler.ended.load(Ordering::SeqCst) == 100 * (round + 1)
             });
         }

@@ -1,6 +1,6 @@
-//! Private keys of I2P appear in no line of the log, at no level, and in no error and no `Debug` text:
-//! also when a bridge says them back where a message should be. A process of its own, for the logger
-//! is the process's.
+//! No log line of any level, no error and no `Debug` text contains a private key of I2P, even if a
+//! bridge sends the key back in place of a message. Runs in a process of its own, because the
+//! logger belongs to the process.
 
 use std::fs;
 
@@ -19,7 +19,7 @@ use sockman_test_support::{
 
 use crate::log_lines::{logged, start_logging};
 
-/// Any of the key that is this long would tell.
+/// A part of the key of this length counts as a leak.
 const TELLING: usize = 40;
 
 #[test]
@@ -37,7 +37,7 @@ fn private_keys_are_in_no_log_line_no_error_and_no_debug_text() {
                 }
             }
         };
-        // What is said first is shown, if anything is.
+        // A text that is shown is cut, so the test puts the secret part first.
         let secret = key[524..].to_owned();
         let bridges = [
             Bridge::start(),
@@ -77,23 +77,23 @@ fn private_keys_are_in_no_log_line_no_error_and_no_debug_text() {
             if let Err(error) = outcome {
                 texts.push(error.to_string());
             }
-            let told = recorder.events().into_iter().find_map(|event| match event {
+            let status = recorder.events().into_iter().find_map(|event| match event {
                 Event::I2p(_, status) => Some(status),
                 _ => None,
             });
-            let is_well = told == Some(I2pStatus::StartListening);
+            let is_well = status == Some(I2pStatus::StartListening);
             assert_eq!(is_well, number == 0);
             sockman.interrupt();
             threads.join().unwrap();
         }
         let lines = logged();
         assert!(lines.iter().any(|line| line.starts_with("WARN sockman::i2p: cannot accept")));
-        // The public part is public; what follows is not.
+        // The public part may be shown; the part behind it may not.
         for text in lines.iter().chain(&texts) {
             for at in 0..secret.len() - TELLING {
                 assert!(
                     !text.contains(&secret[at..at + TELLING]),
-                    "a part of the key is in: {text}"
+                    "this text contains a part of the key: {text}"
                 );
             }
         }

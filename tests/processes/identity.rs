@@ -1,6 +1,6 @@
-//! Ids name one connection each, for ever, whatever becomes of its descriptor and of its place in
-//! the poll set. Each test is alone in its process: beside others, whose sockets take descriptors as
-//! well, numbers would not be reused as often as these tests need.
+//! G1: an id names one connection and is never reused, whatever happens to its descriptor and its
+//! slot. Each test runs alone in its process: beside the sockets of other tests, descriptor numbers
+//! would not be reused as often as these tests need.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -30,7 +30,7 @@ fn ids_are_never_reused() {
 
         let recorder = Recorder::with_reaction(|sockman, event| {
             if let Event::Accepted { id, .. } = event {
-                // About every second one is closed while it is being accepted.
+                // Closes about half of the connections in their accept callback.
                 if id.as_u64() % 2 == 0 {
                     sockman.close_connection(*id);
                 }
@@ -60,7 +60,7 @@ fn ids_are_never_reused() {
             let threads: Vec<_> = (0..THREADS).map(|_| scope.spawn(dial)).collect();
             threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
         });
-        // The other side's, of another `SockMan`: they count along.
+        // The ids of the other `SockMan`, which come from the same counter.
         ids.extend(recorder.wait_for("all accepts", |events| {
             let accepted: Vec<_> = events
                 .iter()
@@ -71,7 +71,10 @@ fn ids_are_never_reused() {
         }));
         ids.sort();
         let expected: Vec<u64> = (0..2 * (THREADS * ROUNDS) as u64).collect();
-        assert!(ids.iter().map(|id| id.as_u64()).eq(expected), "each number once: {ids:?}");
+        assert!(
+            ids.iter().map(|id| id.as_u64()).eq(expected),
+            "each number must be used exactly once: {ids:?}"
+        );
     });
 }
 
@@ -108,17 +111,17 @@ fn the_id_of_a_closed_connection_stays_unknown_when_its_descriptor_is_reused() {
     });
 }
 
-/// What the crowd of [`no_event_of_an_old_connection_reaches_the_new_one_on_its_descriptor`] does
-/// wrong, if anything.
+/// What [`no_event_of_an_old_connection_reaches_the_new_one_on_its_descriptor`] has seen, and the
+/// violations that it found.
 #[derive(Default)]
 struct Crowd {
-    /// What each peer sends, over and over: its port.
+    /// The two bytes that each peer sends repeatedly: its port.
     tags: HashMap<ConnectionId, [u8; 2]>,
     closed: HashSet<ConnectionId>,
     wrong: Vec<String>,
 }
 
-/// G1: every peer goes on sending after its connection was closed, while the next ones come.
+/// G1: each peer continues to send after its connection is closed, while the next clients connect.
 #[test]
 fn no_event_of_an_old_connection_reaches_the_new_one_on_its_descriptor() {
     in_child(no_event_of_an_old_connection_reaches_the_new_one_on_its_descriptor, || {
@@ -132,7 +135,7 @@ fn no_event_of_an_old_connection_reaches_the_new_one_on_its_descriptor() {
                 let Some(id) = event.id() else { return };
                 let mut crowd = crowd.lock().unwrap();
                 if crowd.closed.contains(&id) {
-                    crowd.wrong.push(format!("named after its close: {event:?}"));
+                    crowd.wrong.push(format!("a callback came after the close: {event:?}"));
                 }
                 match event {
                     Event::Accepted { them, .. } => {
@@ -145,15 +148,17 @@ fn no_event_of_an_old_connection_reaches_the_new_one_on_its_descriptor() {
                             .chunks(2)
                             .any(|chunk| tag.is_none_or(|tag| tag[..chunk.len()] != *chunk))
                         {
-                            crowd
-                                .wrong
-                                .push(format!("{id} was given the bytes of another: {data:?}"));
+                            crowd.wrong.push(format!(
+                                "{id} received bytes of another connection: {data:?}"
+                            ));
                         }
                         crowd.closed.insert(id);
                         assert!(sockman.close_connection(id));
                     }
                     Event::Eof(_) | Event::ReadError(..) => {
-                        crowd.wrong.push(format!("the peer was still sending: {event:?}"));
+                        crowd
+                            .wrong
+                            .push(format!("an end came although the peer still sends: {event:?}"));
                     }
                     _ => {}
                 }
@@ -172,7 +177,7 @@ fn no_event_of_an_old_connection_reaches_the_new_one_on_its_descriptor() {
                                 break;
                             }
                         }
-                        // Until the close is seen, in whichever way.
+                        // Waits for the close, which the read reports in one way or another.
                         let _ = client.read(&mut [0]);
                     }
                 });
@@ -184,19 +189,23 @@ fn no_event_of_an_old_connection_reaches_the_new_one_on_its_descriptor() {
         assert_eq!(crowd.closed.len(), THREADS * ROUNDS);
         let fds = spy.accepted_fds();
         let distinct: HashSet<_> = fds.iter().collect();
-        assert!(distinct.len() * 2 < fds.len(), "descriptors were not reused: nothing was tried");
+        assert!(
+            distinct.len() * 2 < fds.len(),
+            "too few descriptors were reused to prove anything"
+        );
     });
 }
 
-/// G1: the close, the old connection's event and the new connection all fall into one pass.
+/// G1: the close, the event of the old connection and the new connection fall into one pass.
 #[test]
-fn a_late_event_reaches_nobody_when_its_place_is_taken_in_the_same_pass() {
-    in_child(a_late_event_reaches_nobody_when_its_place_is_taken_in_the_same_pass, || {
+fn a_late_event_is_ignored_when_its_slot_is_reused_in_the_same_pass() {
+    in_child(a_late_event_is_ignored_when_its_slot_is_reused_in_the_same_pass, || {
         const ROUNDS: usize = 300;
 
-        // The holder's data keeps the socket thread busy until all is prepared. Then, in turn: it
-        // closes the victim itself, whose descriptor is thus free before the accept; or the killer
-        // does, in the pass that has an event for the victim already.
+        // The holder's data keeps the socket thread busy until all is prepared. In half of the
+        // rounds the holder's callback closes the victim, so that its descriptor is free before the
+        // accept. In the others the killer's callback closes it, in the pass that already has an
+        // event for the victim.
         #[derive(Default)]
         struct Cast {
             holder: Option<ConnectionId>,
@@ -252,7 +261,7 @@ fn a_late_event_reaches_nobody_when_its_place_is_taken_in_the_same_pass() {
 
             let newcomer_id = next(&newcomer);
             assert_eq!(handler.wait_for_bytes(newcomer_id, 3), b"new");
-            // Whether it still can or not.
+            // This write may fail.
             let _ = victim.write_all(b"older");
             run_passes(&running.sockman, 1);
             assert_eq!(handler.received(newcomer_id), b"new");
@@ -272,11 +281,11 @@ fn a_late_event_reaches_nobody_when_its_place_is_taken_in_the_same_pass() {
     });
 }
 
-/// G1: a descriptor that lives on elsewhere, as in a child process, has its events told for ever:
-/// closing does not take it out of the poller.
+/// G1: a descriptor that lives on elsewhere, for example in a child process, stays in the poller
+/// after the close, which continues to report its events.
 #[test]
-fn an_event_of_a_closed_connection_whose_descriptor_lives_on_reaches_nobody() {
-    in_child(an_event_of_a_closed_connection_whose_descriptor_lives_on_reaches_nobody, || {
+fn an_event_of_a_closed_connection_is_ignored_while_its_descriptor_lives_on() {
+    in_child(an_event_of_a_closed_connection_is_ignored_while_its_descriptor_lives_on, || {
         let handler = Recorder::of_everything(|_, _| {});
         let spy = Spy::default();
         let running =
@@ -285,9 +294,9 @@ fn an_event_of_a_closed_connection_whose_descriptor_lives_on_reaches_nobody() {
         for round in 0..50 {
             let mut old_client = running.client();
             let old = handler.wait_for_accepted(2 * round);
-            // It is in the poller, and not only accepted.
+            // Waits until the connection is in the poller.
             run_passes(sockman, 1);
-            // A message that nobody receives holds on to it.
+            // A message that no process receives keeps the descriptor open.
             let (post, office) = UnixStream::pair().unwrap();
             send_along(&post, b"x", *spy.accepted_fds().last().unwrap());
             assert!(sockman.close_connection(old));
@@ -296,15 +305,19 @@ fn an_event_of_a_closed_connection_whose_descriptor_lives_on_reaches_nobody() {
             let _new_client = running.client();
             let new = handler.wait_for_accepted(2 * round + 1);
             run_passes(sockman, 2);
-            let (events, heard) = (sockman.stats().events, handler.events_of(new));
-            // Nobody may receive any more, so this is answered with a reset.
+            let (events, before) = (sockman.stats().events, handler.events_of(new));
+            // No process can receive these bytes, so a reset answers them.
             old_client.write_all(b"late").unwrap();
-            until("the poller has told of it", || {
+            until("the poller has reported the event", || {
                 sockman.notify();
                 sockman.stats().events > events
             });
             run_passes(sockman, 2);
-            assert_eq!(handler.events_of(new), heard, "the new one heard of the old one's event");
+            assert_eq!(
+                handler.events_of(new),
+                before,
+                "the new connection got the old one's event"
+            );
             assert!(!sockman.connection_info(new).unwrap().hung_up);
             sockman.close_connection(new);
             drop(office);

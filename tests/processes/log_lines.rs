@@ -1,5 +1,5 @@
-//! A logger that keeps every line, of every level. A logger is the whole process's, so the tests that
-//! use it run in children.
+//! A logger that keeps every line of every level. The logger belongs to the process, so the tests
+//! that use it run in children.
 
 use std::sync::Mutex;
 
@@ -20,7 +20,7 @@ impl Log for Lines {
 
 static LINES: Lines = Lines(Mutex::new(Vec::new()));
 
-/// Keeps the lines from now on.
+/// Installs the logger, which keeps all later lines.
 pub(crate) fn start_logging() {
     log::set_logger(&LINES).unwrap();
     log::set_max_level(LevelFilter::Trace);

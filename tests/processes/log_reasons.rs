@@ -1,5 +1,5 @@
-//! What the log says of a failure ends with the operating system's reason: it is all that an operator
-//! has.
+//! A log line about a failure ends with the operating system's reason, because an operator sees
+//! nothing else.
 
 use std::net::TcpListener;
 
@@ -8,15 +8,15 @@ use sockman_test_support::{Recorder, child::in_child, without_sweep};
 
 use crate::log_lines::{logged, start_logging};
 
-/// An address on which no program listens any more.
-fn nobody() -> Service {
+/// Returns an address on which no program listens any more.
+fn closed_address() -> Service {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().into()
 }
 
 fn assert_logged(start: &str, end: &str) {
     let lines = logged();
     let found = lines.iter().any(|line| line.starts_with(start) && line.contains(end));
-    assert!(found, "no line {start:?} … {end:?} in {lines:#?}");
+    assert!(found, "no line starts with {start:?} and contains {end:?}: {lines:#?}");
 }
 
 #[test]
@@ -25,7 +25,7 @@ fn a_connect_that_fails_is_logged_with_its_reason() {
         start_logging();
         let sockman = SockMan::new(Recorder::new(), without_sweep()).unwrap();
         let options = ConnectOptions::default().is_important(true);
-        let to = nobody();
+        let to = closed_address();
         sockman.connect(&to, &options).unwrap_err();
         let start = format!("INFO sockman::net: cannot connect to {to}");
         assert_logged(&start, "Connection refused (os error 111)");
@@ -41,7 +41,8 @@ fn a_bridge_that_cannot_be_reached_is_logged_with_its_reason() {
     in_child(a_bridge_that_cannot_be_reached_is_logged_with_its_reason, || {
         start_logging();
         let directory = TempDir::new();
-        let i2p = I2pOptions::new(nobody()).key_file(directory.path("key")).accept_incoming(true);
+        let i2p =
+            I2pOptions::new(closed_address()).key_file(directory.path("key")).accept_incoming(true);
         let recorder = Recorder::new();
         let sockman = SockMan::new(recorder.clone(), without_sweep().i2p(i2p)).unwrap();
         let threads = sockman.start_sockets_threads().unwrap();

@@ -1,11 +1,11 @@
-//! The library's tests that need a process of their own, because they lower a limit, set the logger,
-//! change the working directory, or count what belongs to the whole process: allocations,
-//! descriptors and their numbers. Each runs this program again, with itself alone
-//! ([`in_child`](sockman_test_support::child::in_child)), or an example.
+//! The library's tests that need a process of their own, because they lower a limit, set the
+//! logger, change the working directory, or count what belongs to the whole process: allocations,
+//! descriptors and their numbers. Each test runs this program again with that test alone
+//! ([`in_child`](sockman_test_support::child::in_child)), or runs an example.
 //!
 //! They are no part of `tests/library`: while a child starts, it holds copies of its parent's
-//! descriptors, and what a test closes in the parent is not closed until the child is another
-//! program. Here no parent has a socket of which that matters.
+//! descriptors, and a socket that another test closes stays open until the child executes another
+//! program. In this program no parent has a socket for which that matters.
 
 #![allow(
     clippy::unwrap_used,
@@ -13,7 +13,7 @@
     clippy::panic,
     clippy::print_stdout,
     clippy::print_stderr,
-    reason = "a panic is how a test fails, and a child tells its parent by what it prints"
+    reason = "a panic is how a test fails, and a child reports to its parent through its output"
 )]
 
 mod log_lines;

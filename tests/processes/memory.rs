@@ -1,6 +1,6 @@
-//! G10: the library queues no payload, its memory per idle connection is a fixed few hundred
-//! bytes, and neither a message nor a pass allocates. Counted by the allocator, in a process of
-//! each test's own.
+//! G10: the library queues no payload, its memory per idle connection is a fixed few hundred bytes,
+//! and neither a message nor a pass allocates. The allocator counts, and each test runs in a
+//! process of its own.
 
 use std::{
     alloc::System,
@@ -30,13 +30,13 @@ use stats_alloc::{INSTRUMENTED_SYSTEM, Region, Stats, StatsAlloc};
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
-/// Bytes in use now.
+/// Returns the number of bytes in use.
 fn in_use(stats: Stats) -> isize {
     isize::try_from(stats.bytes_allocated).unwrap()
         - isize::try_from(stats.bytes_deallocated).unwrap()
 }
 
-/// Allocates nothing itself: echoes at once, or through a queue for the one connection it has.
+/// Allocates nothing itself: echoes at once, or through a queue for its one connection.
 #[derive(Default)]
 struct Frugal {
     accepted: AtomicUsize,
@@ -92,7 +92,7 @@ fn echo(client: &mut TcpStream, rounds: usize) {
     }
 }
 
-/// G10: no allocation per message and per pass, with and without a queue and a sweep.
+/// G10: no message and no pass allocates, with and without a queue and a sweep.
 #[test]
 fn neither_a_message_nor_a_pass_allocates() {
     in_child(neither_a_message_nor_a_pass_allocates, || {
@@ -120,13 +120,13 @@ fn neither_a_message_nor_a_pass_allocates() {
             let change = region.change();
             println!("queueing {queueing}: {change:?}");
             let calls = change.allocations + change.deallocations + change.reallocations;
-            assert_eq!(calls, 0, "{change:?}");
+            assert_eq!(calls, 0, "messages and passes must not allocate: {change:?}");
             assert!(handler.echoed.load(Ordering::SeqCst) >= 11_000);
         }
     });
 }
 
-/// G10: what the library keeps for a connection on which nothing happens.
+/// G10: the memory that the library keeps for an idle connection.
 #[test]
 fn an_idle_connection_costs_a_few_hundred_bytes() {
     in_child(an_idle_connection_costs_a_few_hundred_bytes, || {
@@ -148,34 +148,40 @@ fn an_idle_connection_costs_a_few_hundred_bytes() {
                 } else {
                     tcp.push(TcpStream::connect(running.address).unwrap());
                 }
-                eventually("it is accepted", || handler.accepted.load(Ordering::SeqCst) == n + 1);
+                eventually("the client is accepted", || {
+                    handler.accepted.load(Ordering::SeqCst) == n + 1
+                });
             }
-            // The lists of a sweep have their full size after two of them.
+            // The lists of the sweep have their full size after two sweeps.
             let sweeps = running.sockman.stats().sweeps;
             eventually("two sweeps", || running.sockman.stats().sweeps > sweeps + 2);
             run_passes(&running.sockman, 1);
             let bytes = in_use(ALLOCATOR.stats()) - before;
             let each = bytes / isize::try_from(CONNECTIONS).unwrap();
             println!("bytes per idle {what} connection: {each}");
-            // Debug builds of mio keep 16 bytes more in each socket, to check its registration.
+            // Debug builds of mio keep 16 more bytes in each socket, to check its registration.
             let most = if cfg!(debug_assertions) { 266 } else { 250 };
-            assert!(cfg!(not(target_pointer_width = "64")) || each <= most, "{each}");
+            assert!(
+                cfg!(not(target_pointer_width = "64")) || each <= most,
+                "an idle {what} connection costs {each} bytes"
+            );
             drop((tcp, local));
         }
     });
 }
 
-/// G10: what a peer does not read stays with the embedder, and the library says so with `Ok(0)`.
+/// G10: bytes that the peer does not read stay with the embedder, to which the send returns
+/// `Ok(0)`.
 #[test]
-fn what_a_peer_does_not_read_is_not_queued() {
-    in_child(what_a_peer_does_not_read_is_not_queued, || {
+fn bytes_that_the_peer_does_not_read_are_not_queued() {
+    in_child(bytes_that_the_peer_does_not_read_are_not_queued, || {
         let handler = Arc::new(Frugal::default());
         let running = Running::start(handler.clone(), without_sweep());
         let mut client = running.client();
-        eventually("it is accepted", || handler.last_id.get().is_some());
+        eventually("the client is accepted", || handler.last_id.get().is_some());
         let (sockman, id) = (&running.sockman, *handler.last_id.get().unwrap());
         let data = vec![3; 1 << 20];
-        // The lists have their size after a few of everything.
+        // The lists have their full size after a few echoes and wakes.
         echo(&mut client, 100);
         for _ in 0..10 {
             sockman.wake(id);
@@ -196,18 +202,22 @@ fn what_a_peer_does_not_read_is_not_queued() {
             sent += sockman.send_vectored(id, &pieces).unwrap();
         }
         let change = region.change();
-        assert_eq!(change.allocations + change.reallocations, 0, "{change:?}");
-        // The kernel's two buffers took it, and every byte that was said to be taken arrives.
+        assert_eq!(
+            change.allocations + change.reallocations,
+            0,
+            "sends must not allocate: {change:?}"
+        );
+        // The kernel's two buffers took the bytes, and every byte that was taken arrives.
         assert_eq!(sockman.connection_info(id).unwrap().bytes_sent, echoed + sent as u64);
         sockman.shutdown_write(id).unwrap();
         assert_eq!(read_to_end(&mut client).len(), sent);
     });
 }
 
-/// G10: many wakes before the thread gets to them are one, and so is their memory.
+/// G10: many wakes before the thread runs count as one, and take the memory of one.
 #[test]
-fn wakes_that_nobody_has_answered_yet_do_not_pile_up() {
-    in_child(wakes_that_nobody_has_answered_yet_do_not_pile_up, || {
+fn repeated_wakes_take_no_more_memory() {
+    in_child(repeated_wakes_take_no_more_memory, || {
         let handler = Arc::new(Frugal::default());
         let mut running = Running::start(handler.clone(), without_sweep());
         let mut client = running.client();
@@ -225,11 +235,15 @@ fn wakes_that_nobody_has_answered_yet_do_not_pile_up() {
             sockman.wake(id);
         }
         let change = region.change();
-        assert_eq!(change.allocations + change.reallocations, 0, "{change:?}");
+        assert_eq!(
+            change.allocations + change.reallocations,
+            0,
+            "repeated wakes must not allocate: {change:?}"
+        );
     });
 }
 
-/// G10: a queue that was drained keeps no more than a small buffer.
+/// G10: a drained queue keeps no more than a small buffer.
 #[test]
 fn a_drained_send_queue_gives_its_memory_back() {
     in_child(a_drained_send_queue_gives_its_memory_back, || {
@@ -237,20 +251,23 @@ fn a_drained_send_queue_gives_its_memory_back() {
         let handler = Arc::new(Frugal { queueing: true, ..Frugal::default() });
         let running = Running::start(handler.clone(), without_sweep());
         let mut client = running.client();
-        eventually("it is accepted", || handler.queue.get().is_some());
+        eventually("the client is accepted", || handler.queue.get().is_some());
         let queue = handler.queue.get().unwrap();
         let data = vec![5; BYTES];
         let mut buffer = vec![0; 1 << 20];
         for _ in 0..3 {
             let before = in_use(ALLOCATOR.stats());
             queue.push(&running.sockman, &data).unwrap();
-            assert!(in_use(ALLOCATOR.stats()) - before > 1_000_000, "most of it is queued");
+            assert!(
+                in_use(ALLOCATOR.stats()) - before > 1_000_000,
+                "most of the bytes must be queued"
+            );
             let mut left = BYTES;
             while left > 0 {
                 left -= client.read(&mut buffer).unwrap();
             }
-            eventually("it is drained", || !queue.has_queued());
-            // The lock of the last drain is over when another push got it.
+            eventually("the queue is drained", || !queue.has_queued());
+            // The last drain has released its lock when another push gets it.
             queue.push(&running.sockman, b"fence").unwrap();
             client.read_exact(&mut [0; 5]).unwrap();
             let kept = in_use(ALLOCATOR.stats()) - before;
@@ -259,7 +276,7 @@ fn a_drained_send_queue_gives_its_memory_back() {
     });
 }
 
-/// G10: ten thousand wakes, closes and activations behind it, the inbox is as small as before.
+/// G10: after thousands of short connections the inbox is as small as before.
 #[test]
 fn short_connections_leave_no_memory_behind() {
     in_child(short_connections_leave_no_memory_behind, || {
@@ -270,9 +287,9 @@ fn short_connections_leave_no_memory_behind() {
                 let mut client = running.client();
                 echo(&mut client, 1);
                 client.shutdown(std::net::Shutdown::Write).unwrap();
-                assert_eq!(client.read(&mut [0]).unwrap(), 0, "the other side closed");
+                assert_eq!(client.read(&mut [0]).unwrap(), 0, "the server must close");
             }
-            eventually("all are closed", || running.sockman.stats().connections == 0);
+            eventually("all connections are closed", || running.sockman.stats().connections == 0);
             run_passes(&running.sockman, 2);
         };
         short(100);

@@ -1,5 +1,5 @@
-//! Two hundred connects at once from as many threads, through a proxy that stalls: in a process of
-//! their own, for so many threads and descriptors would disturb other tests.
+//! Two hundred connects at once, from as many threads, through a proxy that stalls. Runs in a
+//! process of its own, because so many threads and descriptors would disturb other tests.
 
 use std::{
     io::Read,
@@ -25,19 +25,19 @@ use sockman_test_support::{
 
 const ATTEMPTS: usize = 200;
 const TIMEOUT: Duration = Duration::from_secs(1);
-/// How much later than that an attempt may end here, on a machine that is busy with other tests.
-/// (How late it is on an idle one, the benchmark says.)
+/// How much later an attempt may end here, on a machine that is busy with other tests. (The
+/// benchmark measures the lateness on an idle machine.)
 const GRACE: Duration = Duration::from_secs(10);
-/// Passes of the loop for each echo: it arrives, and nothing is left.
+/// The passes for each echo: one for its arrival, and a few more.
 const PASSES_FOR_EACH: u64 = 4;
 
-/// G9, G10: each ends at its deadline, with the phase; the socket thread does not run for them, nor
-/// stands still; and nothing of them is left.
+/// G9, G10: each attempt ends at its deadline and names the phase. The socket thread neither runs
+/// for the attempts nor stops for them, and nothing of them is left.
 #[test]
 fn two_hundred_attempts_through_a_stalling_proxy_end_at_their_deadlines() {
     in_child(two_hundred_attempts_through_a_stalling_proxy_end_at_their_deadlines, || {
         make_room_for(4096);
-        // Nobody accepts: the kernel does, and lets them wait.
+        // No program accepts: the kernel completes the connects and keeps them in the backlog.
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let backlog = i32::try_from(2 * ATTEMPTS).unwrap();
         socket2::SockRef::from(&listener).listen(backlog).unwrap();
@@ -94,11 +94,11 @@ fn two_hundred_attempts_through_a_stalling_proxy_end_at_their_deadlines() {
             assert!(after >= TIMEOUT && took >= after && took < TIMEOUT + GRACE, "{took:?}");
         }
 
-        // Of the attempts, only those that gave their places back at a limit could have woken it.
+        // An attempt wakes the socket thread only if it gives back a place at the limit.
         let passes = sockman.stats().passes - passes;
         assert!(passes <= PASSES_FOR_EACH * (echoes + 1), "{passes} passes for {echoes} echoes");
         until("their descriptors are closed", || spy.open() == open);
-        assert_eq!(sockman.stats().connections, 1, "the client's alone");
+        assert_eq!(sockman.stats().connections, 1, "only the client's connection may be left");
         assert_eq!(sockman.stats().connected, 0);
     });
 }

@@ -1,5 +1,5 @@
-//! Credentials of proxies appear in no line of the log, at no level, and in no error and no `Debug`:
-//! whatever becomes of the attempt. A process of its own, for the logger is the process's.
+//! No log line of any level, no error and no `Debug` text contains credentials of a proxy, whatever
+//! the outcome. Runs in a process of its own, because the logger belongs to the process.
 
 use std::{
     io::Write,
@@ -23,20 +23,21 @@ use sockman_test_support::{
 
 use crate::log_lines::{logged, start_logging};
 
-const USERNAME: &str = "the-user-nobody-may-see";
-const PASSWORD: &str = "the-password-nobody-may-see";
+const USERNAME: &str = "the-user-is-secret";
+const PASSWORD: &str = "the-password-is-secret";
 
-/// Answers the credentials, and then the request, with these; tells what the credentials were.
+/// A proxy that answers the credentials and then the request with these bytes, and reports the
+/// credentials on the channel.
 fn answering(
     credentials_with: &'static [u8],
     request_with: &'static [u8],
-    heard: mpsc::Sender<(Vec<u8>, Vec<u8>)>,
+    received: mpsc::Sender<(Vec<u8>, Vec<u8>)>,
 ) -> Proxy {
-    let heard = Mutex::new(heard);
+    let received = Mutex::new(received);
     proxy(move |mut stream| {
         read_greeting(&mut stream).unwrap();
         stream.write_all(METHOD_PASSWORD).unwrap();
-        heard.lock().unwrap().send(read_credentials(&mut stream).unwrap()).unwrap();
+        received.lock().unwrap().send(read_credentials(&mut stream).unwrap()).unwrap();
         let _ = stream.write_all(credentials_with);
         if read_request(&mut stream).is_some() {
             let _ = stream.write_all(request_with);
@@ -50,7 +51,7 @@ fn credentials_are_in_no_log_line_no_error_and_no_debug_text() {
     in_child(credentials_are_in_no_log_line_no_error_and_no_debug_text, || {
         start_logging();
         let dialling = Dialling::start();
-        let (sender, heard) = mpsc::channel();
+        let (sender, received) = mpsc::channel();
         let answers: [(&[u8], &[u8]); 4] = [
             (AUTHENTICATED, CONNECTED),
             (AUTHENTICATED, b"\x05\x05\x00\x01\x00\x00\x00\x00\x00\x00"),
@@ -71,7 +72,7 @@ fn credentials_are_in_no_log_line_no_error_and_no_debug_text() {
                         .timeout(DEADLINE)
                         .is_important(true);
                     let outcome = dialling.connect(driver, &name(), &options);
-                    let (username, password) = heard.recv_timeout(DEADLINE).unwrap();
+                    let (username, password) = received.recv_timeout(DEADLINE).unwrap();
                     secrets.push(String::from_utf8(username).unwrap());
                     secrets.push(String::from_utf8(password).unwrap());
                     texts.push(format!("{proxy:?} {options:?} {outcome:?}"));
@@ -94,15 +95,16 @@ fn credentials_are_in_no_log_line_no_error_and_no_debug_text() {
         }
         assert_eq!(failed, 2 * 3 * 2);
         let lines = logged();
-        // What was to be logged was: failures of important attempts, at `info`, under the proxy's name.
-        let told = lines.iter().filter(|line| line.starts_with("INFO sockman::proxy: ")).count();
-        assert_eq!(told, failed, "{lines:#?}");
+        // Failures of important attempts are logged, at `info`, with the target of proxies.
+        let reported =
+            lines.iter().filter(|line| line.starts_with("INFO sockman::proxy: ")).count();
+        assert_eq!(reported, failed, "{lines:#?}");
         assert!(
             lines.iter().any(|line| line.starts_with("DEBUG sockman::proxy: connected to name"))
         );
         for secret in &secrets {
             for text in lines.iter().chain(&texts) {
-                assert!(!text.contains(secret.as_str()), "{secret} is in: {text}");
+                assert!(!text.contains(secret.as_str()), "this text contains {secret}: {text}");
             }
         }
     });

@@ -1,5 +1,5 @@
-//! `start_connect`: thousands of connects at once, in a process of their own, for so many descriptors
-//! would disturb other tests.
+//! `start_connect`: thousands of connects at once. Runs in a process of its own, because so many
+//! descriptors would disturb other tests.
 
 use std::{
     collections::HashMap,
@@ -20,11 +20,11 @@ use sockman_test_support::{
     without_sweep, write_all,
 };
 
-/// Of each kind.
+/// The number of attempts of each kind.
 const ATTEMPTS: usize = 667;
-/// What the silent ones get: longer than it takes to begin them all on a busy machine.
+/// The timeout of silent attempts: longer than a busy machine takes to begin all attempts.
 const PATIENCE: Duration = Duration::from_secs(4);
-/// Passes of the loop for each attempt and each echo. One that spins makes a million.
+/// The passes for each attempt and each echo. A loop that spins makes a million.
 const PASSES_FOR_EACH: u64 = 8;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,20 +34,20 @@ enum Kind {
     IsSilent,
 }
 
-/// The outcomes so far: each id's, and how many there were.
+/// Returns the outcome of each id so far, and the number of outcomes.
 fn outcomes(recorder: &Recorder) -> (HashMap<ConnectionId, Result<(), String>>, usize) {
-    let mut told = HashMap::new();
+    let mut outcomes = HashMap::new();
     let mut count = 0;
     for event in recorder.events() {
         if let Event::ConnectCompleted { id, outcome, .. } = event {
-            told.insert(id, outcome.map(|_| ()));
+            outcomes.insert(id, outcome.map(|_| ()));
             count += 1;
         }
     }
-    (told, count)
+    (outcomes, count)
 }
 
-/// Echoes what comes from clients.
+/// Returns a handler that echoes what clients send.
 fn echoing() -> Arc<Recorder> {
     Recorder::with_reaction(|sockman, event| {
         if let Event::Data(id, data) = event {
@@ -56,17 +56,18 @@ fn echoing() -> Arc<Recorder> {
     })
 }
 
-/// G7, G9, G11: each is told exactly once, the silent ones by their deadline, the loop does not spin
-/// meanwhile, a connection beside them is served, and nothing of them is left.
+/// G7, G9, G11: each outcome is reported exactly once, that of a silent attempt at its deadline.
+/// Meanwhile the loop does not spin and serves another connection, and at the end nothing of the
+/// attempts is left.
 #[test]
-fn two_thousand_connects_at_once_are_each_told_once() {
-    in_child(two_thousand_connects_at_once_are_each_told_once, || {
+fn two_thousand_connects_at_once_are_each_reported_once() {
+    in_child(two_thousand_connects_at_once_are_each_reported_once, || {
         make_room_for(8192);
         let (spy, recorder, blackhole) = (Spy::default(), echoing(), Blackhole::new());
         let options = without_sweep().sock_factory(Arc::new(spy.clone()));
         let running = Running::start(recorder.clone(), options);
         let sockman = &running.sockman;
-        // Another `SockMan` accepts them.
+        // Another `SockMan` accepts the connections.
         let accepting = Running::start(Recorder::new(), without_sweep());
         let refusing =
             socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
@@ -95,7 +96,7 @@ fn two_thousand_connects_at_once_are_each_told_once() {
             let options = ConnectOptions::default().timeout(timeout);
             kinds.insert(sockman.start_connect(&to, &options).unwrap(), kind);
         }
-        until("the others are told", || {
+        until("the outcomes of the others are reported", || {
             echo();
             outcomes(&recorder).1 >= 2 * ATTEMPTS
         });
@@ -104,39 +105,43 @@ fn two_thousand_connects_at_once_are_each_told_once() {
 
         let passes = sockman.stats().passes - before;
         let most = PASSES_FOR_EACH * (3 * ATTEMPTS as u64 + echoes);
-        assert!(passes <= most, "{passes} passes, {echoes} echoes: it spins");
+        assert!(passes <= most, "the loop spins: {passes} passes for {echoes} echoes");
         run_passes(sockman, 2);
-        let (told, count) = outcomes(&recorder);
-        assert_eq!((told.len(), count), (3 * ATTEMPTS, 3 * ATTEMPTS), "each once");
+        let (found, count) = outcomes(&recorder);
+        assert_eq!((found.len(), count), (3 * ATTEMPTS, 3 * ATTEMPTS), "one outcome per attempt");
         for (id, kind) in &kinds {
-            let is_right = match (&told[id], kind) {
+            let is_right = match (&found[id], kind) {
                 (Ok(()), Kind::Accepts) => true,
                 (Err(error), Kind::Refuses) => error.starts_with("Refused"),
                 (Err(error), Kind::IsSilent) => error.starts_with("TimedOut"),
                 _ => false,
             };
-            assert!(is_right, "{kind:?}: {:?}", told[id]);
+            assert!(is_right, "{kind:?}: {:?}", found[id]);
         }
 
         let stats = sockman.stats();
         assert_eq!((stats.connections, stats.connected), (ATTEMPTS + 1, ATTEMPTS as u64));
-        for id in told.keys() {
+        for id in found.keys() {
             assert_eq!(sockman.close_connection(*id), kinds[id] == Kind::Accepts);
         }
-        // The listener, and the client.
+        // The descriptors of the listener and of the client stay open.
         until("their descriptors are closed", || spy.open() == 2);
         assert_eq!(sockman.stats().connections, 1);
     });
 }
 
-/// Serves the connection beside them until the last one is told.
+/// Serves the other connection until the last outcome is reported.
 fn wait_for_the_silent_ones(sockman: &SockMan, recorder: &Recorder, echo: &mut impl FnMut()) {
-    /// Between two echoes: passes are to be the attempts', not the echoes'.
+    /// The pause between two echoes, so that the attempts and not the echoes cause the passes.
     const PAUSE: Duration = Duration::from_millis(20);
 
     let began = Instant::now();
     while outcomes(recorder).1 < 3 * ATTEMPTS {
-        assert!(began.elapsed() < DEADLINE, "waited in vain: {:?}", sockman.stats());
+        assert!(
+            began.elapsed() < DEADLINE,
+            "the silent attempts did not end in time: {:?}",
+            sockman.stats()
+        );
         echo();
         thread::sleep(PAUSE);
     }

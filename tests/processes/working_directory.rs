@@ -1,12 +1,12 @@
-//! A relative path of a unix-domain listener. In a process of its own, for the working directory is
-//! the process's.
+//! The relative path of a unix-domain listener. Runs in a process of its own, because the working
+//! directory belongs to the process.
 
 use std::fs::{self, File};
 
 use sockman::{Service, SockMan};
 use sockman_test_support::{Recorder, child::in_child, tools::TempDir, without_sweep};
 
-/// The file that goes is the one that `bind` made, not one of the same name elsewhere.
+/// `stop_listening` removes the file that `bind` made, and not a file of the same name elsewhere.
 #[test]
 fn a_relative_path_is_found_again_after_a_change_of_directory() {
     in_child(a_relative_path_is_found_again_after_a_change_of_directory, || {

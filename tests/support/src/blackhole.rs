@@ -11,7 +11,7 @@ use sockman::{Service, address::Destination};
 
 use super::tools::TempDir;
 
-/// A TCP listener on loopback that answers no connect: its backlog is full.
+/// A TCP listener on loopback that answers no connect, because its backlog is full.
 pub struct Blackhole {
     pub address: SocketAddr,
     pub listener: TcpListener,

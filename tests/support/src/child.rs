@@ -1,5 +1,5 @@
-//! Tests that need a process of their own (a lowered limit, a working directory, a logger, counts of
-//! allocations or descriptors): the test binary runs itself again with one test.
+//! Runs a test in a process of its own (for a lowered limit, a working directory, a logger, counts
+//! of allocations or descriptors): the test binary runs itself again with one test.
 
 use std::{
     any::type_name,
@@ -17,7 +17,10 @@ pub fn is_child() -> bool {
 /// Returns the name under which the test binary knows the test function `T`: its path without the
 /// crate.
 fn name_of<T>() -> &'static str {
-    type_name::<T>().split_once("::").expect("a test function, not a pointer to one").1
+    type_name::<T>()
+        .split_once("::")
+        .expect("`test` must be a test function, not a pointer to one")
+        .1
 }
 
 fn command<T>() -> Command {
@@ -26,8 +29,8 @@ fn command<T>() -> Command {
     command
 }
 
-/// Runs `body` in a child process, and shows what it printed. `test` is the test that calls this:
-/// the child runs that test alone.
+/// Runs `body` in a child process and prints the child's output. `test` is the calling test; the
+/// child runs that test alone.
 pub fn in_child<T: Fn()>(_test: T, body: impl FnOnce()) {
     if is_child() {
         return body();
@@ -37,10 +40,10 @@ pub fn in_child<T: Fn()>(_test: T, body: impl FnOnce()) {
         (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     println!("{out}\n{err}");
     assert!(output.status.success(), "the child failed:\n{out}\n{err}");
-    assert!(out.contains("1 passed"), "no test is named {}:\n{out}", name_of::<T>());
+    assert!(out.contains("1 passed"), "the child ran no test named {}:\n{out}", name_of::<T>());
 }
 
-/// Starts a child that runs `test`, with pipes to its input and output.
+/// Starts a child that runs `test`, with pipes to its standard input and output.
 pub fn start<T: Fn()>(_test: T) -> Child {
     command::<T>().stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap()
 }

@@ -1,5 +1,5 @@
-//! This process's own descriptors: which one belongs to a connection of the library, is it still
-//! open (both on Linux alone), and what is asked or done by its number.
+//! The descriptors of this process: finds the one of a connection and whether it is still open
+//! (both on Linux only), and reads or uses a descriptor by its number.
 
 use std::{
     io::IoSlice,
@@ -26,7 +26,8 @@ fn address(storage: &SockaddrStorage) -> Option<SocketAddr> {
     storage.as_sockaddr_in6().map(|v6| std::net::SocketAddrV6::from(*v6).into())
 }
 
-/// The descriptor of the TCP socket with these ends; `None` for `remote`: of the listener.
+/// Returns the descriptor of the TCP socket with these addresses. With `None` for `remote`, returns
+/// that of the listener.
 #[cfg(target_os = "linux")]
 pub fn of(local: SocketAddr, remote: Option<SocketAddr>) -> RawFd {
     fs::read_dir("/proc/self/fd")
@@ -38,16 +39,16 @@ pub fn of(local: SocketAddr, remote: Option<SocketAddr>) -> RawFd {
             name.is_ok_and(|name| address(&name) == Some(local))
                 && peer.ok().and_then(|peer| address(&peer)) == remote
         })
-        .unwrap_or_else(|| panic!("no socket {local} {remote:?}"))
+        .unwrap_or_else(|| panic!("this process has no TCP socket from {local} to {remote:?}"))
 }
 
-/// What is behind a descriptor, by a name that is not used again soon.
+/// Returns the name of the file behind the descriptor, which is not reused soon.
 #[cfg(target_os = "linux")]
 pub fn target(descriptor: RawFd) -> String {
     fs::read_link(format!("/proc/self/fd/{descriptor}")).unwrap().to_str().unwrap().to_owned()
 }
 
-/// The descriptor behind which this is.
+/// Returns the descriptor whose file has the name `target`.
 #[cfg(target_os = "linux")]
 pub fn with_target(target: &str) -> Option<RawFd> {
     fs::read_dir("/proc/self/fd").unwrap().find_map(|entry| {
@@ -57,18 +58,18 @@ pub fn with_target(target: &str) -> Option<RawFd> {
     })
 }
 
-/// How many bytes the kernel has for this socket, up to `most`.
+/// Returns how many bytes the kernel holds for this socket, up to `most`.
 pub fn bytes_waiting(descriptor: RawFd, most: usize) -> usize {
     let mut buffer = vec![0; most];
     recv(descriptor, &mut buffer, MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT).unwrap_or(0)
 }
 
-/// Whether Nagle's delay is off.
+/// Returns whether Nagle's delay is off.
 pub fn is_without_delay(descriptor: RawFd) -> bool {
     getsockopt(descriptor, TcpNoDelay).unwrap()
 }
 
-/// Sends all of `data`, with a copy of `descriptor` going along.
+/// Sends all of `data` together with a copy of `descriptor`.
 pub fn send_along(stream: &UnixStream, data: &[u8], descriptor: RawFd) {
     let sent = sendmsg::<UnixAddr>(
         stream.as_raw_fd(),

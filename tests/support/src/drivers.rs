@@ -1,10 +1,10 @@
-//! The two ways to connect, for tests that go through both.
+//! The two ways to connect, for tests that use both.
 
 use sockman::{ConnectOptions, ConnectionId, SockMan, address::Destination, error::ConnectError};
 
 use super::Recorder;
 
-/// The two ways to connect, which have to come to the same.
+/// The two ways to connect, which must give the same result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Driver {
     Blocking,
@@ -14,8 +14,8 @@ pub enum Driver {
 pub const DRIVERS: [Driver; 2] = [Driver::Blocking, Driver::SocketThread];
 
 impl Driver {
-    /// Returns an activated connection of `sockman`, whose handler is `recorder`, or why there is
-    /// none.
+    /// Connects and activates. Returns the id, or the error of the attempt. `recorder` is the
+    /// handler of `sockman`.
     pub fn connect(
         self,
         sockman: &SockMan,

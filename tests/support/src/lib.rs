@@ -1,16 +1,16 @@
-//! What the tests of this workspace share.
+//! The tools that the tests of this workspace share.
 //!
-//! At the root: a handler that records, waiting for events with a generous deadline, and a started
-//! `SockMan` that ends with the test.
+//! The root has a handler that records events, functions that wait for events with a generous
+//! deadline, and a running `SockMan` that stops when it is dropped.
 //!
-//! | Module | What |
+//! | Module | Contents |
 //! |---|---|
 //! | [`tools`] | a gate for the socket thread, a socket factory that counts, whole passes, random numbers, directories |
 //! | [`blackhole`] | listeners that answer no connect |
 //! | [`descriptors`], [`limits`] | the descriptors of this process, and their limit |
 //! | [`child`], [`program`] | a test in a process of its own; an example as a program |
 //! | [`drivers`] | the two ways to connect |
-//! | [`socks5`], [`socks5_oracle`] | scripted SOCKS5 proxies; what has to come of their bytes (feature `socks5`) |
+//! | [`socks5`], [`socks5_oracle`] | scripted SOCKS5 proxies; the expected outcome for their bytes (feature `socks5`) |
 //! | [`sam`] | a scripted SAM bridge (feature `i2p`) |
 
 #![allow(
@@ -23,7 +23,7 @@
     clippy::expect_used,
     clippy::panic,
     clippy::print_stdout,
-    reason = "for tests: a panic is how a test fails"
+    reason = "this crate is for tests, which fail by a panic"
 )]
 
 pub mod blackhole;
@@ -56,8 +56,8 @@ use sockman::{
 #[cfg(feature = "i2p")]
 use sockman::i2p::I2pStatus;
 
-/// How long a test waits for what must come. Long enough for a machine that is busy with
-/// everything else; a test that passes never waits that long.
+/// How long a test waits for an event. Long enough for a machine that is busy with everything else;
+/// a passing test never waits that long.
 pub const DEADLINE: Duration = Duration::from_secs(60);
 
 /// One callback.
@@ -77,7 +77,7 @@ pub enum Event {
     ClosedAfterPanic(ConnectionId),
     #[cfg(feature = "i2p")]
     I2p(Option<Service>, I2pStatus),
-    /// The outcome is this side's address, or the error's text.
+    /// The outcome is this side's address or the text of the error.
     ConnectCompleted {
         id: ConnectionId,
         to: Destination,
@@ -105,9 +105,9 @@ impl Event {
 
 type Reaction = dyn Fn(&SockMan, &Event) + Send + Sync;
 
-/// A handler that records what it hears (the `Completed…` and `ReadyToSend` events only when asked
-/// to, since they are many), pauses what it is told to pause, and runs a reaction for each event,
-/// recorded or not, after recording it.
+/// A handler that records events, pauses the directions that the test names, and calls a reaction
+/// for each event after recording it. Only [`Recorder::of_everything`] records `CompletedForOne`,
+/// `CompletedForAll` and `ReadyToSend`, because they are many; the reaction gets all events.
 pub struct Recorder {
     state: Mutex<State>,
     changed: Condvar,
@@ -124,7 +124,7 @@ struct State {
     refuse: bool,
     skip_recv: bool,
     next_deadline: Option<Instant>,
-    /// Of the connects that failed, until a test takes them.
+    /// The errors of failed connects, until a test takes them.
     connect_errors: Vec<(ConnectionId, ConnectError)>,
 }
 
@@ -144,7 +144,7 @@ impl Recorder {
         })
     }
 
-    /// Records every event, the many included.
+    /// Returns a recorder that records every event, frequent ones included.
     pub fn of_everything(
         reaction: impl Fn(&SockMan, &Event) + Send + Sync + 'static,
     ) -> Arc<Recorder> {
@@ -157,8 +157,8 @@ impl Recorder {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // A reaction that panics on purpose does so without the lock; a poisoned one is a test
-        // that has failed already.
+        // A reaction that panics on purpose does not hold the lock. If the lock is poisoned, the
+        // test has failed already.
         self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
@@ -174,7 +174,7 @@ impl Recorder {
         self.state().events.iter().filter(|event| wanted(event)).count()
     }
 
-    /// All bytes that came in on `id` so far.
+    /// Returns all bytes received on `id` so far.
     pub fn received(&self, id: ConnectionId) -> Vec<u8> {
         let mut bytes = Vec::new();
         for event in &self.state().events {
@@ -187,8 +187,8 @@ impl Recorder {
         bytes
     }
 
-    /// Waits until `found` finds something in the events so far, and returns it. Panics, with the
-    /// events, after [`DEADLINE`].
+    /// Waits until `found` returns a value for the events so far, and returns the value. Panics
+    /// with the last events after [`DEADLINE`].
     pub fn wait_for<T>(&self, what: &str, mut found: impl FnMut(&[Event]) -> Option<T>) -> T {
         let deadline = Instant::now() + DEADLINE;
         let mut state = self.state();
@@ -208,7 +208,7 @@ impl Recorder {
         self.wait_for(what, |events| events.iter().find(|event| wanted(event)).cloned())
     }
 
-    /// The id of the `n`th accepted connection, from 0.
+    /// Returns the id of the `n`th accepted connection, from 0.
     pub fn wait_for_accepted(&self, n: usize) -> ConnectionId {
         self.wait_for("an accepted connection", |events| {
             events.iter().filter(|event| matches!(event, Event::Accepted { .. })).nth(n)?.id()
@@ -242,7 +242,7 @@ impl Recorder {
         })
     }
 
-    /// Waits for the outcome of a `start_connect`, which is told once. The error can be had once.
+    /// Waits for the outcome of a `start_connect`. An error can be taken only once.
     pub fn wait_for_outcome(&self, id: ConnectionId) -> Result<Service, ConnectError> {
         let outcome = self.wait_for("the outcome of a connect", |events| {
             events.iter().find_map(|event| match event {
@@ -254,12 +254,15 @@ impl Recorder {
         });
         outcome.map_err(|_| {
             let errors = &mut self.state().connect_errors;
-            let position = errors.iter().position(|(of, _)| *of == id).expect("not taken yet");
+            let position = errors
+                .iter()
+                .position(|(of, _)| *of == id)
+                .expect("the error of this connect was taken already");
             errors.swap_remove(position).1
         })
     }
 
-    /// What `should_try_to_recv` says for `id` from now on. Does not wake.
+    /// Sets the answer of `should_try_to_recv` for `id`. Does not wake.
     pub fn pause_recv(&self, id: ConnectionId, paused: bool) {
         let mut state = self.state();
         if paused {
@@ -269,12 +272,12 @@ impl Recorder {
         }
     }
 
-    /// What `should_try_to_recv` says for every id from now on. Does not wake.
+    /// Sets the answer of `should_try_to_recv` for every id. Does not wake.
     pub fn pause_all_recv(&self, paused: bool) {
         self.state().all_recv_paused = paused;
     }
 
-    /// What `should_try_to_send` says for `id` from now on; `false` at first. Does not wake.
+    /// Sets the answer of `should_try_to_send` for `id`, which is `false` at first. Does not wake.
     pub fn want_to_send(&self, id: ConnectionId, wanted: bool) {
         let mut state = self.state();
         if wanted {
@@ -284,12 +287,12 @@ impl Recorder {
         }
     }
 
-    /// Whether connections are refused from now on.
+    /// Sets whether the handler refuses new connections.
     pub fn refuse(&self, refuse: bool) {
         self.state().refuse = refuse;
     }
 
-    /// Whether `event_ready_to_send` returns `Skip` from now on.
+    /// Sets whether `event_ready_to_send` returns `Skip`.
     pub fn skip_recv(&self, skip: bool) {
         self.state().skip_recv = skip;
     }
@@ -298,7 +301,7 @@ impl Recorder {
         self.state().next_deadline = deadline;
     }
 
-    fn hear(&self, sockman: &SockMan, event: Event, is_rare: bool) {
+    fn record(&self, sockman: &SockMan, event: Event, is_rare: bool) {
         if is_rare || self.record_all {
             self.state().events.push(event.clone());
             self.changed.notify_all();
@@ -316,7 +319,7 @@ impl EventHandler for Recorder {
         them: &Service,
     ) -> bool {
         let accept = !self.state().refuse;
-        self.hear(sockman, Event::Accepted { id, me: me.clone(), them: them.clone() }, true);
+        self.record(sockman, Event::Accepted { id, me: me.clone(), them: them.clone() }, true);
         accept
     }
 
@@ -332,20 +335,20 @@ impl EventHandler for Recorder {
             self.state().connect_errors.push((id, error));
             text
         });
-        self.hear(sockman, Event::ConnectCompleted { id, to: to.clone(), outcome }, true);
+        self.record(sockman, Event::ConnectCompleted { id, to: to.clone(), outcome }, true);
     }
 
     fn event_ready_to_send(&self, sockman: &SockMan, id: ConnectionId) -> NextRecv {
-        self.hear(sockman, Event::ReadyToSend(id), false);
+        self.record(sockman, Event::ReadyToSend(id), false);
         if self.state().skip_recv { NextRecv::Skip } else { NextRecv::Proceed }
     }
 
     fn event_got_data(&self, sockman: &SockMan, id: ConnectionId, data: &[u8]) {
-        self.hear(sockman, Event::Data(id, data.to_vec()), true);
+        self.record(sockman, Event::Data(id, data.to_vec()), true);
     }
 
     fn event_got_eof(&self, sockman: &SockMan, id: ConnectionId) {
-        self.hear(sockman, Event::Eof(id), true);
+        self.record(sockman, Event::Eof(id), true);
     }
 
     fn event_got_permanent_read_error(
@@ -354,7 +357,7 @@ impl EventHandler for Recorder {
         id: ConnectionId,
         error: &io::Error,
     ) {
-        self.hear(sockman, Event::ReadError(id, error.kind()), true);
+        self.record(sockman, Event::ReadError(id, error.kind()), true);
     }
 
     fn should_try_to_send(&self, id: ConnectionId) -> bool {
@@ -367,20 +370,20 @@ impl EventHandler for Recorder {
     }
 
     fn event_io_loop_completed_for_one(&self, sockman: &SockMan, id: ConnectionId) {
-        self.hear(sockman, Event::CompletedForOne(id), false);
+        self.record(sockman, Event::CompletedForOne(id), false);
     }
 
     fn event_io_loop_completed_for_all(&self, sockman: &SockMan) {
-        self.hear(sockman, Event::CompletedForAll, false);
+        self.record(sockman, Event::CompletedForAll, false);
     }
 
     #[cfg(feature = "i2p")]
     fn event_i2p_status(&self, sockman: &SockMan, addr: Option<&Service>, status: I2pStatus) {
-        self.hear(sockman, Event::I2p(addr.cloned(), status), true);
+        self.record(sockman, Event::I2p(addr.cloned(), status), true);
     }
 
     fn event_closed_after_panic(&self, sockman: &SockMan, id: ConnectionId) {
-        self.hear(sockman, Event::ClosedAfterPanic(id), true);
+        self.record(sockman, Event::ClosedAfterPanic(id), true);
     }
 
     fn next_deadline(&self) -> Option<Instant> {
@@ -388,16 +391,17 @@ impl EventHandler for Recorder {
     }
 }
 
-/// Options with the sweep off, which hides mistakes about latches, wakes and queues.
+/// Returns options with the sweep off, because the sweep hides mistakes about latches, wakes and
+/// queues.
 pub fn without_sweep() -> Options {
     Options::default().sweep(None)
 }
 
-/// A `SockMan` with its threads running and one listener on 127.0.0.1; it ends when dropped.
+/// A `SockMan` with running threads and one listener on 127.0.0.1, which stops when dropped.
 pub struct Running {
     pub sockman: SockMan,
     pub address: SocketAddr,
-    /// `None` once joined by hand.
+    /// `None` after the test has joined the threads itself.
     pub threads: Option<SocketsThreads>,
 }
 
@@ -409,7 +413,7 @@ impl Running {
         Running { sockman, address: bound.to_socket_addr().unwrap(), threads: Some(threads) }
     }
 
-    /// A plain blocking client, with a deadline on its reads and writes.
+    /// Returns a plain blocking client with a deadline on its reads and writes.
     pub fn client(&self) -> TcpStream {
         let stream = TcpStream::connect(self.address).unwrap();
         stream.set_read_timeout(Some(DEADLINE)).unwrap();
@@ -423,7 +427,8 @@ impl Drop for Running {
     fn drop(&mut self) {
         if let Some(threads) = self.threads.take() {
             self.sockman.interrupt();
-            // Not while failing already: the panic on its way is the one to be seen.
+            // Does not panic while the test is failing already, so that the first panic is the one
+            // shown.
             let joined = threads.join();
             if !std::thread::panicking() {
                 joined.unwrap();
@@ -432,7 +437,7 @@ impl Drop for Running {
     }
 }
 
-/// Sends all of `data`, however long it takes, without a queue: for clients in tests.
+/// Sends all of `data` without a queue, however long it takes. For clients in tests.
 pub fn write_all(stream: &mut TcpStream, data: &[u8]) {
     stream.write_all(data).unwrap();
 }
@@ -444,14 +449,14 @@ pub fn read_to_end(stream: &mut TcpStream) -> Vec<u8> {
     bytes
 }
 
-/// Resets instead of closing in order.
+/// Closes with a reset instead of an orderly end.
 pub fn reset(stream: TcpStream) {
     let socket = socket2::Socket::from(stream);
     socket.set_linger(Some(Duration::ZERO)).unwrap();
 }
 
-/// Waits until `done` says true, looking again every time that the loop of a `SockMan` could have
-/// turned. For conditions that no event announces; panics after [`DEADLINE`].
+/// Waits until `done` returns true, asking again and again. For conditions that no event announces.
+/// Panics after [`DEADLINE`].
 pub fn eventually(what: &str, mut done: impl FnMut() -> bool) {
     let deadline = Instant::now() + DEADLINE;
     while !done() {

@@ -1,8 +1,8 @@
-//! This process's limit of descriptors.
+//! The limit of descriptors of this process.
 
 use nix::sys::resource::{Resource::RLIMIT_NOFILE, getrlimit, rlim_t, setrlimit};
 
-/// Makes room for so many descriptors, as far as the hard limit goes. Lowers nothing.
+/// Raises the soft limit to `descriptors`, at most to the hard limit. Lowers nothing.
 pub fn make_room_for(descriptors: rlim_t) {
     let (soft, hard) = limit();
     if soft < descriptors {
@@ -10,12 +10,12 @@ pub fn make_room_for(descriptors: rlim_t) {
     }
 }
 
-/// Returns the soft limit and the hard one.
+/// Returns the soft limit and the hard limit.
 pub fn limit() -> (rlim_t, rlim_t) {
     getrlimit(RLIMIT_NOFILE).unwrap()
 }
 
-/// Sets both limits. A lower one is for a child of its own alone.
+/// Sets both limits. Only a child process may lower a limit.
 pub fn set_limit(soft: rlim_t, hard: rlim_t) {
     setrlimit(RLIMIT_NOFILE, soft, hard).unwrap();
 }

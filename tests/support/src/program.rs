@@ -1,4 +1,4 @@
-//! Running the examples as the programs that they are.
+//! Runs the examples as programs.
 
 use std::{
     collections::BTreeSet,
@@ -16,12 +16,12 @@ use std::{
 
 use crate::DEADLINE;
 
-/// The binary of an example, which cargo has built beside the tests.
+/// Returns the path of an example's binary, which cargo has built beside the tests.
 pub fn example(name: &str) -> PathBuf {
     let test = env::current_exe().unwrap();
     // target/<profile>/deps/<test> → target/<profile>/examples/<name>
     let path = test.parent().unwrap().with_file_name("examples").join(name);
-    assert!(path.exists(), "{} is not built: cargo build --examples", path.display());
+    assert!(path.exists(), "{} is not built; run `cargo build --examples`", path.display());
     path
 }
 
@@ -38,10 +38,10 @@ pub fn workspace_example(package: &str, name: &str) -> PathBuf {
     build(package, "--example", name)
 }
 
-/// Builds with the profile and into the directory of the test that calls this.
+/// Builds with the profile and into the directory of the calling test.
 ///
-/// A program that is only looked for may be older than its source: a test could pass with a program
-/// that is no longer what the source says.
+/// Without the build the program could be older than its source, and a test could pass although the
+/// source is wrong.
 fn build(package: &str, kind: &str, name: &str) -> PathBuf {
     static BUILT: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
 
@@ -56,7 +56,7 @@ fn build(package: &str, kind: &str, name: &str) -> PathBuf {
         "--example" => directory.join("examples").join(name),
         _ => directory.join(name),
     };
-    // Held while cargo runs: the other tests of this process wait for the same program.
+    // Held while cargo runs, because other tests of this process wait for the same program.
     let mut built = BUILT.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     if !built.contains(&path) {
         let mut command = Command::new(env!("CARGO"));
@@ -65,14 +65,14 @@ fn build(package: &str, kind: &str, name: &str) -> PathBuf {
         command.args(["--profile", profile, "--target-dir"]).arg(directory.parent().unwrap());
         let output = command.output().unwrap();
         let errors = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{command:?}:\n{errors}");
+        assert!(output.status.success(), "{command:?} failed:\n{errors}");
         assert!(path.exists(), "{command:?} did not make {}", path.display());
         built.insert(path.clone());
     }
     path
 }
 
-/// A running program, which ends with the test.
+/// A running program, which is killed when this is dropped.
 pub struct Program {
     pub child: Child,
     pub stdout: BufReader<ChildStdout>,
@@ -85,7 +85,7 @@ impl Program {
         Program { child, stdout }
     }
 
-    /// Reads lines until one contains `wanted`, and returns that one.
+    /// Reads lines until one contains `wanted`, and returns that line.
     pub fn wait_for_line(&mut self, wanted: &str) -> String {
         let mut seen = String::new();
         loop {
@@ -102,7 +102,7 @@ impl Program {
         }
     }
 
-    /// Asks it to end, as an init system would, and waits until it has.
+    /// Sends SIGTERM, as an init system does, and waits for the end.
     pub fn terminate(mut self) -> ExitStatus {
         signal(self.child.id(), "TERM");
         self.child.wait().unwrap()
@@ -111,7 +111,7 @@ impl Program {
 
 impl Drop for Program {
     fn drop(&mut self) {
-        // Ended already in the good case; then both fail, as they should.
+        // If the program has ended already, both calls fail, which does no harm.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -122,31 +122,31 @@ pub fn signal(process: u32, name: &str) {
     assert!(Command::new("sh").args(["-c", &kill]).status().unwrap().success());
 }
 
-/// A child process that is killed, and waited for, when this is dropped.
+/// A child process, which is killed and waited for when this is dropped.
 #[derive(Debug)]
 pub struct Process {
-    /// The process. Its standard output is read already.
+    /// The process, whose standard output a thread reads.
     pub child: Child,
     lines: Receiver<String>,
     seen: Vec<String>,
 }
 
 impl Process {
-    /// Of a child whose standard output is piped.
+    /// Takes a child whose standard output is piped.
     pub fn new(mut child: Child) -> Process {
-        let output = child.stdout.take().expect("standard output is piped");
+        let output = child.stdout.take().expect("the child's standard output must be piped");
         let (sender, lines) = channel();
-        // Reads on whether or not anybody waits for lines, so that the child never blocks.
+        // Reads all the time, so that the child never blocks.
         thread::spawn(move || read_lines(output, |line| drop(sender.send(line))));
         Process { child, lines, seen: Vec::new() }
     }
 
-    /// Waits for a line in which `found` finds something.
+    /// Waits for a line in which `found` returns a value, and returns the value.
     pub fn wait_for_line<T>(&mut self, what: &str, found: impl Fn(&str) -> Option<T>) -> T {
         self.wait_for_line_within(DEADLINE, what, found)
     }
 
-    /// The same, for what takes longer than anything on this machine alone.
+    /// The same with a deadline of its own, for lines that need more than this machine.
     pub fn wait_for_line_within<T>(
         &mut self,
         patience: Duration,
@@ -157,7 +157,7 @@ impl Process {
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             let Ok(line) = self.lines.recv_timeout(left) else {
-                panic!("waited in vain for {what}; what it said: {:#?}", self.seen);
+                panic!("waited in vain for {what}; the process printed: {:#?}", self.seen);
             };
             let result = found(&line);
             self.seen.push(line);
@@ -167,8 +167,7 @@ impl Process {
         }
     }
 
-    /// Waits until the process ends. Returns its exit code, and the lines that nobody has waited
-    /// for.
+    /// Waits until the process ends. Returns its exit code and the lines not read yet.
     pub fn wait_for_end(&mut self) -> (Option<i32>, String) {
         let mut text = String::new();
         let deadline = Instant::now() + DEADLINE;
@@ -176,10 +175,12 @@ impl Process {
             match self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
                 Ok(line) => text += &(line + "\n"),
                 Err(RecvTimeoutError::Disconnected) => break,
-                Err(RecvTimeoutError::Timeout) => panic!("it does not end; it said: {text}"),
+                Err(RecvTimeoutError::Timeout) => {
+                    panic!("the process did not end in time; it printed: {text}")
+                }
             }
         }
-        // Its output is closed: it has ended, or is about to.
+        // Its output is closed, so it has ended or is about to end.
         (self.child.wait().unwrap().code(), text)
     }
 }

@@ -1,5 +1,5 @@
-//! A SAM bridge for tests, with no network behind it: peers are played by the test. It does what it is
-//! told to, also what none should.
+//! A SAM bridge for tests without a network behind it: the test plays the peers. The bridge follows
+//! a script, even against the protocol.
 
 use std::{
     io::{BufRead, BufReader, Write},
@@ -15,18 +15,18 @@ use sockman::{Service, address::NetAddr};
 
 use super::DEADLINE;
 
-/// What becomes of a request.
+/// How the bridge answers a request.
 #[derive(Debug, Clone)]
 pub enum Play {
-    /// What a router does.
+    /// Answers like a router.
     Properly,
-    /// This, and then nothing more.
+    /// Sends these bytes, and then nothing more.
     Say(Vec<u8>),
-    /// This, and then the end.
+    /// Sends these bytes, and then closes.
     SayAndClose(Vec<u8>),
     Close,
     Silence,
-    /// A line without an end.
+    /// Sends a line without an end.
     Endless,
 }
 
@@ -44,16 +44,16 @@ struct Inner {
 #[derive(Default)]
 struct State {
     requests: Vec<String>,
-    /// Waiting for a peer.
+    /// Streams that wait for a peer.
     accepting: Vec<TcpStream>,
-    /// Connected to a peer: the destination that was asked for, and the stream.
+    /// Streams connected to a peer, each with the destination that the client asked for.
     connected: Vec<(String, TcpStream)>,
-    /// Control sockets of sessions: the name, and the socket.
+    /// The control sockets of sessions, each with the session's name.
     sessions: Vec<(String, TcpStream)>,
     keys: u8,
 }
 
-/// I2P's base64.
+/// Returns the base64 encoding of I2P.
 pub fn base64() -> Encoding {
     let mut specification = Specification::new();
     specification
@@ -63,7 +63,7 @@ pub fn base64() -> Encoding {
     specification.encoding().unwrap()
 }
 
-/// A destination that has this number in it.
+/// Returns a destination made from this number.
 pub fn destination(number: u8) -> Vec<u8> {
     let mut bytes = vec![number; 391];
     bytes[384..387].copy_from_slice(&[5, 0, 4]);
@@ -85,7 +85,7 @@ impl Bridge {
         Bridge::planned(|_| Play::Properly)
     }
 
-    /// The plan is asked at each request.
+    /// Starts a bridge that asks `plan` at each request.
     pub fn planned(plan: impl Fn(&str) -> Play + Send + Sync + 'static) -> Bridge {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = Service::from(listener.local_addr().unwrap());
@@ -101,7 +101,7 @@ impl Bridge {
         bridge
     }
 
-    /// Waits until `found` finds something.
+    /// Waits until `found` returns a value, and returns the value.
     fn wait<T>(&self, what: &str, mut found: impl FnMut(&mut State) -> Option<T>) -> T {
         let deadline = Instant::now() + DEADLINE;
         let mut state = self.inner.state.lock().unwrap();
@@ -115,7 +115,7 @@ impl Bridge {
         }
     }
 
-    /// The requests so far that begin like this.
+    /// Returns the requests so far that begin with `prefix`.
     pub fn requests(&self, prefix: &str) -> Vec<String> {
         let state = self.inner.state.lock().unwrap();
         state.requests.iter().filter(|line| line.starts_with(prefix)).cloned().collect()
@@ -128,7 +128,8 @@ impl Bridge {
         });
     }
 
-    /// A peer connects: it is announced, and its first bytes come in the same segment.
+    /// Plays a peer that connects: the bridge announces it, and its first bytes come in the same
+    /// segment.
     pub fn peer_connects(&self, number: u8, first: &[u8]) -> TcpStream {
         let mut stream = self.wait("STREAM ACCEPT", |state| {
             (!state.accepting.is_empty()).then(|| state.accepting.remove(0))
@@ -141,7 +142,7 @@ impl Bridge {
         stream
     }
 
-    /// Says this to who waits for a peer.
+    /// Sends this line to a stream that waits for a peer.
     pub fn say_to_accepting(&self, line: &str) {
         let mut stream = self.wait("STREAM ACCEPT", |state| {
             (!state.accepting.is_empty()).then(|| state.accepting.remove(0))
@@ -149,14 +150,14 @@ impl Bridge {
         stream.write_all(line.as_bytes()).unwrap();
     }
 
-    /// The peer's side of a connect.
+    /// Returns the peer's side of a connect.
     pub fn connected(&self) -> TcpStream {
         let (_, stream) = self.wait("STREAM CONNECT", |state| state.connected.pop());
         stream.set_read_timeout(Some(DEADLINE)).unwrap();
         stream
     }
 
-    /// The sessions whose control sockets are open.
+    /// Returns the number of sessions whose control sockets are open.
     pub fn sessions(&self) -> usize {
         let mut state = self.inner.state.lock().unwrap();
         state.sessions.retain(|(_, control)| {
@@ -168,7 +169,7 @@ impl Bridge {
         state.sessions.len()
     }
 
-    /// Ends every session, as a router that stops does.
+    /// Ends every session, as a router does that stops.
     pub fn end_sessions(&self) {
         let mut state = self.inner.state.lock().unwrap();
         for (_, control) in state.sessions.drain(..) {
@@ -213,7 +214,7 @@ impl Inner {
                     return;
                 }
             };
-            // A session is known before anybody hears of it: the next request may come on another
+            // Stores the session before the reply, because the next request may come on another
             // connection.
             if line.starts_with("SESSION CREATE") {
                 let session = (value(&line, "ID").to_owned(), writer.try_clone().unwrap());
@@ -277,14 +278,15 @@ impl Inner {
     }
 }
 
-/// The value of a key in a line.
+/// Returns the value of a key in a line.
 fn value<'a>(line: &'a str, key: &str) -> &'a str {
     let words = line.split(' ');
     let mut values = words.filter_map(|word| word.split_once('='));
     values.find(|(found, _)| *found == key).map_or("", |(_, value)| value)
 }
 
-/// A plan that answers the `n`th request of a kind, from 0, in another way, once.
+/// Returns a plan that answers the first request that begins with `prefix` by `play`, and all
+/// others like a router.
 pub fn once(prefix: &'static str, play: Play) -> impl Fn(&str) -> Play + Send + Sync + 'static {
     let (sender, receiver) = mpsc::channel();
     sender.send(play).unwrap();
@@ -297,5 +299,5 @@ pub fn once(prefix: &'static str, play: Play) -> impl Fn(&str) -> Play + Send + 
     }
 }
 
-/// Far longer than anything here takes, and short enough to wait for.
+/// Far longer than any dialogue here takes, and short enough to wait for.
 pub const SOON: Duration = Duration::from_millis(150);

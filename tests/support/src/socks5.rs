@@ -1,4 +1,4 @@
-//! SOCKS5 proxies for tests, which do what they are told to: also what no proxy should.
+//! SOCKS5 proxies for tests, which follow a script, even against the protocol.
 
 use std::{
     io::{Read, Write},
@@ -14,15 +14,15 @@ use sockman::{
 
 use super::{DEADLINE, Recorder, Running, drivers::Driver, without_sweep};
 
-/// "None", which every client here offers.
+/// The method "none", which every client here offers.
 pub const METHOD: &[u8] = b"\x05\x00";
 pub const METHOD_PASSWORD: &[u8] = b"\x05\x02";
 pub const AUTHENTICATED: &[u8] = b"\x01\x00";
 /// Success, bound to 1.2.3.4:258.
 pub const CONNECTED: &[u8] = b"\x05\x00\x00\x01\x01\x02\x03\x04\x01\x02";
 
-/// Listens on loopback, and plays each connection on a thread of its own. The threads end with their
-/// connections.
+/// Listens on loopback and calls `play` for each connection, on a thread that ends with the
+/// connection.
 pub fn proxy(play: impl Fn(TcpStream) + Send + Sync + 'static) -> Proxy {
     proxy_at("127.0.0.1:0", play)
 }
@@ -41,7 +41,7 @@ pub fn proxy_at(address: &str, play: impl Fn(TcpStream) + Send + Sync + 'static)
     Proxy::socks5(endpoint)
 }
 
-/// What a client asked for.
+/// The destination that a client asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
     pub host: Vec<u8>,
@@ -61,7 +61,7 @@ fn read_counted(stream: &mut impl Read) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-/// The methods that are offered. `None`: the client has gone.
+/// Reads the greeting and returns the methods offered, or `None` if the client has gone.
 pub fn read_greeting(stream: &mut impl Read) -> Option<Vec<u8>> {
     let [version] = read(stream)?;
     assert_eq!(version, 5);
@@ -77,21 +77,22 @@ pub fn read_credentials(stream: &mut impl Read) -> Option<(Vec<u8>, Vec<u8>)> {
 pub fn read_request(stream: &mut impl Read) -> Option<Request> {
     let [version, command, reserved, kind] = read(stream)?;
     assert_eq!((version, command, reserved), (5, 1, 0));
-    assert_eq!(kind, 3, "always a name");
+    assert_eq!(kind, 3, "the address type must always be a name");
     let host = read_counted(stream)?;
     let port = u16::from_be_bytes(read(stream)?);
     Some(Request { host, port })
 }
 
-/// Greeting and request, as they should be, with `METHOD`; the answer to the request is the caller's.
+/// Reads the greeting, answers it with `METHOD`, and reads the request. The caller answers the
+/// request.
 pub fn negotiate(stream: &mut TcpStream) -> Option<Request> {
     read_greeting(stream)?;
     stream.write_all(METHOD).ok()?;
     read_request(stream)
 }
 
-/// A proxy that gives `answer` to the request, and leaves the connection open until the client
-/// closes it.
+/// A proxy that answers the request with `answer`, ends its direction, and keeps the connection
+/// open until the client closes it.
 pub fn answering(answer: impl Into<Vec<u8>>) -> Proxy {
     let answer = answer.into();
     proxy(move |mut stream| {
@@ -102,7 +103,7 @@ pub fn answering(answer: impl Into<Vec<u8>>) -> Proxy {
     })
 }
 
-/// A proxy that gives `answer` to the greeting.
+/// A proxy that answers the greeting with `answer`.
 pub fn greeting_with(answer: impl Into<Vec<u8>>) -> Proxy {
     let answer = answer.into();
     proxy(move |mut stream| {
@@ -113,18 +114,18 @@ pub fn greeting_with(answer: impl Into<Vec<u8>>) -> Proxy {
     })
 }
 
-/// Until the other side closes.
+/// Ends this direction, and reads until the other side closes.
 pub fn stay(stream: &mut TcpStream) {
     let _ = stream.shutdown(Shutdown::Write);
     let _ = std::io::copy(stream, &mut std::io::sink());
 }
 
-/// Until the other side closes, without ending this one's direction.
+/// Reads until the other side closes, and keeps this direction open.
 pub fn stall(stream: &mut TcpStream) {
     let _ = std::io::copy(stream, &mut std::io::sink());
 }
 
-/// A running `SockMan`, to connect with.
+/// A running `SockMan` to connect with.
 pub struct Dialling {
     pub recorder: Arc<Recorder>,
     pub running: Running,
@@ -137,7 +138,7 @@ impl Dialling {
         Dialling { recorder, running }
     }
 
-    /// An activated connection, or why there is none.
+    /// Connects and activates. Returns the id, or the error of the attempt.
     pub fn connect(
         &self,
         driver: Driver,
@@ -147,10 +148,10 @@ impl Dialling {
         driver.connect(&self.running.sockman, &self.recorder, to, options)
     }
 
-    /// The error of an attempt to reach `name.test:80` through `proxy`.
+    /// Returns the error of an attempt to reach `name.test:80` through `proxy`.
     pub fn error(&self, driver: Driver, proxy: &Proxy) -> ConnectError {
         let options = ConnectOptions::default().proxy(proxy.clone()).timeout(DEADLINE);
-        self.connect(driver, &name(), &options).expect_err("no connection comes of this")
+        self.connect(driver, &name(), &options).expect_err("the connect must fail")
     }
 }
 
@@ -158,5 +159,5 @@ pub fn name() -> Destination {
     Destination::Name { host: "name.test".to_owned(), port: 80 }
 }
 
-/// Far longer than anything here takes, and short enough to wait for.
+/// Far longer than any dialogue here takes, and short enough to wait for.
 pub const SOON: Duration = Duration::from_millis(100);

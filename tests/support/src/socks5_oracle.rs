@@ -1,5 +1,5 @@
-//! What has to come of any bytes that a SOCKS5 proxy sends, worked out the plain way: from all of
-//! them at once. And a run of the library over the same bytes, in pieces, in a network in memory.
+//! The expected outcome for any bytes of a SOCKS5 proxy, computed in the plain way from all bytes
+//! at once; and a run of the library over the same bytes in pieces, over the network in memory.
 //!
 //! The fuzz target `socks5` and the test `socks5_bytes` share it.
 
@@ -17,10 +17,10 @@ use sockman::{
     proxy::{Credentials, Proxy, ProxyError},
 };
 
-/// What a run comes to.
+/// The outcome of a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
-    /// The rest of the bytes, which are the destination's.
+    /// Connected, with the remaining bytes, which are the destination's.
     Connected(Vec<u8>),
     NotSocks5(u8),
     NoAcceptableMethod,
@@ -30,19 +30,19 @@ pub enum Outcome {
     Reply(u8),
     ReservedByte(u8),
     AddressType(u8),
-    /// There was nothing more to come, or nothing came any more.
+    /// The proxy closed, or the connection broke, in this phase.
     BrokeOff(ConnectPhase),
     TimedOut(ConnectPhase),
 }
 
-/// How the proxy ends.
+/// What the proxy does after its last byte.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
     Closes,
     FallsSilent,
 }
 
-/// What has to come of it.
+/// Returns the expected outcome.
 pub fn expected(bytes: &[u8], has_credentials: bool, end: End) -> Outcome {
     let mut rest = bytes;
     let mut phase = ConnectPhase::NegotiateWithProxy;
@@ -54,7 +54,7 @@ pub fn expected(bytes: &[u8], has_credentials: bool, end: End) -> Outcome {
     }
 }
 
-/// `None`: the bytes do not last.
+/// Returns `None` if the bytes end too early.
 fn parse(
     rest: &mut &[u8],
     has_credentials: bool,
@@ -109,11 +109,11 @@ const TIMEOUT: Duration = Duration::from_secs(20);
 
 #[derive(Default)]
 struct Handler {
-    heard: Mutex<Heard>,
+    seen: Mutex<Seen>,
 }
 
 #[derive(Default)]
-struct Heard {
+struct Seen {
     outcome: Option<Result<(), ConnectError>>,
     data: Vec<u8>,
     has_ended: bool,
@@ -136,8 +136,8 @@ impl EventHandler for Handler {
         _: &Destination,
         outcome: Result<&Service, ConnectError>,
     ) {
-        let before = self.heard.lock().unwrap().outcome.replace(outcome.map(drop));
-        assert!(before.is_none(), "a second outcome");
+        let before = self.seen.lock().unwrap().outcome.replace(outcome.map(drop));
+        assert!(before.is_none(), "the outcome was reported twice");
     }
     fn should_try_to_send(&self, _: ConnectionId) -> bool {
         false
@@ -146,20 +146,20 @@ impl EventHandler for Handler {
         NextRecv::Proceed
     }
     fn event_got_data(&self, _: &SockMan, _: ConnectionId, data: &[u8]) {
-        let mut heard = self.heard.lock().unwrap();
-        assert!(matches!(heard.outcome, Some(Ok(()))), "data before the outcome");
-        heard.data.extend_from_slice(data);
+        let mut seen = self.seen.lock().unwrap();
+        assert!(matches!(seen.outcome, Some(Ok(()))), "data came before the outcome");
+        seen.data.extend_from_slice(data);
     }
     fn event_got_eof(&self, _: &SockMan, _: ConnectionId) {
-        self.heard.lock().unwrap().has_ended = true;
+        self.seen.lock().unwrap().has_ended = true;
     }
     fn event_got_permanent_read_error(&self, _: &SockMan, id: ConnectionId, error: &io::Error) {
-        panic!("connection {id}: {error}");
+        panic!("unexpected read error on connection {id}: {error}");
     }
 }
 
-/// The library's outcome. The proxy sends the pieces, one after the other, each when everything that
-/// came before has been dealt with.
+/// Runs the library and returns its outcome. The proxy sends each piece when the library has
+/// handled all earlier ones.
 pub fn run<'a>(
     pieces: impl IntoIterator<Item = &'a [u8]>,
     has_credentials: bool,
@@ -181,10 +181,10 @@ pub fn run<'a>(
     let to = Destination::Name { host: HOST.to_owned(), port: PORT };
     let id = sockman.start_connect(&to, &options).unwrap();
     thread.run_until_idle().unwrap();
-    let peer = listener.accept().expect("the proxy is dialled first");
+    let peer = listener.accept().expect("the library must dial the proxy first");
 
     for piece in pieces {
-        // Fails when the library has hung up, which its outcome will say.
+        // The send fails if the library has closed, which the outcome then shows.
         let _ = peer.send(piece);
         thread.run_until_idle().unwrap();
     }
@@ -194,9 +194,9 @@ pub fn run<'a>(
         End::FallsSilent => {}
     }
     thread.run_until_idle().unwrap();
-    // With an outcome, nothing more is to come, and nothing happens.
+    // After an outcome nothing more happens, so the time stands still.
     let elapsed = network.elapsed();
-    if handler.heard.lock().unwrap().outcome.is_none() {
+    if handler.seen.lock().unwrap().outcome.is_none() {
         thread.run_for(TIMEOUT).unwrap();
     }
     let outcome = outcome_of(&handler, network.elapsed() - elapsed, end);
@@ -204,17 +204,21 @@ pub fn run<'a>(
 
     sockman.close_connection(id);
     thread.run_until_idle().unwrap();
-    assert_eq!((network.descriptors(), sockman.stats().connections), (0, 0), "something is left");
+    assert_eq!(
+        (network.descriptors(), sockman.stats().connections),
+        (0, 0),
+        "a descriptor or a connection is left"
+    );
     outcome
 }
 
 fn outcome_of(handler: &Handler, waited: Duration, end: End) -> Outcome {
-    let mut heard = handler.heard.lock().unwrap();
-    let Err(error) = heard.outcome.take().expect("an outcome") else {
-        assert_eq!(heard.has_ended, end == End::Closes);
-        return Outcome::Connected(std::mem::take(&mut heard.data));
+    let mut seen = handler.seen.lock().unwrap();
+    let Err(error) = seen.outcome.take().expect("an attempt must have an outcome") else {
+        assert_eq!(seen.has_ended, end == End::Closes);
+        return Outcome::Connected(std::mem::take(&mut seen.data));
     };
-    assert!(heard.data.is_empty());
+    assert!(seen.data.is_empty());
     match error.into_kind() {
         ConnectErrorKind::TimedOut { phase, after, .. } => {
             assert_eq!((after, waited), (TIMEOUT, TIMEOUT));
@@ -230,13 +234,14 @@ fn outcome_of(handler: &Handler, waited: Duration, end: End) -> Outcome {
             ProxyError::ReservedByte { found } => Outcome::ReservedByte(found),
             ProxyError::AddressType { found } => Outcome::AddressType(found),
             ProxyError::BrokeOff { phase, source: None } => Outcome::BrokeOff(phase),
-            other => panic!("{other:?}"),
+            other => panic!("unexpected fault: {other:?}"),
         },
-        other => panic!("{other:?}"),
+        other => panic!("unexpected error: {other:?}"),
     }
 }
 
-/// Whatever the proxy says: it hears the dialogue of a client, as far as that came.
+/// Asserts that the proxy received the dialogue of a client, as far as it came, whatever the proxy
+/// sent.
 fn check_what_was_asked(
     (asked, ended): &(Vec<u8>, Option<Ended>),
     peer: &Peer,
@@ -251,8 +256,11 @@ fn check_what_was_asked(
     let is_dialogue = [&without, &with].iter().any(|whole| whole.starts_with(asked));
     assert!(is_dialogue && asked.starts_with(greeting), "the proxy was asked {asked:?}");
     if matches!(outcome, Outcome::Connected(_)) {
-        assert!(*asked == without || *asked == with, "connected, without having asked");
+        assert!(
+            *asked == without || *asked == with,
+            "the library connected without a whole request"
+        );
         assert_eq!(*ended, None);
     }
-    assert!(peer.receive().0.is_empty(), "more was said than the dialogue has");
+    assert!(peer.receive().0.is_empty(), "the library sent more bytes than the dialogue has");
 }

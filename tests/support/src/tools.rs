@@ -1,5 +1,5 @@
-//! More tools of the tests: a gate that holds the socket thread inside a callback, a socket factory
-//! that counts, the fence of whole passes, and random numbers from a seed.
+//! Tools of the tests: a gate that holds the socket thread inside a callback, a socket factory that
+//! counts, a fence of whole passes, random numbers from a seed, temporary directories.
 
 use std::{
     fmt,
@@ -23,8 +23,8 @@ use sockman::{
 
 use super::{DEADLINE, reset};
 
-/// Like [`eventually`](super::eventually), but leaves the processor to the others when it takes longer: many
-/// tests wait at once.
+/// Waits like [`eventually`](super::eventually), but leaves the processor to other threads when it
+/// takes longer, because many tests wait at once.
 pub fn until(what: &str, mut done: impl FnMut() -> bool) {
     const PATIENCE: u32 = 20;
 
@@ -41,9 +41,9 @@ pub fn until(what: &str, mut done: impl FnMut() -> bool) {
     }
 }
 
-/// Lets whole passes of the loop go by, all of which began after this call.
+/// Waits until the loop has made `count` whole passes that began after this call.
 pub fn run_passes(sockman: &SockMan, count: u64) {
-    // The first one may be under way already, and one that began is not yet over.
+    // One more pass, because the first one may be under way already.
     for _ in 0..count + 1 {
         let before = sockman.stats().passes;
         sockman.notify();
@@ -51,14 +51,14 @@ pub fn run_passes(sockman: &SockMan, count: u64) {
     }
 }
 
-/// Waits until the poller has told of a reset or hang-up of `id`.
+/// Waits until the poller has reported a reset or hang-up of `id`.
 pub fn wait_until_hung_up(sockman: &SockMan, id: ConnectionId) {
     until("the connection counts as hung up", || {
         sockman.connection_info(id).is_some_and(|info| info.hung_up)
     });
 }
 
-/// Sends on `id` until the kernel takes no more; how many bytes it took.
+/// Sends on `id` until the kernel takes no more. Returns how many bytes it took.
 pub fn fill(sockman: &SockMan, id: ConnectionId, byte: u8) -> usize {
     let block = [byte; 65536];
     let mut total = 0;
@@ -70,14 +70,14 @@ pub fn fill(sockman: &SockMan, id: ConnectionId, byte: u8) -> usize {
     }
 }
 
-/// A connected pair of plain TCP sockets, with deadlines.
+/// Sets deadlines on a plain TCP socket, and turns Nagle's delay off.
 pub fn deadlines(stream: &TcpStream) {
     stream.set_read_timeout(Some(DEADLINE)).unwrap();
     stream.set_write_timeout(Some(DEADLINE)).unwrap();
     stream.set_nodelay(true).unwrap();
 }
 
-/// Holds one thread, usually the socket thread in a callback, until the test lets it go on.
+/// Holds one thread, usually the socket thread in a callback, until the test opens the gate.
 #[derive(Default)]
 pub struct Gate {
     state: Mutex<GateState>,
@@ -95,7 +95,7 @@ impl Gate {
         Arc::default()
     }
 
-    /// For the thread to be held: waits for [`Gate::open`].
+    /// Waits for [`Gate::open`]. The thread to be held calls this.
     pub fn hold(&self) {
         let mut state = self.state.lock().unwrap();
         state.held = true;
@@ -112,7 +112,7 @@ impl Gate {
         let mut state = self.state.lock().unwrap();
         while !state.held {
             let (guard, timeout) = self.changed.wait_timeout(state, DEADLINE).unwrap();
-            assert!(!timeout.timed_out(), "nobody came to the gate");
+            assert!(!timeout.timed_out(), "no thread came to the gate");
             state = guard;
         }
     }
@@ -123,8 +123,8 @@ impl Gate {
     }
 }
 
-/// The operating system's sockets, watched: how many are open, which numbers accepted ones were
-/// given, how often was received. And a poller whose registrations fail when told to.
+/// The operating system's sockets with counters: how many are open, the descriptors of accepted
+/// ones, how many receives were made. Its poller can be told to refuse registrations.
 #[derive(Debug, Default, Clone)]
 pub struct Spy {
     os: OsSockFactory,
@@ -147,17 +147,17 @@ impl fmt::Debug for Seen {
 }
 
 impl Spy {
-    /// Sockets whose descriptor is open, listeners included.
+    /// Returns how many sockets have an open descriptor, listeners included.
     pub fn open(&self) -> usize {
         self.seen.open.load(Ordering::SeqCst)
     }
 
-    /// System calls to receive.
+    /// Returns how many system calls to receive were made.
     pub fn receives(&self) -> usize {
         self.seen.receives.load(Ordering::SeqCst)
     }
 
-    /// The descriptors of accepted connections, in order.
+    /// Returns the descriptors of accepted connections, in order.
     pub fn accepted_fds(&self) -> Vec<RawFd> {
         self.seen.accepted_fds.lock().unwrap().clone()
     }
@@ -166,7 +166,7 @@ impl Spy {
         self.seen.fail_registrations.store(fail, Ordering::SeqCst);
     }
 
-    /// Has `act` done right after the next receive that does not block, before it returns.
+    /// Calls `act` after the next receive that does not block, before that receive returns.
     pub fn after_receive(&self, act: impl FnOnce() + Send + 'static) {
         *self.seen.after_receive.lock().unwrap() = Some(Box::new(act));
     }
@@ -193,7 +193,7 @@ impl SockFactory for Spy {
 
 #[derive(Debug)]
 struct SpySock {
-    // First: closed before it counts as closed.
+    // The first field, so that the descriptor is closed before it counts as closed.
     inner: Box<dyn Sock>,
     spy: Spy,
     _open: Open,
@@ -303,7 +303,7 @@ impl Poller for SpyPoller {
     }
 }
 
-/// xorshift64*: the same numbers for the same seed.
+/// xorshift64*, which gives the same numbers for the same seed.
 #[derive(Debug, Clone)]
 pub struct Random(u64);
 
@@ -319,7 +319,7 @@ impl Random {
         self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
     }
 
-    /// From 1 to `limit`.
+    /// Returns a number from 1 to `limit`.
     pub fn up_to(&mut self, limit: usize) -> usize {
         (self.next() % limit as u64) as usize + 1
     }
@@ -334,7 +334,7 @@ impl Random {
     }
 }
 
-/// Every method of `EventHandler`.
+/// Names each method of `EventHandler` that the library calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Callback {
     Accepted,
@@ -368,10 +368,10 @@ pub const CALLBACKS: [Callback; 12] = [
 
 type React = dyn Fn(Callback, Option<ConnectionId>) + Send + Sync;
 
-/// Calls `react` in every callback.
+/// A handler that calls `react` in every callback.
 pub struct Everywhere {
     react: Box<React>,
-    /// `event_got_data` of exactly `panic` panics.
+    /// Whether `event_got_data` panics when the data is exactly `panic`.
     panics: bool,
 }
 
@@ -457,8 +457,8 @@ impl EventHandler for Everywhere {
     }
 }
 
-/// Makes every callback happen but the outcome of a connect: data, an end, a reset, a panic. Fails if
-/// nobody listens any more; what a close comes before is left out.
+/// Causes every callback except the outcome of a connect: data, an end, a reset, a panic. Fails if
+/// the listener is closed. A close by the handler may prevent later callbacks.
 pub fn provoke(address: SocketAddr) -> io::Result<Vec<TcpStream>> {
     let client = |data: &[u8]| {
         let mut stream = TcpStream::connect(address)?;
@@ -473,8 +473,9 @@ pub fn provoke(address: SocketAddr) -> io::Result<Vec<TcpStream>> {
     Ok(vec![ends, panics])
 }
 
-/// Shows that the loop of `running` does not spin: while new connections come and go, it makes a
-/// few passes for each. (One that spins makes hundreds.) The handler may do with them as it likes.
+/// Asserts that the loop of `running` does not spin: while connections come and go, it makes a few
+/// passes for each. (A loop that spins makes hundreds.) The handler may do anything with these
+/// connections.
 pub fn assert_no_spin(running: &super::Running) {
     const CONNECTIONS: u64 = 30;
     const PASSES_FOR_EACH: u64 = 12;
@@ -483,19 +484,19 @@ pub fn assert_no_spin(running: &super::Running) {
     let before = running.sockman.stats();
     for n in 1..=CONNECTIONS {
         let client = running.client();
-        until("it is accepted", || running.sockman.stats().accepted >= before.accepted + n);
+        until("the client is accepted", || running.sockman.stats().accepted >= before.accepted + n);
         drop(client);
     }
     let passes = running.sockman.stats().passes - before.passes;
     assert!(
         passes <= CONNECTIONS * PASSES_FOR_EACH,
-        "{passes} passes for {CONNECTIONS} connections: it spins"
+        "the loop spins: {passes} passes for {CONNECTIONS} connections"
     );
 }
 
-/// A directory of the test's own, gone with it. Its path is short enough for a socket in it. Tests
-/// run beside each other in one process, so neither a name nor the process's id is a path of one's
-/// own.
+/// A directory of one test, removed when dropped. Its path is short enough for a socket in it.
+/// Tests run in parallel in one process, so neither a fixed name nor the process id makes a path
+/// unique.
 pub struct TempDir(PathBuf);
 
 impl TempDir {
@@ -507,9 +508,9 @@ impl TempDir {
             let path = std::env::temp_dir().join(name);
             match std::fs::create_dir(&path) {
                 Ok(()) => return TempDir(path),
-                // Left behind by an earlier process with this id, which was killed.
+                // A process with the same id was killed and left this directory.
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                Err(error) => panic!("{}: {error}", path.display()),
+                Err(error) => panic!("cannot create {}: {error}", path.display()),
             }
         }
     }
