@@ -1,7 +1,7 @@
 //! What the pure state machines of SOCKS5 and SAM have in common, and the one loop that drives a
 //! machine over a socket.
 //!
-//! A machine is plain: bytes in; bytes out, or done, or an error. The loop runs on the thread that
+//! A machine takes bytes, and returns bytes, its end or an error. The loop runs on the thread that
 //! drives the connect, and takes no lock.
 
 use std::io;
@@ -45,7 +45,7 @@ impl Outgoing {
         self.rest().is_empty()
     }
 
-    /// Notes that the socket took `bytes` bytes.
+    /// Records that the socket took `bytes` bytes.
     pub(crate) fn sent(&mut self, bytes: usize) {
         self.sent = self.sent.saturating_add(bytes).min(self.bytes.len());
     }

@@ -173,7 +173,7 @@ impl Kernel {
         Ok(End { fd, serial })
     }
 
-    /// Returns an address with the port that the next socket without a port gets.
+    /// Returns the address `like` with a new port, for a socket without a port.
     pub(super) fn ephemeral(&mut self, like: &Service) -> Service {
         self.next_port = self.next_port.checked_add(1).unwrap_or(49152);
         Service::new(like.addr().clone(), self.next_port)
@@ -223,7 +223,7 @@ impl Kernel {
         }
     }
 
-    /// Takes back the pending faults.
+    /// Cancels the pending faults.
     pub(super) fn heal(&mut self) {
         self.faults.clear();
         for socket in self.sockets.iter_mut().flatten() {
@@ -396,7 +396,7 @@ impl Kernel {
         on_the_way.map(|((at, _), _)| *at).next_back().unwrap_or_default()
     }
 
-    /// Delivers what is due by now.
+    /// Delivers what arrives by now.
     pub(super) fn deliver(&mut self) {
         while let Some(entry) = self.arrivals.first_entry() {
             if entry.key().0 > self.elapsed {

@@ -1,5 +1,5 @@
-//! The pollers of the double's operating system: what is registered with which, and what each
-//! reports. Edge-triggered, as `epoll` is.
+//! The pollers of the double's operating system: which sockets are registered with each, and what
+//! each reports. Edge-triggered, as `epoll` is.
 //!
 //! Plain data, part of the [`Kernel`].
 
@@ -54,7 +54,7 @@ impl Kernel {
         Ok(())
     }
 
-    /// Has the poller of this socket report it, if the socket has a poller.
+    /// Makes the poller of this socket report it, if the socket has a poller.
     pub(in crate::testing) fn tell(&mut self, end: End) {
         let Some(socket) = self.socket(end) else { return };
         let Some((poller, _)) = socket.registration else { return };
