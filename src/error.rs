@@ -79,7 +79,7 @@ impl Error for CreateError {
 /// [`SockMan::start_listening_on`](crate::SockMan::start_listening_on). A failed call leaves
 /// nothing behind.
 ///
-/// [`kind`](BindError::kind) returns what happened. A `BindError` converts into an [`io::Error`].
+/// [`kind`](BindError::kind) returns the reason. A `BindError` converts into an [`io::Error`].
 /// The kind of that error is the kind of the operating system's error, if there was one, and
 /// [`InvalidInput`](io::ErrorKind::InvalidInput) otherwise.
 pub struct BindError {
@@ -91,7 +91,7 @@ struct BindInner {
     kind: BindErrorKind,
 }
 
-/// Why a listener could not be made. Returned by [`BindError::kind`].
+/// Why a listener could not be created. Returned by [`BindError::kind`].
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum BindErrorKind {
@@ -131,7 +131,7 @@ pub enum BindErrorKind {
 }
 
 impl BindError {
-    /// Returns what happened.
+    /// Returns why the listener could not be created.
     ///
     /// # Examples
     ///
@@ -151,7 +151,7 @@ impl BindError {
         &self.inner.kind
     }
 
-    /// Returns what happened, by value.
+    /// Returns why the listener could not be created, by value.
     #[must_use]
     pub fn into_kind(self) -> BindErrorKind {
         self.inner.kind

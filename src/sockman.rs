@@ -326,22 +326,22 @@ impl SockMan {
     /// Begins to connect to `to` and returns at once, with the id that the connection will have.
     /// The socket thread does the rest.
     ///
-    /// Use this method in callbacks, and for thousands of connects at once, each of which would
-    /// block a thread with [`connect`](SockMan::connect).
+    /// Use this method in callbacks, and for thousands of connects at once. With
+    /// [`connect`](SockMan::connect), each of them would block a thread.
     ///
     /// [`event_connect_completed`](EventHandler::event_connect_completed) reports the outcome,
     /// once: within [`ConnectOptions::timeout`], or at once when [`ConnectOptions::cancel`] is set.
     /// No other callback names the id before that.
     ///
-    /// The outcome may be reported before this call has returned. An embedder with a table of
-    /// attempts by id therefore holds the table's lock across this call and takes it in the
-    /// callback.
+    /// The outcome may be reported before this call has returned. An embedder that keeps attempts
+    /// by id in a table therefore holds the table's lock across this call, and takes the lock in
+    /// the callback.
     ///
     /// Until the outcome, the id cannot be sent to. It can be closed. A close ends the attempt, and
     /// no callback reports it.
     ///
-    /// While no thread runs, the attempt goes on as far as the kernel brings it. Its outcome waits
-    /// for the next start. An interrupt ends the threads but not the attempt.
+    /// While no thread runs, only the kernel advances the attempt, and its outcome waits for the
+    /// next start. An interrupt ends the threads but not the attempt.
     ///
     /// # Errors
     ///

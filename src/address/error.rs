@@ -37,7 +37,7 @@ impl ParseAddrError {
         ParseAddrError { text: excerpt(text), kind }
     }
 
-    /// Returns what is wrong, to match on.
+    /// Returns which part of the text is wrong, and why.
     pub fn kind(&self) -> ParseAddrErrorKind {
         self.kind
     }

@@ -19,7 +19,7 @@ use crate::{
 /// [`event_connect_completed`](crate::EventHandler::event_connect_completed). After one of the two
 /// methods returned it, no callback names an id of that connect.
 ///
-/// [`kind`](ConnectError::kind) returns what happened. The error converts into an [`io::Error`] of
+/// [`kind`](ConnectError::kind) returns the reason. The error converts into an [`io::Error`] of
 /// the nearest kind. The message names the destination; `{:#}` appends the messages of the sources.
 ///
 /// # Examples
@@ -47,7 +47,7 @@ struct Inner {
     kind: ConnectErrorKind,
 }
 
-/// What happened to a connect. Returned by [`ConnectError::kind`].
+/// Why a connect failed. Returned by [`ConnectError::kind`].
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum ConnectErrorKind {
@@ -152,19 +152,19 @@ pub enum ConnectErrorKind {
 use ConnectErrorKind as Kind;
 
 impl ConnectError {
-    /// Returns what happened. [`ConnectError`] has an example.
+    /// Returns why the connect failed. [`ConnectError`] has an example.
     #[must_use]
     pub fn kind(&self) -> &ConnectErrorKind {
         &self.inner.kind
     }
 
-    /// Returns what happened, by value.
+    /// Returns why the connect failed, by value.
     #[must_use]
     pub fn into_kind(self) -> ConnectErrorKind {
         self.inner.kind
     }
 
-    /// Returns the destination. `None` if its text could not be parsed.
+    /// Returns the destination, or `None` if its text could not be parsed.
     #[must_use]
     pub fn to(&self) -> Option<&Destination> {
         self.inner.to.as_ref()

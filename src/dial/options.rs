@@ -108,7 +108,7 @@ impl ConnectOptions {
         self
     }
 
-    /// Returns the address that the proxy listens at, if the connect goes through one.
+    /// Returns the address that the proxy listens on, if the connect goes through one.
     pub(crate) fn proxy_endpoint(&self) -> Option<&Service> {
         #[cfg(feature = "socks5")]
         if let Some(proxy) = &self.proxy {

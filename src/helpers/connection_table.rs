@@ -38,11 +38,11 @@ use crate::engine::{connection::ConnectionId, map::IdHasher};
 ///     name: String,
 /// }
 ///
-/// /// Several threads may find the connection broken. Only one of them prints its end.
+/// /// Several threads may find the connection broken. Only one of them prints the line.
 /// fn disconnect(sockman: &SockMan, peers: &ConnectionTable<Peer>, id: ConnectionId) {
 ///     sockman.close_connection(id);
 ///     if let Some(peer) = peers.remove(id) {
-///         println!("{} is gone", peer.name);
+///         println!("disconnected from {}", peer.name);
 ///     }
 /// }
 /// ```

@@ -49,7 +49,7 @@ use crate::{sockman::SockMan, sys::sync::Mutex};
 ///     idle: Deadlines<ConnectionId>,
 /// }
 ///
-/// // What its `EventHandler` calls:
+/// // The `EventHandler` calls these methods:
 /// impl Handler {
 ///     fn event_got_data(&self, sockman: &SockMan, id: ConnectionId) {
 ///         self.idle.set(sockman, id, Instant::now() + Duration::from_secs(30));

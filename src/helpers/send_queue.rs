@@ -119,7 +119,7 @@ impl SendQueueLimits {
 ///     queues: ConnectionTable<SendQueue>,
 /// }
 ///
-/// // What its `EventHandler` calls:
+/// // The `EventHandler` calls these methods:
 /// impl Handler {
 ///     fn should_try_to_send(&self, id: ConnectionId) -> bool {
 ///         self.queues.find(id).is_some_and(|queue| queue.has_queued())

@@ -230,7 +230,7 @@ impl Network {
         Ok(Peer::new(self.clone(), peer))
     }
 
-    /// Makes a peer listen at `at`. The program can connect to it.
+    /// Makes a peer listen on `at`. The program can connect to it.
     ///
     /// # Errors
     ///

@@ -183,8 +183,8 @@ impl Kernel {
         })
     }
 
-    /// Returns how many bytes the other end would take now, as far as this end knows. Only an
-    /// arrival informs this end that the other end is gone.
+    /// Returns how many bytes the other end would take now, as far as this end knows. This end does
+    /// not know that the other end has closed before the FIN or the reset arrives.
     pub(super) fn room(&mut self, end: End) -> usize {
         let Some(stream) = self.stream(end) else { return 0 };
         let (other, last) =
@@ -225,8 +225,8 @@ impl Kernel {
     }
 
     /// Returns the most bytes that a receive takes. A receive on a unix-domain socket may end
-    /// early, with more data behind it, as ancillary data makes it do. Here it ends early where the
-    /// pieces of the sender end.
+    /// before the data does, for example at ancillary data. Here it ends where a piece of the
+    /// sender ends.
     fn longest_receive(&mut self, end: End) -> usize {
         let is_unix = self.socket(end).is_some_and(|socket| socket.is_unix);
         let other = self.stream(end).and_then(|stream| stream.other).filter(|_| is_unix);
@@ -380,7 +380,7 @@ impl Kernel {
         if stream.is_broken {
             return;
         }
-        // Unread data: the other end has to know that this end did not take it.
+        // Unread data makes the close a reset, so that the other end learns that the data is lost.
         if !stream.incoming.is_empty() {
             return self.later_or_now(other, at, Arrival::Reset);
         }
@@ -425,7 +425,7 @@ impl Kernel {
 }
 
 impl Stream {
-    /// Returns when something sent now arrives: not before what was sent earlier.
+    /// Returns when something that is sent now arrives. It does not overtake earlier data.
     fn next_arrival(&self, now: Duration) -> Duration {
         self.last_arrival.max(now + self.latency)
     }

@@ -49,8 +49,7 @@ pub(crate) enum SessionKey {
     ToBeMade,
 }
 
-/// The number and the length of tunnels in each direction. `None` stands for the default of the
-/// router.
+/// The number and the length of tunnels in each direction. With `None`, the router chooses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Tunnels {
     pub(crate) inbound_quantity: Option<u8>,

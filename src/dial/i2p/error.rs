@@ -92,7 +92,8 @@ pub enum SamError {
     BrokeOff {
         /// The request that the bridge was sent.
         request: &'static str,
-        /// The error of the operating system. `None` if the bridge closed the connection in order.
+        /// The error of the operating system, or `None` if the bridge closed the connection in
+        /// order.
         source: Option<io::Error>,
     },
     /// The reply of the bridge has no end within 64 KiB.

@@ -45,7 +45,7 @@ pub struct I2pOptions {
 }
 
 impl I2pOptions {
-    /// Creates the options for the bridge that listens at `sam`: a TCP address (7656 is the usual
+    /// Creates the options for the bridge that listens on `sam`: a TCP address (7656 is the usual
     /// port), or a unix-domain path. Without further options, each outbound connection has a
     /// transient session and, with it, an address of its own, and nothing is accepted.
     /// [`SockMan::new`](crate::SockMan::new) refuses an address of another kind.

@@ -21,7 +21,8 @@ pub enum ProxyError {
     BrokeOff {
         /// What the connect was waiting for.
         phase: ConnectPhase,
-        /// The error of the operating system. `None` if the proxy closed the connection in order.
+        /// The error of the operating system, or `None` if the proxy closed the connection in
+        /// order.
         source: Option<io::Error>,
     },
     /// The proxy does not speak SOCKS5: its reply begins with a byte other than 5. Another kind of
@@ -64,7 +65,7 @@ impl ProxyError {
     fn write_message(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             ProxyError::Unreachable { .. } => f.write_str(
-                "the proxy cannot be reached; check that it runs and listens at this address",
+                "the proxy cannot be reached; check that it runs and listens on this address",
             ),
             ProxyError::BrokeOff { phase, source: None } => {
                 write!(f, "the proxy closed the connection before its reply was complete: {phase}")
@@ -75,7 +76,7 @@ impl ProxyError {
             ProxyError::NotSocks5 { found } => write!(
                 f,
                 "the proxy does not speak SOCKS5: its reply begins with byte {found:#04x} instead \
-                 of 0x05; check that a SOCKS5 proxy listens at this address"
+                 of 0x05; check that a SOCKS5 proxy listens on this address"
             ),
             ProxyError::NoAcceptableMethod => f.write_str(
                 "the proxy accepts none of the offered authentication methods; if it requires a \
@@ -176,7 +177,7 @@ pub enum Socks5Reply {
 }
 
 impl Socks5Reply {
-    /// Returns the reply for a code. `None` for 0, which means success.
+    /// Returns the reply for a code, or `None` for 0, which means success.
     pub(crate) fn from_code(code: u8) -> Option<Socks5Reply> {
         Some(match code {
             0x00 => return None,

@@ -53,7 +53,7 @@ enum Authentication {
 }
 
 impl Proxy {
-    /// Creates a proxy that listens at `endpoint`: a TCP address, or a unix-domain path. The
+    /// Creates a proxy that listens on `endpoint`: a TCP address, or a unix-domain path. The
     /// library offers the proxy to work without authentication. With
     /// [`credentials`](Proxy::credentials) or
     /// [`tor_stream_isolation`](Proxy::tor_stream_isolation), it offers a user name and a password
@@ -102,7 +102,7 @@ impl Proxy {
         self
     }
 
-    /// Returns the address that the proxy listens at.
+    /// Returns the address that the proxy listens on.
     #[must_use]
     pub fn endpoint(&self) -> &Service {
         &self.endpoint
@@ -118,10 +118,14 @@ impl Proxy {
     }
 }
 
-/// Parses the address that a SOCKS5 proxy listens at, as [`Proxy::socks5`] takes it.
 impl FromStr for Proxy {
     type Err = ParseAddrError;
 
+    /// Parses the address that a SOCKS5 proxy listens on, in the forms listed at [`Service`].
+    ///
+    /// # Errors
+    ///
+    /// [`ParseAddrError`], which shows the text and says which part is wrong and why.
     fn from_str(endpoint: &str) -> Result<Proxy, ParseAddrError> {
         Ok(Proxy::socks5(endpoint.parse::<Service>()?))
     }

@@ -76,7 +76,7 @@ pub(super) enum Fate {
     Refusal(i32),
 }
 
-/// What arrives on a wire.
+/// Something that arrives on a wire.
 #[derive(Debug)]
 pub(super) enum Arrival {
     Data {
@@ -105,7 +105,7 @@ pub(super) struct Kernel {
     pollers: HashMap<u64, PollerState>,
     listeners: HashMap<Service, End>,
     pub(super) fates: HashMap<Service, Fate>,
-    /// What is on the wires, ordered by time and number.
+    /// The arrivals on the wires, ordered by time and number.
     arrivals: BTreeMap<(Duration, u64), (End, Arrival)>,
     next_arrival: u64,
     /// The errors that the next calls on any socket of the program fail with.
@@ -123,7 +123,7 @@ pub(super) struct Kernel {
     calls: [u64; Call::ALL.len()],
     /// The time-out of the last poll.
     pub(super) last_timeout: Option<Duration>,
-    /// What the next poll reports instead of what is ready.
+    /// The events that the next poll reports instead of the ready sockets.
     pub(super) injected: Vec<Readiness>,
     /// Whether polls wait and do not move the clock.
     pub(super) is_blocking: bool,
