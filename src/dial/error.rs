@@ -342,7 +342,7 @@ fn requirement_of(to: Option<&Destination>) -> &'static str {
             "a host name requires a SOCKS5 proxy, which resolves it; set ConnectOptions::proxy"
         }
         _ => {
-            "a host name requires a SOCKS5 proxy and the feature `socks5` of sockman; connect to \
+            "a host name requires the feature `socks5` of sockman and a SOCKS5 proxy; connect to \
              an address"
         }
     }
@@ -431,5 +431,43 @@ impl fmt::Display for ConnectPhase {
             ConnectPhase::I2pSession => "the I2P router did not create a session",
             ConnectPhase::I2pConnect => "the I2P router did not connect to the destination",
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The message of `NeedsProxy` names only options that this build has.
+    #[test]
+    fn the_message_of_a_missing_proxy_fits_the_features() {
+        let needs_proxy = |to: Destination, expected: &str| {
+            let message = ConnectError::new(&to, Kind::NeedsProxy).to_string();
+            assert_eq!(message, format!("cannot connect to {to}: {expected}"));
+        };
+        needs_proxy(
+            Destination::Name { host: "name.test".to_owned(), port: 1 },
+            if cfg!(feature = "socks5") {
+                "a host name requires a SOCKS5 proxy, which resolves it; set ConnectOptions::proxy"
+            } else {
+                "a host name requires the feature `socks5` of sockman and a SOCKS5 proxy; connect \
+                 to an address"
+            },
+        );
+        #[cfg(feature = "socks5")]
+        needs_proxy(
+            Service::new(crate::address::NetAddr::tor_v3([1; 32]), 1).into(),
+            "an onion address requires a SOCKS5 proxy such as Tor; set ConnectOptions::proxy",
+        );
+        #[cfg(feature = "i2p")]
+        needs_proxy(
+            Service::new(crate::address::NetAddr::i2p([1; 32]), 0).into(),
+            if cfg!(feature = "socks5") {
+                "an I2P address requires a SAM bridge, or a SOCKS5 proxy that reaches I2P; set \
+                 Options::i2p or ConnectOptions::proxy"
+            } else {
+                "an I2P address requires a SAM bridge; set Options::i2p"
+            },
+        );
     }
 }
