@@ -1,14 +1,15 @@
-//! The errors, one type per operation. Plain values, usable on any thread.
+//! The errors, one type per operation. Plain values, usable on any thread, without a lock.
 //!
-//! A message says what was tried, on what address, and what to do. It does not repeat the source,
-//! which [`source`](std::error::Error::source) returns. The alternate form `{:#}` appends the
-//! messages of all sources:
+//! A message says what was tried, on what address, what went wrong, and what to do. It does not
+//! repeat the source, which [`source`](std::error::Error::source) returns. The alternate form
+//! `{:#}` appends the messages of all sources:
 //!
 //! ```
-//! # fn f(error: sockman::error::BindError) {
-//! println!("{error}");   // cannot listen on 127.0.0.1:80: the process may not bind there
-//! println!("{error:#}"); // … may not bind there: Permission denied (os error 13)
-//! # }
+//! # use sockman::error::StartError;
+//! let error = StartError::Spawn(std::io::Error::other("no more threads"));
+//! let message = "cannot start the sockets threads: the operating system gave no thread";
+//! assert_eq!(format!("{error}"), message);
+//! assert_eq!(format!("{error:#}"), format!("{message}: no more threads"));
 //! ```
 
 use std::{any::Any, convert::Infallible, error::Error, fmt, io};
@@ -29,7 +30,8 @@ pub use crate::{
 pub enum CreateError {
     /// An option is out of its range.
     InvalidOption(InvalidOption),
-    /// The operating system gave no poller. The process has probably run out of descriptors.
+    /// The operating system gave no poller. The process has probably reached its limit of
+    /// descriptors.
     Poller(io::Error),
 }
 
@@ -53,7 +55,10 @@ impl fmt::Display for CreateError {
         match self {
             CreateError::InvalidOption(error) => error.fmt(f),
             CreateError::Poller(_) => {
-                f.write_str("the operating system gave no poller for the SockMan")?;
+                f.write_str(
+                    "cannot create the SockMan: the operating system gave no poller; the process \
+                     has probably reached its limit of descriptors",
+                )?;
                 write_sources(f, self)
             }
         }
@@ -74,8 +79,9 @@ impl Error for CreateError {
 /// [`SockMan::start_listening_on`](crate::SockMan::start_listening_on). A failed call leaves
 /// nothing behind.
 ///
-/// [`kind`](BindError::kind) returns what happened. A `BindError` converts into an [`io::Error`].
-/// The kind of that error is the kind of the operating system's error, if there was one.
+/// [`kind`](BindError::kind) returns the reason. A `BindError` converts into an [`io::Error`].
+/// The kind of that error is the kind of the operating system's error, if there was one, and
+/// [`InvalidInput`](io::ErrorKind::InvalidInput) otherwise.
 pub struct BindError {
     inner: Box<BindInner>,
 }
@@ -85,15 +91,15 @@ struct BindInner {
     kind: BindErrorKind,
 }
 
-/// Why a listener could not be made. Returned by [`BindError::kind`].
+/// Why a listener could not be created. Returned by [`BindError::kind`].
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum BindErrorKind {
     /// The text given as the address is not an address.
     InvalidText(ParseAddrError),
-    /// Addresses of this kind cannot be listened on: onion and I2P addresses, the unnamed
-    /// unix-domain address, an abstract name on a platform without abstract names, and a
-    /// unix-domain path that leaves no room for its terminator.
+    /// The address cannot be bound. It is an onion or I2P address, the unnamed unix-domain address,
+    /// an abstract name on a platform without abstract names, or a unix-domain path that leaves no
+    /// room for its terminator.
     Unsupported,
     /// Another socket listens there. For a unix-domain path: a file of that name exists.
     AddressInUse {
@@ -112,7 +118,7 @@ pub enum BindErrorKind {
     },
     /// Another failure of the system call named `step`.
     Os {
-        /// The call that failed: `socket`, `bind`, `listen`, …
+        /// The system call that failed: `socket`, `bind`, `listen`, …
         step: &'static str,
         /// The error of the operating system.
         source: io::Error,
@@ -125,20 +131,34 @@ pub enum BindErrorKind {
 }
 
 impl BindError {
-    /// Returns what happened.
+    /// Returns why the listener could not be created.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn f(sockman: sockman::SockMan) {
+    /// use sockman::error::BindErrorKind;
+    ///
+    /// if let Err(error) = sockman.bind_and_start_listening("127.0.0.1:80") {
+    ///     if let BindErrorKind::AddressInUse { .. } = error.kind() {
+    ///         println!("another server runs: {error:#}");
+    ///     }
+    /// }
+    /// # }
+    /// ```
     #[must_use]
     pub fn kind(&self) -> &BindErrorKind {
         &self.inner.kind
     }
 
-    /// Returns what happened, by value.
+    /// Returns why the listener could not be created, by value.
     #[must_use]
     pub fn into_kind(self) -> BindErrorKind {
         self.inner.kind
     }
 
-    /// Returns the address that was asked for. Returns `None` if its text could not be parsed, and
-    /// for a socket that was handed over.
+    /// Returns the address to listen on. Returns `None` if its text could not be parsed, and for a
+    /// socket that was handed over.
     #[must_use]
     pub fn to(&self) -> Option<&Service> {
         self.inner.to.as_ref()
@@ -180,7 +200,10 @@ impl BindError {
             return write!(f, "cannot listen: {error}");
         }
         let Some(to) = self.to() else {
-            return f.write_str("cannot adopt the descriptor: it is not a listening stream socket");
+            return f.write_str(
+                "cannot listen on the given descriptor: it is not a listening stream socket; hand \
+                 over a TCP or unix-domain stream socket that listens already",
+            );
         };
         write!(f, "cannot listen on {to}: ")?;
         match self.kind() {
@@ -188,16 +211,20 @@ impl BindError {
                 f.write_str("the path exists; if no process uses it any more, remove it")
             }
             BindErrorKind::AddressInUse { .. } => f.write_str(
-                "another process, or another listener of this one, is probably using it",
+                "another listener of this or another process is probably using it; stop that \
+                 listener, or choose another port",
             ),
-            BindErrorKind::AddressNotAvailable { .. } => {
-                f.write_str("it must be an address of this machine or a wildcard")
-            }
+            BindErrorKind::AddressNotAvailable { .. } => f.write_str(
+                "it must be an address of this machine, or the wildcard 0.0.0.0 or [::]",
+            ),
             BindErrorKind::PermissionDenied { .. } => f.write_str(
                 "the process may not bind there; choose another port or path, or grant the right",
             ),
             BindErrorKind::Os { step, .. } => write!(f, "{step} failed"),
-            _ => f.write_str("addresses of this kind cannot be bound on this machine"),
+            _ => f.write_str(
+                "addresses of this kind cannot be bound on this machine; choose an IP address or \
+                 a shorter unix-domain path",
+            ),
         }
     }
 }
@@ -209,7 +236,7 @@ impl From<ParseAddrError> for BindError {
     }
 }
 
-/// Required for addresses that need no conversion.
+/// For addresses that need no conversion.
 impl From<Infallible> for BindError {
     fn from(never: Infallible) -> BindError {
         match never {}
@@ -246,15 +273,16 @@ impl Error for BindError {
 }
 
 /// The error returned by [`SockMan::start_sockets_threads`](crate::SockMan::start_sockets_threads).
-/// No thread was started.
+/// No thread was started. A `StartError` converts into an [`io::Error`].
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum StartError {
     /// The threads are running, or have not ended yet.
     AlreadyStarted,
-    /// An interrupt is set. It is the `SockMan`'s own (see
-    /// [`SockMan::reset_interrupt`](crate::SockMan::reset_interrupt)), or the shared one given with
-    /// [`Options::interrupt`](crate::Options::interrupt), which its owner must reset.
+    /// An interrupt is set.
+    /// [`SockMan::reset_interrupt`](crate::SockMan::reset_interrupt) resets the `SockMan`'s own.
+    /// The owner of the interrupt given with [`Options::interrupt`](crate::Options::interrupt)
+    /// resets that one.
     Interrupted,
     /// The operating system gave no thread.
     Spawn(io::Error),
@@ -274,10 +302,14 @@ impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             StartError::AlreadyStarted => {
-                "the sockets threads are running: join them before starting again"
+                "cannot start the sockets threads: they have not ended yet; join them first"
             }
-            StartError::Interrupted => "the sockets threads were not started: the interrupt is set",
-            StartError::Spawn(_) => "the operating system gave no thread for the sockets",
+            StartError::Interrupted => {
+                "cannot start the sockets threads: an interrupt is set; reset it first"
+            }
+            StartError::Spawn(_) => {
+                "cannot start the sockets threads: the operating system gave no thread"
+            }
         })?;
         write_sources(f, self)
     }
@@ -302,7 +334,8 @@ pub enum JoinError {
     /// `join` was called on one of the library's own threads and would have deadlocked. The guard
     /// is handed back.
     OnLibraryThread(SocketsThreads),
-    /// The poller failed, which ended the socket thread.
+    /// The poller of the socket thread or of the I2P-accept thread failed, or the I2P-accept thread
+    /// could not be started. Both threads have ended.
     Poll(io::Error),
 }
 
@@ -321,15 +354,17 @@ impl fmt::Display for JoinError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             JoinError::Panicked(panic) => {
-                write!(f, "a callback panicked, which ended the threads: {}", panic.message())
+                write!(f, "the sockets threads ended: a callback panicked: {}", panic.message())
             }
             JoinError::OnLibraryThread(_) => f.write_str(
-                "join was called from a callback and would deadlock: interrupt there, and join on \
-                 another thread",
+                "cannot join the sockets threads in a callback: join would wait for its own \
+                 thread; call interrupt there, and join on another thread",
             ),
-            JoinError::Poll(_) => {
-                f.write_str("the socket thread ended: waiting for readiness failed")
-            }
+            JoinError::Poll(_) if cfg!(feature = "i2p") => f.write_str(
+                "the sockets threads ended: a poller failed, or the I2P-accept thread was not \
+                 started",
+            ),
+            JoinError::Poll(_) => f.write_str("the sockets threads ended: the poller failed"),
         }?;
         write_sources(f, self)
     }
@@ -345,6 +380,18 @@ impl Error for JoinError {
 }
 
 /// The panic of a callback. Part of [`JoinError::Panicked`].
+///
+/// # Examples
+///
+/// ```
+/// # fn f(threads: sockman::SocketsThreads) {
+/// use sockman::error::JoinError;
+///
+/// if let Err(JoinError::Panicked(panic)) = threads.join() {
+///     std::panic::resume_unwind(panic.into_payload());
+/// }
+/// # }
+/// ```
 pub struct Panic {
     /// The mutex makes `Panic` `Sync`: a payload need not be `Sync`.
     payload: Mutex<Box<dyn Any + Send>>,
@@ -391,6 +438,24 @@ pub(crate) fn panic_message(payload: &(dyn Any + Send)) -> &str {
 ///
 /// A full send buffer is not an error. [`SockMan::send_bytes`](crate::SockMan::send_bytes) then
 /// returns `Ok(0)`.
+///
+/// # Examples
+///
+/// ```
+/// # use sockman::{ConnectionId, SockMan};
+/// use sockman::error::SendError;
+///
+/// # fn f(sockman: &SockMan, id: ConnectionId) {
+/// match sockman.send_bytes(id, b"ping") {
+///     Ok(sent) => println!("sent {sent} bytes"),
+///     Err(SendError::UnknownConnection(_)) => println!("another thread closed the connection"),
+///     Err(error) => {
+///         println!("{error:#}");
+///         sockman.close_connection(id);
+///     }
+/// }
+/// # }
+/// ```
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum SendError {
@@ -421,12 +486,14 @@ impl fmt::Display for SendError {
             SendError::UnknownConnection(id) => {
                 write!(
                     f,
-                    "cannot send on connection {id}: it is closed, or not one of this SockMan"
+                    "cannot send on connection {id}: it is closed, or does not belong to this \
+                     SockMan"
                 )
             }
-            SendError::Socket { id, .. } => {
-                write!(f, "cannot send on connection {id}: the socket is broken, close it")
-            }
+            SendError::Socket { id, .. } => write!(
+                f,
+                "cannot send on connection {id}: the socket is broken; close the connection"
+            ),
         }?;
         write_sources(f, self)
     }

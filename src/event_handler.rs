@@ -35,11 +35,11 @@ pub enum NextRecv {
 ///
 /// # Threads and locks
 ///
-/// The library calls all methods on the socket thread, one at a time. If there is an I2P-accept
-/// thread, it calls three of the methods: `event_new_connection_accepted`, `event_i2p_status` and
-/// `event_closed_after_panic` (if the first one panicked). `event_i2p_status` runs nowhere else. The
-/// I2P-accept thread may call them while the socket thread calls a method for another id. Two methods
-/// never run at the same time for one id.
+/// The library calls all methods on the socket thread, one at a time, except for
+/// `event_i2p_status`. If there is an I2P-accept thread, that thread calls three methods:
+/// `event_i2p_status`, `event_new_connection_accepted` for a connection from I2P, and
+/// `event_closed_after_panic` if the latter panicked. It may call them while the socket thread
+/// calls a method for another id. Two methods never run at the same time for one id.
 ///
 /// The library holds no lock while it calls a method. Every method of [`SockMan`] may therefore be
 /// called from every callback, on any id, including the id of the callback. Three methods return an
@@ -51,6 +51,38 @@ pub enum NextRecv {
 ///
 /// A callback that takes long delays every other connection. Hand long work to another thread. That
 /// thread calls [`SockMan::wake`] for the connection after it has queued the answer.
+///
+/// # Examples
+///
+/// A handler that prints what it receives:
+///
+/// ```
+/// use std::io;
+/// use sockman::{ConnectionId, EventHandler, Service, SockMan};
+///
+/// struct Print;
+///
+/// impl EventHandler for Print {
+///     fn event_new_connection_accepted(
+///         &self, _: &SockMan, id: ConnectionId, _me: &Service, them: &Service,
+///     ) -> bool {
+///         println!("accepted connection {id} from {them}");
+///         true
+///     }
+///     fn event_got_data(&self, _: &SockMan, id: ConnectionId, data: &[u8]) {
+///         println!("{id} sent {}", data.escape_ascii());
+///     }
+///     fn event_got_eof(&self, sockman: &SockMan, id: ConnectionId) {
+///         sockman.close_connection(id);
+///     }
+///     fn event_got_permanent_read_error(
+///         &self, sockman: &SockMan, id: ConnectionId, error: &io::Error,
+///     ) {
+///         println!("cannot read from {id}: {error}");
+///         sockman.close_connection(id);
+///     }
+/// }
+/// ```
 ///
 /// # Panics
 ///
@@ -64,7 +96,7 @@ pub enum NextRecv {
 ///
 /// [`SocketsThreads::join`]: crate::SocketsThreads::join
 pub trait EventHandler: Send + Sync {
-    /// A listener, or the I2P-accept thread, accepted a connection. The handler returns `true` to
+    /// Reports a connection that a listener or the I2P-accept thread accepted. Returns `true` to
     /// keep the connection, and `false` to have it closed.
     ///
     /// `me` is this side's address of that connection, also when the listener is bound to a
@@ -96,9 +128,9 @@ pub trait EventHandler: Send + Sync {
         them: &Service,
     ) -> bool;
 
-    /// The connection can take bytes. The handler sends what it has queued for the connection, with
-    /// [`SockMan::send_bytes`] or [`SockMan::send_vectored`]. The default sends nothing and returns
-    /// [`NextRecv::Proceed`].
+    /// Reports that the connection can take bytes. The handler sends what it has queued for the
+    /// connection, with [`SockMan::send_bytes`] or [`SockMan::send_vectored`]. The default sends
+    /// nothing and returns [`NextRecv::Proceed`].
     ///
     /// *When:* if the socket is writable and [`should_try_to_send`] returned `true` in this pass;
     /// at most once per connection and pass. If this callback sends something and the socket would
@@ -125,7 +157,8 @@ pub trait EventHandler: Send + Sync {
         NextRecv::Proceed
     }
 
-    /// Bytes arrived. `data` is never empty. Its length is at most [`Options::receive_buffer`].
+    /// Delivers bytes that arrived. `data` is never empty. Its length is at most
+    /// [`Options::receive_buffer`].
     ///
     /// `data` lies in the socket thread's one receive buffer. The handler copies what it keeps.
     ///
@@ -153,10 +186,11 @@ pub trait EventHandler: Send + Sync {
     #[doc(alias = "EventGotData")]
     fn event_got_data(&self, sockman: &SockMan, id: ConnectionId, data: &[u8]);
 
-    /// The peer sends no more: it closed or half-closed the connection.
+    /// Reports that the peer sends no more: it closed or half-closed the connection.
     ///
-    /// *When:* at most once per connection, after all data. The connection stays open for sending
-    /// until the embedder closes it. The loop does not spin meanwhile.
+    /// *When:* at most once per connection, after all data. While reading is paused, the end waits.
+    /// The connection stays open for sending until the embedder closes it. The loop does not spin
+    /// meanwhile.
     ///
     /// *Thread:* the socket thread. No lock is held.
     ///
@@ -170,8 +204,8 @@ pub trait EventHandler: Send + Sync {
     #[doc(alias = "EventGotEOF")]
     fn event_got_eof(&self, sockman: &SockMan, id: ConnectionId);
 
-    /// Receiving failed for good: a reset, a time-out in the kernel, or a failed registration with
-    /// the poller.
+    /// Reports that receiving failed for good: a reset, a time-out in the kernel, or a failed
+    /// registration with the poller.
     ///
     /// *When:* at most once per connection, after all data that came before the error. While
     /// reading is paused, the error waits. A failed registration does not wait: it is reported at
@@ -193,8 +227,8 @@ pub trait EventHandler: Send + Sync {
         error: &io::Error,
     );
 
-    /// A connect that [`SockMan::start_connect`] began has succeeded or failed. The default does
-    /// nothing.
+    /// Reports that a connect begun with [`SockMan::start_connect`] has succeeded or failed. The
+    /// default does nothing.
     ///
     /// `outcome` is `Ok` with this side's address if the connect succeeded; the connection is
     /// polled from then on. `to` is the destination that was passed to `start_connect`, so the
@@ -270,8 +304,8 @@ pub trait EventHandler: Send + Sync {
         true
     }
 
-    /// The turn of one connection is over. The default does nothing. This callback suits inactivity
-    /// time-outs.
+    /// Reports that the turn of one connection is over. The default does nothing. This callback
+    /// suits inactivity time-outs.
     ///
     /// *When:* at the end of each turn of the connection. A connection gets a turn after an event
     /// on it, after a [`SockMan::wake`], when its last turn left work, and at each sweep
@@ -289,10 +323,11 @@ pub trait EventHandler: Send + Sync {
         let _ = (sockman, id);
     }
 
-    /// A pass of the loop begins. The default does nothing.
+    /// Reports that a pass of the loop begins. The default does nothing. This callback suits the
+    /// timers of the embedder.
     ///
-    /// *When:* at the start of every pass, before the loop sleeps. A pass follows after I/O, a
-    /// wake, a [`SockMan::notify`] and a deadline, and at least once per sweep.
+    /// *When:* at the start of every pass, before the loop sleeps. A pass follows I/O, a wake, a
+    /// [`SockMan::notify`] and a deadline. There is at least one pass per sweep.
     ///
     /// *Thread:* the socket thread. No lock is held.
     ///
@@ -307,8 +342,8 @@ pub trait EventHandler: Send + Sync {
         let _ = sockman;
     }
 
-    /// The I2P router has begun, or ceased, to accept connections for this `SockMan`. The default
-    /// does nothing. Core's `EventI2PStatus`.
+    /// Reports that the I2P router has begun, or ceased, to accept connections for this `SockMan`.
+    /// The default does nothing. Core's `EventI2PStatus`.
     ///
     /// `addr` is this side's I2P address. It is `None` if no session has reported the address yet.
     ///
@@ -331,7 +366,8 @@ pub trait EventHandler: Send + Sync {
         let _ = (sockman, addr, status);
     }
 
-    /// A connection was closed because a callback for it panicked. The default does nothing.
+    /// Reports that a connection was closed because a callback for it panicked. The default does
+    /// nothing.
     ///
     /// *When:* only with
     /// [`PanicPolicy::CloseConnection`](crate::options::PanicPolicy::CloseConnection), once, right
@@ -345,22 +381,22 @@ pub trait EventHandler: Send + Sync {
     ///
     /// *Comes after it:* nothing for this id.
     ///
-    /// *A panic:* stops the threads.
+    /// *A panic:* stops the threads, although the policy is `PanicPolicy::CloseConnection`.
     fn event_closed_after_panic(&self, sockman: &SockMan, id: ConnectionId) {
         let _ = (sockman, id);
     }
 
     /// Returns the time at which the loop must run again at the latest, for timers of the embedder.
-    /// The default returns `None`.
+    /// The default returns `None`: there is no such time.
+    ///
+    /// A deadline in the past causes one immediate pass. The same deadline, or an older one, counts
+    /// again only at the next sweep, so that a forgotten timer does not make the loop spin. The
+    /// timers of the operating system may be up to 1 ms late.
     ///
     /// *When:* in every pass, after
     /// [`event_io_loop_completed_for_all`](EventHandler::event_io_loop_completed_for_all), which is
     /// the place to act on timers. An embedder that moves the deadline to an earlier time elsewhere
     /// calls [`SockMan::notify`].
-    ///
-    /// A deadline in the past causes one immediate pass. The same deadline, or an older one, counts
-    /// again only at the next sweep, so that a forgotten timer does not make the loop spin. The
-    /// timers of the operating system may be up to 1 ms late.
     ///
     /// *Thread:* the socket thread. No lock is held.
     ///

@@ -39,7 +39,8 @@ const DEFAULT_ACCEPT_BATCH: usize = 64;
 /// Bitcoin Core's name for this thread.
 const DEFAULT_THREAD_NAME: &str = "net";
 
-/// What the library does when a callback panics. Requires `panic = "unwind"`, Rust's default.
+/// What the library does when a callback panics. Requires `panic = "unwind"`, Rust's default. Set
+/// with [`Options::panic_policy`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum PanicPolicy {
@@ -54,7 +55,9 @@ pub enum PanicPolicy {
     CloseConnection,
 }
 
-/// Options for [`SockMan::new`](crate::SockMan::new).
+/// Options for [`SockMan::new`](crate::SockMan::new), which checks their ranges.
+///
+/// # Examples
 ///
 /// ```
 /// use std::time::Duration;
@@ -98,12 +101,13 @@ impl Default for Options {
 
 impl Options {
     /// Sets how many connections may exist at once: inbound and outbound together, connects under
-    /// way included. Default: no limit but the process's limit of descriptors.
+    /// way included. Default: no limit other than the process's limit of descriptors.
     ///
     /// At the limit, listeners stop accepting, and clients wait in the kernel's backlog.
-    /// [`SockMan::connect`](crate::SockMan::connect) and `start_connect` fail with
+    /// [`SockMan::connect`](crate::SockMan::connect) and
+    /// [`SockMan::start_connect`](crate::SockMan::start_connect) fail with
     /// [`ConnectErrorKind::TooManyConnections`]. Listeners resume by themselves, and connects
-    /// succeed again, when a place becomes free.
+    /// succeed again, when a connection closes.
     ///
     /// [`ConnectErrorKind::TooManyConnections`]: crate::error::ConnectErrorKind::TooManyConnections
     pub fn max_connections(mut self, connections: usize) -> Options {
@@ -112,10 +116,10 @@ impl Options {
     }
 
     /// Sets how many connections one listener accepts in one pass. The same limit applies to the
-    /// connects begun with [`SockMan::start_connect`](crate::SockMan::start_connect) that one pass
-    /// looks at. Default: 64.
+    /// connects begun with [`SockMan::start_connect`](crate::SockMan::start_connect) that advance
+    /// in one pass. Default: 64.
     ///
-    /// The rest follows in the next passes, after the established connections had their turn.
+    /// The rest follows in the next passes, after the turns of the established connections.
     ///
     /// Range: at least 1, checked by [`SockMan::new`](crate::SockMan::new).
     pub fn accept_batch(mut self, connections: usize) -> Options {
@@ -131,8 +135,8 @@ impl Options {
     /// its period. It serves handlers that never call [`SockMan::wake`](crate::SockMan::wake). It
     /// costs some 5 ns per connection.
     ///
-    /// With `None` there is no sweep. Only events and wakes then give an idle connection a turn.
-    /// Only events, wakes and deadlines run the loop, and an idle process does not wake up at all.
+    /// With `None` there is no sweep. Only events and wakes then give a connection a turn. Only
+    /// events, wakes and deadlines run the loop, and an idle process does not wake up at all.
     ///
     /// Range: at least 1 ms, because a shorter period would be a busy loop; checked by
     /// [`SockMan::new`](crate::SockMan::new).
@@ -179,8 +183,9 @@ impl Options {
         self
     }
 
-    /// Sets the name of the socket thread, for debuggers and `top`. Default: `net`. Linux shows the
-    /// first 15 bytes. [`SockMan::new`](crate::SockMan::new) refuses a name with a NUL byte.
+    /// Sets the name of the socket thread, for debuggers and `top`. Default: `net`, as in Core.
+    /// Linux shows the first 15 bytes. [`SockMan::new`](crate::SockMan::new) refuses a name with a
+    /// NUL byte.
     #[doc(alias = "socket_handler_thread_name")]
     pub fn thread_name(mut self, name: impl Into<String>) -> Options {
         self.thread_name = name.into();
@@ -190,13 +195,27 @@ impl Options {
     /// Sets an [`Interrupt`] that this `SockMan` obeys beside its own. One signal can then end
     /// several `SockMan`s and the embedder's own threads. Default: none. The library never sets or
     /// resets this interrupt.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sockman::{Interrupt, Options};
+    ///
+    /// let stop = Interrupt::new();
+    /// let (first, second) = (
+    ///     Options::default().interrupt(stop.clone()),
+    ///     Options::default().interrupt(stop.clone()),
+    /// );
+    /// // Ends the threads of both `SockMan`s:
+    /// stop.interrupt();
+    /// ```
     pub fn interrupt(mut self, interrupt: Interrupt) -> Options {
         self.interrupt = Some(interrupt);
         self
     }
 
-    /// Sets the options for I2P through a router's SAM bridge. Default: none. I2P addresses then
-    /// require a proxy.
+    /// Sets the options for I2P through a router's SAM bridge. Default: none. An I2P address then
+    /// requires a SOCKS5 proxy that reaches I2P. Feature `i2p`.
     #[cfg(feature = "i2p")]
     pub fn i2p(mut self, i2p: I2pOptions) -> Options {
         self.i2p = Some(i2p);
@@ -223,11 +242,12 @@ impl Options {
         if self.sweep.is_some_and(|period| period < SHORTEST_SWEEP) {
             return invalid(
                 "Options::sweep",
-                "must be at least 1 ms: less would be a busy loop; None turns the sweep off",
+                "must be at least 1 ms, because a shorter period is a busy loop; None turns the \
+                 sweep off",
             );
         }
         if !(1..=LARGEST_RECEIVE_BUFFER).contains(&self.receive_buffer) {
-            return invalid("Options::receive_buffer", "must be 1 byte to 1 GiB");
+            return invalid("Options::receive_buffer", "must be from 1 byte to 1 GiB");
         }
         if self.thread_name.contains('\0') {
             return invalid("Options::thread_name", "must not contain a NUL byte");

@@ -29,8 +29,12 @@ use crate::{
     sys::{More, Sock},
 };
 
-/// The socket manager. A clone is another handle to the same `SockMan`. Every method may be called
-/// from every thread and from every callback.
+/// The socket manager: binds, listens, accepts, connects, sends and closes. A clone is another
+/// handle to the same `SockMan`.
+///
+/// Every method may be called from every thread and from every callback. Only
+/// [`connect`](SockMan::connect) and [`connect_and_make_id`](SockMan::connect_and_make_id) block.
+/// They return an error on the socket thread.
 ///
 /// When the last handle is dropped and no thread runs, everything is closed. Running threads hold a
 /// handle themselves. The [`SocketsThreads`] guard ends the threads.
@@ -40,6 +44,8 @@ pub struct SockMan {
 }
 
 /// A weak handle that does not keep the `SockMan` alive. Store this one inside a handler.
+///
+/// [`SockMan::downgrade`] returns one. The default handle belongs to no `SockMan`.
 #[derive(Clone, Debug, Default)]
 pub struct WeakSockMan {
     shared: Weak<Shared>,
@@ -52,6 +58,28 @@ impl SockMan {
     ///
     /// [`CreateError`] if an option is out of its range, or if the operating system gives no
     /// poller.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use std::{io, sync::Arc};
+    /// # use sockman::{ConnectionId, EventHandler, Options, Service, SockMan};
+    /// # struct Handler;
+    /// # impl EventHandler for Handler {
+    /// #     fn event_new_connection_accepted(&self, _: &SockMan, _: ConnectionId, _: &Service, _: &Service) -> bool { true }
+    /// #     fn event_got_data(&self, _: &SockMan, _: ConnectionId, _: &[u8]) {}
+    /// #     fn event_got_eof(&self, sockman: &SockMan, id: ConnectionId) { sockman.close_connection(id); }
+    /// #     fn event_got_permanent_read_error(&self, sockman: &SockMan, id: ConnectionId, _: &io::Error) { sockman.close_connection(id); }
+    /// # }
+    /// // `Handler` implements `EventHandler`.
+    /// let sockman = SockMan::new(Arc::new(Handler), Options::default().max_connections(125))?;
+    /// assert_eq!(sockman.stats().connections, 0);
+    ///
+    /// let options = Options::default().accept_batch(0);
+    /// let error = SockMan::new(Arc::new(Handler), options).unwrap_err();
+    /// assert_eq!(error.to_string(), "Options::accept_batch must be at least 1");
+    /// # Ok::<(), sockman::error::CreateError>(())
+    /// ```
     pub fn new(handler: Arc<dyn EventHandler>, options: Options) -> Result<SockMan, CreateError> {
         Ok(SockMan { shared: Arc::new(Shared::new(handler, options)?) })
     }
@@ -62,7 +90,8 @@ impl SockMan {
     /// `to` is a [`Service`], a `SocketAddr`, or text such as `"127.0.0.1:8333"`.
     ///
     /// A `SockMan` may have any number of listeners. They may be added at any time. Before the
-    /// threads start, clients wait in the kernel's backlog.
+    /// threads start, clients wait in the kernel's backlog, which has the longest length that the
+    /// kernel allows.
     ///
     /// IP sockets are bound with `SO_REUSEADDR`. IPv6 sockets are bound for IPv6 alone, so
     /// `0.0.0.0` and `[::]` may listen on one port side by side.
@@ -70,13 +99,15 @@ impl SockMan {
     /// An existing unix-domain path is never removed here. A path that this call creates is removed
     /// by [`stop_listening`](SockMan::stop_listening).
     ///
-    /// The poller may refuse to watch the listener, because the system's limit of watches is
-    /// reached. Then an error is logged, and clients wait in the backlog. The socket thread tries
-    /// again after 100 ms, then less often, at most a second apart.
+    /// The poller may refuse to watch the listener, for example because the system's limit of
+    /// watches is reached. Then an error is logged, and clients wait in the backlog. The socket
+    /// thread tries again after 100 ms, then less often, at most a second apart.
     ///
     /// # Errors
     ///
     /// [`BindError`]. A failed call leaves nothing behind.
+    ///
+    /// # Examples
     ///
     /// ```
     /// # fn f(sockman: sockman::SockMan) -> Result<(), Box<dyn std::error::Error>> {
@@ -107,6 +138,8 @@ impl SockMan {
     ///
     /// [`BindErrorKind::NotAListener`](crate::error::BindErrorKind::NotAListener). The descriptor
     /// is closed.
+    ///
+    /// # Examples
     ///
     /// ```
     /// # use std::sync::Arc;
@@ -151,12 +184,25 @@ impl SockMan {
         }
     }
 
-    /// Starts the socket thread, which runs until interrupted. Keep the guard: dropping it ends the
-    /// thread.
+    /// Starts the socket thread, and the I2P-accept thread if the options ask for it. The threads
+    /// run until they are interrupted. Keep the guard: dropping it ends the threads.
     ///
     /// # Errors
     ///
-    /// [`StartError`]. No thread was started.
+    /// [`StartError`]. No thread was started. If only the I2P-accept thread cannot be started, the
+    /// socket thread ends, and [`SocketsThreads::join`] returns the reason.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn f(sockman: sockman::SockMan) -> Result<(), Box<dyn std::error::Error>> {
+    /// let threads = sockman.start_sockets_threads()?;
+    /// // The handler receives events now. Later, from this or another thread:
+    /// sockman.interrupt();
+    /// threads.join()?;
+    /// # Ok(())
+    /// # }
+    /// ```
     #[doc(alias = "StartSocketsThreads")]
     pub fn start_sockets_threads(&self) -> Result<SocketsThreads, StartError> {
         threads::start(self)
@@ -172,6 +218,8 @@ impl SockMan {
     ///
     /// [`ConnectError`]. On the socket thread, which calls most callbacks, the kind is
     /// [`ConnectErrorKind::OnSocketThread`](crate::error::ConnectErrorKind::OnSocketThread).
+    ///
+    /// # Examples
     ///
     /// ```
     /// # fn f(sockman: sockman::SockMan) -> Result<(), Box<dyn std::error::Error>> {
@@ -206,6 +254,21 @@ impl SockMan {
     /// # Panics
     ///
     /// If `register` panics. The connection is closed then, and no callback names it.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn f(sockman: sockman::SockMan) -> Result<(), Box<dyn std::error::Error>> {
+    /// use sockman::{ConnectOptions, helpers::ConnectionTable};
+    ///
+    /// let table = ConnectionTable::new();
+    /// let options = ConnectOptions::default();
+    /// let id = sockman.connect_and_make_id("127.0.0.1:8333", &options, |id, me| {
+    ///     table.insert(id, format!("outbound from {me}"));
+    /// })?;
+    /// # Ok(())
+    /// # }
+    /// ```
     #[doc(alias = "ConnectAndMakeId")]
     pub fn connect_and_make_id<E>(
         &self,
@@ -233,6 +296,21 @@ impl SockMan {
     ///
     /// [`ConnectErrorKind::TooManyConnections`]. The socket is closed.
     ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn f(sockman: sockman::SockMan) -> Result<(), Box<dyn std::error::Error>> {
+    /// use sockman::{Service, testing::Network};
+    ///
+    /// let network = Network::new();
+    /// let me: Service = "10.0.0.1:8333".parse()?;
+    /// let them: Service = "10.0.0.2:8333".parse()?;
+    /// let (sock, peer) = network.pair(&me, &them)?;
+    /// let id = sockman.add_existing_connection(sock, &me, &them)?.activate();
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// [`ConnectErrorKind::TooManyConnections`]: crate::error::ConnectErrorKind::TooManyConnections
     #[doc(alias = "TestOnlyAddExistentConnection")]
     #[cfg(feature = "testing")]
@@ -248,26 +326,28 @@ impl SockMan {
     /// Begins to connect to `to` and returns at once, with the id that the connection will have.
     /// The socket thread does the rest.
     ///
-    /// Use this method in callbacks, and for thousands of connects at once, each of which would
-    /// block a thread with [`connect`](SockMan::connect).
+    /// Use this method in callbacks, and for thousands of connects at once. With
+    /// [`connect`](SockMan::connect), each of them would block a thread.
     ///
     /// [`event_connect_completed`](EventHandler::event_connect_completed) reports the outcome,
     /// once: within [`ConnectOptions::timeout`], or at once when [`ConnectOptions::cancel`] is set.
     /// No other callback names the id before that.
     ///
-    /// The outcome may be reported before this call has returned. An embedder with a table of
-    /// attempts by id therefore holds the table's lock across this call and takes it in the
-    /// callback.
+    /// The outcome may be reported before this call has returned. An embedder that keeps attempts
+    /// by id in a table therefore holds the table's lock across this call, and takes the lock in
+    /// the callback.
     ///
     /// Until the outcome, the id cannot be sent to. It can be closed. A close ends the attempt, and
     /// no callback reports it.
     ///
-    /// While no thread runs, the attempt goes on as far as the kernel brings it. Its outcome waits
-    /// for the next start. An interrupt ends the threads but not the attempt.
+    /// While no thread runs, only the kernel advances the attempt, and its outcome waits for the
+    /// next start. An interrupt ends the threads but not the attempt.
     ///
     /// # Errors
     ///
     /// [`ConnectError`] if the connect fails at once. `event_connect_completed` is not called then.
+    ///
+    /// # Examples
     ///
     /// ```
     /// # fn f(sockman: sockman::SockMan) -> Result<(), Box<dyn std::error::Error>> {
@@ -306,6 +386,18 @@ impl SockMan {
     /// * [`SendError::UnknownConnection`] if the id is closed, never existed, or belongs to another
     ///   `SockMan`;
     /// * [`SendError::Socket`] if the socket is broken. The library does not close the connection.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use sockman::{ConnectionId, SockMan, error::SendError};
+    /// # fn f(sockman: &SockMan, id: ConnectionId, queue: &mut Vec<u8>) -> Result<(), SendError> {
+    /// let sent = sockman.send_bytes(id, queue)?;
+    /// // The rest stays in the queue for `event_ready_to_send`.
+    /// queue.drain(..sent);
+    /// # Ok(())
+    /// # }
+    /// ```
     #[doc(alias = "SendBytes")]
     pub fn send_bytes(&self, id: ConnectionId, data: &[u8]) -> Result<usize, SendError> {
         self.send(id, data.len(), |sock| sock.send(data, More::No))
@@ -320,6 +412,19 @@ impl SockMan {
     /// # Errors
     ///
     /// As [`send_bytes`](SockMan::send_bytes).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use sockman::{ConnectionId, SockMan, error::SendError};
+    /// use std::io::IoSlice;
+    ///
+    /// # fn f(sockman: &SockMan, id: ConnectionId, body: &[u8]) -> Result<(), SendError> {
+    /// let head = (body.len() as u32).to_be_bytes();
+    /// let sent = sockman.send_vectored(id, &[IoSlice::new(&head), IoSlice::new(body)])?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn send_vectored(
         &self,
         id: ConnectionId,
@@ -330,6 +435,8 @@ impl SockMan {
 
     /// Sends as [`send_vectored`](SockMan::send_vectored), for a caller that knows whether more
     /// data follows at once. Core's `will_send_more`.
+    ///
+    /// With [`More::Follows`], the kernel may hold back a packet that is not full (`MSG_MORE`).
     ///
     /// # Errors
     ///
@@ -350,10 +457,10 @@ impl SockMan {
         self.send(id, length, |sock| sock.send_vectored(pieces, more))
     }
 
-    /// Half-closes the connection: the peer reads the end of the stream and may go on sending.
+    /// Half-closes the connection. The peer reads the end of the stream and may go on sending.
     ///
-    /// The bytes that the kernel took before are sent first. The library does not know of bytes
-    /// that are still queued in the embedder's program.
+    /// The bytes that the kernel has taken are sent first. Bytes that are still queued in the
+    /// embedder's program can no longer be sent: half-close when that queue is empty.
     ///
     /// # Errors
     ///
@@ -371,6 +478,18 @@ impl SockMan {
     ///
     /// After a close on the socket thread, no further callback names the id. After a close on
     /// another thread, at most the one callback under way may still begin or end.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use sockman::{ConnectionId, SockMan};
+    /// # fn f(sockman: &SockMan, id: ConnectionId) {
+    /// if sockman.close_connection(id) {
+    ///     println!("closed connection {id}");
+    /// }
+    /// assert!(!sockman.close_connection(id), "only one call closes it");
+    /// # }
+    /// ```
     #[doc(alias = "CloseConnection")]
     pub fn close_connection(&self, id: ConnectionId) -> bool {
         self.shared.close(id)
@@ -383,6 +502,18 @@ impl SockMan {
     ///
     /// Several wakes before the hooks are asked count as one. A wake of a connection that is not
     /// activated yet is kept. A wake of a closed connection does nothing.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use std::sync::Mutex;
+    /// # use sockman::{ConnectionId, SockMan};
+    /// # fn f(sockman: &SockMan, id: ConnectionId, queue: &Mutex<Vec<u8>>, reply: &[u8]) {
+    /// // On any thread: queue the bytes first, then wake. `should_try_to_send` looks at the queue.
+    /// queue.lock().unwrap().extend_from_slice(reply);
+    /// sockman.wake(id);
+    /// # }
+    /// ```
     pub fn wake(&self, id: ConnectionId) {
         let Some(connection) = self.shared.connections.find(id) else { return };
         if connection.mark_woken() {
@@ -392,12 +523,35 @@ impl SockMan {
 
     /// Makes the socket thread run a pass at once:
     /// [`event_io_loop_completed_for_all`](EventHandler::event_io_loop_completed_for_all) is
-    /// called, and [`next_deadline`](EventHandler::next_deadline) is asked again.
+    /// called, and [`next_deadline`](EventHandler::next_deadline) is asked again. Several calls
+    /// before that pass count as one.
     pub fn notify(&self) {
         self.shared.inbox.notify();
     }
 
     /// Returns a weak handle that does not keep the `SockMan` alive.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use sockman::{SockMan, WeakSockMan};
+    /// use std::sync::OnceLock;
+    ///
+    /// struct Handler {
+    ///     sockman: OnceLock<WeakSockMan>,
+    /// }
+    ///
+    /// impl Handler {
+    ///     fn sockman(&self) -> Option<SockMan> {
+    ///         self.sockman.get()?.upgrade()
+    ///     }
+    /// }
+    /// # fn f(sockman: SockMan, handler: Handler) {
+    ///
+    /// // After `SockMan::new`:
+    /// let _ = handler.sockman.set(sockman.downgrade());
+    /// # }
+    /// ```
     #[must_use]
     pub fn downgrade(&self) -> WeakSockMan {
         WeakSockMan { shared: Arc::downgrade(&self.shared) }
@@ -406,7 +560,8 @@ impl SockMan {
     /// Ends the threads and every blocking connect under way, within milliseconds.
     ///
     /// Connections, listeners and the connects that [`start_connect`](SockMan::start_connect) began
-    /// stay. [`SocketsThreads::join`] waits for the threads to end and clears the interrupt.
+    /// stay. [`SocketsThreads::join`] waits for the threads to end and clears the interrupt. An
+    /// interrupt given with [`Options::interrupt`] is not set.
     #[doc(alias = "interruptNet")]
     pub fn interrupt(&self) {
         self.shared.interrupt.interrupt();
@@ -428,14 +583,34 @@ impl SockMan {
         }
     }
 
-    /// Returns the counters.
+    /// Returns how many connections and listeners exist, and what the `SockMan` has done so far.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn f(sockman: sockman::SockMan) {
+    /// let stats = sockman.stats();
+    /// println!("{} connections, {} accepted so far", stats.connections, stats.accepted);
+    /// # }
+    /// ```
     #[must_use]
     pub fn stats(&self) -> Stats {
         let shared = &self.shared;
         shared.counters.snapshot(&shared.connections, shared.listener_count())
     }
 
-    /// Returns the current state of a connection, or `None` if the id is closed or never existed.
+    /// Returns the current state of a connection. Returns `None` if the id is closed, never
+    /// existed, or belongs to a connect that has no outcome yet.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn f(sockman: sockman::SockMan, id: sockman::ConnectionId) {
+    /// if let Some(info) = sockman.connection_info(id) {
+    ///     println!("{id} is connected to {}", info.them);
+    /// }
+    /// # }
+    /// ```
     #[must_use]
     pub fn connection_info(&self, id: ConnectionId) -> Option<ConnectionInfo> {
         self.shared.connections.find(id).map(|connection| connection.info(self.shared.created))
@@ -475,6 +650,6 @@ impl WeakSockMan {
     }
 }
 
-/// The most pieces that one `sendmsg` takes: `UIO_MAXIOV` on Linux, `IOV_MAX` on other systems.
-/// With more pieces, `sendmsg` fails.
+/// The most pieces that one `sendmsg(2)` takes: `UIO_MAXIOV` on Linux, `IOV_MAX` on other systems.
+/// With more pieces, `sendmsg(2)` fails.
 const MAX_PIECES: usize = 1024;

@@ -8,8 +8,8 @@ pub use crate::engine::connection::{ConnectionInfo, Direction};
 /// [`SockMan::stats`](crate::SockMan::stats).
 ///
 /// `connections` and `listeners` are current numbers. The other fields are counters, which only
-/// grow, also over restarts. All fields are read one after the other, so they may be one event
-/// apart from each other.
+/// grow, also over restarts. The fields are read one after the other without a lock, so they may
+/// differ by the events of that moment.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {

@@ -1,4 +1,5 @@
-//! The destination of a connect. [`Destination`] is a plain value, usable on any thread.
+//! The destination of a connect. [`Destination`] is a plain value, usable on any thread, without a
+//! lock.
 
 use std::{
     fmt,
@@ -7,8 +8,22 @@ use std::{
 
 use super::Service;
 
-/// The destination of a connect: an address, or a host name and a port. The proxy resolves a host
-/// name. The library never resolves one.
+/// The destination of a connect: an address, or a host name and a port. The library never resolves
+/// a host name. A SOCKS5 proxy does.
+///
+/// # Examples
+///
+/// ```
+/// use sockman::address::Destination;
+///
+/// let address: Destination = "[2001:db8::1]:8333".parse()?;
+/// assert!(address.service().is_some());
+///
+/// let name: Destination = "node.example.org:8333".parse()?;
+/// assert_eq!(name.service(), None);
+/// assert!("node.example.org".parse::<Destination>().is_err(), "the port is missing");
+/// # Ok::<(), sockman::error::ParseAddrError>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Destination {

@@ -1,5 +1,5 @@
 //! The errors about addresses: about their text, and about the parts that they are built from.
-//! Plain values, usable on any thread.
+//! Plain values, usable on any thread, without a lock.
 
 use std::convert::Infallible;
 use std::error::Error;
@@ -7,10 +7,11 @@ use std::fmt;
 use std::io;
 use std::net::Ipv6Addr;
 
-/// The error of parsing an address. Shows the text and says which part is wrong and why.
+/// The error of parsing an address. The message shows the text and says which part is wrong and
+/// why.
 ///
-/// The text may come from an untrusted source. In the message, it is therefore cut, and its control
-/// characters are escaped.
+/// The text may come from an untrusted source. The message therefore shows at most 100 characters
+/// of it, as printable ASCII: all other characters are escaped.
 ///
 /// # Examples
 ///
@@ -36,7 +37,7 @@ impl ParseAddrError {
         ParseAddrError { text: excerpt(text), kind }
     }
 
-    /// Returns what is wrong, to match on.
+    /// Returns which part of the text is wrong, and why.
     pub fn kind(&self) -> ParseAddrErrorKind {
         self.kind
     }
@@ -64,15 +65,16 @@ impl From<Infallible> for ParseAddrError {
     }
 }
 
-/// Which part of the text of an address is wrong, and why.
+/// Which part of the text of an address is wrong, and why. Returned by [`ParseAddrError::kind`].
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ParseAddrErrorKind {
     /// The text of the address is empty.
     Empty,
-    /// The text is a host name. Only addresses are accepted here, and no name is looked up.
+    /// The text is a host name. Only addresses are accepted here, and the library resolves no
+    /// names.
     HostName,
-    /// The text is a host name of more than 255 bytes, the limit of a proxy.
+    /// The text is a host name of more than 255 bytes, the limit of SOCKS5 (RFC 1928).
     NameTooLong,
     /// The text is an onion or an I2P address, and this build of `sockman` lacks the feature for
     /// it.
@@ -88,8 +90,8 @@ pub enum ParseAddrErrorKind {
     Ipv6,
     /// The scope after `%` is not the number of an interface.
     Scope,
-    /// The brackets around IPv6 are missing, are not closed, or are followed by something other than
-    /// a port.
+    /// The brackets around IPv6 are missing, are not closed, or are followed by something other
+    /// than a port.
     Brackets,
     /// There is a port, but an address without a port was expected.
     UnexpectedPort,
@@ -103,42 +105,42 @@ pub enum ParseAddrErrorKind {
     PortLeadingZero,
     /// The port is larger than 65535.
     PortTooLarge,
-    /// An onion address of version 2, which Tor has not supported since 2021.
+    /// The onion address has version 2, which Tor has not supported since 2021.
     OnionV2,
-    /// An onion address that does not have 56 characters.
+    /// The onion address does not have 56 characters.
     OnionLength {
         /// The number of characters before `.onion`.
         found: usize,
     },
-    /// An onion address with a character that is not base32.
+    /// The onion address has a character that is not base32.
     OnionSymbol {
         /// The first such character.
         found: char,
         /// Its position, counted from 1.
         at: usize,
     },
-    /// An onion address of an unknown version.
+    /// The onion address has an unknown version.
     OnionVersion {
         /// The version in the address.
         found: u8,
     },
-    /// An onion address with a wrong checksum.
+    /// The onion address has a wrong checksum.
     OnionChecksum,
-    /// An I2P address that does not have 52 characters.
+    /// The I2P address does not have 52 characters.
     I2pLength {
         /// The number of characters before `.b32.i2p`.
         found: usize,
     },
-    /// An I2P address with a character that is not base32.
+    /// The I2P address has a character that is not base32.
     I2pSymbol {
         /// The first such character.
         found: char,
         /// Its position, counted from 1.
         at: usize,
     },
-    /// An I2P address whose last character has bits beyond the hash.
+    /// The last character of the I2P address has bits beyond the hash.
     I2pTrailingBits,
-    /// A unix-domain name with a backslash that begins neither `\\` nor `\xNN`.
+    /// The unix-domain name has a backslash that begins neither `\\` nor `\xNN`.
     UnixEscape,
     /// The text is well formed, but the address is not valid.
     Invalid(InvalidAddrError),
@@ -150,92 +152,104 @@ impl fmt::Display for ParseAddrErrorKind {
         match self {
             Kind::Empty => f.write_str("the address is empty"),
             Kind::HostName => f.write_str(
-                "this is a name, not an address, and names are not looked up here; \
-                 give an address, or a Destination with a proxy that resolves the name",
+                "this is a name, not an address, and sockman resolves no names; \
+                 give an address, or connect to the name through a SOCKS5 proxy",
             ),
             Kind::NameTooLong => f.write_str("the host name is longer than 255 bytes"),
             Kind::MissingFeature { feature } => {
-                write!(f, "addresses of this network need the feature `{feature}` of sockman")
+                write!(f, "addresses of this network require the feature `{feature}` of sockman")
             }
             Kind::Unrecognized => f.write_str(
                 "this is not an address; write 1.2.3.4:port, [IPv6]:port, cjdns:[IPv6]:port, \
                  <56 characters>.onion:port, <52 characters>.b32.i2p:port or unix:/path",
             ),
             Kind::Ipv4 => f.write_str(
-                "the IPv4 address is not four decimal numbers from 0 to 255 with dots between \
-                 and no leading zeros",
+                "the IPv4 address is malformed; write four decimal numbers from 0 to 255, \
+                 with dots between them and without leading zeros",
             ),
             Kind::Ipv6 => f.write_str("the IPv6 address is malformed"),
             Kind::Scope => f.write_str(
-                "the IPv6 scope behind '%' is not a decimal interface number \
-                 (interface names are not looked up)",
+                "the IPv6 scope after '%' must be the number of an interface, in decimal \
+                 and without leading zeros",
             ),
             Kind::Brackets => f.write_str(
                 "the brackets are missing or out of place; \
                  an IPv6 address with a port is written [address]:port",
             ),
             Kind::UnexpectedPort => {
-                f.write_str("there is a port, but an address without one is expected here")
+                f.write_str("an address without a port is expected here; remove the port")
             }
             Kind::MissingPort => {
-                f.write_str("the port is missing; write a colon and the port behind the address")
+                f.write_str("the port is missing; write a colon and the port after the address")
             }
-            Kind::EmptyPort => f.write_str("there is no port behind the colon"),
-            Kind::PortNotDecimal => f.write_str("the port has a character that is not a digit"),
-            Kind::PortLeadingZero => f.write_str("the port has a leading zero"),
+            Kind::EmptyPort => {
+                f.write_str("the port after the colon is missing; write a number from 0 to 65535")
+            }
+            Kind::PortNotDecimal => {
+                f.write_str("the port has a character that is not a decimal digit")
+            }
+            Kind::PortLeadingZero => f.write_str("the port has a leading zero; remove it"),
             Kind::PortTooLarge => f.write_str("the port is larger than 65535"),
             Kind::OnionV2 => f.write_str(
-                "this is an onion address of version 2, which is no longer supported; \
-                 ask for the service's version 3 address of 56 characters",
+                "the onion address has version 2, which is no longer supported; \
+                 use the service's version 3 address of 56 characters",
             ),
             Kind::OnionLength { found } => {
-                write!(f, "the onion address has {found} characters before .onion, not 56")
+                write!(f, "the onion address has {found} characters before .onion instead of 56")
             }
             Kind::OnionSymbol { found, at } => {
                 write!(f, "the onion address has {}", NotBase32(*found, *at))
             }
             Kind::OnionVersion { found } => {
-                write!(f, "the onion address is of version {found}, only 3 is supported")
+                write!(f, "the onion address has version {found}; only version 3 is supported")
             }
-            Kind::OnionChecksum => {
-                f.write_str("the checksum of the onion address is wrong; is it mistyped?")
-            }
+            Kind::OnionChecksum => f.write_str(
+                "the onion address has a wrong checksum; compare each character with the original",
+            ),
             Kind::I2pLength { found } => {
-                write!(f, "the I2P address has {found} characters before .b32.i2p, not 52")
+                write!(f, "the I2P address has {found} characters before .b32.i2p instead of 52")
             }
             Kind::I2pSymbol { found, at } => {
                 write!(f, "the I2P address has {}", NotBase32(*found, *at))
             }
             Kind::I2pTrailingBits => f.write_str(
-                "the last character of the I2P address has bits set beyond the hash; \
-                 is it mistyped?",
+                "the last character of the I2P address has bits beyond the hash; \
+                 compare each character with the original",
             ),
-            Kind::UnixEscape => {
-                f.write_str(r"a backslash in a unix-domain name is written \\, a byte \xNN")
-            }
+            Kind::UnixEscape => f.write_str(
+                r"the unix-domain name has a wrong escape; write a backslash as \\, a byte as \xNN",
+            ),
             Kind::Invalid(invalid) => write!(f, "{invalid}"),
         }
     }
 }
 
 /// The error of building an address from parts that are not valid.
+///
+/// # Examples
+///
+/// ```
+/// use sockman::{Service, error::InvalidAddrError};
+///
+/// assert_eq!(Service::unix(""), Err(InvalidAddrError::UnixPathEmpty));
+/// ```
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum InvalidAddrError {
-    /// A CJDNS address outside of `fc00::/8`.
+    /// The address is not a CJDNS address, because it is outside `fc00::/8`.
     NotCjdns {
-        /// The address given.
+        /// The address that was given.
         addr: Ipv6Addr,
     },
-    /// An empty unix-domain path.
+    /// The unix-domain path is empty.
     UnixPathEmpty,
-    /// A unix-domain path with a NUL. The kernel would cut the path there.
+    /// The unix-domain path contains a NUL byte. The kernel would cut the path there.
     UnixPathHasNul,
-    /// A unix-domain path or abstract name that does not fit `sockaddr_un`.
+    /// The unix-domain path or abstract name does not fit `sockaddr_un`.
     UnixTooLong {
-        /// Its length in bytes. For an abstract name, this includes the NUL in front of it.
+        /// The length in bytes. For an abstract name, it includes the NUL in front of the name.
         len: usize,
-        /// The limit: [`UnixAddr::MAX_BYTES`](crate::address::UnixAddr::MAX_BYTES).
+        /// The limit in bytes: [`UnixAddr::MAX_BYTES`](crate::address::UnixAddr::MAX_BYTES).
         max: usize,
     },
 }
@@ -244,14 +258,14 @@ impl fmt::Display for InvalidAddrError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             InvalidAddrError::NotCjdns { addr } => {
-                write!(f, "{addr} is not a CJDNS address, it is outside of fc00::/8")
+                write!(f, "{addr} is not a CJDNS address, because it is outside fc00::/8")
             }
             InvalidAddrError::UnixPathEmpty => f.write_str("the unix-domain path is empty"),
             InvalidAddrError::UnixPathHasNul => {
-                f.write_str("the unix-domain path has a NUL byte in it")
+                f.write_str("the unix-domain path contains a NUL byte")
             }
             InvalidAddrError::UnixTooLong { len, max } => {
-                write!(f, "the unix-domain name has {len} bytes, at most {max} fit")
+                write!(f, "the unix-domain name has {len} bytes; the limit is {max}")
             }
         }
     }

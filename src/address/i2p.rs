@@ -1,5 +1,5 @@
 //! Addresses of I2P: the hash of a destination, written in base32. Plain values, usable on any
-//! thread.
+//! thread, without a lock.
 //!
 //! The bytes are behind an `Arc`, for the same reason as those of an onion address.
 

@@ -1,5 +1,5 @@
 //! The two kinds of address that have sixteen bytes: IPv6 with its scope, and CJDNS. Plain values,
-//! usable on any thread.
+//! usable on any thread, without a lock.
 
 use std::fmt;
 use std::net::Ipv6Addr;
@@ -10,7 +10,7 @@ use super::parse::CJDNS_PREFIX;
 /// An IPv6 address with its scope (RFC 4007), never IPv4-mapped. Made by
 /// [`NetAddr::ipv6`](crate::address::NetAddr::ipv6), which turns IPv4-mapped addresses into IPv4.
 ///
-/// Printed as `fe80::1%2`; a scope of 0 is not printed.
+/// Printed as `fe80::1%2`. A scope of 0 is not printed.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ScopedIpv6 {
     /// Invariant: not in `::ffff:0:0/96`.

@@ -114,7 +114,7 @@ impl Service {
         &self.addr
     }
 
-    /// Returns the port. It is 0 for a unix-domain address. When binding, 0 means "any port".
+    /// Returns the port. The port of a unix-domain address is 0. For a bind, 0 means "any port".
     pub fn port(&self) -> u16 {
         self.port
     }
@@ -152,9 +152,9 @@ impl Service {
     pub(crate) fn to_sock_addr(&self) -> Result<SockAddr, NoSockAddr> {
         match &self.addr {
             #[cfg(feature = "socks5")]
-            NetAddr::TorV3(_) => Err(NoSockAddr("onion addresses are reached through Tor only")),
+            NetAddr::TorV3(_) => Err(NoSockAddr("an onion address is reached through Tor only")),
             #[cfg(feature = "i2p")]
-            NetAddr::I2p(_) => Err(NoSockAddr("I2P addresses are reached through I2P only")),
+            NetAddr::I2p(_) => Err(NoSockAddr("an I2P address is reached through I2P only")),
             NetAddr::Unix(addr) => addr.to_sock_addr(),
             NetAddr::Ipv4(_) | NetAddr::Ipv6(_) | NetAddr::Cjdns(_) => self
                 .to_socket_addr()
@@ -478,7 +478,7 @@ impl fmt::Display for Network {
 }
 
 /// The reason why an address cannot be passed to the kernel. The caller knows the address and the
-/// operation, so neither of them is part of the reason.
+/// operation, so the reason contains neither.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct NoSockAddr(&'static str);
 

@@ -1,8 +1,8 @@
 //! Addresses of Tor onion services: 32 bytes, written in base32 with a checksum. Plain values,
-//! usable on any thread.
+//! usable on any thread, without a lock.
 //!
 //! The bytes are behind an `Arc`. Inline, they would make every [`Service`](crate::Service) a
-//! quarter larger. Each connection holds two of them, but most peers are on neither Tor nor I2P.
+//! quarter larger. Each connection holds two of them, and most peers are on neither Tor nor I2P.
 //! Bitcoin Core's `CNetAddr` keeps more than 16 bytes on the heap for the same reason.
 
 use std::fmt;
@@ -34,7 +34,7 @@ impl OnionV3 {
     /// spare bits.
     const ENCODED_CHARS: usize = 56;
 
-    /// The length of a version 2 address, which is an 80-bit hash.
+    /// The number of characters of a version 2 address, which is an 80-bit hash.
     const V2_CHARS: usize = 16;
 
     /// Returns the service with this ed25519 master public key.

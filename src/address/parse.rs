@@ -43,7 +43,8 @@ impl FromStr for Service {
 impl FromStr for NetAddr {
     type Err = ParseAddrError;
 
-    /// Parses an address without a port. Brackets around an IPv6 address are allowed.
+    /// Parses an address without a port, in the forms listed at [`Service`]. Brackets around an
+    /// IPv6 address are allowed.
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! Tests of what only the crate itself can see: the sizes of addresses, and their conversion to and
+//! Tests of what only the crate itself sees: the sizes of addresses, and their conversion to and
 //! from the kernel's form.
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
@@ -10,14 +10,16 @@ use socket2::{Domain, SockRef, Socket, Type};
 
 use super::{NetAddr, Service, UnixAddr};
 
+/// G10: an idle connection takes a few hundred bytes.
 #[test]
 fn addresses_stay_small_because_each_connection_holds_two() {
     assert_eq!(size_of::<NetAddr>(), 24);
     assert_eq!(size_of::<Service>(), 32);
 }
 
+/// G13: an address that the kernel returns is the address that the kernel received.
 #[test]
-fn what_the_kernel_can_hold_goes_there_and_back() {
+fn addresses_survive_the_conversion_to_the_kernels_form() {
     let longest_path = format!("unix:/{}", "p".repeat(UnixAddr::MAX_BYTES - 2));
     let mut texts = vec!["0.0.0.0:0", "1.2.3.4:8333", "[::1]:65535", "[fe80::1%7]:1", "unix:/a b"];
     texts.push(&longest_path);
@@ -28,6 +30,7 @@ fn what_the_kernel_can_hold_goes_there_and_back() {
     }
 }
 
+/// The kernel has no address family for CJDNS, so the address comes back as plain IPv6.
 #[test]
 fn cjdns_goes_to_the_kernel_as_ipv6() {
     let service: Service = "cjdns:[fc00::1]:8333".parse().unwrap();
@@ -37,8 +40,9 @@ fn cjdns_goes_to_the_kernel_as_ipv6() {
     assert_eq!(Service::from_sock_addr(&sock_addr), Some(plain.into()));
 }
 
+/// The message of the error names the reason.
 #[test]
-fn what_no_socket_can_have_is_an_error_that_says_why() {
+fn an_address_that_no_socket_can_have_is_refused_with_the_reason() {
     let no_terminator = format!("unix:/{}", "p".repeat(UnixAddr::MAX_BYTES - 1));
     for (service, reason) in [
         #[cfg(feature = "socks5")]
@@ -56,6 +60,7 @@ fn what_no_socket_can_have_is_an_error_that_says_why() {
     }
 }
 
+/// A peer of a family that the library does not know has no address.
 #[cfg(target_os = "linux")]
 #[test]
 fn an_address_of_another_family_is_none() {
@@ -63,6 +68,7 @@ fn an_address_of_another_family_is_none() {
     assert_eq!(Service::from_sock_addr(&vsock), None);
 }
 
+/// G13.
 #[test]
 fn an_unnamed_unix_peer_has_a_value_of_its_own() {
     let path = std::env::temp_dir().join(format!("sockman-address-{}", std::process::id()));
@@ -79,9 +85,10 @@ fn an_unnamed_unix_peer_has_a_value_of_its_own() {
     assert_eq!(Service::from_sock_addr(&me), Some(Service::unix(&path).unwrap()));
 }
 
+/// Abstract names may contain NUL bytes and fill `sun_path`.
 #[cfg(target_os = "linux")]
 #[test]
-fn abstract_names_go_to_the_kernel_and_back_whole() {
+fn abstract_names_survive_the_conversion_to_the_kernels_form() {
     let longest = UnixAddr::MAX_BYTES - 1;
     let pid = std::process::id();
     for name in [format!("sockman\0{pid}\0"), format!("{pid:0>longest$}")] {
@@ -96,6 +103,7 @@ fn abstract_names_go_to_the_kernel_and_back_whole() {
     assert_eq!(Service::from_sock_addr(&sock_addr), Some(nameless));
 }
 
+/// G13: one peer has one address, whichever listener accepts it.
 #[test]
 fn an_ipv4_peer_of_a_dual_stack_listener_is_ipv4() {
     let listener = Socket::new(Domain::IPV6, Type::STREAM, None).unwrap();

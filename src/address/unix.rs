@@ -1,5 +1,5 @@
 //! Unix-domain addresses (a path, an abstract name, or unnamed) and the escapes in their text.
-//! Plain values, usable on any thread.
+//! Plain values, usable on any thread, without a lock.
 
 use std::ffi::OsStr;
 use std::fmt::{self, Write};
@@ -82,7 +82,7 @@ impl UnixAddr {
         UnixAddr::from_sun_path(&[b"\0", name.as_ref()].concat())
     }
 
-    /// Returns the address of a socket that was never bound.
+    /// Returns the unnamed address, which is the address of a socket that was never bound.
     pub const fn unnamed() -> UnixAddr {
         UnixAddr { name: None }
     }
@@ -101,7 +101,7 @@ impl UnixAddr {
         self.name.as_deref()?.strip_prefix(b"\0")
     }
 
-    /// Returns whether this is the address of a socket that was never bound.
+    /// Returns whether this is the unnamed address.
     pub fn is_unnamed(&self) -> bool {
         self.name.is_none()
     }

@@ -11,7 +11,8 @@ use crate::sys::{
     interrupt::{WakerGuard, Watches},
 };
 
-/// Connects, and returns the connected socket.
+/// Connects, and returns the connected socket. Blocks until the connect has succeeded, failed,
+/// timed out or been interrupted.
 ///
 /// # Errors
 ///

@@ -13,7 +13,7 @@ use super::Step;
 use crate::{address::Service, sys::Sock};
 
 /// The first wait before a connect to a unix-domain listener with a full backlog is tried again.
-/// Such a listener gives no event when it has room again.
+/// Such a listener causes no event when it has room again.
 const FIRST_RETRY: Duration = Duration::from_millis(1);
 /// The longest such wait. Each retry doubles the wait up to this.
 const LONGEST_RETRY: Duration = Duration::from_millis(50);

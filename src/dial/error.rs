@@ -1,7 +1,7 @@
 //! Why a connect failed, and which party is at fault.
 //!
-//! Plain values: no thread, no lock. The message says what was tried, where, and what to do. It
-//! does not repeat the source; `{:#}` appends the sources.
+//! Plain values: no thread, no lock. Every message names the destination first. It says what went
+//! wrong and what to do. It does not repeat the source; `{:#}` appends the sources.
 
 use std::{convert::Infallible, error::Error, fmt, io, time::Duration};
 
@@ -15,15 +15,27 @@ use crate::{
 };
 
 /// The error returned by [`SockMan::connect`](crate::SockMan::connect) and
-/// [`SockMan::start_connect`](crate::SockMan::start_connect). The library never reports a
-/// connection id that it allocated before one of them returned the error.
+/// [`SockMan::start_connect`](crate::SockMan::start_connect), and reported by
+/// [`event_connect_completed`](crate::EventHandler::event_connect_completed). After one of the two
+/// methods returned it, no callback names an id of that connect.
 ///
-/// [`kind`](ConnectError::kind) says what happened. The error converts into an [`io::Error`] of the
-/// nearest kind. The message names the destination; `{:#}` appends the messages of the sources:
+/// [`kind`](ConnectError::kind) returns the reason. The error converts into an [`io::Error`] of
+/// the nearest kind. The message names the destination; `{:#}` appends the messages of the sources.
+///
+/// # Examples
 ///
 /// ```
-/// # fn f(error: sockman::error::ConnectError) {
-/// eprintln!("{error:#}");
+/// # fn f(sockman: sockman::SockMan) {
+/// use sockman::{ConnectOptions, error::ConnectErrorKind};
+///
+/// if let Err(error) = sockman.connect("192.0.2.1:8333", &ConnectOptions::default()) {
+///     eprintln!("{error:#}");
+///     match error.kind() {
+///         ConnectErrorKind::TimedOut { .. } => println!("try again later"),
+///         _ if error.is_proxy_fault() => println!("check the proxy"),
+///         _ => println!("try another address"),
+///     }
+/// }
 /// # }
 /// ```
 pub struct ConnectError {
@@ -35,12 +47,13 @@ struct Inner {
     kind: ConnectErrorKind,
 }
 
-/// What happened to a connect. Returned by [`ConnectError::kind`].
+/// Why a connect failed. Returned by [`ConnectError::kind`].
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum ConnectErrorKind {
-    /// The destination needs a proxy or a SAM bridge, and none is set. Onion addresses and host
-    /// names need a proxy, I2P addresses a SAM bridge. The library never resolves names.
+    /// The destination requires a proxy or a SAM bridge, and none is set. A host name and an onion
+    /// address require a SOCKS5 proxy (feature `socks5`). An I2P address requires a SAM bridge, or
+    /// a SOCKS5 proxy that reaches I2P. The library never resolves names.
     NeedsProxy,
     /// [`Options::max_connections`](crate::Options::max_connections) is reached.
     TooManyConnections {
@@ -65,7 +78,7 @@ pub enum ConnectErrorKind {
     /// interrupt of the `SockMan` does not end a connect that `start_connect` began. It only
     /// prevents a new one from beginning.
     Interrupted,
-    /// The destination refused the connection: no program listens there.
+    /// The destination refused the connection: probably no program listens there.
     Refused {
         /// The error of the operating system.
         source: io::Error,
@@ -75,8 +88,9 @@ pub enum ConnectErrorKind {
         /// The error of the operating system.
         source: io::Error,
     },
-    /// The address cannot be dialled. It is the unnamed unix-domain address, or a unix-domain
-    /// address through a proxy, which would name a socket on another machine.
+    /// The unix-domain address cannot be dialled. It is unnamed, is an abstract name on a platform
+    /// without abstract names, or is a path that leaves no room for its terminator. Or a proxy is
+    /// set: the path would name a socket on the proxy's machine.
     InvalidDestination,
     /// The text given as the destination is neither an address nor a host name with a port.
     InvalidText(ParseAddrError),
@@ -99,7 +113,7 @@ pub enum ConnectErrorKind {
         /// The reply of the proxy.
         reply: Socks5Reply,
     },
-    /// An I2P address has a port other than 0. SAM 3.1 has no ports.
+    /// The I2P address has a port other than 0. SAM 3.1 has no ports.
     #[cfg(feature = "i2p")]
     I2pPort,
     /// The SAM bridge or the I2P router behind it is at fault. The peer was not asked.
@@ -128,7 +142,7 @@ pub enum ConnectErrorKind {
     },
     /// Another failure of the system call named `step`.
     Os {
-        /// The call that failed: `socket`, `connect`, …
+        /// The system call that failed: `socket`, `connect`, …
         step: &'static str,
         /// The error of the operating system.
         source: io::Error,
@@ -138,27 +152,27 @@ pub enum ConnectErrorKind {
 use ConnectErrorKind as Kind;
 
 impl ConnectError {
-    /// Returns what happened.
+    /// Returns why the connect failed. [`ConnectError`] has an example.
     #[must_use]
     pub fn kind(&self) -> &ConnectErrorKind {
         &self.inner.kind
     }
 
-    /// Returns what happened, by value.
+    /// Returns why the connect failed, by value.
     #[must_use]
     pub fn into_kind(self) -> ConnectErrorKind {
         self.inner.kind
     }
 
-    /// Returns the destination. `None` if its text could not be parsed.
+    /// Returns the destination, or `None` if its text could not be parsed.
     #[must_use]
     pub fn to(&self) -> Option<&Destination> {
         self.inner.to.as_ref()
     }
 
     /// Returns whether the proxy or the SAM bridge is at fault: it cannot be reached, breaks its
-    /// protocol, refuses the credentials, or did not get as far as the destination in time. Other
-    /// destinations will fail through it, too. Core's `proxy_connection_failed`.
+    /// protocol, refuses the credentials, or did not begin to connect to the destination in time.
+    /// Connects to other destinations will fail through it, too. Core's `proxy_connection_failed`.
     #[doc(alias = "proxy_connection_failed")]
     #[must_use]
     pub fn is_proxy_fault(&self) -> bool {
@@ -228,40 +242,48 @@ impl ConnectError {
             None => &nowhere,
         };
         match self.kind() {
-            Kind::NeedsProxy => write!(
+            Kind::NeedsProxy => write!(f, "cannot connect to {to}: {}", requirement_of(self.to())),
+            Kind::TooManyConnections { limit } => write!(
                 f,
-                "cannot connect to {to}: names and onion addresses are reached through a proxy, I2P \
-                 addresses through a SAM bridge, and none is set"
+                "cannot connect to {to}: the limit of {limit} connections is reached; close one \
+                 first, or raise Options::max_connections"
             ),
-            Kind::TooManyConnections { limit } => {
-                write!(f, "cannot connect to {to}: the limit of {limit} connections is reached")
-            }
-            Kind::OnSocketThread => f.write_str(
-                "connect was called from a callback and would block the socket thread: call \
-                 start_connect there, or connect on another thread",
+            Kind::OnSocketThread => write!(
+                f,
+                "cannot connect to {to} in a callback: connect would block the socket thread; call \
+                 start_connect there, or connect on another thread"
             ),
             Kind::TimedOut { proxy, phase, after } => {
                 write!(f, "cannot connect to {to}")?;
-                if let Some(proxy) = proxy {
-                    write!(f, " through the proxy {proxy}")?;
+                match (proxy, phase) {
+                    (Some(sam), ConnectPhase::I2pSession | ConnectPhase::I2pConnect) => {
+                        write!(f, " through the SAM bridge {sam}")?;
+                    }
+                    (Some(proxy), _) => write!(f, " through the proxy {proxy}")?,
+                    (None, _) => {}
                 }
                 write!(f, ": {phase} within {after:?}")
             }
-            Kind::Interrupted => write!(f, "the connect to {to} was interrupted"),
+            Kind::Interrupted => write!(f, "cannot connect to {to}: the connect was interrupted"),
             Kind::Refused { .. } => write!(
                 f,
-                "cannot connect to {to}: the connection was refused, no program listens there"
+                "cannot connect to {to}: the connection was refused; check that a program listens \
+                 there"
             ),
-            Kind::Unreachable { .. } => {
-                write!(f, "cannot connect to {to}: there is no way to it")
-            }
-            Kind::InvalidDestination => {
-                write!(f, "cannot connect to {to}: the address cannot be dialled this way")
-            }
+            Kind::Unreachable { .. } => write!(
+                f,
+                "cannot connect to {to}: the host or its network is unreachable; check the route \
+                 to it"
+            ),
+            Kind::InvalidDestination => write!(
+                f,
+                "cannot connect to {to}: a unix-domain address must have a name that this platform \
+                 supports, and must be dialled without a proxy"
+            ),
             Kind::InvalidText(error) => write!(f, "cannot connect: {error}"),
             Kind::InvalidName => write!(
                 f,
-                "cannot connect to {to}: a host name has 1 to 255 bytes, none of them NUL"
+                "cannot connect to {to}: a host name must have 1 to 255 bytes, and no NUL byte"
             ),
             #[cfg(feature = "socks5")]
             Kind::ProxyFailed { proxy, .. } => {
@@ -269,24 +291,59 @@ impl ConnectError {
             }
             #[cfg(feature = "socks5")]
             Kind::ProxyReplied { proxy, .. } => {
-                write!(f, "the proxy {proxy} cannot connect to {to}")
+                write!(f, "cannot connect to {to}: the proxy {proxy} could not connect to it")
             }
             #[cfg(feature = "i2p")]
-            Kind::I2pPort => write!(f, "cannot connect to {to}: I2P addresses have port 0"),
+            Kind::I2pPort => write!(
+                f,
+                "cannot connect to {to}: an I2P address must have port 0, because SAM 3.1 has no \
+                 ports"
+            ),
             #[cfg(feature = "i2p")]
             Kind::SamFailed { sam, .. } => {
                 write!(f, "cannot connect to {to}: the SAM bridge {sam} failed")
             }
             #[cfg(feature = "i2p")]
             Kind::I2pPeer { sam, result, message } => {
-                write!(f, "the I2P router at {sam} cannot connect to {to}: {result}")?;
+                write!(
+                    f,
+                    "cannot connect to {to}: the I2P router at {sam} could not connect to it: \
+                     {result}"
+                )?;
                 message.as_ref().map_or(Ok(()), |message| write!(f, ": {message}"))
             }
             #[cfg(feature = "i2p")]
             Kind::I2pKeyFile { .. } => {
-                write!(f, "cannot connect to {to}: the I2P private key cannot be used")
+                write!(f, "cannot connect to {to}: there is no usable I2P private key")
             }
             Kind::Os { step, .. } => write!(f, "cannot connect to {to}: {step} failed"),
+        }
+    }
+}
+
+/// Returns what a destination that cannot be dialled directly requires, for the message of
+/// [`ConnectErrorKind::NeedsProxy`].
+fn requirement_of(to: Option<&Destination>) -> &'static str {
+    match to.and_then(Destination::service).map(Service::addr) {
+        #[cfg(all(feature = "socks5", feature = "i2p"))]
+        Some(crate::address::NetAddr::I2p(_)) => {
+            "an I2P address requires a SAM bridge, or a SOCKS5 proxy that reaches I2P; set \
+             Options::i2p or ConnectOptions::proxy"
+        }
+        #[cfg(all(feature = "i2p", not(feature = "socks5")))]
+        Some(crate::address::NetAddr::I2p(_)) => {
+            "an I2P address requires a SAM bridge; set Options::i2p"
+        }
+        #[cfg(feature = "socks5")]
+        Some(crate::address::NetAddr::TorV3(_)) => {
+            "an onion address requires a SOCKS5 proxy such as Tor; set ConnectOptions::proxy"
+        }
+        _ if cfg!(feature = "socks5") => {
+            "a host name requires a SOCKS5 proxy, which resolves it; set ConnectOptions::proxy"
+        }
+        _ => {
+            "a host name requires the feature `socks5` of sockman and a SOCKS5 proxy; connect to \
+             an address"
         }
     }
 }
@@ -345,7 +402,7 @@ impl Error for ConnectError {
     }
 }
 
-/// What a connect is waiting for.
+/// What a connect is waiting for. Part of [`ConnectErrorKind::TimedOut`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ConnectPhase {
@@ -363,16 +420,54 @@ pub enum ConnectPhase {
     I2pConnect,
 }
 
-/// Prints what did not happen.
+/// Prints what did not happen, such as "the destination did not answer".
 impl fmt::Display for ConnectPhase {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            ConnectPhase::Connect => "no answer",
+            ConnectPhase::Connect => "the destination did not answer",
             ConnectPhase::ReachProxy => "the proxy did not accept the connection",
             ConnectPhase::NegotiateWithProxy => "the proxy did not finish the SOCKS5 negotiation",
-            ConnectPhase::ProxyConnect => "the proxy did not reach it",
-            ConnectPhase::I2pSession => "the I2P router made no session",
-            ConnectPhase::I2pConnect => "the I2P router did not reach it",
+            ConnectPhase::ProxyConnect => "the proxy did not connect to the destination",
+            ConnectPhase::I2pSession => "the I2P router did not create a session",
+            ConnectPhase::I2pConnect => "the I2P router did not connect to the destination",
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The message of `NeedsProxy` names only options that this build has.
+    #[test]
+    fn the_message_of_a_missing_proxy_fits_the_features() {
+        let needs_proxy = |to: Destination, expected: &str| {
+            let message = ConnectError::new(&to, Kind::NeedsProxy).to_string();
+            assert_eq!(message, format!("cannot connect to {to}: {expected}"));
+        };
+        needs_proxy(
+            Destination::Name { host: "name.test".to_owned(), port: 1 },
+            if cfg!(feature = "socks5") {
+                "a host name requires a SOCKS5 proxy, which resolves it; set ConnectOptions::proxy"
+            } else {
+                "a host name requires the feature `socks5` of sockman and a SOCKS5 proxy; connect \
+                 to an address"
+            },
+        );
+        #[cfg(feature = "socks5")]
+        needs_proxy(
+            Service::new(crate::address::NetAddr::tor_v3([1; 32]), 1).into(),
+            "an onion address requires a SOCKS5 proxy such as Tor; set ConnectOptions::proxy",
+        );
+        #[cfg(feature = "i2p")]
+        needs_proxy(
+            Service::new(crate::address::NetAddr::i2p([1; 32]), 0).into(),
+            if cfg!(feature = "socks5") {
+                "an I2P address requires a SAM bridge, or a SOCKS5 proxy that reaches I2P; set \
+                 Options::i2p or ConnectOptions::proxy"
+            } else {
+                "an I2P address requires a SAM bridge; set Options::i2p"
+            },
+        );
     }
 }

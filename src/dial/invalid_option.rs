@@ -1,12 +1,22 @@
-//! The error for an option that is out of its range. A plain value.
+//! The error for an option that is out of its range. A plain value: no thread, no lock.
 
 use std::{error::Error, fmt, io};
 
-/// The error for an option whose value is out of its range.
+/// The error for an option whose value is out of its range. The message names the option and its
+/// range.
 ///
-/// Setters take any value. The constructor that takes the complete options checks them. These
-/// constructors are [`SockMan::new`](crate::SockMan::new) and
-/// [`SendQueueLimits::new`](crate::helpers::SendQueueLimits::new).
+/// Setters take any value. [`SockMan::new`](crate::SockMan::new) and
+/// [`SendQueueLimits::new`](crate::helpers::SendQueueLimits::new) check the values.
+///
+/// # Examples
+///
+/// ```
+/// use sockman::helpers::SendQueueLimits;
+///
+/// let error = SendQueueLimits::new(2, 1, 3).unwrap_err();
+/// assert_eq!(error.option(), "SendQueueLimits::new");
+/// assert_eq!(error.to_string(), "SendQueueLimits::new requires low_mark < high_mark <= limit");
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct InvalidOption {
     option: &'static str,

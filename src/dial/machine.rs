@@ -1,7 +1,7 @@
-//! What the pure state machines of SOCKS5 and SAM have in common, and the one loop that drives a
-//! machine over a socket.
+//! The common interface of the pure state machines of SOCKS5 and SAM, and the one loop that drives
+//! a machine over a socket.
 //!
-//! A machine is plain: bytes in; bytes out, or done, or an error. The loop runs on the thread that
+//! A machine takes bytes, and returns bytes, its end or an error. The loop runs on the thread that
 //! drives the connect, and takes no lock.
 
 use std::io;
@@ -45,7 +45,7 @@ impl Outgoing {
         self.rest().is_empty()
     }
 
-    /// Notes that the socket took `bytes` bytes.
+    /// Records that the socket took `bytes` bytes.
     pub(crate) fn sent(&mut self, bytes: usize) {
         self.sent = self.sent.saturating_add(bytes).min(self.bytes.len());
     }
@@ -74,7 +74,7 @@ pub(crate) trait Machine {
 /// Drives a machine as far as it goes without waiting. `Connected` means that the machine wants
 /// nothing for now.
 ///
-/// The machine asks for an exact number of bytes each time. So the other side decides neither how
+/// The machine asks for an exact number of bytes each time, so the other side decides neither how
 /// long a step takes nor which bytes stay unread.
 ///
 /// # Errors

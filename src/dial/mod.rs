@@ -236,7 +236,7 @@ impl Dial {
     }
 }
 
-/// Returns the address to dial, if `to` can be dialled without a proxy.
+/// Returns the address to dial, if `to` can be dialled directly.
 fn dialled_directly(to: &Destination) -> Result<&Service, ConnectError> {
     let needs_proxy = || ConnectError::new(to, ConnectErrorKind::NeedsProxy);
     let Destination::Service(service) = to else { return Err(needs_proxy()) };

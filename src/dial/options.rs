@@ -1,4 +1,4 @@
-//! The options of one connect. Plain data.
+//! The options of one connect. Plain data: no thread, no lock.
 
 use std::time::Duration;
 
@@ -9,9 +9,14 @@ use crate::{address::Service, sys::interrupt::Interrupt};
 /// Options for [`SockMan::connect`](crate::SockMan::connect) and
 /// [`SockMan::start_connect`](crate::SockMan::start_connect).
 ///
+/// # Examples
+///
 /// ```
 /// use std::time::Duration;
-/// let options = sockman::ConnectOptions::default().timeout(Duration::from_secs(20));
+/// use sockman::ConnectOptions;
+///
+/// // A peer that the operator configured by hand:
+/// let options = ConnectOptions::default().timeout(Duration::from_secs(20)).is_important(true);
 /// ```
 #[derive(Debug, Clone, Default)]
 #[must_use]
@@ -26,11 +31,26 @@ pub struct ConnectOptions {
 
 impl ConnectOptions {
     /// Sets the SOCKS5 proxy to connect through. Default: none, the address is dialled directly.
+    /// Feature `socks5`.
     ///
-    /// The proxy receives every destination as text and resolves names itself: the library looks
-    /// nothing up. [`NewConnection::me`](crate::NewConnection::me) is then this side's end of the
-    /// socket to the proxy. The time that the proxy's own connect takes counts against
-    /// [`timeout`](ConnectOptions::timeout).
+    /// The proxy receives every destination as text and resolves host names itself. The library
+    /// resolves none. [`NewConnection::me`](crate::NewConnection::me) is then this side's end of
+    /// the socket to the proxy. The time that the proxy's own connect takes counts against
+    /// [`timeout`](ConnectOptions::timeout). With a proxy, I2P addresses go to the proxy too, and
+    /// not to the SAM bridge of the options.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// # fn f(sockman: sockman::SockMan) -> Result<(), Box<dyn std::error::Error>> {
+    /// use sockman::{ConnectOptions, proxy::Proxy};
+    ///
+    /// let tor: Proxy = "127.0.0.1:9050".parse()?;
+    /// let options = ConnectOptions::default().proxy(tor.tor_stream_isolation());
+    /// let connection = sockman.connect("node.example.org:8333", &options)?;
+    /// # Ok(())
+    /// # }
+    /// ```
     #[doc(alias = "ConnectThroughProxy")]
     #[cfg(feature = "socks5")]
     pub fn proxy(mut self, proxy: Proxy) -> ConnectOptions {
@@ -39,9 +59,11 @@ impl ConnectOptions {
     }
 
     /// Sets how long the whole connect may take. One deadline covers the connect to the proxy, the
-    /// negotiation with it, and its own connect. Default: 5 seconds directly, 60 seconds through a
-    /// proxy (Tor needs 5 to 20 seconds for a circuit to an onion service), and 120 seconds through
-    /// I2P. At the limit the connect fails with
+    /// negotiation with it, and its own connect. Default: 5 seconds directly, as in Core; 60
+    /// seconds through a proxy, because Tor needs 5 to 20 seconds for a circuit to an onion
+    /// service; and 120 seconds through I2P.
+    ///
+    /// At the limit the connect fails with
     /// [`ConnectErrorKind::TimedOut`](crate::error::ConnectErrorKind::TimedOut), which says what
     /// the connect was waiting for. With a timeout of zero, only a connect that completes
     /// immediately succeeds.
@@ -60,15 +82,33 @@ impl ConnectOptions {
         self
     }
 
-    /// Sets an interrupt that ends this connect alone. It is signalled from another thread.
-    /// Default: none. The `SockMan`'s own interrupts also end a blocking `connect`. They do not end
-    /// an attempt that `start_connect` began.
+    /// Sets an interrupt that ends this connect alone. Another thread sets the interrupt. Default:
+    /// none. At the interrupt the connect fails with
+    /// [`ConnectErrorKind::Interrupted`](crate::error::ConnectErrorKind::Interrupted).
+    ///
+    /// The interrupts of the `SockMan` also end a blocking `connect`. They do not end an attempt
+    /// that `start_connect` began.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn f(sockman: sockman::SockMan) -> Result<(), Box<dyn std::error::Error>> {
+    /// use sockman::{ConnectOptions, Interrupt};
+    ///
+    /// let cancel = Interrupt::new();
+    /// let options = ConnectOptions::default().cancel(cancel.clone());
+    /// let id = sockman.start_connect("192.0.2.1:8333", &options)?;
+    /// // Later, on any thread. `event_connect_completed` then reports the end of the attempt.
+    /// cancel.interrupt();
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn cancel(mut self, interrupt: Interrupt) -> ConnectOptions {
         self.cancel = Some(interrupt);
         self
     }
 
-    /// Returns the address that the proxy listens at, if the connect goes through one.
+    /// Returns the address that the proxy listens on, if the connect goes through one.
     pub(crate) fn proxy_endpoint(&self) -> Option<&Service> {
         #[cfg(feature = "socks5")]
         if let Some(proxy) = &self.proxy {

@@ -1,7 +1,7 @@
 //! [`ConnectionTable`] is an optional table of the embedder's connections, by id.
 //!
-//! The embedder owns a table and uses it from any thread. The table has one lock, held for a
-//! look-up and never while other code is called.
+//! The embedder owns a table and uses it from any thread. The table has one lock, which is held for
+//! a look-up and never while other code is called.
 
 use std::{collections::HashMap, fmt, hash::BuildHasherDefault, sync::Arc};
 
@@ -16,15 +16,11 @@ use crate::engine::{connection::ConnectionId, map::IdHasher};
 /// [`event_new_connection_accepted`](crate::EventHandler::event_new_connection_accepted), between
 /// [`connect`](crate::SockMan::connect) and [`activate`](crate::NewConnection::activate), or in
 /// [`event_connect_completed`](crate::EventHandler::event_connect_completed). Every callback looks
-/// the connection up. The code that closes the connection removes it. So does a handler that
-/// inserts a connection and then refuses it.
+/// the connection up. The code that closes the connection removes it. A handler that inserts a
+/// connection and then refuses it removes it too.
 ///
 /// The table returns values as [`Arc`]s. No lock is held while the embedder works with a value. A
 /// value that is removed meanwhile lives until its last `Arc` is dropped.
-///
-/// Several [`SockMan`](crate::SockMan)s of one process may share a table: no two of them have the
-/// same id. A table has no limit of its own;
-/// [`Options::max_connections`](crate::Options::max_connections) is one.
 ///
 /// Ids are unique in the process, so several [`SockMan`](crate::SockMan)s may share one table. The
 /// table has no limit of its own. [`Options::max_connections`](crate::Options::max_connections)
@@ -33,6 +29,8 @@ use crate::engine::{connection::ConnectionId, map::IdHasher};
 /// Ids come from the library, never from a peer. The table therefore needs no hash that resists
 /// chosen keys, and a look-up costs a few nanoseconds.
 ///
+/// # Examples
+///
 /// ```
 /// use sockman::{ConnectionId, SockMan, helpers::ConnectionTable};
 ///
@@ -40,11 +38,11 @@ use crate::engine::{connection::ConnectionId, map::IdHasher};
 ///     name: String,
 /// }
 ///
-/// /// Several threads may find the connection broken. Only one of them prints its end.
+/// /// Several threads may find the connection broken. Only one of them prints the line.
 /// fn disconnect(sockman: &SockMan, peers: &ConnectionTable<Peer>, id: ConnectionId) {
 ///     sockman.close_connection(id);
 ///     if let Some(peer) = peers.remove(id) {
-///         println!("{} is gone", peer.name);
+///         println!("disconnected from {}", peer.name);
 ///     }
 /// }
 /// ```
@@ -59,8 +57,20 @@ impl<T> ConnectionTable<T> {
         ConnectionTable { connections: RwLock::default() }
     }
 
-    /// Inserts a value for a connection and returns it. A value that was there under this id is
-    /// replaced. (Ids are never reused, so that connection was inserted twice.)
+    /// Inserts a value for a connection and returns it. Replaces the value that the table has for
+    /// this id. (Ids are never reused, so such a connection was inserted twice.)
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sockman::{ConnectionId, helpers::ConnectionTable};
+    ///
+    /// let table = ConnectionTable::new();
+    /// let id = ConnectionId::from_u64(7);
+    /// table.insert(id, "peer");
+    /// assert_eq!(table.find(id).as_deref(), Some(&"peer"));
+    /// assert!(table.remove(id).is_some() && table.is_empty());
+    /// ```
     pub fn insert(&self, id: ConnectionId, value: T) -> Arc<T> {
         let value = Arc::new(value);
         // The old value is dropped outside of the lock: its destructor is the embedder's code.
@@ -75,7 +85,8 @@ impl<T> ConnectionTable<T> {
         self.connections.read().get(&id).cloned()
     }
 
-    /// Removes the entry. If several threads race, exactly one receives the value.
+    /// Removes the entry and returns its value, or `None` if it is not in the table. If several
+    /// threads race, exactly one receives the value.
     pub fn remove(&self, id: ConnectionId) -> Option<Arc<T>> {
         self.connections.write().remove(&id)
     }

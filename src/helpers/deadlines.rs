@@ -1,7 +1,7 @@
 //! [`Deadlines`] are optional timers on the socket thread, by key.
 //!
-//! The embedder owns them and uses them from any thread. They have one mutex, held for a look-up
-//! and never while other code is called.
+//! The embedder owns them and uses them from any thread. They have one mutex, which is held for a
+//! look-up and never while other code is called.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -19,13 +19,14 @@ use crate::{sockman::SockMan, sys::sync::Mutex};
 ///
 /// * [`next_deadline`](crate::EventHandler::next_deadline) returns [`next`](Deadlines::next);
 /// * [`event_io_loop_completed_for_all`](crate::EventHandler::event_io_loop_completed_for_all)
-///   takes the timers that have ended with [`take_due`](Deadlines::take_due), and acts on them;
+///   calls [`take_due`](Deadlines::take_due), which returns the timers that have ended, and acts on
+///   them;
 /// * code that starts, moves or ends a timer, on any thread, calls [`set`](Deadlines::set) or
 ///   [`clear`](Deadlines::clear).
 ///
-/// A timer then runs on the socket thread about a millisecond after its deadline, because the
-/// operating systems' polls count in milliseconds. The [`sweep`](crate::Options::sweep) has no
-/// influence on that. A timer that is set on another thread runs in time too.
+/// The handler then acts on a timer about a millisecond after its deadline, because the polls of
+/// the operating systems count in milliseconds. The [`sweep`](crate::Options::sweep) has no
+/// influence on that. A timer that is set on another thread ends in time too.
 ///
 /// The embedder is responsible for the following:
 ///
@@ -33,10 +34,12 @@ use crate::{sockman::SockMan, sys::sync::Mutex};
 ///   too. The doubles of the feature `testing` have a clock of their own. A test over them takes
 ///   both times from that clock (`Network::now`).
 /// * **Timers of closed connections.** A timer for a connection may outlive the connection: another
-///   thread may set it just after the close. The timer ends once, for an id that no table holds any
-///   more. (Ids are never reused.) A [`clear`](Deadlines::clear) at each close keeps the number of
-///   timers small.
+///   thread may set it just after the close. [`take_due`](Deadlines::take_due) then returns an id
+///   that is closed. (Ids are never reused.) A [`clear`](Deadlines::clear) at each close keeps the
+///   number of timers small.
 /// * **The number of timers.** There is no limit. Each timer takes about a hundred bytes.
+///
+/// # Examples
 ///
 /// ```
 /// use std::time::{Duration, Instant};
@@ -46,7 +49,7 @@ use crate::{sockman::SockMan, sys::sync::Mutex};
 ///     idle: Deadlines<ConnectionId>,
 /// }
 ///
-/// // What its `EventHandler` calls:
+/// // The `EventHandler` calls these methods:
 /// impl Handler {
 ///     fn event_got_data(&self, sockman: &SockMan, id: ConnectionId) {
 ///         self.idle.set(sockman, id, Instant::now() + Duration::from_secs(30));
@@ -83,8 +86,8 @@ impl<K: Copy + Hash + Ord> Deadlines<K> {
         Deadlines { timers: Mutex::new(Timers { of: HashMap::new(), order: BTreeSet::new() }) }
     }
 
-    /// Starts the timer `key`, or moves it. If this timer is now the first to end, the socket
-    /// thread is notified, so that it does not sleep too long.
+    /// Starts the timer `key`, or moves it. If this timer is now the first to end, the call
+    /// notifies the socket thread, so that it does not sleep too long.
     ///
     /// `sockman` is the `SockMan` whose handler calls [`next`](Deadlines::next).
     pub fn set(&self, sockman: &SockMan, key: K, at: Instant) {

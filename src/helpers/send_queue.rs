@@ -1,5 +1,5 @@
-//! [`SendQueue`] is an optional queue of outgoing bytes for one connection, which most embedders
-//! would otherwise write themselves.
+//! [`SendQueue`] is an optional queue of outgoing bytes for one connection. Without it, most
+//! embedders would write such a queue themselves.
 //!
 //! The embedder owns a queue and uses it from any thread. The queue has one mutex. A push holds it
 //! while it sends and queues; a drain holds it while it sends. The mutex is taken before the
@@ -36,7 +36,8 @@ const KEPT_CAPACITY: usize = 16 * 1024;
 
 /// The marks and the limit of a [`SendQueue`], in bytes.
 ///
-/// Default: a low mark of half a million, a high mark of one million, a limit of 16 million.
+/// Default: a low mark of half a million bytes; a high mark of one million bytes, as Core's
+/// `-maxsendbuffer`; a limit of 16 million bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SendQueueLimits {
     low_mark: usize,
@@ -67,7 +68,8 @@ impl SendQueueLimits {
     /// # Errors
     ///
     /// [`InvalidOption`] unless `low_mark < high_mark <= limit`.
-    /// The call can be evaluated at compile time.
+    ///
+    /// # Examples
     ///
     /// ```
     /// use sockman::helpers::SendQueueLimits;
@@ -92,9 +94,9 @@ impl SendQueueLimits {
 /// A bounded queue of outgoing bytes for one connection.
 ///
 /// The queue sends at once what the kernel takes and queues the rest, in order. It wakes the socket
-/// thread only when that is needed. It reports to the kernel when more follows
-/// ([`More::Follows`]). It has a high and a low mark for
-/// back-pressure. Wire it into the handler like this:
+/// thread only when that is needed. It reports to the kernel when more data follows
+/// ([`More::Follows`]). It has a high and a low mark for back-pressure. Wire it into the handler
+/// like this:
 ///
 /// * [`should_try_to_send`](crate::EventHandler::should_try_to_send) returns
 ///   [`has_queued`](SendQueue::has_queued);
@@ -107,6 +109,41 @@ impl SendQueueLimits {
 ///
 /// The bytes of one thread's pushes are sent in the order of the pushes. The bytes of one push are
 /// never mixed with those of another push.
+///
+/// # Examples
+///
+/// ```
+/// use sockman::{ConnectionId, NextRecv, SendQueue, SockMan, helpers::ConnectionTable};
+///
+/// struct Handler {
+///     queues: ConnectionTable<SendQueue>,
+/// }
+///
+/// // The `EventHandler` calls these methods:
+/// impl Handler {
+///     fn should_try_to_send(&self, id: ConnectionId) -> bool {
+///         self.queues.find(id).is_some_and(|queue| queue.has_queued())
+///     }
+///     fn should_try_to_recv(&self, id: ConnectionId) -> bool {
+///         self.queues.find(id).is_some_and(|queue| !queue.is_above_high_mark())
+///     }
+///     fn event_ready_to_send(&self, sockman: &SockMan, id: ConnectionId) -> NextRecv {
+///         if let Some(queue) = self.queues.find(id) {
+///             if queue.drain(sockman).is_err() {
+///                 sockman.close_connection(id);
+///             }
+///         }
+///         NextRecv::Proceed
+///     }
+///     fn event_got_data(&self, sockman: &SockMan, id: ConnectionId, data: &[u8]) {
+///         if let Some(queue) = self.queues.find(id) {
+///             if queue.push(sockman, data).is_err() {
+///                 sockman.close_connection(id);
+///             }
+///         }
+///     }
+/// }
+/// ```
 #[derive(Debug)]
 pub struct SendQueue {
     id: ConnectionId,
@@ -145,7 +182,8 @@ impl SendQueue {
 
     /// Sends `data`, or queues what the kernel does not take now.
     ///
-    /// May be called from any thread. Blocks for the time of a system call at most.
+    /// May be called from any thread, and waits for the queue's mutex. Another thread holds the
+    /// mutex for the time of one system call at most.
     ///
     /// # Errors
     ///
@@ -182,7 +220,7 @@ impl SendQueue {
             was_empty && !queue.is_empty()
         };
         // The wake follows the queueing: the kernel may have reported new room before that. If the
-        // queue was not empty, a drain is already to come, and it sends this push too.
+        // queue was not empty, another drain follows anyway, and it sends this push too.
         if must_wake {
             sockman.wake(self.id);
         }
@@ -190,7 +228,10 @@ impl SendQueue {
     }
 
     /// Sends as many queued bytes as the kernel takes, and returns whether the queue is empty now.
-    /// For [`event_ready_to_send`](crate::EventHandler::event_ready_to_send).
+    /// Call it in [`event_ready_to_send`](crate::EventHandler::event_ready_to_send).
+    ///
+    /// One call offers at most 256 KiB to the kernel, so that the other connections get their
+    /// turns. The socket thread calls `event_ready_to_send` again if the queue holds more.
     ///
     /// When the queue falls to the low mark, the drain wakes the connection, so that reading
     /// resumes.
@@ -259,11 +300,12 @@ impl SendQueue {
     }
 }
 
-/// The error returned by [`SendQueue::push`] and [`SendQueue::push_with`]. Nothing was queued.
+/// The error returned by [`SendQueue::push`] and [`SendQueue::push_with`]. No byte was sent or
+/// queued.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum PushError {
-    /// The queue would have grown beyond its limit. The peer does not read what is sent to it.
+    /// The queue would have grown beyond its limit, because the peer reads too slowly.
     Full {
         /// The limit in bytes.
         limit: usize,
@@ -285,7 +327,11 @@ impl fmt::Display for PushError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             PushError::Full { limit } => {
-                write!(f, "the send queue is full: its limit is {limit} bytes")
+                write!(
+                    f,
+                    "cannot queue the data: the send queue would exceed its limit of {limit} \
+                     bytes; close the connection, or push again after the peer has read"
+                )
             }
             PushError::Send(source) => source.fmt(f),
         }

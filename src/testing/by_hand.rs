@@ -1,8 +1,8 @@
 //! The socket thread without a thread: the test runs its passes, one by one or until nothing is
 //! left to do.
 //!
-//! Runs on the caller's thread, which counts as the socket thread during a pass. Takes the locks
-//! that a pass takes.
+//! A pass runs on the caller's thread, which counts as the socket thread during the pass. It takes
+//! the locks that a pass of the real thread takes.
 
 use std::time::Duration;
 
@@ -18,6 +18,8 @@ const TOO_MANY_PASSES: usize = 100_000;
 
 /// The socket thread of a [`SockMan`] on a [`Network`], driven by hand. While it exists, the
 /// `SockMan` counts as started.
+///
+/// # Examples
 ///
 /// ```
 /// # use std::{io, sync::Arc};
@@ -63,8 +65,8 @@ impl SocketThreadByHand {
         Ok(SocketThreadByHand { network: network.clone(), parked: Some(parked) })
     }
 
-    /// Runs one pass. If there is nothing to do, the clock moves until there is. Returns `false` if
-    /// the interrupt is set; then no pass was run.
+    /// Runs one pass. If there is nothing to do, the clock moves until there is. Returns `false`
+    /// without a pass if the interrupt is set.
     ///
     /// # Errors
     ///
@@ -87,8 +89,8 @@ impl SocketThreadByHand {
         passed
     }
 
-    /// Runs passes until nothing is left to do *now*: the clock stands still. Returns the number of
-    /// passes.
+    /// Runs passes until nothing is left to do at the current time of the clock, which stands
+    /// still. Returns the number of passes.
     ///
     /// # Errors
     ///
@@ -96,12 +98,12 @@ impl SocketThreadByHand {
     ///
     /// # Panics
     ///
-    /// If a hundred thousand passes do not reach that state, because something spins.
+    /// If a hundred thousand passes leave something to do, because the loop spins.
     pub fn run_until_idle(&mut self) -> Result<usize, JoinError> {
         self.run_for(Duration::ZERO)
     }
 
-    /// Runs passes until `time` has passed on the network's clock and nothing is left to do then.
+    /// Runs passes until `time` has passed on the network's clock and nothing is left to do.
     /// Returns the number of passes: about twenty a second with the default sweep, if nothing
     /// happens.
     ///
@@ -111,7 +113,20 @@ impl SocketThreadByHand {
     ///
     /// # Panics
     ///
-    /// If the clock stands still for a hundred thousand passes, because something spins.
+    /// If the clock stands still for a hundred thousand passes, because the loop spins.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn f(mut thread: sockman::testing::SocketThreadByHand) -> Result<(), Box<dyn std::error::Error>> {
+    /// use std::time::Duration;
+    ///
+    /// // Lets a time-out of the handler end. The test itself takes microseconds.
+    /// let passes = thread.run_for(Duration::from_secs(30))?;
+    /// assert!(passes < 1000, "the loop must not spin");
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn run_for(&mut self, time: Duration) -> Result<usize, JoinError> {
         let until = self.network.elapsed() + time;
         self.network.hold_clock(Some(time));
@@ -130,7 +145,10 @@ impl SocketThreadByHand {
             passes += 1;
             let now = self.network.elapsed();
             at_one_moment = if now == before { at_one_moment + 1 } else { 0 };
-            assert!(at_one_moment < TOO_MANY_PASSES, "the loop spins");
+            assert!(
+                at_one_moment < TOO_MANY_PASSES,
+                "the loop spins: {at_one_moment} passes while the clock of the network stood still"
+            );
             if now >= until && self.is_idle() {
                 return Ok(passes);
             }
@@ -143,8 +161,8 @@ impl SocketThreadByHand {
         self.parked.as_ref().is_none_or(Parked::is_idle)
     }
 
-    /// Ends the socket thread, as an interrupt and
-    /// [`SocketsThreads::join`](crate::SocketsThreads::join) after it do. Dropping does the same.
+    /// Ends the socket thread, as an interrupt and a
+    /// [`SocketsThreads::join`](crate::SocketsThreads::join) do. A drop does the same.
     pub fn stop(self) {}
 }
 

@@ -1,5 +1,5 @@
 //! The system calls that the doubles replace, and the errors that their man pages list. Plain
-//! values.
+//! values: no thread, no lock.
 
 /// A system call that can be made to fail. See [`Network::fail_next`](super::Network::fail_next).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -40,7 +40,7 @@ pub enum Call {
 }
 
 impl Call {
-    /// All system calls.
+    /// All system calls of this enum.
     pub const ALL: &[Call] = &[
         Call::Socket,
         Call::Bind,

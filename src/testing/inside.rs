@@ -1,4 +1,4 @@
-//! What an embedder's simulator needs from inside the library: acting as another thread, and
+//! Access to the inside of the library, for an embedder's simulator: acting as another thread, and
 //! finding the socket of a connection.
 //!
 //! Runs on the caller's thread. Takes the connection map's lock for a look-up.
@@ -12,9 +12,9 @@ use crate::{
 };
 
 impl Network {
-    /// Runs `run` as if on another thread: inside it, the calling thread does not count as the
-    /// socket thread, even in the middle of a pass. An [`Interleave`](super::Interleave) acts as
-    /// its other threads with this method.
+    /// Runs `run` as if on another thread: inside `run`, the calling thread does not count as the
+    /// socket thread, even in the middle of a pass. An [`Interleave`](super::Interleave) uses this
+    /// method to act as another thread. [`set_interleave`](Network::set_interleave) has an example.
     ///
     /// `run` may block in [`SockMan::connect`], which moves the clock as far as it needs, even
     /// beyond the end of a [`pass_within`](super::SocketThreadByHand::pass_within) under way.
@@ -23,18 +23,19 @@ impl Network {
     }
 }
 
-/// Returns the descriptor number of this connection's socket, for [`Network::probe`]. `None` if the
-/// connection is closed or never existed.
+/// Returns the descriptor number of this connection's socket, for [`Network::probe`]. Returns
+/// `None` if the connection is closed or never existed.
 ///
-/// The number stays that of the socket until the socket thread has released the closed connection.
-/// After that another socket may get the number.
+/// The number identifies the socket until the socket thread has released the closed connection.
+/// After that, another socket may get the number.
 #[must_use]
 pub fn descriptor(sockman: &SockMan, id: ConnectionId) -> Option<RawFd> {
     let connection = sockman.shared().connections.find(id)?;
     Some(connection.sock().as_raw_fd())
 }
 
-/// Returns how many I2P sessions the `SockMan` keeps for the next connects, each with a descriptor.
+/// Returns how many unused I2P sessions the `SockMan` keeps for later connects, each with a
+/// descriptor.
 // Hidden, because the number is no promise. This project's simulator subtracts these sessions when
 // it looks for leaked descriptors.
 #[cfg(feature = "i2p")]

@@ -8,8 +8,8 @@
 //! 1. a [`Network`], whose [`factory`](Network::factory) goes into
 //!    [`Options::sock_factory`](crate::Options::sock_factory);
 //! 2. a [`SocketThreadByHand`], which runs the `SockMan`'s passes when the test says so;
-//! 3. [`Peer`]s, from [`Network::connect`], [`Network::listen`] or [`Network::pair`]; or sockets that
-//!    do what a [`Script`] says, from [`Network::scripted`], put in place with
+//! 3. [`Peer`]s, from [`Network::connect`], [`Network::listen`] or [`Network::pair`]; or sockets
+//!    that follow a [`Script`], from [`Network::scripted`], passed to
 //!    [`SockMan::add_existing_connection`](crate::SockMan::add_existing_connection);
 //! 4. failures, from [`Network::fail_next`] and [`Peer::fail_next`]: each [`Call`] can be made to
 //!    return each error of its man page;
@@ -17,8 +17,10 @@
 //!    before each sleep, and [`Network::as_another_thread`] acts as another thread there.
 //!    [`Network::probe`] returns what a socket has left to receive and whether it has room to send.
 //!
-//! The doubles are for one thread. With real threads the clock would run as fast as the processor
-//! does, unless [`Network::set_blocking`] leaves the clock to the test.
+//! The doubles are for one thread. With real threads, the clock would run as fast as the processor
+//! allows, unless [`Network::set_blocking`] leaves the clock to the test.
+//!
+//! [`SocketThreadByHand`] has a complete example.
 
 mod by_hand;
 mod calls;

@@ -1,8 +1,8 @@
 //! The network in memory, as tests use it.
 //!
-//! Takes one mutex around the kernel for the duration of a call. Runs on the thread of the caller.
-//! It is made for one thread: a poll with nothing to report moves the clock, and waits only if a
-//! test has set that.
+//! Runs on the caller's thread. Each call takes one mutex around the kernel for its duration. The
+//! network is made for one thread: a poll with nothing to report moves the clock. Such a poll waits
+//! only if the test has called [`Network::set_blocking`].
 
 use std::{
     fmt, io,
@@ -24,7 +24,7 @@ use crate::{
     sys::{Readiness, Sock, SockFactory, sync::Mutex},
 };
 
-/// A network in memory, with a clock of its own: no port, no descriptor, no sleep.
+/// A network in memory, with a clock of its own. It uses no port, no descriptor and no sleep.
 ///
 /// A clone is another handle to the same network. Give [`factory`](Network::factory) to
 /// [`Options::sock_factory`](crate::Options::sock_factory), run the socket thread by hand with
@@ -37,6 +37,19 @@ use crate::{
 /// **Time** stands still while a program runs. A poll with nothing to report moves the clock to the
 /// end of its time-out, or to the next arrival of something on a wire if that is sooner. Under
 /// [`run_until_idle`](super::SocketThreadByHand::run_until_idle) the clock does not move at all.
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+/// use sockman::testing::Network;
+///
+/// let network = Network::new();
+/// network.set_latency(Duration::from_millis(30));
+/// let before = network.now();
+/// network.advance(Duration::from_secs(3600));
+/// assert_eq!(network.now() - before, Duration::from_secs(3600));
+/// ```
 #[derive(Clone)]
 pub struct Network {
     pub(super) inner: Arc<Inner>,
@@ -50,7 +63,7 @@ pub(super) struct Inner {
     interleave: Mutex<Option<Interleave>>,
 }
 
-/// A point in the program where other threads can come in between. See [`Network::set_interleave`].
+/// A point in the program at which other threads can act. See [`Network::set_interleave`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Point {
@@ -61,8 +74,8 @@ pub enum Point {
     Call(Call),
 }
 
-/// The function that [`Network::set_interleave`] takes. Returns whether it did something: at
-/// [`Point::Sleep`] the poller then looks for events again before it sleeps.
+/// The function that [`Network::set_interleave`] takes. It returns whether it did something. If it
+/// did at [`Point::Sleep`], the poller looks for events again before it sleeps.
 pub type Interleave = Arc<dyn Fn(Point) -> bool + Send + Sync>;
 
 impl Default for Network {
@@ -91,7 +104,7 @@ impl Network {
         Arc::new(Factory { network: self.clone() })
     }
 
-    /// Returns the time in this network.
+    /// Returns the time of this network's clock.
     #[must_use]
     pub fn now(&self) -> Instant {
         self.inner.started + self.inner.kernel.lock().elapsed
@@ -103,7 +116,7 @@ impl Network {
         self.inner.kernel.lock().elapsed
     }
 
-    /// Moves the clock, and delivers what arrives meanwhile. No code of the program runs.
+    /// Moves the clock by `by`, and delivers what arrives meanwhile. No code of the program runs.
     pub fn advance(&self, by: Duration) {
         let mut kernel = self.inner.kernel.lock();
         let until = kernel.elapsed + by;
@@ -116,6 +129,8 @@ impl Network {
     /// default, such a poll moves the clock, and no thread waits.
     ///
     /// A poll that waits does not pass [`Point::Sleep`].
+    ///
+    /// # Examples
     ///
     /// ```
     /// # use std::{io, sync::{Arc, mpsc}};
@@ -163,8 +178,8 @@ impl Network {
         self.inner.kernel.lock().window = bytes.max(1);
     }
 
-    /// Sets how many descriptors the program may have. `None` means any number. At the limit, a
-    /// call that needs a descriptor fails with `EMFILE`.
+    /// Sets how many descriptors the program may have. Default: `None`, which means any number. At
+    /// the limit, a call that needs a descriptor fails with `EMFILE`.
     pub fn set_descriptor_limit(&self, limit: Option<usize>) {
         self.inner.kernel.lock().descriptor_limit = limit;
     }
@@ -177,15 +192,28 @@ impl Network {
     }
 
     /// Makes the program's next call of this kind fail with this `errno`, on any socket. Several
-    /// such orders are used up one after the other.
+    /// calls of this method make as many calls of the program fail, in the same order.
     ///
     /// An event follows a call that fails with `EAGAIN` although it would not have blocked, as in a
     /// real kernel. A connect over TCP that fails with `EINTR` continues asynchronously.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn f(sockman: sockman::SockMan, network: sockman::testing::Network) {
+    /// use sockman::{ConnectOptions, testing::Call};
+    ///
+    /// const ENFILE: i32 = 23;
+    /// network.fail_next(Call::Socket, ENFILE);
+    /// assert!(sockman.connect("10.0.0.2:8333", &ConnectOptions::default()).is_err());
+    /// # }
+    /// ```
     pub fn fail_next(&self, call: Call, errno: i32) {
         self.inner.kernel.lock().faults.push_back((call, errno));
     }
 
-    /// Takes back the ordered failures that have not happened yet.
+    /// Cancels the failures that were ordered with [`fail_next`](Network::fail_next) and
+    /// [`Peer::fail_next`] and have not happened yet.
     pub fn heal(&self) {
         self.inner.kernel.lock().heal();
     }
@@ -202,7 +230,7 @@ impl Network {
         Ok(Peer::new(self.clone(), peer))
     }
 
-    /// Makes a peer listen at `at`. The program can connect to it.
+    /// Makes a peer listen on `at`. The program can connect to it.
     ///
     /// # Errors
     ///
@@ -214,13 +242,13 @@ impl Network {
         Ok(PeerListener::new(self.clone(), listener))
     }
 
-    /// Makes TCP connects to `at` get no answer.
+    /// Makes TCP connects to `at` get no answer, so that they time out.
     pub fn ignore(&self, at: &Service) {
         self.inner.kernel.lock().fates.insert(at.clone(), Fate::Silence);
     }
 
-    /// Makes TCP connects to `at` fail with this `errno`, after the latency. (Where no socket
-    /// listens, they fail with `ECONNREFUSED` without this.)
+    /// Makes TCP connects to `at` fail with this `errno`, after the latency. (A connect to an
+    /// address at which no socket listens fails with `ECONNREFUSED` without this call.)
     pub fn refuse(&self, at: &Service, errno: i32) {
         self.inner.kernel.lock().fates.insert(at.clone(), Fate::Refusal(errno));
     }
@@ -239,7 +267,7 @@ impl Network {
         Ok((Box::new(MemorySock::new(self, ours)), Peer::new(self.clone(), theirs)))
     }
 
-    /// Creates a socket that does what `script` says.
+    /// Creates a socket that follows `script`.
     ///
     /// # Errors
     ///
@@ -263,9 +291,9 @@ impl Network {
         result
     }
 
-    /// Calls `interleave` at each [`Point`] where other threads could come in between. The call
-    /// runs on the thread that is at that point, which holds no lock of the library. `None` ends
-    /// the calls.
+    /// Sets the function that the network calls at each [`Point`] at which other threads could act.
+    /// Default: `None`. The call runs on the thread that is at that point, which holds no lock of
+    /// the library.
     ///
     /// One thread acts as all threads this way. `interleave` may call every method of the `SockMan`
     /// and of the peers. [`as_another_thread`](Network::as_another_thread) makes the calls into the
@@ -276,6 +304,8 @@ impl Network {
     ///
     /// The network keeps the function. A function that holds a handle to the network, or to a
     /// `SockMan` on it, keeps both alive until it is replaced.
+    ///
+    /// # Examples
     ///
     /// ```
     /// # use std::{io, sync::Arc};
@@ -316,8 +346,8 @@ impl Network {
         *self.inner.interleave.lock() = interleave;
     }
 
-    /// Returns the state of the connected socket with this descriptor. [`descriptor`] returns the
-    /// number for a connection. `None` if no such socket exists.
+    /// Returns the state of the connected socket with this descriptor, or `None` if no such socket
+    /// exists. [`descriptor`] returns the descriptor of a connection.
     ///
     /// [`descriptor`]: super::descriptor
     #[must_use]
@@ -335,8 +365,8 @@ impl Network {
         backlog.map_or(0, |backlog| backlog.waiting.len())
     }
 
-    /// Returns how many calls have failed as [`fail_next`](Network::fail_next) and
-    /// [`Peer::fail_next`] ordered.
+    /// Returns how many calls have failed because [`fail_next`](Network::fail_next) or
+    /// [`Peer::fail_next`] ordered the failure.
     #[must_use]
     pub fn faults_taken(&self) -> u64 {
         self.inner.kernel.lock().faults_taken
@@ -368,9 +398,8 @@ impl Network {
         self.inner.kernel.lock().calls(call)
     }
 
-    /// Returns the time-out of the last poll, which is how long the program had nothing to do.
-    /// `None` means that only an event or a wake would have ended the poll, or that no poll was
-    /// made yet.
+    /// Returns the time-out of the last poll: the program had nothing to do for that time. `None`
+    /// means that only an event or a wake would have ended the poll, or that no poll was made yet.
     #[must_use]
     pub fn last_timeout(&self) -> Option<Duration> {
         self.inner.kernel.lock().last_timeout
@@ -384,8 +413,8 @@ impl Network {
 
     /// Makes the next poll report this event and nothing else, independent of the state of the
     /// sockets. The event can be a spurious one, a combination that the network does not produce,
-    /// or a late event with the token of a socket that was closed. Events injected before the same
-    /// poll are reported together. The poll after that one reports what is ready.
+    /// or a late event with the token of a socket that was closed. The poll reports all events that
+    /// were injected before it together. The poll after that one reports what is ready.
     pub fn inject_event(&self, event: Readiness) {
         self.inner.kernel.lock().injected.push(event);
     }

@@ -1,4 +1,4 @@
-//! The other ends: peers that the test controls by hand. They run on any thread, and take the mutex
+//! The peers, which the test controls by hand. Their methods run on any thread, and take the mutex
 //! of the network for the duration of a call.
 
 use std::{io, time::Duration};
@@ -14,8 +14,28 @@ use crate::address::Service;
 /// The other end of one of the program's connections, which the test controls by hand. Dropping it
 /// closes it.
 ///
-/// No method waits. What the peer sends arrives after the peer's latency, if it has one. No code of
-/// the program runs meanwhile.
+/// No method waits. Bytes that the peer sends arrive after the peer's latency, if it has one. No
+/// code of the program runs meanwhile.
+///
+/// # Examples
+///
+/// ```
+/// use sockman::{Service, testing::{Ended, Network}};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let network = Network::new();
+/// let me: Service = "10.0.0.1:8333".parse()?;
+/// let them: Service = "10.0.0.2:8333".parse()?;
+/// // `sock` goes into `SockMan::add_existing_connection`. Here it closes at once.
+/// let (sock, peer) = network.pair(&me, &them)?;
+/// assert_eq!(peer.send(b"ping")?, 4);
+/// peer.shutdown_write();
+/// drop(sock);
+/// // The program did not read the ping, so the close resets the connection.
+/// assert!(matches!(peer.receive().1, Some(Ended::Error(_))));
+/// # Ok(())
+/// # }
+/// ```
 #[doc(alias = "DynSock")]
 #[derive(Debug)]
 pub struct Peer {
@@ -41,7 +61,7 @@ impl Peer {
         use_it(&mut self.network.inner.kernel.lock(), self.end)
     }
 
-    /// Returns the peer's own address. It is the program's `them`, if the program accepted the
+    /// Returns the peer's own address: the program's `them`, if the program accepted the
     /// connection.
     #[must_use]
     pub fn address(&self) -> Service {
@@ -51,7 +71,7 @@ impl Peer {
         })
     }
 
-    /// Returns the program's address. It is the program's `me`.
+    /// Returns the program's address: the program's `me`.
     #[must_use]
     pub fn remote_address(&self) -> Service {
         self.kernel(|kernel, end| {
@@ -60,12 +80,12 @@ impl Peer {
         })
     }
 
-    /// Sends as much as the program's window has room for, and returns how many bytes that was: 0
-    /// if the window is full.
+    /// Sends as much of `data` as the program's window has room for, and returns the number of
+    /// bytes sent: 0 if the window is full.
     ///
     /// # Errors
     ///
-    /// `EPIPE` or `ECONNRESET` when the stream is over.
+    /// `EPIPE` or `ECONNRESET` if the stream is over.
     pub fn send(&self, data: &[u8]) -> io::Result<usize> {
         match self.kernel(|kernel, end| kernel.send(end, data)) {
             Ok(sent) => Ok(sent),
@@ -80,12 +100,13 @@ impl Peer {
         self.kernel(Kernel::send_urgent);
     }
 
-    /// Takes what has arrived. Returns it, and how the stream ended if nothing more will arrive.
+    /// Takes and returns the bytes that have arrived, and how the stream ended if no more bytes
+    /// will arrive.
     pub fn receive(&self) -> (Vec<u8>, Option<Ended>) {
         self.receive_at_most(usize::MAX)
     }
 
-    /// Takes at most `limit` bytes of what has arrived.
+    /// Takes at most `limit` bytes. Otherwise it works as [`receive`](Peer::receive).
     pub fn receive_at_most(&self, limit: usize) -> (Vec<u8>, Option<Ended>) {
         let mut received = Vec::new();
         let mut buffer = [0; 4096];
@@ -101,19 +122,19 @@ impl Peer {
         (received, None)
     }
 
-    /// Half-closes: the program reads the end of the stream, behind what was sent before.
+    /// Half-closes: the program reads the end of the stream after the bytes that were sent before.
     pub fn shutdown_write(&self) {
         // Fails if the stream is already over. Then there is nothing to end.
         let _ = self.kernel(Kernel::shutdown_write);
     }
 
-    /// Resets the connection.
+    /// Resets the connection. The program reads `ECONNRESET`.
     pub fn reset(self) {
         self.kernel(Kernel::reset);
     }
 
-    /// Sets how many bytes may be on the way to, or wait at, this peer. With zero, the peer takes
-    /// nothing more.
+    /// Sets how many bytes may be on the way to, or wait at, this peer. Default:
+    /// [`Network::set_window`]. With zero, the peer takes nothing more.
     pub fn set_window(&self, bytes: usize) {
         self.kernel(|kernel, end| {
             let Some(stream) = kernel.stream(end) else { return };
@@ -124,7 +145,8 @@ impl Peer {
         });
     }
 
-    /// Sets how long what the peer sends takes to arrive, from now on.
+    /// Sets how long the bytes that the peer sends from now on take to arrive. Default:
+    /// [`Network::set_latency`].
     pub fn set_latency(&self, latency: Duration) {
         self.kernel(|kernel, end| {
             if let Some(stream) = kernel.stream(end) {
@@ -133,8 +155,8 @@ impl Peer {
         });
     }
 
-    /// Sets the largest piece in which what the peer sends arrives. The pieces of one send arrive a
-    /// microsecond apart. With `None`, a send arrives in one piece.
+    /// Sets the size of the largest piece in which the bytes that the peer sends arrive. The pieces
+    /// of one send arrive a microsecond apart. Default: `None`, a send arrives in one piece.
     pub fn set_chunk(&self, bytes: Option<usize>) {
         self.kernel(|kernel, end| {
             if let Some(stream) = kernel.stream(end) {
@@ -163,7 +185,7 @@ impl Peer {
         });
     }
 
-    /// Returns the state of the program's end. `None` if that end is gone.
+    /// Returns the state of the program's end, or `None` if that end is gone.
     #[must_use]
     pub fn probe_program(&self) -> Option<Probe> {
         self.kernel(|kernel, end| {
@@ -173,8 +195,8 @@ impl Peer {
         })
     }
 
-    /// Returns what has arrived and was not received yet, without receiving it. `None` if more is
-    /// on the way.
+    /// Returns the bytes that have arrived and were not received yet, without receiving them.
+    /// Returns `None` if more bytes are on the way.
     #[must_use]
     pub fn peek(&self) -> Option<Vec<u8>> {
         self.kernel(|kernel, end| {
@@ -184,8 +206,8 @@ impl Peer {
         })
     }
 
-    /// Returns the number of this end, which no other end of this network has or will have.
-    /// [`Probe::peer`] identifies peers by it.
+    /// Returns the number of this end, which is unique in this network. [`Probe::peer`] identifies
+    /// peers by this number.
     #[must_use]
     pub fn key(&self) -> u64 {
         self.end.serial
@@ -210,15 +232,15 @@ impl PeerListener {
         PeerListener { network, end }
     }
 
-    /// Returns the next of the program's connections, if one waits.
+    /// Accepts the next connect of the program, and returns the peer. Returns `None` if none waits.
     #[must_use]
     pub fn accept(&self) -> Option<Peer> {
         let accepted = self.network.inner.kernel.lock().accept(self.end);
         accepted.ok().map(|(end, _)| Peer::new(self.network.clone(), end))
     }
 
-    /// Sets how many connections may wait to be accepted. Default: any number. At the limit, a
-    /// connect on TCP gets no answer for a second and is tried again; a connect to a unix-domain
+    /// Sets how many connections may wait to be accepted. Default: any number. At the limit, a TCP
+    /// connect gets no answer for a second, and is then tried again. A connect to a unix-domain
     /// path fails with `EAGAIN`.
     pub fn set_backlog(&self, limit: usize) {
         if let Some(backlog) = self.network.inner.kernel.lock().backlog(self.end) {
@@ -226,7 +248,7 @@ impl PeerListener {
         }
     }
 
-    /// Returns the address that the listener listens at.
+    /// Returns the address that the listener listens on.
     #[must_use]
     pub fn address(&self) -> Service {
         let mut kernel = self.network.inner.kernel.lock();

@@ -1,4 +1,4 @@
-//! A socket that follows a script, one outcome after the other. Plain data.
+//! A socket that follows a script, one outcome after the other. Plain data: no thread, no lock.
 
 use std::collections::VecDeque;
 
@@ -11,11 +11,19 @@ use super::kernel::Sys;
 ///
 /// An event follows each `EAGAIN` among the outcomes, as if more had arrived meanwhile.
 ///
-/// ```
-/// use sockman::testing::Script;
+/// # Examples
 ///
-/// // "hello" in two pieces, and the end of the stream; takes three bytes, and no more.
+/// ```
+/// use sockman::testing::{Network, Script};
+///
+/// // Receives "hello" in two pieces, and then the end of the stream. Takes three bytes in all.
 /// let script = Script::new().recv(b"hel").recv(b"lo").then_eof().send(3).then_no_room();
+/// let sock = Network::new().scripted(script)?;
+/// let mut buffer = [0; 16];
+/// assert_eq!(sock.recv(&mut buffer)?, 3);
+/// assert_eq!(sock.recv(&mut buffer)?, 2);
+/// assert_eq!(sock.recv(&mut buffer)?, 0);
+/// # Ok::<(), std::io::Error>(())
 /// ```
 #[doc(alias = "FuzzedSock")]
 #[derive(Debug, Clone, Default)]
@@ -69,8 +77,8 @@ impl Script {
         self
     }
 
-    /// Makes every call after the last outcome fail with this `errno`. A double in a fuzz target
-    /// ends this way, so that no input makes an endless loop.
+    /// Makes every `recv` and every `send` after the last outcome fail with this `errno`. A script
+    /// in a fuzz target ends this way, so that no input makes an endless loop.
     pub fn then_error(mut self, errno: i32) -> Script {
         self.then_recv = Then::Error(errno);
         self.then_send = Then::Error(errno);
@@ -120,9 +128,9 @@ impl Script {
         }
     }
 
-    /// Returns whether a poller reports the socket again after this outcome. It reports each piece
-    /// by itself, because the library takes a receive that does not fill the buffer for the last
-    /// one.
+    /// Returns whether a poller reports the socket again after this outcome. The poller reports
+    /// each piece, because the library receives no more after a receive that does not fill the
+    /// buffer.
     pub(super) fn goes_on_after(&self, received: &Sys<usize>) -> bool {
         let has_more = !self.recvs.is_empty() || !matches!(self.then_recv, Then::Quiet);
         has_more && !matches!(received, Ok(0))

@@ -1,6 +1,6 @@
 //! The seams between a `SockMan` and a [`Network`]: the factory, the sockets and the pollers.
 //!
-//! Each call takes the kernel's mutex for its duration. Runs on the thread of the caller.
+//! Runs on the caller's thread. Each call takes the kernel's mutex for its duration.
 
 use std::{
     io::{self, IoSlice},
@@ -245,7 +245,8 @@ impl Poller for MemoryPoller {
             let Some(to) = stops.into_iter().flatten().min() else {
                 return Err(io::Error::new(
                     io::ErrorKind::Deadlock,
-                    "the poller would wait for ever: it has no time-out and nothing is on the way",
+                    "the poller of the network would wait without end: it has no time-out, and \
+                     nothing is on the way; let a peer act first, or set a sweep",
                 ));
             };
             kernel.advance_to(to);

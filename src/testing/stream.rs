@@ -1,6 +1,7 @@
 //! One end of a connection of the double: what it has received, what it may send, how it ended.
 //!
-//! Plain data, and the rules of Linux. It calls no other code.
+//! Plain data behind the mutex of [`Network`](super::Network), with the rules of Linux. It calls no
+//! other code.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -28,15 +29,16 @@ pub(super) struct Stream {
     pub(super) error: Option<i32>,
     /// The stream is over in both directions: reset or refused.
     pub(super) is_broken: bool,
-    /// A send found no room, so the poller reports room. Like Linux's `SOCK_NOSPACE`.
+    /// A send found no room, so the poller reports room as soon as there is some. Like Linux's
+    /// `SOCK_NOSPACE`.
     wants_room: bool,
     /// The latency of what this end sends.
     pub(super) latency: Duration,
     /// The largest piece in which what this end sends arrives.
     pub(super) chunk: Option<usize>,
     last_arrival: Duration,
-    /// The room that the other end had when it went, and the size of its window. This end does not
-    /// know yet that the other end went.
+    /// The room that the other end had when it closed, and the size of its window. This end does
+    /// not know yet that the other end has closed.
     last_room: Option<(usize, usize)>,
     /// The number of bytes in front of an urgent byte. A receive ends there.
     urgent: Option<usize>,
@@ -99,7 +101,7 @@ impl Stream {
         }
     }
 
-    /// Receives at most `at_most` bytes at once.
+    /// Receives at most `at_most` bytes, and at most as many as `buffer` has room for.
     pub(super) fn receive(
         &mut self,
         at_most: usize,
@@ -118,7 +120,7 @@ impl Stream {
             self.urgent = self.urgent.map(|ahead| ahead - bytes);
             return Ok(bytes);
         }
-        // For receives, Linux forgets a reset that comes after the end of the stream.
+        // In Linux, a receive does not report a reset that comes after the end of the stream.
         if self.got_fin && !is_unix {
             return Ok(0);
         }
@@ -132,8 +134,8 @@ impl Stream {
     }
 }
 
-/// Returns whether a poller reports room. Linux does so when a third of the buffer is free; on
-/// unix-domain sockets, when three quarters are.
+/// Returns whether a poller reports room. Linux reports room when a third of the buffer is free,
+/// and on unix-domain sockets when three quarters are free.
 fn is_writable(is_unix: bool, room: usize, window: usize) -> bool {
     room > 0 && if is_unix { room * 4 >= window * 3 } else { room * 3 >= window }
 }
@@ -181,8 +183,8 @@ impl Kernel {
         })
     }
 
-    /// Returns how many bytes the other end would take now, as far as this end knows. Only an
-    /// arrival informs this end that the other end is gone.
+    /// Returns how many bytes the other end would take now, as far as this end knows. This end does
+    /// not know that the other end has closed before the FIN or the reset arrives.
     pub(super) fn room(&mut self, end: End) -> usize {
         let Some(stream) = self.stream(end) else { return 0 };
         let (other, last) =
@@ -223,8 +225,8 @@ impl Kernel {
     }
 
     /// Returns the most bytes that a receive takes. A receive on a unix-domain socket may end
-    /// early, with more data behind it, as ancillary data makes it do. Here it ends early where the
-    /// pieces of the sender end.
+    /// before the data does, for example at ancillary data. Here it ends where a piece of the
+    /// sender ends.
     fn longest_receive(&mut self, end: End) -> usize {
         let is_unix = self.socket(end).is_some_and(|socket| socket.is_unix);
         let other = self.stream(end).and_then(|stream| stream.other).filter(|_| is_unix);
@@ -378,7 +380,7 @@ impl Kernel {
         if stream.is_broken {
             return;
         }
-        // Unread data: the other end has to know that this end did not take it.
+        // Unread data makes the close a reset, so that the other end learns that the data is lost.
         if !stream.incoming.is_empty() {
             return self.later_or_now(other, at, Arrival::Reset);
         }
@@ -423,7 +425,7 @@ impl Kernel {
 }
 
 impl Stream {
-    /// Returns when something sent now arrives: not before what was sent earlier.
+    /// Returns when something that is sent now arrives. It does not overtake earlier data.
     fn next_arrival(&self, now: Duration) -> Duration {
         self.last_arrival.max(now + self.latency)
     }

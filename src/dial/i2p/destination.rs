@@ -56,7 +56,7 @@ fn destination_length(bytes: &[u8]) -> Result<usize, DestinationError> {
 ///
 /// # Errors
 ///
-/// The text is no destination.
+/// The text is not a destination.
 pub(crate) fn address_of(base64: &str) -> Result<NetAddr, DestinationError> {
     let bytes = decode(base64)?;
     destination_length(&bytes)?;
@@ -115,7 +115,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn base64_is_i2ps_and_goes_there_and_back() {
+    fn base64_of_i2p_is_decoded_and_encoded() {
         let bytes: Vec<u8> = (0..=255).collect();
         let text = encode(&bytes);
         assert!(text.contains('-') && text.contains('~') && text.ends_with('='));
@@ -126,7 +126,7 @@ mod tests {
         assert_eq!(decode("AA=="), Ok(vec![0]));
     }
 
-    /// The cases of Core's tests of damaged keys, with the exact reason of each.
+    /// Covers the cases of Core's tests of damaged keys, with the exact reason of each.
     #[test]
     fn damaged_keys_are_refused_with_the_reason() {
         let with_certificate = |length: u16, total: usize| {
@@ -137,7 +137,7 @@ mod tests {
         for found in [0, 4, 386] {
             let error = PrivateKey::new(vec![0; found]).unwrap_err();
             assert_eq!(error, DestinationError::TooShort { found });
-            assert!(error.to_string().contains(&format!("{found} < 387")));
+            assert!(error.to_string().contains(&format!("{found} bytes")), "{error}");
         }
         assert_eq!(
             with_certificate(1, 387),

@@ -1,7 +1,7 @@
 //! An outbound stream: a session, and a connection to the address in that session.
 //!
-//! Either driver steps it through [`Dial`](crate::dial::Dial), which wraps it. Takes the locks of
-//! `session` for a moment.
+//! Either driver steps it through [`Dial`](crate::dial::Dial), which wraps it. A step takes the
+//! locks of `session` for a moment.
 
 use std::{
     sync::{Arc, OnceLock},
@@ -25,7 +25,7 @@ pub(crate) struct I2pDial {
     i2p: Arc<I2p>,
     to: I2pHash,
     state: State,
-    /// The session, which the socket of the stream keeps.
+    /// The session, which the socket of the stream keeps open.
     held: Arc<OnceLock<Arc<Session>>>,
 }
 
@@ -36,11 +36,11 @@ enum State {
 }
 
 impl I2pDial {
-    /// Prepares a connect. Returns `None` if `to` is no I2P address.
+    /// Prepares a connect. Returns `None` if `to` is not an I2P address.
     ///
     /// # Errors
     ///
-    /// The address has a port.
+    /// The address has a port other than 0.
     pub(crate) fn new(i2p: &Arc<I2p>, to: &Destination) -> Result<Option<I2pDial>, ConnectError> {
         let Some(service) = to.service() else { return Ok(None) };
         let NetAddr::I2p(address) = service.addr() else { return Ok(None) };

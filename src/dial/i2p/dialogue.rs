@@ -1,9 +1,9 @@
 //! The client's side of SAM 3.1: HELLO, and then the requests that create a session, connect or
 //! accept.
 //!
-//! A pure state machine: bytes in; bytes out, or done, or an error. It has no socket, no clock and
-//! no lock, and any thread may drive it. It asks for one byte at a time, so that it never takes a
-//! byte beyond a line, because the bytes that the peer sends behind the line belong to the
+//! A pure state machine: it takes bytes, and returns bytes, its end or an error. It has no socket,
+//! no clock and no lock, and any thread may drive it. It asks for one byte at a time, so that it
+//! never takes a byte beyond a line: the bytes that the peer sends behind the line belong to the
 //! connection.
 //!
 //! [`Goal`] says what the dialogue is for, and [`Dialogue::outcome`] returns its results. Private
@@ -24,7 +24,7 @@ use crate::{
 /// The longest line in bytes, its end included. A longer one is [`SamError::LineTooLong`].
 pub(crate) const LONGEST_LINE: usize = 64 * 1024;
 
-/// Ed25519, as in Core. The default of SAM is an old algorithm.
+/// Ed25519, as in Core. SAM's own default is DSA-SHA1, an old algorithm.
 const SIGNATURE_TYPE: u8 = 7;
 
 /// The purpose of a dialogue.
@@ -49,8 +49,7 @@ pub(crate) enum SessionKey {
     ToBeMade,
 }
 
-/// The number and the length of tunnels in each direction. `None` stands for the default of the
-/// router.
+/// The number and the length of tunnels in each direction. With `None`, the router chooses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Tunnels {
     pub(crate) inbound_quantity: Option<u8>,
@@ -307,7 +306,7 @@ impl Machine for Dialogue {
         Ok(())
     }
 
-    /// Returns the error. Some bridges report the reason in a last line that has no end.
+    /// Returns the error. Some bridges report the reason in a last line without a line feed.
     fn broke_off(&mut self, source: Option<io::Error>) -> SamError {
         let line = std::mem::take(&mut self.line);
         if source.is_none() && !line.is_empty() {

@@ -6,30 +6,32 @@ use std::{error::Error, fmt, io, path::PathBuf};
 
 use crate::sys::sources::write_sources;
 
-/// The result that a SAM bridge reports (`RESULT=`).
+/// The result that a SAM bridge reports (`RESULT=`). Source: [SAM 3.1].
+///
+/// [SAM 3.1]: https://geti2p.net/en/docs/api/samv3
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum SamResult {
-    /// `OK`
+    /// `OK`: success.
     Ok,
-    /// `CANT_REACH_PEER`
+    /// `CANT_REACH_PEER`: the peer exists and cannot be reached.
     CantReachPeer,
     /// `DUPLICATED_DEST`: another session of the router has this key.
     DuplicatedDest,
-    /// `DUPLICATED_ID`
+    /// `DUPLICATED_ID`: another session of the router has this name.
     DuplicatedId,
     /// `I2P_ERROR`: any other failure, the end of the session included.
     I2pError,
     /// `INVALID_KEY`: the destination is not valid. Some routers also send it for a destination
     /// that they do not know.
     InvalidKey,
-    /// `INVALID_ID`: no session of this name exists (any more).
+    /// `INVALID_ID`: no session of this name exists, or it has ended.
     InvalidId,
     /// `KEY_NOT_FOUND`: the name is not known.
     KeyNotFound,
-    /// `PEER_NOT_FOUND`
+    /// `PEER_NOT_FOUND`: the router does not find the peer.
     PeerNotFound,
-    /// `TIMEOUT`
+    /// `TIMEOUT`: the peer did not answer in time.
     Timeout,
     /// `NOVERSION`: the bridge does not speak SAM 3.1.
     NoVersion,
@@ -76,7 +78,8 @@ impl fmt::Display for SamResult {
     }
 }
 
-/// What is wrong with a SAM bridge, or with a request to it.
+/// What is wrong with a SAM bridge, or with a request to it. Part of
+/// [`ConnectErrorKind::SamFailed`](crate::error::ConnectErrorKind::SamFailed).
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum SamError {
@@ -89,7 +92,8 @@ pub enum SamError {
     BrokeOff {
         /// The request that the bridge was sent.
         request: &'static str,
-        /// The error of the operating system. `None` if the bridge closed the connection in order.
+        /// The error of the operating system, or `None` if the bridge closed the connection in
+        /// order.
         source: Option<io::Error>,
     },
     /// The reply of the bridge has no end within 64 KiB.
@@ -143,7 +147,7 @@ impl SamError {
                 write!(f, "the SAM bridge closed the connection before it replied to {request}")
             }
             SamError::BrokeOff { request, source: Some(_) } => {
-                write!(f, "the SAM bridge gave no complete reply to {request}")
+                write!(f, "the connection to the SAM bridge failed before it replied to {request}")
             }
             SamError::LineTooLong { request } => {
                 write!(f, "the SAM bridge's reply to {request} is longer than 64 KiB")
@@ -152,7 +156,11 @@ impl SamError {
                 write!(f, "the SAM bridge's reply is malformed: {line}")
             }
             SamError::UnexpectedReply { request } => {
-                write!(f, "the SAM bridge's reply does not belong to {request}")
+                write!(
+                    f,
+                    "the SAM bridge's reply to {request} belongs to another request, or lacks a \
+                     value"
+                )
             }
             SamError::Refused { request, result, message } => {
                 write!(f, "the SAM bridge refused {request}: {result}")?;
@@ -184,7 +192,10 @@ impl Error for SamError {
     }
 }
 
-/// Why a destination or a private key is damaged.
+/// Why a destination or a private key is damaged. Part of [`SamError::Destination`] and
+/// [`KeyFileError::Damaged`]. Source: [Common structures], "KeysAndCert".
+///
+/// [Common structures]: https://geti2p.net/spec/common-structures
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum DestinationError {
@@ -192,16 +203,16 @@ pub enum DestinationError {
     NotBase64,
     /// The data is too short for the fixed part: two keys and the head of a certificate.
     TooShort {
-        /// The number of bytes that there are. The minimum is 387.
+        /// The length of the data in bytes. The minimum is 387.
         found: usize,
     },
     /// The data is shorter than its certificate says.
     CertificateTooLong {
-        /// The length of the certificate that the data states.
+        /// The length of the certificate in bytes, as the data states it.
         certificate: usize,
-        /// The number of bytes that this length requires.
+        /// The length of the data in bytes that such a certificate requires.
         expected: usize,
-        /// The number of bytes that there are.
+        /// The length of the data in bytes.
         found: usize,
     },
 }
@@ -210,14 +221,13 @@ impl fmt::Display for DestinationError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             DestinationError::NotBase64 => f.write_str("the key is not in I2P's base64"),
-            DestinationError::TooShort { found } => write!(
-                f,
-                "the key is too short to have the length of its certificate: {found} < 387 bytes"
-            ),
+            DestinationError::TooShort { found } => {
+                write!(f, "the key has {found} bytes, and its fixed part alone has 387 bytes")
+            }
             DestinationError::CertificateTooLong { certificate, expected, found } => write!(
                 f,
-                "the length of its certificate ({certificate}) says that the key has {expected} \
-                 bytes, and it has {found}"
+                "the key has {found} bytes, and its certificate of {certificate} bytes requires \
+                 {expected}"
             ),
         }
     }
@@ -225,7 +235,9 @@ impl fmt::Display for DestinationError {
 
 impl Error for DestinationError {}
 
-/// Why a file with a private key cannot be used. The file is left unchanged.
+/// Why the file with the private key of a persistent session cannot be used. The file is left
+/// unchanged. Part of
+/// [`ConnectErrorKind::I2pKeyFile`](crate::error::ConnectErrorKind::I2pKeyFile).
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum KeyFileError {
@@ -233,7 +245,7 @@ pub enum KeyFileError {
     Io {
         /// The path of the file.
         path: PathBuf,
-        /// The call that failed.
+        /// The system call that failed: `open`, `read`, `write`, …
         step: &'static str,
         /// The error of the operating system.
         source: io::Error,
@@ -256,17 +268,20 @@ impl KeyFileError {
     fn write_message(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             KeyFileError::Io { path, step, .. } => {
-                write!(f, "I2P private key {}: {step} failed", path.display())
+                write!(f, "cannot use the I2P private key {}: {step} failed", path.display())
             }
             KeyFileError::Damaged { path, .. } => write!(
                 f,
-                "I2P private key {} is damaged; the file was not changed: restore it from a copy, \
-                 or move it away to get a new address",
+                "cannot use the I2P private key {}: the key is damaged, and the file was not \
+                 changed; restore it from a copy, or move it away to get a new address",
                 path.display()
             ),
-            KeyFileError::TooLong { path } => {
-                write!(f, "I2P private key {} is too long to be a key", path.display())
-            }
+            KeyFileError::TooLong { path } => write!(
+                f,
+                "cannot use the I2P private key {}: the file is too long to be a key, and was not \
+                 changed; restore it from a copy, or move it away to get a new address",
+                path.display()
+            ),
         }
     }
 }

@@ -13,17 +13,17 @@ use std::{
 
 use super::{destination::PrivateKey, error::KeyFileError};
 
-/// The most bytes that a key file may have. A key of today has 679. The longest certificate makes a
-/// key of 66 kB and a little.
+/// The most bytes that a key file may have. A key of today has 679 bytes. A key with the longest
+/// certificate has a little more than 66 kB.
 const LONGEST: u64 = 128 * 1024;
 /// Only the owner may read and write the file.
 const MODE: u32 = 0o600;
 
-/// Returns the key in the file. `None` if the file does not exist.
+/// Returns the key in the file. Returns `None` if the file does not exist.
 ///
 /// # Errors
 ///
-/// The file exists, and cannot be read or is no key. It is left unchanged.
+/// The file exists, and cannot be read or is not a key. It is left unchanged.
 pub(crate) fn read(path: &Path) -> Result<Option<PrivateKey>, KeyFileError> {
     let fail = |step| move |source| KeyFileError::Io { path: path.to_owned(), step, source };
     let file = match File::open(path) {

@@ -1,4 +1,4 @@
-//! The options of I2P. Plain data.
+//! The options of I2P. Plain data: no thread, no lock.
 
 use std::path::PathBuf;
 
@@ -20,6 +20,8 @@ const LONGEST_TUNNEL: u8 = 7;
 
 /// Options for I2P through a router's SAM bridge (SAM 3.1). Given to
 /// [`Options::i2p`](crate::Options::i2p).
+///
+/// # Examples
 ///
 /// ```
 /// use sockman::{Options, Service, i2p::I2pOptions};
@@ -43,9 +45,10 @@ pub struct I2pOptions {
 }
 
 impl I2pOptions {
-    /// Creates the options for the bridge that listens at `sam`: a TCP address (7656 is the usual
+    /// Creates the options for the bridge that listens on `sam`: a TCP address (7656 is the usual
     /// port), or a unix-domain path. Without further options, each outbound connection has a
-    /// transient session and, with it, an address of its own.
+    /// transient session and, with it, an address of its own, and nothing is accepted.
+    /// [`SockMan::new`](crate::SockMan::new) refuses an address of another kind.
     pub fn new(sam: impl Into<Service>) -> I2pOptions {
         I2pOptions {
             sam: sam.into(),
@@ -60,15 +63,15 @@ impl I2pOptions {
     /// Sets the file with the private key of a persistent session. That session then serves every
     /// connection, in both directions, under one address. Default: none.
     ///
-    /// A file that does not exist is created together with the session, readable by its owner
-    /// alone. A file that cannot be read, or is damaged, is an error and is left unchanged.
+    /// A file that does not exist is created together with the session, with mode 0600. A file that
+    /// cannot be read, or is damaged, is an error and is left unchanged.
     pub fn key_file(mut self, path: impl Into<PathBuf>) -> I2pOptions {
         self.key_file = Some(path.into());
         self
     }
 
-    /// Sets whether a second thread accepts connections to the persistent session. Default: no.
-    /// [`SockMan::new`](crate::SockMan::new) refuses it without a
+    /// Sets whether a second thread, the I2P-accept thread, accepts connections to the persistent
+    /// session. Default: no. [`SockMan::new`](crate::SockMan::new) refuses this option without a
     /// [`key_file`](I2pOptions::key_file).
     pub fn accept_incoming(mut self, accepts: bool) -> I2pOptions {
         self.accepts = accepts;
@@ -82,17 +85,17 @@ impl I2pOptions {
         self
     }
 
-    /// Sets how many tunnels a session has in each direction. Default, as in Core: 3 for a
-    /// persistent session, 1 for a transient one. Range: 1 to 16, checked by
-    /// [`SockMan::new`](crate::SockMan::new).
+    /// Sets how many tunnels a session has in each direction (I2CP's `inbound.quantity` and
+    /// `outbound.quantity`). Default, as in Core: 3 for a persistent session, 1 for a transient
+    /// one. Range: 1 to 16, checked by [`SockMan::new`](crate::SockMan::new).
     pub fn tunnel_quantity(mut self, inbound: u8, outbound: u8) -> I2pOptions {
         self.quantity = Some((inbound, outbound));
         self
     }
 
-    /// Sets how many routers a tunnel leads through, in each direction. Default: that of the
-    /// router, usually 3. A length of 0 hides nothing and is for tests. Range: 0 to 7, checked by
-    /// [`SockMan::new`](crate::SockMan::new).
+    /// Sets how many routers a tunnel leads through, in each direction (I2CP's `inbound.length` and
+    /// `outbound.length`). Default: the router's own, usually 3. A length of 0 hides nothing and is
+    /// for tests. Range: 0 to 7, checked by [`SockMan::new`](crate::SockMan::new).
     pub fn tunnel_length(mut self, inbound: u8, outbound: u8) -> I2pOptions {
         self.length = Some((inbound, outbound));
         self
@@ -130,10 +133,10 @@ impl I2pOptions {
         }
         let is_quantity = |tunnels| (1..=MOST_TUNNELS).contains(&tunnels);
         if self.quantity.is_some_and(|(i, o)| !is_quantity(i) || !is_quantity(o)) {
-            return invalid("I2pOptions::tunnel_quantity", "must be 1 to 16");
+            return invalid("I2pOptions::tunnel_quantity", "must be from 1 to 16");
         }
         if self.length.is_some_and(|(i, o)| i.max(o) > LONGEST_TUNNEL) {
-            return invalid("I2pOptions::tunnel_length", "must be 0 to 7");
+            return invalid("I2pOptions::tunnel_length", "must be from 0 to 7");
         }
         Ok(())
     }

@@ -1,8 +1,8 @@
 //! Sessions: the persistent one, and the transient ones that no connection uses yet.
 //!
-//! Each `SockMan` has one `I2p`, which all threads share. It has two mutexes. Each is held for a
-//! moment, and none while a thread waits: the thread that makes the persistent session marks it as
-//! being made, and the other threads check again later.
+//! A `SockMan` with I2P options has one `I2p`, which all threads share. It has two mutexes. Each is
+//! held for a moment, and none while a thread waits: the thread that makes the persistent session
+//! marks it as being made, and the other threads check again later.
 
 use std::{
     fmt, io,
@@ -127,10 +127,13 @@ impl I2p {
         let is_it = matches!(&*persistent, Persistent::Made(made) if Arc::ptr_eq(made, session));
         if is_it {
             *persistent = Persistent::NotMade;
-            // Connections may keep the session, and until it ends the router gives its key to no
-            // other session.
+            // Connections may keep the session open. The router refuses another session with the
+            // same key until this one ends.
             if let Err(error) = session.control.shutdown(Shutdown::Both) {
-                log::trace!(target: "sockman::i2p", "shutdown of {}: {error}", session.id);
+                log::trace!(
+                    target: "sockman::i2p",
+                    "cannot shut down the control socket of session {}: {error}", session.id
+                );
             }
         }
     }
@@ -161,7 +164,7 @@ impl fmt::Debug for I2p {
 
 impl Session {
     /// Returns whether the router still has the session open. The router sends nothing on this
-    /// socket. Data that comes is discarded.
+    /// socket. Bytes that arrive nevertheless are discarded.
     pub(crate) fn is_alive(&self) -> bool {
         let mut buffer = [0; 64];
         match self.control.recv(&mut buffer) {
@@ -180,7 +183,7 @@ impl fmt::Debug for Session {
     }
 }
 
-/// Provides a session: an existing one, or one that it makes.
+/// Provides a session: an existing one, or a new one.
 #[derive(Debug)]
 pub(crate) struct SessionMaker {
     i2p: Arc<I2p>,
@@ -319,17 +322,20 @@ impl SessionMaker {
     fn finish(&self, making: Making) -> Result<Arc<Session>, Fault> {
         let Making { control, talk, id, key, claim } = making;
         let made = talk.dialogue.outcome().key.clone();
-        // Saves the key before the address is reported: an address whose key cannot be kept must
+        // The key is saved before the address is reported: an address whose key cannot be kept must
         // not become known.
         if let (Some(path), None, Some(made)) = (&self.i2p.options.key_file, &key, &made) {
             key_file::write_new(path, made).map_err(Fault::KeyFile)?;
-            log::info!(target: "sockman::i2p", "made a new I2P private key in {}", path.display());
+            log::info!(
+                target: "sockman::i2p",
+                "created a new I2P private key in {}", path.display()
+            );
         }
         let Some(key) = key.or(made) else {
             return Err(SamError::UnexpectedReply { request: "SESSION CREATE" }.into());
         };
         let address = Service::new(key.address(), I2P_PORT);
-        log::debug!(target: "sockman::i2p", "session {id} of {address} is made");
+        log::debug!(target: "sockman::i2p", "created session {id} with the address {address}");
         let session = Arc::new(Session { id, address, control });
         if claim.is_some() {
             *self.i2p.persistent.lock() = Persistent::Made(Arc::clone(&session));

@@ -1,4 +1,4 @@
-//! A connect through a SOCKS5 proxy: the connect to the proxy, and the negotiation behind it.
+//! A connect through a SOCKS5 proxy: first the connect to the proxy, then the negotiation.
 //!
 //! A step goes as far as it can without waiting. It runs on the thread that drives the connect, and
 //! takes no lock.
@@ -90,7 +90,8 @@ impl ProxyDial {
     }
 }
 
-/// Returns the text that a proxy is asked with for this address. `None` if a proxy cannot reach it.
+/// Returns the text that the request to a proxy contains for this address. Returns `None` if a
+/// proxy cannot reach the address.
 fn text_for_proxy(service: &Service) -> Option<String> {
     match service.addr() {
         // The text of a CJDNS address has a prefix that only this library uses.

@@ -1,4 +1,4 @@
-//! The errors of a SOCKS5 proxy, and the reasons that it gives when it could not connect.
+//! The errors of a SOCKS5 proxy, and the reasons that the proxy gives when it could not connect.
 //!
 //! Plain values: no thread, no lock.
 
@@ -7,7 +7,8 @@ use std::{error::Error, fmt, io};
 use crate::{dial::ConnectPhase, sys::sources::write_sources};
 
 /// What is wrong with a SOCKS5 proxy. Part of
-/// [`ConnectErrorKind::ProxyFailed`](crate::error::ConnectErrorKind::ProxyFailed).
+/// [`ConnectErrorKind::ProxyFailed`](crate::error::ConnectErrorKind::ProxyFailed). Sources: RFC
+/// 1928 and RFC 1929.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum ProxyError {
@@ -20,7 +21,8 @@ pub enum ProxyError {
     BrokeOff {
         /// What the connect was waiting for.
         phase: ConnectPhase,
-        /// The error of the operating system. `None` if the proxy closed the connection in order.
+        /// The error of the operating system, or `None` if the proxy closed the connection in
+        /// order.
         source: Option<io::Error>,
     },
     /// The proxy does not speak SOCKS5: its reply begins with a byte other than 5. Another kind of
@@ -63,45 +65,46 @@ impl ProxyError {
     fn write_message(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             ProxyError::Unreachable { .. } => f.write_str(
-                "the proxy cannot be reached; check that it runs and listens at that address",
+                "the proxy cannot be reached; check that it runs and listens on this address",
             ),
             ProxyError::BrokeOff { phase, source: None } => {
                 write!(f, "the proxy closed the connection before its reply was complete: {phase}")
             }
             ProxyError::BrokeOff { phase, source: Some(_) } => {
-                write!(f, "the proxy gave no complete reply: {phase}")
+                write!(f, "the connection failed before the proxy's reply was complete: {phase}")
             }
             ProxyError::NotSocks5 { found } => write!(
                 f,
-                "the proxy does not speak SOCKS5: its reply begins with byte {found:#04x} instead of \
-                 0x05; another kind of server probably listens there"
+                "the proxy does not speak SOCKS5: its reply begins with byte {found:#04x} instead \
+                 of 0x05; check that a SOCKS5 proxy listens on this address"
             ),
             ProxyError::NoAcceptableMethod => f.write_str(
-                "the proxy accepts none of the offered authentication methods; it probably requires a user \
-                 name and password",
+                "the proxy accepts none of the offered authentication methods; if it requires a \
+                 user name and a password, set Proxy::credentials",
             ),
             ProxyError::MethodNotOffered { method: 2 } => {
-                f.write_str("the proxy requires a user name and password, and none are set")
+                f.write_str("the proxy requires a user name and a password; set Proxy::credentials")
             }
-            ProxyError::MethodNotOffered { method: 1 } => {
-                f.write_str("the proxy requires GSSAPI authentication, which is not supported")
-            }
-            ProxyError::MethodNotOffered { method } => {
-                write!(f, "the proxy requires an authentication method that was not offered: {method:#04x}")
-            }
+            ProxyError::MethodNotOffered { method: 1 } => f.write_str(
+                "the proxy requires GSSAPI authentication, which sockman does not support",
+            ),
+            ProxyError::MethodNotOffered { method } => write!(
+                f,
+                "the proxy requires an authentication method that was not offered: {method:#04x}"
+            ),
             ProxyError::AuthenticationVersion { found } => write!(
                 f,
-                "the proxy's reply to the credentials is malformed: it begins with byte {found:#04x} \
-                 instead of 0x01"
+                "the proxy's reply to the credentials is malformed: it begins with byte \
+                 {found:#04x} instead of 0x01"
             ),
             ProxyError::CredentialsRejected { status } => {
-                write!(f, "the proxy rejects the user name or the password (status {status:#04x})")
+                write!(f, "the proxy rejects the user name or the password: status {status:#04x}")
             }
             ProxyError::ReservedByte { found } => {
                 write!(f, "the proxy's reply is malformed: the reserved byte is {found:#04x}")
             }
             ProxyError::AddressType { found } => {
-                write!(f, "the proxy's reply is malformed: there is no address type {found:#04x}")
+                write!(f, "the proxy's reply is malformed: address type {found:#04x} is unknown")
             }
         }
     }
@@ -135,18 +138,19 @@ impl Error for ProxyError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Socks5Reply {
-    /// 0x01. Tor without `ExtendedErrors` also sends it for a malformed onion address.
+    /// 0x01. The proxy gives no reason. Tor without `ExtendedErrors` also sends it for a malformed
+    /// onion address.
     GeneralFailure,
-    /// 0x02. The proxy's rules do not allow it.
+    /// 0x02. The proxy's rules do not allow the connection.
     NotAllowed,
-    /// 0x03
+    /// 0x03. The network is unreachable.
     NetworkUnreachable,
-    /// 0x04. Also sent if the name does not exist. Tor without `ExtendedErrors` also sends it for
-    /// an onion service that does not exist or is down.
+    /// 0x04. The host is unreachable, or its name does not exist. Tor without `ExtendedErrors` also
+    /// sends it for an onion service that does not exist or is down.
     HostUnreachable,
-    /// 0x05
+    /// 0x05. The destination refused the connection.
     ConnectionRefused,
-    /// 0x06. From Tor: no circuit was ready in time.
+    /// 0x06. The time to live expired. From Tor: no circuit was ready in time.
     TtlExpired,
     /// 0x07. The proxy does not support CONNECT.
     CommandNotSupported,
@@ -173,7 +177,7 @@ pub enum Socks5Reply {
 }
 
 impl Socks5Reply {
-    /// Returns the reply for a code. `None` for 0, which means success.
+    /// Returns the reply for a code, or `None` for 0, which means success.
     pub(crate) fn from_code(code: u8) -> Option<Socks5Reply> {
         Some(match code {
             0x00 => return None,
@@ -237,13 +241,11 @@ impl Socks5Reply {
 impl fmt::Display for Socks5Reply {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Socks5Reply::GeneralFailure => "the proxy failed without a reason",
-            Socks5Reply::NotAllowed => "the proxy's rules do not allow it",
+            Socks5Reply::GeneralFailure => "the proxy gives no reason",
+            Socks5Reply::NotAllowed => "the proxy's rules do not allow the connection",
             Socks5Reply::NetworkUnreachable => "the network is unreachable",
             Socks5Reply::HostUnreachable => "the host is unreachable, or its name does not exist",
-            Socks5Reply::ConnectionRefused => {
-                "the connection was refused: no program listens there"
-            }
+            Socks5Reply::ConnectionRefused => "the destination refused the connection",
             Socks5Reply::TtlExpired => "the proxy found no route in time",
             Socks5Reply::CommandNotSupported => "the proxy does not support CONNECT",
             Socks5Reply::AddressTypeNotSupported => "the proxy does not support names as addresses",
@@ -258,7 +260,7 @@ impl fmt::Display for Socks5Reply {
                 "the onion service did not come to the rendezvous"
             }
             Socks5Reply::OnionServiceMissingClientAuth => {
-                "the onion service requires client authorisation, and there is no key for it"
+                "the onion service requires client authorisation, and the proxy has no key for it"
             }
             Socks5Reply::OnionServiceWrongClientAuth => {
                 "the onion service does not accept this client's key"
@@ -267,9 +269,7 @@ impl fmt::Display for Socks5Reply {
             Socks5Reply::OnionServiceIntroTimedOut => {
                 "the introduction to the onion service timed out"
             }
-            Socks5Reply::Unassigned(_) => {
-                "the proxy failed with a reply that no specification defines"
-            }
+            Socks5Reply::Unassigned(_) => "the proxy's reply is not defined by any specification",
         })?;
         write!(f, " (SOCKS5 reply {:#04x})", self.code())
     }

@@ -1,8 +1,8 @@
 //! The client's side of SOCKS5: greeting, user name and password, the request, the reply.
 //!
-//! A pure state machine: bytes in; bytes out, or done, or an error. It has no socket, no clock and
-//! no lock, and any thread may drive it. It never asks for a byte beyond the reply, because the
-//! bytes that the destination sends behind the reply belong to the connection.
+//! A pure state machine: it takes bytes, and returns bytes, its end or an error. It has no socket,
+//! no clock and no lock, and any thread may drive it. It never asks for a byte beyond the reply,
+//! because the bytes that the destination sends behind the reply belong to the connection.
 //!
 //! Sources: [RFC 1928], [RFC 1929], and [Tor's extensions] for the replies from 0xF0 on. The
 //! destination is always sent as text (address type DOMAINNAME), so that the proxy resolves it.
@@ -71,11 +71,12 @@ pub(crate) struct Socks5 {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
-    /// The methods are offered. The proxy has to choose one.
+    /// The methods are offered. The proxy's choice comes next.
     Greeting,
-    /// The credentials are given. The verdict of the proxy comes next.
+    /// The credentials are given. The proxy's verdict comes next.
     Authentication,
-    /// The request is made. Version, reply, reserved byte and address type come next.
+    /// The request is made. The version, the reply, the reserved byte and the address type come
+    /// next.
     Request,
     /// The reply is a success. The length of the bound name comes next.
     BoundName,
@@ -224,8 +225,8 @@ impl std::fmt::Debug for Socks5 {
     }
 }
 
-/// Appends the length of `bytes`, and `bytes`. The types of their owners ensure that they are at
-/// most 255.
+/// Appends the length of `bytes` in one byte, and `bytes`. The callers ensure that there are at
+/// most 255 of them.
 fn push_with_length(out: &mut Vec<u8>, bytes: &[u8]) {
     out.push(bytes.len().to_le_bytes()[0]);
     out.extend_from_slice(bytes);

@@ -1,7 +1,7 @@
 //! The SOCKS5 proxy that a connect goes through, and the credentials that the proxy receives.
 //!
-//! Plain values, apart from a random prefix and a counter of the process. Isolated streams take
-//! their credentials from these two. Used on any thread; no lock.
+//! Plain values, except for a random prefix and a counter, one of each per process. Isolated
+//! streams take their credentials from these two. Used on any thread; no lock.
 
 mod dial;
 mod error;
@@ -23,10 +23,12 @@ pub(crate) use self::dial::ProxyDial;
 pub use self::error::{ProxyError, Socks5Reply};
 use crate::address::{MAX_NAME_BYTES, ParseAddrError, Service};
 
-/// A SOCKS5 proxy: Tor, or any other. Bitcoin Core's `Proxy`.
+/// A SOCKS5 proxy (RFC 1928): Tor, or any other. Bitcoin Core's `Proxy`.
 ///
-/// The proxy receives the destination as text, names and addresses alike, and resolves names
-/// itself.
+/// The proxy receives the destination as text, host names and addresses alike, and resolves host
+/// names itself. Pass the proxy to [`ConnectOptions::proxy`](crate::ConnectOptions::proxy).
+///
+/// # Examples
 ///
 /// ```
 /// use sockman::{ConnectOptions, proxy::Proxy};
@@ -51,33 +53,56 @@ enum Authentication {
 }
 
 impl Proxy {
-    /// Creates a proxy that listens at `endpoint`: a TCP address, or a unix-domain path. The proxy
-    /// is offered to work without authentication. The methods [`credentials`](Proxy::credentials)
-    /// and [`tor_stream_isolation`](Proxy::tor_stream_isolation) offer a user name and a password,
+    /// Creates a proxy that listens on `endpoint`: a TCP address, or a unix-domain path. The
+    /// library offers the proxy to work without authentication. With
+    /// [`credentials`](Proxy::credentials) or
+    /// [`tor_stream_isolation`](Proxy::tor_stream_isolation), it offers a user name and a password
     /// too. If the endpoint cannot be dialled, the connect fails with [`ProxyError::Unreachable`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sockman::{Service, proxy::Proxy};
+    ///
+    /// let tor = Proxy::socks5(Service::unix("/run/tor/socks")?);
+    /// assert_eq!(tor.endpoint().to_string(), "unix:/run/tor/socks");
+    /// # Ok::<(), sockman::error::InvalidAddrError>(())
+    /// ```
     pub fn socks5(endpoint: impl Into<Service>) -> Proxy {
         Proxy { endpoint: endpoint.into(), authentication: Authentication::None }
     }
 
-    /// Offers these credentials (RFC 1929), and still offers to work without authentication. The
-    /// last call of this method or of [`tor_stream_isolation`](Proxy::tor_stream_isolation) takes
-    /// effect.
+    /// Sets a user name and a password (RFC 1929). Default: none. The proxy may still choose to
+    /// work without authentication. The last call of this method or of
+    /// [`tor_stream_isolation`](Proxy::tor_stream_isolation) takes effect.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sockman::proxy::{Credentials, Proxy};
+    ///
+    /// let credentials = Credentials::new("node", "secret")?;
+    /// let proxy = "127.0.0.1:1080".parse::<Proxy>()?.credentials(credentials);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn credentials(mut self, credentials: Credentials) -> Proxy {
         self.authentication = Authentication::Given(credentials);
         self
     }
 
-    /// Gives each connection its own user name and password. Tor then uses a separate circuit for
-    /// each connection (`IsolateSOCKSAuth`, which is on by default), so that an exit cannot see
-    /// that two connections come from one node. User name and password consist of a prefix, random
-    /// for each process, and a counter. Other proxies that check credentials will reject them.
+    /// Gives each connection a user name and a password of its own. Default: off. Tor then uses a
+    /// separate circuit for each connection (`IsolateSOCKSAuth`, which is on by default), so that
+    /// an exit cannot see that two connections come from one node.
+    ///
+    /// The user name and the password consist of a prefix, which is random for each process, and a
+    /// counter. A proxy other than Tor that checks credentials rejects them.
     #[doc(alias = "m_tor_stream_isolation")]
     pub fn tor_stream_isolation(mut self) -> Proxy {
         self.authentication = Authentication::UniquePerConnection;
         self
     }
 
-    /// Returns the address that the proxy listens at.
+    /// Returns the address that the proxy listens on.
     #[must_use]
     pub fn endpoint(&self) -> &Service {
         &self.endpoint
@@ -93,10 +118,14 @@ impl Proxy {
     }
 }
 
-/// Parses the address that a SOCKS5 proxy listens at, as [`Proxy::socks5`] takes it.
 impl FromStr for Proxy {
     type Err = ParseAddrError;
 
+    /// Parses the address that a SOCKS5 proxy listens on, in the forms listed at [`Service`].
+    ///
+    /// # Errors
+    ///
+    /// [`ParseAddrError`], which shows the text and says which part is wrong and why.
     fn from_str(endpoint: &str) -> Result<Proxy, ParseAddrError> {
         Ok(Proxy::socks5(endpoint.parse::<Service>()?))
     }
@@ -110,8 +139,8 @@ impl TryFrom<&str> for Proxy {
     }
 }
 
-/// A user name and a password (RFC 1929). They are never logged: `Debug` shows that they exist, and
-/// nothing of their text.
+/// A user name and a password (RFC 1929), for [`Proxy::credentials`]. They are never logged:
+/// `Debug` prints no part of their text.
 #[doc(alias = "ProxyCredentials")]
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Credentials {
@@ -153,7 +182,8 @@ impl fmt::Debug for Credentials {
     }
 }
 
-/// The error for a user name or a password that does not fit into SOCKS5.
+/// The error returned by [`Credentials::new`] for a user name or a password that does not fit into
+/// SOCKS5.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InvalidCredentials {
     part: &'static str,
@@ -162,14 +192,14 @@ pub struct InvalidCredentials {
 
 impl fmt::Display for InvalidCredentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the {} has {} bytes: SOCKS5 has room for 1 to 255", self.part, self.length)
+        write!(f, "the {} has {} bytes; SOCKS5 takes 1 to 255", self.part, self.length)
     }
 }
 
 impl Error for InvalidCredentials {}
 
-/// The number of random bytes in front of the counter. The credentials of an earlier process must
-/// not be used again, because Tor may outlive that process.
+/// The number of random bytes in front of the counter. The process must not use the credentials of
+/// an earlier process again, because Tor may outlive that process.
 const PREFIX_BYTES: usize = 8;
 
 /// Returns credentials that no other connection has. As in Core, the user name and the password are

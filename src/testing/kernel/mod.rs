@@ -76,7 +76,7 @@ pub(super) enum Fate {
     Refusal(i32),
 }
 
-/// What arrives on a wire.
+/// Something that arrives on a wire.
 #[derive(Debug)]
 pub(super) enum Arrival {
     Data {
@@ -105,7 +105,7 @@ pub(super) struct Kernel {
     pollers: HashMap<u64, PollerState>,
     listeners: HashMap<Service, End>,
     pub(super) fates: HashMap<Service, Fate>,
-    /// What is on the wires, ordered by time and number.
+    /// The arrivals on the wires, ordered by time and number.
     arrivals: BTreeMap<(Duration, u64), (End, Arrival)>,
     next_arrival: u64,
     /// The errors that the next calls on any socket of the program fail with.
@@ -123,7 +123,7 @@ pub(super) struct Kernel {
     calls: [u64; Call::ALL.len()],
     /// The time-out of the last poll.
     pub(super) last_timeout: Option<Duration>,
-    /// What the next poll reports instead of what is ready.
+    /// The events that the next poll reports instead of the ready sockets.
     pub(super) injected: Vec<Readiness>,
     /// Whether polls wait and do not move the clock.
     pub(super) is_blocking: bool,
@@ -173,7 +173,7 @@ impl Kernel {
         Ok(End { fd, serial })
     }
 
-    /// Returns an address with the port that the next socket without a port gets.
+    /// Returns the address `like` with a new port, for a socket without a port.
     pub(super) fn ephemeral(&mut self, like: &Service) -> Service {
         self.next_port = self.next_port.checked_add(1).unwrap_or(49152);
         Service::new(like.addr().clone(), self.next_port)
@@ -223,7 +223,7 @@ impl Kernel {
         }
     }
 
-    /// Takes back the pending faults.
+    /// Cancels the pending faults.
     pub(super) fn heal(&mut self) {
         self.faults.clear();
         for socket in self.sockets.iter_mut().flatten() {
@@ -396,7 +396,7 @@ impl Kernel {
         on_the_way.map(|((at, _), _)| *at).next_back().unwrap_or_default()
     }
 
-    /// Delivers what is due by now.
+    /// Delivers what arrives by now.
     pub(super) fn deliver(&mut self) {
         while let Some(entry) = self.arrivals.first_entry() {
             if entry.key().0 > self.elapsed {

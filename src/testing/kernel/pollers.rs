@@ -1,5 +1,5 @@
-//! The pollers of the double's operating system: what is registered with which, and what each
-//! reports. Edge-triggered, as `epoll` is.
+//! The pollers of the double's operating system: which sockets are registered with each, and what
+//! each reports. Edge-triggered, as `epoll` is.
 //!
 //! Plain data, part of the [`Kernel`].
 
@@ -40,7 +40,7 @@ impl Kernel {
             return Err(libc::EEXIST);
         }
         socket.registration = Some((poller, token));
-        // The poller reports what is ready by now.
+        // The poller reports a socket that is already ready.
         self.tell(end);
         Ok(())
     }
@@ -54,7 +54,7 @@ impl Kernel {
         Ok(())
     }
 
-    /// Has the poller of this socket report it, if the socket has a poller.
+    /// Makes the poller of this socket report it, if the socket has a poller.
     pub(in crate::testing) fn tell(&mut self, end: End) {
         let Some(socket) = self.socket(end) else { return };
         let Some((poller, _)) = socket.registration else { return };
@@ -73,7 +73,8 @@ impl Kernel {
         }
     }
 
-    /// Appends to `events` what the poller reports now. Returns `true` if the poller was woken.
+    /// Appends the events that the poller reports now to `events`. Returns `true` if the poller was
+    /// woken.
     pub(in crate::testing) fn collect(&mut self, poller: u64, events: &mut Vec<Readiness>) -> bool {
         let Some(state) = self.pollers.get_mut(&poller) else { return false };
         let is_woken = std::mem::take(&mut state.is_woken);
@@ -97,7 +98,7 @@ impl Kernel {
         is_woken
     }
 
-    /// Returns how ready a socket is. `None` if it is not ready at all.
+    /// Returns how ready a socket is, or `None` if it is not ready at all.
     pub(in crate::testing) fn readiness(&mut self, end: End) -> Option<Readiness> {
         let room = self.room(end);
         let window = self.window_of_other(end);
