@@ -358,8 +358,8 @@ impl EventHandler for Connman {
     }
 }
 
-/// Returns whether the library may read from the peer: neither its requests nor the replies to it
-/// have reached their limit. Otherwise further bytes stay in the kernel and then at the peer.
+/// Returns whether the library may read from the peer. It may not while the peer's inbox is full or
+/// its send queue is above the high mark. Further bytes then stay in the kernel and at the peer.
 fn may_read(peer: &Peer) -> bool {
     !peer.inbox.is_full() && !peer.send.is_above_high_mark()
 }
