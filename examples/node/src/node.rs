@@ -58,8 +58,8 @@ pub struct Config {
     /// The most connections in both directions together. Eight more are reserved for addresses that
     /// are added later. Default: 125.
     pub max_connections: usize,
-    /// The services that the node advertises besides the transport. Default: none, because it serves
-    /// no blocks.
+    /// The services that the node advertises besides the transport. Default: none, because the node
+    /// serves no blocks.
     pub services: ServiceFlags,
     /// The time between two pings of the same peer. Default: 2 minutes.
     pub ping_interval: Duration,
@@ -69,10 +69,11 @@ pub struct Config {
     /// The time after which the node disconnects a peer that sends nothing, receives nothing, or
     /// does not answer a ping. Default: 20 minutes.
     pub inactivity_timeout: Duration,
-    /// The time between the end of a connection or attempt and the next attempt to the same address.
-    /// Default: 5 s.
+    /// The time between the end of a connection or attempt and the next attempt to the same
+    /// address. Default: 5 s.
     pub redial: Duration,
-    /// The number of unsent bytes from which on the node does not read from the peer. Default: 1 MB.
+    /// The number of unsent bytes from which on the node does not read from the peer. Default:
+    /// 1 MB.
     pub max_send_buffer: usize,
     /// The number of unprocessed bytes from which on the node does not read from the peer. Default:
     /// 5 MB.
@@ -327,8 +328,8 @@ impl Node {
         Control { connman: Arc::clone(&self.connman), sockman: self.sockman.clone() }
     }
 
-    /// Stops the node in order: it ends accepting and dialling, then callbacks, then processing, and
-    /// finally closes every connection.
+    /// Stops the node in order: it ends accepting and dialling, then callbacks, then processing,
+    /// and finally closes every connection.
     ///
     /// # Errors
     ///

@@ -178,8 +178,8 @@ impl List {
         self.next_number += 1;
     }
 
-    /// Returns the target that is due first, and its time. An address that is open in another target
-    /// is skipped, so that the node never dials an address twice at the same time.
+    /// Returns the target that is due first, and its time. Skips an address that is open in another
+    /// target, so that the node never dials an address twice at the same time.
     fn first_to_dial(&self) -> Option<(TargetNumber, Instant)> {
         let is_connected =
             |to: &Destination| self.targets.values().any(|other| other.is_open && other.to == *to);

@@ -1,9 +1,9 @@
 //! The transport, which turns bytes on the wire into whole messages and back. Version 1 is plain,
 //! version 2 (BIP 324) is encrypted.
 //!
-//! [`Incoming`] belongs to the socket thread. Every thread that sends uses [`Outgoing`]. Its lock is
-//! held across encrypting and queueing, because packets must leave in the order in which they were
-//! encrypted.
+//! [`Incoming`] belongs to the socket thread. Every thread that sends uses [`Outgoing`]. Its lock
+//! is held across encrypting and queueing, because packets must leave in the order in which they
+//! were encrypted.
 
 mod short_ids;
 mod v1;
@@ -222,8 +222,8 @@ impl Message {
         }
     }
 
-    /// Decodes the message. Returns `None` if its name is unknown, which is no error: such names are
-    /// for extensions of the protocol.
+    /// Decodes the message. Returns `None` if its name is unknown, which is no error: such names
+    /// are for extensions of the protocol.
     ///
     /// # Errors
     ///
@@ -272,8 +272,8 @@ impl Outgoing {
         }
     }
 
-    /// Applies the progress of the receiving side: sends its bytes, then switches to the new sending
-    /// side and sends the messages that waited.
+    /// Applies the progress of the receiving side: sends its bytes, then switches to the new
+    /// sending side and sends the messages that waited.
     ///
     /// # Errors
     ///

@@ -100,7 +100,9 @@ pub(crate) fn parse() -> Result<Command, Box<dyn Error>> {
         return Ok(Command::Demo);
     }
     if accepts && key.is_none() {
-        return Err("--i2p-accept requires --i2p-key: without a persistent key there is no address to connect to".into());
+        let message = "--i2p-accept requires --i2p-key: without a persistent key there is no \
+                       address to connect to";
+        return Err(message.into());
     }
     if sam.is_none() && (accepts || key.is_some() || tunnel_length.is_some()) {
         return Err("--i2p-key, --i2p-accept and --i2p-tunnel-length need --i2p-sam".into());

@@ -60,8 +60,8 @@ enum Input {
 ///
 /// # Errors
 ///
-/// An error, if the node does not start (for example because an address is in use), or if one of its
-/// threads fails.
+/// An error, if the node does not start (for example because an address is in use), or if one of
+/// its threads fails.
 pub(crate) fn run(config: Config, rpc: &Rpc) -> Result<(), Box<dyn Error>> {
     let interrupt = config.interrupt.clone();
     let (sender, inputs) = sync_channel(MAX_WAITING_LINES);
@@ -123,12 +123,9 @@ fn start_rpc(node: &Node, rpc: &Rpc) -> Result<Option<(Server, CookieFile)>, Box
     let (listen, allow) = (rpc.listen.clone(), rpc.allow.clone());
     let config = http::Config { listen, allow, ..http::Config::default() };
     let server = Server::start(config, service.clone())?;
-    let cookie_file = service
-        .cookie
-        .write(&rpc.cookie)
-        .map_err(|error| {
-            format!("cannot write the RPC cookie to {}: {error}", rpc.cookie.display())
-        })?;
+    let cookie_file = service.cookie.write(&rpc.cookie).map_err(|error| {
+        format!("cannot write the RPC cookie to {}: {error}", rpc.cookie.display())
+    })?;
     for address in server.listening() {
         say(format!("RPC on {address}, its cookie is in {}", rpc.cookie.display()));
     }

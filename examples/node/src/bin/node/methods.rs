@@ -236,8 +236,8 @@ pub(crate) fn totals(node: &Control) -> Value {
     })
 }
 
-/// Returns a peer's entry in the answer to `getpeerinfo`. Times are in seconds, either since 1970 or
-/// of a ping.
+/// Returns a peer's entry in the answer to `getpeerinfo`. Times are in seconds, either since 1970
+/// or of a ping.
 pub(crate) fn peer_info(peer: &PeerInfo) -> Value {
     // The proxy resolves host names, so the network of a name is unknown here.
     let network =

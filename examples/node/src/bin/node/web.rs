@@ -32,8 +32,8 @@ const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 
                       connect-src 'self'; base-uri 'none'; frame-ancestors 'none'";
 /// The time between two states without events.
 const INTERVAL: Duration = Duration::from_secs(1);
-/// The longest time from an event to the state that shows its effect. The cost of a state grows with
-/// the number of peers, so all events within this time share one state.
+/// The longest time from an event to the state that shows its effect. The cost of a state grows
+/// with the number of peers, so all events within this time share one state.
 const DELAY: Duration = Duration::from_millis(200);
 /// The most open pages. A stream has no time-out, so one client could open streams until no other
 /// client gets one. A new stream therefore ends the oldest one. The page of the ended stream
@@ -171,8 +171,8 @@ fn add(streams: &Streams, stream: EventStream) {
 }
 
 /// Returns whether a Host header names an IP address or localhost. This prevents DNS rebinding: a
-/// foreign page can make its own host name resolve to this machine and then read this page, which it
-/// cannot do with an IP address.
+/// foreign page can make its own host name resolve to this machine and then read this page, which
+/// it cannot do with an IP address.
 fn is_numeric_or_local(host: &str) -> bool {
     let name = match host.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
