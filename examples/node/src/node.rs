@@ -37,7 +37,8 @@ use crate::{
 /// Corresponds to Bitcoin Core's `MAX_ADDNODE_CONNECTIONS`.
 const MAX_ADDED: usize = 8;
 
-/// The configuration of a node. The default times and sizes are Bitcoin Core's.
+/// The configuration of a node. The default times and sizes are Bitcoin Core's, except for
+/// `redial`.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// The Bitcoin network that the node is part of.

@@ -104,14 +104,14 @@ impl Client {
 }
 
 fn version() -> NetworkMessage {
-    let nobody = bitcoin::p2p::Address::new(&([0, 0, 0, 0], 0).into(), ServiceFlags::NONE);
+    let unknown = bitcoin::p2p::Address::new(&([0, 0, 0, 0], 0).into(), ServiceFlags::NONE);
     NetworkMessage::Version(VersionMessage {
         version: 70016,
         ..VersionMessage::new(
             ServiceFlags::NONE,
             0,
-            nobody.clone(),
-            nobody,
+            unknown.clone(),
+            unknown,
             1,
             "/test/\x1b[31m\u{7}".to_owned(),
             0,
@@ -176,7 +176,7 @@ fn garbage_is_disconnected() {
 #[test]
 fn another_networks_magic_is_disconnected() {
     let message = serialize(&RawNetworkMessage::new(Magic::BITCOIN, version()));
-    assert_disconnects(false, &message, "does not speak");
+    assert_disconnects(false, &message, "another network");
 }
 
 #[test]

@@ -31,7 +31,7 @@ Options:
   --web ADDR             show the peers on a web page on ADDR, for this machine only (repeatable)
   --v1-only              do not speak the encrypted transport of BIP 324
   --network NAME         join main (default), testnet4, signet or regtest
-  --max-connections N    allow N connections in both directions (default: 125), addnode 8 more
+  --max-connections N    allow N connections, in and out (default: 125), and 8 more for addnode
   --help                 print this text
 
 ADDR, PROXY and SAM are IP:PORT, [IPv6]:PORT or unix:/PATH. --connect also accepts
@@ -39,8 +39,7 @@ ADDR, PROXY and SAM are IP:PORT, [IPv6]:PORT or unix:/PATH. --connect also accep
   <56 characters>.onion:PORT    with --onion or --proxy
   <52 characters>.b32.i2p:0     with --i2p-sam or --proxy
 
-The environment variable RUST_LOG sets the log level: RUST_LOG=sockman=debug shows what the library
-does.
+RUST_LOG=sockman=debug in the environment shows what the library does.
 ";
 
 pub(crate) enum Command {

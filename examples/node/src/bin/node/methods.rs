@@ -1,7 +1,7 @@
 //! The node's RPC methods, which run on the RPC server's worker threads.
 //!
-//! Field names, error codes and error texts are Bitcoin Core's, so that its command-line client
-//! works with this node. Fields whose values the node does not know are left out.
+//! Field names, error codes and most error texts are Bitcoin Core's, so that its command-line
+//! client works with this node. Fields whose values the node does not know are left out.
 
 use std::{
     net::Ipv6Addr,
@@ -154,10 +154,7 @@ impl NodeMethods {
             Err(_) => format!("{node}:{port}"),
         };
         node.parse().or_else(|error| {
-            with_port.parse().map_err(|_| {
-                let message = format!("invalid address \"{}\": {error}", node.escape_debug());
-                RpcError::new(INVALID_PARAMETER, message)
-            })
+            with_port.parse().map_err(|_| RpcError::new(INVALID_PARAMETER, error.to_string()))
         })
     }
 
