@@ -154,7 +154,7 @@ impl NodeMethods {
             Err(_) => format!("{node}:{port}"),
         };
         node.parse().or_else(|error| {
-            with_port.parse().map_err(|_| RpcError::new(INVALID_PARAMETER, error.to_string()))
+            with_port.parse().map_err(|_| RpcError::new(INVALID_PARAMETER, format!("{error}")))
         })
     }
 
