@@ -1,7 +1,7 @@
-//! The addresses of other nodes that this one was told of, and how they look on the wire.
+//! The addresses of other nodes that peers have sent, and their form on the wire.
 //!
-//! Plain data, no thread; it sits behind a mutex. Nothing here is dialled: this node connects to
-//! whom it was told to connect to.
+//! Plain data without a thread, behind a mutex. The node dials none of these addresses: it dials
+//! only addresses that its operator gives it.
 
 use std::{
     collections::HashSet,
@@ -17,8 +17,8 @@ use sockman::{Service, address::NetAddr};
 
 use crate::chain::now;
 
-/// The most that one `addr` or `addrv2` message carries, and the most that is kept: a peer that
-/// tells more is not believed, and does not fill the memory.
+/// The most addresses in one `addr` or `addrv2` message, and the most that the node keeps, so that
+/// peers cannot fill its memory. A peer that sends more in one message is disconnected.
 pub(crate) const MAX_ADDRESSES: usize = 1000;
 
 #[derive(Debug, Default)]
@@ -27,7 +27,7 @@ pub(crate) struct AddressBook {
 }
 
 impl AddressBook {
-    /// Keeps those that are new. Returns how many were.
+    /// Keeps the new addresses while there is room. Returns the number of addresses that it kept.
     pub(crate) fn learn(&mut self, services: impl IntoIterator<Item = Service>) -> usize {
         let before = self.known.len();
         for service in services {
@@ -42,15 +42,15 @@ impl AddressBook {
         self.known.len()
     }
 
-    /// The answer to `getaddr`: what is known, and where this node listens itself, with what it
-    /// offers. `None` if there is nothing to tell.
+    /// Returns the answer to `getaddr`: this node's own addresses with its services, and the known
+    /// addresses. Returns `None` if there are none.
     pub(crate) fn answer(
         &self,
         listening: &[Service],
         offered: ServiceFlags,
         v2: bool,
     ) -> Option<NetworkMessage> {
-        // Of the others nothing is claimed: whoever told of them is not believed in that.
+        // The services of other nodes are left out: a peer's claim about them is not verified.
         let known = self.known.iter().map(|service| (service, ServiceFlags::NONE));
         let told = listening
             .iter()
@@ -74,12 +74,13 @@ impl AddressBook {
     }
 }
 
-/// An address in an `addr` message. `None` for what it cannot be dialled by (old onion addresses).
+/// Returns the address in an `addr` message, or `None` for an old onion address.
 pub(crate) fn from_addr(address: &Address) -> Option<Service> {
     address.socket_addr().ok().map(Service::from)
 }
 
-/// An address in an `addrv2` message (BIP 155), on any of the networks that sockman knows.
+/// Returns the address in an `addrv2` message (BIP 155), or `None` on a network that the library
+/// does not know.
 pub(crate) fn from_addr_v2(message: &AddrV2Message) -> Option<Service> {
     let addr = match &message.addr {
         AddrV2::Ipv4(addr) => NetAddr::Ipv4(*addr),
@@ -104,7 +105,8 @@ fn to_addr_v2(service: &Service, services: ServiceFlags) -> Option<AddrV2Message
     Some(AddrV2Message { time: now(), services, addr, port: service.port() })
 }
 
-/// An address in a `version` message, which has room for IP addresses only: zeros for the others.
+/// Returns the form of an address in a `version` message. The message has room for IP addresses
+/// only, so other addresses become zeros.
 pub(crate) fn in_version(service: &Service) -> Address {
     let nowhere = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
     Address::new(&service.to_socket_addr().unwrap_or(nowhere), ServiceFlags::NONE)

@@ -1,10 +1,10 @@
-//! The block headers that this node knows and has checked: one chain, the one with the most work.
+//! The block headers that this node knows and has checked: the chain with the most work.
 //!
-//! Plain data, no thread; it sits behind a mutex. A light node's view: proof of work, linkage,
-//! difficulty and times are checked, blocks are never seen. (A branch is compared with the chain by
-//! the work of the headers in one message, so a fork deeper than 2000 headers is not followed; and
-//! Bitcoin Core's defence against a flood of cheap headers, its presync, is replaced by a plain
-//! limit.)
+//! Plain data without a thread, behind a mutex. The node checks proof of work, linkage, difficulty
+//! and times, as a light node does; it never sees blocks. It compares a branch with the chain by
+//! the work of the headers in one message, so it does not follow a fork deeper than 2000 headers.
+//! Bitcoin Core defends itself against a flood of cheap headers by its presync; this node has a
+//! plain limit instead.
 
 use std::{
     collections::HashMap,
@@ -21,23 +21,23 @@ use bitcoin::{
     hashes::Hash,
 };
 
-/// How many headers one message carries at most; a message with fewer is the last.
+/// The most headers in one message. A message with fewer headers is the last one.
 pub(crate) const MAX_HEADERS_PER_MESSAGE: usize = 2000;
-/// How many headers are kept at most: some 100 years of blocks. On regtest a peer makes them for
-/// nothing, so there has to be an end.
+/// The most headers that the node keeps: some 100 years of blocks. On regtest a peer can make
+/// headers for free, so the number needs a bound.
 const MAX_HEADERS: usize = 5_000_000;
-/// How many blocks share one difficulty.
+/// The number of blocks that share one difficulty.
 const DIFFICULTY_PERIOD: usize = 2016;
-/// A block's time lies after the median of the times of so many blocks before it.
+/// A block's time must lie after the median of the times of this many blocks before it.
 const MEDIAN_TIME_SPAN: usize = 11;
-/// How far in the future, in seconds, a block's time may lie.
+/// The time, in seconds, that a block may lie in the future.
 const MAX_FUTURE_BLOCK_TIME: u32 = 2 * 60 * 60;
 
-/// A chain of headers, from the genesis block on.
+/// A chain of headers that begins with the genesis block.
 #[derive(Debug)]
 pub struct Chain {
     network: Network,
-    /// By height. Never empty: the genesis block is there.
+    /// The headers by height. Never empty: the first one is the genesis block's.
     headers: Vec<Header>,
     heights: HashMap<BlockHash, usize>,
 }
@@ -69,8 +69,8 @@ impl Chain {
         self.heights.contains_key(hash)
     }
 
-    /// Hashes by which a peer finds the last block that both know: the tip and nine before it, and
-    /// from there in steps that double, down to the genesis block.
+    /// Returns hashes by which a peer finds the last block that both sides know: the tip and nine
+    /// before it, then hashes in steps that double, and the genesis block.
     pub(crate) fn locator(&self) -> Vec<BlockHash> {
         let mut hashes = Vec::new();
         let mut height = self.height();
@@ -86,7 +86,7 @@ impl Chain {
         hashes
     }
 
-    /// What follows the first block of a peer's locator that is in this chain, up to `stop`: the
+    /// Returns the headers up to `stop` that follow the first block of `locator` in this chain: the
     /// answer to `getheaders`.
     pub(crate) fn headers_after(&self, locator: &[BlockHash], stop: &BlockHash) -> Vec<Header> {
         let known = locator.iter().find_map(|hash| self.heights.get(hash));
@@ -96,14 +96,14 @@ impl Chain {
         self.headers.iter().skip(first).take(count).copied().collect()
     }
 
-    /// Checks headers that a peer sent, and adds them if that makes the chain one of more work.
-    /// Returns how many are new.
+    /// Checks headers that a peer sent, and adds them if the chain then has more work. Returns the
+    /// number of new headers.
     ///
     /// # Errors
     ///
-    /// [`ChainError`]; the chain is as it was.
+    /// [`ChainError`], if a header breaks a rule. The chain stays unchanged.
     pub(crate) fn add(&mut self, headers: &[Header]) -> Result<usize, ChainError> {
-        // What is known already is skipped: an overlap is nobody's fault.
+        // Known headers are skipped: an overlap is no fault.
         let mut known = 0;
         let mut hashes: Vec<BlockHash> = headers.iter().map(Header::block_hash).collect();
         while known < headers.len() && self.contains(&hashes[known]) {
@@ -136,12 +136,12 @@ impl Chain {
         Ok(new.len())
     }
 
-    /// Makes `count` headers on top, ten minutes apart. For regtest, where every second nonce
-    /// fits.
+    /// Mines `count` headers on top of the chain, ten minutes apart. This is for regtest, where
+    /// every second nonce succeeds.
     ///
     /// # Errors
     ///
-    /// [`ChainError`]: the chain does not take such headers.
+    /// [`ChainError`], if the chain does not accept such headers.
     pub fn mine(&mut self, count: usize) -> Result<(), ChainError> {
         for _ in 0..count {
             let tip = self.headers[self.height()];
@@ -166,7 +166,7 @@ fn work(headers: &[Header]) -> Work {
     headers.iter().fold(Work::from_be_bytes([0; 32]), |sum, header| sum + header.work())
 }
 
-/// A chain as it would be: `chain` up to the height `fork`, then `headers`.
+/// A candidate chain: `chain` up to the height `fork`, then `headers`.
 struct Branch<'a> {
     chain: &'a Chain,
     fork: usize,
@@ -186,7 +186,7 @@ impl Branch<'_> {
         }
     }
 
-    /// May `header` follow?
+    /// Checks that `header` may follow the last header of the branch.
     fn check_next(&self, header: &Header) -> Result<(), ChainError> {
         if header.prev_blockhash != self.at(self.height()).block_hash() {
             return Err(ChainError::Unlinked);
@@ -202,8 +202,8 @@ impl Branch<'_> {
         Ok(())
     }
 
-    /// The difficulty of the next header, whose time is `time`. Bitcoin Core's
-    /// `GetNextWorkRequired`.
+    /// Returns the difficulty that the next header must have if its time is `time`. Corresponds to
+    /// Bitcoin Core's `GetNextWorkRequired`.
     fn required_bits(&self, time: u32) -> CompactTarget {
         let params: &Params = self.chain.network.params();
         let last = self.at(self.height());
@@ -221,8 +221,8 @@ impl Branch<'_> {
         if !params.allow_min_difficulty_blocks {
             return last.bits;
         }
-        // The test networks let a block that took more than 20 minutes have the lowest
-        // difficulty; the one after it goes back to what was before.
+        // On test networks, a block that comes more than 20 minutes after the last one may have
+        // the lowest difficulty. The block after it returns to the previous difficulty.
         let lowest = params.max_attainable_target.to_compact_lossy();
         if u64::from(time) > u64::from(last.time) + 2 * params.pow_target_spacing {
             return lowest;
@@ -243,38 +243,38 @@ impl Branch<'_> {
     }
 }
 
-/// Seconds since 1970.
+/// Returns the seconds since 1970.
 pub(crate) fn now() -> u32 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u32::try_from(since.as_secs()).unwrap_or(u32::MAX)
 }
 
-/// Why headers were refused.
+/// The error returned when a [`Chain`] refuses headers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ChainError {
-    /// The first does not follow a known one. Not a fault: the peer may be ahead.
+    /// The first header does not follow a known one. This is no fault: the peer may be ahead.
     Unconnected,
-    /// One does not follow the one before it in the message.
+    /// A header does not follow the previous one in the message.
     Unlinked,
-    /// Wrong difficulty, or a hash that does not meet it.
+    /// A header has the wrong difficulty, or its hash does not meet the difficulty.
     ProofOfWork,
-    /// One is older than the headers before it allow.
+    /// The time of a header is not after the median time of the headers before it.
     TimeTooOld,
-    /// One is too far in the future.
+    /// The time of a header is too far in the future.
     TimeTooNew,
-    /// The chain is as long as it may become.
+    /// The chain has reached its maximum length.
     TooMany,
 }
 
 impl fmt::Display for ChainError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            ChainError::Unconnected => "headers that follow no known one",
-            ChainError::Unlinked => "headers that are no chain",
-            ChainError::ProofOfWork => "a header without its proof of work",
-            ChainError::TimeTooOld => "a header older than those before it",
-            ChainError::TimeTooNew => "a header from the future",
-            ChainError::TooMany => "more headers than are kept",
+            ChainError::Unconnected => "headers that do not follow a known header",
+            ChainError::Unlinked => "headers that do not follow one another",
+            ChainError::ProofOfWork => "a header without the required proof of work",
+            ChainError::TimeTooOld => "a header that is too old for its place in the chain",
+            ChainError::TimeTooNew => "a header whose time is too far in the future",
+            ChainError::TooMany => "more headers than this node keeps",
         })
     }
 }

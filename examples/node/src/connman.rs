@@ -1,10 +1,10 @@
-//! What Bitcoin Core's `CConnman` is on top of `SockMan`: the table of peers, the limits, the
-//! time-outs, and the bytes in between.
+//! The [`EventHandler`]: the table of peers, the limits, the time-outs, and the flow of bytes.
+//! Corresponds to Bitcoin Core's `CConnman` on top of `SockMan`.
 //!
-//! Everything in the [`EventHandler`] runs on the socket thread, and does as little as possible
-//! there: bytes are framed and handed to the message handler, queued bytes are sent on. The other
-//! methods are called from every thread. No lock is held while the observer is called; sockman,
-//! which calls nobody back from within its methods, may be called under one.
+//! The methods of the [`EventHandler`] run on the socket thread and do as little as possible there:
+//! they frame received bytes for the message handler, and send queued bytes. Other methods are
+//! called from every thread. The observer is called with no lock held. Methods of `SockMan` may be
+//! called under a lock, because they do not call back.
 
 use std::{
     io,
@@ -40,17 +40,17 @@ pub(crate) struct Connman {
     pub(crate) config: Config,
     pub(crate) chain: Mutex<Chain>,
     pub(crate) addresses: Mutex<AddressBook>,
-    /// Where this node listens, with the ports that it really got.
+    /// The addresses that this node listens on, with the ports that it was given.
     pub(crate) listening: Mutex<Vec<Service>>,
-    /// Whose messages wait for the message handler.
+    /// The peers whose messages wait for the message handler.
     pub(crate) work: WorkList,
-    /// Whom the dialer keeps connected.
+    /// The addresses that the dialer dials.
     pub(crate) targets: Targets,
     network_active: AtomicBool,
-    /// By RPC: every peer is to be pinged now.
+    /// An RPC client requested a ping of every peer.
     pub(crate) ping_requested: AtomicBool,
-    /// Received from, and sent to, peers that are gone. Held across a close, so that whoever adds
-    /// up finds each peer either here or in the table.
+    /// The bytes received from and sent to peers that are disconnected. The lock is held across a
+    /// close, so that [`totals`](Self::totals) counts each peer once: here or in the table.
     closed_totals: Mutex<(u64, u64)>,
     peers: ConnectionTable<Peer>,
     observer: Observer,
@@ -85,12 +85,12 @@ impl Connman {
         self.peers.find(id)
     }
 
-    /// All of them, in the order in which they came.
+    /// Returns all peers in the order in which they connected.
     pub(crate) fn peers(&self) -> Vec<Arc<Peer>> {
         self.peers.all().into_iter().map(|(_, peer)| peer).collect()
     }
 
-    /// Enters a connection into the table. From here on its callbacks find it: so this comes
+    /// Adds a connection to the table, where its callbacks look for it. So the caller calls this
     /// before `activate`, or in `event_new_connection_accepted`.
     pub(crate) fn add_peer(
         &self,
@@ -100,13 +100,13 @@ impl Connman {
         dialled: Option<TargetNumber>,
         start: Start,
     ) -> Arc<Peer> {
-        // Told before it can be found, and so before anybody can tell of its end.
+        // Reported before another thread can find the peer, and so before its end is reported.
         self.tell(Event::Connected { id, direction, them: them.clone() });
         self.peers.insert(id, Peer::new(&self.config, id, direction, them, dialled, start))
     }
 
-    /// Sends, or queues, messages to a peer that go out together. A peer that does not take them
-    /// is disconnected.
+    /// Sends messages to a peer together, or queues them. Disconnects the peer if they can be
+    /// neither sent nor queued.
     pub(crate) fn push_messages(
         &self,
         sockman: &SockMan,
@@ -127,21 +127,21 @@ impl Connman {
                 return;
             }
         }
-        // Otherwise something is before them in the queue, or they wait for a handshake.
+        // Otherwise older bytes are in the queue, or the messages wait for a handshake.
         if queued == 0 && !outgoing.is_waiting() {
             peer.activity.lock().last_sent = Some(Instant::now());
         }
     }
 
-    /// Closes a connection because this side wants it so, and strikes the peer off the table.
-    /// Whoever comes second does nothing.
+    /// Closes a connection for a reason of this side, and removes the peer from the table. If
+    /// several threads race, exactly one closes the connection and reports it.
     pub(crate) fn disconnect(&self, sockman: &SockMan, id: ConnectionId, reason: &str) {
         self.close(sockman, id, reason, |_| Ended::ForNow);
     }
 
-    /// The same, because of what the peer did, or did not do. One that knows only version 1 of the
-    /// transport takes the key of version 2 for nonsense: it hangs up, says nothing, or has
-    /// answered in version 1.
+    /// Does the same for a reason of the peer. A peer that knows only version 1 of the transport
+    /// cannot decode the key of version 2. It hangs up, stays silent, or greets in version 1. Such
+    /// a peer is dialled again in version 1.
     pub(crate) fn give_up(&self, sockman: &SockMan, id: ConnectionId, reason: &str) {
         self.close(sockman, id, reason, |peer| {
             let falls_back = peer.incoming.lock().is_without_key();
@@ -174,7 +174,7 @@ impl Connman {
         self.tell(Event::Disconnected { id, reason: reason.to_owned() });
     }
 
-    /// Received and sent, since the start.
+    /// Returns the bytes received and sent since the start.
     pub(crate) fn totals(&self, sockman: &SockMan) -> (u64, u64) {
         let of_closed = self.closed_totals.lock();
         self.peers()
@@ -189,9 +189,11 @@ impl Connman {
         self.network_active.load(Ordering::SeqCst)
     }
 
-    /// Inactive, it has no peers, dials nobody and turns away who dials.
+    /// Switches the network on or off. While it is off, the node has no peers, does not dial, and
+    /// refuses inbound connections.
     pub(crate) fn set_network_active(&self, sockman: &SockMan, is_active: bool) {
-        // Before the look at the table: whoever enters a peer there looks the other way round.
+        // The flag is set before the table is read. A thread that adds a peer does the reverse, so
+        // one of the two disconnects the peer.
         self.network_active.store(is_active, Ordering::SeqCst);
         self.targets.look_again();
         if !is_active {
@@ -207,7 +209,8 @@ impl Connman {
         peers.iter().filter(|peer| peer.direction == Direction::Inbound).count()
     }
 
-    /// Why this peer has to go, if it has. Bitcoin Core's `InactivityCheck`.
+    /// Returns the reason to disconnect a peer that exceeded a time-out, if it did. Corresponds to
+    /// Bitcoin Core's `InactivityCheck`.
     fn overdue(&self, peer: &Peer, now: Instant) -> Option<&'static str> {
         let limits = &self.config;
         let activity = *peer.activity.lock();
@@ -219,7 +222,7 @@ impl Connman {
         if !is_established && longer(peer.since, limits.handshake_timeout) {
             Some("it did not complete the handshake in time")
         } else if longer(activity.sent, limits.inactivity_timeout) {
-            Some("it does not take what it is sent")
+            Some("it does not receive the bytes sent to it")
         } else if longer(activity.received, limits.inactivity_timeout) {
             Some("it has been silent for too long")
         } else if ping.is_some_and(|(_, sent)| longer(sent, limits.inactivity_timeout)) {
@@ -241,7 +244,7 @@ impl EventHandler for Connman {
         if !self.is_network_active() {
             return false;
         }
-        // The rest of the connections is kept for those that this node dials.
+        // The other places are reserved for outbound connections.
         let limit = self.config.max_inbound();
         if self.inbound_count() >= limit {
             self.tell(Event::Refused { them: them.clone(), limit });
@@ -249,7 +252,7 @@ impl EventHandler for Connman {
         }
         let start = Start::Detect { with_v2: self.config.v2_transport };
         self.add_peer(id, Direction::Inbound, &them.into(), None, start);
-        // Once more, now that it can be found: it may have been switched off in between.
+        // Checked again after the peer was added: the network may have been switched off meanwhile.
         if !self.is_network_active() {
             self.disconnect(sockman, id, "the network is switched off");
             return false;
@@ -274,8 +277,8 @@ impl EventHandler for Connman {
             activity.last_sent = Some(activity.sent);
         }
         if !peer.send.is_above_high_mark() && peer.inbox.resume() {
-            // It took its replies: the message handler goes on with its requests. Reading goes on
-            // by itself: the queue wakes the connection when it falls to its low mark.
+            // The peer has received its replies, so the message handler resumes its requests.
+            // Reading needs no call here: the queue wakes the connection at its low mark.
             self.work.add(id);
         }
         NextRecv::Proceed
@@ -295,7 +298,8 @@ impl EventHandler for Connman {
         }
         let mut messages: Vec<Message> = Vec::new();
         let received = peer.incoming.lock().receive(data, |message| messages.push(message));
-        // How to answer is settled before there is anything to answer.
+        // The sending side is advanced before the messages are processed, because their answers
+        // need it.
         let advanced = received.map_err(|error| format!("{error:#}")).and_then(|progress| {
             let mut outgoing = peer.outgoing.lock();
             outgoing.advance(sockman, &peer.send, progress).map_err(|error| format!("{error:#}"))
@@ -343,7 +347,7 @@ impl EventHandler for Connman {
             if !peer.send.has_queued() {
                 activity.sent = now;
             }
-            // Nothing is heard from a peer that is not listened to.
+            // A peer whose connection is not read must not count as silent.
             if !may_read(&peer) {
                 activity.received = now;
             }
@@ -354,8 +358,8 @@ impl EventHandler for Connman {
     }
 }
 
-/// Not while a peer's requests wait, nor while it leaves the replies lying: what it wants to say
-/// stays with the kernel, and then with the peer.
+/// Returns whether the library may read from the peer. It may not while the peer's inbox is full or
+/// its send queue is above the high mark. Further bytes then stay in the kernel and at the peer.
 fn may_read(peer: &Peer) -> bool {
     !peer.inbox.is_full() && !peer.send.is_above_high_mark()
 }

@@ -1,4 +1,4 @@
-//! What can be asked of a running node, and done to it, from any thread.
+//! Queries and commands to a running node, from any thread. Takes the node's locks briefly.
 
 use std::{
     fmt,
@@ -10,7 +10,7 @@ use sockman::{Service, SockMan, address::Destination};
 
 use crate::{Config, Event, PeerInfo, connman::Connman, peer};
 
-/// A handle on a node. It keeps the node's state, but not its threads.
+/// A handle to a node. It keeps the node's state alive, but not its threads.
 #[derive(Clone)]
 pub struct Control {
     pub(crate) connman: Arc<Connman>,
@@ -24,7 +24,7 @@ impl fmt::Debug for Control {
 }
 
 impl Control {
-    /// The table of peers, as it is now.
+    /// Returns the current table of peers.
     pub fn peers(&self) -> Vec<PeerInfo> {
         let peers = self.connman.peers();
         peers.iter().filter_map(|peer| PeerInfo::of(&self.sockman, peer)).collect()
@@ -35,18 +35,18 @@ impl Control {
         self.connman.chain.lock().height()
     }
 
-    /// The last header, and how high it is.
+    /// Returns the height of the last header, and the header.
     pub fn tip(&self) -> (usize, Header) {
         let chain = self.connman.chain.lock();
         (chain.height(), chain.tip_header())
     }
 
-    /// Returns where the node listens, with the ports that it really got.
+    /// Returns the addresses that the node listens on, with the ports that it was given.
     pub fn listening(&self) -> Vec<Service> {
         self.connman.listening.lock().clone()
     }
 
-    /// Returns what the node tells its peers that it offers.
+    /// Returns the services that the node advertises to its peers.
     pub fn services(&self) -> ServiceFlags {
         self.config().advertised_services()
     }
@@ -61,16 +61,17 @@ impl Control {
         self.connman.totals(&self.sockman)
     }
 
-    /// Disconnects the first such peer. `false`: there is none.
+    /// Disconnects the first peer for which `which` returns `true`. Returns whether there is one.
     pub fn disconnect(&self, which: impl Fn(&PeerInfo) -> bool) -> bool {
         let found = self.peers().into_iter().find(which);
         if let Some(peer) = &found {
-            self.connman.disconnect(&self.sockman, peer.id, "asked to by RPC");
+            self.connman.disconnect(&self.sockman, peer.id, "requested by RPC");
         }
         found.is_some()
     }
 
-    /// Adds an address to be kept connected. `false`: it is there already.
+    /// Adds an address that the node dials and keeps connected. Returns `false` if it is known
+    /// already.
     pub fn add_target(&self, to: &Destination, with_v2: bool) -> bool {
         self.connman.targets.add(to, with_v2)
     }
@@ -82,8 +83,8 @@ impl Control {
         }
     }
 
-    /// Removes an address that was added: it is dialled no more, and a connection that is there
-    /// stays. `false`: it had not been added.
+    /// Removes an added address. The node no longer dials it, but keeps an existing connection.
+    /// Returns `false` if the address was not added.
     pub fn remove_target(&self, to: &Destination) -> bool {
         self.connman.targets.remove(to)
     }
@@ -99,16 +100,16 @@ impl Control {
         self.connman.is_network_active()
     }
 
-    /// Switches the network on or off. While it is off, the node has no peers, dials nobody and
-    /// turns away who dials.
+    /// Switches the network on or off. While it is off, the node has no peers, does not dial, and
+    /// refuses inbound connections.
     pub fn set_network_active(&self, is_active: bool) {
         self.connman.set_network_active(&self.sockman, is_active);
     }
 
-    /// Ends the node, as a signal does.
+    /// Stops the node, as a signal does.
     pub fn stop(&self) {
         self.connman.config.interrupt.interrupt();
-        // After the interrupt: whoever hears of it looks at that.
+        // The interrupt comes first, because a receiver of the event checks it.
         self.connman.tell(Event::StopRequested);
     }
 }

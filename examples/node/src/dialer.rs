@@ -1,8 +1,8 @@
-//! Opens the outbound connections: Bitcoin Core's `ThreadOpenConnections`.
+//! Opens the outbound connections, as Bitcoin Core's `ThreadOpenConnections` does.
 //!
-//! A thread of its own, since `SockMan::connect` blocks; one address after the other. The
-//! interrupt ends a connect under way, the end of the [list](super::targets) the waiting in
-//! between.
+//! The dialer has its own thread, because `SockMan::connect` blocks, and dials one address at a
+//! time. The interrupt ends a connect in progress. Closing the [list](super::targets) ends a wait
+//! for the next address.
 
 use std::sync::Arc;
 
@@ -27,7 +27,7 @@ pub(crate) struct Dialer {
 }
 
 impl Dialer {
-    /// The thread.
+    /// Runs the thread until the list of targets is closed or the interrupt is set.
     pub(crate) fn run(&self) {
         while let Some(attempt) = self.connman.targets.next(|| self.connman.is_network_active()) {
             match self.open_connection(&attempt) {
@@ -44,17 +44,18 @@ impl Dialer {
     fn open_connection(&self, attempt: &Attempt) -> Result<(), ConnectError> {
         let connection = self.sockman.connect(&attempt.to, &self.options(&attempt.to))?;
         let start = if attempt.with_v2 { Start::DialV2 } else { Start::DialV1 };
-        // The peer is in the table, and our `version` on its way, before the first callback.
+        // Before the first callback, the peer is entered into the table and `version` is sent.
         let (id, them) = (connection.id(), connection.them());
         let (direction, number) = (Direction::Outbound, Some(attempt.number));
         let peer = self.connman.add_peer(id, direction, them, number, start);
-        // Switched off while this was connecting: whoever did that has not found it in the table.
+        // If the network was switched off during the connect, `set_network_active` did not find
+        // this peer in the table.
         if !self.connman.is_network_active() {
             self.connman.disconnect(&self.sockman, id, "the network is switched off");
             return Ok(());
         }
         if !peer.greeting.is_empty() {
-            // If it fails, so does the first callback, which tells of it.
+            // If this fails, the first callback fails too and reports the error.
             let _ = peer.send.push(&self.sockman, &peer.greeting);
         }
         let version = version_message(&self.connman, &peer);
@@ -63,10 +64,11 @@ impl Dialer {
         Ok(())
     }
 
-    /// Bitcoin Core's `-proxy` and `-onion`: onion services through the one that is for them, the
-    /// rest of the network through the other. What is on this machine needs neither.
+    /// Returns the options for dialling `to`, with the proxy that Bitcoin Core's `-proxy` and
+    /// `-onion` would choose. Unix-domain sockets need no proxy, nor do I2P addresses if there is a
+    /// SAM bridge.
     fn options(&self, to: &Destination) -> ConnectOptions {
-        // Somebody gave this address by hand: that it fails is worth a line in the log.
+        // The operator gave this address, so a failure is worth a line in the log.
         let options = ConnectOptions::default().is_important(true);
         let config = &self.connman.config;
         let proxy = match to.service().map(Service::addr) {

@@ -3,21 +3,21 @@
 //! | module | what it is | in Bitcoin Core |
 //! |---|---|---|
 //! | `connman` | the [`EventHandler`](sockman::EventHandler): table of peers, limits, time-outs | `CConnman` on `net` |
-//! | `transport` | bytes to whole messages, plain or encrypted | `V1Transport`, `V2Transport` |
-//! | `work` | which peers have messages waiting | `m_msgproc_wake` |
+//! | `transport` | turns bytes into whole messages, plain or encrypted | `V1Transport`, `V2Transport` |
+//! | `work` | the list of peers that have waiting messages | `m_msgproc_wake` |
 //! | `processing` | the message handler | `PeerManager` on `msghand` |
 //! | `dialer`, `targets` | outbound connections | `ThreadOpenConnections` on `opencon` |
 //! | `peer`, `chain`, `addresses` | the state | `CNode` and `Peer`, `CChain`, `AddrMan` |
-//! | `node`, `control` | starting and ending a node, and what can be asked of it | |
+//! | `node`, `control` | start and stop of a node; queries and commands from other threads | |
 //!
-//! Bytes come in on the socket thread, which frames them and puts whole messages into the peer's
-//! inbox. The message handler takes them out, one per peer in turn, and pushes its answers into
-//! the peer's send queue. Both ends are bounded: a full inbox, or a send queue above its high
-//! mark, stops the socket thread from reading that peer, until the one that worked it off wakes
-//! the connection.
+//! The socket thread receives bytes, frames them, and puts whole messages into the peer's inbox.
+//! The message handler takes one message per peer in turn, and pushes its answers into the peer's
+//! send queue. Inbox and send queue are bounded. While the inbox is full, or the send queue is
+//! above its high mark, the socket thread does not read from that peer. The message handler wakes
+//! the connection when the inbox has room again; the send queue does so at its low mark.
 //!
-//! The library is the whole node. The program `node` (`src/bin/node/`) starts it, prints, and adds
-//! JSON-RPC and a page.
+//! The library is the whole node. The program `node` (`src/bin/node/`) starts it, prints events,
+//! and adds JSON-RPC and a web page.
 
 mod addresses;
 mod chain;

@@ -1,4 +1,7 @@
-//! A whole node: its configuration, its threads, and what it tells of itself.
+//! A whole node: its configuration, its threads, and the events that it reports.
+//!
+//! [`Node::start`] and [`Node::stop`] run on the caller's thread. They start and join the socket
+//! threads, the message handler and the dialer.
 
 use std::{
     collections::hash_map::RandomState,
@@ -30,52 +33,60 @@ use crate::{
     transport::{SessionId, TransportType},
 };
 
-/// Bitcoin Core's `MAX_ADDNODE_CONNECTIONS`: inbound peers cannot take the places of those that
-/// somebody asks for by RPC.
+/// The connections that are reserved for `addnode`, so that inbound peers cannot take their places.
+/// Corresponds to Bitcoin Core's `MAX_ADDNODE_CONNECTIONS`.
 const MAX_ADDED: usize = 8;
 
-/// What a node is to do. The defaults of the times and sizes are Bitcoin Core's.
+/// The configuration of a node. The default times and sizes are Bitcoin Core's, except for
+/// `redial`.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// The network that the node is part of.
+    /// The Bitcoin network that the node is part of.
     pub network: Network,
     /// The addresses to listen on.
     pub listen: Vec<Service>,
-    /// The addresses to dial, and to keep connected.
+    /// The addresses to dial and to keep connected.
     pub connect: Vec<Destination>,
-    /// Whether version 2 of the transport (BIP 324) is spoken: tried first with whoever is
-    /// dialled, recognised with whoever dials.
+    /// Whether the node speaks version 2 of the transport (BIP 324). If so, it tries version 2
+    /// first when it dials, and recognises the version of an inbound peer. Default: `true`.
     pub v2_transport: bool,
-    /// For everything that is dialled …
+    /// The proxy for every destination that no other option covers. Default: none.
     pub proxy: Option<Proxy>,
-    /// … but for onion services, if this is set.
+    /// The proxy for onion services. Default: `proxy` serves them too.
     pub onion_proxy: Option<Proxy>,
-    /// The SAM bridge of an I2P router, and whether it is listened through.
+    /// The SAM bridge of an I2P router, and whether the node listens through it. Default: none.
     pub i2p: Option<I2pOptions>,
-    /// In both directions together. Eight more are kept for those that are added later.
+    /// The most connections in both directions together. Eight more are reserved for addresses that
+    /// are added later. Default: 125.
     pub max_connections: usize,
-    /// What the node claims to offer, besides the transport. It serves no blocks: nothing.
+    /// The services that the node advertises besides the transport. Default: none, because the node
+    /// serves no blocks.
     pub services: ServiceFlags,
-    /// Between two pings of the same peer.
+    /// The time between two pings of the same peer. Default: 2 minutes.
     pub ping_interval: Duration,
-    /// A peer that has not completed the handshake by then is disconnected.
+    /// The time in which a peer has to complete the handshake. After it the peer is disconnected.
+    /// Default: 60 s.
     pub handshake_timeout: Duration,
-    /// A peer that is silent for longer, or takes nothing for longer, is disconnected.
+    /// The time after which the node disconnects a peer that sends nothing, receives nothing, or
+    /// does not answer a ping. Default: 20 minutes.
     pub inactivity_timeout: Duration,
-    /// Between two attempts to connect to the same address.
+    /// The time between the end of a connection or attempt and the next attempt to the same
+    /// address. Default: 5 s.
     pub redial: Duration,
-    /// From so many unsent bytes on, nothing is read from the peer.
+    /// The number of unsent bytes from which on the node does not read from the peer. Default:
+    /// 1 MB.
     pub max_send_buffer: usize,
-    /// From so many unprocessed bytes on, nothing is read from the peer.
+    /// The number of unprocessed bytes from which on the node does not read from the peer. Default:
+    /// 5 MB.
     pub max_receive_buffer: usize,
-    /// Sockman's sweep, which drives the time-outs.
+    /// The period of the library's sweep, which drives the time-outs. Default: 50 ms.
     pub sweep: Option<Duration>,
-    /// Ends the node. Set by whoever catches signals, too.
+    /// Stops the node. A signal handler may set it too.
     pub interrupt: Interrupt,
 }
 
 impl Config {
-    /// Returns the defaults for a network: the node listens nowhere and dials nobody.
+    /// Returns the default configuration for a network. The node neither listens nor dials.
     pub fn new(network: Network) -> Config {
         Config {
             network,
@@ -98,55 +109,56 @@ impl Config {
         }
     }
 
-    /// Every address to dial keeps its place.
+    /// Returns the most inbound connections. One place is reserved for each address to dial.
     pub(crate) fn max_inbound(&self) -> usize {
         self.max_connections.saturating_sub(self.connect.len())
     }
 
-    /// What this node tells the others that it offers.
+    /// Returns the services that this node advertises.
     pub(crate) fn advertised_services(&self) -> ServiceFlags {
         if self.v2_transport { self.services | ServiceFlags::P2P_V2 } else { self.services }
     }
 
-    /// What is missing for dialling `to`, if anything is.
+    /// Returns what the configuration lacks for dialling `to`, as the end of a sentence that begins
+    /// with "it needs". Returns `None` if nothing is missing.
     pub fn what_it_needs(&self, to: &Destination) -> Option<&'static str> {
         let has_proxy = self.proxy.is_some();
         let (has_a_way, needs) = match to.service().map(Service::addr) {
             Some(NetAddr::TorV3(_)) => {
-                (has_proxy || self.onion_proxy.is_some(), "Tor: say where it is with --onion")
+                (has_proxy || self.onion_proxy.is_some(), "a Tor proxy: set one with --onion")
             }
             Some(NetAddr::I2p(_)) => (
                 has_proxy || self.i2p.is_some(),
-                "an I2P router: say where its SAM bridge is with --i2p-sam",
+                "an I2P router: set the address of its SAM bridge with --i2p-sam",
             ),
             Some(_) => (true, ""),
-            None => (has_proxy, "a proxy that resolves names: say where it is with --proxy"),
+            None => (has_proxy, "a proxy that resolves host names: set one with --proxy"),
         };
         (!has_a_way).then_some(needs)
     }
 }
 
-/// What happened. Told on whatever thread it happened on, with no lock held; the observer must not
-/// take long.
+/// An event that the node reports to its observer. The observer runs on the thread on which the
+/// event happened, with no lock held, and must return soon.
 #[derive(Debug, Clone)]
 pub enum Event {
     /// A peer is connected.
     Connected {
         /// The peer.
         id: ConnectionId,
-        /// Who dialled.
+        /// Which side dialled.
         direction: Direction,
         /// The address of the peer.
         them: Destination,
     },
-    /// A connection was not accepted: there are too many.
+    /// The node refused an inbound connection because it has too many.
     Refused {
         /// The address of the peer.
         them: Service,
-        /// The number of inbound connections that there may be.
+        /// The most inbound connections.
         limit: usize,
     },
-    /// A dial failed.
+    /// An attempt to connect failed.
     ConnectFailed {
         /// The reason, with the address.
         error: String,
@@ -155,9 +167,9 @@ pub enum Event {
     Handshake {
         /// The peer.
         id: ConnectionId,
-        /// The time since it is connected.
+        /// The time since the peer connected.
         took: Duration,
-        /// What it said of itself.
+        /// The contents of the peer's `version` message.
         version: PeerVersion,
     },
     /// A peer has answered a ping.
@@ -172,26 +184,26 @@ pub enum Event {
         /// The peer.
         id: ConnectionId,
     },
-    /// A peer has told addresses.
+    /// A peer has sent addresses of other nodes.
     Addresses {
         /// The peer.
         id: ConnectionId,
-        /// How many of them were not known.
+        /// The number of addresses that were new.
         new: usize,
-        /// How many are known now.
+        /// The number of addresses that are now known.
         known: usize,
     },
-    /// A peer has sent headers, and they are right.
+    /// A peer has sent valid headers.
     Headers {
         /// The peer.
         id: ConnectionId,
-        /// How many of them were not known.
+        /// The number of headers that were new.
         new: usize,
         /// The height of the chain now.
         height: usize,
         /// The last header of the chain now.
         tip: BlockHash,
-        /// The node has asked the peer for the headers that follow.
+        /// Whether the node has requested the headers that follow.
         more_to_come: bool,
     },
     /// A peer is disconnected.
@@ -201,13 +213,13 @@ pub enum Event {
         /// The reason.
         reason: String,
     },
-    /// By RPC.
+    /// An RPC client requested the node to stop.
     StopRequested,
-    /// Peers can dial this address from now on, or no more.
+    /// The node has begun or ceased to listen on I2P.
     I2p {
         /// The address, once it is known.
         address: Option<Service>,
-        /// Whether they can dial it.
+        /// Whether peers can dial the address.
         listening: bool,
     },
 }
@@ -218,7 +230,7 @@ pub(crate) type Observer = Box<dyn Fn(Event) + Send + Sync>;
 pub struct Node {
     connman: Arc<Connman>,
     sockman: SockMan,
-    /// `None` once stopped.
+    /// `None` before the start and after the stop.
     threads: Option<SocketsThreads>,
     dialer: Option<JoinHandle<()>>,
     message_handler: Option<JoinHandle<()>>,
@@ -231,11 +243,13 @@ impl fmt::Debug for Node {
 }
 
 impl Node {
-    /// Binds, and starts the threads. `chain` is what the node knows at first.
+    /// Starts a node: binds its addresses and starts its threads. `chain` contains the headers that
+    /// the node knows at first.
     ///
     /// # Errors
     ///
-    /// [`NodeError`]; nothing is left running.
+    /// [`NodeError`], if an address cannot be bound or a thread cannot be started. Nothing is left
+    /// running.
     pub fn start(
         config: Config,
         chain: Chain,
@@ -258,7 +272,7 @@ impl Node {
 
         let mut node =
             Node { connman, sockman, threads: None, dialer: None, message_handler: None };
-        // From here on, an error drops the node, which stops what has been started.
+        // From here on, an error drops the node, which stops the threads that already run.
         let handler =
             MessageHandler { connman: Arc::clone(&node.connman), sockman: node.sockman.clone() };
         node.message_handler = Some(node.spawn("msghand", move || handler.run())?);
@@ -268,7 +282,7 @@ impl Node {
         Ok(node)
     }
 
-    /// A thread whose panic ends the node instead of leaving half of one.
+    /// Starts a thread whose panic stops the whole node, so that no part of it goes on alone.
     fn spawn(&self, name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
         struct InterruptOnPanic(Interrupt);
         impl Drop for InterruptOnPanic {
@@ -285,12 +299,12 @@ impl Node {
         })
     }
 
-    /// Whether sockman's threads still do.
+    /// Returns whether the socket threads still run.
     pub fn is_running(&self) -> bool {
         self.threads.as_ref().is_some_and(|threads| !threads.is_finished())
     }
 
-    /// Where it listens, with the ports that it really got.
+    /// Returns the addresses that the node listens on, with the ports that it was given.
     pub fn listening(&self) -> Vec<Service> {
         self.connman.listening.lock().clone()
     }
@@ -300,27 +314,27 @@ impl Node {
         self.connman.chain.lock().height()
     }
 
-    /// Returns the last header.
+    /// Returns the hash of the last header.
     pub fn tip(&self) -> BlockHash {
         self.connman.chain.lock().tip()
     }
 
-    /// The table of peers, as it is now.
+    /// Returns the current table of peers.
     pub fn peers(&self) -> Vec<PeerInfo> {
         self.control().peers()
     }
 
-    /// Returns a handle for other threads, and for as long as they like.
+    /// Returns a handle for other threads. It stays valid after the node has stopped.
     pub fn control(&self) -> Control {
         Control { connman: Arc::clone(&self.connman), sockman: self.sockman.clone() }
     }
 
-    /// Orderly: no new connections, no more callbacks, no more processing, then every peer sees
-    /// the end.
+    /// Stops the node in order: it ends accepting and dialling, then callbacks, then processing,
+    /// and finally closes every connection.
     ///
     /// # Errors
     ///
-    /// A thread of the node had panicked, or the poller failed.
+    /// [`NodeError`], if a thread of the node panicked or the poller failed.
     pub fn stop(mut self) -> Result<(), NodeError> {
         self.stop_threads()
     }
@@ -334,7 +348,7 @@ impl Node {
         self.connman.work.close();
         let handler = self.message_handler.take().map_or(Ok(()), JoinHandle::join);
         for peer in self.connman.peers() {
-            self.connman.disconnect(&self.sockman, peer.id, "this node ends");
+            self.connman.disconnect(&self.sockman, peer.id, "this node is stopping");
         }
         sockets.map_err(NodeError::new)?;
         dialer.and(handler).map_err(|_| NodeError("a thread of the node panicked".to_owned()))
@@ -344,51 +358,51 @@ impl Node {
 impl Drop for Node {
     fn drop(&mut self) {
         if let Err(error) = self.stop_threads() {
-            log::error!("{error}");
+            log::error!("the node did not stop cleanly: {error}");
         }
     }
 }
 
-/// One line of the table of peers.
+/// A row of the table of peers.
 #[derive(Debug, Clone)]
 pub struct PeerInfo {
     /// The connection.
     pub id: ConnectionId,
-    /// Who dialled.
+    /// Which side dialled.
     pub direction: Direction,
     /// The address of the peer.
     pub address: Destination,
-    /// The address of this side.
+    /// This node's address of the connection.
     pub me: Service,
     /// The time when the connection was made.
     pub connected_at: SystemTime,
-    /// The time when the last bytes came.
+    /// The time when the last bytes arrived.
     pub last_received: Option<Instant>,
     /// The time when the last bytes left.
     pub last_sent: Option<Instant>,
     /// The transport of the connection.
     pub transport: TransportType,
-    /// Of version 2 alone.
+    /// The session id, which only version 2 of the transport has.
     pub session_id: Option<SessionId>,
-    /// What the peer said of itself, once it did.
+    /// The contents of the peer's `version` message, once it has arrived.
     pub version: Option<PeerVersion>,
-    /// The time that the last ping took.
+    /// The round-trip time of the last answered ping.
     pub round_trip: Option<Duration>,
-    /// The shortest time that a ping took.
+    /// The shortest round-trip time of a ping.
     pub min_round_trip: Option<Duration>,
-    /// For how long a ping has been waiting for its pong.
+    /// The time that a ping has been waiting for its pong.
     pub ping_wait: Option<Duration>,
     /// The bytes received.
     pub bytes_in: u64,
     /// The bytes sent.
     pub bytes_out: u64,
-    /// The bytes of messages that are not processed yet.
+    /// The bytes of messages that wait to be processed.
     pub unprocessed: usize,
-    /// The bytes of answers that are not sent yet.
+    /// The bytes that wait to be sent.
     pub unsent: usize,
 }
 
-/// Why a node did not start, or did not end well.
+/// The error returned when a node cannot start or does not stop cleanly.
 #[derive(Debug)]
 pub struct NodeError(String);
 
@@ -412,7 +426,8 @@ impl fmt::Display for NodeError {
 
 impl Error for NodeError {}
 
-/// Unpredictable enough for nonces: the keys of the standard library's hash maps are random.
+/// Returns a random number that is unpredictable enough for nonces: the keys of the standard
+/// library's hash maps are random.
 pub(crate) fn random() -> u64 {
     RandomState::new().build_hasher().finish()
 }

@@ -1,10 +1,9 @@
-//! One peer: its send queue, the messages of it that wait to be processed, and what is known of
-//! it.
+//! The state of one peer: its send queue, its unprocessed messages, and its data.
 //!
-//! Three threads meet here. The fields say who writes them: the socket thread frames bytes and
-//! watches the clock; the message handler talks; whoever prints a table reads. `outgoing` comes
-//! before `activity` and the send queue's own; of the other locks, none is held while another is
-//! taken.
+//! Several threads use a peer, and the fields name their writers. The socket thread frames bytes
+//! and checks time-outs, the message handler answers messages, and a thread that prints the table
+//! of peers only reads. A thread that holds the lock `outgoing` may take `activity` or the send
+//! queue's own lock. No other lock of a peer is held while another one is taken.
 
 use std::{
     collections::VecDeque,
@@ -30,29 +29,32 @@ pub(crate) struct Peer {
     pub(crate) id: ConnectionId,
     pub(crate) direction: Direction,
     pub(crate) them: Destination,
-    /// Which of the targets it is, if this side dialled.
+    /// The target that this peer is, if this side dialled.
     pub(crate) dialled: Option<TargetNumber>,
+    /// The time of the connection, on the clock that time-outs use.
     pub(crate) since: Instant,
-    /// The same, for people.
+    /// The same time as wall-clock time.
     pub(crate) connected_at: SystemTime,
-    /// In the `version` message, by which a node notices that it talks to itself.
+    /// The nonce in this node's `version` message, by which the node detects that it has dialled
+    /// itself.
     pub(crate) nonce: u64,
     /// Outgoing bytes.
     pub(crate) send: SendQueue,
-    /// Incoming messages, whole but unread.
+    /// Incoming messages that are complete and not processed.
     pub(crate) inbox: Inbox,
-    /// The socket thread writes these two.
+    /// Written by the socket thread.
     pub(crate) incoming: Mutex<Incoming>,
+    /// Written by the socket thread; a thread that sends writes `last_sent`.
     pub(crate) activity: Mutex<Activity>,
-    /// Whoever has something to say.
+    /// Written by every thread that sends.
     pub(crate) outgoing: Mutex<Outgoing>,
-    /// What has to leave before anything else: the beginning of a handshake.
+    /// The beginning of a version 2 handshake, which is sent before anything else.
     pub(crate) greeting: Vec<u8>,
-    /// The message handler's; the others only read.
+    /// Written by the message handler; other threads only read it.
     pub(crate) conversation: Mutex<Conversation>,
 }
 
-/// What a peer may leave unsent: four of Bitcoin's largest messages.
+/// The most bytes that may wait for a peer: four of Bitcoin's largest messages.
 const SEND_LIMIT: usize = 16_000_000;
 
 impl Peer {
@@ -68,7 +70,7 @@ impl Peer {
         let (incoming, outgoing, greeting) = transport::begin(config.network.magic(), start);
         let (low_mark, high_mark) = (config.max_send_buffer / 2, config.max_send_buffer.max(1));
         let limits = SendQueueLimits::new(low_mark, high_mark, SEND_LIMIT.max(high_mark))
-            // Never: half of a number is below it, and 0 is below 1.
+            // The default is never used: the low mark is always below the high mark.
             .unwrap_or_default();
         Peer {
             id,
@@ -94,72 +96,74 @@ impl Peer {
     }
 }
 
-/// When something last moved.
+/// The times of a peer's last activity.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Activity {
-    /// Bytes arrived, or this side did not read.
+    /// The last time that bytes arrived, or that this side did not read.
     pub(crate) received: Instant,
-    /// The kernel took queued bytes, or there were none.
+    /// The last time that the kernel took queued bytes, or that the queue was empty.
     pub(crate) sent: Instant,
-    /// What really came and went, for whoever asks.
+    /// The last time that bytes arrived, for `getpeerinfo`.
     pub(crate) last_received: Option<Instant>,
+    /// The last time that bytes left, for `getpeerinfo`.
     pub(crate) last_sent: Option<Instant>,
 }
 
-/// How far the conversation has come.
+/// The state of the conversation with a peer.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Conversation {
-    /// The peer's `version`, once it came.
+    /// The peer's `version`, once it has arrived.
     pub(crate) version: Option<PeerVersion>,
-    /// Both sides said `verack`: now anything may be talked about.
+    /// The peer has sent `verack`: the handshake is complete.
     pub(crate) is_established: bool,
     pub(crate) wants_addr_v2: bool,
-    /// A peer gets one answer to `getaddr`, or it could map the network through us.
+    /// The peer has had its one answer to `getaddr`. With more answers it could map the network.
     pub(crate) addresses_told: bool,
-    /// A `getheaders` of ours is on its way.
+    /// This node has sent `getheaders` and has no answer yet.
     pub(crate) headers_requested: bool,
-    /// Headers that followed no known one, in a row.
+    /// The number of `headers` messages in a row that followed no known header.
     pub(crate) unconnected_headers: u32,
     pub(crate) ping: Ping,
 }
 
-/// What a peer said of itself in its `version` message.
+/// The contents of a peer's `version` message.
 #[derive(Debug, Clone)]
 pub struct PeerVersion {
-    /// The version of the protocol that it speaks.
+    /// The version of the protocol that the peer speaks.
     pub protocol: u32,
-    /// The name and version of its program. Printable and short, whatever the peer sent.
+    /// The user agent. It is printable and has at most 256 characters, whatever the peer sent.
     pub agent: String,
-    /// What it offers.
+    /// The services that the peer offers.
     pub services: ServiceFlags,
-    /// It wants to be told transactions.
+    /// Whether the peer wants transactions to be announced.
     pub relays: bool,
-    /// The height of its chain.
+    /// The height of the peer's chain.
     pub start_height: i32,
-    /// Its clock's, against this one, in seconds.
+    /// The peer's clock minus this node's clock, in seconds.
     pub time_offset: i64,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Ping {
-    /// The one that waits for its `pong`: its nonce, and when it left.
+    /// The nonce and the time of the ping that waits for its `pong`.
     pub(crate) under_way: Option<(u64, Instant)>,
-    /// When the last one left.
+    /// The time of the last ping.
     pub(crate) last_sent: Option<Instant>,
     pub(crate) round_trip: Option<Duration>,
     pub(crate) min_round_trip: Option<Duration>,
 }
 
-/// What a message costs beside its bytes: its place in the queue and the allocator's overhead.
-/// Without it, a peer that sends empty messages would use several times the limit.
+/// The bytes that a message costs in addition to its own: its place in the queue and the
+/// allocator's overhead. If they did not count, a peer could exceed the limit several times with
+/// empty messages.
 const OVERHEAD: usize = size_of::<Message>() + 16;
 
 /// Messages that wait for the message handler.
 ///
-/// Their bytes are bounded: from the limit on, [`is_full`](Inbox::is_full) says yes, and the
-/// socket thread reads no more from this peer (its kernel and then the peer itself keep what it
-/// has to say) until the handler has worked off half. One message, and one receive buffer, can go
-/// beyond the limit.
+/// Their bytes are bounded. From the limit on, [`is_full`](Inbox::is_full) returns `true`, and the
+/// socket thread does not read from this peer until the handler has processed half. Further bytes
+/// stay in the kernel and then at the peer. One message and one receive buffer can exceed the
+/// limit.
 #[derive(Debug)]
 pub(crate) struct Inbox {
     limit: usize,
@@ -171,15 +175,16 @@ pub(crate) struct Inbox {
 struct Waiting {
     messages: VecDeque<Message>,
     bytes: usize,
-    /// The handler's work list holds this peer. It is in there once at most.
+    /// The handler's work list contains this peer, which it does at most once.
     is_listed: bool,
 }
 
-/// What the handler gets out of an [`Inbox`].
+/// A message that the handler takes out of an [`Inbox`].
 #[derive(Debug)]
 pub(crate) struct NextMessage {
     pub(crate) message: Message,
-    /// There is room again: the socket thread, which had stopped to read, is to be woken.
+    /// The inbox has room again. The caller wakes the connection, which the socket thread had
+    /// stopped reading.
     pub(crate) made_room: bool,
 }
 
@@ -188,17 +193,18 @@ impl Inbox {
         Inbox { limit, is_full: AtomicBool::new(false), waiting: Mutex::default() }
     }
 
-    /// For `should_try_to_recv`, which is asked often: no lock.
+    /// Returns whether the inbox has reached its limit. Takes no lock, because
+    /// `should_try_to_recv` calls it often.
     pub(crate) fn is_full(&self) -> bool {
         self.is_full.load(Ordering::Acquire)
     }
 
-    /// How many bytes wait.
+    /// Returns the number of waiting bytes.
     pub(crate) fn bytes(&self) -> usize {
         self.waiting.lock().bytes
     }
 
-    /// Adds a message. `true`: the peer is to be put on the work list.
+    /// Adds a message. Returns whether the caller must put the peer on the work list.
     #[must_use]
     pub(crate) fn push(&self, message: Message) -> bool {
         let mut waiting = self.waiting.lock();
@@ -210,8 +216,8 @@ impl Inbox {
         !mem::replace(&mut waiting.is_listed, true)
     }
 
-    /// Takes the next message. `None`: there is none, or the peer must not have it processed now
-    /// (`may_process`, asked under the lock); then it is off the work list.
+    /// Takes the next message. Returns `None` if there is none, or if `may_process`, which runs
+    /// under the lock, returns `false`. The peer then is off the work list.
     pub(crate) fn next(&self, may_process: impl FnOnce() -> bool) -> Option<NextMessage> {
         let mut waiting = self.waiting.lock();
         let next = if may_process() { waiting.messages.pop_front() } else { None };
@@ -227,8 +233,8 @@ impl Inbox {
         Some(NextMessage { message, made_room })
     }
 
-    /// What kept `may_process` from saying yes is over. `true`: the peer is to be put back on the
-    /// work list.
+    /// Resumes processing after `may_process` returned `false`. Returns whether the caller must put
+    /// the peer back on the work list.
     #[must_use]
     pub(crate) fn resume(&self) -> bool {
         let mut waiting = self.waiting.lock();

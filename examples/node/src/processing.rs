@@ -1,8 +1,8 @@
-//! The message handler: what Bitcoin Core's `PeerManager` does on its `msghand` thread.
+//! The message handler, which corresponds to Bitcoin Core's `PeerManager` on thread `msghand`.
 //!
-//! One thread for all peers. It takes one message of one peer at a time, answers through the
+//! One thread serves all peers. It takes one message of one peer at a time, answers through the
 //! peer's send queue, and sends the pings. A slow answer delays other answers, but not the socket
-//! thread. It takes the chain's and the peers' locks for a moment, one at a time.
+//! thread. The handler takes the locks of the chain and of the peers briefly, one at a time.
 
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -31,20 +31,20 @@ use crate::{
     work::Work,
 };
 
-/// The protocol that is spoken: up to `wtxidrelay` and `sendaddrv2`.
+/// The version of the protocol that the node speaks, which includes `wtxidrelay` and `sendaddrv2`.
 pub const PROTOCOL_VERSION: u32 = 70016;
-/// What the node calls itself in its `version` message.
+/// The user agent in the node's `version` message.
 pub const USER_AGENT: &str = concat!("/sockman-node:", env!("CARGO_PKG_VERSION"), "/");
-/// The first whose `version` message has all fields.
+/// The oldest protocol version whose `version` message has all fields.
 const MIN_PROTOCOL_VERSION: u32 = 70001;
-/// The limits of Bitcoin Core for what is in one message. Who goes beyond is disconnected.
+/// Bitcoin Core's limits for the contents of one message. A peer that exceeds one is disconnected.
 const MAX_AGENT_LENGTH: usize = 256;
 const MAX_LOCATOR: usize = 101;
 const MAX_INVENTORY: usize = 50_000;
-/// So often in a row a peer may send headers that follow none that is known.
+/// The number of `headers` messages in a row that may follow no known header.
 const MAX_UNCONNECTED_HEADERS: u32 = 10;
 
-/// Why a peer is disconnected.
+/// The reason to disconnect a peer.
 type Fault = String;
 
 pub(crate) struct MessageHandler {
@@ -53,7 +53,7 @@ pub(crate) struct MessageHandler {
 }
 
 impl MessageHandler {
-    /// The thread: until the work list is closed.
+    /// Runs the thread until the work list is closed.
     pub(crate) fn run(&self) {
         let mut timer = Instant::now();
         loop {
@@ -65,10 +65,10 @@ impl MessageHandler {
         }
     }
 
-    /// The next message of one peer.
+    /// Processes the next message of one peer.
     fn process_one(&self, id: ConnectionId) {
         let Some(peer) = self.connman.peer(id) else { return };
-        // While the peer does not take its replies, it gets no more of them.
+        // A peer that does not receive its replies gets no further ones.
         let Some(next) = peer.inbox.next(|| !peer.send.is_above_high_mark()) else { return };
         if next.made_room {
             self.sockman.wake(id);
@@ -76,7 +76,7 @@ impl MessageHandler {
         let processed = next
             .message
             .decode(self.connman.config.network.magic())
-            .map_err(|error| format!("it sent a message that is not well-formed: {error}"))
+            .map_err(|error| format!("it sent a malformed message: {error}"))
             .and_then(|message| message.map_or(Ok(()), |message| self.process(&peer, message)));
         match processed {
             Ok(()) => self.connman.work.add(id),
@@ -98,7 +98,7 @@ impl MessageHandler {
                 peer.conversation.lock().wants_addr_v2 = true;
                 Ok(())
             }
-            // Nothing else counts before the handshake is over.
+            // All other messages are ignored until the handshake is complete.
             _ if !is_established => Ok(()),
             NetworkMessage::Ping(nonce) => {
                 self.reply(peer, NetworkMessage::Pong(nonce));
@@ -127,7 +127,10 @@ impl MessageHandler {
                 self.reply(peer, NetworkMessage::NotFound(inventory));
                 Ok(())
             }
-            NetworkMessage::GetData(_) => Err("it asked for too many things at once".to_owned()),
+            NetworkMessage::GetData(inventory) => Err(format!(
+                "it requested {} items in one message, more than {MAX_INVENTORY}",
+                inventory.len()
+            )),
             _ => Ok(()),
         }
     }
@@ -138,13 +141,19 @@ impl MessageHandler {
 
     fn got_version(&self, peer: &Peer, version: &VersionMessage) -> Result<(), Fault> {
         if version.version < MIN_PROTOCOL_VERSION {
-            return Err(format!("it speaks the old protocol {}", version.version));
+            return Err(format!(
+                "it speaks protocol version {}, older than {MIN_PROTOCOL_VERSION}",
+                version.version
+            ));
         }
         if version.user_agent.len() > MAX_AGENT_LENGTH {
-            return Err("its user agent is too long".to_owned());
+            return Err(format!(
+                "its user agent has {} bytes, more than {MAX_AGENT_LENGTH}",
+                version.user_agent.len()
+            ));
         }
         if self.is_self(peer, version.nonce) {
-            return Err("it is this very node".to_owned());
+            return Err("it is this node itself".to_owned());
         }
         let known = PeerVersion {
             protocol: version.version,
@@ -152,7 +161,7 @@ impl MessageHandler {
             services: version.services,
             relays: version.relay,
             start_height: version.start_height,
-            // Whatever it says: a difference of two such numbers always fits into 65 bits.
+            // Saturates: the peer may send any number, and the difference can need 65 bits.
             time_offset: version.timestamp.saturating_sub(i64::from(now())),
         };
         if peer.conversation.lock().version.replace(known).is_some() {
@@ -160,13 +169,13 @@ impl MessageHandler {
         }
         let ours =
             (peer.direction == Direction::Inbound).then(|| version_message(&self.connman, peer));
-        // `sendaddrv2` has to come before `verack` (BIP 155).
+        // BIP 155 requires `sendaddrv2` before `verack`.
         let messages = ours.into_iter().chain([NetworkMessage::SendAddrV2, NetworkMessage::Verack]);
         self.connman.push_messages(&self.sockman, peer, messages);
         Ok(())
     }
 
-    /// Did this node dial itself? Then both ends are in its table.
+    /// Returns whether this node dialled itself, so that both ends are in its table.
     fn is_self(&self, peer: &Peer, nonce: u64) -> bool {
         peer.direction == Direction::Inbound
             && self
@@ -204,7 +213,7 @@ impl MessageHandler {
     fn got_pong(&self, peer: &Peer, nonce: u64) -> Result<(), Fault> {
         let round_trip = {
             let mut conversation = peer.conversation.lock();
-            // Others are no fault: a pong may be late.
+            // Another nonce is no fault: the pong may be late.
             let Some((_, sent)) = conversation.ping.under_way.take_if(|(ours, _)| *ours == nonce)
             else {
                 return Ok(());
@@ -224,8 +233,8 @@ impl MessageHandler {
     fn got_get_addr(&self, peer: &Peer) -> Result<(), Fault> {
         let wants_addr_v2 = {
             let mut conversation = peer.conversation.lock();
-            // Only to those who dialled: the addresses that an outbound peer is told would tell
-            // it which of them came from where.
+            // Only inbound peers get an answer, as in Bitcoin Core. An outbound peer could
+            // otherwise recognise this node by addresses that it sent earlier.
             if peer.direction == Direction::Outbound
                 || std::mem::replace(&mut conversation.addresses_told, true)
             {
@@ -249,7 +258,9 @@ impl MessageHandler {
         services: impl Iterator<Item = Service>,
     ) -> Result<(), Fault> {
         if count > MAX_ADDRESSES {
-            return Err(format!("it sent {count} addresses at once"));
+            return Err(format!(
+                "it sent {count} addresses in one message, more than {MAX_ADDRESSES}"
+            ));
         }
         let (new, known) = {
             let mut addresses = self.connman.addresses.lock();
@@ -263,7 +274,10 @@ impl MessageHandler {
 
     fn got_get_headers(&self, peer: &Peer, request: &GetHeadersMessage) -> Result<(), Fault> {
         if request.locator_hashes.len() > MAX_LOCATOR {
-            return Err("its block locator is too long".to_owned());
+            return Err(format!(
+                "it sent a block locator of {} hashes, more than {MAX_LOCATOR}",
+                request.locator_hashes.len()
+            ));
         }
         let headers =
             self.connman.chain.lock().headers_after(&request.locator_hashes, &request.stop_hash);
@@ -273,7 +287,10 @@ impl MessageHandler {
 
     fn got_headers(&self, peer: &Peer, headers: &[Header]) -> Result<(), Fault> {
         if headers.len() > MAX_HEADERS_PER_MESSAGE {
-            return Err(format!("it sent {} headers at once", headers.len()));
+            return Err(format!(
+                "it sent {} headers in one message, more than {MAX_HEADERS_PER_MESSAGE}",
+                headers.len()
+            ));
         }
         let (added, height, tip) = {
             let mut chain = self.connman.chain.lock();
@@ -281,7 +298,7 @@ impl MessageHandler {
         };
         let new = match added {
             Ok(new) => new,
-            // A new block on top of some that this node has not heard of: ask for those.
+            // The peer announces a new block whose ancestors this node does not know yet.
             Err(ChainError::Unconnected) => return self.got_unconnected_headers(peer),
             Err(error) => return Err(format!("it sent {error}")),
         };
@@ -290,7 +307,7 @@ impl MessageHandler {
             conversation.unconnected_headers = 0;
             std::mem::take(&mut conversation.headers_requested)
         };
-        // Unless none of a full message was new: then the peer is on a branch of less work.
+        // If a full message had no new header, the peer is on a branch with less work.
         let more_to_come = new > 0 && headers.len() == MAX_HEADERS_PER_MESSAGE;
         if new > 0 || was_requested {
             self.connman.tell(Event::Headers { id: peer.id, new, height, tip, more_to_come });
@@ -317,7 +334,10 @@ impl MessageHandler {
 
     fn got_inventory(&self, peer: &Peer, inventory: &[Inventory]) -> Result<(), Fault> {
         if inventory.len() > MAX_INVENTORY {
-            return Err("it announced too many things at once".to_owned());
+            return Err(format!(
+                "it announced {} items in one message, more than {MAX_INVENTORY}",
+                inventory.len()
+            ));
         }
         let news = {
             let chain = self.connman.chain.lock();
@@ -346,7 +366,8 @@ impl MessageHandler {
         self.connman.chain.lock().height()
     }
 
-    /// Pings the peers whose turn it is. Returns when to do so again.
+    /// Pings the peers whose ping is due, or every peer if that was requested. Returns the time of
+    /// the next due ping.
     fn send_pings(&self) -> Instant {
         let interval = self.connman.config.ping_interval;
         let now = Instant::now();
@@ -361,7 +382,7 @@ impl MessageHandler {
                     next = next.min(due);
                     continue;
                 }
-                // One that is requested takes the place of one that is under way.
+                // A requested ping replaces a ping that waits for its pong.
                 if conversation.ping.under_way.is_some() && !is_requested {
                     continue;
                 }
@@ -380,7 +401,8 @@ fn next_ping(conversation: &mut Conversation) -> NetworkMessage {
     NetworkMessage::Ping(nonce)
 }
 
-/// This node's `version`: the first message of whoever dialled, and the answer to it.
+/// Returns this node's `version` message. The dialling side sends it first, the other side answers
+/// with its own.
 pub(crate) fn version_message(connman: &Connman, peer: &Peer) -> NetworkMessage {
     let height = connman.chain.lock().height();
     NetworkMessage::Version(VersionMessage {
@@ -388,9 +410,9 @@ pub(crate) fn version_message(connman: &Connman, peer: &Peer) -> NetworkMessage 
         ..VersionMessage::new(
             connman.config.advertised_services(),
             now().into(),
-            // Of a name nothing is known that would fit in here.
+            // A host name does not fit into this field.
             addresses::in_version(peer.them.service().unwrap_or(&Service::UNIX_UNNAMED)),
-            // Nobody uses this field; Bitcoin Core leaves it empty as well.
+            // This field is unused; Bitcoin Core leaves it empty as well.
             addresses::in_version(&Service::UNIX_UNNAMED),
             peer.nonce,
             USER_AGENT.to_owned(),
@@ -399,7 +421,7 @@ pub(crate) fn version_message(connman: &Connman, peer: &Peer) -> NetworkMessage 
     })
 }
 
-/// What a peer calls itself, fit for a terminal: it could say anything.
+/// Returns the user agent without characters that could control a terminal.
 fn printable(agent: &str) -> String {
     agent.chars().filter(|c| c.is_ascii_graphic() || *c == ' ').collect()
 }

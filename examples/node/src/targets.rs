@@ -1,7 +1,7 @@
-//! Whom the node dials, and when: Bitcoin Core's added nodes.
+//! The addresses that the node dials and their times: Bitcoin Core's added nodes.
 //!
-//! Read by the dialer, written by every thread that adds, removes or loses somebody; its one mutex
-//! is held for a moment.
+//! The dialer takes addresses from the list. Every thread that adds or removes an address, or that
+//! closes an outbound connection, writes to it. The one mutex is held briefly.
 
 use std::{
     collections::BTreeMap,
@@ -11,12 +11,12 @@ use std::{
 use parking_lot::{Condvar, Mutex};
 use sockman::address::Destination;
 
-/// Names a target for as long as the node runs.
+/// The identifier of a target, which is never reused while the node runs.
 pub(crate) type TargetNumber = u64;
 
 #[derive(Debug)]
 pub(crate) struct Targets {
-    /// Between the end of a connection, or of an attempt, and the next attempt.
+    /// The time between the end of a connection or attempt and the next attempt.
     redial: Duration,
     list: Mutex<List>,
     changed: Condvar,
@@ -32,21 +32,21 @@ struct List {
 #[derive(Debug)]
 struct Target {
     to: Destination,
-    /// Forgotten after one connection or attempt. The others are kept connected.
+    /// The target is forgotten after one attempt or connection. Other targets are kept connected.
     is_once: bool,
     /// Version 2 of the transport is tried first.
     with_v2: bool,
-    /// But not this time: last time the peer did not know it.
+    /// The next attempt uses version 1, because the peer did not know version 2 at the last one.
     falls_back: bool,
-    /// It is being dialled, or is connected.
+    /// The target is being dialled or is connected.
     is_open: bool,
-    /// Forgotten as soon as it is not.
+    /// The target was removed, and is forgotten as soon as it is no longer open.
     is_removed: bool,
-    /// When to dial it, unless it is open.
+    /// The time to dial the target, unless it is open.
     due: Instant,
 }
 
-/// Somebody to dial now. Whoever has it tells how it ended: [`Targets::ended`].
+/// A target to dial now. Its user reports the end to [`Targets::ended`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Attempt {
     pub(crate) number: TargetNumber,
@@ -54,12 +54,13 @@ pub(crate) struct Attempt {
     pub(crate) with_v2: bool,
 }
 
-/// What comes after a connection, or an attempt.
+/// How a connection or an attempt ended, which decides about the next attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ended {
-    /// The next attempt, in a while.
+    /// The next attempt follows after the redial time.
     ForNow,
-    /// The peer does not know version 2 of the transport: at once, and with version 1.
+    /// The peer does not know version 2 of the transport. The next attempt follows at once and uses
+    /// version 1.
     ForVersion1,
 }
 
@@ -68,7 +69,7 @@ impl Targets {
         Targets { redial, list: Mutex::default(), changed: Condvar::new() }
     }
 
-    /// Somebody to be kept connected. `false`: it is there already.
+    /// Adds an address to keep connected. Returns `false` if it was added before.
     pub(crate) fn add(&self, to: &Destination, with_v2: bool) -> bool {
         let mut list = self.list.lock();
         if list.targets.values().any(|known| known.is_added(to)) {
@@ -79,7 +80,8 @@ impl Targets {
         true
     }
 
-    /// Somebody to be dialled once, unless that is done already.
+    /// Adds an address to dial once, unless it is connected, being dialled, or waiting for its one
+    /// attempt.
     pub(crate) fn try_once(&self, to: &Destination, with_v2: bool) {
         let mut list = self.list.lock();
         if !list.targets.values().any(|known| known.to == *to && (known.is_open || known.is_once)) {
@@ -88,7 +90,8 @@ impl Targets {
         }
     }
 
-    /// Is dialled no more; a connection that is there stays. `false`: it had not been added.
+    /// Removes an added address. The node no longer dials it, but keeps an existing connection.
+    /// Returns `false` if the address was not added.
     pub(crate) fn remove(&self, to: &Destination) -> bool {
         let mut list = self.list.lock();
         let mut targets = list.targets.iter_mut();
@@ -102,13 +105,13 @@ impl Targets {
         true
     }
 
-    /// Forgets those that were to be tried once and have not been: it is too late for that.
+    /// Forgets the addresses that wait for their one attempt.
     pub(crate) fn forget_tries(&self) {
         self.list.lock().targets.retain(|_, target| target.is_open || !target.is_once);
     }
 
-    /// Waits for somebody to dial. `may_dial` is asked again after [`look_again`](Self::look_again).
-    /// `None`: the list is closed.
+    /// Waits for a target to dial. Returns `None` if the list is closed. No target is dialled while
+    /// `may_dial` returns `false`; it is called again after [`look_again`](Self::look_again).
     pub(crate) fn next(&self, may_dial: impl Fn() -> bool) -> Option<Attempt> {
         let mut list = self.list.lock();
         loop {
@@ -124,7 +127,7 @@ impl Targets {
         }
     }
 
-    /// A connection to a target, or an attempt, is over.
+    /// Records the end of a connection or of an attempt.
     pub(crate) fn ended(&self, number: TargetNumber, how: Ended) {
         let mut list = self.list.lock();
         let Some(target) = list.targets.get_mut(&number) else { return };
@@ -139,9 +142,9 @@ impl Targets {
         self.changed.notify_all();
     }
 
-    /// What `may_dial` says has changed.
+    /// Makes [`next`](Self::next) call `may_dial` again.
     pub(crate) fn look_again(&self) {
-        // Under the lock: between the question and the wait nobody gets in.
+        // The lock prevents a notification between the dialer's call of `may_dial` and its wait.
         let _list = self.list.lock();
         self.changed.notify_all();
     }
@@ -154,7 +157,7 @@ impl Targets {
 }
 
 impl Target {
-    /// To be kept connected, and not given up since.
+    /// Returns whether this is the target that keeps `to` connected, and was not removed.
     fn is_added(&self, to: &Destination) -> bool {
         !self.is_once && !self.is_removed && self.to == *to
     }
@@ -175,7 +178,8 @@ impl List {
         self.next_number += 1;
     }
 
-    /// Whoever is due first, and when that is. Nobody is dialled twice at the same time.
+    /// Returns the target that is due first, and its time. Skips an address that is open in another
+    /// target, so that the node never dials an address twice at the same time.
     fn first_to_dial(&self) -> Option<(TargetNumber, Instant)> {
         let is_connected =
             |to: &Destination| self.targets.values().any(|other| other.is_open && other.to == *to);
@@ -204,7 +208,7 @@ mod tests {
         std::net::SocketAddr::from(([127, 0, 0, 1], port)).into()
     }
 
-    /// What there is to dial now; each is begun.
+    /// Begins every attempt that is due now, and returns the port and the use of version 2 of each.
     fn due(targets: &Targets) -> Vec<(u16, bool)> {
         let mut list = targets.list.lock();
         let mut due = Vec::new();
@@ -228,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn an_added_one_is_dialled_again_after_a_while_and_one_tried_once_is_forgotten() {
+    fn an_added_address_is_dialled_again_and_a_single_try_is_forgotten() {
         let targets = Targets::new(Duration::ZERO);
         assert!(targets.add(&to(1), true));
         assert!(!targets.add(&to(1), true));
@@ -243,11 +247,11 @@ mod tests {
         targets.add(&to(1), true);
         assert_eq!(due(&targets), [(1, true)]);
         end(&targets, 1, Ended::ForNow);
-        assert_eq!(due(&targets), [], "not yet");
+        assert_eq!(due(&targets), [], "the redial time has not passed");
     }
 
     #[test]
-    fn falling_back_is_for_one_attempt_and_at_once() {
+    fn a_fallback_is_immediate_and_lasts_one_attempt() {
         let targets = Targets::new(Duration::ZERO);
         targets.add(&to(1), true);
         targets.try_once(&to(2), true);
@@ -261,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_dialled_twice_at_the_same_time() {
+    fn an_address_is_not_dialled_twice_at_the_same_time() {
         let targets = Targets::new(FAR);
         targets.try_once(&to(1), true);
         targets.try_once(&to(1), true);
@@ -269,7 +273,7 @@ mod tests {
         assert_eq!(due(&targets), [(1, true)]);
         targets.try_once(&to(1), true);
         end(&targets, 1, Ended::ForNow);
-        assert_eq!(due(&targets), [(1, true)], "the one that was added takes over");
+        assert_eq!(due(&targets), [(1, true)], "the added target replaces the single try");
         end(&targets, 1, Ended::ForNow);
         assert_eq!(due(&targets), []);
     }
@@ -282,13 +286,13 @@ mod tests {
         targets.add(&to(1), true);
         assert!(targets.remove(&to(1)));
         assert!(!targets.remove(&to(1)));
-        assert_eq!(due(&targets), [(1, true)], "once, as was asked for");
+        assert_eq!(due(&targets), [(1, true)], "the single try remains");
         end(&targets, 1, Ended::ForNow);
         assert_eq!(due(&targets), []);
 
         targets.add(&to(2), true);
         due(&targets);
-        assert!(targets.remove(&to(2)), "while it is connected");
+        assert!(targets.remove(&to(2)), "a connected address can be removed");
         assert!(!targets.remove(&to(2)));
         end(&targets, 2, Ended::ForVersion1);
         assert_eq!(due(&targets), []);
@@ -296,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_to_be_tried_once_is_forgotten_when_it_is_too_late() {
+    fn forget_tries_drops_the_waiting_single_tries_only() {
         let targets = Targets::new(Duration::ZERO);
         targets.try_once(&to(1), true);
         targets.add(&to(2), true);
@@ -305,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_waits_hears_of_what_is_new_and_of_the_end() {
+    fn a_waiting_dialer_sees_a_new_target_and_the_close() {
         let targets = Targets::new(FAR);
         let may_dial = std::sync::atomic::AtomicBool::new(false);
         let may = || may_dial.load(std::sync::atomic::Ordering::SeqCst);

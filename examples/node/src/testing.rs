@@ -1,4 +1,4 @@
-//! For tests: a node whose events are collected, and waiting for one of them.
+//! Test support: starts a node, collects its events, and waits for one of them.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by a panic")]
 
@@ -11,10 +11,10 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::{Chain, Config, Event, Node};
 
-/// How long a test waits for what must come. A test that passes never waits that long.
+/// The time that a test waits for an event before it fails.
 pub const DEADLINE: Duration = Duration::from_secs(60);
 
-/// The events of one node, so far.
+/// The events of one node so far.
 #[derive(Debug, Default)]
 pub struct Events {
     events: Mutex<Vec<Event>>,
@@ -33,11 +33,11 @@ impl Events {
         self.events.lock().clone()
     }
 
-    /// Waits until `found` finds something in one of the events so far.
+    /// Waits until `found` returns a value for one of the events so far, and returns that value.
     ///
     /// # Panics
     ///
-    /// After [`DEADLINE`], with the events.
+    /// After [`DEADLINE`]. The message lists the events.
     pub fn wait_for<T>(&self, what: &str, found: impl Fn(&Event) -> Option<T>) -> T {
         let deadline = Instant::now() + DEADLINE;
         let mut events = self.events.lock();
@@ -46,16 +46,16 @@ impl Events {
                 return result;
             }
             if self.changed.wait_until(&mut events, deadline).timed_out() {
-                panic!("waited in vain for {what}; what came: {events:?}");
+                panic!("{what} did not happen within {DEADLINE:?}; events: {events:?}");
             }
         }
     }
 
-    /// Waits until some peer was disconnected, and returns why.
+    /// Waits until a peer was disconnected, and returns the reason.
     ///
     /// # Panics
     ///
-    /// After [`DEADLINE`], with the events.
+    /// After [`DEADLINE`]. The message lists the events.
     pub fn wait_for_disconnect(&self) -> String {
         self.wait_for("a disconnect", |event| match event {
             Event::Disconnected { reason, .. } => Some(reason.clone()),
@@ -64,11 +64,11 @@ impl Events {
     }
 }
 
-/// Starts a node, and collects its events.
+/// Starts a node and collects its events.
 ///
 /// # Panics
 ///
-/// The node does not start.
+/// If the node does not start.
 pub fn start(config: Config, chain: Chain) -> (Node, Arc<Events>) {
     let events = Arc::new(Events::default());
     let observed = Arc::clone(&events);

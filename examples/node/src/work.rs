@@ -1,6 +1,7 @@
-//! The message handler's list of peers with messages that wait.
+//! The message handler's list of peers that have waiting messages.
 //!
-//! Written by the socket thread, read by the message handler; its one mutex is held for a moment.
+//! The socket thread and the message handler add peers, and the message handler removes them. The
+//! one mutex is held briefly.
 
 use std::{collections::VecDeque, time::Instant};
 
@@ -15,49 +16,49 @@ pub(crate) struct WorkList {
 
 #[derive(Debug, Default)]
 struct List {
-    /// In turn: after one message a peer goes to the end, so that none keeps the others waiting.
+    /// After one message a peer goes to the end, so that no peer keeps the others waiting.
     peers: VecDeque<ConnectionId>,
     is_closed: bool,
-    /// The timer is to run whatever the time.
+    /// The timer runs next, whatever the time is.
     timer_requested: bool,
 }
 
-/// What the message handler is to do.
+/// The next work of the message handler.
 #[derive(Debug)]
 pub(crate) enum Work {
     Process(ConnectionId),
-    /// The time that it gave has come.
+    /// The timer is due or requested.
     Timer,
     End,
 }
 
 impl WorkList {
-    /// Puts a peer at the end. Each is listed once: see [`Inbox`](super::peer::Inbox).
+    /// Appends a peer. [`Inbox`](super::peer::Inbox) ensures that a peer is listed at most once.
     pub(crate) fn add(&self, id: ConnectionId) {
         self.list.lock().peers.push_back(id);
         self.changed.notify_one();
     }
 
-    /// Ends the message handler, whatever is still to be done.
+    /// Ends the message handler, even if work is left.
     pub(crate) fn close(&self) {
         self.list.lock().is_closed = true;
         self.changed.notify_all();
     }
 
-    /// Has the timer run now.
+    /// Lets the timer run now.
     pub(crate) fn run_timer(&self) {
         self.list.lock().timer_requested = true;
         self.changed.notify_one();
     }
 
-    /// Waits for work, until `timer`.
+    /// Waits for work, at most until `timer`.
     pub(crate) fn next(&self, timer: Instant) -> Work {
         let mut list = self.list.lock();
         loop {
             if list.is_closed {
                 return Work::End;
             }
-            // Before the peers: there may always be one.
+            // The timer comes before the peers, because the list of peers may never become empty.
             if std::mem::take(&mut list.timer_requested) || Instant::now() >= timer {
                 return Work::Timer;
             }

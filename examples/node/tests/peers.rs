@@ -1,5 +1,5 @@
-//! The node against peers that do not behave, each over a plain socket: it disconnects
-//! them, its memory stays bounded, and the others notice nothing.
+//! The node against misbehaving peers, each over a plain socket. The node disconnects them, its
+//! memory stays bounded, and other peers are served as before.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -30,8 +30,9 @@ use sockman_node::{
 
 const NETWORK: Network = Network::Regtest;
 const HEADER: usize = 24;
-/// In a message's header.
+/// The place of the length in a message's header.
 const LENGTH: std::ops::Range<usize> = 16..20;
+/// The place of the checksum in a message's header.
 const CHECKSUM: usize = 20;
 
 /// A peer over a plain blocking socket.
@@ -49,7 +50,7 @@ impl Client {
         Client { stream }
     }
 
-    /// Connects, and goes through the handshake.
+    /// Connects and completes the handshake.
     fn established(node: &Node) -> Client {
         let mut client = Client::connect(node);
         client.send(version());
@@ -63,7 +64,7 @@ impl Client {
         self.stream.write_all(&encode(message)).unwrap();
     }
 
-    /// Answers pings by the way.
+    /// Receives a message. If it is a ping, answers it.
     fn receive(&mut self) -> NetworkMessage {
         let mut bytes = vec![0; HEADER];
         self.stream.read_exact(&mut bytes).unwrap();
@@ -84,10 +85,10 @@ impl Client {
                 return result;
             }
         }
-        panic!("waited in vain for {what}");
+        panic!("{what} did not arrive within {DEADLINE:?}");
     }
 
-    /// The node is there, and answers.
+    /// Asserts that the node answers a ping.
     fn assert_served(&mut self) {
         self.send(NetworkMessage::Ping(4711));
         self.wait_for("pong", |message| {
@@ -95,22 +96,22 @@ impl Client {
         });
     }
 
-    /// The node closes the connection, whatever it says before.
+    /// Waits until the node closes the connection, and ignores what it sends before.
     fn assert_closed(mut self) {
-        // A reset is as good: the node may have left bytes of ours unread.
+        // A reset is possible too, because the node may not have read all bytes.
         let _ = self.stream.read_to_end(&mut Vec::new());
     }
 }
 
 fn version() -> NetworkMessage {
-    let nobody = bitcoin::p2p::Address::new(&([0, 0, 0, 0], 0).into(), ServiceFlags::NONE);
+    let unknown = bitcoin::p2p::Address::new(&([0, 0, 0, 0], 0).into(), ServiceFlags::NONE);
     NetworkMessage::Version(VersionMessage {
         version: 70016,
         ..VersionMessage::new(
             ServiceFlags::NONE,
             0,
-            nobody.clone(),
-            nobody,
+            unknown.clone(),
+            unknown,
             1,
             "/test/\x1b[31m\u{7}".to_owned(),
             0,
@@ -143,8 +144,8 @@ fn chain_of(headers: usize) -> Chain {
     chain
 }
 
-/// Sends `bytes` to a node, which has to disconnect because of them, with a reason that contains
-/// `reason`, and to serve others as before.
+/// Sends `bytes` to a node. Asserts that the node disconnects with a reason that contains `reason`,
+/// and serves another peer as before.
 fn assert_disconnects(after_handshake: bool, bytes: &[u8], reason: &str) {
     assert_disconnects_from(config(), after_handshake, bytes, reason);
 }
@@ -165,7 +166,7 @@ fn assert_disconnects_from(config: Config, after_handshake: bool, bytes: &[u8], 
 
 #[test]
 fn garbage_is_disconnected() {
-    // Where version 2 of the transport is spoken, anything could be a key: tests/v2.rs.
+    // With version 2 of the transport, any bytes could be a key; tests/v2.rs covers that.
     let config = Config { v2_transport: false, ..config() };
     assert_disconnects_from(config, false, b"GET / HTTP/1.1\r\n\r\n", "does not speak");
     // The first wrong byte is enough.
@@ -175,7 +176,7 @@ fn garbage_is_disconnected() {
 #[test]
 fn another_networks_magic_is_disconnected() {
     let message = serialize(&RawNetworkMessage::new(Magic::BITCOIN, version()));
-    assert_disconnects(false, &message, "does not speak");
+    assert_disconnects(false, &message, "another network");
 }
 
 #[test]
@@ -189,20 +190,20 @@ fn an_oversized_message_is_disconnected_by_its_header() {
 fn a_wrong_checksum_is_disconnected() {
     let mut message = encode(NetworkMessage::Ping(1));
     message[CHECKSUM] ^= 1;
-    assert_disconnects(true, &message, "not well-formed");
+    assert_disconnects(true, &message, "malformed");
 }
 
 #[test]
 fn a_malformed_payload_is_disconnected() {
-    // A claim of 2^64-1 headers, with a checksum that fits.
+    // The payload claims 2^64-1 headers, and its checksum is right.
     let command = CommandString::try_from_static("headers").unwrap();
     let message = encode(NetworkMessage::Unknown { command, payload: vec![0xff; 9] });
-    assert_disconnects(true, &message, "not well-formed");
+    assert_disconnects(true, &message, "malformed");
 }
 
 #[test]
-fn the_handshake_has_its_order() {
-    // Where version 2 of the transport is spoken, only `version` tells that it is not.
+fn a_message_out_of_handshake_order_is_disconnected() {
+    // With version 2 of the transport, only a first `version` is recognised as version 1.
     let config = Config { v2_transport: false, ..config() };
     let ping = encode(NetworkMessage::Ping(1));
     assert_disconnects_from(config, false, &ping, "before version");
@@ -233,7 +234,7 @@ fn a_message_in_pieces_is_put_together() {
 }
 
 #[test]
-fn what_a_peer_calls_itself_cannot_harm_a_terminal() {
+fn a_user_agent_cannot_control_a_terminal() {
     let (node, events) = start_with(config());
     let _client = Client::established(&node);
     let agent = events.wait_for("the handshake", |event| match event {
@@ -273,7 +274,7 @@ fn a_peer_that_does_not_answer_pings_is_disconnected() {
     });
     let mut client = Client::established(&node);
     let stream = client.stream.try_clone().unwrap();
-    // It talks all the time, but not about that.
+    // The client sends messages all the time, but no pongs.
     let talking = thread::spawn(move || {
         let mut stream = stream;
         while stream.write_all(&encode(NetworkMessage::SendHeaders)).is_ok() {
@@ -286,30 +287,30 @@ fn a_peer_that_does_not_answer_pings_is_disconnected() {
     node.stop().unwrap();
 }
 
-/// What a node may hold for one peer in the floods below.
+/// The limits of a node for one peer in the floods below.
 const MAX_SEND: usize = 400_000;
 const MAX_RECEIVE: usize = 100_000;
-/// One receive buffer more than the limit may be taken in, of messages that cost twice their
-/// bytes.
+/// The bytes beyond `MAX_RECEIVE` that a node may take in: one receive buffer, whose messages cost
+/// up to three times their bytes with overhead.
 const SLACK: usize = 3 * 64 * 1024;
-/// A message of 2000 headers.
+/// The length of a message with 2000 headers.
 const REPLY: usize = HEADER + 3 + 2000 * 81;
 
 fn bounded() -> Config {
     Config { max_send_buffer: MAX_SEND, max_receive_buffer: MAX_RECEIVE, ..config() }
 }
 
-/// Writes `message` over and over, and never reads, until the node closes the connection.
+/// Writes `message` again and again, and never reads, until the node closes the connection.
 fn flood(mut client: Client, message: NetworkMessage) -> thread::JoinHandle<()> {
-    // The node does not take all of it: a write may take as long as the test.
+    // A thread of its own: the node stops reading, so a write may take as long as the test.
     thread::spawn(move || {
         let bytes = encode(message).repeat(100);
         while client.stream.write_all(&bytes).is_ok() {}
     })
 }
 
-/// A node holds a bounded amount for a peer that floods it with `message`, whose answers have
-/// `reply` bytes; others are served all the while.
+/// Asserts that a node keeps a bounded number of bytes for a peer that floods it with `message`,
+/// whose answers have `reply` bytes, and that it serves another peer meanwhile.
 fn assert_bounded(message: NetworkMessage, reply: usize) {
     let (node, _) = start(bounded(), chain_of(2500));
     let mut bystander = Client::established(&node);
@@ -317,7 +318,7 @@ fn assert_bounded(message: NetworkMessage, reply: usize) {
     let deadline = Instant::now() + DEADLINE;
     let mut rounds_when_full = 0;
     while rounds_when_full < 100 {
-        assert!(Instant::now() < deadline, "the flood did not fill what it may");
+        assert!(Instant::now() < deadline, "the flood did not fill the send queue in time");
         bystander.assert_served();
         let peer = &node.peers()[1];
         assert!(peer.unsent <= MAX_SEND + reply, "{} unsent bytes", peer.unsent);
@@ -348,15 +349,15 @@ fn a_peer_that_never_reads_is_disconnected_in_the_end() {
     );
     let flooding = flood(Client::established(&node), get_headers());
     let reason = events.wait_for_disconnect();
-    // Whichever comes first: it takes no bytes, and so it answers no ping.
-    assert!(reason.contains("does not take") || reason.contains("answer a ping"), "{reason}");
+    // The peer receives no bytes, and so does not answer pings. Either time-out may come first.
+    assert!(reason.contains("does not receive") || reason.contains("answer a ping"), "{reason}");
     flooding.join().unwrap();
     node.stop().unwrap();
 }
 
 #[test]
 fn a_slow_reader_gets_every_answer_without_the_sweep() {
-    // Both pauses begin and end many times. Nothing but wakes ends them here.
+    // Both limits pause reading many times. Without the sweep, only wakes end the pauses.
     let limits =
         Config { max_send_buffer: 200_000, max_receive_buffer: 2_000, sweep: None, ..config() };
     const REQUESTS: usize = 100;
@@ -385,7 +386,7 @@ fn a_slow_reader_gets_every_answer_without_the_sweep() {
     node.stop().unwrap();
 }
 
-/// What a node has had to say to its only peer, sent or not.
+/// Returns the bytes that a node has sent or queued for its only peer.
 fn replied(node: &Node) -> usize {
     let peer = &node.peers()[0];
     usize::try_from(peer.bytes_out).unwrap() + peer.unsent
@@ -398,7 +399,7 @@ fn a_peer_that_reads_late_is_served_on_without_the_sweep() {
     let mut client = Client::established(&node);
     let deadline = Instant::now() + DEADLINE;
     let mut requests = 0;
-    // One at a time, until the replies are left lying.
+    // Sends one request at a time, until the unsent replies reach the limit.
     while node.peers()[0].unsent < 1_000_000 {
         let before = replied(&node);
         client.send(get_headers());
@@ -408,7 +409,8 @@ fn a_peer_that_reads_late_is_served_on_without_the_sweep() {
             thread::yield_now();
         }
     }
-    // Not read before the replies are taken; and nothing else will announce it.
+    // The node reads this only after the client has received the replies. No later event would make
+    // the node read it.
     client.send(NetworkMessage::Ping(1));
     let mut answers = 0;
     loop {
@@ -425,7 +427,7 @@ fn a_peer_that_reads_late_is_served_on_without_the_sweep() {
 #[test]
 fn the_inbound_limit_leaves_room_for_outbound_connections() {
     let mut config = Config { max_connections: 2, ..config() };
-    // Nobody is there, but the place is kept.
+    // No node listens there, but its place is reserved.
     config.connect.push(SocketAddr::from(([127, 0, 0, 1], 1)).into());
     let (node, events) = start_with(config);
     let mut first = Client::established(&node);
@@ -446,13 +448,14 @@ fn a_node_that_dials_itself_notices() {
     config.connect.push(port.into());
     let (node, events) = start_with(config);
     events.wait_for("the discovery", |event| match event {
-        Event::Disconnected { reason, .. } => reason.contains("this very node").then_some(()),
+        Event::Disconnected { reason, .. } => reason.contains("this node itself").then_some(()),
         _ => None,
     });
     node.stop().unwrap();
 }
 
-/// The proxy answers only after that: whoever switched it off has found nobody in the table.
+/// The proxy answers only after the network is switched off, so `set_network_active` does not find
+/// the peer in the table.
 #[test]
 fn a_network_that_is_switched_off_during_a_dial_has_no_peer_afterwards() {
     let proxy = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -464,13 +467,13 @@ fn a_network_that_is_switched_off_during_a_dial_has_no_peer_afterwards() {
     stream.set_read_timeout(Some(DEADLINE)).unwrap();
     stream.read_exact(&mut [0; 3]).unwrap();
     stream.write_all(&[5, 0]).unwrap();
-    // CONNECT, by name: 4 bytes, a length, 8 characters, a port.
+    // CONNECT with a name: 4 bytes, a length, 8 characters, a port.
     stream.read_exact(&mut [0; 4 + 1 + 8 + 2]).unwrap();
     node.control().set_network_active(false);
     stream.write_all(&[5, 0, 0, 1, 0, 0, 0, 0, 0, 0]).unwrap();
     assert!(events.wait_for_disconnect().contains("switched off"));
     assert_eq!(node.peers().len(), 0);
-    // It was never spoken to.
+    // The node sent nothing to the peer.
     assert_eq!(stream.read(&mut [0]).unwrap(), 0);
     node.stop().unwrap();
 }

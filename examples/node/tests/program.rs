@@ -1,4 +1,4 @@
-//! The node as a program: what it prints, how it ends, and that two of them talk.
+//! The program `node`: its output, its exit codes, and two processes that talk to each other.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -27,7 +27,7 @@ fn spawn(arguments: &[&str]) -> Process {
 }
 
 fn signal(process: &Process, name: &str) {
-    // The shell's own `kill`: the standard library sends no signals but SIGKILL.
+    // Uses the shell's `kill`, because the standard library can send only SIGKILL.
     let command = format!("kill -s {name} {}", process.child.id());
     assert!(Command::new("sh").args(["-c", &command]).status().unwrap().success());
 }
@@ -40,7 +40,7 @@ fn the_demonstration_ends_by_itself_and_shows_both_tables() {
         assert!(text.contains(expected), "{expected} is missing in:\n{text}");
     }
     assert_eq!(text.matches("id   direction   network   address").count(), 2, "{text}");
-    // The two nodes share the process, and with it the count of ids.
+    // Both nodes run in one process, so the ids of their peers are 0 and 1 in either order.
     let rows = text.lines().filter(|line| {
         line.trim_start().starts_with(['0', '1']) && line.contains("   v2    /sockman-node:")
     });
@@ -91,7 +91,7 @@ fn help_names_every_option() {
     assert!(help.lines().all(|line| line.len() <= 100), "{help}");
 }
 
-/// The cookie is the password of the one that runs.
+/// The cookie is the password of the first node, which still runs.
 #[test]
 fn a_second_node_that_fails_to_start_leaves_the_first_ones_cookie() {
     let directory = std::env::temp_dir().join(format!("sockman-node-{}", std::process::id()));
@@ -113,7 +113,7 @@ fn a_second_node_that_fails_to_start_leaves_the_first_ones_cookie() {
 }
 
 #[test]
-fn an_address_in_use_ends_it_with_code_1() {
+fn an_address_in_use_ends_the_program_with_code_1() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let output = run(&["--listen", &address]);
@@ -143,10 +143,10 @@ fn two_processes_talk_and_end_on_signals() {
     });
     signal(&listening, "INT");
     let (code, text) = listening.wait_for_end();
-    assert_eq!((code, text.lines().last()), (Some(0), Some("ended")));
+    assert_eq!((code, text.lines().last()), (Some(0), Some("stopped")));
 }
 
-/// A name that only the proxy knows, and credentials of its own for each connection.
+/// Only the proxy can resolve the name, and each connection has its own credentials.
 #[test]
 fn two_processes_talk_through_a_proxy() {
     let mut listening = spawn(&["--listen", "127.0.0.1:0", "--network", "regtest"]);
@@ -184,7 +184,7 @@ fn two_processes_talk_through_a_proxy() {
 
 #[test]
 fn a_signal_ends_a_node_that_cannot_connect() {
-    // Nobody listens on port 1.
+    // No process listens on port 1.
     let mut process = spawn(&["--connect", "127.0.0.1:1", "--max-connections", "1"]);
     process.wait_for_line("the failure", |line| {
         line.contains("cannot connect to 127.0.0.1:1").then_some(())

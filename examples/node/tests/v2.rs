@@ -1,5 +1,5 @@
-//! Version 2 of the transport (BIP 324) in the node, against the `bip324` crate on a plain
-//! blocking socket: garbage and decoys, every split, damage, and peers that know only version 1.
+//! The node's version 2 transport (BIP 324) against the `bip324` crate on a plain blocking socket:
+//! garbage, decoys, streams in pieces, damaged bytes, and peers that know only version 1.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -38,7 +38,7 @@ fn listening() -> Config {
 fn dialling(listener: &TcpListener) -> Config {
     let mut config = Config::new(NETWORK);
     config.connect.push(listener.local_addr().unwrap().into());
-    // Only falling back is prompt.
+    // A second connection within the test can only be a fallback, which does not wait.
     config.redial = Duration::from_secs(3600);
     config
 }
@@ -54,7 +54,7 @@ fn with_deadlines(stream: TcpStream) -> TcpStream {
     stream
 }
 
-/// Reads and writes in pieces of at most so many bytes.
+/// A stream that reads and writes at most a given number of bytes at a time.
 struct Pieces(TcpStream, usize);
 
 impl Read for Pieces {
@@ -102,18 +102,18 @@ fn version() -> NetworkMessage {
     NetworkMessage::Version(version)
 }
 
-/// As a packet holds it: by its command, or by one byte.
+/// Returns a packet with a message, named by `short` or by its command.
 fn named(message: NetworkMessage, short: Option<u8>) -> Payload {
     let bytes = serialize(&RawNetworkMessage::new(NETWORK.magic(), message));
     let name = short.map_or([&[0], &bytes[4..16]].concat(), |short| vec![short]);
     Payload::genuine([&name, &bytes[24..]].concat())
 }
 
-/// Sends `version`, `verack` and a `ping`, and waits for the `pong`: short id 19.
+/// Sends `version`, `verack` and a `ping` (short id 18), and waits for the `pong` (short id 19).
 fn converse(peer: &mut Peer) {
     peer.write(&named(version(), None)).unwrap();
     peer.write(&named(NetworkMessage::Verack, None)).unwrap();
-    // Would be answered, if it were one.
+    // The node must not answer a decoy, although its contents are a ping.
     let ping = named(NetworkMessage::Ping(76), Some(18));
     peer.write(&Payload::decoy(ping.contents().to_vec())).unwrap();
     peer.write(&named(NetworkMessage::Ping(77), Some(18))).unwrap();
@@ -149,7 +149,7 @@ fn an_inbound_peer_is_recognised_by_its_first_bytes() {
 }
 
 #[test]
-fn the_stream_may_come_in_any_pieces() {
+fn a_stream_in_any_pieces_is_understood() {
     for piece in [1, 2, 3, 17, 63, 65] {
         let (node, _) = start(listening(), Chain::new(NETWORK));
         let stream = stream_to(&node);
@@ -162,7 +162,7 @@ fn the_stream_may_come_in_any_pieces() {
 }
 
 #[test]
-fn whoever_is_dialled_is_spoken_to_in_version_2() {
+fn an_outbound_connection_uses_version_2() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let (node, _) = start(dialling(&listener), Chain::new(NETWORK));
     let stream = with_deadlines(listener.accept().unwrap().0);
@@ -187,7 +187,7 @@ fn a_peer_that_hangs_up_is_dialled_again_at_once_in_version_1() {
     assert_eq!(node.peers()[0].transport, TransportType::V1);
 }
 
-/// As bcoin does; and it counts the nonsense that it gets.
+/// bcoin greets like this, and counts undecodable bytes, so the node must send few of them.
 #[test]
 fn a_peer_that_greets_in_version_1_is_dialled_again_at_once_in_it() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -203,8 +203,8 @@ fn a_peer_that_greets_in_version_1_is_dialled_again_at_once_in_it() {
     assert_eq!(node.peers()[0].transport, TransportType::V1);
 }
 
-/// Falling back is for those who do not know version 2, not for those who fail at it: somebody in
-/// between could have it that way.
+/// The fallback is only for peers that do not know version 2. If it also followed a failed version
+/// 2 handshake, a man in the middle could force version 1.
 #[test]
 fn a_peer_that_fails_after_its_key_is_not_dialled_again_in_version_1() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -220,7 +220,7 @@ fn a_peer_that_fails_after_its_key_is_not_dialled_again_in_version_1() {
     assert_ne!(start, NETWORK.magic().to_bytes());
 }
 
-/// Accepts a connection of version 1, and answers its `version` with ours.
+/// Accepts a version 1 connection, and answers its `version` with `version` and `verack`.
 fn converse_in_version_1(listener: &TcpListener) -> TcpStream {
     let mut stream = with_deadlines(listener.accept().unwrap().0);
     let mut header = [0; 24];
@@ -239,7 +239,7 @@ fn converse_in_version_1(listener: &TcpListener) -> TcpStream {
     stream
 }
 
-/// Everything until the end, which has to come.
+/// Reads until the node closes the connection, and fails if it does not.
 fn assert_closed(mut stream: &TcpStream) {
     let mut bytes = Vec::new();
     match stream.read_to_end(&mut bytes) {
@@ -259,10 +259,10 @@ fn garbage_without_an_end_is_disconnected() {
     assert_eq!(node.peers().len(), 0);
 }
 
-/// A bad version packet, bad garbage, a bad terminator: whatever byte of what follows the key is
-/// damaged, nothing is taken for a message, and the connection ends.
+/// Damages each byte after the key in turn: garbage, terminator, version packet. The node never
+/// accepts a message, and ends the connection.
 #[test]
-fn damage_on_the_way_is_noticed() {
+fn a_damaged_byte_ends_the_connection() {
     for at in 64..120 {
         let (node, events) = start(listening(), Chain::new(NETWORK));
         let stream = stream_to(&node);
@@ -272,7 +272,7 @@ fn damage_on_the_way_is_noticed() {
         let magic = NETWORK.magic().to_bytes();
         let peer = Protocol::new(magic, Role::Initiator, Some(vec![8; 20]), None, reader, damaging);
         if let Ok(mut peer) = peer {
-            // Enough that a terminator that was damaged is given up.
+            // Sends enough for the node to give up its search for a damaged terminator.
             while peer.write(&Payload::genuine(vec![0; 1000])).is_ok() {}
         }
         let reason = events.wait_for_disconnect();
@@ -316,7 +316,7 @@ fn a_packet_that_is_too_long_is_disconnected_by_its_length() {
 }
 
 #[test]
-fn names_that_are_not_known_are_passed_over() {
+fn messages_with_unknown_names_are_ignored() {
     let (node, _) = start(listening(), Chain::new(NETWORK));
     let stream = stream_to(&node);
     let mut peer = handshake(&stream, Role::Initiator, None, None, usize::MAX).unwrap();
@@ -327,7 +327,7 @@ fn names_that_are_not_known_are_passed_over() {
     assert_v2(&node);
 }
 
-/// BIP 324: whoever dials may hold back the rest of its key until it sees ours.
+/// BIP 324 allows the dialling side to withhold the rest of its key until it sees the other key.
 #[test]
 fn a_key_is_answered_at_its_first_byte_that_is_not_version_1() {
     let (node, _) = start(listening(), Chain::new(NETWORK));
@@ -338,7 +338,7 @@ fn a_key_is_answered_at_its_first_byte_that_is_not_version_1() {
     stream.read_exact(&mut key).unwrap();
 }
 
-/// After 224 packets of a direction both ciphers change their keys.
+/// Both ciphers of a direction change their keys after 224 packets.
 #[test]
 fn a_conversation_goes_on_beyond_the_change_of_keys() {
     let (node, _) = start(listening(), Chain::new(NETWORK));
@@ -358,10 +358,10 @@ fn a_handshake_of_decoys_without_end_is_disconnected() {
     for decoys in [vec![vec![0; 500_000]], vec![vec![0; 1000]; 1000]] {
         let (node, events) = start(listening(), Chain::new(NETWORK));
         let stream = stream_to(&node);
-        // The version packet comes behind them, and never is read.
+        // The version packet follows the decoys, and the node never reads it.
         let _ = handshake(&stream, Role::Initiator, None, Some(decoys), usize::MAX);
         let reason = events.wait_for_disconnect();
-        assert!(reason.contains("its handshake does not end"), "{reason}");
+        assert!(reason.contains("its handshake is longer than"), "{reason}");
         node.stop().unwrap();
     }
 }
@@ -381,7 +381,7 @@ fn a_peer_that_never_answers_is_dialled_again_in_version_1() {
 }
 
 #[test]
-fn a_node_without_version_2_takes_a_key_for_nonsense() {
+fn a_node_without_version_2_disconnects_a_peer_that_sends_a_key() {
     let (node, events) = start(Config { v2_transport: false, ..listening() }, Chain::new(NETWORK));
     let mut stream = stream_to(&node);
     stream.write_all(&[0x55; 64]).unwrap();

@@ -1,4 +1,4 @@
-//! The rules that headers are held to, on regtest and with numbers of the real chains.
+//! The rules for headers, on regtest and with data of the real chains.
 
 use super::*;
 
@@ -22,7 +22,7 @@ fn regtest_chain(headers: usize) -> Chain {
     chain
 }
 
-/// On top of `parent`, with its proof of work, and different for each `version`.
+/// Returns a valid header on top of `parent`, which differs for each `version`.
 fn next(parent: &Header, version: i32) -> Header {
     let mut header = Header {
         version: Version::from_consensus(version),
@@ -38,12 +38,12 @@ fn next(parent: &Header, version: i32) -> Header {
 }
 
 #[test]
-fn the_main_chains_first_block_is_taken_and_a_cheaper_one_is_not() {
+fn block_1_of_the_main_chain_is_accepted_and_a_cheaper_one_is_not() {
     let mut chain = Chain::new(Network::Bitcoin);
     let cheap = Header { bits: CompactTarget::from_consensus(0x207f_ffff), ..main_block_1() };
     assert_eq!(chain.add(&[cheap]), Err(ChainError::ProofOfWork));
     assert_eq!(chain.add(&[main_block_1()]), Ok(1));
-    assert_eq!(chain.add(&[main_block_1()]), Ok(0), "it is known by now");
+    assert_eq!(chain.add(&[main_block_1()]), Ok(0), "the header is known already");
     assert_eq!(chain.height(), 1);
 }
 
@@ -54,7 +54,7 @@ fn headers_have_to_follow_each_other() {
     let mut chain = Chain::new(Network::Regtest);
     assert_eq!(chain.add(&headers[1..]), Err(ChainError::Unconnected));
     assert_eq!(chain.add(&[headers[0], headers[2]]), Err(ChainError::Unlinked));
-    assert_eq!(chain.height(), 0, "none of a refused message is kept");
+    assert_eq!(chain.height(), 0, "a refused message changes nothing");
     assert_eq!(chain.add(&headers), Ok(10));
     assert_eq!(chain.tip(), full.tip());
 }
@@ -63,7 +63,7 @@ fn headers_have_to_follow_each_other() {
 fn times_are_neither_before_the_median_nor_in_the_future() {
     let mut chain = regtest_chain(20);
     let tip = chain.headers[20];
-    // The median of the last eleven is that of the sixth before.
+    // The median of the last eleven headers, 10 to 20, is the time of header 15.
     let with_time = |time| {
         let mut header = Header { time, ..next(&tip, 1) };
         while header.validate_pow(header.target()).is_err() {
@@ -85,7 +85,7 @@ fn a_branch_wins_when_it_has_more_work() {
     let first = next(&chain.headers[8], 7);
     let second = next(&first, 7);
     let third = next(&second, 7);
-    assert_eq!(chain.add(&[first, second]), Ok(0), "as much work is not more");
+    assert_eq!(chain.add(&[first, second]), Ok(0), "equal work is not more work");
     assert_eq!(chain.tip(), old_tip);
     assert_eq!(chain.add(&[first, second, third]), Ok(3));
     assert_eq!((chain.height(), chain.tip()), (11, third.block_hash()));
@@ -111,12 +111,12 @@ fn a_locator_finds_the_last_block_in_common() {
     assert_eq!(headers[0], long.headers[101]);
     let stop = long.headers[105].block_hash();
     assert_eq!(long.headers_after(&locator, &stop), &long.headers[101..=105]);
-    // Nothing is left to be told, also with a stop that is unknown or lies behind.
+    // No headers follow, whether the stop is unknown or lies before the locator.
     assert!(short.headers_after(&locator, &stop).is_empty());
     assert!(long.headers_after(&long.locator(), &stop).is_empty());
 }
 
-/// A chain that nobody worked for: only for asking what the next difficulty is.
+/// Returns a chain without proof of work, which serves only to compute the next difficulty.
 fn unworked(network: Network, bits: u32, headers: usize) -> Chain {
     let mut chain = Chain::new(network);
     let bits = CompactTarget::from_consensus(bits);
@@ -130,23 +130,23 @@ fn required_bits(chain: &Chain, time: u32) -> u32 {
 
 #[test]
 fn the_difficulty_changes_as_it_did_on_the_main_chain() {
-    // Height 32256, the first time that it did.
+    // The difficulty changed for the first time at height 32256.
     let mut chain = unworked(Network::Bitcoin, 0x1d00_ffff, 32_256);
     chain.headers[30_240].time = 1_261_130_161;
     chain.headers[32_255].time = 1_262_152_739;
     assert_eq!(required_bits(&chain, 1_262_153_464), 0x1d00_d86a);
     chain.headers.pop();
-    assert_eq!(required_bits(&chain, 0), 0x1d00_ffff, "only at the end of a period");
+    assert_eq!(required_bits(&chain, 0), 0x1d00_ffff, "the difficulty changed within a period");
 }
 
 #[test]
-fn the_test_networks_have_their_exception() {
+fn test_networks_allow_the_lowest_difficulty_after_20_minutes() {
     let (real, lowest) = (0x1b00_ffff, 0x1d00_ffff);
     let mut chain = unworked(Network::Testnet4, real, 2016 + 100);
     let last = chain.headers[2115].time;
     assert_eq!(required_bits(&chain, last + 1200), real);
     assert_eq!(required_bits(&chain, last + 1201), lowest);
-    // After such a block, the real difficulty is back.
+    // The block after such blocks needs the real difficulty again.
     chain.headers[2115].bits = CompactTarget::from_consensus(lowest);
     chain.headers[2114].bits = CompactTarget::from_consensus(lowest);
     assert_eq!(required_bits(&chain, last + 1), real);
@@ -157,7 +157,7 @@ fn on_testnet4_the_exception_does_not_reach_the_next_period() {
     let real = 0x1b00_ffff;
     let mut chain = unworked(Network::Testnet4, real, 2016);
     chain.headers[0].bits = CompactTarget::from_consensus(real);
-    // Exactly two weeks: the difficulty stays, whatever the last block had.
+    // After exactly two weeks the difficulty stays, whatever the difficulty of the last block is.
     chain.headers[2015].time = chain.headers[0].time + 14 * 24 * 60 * 60;
     chain.headers[2015].bits = CompactTarget::from_consensus(0x1d00_ffff);
     assert_eq!(required_bits(&chain, 0), real);

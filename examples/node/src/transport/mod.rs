@@ -1,9 +1,9 @@
-//! Between the bytes on the wire and whole messages: version 1 of the transport, and version 2
-//! (BIP 324), which is encrypted.
+//! The transport, which turns bytes on the wire into whole messages and back. Version 1 is plain,
+//! version 2 (BIP 324) is encrypted.
 //!
-//! [`Incoming`] is the socket thread's. [`Outgoing`] is used by every thread that has something to
-//! say; its lock is held across encrypting and queueing, since packets have to leave in the order
-//! in which they were encrypted.
+//! [`Incoming`] belongs to the socket thread. Every thread that sends uses [`Outgoing`]. Its lock
+//! is held across encrypting and queueing, because packets must leave in the order in which they
+//! were encrypted.
 
 mod short_ids;
 mod v1;
@@ -27,15 +27,15 @@ use self::{
 };
 use crate::node::random;
 
-/// What every connection of version 1 begins with: its magic, and the command of the first message.
-/// A key of version 2 begins like that once in 2^128 times.
+/// The length of the beginning of every version 1 connection: the magic and the command of the
+/// first message. A version 2 key begins with the same bytes once in 2^128 times.
 const V1_PREFIX: usize = 16;
 const VERSION_COMMAND: &[u8; 12] = b"version\0\0\0\0\0";
 
-/// Which transport a connection has; Bitcoin Core's `transport_protocol_type`.
+/// The transport of a connection; Bitcoin Core's `transport_protocol_type`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum TransportType {
-    /// It is not known yet.
+    /// The version is not known yet.
     #[default]
     Detecting,
     /// Version 1, which is not encrypted.
@@ -45,7 +45,7 @@ pub enum TransportType {
 }
 
 impl TransportType {
-    /// Returns the name that Bitcoin Core has for it.
+    /// Returns Bitcoin Core's name of the transport.
     pub fn as_str(self) -> &'static str {
         match self {
             TransportType::Detecting => "detecting",
@@ -58,7 +58,7 @@ impl TransportType {
 /// How a connection begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Start {
-    /// Inbound: the first bytes tell. Without version 2, they had better be version 1.
+    /// Inbound: the first bytes decide the version. Without `with_v2`, they must be version 1.
     Detect {
         with_v2: bool,
     },
@@ -73,27 +73,27 @@ pub(crate) struct Incoming {
 }
 
 enum State {
-    /// Fewer bytes than tell the version.
+    /// The bytes so far, which do not decide the version yet.
     Detecting(Vec<u8>),
     V1(Framer),
-    // Boxed: several hundred bytes of keys, for a moment.
+    // Boxed, because it has several hundred bytes of keys and lives only briefly.
     Handshake(Box<V2Handshake>),
     V2(Box<V2Receiver>, SessionId),
 }
 
-/// Names the session of version 2. Whoever sits in between has two of them: the operators of both
-/// ends can compare.
+/// The identifier of a version 2 session. The operators of both ends can compare theirs: with a
+/// man in the middle they differ.
 pub type SessionId = [u8; 32];
 
 /// The sending side.
 pub(crate) enum Outgoing {
-    /// The `version` of whoever dialled, until it is known how to send it.
+    /// The messages that wait until the version is known: the dialling side's `version`.
     Waiting(Vec<Vec<u8>>),
     V1,
     V2(Box<OutboundCipher>),
 }
 
-/// Both sides of a connection, and what is sent first.
+/// Returns both sides of a new connection, and the bytes to send first.
 pub(crate) fn begin(magic: Magic, start: Start) -> (Incoming, Outgoing, Vec<u8>) {
     let (state, outgoing, out) = match start {
         Start::Detect { with_v2: true } => {
@@ -104,7 +104,7 @@ pub(crate) fn begin(magic: Magic, start: Start) -> (Incoming, Outgoing, Vec<u8>)
                 (State::Handshake(Box::new(handshake)), Outgoing::Waiting(Vec::new()), out)
             }
             Err(error) => {
-                log::warn!("no v2 transport: {error}");
+                log::warn!("cannot begin a v2 handshake, v1 is used instead: {error}");
                 (State::V1(Framer::new(magic)), Outgoing::V1, Vec::new())
             }
         },
@@ -115,12 +115,12 @@ pub(crate) fn begin(magic: Magic, start: Start) -> (Incoming, Outgoing, Vec<u8>)
     (Incoming { magic, state }, outgoing, out)
 }
 
-/// What a piece of the stream led to, besides messages.
+/// The results of a received piece of the stream, besides messages.
 #[derive(Default)]
 pub(crate) struct Progress {
-    /// To be sent as it is, before anything else.
+    /// Bytes to send unchanged, before anything else.
     pub(crate) out: Vec<u8>,
-    /// How to send from now on.
+    /// The new sending side, once the version is known.
     pub(crate) outgoing: Option<Outgoing>,
 }
 
@@ -133,8 +133,9 @@ impl Incoming {
         }
     }
 
-    /// Version 2 was begun, and the peer has sent no key: nothing, too little to be one, or a
-    /// message of version 1, as a node does that greets whoever dials it.
+    /// Returns whether this side has begun version 2 and the peer has sent no key. The peer may
+    /// have sent nothing, an incomplete key, or a version 1 message, as a node does that greets
+    /// inbound peers.
     pub(crate) fn is_without_key(&self) -> bool {
         matches!(&self.state, State::Handshake(handshake) if !handshake.has_key)
     }
@@ -146,11 +147,11 @@ impl Incoming {
         }
     }
 
-    /// Takes bytes off the wire, and hands on each message that they complete.
+    /// Takes received bytes, and passes each message that they complete to `whole_message`.
     ///
     /// # Errors
     ///
-    /// The stream cannot be made sense of from here on.
+    /// [`TransportError`], after which the stream cannot be decoded further.
     pub(crate) fn receive(
         &mut self,
         data: &[u8],
@@ -195,37 +196,38 @@ impl Incoming {
     }
 }
 
-/// `None`: it cannot be told yet. The first byte that does not fit version 1 tells, says BIP 324:
-/// whoever dials may wait for an answer before it sends the rest of its key.
+/// Returns whether a stream that begins with `bytes` is version 1, or `None` if too few bytes have
+/// arrived. According to BIP 324, the first byte that does not fit version 1 decides: the dialling
+/// side may wait for an answer before it sends the rest of its key.
 fn is_v1(magic: Magic, bytes: &[u8]) -> Option<bool> {
     let prefix = [&magic.to_bytes()[..], VERSION_COMMAND].concat();
     let fits = bytes.iter().zip(&prefix).all(|(byte, expected)| byte == expected);
     if fits && bytes.len() < V1_PREFIX { None } else { Some(fits) }
 }
 
-/// A whole message, as it came: what is in it is not the socket thread's affair.
+/// A whole message as it arrived. The socket thread does not decode it.
 #[derive(Debug)]
 pub(crate) enum Message {
-    /// With its header.
+    /// The header and the payload.
     V1(Vec<u8>),
-    /// Without one, and with its name.
+    /// The name, in the form of version 2, and the payload.
     V2(Vec<u8>),
 }
 
 impl Message {
-    /// In bytes.
+    /// Returns the number of bytes.
     pub(crate) fn len(&self) -> usize {
         match self {
             Message::V1(bytes) | Message::V2(bytes) => bytes.len(),
         }
     }
 
-    /// What it says. `None`: it has no name that is known; such are for extensions of the protocol,
-    /// and no error.
+    /// Decodes the message. Returns `None` if its name is unknown, which is no error: such names
+    /// are for extensions of the protocol.
     ///
     /// # Errors
     ///
-    /// It is not well-formed.
+    /// [`encode::Error`], if the message is malformed.
     pub(crate) fn decode(self, magic: Magic) -> Result<Option<NetworkMessage>, encode::Error> {
         let bytes = match self {
             Message::V1(bytes) => bytes,
@@ -243,11 +245,11 @@ impl Outgoing {
         matches!(self, Outgoing::Waiting(_))
     }
 
-    /// Sends or queues a message that has a header of version 1.
+    /// Sends or queues a message that has a version 1 header.
     ///
     /// # Errors
     ///
-    /// As [`SendQueue::push`].
+    /// The errors of [`SendQueue::push`].
     pub(crate) fn push(
         &mut self,
         sockman: &SockMan,
@@ -256,7 +258,7 @@ impl Outgoing {
         more: More,
     ) -> Result<(), PushError> {
         match self {
-            // Nothing but our own `version` is sent before the handshake.
+            // This node sends only its own `version` before the handshake, so the list stays short.
             Outgoing::Waiting(messages) => {
                 messages.push(message);
                 Ok(())
@@ -270,11 +272,12 @@ impl Outgoing {
         }
     }
 
-    /// Goes on with what the receiving side has found out.
+    /// Applies the progress of the receiving side: sends its bytes, then switches to the new
+    /// sending side and sends the messages that waited.
     ///
     /// # Errors
     ///
-    /// As [`SendQueue::push`].
+    /// The errors of [`SendQueue::push`].
     pub(crate) fn advance(
         &mut self,
         sockman: &SockMan,
@@ -291,7 +294,7 @@ impl Outgoing {
     }
 }
 
-/// Why a stream is given up.
+/// The error returned when a stream cannot be decoded.
 #[derive(Debug)]
 pub(crate) enum TransportError {
     V1(FramingError),

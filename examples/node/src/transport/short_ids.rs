@@ -1,20 +1,20 @@
-//! How messages are named in version 2 of the transport (BIP 324, "v2 Bitcoin P2P message
-//! structure"): the frequent ones by one byte, the others by their command.
+//! The names of messages in version 2 of the transport (BIP 324, "v2 Bitcoin P2P message
+//! structure"). Frequent messages have a name of one byte, the others have their command.
 //!
-//! The rest of the node knows messages as they are in version 1, with a header; here they are
-//! turned into the one form and the other.
+//! The rest of the node uses the form of version 1, with a header. This module converts between the
+//! two forms. Plain functions, on any thread.
 
 use bitcoin::{
     hashes::{Hash, sha256d},
     p2p::Magic,
 };
 
-/// In a header of version 1: magic, command, length, checksum.
+/// The place of the command in a version 1 header of magic, command, length and checksum.
 const COMMAND: std::ops::Range<usize> = 4..16;
 const HEADER: usize = 24;
 const COMMAND_LENGTH: usize = 12;
 
-/// The place of a command is its number; number 0 says that the command is spelled out.
+/// The commands by their short id. Short id 0 means that the command follows in full.
 const SHORT_IDS: [&str; 29] = [
     "",
     "addr",
@@ -47,7 +47,7 @@ const SHORT_IDS: [&str; 29] = [
     "addrv2",
 ];
 
-/// What goes into a packet for a message with its header of version 1.
+/// Converts a message with a version 1 header to the contents of a version 2 packet.
 pub(super) fn to_v2(message: &[u8]) -> Vec<u8> {
     let command = message.get(COMMAND).unwrap_or_default();
     let name = command.split(|byte| *byte == 0).next().unwrap_or_default();
@@ -60,8 +60,8 @@ pub(super) fn to_v2(message: &[u8]) -> Vec<u8> {
     contents
 }
 
-/// The message in a packet, with a header of version 1. `None`: it is named in no way that is
-/// known.
+/// Converts the contents of a version 2 packet to a message with a version 1 header. Returns `None`
+/// if the short id is unknown or the name is cut off.
 pub(super) fn to_v1(magic: Magic, contents: &[u8]) -> Option<Vec<u8>> {
     let (first, rest) = contents.split_first()?;
     let (command, payload) = if *first == 0 {

@@ -1,3 +1,6 @@
+//! Both versions of the transport without sockets: the version is detected, and messages arrive,
+//! whatever the pieces of the stream are.
+
 use bitcoin::consensus::encode::serialize;
 
 use super::*;
@@ -16,7 +19,7 @@ fn version_prefix() -> Vec<u8> {
 struct End {
     incoming: Incoming,
     outgoing: Outgoing,
-    /// On its way to the other end.
+    /// The bytes on their way to the other end.
     sent: Vec<u8>,
     received: Vec<NetworkMessage>,
 }
@@ -56,7 +59,7 @@ impl End {
     }
 }
 
-/// Carries what both ends say to each other, in pieces of so many bytes, until both are silent.
+/// Carries the bytes of both ends to each other, in pieces of `piece` bytes, until both are silent.
 fn carry(one: &mut End, other: &mut End, piece: usize) {
     while !one.sent.is_empty() || !other.sent.is_empty() {
         other.receive(&one.next_piece(piece)).unwrap();
@@ -65,7 +68,7 @@ fn carry(one: &mut End, other: &mut End, piece: usize) {
 }
 
 #[test]
-fn a_conversation_of_version_2_comes_in_any_pieces() {
+fn a_version_2_connection_works_in_pieces_of_any_size() {
     for piece in [1, 2, 3, 16, 17, 63, 64, 65, 100, 1000, usize::MAX] {
         let (mut one, mut other) =
             (End::new(Start::DialV2), End::new(Start::Detect { with_v2: true }));
@@ -74,7 +77,7 @@ fn a_conversation_of_version_2_comes_in_any_pieces() {
         assert_eq!(other.incoming.transport_type(), TransportType::V2);
         let id = one.incoming.session_id();
         assert!(id.is_some() && id == other.incoming.session_id());
-        // Beyond the change of keys, in both directions.
+        // Both ends change their keys within 300 packets.
         for nonce in 0..300 {
             one.say(&ping(nonce));
             other.say(&ping(nonce));
@@ -86,7 +89,7 @@ fn a_conversation_of_version_2_comes_in_any_pieces() {
 }
 
 #[test]
-fn version_1_is_told_by_its_first_bytes_in_any_pieces() {
+fn version_1_is_recognised_by_its_first_bytes_in_any_pieces() {
     for with_v2 in [true, false] {
         let mut message = serialize(&RawNetworkMessage::new(MAGIC, NetworkMessage::Verack));
         message[4..16].copy_from_slice(VERSION_COMMAND);
@@ -95,12 +98,12 @@ fn version_1_is_told_by_its_first_bytes_in_any_pieces() {
             end.receive(&[*byte]).unwrap();
         }
         assert_eq!(end.incoming.transport_type(), TransportType::V1);
-        assert!(end.sent.is_empty(), "nothing was said in version 2");
+        assert!(end.sent.is_empty(), "the node sent bytes of version 2");
     }
 }
 
 #[test]
-fn version_2_is_told_by_the_first_byte_that_differs() {
+fn version_2_is_recognised_by_the_first_byte_that_differs() {
     for at in 0..V1_PREFIX {
         let mut bytes = version_prefix();
         bytes[at] ^= 1;
@@ -108,23 +111,23 @@ fn version_2_is_told_by_the_first_byte_that_differs() {
         end.receive(&bytes[..at]).unwrap();
         assert!(end.sent.is_empty());
         end.receive(&bytes[at..=at]).unwrap();
-        assert!(end.sent.len() >= 64, "its key is answered");
+        assert!(end.sent.len() >= 64, "the node did not answer with its key");
     }
 }
 
 #[test]
-fn version_1_of_another_network_is_told_as_such() {
+fn version_1_of_another_network_is_reported_as_such() {
     for start in [Start::DialV2, Start::Detect { with_v2: true }] {
         let mut bytes = version_prefix();
         bytes[0] ^= 1;
         let mut end = End::new(start);
         let error = end.receive(&bytes).unwrap_err();
-        assert!(error.to_string().contains("this network's protocol"), "{error}");
+        assert!(error.to_string().contains("another network"), "{error}");
     }
 }
 
 #[test]
-fn a_peer_has_shown_that_it_knows_version_2_with_its_key() {
+fn a_complete_key_shows_that_a_peer_knows_version_2() {
     let mut end = End::new(Start::DialV2);
     assert!(end.incoming.is_without_key());
     end.receive(&[0x55; 63]).unwrap();
@@ -135,5 +138,5 @@ fn a_peer_has_shown_that_it_knows_version_2_with_its_key() {
     let mut end = End::new(Start::DialV2);
     let greeting = [version_prefix(), vec![0; 64]].concat();
     assert!(end.receive(&greeting).is_err());
-    assert!(end.incoming.is_without_key(), "it greets in version 1");
+    assert!(end.incoming.is_without_key(), "a greeting in version 1 is no key");
 }

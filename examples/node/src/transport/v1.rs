@@ -1,15 +1,15 @@
-//! Cuts the byte stream of one peer into whole messages.
+//! Version 1 of the transport: cuts the byte stream of one peer into whole messages.
 //!
-//! Runs on the socket thread. It reads nothing but the 24-byte header of each message: whether it
-//! belongs to this network, and how long it is. What is inside is the message handler's affair.
+//! Runs on the socket thread. It reads only the 24-byte header of each message, for the network and
+//! the length. The message handler decodes the payload.
 
 use std::{error::Error, fmt};
 
 use bitcoin::p2p::Magic;
 
-/// Magic, command, length, checksum.
+/// The length of the header: magic, command, length, checksum.
 const HEADER: usize = 4 + 12 + 4 + 4;
-/// Where the length is in the header.
+/// The place of the length in the header.
 const LENGTH: std::ops::Range<usize> = 16..20;
 /// Bitcoin Core's `MAX_PROTOCOL_MESSAGE_LENGTH`.
 pub(crate) const MAX_MESSAGE_LENGTH: usize = 4_000_000;
@@ -18,7 +18,7 @@ pub(crate) const MAX_MESSAGE_LENGTH: usize = 4_000_000;
 #[derive(Debug)]
 pub(crate) struct Framer {
     magic: Magic,
-    /// Grows with the bytes that arrive, never with the length that a header claims.
+    /// Grows with the bytes that arrive, not by the length that a header claims.
     partial: Vec<u8>,
 }
 
@@ -27,12 +27,13 @@ impl Framer {
         Framer { magic, partial: Vec::new() }
     }
 
-    /// Takes bytes off the wire, and hands on each message that they complete, header included.
+    /// Takes received bytes, and passes each message that they complete to `whole_message`, header
+    /// included.
     ///
     /// # Errors
     ///
-    /// The peer speaks of another network or of nothing sensible; the stream cannot be made sense
-    /// of from here on.
+    /// [`FramingError`], if the bytes are not from this network or the message is too long. The
+    /// stream then cannot be decoded further.
     pub(crate) fn receive(
         &mut self,
         mut data: &[u8],
@@ -43,7 +44,7 @@ impl Framer {
             let (now, later) = data.split_at(missing.min(data.len()));
             self.partial.extend_from_slice(now);
             data = later;
-            // Again: the header may have become complete only now.
+            // The length is computed again, because these bytes may have completed the header.
             if self.partial.len() == self.length()? {
                 whole_message(std::mem::take(&mut self.partial));
             }
@@ -51,7 +52,7 @@ impl Framer {
         Ok(())
     }
 
-    /// How long the message is, or, until that is known, its header.
+    /// Returns the length of the message, or of its header while the header is incomplete.
     fn length(&self) -> Result<usize, FramingError> {
         let magic = self.magic.to_bytes();
         let arrived = self.partial.len().min(magic.len());
@@ -71,7 +72,7 @@ impl Framer {
     }
 }
 
-/// Why a stream is given up.
+/// The error returned when a stream cannot be decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum FramingError {
     WrongMagic,
@@ -83,7 +84,10 @@ impl fmt::Display for FramingError {
         match self {
             FramingError::WrongMagic => write!(f, "it does not speak this network's protocol"),
             FramingError::Oversized { payload } => {
-                write!(f, "it announced a message of {payload} bytes")
+                write!(
+                    f,
+                    "it announced a message of {payload} bytes, more than {MAX_MESSAGE_LENGTH}"
+                )
             }
         }
     }

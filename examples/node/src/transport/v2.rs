@@ -1,8 +1,8 @@
 //! Version 2 of the transport (BIP 324): keys, garbage, then encrypted packets.
 //!
-//! No sockets, no threads: bytes in; bytes to send, and the contents of packets out. The
-//! cryptography is the `bip324` crate's; here stands what has to be kept between two pieces of a
-//! stream that comes in any pieces.
+//! A state machine without sockets and threads. It takes received bytes, and returns bytes to send
+//! and the contents of packets. The crate `bip324` does the cryptography. This module keeps the
+//! state between the pieces of a stream, which may have any size.
 
 use std::{error::Error, fmt};
 
@@ -14,23 +14,25 @@ use bitcoin::p2p::Magic;
 
 use super::{SessionId, V1_PREFIX, VERSION_COMMAND, v1::MAX_MESSAGE_LENGTH};
 
-/// A public key on the wire.
+/// The length of a public key on the wire.
 const KEY: usize = 64;
-/// The encrypted length in front of each packet.
+/// The length of the encrypted length in front of each packet.
 const LENGTH: usize = bip324::NUM_LENGTH_BYTES;
 /// The flag of a decoy.
 const IGNORE: u8 = 0x80;
-/// What is in a packet besides the message's payload: flags, name, authentication tag.
+/// The most bytes of a packet besides the payload: flags, name, authentication tag.
 const MAX_OVERHEAD: usize = 1 + 13 + 16;
-/// Our garbage, whose only purpose is that the length of the first packet tells nothing. The
-/// standard allows 4095 bytes. A node of version 1 such as bcoin counts every 24 bytes of nonsense,
-/// and at the tenth bans whom it came from: with more, there would be nobody to fall back to.
+/// The most garbage that this node sends. Garbage only hides the length of the first packet, and
+/// BIP 324 allows 4095 bytes. A version 1 node such as bcoin counts every 24 undecodable bytes as a
+/// fault and bans the sender at the tenth. With more garbage, this node would be banned before it
+/// could fall back to version 1.
 const MAX_OUR_GARBAGE: usize = 128;
-/// Decoys before the version packet may be as long as any packet; but nobody needs so many bytes
-/// to say hello.
+/// The most bytes of a handshake. BIP 324 allows decoys of any length before the version packet,
+/// but no honest peer needs more.
 const MAX_HANDSHAKE: usize = 256 * 1024;
 
-// The crate's states borrow the garbage that the first packet vouches for, ours and the peer's.
+// The states of `bip324` borrow the garbage, the node's and the peer's, that the first packet
+// authenticates.
 self_cell::self_cell!(
     struct AwaitingKey {
         owner: Vec<u8>,
@@ -52,32 +54,32 @@ type ReceivedGarbageState<'a> = Option<Handshake<ReceivedGarbage<'a>>>;
 enum State {
     Key(AwaitingKey),
     Garbage(Handshake<SentVersion>),
-    /// With the length of the packet that is being received, once it is known.
+    /// Contains the length of the packet that is being received, once it is known.
     Version(AwaitingVersion, Option<usize>),
     Over,
 }
 
-/// The conversation up to and with the version packets.
+/// A handshake, which ends with the version packets.
 pub(super) struct V2Handshake {
     state: State,
-    /// Received and not yet used.
+    /// Received bytes that are not used yet.
     buffer: Vec<u8>,
     received: usize,
-    /// The peer has sent a key, and with it has shown that it knows version 2.
+    /// The peer has sent a key, which shows that it knows version 2.
     pub(super) has_key: bool,
 }
 
-/// What a handshake leads to.
+/// The result of a handshake.
 pub(super) struct Established {
     pub(super) session_id: SessionId,
     pub(super) inbound: V2Receiver,
     pub(super) outbound: OutboundCipher,
-    /// What came behind the handshake already.
+    /// The received bytes that follow the handshake.
     pub(super) rest: Vec<u8>,
 }
 
 impl V2Handshake {
-    /// Also what to send at once: our key, and garbage.
+    /// Begins a handshake. Returns it with the bytes to send at once: this node's key and garbage.
     pub(super) fn begin(
         magic: Magic,
         role: Role,
@@ -100,7 +102,8 @@ impl V2Handshake {
         Ok((handshake, out))
     }
 
-    /// Takes bytes off the wire; appends to `out` what is to be sent.
+    /// Takes received bytes, and appends to `out` the bytes to send. Returns the result once the
+    /// handshake is complete.
     pub(super) fn receive(
         &mut self,
         data: &[u8],
@@ -119,12 +122,12 @@ impl V2Handshake {
                         return Ok(None);
                     };
                     self.buffer.drain(..KEY);
-                    // Fails for what begins with the magic of version 1.
+                    // Fails for bytes that begin with the magic of version 1.
                     self.state = State::Garbage(received_key(&mut awaiting, key, out)?);
                     self.has_key = true;
                 }
                 State::Garbage(handshake) => {
-                    // The rest of the buffer goes along: what is garbage in it shows only now.
+                    // The whole buffer is passed on: the end of the garbage is not known before.
                     let buffer = std::mem::take(&mut self.buffer);
                     if let Some(buffer) = self.received_garbage(handshake, buffer)? {
                         self.buffer = buffer;
@@ -152,12 +155,15 @@ impl V2Handshake {
         }
     }
 
-    /// Version 1 of this network has been told apart before.
+    /// Returns whether the peer speaks version 1. An inbound peer then belongs to another network,
+    /// because version 1 of this network is recognised before a handshake begins. An outbound peer
+    /// may belong to either.
     fn is_of_another_network(&self) -> bool {
         self.buffer.get(V1_PREFIX - VERSION_COMMAND.len()..V1_PREFIX) == Some(VERSION_COMMAND)
     }
 
-    /// The buffer comes back if the garbage has no end yet.
+    /// Searches `buffer` for the end of the garbage. Returns the buffer if the end has not arrived
+    /// yet.
     fn received_garbage(
         &mut self,
         handshake: Handshake<SentVersion>,
@@ -189,7 +195,8 @@ impl V2Handshake {
         Ok(None)
     }
 
-    /// A whole packet, without its length; until then, the state is put back.
+    /// Returns a whole packet without its length. Returns `None`, and restores the state, while the
+    /// packet is incomplete.
     fn packet(
         &mut self,
         awaiting: &mut AwaitingVersion,
@@ -215,7 +222,7 @@ impl V2Handshake {
                 Ok(Some(self.buffer.drain(..length).collect()))
             }
             length => {
-                // Swapped out and in again: `awaiting` is the caller's to move.
+                // A placeholder takes the place of `awaiting`, which is only borrowed here.
                 let unused = AwaitingVersion::new(Vec::new(), |_| None);
                 let awaiting = std::mem::replace(awaiting, unused);
                 self.state = State::Version(awaiting, length);
@@ -225,7 +232,7 @@ impl V2Handshake {
     }
 }
 
-/// Appends our terminator and version packet to `out`.
+/// Processes the peer's key, and appends this node's terminator and version packet to `out`.
 fn received_key(
     awaiting: &mut AwaitingKey,
     key: [u8; KEY],
@@ -240,7 +247,7 @@ fn received_key(
     })
 }
 
-/// `None`: a decoy.
+/// Processes a packet of the handshake. Returns the session, or `None` if the packet is a decoy.
 fn received_packet(
     awaiting: &mut AwaitingVersion,
     packet: &mut [u8],
@@ -248,7 +255,7 @@ fn received_packet(
     awaiting.with_dependent_mut(|_, state| {
         let handshake = state.take().ok_or(V2Error::OutOfStep)?;
         match handshake.receive_version(packet)? {
-            // What is in the version packet is for extensions that do not exist yet.
+            // The contents of the version packet are reserved for future extensions.
             VersionResult::Complete { cipher } => Ok(Some(cipher)),
             VersionResult::Decoy(handshake) => {
                 *state = Some(handshake);
@@ -258,10 +265,10 @@ fn received_packet(
     })
 }
 
-/// Packets, after the handshake.
+/// Decrypts the packets after the handshake.
 pub(super) struct V2Receiver {
     cipher: InboundCipher,
-    /// Grows with the bytes that arrive, never with the length that a packet claims.
+    /// Grows with the bytes that arrive, not by the length that a packet claims.
     partial: Vec<u8>,
     length: Option<usize>,
 }
@@ -271,7 +278,8 @@ impl V2Receiver {
         V2Receiver { cipher, partial: Vec::new(), length: None }
     }
 
-    /// Hands on the contents of each packet that is complete and no decoy.
+    /// Takes received bytes, and passes the contents of each complete packet to `whole_contents`.
+    /// Skips decoys.
     pub(super) fn receive(
         &mut self,
         mut data: &[u8],
@@ -288,7 +296,7 @@ impl V2Receiver {
             let bytes = std::mem::take(&mut self.partial);
             if self.length.take().is_some() {
                 let (_, mut contents) = self.cipher.decrypt_to_vec(&bytes, None)?;
-                // The other flags are for later, says BIP 324, and to be passed over.
+                // BIP 324 reserves the other flags and requires receivers to ignore them.
                 if !contents.is_empty() && contents.remove(0) & IGNORE == 0 {
                     whole_contents(contents);
                 }
@@ -303,7 +311,7 @@ impl V2Receiver {
     }
 }
 
-/// Why a stream is given up.
+/// The error returned when a stream cannot be decoded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum V2Error {
     Crypto(bip324::Error),
@@ -311,9 +319,9 @@ pub(crate) enum V2Error {
     Oversized {
         length: usize,
     },
-    /// It speaks version 1, of another network.
+    /// The peer speaks version 1; an inbound peer does so for another network.
     OtherNetwork,
-    /// It went on after an error.
+    /// More bytes were passed in after an error.
     OutOfStep,
 }
 
@@ -327,12 +335,16 @@ impl fmt::Display for V2Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             V2Error::Crypto(error) => write!(f, "v2 transport: {error}"),
-            V2Error::HandshakeTooLong => write!(f, "v2 transport: its handshake does not end"),
-            V2Error::Oversized { length } => {
-                write!(f, "v2 transport: it announced a packet of {length} bytes")
+            V2Error::HandshakeTooLong => {
+                write!(f, "v2 transport: its handshake is longer than {MAX_HANDSHAKE} bytes")
             }
-            V2Error::OtherNetwork => write!(f, "it does not speak this network's protocol"),
-            V2Error::OutOfStep => write!(f, "v2 transport: it has failed already"),
+            V2Error::Oversized { length } => write!(
+                f,
+                "v2 transport: it announced a packet of {length} bytes, more than {}",
+                MAX_MESSAGE_LENGTH + MAX_OVERHEAD
+            ),
+            V2Error::OtherNetwork => write!(f, "it speaks v1, possibly of another network"),
+            V2Error::OutOfStep => write!(f, "v2 transport: it has failed before"),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The command line.
+//! The command line: its help text, and its conversion to a [`Command`].
 
 use std::{error::Error, net::IpAddr, path::PathBuf};
 
@@ -8,33 +8,38 @@ use sockman::{Service, address::Destination, i2p::I2pOptions, proxy::Proxy};
 use sockman_node::Config;
 
 pub(crate) const HELP: &str = "\
-A small Bitcoin node: handshake, pings, addresses, headers. It keeps nothing on disk.
+Runs a small Bitcoin node: handshake, pings, addresses, headers. It keeps no data on disk.
 
-Without arguments, two of them talk to each other in this process, and it ends.
+Without options, two nodes in this process talk to each other, and the program ends by itself.
+With options, the node runs until Ctrl-C. A second Ctrl-C ends the program at once.
+
+Usage: node [OPTIONS]
 
 Options:
-  --listen ADDR          accept connections there; may be repeated; port 0: any free one
-  --connect ADDR         connect there and stay connected; may be repeated
-  --proxy PROXY          dial through this SOCKS5 proxy, which also resolves host names
-  --onion PROXY          dial onion services through this one: Tor, mostly 127.0.0.1:9050
-  --no-stream-isolation  do not ask the proxies for a circuit of its own for each peer
-  --i2p-sam ADDR         dial I2P addresses through this router's SAM bridge, mostly 127.0.0.1:7656
-  --i2p-key FILE         be known there by the key in this file, which is made if it is not there
-  --i2p-accept           accept connections from I2P, too; needs --i2p-key
-  --i2p-tunnel-length N  routers in each tunnel; 0 hides nothing, and is for tests
-  --rpc ADDR             answer JSON-RPC there, as Bitcoin Core does; may be repeated
-  --rpc-cookie FILE      write the password for it there (default .cookie)
-  --rpc-allow IP         who may call it besides this machine; may be repeated
-  --web ADDR             show the peers on a page there, for a browser on this machine
+  --listen ADDR          accept connections on ADDR (repeatable; port 0 picks a free port)
+  --connect ADDR         connect to ADDR and stay connected (repeatable)
+  --proxy PROXY          connect through this SOCKS5 proxy, which also resolves host names
+  --onion PROXY          connect to onion services through this Tor proxy, often 127.0.0.1:9050
+  --no-stream-isolation  do not request a separate Tor circuit for each connection
+  --i2p-sam SAM          connect to I2P peers through this SAM bridge, often 127.0.0.1:7656
+  --i2p-key FILE         read the key of the node's I2P address from FILE; create a missing FILE
+  --i2p-accept           accept connections from I2P (needs --i2p-key)
+  --i2p-tunnel-length N  use N routers in each I2P tunnel (0 gives no anonymity, for tests only)
+  --rpc ADDR             answer JSON-RPC as Bitcoin Core does on ADDR (repeatable)
+  --rpc-cookie FILE      write the RPC user and password to FILE (default: .cookie)
+  --rpc-allow IP         accept RPC calls from IP in addition to this machine (repeatable)
+  --web ADDR             show the peers on a web page on ADDR, for this machine only (repeatable)
   --v1-only              do not speak the encrypted transport of BIP 324
-  --network NAME         main (default), testnet4, signet or regtest
-  --max-connections N    in both directions (default 125); addnode has 8 more
-  --help                 this text
+  --network NAME         join main (default), testnet4, signet or regtest
+  --max-connections N    allow N connections, in and out (default: 125), and 8 more for addnode
+  --help                 print this text
 
-ADDR is IP:PORT, [IPv6]:PORT, or unix:/PATH; with --connect also NAME:PORT, and with --onion or
---proxy <56 characters>.onion:PORT, with --i2p-sam <52 characters>.b32.i2p:0. PROXY is IP:PORT,
-[IPv6]:PORT, or unix:/PATH. The node runs until Ctrl-C; a second one ends it at once.
-RUST_LOG=debug shows what sockman does.
+ADDR, PROXY and SAM are IP:PORT, [IPv6]:PORT or unix:/PATH. --connect also accepts
+  NAME:PORT                     with --proxy
+  <56 characters>.onion:PORT    with --onion or --proxy
+  <52 characters>.b32.i2p:0     with --i2p-sam or --proxy
+
+RUST_LOG=sockman=debug in the environment shows what the library does.
 ";
 
 pub(crate) enum Command {
@@ -43,18 +48,20 @@ pub(crate) enum Command {
     Run(Box<Config>, Rpc),
 }
 
-/// What is served beside the node.
+/// The options of the RPC server and of the web page.
 pub(crate) struct Rpc {
     pub(crate) listen: Vec<Service>,
     pub(crate) cookie: PathBuf,
     pub(crate) allow: Vec<IpAddr>,
-    /// The page that shows the peers.
+    /// The addresses of the web page.
     pub(crate) web: Vec<Service>,
 }
 
+/// Parses the arguments of the program.
+///
 /// # Errors
 ///
-/// What is wrong with the arguments, for a person.
+/// An error that explains to the user what is wrong with the arguments.
 pub(crate) fn parse() -> Result<Command, Box<dyn Error>> {
     let mut parser = Parser::from_env();
     let mut config = Config::new(Network::Bitcoin);
@@ -92,7 +99,9 @@ pub(crate) fn parse() -> Result<Command, Box<dyn Error>> {
         return Ok(Command::Demo);
     }
     if accepts && key.is_none() {
-        return Err("--i2p-accept requires --i2p-key: without a persistent key there is no address to connect to".into());
+        let message = "--i2p-accept requires --i2p-key: without a persistent key there is no \
+                       address to connect to";
+        return Err(message.into());
     }
     if sam.is_none() && (accepts || key.is_some() || tunnel_length.is_some()) {
         return Err("--i2p-key, --i2p-accept and --i2p-tunnel-length need --i2p-sam".into());
@@ -100,28 +109,31 @@ pub(crate) fn parse() -> Result<Command, Box<dyn Error>> {
     if rpc_listen.is_empty() && (rpc_cookie.is_some() || !rpc_allow.is_empty()) {
         return Err("--rpc-cookie and --rpc-allow need --rpc".into());
     }
-    // It asks for no password.
+    // The page requires no password, so it is for this machine only.
     let is_local = |to: &Service| to.to_socket_addr().is_none_or(|to| to.ip().is_loopback());
     if let Some(to) = web.iter().find(|to| !is_local(to)) {
-        return Err(format!("--web {to}: the page is for this machine alone, as 127.0.0.1").into());
+        return Err(format!(
+            "--web {to}: the page has no password and is for this machine only; use 127.0.0.1"
+        )
+        .into());
     }
     config.i2p = sam.map(|sam| i2p(sam, key, accepts, tunnel_length));
     let is_alone = config.listen.is_empty() && config.connect.is_empty() && !accepts;
-    // By RPC it can be told whom to dial.
+    // With RPC, a client can add addresses to dial.
     if is_alone && rpc_listen.is_empty() {
-        return Err("there is nobody to talk to: give --listen or --connect".into());
+        return Err("the node would have no peers: use --listen or --connect".into());
     }
     config.proxy = proxy.map(|endpoint| socks5(endpoint, isolated));
     config.onion_proxy = onion_proxy.map(|endpoint| socks5(endpoint, isolated));
     for to in &config.connect {
-        // Better told now than at every attempt to connect.
+        // Reported here, because otherwise every attempt to connect would fail.
         if let Some(needs) = config.what_it_needs(to) {
             return Err(format!("--connect {to} needs {needs}").into());
         }
     }
     if config.connect.len() > config.max_connections {
         return Err(format!(
-            "--connect is given {} times, which is more than the {} of --max-connections",
+            "--connect is given {} times, but --max-connections is {}",
             config.connect.len(),
             config.max_connections
         )
@@ -162,6 +174,6 @@ fn network(text: &str) -> Result<Network, &'static str> {
         "testnet4" => Ok(Network::Testnet4),
         "signet" => Ok(Network::Signet),
         "regtest" => Ok(Network::Regtest),
-        _ => Err("the networks are main, testnet4, signet and regtest"),
+        _ => Err("unknown network: use main, testnet4, signet or regtest"),
     }
 }

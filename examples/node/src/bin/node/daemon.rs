@@ -1,4 +1,7 @@
-//! A node that runs until Ctrl-C, and shows its table of peers.
+//! A node that runs until Ctrl-C and shows its table of peers.
+//!
+//! The main thread prints. The node's observer sends it events over a bounded channel, and a thread
+//! of its own waits for signals.
 
 use std::{
     collections::VecDeque,
@@ -31,35 +34,38 @@ use crate::{
     web::{Line, Web},
 };
 
-/// On a terminal the table stays in place and is kept fresh.
+/// The time between two updates of the table on a terminal, where it stays in place.
 const REFRESH_ON_TERMINAL: Duration = Duration::from_secs(1);
-/// In a log it is repeated now and then.
+/// The time between two tables in a log.
 const REFRESH_IN_LOG: Duration = Duration::from_secs(60);
-/// So often it is checked that the node still runs.
+/// The time between two checks that the node still runs.
 const LOOK_AROUND: Duration = Duration::from_secs(1);
-/// What shells expect of a program that a signal ended.
+/// The usual exit code of a program that SIGINT ended: 128 + 2.
 const INTERRUPTED: i32 = 130;
-/// Events that wait to be printed. While standard output blocks, the ones beyond it are lost: the
-/// node must not stand still for it, nor grow.
+/// The most events that wait to be printed. If standard output blocks, further events are lost, so
+/// that the node neither waits nor grows.
 const MAX_WAITING_LINES: usize = 1000;
-/// So many of the last events stand under the table on a terminal.
+/// The number of last events below the table on a terminal.
 const LAST_EVENTS: usize = 12;
-/// Erase everything, go to the upper left corner.
+/// Erases the screen and moves the cursor to the upper left corner.
 const CLEAR: &str = "\x1b[2J\x1b[H";
 
-/// What the printing loop waits for.
+/// An input of the printing loop.
 enum Input {
     Event(Event),
     Signal,
 }
 
+/// Runs a node until it is interrupted.
+///
 /// # Errors
 ///
-/// The node did not start (an address in use, say), or a thread of it failed.
+/// An error, if the node does not start (for example because an address is in use), or if one of
+/// its threads fails.
 pub(crate) fn run(config: Config, rpc: &Rpc) -> Result<(), Box<dyn Error>> {
     let interrupt = config.interrupt.clone();
     let (sender, inputs) = sync_channel(MAX_WAITING_LINES);
-    // Before anything listens: from the first line on, Ctrl-C ends it in order.
+    // Signals are caught before the node starts, so that Ctrl-C always stops it in order.
     catch_signals(interrupt.clone(), sender.clone())?;
 
     let network = config.network;
@@ -73,7 +79,10 @@ pub(crate) fn run(config: Config, rpc: &Rpc) -> Result<(), Box<dyn Error>> {
         }
         let _ = sender.try_send(Input::Event(event));
     })?;
-    say(format!("a node on {}, from the genesis block; Ctrl-C ends it", network.to_core_arg()));
+    say(format!(
+        "node started on network {} with only the genesis block; Ctrl-C stops it",
+        network.to_core_arg()
+    ));
     for address in node.listening() {
         say(format!("listening on {address}"));
     }
@@ -90,20 +99,21 @@ pub(crate) fn run(config: Config, rpc: &Rpc) -> Result<(), Box<dyn Error>> {
     };
     screen.follow(&node, &inputs, &interrupt, is_whole);
 
-    say("ending");
+    say("stopping");
     if !screen.is_terminal {
         say(report::table(&node.peers()));
     }
-    // First, while there is a node to answer for.
+    // The page and the RPC server stop first, because they use the node.
     drop(web);
     let server = server.map_or(Ok(()), |(server, _cookie_file)| server.stop());
     node.stop()?;
     server?;
-    say("ended");
+    say("stopped");
     Ok(())
 }
 
-/// On a `SockMan` of its own: a peer cannot keep the operator waiting, nor the other way round.
+/// Starts the RPC server if it has an address. The server has its own `SockMan`, so that peers and
+/// the operator cannot delay each other.
 fn start_rpc(node: &Node, rpc: &Rpc) -> Result<Option<(Server, CookieFile)>, Box<dyn Error>> {
     if rpc.listen.is_empty() {
         return Ok(None);
@@ -113,12 +123,11 @@ fn start_rpc(node: &Node, rpc: &Rpc) -> Result<Option<(Server, CookieFile)>, Box
     let (listen, allow) = (rpc.listen.clone(), rpc.allow.clone());
     let config = http::Config { listen, allow, ..http::Config::default() };
     let server = Server::start(config, service.clone())?;
-    let cookie_file = service
-        .cookie
-        .write(&rpc.cookie)
-        .map_err(|error| format!("{}: {error}", rpc.cookie.display()))?;
+    let cookie_file = service.cookie.write(&rpc.cookie).map_err(|error| {
+        format!("cannot write the RPC cookie to {}: {error}", rpc.cookie.display())
+    })?;
     for address in server.listening() {
-        say(format!("RPC on {address}, the cookie is in {}", rpc.cookie.display()));
+        say(format!("RPC on {address}, its cookie is in {}", rpc.cookie.display()));
     }
     Ok(Some((server, cookie_file)))
 }
@@ -135,8 +144,9 @@ fn start_web(node: &Node, rpc: &Rpc, network: &'static str) -> Result<Option<Web
     Ok(Some(web))
 }
 
-/// The first SIGINT or SIGTERM sets the interrupt, which ends sockman's threads and every connect
-/// by itself, and tells the printing loop. The second one ends the program at once.
+/// Starts the thread that waits for SIGINT and SIGTERM. The first signal sets the interrupt, which
+/// ends the library's threads and every connect, and wakes the printing loop. The second signal
+/// ends the program at once.
 fn catch_signals(interrupt: Interrupt, sender: SyncSender<Input>) -> io::Result<()> {
     let mut signals = Signals::new([SIGINT, SIGTERM])?;
     thread::Builder::new().name("signals".to_owned()).spawn(move || {
@@ -164,8 +174,8 @@ impl Screen {
         Screen { is_terminal, refresh, last_events: VecDeque::new() }
     }
 
-    /// Prints what happens, until the interrupt, or until a socket thread ends by itself: with a
-    /// panic, which `stop` tells of.
+    /// Prints the events until the interrupt is set or a socket thread ends by itself. The latter
+    /// is due to a panic, which `stop` reports.
     fn follow(
         &mut self,
         node: &Node,
@@ -181,7 +191,7 @@ impl Screen {
                 Err(RecvTimeoutError::Timeout) => {}
                 Ok(Input::Signal) | Err(RecvTimeoutError::Disconnected) => return,
             }
-            // Also when events come without pause.
+            // Checked after every event, because events may arrive without a pause.
             if Instant::now() >= next_table {
                 next_table = Instant::now() + self.refresh;
                 self.show_table(node);

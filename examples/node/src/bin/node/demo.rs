@@ -1,7 +1,7 @@
-//! Two nodes in one process that show what a node does, and end.
+//! The demonstration: two nodes in one process that talk to each other and then stop.
 //!
-//! Alice listens and has a chain; Bob dials her and has none. What has to happen is written down
-//! in [`Expected`]; if any of it does not, the demonstration fails.
+//! Alice listens and has a chain. Bob dials her and has only the genesis block. [`Expected`] lists
+//! the events that must happen. The demonstration fails if one of them does not.
 
 use std::{
     error::Error,
@@ -14,12 +14,12 @@ use sockman_node::{Chain, Config, Event, Node};
 
 use crate::report::{self, duration, say};
 
-/// More than fits in one message, so that Bob has to ask twice.
+/// More headers than one message holds, so that Bob must request twice.
 const HEADERS: usize = 2500;
-/// Each side pings the other so many times.
+/// The number of pings that each side sends.
 const PINGS: usize = 3;
 const PING_INTERVAL: Duration = Duration::from_millis(50);
-/// It takes a fraction of a second.
+/// Much longer than the demonstration takes, which is a fraction of a second.
 const DEADLINE: Duration = Duration::from_secs(20);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,11 +28,13 @@ enum Who {
     Bob,
 }
 
+/// Runs the demonstration and prints its events.
+///
 /// # Errors
 ///
-/// Something did not happen, or not in time.
+/// An error, if a node does not start or an expected event does not happen in time.
 pub(crate) fn run() -> Result<(), Box<dyn Error>> {
-    say("Two Bitcoin nodes in this process, on regtest, over 127.0.0.1.\n");
+    say("This process runs two Bitcoin nodes, Alice and Bob, on regtest over 127.0.0.1.\n");
     let start = Instant::now();
     let mut chain = Chain::new(Network::Regtest);
     chain.mine(HEADERS)?;
@@ -42,8 +44,10 @@ pub(crate) fn run() -> Result<(), Box<dyn Error>> {
     let mut config = config();
     config.listen.push("127.0.0.1:0".parse()?);
     let alice = start_node(Who::Alice, config, chain, sender.clone())?;
-    let address = alice.listening().pop().ok_or("Alice listens nowhere")?;
-    say(format!("Alice listens on {address}. Bob knows the genesis block, and dials her.\n"));
+    let address = alice.listening().pop().ok_or("Alice has no address that she listens on")?;
+    say(format!(
+        "Alice listens on {address}. Bob knows only the genesis block and connects to her.\n"
+    ));
 
     let mut story = Story { start: Instant::now(), events, expected: Expected::default() };
     let mut config = self::config();
@@ -52,18 +56,18 @@ pub(crate) fn run() -> Result<(), Box<dyn Error>> {
 
     story.follow(Expected::is_complete)?;
     if bob.tip() != alice.tip() {
-        return Err("Bob's chain is not Alice's".into());
+        return Err("Bob's chain differs from Alice's".into());
     }
     for (name, node) in [("Alice", &alice), ("Bob", &bob)] {
         say(format!("\n{name}'s peers:\n{}", report::table(&node.peers())));
     }
-    say("\nBob ends.\n");
+    say("\nBob stops.\n");
     bob.stop()?;
     story.follow(|expected| expected.alice_saw_the_end)?;
     alice.stop()?;
     say(format!(
-        "\nAll of it happened: two handshakes, {HEADERS} headers checked, {PINGS} pings each way, \
-         an orderly end. It took {}.",
+        "\nSuccess: 2 handshakes, {HEADERS} headers checked, {PINGS} pings in each direction, \
+         and an orderly stop, in {}.",
         duration(story.start.elapsed())
     ));
     Ok(())
@@ -80,13 +84,13 @@ fn start_node(
     sender: Sender<(Who, Instant, Event)>,
 ) -> Result<Node, Box<dyn Error>> {
     let observer = move |event| {
-        // Nobody listens any more once the demonstration is over.
+        // Fails after the demonstration, when the receiver is gone.
         let _ = sender.send((who, Instant::now(), event));
     };
     Ok(Node::start(config, chain, observer)?)
 }
 
-/// What has to happen.
+/// The events so far of those that must happen.
 #[derive(Debug, Default)]
 struct Expected {
     handshakes: Vec<Who>,
@@ -106,8 +110,8 @@ impl Expected {
             && self.addresses > 0
     }
 
-    /// Takes note of an event. `false`: it need not be printed.
-    fn hear(&mut self, who: Who, event: &Event) -> bool {
+    /// Records an event. Returns whether to print it.
+    fn record(&mut self, who: Who, event: &Event) -> bool {
         match (event, who) {
             (Event::Handshake { .. }, _) => self.handshakes.push(who),
             (Event::Headers { new, .. }, Who::Bob) => self.headers += new,
@@ -134,20 +138,20 @@ struct Story {
 }
 
 impl Story {
-    /// Prints what happens until it is enough.
+    /// Prints the events until `is_enough` returns `true`.
     fn follow(&mut self, is_enough: impl Fn(&Expected) -> bool) -> Result<(), Box<dyn Error>> {
         let deadline = Instant::now() + DEADLINE;
         while !is_enough(&self.expected) {
             let left = deadline.saturating_duration_since(Instant::now());
             let Ok((who, when, event)) = self.events.recv_timeout(left) else {
                 return Err(format!(
-                    "not everything happened within {}; so far: {:?}",
+                    "an expected event did not happen within {}; events so far: {:?}",
                     duration(DEADLINE),
                     self.expected
                 )
                 .into());
             };
-            let is_news = self.expected.hear(who, &event);
+            let is_news = self.expected.record(who, &event);
             if let Some(line) = report::event(&event).filter(|_| is_news) {
                 let at = duration(when.saturating_duration_since(self.start));
                 say(format!("{at:>9}  {:<5}  {line}", format!("{who:?}")));

@@ -1,17 +1,16 @@
-//! A small Bitcoin node on sockman.
+//! A small Bitcoin node on sockman: the program.
 //!
 //! ```text
-//! cargo run --release -p sockman-node                       two nodes talk to each other, and end
+//! cargo run --release -p sockman-node                 runs two nodes that talk to each other
 //! cargo run --release -p sockman-node -- --connect 127.0.0.1:8333
 //! cargo run --release -p sockman-node -- --listen 0.0.0.0:18444 --network regtest
 //! cargo run --release -p sockman-node -- --help
 //! ```
 //!
-//! Where to read on: the library, `src/lib.rs`, says how the node is built, and `src/connman.rs` is
-//! the part that sits on sockman. Here, `methods.rs` is its RPC and `web.rs` its page, each on a
-//! `SockMan` of its own. The other files only start it: `demo` for two nodes in one process,
-//! `daemon` for one that runs until it is told to end, `report` for what they print.
-//! `RUST_LOG=sockman=debug` shows what happens underneath.
+//! The library (`src/lib.rs`) is the node, and its `src/connman.rs` implements `EventHandler`. In
+//! this folder, `methods` has the RPC methods and `web` the page, each on its own `SockMan`.
+//! `demo` runs two nodes in one process, `daemon` runs one node until it is stopped, and `report`
+//! formats their output. `RUST_LOG=sockman=debug` shows the library's log.
 
 mod args;
 mod daemon;
@@ -25,7 +24,7 @@ use std::process::ExitCode;
 
 use args::Command;
 
-/// What shells and other programs expect for arguments that make no sense.
+/// The usual exit code for invalid arguments.
 const BAD_ARGUMENTS: u8 = 2;
 
 fn main() -> ExitCode {
@@ -38,7 +37,7 @@ fn main() -> ExitCode {
         Ok(Command::Demo) => demo::run(),
         Ok(Command::Run(config, rpc)) => daemon::run(*config, &rpc),
         Err(error) => {
-            report::complain(&format!("{error}\nTry --help."));
+            report::complain(&format!("{error}\nTry --help for the list of options."));
             return ExitCode::from(BAD_ARGUMENTS);
         }
     };

@@ -1,5 +1,7 @@
-//! The node's RPC methods, with the field names and error codes of Bitcoin Core, so that its
-//! command-line client works with this node. What the node does not know, it leaves out.
+//! The node's RPC methods, which run on the RPC server's worker threads.
+//!
+//! Field names, error codes and most error texts are Bitcoin Core's, so that its command-line
+//! client works with this node. Fields whose values the node does not know are left out.
 
 use std::{
     net::Ipv6Addr,
@@ -21,12 +23,12 @@ use sockman_node::{Control, PROTOCOL_VERSION, PeerInfo, USER_AGENT};
 
 use crate::networks;
 
-/// Bitcoin Core's `src/rpc/protocol.h`.
+// From Bitcoin Core's `src/rpc/protocol.h`.
 const INVALID_PARAMS: i32 = -32602;
 const CLIENT_NODE_ALREADY_ADDED: i32 = -23;
 const CLIENT_NODE_NOT_ADDED: i32 = -24;
 const CLIENT_NODE_NOT_CONNECTED: i32 = -29;
-/// Whose answers these are modelled on: its client looks at the number before it goes on.
+/// The version of Bitcoin Core whose answers these methods follow. Core's client checks the number.
 const CORE_VERSION: u32 = 290_000;
 
 const METHODS: &[Method] = &[
@@ -91,12 +93,13 @@ impl NodeMethods {
         })
     }
 
-    /// Of headers: this node knows no blocks, and takes their headers for them.
+    /// Returns the answer to `getblockchaininfo`. This node knows no blocks, so it counts headers.
     fn blockchain_info(&self) -> Value {
         let (height, tip) = self.node.tip();
         let genesis = genesis_block(self.node.config().network).header.time;
         let now = since_epoch(SystemTime::now()).as_secs_f64();
-        // Bitcoin Core counts transactions. In time, it is as far as its newest block is old.
+        // Bitcoin Core computes the progress from transactions. This node computes it from the time
+        // of its newest header.
         let progress = f64::from(tip.time - genesis) / (now - f64::from(genesis));
         json!({
             "chain": self.node.config().network.to_core_arg(),
@@ -135,11 +138,15 @@ impl NodeMethods {
                 self.node.try_once(&to, with_v2);
                 Ok(Value::Null)
             }
-            _ => Err(RpcError::new(MISC_ERROR, "the command is add, remove or onetry")),
+            _ => {
+                let message = "unknown command of addnode: use add, remove or onetry";
+                Err(RpcError::new(MISC_ERROR, message))
+            }
         }
     }
 
-    /// As on the command line, and without a port that of the network.
+    /// Parses an address as the command line does. An address without a port gets the default port
+    /// of the network.
     fn destination(&self, node: &str) -> Result<Destination, RpcError> {
         let port = default_port(self.node.config().network);
         let with_port = match node.parse::<Ipv6Addr>() {
@@ -147,9 +154,7 @@ impl NodeMethods {
             Err(_) => format!("{node}:{port}"),
         };
         node.parse().or_else(|error| {
-            with_port.parse().map_err(|_| {
-                RpcError::new(INVALID_PARAMETER, format!("{}: {error}", node.escape_debug()))
-            })
+            with_port.parse().map_err(|_| RpcError::new(INVALID_PARAMETER, format!("{error}")))
         })
     }
 
@@ -209,7 +214,7 @@ impl Methods for NodeMethods {
     }
 }
 
-/// As `getnettotals` has it.
+/// Returns the answer to `getnettotals`.
 pub(crate) fn totals(node: &Control) -> Value {
     let (received, sent) = node.totals();
     json!({
@@ -218,7 +223,7 @@ pub(crate) fn totals(node: &Control) -> Value {
         "timemillis": since_epoch(SystemTime::now()).as_millis(),
         "uploadtarget": {
             "timeframe": 24 * 60 * 60,
-            // There is none.
+            // 0 means no target.
             "target": 0,
             "target_reached": false,
             "serve_historical_blocks": true,
@@ -228,9 +233,10 @@ pub(crate) fn totals(node: &Control) -> Value {
     })
 }
 
-/// As `getpeerinfo` has it. Times are seconds: since 1970, or of a ping.
+/// Returns a peer's entry in the answer to `getpeerinfo`. Times are in seconds, either since 1970
+/// or of a ping.
 pub(crate) fn peer_info(peer: &PeerInfo) -> Value {
-    // A name is for the proxy to resolve: nobody here knows where it leads.
+    // The proxy resolves host names, so the network of a name is unknown here.
     let network =
         peer.address.service().map_or(networks::UNROUTABLE, |to| networks::name(to.addr()));
     let is_inbound = peer.direction == Direction::Inbound;
@@ -303,7 +309,7 @@ fn service_names(services: ServiceFlags) -> Value {
     bits.map(name).collect()
 }
 
-/// Of a moment on the steady clock; by the wall clock as it is now.
+/// Converts an [`Instant`] to seconds since 1970 by the current wall clock.
 fn unix_time(moment: Instant) -> u64 {
     (since_epoch(SystemTime::now()).saturating_sub(moment.elapsed())).as_secs()
 }

@@ -1,4 +1,4 @@
-//! The networks, as Bitcoin Core's RPC names them, and what this node can do on each.
+//! The names of networks in Bitcoin Core's RPC, and the networks that this node can reach.
 
 use std::net::IpAddr;
 
@@ -10,10 +10,10 @@ use sockman::{
 };
 use sockman_node::Config;
 
-/// For what is not on the public network: this machine, and the ones beside it.
+/// The name for addresses that are not publicly routable: this machine and the local network.
 pub(crate) const UNROUTABLE: &str = "not_publicly_routable";
 
-/// The network of an address.
+/// Returns the network of an address.
 pub(crate) fn name(addr: &NetAddr) -> &'static str {
     match addr.network() {
         Network::Ipv4 | Network::Ipv6 if !is_routable(addr) => UNROUTABLE,
@@ -26,7 +26,7 @@ pub(crate) fn name(addr: &NetAddr) -> &'static str {
     }
 }
 
-/// Whether somebody elsewhere could dial it.
+/// Returns whether nodes elsewhere could dial the address.
 pub(crate) fn is_public(addr: &NetAddr) -> bool {
     name(addr) != UNROUTABLE
 }
@@ -51,7 +51,7 @@ fn is_routable(addr: &NetAddr) -> bool {
     }
 }
 
-/// What can be dialled, and through what. As `getnetworkinfo` has it.
+/// Returns the networks with their proxies, as in the answer to `getnetworkinfo`.
 pub(crate) fn reachable(config: &Config) -> Value {
     let proxy = config.proxy.as_ref();
     let onion = config.onion_proxy.as_ref().or(proxy);
@@ -59,7 +59,7 @@ pub(crate) fn reachable(config: &Config) -> Value {
         ("ipv4", true, proxy),
         ("ipv6", true, proxy),
         ("onion", onion.is_some(), onion),
-        // Its bridge is no SOCKS5 proxy.
+        // A SAM bridge is no SOCKS5 proxy and is not listed.
         ("i2p", config.i2p.is_some() || proxy.is_some(), proxy.filter(|_| config.i2p.is_none())),
         ("cjdns", true, proxy),
     ];
@@ -85,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_not_on_the_public_network_has_none() {
+    fn only_public_addresses_have_a_public_network() {
         let cases = [
             ("8.8.8.8:1", "ipv4"),
             ("127.0.0.1:1", UNROUTABLE),

@@ -1,4 +1,4 @@
-//! What is printed: events as lines, peers as a table.
+//! The program's output: events as lines, peers as a table.
 
 use std::{
     fmt::{Display, Write as _},
@@ -9,20 +9,20 @@ use std::{
 use sockman::stats::Direction;
 use sockman_node::{Event, PeerInfo};
 
-/// Longer user agents are cut in the table.
+/// The width at which the table cuts user agents.
 const AGENT_WIDTH: usize = 28;
 
-/// A line on standard output. Whoever does not want to read on (`| head`) may close it.
+/// Prints a line on standard output. Ignores errors, because a reader such as `head` may close it.
 pub(crate) fn say(line: impl Display) {
     let _ = writeln!(io::stdout().lock(), "{line}");
 }
 
-/// A line on standard error.
+/// Prints a line on standard error.
 pub(crate) fn complain(line: &str) {
     let _ = writeln!(io::stderr().lock(), "node: {line}");
 }
 
-/// An event in words. `None` for those that come all the time.
+/// Returns the line for an event, or `None` for frequent events, which are not printed.
 pub(crate) fn event(event: &Event) -> Option<String> {
     Some(match event {
         Event::Connected { id, direction: Direction::Inbound, them } => {
@@ -32,7 +32,7 @@ pub(crate) fn event(event: &Event) -> Option<String> {
             format!("peer {id}: connected to {them}")
         }
         Event::Refused { them, limit } => {
-            format!("refused {them}: there are {limit} inbound connections already")
+            format!("refused a connection from {them}: the limit of {limit} inbound is reached")
         }
         Event::ConnectFailed { error } => error.clone(),
         Event::Handshake { id, took, version } => format!(
@@ -44,14 +44,14 @@ pub(crate) fn event(event: &Event) -> Option<String> {
         ),
         Event::Pong { id, round_trip } => format!("peer {id}: ping took {}", duration(*round_trip)),
         Event::Addresses { id, new, known } => {
-            format!("peer {id}: told {new} new addresses, {known} known now")
+            format!("peer {id}: sent addresses, {new} new, {known} known in total")
         }
         Event::Headers { id, new, height, tip, more_to_come } => format!(
-            "peer {id}: {new} new headers checked, height {height}{}",
-            if *more_to_come { ", asking for more".to_owned() } else { format!(", tip {tip}") }
+            "peer {id}: sent valid headers, {new} new, height now {height}{}",
+            if *more_to_come { ", requesting more".to_owned() } else { format!(", tip {tip}") }
         ),
         Event::Disconnected { id, reason } => format!("peer {id}: disconnected: {reason}"),
-        Event::StopRequested => "asked to stop by RPC".to_owned(),
+        Event::StopRequested => "stop requested by RPC".to_owned(),
         Event::I2p { address: Some(address), listening: true } => {
             format!("listening on {address}")
         }
@@ -59,16 +59,17 @@ pub(crate) fn event(event: &Event) -> Option<String> {
             format!("no longer listening on {address}")
         }
         Event::I2p { address: None, .. } => {
-            "cannot listen on I2P yet; RUST_LOG=sockman=warn says why".to_owned()
+            "cannot listen on I2P yet, will retry; RUST_LOG=sockman=warn shows the reason"
+                .to_owned()
         }
         Event::Pinged { id } => {
-            log::debug!("peer {id}: pinged, and was answered");
+            log::debug!("peer {id}: answered its ping");
             return None;
         }
     })
 }
 
-/// The table of peers, columns aligned, with a line of headings.
+/// Returns the table of peers with aligned columns and a line of headings.
 pub(crate) fn table(peers: &[PeerInfo]) -> String {
     let headings =
         ["id", "direction", "network", "address", "via", "agent", "ping", "in", "out", "queued"];
@@ -83,7 +84,7 @@ pub(crate) fn table(peers: &[PeerInfo]) -> String {
     let mut text = String::new();
     for row in &rows {
         for (column, (cell, width)) in row.iter().zip(widths).enumerate() {
-            // Numbers to the right, words to the left. Writing to a string does not fail.
+            // Numbers are aligned right, words left. Writing to a string does not fail.
             let _ = match column {
                 0 | 6.. => write!(text, "{cell:>width$}   "),
                 _ => write!(text, "{cell:<width$}   "),
@@ -112,7 +113,7 @@ fn row(peer: &PeerInfo) -> [String; 10] {
     ]
 }
 
-/// In a unit that suits it.
+/// Formats a duration in microseconds, milliseconds or seconds, depending on its length.
 pub(crate) fn duration(duration: Duration) -> String {
     let seconds = duration.as_secs_f64();
     if seconds < 0.001 {

@@ -1,8 +1,8 @@
-//! The page that shows the peers live: read-only, one file, on a `SockMan` of its own.
+//! The web page that shows the peers live. It is read-only, one file, and has its own `SockMan`.
 //!
-//! A thread of its own tells every open page what happened, and how things are: once a second, and
-//! soon after something happened. It pushes into the pages' send queues, and never waits for one of
-//! them.
+//! A publisher thread sends events to every open page, and the state once a second and soon after
+//! an event. It pushes into the pages' send queues and never waits for a page. The list of streams
+//! has a mutex, which the publisher and the server's threads take briefly.
 
 use std::{
     io,
@@ -27,26 +27,26 @@ use sockman_node::{Control, PeerInfo};
 use crate::methods;
 
 const PAGE: &str = include_str!("page.html");
-/// Nothing from elsewhere, and nothing to elsewhere.
+/// The page loads nothing from other hosts and sends nothing to them.
 const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; \
                       connect-src 'self'; base-uri 'none'; frame-ancestors 'none'";
-/// Between two states while nothing happens.
+/// The time between two states without events.
 const INTERVAL: Duration = Duration::from_secs(1);
-/// From an event to the state that shows what it changed. A state costs as much as there are peers:
-/// one has to do for all the events of that time.
+/// The longest time from an event to the state that shows its effect. The cost of a state grows
+/// with the number of peers, so all events within this time share one state.
 const DELAY: Duration = Duration::from_millis(200);
-/// Pages that are open at the same time. A stream has no time-out: whoever opened enough of them
-/// would keep everybody else out. So the oldest one ends for a new one. Its page comes back after a
-/// few seconds, for which the oldest one then ends: where there are too many, they take turns. To
-/// refuse the new one instead would leave the place to whoever came first.
+/// The most open pages. A stream has no time-out, so one client could open streams until no other
+/// client gets one. A new stream therefore ends the oldest one. The page of the ended stream
+/// reconnects after a few seconds, which ends the oldest stream again: with too many pages, they
+/// take turns. If new streams were refused instead, the first pages would keep their places.
 const MAX_STREAMS: usize = 48;
-/// Room beside the streams, for pages that load, and for streams that have just ended and wait for
-/// their client to close.
+/// The most connections: the streams, and room for pages that load and for ended streams whose
+/// client has not closed yet.
 const MAX_CONNECTIONS: usize = MAX_STREAMS + 16;
-/// Lines that wait to be shown; the ones beyond it are lost, before the node would stand still.
+/// The most lines that wait to be shown. Further lines are lost, so that the node does not wait.
 const MAX_WAITING_LINES: usize = 1000;
 
-/// What the page shows of a peer, of what `getpeerinfo` tells.
+/// The fields of `getpeerinfo` that the page shows.
 const SHOWN: [&str; 9] = [
     "id",
     "inbound",
@@ -59,14 +59,14 @@ const SHOWN: [&str; 9] = [
     "bytessent",
 ];
 
-/// The running page. Dropping it ends it.
+/// The running page. Dropping it stops the page.
 pub(crate) struct Web {
     server: Option<Server>,
     lines: SyncSender<Line>,
     publisher: Option<JoinHandle<()>>,
 }
 
-/// What the publisher waits for.
+/// An input of the publisher.
 pub(crate) enum Line {
     Happened(String),
     End,
@@ -75,9 +75,11 @@ pub(crate) enum Line {
 type Streams = Arc<Mutex<Vec<EventStream>>>;
 
 impl Web {
+    /// Starts the server and the publisher.
+    ///
     /// # Errors
     ///
-    /// An address could not be listened on, or a thread not be started.
+    /// [`ServerError`], if an address cannot be bound or a thread cannot be started.
     pub(crate) fn start(
         listen: Vec<Service>,
         network: &'static str,
@@ -101,7 +103,7 @@ impl Web {
         self.server.as_ref().is_some_and(Server::is_running)
     }
 
-    /// For whoever has something to show.
+    /// Returns a sender of lines for the page.
     pub(crate) fn lines(&self) -> SyncSender<Line> {
         self.lines.clone()
     }
@@ -110,7 +112,7 @@ impl Web {
 impl Drop for Web {
     fn drop(&mut self) {
         if let Some(Err(error)) = self.server.take().map(Server::stop) {
-            log::error!("{error}");
+            log::error!("the server of the web page did not stop cleanly: {error}");
         }
         let _ = self.lines.send(Line::End);
         if let Some(publisher) = self.publisher.take() {
@@ -130,15 +132,16 @@ struct Page {
 impl HttpService for Page {
     fn admit(&self, head: &Head) -> Result<(), Response> {
         if !is_numeric_or_local(head.host.as_deref().unwrap_or("localhost")) {
-            return Err(Response::text(403, "Ask by the number of the address, or as localhost."));
+            let text = "Forbidden: use localhost or a numeric IP address in the URL.";
+            return Err(Response::text(403, text));
         }
         let allowed: &[&str] = match &*head.path {
             "/" => &["GET", "HEAD"],
             "/events" => &["GET"],
-            _ => return Err(Response::text(404, "There is one page here, at /.")),
+            _ => return Err(Response::text(404, "Not found: the page is at /.")),
         };
         if !allowed.contains(&&*head.method) {
-            let answer = Response::text(405, "This page is read-only.");
+            let answer = Response::text(405, "Method not allowed: this page is read-only.");
             return Err(answer.with_header("Allow", &allowed.join(", ")));
         }
         Ok(())
@@ -162,13 +165,14 @@ fn add(streams: &Streams, stream: EventStream) {
     let mut streams = streams.lock();
     streams.push(stream);
     if streams.len() > MAX_STREAMS {
-        // They stand in the order in which they came.
+        // The oldest stream is the first one.
         drop(streams.remove(0));
     }
 }
 
-/// A page from elsewhere can have its own name resolved to this machine, and then read what is
-/// here as if it were its own. It cannot do that with a number.
+/// Returns whether a Host header names an IP address or localhost. This prevents DNS rebinding: a
+/// foreign page can make its own host name resolve to this machine and then read this page, which
+/// it cannot do with an IP address.
 fn is_numeric_or_local(host: &str) -> bool {
     let name = match host.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
@@ -189,7 +193,7 @@ impl Publisher {
         let mut due = Instant::now();
         loop {
             let now = Instant::now();
-            // Also when lines come without pause.
+            // Checked after every line, because lines may arrive without a pause.
             if now >= due {
                 self.tell_state();
                 due = now + INTERVAL;
@@ -201,7 +205,7 @@ impl Publisher {
                 }
                 Err(RecvTimeoutError::Timeout) => {}
                 Ok(Line::End) | Err(RecvTimeoutError::Disconnected) => {
-                    // They hold the server that they belong to.
+                    // The streams keep their server alive, so they are dropped here.
                     return self.streams.lock().clear();
                 }
             }
