@@ -20,7 +20,7 @@ use crate::{address::Service, error::panic_message, options::PanicPolicy, sockma
 ///
 /// # Panics
 ///
-/// Passes the callback's panic on under [`PanicPolicy::Stop`]. The connection is closed then.
+/// Passes the callback's panic on under [`PanicPolicy::Stop`], after closing the connection.
 pub(crate) fn announce(
     sockman: &SockMan,
     id: ConnectionId,
@@ -46,8 +46,8 @@ pub(crate) fn announce(
     }
 }
 
-/// Announces a connection that a listener or the I2P-accept thread accepted, and returns it if it is
-/// to be polled.
+/// Announces a connection that a listener or the I2P-accept thread accepted. Returns the connection
+/// if it is to be polled.
 ///
 /// # Panics
 ///
@@ -69,7 +69,7 @@ pub(crate) fn closed_after_panic(sockman: &SockMan, id: ConnectionId, payload: &
     shared.counters.panics.add(1);
     log::error!(
         target: "sockman::net",
-        "a callback for connection {id} panicked, which closes it: {}", panic_message(payload)
+        "a callback panicked, so its connection {id} is closed: {}", panic_message(payload)
     );
     // If the callback closed the connection before it panicked, the id is not named again.
     if shared.close(id) {

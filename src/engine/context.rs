@@ -1,4 +1,4 @@
-//! What a pass uses but does not own, and the guard around its callbacks.
+//! The context of a pass: what the pass uses but does not own, and the guard around its callbacks.
 //!
 //! Belongs to the socket thread. No lock is held while a callback runs.
 
@@ -26,9 +26,13 @@ impl Context<'_> {
         &*self.shared().handler
     }
 
-    /// Runs callbacks for one connection. Returns `None` if a callback panicked under
-    /// [`PanicPolicy::CloseConnection`]: the connection is closed then, and the close is reported
-    /// to the embedder. Under [`PanicPolicy::Stop`] the panic unwinds further.
+    /// Runs callbacks for one connection. If a callback panics under
+    /// [`PanicPolicy::CloseConnection`], closes the connection, reports the close to the embedder
+    /// and returns `None`.
+    ///
+    /// # Panics
+    ///
+    /// Passes the callback's panic on under [`PanicPolicy::Stop`].
     #[inline]
     pub(crate) fn guard<R>(&self, id: ConnectionId, run: impl FnOnce() -> R) -> Option<R> {
         if self.shared().options.panic_policy == PanicPolicy::Stop {

@@ -14,7 +14,7 @@ MUTATIONS = [
         'file': 'src/engine/slot/turn.rs',
         'old': 'error.filter(|error| error.kind() != io::ErrorKind::BrokenPipe)',
         'new': 'error',
-        'test': 'sockman:lib', 'tests': ('', 'send_heard_of'),
+        'test': 'sockman:lib', 'tests': ('', 'send_received'),
     },
     {
         'guarantee': 'G5', 'what': 'a callback that panics has no reply asked for',
