@@ -103,7 +103,10 @@ fn send_flags(more: More) -> libc::c_int {
 }
 
 fn unknown_family() -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, "the kernel returned an address of an unknown family")
+    io::Error::new(
+        io::ErrorKind::InvalidData,
+        "the kernel returned an address of an unknown family",
+    )
 }
 
 impl Sock for OsSock {

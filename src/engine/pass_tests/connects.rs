@@ -230,7 +230,11 @@ fn a_connect_to_a_full_unix_backlog_is_given_up_at_the_deadline() {
     rig.network.advance(Duration::from_millis(1));
     rig.pass();
     rig.pass();
-    assert_eq!(rig.network.last_timeout(), Some(Duration::from_millis(1)), "the rest until the deadline, not 2 ms");
+    assert_eq!(
+        rig.network.last_timeout(),
+        Some(Duration::from_millis(1)),
+        "the rest until the deadline, not 2 ms"
+    );
     rig.network.advance(Duration::from_millis(1));
     rig.pass();
     assert_eq!(rig.records(), ["0 timed out: 2ms"]);
