@@ -118,8 +118,8 @@ impl World {
         has_acted
     }
 
-    /// Checks, before the loop sleeps, that the program has read every answer of the bridge. Returns
-    /// a violation for each unread one.
+    /// Checks, before the loop sleeps, that the program has read every answer of the bridge.
+    /// Returns a violation for each unread one.
     pub(crate) fn talks_left(&self) -> Vec<String> {
         let bridge = self.bridge.lock();
         let unread = bridge.talks.iter().filter(|talk| {

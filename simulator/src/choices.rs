@@ -54,8 +54,8 @@ impl Choices {
         }
     }
 
-    /// Returns a number below `limit`. Returns 0 when the bytes have run out, which always means the
-    /// harmless choice.
+    /// Returns a number below `limit`. Returns 0 when the bytes have run out, which always means
+    /// the harmless choice.
     pub(crate) fn below(&mut self, limit: u64) -> u64 {
         match &mut self.source {
             Source::Seeded { generator, .. } => generator.u64(0..limit.max(1)),

@@ -70,8 +70,8 @@ impl Embedder {
         resume_unwind(Box::new(Panic));
     }
 
-    /// Does the same as [`perhaps_panic`](Embedder::perhaps_panic), in a callback whose panic closes
-    /// the connection under `PanicPolicy::Stop`, too.
+    /// Does the same as [`perhaps_panic`](Embedder::perhaps_panic), in a callback whose panic
+    /// closes the connection under `PanicPolicy::Stop`, too.
     fn perhaps_panic_closing(&self, id: ConnectionId) {
         let closed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             self.perhaps_panic(Some(id));

@@ -1,6 +1,6 @@
-//! A seeded simulator. It runs a whole `SockMan` in one thread, over a network in memory with a clock
-//! of its own. The simulated embedder, peers and kernel do anything that they are allowed to do. One
-//! 64-bit seed decides everything.
+//! A seeded simulator. It runs a whole `SockMan` in one thread, over a network in memory with a
+//! clock of its own. The simulated embedder, peers and kernel do anything that they are allowed to
+//! do. One 64-bit seed decides everything.
 //!
 //! The simulator compares the events with a model, after each callback and each time the socket
 //! thread goes to sleep. The model requires:
@@ -8,7 +8,8 @@
 //! * an id is registered before a callback names it, and is never named after its close;
 //! * bytes arrive in order and complete, with at most one end and one error;
 //! * nothing is received or sent while that direction is paused;
-//! * the socket thread does not sleep while it could do something, and makes no pass without a cause.
+//! * the socket thread does not sleep while it could do something, and makes no pass without a
+//!   cause.
 //!
 //! At the end of a run the faults stop, and everything must be delivered.
 //!

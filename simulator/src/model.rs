@@ -407,8 +407,8 @@ pub(crate) enum Way {
     Out,
 }
 
-/// Returns the byte at this position of a stream. The bytes of two positions or streams differ often
-/// enough that a lost, repeated or foreign byte is noticed.
+/// Returns the byte at this position of a stream. The bytes of two positions or streams differ
+/// often enough that a lost, repeated or foreign byte is noticed.
 pub(crate) fn byte_at(key: u64, way: Way, at: u64) -> u8 {
     let stream = key * 2 + u64::from(way == Way::Out);
     let mixed =

@@ -1,5 +1,5 @@
-//! The simulated SOCKS5 proxies. They receive requests, and agree, refuse, answer nonsense, break off
-//! or stay silent. A connection to which a proxy has agreed becomes a peer.
+//! The simulated SOCKS5 proxies. They receive requests, and agree, refuse, answer nonsense, break
+//! off or stay silent. A connection to which a proxy has agreed becomes a peer.
 //!
 //! Runs on the test's thread. The model's mutex is held during calls to the doubles, which call no
 //! code of the simulator.
@@ -119,8 +119,8 @@ impl Negotiation {
         let is_programs_turn = self.unsent.is_empty() && probe.in_flight == 0 && probe.is_writable;
         let received = [&self.received[..], &self.peer.peek()?].concat();
         let waits = !matches!(self.stage, Stage::Agreed | Stage::Over);
-        // A simulated `getpeername` may fail with ENOTCONN although the socket has a peer. The program
-        // then waits for another event.
+        // A simulated `getpeername` may fail with ENOTCONN although the socket has a peer. The
+        // program then waits for another event.
         let is_misled = calls_failed && self.stage == Stage::Greeting && received.is_empty();
         if is_programs_turn && waits && !is_misled && whole(self.stage, &received).is_none() {
             return Some(format!("asleep while proxy {key} waits for the next message (G9)"));
@@ -168,8 +168,8 @@ impl Negotiation {
         let is_nonsense = !agrees && model.choices.once_in(8);
         if is_nonsense {
             let answer = (0..10).map(|_| model.choices.below(7) as u8).collect::<Vec<u8>>();
-            // Random bytes that begin like a valid answer are not sent, because the negotiation would
-            // have to follow them.
+            // Random bytes that begin like a valid answer are not sent, because the negotiation
+            // would have to follow them.
             if answer[0] != 5 && answer[0] != 1 {
                 self.stage = Stage::Over;
                 model.count("a proxy answered nonsense");

@@ -1,5 +1,5 @@
-//! The end of a run. The faults stop. Then everything must be delivered, the loop must be quiet, and
-//! no descriptor may be left.
+//! The end of a run. The faults stop. Then everything must be delivered, the loop must be quiet,
+//! and no descriptor may be left.
 //!
 //! Runs on the test's thread. Takes the model's mutex for a moment.
 

@@ -1,8 +1,8 @@
 //! The actions of the simulated embedder and of its other threads, and the check before the socket
 //! thread goes to sleep.
 //!
-//! One real thread plays all of them. One mutex protects the model. It is not held during calls into
-//! the library, except while a descriptor is looked up.
+//! One real thread plays all of them. One mutex protects the model. It is not held during calls
+//! into the library, except while a descriptor is looked up.
 
 use std::{
     collections::HashMap,
@@ -32,7 +32,8 @@ pub(crate) const MOST_PEERS: usize = 24;
 /// The most bytes that a peer sends at once, or that the embedder adds to its data to send.
 pub(crate) const MOST_BYTES: u64 = 20_000;
 
-/// The limits of send queues. They are small, so that queues are sometimes above their mark and full.
+/// The limits of send queues. They are small, so that queues are sometimes above their mark and
+/// full.
 const LIMITS: SendQueueLimits = match SendQueueLimits::new(1000, 4000, 30_000) {
     Ok(limits) => limits,
     Err(_) => panic!("the limits must be in order"),
@@ -514,8 +515,8 @@ impl World {
         }
     }
 
-    /// Lets another thread, a peer or the kernel act in the middle of a call of the library. Returns
-    /// `true` if one did something.
+    /// Lets another thread, a peer or the kernel act in the middle of a call of the library.
+    /// Returns `true` if one did something.
     pub(crate) fn act_in_between(&self, sockman: &SockMan) -> bool {
         if std::mem::replace(&mut *self.is_nested.lock(), true) {
             // A thread in a blocking connect waits for the proxies, which are other programs.

@@ -2,13 +2,13 @@
 //! out interleavings. The interleavings are sequentially consistent. The tests over loopback cover
 //! the additional ones of weakly ordered memory.
 //!
-//! The sockets are those of `testing::Network`. Its polls wait under the scheduler until an event or
-//! a wake. Time stands still, so that no time-out hides a lost wake-up. The scheduler reports a lost
-//! wake-up as a deadlock.
+//! The sockets are those of `testing::Network`. Its polls wait under the scheduler until an event
+//! or a wake. Time stands still, so that no time-out hides a lost wake-up. The scheduler reports a
+//! lost wake-up as a deadlock.
 //!
 //! Command: `RUSTFLAGS='--cfg shuttle' CARGO_TARGET_DIR=target/models cargo test --release -p
-//! simulator --test models`. `MODEL_ITERATIONS` sets the number of interleavings (default 3000) that
-//! each of the two schedulers, random and PCT, tries for each model.
+//! simulator --test models`. `MODEL_ITERATIONS` sets the number of interleavings (default 3000)
+//! that each of the two schedulers, random and PCT, tries for each model.
 #![cfg(shuttle)]
 #![allow(clippy::unwrap_used, clippy::panic)]
 
@@ -315,8 +315,8 @@ fn at_most_one_callback_begins_after_a_close_has_returned() {
     });
 }
 
-/// G2, G4: a close on another thread races with the activation. At most one callback begins after the
-/// close, and no descriptor is left.
+/// G2, G4: a close on another thread races with the activation. At most one callback begins after
+/// the close, and no descriptor is left.
 #[test]
 fn a_close_that_races_with_an_activation_ends_the_callbacks() {
     check(|| {

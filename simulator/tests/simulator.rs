@@ -48,8 +48,8 @@ fn bytes_in_place_of_a_seed_drive_a_run() {
     }
 }
 
-/// The fuzz target `pass` found this case: eight connects begin before a start, with a batch of one.
-/// The model once mistook the passes that step them, one by one, for a spin.
+/// The fuzz target `pass` found this case: eight connects begin before a start, with a batch of
+/// one. The model once mistook the passes that step them, one by one, for a spin.
 #[test]
 fn a_pass_for_each_connect_is_no_spin() {
     let mut bytes = vec![0x2b, 0xd3, 0x3f, 0xbe, 0x00, 0xc2, 0x1e];

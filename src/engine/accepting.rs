@@ -64,8 +64,8 @@ impl Accepting {
     }
 
     /// Returns whether there is something to do for the listener, now or when its back-off ends.
-    /// Returns `false` for a stopped listener, because its latch would keep the loop awake until the
-    /// socket thread takes the mark of the stop.
+    /// Returns `false` for a stopped listener, because its latch would keep the loop awake until
+    /// the socket thread takes the mark of the stop.
     pub(crate) fn is_due(&self) -> bool {
         (self.ready || !self.is_registered) && !self.listener.is_stopped()
     }
@@ -181,8 +181,8 @@ impl Accepting {
             if context.interrupts.is_interrupted() || self.listener.is_stopped() {
                 return;
             }
-            // At the limit the latch stays set, and clients wait in the kernel's backlog. A place is
-            // taken only when a client is there. Taken earlier, it might be the last one, and a
+            // At the limit the latch stays set, and clients wait in the kernel's backlog. A place
+            // is taken only when a client is there. Taken earlier, it might be the last one, and a
             // connect on another thread would fail for nothing.
             if shared.connections.is_full() {
                 return;

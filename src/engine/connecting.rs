@@ -73,7 +73,10 @@ impl Connecting {
         let connection = Arc::clone(&attempt.connection);
         let slot = AttemptSlot { attempt, is_due: false, registered: None, timer: None };
         let Some(key) = self.slots.insert(slot) else {
-            log::error!(target: "sockman::net", "cannot drive the connect {}: every slot is taken", connection.id);
+            log::error!(
+                target: "sockman::net",
+                "cannot drive the connect {}: every slot is taken", connection.id
+            );
             return;
         };
         connection.set_token(Some(Token::Attempt(key)));

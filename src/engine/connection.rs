@@ -80,8 +80,8 @@ pub(crate) struct Connection {
     /// made.
     late_me: OnceLock<Box<Service>>,
     them: Destination,
-    /// Nanoseconds since the `SockMan` was made, in half the size of an `Instant`. A connect sets it
-    /// when it succeeds, before any thread can find the connection.
+    /// Nanoseconds since the `SockMan` was made, in half the size of an `Instant`. A connect sets
+    /// it when it succeeds, before any thread can find the connection.
     since: AtomicU64,
     /// The send lock. It is held around every send, so that the bytes of two threads do not mix
     /// within one call.
@@ -231,7 +231,8 @@ impl Connection {
                     return Ok(0);
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                // Another thread closed the connection meanwhile, and its shutdown caused the error.
+                // Another thread closed the connection meanwhile, and its shutdown caused the
+                // error.
                 Err(_) if self.is_closed() => {
                     return Err(SendError::UnknownConnection(self.id));
                 }
@@ -329,8 +330,8 @@ impl Connection {
     }
 
     /// Clears `woken`, so that the next wake makes a new mark. Called before the hooks are asked. A
-    /// store could be reordered with the loads of the hooks. The swap prevents that: if a wake found
-    /// the flag still set, the hooks see what was queued before that wake.
+    /// store could be reordered with the loads of the hooks. The swap prevents that: if a wake
+    /// found the flag still set, the hooks see what was queued before that wake.
     pub(crate) fn clear_woken(&self) {
         self.woken.swap(false, Ordering::AcqRel);
     }

@@ -1,9 +1,9 @@
 //! The thread that accepts connections from I2P: Core's `ThreadI2PAccept`.
 //!
 //! [`AcceptThread::step`] gets the time, proceeds as far as it can without waiting, and returns
-//! what to wait for. The thread calls it in a loop and waits in its own poller, which the interrupts
-//! wake. It takes the locks of the map, the inbox and the I2P sessions for a moment. No lock is held
-//! while the handler is called.
+//! what to wait for. The thread calls it in a loop and waits in its own poller, which the
+//! interrupts wake. It takes the locks of the map, the inbox and the I2P sessions for a moment. No
+//! lock is held while the handler is called.
 
 use std::{
     io,

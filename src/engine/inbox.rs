@@ -2,8 +2,8 @@
 //! handshake that lets the socket thread sleep without missing a mark.
 //!
 //! Owns the list of marks and the mutex around it. The mutex is held for a push or a swap. While no
-//! thread runs, it is also held while the marks of closed connections are dropped. Any thread pushes
-//! marks. Only the socket thread takes them.
+//! thread runs, it is also held while the marks of closed connections are dropped. Any thread
+//! pushes marks. Only the socket thread takes them.
 
 use std::{
     fmt,

@@ -1,7 +1,7 @@
 //! Listeners as every thread sees them: binding, adopting, stopping.
 //!
-//! Any thread uses them. Takes no lock. The latch and the back-off belong to the socket thread alone
-//! and are in `accepting`.
+//! Any thread uses them. Takes no lock. The latch and the back-off belong to the socket thread
+//! alone and are in `accepting`.
 
 use std::{
     fs,
@@ -78,7 +78,8 @@ impl Listener {
 
     /// Stops the listener at once. On Linux, the kernel refuses clients from now on, although the
     /// descriptor stays open until the socket thread releases it. An adopted listener is only
-    /// released, because the process that handed it over may go on listening (systemd keeps a copy).
+    /// released, because the process that handed it over may go on listening (systemd keeps a
+    /// copy).
     pub(crate) fn stop(&self) {
         self.stopped.store(true, Ordering::Release);
         if self.is_adopted {
@@ -104,8 +105,8 @@ struct BoundPath {
     path: PathBuf,
     device: u64,
     inode: u64,
-    /// Whether the file was removed. It is removed only once, because the next file of that name may
-    /// get the same inode.
+    /// Whether the file was removed. It is removed only once, because the next file of that name
+    /// may get the same inode.
     removed: AtomicBool,
 }
 

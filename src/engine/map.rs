@@ -93,12 +93,12 @@ impl ConnectionMap {
         self.closes.load(Ordering::Acquire)
     }
 
-    /// Returns the number of closes if all of them were passed on, so that their marks can be taken.
-    /// Returns `None` while a close is under way.
+    /// Returns the number of closes if all of them were passed on, so that their marks can be
+    /// taken. Returns `None` while a close is under way.
     pub(crate) fn told_closes(&self) -> Option<u64> {
         let told = self.told_closes.load(Ordering::Acquire);
-        // `closes` is read second, so it is never the smaller count. If both are equal, no close was
-        // under way.
+        // `closes` is read second, so it is never the smaller count. If both are equal, no close
+        // was under way.
         (self.closes() == told).then_some(told)
     }
 
@@ -129,8 +129,8 @@ impl ConnectionMap {
             .is_ok()
     }
 
-    /// Gives back a place that `reserve` took. Returns `true` if all places were taken until now, so
-    /// that listeners may wait for one.
+    /// Gives back a place that `reserve` took. Returns `true` if all places were taken until now,
+    /// so that listeners may wait for one.
     pub(crate) fn release(&self) -> bool {
         self.count.fetch_sub(1, Ordering::AcqRel) >= self.limit
     }

@@ -79,7 +79,10 @@ impl PollSet {
         // The first turn, which every new connection gets, answers an earlier wake.
         connection.clear_woken();
         let Some(key) = self.slots.insert(Slot::new(Arc::clone(connection))) else {
-            log::error!(target: "sockman::net", "cannot poll connection {}: every slot is taken", connection.id);
+            log::error!(
+                target: "sockman::net",
+                "cannot poll connection {}: every slot is taken", connection.id
+            );
             return;
         };
         let token = Token::Connection(key);

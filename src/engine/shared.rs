@@ -1,7 +1,7 @@
 //! The state that all handles and threads of one `SockMan` share.
 //!
-//! Any thread uses it. Each lock in [`Shared`] is held for a moment. No lock is held while a callback
-//! runs.
+//! Any thread uses it. Each lock in [`Shared`] is held for a moment. No lock is held while a
+//! callback runs.
 
 use std::{
     sync::Arc,

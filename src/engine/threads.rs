@@ -1,8 +1,8 @@
 //! Starting, joining and restarting the threads.
 //!
-//! Owns the guard, and the marker that tells a thread whether it belongs to the library. Runs on the
-//! embedder's threads and on both threads of the library. Takes the `run` mutex for a moment when a
-//! thread starts or ends.
+//! Owns the guard, and the marker that tells a thread whether it belongs to the library. Runs on
+//! the embedder's threads and on both threads of the library. Takes the `run` mutex for a moment
+//! when a thread starts or ends.
 
 use std::{
     any::Any,
@@ -206,7 +206,10 @@ fn start_i2p_accept(sockman: &SockMan, watches: &Watches) -> I2pThread {
         let failure = match catch_unwind(run) {
             Ok(Ok(())) => None,
             Ok(Err(error)) => {
-                log::error!(target: "sockman::i2p", "the I2P-accept thread ends: the poller failed: {error}");
+                log::error!(
+                    target: "sockman::i2p",
+                    "the I2P-accept thread ends: the poller failed: {error}"
+                );
                 Some(Failure::Poll(error))
             }
             Err(payload) => {

@@ -47,8 +47,8 @@ pub struct Interrupt {
 
 #[derive(Default)]
 struct Inner {
-    /// Odd while the interrupt is set. Each set and each reset adds one, so that a waiter that began
-    /// in an older epoch also notices an interrupt that was reset meanwhile.
+    /// Odd while the interrupt is set. Each set and each reset adds one, so that a waiter that
+    /// began in an older epoch also notices an interrupt that was reset meanwhile.
     epoch: AtomicU64,
     waiters: Mutex<Waiters>,
     changed: Condvar,
@@ -115,8 +115,8 @@ impl Interrupt {
     pub fn sleep_for(&self, duration: Duration) -> bool {
         let deadline = Instant::now().checked_add(duration);
         let mut waiters = self.inner.waiters.lock();
-        // The watch begins under the lock, under which `interrupt` sets the epoch, so that no signal
-        // is missed.
+        // The watch begins under the lock, under which `interrupt` sets the epoch, so that no
+        // signal is missed.
         let watch = self.watch();
         while !watch.is_interrupted() {
             match deadline {
@@ -136,8 +136,9 @@ impl Interrupt {
         Watch { interrupt: self.clone(), since: self.inner.epoch.load(Ordering::SeqCst) }
     }
 
-    /// Registers a waker until the guard is dropped. The interrupt wakes it when it is set. A thread
-    /// that polls adds its waker, checks the flag, waits, and drops the guard, in this order.
+    /// Registers a waker until the guard is dropped. The interrupt wakes it when it is set. A
+    /// thread that polls adds its waker, checks the flag, waits, and drops the guard, in this
+    /// order.
     pub(crate) fn add_waker(&self, waker: Arc<dyn Waker>) -> WakerGuard {
         let mut waiters = self.inner.waiters.lock();
         let key = waiters.next_key;

@@ -5,9 +5,9 @@
 //!
 //! [`Options::sock_factory`]: crate::Options::sock_factory
 
-// This file holds the traits. `os` implements them with the system calls of Unix, one method for each
-// call and named after it. `interrupt` ends waits, `sync` holds the locks, `sources` prints errors.
-// All of it runs on any thread, and only `interrupt` takes a lock.
+// This file holds the traits. `os` implements them with the system calls of Unix, one method for
+// each call and named after it. `interrupt` ends waits, `sync` holds the locks, `sources` prints
+// errors. All of it runs on any thread, and only `interrupt` takes a lock.
 
 pub(crate) mod interrupt;
 mod more;
@@ -71,8 +71,8 @@ pub trait Sock: fmt::Debug + Send + Sync {
     /// receive early.
     fn short_read_means_empty(&self) -> bool;
     /// Returns whether a send that takes fewer bytes than it was given means that the kernel has no
-    /// room for now, and that an event will report room. `true` on TCP. The default returns `false`,
-    /// which costs one more `send` that returns "would block".
+    /// room for now, and that an event will report room. `true` on TCP. The default returns
+    /// `false`, which costs one more `send` that returns "would block".
     fn short_send_means_full(&self) -> bool {
         false
     }

@@ -152,8 +152,8 @@ MUTATIONS = [
     {
         'guarantee': 'G4', 'what': 'before should_try_to_recv: no check',
         'file': 'src/engine/slot/turn.rs',
-        'old': '        self.check_open()?;\n        // Reported even if',
-        'new': '        // Reported even if',
+        'old': '        self.check_open()?;\n        // The failure is reported even if',
+        'new': '        // The failure is reported even if',
         'test': 'sockman:library', 'tests': ('close', ''),
     },
     {

@@ -58,8 +58,8 @@ impl Rig {
         id
     }
 
-    /// Moves the clock so that the connects in progress complete. They succeed, or are refused if no
-    /// peer listens.
+    /// Moves the clock so that the connects in progress complete. They succeed, or are refused if
+    /// no peer listens.
     fn complete(&self) {
         self.network.advance(LATENCY);
     }
@@ -194,7 +194,8 @@ fn a_connect_that_succeeded_by_its_deadline_does_not_time_out_however_late_it_is
     assert_eq!(since, rig.network.now(), "the connection counts from the time of the pass");
 }
 
-/// G7: a connect to a full backlog is retried after 1 ms, doubling up to 50 ms, and never in between.
+/// G7: a connect to a full backlog is retried after 1 ms, doubling up to 50 ms, and never in
+/// between.
 #[test]
 fn a_connect_to_a_full_unix_backlog_is_retried_ever_less_often() {
     let rig = Rig::new(without_sweep());

@@ -243,8 +243,8 @@ fn a_failed_registration_is_reported_although_reads_are_paused() {
     assert_eq!(rig.records(), ["0 accepted".to_owned(), format!("0 error {}", libc::ENOSPC)]);
 }
 
-/// G1: a new connection takes the slot of a closed one at once. An event for the closed one does not
-/// reach the new one.
+/// G1: a new connection takes the slot of a closed one at once. An event for the closed one does
+/// not reach the new one.
 #[test]
 fn a_late_event_does_not_reach_the_connection_that_took_the_place() {
     let rig = Rig::new(without_sweep());
@@ -264,8 +264,8 @@ fn a_late_event_does_not_reach_the_connection_that_took_the_place() {
     assert_eq!(rig.records(), ["1 data 10"], "its own event reaches it");
 }
 
-/// G11: a listener whose socket the poller refuses is registered after a back-off, as after any lack
-/// of resources.
+/// G11: a listener whose socket the poller refuses is registered after a back-off, as after any
+/// lack of resources.
 #[test]
 fn a_listener_that_cannot_be_registered_is_registered_later() {
     let rig = Rig::new(without_sweep());

@@ -30,8 +30,8 @@ pub(crate) struct Slot {
     send: Latch,
     recv: Latch,
     /// Whether sending comes before receiving in the next turn. Otherwise it comes after. The
-    /// reason: each event of arriving data also reports a socket that was writable all the time, and
-    /// it is enough to ask the send hook once, after the data.
+    /// reason: each event of arriving data also reports a socket that was writable all the time,
+    /// and it is enough to ask the send hook once, after the data.
     send_first: bool,
     /// Whether a receive that fills less than the buffer clears the latch. It never does on
     /// unix-domain sockets. On TCP it does until an event carries "read closed", an error or urgent

@@ -1,5 +1,5 @@
-//! The torture: two processes with a thousand connections between them over real loopback. Streams of
-//! many lengths, with checksums, run in both directions. Connections are paused, half-closed and
+//! The torture: two processes with a thousand connections between them over real loopback. Streams
+//! of many lengths, with checksums, run in both directions. Connections are paused, half-closed and
 //! reset, rude clients interfere, and for a time the server has no descriptors left.
 //!
 //! At the end every stream that was not cut short must have arrived whole. The server must have as
@@ -49,8 +49,8 @@ struct Arguments {
     client_of: Vec<String>,
 }
 
-/// The number of listening addresses. One address has too few ports, because closed connections keep
-/// theirs in TIME_WAIT.
+/// The number of listening addresses. One address has too few ports, because closed connections
+/// keep theirs in TIME_WAIT.
 const ADDRESSES: u8 = 8;
 /// The time between two changes of pauses.
 const BEAT: Duration = Duration::from_millis(20);
@@ -178,8 +178,8 @@ fn dial(arguments: &Arguments) -> Result<Vec<String>, Box<dyn Error>> {
     Ok(violations)
 }
 
-/// Runs the rude clients: plain sockets that reset, half-close first, never read, or send one byte at
-/// a time. Returns the number of their connections.
+/// Runs the rude clients: plain sockets that reset, half-close first, never read, or send one byte
+/// at a time. Returns the number of their connections.
 fn be_rude(at: &[SocketAddr], end: Instant, seed: u64) -> std::io::Result<u64> {
     let mut chance = fastrand::Rng::with_seed(seed ^ 0x0070_0073);
     let mut count = 0;
@@ -231,8 +231,8 @@ impl Starving {
         Starving { from: whole / 2, to: whole * 3 / 4 }
     }
 
-    /// Sets or lifts the limit. `state` holds whether the limit is low, and how many connections had
-    /// been accepted when it was last lifted.
+    /// Sets or lifts the limit. `state` holds whether the limit is low, and how many connections
+    /// had been accepted when it was last lifted.
     fn apply(
         &self,
         elapsed: Duration,

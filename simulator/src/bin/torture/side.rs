@@ -1,8 +1,8 @@
 //! One side of the torture: a handler that sends and checks a stream on each of its connections,
 //! pauses them, cuts some short, and counts how they end.
 //!
-//! The handler runs on the socket thread. The main thread pauses and resumes. No lock is held during
-//! calls into the library, except during sends and half-closes.
+//! The handler runs on the socket thread. The main thread pauses and resumes. No lock is held
+//! during calls into the library, except during sends and half-closes.
 
 use std::{
     collections::HashMap,
@@ -22,7 +22,8 @@ use sockman::{
 
 use crate::stream::{Incoming, Outgoing};
 
-/// The lengths of streams, in bytes, are below this. Most streams are short, one in sixteen is long.
+/// The lengths of streams, in bytes, are below this. Most streams are short, one in sixteen is
+/// long.
 const SHORT: u64 = 4 * 1024;
 const LONG: u64 = 1024 * 1024;
 
@@ -166,15 +167,15 @@ impl Side {
         }
         let at = lock(&self.chance).usize(..self.destinations.len());
         let options = ConnectOptions::default().timeout(std::time::Duration::from_secs(60));
-        // The outcome may be reported before the call returns, which does no harm: a connection gets
-        // its entry in the callback.
+        // The outcome may be reported before the call returns, which does no harm: a connection
+        // gets its entry in the callback.
         if let Err(error) = sockman.start_connect(&self.destinations[at], &options) {
             lock(&self.violations).push(format!("`start_connect` failed: {error:#}"));
         }
     }
 
-    /// Sends what the kernel takes, and half-closes after the last byte. Fails on a broken socket, for
-    /// which a read error follows.
+    /// Sends what the kernel takes, and half-closes after the last byte. Fails on a broken socket,
+    /// for which a read error follows.
     fn send(&self, sockman: &SockMan, id: ConnectionId) -> Result<(), SendError> {
         let mut connections = lock(&self.connections);
         let Some(talk) = connections.get_mut(&id) else { return Ok(()) };

@@ -1,7 +1,7 @@
 //! The byte streams of a connection: how this side makes one, and how it checks the peer's.
 //!
-//! A stream consists of a header (seed, length, and whether it will be cut short), the bytes that the
-//! seed generates, and their CRC-32.
+//! A stream consists of a header (seed, length, and whether it will be cut short), the bytes that
+//! the seed generates, and their CRC-32.
 
 use crc32fast::Hasher;
 use fastrand::Rng;
