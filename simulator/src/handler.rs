@@ -116,7 +116,7 @@ impl Model {
             Err(SendError::UnknownConnection(_)) => "unknown".to_owned(),
             Err(error) => format!("{error:#}"),
         };
-        self.say(|| format!("    sent on {number}: {outcome} of {offered}"));
+        self.say(|| format!("    sent on connection {number}: {outcome} of {offered}"));
         let calls_failed = self.calls_failed;
         let Some(record) = self.connections.get_mut(&id) else { return 0 };
         let (phase, write_shut, key) = (record.phase, record.write_shut, record.key);
@@ -124,7 +124,7 @@ impl Model {
             Ok(sent) => {
                 record.sent += *sent as u64;
                 self.require(*sent <= offered, || {
-                    format!("a send on {number} took more bytes than it was given (G5)")
+                    format!("a send on connection {number} took more bytes than it was given (G5)")
                 });
                 if *sent < offered {
                     self.count("a send was short");
@@ -136,7 +136,7 @@ impl Model {
             Err(SendError::UnknownConnection(_)) => {
                 let is_gone = matches!(phase, Phase::Closed | Phase::PanicClosed | Phase::Attempt);
                 self.require(is_gone, || {
-                    format!("{number} is open, but a send does not know it (G2)")
+                    format!("connection {number} is open, but a send does not know it (G2)")
                 });
                 0
             }
@@ -144,7 +144,7 @@ impl Model {
                 record.send_failed = true;
                 let may_reset = self.player(key).is_none_or(|player| player.may_reset);
                 self.require(may_reset || write_shut || calls_failed, || {
-                    format!("a send on {number} failed without a cause")
+                    format!("a send on connection {number} failed without a cause")
                 });
                 self.count("a send failed");
                 0
@@ -176,11 +176,11 @@ impl EventHandler for Embedder {
             let address =
                 key.and_then(|key| model.player(key)).map(|player| player.address.clone());
             model.require(address.is_none_or(|address| address == *them), || {
-                format!("{number} was accepted with the wrong peer address {them}")
+                format!("connection {number} was accepted with the wrong peer address {them}")
             });
             let here = self.world.is_listening_at(me);
             model.require(here, || {
-                format!("{number} was accepted with the wrong local address {me} (G13)")
+                format!("connection {number} was accepted with the wrong local address {me} (G13)")
             });
             model.count("a connection was accepted");
             !(model.is_wild && model.choices.once_in(16))
@@ -214,8 +214,12 @@ impl EventHandler for Embedder {
             // A `SendQueue` relies on a drain in each `event_ready_to_send`.
             let queue = record.queue.clone();
             let refrains = refrains && queue.is_none();
-            model.require(is_allowed, || format!("{number} ready to send while paused (G6)"));
-            model.require(!is_second, || format!("{number} ready to send twice in one pass (G8)"));
+            model.require(is_allowed, || {
+                format!("connection {number} ready to send while paused (G6)")
+            });
+            model.require(!is_second, || {
+                format!("connection {number} ready to send twice in one pass (G8)")
+            });
             (queue, refrains)
         };
         let sent = match queue {
@@ -315,7 +319,7 @@ impl EventHandler for Embedder {
             model.say(|| format!("  event_connect_completed({number}, {to}, {result:?})"));
             let phase = model.connections.get(&id).map(|record| record.phase);
             model.require(phase == Some(Phase::Attempt), || {
-                format!("an outcome of {number}, which is {phase:?} (G2, G4)")
+                format!("an outcome of connect {number}, which is {phase:?} (G2, G4)")
             });
             match result {
                 Ok(_) => {
@@ -327,7 +331,9 @@ impl EventHandler for Embedder {
                         let key = model.connections.get(&id).map(|record| record.key);
                         let has_agreed = key.is_some_and(|key| model.player(key).is_some());
                         model.require(has_agreed, || {
-                            format!("{number} connected before its proxy or bridge agreed (G2)")
+                            format!(
+                                "connect {number} succeeded before its proxy or bridge agreed (G2)"
+                            )
                         });
                     }
                 }
@@ -342,7 +348,7 @@ impl EventHandler for Embedder {
                     let is_due = deadline.is_none_or(|deadline| now >= deadline);
                     let is_time_out = matches!(error.kind(), ConnectErrorKind::TimedOut { .. });
                     model.require(is_due || !is_time_out, || {
-                        format!("{number} timed out before its deadline (G9)")
+                        format!("connect {number} timed out before its deadline (G9)")
                     });
                     if let Some(record) = model.connections.get_mut(&id) {
                         record.phase = Phase::Closed;
@@ -420,7 +426,9 @@ impl EventHandler for Embedder {
         model.closed_after_panic += 1;
         let phase = model.connections.get(&id).map(|record| record.phase);
         model.require(phase == Some(Phase::PanicClosed), || {
-            format!("{number} reported as closed after a panic, but it is {phase:?} (G12)")
+            format!(
+                "connection {number} reported as closed after a panic, but it is {phase:?} (G12)"
+            )
         });
         if let Some(record) = model.connections.get_mut(&id) {
             record.phase = Phase::Closed;

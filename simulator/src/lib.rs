@@ -7,7 +7,7 @@
 //!
 //! * an id is registered before a callback names it, and is never named after its close;
 //! * bytes arrive in order and complete, with at most one end and one error;
-//! * nothing is received or sent while that direction is paused;
+//! * no data and no ready-to-send call comes while that direction is paused;
 //! * the socket thread does not sleep while it could do something, and makes no pass without a
 //!   cause.
 //!

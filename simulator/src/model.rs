@@ -1,6 +1,6 @@
 //! The model: one record for each connection and each peer, and the checks against them.
 //!
-//! Plain data behind one mutex. It calls neither the library nor the doubles.
+//! Plain data behind one mutex. It calls neither a `SockMan` nor the doubles.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -301,11 +301,13 @@ impl Model {
         match self.connections.get(&id).map(|record| record.phase) {
             Some(Phase::Open) => {}
             Some(phase) => {
-                self.violated(format!("{callback} names {number}, which is {phase:?} (G2, G4)"));
+                self.violated(format!(
+                    "{callback} names connection {number}, which is {phase:?} (G2, G4)"
+                ));
             }
             None => {
                 self.violated(format!(
-                    "{callback} names {number}, which is not registered (G1, G2)"
+                    "{callback} names connection {number}, which is not registered (G1, G2)"
                 ));
             }
         }
@@ -333,13 +335,21 @@ impl Model {
         record.received += data.len() as u64;
         let (is_allowed, is_over) =
             (record.recv_allowed == pass, record.eof_reported || record.error_reported);
-        self.require(!data.is_empty(), || format!("empty data for {number} (G5)"));
-        self.require(!is_second, || format!("two receives for {number} in one pass (G8)"));
-        self.require(is_allowed, || format!("data for {number} while reading is paused (G6)"));
-        self.require(!is_over, || format!("data for {number} after its end or error (G5)"));
+        self.require(!data.is_empty(), || format!("empty data for connection {number} (G5)"));
+        self.require(!is_second, || {
+            format!("two receives for connection {number} in one pass (G8)")
+        });
+        self.require(is_allowed, || {
+            format!("data for connection {number} while reading is paused (G6)")
+        });
+        self.require(!is_over, || {
+            format!("data for connection {number} after its end or error (G5)")
+        });
         let is_right = (from..).zip(data).all(|(at, byte)| *byte == byte_at(key, Way::In, at));
         self.require(is_right, || {
-            format!("lost, repeated or wrong bytes for {number} from byte {from} on (G5)")
+            format!(
+                "lost, repeated or wrong bytes for connection {number} from byte {from} on (G5)"
+            )
         });
     }
 
@@ -350,15 +360,19 @@ impl Model {
         let is_second = std::mem::replace(&mut record.eof_reported, true) || record.error_reported;
         let (key, received, is_allowed) =
             (record.key, record.received, record.recv_allowed == pass);
-        self.require(!is_second, || format!("an end of {number} after its end or error (G5)"));
-        self.require(is_allowed, || format!("an end of {number} while reading is paused (G6)"));
+        self.require(!is_second, || {
+            format!("an end of connection {number} after its end or error (G5)")
+        });
+        self.require(is_allowed, || {
+            format!("an end of connection {number} while reading is paused (G6)")
+        });
         if let Some(player) = self.player(key) {
             let (sent, has_fin) = (player.sent, player.has_fin);
             self.require(has_fin, || {
-                format!("an end of {number}, whose peer has not ended its stream (G5)")
+                format!("an end of connection {number}, whose peer has not ended its stream (G5)")
             });
             self.require(sent == received, || {
-                format!("an end of {number} after {received} of {sent} bytes (G5)")
+                format!("an end of connection {number} after {received} of {sent} bytes (G5)")
             });
         }
     }
@@ -371,14 +385,14 @@ impl Model {
         let is_second = std::mem::replace(&mut record.error_reported, true);
         let (key, is_allowed) = (record.key, record.recv_allowed == pass);
         let after_end = record.eof_reported;
-        self.require(!is_second, || format!("a second error of {number} (G5)"));
+        self.require(!is_second, || format!("a second error of connection {number} (G5)"));
         self.require(is_allowed || !is_watched, || {
-            format!("an error of {number} while reading is paused (G6)")
+            format!("an error of connection {number} while reading is paused (G6)")
         });
         if let Some(player) = self.player(key) {
             let may_reset = player.may_reset;
             self.require(may_reset || calls_failed, || {
-                format!("an error of {number} without a cause")
+                format!("an error of connection {number} without a cause")
             });
         }
         self.count(if after_end {

@@ -105,11 +105,11 @@ impl Simulation {
                 Phase::Attempt => missing.push(format!("connect {number} has no outcome (G9)")),
                 Phase::PanicClosed => {
                     missing.push(format!(
-                        "the close of {number} after a panic was not reported (G12)"
+                        "the close of connection {number} after a panic was not reported (G12)"
                     ));
                 }
                 Phase::Quiet => {
-                    missing.push(format!("the simulator did not activate {number}"));
+                    missing.push(format!("the simulator did not activate connection {number}"));
                 }
                 Phase::Closed | Phase::Open => {}
             }
@@ -120,21 +120,21 @@ impl Simulation {
             // longer read.
             let is_over = player.has_fin || player.peer.is_none();
             if is_over && !has_ended && record.may_recv() {
-                missing.push(format!("the end of {number} was not reported (G5)"));
+                missing.push(format!("the end of connection {number} was not reported (G5)"));
             }
             if player.may_reset || record.error_reported || record.send_failed {
                 continue;
             }
             if record.received != player.sent {
                 missing.push(format!(
-                    "{number} received {} of {} bytes (G5)",
+                    "connection {number} received {} of {} bytes (G5)",
                     record.received, player.sent
                 ));
             }
             let has_queued = record.queue.as_ref().is_some_and(|queue| queue.has_queued());
             let to_send = if record.queue.is_some() { record.goal } else { record.sent };
             if record.wants_to_send() || has_queued {
-                missing.push(format!("{number} has not sent everything (G6)"));
+                missing.push(format!("connection {number} has not sent everything (G6)"));
             } else if player.received != to_send && !record.write_shut {
                 missing.push(format!(
                     "peer {} received {} of {to_send} bytes (G5)",

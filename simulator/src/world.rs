@@ -135,7 +135,7 @@ impl World {
         self.model.lock().connections.get(&id).is_some_and(|record| record.phase == phase)
     }
 
-    /// Adds a connection that can be sent to to the model.
+    /// Adds a connection to the model, with its descriptor and its peer.
     pub(crate) fn register(
         &self,
         sockman: &SockMan,
@@ -248,7 +248,9 @@ impl World {
                 Err(PushError::Full { .. }) => "full",
                 Err(_) => "broken or unknown",
             };
-            model.say(|| format!("  push of {} bytes on {number}: {outcome}", data.len()));
+            model.say(|| {
+                format!("  push of {} bytes on connection {number}: {outcome}", data.len())
+            });
             let Some(record) = model.connections.get_mut(&id) else { return };
             match pushed {
                 Ok(()) => {
@@ -270,7 +272,7 @@ impl World {
         let data = bytes(key, Way::Out, from, to);
         let mut model = self.model.lock();
         let number = model.number(id);
-        model.say(|| format!("  has data up to byte {to} to send on {number}"));
+        model.say(|| format!("  has data up to byte {to} to send on connection {number}"));
         drop(model);
         if self.model.lock().choices.once_in(2) {
             let result = sockman.send_bytes(id, &data);
@@ -296,7 +298,9 @@ impl World {
                 record.send_resumed_silently |= !reading;
             }
             model.say(|| {
-                format!("  {what} on {number}: resumed {resumes}, without a wake {forgets}")
+                format!(
+                    "  {what} on connection {number}: resumed {resumes}, without a wake {forgets}"
+                )
             });
             model.count(match (reading, resumes) {
                 (true, false) => "reading was paused",
@@ -325,15 +329,15 @@ impl World {
         let after = self.network.probe(fd).filter(|probe| probe.peer == Some(key));
         let mut model = self.model.lock();
         let number = model.number(id);
-        model.say(|| format!("  close of {number}: {closed}"));
+        model.say(|| format!("  close of connection {number}: {closed}"));
         let was_there = matches!(phase, Phase::Open | Phase::Attempt | Phase::Quiet);
         model.require(closed == was_there, || {
-            format!("the close of {number}, which was {phase:?}, returned {closed} (G4)")
+            format!("the close of connection {number}, which was {phase:?}, returned {closed} (G4)")
         });
-        model.require(!again, || format!("two closes of {number} returned true (G4)"));
+        model.require(!again, || format!("two closes of connection {number} returned true (G4)"));
         let is_seen = after.is_none_or(|probe| probe.is_send_shut) || model.shutdown_failed;
         model.require(is_seen || phase == Phase::Attempt, || {
-            format!("{number} is closed but its peer does not see it (G4)")
+            format!("connection {number} is closed but its peer does not see it (G4)")
         });
         if let Some(record) = model.connections.get_mut(&id).filter(|_| was_there) {
             record.phase = Phase::Closed;
@@ -573,7 +577,9 @@ impl World {
                 !record.recv_resumed_silently && !record.recv_rests && !record.error_reported;
             let has_news = (probe.has_data || probe.has_end) && !record.eof_reported;
             if record.may_recv() && is_expected && has_news {
-                left.push(format!("asleep with data or an end to receive on {number} (G6)"));
+                left.push(format!(
+                    "asleep with data or an end to receive on connection {number} (G6)"
+                ));
             }
             // For a socket that the poller refused, only the read error is reported, and never room
             // to send.
@@ -581,7 +587,7 @@ impl World {
                 !record.send_resumed_silently && !record.send_rests && probe.is_watched;
             let can_send = probe.is_writable && is_reported;
             if record.wants_to_send() && record.may_send() && can_send {
-                left.push(format!("asleep with data and room to send on {number} (G6)"));
+                left.push(format!("asleep with data and room to send on connection {number} (G6)"));
             }
         }
         // A listener's longest back-off, plus one millisecond.

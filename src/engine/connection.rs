@@ -28,7 +28,7 @@ use crate::{
 /// The direction of a connection: which side dialled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Direction {
-    /// The peer dialled, and a listener accepted the connection.
+    /// The peer dialled, and this side accepted the connection.
     Inbound,
     /// This side dialled, with [`SockMan::connect`](crate::SockMan::connect) or
     /// [`SockMan::start_connect`](crate::SockMan::start_connect).

@@ -22,8 +22,8 @@ use sockman::{
 
 use crate::stream::{Incoming, Outgoing};
 
-/// The lengths of streams, in bytes, are below this. Most streams are short, one in sixteen is
-/// long.
+/// The lengths of streams, in bytes, are below these limits. Most streams are short, one in sixteen
+/// is long.
 const SHORT: u64 = 4 * 1024;
 const LONG: u64 = 1024 * 1024;
 
