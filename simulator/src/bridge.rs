@@ -35,7 +35,7 @@ struct Talk {
     peer: Peer,
     received: Vec<u8>,
     unsent: Vec<u8>,
-    /// What the socket becomes when the answer is sent.
+    /// The socket's role after the answer is sent.
     then: Then,
 }
 

@@ -1,4 +1,5 @@
-//! The context of a pass: what the pass uses but does not own, and the guard around its callbacks.
+//! The context of a pass: the things that the pass uses but does not own, and the guard around its
+//! callbacks.
 //!
 //! Belongs to the socket thread. No lock is held while a callback runs.
 
@@ -9,7 +10,7 @@ use crate::{
     event_handler::EventHandler, options::PanicPolicy, sockman::SockMan, sys::interrupt::Watches,
 };
 
-/// What a pass uses but does not own.
+/// The `SockMan` and the interrupts that a pass uses.
 pub(crate) struct Context<'a> {
     pub(crate) sockman: &'a SockMan,
     pub(crate) interrupts: &'a Watches,

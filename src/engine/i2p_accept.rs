@@ -41,7 +41,7 @@ pub(crate) struct AcceptThread {
     i2p: Arc<I2p>,
     state: State,
     pause: Duration,
-    /// The status that was reported to the embedder last.
+    /// The status that was last reported to the embedder.
     told: Option<I2pStatus>,
     address: Option<Service>,
     /// Whether the socket of the state is registered with the poller.
@@ -53,7 +53,7 @@ enum State {
     Idle(Instant),
     /// A session is being made, until this time at the latest.
     Session(SessionMaker, Instant),
-    /// STREAM ACCEPT is sent and its answer awaited, until this time at the latest.
+    /// A STREAM ACCEPT is sent and its answer awaited, until this time at the latest.
     Listen(Listening, Instant),
     /// Waits for a peer.
     Await(Listening),
@@ -67,7 +67,7 @@ struct Listening {
     talk: Talk,
 }
 
-/// What to wait for before the next step.
+/// The event that the next step waits for.
 enum Wait {
     /// The next step can run at once.
     Nothing,
@@ -249,7 +249,7 @@ impl AcceptThread {
                     return Wait::Nothing;
                 };
                 let Listening { session, sock, .. } = accepting;
-                // From here on the socket thread watches the socket.
+                // From now on the socket thread watches the socket.
                 let _ = poller.deregister(&*sock);
                 self.is_registered = false;
                 // If this peer takes the last place, the thread asks for no further peer.

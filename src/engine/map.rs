@@ -1,4 +1,4 @@
-//! The map from ids to connections, and the places of the
+//! The map from ids to connections, and the count of places for
 //! [`Options::max_connections`](crate::Options::max_connections).
 //!
 //! Any thread uses it. One mutex is held for one look-up, insert or remove. It is never taken while
@@ -27,8 +27,7 @@ use crate::{
     },
 };
 
-/// Every connection and attempt that an id can name, and the count of places against
-/// [`Options::max_connections`](crate::Options::max_connections).
+/// Every connection and attempt that an id can name, and the count of the places that they take.
 #[derive(Debug)]
 pub(crate) struct ConnectionMap {
     maps: Mutex<Maps>,

@@ -39,7 +39,7 @@ pub(crate) struct SocketThread {
     marks: Vec<Mark>,
     events: Vec<Readiness>,
     buffer: Box<[u8]>,
-    /// The count of closes up to which no closed connection has a slot.
+    /// Says whether a connection with a slot may be closed.
     open: OpenSince,
     /// The current time. Read after each poll, and again before a poll that may sleep.
     now: Instant,

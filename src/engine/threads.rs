@@ -1,7 +1,7 @@
 //! Starting, joining and restarting the threads.
 //!
-//! Owns the guard, and the marker that tells a thread whether it belongs to the library. Runs on
-//! the embedder's threads and on both threads of the library. Takes the `run` mutex for a moment
+//! Owns the guard, and the marker by which the library recognises its own threads. Runs on the
+//! embedder's threads and on both threads of the library. Takes the `run` mutex for a moment
 //! when a thread starts or ends.
 
 use std::{
@@ -28,10 +28,10 @@ use crate::{
     },
 };
 
-/// Where the socket thread's state is.
+/// The owner of the socket thread's state.
 pub(crate) enum Run {
     Stopped(Box<SocketThread>),
-    /// The thread has it.
+    /// A thread runs and owns the state.
     Running,
 }
 
@@ -39,7 +39,7 @@ pub(crate) enum Run {
 ///
 /// Dropping the guard interrupts the threads and waits until they end. If it is dropped on one of
 /// the library's own threads, it interrupts the threads and detaches them instead, because a thread
-/// cannot wait for itself. Dropping the guard logs the failure that [`join`](SocketsThreads::join)
+/// cannot wait for itself. A drop that waits logs the failure that [`join`](SocketsThreads::join)
 /// would return.
 #[must_use = "dropping the guard ends the threads at once"]
 pub struct SocketsThreads {
@@ -60,7 +60,7 @@ struct Ending {
     failure: Mutex<Option<Failure>>,
 }
 
-/// Why the thread ended without an interrupt.
+/// The reason for which the thread ended without an interrupt.
 enum Failure {
     Panic(Box<dyn Any + Send>),
     Poll(io::Error),
@@ -169,7 +169,7 @@ fn run_thread(
     }
 }
 
-/// The I2P-accept thread, as the socket thread has it.
+/// The I2P-accept thread as the socket thread sees it.
 #[cfg_attr(not(feature = "i2p"), allow(dead_code, reason = "there is never one"))]
 enum I2pThread {
     /// The options ask for none.
@@ -249,8 +249,11 @@ fn join_i2p_accept(i2p_thread: I2pThread) -> Option<Failure> {
 
 impl SocketsThreads {
     /// Waits until the threads end, and resets the `SockMan`'s own interrupt so that they can be
-    /// started again. The threads end when they are interrupted (see [`SockMan::interrupt`]), when
-    /// a callback panics, and when the poller fails. `join` itself does not interrupt them.
+    /// started again. `join` does not interrupt the threads. They end when they are interrupted
+    /// (see [`SockMan::interrupt`]), when a panic stops them (see [`PanicPolicy`]), or when a
+    /// poller fails.
+    ///
+    /// [`PanicPolicy`]: crate::options::PanicPolicy
     ///
     /// # Errors
     ///

@@ -134,7 +134,8 @@ pub trait Poller: Send {
     fn deregister(&self, sock: &dyn Sock) -> io::Result<()>;
     /// Waits until an event occurs, the waker is used, or `timeout` has passed. Appends the events
     /// to `events`. A `timeout` of `None` is no limit. A wait that a signal interrupts returns `Ok`
-    /// without events. The threads end if a poll fails.
+    /// without events. A poll that fails ends the
+    /// library's threads, or the blocking connect that waits in it.
     fn poll(&mut self, events: &mut Vec<Readiness>, timeout: Option<Duration>) -> io::Result<()>;
     /// Returns the waker that ends a [`poll`](Poller::poll) from another thread.
     fn waker(&self) -> Arc<dyn Waker>;

@@ -1,8 +1,8 @@
 //! Unit tests of the pass. Each one runs single passes of the socket thread by hand, on the test's
 //! own thread, over the network in memory of `testing` and with a clock that stands still.
 //!
-//! `pass` tests what a pass does for connections, listeners and deadlines. `connects` tests the
-//! connects that the socket thread drives. `sends` tests what follows a send. `sweep` tests the
+//! `pass` tests the effects of a pass on connections, listeners and deadlines. `connects` tests the
+//! connects that the socket thread drives. `sends` tests the effects of a send. `sweep` tests the
 //! sweep.
 
 mod connects;

@@ -1,4 +1,4 @@
-//! What one pass does for connections, listeners and deadlines.
+//! The effects of one pass on connections, listeners and deadlines.
 
 use std::{
     io,

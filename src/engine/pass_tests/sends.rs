@@ -1,4 +1,4 @@
-//! What the socket thread does after a send that took less than it was given.
+//! The effects of a send that took fewer bytes than it was given.
 
 use std::io;
 

@@ -40,7 +40,7 @@ pub(crate) struct Slot {
     end: End,
     /// Whether the peer ended the stream in order, as far as events report.
     saw_fin: bool,
-    /// Whether an event reported an error or a hang-up that no receive has accounted for yet.
+    /// Whether an event reported an error or a hang-up that is not reported to the embedder yet.
     broken: bool,
 }
 
@@ -67,7 +67,7 @@ impl Latch {
     }
 }
 
-/// Which end of the receive direction has been reported.
+/// Whether the end of the stream, or a read error, has been reported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
     Open,
@@ -208,14 +208,15 @@ impl Slot {
     }
 }
 
-/// The count of closes at a time when every connection closed until then had lost its slot. While
-/// the count stays the same, no connection with a slot is closed, and no `closed` flag is read.
-/// With `None`, the flags are read.
+/// The number of closes when the marks were last taken. Every connection that was closed before has
+/// lost its slot. While the number stays the same, no connection with a slot is closed, and no
+/// `closed` flag is read. With `None` the flags are read, because a close was under way.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct OpenSince(Option<u64>);
 
 impl OpenSince {
-    /// Reads the count. The caller then takes the marks, which include those of all counted closes.
+    /// Reads the number. The caller must then take the marks, which include those of all counted
+    /// closes.
     pub(crate) fn before_taking_marks(context: &Context<'_>) -> OpenSince {
         OpenSince(context.shared().connections.told_closes())
     }
