@@ -1,7 +1,8 @@
-//! The SAM bridge of the simulation: sessions and streams, and all that can go wrong with a bridge. A
-//! stream that it has connected is a peer from then on.
+//! The simulated SAM bridge: sessions and streams, and the failures of a bridge. A stream that the
+//! bridge has connected becomes a peer.
 //!
-//! On the test's thread. The model's mutex is held over calls to the doubles, which call nobody.
+//! Runs on the test's thread. The model's mutex is held during calls to the doubles, which call no
+//! code of the simulator.
 
 use data_encoding::{Encoding, Specification};
 use sockman::testing::{Peer, PeerListener};
@@ -11,25 +12,30 @@ use crate::{
     world::World,
 };
 
-/// What a destination is filled with, and a private key behind it.
+/// The byte that fills destinations and private keys.
 const FILLING: u8 = 7;
+/// The length of a destination, in bytes.
 const DESTINATION: usize = 391;
+/// The length of a private key, which begins with its destination, in bytes.
 const PRIVATE_KEY: usize = 679;
 
+/// The bridge and its sockets.
 #[derive(Debug, Default)]
 pub(crate) struct Bridge {
     pub(crate) listener: Option<PeerListener>,
     talks: Vec<Talk>,
-    /// Of sessions: open as long as the program likes, or the bridge.
+    /// The control sockets of the sessions. They stay open until the program or the bridge closes
+    /// them.
     controls: Vec<Peer>,
 }
 
+/// One dialogue with the program.
 #[derive(Debug)]
 struct Talk {
     peer: Peer,
-    heard: Vec<u8>,
+    received: Vec<u8>,
     unsent: Vec<u8>,
-    /// What it is when everything is out.
+    /// The socket's role after the answer is sent.
     then: Then,
 }
 
@@ -41,15 +47,15 @@ enum Then {
     IsOver,
 }
 
-/// A destination, or a private key that begins with it.
+/// Returns a destination, or a private key that begins with it.
 pub(crate) fn key(length: usize) -> Vec<u8> {
     let mut bytes = vec![FILLING; length];
-    // The certificate: its type, and that it has four bytes.
+    // The certificate: its type, and its length of four bytes.
     bytes[384..387].copy_from_slice(&[5, 0, 4]);
     bytes
 }
 
-/// The destination that everybody is looked up as.
+/// Returns the destination that the bridge returns for every name.
 pub(crate) fn destination() -> Vec<u8> {
     key(DESTINATION)
 }
@@ -65,19 +71,20 @@ fn base64(bytes: &[u8]) -> String {
 }
 
 impl World {
+    /// Returns the number of dialogues under way.
     pub(crate) fn talks(&self) -> usize {
         self.bridge.lock().talks.len()
     }
 
-    /// The bridge takes what waits, and answers. `true` if it did something. With `agrees` it does
-    /// what it should.
+    /// Lets the bridge accept, receive and answer. With `agrees` it answers correctly and never
+    /// fails. Returns `true` if it did something.
     pub(crate) fn bridge_acts(&self, agrees: bool) -> bool {
         let mut bridge = self.bridge.lock();
         let Bridge { listener, talks, controls } = &mut *bridge;
         let before = talks.len();
         while let Some(peer) = listener.as_ref().and_then(PeerListener::accept) {
-            let (heard, unsent) = (Vec::new(), Vec::new());
-            talks.push(Talk { peer, heard, unsent, then: Then::GoesOn });
+            let (received, unsent) = (Vec::new(), Vec::new());
+            talks.push(Talk { peer, received, unsent, then: Then::GoesOn });
         }
         let mut has_acted = talks.len() != before;
         let mut model = self.model.lock();
@@ -111,25 +118,29 @@ impl World {
         has_acted
     }
 
-    /// Before the loop sleeps: no answer of the bridge may lie unread, for the program waits for it.
+    /// Checks, before the loop sleeps, that the program has read every answer of the bridge.
+    /// Returns a violation for each unread one.
     pub(crate) fn talks_left(&self) -> Vec<String> {
         let bridge = self.bridge.lock();
         let unread = bridge.talks.iter().filter(|talk| {
-            let ours = talk.peer.probe_program();
-            ours.is_some_and(|ours| ours.is_watched && (ours.has_data || ours.has_end))
+            let probe = talk.peer.probe_program();
+            probe.is_some_and(|probe| probe.is_watched && (probe.has_data || probe.has_end))
         });
-        let said = |talk: &Talk| {
-            format!("asleep with an answer of the bridge {} unread (G9)", talk.peer.key())
+        let violation = |talk: &Talk| {
+            format!(
+                "asleep with an unread answer of the bridge to dialogue {} (G9)",
+                talk.peer.key()
+            )
         };
-        unread.map(said).collect()
+        unread.map(violation).collect()
     }
 }
 
 impl Talk {
-    /// Whether something happened, and whether it is over.
+    /// Receives and answers. Returns whether something happened, and whether the dialogue is over.
     fn act(&mut self, model: &mut Model, agrees: bool) -> (bool, bool) {
         let (data, ended) = self.peer.receive();
-        self.heard.extend(&data);
+        self.received.extend(&data);
         if ended.is_some() {
             return (true, true);
         }
@@ -139,12 +150,12 @@ impl Talk {
             return (true, true);
         }
         let mut has_acted = !data.is_empty();
-        if let Some(end) = self.heard.iter().position(|byte| *byte == b'\n') {
-            let line: Vec<u8> = self.heard.drain(..=end).collect();
+        if let Some(end) = self.received.iter().position(|byte| *byte == b'\n') {
+            let line: Vec<u8> = self.received.drain(..=end).collect();
             let line = String::from_utf8_lossy(&line).trim_end().to_owned();
             let answer = self.answer(model, &line, agrees);
             let key = self.peer.key();
-            model.say(|| format!("  bridge {key} is asked {:.60}, answers {answer:.60}", line));
+            model.say(|| format!("  bridge {key} receives {line:.60}, answers {answer:.60}"));
             self.unsent.extend(answer.into_bytes());
             has_acted = true;
         }
@@ -153,10 +164,11 @@ impl Talk {
         (has_acted || sent > 0, false)
     }
 
+    /// Returns the answer to a line of the program.
     fn answer(&mut self, model: &mut Model, line: &str, agrees: bool) -> String {
         if !agrees && model.choices.once_in(8) {
             self.then = Then::IsOver;
-            model.count("a bridge refused, or made no sense");
+            model.count("a bridge refused or answered nonsense");
             let verbs = if model.choices.once_in(2) { "STREAM STATUS" } else { "NONSENSE" };
             return format!("{verbs} RESULT=CANT_REACH_PEER\n");
         }
@@ -172,7 +184,7 @@ impl Talk {
             "STREAM STATUS RESULT=OK\n".to_owned()
         } else {
             let key = self.peer.key();
-            model.violated(format!("bridge {key} is asked {line:?}"));
+            model.violated(format!("bridge {key} received an unexpected request {line:?}"));
             self.then = Then::IsOver;
             String::new()
         }

@@ -1,7 +1,7 @@
-//! Where the simulator's decisions come from: a seed, or the bytes of a fuzzer.
+//! The source of the simulator's decisions: a seed, or the bytes of a fuzzer.
 //!
-//! With a seed, each step draws from a generator of its own, so that a step can be left out of a run
-//! without changing what the others do by themselves: that is what shrinking does.
+//! With a seed, each step has its own random generator. Shrinking can therefore omit a step without
+//! changing the decisions of the others.
 
 use std::collections::BTreeSet;
 
@@ -16,16 +16,16 @@ enum Source {
     Bytes { bytes: Vec<u8>, position: usize },
 }
 
-/// What becomes of a step.
+/// Whether a step is run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fate {
     Taken,
     LeftOut,
-    /// There are no more.
+    /// The bytes have run out, so there are no more steps.
     Over,
 }
 
-/// The decisions before the first step.
+/// The number of the "step" that makes the decisions before the first step.
 pub(crate) const SET_UP: u32 = u32::MAX;
 
 impl Choices {
@@ -43,7 +43,7 @@ impl Choices {
         match &mut self.source {
             Source::Seeded { left_out, .. } if left_out.contains(&step) => Fate::LeftOut,
             Source::Seeded { seed, generator, .. } => {
-                // Far apart for seeds and steps that are neighbours.
+                // Neighbouring seeds and steps get generator seeds that are far apart.
                 let seed =
                     seed.rotate_left(17) ^ u64::from(step).wrapping_mul(0x9e37_79b9_7f4a_7c15);
                 *generator = fastrand::Rng::with_seed(seed);
@@ -54,7 +54,8 @@ impl Choices {
         }
     }
 
-    /// A number below `limit`; 0 when the bytes have run out, which always means the harmless thing.
+    /// Returns a number below `limit`. Returns 0 when the bytes have run out, which always means
+    /// the harmless choice.
     pub(crate) fn below(&mut self, limit: u64) -> u64 {
         match &mut self.source {
             Source::Seeded { generator, .. } => generator.u64(0..limit.max(1)),
@@ -70,9 +71,9 @@ impl Choices {
         }
     }
 
-    /// `true` once in so many times.
+    /// Returns `true` once in `times` calls, on average.
     pub(crate) fn once_in(&mut self, times: u64) -> bool {
-        // Not 0, which is what exhausted bytes give.
+        // Not 0, which exhausted bytes return.
         self.below(times) == times - 1
     }
 
@@ -81,7 +82,7 @@ impl Choices {
         from.get(usize::try_from(index).ok()?).copied()
     }
 
-    /// Mostly small, sometimes up to `limit`.
+    /// Returns a size from 1 to `limit`: mostly a small one.
     pub(crate) fn size(&mut self, limit: u64) -> u64 {
         let scale = [16, 256, 4096, limit];
         let of = self.pick(&scale).unwrap_or(16).min(limit);

@@ -1,6 +1,7 @@
-//! What the peers, the network and the kernel do: anything they may.
+//! The actions of the peers, the network and the kernel: anything that they are allowed to do.
 //!
-//! On the test's thread. The model's mutex is held over calls to the doubles, which call nobody.
+//! Runs on the test's thread. The model's mutex is held during calls to the doubles, which call no
+//! code of the simulator.
 
 use sockman::testing::{Call, Ended};
 
@@ -10,14 +11,14 @@ use crate::{
 };
 
 impl World {
-    /// Something that a peer does, or the network, or the kernel.
+    /// Performs a random action of a peer, the network or the kernel.
     pub(crate) fn act_elsewhere(&self) {
         let what = self.model.lock().choices.below(40);
         match what {
             0..=11 => self.peer_sends(),
             12..=19 => self.peer_receives(),
             20..=24 => self.peer_connects(),
-            25 => self.ends_a_peer(),
+            25 => self.end_a_peer(),
             26..=28 => self.peers_accept(),
             29 => self.shut_or_open_window(),
             30 => self.cut_pieces(),
@@ -54,7 +55,7 @@ impl World {
         }
     }
 
-    /// Takes what the program connected to the peers' listeners.
+    /// Accepts the connections that the program has made to the peers' listeners.
     pub(crate) fn peers_accept(&self) {
         for listener in &*self.listeners.lock() {
             while let Some(peer) = listener.accept() {
@@ -87,7 +88,7 @@ impl World {
         self.receive(at, limit as usize);
     }
 
-    /// A peer takes what has arrived.
+    /// Lets the peer at index `at` receive up to `limit` bytes.
     pub(crate) fn receive(&self, at: usize, limit: usize) {
         let mut model = self.model.lock();
         let Some(player) = model.peers.get(at) else { return };
@@ -112,7 +113,9 @@ impl World {
                     None => record.sent,
                 };
                 let has_ended = record.write_shut || record.phase != Phase::Open;
-                model.require(has_ended, || format!("peer {key} reads an end that nobody made"));
+                model.require(has_ended, || {
+                    format!("peer {key} reads an end that the program did not send (G5)")
+                });
                 model.require(received == sent, || {
                     format!("peer {key} reads the end after {received} of {sent} bytes (G5)")
                 });
@@ -122,7 +125,7 @@ impl World {
         }
     }
 
-    fn ends_a_peer(&self) {
+    fn end_a_peer(&self) {
         let Some(at) = self.any_peer() else { return };
         let mut model = self.model.lock();
         let how = model.choices.below(5);
@@ -138,13 +141,13 @@ impl World {
             }
             2 | 3 => {
                 player.has_fin = true;
-                // Unless it had taken everything, this is a reset.
-                player.was_rude = true;
+                // This is a reset unless the peer has received everything.
+                player.may_reset = true;
                 drop(peer);
                 "a peer closed"
             }
             _ => {
-                player.was_rude = true;
+                player.may_reset = true;
                 peer.reset();
                 "a peer reset"
             }
@@ -162,7 +165,7 @@ impl World {
         };
         peer.set_window(window);
         model.count(if window < 3000 {
-            "a peer shut its window"
+            "a peer reduced its window"
         } else {
             "a peer opened its window"
         });
@@ -178,7 +181,7 @@ impl World {
         let kind = match what {
             0 => {
                 peer.set_chunk(Some(size.max(16)));
-                "a peer's pieces were cut"
+                "a peer's data was cut into pieces"
             }
             1 => {
                 peer.send_urgent();
@@ -186,7 +189,7 @@ impl World {
             }
             _ => {
                 peer.spurious_event();
-                "an event without a cause"
+                "a spurious event came"
             }
         };
         model.count(kind);
@@ -214,7 +217,7 @@ impl World {
         model.say(|| format!("  the next {call:?} fails with errno {errno}"));
         model.count(match errno {
             libc::EINTR => "a call was interrupted",
-            libc::EAGAIN => "a call said would-block",
+            libc::EAGAIN => "a call failed with would-block",
             _ => "a call failed",
         });
     }
@@ -225,11 +228,16 @@ impl World {
         let spare = model.choices.below(2) as usize;
         let limit = is_limited.then(|| self.network.descriptors() + spare);
         self.network.set_descriptor_limit(limit);
-        model.count(if is_limited { "descriptors ran out" } else { "descriptors came back" });
+        model.count(if is_limited {
+            "descriptors ran out"
+        } else {
+            "descriptors were available again"
+        });
     }
 }
 
-/// What can be made to fail without leaving nothing to test.
+/// The calls that can be made to fail. Receives and sends are listed twice, so that they fail more
+/// often.
 const FAILING: &[Call] = &[
     Call::Recv,
     Call::Send,

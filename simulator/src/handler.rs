@@ -1,8 +1,8 @@
-//! The embedder of the simulation: checks every callback against the model, and then does something
-//! that an embedder might do there.
+//! The simulated embedder's handler. It checks every callback against the model, and then does
+//! something that an embedder may do there.
 //!
-//! Runs on the simulated socket thread, which is the test's. The model's mutex is never held over a
-//! call into the library.
+//! Runs on the simulated socket thread, which is the test's thread. The model's mutex is not held
+//! during calls into the library, except while a descriptor is looked up.
 
 use std::{io, panic::resume_unwind, sync::Arc, time::Instant};
 
@@ -18,21 +18,22 @@ use crate::{
     world::World,
 };
 
-/// What a simulated callback panics with.
+/// The payload of the panics of simulated callbacks.
 pub(crate) struct Panic;
 
-/// Callbacks panic this rarely.
+/// A callback panics once in this many calls.
 const ONCE_IN: u64 = 300;
-/// The most that a hand-made send offers.
+/// The most bytes that a send without a `SendQueue` offers.
 const LONGEST_SEND: u64 = 16 * 1024;
 
+/// The handler of the simulated embedder.
 #[derive(Debug)]
 pub(crate) struct Embedder {
     pub(crate) world: Arc<World>,
 }
 
 impl Embedder {
-    /// What may follow any callback: something else is done, and sometimes it panics.
+    /// Ends a callback: sometimes performs an action of the embedder, and sometimes panics.
     fn afterwards(&self, sockman: &SockMan, id: Option<ConnectionId>) {
         if !self.world.model.lock().is_wild {
             return;
@@ -54,13 +55,13 @@ impl Embedder {
                 if record.phase == Phase::Open {
                     record.phase = Phase::PanicClosed;
                 }
-                model.count("a callback panicked, which closed");
+                model.count("a panic closed a connection");
             }
             None => {
                 model.count(if closes && id.is_some() {
-                    "a callback panicked, which closed"
+                    "a panic closed a connection"
                 } else {
-                    "a callback panicked, which stopped"
+                    "a panic stopped the threads"
                 });
             }
         }
@@ -69,8 +70,8 @@ impl Embedder {
         resume_unwind(Box::new(Panic));
     }
 
-    /// As [`perhaps_panic`](Embedder::perhaps_panic), in a callback after which, with
-    /// `PanicPolicy::Stop`, the connection is closed too.
+    /// Does the same as [`perhaps_panic`](Embedder::perhaps_panic), in a callback whose panic
+    /// closes the connection under `PanicPolicy::Stop`, too.
     fn perhaps_panic_closing(&self, id: ConnectionId) {
         let closed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             self.perhaps_panic(Some(id));
@@ -83,7 +84,7 @@ impl Embedder {
         }
     }
 
-    /// Sends what is meant to be sent, or a part of it. How many bytes went out.
+    /// Sends the data to send, or a part of it. Returns the number of bytes sent.
     fn send_some(&self, sockman: &SockMan, id: ConnectionId) -> u64 {
         let (key, from, to) = {
             let mut model = self.world.model.lock();
@@ -101,7 +102,7 @@ impl Embedder {
 }
 
 impl Model {
-    /// Notes the result of a hand-made send, and says how many bytes went out.
+    /// Notes the result of a send without a `SendQueue`. Returns the number of bytes sent.
     pub(crate) fn sent(
         &mut self,
         id: ConnectionId,
@@ -109,13 +110,13 @@ impl Model {
         result: &Result<usize, SendError>,
     ) -> u64 {
         let number = self.number(id);
-        // Without the id, which is another one each time that the seed runs.
+        // The trace omits the id, which differs each time that the seed runs.
         let outcome = match result {
             Ok(bytes) => format!("{bytes} bytes"),
             Err(SendError::UnknownConnection(_)) => "unknown".to_owned(),
             Err(error) => format!("{error:#}"),
         };
-        self.say(|| format!("    sent on {number}: {outcome} of {offered}"));
+        self.say(|| format!("    sent on connection {number}: {outcome} of {offered}"));
         let calls_failed = self.calls_failed;
         let Some(record) = self.connections.get_mut(&id) else { return 0 };
         let (phase, write_shut, key) = (record.phase, record.write_shut, record.key);
@@ -123,7 +124,7 @@ impl Model {
             Ok(sent) => {
                 record.sent += *sent as u64;
                 self.require(*sent <= offered, || {
-                    format!("sent more than was offered on {number}")
+                    format!("a send on connection {number} took more bytes than it was given (G5)")
                 });
                 if *sent < offered {
                     self.count("a send was short");
@@ -134,20 +135,22 @@ impl Model {
             }
             Err(SendError::UnknownConnection(_)) => {
                 let is_gone = matches!(phase, Phase::Closed | Phase::PanicClosed | Phase::Attempt);
-                self.require(is_gone, || format!("{number} is open and cannot be sent to"));
+                self.require(is_gone, || {
+                    format!("connection {number} is open, but a send does not know it (G2)")
+                });
                 0
             }
             Err(SendError::Socket { .. }) => {
                 record.send_failed = true;
-                let was_rude = self.player(key).is_none_or(|player| player.was_rude);
-                self.require(was_rude || write_shut || calls_failed, || {
-                    format!("a send on {number} failed out of the blue")
+                let may_reset = self.player(key).is_none_or(|player| player.may_reset);
+                self.require(may_reset || write_shut || calls_failed, || {
+                    format!("a send on connection {number} failed without a cause")
                 });
                 self.count("a send failed");
                 0
             }
             Err(other) => {
-                self.violated(format!("the model does not know this error of a send: {other}"));
+                self.violated(format!("a send returned an unexpected error: {other}"));
                 0
             }
         }
@@ -167,16 +170,18 @@ impl EventHandler for Embedder {
             let number = model.number(id);
             model.say(|| format!("  accepted {number} from {them}"));
             let is_new = model.connections.keys().next_back().is_none_or(|last| *last < id);
-            model.require(is_new, || format!("id {id} was given out before (G1)"));
+            model.require(is_new, || format!("id {id} was handed out before (G1)"));
             self.world.register(sockman, &mut model, id, Phase::Open);
             let key = model.connections.get(&id).map(|record| record.key);
             let address =
                 key.and_then(|key| model.player(key)).map(|player| player.address.clone());
             model.require(address.is_none_or(|address| address == *them), || {
-                format!("{number} is said to come from {them}")
+                format!("connection {number} was accepted with the wrong peer address {them}")
             });
             let here = self.world.is_listening_at(me);
-            model.require(here, || format!("{number} is said to have come to {me} (G13)"));
+            model.require(here, || {
+                format!("connection {number} was accepted with the wrong local address {me} (G13)")
+            });
             model.count("a connection was accepted");
             !(model.is_wild && model.choices.once_in(16))
         };
@@ -198,21 +203,22 @@ impl EventHandler for Embedder {
     fn event_ready_to_send(&self, sockman: &SockMan, id: ConnectionId) -> NextRecv {
         let (queue, refrains) = {
             let mut model = self.world.model.lock();
-            model.named(id, "event_ready_to_send");
-            model.count("sending was possible");
+            model.check_named(id, "event_ready_to_send");
+            model.count("a connection was ready to send");
             let (pass, number) = (model.pass, model.number(id));
             let refrains = model.is_wild && model.choices.once_in(16);
             let Some(record) = model.connections.get_mut(&id) else { return NextRecv::Proceed };
             let is_second = std::mem::replace(&mut record.ready_in, pass) == pass;
             let is_allowed = record.send_allowed == pass;
-            record.send_unheard = false;
-            // A `SendQueue` counts on being drained.
+            record.send_resumed_silently = false;
+            // A `SendQueue` relies on a drain in each `event_ready_to_send`.
             let queue = record.queue.clone();
             let refrains = refrains && queue.is_none();
-            model
-                .require(is_allowed, || format!("ready to send on {number}, which is paused (G6)"));
+            model.require(is_allowed, || {
+                format!("connection {number} ready to send while paused (G6)")
+            });
             model.require(!is_second, || {
-                format!("two times ready to send on {number} in a pass (G8)")
+                format!("connection {number} ready to send twice in one pass (G8)")
             });
             (queue, refrains)
         };
@@ -230,7 +236,7 @@ impl EventHandler for Embedder {
         let mut model = self.world.model.lock();
         let skips = model.is_wild && model.choices.once_in(10);
         if sent == 0 {
-            model.count("nothing was sent");
+            model.count("a ready connection sent nothing");
         } else {
             model.activity += 1;
         }
@@ -249,7 +255,7 @@ impl EventHandler for Embedder {
     fn event_got_data(&self, sockman: &SockMan, id: ConnectionId, data: &[u8]) {
         let answers = {
             let mut model = self.world.model.lock();
-            model.named(id, "event_got_data");
+            model.check_named(id, "event_got_data");
             model.say(|| format!("    {} bytes", data.len()));
             model.count("data was received");
             model.check_data(id, data);
@@ -259,7 +265,7 @@ impl EventHandler for Embedder {
                 drop(model);
                 return self.afterwards(sockman, Some(id));
             };
-            // Asked about in this turn or the next pass, without a wake.
+            // The library asks the send hook in this turn or the next pass, without a wake.
             record.goal += if record.queue.is_none() { length } else { 0 };
             record.send_rests = false;
             record.queue.is_none()
@@ -274,8 +280,8 @@ impl EventHandler for Embedder {
     fn event_got_eof(&self, sockman: &SockMan, id: ConnectionId) {
         {
             let mut model = self.world.model.lock();
-            model.named(id, "event_got_eof");
-            model.count("an end was told");
+            model.check_named(id, "event_got_eof");
+            model.count("an end was reported");
             model.check_eof(id);
         }
         self.close_perhaps(sockman, id);
@@ -290,7 +296,7 @@ impl EventHandler for Embedder {
     ) {
         {
             let mut model = self.world.model.lock();
-            model.named(id, "event_got_permanent_read_error");
+            model.check_named(id, "event_got_permanent_read_error");
             model.say(|| format!("    {error}"));
             let fd = model.connections.get(&id).map(|record| record.fd);
             let probe = fd.and_then(|fd| self.world.network.probe(fd));
@@ -313,7 +319,7 @@ impl EventHandler for Embedder {
             model.say(|| format!("  event_connect_completed({number}, {to}, {result:?})"));
             let phase = model.connections.get(&id).map(|record| record.phase);
             model.require(phase == Some(Phase::Attempt), || {
-                format!("the outcome of {number}, which is {phase:?}")
+                format!("an outcome of connect {number}, which is {phase:?} (G2, G4)")
             });
             match result {
                 Ok(_) => {
@@ -324,7 +330,11 @@ impl EventHandler for Embedder {
                     if !is_direct {
                         let key = model.connections.get(&id).map(|record| record.key);
                         let has_agreed = key.is_some_and(|key| model.player(key).is_some());
-                        model.require(has_agreed, || format!("{number} without its proxy's word"));
+                        model.require(has_agreed, || {
+                            format!(
+                                "connect {number} succeeded before its proxy or bridge agreed (G2)"
+                            )
+                        });
                     }
                 }
                 Err(error) => {
@@ -338,7 +348,7 @@ impl EventHandler for Embedder {
                     let is_due = deadline.is_none_or(|deadline| now >= deadline);
                     let is_time_out = matches!(error.kind(), ConnectErrorKind::TimedOut { .. });
                     model.require(is_due || !is_time_out, || {
-                        format!("{number} timed out too early")
+                        format!("connect {number} timed out before its deadline (G9)")
                     });
                     if let Some(record) = model.connections.get_mut(&id) {
                         record.phase = Phase::Closed;
@@ -355,10 +365,10 @@ impl EventHandler for Embedder {
     fn should_try_to_send(&self, id: ConnectionId) -> bool {
         let answer = {
             let mut model = self.world.model.lock();
-            model.named(id, "should_try_to_send");
+            model.check_named(id, "should_try_to_send");
             let pass = model.pass;
             let Some(record) = model.connections.get_mut(&id) else { return false };
-            record.send_unheard = false;
+            record.send_resumed_silently = false;
             let answer = record.may_send();
             if answer {
                 record.send_allowed = pass;
@@ -372,10 +382,10 @@ impl EventHandler for Embedder {
     fn should_try_to_recv(&self, id: ConnectionId) -> bool {
         let answer = {
             let mut model = self.world.model.lock();
-            model.named(id, "should_try_to_recv");
+            model.check_named(id, "should_try_to_recv");
             let pass = model.pass;
             let Some(record) = model.connections.get_mut(&id) else { return false };
-            record.recv_unheard = false;
+            record.recv_resumed_silently = false;
             let answer = record.may_recv();
             if answer {
                 record.recv_allowed = pass;
@@ -387,7 +397,7 @@ impl EventHandler for Embedder {
     }
 
     fn event_io_loop_completed_for_one(&self, sockman: &SockMan, id: ConnectionId) {
-        self.world.model.lock().named(id, "event_io_loop_completed_for_one");
+        self.world.model.lock().check_named(id, "event_io_loop_completed_for_one");
         let acts = self.world.is_wild() && self.world.model.lock().choices.once_in(64);
         if acts {
             self.world.act_as_embedder(sockman, true);
@@ -413,10 +423,12 @@ impl EventHandler for Embedder {
         let mut model = self.world.model.lock();
         let number = model.number(id);
         model.say(|| format!("  event_closed_after_panic({number})"));
-        model.told_after_panic += 1;
+        model.closed_after_panic += 1;
         let phase = model.connections.get(&id).map(|record| record.phase);
         model.require(phase == Some(Phase::PanicClosed), || {
-            format!("{number} is said to be closed after a panic and is {phase:?} (G12)")
+            format!(
+                "connection {number} reported as closed after a panic, but it is {phase:?} (G12)"
+            )
         });
         if let Some(record) = model.connections.get_mut(&id) {
             record.phase = Phase::Closed;

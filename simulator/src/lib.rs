@@ -1,10 +1,17 @@
-//! A seeded simulator: a whole `SockMan` over a simulated network and simulated time, with an embedder
-//! and peers that do anything they may, in one thread. One 64-bit seed decides everything.
+//! A seeded simulator. It runs a whole `SockMan` in one thread, over a network in memory with a
+//! clock of its own. The simulated embedder, peers and kernel do anything that they are allowed to
+//! do. One 64-bit seed decides everything.
 //!
-//! After each callback, and each time the socket thread goes to sleep, what happened is compared
-//! with a model: registration first, bytes in order and complete, one end and one error at most,
-//! nothing while paused, close is final, no sleep while something could be done, no pass without a
-//! cause. At the end the faults stop, and everything has to be delivered.
+//! The simulator compares the events with a model, after each callback and each time the socket
+//! thread goes to sleep. The model requires:
+//!
+//! * an id is registered before a callback names it, and is never named after its close;
+//! * bytes arrive in order and complete, with at most one end and one error;
+//! * no data and no ready-to-send call comes while that direction is paused;
+//! * the socket thread does not sleep while it could do something, and makes no pass without a
+//!   cause.
+//!
+//! At the end of a run the faults stop, and everything must be delivered.
 //!
 //! ```
 //! let report = simulator::run(1).expect("the guarantees hold");
@@ -45,35 +52,35 @@ use crate::{
     world::{Target, World},
 };
 
-/// Steps of a run from a seed, at most.
+/// A run has 10 steps and fewer than this many more.
 const MOST_STEPS: u64 = 160;
-/// So many passes in a row may be without a cause that shows: a word from one's own callback, a
-/// deadline, the second look after an interrupt.
+/// How many passes in a row may have no visible cause. A mark from the thread's own callback, a
+/// deadline and the second check after an interrupt each cause such a pass.
 const QUIET_PASSES: usize = 6;
-/// How often a script is run again to make it shorter.
+/// How often shrinking runs a failing seed again, at most.
 const SHRINKS: usize = 1500;
 
-/// What a run came to.
+/// The result of a run in which every guarantee held.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct Report {
-    /// How many steps the script had.
+    /// The number of steps.
     pub steps: u32,
-    /// How many passes the loop made.
+    /// The number of passes of the socket thread.
     pub passes: u64,
-    /// How often each of [`KINDS`] happened.
+    /// The number of events of each of [`KINDS`] that happened.
     pub counts: BTreeMap<&'static str, u64>,
 }
 
-/// A guarantee was broken.
+/// The error returned by [`run`] and [`run_bytes`]: a guarantee was broken.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Failure {
-    /// Which, and how.
+    /// The guarantee that was broken, and how.
     pub violation: String,
-    /// The steps that are left after shrinking.
+    /// The steps that lead to the failure. [`run`] shrinks them.
     pub steps: Vec<u32>,
-    /// What happened in them.
+    /// The events of these steps, one per line.
     pub trace: Vec<String>,
 }
 
@@ -87,11 +94,11 @@ impl fmt::Display for Failure {
 
 impl std::error::Error for Failure {}
 
-/// Runs one seed.
+/// Runs one seed. The same seed does the same each time.
 ///
 /// # Errors
 ///
-/// [`Failure`], shrunk.
+/// Fails if a guarantee is broken. The [`Failure`] contains the shrunk steps.
 pub fn run(seed: u64) -> Result<Report, Box<Failure>> {
     let all = BTreeSet::new();
     let run = simulate(Choices::seeded(seed, &all), false, u32::MAX);
@@ -101,11 +108,11 @@ pub fn run(seed: u64) -> Result<Report, Box<Failure>> {
     }
 }
 
-/// Runs what the bytes of a fuzzer say. It ends when they do.
+/// Runs with the bytes of a fuzzer in place of a seed. The run ends where the bytes end.
 ///
 /// # Errors
 ///
-/// [`Failure`], with all of its steps.
+/// Fails if a guarantee is broken. The [`Failure`] contains all steps, without shrinking.
 pub fn run_bytes(bytes: &[u8]) -> Result<Report, Box<Failure>> {
     let run = simulate(Choices::bytes(bytes), true, u32::MAX);
     match run.violation {
@@ -117,13 +124,15 @@ pub fn run_bytes(bytes: &[u8]) -> Result<Report, Box<Failure>> {
     }
 }
 
+/// The outcome of one run, with its trace.
 struct Run {
     violation: Option<String>,
     report: Report,
     trace: Vec<String>,
 }
 
-/// Leaves out steps, half of them, a quarter, … as long as some guarantee is still broken.
+/// Shrinks a failing run. Omits half of the steps, then a quarter, and so on, as long as some
+/// guarantee is still broken.
 fn shrink(seed: u64, violation: &str, steps: u32) -> Failure {
     let mut left_out = BTreeSet::new();
     let mut kept: Vec<u32> = (0..steps).collect();
@@ -160,13 +169,14 @@ fn simulate(choices: Choices, is_traced: bool, most_steps: u32) -> Run {
     simulation.finish()
 }
 
+/// One run.
 struct Simulation {
     world: Arc<World>,
     sockman: SockMan,
     thread: Option<SocketThreadByHand>,
     steps: u32,
     most_steps: u32,
-    /// Passes in a row without a cause.
+    /// The number of passes in a row without a visible cause.
     quiet: usize,
 }
 
@@ -210,17 +220,18 @@ impl Simulation {
         world.proxies.lock().listeners = proxies;
         world.bridge.lock().listener = bridge;
         let embedder = Arc::new(Embedder { world: Arc::clone(&world) });
-        // The options are right, and no call has been told to fail yet.
+        // The options are valid, and no system call has been made to fail yet.
         #[allow(clippy::expect_used)]
-        let sockman = SockMan::new(embedder, options).expect("nothing can fail yet");
+        let sockman = SockMan::new(embedder, options).expect("the options are valid");
         let weak = sockman.downgrade();
-        // Both ways weak: the network lives in the world, and the world in the handler.
+        // Both references are weak, because the world owns the network and the handler owns the
+        // world.
         let of_world = Arc::downgrade(&world);
         network.set_interleave(Some(Arc::new(move |point| {
             let (Some(world), Some(sockman)) = (of_world.upgrade(), weak.upgrade()) else {
                 return false;
             };
-            let acted = world.come_in_between(&sockman);
+            let acted = world.act_in_between(&sockman);
             if point == Point::Sleep && !acted {
                 world.check_before_sleep(&sockman);
             }
@@ -259,7 +270,7 @@ impl Simulation {
             _ => {}
         }
         if self.thread.is_none() {
-            // Some things have to happen while no thread runs.
+            // Some steps happen while no thread runs.
             if self.world.model.lock().choices.once_in(3) {
                 return;
             }
@@ -280,12 +291,16 @@ impl Simulation {
         self.world.model.lock().is_interrupted = false;
         match SocketThreadByHand::start(&self.sockman, &self.world.network) {
             Ok(thread) => self.thread = Some(thread),
-            Err(error) => self.world.model.lock().violated(format!("no start: {error} (G14)")),
+            Err(error) => self
+                .world
+                .model
+                .lock()
+                .violated(format!("the threads cannot be started again: {error} (G14)")),
         }
         self.world.model.lock().count("a restart");
     }
 
-    /// One pass, in which the clock moves no further than by `time`.
+    /// Runs one pass, which moves the clock by `time` at most.
     fn pass(&mut self, time: Duration) {
         let before = self.progress();
         let Some(thread) = &mut self.thread else { return };
@@ -296,7 +311,7 @@ impl Simulation {
             Ok(false) => return self.thread = None,
             Err(error) => {
                 self.thread = None;
-                let text = format!("the thread ended: {error:#}");
+                let text = format!("the thread ended without an interrupt: {error:#}");
                 let payload = match error {
                     JoinError::Panicked(panic) => Some(panic.into_payload()),
                     _ => None,
@@ -307,20 +322,20 @@ impl Simulation {
                 return;
             }
         }
-        // Without time to pass, each pass returns at once: only a loop that does not want to sleep
-        // says something.
+        // If the clock may not move, each pass returns at once. Only a loop that does not want to
+        // sleep is then a sign of a spin.
         let wanted_to_sleep = self.thread.as_ref().is_some_and(SocketThreadByHand::is_idle);
         self.quiet = if before == after && !wanted_to_sleep { self.quiet + 1 } else { 0 };
-        // A connect that is looked at for the first time, and waits, shows no more than that. With a
-        // batch of one there is one in a pass.
+        // The first step of a connect that waits has no visible effect. With a batch of one, each
+        // such step takes a pass.
         let (quiet, mut model) = (self.quiet, self.world.model.lock());
         let attempts = model.in_phase(|phase| phase == Phase::Attempt).len();
         model.require(quiet <= QUIET_PASSES + attempts, || {
-            format!("{quiet} passes in a row without a cause (G7)")
+            format!("{quiet} passes in a row had no cause (G7)")
         });
     }
 
-    /// What a pass that had a cause changes.
+    /// Returns the values of which a pass with a cause changes at least one.
     fn progress(&self) -> (u64, u64, u64, Duration) {
         let (events, network) = (self.sockman.stats().events, &self.world.network);
         let activity = self.world.model.lock().activity;
@@ -343,11 +358,12 @@ impl Simulation {
     }
 }
 
-/// Where the SAM bridge is.
+/// The address of the SAM bridge.
 const BRIDGE: &str = "10.0.0.9:7656";
 
-/// What can be connected to: peers that listen, on TCP and on unix-domain paths, one with a backlog
-/// that is soon full; one that never answers; one that cannot be reached; one where nobody is.
+/// Creates the destinations: listening peers on TCP and on a unix-domain path (two of them with
+/// backlogs that are soon full), a silent address, an unreachable address, and addresses without a
+/// listener.
 fn destinations(network: &Network) -> (Vec<PeerListener>, Vec<Target>) {
     let texts = [
         "10.0.0.9:1",
@@ -356,7 +372,7 @@ fn destinations(network: &Network) -> (Vec<PeerListener>, Vec<Target>) {
         "10.0.0.9:4",
         "10.0.0.9:5",
         "10.0.0.9:6",
-        "unix:/simulated/nobody",
+        "unix:/simulated/no-listener",
     ];
     let all: Vec<Service> = texts.iter().filter_map(|text| text.parse().ok()).collect();
     let mut listeners = Vec::new();
@@ -374,7 +390,8 @@ fn destinations(network: &Network) -> (Vec<PeerListener>, Vec<Target>) {
     (listeners, all.into_iter().map(target).collect())
 }
 
-/// A name, through proxies on TCP and on a unix-domain path, with credentials and without.
+/// Creates the proxies, on TCP and on a unix-domain path. Adds a host name as a destination behind
+/// each, with and without credentials.
 fn proxies(network: &Network, targets: &mut Vec<Target>) -> Vec<PeerListener> {
     let mut listeners = Vec::new();
     for at in ["10.0.0.9:1080", "unix:/simulated/proxy"] {

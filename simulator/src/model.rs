@@ -1,6 +1,6 @@
-//! What has to be true: one record for each connection and each peer, and the checks against them.
+//! The model: one record for each connection and each peer, and the checks against them.
 //!
-//! Plain data behind the simulation's mutex; calls nobody.
+//! Plain data behind one mutex. It calls neither a `SockMan` nor the doubles.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -8,8 +8,8 @@ use sockman::{ConnectionId, SendQueue, Service, testing::Peer};
 
 use crate::choices::Choices;
 
-/// Everything that can happen in a run. A long run that never reached one of them proves less than
-/// it seems to.
+/// The kinds of events that can happen in a run. A long run must reach each of them, or it does not
+/// test what it seems to test.
 pub const KINDS: &[&str] = &[
     "a peer connected",
     "a peer sent",
@@ -18,32 +18,32 @@ pub const KINDS: &[&str] = &[
     "a peer closed",
     "a peer reset",
     "a peer sent an urgent byte",
-    "a peer shut its window",
+    "a peer reduced its window",
     "a peer opened its window",
-    "a peer's pieces were cut",
-    "an event without a cause",
+    "a peer's data was cut into pieces",
+    "a spurious event came",
     "a call failed",
     "a call was interrupted",
-    "a call said would-block",
+    "a call failed with would-block",
     "a connection was accepted",
     "a connection was refused by the embedder",
     "descriptors ran out",
-    "descriptors came back",
+    "descriptors were available again",
     "data was received",
-    "an end was told",
-    "an error was told",
-    "an error was told after an end",
-    "sending was possible",
-    "nothing was sent",
+    "an end was reported",
+    "an error was reported",
+    "an error was reported after an end",
+    "a connection was ready to send",
+    "a ready connection sent nothing",
     "receiving was skipped",
     "a send was short",
     "a send failed",
     "a queue took data",
     "a queue was full",
     "reading was paused",
-    "reading went on",
+    "reading was resumed",
     "sending was paused",
-    "sending went on",
+    "sending was resumed",
     "a pause ended without a wake",
     "the embedder half-closed",
     "the embedder closed on the socket thread",
@@ -61,21 +61,21 @@ pub const KINDS: &[&str] = &[
     "a session ended",
     "a bridge connected",
     "a bridge broke off",
-    "a bridge refused, or made no sense",
+    "a bridge refused or answered nonsense",
     "a proxy refused",
     "a proxy answered nonsense",
     "a proxy broke off",
     "a connection was dropped before its activation",
-    "a callback panicked, which closed",
-    "a callback panicked, which stopped",
-    "a pass was asked for",
+    "a panic closed a connection",
+    "a panic stopped the threads",
+    "a pass was requested",
     "a deadline was set",
     "an interrupt",
     "an interrupt in a callback",
     "a restart",
     "a listener was added",
     "the listeners were stopped",
-    "another thread came in between",
+    "another thread acted in between",
     "the connection cap was reached",
 ];
 
@@ -84,83 +84,89 @@ pub(crate) struct Model {
     pub(crate) choices: Choices,
     pub(crate) connections: BTreeMap<ConnectionId, Record>,
     pub(crate) peers: Vec<Player>,
-    /// Passes so far.
+    /// The number of the current pass.
     pub(crate) pass: u64,
     pub(crate) violation: Option<String>,
+    /// The events of the run, one per line, if the run is traced.
     pub(crate) trace: Option<Vec<String>>,
     pub(crate) counts: BTreeMap<&'static str, u64>,
-    /// Grows with everything that excuses another pass.
+    /// Grows with every event that justifies another pass.
     pub(crate) activity: u64,
-    /// The embedder, the peers and the kernel do their worst.
+    /// Whether the embedder, the peers and the kernel misbehave. They stop at the end of a run.
     pub(crate) is_wild: bool,
-    /// Failures of system calls were ordered: errors may come without a peer's doing.
+    /// Whether a system call was made to fail, so that errors may come without a peer's doing.
     pub(crate) calls_failed: bool,
     pub(crate) shutdown_failed: bool,
-    /// The embedder has interrupted the threads, which have not been started again.
+    /// Whether the embedder has interrupted the threads and has not started them again.
     pub(crate) is_interrupted: bool,
     pub(crate) deadline: Option<Duration>,
-    pub(crate) told_after_panic: u64,
+    pub(crate) closed_after_panic: u64,
 }
 
-/// A connection, as the embedder knows it.
+/// A connection as the embedder knows it.
 #[derive(Debug)]
 pub(crate) struct Record {
-    /// The number of the peer's end: what the bytes are made from.
+    /// The number of the peer's end. The bytes of the streams are derived from it.
     pub(crate) key: u64,
     pub(crate) phase: Phase,
     pub(crate) fd: i32,
     pub(crate) recv_paused: bool,
     pub(crate) send_paused: bool,
-    /// The default hook: always ready to be asked.
+    /// Whether `should_try_to_send` says yes even with nothing to send, as the default does.
     pub(crate) is_eager: bool,
-    /// The pause ended, and nobody was told: for the sweep to find.
-    pub(crate) recv_unheard: bool,
-    pub(crate) send_unheard: bool,
+    /// Whether reading was resumed without a wake, so that only the sweep finds it.
+    pub(crate) recv_resumed_silently: bool,
+    /// The same for sending.
+    pub(crate) send_resumed_silently: bool,
+    /// Whether the library may leave the direction alone until an event, a wake or a sweep, because
+    /// a ready-to-send call sent nothing.
     pub(crate) recv_rests: bool,
     pub(crate) send_rests: bool,
     /// The pass in which the hook last said yes.
     pub(crate) recv_allowed: u64,
     pub(crate) send_allowed: u64,
+    /// The pass of the last `event_got_data`.
     pub(crate) received_in: u64,
+    /// The pass of the last `event_ready_to_send`.
     pub(crate) ready_in: u64,
     pub(crate) received: u64,
     pub(crate) sent: u64,
-    /// What it means to send in all.
+    /// The number of bytes that the embedder has had to send in all.
     pub(crate) goal: u64,
-    pub(crate) eof_told: bool,
-    pub(crate) error_told: bool,
+    pub(crate) eof_reported: bool,
+    pub(crate) error_reported: bool,
     pub(crate) write_shut: bool,
     pub(crate) send_failed: bool,
     pub(crate) queue: Option<Arc<SendQueue>>,
-    /// An outbound attempt's last moment.
+    /// The deadline of an attempt.
     pub(crate) until: Option<Duration>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Phase {
-    /// A connect under way.
+    /// A connect is under way.
     Attempt,
-    /// Callbacks may name it.
+    /// Callbacks may name the connection.
     Open,
-    /// Not activated: nothing may name it.
+    /// The connection is not activated, so no callback may name it.
     Quiet,
-    /// Closed by a panic: told of once.
+    /// A panic closed the connection, and one `event_closed_after_panic` must follow.
     PanicClosed,
     Closed,
 }
 
-/// A peer that is played.
+/// A simulated peer.
 #[derive(Debug)]
 pub(crate) struct Player {
     pub(crate) key: u64,
-    /// `None` once it is gone.
+    /// `None` after the peer is gone.
     pub(crate) peer: Option<Peer>,
     pub(crate) address: Service,
     pub(crate) sent: u64,
     pub(crate) received: u64,
     pub(crate) has_fin: bool,
-    /// It has done what a reset can come from.
-    pub(crate) was_rude: bool,
+    /// Whether the peer has done something that may cause a reset.
+    pub(crate) may_reset: bool,
     pub(crate) saw_eof: bool,
     pub(crate) saw_error: bool,
 }
@@ -174,7 +180,7 @@ impl Player {
             sent: 0,
             received: 0,
             has_fin: false,
-            was_rude: false,
+            may_reset: false,
             saw_eof: false,
             saw_error: false,
         }
@@ -190,8 +196,8 @@ impl Record {
             recv_paused: false,
             send_paused: false,
             is_eager: false,
-            recv_unheard: false,
-            send_unheard: false,
+            recv_resumed_silently: false,
+            send_resumed_silently: false,
             recv_rests: false,
             send_rests: false,
             recv_allowed: 0,
@@ -201,8 +207,8 @@ impl Record {
             received: 0,
             sent: 0,
             goal: 0,
-            eof_told: false,
-            error_told: false,
+            eof_reported: false,
+            error_reported: false,
             write_shut: false,
             send_failed: false,
             queue: None,
@@ -226,10 +232,10 @@ impl Record {
         !self.recv_paused && self.queue.as_ref().is_none_or(|queue| !queue.is_above_high_mark())
     }
 
-    /// The hooks will be asked again.
-    pub(crate) fn heard(&mut self) {
-        self.recv_unheard = false;
-        self.send_unheard = false;
+    /// Notes that the library asks both hooks again.
+    pub(crate) fn ask_hooks_again(&mut self) {
+        self.recv_resumed_silently = false;
+        self.send_resumed_silently = false;
         self.recv_rests = false;
         self.send_rests = false;
     }
@@ -251,24 +257,26 @@ impl Model {
             shutdown_failed: false,
             is_interrupted: false,
             deadline: None,
-            told_after_panic: 0,
+            closed_after_panic: 0,
         }
     }
 
+    /// Counts an event, which must be one of [`KINDS`].
     pub(crate) fn count(&mut self, kind: &'static str) {
-        debug_assert!(KINDS.contains(&kind), "{kind}");
+        debug_assert!(KINDS.contains(&kind), "{kind:?} is missing in KINDS");
         self.say(|| format!("  [{kind}]"));
         *self.counts.entry(kind).or_default() += 1;
         self.activity += 1;
     }
 
+    /// Adds a line to the trace.
     pub(crate) fn say(&mut self, line: impl FnOnce() -> String) {
         if let Some(trace) = &mut self.trace {
             trace.push(line());
         }
     }
 
-    /// The first is kept: what comes after it may be its consequence.
+    /// Notes a violation. Only the first is kept, because later ones may be its consequences.
     pub(crate) fn violated(&mut self, what: String) {
         self.say(|| format!("VIOLATED: {what}"));
         self.violation.get_or_insert(what);
@@ -280,24 +288,26 @@ impl Model {
         }
     }
 
-    /// What messages call a connection: how many there were in this run before it. Ids count through
-    /// the process, and a seed has to replay the same.
+    /// Returns the number that messages use for a connection: how many connections of this run came
+    /// before it. Ids count all connections of the process, so they would differ in a replay.
     pub(crate) fn number(&self, id: ConnectionId) -> usize {
         self.connections.range(..id).count()
     }
 
-    /// A callback names this id: that has to be right.
-    pub(crate) fn named(&mut self, id: ConnectionId, callback: &str) {
+    /// Checks that a callback may name this id.
+    pub(crate) fn check_named(&mut self, id: ConnectionId, callback: &str) {
         let number = self.number(id);
         self.say(|| format!("  {callback}({number})"));
         match self.connections.get(&id).map(|record| record.phase) {
             Some(Phase::Open) => {}
             Some(phase) => {
-                self.violated(format!("{callback} names {number}, which is {phase:?} (G2, G4)"));
+                self.violated(format!(
+                    "{callback} names connection {number}, which is {phase:?} (G2, G4)"
+                ));
             }
             None => {
                 self.violated(format!(
-                    "{callback} names {number}, which nobody registered (G1, G2)"
+                    "{callback} names connection {number}, which is not registered (G1, G2)"
                 ));
             }
         }
@@ -316,7 +326,7 @@ impl Model {
         wanted.map(|(id, _)| *id).collect()
     }
 
-    /// Data for `id` arrived.
+    /// Checks data that was delivered for `id`.
     pub(crate) fn check_data(&mut self, id: ConnectionId, data: &[u8]) {
         let (pass, number) = (self.pass, self.number(id));
         let Some(record) = self.connections.get_mut(&id) else { return };
@@ -324,73 +334,95 @@ impl Model {
         let is_second = std::mem::replace(&mut record.received_in, pass) == pass;
         record.received += data.len() as u64;
         let (is_allowed, is_over) =
-            (record.recv_allowed == pass, record.eof_told || record.error_told);
-        self.require(!data.is_empty(), || format!("no data for {number}"));
-        self.require(!is_second, || format!("two receives for {number} in one pass (G8)"));
-        self.require(is_allowed, || format!("data for {number}, whose reading is paused (G6)"));
-        self.require(!is_over, || format!("data for {number} after its end (G5)"));
+            (record.recv_allowed == pass, record.eof_reported || record.error_reported);
+        self.require(!data.is_empty(), || format!("empty data for connection {number} (G5)"));
+        self.require(!is_second, || {
+            format!("two receives for connection {number} in one pass (G8)")
+        });
+        self.require(is_allowed, || {
+            format!("data for connection {number} while reading is paused (G6)")
+        });
+        self.require(!is_over, || {
+            format!("data for connection {number} after its end or error (G5)")
+        });
         let is_right = (from..).zip(data).all(|(at, byte)| *byte == byte_at(key, Way::In, at));
         self.require(is_right, || {
-            format!("wrong bytes for {number} from byte {from} on (G5): lost, repeated or mixed up")
+            format!(
+                "lost, repeated or wrong bytes for connection {number} from byte {from} on (G5)"
+            )
         });
     }
 
+    /// Checks an end that was reported for `id`.
     pub(crate) fn check_eof(&mut self, id: ConnectionId) {
         let (pass, number) = (self.pass, self.number(id));
         let Some(record) = self.connections.get_mut(&id) else { return };
-        let is_second = std::mem::replace(&mut record.eof_told, true) || record.error_told;
+        let is_second = std::mem::replace(&mut record.eof_reported, true) || record.error_reported;
         let (key, received, is_allowed) =
             (record.key, record.received, record.recv_allowed == pass);
-        self.require(!is_second, || format!("a second end of {number} (G5)"));
-        self.require(is_allowed, || format!("the end of {number}, whose reading is paused (G6)"));
+        self.require(!is_second, || {
+            format!("an end of connection {number} after its end or error (G5)")
+        });
+        self.require(is_allowed, || {
+            format!("an end of connection {number} while reading is paused (G6)")
+        });
         if let Some(player) = self.player(key) {
             let (sent, has_fin) = (player.sent, player.has_fin);
-            self.require(has_fin, || format!("an end of {number} that the peer did not make (G5)"));
+            self.require(has_fin, || {
+                format!("an end of connection {number}, whose peer has not ended its stream (G5)")
+            });
             self.require(sent == received, || {
-                format!("the end of {number} after {received} of {sent} bytes (G5)")
+                format!("an end of connection {number} after {received} of {sent} bytes (G5)")
             });
         }
     }
 
-    /// `is_watched`: unless it is, the failure to watch it is told, pause or not.
+    /// Checks an error that was reported for `id`. A failure of the registration is reported even
+    /// while reading is paused; `is_watched` is `false` then.
     pub(crate) fn check_error(&mut self, id: ConnectionId, is_watched: bool) {
         let (pass, calls_failed, number) = (self.pass, self.calls_failed, self.number(id));
         let Some(record) = self.connections.get_mut(&id) else { return };
-        let is_second = std::mem::replace(&mut record.error_told, true);
+        let is_second = std::mem::replace(&mut record.error_reported, true);
         let (key, is_allowed) = (record.key, record.recv_allowed == pass);
-        let after_end = record.eof_told;
-        self.require(!is_second, || format!("a second error of {number} (G5)"));
+        let after_end = record.eof_reported;
+        self.require(!is_second, || format!("a second error of connection {number} (G5)"));
         self.require(is_allowed || !is_watched, || {
-            format!("an error of {number}, whose reading is paused (G6)")
+            format!("an error of connection {number} while reading is paused (G6)")
         });
         if let Some(player) = self.player(key) {
-            let was_rude = player.was_rude;
-            self.require(was_rude || calls_failed, || {
-                format!("an error of {number} out of the blue")
+            let may_reset = player.may_reset;
+            self.require(may_reset || calls_failed, || {
+                format!("an error of connection {number} without a cause")
             });
         }
-        self.count(if after_end { "an error was told after an end" } else { "an error was told" });
+        self.count(if after_end {
+            "an error was reported after an end"
+        } else {
+            "an error was reported"
+        });
     }
 
-    /// What a peer has received.
+    /// Checks data that a peer received.
     pub(crate) fn check_received(&mut self, index: usize, data: &[u8]) {
         let Some(player) = self.peers.get_mut(index) else { return };
         let (key, from) = (player.key, player.received);
         player.received += data.len() as u64;
         let is_right = (from..).zip(data).all(|(at, byte)| *byte == byte_at(key, Way::Out, at));
         self.require(is_right, || {
-            format!("peer {key} received wrong bytes from byte {from} on (G5)")
+            format!("peer {key} received lost, repeated or wrong bytes from byte {from} on (G5)")
         });
     }
 }
 
+/// The direction of a stream, as the embedder sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Way {
     In,
     Out,
 }
 
-/// The byte at a place of a stream: any that is lost, repeated or of another stream shows.
+/// Returns the byte at this position of a stream. The bytes of two positions or streams differ
+/// often enough that a lost, repeated or foreign byte is noticed.
 pub(crate) fn byte_at(key: u64, way: Way, at: u64) -> u8 {
     let stream = key * 2 + u64::from(way == Way::Out);
     let mixed =
@@ -398,6 +430,7 @@ pub(crate) fn byte_at(key: u64, way: Way, at: u64) -> u8 {
     (mixed >> 56) as u8
 }
 
+/// Returns the bytes of a stream from position `from` to before `to`.
 pub(crate) fn bytes(key: u64, way: Way, from: u64, to: u64) -> Vec<u8> {
     (from..to).map(|at| byte_at(key, way, at)).collect()
 }

@@ -1,7 +1,8 @@
-//! The SOCKS5 proxies of the simulation: they take what was asked of them, and agree, refuse, answer
-//! nonsense, break off or say nothing. One that has agreed is a peer from then on.
+//! The simulated SOCKS5 proxies. They receive requests, and agree, refuse, answer nonsense, break
+//! off or stay silent. A connection to which a proxy has agreed becomes a peer.
 //!
-//! On the test's thread. The model's mutex is held over calls to the doubles, which call nobody.
+//! Runs on the test's thread. The model's mutex is held during calls to the doubles, which call no
+//! code of the simulator.
 
 use sockman::testing::{Ended, Peer, PeerListener};
 
@@ -10,53 +11,56 @@ use crate::{
     world::World,
 };
 
-/// What is asked of the proxies: `Destination::Name`s all begin like this.
+/// The host name and the port that every request to a proxy names.
 pub(crate) const NAME: &str = "name.test";
 pub(crate) const PORT: u16 = 8333;
 
-/// All the proxies there are, and those that they are still dealing with.
+/// All proxies, and the connections with which they still negotiate.
 #[derive(Debug, Default)]
 pub(crate) struct Proxies {
     pub(crate) listeners: Vec<PeerListener>,
     negotiating: Vec<Negotiation>,
 }
 
+/// One negotiation with the program.
 #[derive(Debug)]
 struct Negotiation {
     peer: Peer,
-    /// Of what is being answered now.
-    heard: Vec<u8>,
+    /// The bytes of the message that the proxy has not answered yet.
+    received: Vec<u8>,
     stage: Stage,
-    /// Of the last answer, what had no room in the window.
+    /// The rest of the last answer, for which the window had no room.
     unsent: Vec<u8>,
 }
 
+/// The message that the proxy expects next, or the end of the negotiation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
     Greeting,
     Credentials,
     Request,
-    /// The reply says success; when it is out, this is the destination.
+    /// The reply reports success. When it is sent, the connection becomes a peer.
     Agreed,
-    /// Whatever else was said or done: it is out, and the program's turn.
+    /// The reply is a refusal or nonsense. The program must act on it.
     Over,
 }
 
 impl World {
+    /// Returns the number of negotiations under way.
     pub(crate) fn negotiating(&self) -> usize {
         self.proxies.lock().negotiating.len()
     }
 
-    /// The proxies take what waits, and answer. `true` if one of them did something. With `agrees`
-    /// they do what they should.
+    /// Lets the proxies accept, receive and answer. With `agrees` they answer correctly and never
+    /// fail. Returns `true` if one of them did something.
     pub(crate) fn proxies_act(&self, agrees: bool) -> bool {
         let mut proxies = self.proxies.lock();
         let Proxies { listeners, negotiating } = &mut *proxies;
         let before = negotiating.len();
         for listener in listeners {
             while let Some(peer) = listener.accept() {
-                let (heard, unsent) = (Vec::new(), Vec::new());
-                negotiating.push(Negotiation { peer, heard, stage: Stage::Greeting, unsent });
+                let (received, unsent) = (Vec::new(), Vec::new());
+                negotiating.push(Negotiation { peer, received, stage: Stage::Greeting, unsent });
             }
         }
         let mut has_acted = negotiating.len() != before;
@@ -82,7 +86,8 @@ impl World {
         has_acted
     }
 
-    /// Before the loop sleeps: no proxy may wait for what the program could do.
+    /// Checks, before the loop sleeps, that no proxy waits for something that the program could do.
+    /// Returns a violation for each proxy that does.
     pub(crate) fn negotiations_left(&self) -> Vec<String> {
         let proxies = self.proxies.lock();
         let calls_failed = self.model.lock().calls_failed;
@@ -91,41 +96,48 @@ impl World {
     }
 }
 
+/// The result of a proxy's action.
 enum Went {
+    /// Nothing happened.
     Nowhere,
+    /// The negotiation has proceeded.
     On,
+    /// The negotiation is over, and the proxy has agreed.
     Agreed,
+    /// One side has closed the connection.
     Away,
 }
 
 impl Negotiation {
-    /// What the program has left undone.
+    /// Returns what the program has left undone in this negotiation, if anything.
     fn left_to_do(&self, calls_failed: bool) -> Option<String> {
         let key = self.peer.key();
-        let ours = self.peer.probe_program().filter(|ours| ours.is_watched)?;
-        if ours.has_data || ours.has_end {
-            return Some(format!("asleep with an answer of proxy {key} unread (G9)"));
+        let probe = self.peer.probe_program().filter(|probe| probe.is_watched)?;
+        if probe.has_data || probe.has_end {
+            return Some(format!("asleep with an unread answer of proxy {key} (G9)"));
         }
-        let is_our_turn = self.unsent.is_empty() && ours.in_flight == 0 && ours.is_writable;
-        let heard = [&self.heard[..], &self.peer.peek()?].concat();
+        let is_programs_turn = self.unsent.is_empty() && probe.in_flight == 0 && probe.is_writable;
+        let received = [&self.received[..], &self.peer.peek()?].concat();
         let waits = !matches!(self.stage, Stage::Agreed | Stage::Over);
-        // A `getpeername` that says ENOTCONN of a socket that has a peer: it waits for another word.
-        let is_misled = calls_failed && self.stage == Stage::Greeting && heard.is_empty();
-        if is_our_turn && waits && !is_misled && whole(self.stage, &heard).is_none() {
-            return Some(format!("asleep while proxy {key} waits for its part (G9)"));
+        // A simulated `getpeername` may fail with ENOTCONN although the socket has a peer. The
+        // program then waits for another event.
+        let is_misled = calls_failed && self.stage == Stage::Greeting && received.is_empty();
+        if is_programs_turn && waits && !is_misled && whole(self.stage, &received).is_none() {
+            return Some(format!("asleep while proxy {key} waits for the next message (G9)"));
         }
         None
     }
 
+    /// Receives and answers.
     fn act(&mut self, model: &mut Model, agrees: bool) -> Went {
         let (data, ended) = self.peer.receive();
-        self.heard.extend(&data);
+        self.received.extend(&data);
         let key = self.peer.key();
         if ended.is_some() {
-            model.say(|| format!("  proxy {key} is left: {ended:?}"));
+            model.say(|| format!("  proxy {key} reads the end of the connection: {ended:?}"));
             let is_early = ended == Some(Ended::Eof) && self.stage == Stage::Agreed;
             model.require(!is_early || !self.unsent.is_empty(), || {
-                format!("proxy {key} agreed, and was left")
+                format!("the program closed the connection to proxy {key}, which agreed")
             });
             return Went::Away;
         }
@@ -148,15 +160,16 @@ impl Negotiation {
         }
     }
 
-    /// To what was heard, if that is complete.
+    /// Returns the answer to the received message, if the message is complete.
     fn answer(&mut self, model: &mut Model, agrees: bool) -> Option<Vec<u8>> {
-        let asked = whole(self.stage, &self.heard)?;
-        let heard: Vec<u8> = self.heard.drain(..asked).collect();
+        let asked = whole(self.stage, &self.received)?;
+        let received: Vec<u8> = self.received.drain(..asked).collect();
         let key = self.peer.key();
         let is_nonsense = !agrees && model.choices.once_in(8);
         if is_nonsense {
             let answer = (0..10).map(|_| model.choices.below(7) as u8).collect::<Vec<u8>>();
-            // Nonsense that happens to make sense would have to be gone along with.
+            // Random bytes that begin like a valid answer are not sent, because the negotiation
+            // would have to follow them.
             if answer[0] != 5 && answer[0] != 1 {
                 self.stage = Stage::Over;
                 model.count("a proxy answered nonsense");
@@ -164,14 +177,18 @@ impl Negotiation {
             }
         }
         let (stage, answer): (Stage, &[u8]) = match self.stage {
-            Stage::Greeting if heard.contains(&2) && heard[1] == 2 => (Stage::Credentials, &[5, 2]),
+            Stage::Greeting if received.contains(&2) && received[1] == 2 => {
+                (Stage::Credentials, &[5, 2])
+            }
             Stage::Greeting => (Stage::Request, &[5, 0]),
             Stage::Credentials => (Stage::Request, &[1, 0]),
             Stage::Request => {
                 let mut expected = vec![5, 1, 0, 3, NAME.len() as u8];
                 expected.extend(NAME.as_bytes());
                 expected.extend(PORT.to_be_bytes());
-                model.require(heard == expected, || format!("proxy {key} is asked {heard:?}"));
+                model.require(received == expected, || {
+                    format!("proxy {key} received a wrong request {received:?}")
+                });
                 if !agrees && model.choices.once_in(6) {
                     model.count("a proxy refused");
                     (Stage::Over, &[5, 4, 0, 1, 0, 0, 0, 0, 0, 0])
@@ -186,9 +203,9 @@ impl Negotiation {
     }
 }
 
-/// How many bytes of what was heard make up what this stage waits for.
-fn whole(stage: Stage, heard: &[u8]) -> Option<usize> {
-    let at = |index: usize| heard.get(index).copied().map(usize::from);
+/// Returns the length of the message that this stage expects, if `received` contains all of it.
+fn whole(stage: Stage, received: &[u8]) -> Option<usize> {
+    let at = |index: usize| received.get(index).copied().map(usize::from);
     let length = match stage {
         Stage::Greeting => 2 + at(1)?,
         Stage::Credentials => {
@@ -198,5 +215,5 @@ fn whole(stage: Stage, heard: &[u8]) -> Option<usize> {
         Stage::Request => 7 + at(4)?,
         Stage::Agreed | Stage::Over => return None,
     };
-    (heard.len() >= length).then_some(length)
+    (received.len() >= length).then_some(length)
 }

@@ -1,5 +1,7 @@
-//! The end of a run: the faults stop, and then everything has to be delivered, the loop has to be
-//! quiet, and nothing may be left behind.
+//! The end of a run. The faults stop. Then everything must be delivered, the loop must be quiet,
+//! and no descriptor may be left.
+//!
+//! Runs on the test's thread. Takes the model's mutex for a moment.
 
 use std::{sync::Arc, time::Duration};
 
@@ -7,10 +9,11 @@ use sockman::testing::unused_sessions;
 
 use crate::{Simulation, model::Phase};
 
-/// Longer than the longest back-off, the longest connect and every latency.
+/// How long nothing may change before a run counts as settled. It is longer than the longest
+/// back-off, the longest connect and every latency.
 const SETTLING: Duration = Duration::from_secs(4);
 const ROUND: Duration = Duration::from_millis(100);
-/// Beyond these many rounds nothing moves any more.
+/// A run that has not settled after this many rounds never does.
 const MOST_ROUNDS: usize = 2000;
 const IDLE: Duration = Duration::from_secs(2);
 
@@ -26,7 +29,7 @@ impl Simulation {
         self.close_everything();
     }
 
-    /// Faults, pauses and refusals end.
+    /// Ends faults, pauses and refusals.
     fn calm(&mut self) {
         self.world.model.lock().say(|| "settle".to_owned());
         self.world.network.heal();
@@ -39,7 +42,7 @@ impl Simulation {
                 if let Some(record) = model.connections.get_mut(id) {
                     record.recv_paused = false;
                     record.send_paused = false;
-                    record.heard();
+                    record.ask_hooks_again();
                 }
             }
             open
@@ -51,7 +54,7 @@ impl Simulation {
         });
     }
 
-    /// Rounds until nothing has moved for a while.
+    /// Runs rounds until nothing has changed for [`SETTLING`].
     fn deliver(&mut self) {
         let mut last = None;
         let mut still = Duration::ZERO;
@@ -79,7 +82,7 @@ impl Simulation {
             still = if last == Some(now) { still + ROUND } else { Duration::ZERO };
             last = Some(now);
         }
-        self.world.model.lock().violated("it never settles".to_owned());
+        self.world.model.lock().violated("data still moves after 2000 rounds (G7)".to_owned());
     }
 
     fn run_for(&mut self, time: Duration) {
@@ -93,6 +96,7 @@ impl Simulation {
         }
     }
 
+    /// Checks that everything was delivered and reported.
     fn check_delivered(&self) {
         let mut model = self.world.model.lock();
         let mut missing = Vec::new();
@@ -100,34 +104,37 @@ impl Simulation {
             match record.phase {
                 Phase::Attempt => missing.push(format!("connect {number} has no outcome (G9)")),
                 Phase::PanicClosed => {
-                    missing.push(format!("nobody told that {number} is closed (G12)"));
+                    missing.push(format!(
+                        "the close of connection {number} after a panic was not reported (G12)"
+                    ));
                 }
                 Phase::Quiet => {
-                    missing.push(format!("{number} was left unactivated by the simulator"));
+                    missing.push(format!("the simulator did not activate connection {number}"));
                 }
                 Phase::Closed | Phase::Open => {}
             }
             let player = model.peers.iter().find(|player| player.key == record.key);
             let Some(player) = player.filter(|_| record.phase == Phase::Open) else { continue };
-            let has_ended = record.eof_told || record.error_told;
-            // One whose queue cannot be sent any more stays above its mark, and is read no more.
+            let has_ended = record.eof_reported || record.error_reported;
+            // A connection whose queue can no longer be sent stays above its high mark, so it is no
+            // longer read.
             let is_over = player.has_fin || player.peer.is_none();
             if is_over && !has_ended && record.may_recv() {
-                missing.push(format!("the end of {number} was never told (G5)"));
+                missing.push(format!("the end of connection {number} was not reported (G5)"));
             }
-            if player.was_rude || record.error_told || record.send_failed {
+            if player.may_reset || record.error_reported || record.send_failed {
                 continue;
             }
             if record.received != player.sent {
                 missing.push(format!(
-                    "{number} received {} of {} bytes (G5)",
+                    "connection {number} received {} of {} bytes (G5)",
                     record.received, player.sent
                 ));
             }
             let has_queued = record.queue.as_ref().is_some_and(|queue| queue.has_queued());
             let to_send = if record.queue.is_some() { record.goal } else { record.sent };
             if record.wants_to_send() || has_queued {
-                missing.push(format!("{number} has not sent everything (G6)"));
+                missing.push(format!("connection {number} has not sent everything (G6)"));
             } else if player.received != to_send && !record.write_shut {
                 missing.push(format!(
                     "peer {} received {} of {to_send} bytes (G5)",
@@ -140,16 +147,15 @@ impl Simulation {
         }
     }
 
-    /// With nothing to do, the loop runs for the sweep alone.
+    /// Checks that a loop with nothing to do makes passes only for the sweep.
     fn check_idle(&mut self) {
         let before = self.world.model.lock().pass;
         self.run_for(IDLE);
         let passes = self.world.model.lock().pass - before;
         let allowed = if self.world.has_sweep { 2 * 20 + 4 } else { 4 };
-        self.world
-            .model
-            .lock()
-            .require(passes <= allowed, || format!("{passes} passes in two idle seconds (G7)"));
+        self.world.model.lock().require(passes <= allowed, || {
+            format!("{passes} passes in two idle seconds, {allowed} allowed (G7)")
+        });
     }
 
     fn close_everything(&mut self) {
@@ -166,13 +172,15 @@ impl Simulation {
         if !stops_first {
             self.run_for(ROUND);
         }
-        // Transient sessions that nobody uses yet are kept.
+        // The library keeps unused transient sessions, and with each its descriptor.
         let kept = unused_sessions(&self.sockman);
         let (stats, left) =
             (self.sockman.stats(), self.world.network.descriptors().saturating_sub(kept));
         let mut model = self.world.model.lock();
-        model.require(left == 0, || format!("{left} descriptors are left (G4, G14)"));
-        model.require(stats.connections == 0, || format!("{} are left", stats.connections));
-        model.require(stats.listeners == 0, || "a listener is left".to_owned());
+        model.require(left == 0, || format!("{left} descriptors are left open (G4, G14)"));
+        model.require(stats.connections == 0, || {
+            format!("{} connections are left (G4)", stats.connections)
+        });
+        model.require(stats.listeners == 0, || "a listener is left (G14)".to_owned());
     }
 }

@@ -1,7 +1,8 @@
-//! What the simulated embedder and other threads do, and the look at everything before the socket
+//! The actions of the simulated embedder and of its other threads, and the check before the socket
 //! thread goes to sleep.
 //!
-//! One mutex around the model; never held over a call into the library. One thread plays all of them.
+//! One real thread plays all of them. One mutex protects the model. It is not held during calls
+//! into the library, except while a descriptor is looked up.
 
 use std::{
     collections::HashMap,
@@ -26,41 +27,45 @@ use crate::{
     proxies::Proxies,
 };
 
-/// How many peers there may be at a time.
+/// The most peers in a run, together with the connections that proxies and the bridge negotiate.
 pub(crate) const MOST_PEERS: usize = 24;
-/// The most that a peer sends at once, or the embedder means to.
+/// The most bytes that a peer sends at once, or that the embedder adds to its data to send.
 pub(crate) const MOST_BYTES: u64 = 20_000;
 
-/// Small, so that queues are above their mark and full now and then.
+/// The limits of send queues. They are small, so that queues are sometimes above their mark and
+/// full.
 const LIMITS: SendQueueLimits = match SendQueueLimits::new(1000, 4000, 30_000) {
     Ok(limits) => limits,
-    Err(_) => panic!("a low mark below the high mark"),
+    Err(_) => panic!("the limits must be in order"),
 };
 
+/// Everything around the library in one run.
 pub(crate) struct World {
     pub(crate) network: Network,
     pub(crate) started: Instant,
     pub(crate) model: Mutex<Model>,
     pub(crate) policy: PanicPolicy,
     pub(crate) has_sweep: bool,
-    /// The most connections that there may be.
+    /// The value of `Options::max_connections`.
     cap: usize,
-    /// Where the program listens, or did.
+    /// The addresses on which the embedder listens, or has listened.
     pub(crate) listening: Mutex<Vec<Service>>,
-    /// What can be connected to, and how.
+    /// The destinations that the embedder connects to.
     pub(crate) targets: Vec<Target>,
     pub(crate) proxies: Mutex<Proxies>,
     pub(crate) bridge: Mutex<Bridge>,
+    /// The listeners of the peers.
     pub(crate) listeners: Mutex<Vec<PeerListener>>,
+    /// The connections that `connect` returned and that are not activated yet.
     pub(crate) held: Mutex<Vec<NewConnection>>,
     cancels: Mutex<HashMap<ConnectionId, Interrupt>>,
-    /// A simulated thread is in a blocking connect, or somebody came in between already.
+    /// Whether a simulated thread already acts in between, or is in a blocking connect.
     is_nested: Mutex<bool>,
-    /// A simulated thread is in a blocking connect.
+    /// Whether a simulated thread is in a blocking connect.
     is_blocking: Mutex<bool>,
 }
 
-/// Somewhere to connect to.
+/// A destination, and the proxy on the way to it.
 #[derive(Debug, Clone)]
 pub(crate) struct Target {
     pub(crate) to: Destination,
@@ -130,7 +135,7 @@ impl World {
         self.model.lock().connections.get(&id).is_some_and(|record| record.phase == phase)
     }
 
-    /// The embedder learns of a connection that it can send to.
+    /// Adds a connection to the model, with its descriptor and its peer.
     pub(crate) fn register(
         &self,
         sockman: &SockMan,
@@ -141,7 +146,9 @@ impl World {
         let fd = descriptor(sockman, id).unwrap_or(-1);
         let probe = self.network.probe(fd).unwrap_or_default();
         let number = model.number(id);
-        model.require(probe.peer.is_some(), || format!("{number} has no socket with a peer"));
+        model.require(probe.peer.is_some(), || {
+            format!("connection {number} has no socket with a peer")
+        });
         let record = Record {
             is_eager: model.choices.once_in(4),
             queue: model.choices.once_in(3).then(|| Arc::new(SendQueue::new(id, LIMITS))),
@@ -156,7 +163,7 @@ impl World {
         model.choices.pick(&open)
     }
 
-    /// Something that an embedder does, on this thread or another.
+    /// Performs a random action of the embedder, on the socket thread or on another thread.
     pub(crate) fn act_as_embedder(&self, sockman: &SockMan, on_socket_thread: bool) {
         let what = self.model.lock().choices.below(24);
         match what {
@@ -172,7 +179,7 @@ impl World {
             13 | 14 => self.start_connect(sockman),
             15 => self.cancel(sockman, on_socket_thread),
             16 => {
-                self.model.lock().count("a pass was asked for");
+                self.model.lock().count("a pass was requested");
                 sockman.notify();
             }
             17 => self.change_listeners(sockman),
@@ -208,11 +215,11 @@ impl World {
     }
 
     fn wake(&self, sockman: &SockMan, id: ConnectionId) {
-        self.with_record(id, Record::heard);
+        self.with_record(id, Record::ask_hooks_again);
         sockman.wake(id);
     }
 
-    /// Queues, sends what can be sent at once, and wakes if something is left.
+    /// Sends on a random connection: through its `SendQueue`, or by hand with a wake afterwards.
     fn send(&self, sockman: &SockMan) {
         let Some(id) = self.any_open() else { return };
         let (queue, key, from, to) = {
@@ -235,13 +242,15 @@ impl World {
             let pushed = queue.push(sockman, &data);
             let mut model = self.model.lock();
             let number = model.number(id);
-            // Without the id, which is another one each time that the seed runs.
+            // The trace omits the id, which differs each time that the seed runs.
             let outcome = match &pushed {
                 Ok(()) => "taken",
                 Err(PushError::Full { .. }) => "full",
                 Err(_) => "broken or unknown",
             };
-            model.say(|| format!("  pushed {} bytes on {number}: {outcome}", data.len()));
+            model.say(|| {
+                format!("  push of {} bytes on connection {number}: {outcome}", data.len())
+            });
             let Some(record) = model.connections.get_mut(&id) else { return };
             match pushed {
                 Ok(()) => {
@@ -255,8 +264,7 @@ impl World {
                     model.count("a send failed");
                 }
                 Err(other) => {
-                    model
-                        .violated(format!("the model does not know this error of a push: {other}"));
+                    model.violated(format!("a push returned an unexpected error: {other}"));
                 }
             }
             return;
@@ -264,7 +272,7 @@ impl World {
         let data = bytes(key, Way::Out, from, to);
         let mut model = self.model.lock();
         let number = model.number(id);
-        model.say(|| format!("  means to send up to byte {to} on {number}"));
+        model.say(|| format!("  has data up to byte {to} to send on connection {number}"));
         drop(model);
         if self.model.lock().choices.once_in(2) {
             let result = sockman.send_bytes(id, &data);
@@ -275,33 +283,37 @@ impl World {
 
     fn pause(&self, sockman: &SockMan, reading: bool) {
         let Some(id) = self.any_open() else { return };
-        let tells = {
+        let wakes = {
             let mut model = self.model.lock();
-            // Whoever never wakes has to have a sweep.
+            // Without a wake, only the sweep ends the pause.
             let forgets = self.has_sweep && model.choices.once_in(3);
             let number = model.number(id);
             let Some(record) = model.connections.get_mut(&id) else { return };
             let paused = if reading { &mut record.recv_paused } else { &mut record.send_paused };
             *paused = !*paused;
-            let goes_on = !*paused;
+            let resumes = !*paused;
             let what = if reading { "reading" } else { "sending" };
-            if goes_on && forgets {
-                record.recv_unheard |= reading;
-                record.send_unheard |= !reading;
+            if resumes && forgets {
+                record.recv_resumed_silently |= reading;
+                record.send_resumed_silently |= !reading;
             }
-            model.say(|| format!("  {what} on {number}: goes on {goes_on}, forgets {forgets}"));
-            model.count(match (reading, goes_on) {
-                (true, false) => "reading was paused",
-                (true, true) => "reading went on",
-                (false, false) => "sending was paused",
-                (false, true) => "sending went on",
+            model.say(|| {
+                format!(
+                    "  {what} on connection {number}: resumed {resumes}, without a wake {forgets}"
+                )
             });
-            if goes_on && forgets {
+            model.count(match (reading, resumes) {
+                (true, false) => "reading was paused",
+                (true, true) => "reading was resumed",
+                (false, false) => "sending was paused",
+                (false, true) => "sending was resumed",
+            });
+            if resumes && forgets {
                 model.count("a pause ended without a wake");
             }
-            goes_on && !forgets
+            resumes && !forgets
         };
-        if tells {
+        if wakes {
             self.wake(sockman, id);
         }
     }
@@ -317,15 +329,15 @@ impl World {
         let after = self.network.probe(fd).filter(|probe| probe.peer == Some(key));
         let mut model = self.model.lock();
         let number = model.number(id);
-        model.say(|| format!("  closed {number}: {closed}"));
+        model.say(|| format!("  close of connection {number}: {closed}"));
         let was_there = matches!(phase, Phase::Open | Phase::Attempt | Phase::Quiet);
         model.require(closed == was_there, || {
-            format!("closing {number}, which was {phase:?}, said {closed} (G4)")
+            format!("the close of connection {number}, which was {phase:?}, returned {closed} (G4)")
         });
-        model.require(!again, || format!("{number} was closed twice (G4)"));
+        model.require(!again, || format!("two closes of connection {number} returned true (G4)"));
         let is_seen = after.is_none_or(|probe| probe.is_send_shut) || model.shutdown_failed;
         model.require(is_seen || phase == Phase::Attempt, || {
-            format!("{number} is closed and its peer does not see it (G4)")
+            format!("connection {number} is closed but its peer does not see it (G4)")
         });
         if let Some(record) = model.connections.get_mut(&id).filter(|_| was_there) {
             record.phase = Phase::Closed;
@@ -380,7 +392,7 @@ impl World {
         match begun {
             Ok(id) => {
                 let is_new = model.connections.keys().next_back().is_none_or(|last| *last < id);
-                model.require(is_new, || format!("id {id} was given out before (G1)"));
+                model.require(is_new, || format!("id {id} was handed out before (G1)"));
                 let record = Record { until, ..Record::new(u64::MAX, Phase::Attempt, -1) };
                 model.connections.insert(id, record);
                 model.count("a connect was begun");
@@ -414,7 +426,7 @@ impl World {
         }
     }
 
-    /// `SockMan::connect`: of another thread, which holds up nobody but itself.
+    /// Calls `SockMan::connect` on another thread. On the socket thread, checks that it is refused.
     fn connect_blocking(&self, sockman: &SockMan, on_socket_thread: bool) {
         let target = {
             let mut model = self.model.lock();
@@ -429,7 +441,9 @@ impl World {
             let is_right = refused
                 .as_ref()
                 .is_err_and(|error| matches!(error.kind(), ConnectErrorKind::OnSocketThread));
-            self.model.lock().require(is_right, || format!("connect in a callback: {refused:?}"));
+            self.model
+                .lock()
+                .require(is_right, || format!("`connect` in a callback returned {refused:?}"));
             return;
         }
         let was_nested = std::mem::replace(&mut *self.is_nested.lock(), true);
@@ -452,7 +466,7 @@ impl World {
         }
     }
 
-    /// Activates, drops or closes a connection that `connect` returned.
+    /// Activates, drops, or closes and activates a connection that `connect` returned.
     fn settle_held(&self, sockman: &SockMan) {
         let Some(connection) = self.held.lock().pop() else { return };
         let (id, how) = (connection.id(), self.model.lock().choices.below(4));
@@ -505,10 +519,11 @@ impl World {
         }
     }
 
-    /// Other threads, peers and the kernel come in between. `true` if somebody did something.
-    pub(crate) fn come_in_between(&self, sockman: &SockMan) -> bool {
+    /// Lets another thread, a peer or the kernel act in the middle of a call of the library.
+    /// Returns `true` if one did something.
+    pub(crate) fn act_in_between(&self, sockman: &SockMan) -> bool {
         if std::mem::replace(&mut *self.is_nested.lock(), true) {
-            // Whoever blocks waits for the proxies, who are other programs.
+            // A thread in a blocking connect waits for the proxies, which are other programs.
             let agrees = !self.is_wild();
             return *self.is_blocking.lock()
                 && (self.proxies_act(agrees) | self.bridge_acts(agrees));
@@ -519,10 +534,10 @@ impl World {
         };
         if acts {
             self.model.lock().say(|| " in between:".to_owned());
-            self.model.lock().count("another thread came in between");
+            self.model.lock().count("another thread acted in between");
             self.network.as_another_thread(|| {
-                let is_ours = self.model.lock().choices.once_in(2);
-                if is_ours {
+                let is_embedder = self.model.lock().choices.once_in(2);
+                if is_embedder {
                     self.act_as_embedder(sockman, false);
                 } else {
                     self.act_elsewhere();
@@ -537,7 +552,7 @@ impl World {
         *self.is_nested.lock()
     }
 
-    /// The socket thread is about to sleep: nothing that it could do may be left.
+    /// Checks, before the socket thread sleeps, that it has left nothing undone that it could do.
     pub(crate) fn check_before_sleep(&self, sockman: &SockMan) {
         if self.model.lock().is_interrupted || self.is_in_between() {
             return;
@@ -552,30 +567,34 @@ impl World {
         let mut model = self.model.lock();
         for (number, record) in model.connections.values().enumerate() {
             if record.phase == Phase::Attempt && record.until.is_some_and(|until| until < now) {
-                left.push(format!("asleep beyond the deadline of connect {number} (G9)"));
+                left.push(format!("asleep after the deadline of connect {number} (G9)"));
             }
             if record.phase != Phase::Open {
                 continue;
             }
             let Some(probe) = self.network.probe(record.fd) else { continue };
-            let is_heard = !record.recv_unheard && !record.recv_rests && !record.error_told;
-            let has_news = (probe.has_data || probe.has_end) && !record.eof_told;
-            if record.may_recv() && is_heard && has_news {
-                left.push(format!("asleep with something to receive on {number} (G6)"));
+            let is_expected =
+                !record.recv_resumed_silently && !record.recv_rests && !record.error_reported;
+            let has_news = (probe.has_data || probe.has_end) && !record.eof_reported;
+            if record.may_recv() && is_expected && has_news {
+                left.push(format!(
+                    "asleep with data or an end to receive on connection {number} (G6)"
+                ));
             }
-            // Of one that the poller would not watch, that failure is told, as a read error, and no
-            // room to send.
-            let is_told = !record.send_unheard && !record.send_rests && probe.is_watched;
-            let can_send = probe.is_writable && is_told;
+            // For a socket that the poller refused, only the read error is reported, and never room
+            // to send.
+            let is_reported =
+                !record.send_resumed_silently && !record.send_rests && probe.is_watched;
+            let can_send = probe.is_writable && is_reported;
             if record.wants_to_send() && record.may_send() && can_send {
-                left.push(format!("asleep with something to send on {number} (G6)"));
+                left.push(format!("asleep with data and room to send on connection {number} (G6)"));
             }
         }
-        // The longest pause of a listener, and a little.
+        // A listener's longest back-off, plus one millisecond.
         let is_exhausted = exhausted_at.is_some_and(|at| now <= at + Duration::from_millis(1001));
         if !is_full && !is_exhausted && !is_stopped {
             for at in listening.iter().filter(|at| self.network.waiting_at(at) > 0) {
-                left.push(format!("asleep with a client waiting at {at} (G11)"));
+                left.push(format!("asleep while a client waits at {at} (G11)"));
             }
         }
         for what in left {

@@ -1,13 +1,14 @@
 //! Models of the races: the whole `SockMan`, its thread and its locks, under a scheduler that tries
-//! out interleavings. Sequentially consistent ones: what weak memory adds, loopback on real
-//! processors has to show.
+//! out interleavings. The interleavings are sequentially consistent. The tests over loopback cover
+//! the additional ones of weakly ordered memory.
 //!
-//! The sockets are those of `testing::Network`, whose polls wait under the scheduler, until an event
-//! or a wake. Time stands still, so that no time-out makes up for a wake-up that is lost: that is a
-//! deadlock, which the scheduler reports.
+//! The sockets are those of `testing::Network`. Its polls wait under the scheduler until an event
+//! or a wake. Time stands still, so that no time-out hides a lost wake-up. The scheduler reports a
+//! lost wake-up as a deadlock.
 //!
-//! `RUSTFLAGS='--cfg shuttle' CARGO_TARGET_DIR=target/models cargo test --release -p simulator --test
-//! models`; `MODEL_ITERATIONS` for more.
+//! Command: `RUSTFLAGS='--cfg shuttle' CARGO_TARGET_DIR=target/models cargo test --release -p
+//! simulator --test models`. `MODEL_ITERATIONS` sets the number of interleavings (default 3000)
+//! that each of the two schedulers, random and PCT, tries for each model.
 #![cfg(shuttle)]
 #![allow(clippy::unwrap_used, clippy::panic)]
 
@@ -29,9 +30,10 @@ use sockman::{
     testing::{Ended, Network, Peer},
 };
 
-/// Of a connect: the clock has to be moved for it to succeed.
+/// The latency of a connect, which succeeds only when the model moves the clock.
 const LATENCY: Duration = Duration::from_millis(1);
 
+/// Runs a model under both schedulers.
 fn check(model: impl Fn() + Send + Sync + Clone + 'static) {
     let iterations = std::env::var("MODEL_ITERATIONS").ok().and_then(|text| text.parse().ok());
     let iterations = iterations.unwrap_or(3000);
@@ -39,7 +41,7 @@ fn check(model: impl Fn() + Send + Sync + Clone + 'static) {
     shuttle::check_pct(model, iterations, 3);
 }
 
-/// Something that is waited for.
+/// A count of events that a thread can wait for.
 #[derive(Default)]
 struct Signal {
     count: Mutex<usize>,
@@ -60,7 +62,7 @@ impl Signal {
     }
 }
 
-/// The embedder of all models. What it does not need stays empty.
+/// The embedder of all models. Each model uses only some of the fields.
 #[derive(Default)]
 struct Handler {
     wants: AtomicBool,
@@ -70,16 +72,20 @@ struct Handler {
     data: Signal,
     /// Set when a close on another thread has returned.
     is_closed: AtomicBool,
+    /// The number of callbacks that began after that.
     after_close: AtomicUsize,
-    is_asked: AtomicBool,
-    heard: Signal,
+    /// Set before a `notify`.
+    is_notified: AtomicBool,
+    /// Raised by each pass that begins after `is_notified` is set.
+    notified_pass: Signal,
     accepted: Signal,
     outcomes: AtomicUsize,
     outcome_after_close: AtomicUsize,
 }
 
 impl Handler {
-    fn named(&self) {
+    /// Counts a callback that begins after the close.
+    fn count_callback(&self) {
         if self.is_closed.load(SeqCst) {
             self.after_close.fetch_add(1, SeqCst);
         }
@@ -98,7 +104,7 @@ impl EventHandler for Handler {
         true
     }
     fn event_ready_to_send(&self, sockman: &SockMan, id: ConnectionId) -> NextRecv {
-        self.named();
+        self.count_callback();
         let queue = self.queue.lock().unwrap().clone();
         if let Some(queue) = queue {
             queue.drain(sockman).unwrap();
@@ -113,14 +119,14 @@ impl EventHandler for Handler {
         NextRecv::Proceed
     }
     fn event_got_data(&self, _: &SockMan, _: ConnectionId, _: &[u8]) {
-        self.named();
+        self.count_callback();
         self.data.raise();
     }
     fn event_got_eof(&self, _: &SockMan, _: ConnectionId) {
-        self.named();
+        self.count_callback();
     }
     fn event_got_permanent_read_error(&self, _: &SockMan, _: ConnectionId, _: &io::Error) {
-        self.named();
+        self.count_callback();
     }
     fn event_connect_completed(
         &self,
@@ -139,12 +145,13 @@ impl EventHandler for Handler {
         queued || self.wants.load(SeqCst) || !self.own_queue.lock().unwrap().is_empty()
     }
     fn event_io_loop_completed_for_all(&self, _: &SockMan) {
-        if self.is_asked.load(SeqCst) {
-            self.heard.raise();
+        if self.is_notified.load(SeqCst) {
+            self.notified_pass.raise();
         }
     }
 }
 
+/// Creates a `SockMan` without a sweep, on a network in memory.
 fn rig() -> (Network, Arc<Handler>, SockMan) {
     let (network, handler) = (Network::new(), Arc::new(Handler::default()));
     network.set_blocking(true);
@@ -153,7 +160,7 @@ fn rig() -> (Network, Arc<Handler>, SockMan) {
     (network, handler, sockman)
 }
 
-/// A connection that is not activated yet. Its peer has room for `window` bytes.
+/// Adds a connection that is not activated yet. Its peer has room for `window` bytes.
 fn new_connection(network: &Network, sockman: &SockMan, window: usize) -> (NewConnection, Peer) {
     let at = "10.0.0.1:1".parse().unwrap();
     network.set_window(window);
@@ -161,14 +168,15 @@ fn new_connection(network: &Network, sockman: &SockMan, window: usize) -> (NewCo
     (sockman.add_existing_connection(sock, &at, &at).unwrap(), peer)
 }
 
+/// Adds and activates a connection. Its peer has room for `window` bytes.
 fn connection(network: &Network, sockman: &SockMan, window: usize) -> (ConnectionId, Peer) {
     let (new, peer) = new_connection(network, sockman, window);
     (new.activate(), peer)
 }
 
-/// G9: a wake reaches the hooks, whatever the socket thread is about to do.
+/// G9: a wake reaches the hooks, also if the socket thread is about to sleep.
 #[test]
-fn a_wake_against_going_to_sleep() {
+fn a_wake_is_not_lost_while_the_thread_goes_to_sleep() {
     check(|| {
         let (network, handler, sockman) = rig();
         let threads = sockman.start_sockets_threads().unwrap();
@@ -183,23 +191,24 @@ fn a_wake_against_going_to_sleep() {
     });
 }
 
-/// G9: a notify is answered by a pass.
+/// G9: a pass follows a notify, also if the socket thread is about to sleep.
 #[test]
-fn a_notify_against_going_to_sleep() {
+fn a_notify_is_not_lost_while_the_thread_goes_to_sleep() {
     check(|| {
         let (_, handler, sockman) = rig();
         let threads = sockman.start_sockets_threads().unwrap();
-        handler.is_asked.store(true, SeqCst);
+        handler.is_notified.store(true, SeqCst);
         sockman.notify();
-        handler.heard.wait_for(1);
+        handler.notified_pass.wait_for(1);
         sockman.interrupt();
         threads.join().unwrap();
     });
 }
 
-/// The way in which Core's HTTP server wedged: a push that meets the drain.
+/// G5, G6: pushes on other threads race with the drain, and all bytes are sent. Core's HTTP server
+/// once hung in such a race.
 #[test]
-fn pushes_against_drains() {
+fn pushes_that_race_with_drains_lose_no_bytes() {
     check(|| {
         let (network, handler, sockman) = rig();
         let (id, peer) = connection(&network, &sockman, 2);
@@ -221,15 +230,18 @@ fn pushes_against_drains() {
             handler.ready.wait_for(1);
         }
         let (sent, _) = peer.receive();
-        assert!(sent == b"abcxyz" || sent == b"xyzabc", "torn apart: {sent:?}");
+        assert!(
+            sent == b"abcxyz" || sent == b"xyzabc",
+            "the two pushes are not sent whole and in turn: {sent:?}"
+        );
         sockman.interrupt();
         threads.join().unwrap();
     });
 }
 
-/// An embedder with a queue of its own, which wakes after queueing.
+/// G6: an embedder that has its own queue, and wakes after it has queued, gets all bytes sent.
 #[test]
-fn an_own_queue_against_its_drain() {
+fn an_embedders_queue_that_races_with_its_drain_is_sent_whole() {
     check(|| {
         let (network, handler, sockman) = rig();
         let (id, peer) = connection(&network, &sockman, 1);
@@ -254,9 +266,9 @@ fn an_own_queue_against_its_drain() {
     });
 }
 
-/// G4: one of the closers is told so; after that nothing is sent, and the descriptor goes once.
+/// G4: exactly one close returns true. Nothing is sent after it, and no descriptor is left.
 #[test]
-fn a_close_against_sends_and_another_close() {
+fn one_of_two_closes_that_race_with_a_send_succeeds() {
     check(|| {
         let (network, _, sockman) = rig();
         let (id, peer) = connection(&network, &sockman, 100);
@@ -278,16 +290,16 @@ fn a_close_against_sends_and_another_close() {
         }
         let closed: Vec<bool> = closers.into_iter().map(|closer| closer.join().unwrap()).collect();
         assert_eq!(closed.iter().filter(|closed| **closed).count(), 1);
-        assert_eq!(peer.receive().1, Some(Ended::Eof), "the peer sees it at once");
+        assert_eq!(peer.receive().1, Some(Ended::Eof), "the peer sees the close at once");
         sockman.interrupt();
         threads.join().unwrap();
         assert_eq!(network.descriptors(), 0);
     });
 }
 
-/// G4: after a close has returned, at most the one callback begins that had passed its check.
+/// G4: after a close has returned, at most one callback begins, which had passed its check.
 #[test]
-fn a_close_against_delivery() {
+fn at_most_one_callback_begins_after_a_close_has_returned() {
     check(|| {
         let (network, handler, sockman) = rig();
         let (id, peer) = connection(&network, &sockman, 100);
@@ -303,9 +315,10 @@ fn a_close_against_delivery() {
     });
 }
 
-/// G2: what was closed before its activation is never named, and keeps no descriptor.
+/// G2, G4: a close on another thread races with the activation. At most one callback begins after
+/// the close, and no descriptor is left.
 #[test]
-fn an_activation_against_a_close() {
+fn a_close_that_races_with_an_activation_ends_the_callbacks() {
     check(|| {
         let (network, handler, sockman) = rig();
         let (new, peer) = new_connection(&network, &sockman, 100);
@@ -328,9 +341,10 @@ fn an_activation_against_a_close() {
     });
 }
 
-/// G14: an interrupt at any moment ends the thread, or keeps it from starting; then it starts again.
+/// G14: an interrupt at any moment ends the thread or prevents its start. The thread can then be
+/// started again.
 #[test]
-fn an_interrupt_against_start_and_join() {
+fn an_interrupt_that_races_with_a_start_ends_or_prevents_it() {
     check(|| {
         let (_, handler, sockman) = rig();
         let interrupter = {
@@ -345,16 +359,16 @@ fn an_interrupt_against_start_and_join() {
         interrupter.join().unwrap();
         sockman.reset_interrupt();
         let threads = sockman.start_sockets_threads().unwrap();
-        handler.is_asked.store(true, SeqCst);
+        handler.is_notified.store(true, SeqCst);
         sockman.notify();
-        handler.heard.wait_for(1);
+        handler.notified_pass.wait_for(1);
         drop(threads);
     });
 }
 
-/// G9: an interrupt, even one that is reset at once, ends a sleep.
+/// G9: an interrupt ends a sleep, even if it is reset at once.
 #[test]
-fn an_interrupt_against_a_sleeper() {
+fn an_interrupt_ends_a_sleep_even_if_it_is_reset_at_once() {
     check(|| {
         let interrupt = Interrupt::new();
         let sleeper = {
@@ -368,9 +382,9 @@ fn an_interrupt_against_a_sleeper() {
     });
 }
 
-/// G14: a listener is let go of when it is stopped, and one that comes later accepts.
+/// G14: a listener that is stopped while it is added is released, and a later listener accepts.
 #[test]
-fn a_new_listener_against_stop_listening() {
+fn a_listener_that_races_with_stop_listening_keeps_no_descriptor() {
     check(|| {
         let (network, handler, sockman) = rig();
         let threads = sockman.start_sockets_threads().unwrap();
@@ -387,7 +401,7 @@ fn a_new_listener_against_stop_listening() {
         handler.accepted.wait_for(1);
         assert_eq!(sockman.stats().listeners, 1);
         sockman.stop_listening();
-        // Not only when the thread ends. What is left is the accepted connection.
+        // The descriptor is closed before the thread ends. Only the accepted connection keeps one.
         while network.descriptors() > 1 {
             thread::yield_now();
         }
@@ -396,10 +410,10 @@ fn a_new_listener_against_stop_listening() {
     });
 }
 
-/// G2, G4: an attempt that is closed, cancelled and successful at once has one outcome at most, and
+/// G2, G4: an attempt that is closed and cancelled while it succeeds has at most one outcome and
 /// keeps no descriptor.
 #[test]
-fn a_connect_against_its_close_and_its_cancel() {
+fn a_connect_that_races_with_its_close_and_cancel_has_at_most_one_outcome() {
     check(|| {
         let (network, handler, sockman) = rig();
         let threads = sockman.start_sockets_threads().unwrap();
@@ -427,9 +441,9 @@ fn a_connect_against_its_close_and_its_cancel() {
     });
 }
 
-/// That the models can fail: something is queued, and nobody is woken.
+/// Proves that the models can fail: something is queued without a wake.
 #[test]
-fn a_wake_up_that_is_left_out_is_a_deadlock() {
+fn a_missing_wake_up_is_reported_as_a_deadlock() {
     let lost = std::panic::catch_unwind(|| {
         check(|| {
             let (network, handler, sockman) = rig();
@@ -441,5 +455,5 @@ fn a_wake_up_that_is_left_out_is_a_deadlock() {
             threads.join().unwrap();
         });
     });
-    assert!(lost.is_err(), "a deadlock is told");
+    assert!(lost.is_err(), "the scheduler reports the deadlock");
 }

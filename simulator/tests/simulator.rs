@@ -1,5 +1,5 @@
-//! The simulator over a few thousand seeds, and that it sees what it is to see. Millions:
-//! `cargo run --release -p simulator -- --seeds 1000000`.
+//! The simulator over a thousand or more seeds, and tests of the simulator itself. For a million
+//! seeds: `cargo run --release -p simulator -- --seeds 1000000`.
 
 #![allow(clippy::expect_used, clippy::panic)]
 
@@ -7,10 +7,10 @@ use std::collections::BTreeMap;
 
 use simulator::KINDS;
 
-/// Optimised or not, a few seconds.
+/// The number of seeds, which take a few seconds with and without optimisation.
 const SEEDS: u64 = if cfg!(debug_assertions) { 1000 } else { 8000 };
 
-/// G1 to G9, G11, G12, G14.
+/// G1 to G9, G11, G12, G14: they hold in every seed, and every kind of event happens.
 #[test]
 fn the_guarantees_hold_over_thousands_of_seeds() {
     let mut counts: BTreeMap<&str, u64> = BTreeMap::new();
@@ -25,20 +25,22 @@ fn the_guarantees_hold_over_thousands_of_seeds() {
         }
     }
     let never: Vec<_> = KINDS.iter().filter(|kind| !counts.contains_key(*kind)).collect();
-    assert!(never.is_empty(), "never reached: {never:?}");
+    assert!(never.is_empty(), "kinds of events that never happened: {never:?}");
 }
 
+/// The same seed gives the same report.
 #[test]
 fn a_seed_replays_exactly() {
     for seed in [1, 77, 4242] {
-        let reports = [(); 2].map(|()| format!("{:?}", simulator::run(seed).expect("it holds")));
+        let reports =
+            [(); 2].map(|()| format!("{:?}", simulator::run(seed).expect("the guarantees hold")));
         assert_eq!(reports[0], reports[1]);
     }
 }
 
-/// Bytes as a fuzzer makes them.
+/// A run with the bytes of a fuzzer ends where the bytes end.
 #[test]
-fn bytes_drive_it_too() {
+fn bytes_in_place_of_a_seed_drive_a_run() {
     for length in [0_u8, 1, 2, 40, 200] {
         let bytes: Vec<u8> = (0..length).map(|at| at.wrapping_mul(151)).collect();
         let report = simulator::run_bytes(&bytes).expect("the guarantees hold");
@@ -46,8 +48,8 @@ fn bytes_drive_it_too() {
     }
 }
 
-/// Found by the fuzz target `pass`: eight connects begun before a start, and a batch of one. The model
-/// took the passes that look at them, one by one, for a spin.
+/// The fuzz target `pass` found this case: eight connects begin before a start, with a batch of
+/// one. The model once mistook the passes that step them, one by one, for a spin.
 #[test]
 fn a_pass_for_each_connect_is_no_spin() {
     let mut bytes = vec![0x2b, 0xd3, 0x3f, 0xbe, 0x00, 0xc2, 0x1e];

@@ -1,14 +1,14 @@
-//! The torture over real loopback, twenty seconds of it: the program `torture` judges itself.
-//! Minutes: `cargo run --release -p simulator --bin torture -- --seconds 300`.
+//! Twenty seconds of the torture over real loopback. The program `torture` checks itself. For five
+//! minutes: `cargo run --release -p simulator --bin torture -- --seconds 300`.
 
 #![allow(clippy::unwrap_used)]
 
 use std::process::Command;
 
-/// G5, G7, G10, G11, G14: between two processes, over a thousand connections.
+/// G5, G7, G10, G11, G14: they hold between two processes with a thousand connections.
 #[test]
 fn every_stream_that_is_not_cut_short_arrives_whole() {
-    // Seeds decide about the sweep, too; which one it is does not matter.
+    // The seed also decides about the sweep. Any seed must pass.
     let seed = std::process::id().to_string();
     let output = Command::new(env!("CARGO_BIN_EXE_torture"))
         .args(["--seconds", "20", "--connections", "1000", "--seed", &seed])

@@ -1,5 +1,5 @@
-//! Accepting: the latch and the back-off of each listener. A new connection gets its place and its
-//! id here.
+//! Accepting: the latch and the back-off of each listener. Accepted connections get their place and
+//! their id here.
 //!
 //! Belongs to the socket thread. Takes the connection map's mutex for a moment. No lock is held
 //! while the handler is called.
@@ -44,9 +44,9 @@ pub(crate) struct Accepting {
 
 /// The meaning of an accept that failed.
 enum AcceptFailure {
-    /// No client waits. The latch is cleared.
+    /// No client waits, so the latch is cleared.
     WouldBlock,
-    /// The client has gone, or a signal came. Accepting goes on.
+    /// The client is gone, or a signal came. Accepting goes on.
     Nothing,
     /// A resource ran out. The listener backs off.
     Exhausted,
@@ -64,8 +64,8 @@ impl Accepting {
     }
 
     /// Returns whether there is something to do for the listener, now or when its back-off ends.
-    /// Returns `false` for a stopped listener: until the socket thread takes the mark of the stop,
-    /// a set latch would keep the loop awake.
+    /// Returns `false` for a stopped listener, because its latch would keep the loop awake until
+    /// the socket thread takes the mark of the stop.
     pub(crate) fn is_due(&self) -> bool {
         (self.ready || !self.is_registered) && !self.listener.is_stopped()
     }
@@ -85,8 +85,8 @@ impl Accepting {
                 if self.pause(now) {
                     log::error!(
                         target: "sockman::net",
-                        "cannot watch the listener on {} for readiness: {error}; trying again \
-                         every {LONGEST_PAUSE:?} at the latest until it goes",
+                        "cannot watch the listener on {} for readiness: {error}; retrying at \
+                         least every {LONGEST_PAUSE:?} until it succeeds",
                         self.listener.address()
                     );
                 }
@@ -118,8 +118,8 @@ impl Accepting {
         self.pause = None;
     }
 
-    /// Begins a back-off, or a longer one. Returns `true` if a lack of resources begins with it:
-    /// only then the caller logs.
+    /// Begins a back-off, or a longer one. Returns `true` if it is the first one of a lack of
+    /// resources. The caller logs only that one.
     fn pause(&mut self, now: Instant) -> bool {
         let begins = self.pause.is_none();
         let length = match self.pause {
@@ -165,8 +165,8 @@ impl AcceptFailure {
 }
 
 impl Accepting {
-    /// Accepts until no client waits or the batch is full. Each connection that the handler keeps
-    /// goes to `add` at once, so that none is lost if the next callback panics.
+    /// Accepts until no client waits or the batch is full. Passes each connection that the handler
+    /// keeps to `add` at once, so that none is lost if the next callback panics.
     pub(crate) fn accept_batch(
         &mut self,
         context: &Context<'_>,
@@ -181,9 +181,9 @@ impl Accepting {
             if context.interrupts.is_interrupted() || self.listener.is_stopped() {
                 return;
             }
-            // At the limit the latch stays set, and clients wait in the kernel's backlog. No place
-            // is taken before a client is there: the place might be the last, and a connect on
-            // another thread would fail for nothing.
+            // At the limit the latch stays set, and clients wait in the kernel's backlog. A place
+            // is taken only when a client is there. Taken earlier, it might be the last one, and a
+            // connect on another thread would fail for nothing.
             if shared.connections.is_full() {
                 return;
             }
@@ -202,7 +202,10 @@ impl Accepting {
             let me = match self.me(&*sock) {
                 Ok(me) => me,
                 Err(error) => {
-                    log::debug!(target: "sockman::net", "{them} is gone again: {error}");
+                    log::debug!(
+                        target: "sockman::net",
+                        "dropped the connection from {them}, which has no local address: {error}"
+                    );
                     continue;
                 }
             };
@@ -231,7 +234,10 @@ impl Accepting {
                 Accepted::Over
             }
             AcceptFailure::Nothing => {
-                log::trace!(target: "sockman::net", "accept: {error}");
+                log::trace!(
+                    target: "sockman::net",
+                    "an accept on {} failed: {error}", self.listener.address()
+                );
                 Accepted::Nothing
             }
             AcceptFailure::Exhausted => {
@@ -239,8 +245,8 @@ impl Accepting {
                 if self.pause(now) {
                     log::warn!(
                         target: "sockman::net",
-                        "cannot accept on {}: {error}; trying again every {LONGEST_PAUSE:?} at \
-                         the latest until it goes",
+                        "cannot accept on {}: {error}; retrying at least every \
+                         {LONGEST_PAUSE:?} until it succeeds",
                         self.listener.address()
                     );
                 }
@@ -253,8 +259,8 @@ impl Accepting {
 /// The result of one call of accept.
 enum Accepted {
     One(Box<dyn Sock>, Service),
-    /// No connection this time. More clients may wait.
+    /// This call returned no connection. More clients may wait.
     Nothing,
-    /// No more connections in this pass.
+    /// This pass accepts no more connections.
     Over,
 }

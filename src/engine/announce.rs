@@ -1,5 +1,5 @@
 //! Reports new connections, and connections that a panic closed, to the embedder. All sources of
-//! connections (listeners, connects, the I2P-accept thread) share these two functions.
+//! connections (listeners, connects, the I2P-accept thread) share these functions.
 //!
 //! Runs on the socket thread or the I2P-accept thread. No lock is held while a callback runs.
 
@@ -20,7 +20,7 @@ use crate::{address::Service, error::panic_message, options::PanicPolicy, sockma
 ///
 /// # Panics
 ///
-/// Passes the callback's panic on under [`PanicPolicy::Stop`]. The connection is closed then.
+/// Passes the callback's panic on under [`PanicPolicy::Stop`], after closing the connection.
 pub(crate) fn announce(
     sockman: &SockMan,
     id: ConnectionId,
@@ -46,8 +46,8 @@ pub(crate) fn announce(
     }
 }
 
-/// Announces a connection that a listener or the I2P-accept thread accepted, and returns it if it is
-/// to be polled.
+/// Announces a connection that a listener or the I2P-accept thread accepted. Returns the connection
+/// if it is to be polled.
 ///
 /// # Panics
 ///
@@ -69,7 +69,7 @@ pub(crate) fn closed_after_panic(sockman: &SockMan, id: ConnectionId, payload: &
     shared.counters.panics.add(1);
     log::error!(
         target: "sockman::net",
-        "a callback for connection {id} panicked, which closes it: {}", panic_message(payload)
+        "a callback panicked, so its connection {id} is closed: {}", panic_message(payload)
     );
     // If the callback closed the connection before it panicked, the id is not named again.
     if shared.close(id) {

@@ -1,8 +1,7 @@
-//! A connect that does not block. It begins on the caller's thread. The socket thread then steps it
-//! when its socket is ready, its timer runs out or its interrupt is set.
+//! Attempts: connects that do not block their caller. An attempt begins on the caller's thread. The
+//! socket thread then steps it when its socket is ready, its timer expires or its interrupt is set.
 //!
-//! The state machine is the same as the blocking driver's. Takes the connection map's mutex for a
-//! moment.
+//! The blocking driver uses the same state machine. Takes the connection map's mutex for a moment.
 
 use std::{
     fmt, io,
@@ -25,6 +24,7 @@ use crate::{
     },
 };
 
+/// A connect under way that the socket thread drives.
 #[derive(Debug)]
 pub(crate) struct Attempt {
     /// The connection that the attempt becomes. Until it succeeds, its id can only be closed.
@@ -47,7 +47,11 @@ impl fmt::Debug for Cancel {
 }
 
 impl Attempt {
-    /// Begins a connect: does the steps that need no wait. The socket thread does the rest.
+    /// Begins a connect with the steps that need no wait. The socket thread does the rest.
+    ///
+    /// # Errors
+    ///
+    /// Returns the error of a connect that failed in these steps. The attempt then has no id.
     pub(crate) fn start(
         shared: &Arc<Shared>,
         to: &Destination,
@@ -86,8 +90,7 @@ impl Attempt {
     ///
     /// # Errors
     ///
-    /// Fails with the outcome of the connect, which has failed. The attempt must not be stepped
-    /// again.
+    /// Returns the error that ended the connect. The attempt must not be stepped again.
     pub(crate) fn step(&mut self, now: Instant) -> Result<Step, ConnectError> {
         if self.cancel.watches.is_interrupted() {
             return Err(ConnectError::new(self.to(), ConnectErrorKind::Interrupted));
@@ -121,9 +124,9 @@ impl Attempt {
     }
 }
 
-/// The waker of an attempt's own interrupt. It reports to the socket thread which attempt was
-/// cancelled. It keeps no socket open, because the attempt may be over or closed when the report
-/// arrives.
+/// The waker that an attempt registers with its own interrupt. It leaves a mark that names the
+/// cancelled attempt. It keeps no socket open, because the attempt may be over or closed when the
+/// socket thread takes the mark.
 struct CancelWaker {
     shared: Weak<Shared>,
     connection: Weak<Connection>,

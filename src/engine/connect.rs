@@ -1,7 +1,7 @@
 //! Outbound connections: `connect`, `start_connect`, and the connection that is not polled yet.
 //!
-//! Runs on the caller's thread. A connect that blocks never runs on the socket thread. Takes the
-//! connection map's mutex for a moment.
+//! Runs on the caller's thread. `connect` blocks, so it refuses to run on the socket thread. Takes
+//! the connection map's mutex for a moment.
 
 use std::{fmt, sync::Arc};
 
@@ -35,10 +35,25 @@ impl LogOptions {
     }
 }
 
-/// A connection that exists but is not polled yet. No callback names its id before
-/// [`activate`](NewConnection::activate). The connection can already be sent to, woken and closed.
+/// A connection that exists but is not polled yet. [`SockMan::connect`] returns it.
 ///
-/// Dropping this without `activate` closes the connection; no callback ever names its id.
+/// No callback names the id before [`activate`](NewConnection::activate), so the embedder can
+/// register the id first. The connection can already be sent to, woken and closed. It may move to
+/// another thread. Dropping it without `activate` closes the connection, and no callback ever names
+/// the id.
+///
+/// ```no_run
+/// use std::{collections::HashSet, sync::Mutex};
+///
+/// use sockman::{ConnectOptions, ConnectionId, SockMan, error::ConnectError};
+///
+/// fn dial(sockman: &SockMan, ids: &Mutex<HashSet<ConnectionId>>) -> Result<(), ConnectError> {
+///     let new = sockman.connect("192.0.2.1:8333", &ConnectOptions::default())?;
+///     ids.lock().unwrap().insert(new.id());
+///     new.activate();
+///     Ok(())
+/// }
+/// ```
 #[must_use = "the connection is closed when this is dropped without `activate`"]
 pub struct NewConnection {
     shared: Arc<Shared>,
@@ -53,21 +68,21 @@ impl NewConnection {
         self.connection.id
     }
 
-    /// Returns the address of this side.
+    /// Returns the local address.
     #[must_use]
     pub fn me(&self) -> &Service {
         self.connection.me()
     }
 
-    /// Returns the destination as it was dialled. Behind a proxy, it is still the destination.
+    /// Returns the destination that was dialled, also if a proxy was used.
     #[must_use]
     pub fn them(&self) -> &Destination {
         self.connection.them()
     }
 
-    /// Hands the connection to the socket thread and returns its id. From here on callbacks name
-    /// the id. If no socket thread runs, the connection waits until one is started. If the
-    /// connection was closed meanwhile, nothing happens.
+    /// Hands the connection to the socket thread and returns its id. From now on callbacks may name
+    /// the id. If no socket thread runs, the connection waits until one is started. A connection
+    /// that was closed meanwhile stays closed.
     pub fn activate(mut self) -> ConnectionId {
         self.activated = true;
         if !self.connection.is_closed() {
@@ -95,7 +110,7 @@ impl fmt::Debug for NewConnection {
     }
 }
 
-/// Connects, blocking, and gives the connection an id.
+/// Connects and gives the connection an id. Blocks the calling thread.
 pub(crate) fn connect(
     sockman: &SockMan,
     to: &Destination,
@@ -129,7 +144,7 @@ fn dial_and_fill(
     Ok(NewConnection { shared: Arc::clone(shared), connection, activated: false })
 }
 
-/// Makes a connection of a socket that is connected already.
+/// Makes a connection from a socket that is already connected.
 #[cfg(feature = "testing")]
 pub(crate) fn add_existing(
     sockman: &SockMan,
@@ -144,7 +159,7 @@ pub(crate) fn add_existing(
     Ok(NewConnection { shared: Arc::clone(shared), connection, activated: false })
 }
 
-/// Begins a connect, and leaves the rest to the socket thread.
+/// Begins a connect that the socket thread completes.
 pub(crate) fn start_connect(
     sockman: &SockMan,
     to: &Destination,

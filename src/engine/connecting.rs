@@ -1,5 +1,5 @@
-//! The attempts that the socket thread drives: which of them to step, their timers, and the report
-//! of their outcomes.
+//! The attempts that the socket thread drives: the queue of those to step, their timers, and the
+//! report of their outcomes.
 //!
 //! Belongs to the socket thread. Takes the connection map's mutex for a moment. No lock is held
 //! while the handler is called. An attempt without an event or an expired timer costs a pass
@@ -24,6 +24,7 @@ use crate::{
     sys::Poller,
 };
 
+/// The attempts that the socket thread drives.
 #[derive(Debug)]
 pub(crate) struct Connecting {
     slots: Slab<AttemptSlot>,
@@ -63,7 +64,8 @@ impl Connecting {
         Connecting { slots: Slab::new(), due: VecDeque::new(), timers: BTreeSet::new() }
     }
 
-    /// Takes over an attempt. Its first step here returns what it waits for.
+    /// Adds an attempt that another thread began, and lists it. Its next step returns what it waits
+    /// for.
     pub(crate) fn add(&mut self, attempt: Box<Attempt>) {
         if attempt.connection.is_closed() {
             return;
@@ -71,7 +73,10 @@ impl Connecting {
         let connection = Arc::clone(&attempt.connection);
         let slot = AttemptSlot { attempt, is_due: false, registered: None, timer: None };
         let Some(key) = self.slots.insert(slot) else {
-            log::error!(target: "sockman::net", "no slot for the connect {}", connection.id);
+            log::error!(
+                target: "sockman::net",
+                "cannot drive the connect {}: every slot is taken", connection.id
+            );
             return;
         };
         connection.set_token(Some(Token::Attempt(key)));
@@ -97,6 +102,7 @@ impl Connecting {
         }
     }
 
+    /// Puts the attempts whose timers have expired into the queue.
     pub(crate) fn list_expired(&mut self, now: Instant) {
         while let Some(&(at, key)) = self.timers.first() {
             if at > now {
@@ -124,8 +130,8 @@ impl Connecting {
         let Some(key) = self.due.pop_front() else { return Stepped::NoneIsDue };
         let Some(slot) = self.slots.get_mut(key) else { return Stepped::GoesOn };
         slot.is_due = false;
-        // The mark of the close is on its way. Stepping now could retry the connect, and the retry
-        // would reach the peer.
+        // The mark of the close is on its way. A step could retry the connect, and the peer would
+        // see the retry.
         if slot.attempt.connection.is_closed() {
             return Stepped::GoesOn;
         }
@@ -161,7 +167,7 @@ impl Connecting {
         Some(slot.attempt)
     }
 
-    /// Removes every attempt that was closed. For the time in which no thread runs.
+    /// Removes every attempt that was closed. Called only while no thread runs.
     pub(crate) fn remove_closed(&mut self) {
         let closed: Vec<Key> = self
             .slots

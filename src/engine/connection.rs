@@ -25,10 +25,10 @@ use crate::{
     },
 };
 
-/// Which side dialled.
+/// The direction of a connection: which side dialled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Direction {
-    /// The peer dialled, and a listener accepted the connection.
+    /// The peer dialled, and this side accepted the connection.
     Inbound,
     /// This side dialled, with [`SockMan::connect`](crate::SockMan::connect) or
     /// [`SockMan::start_connect`](crate::SockMan::start_connect).
@@ -51,7 +51,7 @@ impl fmt::Display for Direction {
 pub struct ConnectionInfo {
     /// The connection's id.
     pub id: ConnectionId,
-    /// The address of this side.
+    /// The local address.
     pub me: Service,
     /// The peer: the address that an inbound connection came from, or the destination that was
     /// dialled.
@@ -60,12 +60,12 @@ pub struct ConnectionInfo {
     pub direction: Direction,
     /// When the connection was accepted, or when the connect succeeded.
     pub since: Instant,
-    /// Payload bytes that the kernel took for sending.
+    /// The number of payload bytes that the kernel took for sending.
     pub bytes_sent: u64,
-    /// Payload bytes delivered to the embedder.
+    /// The number of payload bytes delivered to the embedder.
     pub bytes_received: u64,
-    /// Whether the poller reported an error, or the end of both directions. While reads are paused,
-    /// this reports a reset.
+    /// Whether the poller reported an error, or the end of both directions. It shows a reset even
+    /// while reads are paused.
     pub hung_up: bool,
 }
 
@@ -76,12 +76,12 @@ pub(crate) struct Connection {
     pub(crate) direction: Direction,
     sock: Box<dyn Sock>,
     me: Service,
-    /// The address of this side, if it differs from `me`. Over I2P it is known when the session is
+    /// The local address, if it differs from `me`. Over I2P it is known only when the session is
     /// made.
     late_me: OnceLock<Box<Service>>,
     them: Destination,
-    /// In nanoseconds since the `SockMan` was made, which takes half the size of an `Instant`. A
-    /// connect sets it when it succeeds, before any thread can find the connection.
+    /// Nanoseconds since the `SockMan` was made, in half the size of an `Instant`. A connect sets
+    /// it when it succeeds, before any thread can find the connection.
     since: AtomicU64,
     /// The send lock. It is held around every send, so that the bytes of two threads do not mix
     /// within one call.
@@ -91,15 +91,15 @@ pub(crate) struct Connection {
     write_shut: AtomicBool,
     /// Whether a `Mark::Woken` is in the inbox, or a wake waits until the connection gets its slot.
     woken: AtomicBool,
-    /// What the socket thread's sends and the poller's events found: one bit each. Only the socket
-    /// thread writes them. Any thread may read `HUNG_UP` and `OVER`.
+    /// The notes: one bit for each finding of the socket thread's sends and of the poller's events.
+    /// Only the socket thread writes them. Any thread may read `HUNG_UP` and `OVER`.
     notes: AtomicU8,
-    /// The operating system's error number of the first reset that a send received; 0 for none. A
-    /// send takes the socket's error away from the receive that would have returned it. Two bytes
-    /// are enough for any such number; a larger field would cost each connection eight more bytes.
+    /// The operating system's error number of the first reset that a send received, or 0. The
+    /// kernel returns a socket's error once, so a receive does not return it after the send. Two
+    /// bytes hold any such number. A larger field would cost each connection eight more bytes.
     send_error: AtomicU16,
-    /// The token of the slot or of the attempt. Only the socket thread reads and writes it, or,
-    /// while none runs, the thread that holds the `run` mutex.
+    /// The token of the slot or of the attempt. Only the socket thread reads and writes it. While
+    /// none runs, the thread that holds the `run` mutex does.
     token: AtomicUsize,
     bytes_sent: AtomicU64,
     bytes_received: AtomicU64,
@@ -114,7 +114,7 @@ const HUNG_UP: u8 = 4;
 /// A note: the poller reported that both directions are over.
 const OVER: u8 = 8;
 
-/// The most bytes that one send takes on Linux (`MAX_RW_COUNT`), whether or not the socket is full.
+/// The most bytes that one send takes on Linux (`MAX_RW_COUNT`), even if the socket has more room.
 const LONGEST_SEND: usize = 0x7fff_f000;
 
 /// The value for "no token". The poller's own waker has this token, so no slot has it.
@@ -158,7 +158,7 @@ impl Connection {
         self.late_me.get().map_or(&self.me, |me| me)
     }
 
-    /// Sets the address of this side. Called before the connection is reported.
+    /// Sets the local address. Called before the connection is reported.
     pub(crate) fn set_me(&self, me: &Service) {
         self.late_me.get_or_init(|| Box::new(me.clone()));
     }
@@ -184,22 +184,21 @@ impl Connection {
     }
 
     /// Shuts both directions down at once. The descriptor itself is closed with the last `Arc`, so
-    /// a system call on another thread never uses a number that the kernel has given to a new
+    /// that a system call on another thread never uses a number that the kernel has given to a new
     /// socket.
     pub(crate) fn shutdown(&self) {
-        // Saves one system call for each peer that resets.
+        // This saves one system call for each peer that resets.
         if self.notes.load(Ordering::Relaxed) & OVER != 0 {
             return;
         }
         if let Err(error) = self.sock.shutdown(Shutdown::Both) {
             // The usual reason: the peer reset the connection, and nothing is left to shut down.
-            log::trace!(target: "sockman::net", "shutdown of connection {}: {error}", self.id);
+            log::trace!(target: "sockman::net", "cannot shut down connection {}: {error}", self.id);
         }
     }
 
     /// Runs one send of `length` bytes. Returns `Ok(0)` if it would block. With `on_socket_thread`,
-    /// the result is noted for the latches; a send on another thread that would block changes no
-    /// latch.
+    /// the result is noted for the latches. A send on another thread changes no latch.
     #[inline]
     pub(crate) fn send(
         &self,
@@ -214,7 +213,7 @@ impl Connection {
             }
             match send(&*self.sock) {
                 Ok(bytes) => {
-                    // A plain add, because the send lock is held.
+                    // The send lock is held, so a plain add is enough.
                     let sent = self.bytes_sent.load(Ordering::Relaxed);
                     self.bytes_sent.store(sent.wrapping_add(bytes as u64), Ordering::Relaxed);
                     if on_socket_thread && bytes > 0 {
@@ -232,7 +231,8 @@ impl Connection {
                     return Ok(0);
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                // Another thread closed the connection meanwhile. Its shutdown caused the error.
+                // Another thread closed the connection meanwhile, and its shutdown caused the
+                // error.
                 Err(_) if self.is_closed() => {
                     return Err(SendError::UnknownConnection(self.id));
                 }
@@ -259,9 +259,9 @@ impl Connection {
 
     /// Remembers the first reset that a send received. Called under the send lock.
     fn remember_send_error(&self, error: &io::Error) {
-        // A broken pipe is no reset after a half-close by this side, nor from a unix-domain peer
-        // that closed in order. On TCP it is otherwise a reset that came after the peer's end of
-        // stream.
+        // A broken pipe is no reset if this side has half-closed, or if a unix-domain peer has
+        // closed in order. In all other cases on TCP it is a reset that came after the peer's end
+        // of stream.
         let no_reset = error.kind() == io::ErrorKind::BrokenPipe
             && (self.write_shut.load(Ordering::Relaxed) || self.me.addr().is_unix());
         if no_reset || self.send_error.load(Ordering::Relaxed) != 0 {
@@ -315,7 +315,7 @@ fn nanoseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// For the socket thread alone.
+/// These methods are for the socket thread alone.
 impl Connection {
     /// Returns whether a send on this thread found the socket full since the last call.
     #[inline]
@@ -329,15 +329,14 @@ impl Connection {
         self.take_note(SENT)
     }
 
-    /// Clears `woken` before the hooks are asked, so that the next wake makes a new mark. A store
-    /// could be reordered with the loads of the hooks. The swap prevents that: if a wake found the
-    /// flag still set, the hooks see what was queued before that wake.
+    /// Clears `woken`, so that the next wake makes a new mark. Called before the hooks are asked. A
+    /// store could be reordered with the loads of the hooks. The swap prevents that: if a wake
+    /// found the flag still set, the hooks see what was queued before that wake.
     pub(crate) fn clear_woken(&self) {
         self.woken.swap(false, Ordering::AcqRel);
     }
 
-    /// Notes a hang-up. `is_over` says that both directions are over, and not only that an error
-    /// waits.
+    /// Notes a hang-up. With `is_over`, both directions are over; otherwise an error is pending.
     pub(crate) fn set_hung_up(&self, is_over: bool) {
         self.note(if is_over { HUNG_UP | OVER } else { HUNG_UP });
     }

@@ -1,4 +1,5 @@
-//! What a pass uses but does not own, and the guard around its callbacks.
+//! The context of a pass: the things that the pass uses but does not own, and the guard around its
+//! callbacks.
 //!
 //! Belongs to the socket thread. No lock is held while a callback runs.
 
@@ -9,7 +10,7 @@ use crate::{
     event_handler::EventHandler, options::PanicPolicy, sockman::SockMan, sys::interrupt::Watches,
 };
 
-/// What a pass uses but does not own.
+/// The `SockMan` and the interrupts that a pass uses.
 pub(crate) struct Context<'a> {
     pub(crate) sockman: &'a SockMan,
     pub(crate) interrupts: &'a Watches,
@@ -26,9 +27,13 @@ impl Context<'_> {
         &*self.shared().handler
     }
 
-    /// Runs callbacks for one connection. Returns `None` if a callback panicked under
-    /// [`PanicPolicy::CloseConnection`]: the connection is closed then, and the close is reported
-    /// to the embedder. Under [`PanicPolicy::Stop`] the panic unwinds further.
+    /// Runs callbacks for one connection. If a callback panics under
+    /// [`PanicPolicy::CloseConnection`], closes the connection, reports the close to the embedder
+    /// and returns `None`.
+    ///
+    /// # Panics
+    ///
+    /// Passes the callback's panic on under [`PanicPolicy::Stop`].
     #[inline]
     pub(crate) fn guard<R>(&self, id: ConnectionId, run: impl FnOnce() -> R) -> Option<R> {
         if self.shared().options.panic_policy == PanicPolicy::Stop {

@@ -1,8 +1,8 @@
 //! The counters behind [`Stats`].
 //!
 //! Any thread reads them. The socket thread alone writes most of them, with
-//! [`add_owned`](Counter::add_owned); any thread may write the others, with [`add`](Counter::add).
-//! No lock.
+//! [`add_owned`](Counter::add_owned). Any thread may write the others, with [`add`](Counter::add).
+//! Takes no lock.
 
 use super::map::ConnectionMap;
 use crate::{
@@ -10,6 +10,7 @@ use crate::{
     sys::sync::atomic::{AtomicU64, Ordering},
 };
 
+/// The counters of one `SockMan`.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     pub(crate) passes: Counter,
@@ -51,7 +52,7 @@ impl Counter {
         self.0.fetch_add(count, Ordering::Relaxed);
     }
 
-    /// Adds to a counter that only the socket thread writes. It needs no locked instruction.
+    /// Adds to a counter that only the socket thread writes, without a locked instruction.
     pub(crate) fn add_owned(&self, count: u64) {
         self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(count), Ordering::Relaxed);
     }

@@ -1,7 +1,7 @@
 //! The connections that are due, each listed at most once.
 //!
-//! Belongs to the socket thread. No lock. Only this module changes the lists and the flag in each
-//! slot that says "listed".
+//! Belongs to the socket thread. Takes no lock. Only this module changes the lists and the
+//! [`Listed`] flag of each slot.
 
 use std::mem;
 
@@ -72,7 +72,7 @@ impl Due {
         mem::swap(&mut self.next, &mut self.turns);
     }
 
-    /// Returns the next connection that gets a turn. It stays the next one until
+    /// Returns the connection that gets the next turn. It stays the next one until
     /// [`turn_over`](Due::turn_over), so a turn that panics is repeated.
     #[inline]
     pub(crate) fn next_turn(&self) -> Option<Key> {
@@ -95,7 +95,7 @@ impl Due {
         self.next.push(key);
     }
 
-    /// Clears the flag of a connection whose turn left no work: it is no longer listed.
+    /// Clears the flag of a connection whose turn left no work, so that it can be listed again.
     #[inline]
     pub(crate) fn rests(listed: &mut Listed) {
         listed.0 = false;

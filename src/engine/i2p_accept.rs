@@ -1,7 +1,7 @@
 //! The thread that accepts connections from I2P: Core's `ThreadI2PAccept`.
 //!
 //! [`AcceptThread::step`] gets the time, proceeds as far as it can without waiting, and returns
-//! what to wait for. The thread calls it in a loop and waits in a poller of its own, which the
+//! what to wait for. The thread calls it in a loop and waits in its own poller, which the
 //! interrupts wake. It takes the locks of the map, the inbox and the I2P sessions for a moment. No
 //! lock is held while the handler is called.
 
@@ -22,12 +22,12 @@ use crate::{
     sys::{Poller, Readiness, Sock, interrupt::Watches},
 };
 
-/// The back-off after the first failure, as in Core. It grows by as much with each further failure.
+/// The back-off after the first failure, as in Core. Each further failure adds as much again.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// The longest back-off, as in Core.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5 * 60);
-/// How long the bridge may take for each answer, except for the report of a peer. Also how often
-/// the thread checks, while it waits for a peer, whether the session is still alive.
+/// How long the bridge may take for each answer, except for the report of a peer. While the thread
+/// waits for a peer, it also checks this often whether the session is still alive.
 const LONGEST_WAIT: Duration = Duration::from_secs(3 * 60);
 /// How long a peer that was accepted may wait until the next STREAM ACCEPT is sent.
 const LONGEST_DELAY: Duration = Duration::from_millis(50);
@@ -36,11 +36,12 @@ const BETWEEN_LOOKS: Duration = Duration::from_millis(1);
 /// How often the thread checks whether a place of the `max_connections` is free again.
 const LOOK_FOR_ROOM: Duration = Duration::from_millis(50);
 
+/// The state of the I2P-accept thread.
 pub(crate) struct AcceptThread {
     i2p: Arc<I2p>,
     state: State,
     pause: Duration,
-    /// The status that was reported to the embedder last.
+    /// The status that was last reported to the embedder.
     told: Option<I2pStatus>,
     address: Option<Service>,
     /// Whether the socket of the state is registered with the poller.
@@ -52,11 +53,11 @@ enum State {
     Idle(Instant),
     /// A session is being made, until this time at the latest.
     Session(SessionMaker, Instant),
-    /// STREAM ACCEPT is sent and its answer awaited, until this time at the latest.
+    /// A STREAM ACCEPT is sent and its answer awaited, until this time at the latest.
     Listen(Listening, Instant),
     /// Waits for a peer.
     Await(Listening),
-    /// A peer is there, but no place for it. The state that comes after it is kept.
+    /// A peer waits for a free place. The last field is the state that follows.
     Held(Box<dyn Sock>, NetAddr, Box<State>),
 }
 
@@ -66,8 +67,9 @@ struct Listening {
     talk: Talk,
 }
 
-/// What to wait for.
+/// The event that the next step waits for.
 enum Wait {
+    /// The next step can run at once.
     Nothing,
     /// Wait for the socket of the state, until this time at the latest.
     Socket(Instant),
@@ -141,7 +143,7 @@ impl AcceptThread {
                 self.state = State::Idle(at);
                 Wait::Until(at)
             }
-            // At the connection limit no peer is asked for.
+            // At the connection limit the thread asks the bridge for no peer.
             State::Idle(_) if sockman.shared().connections.is_full() => {
                 let at = now + LOOK_FOR_ROOM;
                 self.state = State::Idle(at);
@@ -247,10 +249,10 @@ impl AcceptThread {
                     return Wait::Nothing;
                 };
                 let Listening { session, sock, .. } = accepting;
-                // From here on the socket thread watches the socket.
+                // From now on the socket thread watches the socket.
                 let _ = poller.deregister(&*sock);
                 self.is_registered = false;
-                // If this peer takes the last place, no other peer is asked for.
+                // If this peer takes the last place, the thread asks for no further peer.
                 let connections = &sockman.shared().connections;
                 self.state = if connections.count().saturating_add(1) >= connections.limit() {
                     State::Idle(now)
@@ -259,7 +261,7 @@ impl AcceptThread {
                 };
                 self.register_peer(sockman, sock, peer, now)
             }
-            // A router may end a session without an answer to the STREAM ACCEPT that waits in it.
+            // A router may end a session without answering the STREAM ACCEPT that waits in it.
             Ok(_) if !accepting.session.is_alive() => {
                 let request = accepting.talk.dialogue.request();
                 let fault = SamError::BrokeOff { request, source: None }.into();
@@ -291,7 +293,7 @@ impl AcceptThread {
                 if error.ends_session() {
                     self.i2p.forget(&accepting.session);
                 }
-                // Begins anew. If the failure persists, it causes a back-off there.
+                // The next step begins anew. If the failure persists, that step backs off.
                 return State::Idle(now);
             }
             if accepting.talk.dialogue.has_asked_to_accept() || now >= until {
@@ -301,7 +303,8 @@ impl AcceptThread {
         }
     }
 
-    /// Puts the peer into the map of connections and reports it. Keeps it if no place is free.
+    /// Puts the peer into the map of connections and reports it. If no place is free, the peer
+    /// waits in [`State::Held`].
     fn register_peer(
         &mut self,
         sockman: &SockMan,
@@ -339,7 +342,7 @@ impl AcceptThread {
         Wait::Nothing
     }
 
-    /// Reports, when the threads end, that the address no longer listens.
+    /// Reports that the address no longer listens, because the threads end.
     fn withdraw(&mut self, sockman: &SockMan) {
         if self.told == Some(I2pStatus::StartListening) {
             self.tell(sockman, I2pStatus::StopListening);

@@ -1,17 +1,17 @@
-//! The ids of connections: plain values, which one counter of the process hands out.
+//! The ids of connections. They are plain numbers from one counter of the process.
 //!
-//! Any thread may make one. No lock.
+//! Any thread may create one. Takes no lock.
 
 use std::{
     fmt,
     sync::atomic::{AtomicU64, Ordering},
 };
 
-/// Identifies one connection. Core's `SockMan::Id`.
+/// Identifies one connection. Bitcoin Core's `SockMan::Id`.
 ///
-/// Ids are unique in the process and never reused. They count the connections of all
-/// [`SockMan`](crate::SockMan)s, from 0. An id is therefore unknown to every `SockMan` but its own.
-/// An id converts to and from a number, and tests can make their own:
+/// Ids are unique in the process and never reused. One counter, which starts at 0, serves all
+/// [`SockMan`](crate::SockMan)s. An id is therefore unknown to every `SockMan` but its own. An id
+/// converts to and from a number, and tests can create ids of their own:
 ///
 /// ```
 /// use sockman::ConnectionId;
@@ -24,13 +24,13 @@ use std::{
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnectionId(u64);
 
-/// The next id. It is not an atomic of `sys::sync`: no thread waits for it, so there is no
+/// The next id. It is no atomic of `sys::sync`, because no thread waits for it and so there is no
 /// interleaving to model.
 static NEXT_ID: AtomicU64 = AtomicU64::new(0);
 
 impl ConnectionId {
-    /// Returns the id with this number. It names a connection only if
-    /// [`as_u64`](ConnectionId::as_u64) of that connection's id returned the number.
+    /// Returns the id with this number. The id names a connection only if the number came from
+    /// [`as_u64`](ConnectionId::as_u64) of that connection's id.
     #[must_use]
     pub const fn from_u64(number: u64) -> ConnectionId {
         ConnectionId(number)

@@ -1,9 +1,9 @@
-//! The requests of other threads and of callbacks to the socket thread (marks), and the handshake
-//! that lets the socket thread sleep without missing a mark.
+//! The inbox: the requests of other threads and of callbacks to the socket thread (marks), and the
+//! handshake that lets the socket thread sleep without missing a mark.
 //!
-//! Owns the list of marks and the mutex around it. The mutex is held for a push or a swap, and,
-//! while no thread runs, while the marks of closed connections are dropped. Any thread pushes
-//! marks; only the socket thread takes them.
+//! Owns the list of marks and the mutex around it. The mutex is held for a push or a swap. While no
+//! thread runs, it is also held while the marks of closed connections are dropped. Any thread
+//! pushes marks. Only the socket thread takes them.
 
 use std::{
     fmt,
@@ -22,10 +22,10 @@ use crate::{
 pub(crate) enum Mark {
     /// Add the connection to the poll set.
     Activated(Arc<Connection>),
-    /// Drive the connect.
+    /// Drive the attempt.
     Connecting(Box<Attempt>),
-    /// The interrupt of one connect was set. This mark does not keep the socket open, because it
-    /// may arrive when the connect is over and no thread runs to take it.
+    /// End the attempt, because its own interrupt was set. This mark does not keep the socket open,
+    /// because it may arrive when the attempt is over and no thread runs to take it.
     ConnectCancelled(Weak<Connection>),
     /// Ask the connection's hooks again.
     Woken(Arc<Connection>),
@@ -39,7 +39,7 @@ pub(crate) enum Mark {
 
 pub(crate) struct Inbox {
     marks: Mutex<Vec<Mark>>,
-    /// Whether something waits: marks, or a request for a pass. Set after the mark is in the list.
+    /// Whether marks or a request for a pass wait. Set after the mark is in the list.
     pending: AtomicBool,
     /// Whether the socket thread is in the poller, or about to enter it. The pusher that clears
     /// this flag writes to the waker, so each sleep of the thread costs at most one write.
@@ -57,13 +57,14 @@ impl Inbox {
         }
     }
 
+    /// Adds a mark and makes the socket thread run a pass soon.
     pub(crate) fn push(&self, mark: Mark) {
         self.marks.lock().push(mark);
         self.notify();
     }
 
-    /// Makes the socket thread run a pass soon. If the thread is awake, as during its callbacks, it
-    /// checks the inbox before it sleeps, and the waker is not written to.
+    /// Makes the socket thread run a pass soon. A thread that is awake, as during its callbacks,
+    /// checks the inbox before it sleeps, so the waker is not written to.
     pub(crate) fn notify(&self) {
         // The counterpart of `prepare_to_sleep`, which stores `sleeping` and then loads `pending`.
         // Of two sequentially consistent store-then-load pairs, at least one sees the other's
@@ -76,8 +77,8 @@ impl Inbox {
         }
     }
 
-    /// Announces that the socket thread is about to sleep. Returns `false` if something waits
-    /// already: the thread must not sleep then. For the socket thread alone.
+    /// Announces that the socket thread is about to sleep. Returns `false` if something already
+    /// waits. The thread must not sleep then. For the socket thread alone.
     pub(crate) fn prepare_to_sleep(&self) -> bool {
         self.sleeping.store(true, Ordering::SeqCst);
         if self.pending.load(Ordering::SeqCst) {
@@ -110,7 +111,7 @@ impl Inbox {
     }
 
     /// Drops the marks of closed connections and stopped listeners, because a mark keeps its
-    /// descriptor open. For the time in which no thread runs.
+    /// descriptor open. Called only while no thread runs.
     pub(crate) fn forget_closed(&self) {
         self.marks.lock().retain(|mark| match mark {
             Mark::Activated(connection) | Mark::Woken(connection) => !connection.is_closed(),

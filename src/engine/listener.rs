@@ -1,7 +1,7 @@
 //! Listeners as every thread sees them: binding, adopting, stopping.
 //!
-//! Any thread uses them. No lock. The state that belongs to the socket thread alone, the latch and
-//! the back-off, is in `accepting`.
+//! Any thread uses them. Takes no lock. The latch and the back-off belong to the socket thread
+//! alone and are in `accepting`.
 
 use std::{
     fs,
@@ -18,20 +18,21 @@ use crate::{
     sys::{Sock, SockFactory},
 };
 
-/// The length of the backlog: the longest that the kernel allows. Every kernel reduces the number
-/// to its own `SOMAXCONN` setting, which is larger than the constant of that name.
+/// The length of the backlog. Every kernel reduces the number to its own `SOMAXCONN` setting, which
+/// may be larger than the constant of that name.
 const BACKLOG: i32 = i32::MAX;
 
+/// A listening socket, as all threads see it.
 #[derive(Debug)]
 pub(crate) struct Listener {
     sock: Box<dyn Sock>,
     /// The address that the socket is bound to, as the kernel reports it.
     address: Service,
     stopped: AtomicBool,
-    /// Whether the embedder handed the socket over. Another process may hold a copy of it, so it is
-    /// closed here but never shut down.
+    /// Whether the embedder handed the socket over. Another process may hold a copy of it, so the
+    /// library closes it but never shuts it down.
     is_adopted: bool,
-    /// The path that binding made. It is removed when the listener stops.
+    /// The path that `bind` created. It is removed when the listener stops.
     path: Option<BoundPath>,
 }
 
@@ -75,9 +76,10 @@ impl Listener {
         self.stopped.load(Ordering::Acquire)
     }
 
-    /// Stops the listener at once. On Linux, clients are refused from here on, although the
-    /// descriptor stays open until the socket thread releases it. A listener that was adopted is
-    /// only released: the process that handed it over (systemd keeps its copy) goes on listening.
+    /// Stops the listener at once. On Linux, the kernel refuses clients from now on, although the
+    /// descriptor stays open until the socket thread releases it. An adopted listener is only
+    /// released, because the process that handed it over may go on listening (systemd keeps a
+    /// copy).
     pub(crate) fn stop(&self) {
         self.stopped.store(true, Ordering::Release);
         if self.is_adopted {
@@ -85,7 +87,10 @@ impl Listener {
         }
         if let Err(error) = self.sock.shutdown(Shutdown::Both) {
             // The BSDs refuse to shut a listener down. There, closing the descriptor stops it.
-            log::trace!(target: "sockman::net", "shutdown of the listener on {}: {error}", self.address);
+            log::trace!(
+                target: "sockman::net",
+                "cannot shut down the listener on {}: {error}", self.address
+            );
         }
         if let Some(path) = &self.path {
             path.remove();
@@ -93,14 +98,14 @@ impl Listener {
     }
 }
 
-/// A file that `bind` made, identified by its inode: another file of the same name is left alone.
-/// The file is removed by `remove`, at the latest when this is dropped.
+/// A socket file that `bind` created. It is identified by its inode, so that another file of the
+/// same name is left alone. `remove` removes it, at the latest on drop.
 #[derive(Debug)]
 struct BoundPath {
     path: PathBuf,
     device: u64,
     inode: u64,
-    /// Whether the file was removed. It is removed once only, because the next file of that name
+    /// Whether the file was removed. It is removed only once, because the next file of that name
     /// may get the same inode.
     removed: AtomicBool,
 }
@@ -130,7 +135,11 @@ impl BoundPath {
             return;
         }
         if let Err(error) = fs::remove_file(&self.path) {
-            log::warn!(target: "sockman::net", "cannot remove {}: {error}", self.path.display());
+            log::warn!(
+                target: "sockman::net",
+                "cannot remove the socket file {} of a stopped listener: {error}",
+                self.path.display()
+            );
         }
     }
 }

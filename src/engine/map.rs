@@ -1,8 +1,8 @@
-//! The map from ids to connections, and the places of the
+//! The map from ids to connections, and the count of places for
 //! [`Options::max_connections`](crate::Options::max_connections).
 //!
-//! Any thread uses it. One mutex, held for one look-up, insert or remove. It is never taken while a
-//! connection's send lock is held, and no callback runs under it.
+//! Any thread uses it. One mutex is held for one look-up, insert or remove. It is never taken while
+//! a connection's send lock is held, and no callback runs under it.
 
 use std::{
     borrow::Borrow,
@@ -27,19 +27,18 @@ use crate::{
     },
 };
 
-/// Every connection and attempt that an id can name, and the count of places against
-/// [`Options::max_connections`](crate::Options::max_connections).
+/// Every connection and attempt that an id can name, and the count of the places that they take.
 #[derive(Debug)]
 pub(crate) struct ConnectionMap {
     maps: Mutex<Maps>,
-    /// The places that are taken: connections, attempts, and reservations.
+    /// The number of places that are taken by connections, attempts and reservations.
     count: AtomicUsize,
     limit: usize,
-    /// How many were closed. A close is counted when the `closed` flag is set, under the map's
+    /// The number of closes. A close is counted when the `closed` flag is set, under the map's
     /// lock.
     closes: AtomicU64,
-    /// How many closes were passed on: a close is counted when its mark is in the inbox or, while
-    /// no thread runs, when the slot is freed.
+    /// The number of closes that were passed on. A close is counted when its mark is in the inbox,
+    /// or, while no thread runs, when its slot is freed.
     told_closes: AtomicU64,
 }
 
@@ -93,10 +92,11 @@ impl ConnectionMap {
         self.closes.load(Ordering::Acquire)
     }
 
-    /// Returns the count of closes if all of them were passed on, so that their marks can be taken.
+    /// Returns the number of closes if all of them were passed on, so that their marks can be
+    /// taken. Returns `None` while a close is under way.
     pub(crate) fn told_closes(&self) -> Option<u64> {
         let told = self.told_closes.load(Ordering::Acquire);
-        // `closes` is read second, so it cannot be the smaller count. If both are equal, no close
+        // `closes` is read second, so it is never the smaller count. If both are equal, no close
         // was under way.
         (self.closes() == told).then_some(told)
     }
@@ -114,7 +114,7 @@ impl ConnectionMap {
         self.count.load(Ordering::Acquire) >= self.limit
     }
 
-    /// Returns the number of places that are taken: connections, attempts, and reservations.
+    /// Returns the number of places that are taken by connections, attempts and reservations.
     pub(crate) fn count(&self) -> usize {
         self.count.load(Ordering::Acquire)
     }
@@ -128,8 +128,8 @@ impl ConnectionMap {
             .is_ok()
     }
 
-    /// Gives back a place that `reserve` took. Returns `true` if all places were taken until now:
-    /// listeners may wait for one.
+    /// Gives back a place that `reserve` took. Returns `true` if all places were taken until now,
+    /// so that listeners may wait for one.
     pub(crate) fn release(&self) -> bool {
         self.count.fetch_sub(1, Ordering::AcqRel) >= self.limit
     }
@@ -144,8 +144,8 @@ impl ConnectionMap {
         self.maps.lock().connecting.insert(ById(Arc::clone(connection)));
     }
 
-    /// Moves a connect that succeeded to the open connections: from here on its id can be sent to.
-    /// Returns `false` if it was closed meanwhile.
+    /// Moves a connect that succeeded to the open connections. Its id can now be sent to. Returns
+    /// `false` if it was closed meanwhile.
     pub(crate) fn connected(&self, id: ConnectionId, since: Duration) -> bool {
         let mut maps = self.maps.lock();
         let Some(ById(connection)) = maps.connecting.take(&id) else { return false };
@@ -172,8 +172,8 @@ impl ConnectionMap {
             let open = maps.open.take(&id);
             let ById(connection) = open.or_else(|| maps.connecting.take(&id))?;
             // The flag is set under the lock, so that a thread that finds the id gone also finds
-            // the connection closed. A callback that lost the race to close it relies on getting no
-            // further callback for it.
+            // the connection closed. A callback that lost the race to close the connection relies
+            // on that: no further callback may name the id.
             connection.set_closed();
             self.closes.fetch_add(1, Ordering::AcqRel);
             connection
@@ -184,9 +184,9 @@ impl ConnectionMap {
     }
 }
 
-/// The hasher of ids. The library hands ids out one by one, and embedders make others for themselves
-/// only, so no peer can choose colliding ones. A multiplication that spreads them over the table's high
-/// and low bits is therefore enough.
+/// The hasher of ids. A multiplication that spreads the ids over the table's high and low bits is
+/// enough, because no peer can choose colliding ids. The library hands ids out one by one, and
+/// embedders create others only for themselves.
 #[derive(Default)]
 pub(crate) struct IdHasher(u64);
 
@@ -202,7 +202,7 @@ impl Hasher for IdHasher {
     }
 
     fn write_u64(&mut self, id: u64) {
-        // 2^64 divided by the golden ratio, and the high half folded onto the low one.
+        // The factor is 2^64 divided by the golden ratio. The high half is folded onto the low one.
         let product = id.wrapping_mul(0x9e37_79b9_7f4a_7c15);
         self.0 = product ^ (product >> 32);
     }
@@ -222,7 +222,7 @@ pub(crate) struct Reservation<'a> {
 }
 
 impl Reservation<'_> {
-    /// Makes the connection and fills the place. From here on the id can be sent to and closed.
+    /// Makes the connection and fills the place. The id can now be sent to and closed.
     pub(crate) fn fill(
         self,
         direction: Direction,

@@ -13,6 +13,7 @@ use super::{
 };
 use crate::sys::{Poller, Readiness, Sock};
 
+/// The poller, and a slot for each connection that it watches.
 pub(crate) struct PollSet {
     poller: Box<dyn Poller>,
     slots: Slab<Slot>,
@@ -78,7 +79,10 @@ impl PollSet {
         // The first turn, which every new connection gets, answers an earlier wake.
         connection.clear_woken();
         let Some(key) = self.slots.insert(Slot::new(Arc::clone(connection))) else {
-            log::error!(target: "sockman::net", "no slot for connection {}", connection.id);
+            log::error!(
+                target: "sockman::net",
+                "cannot poll connection {}: every slot is taken", connection.id
+            );
             return;
         };
         let token = Token::Connection(key);
@@ -96,11 +100,12 @@ impl PollSet {
         self.due.list(key, &mut slot.listed);
     }
 
+    /// Gives the connection a turn in which both hooks are asked.
     pub(crate) fn wake(&mut self, connection: &Connection) {
         // A connection without a slot is closed, or not yet activated. In the latter case its first
         // turn answers the wake.
         let Some(key) = connection.key() else { return };
-        // Cleared before the hooks are asked: a wake from now on makes a new mark.
+        // Cleared before the hooks are asked, so that a later wake makes a new mark.
         connection.clear_woken();
         if let Some(slot) = self.slots.get_mut(key) {
             slot.want_turn();
@@ -127,6 +132,7 @@ impl PollSet {
         }
     }
 
+    /// Removes every connection that was closed. Called only while no thread runs.
     pub(crate) fn remove_closed(&mut self) {
         let closed: Vec<Arc<Connection>> = self
             .slots

@@ -1,7 +1,7 @@
 //! The state that all handles and threads of one `SockMan` share.
 //!
-//! Any thread uses it. Each lock in [`Shared`] is held for a moment, and none while a callback
-//! runs.
+//! Any thread uses it. Each lock in [`Shared`] is held for a moment. No lock is held while a
+//! callback runs.
 
 use std::{
     sync::Arc,
@@ -34,7 +34,7 @@ pub(crate) struct Shared {
     pub(crate) handler: Arc<dyn EventHandler>,
     pub(crate) options: Options,
     pub(crate) connections: ConnectionMap,
-    /// The time from which connections count theirs.
+    /// The time from which connections count their age.
     pub(crate) created: Instant,
     pub(crate) inbox: Inbox,
     pub(crate) counters: Counters,
@@ -42,10 +42,10 @@ pub(crate) struct Shared {
     /// The `SockMan`'s own interrupt. The embedder's, if any, is in the options.
     pub(crate) interrupt: Interrupt,
     listeners: Mutex<Vec<Arc<Listener>>>,
-    /// The socket thread's state while the thread does not run. The lock is held for a moment.
-    /// Under it, the inbox's lock and those of the interrupts are taken: an attempt that is dropped
-    /// here, also under the inbox's lock, removes its waker from its own interrupt. An I2P attempt
-    /// that was making the persistent session also takes that session's lock.
+    /// The socket thread's state while the thread does not run. The lock is held for a moment. The
+    /// inbox's lock and those of the interrupts are taken under it, because an attempt that is
+    /// dropped here, also under the inbox's lock, removes its waker from its own interrupt. An I2P
+    /// attempt that was making the persistent session also takes that session's lock.
     pub(crate) run: Mutex<Run>,
 }
 
@@ -54,7 +54,7 @@ impl Shared {
     ///
     /// # Errors
     ///
-    /// Fails if an option is out of its range, or if the operating system provides no poller.
+    /// Fails if an option is out of range, or if the operating system provides no poller.
     pub(crate) fn new(
         handler: Arc<dyn EventHandler>,
         options: Options,
@@ -84,9 +84,9 @@ impl Shared {
             self.inbox.push(Mark::Closed(connection));
         } else {
             match &mut *self.run.lock() {
-                // The thread takes the mark, frees the slot and with it the descriptor. The pass
-                // also resumes listeners that wait at the connection limit. The push is under the
-                // lock because a thread that ends handles, under it, the marks that it left.
+                // The thread takes the mark and frees the slot with its descriptor. Its pass also
+                // resumes listeners that wait at the connection limit. The push is under the lock,
+                // because a thread that ends handles the remaining marks under the same lock.
                 Run::Running => self.inbox.push(Mark::Closed(connection)),
                 Run::Stopped(socket_thread) => socket_thread.forget(&self.inbox, &connection),
             }
@@ -95,6 +95,7 @@ impl Shared {
         true
     }
 
+    /// Gives a reserved place back.
     pub(crate) fn release_place(&self) {
         if self.connections.release() {
             // Listeners may wait for the place.
@@ -102,8 +103,8 @@ impl Shared {
         }
     }
 
-    /// Registers the success of a connect that the socket thread drove: from here on its id can be
-    /// sent to. Returns `false` if the connect was closed meanwhile.
+    /// Registers the success of a connect that the socket thread drove. Its id can now be sent to.
+    /// Returns `false` if the connect was closed meanwhile.
     pub(crate) fn connected(&self, id: ConnectionId, now: Instant) -> bool {
         self.connections.connected(id, self.age(now))
     }
@@ -118,7 +119,7 @@ impl Shared {
         failed
     }
 
-    /// Returns `now` as the time since `created`, in which connections count theirs.
+    /// Returns the time from `created` to `now`, in which connections count their age.
     pub(crate) fn age(&self, now: Instant) -> Duration {
         now.saturating_duration_since(self.created)
     }
@@ -141,7 +142,7 @@ impl Shared {
         address
     }
 
-    /// Takes all listeners out of the list. This does not stop them.
+    /// Takes all listeners out of the list, without stopping them.
     pub(crate) fn take_listeners(&self) -> Vec<Arc<Listener>> {
         std::mem::take(&mut *self.listeners.lock())
     }

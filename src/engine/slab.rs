@@ -1,7 +1,7 @@
-//! A vector with reusable places, whose keys carry a generation. A key of a place that was freed,
-//! or freed and taken again, finds nothing.
+//! A vector with reusable places. Its keys carry a generation, so that a key of a place that was
+//! freed finds nothing, even if the place was taken again.
 //!
-//! Belongs to the socket thread alone. No lock.
+//! Belongs to the socket thread alone. Takes no lock.
 
 /// The index of a place and its generation. The poller's tokens are made of keys. The order of keys
 /// has no meaning.
@@ -27,7 +27,7 @@ const GENERATION_BITS: u32 = usize::BITS - INDEX_BITS - 2;
 const INDEX_MASK: usize = (1 << INDEX_BITS) - 1;
 const GENERATION_MASK: usize = (1 << GENERATION_BITS) - 1;
 const LISTENER: usize = 1 << (INDEX_BITS + GENERATION_BITS);
-/// No kind consists of ones alone, because the poller's own waker has the token of ones alone.
+/// No kind sets both bits, because the poller's own waker has the token with all bits set.
 const ATTEMPT: usize = 2 << (INDEX_BITS + GENERATION_BITS);
 const KIND_MASK: usize = LISTENER | ATTEMPT;
 
@@ -58,6 +58,7 @@ impl Token {
     }
 }
 
+/// A vector with reusable places, whose keys carry a generation.
 #[derive(Debug)]
 pub(crate) struct Slab<T> {
     values: Vec<Option<T>>,
@@ -72,8 +73,8 @@ impl<T> Slab<T> {
         Slab { values: Vec::new(), generations: Vec::new(), free: Vec::new() }
     }
 
-    /// Stores a value and returns its key. Returns `None` if every index is taken: 2^32 - 1 of
-    /// them, on 32-bit machines 2^20 - 1.
+    /// Stores a value and returns its key. Returns `None` if every index is taken. There are
+    /// 2^32 - 1 indices, and 2^20 - 1 on 32-bit machines.
     pub(crate) fn insert(&mut self, value: T) -> Option<Key> {
         if let Some(index) = self.free.pop() {
             let generation = *self.generations.get(index as usize)?;
@@ -131,6 +132,7 @@ impl<T> Slab<T> {
 mod tests {
     use super::*;
 
+    /// G1: a late event does not find the connection that has taken the place.
     #[test]
     fn a_key_of_a_freed_place_finds_nothing_even_when_it_is_taken_again() {
         let mut slab = Slab::new();
@@ -144,6 +146,7 @@ mod tests {
         assert_eq!(slab.get_mut(new), Some(&mut 'b'));
     }
 
+    /// G1: decoding a token returns what was encoded.
     #[test]
     fn tokens_keep_kind_index_and_generation() {
         let mut slab = Slab::new();
@@ -157,6 +160,7 @@ mod tests {
         }
     }
 
+    /// G1: a generation never grows into the bits of the kind.
     #[test]
     fn generations_wrap_within_the_token() {
         let mut slab = Slab::new();

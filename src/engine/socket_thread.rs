@@ -2,7 +2,8 @@
 //!
 //! Owns everything that only the socket thread may touch: the poll set, the listeners' latches, the
 //! list of turns, the receive buffer. While no thread runs, the shared state keeps the
-//! [`SocketThread`], so that nothing is lost over a restart. Callbacks run with no lock held.
+//! [`SocketThread`], so that a restart loses nothing. Takes the inbox's mutex for a moment. No lock
+//! is held while a callback runs.
 //!
 //! Data flows one way: poll → latches → hooks → I/O → callbacks.
 
@@ -29,15 +30,16 @@ use crate::{
     sys::{Poller, Readiness, Waker},
 };
 
+/// The state that only the socket thread may touch.
 pub(crate) struct SocketThread {
     connected: PollSet,
     listeners: Slab<Accepting>,
     connecting: Connecting,
-    /// This and the next two are reused from pass to pass, so that a pass does not allocate.
+    /// This field and the next two are reused in every pass, so that a pass does not allocate.
     marks: Vec<Mark>,
     events: Vec<Readiness>,
     buffer: Box<[u8]>,
-    /// The count of closes up to which no closed connection has a slot.
+    /// Says whether a connection with a slot may be closed.
     open: OpenSince,
     /// The current time. Read after each poll, and again before a poll that may sleep.
     now: Instant,
@@ -67,8 +69,8 @@ struct Sweep {
 }
 
 impl Sweep {
-    /// Returns the next sweep. Returns `None` if its time is beyond what the clock can represent:
-    /// that sweep never comes.
+    /// Returns the next sweep. Returns `None` if the clock cannot represent its time, so that it
+    /// never comes.
     fn after(now: Instant, period: Duration) -> Option<Sweep> {
         now.checked_add(period).map(|next| Sweep { period, next })
     }
@@ -102,13 +104,13 @@ impl SocketThread {
     ///
     /// # Errors
     ///
-    /// Returns an error of the poller.
+    /// Returns the poller's error.
     ///
     /// # Panics
     ///
-    /// Passes a panic of the embedder on, under
-    /// [`PanicPolicy::Stop`](crate::options::PanicPolicy::Stop). Nothing is lost: the latches keep
-    /// their state for the next run.
+    /// Passes on the panic of a callback under
+    /// [`PanicPolicy::Stop`](crate::options::PanicPolicy::Stop). The latches keep their state for
+    /// the next run, so no event is lost.
     pub(crate) fn thread_socket_handler(&mut self, context: &Context<'_>) -> io::Result<()> {
         self.now = context.shared().options.sock_factory.now();
         while !context.interrupts.is_interrupted() {
@@ -118,14 +120,22 @@ impl SocketThread {
     }
 
     /// Runs one pass.
+    ///
+    /// # Errors
+    ///
+    /// Returns the poller's error.
+    ///
+    /// # Panics
+    ///
+    /// As [`thread_socket_handler`](SocketThread::thread_socket_handler).
     pub(crate) fn pass(&mut self, context: &Context<'_>) -> io::Result<()> {
-        // Before the callback: a `notify` from here on gets a pass of its own.
+        // Marks are taken before the callback, so that a later `notify` gets another pass.
         self.take_marks(context);
         context.shared().counters.passes.add_owned(1);
         context.handler().event_io_loop_completed_for_all(context.sockman);
         let timeout = self.generate_wait_sockets(context);
         self.wait(context, timeout)?;
-        // Again, so that this pass answers a wake that ended the poll.
+        // Marks are taken again, so that this pass answers a wake that ended the poll.
         self.take_marks(context);
         self.socket_handler_connected(context);
         self.socket_handler_connecting(context);
@@ -143,7 +153,7 @@ impl SocketThread {
     /// from the list. Returns how long the poller may wait.
     fn generate_wait_sockets(&mut self, context: &Context<'_>) -> Option<Duration> {
         self.connected.due.relist_cut_short();
-        // One by one and in place, so that the list stays correct if a hook panics.
+        // The loop works one by one and in place, so that the list stays correct if a hook panics.
         let mut position = 0;
         while let Some(key) = self.connected.due.at(position) {
             if self.may_go_on(context, key) {
@@ -161,7 +171,7 @@ impl SocketThread {
         context.guard(slot.id, || slot.ask_hooks(context, open)).unwrap_or(false)
     }
 
-    /// Returns how long there is nothing to do. `None` means until an event or a wake.
+    /// Returns how long the poller may wait. `None` means until an event or a wake.
     fn timeout(&mut self, context: &Context<'_>) -> Option<Duration> {
         let deadline = context.handler().next_deadline();
         let full = context.shared().connections.is_full();
@@ -180,9 +190,9 @@ impl SocketThread {
         }
         match deadline {
             Some(at) if at > self.now => earlier(at),
-            // Each deadline that passes gets one immediate pass, so a forgotten deadline does not
-            // make the loop spin. A deadline that is always just past gets no more passes than the
-            // poller's clock ticks.
+            // Each deadline that has passed gets one immediate pass, so a deadline that the
+            // embedder forgets does not make the loop spin. A deadline that is always just past
+            // gets at most one pass per tick of the poller's clock.
             Some(at) if self.served_deadline.is_none_or(|served| at > served.deadline) => {
                 let again = self.served_deadline.map(|served| served.at + DEADLINE_PAUSE);
                 if again.is_none_or(|again| again <= self.now) {
@@ -195,7 +205,7 @@ impl SocketThread {
         until.map(|until| until.saturating_duration_since(self.now))
     }
 
-    /// Polls, and latches all events before any callback.
+    /// Polls, and latches all events before any callback runs.
     fn wait(&mut self, context: &Context<'_>, timeout: Option<Duration>) -> io::Result<()> {
         let inbox = &context.shared().inbox;
         let sleeps = timeout != Some(Duration::ZERO) && inbox.prepare_to_sleep();
@@ -249,7 +259,7 @@ impl SocketThread {
     }
 
     /// Releases everything that was closed or stopped, marks included, so that descriptors and
-    /// memory do not wait for the next start. For the time in which no thread runs.
+    /// memory do not wait for the next start. Called only while no thread runs.
     pub(crate) fn remove_closed(&mut self, inbox: &Inbox) {
         inbox.forget_closed();
         self.connected.remove_closed();
@@ -257,7 +267,7 @@ impl SocketThread {
         self.remove_stopped_listeners();
     }
 
-    /// Releases one connection that was closed. For the time in which no thread runs.
+    /// Releases one connection that was closed. Called only while no thread runs.
     pub(crate) fn forget(&mut self, inbox: &Inbox, connection: &Connection) {
         if connection.token().is_none() || connection.is_woken() {
             // The mark of its activation, or of a wake, may be in the inbox.
@@ -290,8 +300,8 @@ impl SocketThread {
         self.listeners.retain(|accepting| {
             let listener = accepting.listener();
             if listener.is_stopped() {
-                // An adopted listener may stay open in another process. The poller would go on
-                // reporting its clients.
+                // An adopted listener may stay open in another process. The poller would continue
+                // to report its clients.
                 if let Err(error) = self.connected.deregister_listener(listener.sock()) {
                     log::debug!(
                         target: "sockman::net",
@@ -361,8 +371,8 @@ impl SocketThread {
         }
     }
 
-    /// Steps the attempts that are due and reports outcomes, one batch at most. The rest is due in
-    /// the next pass.
+    /// Steps the attempts that are due and reports outcomes, at most one batch. The rest stays due
+    /// for the next pass.
     fn socket_handler_connecting(&mut self, context: &Context<'_>) {
         self.connecting.list_expired(self.now);
         for _ in 0..context.shared().options.accept_batch {
@@ -382,7 +392,7 @@ impl SocketThread {
         }
     }
 
-    /// Accepts one batch at most for each listener. Each pass begins with another listener, so that
+    /// Accepts at most one batch for each listener. Each pass begins with another listener, so that
     /// at the connection limit a flooded listener does not take every place that becomes free.
     fn socket_handler_listening(&mut self, context: &Context<'_>) {
         let count = self.listeners.iter_mut().count();

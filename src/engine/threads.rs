@@ -1,8 +1,8 @@
 //! Starting, joining and restarting the threads.
 //!
-//! Owns the guard, and the marker by which a thread recognises that it belongs to the library. Runs
-//! on the embedder's threads and on both threads of the library. Takes the `run` mutex for a
-//! moment, when a thread starts or ends.
+//! Owns the guard, and the marker by which the library recognises its own threads. Runs on the
+//! embedder's threads and on both threads of the library. Takes the `run` mutex for a moment
+//! when a thread starts or ends.
 
 use std::{
     any::Any,
@@ -28,17 +28,19 @@ use crate::{
     },
 };
 
-/// Where the socket thread's state is.
+/// The owner of the socket thread's state.
 pub(crate) enum Run {
     Stopped(Box<SocketThread>),
-    /// The thread has it.
+    /// A thread runs and owns the state.
     Running,
 }
 
 /// The guard of the running threads, returned by [`SockMan::start_sockets_threads`].
 ///
-/// Dropping the guard interrupts the threads and waits for their end. On a thread of the library,
-/// which would wait for itself, dropping it interrupts the threads and detaches them.
+/// Dropping the guard interrupts the threads and waits until they end. If it is dropped on one of
+/// the library's own threads, it interrupts the threads and detaches them instead, because a thread
+/// cannot wait for itself. A drop that waits logs the failure that [`join`](SocketsThreads::join)
+/// would return.
 #[must_use = "dropping the guard ends the threads at once"]
 pub struct SocketsThreads {
     shared: Arc<Shared>,
@@ -58,7 +60,7 @@ struct Ending {
     failure: Mutex<Option<Failure>>,
 }
 
-/// Why the thread ended without an interrupt.
+/// The reason for which the thread ended without an interrupt.
 enum Failure {
     Panic(Box<dyn Any + Send>),
     Poll(io::Error),
@@ -68,13 +70,14 @@ pub(crate) fn start(sockman: &SockMan) -> Result<SocketsThreads, StartError> {
     let shared = sockman.shared();
     let mut run = shared.run.lock();
     let (socket_thread, watches) = claim(shared, &mut run)?;
-    // Handed over in a cell, so that it can be taken back if the spawn fails.
+    // The state is handed over in a cell, so that it can be taken back if the spawn fails.
     let parked = Arc::new(Mutex::new(Some(socket_thread)));
     let ending = Arc::new(Ending::default());
     let spawned = Builder::new().name(shared.options.thread_name.clone()).spawn({
         let (sockman, parked, ending) = (sockman.clone(), Arc::clone(&parked), Arc::clone(&ending));
         move || {
-            // Always `Some`: only a failed spawn takes it back, and then this closure does not run.
+            // It is always `Some`: only a failed spawn takes it back, and then this closure does
+            // not run.
             if let Some(socket_thread) = parked.lock().take() {
                 run_thread(&sockman, socket_thread, &watches, &ending);
             }
@@ -131,7 +134,10 @@ fn run_thread(
     let failure = match outcome {
         Ok(Ok(())) => None,
         Ok(Err(error)) => {
-            log::error!(target: "sockman::net", "the socket thread ends: the poller failed: {error}");
+            log::error!(
+                target: "sockman::net",
+                "the socket thread ends: the poller failed: {error}"
+            );
             Some(Failure::Poll(error))
         }
         Err(payload) => {
@@ -146,16 +152,15 @@ fn run_thread(
     if failure.is_some() {
         shared.interrupt.interrupt();
     }
-    // The I2P-accept thread ends as well: it sees the interrupt that ended this thread, or the
-    // interrupt that this thread has set. If both threads failed, the socket thread's failure is
-    // reported.
+    // The I2P-accept thread ends as well, because it sees the interrupt that ended this thread or
+    // that this thread has set. If both threads failed, the socket thread's failure is reported.
     let failure = failure.or(join_i2p_accept(i2p_thread));
     *ending.failure.lock() = failure;
     log::debug!(target: "sockman::net", "the socket thread has ended");
     drop(marker);
 
     let mut run = shared.run.lock();
-    // Each close up to here left a mark that would otherwise wait until the next start.
+    // The closes so far left marks that would otherwise wait for the next start.
     socket_thread.remove_closed(&shared.inbox);
     *run = Run::Stopped(socket_thread);
     ending.ended.store(true, Ordering::Release);
@@ -164,13 +169,13 @@ fn run_thread(
     }
 }
 
-/// The I2P-accept thread, as the socket thread has it.
+/// The I2P-accept thread as the socket thread sees it.
 #[cfg_attr(not(feature = "i2p"), allow(dead_code, reason = "there is never one"))]
 enum I2pThread {
-    /// None was asked for.
+    /// The options ask for none.
     None,
     Running(JoinHandle<Option<Failure>>),
-    /// It was asked for, and the operating system gave no poller or no thread.
+    /// The options ask for one, but the operating system provided no poller or no thread.
     NotStarted(io::Error),
 }
 
@@ -201,7 +206,10 @@ fn start_i2p_accept(sockman: &SockMan, watches: &Watches) -> I2pThread {
         let failure = match catch_unwind(run) {
             Ok(Ok(())) => None,
             Ok(Err(error)) => {
-                log::error!(target: "sockman::i2p", "the I2P-accept thread ends: {error}");
+                log::error!(
+                    target: "sockman::i2p",
+                    "the I2P-accept thread ends: the poller failed: {error}"
+                );
                 Some(Failure::Poll(error))
             }
             Err(payload) => {
@@ -233,7 +241,7 @@ fn join_i2p_accept(i2p_thread: I2pThread) -> Option<Failure> {
             thread.join().unwrap_or_else(|payload| Some(Failure::Panic(payload)))
         }
         I2pThread::NotStarted(error) => {
-            log::error!(target: "sockman::i2p", "the I2P-accept thread was not started: {error}");
+            log::error!(target: "sockman::i2p", "cannot start the I2P-accept thread: {error}");
             Some(Failure::Poll(error))
         }
     }
@@ -241,12 +249,17 @@ fn join_i2p_accept(i2p_thread: I2pThread) -> Option<Failure> {
 
 impl SocketsThreads {
     /// Waits until the threads end, and resets the `SockMan`'s own interrupt so that they can be
-    /// started again. The threads end when they are interrupted (see [`SockMan::interrupt`]).
+    /// started again. `join` does not interrupt the threads. They end when they are interrupted
+    /// (see [`SockMan::interrupt`]), when a panic stops them (see [`PanicPolicy`]), or when a
+    /// poller fails.
+    ///
+    /// [`PanicPolicy`]: crate::options::PanicPolicy
     ///
     /// # Errors
     ///
-    /// * [`JoinError::Panicked`]: the threads ended because a callback panicked;
-    /// * [`JoinError::Poll`]: the threads ended because the poller failed;
+    /// * [`JoinError::Panicked`]: the threads ended because a callback panicked.
+    /// * [`JoinError::Poll`]: the threads ended because a poller failed, or because the I2P-accept
+    ///   thread could not be started.
     /// * [`JoinError::OnLibraryThread`]: `join` was called from a callback. The error contains the
     ///   guard.
     #[doc(alias = "JoinSocketsThreads")]
@@ -271,8 +284,11 @@ impl SocketsThreads {
     fn wait_for_end(&mut self) {
         let Some(thread) = self.thread.take() else { return };
         if thread.join().is_err() {
-            // A handler's panic is caught on the thread. Only a bug of the library comes this way.
-            log::error!(target: "sockman::net", "the socket thread panicked outside of callbacks");
+            // A handler's panic is caught on the thread. Only a bug of the library gets here.
+            log::error!(
+                target: "sockman::net",
+                "the socket thread panicked outside of callbacks: this is a bug in sockman"
+            );
         }
         self.shared.interrupt.reset();
     }
@@ -284,7 +300,7 @@ impl Drop for SocketsThreads {
             return;
         }
         let run = self.shared.run.lock();
-        // If the thread has already ended, a thread that runs now has a guard of its own.
+        // If this guard's thread has ended, a thread that runs now has another guard.
         if !self.ending.ended.load(Ordering::Acquire) {
             self.shared.interrupt.interrupt();
             if is_library_thread_of(&self.shared) {
@@ -299,11 +315,14 @@ impl Drop for SocketsThreads {
             None => {}
             Some(Failure::Panic(payload)) => log::error!(
                 target: "sockman::net",
-                "a callback's panic, which nobody asked for by joining: {}",
+                "a callback panicked, and the guard was dropped without `join`: {}",
                 panic_message(&**payload)
             ),
             Some(Failure::Poll(error)) => {
-                log::error!(target: "sockman::net", "the poller had failed: {error}");
+                log::error!(
+                    target: "sockman::net",
+                    "the poller failed, and the guard was dropped without `join`: {error}"
+                );
             }
         }
     }
@@ -375,7 +394,7 @@ impl Parked {
         Ok(Parked { sockman: sockman.clone(), socket_thread, watches, _wakers: wakers })
     }
 
-    /// Runs one pass. Returns `false`, without a pass, if interrupted.
+    /// Runs one pass. If interrupted, runs none and returns `false`.
     pub(crate) fn pass(&mut self) -> Result<bool, JoinError> {
         if self.watches.is_interrupted() {
             return Ok(false);
@@ -419,7 +438,7 @@ impl fmt::Debug for Parked {
     }
 }
 
-/// Runs `f` as if on another thread, for a simulated thread that interrupts a pass.
+/// Runs `f` as if on another thread, for a simulated thread that acts in the middle of a pass.
 #[cfg(feature = "testing")]
 pub(crate) fn as_another_thread<R>(f: impl FnOnce() -> R) -> R {
     struct Restore(*const Shared);

@@ -1,8 +1,8 @@
-//! A signal that ends every wait at once: sleeps, polls and blocking connects.
+//! The interrupt: a signal that ends sleeps, polls and blocking connects at once.
 //!
 //! Owns a number (the epoch, odd while the signal is set), a condition variable for sleeping
 //! threads, and the wakers of the pollers that wait. Runs on any thread. Takes only its own mutex,
-//! and wakes after it has released the mutex.
+//! and releases it before it wakes a poller.
 
 use std::{
     collections::BTreeMap,
@@ -20,19 +20,24 @@ use super::{
 /// A signal that ends sleeps, polls and connects at once. Bitcoin Core's `CThreadInterrupt`.
 ///
 /// A clone is the same interrupt. Every [`SockMan`](crate::SockMan) has its own interrupt. It also
-/// obeys the one given with [`Options::interrupt`](crate::Options::interrupt), so that an embedder
-/// can end several `SockMan`s and its own threads with one call.
+/// obeys the interrupt given with [`Options::interrupt`](crate::Options::interrupt), so that an
+/// embedder can end several `SockMan`s and its own threads with one call.
+/// [`ConnectOptions::cancel`](crate::ConnectOptions::cancel) ends one connect with an interrupt.
 ///
-/// Do not use it in a signal handler: [`interrupt`](Interrupt::interrupt) takes a mutex.
+/// Every method may be called from any thread. Do not call [`interrupt`](Interrupt::interrupt) in a
+/// signal handler, because it takes a mutex.
 ///
 /// ```
 /// use std::time::Duration;
 /// use sockman::Interrupt;
 ///
 /// let interrupt = Interrupt::new();
-/// let sleeper = { let i = interrupt.clone(); std::thread::spawn(move || i.sleep_for(Duration::from_secs(3600))) };
+/// let sleeper = {
+///     let interrupt = interrupt.clone();
+///     std::thread::spawn(move || interrupt.sleep_for(Duration::from_secs(3600)))
+/// };
 /// interrupt.interrupt();
-/// assert!(!sleeper.join().unwrap(), "was woken long before the hour was over");
+/// assert!(!sleeper.join().unwrap(), "the interrupt ended the sleep");
 /// ```
 #[doc(alias = "CThreadInterrupt")]
 #[derive(Clone, Default)]
@@ -42,8 +47,8 @@ pub struct Interrupt {
 
 #[derive(Default)]
 struct Inner {
-    /// Odd while the interrupt is set. Each set and each reset adds one. So a waiter that began in
-    /// an older epoch also notices an interrupt that was reset meanwhile.
+    /// Odd while the interrupt is set. Each set and each reset adds one, so that a waiter that
+    /// began in an older epoch also notices an interrupt that was reset meanwhile.
     epoch: AtomicU64,
     waiters: Mutex<Waiters>,
     changed: Condvar,
@@ -64,7 +69,7 @@ impl Interrupt {
         Interrupt::default()
     }
 
-    /// Sets the flag and ends every wait. May be called from any thread, any number of times.
+    /// Sets the flag and ends every wait. A call while the flag is set does nothing.
     pub fn interrupt(&self) {
         let wakers: Vec<Arc<dyn Waker>> = {
             let waiters = self.inner.waiters.lock();
@@ -78,7 +83,10 @@ impl Interrupt {
         self.inner.changed.notify_all();
         for waker in wakers {
             if let Err(error) = waker.wake() {
-                log::error!(target: "sockman::net", "an interrupt could not wake a poller: {error}");
+                log::error!(
+                    target: "sockman::net",
+                    "an interrupt cannot wake a poller: {error}"
+                );
             }
         }
     }
@@ -101,12 +109,14 @@ impl Interrupt {
 
     /// Blocks the calling thread for `duration`, or until the interrupt is set. Returns `true` if
     /// the whole `duration` passed, and `false` if the interrupt was set. If the interrupt is
-    /// already set, it returns `false` at once.
+    /// already set, it returns `false` at once. A `duration` that the clock cannot represent has no
+    /// end.
     #[must_use]
     pub fn sleep_for(&self, duration: Duration) -> bool {
         let deadline = Instant::now().checked_add(duration);
         let mut waiters = self.inner.waiters.lock();
-        // Taken under the lock under which `interrupt` sets the epoch, so that no signal is missed.
+        // The watch begins under the lock, under which `interrupt` sets the epoch, so that no
+        // signal is missed.
         let watch = self.watch();
         while !watch.is_interrupted() {
             match deadline {
@@ -121,13 +131,14 @@ impl Interrupt {
         false
     }
 
-    /// Returns the view of one waiter. It begins now.
+    /// Returns a waiter's view of the interrupt, which begins now.
     pub(crate) fn watch(&self) -> Watch {
         Watch { interrupt: self.clone(), since: self.inner.epoch.load(Ordering::SeqCst) }
     }
 
-    /// Registers `waker`, which is woken when the interrupt is set, until the guard is dropped. A
-    /// poller uses it in this order: add the waker, check the flag, wait, drop the guard.
+    /// Registers a waker until the guard is dropped. The interrupt wakes it when it is set. A
+    /// thread that polls adds its waker, checks the flag, waits, and drops the guard, in this
+    /// order.
     pub(crate) fn add_waker(&self, waker: Arc<dyn Waker>) -> WakerGuard {
         let mut waiters = self.inner.waiters.lock();
         let key = waiters.next_key;
@@ -197,6 +208,7 @@ impl Drop for WakerGuard {
 mod tests {
     use super::*;
 
+    /// G14: a reset hides no interrupt from a waiter that began before.
     #[test]
     fn a_watch_sees_an_interrupt_that_was_reset_meanwhile() {
         let interrupt = Interrupt::new();
@@ -208,14 +220,16 @@ mod tests {
         assert!(!interrupt.watch().is_interrupted());
     }
 
+    /// G9: the return value says why the sleep ended.
     #[test]
-    fn sleep_for_tells_a_full_sleep_from_an_interrupted_one() {
+    fn sleep_for_distinguishes_a_full_sleep_from_an_interrupted_one() {
         let interrupt = Interrupt::new();
         assert!(interrupt.sleep_for(Duration::from_millis(1)));
         interrupt.interrupt();
         assert!(!interrupt.sleep_for(Duration::MAX));
     }
 
+    /// G9, G14: an interrupt ends a sleep even if it is reset at once.
     #[test]
     fn a_sleeper_sees_an_interrupt_that_is_reset_at_once() {
         let interrupt = Interrupt::new();
@@ -223,8 +237,8 @@ mod tests {
             let interrupt = interrupt.clone();
             std::thread::spawn(move || interrupt.sleep_for(Duration::MAX))
         };
-        // However the two threads interleave, the sleeper ends: it either sees one of these
-        // epochs pass while it waits, or finds the last interrupt, which stays set.
+        // The sleeper ends however the two threads interleave. It either sees one of these epochs
+        // pass while it waits, or finds the last interrupt, which stays set.
         for _ in 0..1000 {
             interrupt.interrupt();
             interrupt.reset();
@@ -233,6 +247,7 @@ mod tests {
         assert!(!sleeper.join().unwrap());
     }
 
+    /// G9: an interrupt wakes each registered poller once, and no poller whose guard was dropped.
     #[test]
     fn a_waker_is_woken_until_its_guard_is_dropped() {
         struct Count(AtomicU64);

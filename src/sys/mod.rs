@@ -1,12 +1,11 @@
 //! The seam to the operating system: sockets, the poller and the time.
 //!
 //! **This module may change in any release**, minor releases included. It exists for test doubles
-//! and follows what the library needs from the system. [`Options::sock_factory`] puts a double in
-//! place.
+//! and follows what the library needs from the system. [`Options::sock_factory`] installs a double.
 //!
 //! [`Options::sock_factory`]: crate::Options::sock_factory
 
-// This file holds the traits. `unix` implements them with the system calls of Unix, one method for
+// This file holds the traits. `os` implements them with the system calls of Unix, one method for
 // each call and named after it. `interrupt` ends waits, `sync` holds the locks, `sources` prints
 // errors. All of it runs on any thread, and only `interrupt` takes a lock.
 
@@ -30,49 +29,55 @@ pub use self::more::More;
 pub use self::os::OsSockFactory;
 use crate::address::Service;
 
-/// One socket. The trait is object-safe and as thin as possible: one method for each system call,
-/// and each takes `&self`.
+/// One socket. The trait is object-safe and as thin as possible: it has one method for each system
+/// call, and almost every method takes `&self`.
 ///
-/// The library's own implementation wraps a non-blocking descriptor. Tests put doubles in its place
+/// The library's own implementation wraps a non-blocking descriptor. Tests replace it with a double
 /// through [`SockFactory`]. Every method may be called from several threads at once.
+///
+/// # Errors
+///
+/// Every method returns the error of its system call. The library handles
+/// [`io::ErrorKind::WouldBlock`] and [`io::ErrorKind::Interrupted`] itself. It reports any other
+/// error of a receive as a permanent read error.
 pub trait Sock: fmt::Debug + Send + Sync {
     /// Calls `connect(2)` without blocking. `EINPROGRESS` means that the connect has started.
-    /// `EAGAIN` ([`io::ErrorKind`] `WouldBlock`) on a unix-domain socket means that the connect has
+    /// `EAGAIN` ([`io::ErrorKind::WouldBlock`]) on a unix-domain socket means that the connect has
     /// *not started*, because the backlog is full.
     fn connect(&self, to: &Service) -> io::Result<()>;
-    /// Calls `bind(2)`, and before it sets `SO_REUSEADDR` and `IPV6_V6ONLY` where they apply.
+    /// Sets `SO_REUSEADDR` and `IPV6_V6ONLY` where they apply, and then calls `bind(2)`.
     fn bind(&self, to: &Service) -> io::Result<()>;
-    /// Calls `listen(2)`. Takes the socket and returns one that accepts.
+    /// Calls `listen(2)`. Consumes the socket and returns a socket that accepts.
     fn listen(self: Box<Self>, backlog: i32) -> io::Result<Box<dyn Sock>>;
     /// Calls `accept4(2)`. Returns the new socket and the peer's address. The socket is
     /// non-blocking, close-on-exec and without Nagle's delay.
     fn accept(&self) -> io::Result<(Box<dyn Sock>, Service)>;
-    /// Calls `recv(2)`. `Ok(0)` is the end of the stream.
+    /// Calls `recv(2)`. Returns the number of bytes. `Ok(0)` is the end of the stream.
     fn recv(&self, buffer: &mut [u8]) -> io::Result<usize>;
-    /// Calls `send(2)`, without `SIGPIPE`.
+    /// Calls `send(2)` without `SIGPIPE`. Returns the number of bytes that the kernel took.
     fn send(&self, data: &[u8], more: More) -> io::Result<usize>;
     /// Calls `sendmsg(2)`. Otherwise like [`send`](Sock::send).
     fn send_vectored(&self, data: &[IoSlice<'_>], more: More) -> io::Result<usize>;
     /// Calls `shutdown(2)`.
     fn shutdown(&self, how: Shutdown) -> io::Result<()>;
-    /// Returns `SO_ERROR`. Reading it clears it.
+    /// Returns the pending error of the socket (`SO_ERROR`) and clears it.
     fn take_error(&self) -> io::Result<Option<io::Error>>;
     /// Calls `getsockname(2)`.
     fn local_address(&self) -> io::Result<Service>;
     /// Calls `getpeername(2)`.
     fn peer_address(&self) -> io::Result<Service>;
     /// Returns whether a receive that fills less than the buffer means that the kernel has no more
-    /// data for now. On TCP it does. On unix-domain sockets it does not, because ancillary data
-    /// ends a receive early.
+    /// data for now. `true` on TCP. `false` on unix-domain sockets, because ancillary data ends a
+    /// receive early.
     fn short_read_means_empty(&self) -> bool;
-    /// Returns whether a send that takes less than it was given means that the kernel has no room
-    /// for now, and that an event will report room. On TCP it does. The default returns `false`,
-    /// which costs a `send` that only returns "would block".
+    /// Returns whether a send that takes fewer bytes than it was given means that the kernel has no
+    /// room for now, and that an event will report room. `true` on TCP. The default returns
+    /// `false`, which costs one more `send` that returns "would block".
     fn short_send_means_full(&self) -> bool {
         false
     }
-    /// Sets `SO_REUSEPORT`. Call it before [`bind`](Sock::bind). Other sockets with `SO_REUSEPORT`
-    /// may then listen on the same address. The default returns the error
+    /// Sets `SO_REUSEPORT`, so that other sockets with `SO_REUSEPORT` may listen on the same
+    /// address. Called before [`bind`](Sock::bind). The default returns the error
     /// [`io::ErrorKind::Unsupported`].
     fn set_reuse_port(&self) -> io::Result<()> {
         Err(io::ErrorKind::Unsupported.into())
@@ -82,8 +87,8 @@ pub trait Sock: fmt::Debug + Send + Sync {
     fn as_raw_fd(&self) -> RawFd;
 }
 
-/// An event that the poller reports about one registered socket. The events are edge-triggered: the
-/// poller reports a state when it changes.
+/// An event that the poller reports about one registered socket. Events are edge-triggered: the
+/// poller reports a state once, when the socket enters it.
 ///
 /// Create an event with [`Readiness::new`]:
 ///
@@ -127,8 +132,10 @@ pub trait Poller: Send {
     /// Stops watching `sock`. Closing a socket does the same, unless a copy of its descriptor
     /// exists elsewhere.
     fn deregister(&self, sock: &dyn Sock) -> io::Result<()>;
-    /// Waits until an event occurs, the waker is used, or `timeout` has passed, and appends the
-    /// events to `events`. With a `timeout` of `None` it waits without a time limit.
+    /// Waits until an event occurs, the waker is used, or `timeout` has passed. Appends the events
+    /// to `events`. A `timeout` of `None` is no limit. A wait that a signal interrupts returns `Ok`
+    /// without events. A poll that fails ends the
+    /// library's threads, or the blocking connect that waits in it.
     fn poll(&mut self, events: &mut Vec<Readiness>, timeout: Option<Duration>) -> io::Result<()>;
     /// Returns the waker that ends a [`poll`](Poller::poll) from another thread.
     fn waker(&self) -> Arc<dyn Waker>;
@@ -148,9 +155,10 @@ pub trait SockFactory: fmt::Debug + Send + Sync {
     /// close-on-exec and without Nagle's delay.
     fn create_sock(&self, address: &Service) -> io::Result<Box<dyn Sock>>;
     /// Creates a poller. The socket thread and the I2P-accept thread have one each. Each blocking
-    /// connect has one while it waits.
+    /// connect has its own while it waits.
     fn create_poller(&self) -> io::Result<Box<dyn Poller>>;
-    /// Takes over a listening socket that other code has bound.
+    /// Takes over a listening socket that other code has bound. Fails if `listener` is not a stream
+    /// socket in the listening state.
     fn adopt_listener(&self, listener: OwnedFd) -> io::Result<Box<dyn Sock>>;
     /// Returns the current time. The default returns [`Instant::now`].
     fn now(&self) -> Instant {

@@ -1,6 +1,6 @@
-//! Whether more data follows a send. A plain value.
+//! The flag of a send that says whether more data follows. It is a plain value.
 
-/// Whether more data follows a send immediately.
+/// Says whether more data follows a send immediately.
 #[doc(alias("will_send_more", "MSG_MORE"))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum More {
@@ -11,7 +11,7 @@ pub enum More {
     No,
 }
 
-/// `true` means that more data follows.
+/// Converts `true` to [`More::Follows`].
 impl From<bool> for More {
     fn from(will_send_more: bool) -> More {
         if will_send_more { More::Follows } else { More::No }

@@ -1,4 +1,4 @@
-//! The implementation for Unix: sockets as wrapped by `socket2` and mio, and mio's poller (epoll or
+//! The implementation for Unix: sockets that `socket2` and mio wrap, and mio's poller (epoll or
 //! kqueue).
 //!
 //! Each method makes the system call that it is named after. A socket has no state except its
@@ -66,8 +66,8 @@ enum OsSock {
     Tcp(Socket),
     Unix(Socket),
     TcpListener(mio::net::TcpListener),
-    /// A listener from other code. A client that connected before the listener was adopted has
-    /// inherited the options that the listener had then.
+    /// A listener from other code. Clients that connected before the listener was adopted have
+    /// inherited the options that the listener had at that time.
     AdoptedTcpListener(mio::net::TcpListener),
     UnixListener(mio::net::UnixListener),
 }
@@ -103,7 +103,10 @@ fn send_flags(more: More) -> libc::c_int {
 }
 
 fn unknown_family() -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, "the kernel named an address of unknown family")
+    io::Error::new(
+        io::ErrorKind::InvalidData,
+        "the kernel returned an address of an unknown family",
+    )
 }
 
 impl Sock for OsSock {
@@ -143,10 +146,13 @@ impl Sock for OsSock {
                 let socket = Socket::from(OwnedFd::from(stream));
                 // Linux copies the listener's TCP_NODELAY to the sockets that it accepts.
                 if cfg!(not(target_os = "linux")) || matches!(self, OsSock::AdoptedTcpListener(_)) {
-                    // Fails on some systems if the peer is already gone. The next receive reports
-                    // that.
+                    // This fails on some systems if the peer has already gone. The next receive
+                    // reports that.
                     if let Err(error) = socket.set_tcp_nodelay(true) {
-                        log::debug!(target: "sockman::net", "TCP_NODELAY for {them}: {error}");
+                        log::debug!(
+                            target: "sockman::net",
+                            "cannot set TCP_NODELAY for {them}: {error}"
+                        );
                     }
                 }
                 Ok((Box::new(OsSock::Tcp(socket)), Service::from(them)))
@@ -218,6 +224,7 @@ impl Sock for OsSock {
 /// The largest number of events that one poll fetches. The next poll fetches the rest.
 const EVENTS_PER_POLL: usize = 1024;
 
+/// The token of the poller's own waker. No socket has it.
 const WAKER: Token = Token(usize::MAX);
 
 struct MioPoller {
@@ -239,7 +246,7 @@ impl MioPoller {
 impl Poller for MioPoller {
     fn register(&self, sock: &dyn Sock, token: usize) -> io::Result<()> {
         let interest = Interest::READABLE | Interest::WRITABLE;
-        // Urgent data ends a receive early without a further edge, so the poller has to report it.
+        // Urgent data ends a receive early without a further edge, so the poller must report it.
         #[cfg(any(target_os = "linux", target_os = "android"))]
         let interest = interest | Interest::PRIORITY;
         self.poll.registry().register(&mut SourceFd(&sock.as_raw_fd()), Token(token), interest)

@@ -1,4 +1,4 @@
-//! Printing of errors: `{}` prints the error's own message, `{:#}` appends the messages of its
+//! The printing of errors. `{}` prints the error's own message, `{:#}` appends the messages of its
 //! sources.
 
 use std::{error::Error, fmt};

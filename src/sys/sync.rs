@@ -1,6 +1,6 @@
-//! The locks, atomics and threads of the crate: those of `parking_lot` and of the standard library.
-//! With `--cfg shuttle`, their counterparts under a scheduler that tries out interleavings
-//! (`simulator/tests/models.rs`).
+//! The locks, atomics and threads of the crate. They come from `parking_lot` and the standard
+//! library. With `--cfg shuttle` they are the counterparts under a scheduler that tries out
+//! interleavings (`simulator/tests/models.rs`).
 
 #[cfg(not(shuttle))]
 mod real {
@@ -71,14 +71,14 @@ mod modelled {
     impl<T> Deref for MutexGuard<'_, T> {
         type Target = T;
         fn deref(&self) -> &T {
-            self.inner.as_ref().expect("it does not wait")
+            self.inner.as_ref().expect("a guard in use does not wait")
         }
     }
 
     #[allow(clippy::expect_used)] // The guard is not used while it waits.
     impl<T> DerefMut for MutexGuard<'_, T> {
         fn deref_mut(&mut self) -> &mut T {
-            self.inner.as_mut().expect("it does not wait")
+            self.inner.as_mut().expect("a guard in use does not wait")
         }
     }
 
@@ -90,8 +90,8 @@ mod modelled {
             }
         }
 
-        /// Waits without a time-out. Time stands still in a model, so no time-out makes up for a
-        /// lost signal.
+        /// Waits without a time-out. Time stands still in a model, so that no time-out hides a lost
+        /// signal.
         pub(crate) fn wait_until<T>(
             &self,
             guard: &mut MutexGuard<'_, T>,

@@ -152,8 +152,8 @@ MUTATIONS = [
     {
         'guarantee': 'G4', 'what': 'should_try_to_recv is called without a check for the close',
         'file': 'src/engine/slot/turn.rs',
-        'old': '        self.check_open()?;\n        // Reported even if',
-        'new': '        // Reported even if',
+        'old': '        self.check_open()?;\n        // The failure is reported even if',
+        'new': '        // The failure is reported even if',
         'test': 'sockman:library', 'tests': ('close', ''),
     },
     {

@@ -15,7 +15,7 @@ use crate::{
 
 const NOTHING: [String; 0] = [];
 
-/// How long a connect over TCP is in progress, unless it is ignored.
+/// How long a connect over TCP is in progress, unless the network ignores it.
 const LATENCY: Duration = Duration::from_millis(100);
 
 /// The number of open descriptors when only the listener of the rig is open.
@@ -30,7 +30,7 @@ fn unix() -> Service {
     Service::unix("/nowhere").unwrap()
 }
 
-/// Options without a timeout of the library, which would be a timer.
+/// Options without a timeout, so that the connect has no timer.
 fn without_timeout() -> ConnectOptions {
     ConnectOptions::default().timeout(Duration::MAX)
 }
@@ -48,7 +48,7 @@ impl Rig {
         id
     }
 
-    /// Begins a connect over TCP that takes [`LATENCY`], and has the poller watch it.
+    /// Begins a connect over TCP that takes [`LATENCY`], and runs the pass that registers it.
     fn start_in_progress(&self, options: &ConnectOptions) -> ConnectionId {
         let before = self.attempts().len();
         self.network.set_latency(LATENCY);
@@ -58,8 +58,8 @@ impl Rig {
         id
     }
 
-    /// Makes the kernel complete the connects in progress: it connects them, or refuses them if no
-    /// peer listens.
+    /// Moves the clock so that the connects in progress complete. They succeed, or are refused if
+    /// no peer listens.
     fn complete(&self) {
         self.network.advance(LATENCY);
     }
@@ -69,9 +69,9 @@ impl Rig {
     }
 }
 
-/// G2: the outcome comes first, then the rest, and each of them once.
+/// G2: the outcome is reported before the data, and each of them once.
 #[test]
-fn a_connect_in_progress_is_told_when_its_socket_is_connected() {
+fn a_connect_in_progress_is_reported_when_its_socket_is_connected() {
     let rig = Rig::new(without_sweep());
     let listener = rig.listen(&tcp());
     let id = rig.start_in_progress(&without_timeout());
@@ -93,7 +93,7 @@ fn a_connect_in_progress_is_told_when_its_socket_is_connected() {
     assert_eq!(rig.connect_calls(), 1);
 }
 
-/// G2: readiness without a peer is no outcome, and no reason for another step.
+/// G2: an event on a socket without a peer is no outcome and leaves nothing to do.
 #[test]
 fn a_spurious_event_is_no_outcome() {
     let rig = Rig::new(without_sweep());
@@ -110,7 +110,7 @@ fn a_spurious_event_is_no_outcome() {
     assert_eq!(rig.records(), ["0 connected"]);
 }
 
-/// G2: a connect that a signal interrupts goes on by itself.
+/// G2: a connect that a signal interrupts (EINTR) goes on in the kernel and is not repeated.
 #[test]
 fn an_interrupted_system_call_is_a_connect_in_progress() {
     let rig = Rig::new(without_sweep());
@@ -124,7 +124,7 @@ fn an_interrupted_system_call_is_a_connect_in_progress() {
 
 /// G2: the next pass, on the socket thread, reports a connect that succeeded at once.
 #[test]
-fn a_connect_that_succeeds_at_once_is_told_in_the_next_pass() {
+fn a_connect_that_succeeds_at_once_is_reported_in_the_next_pass() {
     let rig = Rig::new(without_sweep());
     let _listener = rig.listen(&unix());
     rig.start(&unix(), &without_timeout());
@@ -148,13 +148,13 @@ fn a_connect_that_is_refused_leaves_nothing() {
     assert!(!rig.sockman.close_connection(id));
     rig.pass();
     rig.pass();
-    assert_eq!(rig.network.last_timeout(), None, "its deadline has gone with it");
+    assert_eq!(rig.network.last_timeout(), None, "no deadline is left");
     let stats = rig.sockman.stats();
     assert_eq!((stats.connections, stats.connected, stats.closed), (0, 0, 0));
     assert_eq!(rig.records(), NOTHING);
 }
 
-/// G9: the poller waits for the deadline, which is kept to the nanosecond.
+/// G9: the poller waits until the deadline. The attempt ends at it, to the nanosecond.
 #[test]
 fn a_connect_without_an_answer_ends_at_its_deadline_and_not_before() {
     let rig = Rig::new(without_sweep());
@@ -176,10 +176,10 @@ fn a_connect_without_an_answer_ends_at_its_deadline_and_not_before() {
     assert_eq!(rig.network.last_timeout(), None);
 }
 
-/// G9: a connect that succeeded before its deadline is no time-out, although the socket thread sees
-/// it later, as it does after a time in which it did not run.
+/// G9: a connect that succeeded before its deadline does not time out, even if the socket thread
+/// was stopped and sees the success later.
 #[test]
-fn a_connect_that_succeeded_by_its_deadline_is_told_as_such_however_late() {
+fn a_connect_that_succeeded_by_its_deadline_does_not_time_out_however_late_it_is_seen() {
     let rig = Rig::new(without_sweep());
     let _listener = rig.listen(&tcp());
     let timeout = Duration::from_millis(700);
@@ -191,13 +191,13 @@ fn a_connect_that_succeeded_by_its_deadline_is_told_as_such_however_late() {
     rig.pass();
     assert_eq!(rig.records(), ["0 connected"]);
     let since = rig.sockman.connection_info(id).unwrap().since;
-    assert_eq!(since, rig.network.now(), "it counts from here on");
+    assert_eq!(since, rig.network.now(), "the connection counts from the time of the pass");
 }
 
-/// G7: a connect to a full backlog is tried again after 1 ms, doubling up to 50 ms, and not in
+/// G7: a connect to a full backlog is retried after 1 ms, doubling up to 50 ms, and never in
 /// between.
 #[test]
-fn a_full_unix_backlog_is_asked_again_ever_less_often() {
+fn a_connect_to_a_full_unix_backlog_is_retried_ever_less_often() {
     let rig = Rig::new(without_sweep());
     let listener = rig.listen(&unix());
     listener.set_backlog(0);
@@ -207,7 +207,7 @@ fn a_full_unix_backlog_is_asked_again_ever_less_often() {
         rig.pass();
         assert_eq!(rig.connect_calls(), calls);
         assert_eq!(rig.network.last_timeout(), Some(Duration::from_millis(pause)));
-        assert!(rig.attempts().is_empty(), "not watched: its readiness means nothing");
+        assert!(rig.attempts().is_empty(), "not watched, because its readiness means nothing");
         rig.network.advance(Duration::from_millis(pause));
     }
     rig.pass();
@@ -219,9 +219,9 @@ fn a_full_unix_backlog_is_asked_again_ever_less_often() {
     assert_eq!(rig.connect_calls(), 10);
 }
 
-/// G9: a pause between two tries does not reach beyond the deadline.
+/// G9: the pause between two tries ends at the deadline at the latest.
 #[test]
-fn a_full_unix_backlog_is_given_up_at_the_deadline() {
+fn a_connect_to_a_full_unix_backlog_is_given_up_at_the_deadline() {
     let rig = Rig::new(without_sweep());
     let listener = rig.listen(&unix());
     listener.set_backlog(0);
@@ -231,7 +231,11 @@ fn a_full_unix_backlog_is_given_up_at_the_deadline() {
     rig.network.advance(Duration::from_millis(1));
     rig.pass();
     rig.pass();
-    assert_eq!(rig.network.last_timeout(), Some(Duration::from_millis(1)), "and not two");
+    assert_eq!(
+        rig.network.last_timeout(),
+        Some(Duration::from_millis(1)),
+        "the rest until the deadline, not 2 ms"
+    );
     rig.network.advance(Duration::from_millis(1));
     rig.pass();
     assert_eq!(rig.records(), ["0 timed out: 2ms"]);
@@ -239,7 +243,7 @@ fn a_full_unix_backlog_is_given_up_at_the_deadline() {
 
 /// G8: a pass reports one batch of outcomes, and the next passes the rest.
 #[test]
-fn one_pass_tells_one_batch_of_outcomes() {
+fn one_pass_reports_one_batch_of_outcomes() {
     let rig = Rig::new(without_sweep().accept_batch(3));
     let _listener = rig.listen(&unix());
     for _ in 0..7 {
@@ -257,9 +261,9 @@ fn one_pass_tells_one_batch_of_outcomes() {
     assert_eq!(rig.network.last_timeout(), None);
 }
 
-/// G8: that holds too for connects that time out together.
+/// G8: a pass also reports at most one batch of connects that time out together.
 #[test]
-fn one_pass_tells_one_batch_of_time_outs() {
+fn one_pass_reports_one_batch_of_time_outs() {
     let rig = Rig::new(without_sweep().accept_batch(3));
     rig.network.ignore(&tcp());
     for _ in 0..7 {
@@ -295,7 +299,7 @@ fn an_interrupt_in_an_outcome_leaves_the_others_for_the_next_start() {
     assert_eq!(rig.records(), ["1 connected", "2 connected"]);
 }
 
-/// G2: an attempt that the poller refuses has failed.
+/// G2: an attempt whose socket the poller refuses fails.
 #[test]
 fn an_attempt_that_cannot_be_registered_fails() {
     let rig = Rig::new(without_sweep());
@@ -308,9 +312,9 @@ fn an_attempt_that_cannot_be_registered_fails() {
     assert_eq!(rig.sockman.stats().connections, 0);
 }
 
-/// G2: a connection that the poller refuses is reported as connected, and then as failed.
+/// G2: a connection whose socket the poller refuses is reported as connected, and then as failed.
 #[test]
-fn a_connection_that_cannot_be_registered_anew_is_told_as_a_read_error() {
+fn a_connection_that_cannot_be_registered_anew_is_reported_as_a_read_error() {
     let rig = Rig::new(without_sweep());
     let _listener = rig.listen(&tcp());
     rig.start_in_progress(&without_timeout());
@@ -321,16 +325,16 @@ fn a_connection_that_cannot_be_registered_anew_is_told_as_a_read_error() {
     assert_eq!(rig.records(), ["0 connected".to_owned(), format!("0 error {}", libc::ENOSPC)]);
 }
 
-/// G1: an event for an attempt that is over does not reach the attempt that has its place.
+/// G1: an event for an attempt that is over does not reach the attempt that took its slot.
 #[test]
-fn a_late_event_of_an_attempt_reaches_nobody() {
+fn a_late_event_of_an_attempt_does_not_reach_the_next_attempt() {
     let rig = Rig::new(without_sweep());
     let _listener = rig.listen(&tcp());
     let old = rig.start_in_progress(&without_timeout());
     let token = only(&rig.attempts());
     assert!(rig.sockman.close_connection(old));
     rig.start_in_progress(&without_timeout());
-    // A step from here on would find the new attempt connected.
+    // From now on a step would find the new attempt connected.
     rig.complete();
     rig.network.inject_event(Readiness { token, writable: true, ..Readiness::default() });
     rig.pass();
@@ -339,15 +343,15 @@ fn a_late_event_of_an_attempt_reaches_nobody() {
     assert_eq!(rig.records(), ["1 connected"], "its own event reaches it");
 }
 
-/// G4: an attempt that is closed between its event and its turn has no outcome, and leaves nothing
+/// G4: an attempt that is closed between its event and its step has no outcome and leaves nothing
 /// behind.
 #[test]
-fn a_connect_closed_in_the_outcome_of_another_is_not_told() {
+fn a_connect_closed_in_the_outcome_of_another_is_not_reported() {
     let rig = Rig::new(without_sweep());
     let _listener = rig.listen(&tcp());
     rig.start_in_progress(&ConnectOptions::default());
     let second = rig.start_in_progress(&ConnectOptions::default());
-    // After another poll the events come in the order of the connects.
+    // After one more poll the events come in the order of the connects.
     rig.pass();
     *rig.handler.on_outcome.lock() = Some(Box::new(move |sockman, _| {
         assert!(sockman.close_connection(second));
@@ -357,7 +361,7 @@ fn a_connect_closed_in_the_outcome_of_another_is_not_told() {
     rig.pass();
     rig.pass();
     assert_eq!(rig.records(), ["0 connected"]);
-    assert_eq!(rig.network.descriptors(), LISTENER_ALONE + 1, "the first one's");
+    assert_eq!(rig.network.descriptors(), LISTENER_ALONE + 1, "the first connection's");
     rig.pass();
     assert_eq!(rig.network.last_timeout(), None);
     let stats = rig.sockman.stats();
@@ -373,11 +377,11 @@ fn a_cancelled_attempt_ends_in_the_next_pass() {
     rig.start_in_progress(&ConnectOptions::default().cancel(cancel.clone()));
     rig.start_in_progress(&without_timeout().cancel(Interrupt::new()));
     cancel.interrupt();
-    // The attempt sees the interrupt although it is reset.
+    // The attempt sees the interrupt even after the reset.
     cancel.reset();
     rig.pass();
     assert_eq!(rig.records(), ["0 interrupted"]);
-    assert_eq!(rig.network.descriptors(), LISTENER_ALONE + 1, "the other one's");
+    assert_eq!(rig.network.descriptors(), LISTENER_ALONE + 1, "the other attempt's");
     rig.pass();
     assert_eq!(rig.network.last_timeout(), None);
     rig.complete();
@@ -402,7 +406,7 @@ fn a_close_with_no_thread_running_frees_the_descriptor_of_an_attempt() {
     assert_eq!(close(taken_over), LISTENER_ALONE);
     let cancelled = rig.start_in_progress(&options);
     cancel.interrupt();
-    assert_eq!(close(cancelled), LISTENER_ALONE, "the mark of its cancel does not keep it");
+    assert_eq!(close(cancelled), LISTENER_ALONE, "the mark of the cancel keeps no descriptor open");
     rig.pass();
     assert_eq!(rig.records(), NOTHING);
     assert_eq!(rig.sockman.stats().connections, 0);
@@ -421,9 +425,9 @@ fn a_cancel_during_the_outcome_keeps_no_descriptor() {
     assert_eq!(rig.network.descriptors(), LISTENER_ALONE);
 }
 
-/// G8, G2: a later pass reports a connect that was begun in an outcome.
+/// G8, G2: a connect that was begun in an outcome is reported in a later pass.
 #[test]
-fn a_connect_begun_in_an_outcome_is_told_in_a_later_pass() {
+fn a_connect_begun_in_an_outcome_is_reported_in_a_later_pass() {
     let rig = Rig::new(without_sweep().max_connections(1));
     let _listener = rig.listen(&unix());
     rig.start_in_progress(&without_timeout());

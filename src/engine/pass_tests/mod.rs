@@ -1,8 +1,8 @@
 //! Unit tests of the pass. Each one runs single passes of the socket thread by hand, on the test's
 //! own thread, over the network in memory of `testing` and with a clock that stands still.
 //!
-//! `pass` tests what a pass does for connections, listeners and deadlines. `connects` tests the
-//! connects that the socket thread drives. `sends` tests what follows a send. `sweep` tests the
+//! `pass` tests the effects of a pass on connections, listeners and deadlines. `connects` tests the
+//! connects that the socket thread drives. `sends` tests the effects of a send. `sweep` tests the
 //! sweep.
 
 mod connects;
@@ -51,14 +51,14 @@ impl<H: EventHandler + 'static> Rig<H> {
         run_one_pass(&self.sockman).unwrap();
     }
 
-    /// Connects a peer to the listener. The connection waits there until it is accepted.
+    /// Connects a peer to the listener. The connection waits until the listener accepts it.
     fn connect_peer(&self) -> Peer {
         self.network.connect(&self.here).unwrap()
     }
 
     /// Makes the poller refuse all further sockets.
     fn fail_registrations(&self) {
-        // No test registers a socket as often as this.
+        // No test registers as many sockets as this.
         for _ in 0..64 {
             self.network.fail_next(Call::Register, libc::ENOSPC);
         }
@@ -85,10 +85,10 @@ impl<H: EventHandler + 'static> Rig<H> {
     }
 }
 
-/// Returns the token of a list that contains exactly one.
+/// Returns the only token of a list, which must contain exactly one.
 #[track_caller]
 fn only(tokens: &[usize]) -> usize {
-    assert_eq!(tokens.len(), 1, "one is registered");
+    assert_eq!(tokens.len(), 1, "exactly one socket is registered");
     tokens[0]
 }
 

@@ -1,4 +1,4 @@
-//! What one pass does for connections, listeners and deadlines.
+//! The effects of one pass on connections, listeners and deadlines.
 
 use std::{
     io,
@@ -32,7 +32,8 @@ pub(super) struct Log {
     deadline: Mutex<Option<Instant>>,
     /// Runs in `event_io_loop_completed_for_all`.
     housekeeping: Mutex<Option<Box<dyn Fn() + Send>>>,
-    /// Whether the handler panics when it gets data, and records the calls of `should_try_to_send`.
+    /// Whether the handler panics when it gets data. It then also records the calls of
+    /// `should_try_to_send`.
     panics: Mutex<bool>,
     /// Runs in `event_connect_completed`.
     pub(super) on_outcome: Mutex<Option<Reaction>>,
@@ -117,7 +118,7 @@ impl Rig {
         Rig::with_handler(Log::default(), options)
     }
 
-    /// Takes what was recorded since the last call.
+    /// Takes the records since the last call.
     pub(super) fn records(&self) -> Vec<String> {
         std::mem::take(&mut self.handler.records.lock())
     }
@@ -126,7 +127,7 @@ impl Rig {
         self.handler.ordinals.id(ordinal)
     }
 
-    /// Accepts one connection, and lets it have its first turn.
+    /// Accepts one connection and runs its first turn.
     fn accept(&self) -> Peer {
         let peer = self.connect_peer();
         self.pass();
@@ -148,7 +149,7 @@ pub(super) fn without_sweep() -> Options {
     Options::default().sweep(None)
 }
 
-/// G5, and the cost of a message: no second `recv` follows that only finds nothing.
+/// G5, and the cost of a message: a short read is not followed by a `recv` that finds nothing.
 #[test]
 fn a_short_read_on_tcp_clears_the_latch() {
     let rig = Rig::new(without_sweep());
@@ -161,9 +162,9 @@ fn a_short_read_on_tcp_clears_the_latch() {
     assert_eq!(rig.network.last_timeout(), None, "nothing is left to do");
 }
 
-/// G5: the end of the stream behind the data gives no further edge.
+/// G5: the end of the stream, which gives no further edge, is read after the data.
 #[test]
-fn a_short_read_with_the_end_in_sight_reads_on() {
+fn a_short_read_after_a_read_closed_event_reads_on() {
     let rig = Rig::new(without_sweep());
     let peer = rig.accept();
     peer.send(&[1; 10]).unwrap();
@@ -175,7 +176,7 @@ fn a_short_read_with_the_end_in_sight_reads_on() {
     assert_eq!(rig.recv_calls(), 2, "after the end nothing is read");
 }
 
-/// G5: data behind urgent data gives no further edge either.
+/// G5: data after urgent data, which gives no further edge, is read.
 #[test]
 fn a_short_read_after_urgent_data_reads_on_until_it_would_block() {
     let rig = Rig::new(without_sweep());
@@ -190,7 +191,7 @@ fn a_short_read_after_urgent_data_reads_on_until_it_would_block() {
     assert_eq!(rig.recv_calls(), 3);
 }
 
-/// G5: ancillary data ends a receive on a unix-domain socket early.
+/// G5: a short read on a unix-domain socket, which ancillary data can cause, does not end reading.
 #[test]
 fn a_unix_domain_socket_is_read_until_it_would_block() {
     let rig = Rig::new(without_sweep());
@@ -201,7 +202,7 @@ fn a_unix_domain_socket_is_read_until_it_would_block() {
     rig.pass();
     rig.pass();
     rig.records();
-    // A receive ends where a piece ends, and both pieces arrive before the next poll.
+    // A receive ends where a piece ends. Both pieces arrive before the next poll.
     peer.set_chunk(Some(10));
     peer.send(&[1; 15]).unwrap();
     rig.network.advance(Duration::from_millis(1));
@@ -212,9 +213,9 @@ fn a_unix_domain_socket_is_read_until_it_would_block() {
     assert_eq!(rig.recv_calls(), 3);
 }
 
-/// G2: a connection that the poller refuses is reported.
+/// G2: a connection whose socket the poller refuses is reported, once.
 #[test]
-fn a_registration_that_fails_is_told_as_a_read_error() {
+fn a_registration_that_fails_is_reported_as_a_read_error() {
     let rig = Rig::new(without_sweep());
     rig.fail_registrations();
     let _peer = rig.connect_peer();
@@ -228,10 +229,10 @@ fn a_registration_that_fails_is_told_as_a_read_error() {
     );
 }
 
-/// G2: a connection that the poller refuses is reported although its reads are paused. The pause
-/// may be one until there is room to send, which the poller never reports.
+/// G2: a connection whose socket the poller refuses is reported even if its reads are paused. The
+/// pause may end only when there is room to send, which the poller never reports.
 #[test]
-fn a_failed_registration_is_told_although_reads_are_paused() {
+fn a_failed_registration_is_reported_although_reads_are_paused() {
     let rig = Rig::new(without_sweep());
     rig.fail_registrations();
     *rig.handler.pauses_reads.lock() = true;
@@ -242,10 +243,10 @@ fn a_failed_registration_is_told_although_reads_are_paused() {
     assert_eq!(rig.records(), ["0 accepted".to_owned(), format!("0 error {}", libc::ENOSPC)]);
 }
 
-/// G1: a new connection takes the place of a closed one at once, and an event for the closed one
-/// does not reach it.
+/// G1: a new connection takes the slot of a closed one at once. An event for the closed one does
+/// not reach the new one.
 #[test]
-fn a_late_event_for_a_place_taken_again_reaches_nobody() {
+fn a_late_event_does_not_reach_the_connection_that_took_the_place() {
     let rig = Rig::new(without_sweep());
     let _old = rig.accept();
     let token = only(&rig.connections());
@@ -263,7 +264,8 @@ fn a_late_event_for_a_place_taken_again_reaches_nobody() {
     assert_eq!(rig.records(), ["1 data 10"], "its own event reaches it");
 }
 
-/// G11: a listener that the poller refuses is registered later, as after any lack of resources.
+/// G11: a listener whose socket the poller refuses is registered after a back-off, as after any
+/// lack of resources.
 #[test]
 fn a_listener_that_cannot_be_registered_is_registered_later() {
     let rig = Rig::new(without_sweep());
@@ -273,7 +275,7 @@ fn a_listener_that_cannot_be_registered_is_registered_later() {
     for pause in [100, 200, 400, 800, 1000, 1000] {
         rig.pass();
         assert_eq!(rig.network.last_timeout(), Some(Duration::from_millis(pause)));
-        assert_eq!(rig.listeners().len(), 1, "the other listener alone");
+        assert_eq!(rig.listeners().len(), 1, "only the first listener");
         rig.network.advance(Duration::from_millis(pause));
         rig.pass();
     }
@@ -282,10 +284,10 @@ fn a_listener_that_cannot_be_registered_is_registered_later() {
     rig.pass();
     rig.pass();
     assert_eq!(rig.listeners().len(), 2);
-    assert_eq!(rig.network.last_timeout(), None, "and that is the end of it");
+    assert_eq!(rig.network.last_timeout(), None, "the back-off is over");
 }
 
-/// G11: the back-offs grow from 100 ms to 1 s, and end with the exhaustion.
+/// G11: the back-offs grow from 100 ms to 1 s and end when descriptors are available again.
 #[test]
 fn a_listener_backs_off_while_descriptors_are_exhausted() {
     let rig = Rig::new(without_sweep());
@@ -299,7 +301,7 @@ fn a_listener_backs_off_while_descriptors_are_exhausted() {
         assert_eq!(accept_calls(), calls);
         rig.pass();
         assert_eq!(rig.network.last_timeout(), Some(Duration::from_millis(pause)));
-        assert_eq!(accept_calls(), calls, "not asked while it pauses");
+        assert_eq!(accept_calls(), calls, "no accept during the back-off");
         rig.network.advance(Duration::from_millis(pause));
     }
     assert_eq!(rig.sockman.stats().accept_pauses, 6);
@@ -311,7 +313,7 @@ fn a_listener_backs_off_while_descriptors_are_exhausted() {
     assert_eq!(rig.network.last_timeout(), None, "the episode is over");
 }
 
-/// G11: neither a client that is gone again nor a signal pauses the listener.
+/// G11: neither a client that has gone nor a signal pauses the listener.
 #[test]
 fn an_aborted_connection_does_not_pause_the_listener() {
     let rig = Rig::new(without_sweep());
@@ -323,7 +325,7 @@ fn an_aborted_connection_does_not_pause_the_listener() {
     assert_eq!(rig.sockman.stats().accept_pauses, 0);
 }
 
-/// G8: a listener accepts one batch in its turn, and the rest in the next passes.
+/// G8: a listener accepts one batch per pass, and the rest in the next passes.
 #[test]
 fn one_pass_accepts_one_batch() {
     let batch = 3;
@@ -335,7 +337,7 @@ fn one_pass_accepts_one_batch() {
     }
 }
 
-/// G7: at the connection limit the listener is not asked, and does not keep the loop awake.
+/// G7: at the connection limit the listener makes no accept and does not keep the loop awake.
 #[test]
 fn a_listener_rests_at_the_connection_cap() {
     let rig = Rig::new(without_sweep().max_connections(1));
@@ -353,7 +355,7 @@ fn a_listener_rests_at_the_connection_cap() {
     assert_eq!(rig.records(), ["1 accepted"]);
 }
 
-/// G7: a deadline in the past gives one immediate pass, and a later one gives another.
+/// G7: a deadline in the past gives one immediate pass. A later deadline gives another.
 #[test]
 fn a_deadline_in_the_past_gives_one_immediate_pass() {
     let rig = Rig::new(without_sweep());
@@ -362,21 +364,21 @@ fn a_deadline_in_the_past_gives_one_immediate_pass() {
     rig.pass();
     assert_eq!(rig.network.last_timeout(), Some(Duration::ZERO));
     rig.pass();
-    assert_eq!(rig.network.last_timeout(), None, "the same one");
+    assert_eq!(rig.network.last_timeout(), None, "the same deadline");
     rig.set_deadline(now - Duration::from_nanos(1));
     rig.pass();
-    assert_eq!(rig.network.last_timeout(), None, "an older one");
+    assert_eq!(rig.network.last_timeout(), None, "an older deadline");
     rig.set_deadline(now + Duration::from_millis(7));
     rig.pass();
     assert_eq!(rig.network.last_timeout(), Some(Duration::from_millis(7)));
     rig.network.advance(Duration::from_millis(8));
     rig.pass();
-    assert_eq!(rig.network.last_timeout(), Some(Duration::ZERO), "a new one went by");
+    assert_eq!(rig.network.last_timeout(), Some(Duration::ZERO), "a new deadline has passed");
     rig.pass();
     assert_eq!(rig.network.last_timeout(), None);
 }
 
-/// G7: the sweep comes once per period, and the poller waits for it.
+/// G7: the sweep comes once per period, and the poller sleeps until then.
 #[test]
 fn the_sweep_comes_once_per_period() {
     let rig = Rig::new(Options::default());
@@ -396,17 +398,17 @@ fn the_sweep_comes_once_per_period() {
     assert_eq!(rig.network.last_timeout(), Some(Duration::from_millis(50)));
 }
 
-/// G7: with a period longer than the clock can represent, no sweep comes and nothing panics.
+/// G7: with a period that the clock cannot represent, no sweep comes and nothing panics.
 #[test]
-fn a_sweep_period_without_end_never_comes() {
+fn a_sweep_with_an_endless_period_never_comes() {
     let rig = Rig::new(Options::default().sweep(Some(Duration::MAX)));
     rig.pass();
     assert_eq!(rig.network.last_timeout(), None);
     assert_eq!(rig.sockman.stats().sweeps, 0);
 }
 
-/// G7: a deadline that is always just past does not make the loop spin, and no deadline is
-/// forgotten.
+/// G7: a deadline that is always just past does not make the loop spin, and each new deadline gets
+/// its pass.
 #[test]
 fn deadlines_in_the_past_that_move_on_give_a_pass_each_millisecond() {
     let rig = Rig::new(without_sweep());
@@ -424,7 +426,7 @@ fn deadlines_in_the_past_that_move_on_give_a_pass_each_millisecond() {
     assert_eq!(rig.network.last_timeout(), None);
 }
 
-/// G9: the time that callbacks take is not added to a deadline.
+/// G9: the time that callbacks take does not delay a deadline.
 #[test]
 fn a_deadline_is_not_late_by_the_time_of_the_callbacks() {
     let rig = Rig::new(without_sweep());
@@ -436,14 +438,14 @@ fn a_deadline_is_not_late_by_the_time_of_the_callbacks() {
     assert_eq!(rig.network.last_timeout(), Some(Duration::from_millis(10)));
 }
 
-/// G5: the send hook is asked after a restart about a reply that a callback queued before it
+/// G5: after a restart the send hook is asked about a reply that a callback queued before it
 /// panicked.
 #[test]
-fn a_panic_in_a_callback_leaves_the_send_hook_to_be_asked() {
+fn the_send_hook_is_asked_after_a_panic_in_a_callback() {
     let rig = Rig::new(without_sweep());
     let peer = rig.accept();
-    // The window is closed, so that the event of the data does not report room. With room, the hook
-    // would be asked in any case.
+    // The window is closed, so that the event of the data does not report room. An event that
+    // reports room would have the hook asked in any case.
     peer.set_window(0);
     peer.send(&[1; 10]).unwrap();
     *rig.handler.panics.lock() = true;
@@ -454,8 +456,8 @@ fn a_panic_in_a_callback_leaves_the_send_hook_to_be_asked() {
     assert_eq!(rig.records(), ["0 asked to send"]);
 }
 
-/// Returns what is reported of a connection that the peer reset, after a send received the socket's
-/// error with this code and before the poller reported anything.
+/// Returns the records of a connection that the peer reset. A send receives the socket's error with
+/// this code before the poller reports anything.
 fn records_after_a_send_failed_with(code: i32) -> Vec<String> {
     let rig = Rig::new(without_sweep());
     let peer = rig.accept();
@@ -474,14 +476,15 @@ fn records_after_a_send_failed_with(code: i32) -> Vec<String> {
 
 /// G5: on TCP a broken pipe is a reset that came after the end of the stream. Both are reported.
 #[test]
-fn the_end_is_told_before_a_reset_that_a_send_heard_of_as_a_broken_pipe() {
+fn the_end_is_reported_before_a_reset_that_a_send_received_as_a_broken_pipe() {
     let broken_pipe = format!("0 error {}", libc::EPIPE);
     assert_eq!(records_after_a_send_failed_with(libc::EPIPE), ["0 eof".to_owned(), broken_pipe]);
 }
 
-/// G5: without an end before it, a reset is a read error and no end of the stream.
+/// G5: a reset without an end before it is reported as a read error, and not as the end of the
+/// stream.
 #[test]
-fn a_reset_that_a_send_heard_of_is_told_as_a_read_error() {
+fn a_reset_that_a_send_received_is_reported_as_a_read_error() {
     let reset = format!("0 error {}", libc::ECONNRESET);
     assert_eq!(records_after_a_send_failed_with(libc::ECONNRESET), [reset]);
 }

@@ -1,4 +1,4 @@
-//! What the socket thread does after a send that took less than it was given.
+//! The effects of a send that took fewer bytes than it was given.
 
 use std::io;
 
@@ -15,7 +15,7 @@ use crate::{
     testing::{Call, Peer},
 };
 
-/// Always has ten bytes to send, and records how many were taken.
+/// Always has ten bytes to send, and records how many bytes each send took.
 #[derive(Default)]
 struct Source {
     ordinals: Ordinals,
@@ -74,13 +74,13 @@ fn tcp() -> Service {
     "10.0.0.1:1".parse().unwrap()
 }
 
-/// The cost of a full socket: no second `send` follows that only finds no room. And G5: the event
-/// that reports room has the rest sent.
+/// The cost of a full socket: a short send is not followed by a `send` that finds no room. And G5:
+/// the rest is sent after the event that reports room.
 #[test]
 fn a_short_send_on_tcp_clears_the_latch() {
     let (rig, peer) = Rig::accept_at(&tcp());
     peer.set_window(14);
-    assert_eq!(rig.sends_of_one_pass(), (vec![10], 1), "all taken: more may fit");
+    assert_eq!(rig.sends_of_one_pass(), (vec![10], 1), "all bytes were taken, so more may fit");
     assert_eq!(rig.sends_of_one_pass(), (vec![4], 1));
     assert_eq!(rig.sends_of_one_pass(), (vec![], 0));
     assert_eq!(rig.network.last_timeout(), None, "nothing to do until there is room");
@@ -88,8 +88,8 @@ fn a_short_send_on_tcp_clears_the_latch() {
     assert_eq!(rig.sends_of_one_pass(), (vec![10], 1));
 }
 
-/// On other sockets, unix-domain ones and an embedder's own, a short send does not mean that the
-/// socket is full.
+/// G5: on other sockets (unix-domain sockets, and those of an embedder's factory) a short send does
+/// not mean that the socket is full.
 #[test]
 fn a_short_send_on_another_socket_is_followed_by_one_that_would_block() {
     let (rig, peer) = Rig::accept_at(&Service::unix("/nowhere").unwrap());
@@ -101,10 +101,10 @@ fn a_short_send_on_another_socket_is_followed_by_one_that_would_block() {
     assert_eq!(rig.sends_of_one_pass(), (vec![10], 1));
 }
 
-/// The cost of a peer that resets: a connection that is over is not shut down. And G4: a socket on
-/// which only an error was reported is shut down at once.
+/// The cost of a peer that resets: a connection whose two directions are over is not shut down. And
+/// G4: a socket on which only an error was reported is shut down at once.
 #[test]
-fn a_close_shuts_down_what_is_not_over() {
+fn a_close_shuts_down_only_a_connection_that_is_not_over() {
     let writable = Readiness { writable: true, ..Readiness::default() };
     for (event, is_shut) in [
         (Readiness { broken: true, read_closed: true, ..writable }, false),

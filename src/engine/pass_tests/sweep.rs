@@ -1,4 +1,4 @@
-//! The sweep: what it asks of connections that rest, and what cuts it short.
+//! The sweep: the hooks that it asks of resting connections, and what interrupts it.
 
 use std::{io, time::Duration};
 
@@ -14,7 +14,7 @@ use crate::{
     testing::Peer,
 };
 
-/// A reaction to a record, which is its last argument.
+/// A reaction to a hook or callback. The last argument is its record.
 type Reaction = dyn Fn(&SockMan, &Ordinals, &str) + Send + Sync;
 
 /// Records every hook and callback, and reacts to it. Connections appear in the records as
@@ -76,7 +76,7 @@ impl EventHandler for Log {
     }
 }
 
-/// Two writable connections that rest. The time of the sweep has come.
+/// Two resting, writable connections. The next pass sweeps them.
 struct Resting {
     rig: Rig<Log>,
     peers: [Peer; 2],
@@ -102,8 +102,8 @@ impl Resting {
         }
         let records = std::mem::take(&mut *rig.handler.records.lock());
         assert_eq!(records[..2], ["0 accepted", "1 accepted"]);
-        assert!(records.contains(&"1 send?".to_owned()), "it is writable");
-        // Set only now, because the reactions are for the sweep.
+        assert!(records.contains(&"1 send?".to_owned()), "the connection is writable");
+        // Set only now, because only the sweep is to have reactions.
         *rig.handler.sockman.lock() = rig.sockman.downgrade();
         rig.network.advance(SELECT_TIMEOUT);
         Resting { rig, peers }
@@ -122,21 +122,21 @@ impl Resting {
 
 fn no_reaction(_: &SockMan, _: &Ordinals, _: &str) {}
 
-/// G6, and the cost of the sweep: one question about sending, and the end of the turn.
+/// G6, and the cost of the sweep: a resting connection gets one send hook and the end of the turn.
 #[test]
 fn a_connection_that_rests_is_asked_about_sending_once_a_period() {
     let resting = Resting::new(PanicPolicy::Stop, no_reaction);
     assert_eq!(resting.pass(), ["0 send?", "0 completed", "1 send?", "1 completed"]);
-    assert_eq!(resting.last_timeout(), Some(Duration::ZERO), "the time had come");
+    assert_eq!(resting.last_timeout(), Some(Duration::ZERO), "the sweep was due");
     assert_eq!(resting.pass(), Vec::<String>::new());
     assert_eq!(resting.last_timeout(), Some(SELECT_TIMEOUT));
     resting.rig.network.advance(SELECT_TIMEOUT);
     assert_eq!(resting.pass().len(), 4);
 }
 
-/// G6: an answer that changed without a wake counts at the sweep, and the hook is asked once.
+/// G6: an answer that changed without a wake takes effect at the sweep. The hook is asked once.
 #[test]
-fn who_wants_to_send_is_ready_to_send_in_the_same_pass() {
+fn a_connection_that_wants_to_send_is_ready_to_send_in_the_same_pass() {
     let resting = Resting::new(PanicPolicy::Stop, no_reaction);
     *resting.rig.handler.wants_to_send.lock() = true;
     assert_eq!(
@@ -145,7 +145,7 @@ fn who_wants_to_send_is_ready_to_send_in_the_same_pass() {
     );
 }
 
-/// G6: so does a changed answer about receiving, where there is something to receive.
+/// G6: an answer about receiving that changed without a wake takes effect at the sweep.
 #[test]
 fn data_that_a_pause_held_back_is_received_at_the_sweep() {
     let resting = Resting::new(PanicPolicy::Stop, no_reaction);
@@ -163,7 +163,7 @@ fn data_that_a_pause_held_back_is_received_at_the_sweep() {
 /// G4: the sweep skips a connection that one of its callbacks has closed, and makes no further call
 /// for a connection that closes itself.
 #[test]
-fn what_is_closed_during_the_sweep_is_not_named_again() {
+fn a_connection_closed_during_the_sweep_is_not_named_again() {
     let close = |sockman: &SockMan, ordinals: &Ordinals, record: &str| {
         if record == "0 send?" {
             for ordinal in [0, 1] {
@@ -177,9 +177,9 @@ fn what_is_closed_during_the_sweep_is_not_named_again() {
     assert_eq!(resting.rig.sockman.stats().connections, 0);
 }
 
-/// G4: that holds too for a connection that is closed in the hook that answers yes.
+/// G4: a connection that its own send hook closes gets no further call, although the hook says yes.
 #[test]
-fn one_that_closes_itself_and_wants_to_send_is_not_ready_to_send() {
+fn a_connection_closed_in_its_send_hook_gets_no_ready_to_send_call() {
     let close = |sockman: &SockMan, ordinals: &Ordinals, record: &str| {
         if record == "0 send?" {
             assert!(sockman.close_connection(ordinals.id(0)));
@@ -190,7 +190,7 @@ fn one_that_closes_itself_and_wants_to_send_is_not_ready_to_send() {
     assert_eq!(resting.pass(), ["0 send?", "1 send?", "1 ready", "1 completed"]);
 }
 
-/// G12: the other connections are asked after a panic.
+/// G12: the sweep goes on with the other connections after a panic.
 #[test]
 fn a_panic_in_the_sweep_closes_its_own_connection_alone() {
     let panic =
@@ -205,9 +205,9 @@ fn a_panic_in_the_sweep_closes_its_own_connection_alone() {
     assert!(is_open(1));
 }
 
-/// G14: a sweep that an interrupt cuts short is repeated at the next start, not a period later.
+/// G14: a sweep that an interrupt cut short is repeated at the next start, and not a period later.
 #[test]
-fn a_sweep_that_was_cut_short_comes_again_with_the_next_start() {
+fn a_sweep_that_was_cut_short_is_repeated_at_the_next_start() {
     let interrupt = |sockman: &SockMan, _: &Ordinals, record: &str| {
         if record == "0 completed" {
             sockman.interrupt();

@@ -1,4 +1,4 @@
-//! One connection in the poll set: its latches, and the answers of its hooks.
+//! The slot of one connection in the poll set: its latches, and the answers of its hooks.
 //!
 //! Belongs to the socket thread. Takes no lock.
 
@@ -19,8 +19,8 @@ use crate::sys::Readiness;
 #[derive(Debug)]
 pub(crate) struct Slot {
     pub(crate) connection: Arc<Connection>,
-    /// A copy of the connection's id. A turn in which nothing happens then does not touch the
-    /// connection's memory, which would make the sweep over thousands of idle connections
+    /// A copy of the connection's id. With it, a turn in which nothing happens does not touch the
+    /// connection's memory. Touching it would make the sweep over thousands of idle connections
     /// expensive.
     pub(crate) id: ConnectionId,
     pub(crate) listed: Listed,
@@ -29,18 +29,18 @@ pub(crate) struct Slot {
     has_turn: bool,
     send: Latch,
     recv: Latch,
-    /// Whether sending comes before receiving in the next turn. Otherwise it comes after: each
-    /// event of arriving data also reports a socket that was writable all the time, and asking the
-    /// send hook once, after the data, is enough.
+    /// Whether sending comes before receiving in the next turn. Otherwise it comes after. The
+    /// reason: each event of arriving data also reports a socket that was writable all the time,
+    /// and it is enough to ask the send hook once, after the data.
     send_first: bool,
-    /// Whether a receive that fills less than the buffer clears the latch. It does not on
-    /// unix-domain sockets, and no longer once an event carried "read closed", an error or urgent
-    /// data: what follows behind these causes no further edge.
+    /// Whether a receive that fills less than the buffer clears the latch. It never does on
+    /// unix-domain sockets. On TCP it does until an event carries "read closed", an error or urgent
+    /// data, because later data causes no further edge.
     short_read_means_empty: bool,
     end: End,
     /// Whether the peer ended the stream in order, as far as events report.
     saw_fin: bool,
-    /// Whether an event reported an error or a hang-up that no receive has accounted for yet.
+    /// Whether an event reported an error or a hang-up that is not reported to the embedder yet.
     broken: bool,
 }
 
@@ -67,7 +67,7 @@ impl Latch {
     }
 }
 
-/// Which end of the receive direction has been reported.
+/// Whether the end of the stream, or a read error, has been reported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
     Open,
@@ -93,7 +93,7 @@ impl Slot {
         }
     }
 
-    /// Has the next turn look at both directions, after a wake or for the sweep.
+    /// Makes the next turn ask about both directions, after a wake or for the sweep.
     #[inline]
     pub(crate) fn want_turn(&mut self) {
         self.has_turn = true;
@@ -115,26 +115,26 @@ impl Slot {
         if event.broken || event.read_closed || event.priority {
             self.short_read_means_empty = false;
         }
-        let more_to_hear = match self.end {
+        let is_news = match self.end {
             End::Open => event.readable || event.read_closed || event.broken,
             End::EofTold => event.broken,
             End::ErrorTold => false,
         };
-        if more_to_hear {
+        if is_news {
             self.recv.ready = true;
             self.recv.work = true;
         }
         if event.writable || event.broken {
-            // The hook is asked even if the latch was set: a send on another thread may have found
-            // the socket full. The rest of its data then waits for this edge.
+            // The hook is asked even if the latch was set. A send on another thread may have found
+            // the socket full, and the rest of its data waits for this edge.
             self.send_first |= !self.send.ready || event.broken;
             self.send.ready = true;
             self.send.work = true;
         }
     }
 
-    /// Has the next turn report that the poller refused the socket. The report takes the place of a
-    /// receive, whether or not receiving is paused.
+    /// Makes the next turn report that the poller refused the socket. The report takes the place of
+    /// a receive, whether or not receiving is paused.
     pub(crate) fn latch_failed_registration(&mut self) {
         self.recv.ready = true;
         self.recv.work = true;
@@ -170,9 +170,9 @@ impl Slot {
         self.send.allowed || self.recv.allowed
     }
 
-    /// Sweeps the connection. If nothing waits on it, as on most, this is its whole turn: the send
-    /// hook and the callback at the turn's end, at a cost of nanoseconds each. Returns `false` if
-    /// the connection needs a full turn.
+    /// Sweeps the connection. Returns `false` if the connection needs a full turn. Most connections
+    /// do not. Their whole turn is the send hook and the callback at the turn's end, at a cost of
+    /// nanoseconds each.
     #[inline]
     pub(crate) fn sweep(&mut self, context: &Context<'_>, open: OpenSince) -> bool {
         if self.listed.is_listed() || self.recv.ready {
@@ -208,14 +208,15 @@ impl Slot {
     }
 }
 
-/// The count of closes at a time when every connection closed until then had lost its slot. While
-/// the count stays the same, no connection with a slot is closed, and no `closed` flag is read.
-/// With `None`, the flags are read.
+/// The number of closes when the marks were last taken. Every connection that was closed before has
+/// lost its slot. While the number stays the same, no connection with a slot is closed, and no
+/// `closed` flag is read. With `None` the flags are read, because a close was under way.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct OpenSince(Option<u64>);
 
 impl OpenSince {
-    /// Reads the count. The caller then takes the marks, which include those of all counted closes.
+    /// Reads the number. The caller must then take the marks, which include those of all counted
+    /// closes.
     pub(crate) fn before_taking_marks(context: &Context<'_>) -> OpenSince {
         OpenSince(context.shared().connections.told_closes())
     }

@@ -1,7 +1,7 @@
 //! The turn of one connection: at most one ready-to-send call and one receive.
 //!
-//! Changes the latches of the slot. Belongs to the socket thread. Takes the connection's
-//! send lock to look for the error of a send. No lock is held while a callback runs.
+//! Changes the latches of the slot. Belongs to the socket thread. Takes the connection's send lock
+//! for a moment to read the error of a send. No lock is held while a callback runs.
 
 use std::{io, mem};
 
@@ -22,8 +22,8 @@ pub(crate) enum TurnEnd {
     Closed,
 }
 
-/// The turn of one connection. Before each callback it checks whether the connection was closed. No
-/// callback names a closed connection.
+/// The turn of one connection. Before each callback it checks whether the connection was closed, so
+/// that no callback names a closed connection.
 pub(crate) struct Turn<'a> {
     pub(crate) context: &'a Context<'a>,
     pub(crate) open: OpenSince,
@@ -33,10 +33,10 @@ pub(crate) struct Turn<'a> {
     pub(crate) failed: &'a mut Vec<(Key, io::Error)>,
 }
 
-/// The connection was closed.
+/// The error of a turn that ends because the connection was closed.
 struct Closed;
 
-/// Whether a callback other than a hook was made for a direction.
+/// Whether `event_ready_to_send` was called in this turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Called {
     Yes,
@@ -109,15 +109,15 @@ impl Turn<'_> {
     }
 
     /// Receives, and reports the result. Each callback in here may queue something to send, so
-    /// `send.work` is set before it. The send hook is then asked later in this turn or, if the turn
-    /// had its ready-to-send call, in the next pass.
+    /// `send.work` is set before it. The send hook is then asked later in this turn, or in the next
+    /// pass if the turn had its ready-to-send call.
     fn try_to_recv(&mut self) -> Result<(), Closed> {
         if !self.slot.recv.is_due() {
             return Ok(());
         }
         self.check_open()?;
-        // Reported even if receiving is paused. An embedder that pauses until it can send would
-        // wait without end: the poller never reports room on a socket it does not watch.
+        // The failure is reported even if receiving is paused. An embedder that pauses until it can
+        // send would wait without end: the poller never reports room on a socket it does not watch.
         if let Some(error) = self.take_failed_registration() {
             return self.got_permanent_read_error(&error);
         }
@@ -129,7 +129,7 @@ impl Turn<'_> {
             self.check_open()?;
         }
         if self.slot.end != End::Open {
-            return self.hear_of_reset_after_eof();
+            return self.report_reset_after_eof();
         }
         match self.slot.connection.sock().recv(self.buffer) {
             Ok(0) => self.got_eof(),
@@ -179,7 +179,7 @@ impl Turn<'_> {
     /// Reports a reset that came after the end of the stream. Linux's `recv` returns "end of
     /// stream" again on each call, so only `SO_ERROR` holds the reset, unless a send received it
     /// first.
-    fn hear_of_reset_after_eof(&mut self) -> Result<(), Closed> {
+    fn report_reset_after_eof(&mut self) -> Result<(), Closed> {
         self.slot.recv.clear();
         self.slot.broken = false;
         let connection = &self.slot.connection;
@@ -199,7 +199,8 @@ impl Turn<'_> {
         self.check_open()?;
         self.slot.send.work = true;
         let id = self.slot.id;
-        log::debug!(target: "sockman::net", "connection {id} to {}: {error}", self.slot.connection.them());
+        let them = self.slot.connection.them();
+        log::debug!(target: "sockman::net", "cannot read from connection {id} ({them}): {error}");
         self.context.handler().event_got_permanent_read_error(self.context.sockman, id, error);
         Ok(())
     }

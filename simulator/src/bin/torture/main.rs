@@ -1,11 +1,14 @@
-//! A torture over real loopback: two processes, a thousand connections between them, streams of all
-//! lengths in both directions with checksums, pauses, half-closes, resets, rude clients, and a time
-//! without descriptors. At the end every stream that was not cut short has arrived whole, and
-//! descriptors, threads and memory are what they were.
+//! The torture: two processes with a thousand connections between them over real loopback. Streams
+//! of many lengths, with checksums, run in both directions. Connections are paused, half-closed and
+//! reset, rude clients interfere, and for a time the server has no descriptors left.
+//!
+//! At the end every stream that was not cut short must have arrived whole. The server must have as
+//! many descriptors and threads as before, and about as much memory. `--help` lists the options.
+//! Needs Linux, because it reads `/proc` and listens on several loopback addresses.
 //!
 //! `cargo run --release -p simulator --bin torture -- --seconds 300 --connections 1000 --seed 7`
 
-#![allow(clippy::print_stdout, clippy::print_stderr)] // A report on the standard output is what it is for.
+#![allow(clippy::print_stdout, clippy::print_stderr)] // The program reports on the standard output.
 
 mod side;
 mod stream;
@@ -24,26 +27,43 @@ use std::{
 use side::Side;
 use sockman::{EventHandler, Options, SockMan, address::Destination, options::SELECT_TIMEOUT};
 
+const HELP: &str = "\
+Sends checked streams between two processes over loopback. Fails if a stream is
+damaged, or if descriptors, threads or memory are left over. Needs Linux.
+
+Options:
+  --seconds N        send streams for N seconds (default 60)
+  --connections N    keep N connections open at a time (default 1000)
+  --seed S           derive the streams, pauses and resets from S (default 1);
+                     even seeds sweep in the server, odd ones do not
+  --client-of ADDRS  act as the client of a server at these addresses, separated
+                     by commas; the server starts its client with this option
+  --help             print this text";
+
 #[derive(Clone)]
 struct Arguments {
     seconds: u64,
     connections: usize,
     seed: u64,
-    /// As the client process: where the server listens.
+    /// The addresses of the server, if this is the client process.
     client_of: Vec<String>,
 }
 
-/// Several addresses: one has too few ports for all that waits in TIME_WAIT.
+/// The number of listening addresses. One address has too few ports, because closed connections
+/// keep theirs in TIME_WAIT.
 const ADDRESSES: u8 = 8;
-/// How often pauses change.
+/// The time between two changes of pauses.
 const BEAT: Duration = Duration::from_millis(20);
-/// What is under way when the time is over may take this long to finish.
+/// How long connections may take to finish after the time is over.
 const GRACE: Duration = Duration::from_secs(60);
-/// Of resident memory: what the allocator and the threads' stacks keep.
+/// How much resident memory may grow, in KiB. The allocator and the threads' stacks keep some.
 const KEPT_MEMORY: u64 = 64 * 1024;
 
 fn main() -> Result<ExitCode, Box<dyn Error>> {
-    let arguments = parse()?;
+    let Some(arguments) = parse()? else {
+        println!("{HELP}");
+        return Ok(ExitCode::SUCCESS);
+    };
     let violations =
         if arguments.client_of.is_empty() { serve(&arguments)? } else { dial(&arguments)? };
     let role = if arguments.client_of.is_empty() { "server" } else { "client" };
@@ -54,11 +74,11 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
 }
 
 fn options(seed: u64) -> Options {
-    // The sweep must never be what makes something work.
+    // Half of the seeds run without a sweep, because nothing may depend on the sweep.
     Options::default().sweep((seed % 2 == 0).then_some(SELECT_TIMEOUT))
 }
 
-/// The server, which starts the client.
+/// Runs the server, which starts the client process. Returns the violations.
 fn serve(arguments: &Arguments) -> Result<Vec<String>, Box<dyn Error>> {
     let before = Held::now()?;
     let side = Side::new(arguments.seed, Vec::new());
@@ -93,7 +113,7 @@ fn serve(arguments: &Arguments) -> Result<Vec<String>, Box<dyn Error>> {
     side.resume_all(&sockman);
     let mut violations = side.violations();
     if !client.wait()?.success() {
-        violations.push("the client failed".to_owned());
+        violations.push("the client process failed, see its messages".to_owned());
     }
     let deadline = Instant::now() + GRACE;
     while sockman.stats().connections > 0 && Instant::now() < deadline {
@@ -103,13 +123,13 @@ fn serve(arguments: &Arguments) -> Result<Vec<String>, Box<dyn Error>> {
     let stats = sockman.stats();
     report("server", &side, &sockman);
     if stats.connections > 0 || side.open() > 0 {
-        violations.push(format!("{} connections are left", stats.connections));
+        violations.push(format!("{} connections are left open", stats.connections));
     }
     if stats.accept_pauses == 0 {
-        violations.push("descriptors never ran out".to_owned());
+        violations.push("descriptors never ran out, so exhaustion was not tested".to_owned());
     }
     if stats.accepted <= state.1 {
-        violations.push("nothing was accepted after descriptors ran out".to_owned());
+        violations.push("no connection was accepted after descriptors ran out (G11)".to_owned());
     }
     violations.extend(idle(&sockman, &bound, arguments.seed)?);
     sockman.interrupt();
@@ -119,7 +139,7 @@ fn serve(arguments: &Arguments) -> Result<Vec<String>, Box<dyn Error>> {
     Ok(violations)
 }
 
-/// The client process.
+/// Runs the client process. Returns the violations.
 fn dial(arguments: &Arguments) -> Result<Vec<String>, Box<dyn Error>> {
     let destinations: Result<Vec<Destination>, _> =
         arguments.client_of.iter().map(|at| at.parse()).collect();
@@ -148,29 +168,30 @@ fn dial(arguments: &Arguments) -> Result<Vec<String>, Box<dyn Error>> {
     let mut violations = side.violations();
     let left = sockman.stats().connections;
     if left > 0 {
-        violations.push(format!("{left} connections are left"));
+        violations.push(format!("{left} connections are left open"));
     }
     report("client", &side, &sockman);
-    let rudenesses = rude.join().map_err(|_| "the rude clients panicked")??;
+    let rudenesses = rude.join().map_err(|_| "the thread of the rude clients panicked")??;
     println!("rude clients: {rudenesses}");
     sockman.interrupt();
     threads.join()?;
     Ok(violations)
 }
 
-/// Plain clients that reset, half-close first, never read, or send one byte at a time.
+/// Runs the rude clients: plain sockets that reset, half-close first, never read, or send one byte
+/// at a time. Returns the number of their connections.
 fn be_rude(at: &[SocketAddr], end: Instant, seed: u64) -> std::io::Result<u64> {
     let mut chance = fastrand::Rng::with_seed(seed ^ 0x0070_0073);
     let mut count = 0;
     let mut silent = Vec::new();
     while Instant::now() < end {
         let Some(to) = at.get(chance.usize(..at.len().max(1))) else { break };
-        // Refused while the server has no descriptors and its backlog is full: that is all right.
+        // The server may refuse a client while it has no descriptors and its backlog is full.
         let Ok(mut stream) = TcpStream::connect_timeout(to, Duration::from_secs(5)) else {
             continue;
         };
         count += 1;
-        // A header that says "cut short": what the server makes of these is not judged.
+        // The header announces a stream that is cut short, so the server does not judge it.
         let header = [[7_u8; 8].as_slice(), &100_000_u64.to_le_bytes(), &[1]].concat();
         stream.write_all(&header)?;
         match chance.u8(..4) {
@@ -197,7 +218,8 @@ fn be_rude(at: &[SocketAddr], end: Instant, seed: u64) -> std::io::Result<u64> {
     Ok(count)
 }
 
-/// The third quarter of the time has too few descriptors, again and again.
+/// The plan of the exhaustion. In the third quarter of the time the server may have no more
+/// descriptors than it has at the beginning of that quarter.
 struct Starving {
     from: Duration,
     to: Duration,
@@ -209,7 +231,8 @@ impl Starving {
         Starving { from: whole / 2, to: whole * 3 / 4 }
     }
 
-    /// `state`: whether the limit is low, and how many were accepted when it was lifted last.
+    /// Sets or lifts the limit. `state` holds whether the limit is low, and how many connections
+    /// had been accepted when it was last lifted.
     fn apply(
         &self,
         elapsed: Duration,
@@ -237,7 +260,7 @@ impl Starving {
     }
 }
 
-/// G7: with a hundred quiet connections the loop runs for the sweep alone.
+/// Checks G7: with a hundred quiet connections the loop makes passes only for the sweep.
 fn idle(sockman: &SockMan, bound: &[String], seed: u64) -> Result<Vec<String>, Box<dyn Error>> {
     let mut quiet = Vec::new();
     for at in bound.iter().cycle().take(100) {
@@ -247,7 +270,7 @@ fn idle(sockman: &SockMan, bound: &[String], seed: u64) -> Result<Vec<String>, B
     while sockman.stats().connections < quiet.len() && Instant::now() < deadline {
         thread::sleep(BEAT);
     }
-    // They have been sent what there is to send when the loop has been at rest for a while.
+    // When no event comes for a while, the connections have been sent everything.
     let mut last = sockman.stats().events;
     loop {
         thread::sleep(BEAT * 10);
@@ -260,7 +283,7 @@ fn idle(sockman: &SockMan, bound: &[String], seed: u64) -> Result<Vec<String>, B
     let (before, began) = (sockman.stats().passes, Instant::now());
     thread::sleep(Duration::from_secs(1));
     let passes = sockman.stats().passes - before;
-    // Twenty a second; what a busy machine adds is time.
+    // There are twenty sweeps a second. On a busy machine the sleep may last longer than a second.
     let sweeps = if seed % 2 == 0 { (began.elapsed().as_millis() / 50) as u64 } else { 0 };
     println!("idle with 100 connections: {passes} passes a second");
     drop(quiet);
@@ -268,7 +291,7 @@ fn idle(sockman: &SockMan, bound: &[String], seed: u64) -> Result<Vec<String>, B
         thread::sleep(BEAT);
     }
     let is_quiet = passes <= sweeps + 5;
-    Ok((!is_quiet).then(|| format!("{passes} passes in an idle second")).into_iter().collect())
+    Ok((!is_quiet).then(|| format!("{passes} passes in an idle second (G7)")).into_iter().collect())
 }
 
 fn report(role: &str, side: &Side, sockman: &SockMan) {
@@ -292,7 +315,7 @@ fn report(role: &str, side: &Side, sockman: &SockMan) {
     );
 }
 
-/// What the process holds.
+/// The resources that the process holds.
 struct Held {
     descriptors: usize,
     threads: usize,
@@ -307,7 +330,7 @@ impl Held {
         Ok(Held {
             descriptors: fs::read_dir("/proc/self/fd")?.count(),
             threads: fs::read_dir("/proc/self/task")?.count(),
-            resident_kib: resident.ok_or("no VmRSS")?.parse()?,
+            resident_kib: resident.ok_or("/proc/self/status has no VmRSS")?.parse()?,
         })
     }
 
@@ -324,20 +347,21 @@ impl Held {
         let mut violations = Vec::new();
         if after.descriptors != self.descriptors {
             violations
-                .push(format!("{} descriptors, before {}", after.descriptors, self.descriptors));
+                .push(format!("{} descriptors, {} before", after.descriptors, self.descriptors));
         }
         if after.threads != self.threads {
-            violations.push(format!("{} threads, before {}", after.threads, self.threads));
+            violations.push(format!("{} threads, {} before", after.threads, self.threads));
         }
         if after.resident_kib > self.resident_kib + KEPT_MEMORY {
             violations
-                .push(format!("{} KiB resident, before {}", after.resident_kib, self.resident_kib));
+                .push(format!("{} KiB resident, {} before", after.resident_kib, self.resident_kib));
         }
         violations
     }
 }
 
-fn parse() -> Result<Arguments, lexopt::Error> {
+/// Returns `None` if help is requested.
+fn parse() -> Result<Option<Arguments>, lexopt::Error> {
     use lexopt::{Arg, ValueExt};
 
     let mut arguments =
@@ -352,8 +376,9 @@ fn parse() -> Result<Arguments, lexopt::Error> {
                 let text = parser.value()?.string()?;
                 arguments.client_of = text.split(',').map(str::to_owned).collect();
             }
+            Arg::Long("help") | Arg::Short('h') => return Ok(None),
             _ => return Err(argument.unexpected()),
         }
     }
-    Ok(arguments)
+    Ok(Some(arguments))
 }

@@ -1,5 +1,8 @@
-//! One process of the two: a handler that sends and checks streams on all of its connections, pauses
-//! them, cuts some short, and counts what became of them.
+//! One side of the torture: a handler that sends and checks a stream on each of its connections,
+//! pauses them, cuts some short, and counts how they end.
+//!
+//! The handler runs on the socket thread. The main thread pauses and resumes. No lock is held
+//! during calls into the library, except during sends and half-closes.
 
 use std::{
     collections::HashMap,
@@ -19,37 +22,44 @@ use sockman::{
 
 use crate::stream::{Incoming, Outgoing};
 
-/// Most streams are short, one in sixteen is long.
+/// The lengths of streams, in bytes, are below these limits. Most streams are short, one in sixteen
+/// is long.
 const SHORT: u64 = 4 * 1024;
 const LONG: u64 = 1024 * 1024;
 
+/// The counts of connections by the way in which they ended, and of bytes and pauses.
 #[derive(Debug, Default)]
 pub(crate) struct Counts {
-    /// Both streams whole, with the right checksums.
+    /// Both streams arrived whole, with the right checksums.
     pub(crate) in_order: AtomicU64,
-    /// Cut short by this side, by the other, or by a reset before the header.
+    /// This side cut the connection short.
     pub(crate) cut_here: AtomicU64,
+    /// The other side cut the connection short.
     pub(crate) cut_there: AtomicU64,
+    /// The connection ended before the header arrived.
     pub(crate) headless: AtomicU64,
+    /// The connect failed.
     pub(crate) refused: AtomicU64,
     pub(crate) bytes: AtomicU64,
     pub(crate) pauses: AtomicU64,
 }
 
+/// The handler of one process.
 pub(crate) struct Side {
     connections: Mutex<HashMap<ConnectionId, Talk>>,
     chance: Mutex<Rng>,
-    /// Where a connection that is over is replaced by a new one; empty at the server.
+    /// The addresses to which a new connection is made when one is over. Empty at the server.
     destinations: Vec<Destination>,
     pub(crate) is_over: AtomicBool,
     pub(crate) counts: Counts,
     violations: Mutex<Vec<String>>,
 }
 
+/// The state of one connection.
 struct Talk {
     outgoing: Outgoing,
     incoming: Incoming,
-    /// After so many bytes received this side cuts the connection short.
+    /// The number of received bytes after which this side cuts the connection short.
     cut_at: Option<u64>,
     is_paused: bool,
     has_shut: bool,
@@ -79,9 +89,9 @@ impl Side {
         lock(&self.connections).len()
     }
 
-    /// Pauses some connections, lets others go on. On another thread than the socket thread.
+    /// Pauses some connections and resumes others. Called on the main thread.
     pub(crate) fn pause_some(&self, sockman: &SockMan) {
-        let mut going_on = Vec::new();
+        let mut resumed = Vec::new();
         {
             let mut connections = lock(&self.connections);
             let mut chance = lock(&self.chance);
@@ -90,15 +100,15 @@ impl Side {
                     talk.is_paused = !talk.is_paused;
                     self.counts.pauses.fetch_add(u64::from(talk.is_paused), Ordering::Relaxed);
                     if !talk.is_paused {
-                        going_on.push(*id);
+                        resumed.push(*id);
                     }
                 }
             }
         }
-        going_on.into_iter().for_each(|id| sockman.wake(id));
+        resumed.into_iter().for_each(|id| sockman.wake(id));
     }
 
-    /// Nothing stays paused.
+    /// Resumes all connections.
     pub(crate) fn resume_all(&self, sockman: &SockMan) {
         let ids: Vec<ConnectionId> = {
             let mut connections = lock(&self.connections);
@@ -108,6 +118,7 @@ impl Side {
         ids.into_iter().for_each(|id| sockman.wake(id));
     }
 
+    /// Chooses the stream of a new connection.
     fn begin(&self, id: ConnectionId) {
         let talk = {
             let mut chance = lock(&self.chance);
@@ -124,7 +135,7 @@ impl Side {
         lock(&self.connections).insert(id, talk);
     }
 
-    /// A connection is over: `in_order` as far as its streams told.
+    /// Closes a connection, counts how it ended, and begins a new one.
     fn end(&self, sockman: &SockMan, id: ConnectionId, how: &str, is_cut_here: bool) {
         sockman.close_connection(id);
         let Some(talk) = lock(&self.connections).remove(&id) else { return };
@@ -133,14 +144,14 @@ impl Side {
         let count = match talk.incoming.is_cut_short() {
             _ if is_whole => &self.counts.in_order,
             _ if is_cut_here => &self.counts.cut_here,
-            // This side said that it would cut it short: the other may stop at once.
+            // This side announced that it cuts the connection short, so the other may stop first.
             _ if talk.cut_at.is_some() => &self.counts.cut_here,
             None => &self.counts.headless,
             Some(true) => &self.counts.cut_there,
             Some(false) => {
                 let received = talk.incoming.received;
                 let what =
-                    format!("{id}: {how} after {received} bytes of a stream that was to be whole");
+                    format!("connection {id}: {how} after {received} bytes of an uncut stream");
                 lock(&self.violations).push(what);
                 return;
             }
@@ -156,14 +167,15 @@ impl Side {
         }
         let at = lock(&self.chance).usize(..self.destinations.len());
         let options = ConnectOptions::default().timeout(std::time::Duration::from_secs(60));
-        // The outcome may be told before the call returns, and needs no entry.
+        // The outcome may be reported before the call returns, which does no harm: a connection
+        // gets its entry in the callback.
         if let Err(error) = sockman.start_connect(&self.destinations[at], &options) {
-            lock(&self.violations).push(format!("start_connect: {error:#}"));
+            lock(&self.violations).push(format!("`start_connect` failed: {error:#}"));
         }
     }
 
-    /// Sends what the kernel takes, and ends the stream behind its last byte. `false` on a socket
-    /// that is broken, of which the read error tells.
+    /// Sends what the kernel takes, and half-closes after the last byte. Fails on a broken socket,
+    /// for which a read error follows.
     fn send(&self, sockman: &SockMan, id: ConnectionId) -> Result<(), SendError> {
         let mut connections = lock(&self.connections);
         let Some(talk) = connections.get_mut(&id) else { return Ok(()) };
@@ -183,13 +195,14 @@ impl Side {
         Ok(())
     }
 
+    /// Ends the connection if both of its streams are complete.
     fn finish_if_both_are_over(&self, sockman: &SockMan, id: ConnectionId) {
         let is_over = {
             let connections = lock(&self.connections);
             connections.get(&id).is_some_and(|talk| talk.has_shut && talk.incoming.is_complete())
         };
         if is_over {
-            self.end(sockman, id, "the end", false);
+            self.end(sockman, id, "ended", false);
         }
     }
 }
@@ -232,7 +245,7 @@ impl EventHandler for Side {
     }
 
     fn event_ready_to_send(&self, sockman: &SockMan, id: ConnectionId) -> NextRecv {
-        // What a broken socket means is told by its read error, after all data.
+        // A broken socket is reported by a read error, after all data.
         let _ = self.send(sockman, id);
         self.finish_if_both_are_over(sockman, id);
         NextRecv::Proceed
@@ -246,8 +259,8 @@ impl EventHandler for Side {
             (result, talk.cut_at.is_some_and(|at| talk.incoming.received > at))
         };
         if let Err(what) = result {
-            lock(&self.violations).push(format!("{id}: {what}"));
-            self.end(sockman, id, "garbage", true);
+            lock(&self.violations).push(format!("connection {id}: {what}"));
+            self.end(sockman, id, "ended by wrong bytes", true);
         } else if is_cut {
             self.end(sockman, id, "cut short", true);
         }
@@ -259,7 +272,7 @@ impl EventHandler for Side {
         if is_whole {
             self.finish_if_both_are_over(sockman, id);
         } else {
-            self.end(sockman, id, "the end", false);
+            self.end(sockman, id, "ended", false);
         }
     }
 
