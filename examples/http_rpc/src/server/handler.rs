@@ -512,7 +512,7 @@ mod tests {
         let ends = |received| patience_ends(now, Some(&ArrivingBody { since, received }), limit);
         assert_eq!(ends(0), since + limit);
         assert_eq!(ends(5 * MIN_BODY_RATE), since + limit + Duration::from_secs(5));
-        // Many bytes arrived, but the last one arrived `limit` before the end.
+        // Many bytes arrived. Then only the time of the last one counts.
         assert_eq!(ends(usize::MAX), now + limit);
     }
 
