@@ -21,6 +21,8 @@ fuzz_target!(|text: &str| {
     }
     match text.parse::<Destination>() {
         Ok(destination) => assert_eq!(destination.to_string().parse(), Ok(destination)),
-        Err(error) => assert!(error.to_string().len() < 1000, "the error message is too long: {error}"),
+        Err(error) => {
+            assert!(error.to_string().len() < 1000, "the error message is too long: {error}")
+        }
     }
 });

@@ -1,5 +1,6 @@
-//! Fuzzes the parser of the HTTP server with any bytes in any pieces. It must find the same requests
-//! and the same end as in the uncut bytes, and its memory must not exceed what has arrived.
+//! Fuzzes the parser of the HTTP server with any bytes in any pieces. It must find the same
+//! requests and the same end as in the uncut bytes, and its memory must not exceed what has
+//! arrived.
 #![no_main]
 
 use std::alloc::System;
@@ -16,8 +17,8 @@ static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
 /// Small, so that lengths in the input exceed it.
 const MAX_BODY: usize = 1000;
-/// Returns the most bytes that the parser may keep: twice what has arrived, because a growing buffer
-/// doubles, and the capacity that an empty buffer may keep.
+/// Returns the most bytes that the parser may keep: twice what has arrived, because a growing
+/// buffer doubles, and the capacity that an empty buffer may keep.
 fn allowed(arrived: usize) -> usize {
     2 * arrived.min(MAX_HEAD + MAX_BODY) + 6 * 1024
 }

@@ -1,6 +1,6 @@
-//! Fuzzes the SOCKS5 client with a proxy that sends any bytes in any pieces, and then closes or goes
-//! silent. The outcome must be the one that an independent parser derives from the bytes, and the
-//! bytes after the proxy's reply must arrive.
+//! Fuzzes the SOCKS5 client with a proxy that sends any bytes in any pieces, and then closes or
+//! goes silent. The outcome must be the one that an independent parser derives from the bytes, and
+//! the bytes after the proxy's reply must arrive.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,6 +1,7 @@
 //! Tests of the node with bcoin, a Bitcoin node in JavaScript, in both directions.
 //!
-//! They need bcoin, which `real/fixtures/bcoin/install.sh` installs. All traffic stays on 127.0.0.1.
+//! They need bcoin, which `real/fixtures/bcoin/install.sh` installs. All traffic stays on
+//! 127.0.0.1.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -170,7 +171,7 @@ impl Bcoin {
 
 /// Returns two addresses with free ports. bcoin cannot choose its ports itself.
 fn free_addresses() -> [SocketAddr; 2] {
-    let listeners =
-        [(); 2].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("cannot bind a free port"));
+    let listeners = [(); 2]
+        .map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("cannot bind a free port"));
     listeners.map(|listener| listener.local_addr().expect("a bound socket has no address"))
 }

@@ -1,6 +1,6 @@
 //! Tests of the node with Bitcoin Knots, which is Bitcoin Core with additions: version 2 of the
-//! transport (BIP 324) in both directions, the fallback to version 1, and Core's command-line client
-//! with the node's RPC.
+//! transport (BIP 324) in both directions, the fallback to version 1, and Core's command-line
+//! client with the node's RPC.
 //!
 //! They need bitcoind, which `real/fixtures/bitcoind/install.sh` installs. All traffic stays on
 //! 127.0.0.1.
@@ -25,8 +25,9 @@ use sockman_test_support::{DEADLINE, program::Process};
 const NOBODY: &str = "bcrt1qqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqdku202";
 /// More headers than one message holds.
 const BLOCKS: usize = 2100;
-/// The fields of `getpeerinfo` that Bitcoin Core has and this node has not. They are about addresses,
-/// blocks and transactions, which the node does not handle. The last three are Knots' own.
+/// The fields of `getpeerinfo` that Bitcoin Core has and this node has not. They are about
+/// addresses, blocks and transactions, which the node does not handle. The last three are Knots'
+/// own.
 const LEFT_OUT: [&str; 14] = [
     "addr_processed",
     "addr_rate_limited",
@@ -253,7 +254,11 @@ fn a_node_that_is_added_has_a_place() {
     let _stranger = TcpStream::connect(&node.listening).unwrap();
     node.rpc.wait_for(&["getconnectioncount"], |count| *count == 1);
     let to = bitcoind.address.to_string();
-    assert_eq!(node.rpc.error(&["addnode", &to, "add", "true"]), 8, "the node supports only version 1");
+    assert_eq!(
+        node.rpc.error(&["addnode", &to, "add", "true"]),
+        8,
+        "the node supports only version 1"
+    );
     node.rpc.text(&["addnode", &to, "add"]);
     node.rpc.wait_for(&["getconnectioncount"], |count| *count == 2);
     node.end();
@@ -319,7 +324,11 @@ fn cores_command_line_client_works_with_our_node() {
     assert_eq!(rpc.error(&["addnode", &to, "remove"]), 24);
     rpc.text(&["disconnectnode", "", &peers[0]["id"].to_string()]);
     assert_eq!(rpc.error(&["disconnectnode", &to]), 29);
-    assert_eq!(rpc.error(&["disconnectnode", &to, "0"]), 90, "the exit code is the low byte of 32602");
+    assert_eq!(
+        rpc.error(&["disconnectnode", &to, "0"]),
+        90,
+        "the exit code is the low byte of 32602"
+    );
     rpc.text(&["addnode", &to, "onetry", "false"]);
     rpc.wait_for(&["getpeerinfo"], one_peer("v1", false));
     rpc.text(&["disconnectnode", &to]);

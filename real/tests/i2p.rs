@@ -1,7 +1,8 @@
 //! A test of two nodes over I2P, through two i2pd routers on loopback, with the same tunnels as
 //! Bitcoin Core's.
 //!
-//! It needs i2pd, which `real/fixtures/i2pd/install.sh` installs. All traffic stays on this machine.
+//! It needs i2pd, which `real/fixtures/i2pd/install.sh` installs. All traffic stays on this
+//! machine.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 

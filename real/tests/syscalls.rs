@@ -16,9 +16,9 @@ use sockman_test_support::program::{Program, signal, workspace_example, workspac
 
 const SIGTERM: i32 = 15;
 
-/// The socket thread makes one `recv` and one `send` for each message, and polls. Of 16 connections,
-/// those that are ready together share a poll. There are no further calls: no `recv` that would
-/// block, no second `epoll_ctl` for a connection, no write to the waker.
+/// The socket thread makes one `recv` and one `send` for each message, and polls. Of 16
+/// connections, those that are ready together share a poll. There are no further calls: no `recv`
+/// that would block, no second `epoll_ctl` for a connection, no write to the waker.
 #[test]
 fn an_echoed_message_costs_one_recv_and_one_send() {
     const CONNECTIONS: usize = 16;
@@ -76,7 +76,11 @@ fn an_echoed_message_costs_one_recv_and_one_send() {
     assert!(count("epoll_ctl") <= CONNECTIONS + 10);
     assert!((CONNECTIONS..=2 * CONNECTIONS).contains(&count("accept4")), "accepts");
     assert!(count("write") <= 10, "the waker is written to");
-    assert_eq!(count("setsockopt"), 2, "more than the listener's two: accepted sockets must inherit TCP_NODELAY");
+    assert_eq!(
+        count("setsockopt"),
+        2,
+        "more than the listener's two: accepted sockets must inherit TCP_NODELAY"
+    );
 }
 
 /// The proxy resolves names. The library asks no resolver on this machine, and reads none of the

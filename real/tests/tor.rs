@@ -1,5 +1,5 @@
-//! Tests of connects through a private Tor network on loopback, with onion services that lead to the
-//! node.
+//! Tests of connects through a private Tor network on loopback, with onion services that lead to
+//! the node.
 //!
 //! They need tor and python3. `real/fixtures/tor/network.py` starts the network once for all tests,
 //! which takes up to a minute.
@@ -29,8 +29,8 @@ use sockman_test_support::{
     socks5::Dialling,
 };
 
-/// The time-out of a connect. Tor itself gives up after 15 seconds in this network (`SocksTimeout`),
-/// and after 120 by default.
+/// The time-out of a connect. Tor itself gives up after 15 seconds in this network
+/// (`SocksTimeout`), and after 120 by default.
 const PATIENCE: Duration = Duration::from_secs(90);
 /// How long a connect is repeated until Tor is ready, for example until a descriptor has spread.
 const READY: Duration = Duration::from_secs(120);
@@ -81,7 +81,9 @@ fn start() -> Tor {
     BufReader::new(network.stdout.take().unwrap()).read_line(&mut line).unwrap();
     assert!(!line.is_empty(), "the Tor network did not start; the reason is above");
     let said = |key: &str| {
-        let (_, rest) = line.split_once(&format!("\"{key}\": \"")).expect("network.py did not print an address");
+        let (_, rest) = line
+            .split_once(&format!("\"{key}\": \""))
+            .expect("network.py did not print an address");
         rest.split('"').next().unwrap().to_owned()
     };
     Tor {
@@ -110,8 +112,8 @@ fn through(proxy: &Proxy) -> ConnectOptions {
     ConnectOptions::default().proxy(proxy.clone()).timeout(PATIENCE)
 }
 
-/// Repeats a connect until its outcome is the expected one. In a new network, some connects fail for
-/// other reasons.
+/// Repeats a connect until its outcome is the expected one. In a new network, some connects fail
+/// for other reasons.
 fn until<T>(
     dialling: &Dialling,
     to: &Destination,

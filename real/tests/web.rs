@@ -1,8 +1,8 @@
 //! Tests of the node's page in headless Chromium: its peers, throughput and events. Further tests
 //! read the page and its event stream without a browser.
 //!
-//! They need Chromium and its driver, which `.ci/run real` installs. If `SOCKMAN_SCREENSHOT` is set to
-//! a path, a test writes a picture of two minutes to it. docs/node-page.png was made like this.
+//! They need Chromium and its driver, which `.ci/run real` installs. If `SOCKMAN_SCREENSHOT` is set
+//! to a path, a test writes a picture of two minutes to it. docs/node-page.png was made like this.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -228,8 +228,8 @@ impl Stream {
     }
 }
 
-/// A reserved port for a program that ends and starts again. The socket is bound and does not listen,
-/// so no other program that asks for a free port gets this one.
+/// A reserved port for a program that ends and starts again. The socket is bound and does not
+/// listen, so no other program that asks for a free port gets this one.
 struct Port {
     address: String,
     _socket: Socket,

@@ -90,12 +90,9 @@ fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
     let methods = Wallets::new(&arguments.passphrase, stop.clone());
     let service = Arc::new(RpcService { cookie: Cookie::generate()?, methods });
     let server = Server::start(arguments.config, service.clone())?;
-    let cookie_file = service
-        .cookie
-        .write(&arguments.cookie)
-        .map_err(|error| {
-            format!("cannot write the cookie to {}: {error}", arguments.cookie.display())
-        })?;
+    let cookie_file = service.cookie.write(&arguments.cookie).map_err(|error| {
+        format!("cannot write the cookie to {}: {error}", arguments.cookie.display())
+    })?;
     for address in server.listening() {
         say(&format!("listening on {address}"));
     }

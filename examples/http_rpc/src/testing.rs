@@ -81,7 +81,10 @@ pub fn parse<'a>(pieces: impl IntoIterator<Item = &'a [u8]>, max_body: usize) ->
         parser.receive(piece);
         loop {
             let next = parser.next(admit);
-            assert!(refused.is_none() || matches!(next, Ok(None)), "the parser returned something after a refusal");
+            assert!(
+                refused.is_none() || matches!(next, Ok(None)),
+                "the parser returned something after a refusal"
+            );
             match next {
                 Ok(Some(request)) => requests.push(Parsed::from(request)),
                 Ok(None) => break,

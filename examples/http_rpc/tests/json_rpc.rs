@@ -311,7 +311,11 @@ fn the_answers_of_a_batch_are_limited_together() {
     assert_eq!(answered.status, 500);
     let answer: Value = serde_json::from_slice(&answered.body).unwrap();
     assert_eq!((&answer["error"]["code"], &answer["id"]), (&json!(-1), &Value::Null));
-    assert_eq!(service.methods.calls.load(Ordering::Relaxed), 32, "calls were made beyond the limit");
+    assert_eq!(
+        service.methods.calls.load(Ordering::Relaxed),
+        32,
+        "calls were made beyond the limit"
+    );
 }
 
 #[test]
@@ -363,7 +367,11 @@ fn a_cookie_replaces_an_old_file_and_does_not_remove_a_newer_one() {
     std::os::unix::fs::symlink(&other, &path).unwrap();
     let (first, second) = (Cookie::generate().unwrap(), Cookie::generate().unwrap());
     let first_file = first.write(&path).unwrap();
-    assert_eq!(fs::read_to_string(&other).unwrap(), "precious", "the cookie was written through the link");
+    assert_eq!(
+        fs::read_to_string(&other).unwrap(),
+        "precious",
+        "the cookie was written through the link"
+    );
     assert_eq!(fs::symlink_metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
 
     // Another server writes its cookie to the same path.

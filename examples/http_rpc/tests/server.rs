@@ -279,7 +279,10 @@ fn a_client_that_does_not_take_its_answer_is_not_read_from() {
             }
             Err(error) => panic!("{error}"),
         }
-        assert!(received(&server) < MAX_AHEAD, "the server reads from a client that does not take its answer");
+        assert!(
+            received(&server) < MAX_AHEAD,
+            "the server reads from a client that does not take its answer"
+        );
     }
     assert_eq!(service.begun.count(), 0);
 }

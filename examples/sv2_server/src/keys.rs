@@ -103,8 +103,8 @@ impl AuthorityKeys {
         Some(AuthorityKeys { pair: Keypair::from_secret_key(&Secp256k1::new(), &secret) })
     }
 
-    /// Reads a secret key in the form of the reference implementation's configuration: base58 with a
-    /// checksum, which reveals damage.
+    /// Reads a secret key in the form of the reference implementation's configuration: base58 with
+    /// a checksum, which reveals damage.
     fn read(file: File) -> io::Result<AuthorityKeys> {
         let mut bytes = Vec::new();
         file.take(LONGEST_FILE + 1).read_to_end(&mut bytes)?;

@@ -9,8 +9,8 @@ use sockman::{Service, SockMan};
 /// Linux doubles the size, and packs small pieces together. Measured with a small buffer at the
 /// client, it held 120 to 170 templates of about 200 bytes. With one template in 5 s, the server
 /// notices after 10 to 14 minutes that a client is gone or reads nothing. Without this setting the
-/// buffer grows: it then held 13,947 templates, most of a day. A larger receive buffer of the client
-/// adds to either.
+/// buffer grows: it then held 13,947 templates, most of a day. A larger receive buffer of the
+/// client adds to either.
 ///
 /// Accepted sockets inherit the size from the listener.
 const SEND_BUFFER: usize = 16 * 1024;
@@ -24,7 +24,8 @@ const BACKLOG: i32 = i32::MAX;
 /// The address is in use, or it does not exist on this machine.
 pub(crate) fn listen(sockman: &SockMan, address: &Service) -> Result<Service, Box<dyn Error>> {
     let Some(to) = address.to_socket_addr() else {
-        // A unix-domain socket has a buffer of a fixed size, and inherits nothing from its listener.
+        // A unix-domain socket has a buffer of a fixed size, and inherits nothing from its
+        // listener.
         return Ok(sockman.bind_and_start_listening(address)?);
     };
     let socket = bind(to).map_err(|error| format!("cannot listen on {address}: {error}"))?;

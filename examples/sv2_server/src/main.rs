@@ -64,7 +64,8 @@ enum Input {
 }
 
 fn main() -> ExitCode {
-    // The default of `env_logger` is `error`, which would hide the warning about a readable key file.
+    // The default of `env_logger` is `error`, which would hide the warning about a readable key
+    // file.
     env_logger::Builder::from_env(Env::default().default_filter_or("warn")).init();
     match parse() {
         Ok(None) => {
@@ -134,7 +135,9 @@ fn in_words(event: &Event) -> String {
     match event {
         Event::Connected { id } => format!("client {id}: connected"),
         Event::Subscribed { id } => format!("client {id}: subscribed to templates"),
-        Event::Pushed { template, clients } => format!("template {template}: sent to {clients} clients"),
+        Event::Pushed { template, clients } => {
+            format!("template {template}: sent to {clients} clients")
+        }
         Event::Disconnected { id, reason } => format!("client {id}: disconnected: {reason}"),
     }
 }

@@ -241,7 +241,10 @@ pub struct RpcService<M> {
 impl<M: Methods> HttpService for RpcService<M> {
     fn admit(&self, head: &Head) -> Result<(), Response> {
         if head.path != "/" {
-            return Err(Response::text(404, "This path does not exist. Send JSON-RPC requests to /."));
+            return Err(Response::text(
+                404,
+                "This path does not exist. Send JSON-RPC requests to /.",
+            ));
         }
         if head.method != "POST" {
             let answer = Response::text(405, "JSONRPC server handles only POST requests");
@@ -249,7 +252,8 @@ impl<M: Methods> HttpService for RpcService<M> {
         }
         if !self.cookie.admits(head.authorization.as_ref().map(Credentials::as_bytes)) {
             let realm = "Basic realm=\"jsonrpc\"";
-            let answer = Response::text(401, "Send the user and the password from the cookie file.");
+            let answer =
+                Response::text(401, "Send the user and the password from the cookie file.");
             return Err(answer.with_header("WWW-Authenticate", realm));
         }
         Ok(())

@@ -353,7 +353,10 @@ fn parse_head(bytes: &[u8]) -> Result<Head, Response> {
             return Err(Response::text(431, "The request has too many headers."));
         }
         Err(httparse::Error::Version) => {
-            return Err(Response::text(505, "The version is not supported. Use HTTP/1.0 or HTTP/1.1."));
+            return Err(Response::text(
+                505,
+                "The version is not supported. Use HTTP/1.0 or HTTP/1.1.",
+            ));
         }
         Err(error) => return Err(bad(&format!("The head is malformed: {error}."))),
     }

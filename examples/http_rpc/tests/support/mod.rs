@@ -40,7 +40,11 @@ impl Gate {
         let deadline = Instant::now() + DEADLINE;
         let mut guard = self.count.lock();
         while *guard < count {
-            assert!(!self.changed.wait_until(&mut guard, deadline).timed_out(), "the gate counted {} of {count}", *guard);
+            assert!(
+                !self.changed.wait_until(&mut guard, deadline).timed_out(),
+                "the gate counted {} of {count}",
+                *guard
+            );
         }
     }
 }

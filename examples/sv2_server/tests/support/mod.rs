@@ -274,7 +274,9 @@ impl Client {
 pub fn assert_closed(stream: &mut TcpStream) {
     use std::io::ErrorKind;
     match stream.read_to_end(&mut Vec::new()) {
-        Err(error) if error.kind() != ErrorKind::ConnectionReset => panic!("the connection did not end: {error}"),
+        Err(error) if error.kind() != ErrorKind::ConnectionReset => {
+            panic!("the connection did not end: {error}")
+        }
         _ => {}
     }
 }
