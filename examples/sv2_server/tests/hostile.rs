@@ -287,14 +287,14 @@ fn a_client_that_falls_behind_gets_the_newest_template_next() {
     };
     // The client got the newest template when the one before had been sent, not at the time of the
     // next template.
-    let newest = missed.contains(&next) || was_pushed_to_nobody(&running, next);
+    let newest = missed.contains(&next) || was_pushed_to_no_client(&running, next);
     assert!(newest, "{before}, {next}, {missed:?}");
     // From here on, the client gets each template again.
     lazy.receive_template();
 }
 
 /// Returns whether this template was pushed to no client at the time it was made.
-fn was_pushed_to_nobody(running: &Running, wanted: u64) -> bool {
+fn was_pushed_to_no_client(running: &Running, wanted: u64) -> bool {
     loop {
         if let Event::Pushed { template, clients } = running.event() {
             assert!(template <= wanted, "no event for template {wanted}");
