@@ -71,7 +71,7 @@ fn main() -> ExitCode {
             return ExitCode::SUCCESS;
         }
         Err(error) => {
-            let _ = writeln!(io::stderr(), "http_rpc: {error}\ntry --help");
+            let _ = writeln!(io::stderr(), "http_rpc: {error}\nTry --help for the list of options.");
             return ExitCode::from(BAD_ARGUMENTS);
         }
     };

@@ -80,7 +80,7 @@ fn main() -> ExitCode {
             }
         },
         Err(error) => {
-            let _ = writeln!(io::stderr(), "sv2_server: {error:#}\ntry --help");
+            let _ = writeln!(io::stderr(), "sv2_server: {error:#}\nTry --help for the list of options.");
             ExitCode::from(BAD_ARGUMENTS)
         }
     }
