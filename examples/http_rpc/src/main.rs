@@ -71,7 +71,8 @@ fn main() -> ExitCode {
             return ExitCode::SUCCESS;
         }
         Err(error) => {
-            let _ = writeln!(io::stderr(), "http_rpc: {error}\nTry --help for the list of options.");
+            let _ =
+                writeln!(io::stderr(), "http_rpc: {error}\nTry --help for the list of options.");
             return ExitCode::from(BAD_ARGUMENTS);
         }
     };

@@ -80,7 +80,10 @@ fn main() -> ExitCode {
             }
         },
         Err(error) => {
-            let _ = writeln!(io::stderr(), "sv2_server: {error:#}\nTry --help for the list of options.");
+            let _ = writeln!(
+                io::stderr(),
+                "sv2_server: {error:#}\nTry --help for the list of options."
+            );
             ExitCode::from(BAD_ARGUMENTS)
         }
     }

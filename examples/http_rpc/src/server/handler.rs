@@ -287,8 +287,8 @@ impl Handler {
         }
     }
 
-    /// Handles the expired timer of a connection: sets it again, answers with 408 or closes. Called on
-    /// the socket thread.
+    /// Handles the expired timer of a connection: sets it again, answers with 408 or closes. Called
+    /// on the socket thread.
     fn timer_ended(&self, sockman: &SockMan, id: ConnectionId, now: Instant) {
         let Some(connection) = self.connections.find(id) else { return };
         let mut reading = connection.reading.lock();
