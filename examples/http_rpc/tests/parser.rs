@@ -1,5 +1,5 @@
-//! Tests of the request parser, without sockets. It finds the same requests in a stream of bytes
-//! whatever the pieces in which the stream arrives.
+//! Tests of the request parser, without sockets. The parser finds the same requests in a stream,
+//! whatever pieces the stream arrives in.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
