@@ -1,4 +1,5 @@
-//! Addresses: whatever parses prints to text that parses to the same value, and printing is stable.
+//! Fuzzes the parsers of addresses. If a text parses, the value prints to a text that parses to the
+//! same value.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -11,7 +12,7 @@ fuzz_target!(|text: &str| {
     if let Ok(service) = text.parse::<Service>() {
         let printed = service.to_string();
         assert_eq!(printed.parse::<Service>().as_ref(), Ok(&service));
-        // What is an address is that destination, and no name.
+        // A text that is an address must not parse as a host name.
         assert_eq!(text.parse(), Ok(Destination::Service(service)));
     }
     if let Ok(addr) = text.parse::<NetAddr>() {
@@ -20,6 +21,8 @@ fuzz_target!(|text: &str| {
     }
     match text.parse::<Destination>() {
         Ok(destination) => assert_eq!(destination.to_string().parse(), Ok(destination)),
-        Err(error) => assert!(error.to_string().len() < 1000, "the message is cut"),
+        Err(error) => {
+            assert!(error.to_string().len() < 1000, "the error message is too long: {error}")
+        }
     }
 });

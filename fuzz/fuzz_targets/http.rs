@@ -1,5 +1,6 @@
-//! Any bytes, in any pieces, to the parser of the HTTP server: the requests that it finds, and how
-//! it ends, are those that it finds in all of them at once, and it keeps no more than has arrived.
+//! Fuzzes the parser of the HTTP server with any bytes in any pieces. It must find the same
+//! requests and the same end as in the uncut bytes, and its memory must not exceed what has
+//! arrived.
 #![no_main]
 
 use std::alloc::System;
@@ -14,14 +15,15 @@ use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
-/// Small, so that lengths reach it.
+/// Small, so that lengths in the input exceed it.
 const MAX_BODY: usize = 1000;
-/// A buffer that grows has room for as much again; and what an empty one may keep.
+/// Returns the most bytes that the parser may keep: twice what has arrived, because a growing
+/// buffer doubles, and the capacity that an empty buffer may keep.
 fn allowed(arrived: usize) -> usize {
     2 * arrived.min(MAX_HEAD + MAX_BODY) + 6 * 1024
 }
 
-// Two bytes of plan: lengths of pieces that take turns.
+// The first two bytes are two lengths, which the pieces have in turn.
 fuzz_target!(|input: &[u8]| {
     let [first, second, bytes @ ..] = input else { return };
     let lengths = [usize::from(*first).max(1), usize::from(*second).max(1)];
@@ -40,11 +42,11 @@ fuzz_target!(|input: &[u8]| {
     assert_eq!(parse(pieces.iter().copied(), MAX_BODY), whole);
     assert_eq!(parse(bytes.chunks(1), MAX_BODY), whole);
 
-    keeps_no_more_than_has_arrived(&[bytes]);
-    keeps_no_more_than_has_arrived(&pieces);
+    assert_memory_is_bounded(&[bytes]);
+    assert_memory_is_bounded(&pieces);
 });
 
-fn keeps_no_more_than_has_arrived(pieces: &[&[u8]]) {
+fn assert_memory_is_bounded(pieces: &[&[u8]]) {
     let region = Region::new(ALLOCATOR);
     let mut parser = RequestParser::new(MAX_BODY);
     let mut arrived = 0;
@@ -54,6 +56,6 @@ fn keeps_no_more_than_has_arrived(pieces: &[&[u8]]) {
         while let Ok(Some(_)) = parser.next(|_| Ok(())) {}
         let change = region.change();
         let kept = change.bytes_allocated.saturating_sub(change.bytes_deallocated);
-        assert!(kept <= allowed(arrived), "{kept} bytes kept of {arrived}");
+        assert!(kept <= allowed(arrived), "the parser keeps {kept} bytes after {arrived}");
     }
 }

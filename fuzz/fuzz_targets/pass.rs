@@ -1,5 +1,5 @@
-//! The whole loop: what the bytes say happens to a `SockMan` over the simulated network, and the
-//! model has to agree with all that it does.
+//! Fuzzes the whole loop. The input is a sequence of events for a `SockMan` on the simulated
+//! network, and the simulator's model must agree with everything that the `SockMan` does.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,6 +1,7 @@
-//! A SAM bridge that says anything: to the control socket of a session, and to the stream that is
-//! connected in it. It ends with an outcome by the deadline, leaves nothing behind, never connects on
-//! fewer than the three lines that a stream needs, and takes no byte beyond the third.
+//! Fuzzes an outbound I2P attempt with a SAM bridge that sends any bytes to the session's control
+//! socket and to the stream. The attempt must have one outcome by the deadline and leave no
+//! descriptor. It must not succeed on fewer than the three lines that a stream needs, and must not
+//! consume a byte after the third.
 #![no_main]
 
 use std::{
@@ -22,6 +23,7 @@ const TIMEOUT: Duration = Duration::from_secs(20);
 
 #[derive(Default)]
 struct Handler {
+    /// The outcome of the attempt, and the data received after it.
     heard: Mutex<(Option<Result<(), ConnectError>>, Vec<u8>)>,
 }
 
@@ -46,7 +48,7 @@ impl EventHandler for Handler {
             assert!(matches!(me.addr(), NetAddr::I2p(_)));
         }
         let before = self.heard.lock().unwrap().0.replace(outcome.map(drop));
-        assert!(before.is_none(), "a second outcome");
+        assert!(before.is_none(), "the attempt has a second outcome");
     }
     fn should_try_to_send(&self, _: ConnectionId) -> bool {
         false
@@ -63,8 +65,8 @@ impl EventHandler for Handler {
     }
 }
 
-// Two bytes say how much of the rest is for the control socket, one how long the pieces are and how it
-// ends.
+// The first two bytes give the length of the part for the control socket. The third one gives the
+// length of the pieces, and whether the bridge closes at the end.
 fuzz_target!(|input: &[u8]| {
     let [high, low, plan, bytes @ ..] = input else { return };
     let split = usize::from(u16::from_be_bytes([*high, *low])).min(bytes.len());
@@ -89,14 +91,14 @@ fuzz_target!(|input: &[u8]| {
     for part in [to_control, to_stream] {
         let Some(peer) = listener.accept() else { break };
         for piece in part.chunks(piece) {
-            // Fails when the library has hung up, which its outcome will say.
+            // This fails if the library has closed the connection. The outcome shows that.
             let _ = peer.send(piece);
             thread.run_until_idle().unwrap();
         }
         thread.run_until_idle().unwrap();
         peers.push(peer);
     }
-    // The last one that the attempt got to.
+    // Closes the last connection that the attempt has made.
     if let Some(peer) = peers.last().filter(|_| closes) {
         peer.shutdown_write();
         thread.run_until_idle().unwrap();
@@ -105,14 +107,14 @@ fuzz_target!(|input: &[u8]| {
         thread.run_for(TIMEOUT).unwrap();
     }
     let (outcome, data) = std::mem::take(&mut *handler.heard.lock().unwrap());
-    let is_connected = outcome.expect("an outcome by the deadline").is_ok();
+    let is_connected = outcome.expect("no outcome by the deadline").is_ok();
     let mut lines = to_stream.split_inclusive(|byte| *byte == b'\n');
     let needed: usize = lines.by_ref().take(3).map(<[u8]>::len).sum();
     let behind = to_stream.get(needed..).unwrap_or_default();
     if is_connected {
         let newlines = to_stream[..needed].iter().filter(|byte| **byte == b'\n').count();
         assert!(newlines == 3, "connected on {newlines} lines");
-        assert_eq!(data, behind, "of what lies behind the third line");
+        assert_eq!(data, behind, "data after the third line");
     } else {
         assert!(data.is_empty());
     }
@@ -121,5 +123,5 @@ fuzz_target!(|input: &[u8]| {
     drop(peers);
     drop(thread);
     drop(sockman);
-    assert_eq!(network.descriptors(), 0, "something is left");
+    assert_eq!(network.descriptors(), 0, "descriptors are left open");
 });

@@ -1,5 +1,6 @@
-//! Scripted sockets: any outcomes of `recv` and `send`, any errors, one after the other, and then a
-//! permanent one. Whatever they are, the loop comes to rest, and no end is told twice.
+//! Fuzzes the loop with scripted sockets, whose `recv` and `send` have any outcomes and errors in
+//! sequence, and then a permanent outcome. The loop must come to rest, and it must report EOF and
+//! the read error at most once each.
 #![no_main]
 
 use std::{
@@ -12,12 +13,14 @@ use libfuzzer_sys::fuzz_target;
 use sockman::testing::{Call, Network, Script, SocketThreadByHand};
 use sockman::{ConnectionId, EventHandler, NextRecv, Options, Service, SockMan};
 
-/// What a script ends in.
+/// The permanent error at the end of a script.
 const ECONNRESET: i32 = 104;
+/// The most sends on one connection.
 const MOST_SENDS: u32 = 40;
 
 #[derive(Default)]
 struct Handler {
+    /// The numbers of EOFs and read errors.
     ends: Mutex<HashMap<ConnectionId, (u32, u32)>>,
     sends: Mutex<HashMap<ConnectionId, u32>>,
 }
@@ -39,7 +42,7 @@ impl EventHandler for Handler {
         true
     }
     fn event_ready_to_send(&self, sockman: &SockMan, id: ConnectionId) -> NextRecv {
-        // Whoever takes everything is not sent to for ever.
+        // A script may accept every send, so the number of sends is limited.
         let mut sends = self.sends.lock().unwrap();
         let sends = sends.entry(id).or_default();
         *sends += 1;
@@ -62,7 +65,8 @@ impl EventHandler for Handler {
     fn event_got_permanent_read_error(&self, sockman: &SockMan, id: ConnectionId, _: &io::Error) {
         assert_eq!(self.ends(id).1, 0, "a second error");
         self.ends.lock().unwrap().entry(id).or_default().1 += 1;
-        // By the order in which connections ended: ids depend on earlier inputs.
+        // Every second connection that ends is closed. The id must not decide, because ids depend
+        // on earlier inputs.
         if self.ends.lock().unwrap().len() % 2 == 0 {
             assert!(sockman.close_connection(id));
         }
@@ -106,7 +110,7 @@ fuzz_target!(|bytes: &[u8]| {
     );
     for id in &ids {
         let (eofs, errors) = handler.ends(*id);
-        assert!(eofs + errors > 0, "the end of {id} was never told");
+        assert!(eofs + errors > 0, "the end of {id} was not reported");
     }
     ids.iter().for_each(|id| {
         sockman.close_connection(*id);

@@ -1,5 +1,6 @@
-//! `SendQueue` against a plain model: pushes, drains, a peer that takes what it likes. The bytes
-//! arrive in order and whole; the marks and the limit hold; no wake-up is missing, with the sweep off.
+//! Fuzzes `SendQueue` against a plain model, with pushes, drains, and a peer that takes any amount.
+//! All bytes must arrive in order, and the marks and the limit must hold. The sweep is off, so no
+//! wake-up may be missing.
 #![no_main]
 
 use std::{
@@ -32,12 +33,12 @@ impl EventHandler for Handler {
         _: &Service,
         _: &Service,
     ) -> bool {
-        let limits = SendQueueLimits::new(LOW, HIGH, LIMIT).expect("low is below high");
+        let limits = SendQueueLimits::new(LOW, HIGH, LIMIT).expect("low < high <= limit");
         self.queue.set(SendQueue::new(id, limits)).is_ok()
     }
     fn event_ready_to_send(&self, sockman: &SockMan, _: ConnectionId) -> NextRecv {
         if let Some(queue) = self.queue.get() {
-            queue.drain(sockman).expect("the peer stays");
+            queue.drain(sockman).expect("the peer has not closed");
         }
         NextRecv::Proceed
     }
@@ -78,8 +79,8 @@ fuzz_target!(|bytes: &[u8]| {
                     Ok(()) => pushed.extend_from_slice(&data),
                     Err(PushError::Full { limit }) => {
                         assert_eq!(limit, LIMIT);
-                        assert!(before + size > LIMIT, "refused although there was room");
-                        assert_eq!(queue.queued(), before, "refused whole");
+                        assert!(before + size > LIMIT, "refused a push that fits");
+                        assert_eq!(queue.queued(), before, "queued part of a refused push");
                     }
                     Err(error) => panic!("{error}"),
                 }
@@ -94,11 +95,11 @@ fuzz_target!(|bytes: &[u8]| {
         }
         assert!(queue.queued() <= LIMIT);
         assert_eq!(queue.has_queued(), queue.queued() != 0);
-        // Between the marks it stays as it was.
+        // Between the marks, `is_above_high_mark` keeps its value, so it is not checked there.
         assert!(queue.queued() < HIGH || queue.is_above_high_mark());
         assert!(queue.queued() > LOW || !queue.is_above_high_mark());
     }
-    // The peer takes everything, and without a sweep everything arrives.
+    // The peer takes everything. Everything must arrive without a sweep.
     loop {
         thread.run_until_idle().unwrap();
         let (data, ended) = peer.receive();

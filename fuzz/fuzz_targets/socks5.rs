@@ -1,12 +1,13 @@
-//! A SOCKS5 proxy that says anything, in any pieces, and then closes or falls silent: the outcome is
-//! the one that an independent reading of its bytes gives, and what lies behind its reply arrives.
+//! Fuzzes the SOCKS5 client with a proxy that sends any bytes in any pieces, and then closes or
+//! goes silent. The outcome must be the one that an independent parser derives from the bytes, and
+//! the bytes after the proxy's reply must arrive.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use sockman_test_support::socks5_oracle::{End, expected, run};
 
-// Three bytes of plan: what the client has and how the proxy ends, and two lengths of pieces that
-// take turns.
+// The first byte says whether the client has credentials and how the proxy ends. The next two are
+// lengths, which the pieces have in turn.
 fuzz_target!(|input: &[u8]| {
     let [plan, first, second, bytes @ ..] = input else { return };
     let has_credentials = plan & 1 != 0;

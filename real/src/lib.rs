@@ -1,5 +1,5 @@
-//! What the tests against other people's programs share: where those programs and the fixtures are,
-//! and the programs of this workspace.
+//! Helpers for the tests against programs that others wrote: paths of the fixtures, of installed
+//! programs, and of this workspace's programs.
 
 #![allow(clippy::panic, reason = "a test fails by a panic")]
 
@@ -17,11 +17,11 @@ pub fn fixture(path: &str) -> PathBuf {
 }
 
 /// Returns the path of `file`, which `fixtures/<fixture>/install.sh` installs into the folder
-/// `<fixture>` beside what cargo builds. `temporary` is the test's `CARGO_TARGET_TMPDIR`.
+/// `<fixture>` of cargo's target directory. `temporary` is the test's `CARGO_TARGET_TMPDIR`.
 ///
 /// # Panics
 ///
-/// The file is not there.
+/// The file does not exist.
 #[must_use]
 pub fn installed(temporary: &str, fixture: &str, file: &str) -> PathBuf {
     let path = Path::new(temporary).with_file_name(fixture).join(file);

@@ -1,6 +1,7 @@
-//! The node talks with bcoin, a Bitcoin node that others wrote, in both directions.
+//! Tests of the node with bcoin, a Bitcoin node in JavaScript, in both directions.
 //!
-//! Needs bcoin: `real/fixtures/bcoin/install.sh` installs it. All traffic stays on 127.0.0.1.
+//! They need bcoin, which `real/fixtures/bcoin/install.sh` installs. All traffic stays on
+//! 127.0.0.1.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -20,9 +21,9 @@ use sockman_node::{
 use sockman_test_support::program::Process;
 
 const AGENT: &str = "/bcoin:v1.0.2/";
-/// Where the mined coins go: a key hash of zeros, with the prefix that bcoin has for regtest.
+/// The address that receives the mined coins: a key hash of zeros, with bcoin's prefix for regtest.
 const NOBODY: &str = "rb1qqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqce7sck";
-/// More than one message of headers holds.
+/// More headers than one message holds.
 const BLOCKS: usize = 2100;
 
 #[test]
@@ -33,13 +34,13 @@ fn our_node_dials_bcoin_and_syncs_its_headers() {
     config.connect.push(bcoin.address.into());
     let (node, events) = start(config, Chain::new(Network::Regtest));
 
-    // It knows only version 1 of the transport, and is dialled with version 2 first.
+    // bcoin supports only version 1 of the transport. The node tries version 2 first.
     assert_handshake(&events, Direction::Outbound);
     assert_eq!(node.peers()[0].transport, TransportType::V1);
     assert_synced(&node, &events, BLOCKS, bcoin.tip());
     assert_pings_both_ways(&bcoin, &events);
 
-    // Not asked for: bcoin announces it.
+    // bcoin announces a new block by itself.
     bcoin.mine(1);
     assert_synced(&node, &events, BLOCKS + 1, bcoin.tip());
     node.stop().unwrap();
@@ -47,7 +48,7 @@ fn our_node_dials_bcoin_and_syncs_its_headers() {
 
 #[test]
 fn bcoin_dials_our_listener_and_we_sync_its_headers() {
-    // bcoin keeps only those outbound peers that claim to have blocks.
+    // bcoin keeps only outbound peers that claim to have blocks.
     let mut config = Config { services: ServiceFlags::NETWORK, ..Config::new(Network::Regtest) };
     config.listen.push("127.0.0.1:0".parse().unwrap());
     let (node, events) = start(config, Chain::new(Network::Regtest));
@@ -86,14 +87,14 @@ fn assert_synced(node: &Node, events: &Events, blocks: usize, bcoins_tip: BlockH
 
 fn assert_pings_both_ways(bcoin: &Bcoin, events: &Events) {
     events.wait_for("bcoin's pong", |event| matches!(event, Event::Pong { .. }).then_some(()));
-    // Otherwise it pings every 30 seconds.
+    // Without this call, bcoin pings every 30 seconds.
     bcoin.rpc("ping", "[]");
     events.wait_for("bcoin's ping", |event| matches!(event, Event::Pinged { .. }).then_some(()));
     let peers = bcoin.rpc("getpeerinfo", "[]");
-    assert!(peers.contains("sockman-node"), "bcoin's peers are {peers}");
+    assert!(peers.contains("sockman-node"), "bcoin does not list the node: {peers}");
 }
 
-/// A bcoin on regtest, which keeps everything in memory.
+/// A bcoin process on regtest that keeps everything in memory.
 struct Bcoin {
     address: SocketAddr,
     rpc_address: SocketAddr,
@@ -101,7 +102,7 @@ struct Bcoin {
 }
 
 impl Bcoin {
-    /// Starts one that dials `to` and nobody else, and waits until it listens.
+    /// Starts a bcoin that dials only `to`, and waits until it listens.
     fn start(to: Option<SocketAddr>) -> Bcoin {
         let temporary = env!("CARGO_TARGET_TMPDIR");
         let bcoin = real::installed(temporary, "bcoin", "node_modules/bcoin/bin/node");
@@ -109,7 +110,7 @@ impl Bcoin {
         let preload = real::fixture("bcoin/preload.js");
 
         let [address, rpc_address] = free_addresses();
-        // Port 1: nobody is there, and nobody else is dialled.
+        // Nothing listens on port 1. bcoin dials no other address.
         let to = to.unwrap_or(SocketAddr::from((Ipv4Addr::LOCALHOST, 1)));
         let child = Command::new("node")
             .arg("-r")
@@ -119,7 +120,7 @@ impl Bcoin {
             .arg(format!("--prefix={}", data.display()))
             .args(["--listen=true", "--host=127.0.0.1", "--upnp=false", "--max-inbound=8"])
             .arg(format!("--port={}", address.port()))
-            // Only told to peers. Without it, bcoin asks the internet for its address.
+            // bcoin only tells its peers this address. Without it, bcoin asks the internet for one.
             .arg("--public-host=1.2.3.4")
             .arg(format!("--public-port={}", address.port()))
             .args(["--max-outbound=1", &format!("--nodes={to}"), &format!("--only={to}")])
@@ -127,11 +128,11 @@ impl Bcoin {
             .arg(format!("--http-port={}", rpc_address.port()))
             .args(["--log-level=debug", "--log-file=false"])
             .env("NODE_BACKEND", "js")
-            // The preloaded script ends bcoin when this end is closed, that is, with the test.
+            // The preloaded script ends bcoin when this pipe closes, which is when the test ends.
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
-            .expect("node, which runs bcoin, is installed");
+            .expect("cannot start node, which runs bcoin; install nodejs");
         let mut process = Process::new(child);
         process.wait_for_line("bcoin to listen", |line| {
             line.contains("Pool server listening").then_some(())
@@ -147,7 +148,7 @@ impl Bcoin {
         self.rpc("getbestblockhash", "[]").trim_matches('"').parse().unwrap()
     }
 
-    /// What the result is, as JSON.
+    /// Calls a method of bcoin's RPC, and returns the result as JSON.
     fn rpc(&self, method: &str, parameters: &str) -> String {
         let body = format!(r#"{{"id":1,"method":"{method}","params":{parameters}}}"#);
         let mut stream = TcpStream::connect(self.rpc_address).unwrap();
@@ -163,14 +164,14 @@ impl Bcoin {
         stream.read_to_string(&mut reply).unwrap();
         let result = reply.split_once(r#"{"result":"#).map(|(_, result)| result);
         let result = result.and_then(|result| result.rsplit_once(r#","error":null"#));
-        let (result, _) = result.unwrap_or_else(|| panic!("bcoin answers {method} with {reply}"));
+        let (result, _) = result.unwrap_or_else(|| panic!("bcoin answered {method} with: {reply}"));
         result.to_owned()
     }
 }
 
-/// Two that are free now: bcoin wants to be told its ports.
+/// Returns two addresses with free ports. bcoin cannot choose its ports itself.
 fn free_addresses() -> [SocketAddr; 2] {
-    let listeners =
-        [(); 2].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port"));
-    listeners.map(|listener| listener.local_addr().expect("the address of a bound socket"))
+    let listeners = [(); 2]
+        .map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("cannot bind a free port"));
+    listeners.map(|listener| listener.local_addr().expect("a bound socket has no address"))
 }

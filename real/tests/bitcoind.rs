@@ -1,8 +1,9 @@
-//! The node and Bitcoin Knots, which is Bitcoin Core with additions: version 2 of the
-//! transport (BIP 324) in both directions, the fall back to version 1, and Core's own command-line
-//! client against the node's RPC.
+//! Tests of the node with Bitcoin Knots, which is Bitcoin Core with additions: version 2 of the
+//! transport (BIP 324) in both directions, the fallback to version 1, and Core's command-line
+//! client with the node's RPC.
 //!
-//! Needs bitcoind: `real/fixtures/bitcoind/install.sh` installs it. All traffic stays on 127.0.0.1.
+//! They need bitcoind, which `real/fixtures/bitcoind/install.sh` installs. All traffic stays on
+//! 127.0.0.1.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -20,12 +21,13 @@ use std::{
 use serde_json::{Value, json};
 use sockman_test_support::{DEADLINE, program::Process};
 
-/// Where the mined coins go: a key hash of zeros.
+/// The address that receives the mined coins: a key hash of zeros.
 const NOBODY: &str = "bcrt1qqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqdku202";
-/// More than one message of headers holds.
+/// More headers than one message holds.
 const BLOCKS: usize = 2100;
-/// What Bitcoin Core tells of a peer and this node does not: addresses, blocks and transactions
-/// are not its business. The last three are Knots' own.
+/// The fields of `getpeerinfo` that Bitcoin Core has and this node has not. They are about
+/// addresses, blocks and transactions, which the node does not handle. The last three are Knots'
+/// own.
 const LEFT_OUT: [&str; 14] = [
     "addr_processed",
     "addr_rate_limited",
@@ -42,7 +44,7 @@ const LEFT_OUT: [&str; 14] = [
     "last_block_announcement",
     "misbehavior_score",
 ];
-/// Between two looks at what another program says of itself.
+/// The pause between two requests for another program's state.
 const LOOK: Duration = Duration::from_millis(50);
 
 fn run(program: &str) -> Command {
@@ -51,7 +53,7 @@ fn run(program: &str) -> Command {
     command
 }
 
-/// Whoever can be called with `bitcoin-cli`.
+/// An RPC server that `bitcoin-cli` can call.
 struct Rpc {
     port: u16,
     cookie: PathBuf,
@@ -82,12 +84,13 @@ impl Rpc {
         serde_json::from_str(&text).unwrap_or_else(|_| panic!("{arguments:?}: {text}"))
     }
 
-    /// Bitcoin Core's error code, by which its client exits.
+    /// Returns the exit code of `bitcoin-cli`, which is the absolute value of Core's error code,
+    /// modulo 256.
     fn error(&self, arguments: &[&str]) -> i32 {
         self.command(arguments).status.code().unwrap()
     }
 
-    /// Asks again and again, until the answer is as it should be.
+    /// Repeats a call until the answer is right.
     fn wait_for(&self, arguments: &[&str], is_right: impl Fn(&Value) -> bool) -> Value {
         let deadline = Instant::now() + DEADLINE;
         loop {
@@ -95,7 +98,7 @@ impl Rpc {
             if is_right(&answer) {
                 return answer;
             }
-            assert!(Instant::now() < deadline, "{arguments:?} stays {answer}");
+            assert!(Instant::now() < deadline, "{arguments:?} still returns {answer}");
             thread::park_timeout(LOOK);
         }
     }
@@ -188,7 +191,7 @@ impl OurNode {
     }
 }
 
-/// One peer, with which it talks.
+/// Returns a check for one peer that has answered a ping.
 fn one_peer(transport: &str, inbound: bool) -> impl Fn(&Value) -> bool {
     move |peers| {
         let peers = peers.as_array().unwrap();
@@ -212,7 +215,7 @@ fn we_dial_bitcoind_in_version_2_and_sync_its_headers() {
     assert_eq!(theirs[0]["servicesnames"], json!(["P2P_V2"]));
     assert_eq!(theirs[0]["session_id"], peers[0]["session_id"]);
     assert_eq!(peers[0]["session_id"].as_str().unwrap().len(), 64);
-    // Whatever Core tells of a peer is told here, or is known to be left out.
+    // Each field of Core's is one of the node's, or is left out on purpose.
     let fields = |peers: &Value| -> BTreeSet<String> {
         peers[0].as_object().unwrap().keys().cloned().collect()
     };
@@ -243,7 +246,7 @@ fn a_bitcoind_without_version_2_is_talked_to_in_version_1() {
     bitcoind.end();
 }
 
-/// Inbound peers have taken all the places, but those that are for whom somebody asks for.
+/// The inbound peers take all their places. An added node has a place beside them.
 #[test]
 fn a_node_that_is_added_has_a_place() {
     let bitcoind = Bitcoind::start(&[]);
@@ -251,7 +254,11 @@ fn a_node_that_is_added_has_a_place() {
     let _stranger = TcpStream::connect(&node.listening).unwrap();
     node.rpc.wait_for(&["getconnectioncount"], |count| *count == 1);
     let to = bitcoind.address.to_string();
-    assert_eq!(node.rpc.error(&["addnode", &to, "add", "true"]), 8, "it speaks version 1 alone");
+    assert_eq!(
+        node.rpc.error(&["addnode", &to, "add", "true"]),
+        8,
+        "the node supports only version 1"
+    );
     node.rpc.text(&["addnode", &to, "add"]);
     node.rpc.wait_for(&["getconnectioncount"], |count| *count == 2);
     node.end();
@@ -265,7 +272,7 @@ fn a_network_that_is_switched_off_has_no_peers_until_it_is_switched_on() {
     node.rpc.wait_for(&["getpeerinfo"], one_peer("v2", false));
     node.rpc.text(&["setnetworkactive", "false"]);
     assert_eq!(node.rpc.text(&["getconnectioncount"]), "0");
-    // Whoever dials is turned away.
+    // Inbound connections are refused.
     let mut stream = TcpStream::connect(&node.listening).unwrap();
     stream.set_read_timeout(Some(DEADLINE)).unwrap();
     assert!(matches!(stream.read(&mut [0]), Ok(0) | Err(_)));
@@ -288,7 +295,7 @@ fn cores_command_line_client_works_with_our_node() {
     rpc.text(&["addnode", &to, "add"]);
     assert_eq!(rpc.error(&["addnode", &to, "add"]), 23);
     let peers = rpc.wait_for(&["getpeerinfo"], one_peer("v2", false));
-    // Nobody is dialled twice.
+    // A connected peer is not dialled a second time.
     rpc.text(&["addnode", &to, "onetry"]);
     assert_eq!(rpc.text(&["getconnectioncount"]), "1");
     let info = rpc.json(&["getnetworkinfo"]);
@@ -317,20 +324,24 @@ fn cores_command_line_client_works_with_our_node() {
     assert_eq!(rpc.error(&["addnode", &to, "remove"]), 24);
     rpc.text(&["disconnectnode", "", &peers[0]["id"].to_string()]);
     assert_eq!(rpc.error(&["disconnectnode", &to]), 29);
-    assert_eq!(rpc.error(&["disconnectnode", &to, "0"]), 90, "-32602, of which one byte is seen");
+    assert_eq!(
+        rpc.error(&["disconnectnode", &to, "0"]),
+        90,
+        "the exit code is the low byte of 32602"
+    );
     rpc.text(&["addnode", &to, "onetry", "false"]);
     rpc.wait_for(&["getpeerinfo"], one_peer("v1", false));
     rpc.text(&["disconnectnode", &to]);
     assert_eq!(rpc.text(&["getconnectioncount"]), "0");
     rpc.text(&["addnode", &to, "onetry"]);
     rpc.wait_for(&["getpeerinfo"], one_peer("v2", false));
-    assert_eq!(rpc.error(&["addnode", "example.org", "add"]), 8, "nobody here looks up names");
+    assert_eq!(rpc.error(&["addnode", "example.org", "add"]), 8, "the node resolves no names");
     assert_eq!(rpc.error(&["addnode", &to, "forget"]), 1);
     assert_eq!(rpc.text(&["setnetworkactive", "false"]), "false");
     assert_eq!(rpc.text(&["getconnectioncount"]), "0");
     let total = rpc.json(&["getnettotals"]);
     assert!(total["totalbytessent"].as_u64() > before["totalbytessent"].as_u64());
-    assert_eq!(rpc.error(&["getblock", "x"]), 89, "-32601, of which the shell sees a byte");
+    assert_eq!(rpc.error(&["getblock", "x"]), 89, "the exit code is the low byte of 32601");
     node.end();
     bitcoind.end();
 }

@@ -1,6 +1,6 @@
-//! The program `http_rpc` against clients that others wrote: curl, ab, wrk and python-bitcoinrpc.
+//! Tests of the program `http_rpc` with curl, ab, wrk and python-bitcoinrpc as clients.
 //!
-//! `.ci/run` installs them.
+//! `.ci/run real` installs these programs.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -70,19 +70,19 @@ fn output(command: &mut Command) -> String {
 }
 
 #[test]
-fn curl_calls_asks_before_it_sends_and_sends_chunks() {
+fn curl_works_with_100_continue_and_with_chunks() {
     let server = Server::start(&[]);
     let result = server.curl(&["--data", r#"{"method": "echo", "params": ["curl"], "id": 1}"#]);
     assert_eq!(result.trim(), r#"{"result":["curl"],"error":null,"id":1}"#);
 
-    // Beyond 1 MiB it waits for `100 Continue`.
+    // curl waits for `100 Continue` before it sends a body of more than 1 MiB.
     let large = Path::new(env!("CARGO_TARGET_TMPDIR")).join("real-http-large.json");
     let text = "x".repeat(3_000_000);
     fs::write(&large, format!(r#"{{"method": "echo", "params": ["{text}"]}}"#)).unwrap();
     let data = format!("@{}", large.display());
     for header in ["Accept: */*", "Transfer-Encoding: chunked", "Expect:"] {
         let result = server.curl(&["--header", header, "--data-binary", &data]);
-        assert!(result.contains(&text), "{} bytes with {header}", result.len());
+        assert!(result.contains(&text), "{header}: an answer of {} bytes", result.len());
     }
     let status = ["--output", "/dev/null", "--write-out", "%{http_code}"];
     assert_eq!(server.curl(&[&status[..], &["--user", "a:b", "--data", "{}"]].concat()), "401");
@@ -91,7 +91,7 @@ fn curl_calls_asks_before_it_sends_and_sends_chunks() {
 }
 
 #[test]
-fn ab_loads_it_with_and_without_keep_alive_and_every_request_is_answered() {
+fn every_request_of_ab_is_answered_with_and_without_keep_alive() {
     let server = Server::start(&["--max-connections", "64"]);
     let body = Path::new(env!("CARGO_TARGET_TMPDIR")).join("real-http-ab.json");
     fs::write(&body, r#"{"method": "uptime"}"#).unwrap();
@@ -113,7 +113,7 @@ fn ab_loads_it_with_and_without_keep_alive_and_every_request_is_answered() {
 }
 
 #[test]
-fn wrk_loads_it_and_the_answers_are_right() {
+fn wrk_gets_no_errors_under_load() {
     let server = Server::start(&["--max-connections", "64"]);
     let script = Path::new(env!("CARGO_TARGET_TMPDIR")).join("real-http-wrk.lua");
     let authorization = data_encoding::BASE64.encode(server.password().as_bytes());
@@ -134,10 +134,10 @@ fn wrk_loads_it_and_the_answers_are_right() {
     server.end();
 }
 
-/// No batch: this client asks for version 2.0 there, and then looks for the null that only 1.0 has.
-/// It stumbles over Bitcoin Core, since 28.0, in the same way.
+/// The test sends no batch. In a batch, this client asks for version 2.0, but expects the null
+/// error of version 1.0. It fails in the same way with Bitcoin Core since 28.0.
 #[test]
-fn python_bitcoinrpc_calls_and_hears_errors() {
+fn python_bitcoinrpc_gets_results_and_errors() {
     let server = Server::start(&[]);
     let package = real::installed(env!("CARGO_TARGET_TMPDIR"), "python", "");
     let program = "

@@ -1,7 +1,8 @@
-//! Two nodes shake hands over I2P, through two real routers (i2pd) on loopback, with
-//! tunnels as Bitcoin Core has them.
+//! A test of two nodes over I2P, through two i2pd routers on loopback, with the same tunnels as
+//! Bitcoin Core's.
 //!
-//! Needs i2pd: `real/fixtures/i2pd/install.sh` fetches it. It talks to nobody but this machine.
+//! It needs i2pd, which `real/fixtures/i2pd/install.sh` installs. All traffic stays on this
+//! machine.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
@@ -16,16 +17,17 @@ use std::{
 
 use sockman_test_support::program::Process;
 
-/// A session takes a router 3 to 27 seconds, and connects may have to be tried again.
+/// How long the test waits for a line. A router takes 3 to 27 seconds for a session, and a connect
+/// may need several tries.
 const PATIENCE: Duration = Duration::from_secs(180);
-/// The same key again sooner than this makes a session that is dead.
+/// The pause between two sessions with one key. A session that reuses the key earlier is dead.
 const BETWEEN_ROUTERS: Duration = Duration::from_secs(7);
 
-/// Ends when its standard input does, which is when this process ends.
+/// The two routers. They end when their standard input closes, at the latest with this process.
 struct Routers {
     child: Child,
     output: BufReader<ChildStdout>,
-    /// The bridges of the two.
+    /// The addresses of the two SAM bridges.
     sam: [String; 2],
 }
 
@@ -41,12 +43,12 @@ impl Routers {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
-            .expect("python3, which starts the routers, is installed");
+            .expect("cannot start python3, which runs the routers; install it");
         let mut output = BufReader::new(child.stdout.take().unwrap());
         let mut line = String::new();
         output.read_line(&mut line).unwrap();
         let mut bridges = line.split('"').filter(|text| text.starts_with("127."));
-        let sam = [(); 2].map(|()| bridges.next().expect("two routers started").to_owned());
+        let sam = [(); 2].map(|()| bridges.next().expect("the routers did not start").to_owned());
         Routers { child, output, sam }
     }
 
@@ -92,8 +94,9 @@ fn terminate(process: &mut Process) -> String {
     text
 }
 
-/// Inbound on a persistent session, outbound on a transient one; then the router goes and comes back;
-/// then the node restarts, under the same address.
+/// The listening node has a persistent session, and the dialling one a transient session. After the
+/// handshake, the router stops and starts again, and then the listening node restarts. It keeps its
+/// address each time.
 #[test]
 fn two_nodes_shake_hands_through_real_routers() {
     let mut routers = Routers::start();
@@ -121,7 +124,7 @@ fn two_nodes_shake_hands_through_real_routers() {
     thread::sleep(BETWEEN_ROUTERS);
     routers.command("start");
     let again = wait_for(&mut server, "its address again", listening);
-    assert_eq!(again, address, "recovered by itself");
+    assert_eq!(again, address, "the node did not recover under its address");
     terminate(&mut server);
 
     thread::sleep(BETWEEN_ROUTERS);

@@ -1,8 +1,8 @@
-//! Connecting through microsocks and dante, SOCKS5 servers that others wrote: over IPv4 and IPv6, with
-//! credentials and without.
+//! Tests of connects through the SOCKS5 servers microsocks and dante, over IPv4 and IPv6, with
+//! and without credentials.
 //!
-//! Needs both, and the account that `real/fixtures/socks/install.sh` makes. All traffic stays on
-//! loopback.
+//! They need both servers, and the account that `real/fixtures/socks/install.sh` creates. All
+//! traffic stays on loopback.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -29,22 +29,22 @@ use sockman_test_support::{
     socks5::Dialling,
 };
 
-/// As in the install script.
+/// The account of `real/fixtures/socks/install.sh`.
 const DANTE_USER: (&str, &str) = ("sockman-test", "not-a-secret");
 const MICROSOCKS_USER: (&str, &str) = ("user", "password");
 const SOCKS_PORT: u16 = 1080;
 
-/// A server that ends with the test.
+/// A server that ends when it is dropped.
 struct Server {
     child: Child,
     proxy: Proxy,
-    /// Removed with it.
+    /// A folder that is removed with the server.
     files: Option<PathBuf>,
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // Its whole group: dante has children, which would outlive it.
+        // The whole process group is killed, because dante's children would outlive it.
         let group = format!("-{}", self.child.id());
         let _ = Command::new("kill").args(["-KILL", "--", &group]).status();
         let _ = self.child.wait();
@@ -54,7 +54,7 @@ impl Drop for Server {
     }
 }
 
-/// A loopback address that no other test here has.
+/// Returns a loopback address that no other test uses.
 fn own_address() -> IpAddr {
     static NEXT: AtomicU8 = AtomicU8::new(1);
     let [high, low] = (std::process::id() as u16).to_be_bytes();
@@ -91,7 +91,7 @@ fn microsocks(at: SocketAddr, user: Option<(&str, &str)>) -> Server {
     start(&mut command, at, None)
 }
 
-/// Where dante does not connect to, by rule.
+/// A port to which a rule of dante's configuration forbids connects.
 const FORBIDDEN_PORT: u16 = 666;
 
 fn dante(at: SocketAddr, method: &str) -> Server {
@@ -124,12 +124,12 @@ fn dante(at: SocketAddr, method: &str) -> Server {
     start(&mut command, at, Some(files))
 }
 
-/// A port that is free now. On IPv6 there is one loopback address only.
+/// Returns a free port. IPv6 has only one loopback address, so the tests there differ by port.
 fn free_on_ipv6() -> SocketAddr {
     TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap()
 }
 
-/// Sends back what it receives, in capital letters.
+/// Starts a server that sends back what it receives in capital letters, and returns its address.
 fn destination(ip: IpAddr) -> SocketAddr {
     let listener = TcpListener::bind((ip, 0)).unwrap();
     let address = listener.local_addr().unwrap();
@@ -175,7 +175,7 @@ fn fault(dialling: &Dialling, driver: Driver, proxy: &Proxy) -> ProxyError {
     }
 }
 
-/// What works through every one of them: addresses of both families, and names.
+/// Asserts that connects through the proxy work for addresses of both families and for names.
 fn assert_serves(proxy: &Proxy) {
     let dialling = Dialling::start();
     let (v4, v6) =
@@ -186,7 +186,7 @@ fn assert_serves(proxy: &Proxy) {
             dialling.running.sockman.send_bytes(id, b"through it").unwrap();
             assert_eq!(dialling.recorder.wait_for_bytes(id, 10), b"THROUGH IT", "{to}");
         }
-        // Nobody listens on port 1.
+        // Nothing listens on port 1.
         for to in [name("localhost", 1), "127.0.0.1:1".parse().unwrap(), "[::1]:1".parse().unwrap()]
         {
             assert_eq!(reply(&dialling, driver, &to, proxy), Socks5Reply::ConnectionRefused);
@@ -203,7 +203,7 @@ fn microsocks_without_credentials_over_ipv4_and_ipv6() {
     for at in [(own_address(), SOCKS_PORT).into(), free_on_ipv6()] {
         let server = microsocks(at, None);
         assert_serves(&server.proxy);
-        // Unique credentials are offered, and not asked for.
+        // The client offers unique credentials, and the server does not ask for them.
         assert_serves(&server.proxy.clone().tor_stream_isolation());
         let dialling = Dialling::start();
         for driver in DRIVERS {
@@ -237,7 +237,7 @@ fn dante_without_credentials_over_ipv4_and_ipv6() {
         assert_serves(&server.proxy);
         let dialling = Dialling::start();
         for driver in DRIVERS {
-            // Their bound addresses are names: of 14 bytes, and of 255.
+            // The bound addresses in these replies are names of 14 and of 255 bytes.
             for host in ["nobody.invalid", &"n".repeat(255)] {
                 let reply = reply(&dialling, driver, &name(host, 1), &server.proxy);
                 assert_eq!(reply, Socks5Reply::HostUnreachable);

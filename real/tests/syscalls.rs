@@ -1,4 +1,4 @@
-//! System calls, counted by strace.
+//! Tests of the system calls of `echo` and `node`, which strace counts.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
@@ -16,9 +16,9 @@ use sockman_test_support::program::{Program, signal, workspace_example, workspac
 
 const SIGTERM: i32 = 15;
 
-/// What the socket thread costs in system calls: one `recv` and one `send` for each message, and
-/// the poll, which 16 connections share as far as they are ready together. No more than that: no
-/// `recv` that only says "would block", no `epoll_ctl` after the first, no waker.
+/// The socket thread makes one `recv` and one `send` for each message, and polls. Of 16
+/// connections, those that are ready together share a poll. There are no further calls: no `recv`
+/// that would block, no second `epoll_ctl` for a connection, no write to the waker.
 #[test]
 fn an_echoed_message_costs_one_recv_and_one_send() {
     const CONNECTIONS: usize = 16;
@@ -49,7 +49,8 @@ fn an_echoed_message_costs_one_recv_and_one_send() {
             stream.read_exact(&mut [0; 64]).unwrap();
         }
     }
-    // The traced program, not strace, which writes its summary when that ends, and ends as that did.
+    // The signal goes to the traced program. When it ends, strace writes its summary and ends with
+    // the same signal.
     let children = format!("/proc/{0}/task/{0}/children", program.child.id());
     let traced = fs::read_to_string(children).unwrap();
     signal(traced.trim().parse().unwrap(), "TERM");
@@ -68,18 +69,22 @@ fn an_echoed_message_costs_one_recv_and_one_send() {
     let messages = CONNECTIONS * ROUNDS;
     let count = |name: &str| calls.get(name).copied().unwrap_or(0);
     println!("{messages} messages: {calls:?}");
-    // Each peer waits for its echo, so each message is a read of its own.
+    // Each peer waits for its echo, so each message takes a read of its own.
     assert_eq!(count("sendto"), messages);
     assert!((messages..=messages + 2 * CONNECTIONS).contains(&count("recvfrom")));
-    assert!(count("epoll_wait") <= messages + 200, "shared by connections that are ready together");
+    assert!(count("epoll_wait") <= messages + 200, "more polls than messages");
     assert!(count("epoll_ctl") <= CONNECTIONS + 10);
-    assert!((CONNECTIONS..=2 * CONNECTIONS).contains(&count("accept4")), "at worst one by one");
-    assert!(count("write") <= 10, "no waker is written to");
-    assert_eq!(count("setsockopt"), 2, "the listener's own: accepted sockets inherit no-delay");
+    assert!((CONNECTIONS..=2 * CONNECTIONS).contains(&count("accept4")), "accepts");
+    assert!(count("write") <= 10, "the waker is written to");
+    assert_eq!(
+        count("setsockopt"),
+        2,
+        "more than the listener's two: accepted sockets must inherit TCP_NODELAY"
+    );
 }
 
-/// Names are for the proxy: nothing on this machine is asked, neither a resolver nor the files that
-/// one would read first.
+/// The proxy resolves names. The library asks no resolver on this machine, and reads none of the
+/// files that a resolver reads first.
 #[test]
 fn a_name_is_resolved_by_the_proxy_alone() {
     let proxy = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

@@ -1,8 +1,8 @@
-//! Connecting through Tor: a private network of it on loopback, with onion services in front of the
-//! node.
+//! Tests of connects through a private Tor network on loopback, with onion services that lead to
+//! the node.
 //!
-//! Needs tor and python3; `real/fixtures/tor/network.py` starts the network, which takes up to a
-//! minute, once for all tests here.
+//! They need tor and python3. `real/fixtures/tor/network.py` starts the network once for all tests,
+//! which takes up to a minute.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
@@ -29,9 +29,10 @@ use sockman_test_support::{
     socks5::Dialling,
 };
 
-/// Tor gives up after 15 seconds here (`SocksTimeout`), and after 120 elsewhere.
+/// The time-out of a connect. Tor itself gives up after 15 seconds in this network
+/// (`SocksTimeout`), and after 120 by default.
 const PATIENCE: Duration = Duration::from_secs(90);
-/// What is not ready yet (a descriptor on its way) is tried again until then.
+/// How long a connect is repeated until Tor is ready, for example until a descriptor has spread.
 const READY: Duration = Duration::from_secs(120);
 
 struct Tor {
@@ -42,8 +43,8 @@ struct Tor {
     onion: String,
     onion_unknown_client: String,
     onion_wrong_client: String,
-    /// Behind the onion services. Like the network, it ends when its standard input does, which is
-    /// when this process ends.
+    /// The node to which the onion services lead. Like the network, it ends when its standard input
+    /// closes, which is when this process ends.
     node: Mutex<Process>,
     _network: Child,
 }
@@ -51,7 +52,7 @@ struct Tor {
 static TOR: LazyLock<Tor> = LazyLock::new(start);
 
 fn start() -> Tor {
-    // The program that runs behind the services has to have its port first.
+    // The services need the node's port, so the node starts first.
     let mut node = Process::new(
         Command::new("sh")
             .args(["-c", "\"$@\" & cat; kill $!", "sh"])
@@ -75,12 +76,14 @@ fn start() -> Tor {
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
-        .expect("python3, which starts the network, is installed");
+        .expect("cannot start python3, which runs the network; install it");
     let mut line = String::new();
     BufReader::new(network.stdout.take().unwrap()).read_line(&mut line).unwrap();
-    assert!(!line.is_empty(), "the network did not start: see above");
+    assert!(!line.is_empty(), "the Tor network did not start; the reason is above");
     let said = |key: &str| {
-        let (_, rest) = line.split_once(&format!("\"{key}\": \"")).expect("it says so");
+        let (_, rest) = line
+            .split_once(&format!("\"{key}\": \""))
+            .expect("network.py did not print an address");
         rest.split('"').next().unwrap().to_owned()
     };
     Tor {
@@ -109,7 +112,8 @@ fn through(proxy: &Proxy) -> ConnectOptions {
     ConnectOptions::default().proxy(proxy.clone()).timeout(PATIENCE)
 }
 
-/// Tries again until the outcome is the one wanted: in a young network some fail for other reasons.
+/// Repeats a connect until its outcome is the expected one. In a new network, some connects fail
+/// for other reasons.
 fn until<T>(
     dialling: &Dialling,
     to: &Destination,
@@ -166,7 +170,7 @@ fn two_nodes_shake_hands_over_an_onion_service() {
     listening.wait_for_line("the other's handshake", |line| {
         line.contains("handshake with /sockman-node:").then_some(())
     });
-    // Ends it in order, so that its last table shows the network.
+    // On SIGTERM the node prints a last table, which shows the network.
     let command = format!("kill -s TERM {}", dialling.child.id());
     assert!(Command::new("sh").args(["-c", &command]).status().unwrap().success());
     let (code, text) = dialling.wait_for_end();
@@ -175,14 +179,14 @@ fn two_nodes_shake_hands_over_an_onion_service() {
 }
 
 #[test]
-fn onion_services_that_cannot_be_reached_each_have_their_reply() {
+fn each_unreachable_onion_service_has_its_own_reply() {
     let tor = &*TOR;
     let dialling = Dialling::start();
     let reply = |host: &str, port: u16, wanted| {
         until_reply(&dialling, &name(host, port), &tor.socks, wanted);
     };
     until_connected(&dialling, &name(&tor.onion.to_uppercase(), 8333), &tor.socks);
-    // Valid: the address of a service that there is not in this network.
+    // A valid address without a service in this network.
     let nobody = "pg6mmjiyjmcrsslvykfwnntlaru7p5svn6y2ymmju6nubxndf4pscryd.onion";
     reply(nobody, 8333, Socks5Reply::OnionServiceNotFound);
     let damaged = format!("a{}", &nobody[1..]);
@@ -194,7 +198,7 @@ fn onion_services_that_cannot_be_reached_each_have_their_reply() {
     reply(&tor.onion_unknown_client, 8333, Socks5Reply::OnionServiceMissingClientAuth);
     reply(&tor.onion_wrong_client, 8333, Socks5Reply::OnionServiceWrongClientAuth);
 
-    // Without the flag `ExtendedErrors`.
+    // The plain port lacks the flag `ExtendedErrors`.
     until_reply(&dialling, &name(nobody, 8333), &tor.plain_socks, Socks5Reply::HostUnreachable);
     until_reply(&dialling, &name(&damaged, 8333), &tor.plain_socks, Socks5Reply::GeneralFailure);
 }
@@ -210,7 +214,7 @@ fn the_socks_port_on_a_unix_domain_path_serves_as_well() {
 }
 
 #[test]
-fn exits_reach_what_listens_and_say_so_of_what_does_not() {
+fn exits_reach_a_listener_and_report_a_closed_port() {
     let tor = &*TOR;
     let dialling = Dialling::start();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -219,7 +223,7 @@ fn exits_reach_what_listens_and_say_so_of_what_does_not() {
     until_reply(&dialling, &nobody, &tor.socks, Socks5Reply::GeneralFailure);
 }
 
-/// The circuits of the streams to `target` that are open now.
+/// Returns the circuits of the open streams to `target`.
 fn circuits(tor: &Tor, target: &str) -> Vec<String> {
     let mut control = UnixStream::connect(&tor.control).unwrap();
     control.write_all(b"AUTHENTICATE\r\nGETINFO stream-status\r\nQUIT\r\n").unwrap();
@@ -227,7 +231,7 @@ fn circuits(tor: &Tor, target: &str) -> Vec<String> {
         .lines()
         .map(Result::unwrap)
         .filter_map(|line| {
-            // A lone one stands on the line of the answer.
+            // A single stream is on the first line of the answer.
             let line = line.trim_start_matches("250-stream-status=").to_owned();
             let mut words = line.split(' ').map(str::to_owned);
             let (_, status, circuit, to) =
@@ -237,7 +241,7 @@ fn circuits(tor: &Tor, target: &str) -> Vec<String> {
         .collect()
 }
 
-/// Connections, of which without isolation some share a circuit.
+/// The number of connections. Without isolation, some of so many share a circuit.
 const MANY: usize = 6;
 
 #[test]
@@ -254,7 +258,7 @@ fn isolated_connections_have_circuits_of_their_own() {
         assert!(ids.into_iter().all(|id| dialling.running.sockman.close_connection(id)));
         circuits.into_iter().collect::<HashSet<String>>().len()
     };
-    // Tor may change to a new circuit at any time, but not for each.
+    // Tor may use a new circuit at any time, but not for each connection.
     assert!(circuits_of(&tor.socks) < MANY);
     assert_eq!(circuits_of(&tor.socks.clone().tor_stream_isolation()), MANY);
 }

@@ -1,8 +1,8 @@
-//! The node's page in headless Chromium: who is there, how much is said, and what happens;
-//! and what the page and its stream of events are made of.
+//! Tests of the node's page in headless Chromium: its peers, throughput and events. Further tests
+//! read the page and its event stream without a browser.
 //!
-//! Needs Chromium and its driver; `.ci/run` installs them. With `SOCKMAN_SCREENSHOT` set, a picture
-//! of two minutes is written there: that is how docs/node-page.png was made.
+//! They need Chromium and its driver, which `.ci/run real` installs. If `SOCKMAN_SCREENSHOT` is set
+//! to a path, a test writes a picture of two minutes to it. docs/node-page.png was made like this.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -37,22 +37,22 @@ use sockman_node::{
 use sockman_test_support::program::Process;
 
 const NETWORK: Network = Network::Regtest;
-/// Between two looks at the page.
+/// The pause between two looks at the page.
 const LOOK: Duration = Duration::from_millis(50);
-/// The page's own, from which a rate is measured.
+/// The shortest time over which the page computes a rate.
 const SHORTEST_SAMPLE: Duration = Duration::from_millis(900);
-/// The page's own: from an event to the state after it.
+/// The node's delay from an event to the state after it.
 const STATE_DELAY: Duration = Duration::from_millis(200);
-/// The page's own: of streams at a time.
+/// The node's limit of event streams at a time.
 const MAX_STREAMS: usize = 48;
 
-// What the page shows, as JavaScript finds it.
+// JavaScript expressions that read the page.
 const STATE: &str = "document.getElementById('state').textContent";
 const PEERS: &str = "document.getElementById('peers').textContent";
 const EVENTS: &str = "document.getElementById('events').textContent";
 const POINTS: &str = "document.getElementById('line-in').points.length";
 
-/// A browser, by the WebDriver protocol of the W3C.
+/// A browser, controlled by the WebDriver protocol of the W3C.
 struct Browser {
     session: String,
     profile: PathBuf,
@@ -82,7 +82,7 @@ impl Browser {
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
-            .expect("chromedriver is installed");
+            .expect("cannot start chromedriver; install it");
         let mut driver = Process::new(child);
         let port = driver.wait_for_line("the driver's start", |line| {
             let (_, rest) = line.split_once("started successfully on port ")?;
@@ -129,7 +129,7 @@ impl Browser {
             if is_right(text) {
                 return text.to_owned();
             }
-            assert!(Instant::now() < deadline, "{expression} stays {text:?}");
+            assert!(Instant::now() < deadline, "{expression} is still {text:?}");
             thread::park_timeout(LOOK);
         }
     }
@@ -151,7 +151,7 @@ impl Drop for Browser {
     }
 }
 
-/// The node example with its page.
+/// The example `node` with its page.
 struct Served {
     _node: Process,
     listening: SocketAddr,
@@ -184,7 +184,7 @@ impl Served {
         TcpStream::connect(self.listening).unwrap()
     }
 
-    /// Without a node: whatever the peer calls itself.
+    /// Performs a handshake without a node, with any user agent.
     fn shake_hands(&self, agent: &str) -> TcpStream {
         let mut peer = self.connect();
         say(&mut peer, version(agent));
@@ -208,18 +208,18 @@ impl Served {
     }
 }
 
-/// The page's stream of events, without a browser.
+/// The page's event stream, read without a browser.
 struct Stream(BufReader<TcpStream>);
 
 impl Stream {
     fn wait_for_line(&mut self, what: &str, is_right: impl Fn(&str) -> bool) {
-        // The time-out of one read is not enough: a state comes every second.
+        // A state comes every second, so the time-out of a read alone would never expire.
         let deadline = Instant::now() + DEADLINE;
         let mut line = String::new();
         while !is_right(&line) {
             line.clear();
-            assert!(self.0.read_line(&mut line).unwrap() > 0, "no {what}, but the end");
-            assert!(Instant::now() < deadline, "waited in vain for {what}");
+            assert!(self.0.read_line(&mut line).unwrap() > 0, "the stream ended without: {what}");
+            assert!(Instant::now() < deadline, "the stream never had: {what}");
         }
     }
 
@@ -228,8 +228,8 @@ impl Stream {
     }
 }
 
-/// A port for a program that ends and starts again, kept from everybody who takes any port: bound,
-/// but not listened on.
+/// A reserved port for a program that ends and starts again. The socket is bound and does not
+/// listen, so no other program that asks for a free port gets this one.
 struct Port {
     address: String,
     _socket: Socket,
@@ -244,7 +244,7 @@ impl Port {
         Port { address, _socket: socket }
     }
 
-    /// Answers that there is nothing here, until the page has asked for its events.
+    /// Answers requests with 404 until the page has asked for its events.
     fn answer_as_another_server(&self) {
         let listener = TcpListener::bind(&self.address).unwrap();
         listener.set_nonblocking(true).unwrap();
@@ -252,9 +252,10 @@ impl Port {
         loop {
             if let Ok((mut client, _)) = listener.accept() {
                 client.set_nonblocking(false).unwrap();
-                // A browser also opens connections that it asks for nothing on.
+                // A browser also opens connections without a request.
                 client.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
-                // All of it: what is unread at the end would have the answer thrown away.
+                // The whole head is read. Unread bytes would reset the connection, and the answer
+                // would be lost.
                 let lines = BufReader::new(&client).lines().map_while(Result::ok);
                 let head: Vec<String> = lines.take_while(|line| !line.is_empty()).collect();
                 let _ = client.write_all(b"HTTP/1.0 404 Not Found\r\n\r\n");
@@ -262,7 +263,7 @@ impl Port {
                     return;
                 }
             }
-            assert!(Instant::now() < deadline, "the page does not ask");
+            assert!(Instant::now() < deadline, "the page does not ask for its events again");
             thread::park_timeout(LOOK);
         }
     }
@@ -317,8 +318,8 @@ fn a_peer_appears_on_the_page_as_it_shakes_hands_and_leaves_it_with_its_connecti
     assert_eq!(browser.evaluate(PEERS), "");
 }
 
-/// For the documentation: of two minutes in which more peers come from time to time, and one of
-/// them says now more, now less.
+/// Returns a picture for the documentation. It shows two minutes in which peers connect one after
+/// the other, and one of them sends at a changing rate.
 fn picture_of(served: &Served, browser: &Browser) -> Vec<u8> {
     let mut talker = served.shake_hands("/talker:1.0/");
     let mut peers = Vec::new();
@@ -335,12 +336,12 @@ fn picture_of(served: &Served, browser: &Browser) -> Vec<u8> {
 }
 
 #[test]
-fn what_a_peer_calls_itself_is_shown_as_text() {
+fn the_user_agent_of_a_peer_is_shown_as_text() {
     let agent = "<img src=x onerror=\"document.title='pwned'\">";
     let served = Served::start(&[]);
     let browser = Browser::start();
     browser.open(&served.page);
-    // Events are not told a second time: the page has to listen before.
+    // Events are sent once, so the page must be connected before the handshake.
     browser.wait_for(STATE, |state| state.starts_with("regtest"));
     let _peer = served.shake_hands(agent);
     browser.wait_for(PEERS, |rows| rows.contains(agent));
@@ -353,7 +354,7 @@ fn what_a_peer_calls_itself_is_shown_as_text() {
 fn the_page_needs_nothing_from_elsewhere() {
     let served = Served::start(&[]);
     let answer = text_of(curl(&["--include", &served.page]));
-    // What would come from elsewhere all the same, the browser refuses.
+    // This header makes the browser refuse anything from elsewhere.
     assert!(answer.contains("Content-Security-Policy: default-src 'none';"), "{answer}");
     for reference in ["http://", "https://", "src=", "href=", "url(", "import"] {
         assert!(!answer.contains(reference), "{reference} in {answer}");
@@ -378,7 +379,7 @@ fn throughput_is_sampled_once_a_second_whatever_happens() {
     browser.open(&served.page);
     let deadline = Instant::now() + DEADLINE;
     loop {
-        // Each one is two events: it comes, and goes.
+        // Each connection causes two events, its accept and its end.
         drop(served.connect());
         let points = browser.points();
         let most = before.elapsed().as_secs_f64() / SHORTEST_SAMPLE.as_secs_f64();
@@ -393,7 +394,7 @@ fn throughput_is_sampled_once_a_second_whatever_happens() {
 }
 
 #[test]
-fn what_a_peer_sends_is_drawn_as_received_and_not_as_sent() {
+fn bytes_from_a_peer_are_drawn_as_received_and_not_as_sent() {
     let served = Served::start(&[]);
     let browser = Browser::start();
     browser.open(&served.page);
@@ -408,19 +409,19 @@ fn what_a_peer_sends_is_drawn_as_received_and_not_as_sent() {
                 Math.min(...Array.from(byId(id).points, point => point.y)))]",
         );
         let rates = (rate(&shown[0]), rate(&shown[1]));
-        // From the top, in percent: the base line is at 100.
+        // Distances from the top in percent. The base line is at 100.
         let highest = (shown[2].as_f64(), shown[3].as_f64());
         if let ((Some(received), Some(sent)), (Some(line_in), Some(line_out))) = (rates, highest) {
             if received > 10_000.0 && sent < received / 10.0 && line_in < 70.0 && line_out > 90.0 {
                 break;
             }
         }
-        assert!(Instant::now() < deadline, "what is shown: {shown}");
+        assert!(Instant::now() < deadline, "the page shows {shown}");
         thread::park_timeout(LOOK);
     }
 }
 
-/// In bytes per second, of `12.3 kB/s in`.
+/// Returns the bytes per second of a text such as `12.3 kB/s in`.
 fn rate(shown: &Value) -> Option<f64> {
     let (number, unit) = shown.as_str()?.split_once(' ')?;
     let unit = match unit.split_once("/s")?.0 {
@@ -465,32 +466,32 @@ fn the_page_comes_back_after_another_server_answered_in_its_place() {
     browser.wait_for(STATE, |state| state.starts_with("regtest"));
     let _peer = served.shake_hands("/after:1.0/");
     browser.wait_for(EVENTS, |events| events.contains("handshake with /after:1.0/"));
-    // By one stream: two would tell everything twice.
+    // The page has one stream. Two would show each event twice.
     let told = browser.evaluate(EVENTS);
     assert_eq!(told.as_str().unwrap().matches("handshake with /after:1.0/").count(), 1, "{told}");
 }
 
 #[test]
-fn too_many_streams_end_the_oldest_and_keep_nobody_out() {
+fn too_many_streams_end_the_oldest_and_admit_the_newest() {
     let served = Served::start(&[]);
     let mut oldest = served.open_stream();
     oldest.wait_for_state();
     let mut streams: Vec<Stream> = (1..MAX_STREAMS).map(|_| served.open_stream()).collect();
     streams.iter_mut().for_each(Stream::wait_for_state);
-    // Up to here, all of them stay.
+    // At the limit, no stream has ended.
     let _peer = served.connect();
     oldest.wait_for_line("event", |line| line.contains(": accepted a connection from "));
 
-    // More than there are connections.
+    // These streams exceed the limit.
     streams.extend((0..MAX_STREAMS).map(|_| served.open_stream()));
-    oldest.wait_for_line("chunk that is the last", |line| line == "0\r\n");
+    oldest.wait_for_line("last chunk", |line| line == "0\r\n");
     let browser = Browser::start();
     browser.open(&served.page);
     browser.wait_for(STATE, |state| state.starts_with("regtest"));
 }
 
 #[test]
-fn a_burst_of_events_is_told_one_by_one_and_followed_by_one_state() {
+fn a_burst_of_events_is_sent_one_by_one_and_followed_by_one_state() {
     const CONNECTIONS: usize = 100;
     let served = Served::start(&[]);
     let before = Instant::now();
@@ -507,14 +508,14 @@ fn a_burst_of_events_is_told_one_by_one_and_followed_by_one_state() {
         states.set(states.get() + 1);
         let state: Value = serde_json::from_str(state).unwrap();
         let shown = state["peers"].as_array().unwrap().len();
-        // A peer is in the table a moment before it is told of.
+        // A peer is in the table shortly before its event is sent.
         (told.get() == CONNECTIONS && shown == CONNECTIONS).then_some(state)
     });
     let most = before.elapsed().as_secs_f64() / STATE_DELAY.as_secs_f64() + 1.0;
     assert!(f64::from(states.get()) <= most, "{} states, at most {most}", states.get());
     drop(connections);
 
-    // Only what is shown: without a ping so far.
+    // The state holds only the fields that the page shows. There is no ping yet.
     let row = state["peers"][0].as_object().unwrap();
     let mut fields: Vec<&str> = row.keys().map(String::as_str).collect();
     fields.sort_unstable();
@@ -548,7 +549,7 @@ fn hundreds_of_peers_are_shown_and_the_stream_stays() {
     let mut peers: Vec<TcpStream> = (0..400).map(|_| served.connect()).collect();
     browser.wait_for(STATE, |state| state.contains(" 400 peers, "));
     assert_eq!(browser.evaluate("document.getElementById('peers').rows.length"), 400);
-    // Also afterwards.
+    // A later peer is shown, too.
     peers.push(served.connect());
     browser.wait_for(STATE, |state| state.contains(" 401 peers, "));
     drop(peers);
@@ -558,7 +559,7 @@ fn hundreds_of_peers_are_shown_and_the_stream_stays() {
 }
 
 #[test]
-fn who_asks_by_another_name_or_for_something_else_is_refused() {
+fn requests_with_another_host_path_or_method_are_refused() {
     let served = Served::start(&[]);
     let port = served.page.trim_end_matches('/').rsplit_once(':').unwrap().1;
     for (host, path, method, status) in [

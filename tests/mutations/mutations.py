@@ -1442,7 +1442,7 @@ MUTATIONS = [
         'file': 'examples/http_rpc/src/server/handler.rs',
         'old': '                if self.is_draining() {\n                    sockman.wake(connection.id);\n                }\n',
         'new': '',
-        'test': 'sockman-http-rpc:server', 'tests': ('', 'the_end_does_not_wait_for_who'),
+        'test': 'sockman-http-rpc:server', 'tests': ('', 'the_stop_does_not_wait_for_clients'),
     },
     {
         'guarantee': 'http', 'what': "at the server's end an idle connection is closed at once",
@@ -1477,7 +1477,7 @@ MUTATIONS = [
         'file': 'examples/http_rpc/src/server/workers.rs',
         'old': '                return queue.threads == 0;\n',
         'new': '',
-        'test': 'sockman-http-rpc:server', 'tests': ('', 'longer_than_it_may'),
+        'test': 'sockman-http-rpc:server', 'tests': ('', 'until_the_drain_time_out'),
     },
     {
         'guarantee': 'http', 'what': 'the cookie of another server is removed',

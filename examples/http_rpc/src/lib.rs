@@ -1,10 +1,10 @@
-//! An HTTP/1.1 server on sockman, and JSON-RPC on top of it: what Bitcoin Core has in
+//! An HTTP/1.1 server on sockman, and JSON-RPC on top of it. It does what Bitcoin Core does in
 //! `httpserver.cpp` and `httprpc.cpp`, with `SockMan` in place of libevent.
 //!
-//! * [`Server`] is the server. It answers through an [`HttpService`].
-//! * [`rpc`] is JSON-RPC: an [`HttpService`] that calls [`Methods`](rpc::Methods).
-//! * [`methods`] are the methods of the program `http_rpc`.
-//! * [`parser`] and [`chunked`] turn bytes into requests, without sockets.
+//! * [`Server`] is the HTTP server. It passes requests to an [`HttpService`].
+//! * [`rpc`] implements JSON-RPC as an [`HttpService`] that calls [`Methods`](rpc::Methods).
+//! * [`methods`] holds the methods of the program `http_rpc`.
+//! * [`parser`] and [`chunked`] parse bytes into requests. They use no sockets.
 
 pub mod methods;
 pub mod rpc;

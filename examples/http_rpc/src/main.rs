@@ -1,13 +1,13 @@
-//! A JSON-RPC server on sockman, as Bitcoin Core has one on libevent.
+//! A JSON-RPC server on sockman, like Bitcoin Core's server on libevent.
 //!
 //! ```text
 //! cargo run --release -p sockman-http-rpc
 //! curl --user "$(cat .cookie)" --data '{"method": "uptime"}' http://127.0.0.1:8332/
 //! ```
 //!
-//! Where to read on: `server/mod.rs` is the HTTP server, `server/handler.rs` the part of it that
-//! sits on sockman; `rpc/mod.rs` is JSON-RPC; `methods.rs` is what can be called: among it a wallet
-//! that locks itself again, by a timer on the socket thread.
+//! `server/mod.rs` holds the HTTP server, and `server/handler.rs` holds its `EventHandler`.
+//! `rpc/mod.rs` implements JSON-RPC. `methods.rs` holds the methods, among them those of a wallet
+//! that a timer on the socket thread locks again.
 
 use std::{
     error::Error,
@@ -33,26 +33,27 @@ use sockman_http_rpc::{
 };
 
 const HELP: &str = "\
-A JSON-RPC server, as Bitcoin Core's: POST to /, with the user and password of the cookie file.
+A JSON-RPC server like Bitcoin Core's.
+Send requests as POST to /, with the user and the password from the cookie file.
 
 Options:
-  --listen ADDR          listen there (default 127.0.0.1:8332); may be repeated
-  --cookie FILE          write the cookie there (default .cookie)
-  --allow IP             who may connect besides this machine; may be repeated
-  --max-connections N    beyond them clients wait (default 16)
-  --workers N            threads that answer (default 4)
-  --idle-timeout SECONDS for clients that do nothing (default 30)
-  --passphrase TEXT      unlocks the wallet (default: secret)
-  --help                 this text
+  --listen ADDR          listen on ADDR; may be repeated (default 127.0.0.1:8332)
+  --cookie FILE          write the cookie to FILE (default .cookie)
+  --allow IP             accept requests from IP, besides loopback; may be repeated
+  --max-connections N    serve at most N clients at a time; others wait (default 16)
+  --workers N            answer requests on N threads (default 4)
+  --idle-timeout SECONDS close connections of idle clients after SECONDS (default 30)
+  --passphrase TEXT      unlock the wallet with TEXT (default secret)
+  --help                 print this text
 
 The methods are: echo, getwalletinfo, help, stop, uptime, wait, walletlock, walletpassphrase.
 ";
 
-/// So often it is checked that the server still runs.
+/// How often `run` checks whether the server still runs.
 const LOOK_AROUND: Duration = Duration::from_secs(1);
-/// What shells and other programs expect for arguments that make no sense.
+/// The usual exit code of a program for bad arguments.
 const BAD_ARGUMENTS: u8 = 2;
-/// What they expect of one that a signal ended.
+/// The usual exit code of a program that SIGINT ended: 128 + 2.
 const INTERRUPTED: i32 = 130;
 
 struct Arguments {
@@ -70,7 +71,8 @@ fn main() -> ExitCode {
             return ExitCode::SUCCESS;
         }
         Err(error) => {
-            let _ = writeln!(io::stderr(), "http_rpc: {error}\nTry --help.");
+            let _ =
+                writeln!(io::stderr(), "http_rpc: {error}\nTry --help for the list of options.");
             return ExitCode::from(BAD_ARGUMENTS);
         }
     };
@@ -89,24 +91,24 @@ fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
     let methods = Wallets::new(&arguments.passphrase, stop.clone());
     let service = Arc::new(RpcService { cookie: Cookie::generate()?, methods });
     let server = Server::start(arguments.config, service.clone())?;
-    let cookie_file = service
-        .cookie
-        .write(&arguments.cookie)
-        .map_err(|error| format!("{}: {error}", arguments.cookie.display()))?;
+    let cookie_file = service.cookie.write(&arguments.cookie).map_err(|error| {
+        format!("cannot write the cookie to {}: {error}", arguments.cookie.display())
+    })?;
     for address in server.listening() {
         say(&format!("listening on {address}"));
     }
-    say(&format!("the cookie is in {}; Ctrl-C ends the server", arguments.cookie.display()));
+    say(&format!("the cookie is in {}; Ctrl-C stops the server", arguments.cookie.display()));
     while server.is_running() && stop.sleep_for(LOOK_AROUND) {}
 
-    say("ending: answers in flight finish");
+    say("stopping after the answers in flight");
     server.stop()?;
     drop(cookie_file);
-    say("ended");
+    say("stopped");
     Ok(())
 }
 
-/// The first one ends the server in order, the second at once.
+/// Starts the thread that handles SIGINT and SIGTERM. The first signal stops the server in order.
+/// The second one ends the program immediately.
 fn catch_signals(stop: &Interrupt) -> io::Result<()> {
     let mut signals = Signals::new([SIGINT, SIGTERM])?;
     let stop = stop.clone();
@@ -147,7 +149,7 @@ fn parse() -> Result<Option<Arguments>, Box<dyn Error>> {
     Ok(Some(Arguments { config, cookie, passphrase }))
 }
 
-/// A line on standard output. Whoever does not want to read on may close it.
+/// Prints a line to standard output. An error is ignored: the reader may have closed the pipe.
 fn say(line: &str) {
     let _ = writeln!(io::stdout().lock(), "{line}");
 }

@@ -1,5 +1,8 @@
-//! What this server can do: a wallet that locks itself again after a while, and a few methods to
-//! try a client with.
+//! The methods of the program: a wallet that locks itself again after a time, and a few methods
+//! for trying out a client.
+//!
+//! Calls run on worker threads, and `timer_ended` runs on the socket thread. The wallet has one
+//! lock.
 
 use std::{
     fmt,
@@ -20,11 +23,12 @@ use crate::{
 
 /// Bitcoin Core's code for a wrong passphrase.
 const WALLET_PASSPHRASE_INCORRECT: i32 = -14;
-/// Bitcoin Core's limit, a little over three years.
+/// The longest time in seconds for which the wallet is unlocked. Bitcoin Core's limit, a little
+/// over three years.
 const MAX_UNLOCKED: i64 = 100_000_000;
-/// The timer by which the wallet is locked.
+/// The number of the timer that locks the wallet.
 const LOCK_WALLET: u32 = 0;
-/// For `wait`, which stands for a method that takes long.
+/// The limit of `wait`, in milliseconds. `wait` stands for a method that takes long.
 const MAX_WAIT: u64 = 60_000;
 
 /// The methods and the names of their parameters.
@@ -39,15 +43,16 @@ const METHODS: &[Method] = &[
     ("walletpassphrase", &["passphrase", "timeout"]),
 ];
 
-/// Until when the wallet is unlocked, and when it was locked last.
+/// The lock state of the wallet.
 #[derive(Debug, Default)]
 struct Wallet {
+    /// `None` while the wallet is locked.
     unlocked_until: Option<Instant>,
-    /// How long after its time the last timer came.
+    /// How late the last timer locked the wallet.
     locked_late: Option<Duration>,
 }
 
-/// The methods of the program, on one wallet.
+/// The methods of the program, with one wallet.
 pub struct Wallets {
     passphrase: String,
     started: Instant,
@@ -55,7 +60,7 @@ pub struct Wallets {
     stop: Interrupt,
 }
 
-/// Without the passphrase.
+/// Omits the passphrase.
 impl fmt::Debug for Wallets {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Wallets").field("wallet", &self.wallet).finish_non_exhaustive()
@@ -63,7 +68,7 @@ impl fmt::Debug for Wallets {
 }
 
 impl Wallets {
-    /// Returns the methods of a locked wallet. The method `stop` sets `stop`.
+    /// Returns the methods with a locked wallet. The method `stop` sets the interrupt `stop`.
     pub fn new(passphrase: &str, stop: Interrupt) -> Wallets {
         Wallets {
             passphrase: passphrase.to_owned(),
@@ -87,8 +92,7 @@ impl Wallets {
         let until = Instant::now() + Duration::from_secs(seconds);
         let mut wallet = self.wallet.lock();
         wallet.unlocked_until = Some(until);
-        // Under the lock, so that of two calls the later one's time counts. A new call moves the
-        // timer.
+        // The timer is set under the lock, so that of two concurrent calls the later one decides.
         timers.set(LOCK_WALLET, until);
         Ok(Value::Null)
     }
@@ -100,7 +104,7 @@ impl Wallets {
         Ok(Value::Null)
     }
 
-    /// Returns what the method `getwalletinfo` answers.
+    /// Returns the result of the method `getwalletinfo`.
     pub fn info(&self) -> Value {
         let wallet = self.wallet.lock();
         let left = wallet.unlocked_until.map(|until| until.duration_since(Instant::now()));
@@ -116,9 +120,12 @@ impl Wallets {
         let milliseconds = u64::try_from(milliseconds)
             .ok()
             .filter(|milliseconds| *milliseconds <= MAX_WAIT)
-            .ok_or_else(|| RpcError::new(INVALID_PARAMETER, "that is too long, or negative"))?;
+            .ok_or_else(|| {
+                let message = format!("milliseconds must be between 0 and {MAX_WAIT}");
+                RpcError::new(INVALID_PARAMETER, message)
+            })?;
         if !self.stop.sleep_for(Duration::from_millis(milliseconds)) {
-            return Err(RpcError::new(MISC_ERROR, "the server ends"));
+            return Err(RpcError::new(MISC_ERROR, "the server is stopping"));
         }
         Ok(json!(milliseconds))
     }
@@ -152,7 +159,7 @@ impl Methods for Wallets {
         }
         let mut wallet = self.wallet.lock();
         let now = Instant::now();
-        // Unless it has been moved since.
+        // A call may have moved the deadline since this timer expired.
         if let Some(until) = wallet.unlocked_until.take_if(|until| *until <= now) {
             wallet.locked_late = Some(now - until);
         }

@@ -1,5 +1,5 @@
-//! For tests: what the parser of the HTTP server makes of a stream of bytes, which may come in any
-//! pieces.
+//! A model for tests: the requests that the HTTP server's parser finds in a stream of bytes, which
+//! may come in any pieces.
 //!
 //! The tests `parser` and `hostile` and the fuzz target `http` share it.
 
@@ -8,16 +8,16 @@ use crate::{
     parser::{Head, Refused, Request, RequestParser},
 };
 
-/// What a stream comes to.
+/// The result of parsing a stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outcome {
     /// The whole requests, in order.
     pub requests: Vec<Parsed>,
-    /// How it goes on behind them.
+    /// The state after them.
     pub end: End,
 }
 
-/// What is compared of a request.
+/// The parts of a request that tests compare.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Parsed {
     /// The method, as the client wrote it.
@@ -28,18 +28,18 @@ pub struct Parsed {
     pub host: Option<String>,
     /// The client wants to use the connection again.
     pub keep_alive: bool,
-    /// The body, decoded.
+    /// The decoded body.
     pub body: Vec<u8>,
 }
 
-/// How it goes on behind the requests.
+/// The state after the whole requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
-    /// There is nothing of a request.
+    /// No part of a request has arrived.
     Idle,
     /// A head has begun.
     WithinHead,
-    /// A head is whole, and its body is not.
+    /// A head is complete, and its body is not.
     WithinBody,
     /// The next request is refused.
     Refused {
@@ -51,8 +51,8 @@ pub enum End {
 }
 
 impl Outcome {
-    /// What a server answers, whose service takes everything. It closes after the last of them, if
-    /// it is a refusal or the client wishes it.
+    /// Returns the statuses of the answers of a server whose service accepts every request. The
+    /// server closes after a refusal, and after a request that asks for it.
     pub fn statuses(&self) -> Vec<u16> {
         let kept = self.requests.iter().take_while(|request| request.keep_alive).count();
         if kept < self.requests.len() {
@@ -73,7 +73,7 @@ fn admit(head: &Head) -> Result<(), Response> {
     }
 }
 
-/// Parses `pieces`. Takes all that there is behind each piece.
+/// Parses `pieces`. Takes all complete requests after each piece.
 pub fn parse<'a>(pieces: impl IntoIterator<Item = &'a [u8]>, max_body: usize) -> Outcome {
     let mut parser = RequestParser::new(max_body);
     let (mut requests, mut refused) = (Vec::new(), None);
@@ -81,7 +81,10 @@ pub fn parse<'a>(pieces: impl IntoIterator<Item = &'a [u8]>, max_body: usize) ->
         parser.receive(piece);
         loop {
             let next = parser.next(admit);
-            assert!(refused.is_none() || matches!(next, Ok(None)), "more, behind a refusal");
+            assert!(
+                refused.is_none() || matches!(next, Ok(None)),
+                "the parser returned something after a refusal"
+            );
             match next {
                 Ok(Some(request)) => requests.push(Parsed::from(request)),
                 Ok(None) => break,

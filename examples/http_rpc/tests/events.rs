@@ -1,4 +1,4 @@
-//! Server-sent events of the HTTP server: what arrives, and who is let go of.
+//! Tests of the HTTP server's event streams: their content, their end, and slow clients.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -16,7 +16,7 @@ use sockman_http_rpc::{
 };
 use support::{Client, DEADLINE, Gate, start_with, wait_until_all_are_gone};
 
-/// Hands the streams to the test; they begin when the gate is open.
+/// Sends the streams to the test. They begin when the gate opens.
 struct Streaming {
     streams: Mutex<mpsc::Sender<EventStream>>,
     asked: Gate,
@@ -56,7 +56,7 @@ fn a_client_that_leaves_before_its_events_begin_is_noticed() {
     let mut client = Client::connect(&server);
     client.send("GET /events HTTP/1.1\r\nHost: x\r\n\r\n");
     service.asked.wait_for(1);
-    // Its end arrives while nothing is read, and no event tells of it again.
+    // The client's end arrives while the server does not read. No further event reports it.
     drop(client);
     let mut fence = Client::connect(&server);
     fence.send("GET /events HTTP/1.1\r\nHost: x\r\n\r\n");
@@ -68,14 +68,14 @@ fn a_client_that_leaves_before_its_events_begin_is_noticed() {
 }
 
 #[test]
-fn events_that_begin_at_the_end_do_not_hold_it_up() {
+fn a_stream_that_begins_during_the_stop_does_not_delay_it() {
     let (server, service, streams) = gated_streaming();
     let mut client = Client::connect(&server);
     client.send("GET /events HTTP/1.1\r\nHost: x\r\n\r\n");
     service.asked.wait_for(1);
     let idle = Client::connect(&server).stream;
     let stopping = thread::spawn(move || server.stop());
-    // Closed by the drain, which has begun by then.
+    // The stop closes the idle connection, so the stop has begun after this line.
     Client::of(idle).read_to_end();
     service.gate.add();
     client.read_to_end();
@@ -90,7 +90,7 @@ fn an_event_stream_carries_events_and_ends_in_order() {
     client.send("GET /events HTTP/1.0\r\n\r\n");
     let stream = streams.recv_timeout(DEADLINE).unwrap();
     stream.send("peers", "one\ntwo").unwrap();
-    // A browser takes each of these for the end of a line.
+    // A browser takes CR LF, CR and LF as the end of a line.
     stream.send("lines", "a\r\nb\rdata: c").unwrap();
     stream.send("empty", "").unwrap();
     drop(stream);
@@ -118,19 +118,19 @@ fn a_client_of_events_that_leaves_is_noticed() {
 }
 
 #[test]
-fn a_client_of_events_that_falls_behind_is_let_go_of() {
+fn a_client_of_events_that_falls_behind_is_disconnected() {
     let (server, streams) = streaming();
     let mut client = Client::connect(&server);
     client.send("GET /events HTTP/1.1\r\nHost: x\r\n\r\n");
     let stream = streams.recv_timeout(DEADLINE).unwrap();
     let data = "x".repeat(10_000);
-    // The kernel's buffers take some megabytes; after that the queue is bounded.
+    // The kernel's buffers take some megabytes. After that, the queue fills up to its limit.
     while stream.send("flood", &data).is_ok() {}
     assert_eq!(server.connections(), 0);
 }
 
 #[test]
-fn one_event_may_be_longer_than_what_may_be_unread() {
+fn one_event_may_exceed_the_limit_of_unread_bytes() {
     let (server, streams) = streaming();
     let mut client = Client::connect(&server);
     client.send("GET /events HTTP/1.0\r\n\r\n");
@@ -142,7 +142,7 @@ fn one_event_may_be_longer_than_what_may_be_unread() {
 }
 
 #[test]
-fn streams_do_not_hold_up_the_end() {
+fn streams_do_not_delay_the_stop() {
     let (server, streams) = streaming();
     let mut client = Client::connect(&server);
     client.send("GET /events HTTP/1.1\r\nHost: x\r\n\r\n");

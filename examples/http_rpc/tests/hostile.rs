@@ -1,10 +1,11 @@
-//! Ten thousand hostile streams of requests against the HTTP server: mutated, cut anywhere, over
-//! fifty connections at once. Each gets the statuses that are right for it, and the end of the
-//! connection; and afterwards nothing of them is left.
+//! Ten thousand hostile streams of requests against the HTTP server. They are mutated, cut anywhere
+//! and sent over fifty connections at a time. Each stream gets the right statuses and the end of
+//! the connection, and the server keeps nothing of it.
 //!
-//! What is right for a mutated one, the parser says that is given all of it at once.
+//! The right statuses of a mutated stream are those of the parser, which gets the whole stream at
+//! once.
 //!
-//! A test binary of its own: it counts the descriptors of the process.
+//! This is a test binary of its own because it counts the descriptors of the process.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -23,12 +24,12 @@ use support::{Client, DEADLINE, post, start};
 
 const CONNECTIONS: usize = 50;
 const STREAMS: usize = 10_000;
-/// In one stream.
+/// The most requests in one stream.
 const MAX_REQUESTS: usize = 3;
-/// Small, so that mutated lengths reach it.
+/// Small, so that mutated lengths exceed it.
 const MAX_BODY: usize = 5_000;
 
-/// What a mutated request may be answered with. No 500: nothing in the server fails.
+/// The allowed statuses. 500 is not among them: the server does not fail.
 const POSSIBLE: [u16; 9] = [200, 400, 401, 413, 417, 431, 501, 503, 505];
 
 fn seeds() -> Vec<(Vec<u8>, u16)> {
@@ -102,7 +103,7 @@ fn mutate(rng: &mut Rng, bytes: &mut Vec<u8>) {
     }
 }
 
-/// A few requests in a row, all as they should be or mutated together.
+/// Returns a few requests in a row, which are either all intact or mutated together.
 fn hostile(rng: &mut Rng) -> Vec<u8> {
     let requests = rng.usize(1..=MAX_REQUESTS);
     let mut bytes: Vec<u8> = (0..requests).flat_map(|_| rng.choice(seeds()).unwrap().0).collect();
@@ -112,7 +113,7 @@ fn hostile(rng: &mut Rng) -> Vec<u8> {
     bytes
 }
 
-/// In pieces cut anywhere.
+/// Sends the bytes in pieces of random lengths.
 fn send_in_pieces(rng: &mut Rng, client: &mut Client, mut bytes: &[u8]) {
     while !bytes.is_empty() {
         let length = if rng.bool() { bytes.len() } else { rng.usize(1..=bytes.len().min(40)) };
@@ -122,7 +123,7 @@ fn send_in_pieces(rng: &mut Rng, client: &mut Client, mut bytes: &[u8]) {
     }
 }
 
-/// Says how many answers there were.
+/// Sends one client's share of the streams, and returns the number of answers.
 fn one_client(server: &Server, seed: u64) -> usize {
     let mut rng = Rng::with_seed(seed);
     let mut answered = 0;
@@ -130,7 +131,7 @@ fn one_client(server: &Server, seed: u64) -> usize {
         let bytes = hostile(&mut rng);
         let mut client = Client::connect(server);
         send_in_pieces(&mut rng, &mut client, &bytes);
-        // Whatever is still open gets its end, so that the server has to come to a decision.
+        // An unfinished request ends here, so that the server closes the connection.
         let _ = client.stream.shutdown(Shutdown::Write);
         let expected = parse([&bytes[..]], MAX_BODY).statuses();
         let mut statuses = Vec::new();
@@ -149,7 +150,7 @@ fn descriptors() -> usize {
 }
 
 #[test]
-fn what_is_right_for_a_mutated_request_is_right_for_others() {
+fn the_parser_returns_the_known_status_of_each_seed() {
     for (bytes, status) in seeds() {
         let statuses = parse([&bytes[..]], MAX_BODY).statuses();
         assert_eq!(statuses, [status], "{:?}", String::from_utf8_lossy(&bytes));
@@ -172,7 +173,7 @@ fn hostile_requests_get_the_right_statuses_and_an_end_and_leave_nothing() {
     });
     assert!(answered > STREAMS / 2, "only {answered} were answered");
 
-    // It still works, and has forgotten all of them: those that linger do so for a second.
+    // The server still works, and closes the last connections: lingering takes up to a second.
     assert_eq!(Client::connect(&server).ask(post("/", b"")), 200);
     let deadline = Instant::now() + DEADLINE;
     while server.connections() > 0 {

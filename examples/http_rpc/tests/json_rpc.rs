@@ -1,4 +1,4 @@
-//! JSON-RPC: both versions, batches, parameters, the cookie; and the wallet of the program.
+//! Tests of JSON-RPC (both versions, batches, parameters, the cookie) and of the program's wallet.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -74,7 +74,7 @@ impl Rpc {
 }
 
 #[test]
-fn requests_are_answered_in_the_version_that_they_are_of() {
+fn requests_are_answered_in_their_own_version() {
     let rpc = start();
     let error = |code: i32, message: &str| json!({ "code": code, "message": message });
     let v1 = |error: Value| json!({ "result": null, "error": error, "id": 1 });
@@ -117,7 +117,7 @@ fn requests_are_answered_in_the_version_that_they_are_of() {
             400,
             v1(error(-32600, "jsonrpc field must be a string")),
         ),
-        // As Bitcoin Core's command-line client sends what stands before the first name.
+        // Bitcoin Core's command-line client sends the positional parameters as `args`.
         (
             r#"{"method": "echo", "params": {"args": [1], "arg2": 2}, "id": 1}"#,
             200,
@@ -197,9 +197,9 @@ fn a_notification_has_no_answer() {
     }
 }
 
-/// As the functional tests of Bitcoin Core expect it.
+/// Bitcoin Core's functional tests expect the same.
 #[test]
-fn who_gives_no_id_gets_none_back() {
+fn a_request_without_id_gets_an_answer_without_id() {
     let rpc = start();
     let error = |code: i32, message: &str| json!({ "code": code, "message": message });
     let failed = |code, message| json!({ "result": null, "error": error(code, message) });
@@ -240,7 +240,7 @@ fn numbers_come_back_as_they_were_written() {
         "0.10000000",
         "20999999.97690000",
         "0.1234567890123456789",
-        // An exponent without a sign gets one.
+        // The server adds the sign to an exponent without one, so this one has it.
         "1e+400",
     ] {
         let request = format!(r#"{{"id": {number}, "method": "echo", "params": [{number}]}}"#);
@@ -259,15 +259,15 @@ fn deep_nesting_is_a_parse_error() {
     let rpc = start();
     assert_eq!(rpc.post(&"[".repeat(1_000_000)).status, 500);
     assert_eq!(rpc.post(&("[".repeat(1_000) + &"]".repeat(1_000))).status, 500);
-    // With `raw_value`, serde_json reads what is in such a string, and in the strings in that, as
-    // deep as the stack goes and deeper.
+    // With its feature `raw_value`, serde_json would parse the content of such a string, and the
+    // strings in it, with unlimited recursion, and overflow the stack.
     let object = r#"{"$serde_json::private::RawValue":"[]"}"#;
     let answered = rpc.post(&format!(r#"{{"method": "echo", "params": [{object}]}}"#));
     let expected = format!("{{\"result\":[{object}],\"error\":null}}\n");
     assert_eq!(String::from_utf8(answered.body).unwrap(), expected);
 }
 
-/// A method whose answer is a megabyte.
+/// A method whose answer has a megabyte.
 #[derive(Default)]
 struct Long {
     calls: AtomicU64,
@@ -311,11 +311,15 @@ fn the_answers_of_a_batch_are_limited_together() {
     assert_eq!(answered.status, 500);
     let answer: Value = serde_json::from_slice(&answered.body).unwrap();
     assert_eq!((&answer["error"]["code"], &answer["id"]), (&json!(-1), &Value::Null));
-    assert_eq!(service.methods.calls.load(Ordering::Relaxed), 32, "no more than the limit shows");
+    assert_eq!(
+        service.methods.calls.load(Ordering::Relaxed),
+        32,
+        "calls were made beyond the limit"
+    );
 }
 
 #[test]
-fn the_cookie_is_needed_and_belongs_to_its_owner() {
+fn the_cookie_is_required_and_readable_only_by_its_owner() {
     let rpc = start();
     let mode = fs::metadata(&rpc.cookie).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
@@ -351,11 +355,11 @@ fn the_cookie_is_needed_and_belongs_to_its_owner() {
     let Rpc { server, cookie, cookie_file, .. } = rpc;
     server.stop().unwrap();
     drop(cookie_file);
-    assert!(!cookie.exists(), "the cookie goes with its server");
+    assert!(!cookie.exists(), "the cookie file remains after the server");
 }
 
 #[test]
-fn a_cookie_replaces_what_is_there_and_leaves_what_comes_after_it() {
+fn a_cookie_replaces_an_old_file_and_does_not_remove_a_newer_one() {
     let path = cookie_path();
     let other = path.with_extension("other");
     fs::write(&other, "precious").unwrap();
@@ -363,10 +367,14 @@ fn a_cookie_replaces_what_is_there_and_leaves_what_comes_after_it() {
     std::os::unix::fs::symlink(&other, &path).unwrap();
     let (first, second) = (Cookie::generate().unwrap(), Cookie::generate().unwrap());
     let first_file = first.write(&path).unwrap();
-    assert_eq!(fs::read_to_string(&other).unwrap(), "precious", "the link is replaced");
+    assert_eq!(
+        fs::read_to_string(&other).unwrap(),
+        "precious",
+        "the cookie was written through the link"
+    );
     assert_eq!(fs::symlink_metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
 
-    // Another server, in the same folder by mistake.
+    // Another server writes its cookie to the same path.
     let second_file = second.write(&path).unwrap();
     drop(first_file);
     let text = fs::read(&path).unwrap();
@@ -379,7 +387,7 @@ fn a_cookie_replaces_what_is_there_and_leaves_what_comes_after_it() {
 }
 
 #[test]
-fn there_is_one_path_and_one_method() {
+fn only_post_to_the_root_path_is_served() {
     let rpc = start();
     let mut client = Client::connect(&rpc.server);
     assert_eq!(client.ask("POST /wallet HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"), 404);
@@ -394,21 +402,22 @@ fn an_unlocked_wallet_locks_itself_again() {
     let rpc = start();
     let unlocked = |rpc: &Rpc| rpc.call("getwalletinfo", &Value::Null)["unlocked"].clone();
     assert_eq!(unlocked(&rpc), false);
-    // The second call moves the timer, the third undoes it.
+    // `walletlock` clears the timer of the first call. The last call moves the timer of the one
+    // before.
     rpc.call("walletpassphrase", &json!(["open sesame", 100_000_000]));
     assert_eq!(unlocked(&rpc), true);
     rpc.call("walletlock", &Value::Null);
     assert_eq!(unlocked(&rpc), false);
     rpc.call("walletpassphrase", &json!(["open sesame", 1000]));
     rpc.call("walletpassphrase", &json!({ "passphrase": "open sesame", "timeout": 1 }));
-    // Looked at from here: a request would have the loop run, and with it the timers.
+    // The test reads the wallet directly. A request would run a pass, and with it the timers.
     let wallet = &rpc.service.methods;
     let deadline = Instant::now() + DEADLINE;
     while wallet.info()["unlocked"] == true {
-        assert!(Instant::now() < deadline, "it stays unlocked");
+        assert!(Instant::now() < deadline, "the wallet stays unlocked");
         thread::park_timeout(Duration::from_millis(1));
     }
-    // Not before its time; how long after it is a figure, not a test.
+    // The wallet was not locked early. The test sets no limit to how late it was locked.
     assert!(wallet.info()["locked_late_by_ms"].as_f64().unwrap() >= 0.0);
     rpc.server.stop().unwrap();
 }
@@ -417,12 +426,12 @@ fn an_unlocked_wallet_locks_itself_again() {
 fn a_call_that_waits_ends_with_the_server() {
     let rpc = start();
     let mut client = Client::connect(&rpc.server);
-    // Whether a worker is at it already or not: it is answered before the server ends.
+    // The call is answered before the server stops, whether a worker has begun it or not.
     client.send(rpc.request(r#"{"method": "wait", "params": [60000], "id": 1}"#));
     let mut other = Client::connect(&rpc.server);
     other.send(rpc.request(r#"{"method": "stop", "id": 1}"#));
     assert_eq!(other.receive().unwrap().status, 200);
-    assert!(!rpc.stop.sleep_for(Duration::from_secs(60)), "stop interrupts");
+    assert!(!rpc.stop.sleep_for(Duration::from_secs(60)), "`stop` did not set the interrupt");
     assert_eq!(client.receive().unwrap().status, 500);
     rpc.server.stop().unwrap();
 }

@@ -1,5 +1,5 @@
-//! Every request is answered, whatever the load. The sweep is off, and so are the time-outs: an
-//! answer that waited for the loop to wake up by itself would never come.
+//! Every request is answered under load. The sweep and the time-outs are off, so an answer that
+//! needed them would never come.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -13,8 +13,8 @@ use support::{Client, post, start};
 const CONNECTIONS: usize = 64;
 const ROUNDS: usize = 500;
 
-/// Each client keeps its connection, and sends one request, or two at once, behind each answer:
-/// at every moment of the one before.
+/// Each client keeps its connection. It sends one request, or two at once, after the answers to the
+/// last ones.
 #[test]
 fn every_one_of_many_requests_is_answered() {
     let idle_timeout = Duration::from_secs(24 * 60 * 60);
@@ -40,7 +40,7 @@ fn every_one_of_many_requests_is_answered() {
 }
 
 #[test]
-fn the_defaults_are_what_the_documentation_says() {
+fn the_defaults_match_the_documentation() {
     let config = Config::default();
     assert_eq!((config.max_connections, config.workers, config.work_queue), (16, 4, 64));
     assert_eq!(config.max_body, 32 * 1024 * 1024);

@@ -1,5 +1,5 @@
-//! The request parser, without sockets: which requests are in a stream of
-//! bytes, in whatever pieces it comes.
+//! Tests of the request parser, without sockets. The parser finds the same requests in a stream,
+//! whatever pieces the stream arrives in.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -10,7 +10,7 @@ use sockman_http_rpc::{
 };
 
 const MAX_BODY: usize = 1000;
-/// Longer streams are not cut everywhere.
+/// Streams of at least this length are not cut at every byte.
 const SHORT: usize = 600;
 const CHUNKED: &str = "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n";
 const SECOND: &str = "GET /second HTTP/1.1\r\nHost: x\r\n\r\n";
@@ -21,7 +21,7 @@ const fn refused(status: u16) -> End {
     End::Refused { status, to_head: false }
 }
 
-/// A request with these lines.
+/// Returns a head with these lines.
 fn head(lines: &[&str]) -> String {
     lines.iter().map(|line| format!("{line}\r\n")).collect::<String>() + "\r\n"
 }
@@ -34,18 +34,18 @@ fn post(lines: &[&str]) -> String {
     head(&[&["POST / HTTP/1.1", "Host: x"], lines].concat())
 }
 
-/// A head of so many bytes.
+/// Returns a head of `length` bytes.
 fn head_of(length: usize) -> String {
     let empty = get(&["X: "]).len();
     get(&[&format!("X: {}", "y".repeat(length - empty))])
 }
 
-/// Streams, the bodies of the requests in them, and how they end.
+/// Returns streams, the bodies of the requests in them, and the state after them.
 fn streams() -> Vec<(String, Vec<&'static str>, End)> {
     let mut streams = well_framed();
     let faults = faults().into_iter().map(|(stream, status)| (stream, vec![], refused(status)));
     streams.extend(faults);
-    // A fault stays one behind a request, and hides what comes behind it.
+    // A fault after a request is refused as well, and so is everything after the fault.
     let faults = streams.iter().filter(|(_, bodies, end)| bodies.is_empty() && *end == MALFORMED);
     let behind: Vec<_> = faults
         .map(|(stream, ..)| (format!("{SECOND}{stream}{SECOND}"), vec![""], MALFORMED))
@@ -165,7 +165,7 @@ fn a_stream_holds_the_same_requests_and_faults_in_any_pieces() {
     }
 }
 
-/// Two programs that disagree about what is in a line can be made to see different bodies.
+/// Two programs that parse a line differently can be made to see different bodies.
 #[test]
 fn lines_of_chunks_are_strict() {
     let zeros = |count| "0".repeat(count);
@@ -176,7 +176,7 @@ fn lines_of_chunks_are_strict() {
         "13\t;\r\n".to_owned(),
         "13;a\tb;\u{e4}=\"\r\n".to_owned(),
         "000000013\r\n".to_owned(),
-        // As long as a line may be.
+        // Lines of the longest allowed length.
         format!("{}13\r\n", zeros(252)),
         format!("13;{}\r\n", "x".repeat(251)),
     ];
@@ -241,7 +241,7 @@ fn trailers_are_fields() {
     ] {
         assert_eq!(trailers(line), Err(ChunkedError::Malformed), "{line:?}");
     }
-    // Together with the empty line, 8 KiB: in one line or in many.
+    // The trailers and the empty line have 8 KiB together, in one line or in many.
     let fits = [format!("X:{}", "y".repeat(8192 - 6)), vec!["X:"; 2047].join("\r\n") + "yy"];
     for lines in fits {
         assert_eq!(trailers(&lines), Ok(b"a".to_vec()));
@@ -249,12 +249,12 @@ fn trailers_are_fields() {
     }
 }
 
-/// A chunked body, from its first size to its end.
+/// Decodes a chunked body, from its first size to its end, in one piece and in single bytes.
 fn chunked(body: &str) -> Result<Vec<u8>, ChunkedError> {
     let read = |pieces: &mut dyn Iterator<Item = &[u8]>| {
         let mut chunked = ChunkedBody::new(MAX_BODY);
         for piece in pieces {
-            assert!(!chunked.is_complete(), "the end came too early");
+            assert!(!chunked.is_complete(), "the body was complete before its last byte");
             assert_eq!(chunked.receive(piece)?, piece.len());
         }
         assert!(chunked.is_complete());
@@ -266,7 +266,7 @@ fn chunked(body: &str) -> Result<Vec<u8>, ChunkedError> {
 }
 
 #[test]
-fn an_answer_to_head_is_known_as_one_also_if_it_is_a_refusal() {
+fn a_refused_head_request_is_marked_as_head() {
     let cases = [
         (head(&["HEAD /secret HTTP/1.1", "Host: x"]), 401, true),
         (head(&["HEAD / HTTP/1.1", "Host: x", "Content-Length: 1001"]), 413, true),
@@ -276,7 +276,7 @@ fn an_answer_to_head_is_known_as_one_also_if_it_is_a_refusal() {
             true,
         ),
         (head(&["HEAD / HTTP/1.1", "Host: x", "Transfer-Encoding: chunked"]) + "x\r\n", 400, true),
-        // Its head cannot be read.
+        // The head cannot be parsed.
         (head(&["HEAD / HTTP/1.1"]), 400, false),
         (head(&["head /secret HTTP/1.1", "Host: x"]), 401, false),
     ];
@@ -286,7 +286,7 @@ fn an_answer_to_head_is_known_as_one_also_if_it_is_a_refusal() {
 }
 
 #[test]
-fn who_says_close_once_is_not_kept() {
+fn one_close_option_overrides_keep_alive() {
     let cases: &[(&str, &[&str], bool)] = &[
         ("1.1", &[], true),
         ("1.1", &["keep-alive"], true),
@@ -333,7 +333,7 @@ fn a_query_does_not_choose_the_path() {
     }
 }
 
-/// `{:?}` of anything that ends up in a log.
+/// The `Debug` output of the parser, the head and the request shows no secret.
 #[test]
 fn credentials_and_bodies_are_never_printed() {
     const SECRET: &str = "c2VjcmV0";
@@ -367,9 +367,9 @@ fn credentials_and_bodies_are_never_printed() {
     }
 }
 
-/// If each moved all that is behind it, this would be a hundred gigabytes.
+/// If each request moved all the bytes after it, the parser would move a hundred gigabytes.
 #[test]
-fn a_hundred_thousand_requests_that_arrive_together_are_all_there() {
+fn a_hundred_thousand_requests_that_arrive_together_are_all_parsed() {
     const REQUESTS: usize = 100_000;
     let stream = head(&["GET / HTTP/1.0"]).repeat(REQUESTS);
     let Outcome { requests, end } = parse([stream.as_bytes()], MAX_BODY);

@@ -1,5 +1,5 @@
-//! The HTTP server over loopback: framing, limits, order, back-pressure,
-//! time-outs and the drain. The sweep is off throughout, so nothing works by its grace.
+//! Tests of the HTTP server over loopback: framing, limits, order, back-pressure, time-outs and the
+//! stop. The sweep is off in all of them, so nothing depends on it.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -41,7 +41,7 @@ fn a_connection_has_one_request_in_flight() {
     client.post("/gate", "a");
     client.post("/gate", "b");
     service.begun.wait_for(1);
-    // Whatever the server would do with the second, it has had the occasion by now.
+    // This request is answered after the second one arrived, so the server could have begun that.
     assert_eq!(Client::connect(&server).ask(post("/", b"")), 200);
     assert_eq!(service.begun.count(), 1);
     service.gate.add();
@@ -88,7 +88,7 @@ fn each_fault_has_its_status() {
     }
 }
 
-/// Two programs that disagree about where a request ends can be made to see different ones.
+/// Two programs that disagree about the end of a request can be made to see different requests.
 #[test]
 fn no_request_is_smuggled() {
     let (server, service) = start(Config::default());
@@ -119,7 +119,7 @@ fn no_request_is_smuggled() {
         assert!(matches!(status, 400 | 501), "{framing:?} got {status}");
         assert_eq!(client.receive(), None, "{framing:?}");
     }
-    // HTTP/1.0 has no chunks: there, what looks like one would be taken for a request.
+    // HTTP/1.0 has no chunks. A server that ignored the header would parse the chunk as a request.
     let mut client = Client::connect(&server);
     let chunked = "POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n";
     assert_eq!(client.ask(chunked), 400);
@@ -187,7 +187,7 @@ fn a_body_is_asked_for_only_when_it_is_wanted() {
     assert_eq!(client.ask(format!("POST /secret {head} 5\r\n\r\n")), 401);
 }
 
-/// It hears why, and then the end, not a reset in place of them.
+/// The client receives the status and then EOF, not a reset.
 #[test]
 fn a_client_that_is_refused_may_have_sent_more() {
     let (server, _) = start(Config { max_body: 100, ..Config::default() });
@@ -221,14 +221,15 @@ fn connections_are_kept_as_the_version_says() {
 }
 
 #[test]
-fn a_full_work_queue_is_told_and_the_connection_goes_on() {
+fn a_full_work_queue_is_answered_with_503_and_the_connection_goes_on() {
     let (server, service) = start(Config { workers: 1, work_queue: 1, ..Config::default() });
     let (mut working, mut waiting) = (Client::connect(&server), Client::connect(&server));
     working.post("/gate", "");
     service.begun.wait_for(1);
     waiting.post("/", "");
     service.admitted.wait_for(2);
-    // Its callback is over before the next one begins: it is in the queue, which is full.
+    // Callbacks run one after the other, so the request is in the queue before the next callback.
+    // The queue is full then.
     let mut third = Client::connect(&server);
     assert_eq!(third.ask(post("/", b"")), 503);
     service.gate.add();
@@ -258,11 +259,12 @@ fn clients_beyond_the_limit_wait_their_turn() {
 }
 
 #[test]
-fn a_client_that_leaves_its_answer_lying_is_not_read_from() {
+fn a_client_that_does_not_take_its_answer_is_not_read_from() {
     let (server, service) = start(Config::default());
     let mut client = Client::connect(&server);
     client.post("/large", "");
-    // The answer has begun to arrive: so its rest is in the queue, since no kernel takes it all.
+    // The answer has begun to arrive. Its rest is in the queue, because the kernel cannot hold all
+    // of it.
     assert_eq!(client.stream.peek(&mut [0]).unwrap(), 1);
     client.stream.set_nonblocking(true).unwrap();
     let flood = vec![b'x'; 65_536];
@@ -272,20 +274,23 @@ fn a_client_that_leaves_its_answer_lying_is_not_read_from() {
             Ok(_) => blocked = 0,
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
                 blocked += 1;
-                // Whatever the server would do with the rest, it has had the occasion by then.
+                // This request is answered after the flood, so the server could have read on.
                 assert_eq!(Client::connect(&server).ask(post("/", b"")), 200);
             }
             Err(error) => panic!("{error}"),
         }
-        assert!(received(&server) < MAX_AHEAD, "it is read from");
+        assert!(
+            received(&server) < MAX_AHEAD,
+            "the server reads from a client that does not take its answer"
+        );
     }
     assert_eq!(service.begun.count(), 0);
 }
 
-/// A turn's bytes, and some for the requests themselves.
+/// The bytes of one turn, and some for the requests themselves.
 const MAX_AHEAD: u64 = 2 * 65_536;
 
-/// The most that has been received of one connection.
+/// Returns the largest number of bytes received on one connection.
 fn received(server: &Server) -> u64 {
     server.connection_infos().iter().map(|info| info.bytes_received).max().unwrap_or(0)
 }
@@ -296,7 +301,7 @@ fn a_client_that_sends_ahead_is_read_no_further_than_it_is_answered() {
     let mut client = Client::connect(&server);
     let request = post("/", b"0123456789");
     assert_eq!(client.ask(&request), 200);
-    // It is counted a moment after it has left.
+    // The server counts the bytes shortly after it has sent them.
     let begin = Instant::now();
     let answer_length = loop {
         match server.connection_infos()[0].bytes_sent {
@@ -318,7 +323,7 @@ fn a_client_that_sends_ahead_is_read_no_further_than_it_is_answered() {
 }
 
 #[test]
-fn half_a_connection_is_enough_for_an_answer() {
+fn a_half_closed_connection_still_gets_its_answers() {
     let (server, service) = start(Config::default());
     let mut client = Client::connect(&server);
     client.post("/gate", "one");
@@ -332,7 +337,7 @@ fn half_a_connection_is_enough_for_an_answer() {
 }
 
 #[test]
-fn who_does_nothing_is_closed() {
+fn an_idle_client_is_disconnected() {
     let idle_timeout = Duration::from_millis(500);
     let (server, _) = start(Config { idle_timeout, ..Config::default() });
     let mut silent = Client::connect(&server);
@@ -351,14 +356,16 @@ fn who_does_nothing_is_closed() {
         assert_eq!(client.receive().unwrap().status, 408);
         assert_eq!(client.receive(), None);
     }
-    // It took nothing for so long that the rest was thrown away. (It takes some now.)
+    // The client took nothing, so the server discarded the rest. The client reads only what the
+    // kernel had.
     wait_until_all_are_gone(&server);
     assert!(not_taking.read_to_end().len() < LARGE);
 }
 
-/// The kernel tells of room only when there is a good deal of it. Time itself is the subject.
+/// The kernel reports free room only when there is much of it, so the server has to try. The test
+/// takes a fixed time, because it is about a time-out.
 #[test]
-fn who_takes_its_answer_slowly_is_not_closed() {
+fn a_client_that_takes_its_answer_slowly_is_not_disconnected() {
     let idle_timeout = Duration::from_millis(300);
     let (server, _) = start(Config { idle_timeout, ..Config::default() });
     let mut client = Client::connect(&server);
@@ -369,11 +376,11 @@ fn who_takes_its_answer_slowly_is_not_closed() {
         taken += client.stream.read(&mut [0; 4096]).unwrap();
         thread::park_timeout(Duration::from_millis(10));
     }
-    // The head is in there as well.
+    // The bytes include the head.
     assert!(taken + client.read_to_end().len() > LARGE);
 }
 
-/// One byte now and then is not enough.
+/// A client that sends one byte now and then times out, too.
 #[test]
 fn a_request_has_to_be_complete_in_time() {
     let idle_timeout = Duration::from_millis(200);
@@ -390,7 +397,7 @@ fn a_request_has_to_be_complete_in_time() {
         client.send(beginning);
         while !status.is_finished() {
             client.send("x");
-            // 8 KiB of a head would be a fault of another kind.
+            // The pause keeps the head below 8 KiB, which would be another fault.
             thread::park_timeout(Duration::from_millis(5));
         }
         assert_eq!(status.join().unwrap(), Some(408), "{beginning}");
@@ -427,10 +434,10 @@ fn at_the_end_answers_in_flight_finish_and_idle_connections_close() {
     stopping.join().unwrap().unwrap();
 }
 
-/// Clients that have got their answer and go quiet, in each moment of it: those must not be waited
-/// for until their time-out.
+/// The stop meets clients at every moment around their last answer. It must not wait for the idle
+/// time-out of clients that have got it.
 #[test]
-fn the_end_does_not_wait_for_who_has_got_its_answer() {
+fn the_stop_does_not_wait_for_clients_that_have_their_answers() {
     let wait_for_nothing = Duration::from_secs(3600);
     for round in 0..100 {
         let (idle_timeout, drain_timeout) = (wait_for_nothing, wait_for_nothing);
@@ -452,15 +459,15 @@ fn the_end_does_not_wait_for_who_has_got_its_answer() {
         service.begun.wait_for(round % 4 + 1);
         let (done, stopped) = mpsc::channel();
         thread::spawn(move || done.send(server.stop()));
-        stopped.recv_timeout(DEADLINE).expect("the server ends").unwrap();
+        stopped.recv_timeout(DEADLINE).expect("the server did not stop").unwrap();
         for client in clients {
             client.join().unwrap();
         }
     }
 }
 
-/// The client has sent more by then, and goes on: were its connection closed at once, a reset would
-/// take the place of what is still on its way.
+/// The client sends more during the stop. If the server closed the connection immediately, a reset
+/// would replace the rest of the answer.
 #[test]
 fn at_the_end_an_answer_that_is_being_taken_arrives_whole() {
     let (server, _) = start(Config::default());
@@ -477,7 +484,7 @@ fn at_the_end_an_answer_that_is_being_taken_arrives_whole() {
 }
 
 #[test]
-fn the_end_does_not_wait_for_a_worker_longer_than_it_may() {
+fn the_stop_waits_for_a_worker_only_until_the_drain_time_out() {
     let config = Config { drain_timeout: Duration::from_millis(50), ..Config::default() };
     let (server, service) = start(config);
     let mut client = Client::connect(&server);
@@ -485,8 +492,8 @@ fn the_end_does_not_wait_for_a_worker_longer_than_it_may() {
     service.begun.wait_for(1);
     let (done, stopped) = mpsc::channel();
     thread::spawn(move || done.send(server.stop()));
-    // Well before the worker would give up by itself.
-    stopped.recv_timeout(DEADLINE / 4).expect("the server ends").unwrap();
+    // The worker itself would wait for `DEADLINE`.
+    stopped.recv_timeout(DEADLINE / 4).expect("the server did not stop").unwrap();
     assert_eq!(client.receive(), None);
     service.gate.add();
 }

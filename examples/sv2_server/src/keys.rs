@@ -1,4 +1,4 @@
-//! The authority's key, which clients know the server by: a new one, or the one that a file keeps.
+//! The authority's key, by which clients identify the server. It is new, or it is read from a file.
 
 use std::{
     ffi::OsString,
@@ -14,22 +14,23 @@ use bitcoin::{
     secp256k1::{Keypair, Secp256k1, SecretKey},
 };
 
-/// In front of a public key in text, says the standard: version 1. A secret key has none.
+/// The prefix of a public key in text: version 1 of the Stratum V2 standard. The text of a secret
+/// key has no prefix.
 const PREFIX: [u8; 2] = [1, 0];
-/// A file with a key has some fifty bytes.
+/// The largest key file that is read, in bytes. A file with a key has about fifty.
 const LONGEST_FILE: u64 = 1024;
-/// For the owner alone.
+/// The mode of a new key file: only the owner can read and write it.
 const MODE: u32 = 0o600;
-/// By the group, or by everybody.
+/// The mode bits that let the group or everybody read a file.
 const READABLE_BY_OTHERS: u32 = 0o044;
 
-/// The authority's keys, the secret one and the public one.
+/// The authority's secret key and public key.
 #[derive(Clone)]
 pub struct AuthorityKeys {
     pair: Keypair,
 }
 
-/// Without the secret.
+/// Omits the secret.
 impl fmt::Debug for AuthorityKeys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("AuthorityKeys(..)")
@@ -37,42 +38,42 @@ impl fmt::Debug for AuthorityKeys {
 }
 
 impl AuthorityKeys {
-    /// A new one, for as long as the program runs.
+    /// Returns new random keys.
     ///
     /// # Errors
     ///
-    /// There are no random bytes.
+    /// The system returned no random bytes.
     pub fn generate() -> io::Result<AuthorityKeys> {
         let mut bytes = [0; 32];
         loop {
             getrandom::fill(&mut bytes)?;
-            // All but one in 2^128 numbers are keys.
+            // About one in 2^128 numbers is not a valid key.
             if let Some(keys) = AuthorityKeys::from_secret(&bytes) {
                 return Ok(keys);
             }
         }
     }
 
-    /// The one in this file, which is made, with a new key, if there is none. Of several starts
-    /// that make it at once, one succeeds, and all have its key.
+    /// Returns the keys from a file. If the file does not exist, creates it with a new key. If
+    /// several servers create it at the same time, one succeeds, and all use its key.
     ///
     /// # Errors
     ///
-    /// The file cannot be read or made, or there is no key in it. One that exists is left as it is:
-    /// clients know the key that was in it, and nobody could tell them of another.
+    /// The file could not be read or created, or it holds no key. An existing file is never
+    /// changed: clients know the key that it held.
     pub fn of_file(path: &Path) -> io::Result<AuthorityKeys> {
         match File::open(path) {
             Ok(file) => {
                 if file.metadata()?.permissions().mode() & READABLE_BY_OTHERS != 0 {
                     let path = path.display();
-                    log::warn!("others than its owner can read the key file {path}: chmod 600 it");
+                    log::warn!("other users can read the key file {path}; run chmod 600 on it");
                 }
                 AuthorityKeys::read(file)
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let keys = AuthorityKeys::generate()?;
                 match keys.write_new(path) {
-                    // Another start was faster.
+                    // Another server has created the file meanwhile.
                     Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                         AuthorityKeys::read(File::open(path)?)
                     }
@@ -83,7 +84,7 @@ impl AuthorityKeys {
         }
     }
 
-    /// Returns the public key, as a client's handshake needs it.
+    /// Returns the public key in the form that a client's handshake needs.
     pub fn public(&self) -> [u8; 32] {
         self.pair.x_only_public_key().0.serialize()
     }
@@ -92,7 +93,7 @@ impl AuthorityKeys {
         self.pair.secret_bytes()
     }
 
-    /// The public key as clients are told it.
+    /// Returns the public key as text, in the form that clients are configured with.
     pub fn to_text(&self) -> String {
         base58::encode_check(&[&PREFIX[..], &self.public()].concat())
     }
@@ -102,8 +103,8 @@ impl AuthorityKeys {
         Some(AuthorityKeys { pair: Keypair::from_secret_key(&Secp256k1::new(), &secret) })
     }
 
-    /// As the reference implementation has it in its configuration: base58 with a checksum, so that
-    /// damage is noticed.
+    /// Reads a secret key in the form of the reference implementation's configuration: base58 with
+    /// a checksum, which reveals damage.
     fn read(file: File) -> io::Result<AuthorityKeys> {
         let mut bytes = Vec::new();
         file.take(LONGEST_FILE + 1).read_to_end(&mut bytes)?;
@@ -112,18 +113,19 @@ impl AuthorityKeys {
             .filter(|text| text.len() as u64 <= LONGEST_FILE)
             .and_then(|text| base58::decode_check(text.trim()).ok())
             .and_then(|secret| AuthorityKeys::from_secret(&secret))
-            // Without what base58 has to say: there may be parts of a key in it.
+            // The error of base58 is dropped, because it may hold parts of a key.
             .ok_or_else(|| {
-                let what = "it is not a secret key in base58 with a checksum; it was left as it is";
+                let what = "the file holds no secret key in base58 with a checksum; it was left as \
+                            it is";
                 io::Error::new(io::ErrorKind::InvalidData, what)
             })
     }
 
-    /// Whole or not at all, and never in the place of another: written under another name, synced,
-    /// and then given its own.
+    /// Creates the file whole or not at all, and never replaces one. It is written under another
+    /// name, synced, and then linked to its own name.
     fn write_new(&self, path: &Path) -> io::Result<()> {
-        // At random: two containers that share a directory can have the same process id, and one
-        // would give its name to what the other is writing.
+        // The temporary name is random, not the process id: two containers that share a directory
+        // can have the same process id, and one could link the file that the other still writes.
         let mut random = [0; 8];
         getrandom::fill(&mut random)?;
         let mut temporary = OsString::from(path);
@@ -133,7 +135,7 @@ impl AuthorityKeys {
             OpenOptions::new().write(true).create_new(true).mode(MODE).open(temporary)?;
         let written = writeln!(file, "{}", base58::encode_check(&self.secret()))
             .and_then(|()| file.sync_all())
-            // A link and not a rename, which would replace a file that came into being meanwhile.
+            // A link, because a rename would replace a file that was created meanwhile.
             .and_then(|()| fs::hard_link(temporary, path));
         let removed = fs::remove_file(temporary);
         written?;

@@ -1,17 +1,17 @@
-//! A Stratum V2 server in the shape of a Template Provider, on sockman: it pushes templates to
-//! everybody who asked for them.
+//! A Stratum V2 server in the shape of a Template Provider, on sockman. It pushes templates to
+//! every client that subscribed.
 //!
-//! | module | what it is |
+//! | module | what it holds |
 //! |---|---|
 //! | `server` | the [`EventHandler`](sockman::EventHandler) |
-//! | `session` | one client's conversation, without sockets |
-//! | `templates`, `keys` | what is given out, and who gives it out |
-//! | `listener` | where clients come in |
+//! | `session` | the protocol state of one client, without sockets |
+//! | `templates`, `keys` | the templates, and the authority's key |
+//! | `listener` | listening with a small send buffer |
 //!
-//! Templates come by a timer. While one has not left for a client, the next is not queued behind
-//! it: when it has, the client gets the newest. Who lets too many go by is let go of; so is, in the
-//! end, a client that vanished without a word. (Whoever has asked for templates need not say
-//! anything more, so silence means nothing.)
+//! A timer makes a new template. While a client has not taken one template, the next is not queued
+//! for it. When the client has taken it, it gets the newest. A client that misses too many
+//! templates is disconnected. So is, after some time, a client that vanished without a FIN: a
+//! subscribed client need not send anything more, so its silence means nothing.
 
 mod keys;
 mod listener;

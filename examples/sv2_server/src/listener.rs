@@ -1,29 +1,31 @@
-//! Listening, with a small send buffer in the kernel for each connection.
+//! Listening with a small kernel send buffer for each connection.
 
 use std::{error::Error, io, net::SocketAddr};
 
 use socket2::{Domain, Socket, Type};
 use sockman::{Service, SockMan};
 
-/// For what a client has not acknowledged. Linux doubles it, and packs small pieces together: of
-/// templates of some 200 bytes it took 120 to 170 when measured, with a small buffer at the client.
-/// At one in 5 s that is 10 to 14 minutes until a client that is gone or reads nothing is noticed.
-/// Left alone, the buffer grows: it was 13,947 templates then, most of a day. (A larger buffer in
-/// the client's own kernel comes on top of either.)
+/// The size of the kernel's send buffer, which holds the bytes that a client has not acknowledged.
+/// Linux doubles the size, and packs small pieces together. Measured with a small buffer at the
+/// client, it held 120 to 170 templates of about 200 bytes. With one template in 5 s, the server
+/// notices after 10 to 14 minutes that a client is gone or reads nothing. Without this setting the
+/// buffer grows: it then held 13,947 templates, most of a day. A larger receive buffer of the
+/// client adds to either.
 ///
-/// Accepted sockets have it from the listener.
+/// Accepted sockets inherit the size from the listener.
 const SEND_BUFFER: usize = 16 * 1024;
-/// As long a queue as the kernel allows.
+/// The longest queue of clients that wait for the accept. The kernel reduces it to its own limit.
 const BACKLOG: i32 = i32::MAX;
 
-/// Starts listening there, and says where it really is (port 0).
+/// Starts to listen on an address, and returns the actual address (port 0 is replaced).
 ///
 /// # Errors
 ///
-/// The address is in use, or there is no such address here.
+/// The address is in use, or it does not exist on this machine.
 pub(crate) fn listen(sockman: &SockMan, address: &Service) -> Result<Service, Box<dyn Error>> {
     let Some(to) = address.to_socket_addr() else {
-        // Unix-domain sockets have a buffer of a fixed size, and nothing from their listener.
+        // A unix-domain socket has a buffer of a fixed size, and inherits nothing from its
+        // listener.
         return Ok(sockman.bind_and_start_listening(address)?);
     };
     let socket = bind(to).map_err(|error| format!("cannot listen on {address}: {error}"))?;

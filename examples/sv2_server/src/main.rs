@@ -1,11 +1,11 @@
-//! A Stratum V2 server on sockman, which pushes block templates to everybody who asks.
+//! A Stratum V2 server on sockman. It pushes block templates to every client that subscribes.
 //!
 //! ```text
 //! cargo run --release -p sockman-sv2-server -- --listen 127.0.0.1:8442 --key authority.key
 //! ```
 //!
-//! Where to read on: `server.rs` is the part that sits on sockman, `session.rs` one client's
-//! conversation. `tests/support` has a client.
+//! `server.rs` holds the `EventHandler`, and `session.rs` the protocol state of one client.
+//! `tests/support` holds a client.
 
 use std::{
     error::Error,
@@ -31,40 +31,41 @@ const HELP: &str = "\
 A Stratum V2 server in the shape of a Template Provider. Its templates are made up.
 
 Options:
-  --listen ADDR        listen there (default 127.0.0.1:8442); may be repeated
-  --interval SECONDS   between two templates (default 5)
-  --max-connections N  clients at once (default 1000); who comes beyond them waits
-  --key FILE           the authority's secret key, in base58; made, for the owner
-                       alone, if there is no such file. Without it, each start has
-                       a new key, and clients that were given the one before refuse
-                       the server
-  --help               this text
+  --listen ADDR        listen on ADDR; may be repeated (default 127.0.0.1:8442)
+  --interval SECONDS   push a template every SECONDS (default 5)
+  --max-connections N  serve at most N clients at a time; others wait (default 1000)
+  --key FILE           read the authority's secret key, in base58, from FILE; if FILE
+                       does not exist, create it with mode 600. Without --key, each
+                       start uses a new key, and clients that were configured with
+                       the last one refuse the server
+  --help               print this text
 ";
-/// What shells and other programs expect for arguments that make no sense.
+/// The usual exit code of a program for bad arguments.
 const BAD_ARGUMENTS: u8 = 2;
-/// What shells expect of a program that a signal ended.
+/// The usual exit code of a program that SIGINT ended: 128 + 2.
 const INTERRUPTED: i32 = 130;
-/// So often it is checked that the server still runs.
+/// How often the printing loop checks whether the server still runs.
 const LOOK_AROUND: Duration = Duration::from_secs(1);
-/// Events that wait to be printed. While standard output blocks, the ones beyond it are lost: the
-/// server must not stand still for it, nor grow.
+/// The most events that wait to be printed. While standard output blocks, further events are
+/// dropped: the server must neither block nor use more memory for them.
 const MAX_WAITING_LINES: usize = 1000;
 
 #[derive(Default)]
 struct Arguments {
     config: Config,
-    /// The file with the authority's key.
+    /// The path of the authority's key file.
     key: Option<PathBuf>,
 }
 
-/// What the printing loop waits for.
+/// The input of the printing loop.
 enum Input {
     Event(Event),
     Signal,
 }
 
 fn main() -> ExitCode {
-    // Warnings too: a key file that others can read is worth one.
+    // The default of `env_logger` is `error`, which would hide the warning about a readable key
+    // file.
     env_logger::Builder::from_env(Env::default().default_filter_or("warn")).init();
     match parse() {
         Ok(None) => {
@@ -79,7 +80,10 @@ fn main() -> ExitCode {
             }
         },
         Err(error) => {
-            let _ = writeln!(io::stderr(), "sv2_server: {error:#}\nTry --help.");
+            let _ = writeln!(
+                io::stderr(),
+                "sv2_server: {error:#}\nTry --help for the list of options."
+            );
             ExitCode::from(BAD_ARGUMENTS)
         }
     }
@@ -91,7 +95,7 @@ fn run(Arguments { config, key }: Arguments) -> Result<(), Box<dyn Error>> {
     catch_signals(interrupt.clone(), sender.clone())?;
     let keys = match key {
         Some(path) => AuthorityKeys::of_file(&path)
-            .map_err(|error| format!("the key file {}: {error:#}", path.display()))?,
+            .map_err(|error| format!("cannot use the key file {}: {error:#}", path.display()))?,
         None => AuthorityKeys::generate()?,
     };
     say(&format!("authority public key {}", keys.to_text()));
@@ -99,9 +103,9 @@ fn run(Arguments { config, key }: Arguments) -> Result<(), Box<dyn Error>> {
         let _ = sender.try_send(Input::Event(event));
     })?;
     for address in server.listening() {
-        say(&format!("listening on {address}; Ctrl-C ends the server"));
+        say(&format!("listening on {address}; Ctrl-C stops the server"));
     }
-    // Until the interrupt, or until the socket thread fails, which `stop` tells of.
+    // The loop also ends when the socket thread has failed. Then `stop` returns the reason.
     while !interrupt.is_interrupted() && server.is_running() {
         match inputs.recv_timeout(LOOK_AROUND) {
             Ok(Input::Event(event)) => say(&in_words(&event)),
@@ -110,12 +114,12 @@ fn run(Arguments { config, key }: Arguments) -> Result<(), Box<dyn Error>> {
         }
     }
     server.stop()?;
-    say("ended");
+    say("stopped");
     Ok(())
 }
 
-/// The first SIGINT or SIGTERM ends the server, and tells the printing loop. The second one ends
-/// the program at once.
+/// Starts the thread that handles SIGINT and SIGTERM. The first signal stops the server and the
+/// printing loop. The second one ends the program immediately.
 fn catch_signals(interrupt: Interrupt, sender: SyncSender<Input>) -> io::Result<()> {
     let mut signals = Signals::new([SIGINT, SIGTERM])?;
     thread::Builder::new().name("signals".to_owned()).spawn(move || {
@@ -133,13 +137,15 @@ fn catch_signals(interrupt: Interrupt, sender: SyncSender<Input>) -> io::Result<
 fn in_words(event: &Event) -> String {
     match event {
         Event::Connected { id } => format!("client {id}: connected"),
-        Event::Subscribed { id } => format!("client {id}: wants templates"),
-        Event::Pushed { template, clients } => format!("template {template}: {clients} clients"),
+        Event::Subscribed { id } => format!("client {id}: subscribed to templates"),
+        Event::Pushed { template, clients } => {
+            format!("template {template}: sent to {clients} clients")
+        }
         Event::Disconnected { id, reason } => format!("client {id}: disconnected: {reason}"),
     }
 }
 
-/// `None`: help was asked for.
+/// Parses the arguments. Returns `None` for `--help`.
 fn parse() -> Result<Option<Arguments>, Box<dyn Error>> {
     let mut parser = Parser::from_env();
     let Arguments { mut config, mut key } = Arguments::default();
@@ -164,7 +170,7 @@ fn parse() -> Result<Option<Arguments>, Box<dyn Error>> {
     Ok(Some(Arguments { config, key }))
 }
 
-/// A line on standard output. Whoever does not want to read on may close it.
+/// Prints a line to standard output. An error is ignored: the reader may have closed the pipe.
 fn say(line: &str) {
     let _ = writeln!(io::stdout().lock(), "{line}");
 }

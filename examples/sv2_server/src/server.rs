@@ -1,4 +1,5 @@
-//! The server: its [`EventHandler`]. Everything here runs on the socket thread.
+//! The server and its [`EventHandler`]. The handler runs on the socket thread only. The locks serve
+//! the trait's `&self` and are never contended.
 
 use std::{
     error::Error,
@@ -21,44 +22,50 @@ use crate::{
     templates::Template,
 };
 
-/// The most that is read from a client at once. Its messages are short, and all that one piece asks
-/// for is answered in one piece: of the shortest requests, 46 bytes each, 178 with 12 KiB.
+/// The most bytes that are read from a client at once. Messages are short. All requests of one
+/// piece are answered together: it holds at most 178 requests, of 46 bytes each, and their answers
+/// take 12 KiB.
 const RECEIVE_BUFFER: usize = 8 * 1024;
-/// Unsent bytes of one client: a template, a few hundred, and answers. From a quarter of it on the
-/// client is not read from, so it is never full. What waits for long is stopped by its age.
+/// The limit of the unsent bytes of one client: a template of a few hundred bytes, and answers.
+/// From a quarter of it on, the client is not read from, so this limit is never reached. A client
+/// that leaves bytes unsent for long misses templates and is disconnected for that.
 const MAX_UNSENT: usize = 32 * 1024;
 
-/// Reading pauses at a quarter of what a client may leave unsent.
+/// The marks of a send queue. Reading pauses at a quarter of `MAX_UNSENT`.
 const LIMITS: SendQueueLimits =
     match SendQueueLimits::new(MAX_UNSENT / 8, MAX_UNSENT / 4, MAX_UNSENT) {
         Ok(limits) => limits,
         #[allow(clippy::panic, reason = "evaluated when compiled")]
         Err(_) => panic!("low mark < high mark <= limit"),
     };
-/// Templates that may come while an earlier one has not left for a client. A client is to take each
-/// at once: one or two are a hitch in the network, after three its work has long been stale.
+/// The most templates that a client may miss while an earlier one is unsent. A client should take
+/// each template at once. Missing one or two can be a short fault of the network. After three, the
+/// client's work has long been stale.
 const MAX_MISSED: u64 = 3;
-/// An interval of zero would never let the socket thread go.
+/// The shortest interval. An interval of zero would keep the socket thread in its timer loop.
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(1);
 
-/// What a server is to do.
+/// The configuration of a server.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// The addresses to listen on.
     pub listen: Vec<Service>,
-    /// At the limit, clients wait until another one leaves.
+    /// The most clients at a time. At the limit, further clients wait until one leaves. Default:
+    /// 1000.
     pub max_connections: usize,
-    /// Between two templates. Less than a millisecond counts as one.
+    /// The time between two templates. Values below one millisecond count as one millisecond.
+    /// Default: 5 s.
     pub interval: Duration,
-    /// From the accept until the client has asked for templates, which the standard wants at once:
-    /// for handshake, `SetupConnection` and `CoinbaseOutputConstraints` together. So long a refused
-    /// client may take to close, too.
+    /// How long a client may take from the accept until it subscribes, that is for the handshake,
+    /// `SetupConnection` and `CoinbaseOutputConstraints` together. The standard requires that a
+    /// client subscribes at once. A refused client must close within the same time. Default: 10 s.
     pub setup_timeout: Duration,
-    /// So many templates a client may let go by without taking the last one that it was sent.
+    /// How many templates a client may miss while the last one sent to it waits in the send queue.
+    /// Default: 3.
     pub max_missed: u64,
-    /// Set: the server ends.
+    /// Setting this interrupt stops the server.
     pub interrupt: Interrupt,
-    /// Sockman's sweep. Nothing here depends on it.
+    /// Sockman's sweep. The server does not depend on it. Default: `None`.
     pub sweep: Option<Duration>,
 }
 
@@ -76,24 +83,25 @@ impl Default for Config {
     }
 }
 
-/// What happened. Told on the socket thread: whoever listens must not keep it waiting.
+/// An event of the server. The observer is called on the socket thread, and must return quickly.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// A client is connected.
+    /// A client has connected.
     Connected {
         /// The client.
         id: ConnectionId,
     },
-    /// A client has asked for templates.
+    /// A client has subscribed to templates.
     Subscribed {
         /// The client.
         id: ConnectionId,
     },
-    /// To so many clients at once; whoever has one under way gets it later, or a newer one.
+    /// A template was pushed. A client that has not taken its last template gets this one or a
+    /// newer one later.
     Pushed {
         /// The id of the template.
         template: u64,
-        /// The number of clients.
+        /// The number of clients to which it was pushed immediately.
         clients: usize,
     },
     /// A client is disconnected.
@@ -127,7 +135,7 @@ struct Handler {
     keys: AuthorityKeys,
     clients: ConnectionTable<Client>,
     timers: Deadlines<Timer>,
-    /// The newest.
+    /// The newest template.
     template: Mutex<Arc<Template>>,
     observer: Box<dyn Fn(Event) + Send + Sync>,
 }
@@ -137,7 +145,7 @@ impl Handler {
         sockman.close_connection(id);
         self.timers.clear(Timer::Setup(id));
         let Some(client) = self.clients.remove(id) else { return };
-        // However it went on from there.
+        // The refusal is the reason, whatever ended the connection after it.
         let is_refused = client.stage() == Stage::Refused;
         let reason = if is_refused { "its SetupConnection was refused" } else { reason };
         (self.observer)(Event::Disconnected { id, reason: reason.to_owned() });
@@ -154,15 +162,15 @@ impl Handler {
         self.send_next(sockman, id, client);
     }
 
-    /// What there is to do for a client as soon as everything has left that was to be sent.
+    /// Takes the next step for a client whose send queue is empty.
     fn send_next(&self, sockman: &SockMan, id: ConnectionId, client: &Client) {
         if client.send.has_queued() {
             return;
         }
         match client.stage() {
-            // The end, behind the answer. To close here instead would be a reset, if there are
-            // bytes that nobody has read, and a reset can overtake the answer. So the client is
-            // read from until it closes, too, or its time is up.
+            // A close would send a reset if there are unread bytes, and a reset can overtake the
+            // answer. So this side is shut down, and the client is read from until it closes or its
+            // setup time-out expires.
             Stage::Refused => {
                 if let Err(error) = sockman.shutdown_write(id) {
                     self.disconnect(sockman, id, &format!("{error:#}"));
@@ -206,7 +214,7 @@ impl Handler {
                 clients += 1;
                 self.push(sockman, id, &client, &newest);
             } else if lacks > self.config.max_missed {
-                self.disconnect(sockman, id, "it does not take the templates that it is sent");
+                self.disconnect(sockman, id, "it does not take the templates sent to it");
             }
         }
         (self.observer)(Event::Pushed { template: newest.id, clients });
@@ -248,7 +256,7 @@ impl EventHandler for Handler {
     fn event_got_data(&self, sockman: &SockMan, id: ConnectionId, data: &[u8]) {
         let Some(client) = self.clients.find(id) else { return };
         if client.stage() == Stage::Refused {
-            // Read, so that there is nothing unread when it is closed.
+            // The bytes are discarded. Unread bytes would turn the close into a reset.
             return;
         }
         let received = client.session.lock().receive(data);
@@ -277,7 +285,7 @@ impl EventHandler for Handler {
             match timer {
                 Timer::NewTemplate => self.new_template(sockman, now),
                 Timer::Setup(id) => {
-                    self.disconnect(sockman, id, "it did not ask for templates in time");
+                    self.disconnect(sockman, id, "it did not subscribe to templates in time");
                 }
             }
         }
@@ -291,7 +299,7 @@ impl EventHandler for Handler {
 /// A running server. Dropping it stops it.
 pub struct Server {
     sockman: SockMan,
-    /// `None` once stopped.
+    /// `None` after the stop.
     threads: Option<SocketsThreads>,
     listening: Vec<Service>,
 }
@@ -303,11 +311,11 @@ impl fmt::Debug for Server {
 }
 
 impl Server {
-    /// Listens, and starts the socket thread.
+    /// Starts to listen, and starts the socket thread.
     ///
     /// # Errors
     ///
-    /// An address could not be listened on, or the thread not be started.
+    /// Listening on an address failed, or the thread did not start.
     pub fn start(
         mut config: Config,
         keys: AuthorityKeys,
@@ -338,22 +346,22 @@ impl Server {
         Ok(Server { sockman, threads, listening })
     }
 
-    /// Where it listens, with the ports that it really got.
+    /// Returns the addresses on which the server listens, with the actual ports.
     pub fn listening(&self) -> &[Service] {
         &self.listening
     }
 
-    /// `false` once the interrupt was set, or the socket thread has failed, which
-    /// [`stop`](Server::stop) tells of.
+    /// Returns whether the socket thread runs. It ends after the interrupt is set, or when it
+    /// fails. After a failure, [`stop`](Server::stop) returns the reason.
     pub fn is_running(&self) -> bool {
         self.threads.as_ref().is_some_and(|threads| !threads.is_finished())
     }
 
-    /// Ends the server, and waits for its thread.
+    /// Stops the server and waits for its thread.
     ///
     /// # Errors
     ///
-    /// The socket thread had panicked.
+    /// The socket thread has panicked.
     pub fn stop(mut self) -> Result<(), Box<dyn Error>> {
         self.sockman.interrupt();
         match self.threads.take() {

@@ -1,7 +1,8 @@
-//! One client's conversation: the Noise handshake, then Stratum V2 frames.
+//! The protocol state of one client: the Noise handshake, then Stratum V2 frames.
 //!
-//! No sockets, no threads: bytes in; bytes to send, and what the client wants, out. Cryptography,
-//! frames and messages are the reference implementation's crates.
+//! A [`Session`] takes received bytes, and returns bytes to send and whether the client has
+//! subscribed. It uses no sockets and no threads. The crates of the reference implementation
+//! provide cryptography, frames and messages.
 
 use std::{fmt, mem, ops::RangeInclusive, time::Duration};
 
@@ -34,15 +35,17 @@ use crate::{keys::AuthorityKeys, templates::Template};
 
 /// The version of the protocol.
 const VERSION: u16 = 2;
-/// The certificate that a client gets to see is valid for so long.
+/// How long the certificate that a client receives is valid.
 const CERTIFICATE_VALIDITY: Duration = Duration::from_secs(60 * 60);
-/// The longest `SetupConnection`: 11 bytes of numbers, and five strings of up to 255.
+/// The size of the longest `SetupConnection`: 11 bytes of numbers, and five strings of up to 255
+/// bytes with a length byte each.
 const MAX_SETUP_FRAME: usize = frame_size(11 + 5 * 256);
-/// The longest message after it, a `SubmitSolution`: 20 bytes of numbers, and a coinbase
-/// transaction of up to 65,535 bytes behind its length. A header could announce 16 MiB.
+/// The size of the longest later message, a `SubmitSolution`: 20 bytes of numbers, two bytes of
+/// length, and a coinbase transaction of up to 65,535 bytes. A header could announce 16 MiB.
 const MAX_FRAME: usize = frame_size(20 + 2 + 65_535);
 
-/// On the wire. The payload is encrypted in chunks, of which each has a code of its own.
+/// Returns the size of an encrypted frame. The payload is encrypted in chunks, and each chunk has
+/// its own authentication code.
 const fn frame_size(payload: usize) -> usize {
     let chunks = payload.div_ceil(SV2_FRAME_PLAINTEXT_CHUNK_SIZE);
     ENCRYPTED_SV2_FRAME_HEADER_SIZE + payload + chunks * AEAD_MAC_LEN
@@ -50,10 +53,10 @@ const fn frame_size(payload: usize) -> usize {
 
 #[allow(
     clippy::large_enum_variant,
-    reason = "a session has one state for most of its life: the large one"
+    reason = "a session is in the large state for most of its life"
 )]
 enum State {
-    /// Waits for the client's key. Before it comes, nothing is computed for a client.
+    /// Waits for the client's key. Nothing is computed for a client before its key arrives.
     Handshake(AuthorityKeys),
     Transport {
         decoder: NoiseDecoder,
@@ -64,41 +67,42 @@ enum State {
     Over,
 }
 
-/// How far the client has come.
+/// The stage of the conversation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stage {
+    /// The client's key is awaited.
     Handshake,
+    /// The client's `SetupConnection` is awaited.
     SetupConnection,
-    /// It has been told why, and is told nothing more.
+    /// The setup was refused with a reason. Nothing more is sent to the client.
     Refused,
-    /// It is to ask for templates.
+    /// The setup is done. The client's subscription is awaited.
     SetUp,
-    /// It gets them.
+    /// The client gets templates.
     Subscribed,
 }
 
 pub(crate) struct Session {
     state: State,
     stage: Stage,
-    /// Received; fewer bytes than the decoder asks for next.
+    /// Received bytes, fewer than the decoder needs next.
     pending: Vec<u8>,
-    /// So much of a frame that is not complete is with the decoder.
+    /// How many bytes of an incomplete frame the decoder has.
     within_frame: usize,
-    /// From the template that was pushed first to the one that was pushed last. Some in between may
-    /// have gone by.
+    /// The ids from the first pushed template to the last. The client may have missed some of them.
     pushed: Option<RangeInclusive<u64>>,
 }
 
-/// What a piece of the stream led to.
+/// The result of receiving a piece of the stream.
 #[derive(Debug, Default)]
 pub(crate) struct Progress {
-    /// To be sent.
+    /// The bytes to send.
     pub(crate) out: Vec<u8>,
-    /// The client is to have templates, from now on.
+    /// The client has subscribed with this piece.
     pub(crate) has_subscribed: bool,
 }
 
-/// Why a client is disconnected.
+/// A fault for which a client is disconnected.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Fault {
     Handshake(String),
@@ -125,7 +129,7 @@ impl fmt::Display for Fault {
             Fault::Malformed { message_type } => {
                 write!(f, "it sent a malformed message of type {message_type:#04x}")
             }
-            Fault::Over => write!(f, "its session is over"),
+            Fault::Over => write!(f, "its session has ended after an earlier fault or refusal"),
         }
     }
 }
@@ -145,7 +149,7 @@ impl Session {
         self.stage
     }
 
-    /// Takes bytes off the wire. After a fault or a refusal there is no going on.
+    /// Takes received bytes. After a fault or a refusal, every further call returns `Fault::Over`.
     pub(crate) fn receive(&mut self, data: &[u8]) -> Result<Progress, Fault> {
         let mut progress = Progress::default();
         let state = mem::replace(&mut self.state, State::Over);
@@ -153,8 +157,8 @@ impl Session {
         bytes.extend_from_slice(data);
         let mut rest = &bytes[..];
         self.state = self.advance(state, &mut rest, &mut progress)?;
-        // Once for all frames: what is left over is moved to the front. A client that has sent
-        // whole frames has no buffer.
+        // The rest is moved to the front once for all frames. A client that has sent only whole
+        // frames keeps no buffer.
         let taken = bytes.len() - rest.len();
         if taken < bytes.len() && self.stage != Stage::Refused {
             bytes.drain(..taken);
@@ -163,7 +167,7 @@ impl Session {
         Ok(progress)
     }
 
-    /// Takes handshake and frames from the front of `rest`, as far as they are whole.
+    /// Takes the handshake and whole frames from the front of `rest`.
     fn advance(
         &mut self,
         mut state: State,
@@ -196,8 +200,8 @@ impl Session {
                         Decrypted::Frame(mut frame, decrypt) => {
                             self.within_frame = 0;
                             let header = frame.header();
-                            // Extensions are not spoken here; the standard says to pass over
-                            // their messages.
+                            // Extensions are not supported. The standard says to ignore their
+                            // messages.
                             if header.ext_type_without_channel_msg() == 0 {
                                 let (kind, payload) = (header.msg_type(), frame.payload());
                                 self.received(kind, payload, &mut encrypt, progress)?;
@@ -205,7 +209,7 @@ impl Session {
                             decrypt
                         }
                     };
-                    // Whatever the client has sent behind it, the refusal stands.
+                    // After a refusal, the rest of the client's bytes is ignored.
                     if self.stage == Stage::Refused {
                         return Ok(State::Over);
                     }
@@ -234,12 +238,12 @@ impl Session {
         Ok(State::Transport { decoder: NoiseDecoder::new(), decrypt, encrypt })
     }
 
-    /// Refuses a frame that is too long before `wanted`, its next bytes, are waited for.
+    /// Refuses a frame that is too long before its next `wanted` bytes are awaited.
     ///
-    /// The decoder knows how long the frame is, but does not tell: what it asks for is never more
-    /// than one chunk, 65,535 bytes. So the limit on `SetupConnection` is kept with the header
-    /// already, and the later one, which is higher than a chunk, with the first chunk at the
-    /// latest.
+    /// The decoder knows the length of the frame but does not report it: it asks for at most one
+    /// chunk, 65,535 bytes. So a `SetupConnection` that is too long is refused at its header. The
+    /// limit for later messages is larger than a chunk, so such a message is refused after its
+    /// first chunk at the latest.
     fn check_size(&self, wanted: usize) -> Result<(), Fault> {
         let limit = match self.stage {
             Stage::Handshake | Stage::SetupConnection | Stage::Refused => MAX_SETUP_FRAME,
@@ -278,7 +282,7 @@ impl Session {
             (MESSAGE_TYPE_COINBASE_OUTPUT_CONSTRAINTS, Stage::SetUp | Stage::Subscribed) => {
                 let _: CoinbaseOutputConstraints =
                     from_bytes(payload).map_err(|_| Fault::Malformed { message_type })?;
-                // Other constraints would be for the templates to come: these have room for any.
+                // New constraints would apply to later templates. These templates satisfy any.
                 if self.stage == Stage::SetUp {
                     self.stage = Stage::Subscribed;
                     progress.has_subscribed = true;
@@ -290,19 +294,20 @@ impl Session {
                     from_bytes(payload).map_err(|_| Fault::Malformed { message_type })?;
                 self.answer(request, encrypt, &mut progress.out)
             }
-            // Solutions, of which nothing can be made here, and requests for the transactions of
-            // templates before it has asked for any.
+            // These are solutions, which are of no use for made-up templates, and requests for
+            // transactions before the subscription.
             (_, Stage::SetUp | Stage::Subscribed)
                 if message_type > MESSAGE_TYPE_SETUP_CONNECTION =>
             {
-                log::debug!("passed over a message of type {message_type:#04x}");
+                log::debug!("ignored a message of type {message_type:#04x}");
                 Ok(())
             }
             _ => Err(Fault::OutOfTurn { message_type }),
         }
     }
 
-    /// Every request has an answer: a job declarator would wait for one for ever.
+    /// Answers a request for transactions. Every request is answered, because a job declarator
+    /// would wait for the answer without end.
     fn answer(
         &self,
         RequestTransactionData { template_id }: RequestTransactionData,
@@ -312,7 +317,7 @@ impl Session {
         let encoding = |error: binary_sv2::Error| Fault::Encoding(error.to_string());
         let reason = match &self.pushed {
             Some(pushed) if template_id == *pushed.end() => {
-                // There is nothing but the coinbase in the templates that are given out here.
+                // The made-up templates have no transaction besides the coinbase.
                 let answer = RequestTransactionDataSuccess {
                     template_id,
                     excess_data: B064K::try_from(&[][..]).map_err(encoding)?,
@@ -324,7 +329,7 @@ impl Session {
                 );
                 return encode(encrypt, answer, kind, bit, out);
             }
-            // One that went by is as stale as the ones around it.
+            // A template that this client missed is as stale as the ones around it.
             Some(pushed) if pushed.contains(&template_id) => {
                 ERROR_CODE_REQUEST_TRANSACTION_DATA_STALE_TEMPLATE_ID
             }
@@ -339,8 +344,8 @@ impl Session {
         encode(encrypt, answer, kind, bit, out)
     }
 
-    /// How many templates this client lacks, `newest` being the last one: 0 if it has that, or has
-    /// not asked for any.
+    /// Returns how many templates this client lacks, up to `newest`. Returns 0 if it has not
+    /// subscribed.
     pub(crate) fn lacks(&self, newest: &Template) -> u64 {
         match (self.stage, &self.pushed) {
             (Stage::Subscribed, Some(pushed)) => newest.id.saturating_sub(*pushed.end()),
@@ -349,7 +354,8 @@ impl Session {
         }
     }
 
-    /// What pushes a template to this client: the template, and that it is to be worked on.
+    /// Returns the two messages that push a template to this client: the template, and the
+    /// `SetNewPrevHash` that activates it.
     pub(crate) fn push(&mut self, template: &Template) -> Result<Vec<u8>, Fault> {
         let State::Transport { encrypt, .. } = &mut self.state else { return Err(Fault::Over) };
         let mut out = Vec::new();
@@ -365,12 +371,12 @@ impl Session {
     }
 }
 
-/// The flags that are not supported, and the standard's code for the reason. Flags of 0 say that it
-/// is not because of them.
+/// Returns the unsupported flags and the standard's code for the reason of a refusal, or `None` for
+/// an acceptable setup. The flags are 0 if they are not the reason.
 fn why_refused(payload: &mut [u8]) -> Result<Option<(u32, &'static str)>, Fault> {
     let setup: SetupConnection<'_> = match from_bytes(payload) {
         Ok(setup) => setup,
-        // One that the crates know nothing of.
+        // The crates do not know this protocol.
         Err(binary_sv2::Error::ValueIsNotAValidProtocol(_)) => {
             return Ok(Some((0, ERROR_CODE_SETUP_CONNECTION_UNSUPPORTED_PROTOCOL)));
         }
@@ -381,7 +387,7 @@ fn why_refused(payload: &mut [u8]) -> Result<Option<(u32, &'static str)>, Fault>
     } else if !(setup.min_version..=setup.max_version).contains(&VERSION) {
         Some((0, ERROR_CODE_SETUP_CONNECTION_PROTOCOL_VERSION_MISMATCH))
     } else if setup.flags != 0 {
-        // Template distribution has no flags: each that it asks for is one too many.
+        // Template distribution has no flags, so every requested flag is unsupported.
         Some((setup.flags, ERROR_CODE_SETUP_CONNECTION_UNSUPPORTED_FEATURE_FLAGS))
     } else {
         None

@@ -1,4 +1,5 @@
-//! The templates that are given out: made up, but whole. A real server has a node behind it.
+//! The templates that the server pushes. They are complete, but made up; a real server gets them
+//! from a node.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -6,22 +7,22 @@ use binary_sv2::{B064K, B0255, Seq0255, U256};
 use bitcoin::script;
 use template_distribution_sv2::{NewTemplate, SetNewPrevHash};
 
-/// The subsidy until 2028, in satoshis.
+/// The block subsidy until 2028, in satoshis.
 const COINBASE_VALUE: u64 = 312_500_000;
-/// Regtest's: the easiest there is.
+/// The easiest difficulty, which regtest uses.
 const N_BITS: u32 = 0x207f_ffff;
-/// The same, written out.
+/// The target that `N_BITS` encodes.
 const TARGET: [u8; 32] = {
     let mut target = [0; 32];
     (target[29], target[30], target[31]) = (0xff, 0xff, 0x7f);
     target
 };
 
-/// One block to be found.
+/// A template for one block.
 #[derive(Debug)]
 pub(crate) struct Template {
     pub(crate) id: u64,
-    /// The height, as BIP 34 has it in a coinbase.
+    /// The height in the form that BIP 34 requires in a coinbase.
     coinbase_prefix: Vec<u8>,
     prev_hash: [u8; 32],
     timestamp: u32,
@@ -33,7 +34,7 @@ impl Template {
         prev_hash[..8].copy_from_slice(&id.to_le_bytes());
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let timestamp = u32::try_from(now.as_secs()).unwrap_or(u32::MAX);
-        // A chain on which each template was mined.
+        // Each template is a block higher than the one before.
         let height = u32::try_from(id).unwrap_or(u32::MAX);
         let coinbase_prefix = script::Builder::new().push_int(height.into()).into_bytes();
         Template { id, coinbase_prefix, prev_hash, timestamp }

@@ -1,5 +1,5 @@
-//! The server against clients that do not behave: each is let go of, with the reason,
-//! and the others go on.
+//! Tests of the server with misbehaving clients. The server disconnects each of them with a
+//! reason, and goes on with the others.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -15,12 +15,13 @@ use support::{
 };
 use template_distribution_sv2::{RequestTransactionData, SubmitSolution};
 
-/// Of a frame, encrypted.
+/// The size of a frame's encrypted header.
 const HEADER: usize = 22;
-/// What the decoder asks for at most at once.
+/// The most bytes that the decoder asks for at once.
 const CHUNK: usize = 65_535;
-/// Templates, by which a client that reads nothing has been noticed: more than ten times as many as
-/// the kernel keeps with the server's send buffer, and a fraction of what it keeps without.
+/// After so many templates, the server must have noticed a client that reads nothing. It is more
+/// than ten times the number that the kernel keeps with the server's send buffer, and a fraction of
+/// the number that it keeps without.
 const FAR_TOO_MANY: usize = 2000;
 
 #[test]
@@ -57,10 +58,11 @@ fn a_truncated_message_is_disconnected() {
 }
 
 #[test]
-fn a_refused_client_gets_the_answer_and_the_end_whatever_it_sends_behind() {
+fn a_refused_client_gets_the_answer_and_the_end_whatever_it_sends_next() {
     let running = start(&quiet());
     let mut client = Client::connect(&running);
-    // In one piece: neither out of turn, nor a second chance.
+    // The three messages arrive in one piece. The second is not a message out of turn, and the
+    // third is not another chance.
     let mut bytes = client.encode(setup(Protocol::MiningProtocol, 2, 0), 0x00);
     bytes.extend(client.encode(constraints(), 0x70));
     bytes.extend(client.encode(honest_setup(), 0x00));
@@ -71,7 +73,7 @@ fn a_refused_client_gets_the_answer_and_the_end_whatever_it_sends_behind() {
     assert!(running.wait_for_disconnect().contains("refused"));
 }
 
-/// Much more than the kernel would keep, before it reads anything.
+/// The client sends much more than the kernel can keep before it reads anything.
 #[test]
 fn a_refused_client_is_read_from_until_it_closes() {
     let running = start(&quiet());
@@ -164,10 +166,10 @@ fn damage_and_nonsense_are_disconnected_and_the_others_go_on() {
     bystander.receive_template();
 }
 
-/// However far they come. The time-out is long enough for a handshake on a busy machine, and begins
-/// anew for each of them.
+/// The clients stop at each stage before the subscription. The time-out is long enough for a
+/// handshake on a busy machine, and each client has its own.
 #[test]
-fn who_does_not_ask_for_templates_in_time_is_disconnected_and_who_does_stays() {
+fn a_client_that_does_not_subscribe_in_time_is_disconnected_and_a_subscriber_stays() {
     let running = start(&Config { setup_timeout: Duration::from_secs(5), ..every(20) });
     let mut subscribed = Client::connect(&running);
     subscribed.set_up();
@@ -197,12 +199,12 @@ fn who_does_not_ask_for_templates_in_time_is_disconnected_and_who_does_stays() {
         client.assert_closed();
     }
 
-    // They came later than the one that has subscribed: its time would have been up before theirs.
+    // The subscriber connected first, so its time-out would have expired before the others'.
     let Event::Pushed { template: now, .. } = running.event() else { panic!("no template") };
     while subscribed.receive_template() <= now {}
 }
 
-/// A client that subscribes, and then reads nothing.
+/// Returns a client that has subscribed and reads nothing.
 fn lazy_client(running: &Running) -> Client {
     let stream = running.stream_with_small_buffer();
     let mut lazy = Client::on(stream, running.keys.public()).unwrap();
@@ -212,10 +214,10 @@ fn lazy_client(running: &Running) -> Client {
 }
 
 #[test]
-fn who_does_not_take_its_templates_is_let_go_of_and_the_others_go_on() {
+fn a_client_that_does_not_take_its_templates_is_disconnected_and_the_others_go_on() {
     let running = start(&Config { max_missed: 3, ..every(1) });
     let _lazy = lazy_client(&running);
-    // To how many clients the templates went, from its request on: it may take a while to come.
+    // How many clients each template was pushed to, from the subscription on.
     let mut pushed = Vec::new();
     let reason = loop {
         match running.event() {
@@ -224,10 +226,11 @@ fn who_does_not_take_its_templates_is_let_go_of_and_the_others_go_on() {
             Event::Disconnected { reason, .. } => break reason,
             _ => {}
         }
-        assert!(pushed.len() < FAR_TOO_MANY, "it is still there");
+        assert!(pushed.len() < FAR_TOO_MANY, "the client is still connected");
     };
     assert!(reason.contains("does not take"), "{reason}");
-    // While one waited, three went by; the disconnect came before the fourth was told of.
+    // The client missed three templates while one was unsent. The disconnect came before the event
+    // of the fourth.
     assert!(pushed.contains(&1), "{pushed:?}");
     assert!(pushed.ends_with(&[0, 0, 0]), "{pushed:?}");
 
@@ -238,10 +241,10 @@ fn who_does_not_take_its_templates_is_let_go_of_and_the_others_go_on() {
     running.server.stop().unwrap();
 }
 
-/// It is not read from any more, long before its answers fill the send queue; and then its time is
-/// up.
+/// The server stops reading from the client long before the answers fill the send queue. Then it
+/// disconnects the client, because the client misses templates.
 #[test]
-fn who_asks_and_does_not_take_the_answers_is_let_go_of_like_anybody_who_takes_nothing() {
+fn a_client_that_does_not_take_its_answers_is_disconnected() {
     let running = start(&Config { max_missed: 3, ..every(20) });
     let mut lazy = lazy_client(&running);
     loop {
@@ -256,15 +259,15 @@ fn who_asks_and_does_not_take_the_answers_is_let_go_of_like_anybody_who_takes_no
 }
 
 #[test]
-fn who_falls_behind_gets_the_newest_template_next() {
+fn a_client_that_falls_behind_gets_the_newest_template_next() {
     let running = start(&every(1));
     let mut lazy = lazy_client(&running);
     while !matches!(running.event(), Event::Subscribed { .. }) {}
-    // So many in a row that none of them is the one that waits.
+    // Twenty missed templates in a row, so that none of them is the one that waits.
     let mut missed = Vec::new();
     let mut templates = 0;
     while missed.len() < 20 {
-        assert!(templates < FAR_TOO_MANY, "all left");
+        assert!(templates < FAR_TOO_MANY, "the kernel took all templates");
         templates += 1;
         match running.event() {
             Event::Pushed { template, clients: 0 } => missed.push(template),
@@ -279,21 +282,22 @@ fn who_falls_behind_gets_the_newest_template_next() {
         if id != before + 1 {
             break id;
         }
-        assert!(id < last_missed, "it got all of them, {missed:?} included");
+        assert!(id < last_missed, "the client got every template, {missed:?} included");
         before = id;
     };
-    // Not at the time of the next one, but as soon as the one before had left.
-    let newest = missed.contains(&next) || was_pushed_to_nobody(&running, next);
+    // The client got the newest template when the one before had been sent, not at the time of the
+    // next template.
+    let newest = missed.contains(&next) || was_pushed_to_no_client(&running, next);
     assert!(newest, "{before}, {next}, {missed:?}");
-    // It is among the others again.
+    // From here on, the client gets each template again.
     lazy.receive_template();
 }
 
-/// When this template came.
-fn was_pushed_to_nobody(running: &Running, wanted: u64) -> bool {
+/// Returns whether this template was pushed to no client at the time it was made.
+fn was_pushed_to_no_client(running: &Running, wanted: u64) -> bool {
     loop {
         if let Event::Pushed { template, clients } = running.event() {
-            assert!(template <= wanted, "{wanted} came before");
+            assert!(template <= wanted, "no event for template {wanted}");
             if template == wanted {
                 return clients == 0;
             }

@@ -1,4 +1,4 @@
-//! The server as the program that it is: its arguments, its key, and how it ends.
+//! Tests of the program: its arguments, its key file, and its end.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -16,7 +16,7 @@ use std::{
 use sockman_test_support::program::{Program, signal};
 use support::{Client, DEADLINE, with_deadlines};
 
-/// What shells expect of a program that a signal ended.
+/// The exit code of the program after a second signal.
 const INTERRUPTED: i32 = 130;
 
 fn command(arguments: &[&str]) -> Command {
@@ -25,7 +25,7 @@ fn command(arguments: &[&str]) -> Command {
     command
 }
 
-/// Starts it on a port of its own: its public key, and where it listens.
+/// Starts the program on a free port. Returns it with its public key and its address.
 fn start(arguments: &[&str]) -> (Program, String, SocketAddr) {
     let mut program = Program::start(command(arguments).args(["--listen", "127.0.0.1:0"]));
     let line = program.wait_for_line("authority public key ");
@@ -35,7 +35,7 @@ fn start(arguments: &[&str]) -> (Program, String, SocketAddr) {
     (program, key, address)
 }
 
-/// The key that stands behind the version in the text.
+/// Returns the public key from its text, without the version.
 fn decode(key: &str) -> [u8; 32] {
     let bytes = bitcoin::base58::decode_check(key).unwrap();
     assert_eq!(bytes[..2], [1, 0]);
@@ -49,7 +49,7 @@ fn failure(arguments: &[&str], code: i32) -> String {
     complaint
 }
 
-/// An empty directory of its own for a test.
+/// Returns an empty directory for one test.
 fn directory(name: &str) -> PathBuf {
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("sv2_program").join(name);
     let _ = fs::remove_dir_all(&path);
@@ -64,7 +64,7 @@ fn bad_arguments_are_named_and_end_with_code_2() {
         (&["stray"], "stray"),
         (&["--listen", "nowhere"], "nowhere"),
         (&["--interval", "0"], "\"0\""),
-        // More than any clock holds.
+        // More seconds than the option allows.
         (&["--interval", "18446744073709551615"], "18446744073709551615"),
         (&["--max-connections", "0"], "\"0\""),
         (&["--max-connections", "many"], "many"),
@@ -96,7 +96,7 @@ fn the_key_of_a_file_is_the_same_after_a_restart() {
         client.set_up();
         client.subscribe();
         client.receive_template();
-        program.wait_for_line("wants templates");
+        program.wait_for_line("subscribed to templates");
         assert!(program.terminate().success());
         client.assert_closed();
         keys.push(key);
@@ -114,9 +114,9 @@ fn a_damaged_key_file_is_named_and_left_as_it_is() {
 }
 
 #[test]
-fn a_key_file_that_others_can_read_is_warned_of_and_taken() {
+fn a_key_file_that_others_can_read_is_used_with_a_warning() {
     let file = directory("readable").join("authority.key");
-    // One that ends by itself: the address is taken.
+    // The programs started by `again` end by themselves, because this one uses the address.
     let (_program, key, address) = start(&["--key", file.to_str().unwrap()]);
     let again = || {
         let address = address.to_string();
@@ -145,9 +145,9 @@ fn an_address_in_use_is_named() {
     assert!(complaint.contains(&address), "{complaint}");
 }
 
-/// The program prints more than a pipe holds, and nobody reads it.
+/// The program prints more than a pipe holds, and the test does not read it.
 #[test]
-fn a_paused_pipe_stops_nobody_and_a_second_signal_ends_the_program() {
+fn a_blocked_output_stalls_no_client_and_a_second_signal_ends_the_program() {
     const LINES: usize = 10_000;
 
     let (mut program, key, address) = start(&["--max-connections", "100"]);
@@ -160,7 +160,8 @@ fn a_paused_pipe_stops_nobody_and_a_second_signal_ends_the_program() {
     client.subscribe();
     client.receive_template();
 
-    // The first one ends it in order: when it has printed what it has to.
+    // The first signal stops the program in order, but its printing loop is blocked. The second
+    // signal ends it.
     let deadline = Instant::now() + DEADLINE;
     let status = loop {
         signal(program.child.id(), "INT");

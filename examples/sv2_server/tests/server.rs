@@ -1,5 +1,5 @@
-//! The server against clients that behave: handshake, setup, templates, and the file
-//! with the key.
+//! Tests of the server with well-behaved clients (handshake, setup, templates), and of the key
+//! file.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -24,7 +24,7 @@ use support::{
 use template_distribution_sv2::RequestTransactionData;
 
 #[test]
-fn everybody_who_asked_gets_each_template() {
+fn every_subscribed_client_gets_each_template() {
     let running = start(&every(20));
     let (mut one, mut two) = (Client::connect(&running), Client::connect(&running));
     for client in [&mut one, &mut two] {
@@ -41,7 +41,7 @@ fn everybody_who_asked_gets_each_template() {
 }
 
 #[test]
-fn templates_are_whole_and_worked_on_at_once() {
+fn templates_are_complete_and_activated_at_once() {
     let running = start(&quiet());
     let mut client = Client::connect(&running);
     client.set_up();
@@ -71,9 +71,10 @@ fn templates_are_whole_and_worked_on_at_once() {
     });
 }
 
-/// The opcodes of the small numbers, and from 17 on the fewest bytes whose highest bit is free.
+/// Small numbers have an opcode each. From 17 on, a number takes the fewest bytes that leave its
+/// highest bit 0.
 #[test]
-fn heights_are_pushed_as_bip_34_has_it() {
+fn heights_are_encoded_as_bip_34_requires() {
     let running = start(&every(1));
     let mut client = Client::connect(&running);
     client.set_up();
@@ -94,7 +95,7 @@ fn heights_are_pushed_as_bip_34_has_it() {
 }
 
 #[test]
-fn who_did_not_ask_gets_no_template() {
+fn a_client_that_has_not_subscribed_gets_no_template() {
     let running = start(&every(5));
     let mut client = Client::connect(&running);
     client.set_up();
@@ -110,7 +111,7 @@ fn who_did_not_ask_gets_no_template() {
 }
 
 #[test]
-fn who_asks_again_is_subscribed_and_sent_the_template_once() {
+fn a_client_that_subscribes_again_is_sent_the_template_once() {
     let running = start(&quiet());
     let mut client = Client::connect(&running);
     client.set_up();
@@ -118,7 +119,7 @@ fn who_asks_again_is_subscribed_and_sent_the_template_once() {
         client.subscribe();
     }
     client.receive_template();
-    // Out of turn, for an end behind everything.
+    // This message is out of turn. It makes the server end the connection after everything else.
     client.send(honest_setup(), 0x00);
     client.assert_ended();
     let mut subscribed = 0;
@@ -151,12 +152,12 @@ fn a_setup_that_does_not_fit_is_refused_with_the_reason() {
 }
 
 #[test]
-fn a_request_for_transactions_is_answered_by_what_was_pushed() {
+fn a_request_for_transactions_is_not_found_before_the_first_template_and_stale_before_the_last() {
     let running = start(&every(20));
     let mut early = Client::connect(&running);
     early.set_up();
     early.subscribe();
-    // The next one is to begin later than with the first.
+    // The second client's first template must have an id above 1.
     while early.receive_template() < 2 {}
     let mut client = Client::connect(&running);
     client.set_up();
@@ -173,7 +174,7 @@ fn a_request_for_transactions_is_answered_by_what_was_pushed() {
 }
 
 #[test]
-fn the_transactions_of_the_template_that_was_pushed_last_are_none() {
+fn the_last_pushed_template_has_no_transactions() {
     let running = start(&quiet());
     let mut client = Client::connect(&running);
     client.set_up();
@@ -185,7 +186,7 @@ fn the_transactions_of_the_template_that_was_pushed_last_are_none() {
     assert_eq!(client.receive_transactions(), Transactions::not_found(id + 1));
 }
 
-/// Many more than are read, or wait to be sent, at once.
+/// The requests are many more than the server reads at once, and so are the answers than it queues.
 #[test]
 fn each_of_many_requests_in_a_row_is_answered() {
     const REQUESTS: u64 = 20_000;
@@ -210,18 +211,18 @@ fn each_of_many_requests_in_a_row_is_answered() {
 }
 
 #[test]
-fn who_has_not_asked_for_templates_gets_no_answer_about_them() {
+fn a_request_for_transactions_before_the_subscription_is_ignored() {
     let running = start(&quiet());
     let mut client = Client::connect(&running);
     client.set_up();
     client.ask_for_transactions(1);
     client.subscribe();
-    // The first that comes.
+    // The template is the first message that arrives.
     client.receive_template();
 }
 
 #[test]
-fn a_protocol_that_nobody_knows_is_refused_with_the_reason() {
+fn an_unknown_protocol_is_refused_with_the_reason() {
     let running = start(&quiet());
     let mut client = Client::connect(&running);
     let mut payload = binary_sv2::to_bytes(honest_setup()).unwrap();
@@ -232,16 +233,16 @@ fn a_protocol_that_nobody_knows_is_refused_with_the_reason() {
 }
 
 #[test]
-fn a_client_with_another_authoritys_key_notices() {
+fn a_client_with_another_authority_key_fails_the_handshake() {
     let running = start(&quiet());
     let other = AuthorityKeys::generate().unwrap();
     assert!(Client::on(running.stream(), other.public()).is_err());
-    // The right one goes on to work.
+    // The right key still works.
     Client::connect(&running).set_up();
 }
 
 #[test]
-fn messages_of_extensions_are_passed_over() {
+fn messages_of_extensions_are_ignored() {
     let running = start(&quiet());
     let mut client = Client::connect(&running);
     let bytes = client.encode_for_extension(constraints(), 0x70, 7);
@@ -269,7 +270,7 @@ fn at_the_limit_a_client_waits_until_another_one_leaves() {
     let (first, mut second) = (Client::connect(&running), Client::connect(&running));
     let (stream, key) = (running.stream(), running.keys.public());
     let third = thread::spawn(move || Client::on(stream, key).unwrap());
-    // Turns of the socket thread in which it could have been accepted.
+    // These requests take passes in which the third client could have been accepted.
     second.set_up();
     second.subscribe();
     second.receive_template();
@@ -281,7 +282,7 @@ fn at_the_limit_a_client_waits_until_another_one_leaves() {
 }
 
 #[test]
-fn a_server_that_has_failed_is_not_running_and_tells_of_it() {
+fn a_failed_server_is_not_running_and_returns_the_reason() {
     let config = Config { listen: vec!["127.0.0.1:0".parse().unwrap()], ..quiet() };
     let keys = AuthorityKeys::generate().unwrap();
     let server = Server::start(config, keys, |event| panic!("on purpose: {event:?}")).unwrap();
@@ -290,13 +291,13 @@ fn a_server_that_has_failed_is_not_running_and_tells_of_it() {
     let _client = TcpStream::connect(to).unwrap();
     let deadline = Instant::now() + DEADLINE;
     while server.is_running() {
-        assert!(Instant::now() < deadline, "it runs on");
+        assert!(Instant::now() < deadline, "the failed server still runs");
         thread::yield_now();
     }
     assert!(server.stop().unwrap_err().to_string().contains("on purpose"));
 }
 
-/// An empty directory of its own for a test.
+/// Returns an empty directory for one test.
 fn directory(name: &str) -> PathBuf {
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("sv2_server").join(name);
     let _ = fs::remove_dir_all(&path);
@@ -313,14 +314,14 @@ fn a_key_file_is_made_for_the_owner_alone_and_keeps_the_key() {
     let again = AuthorityKeys::of_file(&path).unwrap();
     assert_eq!(again.public(), made.public());
     assert_eq!(again.to_text(), made.to_text());
-    // No other file was left behind.
+    // No temporary file is left.
     assert_eq!(fs::read_dir(&directory).unwrap().count(), 1);
     assert_ne!(AuthorityKeys::generate().unwrap().public(), made.public());
 }
 
-/// In one process, so that not even their ids tell them apart.
+/// The calls run in one process, so that they have the same process id.
 #[test]
-fn starts_that_make_a_key_file_at_once_have_the_same_key() {
+fn calls_that_create_a_key_file_at_once_return_the_same_key() {
     const STARTS: usize = 8;
 
     let directory = directory("at_once");
@@ -360,7 +361,7 @@ fn a_key_file_that_holds_no_key_is_refused_and_left_as_it_is() {
         assert!(fs::read(&path).unwrap() == content, "{number} was changed");
         assert_eq!(fs::read_dir(&directory).unwrap().count(), 1);
     }
-    // Neither is anything made in the place of what cannot be read.
+    // A path that cannot be read is not replaced either.
     assert!(AuthorityKeys::of_file(&directory).is_err());
     assert!(AuthorityKeys::of_file(&path.join("below")).is_err());
 }

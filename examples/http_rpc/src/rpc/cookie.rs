@@ -1,5 +1,5 @@
-//! The password of the day: a file that whoever may read it can call this program with. Bitcoin
-//! Core's `.cookie`.
+//! The cookie: a random password in a file, as Bitcoin Core's `.cookie`. A client that can read
+//! the file can call the methods.
 
 use std::{
     fmt,
@@ -13,21 +13,21 @@ use std::{
 use data_encoding::{BASE64, HEXLOWER};
 use subtle::ConstantTimeEq;
 
-/// Bitcoin Core's command-line client reads the user's name out of the file, whatever it is.
+/// Bitcoin Core's user name. Its command-line client accepts any name that the file holds.
 const USER: &str = "__cookie__";
-/// Of random bytes: 256 bits, so guessing is hopeless at any speed.
+/// The number of random bytes. 256 bits cannot be guessed.
 const LENGTH: usize = 32;
-/// For the owner alone.
+/// The mode of the file: only the owner can read and write it.
 const MODE: u32 = 0o600;
 
-/// What whoever calls has to know.
+/// The user name and the password that a client needs.
 pub struct Cookie {
     text: String,
-    /// What has to stand behind `Basic `.
+    /// The part of the Authorization header after `Basic `.
     credentials: String,
 }
 
-/// Without the secret.
+/// Omits the secret.
 impl fmt::Debug for Cookie {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Cookie(..)")
@@ -35,11 +35,11 @@ impl fmt::Debug for Cookie {
 }
 
 impl Cookie {
-    /// A new one, for as long as the program runs.
+    /// Returns a new random cookie.
     ///
     /// # Errors
     ///
-    /// There are no random bytes.
+    /// The system returned no random bytes.
     pub fn generate() -> io::Result<Cookie> {
         let mut secret = [0; LENGTH];
         getrandom::fill(&mut secret)?;
@@ -48,17 +48,17 @@ impl Cookie {
         Ok(Cookie { text, credentials })
     }
 
-    /// Writes it to a file, which goes when the value returned is dropped.
+    /// Writes the cookie to a file. Dropping the returned value removes the file.
     ///
-    /// When the server listens, and not before: a program that finds the address in use must not
-    /// replace the cookie of the one that has it. A file that is there then is from a server that
-    /// did not end in order.
+    /// Call this after the server has started to listen. A program that finds its address in use
+    /// must not replace the cookie of the server that uses the address. If the file already exists
+    /// at that point, it comes from a server that did not stop in order, and it is replaced.
     ///
     /// # Errors
     ///
     /// The file could not be written.
     pub fn write(&self, path: &Path) -> io::Result<CookieFile> {
-        // Under another name first: whoever looks finds the whole cookie, or none.
+        // The file is written under another name first, so that a reader never finds half a cookie.
         let mut temporary = path.to_owned().into_os_string();
         temporary.push(format!(".{}.tmp", process::id()));
         let temporary = PathBuf::from(temporary);
@@ -76,8 +76,8 @@ impl Cookie {
         Ok(CookieFile { path: path.to_owned(), text: self.text.clone() })
     }
 
-    /// Whether these are the credentials: in a time that does not depend on how much of them is
-    /// right.
+    /// Returns whether an Authorization header holds the right credentials. The comparison takes
+    /// constant time.
     pub fn admits(&self, authorization: Option<&[u8]>) -> bool {
         let scheme = |bytes: &[u8]| bytes.eq_ignore_ascii_case(b"Basic ");
         let Some((basic, given)) = authorization.and_then(|value| value.split_at_checked(6)) else {
@@ -93,7 +93,7 @@ pub struct CookieFile {
     text: String,
 }
 
-/// Without the secret.
+/// Omits the secret.
 impl fmt::Debug for CookieFile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("CookieFile").field("path", &self.path).finish_non_exhaustive()
@@ -102,12 +102,12 @@ impl fmt::Debug for CookieFile {
 
 impl Drop for CookieFile {
     fn drop(&mut self) {
-        // Unless it is another server's by now.
+        // Another server may have replaced the file.
         if !fs::read(&self.path).is_ok_and(|text| text == self.text.as_bytes()) {
             return;
         }
         if let Err(error) = fs::remove_file(&self.path) {
-            log::warn!("cannot remove {}: {error}", self.path.display());
+            log::warn!("cannot remove the cookie file {}: {error}", self.path.display());
         }
     }
 }

@@ -1,8 +1,8 @@
 //! JSON-RPC over HTTP, as Bitcoin Core speaks it: versions 1.0 and 2.0, single requests and
 //! batches, positional and named parameters.
 //!
-//! Runs on the worker threads of a [`Server`](crate::Server). Knows no method: those are a table
-//! that the program gives it.
+//! Calls run on the worker threads of a [`Server`](crate::Server). This module defines no methods.
+//! The program provides them by implementing [`Methods`].
 
 mod cookie;
 
@@ -15,28 +15,28 @@ use crate::{
 
 pub use self::cookie::{Cookie, CookieFile};
 
-// Bitcoin Core's error codes (`src/rpc/protocol.h`): the standard's, …
+// The error codes of the JSON-RPC standard (Bitcoin Core's `src/rpc/protocol.h`).
 const INVALID_REQUEST: i32 = -32600;
-/// There is no such method.
+/// The code for an unknown method.
 pub const METHOD_NOT_FOUND: i32 = -32601;
 const PARSE_ERROR: i32 = -32700;
-// … and its own.
-/// An error that has no code of its own.
+// Bitcoin Core's own error codes (the same file).
+/// The code for an error without a more specific code.
 pub const MISC_ERROR: i32 = -1;
 const TYPE_ERROR: i32 = -3;
-/// The value of a parameter is not possible.
+/// The code for a parameter with an invalid value.
 pub const INVALID_PARAMETER: i32 = -8;
 
-/// The answers of a batch together, in bytes: as much as a request may have by default. A short
-/// call can have a long answer, and a batch makes thousands of them.
+/// The limit for the answers of one batch together, in bytes. It equals the default limit of a
+/// request's body. A short call can have a long answer, and a batch can hold thousands of calls.
 const MAX_BATCH_ANSWER: usize = 32 * 1024 * 1024;
 
-/// Why a call failed.
+/// The error of a failed call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RpcError {
-    /// The code, for programs.
+    /// The error code.
     pub code: i32,
-    /// The reason, for persons.
+    /// The reason, for the user.
     pub message: String,
 }
 
@@ -54,8 +54,8 @@ impl RpcError {
 /// What a method returns.
 pub type RpcResult = Result<Value, RpcError>;
 
-/// The parameters of a call, in the order of the method's own list. Those that are missing, and
-/// those that are null, are not there.
+/// The parameters of a call, in the order of the method's parameter list. A parameter that is null
+/// counts as missing.
 #[derive(Debug)]
 pub struct Params {
     names: &'static [&'static str],
@@ -63,9 +63,11 @@ pub struct Params {
 }
 
 impl Params {
+    /// Assigns the parameters of a request to `names`.
+    ///
     /// # Errors
     ///
-    /// There are more than the method has, or one of another name.
+    /// The request has more parameters than the method, or one with an unknown name.
     fn new(
         method: &str,
         names: &'static [&'static str],
@@ -86,7 +88,7 @@ impl Params {
         Ok(Params { names, values })
     }
 
-    /// All of them, for a method that takes anything.
+    /// Returns all parameters as an array.
     pub fn all(&self) -> Value {
         Value::Array(self.values.clone())
     }
@@ -105,7 +107,7 @@ impl Params {
         RpcError::new(MISC_ERROR, format!("{name} is missing"))
     }
 
-    /// Returns the parameter with this index, a string.
+    /// Returns the parameter with this index as a string.
     ///
     /// # Errors
     ///
@@ -116,7 +118,7 @@ impl Params {
             .transpose()
     }
 
-    /// Returns the parameter with this index, a whole number.
+    /// Returns the parameter with this index as an integer.
     ///
     /// # Errors
     ///
@@ -127,7 +129,7 @@ impl Params {
             .transpose()
     }
 
-    /// Returns the parameter with this index, a truth value.
+    /// Returns the parameter with this index as a boolean.
     ///
     /// # Errors
     ///
@@ -138,7 +140,7 @@ impl Params {
             .transpose()
     }
 
-    /// Returns the parameter with this index, which one of the functions above reads.
+    /// Returns the parameter with this index, read by one of the methods above.
     ///
     /// # Errors
     ///
@@ -156,7 +158,7 @@ fn positional(
     names: &'static [&'static str],
     mut named: Map<String, Value>,
 ) -> Result<Vec<Value>, RpcError> {
-    // What stands before the first name, as Bitcoin Core's command-line client sends it.
+    // Bitcoin Core's command-line client sends the positional parameters under this name.
     let mut values = match named.remove("args") {
         None => Vec::new(),
         Some(Value::Array(values)) => values,
@@ -196,7 +198,7 @@ fn usage(method: &str, names: &[&str]) -> String {
     usage
 }
 
-/// What `help` says: all methods, or what one of them takes.
+/// Returns the result of the method `help`: a list of all methods, or the parameters of one.
 pub fn help(methods: &[Method], command: Option<&str>) -> Value {
     let all = || methods.iter().map(|(name, names)| usage(name, names));
     match command {
@@ -208,28 +210,29 @@ pub fn help(methods: &[Method], command: Option<&str>) -> Value {
     }
 }
 
-/// What can be called.
+/// Implement this trait to provide methods.
 pub trait Methods: Send + Sync {
-    /// The names of a method's parameters; `None` if there is no such method.
+    /// Returns the names of a method's parameters, or `None` if the method does not exist.
     fn parameters(&self, method: &str) -> Option<&'static [&'static str]>;
 
-    /// Calls a method. On a worker thread.
+    /// Calls a method. Called on a worker thread.
     ///
     /// # Errors
     ///
-    /// [`RpcError`], which the client is told.
+    /// An [`RpcError`] is sent to the client.
     fn call(&self, method: &str, params: &Params, timers: &Timers<'_>) -> RpcResult;
 
-    /// A timer that was set with [`Timers::set`] has ended. On the socket thread.
+    /// Called on the socket thread when a timer set with [`Timers::set`] has expired.
     fn timer_ended(&self, number: u32) {
         let _ = number;
     }
 }
 
-/// The HTTP side: POST to `/`, with the cookie.
+/// The [`HttpService`] that answers JSON-RPC requests. It requires POST, the path `/` and the
+/// cookie.
 #[derive(Debug)]
 pub struct RpcService<M> {
-    /// What a client has to know.
+    /// The credentials that a client must send.
     pub cookie: Cookie,
     /// The methods that a client can call.
     pub methods: M,
@@ -238,7 +241,10 @@ pub struct RpcService<M> {
 impl<M: Methods> HttpService for RpcService<M> {
     fn admit(&self, head: &Head) -> Result<(), Response> {
         if head.path != "/" {
-            return Err(Response::text(404, "There is nothing here: JSON-RPC is at /."));
+            return Err(Response::text(
+                404,
+                "This path does not exist. Send JSON-RPC requests to /.",
+            ));
         }
         if head.method != "POST" {
             let answer = Response::text(405, "JSONRPC server handles only POST requests");
@@ -246,7 +252,8 @@ impl<M: Methods> HttpService for RpcService<M> {
         }
         if !self.cookie.admits(head.authorization.as_ref().map(Credentials::as_bytes)) {
             let realm = "Basic realm=\"jsonrpc\"";
-            let answer = Response::text(401, "The cookie, or a password, is needed.");
+            let answer =
+                Response::text(401, "Send the user and the password from the cookie file.");
             return Err(answer.with_header("WWW-Authenticate", realm));
         }
         Ok(())
@@ -261,19 +268,21 @@ impl<M: Methods> HttpService for RpcService<M> {
     }
 }
 
-/// How the two versions differ in their answers.
+/// The version of a request. It decides the form of the answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Version {
-    /// Result and error are both there, one of them null; an error has an HTTP status of its own.
+    /// The answer has a result and an error, and one of them is null. The HTTP status depends on
+    /// the error.
     V1,
-    /// One of the two; the HTTP status is 200; a request without id is not answered.
+    /// The answer has either a result or an error. The HTTP status is 200. A request without an id
+    /// is a notification and gets no answer.
     V2,
 }
 
-/// One call, done.
+/// A completed call.
 struct Done {
     version: Version,
-    /// `None`: the request had none. Then its answer has none, and one of version 2 no answer.
+    /// `None` if the request had no id. Then its answer has no id either.
     id: Option<Value>,
     result: RpcResult,
 }
@@ -281,7 +290,7 @@ struct Done {
 impl<M: Methods> RpcService<M> {
     fn respond(&self, body: Vec<u8>, timers: &Timers<'_>) -> Response {
         let parsed = serde_json::from_slice(&body);
-        // It may be long, and the calls may take long.
+        // Frees the memory of the body before the calls, which may take long.
         drop(body);
         match parsed {
             Ok(Value::Array(batch)) => self.respond_to_batch(batch, timers),
@@ -303,7 +312,7 @@ impl<M: Methods> RpcService<M> {
         done.into_response(status)
     }
 
-    /// An empty batch is answered by an empty one, as in Bitcoin Core.
+    /// Returns the answer to a batch. As in Bitcoin Core, an empty batch has an empty answer.
     fn respond_to_batch(&self, batch: Vec<Value>, timers: &Timers<'_>) -> Response {
         let is_empty = batch.is_empty();
         let mut answers = Vec::new();
@@ -319,8 +328,8 @@ impl<M: Methods> RpcService<M> {
             done.write(&mut answers);
             if answers.len() > MAX_BATCH_ANSWER {
                 let message = format!(
-                    "The answers of this batch are longer than {MAX_BATCH_ANSWER} bytes; the calls \
-                     behind those were not made."
+                    "The answers of this batch exceed {MAX_BATCH_ANSWER} bytes. The remaining \
+                     calls were not made. Send a smaller batch."
                 );
                 return failed(MISC_ERROR, &message);
             }
@@ -367,7 +376,7 @@ impl<M: Methods> RpcService<M> {
 }
 
 impl Done {
-    /// For what is no request at all.
+    /// Returns the answer to a message that is not a request.
     fn without_request(code: i32, message: &str) -> Done {
         let (id, result) = (Some(Value::Null), Err(RpcError::new(code, message)));
         Done { version: Version::V1, id, result }
@@ -383,7 +392,7 @@ impl Done {
         Response::json(status, answer)
     }
 
-    /// Appends the answer, its members in the order of Bitcoin Core's.
+    /// Appends the answer. Its members have the order of Bitcoin Core's.
     fn write(self, answer: &mut Vec<u8>) {
         let (before, behind): (&[u8], &[u8]) = match (self.version, &self.result) {
             (Version::V1, Ok(_)) => (b"{\"result\":", b",\"error\":null"),
@@ -403,7 +412,7 @@ impl Done {
 }
 
 fn append(answer: &mut Vec<u8>, value: &Value) {
-    // There is no error: every value has its text, and memory takes it.
+    // Serializing a `Value` into a `Vec` cannot fail.
     let _ = serde_json::to_writer(answer, value);
 }
 

@@ -1,16 +1,18 @@
-//! The chunked transfer coding (RFC 9112, section 7.1): a body whose length is not known in
-//! advance.
+//! A decoder for the chunked transfer coding (RFC 9112, section 7.1), which carries a body whose
+//! length is not known in advance.
 //!
-//! No sockets, no threads. Sizes, extensions and trailers are limited; every line ends with both of
-//! its characters and holds no other control character than a tab, or the body is malformed.
+//! It uses no sockets and no threads. Sizes, extensions and trailers are limited. A line must end
+//! with CR LF, and the only control character allowed in it is a tab.
 
 use std::fmt;
 
-/// A size, in hexadecimal, with its extensions and its line end. Longer ones have no honest use.
+/// The longest line with a chunk's size in hexadecimal, with its extensions and its line end.
+/// Honest clients send shorter ones.
 const MAX_SIZE_LINE: usize = 256;
-/// Sizes of more digits, zeros in front not counted, are above every limit.
+/// The most digits of a size, without leading zeros. A size with more digits exceeds every limit.
 const MAX_SIZE_DIGITS: usize = 8;
-/// All trailers together, with their line ends and the empty line behind them; they are ignored.
+/// The limit for all trailers together, with their line ends and the final empty line. Trailers
+/// are ignored.
 const MAX_TRAILERS: usize = 8 * 1024;
 const END_OF_LINE: &[u8] = b"\r\n";
 
@@ -29,9 +31,9 @@ enum State {
     Data {
         missing: usize,
     },
-    /// The line end behind a chunk.
+    /// The line end after a chunk.
     DataEnd,
-    /// So many bytes of them may still come.
+    /// The trailers may take `allowed` more bytes.
     Trailers {
         allowed: usize,
     },
@@ -39,7 +41,7 @@ enum State {
 }
 
 impl State {
-    /// How long the line may be that is arriving, with its end.
+    /// Returns the longest line allowed in this state, with its end.
     fn max_line(self) -> usize {
         match self {
             State::Size => MAX_SIZE_LINE,
@@ -50,16 +52,16 @@ impl State {
     }
 }
 
-/// Decodes one body.
+/// The decoder of one body.
 pub struct ChunkedBody {
     state: State,
     max_body: usize,
     body: Vec<u8>,
-    /// A line that has not ended yet.
+    /// The beginning of a line whose end has not arrived.
     line: Vec<u8>,
 }
 
-/// The body may hold secrets: only its length is shown.
+/// Shows only the length of the body, which may hold secrets.
 impl fmt::Debug for ChunkedBody {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ChunkedBody")
@@ -85,11 +87,11 @@ impl ChunkedBody {
         self.body
     }
 
-    /// Takes bytes off the wire, up to the end of the body at most, and says how many.
+    /// Takes received bytes, at most up to the end of the body, and returns how many it took.
     ///
     /// # Errors
     ///
-    /// [`ChunkedError`]; the body cannot be continued.
+    /// Returns a [`ChunkedError`]. The body cannot be continued after it.
     pub fn receive(&mut self, data: &[u8]) -> Result<usize, ChunkedError> {
         let mut rest = data;
         while !rest.is_empty() && !self.is_complete() {
@@ -110,7 +112,7 @@ impl ChunkedBody {
         data.len()
     }
 
-    /// A line, or as much of it as has arrived.
+    /// Takes a line, or the part of it that has arrived, and returns the number of bytes taken.
     fn take_line(&mut self, arrived: &[u8]) -> Result<usize, ChunkedError> {
         let allowed = self.state.max_line().saturating_sub(self.line.len());
         let window = arrived.get(..allowed).unwrap_or(arrived);
@@ -149,12 +151,12 @@ impl ChunkedBody {
     }
 }
 
-/// Of `size`, or of `size;extensions`.
+/// Parses `size` or `size;extensions`.
 fn size(line: &[u8]) -> Result<usize, ChunkedError> {
     let size = line.split(|byte| *byte == b';').next().unwrap_or_default();
     let size = std::str::from_utf8(size).map_err(|_| ChunkedError::Malformed)?;
     let size = size.trim_end_matches([' ', '\t']);
-    // `from_str_radix` would take a sign.
+    // `from_str_radix` would accept a sign.
     if size.is_empty() || !size.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return Err(ChunkedError::Malformed);
     }
@@ -168,7 +170,7 @@ fn size(line: &[u8]) -> Result<usize, ChunkedError> {
     usize::from_str_radix(digits, 16).map_err(|_| ChunkedError::Malformed)
 }
 
-/// A name, a colon, and anything.
+/// Returns whether a line is a field: a name, a colon, and anything after it.
 fn is_field(line: &[u8]) -> bool {
     let is_name = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
     let colon = line.iter().position(|byte| *byte == b':');

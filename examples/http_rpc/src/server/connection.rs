@@ -1,13 +1,13 @@
-//! One connection: where it is between two requests, and what of it is still to be sent.
+//! The state of one connection: its phase, its parser and its send queue.
 //!
-//! The socket thread reads requests; the worker that has one answers it. So that answers leave in
-//! order and a client cannot make this server hoard its requests, there is one request in flight:
-//! while it is, and while others that have arrived wait behind it, nothing is read.
+//! The socket thread reads requests, and a worker answers each of them. A connection has at most
+//! one request in flight, so answers leave in order, and a client cannot make the server store
+//! many requests. Nothing is read while a request is in flight or further received requests wait.
 //!
-//! [`Phase`] says whose turn it is, and whoever has the turn passes it on. What makes that safe is
-//! that the hook's "no" is noted in the same word: passing the turn on takes the note along, so
-//! that either the hook sees the new phase, or the one who passes the turn on sees the note and
-//! wakes the connection.
+//! [`Phase`] says who owns the connection's next step. Only the owner sets the next phase. A "no"
+//! of the receive hook is recorded as a bit in the same atomic as the phase. Setting the next
+//! phase also takes that bit. So either the hook sees the new phase, or the thread that sets the
+//! phase sees the bit and wakes the connection.
 
 use std::{
     sync::atomic::{AtomicU8, Ordering},
@@ -19,22 +19,21 @@ use sockman::{ConnectionId, SendQueue, Service, SockMan, helpers::SendQueueLimit
 
 use super::parser::RequestParser;
 
-/// Whose turn it is. Only who has the turn sets the next one.
+/// The phase of a connection. Only the thread that owns a phase sets the next one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Phase {
-    /// The client's: to send a request, after it has taken the last answer. The socket thread
-    /// moves on from here.
+    /// The client takes the last answer and sends a request. The socket thread owns this phase.
     Reading,
-    /// A worker's: to answer. It moves on.
+    /// A worker answers the request. The worker owns this phase.
     Answering,
-    /// An event stream has the connection until its end.
+    /// An event stream owns the connection until the stream ends.
     Streaming,
-    /// The last answer is on its way; whoever sees its last byte leave closes this side.
+    /// The last answer is in the send queue. The thread that sends its last byte closes this side.
     Closing,
-    /// This side is closed; what still comes is thrown away until the client closes too. Closing
-    /// at once would reset the connection if it had sent more, and the reset could overtake the
-    /// answer.
+    /// This side is closed. Received bytes are discarded until the client closes, too. Closing
+    /// the connection immediately would reset it if the client had sent more, and the reset could
+    /// overtake the answer.
     Lingering,
 }
 
@@ -50,7 +49,8 @@ impl Phase {
     }
 }
 
-/// The hook has said no in this phase: bytes may be waiting whose event has gone by.
+/// The bit for "the receive hook has said no in this phase". Bytes may wait in the kernel, and no
+/// further event reports them.
 const TURNED_AWAY: u8 = 0x80;
 
 #[derive(Debug)]
@@ -58,23 +58,24 @@ pub(crate) struct Connection {
     pub(crate) id: ConnectionId,
     pub(crate) them: Service,
     pub(crate) send: SendQueue,
-    /// A [`Phase`], and with it [`TURNED_AWAY`].
+    /// A [`Phase`] and the bit [`TURNED_AWAY`].
     turn: AtomicU8,
-    /// Since when the client has been doing nothing.
+    /// When the client was last active.
     quiet_since: Mutex<Instant>,
-    /// The socket thread's. (The lock is never contended for.)
+    /// Only the socket thread takes this lock, so it is never contended.
     pub(crate) reading: Mutex<Reading>,
 }
 
 #[derive(Debug)]
 pub(crate) struct Reading {
     pub(crate) parser: RequestParser,
-    /// What has arrived may hold a whole request: nothing more is received before it is answered.
+    /// The received bytes may hold a whole request. Nothing more is received until they are
+    /// answered.
     pub(crate) has_unanswered: bool,
     pub(crate) got_eof: bool,
-    /// The body that is arriving now.
+    /// The body that is arriving.
     pub(crate) body: Option<ArrivingBody>,
-    /// The timer for the end of the lingering runs.
+    /// The timer that ends the lingering is set.
     pub(crate) is_lingering: bool,
 }
 
@@ -84,9 +85,9 @@ pub(crate) struct ArrivingBody {
     pub(crate) received: usize,
 }
 
-/// The queue is above its high mark from the first unsent byte on, until it is empty: no request is
-/// read while the client does not take an answer. One answer at a time is queued, so the limit is the
-/// answer's own size.
+/// The queue is above its high mark from the first unsent byte until it is empty, so no request is
+/// read while an answer waits for the client. Only one answer is queued at a time, so the queue
+/// needs no limit of its own.
 const LIMITS: SendQueueLimits = match SendQueueLimits::new(0, 1, usize::MAX) {
     Ok(limits) => limits,
     #[allow(clippy::panic, reason = "evaluated when compiled")]
@@ -115,24 +116,24 @@ impl Connection {
         Phase::of(self.turn.load(Ordering::SeqCst))
     }
 
-    /// Passes the turn on. `true`: the hook has turned bytes away meanwhile, and whoever makes
-    /// reading possible again has to wake the connection.
+    /// Sets the next phase. Returns whether the hook has said no in the phase before. If it has,
+    /// the thread that allows reading again must wake the connection.
     pub(crate) fn pass_on(&self, next: Phase) -> bool {
         self.turn.swap(next as u8, Ordering::SeqCst) & TURNED_AWAY != 0
     }
 
-    /// The same note, without passing the turn on.
+    /// Takes the bit [`TURNED_AWAY`] without a change of the phase.
     pub(crate) fn take_turned_away(&self) -> bool {
         self.turn.fetch_and(!TURNED_AWAY, Ordering::SeqCst) & TURNED_AWAY != 0
     }
 
-    /// Of several threads that see the last byte leave, one goes on to linger.
+    /// Moves from `Closing` to `Lingering`. If several threads race, exactly one receives `true`.
     pub(crate) fn begin_lingering(&self) -> bool {
         let next = |turn| (Phase::of(turn) == Phase::Closing).then_some(Phase::Lingering as u8);
         self.turn.fetch_update(Ordering::SeqCst, Ordering::SeqCst, next).is_ok()
     }
 
-    /// For `should_try_to_recv`.
+    /// Returns the answer of `should_try_to_recv`.
     pub(crate) fn may_receive(&self) -> bool {
         loop {
             let turn = self.turn.load(Ordering::SeqCst);
@@ -143,7 +144,7 @@ impl Connection {
                 Phase::Streaming | Phase::Lingering => true,
                 Phase::Answering | Phase::Closing => false,
             };
-            // The note counts only for the phase that was looked at.
+            // The exchange fails if the phase has changed. Then the loop looks at the new phase.
             let note = || {
                 let (with_note, order) = (turn | TURNED_AWAY, Ordering::SeqCst);
                 self.turn.compare_exchange(turn, with_note, order, order).is_ok()
@@ -154,8 +155,8 @@ impl Connection {
         }
     }
 
-    /// It is the client's turn again. The socket thread is woken only if it may have something to
-    /// do: mostly the next request is still to come, and its event will wake it.
+    /// Sets the phase `Reading` and wakes the connection if the socket thread may have work.
+    /// Usually the next request has not arrived yet, and its event will wake the socket thread.
     pub(crate) fn resume(&self, sockman: &SockMan, must_revisit: bool) {
         if self.pass_on(Phase::Reading) || must_revisit {
             sockman.wake(self.id);

@@ -1,5 +1,5 @@
-//! Server-sent events (the HTML standard, section 9.2): an answer without an end, pushed from any
-//! thread.
+//! Server-sent events (the HTML standard, section 9.2): an answer of unlimited length. Any thread
+//! can push events.
 
 use std::{error::Error, fmt, sync::Arc};
 
@@ -11,20 +11,20 @@ use super::{
     response::{self, Afterwards},
 };
 
-/// Who leaves more than so many bytes unread when the next event comes has fallen behind, and may
-/// come back. (One event may be longer.)
+/// The most unsent bytes of a client when the next event comes. A client with more has fallen
+/// behind and is disconnected; it can reconnect. One event may be longer.
 const MAX_UNREAD: usize = 256 * 1024;
 
-/// One client that hears events. Dropping it ends the stream in order.
+/// A stream of events to one client. Dropping it ends the stream in order.
 pub struct EventStream {
     handler: Arc<Handler>,
     sockman: WeakSockMan,
     connection: Arc<Connection>,
-    /// HTTP/1.0 knows no chunks: there the end of the connection is the end of the stream.
+    /// `false` for HTTP/1.0, which has no chunks. There the end of the connection ends the stream.
     is_chunked: bool,
 }
 
-/// The client is gone, or was let go of since it had fallen behind.
+/// The error returned when the client of an event stream has left or was disconnected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StreamClosed;
 
@@ -57,7 +57,8 @@ impl EventStream {
         }
         head.extend_from_slice(b"\r\n");
         stream.connection.pass_on(Phase::Streaming);
-        // A client that has gone is noticed only while somebody listens to it.
+        // The connection was not read from while the worker owned it. Reading must go on, or the
+        // server does not notice that the client leaves.
         stream.sockman().ok_or(StreamClosed)?.wake(stream.connection.id);
         stream.push(&head)?;
         Ok(stream)
@@ -67,14 +68,15 @@ impl EventStream {
         self.sockman.upgrade()
     }
 
-    /// Sends an event, from any thread, without waiting for the client.
+    /// Sends an event without waiting for the client. May be called from any thread.
     ///
     /// # Errors
     ///
-    /// [`StreamClosed`]; nothing more can be sent on this stream.
+    /// Returns [`StreamClosed`] if the client has left or has fallen behind. Nothing more can be
+    /// sent on this stream.
     pub fn send(&self, event: &str, data: &str) -> Result<(), StreamClosed> {
         let mut text = format!("event: {event}\n");
-        // For a browser, a carriage return alone ends a line as well.
+        // A browser also takes a lone carriage return as the end of a line.
         for line in data.replace("\r\n", "\n").split(['\n', '\r']) {
             text += "data: ";
             text += line;
@@ -90,7 +92,10 @@ impl EventStream {
     fn push(&self, bytes: &[u8]) -> Result<(), StreamClosed> {
         let sockman = self.sockman().ok_or(StreamClosed)?;
         if self.connection.send.queued() > MAX_UNREAD {
-            log::debug!("closing event stream {}: it has fallen behind", self.connection.id);
+            log::debug!(
+                "closing event stream {}: the client leaves more than {MAX_UNREAD} bytes unread",
+                self.connection.id
+            );
             self.handler.close(&sockman, self.connection.id);
             return Err(StreamClosed);
         }
@@ -109,7 +114,7 @@ impl Drop for EventStream {
         self.connection.is_active();
         self.connection.pass_on(Phase::Closing);
         if let Some(sockman) = self.sockman() {
-            // The socket thread closes it once everything has left.
+            // The socket thread closes the connection when everything has been sent.
             sockman.wake(self.connection.id);
         }
     }

@@ -1,9 +1,9 @@
-//! The server on top of [`SockMan`]: its [`EventHandler`].
+//! The server's [`EventHandler`] for [`SockMan`].
 //!
-//! The hooks and events run on the socket thread, `finish` and `close` also on the workers. A
-//! connection's own `reading`, which only the socket thread takes, is held while its requests are
-//! handed over and refused; no other lock is held while sockman or the service is called. The
-//! timers of connections are the socket thread's.
+//! Hooks and events run on the socket thread. `finish` and `close` also run on the workers. The
+//! lock `reading` of a connection, which only the socket thread takes, is held while requests are
+//! queued for the workers or refused. No other lock is held while sockman or the service is
+//! called.
 
 use std::{
     io,
@@ -31,31 +31,31 @@ use super::{
     workers::Workers,
 };
 
-/// A client that has got its last answer has so long to close its side.
+/// How long a client may take to close its side after its last answer.
 const LINGER: Duration = Duration::from_secs(1);
-/// A body has to arrive at so many bytes a second, or one byte now and then would keep a place for
-/// ever.
+/// The lowest rate of a body in bytes a second. Without it, a client that sends a byte now and then
+/// would keep its place without end.
 const MIN_BODY_RATE: usize = 1024;
-/// Between these, every time-out can be added to the clock.
+/// The shortest and the longest idle time-out. The longest one can still be added to an `Instant`.
 const IDLE_TIMEOUTS: (Duration, Duration) =
     (Duration::from_millis(1), Duration::from_secs(100 * 365 * 24 * 60 * 60));
 
-/// What the socket thread waits for.
+/// The key of a timer. The timers expire on the socket thread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Timer {
     Connection(ConnectionId),
-    /// One of the service's own, with its number.
+    /// A timer of the service, with its number.
     Service(u32),
 }
 
-/// What has to be known of a request when it is answered.
+/// The properties of a request that its answer depends on.
 #[derive(Debug, Clone, Copy)]
 struct InFlight {
     afterwards: Afterwards,
-    /// Its answer has no body.
+    /// The request is a HEAD, so its answer has no body.
     to_head: bool,
-    /// The socket thread is to look at the connection after the answer, though nothing new comes:
-    /// there are bytes that it has received already, or the client has closed its side.
+    /// The socket thread must visit the connection after the answer even without a new event: it
+    /// has received further bytes already, or the client has closed its side.
     must_revisit: bool,
 }
 
@@ -66,7 +66,7 @@ pub(crate) struct Handler {
     pub(super) timers: Deadlines<Timer>,
     workers: Arc<Workers>,
     is_draining: AtomicBool,
-    /// Notified when the last connection is gone.
+    /// Notified when the last connection is removed.
     drained: Condvar,
     drained_lock: Mutex<()>,
 }
@@ -98,12 +98,12 @@ impl Handler {
         self.connections.all().into_iter().map(|(id, _)| id)
     }
 
-    /// Any thread. Idle connections close, the others after the answer that they wait for. Returns
-    /// when all are closed, or at the deadline.
+    /// Closes idle connections, and the others after the answer that they wait for. Returns when
+    /// all are closed, or at the deadline. May be called from any thread except the socket thread.
     pub(crate) fn drain(&self, sockman: &SockMan, deadline: Instant) {
         self.is_draining.store(true, Ordering::SeqCst);
         for id in self.ids() {
-            // The socket thread looks at each: it knows which of them are idle.
+            // Only the socket thread knows which connections are idle.
             sockman.wake(id);
         }
         let mut guard = self.drained_lock.lock();
@@ -114,7 +114,7 @@ impl Handler {
         }
     }
 
-    /// Those that are left when the socket thread has ended.
+    /// Closes the connections that remain after the socket thread has ended.
     pub(crate) fn close_all(&self, sockman: &SockMan) {
         for id in self.ids() {
             self.close(sockman, id);
@@ -125,7 +125,7 @@ impl Handler {
         self.is_draining.load(Ordering::SeqCst)
     }
 
-    /// Any thread.
+    /// Closes and removes a connection. May be called from any thread.
     pub(super) fn close(&self, sockman: &SockMan, id: ConnectionId) {
         sockman.close_connection(id);
         if self.connections.remove(id).is_none() {
@@ -138,7 +138,8 @@ impl Handler {
         }
     }
 
-    /// Socket thread. Goes on with what has arrived, as far as it is the client's turn.
+    /// Handles the received bytes while the connection is in the phase `Reading`. Called on the
+    /// socket thread.
     fn advance(
         self: &Arc<Self>,
         sockman: &SockMan,
@@ -164,32 +165,33 @@ impl Handler {
         }
     }
 
-    /// What has arrived is no whole request.
+    /// Prepares for more bytes: the received ones hold no whole request.
     fn want_more(&self, sockman: &SockMan, connection: &Connection, reading: &mut Reading) {
         reading.has_unanswered = false;
         if connection.take_turned_away() {
             sockman.wake(connection.id);
         }
         if reading.parser.is_within_body() && reading.body.is_none() {
-            // A head has become complete. (Parts of one do not count: who sends a byte now and
-            // then would never be timed out.)
+            // A complete head counts as activity. A part of one does not, or a client that sends a
+            // byte now and then would never time out.
             connection.is_active();
             reading.body = Some(ArrivingBody { since: Instant::now(), received: 0 });
         }
         if reading.parser.take_continue() {
-            // If it fails, so does the next callback, which tells of it.
+            // If this send fails, the next callback reports the error.
             let _ = connection.send.push(sockman, b"HTTP/1.1 100 Continue\r\n\r\n");
         }
     }
 
-    /// Before any of the body is waited for.
+    /// Decides whether to go on with a request before its body is awaited.
     fn admit(&self, connection: &Connection, head: &Head) -> Result<(), Response> {
         if !is_allowed(&self.config.allow, &connection.them) {
-            return Err(Response::text(403, "This address may not connect here."));
+            return Err(Response::text(403, "Requests from this address are not allowed."));
         }
         self.service.admit(head)
     }
 
+    /// Queues a request for the workers, or answers it with 503 if the queue is full.
     fn hand_over(
         self: &Arc<Self>,
         sockman: &SockMan,
@@ -211,12 +213,12 @@ impl Handler {
             in_flight,
         };
         if !self.workers.submit(move || job.run(request)) {
-            let response = Response::text(503, "The queue of requests is full; come back later.");
+            let response = Response::text(503, "The queue of requests is full. Try again later.");
             self.finish(sockman, connection, &response, in_flight);
         }
     }
 
-    /// Sends the answer, from whichever thread has it, and passes the turn on.
+    /// Sends the answer and sets the next phase. Called on the thread that owns the phase.
     fn finish(
         &self,
         sockman: &SockMan,
@@ -228,13 +230,13 @@ impl Handler {
         let bytes = response.encode(afterwards, in_flight.to_head);
         connection.is_active();
         if connection.send.push(sockman, &bytes).is_err() {
-            // It is closed or broken.
+            // The connection is closed or broken.
             return self.close(sockman, connection.id);
         }
         match afterwards {
             Afterwards::KeepAlive => {
                 connection.resume(sockman, in_flight.must_revisit);
-                // Once more, now that it may be found idle: `drain` may have passed it by.
+                // `drain` may have seen the connection before it was idle.
                 if self.is_draining() {
                     sockman.wake(connection.id);
                 }
@@ -246,17 +248,19 @@ impl Handler {
         }
     }
 
-    /// After the last answer has left. The rest is `keep_lingering`'s, on the socket thread.
+    /// Shuts down this side if the last answer has been sent. `keep_lingering` does the rest on the
+    /// socket thread.
     fn linger_if_sent(&self, sockman: &SockMan, connection: &Connection) {
         if connection.send.has_queued() || !connection.begin_lingering() {
             return;
         }
         let _ = sockman.shutdown_write(connection.id);
-        // Reading, which was paused, goes on: for the end.
+        // Reading was paused. It must go on, so that the client's end is seen.
         sockman.wake(connection.id);
     }
 
-    /// Socket thread.
+    /// Closes a lingering connection if the client has closed its side, otherwise sets the timer
+    /// for it. Called on the socket thread.
     fn keep_lingering(&self, sockman: &SockMan, id: ConnectionId, reading: &mut Reading) {
         if reading.got_eof {
             self.close(sockman, id);
@@ -266,11 +270,11 @@ impl Handler {
         }
     }
 
-    /// Socket thread, at the server's end.
+    /// Ends a connection if it is idle. Called on the socket thread while the server stops.
     fn end_if_idle(&self, sockman: &SockMan, connection: &Connection) {
         match connection.phase() {
             Phase::Reading if connection.send.has_queued() => {}
-            // Its last answer has arrived, or never will.
+            // The kernel has had the last answer for longer than lingering would wait.
             Phase::Reading if connection.quiet_since().elapsed() > LINGER => {
                 self.close(sockman, connection.id);
             }
@@ -283,12 +287,14 @@ impl Handler {
         }
     }
 
+    /// Handles the expired timer of a connection: sets it again, answers with 408 or closes. Called
+    /// on the socket thread.
     fn timer_ended(&self, sockman: &SockMan, id: ConnectionId, now: Instant) {
         let Some(connection) = self.connections.find(id) else { return };
         let mut reading = connection.reading.lock();
         let limit = self.config.idle_timeout;
-        // The timer is not moved with every byte: it looks when the last one was, and if that is
-        // not long ago, it sleeps on.
+        // The timer is not moved on every activity. It checks the time of the last one, and is set
+        // again if that was recent.
         let ends = match connection.phase() {
             Phase::Answering | Phase::Streaming => now + limit,
             Phase::Reading | Phase::Closing => {
@@ -309,7 +315,7 @@ impl Handler {
         {
             connection.pass_on(Phase::Answering);
             self.timers.set(sockman, Timer::Connection(id), now + limit);
-            let response = Response::text(408, "The request took too long.");
+            let response = Response::text(408, "The request did not arrive in time.");
             let (afterwards, to_head, must_revisit) = (Afterwards::Close, false, false);
             let in_flight = InFlight { afterwards, to_head, must_revisit };
             return self.finish(sockman, &connection, &response, in_flight);
@@ -317,18 +323,19 @@ impl Handler {
         self.close(sockman, id);
     }
 
-    /// Whether the client has taken some of what waits for it. The kernel tells only of a good deal
-    /// of room, for which a slow client needs its time.
+    /// Returns whether the client has taken some of its answer. The kernel reports only a large
+    /// amount of free room, and a slow client takes long to make that much.
     fn takes_more(&self, sockman: &SockMan, connection: &Connection) -> bool {
         let queued = connection.send.queued();
-        // An error is told by the next callback.
+        // The next callback reports an error.
         queued > 0 && connection.send.drain(sockman).is_ok() && connection.send.queued() < queued
     }
 }
 
+/// Returns whether requests from this peer are accepted.
 fn is_allowed(allow: &[IpAddr], them: &Service) -> bool {
     match them.to_socket_addr() {
-        // A unix-domain path has permissions of its own.
+        // A unix-domain socket is protected by the permissions of its path.
         None => true,
         Some(them) => {
             let ip = them.ip().to_canonical();
@@ -337,7 +344,7 @@ fn is_allowed(allow: &[IpAddr], them: &Service) -> bool {
     }
 }
 
-/// Until when the client may go on as it does.
+/// Returns the time at which the client times out if it sends nothing more.
 fn patience_ends(quiet_since: Instant, body: Option<&ArrivingBody>, limit: Duration) -> Instant {
     let ends = quiet_since + limit;
     match body {
@@ -349,7 +356,7 @@ fn patience_ends(quiet_since: Instant, body: Option<&ArrivingBody>, limit: Durat
     }
 }
 
-/// A request on its way through a worker.
+/// The job of a worker: one request.
 struct Job {
     handler: Arc<Handler>,
     sockman: SockMan,
@@ -374,9 +381,9 @@ impl Job {
                     subscribe(stream);
                 }
             }
-            // The panic itself has been printed by the hook; the client is not left waiting.
+            // The panic hook has reported the panic. The client still gets an answer.
             Err(_) => {
-                let response = Response::text(500, "This request failed.");
+                let response = Response::text(500, "The server failed to process this request.");
                 let in_flight = InFlight { afterwards: Afterwards::Close, ..in_flight };
                 handler.finish(&sockman, &connection, &response, in_flight);
             }
@@ -384,8 +391,8 @@ impl Job {
     }
 }
 
-/// The handler keeps itself in its jobs, so it needs to be an [`Arc`], which the trait's `&self` is
-/// not.
+/// The [`EventHandler`]. Jobs hold the handler, so its methods need an [`Arc`], and the trait's
+/// `&self` gives none.
 pub(crate) struct Events(pub(crate) Arc<Handler>);
 
 impl EventHandler for Events {
@@ -397,7 +404,8 @@ impl EventHandler for Events {
         them: &Service,
     ) -> bool {
         self.0.connections.insert(id, Connection::new(id, them, self.0.config.max_body));
-        // After the entry: `drain` looks the other way round.
+        // This check follows the insert, and `drain` sets the flag before it looks at the table. So
+        // one of the two sees the other.
         if self.0.is_draining() {
             self.0.close(sockman, id);
             return false;
@@ -430,9 +438,9 @@ impl EventHandler for Events {
         let Some(connection) = self.0.connections.find(id) else { return };
         let mut reading = connection.reading.lock();
         match connection.phase() {
-            // Thrown away.
+            // Discarded.
             Phase::Lingering => {}
-            // Who hears events has nothing more to ask.
+            // A client of an event stream must not send anything more.
             Phase::Streaming => self.0.close(sockman, id),
             Phase::Reading | Phase::Answering | Phase::Closing => {
                 if let Some(body) = &mut reading.body {
@@ -452,7 +460,7 @@ impl EventHandler for Events {
         if matches!(connection.phase(), Phase::Streaming | Phase::Lingering) {
             return self.0.close(sockman, id);
         }
-        // A client may close its side behind its last request: the answer still reaches it.
+        // A client may close its side after its last request. It still gets the answer.
         self.0.advance(sockman, &connection, &mut reading);
     }
 
@@ -498,15 +506,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_body_has_to_come_without_a_pause_and_at_some_rate() {
+    fn a_body_must_arrive_without_a_pause_and_at_a_minimum_rate() {
         let (limit, now) = (Duration::from_secs(30), Instant::now());
         assert_eq!(patience_ends(now, None, limit), now + limit);
-        // A byte came just now, but few have come for long.
+        // A byte arrived just now, but few bytes arrived in a long time.
         let since = now - Duration::from_secs(20);
         let ends = |received| patience_ends(now, Some(&ArrivingBody { since, received }), limit);
         assert_eq!(ends(0), since + limit);
         assert_eq!(ends(5 * MIN_BODY_RATE), since + limit + Duration::from_secs(5));
-        // Many have come, but none since then.
+        // Many bytes arrived. Then only the time of the last one counts.
         assert_eq!(ends(usize::MAX), now + limit);
     }
 
@@ -521,9 +529,10 @@ mod tests {
         }
     }
 
-    /// In memory: over loopback everybody is from this machine.
+    /// An address that is not allowed gets 403 before the service sees the request. The test uses a
+    /// network in memory, because over loopback every peer is allowed.
     #[test]
-    fn who_may_not_connect_is_told_so_whatever_is_asked_for() {
+    fn an_address_that_is_not_allowed_gets_403_for_any_request() {
         let network = Network::new();
         let workers = Arc::new(Workers::start(0, 1).unwrap());
         let handler = Arc::new(Handler::new(Config::default(), Arc::new(Nothing), workers));
@@ -539,7 +548,7 @@ mod tests {
     }
 
     #[test]
-    fn this_machine_and_whom_it_is_told_of_may_connect() {
+    fn loopback_and_listed_addresses_are_allowed() {
         let allow = ["192.0.2.1".parse().unwrap(), "::ffff:192.0.2.2".parse().unwrap()];
         let cases = [
             ("127.0.0.1:5", true),

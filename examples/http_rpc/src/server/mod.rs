@@ -1,17 +1,17 @@
-//! An HTTP/1.1 server on sockman, for programs that answer small requests: what Bitcoin Core has
-//! in `httpserver.cpp`, on top of `SockMan` in place of libevent.
+//! An HTTP/1.1 server on sockman, for programs that answer small requests. It does what Bitcoin
+//! Core does in `httpserver.cpp`, with `SockMan` in place of libevent.
 //!
-//! | module | what it is |
+//! | module | what it holds |
 //! |---|---|
-//! | [`parser`], [`chunked`] | bytes to requests, without sockets |
-//! | [`response`], [`events`] | answers: whole ones, and streams of server-sent events |
-//! | [`connection`] | one client: whose turn it is |
+//! | [`parser`], [`chunked`] | parsing of bytes into requests, without sockets |
+//! | [`response`], [`events`] | whole answers, and streams of server-sent events |
+//! | [`connection`] | the state of one client |
 //! | [`handler`] | the [`EventHandler`](sockman::EventHandler), on the socket thread |
-//! | [`workers`] | the threads that answer, and the bounded queue in front of them |
+//! | [`workers`] | the threads that answer, and the bounded queue of requests for them |
 //!
-//! A request goes round like this: the socket thread parses it and hands it to a worker; the worker
-//! answers and sends the answer itself; only then is the client's next request read. What a client
-//! can make the server keep is bounded by that: one request, one answer.
+//! The socket thread parses a request and queues it for a worker. The worker computes the answer
+//! and sends it itself. The client's next request is read only after that. So the server stores at
+//! most one request and one answer for a client, and what one turn received beyond that.
 
 pub mod chunked;
 mod connection;
@@ -41,31 +41,35 @@ use self::{
     workers::Workers,
 };
 
-/// What a server is to do. The sizes of queue and body and the idle time-out are Bitcoin Core's
-/// defaults.
+/// The configuration of a server. The defaults of `work_queue`, `max_body` and `idle_timeout` are
+/// Bitcoin Core's.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// The addresses to listen on.
     pub listen: Vec<Service>,
-    /// Default: 16. Beyond them clients wait in the kernel's backlog.
+    /// The most connections at a time. At the limit, further clients wait in the kernel's backlog.
+    /// Default: 16.
     pub max_connections: usize,
-    /// Threads that answer. Default: 4.
+    /// The number of worker threads. Default: 4.
     pub workers: usize,
-    /// So many requests wait for a worker at most; then the answer is 503. Default: 64.
+    /// The most requests that wait for a worker. At the limit, a request is answered with 503.
+    /// Default: 64.
     pub work_queue: usize,
-    /// In bytes. Default: 32 MiB. A longer one is answered with 413.
+    /// The longest body in bytes. A request with a longer one is answered with 413. Default:
+    /// 32 MiB.
     pub max_body: usize,
-    /// For a client that sends no request, does not go on with one (408), or does not take its
-    /// answer. What counts as going on: that a head is complete; a byte of a body, as long as all
-    /// of it comes at a kilobyte a second; that some of the answer is taken. Default: 30 s. At
-    /// least a millisecond.
+    /// How long a client may send no request, not go on with one (answered with 408), or not take
+    /// its answer. A client goes on when it completes a head, sends a byte of a body that arrives
+    /// at a kilobyte a second overall, or takes some of the answer. Default: 30 s. Values below
+    /// one millisecond count as one millisecond.
     pub idle_timeout: Duration,
-    /// At the end, answers in flight may take so long. Default: 30 s. What takes longer is cut off.
+    /// How long [`Server::stop`] waits for answers in flight. It cuts off those that take longer.
+    /// Default: 30 s.
     pub drain_timeout: Duration,
-    /// Who may connect besides this machine itself; the others are answered with 403. Default:
-    /// nobody.
+    /// The addresses, besides loopback, whose requests are accepted. Requests from others are
+    /// answered with 403. Default: empty.
     pub allow: Vec<IpAddr>,
-    /// Sockman's sweep. Nothing here depends on it.
+    /// Sockman's sweep. The server does not depend on it. Default: `None`.
     pub sweep: Option<Duration>,
 }
 
@@ -85,30 +89,30 @@ impl Default for Config {
     }
 }
 
-/// What is served.
+/// Implement this trait to answer requests.
 pub trait HttpService: Send + Sync {
-    /// Whether to go on with a request of which only the head has arrived. On the socket thread:
-    /// it must not take long.
+    /// Decides whether to go on with a request whose head has arrived. Called on the socket
+    /// thread, so it must return quickly.
     ///
     /// # Errors
     ///
-    /// The answer; the connection ends with it.
+    /// Returns the answer to a refused request. The connection ends after that answer.
     fn admit(&self, head: &Head) -> Result<(), Response>;
 
-    /// Answers a request, on a worker thread, for as long as it takes.
+    /// Answers a request. Called on a worker thread, and may take long.
     fn answer(&self, request: Request, timers: &Timers<'_>) -> Answer;
 
-    /// A timer that was set with [`Timers::set`] has ended. On the socket thread.
+    /// Called on the socket thread when a timer set with [`Timers::set`] has expired.
     fn timer_ended(&self, number: u32) {
         let _ = number;
     }
 }
 
-/// How a service answers a request.
+/// The answer of a service to a request.
 pub enum Answer {
     /// A whole answer.
     Response(Response),
-    /// The client hears events from now on, as long as the stream is kept.
+    /// A stream of events, which is passed to this function. The stream lasts until it is dropped.
     Events(Box<dyn FnOnce(EventStream) + Send>),
 }
 
@@ -121,7 +125,7 @@ impl fmt::Debug for Answer {
     }
 }
 
-/// The service's own timers, by number.
+/// The service's own timers, identified by number.
 pub struct Timers<'a> {
     timers: &'a Deadlines<Timer>,
     sockman: &'a SockMan,
@@ -134,24 +138,23 @@ impl fmt::Debug for Timers<'_> {
 }
 
 impl Timers<'_> {
-    /// Starts the timer, or moves it.
+    /// Sets a timer, or moves it if it is set.
     pub fn set(&self, number: u32, at: Instant) {
         self.timers.set(self.sockman, Timer::Service(number), at);
     }
 
-    /// Stops the timer, if it runs.
+    /// Clears a timer, if it is set.
     pub fn clear(&self, number: u32) {
         self.timers.clear(Timer::Service(number));
     }
 }
 
-/// A running server. Dropping it stops it: connections close, and answers that workers are at come
-/// too late.
+/// A running server. Dropping it stops it: connections close, and unfinished answers are discarded.
 pub struct Server {
     handler: Arc<Handler>,
     workers: Arc<Workers>,
     sockman: SockMan,
-    /// `None` once stopped.
+    /// `None` after the stop.
     threads: Option<SocketsThreads>,
     listening: Vec<Service>,
     drain_timeout: Duration,
@@ -164,11 +167,11 @@ impl fmt::Debug for Server {
 }
 
 impl Server {
-    /// Listens, and starts the threads.
+    /// Starts to listen, and starts the threads.
     ///
     /// # Errors
     ///
-    /// An address could not be listened on, or a thread not be started; nothing is left running.
+    /// Listening on an address failed, or a thread did not start. Nothing is left running.
     pub fn start(config: Config, service: Arc<dyn HttpService>) -> Result<Server, ServerError> {
         let workers = Arc::new(Workers::start(config.workers, config.work_queue)?);
         let options =
@@ -185,7 +188,7 @@ impl Server {
             listening: Vec::new(),
             drain_timeout,
         };
-        // From here on, an error drops the server, which stops what has been started.
+        // From here on, an error drops the server, and the drop stops it.
         for address in &listen {
             let bound =
                 server.sockman.bind_and_start_listening(address).map_err(ServerError::new)?;
@@ -195,32 +198,33 @@ impl Server {
         Ok(server)
     }
 
-    /// Where it listens, with the ports that it really got.
+    /// Returns the addresses on which the server listens, with the actual ports.
     pub fn listening(&self) -> &[Service] {
         &self.listening
     }
 
-    /// How many clients are connected now.
+    /// Returns the number of connected clients.
     pub fn connections(&self) -> usize {
         self.handler.connections()
     }
 
-    /// What sockman knows of each of them.
+    /// Returns sockman's information about each connection.
     pub fn connection_infos(&self) -> Vec<ConnectionInfo> {
         self.handler.ids().filter_map(|id| self.sockman.connection_info(id)).collect()
     }
 
-    /// `false`: its socket thread has ended, which is not meant to happen; [`stop`](Self::stop)
-    /// says why.
+    /// Returns whether the socket thread runs. If it has failed, [`stop`](Self::stop) returns the
+    /// reason.
     pub fn is_running(&self) -> bool {
         self.threads.as_ref().is_some_and(|threads| !threads.is_finished())
     }
 
-    /// Idle connections close at once, answers in flight finish.
+    /// Stops the server. It closes idle connections immediately, and waits up to
+    /// [`Config::drain_timeout`] for answers in flight.
     ///
     /// # Errors
     ///
-    /// The socket thread had panicked.
+    /// The socket thread has panicked.
     pub fn stop(mut self) -> Result<(), ServerError> {
         let deadline = Instant::now() + self.drain_timeout;
         self.sockman.stop_listening();
@@ -229,7 +233,10 @@ impl Server {
         }
         let stopped = self.stop_threads();
         if !self.workers.stop(deadline) {
-            log::warn!("some requests are still being worked on; their answers reach nobody");
+            log::warn!(
+                "some requests were not answered within {:?}; their answers are discarded",
+                self.drain_timeout
+            );
         }
         stopped
     }
@@ -238,7 +245,7 @@ impl Server {
         self.sockman.stop_listening();
         self.sockman.interrupt();
         let joined = self.threads.take().map_or(Ok(()), SocketsThreads::join);
-        // Workers that are still at an answer hold the `SockMan`, and with it the sockets.
+        // A worker that still computes an answer keeps the `SockMan` and its sockets alive.
         self.handler.close_all(&self.sockman);
         joined.map_err(ServerError::new)
     }
@@ -253,7 +260,7 @@ impl Drop for Server {
     }
 }
 
-/// Why a server did not start, or did not end well.
+/// The error returned by [`Server::start`] and [`Server::stop`].
 #[derive(Debug)]
 pub struct ServerError(String);
 

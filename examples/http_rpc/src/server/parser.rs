@@ -1,9 +1,9 @@
-//! Cuts the byte stream of one connection into requests (RFC 9112).
+//! A parser that divides the byte stream of one connection into requests (RFC 9112).
 //!
-//! No sockets, no threads: bytes in; whole requests out, or what to answer to nonsense. `httparse`
-//! reads the head; what decides where a request ends stands here, and is strict, since two programs
-//! that disagree about it can be made to see different requests in the same bytes (request
-//! smuggling).
+//! It takes bytes, and returns whole requests or the answer to a fault. It uses no sockets and no
+//! threads. `httparse` reads the head. The rules for the end of a request stand here, and they are
+//! strict: two programs that disagree about the end of a request can be made to see different
+//! requests in the same bytes (request smuggling).
 
 use std::fmt;
 
@@ -12,20 +12,20 @@ use super::{
     response::Response,
 };
 
-/// Request line and headers together, as in Bitcoin Core.
+/// The limit for the request line and the headers together, in bytes. The same as in Bitcoin Core.
 pub const MAX_HEAD: usize = 8 * 1024;
-/// More than any client sends within that.
+/// The most headers of a request. Honest clients send fewer.
 const MAX_HEADERS: usize = 100;
-/// In front of a request. Some clients of old sent one behind a body, and the standard says to
-/// ignore it; who sends more than a few has nothing to ask.
+/// The most empty lines before a request. Some old clients sent one after a body, and RFC 9112,
+/// section 2.2, says to ignore it.
 const MAX_EMPTY_LINES: usize = 4;
 const SCHEME: &str = "http://";
 const END_OF_LINE: &[u8] = b"\r\n";
 const END_OF_HEAD: &[u8] = b"\r\n\r\n";
-/// What a client that has nothing under way costs at most, in bytes of buffer.
+/// The most bytes of buffer that an idle client keeps allocated.
 const KEPT_CAPACITY: usize = 4 * 1024;
 
-/// What is kept of a request's head. The other headers are of no interest here.
+/// The head of a request. Headers that the server does not use are not stored.
 #[derive(Debug, Clone, Default)]
 pub struct Head {
     /// The method, as the client wrote it.
@@ -39,9 +39,9 @@ pub struct Head {
     pub(crate) is_http_1_0: bool,
     /// The client wants to use the connection again.
     pub(crate) keep_alive: bool,
-    /// It says that it does not, whatever else it says.
+    /// The client sent `Connection: close`, which overrides `keep-alive`.
     says_close: bool,
-    /// It waits for `100 Continue` before it sends the body.
+    /// The client waits for `100 Continue` before it sends the body.
     expects_continue: bool,
     framing: Framing,
 }
@@ -55,7 +55,7 @@ enum Framing {
     Chunked,
 }
 
-/// The value of an Authorization header. Never printed.
+/// The value of an Authorization header. Its `Debug` output hides the value.
 #[derive(Clone)]
 pub struct Credentials(Vec<u8>);
 
@@ -76,11 +76,11 @@ impl fmt::Debug for Credentials {
 pub struct Request {
     /// The part before the body.
     pub head: Head,
-    /// The body, decoded; empty if there is none.
+    /// The decoded body. Empty if the request has none.
     pub body: Vec<u8>,
 }
 
-/// Bodies have secrets, too: the passphrase of a wallet.
+/// Shows only the length of the body, which may hold secrets such as the passphrase of a wallet.
 impl fmt::Debug for Request {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let length = self.body.len();
@@ -91,20 +91,20 @@ impl fmt::Debug for Request {
     }
 }
 
-/// What is answered to a request that is not served. Where the next one begins is not known, so the
-/// connection has to end with that answer.
+/// The refusal of a request, with its answer. The beginning of the next request is unknown, so the
+/// connection ends after this answer.
 #[derive(Debug)]
 pub struct Refused {
     pub(crate) response: Response,
-    /// It was a HEAD, so its answer has no body. `false` also if its head could not be read.
+    /// The request is a HEAD, so its answer has no body. `false` if the head could not be parsed.
     pub(crate) to_head: bool,
 }
 
 enum State {
     Head {
-        /// So many bytes of what has arrived hold no end of a head.
+        /// The number of received bytes that were searched for the end of the head.
         searched: usize,
-        /// So many came before the head.
+        /// The number of empty lines before the head.
         empty_lines: usize,
     },
     Length {
@@ -116,7 +116,7 @@ enum State {
         head: Head,
         body: ChunkedBody,
     },
-    /// What still comes is thrown away: it could be taken for a request.
+    /// Further bytes are discarded: they could be mistaken for a request.
     Refused,
 }
 
@@ -124,17 +124,17 @@ impl State {
     const BETWEEN_REQUESTS: State = State::Head { searched: 0, empty_lines: 0 };
 }
 
-/// The parser of one connection's bytes.
+/// The parser of one connection.
 pub struct RequestParser {
     max_body: usize,
-    /// Bounded, as long as nothing is received while it may hold a whole request: of a body nothing
-    /// stays here, and a head is limited.
+    /// Bounded as long as the caller receives nothing while a whole request may be in it: body
+    /// bytes are moved out of it, and a head is limited.
     unparsed: Unparsed,
     state: State,
     must_continue: bool,
 }
 
-/// What has arrived may hold credentials.
+/// Shows only the number of received bytes, which may hold credentials.
 impl fmt::Debug for RequestParser {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RequestParser")
@@ -155,41 +155,42 @@ impl RequestParser {
         }
     }
 
-    /// Takes bytes that have arrived.
+    /// Takes received bytes.
     pub fn receive(&mut self, data: &[u8]) {
         if !matches!(self.state, State::Refused) {
             self.unparsed.receive(data);
         }
     }
 
-    /// There are bytes that [`next`](Self::next) has not yet made part of a request. Behind a
-    /// request, it has not looked at them: they may be the beginning of another one, a whole one or
-    /// several. Behind `None`, they are the beginning of a head.
+    /// Returns whether there are bytes that are not part of a returned request. After
+    /// [`next`](Self::next) has returned a request, they may hold a part of the next one, a whole
+    /// one or several. After `next` has returned `None`, they are the beginning of a head.
     pub(crate) fn has_leftover(&self) -> bool {
         !self.unparsed.bytes().is_empty()
     }
 
-    /// Part of a request is there.
+    /// Returns whether part of a request has arrived.
     pub(crate) fn is_within_request(&self) -> bool {
         self.has_leftover() || self.is_within_body()
     }
 
-    /// A head is there, and not all of its body.
+    /// Returns whether a head has arrived, and its body is not complete.
     pub(crate) fn is_within_body(&self) -> bool {
         matches!(self.state, State::Length { .. } | State::Chunked { .. })
     }
 
-    /// Once per request that asks for it: `100 Continue` is to be sent, since its body is wanted.
+    /// Returns whether `100 Continue` must be sent for the current request. Returns `true` once for
+    /// each request that expects it.
     pub(crate) fn take_continue(&mut self) -> bool {
         std::mem::take(&mut self.must_continue)
     }
 
-    /// The next whole request, if it has arrived. `admit` sees its head before any of the body is
-    /// waited for.
+    /// Returns the next whole request, or `None` if it has not arrived. `admit` is called with the
+    /// head before the body is awaited.
     ///
     /// # Errors
     ///
-    /// What to answer. From then on there are no more requests.
+    /// Returns the answer to a refused request. After that, `next` returns no more requests.
     pub fn next(
         &mut self,
         admit: impl FnOnce(&Head) -> Result<(), Response>,
@@ -221,7 +222,7 @@ impl RequestParser {
     fn head(&mut self, searched: usize, empty_lines: usize) -> Result<Option<Head>, Response> {
         let empty_lines = empty_lines + self.skip_empty_lines();
         if empty_lines > MAX_EMPTY_LINES {
-            return Err(bad("There are empty lines in place of a request."));
+            return Err(bad("Too many empty lines precede the request."));
         }
         let unparsed = self.unparsed.bytes();
         let window = unparsed.get(..MAX_HEAD).unwrap_or(unparsed);
@@ -244,7 +245,7 @@ impl RequestParser {
         Ok(Some(head))
     }
 
-    /// Says how many there were, or that they are too many: so many are not looked at.
+    /// Skips empty lines and returns their number. It counts at most one more than the limit.
     fn skip_empty_lines(&mut self) -> usize {
         let lines = self.unparsed.bytes().chunks(END_OF_LINE.len());
         let count = lines.take(MAX_EMPTY_LINES + 1).take_while(|line| *line == END_OF_LINE).count();
@@ -257,7 +258,7 @@ impl RequestParser {
         match head.framing {
             Framing::None => Ok(State::Length { head, body: Vec::new(), length: 0 }),
             Framing::Length(length) => match usize::try_from(length) {
-                // Memory grows with what arrives, not with what is announced.
+                // The body is not allocated in advance: memory grows with the received bytes only.
                 Ok(length) if length <= self.max_body => {
                     Ok(State::Length { head, body: Vec::new(), length })
                 }
@@ -301,11 +302,11 @@ impl RequestParser {
     }
 }
 
-/// A buffer that is filled at its end and used up from its beginning.
+/// A buffer that is filled at its end and consumed from its beginning.
 #[derive(Default)]
 struct Unparsed {
     buffer: Vec<u8>,
-    /// So many bytes at the beginning are used up.
+    /// The number of consumed bytes at the beginning.
     consumed: usize,
 }
 
@@ -320,8 +321,8 @@ impl Unparsed {
 
     fn consume(&mut self, length: usize) {
         self.consumed += length;
-        // Not each time, or a thousand requests that arrive together would move all those behind
-        // them a thousand times. This way no more bytes are moved than have been used up.
+        // The rest is not moved on each call: of a thousand requests that arrive together, each one
+        // would move all those behind it. This way no more bytes are moved than were consumed.
         if self.consumed > 0 && self.consumed >= self.bytes().len() {
             self.buffer.drain(..self.consumed);
             self.consumed = 0;
@@ -339,23 +340,26 @@ fn bad(reason: &str) -> Response {
 }
 
 fn parse_head(bytes: &[u8]) -> Result<Head, Response> {
-    // `httparse` takes a lone line feed for a line's end, which others do not.
+    // `httparse` accepts a lone line feed as the end of a line. Other parsers do not.
     let lone = |(at, byte): (usize, &u8)| {
         *byte == b'\n' && at.checked_sub(1).and_then(|at| bytes.get(at)) != Some(&b'\r')
     };
     if bytes.iter().enumerate().any(lone) {
-        return Err(bad("A line ends without a carriage return."));
+        return Err(bad("A line of the head ends without a carriage return."));
     }
     let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
     let mut request = httparse::Request::new(&mut headers);
     match request.parse(bytes) {
         Ok(httparse::Status::Complete(_)) => {}
-        Ok(httparse::Status::Partial) => return Err(bad("The head ends too early.")),
+        Ok(httparse::Status::Partial) => return Err(bad("The head is incomplete.")),
         Err(httparse::Error::TooManyHeaders) => {
-            return Err(Response::text(431, "There are too many headers."));
+            return Err(Response::text(431, "The request has too many headers."));
         }
         Err(httparse::Error::Version) => {
-            return Err(Response::text(505, "HTTP/1.0 and HTTP/1.1 are spoken here."));
+            return Err(Response::text(
+                505,
+                "The version is not supported. Use HTTP/1.0 or HTTP/1.1.",
+            ));
         }
         Err(error) => return Err(bad(&format!("The head is malformed: {error}."))),
     }
@@ -372,14 +376,14 @@ fn parse_head(bytes: &[u8]) -> Result<Head, Response> {
     }
     head.keep_alive &= !head.says_close;
     if !is_http_1_0 && head.host.is_none() {
-        return Err(bad("There is no Host header."));
+        return Err(bad("The Host header is missing."));
     }
     Ok(head)
 }
 
-/// Of `/path?query` or `http://host/path?query`.
+/// Returns the path of `/path?query` or `http://host/path?query`.
 fn path(target: &str) -> Result<String, Response> {
-    // First of all: a query may hold anything, slashes too.
+    // The query is removed first, because it may hold slashes.
     let target = target.split(['?', '#']).next().unwrap_or_default();
     let path = match target.split_at_checked(SCHEME.len()) {
         Some((scheme, rest)) if scheme.eq_ignore_ascii_case(SCHEME) => {
@@ -398,12 +402,13 @@ impl Head {
     fn take_header(&mut self, name: &str, value: &[u8]) -> Result<(), Response> {
         let is = |other: &str| name.eq_ignore_ascii_case(other);
         if is("content-length") {
-            // Also two equal ones, and also beside Transfer-Encoding: nobody honest sends that.
+            // Two equal lengths, or a length beside Transfer-Encoding, are refused as well: honest
+            // clients do not send them.
             if self.framing != Framing::None {
                 return Err(bad("The length of the body is given twice."));
             }
             let length =
-                content_length(value).ok_or_else(|| bad("Content-Length is no number."))?;
+                content_length(value).ok_or_else(|| bad("The Content-Length is not a number."))?;
             self.framing = Framing::Length(length);
         } else if is("transfer-encoding") {
             if self.framing != Framing::None {
@@ -413,17 +418,18 @@ impl Head {
                 return Err(bad("HTTP/1.0 has no Transfer-Encoding."));
             }
             if !value.eq_ignore_ascii_case(b"chunked") {
-                return Err(Response::text(501, "The only Transfer-Encoding here is chunked."));
+                let reason = "The Transfer-Encoding is not supported. Use chunked.";
+                return Err(Response::text(501, reason));
             }
             self.framing = Framing::Chunked;
         } else if is("host") {
             let host = String::from_utf8_lossy(value).into_owned();
             if self.host.replace(host).is_some() {
-                return Err(bad("There are two Host headers."));
+                return Err(bad("The request has two Host headers."));
             }
         } else if is("authorization") {
             if self.authorization.replace(Credentials(value.to_owned())).is_some() {
-                return Err(bad("There are two Authorization headers."));
+                return Err(bad("The request has two Authorization headers."));
             }
         } else if is("connection") {
             for option in value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
@@ -435,7 +441,7 @@ impl Head {
             }
         } else if is("expect") {
             if !value.eq_ignore_ascii_case(b"100-continue") {
-                return Err(Response::text(417, "What is expected is not known here."));
+                return Err(Response::text(417, "The only supported expectation is 100-continue."));
             }
             self.expects_continue = true;
         }
@@ -443,7 +449,7 @@ impl Head {
     }
 }
 
-/// Digits and nothing else: no sign, no list.
+/// Parses a Content-Length, which holds only digits: no sign, no list.
 fn content_length(value: &[u8]) -> Option<u64> {
     let digits = std::str::from_utf8(value).ok()?;
     if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -456,9 +462,10 @@ fn content_length(value: &[u8]) -> Option<u64> {
 mod tests {
     use super::*;
 
-    /// Counted by where the bytes are, not by how long it takes.
+    /// The buffer moves no more bytes than were consumed. The test detects a move by the address of
+    /// the bytes, not by the time it takes.
     #[test]
-    fn no_more_is_moved_than_has_been_used_up() {
+    fn the_buffer_moves_no_more_bytes_than_were_consumed() {
         for length in [1, 30, 7_000] {
             let (mut unparsed, mut moved, mut used) = (Unparsed::default(), 0, 0);
             unparsed.receive(&vec![7; 1_000_000]);
@@ -475,7 +482,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_that_waits_keeps_little() {
+    fn an_idle_client_keeps_a_small_buffer() {
         const BODY: usize = 1_000_000;
         let get = b"GET / HTTP/1.0\r\n\r\n";
         let post = format!("POST / HTTP/1.0\r\nContent-Length: {BODY}\r\n\r\n");
@@ -489,14 +496,14 @@ mod tests {
     }
 
     #[test]
-    fn a_body_takes_the_memory_of_what_has_arrived() {
+    fn a_body_takes_memory_only_for_received_bytes() {
         let mut parser = RequestParser::new(usize::MAX);
         let head = format!("POST / HTTP/1.0\r\nContent-Length: {}\r\n\r\n", usize::MAX);
         parser.receive(head.as_bytes());
         for arrived in 1..10_000 {
             parser.receive(b"x");
             assert!(parser.next(|_| Ok(())).unwrap().is_none());
-            let State::Length { body, .. } = &parser.state else { panic!("it is in the body") };
+            let State::Length { body, .. } = &parser.state else { panic!("no body in progress") };
             assert_eq!(body.len(), arrived);
             assert!(body.capacity() <= 8 + 2 * arrived);
         }

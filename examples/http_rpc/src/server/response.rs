@@ -1,4 +1,4 @@
-//! What is answered, and how it is written.
+//! Answers and their encoding. This module uses no sockets and no locks.
 
 use std::time::SystemTime;
 
@@ -7,12 +7,12 @@ use std::time::SystemTime;
 pub struct Response {
     pub(crate) status: u16,
     pub(crate) content_type: &'static str,
-    /// Besides the ones that every answer has.
+    /// The headers besides those that every answer has.
     pub(crate) headers: Vec<(&'static str, String)>,
     pub(crate) body: Vec<u8>,
 }
 
-/// How the connection goes on behind an answer.
+/// Whether the connection stays open after an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Afterwards {
     KeepAlive,
@@ -25,13 +25,13 @@ impl Response {
         Response { status, content_type, headers: Vec::new(), body }
     }
 
-    /// A sentence for a person, mostly of what was wrong.
+    /// Returns a plain-text answer, mostly a sentence about an error.
     pub fn text(status: u16, text: &str) -> Response {
         Response::new(status, "text/plain; charset=utf-8", format!("{text}\n").into_bytes())
     }
 
     pub(crate) fn json(status: u16, mut text: Vec<u8>) -> Response {
-        // Bitcoin Core ends its answers with a line end, too.
+        // Bitcoin Core's answers end with a line feed.
         text.push(b'\n');
         Response::new(status, "application/json", text)
     }
@@ -47,14 +47,14 @@ impl Response {
         self
     }
 
-    /// Head and body in one piece, for one send. `to_head`: the answer to a HEAD request, which has
-    /// no body.
+    /// Returns head and body in one piece, for one send. With `to_head`, it is the answer to a HEAD
+    /// request and has no body.
     pub(crate) fn encode(&self, afterwards: Afterwards, to_head: bool) -> Vec<u8> {
         let mut bytes = head(self.status, self.content_type, afterwards);
         for (name, value) in &self.headers {
             bytes.extend_from_slice(format!("{name}: {value}\r\n").as_bytes());
         }
-        // An answer without content has no length, says RFC 9110.
+        // RFC 9110, section 8.6: a 204 response has no Content-Length.
         if self.status != 204 {
             bytes.extend_from_slice(format!("Content-Length: {}\r\n", self.body.len()).as_bytes());
         }
@@ -66,7 +66,7 @@ impl Response {
     }
 }
 
-/// The beginning of every answer. The empty line that ends the head is still to come.
+/// Returns the beginning of an answer's head. The caller appends the final empty line.
 pub(crate) fn head(status: u16, content_type: &str, afterwards: Afterwards) -> Vec<u8> {
     let date = httpdate::fmt_http_date(SystemTime::now());
     let mut head = format!("HTTP/1.1 {status} {}\r\nDate: {date}\r\n", reason(status));
@@ -77,7 +77,7 @@ pub(crate) fn head(status: u16, content_type: &str, afterwards: Afterwards) -> V
     }
     head += match afterwards {
         Afterwards::Close => "Connection: close\r\n",
-        // Which is what HTTP/1.1 means by itself, and what a client of 1.0 has to be told.
+        // HTTP/1.1 keeps connections by default. A client of HTTP/1.0 needs this header.
         Afterwards::KeepAlive => "Connection: keep-alive\r\n",
     };
     head.into_bytes()

@@ -1,7 +1,7 @@
-//! Worker threads and the bounded queue in front of them.
+//! The worker threads and their bounded queue of jobs.
 //!
-//! The socket thread puts requests in, the workers take them out; the one mutex is held for a
-//! moment.
+//! The socket thread adds jobs, and the workers take them. The queue has one mutex, which is held
+//! only to add or take a job.
 
 use std::{
     collections::VecDeque,
@@ -20,7 +20,7 @@ type Job = Box<dyn FnOnce() + Send>;
 struct Queue {
     jobs: VecDeque<Job>,
     is_closed: bool,
-    /// How many threads run.
+    /// The number of running threads.
     threads: usize,
 }
 
@@ -36,9 +36,11 @@ pub(crate) struct Workers {
 }
 
 impl Workers {
+    /// Starts `count` threads. At most `limit` jobs wait.
+    ///
     /// # Errors
     ///
-    /// A thread could not be started.
+    /// A thread did not start.
     pub(crate) fn start(count: usize, limit: usize) -> io::Result<Workers> {
         let (queue, changed, ended) = (Mutex::default(), Condvar::new(), Condvar::new());
         let workers = Workers { shared: Arc::new(Shared { limit, queue, changed, ended }) };
@@ -46,7 +48,7 @@ impl Workers {
             let shared = Arc::clone(&workers.shared);
             let builder = thread::Builder::new().name(format!("httpworker.{number}"));
             workers.shared.queue.lock().threads += 1;
-            // On an error, dropping `workers` ends those that run.
+            // On an error, dropping `workers` ends the running threads.
             if let Err(error) = builder.spawn(move || shared.work()) {
                 workers.shared.queue.lock().threads -= 1;
                 return Err(error);
@@ -55,8 +57,7 @@ impl Workers {
         Ok(workers)
     }
 
-    /// Hands a job to the next worker that is free. `false`: so many wait already that this one is
-    /// not taken.
+    /// Queues a job for the next free worker. Returns `false` if the queue is full or closed.
     #[must_use]
     pub(crate) fn submit(&self, job: impl FnOnce() + Send + 'static) -> bool {
         {
@@ -70,10 +71,9 @@ impl Workers {
         true
     }
 
-    /// Jobs that no worker has begun are dropped. Waits until the others are done, or for the
-    /// deadline: a job that takes longer goes on by itself, and its thread ends with it.
-    ///
-    /// `false`: there are such.
+    /// Drops the waiting jobs, and waits until the running ones are done or until the deadline.
+    /// Returns whether all threads have ended. A job that runs longer continues, and its thread
+    /// ends after it.
     pub(crate) fn stop(&self, deadline: Instant) -> bool {
         drop(self.close());
         let mut queue = self.shared.queue.lock();
@@ -85,7 +85,8 @@ impl Workers {
         true
     }
 
-    /// What no worker has begun. (It is dropped under no lock: it holds connections.)
+    /// Closes the queue and returns the waiting jobs. The caller drops them without the lock,
+    /// because they hold connections.
     fn close(&self) -> VecDeque<Job> {
         let mut queue = self.shared.queue.lock();
         queue.is_closed = true;
@@ -103,9 +104,10 @@ impl Drop for Workers {
 impl Shared {
     fn work(&self) {
         while let Some(job) = self.next() {
-            // The job itself answers for its request; the worker goes on to the next.
+            // A panic of the service is caught in the job. A panic of the job itself must not end
+            // the worker.
             if catch_unwind(AssertUnwindSafe(job)).is_err() {
-                log::error!("a worker's job panicked");
+                log::error!("a job panicked on a worker thread; its request gets no answer");
             }
         }
         self.queue.lock().threads -= 1;

@@ -1,5 +1,4 @@
-//! What the tests of the HTTP server share: a client over a plain blocking socket, and a service to
-//! ask.
+//! Helpers for the tests of the HTTP server: a client over a blocking socket, and a service.
 
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -17,10 +16,10 @@ use sockman_http_rpc::{
     parser::{Head, Request},
 };
 
-/// How long a test waits for what must come. A test that passes never waits that long.
+/// How long a test waits for an expected event. A passing test never waits that long.
 pub const DEADLINE: Duration = Duration::from_secs(60);
 
-/// Opens once; whoever waits goes on.
+/// A counter that threads can wait for.
 #[derive(Default)]
 pub struct Gate {
     count: Mutex<usize>,
@@ -41,26 +40,32 @@ impl Gate {
         let deadline = Instant::now() + DEADLINE;
         let mut guard = self.count.lock();
         while *guard < count {
-            assert!(!self.changed.wait_until(&mut guard, deadline).timed_out(), "waited in vain");
+            assert!(
+                !self.changed.wait_until(&mut guard, deadline).timed_out(),
+                "the gate counted {} of {count}",
+                *guard
+            );
         }
     }
 }
 
-/// Answers with the body that it was sent; some paths do more.
+/// A service that answers with the body of the request, and does more for some paths.
 #[derive(Default)]
 pub struct TestService {
-    /// Requests whose heads have been looked at; they are handed over in the same callback.
+    /// Counts requests whose heads were admitted. The same callback queues them for the workers.
     pub admitted: Gate,
-    /// Requests for `/gate` that a worker has begun, …
+    /// Counts requests for `/gate` and `/medium` that a worker has begun.
     pub begun: Gate,
-    /// … which it answers when this opens.
+    /// Lets the worker answer requests for `/gate`.
     pub gate: Gate,
+    /// Counts expired timers.
     pub timer: Gate,
 }
 
-/// What `/large` answers: more than the kernel's buffers hold.
+/// The length of the answer to `/large`, in bytes. The kernel's buffers cannot hold it.
 pub const LARGE: usize = 20_000_000;
-/// What `/medium` answers: the kernel takes it at once, but it is some work to write.
+/// The length of the answer to `/medium`, in bytes. The kernel takes it at once, but writing it
+/// takes some time.
 pub const MEDIUM: usize = 1_000_000;
 
 impl HttpService for TestService {
@@ -158,7 +163,7 @@ impl Client {
         Client { stream, buffer: Vec::new() }
     }
 
-    /// The server may have closed the connection: then there is nobody to write to.
+    /// Sends bytes. Ignores errors, because the server may have closed the connection.
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
         let _ = self.stream.write_all(bytes.as_ref());
     }
@@ -167,7 +172,7 @@ impl Client {
         self.send(post(path, body.as_ref()));
     }
 
-    /// The next answer; `None` at the end of the connection.
+    /// Returns the next answer, or `None` at the end of the connection.
     pub fn receive(&mut self) -> Option<Answered> {
         loop {
             if let Some((answered, length)) = parse(&self.buffer) {
@@ -179,7 +184,7 @@ impl Client {
                 Ok(0) => return None,
                 Ok(length) => self.buffer.extend_from_slice(&chunk[..length]),
                 Err(error) if error.kind() == ErrorKind::ConnectionReset => return None,
-                Err(error) => panic!("waited in vain for an answer: {error}"),
+                Err(error) => panic!("no answer arrived: {error}"),
             }
         }
     }
@@ -189,12 +194,12 @@ impl Client {
         self.receive().expect("an answer").status
     }
 
-    /// Everything until the end of the connection, raw.
+    /// Returns all bytes until the end of the connection.
     pub fn read_to_end(&mut self) -> Vec<u8> {
         let mut bytes = std::mem::take(&mut self.buffer);
         match self.stream.read_to_end(&mut bytes) {
             Err(error) if error.kind() != ErrorKind::ConnectionReset => {
-                panic!("waited in vain for the end: {error}")
+                panic!("the connection did not end: {error}")
             }
             _ => bytes,
         }

@@ -1,5 +1,5 @@
-//! What the tests share: a server, and a client made of the reference implementation's crates, over
-//! a plain blocking socket. The sweep is off.
+//! Helpers for the tests: a server, and a client over a blocking socket that uses the reference
+//! implementation's crates. The sweep is off.
 
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -26,7 +26,7 @@ use template_distribution_sv2::{
     RequestTransactionDataSuccess, SetNewPrevHash,
 };
 
-/// How long a test waits for what must come. A test that passes never waits that long.
+/// How long a test waits for an expected event. A passing test never waits that long.
 pub const DEADLINE: Duration = Duration::from_secs(60);
 /// Longer than any test.
 const NEVER: Duration = Duration::from_secs(3600);
@@ -47,13 +47,14 @@ pub(crate) fn start(config: &Config) -> Running {
     Running { server, keys, events }
 }
 
-/// So often a template comes. Nobody is timed out, however slow the machine is.
+/// Returns a configuration with this interval between templates. No client times out, however slow
+/// the machine is.
 pub(crate) fn every(milliseconds: u64) -> Config {
     let interval = Duration::from_millis(milliseconds);
     Config { interval, setup_timeout: NEVER, max_missed: u64::MAX, ..Config::default() }
 }
 
-/// No template comes by itself.
+/// Returns a configuration in which no new template is made during a test.
 pub(crate) fn quiet() -> Config {
     Config { interval: NEVER, ..every(0) }
 }
@@ -64,7 +65,8 @@ impl Running {
         with_deadlines(TcpStream::connect(to).unwrap())
     }
 
-    /// One with a small buffer, so that little is under way when its client does not read.
+    /// Returns a stream with a small receive buffer, so that the kernel holds little for a client
+    /// that does not read.
     pub(crate) fn stream_with_small_buffer(&self) -> TcpStream {
         use socket2::{Domain, Socket, Type};
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
@@ -78,7 +80,7 @@ impl Running {
         self.events.recv_timeout(DEADLINE).expect("an event")
     }
 
-    /// Waits for a disconnect, and says why.
+    /// Waits for a disconnect, and returns its reason.
     pub(crate) fn wait_for_disconnect(&self) -> String {
         let deadline = Instant::now() + DEADLINE;
         while Instant::now() < deadline {
@@ -86,7 +88,7 @@ impl Running {
                 return reason;
             }
         }
-        panic!("nobody was disconnected");
+        panic!("no client was disconnected");
     }
 }
 
@@ -96,8 +98,8 @@ pub fn with_deadlines(stream: TcpStream) -> TcpStream {
     stream
 }
 
-/// What is said of a template's transactions: its id, and that there are none, or why they are not
-/// told.
+/// The answer to a request for a template's transactions: the id, and that there are none or the
+/// error code.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Transactions {
     None(u64),
@@ -125,7 +127,7 @@ impl Client {
         Client::on(running.stream(), running.keys.public()).unwrap()
     }
 
-    /// Shakes hands with a server that is expected to have this authority's key.
+    /// Performs the handshake with a server that must have this authority's key.
     pub(crate) fn on(mut stream: TcpStream, key: [u8; 32]) -> Result<Client, Box<dyn Error>> {
         let initiator = Handshake::initiator(Initiator::from_raw_k(key).unwrap());
         let (first, initiator) = initiator.step_0().unwrap();
@@ -157,7 +159,7 @@ impl Client {
         self.stream.write_all(&bytes).unwrap();
     }
 
-    /// Sends a message that no type has.
+    /// Sends a message with any payload.
     pub(crate) fn send_payload(&mut self, payload: &[u8], kind: u8) {
         let length = u32::try_from(payload.len()).unwrap().to_le_bytes();
         let bytes = [&[0, 0, kind], &length[..3], payload].concat();
@@ -166,7 +168,7 @@ impl Client {
         self.stream.write_all(bytes.as_ref()).unwrap();
     }
 
-    /// The next message: its type and its payload.
+    /// Returns the type and the payload of the next message.
     pub(crate) fn receive(&mut self) -> (u8, Vec<u8>) {
         let mut decoder = NoiseDecoder::new();
         loop {
@@ -199,7 +201,7 @@ impl Client {
         self.send(constraints(), 0x70);
     }
 
-    /// A template, and that it is to be worked on: its id.
+    /// Receives a template and its `SetNewPrevHash`, and returns the id.
     pub(crate) fn receive_template(&mut self) -> u64 {
         self.receive_template_with(|template, prev_hash| {
             assert_eq!(template.template_id, prev_hash.template_id);
@@ -222,8 +224,8 @@ impl Client {
         self.send(RequestTransactionData { template_id }, 0x73);
     }
 
-    /// The answer to a request for a template's transactions. Templates that come before it are
-    /// passed over.
+    /// Returns the answer to a request for a template's transactions. Skips templates that arrive
+    /// before it.
     pub(crate) fn receive_transactions(&mut self) -> Transactions {
         loop {
             match self.receive() {
@@ -242,12 +244,12 @@ impl Client {
                         error.error_code.as_utf8_or_hex(),
                     );
                 }
-                (kind, _) => panic!("a message of type {kind:#04x}"),
+                (kind, _) => panic!("unexpected message of type {kind:#04x}"),
             }
         }
     }
 
-    /// A `SetupConnection.Error`: its flags and its reason.
+    /// Receives a `SetupConnection.Error`, and returns its flags and its reason.
     pub(crate) fn receive_refusal(&mut self) -> (u32, String) {
         let (kind, mut payload) = self.receive();
         assert_eq!(kind, 0x02);
@@ -255,24 +257,26 @@ impl Client {
         (error.flags, error.error_code.as_utf8_or_hex())
     }
 
-    /// The end, in order: nothing more comes, and there is no reset.
+    /// Asserts that the connection ends with EOF, without further bytes and without a reset.
     pub(crate) fn assert_ended(&mut self) {
         let mut rest = Vec::new();
         self.stream.read_to_end(&mut rest).unwrap();
         assert_eq!(rest, b"");
     }
 
-    /// An end of any kind, with whatever is before it.
+    /// Asserts that the connection ends, by EOF or reset. Ignores bytes before the end.
     pub(crate) fn assert_closed(&mut self) {
         assert_closed(&mut self.stream);
     }
 }
 
-/// An end of any kind, with whatever is before it.
+/// Asserts that the connection ends, by EOF or reset. Ignores bytes before the end.
 pub fn assert_closed(stream: &mut TcpStream) {
     use std::io::ErrorKind;
     match stream.read_to_end(&mut Vec::new()) {
-        Err(error) if error.kind() != ErrorKind::ConnectionReset => panic!("open: {error}"),
+        Err(error) if error.kind() != ErrorKind::ConnectionReset => {
+            panic!("the connection did not end: {error}")
+        }
         _ => {}
     }
 }
