@@ -228,6 +228,11 @@ impl Inner {
             let is_ok = answer.contains("RESULT=OK");
             let kept = writer.try_clone().unwrap();
             if line.starts_with("STREAM ACCEPT") && is_ok {
+                // The session may have ended since the reply was made.
+                if !state.sessions.iter().any(|(id, _)| id == value(&line, "ID")) {
+                    let _ = kept.shutdown(std::net::Shutdown::Both);
+                    return;
+                }
                 state.accepting.push(kept);
             } else if line.starts_with("STREAM CONNECT") && is_ok {
                 state.connected.push((value(&line, "DESTINATION").to_owned(), kept));
