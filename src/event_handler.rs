@@ -35,11 +35,12 @@ pub enum NextRecv {
 ///
 /// # Threads and locks
 ///
-/// The library calls all methods on the socket thread, one at a time, except for
-/// `event_i2p_status`. If there is an I2P-accept thread, that thread calls three methods:
-/// `event_i2p_status`, `event_new_connection_accepted` for a connection from I2P, and
-/// `event_closed_after_panic` if the latter panicked. It may call them while the socket thread
-/// calls a method for another id. Two methods never run at the same time for one id.
+/// The library calls the methods on the socket thread, one at a time. An embedder that accepts
+/// connections from I2P has a second thread, the I2P-accept thread, which calls three methods:
+/// `event_new_connection_accepted` for a connection from I2P, `event_closed_after_panic` if that
+/// callback panicked, and `event_i2p_status`, which runs on no other thread. It may call them while
+/// the socket thread calls a method for another id. Two methods never run at the same time for one
+/// id.
 ///
 /// The library holds no lock while it calls a method. Every method of [`SockMan`] may therefore be
 /// called from every callback, on any id, including the id of the callback. Three methods return an
@@ -231,8 +232,8 @@ pub trait EventHandler: Send + Sync {
     /// default does nothing.
     ///
     /// `outcome` is `Ok` with this side's address if the connect succeeded; the connection is
-    /// polled from then on. `to` is the destination that was passed to `start_connect`, so the
-    /// embedder needs no table of attempts.
+    /// polled from then on. `to` is the destination that was passed to `start_connect`. An
+    /// embedder whose destinations differ needs no table of attempts.
     ///
     /// *When:* once for each `start_connect` that returned an id, unless the id was closed before.
     /// At most [`Options::accept_batch`] in one pass.
@@ -304,8 +305,9 @@ pub trait EventHandler: Send + Sync {
         true
     }
 
-    /// Reports that the turn of one connection is over. The default does nothing. This callback
-    /// suits inactivity time-outs.
+    /// Reports that the turn of one connection is over. The default does nothing. With the sweep on,
+    /// this callback suits coarse inactivity time-outs. Without it, an idle connection gets no turn:
+    /// use [`Deadlines`](crate::helpers::Deadlines).
     ///
     /// *When:* at the end of each turn of the connection. A connection gets a turn after an event
     /// on it, after a [`SockMan::wake`], when its last turn left work, and at each sweep
@@ -323,11 +325,12 @@ pub trait EventHandler: Send + Sync {
         let _ = (sockman, id);
     }
 
-    /// Reports that a pass of the loop begins. The default does nothing. This callback suits the
-    /// timers of the embedder.
+    /// Reports that a pass of the loop begins. (In Core's words: the previous pass is complete.) The
+    /// default does nothing. This callback suits the timers of the embedder.
     ///
     /// *When:* at the start of every pass, before the loop sleeps. A pass follows I/O, a wake, a
-    /// [`SockMan::notify`] and a deadline. There is at least one pass per sweep.
+    /// [`SockMan::notify`], a deadline, and each connection or listener that another thread adds or
+    /// closes. There is at least one pass per sweep.
     ///
     /// *Thread:* the socket thread. No lock is held.
     ///
@@ -390,8 +393,8 @@ pub trait EventHandler: Send + Sync {
     /// The default returns `None`: there is no such time.
     ///
     /// A deadline in the past causes one immediate pass. The same deadline, or an older one, counts
-    /// again only at the next sweep, so that a forgotten timer does not make the loop spin. The
-    /// timers of the operating system may be up to 1 ms late.
+    /// again only at the next sweep, and without a sweep never, so that a forgotten timer does not
+    /// make the loop spin. The timers of the operating system may be up to 1 ms late.
     ///
     /// *When:* in every pass, after
     /// [`event_io_loop_completed_for_all`](EventHandler::event_io_loop_completed_for_all), which is

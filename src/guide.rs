@@ -8,7 +8,8 @@
 
 /// Declares a chapter from its file in docs/guide.
 macro_rules! chapter {
-    ($name:ident, $file:literal) => {
+    ($(#[$links:meta])* $name:ident, $file:literal) => {
+        $(#[$links])*
         #[doc = include_str!("guide_links.md")]
         #[doc = include_str!(concat!("../docs/", $file))]
         pub mod $name {}
@@ -24,8 +25,13 @@ chapter!(connecting, "guide/connecting.md");
 chapter!(workers, "guide/workers.md");
 chapter!(timers, "guide/timers.md");
 chapter!(ending, "guide/ending.md");
-chapter!(several, "guide/several.md");
-chapter!(testing, "guide/testing.md");
+chapter!(operation, "guide/operation.md");
+chapter!(
+    // Without the feature, the doubles are not there to be linked to.
+    #[cfg_attr(feature = "testing", doc = include_str!("guide_testing_links.md"))]
+    testing,
+    "guide/testing.md"
+);
 
 // The examples need both features. Without them the module is there for the links to it.
 #[cfg(all(feature = "socks5", feature = "i2p"))]

@@ -65,8 +65,7 @@
 //! chapters are about a [chat server](guide::chat_server), the [handler](guide::handler), the
 //! [guarantees](guide::guarantees) G1 to G14, [sending](guide::sending),
 //! [connecting](guide::connecting), [workers](guide::workers), [timers](guide::timers),
-//! [ending](guide::ending), [several `SockMan`s](guide::several) in one process,
-//! [testing](guide::testing), and [Tor, SOCKS5 and I2P](guide::tor_and_i2p).
+//! [ending](guide::ending), [operation](guide::operation), [testing](guide::testing), and [Tor, SOCKS5 and I2P](guide::tor_and_i2p).
 //!
 //! # Features
 //!

@@ -153,7 +153,7 @@ impl fmt::Display for ParseAddrErrorKind {
             Kind::Empty => f.write_str("the address is empty"),
             Kind::HostName => f.write_str(
                 "this is a name, not an address, and sockman resolves no names; \
-                 give an address, or connect to the name through a SOCKS5 proxy",
+                 write an IP address, or connect to the name through a SOCKS5 proxy",
             ),
             Kind::NameTooLong => f.write_str("the host name is longer than 255 bytes"),
             Kind::MissingFeature { feature } => {
@@ -161,7 +161,8 @@ impl fmt::Display for ParseAddrErrorKind {
             }
             Kind::Unrecognized => f.write_str(
                 "this is not an address; write 1.2.3.4:port, [IPv6]:port, cjdns:[IPv6]:port, \
-                 <56 characters>.onion:port, <52 characters>.b32.i2p:port or unix:/path",
+                 <56 characters>.onion:port, <52 characters>.b32.i2p:port or unix:/path, \
+                 without a scheme such as socks5://",
             ),
             Kind::Ipv4 => f.write_str(
                 "the IPv4 address is malformed; write four decimal numbers from 0 to 255, \

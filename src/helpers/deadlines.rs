@@ -30,9 +30,10 @@ use crate::{sockman::SockMan, sys::sync::Mutex};
 ///
 /// The embedder is responsible for the following:
 ///
-/// * **The clock.** The loop uses [`Instant::now`], and the times passed to `Deadlines` must use it
-///   too. The doubles of the feature `testing` have a clock of their own. A test over them takes
-///   both times from that clock (`Network::now`).
+/// * **The clock.** The loop uses [`Instant::now`], and so must the times passed to
+///   [`set`](Deadlines::set) and [`take_due`](Deadlines::take_due). Over the doubles of the feature
+///   `testing`, the loop uses the clock of the network, and both times have to come from
+///   `Network::now`. The guide shows [a handler with a clock](crate::guide::testing).
 /// * **Timers of closed connections.** A timer for a connection may outlive the connection: another
 ///   thread may set it just after the close. [`take_due`](Deadlines::take_due) then returns an id
 ///   that is closed. (Ids are never reused.) A [`clear`](Deadlines::clear) at each close keeps the

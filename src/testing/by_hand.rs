@@ -17,21 +17,36 @@ use crate::{
 const TOO_MANY_PASSES: usize = 100_000;
 
 /// The socket thread of a [`SockMan`] on a [`Network`], driven by hand. While it exists, the
-/// `SockMan` counts as started.
+/// `SockMan` counts as started. It holds a `SockMan`: [`stop`](SocketThreadByHand::stop) it before
+/// a check that nothing leaks.
 ///
 /// # Examples
 ///
 /// ```
-/// # use std::{io, sync::Arc};
-/// # use sockman::{ConnectionId, EventHandler, NextRecv, Options, Service, SockMan, testing::{Network, SocketThreadByHand}};
-/// # struct Echo;
-/// # impl EventHandler for Echo {
-/// #     fn event_new_connection_accepted(&self, _: &SockMan, _: ConnectionId, _: &Service, _: &Service) -> bool { true }
-/// #     fn event_ready_to_send(&self, _: &SockMan, _: ConnectionId) -> NextRecv { NextRecv::Proceed }
-/// #     fn event_got_data(&self, sockman: &SockMan, id: ConnectionId, data: &[u8]) { let _ = sockman.send_bytes(id, data); }
-/// #     fn event_got_eof(&self, sockman: &SockMan, id: ConnectionId) { sockman.close_connection(id); }
-/// #     fn event_got_permanent_read_error(&self, sockman: &SockMan, id: ConnectionId, _: &io::Error) { sockman.close_connection(id); }
-/// # }
+/// use std::{io, sync::Arc};
+///
+/// use sockman::testing::{Network, SocketThreadByHand};
+/// use sockman::{ConnectionId, EventHandler, Options, Service, SockMan};
+///
+/// struct Echo;
+///
+/// impl EventHandler for Echo {
+///     fn event_new_connection_accepted(
+///         &self, _: &SockMan, _: ConnectionId, _me: &Service, _them: &Service,
+///     ) -> bool {
+///         true
+///     }
+///     fn event_got_data(&self, sockman: &SockMan, id: ConnectionId, data: &[u8]) {
+///         let _ = sockman.send_bytes(id, data);
+///     }
+///     fn event_got_eof(&self, sockman: &SockMan, id: ConnectionId) {
+///         sockman.close_connection(id);
+///     }
+///     fn event_got_permanent_read_error(&self, sockman: &SockMan, id: ConnectionId, _: &io::Error) {
+///         sockman.close_connection(id);
+///     }
+/// }
+///
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let network = Network::new();
 /// let options = Options::default().sock_factory(network.factory());
@@ -107,6 +122,10 @@ impl SocketThreadByHand {
     /// Returns the number of passes: about twenty a second with the default sweep, if nothing
     /// happens.
     ///
+    /// The run ends in the pass that reaches the end of `time`. A deadline of the handler
+    /// ([`next_deadline`](crate::EventHandler::next_deadline)) at exactly that moment is served by
+    /// the pass after it. A test of such a deadline lets a moment more pass.
+    ///
     /// # Errors
     ///
     /// As [`pass`](SocketThreadByHand::pass).
@@ -121,8 +140,8 @@ impl SocketThreadByHand {
     /// # fn f(mut thread: sockman::testing::SocketThreadByHand) -> Result<(), Box<dyn std::error::Error>> {
     /// use std::time::Duration;
     ///
-    /// // Lets a time-out of the handler end. The test itself takes microseconds.
-    /// let passes = thread.run_for(Duration::from_secs(30))?;
+    /// // Lets a time-out of 30 s end. The test itself takes microseconds.
+    /// let passes = thread.run_for(Duration::from_secs(31))?;
     /// assert!(passes < 1000, "the loop must not spin");
     /// # Ok(())
     /// # }
@@ -155,7 +174,7 @@ impl SocketThreadByHand {
         }
     }
 
-    /// Returns whether the last pass found nothing to do and left nothing to do.
+    /// Returns whether the last pass had nothing to do and left nothing to do, apart from deadlines.
     #[must_use]
     pub fn is_idle(&self) -> bool {
         self.parked.as_ref().is_none_or(Parked::is_idle)

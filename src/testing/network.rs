@@ -173,7 +173,8 @@ impl Network {
     }
 
     /// Sets how many bytes may be on the way to, or wait at, each end of connections made from now
-    /// on. Default: 64 KiB. Zero counts as one.
+    /// on: the program's end and the peer's. Default: 64 KiB. Zero counts as one;
+    /// [`Peer::set_window`] accepts zero.
     pub fn set_window(&self, bytes: usize) {
         self.inner.kernel.lock().window = bytes.max(1);
     }

@@ -133,8 +133,8 @@ impl Peer {
         self.kernel(Kernel::reset);
     }
 
-    /// Sets how many bytes may be on the way to, or wait at, this peer. Default:
-    /// [`Network::set_window`]. With zero, the peer takes nothing more.
+    /// Limits what the program can send: sets how many bytes may be on the way to, or wait at, this
+    /// peer. Default: [`Network::set_window`]. With zero, the peer takes nothing more.
     pub fn set_window(&self, bytes: usize) {
         self.kernel(|kernel, end| {
             let Some(stream) = kernel.stream(end) else { return };
