@@ -50,9 +50,10 @@ pub fn markdown(report: &Report, group: &str) -> String {
 /// Explains the tables of a page, once for all of them.
 pub fn legend() -> &'static str {
     "Each figure is the median of the rounds. Lower is better; ↑: higher is better. × is the ratio \
-     to `epoll C`, or to tokio if `epoll C` was not measured: the median of the ratios round by \
-     round, not the quotient of the two medians. ~: the ratios (without ×: the rounds) differ by \
-     more than 10 %. Bold is the best figure and every figure within 3 % of it. – was not measured."
+     to `epoll C`, or to tokio if `epoll C` was not measured, if it is below 0.97 or above 1.03: \
+     the median of the ratios round by round, not the quotient of the two medians. ~: the ratios \
+     (where there is none: the rounds) differ by more than 10 %. Bold is the best figure and every \
+     figure within 3 % of it. – was not measured."
 }
 
 /// Returns the tables of all groups for the terminal, and what was not measured.
@@ -111,7 +112,7 @@ fn notes(grid: &Grid) -> String {
 fn markdown_cell(cell: Option<&Cell>) -> String {
     let Some(cell) = cell else { return "–".to_owned() };
     let mut text = if cell.is_best { format!("**{}**", cell.median) } else { cell.median.clone() };
-    if let Some(ratio) = cell.ratio {
+    if let Some(ratio) = cell.ratio.filter(|ratio| !(1.0 / TIE..=TIE).contains(ratio)) {
         _ = write!(text, " ×{}", factor(ratio));
     }
     if cell.is_noisy {

@@ -35,7 +35,7 @@ fn a_cell_has_the_median_and_the_ratio_the_best_is_bold_and_the_uncertain_are_ma
 | | sockman | epoll C | tokio |
 |---|--:|--:|--:|
 | **Server CPU for one message, µs** |
-| 64 × 64 B | **5.10** ×1.02 | **5.00**~ | 6.00 ×1.20 |
+| 64 × 64 B | **5.10** | **5.00**~ | 6.00 ×1.20 |
 | **Messages per second, thousands** ↑ |
 | 64 × 64 B | **200** ×1.05~ | 190 | – |
 ";
