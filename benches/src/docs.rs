@@ -202,11 +202,10 @@ fn content(name: &str, page: &Page, report: &Report, plots: &[Plot]) -> Option<S
 fn tables(report: &Report) -> String {
     let (groups, plots) = (table::groups(report), plot::plots(report));
     let mut text = format!(
-        "# Benchmark: all tables\n\nThe benchmark suite writes this file from \
-         [{FIGURES}]({FIGURES}). Do not edit it. [benches/README.md](../../benches/README.md) \
-         explains the scenarios and the peers; [benches/RESULTS.md](../../benches/RESULTS.md) \
-         explains the results.\n\n{}\n{}\n",
-        machine(report),
+        "# Benchmark: all tables\n\nThe benchmark suite writes this file. \
+         [{FIGURES}]({FIGURES}) has each round. [benches/README.md](../../benches/README.md) \
+         explains scenarios and peers, [benches/RESULTS.md](../../benches/RESULTS.md) the results; \
+         [performance.md](../performance.md#the-machine) names the machine.\n\n{}\n",
         table::legend(),
     );
     for group in &groups {

@@ -28,28 +28,32 @@ pub const TIE: f64 = 1.03;
 /// The length of a line on the terminal, characters.
 const WIDTH: usize = 110;
 
-/// Returns the tables of a group in Markdown: one for each metric.
+/// Returns the table of a group in Markdown: the rows of each metric below its name.
 pub fn markdown(report: &Report, group: &str) -> String {
-    let mut text = String::new();
-    for grid in grids(report, group) {
-        _ = writeln!(text, "**{}** ({})\n", capitalised(&grid.title), notes(&grid, "×"));
-        _ = writeln!(text, "| | {} |", grid.peers.join(" | "));
-        _ = writeln!(text, "|---|{}", "--:|".repeat(grid.peers.len()));
+    let grids = grids(report, group);
+    let peers = peers_in_order(grids.iter().flat_map(|grid| &grid.peers).map(String::as_str));
+    let mut text = format!("| | {} |\n|---|{}\n", peers.join(" | "), "--:|".repeat(peers.len()));
+    for grid in &grids {
+        let arrow = if grid.higher_is_better { " ↑" } else { "" };
+        _ = writeln!(text, "| **{}**{arrow} |", capitalised(&grid.title));
+        let columns: Vec<Option<usize>> =
+            peers.iter().map(|peer| grid.peers.iter().position(|p| p == peer)).collect();
         for row in &grid.rows {
-            let cells: Vec<String> = row.cells.iter().map(markdown_cell).collect();
+            let cells = columns.iter().map(|column| column.and_then(|i| row.cells[i].as_ref()));
+            let cells: Vec<String> = cells.map(markdown_cell).collect();
             _ = writeln!(text, "| {} | {} |", row.what.replace('|', "\\|"), cells.join(" | "));
         }
-        text.push('\n');
     }
     text
 }
 
 /// Explains the tables of a page, once for all of them.
 pub fn legend() -> &'static str {
-    "A cell has the median of the rounds, and the lowest and the highest round below it. × is the \
-     ratio to the peer that the table's heading names: the median of the ratios round by round, \
-     not the quotient of the two medians. Bold is the best figure and every figure within 3 % of \
-     it. – was not measured."
+    "Each figure is the median of the rounds. Lower is better; ↑: higher is better. × is the ratio \
+     to `epoll C`, or to tokio if `epoll C` was not measured, if it is below 0.97 or above 1.03: \
+     the median of the ratios round by round, not the quotient of the two medians. ~: the ratios \
+     (where there is none: the rounds) differ by more than 10 %. Bold is the best figure and every \
+     figure within 3 % of it. – was not measured."
 }
 
 /// Returns the tables of all groups for the terminal, and what was not measured.
@@ -58,7 +62,7 @@ pub fn text(report: &Report) -> String {
     for group in groups(report) {
         _ = writeln!(text, "=== {group}\n");
         for grid in grids(report, &group) {
-            _ = writeln!(text, "{} ({})", capitalised(&grid.title), notes(&grid, "x"));
+            _ = writeln!(text, "{} ({})", capitalised(&grid.title), notes(&grid));
             text.push_str(&aligned(&grid));
             text.push('\n');
         }
@@ -97,21 +101,22 @@ fn wrapped(sentence: &str, indent: &str) -> String {
     text
 }
 
-fn notes(grid: &Grid, times: &str) -> String {
+fn notes(grid: &Grid) -> String {
+    let direction = if grid.higher_is_better { "higher is better" } else { "lower is better" };
     match &grid.reference {
-        Some(reference) => format!("{}; {times}: against {reference}", grid.direction),
-        None => grid.direction.to_owned(),
+        Some(reference) => format!("{direction}; x: against {reference}"),
+        None => direction.to_owned(),
     }
 }
 
-fn markdown_cell(cell: &Option<Cell>) -> String {
+fn markdown_cell(cell: Option<&Cell>) -> String {
     let Some(cell) = cell else { return "–".to_owned() };
     let mut text = if cell.is_best { format!("**{}**", cell.median) } else { cell.median.clone() };
-    if let Some(ratio) = cell.ratio {
+    if let Some(ratio) = cell.ratio.filter(|ratio| !(1.0 / TIE..=TIE).contains(ratio)) {
         _ = write!(text, " ×{}", factor(ratio));
     }
-    if let Some((low, high)) = &cell.spread {
-        _ = write!(text, "<br><sub>{low}–{high}</sub>");
+    if cell.is_noisy {
+        text.push('~');
     }
     text
 }

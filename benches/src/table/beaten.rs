@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::{
-    TIE, capitalised,
+    TIE,
     grid::times_worse,
     metric::number,
     names::{in_order, is_sockman},
@@ -45,23 +45,38 @@ pub fn beaten(report: &Report) -> Vec<Beaten> {
 }
 
 impl Beaten {
+    fn peer_and_factor(&self) -> String {
+        if self.times.is_finite() {
+            format!("{} {:.2}", self.peer, self.times)
+        } else {
+            format!("{} ∞", self.peer)
+        }
+    }
+
     fn by(&self) -> String {
         if self.times.is_finite() { format!("{:.2} times", self.times) } else { "–".to_owned() }
     }
 }
 
+/// Returns the list as a table with a row for each scenario. The tables have the figures.
 pub fn beaten_markdown(report: &Report) -> String {
     let list = beaten(report);
     if list.is_empty() {
         return "In this run, no peer was better by more than 3 %.\n".to_owned();
     }
-    let mut text =
-        String::from("| Scenario | Metric | Peer | Peer's figure | sockman | Factor |\n");
-    text.push_str("|---|---|---|--:|--:|--:|\n");
-    for b in &list {
-        let (theirs, ours) = (number(b.theirs), number(b.ours));
-        let (what, peer, by) = (capitalised(b.metric.title()), &b.peer, b.by());
-        _ = writeln!(text, "| {} | {what} | {peer} | {theirs} | {ours} | {by} |", b.scenario);
+    let mut text = format!(
+        "{} figures of peers are better by more than 3 %, by these factors (∞: the peer's figure \
+         is 0).\n\n| Scenario | Metric: peer, factor |\n|---|---|\n",
+        list.len()
+    );
+    for of_scenario in list.chunk_by(|a, b| a.scenario == b.scenario) {
+        let metrics: Vec<String> = (of_scenario.chunk_by(|a, b| a.metric == b.metric))
+            .map(|same| {
+                let peers: Vec<String> = same.iter().map(Beaten::peer_and_factor).collect();
+                format!("{}: {}", same[0].metric.name(), peers.join(", "))
+            })
+            .collect();
+        _ = writeln!(text, "| {} | {} |", of_scenario[0].scenario, metrics.join("; "));
     }
     text
 }

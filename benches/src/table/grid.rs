@@ -16,7 +16,7 @@ const SAMPLES_BEYOND: f64 = 5.0;
 
 pub struct Grid {
     pub title: String,
-    pub direction: &'static str,
+    pub higher_is_better: bool,
     /// The peer to which the ratios are taken.
     pub reference: Option<String>,
     pub peers: Vec<String>,
@@ -31,8 +31,6 @@ pub struct Row {
 
 pub struct Cell {
     pub median: String,
-    /// The lowest and the highest round; `None` if there was only one round.
-    pub spread: Option<(String, String)>,
     /// The ratios of the rounds (without a ratio: the rounds) differ by more than a tenth.
     pub is_noisy: bool,
     pub ratio: Option<f64>,
@@ -85,7 +83,7 @@ fn grid(title: String, metric: Metric, figures: &[&Figure]) -> Grid {
             }
         })
         .collect();
-    Grid { title, direction: metric.direction(), reference, rows, peers }
+    Grid { title, higher_is_better: !metric.lower_is_better(), reference, rows, peers }
 }
 
 fn cells(
@@ -99,13 +97,10 @@ fn cells(
     (figures.iter())
         .map(|figure| {
             let figure = (*figure)?;
-            let (low, high) = (metric.shown(figure.min()), metric.shown(figure.max()));
-            let is_alone = figure.samples.len() < 2;
             let against = against.filter(|reference| reference.peer != figure.peer);
             let ratios = against.and_then(|reference| ratio_by_rounds(figure, reference));
             Some(Cell {
                 median: number(metric.shown(figure.median())),
-                spread: (!is_alone).then(|| (number(low), number(high))),
                 is_noisy: is_spread(ratios.as_ref().unwrap_or(figure)),
                 ratio: ratios.map(|ratios| ratios.median()),
                 is_best: present.len() > 1 && best.is_some_and(|best| is_tie(metric, figure, best)),

@@ -22,6 +22,11 @@ impl Metric {
         }
     }
 
+    /// Returns the name of the metric without a unit.
+    pub fn name(self) -> &'static str {
+        self.title().rsplit_once(", ").map_or(self.title(), |(name, _)| name)
+    }
+
     pub fn lower_is_better(self) -> bool {
         !matches!(self, Self::Rate | Self::Throughput | Self::ConnectionRate)
     }
@@ -32,10 +37,6 @@ impl Metric {
             Self::Rate | Self::ConnectionRate => sample / 1000.0,
             _ => sample,
         }
-    }
-
-    pub fn direction(self) -> &'static str {
-        if self.lower_is_better() { "lower is better" } else { "higher is better" }
     }
 }
 

@@ -76,30 +76,30 @@ pub fn targets(report: &Report) -> Vec<Target> {
     list.extend(QUIET_CPU.map(|(idle, limit)| {
         let name = format!("CPU beside {} quiet connections", number_of(idle));
         let readings = quiet(report, SOCKMAN, Metric::CpuPerSecond, Some(idle));
-        judge(&name, &format!("at most {limit} ms per second"), Bound::AtMost(limit), readings)
+        judge(&name, &format!("≤ {limit} ms per second"), Bound::AtMost(limit), readings)
     }));
     list.extend([
         judge(
             "Wake-ups with quiet connections",
-            &format!("at most {QUIET_WAKE_UPS} per second"),
+            &format!("≤ {QUIET_WAKE_UPS} per second"),
             Bound::AtMost(QUIET_WAKE_UPS),
             quiet(report, SOCKMAN, Metric::WakeUps, None),
         ),
         judge(
             "CPU with quiet connections, sweep turned off",
-            &format!("none (below {NO_CPU} ms per second)"),
+            &format!("below {NO_CPU} ms per second"),
             Bound::Below(NO_CPU),
             quiet(report, "sockman-no-sweep", Metric::CpuPerSecond, None),
         ),
         judge(
             "Wake-ups with quiet connections, sweep turned off",
-            &format!("none (below {NO_WAKE_UPS} per second)"),
+            &format!("below {NO_WAKE_UPS} per second"),
             Bound::Below(NO_WAKE_UPS),
             quiet(report, "sockman-no-sweep", Metric::WakeUps, None),
         ),
         judge(
             "Memory for an idle connection",
-            &format!("at most {BYTES_PER_CONNECTION} bytes"),
+            &format!("≤ {BYTES_PER_CONNECTION} bytes"),
             Bound::AtMost(BYTES_PER_CONNECTION),
             quiet(report, SOCKMAN, Metric::BytesPerConnection, None),
         ),
@@ -110,20 +110,20 @@ pub fn targets(report: &Report) -> Vec<Target> {
         accept(report),
         judge(
             "Wake → ready to send, idle loop, median",
-            &format!("at most {WAKE_P50} µs"),
+            &format!("≤ {WAKE_P50} µs"),
             Bound::AtMost(WAKE_P50),
             readings(report, Metric::LatencyP50, "wake", |what| what.contains("idle")),
         ),
         judge(
             "Wake → ready to send, idle loop, 99th percentile",
-            &format!("at most {WAKE_P99} µs"),
+            &format!("≤ {WAKE_P99} µs"),
             Bound::AtMost(WAKE_P99),
             readings(report, Metric::LatencyP99, "wake", |what| what.contains("idle")),
         ),
         keep_alive(report),
         judge(
             "Interrupt → join, 99th percentile",
-            "at most 5 ms",
+            "≤ 5 ms",
             Bound::AtMost(JOIN_P99),
             readings(report, Metric::LatencyP99, "interrupt → join", |_| true),
         ),
@@ -149,7 +149,7 @@ fn cpu_per_message(report: &Report, peer: &str) -> Target {
     let readings = ours.filter_map(|figure| against(report, figure, peer, figure.scenario.clone()));
     judge(
         &format!("CPU for a message against {peer}, echo and pipelined"),
-        &format!("at most {CPU_RATIO}"),
+        &format!("≤ {CPU_RATIO}"),
         Bound::AtMost(CPU_RATIO),
         readings.collect(),
     )
@@ -166,7 +166,7 @@ fn beside_idle(report: &Report) -> Target {
     });
     judge(
         "Echo rate beside 10,000 idle connections, against none",
-        &format!("at least {RATE_RATIO}"),
+        &format!("≥ {RATE_RATIO}"),
         Bound::AtLeast(RATE_RATIO),
         reading.into_iter().collect(),
     )
@@ -190,7 +190,7 @@ fn throughput(report: &Report, name: &str, of: &str, is_asked: impl Fn(&str) -> 
     });
     judge(
         &format!("{name}: throughput against the best peer"),
-        &format!("at least {RATE_RATIO}"),
+        &format!("≥ {RATE_RATIO}"),
         Bound::AtLeast(RATE_RATIO),
         readings.collect(),
     )
@@ -229,7 +229,7 @@ fn keep_alive(report: &Report) -> Target {
     });
     judge(
         "Keep-alive reply from a worker thread, against one from the callback, median",
-        &format!("at most {WORKER_RATIO}"),
+        &format!("≤ {WORKER_RATIO}"),
         Bound::AtMost(WORKER_RATIO),
         readings.collect(),
     )
@@ -282,7 +282,10 @@ fn judge(name: &str, demand: &str, bound: Bound, mut readings: Vec<Reading>) -> 
     readings.sort_by(|a, b| bound.excess(b.value).total_cmp(&bound.excess(a.value)));
     let missed: Vec<String> = (readings.iter())
         .filter(|reading| !bound.holds(reading.value))
-        .map(|reading| format!("{} by {}", reading.whereof, bound.by_how_much(reading.value)))
+        .map(|reading| match readings.len() {
+            1 => format!("by {}", bound.by_how_much(reading.value)),
+            _ => format!("{} by {}", reading.whereof, bound.by_how_much(reading.value)),
+        })
         .collect();
     let reached = match readings.as_slice() {
         [] => "not measured in this run".to_owned(),
