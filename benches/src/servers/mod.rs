@@ -35,11 +35,12 @@ mod mio;
 mod sockman;
 mod tokio;
 
-/// Connections. The kernel may lower it to net.core.somaxconn, for all peers alike.
+/// The backlog of a listener, in connections. The kernel may lower this number to
+/// net.core.somaxconn, for all peers alike.
 const BACKLOG: i32 = 4096;
 /// Bytes.
 const RECEIVE_BUFFER: usize = 64 * 1024;
-/// Bytes: about what the full socket of one connection holds.
+/// About the number of bytes that the full socket of one connection holds.
 const LARGE_BUFFER: usize = 1024 * 1024;
 /// Bytes of leftovers of one connection.
 const STOP_READING_ABOVE: usize = 1024 * 1024;
@@ -54,11 +55,12 @@ pub enum Peer {
     MessageIo,
     PollC,
     Sockman,
-    /// Its handler wakes a connection when an answer of a hook changes, so it needs no sweep.
+    /// `sockman` without a sweep. The handler wakes a connection when the answer of a hook changes,
+    /// so the server needs no sweep.
     SockmanNoSweep,
     /// Two `SockMan`s in one process that share a port.
     SockmanTwice,
-    /// It receives up to 1 MiB at once.
+    /// `sockman` with a receive buffer of 1 MiB.
     SockmanLargeBuffer,
 }
 
@@ -155,7 +157,8 @@ pub struct Task {
     pub work: u32,
 }
 
-/// Runs a server in this process until the end of standard input. It first prints its address.
+/// Runs a server in this process until the end of standard input. The server first prints its
+/// address.
 pub fn serve(peer: Peer, task: Task, core: Option<usize>) -> Result<(), Box<dyn Error>> {
     match core {
         Some(core) => {

@@ -50,7 +50,7 @@ pub(super) fn serve_twice(task: Task) -> Result<(), Box<dyn Error>> {
 
 struct Echo {
     work: u32,
-    /// Has entries only for peers that are slow at the moment.
+    /// The map has entries only for peers that are slow at the moment.
     slow: Mutex<HashMap<ConnectionId, Slow>>,
     /// The number of entries, so that the hooks take no lock while there are none.
     slow_count: AtomicUsize,

@@ -33,7 +33,8 @@ pub struct Cell {
     pub median: String,
     /// The lowest and the highest round; `None` if there was only one round.
     pub spread: Option<(String, String)>,
-    /// The ratios of the rounds (without a ratio: the rounds) differ by more than a tenth.
+    /// The ratios of the rounds differ by more than a tenth. Without a ratio, the figures of the
+    /// rounds do.
     pub is_noisy: bool,
     pub ratio: Option<f64>,
     pub is_best: bool,

@@ -166,7 +166,8 @@ fn work(headers: &[Header]) -> Work {
     headers.iter().fold(Work::from_be_bytes([0; 32]), |sum, header| sum + header.work())
 }
 
-/// A candidate chain: `chain` up to the height `fork`, then `headers`.
+/// A candidate chain. The branch consists of `chain` up to the height `fork`, followed by
+/// `headers`.
 struct Branch<'a> {
     chain: &'a Chain,
     fork: usize,

@@ -161,7 +161,8 @@ impl MessageHandler {
             services: version.services,
             relays: version.relay,
             start_height: version.start_height,
-            // Saturates: the peer may send any number, and the difference can need 65 bits.
+            // The subtraction saturates, because the peer may send any number and the difference
+            // can need 65 bits.
             time_offset: version.timestamp.saturating_sub(i64::from(now())),
         };
         if peer.conversation.lock().version.replace(known).is_some() {

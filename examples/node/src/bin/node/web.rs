@@ -1,8 +1,9 @@
-//! The web page that shows the peers live. It is read-only, one file, and has its own `SockMan`.
+//! The web page that shows the peers live. The page is read-only and is one file. Its server has
+//! its own `SockMan`.
 //!
 //! A publisher thread sends events to every open page, and the state once a second and soon after
-//! an event. It pushes into the pages' send queues and never waits for a page. The list of streams
-//! has a mutex, which the publisher and the server's threads take briefly.
+//! an event. The publisher pushes into the pages' send queues and never waits for a page. The list
+//! of streams has a mutex, which the publisher and the server's threads take briefly.
 
 use std::{
     io,
