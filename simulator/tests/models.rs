@@ -443,7 +443,8 @@ fn a_connect_that_races_with_its_close_and_cancel_has_at_most_one_outcome() {
     });
 }
 
-/// Proves that the models can fail: something is queued without a wake.
+/// Proves that the models can fail. The test queues bytes without a wake, and the scheduler must
+/// report a deadlock.
 #[test]
 fn a_missing_wake_up_is_reported_as_a_deadlock() {
     let lost = std::panic::catch_unwind(|| {

@@ -163,7 +163,7 @@ fn data_and_a_reset_that_come_during_the_outcome_are_reported_after_it() {
 }
 
 /// G2, G5: the poller watches the attempt first and then the connection. (Most attempts over
-/// loopback are over before the poller watches them. Here the answer takes a second.)
+/// loopback end before the poller watches them. In this test the answer takes a second.)
 #[test]
 fn a_connect_that_takes_time_becomes_a_connection() {
     let (recorder, blackhole) = (Recorder::new(), Blackhole::new());

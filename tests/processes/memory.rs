@@ -171,8 +171,8 @@ fn an_idle_connection_costs_a_few_hundred_bytes() {
     });
 }
 
-/// G10: bytes that the peer does not read stay with the embedder, to which the send returns
-/// `Ok(0)`.
+/// G10: the library does not store bytes that the peer does not read. The send returns `Ok(0)`, so
+/// the embedder keeps them.
 #[test]
 fn bytes_that_the_peer_does_not_read_are_not_queued() {
     in_child(bytes_that_the_peer_does_not_read_are_not_queued, || {

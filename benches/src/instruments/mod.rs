@@ -114,7 +114,7 @@ struct Counted {
     samples: Vec<f64>,
 }
 
-/// Adds the counts to the report. If the count failed, the report gets the reason instead.
+/// Adds the counts to the report. If a count failed, adds the reason to the report.
 fn keep(scenario: &str, peer: &str, counted: io::Result<Vec<Counted>>, report: &mut Report) {
     let counted = match counted {
         Ok(counted) => counted,

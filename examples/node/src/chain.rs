@@ -253,7 +253,8 @@ pub(crate) fn now() -> u32 {
 /// The error returned when a [`Chain`] refuses headers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ChainError {
-    /// The first header does not follow a known one. This is no fault: the peer may be ahead.
+    /// The first header does not follow a known one. The peer is not at fault, because it may know
+    /// more headers.
     Unconnected,
     /// A header does not follow the previous one in the message.
     Unlinked,

@@ -56,8 +56,8 @@ pub struct Config {
     pub onion_proxy: Option<Proxy>,
     /// The SAM bridge of an I2P router, and whether the node listens through it. Default: none.
     pub i2p: Option<I2pOptions>,
-    /// The most connections in both directions together. Eight more are reserved for addresses that
-    /// are added later. Default: 125.
+    /// The most connections in both directions together. Eight more connections are reserved for
+    /// addresses that are added later. Default: 125.
     pub max_connections: usize,
     /// The services that the node advertises besides the transport. Default: none, because the node
     /// serves no blocks.

@@ -69,8 +69,8 @@ pub(crate) struct Connection {
 #[derive(Debug)]
 pub(crate) struct Reading {
     pub(crate) parser: RequestParser,
-    /// The received bytes may hold a whole request. No further bytes are received until all of
-    /// these requests are answered.
+    /// The received bytes may hold a whole request. No further bytes are received until all
+    /// received requests are answered.
     pub(crate) has_unanswered: bool,
     pub(crate) got_eof: bool,
     /// The body that is arriving.

@@ -99,7 +99,8 @@ impl Handler {
     }
 
     /// Closes idle connections, and the others after the answer that they wait for. Returns when
-    /// all are closed, or at the deadline. May be called from any thread except the socket thread.
+    /// all connections are closed, or at the deadline. May be called from any thread except the
+    /// socket thread.
     pub(crate) fn drain(&self, sockman: &SockMan, deadline: Instant) {
         self.is_draining.store(true, Ordering::SeqCst);
         for id in self.ids() {

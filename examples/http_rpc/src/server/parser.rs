@@ -15,7 +15,7 @@ use super::{
 /// The limit for the request line and the headers together, in bytes. Bitcoin Core has the same
 /// limit.
 pub const MAX_HEAD: usize = 8 * 1024;
-/// The most headers of a request. Honest clients send fewer.
+/// The most headers of a request. Honest clients send fewer headers.
 const MAX_HEADERS: usize = 100;
 /// The most empty lines before a request. Some old clients sent an empty line after a body. RFC
 /// 9112, section 2.2, requires servers to ignore it.
