@@ -13,7 +13,7 @@ use crate::{
     servers::{Contract, Peer, Task},
 };
 
-/// How long a server may take to accept waiting connections or to close reset ones.
+/// How long a server may take to accept waiting connections or to close reset connections.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// The interval of checks on another process, which sends no event when it is done.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(2);

@@ -1,4 +1,4 @@
-//! Prints how busy the server and the load were, and so which of them limited a rate.
+//! Prints how busy the server and the load were, which shows the side that limited a rate.
 use std::fmt::Write;
 
 use crate::report::Report;

@@ -277,7 +277,8 @@ impl Model {
         }
     }
 
-    /// Notes a violation. Only the first is kept, because later ones may be its consequences.
+    /// Notes a violation. Only the first violation is kept, because later violations may be its
+    /// consequences.
     pub(crate) fn violated(&mut self, what: String) {
         self.say(|| format!("VIOLATED: {what}"));
         self.violation.get_or_insert(what);

@@ -168,8 +168,8 @@ impl Negotiation {
         let is_nonsense = !agrees && model.choices.once_in(8);
         if is_nonsense {
             let answer = (0..10).map(|_| model.choices.below(7) as u8).collect::<Vec<u8>>();
-            // Random bytes that begin like a valid answer are not sent, because the negotiation
-            // would have to follow them.
+            // Random bytes that begin like a valid answer are not sent, because the simulator would
+            // have to continue the negotiation after this answer.
             if answer[0] != 5 && answer[0] != 1 {
                 self.stage = Stage::Over;
                 model.count("a proxy answered nonsense");

@@ -1,6 +1,6 @@
 //! Models of the races: the whole `SockMan`, its thread and its locks, under a scheduler that tries
 //! out interleavings. The interleavings are sequentially consistent. The tests over loopback cover
-//! the additional ones of weakly ordered memory.
+//! the additional interleavings of weakly ordered memory.
 //!
 //! The sockets are those of `testing::Network`. The polls of this network wait under the scheduler
 //! until an event or a wake. Time stands still, so that no time-out hides a lost wake-up. The

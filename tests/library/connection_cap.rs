@@ -83,8 +83,8 @@ fn at_the_cap_connect_fails_and_resumes_when_there_is_a_place() {
         assert!(error.to_string().contains("limit of 2"), "{error}");
     }
     assert_eq!(sockman.stats().connections, 2);
-    // A connection that is dropped without activation gives its place back, and so does a closed
-    // one.
+    // A connection that is dropped without activation gives its place back. A closed connection
+    // does so, too.
     drop(first);
     let third = sockman.connect(&to, &ConnectOptions::default()).unwrap();
     assert!(sockman.close_connection(second));

@@ -134,7 +134,7 @@ fn in_one_pass_a_connection_gets_one_receive_buffer_and_one_ready_to_send() {
     assert_eq!(handler.counts.lock().unwrap().worst, 1);
 }
 
-/// G8: however much one peer has sent, the byte of another peer comes with the next pass.
+/// G8: even if one peer has sent many bytes, the byte of another peer is received in the next pass.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_flooding_peer_does_not_delay_anothers_bytes() {

@@ -667,7 +667,7 @@ fn bytes_queued_under_the_hooks_lock_go_out_on_a_unix_socket_without_a_wake() {
     push_and_read(&handler, &running.sockman, client);
 }
 
-/// G6: however often a blocked writer is woken, each ready-to-send call finds room in the socket.
+/// G6: even if a blocked writer is woken often, each ready-to-send call finds room in the socket.
 #[test]
 fn a_full_socket_is_not_ready_to_send_until_the_peer_reads() {
     let sent = Arc::new(Mutex::new(Vec::new()));

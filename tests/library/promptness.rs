@@ -322,7 +322,7 @@ fn a_connect_to_a_port_without_a_listener_is_refused() {
     );
 }
 
-/// G9: a pass sees at most one waker write, however many threads wake.
+/// G9: a pass sees at most one waker write, even if many threads wake.
 #[test]
 fn wakes_from_many_threads_coalesce() {
     let (entered_sender, entered) = mpsc::channel();

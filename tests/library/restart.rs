@@ -288,7 +288,7 @@ fn a_shared_interrupt_is_reset_by_its_owner_alone() {
     assert!(!shared.is_interrupted());
 }
 
-/// G14: dropping the guard of threads that have ended does not stop the threads started after them.
+/// G14: the drop of the guard of ended threads does not stop the threads that were started later.
 #[test]
 fn dropping_the_guard_of_ended_threads_does_not_end_later_threads() {
     let shared = Interrupt::new();

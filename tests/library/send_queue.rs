@@ -397,8 +397,8 @@ fn the_queue_is_above_its_high_mark_until_it_falls_to_the_low_mark() {
     assert!(queue.queued() > 40_000);
 }
 
-/// The marks, used in `should_try_to_recv`: a peer that does not read its replies is not read from
-/// until it reads them. Without the sweep, the drain makes the library ask the hook again.
+/// The handler uses the marks in `should_try_to_recv`. It does not read from a peer until this peer
+/// reads its replies. Without the sweep, the drain makes the library ask the hook again.
 #[test]
 fn the_server_does_not_read_from_a_peer_that_does_not_read_its_replies() {
     const BYTES: usize = 3_000_000;

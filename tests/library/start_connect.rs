@@ -1,6 +1,6 @@
 //! `start_connect`: connects that do not block the caller and that the socket thread drives. The
 //! order of the callbacks, the failures, and panics in the outcome. `start_connect_ends` tests how
-//! attempts end early, `start_connect_many` tests thousands of them.
+//! attempts end early, and `start_connect_many` tests thousands of attempts.
 
 use std::{
     collections::HashSet,

@@ -7,7 +7,8 @@
 //! - `TCP_NODELAY` is set, and the backlog is 4096.
 //! - All connections share one receive buffer of 64 KiB.
 //! - An `echo` keeps the bytes that its peer does not accept, and stops reading from a peer with
-//!   more than 1 MiB of them. A `sink` discards what it reads. A `source` sends zeroes without end.
+//!   more than 1 MiB of kept bytes. A `sink` discards what it reads. A `source` sends zeroes
+//!   without end.
 //! - A connection gets at most one receive buffer before the next connection, if the library allows
 //!   it.
 //! - A connection is closed after an error, or after EOF when its kept bytes are sent.

@@ -30,7 +30,8 @@ pub(super) fn serve(task: Task, options: Options) -> Result<(), Box<dyn Error>> 
     Ok(threads.join()?)
 }
 
-/// Runs two echo servers, each with its own thread. The kernel distributes the clients over them.
+/// Runs two echo servers, each with its own thread. The kernel distributes the clients over both
+/// servers.
 pub(super) fn serve_twice(task: Task) -> Result<(), Box<dyn Error>> {
     if task.contract != Contract::Echo {
         return Err("sockman-twice has only the contract echo".into());

@@ -274,7 +274,8 @@ fn reading(figure: &Figure) -> Reading {
 fn idle_connections(figure: &Figure) -> Option<u64> {
     match what(&figure.scenario) {
         "none" => Some(0),
-        // In `16 active beside 10,000` the idle ones come last; `10,000 idle` has no other number.
+        // In `16 active beside 10,000` the number of idle connections comes last. `10,000 idle` has
+        // no other number.
         what => numbers(what).last().copied(),
     }
 }

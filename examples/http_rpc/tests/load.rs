@@ -1,5 +1,5 @@
 //! Every request is answered under load. The sweep and the time-outs are off, so an answer that
-//! needed them would never come.
+//! needed one of these would never come.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 

@@ -68,7 +68,7 @@ impl MessageHandler {
     /// Processes the next message of one peer.
     fn process_one(&self, id: ConnectionId) {
         let Some(peer) = self.connman.peer(id) else { return };
-        // A peer that does not receive its replies gets no further ones.
+        // A peer that does not receive its replies gets no further replies.
         let Some(next) = peer.inbox.next(|| !peer.send.is_above_high_mark()) else { return };
         if next.made_room {
             self.sockman.wake(id);

@@ -1,5 +1,5 @@
-//! The node against misbehaving peers, each over a plain socket. The node disconnects them, its
-//! memory stays bounded, and other peers are served as before.
+//! The node against misbehaving peers, each over a plain socket. The node disconnects a misbehaving
+//! peer, its memory stays bounded, and it serves other peers as before.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -351,8 +351,8 @@ fn a_peer_that_never_reads_is_disconnected_in_the_end() {
     );
     let flooding = flood(Client::established(&node), get_headers());
     let reason = events.wait_for_disconnect();
-    // The peer receives no bytes, and so does not answer pings. Either of the two time-outs may
-    // expire first.
+    // The peer reads no bytes, so it does not answer pings. Either of the two time-outs may expire
+    // first.
     assert!(reason.contains("does not receive") || reason.contains("answer a ping"), "{reason}");
     flooding.join().unwrap();
     node.stop().unwrap();

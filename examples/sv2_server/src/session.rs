@@ -331,7 +331,7 @@ impl Session {
                 );
                 return encode(encrypt, answer, kind, bit, out);
             }
-            // A template that this client missed is as stale as the ones around it.
+            // A template that this client missed is as stale as the templates before and after it.
             Some(pushed) if pushed.contains(&template_id) => {
                 ERROR_CODE_REQUEST_TRANSACTION_DATA_STALE_TEMPLATE_ID
             }

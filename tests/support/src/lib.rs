@@ -437,7 +437,8 @@ impl Drop for Running {
     }
 }
 
-/// Sends all of `data` without a queue, however long it takes. Clients in tests use this function.
+/// Sends all of `data` without a queue, and waits as long as necessary. Clients in tests use this
+/// function.
 pub fn write_all(stream: &mut TcpStream, data: &[u8]) {
     stream.write_all(data).unwrap();
 }

@@ -50,7 +50,7 @@ impl Phase {
 }
 
 /// The bit for "the receive hook has said no in this phase". Bytes may wait in the kernel, and no
-/// further event reports them.
+/// further event reports these bytes.
 const TURNED_AWAY: u8 = 0x80;
 
 #[derive(Debug)]

@@ -166,7 +166,7 @@ impl Handler {
         }
     }
 
-    /// Prepares for more bytes: the received ones hold no whole request.
+    /// Prepares for more bytes: the received bytes hold no whole request.
     fn want_more(&self, sockman: &SockMan, connection: &Connection, reading: &mut Reading) {
         reading.has_unanswered = false;
         if connection.take_turned_away() {

@@ -47,8 +47,8 @@ pub(crate) fn start(config: &Config) -> Running {
     Running { server, keys, events }
 }
 
-/// Returns a configuration with this interval between templates. No client times out, however slow
-/// the machine is.
+/// Returns a configuration with this interval between templates. No client times out, even on a
+/// slow machine.
 pub(crate) fn every(milliseconds: u64) -> Config {
     let interval = Duration::from_millis(milliseconds);
     Config { interval, setup_timeout: NEVER, max_missed: u64::MAX, ..Config::default() }

@@ -50,7 +50,7 @@ struct Arguments {
 }
 
 /// The number of listening addresses. One address has too few ports, because closed connections
-/// keep theirs in TIME_WAIT.
+/// keep their ports in TIME_WAIT.
 const ADDRESSES: u8 = 8;
 /// The time between two changes of pauses.
 const BEAT: Duration = Duration::from_millis(20);

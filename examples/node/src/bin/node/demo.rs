@@ -1,7 +1,7 @@
 //! The demonstration: two nodes in one process that talk to each other and then stop.
 //!
 //! Alice listens and has a chain. Bob dials her and has only the genesis block. [`Expected`] lists
-//! the events that must happen. The demonstration fails if one of them does not.
+//! the events that must happen. The demonstration fails if one of these events does not happen.
 
 use std::{
     error::Error,
