@@ -1,5 +1,6 @@
-//! `echo MODE PORT`: an `echo`, a `sink` (discards) or a `source` (sends without end). It keeps
-//! what a peer does not take, and stops reading from one that has more than a megabyte to take.
+//! `echo MODE PORT`: an `echo`, a `sink` (discards) or a `source` (sends without end). The server
+//! keeps the bytes that a peer does not read, and stops reading from a peer that has more than a
+//! megabyte to read.
 #![allow(clippy::print_stdout, reason = "a program prints")]
 use std::{collections::HashMap, env, error::Error, io, sync::Arc};
 
@@ -9,7 +10,7 @@ use sockman::{SendQueue, helpers::SendQueueLimits};
 
 struct Server {
     mode: String,
-    /// For each connection what is still to be sent, and whether the peer has finished.
+    /// The bytes to send on each connection, and whether the peer has finished.
     peers: Mutex<HashMap<Id, (Arc<SendQueue>, bool)>>,
 }
 
@@ -54,7 +55,8 @@ impl EventHandler for Server {
         }
     }
     fn event_got_eof(&self, _: &SockMan, id: Id) {
-        // The send hook is asked next; what is queued goes out before the connection closes.
+        // The library asks the send hook next. The queued bytes are sent before the connection
+        // closes.
         self.peers.lock().entry(id).and_modify(|(_, finished)| *finished = true);
     }
     fn event_got_permanent_read_error(&self, sockman: &SockMan, id: Id, _: &io::Error) {
@@ -67,7 +69,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let port = port.filter(|_| ["echo", "sink", "source"].contains(&mode.as_str()));
     let Some(port) = port else { return Err("usage: echo echo|sink|source PORT".into()) };
     let server = Arc::new(Server { mode, peers: Mutex::default() });
-    // Whatever changes an answer of its hooks wakes the connection: it needs no sweep.
+    // Every change of a hook's answer wakes the connection, so the server needs no sweep.
     let sockman = SockMan::new(server, Options::default().sweep(None))?;
     let bound = sockman.bind_and_start_listening(format!("127.0.0.1:{port}"))?;
     let threads = sockman.start_sockets_threads()?;

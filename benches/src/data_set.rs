@@ -5,8 +5,8 @@
 //! draws. Distributions share their quantiles: each row has the index of a grid. Numbers are not
 //! rounded: a table that rounded them a second time would sometimes show another last digit.
 //!
-//! `docs::write` works from the text that [`write`] returns, not from the run. So [`read`] returns
-//! exactly the figures of the pages and the plots.
+//! `docs::write` works from the text that [`write`] returns, not from the run. Therefore [`read`]
+//! returns exactly the figures of the pages and the plots.
 
 use std::io;
 

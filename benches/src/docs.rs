@@ -8,7 +8,8 @@
 //! | `docs/performance/*.svg` | the plots |
 //! | `docs/performance/figures.json` | the data set from which all the others are made |
 //!
-//! A marker is a line `<!-- NAME -->`. It replaces the text up to `<!-- end -->`:
+//! A marker is a line `<!-- NAME -->`. The module replaces the text from a marker to `<!-- end
+//! -->`:
 //!
 //! | Marker | What this module writes |
 //! |---|---|
@@ -370,7 +371,8 @@ Prose.
         Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs")
     }
 
-    /// Copies the pages of this checkout into a directory of their own. Returns it and its `docs`.
+    /// Copies the pages of this checkout into a directory of their own. Returns this directory and
+    /// the directory `docs` in it.
     fn copied_pages() -> (Scratch, PathBuf) {
         let scratch = Scratch::new().expect("a directory is made");
         let docs = scratch.path().join("docs");

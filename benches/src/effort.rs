@@ -1,4 +1,4 @@
-//! How much a run measures.
+//! The amount of measurements in a run.
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Effort {

@@ -47,7 +47,8 @@ pub struct Sample {
     pub round_trips: Histogram<u64>,
     /// The share of its core that the server used, from 0 to 1.
     pub server_share: f64,
-    /// The same for the load; `None` for bulk data, where the load never sleeps.
+    /// The share of its core that the load used, from 0 to 1; `None` for bulk data, where the load
+    /// never sleeps.
     pub load_share: Option<f64>,
 }
 
@@ -113,7 +114,7 @@ struct Slice {
     server: u64,
     /// The time of the load on its core, ns.
     load: u64,
-    /// The time that other programs took from both, ns.
+    /// The time that other programs took from the server and the load, ns.
     disturbed: u64,
 }
 

@@ -22,7 +22,8 @@ pub struct Report {
     pub distributions: Vec<Distribution>,
     /// One sentence for each thing that could not be measured, with the reason.
     pub not_measured: Vec<String>,
-    /// The number of those that are failures. The others were left out on purpose.
+    /// The number of entries in `not_measured` that are failures. The other entries were left out
+    /// on purpose.
     #[serde(default)]
     pub failures: usize,
     /// How busy the server and the load generator were.

@@ -13,7 +13,7 @@ use crate::{
     servers::{Contract, Peer, Task},
 };
 
-/// How long a server may take to accept waiting connections or to close reset ones.
+/// How long a server may take to accept waiting connections or to close reset connections.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// The interval of checks on another process, which sends no event when it is done.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(2);
@@ -82,7 +82,7 @@ impl ServerProcess {
         Ok((number(&path, "Private_Clean:")? + number(&path, "Private_Dirty:")?) * 1024)
     }
 
-    /// Returns the number of open descriptors. Each connection has one.
+    /// Returns the number of open descriptors. Each connection has one descriptor.
     pub fn descriptors(&self) -> io::Result<usize> {
         Ok(fs::read_dir(format!("/proc/{}/fd", self.child.id()))?.count())
     }
@@ -131,9 +131,9 @@ impl Drop for ServerProcess {
 
 /// Times that the scheduler counts, ns. Their sum is the one that `getrusage` splits into user and
 /// system time (both agree to within 0.1 %), but another process can read it while the process
-/// runs. It includes the work of loopback to deliver a packet, which runs in the sender's time. A
-/// kernel that accounts interrupts separately (`CONFIG_IRQ_TIME_ACCOUNTING`) does not include it,
-/// for all peers alike.
+/// runs. The time includes the work of loopback to deliver a packet, which runs in the sender's
+/// time. A kernel that accounts interrupts separately (`CONFIG_IRQ_TIME_ACCOUNTING`) does not
+/// include it, for all peers alike.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Times {
     pub on_core: u64,

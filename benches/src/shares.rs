@@ -1,9 +1,9 @@
-//! Prints how busy the server and the load were, and so which of them limited a rate.
+//! Prints how busy the server and the load were, which shows the side that limited a rate.
 use std::fmt::Write;
 
 use crate::report::Report;
 
-/// A side that uses more of its core than this limits the rate, percent.
+/// The percentage of a core above which the side that uses the core limits the rate.
 const BUSY: f64 = 95.0;
 
 /// Returns the shares as text for the terminal.

@@ -1,5 +1,5 @@
-//! A report as tables: in Markdown for the documentation, as text for the terminal. They have every
-//! figure of the report, grouped by the part of the scenario's name before the slash.
+//! A report as tables: in Markdown for the documentation, as text for the terminal. The tables have
+//! every figure of the report, grouped by the part of the scenario's name before the slash.
 
 use std::fmt::Write;
 
@@ -138,7 +138,7 @@ fn aligned(grid: &Grid) -> String {
     let cells: Vec<Vec<String>> =
         grid.rows.iter().map(|row| row.cells.iter().map(text_cell).collect()).collect();
     let label = grid.rows.iter().map(|row| length(&row.what)).max().unwrap_or(0);
-    // The two marks follow each cell.
+    // Two marks follow each cell.
     let head = grid.peers.iter().map(|peer| length(peer) + 2);
     let column = cells.iter().flatten().map(|cell| length(cell)).chain(head).max().unwrap_or(0) + 1;
     let fit = (WIDTH.saturating_sub(label + 2) / column).max(1);

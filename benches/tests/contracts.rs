@@ -20,7 +20,7 @@ const PEERS: [&str; 8] = [
 ];
 /// More bytes than the kernel's buffers and 1 MiB of leftovers can hold.
 const FLOOD: usize = 64 << 20;
-/// Long enough for a busy machine.
+/// A time that is long enough for a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 struct Server {
@@ -92,7 +92,7 @@ fn an_echo_returns_everything_and_then_closes() {
 
 const ECHOED: usize = 4 << 20;
 
-/// Returns whether everything came back, and how many bytes did.
+/// Returns whether all bytes came back unchanged, and the number of bytes that came back.
 fn echo(peer: &str) -> (bool, usize) {
     let server = Server::start(peer, "echo");
     let stream = server.connect();

@@ -1,6 +1,6 @@
-//! Fuzzes the parser of the HTTP server with any bytes in any pieces. It must find the same
-//! requests and the same end as in the uncut bytes, and its memory must not exceed what has
-//! arrived.
+//! Fuzzes the parser of the HTTP server with any bytes in any pieces. The parser must find the same
+//! requests and the same end as in the uncut bytes. Its memory must stay within a small multiple of
+//! the bytes that have arrived.
 #![no_main]
 
 use std::alloc::System;
@@ -15,7 +15,7 @@ use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 #[global_allocator]
 static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 
-/// Small, so that lengths in the input exceed it.
+/// The limit is small, so that lengths in the input exceed it.
 const MAX_BODY: usize = 1000;
 /// Returns the most bytes that the parser may keep: twice what has arrived, because a growing
 /// buffer doubles, and the capacity that an empty buffer may keep.

@@ -65,7 +65,7 @@ impl EventHandler for Handler {
     }
 }
 
-// The first two bytes give the length of the part for the control socket. The third one gives the
+// The first two bytes give the length of the part for the control socket. The third byte gives the
 // length of the pieces, and whether the bridge closes at the end.
 fuzz_target!(|input: &[u8]| {
     let [high, low, plan, bytes @ ..] = input else { return };
@@ -91,7 +91,8 @@ fuzz_target!(|input: &[u8]| {
     for part in [to_control, to_stream] {
         let Some(peer) = listener.accept() else { break };
         for piece in part.chunks(piece) {
-            // This fails if the library has closed the connection. The outcome shows that.
+            // The send fails if the library has closed the connection. The outcome then shows the
+            // reason.
             let _ = peer.send(piece);
             thread.run_until_idle().unwrap();
         }

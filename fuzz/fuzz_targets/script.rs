@@ -65,8 +65,8 @@ impl EventHandler for Handler {
     fn event_got_permanent_read_error(&self, sockman: &SockMan, id: ConnectionId, _: &io::Error) {
         assert_eq!(self.ends(id).1, 0, "a second error");
         self.ends.lock().unwrap().entry(id).or_default().1 += 1;
-        // Every second connection that ends is closed. The id must not decide, because ids depend
-        // on earlier inputs.
+        // Every second connection that ends is closed. The id must not decide which connection is
+        // closed, because ids depend on earlier inputs.
         if self.ends.lock().unwrap().len() % 2 == 0 {
             assert!(sockman.close_connection(id));
         }

@@ -95,11 +95,12 @@ fuzz_target!(|bytes: &[u8]| {
         }
         assert!(queue.queued() <= LIMIT);
         assert_eq!(queue.has_queued(), queue.queued() != 0);
-        // Between the marks, `is_above_high_mark` keeps its value, so it is not checked there.
+        // Between the marks, `is_above_high_mark` keeps its value, so the value is not checked
+        // there.
         assert!(queue.queued() < HIGH || queue.is_above_high_mark());
         assert!(queue.queued() > LOW || !queue.is_above_high_mark());
     }
-    // The peer takes everything. Everything must arrive without a sweep.
+    // The peer reads all bytes. All bytes must arrive without a sweep.
     loop {
         thread.run_until_idle().unwrap();
         let (data, ended) = peer.receive();

@@ -6,8 +6,8 @@
 use libfuzzer_sys::fuzz_target;
 use sockman_test_support::socks5_oracle::{End, expected, run};
 
-// The first byte says whether the client has credentials and how the proxy ends. The next two are
-// lengths, which the pieces have in turn.
+// The first byte says whether the client has credentials and how the proxy ends. The next two bytes
+// are lengths, which the pieces have in turn.
 fuzz_target!(|input: &[u8]| {
     let [plan, first, second, bytes @ ..] = input else { return };
     let has_credentials = plan & 1 != 0;

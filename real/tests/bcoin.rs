@@ -1,6 +1,6 @@
 //! Tests of the node with bcoin, a Bitcoin node in JavaScript, in both directions.
 //!
-//! They need bcoin, which `real/fixtures/bcoin/install.sh` installs. All traffic stays on
+//! The tests need bcoin, which `real/fixtures/bcoin/install.sh` installs. All traffic stays on
 //! 127.0.0.1.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -120,7 +120,8 @@ impl Bcoin {
             .arg(format!("--prefix={}", data.display()))
             .args(["--listen=true", "--host=127.0.0.1", "--upnp=false", "--max-inbound=8"])
             .arg(format!("--port={}", address.port()))
-            // bcoin only tells its peers this address. Without it, bcoin asks the internet for one.
+            // bcoin uses this address only to announce itself to its peers. Without it, bcoin asks
+            // the internet for one.
             .arg("--public-host=1.2.3.4")
             .arg(format!("--public-port={}", address.port()))
             .args(["--max-outbound=1", &format!("--nodes={to}"), &format!("--only={to}")])

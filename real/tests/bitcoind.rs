@@ -2,8 +2,8 @@
 //! transport (BIP 324) in both directions, the fallback to version 1, and Core's command-line
 //! client with the node's RPC.
 //!
-//! They need bitcoind, which `real/fixtures/bitcoind/install.sh` installs. All traffic stays on
-//! 127.0.0.1.
+//! The tests need bitcoind, which `real/fixtures/bitcoind/install.sh` installs. All traffic stays
+//! on 127.0.0.1.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -25,9 +25,9 @@ use sockman_test_support::{DEADLINE, program::Process};
 const NOBODY: &str = "bcrt1qqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqdku202";
 /// More headers than one message holds.
 const BLOCKS: usize = 2100;
-/// The fields of `getpeerinfo` that Bitcoin Core has and this node has not. They are about
-/// addresses, blocks and transactions, which the node does not handle. The last three are Knots'
-/// own.
+/// The fields of `getpeerinfo` that Bitcoin Core has and this node has not. These fields are about
+/// addresses, blocks and transactions, which the node does not handle. Only Knots has the last
+/// three fields.
 const LEFT_OUT: [&str; 14] = [
     "addr_processed",
     "addr_rate_limited",
@@ -215,7 +215,7 @@ fn we_dial_bitcoind_in_version_2_and_sync_its_headers() {
     assert_eq!(theirs[0]["servicesnames"], json!(["P2P_V2"]));
     assert_eq!(theirs[0]["session_id"], peers[0]["session_id"]);
     assert_eq!(peers[0]["session_id"].as_str().unwrap().len(), 64);
-    // Each field of Core's is one of the node's, or is left out on purpose.
+    // The node has each field that Core has, except for the fields that are left out on purpose.
     let fields = |peers: &Value| -> BTreeSet<String> {
         peers[0].as_object().unwrap().keys().cloned().collect()
     };
@@ -237,7 +237,7 @@ fn bitcoind_dials_us_in_version_2() {
 }
 
 #[test]
-fn a_bitcoind_without_version_2_is_talked_to_in_version_1() {
+fn a_bitcoind_without_version_2_is_served_in_version_1() {
     let bitcoind = Bitcoind::start(&["-v2transport=0"]);
     let node = OurNode::start(&["--connect", &bitcoind.address.to_string()]);
     node.rpc.wait_for(&["getpeerinfo"], one_peer("v1", false));
@@ -246,9 +246,9 @@ fn a_bitcoind_without_version_2_is_talked_to_in_version_1() {
     bitcoind.end();
 }
 
-/// The inbound peers take all their places. An added node has a place beside them.
+/// Inbound peers use all places for inbound connections. A place for the added node is still free.
 #[test]
-fn a_node_that_is_added_has_a_place() {
+fn an_added_node_connects_although_all_inbound_places_are_taken() {
     let bitcoind = Bitcoind::start(&[]);
     let node = OurNode::start(&["--max-connections", "1", "--v1-only"]);
     let _stranger = TcpStream::connect(&node.listening).unwrap();
@@ -284,7 +284,7 @@ fn a_network_that_is_switched_off_has_no_peers_until_it_is_switched_on() {
 }
 
 #[test]
-fn cores_command_line_client_works_with_our_node() {
+fn bitcoin_cli_works_with_the_node() {
     let bitcoind = Bitcoind::start(&[]);
     let node = OurNode::start(&[]);
     let to = bitcoind.address.to_string();

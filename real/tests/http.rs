@@ -135,7 +135,7 @@ fn wrk_gets_no_errors_under_load() {
 }
 
 /// The test sends no batch. In a batch, this client asks for version 2.0, but expects the null
-/// error of version 1.0. It fails in the same way with Bitcoin Core since 28.0.
+/// error of version 1.0. This client has the same problem with Bitcoin Core since version 28.0.
 #[test]
 fn python_bitcoinrpc_gets_results_and_errors() {
     let server = Server::start(&[]);

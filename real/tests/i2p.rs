@@ -1,7 +1,7 @@
 //! A test of two nodes over I2P, through two i2pd routers on loopback, with the same tunnels as
 //! Bitcoin Core's.
 //!
-//! It needs i2pd, which `real/fixtures/i2pd/install.sh` installs. All traffic stays on this
+//! The test needs i2pd, which `real/fixtures/i2pd/install.sh` installs. All traffic stays on this
 //! machine.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
@@ -20,10 +20,12 @@ use sockman_test_support::program::Process;
 /// How long the test waits for a line. A router takes 3 to 27 seconds for a session, and a connect
 /// may need several tries.
 const PATIENCE: Duration = Duration::from_secs(180);
-/// The pause between two sessions with one key. A session that reuses the key earlier is dead.
+/// The pause between two sessions with one key. A session that uses the same key earlier does not
+/// work.
 const BETWEEN_ROUTERS: Duration = Duration::from_secs(7);
 
-/// The two routers. They end when their standard input closes, at the latest with this process.
+/// The two routers. Their program ends when its standard input closes, at the latest at the end of
+/// this process.
 struct Routers {
     child: Child,
     output: BufReader<ChildStdout>,
@@ -95,8 +97,8 @@ fn terminate(process: &mut Process) -> String {
 }
 
 /// The listening node has a persistent session, and the dialling one a transient session. After the
-/// handshake, the router stops and starts again, and then the listening node restarts. It keeps its
-/// address each time.
+/// handshake, the router stops and starts again, and then the listening node restarts. The
+/// listening node keeps its address each time.
 #[test]
 fn two_nodes_shake_hands_through_real_routers() {
     let mut routers = Routers::start();

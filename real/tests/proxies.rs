@@ -1,7 +1,7 @@
 //! Tests of connects through the SOCKS5 servers microsocks and dante, over IPv4 and IPv6, with
 //! and without credentials.
 //!
-//! They need both servers, and the account that `real/fixtures/socks/install.sh` creates. All
+//! The tests need both servers, and the account that `real/fixtures/socks/install.sh` creates. All
 //! traffic stays on loopback.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]

@@ -49,8 +49,8 @@ fn an_echoed_message_costs_one_recv_and_one_send() {
             stream.read_exact(&mut [0; 64]).unwrap();
         }
     }
-    // The signal goes to the traced program. When it ends, strace writes its summary and ends with
-    // the same signal.
+    // The signal goes to the traced program. When this program ends, strace writes its summary and
+    // ends with the same signal.
     let children = format!("/proc/{0}/task/{0}/children", program.child.id());
     let traced = fs::read_to_string(children).unwrap();
     signal(traced.trim().parse().unwrap(), "TERM");

@@ -1,8 +1,8 @@
 //! Tests of connects through a private Tor network on loopback, with onion services that lead to
 //! the node.
 //!
-//! They need tor and python3. `real/fixtures/tor/network.py` starts the network once for all tests,
-//! which takes up to a minute.
+//! The tests need tor and python3. `real/fixtures/tor/network.py` starts the network once for all
+//! tests, which takes up to a minute.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
@@ -198,13 +198,13 @@ fn each_unreachable_onion_service_has_its_own_reply() {
     reply(&tor.onion_unknown_client, 8333, Socks5Reply::OnionServiceMissingClientAuth);
     reply(&tor.onion_wrong_client, 8333, Socks5Reply::OnionServiceWrongClientAuth);
 
-    // The plain port lacks the flag `ExtendedErrors`.
+    // The plain SOCKS port is configured without the flag `ExtendedErrors`.
     until_reply(&dialling, &name(nobody, 8333), &tor.plain_socks, Socks5Reply::HostUnreachable);
     until_reply(&dialling, &name(&damaged, 8333), &tor.plain_socks, Socks5Reply::GeneralFailure);
 }
 
 #[test]
-fn the_socks_port_on_a_unix_domain_path_serves_as_well() {
+fn a_socks_port_on_a_unix_domain_path_works() {
     let tor = &*TOR;
     let dialling = Dialling::start();
     let to = format!("{}:8333", tor.onion).parse().unwrap();
@@ -241,7 +241,7 @@ fn circuits(tor: &Tor, target: &str) -> Vec<String> {
         .collect()
 }
 
-/// The number of connections. Without isolation, some of so many share a circuit.
+/// The number of connections. Without isolation, some of this many connections share a circuit.
 const MANY: usize = 6;
 
 #[test]

@@ -1,8 +1,9 @@
 //! Tests of the node's page in headless Chromium: its peers, throughput and events. Further tests
 //! read the page and its event stream without a browser.
 //!
-//! They need Chromium and its driver, which `.ci/run real` installs. If `SOCKMAN_SCREENSHOT` is set
-//! to a path, a test writes a picture of two minutes to it. docs/node-page.png was made like this.
+//! The tests need Chromium and its driver, which `.ci/run real` installs. If `SOCKMAN_SCREENSHOT`
+//! is set to a path, a test writes a picture of two minutes to it. The file docs/node-page.png was
+//! made like this.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -41,7 +42,7 @@ const NETWORK: Network = Network::Regtest;
 const LOOK: Duration = Duration::from_millis(50);
 /// The shortest time over which the page computes a rate.
 const SHORTEST_SAMPLE: Duration = Duration::from_millis(900);
-/// The node's delay from an event to the state after it.
+/// The longest time from an event to the state that the node sends after it.
 const STATE_DELAY: Duration = Duration::from_millis(200);
 /// The node's limit of event streams at a time.
 const MAX_STREAMS: usize = 48;
@@ -318,8 +319,8 @@ fn a_peer_appears_on_the_page_as_it_shakes_hands_and_leaves_it_with_its_connecti
     assert_eq!(browser.evaluate(PEERS), "");
 }
 
-/// Returns a picture for the documentation. It shows two minutes in which peers connect one after
-/// the other, and one of them sends at a changing rate.
+/// Returns a picture for the documentation. The picture shows two minutes in which peers connect
+/// one after the other, and one of them sends at a changing rate.
 fn picture_of(served: &Served, browser: &Browser) -> Vec<u8> {
     let mut talker = served.shake_hands("/talker:1.0/");
     let mut peers = Vec::new();
@@ -351,10 +352,10 @@ fn the_user_agent_of_a_peer_is_shown_as_text() {
 }
 
 #[test]
-fn the_page_needs_nothing_from_elsewhere() {
+fn the_page_loads_nothing_from_other_hosts() {
     let served = Served::start(&[]);
     let answer = text_of(curl(&["--include", &served.page]));
-    // This header makes the browser refuse anything from elsewhere.
+    // This header makes the browser refuse content from other hosts.
     assert!(answer.contains("Content-Security-Policy: default-src 'none';"), "{answer}");
     for reference in ["http://", "https://", "src=", "href=", "url(", "import"] {
         assert!(!answer.contains(reference), "{reference} in {answer}");
@@ -409,7 +410,8 @@ fn bytes_from_a_peer_are_drawn_as_received_and_not_as_sent() {
                 Math.min(...Array.from(byId(id).points, point => point.y)))]",
         );
         let rates = (rate(&shown[0]), rate(&shown[1]));
-        // Distances from the top in percent. The base line is at 100.
+        // The last two values are distances from the top of the plot, in percent. The base line of
+        // the plot is at 100.
         let highest = (shown[2].as_f64(), shown[3].as_f64());
         if let ((Some(received), Some(sent)), (Some(line_in), Some(line_out))) = (rates, highest) {
             if received > 10_000.0 && sent < received / 10.0 && line_in < 70.0 && line_out > 90.0 {
@@ -435,7 +437,7 @@ fn rate(shown: &Value) -> Option<f64> {
 }
 
 #[test]
-fn the_page_comes_back_when_the_node_does() {
+fn the_page_reconnects_when_the_node_restarts() {
     let port = Port::keep();
     let served = Served::start_on(&port.address, &[]);
     let browser = Browser::start();
@@ -452,7 +454,7 @@ fn the_page_comes_back_when_the_node_does() {
 }
 
 #[test]
-fn the_page_comes_back_after_another_server_answered_in_its_place() {
+fn the_page_reconnects_after_another_server_answered_at_its_address() {
     let port = Port::keep();
     let served = Served::start_on(&port.address, &[]);
     let browser = Browser::start();
@@ -466,7 +468,7 @@ fn the_page_comes_back_after_another_server_answered_in_its_place() {
     browser.wait_for(STATE, |state| state.starts_with("regtest"));
     let _peer = served.shake_hands("/after:1.0/");
     browser.wait_for(EVENTS, |events| events.contains("handshake with /after:1.0/"));
-    // The page has one stream. Two would show each event twice.
+    // The page has one event stream. A page with two streams would show each event twice.
     let told = browser.evaluate(EVENTS);
     assert_eq!(told.as_str().unwrap().matches("handshake with /after:1.0/").count(), 1, "{told}");
 }
@@ -478,7 +480,7 @@ fn too_many_streams_end_the_oldest_and_admit_the_newest() {
     oldest.wait_for_state();
     let mut streams: Vec<Stream> = (1..MAX_STREAMS).map(|_| served.open_stream()).collect();
     streams.iter_mut().for_each(Stream::wait_for_state);
-    // At the limit, no stream has ended.
+    // The number of streams is at the limit now, and no stream has ended.
     let _peer = served.connect();
     oldest.wait_for_line("event", |line| line.contains(": accepted a connection from "));
 

@@ -24,8 +24,8 @@ const PRIVATE_KEY: usize = 679;
 pub(crate) struct Bridge {
     pub(crate) listener: Option<PeerListener>,
     talks: Vec<Talk>,
-    /// The control sockets of the sessions. They stay open until the program or the bridge closes
-    /// them.
+    /// The control sockets of the sessions. A control socket stays open until the program or the
+    /// bridge closes it.
     controls: Vec<Peer>,
 }
 
@@ -50,7 +50,7 @@ enum Then {
 /// Returns a destination, or a private key that begins with it.
 pub(crate) fn key(length: usize) -> Vec<u8> {
     let mut bytes = vec![FILLING; length];
-    // The certificate: its type, and its length of four bytes.
+    // These bytes are the type of the certificate and its length, which is four.
     bytes[384..387].copy_from_slice(&[5, 0, 4]);
     bytes
 }
@@ -76,8 +76,8 @@ impl World {
         self.bridge.lock().talks.len()
     }
 
-    /// Lets the bridge accept, receive and answer. With `agrees` it answers correctly and never
-    /// fails. Returns `true` if it did something.
+    /// Lets the bridge accept, receive and answer. If `agrees` is set, the bridge answers correctly
+    /// and never fails. Returns `true` if the bridge did something.
     pub(crate) fn bridge_acts(&self, agrees: bool) -> bool {
         let mut bridge = self.bridge.lock();
         let Bridge { listener, talks, controls } = &mut *bridge;
@@ -119,7 +119,7 @@ impl World {
     }
 
     /// Checks, before the loop sleeps, that the program has read every answer of the bridge.
-    /// Returns a violation for each unread one.
+    /// Returns a violation for each unread answer.
     pub(crate) fn talks_left(&self) -> Vec<String> {
         let bridge = self.bridge.lock();
         let unread = bridge.talks.iter().filter(|talk| {

@@ -54,8 +54,8 @@ impl Choices {
         }
     }
 
-    /// Returns a number below `limit`. Returns 0 when the bytes have run out, which always means
-    /// the harmless choice.
+    /// Returns a number below `limit`. Returns 0 when the bytes have run out, because 0 always
+    /// means the harmless choice.
     pub(crate) fn below(&mut self, limit: u64) -> u64 {
         match &mut self.source {
             Source::Seeded { generator, .. } => generator.u64(0..limit.max(1)),
@@ -73,7 +73,8 @@ impl Choices {
 
     /// Returns `true` once in `times` calls, on average.
     pub(crate) fn once_in(&mut self, times: u64) -> bool {
-        // Not 0, which exhausted bytes return.
+        // The result is compared with another number than 0, because `below` returns 0 when the
+        // bytes have run out.
         self.below(times) == times - 1
     }
 

@@ -141,7 +141,7 @@ impl World {
             }
             2 | 3 => {
                 player.has_fin = true;
-                // This is a reset unless the peer has received everything.
+                // This close is a reset unless the peer has received all bytes.
                 player.may_reset = true;
                 drop(peer);
                 "a peer closed"

@@ -1,5 +1,5 @@
-//! The simulated embedder's handler. It checks every callback against the model, and then does
-//! something that an embedder may do there.
+//! The simulated embedder's handler. The handler checks every callback against the model, and then
+//! does something that an embedder may do in a callback.
 //!
 //! Runs on the simulated socket thread, which is the test's thread. The model's mutex is not held
 //! during calls into the library, except while a descriptor is looked up.
@@ -70,8 +70,8 @@ impl Embedder {
         resume_unwind(Box::new(Panic));
     }
 
-    /// Does the same as [`perhaps_panic`](Embedder::perhaps_panic), in a callback whose panic
-    /// closes the connection under `PanicPolicy::Stop`, too.
+    /// Sometimes panics, in a callback whose panic closes the connection under `PanicPolicy::Stop`,
+    /// too.
     fn perhaps_panic_closing(&self, id: ConnectionId) {
         let closed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             self.perhaps_panic(Some(id));

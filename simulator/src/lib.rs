@@ -1,13 +1,14 @@
-//! A seeded simulator. It runs a whole `SockMan` in one thread, over a network in memory with a
-//! clock of its own. The simulated embedder, peers and kernel do anything that they are allowed to
-//! do. One 64-bit seed decides everything.
+//! A seeded simulator. The simulator runs a whole `SockMan` in one thread, over a network in memory
+//! with a clock of its own. The simulated embedder, peers and kernel do anything that they are
+//! allowed to do. One 64-bit seed decides everything.
 //!
 //! The simulator compares the events with a model, after each callback and each time the socket
 //! thread goes to sleep. The model requires:
 //!
 //! * an id is registered before a callback names it, and is never named after its close;
 //! * bytes arrive in order and complete, with at most one end and one error;
-//! * no data and no ready-to-send call comes while that direction is paused;
+//! * no data comes while reading is paused, and no ready-to-send call comes while sending is
+//!   paused;
 //! * the socket thread does not sleep while it could do something, and makes no pass without a
 //!   cause.
 //!
@@ -54,10 +55,10 @@ use crate::{
 
 /// A run has 10 steps and fewer than this many more.
 const MOST_STEPS: u64 = 160;
-/// How many passes in a row may have no visible cause. A mark from the thread's own callback, a
-/// deadline and the second check after an interrupt each cause such a pass.
+/// The most passes in a row that may have no visible cause. A mark from the thread's own callback,
+/// a deadline and the second check after an interrupt each cause such a pass.
 const QUIET_PASSES: usize = 6;
-/// How often shrinking runs a failing seed again, at most.
+/// The most runs for the shrinking of a failing seed.
 const SHRINKS: usize = 1500;
 
 /// The result of a run in which every guarantee held.
@@ -68,7 +69,7 @@ pub struct Report {
     pub steps: u32,
     /// The number of passes of the socket thread.
     pub passes: u64,
-    /// The number of events of each of [`KINDS`] that happened.
+    /// The number of events of each kind in [`KINDS`].
     pub counts: BTreeMap<&'static str, u64>,
 }
 
@@ -94,7 +95,7 @@ impl fmt::Display for Failure {
 
 impl std::error::Error for Failure {}
 
-/// Runs one seed. The same seed does the same each time.
+/// Runs one seed. All runs of a seed are the same.
 ///
 /// # Errors
 ///
@@ -131,8 +132,8 @@ struct Run {
     trace: Vec<String>,
 }
 
-/// Shrinks a failing run. Omits half of the steps, then a quarter, and so on, as long as some
-/// guarantee is still broken.
+/// Shrinks a failing run. Omits half of the steps, then a quarter, and so on, as long as a
+/// guarantee is still broken without them.
 fn shrink(seed: u64, violation: &str, steps: u32) -> Failure {
     let mut left_out = BTreeSet::new();
     let mut kept: Vec<u32> = (0..steps).collect();
@@ -322,8 +323,8 @@ impl Simulation {
                 return;
             }
         }
-        // If the clock may not move, each pass returns at once. Only a loop that does not want to
-        // sleep is then a sign of a spin.
+        // If the clock may not move, each pass returns at once. In this case, only a loop that
+        // would not sleep is a sign of a spin.
         let wanted_to_sleep = self.thread.as_ref().is_some_and(SocketThreadByHand::is_idle);
         self.quiet = if before == after && !wanted_to_sleep { self.quiet + 1 } else { 0 };
         // The first step of a connect that waits has no visible effect. With a batch of one, each
@@ -335,7 +336,7 @@ impl Simulation {
         });
     }
 
-    /// Returns the values of which a pass with a cause changes at least one.
+    /// Returns several values. A pass that has a cause changes at least one of them.
     fn progress(&self) -> (u64, u64, u64, Duration) {
         let (events, network) = (self.sockman.stats().events, &self.world.network);
         let activity = self.world.model.lock().activity;
@@ -390,8 +391,8 @@ fn destinations(network: &Network) -> (Vec<PeerListener>, Vec<Target>) {
     (listeners, all.into_iter().map(target).collect())
 }
 
-/// Creates the proxies, on TCP and on a unix-domain path. Adds a host name as a destination behind
-/// each, with and without credentials.
+/// Creates the proxies, on TCP and on a unix-domain path. For each proxy, adds a host name as a
+/// destination, with and without credentials.
 fn proxies(network: &Network, targets: &mut Vec<Target>) -> Vec<PeerListener> {
     let mut listeners = Vec::new();
     for at in ["10.0.0.9:1080", "unix:/simulated/proxy"] {

@@ -99,7 +99,7 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
         println!("{count:>12}  {kind}");
         never += usize::from(count == 0);
     }
-    // A short run need not reach every kind of event.
+    // A short run may miss some kinds of events.
     if never > 0 && arguments.seeds >= 10_000 {
         println!("{never} kinds of events never happened, so the run does not test them");
         return Ok(ExitCode::FAILURE);

@@ -1,6 +1,6 @@
 //! The model: one record for each connection and each peer, and the checks against them.
 //!
-//! Plain data behind one mutex. It calls neither a `SockMan` nor the doubles.
+//! Plain data behind one mutex. The model calls neither a `SockMan` nor the doubles.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -8,8 +8,8 @@ use sockman::{ConnectionId, SendQueue, Service, testing::Peer};
 
 use crate::choices::Choices;
 
-/// The kinds of events that can happen in a run. A long run must reach each of them, or it does not
-/// test what it seems to test.
+/// The kinds of events that can happen in a run. A long run must reach each kind, because it does
+/// not test a kind that never happens.
 pub const KINDS: &[&str] = &[
     "a peer connected",
     "a peer sent",
@@ -92,7 +92,8 @@ pub(crate) struct Model {
     pub(crate) counts: BTreeMap<&'static str, u64>,
     /// Grows with every event that justifies another pass.
     pub(crate) activity: u64,
-    /// Whether the embedder, the peers and the kernel misbehave. They stop at the end of a run.
+    /// Whether the embedder, the peers and the kernel misbehave. The misbehaviour stops at the end
+    /// of a run.
     pub(crate) is_wild: bool,
     /// Whether a system call was made to fail, so that errors may come without a peer's doing.
     pub(crate) calls_failed: bool,
@@ -106,7 +107,7 @@ pub(crate) struct Model {
 /// A connection as the embedder knows it.
 #[derive(Debug)]
 pub(crate) struct Record {
-    /// The number of the peer's end. The bytes of the streams are derived from it.
+    /// The number of the peer's end. The bytes of both streams are computed from this number.
     pub(crate) key: u64,
     pub(crate) phase: Phase,
     pub(crate) fd: i32,
@@ -116,7 +117,7 @@ pub(crate) struct Record {
     pub(crate) is_eager: bool,
     /// Whether reading was resumed without a wake, so that only the sweep finds it.
     pub(crate) recv_resumed_silently: bool,
-    /// The same for sending.
+    /// Whether sending was resumed without a wake, so that only the sweep finds it.
     pub(crate) send_resumed_silently: bool,
     /// Whether the library may leave the direction alone until an event, a wake or a sweep, because
     /// a ready-to-send call sent nothing.
@@ -276,7 +277,8 @@ impl Model {
         }
     }
 
-    /// Notes a violation. Only the first is kept, because later ones may be its consequences.
+    /// Notes a violation. Only the first violation is kept, because later violations may be its
+    /// consequences.
     pub(crate) fn violated(&mut self, what: String) {
         self.say(|| format!("VIOLATED: {what}"));
         self.violation.get_or_insert(what);

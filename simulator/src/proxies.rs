@@ -1,5 +1,5 @@
-//! The simulated SOCKS5 proxies. They receive requests, and agree, refuse, answer nonsense, break
-//! off or stay silent. A connection to which a proxy has agreed becomes a peer.
+//! The simulated SOCKS5 proxies. A proxy receives a request, and then agrees, refuses, answers
+//! nonsense, breaks off or stays silent. A connection to which a proxy has agreed becomes a peer.
 //!
 //! Runs on the test's thread. The model's mutex is held during calls to the doubles, which call no
 //! code of the simulator.
@@ -39,9 +39,9 @@ enum Stage {
     Greeting,
     Credentials,
     Request,
-    /// The reply reports success. When it is sent, the connection becomes a peer.
+    /// The reply reports success. When the reply is sent, the connection becomes a peer.
     Agreed,
-    /// The reply is a refusal or nonsense. The program must act on it.
+    /// The reply is a refusal or nonsense. The program must act on this reply.
     Over,
 }
 
@@ -51,8 +51,8 @@ impl World {
         self.proxies.lock().negotiating.len()
     }
 
-    /// Lets the proxies accept, receive and answer. With `agrees` they answer correctly and never
-    /// fail. Returns `true` if one of them did something.
+    /// Lets the proxies accept, receive and answer. If `agrees` is set, the proxies answer
+    /// correctly and never fail. Returns `true` if a proxy did something.
     pub(crate) fn proxies_act(&self, agrees: bool) -> bool {
         let mut proxies = self.proxies.lock();
         let Proxies { listeners, negotiating } = &mut *proxies;
@@ -87,7 +87,7 @@ impl World {
     }
 
     /// Checks, before the loop sleeps, that no proxy waits for something that the program could do.
-    /// Returns a violation for each proxy that does.
+    /// Returns a violation for each proxy that waits.
     pub(crate) fn negotiations_left(&self) -> Vec<String> {
         let proxies = self.proxies.lock();
         let calls_failed = self.model.lock().calls_failed;
@@ -168,8 +168,8 @@ impl Negotiation {
         let is_nonsense = !agrees && model.choices.once_in(8);
         if is_nonsense {
             let answer = (0..10).map(|_| model.choices.below(7) as u8).collect::<Vec<u8>>();
-            // Random bytes that begin like a valid answer are not sent, because the negotiation
-            // would have to follow them.
+            // Random bytes that begin like a valid answer are not sent, because the simulator would
+            // have to continue the negotiation after this answer.
             if answer[0] != 5 && answer[0] != 1 {
                 self.stage = Stage::Over;
                 model.count("a proxy answered nonsense");

@@ -9,7 +9,7 @@ use sockman::testing::unused_sessions;
 
 use crate::{Simulation, model::Phase};
 
-/// How long nothing may change before a run counts as settled. It is longer than the longest
+/// How long nothing may change before a run counts as settled. This time is longer than the longest
 /// back-off, the longest connect and every latency.
 const SETTLING: Duration = Duration::from_secs(4);
 const ROUND: Duration = Duration::from_millis(100);

@@ -1,8 +1,8 @@
 //! The actions of the simulated embedder and of its other threads, and the check before the socket
 //! thread goes to sleep.
 //!
-//! One real thread plays all of them. One mutex protects the model. It is not held during calls
-//! into the library, except while a descriptor is looked up.
+//! One real thread performs all these actions. One mutex protects the model. This mutex is not held
+//! during calls into the library, except while a descriptor is looked up.
 
 use std::{
     collections::HashMap,
@@ -32,8 +32,8 @@ pub(crate) const MOST_PEERS: usize = 24;
 /// The most bytes that a peer sends at once, or that the embedder adds to its data to send.
 pub(crate) const MOST_BYTES: u64 = 20_000;
 
-/// The limits of send queues. They are small, so that queues are sometimes above their mark and
-/// full.
+/// The limits of send queues. The limits are small, so that queues are sometimes above their high
+/// mark, and sometimes full.
 const LIMITS: SendQueueLimits = match SendQueueLimits::new(1000, 4000, 30_000) {
     Ok(limits) => limits,
     Err(_) => panic!("the limits must be in order"),
@@ -59,13 +59,14 @@ pub(crate) struct World {
     /// The connections that `connect` returned and that are not activated yet.
     pub(crate) held: Mutex<Vec<NewConnection>>,
     cancels: Mutex<HashMap<ConnectionId, Interrupt>>,
-    /// Whether a simulated thread already acts in between, or is in a blocking connect.
+    /// Whether another thread, a peer or the kernel already acts in the middle of a call, or a
+    /// simulated thread is in a blocking connect.
     is_nested: Mutex<bool>,
     /// Whether a simulated thread is in a blocking connect.
     is_blocking: Mutex<bool>,
 }
 
-/// A destination, and the proxy on the way to it.
+/// A destination, and the proxy through which it is reached.
 #[derive(Debug, Clone)]
 pub(crate) struct Target {
     pub(crate) to: Destination,
@@ -219,7 +220,7 @@ impl World {
         sockman.wake(id);
     }
 
-    /// Sends on a random connection: through its `SendQueue`, or by hand with a wake afterwards.
+    /// Sends on a random connection: through its `SendQueue`, or directly, followed by a wake.
     fn send(&self, sockman: &SockMan) {
         let Some(id) = self.any_open() else { return };
         let (queue, key, from, to) = {
@@ -520,7 +521,7 @@ impl World {
     }
 
     /// Lets another thread, a peer or the kernel act in the middle of a call of the library.
-    /// Returns `true` if one did something.
+    /// Returns `true` if an action was performed.
     pub(crate) fn act_in_between(&self, sockman: &SockMan) -> bool {
         if std::mem::replace(&mut *self.is_nested.lock(), true) {
             // A thread in a blocking connect waits for the proxies, which are other programs.

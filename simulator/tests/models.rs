@@ -1,10 +1,10 @@
 //! Models of the races: the whole `SockMan`, its thread and its locks, under a scheduler that tries
 //! out interleavings. The interleavings are sequentially consistent. The tests over loopback cover
-//! the additional ones of weakly ordered memory.
+//! the additional interleavings of weakly ordered memory.
 //!
-//! The sockets are those of `testing::Network`. Its polls wait under the scheduler until an event
-//! or a wake. Time stands still, so that no time-out hides a lost wake-up. The scheduler reports a
-//! lost wake-up as a deadlock.
+//! The sockets are those of `testing::Network`. The polls of this network wait under the scheduler
+//! until an event or a wake. Time stands still, so that no time-out hides a lost wake-up. The
+//! scheduler reports a lost wake-up as a deadlock.
 //!
 //! Command: `RUSTFLAGS='--cfg shuttle' CARGO_TARGET_DIR=target/models cargo test --release -p
 //! simulator --test models`. `MODEL_ITERATIONS` sets the number of interleavings (default 3000)
@@ -72,11 +72,11 @@ struct Handler {
     data: Signal,
     /// Set when a close on another thread has returned.
     is_closed: AtomicBool,
-    /// The number of callbacks that began after that.
+    /// The number of callbacks that began after the close had returned.
     after_close: AtomicUsize,
-    /// Set before a `notify`.
+    /// Set before the model calls `notify`.
     is_notified: AtomicBool,
-    /// Raised by each pass that begins after `is_notified` is set.
+    /// Each pass that begins after `is_notified` is set raises this signal.
     notified_pass: Signal,
     accepted: Signal,
     outcomes: AtomicUsize,
@@ -160,7 +160,7 @@ fn rig() -> (Network, Arc<Handler>, SockMan) {
     (network, handler, sockman)
 }
 
-/// Adds a connection that is not activated yet. Its peer has room for `window` bytes.
+/// Adds a connection that is not activated yet. The peer has room for `window` bytes.
 fn new_connection(network: &Network, sockman: &SockMan, window: usize) -> (NewConnection, Peer) {
     let at = "10.0.0.1:1".parse().unwrap();
     network.set_window(window);
@@ -168,13 +168,13 @@ fn new_connection(network: &Network, sockman: &SockMan, window: usize) -> (NewCo
     (sockman.add_existing_connection(sock, &at, &at).unwrap(), peer)
 }
 
-/// Adds and activates a connection. Its peer has room for `window` bytes.
+/// Adds and activates a connection. The peer has room for `window` bytes.
 fn connection(network: &Network, sockman: &SockMan, window: usize) -> (ConnectionId, Peer) {
     let (new, peer) = new_connection(network, sockman, window);
     (new.activate(), peer)
 }
 
-/// G9: a wake reaches the hooks, also if the socket thread is about to sleep.
+/// G9: a wake makes the loop ask the hooks, even if the socket thread is about to sleep.
 #[test]
 fn a_wake_is_not_lost_while_the_thread_goes_to_sleep() {
     check(|| {
@@ -191,7 +191,7 @@ fn a_wake_is_not_lost_while_the_thread_goes_to_sleep() {
     });
 }
 
-/// G9: a pass follows a notify, also if the socket thread is about to sleep.
+/// G9: a pass follows a notify, even if the socket thread is about to sleep.
 #[test]
 fn a_notify_is_not_lost_while_the_thread_goes_to_sleep() {
     check(|| {
@@ -266,7 +266,7 @@ fn an_embedders_queue_that_races_with_its_drain_is_sent_whole() {
     });
 }
 
-/// G4: exactly one close returns true. Nothing is sent after it, and no descriptor is left.
+/// G4: exactly one close returns true. No byte is sent after the close, and no descriptor is left.
 #[test]
 fn one_of_two_closes_that_race_with_a_send_succeeds() {
     check(|| {
@@ -297,7 +297,8 @@ fn one_of_two_closes_that_race_with_a_send_succeeds() {
     });
 }
 
-/// G4: after a close has returned, at most one callback begins, which had passed its check.
+/// G4: at most one callback begins after a close has returned: a callback whose check came before
+/// the close.
 #[test]
 fn at_most_one_callback_begins_after_a_close_has_returned() {
     check(|| {
@@ -401,7 +402,8 @@ fn a_listener_that_races_with_stop_listening_keeps_no_descriptor() {
         handler.accepted.wait_for(1);
         assert_eq!(sockman.stats().listeners, 1);
         sockman.stop_listening();
-        // The descriptor is closed before the thread ends. Only the accepted connection keeps one.
+        // The descriptor is closed before the thread ends. Only the accepted connection keeps a
+        // descriptor.
         while network.descriptors() > 1 {
             thread::yield_now();
         }
@@ -441,7 +443,8 @@ fn a_connect_that_races_with_its_close_and_cancel_has_at_most_one_outcome() {
     });
 }
 
-/// Proves that the models can fail: something is queued without a wake.
+/// Proves that the models can fail. The test queues bytes without a wake, and the scheduler must
+/// report a deadlock.
 #[test]
 fn a_missing_wake_up_is_reported_as_a_deadlock() {
     let lost = std::panic::catch_unwind(|| {

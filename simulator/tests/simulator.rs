@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use simulator::KINDS;
 
-/// The number of seeds, which take a few seconds with and without optimisation.
+/// The number of seeds. The seeds take a few seconds, with and without optimisation.
 const SEEDS: u64 = if cfg!(debug_assertions) { 1000 } else { 8000 };
 
 /// G1 to G9, G11, G12, G14: they hold in every seed, and every kind of event happens.
@@ -49,7 +49,7 @@ fn bytes_in_place_of_a_seed_drive_a_run() {
 }
 
 /// The fuzz target `pass` found this case: eight connects begin before a start, with a batch of
-/// one. The model once mistook the passes that step them, one by one, for a spin.
+/// one. Each pass advances one connect. The model once reported these passes as a spin.
 #[test]
 fn a_pass_for_each_connect_is_no_spin() {
     let mut bytes = vec![0x2b, 0xd3, 0x3f, 0xbe, 0x00, 0xc2, 0x1e];

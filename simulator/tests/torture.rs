@@ -8,7 +8,7 @@ use std::process::Command;
 /// G5, G7, G10, G11, G14: they hold between two processes with a thousand connections.
 #[test]
 fn every_stream_that_is_not_cut_short_arrives_whole() {
-    // The seed also decides about the sweep. Any seed must pass.
+    // The seed also decides whether the sweep is on. The test must pass with any seed.
     let seed = std::process::id().to_string();
     let output = Command::new(env!("CARGO_BIN_EXE_torture"))
         .args(["--seconds", "20", "--connections", "1000", "--seed", &seed])

@@ -70,7 +70,7 @@ fn an_address_of_another_family_is_none() {
 
 /// G13.
 #[test]
-fn an_unnamed_unix_peer_has_a_value_of_its_own() {
+fn an_unnamed_unix_peer_is_reported_as_unnamed() {
     let path = std::env::temp_dir().join(format!("sockman-address-{}", std::process::id()));
     let listener = UnixListener::bind(&path).unwrap();
     let _client = UnixStream::connect(&path).unwrap();

@@ -193,7 +193,7 @@ fn onion_addresses_agree_with_the_tor_specification_and_bip_155() {
 fn onion_addresses_that_tor_refuses_for_their_checksum_are_refused() {
     use sockman::error::ParseAddrErrorKind as Kind;
 
-    // From Tor's test_hs_common.c: the examples of an early draft.
+    // These texts are from Tor's test_hs_common.c, which has them from an early draft.
     for text in [
         "l5satjgud6gucryazcyvyvhuxhr74u6ygigiuyixe3a6ysis67ororad.onion",
         "btojiu7nu5y5iwut64eufevogqdw4wmqzugnoluw232r4t3ecsfv37ad.onion",
@@ -243,7 +243,7 @@ fn path_abstract_name_and_unnamed_are_distinct() {
 }
 
 #[test]
-fn ipv4_mapped_ipv6_becomes_ipv4_on_every_way_in() {
+fn ipv4_mapped_ipv6_becomes_ipv4_in_every_conversion() {
     let mapped: Ipv6Addr = "::ffff:1.2.3.4".parse().unwrap();
     let plain = NetAddr::from(Ipv4Addr::new(1, 2, 3, 4));
     assert_eq!(NetAddr::from(mapped), plain);

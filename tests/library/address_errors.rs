@@ -48,7 +48,8 @@ fn a_wrong_onion_address_says_which_part_is_wrong() {
 #[cfg(feature = "socks5")]
 #[test]
 fn every_single_wrong_character_in_an_onion_address_is_noticed() {
-    // A checksum of 16 bits misses 2^-16 of all errors by design; it misses none of these 56 * 31.
+    // By design, a checksum of 16 bits misses one of 2^16 errors. The checksum misses none of these
+    // 56 * 31 errors.
     let label = &ONION[..56];
     for at in 0..label.len() {
         for other in "abcdefghijklmnopqrstuvwxyz234567".chars() {
@@ -67,7 +68,8 @@ fn a_wrong_i2p_address_says_which_part_is_wrong() {
     assert_eq!(kind(&format!("a{I2P}:0")), Kind::I2pLength { found: 53 });
     let nine = I2P.replacen('k', "9", 1);
     assert_eq!(kind(&format!("{nine}:0")), Kind::I2pSymbol { found: '9', at: 2 });
-    // The same hash with other unused bits: two texts for one value.
+    // This text has the same hash, but other unused bits. If it were accepted, one value would have
+    // two texts.
     let trailing = I2P.replace("dnkdq.", "dnkdr.");
     assert_eq!(kind(&format!("{trailing}:0")), Kind::I2pTrailingBits);
     assert_eq!(kind("stats.i2p:0"), Kind::HostName);

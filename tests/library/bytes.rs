@@ -26,8 +26,8 @@ fn data(id: ConnectionId, bytes: &[u8]) -> Event {
     Event::Data(id, bytes.to_vec())
 }
 
-/// Returns the events of `id` without the first, which is `Accepted`, and with adjoining data
-/// joined.
+/// Returns the events of `id` without the first event, which is `Accepted`. Data that arrived in
+/// several events in a row is one event in the result.
 fn reported(handler: &Recorder, id: ConnectionId) -> Vec<Event> {
     let mut reported: Vec<Event> = Vec::new();
     for event in handler.events_of(id).into_iter().skip(1) {
@@ -54,7 +54,7 @@ fn holding(options: Options) -> (Arc<Recorder>, Arc<Gate>, Running) {
     (handler, gate, running)
 }
 
-/// A connection that can hold the socket thread.
+/// A connection whose data makes the socket thread wait at the gate.
 struct Holder {
     stream: TcpStream,
     gate: Arc<Gate>,
@@ -78,7 +78,8 @@ impl Holder {
     }
 }
 
-/// Sends a stream of random bytes to each peer in pieces of random sizes, and expects one from it.
+/// Sends a stream of random bytes to each peer in pieces of random sizes, and expects such a stream
+/// from the peer.
 struct Streams {
     length: usize,
     peers: Mutex<HashMap<ConnectionId, Stream>>,
@@ -212,7 +213,7 @@ fn data_before_eof_is_delivered_first() {
         let bytes = random.bytes(bytes);
         let mut client = running.client();
         client.write_all(&bytes).unwrap();
-        // Both kinds of close are orderly.
+        // A half-close and a drop are both an orderly close.
         if round % 2 == 0 {
             client.shutdown(Shutdown::Write).unwrap();
         } else {
@@ -292,7 +293,7 @@ fn bytes_behind_an_urgent_byte_are_delivered_without_the_sweep() {
             }
             let expected = [before, behind].concat();
             assert_eq!(handler.wait_for_bytes(id, expected.len()), expected);
-            // The same connection gets another urgent byte, and then an end.
+            // The connection gets another urgent byte, and then an end.
             client.write_all(b"more").unwrap();
             urgent(&client);
             drop(client);
@@ -354,7 +355,7 @@ fn eof_is_reported_once_while_the_embedder_continues_to_send() {
     let handler = Recorder::with_reaction({
         let (bytes, sent, target) = (bytes.clone(), Arc::clone(&sent), Arc::clone(&target));
         move |sockman, event| match event {
-            // Sends small pieces, so that it takes many passes.
+            // The pieces are small, so that sending the stream takes many passes.
             Event::ReadyToSend(id) if target.get() == Some(id) => {
                 let mut sent = sent.lock().unwrap();
                 let end = (*sent + 10_000).min(LENGTH);
@@ -472,7 +473,8 @@ fn a_send_to_a_closed_peer_causes_one_read_error_after_eof() {
     }
 }
 
-/// G5: the same in one event. The reset came after the end, so both are reported.
+/// G5: the peer's end and the reset come in one event. The reset came after the end, so both are
+/// reported.
 #[test]
 fn an_end_and_the_reset_that_a_later_send_causes_are_both_reported() {
     let (handler, gate, running) = holding(without_sweep());
@@ -609,8 +611,8 @@ fn a_reset_that_a_send_found_first_is_not_reported_as_eof() {
     }
 }
 
-/// G5: the same within one turn. The reset arrives, and the send finds it before the poller has
-/// reported it.
+/// G5: the send of a turn takes the error from the socket, and the receive of the same turn finds a
+/// plain end. The reset arrives, and the send finds it before the poller has reported it.
 #[test]
 fn a_reset_that_a_send_of_the_same_turn_found_is_not_reported_as_eof() {
     // The data fills the buffer, so `readable` stays latched until a receive would block. The pause
@@ -651,7 +653,7 @@ fn a_reset_that_a_send_of_the_same_turn_found_is_not_reported_as_eof() {
     }
 }
 
-/// G5: this side ends its stream, the peer continues, and then ends too.
+/// G5: this side ends its stream. The peer continues to send, and then ends its stream, too.
 #[test]
 fn after_a_half_close_everything_still_arrives() {
     let handler = Recorder::new();
@@ -676,9 +678,9 @@ fn after_a_half_close_everything_still_arrives() {
     }
 }
 
-/// G5: the peer's end comes first, then this side's.
+/// G5: the peer ends its stream before this side does.
 #[test]
-fn a_half_close_after_the_peers_ends_the_connection_in_order() {
+fn a_half_close_that_follows_the_peers_half_close_ends_the_connection_in_order() {
     let handler = Recorder::new();
     let running = Running::start(handler.clone(), without_sweep());
     for round in 0..50 {
@@ -734,7 +736,7 @@ fn a_reset_after_a_half_close_is_reported_once() {
         assert_eq!(read_to_end(&mut client), b"");
         reset(client);
         if round % 2 == 0 {
-            // The send finds the reset, or its own half-close.
+            // The send fails because of the reset or because of this side's half-close.
             let _ = running.sockman.send_bytes(id, b"x");
         }
         assert_eq!(handler.wait_for_read_error(id), io::ErrorKind::ConnectionReset);

@@ -101,10 +101,10 @@ fn all_callbacks_run_on_the_socket_thread_and_never_two_at_once() {
     assert!(threads.iter().all(|(_, name)| name.as_deref() == Some("net")), "{threads:?}");
 }
 
-/// What one armed callback works with.
+/// The state that one armed callback uses.
 struct Scene {
     sockman: OnceLock<WeakSockMan>,
-    /// The `SockMan`'s guard, for `join` from the callback.
+    /// The guard of the `SockMan`'s threads, which the callback joins.
     guard: Mutex<Option<SocketsThreads>>,
     /// A connection that the callback does not name.
     other: Mutex<Option<ConnectionId>>,
@@ -112,7 +112,7 @@ struct Scene {
     done: AtomicBool,
 }
 
-/// Calls every method on `id`, and closes it last.
+/// Calls every method on `id`. The last method closes the connection.
 fn call_everything_on(sockman: &SockMan, id: ConnectionId, is_open: bool) {
     assert_eq!(sockman.connection_info(id).is_some(), is_open);
     // Sends fail if the peer has reset the connection.

@@ -19,7 +19,7 @@ use sockman_test_support::{
     without_sweep,
 };
 
-/// The callbacks that name an open id.
+/// The callbacks that name the id of an open connection.
 const WITH_OPEN_ID: [Callback; 8] = [
     Callback::Accepted,
     Callback::ReadyToSend,
@@ -80,7 +80,7 @@ fn exactly_one_of_many_callers_closes() {
 }
 
 /// Closes each connection in its first `callback`, and all other connections too if `all` is set.
-/// Asserts that no later callback names them.
+/// Asserts that no later callback names a closed connection.
 fn closing_in(callback: Callback, all: bool) {
     #[derive(Default)]
     struct Log {
@@ -160,7 +160,7 @@ fn a_connection_closed_before_its_turn_in_the_same_pass_is_not_named_again() {
             if holder.get() == Some(id) {
                 gate.hold();
             }
-            // The first of the two to get a turn closes the other.
+            // The connection that gets the first turn closes the other one.
             let pair = pair.lock().unwrap();
             if pair.contains(id) {
                 let other = pair.iter().find(|other| *other != id).unwrap();
@@ -208,7 +208,7 @@ fn after_a_close_from_another_thread_at_most_one_callback_begins() {
     const ROUNDS: usize = 500;
 
     let accepted: Arc<Mutex<Vec<ConnectionId>>> = Arc::default();
-    // The closed id plus one, and the number of callbacks for it that began after the close.
+    // The closed id plus one, and the number of callbacks that began for this id after the close.
     let (closed, late) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicUsize::new(0)));
     let data = Arc::new(AtomicU64::new(0));
     let handler = Arc::new(Everywhere::new({
@@ -244,7 +244,8 @@ fn after_a_close_from_another_thread_at_most_one_callback_begins() {
             any_late += late;
         });
     }
-    // Not asserted: the scheduler decides how often the one allowed callback begins.
+    // The test does not assert this count: the scheduler decides how often the one allowed callback
+    // begins.
     let _ = any_late;
 }
 
@@ -280,8 +281,8 @@ fn a_close_that_returns_during_the_receive_takes_effect() {
     }
 }
 
-/// G4: before the next poll the pass asks the hooks of connections that are left with work, and
-/// does not ask those that one of these hooks has closed.
+/// G4: before the next poll, the pass asks the hooks of connections that are left with work. The
+/// pass does not ask the hooks of a connection that such a hook has closed.
 #[test]
 fn a_connection_closed_by_a_hook_before_the_poll_is_not_asked_again() {
     for callback in [Callback::ShouldTryToSend, Callback::ShouldTryToRecv] {
@@ -293,7 +294,8 @@ fn a_connection_closed_by_a_hook_before_the_poll_is_not_asked_again() {
     }
 }
 
-/// Closes in `callback` when it comes between the pass's first callback and its poll.
+/// Closes connections in `callback` if the callback comes between a pass's first callback and its
+/// poll.
 fn closing_before_the_poll(callback: Callback, all: bool) {
     #[derive(Default)]
     struct Log {
@@ -334,7 +336,7 @@ fn closing_before_the_poll(callback: Callback, all: bool) {
             }
         }
     }));
-    // Each receive fills the buffer, and so leaves work, too.
+    // Each receive fills the buffer, so it also leaves work for the next pass.
     let options = without_sweep().receive_buffer(1);
     let made = SockMan::new(handler, options).unwrap();
     sockman.set(made.downgrade()).unwrap();
@@ -387,7 +389,7 @@ fn after_a_lost_close_on_the_socket_thread_no_callback_names_the_id() {
     run_passes(&running.sockman, 2);
 }
 
-/// G4: no event and no sweep helps.
+/// G4: the peer sees the close although no event comes and the sweep is off.
 #[test]
 fn the_peer_sees_a_close_at_once() {
     let handler = Recorder::new();
@@ -434,7 +436,8 @@ fn the_peer_sees_a_close_while_the_socket_thread_is_busy() {
     gate.wait_until_held();
     assert!(running.sockman.close_connection(id));
     assert_eq!(read_to_end(&mut client), b"");
-    // The same for the connection whose callback is running and whose data has been read.
+    // A close of the connection whose callback is running, and whose data has been read, also
+    // reaches the peer at once.
     assert!(running.sockman.close_connection(holder));
     assert_eq!(read_to_end(&mut holding), b"");
     gate.open();
@@ -449,7 +452,7 @@ fn the_peer_sees_a_close_with_no_thread_running() {
     let options = without_sweep().sock_factory(Arc::new(spy.clone()));
     let sockman = SockMan::new(Recorder::new(), options).unwrap();
     let connect = || sockman.connect(&to, &ConnectOptions::default()).unwrap();
-    // One connection is queued for the thread, the other is not activated.
+    // One connection is queued for the socket thread, and the other one is not activated.
     let (queued, held) = (connect().activate(), connect());
     for id in [queued, held.id()] {
         let mut peer = listener.accept().unwrap().0;
@@ -535,7 +538,7 @@ fn a_close_gives_the_descriptor_back_at_once() {
     let id = handler.wait_for_accepted(0);
     handler.wait_for_accepted(1);
     run_passes(&running.sockman, 2);
-    // Closed by another thread, and in a callback.
+    // Another thread closes the first connection, and a callback closes the second one.
     assert!(running.sockman.close_connection(id));
     until("the descriptor is closed", || spy.open() == 2);
     clients[1].write_all(b"x").unwrap();

@@ -83,8 +83,8 @@ fn at_the_cap_connect_fails_and_resumes_when_there_is_a_place() {
         assert!(error.to_string().contains("limit of 2"), "{error}");
     }
     assert_eq!(sockman.stats().connections, 2);
-    // A connection that is dropped without activation gives its place back, and so does a closed
-    // one.
+    // A connection that is dropped without activation gives its place back. A closed connection
+    // does so, too.
     drop(first);
     let third = sockman.connect(&to, &ConnectOptions::default()).unwrap();
     assert!(sockman.close_connection(second));
@@ -98,7 +98,7 @@ fn at_the_cap_connect_fails_and_resumes_when_there_is_a_place() {
 fn a_connect_that_fails_gives_its_place_to_a_client_in_the_backlog() {
     let recorder = Recorder::new();
     let running = Running::start(recorder.clone(), without_sweep().max_connections(1));
-    // Keeps a connect under way.
+    // The full listener keeps a connect under way.
     let full = UnixBlackhole::new();
     for n in 0..20 {
         let cancel = Interrupt::new();
@@ -120,12 +120,12 @@ fn a_connect_that_fails_gives_its_place_to_a_client_in_the_backlog() {
         drop(client);
         recorder.wait_for_eof(id);
         running.sockman.close_connection(id);
-        // Lets the listener look once more for clients, for which it needs the place.
+        // The listener needs the free place to look once more for clients in this pass.
         run_passes(&running.sockman, 1);
     }
 }
 
-/// G11: the same for a connection that was never polled, so that no event comes.
+/// G11: a connection that was never polled gives its place back, although no event comes.
 #[test]
 fn a_connection_never_activated_gives_its_place_to_a_client_in_the_backlog() {
     let peer = TcpListener::bind("127.0.0.1:0").unwrap();

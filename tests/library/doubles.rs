@@ -38,7 +38,7 @@ impl EventHandler for Echo {
     }
     fn event_got_data(&self, sockman: &SockMan, id: ConnectionId, data: &[u8]) {
         self.data.lock().unwrap().extend(data);
-        // A broken connection is reported by its read error.
+        // The library reports a broken connection with a read error.
         let _ = sockman.send_bytes(id, data);
     }
     fn event_got_eof(&self, sockman: &SockMan, id: ConnectionId) {
@@ -116,7 +116,7 @@ fn one_failure(call: Call, errno: i32) {
         assert!(ended.is_ok(), "{what}: {ended:?}");
     }
     rig.network.heal();
-    // Lets the longest pause of a listener pass.
+    // Two seconds are longer than the longest pause of a listener.
     let passes = thread.run_for(Duration::from_secs(2)).unwrap();
     assert!(passes < 60, "{what}: {passes} passes");
     for (eofs, errors) in rig.echo.reported.lock().unwrap().values() {
@@ -181,7 +181,7 @@ fn a_silent_connect_times_out_and_a_refused_one_fails_at_once() {
     let timed_out = rig.echo.outcomes.lock().unwrap().pop().unwrap().unwrap_err();
     assert!(timed_out.starts_with("TimedOut"), "{timed_out}");
 
-    // The blocking connect takes the same virtual time.
+    // The blocking connect takes the same virtual time as the attempt.
     let before = rig.network.elapsed();
     let blocked = rig.sockman.connect(&silent, &options);
     assert!(
@@ -196,7 +196,7 @@ fn a_silent_connect_times_out_and_a_refused_one_fails_at_once() {
 
 /// G7: an idle second takes about twenty passes with the sweep, and one to three without it.
 #[test]
-fn an_idle_second_takes_twenty_passes_or_none() {
+fn an_idle_second_takes_twenty_passes_with_the_sweep_and_few_without() {
     for (options, passes) in [(Options::default(), 19..=23), (without_sweep(), 1..=3)] {
         let rig = rig(options);
         let mut thread = SocketThreadByHand::start(&rig.sockman, &rig.network).unwrap();
@@ -244,9 +244,9 @@ fn a_reset_comes_after_the_data() {
     assert_eq!(rig.echo.reported.lock().unwrap().values().copied().collect::<Vec<_>>(), [(0, 1)]);
 }
 
-/// G11: without descriptors clients wait. They are accepted when descriptors are free again.
+/// G11: without descriptors clients wait. The clients are accepted when descriptors are free again.
 #[test]
-fn descriptors_run_out_and_come_back() {
+fn clients_wait_without_descriptors_and_are_accepted_later() {
     let rig = rig(without_sweep());
     let mut thread = SocketThreadByHand::start(&rig.sockman, &rig.network).unwrap();
     rig.network.set_descriptor_limit(Some(rig.network.descriptors()));
@@ -327,7 +327,8 @@ fn a_connect_that_another_thread_closes_while_it_completes_is_not_reported() {
     let id = rig.sockman.start_connect("10.0.0.9:9", &options).unwrap();
     thread.run_until_idle().unwrap();
     let proxy = listener.accept().unwrap();
-    // The method, and the reply to the request that the library has not sent yet.
+    // The proxy sends the method, and already the reply to a request that the library has not sent
+    // yet.
     proxy.send(&[5, 0, 5, 0, 0, 1, 0, 0, 0, 0, 0, 0]).unwrap();
 
     let (network, closer) = (rig.network.clone(), rig.sockman.clone());

@@ -1,5 +1,6 @@
 //! G8: in one pass each ready connection gets at most one turn and each listener accepts at most
-//! one batch, so that a flooding peer starves no other. All tests run with the sweep off.
+//! one batch, so that a flooding peer starves no other. The sweep is off in all tests of this
+//! module.
 
 use std::{
     collections::HashMap,
@@ -21,7 +22,7 @@ use sockman_test_support::{
 
 const BUFFER: usize = 4096;
 
-/// The counts of one pass, and the highest counts of any pass.
+/// The counts of the current pass, and the highest counts of any pass.
 #[derive(Default)]
 struct PassCounts {
     this_pass: HashMap<(ConnectionId, &'static str), usize>,
@@ -31,7 +32,8 @@ struct PassCounts {
     received: HashMap<ConnectionId, usize>,
 }
 
-/// Counts callbacks per pass. Sends a little whenever it may, so that sending is always due.
+/// Counts callbacks per pass. Sends a few bytes in each ready-to-send call, so that sending is
+/// always due.
 #[derive(Default)]
 struct PassCounter {
     counts: Mutex<PassCounts>,
@@ -132,7 +134,7 @@ fn in_one_pass_a_connection_gets_one_receive_buffer_and_one_ready_to_send() {
     assert_eq!(handler.counts.lock().unwrap().worst, 1);
 }
 
-/// G8: however much one peer has sent, the byte of another peer comes with the next pass.
+/// G8: even if one peer has sent many bytes, the byte of another peer is received in the next pass.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_flooding_peer_does_not_delay_anothers_bytes() {
@@ -176,7 +178,7 @@ fn a_flooding_peer_does_not_delay_anothers_bytes() {
         let since = &events[before..];
         let at = since.iter().position(|event| event.id() == Some(modest_id)).unwrap();
         let earlier = since[..at].iter().filter(|event| event.id() == Some(flooder)).count();
-        // Both connections get a turn in the next pass, in either order.
+        // Both connections get a turn in the next pass. Either connection may come first.
         assert!(earlier <= 1, "{earlier} buffers of the flood came first");
     }
 }
@@ -280,7 +282,7 @@ fn a_writer_whose_peer_reads_nothing_does_not_disturb_a_hundred_others() {
     stuck.write_all(b"fill").unwrap();
     let id = blocked.recv_timeout(DEADLINE).unwrap();
     let mut others: Vec<_> = (0..100).map(|_| running.client()).collect();
-    // After the first round, the stuck connection has found its socket full.
+    // The stuck connection finds its socket full in the first round.
     let mut round = |message: &[u8]| {
         for other in &mut others {
             other.write_all(message).unwrap();
@@ -299,7 +301,7 @@ fn a_writer_whose_peer_reads_nothing_does_not_disturb_a_hundred_others() {
     }
     let after = running.sockman.stats();
     // The stuck connection takes part in no pass, so all turns belong to the others. Each message
-    // costs one turn or two: the second if the hook is asked for the reply in the next pass.
+    // costs one turn, or two turns if the hook is asked for the reply in the next pass.
     let turns = after.turns - before.turns;
     assert!(turns <= 2 * 20 * 100 + 10, "{turns} turns");
     assert_eq!(handler.queue(id).queued(), queued, "the stuck queue must not shrink");

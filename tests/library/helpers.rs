@@ -91,7 +91,8 @@ fn start() -> (Arc<Timed>, SockMan, SocketsThreads, mpsc::Receiver<(u32, Instant
 fn a_timer_set_on_another_thread_is_not_slept_through() {
     let (handler, sockman, _threads, ends) = start();
     for round in 0..200 {
-        // The first timer is far away, so that the loop sleeps; the second is near.
+        // The first timer is far in the future, so that the loop sleeps. The second timer expires
+        // soon.
         handler.deadlines.set(&sockman, Key::Number(0), Instant::now() + 2 * DEADLINE);
         let at = Instant::now() + Duration::from_micros(round * 10);
         handler.deadlines.set(&sockman, Key::Number(1), at);
@@ -113,7 +114,7 @@ fn a_timer_that_is_moved_to_an_earlier_time_is_not_slept_through() {
     }
 }
 
-/// Without a running thread, and with made-up times.
+/// The test runs no thread, and uses times of its own choice.
 #[test]
 fn timers_end_in_the_order_of_their_times_and_cleared_timers_do_not_end() {
     let deadlines: Deadlines<u64> = Deadlines::new();
@@ -125,7 +126,7 @@ fn timers_end_in_the_order_of_their_times_and_cleared_timers_do_not_end() {
     }
     assert!(deadlines.clear(2));
     assert!(!deadlines.clear(2));
-    // The timer moves behind the others.
+    // This call moves the timer behind the other timers.
     deadlines.set(&sockman, 0, at(40));
     assert_eq!((deadlines.next(), deadlines.len()), (Some(at(1)), 4));
     assert_eq!(deadlines.take_due(at(1) - Duration::from_nanos(1)), None);
@@ -140,7 +141,8 @@ fn timers_end_in_the_order_of_their_times_and_cleared_timers_do_not_end() {
     assert_eq!(deadlines.next(), None);
 }
 
-/// An embedder's own test can use the network's clock: an hour takes no time.
+/// An embedder's own test can use the clock of the network in memory, on which an hour passes at
+/// once.
 #[test]
 fn timers_follow_the_clock_of_a_network_in_memory() {
     let network = Network::new();

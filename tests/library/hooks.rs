@@ -26,7 +26,8 @@ fn data_count(handler: &Recorder, id: ConnectionId) -> usize {
     handler.count(|event| matches!(event, Event::Data(of, _) if *of == id))
 }
 
-/// Writes until the buffers of both kernels' sides are full. Returns how many bytes it wrote.
+/// Writes until the kernel's buffers of both sides are full, and returns the number of bytes
+/// written.
 fn stuff(stream: &mut TcpStream) -> usize {
     stream.set_nonblocking(true).unwrap();
     let mut total = 0;
@@ -46,7 +47,8 @@ fn stuff(stream: &mut TcpStream) -> usize {
     total
 }
 
-/// G6: the library makes no receive at all, however full the buffer and however many wakes.
+/// G6: while reading is paused, the library makes no receive, even if the buffer is full and many
+/// wakes come.
 #[test]
 fn paused_reads_wait_for_a_wake_and_then_deliver_everything() {
     let handler = Recorder::new();
@@ -68,7 +70,7 @@ fn paused_reads_wait_for_a_wake_and_then_deliver_everything() {
     running.sockman.wake(id);
     assert_eq!(handler.wait_for_bytes(id, length).len(), length);
 
-    // The same in the middle of the stream.
+    // A pause in the middle of the stream has the same effect.
     handler.pause_recv(id, true);
     run_passes(&running.sockman, 1);
     let before = spy.receives();
@@ -80,7 +82,7 @@ fn paused_reads_wait_for_a_wake_and_then_deliver_everything() {
     assert_eq!(handler.wait_for_bytes(id, length + more).len(), length + more);
 }
 
-/// G6: the end of the stream and errors wait, too.
+/// G6: while reading is paused, the end of the stream and errors wait, too.
 #[test]
 fn eof_is_not_reported_while_reads_are_paused() {
     let handler = Recorder::new();
@@ -155,7 +157,7 @@ fn a_changed_answer_takes_effect_on_wake() {
 struct Moody {
     random: Mutex<Random>,
     log: Mutex<Vec<Logged>>,
-    /// How many bytes each connection has to send.
+    /// The number of bytes that each connection still has to send.
     queued: Mutex<HashMap<ConnectionId, usize>>,
     ended: Mutex<usize>,
 }
@@ -207,8 +209,8 @@ impl EventHandler for Moody {
         self.note(Logged::Ready(id));
         let mut queued = self.queued.lock().unwrap();
         let queued = queued.get_mut(&id).unwrap();
-        // The send fails after the peer has closed with unread bytes. The receive reports that
-        // later.
+        // The send fails after the peer has closed with unread bytes. A receive reports the closed
+        // connection later.
         *queued -= sockman.send_bytes(id, &vec![1; *queued]).unwrap_or(0);
         NextRecv::Proceed
     }
@@ -257,7 +259,7 @@ fn each_callback_follows_a_yes_of_its_hook_in_the_same_pass() {
                 for _ in 0..50 {
                     let bytes = random.up_to(100_000);
                     stream.write_all(&vec![1; bytes]).unwrap();
-                    // Reads some of the reply, so that neither side blocks.
+                    // The client reads a part of the reply, so that neither side blocks.
                     let read = random.up_to(bytes);
                     stream.read_exact(&mut vec![0; read]).unwrap();
                 }
@@ -313,7 +315,7 @@ fn a_reset_while_reads_are_paused_is_reported_when_they_resume() {
         let is_reported =
             |event: &Event| !matches!(event, Event::Accepted { .. } | Event::CompletedForOne(_));
         assert!(!handler.events_of(id).iter().any(is_reported));
-        // The send may take the error from the socket. The library reports it all the same.
+        // The send may take the error from the socket. The library nevertheless reports the error.
         if round % 4 < 2 {
             assert!(matches!(
                 sockman.send_bytes(id, b"x"),
@@ -380,8 +382,8 @@ fn skip_with_nothing_sent_puts_the_receive_off_until_a_wake() {
         let before = ready_count(&handler, id);
         running.sockman.wake(id);
         run_passes(&running.sockman, 2);
-        // The turn asked for sending first and once, and then made no receive; no further turn
-        // followed.
+        // The turn asked the send hook once, before anything else, and made no receive. No further
+        // turn followed.
         assert_eq!(ready_count(&handler, id), before + 1);
         assert_eq!(data_count(&handler, id), 0);
     }
@@ -412,7 +414,7 @@ fn skip_with_nothing_sent_puts_the_receive_off_until_an_event() {
     assert_eq!(handler.wait_for_bytes(id, 4), b"data");
 }
 
-/// G6: something was sent, so the receive comes with the next pass and not in the same one.
+/// G6: something was sent, so the receive comes in the next pass.
 #[test]
 fn skip_with_something_sent_puts_the_receive_off_for_one_pass() {
     let this: Arc<OnceLock<Weak<Recorder>>> = Arc::default();
@@ -448,7 +450,7 @@ fn skip_with_something_sent_puts_the_receive_off_for_one_pass() {
 #[derive(Default)]
 struct Replier {
     queues: Mutex<HashMap<ConnectionId, VecDeque<u8>>>,
-    /// The size of a reply, as a multiple of the request.
+    /// The number of bytes in the reply to one byte of the request.
     times: usize,
 }
 
@@ -494,7 +496,7 @@ impl EventHandler for Replier {
     }
 }
 
-/// G6: for small replies and for replies that fill the socket many times over.
+/// G6: the replies are small, or they fill the socket many times.
 #[test]
 fn a_reply_queued_in_event_got_data_goes_out_without_the_sweep() {
     for (times, rounds) in [(1, 500), (1_000_000, 3)] {
@@ -562,7 +564,8 @@ impl Locked {
         let mut queue = self.queue.lock().unwrap();
         let sent = if queue.is_empty() { sockman.send_bytes(id, data).unwrap() } else { 0 };
         queue.extend(&data[sent..]);
-        // No wake: no thread can have asked the hook in between.
+        // There is no wake, because the socket thread cannot have asked the hook between the send
+        // and the queueing.
     }
 }
 
@@ -598,7 +601,8 @@ impl EventHandler for Locked {
     }
 }
 
-/// Pushes and reads at the same time. In some rounds it reads only when the socket is full.
+/// Pushes bytes while the client reads. In some rounds the client reads only when the socket is
+/// full.
 fn push_and_read(handler: &Locked, sockman: &SockMan, mut client: impl Read + Send + 'static) {
     const ROUNDS: usize = 200;
 
@@ -649,7 +653,8 @@ fn bytes_queued_under_the_hooks_lock_go_out_without_a_wake() {
     push_and_read(&handler, &running.sockman, running.client());
 }
 
-/// G6: the same on a unix-domain socket, whose buffer is small.
+/// G6: the edge also makes the socket thread ask the hook on a unix-domain socket, whose buffer is
+/// small.
 #[test]
 fn bytes_queued_under_the_hooks_lock_go_out_on_a_unix_socket_without_a_wake() {
     let handler = Arc::new(Locked::default());
@@ -662,7 +667,7 @@ fn bytes_queued_under_the_hooks_lock_go_out_on_a_unix_socket_without_a_wake() {
     push_and_read(&handler, &running.sockman, client);
 }
 
-/// G6: however often a blocked writer is woken, each ready-to-send call finds room in the socket.
+/// G6: even if a blocked writer is woken often, each ready-to-send call finds room in the socket.
 #[test]
 fn a_full_socket_is_not_ready_to_send_until_the_peer_reads() {
     let sent = Arc::new(Mutex::new(Vec::new()));

@@ -219,7 +219,7 @@ fn damaged_key_files_are_refused_with_the_reason_and_left_as_they_are() {
 #[test]
 fn a_key_file_that_cannot_be_read_or_made_is_an_error() {
     let (bridge, directory) = (Bridge::start(), TempDir::new());
-    // A directory with the name of the file, and a file in a directory that does not exist.
+    // The first key file is a directory, and the second one is in a directory that does not exist.
     fs::create_dir(directory.path("key")).unwrap();
     let running = Running::start(persistent(&bridge, &directory));
     let nowhere = I2pOptions::new(bridge.address.clone()).key_file(directory.path("no/key"));
@@ -376,7 +376,7 @@ fn every_invalid_reply_has_its_error() {
             assert!(is_right, "{request}: {error:?}");
             let error = sam_error(Play::SayAndClose(b"STREAM STA".to_vec()));
             assert!(matches!(error, SamError::BrokeOff { .. }), "{request}: {error:?}");
-            // A success that is cut short does not count.
+            // A cut reply is an error, even if it contains the word for success.
             let cut = format!("{} RESULT=OK", reply_verbs(request));
             let error = sam_error(Play::SayAndClose(cut.into_bytes()));
             assert!(matches!(error, SamError::BrokeOff { .. }), "{request}: {error:?}");
@@ -447,7 +447,7 @@ fn every_result_says_whose_fault_it_is() {
 }
 
 #[test]
-fn silence_times_out_at_the_deadline_with_its_phase() {
+fn a_silent_bridge_times_out_at_the_deadline_and_the_error_names_the_phase() {
     thread::scope(|scope| {
         for driver in DRIVERS {
             for request in REQUESTS {
@@ -465,7 +465,7 @@ fn silence_times_out_at_the_deadline_with_its_phase() {
     });
 }
 
-/// G9: in each state of the dialogue.
+/// G9: the interrupt ends the dialogue in each of its states.
 #[test]
 fn the_interrupt_ends_every_state_at_once() {
     for request in ["HELLO", "DEST GENERATE", "SESSION CREATE", "STREAM ACCEPT"] {
@@ -494,7 +494,7 @@ fn the_interrupt_ends_every_state_at_once() {
         );
         assert!(took < DEADLINE / 4, "{request}: {took:?}");
     }
-    // The same while the thread waits for a peer, or for the end of a pause.
+    // The interrupt also ends a thread that waits for a peer, or for the end of a pause.
     let (bridge, directory) = (Bridge::start(), TempDir::new());
     let mut running = Running::start(accepting(&bridge, &directory));
     running.wait_for_status(I2pStatus::StartListening, 0);
@@ -508,7 +508,7 @@ fn the_interrupt_ends_every_state_at_once() {
 
 /// A session that the router closes is created again each time, with the same address.
 #[test]
-fn a_session_that_was_closed_is_made_anew_each_time() {
+fn a_closed_session_is_created_again_each_time() {
     const TIMES: usize = 5;
     let (bridge, directory) = (Bridge::start(), TempDir::new());
     let running = Running::start(accepting(&bridge, &directory));
@@ -525,8 +525,8 @@ fn a_session_that_was_closed_is_made_anew_each_time() {
     assert_eq!(running.recorder.wait_for_bytes(id, 7), b"at last");
 }
 
-/// Each reply of the accepting dialogue is replaced once, in each way. The failure is reported, and
-/// the thread recovers.
+/// Each reply of the accepting dialogue is replaced once by each kind of bad reply. The failure is
+/// reported, and the thread recovers.
 #[test]
 fn the_accept_thread_recovers_from_any_single_bad_reply() {
     let requests = ["HELLO", "DEST GENERATE", "SESSION CREATE", "STREAM ACCEPT"];
@@ -586,7 +586,7 @@ fn the_bridge_may_listen_on_a_unix_domain_path() {
     }
 }
 
-/// The router stops and returns.
+/// The accept thread creates a new session when a stopped router runs again.
 #[test]
 fn the_accept_thread_recovers_when_the_router_returns() {
     let (bridge, directory) = (Bridge::start(), TempDir::new());
@@ -605,7 +605,7 @@ fn the_accept_thread_recovers_when_the_router_returns() {
 /// The control socket was closed while no request was under way. The next connect creates a new
 /// session.
 #[test]
-fn a_session_that_ended_in_silence_is_not_used_again() {
+fn a_session_that_ended_while_unused_is_not_used_again() {
     let (bridge, directory) = (Bridge::start(), TempDir::new());
     let running = Running::start(persistent(&bridge, &directory));
     for (number, driver) in DRIVERS.into_iter().enumerate() {
@@ -642,7 +642,7 @@ fn a_session_that_the_router_does_not_know_is_dropped() {
 
 /// Only changes are reported, so a continuing failure is reported once.
 #[test]
-fn a_router_that_stays_away_is_reported_once() {
+fn a_router_that_stays_unreachable_is_reported_once() {
     let directory = TempDir::new();
     let bridge =
         Bridge::planned(
@@ -667,7 +667,7 @@ fn at_the_cap_no_accept_is_sent_until_there_is_room() {
     let running = Running { recorder, sockman, threads: Some(threads) };
     let _first = bridge.peer_connects(1, b"one");
     let id = running.recorder.wait_for_accepted(0);
-    // No event shows that no request comes, so the test watches a span of time.
+    // No event shows the absence of a request, so the test waits for a fixed time.
     let until = Instant::now() + 2 * SOON;
     while Instant::now() < until {
         assert_eq!(bridge.requests("STREAM ACCEPT").len(), 1);
@@ -679,7 +679,8 @@ fn at_the_cap_no_accept_is_sent_until_there_is_room() {
     assert_eq!(running.recorder.wait_for_bytes(id, 3), b"two");
 }
 
-/// G3: `join` from a callback of the accepting thread is an error. Sending and closing work.
+/// G3: a callback on the accepting thread may send and close. `join` in such a callback returns an
+/// error.
 #[test]
 fn callbacks_on_the_accepting_thread_may_call_everything() {
     let (bridge, directory) = (Bridge::start(), TempDir::new());
@@ -702,7 +703,7 @@ fn callbacks_on_the_accepting_thread_may_call_everything() {
     });
     let options = without_sweep().i2p(accepting(&bridge, &directory));
     let sockman = SockMan::new(recorder.clone(), options).unwrap();
-    // Under the lock, because the callback needs the guard.
+    // The guard is stored under the lock, because the callback needs it.
     let mut threads = guard.lock().unwrap();
     *threads = Some(sockman.start_sockets_threads().unwrap());
     drop(threads);
@@ -710,7 +711,8 @@ fn callbacks_on_the_accepting_thread_may_call_everything() {
     let mut bytes = Vec::new();
     stream.read_to_end(&mut bytes).unwrap();
     assert_eq!(bytes, b"welcome");
-    // Taking the lock waits for the callback, which holds it until it has put the guard back.
+    // The callback holds this lock until it has put the guard back, so the test waits here for the
+    // callback.
     sockman.interrupt();
     let threads = guard.lock().unwrap().take().unwrap();
     threads.join().unwrap();

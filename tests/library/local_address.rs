@@ -28,7 +28,8 @@ fn running() -> (Arc<Recorder>, SockMan, sockman::SocketsThreads) {
     (recorder, sockman, threads)
 }
 
-/// Returns `me` and `them` of the `n`th accepted connection. `connection_info` reports the same.
+/// Returns `me` and `them` of the `n`th accepted connection. Asserts that `connection_info` reports
+/// the same addresses.
 fn addresses(recorder: &Recorder, sockman: &SockMan, n: usize) -> (ConnectionId, Service, Service) {
     let id = recorder.wait_for_accepted(n);
     let accepted = recorder.wait_for_event("its acceptance", |event| event.id() == Some(id));
@@ -84,7 +85,7 @@ fn on_other_listeners_me_is_the_listeners_address() {
 
 /// G13
 #[test]
-fn a_unix_peer_without_a_name_has_an_address_of_its_own() {
+fn a_unix_peer_without_a_name_is_reported_as_unnamed() {
     let (recorder, sockman, _threads) = running();
     let dir = TempDir::new();
     let (path, peer_path) = (dir.path("server"), dir.path("peer"));
@@ -94,7 +95,7 @@ fn a_unix_peer_without_a_name_has_an_address_of_its_own() {
     let _client = UnixStream::connect(&path).unwrap();
     let (_, me, them) = addresses(&recorder, &sockman, 0);
     assert_eq!((me, them), (to, Service::UNIX_UNNAMED));
-    // A peer that has a name is reported by it.
+    // A peer that has a name is reported with this name.
     let named = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None).unwrap();
     named.bind(&socket2::SockAddr::unix(&peer_path).unwrap()).unwrap();
     named.connect(&socket2::SockAddr::unix(&path).unwrap()).unwrap();
@@ -218,7 +219,7 @@ fn listeners_that_exist_are_adopted() {
     let (recorder, sockman, _threads) = running();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
-    // This client came before the hand-over.
+    // This client connects before the listener is handed over.
     let early = TcpStream::connect(address).unwrap();
     assert_eq!(sockman.start_listening_on(listener).unwrap(), Service::from(address));
     let (_, me, them) = addresses(&recorder, &sockman, 0);
@@ -242,8 +243,8 @@ fn listeners_that_exist_are_adopted() {
     eventually("the listener is closed", || UnixStream::connect(&path).is_err());
 }
 
-/// G13: systemd keeps a copy of the listener that it hands over, and starts the program again with
-/// it.
+/// G13: a copy of an adopted listener keeps working after the library closes its own. systemd keeps
+/// such a copy, and starts the program again with it.
 #[test]
 fn an_adopted_listener_is_closed_without_a_shutdown() {
     let kept = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -299,7 +300,8 @@ fn a_descriptor_that_is_no_listener_is_refused() {
     assert_eq!(sockman.stats().listeners, 0);
 }
 
-/// G13: even while connections of the old listener are open, or wait in TIME_WAIT.
+/// G13: an address can be bound again while connections of the old listener are open or wait in
+/// TIME_WAIT.
 #[test]
 fn an_address_can_be_bound_again_directly_after_stop_listening() {
     let recorder = Recorder::new();
@@ -309,7 +311,7 @@ fn an_address_can_be_bound_again_directly_after_stop_listening() {
     for n in 0..20 {
         let client = running.client();
         let id = recorder.wait_for_accepted(n);
-        // Half of them stay open. This side closes the others first, which leaves them in
+        // Half of the connections stay open. This side closes the other half first, so they wait in
         // TIME_WAIT.
         if n % 2 == 0 {
             running.sockman.close_connection(id);
@@ -320,7 +322,7 @@ fn an_address_can_be_bound_again_directly_after_stop_listening() {
     }
 }
 
-/// G13: the same without a thread that closes the old listener.
+/// G13: an address can be bound again although no thread runs that closes the old listener.
 #[test]
 fn an_address_can_be_bound_again_with_no_thread_running() {
     let sockman = SockMan::new(Recorder::new(), without_sweep()).unwrap();
@@ -343,7 +345,7 @@ fn is_close_on_exec(descriptor: RawFd) -> bool {
         && fs::exists(format!("/proc/self/fd/{descriptor}")).unwrap()
 }
 
-/// For descriptors of other tests, which may close at any time.
+/// Accepts a closed descriptor, because other tests may close their descriptors at any time.
 #[cfg(target_os = "linux")]
 fn is_gone_or_close_on_exec(descriptor: RawFd) -> bool {
     const O_CLOEXEC: u32 = 0o2_000_000;
@@ -382,7 +384,8 @@ fn every_tcp_socket_is_without_delay_and_close_on_exec() {
 #[test]
 fn clients_from_before_the_adoption_have_no_nagle_delay() {
     let (recorder, sockman, _threads) = running();
-    // Without close-on-exec, like descriptors that one process hands to the next.
+    // The listener is made without close-on-exec, like a descriptor that one process hands to the
+    // next.
     let socket = socket2::Socket::new_raw(socket2::Domain::IPV4, socket2::Type::STREAM, None);
     let socket = socket.unwrap();
     socket.bind(&"127.0.0.1:0".parse::<SocketAddr>().unwrap().into()).unwrap();
@@ -400,7 +403,7 @@ fn clients_from_before_the_adoption_have_no_nagle_delay() {
     }
 }
 
-/// G13: unix-domain sockets and pollers.
+/// G13: unix-domain sockets and pollers are close-on-exec, too.
 #[cfg(target_os = "linux")]
 #[test]
 fn every_other_descriptor_is_close_on_exec() {
@@ -423,14 +426,15 @@ fn every_other_descriptor_is_close_on_exec() {
         assert!(is_close_on_exec(descriptor), "{table}");
     }
     // Checks all pollers of the process. Other tests open sockets through std, which sets
-    // close-on-exec, except the one that hands over a listener without it.
+    // close-on-exec. One test hands over a listener without close-on-exec.
     for entry in fs::read_dir("/proc/self/fd").unwrap() {
         let descriptor = entry.unwrap().file_name().to_str().unwrap().parse().unwrap();
         let is_poller = || {
             let link = fs::read_link(format!("/proc/self/fd/{descriptor}"));
             link.is_ok_and(|to| to.to_string_lossy().starts_with("anon_inode:"))
         };
-        // Asks again after the flags, because the number may belong to another descriptor by then.
+        // The test asks for the type of the descriptor again after it has read the flags, because
+        // another descriptor may have the same number by then.
         let is_right = !is_poller() || is_gone_or_close_on_exec(descriptor) || !is_poller();
         assert!(is_right, "poller {descriptor} is not close-on-exec");
     }

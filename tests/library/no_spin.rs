@@ -174,7 +174,7 @@ fn paused_writes_do_not_spin() {
     });
 }
 
-/// G7: whether the last send took only a part or took nothing.
+/// G7: a full send buffer causes no spin, whether the last send took a part of the bytes or none.
 #[test]
 fn a_full_send_buffer_does_not_spin() {
     fn fills(sockman: &SockMan, id: ConnectionId, sends_until_it_would_block: bool) -> bool {
@@ -269,7 +269,8 @@ fn skip_with_data_pending_and_nothing_sent_does_not_spin() {
         running.sockman.interrupt();
         running.threads.take().unwrap().join().unwrap();
         clients[0].write_all(&[1; 10_000]).unwrap();
-        // In a turn after a wake, sending comes before receiving, so the `Skip` does too.
+        // In a turn after a wake, the ready-to-send call comes before the receive, so its `Skip`
+        // takes effect.
         running.sockman.wake(id);
         running.threads = Some(running.sockman.start_sockets_threads().unwrap());
         assert_no_spin(&running.sockman, sweep);
@@ -304,7 +305,7 @@ fn a_deadline_in_the_past_that_stays_the_same_does_not_spin() {
         let (recorder, running, _clients) = serving(options, 1);
         recorder.set_next_deadline(Some(Instant::now() - Duration::from_secs(1)));
         assert_no_spin(&running.sockman, sweep);
-        // The same for a deadline that passes while the loop runs.
+        // A deadline that passes while the loop runs causes no spin either.
         let soon = Instant::now() + Duration::from_millis(20);
         recorder.set_next_deadline(Some(soon));
         running.sockman.notify();
@@ -351,7 +352,7 @@ fn a_deadline_in_the_past_that_becomes_older_does_not_spin() {
 
 /// G7: a deadline in the past causes exactly one immediate pass.
 #[test]
-fn a_deadline_in_the_past_has_one_immediate_pass() {
+fn a_deadline_in_the_past_causes_exactly_one_immediate_pass() {
     let recorder: Arc<OnceLock<Arc<Recorder>>> = Arc::default();
     let (passes, pass) = mpsc::channel();
     let (arm, armed) = mpsc::channel();
@@ -449,13 +450,13 @@ fn each_notify_of_an_idle_loop_runs_a_pass() {
 
 /// G9: a `notify` inside `event_io_loop_completed_for_all` causes another pass.
 #[test]
-fn a_notify_during_the_callback_of_a_pass_gives_another_pass() {
+fn a_notify_during_the_callback_of_a_pass_causes_another_pass() {
     const NOT_YET: u64 = u64::MAX;
 
     #[derive(Default)]
     struct Passes {
         count: AtomicU64,
-        /// The number of passes when the callback asked for another one.
+        /// The number of passes at the time when the callback asked for another pass.
         asked_at: AtomicU64,
         asks: AtomicBool,
     }
@@ -517,7 +518,8 @@ impl EventHandler for Keeper {
     }
 }
 
-/// G7: and neither the handler nor the `SockMan` leaks.
+/// G7: a handler that stores a weak handle causes no spin, and neither the handler nor the
+/// `SockMan` leaks.
 #[test]
 fn a_handler_that_keeps_a_weak_handle_neither_spins_nor_leaks() {
     with_and_without_sweep(|options, sweep| {

@@ -1,5 +1,5 @@
 //! G12: the library never swallows a panic of a callback, under either policy and in any callback.
-//! All tests run with the sweep off.
+//! The sweep is off in all tests of this module.
 
 use std::{
     collections::HashSet,
@@ -19,7 +19,7 @@ use sockman_test_support::{
     Event, Recorder, Running, eventually, read_to_end, reset, without_sweep,
 };
 
-/// Names each callback of the handler.
+/// The callbacks of the handler.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Callback {
     Accepted,
@@ -171,7 +171,7 @@ impl EventHandler for Faulty {
     }
 }
 
-/// A server with one connection that panics do not touch.
+/// A server with one connection that the panics do not affect.
 struct Scene {
     handler: Arc<Faulty>,
     running: Running,
@@ -189,7 +189,7 @@ impl Scene {
         Scene { handler, running, bystander, bystander_id }
     }
 
-    /// Arms `callback` and causes it on a second connection.
+    /// Arms `callback`, and causes this callback on a second connection.
     fn provoke(&self, callback: Callback) -> TcpStream {
         let early = matches!(
             callback,
@@ -282,8 +282,8 @@ fn under_stop_join_returns_the_panic_and_a_restart_goes_on() {
         scene.handler.recorder.wait_for_bytes(scene.bystander_id, b"meanwhile".len());
         scene.assert_bystander_is_served(b"and afterwards");
 
-        // A panic in the accept callback closes the connection. After any other panic it stays
-        // open.
+        // A panic in the accept callback closes the connection. After any other panic the
+        // connection stays open.
         let id = scene.handler.recorder.wait_for_accepted(1);
         let is_open = scene.running.sockman.connection_info(id).is_some();
         assert_eq!(is_open, callback != Callback::Accepted, "{callback:?}");
@@ -325,7 +325,7 @@ fn under_close_connection_the_connection_is_closed_and_reported_once() {
             let id = handler.recorder.wait_for_accepted(1);
             eventually("the callback has panicked", || sockman.stats().panics == 1);
             eventually("the connection is closed", || sockman.connection_info(id).is_none());
-            // The hooks get no `SockMan` to close with.
+            // A hook gets no `SockMan`, so it cannot close the connection.
             let closed_itself =
                 close_first && !matches!(callback, Callback::ShouldSend | Callback::ShouldRecv);
             if !closed_itself {
@@ -360,7 +360,7 @@ fn under_close_connection_the_connection_is_closed_and_reported_once() {
     }
 }
 
-/// G12: a panic without a connection to blame stops the threads.
+/// G12: a panic in a callback that names no connection stops the threads.
 #[test]
 fn a_panic_in_a_callback_without_an_id_stops_under_both_policies() {
     for options in [without_sweep(), closing()] {

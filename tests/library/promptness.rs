@@ -29,7 +29,8 @@ use sockman_test_support::{
 /// The limit for "at once" on a machine that is busy with everything else.
 const PROMPT: Duration = Duration::from_secs(20);
 
-/// Far longer than [`PROMPT`], so that a connect that ends in time did not end at its deadline.
+/// A time-out far longer than [`PROMPT`], so that a connect that ends within `PROMPT` has not ended
+/// at its deadline.
 fn for_long() -> ConnectOptions {
     ConnectOptions::default().timeout(10 * DEADLINE)
 }
@@ -197,7 +198,7 @@ fn cancel_ends_its_own_attempt_and_no_other() {
     ));
     assert_eq!(sockman.stats().connections, 1);
     assert!(!second.is_finished());
-    // A cancel does not interrupt the SockMan either.
+    // A cancel does not interrupt the `SockMan` either.
     let threads = sockman.start_sockets_threads().unwrap();
     cancels[1].interrupt();
     assert!(matches!(
@@ -225,7 +226,7 @@ fn a_cancel_set_before_ends_the_attempt_at_once() {
     assert!(result.is_ok(), "{result:?}");
 }
 
-/// G9: an interrupt that was set before counts for connects and for starting the threads, too.
+/// G9: an interrupt that was set earlier also ends connects and prevents the start of the threads.
 #[test]
 fn while_the_interrupt_is_set_nothing_begins() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -321,7 +322,7 @@ fn a_connect_to_a_port_without_a_listener_is_refused() {
     );
 }
 
-/// G9: a pass sees at most one waker write, however many threads wake.
+/// G9: a pass sees at most one waker write, even if many threads wake.
 #[test]
 fn wakes_from_many_threads_coalesce() {
     let (entered_sender, entered) = mpsc::channel();

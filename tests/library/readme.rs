@@ -1,4 +1,4 @@
-//! The README quotes a program that exists.
+//! The README's first program is an example program.
 
 /// The program in the README is `examples/first.rs`, without the line for this repository's lints.
 #[test]

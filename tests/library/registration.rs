@@ -54,7 +54,7 @@ impl Registry {
         self.changed.notify_all();
     }
 
-    /// Waits until `id` has ended. Returns what it received and how it ended.
+    /// Waits until `id` has ended. Returns the bytes that the connection received, and its end.
     fn wait_for_end(&self, id: ConnectionId) -> (Vec<u8>, Seen) {
         let mut seen = self.seen.lock().unwrap();
         loop {
@@ -150,7 +150,7 @@ fn accept(listener: &TcpListener) -> TcpStream {
     stream
 }
 
-/// What the peer does before the embedder has registered the connection.
+/// The peer's actions before the embedder registers the connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Peer {
     Sends,
@@ -259,7 +259,7 @@ fn no_callback_names_an_id_before_it_was_accepted() {
     assert!(registry.calls.load(Ordering::Relaxed) >= CLIENTS);
 }
 
-/// G2: not even a hook, and not even after a wake, whatever the peer does.
+/// G2: neither a callback nor a hook names the id, even after a wake and whatever the peer does.
 #[test]
 fn no_callback_names_an_outbound_id_before_it_is_activated() {
     let registry = Arc::new(Registry::default());
@@ -301,7 +301,7 @@ fn a_refused_connection_is_closed_and_never_named_again() {
     for round in 0..100 {
         let mut client = running.client();
         let id = handler.wait_for_accepted(round);
-        // This write may fail, if the connection has ended already.
+        // The write may fail, because the connection may have ended already.
         let _ = client.write_all(b"let me in");
         clients.push((id, client));
     }
@@ -337,7 +337,7 @@ fn an_id_can_be_sent_to_inside_the_accept_callback() {
     handler.wait_for_bytes(handler.wait_for_accepted(0), 6);
 }
 
-/// G2: what the socket does not take at once goes out when there is room again.
+/// G2: bytes that the socket does not take at once are sent when there is room again.
 #[test]
 fn a_socket_filled_inside_the_accept_callback_is_ready_to_send_later() {
     let this: Arc<OnceLock<Weak<Recorder>>> = Arc::default();
@@ -438,7 +438,7 @@ fn a_new_connection_dropped_without_activate_is_closed_and_never_named() {
     assert_eq!(spy.open(), 1, "only the listener may be open");
 }
 
-/// G2: the same holds if `register` panics.
+/// G2: a connection whose `register` panics is closed, and no callback names it.
 #[test]
 fn a_panic_in_register_closes_the_connection() {
     let handler = Recorder::of_everything(|_, _| {});

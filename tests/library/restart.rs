@@ -1,5 +1,5 @@
-//! G14: interrupt, join and start again; the errors of start and join; which drops close what. All
-//! tests run with the sweep off.
+//! G14: the interrupt, the join and a new start of the threads, the errors of start and join, and
+//! the effects of dropping the guard and the handles. The sweep is off in all tests of this module.
 
 use std::{
     io::{Read, Write},
@@ -33,7 +33,7 @@ fn start_again(running: &mut Running) {
     running.threads = Some(running.sockman.start_sockets_threads().unwrap());
 }
 
-/// G14: whatever arrives while no thread runs is handled after the next start.
+/// G14: all events that arrive while no thread runs are handled after the next start.
 #[test]
 fn listeners_connections_activations_and_wakes_survive_a_restart() {
     let (recorder, elsewhere) = (Recorder::of_everything(|_, _| {}), Recorder::new());
@@ -43,7 +43,7 @@ fn listeners_connections_activations_and_wakes_survive_a_restart() {
     let id = recorder.wait_for_accepted(0);
     for round in 1..=20 {
         stop(&mut running);
-        // While no thread runs: a client in the backlog, bytes, an outbound connection, and a wake.
+        // A client, bytes, an outbound connection and a wake come while no thread runs.
         let mut waiting = running.client();
         waiting.write_all(b"in the backlog").unwrap();
         client.write_all(b"bytes").unwrap();
@@ -79,7 +79,7 @@ fn listeners_connections_activations_and_wakes_survive_a_restart() {
 #[test]
 fn a_pass_cut_short_by_an_interrupt_loses_no_event() {
     const CLIENTS: usize = 8;
-    // The number of callbacks until one of them sets the interrupt.
+    // The number of callbacks that are left until a callback sets the interrupt.
     let until_interrupt = Arc::new(AtomicUsize::new(usize::MAX));
     let recorder = Recorder::with_reaction({
         let until_interrupt = Arc::clone(&until_interrupt);
@@ -99,7 +99,8 @@ fn a_pass_cut_short_by_an_interrupt_loses_no_event() {
         for client in &mut clients {
             client.write_all(&[u8::try_from(round).unwrap()]).unwrap();
         }
-        // Interrupts after one callback, after two, … and after all of them.
+        // The interrupt comes after one callback, in the next round after two, and so on up to all
+        // of them.
         until_interrupt.store(1 + round % CLIENTS, Ordering::SeqCst);
         start_again(&mut running);
         eventually("the interrupt has ended the threads", || {
@@ -117,7 +118,7 @@ fn a_pass_cut_short_by_an_interrupt_loses_no_event() {
             recorder.wait_for_bytes(*id, round);
         }
     }
-    // The same for ends and resets.
+    // An interrupt also loses no end and no reset.
     stop(&mut running);
     for (n, client) in clients.into_iter().enumerate() {
         if n % 2 == 0 { drop(client) } else { reset(client) }
@@ -172,7 +173,7 @@ fn a_batch_of_accepts_cut_short_by_an_interrupt_loses_no_client() {
     drop(threads);
 }
 
-/// G14: interrupts come from outside, at any moment, while bytes flow.
+/// G14: another thread sets interrupts at any moment, while bytes are in transit.
 #[test]
 fn restarts_at_any_moment_lose_no_byte() {
     const CLIENTS: usize = 4;
@@ -282,14 +283,14 @@ fn a_shared_interrupt_is_reset_by_its_owner_alone() {
     let mut client = running.client();
     client.write_all(b"going on").unwrap();
     recorder.wait_for_bytes(recorder.wait_for_accepted(0), 8);
-    // The SockMan's own interrupt does not set the shared one either.
+    // The `SockMan`'s own interrupt does not set the shared one either.
     stop(&mut running);
     assert!(!shared.is_interrupted());
 }
 
-/// G14: dropping the guard of threads that have ended does not stop the threads started after them.
+/// G14: the drop of the guard of ended threads does not stop the threads that were started later.
 #[test]
-fn the_guard_of_threads_that_have_ended_does_not_end_their_successors() {
+fn dropping_the_guard_of_ended_threads_does_not_end_later_threads() {
     let shared = Interrupt::new();
     let recorder = Recorder::new();
     let options = without_sweep().interrupt(shared.clone());
@@ -384,7 +385,7 @@ fn stop_listening_refuses_clients_in_the_backlog() {
 /// G14, G11: stopping a listener from another thread in the middle of a batch does not count as
 /// exhaustion.
 #[test]
-fn stop_listening_while_clients_stream_in_is_no_exhaustion() {
+fn stop_listening_while_clients_arrive_does_not_count_as_exhaustion() {
     let recorder = Recorder::with_reaction(|sockman, event| {
         if let Event::Accepted { id, .. } = event {
             sockman.close_connection(*id);
@@ -500,7 +501,7 @@ fn dropping_the_guard_ends_and_joins_and_a_restart_works() {
 /// Stores the guard where a callback can reach it.
 type Kept = Arc<Mutex<Option<SocketsThreads>>>;
 
-/// G14, G3: the drop does not deadlock.
+/// G14, G3: the drop of the guard in a callback does not deadlock.
 #[test]
 fn dropping_the_guard_in_a_callback_ends_the_threads_and_they_can_be_started_again() {
     let kept: Kept = Kept::default();
@@ -516,7 +517,8 @@ fn dropping_the_guard_in_a_callback_ends_the_threads_and_they_can_be_started_aga
     let bound = sockman.bind_and_start_listening("127.0.0.1:0").unwrap();
     let mut client = TcpStream::connect(bound.to_socket_addr().unwrap()).unwrap();
     for n in 1..=50 {
-        // No call joins: a start succeeds as soon as the thread has tidied up.
+        // The test calls no `join`, so the start succeeds only when the old thread has finished its
+        // clean-up.
         let deadline = Instant::now() + DEADLINE;
         let threads = loop {
             match sockman.start_sockets_threads() {
@@ -562,7 +564,7 @@ fn dropping_the_guard_and_the_last_handle_in_a_callback_closes_everything() {
 
 /// G14, G3: `join` in a callback returns an error that hands the guard back.
 #[test]
-fn join_in_a_callback_is_an_error_with_the_guard_in_it() {
+fn join_in_a_callback_returns_an_error_with_the_guard() {
     let kept: Kept = Kept::default();
     let (back_sender, back) = mpsc::channel();
     let recorder = Recorder::with_reaction({
@@ -623,7 +625,7 @@ fn close_with_no_thread_running_frees_the_descriptor() {
     recorder.wait_for_bytes(ids[2], 1);
 }
 
-/// G14: the same for outbound connections of a `SockMan` that was never started.
+/// G14: the closing call frees an outbound connection of a `SockMan` that was never started, too.
 #[cfg(target_os = "linux")]
 #[test]
 fn an_outbound_connection_closed_with_no_thread_running_frees_the_descriptor() {

@@ -1,6 +1,6 @@
 //! `wake` and `SendQueue` from eight threads at once: no byte is lost, reordered or torn, and no
-//! wake-up is lost in a million rounds. All tests run with the sweep off, so that a lost wake-up
-//! shows as a wait without end.
+//! wake-up is lost in a million rounds. The sweep is off in all tests of this module, so that a
+//! lost wake-up causes a wait without end.
 
 use std::{
     collections::HashMap,
@@ -25,7 +25,7 @@ use sockman_test_support::{DEADLINE, Recorder, Running, eventually, without_swee
 
 const THREADS: usize = 8;
 
-/// A handler wired as the documentation of `SendQueue` says.
+/// A handler that uses a `SendQueue` as the documentation describes.
 struct Queueing {
     limits: SendQueueLimits,
     queues: RwLock<HashMap<ConnectionId, Arc<SendQueue>>>,
@@ -153,7 +153,7 @@ fn check_messages(reader: &mut impl Read, count: u32) {
     assert_eq!(next, [count; THREADS]);
 }
 
-/// G5 for queues: nothing is lost, reordered or torn.
+/// G5 for queues: no message is lost, reordered or torn.
 #[test]
 fn pushes_of_eight_threads_arrive_whole_and_in_order() {
     const COUNT: u32 = 600;
@@ -164,7 +164,7 @@ fn pushes_of_eight_threads_arrive_whole_and_in_order() {
             let (server, queue) = (&server, &queue);
             scope.spawn(move || {
                 for number in 0..COUNT {
-                    // Lengths from zero to more than the socket holds.
+                    // The lengths go from zero to more bytes than the socket holds.
                     let length = (number as usize * 37 + thread * 101) % 3000;
                     let will_send_more = number % 3 == 0 && number + 1 < COUNT;
                     let bytes = message(thread, number, length);
@@ -203,14 +203,15 @@ fn pushes_that_are_refused_and_tried_again_arrive_whole_and_in_order() {
     });
 }
 
-/// G6, G9: a million pushes lose no wake-up. A lost one would leave a queue that is not empty and
-/// that no later wake drains. Takes some ten seconds in a debug build.
+/// G6, G9: a million pushes lose no wake-up. A lost wake-up would leave bytes in a queue that no
+/// later wake drains. The test takes some ten seconds in a debug build.
 #[test]
 fn a_million_pushes_lose_no_wake_up() {
     const PUSHES: u32 = 1_000_000 / THREADS as u32;
-    // A small limit, so that the queue is often empty and needs a wake each time.
+    // The limit is small, so that the queue is often empty. Each push on an empty queue needs a
+    // wake.
     let server = Server::start(limited_to(400));
-    // Two queues, so that the socket thread sleeps and wakes in between.
+    // The test uses two queues, so that the socket thread sleeps and wakes between the pushes.
     let clients = [server.client(), server.client()];
     thread::scope(|scope| {
         for (client, queue) in &clients {
@@ -232,7 +233,8 @@ fn a_million_pushes_lose_no_wake_up() {
             }
             scope.spawn(move || {
                 let mut next = [0; THREADS / 2];
-                // Smaller than the socket's buffer, so that the buffer is full and empty in turn.
+                // The reads are smaller than the socket's buffer, so that the buffer is sometimes
+                // full and sometimes empty.
                 let mut reader = io::BufReader::with_capacity(2000, client);
                 for _ in 0..PUSHES * THREADS as u32 / 2 {
                     let mut bytes = [0; 8];
@@ -253,8 +255,8 @@ fn a_million_pushes_lose_no_wake_up() {
 /// Counts, for each connection, the wakes asked for and the wakes that the hook has seen.
 struct Counting {
     ids: Mutex<Vec<ConnectionId>>,
-    /// Both in the order of acceptance: the rounds asked for, and the rounds that the hook has
-    /// seen.
+    /// For each connection, in the order of acceptance: the rounds asked for, and the rounds that
+    /// the hook has seen.
     asked: [AtomicU64; THREADS],
     seen: [AtomicU64; THREADS],
 }
@@ -291,11 +293,11 @@ impl EventHandler for Counting {
     }
 }
 
-/// G6, G9: a million wakes lose none. Each thread changes the answer of its connection's hook,
-/// wakes the connection, and continues when the hook was asked. Takes some ten seconds in a debug
-/// build.
+/// G6, G9: of a million wakes none is lost. Each thread changes the answer of its connection's
+/// hook, wakes the connection, and continues when the hook was asked. The test takes some ten
+/// seconds in a debug build.
 #[test]
-fn a_million_wakes_lose_none() {
+fn a_million_wakes_lose_no_wake_up() {
     const ROUNDS: u64 = 1_000_000 / THREADS as u64;
     let handler = Arc::new(Counting {
         ids: Mutex::default(),
@@ -313,7 +315,8 @@ fn a_million_wakes_lose_none() {
                 for round in 1..=ROUNDS {
                     handler.asked[n].store(round, Ordering::SeqCst);
                     sockman.wake(id);
-                    // Half of the threads wait in each round. The others let a few wakes coincide.
+                    // Half of the threads wait in each round. The other threads do not wait, so
+                    // that some of their wakes coincide.
                     if n % 2 == 0 || round % 4 == 0 || round == ROUNDS {
                         let deadline = Instant::now() + DEADLINE;
                         while handler.seen[n].load(Ordering::SeqCst) != round {
@@ -330,7 +333,7 @@ fn a_million_wakes_lose_none() {
     });
 }
 
-/// Fills the socket, and pushes `pushed` bytes behind. Returns the number of bytes in all.
+/// Fills the socket, and then pushes `pushed` bytes. Returns the number of all bytes.
 fn fill(server: &Server, queue: &SendQueue, pushed: usize) -> usize {
     // The socket counts as full when it takes nothing a hundred times in a row.
     let (mut refused, mut sent) = (0, 0);
@@ -355,7 +358,8 @@ fn the_queue_is_above_its_high_mark_until_it_falls_to_the_low_mark() {
     assert!(!queue.is_above_high_mark());
     queue.push(&server.sockman, &vec![0; 100_000 - queued]).unwrap();
     assert!(queue.is_above_high_mark());
-    // Drains in small steps: the queue stays above until the low mark, and no longer.
+    // The queue is drained in small steps. The queue counts as above the high mark until it falls
+    // to the low mark, and no longer.
     let mut buffer = [0; 1000];
     let mut between = 0;
     let deadline = Instant::now() + DEADLINE;
@@ -393,10 +397,10 @@ fn the_queue_is_above_its_high_mark_until_it_falls_to_the_low_mark() {
     assert!(queue.queued() > 40_000);
 }
 
-/// The marks, used in `should_try_to_recv`: a peer that does not read its replies is not read from
-/// until it reads them. Without the sweep, the drain makes the library ask the hook again.
+/// The handler uses the marks in `should_try_to_recv`. It does not read from a peer until this peer
+/// reads its replies. Without the sweep, the drain makes the library ask the hook again.
 #[test]
-fn a_peer_that_does_not_read_its_replies_is_not_read_from() {
+fn the_server_does_not_read_from_a_peer_that_does_not_read_its_replies() {
     const BYTES: usize = 3_000_000;
     let server = Server::start(SendQueueLimits::new(10_000, 50_000, 16_000_000).unwrap());
     let (client, queue) = server.client();
@@ -431,7 +435,7 @@ fn a_push_beyond_the_limit_is_refused_whole() {
     client.read_exact(&mut bytes).unwrap();
     assert!(bytes[..total - room].iter().all(|byte| *byte == 0));
     assert!(bytes[total - room..].iter().all(|byte| *byte == 2));
-    // There is room again, but a push larger than the limit never fits.
+    // The queue has room again, but a push larger than the limit never fits.
     eventually("the queue is empty", || !queue.has_queued());
     assert!(queue.push(&server.sockman, &vec![1; 100_001]).is_err());
     queue.push(&server.sockman, &vec![3; 100_000]).unwrap();
@@ -459,8 +463,8 @@ fn after_a_close_push_and_drain_fail_and_the_queue_keeps_its_bytes() {
     assert!(empty.drain(&server.sockman).unwrap(), "draining an empty queue must succeed");
 }
 
-/// Holds one lock over a send and the queueing of the rest; its hook takes the same lock. Never
-/// wakes.
+/// A handler that holds one lock during a send and the queueing of the rest. Its hook takes the
+/// same lock. Never wakes.
 struct Locking {
     queues: Mutex<HashMap<ConnectionId, Vec<u8>>>,
     accepted: mpsc::SyncSender<ConnectionId>,
@@ -510,7 +514,7 @@ fn a_sender_that_holds_its_hooks_lock_needs_no_wake() {
             let mut queues = handler.queues.lock().unwrap();
             let queue = queues.get_mut(&id).unwrap();
             assert!(queue.is_empty());
-            // Sends until the socket is full. Then some bytes are left to queue.
+            // Sends until the socket is full, so that some bytes are left for the queue.
             loop {
                 match running.sockman.send_bytes(id, &[4; 100_000]).unwrap() {
                     0 => break,

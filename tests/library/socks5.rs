@@ -1,5 +1,5 @@
-//! Connects through SOCKS5 proxies that follow the protocol: what the library asks them, and what
-//! it makes of their answers. `socks5_hostile` has the proxies that break it.
+//! Connects through SOCKS5 proxies that follow the protocol: the requests that the library sends to
+//! them, and the outcomes of their answers. `socks5_hostile` has the proxies that break it.
 
 use std::{
     collections::HashSet,
@@ -258,7 +258,7 @@ fn a_proxy_may_listen_on_ipv6_or_on_a_unix_domain_path() {
 /// The methods that a proxy was offered, and the credentials that it then got.
 type Offered = (Vec<u8>, Option<(Vec<u8>, Vec<u8>)>);
 
-/// A proxy that asks for credentials if the method is offered.
+/// A proxy that asks for credentials if the client offers this method.
 fn wanting_credentials(offered: mpsc::Sender<Offered>) -> Proxy {
     let offered = Mutex::new(offered);
     proxy(move |mut stream| {
@@ -364,7 +364,7 @@ fn a_proxy_that_cannot_be_reached_is_at_fault() {
     let endpoints = [
         Service::from(gone),
         Service::unix("/nonexistent/proxy").unwrap(),
-        // An endpoint that cannot be dialled at all gives the same error.
+        // An endpoint that cannot be dialled is also blamed on the proxy.
         Service::UNIX_UNNAMED,
         format!("{ONION}:9050").parse().unwrap(),
     ];
@@ -383,7 +383,8 @@ fn a_proxy_that_cannot_be_reached_is_at_fault() {
     }
 }
 
-/// A proxy that stops before the answer of a phase, and reports on the channel when it gets there.
+/// A proxy that stops before it sends the answer of a phase, and sends a message on the channel at
+/// this point.
 fn stalling(before: ConnectPhase) -> (Proxy, mpsc::Receiver<()>) {
     let (sender, is_there) = mpsc::channel();
     let sender = Mutex::new(sender);
@@ -400,7 +401,7 @@ fn stalling(before: ConnectPhase) -> (Proxy, mpsc::Receiver<()>) {
 const STALLS: [ConnectPhase; 2] = [ConnectPhase::NegotiateWithProxy, ConnectPhase::ProxyConnect];
 
 #[test]
-fn a_time_out_says_which_phase_and_after_how_long() {
+fn a_time_out_names_its_phase_and_its_duration() {
     let dialling = Dialling::start();
     for driver in DRIVERS {
         for phase in STALLS {

@@ -1,5 +1,5 @@
-//! SOCKS5 proxies that break the protocol. Each causes its exact error, with both drivers, and
-//! leaves nothing behind.
+//! SOCKS5 proxies that break the protocol. Each proxy causes its exact error with both ways to
+//! connect, and no socket is left.
 
 use std::{io::Write, net::TcpStream, thread};
 
@@ -19,7 +19,7 @@ use sockman_test_support::{
     },
 };
 
-/// Connects through `proxy` and returns the fault that the error blames it for.
+/// Connects through `proxy`, and returns the fault of the proxy that the error reports.
 fn fault(dialling: &Dialling, driver: Driver, proxy: &Proxy) -> ProxyError {
     let error = dialling.error(driver, proxy);
     assert!(error.is_proxy_fault(), "{error:?}");
@@ -88,7 +88,7 @@ fn answering_credentials(answer: &'static [u8]) -> Proxy {
 
 #[test]
 fn rejected_credentials_are_reported_with_the_status() {
-    // The statuses of dante and of microsocks.
+    // The proxies dante and microsocks use these statuses.
     assert_fault!(
         answering_credentials(b"\x01\x01"),
         ProxyError::CredentialsRejected { status: 1 }
@@ -101,7 +101,8 @@ fn rejected_credentials_are_reported_with_the_status() {
         answering_credentials(b"\x01\xff"),
         ProxyError::CredentialsRejected { status: 255 }
     );
-    // A common mistake: the version of SOCKS instead of that of the negotiation (RFC 1929).
+    // A common mistake of proxies is the version of SOCKS in place of the version of the
+    // negotiation (RFC 1929).
     assert_fault!(
         answering_credentials(b"\x05\x00"),
         ProxyError::AuthenticationVersion { found: 5 }
@@ -171,7 +172,7 @@ fn a_proxy_that_resets_at_any_point_is_reported_as_broken_off() {
     for answers in 0..ANSWERS {
         let proxy = ending_after(answers, reset);
         for driver in DRIVERS {
-            // A reset may overtake the bytes before it. The phase is an earlier one then.
+            // A reset may overtake the bytes before it. The error then names an earlier phase.
             let fault = fault(&dialling, driver, &proxy);
             assert!(
                 matches!(fault, ProxyError::BrokeOff { source: Some(_), .. }),
@@ -245,7 +246,7 @@ fn endless_answers_are_read_no_further_than_needed() {
     for driver in DRIVERS {
         let fault = fault(&dialling, driver, &greeting);
         assert!(matches!(fault, ProxyError::NotSocks5 { found: 0 }), "{driver:?}: {fault:?}");
-        // These bytes are the destination's, and the embedder decides how fast it reads them.
+        // These bytes come from the destination, and the embedder decides when to read them.
         let options = ConnectOptions::default().proxy(behind_the_reply.clone()).timeout(DEADLINE);
         let sockman = &dialling.running.sockman;
         let id = match driver {
@@ -268,7 +269,7 @@ fn endless_answers_are_read_no_further_than_needed() {
     }
 }
 
-/// The library reads answers that come too early only after it has sent the question.
+/// If an answer comes too early, the library reads it only after it has sent the request.
 #[test]
 fn answers_that_come_too_early_are_read_in_order() {
     let dialling = Dialling::start();

@@ -1,6 +1,6 @@
 //! `start_connect`: connects that do not block the caller and that the socket thread drives. The
 //! order of the callbacks, the failures, and panics in the outcome. `start_connect_ends` tests how
-//! attempts end early, `start_connect_many` tests thousands of them.
+//! attempts end early, and `start_connect_many` tests thousands of attempts.
 
 use std::{
     collections::HashSet,
@@ -60,7 +60,8 @@ impl Peers {
     }
 }
 
-/// An address without a listener. It is bound, so that no other test listens there.
+/// An address without a listener. The socket is bound, so that no other test listens on this
+/// address.
 struct ClosedPort(socket2::Socket);
 
 impl ClosedPort {
@@ -115,7 +116,8 @@ fn the_outcome_is_the_first_callback_that_names_the_id() {
     assert_eq!(callbacks_of(&recorder, id).iter().filter(|what| **what == "connected").count(), 1);
 }
 
-/// G2, G5, G14: what the socket received before the thread started is reported after the outcome.
+/// G2, G5, G14: data that the socket received before the thread started is reported after the
+/// outcome.
 #[test]
 fn data_and_the_end_that_came_before_the_outcome_are_reported_after_it() {
     let recorder = Recorder::new();
@@ -161,7 +163,7 @@ fn data_and_a_reset_that_come_during_the_outcome_are_reported_after_it() {
 }
 
 /// G2, G5: the poller watches the attempt first and then the connection. (Most attempts over
-/// loopback are over before the poller watches them. Here the answer takes a second.)
+/// loopback end before the poller watches them. In this test the answer takes a second.)
 #[test]
 fn a_connect_that_takes_time_becomes_a_connection() {
     let (recorder, blackhole) = (Recorder::new(), Blackhole::new());
@@ -184,7 +186,7 @@ fn a_connect_that_takes_time_becomes_a_connection() {
 
 /// G2: a reset that comes before the thread starts is reported once, as a failed connect.
 #[test]
-fn a_reset_before_the_outcome_is_the_outcome() {
+fn a_reset_before_the_outcome_is_reported_as_a_failed_connect() {
     let recorder = Recorder::new();
     let sockman = SockMan::new(recorder.clone(), without_sweep()).unwrap();
     let peers = Peers::new();
@@ -202,7 +204,7 @@ fn a_reset_before_the_outcome_is_the_outcome() {
     assert_eq!(sockman.stats().connections, 0);
 }
 
-/// G2: in the outcome the connection exists.
+/// G2: the connection exists when the outcome is reported.
 #[test]
 fn inside_the_outcome_the_id_can_be_sent_to_and_is_known() {
     let info = Arc::new(Mutex::new(None));
@@ -231,7 +233,7 @@ fn inside_the_outcome_the_id_can_be_sent_to_and_is_known() {
     assert_eq!(me, peer.peer_addr().unwrap().into());
     assert_eq!((info.id, info.direction), (id, Direction::Outbound));
     assert_eq!((info.me, info.them), (me, peers.0.local_addr().unwrap().into()));
-    // The peer may read the bytes before they are counted.
+    // The peer may read the bytes before the library counts them.
     run_passes(&running.sockman, 1);
     assert_eq!(running.sockman.connection_info(id).unwrap().bytes_sent, 11);
 }
@@ -280,8 +282,8 @@ fn connects_can_be_begun_inside_callbacks() {
     let recorder = Recorder::with_reaction({
         let begun = Arc::clone(&begun);
         move |sockman, event| {
-            // The listener's client begins the first, its outcome begins the second, the data the
-            // third.
+            // The accept of a client begins the first connect, the outcome of that connect begins
+            // the second, and the data begins the third.
             let begins = match event {
                 Event::Accepted { .. } | Event::Data(..) => true,
                 Event::ConnectCompleted { id, outcome, .. } => {
@@ -312,7 +314,8 @@ fn connects_can_be_begun_inside_callbacks() {
     assert_eq!(ids, *begun.lock().unwrap());
 }
 
-/// G2: a table of attempts is correct if its lock is held over the call and taken in the callback.
+/// G2: a table of attempts is correct if its lock is held during the call of `start_connect` and is
+/// taken in the callback.
 #[test]
 fn a_table_filled_under_a_lock_holds_the_id_when_the_outcome_comes() {
     let table = Arc::new(Mutex::new(HashSet::new()));
@@ -369,7 +372,7 @@ fn a_connect_to_an_address_without_a_listener_is_refused() {
     assert_eq!(sockman.stats().connections, 0);
 }
 
-/// G9: the one deadline is met without the sweep.
+/// G9: the deadline of a connect is met without the sweep.
 #[test]
 fn a_connect_without_an_answer_times_out_at_its_deadline() {
     /// The limit for "at once" on a machine that is busy with everything else.
@@ -442,7 +445,7 @@ fn an_immediate_error_is_returned_by_the_call_alone() {
     run_passes(sockman, 2);
     assert_eq!(recorder.events(), []);
 
-    // The same for the `SockMan`'s own interrupt.
+    // The call also returns an error if the `SockMan`'s own interrupt is set.
     let stopped = SockMan::new(recorder.clone(), without_sweep()).unwrap();
     stopped.interrupt();
     let result = stopped.start_connect(blackhole.destination(), &for_long());
@@ -487,7 +490,7 @@ fn a_connect_to_a_full_unix_listener_succeeds_once_there_is_room() {
     assert_eq!(&bytes, b"really connected");
 }
 
-/// G11: in the outcome of a failed attempt, its place is free again.
+/// G11: the place of a failed attempt is free when its outcome is reported.
 #[test]
 fn at_the_cap_a_failed_attempt_has_given_its_place_back_when_it_is_reported() {
     let (peers, closed_port) = (Peers::new(), ClosedPort::new());
@@ -569,7 +572,7 @@ fn panicking(options: Options) -> (Arc<AtomicBool>, Arc<Recorder>, Running) {
     (is_armed, recorder, running)
 }
 
-/// G12: `join` returns the panic. The connection is closed, and nothing else is lost.
+/// G12: `join` returns the panic. The connection is closed, and all other connections continue.
 #[test]
 fn under_stop_a_panic_in_an_outcome_ends_the_threads_and_closes_the_connection() {
     let (peers, closed_port) = (Peers::new(), ClosedPort::new());

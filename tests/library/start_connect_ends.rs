@@ -37,8 +37,8 @@ fn is_outcome_of(event: &Event, of: ConnectionId) -> bool {
     matches!(event, Event::ConnectCompleted { id, .. } if *id == of)
 }
 
-/// G9: one interrupt ends all attempts that share it, each reported once; no other attempt, and not
-/// the `SockMan`.
+/// G9: one interrupt ends all attempts that share it, and each of them is reported once. The
+/// interrupt ends no other attempt, and does not interrupt the `SockMan`.
 #[test]
 fn a_cancel_ends_the_five_hundred_attempts_that_share_it() {
     const ATTEMPTS: usize = 500;
@@ -99,10 +99,10 @@ fn a_cancel_ends_a_retry() {
     );
 }
 
-/// G9: a cancel races the start. Each attempt is reported as `Interrupted`, or the call returns
-/// this error.
+/// G9: a cancel races with the start of attempts. Each attempt is reported as `Interrupted`, or the
+/// call returns this error.
 #[test]
-fn a_cancel_while_attempts_begin_misses_none() {
+fn a_cancel_while_attempts_begin_misses_no_attempt() {
     let (blackhole, recorder) = (Blackhole::new(), Recorder::new());
     let running = Running::start(recorder.clone(), without_sweep());
     let sockman = &running.sockman;
@@ -138,14 +138,14 @@ fn a_cancel_while_attempts_begin_misses_none() {
     }
 }
 
-/// Waits for a moment without the scheduler.
+/// Waits for a moment in a loop, without giving up the processor.
 fn spin(times: usize) {
     for _ in 0..times {
         std::hint::spin_loop();
     }
 }
 
-/// G4: exactly one caller closes; no outcome is reported, and nothing is left.
+/// G4: exactly one caller closes an attempt. No outcome is reported, and no descriptor is left.
 #[test]
 fn an_attempt_closed_from_other_threads_is_never_reported() {
     let (spy, blackhole, recorder) = (Spy::default(), Blackhole::new(), Recorder::new());
@@ -169,7 +169,8 @@ fn an_attempt_closed_from_other_threads_is_never_reported() {
     assert_eq!((sockman.stats().connections, sockman.stats().closed), (0, 50));
 }
 
-/// G4: after a close on the socket thread no outcome is reported, not even one that is under way.
+/// G4: after a close on the socket thread no outcome is reported, even if the outcome is known
+/// already.
 #[test]
 fn an_attempt_closed_in_a_callback_is_never_reported() {
     let (spy, blackhole) = (Spy::default(), Blackhole::new());
@@ -200,7 +201,8 @@ fn an_attempt_closed_in_a_callback_is_never_reported() {
     until("only the client's connection is open", || spy.open() == 1);
 }
 
-/// G4: a close races a failure. Either the failure is reported, or the close ended the attempt.
+/// G4: a close races with the failure of an attempt. Either the failure is reported, or the close
+/// ends the attempt.
 #[test]
 fn an_attempt_whose_close_races_a_failure_is_either_reported_or_closed() {
     let (spy, recorder) = (Spy::default(), Recorder::new());
@@ -227,8 +229,8 @@ fn an_attempt_whose_close_races_a_failure_is_either_reported_or_closed() {
     assert_eq!((stats.connections, stats.closed), (0, 2000 - reported as u64));
 }
 
-/// G4: a close races a success. The success is reported at most once, and the close happens exactly
-/// once.
+/// G4: a close races with the success of an attempt. The success is reported at most once, and the
+/// close happens exactly once.
 #[test]
 fn a_close_that_races_a_success_leaves_nothing() {
     const ROUNDS: u64 = 1500;
@@ -319,7 +321,8 @@ fn outcomes_from_between_two_runs_are_reported_at_the_next_start() {
         let late = begin(&to, &ConnectOptions::default().timeout(timeout));
         (cancelled, late)
     };
-    // The thread drives the first attempt already; it has not seen the others.
+    // The socket thread already drives the first attempt. The thread has not seen the other
+    // attempts.
     let connects = running.sockman.start_connect(listener.destination(), &for_long()).unwrap();
     run_passes(&running.sockman, 2);
     stop(&mut running);
@@ -453,9 +456,9 @@ fn dropping_the_last_handle_closes_the_attempts() {
 }
 
 /// G2, G4, G9, G14: three threads start attempts to all kinds of peers, and cancel and close them,
-/// over restarts. Each attempt is reported once or was closed, and nothing is left.
+/// over restarts. Each attempt is either reported once or closed, and no descriptor is left.
 #[test]
-fn in_a_storm_each_attempt_is_reported_once_or_closed() {
+fn with_concurrent_cancels_and_closes_each_attempt_is_reported_once_or_closed() {
     const THREADS: u64 = 3;
     const ATTEMPTS: usize = 400;
 
@@ -473,7 +476,7 @@ fn in_a_storm_each_attempt_is_reported_once_or_closed() {
         closed_port.local_addr().unwrap().as_socket().unwrap().into(),
         accepting.address.into(),
     ];
-    // The ids, and whether a close of this test ended them.
+    // The ids of the attempts, and whether a close by this test ended them.
     let attempts = Mutex::new(Vec::new());
     let running_threads = AtomicUsize::new(THREADS as usize);
     let sockman = running.sockman.clone();
@@ -534,7 +537,7 @@ fn in_a_storm_each_attempt_is_reported_once_or_closed() {
     assert_eq!(sockman.stats().connections, 0);
 }
 
-/// G14: the drop and a cancel at the same time do not wait for each other.
+/// G14: the drop of the last handle and a simultaneous cancel do not deadlock.
 #[test]
 fn dropping_the_last_handle_during_a_cancel_closes_the_attempts() {
     let (spy, blackhole) = (Spy::default(), Blackhole::new());

@@ -31,7 +31,7 @@ macro_rules! send_and_sync {
 }
 
 /// Every public type is `Send` and `Sync`, except the poller and a socket thread by hand, which one
-/// thread owns. `docs/public-api.txt` says which types there are.
+/// thread owns. The list of public types is `docs/public-api.txt`.
 #[test]
 fn every_public_type_is_send_and_sync() {
     fn send<T: Send + ?Sized>() {}
@@ -140,7 +140,7 @@ fn every_public_type_is_send_and_sync() {
                 continue;
             };
             let path = path.split(['<', '(', ' ']).next().unwrap_or(path).trim_end_matches(':');
-            // Two types have this name.
+            // Two types have the name `Network`, so this one is listed with its module.
             public.insert(if path == "testing::Network" {
                 "testing::Network"
             } else {
@@ -203,8 +203,8 @@ fn the_errors_of_connecting_and_binding_become_io_errors_of_the_nearest_kind() {
     assert_eq!(io::Error::from(refused).kind(), io::ErrorKind::ConnectionRefused);
 }
 
-/// Either the message contains the source, or `source` returns it: `{}` never repeats the source,
-/// `{:#}` does.
+/// Either the message of an error contains the source, or `source` returns it. The format `{}`
+/// never repeats a source that `source` returns, and `{:#}` always does.
 #[test]
 fn a_message_does_not_repeat_its_source_unless_the_alternate_form_asks_for_it() {
     fn check(error: &impl Error) {
@@ -360,8 +360,8 @@ fn without_the_feature_socks5_an_onion_address_is_refused_with_its_name() {
     let onion = "pg6mmjiyjmcrsslvykfwnntlaru7p5svn6y2ymmju6nubxndf4pscryd.onion";
     assert_refused_for_want_of("socks5", onion);
     assert_refused_for_want_of("socks5", &onion.to_uppercase());
-    // Version 2, and an empty label: without the feature the library does not look at what is
-    // wrong.
+    // One name is an onion address of version 2, and the other has an empty label. Without the
+    // feature the library does not check for such faults.
     assert_refused_for_want_of("socks5", "6hzph5hv6337r6p2.onion");
     assert_refused_for_want_of("socks5", ".onion");
 }
@@ -373,7 +373,7 @@ fn without_the_feature_i2p_an_i2p_address_is_refused_with_its_name() {
     assert_refused_for_want_of("i2p", i2p);
     assert_refused_for_want_of("i2p", &i2p.to_uppercase());
     assert_refused_for_want_of("i2p", ".b32.i2p");
-    // A name of I2P's address book is a name, with the feature and without it.
+    // A name in I2P's address book is a host name, with the feature and without it.
     let name = "stats.i2p:0";
     assert_eq!(name.parse::<Service>().unwrap_err().kind(), ParseAddrErrorKind::HostName);
     let to = Destination::Name { host: "stats.i2p".to_owned(), port: 0 };
@@ -382,7 +382,7 @@ fn without_the_feature_i2p_an_i2p_address_is_refused_with_its_name() {
 
 #[cfg(not(feature = "socks5"))]
 #[test]
-fn without_the_feature_socks5_a_host_name_is_refused_for_want_of_a_proxy() {
+fn without_the_feature_socks5_a_host_name_is_refused_because_it_needs_a_proxy() {
     let running = Running::start(Recorder::new(), without_sweep());
     let to: Destination = "example.com:80".parse().unwrap();
     let options = ConnectOptions::default();
@@ -396,8 +396,8 @@ fn without_the_feature_socks5_a_host_name_is_refused_for_want_of_a_proxy() {
     assert_eq!(running.sockman.stats().connections, 0);
 }
 
-/// G1: an id belongs to one `SockMan`. Another `SockMan` in the same process does not know it,
-/// whatever the call.
+/// G1: an id belongs to one `SockMan`. All calls of another `SockMan` in the same process treat the
+/// id as unknown.
 #[test]
 fn an_id_of_another_sockman_is_unknown() {
     let start = || Running::start(Recorder::new(), without_sweep());
@@ -440,7 +440,7 @@ fn an_id_can_be_carried_as_a_number() {
     assert!(running.sockman.close_connection(ConnectionId::from_u64(carried)));
 }
 
-/// A handler needs only four methods.
+/// A handler that only receives implements four methods.
 #[test]
 fn a_handler_that_only_receives_needs_no_method_about_sending() {
     struct Sink;

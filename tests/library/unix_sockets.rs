@@ -85,8 +85,8 @@ fn with_deadline() -> ConnectOptions {
     ConnectOptions::default().timeout(DEADLINE)
 }
 
-/// Returns the events of `id` without the first, which is `Accepted`, and with adjoining data
-/// joined.
+/// Returns the events of `id` without the first event, which is `Accepted`. Data that arrived in
+/// several events in a row is one event in the result.
 fn reported(handler: &Recorder, id: ConnectionId) -> Vec<Event> {
     let mut reported: Vec<Event> = Vec::new();
     for event in handler.events_of(id).into_iter().skip(1) {
@@ -158,7 +158,7 @@ fn everything_is_delivered_in_order_and_then_the_end() {
 
 /// G13
 #[test]
-fn an_unnamed_peer_has_a_value_of_its_own_and_a_named_one_its_name() {
+fn an_unnamed_peer_is_reported_as_unnamed_and_a_named_peer_by_its_name() {
     let handler = Recorder::new();
     let listening = Listening::start(handler.clone(), without_sweep());
     let me_and_them = |n| {
@@ -326,7 +326,7 @@ fn is_in_use(result: &Result<Service, BindError>) -> bool {
     matches!(result.as_ref().map_err(BindError::kind), Err(BindErrorKind::AddressInUse { .. }))
 }
 
-/// `bind` never unlinks a path: neither a live socket, nor a stale one, nor a file.
+/// `bind` never unlinks a path, whether it is a socket in use, a stale socket or a file.
 #[test]
 fn a_path_in_use_is_left_alone_by_bind() {
     let dir = TempDir::new();
@@ -348,7 +348,7 @@ fn a_path_in_use_is_left_alone_by_bind() {
         assert!(is_in_use(&sockman.bind_and_start_listening(Service::unix(path).unwrap())));
         assert_eq!(inode(path), before);
     }
-    // A stop and a drop do not unlink them either.
+    // `stop_listening` and the drop of the `SockMan` unlink no path either.
     sockman.stop_listening();
     drop(sockman);
     assert_eq!(spy.open(), 0);
@@ -372,14 +372,14 @@ fn stop_listening_removes_the_path_that_bind_made() {
     client.write_all(b"still here").unwrap();
     handler.wait_for_bytes(id, 10);
 
-    // The same path can be bound again.
+    // The path can be bound again.
     let address = Service::unix(&listening.path).unwrap();
     listening.sockman.bind_and_start_listening(&address).unwrap();
     let _client = listening.client();
     handler.wait_for_accepted(1);
 }
 
-/// Another program has replaced the library's socket file by its own.
+/// Another program has replaced the library's socket file by a file of its own.
 #[test]
 fn stop_listening_does_not_remove_a_replaced_file() {
     let dir = TempDir::new();
@@ -399,8 +399,8 @@ fn stop_listening_does_not_remove_a_replaced_file() {
     }
 }
 
-/// The next listener on the path may get the same inode. Dropping the first one must not remove the
-/// path.
+/// The next listener on the path may get the same inode. The drop of the first listener must not
+/// remove the path.
 #[test]
 fn a_stopped_listener_does_not_remove_the_path_of_the_next() {
     let gate = Gate::new();
@@ -428,7 +428,8 @@ fn a_stopped_listener_does_not_remove_the_path_of_the_next() {
     }
 }
 
-/// The same with the same inode for certain: the test renames a second link of it to the path.
+/// The next file at the path certainly has the inode of the old socket file, because the test
+/// renames a second link of the old file to the path.
 #[test]
 fn a_stopped_listener_does_not_remove_the_next_file_of_its_inode() {
     let gate = Gate::new();
@@ -451,7 +452,7 @@ fn a_stopped_listener_does_not_remove_the_next_file_of_its_inode() {
     assert!(!listening.path.exists());
     fs::rename(&other_name, &listening.path).unwrap();
     gate.open();
-    // In this pass the socket thread drops the listener.
+    // The socket thread drops the listener in this pass.
     run_passes(&listening.sockman, 1);
     assert!(listening.path.exists());
 }
@@ -541,7 +542,7 @@ fn a_connect_to_a_path_without_a_listener_fails_at_once() {
     assert_eq!(sockman.stats().connections, 0);
 }
 
-/// Linux would report a false success here: the test sends bytes through the connection.
+/// Linux can report a false success here, so the test sends bytes through the connection.
 #[test]
 fn a_connect_to_a_full_backlog_succeeds_when_room_comes() {
     let UnixBlackhole { path, listener, fillers, .. } = &UnixBlackhole::new();
@@ -647,7 +648,7 @@ fn an_abstract_name_can_be_bound_and_dialled() {
     drop(threads);
 }
 
-/// The error says what was tried and what to do.
+/// The error names the failed call and says what to do.
 #[test]
 fn the_message_of_a_path_in_use_says_what_to_do() {
     let dir = TempDir::new();

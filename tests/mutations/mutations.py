@@ -812,7 +812,7 @@ MUTATIONS = [
         'file': 'src/engine/threads.rs',
         'old': 'if !self.ending.ended.load(Ordering::Acquire) {',
         'new': '{',
-        'test': 'sockman:library', 'tests': ('restart', 'successors'),
+        'test': 'sockman:library', 'tests': ('restart', 'later_threads'),
     },
     {
         'guarantee': 'G14', 'what': 'a stopped listener is not shut down',
@@ -1015,14 +1015,14 @@ MUTATIONS = [
         'file': 'src/dial/direct.rs',
         'old': 'retry: (retry * 2).min(LONGEST_RETRY)',
         'new': 'retry',
-        'test': 'sockman:lib', 'tests': ('', 'ever_less_often'),
+        'test': 'sockman:lib', 'tests': ('', 'become_rarer'),
     },
     {
         'guarantee': 'G7', 'what': 'the interval between retries of a full backlog has no upper limit',
         'file': 'src/dial/direct.rs',
         'old': '(retry * 2).min(LONGEST_RETRY)',
         'new': 'retry * 2',
-        'test': 'sockman:lib', 'tests': ('', 'ever_less_often'),
+        'test': 'sockman:lib', 'tests': ('', 'become_rarer'),
     },
     {
         'guarantee': 'G8', 'what': 'a pass reports all outcomes at once',
@@ -1295,14 +1295,14 @@ MUTATIONS = [
         'file': 'src/dial/i2p/error.rs',
         'old': 'SamError::Refused { result: SamResult::InvalidId | SamResult::I2pError, .. }',
         'new': 'SamError::Refused { result: SamResult::NoVersion, .. }',
-        'test': 'sockman:library', 'tests': ('i2p', 'made_anew'),
+        'test': 'sockman:library', 'tests': ('i2p', 'closed_session_is_created'),
     },
     {
         'guarantee': 'I2P', 'what': 'a session with a closed control socket is used again',
         'file': 'src/dial/i2p/session.rs',
         'old': '            Ok(0) => false,\n            Ok(_) => true,',
         'new': '            Ok(_) => true,',
-        'test': 'sockman:library', 'tests': ('i2p', 'ended_in_silence'),
+        'test': 'sockman:library', 'tests': ('i2p', 'ended_while_unused'),
     },
     {
         'guarantee': 'I2P', 'what': 'a failed connect drops its transient session',
@@ -1316,7 +1316,7 @@ MUTATIONS = [
         'file': 'src/engine/i2p_accept.rs',
         'old': 'if self.told != Some(status) {',
         'new': 'if true {',
-        'test': 'sockman:library', 'tests': ('i2p', 'stays_away'),
+        'test': 'sockman:library', 'tests': ('i2p', 'stays_unreachable'),
     },
     {
         'guarantee': 'I2P', 'what': 'a SAM line has no length limit',
@@ -1358,7 +1358,7 @@ MUTATIONS = [
         'file': 'src/dial/mod.rs',
         'old': 'if is_late && !matches!(step, Step::Connected) {',
         'new': 'if is_late && !matches!(self.route.way, Way::I2p(_)) && !matches!(step, Step::Connected) {',
-        'test': 'sockman:library', 'tests': ('i2p', 'silence'),
+        'test': 'sockman:library', 'tests': ('i2p', 'silent_bridge'),
     },
     {
         'guarantee': 'G11', 'what': 'at the cap the accept thread sends STREAM ACCEPT',
@@ -1414,7 +1414,7 @@ MUTATIONS = [
         'file': 'examples/http_rpc/src/server/connection.rs',
         'old': '&& !self.reading.lock().has_unanswered',
         'new': '',
-        'test': 'sockman-http-rpc:server', 'tests': ('', 'sends_ahead'),
+        'test': 'sockman-http-rpc:server', 'tests': ('', 'sent_ahead'),
     },
     {
         'guarantee': 'http', 'what': 'a no of the receive hook is not noted',

@@ -22,8 +22,8 @@ fn start(mode: &str) -> (Program, TcpStream) {
 }
 
 /// G5: sends more than the queue's high mark and all kernel buffers hold. The peer writes
-/// everything before it reads: without back-pressure the transfer would not end, and without the
-/// wait for the queue the end would come too early.
+/// everything before it reads. Without back-pressure the transfer would not end. Without the wait
+/// for the queue the connection would end too early.
 #[test]
 fn echo_returns_everything_to_a_peer_that_half_closes() {
     let (program, stream) = start("echo");
@@ -42,7 +42,7 @@ fn echo_returns_everything_to_a_peer_that_half_closes() {
         received.len(),
         sent.len()
     );
-    // The signal ends the program, not an error.
+    // The program ends by the signal and not by an error.
     assert_eq!(program.terminate().signal(), Some(libc::SIGTERM));
 }
 
@@ -52,7 +52,7 @@ fn sink_takes_everything_and_closes_at_the_end() {
     stream.write_all(&vec![1; 5_000_000]).unwrap();
     stream.shutdown(Shutdown::Write).unwrap();
     assert_eq!(stream.read(&mut [0; 1]).unwrap(), 0);
-    // The signal ends the program, not an error.
+    // The program ends by the signal and not by an error.
     assert_eq!(program.terminate().signal(), Some(libc::SIGTERM));
 }
 
@@ -60,7 +60,7 @@ fn sink_takes_everything_and_closes_at_the_end() {
 fn source_sends_as_long_as_the_client_reads() {
     let (program, mut stream) = start("source");
     stream.read_exact(&mut vec![0; 50_000_000]).unwrap();
-    // The signal ends the program, not an error.
+    // The program ends by the signal and not by an error.
     assert_eq!(program.terminate().signal(), Some(libc::SIGTERM));
 }
 

@@ -1,8 +1,8 @@
 //! G11: no free descriptors, and ten thousand short connections. (`tests/library/connection_cap.rs`
 //! tests the connection cap.)
 //!
-//! A child process with a lowered limit runs out of descriptors. A client in the parent asks it for
-//! its counters.
+//! A child process with a lowered limit runs out of descriptors. A client in the parent process
+//! asks the child for its counters.
 
 use std::{
     fs,
@@ -44,8 +44,9 @@ impl log::Log for CountingLog {
     fn flush(&self) {}
 }
 
-/// The server in the child. It greets each connection with `+`, closes it when the peer does, and
-/// answers any data with one line: log lines, passes, pauses of the listener, connections.
+/// The server in the child. The server sends `+` on each new connection, and closes a connection
+/// when the peer closes. The server answers any data with one line: log lines, passes, pauses of
+/// the listener, connections.
 struct Reporter;
 
 impl EventHandler for Reporter {
@@ -85,7 +86,7 @@ impl EventHandler for Reporter {
 const DESCRIPTORS: usize = 20;
 
 fn open_descriptors() -> usize {
-    // One of them belongs to the directory itself.
+    // One of the descriptors belongs to the directory itself.
     fs::read_dir("/proc/self/fd").unwrap().count() - 1
 }
 
@@ -181,7 +182,8 @@ fn exhaustion(test: impl Fn(), options: Options) {
             report = ask(&mut established);
             report.log_lines == episode
         });
-        // One more or less, because the process may open or close one other descriptor.
+        // The bound allows one connection less, because the process may have opened one other
+        // descriptor.
         assert!(report.connections + 1 >= DESCRIPTORS as u64, "descriptors are left: {report:?}");
         assert!(report.connections < 2 * DESCRIPTORS as u64, "the limit has no effect: {report:?}");
 

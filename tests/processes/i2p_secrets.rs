@@ -37,7 +37,7 @@ fn private_keys_are_in_no_log_line_no_error_and_no_debug_text() {
                 }
             }
         };
-        // A text that is shown is cut, so the test puts the secret part first.
+        // The library cuts a text that it shows, so the test puts the secret part first.
         let secret = key[524..].to_owned();
         let bridges = [
             Bridge::start(),

@@ -60,7 +60,7 @@ fn ids_are_never_reused() {
             let threads: Vec<_> = (0..THREADS).map(|_| scope.spawn(dial)).collect();
             threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
         });
-        // The ids of the other `SockMan`, which come from the same counter.
+        // The other `SockMan` takes its ids from the same counter.
         ids.extend(recorder.wait_for("all accepts", |events| {
             let accepted: Vec<_> = events
                 .iter()
@@ -111,11 +111,11 @@ fn the_id_of_a_closed_connection_stays_unknown_when_its_descriptor_is_reused() {
     });
 }
 
-/// What [`no_event_of_an_old_connection_reaches_the_new_one_on_its_descriptor`] has seen, and the
-/// violations that it found.
+/// The state of [`no_event_of_an_old_connection_reaches_the_new_one_on_its_descriptor`]: the
+/// connections, and the violations that the test found.
 #[derive(Default)]
 struct Crowd {
-    /// The two bytes that each peer sends repeatedly: its port.
+    /// The port of each peer, which the peer sends repeatedly as two bytes.
     tags: HashMap<ConnectionId, [u8; 2]>,
     closed: HashSet<ConnectionId>,
     wrong: Vec<String>,
@@ -177,7 +177,8 @@ fn no_event_of_an_old_connection_reaches_the_new_one_on_its_descriptor() {
                                 break;
                             }
                         }
-                        // Waits for the close, which the read reports in one way or another.
+                        // The read returns when the connection is closed, with an end or with an
+                        // error.
                         let _ = client.read(&mut [0]);
                     }
                 });
@@ -204,8 +205,8 @@ fn a_late_event_is_ignored_when_its_slot_is_reused_in_the_same_pass() {
 
         // The holder's data keeps the socket thread busy until all is prepared. In half of the
         // rounds the holder's callback closes the victim, so that its descriptor is free before the
-        // accept. In the others the killer's callback closes it, in the pass that already has an
-        // event for the victim.
+        // accept. In the other rounds the killer's callback closes the victim, in the pass that
+        // already has an event for the victim.
         #[derive(Default)]
         struct Cast {
             holder: Option<ConnectionId>,
@@ -261,7 +262,7 @@ fn a_late_event_is_ignored_when_its_slot_is_reused_in_the_same_pass() {
 
             let newcomer_id = next(&newcomer);
             assert_eq!(handler.wait_for_bytes(newcomer_id, 3), b"new");
-            // This write may fail.
+            // The result is ignored, because the connection may be closed already.
             let _ = victim.write_all(b"older");
             run_passes(&running.sockman, 1);
             assert_eq!(handler.received(newcomer_id), b"new");
@@ -281,8 +282,8 @@ fn a_late_event_is_ignored_when_its_slot_is_reused_in_the_same_pass() {
     });
 }
 
-/// G1: a descriptor that lives on elsewhere, for example in a child process, stays in the poller
-/// after the close, which continues to report its events.
+/// G1: a descriptor that stays open elsewhere, for example in a child process, stays in the poller
+/// after the close. The poller continues to report its events.
 #[test]
 fn an_event_of_a_closed_connection_is_ignored_while_its_descriptor_lives_on() {
     in_child(an_event_of_a_closed_connection_is_ignored_while_its_descriptor_lives_on, || {

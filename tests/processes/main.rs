@@ -3,9 +3,9 @@
 //! descriptors and their numbers. Each test runs this program again with that test alone
 //! ([`in_child`](sockman_test_support::child::in_child)), or runs an example.
 //!
-//! They are no part of `tests/library`: while a child starts, it holds copies of its parent's
-//! descriptors, and a socket that another test closes stays open until the child executes another
-//! program. In this program no parent has a socket for which that matters.
+//! These tests are no part of `tests/library`. While a child starts, it holds copies of its
+//! parent's descriptors. A socket that another test closes then stays open until the child executes
+//! another program. In this program no parent has a socket for which that matters.
 
 #![allow(
     clippy::unwrap_used,

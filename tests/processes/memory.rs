@@ -36,7 +36,8 @@ fn in_use(stats: Stats) -> isize {
         - isize::try_from(stats.bytes_deallocated).unwrap()
 }
 
-/// Allocates nothing itself: echoes at once, or through a queue for its one connection.
+/// A handler that allocates nothing itself. The handler echoes at once, or through a queue for its
+/// one connection.
 #[derive(Default)]
 struct Frugal {
     accepted: AtomicUsize,
@@ -170,8 +171,8 @@ fn an_idle_connection_costs_a_few_hundred_bytes() {
     });
 }
 
-/// G10: bytes that the peer does not read stay with the embedder, to which the send returns
-/// `Ok(0)`.
+/// G10: the library does not store bytes that the peer does not read. The send returns `Ok(0)`, so
+/// the embedder keeps them.
 #[test]
 fn bytes_that_the_peer_does_not_read_are_not_queued() {
     in_child(bytes_that_the_peer_does_not_read_are_not_queued, || {
@@ -181,7 +182,7 @@ fn bytes_that_the_peer_does_not_read_are_not_queued() {
         eventually("the client is accepted", || handler.last_id.get().is_some());
         let (sockman, id) = (&running.sockman, *handler.last_id.get().unwrap());
         let data = vec![3; 1 << 20];
-        // The lists have their full size after a few echoes and wakes.
+        // The library's lists have their full size after a few echoes and wakes.
         echo(&mut client, 100);
         for _ in 0..10 {
             sockman.wake(id);
@@ -267,7 +268,7 @@ fn a_drained_send_queue_gives_its_memory_back() {
                 left -= client.read(&mut buffer).unwrap();
             }
             eventually("the queue is drained", || !queue.has_queued());
-            // The last drain has released its lock when another push gets it.
+            // When another push gets the queue's lock, the last drain has released it.
             queue.push(&running.sockman, b"fence").unwrap();
             client.read_exact(&mut [0; 5]).unwrap();
             let kept = in_use(ALLOCATOR.stats()) - before;

@@ -1,5 +1,5 @@
-//! Two hundred connects at once, from as many threads, through a proxy that stalls. Runs in a
-//! process of its own, because so many threads and descriptors would disturb other tests.
+//! Two hundred simultaneous connects through a proxy that stalls, each on its own thread. Runs in a
+//! process of its own, because its many threads and descriptors would disturb other tests.
 
 use std::{
     io::Read,
@@ -25,14 +25,14 @@ use sockman_test_support::{
 
 const ATTEMPTS: usize = 200;
 const TIMEOUT: Duration = Duration::from_secs(1);
-/// How much later an attempt may end here, on a machine that is busy with other tests. (The
-/// benchmark measures the lateness on an idle machine.)
+/// The most time from an attempt's deadline to its end, on a machine that is busy with other tests.
+/// (The benchmark measures the lateness on an idle machine.)
 const GRACE: Duration = Duration::from_secs(10);
 /// The passes for each echo: one for its arrival, and a few more.
 const PASSES_FOR_EACH: u64 = 4;
 
-/// G9, G10: each attempt ends at its deadline and names the phase. The socket thread neither runs
-/// for the attempts nor stops for them, and nothing of them is left.
+/// G9, G10: each attempt ends at its deadline and names the phase. The attempts neither cause
+/// passes of the socket thread nor block it, and they leave nothing behind.
 #[test]
 fn two_hundred_attempts_through_a_stalling_proxy_end_at_their_deadlines() {
     in_child(two_hundred_attempts_through_a_stalling_proxy_end_at_their_deadlines, || {

@@ -1,4 +1,4 @@
-//! `start_connect`: thousands of connects at once. Runs in a process of its own, because so many
+//! `start_connect`: thousands of connects at once. Runs in a process of its own, because its many
 //! descriptors would disturb other tests.
 
 use std::{
@@ -24,7 +24,7 @@ use sockman_test_support::{
 const ATTEMPTS: usize = 667;
 /// The timeout of silent attempts: longer than a busy machine takes to begin all attempts.
 const PATIENCE: Duration = Duration::from_secs(4);
-/// The passes for each attempt and each echo. A loop that spins makes a million.
+/// The most passes for each attempt and each echo. A loop that spins makes a million passes.
 const PASSES_FOR_EACH: u64 = 8;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,9 +56,9 @@ fn echoing() -> Arc<Recorder> {
     })
 }
 
-/// G7, G9, G11: each outcome is reported exactly once, that of a silent attempt at its deadline.
-/// Meanwhile the loop does not spin and serves another connection, and at the end nothing of the
-/// attempts is left.
+/// G7, G9, G11: each outcome is reported exactly once, and a silent attempt ends at its deadline.
+/// Meanwhile the loop does not spin and serves another connection. The attempts leave nothing
+/// behind.
 #[test]
 fn two_thousand_connects_at_once_are_each_reported_once() {
     in_child(two_thousand_connects_at_once_are_each_reported_once, || {

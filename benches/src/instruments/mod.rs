@@ -3,7 +3,7 @@
 //!
 //! Each server runs under the instrument in a separate process, twice: for a number of messages and
 //! for three times as many. The difference is the cost of the messages. Both runs include the
-//! start, the accepts and the end, so the difference does not.
+//! start, the accepts and the end, so these cancel out in the difference.
 
 mod callgrind;
 mod driver;
@@ -25,7 +25,7 @@ use server_process::Server;
 /// The names of the peers: (on the command line, in the report).
 const PEERS: [(&str, &str); 7] = [
     ("sockman", SOCKMAN),
-    // Without the sweeps that happen during a run.
+    // This variant has no sweeps, which would add counts during a run.
     ("sockman-no-sweep", "sockman-no-sweep"),
     ("epoll-c", LIMIT),
     ("mio", "mio"),
@@ -61,8 +61,9 @@ impl Plan {
     }
 }
 
-/// Counts in the scenarios that pass the filter `only`. `suite` is this executable. Its form
-/// `serve PEER echo --core N` is a server that prints its address and ends at the end of its input.
+/// Counts in the scenarios that pass the filter `only`. `suite` is this executable. With the
+/// arguments `serve PEER echo --core N`, the executable is a server that prints its address and
+/// ends at the end of its input.
 pub fn run(
     effort: Effort,
     only: &dyn Fn(&str) -> bool,
@@ -113,7 +114,7 @@ struct Counted {
     samples: Vec<f64>,
 }
 
-/// Adds the counts to the report. If the count failed, the report gets the reason instead.
+/// Adds the counts to the report. If a count failed, adds the reason to the report.
 fn keep(scenario: &str, peer: &str, counted: io::Result<Vec<Counted>>, report: &mut Report) {
     let counted = match counted {
         Ok(counted) => counted,

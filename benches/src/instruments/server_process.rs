@@ -17,7 +17,8 @@ use super::driver::Driver;
 const START: Duration = Duration::from_secs(60);
 /// The limit for the end.
 const END: Duration = Duration::from_secs(60);
-/// The interval of checks whether the child has ended: `Child::wait` has no deadline.
+/// The interval of checks whether the child has ended. The checks are needed because `Child::wait`
+/// has no deadline.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(2);
 
 /// The server to start.
@@ -46,7 +47,8 @@ impl Server<'_> {
             .spawn()?;
         let driven = address(&mut child).and_then(|to| drive(to, child.id()));
         let ended = end(child);
-        // If both failed, the error of the end is better: it has the server's own message.
+        // If both failed, the error of the end is returned, because it contains the server's own
+        // message.
         ended.and(driven).map(drop)
     }
 }
@@ -54,8 +56,8 @@ impl Server<'_> {
 fn address(child: &mut Child) -> io::Result<SocketAddr> {
     let stdout = child.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?;
     let (sender, line) = mpsc::channel();
-    // A thread reads the pipe, because the standard library has no timeout for it. It ends with the
-    // server.
+    // A thread reads the pipe, because the standard library has no timeout for it. This thread ends
+    // with the server.
     thread::spawn(move || sender.send(first_line(stdout)));
     let line = line.recv_timeout(START).map_err(io::Error::other)??;
     let address = line.trim().strip_prefix("listening on ").and_then(|at| at.parse().ok());

@@ -55,7 +55,7 @@ fn count(server: &Server<'_>, exchanges: usize) -> io::Result<Calls> {
 }
 
 /// Parses the table of `strace -c`: time, seconds, µs for each call, calls, errors if there were
-/// any, name. It stands between lines of dashes, with a total below.
+/// any, name. The table stands between lines of dashes, with a total below.
 fn parse(summary: &str) -> Option<Calls> {
     let mut lines = summary.lines().skip_while(|line| !line.starts_with("------")).skip(1);
     let mut calls = Calls::new();

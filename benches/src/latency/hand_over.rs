@@ -60,7 +60,8 @@ fn slice(first: usize, second: usize, time: Duration) -> io::Result<Vec<Duration
         let begin = Instant::now();
         while begin.elapsed() < time {
             let asked_at = Instant::now();
-            // Both fail only if the worker has ended. Its error is returned below.
+            // The send and the receive fail only if the worker has ended. The worker's error is
+            // returned below.
             if ask.send(()).is_err() || answered.recv().is_err() {
                 break;
             }

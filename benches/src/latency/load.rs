@@ -28,7 +28,7 @@ pub fn connect(to: SocketAddr) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-/// Sends the bytes and waits for as many.
+/// Sends the bytes and waits for the same number of bytes.
 pub fn exchange(mut stream: &TcpStream, bytes: &mut [u8]) -> io::Result<()> {
     stream.write_all(bytes)?;
     stream.read_exact(bytes)

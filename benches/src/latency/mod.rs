@@ -37,7 +37,7 @@ struct Plan {
     hand_over: Duration,
     /// The number of idle connections when the threads are interrupted.
     idle_connections: usize,
-    /// Whether to wait for connects that cannot be interrupted, which takes seconds for each.
+    /// Whether to wait for connects that cannot be interrupted. Each of them takes seconds.
     waits_for_time_outs: bool,
 }
 

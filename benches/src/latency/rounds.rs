@@ -59,7 +59,8 @@ pub fn run(
         contestants.iter().map(|_| BTreeMap::new()).collect();
     let mut failures: Vec<Option<io::Error>> = contestants.iter().map(|_| None).collect();
     // The order changes in each round: a core that has slept for long (under a poll loop) wakes
-    // more slowly for a while. In a fixed order, that would always affect the same contestant.
+    // more slowly for a while. In a fixed order, the slow wake-ups would always affect the same
+    // contestant.
     let mut order: Vec<usize> = (0..contestants.len()).collect();
     let mut random = Random::new();
     for _ in 0..rounds {

@@ -1,5 +1,5 @@
-//! Another thread queues a byte. Measures when the I/O thread comes to send it, and when the client
-//! has received it.
+//! Measures a wake by another thread that queues a byte: the time until the I/O thread comes to
+//! send the byte, and the time until the client receives the byte.
 
 use std::{
     error::Error,

@@ -12,7 +12,7 @@ use super::connect;
 
 /// Runs `hold ADDRESS`, which the suite starts as a process. Each line of standard input is a
 /// number: the process opens connections until it has that many, and then prints their number. At
-/// the end of its input it resets all of them.
+/// the end of its input the process resets all connections.
 pub fn hold(to: SocketAddr) -> Result<(), Box<dyn Error>> {
     let mut held = Vec::new();
     for line in io::stdin().lines() {
@@ -49,7 +49,8 @@ impl Holder {
         Ok(Holder { child, requests, answers: BufReader::new(answers) })
     }
 
-    /// Opens connections until there are `count`. The server may not have accepted all of them yet.
+    /// Opens connections until there are `count`. The server may not have accepted all connections
+    /// yet.
     pub fn grow_to(&mut self, count: usize) -> io::Result<()> {
         let requests = self
             .requests

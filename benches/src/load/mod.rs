@@ -3,9 +3,9 @@
 //! For each message it makes one send and one receive, and adds only a few nanoseconds, because it
 //! must not limit a run. The suite measures the processor time of its thread like the server's,
 //! prints both shares and keeps them ([`Shares`](crate::report::Shares)). A server that uses 0.99
-//! of its core is the bottleneck. If the load uses that much, it limits the rate, and the server's
-//! CPU for each message is the figure to compare. With bulk data the load never sleeps, so only the
-//! server's share means something.
+//! of its core is the bottleneck. If the load uses 0.99 of its core, the load limits the rate. The
+//! figure to compare is then the server's CPU for each message. With bulk data the load never
+//! sleeps, so only the server's share means something.
 use std::{
     io,
     net::SocketAddr,
@@ -30,7 +30,7 @@ pub use verify::verify;
 
 /// The most events that one poll reports.
 const EVENTS: usize = 1024;
-/// The longest round trip that a histogram records, ns. Longer ones count as this.
+/// The longest round trip that a histogram records, ns. A longer round trip counts as this long.
 const LONGEST: u64 = 60_000_000_000;
 /// With three digits, the values of a histogram are exact to 0.1 %.
 const SIGNIFICANT_DIGITS: u8 = 3;

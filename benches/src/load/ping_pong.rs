@@ -98,8 +98,8 @@ impl Client {
         Ok(())
     }
 
-    /// Receives the available data, records the messages that are complete, and queues as many new
-    /// ones.
+    /// Receives the available data, records the messages that are complete, and queues the same
+    /// number of new messages.
     fn receive(&mut self, buffer: &mut [u8], size: usize, tally: &mut Tally) -> io::Result<()> {
         loop {
             let received = match (&self.stream).read(buffer) {

@@ -56,7 +56,7 @@ impl Streams {
 /// into two regimes. A server that reads 64 KiB of each connection in turn keeps all buffers full.
 /// The data that it reads has left the cache, and each read that opens a window makes the kernel
 /// send the next segments at once, in the reader's time. A server that drains one connection before
-/// the next pays less than half of that.
+/// the next one uses less than half of this time.
 pub struct Upload {
     streams: Streams,
     data: Vec<u8>,

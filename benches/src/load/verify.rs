@@ -8,11 +8,12 @@ use std::{
 
 use super::connect;
 
-/// More than a receive buffer, so that a wrong order of buffers shows.
+/// The pattern is longer than a receive buffer, so that a wrong order of buffers is noticed.
 const BYTES: usize = 200_000;
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Fails if the echo differs. It also warms the server up: its buffers are in memory afterwards.
+/// Fails if the echo differs. The check also prepares the server: the server's buffers are in
+/// memory afterwards.
 pub fn verify(echo: SocketAddr) -> io::Result<()> {
     let stream: TcpStream = connect(echo)?.into();
     stream.set_read_timeout(Some(PATIENCE))?;

@@ -27,8 +27,8 @@ enum Kind {
 }
 
 impl Scale {
-    /// Returns a logarithmic scale around the values. It has ticks at 1, 2 and 5; a long range has
-    /// them only at powers of ten. `None` if no value is above zero.
+    /// Returns a logarithmic scale around the values. The scale has ticks at 1, 2 and 5. A long
+    /// range has ticks only at powers of ten. `None` if no value is above zero.
     pub fn log(values: impl Iterator<Item = f64>) -> Option<Self> {
         let positive = values.filter(|v| v.is_finite() && *v > 0.0);
         let (low, high) =

@@ -25,7 +25,7 @@ const ACCEPTS: usize = 16;
 /// Rounds of arithmetic for a message, some 20 µs: one thread then cannot keep up with the load
 /// generator.
 const WORK: u32 = 20_000;
-/// The number of active connections beside idle ones.
+/// The number of active connections beside the idle connections.
 const ACTIVE: usize = 16;
 
 #[derive(Debug, Clone)]
@@ -61,7 +61,7 @@ impl LoadKind {
     }
 }
 
-/// One number of idle connections, and what is measured with them.
+/// One number of idle connections, and the measurements with this number.
 #[derive(Debug, Clone)]
 struct Step {
     idle: usize,

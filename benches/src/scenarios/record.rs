@@ -11,7 +11,7 @@ use crate::{
 
 /// The points of a distribution for each factor of 10 in the share above the quantile.
 const POINTS_A_DECADE: u32 = 16;
-/// The number of such decades: up to 99.999 %.
+/// The number of factors of 10 in a distribution, which goes up to 99.999 %.
 const DECADES: u32 = 5;
 
 /// The shares of their cores that the server and the load used in one round.

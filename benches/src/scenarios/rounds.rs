@@ -14,9 +14,9 @@ use crate::{
     servers::Peer,
 };
 
-/// The time beside the measurement: a process starts and connections are opened.
+/// The time besides the measurement, in which a process starts and connections are opened.
 const OVERHEAD: Duration = Duration::from_millis(40);
-/// The same for the ladder, whose 10,000 connections take longest.
+/// The time besides the measurement for the ladder, whose 10,000 connections take longest.
 const LADDER_OVERHEAD: Duration = Duration::from_millis(1500);
 
 pub fn run(

@@ -26,7 +26,7 @@ impl Leftovers {
         self.bytes.extend_from_slice(bytes);
     }
 
-    /// Removes the first `count` bytes, which are sent. Frees the memory when none are left.
+    /// Removes the first `count` bytes, which are sent. Frees the memory when no bytes are left.
     pub(super) fn advance(&mut self, count: usize) {
         self.start += count;
         if self.is_empty() {

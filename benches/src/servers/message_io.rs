@@ -2,9 +2,9 @@
 //!
 //! message-io cannot keep these parts of the contract. Its `send` spins until the kernel accepts
 //! everything, so there are no leftovers and no back-pressure. `TCP_NODELAY` cannot be set. The
-//! backlog is 1024. It reads until the kernel has no more data, so one peer can delay the others.
-//! Both of its threads wake every 50 ms. It does not report that a connection can be written to, so
-//! a `source` has a thread that only sends.
+//! backlog is 1024. message-io reads until the kernel has no more data, so one peer can delay the
+//! others. Both threads of message-io wake every 50 ms. message-io does not report that a
+//! connection can be written to, so a `source` has a thread that only sends.
 use std::{collections::HashMap, error::Error, sync::mpsc, thread};
 
 use message_io::{

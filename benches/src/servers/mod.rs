@@ -7,7 +7,8 @@
 //! - `TCP_NODELAY` is set, and the backlog is 4096.
 //! - All connections share one receive buffer of 64 KiB.
 //! - An `echo` keeps the bytes that its peer does not accept, and stops reading from a peer with
-//!   more than 1 MiB of them. A `sink` discards what it reads. A `source` sends zeroes without end.
+//!   more than 1 MiB of kept bytes. A `sink` discards what it reads. A `source` sends zeroes
+//!   without end.
 //! - A connection gets at most one receive buffer before the next connection, if the library allows
 //!   it.
 //! - A connection is closed after an error, or after EOF when its kept bytes are sent.
@@ -35,11 +36,12 @@ mod mio;
 mod sockman;
 mod tokio;
 
-/// Connections. The kernel may lower it to net.core.somaxconn, for all peers alike.
+/// The backlog of a listener, in connections. The kernel may lower this number to
+/// net.core.somaxconn, for all peers alike.
 const BACKLOG: i32 = 4096;
 /// Bytes.
 const RECEIVE_BUFFER: usize = 64 * 1024;
-/// Bytes: about what the full socket of one connection holds.
+/// About the number of bytes that the full socket of one connection holds.
 const LARGE_BUFFER: usize = 1024 * 1024;
 /// Bytes of leftovers of one connection.
 const STOP_READING_ABOVE: usize = 1024 * 1024;
@@ -54,11 +56,12 @@ pub enum Peer {
     MessageIo,
     PollC,
     Sockman,
-    /// Its handler wakes a connection when an answer of a hook changes, so it needs no sweep.
+    /// `sockman` without a sweep. The handler wakes a connection when the answer of a hook changes,
+    /// so the server needs no sweep.
     SockmanNoSweep,
     /// Two `SockMan`s in one process that share a port.
     SockmanTwice,
-    /// It receives up to 1 MiB at once.
+    /// `sockman` with a receive buffer of 1 MiB.
     SockmanLargeBuffer,
 }
 
@@ -155,7 +158,8 @@ pub struct Task {
     pub work: u32,
 }
 
-/// Runs a server in this process until the end of standard input. It first prints its address.
+/// Runs a server in this process until the end of standard input. The server first prints its
+/// address.
 pub fn serve(peer: Peer, task: Task, core: Option<usize>) -> Result<(), Box<dyn Error>> {
     match core {
         Some(core) => {

@@ -30,7 +30,8 @@ pub(super) fn serve(task: Task, options: Options) -> Result<(), Box<dyn Error>> 
     Ok(threads.join()?)
 }
 
-/// Runs two echo servers, each with its own thread. The kernel distributes the clients over them.
+/// Runs two echo servers, each with its own thread. The kernel distributes the clients over both
+/// servers.
 pub(super) fn serve_twice(task: Task) -> Result<(), Box<dyn Error>> {
     if task.contract != Contract::Echo {
         return Err("sockman-twice has only the contract echo".into());
@@ -50,7 +51,7 @@ pub(super) fn serve_twice(task: Task) -> Result<(), Box<dyn Error>> {
 
 struct Echo {
     work: u32,
-    /// Has entries only for peers that are slow at the moment.
+    /// The map has entries only for peers that are slow at the moment.
     slow: Mutex<HashMap<ConnectionId, Slow>>,
     /// The number of entries, so that the hooks take no lock while there are none.
     slow_count: AtomicUsize,

@@ -29,8 +29,8 @@ pub fn is_poll(peer: &str) -> bool {
     peer.starts_with("poll")
 }
 
-/// Returns each name once: `sockman` and its variants, the limit, the other peers that this suite
-/// has, then all other names in their order.
+/// Returns the names in the order of the tables, each name once: `sockman` and its variants, the
+/// limit, the other peers that this suite has, then all other names in their order.
 pub fn peers_in_order<'a>(names: impl Iterator<Item = &'a str>) -> Vec<String> {
     let mut peers = in_order(names);
     peers.sort_by_key(|peer| match peer.as_str() {

@@ -22,7 +22,8 @@ const RATE_RATIO: f64 = 0.97;
 const QUIET_CPU: [(u64, f64); 2] = [(1_000, 1.0), (10_000, 3.0)];
 /// Per second: the sweep runs every 50 ms, 20 times, plus a few for the clock.
 const QUIET_WAKE_UPS: f64 = 25.0;
-/// Less CPU than this counts as none, ms per second: the kernel's accounting is not finer.
+/// Less CPU than this counts as none, in ms per second, because the kernel's accounting is not
+/// finer.
 const NO_CPU: f64 = 0.05;
 /// Fewer wake-ups than this count as none, per second.
 const NO_WAKE_UPS: f64 = 1.0;
@@ -53,7 +54,7 @@ pub enum Verdict {
     /// The scenarios that missed the target, and by how much.
     Missed(String),
     NotMeasured,
-    /// A test of the library proves it, not a benchmark.
+    /// A test of the library proves the target, and no benchmark measures it.
     ProvedByTest,
 }
 
@@ -214,7 +215,8 @@ fn accept(report: &Report) -> Target {
     )
 }
 
-/// Compares each scenario with a worker to the one without that has the same numbers in its name.
+/// Compares each scenario with a worker to the scenario without a worker that has the same numbers
+/// in its name.
 fn keep_alive(report: &Report) -> Target {
     let all: Vec<&Figure> = ours(report, Metric::LatencyP50, SOCKMAN)
         .filter(|f| group(&f.scenario) == "keep-alive")
@@ -272,7 +274,8 @@ fn reading(figure: &Figure) -> Reading {
 fn idle_connections(figure: &Figure) -> Option<u64> {
     match what(&figure.scenario) {
         "none" => Some(0),
-        // In `16 active beside 10,000` the idle ones come last; `10,000 idle` has no other number.
+        // In `16 active beside 10,000` the number of idle connections comes last. `10,000 idle` has
+        // no other number.
         what => numbers(what).last().copied(),
     }
 }

@@ -13,7 +13,7 @@ use crate::{
 pub struct Outcome {
     /// The whole requests, in order.
     pub requests: Vec<Parsed>,
-    /// The state after them.
+    /// The state after the whole requests.
     pub end: End,
 }
 

@@ -16,7 +16,7 @@ use sockman_http_rpc::{
 };
 use support::{Client, DEADLINE, Gate, start_with, wait_until_all_are_gone};
 
-/// Sends the streams to the test. They begin when the gate opens.
+/// Sends the streams to the test. The streams begin when the gate opens.
 struct Streaming {
     streams: Mutex<mpsc::Sender<EventStream>>,
     asked: Gate,
@@ -56,7 +56,7 @@ fn a_client_that_leaves_before_its_events_begin_is_noticed() {
     let mut client = Client::connect(&server);
     client.send("GET /events HTTP/1.1\r\nHost: x\r\n\r\n");
     service.asked.wait_for(1);
-    // The client's end arrives while the server does not read. No further event reports it.
+    // The client's end arrives while the server does not read. No further event reports this end.
     drop(client);
     let mut fence = Client::connect(&server);
     fence.send("GET /events HTTP/1.1\r\nHost: x\r\n\r\n");

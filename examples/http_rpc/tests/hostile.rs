@@ -1,6 +1,6 @@
-//! Ten thousand hostile streams of requests against the HTTP server. They are mutated, cut anywhere
-//! and sent over fifty connections at a time. Each stream gets the right statuses and the end of
-//! the connection, and the server keeps nothing of it.
+//! Ten thousand hostile streams of requests against the HTTP server. The streams are mutated, cut
+//! anywhere and sent over fifty connections at a time. Each stream gets the right statuses and the
+//! end of the connection, and the server frees everything that it stored for the stream.
 //!
 //! The right statuses of a mutated stream are those of the parser, which gets the whole stream at
 //! once.
@@ -26,7 +26,7 @@ const CONNECTIONS: usize = 50;
 const STREAMS: usize = 10_000;
 /// The most requests in one stream.
 const MAX_REQUESTS: usize = 3;
-/// Small, so that mutated lengths exceed it.
+/// The limit is small, so that mutated lengths exceed it.
 const MAX_BODY: usize = 5_000;
 
 /// The allowed statuses. 500 is not among them: the server does not fail.

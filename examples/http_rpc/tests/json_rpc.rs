@@ -197,7 +197,7 @@ fn a_notification_has_no_answer() {
     }
 }
 
-/// Bitcoin Core's functional tests expect the same.
+/// Bitcoin Core's functional tests expect this answer, too.
 #[test]
 fn a_request_without_id_gets_an_answer_without_id() {
     let rpc = start();
@@ -240,7 +240,7 @@ fn numbers_come_back_as_they_were_written() {
         "0.10000000",
         "20999999.97690000",
         "0.1234567890123456789",
-        // The server adds the sign to an exponent without one, so this one has it.
+        // The server adds a sign to an exponent that has none, so the exponent here has a sign.
         "1e+400",
     ] {
         let request = format!(r#"{{"id": {number}, "method": "echo", "params": [{number}]}}"#);
@@ -402,22 +402,23 @@ fn an_unlocked_wallet_locks_itself_again() {
     let rpc = start();
     let unlocked = |rpc: &Rpc| rpc.call("getwalletinfo", &Value::Null)["unlocked"].clone();
     assert_eq!(unlocked(&rpc), false);
-    // `walletlock` clears the timer of the first call. The last call moves the timer of the one
-    // before.
+    // `walletlock` clears the timer of the first call. The last call moves the timer of the third
+    // call.
     rpc.call("walletpassphrase", &json!(["open sesame", 100_000_000]));
     assert_eq!(unlocked(&rpc), true);
     rpc.call("walletlock", &Value::Null);
     assert_eq!(unlocked(&rpc), false);
     rpc.call("walletpassphrase", &json!(["open sesame", 1000]));
     rpc.call("walletpassphrase", &json!({ "passphrase": "open sesame", "timeout": 1 }));
-    // The test reads the wallet directly. A request would run a pass, and with it the timers.
+    // The test reads the wallet directly. A request would cause a pass of the loop, which runs the
+    // timers.
     let wallet = &rpc.service.methods;
     let deadline = Instant::now() + DEADLINE;
     while wallet.info()["unlocked"] == true {
         assert!(Instant::now() < deadline, "the wallet stays unlocked");
         thread::park_timeout(Duration::from_millis(1));
     }
-    // The wallet was not locked early. The test sets no limit to how late it was locked.
+    // The wallet was not locked early. The test allows any delay of the lock.
     assert!(wallet.info()["locked_late_by_ms"].as_f64().unwrap() >= 0.0);
     rpc.server.stop().unwrap();
 }

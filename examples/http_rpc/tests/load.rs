@@ -1,5 +1,5 @@
 //! Every request is answered under load. The sweep and the time-outs are off, so an answer that
-//! needed them would never come.
+//! needed one of these would never come.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -13,8 +13,8 @@ use support::{Client, post, start};
 const CONNECTIONS: usize = 64;
 const ROUNDS: usize = 500;
 
-/// Each client keeps its connection. It sends one request, or two at once, after the answers to the
-/// last ones.
+/// Each client keeps its connection. The client sends one request, or two at once, after the
+/// answers to its last requests.
 #[test]
 fn every_one_of_many_requests_is_answered() {
     let idle_timeout = Duration::from_secs(24 * 60 * 60);

@@ -40,12 +40,12 @@ fn head_of(length: usize) -> String {
     get(&[&format!("X: {}", "y".repeat(length - empty))])
 }
 
-/// Returns streams, the bodies of the requests in them, and the state after them.
+/// Returns streams, the bodies of the requests in each stream, and the state after these requests.
 fn streams() -> Vec<(String, Vec<&'static str>, End)> {
     let mut streams = well_framed();
     let faults = faults().into_iter().map(|(stream, status)| (stream, vec![], refused(status)));
     streams.extend(faults);
-    // A fault after a request is refused as well, and so is everything after the fault.
+    // A fault after a request is refused, too, like all bytes after the fault.
     let faults = streams.iter().filter(|(_, bodies, end)| bodies.is_empty() && *end == MALFORMED);
     let behind: Vec<_> = faults
         .map(|(stream, ..)| (format!("{SECOND}{stream}{SECOND}"), vec![""], MALFORMED))

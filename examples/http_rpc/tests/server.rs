@@ -1,5 +1,5 @@
 //! Tests of the HTTP server over loopback: framing, limits, order, back-pressure, time-outs and the
-//! stop. The sweep is off in all of them, so nothing depends on it.
+//! stop. The sweep is off in all tests of this module, so no test depends on it.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -41,7 +41,8 @@ fn a_connection_has_one_request_in_flight() {
     client.post("/gate", "a");
     client.post("/gate", "b");
     service.begun.wait_for(1);
-    // This request is answered after the second one arrived, so the server could have begun that.
+    // This request is answered after the second request arrived, so the server had time to begin
+    // the second one.
     assert_eq!(Client::connect(&server).ask(post("/", b"")), 200);
     assert_eq!(service.begun.count(), 1);
     service.gate.add();
@@ -175,7 +176,7 @@ fn a_request_may_come_in_any_pieces() {
 }
 
 #[test]
-fn a_body_is_asked_for_only_when_it_is_wanted() {
+fn a_100_continue_is_sent_only_for_a_body_that_is_accepted() {
     let (server, _) = start(Config { max_body: 100, ..Config::default() });
     let head = "HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length:";
     let mut client = Client::connect(&server);
@@ -200,7 +201,7 @@ fn a_client_that_is_refused_may_have_sent_more() {
 }
 
 #[test]
-fn connections_are_kept_as_the_version_says() {
+fn connections_stay_open_as_the_http_version_requires() {
     let (server, _) = start(Config::default());
     let cases = [
         ("HTTP/1.1\r\nHost: x\r\n\r\n", "keep-alive"),
@@ -259,12 +260,12 @@ fn clients_beyond_the_limit_wait_their_turn() {
 }
 
 #[test]
-fn a_client_that_does_not_take_its_answer_is_not_read_from() {
+fn the_server_does_not_read_from_a_client_that_does_not_read_its_answer() {
     let (server, service) = start(Config::default());
     let mut client = Client::connect(&server);
     client.post("/large", "");
-    // The answer has begun to arrive. Its rest is in the queue, because the kernel cannot hold all
-    // of it.
+    // The answer has begun to arrive. The rest of the answer is in the queue, because the kernel
+    // cannot hold the whole answer.
     assert_eq!(client.stream.peek(&mut [0]).unwrap(), 1);
     client.stream.set_nonblocking(true).unwrap();
     let flood = vec![b'x'; 65_536];
@@ -274,7 +275,8 @@ fn a_client_that_does_not_take_its_answer_is_not_read_from() {
             Ok(_) => blocked = 0,
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
                 blocked += 1;
-                // This request is answered after the flood, so the server could have read on.
+                // This request is answered after the flood, so the server had time to read more of
+                // the flood.
                 assert_eq!(Client::connect(&server).ask(post("/", b"")), 200);
             }
             Err(error) => panic!("{error}"),
@@ -296,7 +298,7 @@ fn received(server: &Server) -> u64 {
 }
 
 #[test]
-fn a_client_that_sends_ahead_is_read_no_further_than_it_is_answered() {
+fn requests_sent_ahead_are_not_read_before_earlier_ones_are_answered() {
     let (server, _) = start(Config::default());
     let mut client = Client::connect(&server);
     let request = post("/", b"0123456789");
@@ -413,7 +415,7 @@ fn a_timer_of_the_service_ends_without_any_traffic() {
 }
 
 #[test]
-fn at_the_end_answers_in_flight_finish_and_idle_connections_close() {
+fn the_stop_finishes_answers_in_flight_and_closes_idle_connections() {
     let (server, service) = start(Config::default());
     let mut idle = Client::connect(&server);
     assert_eq!(idle.ask(post("/", b"")), 200);
@@ -435,8 +437,8 @@ fn at_the_end_answers_in_flight_finish_and_idle_connections_close() {
     stopping.join().unwrap().unwrap();
 }
 
-/// The stop meets clients at every moment around their last answer. It must not wait for the idle
-/// time-out of clients that have got it.
+/// The stop begins at every moment before, during and after a client's last answer. The stop must
+/// not wait for the idle time-out of a client that has its answer.
 #[test]
 fn the_stop_does_not_wait_for_clients_that_have_their_answers() {
     let wait_for_nothing = Duration::from_secs(3600);
@@ -470,7 +472,7 @@ fn the_stop_does_not_wait_for_clients_that_have_their_answers() {
 /// The client sends more during the stop. If the server closed the connection immediately, a reset
 /// would replace the rest of the answer.
 #[test]
-fn at_the_end_an_answer_that_is_being_taken_arrives_whole() {
+fn an_answer_that_the_client_is_reading_arrives_whole_during_the_stop() {
     let (server, _) = start(Config::default());
     let mut client = Client::connect(&server);
     client.post("/large", "");
@@ -493,7 +495,7 @@ fn the_stop_waits_for_a_worker_only_until_the_drain_time_out() {
     service.begun.wait_for(1);
     let (done, stopped) = mpsc::channel();
     thread::spawn(move || done.send(server.stop()));
-    // The worker itself would wait for `DEADLINE`.
+    // The worker itself waits for up to `DEADLINE`.
     stopped.recv_timeout(DEADLINE / 4).expect("the server did not stop").unwrap();
     assert_eq!(client.receive(), None);
     service.gate.add();

@@ -166,7 +166,8 @@ fn work(headers: &[Header]) -> Work {
     headers.iter().fold(Work::from_be_bytes([0; 32]), |sum, header| sum + header.work())
 }
 
-/// A candidate chain: `chain` up to the height `fork`, then `headers`.
+/// A candidate chain. The branch consists of `chain` up to the height `fork`, followed by
+/// `headers`.
 struct Branch<'a> {
     chain: &'a Chain,
     fork: usize,
@@ -252,7 +253,8 @@ pub(crate) fn now() -> u32 {
 /// The error returned when a [`Chain`] refuses headers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ChainError {
-    /// The first header does not follow a known one. This is no fault: the peer may be ahead.
+    /// The first header does not follow a known one. The peer is not at fault, because it may know
+    /// more headers.
     Unconnected,
     /// A header does not follow the previous one in the message.
     Unlinked,

@@ -100,7 +100,8 @@ impl Connman {
         dialled: Option<TargetNumber>,
         start: Start,
     ) -> Arc<Peer> {
-        // Reported before another thread can find the peer, and so before its end is reported.
+        // The event is reported before another thread can find the peer, and so before the end of
+        // the connection is reported.
         self.tell(Event::Connected { id, direction, them: them.clone() });
         self.peers.insert(id, Peer::new(&self.config, id, direction, them, dialled, start))
     }
@@ -127,7 +128,8 @@ impl Connman {
                 return;
             }
         }
-        // Otherwise older bytes are in the queue, or the messages wait for a handshake.
+        // If the condition is false, older bytes are in the queue, or the messages wait for a
+        // handshake.
         if queued == 0 && !outgoing.is_waiting() {
             peer.activity.lock().last_sent = Some(Instant::now());
         }
@@ -139,9 +141,10 @@ impl Connman {
         self.close(sockman, id, reason, |_| Ended::ForNow);
     }
 
-    /// Does the same for a reason of the peer. A peer that knows only version 1 of the transport
-    /// cannot decode the key of version 2. It hangs up, stays silent, or greets in version 1. Such
-    /// a peer is dialled again in version 1.
+    /// Closes a connection for a reason of the peer, and removes the peer from the table. A peer
+    /// that knows only version 1 of the transport cannot decode the key of version 2. Such a peer
+    /// closes the connection, stays silent, or greets in version 1. The node dials it again in
+    /// version 1.
     pub(crate) fn give_up(&self, sockman: &SockMan, id: ConnectionId, reason: &str) {
         self.close(sockman, id, reason, |peer| {
             let falls_back = peer.incoming.lock().is_without_key();
@@ -252,7 +255,8 @@ impl EventHandler for Connman {
         }
         let start = Start::Detect { with_v2: self.config.v2_transport };
         self.add_peer(id, Direction::Inbound, &them.into(), None, start);
-        // Checked again after the peer was added: the network may have been switched off meanwhile.
+        // The network is checked again after the peer was added, because it may have been switched
+        // off meanwhile.
         if !self.is_network_active() {
             self.disconnect(sockman, id, "the network is switched off");
             return false;
@@ -358,8 +362,9 @@ impl EventHandler for Connman {
     }
 }
 
-/// Returns whether the library may read from the peer. It may not while the peer's inbox is full or
-/// its send queue is above the high mark. Further bytes then stay in the kernel and at the peer.
+/// Returns whether the library may read from the peer. The library must not read while the peer's
+/// inbox is full or its send queue is above the high mark. Further bytes then stay in the kernel
+/// and at the peer.
 fn may_read(peer: &Peer) -> bool {
     !peer.inbox.is_full() && !peer.send.is_above_high_mark()
 }

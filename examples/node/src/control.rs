@@ -10,7 +10,7 @@ use sockman::{Service, SockMan, address::Destination};
 
 use crate::{Config, Event, PeerInfo, connman::Connman, peer};
 
-/// A handle to a node. It keeps the node's state alive, but not its threads.
+/// A handle to a node. The handle keeps the node's state alive, but not its threads.
 #[derive(Clone)]
 pub struct Control {
     pub(crate) connman: Arc<Connman>,

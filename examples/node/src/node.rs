@@ -1,7 +1,7 @@
 //! A whole node: its configuration, its threads, and the events that it reports.
 //!
-//! [`Node::start`] and [`Node::stop`] run on the caller's thread. They start and join the socket
-//! threads, the message handler and the dialer.
+//! [`Node::start`] and [`Node::stop`] run on the caller's thread. These methods start and join the
+//! socket threads, the message handler and the dialer.
 
 use std::{
     collections::hash_map::RandomState,
@@ -52,12 +52,12 @@ pub struct Config {
     pub v2_transport: bool,
     /// The proxy for every destination that no other option covers. Default: none.
     pub proxy: Option<Proxy>,
-    /// The proxy for onion services. Default: `proxy` serves them too.
+    /// The proxy for onion services. Default: the value of `proxy`.
     pub onion_proxy: Option<Proxy>,
     /// The SAM bridge of an I2P router, and whether the node listens through it. Default: none.
     pub i2p: Option<I2pOptions>,
-    /// The most connections in both directions together. Eight more are reserved for addresses that
-    /// are added later. Default: 125.
+    /// The most connections in both directions together. Eight more connections are reserved for
+    /// addresses that are added later. Default: 125.
     pub max_connections: usize,
     /// The services that the node advertises besides the transport. Default: none, because the node
     /// serves no blocks.
@@ -324,7 +324,7 @@ impl Node {
         self.control().peers()
     }
 
-    /// Returns a handle for other threads. It stays valid after the node has stopped.
+    /// Returns a handle for other threads. The handle stays valid after the node has stopped.
     pub fn control(&self) -> Control {
         Control { connman: Arc::clone(&self.connman), sockman: self.sockman.clone() }
     }

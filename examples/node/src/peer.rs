@@ -33,7 +33,7 @@ pub(crate) struct Peer {
     pub(crate) dialled: Option<TargetNumber>,
     /// The time of the connection, on the clock that time-outs use.
     pub(crate) since: Instant,
-    /// The same time as wall-clock time.
+    /// The time of the connection as wall-clock time.
     pub(crate) connected_at: SystemTime,
     /// The nonce in this node's `version` message, by which the node detects that it has dialled
     /// itself.
@@ -117,7 +117,8 @@ pub(crate) struct Conversation {
     /// The peer has sent `verack`: the handshake is complete.
     pub(crate) is_established: bool,
     pub(crate) wants_addr_v2: bool,
-    /// The peer has had its one answer to `getaddr`. With more answers it could map the network.
+    /// The peer has had its one answer to `getaddr`. With more answers the peer could map the
+    /// network.
     pub(crate) addresses_told: bool,
     /// This node has sent `getheaders` and has no answer yet.
     pub(crate) headers_requested: bool,
@@ -131,7 +132,8 @@ pub(crate) struct Conversation {
 pub struct PeerVersion {
     /// The version of the protocol that the peer speaks.
     pub protocol: u32,
-    /// The user agent. It is printable and has at most 256 characters, whatever the peer sent.
+    /// The user agent. The text is printable and has at most 256 characters, whatever the peer
+    /// sent.
     pub agent: String,
     /// The services that the peer offers.
     pub services: ServiceFlags,
@@ -160,10 +162,10 @@ const OVERHEAD: usize = size_of::<Message>() + 16;
 
 /// Messages that wait for the message handler.
 ///
-/// Their bytes are bounded. From the limit on, [`is_full`](Inbox::is_full) returns `true`, and the
-/// socket thread does not read from this peer until the handler has processed half. Further bytes
-/// stay in the kernel and then at the peer. One message and one receive buffer can exceed the
-/// limit.
+/// The bytes of these messages are bounded. From the limit on, [`is_full`](Inbox::is_full) returns
+/// `true`, and the socket thread does not read from this peer until the handler has processed half.
+/// Further bytes stay in the kernel and then at the peer. One message and one receive buffer can
+/// exceed the limit.
 #[derive(Debug)]
 pub(crate) struct Inbox {
     limit: usize,
@@ -175,7 +177,7 @@ pub(crate) struct Inbox {
 struct Waiting {
     messages: VecDeque<Message>,
     bytes: usize,
-    /// The handler's work list contains this peer, which it does at most once.
+    /// The handler's work list contains this peer. The list contains each peer at most once.
     is_listed: bool,
 }
 
@@ -217,7 +219,7 @@ impl Inbox {
     }
 
     /// Takes the next message. Returns `None` if there is none, or if `may_process`, which runs
-    /// under the lock, returns `false`. The peer then is off the work list.
+    /// under the lock, returns `false`. In both cases the peer is no longer on the work list.
     pub(crate) fn next(&self, may_process: impl FnOnce() -> bool) -> Option<NextMessage> {
         let mut waiting = self.waiting.lock();
         let next = if may_process() { waiting.messages.pop_front() } else { None };

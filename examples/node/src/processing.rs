@@ -68,7 +68,7 @@ impl MessageHandler {
     /// Processes the next message of one peer.
     fn process_one(&self, id: ConnectionId) {
         let Some(peer) = self.connman.peer(id) else { return };
-        // A peer that does not receive its replies gets no further ones.
+        // A peer that does not receive its replies gets no further replies.
         let Some(next) = peer.inbox.next(|| !peer.send.is_above_high_mark()) else { return };
         if next.made_room {
             self.sockman.wake(id);
@@ -161,7 +161,8 @@ impl MessageHandler {
             services: version.services,
             relays: version.relay,
             start_height: version.start_height,
-            // Saturates: the peer may send any number, and the difference can need 65 bits.
+            // The subtraction saturates, because the peer may send any number and the difference
+            // can need 65 bits.
             time_offset: version.timestamp.saturating_sub(i64::from(now())),
         };
         if peer.conversation.lock().version.replace(known).is_some() {

@@ -1,7 +1,8 @@
-//! The addresses that the node dials and their times: Bitcoin Core's added nodes.
+//! The addresses that the node dials, and the times of the dials. These addresses correspond to
+//! Bitcoin Core's added nodes.
 //!
 //! The dialer takes addresses from the list. Every thread that adds or removes an address, or that
-//! closes an outbound connection, writes to it. The one mutex is held briefly.
+//! closes an outbound connection, writes to the list. The one mutex is held briefly.
 
 use std::{
     collections::BTreeMap,
@@ -46,7 +47,7 @@ struct Target {
     due: Instant,
 }
 
-/// A target to dial now. Its user reports the end to [`Targets::ended`].
+/// A target to dial now. The thread that gets the target reports the end to [`Targets::ended`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Attempt {
     pub(crate) number: TargetNumber,

@@ -1,5 +1,5 @@
-//! The node against misbehaving peers, each over a plain socket. The node disconnects them, its
-//! memory stays bounded, and other peers are served as before.
+//! The node against misbehaving peers, each over a plain socket. The node disconnects a misbehaving
+//! peer, its memory stays bounded, and it serves other peers as before.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -64,7 +64,7 @@ impl Client {
         self.stream.write_all(&encode(message)).unwrap();
     }
 
-    /// Receives a message. If it is a ping, answers it.
+    /// Receives a message, and answers the message if it is a ping.
     fn receive(&mut self) -> NetworkMessage {
         let mut bytes = vec![0; HEADER];
         self.stream.read_exact(&mut bytes).unwrap();
@@ -96,7 +96,8 @@ impl Client {
         });
     }
 
-    /// Waits until the node closes the connection, and ignores what it sends before.
+    /// Waits until the node closes the connection, and ignores the bytes that the node sends
+    /// before.
     fn assert_closed(mut self) {
         // A reset is possible too, because the node may not have read all bytes.
         let _ = self.stream.read_to_end(&mut Vec::new());
@@ -165,7 +166,7 @@ fn assert_disconnects_from(config: Config, after_handshake: bool, bytes: &[u8], 
 }
 
 #[test]
-fn garbage_is_disconnected() {
+fn garbage_disconnects_the_peer() {
     // With version 2 of the transport, any bytes could be a key; tests/v2.rs covers that.
     let config = Config { v2_transport: false, ..config() };
     assert_disconnects_from(config, false, b"GET / HTTP/1.1\r\n\r\n", "does not speak");
@@ -174,27 +175,27 @@ fn garbage_is_disconnected() {
 }
 
 #[test]
-fn another_networks_magic_is_disconnected() {
+fn another_networks_magic_disconnects_the_peer() {
     let message = serialize(&RawNetworkMessage::new(Magic::BITCOIN, version()));
     assert_disconnects(false, &message, "another network");
 }
 
 #[test]
-fn an_oversized_message_is_disconnected_by_its_header() {
+fn the_header_of_an_oversized_message_disconnects_the_peer() {
     let mut message = encode(NetworkMessage::Verack);
     message[LENGTH].copy_from_slice(&4_000_001u32.to_le_bytes());
     assert_disconnects(true, &message, "4000001 bytes");
 }
 
 #[test]
-fn a_wrong_checksum_is_disconnected() {
+fn a_wrong_checksum_disconnects_the_peer() {
     let mut message = encode(NetworkMessage::Ping(1));
     message[CHECKSUM] ^= 1;
     assert_disconnects(true, &message, "malformed");
 }
 
 #[test]
-fn a_malformed_payload_is_disconnected() {
+fn a_malformed_payload_disconnects_the_peer() {
     // The payload claims 2^64-1 headers, and its checksum is right.
     let command = CommandString::try_from_static("headers").unwrap();
     let message = encode(NetworkMessage::Unknown { command, payload: vec![0xff; 9] });
@@ -202,7 +203,7 @@ fn a_malformed_payload_is_disconnected() {
 }
 
 #[test]
-fn a_message_out_of_handshake_order_is_disconnected() {
+fn a_message_out_of_handshake_order_disconnects_the_peer() {
     // With version 2 of the transport, only a first `version` is recognised as version 1.
     let config = Config { v2_transport: false, ..config() };
     let ping = encode(NetworkMessage::Ping(1));
@@ -212,7 +213,7 @@ fn a_message_out_of_handshake_order_is_disconnected() {
 }
 
 #[test]
-fn headers_without_proof_of_work_are_disconnected() {
+fn headers_without_proof_of_work_disconnect_the_peer() {
     let mut header = genesis_block(NETWORK).header;
     header.prev_blockhash = header.block_hash();
     header.time += 600;
@@ -290,8 +291,8 @@ fn a_peer_that_does_not_answer_pings_is_disconnected() {
 /// The limits of a node for one peer in the floods below.
 const MAX_SEND: usize = 400_000;
 const MAX_RECEIVE: usize = 100_000;
-/// The bytes beyond `MAX_RECEIVE` that a node may take in: one receive buffer, whose messages cost
-/// up to three times their bytes with overhead.
+/// The bytes that a node may count beyond `MAX_RECEIVE`. These bytes are the messages of one
+/// receive buffer, which count up to three times their length because of overhead.
 const SLACK: usize = 3 * 64 * 1024;
 /// The length of a message with 2000 headers.
 const REPLY: usize = HEADER + 3 + 2000 * 81;
@@ -302,7 +303,8 @@ fn bounded() -> Config {
 
 /// Writes `message` again and again, and never reads, until the node closes the connection.
 fn flood(mut client: Client, message: NetworkMessage) -> thread::JoinHandle<()> {
-    // A thread of its own: the node stops reading, so a write may take as long as the test.
+    // The writes run on a thread of their own: the node stops reading, so a write may block until
+    // the test ends.
     thread::spawn(move || {
         let bytes = encode(message).repeat(100);
         while client.stream.write_all(&bytes).is_ok() {}
@@ -349,7 +351,8 @@ fn a_peer_that_never_reads_is_disconnected_in_the_end() {
     );
     let flooding = flood(Client::established(&node), get_headers());
     let reason = events.wait_for_disconnect();
-    // The peer receives no bytes, and so does not answer pings. Either time-out may come first.
+    // The peer reads no bytes, so it does not answer pings. Either of the two time-outs may expire
+    // first.
     assert!(reason.contains("does not receive") || reason.contains("answer a ping"), "{reason}");
     flooding.join().unwrap();
     node.stop().unwrap();
@@ -393,7 +396,7 @@ fn replied(node: &Node) -> usize {
 }
 
 #[test]
-fn a_peer_that_reads_late_is_served_on_without_the_sweep() {
+fn a_peer_that_reads_late_is_served_again_without_the_sweep() {
     let limits = Config { max_send_buffer: 1_000_000, sweep: None, ..config() };
     let (node, _) = start(limits, chain_of(2500));
     let mut client = Client::established(&node);
@@ -409,8 +412,8 @@ fn a_peer_that_reads_late_is_served_on_without_the_sweep() {
             thread::yield_now();
         }
     }
-    // The node reads this only after the client has received the replies. No later event would make
-    // the node read it.
+    // The node reads this ping only after the client has received the replies. No later event would
+    // make the node read the ping.
     client.send(NetworkMessage::Ping(1));
     let mut answers = 0;
     loop {
@@ -427,7 +430,7 @@ fn a_peer_that_reads_late_is_served_on_without_the_sweep() {
 #[test]
 fn the_inbound_limit_leaves_room_for_outbound_connections() {
     let mut config = Config { max_connections: 2, ..config() };
-    // No node listens there, but its place is reserved.
+    // No node listens on this address, but a place is reserved for a connection to it.
     config.connect.push(SocketAddr::from(([127, 0, 0, 1], 1)).into());
     let (node, events) = start_with(config);
     let mut first = Client::established(&node);

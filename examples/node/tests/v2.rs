@@ -38,7 +38,8 @@ fn listening() -> Config {
 fn dialling(listener: &TcpListener) -> Config {
     let mut config = Config::new(NETWORK);
     config.connect.push(listener.local_addr().unwrap().into());
-    // A second connection within the test can only be a fallback, which does not wait.
+    // A second connection within the test can only be the fallback to version 1, because the
+    // fallback does not wait for the redial time.
     config.redial = Duration::from_secs(3600);
     config
 }
@@ -149,7 +150,7 @@ fn an_inbound_peer_is_recognised_by_its_first_bytes() {
 }
 
 #[test]
-fn a_stream_in_any_pieces_is_understood() {
+fn a_stream_in_pieces_of_any_size_is_decoded() {
     for piece in [1, 2, 3, 17, 63, 65] {
         let (node, _) = start(listening(), Chain::new(NETWORK));
         let stream = stream_to(&node);
@@ -187,9 +188,10 @@ fn a_peer_that_hangs_up_is_dialled_again_at_once_in_version_1() {
     assert_eq!(node.peers()[0].transport, TransportType::V1);
 }
 
-/// bcoin greets like this, and counts undecodable bytes, so the node must send few of them.
+/// bcoin sends its version 1 greeting first, and counts undecodable bytes. So the node must send
+/// few bytes of version 2.
 #[test]
-fn a_peer_that_greets_in_version_1_is_dialled_again_at_once_in_it() {
+fn a_peer_that_greets_in_version_1_is_dialled_again_at_once_in_version_1() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let (node, events) = start(dialling(&listener), Chain::new(NETWORK));
     let mut first = with_deadlines(listener.accept().unwrap().0);
@@ -203,8 +205,8 @@ fn a_peer_that_greets_in_version_1_is_dialled_again_at_once_in_it() {
     assert_eq!(node.peers()[0].transport, TransportType::V1);
 }
 
-/// The fallback is only for peers that do not know version 2. If it also followed a failed version
-/// 2 handshake, a man in the middle could force version 1.
+/// The fallback is only for peers that do not know version 2. If the node also fell back after a
+/// failed version 2 handshake, a man in the middle could force version 1.
 #[test]
 fn a_peer_that_fails_after_its_key_is_not_dialled_again_in_version_1() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -249,7 +251,7 @@ fn assert_closed(mut stream: &TcpStream) {
 }
 
 #[test]
-fn garbage_without_an_end_is_disconnected() {
+fn garbage_without_an_end_disconnects_the_peer() {
     let (node, events) = start(listening(), Chain::new(NETWORK));
     let mut stream = stream_to(&node);
     let _ = stream.write_all(&[0x55; 64 + 4095 + 16]);
@@ -304,7 +306,7 @@ impl Write for Damaging {
 }
 
 #[test]
-fn a_packet_that_is_too_long_is_disconnected_by_its_length() {
+fn the_length_of_a_packet_that_is_too_long_disconnects_the_peer() {
     let (node, events) = start(listening(), Chain::new(NETWORK));
     let stream = stream_to(&node);
     let mut peer = handshake(&stream, Role::Initiator, None, None, usize::MAX).unwrap();
@@ -340,7 +342,7 @@ fn a_key_is_answered_at_its_first_byte_that_is_not_version_1() {
 
 /// Both ciphers of a direction change their keys after 224 packets.
 #[test]
-fn a_conversation_goes_on_beyond_the_change_of_keys() {
+fn a_conversation_continues_after_the_change_of_keys() {
     let (node, _) = start(listening(), Chain::new(NETWORK));
     let stream = stream_to(&node);
     let mut peer = handshake(&stream, Role::Initiator, None, None, usize::MAX).unwrap();
@@ -354,7 +356,7 @@ fn a_conversation_goes_on_beyond_the_change_of_keys() {
 }
 
 #[test]
-fn a_handshake_of_decoys_without_end_is_disconnected() {
+fn a_handshake_with_endless_decoys_disconnects_the_peer() {
     for decoys in [vec![vec![0; 500_000]], vec![vec![0; 1000]; 1000]] {
         let (node, events) = start(listening(), Chain::new(NETWORK));
         let stream = stream_to(&node);

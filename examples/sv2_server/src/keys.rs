@@ -1,4 +1,5 @@
-//! The authority's key, by which clients identify the server. It is new, or it is read from a file.
+//! The authority's key, by which clients identify the server. The key is new, or it is read from a
+//! file.
 
 use std::{
     ffi::OsString,
@@ -121,8 +122,8 @@ impl AuthorityKeys {
             })
     }
 
-    /// Creates the file whole or not at all, and never replaces one. It is written under another
-    /// name, synced, and then linked to its own name.
+    /// Creates the file whole or not at all, and never replaces one. The file is written under
+    /// another name, synced, and then linked to its own name.
     fn write_new(&self, path: &Path) -> io::Result<()> {
         // The temporary name is random, not the process id: two containers that share a directory
         // can have the same process id, and one could link the file that the other still writes.
@@ -135,7 +136,7 @@ impl AuthorityKeys {
             OpenOptions::new().write(true).create_new(true).mode(MODE).open(temporary)?;
         let written = writeln!(file, "{}", base58::encode_check(&self.secret()))
             .and_then(|()| file.sync_all())
-            // A link, because a rename would replace a file that was created meanwhile.
+            // The file is linked, because a rename would replace a file that was created meanwhile.
             .and_then(|()| fs::hard_link(temporary, path));
         let removed = fs::remove_file(temporary);
         written?;

@@ -9,9 +9,10 @@
 //! | `listener` | listening with a small send buffer |
 //!
 //! A timer makes a new template. While a client has not taken one template, the next is not queued
-//! for it. When the client has taken it, it gets the newest. A client that misses too many
-//! templates is disconnected. So is, after some time, a client that vanished without a FIN: a
-//! subscribed client need not send anything more, so its silence means nothing.
+//! for it. When the client has taken that template, the client gets the newest one. A client that
+//! misses too many templates is disconnected. A client that vanishes without a FIN also misses
+//! templates and is disconnected after some time. Its silence alone shows nothing, because a
+//! subscribed client need not send anything more.
 
 mod keys;
 mod listener;

@@ -10,7 +10,7 @@ use sockman::{Service, SockMan};
 /// client, it held 120 to 170 templates of about 200 bytes. With one template in 5 s, the server
 /// notices after 10 to 14 minutes that a client is gone or reads nothing. Without this setting the
 /// buffer grows: it then held 13,947 templates, most of a day. A larger receive buffer of the
-/// client adds to either.
+/// client adds templates to both numbers.
 ///
 /// Accepted sockets inherit the size from the listener.
 const SEND_BUFFER: usize = 16 * 1024;

@@ -23,8 +23,8 @@ use crate::{
 };
 
 /// The most bytes that are read from a client at once. Messages are short. All requests of one
-/// piece are answered together: it holds at most 178 requests, of 46 bytes each, and their answers
-/// take 12 KiB.
+/// piece are answered together. A piece holds at most 178 requests, of 46 bytes each, and their
+/// answers take 12 KiB.
 const RECEIVE_BUFFER: usize = 8 * 1024;
 /// The limit of the unsent bytes of one client: a template of a few hundred bytes, and answers.
 /// From a quarter of it on, the client is not read from, so this limit is never reached. A client
@@ -256,7 +256,8 @@ impl EventHandler for Handler {
     fn event_got_data(&self, sockman: &SockMan, id: ConnectionId, data: &[u8]) {
         let Some(client) = self.clients.find(id) else { return };
         if client.stage() == Stage::Refused {
-            // The bytes are discarded. Unread bytes would turn the close into a reset.
+            // The bytes are read and discarded, because unread bytes would turn the close into a
+            // reset.
             return;
         }
         let received = client.session.lock().receive(data);
@@ -351,8 +352,8 @@ impl Server {
         &self.listening
     }
 
-    /// Returns whether the socket thread runs. It ends after the interrupt is set, or when it
-    /// fails. After a failure, [`stop`](Server::stop) returns the reason.
+    /// Returns whether the socket thread runs. The thread ends after the interrupt is set, or when
+    /// it fails. After a failure, [`stop`](Server::stop) returns the reason.
     pub fn is_running(&self) -> bool {
         self.threads.as_ref().is_some_and(|threads| !threads.is_finished())
     }

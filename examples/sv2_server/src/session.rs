@@ -63,7 +63,7 @@ enum State {
         decrypt: TransportDecryptState,
         encrypt: TransportEncryptState,
     },
-    /// After a fault or a refusal.
+    /// The state after a fault or a refusal.
     Over,
 }
 
@@ -89,7 +89,8 @@ pub(crate) struct Session {
     pending: Vec<u8>,
     /// How many bytes of an incomplete frame the decoder has.
     within_frame: usize,
-    /// The ids from the first pushed template to the last. The client may have missed some of them.
+    /// The ids from the first pushed template to the last. The client may have missed some of these
+    /// templates.
     pushed: Option<RangeInclusive<u64>>,
 }
 
@@ -282,7 +283,8 @@ impl Session {
             (MESSAGE_TYPE_COINBASE_OUTPUT_CONSTRAINTS, Stage::SetUp | Stage::Subscribed) => {
                 let _: CoinbaseOutputConstraints =
                     from_bytes(payload).map_err(|_| Fault::Malformed { message_type })?;
-                // New constraints would apply to later templates. These templates satisfy any.
+                // New constraints would apply to later templates. The made-up templates satisfy any
+                // constraints.
                 if self.stage == Stage::SetUp {
                     self.stage = Stage::Subscribed;
                     progress.has_subscribed = true;
@@ -294,8 +296,8 @@ impl Session {
                     from_bytes(payload).map_err(|_| Fault::Malformed { message_type })?;
                 self.answer(request, encrypt, &mut progress.out)
             }
-            // These are solutions, which are of no use for made-up templates, and requests for
-            // transactions before the subscription.
+            // This arm ignores solutions, which are of no use for made-up templates, and requests
+            // for transactions before the subscription.
             (_, Stage::SetUp | Stage::Subscribed)
                 if message_type > MESSAGE_TYPE_SETUP_CONNECTION =>
             {
@@ -329,7 +331,7 @@ impl Session {
                 );
                 return encode(encrypt, answer, kind, bit, out);
             }
-            // A template that this client missed is as stale as the ones around it.
+            // A template that this client missed is as stale as the templates before and after it.
             Some(pushed) if pushed.contains(&template_id) => {
                 ERROR_CODE_REQUEST_TRANSACTION_DATA_STALE_TEMPLATE_ID
             }

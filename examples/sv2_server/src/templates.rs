@@ -1,5 +1,5 @@
-//! The templates that the server pushes. They are complete, but made up; a real server gets them
-//! from a node.
+//! The templates that the server pushes. The templates are complete, but made up. A real server
+//! gets its templates from a node.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

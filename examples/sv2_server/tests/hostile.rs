@@ -1,5 +1,5 @@
-//! Tests of the server with misbehaving clients. The server disconnects each of them with a
-//! reason, and goes on with the others.
+//! Tests of the server with misbehaving clients. The server disconnects each misbehaving client
+//! with a reason, and continues to serve the other clients.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -19,13 +19,13 @@ use template_distribution_sv2::{RequestTransactionData, SubmitSolution};
 const HEADER: usize = 22;
 /// The most bytes that the decoder asks for at once.
 const CHUNK: usize = 65_535;
-/// After so many templates, the server must have noticed a client that reads nothing. It is more
-/// than ten times the number that the kernel keeps with the server's send buffer, and a fraction of
-/// the number that it keeps without.
+/// After this many templates, the server must have noticed a client that reads nothing. This limit
+/// is more than ten times the number of templates that the kernel keeps with the server's small
+/// send buffer. It is a fraction of the number that the kernel keeps without this setting.
 const FAR_TOO_MANY: usize = 2000;
 
 #[test]
-fn messages_out_of_turn_are_disconnected() {
+fn messages_out_of_turn_disconnect_the_client() {
     let running = start(&quiet());
     let mut client = Client::connect(&running);
     client.subscribe();
@@ -40,7 +40,7 @@ fn messages_out_of_turn_are_disconnected() {
 }
 
 #[test]
-fn a_truncated_message_is_disconnected() {
+fn a_truncated_message_disconnects_the_client() {
     let running = start(&quiet());
     let payload = binary_sv2::to_bytes(honest_setup()).unwrap();
     for length in [0, 1, payload.len() - 1] {
@@ -61,8 +61,8 @@ fn a_truncated_message_is_disconnected() {
 fn a_refused_client_gets_the_answer_and_the_end_whatever_it_sends_next() {
     let running = start(&quiet());
     let mut client = Client::connect(&running);
-    // The three messages arrive in one piece. The second is not a message out of turn, and the
-    // third is not another chance.
+    // The three messages arrive in one piece. The first message is refused, so the server must
+    // ignore the other two: the second is no message out of turn, and the third is no second setup.
     let mut bytes = client.encode(setup(Protocol::MiningProtocol, 2, 0), 0x00);
     bytes.extend(client.encode(constraints(), 0x70));
     bytes.extend(client.encode(honest_setup(), 0x00));
@@ -88,7 +88,7 @@ fn a_refused_client_is_read_from_until_it_closes() {
 }
 
 #[test]
-fn a_huge_setup_is_disconnected_with_its_header() {
+fn the_header_of_a_huge_setup_disconnects_the_client() {
     let running = start(&quiet());
     let mut client = Client::connect(&running);
     let huge = B016M::try_from(&[0; 1_000_000][..]).unwrap();
@@ -99,7 +99,7 @@ fn a_huge_setup_is_disconnected_with_its_header() {
 }
 
 #[test]
-fn the_longest_setup_is_taken() {
+fn the_longest_setup_is_accepted() {
     let running = start(&quiet());
     let mut client = Client::connect(&running);
     let letters = "x".repeat(255);
@@ -115,7 +115,7 @@ fn the_longest_setup_is_taken() {
 }
 
 #[test]
-fn the_longest_solution_is_taken() {
+fn the_longest_solution_is_accepted() {
     let running = start(&quiet());
     let mut client = Client::connect(&running);
     client.set_up();
@@ -134,7 +134,7 @@ fn the_longest_solution_is_taken() {
 }
 
 #[test]
-fn a_frame_that_is_longer_is_disconnected_with_its_first_chunk() {
+fn the_first_chunk_of_a_frame_that_is_too_long_disconnects_the_client() {
     let running = start(&quiet());
     let mut client = Client::connect(&running);
     client.set_up();
@@ -146,7 +146,7 @@ fn a_frame_that_is_longer_is_disconnected_with_its_first_chunk() {
 }
 
 #[test]
-fn damage_and_nonsense_are_disconnected_and_the_others_go_on() {
+fn damaged_and_meaningless_bytes_disconnect_only_their_client() {
     let running = start(&quiet());
     let mut bystander = Client::connect(&running);
     bystander.set_up();
@@ -199,7 +199,8 @@ fn a_client_that_does_not_subscribe_in_time_is_disconnected_and_a_subscriber_sta
         client.assert_closed();
     }
 
-    // The subscriber connected first, so its time-out would have expired before the others'.
+    // The subscriber connected first, so its time-out would have expired before the time-outs of
+    // the other clients.
     let Event::Pushed { template: now, .. } = running.event() else { panic!("no template") };
     while subscribed.receive_template() <= now {}
 }
@@ -217,7 +218,7 @@ fn lazy_client(running: &Running) -> Client {
 fn a_client_that_does_not_take_its_templates_is_disconnected_and_the_others_go_on() {
     let running = start(&Config { max_missed: 3, ..every(1) });
     let _lazy = lazy_client(&running);
-    // How many clients each template was pushed to, from the subscription on.
+    // The number of clients to which each template was pushed, since the subscription.
     let mut pushed = Vec::new();
     let reason = loop {
         match running.event() {
@@ -241,8 +242,8 @@ fn a_client_that_does_not_take_its_templates_is_disconnected_and_the_others_go_o
     running.server.stop().unwrap();
 }
 
-/// The server stops reading from the client long before the answers fill the send queue. Then it
-/// disconnects the client, because the client misses templates.
+/// The server stops reading from the client long before the answers fill the send queue. Then the
+/// server disconnects the client, because the client misses templates.
 #[test]
 fn a_client_that_does_not_take_its_answers_is_disconnected() {
     let running = start(&Config { max_missed: 3, ..every(20) });
@@ -263,7 +264,7 @@ fn a_client_that_falls_behind_gets_the_newest_template_next() {
     let running = start(&every(1));
     let mut lazy = lazy_client(&running);
     while !matches!(running.event(), Event::Subscribed { .. }) {}
-    // Twenty missed templates in a row, so that none of them is the one that waits.
+    // The client misses twenty templates in a row, so that none of them is the template that waits.
     let mut missed = Vec::new();
     let mut templates = 0;
     while missed.len() < 20 {
@@ -285,8 +286,8 @@ fn a_client_that_falls_behind_gets_the_newest_template_next() {
         assert!(id < last_missed, "the client got every template, {missed:?} included");
         before = id;
     };
-    // The client got the newest template when the one before had been sent, not at the time of the
-    // next template.
+    // The client got the newest template as soon as the earlier template had been sent, and not
+    // only with the next template.
     let newest = missed.contains(&next) || was_pushed_to_no_client(&running, next);
     assert!(newest, "{before}, {next}, {missed:?}");
     // From here on, the client gets each template again.

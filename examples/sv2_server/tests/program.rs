@@ -25,7 +25,7 @@ fn command(arguments: &[&str]) -> Command {
     command
 }
 
-/// Starts the program on a free port. Returns it with its public key and its address.
+/// Starts the program on a free port. Returns the program with its public key and its address.
 fn start(arguments: &[&str]) -> (Program, String, SocketAddr) {
     let mut program = Program::start(command(arguments).args(["--listen", "127.0.0.1:0"]));
     let line = program.wait_for_line("authority public key ");
@@ -64,7 +64,7 @@ fn bad_arguments_are_named_and_end_with_code_2() {
         (&["stray"], "stray"),
         (&["--listen", "nowhere"], "nowhere"),
         (&["--interval", "0"], "\"0\""),
-        // More seconds than the option allows.
+        // This number of seconds exceeds the limit of the option.
         (&["--interval", "18446744073709551615"], "18446744073709551615"),
         (&["--max-connections", "0"], "\"0\""),
         (&["--max-connections", "many"], "many"),
@@ -116,7 +116,8 @@ fn a_damaged_key_file_is_named_and_left_as_it_is() {
 #[test]
 fn a_key_file_that_others_can_read_is_used_with_a_warning() {
     let file = directory("readable").join("authority.key");
-    // The programs started by `again` end by themselves, because this one uses the address.
+    // The programs that `again` starts end by themselves, because the first program uses the
+    // address.
     let (_program, key, address) = start(&["--key", file.to_str().unwrap()]);
     let again = || {
         let address = address.to_string();

@@ -119,7 +119,7 @@ fn a_client_that_subscribes_again_is_sent_the_template_once() {
         client.subscribe();
     }
     client.receive_template();
-    // This message is out of turn. It makes the server end the connection after everything else.
+    // This message is out of turn, so the server ends the connection after it has sent all answers.
     client.send(honest_setup(), 0x00);
     client.assert_ended();
     let mut subscribed = 0;
@@ -157,7 +157,8 @@ fn a_request_for_transactions_is_not_found_before_the_first_template_and_stale_b
     let mut early = Client::connect(&running);
     early.set_up();
     early.subscribe();
-    // The second client's first template must have an id above 1.
+    // The first template of the second client must have an id above 1, so the first client waits
+    // for template 2.
     while early.receive_template() < 2 {}
     let mut client = Client::connect(&running);
     client.set_up();
@@ -186,7 +187,8 @@ fn the_last_pushed_template_has_no_transactions() {
     assert_eq!(client.receive_transactions(), Transactions::not_found(id + 1));
 }
 
-/// The requests are many more than the server reads at once, and so are the answers than it queues.
+/// The requests have many more bytes than the server reads at once, and their answers have many
+/// more bytes than the server queues.
 #[test]
 fn each_of_many_requests_in_a_row_is_answered() {
     const REQUESTS: u64 = 20_000;
@@ -321,7 +323,7 @@ fn a_key_file_is_made_for_the_owner_alone_and_keeps_the_key() {
 
 /// The calls run in one process, so that they have the same process id.
 #[test]
-fn calls_that_create_a_key_file_at_once_return_the_same_key() {
+fn simultaneous_calls_that_create_a_key_file_return_the_same_key() {
     const STARTS: usize = 8;
 
     let directory = directory("at_once");

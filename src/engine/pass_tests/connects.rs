@@ -95,7 +95,7 @@ fn a_connect_in_progress_is_reported_when_its_socket_is_connected() {
 
 /// G2: an event on a socket without a peer is no outcome and leaves nothing to do.
 #[test]
-fn a_spurious_event_is_no_outcome() {
+fn a_spurious_event_does_not_end_an_attempt() {
     let rig = Rig::new(without_sweep());
     let _listener = rig.listen(&tcp());
     rig.start_in_progress(&without_timeout());
@@ -197,7 +197,7 @@ fn a_connect_that_succeeded_by_its_deadline_does_not_time_out_however_late_it_is
 /// G7: a connect to a full backlog is retried after 1 ms, doubling up to 50 ms, and never in
 /// between.
 #[test]
-fn a_connect_to_a_full_unix_backlog_is_retried_ever_less_often() {
+fn retries_of_a_connect_to_a_full_unix_backlog_become_rarer() {
     let rig = Rig::new(without_sweep());
     let listener = rig.listen(&unix());
     listener.set_backlog(0);

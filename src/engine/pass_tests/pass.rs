@@ -246,7 +246,7 @@ fn a_failed_registration_is_reported_although_reads_are_paused() {
 /// G1: a new connection takes the slot of a closed one at once. An event for the closed one does
 /// not reach the new one.
 #[test]
-fn a_late_event_does_not_reach_the_connection_that_took_the_place() {
+fn a_late_event_does_not_reach_the_next_connection_in_its_slot() {
     let rig = Rig::new(without_sweep());
     let _old = rig.accept();
     let token = only(&rig.connections());
@@ -357,7 +357,7 @@ fn a_listener_rests_at_the_connection_cap() {
 
 /// G7: a deadline in the past gives one immediate pass. A later deadline gives another.
 #[test]
-fn a_deadline_in_the_past_gives_one_immediate_pass() {
+fn a_deadline_in_the_past_causes_one_immediate_pass() {
     let rig = Rig::new(without_sweep());
     let now = rig.network.now();
     rig.set_deadline(now);
@@ -380,7 +380,7 @@ fn a_deadline_in_the_past_gives_one_immediate_pass() {
 
 /// G7: the sweep comes once per period, and the poller sleeps until then.
 #[test]
-fn the_sweep_comes_once_per_period() {
+fn the_sweep_runs_once_per_period() {
     let rig = Rig::new(Options::default());
     let _peer = rig.accept();
     let sweeps = rig.sockman.stats().sweeps;
@@ -400,7 +400,7 @@ fn the_sweep_comes_once_per_period() {
 
 /// G7: with a period that the clock cannot represent, no sweep comes and nothing panics.
 #[test]
-fn a_sweep_with_an_endless_period_never_comes() {
+fn a_sweep_with_an_endless_period_never_runs() {
     let rig = Rig::new(Options::default().sweep(Some(Duration::MAX)));
     rig.pass();
     assert_eq!(rig.network.last_timeout(), None);
@@ -410,7 +410,7 @@ fn a_sweep_with_an_endless_period_never_comes() {
 /// G7: a deadline that is always just past does not make the loop spin, and each new deadline gets
 /// its pass.
 #[test]
-fn deadlines_in_the_past_that_move_on_give_a_pass_each_millisecond() {
+fn deadlines_in_the_past_that_move_on_cause_a_pass_each_millisecond() {
     let rig = Rig::new(without_sweep());
     let now = rig.network.now();
     rig.set_deadline(now - Duration::from_secs(2));
@@ -476,7 +476,7 @@ fn records_after_a_send_failed_with(code: i32) -> Vec<String> {
 
 /// G5: on TCP a broken pipe is a reset that came after the end of the stream. Both are reported.
 #[test]
-fn the_end_is_reported_before_a_reset_that_a_send_received_as_a_broken_pipe() {
+fn the_end_is_reported_before_a_reset_that_a_send_reported_as_a_broken_pipe() {
     let broken_pipe = format!("0 error {}", libc::EPIPE);
     assert_eq!(records_after_a_send_failed_with(libc::EPIPE), ["0 eof".to_owned(), broken_pipe]);
 }

@@ -124,7 +124,7 @@ fn no_reaction(_: &SockMan, _: &Ordinals, _: &str) {}
 
 /// G6, and the cost of the sweep: a resting connection gets one send hook and the end of the turn.
 #[test]
-fn a_connection_that_rests_is_asked_about_sending_once_a_period() {
+fn the_send_hook_of_an_idle_connection_is_asked_once_per_period() {
     let resting = Resting::new(PanicPolicy::Stop, no_reaction);
     assert_eq!(resting.pass(), ["0 send?", "0 completed", "1 send?", "1 completed"]);
     assert_eq!(resting.last_timeout(), Some(Duration::ZERO), "the sweep was due");

@@ -26,8 +26,8 @@ fn address(storage: &SockaddrStorage) -> Option<SocketAddr> {
     storage.as_sockaddr_in6().map(|v6| std::net::SocketAddrV6::from(*v6).into())
 }
 
-/// Returns the descriptor of the TCP socket with these addresses. With `None` for `remote`, returns
-/// that of the listener.
+/// Returns the descriptor of the TCP socket with these addresses. If `remote` is `None`, returns
+/// the descriptor of the listener.
 #[cfg(target_os = "linux")]
 pub fn of(local: SocketAddr, remote: Option<SocketAddr>) -> RawFd {
     fs::read_dir("/proc/self/fd")
@@ -42,7 +42,8 @@ pub fn of(local: SocketAddr, remote: Option<SocketAddr>) -> RawFd {
         .unwrap_or_else(|| panic!("this process has no TCP socket from {local} to {remote:?}"))
 }
 
-/// Returns the name of the file behind the descriptor, which is not reused soon.
+/// Returns the name of the file behind the descriptor. Unlike the descriptor's number, this name is
+/// not reused soon.
 #[cfg(target_os = "linux")]
 pub fn target(descriptor: RawFd) -> String {
     fs::read_link(format!("/proc/self/fd/{descriptor}")).unwrap().to_str().unwrap().to_owned()
@@ -58,7 +59,7 @@ pub fn with_target(target: &str) -> Option<RawFd> {
     })
 }
 
-/// Returns how many bytes the kernel holds for this socket, up to `most`.
+/// Returns the number of bytes that wait in the kernel for this socket, but at most `most`.
 pub fn bytes_waiting(descriptor: RawFd, most: usize) -> usize {
     let mut buffer = vec![0; most];
     recv(descriptor, &mut buffer, MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT).unwrap_or(0)

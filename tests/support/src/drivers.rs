@@ -14,8 +14,8 @@ pub enum Driver {
 pub const DRIVERS: [Driver; 2] = [Driver::Blocking, Driver::SocketThread];
 
 impl Driver {
-    /// Connects and activates. Returns the id, or the error of the attempt. `recorder` is the
-    /// handler of `sockman`.
+    /// Connects and activates. Returns the id of the connection, or the error of the attempt.
+    /// `recorder` is the handler of `sockman`.
     pub fn connect(
         self,
         sockman: &SockMan,

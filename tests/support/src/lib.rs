@@ -106,8 +106,8 @@ impl Event {
 type Reaction = dyn Fn(&SockMan, &Event) + Send + Sync;
 
 /// A handler that records events, pauses the directions that the test names, and calls a reaction
-/// for each event after recording it. Only [`Recorder::of_everything`] records `CompletedForOne`,
-/// `CompletedForAll` and `ReadyToSend`, because they are many; the reaction gets all events.
+/// for each event after recording it. The frequent events `CompletedForOne`, `CompletedForAll` and
+/// `ReadyToSend` are recorded only by [`Recorder::of_everything`]. The reaction gets all events.
 pub struct Recorder {
     state: Mutex<State>,
     changed: Condvar,
@@ -427,8 +427,8 @@ impl Drop for Running {
     fn drop(&mut self) {
         if let Some(threads) = self.threads.take() {
             self.sockman.interrupt();
-            // Does not panic while the test is failing already, so that the first panic is the one
-            // shown.
+            // This drop does not panic if the test has already failed, so that the output shows the
+            // first panic.
             let joined = threads.join();
             if !std::thread::panicking() {
                 joined.unwrap();
@@ -437,7 +437,8 @@ impl Drop for Running {
     }
 }
 
-/// Sends all of `data` without a queue, however long it takes. For clients in tests.
+/// Sends all of `data` without a queue, and waits as long as necessary. Clients in tests use this
+/// function.
 pub fn write_all(stream: &mut TcpStream, data: &[u8]) {
     stream.write_all(data).unwrap();
 }
@@ -455,8 +456,8 @@ pub fn reset(stream: TcpStream) {
     socket.set_linger(Some(Duration::ZERO)).unwrap();
 }
 
-/// Waits until `done` returns true, asking again and again. For conditions that no event announces.
-/// Panics after [`DEADLINE`].
+/// Waits until `done` returns true, asking again and again. Use this function for conditions that
+/// no event reports. Panics after [`DEADLINE`].
 pub fn eventually(what: &str, mut done: impl FnMut() -> bool) {
     let deadline = Instant::now() + DEADLINE;
     while !done() {

@@ -27,7 +27,7 @@ pub fn example(name: &str) -> PathBuf {
 
 /// Builds the program `name` of the package `package` in this workspace, and returns its path.
 ///
-/// This is for tests of other packages. The tests of `package` itself have
+/// Tests of other packages use this function. The tests of `package` itself have
 /// `env!("CARGO_BIN_EXE_…")`.
 pub fn workspace_program(package: &str, name: &str) -> PathBuf {
     build(package, "--bin", name)
@@ -56,7 +56,8 @@ fn build(package: &str, kind: &str, name: &str) -> PathBuf {
         "--example" => directory.join("examples").join(name),
         _ => directory.join(name),
     };
-    // Held while cargo runs, because other tests of this process wait for the same program.
+    // This lock is held while cargo runs, because other tests of this process wait for the same
+    // program.
     let mut built = BUILT.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     if !built.contains(&path) {
         let mut command = Command::new(env!("CARGO"));
@@ -111,7 +112,7 @@ impl Program {
 
 impl Drop for Program {
     fn drop(&mut self) {
-        // If the program has ended already, both calls fail, which does no harm.
+        // Both calls fail if the program has already ended. The errors are ignored.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -146,7 +147,8 @@ impl Process {
         self.wait_for_line_within(DEADLINE, what, found)
     }
 
-    /// The same with a deadline of its own, for lines that need more than this machine.
+    /// Waits like [`wait_for_line`](Self::wait_for_line), but with the given deadline, for lines
+    /// that depend on other machines or programs.
     pub fn wait_for_line_within<T>(
         &mut self,
         patience: Duration,
@@ -167,7 +169,8 @@ impl Process {
         }
     }
 
-    /// Waits until the process ends. Returns its exit code and the lines not read yet.
+    /// Waits until the process ends. Returns the exit code of the process and the lines that were
+    /// not read yet.
     pub fn wait_for_end(&mut self) -> (Option<i32>, String) {
         let mut text = String::new();
         let deadline = Instant::now() + DEADLINE;
@@ -180,7 +183,7 @@ impl Process {
                 }
             }
         }
-        // Its output is closed, so it has ended or is about to end.
+        // The output of the process is closed, so the process has ended or is about to end.
         (self.child.wait().unwrap().code(), text)
     }
 }

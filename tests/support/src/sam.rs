@@ -15,7 +15,7 @@ use sockman::{Service, address::NetAddr};
 
 use super::DEADLINE;
 
-/// How the bridge answers a request.
+/// The bridge's answer to a request.
 #[derive(Debug, Clone)]
 pub enum Play {
     /// Answers like a router.
@@ -26,7 +26,7 @@ pub enum Play {
     SayAndClose(Vec<u8>),
     Close,
     Silence,
-    /// Sends a line without an end.
+    /// Sends a line that never ends.
     Endless,
 }
 
@@ -128,8 +128,8 @@ impl Bridge {
         });
     }
 
-    /// Plays a peer that connects: the bridge announces it, and its first bytes come in the same
-    /// segment.
+    /// Acts as a peer that connects. The bridge announces the peer, and the peer's first bytes come
+    /// in the segment of the announcement.
     pub fn peer_connects(&self, number: u8, first: &[u8]) -> TcpStream {
         let mut stream = self.wait("STREAM ACCEPT", |state| {
             (!state.accepting.is_empty()).then(|| state.accepting.remove(0))
@@ -304,5 +304,5 @@ pub fn once(prefix: &'static str, play: Play) -> impl Fn(&str) -> Play + Send + 
     }
 }
 
-/// Far longer than any dialogue here takes, and short enough to wait for.
+/// A time-out that is far longer than any dialogue here, and short enough to wait for.
 pub const SOON: Duration = Duration::from_millis(150);

@@ -14,7 +14,7 @@ use sockman::{
 
 use super::{DEADLINE, Recorder, Running, drivers::Driver, without_sweep};
 
-/// The method "none", which every client here offers.
+/// The proxy's choice of the method "no authentication", which every client here offers.
 pub const METHOD: &[u8] = b"\x05\x00";
 pub const METHOD_PASSWORD: &[u8] = b"\x05\x02";
 pub const AUTHENTICATED: &[u8] = b"\x01\x00";
@@ -138,7 +138,7 @@ impl Dialling {
         Dialling { recorder, running }
     }
 
-    /// Connects and activates. Returns the id, or the error of the attempt.
+    /// Connects and activates. Returns the id of the connection, or the error of the attempt.
     pub fn connect(
         &self,
         driver: Driver,
@@ -159,5 +159,5 @@ pub fn name() -> Destination {
     Destination::Name { host: "name.test".to_owned(), port: 80 }
 }
 
-/// Far longer than any dialogue here takes, and short enough to wait for.
+/// A time-out that is far longer than any dialogue here, and short enough to wait for.
 pub const SOON: Duration = Duration::from_millis(100);

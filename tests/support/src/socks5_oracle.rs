@@ -1,5 +1,5 @@
-//! The expected outcome for any bytes of a SOCKS5 proxy, computed in the plain way from all bytes
-//! at once; and a run of the library over the same bytes in pieces, over the network in memory.
+//! The expected outcome for any bytes of a SOCKS5 proxy, computed from all bytes at once; and a run
+//! of the library on the same bytes, which come in pieces over the network in memory.
 //!
 //! The fuzz target `socks5` and the test `socks5_bytes` share it.
 
@@ -35,7 +35,7 @@ pub enum Outcome {
     TimedOut(ConnectPhase),
 }
 
-/// What the proxy does after its last byte.
+/// The proxy's behaviour after its last byte.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
     Closes,
@@ -184,7 +184,8 @@ pub fn run<'a>(
     let peer = listener.accept().expect("the library must dial the proxy first");
 
     for piece in pieces {
-        // The send fails if the library has closed, which the outcome then shows.
+        // The send fails if the library has closed the connection. The outcome then shows the
+        // reason.
         let _ = peer.send(piece);
         thread.run_until_idle().unwrap();
     }
@@ -194,7 +195,7 @@ pub fn run<'a>(
         End::FallsSilent => {}
     }
     thread.run_until_idle().unwrap();
-    // After an outcome nothing more happens, so the time stands still.
+    // Nothing more happens after an outcome, so the clock must not move.
     let elapsed = network.elapsed();
     if handler.seen.lock().unwrap().outcome.is_none() {
         thread.run_for(TIMEOUT).unwrap();
@@ -240,7 +241,7 @@ fn outcome_of(handler: &Handler, waited: Duration, end: End) -> Outcome {
     }
 }
 
-/// Asserts that the proxy received the dialogue of a client, as far as it came, whatever the proxy
+/// Asserts that the proxy received the beginning of a client's correct dialogue, whatever the proxy
 /// sent.
 fn check_what_was_asked(
     (asked, ended): &(Vec<u8>, Option<Ended>),

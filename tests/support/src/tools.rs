@@ -23,8 +23,8 @@ use sockman::{
 
 use super::{DEADLINE, reset};
 
-/// Waits like [`eventually`](super::eventually), but leaves the processor to other threads when it
-/// takes longer, because many tests wait at once.
+/// Waits like [`eventually`](super::eventually), but yields the processor to other threads if the
+/// wait is long, because many tests wait at the same time.
 pub fn until(what: &str, mut done: impl FnMut() -> bool) {
     const PATIENCE: u32 = 20;
 
@@ -43,7 +43,7 @@ pub fn until(what: &str, mut done: impl FnMut() -> bool) {
 
 /// Waits until the loop has made `count` whole passes that began after this call.
 pub fn run_passes(sockman: &SockMan, count: u64) {
-    // One more pass, because the first one may be under way already.
+    // The loop must make one pass more, because the first pass may be under way already.
     for _ in 0..count + 1 {
         let before = sockman.stats().passes;
         sockman.notify();
@@ -58,7 +58,7 @@ pub fn wait_until_hung_up(sockman: &SockMan, id: ConnectionId) {
     });
 }
 
-/// Sends on `id` until the kernel takes no more. Returns how many bytes it took.
+/// Sends on `id` until the kernel takes no more. Returns the number of bytes that the kernel took.
 pub fn fill(sockman: &SockMan, id: ConnectionId, byte: u8) -> usize {
     let block = [byte; 65536];
     let mut total = 0;
@@ -95,7 +95,7 @@ impl Gate {
         Arc::default()
     }
 
-    /// Waits for [`Gate::open`]. The thread to be held calls this.
+    /// Waits for [`Gate::open`]. The thread that must wait calls this method.
     pub fn hold(&self) {
         let mut state = self.state.lock().unwrap();
         state.held = true;
@@ -124,7 +124,7 @@ impl Gate {
 }
 
 /// The operating system's sockets with counters: how many are open, the descriptors of accepted
-/// ones, how many receives were made. Its poller can be told to refuse registrations.
+/// ones, how many receives were made. A test can make the poller refuse registrations.
 #[derive(Debug, Default, Clone)]
 pub struct Spy {
     os: OsSockFactory,
@@ -193,7 +193,7 @@ impl SockFactory for Spy {
 
 #[derive(Debug)]
 struct SpySock {
-    // The first field, so that the descriptor is closed before it counts as closed.
+    // This is the first field, so that the descriptor is closed before it counts as closed.
     inner: Box<dyn Sock>,
     spy: Spy,
     _open: Open,
@@ -494,9 +494,9 @@ pub fn assert_no_spin(running: &super::Running) {
     );
 }
 
-/// A directory of one test, removed when dropped. Its path is short enough for a socket in it.
-/// Tests run in parallel in one process, so neither a fixed name nor the process id makes a path
-/// unique.
+/// A directory of one test, which is removed when this is dropped. The path is short enough for a
+/// unix-domain socket in the directory. Tests run in parallel in one process, so neither a fixed
+/// name nor the process id makes a path unique.
 pub struct TempDir(PathBuf);
 
 impl TempDir {

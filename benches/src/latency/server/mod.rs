@@ -1,6 +1,6 @@
-//! The three servers whose latencies are compared. Each has one I/O thread, answers every request
-//! with the request's bytes, and sends bytes that other threads queue for the first accepted
-//! connection.
+//! The three servers whose latencies are compared. Each server has one I/O thread, answers every
+//! request with the request's bytes, and sends bytes that other threads queue for the first
+//! accepted connection.
 
 mod poll_loop;
 mod sockman;
@@ -89,7 +89,7 @@ pub trait Server: Send {
     fn came_to_send(&self) -> Instant;
 }
 
-/// The timeout of a connect: Bitcoin Core's `DEFAULT_CONNECT_TIMEOUT`.
+/// The timeout of a connect, which equals Bitcoin Core's `DEFAULT_CONNECT_TIMEOUT`.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The time from the start of a blocking connect until its thread certainly waits for the answer.
 const CONNECT_BEGINS: Duration = Duration::from_millis(2);

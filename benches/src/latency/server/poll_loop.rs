@@ -1,5 +1,6 @@
 //! The shape of Bitcoin Core's socket handler: each pass asks every connection for its events,
-//! builds the set for poll(2) from them, and waits for at most 50 ms. No other thread can wake it.
+//! builds the set for poll(2) from them, and waits for at most 50 ms. No other thread can wake the
+//! poll.
 
 use std::{
     io::{self, Read, Write},
@@ -121,7 +122,8 @@ impl Connections {
         Ok(())
     }
 
-    /// Handles one connection. The caller closes it after an error, and EOF counts as one.
+    /// Handles one connection. The caller closes the connection after an error. EOF counts as an
+    /// error.
     fn handle(
         &self,
         connection: &Arc<Connection>,
@@ -234,7 +236,7 @@ impl Server for PollLoopServer {
         ended
     }
 
-    /// Like Bitcoin Core: each connect polls its socket until the timeout.
+    /// Each connect polls its socket until the timeout, like in Bitcoin Core.
     fn start_connects(&mut self, to: SocketAddr, count: usize) -> io::Result<()> {
         for _ in 0..count {
             self.connects

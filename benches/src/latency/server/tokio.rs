@@ -27,7 +27,7 @@ use tokio::{
 use super::{CONNECT_BEGINS, CONNECT_TIMEOUT, Options, ReplyBy, Server, Stamp};
 use crate::cores;
 
-/// Far more than any request of these scenarios.
+/// The size of a buffer that holds far more than any request of these scenarios.
 const BUFFER: usize = 4096;
 
 pub struct TokioServer {
@@ -162,7 +162,8 @@ impl Connection {
     }
 }
 
-/// Sends all bytes. It tries before it waits, because a socket with room needs no wait.
+/// Sends all bytes. The task tries to send before it waits, because a socket with room needs no
+/// wait.
 async fn send(stream: &TcpStream, mut bytes: &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {
         match stream.try_write(bytes) {

@@ -27,8 +27,9 @@ const TYPE_ERROR: i32 = -3;
 /// The code for a parameter with an invalid value.
 pub const INVALID_PARAMETER: i32 = -8;
 
-/// The limit for the answers of one batch together, in bytes. It equals the default limit of a
-/// request's body. A short call can have a long answer, and a batch can hold thousands of calls.
+/// The limit for the answers of one batch together, in bytes. This limit equals the default limit
+/// of a request's body. A short call can have a long answer, and a batch can hold thousands of
+/// calls.
 const MAX_BATCH_ANSWER: usize = 32 * 1024 * 1024;
 
 /// The error of a failed call.
@@ -51,7 +52,7 @@ impl RpcError {
     }
 }
 
-/// What a method returns.
+/// The result of a method.
 pub type RpcResult = Result<Value, RpcError>;
 
 /// The parameters of a call, in the order of the method's parameter list. A parameter that is null
@@ -228,8 +229,8 @@ pub trait Methods: Send + Sync {
     }
 }
 
-/// The [`HttpService`] that answers JSON-RPC requests. It requires POST, the path `/` and the
-/// cookie.
+/// The [`HttpService`] that answers JSON-RPC requests. The service requires POST, the path `/` and
+/// the cookie.
 #[derive(Debug)]
 pub struct RpcService<M> {
     /// The credentials that a client must send.
@@ -268,7 +269,7 @@ impl<M: Methods> HttpService for RpcService<M> {
     }
 }
 
-/// The version of a request. It decides the form of the answer.
+/// The version of a request. The version decides the form of the answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Version {
     /// The answer has a result and an error, and one of them is null. The HTTP status depends on
@@ -282,7 +283,7 @@ enum Version {
 /// A completed call.
 struct Done {
     version: Version,
-    /// `None` if the request had no id. Then its answer has no id either.
+    /// `None` if the request had no id. The answer to such a request has no id either.
     id: Option<Value>,
     result: RpcResult,
 }
@@ -392,7 +393,7 @@ impl Done {
         Response::json(status, answer)
     }
 
-    /// Appends the answer. Its members have the order of Bitcoin Core's.
+    /// Appends the answer. The members have the order that Bitcoin Core uses.
     fn write(self, answer: &mut Vec<u8>) {
         let (before, behind): (&[u8], &[u8]) = match (self.version, &self.result) {
             (Version::V1, Ok(_)) => (b"{\"result\":", b",\"error\":null"),

@@ -7,7 +7,7 @@
 use std::fmt;
 
 /// The longest line with a chunk's size in hexadecimal, with its extensions and its line end.
-/// Honest clients send shorter ones.
+/// Honest clients send shorter lines.
 const MAX_SIZE_LINE: usize = 256;
 /// The most digits of a size, without leading zeros. A size with more digits exceeds every limit.
 const MAX_SIZE_DIGITS: usize = 8;

@@ -50,7 +50,7 @@ impl Phase {
 }
 
 /// The bit for "the receive hook has said no in this phase". Bytes may wait in the kernel, and no
-/// further event reports them.
+/// further event reports these bytes.
 const TURNED_AWAY: u8 = 0x80;
 
 #[derive(Debug)]
@@ -69,8 +69,8 @@ pub(crate) struct Connection {
 #[derive(Debug)]
 pub(crate) struct Reading {
     pub(crate) parser: RequestParser,
-    /// The received bytes may hold a whole request. Nothing more is received until they are
-    /// answered.
+    /// The received bytes may hold a whole request. No further bytes are received until all
+    /// received requests are answered.
     pub(crate) has_unanswered: bool,
     pub(crate) got_eof: bool,
     /// The body that is arriving.
@@ -144,7 +144,7 @@ impl Connection {
                 Phase::Streaming | Phase::Lingering => true,
                 Phase::Answering | Phase::Closing => false,
             };
-            // The exchange fails if the phase has changed. Then the loop looks at the new phase.
+            // The exchange fails if the phase has changed. The loop then checks the new phase.
             let note = || {
                 let (with_note, order) = (turn | TURNED_AWAY, Ordering::SeqCst);
                 self.turn.compare_exchange(turn, with_note, order, order).is_ok()

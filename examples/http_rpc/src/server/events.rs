@@ -20,7 +20,8 @@ pub struct EventStream {
     handler: Arc<Handler>,
     sockman: WeakSockMan,
     connection: Arc<Connection>,
-    /// `false` for HTTP/1.0, which has no chunks. There the end of the connection ends the stream.
+    /// `false` for HTTP/1.0, which has no chunks. In HTTP/1.0 the end of the connection ends the
+    /// stream.
     is_chunked: bool,
 }
 
@@ -57,8 +58,8 @@ impl EventStream {
         }
         head.extend_from_slice(b"\r\n");
         stream.connection.pass_on(Phase::Streaming);
-        // The connection was not read from while the worker owned it. Reading must go on, or the
-        // server does not notice that the client leaves.
+        // The connection was not read from while the worker owned it. Reading must resume, because
+        // otherwise the server does not notice that the client leaves.
         stream.sockman().ok_or(StreamClosed)?.wake(stream.connection.id);
         stream.push(&head)?;
         Ok(stream)

@@ -33,8 +33,8 @@ use super::{
 
 /// How long a client may take to close its side after its last answer.
 const LINGER: Duration = Duration::from_secs(1);
-/// The lowest rate of a body in bytes a second. Without it, a client that sends a byte now and then
-/// would keep its place without end.
+/// The lowest rate of a body in bytes a second. Without this limit, a client that sends a byte now
+/// and then would keep its place without end.
 const MIN_BODY_RATE: usize = 1024;
 /// The shortest and the longest idle time-out. The longest one can still be added to an `Instant`.
 const IDLE_TIMEOUTS: (Duration, Duration) =
@@ -99,7 +99,8 @@ impl Handler {
     }
 
     /// Closes idle connections, and the others after the answer that they wait for. Returns when
-    /// all are closed, or at the deadline. May be called from any thread except the socket thread.
+    /// all connections are closed, or at the deadline. May be called from any thread except the
+    /// socket thread.
     pub(crate) fn drain(&self, sockman: &SockMan, deadline: Instant) {
         self.is_draining.store(true, Ordering::SeqCst);
         for id in self.ids() {
@@ -165,7 +166,7 @@ impl Handler {
         }
     }
 
-    /// Prepares for more bytes: the received ones hold no whole request.
+    /// Prepares for more bytes: the received bytes hold no whole request.
     fn want_more(&self, sockman: &SockMan, connection: &Connection, reading: &mut Reading) {
         reading.has_unanswered = false;
         if connection.take_turned_away() {
@@ -255,7 +256,7 @@ impl Handler {
             return;
         }
         let _ = sockman.shutdown_write(connection.id);
-        // Reading was paused. It must go on, so that the client's end is seen.
+        // Reading was paused. Reading must resume, so that the server notices the client's end.
         sockman.wake(connection.id);
     }
 
@@ -274,7 +275,7 @@ impl Handler {
     fn end_if_idle(&self, sockman: &SockMan, connection: &Connection) {
         match connection.phase() {
             Phase::Reading if connection.send.has_queued() => {}
-            // The kernel has had the last answer for longer than lingering would wait.
+            // The kernel took the last answer longer ago than lingering would wait.
             Phase::Reading if connection.quiet_since().elapsed() > LINGER => {
                 self.close(sockman, connection.id);
             }
@@ -293,8 +294,8 @@ impl Handler {
         let Some(connection) = self.connections.find(id) else { return };
         let mut reading = connection.reading.lock();
         let limit = self.config.idle_timeout;
-        // The timer is not moved on every activity. It checks the time of the last one, and is set
-        // again if that was recent.
+        // The timer is not moved on every activity. When the timer expires, the server checks the
+        // time of the last activity, and sets the timer again if that time is recent.
         let ends = match connection.phase() {
             Phase::Answering | Phase::Streaming => now + limit,
             Phase::Reading | Phase::Closing => {
@@ -405,7 +406,7 @@ impl EventHandler for Events {
     ) -> bool {
         self.0.connections.insert(id, Connection::new(id, them, self.0.config.max_body));
         // This check follows the insert, and `drain` sets the flag before it looks at the table. So
-        // one of the two sees the other.
+        // either this check sees the flag, or `drain` sees the connection.
         if self.0.is_draining() {
             self.0.close(sockman, id);
             return false;
@@ -460,7 +461,7 @@ impl EventHandler for Events {
         if matches!(connection.phase(), Phase::Streaming | Phase::Lingering) {
             return self.0.close(sockman, id);
         }
-        // A client may close its side after its last request. It still gets the answer.
+        // A client may close its side after its last request. The client still gets the answer.
         self.0.advance(sockman, &connection, &mut reading);
     }
 
@@ -514,7 +515,7 @@ mod tests {
         let ends = |received| patience_ends(now, Some(&ArrivingBody { since, received }), limit);
         assert_eq!(ends(0), since + limit);
         assert_eq!(ends(5 * MIN_BODY_RATE), since + limit + Duration::from_secs(5));
-        // Many bytes arrived. Then only the time of the last one counts.
+        // Many bytes arrived. With many bytes, only the time of the last byte counts.
         assert_eq!(ends(usize::MAX), now + limit);
     }
 

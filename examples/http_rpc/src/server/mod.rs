@@ -10,8 +10,9 @@
 //! | [`workers`] | the threads that answer, and the bounded queue of requests for them |
 //!
 //! The socket thread parses a request and queues it for a worker. The worker computes the answer
-//! and sends it itself. The client's next request is read only after that. So the server stores at
-//! most one request and one answer for a client, and what one turn received beyond that.
+//! and sends it itself. The client's next request is read only after that. For each client, the
+//! server therefore stores at most one request, one answer, and the further bytes that one turn
+//! received.
 
 pub mod chunked;
 mod connection;
@@ -63,8 +64,8 @@ pub struct Config {
     /// at a kilobyte a second overall, or takes some of the answer. Default: 30 s. Values below
     /// one millisecond count as one millisecond.
     pub idle_timeout: Duration,
-    /// How long [`Server::stop`] waits for answers in flight. It cuts off those that take longer.
-    /// Default: 30 s.
+    /// How long [`Server::stop`] waits for answers in flight. The stop cuts off answers that take
+    /// longer. Default: 30 s.
     pub drain_timeout: Duration,
     /// The addresses, besides loopback, whose requests are accepted. Requests from others are
     /// answered with 403. Default: empty.
@@ -219,7 +220,7 @@ impl Server {
         self.threads.as_ref().is_some_and(|threads| !threads.is_finished())
     }
 
-    /// Stops the server. It closes idle connections immediately, and waits up to
+    /// Stops the server. The stop closes idle connections immediately, and waits up to
     /// [`Config::drain_timeout`] for answers in flight.
     ///
     /// # Errors

@@ -12,12 +12,13 @@ use super::{
     response::Response,
 };
 
-/// The limit for the request line and the headers together, in bytes. The same as in Bitcoin Core.
+/// The limit for the request line and the headers together, in bytes. Bitcoin Core has the same
+/// limit.
 pub const MAX_HEAD: usize = 8 * 1024;
-/// The most headers of a request. Honest clients send fewer.
+/// The most headers of a request. Honest clients send fewer headers.
 const MAX_HEADERS: usize = 100;
-/// The most empty lines before a request. Some old clients sent one after a body, and RFC 9112,
-/// section 2.2, says to ignore it.
+/// The most empty lines before a request. Some old clients sent an empty line after a body. RFC
+/// 9112, section 2.2, requires servers to ignore it.
 const MAX_EMPTY_LINES: usize = 4;
 const SCHEME: &str = "http://";
 const END_OF_LINE: &[u8] = b"\r\n";
@@ -245,7 +246,7 @@ impl RequestParser {
         Ok(Some(head))
     }
 
-    /// Skips empty lines and returns their number. It counts at most one more than the limit.
+    /// Skips empty lines and returns their number. The count is at most one more than the limit.
     fn skip_empty_lines(&mut self) -> usize {
         let lines = self.unparsed.bytes().chunks(END_OF_LINE.len());
         let count = lines.take(MAX_EMPTY_LINES + 1).take_while(|line| *line == END_OF_LINE).count();

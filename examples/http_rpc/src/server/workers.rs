@@ -85,8 +85,8 @@ impl Workers {
         true
     }
 
-    /// Closes the queue and returns the waiting jobs. The caller drops them without the lock,
-    /// because they hold connections.
+    /// Closes the queue and returns the waiting jobs. The caller drops the jobs without the lock,
+    /// because the jobs hold connections.
     fn close(&self) -> VecDeque<Job> {
         let mut queue = self.shared.queue.lock();
         queue.is_closed = true;

@@ -52,7 +52,8 @@ impl Gate {
 /// A service that answers with the body of the request, and does more for some paths.
 #[derive(Default)]
 pub struct TestService {
-    /// Counts requests whose heads were admitted. The same callback queues them for the workers.
+    /// Counts requests whose heads were admitted. The callback that counts a request also queues it
+    /// for the workers.
     pub admitted: Gate,
     /// Counts requests for `/gate` and `/medium` that a worker has begun.
     pub begun: Gate,
@@ -62,10 +63,10 @@ pub struct TestService {
     pub timer: Gate,
 }
 
-/// The length of the answer to `/large`, in bytes. The kernel's buffers cannot hold it.
+/// The length of the answer to `/large`, in bytes. The kernel's buffers cannot hold the answer.
 pub const LARGE: usize = 20_000_000;
-/// The length of the answer to `/medium`, in bytes. The kernel takes it at once, but writing it
-/// takes some time.
+/// The length of the answer to `/medium`, in bytes. The kernel takes the whole answer at once, but
+/// the write takes some time.
 pub const MEDIUM: usize = 1_000_000;
 
 impl HttpService for TestService {

@@ -146,7 +146,7 @@ fn test_networks_allow_the_lowest_difficulty_after_20_minutes() {
     let last = chain.headers[2115].time;
     assert_eq!(required_bits(&chain, last + 1200), real);
     assert_eq!(required_bits(&chain, last + 1201), lowest);
-    // The block after such blocks needs the real difficulty again.
+    // The block after blocks of the lowest difficulty needs the real difficulty again.
     chain.headers[2115].bits = CompactTarget::from_consensus(lowest);
     chain.headers[2114].bits = CompactTarget::from_consensus(lowest);
     assert_eq!(required_bits(&chain, last + 1), real);

@@ -1,9 +1,9 @@
 //! The transport, which turns bytes on the wire into whole messages and back. Version 1 is plain,
 //! version 2 (BIP 324) is encrypted.
 //!
-//! [`Incoming`] belongs to the socket thread. Every thread that sends uses [`Outgoing`]. Its lock
-//! is held across encrypting and queueing, because packets must leave in the order in which they
-//! were encrypted.
+//! [`Incoming`] belongs to the socket thread. Every thread that sends uses [`Outgoing`]. The lock
+//! of `Outgoing` is held across encrypting and queueing, because packets must leave in the order in
+//! which they were encrypted.
 
 mod short_ids;
 mod v1;
@@ -58,7 +58,8 @@ impl TransportType {
 /// How a connection begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Start {
-    /// Inbound: the first bytes decide the version. Without `with_v2`, they must be version 1.
+    /// An inbound connection, whose first bytes decide the version. Without `with_v2`, the bytes
+    /// must be of version 1.
     Detect {
         with_v2: bool,
     },
@@ -81,8 +82,8 @@ enum State {
     V2(Box<V2Receiver>, SessionId),
 }
 
-/// The identifier of a version 2 session. The operators of both ends can compare theirs: with a
-/// man in the middle they differ.
+/// The identifier of a version 2 session. The operators of both ends can compare their identifiers.
+/// The identifiers differ if there is a man in the middle.
 pub type SessionId = [u8; 32];
 
 /// The sending side.

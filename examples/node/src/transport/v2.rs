@@ -79,7 +79,8 @@ pub(super) struct Established {
 }
 
 impl V2Handshake {
-    /// Begins a handshake. Returns it with the bytes to send at once: this node's key and garbage.
+    /// Begins a handshake. Returns the handshake with the bytes to send at once, which are this
+    /// node's key and garbage.
     pub(super) fn begin(
         magic: Magic,
         role: Role,

@@ -28,7 +28,7 @@ use template_distribution_sv2::{
 
 /// How long a test waits for an expected event. A passing test never waits that long.
 pub const DEADLINE: Duration = Duration::from_secs(60);
-/// Longer than any test.
+/// A time longer than any test.
 const NEVER: Duration = Duration::from_secs(3600);
 
 pub(crate) struct Running {
@@ -47,8 +47,8 @@ pub(crate) fn start(config: &Config) -> Running {
     Running { server, keys, events }
 }
 
-/// Returns a configuration with this interval between templates. No client times out, however slow
-/// the machine is.
+/// Returns a configuration with this interval between templates. No client times out, even on a
+/// slow machine.
 pub(crate) fn every(milliseconds: u64) -> Config {
     let interval = Duration::from_millis(milliseconds);
     Config { interval, setup_timeout: NEVER, max_missed: u64::MAX, ..Config::default() }
@@ -98,8 +98,8 @@ pub fn with_deadlines(stream: TcpStream) -> TcpStream {
     stream
 }
 
-/// The answer to a request for a template's transactions: the id, and that there are none or the
-/// error code.
+/// The answer to a request for a template's transactions. The answer has the template's id, and
+/// either no transactions or an error code.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Transactions {
     None(u64),
@@ -225,7 +225,7 @@ impl Client {
     }
 
     /// Returns the answer to a request for a template's transactions. Skips templates that arrive
-    /// before it.
+    /// before the answer.
     pub(crate) fn receive_transactions(&mut self) -> Transactions {
         loop {
             match self.receive() {

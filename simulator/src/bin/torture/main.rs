@@ -50,13 +50,14 @@ struct Arguments {
 }
 
 /// The number of listening addresses. One address has too few ports, because closed connections
-/// keep theirs in TIME_WAIT.
+/// keep their ports in TIME_WAIT.
 const ADDRESSES: u8 = 8;
 /// The time between two changes of pauses.
 const BEAT: Duration = Duration::from_millis(20);
 /// How long connections may take to finish after the time is over.
 const GRACE: Duration = Duration::from_secs(60);
-/// How much resident memory may grow, in KiB. The allocator and the threads' stacks keep some.
+/// How much resident memory may grow, in KiB. The allocator and the threads' stacks keep some
+/// memory.
 const KEPT_MEMORY: u64 = 64 * 1024;
 
 fn main() -> Result<ExitCode, Box<dyn Error>> {
@@ -218,8 +219,8 @@ fn be_rude(at: &[SocketAddr], end: Instant, seed: u64) -> std::io::Result<u64> {
     Ok(count)
 }
 
-/// The plan of the exhaustion. In the third quarter of the time the server may have no more
-/// descriptors than it has at the beginning of that quarter.
+/// The time in which the server runs out of descriptors. In the third quarter of the time the
+/// server may have no more descriptors than it has at the beginning of that quarter.
 struct Starving {
     from: Duration,
     to: Duration,
@@ -231,8 +232,8 @@ impl Starving {
         Starving { from: whole / 2, to: whole * 3 / 4 }
     }
 
-    /// Sets or lifts the limit. `state` holds whether the limit is low, and how many connections
-    /// had been accepted when it was last lifted.
+    /// Lowers or raises the limit of descriptors. The first value of `state` says whether the limit
+    /// is low. The second is the number of accepted connections when the limit was last raised.
     fn apply(
         &self,
         elapsed: Duration,
@@ -270,7 +271,7 @@ fn idle(sockman: &SockMan, bound: &[String], seed: u64) -> Result<Vec<String>, B
     while sockman.stats().connections < quiet.len() && Instant::now() < deadline {
         thread::sleep(BEAT);
     }
-    // When no event comes for a while, the connections have been sent everything.
+    // When no event comes for a while, all bytes of the connections have been sent and received.
     let mut last = sockman.stats().events;
     loop {
         thread::sleep(BEAT * 10);

@@ -144,7 +144,7 @@ impl Side {
         let count = match talk.incoming.is_cut_short() {
             _ if is_whole => &self.counts.in_order,
             _ if is_cut_here => &self.counts.cut_here,
-            // This side announced that it cuts the connection short, so the other may stop first.
+            // This side announced that it cuts the connection short, so the peer may stop first.
             _ if talk.cut_at.is_some() => &self.counts.cut_here,
             None => &self.counts.headless,
             Some(true) => &self.counts.cut_there,
@@ -167,15 +167,15 @@ impl Side {
         }
         let at = lock(&self.chance).usize(..self.destinations.len());
         let options = ConnectOptions::default().timeout(std::time::Duration::from_secs(60));
-        // The outcome may be reported before the call returns, which does no harm: a connection
-        // gets its entry in the callback.
+        // The outcome may be reported before the call returns. This is no problem, because the
+        // callback makes the entry of a connection.
         if let Err(error) = sockman.start_connect(&self.destinations[at], &options) {
             lock(&self.violations).push(format!("`start_connect` failed: {error:#}"));
         }
     }
 
-    /// Sends what the kernel takes, and half-closes after the last byte. Fails on a broken socket,
-    /// for which a read error follows.
+    /// Sends what the kernel takes, and half-closes after the last byte. Returns an error if the
+    /// socket is broken. A read error follows then.
     fn send(&self, sockman: &SockMan, id: ConnectionId) -> Result<(), SendError> {
         let mut connections = lock(&self.connections);
         let Some(talk) = connections.get_mut(&id) else { return Ok(()) };

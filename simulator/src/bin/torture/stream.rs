@@ -72,7 +72,8 @@ struct Body {
 }
 
 impl Incoming {
-    /// Checks the bytes that have arrived. Fails if there are more than the header says.
+    /// Checks the bytes that have arrived. Returns an error if more bytes arrive than the header
+    /// announces.
     pub(crate) fn receive(&mut self, data: &[u8]) -> Result<(), String> {
         self.received += data.len() as u64;
         let mut data = data;

@@ -1,7 +1,7 @@
 //! The demonstration: two nodes in one process that talk to each other and then stop.
 //!
 //! Alice listens and has a chain. Bob dials her and has only the genesis block. [`Expected`] lists
-//! the events that must happen. The demonstration fails if one of them does not.
+//! the events that must happen. The demonstration fails if one of these events does not happen.
 
 use std::{
     error::Error,
@@ -90,7 +90,7 @@ fn start_node(
     Ok(Node::start(config, chain, observer)?)
 }
 
-/// The events so far of those that must happen.
+/// The events that have happened so far, of the events that must happen.
 #[derive(Debug, Default)]
 struct Expected {
     handshakes: Vec<Who>,
@@ -110,7 +110,7 @@ impl Expected {
             && self.addresses > 0
     }
 
-    /// Records an event. Returns whether to print it.
+    /// Records an event. Returns whether the event must be printed.
     fn record(&mut self, who: Who, event: &Event) -> bool {
         match (event, who) {
             (Event::Handshake { .. }, _) => self.handshakes.push(who),

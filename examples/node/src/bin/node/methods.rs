@@ -23,7 +23,7 @@ use sockman_node::{Control, PROTOCOL_VERSION, PeerInfo, USER_AGENT};
 
 use crate::networks;
 
-// From Bitcoin Core's `src/rpc/protocol.h`.
+// These error codes are from Bitcoin Core's `src/rpc/protocol.h`.
 const INVALID_PARAMS: i32 = -32602;
 const CLIENT_NODE_ALREADY_ADDED: i32 = -23;
 const CLIENT_NODE_NOT_ADDED: i32 = -24;

@@ -12,7 +12,8 @@ use sockman_node::{Event, PeerInfo};
 /// The width at which the table cuts user agents.
 const AGENT_WIDTH: usize = 28;
 
-/// Prints a line on standard output. Ignores errors, because a reader such as `head` may close it.
+/// Prints a line on standard output. Ignores errors, because a reader such as `head` may close the
+/// output.
 pub(crate) fn say(line: impl Display) {
     let _ = writeln!(io::stdout().lock(), "{line}");
 }

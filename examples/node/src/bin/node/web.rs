@@ -1,8 +1,9 @@
-//! The web page that shows the peers live. It is read-only, one file, and has its own `SockMan`.
+//! The web page that shows the peers live. The page is read-only and is one file. Its server has
+//! its own `SockMan`.
 //!
 //! A publisher thread sends events to every open page, and the state once a second and soon after
-//! an event. It pushes into the pages' send queues and never waits for a page. The list of streams
-//! has a mutex, which the publisher and the server's threads take briefly.
+//! an event. The publisher pushes into the pages' send queues and never waits for a page. The list
+//! of streams has a mutex, which the publisher and the server's threads take briefly.
 
 use std::{
     io,
@@ -37,8 +38,9 @@ const INTERVAL: Duration = Duration::from_secs(1);
 const DELAY: Duration = Duration::from_millis(200);
 /// The most open pages. A stream has no time-out, so one client could open streams until no other
 /// client gets one. A new stream therefore ends the oldest one. The page of the ended stream
-/// reconnects after a few seconds, which ends the oldest stream again: with too many pages, they
-/// take turns. If new streams were refused instead, the first pages would keep their places.
+/// reconnects after a few seconds, which ends the oldest stream again: with too many pages, the
+/// pages are served in turn. If new streams were refused instead, the first pages would keep their
+/// places.
 const MAX_STREAMS: usize = 48;
 /// The most connections: the streams, and room for pages that load and for ended streams whose
 /// client has not closed yet.
@@ -193,7 +195,7 @@ impl Publisher {
         let mut due = Instant::now();
         loop {
             let now = Instant::now();
-            // Checked after every line, because lines may arrive without a pause.
+            // The publisher checks this after every line, because lines may arrive without a pause.
             if now >= due {
                 self.tell_state();
                 due = now + INTERVAL;
