@@ -1,7 +1,7 @@
 //! Why a connect failed, and which party is at fault.
 //!
-//! Plain values: no thread, no lock. Every message names the destination first. It says what went
-//! wrong and what to do. It does not repeat the source; `{:#}` appends the sources.
+//! Plain values: no thread, no lock. Every message names the destination first. A message says what
+//! went wrong and what to do. A message does not repeat the source, which `{:#}` appends.
 
 use std::{convert::Infallible, error::Error, fmt, io, time::Duration};
 
@@ -71,12 +71,12 @@ pub enum ConnectErrorKind {
         proxy: Option<Service>,
         /// What the connect was waiting for.
         phase: ConnectPhase,
-        /// How long the connect took until then.
+        /// How long the connect took until it timed out.
         after: Duration,
     },
     /// An interrupt was set: the `SockMan`'s own, the shared one, or the connect's own. An
-    /// interrupt of the `SockMan` does not end a connect that `start_connect` began. It only
-    /// prevents a new one from beginning.
+    /// interrupt of the `SockMan` does not end a connect that `start_connect` began. Such an
+    /// interrupt only prevents a new connect from beginning.
     Interrupted,
     /// The destination refused the connection: probably no program listens there.
     Refused {
@@ -88,21 +88,22 @@ pub enum ConnectErrorKind {
         /// The error of the operating system.
         source: io::Error,
     },
-    /// The unix-domain address cannot be dialled. It is unnamed, is an abstract name on a platform
-    /// without abstract names, or is a path that leaves no room for its terminator. Or a proxy is
-    /// set: the path would name a socket on the proxy's machine.
+    /// The unix-domain address cannot be dialled. The address is unnamed, is an abstract name on a
+    /// platform without abstract names, or is a path that leaves no room for its terminator. The
+    /// address also cannot be dialled through a proxy, because the path would name a socket on the
+    /// proxy's machine.
     InvalidDestination,
     /// The text given as the destination is neither an address nor a host name with a port.
     InvalidText(ParseAddrError),
     /// A SOCKS5 proxy cannot be asked for the host name. The name is empty, is longer than 255
     /// bytes, or contains a NUL byte. Many proxies cut a name off at a NUL byte.
     InvalidName,
-    /// The proxy is at fault. It was not asked for the destination, or gave no valid reply.
+    /// The proxy is at fault. The proxy was not asked for the destination, or gave no valid reply.
     #[cfg(feature = "socks5")]
     ProxyFailed {
         /// The proxy.
         proxy: Service,
-        /// What is wrong with it.
+        /// The fault.
         error: ProxyError,
     },
     /// The proxy works and could not connect to the destination.
@@ -121,7 +122,7 @@ pub enum ConnectErrorKind {
     SamFailed {
         /// The bridge.
         sam: Service,
-        /// What is wrong with it.
+        /// The fault.
         error: SamError,
     },
     /// The I2P router works and could not connect to the peer.
@@ -137,10 +138,10 @@ pub enum ConnectErrorKind {
     /// The file with the private key of the I2P session cannot be used.
     #[cfg(feature = "i2p")]
     I2pKeyFile {
-        /// What is wrong with it.
+        /// The fault.
         error: KeyFileError,
     },
-    /// Another failure of the system call named `step`.
+    /// The system call named `step` failed for a reason that no other kind names.
     Os {
         /// The system call that failed: `socket`, `connect`, …
         step: &'static str,
@@ -217,7 +218,8 @@ impl ConnectError {
     fn io_kind(&self) -> io::ErrorKind {
         match self.kind() {
             Kind::TimedOut { .. } => io::ErrorKind::TimedOut,
-            // Not `Interrupted`, which by convention asks for another try at once.
+            // The kind is never `Interrupted`, because by convention a caller repeats an
+            // interrupted call at once.
             Kind::Interrupted => io::ErrorKind::ConnectionAborted,
             Kind::OnSocketThread => io::ErrorKind::Deadlock,
             Kind::Refused { source } | Kind::Unreachable { source } | Kind::Os { source, .. } => {
@@ -354,7 +356,7 @@ impl From<ParseAddrError> for ConnectError {
     }
 }
 
-/// For destinations that need no conversion.
+/// A destination that needs no conversion has this error type.
 impl From<Infallible> for ConnectError {
     fn from(never: Infallible) -> ConnectError {
         match never {}
@@ -406,7 +408,7 @@ impl Error for ConnectError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ConnectPhase {
-    /// The destination has to accept the connection. Used without a proxy.
+    /// The destination has to accept the connection. This phase occurs only without a proxy.
     Connect,
     /// The proxy has to accept the connection.
     ReachProxy,

@@ -6,9 +6,9 @@ use std::time::Instant;
 #[derive(Debug)]
 pub(crate) enum Step {
     Connected,
-    /// Step again when something happens on the socket, or at the deadline.
+    /// The caller steps again when something happens on the socket, or at the deadline.
     WaitForSocket,
-    /// Step again at this time.
+    /// The caller steps again at this time.
     WaitUntil(Instant),
 }
 

@@ -120,7 +120,7 @@ impl Config {
     }
 
     /// Returns what the configuration lacks for dialling `to`, as the end of a sentence that begins
-    /// with "it needs". Returns `None` if nothing is missing.
+    /// with "it requires". Returns `None` if nothing is missing.
     pub fn what_it_needs(&self, to: &Destination) -> Option<&'static str> {
         let has_proxy = self.proxy.is_some();
         let (has_a_way, needs) = match to.service().map(Service::addr) {

@@ -139,7 +139,7 @@ fn two_processes_talk_and_end_on_signals() {
     assert_eq!(code, Some(0));
     assert!(text.contains("outbound"), "the last table is missing in:\n{text}");
     listening.wait_for_line("the end of the other", |line| {
-        line.contains("disconnected: it closed the connection").then_some(())
+        line.contains("disconnected: the peer closed the connection").then_some(())
     });
     signal(&listening, "INT");
     let (code, text) = listening.wait_for_end();

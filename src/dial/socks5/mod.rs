@@ -1,7 +1,8 @@
 //! The SOCKS5 proxy that a connect goes through, and the credentials that the proxy receives.
 //!
-//! Plain values, except for a random prefix and a counter, one of each per process. Isolated
-//! streams take their credentials from these two. Used on any thread; no lock.
+//! The values are plain data, except for a random prefix and a counter, one of each per process.
+//! Isolated streams take their credentials from the prefix and the counter. Any thread may use this
+//! module, and it takes no lock.
 
 mod dial;
 mod error;
@@ -139,8 +140,8 @@ impl TryFrom<&str> for Proxy {
     }
 }
 
-/// A user name and a password (RFC 1929), for [`Proxy::credentials`]. They are never logged:
-/// `Debug` prints no part of their text.
+/// A user name and a password (RFC 1929), for [`Proxy::credentials`]. Credentials are never logged,
+/// and `Debug` prints no part of their text.
 #[doc(alias = "ProxyCredentials")]
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Credentials {
@@ -192,7 +193,7 @@ pub struct InvalidCredentials {
 
 impl fmt::Display for InvalidCredentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the {} has {} bytes; SOCKS5 takes 1 to 255", self.part, self.length)
+        write!(f, "the {} has {} bytes; SOCKS5 takes 1 to 255 bytes", self.part, self.length)
     }
 }
 
