@@ -1,5 +1,5 @@
-//! The errors of the library, one type per operation. Plain values, usable on any thread, without a
-//! lock.
+//! The errors of the library, one type per operation. The errors are plain values, usable on any
+//! thread, without a lock.
 //!
 //! A message says what was tried, on what address, what went wrong, and what to do. A message does
 //! not repeat the source, which [`source`](std::error::Error::source) returns. The alternate form
@@ -8,8 +8,8 @@
 //! ```
 //! # use sockman::error::StartError;
 //! let error = StartError::Spawn(std::io::Error::other("no more threads"));
-//! let message = "cannot start the sockets threads: the operating system provided no thread; check \
-                 the limits of threads and memory";
+//! let message = "cannot start the sockets threads: the operating system provided no thread; \
+//!     check the limits of threads and memory";
 //! assert_eq!(format!("{error}"), message);
 //! assert_eq!(format!("{error:#}"), format!("{message}: no more threads"));
 //! ```
@@ -119,7 +119,7 @@ pub enum BindErrorKind {
         /// The error of the operating system.
         source: io::Error,
     },
-    /// Another failure of the system call named `step`.
+    /// The system call named `step` failed for a reason that no other kind names.
     Os {
         /// The system call that failed: `socket`, `bind`, `listen`, …
         step: &'static str,
@@ -276,7 +276,7 @@ impl Error for BindError {
 }
 
 /// The error returned by [`SockMan::start_sockets_threads`](crate::SockMan::start_sockets_threads).
-/// No thread was started. A `StartError` converts into an [`io::Error`].
+/// If this error is returned, no thread was started. A `StartError` converts into an [`io::Error`].
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum StartError {
@@ -334,8 +334,8 @@ impl Error for StartError {
 pub enum JoinError {
     /// A callback panicked, which ended the threads. The threads can be started again.
     Panicked(Panic),
-    /// `join` was called on one of the library's own threads and would have deadlocked. The guard
-    /// is handed back.
+    /// `join` was called on one of the library's own threads and would have deadlocked. The error
+    /// hands the guard back.
     OnLibraryThread(SocketsThreads),
     /// The poller of the socket thread or of the I2P-accept thread failed, or the I2P-accept thread
     /// could not be started. Both threads have ended.

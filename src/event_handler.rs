@@ -35,8 +35,8 @@ pub enum NextRecv {
 ///
 /// # Threads and locks
 ///
-/// The library calls the methods on the socket thread, one at a time. An embedder that accepts
-/// connections from I2P has a second thread, the I2P-accept thread, which calls three methods:
+/// The library calls the methods on the socket thread, one at a time. If connections from I2P are
+/// accepted, a second thread exists, the I2P-accept thread. This thread calls
 /// `event_new_connection_accepted` for a connection from I2P, `event_closed_after_panic` if that
 /// callback panicked, and `event_i2p_status`, which runs on no other thread. The I2P-accept thread
 /// may call these methods while the socket thread calls a method for another id. Two methods never

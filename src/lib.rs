@@ -79,7 +79,7 @@
 //!
 //! # Modules
 //!
-//! The root holds the names that a first program needs.
+//! The root of the crate holds the names that a first program needs.
 //!
 //! | Module | What it holds |
 //! |---|---|

@@ -41,8 +41,8 @@ const DEFAULT_ACCEPT_BATCH: usize = 64;
 /// Bitcoin Core's name for the socket thread.
 const DEFAULT_THREAD_NAME: &str = "net";
 
-/// What the library does when a callback panics. Requires `panic = "unwind"`, Rust's default. Set
-/// with [`Options::panic_policy`].
+/// What the library does when a callback panics. The policy requires `panic = "unwind"`, which is
+/// Rust's default. [`Options::panic_policy`] sets the policy.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum PanicPolicy {

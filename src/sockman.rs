@@ -106,7 +106,7 @@ impl SockMan {
     ///
     /// # Errors
     ///
-    /// [`BindError`]. A failed call leaves nothing behind.
+    /// [`BindError`]. A failed call leaves no socket and no socket file behind.
     ///
     /// # Examples
     ///

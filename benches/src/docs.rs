@@ -149,7 +149,7 @@ fn fill_in(page: &Page, before: &str, report: &Report) -> Result<String, Error> 
             (Some(_), _) if line.trim() == END => open = None,
             (Some(_), None) => continue,
             (Some((from, name)), Some(_)) => {
-                return Err(wrong(format!("`{name}` of line {from} has no `{END}` above this line")));
+                return Err(wrong(format!("`{name}` of line {from} has no `{END}` of its own")));
             }
             (None, None) if line.trim() == END => {
                 return Err(wrong(format!("`{END}` has no marker before it")));

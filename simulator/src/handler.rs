@@ -216,7 +216,7 @@ impl EventHandler for Embedder {
             let refrains = refrains && queue.is_none();
             model.require(is_allowed, || {
                 format!(
-                    "connection {number} was reported ready to send while its sending is paused (G6)"
+                    "connection {number} was reported ready to send while sending is paused (G6)"
                 )
             });
             model.require(!is_second, || {

@@ -378,7 +378,7 @@ impl Model {
             });
             self.require(sent == received, || {
                 format!(
-                    "the end of connection {number} was reported after {received} of {sent} bytes (G5)"
+                    "connection {number} was reported as ended after {received} of {sent} bytes (G5)"
                 )
             });
         }

@@ -1,6 +1,6 @@
 //! Writes and reads the base32 (RFC 4648) of onion and I2P addresses. The output is lower case
-//! without padding; the input may be in either case. Pure functions, usable on any thread, without
-//! a lock.
+//! without padding; the input may be in either case. The functions are pure, usable on any thread,
+//! without a lock.
 
 use std::fmt::{self, Write};
 

@@ -1,5 +1,5 @@
-//! The errors of parsing an address, and of building an address from its parts. Plain values,
-//! usable on any thread, without a lock.
+//! The errors of parsing an address, and of building an address from its parts. The errors are
+//! plain values, usable on any thread, without a lock.
 
 use std::convert::Infallible;
 use std::error::Error;

@@ -1,5 +1,5 @@
-//! Addresses of I2P: the hash of a destination, written in base32. Plain values, usable on any
-//! thread, without a lock.
+//! Addresses of I2P: the hash of a destination, written in base32. The addresses are plain values,
+//! usable on any thread, without a lock.
 //!
 //! The bytes are behind an `Arc`, as in an onion address, to keep addresses small.
 

@@ -115,7 +115,8 @@ impl Service {
         &self.addr
     }
 
-    /// Returns the port. The port of a unix-domain address is 0. For a bind, 0 means "any port".
+    /// Returns the port. The port of a unix-domain address is 0. In a bind, port 0 means "any free
+    /// port".
     pub fn port(&self) -> u16 {
         self.port
     }

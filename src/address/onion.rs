@@ -1,5 +1,5 @@
-//! Addresses of Tor onion services: 32 bytes, written in base32 with a checksum. Plain values,
-//! usable on any thread, without a lock.
+//! Addresses of Tor onion services: 32 bytes, written in base32 with a checksum. The addresses are
+//! plain values, usable on any thread, without a lock.
 //!
 //! The bytes are behind an `Arc`. Inline bytes would make every [`Service`](crate::Service) a
 //! quarter larger. Each connection holds two `Service`s, and most peers are on neither Tor nor I2P.

@@ -103,7 +103,7 @@ fn abstract_names_survive_the_conversion_to_the_kernels_form() {
     assert_eq!(Service::from_sock_addr(&sock_addr), Some(nameless));
 }
 
-/// G13: one peer has one address, whichever listener accepts it.
+/// G13: one peer has one address, independent of the listener that accepts the peer.
 #[test]
 fn an_ipv4_peer_of_a_dual_stack_listener_is_ipv4() {
     let listener = Socket::new(Domain::IPV6, Type::STREAM, None).unwrap();

@@ -1,5 +1,5 @@
-//! Unix-domain addresses (a path, an abstract name, or unnamed) and the escapes in their text.
-//! Plain values, usable on any thread, without a lock.
+//! Unix-domain addresses (a path, an abstract name, or unnamed) and the escapes in their text. The
+//! addresses are plain values, usable on any thread, without a lock.
 
 use std::ffi::OsStr;
 use std::fmt::{self, Write};
@@ -41,7 +41,7 @@ const ABSTRACT_MARK: u8 = b'@';
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct UnixAddr {
     /// The bytes of the address, as in `sun_path`. An abstract name has a NUL in front. A path has
-    /// no NUL and no terminator. Invariant: 1 to [`UnixAddr::MAX_BYTES`] bytes.
+    /// no NUL and no terminator. Invariant: the address has 1 to [`UnixAddr::MAX_BYTES`] bytes.
     name: Option<Arc<[u8]>>,
 }
 

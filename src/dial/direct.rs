@@ -25,8 +25,8 @@ pub(crate) struct DirectConnect {
 
 #[derive(Debug)]
 enum State {
-    /// Nothing has started. The next try is at the time `at`. After another failure the wait is
-    /// `retry`.
+    /// Nothing has started. The next try is at the time `at`. After another failure, the state
+    /// machine waits for `retry`.
     NotStarted {
         at: Instant,
         retry: Duration,

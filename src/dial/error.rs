@@ -1,7 +1,8 @@
 //! Why a connect failed, and which party is at fault.
 //!
-//! Plain values: no thread, no lock. Every message names the destination first. A message says what
-//! went wrong and what to do. A message does not repeat the source, which `{:#}` appends.
+//! The errors are plain values, usable on any thread, without a lock. Every message names the
+//! destination first. A message says what went wrong and what to do. A message does not repeat the
+//! source, which `{:#}` appends.
 
 use std::{convert::Infallible, error::Error, fmt, io, time::Duration};
 
@@ -117,7 +118,8 @@ pub enum ConnectErrorKind {
     /// The I2P address has a port other than 0. SAM 3.1 has no ports.
     #[cfg(feature = "i2p")]
     I2pPort,
-    /// The SAM bridge or the I2P router behind it is at fault. The peer was not asked.
+    /// The SAM bridge or the I2P router behind it is at fault. The router did not ask the peer for
+    /// a connection.
     #[cfg(feature = "i2p")]
     SamFailed {
         /// The bridge.
@@ -197,7 +199,7 @@ impl ConnectError {
     }
 
     /// Returns the error for a system call that failed on this machine, independent of the
-    /// destination. `step` names the call.
+    /// destination. The argument `step` names the call.
     pub(crate) fn os(to: &Destination, step: &'static str, source: io::Error) -> ConnectError {
         ConnectError::new(to, Kind::Os { step, source })
     }

@@ -64,7 +64,7 @@ pub(crate) trait Machine {
     ///
     /// # Errors
     ///
-    /// The dialogue failed and is over.
+    /// Returns the error that ended the dialogue.
     fn received(&mut self, bytes: &[u8]) -> Result<(), Self::Error>;
 
     /// Returns the error for a stream that ended (`None`) or failed before the dialogue was over.
@@ -79,7 +79,7 @@ pub(crate) trait Machine {
 ///
 /// # Errors
 ///
-/// The dialogue failed and is over.
+/// Returns the error that ended the dialogue.
 pub(crate) fn drive<M: Machine>(machine: &mut M, sock: &dyn Sock) -> Result<Step, M::Error> {
     loop {
         let outcome = match machine.wants() {

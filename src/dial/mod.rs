@@ -2,8 +2,9 @@
 //! through I2P's SAM bridge.
 //!
 //! [`Dial::step`] takes a socket and the time, proceeds as far as it can, and returns what to wait
-//! for. Two drivers call it: `blocking` on the caller's thread, and the engine's attempts on the
-//! socket thread. Only I2P's sessions take locks in a step. This layer does not name the engine.
+//! for. Two drivers call this function: `blocking` on the caller's thread, and the engine's
+//! attempts on the socket thread. Only I2P's sessions take locks in a step. This layer does not
+//! name the engine.
 
 mod blocking;
 mod direct;
@@ -50,7 +51,8 @@ use crate::{
 #[derive(Debug)]
 pub(crate) enum I2p {}
 
-/// Bitcoin Core's `DEFAULT_CONNECT_TIMEOUT`, five seconds.
+/// The default timeout of a direct connect is Bitcoin Core's `DEFAULT_CONNECT_TIMEOUT`, five
+/// seconds.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Tor needs 5 to 20 seconds for a circuit to an onion service, and more when its network is busy.
 #[cfg(feature = "socks5")]

@@ -1,4 +1,4 @@
-//! The options of one connect. Plain data: no thread, no lock.
+//! The options of one connect. The options are plain data, usable on any thread, without a lock.
 
 use std::time::Duration;
 

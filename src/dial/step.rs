@@ -1,8 +1,8 @@
-//! The outcomes of a step of a connect. Plain values.
+//! The outcomes of a step of a connect. The outcomes are plain values.
 
 use std::time::Instant;
 
-/// What to do after a step.
+/// What the caller does after a step.
 #[derive(Debug)]
 pub(crate) enum Step {
     Connected,
@@ -15,7 +15,7 @@ pub(crate) enum Step {
 /// The socket of a connect to wait on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum WaitsOn {
-    /// The socket that becomes the connection's.
+    /// The socket that the connection will use.
     Stream,
     /// The control socket of an I2P session.
     #[cfg(feature = "i2p")]

@@ -1,8 +1,8 @@
 //! Accepting: the latch and the back-off of each listener. This module gives accepted connections
 //! their place and their id.
 //!
-//! Belongs to the socket thread. Takes the connection map's mutex for a moment. No lock is held
-//! while the handler is called.
+//! The module belongs to the socket thread. It takes the connection map's mutex for a moment. No
+//! lock is held while the handler is called.
 
 use std::{
     io,

@@ -1,7 +1,8 @@
 //! Reports new connections, and connections that a panic closed, to the embedder. All sources of
 //! connections (listeners, connects, the I2P-accept thread) share these functions.
 //!
-//! Runs on the socket thread or the I2P-accept thread. No lock is held while a callback runs.
+//! The functions run on the socket thread or the I2P-accept thread. No lock is held while a
+//! callback runs.
 
 use std::{
     any::Any,

@@ -2,7 +2,8 @@
 //! socket thread steps the attempt when its socket is ready, its timer expires or its interrupt is
 //! set.
 //!
-//! The blocking driver uses the same state machine. Takes the connection map's mutex for a moment.
+//! The blocking driver uses the same state machine. An attempt takes the connection map's mutex for
+//! a moment.
 
 use std::{
     fmt, io,

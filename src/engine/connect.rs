@@ -1,7 +1,7 @@
 //! Outbound connections: `connect`, `start_connect`, and the connection that is not polled yet.
 //!
-//! Runs on the caller's thread. `connect` blocks, so it refuses to run on the socket thread. Takes
-//! the connection map's mutex for a moment.
+//! The functions run on the caller's thread. `connect` blocks, so it refuses to run on the socket
+//! thread. Takes the connection map's mutex for a moment.
 
 use std::{fmt, sync::Arc};
 

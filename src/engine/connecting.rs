@@ -1,9 +1,9 @@
 //! The attempts that the socket thread drives: the queue of those to step, their timers, and the
 //! report of their outcomes.
 //!
-//! Belongs to the socket thread. Takes the connection map's mutex for a moment. No lock is held
-//! while the handler is called. An attempt without an event or an expired timer costs no time in a
-//! pass.
+//! This module belongs to the socket thread. It takes the connection map's mutex for a moment. No
+//! lock is held while the handler is called. An attempt without an event or an expired timer costs
+//! no time in a pass.
 
 use std::{
     collections::{BTreeSet, VecDeque},

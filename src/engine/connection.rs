@@ -1,8 +1,8 @@
 //! Connections as every thread sees them: the id, the socket, the two addresses, the counters.
 //!
-//! Owns the send lock of each connection. The lock of the map is never taken while a send lock is
-//! held, and no lock is held while a callback runs. The state that belongs to the socket thread
-//! alone is in `slot`, except for `notes` and `token`.
+//! This module owns the send lock of each connection. The lock of the map is never taken while a
+//! send lock is held, and no lock is held while a callback runs. The state that belongs to the
+//! socket thread alone is in `slot`, except for `notes` and `token`.
 
 use std::{
     fmt, io,

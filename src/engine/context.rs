@@ -1,7 +1,7 @@
 //! The context of a pass: the `SockMan` and the interrupts, which the pass uses but does not own,
 //! and the guard around its callbacks.
 //!
-//! Belongs to the socket thread. No lock is held while a callback runs.
+//! The context belongs to the socket thread. No lock is held while a callback runs.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 

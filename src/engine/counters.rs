@@ -18,7 +18,7 @@ pub(crate) struct Counters {
     pub(crate) events: Counter,
     pub(crate) turns: Counter,
     pub(crate) accepted: Counter,
-    /// Connections that the I2P-accept thread accepted.
+    /// The number of connections that the I2P-accept thread accepted.
     pub(crate) accepted_elsewhere: Counter,
     pub(crate) connected: Counter,
     pub(crate) accept_pauses: Counter,

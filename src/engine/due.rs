@@ -1,7 +1,7 @@
 //! The connections that are due, each listed at most once.
 //!
-//! Belongs to the socket thread. Takes no lock. Only this module changes the lists and the
-//! [`Listed`] flag of each slot.
+//! This module belongs to the socket thread and takes no lock. Only this module changes the lists
+//! and the [`Listed`] flag of each slot.
 
 use std::mem;
 

@@ -1,9 +1,9 @@
 //! The inbox: the requests of other threads and of callbacks to the socket thread (marks), and the
 //! handshake that lets the socket thread sleep without missing a mark.
 //!
-//! Owns the list of marks and the mutex around it. The mutex is held for a push or a swap. While no
-//! thread runs, dropping the marks of closed connections also holds the mutex. Any thread pushes
-//! marks. Only the socket thread takes marks.
+//! The inbox owns the list of marks and the mutex around the list. The mutex is held for a push or
+//! a swap. While no thread runs, dropping the marks of closed connections also holds the mutex. Any
+//! thread pushes marks. Only the socket thread takes marks.
 
 use std::{
     fmt,

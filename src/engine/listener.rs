@@ -1,7 +1,7 @@
 //! Listeners as every thread sees them: binding, adopting, stopping.
 //!
-//! Any thread may use a listener. Takes no lock. The latch and the back-off belong to the socket
-//! thread alone and are in `accepting`.
+//! Any thread may use a listener. A listener takes no lock. The latch and the back-off belong to
+//! the socket thread alone and are in `accepting`.
 
 use std::{
     fs,

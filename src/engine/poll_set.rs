@@ -1,7 +1,7 @@
 //! The connections that the socket thread watches, and which of them are due.
 //!
-//! Owns the poller and the slots. Belongs to the socket thread. Takes no lock and makes no
-//! callback.
+//! This module owns the poller and the slots. It belongs to the socket thread, takes no lock and
+//! makes no callback.
 
 use std::{io, sync::Arc, time::Duration};
 
@@ -18,7 +18,7 @@ pub(crate) struct PollSet {
     poller: Box<dyn Poller>,
     slots: Slab<Slot>,
     pub(crate) due: Due,
-    /// Registrations that failed. The turn of each such connection reports the failure.
+    /// Registrations that failed. The turn of the connection reports the failure.
     pub(crate) failed: Vec<(Key, io::Error)>,
 }
 

@@ -34,7 +34,7 @@ pub(crate) struct Shared {
     pub(crate) handler: Arc<dyn EventHandler>,
     pub(crate) options: Options,
     pub(crate) connections: ConnectionMap,
-    /// The time from which connections count their age.
+    /// The time at which the `SockMan` was created. Connections store times relative to it.
     pub(crate) created: Instant,
     pub(crate) inbox: Inbox,
     pub(crate) counters: Counters,
@@ -121,7 +121,7 @@ impl Shared {
         failed
     }
 
-    /// Returns the time from `created` to `now`. Connections count their age in this time.
+    /// Returns the time from `created` to `now`, the form in which connections store times.
     pub(crate) fn age(&self, now: Instant) -> Duration {
         now.saturating_duration_since(self.created)
     }

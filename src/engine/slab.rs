@@ -1,7 +1,7 @@
 //! A vector with reusable places. Each key carries a generation, so that a key finds nothing after
 //! its place was freed, even if another value has taken the place.
 //!
-//! Belongs to the socket thread alone. Takes no lock.
+//! A slab belongs to the socket thread alone, and takes no lock.
 
 /// The index of a place and its generation. The poller's tokens are made of keys. The order of keys
 /// has no meaning.

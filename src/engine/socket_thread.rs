@@ -1,9 +1,9 @@
 //! The pass: one round of the socket thread's loop.
 //!
-//! Owns everything that only the socket thread may touch: the poll set, the listeners' latches, the
-//! list of turns, the receive buffer. While no thread runs, the shared state keeps the
-//! [`SocketThread`], so that a restart loses nothing. Takes the inbox's mutex for a moment. No lock
-//! is held while a callback runs.
+//! This module owns everything that only the socket thread may touch: the poll set, the listeners'
+//! latches, the list of turns, the receive buffer. While no thread runs, the shared state keeps the
+//! [`SocketThread`], so that a restart loses nothing. A pass takes the inbox's mutex for a moment.
+//! No lock is held while a callback runs.
 //!
 //! Data flows one way: poll → latches → hooks → I/O → callbacks.
 
@@ -101,7 +101,7 @@ impl SocketThread {
         self.connected.poller().waker()
     }
 
-    /// Runs passes until interrupted.
+    /// Runs passes until an interrupt is set.
     ///
     /// # Errors
     ///

@@ -1,8 +1,8 @@
 //! Starting, joining and restarting the threads.
 //!
-//! Owns the guard, and the marker by which the library recognises its own threads. Runs on the
-//! embedder's threads and on both threads of the library. Takes the `run` mutex for a moment
-//! when a thread starts or ends.
+//! This module owns the guard, and the marker by which the library recognises its own threads. The
+//! code runs on the embedder's threads and on both threads of the library. It takes the `run` mutex
+//! for a moment when a thread starts or ends.
 
 use std::{
     any::Any,

@@ -15,7 +15,7 @@ use crate::{sockman::SockMan, sys::sync::Mutex};
 /// Timers, each with a key of the embedder's choice: the [`ConnectionId`](crate::ConnectionId) for
 /// idle time-outs, or an enum of everything that the program waits for. Each key has one deadline.
 ///
-/// The handler uses a `Deadlines` in three places:
+/// The embedder uses a `Deadlines` in three places:
 ///
 /// * [`next_deadline`](crate::EventHandler::next_deadline) returns [`next`](Deadlines::next);
 /// * [`event_io_loop_completed_for_all`](crate::EventHandler::event_io_loop_completed_for_all)

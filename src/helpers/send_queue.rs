@@ -95,8 +95,8 @@ impl SendQueueLimits {
 ///
 /// The queue sends at once what the kernel takes and queues the rest, in order. The queue wakes the
 /// socket thread only when a wake is needed. The queue tells the kernel when more data follows
-/// ([`More::Follows`]). A high and a low mark of the queue serve back-pressure. Wire it into the
-/// handler like this:
+/// ([`More::Follows`]). A high and a low mark of the queue serve back-pressure. The embedder uses
+/// the queue in four places:
 ///
 /// * [`should_try_to_send`](crate::EventHandler::should_try_to_send) returns
 ///   [`has_queued`](SendQueue::has_queued);
@@ -258,8 +258,7 @@ impl SendQueue {
         let second = second.get(..BYTES_PER_DRAIN - first.len()).unwrap_or(second);
         let more = More::from(first.len() + second.len() < queue.len());
         let pieces = [IoSlice::new(first), IoSlice::new(second)];
-        // The second piece is usually empty. The kernel does not have to look at an empty piece
-        // that is left out.
+        // The second piece is usually empty. Without it, the kernel has one piece less to process.
         let pieces = pieces.get(..if second.is_empty() { 1 } else { 2 }).unwrap_or(&pieces);
         let sent = sockman.send_with(self.id, pieces, more)?;
         queue.drain(..sent);

@@ -1,8 +1,8 @@
 //! The interrupt: a signal that ends sleeps, polls and blocking connects at once.
 //!
-//! Owns a number (the epoch, odd while the signal is set), a condition variable for sleeping
-//! threads, and the wakers of the pollers that wait. Any thread may use an interrupt. An interrupt
-//! takes only its own mutex, and releases the mutex before it wakes a poller.
+//! An interrupt owns a number (the epoch, odd while the signal is set), a condition variable for
+//! sleeping threads, and the wakers of the pollers that wait. Any thread may use an interrupt. An
+//! interrupt takes only its own mutex, and releases the mutex before it wakes a poller.
 
 use std::{
     collections::BTreeMap,

@@ -66,8 +66,8 @@ enum OsSock {
     Tcp(Socket),
     Unix(Socket),
     TcpListener(mio::net::TcpListener),
-    /// A listener from other code. A client that connected before the adoption has inherited the
-    /// options that the listener had at the time of the connect.
+    /// A listener that other code has bound. A client that connected before the adoption has
+    /// inherited the options that the listener had at the time of the connect.
     AdoptedTcpListener(mio::net::TcpListener),
     UnixListener(mio::net::UnixListener),
 }

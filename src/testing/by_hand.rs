@@ -1,5 +1,5 @@
-//! Runs the passes of the socket thread without a thread. The test runs them one by one, or until
-//! nothing is left to do.
+//! Drives the socket thread by hand, without a real thread. The test runs its passes one by one, or
+//! until nothing is left to do.
 //!
 //! A pass runs on the caller's thread, which counts as the socket thread during the pass. A pass
 //! takes the locks that a pass of the real thread takes.
@@ -13,7 +13,7 @@ use crate::{
     sockman::SockMan,
 };
 
-/// The most passes at one moment of the clock. Only a loop that spins needs more.
+/// The most passes at one moment of the clock. Only a loop that spins needs more passes.
 const TOO_MANY_PASSES: usize = 100_000;
 
 /// The socket thread of a [`SockMan`] on a [`Network`], driven by hand. While this value exists,

@@ -1,5 +1,5 @@
-//! The system calls that the doubles replace, and the errors that their man pages list. Plain
-//! values: no thread, no lock.
+//! The system calls that the doubles replace, and the errors that their man pages list. The values
+//! are plain data, usable on any thread, without a lock.
 
 /// A system call that can be made to fail. See [`Network::fail_next`](super::Network::fail_next).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

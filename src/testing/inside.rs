@@ -1,7 +1,7 @@
 //! Access to the inside of the library, for an embedder's simulator: acting as another thread, and
 //! finding the socket of a connection.
 //!
-//! Runs on the caller's thread. Takes the connection map's lock for a look-up.
+//! The functions run on the caller's thread, and take the connection map's lock for a look-up.
 
 use std::os::fd::RawFd;
 

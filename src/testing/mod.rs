@@ -13,7 +13,7 @@
 //!    [`SockMan::add_existing_connection`](crate::SockMan::add_existing_connection);
 //! 4. failures, from [`Network::fail_next`] and [`Peer::fail_next`]: each [`Call`] can be made to
 //!    return each error of its man page;
-//! 5. in a simulator, other threads: [`Network::set_interleave`] calls a function at system calls
+//! 5. for a simulator, other threads: [`Network::set_interleave`] calls a function at system calls
 //!    and before each sleep, and [`Network::as_another_thread`] acts as another thread in that
 //!    function. [`Network::probe`] returns what a socket has left to receive and whether it has
 //!    room to send.

@@ -69,10 +69,10 @@ pub(super) struct Inner {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Point {
-    /// A poller found nothing to report and is about to sleep. The next step moves the clock.
+    /// A poller found nothing to report and is about to sleep. After this point, the clock moves.
     Sleep,
     /// A system call on a socket is about to be made, and the caller holds no lock of the library.
-    /// At present, only [`Call::Connect`], [`Call::Accept`] and [`Call::Recv`] are such points.
+    /// At present, only [`Call::Connect`], [`Call::Accept`] and [`Call::Recv`] reach this point.
     Call(Call),
 }
 
@@ -128,9 +128,9 @@ impl Network {
     }
 
     /// Sets whether a poll with nothing to report waits. With `true`, a poll with nothing to report
-    /// waits on its thread until something happens. Only [`advance`](Network::advance) moves the
-    /// clock then. Tests with real threads use `true`. With `false`, the default, a poll with
-    /// nothing to report moves the clock, and no thread waits.
+    /// waits on its thread until something happens. In this mode, only
+    /// [`advance`](Network::advance) moves the clock. Tests with real threads use `true`. With
+    /// `false`, the default, a poll with nothing to report moves the clock, and no thread waits.
     ///
     /// A poll that waits does not pass [`Point::Sleep`].
     ///
@@ -183,8 +183,8 @@ impl Network {
         self.inner.kernel.lock().window = bytes.max(1);
     }
 
-    /// Sets how many descriptors the program may have. Default: `None`, which means any number. At
-    /// the limit, a call that needs a descriptor fails with `EMFILE`.
+    /// Sets how many descriptors the program may have. By default the number has no limit (`None`).
+    /// At the limit, a call that needs a descriptor fails with `EMFILE`.
     pub fn set_descriptor_limit(&self, limit: Option<usize>) {
         self.inner.kernel.lock().descriptor_limit = limit;
     }
@@ -236,7 +236,7 @@ impl Network {
         Ok(Peer::new(self.clone(), peer))
     }
 
-    /// Makes a peer listen on `at`. The program can connect to it.
+    /// Makes a peer listen on `at`. The program can connect to the peer.
     ///
     /// # Errors
     ///
@@ -380,8 +380,8 @@ impl Network {
 
     /// Returns when an accept or a registration last failed, either because a test ordered the
     /// failure or for lack of a descriptor.
-    // The method is hidden. Only this project's simulator uses it, because only the simulator knows
-    // how long the library pauses a listener.
+    // The method is hidden. Only this project's simulator uses this method, because only the
+    // simulator knows how long the library pauses a listener.
     #[doc(hidden)]
     #[must_use]
     pub fn exhausted_at(&self) -> Option<Duration> {

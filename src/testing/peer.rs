@@ -156,7 +156,7 @@ impl Peer {
     }
 
     /// Sets the size of the largest piece in which the bytes that the peer sends arrive. The pieces
-    /// of one send arrive a microsecond apart. Default: `None`, a send arrives in one piece.
+    /// of one send arrive a microsecond apart. By default (`None`) a send arrives in one piece.
     pub fn set_chunk(&self, bytes: Option<usize>) {
         self.kernel(|kernel, end| {
             if let Some(stream) = kernel.stream(end) {

@@ -1,6 +1,6 @@
 //! The seams between a `SockMan` and a [`Network`]: the factory, the sockets and the pollers.
 //!
-//! Runs on the caller's thread. Each call holds the kernel's mutex while it runs.
+//! The seams run on the caller's thread. Each call holds the kernel's mutex while it runs.
 
 use std::{
     io::{self, IoSlice},

@@ -57,7 +57,7 @@ fn destination_length(bytes: &[u8]) -> Result<usize, DestinationError> {
 ///
 /// # Errors
 ///
-/// The text is not a destination.
+/// Fails if the text is not a destination.
 pub(crate) fn address_of(base64: &str) -> Result<NetAddr, DestinationError> {
     let bytes = decode(base64)?;
     destination_length(&bytes)?;
@@ -77,7 +77,7 @@ impl PrivateKey {
     ///
     /// # Errors
     ///
-    /// The key is damaged.
+    /// Fails if the key is damaged.
     pub(crate) fn new(bytes: Vec<u8>) -> Result<PrivateKey, DestinationError> {
         let destination_length = destination_length(&bytes)?;
         Ok(PrivateKey { bytes, destination_length })
@@ -87,7 +87,7 @@ impl PrivateKey {
     ///
     /// # Errors
     ///
-    /// The key is damaged.
+    /// Fails if the key is damaged.
     pub(crate) fn from_base64(text: &str) -> Result<PrivateKey, DestinationError> {
         PrivateKey::new(decode(text)?)
     }

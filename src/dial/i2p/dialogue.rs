@@ -123,7 +123,7 @@ impl Dialogue {
             || matches!(self.stage, Stage::Listening | Stage::AwaitPeer | Stage::Done)
     }
 
-    /// Continues from listening to waiting for the peer, without a time limit.
+    /// Begins to wait for the peer after the bridge listens. The wait has no time limit.
     pub(crate) fn await_peer(&mut self) {
         if self.stage == Stage::Listening {
             self.stage = Stage::AwaitPeer;

@@ -1,6 +1,6 @@
 //! The errors of a SAM bridge, of the router behind it, and of a key file.
 //!
-//! Plain values: no thread, no lock. No error contains a key.
+//! The errors are plain values, usable on any thread, without a lock. No error contains a key.
 
 use std::{error::Error, fmt, io, path::PathBuf};
 
@@ -222,7 +222,7 @@ impl fmt::Display for DestinationError {
         match self {
             DestinationError::NotBase64 => f.write_str("the key is not in I2P's base64"),
             DestinationError::TooShort { found } => {
-                write!(f, "the key has {found} bytes, and its fixed part alone has 387 bytes")
+                write!(f, "the key has {found} bytes, but its fixed part alone requires 387")
             }
             DestinationError::CertificateTooLong { certificate, expected, found } => write!(
                 f,
@@ -245,7 +245,7 @@ pub enum KeyFileError {
     Io {
         /// The path of the file.
         path: PathBuf,
-        /// The system call that failed: The system call that failed: `open`, `read`, `write`, …
+        /// The system call that failed: `open`, `read`, `write`, …
         step: &'static str,
         /// The error of the operating system.
         source: io::Error,

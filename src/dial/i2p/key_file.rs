@@ -14,8 +14,8 @@ use std::{
 
 use super::{destination::PrivateKey, error::KeyFileError};
 
-/// The most bytes that a key file may have. A key of today has 679 bytes. A key with the longest
-/// certificate has a little more than 66 kB.
+/// The most bytes that a key file may have. A key of the present type has 679 bytes. A key with the
+/// longest certificate has a little more than 66 kB.
 const LONGEST: u64 = 128 * 1024;
 /// Only the owner may read and write the file.
 const MODE: u32 = 0o600;

@@ -165,7 +165,7 @@ impl fmt::Debug for I2p {
 
 impl Session {
     /// Returns whether the router still has the session open. The router sends nothing on this
-    /// socket. Bytes that arrive nevertheless are discarded.
+    /// socket. If bytes arrive in spite of that, they are discarded.
     pub(crate) fn is_alive(&self) -> bool {
         let mut buffer = [0; 64];
         match self.control.recv(&mut buffer) {
@@ -235,7 +235,7 @@ enum Begun {
     Making(Box<Making>),
     /// A session already exists.
     Found(Arc<Session>),
-    /// Another thread makes the persistent session. This maker checks again at this time.
+    /// Another thread makes the persistent session. This maker checks again at the given time.
     ElsewhereUntil(Instant),
 }
 

@@ -32,7 +32,7 @@ impl Talk {
     ///
     /// # Errors
     ///
-    /// Fails if the dialogue failed, which ends the dialogue.
+    /// Returns the error that ended the dialogue.
     pub(crate) fn step(&mut self, sock: &dyn Sock, now: Instant) -> Result<Step, SamError> {
         match self.direct.step(sock, &self.sam, now) {
             Err(source) => return Err(SamError::Unreachable { source }),

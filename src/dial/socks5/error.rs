@@ -1,6 +1,6 @@
 //! The errors of a SOCKS5 proxy, and the reasons that the proxy gives when it could not connect.
 //!
-//! Plain values: no thread, no lock.
+//! The errors are plain values, usable on any thread, without a lock.
 
 use std::{error::Error, fmt, io};
 

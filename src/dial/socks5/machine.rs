@@ -74,7 +74,7 @@ pub(crate) struct Socks5 {
 enum State {
     /// The machine offers the methods. The proxy's choice comes next.
     Greeting,
-    /// The machine sends the credentials. The proxy's verdict comes next.
+    /// The machine sends the credentials. The proxy's answer to the credentials comes next.
     Authentication,
     /// The machine sends the request. The version, the reply, the reserved byte and the address
     /// type come next.

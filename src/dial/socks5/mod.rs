@@ -24,7 +24,7 @@ pub(crate) use self::dial::ProxyDial;
 pub use self::error::{ProxyError, Socks5Reply};
 use crate::address::{MAX_NAME_BYTES, ParseAddrError, Service};
 
-/// A SOCKS5 proxy (RFC 1928): Tor, or any other. Bitcoin Core's `Proxy`.
+/// A SOCKS5 proxy (RFC 1928), which may be Tor or any other proxy. Bitcoin Core's `Proxy`.
 ///
 /// The proxy receives the destination as text, host names and addresses alike, and resolves host
 /// names itself. Pass the proxy to [`ConnectOptions::proxy`](crate::ConnectOptions::proxy).
@@ -49,7 +49,7 @@ pub struct Proxy {
 enum Authentication {
     None,
     Given(Credentials),
-    /// Different credentials for each connection.
+    /// Each connection gets different credentials.
     UniquePerConnection,
 }
 
@@ -91,9 +91,9 @@ impl Proxy {
         self
     }
 
-    /// Gives each connection a user name and a password of its own. Default: off. Tor then uses a
-    /// separate circuit for each connection (`IsolateSOCKSAuth`, which is on by default), so that
-    /// an exit cannot see that two connections come from one node.
+    /// Gives each connection a user name and a password of its own. Default: off. With this
+    /// setting, Tor uses a separate circuit for each connection (`IsolateSOCKSAuth`, which is on by
+    /// default), so that an exit cannot see that two connections come from one node.
     ///
     /// The user name and the password consist of a prefix, which is random for each process, and a
     /// counter. A proxy other than Tor that checks credentials rejects them.
@@ -154,7 +154,8 @@ impl Credentials {
     ///
     /// # Errors
     ///
-    /// [`InvalidCredentials`], which says which of the two is empty or too long.
+    /// [`InvalidCredentials`], which says whether the user name or the password is empty or too
+    /// long.
     pub fn new(
         username: impl Into<Arc<str>>,
         password: impl Into<Arc<str>>,

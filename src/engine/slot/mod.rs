@@ -1,6 +1,6 @@
 //! The slot of one connection in the poll set: its latches, and the answers of its hooks.
 //!
-//! Belongs to the socket thread. Takes no lock.
+//! A slot belongs to the socket thread, and takes no lock.
 
 mod turn;
 
@@ -29,7 +29,7 @@ pub(crate) struct Slot {
     has_turn: bool,
     send: Latch,
     recv: Latch,
-    /// Whether sending comes before receiving in the next turn. If not, sending comes after
+    /// Whether sending comes before receiving in the next turn. If `false`, sending comes after
     /// receiving. An event of arriving data also reports a socket as writable that has been
     /// writable all the time, so one question to the send hook, after the data, is enough.
     send_first: bool,

@@ -1,7 +1,8 @@
 //! The turn of one connection: at most one ready-to-send call and one receive.
 //!
-//! Changes the latches of the slot. Belongs to the socket thread. Takes the connection's send lock
-//! for a moment to read the error of a send. No lock is held while a callback runs.
+//! A turn changes the latches of the slot. This module belongs to the socket thread. It takes the
+//! connection's send lock for a moment to read the error of a send. No lock is held while a
+//! callback runs.
 
 use std::{io, mem};
 

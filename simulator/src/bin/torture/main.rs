@@ -303,8 +303,8 @@ fn report(role: &str, side: &Side, sockman: &SockMan) {
     let stats = sockman.stats();
     println!(
         "{role}: streams: {} in order, {} cut by this side, {} cut by the peer, {} without a \
-         header, {} refused; {} MB received, {} pauses; {} accepted, {} connected, {} accept pauses, \
-         {} passes",
+         header, {} refused; {} MB received, {} pauses; {} accepted, {} connected, \
+         {} accept pauses, {} passes",
         count(&counts.in_order),
         count(&counts.cut_here),
         count(&counts.cut_there),
