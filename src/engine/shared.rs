@@ -34,7 +34,7 @@ pub(crate) struct Shared {
     pub(crate) handler: Arc<dyn EventHandler>,
     pub(crate) options: Options,
     pub(crate) connections: ConnectionMap,
-    /// The time at which the `SockMan` was created. Connections store times relative to it.
+    /// The time at which the `SockMan` was created. Connections store times relative to this time.
     pub(crate) created: Instant,
     pub(crate) inbox: Inbox,
     pub(crate) counters: Counters,

@@ -183,8 +183,8 @@ impl SocketThreadByHand {
     }
 
     /// Ends the socket thread, as an interrupt and a
-    /// [`SocketsThreads::join`](crate::SocketsThreads::join) do. Dropping the value has the same
-    /// effect.
+    /// [`SocketsThreads::join`](crate::SocketsThreads::join) do. Dropping the `SocketThreadByHand`
+    /// has the same effect.
     pub fn stop(self) {}
 }
 

@@ -361,7 +361,7 @@ fn a_handshake_of_decoys_without_end_is_disconnected() {
         // The version packet follows the decoys, and the node never reads it.
         let _ = handshake(&stream, Role::Initiator, None, Some(decoys), usize::MAX);
         let reason = events.wait_for_disconnect();
-        assert!(reason.contains("its handshake is longer than"), "{reason}");
+        assert!(reason.contains("handshake is longer than"), "{reason}");
         node.stop().unwrap();
     }
 }

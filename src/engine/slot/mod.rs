@@ -33,9 +33,10 @@ pub(crate) struct Slot {
     /// receiving. An event of arriving data also reports a socket as writable that has been
     /// writable all the time, so one question to the send hook, after the data, is enough.
     send_first: bool,
-    /// Whether a receive that fills less than the buffer clears the latch. On unix-domain sockets
-    /// it never clears the latch. On TCP it clears the latch until an event carries "read closed",
-    /// an error or urgent data, because data that comes later causes no further edge.
+    /// Whether a receive that fills less than the buffer clears the latch. On unix-domain sockets,
+    /// such a receive never clears the latch. On TCP, it clears the latch until an event carries
+    /// "read closed", an error or urgent data, because data that comes later causes no further
+    /// edge.
     short_read_means_empty: bool,
     end: End,
     /// Whether the peer ended the stream in order, as far as events report.

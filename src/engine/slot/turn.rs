@@ -110,8 +110,8 @@ impl Turn<'_> {
     }
 
     /// Makes one receive and reports its result. Each callback in this function may queue something
-    /// to send, so `send.work` is set before the callback. The send hook is then asked later in
-    /// this turn, or in the next pass if the turn had its ready-to-send call.
+    /// to send, so `send.work` is set before the callback. As a result, the send hook is asked
+    /// later in this turn, or in the next pass if the turn already had its ready-to-send call.
     fn try_to_recv(&mut self) -> Result<(), Closed> {
         if !self.slot.recv.is_due() {
             return Ok(());
