@@ -188,8 +188,8 @@ fn start_i2p_accept(_: &SockMan, _: &Watches) -> I2pThread {
     I2pThread::None
 }
 
-/// Starts the I2P-accept thread, if the options ask for one. The socket thread waits for its end
-/// before it ends itself.
+/// Starts the I2P-accept thread, if the options ask for one. The socket thread ends only after the
+/// I2P-accept thread has ended.
 #[cfg(feature = "i2p")]
 fn start_i2p_accept(sockman: &SockMan, watches: &Watches) -> I2pThread {
     let shared = sockman.shared();
