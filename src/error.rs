@@ -1,13 +1,15 @@
-//! The errors, one type per operation. Plain values, usable on any thread, without a lock.
+//! The errors of the library, one type per operation. The errors are plain values, usable on any
+//! thread, without a lock.
 //!
-//! A message says what was tried, on what address, what went wrong, and what to do. It does not
-//! repeat the source, which [`source`](std::error::Error::source) returns. The alternate form
-//! `{:#}` appends the messages of all sources:
+//! A message says what was tried, on what address, what went wrong, and what to do. A message does
+//! not repeat the source, which [`source`](std::error::Error::source) returns. The alternate form
+//! `{:#}` appends the messages of all sources.
 //!
 //! ```
 //! # use sockman::error::StartError;
 //! let error = StartError::Spawn(std::io::Error::other("no more threads"));
-//! let message = "cannot start the sockets threads: the operating system gave no thread";
+//! let message = "cannot start the sockets threads: the operating system provided no thread; \
+//!     check the limits of threads and memory";
 //! assert_eq!(format!("{error}"), message);
 //! assert_eq!(format!("{error:#}"), format!("{message}: no more threads"));
 //! ```
@@ -30,7 +32,7 @@ pub use crate::{
 pub enum CreateError {
     /// An option is out of its range.
     InvalidOption(InvalidOption),
-    /// The operating system gave no poller. The process has probably reached its limit of
+    /// The operating system provided no poller. The process has probably reached its limit of
     /// descriptors.
     Poller(io::Error),
 }
@@ -56,8 +58,8 @@ impl fmt::Display for CreateError {
             CreateError::InvalidOption(error) => error.fmt(f),
             CreateError::Poller(_) => {
                 f.write_str(
-                    "cannot create the SockMan: the operating system gave no poller; the process \
-                     has probably reached its limit of descriptors",
+                    "cannot create the SockMan: the operating system provided no poller; the \
+                     process has probably reached its limit of descriptors, so raise the limit",
                 )?;
                 write_sources(f, self)
             }
@@ -76,12 +78,12 @@ impl Error for CreateError {
 
 /// The error returned by
 /// [`SockMan::bind_and_start_listening`](crate::SockMan::bind_and_start_listening) and
-/// [`SockMan::start_listening_on`](crate::SockMan::start_listening_on). A failed call leaves
-/// nothing behind.
+/// [`SockMan::start_listening_on`](crate::SockMan::start_listening_on). A failed call leaves no
+/// socket and no socket file behind.
 ///
-/// [`kind`](BindError::kind) returns the reason. A `BindError` converts into an [`io::Error`].
-/// The kind of that error is the kind of the operating system's error, if there was one, and
-/// [`InvalidInput`](io::ErrorKind::InvalidInput) otherwise.
+/// [`kind`](BindError::kind) returns the reason. A `BindError` converts into an [`io::Error`]. The
+/// kind of the `io::Error` is the kind of the operating system's error. Without an error of the
+/// operating system, the kind is [`InvalidInput`](io::ErrorKind::InvalidInput).
 pub struct BindError {
     inner: Box<BindInner>,
 }
@@ -97,11 +99,12 @@ struct BindInner {
 pub enum BindErrorKind {
     /// The text given as the address is not an address.
     InvalidText(ParseAddrError),
-    /// The address cannot be bound. It is an onion or I2P address, the unnamed unix-domain address,
-    /// an abstract name on a platform without abstract names, or a unix-domain path that leaves no
-    /// room for its terminator.
+    /// The address cannot be bound. The address is an onion or I2P address, the unnamed unix-domain
+    /// address, an abstract name on a platform without abstract names, or a unix-domain path that
+    /// leaves no room for its terminator.
     Unsupported,
-    /// Another socket listens there. For a unix-domain path: a file of that name exists.
+    /// Another socket listens on the address, or a file with the name of the unix-domain path
+    /// exists.
     AddressInUse {
         /// The error of the operating system.
         source: io::Error,
@@ -111,12 +114,12 @@ pub enum BindErrorKind {
         /// The error of the operating system.
         source: io::Error,
     },
-    /// The process may not bind there.
+    /// The process has no right to bind to the address.
     PermissionDenied {
         /// The error of the operating system.
         source: io::Error,
     },
-    /// Another failure of the system call named `step`.
+    /// The system call named `step` failed for a reason that no other kind names.
     Os {
         /// The system call that failed: `socket`, `bind`, `listen`, …
         step: &'static str,
@@ -157,8 +160,8 @@ impl BindError {
         self.inner.kind
     }
 
-    /// Returns the address to listen on. Returns `None` if its text could not be parsed, and for a
-    /// socket that was handed over.
+    /// Returns the address to listen on. Returns `None` if the text of the address could not be
+    /// parsed, and for a socket that was handed over.
     #[must_use]
     pub fn to(&self) -> Option<&Service> {
         self.inner.to.as_ref()
@@ -236,7 +239,7 @@ impl From<ParseAddrError> for BindError {
     }
 }
 
-/// For addresses that need no conversion.
+/// An address that needs no conversion has this error type.
 impl From<Infallible> for BindError {
     fn from(never: Infallible) -> BindError {
         match never {}
@@ -273,18 +276,17 @@ impl Error for BindError {
 }
 
 /// The error returned by [`SockMan::start_sockets_threads`](crate::SockMan::start_sockets_threads).
-/// No thread was started. A `StartError` converts into an [`io::Error`].
+/// If this error is returned, no thread was started. A `StartError` converts into an [`io::Error`].
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum StartError {
-    /// The threads are running, or have not ended yet.
+    /// Earlier threads are still running.
     AlreadyStarted,
-    /// An interrupt is set.
-    /// [`SockMan::reset_interrupt`](crate::SockMan::reset_interrupt) resets the `SockMan`'s own.
-    /// The owner of the interrupt given with [`Options::interrupt`](crate::Options::interrupt)
-    /// resets that one.
+    /// An interrupt is set. [`SockMan::reset_interrupt`](crate::SockMan::reset_interrupt) resets
+    /// the `SockMan`'s own interrupt. An interrupt given with
+    /// [`Options::interrupt`](crate::Options::interrupt) is reset by its owner.
     Interrupted,
-    /// The operating system gave no thread.
+    /// The operating system provided no thread.
     Spawn(io::Error),
 }
 
@@ -308,7 +310,8 @@ impl fmt::Display for StartError {
                 "cannot start the sockets threads: an interrupt is set; reset it first"
             }
             StartError::Spawn(_) => {
-                "cannot start the sockets threads: the operating system gave no thread"
+                "cannot start the sockets threads: the operating system provided no thread; check \
+                 the limits of threads and memory"
             }
         })?;
         write_sources(f, self)
@@ -324,15 +327,15 @@ impl Error for StartError {
     }
 }
 
-/// The error returned by [`SocketsThreads::join`](crate::SocketsThreads::join). It is `Send` and
-/// `Sync`, so `?` turns it into a `Box<dyn Error + Send + Sync>`.
+/// The error returned by [`SocketsThreads::join`](crate::SocketsThreads::join). A `JoinError` is
+/// `Send` and `Sync`, so `?` turns it into a `Box<dyn Error + Send + Sync>`.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum JoinError {
     /// A callback panicked, which ended the threads. The threads can be started again.
     Panicked(Panic),
-    /// `join` was called on one of the library's own threads and would have deadlocked. The guard
-    /// is handed back.
+    /// `join` was called on one of the library's own threads and would have deadlocked. The error
+    /// hands the guard back.
     OnLibraryThread(SocketsThreads),
     /// The poller of the socket thread or of the I2P-accept thread failed, or the I2P-accept thread
     /// could not be started. Both threads have ended.
@@ -393,7 +396,8 @@ impl Error for JoinError {
 /// # }
 /// ```
 pub struct Panic {
-    /// The mutex makes `Panic` `Sync`: a payload need not be `Sync`.
+    /// The payload of the panic. The mutex makes `Panic` `Sync`, because a payload need not be
+    /// `Sync`.
     payload: Mutex<Box<dyn Any + Send>>,
     message: String,
 }
@@ -430,14 +434,14 @@ pub(crate) fn panic_message(payload: &(dyn Any + Send)) -> &str {
     } else if let Some(text) = payload.downcast_ref::<String>() {
         text
     } else {
-        "(a panic whose payload is not text)"
+        "(the payload of the panic is not text)"
     }
 }
 
 /// The error returned by the methods of [`SockMan`](crate::SockMan) that send or half-close.
 ///
-/// A full send buffer is not an error. [`SockMan::send_bytes`](crate::SockMan::send_bytes) then
-/// returns `Ok(0)`.
+/// A full send buffer is not an error. With a full send buffer,
+/// [`SockMan::send_bytes`](crate::SockMan::send_bytes) returns `Ok(0)`.
 ///
 /// # Examples
 ///

@@ -1,7 +1,7 @@
 //! The trait [`EventHandler`], through which the library reports events to the embedder.
 //!
 //! This module owns nothing. The trait's methods run on the socket thread, some of them on the
-//! I2P-accept thread. The library holds no lock while it calls them.
+//! I2P-accept thread. The library holds no lock while it calls the methods.
 
 use std::{io, time::Instant};
 
@@ -17,16 +17,16 @@ use crate::{
 /// What the socket thread does with the receive direction of a connection right after
 /// [`EventHandler::event_ready_to_send`].
 ///
-/// Bitcoin Core calls this `cancel_recv`: a Bitcoin Core node that still has data queued for a peer
-/// does not read more requests from that peer.
+/// Bitcoin Core's name for [`Skip`](NextRecv::Skip) is `cancel_recv`. A Bitcoin Core node that
+/// still has data queued for a peer does not read more requests from that peer.
 #[doc(alias = "cancel_recv")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum NextRecv {
     /// The library receives in this turn too, if there is something to receive.
     Proceed,
-    /// The library does not receive in this turn. If bytes were sent, it tries to receive in the
-    /// next pass. If no bytes were sent, the receive direction rests until an event, a wake or the
-    /// sweep.
+    /// The library does not receive in this turn. If bytes were sent, the library tries to receive
+    /// in the next pass. If no bytes were sent, the receive direction rests until an event, a wake
+    /// or the sweep.
     Skip,
 }
 
@@ -35,27 +35,27 @@ pub enum NextRecv {
 ///
 /// # Threads and locks
 ///
-/// The library calls the methods on the socket thread, one at a time. An embedder that accepts
-/// connections from I2P has a second thread, the I2P-accept thread, which calls three methods:
+/// The library calls the methods on the socket thread, one at a time. If connections from I2P are
+/// accepted, a second thread exists, the I2P-accept thread. This thread calls
 /// `event_new_connection_accepted` for a connection from I2P, `event_closed_after_panic` if that
-/// callback panicked, and `event_i2p_status`, which runs on no other thread. It may call them while
-/// the socket thread calls a method for another id. Two methods never run at the same time for one
-/// id.
+/// callback panicked, and `event_i2p_status`, which runs on no other thread. The I2P-accept thread
+/// may call these methods while the socket thread calls a method for another id. Two methods never
+/// run at the same time for one id.
 ///
 /// The library holds no lock while it calls a method. Every method of [`SockMan`] may therefore be
-/// called from every callback, on any id, including the id of the callback. Three methods return an
-/// error there:
+/// called from every callback, on any id, including the id of the callback. In a callback, three
+/// methods return an error:
 ///
 /// * [`SockMan::connect`] and [`SockMan::connect_and_make_id`], on the socket thread, because they
 ///   would block it;
-/// * [`SocketsThreads::join`], because it would wait for its own thread.
+/// * [`SocketsThreads::join`], because the call would wait for its own thread.
 ///
 /// A callback that takes long delays every other connection. Hand long work to another thread. That
 /// thread calls [`SockMan::wake`] for the connection after it has queued the answer.
 ///
 /// # Examples
 ///
-/// A handler that prints what it receives:
+/// This handler prints what it receives:
 ///
 /// ```
 /// use std::io;
@@ -92,8 +92,9 @@ pub enum NextRecv {
 /// # Keeping a `SockMan`
 ///
 /// All methods but the hooks and [`next_deadline`](EventHandler::next_deadline) receive a
-/// `SockMan`. A handler that keeps one stores a [`WeakSockMan`](crate::WeakSockMan): the `SockMan`
-/// owns the handler, so a strong `SockMan` inside the handler would be a cycle that is never freed.
+/// `SockMan`. A handler that keeps a handle stores a [`WeakSockMan`](crate::WeakSockMan). The
+/// `SockMan` owns the handler, so a `SockMan` inside the handler would be a reference cycle that is
+/// never freed.
 ///
 /// [`SocketsThreads::join`]: crate::SocketsThreads::join
 pub trait EventHandler: Send + Sync {
@@ -106,8 +107,8 @@ pub trait EventHandler: Send + Sync {
     ///
     /// *When:* once for each accepted connection, before any other callback for its id.
     ///
-    /// *Thread:* the socket thread. For connections from I2P it is the I2P-accept thread, while
-    /// callbacks for other ids run on the socket thread. No lock is held.
+    /// *Thread:* the socket thread. For connections from I2P, the thread is the I2P-accept thread,
+    /// while callbacks for other ids run on the socket thread. No lock is held.
     ///
     /// *May call:* everything. The id can already be sent to and closed.
     ///
@@ -117,7 +118,8 @@ pub trait EventHandler: Send + Sync {
     /// *A panic:* closes the connection, and is then handled as
     /// [`PanicPolicy`](crate::options::PanicPolicy) says. With `PanicPolicy::CloseConnection`,
     /// [`event_closed_after_panic`] names the id, because the handler may already have begun to
-    /// register it. It does not name an id that the callback closed before it panicked.
+    /// register it. `event_closed_after_panic` does not name an id that the callback closed before
+    /// it panicked.
     ///
     /// [`event_closed_after_panic`]: EventHandler::event_closed_after_panic
     #[doc(alias = "EventNewConnectionAccepted")]
@@ -135,15 +137,15 @@ pub trait EventHandler: Send + Sync {
     ///
     /// *When:* if the socket is writable and [`should_try_to_send`] returned `true` in this pass;
     /// at most once per connection and pass. If this callback sends something and the socket would
-    /// take more, the hook is asked again in the next pass, without waiting.
+    /// take more, the next pass, which follows without a wait, asks the hook again.
     ///
     /// *Thread:* the socket thread. No lock is held.
     ///
     /// *May call:* everything.
     ///
     /// *Comes after it:* in the same turn, a receive may follow, and with it [`event_got_data`],
-    /// [`event_got_eof`] or [`event_got_permanent_read_error`]. After [`NextRecv::Skip`] none
-    /// follows. The turn ends with [`event_io_loop_completed_for_one`].
+    /// [`event_got_eof`] or [`event_got_permanent_read_error`]. After [`NextRecv::Skip`], no
+    /// receive follows. The turn ends with [`event_io_loop_completed_for_one`].
     ///
     /// *A panic:* is handled as [`PanicPolicy`](crate::options::PanicPolicy) says.
     ///
@@ -158,10 +160,11 @@ pub trait EventHandler: Send + Sync {
         NextRecv::Proceed
     }
 
-    /// Delivers bytes that arrived. `data` is never empty. Its length is at most
+    /// Delivers bytes that arrived. `data` is never empty. The length of `data` is at most
     /// [`Options::receive_buffer`].
     ///
-    /// `data` lies in the socket thread's one receive buffer. The handler copies what it keeps.
+    /// `data` lies in the socket thread's one receive buffer. The handler must copy bytes that it
+    /// needs later.
     ///
     /// *When:* if the socket is readable and [`should_try_to_recv`] returned `true` in this pass;
     /// at most once per connection and pass.
@@ -170,13 +173,13 @@ pub trait EventHandler: Send + Sync {
     ///
     /// *May call:* everything. A reply that is queued in this callback never waits for the sweep:
     /// if the socket is writable, [`should_try_to_send`] is asked later in this turn. If this turn
-    /// already had its [`event_ready_to_send`], the hook is asked in the next pass, without
-    /// waiting.
+    /// already had its [`event_ready_to_send`], the next pass, which follows without a wait, asks
+    /// the hook.
     ///
     /// *Comes after it:* more data, [`event_got_eof`] or [`event_got_permanent_read_error`].
     ///
-    /// *A panic:* is handled as [`PanicPolicy`](crate::options::PanicPolicy) says. The bytes count
-    /// as delivered.
+    /// *A panic:* is handled as [`PanicPolicy`](crate::options::PanicPolicy) says. The bytes of
+    /// this call count as delivered.
     ///
     /// [`Options::receive_buffer`]: crate::Options::receive_buffer
     /// [`should_try_to_recv`]: EventHandler::should_try_to_recv
@@ -187,16 +190,17 @@ pub trait EventHandler: Send + Sync {
     #[doc(alias = "EventGotData")]
     fn event_got_data(&self, sockman: &SockMan, id: ConnectionId, data: &[u8]);
 
-    /// Reports that the peer sends no more: it closed or half-closed the connection.
+    /// Reports the end of the stream: the peer closed or half-closed the connection, and sends no
+    /// more data.
     ///
     /// *When:* at most once per connection, after all data. While reading is paused, the end waits.
     /// The connection stays open for sending until the embedder closes it. The loop does not spin
-    /// meanwhile.
+    /// while the connection stays open.
     ///
     /// *Thread:* the socket thread. No lock is held.
     ///
-    /// *May call:* everything; usually [`SockMan::close_connection`]. A handler that still has data
-    /// queued closes the connection after that data was sent.
+    /// *May call:* everything; usually [`SockMan::close_connection`]. A handler that still has
+    /// queued data closes the connection after it has sent the data.
     ///
     /// *Comes after it:* no data. A reset is still reported, once, by
     /// [`event_got_permanent_read_error`](EventHandler::event_got_permanent_read_error).
@@ -209,8 +213,8 @@ pub trait EventHandler: Send + Sync {
     /// registration with the poller.
     ///
     /// *When:* at most once per connection, after all data that came before the error. While
-    /// reading is paused, the error waits. A failed registration does not wait: it is reported at
-    /// once.
+    /// reading is paused, the error waits. A failed registration is reported at once, even while
+    /// reading is paused.
     ///
     /// *Thread:* the socket thread. No lock is held.
     ///
@@ -231,9 +235,9 @@ pub trait EventHandler: Send + Sync {
     /// Reports that a connect begun with [`SockMan::start_connect`] has succeeded or failed. The
     /// default does nothing.
     ///
-    /// `outcome` is `Ok` with this side's address if the connect succeeded; the connection is
-    /// polled from then on. `to` is the destination that was passed to `start_connect`. An
-    /// embedder whose destinations differ needs no table of attempts.
+    /// `outcome` is `Ok` with this side's address if the connect succeeded; the library polls the
+    /// connection after this callback. `to` is the destination that was passed to `start_connect`.
+    /// An embedder that connects to each destination once needs no table of attempts.
     ///
     /// *When:* once for each `start_connect` that returned an id, unless the id was closed before.
     /// At most [`Options::accept_batch`] in one pass.
@@ -242,7 +246,7 @@ pub trait EventHandler: Send + Sync {
     /// No lock is held.
     ///
     /// *May call:* everything. With `Ok`, the id can already be sent to and closed. With an error,
-    /// its place among the [`Options::max_connections`] is free for another connect.
+    /// the place of the attempt among the [`Options::max_connections`] is free for another connect.
     ///
     /// *Comes after it:* with `Ok`, the other callbacks for this id. With an error, or if the id
     /// was closed in this callback, no callback names the id again.
@@ -266,16 +270,16 @@ pub trait EventHandler: Send + Sync {
     /// `true`.
     ///
     /// *When:* before each [`event_ready_to_send`], if the socket is writable: after an event that
-    /// made it writable, after a [`SockMan::wake`], after data, EOF or an error was reported, after
-    /// a send that left room, and at the sweep.
+    /// made the socket writable, after a [`SockMan::wake`], after data, EOF or an error was
+    /// reported, after a send that left room, and at the sweep.
     ///
     /// *Thread:* the socket thread. No lock is held. This hook is asked often and should be short.
     ///
     /// *May call:* everything, through a [`WeakSockMan`](crate::WeakSockMan).
     ///
     /// *Comes after it:* with `true`, [`event_ready_to_send`]. With `false`, the send direction
-    /// rests until one of the occasions above. A changed answer takes effect at once on
-    /// [`SockMan::wake`], otherwise at the next sweep.
+    /// rests until the next of the occasions listed above. A changed answer takes effect at the
+    /// next [`SockMan::wake`] or sweep.
     ///
     /// *A panic:* is handled as [`PanicPolicy`](crate::options::PanicPolicy) says.
     ///
@@ -296,7 +300,7 @@ pub trait EventHandler: Send + Sync {
     ///
     /// *Comes after it:* with `true`, a receive. With `false`, nothing is read: data, EOF and read
     /// errors wait, the kernel's receive buffer fills, and TCP slows the peer down. A changed
-    /// answer takes effect at once on [`SockMan::wake`], otherwise at the next sweep.
+    /// answer takes effect at the next [`SockMan::wake`] or sweep.
     ///
     /// *A panic:* is handled as [`PanicPolicy`](crate::options::PanicPolicy) says.
     #[doc(alias = "ShouldTryToRecv")]
@@ -305,12 +309,12 @@ pub trait EventHandler: Send + Sync {
         true
     }
 
-    /// Reports that the turn of one connection is over. The default does nothing. With the sweep on,
-    /// this callback suits coarse inactivity time-outs. Without it, an idle connection gets no turn:
-    /// use [`Deadlines`](crate::helpers::Deadlines).
+    /// Reports that the turn of one connection is over. The default does nothing. With the sweep
+    /// on, this callback suits coarse inactivity time-outs. Without the sweep, an idle connection
+    /// gets no turn, so use [`Deadlines`](crate::helpers::Deadlines) then.
     ///
     /// *When:* at the end of each turn of the connection. A connection gets a turn after an event
-    /// on it, after a [`SockMan::wake`], when its last turn left work, and at each sweep
+    /// on its socket, after a [`SockMan::wake`], when its last turn left work, and at each sweep
     /// ([`Options::sweep`](crate::Options::sweep), 50 ms by default).
     ///
     /// *Thread:* the socket thread. No lock is held.
@@ -325,8 +329,8 @@ pub trait EventHandler: Send + Sync {
         let _ = (sockman, id);
     }
 
-    /// Reports that a pass of the loop begins. (In Core's words: the previous pass is complete.) The
-    /// default does nothing. This callback suits the timers of the embedder.
+    /// Reports that a pass of the loop begins. (Core's name says that the previous pass is
+    /// complete.) The default does nothing. This callback suits the timers of the embedder.
     ///
     /// *When:* at the start of every pass, before the loop sleeps. A pass follows I/O, a wake, a
     /// [`SockMan::notify`], a deadline, and each connection or listener that another thread adds or
@@ -339,7 +343,8 @@ pub trait EventHandler: Send + Sync {
     /// *Comes after it:* the hooks of the connections whose last turn left work, and then
     /// [`next_deadline`](EventHandler::next_deadline).
     ///
-    /// *A panic:* stops the threads under both policies, because it belongs to no connection.
+    /// *A panic:* stops the threads under both policies, because the panic belongs to no
+    /// connection.
     #[doc(alias = "EventIOLoopCompletedForAll")]
     fn event_io_loop_completed_for_all(&self, sockman: &SockMan) {
         let _ = sockman;
@@ -348,7 +353,8 @@ pub trait EventHandler: Send + Sync {
     /// Reports that the I2P router has begun, or ceased, to accept connections for this `SockMan`.
     /// The default does nothing. Core's `EventI2PStatus`.
     ///
-    /// `addr` is this side's I2P address. It is `None` if no session has reported the address yet.
+    /// `addr` is this side's I2P address. `addr` is `None` if no session has reported the address
+    /// yet.
     ///
     /// *When:* only with [`I2pOptions::accept_incoming`](crate::i2p::I2pOptions::accept_incoming),
     /// and only on a change: the first success, the first failure, each recovery, each loss, and
@@ -358,9 +364,9 @@ pub trait EventHandler: Send + Sync {
     ///
     /// *May call:* everything.
     ///
-    /// *Comes after it:* after [`StartListening`](crate::i2p::I2pStatus::StartListening),
-    /// [`event_new_connection_accepted`](EventHandler::event_new_connection_accepted) on the same
-    /// thread for each peer.
+    /// *Comes after it:* with [`StartListening`](crate::i2p::I2pStatus::StartListening),
+    /// [`event_new_connection_accepted`](EventHandler::event_new_connection_accepted) for each
+    /// peer, on the same thread.
     ///
     /// *A panic:* stops the threads under both policies.
     #[cfg(feature = "i2p")]
@@ -380,7 +386,7 @@ pub trait EventHandler: Send + Sync {
     /// *Thread:* the thread on which the callback panicked: the socket thread or the I2P-accept
     /// thread. No lock is held.
     ///
-    /// *May call:* everything. The id is already unknown.
+    /// *May call:* everything. The id is already unknown to the `SockMan`.
     ///
     /// *Comes after it:* nothing for this id.
     ///
@@ -390,16 +396,17 @@ pub trait EventHandler: Send + Sync {
     }
 
     /// Returns the time at which the loop must run again at the latest, for timers of the embedder.
-    /// The default returns `None`: there is no such time.
+    /// The default returns `None`, so no timer runs the loop.
     ///
     /// A deadline in the past causes one immediate pass. The same deadline, or an older one, counts
-    /// again only at the next sweep, and without a sweep never, so that a forgotten timer does not
-    /// make the loop spin. The timers of the operating system may be up to 1 ms late.
+    /// again only at the next sweep. Without a sweep it never counts again. A forgotten timer
+    /// therefore does not make the loop spin. The timers of the operating system may be up to 1 ms
+    /// late.
     ///
     /// *When:* in every pass, after
-    /// [`event_io_loop_completed_for_all`](EventHandler::event_io_loop_completed_for_all), which is
-    /// the place to act on timers. An embedder that moves the deadline to an earlier time elsewhere
-    /// calls [`SockMan::notify`].
+    /// [`event_io_loop_completed_for_all`](EventHandler::event_io_loop_completed_for_all), in which
+    /// an embedder acts on its timers. An embedder that moves the deadline to an earlier time
+    /// outside of that callback calls [`SockMan::notify`].
     ///
     /// *Thread:* the socket thread. No lock is held.
     ///

@@ -1,8 +1,8 @@
-//! The guide: documentation only, no code.
+//! The guide. This module holds documentation only, and no code.
 //!
-// In the text of a chapter a link goes to a file of the repository, so that it works where the files
-// are read. Here the definitions of guide_links.md come first and therefore win: the same link goes
-// to an item of this documentation.
+// In a chapter's file, a link leads to a file of the repository, so that the link works for readers
+// of the file. In this documentation, the definitions of guide_links.md come first and take
+// precedence, so the same link leads to an item of the documentation.
 #![doc = include_str!("guide_links.md")]
 #![doc = include_str!("../docs/guide/README.md")]
 
@@ -27,15 +27,17 @@ chapter!(timers, "guide/timers.md");
 chapter!(ending, "guide/ending.md");
 chapter!(operation, "guide/operation.md");
 chapter!(
-    // Without the feature, the doubles are not there to be linked to.
+    // Without the feature `testing`, the documentation has no test doubles to link to.
     #[cfg_attr(feature = "testing", doc = include_str!("guide_testing_links.md"))]
     testing,
     "guide/testing.md"
 );
 
-// The examples need both features. Without them the module is there for the links to it.
+// The examples need both features. Without the features, the module exists only as a target of
+// links.
 #[cfg(all(feature = "socks5", feature = "i2p"))]
 chapter!(tor_and_i2p, "tor-and-i2p.md");
-/// Onion services, host names and I2P. The text needs the features `socks5` and `i2p`.
+/// Onion services, host names and I2P. The text of this chapter needs the features `socks5` and
+/// `i2p`.
 #[cfg(not(all(feature = "socks5", feature = "i2p")))]
 pub mod tor_and_i2p {}

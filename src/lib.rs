@@ -1,22 +1,23 @@
 //! A synchronous, protocol-agnostic socket manager: one socket thread, one connection map, and
-//! callbacks through a trait object. It has no async runtime, keeps no hidden queue of payload, and
-//! does not know the protocol spoken over its sockets.
+//! callbacks through a trait object. The library has no async runtime, keeps no hidden queue of
+//! payload, and does not know the protocol spoken over its sockets.
 //!
-//! Its design and its names are those of Bitcoin Core's `SockMan` (pull request #30988), in Rust.
+//! The library carries the design and the names of Bitcoin Core's `SockMan` (pull request #30988)
+//! over to Rust.
 //!
 //! # How it fits together
 //!
-//! * [`SockMan`] binds, listens, accepts, connects, sends and closes. Clones share one state and
-//!   are cheap. Every method may be called from every thread and from every callback.
-//! * [`EventHandler`] is the trait that the embedder implements to receive connection events. Its
-//!   hooks pause either direction of any connection.
+//! * [`SockMan`] binds, listens, accepts, connects, sends and closes. Clones of a `SockMan` share
+//!   one state and are cheap. Every method may be called from every thread and from every callback.
+//! * [`EventHandler`] is the trait that the embedder implements to receive connection events. The
+//!   hooks of the trait pause either direction of any connection.
 //! * [`SocketsThreads`] is the guard of the running threads.
-//! * [`SendQueue`] is an optional helper: a bounded queue of outgoing bytes for one connection.
-//!   [`helpers`] has two more.
+//! * [`SendQueue`] is an optional helper: a bounded queue of outgoing bytes for one connection. The
+//!   module [`helpers`] has two more optional helpers.
 //!
 //! # Example
 //!
-//! A server that sends back what it receives. It closes a connection whose peer does not read.
+//! This server sends back what it receives, and closes a connection whose peer does not read.
 //!
 //! ```
 //! use std::{io, sync::Arc};
@@ -61,11 +62,12 @@
 //!
 //! # Guide
 //!
-//! The [`guide`] begins with a [first program](guide::first_program) in ten minutes. Its other
-//! chapters are about a [chat server](guide::chat_server), the [handler](guide::handler), the
-//! [guarantees](guide::guarantees) G1 to G14, [sending](guide::sending),
-//! [connecting](guide::connecting), [workers](guide::workers), [timers](guide::timers),
-//! [ending](guide::ending), [operation](guide::operation), [testing](guide::testing), and [Tor, SOCKS5 and I2P](guide::tor_and_i2p).
+//! The [`guide`] begins with a [first program](guide::first_program) in ten minutes. The other
+//! chapters of the guide are about a [chat server](guide::chat_server), the
+//! [handler](guide::handler), the [guarantees](guide::guarantees) G1 to G14,
+//! [sending](guide::sending), [connecting](guide::connecting), [workers](guide::workers),
+//! [timers](guide::timers), [ending](guide::ending), [operation](guide::operation),
+//! [testing](guide::testing), and [Tor, SOCKS5 and I2P](guide::tor_and_i2p).
 //!
 //! # Features
 //!
@@ -77,7 +79,7 @@
 //!
 //! # Modules
 //!
-//! The root holds the names that a first program needs.
+//! The root of the crate holds the names that a first program needs.
 //!
 //! | Module | What it holds |
 //! |---|---|
@@ -93,13 +95,14 @@
 //!
 //! # Platforms
 //!
-//! The crate is tested on Linux (epoll). It is written for macOS and the BSDs (kqueue) too, but is
-//! neither built nor tested there yet. It does not support Windows.
+//! The crate is tested on Linux (epoll). The crate is also written for macOS and the BSDs (kqueue),
+//! but it has not been built or tested on those systems yet. The crate does not support Windows.
 
 // docs.rs marks each item with the feature that it needs.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
-// The documentation of the default features is the one that is checked: others lack what it links to.
+// Only the documentation with the default features is checked, because other feature sets lack
+// items to which the documentation links.
 #![cfg_attr(not(all(feature = "socks5", feature = "i2p")), allow(rustdoc::broken_intra_doc_links))]
 
 pub mod address;

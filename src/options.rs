@@ -23,39 +23,41 @@ use crate::{
 pub const SELECT_TIMEOUT: Duration = Duration::from_millis(50);
 
 /// 64 KiB. Reads of 16 KiB cost a fifth more processor time per byte than reads of 64 KiB. Larger
-/// reads gain nothing.
+/// reads are not faster.
 const DEFAULT_RECEIVE_BUFFER: usize = 64 * 1024;
 
-/// 1 ms: pollers count in milliseconds.
+/// The shortest sweep is 1 ms, because pollers count in milliseconds.
 const SHORTEST_SWEEP: Duration = Duration::from_millis(1);
 
-/// 1 GiB, far more than a receive fills. A mistyped size is reported instead of allocated.
+/// The largest receive buffer is 1 GiB, far more than a receive fills. The limit makes a mistyped
+/// size an error instead of an allocation.
 const LARGEST_RECEIVE_BUFFER: usize = 1 << 30;
 
-/// Enough to accept a burst in a few passes, and few enough that established connections do not
-/// wait for the burst: an accept costs about as much as ten small receives.
+/// The default batch is large enough to accept a burst in a few passes. The batch is small enough
+/// that established connections do not wait for the burst, because an accept costs about as much as
+/// ten small receives.
 const DEFAULT_ACCEPT_BATCH: usize = 64;
 
-/// Bitcoin Core's name for this thread.
+/// Bitcoin Core's name for the socket thread.
 const DEFAULT_THREAD_NAME: &str = "net";
 
-/// What the library does when a callback panics. Requires `panic = "unwind"`, Rust's default. Set
-/// with [`Options::panic_policy`].
+/// What the library does when a callback panics. The policy requires `panic = "unwind"`, which is
+/// Rust's default. [`Options::panic_policy`] sets the policy.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum PanicPolicy {
     /// The library logs the panic, sets the interrupt and ends the threads.
-    /// [`SocketsThreads::join`](crate::SocketsThreads::join) returns the panic. This is the
-    /// default: a handler that panicked may have left its own state half changed.
+    /// [`SocketsThreads::join`](crate::SocketsThreads::join) returns the panic. This policy is the
+    /// default, because a handler that panicked may have left its own state half changed.
     #[default]
     Stop,
     /// The library logs the panic, closes the connection whose callback panicked, and calls
     /// [`EventHandler::event_closed_after_panic`](crate::EventHandler::event_closed_after_panic).
-    /// Everything else goes on. A panic in a callback without an id still ends the threads.
+    /// All other connections stay open. A panic in a callback without an id still ends the threads.
     CloseConnection,
 }
 
-/// Options for [`SockMan::new`](crate::SockMan::new), which checks their ranges.
+/// Options for [`SockMan::new`](crate::SockMan::new), which checks the ranges of the options.
 ///
 /// # Examples
 ///
@@ -119,7 +121,8 @@ impl Options {
     /// connects begun with [`SockMan::start_connect`](crate::SockMan::start_connect) that advance
     /// in one pass. Default: 64.
     ///
-    /// The rest follows in the next passes, after the turns of the established connections.
+    /// The remaining connections follow in the next passes, after the turns of the established
+    /// connections.
     ///
     /// Range: at least 1, checked by [`SockMan::new`](crate::SockMan::new).
     pub fn accept_batch(mut self, connections: usize) -> Options {
@@ -132,11 +135,12 @@ impl Options {
     ///
     /// The sweep gives
     /// [`event_io_loop_completed_for_one`](crate::EventHandler::event_io_loop_completed_for_one)
-    /// its period. It serves handlers that never call [`SockMan::wake`](crate::SockMan::wake). It
-    /// costs some 5 ns per connection.
+    /// its period. The sweep serves handlers that never call
+    /// [`SockMan::wake`](crate::SockMan::wake). The sweep costs about 5 ns per connection.
     ///
-    /// With `None` there is no sweep. Only events and wakes then give a connection a turn. Only
-    /// events, wakes and deadlines run the loop, and an idle process does not wake up at all.
+    /// With `None` there is no sweep. Without a sweep, only events and wakes give a connection a
+    /// turn. Only events, wakes and deadlines run the loop, and an idle process does not wake up at
+    /// all.
     ///
     /// Range: at least 1 ms, because a shorter period would be a busy loop; checked by
     /// [`SockMan::new`](crate::SockMan::new).
@@ -164,11 +168,12 @@ impl Options {
     /// Each of the `SockMan`s needs the option, including the first one to bind. For port 0, the
     /// others bind to the port that the first one got.
     ///
-    /// Linux spreads new connections over the listeners, by a hash of both addresses. A connection
-    /// stays at the listener where it arrived. Connections in the backlog of a listener that closes
-    /// are reset. Other systems have the option but do not spread connections by it.
+    /// Linux distributes new connections over the listeners by a hash of both addresses. A
+    /// connection stays with the listener that received it. When a listener closes, the kernel
+    /// resets the connections in its backlog. Other systems have the option but do not distribute
+    /// connections with it.
     ///
-    /// The option has no effect on unix-domain sockets, nor on sockets passed to
+    /// The option has no effect on unix-domain sockets or on sockets passed to
     /// [`SockMan::start_listening_on`].
     ///
     /// [`SockMan::start_listening_on`]: crate::SockMan::start_listening_on
@@ -214,15 +219,15 @@ impl Options {
         self
     }
 
-    /// Sets the options for I2P through a router's SAM bridge. Default: none. An I2P address then
-    /// requires a SOCKS5 proxy that reaches I2P. Feature `i2p`.
+    /// Sets the options for I2P through a router's SAM bridge. Default: none. Without these
+    /// options, an I2P address requires a SOCKS5 proxy that reaches I2P. Feature `i2p`.
     #[cfg(feature = "i2p")]
     pub fn i2p(mut self, i2p: I2pOptions) -> Options {
         self.i2p = Some(i2p);
         self
     }
 
-    /// Sets where sockets, the poller and the time come from. Default: the operating system
+    /// Sets the source of sockets, pollers and the time. Default: the operating system
     /// ([`OsSockFactory`]). Test doubles implement [`SockFactory`].
     pub fn sock_factory(mut self, factory: Arc<dyn SockFactory>) -> Options {
         self.sock_factory = factory;
@@ -233,7 +238,7 @@ impl Options {
     ///
     /// # Errors
     ///
-    /// The first option that is out of its range.
+    /// Returns the first option that is out of its range.
     pub(crate) fn validate(&self) -> Result<(), InvalidOption> {
         let invalid = |option, requirement| Err(InvalidOption::new(option, requirement));
         if self.accept_batch == 0 {

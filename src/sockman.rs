@@ -1,8 +1,8 @@
 //! The public methods of [`SockMan`], and its weak handle, [`WeakSockMan`].
 //!
-//! Both own a reference to the [`Shared`] state and nothing else. The methods run on the caller's
-//! thread. Each lock in [`Shared`] is held for a moment. No lock is held while the embedder's code
-//! runs.
+//! Both types own a reference to the [`Shared`] state and nothing else. The methods run on the
+//! caller's thread. Each lock in [`Shared`] is held for a moment. No lock is held while the
+//! embedder's code runs.
 
 use std::{
     fmt,
@@ -34,29 +34,30 @@ use crate::{
 ///
 /// Every method may be called from every thread and from every callback. Only
 /// [`connect`](SockMan::connect) and [`connect_and_make_id`](SockMan::connect_and_make_id) block.
-/// They return an error on the socket thread.
+/// These two methods return an error on the socket thread.
 ///
-/// When the last handle is dropped and no thread runs, everything is closed. Running threads hold a
-/// handle themselves. The [`SocketsThreads`] guard ends the threads.
+/// When the last handle is dropped and no thread runs, all connections and listeners are closed.
+/// Running threads hold a handle themselves. The [`SocketsThreads`] guard ends the threads.
 #[derive(Clone)]
 pub struct SockMan {
     shared: Arc<Shared>,
 }
 
-/// A weak handle that does not keep the `SockMan` alive. Store this one inside a handler.
+/// A weak handle that does not keep the `SockMan` alive. A handler stores this type instead of a
+/// `SockMan`.
 ///
-/// [`SockMan::downgrade`] returns one. The default handle belongs to no `SockMan`.
+/// [`SockMan::downgrade`] returns a weak handle. The default handle belongs to no `SockMan`.
 #[derive(Clone, Debug, Default)]
 pub struct WeakSockMan {
     shared: Weak<Shared>,
 }
 
 impl SockMan {
-    /// Creates a `SockMan`. Starts no thread and binds nothing.
+    /// Creates a `SockMan`. The call starts no thread and binds nothing.
     ///
     /// # Errors
     ///
-    /// [`CreateError`] if an option is out of its range, or if the operating system gives no
+    /// [`CreateError`] if an option is out of its range, or if the operating system provides no
     /// poller.
     ///
     /// # Examples
@@ -89,23 +90,23 @@ impl SockMan {
     ///
     /// `to` is a [`Service`], a `SocketAddr`, or text such as `"127.0.0.1:8333"`.
     ///
-    /// A `SockMan` may have any number of listeners. They may be added at any time. Before the
+    /// A `SockMan` may have any number of listeners. Listeners may be added at any time. Before the
     /// threads start, clients wait in the kernel's backlog, which has the longest length that the
     /// kernel allows.
     ///
     /// IP sockets are bound with `SO_REUSEADDR`. IPv6 sockets are bound for IPv6 alone, so
     /// `0.0.0.0` and `[::]` may listen on one port side by side.
     ///
-    /// An existing unix-domain path is never removed here. A path that this call creates is removed
-    /// by [`stop_listening`](SockMan::stop_listening).
+    /// The call never removes an existing unix-domain path.
+    /// [`stop_listening`](SockMan::stop_listening) removes a path that this call created.
     ///
     /// The poller may refuse to watch the listener, for example because the system's limit of
-    /// watches is reached. Then an error is logged, and clients wait in the backlog. The socket
-    /// thread tries again after 100 ms, then less often, at most a second apart.
+    /// watches is reached. In this case the library logs an error, and clients wait in the backlog.
+    /// The socket thread tries again after 100 ms, and then with waits that grow up to one second.
     ///
     /// # Errors
     ///
-    /// [`BindError`]. A failed call leaves nothing behind.
+    /// [`BindError`]. A failed call leaves no socket and no socket file behind.
     ///
     /// # Examples
     ///
@@ -136,8 +137,8 @@ impl SockMan {
     ///
     /// # Errors
     ///
-    /// [`BindErrorKind::NotAListener`](crate::error::BindErrorKind::NotAListener). The descriptor
-    /// is closed.
+    /// [`BindErrorKind::NotAListener`](crate::error::BindErrorKind::NotAListener). If the call
+    /// fails, the descriptor is closed.
     ///
     /// # Examples
     ///
@@ -157,8 +158,8 @@ impl SockMan {
     /// Stops and closes all listeners, and removes the unix-domain paths that they created.
     /// Accepted connections stay.
     ///
-    /// An adopted listener is closed but not shut down: a copy of it in another process goes on
-    /// listening.
+    /// An adopted listener is closed but not shut down, so a copy of it in another process
+    /// continues to listen.
     ///
     /// After a call on the socket thread, no listener accepts. After a call on another thread, at
     /// most the one [`event_new_connection_accepted`](EventHandler::event_new_connection_accepted)
@@ -189,8 +190,8 @@ impl SockMan {
     ///
     /// # Errors
     ///
-    /// [`StartError`]. No thread was started. If only the I2P-accept thread cannot be started, the
-    /// socket thread ends, and [`SocketsThreads::join`] returns the reason.
+    /// [`StartError`]. If the call fails, no thread was started. If only the I2P-accept thread
+    /// cannot be started, the socket thread ends, and [`SocketsThreads::join`] returns the reason.
     ///
     /// # Examples
     ///
@@ -211,12 +212,12 @@ impl SockMan {
     /// Connects to `to`. Blocks the calling thread until the connect has succeeded, failed, timed
     /// out or been interrupted.
     ///
-    /// The connection is not polled before [`NewConnection::activate`], and no callback names its
-    /// id before that. Register the id first.
+    /// Before [`NewConnection::activate`], the connection is not polled, and no callback names its
+    /// id. The embedder registers the id before it calls `activate`.
     ///
     /// # Errors
     ///
-    /// [`ConnectError`]. On the socket thread, which calls most callbacks, the kind is
+    /// [`ConnectError`]. On the socket thread, which calls most callbacks, the kind of the error is
     /// [`ConnectErrorKind::OnSocketThread`](crate::error::ConnectErrorKind::OnSocketThread).
     ///
     /// # Examples
@@ -244,16 +245,16 @@ impl SockMan {
     }
 
     /// Calls [`connect`](SockMan::connect), then `register` with the id and this side's address,
-    /// then [`activate`](NewConnection::activate). This is Core's `ConnectAndMakeId` in one call,
-    /// with the registration before the first callback.
+    /// then [`activate`](NewConnection::activate). This method is Core's `ConnectAndMakeId`, except
+    /// that the registration comes before the first callback.
     ///
     /// # Errors
     ///
-    /// [`ConnectError`]. `register` was not called then.
+    /// [`ConnectError`]. If the call fails, `register` was not called.
     ///
     /// # Panics
     ///
-    /// If `register` panics. The connection is closed then, and no callback names it.
+    /// If `register` panics. In that case the connection is closed, and no callback names it.
     ///
     /// # Examples
     ///
@@ -286,15 +287,14 @@ impl SockMan {
         Ok(id)
     }
 
-    /// Makes a connection of a socket that was connected elsewhere, such as a test double. Core's
-    /// `TestOnlyAddExistentConnection`. Feature `testing`.
+    /// Makes a connection from a socket that other code has connected, such as a test double.
+    /// Core's `TestOnlyAddExistentConnection`. Feature `testing`.
     ///
-    /// Like a connection from [`connect`](SockMan::connect), it is polled from
-    /// [`NewConnection::activate`] on.
+    /// As after [`connect`](SockMan::connect), [`NewConnection::activate`] begins the polling.
     ///
     /// # Errors
     ///
-    /// [`ConnectErrorKind::TooManyConnections`]. The socket is closed.
+    /// [`ConnectErrorKind::TooManyConnections`]. If the call fails, the socket is closed.
     ///
     /// # Examples
     ///
@@ -324,28 +324,29 @@ impl SockMan {
     }
 
     /// Begins to connect to `to` and returns at once, with the id that the connection will have.
-    /// The socket thread does the rest.
+    /// The socket thread completes the connect.
     ///
-    /// Use this method in callbacks, and for thousands of connects at once. With
-    /// [`connect`](SockMan::connect), each of them would block a thread.
+    /// Use this method in callbacks, and for thousands of connects at once. Each
+    /// [`connect`](SockMan::connect) would block a thread.
     ///
-    /// [`event_connect_completed`](EventHandler::event_connect_completed) reports the outcome,
-    /// once: within [`ConnectOptions::timeout`], or at once when [`ConnectOptions::cancel`] is set.
-    /// No other callback names the id before that.
+    /// [`event_connect_completed`](EventHandler::event_connect_completed) reports the outcome once,
+    /// within [`ConnectOptions::timeout`], or at once when the interrupt of
+    /// [`ConnectOptions::cancel`] is set. No other callback names the id before the outcome.
     ///
     /// The outcome may be reported before this call has returned. An embedder that keeps attempts
     /// by id in a table therefore holds the table's lock across this call, and takes the lock in
     /// the callback.
     ///
-    /// Until the outcome, the id cannot be sent to. It can be closed. A close ends the attempt, and
-    /// no callback reports it.
+    /// Until the outcome, the id can be closed but not sent to. A close ends the attempt, and no
+    /// callback reports the close.
     ///
     /// While no thread runs, only the kernel advances the attempt, and its outcome waits for the
     /// next start. An interrupt ends the threads but not the attempt.
     ///
     /// # Errors
     ///
-    /// [`ConnectError`] if the connect fails at once. `event_connect_completed` is not called then.
+    /// [`ConnectError`] if the connect fails at once. In that case `event_connect_completed` is not
+    /// called.
     ///
     /// # Examples
     ///
@@ -378,8 +379,8 @@ impl SockMan {
     /// call.
     ///
     /// On a thread other than the socket thread, call [`wake`](SockMan::wake) *after* queueing the
-    /// rest: the kernel may report new room before the rest is queued.
-    /// [`SendQueue`](crate::SendQueue) does all this.
+    /// rest, because the kernel may report new room before the rest is queued. A
+    /// [`SendQueue`](crate::SendQueue) queues the rest and wakes at the right time.
     ///
     /// # Errors
     ///
@@ -403,15 +404,15 @@ impl SockMan {
         self.send(id, data.len(), |sock| sock.send(data, More::No))
     }
 
-    /// Sends several pieces in one system call. Otherwise it works as
+    /// Sends several pieces in one system call. In all else, this method works as
     /// [`send_bytes`](SockMan::send_bytes).
     ///
-    /// The system takes a limited number of pieces at once (1024 on Linux). The pieces beyond that
-    /// count as not sent.
+    /// The system takes a limited number of pieces at once (1024 on Linux). The pieces beyond this
+    /// number count as not sent.
     ///
     /// # Errors
     ///
-    /// As [`send_bytes`](SockMan::send_bytes).
+    /// Returns the errors of [`send_bytes`](SockMan::send_bytes).
     ///
     /// # Examples
     ///
@@ -433,14 +434,14 @@ impl SockMan {
         self.send_with(id, pieces, More::No)
     }
 
-    /// Sends as [`send_vectored`](SockMan::send_vectored), for a caller that knows whether more
-    /// data follows at once. Core's `will_send_more`.
+    /// Works as [`send_vectored`](SockMan::send_vectored), for a caller that knows whether more
+    /// data follows at once. Core's name for this choice is `will_send_more`.
     ///
     /// With [`More::Follows`], the kernel may hold back a packet that is not full (`MSG_MORE`).
     ///
     /// # Errors
     ///
-    /// As [`send_bytes`](SockMan::send_bytes).
+    /// Returns the errors of [`send_bytes`](SockMan::send_bytes).
     #[doc(alias = "will_send_more")]
     pub fn send_with(
         &self,
@@ -460,11 +461,11 @@ impl SockMan {
     /// Half-closes the connection. The peer reads the end of the stream and may go on sending.
     ///
     /// The bytes that the kernel has taken are sent first. Bytes that are still queued in the
-    /// embedder's program can no longer be sent: half-close when that queue is empty.
+    /// embedder's program can no longer be sent: half-close only when the queue is empty.
     ///
     /// # Errors
     ///
-    /// As [`send_bytes`](SockMan::send_bytes).
+    /// Returns the errors of [`send_bytes`](SockMan::send_bytes).
     #[doc(alias = "ShutdownSend")]
     pub fn shutdown_write(&self, id: ConnectionId) -> Result<(), SendError> {
         match self.shared.connections.find(id) {
@@ -473,8 +474,8 @@ impl SockMan {
         }
     }
 
-    /// Closes a connection. Returns `true` for the one call that closed it, and `false` if the id
-    /// is closed already or never existed. The peer sees the close at once.
+    /// Closes a connection. Returns `true` for the one call that closed the connection, and `false`
+    /// if the id is already closed or never existed. The peer sees the close at once.
     ///
     /// After a close on the socket thread, no further callback names the id. After a close on
     /// another thread, at most the one callback under way may still begin or end.
@@ -524,7 +525,7 @@ impl SockMan {
     /// Makes the socket thread run a pass at once:
     /// [`event_io_loop_completed_for_all`](EventHandler::event_io_loop_completed_for_all) is
     /// called, and [`next_deadline`](EventHandler::next_deadline) is asked again. Several calls
-    /// before that pass count as one.
+    /// before the pass count as one.
     pub fn notify(&self) {
         self.shared.inbox.notify();
     }
@@ -559,16 +560,17 @@ impl SockMan {
 
     /// Ends the threads and every blocking connect under way, within milliseconds.
     ///
-    /// Connections, listeners and the connects that [`start_connect`](SockMan::start_connect) began
-    /// stay. [`SocketsThreads::join`] waits for the threads to end and clears the interrupt. An
-    /// interrupt given with [`Options::interrupt`] is not set.
+    /// The interrupt does not close connections or listeners, and does not end connects that
+    /// [`start_connect`](SockMan::start_connect) began. [`SocketsThreads::join`] waits for the
+    /// threads to end and clears the interrupt. The method does not set an interrupt given with
+    /// [`Options::interrupt`].
     #[doc(alias = "interruptNet")]
     pub fn interrupt(&self) {
         self.shared.interrupt.interrupt();
     }
 
     /// Clears the `SockMan`'s own interrupt, so that the threads can be started. Returns `true` if
-    /// no thread runs. While threads run, it clears nothing and returns `false`.
+    /// no thread runs. While threads run, the method clears nothing and returns `false`.
     ///
     /// Use this method for a `SockMan` that was interrupted before its start.
     /// ([`SocketsThreads::join`] clears the interrupt itself.) The owner of an interrupt given with
@@ -643,7 +645,7 @@ impl fmt::Debug for SockMan {
 }
 
 impl WeakSockMan {
-    /// Returns the `SockMan`, or `None` if it no longer exists.
+    /// Returns a handle to the `SockMan`, or `None` if the `SockMan` no longer exists.
     #[must_use]
     pub fn upgrade(&self) -> Option<SockMan> {
         self.shared.upgrade().map(|shared| SockMan { shared })

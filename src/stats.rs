@@ -1,40 +1,42 @@
-//! What a `SockMan` reports about itself and its connections, for monitoring and for tests.
+//! The numbers that a `SockMan` reports about itself and its connections, for monitoring and for
+//! tests.
 //!
-//! Plain data, usable on any thread, without a lock.
+//! The values are plain data, usable on any thread, without a lock.
 
 pub use crate::engine::connection::{ConnectionInfo, Direction};
 
-/// What a [`SockMan`](crate::SockMan) has done so far. Returned by
-/// [`SockMan::stats`](crate::SockMan::stats).
+/// The numbers of a [`SockMan`](crate::SockMan): what exists now, and what happened so far.
+/// [`SockMan::stats`](crate::SockMan::stats) returns this struct.
 ///
 /// `connections` and `listeners` are current numbers. The other fields are counters, which only
-/// grow, also over restarts. The fields are read one after the other without a lock, so they may
-/// differ by the events of that moment.
+/// grow. A restart of the threads does not reset a counter. The fields are read one after the other
+/// without a lock. An event between two reads may appear in one field and not in the other.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
-    /// Connections that exist now, connects under way included.
+    /// The number of connections that exist now, connects under way included.
     pub connections: usize,
-    /// Listeners that exist now.
+    /// The number of listeners that exist now.
     pub listeners: usize,
-    /// Passes of the loop.
+    /// The number of passes of the loop.
     pub passes: u64,
-    /// Sweeps over all connections.
+    /// The number of sweeps over all connections.
     pub sweeps: u64,
-    /// Events that the poller reported.
+    /// The number of events that the poller reported.
     pub events: u64,
-    /// Turns of single connections.
+    /// The number of turns of single connections.
     pub turns: u64,
-    /// Connections that listeners and the I2P-accept thread accepted. Includes those that the
-    /// handler refused.
+    /// The number of connections that listeners and the I2P-accept thread accepted. The number
+    /// includes connections that the handler refused.
     pub accepted: u64,
-    /// Connects that succeeded.
+    /// The number of connects that succeeded.
     pub connected: u64,
-    /// Connections closed. Includes connects that were closed before their outcome. Connects that
-    /// failed are not counted in any field.
+    /// The number of connections that were closed. It includes connects that were closed before
+    /// their outcome. No field counts the connects that failed.
     pub closed: u64,
-    /// How often a listener paused because a resource ran out (descriptors, buffers).
+    /// The number of times that a listener paused because a resource (descriptors, buffers) ran
+    /// out.
     pub accept_pauses: u64,
-    /// Callbacks that panicked.
+    /// The number of callbacks that panicked.
     pub panics: u64,
 }

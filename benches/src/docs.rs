@@ -150,10 +150,10 @@ fn fill_in(page: &Page, before: &str, report: &Report) -> Result<String, Error> 
             (Some(_), _) if line.trim() == END => open = None,
             (Some(_), None) => continue,
             (Some((from, name)), Some(_)) => {
-                return Err(wrong(format!("`{name}` of line {from} has no `{END}` before this")));
+                return Err(wrong(format!("`{name}` of line {from} has no `{END}` of its own")));
             }
             (None, None) if line.trim() == END => {
-                return Err(wrong(format!("`{END}` without a beginning")));
+                return Err(wrong(format!("`{END}` has no marker before it")));
             }
             (None, None) => {}
             (None, Some(name)) => {
@@ -314,7 +314,7 @@ Prose.
     fn unclosed_and_unknown_markers_are_reported_with_their_line() {
         for (page, expected) in [
             ("<!-- machine -->\n<!-- targets -->\n", "line 2: `machine` of line 1 has no"),
-            ("<!-- end -->\n", "line 1: `<!-- end -->` without a beginning"),
+            ("<!-- end -->\n", "line 1: `<!-- end -->` has no marker before it"),
             ("<!-- tables -->\n<!-- end -->\n", "line 1: no such marker: `tables`"),
             ("Prose.\n<!-- machine -->\n", "line 2: `machine` has no `<!-- end -->`"),
         ] {

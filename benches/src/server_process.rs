@@ -151,7 +151,7 @@ impl Times {
         let mut numbers = text.split_whitespace().map_while(|word| word.parse().ok());
         match (numbers.next(), numbers.next()) {
             (Some(on_core), Some(waited)) => Ok(Times { on_core, waited }),
-            _ => Err(io::Error::other(format!("{path} holds no times"))),
+            _ => Err(io::Error::other(format!("{path} contains no processor times"))),
         }
     }
 

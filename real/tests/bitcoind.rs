@@ -174,11 +174,11 @@ impl OurNode {
         let after = |start: &'static str| {
             move |line: &str| {
                 let rest = line.strip_prefix(start)?;
-                Some(rest.split(',').next().unwrap().to_owned())
+                Some(rest.split([',', ';']).next().unwrap().to_owned())
             }
         };
         let listening = process.wait_for_line("where it listens", after("listening on "));
-        let rpc = process.wait_for_line("where its RPC is", after("RPC on "));
+        let rpc = process.wait_for_line("where its RPC is", after("the RPC server listens on "));
         let port = rpc.parse::<SocketAddr>().unwrap().port();
         OurNode { rpc: Rpc { port, cookie, datadir: directory }, listening, process }
     }

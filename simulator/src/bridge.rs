@@ -128,7 +128,7 @@ impl World {
         });
         let violation = |talk: &Talk| {
             format!(
-                "asleep with an unread answer of the bridge to dialogue {} (G9)",
+                "the loop sleeps, but the bridge's answer to dialogue {} is unread (G9)",
                 talk.peer.key()
             )
         };
@@ -145,8 +145,8 @@ impl Talk {
             return (true, true);
         }
         if !agrees && model.choices.once_in(24) {
-            model.say(|| format!("  bridge {} breaks off", self.peer.key()));
-            model.count("a bridge broke off");
+            model.say(|| format!("  bridge {} closes the dialogue early", self.peer.key()));
+            model.count("a bridge closed a dialogue early");
             return (true, true);
         }
         let mut has_acted = !data.is_empty();
@@ -168,7 +168,7 @@ impl Talk {
     fn answer(&mut self, model: &mut Model, line: &str, agrees: bool) -> String {
         if !agrees && model.choices.once_in(8) {
             self.then = Then::IsOver;
-            model.count("a bridge refused or answered nonsense");
+            model.count("a bridge refused a request or sent an invalid answer");
             let verbs = if model.choices.once_in(2) { "STREAM STATUS" } else { "NONSENSE" };
             return format!("{verbs} RESULT=CANT_REACH_PEER\n");
         }

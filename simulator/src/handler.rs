@@ -215,10 +215,12 @@ impl EventHandler for Embedder {
             let queue = record.queue.clone();
             let refrains = refrains && queue.is_none();
             model.require(is_allowed, || {
-                format!("connection {number} ready to send while paused (G6)")
+                format!(
+                    "connection {number} was reported ready to send while sending is paused (G6)"
+                )
             });
             model.require(!is_second, || {
-                format!("connection {number} ready to send twice in one pass (G8)")
+                format!("connection {number} was reported ready to send twice in one pass (G8)")
             });
             (queue, refrains)
         };
@@ -281,7 +283,7 @@ impl EventHandler for Embedder {
         {
             let mut model = self.world.model.lock();
             model.check_named(id, "event_got_eof");
-            model.count("an end was reported");
+            model.count("an end of stream was reported");
             model.check_eof(id);
         }
         self.close_perhaps(sockman, id);
@@ -319,7 +321,7 @@ impl EventHandler for Embedder {
             model.say(|| format!("  event_connect_completed({number}, {to}, {result:?})"));
             let phase = model.connections.get(&id).map(|record| record.phase);
             model.require(phase == Some(Phase::Attempt), || {
-                format!("an outcome of connect {number}, which is {phase:?} (G2, G4)")
+                format!("connect {number} got an outcome, but the connect is {phase:?} (G2, G4)")
             });
             match result {
                 Ok(_) => {
@@ -427,7 +429,7 @@ impl EventHandler for Embedder {
         let phase = model.connections.get(&id).map(|record| record.phase);
         model.require(phase == Some(Phase::PanicClosed), || {
             format!(
-                "connection {number} reported as closed after a panic, but it is {phase:?} (G12)"
+                "connection {number} was reported as closed by a panic, but it is {phase:?} (G12)"
             )
         });
         if let Some(record) = model.connections.get_mut(&id) {

@@ -88,7 +88,7 @@ pub struct Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}", self.violation)?;
-        writeln!(f, "with these steps: {:?}", self.steps)?;
+        writeln!(f, "the steps that lead to the failure: {:?}", self.steps)?;
         self.trace.iter().try_for_each(|line| writeln!(f, "{line}"))
     }
 }
@@ -298,7 +298,7 @@ impl Simulation {
                 .lock()
                 .violated(format!("the threads cannot be started again: {error} (G14)")),
         }
-        self.world.model.lock().count("a restart");
+        self.world.model.lock().count("the threads were started again");
     }
 
     /// Runs one pass, which moves the clock by `time` at most.
@@ -332,7 +332,7 @@ impl Simulation {
         let (quiet, mut model) = (self.quiet, self.world.model.lock());
         let attempts = model.in_phase(|phase| phase == Phase::Attempt).len();
         model.require(quiet <= QUIET_PASSES + attempts, || {
-            format!("{quiet} passes in a row had no cause (G7)")
+            format!("the loop made {quiet} passes in a row without a cause (G7)")
         });
     }
 

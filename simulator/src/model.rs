@@ -30,9 +30,9 @@ pub const KINDS: &[&str] = &[
     "descriptors ran out",
     "descriptors were available again",
     "data was received",
-    "an end was reported",
+    "an end of stream was reported",
     "an error was reported",
-    "an error was reported after an end",
+    "an error was reported after an end of stream",
     "a connection was ready to send",
     "a ready connection sent nothing",
     "receiving was skipped",
@@ -46,8 +46,8 @@ pub const KINDS: &[&str] = &[
     "sending was resumed",
     "a pause ended without a wake",
     "the embedder half-closed",
-    "the embedder closed on the socket thread",
-    "the embedder closed on another thread",
+    "the embedder closed a connection on the socket thread",
+    "the embedder closed a connection on another thread",
     "a connect was begun",
     "a connect succeeded",
     "a connect failed",
@@ -60,23 +60,23 @@ pub const KINDS: &[&str] = &[
     "a session was made",
     "a session ended",
     "a bridge connected",
-    "a bridge broke off",
-    "a bridge refused or answered nonsense",
+    "a bridge closed a dialogue early",
+    "a bridge refused a request or sent an invalid answer",
     "a proxy refused",
-    "a proxy answered nonsense",
-    "a proxy broke off",
+    "a proxy sent an invalid answer",
+    "a proxy closed a negotiation early",
     "a connection was dropped before its activation",
     "a panic closed a connection",
     "a panic stopped the threads",
     "a pass was requested",
     "a deadline was set",
-    "an interrupt",
-    "an interrupt in a callback",
-    "a restart",
+    "the simulator set the interrupt",
+    "a callback set the interrupt",
+    "the threads were started again",
     "a listener was added",
     "the listeners were stopped",
-    "another thread acted in between",
-    "the connection cap was reached",
+    "another thread acted in the middle of a pass",
+    "the connection limit was reached",
 ];
 
 #[derive(Debug)]
@@ -337,20 +337,22 @@ impl Model {
         record.received += data.len() as u64;
         let (is_allowed, is_over) =
             (record.recv_allowed == pass, record.eof_reported || record.error_reported);
-        self.require(!data.is_empty(), || format!("empty data for connection {number} (G5)"));
+        self.require(!data.is_empty(), || {
+            format!("empty data was delivered for connection {number} (G5)")
+        });
         self.require(!is_second, || {
-            format!("two receives for connection {number} in one pass (G8)")
+            format!("data was delivered twice in one pass for connection {number} (G8)")
         });
         self.require(is_allowed, || {
-            format!("data for connection {number} while reading is paused (G6)")
+            format!("data was delivered for connection {number} while its reading is paused (G6)")
         });
         self.require(!is_over, || {
-            format!("data for connection {number} after its end or error (G5)")
+            format!("data was delivered for connection {number} after its end or error (G5)")
         });
         let is_right = (from..).zip(data).all(|(at, byte)| *byte == byte_at(key, Way::In, at));
         self.require(is_right, || {
             format!(
-                "lost, repeated or wrong bytes for connection {number} from byte {from} on (G5)"
+                "connection {number} got lost, repeated or wrong bytes from byte {from} on (G5)"
             )
         });
     }
@@ -363,18 +365,23 @@ impl Model {
         let (key, received, is_allowed) =
             (record.key, record.received, record.recv_allowed == pass);
         self.require(!is_second, || {
-            format!("an end of connection {number} after its end or error (G5)")
+            format!("an end of connection {number} was reported after its end or error (G5)")
         });
         self.require(is_allowed, || {
-            format!("an end of connection {number} while reading is paused (G6)")
+            format!("the end of connection {number} was reported while its reading is paused (G6)")
         });
         if let Some(player) = self.player(key) {
             let (sent, has_fin) = (player.sent, player.has_fin);
             self.require(has_fin, || {
-                format!("an end of connection {number}, whose peer has not ended its stream (G5)")
+                format!(
+                    "the end of connection {number} was reported, but its peer has not ended the \
+                     stream (G5)"
+                )
             });
             self.require(sent == received, || {
-                format!("an end of connection {number} after {received} of {sent} bytes (G5)")
+                format!(
+                    "connection {number} was reported as ended after {received} of {sent} bytes (G5)"
+                )
             });
         }
     }
@@ -387,18 +394,20 @@ impl Model {
         let is_second = std::mem::replace(&mut record.error_reported, true);
         let (key, is_allowed) = (record.key, record.recv_allowed == pass);
         let after_end = record.eof_reported;
-        self.require(!is_second, || format!("a second error of connection {number} (G5)"));
+        self.require(!is_second, || {
+            format!("a second error of connection {number} was reported (G5)")
+        });
         self.require(is_allowed || !is_watched, || {
-            format!("an error of connection {number} while reading is paused (G6)")
+            format!("an error of connection {number} was reported while its reading is paused (G6)")
         });
         if let Some(player) = self.player(key) {
             let may_reset = player.may_reset;
             self.require(may_reset || calls_failed, || {
-                format!("an error of connection {number} without a cause")
+                format!("an error of connection {number} was reported without a cause")
             });
         }
         self.count(if after_end {
-            "an error was reported after an end"
+            "an error was reported after an end of stream"
         } else {
             "an error was reported"
         });

@@ -114,7 +114,7 @@ impl Negotiation {
         let key = self.peer.key();
         let probe = self.peer.probe_program().filter(|probe| probe.is_watched)?;
         if probe.has_data || probe.has_end {
-            return Some(format!("asleep with an unread answer of proxy {key} (G9)"));
+            return Some(format!("the loop sleeps, but the answer of proxy {key} is unread (G9)"));
         }
         let is_programs_turn = self.unsent.is_empty() && probe.in_flight == 0 && probe.is_writable;
         let received = [&self.received[..], &self.peer.peek()?].concat();
@@ -123,7 +123,9 @@ impl Negotiation {
         // program then waits for another event.
         let is_misled = calls_failed && self.stage == Stage::Greeting && received.is_empty();
         if is_programs_turn && waits && !is_misled && whole(self.stage, &received).is_none() {
-            return Some(format!("asleep while proxy {key} waits for the next message (G9)"));
+            return Some(format!(
+                "the loop sleeps, but proxy {key} waits for the next message (G9)"
+            ));
         }
         None
     }
@@ -137,13 +139,15 @@ impl Negotiation {
             model.say(|| format!("  proxy {key} reads the end of the connection: {ended:?}"));
             let is_early = ended == Some(Ended::Eof) && self.stage == Stage::Agreed;
             model.require(!is_early || !self.unsent.is_empty(), || {
-                format!("the program closed the connection to proxy {key}, which agreed")
+                format!(
+                    "the program closed the connection to proxy {key} although the proxy agreed"
+                )
             });
             return Went::Away;
         }
         if !agrees && model.choices.once_in(24) {
-            model.say(|| format!("  proxy {key} breaks off"));
-            model.count("a proxy broke off");
+            model.say(|| format!("  proxy {key} closes the negotiation early"));
+            model.count("a proxy closed a negotiation early");
             return Went::Away;
         }
         let answer = self.answer(model, agrees);
@@ -172,7 +176,7 @@ impl Negotiation {
             // have to continue the negotiation after this answer.
             if answer[0] != 5 && answer[0] != 1 {
                 self.stage = Stage::Over;
-                model.count("a proxy answered nonsense");
+                model.count("a proxy sent an invalid answer");
                 return Some(answer);
             }
         }

@@ -82,7 +82,10 @@ impl Simulation {
             still = if last == Some(now) { still + ROUND } else { Duration::ZERO };
             last = Some(now);
         }
-        self.world.model.lock().violated("data still moves after 2000 rounds (G7)".to_owned());
+        self.world
+            .model
+            .lock()
+            .violated("data is still on the way after 2000 rounds (G7)".to_owned());
     }
 
     fn run_for(&mut self, time: Duration) {
@@ -154,7 +157,9 @@ impl Simulation {
         let passes = self.world.model.lock().pass - before;
         let allowed = if self.world.has_sweep { 2 * 20 + 4 } else { 4 };
         self.world.model.lock().require(passes <= allowed, || {
-            format!("{passes} passes in two idle seconds, {allowed} allowed (G7)")
+            format!(
+                "the loop made {passes} passes in two idle seconds; the limit is {allowed} (G7)"
+            )
         });
     }
 
@@ -179,8 +184,8 @@ impl Simulation {
         let mut model = self.world.model.lock();
         model.require(left == 0, || format!("{left} descriptors are left open (G4, G14)"));
         model.require(stats.connections == 0, || {
-            format!("{} connections are left (G4)", stats.connections)
+            format!("{} connections are left open (G4)", stats.connections)
         });
-        model.require(stats.listeners == 0, || "a listener is left (G14)".to_owned());
+        model.require(stats.listeners == 0, || "a listener is left open (G14)".to_owned());
     }
 }

@@ -185,8 +185,11 @@ impl World {
             }
             17 => self.change_listeners(sockman),
             18 => {
-                let kind =
-                    if on_socket_thread { "an interrupt in a callback" } else { "an interrupt" };
+                let kind = if on_socket_thread {
+                    "a callback set the interrupt"
+                } else {
+                    "the simulator set the interrupt"
+                };
                 if self.model.lock().choices.once_in(3) {
                     let mut model = self.model.lock();
                     model.count(kind);
@@ -345,8 +348,8 @@ impl World {
         }
         model.count(match (phase, on_socket_thread) {
             (Phase::Attempt, _) => "a connect was closed before its outcome",
-            (_, true) => "the embedder closed on the socket thread",
-            (_, false) => "the embedder closed on another thread",
+            (_, true) => "the embedder closed a connection on the socket thread",
+            (_, false) => "the embedder closed a connection on another thread",
         });
     }
 
@@ -406,7 +409,7 @@ impl World {
                 }
             }
             Err(error) if matches!(error.kind(), ConnectErrorKind::TooManyConnections { .. }) => {
-                model.count("the connection cap was reached");
+                model.count("the connection limit was reached");
             }
             Err(_) => model.count("a connect failed"),
         }
@@ -535,7 +538,7 @@ impl World {
         };
         if acts {
             self.model.lock().say(|| " in between:".to_owned());
-            self.model.lock().count("another thread acted in between");
+            self.model.lock().count("another thread acted in the middle of a pass");
             self.network.as_another_thread(|| {
                 let is_embedder = self.model.lock().choices.once_in(2);
                 if is_embedder {
@@ -568,7 +571,7 @@ impl World {
         let mut model = self.model.lock();
         for (number, record) in model.connections.values().enumerate() {
             if record.phase == Phase::Attempt && record.until.is_some_and(|until| until < now) {
-                left.push(format!("asleep after the deadline of connect {number} (G9)"));
+                left.push(format!("the loop sleeps beyond the deadline of connect {number} (G9)"));
             }
             if record.phase != Phase::Open {
                 continue;
@@ -579,7 +582,7 @@ impl World {
             let has_news = (probe.has_data || probe.has_end) && !record.eof_reported;
             if record.may_recv() && is_expected && has_news {
                 left.push(format!(
-                    "asleep with data or an end to receive on connection {number} (G6)"
+                    "the loop sleeps, but connection {number} has data or an end to receive (G6)"
                 ));
             }
             // For a socket that the poller refused, only the read error is reported, and never room
@@ -588,14 +591,16 @@ impl World {
                 !record.send_resumed_silently && !record.send_rests && probe.is_watched;
             let can_send = probe.is_writable && is_reported;
             if record.wants_to_send() && record.may_send() && can_send {
-                left.push(format!("asleep with data and room to send on connection {number} (G6)"));
+                left.push(format!(
+                    "the loop sleeps, but connection {number} has data and room to send (G6)"
+                ));
             }
         }
         // A listener's longest back-off, plus one millisecond.
         let is_exhausted = exhausted_at.is_some_and(|at| now <= at + Duration::from_millis(1001));
         if !is_full && !is_exhausted && !is_stopped {
             for at in listening.iter().filter(|at| self.network.waiting_at(at) > 0) {
-                left.push(format!("asleep while a client waits at {at} (G11)"));
+                left.push(format!("the loop sleeps, but a client waits at {at} (G11)"));
             }
         }
         for what in left {

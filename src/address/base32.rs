@@ -1,5 +1,6 @@
-//! Base32 (RFC 4648) of onion and I2P addresses: written in lower case without padding, read in
-//! either case. Pure functions, usable on any thread, without a lock.
+//! Writes and reads the base32 (RFC 4648) of onion and I2P addresses. The output is lower case
+//! without padding; the input may be in either case. The functions are pure, usable on any thread,
+//! without a lock.
 
 use std::fmt::{self, Write};
 
@@ -21,7 +22,7 @@ pub(super) fn decode_base32(label: &str, bytes: &mut [u8]) -> Result<(), DecodeK
     }
 }
 
-/// The number of characters of an onion address, the longest text that is written here.
+/// The number of characters of an onion address, the longest text that this module writes.
 const LONGEST: usize = 56;
 
 /// Writes lower-case base32 without padding and without allocating. `bytes` has at most 35 bytes.

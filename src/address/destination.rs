@@ -9,7 +9,7 @@ use std::{
 use super::Service;
 
 /// The destination of a connect: an address, or a host name and a port. The library never resolves
-/// a host name. A SOCKS5 proxy does.
+/// a host name. A SOCKS5 proxy resolves it.
 ///
 /// # Examples
 ///
@@ -50,7 +50,7 @@ impl Destination {
     }
 }
 
-/// Compares: a destination is equal to a [`Service`] if it is that address.
+/// Compares with an address. A host name is equal to no address.
 impl PartialEq<Service> for Destination {
     fn eq(&self, other: &Service) -> bool {
         self.service() == Some(other)

@@ -1,5 +1,5 @@
-//! The errors about addresses: about their text, and about the parts that they are built from.
-//! Plain values, usable on any thread, without a lock.
+//! The errors of parsing an address, and of building an address from its parts. The errors are
+//! plain values, usable on any thread, without a lock.
 
 use std::convert::Infallible;
 use std::error::Error;
@@ -27,7 +27,7 @@ use std::net::Ipv6Addr;
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ParseAddrError {
-    /// Invariant: escaped and cut, see [`excerpt`].
+    /// Invariant: the text is escaped and cut, see [`excerpt`].
     text: String,
     kind: ParseAddrErrorKind,
 }
@@ -49,7 +49,7 @@ impl fmt::Display for ParseAddrError {
     }
 }
 
-// No `source`: the message already ends with the message of the kind.
+// The error has no `source`, because its message already ends with the message of the kind.
 impl Error for ParseAddrError {}
 
 impl From<ParseAddrError> for io::Error {
@@ -58,7 +58,7 @@ impl From<ParseAddrError> for io::Error {
     }
 }
 
-/// Required for values that need no conversion.
+/// A value that needs no conversion has this error type.
 impl From<Infallible> for ParseAddrError {
     fn from(never: Infallible) -> ParseAddrError {
         match never {}
@@ -71,7 +71,7 @@ impl From<Infallible> for ParseAddrError {
 pub enum ParseAddrErrorKind {
     /// The text of the address is empty.
     Empty,
-    /// The text is a host name. Only addresses are accepted here, and the library resolves no
+    /// The text is a host name. The parser accepts only addresses, because the library resolves no
     /// names.
     HostName,
     /// The text is a host name of more than 255 bytes, the limit of SOCKS5 (RFC 1928).
@@ -93,11 +93,11 @@ pub enum ParseAddrErrorKind {
     /// The brackets around IPv6 are missing, are not closed, or are followed by something other
     /// than a port.
     Brackets,
-    /// There is a port, but an address without a port was expected.
+    /// The text has a port, but an address without a port was expected.
     UnexpectedPort,
-    /// There is no port.
+    /// The text has no port.
     MissingPort,
-    /// There is a colon, but no port after it.
+    /// The text has a colon, but no port after the colon.
     EmptyPort,
     /// The port has a character that is not a decimal digit.
     PortNotDecimal,
@@ -114,14 +114,14 @@ pub enum ParseAddrErrorKind {
     },
     /// The onion address has a character that is not base32.
     OnionSymbol {
-        /// The first such character.
+        /// The first character that is not base32.
         found: char,
-        /// Its position, counted from 1.
+        /// The position of the character, counted from 1.
         at: usize,
     },
     /// The onion address has an unknown version.
     OnionVersion {
-        /// The version in the address.
+        /// The version that the address states.
         found: u8,
     },
     /// The onion address has a wrong checksum.
@@ -133,9 +133,9 @@ pub enum ParseAddrErrorKind {
     },
     /// The I2P address has a character that is not base32.
     I2pSymbol {
-        /// The first such character.
+        /// The first character that is not base32.
         found: char,
-        /// Its position, counted from 1.
+        /// The position of the character, counted from 1.
         at: usize,
     },
     /// The last character of the I2P address has bits beyond the hash.
@@ -244,11 +244,12 @@ pub enum InvalidAddrError {
     },
     /// The unix-domain path is empty.
     UnixPathEmpty,
-    /// The unix-domain path contains a NUL byte. The kernel would cut the path there.
+    /// The unix-domain path contains a NUL byte. The kernel would cut the path at the NUL byte.
     UnixPathHasNul,
     /// The unix-domain path or abstract name does not fit `sockaddr_un`.
     UnixTooLong {
-        /// The length in bytes. For an abstract name, it includes the NUL in front of the name.
+        /// The length in bytes. The length of an abstract name includes the NUL in front of the
+        /// name.
         len: usize,
         /// The limit in bytes: [`UnixAddr::MAX_BYTES`](crate::address::UnixAddr::MAX_BYTES).
         max: usize,
@@ -280,15 +281,19 @@ struct NotBase32(char, usize);
 impl fmt::Display for NotBase32 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let NotBase32(found, at) = self;
-        write!(f, "'{}' as character {at}, which is not one of a-z, 2-7", found.escape_default())
+        write!(
+            f,
+            "the character '{}' at position {at}; only a-z and 2-7 are valid",
+            found.escape_default()
+        )
     }
 }
 
-/// The most characters of untrusted text in a message. That many fit a line of a log, and every
-/// address fits but those of unix-domain sockets.
+/// The most characters of untrusted text in a message. A line of a log has room for 100 characters.
+/// Every address is shorter, except addresses of unix-domain sockets.
 const EXCERPT_CHARS: usize = 100;
 
-/// Replaces the text that was cut.
+/// The mark that replaces the text that was cut off.
 const ELLIPSIS: &str = "...";
 
 /// Returns `text` as printable ASCII, escaped and cut to at most [`EXCERPT_CHARS`].

@@ -1,7 +1,7 @@
-//! Addresses of I2P: the hash of a destination, written in base32. Plain values, usable on any
-//! thread, without a lock.
+//! Addresses of I2P: the hash of a destination, written in base32. The addresses are plain values,
+//! usable on any thread, without a lock.
 //!
-//! The bytes are behind an `Arc`, for the same reason as those of an onion address.
+//! The bytes are behind an `Arc`, as in an onion address, to keep addresses small.
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,10 +12,10 @@ use super::base32::{decode_base32, first_not_base32, write_base32};
 use super::error::ParseAddrErrorKind as Kind;
 use super::parse::I2P_SUFFIX;
 
-/// An I2P destination, by the SHA-256 hash of its binary form. Printed with `.b32.i2p`.
+/// An I2P destination, identified by the SHA-256 hash of its binary form. Printed with `.b32.i2p`.
 ///
 /// Encoding: [I2P naming, "Base 32 names"][spec]. The longer names of encrypted lease sets ("b33")
-/// are not hashes. They are not supported, as in Bitcoin Core.
+/// are not hashes. The library does not support these names, and neither does Bitcoin Core.
 ///
 /// [spec]: https://geti2p.net/en/docs/naming#base32
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -24,7 +24,8 @@ pub struct I2pHash {
 }
 
 impl I2pHash {
-    /// 256 bits, with five bits per character. The last four bits of the last character are zero.
+    /// The hash has 256 bits, and each character holds five bits. The last four bits of the last
+    /// character are zero.
     const ENCODED_CHARS: usize = 52;
 
     /// Returns the destination with this hash.

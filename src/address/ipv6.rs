@@ -1,5 +1,5 @@
-//! The two kinds of address that have sixteen bytes: IPv6 with its scope, and CJDNS. Plain values,
-//! usable on any thread, without a lock.
+//! The two kinds of address that have sixteen bytes are IPv6 with its scope, and CJDNS. Plain
+//! values, usable on any thread, without a lock.
 
 use std::fmt;
 use std::net::Ipv6Addr;
@@ -7,13 +7,14 @@ use std::net::Ipv6Addr;
 use super::error::InvalidAddrError;
 use super::parse::CJDNS_PREFIX;
 
-/// An IPv6 address with its scope (RFC 4007), never IPv4-mapped. Made by
-/// [`NetAddr::ipv6`](crate::address::NetAddr::ipv6), which turns IPv4-mapped addresses into IPv4.
+/// An IPv6 address with its scope (RFC 4007), which is never IPv4-mapped.
+/// [`NetAddr::ipv6`](crate::address::NetAddr::ipv6) makes these values, and turns IPv4-mapped
+/// addresses into IPv4.
 ///
 /// Printed as `fe80::1%2`. A scope of 0 is not printed.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ScopedIpv6 {
-    /// Invariant: not in `::ffff:0:0/96`.
+    /// Invariant: the address is not in `::ffff:0:0/96`.
     addr: Ipv6Addr,
     scope_id: u32,
 }
@@ -30,8 +31,8 @@ impl ScopedIpv6 {
         self.addr
     }
 
-    /// Returns the index of the interface that a link-local address belongs to. Returns 0 for all
-    /// other addresses.
+    /// Returns the index of the interface that a link-local address belongs to. Returns 0 for
+    /// addresses that are not link-local.
     pub fn scope_id(&self) -> u32 {
         self.scope_id
     }

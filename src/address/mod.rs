@@ -1,9 +1,9 @@
 //! The addresses that a socket is bound to or connected to, and their text forms.
 //!
 //! This module owns [`NetAddr`], an address without a port (Bitcoin Core's `CNetAddr`), and
-//! [`Service`], an address with a port (Core's `CService`). It also owns their text forms and their
-//! conversion to the kernel's form. Addresses are plain values, usable on every thread. The module
-//! takes no lock, does no input or output, and never looks a name up.
+//! [`Service`], an address with a port (Core's `CService`). The module also owns the text forms of
+//! addresses and their conversion to the kernel's form. Addresses are plain values, usable on every
+//! thread. The module takes no lock, does no input or output, and never looks a name up.
 //!
 //! Every value is valid by construction: an onion address has the right checksum, a CJDNS address
 //! lies in `fc00::/8`, and a unix-domain path fits `sockaddr_un`. The code that uses the values
@@ -46,8 +46,8 @@ pub use self::unix::UnixAddr;
 
 /// An address with a port, to listen on or to connect to. Bitcoin Core's `CService`.
 ///
-/// A unix-domain address has no port; [`port`](Service::port) returns 0 for it. A clone never
-/// allocates.
+/// A unix-domain address has no port; [`port`](Service::port) returns 0 for a unix-domain address.
+/// A clone never allocates.
 ///
 /// # Text
 ///
@@ -63,9 +63,9 @@ pub use self::unix::UnixAddr;
 /// | unix-domain, unnamed | `unix:` | the same |
 ///
 /// Printing and parsing are exact inverses: every value prints to one text, and that text parses
-/// back to an equal value. Parsing also accepts what people type: upper case, brackets around a
-/// bare IPv6 address, and an IPv6 address that is not shortened. Such a value prints in the
-/// canonical form.
+/// back to an equal value. Parsing also accepts other common forms: upper case, brackets around a
+/// bare IPv6 address, and an IPv6 address that is not shortened. A value parsed from such text
+/// prints in the canonical form.
 ///
 /// # Examples
 ///
@@ -104,7 +104,8 @@ impl Service {
     ///
     /// # Errors
     ///
-    /// As [`UnixAddr::from_path`]: the path is empty, is too long, or contains a NUL.
+    /// Returns the errors of [`UnixAddr::from_path`]: the path is empty, is too long, or contains a
+    /// NUL.
     pub fn unix(path: impl AsRef<Path>) -> Result<Service, InvalidAddrError> {
         Ok(Service::new(NetAddr::unix(path)?, 0))
     }
@@ -114,7 +115,8 @@ impl Service {
         &self.addr
     }
 
-    /// Returns the port. The port of a unix-domain address is 0. For a bind, 0 means "any port".
+    /// Returns the port. The port of a unix-domain address is 0. In a bind, port 0 means "any free
+    /// port".
     pub fn port(&self) -> u16 {
         self.port
     }
@@ -126,7 +128,7 @@ impl Service {
     }
 
     /// Returns the `std` form of an IPv4, IPv6 or CJDNS address (CJDNS as IPv6). Returns `None` for
-    /// other addresses, which have no such form.
+    /// other addresses, which have no `std` form.
     pub fn to_socket_addr(&self) -> Option<SocketAddr> {
         let port = self.port;
         match &self.addr {
@@ -143,7 +145,8 @@ impl Service {
     ///
     /// # Errors
     ///
-    /// No socket on this machine can have the address:
+    /// The function fails if no socket on this machine can have the address, which is one of the
+    /// following:
     ///
     /// * an onion or I2P address, which only a proxy or an I2P router reaches;
     /// * the unnamed unix-domain address;
@@ -164,7 +167,7 @@ impl Service {
     }
 
     /// Converts an address that `accept(2)`, `getsockname(2)` or `getpeername(2)` returned. Returns
-    /// `None` if it is of another family.
+    /// `None` if the address is of another family.
     ///
     /// An IPv4-mapped IPv6 address becomes IPv4, see [`NetAddr::ipv6`].
     pub(crate) fn from_sock_addr(from: &SockAddr) -> Option<Service> {
@@ -238,8 +241,8 @@ impl From<SocketAddrV6> for Service {
     }
 }
 
-/// An address without a port, on one of the networks that a node uses. Bitcoin Core's `CNetAddr`,
-/// extended by unix-domain sockets.
+/// An address without a port, on one of the networks that a node uses. Bitcoin Core's name for the
+/// type is `CNetAddr`, which has no unix-domain sockets.
 ///
 /// Onion, I2P and unix-domain addresses are shared behind a pointer, so that the addresses of a
 /// connection stay small. A clone never allocates.
@@ -268,7 +271,7 @@ impl From<SocketAddrV6> for Service {
 pub enum NetAddr {
     /// An IPv4 address.
     Ipv4(Ipv4Addr),
-    /// An IPv6 address with its scope, never IPv4-mapped. Made by [`NetAddr::ipv6`].
+    /// An IPv6 address with its scope, which is never IPv4-mapped. Made by [`NetAddr::ipv6`].
     Ipv6(ScopedIpv6),
     /// A CJDNS address: an IPv6 address in `fc00::/8` that the program knows to belong to CJDNS.
     /// Made by [`NetAddr::cjdns`].
@@ -276,11 +279,11 @@ pub enum NetAddr {
     /// A version 3 onion service. Made by [`NetAddr::tor_v3`]. Feature `socks5`.
     #[cfg(feature = "socks5")]
     TorV3(OnionV3),
-    /// An I2P destination, by its hash. Made by [`NetAddr::i2p`]. Feature `i2p`.
+    /// An I2P destination, identified by its hash. Made by [`NetAddr::i2p`]. Feature `i2p`.
     #[cfg(feature = "i2p")]
     I2p(I2pHash),
-    /// A unix-domain socket: a path, an abstract name, or unnamed. Made by [`NetAddr::unix`],
-    /// [`NetAddr::unix_abstract`] and [`NetAddr::unix_unnamed`].
+    /// A unix-domain socket: a path, an abstract name, or unnamed. [`NetAddr::unix`],
+    /// [`NetAddr::unix_abstract`] and [`NetAddr::unix_unnamed`] make these values.
     Unix(UnixAddr),
 }
 
@@ -327,7 +330,8 @@ impl NetAddr {
     ///
     /// # Errors
     ///
-    /// As [`UnixAddr::from_path`]: the path is empty, is too long, or contains a NUL.
+    /// Returns the errors of [`UnixAddr::from_path`]: the path is empty, is too long, or contains a
+    /// NUL.
     pub fn unix(path: impl AsRef<Path>) -> Result<NetAddr, InvalidAddrError> {
         Ok(NetAddr::Unix(UnixAddr::from_path(path)?))
     }
@@ -336,7 +340,7 @@ impl NetAddr {
     ///
     /// # Errors
     ///
-    /// As [`UnixAddr::from_abstract_name`]: the name is too long.
+    /// Returns the error of [`UnixAddr::from_abstract_name`]: the name is too long.
     pub fn unix_abstract(name: impl AsRef<[u8]>) -> Result<NetAddr, InvalidAddrError> {
         Ok(NetAddr::Unix(UnixAddr::from_abstract_name(name)?))
     }
@@ -372,7 +376,7 @@ impl NetAddr {
     }
 
     /// Returns whether the address is in `127.0.0.0/8` or is `::1`. Returns `false` for a
-    /// unix-domain address, although it is just as local: see [`is_unix`](NetAddr::is_unix).
+    /// unix-domain address, although that address is also local: see [`is_unix`](NetAddr::is_unix).
     pub fn is_loopback(&self) -> bool {
         self.to_ip_addr().is_some_and(|addr| addr.is_loopback())
     }
@@ -477,8 +481,8 @@ impl fmt::Display for Network {
     }
 }
 
-/// The reason why an address cannot be passed to the kernel. The caller knows the address and the
-/// operation, so the reason contains neither.
+/// The reason why an address cannot be passed to the kernel. The reason does not name the address
+/// or the operation, because the caller knows both.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct NoSockAddr(&'static str);
 
@@ -496,7 +500,7 @@ impl From<NoSockAddr> for io::Error {
     }
 }
 
-/// Writes the text. Goes through a `String` only if the format has a width or a precision, as
+/// Writes the text. The text needs a `String` only if the format has a width or a precision, as
 /// `{:>20}` has.
 fn pad(
     f: &mut fmt::Formatter<'_>,

@@ -1,8 +1,8 @@
-//! Addresses of Tor onion services: 32 bytes, written in base32 with a checksum. Plain values,
-//! usable on any thread, without a lock.
+//! Addresses of Tor onion services: 32 bytes, written in base32 with a checksum. The addresses are
+//! plain values, usable on any thread, without a lock.
 //!
-//! The bytes are behind an `Arc`. Inline, they would make every [`Service`](crate::Service) a
-//! quarter larger. Each connection holds two of them, and most peers are on neither Tor nor I2P.
+//! The bytes are behind an `Arc`. Inline bytes would make every [`Service`](crate::Service) a
+//! quarter larger. Each connection holds two `Service`s, and most peers are on neither Tor nor I2P.
 //! Bitcoin Core's `CNetAddr` keeps more than 16 bytes on the heap for the same reason.
 
 use std::fmt;
@@ -14,11 +14,11 @@ use super::base32::{decode_base32, first_not_base32, write_base32};
 use super::error::ParseAddrErrorKind as Kind;
 use super::parse::ONION_SUFFIX;
 
-/// A version 3 onion service, by its ed25519 master public key. Printed with `.onion`.
+/// A version 3 onion service, identified by its ed25519 master public key. Printed with `.onion`.
 ///
 /// Encoding: [Tor rendezvous specification, "Encoding onion addresses"][spec]. Parsing verifies the
-/// checksum and the version. Printing computes them. Whether the 32 bytes are a point on the curve
-/// is not verified here, as in Bitcoin Core: Tor verifies that.
+/// checksum and the version. Printing computes them. Parsing does not verify that the 32 bytes are
+/// a point on the curve, as in Bitcoin Core: Tor verifies that.
 ///
 /// [spec]: https://spec.torproject.org/rend-spec/encoding-onion-addresses.html
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -27,11 +27,11 @@ pub struct OnionV3 {
 }
 
 impl OnionV3 {
-    /// The only version that Tor still supports.
+    /// The version byte of version 3, the only version that Tor still supports.
     const VERSION: u8 = 3;
 
-    /// Public key, checksum and version have 35 bytes. These are exactly 56 characters, without
-    /// spare bits.
+    /// Public key, checksum and version have 35 bytes. Base32 writes 35 bytes as exactly 56
+    /// characters, without spare bits.
     const ENCODED_CHARS: usize = 56;
 
     /// The number of characters of a version 2 address, which is an 80-bit hash.

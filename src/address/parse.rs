@@ -21,7 +21,7 @@ pub(crate) const MAX_NAME_BYTES: usize = 255;
 /// The end of every onion address (RFC 7686).
 pub(super) const ONION_SUFFIX: &str = ".onion";
 
-/// The end of an I2P address that is a hash. An I2P name ends otherwise.
+/// The end of an I2P address that is a hash. The end of an I2P name is different.
 pub(super) const I2P_SUFFIX: &str = ".b32.i2p";
 
 /// Distinguishes a CJDNS address from plain IPv6 with the same bytes.
@@ -104,7 +104,7 @@ macro_rules! try_from_text {
 
 try_from_text!(Service, NetAddr, Destination);
 
-/// Parses text that is known to be a host name with a port.
+/// Parses a host name with a port. The caller has found that the text is no address.
 fn parse_name(text: &str) -> Result<Destination, Kind> {
     let (host, after) = text.split_at(text.rfind(':').unwrap_or(text.len()));
     if host.len() > MAX_NAME_BYTES {
@@ -128,8 +128,8 @@ fn parse_service(text: &str) -> Result<Service, Kind> {
     if host.contains(':') {
         return Err(kind_of_many_colons(text));
     }
-    // The host is parsed first: for "example.com", the error is that it is a name, not that it
-    // lacks a port.
+    // The host is parsed first, so that the error for "example.com" says that the text is a name,
+    // and not that the port is missing.
     let addr = parse_host(host)?;
     Ok(Service::new(addr, parse_port_behind(after)?))
 }

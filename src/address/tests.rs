@@ -1,7 +1,7 @@
 //! Tests of what only the crate itself sees: the sizes of addresses, and their conversion to and
 //! from the kernel's form.
 
-#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+#![allow(clippy::unwrap_used, reason = "a failed test panics")]
 
 use std::net::{Ipv6Addr, SocketAddr, TcpStream};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -17,7 +17,7 @@ fn addresses_stay_small_because_each_connection_holds_two() {
     assert_eq!(size_of::<Service>(), 32);
 }
 
-/// G13: an address that the kernel returns is the address that the kernel received.
+/// G13: an address that is converted to the kernel's form and back stays the same.
 #[test]
 fn addresses_survive_the_conversion_to_the_kernels_form() {
     let longest_path = format!("unix:/{}", "p".repeat(UnixAddr::MAX_BYTES - 2));
@@ -103,7 +103,7 @@ fn abstract_names_survive_the_conversion_to_the_kernels_form() {
     assert_eq!(Service::from_sock_addr(&sock_addr), Some(nameless));
 }
 
-/// G13: one peer has one address, whichever listener accepts it.
+/// G13: one peer has one address, independent of the listener that accepts the peer.
 #[test]
 fn an_ipv4_peer_of_a_dual_stack_listener_is_ipv4() {
     let listener = Socket::new(Domain::IPV6, Type::STREAM, None).unwrap();

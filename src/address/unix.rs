@@ -1,5 +1,5 @@
-//! Unix-domain addresses (a path, an abstract name, or unnamed) and the escapes in their text.
-//! Plain values, usable on any thread, without a lock.
+//! Unix-domain addresses (a path, an abstract name, or unnamed) and the escapes in their text. The
+//! addresses are plain values, usable on any thread, without a lock.
 
 use std::ffi::OsStr;
 use std::fmt::{self, Write};
@@ -23,7 +23,7 @@ const ABSTRACT_MARK: u8 = b'@';
 /// in the file system, an abstract name (Linux), or unnamed (the address of a client that did not
 /// bind).
 ///
-/// Printed with `unix:` in front. A backslash is printed as `\\`. The following are printed as
+/// The text begins with `unix:`. A backslash is printed as `\\`. The following are printed as
 /// `\xNN` per byte, because names come from peers and end up in logs: a byte that is not UTF-8, a
 /// control character, an invisible or text-reversing character, and an `@` that begins a path.
 ///
@@ -40,20 +40,20 @@ const ABSTRACT_MARK: u8 = b'@';
 /// ```
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct UnixAddr {
-    /// The bytes as in `sun_path`. An abstract name has a NUL in front. A path has no NUL and no
-    /// terminator. Invariant: 1 to [`UnixAddr::MAX_BYTES`] bytes.
+    /// The bytes of the address, as in `sun_path`. An abstract name has a NUL in front. A path has
+    /// no NUL and no terminator. Invariant: the address has 1 to [`UnixAddr::MAX_BYTES`] bytes.
     name: Option<Arc<[u8]>>,
 }
 
 impl UnixAddr {
     /// The size of `sun_path`: 108 on Linux, 104 on macOS and the BSDs.
     ///
-    /// A path of exactly this length has no terminator. It is a valid value, because Linux lets
-    /// peers have such a path. The library cannot bind or connect to it.
+    /// A path of exactly this length has no terminator. Such a path is a valid value, because Linux
+    /// lets peers have it. The library cannot bind or connect to such a path.
     pub const MAX_BYTES: usize =
         size_of::<libc::sockaddr_un>() - offset_of!(libc::sockaddr_un, sun_path);
 
-    /// Returns the address of a socket in the file system. Relative paths stay relative.
+    /// Returns the address of a socket in the file system. A relative path stays relative.
     ///
     /// # Errors
     ///
@@ -136,7 +136,7 @@ impl UnixAddr {
         if let Some(name) = from.as_abstract_namespace() {
             return UnixAddr::from_abstract_name(name).ok();
         }
-        // Some platforms count the zeroes after the path as part of it.
+        // Some platforms count the zeroes after the path as part of the path.
         let bytes = from.as_pathname()?.as_os_str().as_bytes();
         let path = bytes.split(|byte| *byte == 0).next()?;
         UnixAddr::from_path(OsStr::from_bytes(path)).ok()
@@ -197,9 +197,9 @@ fn write_hex(f: &mut fmt::Formatter<'_>, bytes: &[u8]) -> fmt::Result {
     bytes.iter().try_for_each(|byte| write!(f, "\\x{byte:02x}"))
 }
 
-/// Returns whether `c` is a control character, or hides text, or reverses it. The list is fixed:
-/// `std`'s definition of "printable" changes with the Unicode version, and the printed form must
-/// not change.
+/// Returns whether `c` is a control character, or hides text, or reverses it. The list is fixed,
+/// because `std`'s definition of "printable" changes with the Unicode version, and the printed form
+/// must not change.
 fn is_misleading(c: char) -> bool {
     c.is_control()
         || matches!(

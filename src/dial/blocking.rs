@@ -1,7 +1,8 @@
 //! The driver that blocks its caller until the connect has succeeded or failed.
 //!
-//! Runs on the caller's thread, with a poller of its own, which the interrupts wake. Takes the
-//! interrupts' mutexes for a moment. (The driver that does not block is the engine's `connecting`.)
+//! The driver runs on the caller's thread, with a poller of its own, which the interrupts wake. The
+//! driver takes the interrupts' mutexes for a moment. (The driver that does not block is the
+//! engine's `connecting`.)
 
 use std::{io, time::Instant};
 
@@ -38,7 +39,8 @@ pub(crate) fn connect(
                 (false, Some(dial.deadline().map_or(at, |deadline| deadline.min(at))))
             }
         };
-        // Created only when it is needed: most unix-domain connects succeed at once.
+        // The poller is created only when the connect has to wait, because most unix-domain
+        // connects succeed at once.
         let poll = |error| dial.failed("poll", error);
         let waiting = match &mut waiting {
             Some(waiting) => waiting,
@@ -69,7 +71,8 @@ impl Waiting {
     }
 
     fn register(&mut self, (which, sock): (WaitsOn, &dyn Sock)) -> io::Result<()> {
-        // A connect waits on the control socket first, and never returns to it after the other one.
+        // A connect waits on the control socket first. After it has waited on its own socket, it
+        // never waits on the control socket again.
         if self.registered != Some(which) {
             self.poller.register(sock, 0)?;
             self.registered = Some(which);

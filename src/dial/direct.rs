@@ -1,8 +1,8 @@
-//! `connect(2)`: a state machine over one non-blocking socket, which connects to the destination or
-//! to the proxy.
+//! The state machine of `connect(2)` over one non-blocking socket, which connects to the
+//! destination or to the proxy.
 //!
-//! [`DirectConnect::step`] takes a socket and the time, and returns what to wait for. It takes no
-//! lock and runs on any thread, so tests can step it by hand.
+//! [`DirectConnect::step`] takes a socket and the time, and returns what to wait for. The state
+//! machine takes no lock and runs on any thread, so tests can step it by hand.
 
 use std::{
     io,
@@ -12,10 +12,10 @@ use std::{
 use super::Step;
 use crate::{address::Service, sys::Sock};
 
-/// The first wait before a connect to a unix-domain listener with a full backlog is tried again.
-/// Such a listener causes no event when it has room again.
+/// The first wait before the retry of a connect to a unix-domain listener with a full backlog. A
+/// listener with a full backlog causes no event when it has room again.
 const FIRST_RETRY: Duration = Duration::from_millis(1);
-/// The longest such wait. Each retry doubles the wait up to this.
+/// The longest wait between two tries. Each retry doubles the wait up to this limit.
 const LONGEST_RETRY: Duration = Duration::from_millis(50);
 
 #[derive(Debug)]
@@ -25,13 +25,13 @@ pub(crate) struct DirectConnect {
 
 #[derive(Debug)]
 enum State {
-    /// Nothing has started. The next try is at the time `at`. After another failure the wait is
-    /// `retry`.
+    /// Nothing has started. The next try is at the time `at`. After another failure, the state
+    /// machine waits for `retry`.
     NotStarted {
         at: Instant,
         retry: Duration,
     },
-    /// The kernel is connecting.
+    /// The kernel is establishing the connection.
     InProgress,
     Connected,
 }
@@ -41,8 +41,8 @@ impl DirectConnect {
         DirectConnect { state: State::NotStarted { at: now, retry: FIRST_RETRY } }
     }
 
-    /// Takes the next step. Each step needs the same socket and destination. A step that comes too
-    /// early does no harm.
+    /// Takes the next step. The caller passes the same socket and destination to each step. A step
+    /// that comes too early does no harm.
     pub(crate) fn step(&mut self, sock: &dyn Sock, to: &Service, now: Instant) -> io::Result<Step> {
         match self.state {
             State::NotStarted { at, .. } if now < at => Ok(Step::WaitUntil(at)),
@@ -69,8 +69,9 @@ impl DirectConnect {
                 self.state = State::InProgress;
                 Ok(Step::WaitForSocket)
             }
-            // The backlog is full and nothing was started. Waiting for the socket would report a
-            // false success, because an unconnected unix-domain socket counts as writable.
+            // The backlog is full, so the kernel has not started the connect. Waiting for the
+            // socket would report a false success, because an unconnected unix-domain socket counts
+            // as writable.
             Some(libc::EAGAIN) if to.addr().is_unix() => {
                 let at = now + retry;
                 self.state = State::NotStarted { at, retry: (retry * 2).min(LONGEST_RETRY) };

@@ -1,7 +1,8 @@
 //! Why a connect failed, and which party is at fault.
 //!
-//! Plain values: no thread, no lock. Every message names the destination first. It says what went
-//! wrong and what to do. It does not repeat the source; `{:#}` appends the sources.
+//! The errors are plain values, usable on any thread, without a lock. Every message names the
+//! destination first. A message says what went wrong and what to do. A message does not repeat the
+//! source, which `{:#}` appends.
 
 use std::{convert::Infallible, error::Error, fmt, io, time::Duration};
 
@@ -71,12 +72,12 @@ pub enum ConnectErrorKind {
         proxy: Option<Service>,
         /// What the connect was waiting for.
         phase: ConnectPhase,
-        /// How long the connect took until then.
+        /// How long the connect took until it timed out.
         after: Duration,
     },
     /// An interrupt was set: the `SockMan`'s own, the shared one, or the connect's own. An
-    /// interrupt of the `SockMan` does not end a connect that `start_connect` began. It only
-    /// prevents a new one from beginning.
+    /// interrupt of the `SockMan` does not end a connect that `start_connect` began. Such an
+    /// interrupt only prevents a new connect from beginning.
     Interrupted,
     /// The destination refused the connection: probably no program listens there.
     Refused {
@@ -88,21 +89,22 @@ pub enum ConnectErrorKind {
         /// The error of the operating system.
         source: io::Error,
     },
-    /// The unix-domain address cannot be dialled. It is unnamed, is an abstract name on a platform
-    /// without abstract names, or is a path that leaves no room for its terminator. Or a proxy is
-    /// set: the path would name a socket on the proxy's machine.
+    /// The unix-domain address cannot be dialled. The address is unnamed, is an abstract name on a
+    /// platform without abstract names, or is a path that leaves no room for its terminator. The
+    /// address also cannot be dialled through a proxy, because the path would name a socket on the
+    /// proxy's machine.
     InvalidDestination,
     /// The text given as the destination is neither an address nor a host name with a port.
     InvalidText(ParseAddrError),
     /// A SOCKS5 proxy cannot be asked for the host name. The name is empty, is longer than 255
     /// bytes, or contains a NUL byte. Many proxies cut a name off at a NUL byte.
     InvalidName,
-    /// The proxy is at fault. It was not asked for the destination, or gave no valid reply.
+    /// The proxy is at fault. The proxy was not asked for the destination, or gave no valid reply.
     #[cfg(feature = "socks5")]
     ProxyFailed {
         /// The proxy.
         proxy: Service,
-        /// What is wrong with it.
+        /// The fault.
         error: ProxyError,
     },
     /// The proxy works and could not connect to the destination.
@@ -116,12 +118,13 @@ pub enum ConnectErrorKind {
     /// The I2P address has a port other than 0. SAM 3.1 has no ports.
     #[cfg(feature = "i2p")]
     I2pPort,
-    /// The SAM bridge or the I2P router behind it is at fault. The peer was not asked.
+    /// The SAM bridge or the I2P router behind it is at fault. The router did not ask the peer for
+    /// a connection.
     #[cfg(feature = "i2p")]
     SamFailed {
         /// The bridge.
         sam: Service,
-        /// What is wrong with it.
+        /// The fault.
         error: SamError,
     },
     /// The I2P router works and could not connect to the peer.
@@ -137,10 +140,10 @@ pub enum ConnectErrorKind {
     /// The file with the private key of the I2P session cannot be used.
     #[cfg(feature = "i2p")]
     I2pKeyFile {
-        /// What is wrong with it.
+        /// The fault.
         error: KeyFileError,
     },
-    /// Another failure of the system call named `step`.
+    /// The system call named `step` failed for a reason that no other kind names.
     Os {
         /// The system call that failed: `socket`, `connect`, …
         step: &'static str,
@@ -196,7 +199,7 @@ impl ConnectError {
     }
 
     /// Returns the error for a system call that failed on this machine, independent of the
-    /// destination. `step` names the call.
+    /// destination. The argument `step` names the call.
     pub(crate) fn os(to: &Destination, step: &'static str, source: io::Error) -> ConnectError {
         ConnectError::new(to, Kind::Os { step, source })
     }
@@ -217,7 +220,8 @@ impl ConnectError {
     fn io_kind(&self) -> io::ErrorKind {
         match self.kind() {
             Kind::TimedOut { .. } => io::ErrorKind::TimedOut,
-            // Not `Interrupted`, which by convention asks for another try at once.
+            // The kind is never `Interrupted`, because by convention a caller repeats an
+            // interrupted call at once.
             Kind::Interrupted => io::ErrorKind::ConnectionAborted,
             Kind::OnSocketThread => io::ErrorKind::Deadlock,
             Kind::Refused { source } | Kind::Unreachable { source } | Kind::Os { source, .. } => {
@@ -354,7 +358,7 @@ impl From<ParseAddrError> for ConnectError {
     }
 }
 
-/// For destinations that need no conversion.
+/// A destination that needs no conversion has this error type.
 impl From<Infallible> for ConnectError {
     fn from(never: Infallible) -> ConnectError {
         match never {}
@@ -406,7 +410,7 @@ impl Error for ConnectError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ConnectPhase {
-    /// The destination has to accept the connection. Used without a proxy.
+    /// The destination has to accept the connection. This phase occurs only without a proxy.
     Connect,
     /// The proxy has to accept the connection.
     ReachProxy,

@@ -1,4 +1,5 @@
-//! The error for an option that is out of its range. A plain value: no thread, no lock.
+//! The error for an option that is out of its range. The error is a plain value, usable on any
+//! thread, without a lock.
 
 use std::{error::Error, fmt, io};
 

@@ -15,11 +15,11 @@ pub(crate) const LONGEST_READ: usize = 255 + 2;
 /// What a machine wants next.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Want<'a> {
-    /// Send as much of this as the socket takes.
+    /// The machine sends these bytes, or as many of them as the socket takes.
     Send(&'a [u8]),
-    /// Receive at least one byte and at most this many.
+    /// The machine receives at least one byte and at most this many.
     Receive(usize),
-    /// Nothing for now. The next byte on the socket is not the machine's.
+    /// Nothing for now. The machine is done, and the next byte on the socket is not for it.
     Nothing,
 }
 
@@ -51,7 +51,7 @@ impl Outgoing {
     }
 }
 
-/// A dialogue with a proxy or a bridge, as bytes in and bytes out.
+/// A dialogue with a proxy or a bridge, without a socket: it takes bytes and returns bytes.
 pub(crate) trait Machine {
     type Error;
 
@@ -64,22 +64,22 @@ pub(crate) trait Machine {
     ///
     /// # Errors
     ///
-    /// The dialogue failed and is over.
+    /// Returns the error that ended the dialogue.
     fn received(&mut self, bytes: &[u8]) -> Result<(), Self::Error>;
 
     /// Returns the error for a stream that ended (`None`) or failed before the dialogue was over.
     fn broke_off(&mut self, source: Option<io::Error>) -> Self::Error;
 }
 
-/// Drives a machine as far as it goes without waiting. `Connected` means that the machine wants
-/// nothing for now.
+/// Drives a machine as far as possible without waiting. `Connected` means that the machine needs no
+/// further step for now.
 ///
-/// The machine asks for an exact number of bytes each time, so the other side decides neither how
-/// long a step takes nor which bytes stay unread.
+/// The machine asks for an exact number of bytes each time, so the other side cannot decide how
+/// long a step takes or which bytes stay unread.
 ///
 /// # Errors
 ///
-/// The dialogue failed and is over.
+/// Returns the error that ended the dialogue.
 pub(crate) fn drive<M: Machine>(machine: &mut M, sock: &dyn Sock) -> Result<Step, M::Error> {
     loop {
         let outcome = match machine.wants() {

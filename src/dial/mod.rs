@@ -1,9 +1,10 @@
 //! A connect from beginning to end, under one deadline: directly, through a SOCKS5 proxy, or
 //! through I2P's SAM bridge.
 //!
-//! [`Dial::step`] takes a socket and the time, goes as far as it can, and returns what to wait for.
-//! Two drivers step it: `blocking` on the caller's thread, and the engine's attempts on the socket
-//! thread. Only I2P's sessions take locks in a step. This layer does not name the engine.
+//! [`Dial::step`] takes a socket and the time, proceeds as far as it can, and returns what to wait
+//! for. Two drivers call this function: `blocking` on the caller's thread, and the engine's
+//! attempts on the socket thread. Only I2P's sessions take locks in a step. This layer does not
+//! name the engine.
 
 mod blocking;
 mod direct;
@@ -50,12 +51,14 @@ use crate::{
 #[derive(Debug)]
 pub(crate) enum I2p {}
 
-/// Bitcoin Core's `DEFAULT_CONNECT_TIMEOUT`, five seconds.
+/// The default timeout of a direct connect is Bitcoin Core's `DEFAULT_CONNECT_TIMEOUT`, five
+/// seconds.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Tor needs 5 to 20 seconds for a circuit to an onion service, and more when its network is busy.
 #[cfg(feature = "socks5")]
 const DEFAULT_PROXY_TIMEOUT: Duration = Duration::from_secs(60);
-/// A router needs up to half a minute for a session, and as long again for a connect in it.
+/// A router needs up to half a minute for a session, and up to half a minute more for a connect in
+/// that session.
 #[cfg(feature = "i2p")]
 const DEFAULT_I2P_TIMEOUT: Duration = Duration::from_secs(120);
 
@@ -122,11 +125,11 @@ impl Route {
 }
 
 impl Dial {
-    /// Prepares a connect. Nothing begins yet; the time runs from `now`.
+    /// Prepares a connect. The call does not begin the connect. The timeout counts from `now`.
     ///
     /// # Errors
     ///
-    /// The destination cannot be reached this way.
+    /// Fails if the destination cannot be reached with these options.
     pub(crate) fn new(
         to: &Destination,
         options: &ConnectOptions,
@@ -159,7 +162,8 @@ impl Dial {
         }
     }
 
-    /// Returns the socket to wait on: `sock`, or another one that this connect has opened.
+    /// Returns the socket to wait on, which is `sock` or another socket that this connect has
+    /// opened.
     pub(crate) fn waits_on<'a>(&'a self, sock: &'a dyn Sock) -> (WaitsOn, &'a dyn Sock) {
         match &self.route.way {
             #[cfg(feature = "i2p")]
@@ -185,21 +189,21 @@ impl Dial {
         ConnectError::os(&self.to, step, source)
     }
 
-    /// Takes the first step. It does not check the deadline.
+    /// Takes the first step, which does not check the deadline.
     ///
     /// # Errors
     ///
-    /// The connect failed at once.
+    /// Fails if the connect failed at once.
     pub(crate) fn begin(&mut self, sock: &dyn Sock, now: Instant) -> Result<(), ConnectError> {
         self.advance(sock, now).map(drop)
     }
 
-    /// Takes the next step. Each step needs the same socket. A step that comes too early does no
-    /// harm.
+    /// Takes the next step. The caller passes the same socket to each step. A step that comes too
+    /// early does no harm.
     ///
     /// # Errors
     ///
-    /// The connect failed, or its deadline has passed. The dial is over.
+    /// Fails if the connect failed or its deadline has passed. After a failure, the dial is over.
     pub(crate) fn step(&mut self, sock: &dyn Sock, now: Instant) -> Result<Step, ConnectError> {
         let step = self.advance(sock, now)?;
         let is_late = self.deadline.is_some_and(|deadline| now >= deadline);

@@ -1,4 +1,4 @@
-//! The options of one connect. Plain data: no thread, no lock.
+//! The options of one connect. The options are plain data, usable on any thread, without a lock.
 
 use std::time::Duration;
 
@@ -30,14 +30,14 @@ pub struct ConnectOptions {
 }
 
 impl ConnectOptions {
-    /// Sets the SOCKS5 proxy to connect through. Default: none, the address is dialled directly.
-    /// Feature `socks5`.
+    /// Sets the SOCKS5 proxy to connect through. By default there is no proxy, and the address is
+    /// dialled directly. Feature `socks5`.
     ///
     /// The proxy receives every destination as text and resolves host names itself. The library
-    /// resolves none. [`NewConnection::me`](crate::NewConnection::me) is then this side's end of
-    /// the socket to the proxy. The time that the proxy's own connect takes counts against
-    /// [`timeout`](ConnectOptions::timeout). With a proxy, I2P addresses go to the proxy too, and
-    /// not to the SAM bridge of the options.
+    /// resolves no names. With a proxy, [`NewConnection::me`](crate::NewConnection::me) is this
+    /// side's address of the socket to the proxy. The time that the proxy's own connect takes
+    /// counts against [`timeout`](ConnectOptions::timeout). With a proxy, I2P addresses go to the
+    /// proxy too, and not to the SAM bridge of the options.
     ///
     /// # Examples
     ///
@@ -59,9 +59,9 @@ impl ConnectOptions {
     }
 
     /// Sets how long the whole connect may take. One deadline covers the connect to the proxy, the
-    /// negotiation with it, and its own connect. Default: 5 seconds directly, as in Core; 60
-    /// seconds through a proxy, because Tor needs 5 to 20 seconds for a circuit to an onion
-    /// service; and 120 seconds through I2P.
+    /// negotiation with the proxy, and the proxy's own connect. Default: 5 seconds directly, as in
+    /// Core; 60 seconds through a proxy, because Tor needs 5 to 20 seconds for a circuit to an
+    /// onion service; and 120 seconds through I2P.
     ///
     /// At the limit the connect fails with
     /// [`ConnectErrorKind::TimedOut`](crate::error::ConnectErrorKind::TimedOut), which says what
@@ -75,7 +75,7 @@ impl ConnectOptions {
 
     /// Sets whether a failure is worth the operator's attention, as with a peer that was configured
     /// by hand. Such a failure is logged at `info` instead of `debug`. Default: no. An embedder that
-    /// logs the error itself leaves this off. Core's `manual_connection`.
+    /// logs the error itself does not need this option. Core's name: `manual_connection`.
     #[doc(alias = "manual_connection")]
     pub fn is_important(mut self, is_important: bool) -> ConnectOptions {
         self.is_important = is_important;
@@ -83,11 +83,11 @@ impl ConnectOptions {
     }
 
     /// Sets an interrupt that ends this connect alone. Another thread sets the interrupt. Default:
-    /// none. At the interrupt the connect fails with
+    /// none. When the interrupt is set, the connect fails with
     /// [`ConnectErrorKind::Interrupted`](crate::error::ConnectErrorKind::Interrupted).
     ///
-    /// The interrupts of the `SockMan` also end a blocking `connect`. They do not end an attempt
-    /// that `start_connect` began.
+    /// The interrupts of the `SockMan` also end a blocking `connect`. The interrupts of the
+    /// `SockMan` do not end an attempt that `start_connect` began.
     ///
     /// # Examples
     ///
@@ -108,7 +108,7 @@ impl ConnectOptions {
         self
     }
 
-    /// Returns the address that the proxy listens on, if the connect goes through one.
+    /// Returns the address that the proxy listens on, or `None` if no proxy is set.
     pub(crate) fn proxy_endpoint(&self) -> Option<&Service> {
         #[cfg(feature = "socks5")]
         if let Some(proxy) = &self.proxy {

@@ -1,21 +1,21 @@
-//! The outcomes of a step of a connect. Plain values.
+//! The outcomes of a step of a connect. The outcomes are plain values.
 
 use std::time::Instant;
 
-/// What to do after a step.
+/// What the caller does after a step.
 #[derive(Debug)]
 pub(crate) enum Step {
     Connected,
-    /// Step again when something happens on the socket, or at the deadline.
+    /// The caller steps again when something happens on the socket, or at the deadline.
     WaitForSocket,
-    /// Step again at this time.
+    /// The caller steps again at this time.
     WaitUntil(Instant),
 }
 
 /// The socket of a connect to wait on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum WaitsOn {
-    /// The socket that becomes the connection's.
+    /// The socket that the connection will use.
     Stream,
     /// The control socket of an I2P session.
     #[cfg(feature = "i2p")]

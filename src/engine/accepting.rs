@@ -1,8 +1,8 @@
-//! Accepting: the latch and the back-off of each listener. Accepted connections get their place and
-//! their id here.
+//! Accepting: the latch and the back-off of each listener. This module gives accepted connections
+//! their place and their id.
 //!
-//! Belongs to the socket thread. Takes the connection map's mutex for a moment. No lock is held
-//! while the handler is called.
+//! The module belongs to the socket thread. It takes the connection map's mutex for a moment. No
+//! lock is held while the handler is called.
 
 use std::{
     io,
@@ -22,7 +22,7 @@ use crate::{address::Service, sys::Sock};
 
 /// The first back-off of a listener after a resource ran out.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
-/// The longest back-off. Each one is twice the previous one, up to this.
+/// The longest back-off. Each back-off is twice the previous one, up to this length.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// A listener as the socket thread sees it.
@@ -30,15 +30,16 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 pub(crate) struct Accepting {
     listener: Arc<Listener>,
     /// Whether the poller watches the socket. A registration that fails is repeated after a
-    /// back-off, as after any lack of resources.
+    /// back-off, in the same way as an accept that lacks a resource.
     is_registered: bool,
     /// The latch: set by an event of the poller, cleared when accepting would block.
     ready: bool,
     is_wildcard: bool,
     /// A socket that was accepted but found no place, because a connect on another thread took the
-    /// last one.
+    /// last place.
     held: Option<(Box<dyn Sock>, Service)>,
-    /// During a lack of resources: the length of the last back-off, and when it ends.
+    /// The length of the last back-off, and when the back-off ends. The value is `None` while no
+    /// resource is lacking.
     pause: Option<(Duration, Instant)>,
 }
 
@@ -63,9 +64,9 @@ impl Accepting {
         self.ready = true;
     }
 
-    /// Returns whether there is something to do for the listener, now or when its back-off ends.
-    /// Returns `false` for a stopped listener, because its latch would keep the loop awake until
-    /// the socket thread takes the mark of the stop.
+    /// Returns whether the listener has something to do, now or when its back-off ends. Returns
+    /// `false` for a stopped listener, because its latch would keep the loop awake until the socket
+    /// thread takes the mark of the stop.
     pub(crate) fn is_due(&self) -> bool {
         (self.ready || !self.is_registered) && !self.listener.is_stopped()
     }
@@ -107,7 +108,7 @@ impl Accepting {
         }
     }
 
-    /// Returns when the current back-off ends, if there is one.
+    /// Returns when the current back-off ends, or `None` if the listener does not back off.
     pub(crate) fn paused_until(&self, now: Instant) -> Option<Instant> {
         self.pause.map(|(_, until)| until).filter(|until| *until > now)
     }
@@ -118,8 +119,8 @@ impl Accepting {
         self.pause = None;
     }
 
-    /// Begins a back-off, or a longer one. Returns `true` if it is the first one of a lack of
-    /// resources. The caller logs only that one.
+    /// Begins a back-off, or a longer one. Returns `true` if this back-off is the first one of a
+    /// lack of resources. The caller logs only the first one.
     fn pause(&mut self, now: Instant) -> bool {
         let begins = self.pause.is_none();
         let length = match self.pause {
@@ -136,7 +137,8 @@ impl AcceptFailure {
         match error.raw_os_error() {
             _ if error.kind() == io::ErrorKind::WouldBlock => AcceptFailure::WouldBlock,
             // Linux's accept(2) returns network errors that are pending on the new connection. Its
-            // manual page says to treat them like EAGAIN. A firewall's EPERM is of the same kind.
+            // manual page says to treat them like EAGAIN. A firewall's EPERM also concerns the new
+            // connection alone.
             Some(
                 libc::ECONNABORTED
                 | libc::EINTR
@@ -166,7 +168,7 @@ impl AcceptFailure {
 
 impl Accepting {
     /// Accepts until no client waits or the batch is full. Passes each connection that the handler
-    /// keeps to `add` at once, so that none is lost if the next callback panics.
+    /// keeps to `add` at once, so that no connection is lost if the next callback panics.
     pub(crate) fn accept_batch(
         &mut self,
         context: &Context<'_>,
@@ -182,8 +184,8 @@ impl Accepting {
                 return;
             }
             // At the limit the latch stays set, and clients wait in the kernel's backlog. A place
-            // is taken only when a client is there. Taken earlier, it might be the last one, and a
-            // connect on another thread would fail for nothing.
+            // is taken only after a client was accepted. A place taken earlier might be the last
+            // one, and a connect on another thread would fail without need.
             if shared.connections.is_full() {
                 return;
             }
@@ -204,7 +206,7 @@ impl Accepting {
                 Err(error) => {
                     log::debug!(
                         target: "sockman::net",
-                        "dropped the connection from {them}, which has no local address: {error}"
+                        "dropped the connection from {them}: cannot read its local address: {error}"
                     );
                     continue;
                 }
@@ -259,8 +261,8 @@ impl Accepting {
 /// The result of one call of accept.
 enum Accepted {
     One(Box<dyn Sock>, Service),
-    /// This call returned no connection. More clients may wait.
+    /// The accept returned no connection, but more clients may wait.
     Nothing,
-    /// This pass accepts no more connections.
+    /// The listener accepts no more connections in this pass.
     Over,
 }

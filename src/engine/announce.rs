@@ -1,7 +1,8 @@
 //! Reports new connections, and connections that a panic closed, to the embedder. All sources of
 //! connections (listeners, connects, the I2P-accept thread) share these functions.
 //!
-//! Runs on the socket thread or the I2P-accept thread. No lock is held while a callback runs.
+//! The functions run on the socket thread or the I2P-accept thread. No lock is held while a
+//! callback runs.
 
 use std::{
     any::Any,
@@ -13,14 +14,14 @@ use super::connection::{Connection, ConnectionId};
 use crate::{address::Service, error::panic_message, options::PanicPolicy, sockman::SockMan};
 
 /// Runs the callback that reports the outcome of `id` to the embedder. Returns the connection if it
-/// is to be polled.
+/// has to be polled.
 ///
 /// `connection` is `None` for a connect that failed. The callback returns whether the embedder
 /// keeps the connection. A connection that the embedder refuses is closed.
 ///
 /// # Panics
 ///
-/// Passes the callback's panic on under [`PanicPolicy::Stop`], after closing the connection.
+/// Continues the callback's panic under [`PanicPolicy::Stop`], after closing the connection.
 pub(crate) fn announce(
     sockman: &SockMan,
     id: ConnectionId,
@@ -28,7 +29,7 @@ pub(crate) fn announce(
     callback: impl FnOnce() -> bool,
 ) -> Option<Arc<Connection>> {
     let shared = sockman.shared();
-    // Unwind-safe: the connection is closed after a panic.
+    // The closure is unwind-safe, because the connection is closed after a panic.
     match catch_unwind(AssertUnwindSafe(callback)) {
         Ok(true) => connection.filter(|connection| !connection.is_closed()),
         Ok(false) => {
@@ -47,7 +48,7 @@ pub(crate) fn announce(
 }
 
 /// Announces a connection that a listener or the I2P-accept thread accepted. Returns the connection
-/// if it is to be polled.
+/// if it has to be polled.
 ///
 /// # Panics
 ///

@@ -1,7 +1,9 @@
 //! Attempts: connects that do not block their caller. An attempt begins on the caller's thread. The
-//! socket thread then steps it when its socket is ready, its timer expires or its interrupt is set.
+//! socket thread steps the attempt when its socket is ready, its timer expires or its interrupt is
+//! set.
 //!
-//! The blocking driver uses the same state machine. Takes the connection map's mutex for a moment.
+//! The blocking driver uses the same state machine. An attempt takes the connection map's mutex for
+//! a moment.
 
 use std::{
     fmt, io,
@@ -27,7 +29,8 @@ use crate::{
 /// A connect under way that the socket thread drives.
 #[derive(Debug)]
 pub(crate) struct Attempt {
-    /// The connection that the attempt becomes. Until it succeeds, its id can only be closed.
+    /// The connection that the attempt becomes. Until the attempt succeeds, the id can only be
+    /// closed.
     pub(crate) connection: Arc<Connection>,
     dial: Dial,
     log_options: LogOptions,
@@ -47,11 +50,12 @@ impl fmt::Debug for Cancel {
 }
 
 impl Attempt {
-    /// Begins a connect with the steps that need no wait. The socket thread does the rest.
+    /// Begins a connect with the steps that need no wait. The socket thread takes the other steps.
     ///
     /// # Errors
     ///
-    /// Returns the error of a connect that failed in these steps. The attempt then has no id.
+    /// Returns the error of a connect that failed in these steps. A connect that failed at once
+    /// gets no id.
     pub(crate) fn start(
         shared: &Arc<Shared>,
         to: &Destination,
@@ -70,7 +74,7 @@ impl Attempt {
             factory.create_sock(dial.endpoint()).map_err(|error| dial.failed("socket", error))?;
         let sock = dial.wrap(sock);
         dial.begin(&*sock, now)?;
-        // The kernel chose this address when the connect began.
+        // The kernel chose the local address when the connect began.
         let me = sock.local_address().map_err(|error| dial.failed("getsockname", error))?;
         let connection = place.fill_connecting(sock, me, to.clone(), now);
         let waker: Arc<dyn Waker> = Arc::new(CancelWaker {
@@ -124,9 +128,9 @@ impl Attempt {
     }
 }
 
-/// The waker that an attempt registers with its own interrupt. It leaves a mark that names the
-/// cancelled attempt. It keeps no socket open, because the attempt may be over or closed when the
-/// socket thread takes the mark.
+/// The waker that an attempt registers with its own interrupt. The waker leaves a mark that names
+/// the cancelled attempt. The waker keeps no socket open, because the attempt may be over or closed
+/// when the socket thread takes the mark.
 struct CancelWaker {
     shared: Weak<Shared>,
     connection: Weak<Connection>,

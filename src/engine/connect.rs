@@ -1,7 +1,7 @@
 //! Outbound connections: `connect`, `start_connect`, and the connection that is not polled yet.
 //!
-//! Runs on the caller's thread. `connect` blocks, so it refuses to run on the socket thread. Takes
-//! the connection map's mutex for a moment.
+//! The functions run on the caller's thread. `connect` blocks, so it refuses to run on the socket
+//! thread. Takes the connection map's mutex for a moment.
 
 use std::{fmt, sync::Arc};
 
@@ -21,7 +21,7 @@ use crate::{
     sys::interrupt::Watches,
 };
 
-/// The options that the log line of a connect depends on.
+/// The options that decide how the outcome of a connect is logged.
 #[derive(Debug)]
 pub(crate) struct LogOptions {
     is_important: bool,
@@ -35,12 +35,12 @@ impl LogOptions {
     }
 }
 
-/// A connection that exists but is not polled yet. [`SockMan::connect`] returns it.
+/// A connection that the library does not poll yet. [`SockMan::connect`] returns it.
 ///
 /// No callback names the id before [`activate`](NewConnection::activate), so the embedder can
-/// register the id first. The connection can already be sent to, woken and closed. It may move to
-/// another thread. Dropping it without `activate` closes the connection, and no callback ever names
-/// the id.
+/// register the id first. The connection can already be sent to, woken and closed. The
+/// `NewConnection` may move to another thread. Dropping the `NewConnection` without `activate`
+/// closes the connection, and no callback ever names the id.
 ///
 /// ```no_run
 /// use std::{collections::HashSet, sync::Mutex};
@@ -80,9 +80,9 @@ impl NewConnection {
         self.connection.them()
     }
 
-    /// Hands the connection to the socket thread and returns its id. From now on callbacks may name
-    /// the id. If no socket thread runs, the connection waits until one is started. A connection
-    /// that was closed meanwhile stays closed.
+    /// Hands the connection to the socket thread and returns its id. After this call, callbacks may
+    /// name the id. If no socket thread runs, the connection waits until one is started. A
+    /// connection that was closed meanwhile stays closed.
     pub fn activate(mut self) -> ConnectionId {
         self.activated = true;
         if !self.connection.is_closed() {

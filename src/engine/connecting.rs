@@ -1,9 +1,9 @@
 //! The attempts that the socket thread drives: the queue of those to step, their timers, and the
 //! report of their outcomes.
 //!
-//! Belongs to the socket thread. Takes the connection map's mutex for a moment. No lock is held
-//! while the handler is called. An attempt without an event or an expired timer costs a pass
-//! nothing.
+//! This module belongs to the socket thread. It takes the connection map's mutex for a moment. No
+//! lock is held while the handler is called. An attempt without an event or an expired timer costs
+//! no time in a pass.
 
 use std::{
     collections::{BTreeSet, VecDeque},
@@ -46,7 +46,7 @@ struct AttemptSlot {
 
 /// The result of stepping the next attempt.
 pub(crate) enum Stepped {
-    /// No attempt is due.
+    /// The queue is empty.
     NoneIsDue,
     /// The attempt waits for something, or was closed.
     GoesOn,
@@ -64,8 +64,8 @@ impl Connecting {
         Connecting { slots: Slab::new(), due: VecDeque::new(), timers: BTreeSet::new() }
     }
 
-    /// Adds an attempt that another thread began, and lists it. Its next step returns what it waits
-    /// for.
+    /// Adds an attempt that another thread began, and lists it. The attempt's next step returns
+    /// what the attempt waits for.
     pub(crate) fn add(&mut self, attempt: Box<Attempt>) {
         if attempt.connection.is_closed() {
             return;
@@ -83,8 +83,8 @@ impl Connecting {
         self.list(key);
     }
 
-    /// Puts an attempt into the queue. It is stepped in this pass, or in a later one if the queue
-    /// is longer than a batch.
+    /// Puts an attempt into the queue. The attempt is stepped in this pass, or in a later pass if
+    /// the queue is longer than a batch.
     pub(crate) fn list(&mut self, key: Key) {
         if let Some(slot) = self.slots.get_mut(key) {
             if !slot.is_due {
@@ -130,8 +130,8 @@ impl Connecting {
         let Some(key) = self.due.pop_front() else { return Stepped::NoneIsDue };
         let Some(slot) = self.slots.get_mut(key) else { return Stepped::GoesOn };
         slot.is_due = false;
-        // The mark of the close is on its way. A step could retry the connect, and the peer would
-        // see the retry.
+        // The attempt was closed, and the mark of the close comes later. A step could retry the
+        // connect, and the peer would see the retry.
         if slot.attempt.connection.is_closed() {
             return Stepped::GoesOn;
         }
@@ -167,7 +167,7 @@ impl Connecting {
         Some(slot.attempt)
     }
 
-    /// Removes every attempt that was closed. Called only while no thread runs.
+    /// Removes every attempt that was closed. The caller ensures that no thread runs.
     pub(crate) fn remove_closed(&mut self) {
         let closed: Vec<Key> = self
             .slots
@@ -183,7 +183,7 @@ impl Connecting {
 
 enum Waiting {
     IsOver,
-    /// Wait for the socket, until this time at the latest.
+    /// The attempt waits for the socket, until this time at the latest.
     Until(Option<Instant>),
 }
 
@@ -223,7 +223,7 @@ impl AttemptSlot {
 }
 
 impl Completed {
-    /// Reports the outcome to the handler. Returns the connection if it is to be polled.
+    /// Reports the outcome to the handler. Returns the connection if it has to be polled.
     pub(crate) fn announce(self, context: &Context<'_>, now: Instant) -> Option<Arc<Connection>> {
         let Completed { attempt, outcome } = self;
         let (sockman, shared) = (context.sockman, context.shared());

@@ -1,8 +1,8 @@
 //! Connections as every thread sees them: the id, the socket, the two addresses, the counters.
 //!
-//! Owns the send lock of each connection. The lock of the map is never taken while a send lock is
-//! held, and no lock is held while a callback runs. The state that belongs to the socket thread
-//! alone is in `slot`, except for `notes` and `token`.
+//! This module owns the send lock of each connection. The lock of the map is never taken while a
+//! send lock is held, and no lock is held while a callback runs. The state that belongs to the
+//! socket thread alone is in `slot`, except for `notes` and `token`.
 
 use std::{
     fmt, io,
@@ -64,30 +64,31 @@ pub struct ConnectionInfo {
     pub bytes_sent: u64,
     /// The number of payload bytes delivered to the embedder.
     pub bytes_received: u64,
-    /// Whether the poller reported an error, or the end of both directions. It shows a reset even
-    /// while reads are paused.
+    /// Whether the poller reported an error, or the end of both directions. This flag shows a reset
+    /// even while reads are paused.
     pub hung_up: bool,
 }
 
-/// One connection. Its descriptor is closed when the last `Arc` is dropped.
+/// One connection. The descriptor is closed when the last `Arc` of the connection is dropped.
 #[derive(Debug)]
 pub(crate) struct Connection {
     pub(crate) id: ConnectionId,
     pub(crate) direction: Direction,
     sock: Box<dyn Sock>,
     me: Service,
-    /// The local address, if it differs from `me`. Over I2P it is known only when the session is
-    /// made.
+    /// The local address, if it differs from `me`. Over I2P the local address is known only when
+    /// the session has been made.
     late_me: OnceLock<Box<Service>>,
     them: Destination,
-    /// Nanoseconds since the `SockMan` was made, in half the size of an `Instant`. A connect sets
-    /// it when it succeeds, before any thread can find the connection.
+    /// The time of creation, in nanoseconds since the `SockMan` was made. A `u64` has half the size
+    /// of an `Instant`. A connect sets this time when it succeeds, before any thread can find the
+    /// connection.
     since: AtomicU64,
-    /// The send lock. It is held around every send, so that the bytes of two threads do not mix
-    /// within one call.
+    /// The send lock. Every send holds the lock, so that the bytes of two threads do not mix within
+    /// one call.
     sending: Mutex<()>,
     closed: AtomicBool,
-    /// Whether `shutdown_write` succeeded. Read and written under the send lock.
+    /// Whether `shutdown_write` succeeded. The flag is read and written under the send lock.
     write_shut: AtomicBool,
     /// Whether a `Mark::Woken` is in the inbox, or a wake waits until the connection gets its slot.
     woken: AtomicBool,
@@ -95,17 +96,18 @@ pub(crate) struct Connection {
     /// Only the socket thread writes them. Any thread may read `HUNG_UP` and `OVER`.
     notes: AtomicU8,
     /// The operating system's error number of the first reset that a send received, or 0. The
-    /// kernel returns a socket's error once, so a receive does not return it after the send. Two
-    /// bytes hold any such number. A larger field would cost each connection eight more bytes.
+    /// kernel returns a socket's error once, so a receive after the send does not return the error
+    /// again. Two bytes hold any error number. A larger field would cost each connection eight more
+    /// bytes.
     send_error: AtomicU16,
     /// The token of the slot or of the attempt. Only the socket thread reads and writes it. While
-    /// none runs, the thread that holds the `run` mutex does.
+    /// no socket thread runs, the thread that holds the `run` mutex reads and writes the token.
     token: AtomicUsize,
     bytes_sent: AtomicU64,
     bytes_received: AtomicU64,
 }
 
-/// A note: a send on the socket thread would have blocked, or the next one would.
+/// A note: a send on the socket thread would have blocked, or the next send would block.
 const BLOCKED: u8 = 1;
 /// A note: a send on the socket thread sent at least one byte.
 const SENT: u8 = 2;
@@ -117,7 +119,7 @@ const OVER: u8 = 8;
 /// The most bytes that one send takes on Linux (`MAX_RW_COUNT`), even if the socket has more room.
 const LONGEST_SEND: usize = 0x7fff_f000;
 
-/// The value for "no token". The poller's own waker has this token, so no slot has it.
+/// The value that stands for "no token". The poller's own waker has this token, so no slot has it.
 const NO_TOKEN: usize = usize::MAX;
 
 impl Connection {
@@ -158,7 +160,7 @@ impl Connection {
         self.late_me.get().map_or(&self.me, |me| me)
     }
 
-    /// Sets the local address. Called before the connection is reported.
+    /// Sets the local address. The caller does this before the connection is reported.
     pub(crate) fn set_me(&self, me: &Service) {
         self.late_me.get_or_init(|| Box::new(me.clone()));
     }
@@ -167,13 +169,13 @@ impl Connection {
         &self.them
     }
 
-    /// Sets the time at which a connect succeeded. Called before any thread can find the
-    /// connection.
+    /// Sets the time at which a connect succeeded. The caller does this before any thread can find
+    /// the connection.
     pub(crate) fn set_since(&self, since: Duration) {
         self.since.store(nanoseconds(since), Ordering::Relaxed);
     }
 
-    /// Marks the connection as closed. Called under the map's lock.
+    /// Marks the connection as closed. The caller holds the map's lock.
     pub(crate) fn set_closed(&self) {
         self.closed.store(true, Ordering::Release);
     }
@@ -187,18 +189,20 @@ impl Connection {
     /// that a system call on another thread never uses a number that the kernel has given to a new
     /// socket.
     pub(crate) fn shutdown(&self) {
-        // This saves one system call for each peer that resets.
+        // If both directions are over, no shutdown is needed. This check saves one system call for
+        // each peer that resets.
         if self.notes.load(Ordering::Relaxed) & OVER != 0 {
             return;
         }
         if let Err(error) = self.sock.shutdown(Shutdown::Both) {
-            // The usual reason: the peer reset the connection, and nothing is left to shut down.
+            // Usually the peer has reset the connection, and nothing is left to shut down.
             log::trace!(target: "sockman::net", "cannot shut down connection {}: {error}", self.id);
         }
     }
 
-    /// Runs one send of `length` bytes. Returns `Ok(0)` if it would block. With `on_socket_thread`,
-    /// the result is noted for the latches. A send on another thread changes no latch.
+    /// Runs one send of `length` bytes. Returns `Ok(0)` if the send would block. With
+    /// `on_socket_thread`, the result is noted for the latches. A send on another thread changes no
+    /// latch.
     #[inline]
     pub(crate) fn send(
         &self,
@@ -257,11 +261,11 @@ impl Connection {
         Ok(())
     }
 
-    /// Remembers the first reset that a send received. Called under the send lock.
+    /// Remembers the first reset that a send received. The caller holds the send lock.
     fn remember_send_error(&self, error: &io::Error) {
         // A broken pipe is no reset if this side has half-closed, or if a unix-domain peer has
-        // closed in order. In all other cases on TCP it is a reset that came after the peer's end
-        // of stream.
+        // closed in order. In all other cases on TCP, a broken pipe is a reset that came after the
+        // peer's end of stream.
         let no_reset = error.kind() == io::ErrorKind::BrokenPipe
             && (self.write_shut.load(Ordering::Relaxed) || self.me.addr().is_unix());
         if no_reset || self.send_error.load(Ordering::Relaxed) != 0 {
@@ -310,12 +314,12 @@ impl Connection {
     }
 }
 
-/// Returns the duration in nanoseconds. A `u64` holds 584 years of them.
+/// Returns the duration in nanoseconds. A `u64` holds 584 years of nanoseconds.
 fn nanoseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// These methods are for the socket thread alone.
+/// Only the socket thread calls these methods.
 impl Connection {
     /// Returns whether a send on this thread found the socket full since the last call.
     #[inline]
@@ -329,22 +333,23 @@ impl Connection {
         self.take_note(SENT)
     }
 
-    /// Clears `woken`, so that the next wake makes a new mark. Called before the hooks are asked. A
-    /// store could be reordered with the loads of the hooks. The swap prevents that: if a wake
-    /// found the flag still set, the hooks see what was queued before that wake.
+    /// Clears `woken`, so that the next wake makes a new mark. The caller does this before it asks
+    /// the hooks. A plain store could be reordered with the loads of the hooks. The swap prevents
+    /// this reordering: if a wake found the flag still set, the hooks see all data that was queued
+    /// before the wake.
     pub(crate) fn clear_woken(&self) {
         self.woken.swap(false, Ordering::AcqRel);
     }
 
-    /// Notes a hang-up. With `is_over`, both directions are over; otherwise an error is pending.
+    /// Notes a hang-up. With `is_over`, both directions are over; without it, an error is pending.
     pub(crate) fn set_hung_up(&self, is_over: bool) {
         self.note(if is_over { HUNG_UP | OVER } else { HUNG_UP });
     }
 
-    /// Returns the reset that a send received, if any.
+    /// Returns the reset that a send received, or `None` if no send received one.
     pub(crate) fn send_error(&self) -> Option<io::Error> {
-        // The lock waits for a send on another thread that has received the error but not yet noted
-        // it.
+        // The lock waits for a send on another thread that has received the error but has not
+        // recorded the error yet.
         let _sending = self.sending.lock();
         match self.send_error.load(Ordering::Relaxed) {
             0 => None,
@@ -359,7 +364,7 @@ impl Connection {
     }
 
     /// Returns where the socket thread keeps the connection: in a slot, or among the attempts.
-    /// Returns `None` before and after that.
+    /// Returns `None` if the socket thread does not have the connection.
     pub(crate) fn token(&self) -> Option<Token> {
         match self.token.load(Ordering::Relaxed) {
             NO_TOKEN => None,
@@ -367,7 +372,7 @@ impl Connection {
         }
     }
 
-    /// Returns the key of the connection's slot, if it has one.
+    /// Returns the key of the connection's slot, or `None` if the connection has no slot.
     pub(crate) fn key(&self) -> Option<Key> {
         match self.token() {
             Some(Token::Connection(key)) => Some(key),

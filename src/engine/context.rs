@@ -1,7 +1,7 @@
-//! The context of a pass: the things that the pass uses but does not own, and the guard around its
-//! callbacks.
+//! The context of a pass: the `SockMan` and the interrupts, which the pass uses but does not own,
+//! and the guard around its callbacks.
 //!
-//! Belongs to the socket thread. No lock is held while a callback runs.
+//! The context belongs to the socket thread. No lock is held while a callback runs.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -33,14 +33,14 @@ impl Context<'_> {
     ///
     /// # Panics
     ///
-    /// Passes the callback's panic on under [`PanicPolicy::Stop`].
+    /// Continues the callback's panic under [`PanicPolicy::Stop`].
     #[inline]
     pub(crate) fn guard<R>(&self, id: ConnectionId, run: impl FnOnce() -> R) -> Option<R> {
         if self.shared().options.panic_policy == PanicPolicy::Stop {
             return Some(run());
         }
-        // Unwind-safe: besides the handler, `run` borrows only the slot, which is removed after a
-        // panic.
+        // The closure is unwind-safe: besides the handler, `run` borrows only the slot, which is
+        // removed after a panic.
         match catch_unwind(AssertUnwindSafe(run)) {
             Ok(result) => Some(result),
             Err(payload) => {

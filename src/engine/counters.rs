@@ -1,8 +1,8 @@
 //! The counters behind [`Stats`].
 //!
-//! Any thread reads them. The socket thread alone writes most of them, with
-//! [`add_owned`](Counter::add_owned). Any thread may write the others, with [`add`](Counter::add).
-//! Takes no lock.
+//! Any thread may read the counters. Only the socket thread writes most of the counters, with
+//! [`add_owned`](Counter::add_owned). Any thread may write the other counters, with
+//! [`add`](Counter::add). Takes no lock.
 
 use super::map::ConnectionMap;
 use crate::{
@@ -18,7 +18,7 @@ pub(crate) struct Counters {
     pub(crate) events: Counter,
     pub(crate) turns: Counter,
     pub(crate) accepted: Counter,
-    /// Connections that the I2P-accept thread accepted.
+    /// The number of connections that the I2P-accept thread accepted.
     pub(crate) accepted_elsewhere: Counter,
     pub(crate) connected: Counter,
     pub(crate) accept_pauses: Counter,
@@ -47,12 +47,13 @@ impl Counters {
 pub(crate) struct Counter(AtomicU64);
 
 impl Counter {
-    /// Adds to the counter. May be called from any thread.
+    /// Adds to the counter. Any thread may call this method.
     pub(crate) fn add(&self, count: u64) {
         self.0.fetch_add(count, Ordering::Relaxed);
     }
 
-    /// Adds to a counter that only the socket thread writes, without a locked instruction.
+    /// Adds to a counter that only the socket thread writes. The addition needs no locked
+    /// instruction.
     pub(crate) fn add_owned(&self, count: u64) {
         self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(count), Ordering::Relaxed);
     }

@@ -1,13 +1,13 @@
 //! The connections that are due, each listed at most once.
 //!
-//! Belongs to the socket thread. Takes no lock. Only this module changes the lists and the
-//! [`Listed`] flag of each slot.
+//! This module belongs to the socket thread and takes no lock. Only this module changes the lists
+//! and the [`Listed`] flag of each slot.
 
 use std::mem;
 
 use super::slab::Key;
 
-/// Whether a connection is listed. Each slot contains one such flag.
+/// Whether a connection is listed. Each slot contains one `Listed` flag.
 #[derive(Debug, Default)]
 pub(crate) struct Listed(bool);
 
@@ -30,7 +30,7 @@ pub(crate) struct Due {
 }
 
 impl Due {
-    /// Lists a connection unless it is already listed.
+    /// Adds a connection to the list, unless the list already contains the connection.
     #[inline]
     pub(crate) fn list(&mut self, key: Key, listed: &mut Listed) {
         if !mem::replace(&mut listed.0, true) {
@@ -49,7 +49,7 @@ impl Due {
         self.next.get(position).copied()
     }
 
-    /// Removes the connection at this position from the list. Another connection takes the
+    /// Removes the connection at this position from the list. Another connection moves to the
     /// position. `listed` is the flag in the connection's slot, if the slot still exists.
     pub(crate) fn strike(&mut self, position: usize, listed: Option<&mut Listed>) {
         if position < self.next.len() {
@@ -60,19 +60,18 @@ impl Due {
         }
     }
 
-    /// Puts the turns that did not run to their end, because of an interrupt or a panic, back into
-    /// the list.
+    /// Puts turns back into the list if an interrupt or a panic kept them from ending.
     pub(crate) fn relist_cut_short(&mut self) {
         let over = mem::take(&mut self.over);
         self.next.extend(self.turns.drain(..).skip(over));
     }
 
-    /// Begins the turns of a pass: each listed connection gets one.
+    /// Begins the turns of a pass, one for each listed connection.
     pub(crate) fn begin_turns(&mut self) {
         mem::swap(&mut self.next, &mut self.turns);
     }
 
-    /// Returns the connection that gets the next turn. It stays the next one until
+    /// Returns the connection that gets the next turn. The connection stays the next one until
     /// [`turn_over`](Due::turn_over), so a turn that panics is repeated.
     #[inline]
     pub(crate) fn next_turn(&self) -> Option<Key> {

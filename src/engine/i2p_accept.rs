@@ -2,8 +2,8 @@
 //!
 //! [`AcceptThread::step`] gets the time, proceeds as far as it can without waiting, and returns
 //! what to wait for. The thread calls it in a loop and waits in its own poller, which the
-//! interrupts wake. It takes the locks of the map, the inbox and the I2P sessions for a moment. No
-//! lock is held while the handler is called.
+//! interrupts wake. The thread takes the locks of the map, the inbox and the I2P sessions for a
+//! moment. No lock is held while the handler is called.
 
 use std::{
     io,
@@ -22,16 +22,17 @@ use crate::{
     sys::{Poller, Readiness, Sock, interrupt::Watches},
 };
 
-/// The back-off after the first failure, as in Core. Each further failure adds as much again.
+/// The back-off after the first failure, as in Core. Each further failure adds the same time to the
+/// back-off.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// The longest back-off, as in Core.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5 * 60);
 /// How long the bridge may take for each answer, except for the report of a peer. While the thread
-/// waits for a peer, it also checks this often whether the session is still alive.
+/// waits for a peer, it also checks at this interval whether the session is still alive.
 const LONGEST_WAIT: Duration = Duration::from_secs(3 * 60);
 /// How long a peer that was accepted may wait until the next STREAM ACCEPT is sent.
 const LONGEST_DELAY: Duration = Duration::from_millis(50);
-/// The time between two checks whether the next STREAM ACCEPT was sent.
+/// The interval at which the thread checks whether the next STREAM ACCEPT was sent.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(1);
 /// How often the thread checks whether a place of the `max_connections` is free again.
 const LOOK_FOR_ROOM: Duration = Duration::from_millis(50);
@@ -49,15 +50,15 @@ pub(crate) struct AcceptThread {
 }
 
 enum State {
-    /// Nothing is under way. The next try begins at this time.
+    /// The thread does nothing until the next try, which begins at this time.
     Idle(Instant),
-    /// A session is being made, until this time at the latest.
+    /// The thread makes a session, until this time at the latest.
     Session(SessionMaker, Instant),
-    /// A STREAM ACCEPT is sent and its answer awaited, until this time at the latest.
+    /// The thread sends a STREAM ACCEPT and waits for its answer, until this time at the latest.
     Listen(Listening, Instant),
-    /// Waits for a peer.
+    /// The thread waits for a peer.
     Await(Listening),
-    /// A peer waits for a free place. The last field is the state that follows.
+    /// A peer waits for a free place. The last field is the next state.
     Held(Box<dyn Sock>, NetAddr, Box<State>),
 }
 
@@ -71,7 +72,7 @@ struct Listening {
 enum Wait {
     /// The next step can run at once.
     Nothing,
-    /// Wait for the socket of the state, until this time at the latest.
+    /// The thread waits for the socket of the state, until this time at the latest.
     Socket(Instant),
     Until(Instant),
 }
@@ -122,7 +123,7 @@ impl AcceptThread {
         Ok(())
     }
 
-    /// Registers the socket of the state with the poller, once for each socket.
+    /// Registers the socket of the state with the poller, unless the socket is registered already.
     fn register(&mut self, poller: &dyn Poller) -> io::Result<()> {
         let sock = match &self.state {
             State::Session(maker, _) => maker.control(),
@@ -244,12 +245,12 @@ impl AcceptThread {
         match accepting.talk.step(&*accepting.sock, now) {
             Ok(Step::Connected) => {
                 let Some(peer) = accepting.talk.dialogue.outcome().peer.clone() else {
-                    // No peer yet: this step only began to wait for one.
+                    // No peer has connected yet, because this step only began to wait for a peer.
                     self.state = State::Await(accepting);
                     return Wait::Nothing;
                 };
                 let Listening { session, sock, .. } = accepting;
-                // From now on the socket thread watches the socket.
+                // The socket thread watches the socket after this point.
                 let _ = poller.deregister(&*sock);
                 self.is_registered = false;
                 // If this peer takes the last place, the thread asks for no further peer.
@@ -281,8 +282,8 @@ impl AcceptThread {
     }
 
     /// Sends the next STREAM ACCEPT before the accepted peer is reported, so that another peer
-    /// finds the address listening. The accepted peer waits neither for a slow bridge nor for the
-    /// answer.
+    /// finds the address listening. The report of the accepted peer does not wait for a slow bridge
+    /// or for the bridge's answer.
     fn next(&self, session: Arc<Session>, now: Instant) -> State {
         let Ok(mut accepting) = self.begin(session, now) else { return State::Idle(now) };
         let until = now + LONGEST_DELAY;
@@ -293,7 +294,8 @@ impl AcceptThread {
                 if error.ends_session() {
                     self.i2p.forget(&accepting.session);
                 }
-                // The next step begins anew. If the failure persists, that step backs off.
+                // The next step begins from the start. If the failure persists, the next step backs
+                // off.
                 return State::Idle(now);
             }
             if accepting.talk.dialogue.has_asked_to_accept() || now >= until {
@@ -349,7 +351,7 @@ impl AcceptThread {
         }
     }
 
-    /// Reports a status to the embedder, if it has changed.
+    /// Reports the status to the embedder, if the status has changed.
     fn tell(&mut self, sockman: &SockMan, status: I2pStatus) {
         if self.told != Some(status) {
             self.told = Some(status);

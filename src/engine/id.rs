@@ -1,4 +1,4 @@
-//! The ids of connections. They are plain numbers from one counter of the process.
+//! The ids of connections. Ids are plain numbers from one counter of the process.
 //!
 //! Any thread may create one. Takes no lock.
 
@@ -10,8 +10,8 @@ use std::{
 /// Identifies one connection. Bitcoin Core's `SockMan::Id`.
 ///
 /// Ids are unique in the process and never reused. One counter, which starts at 0, serves all
-/// [`SockMan`](crate::SockMan)s. An id is therefore unknown to every `SockMan` but its own. An id
-/// converts to and from a number, and tests can create ids of their own:
+/// [`SockMan`](crate::SockMan)s. An id is therefore unknown to every `SockMan` except the one that
+/// created it. An id converts to and from a number, and tests can create ids of their own:
 ///
 /// ```
 /// use sockman::ConnectionId;
@@ -24,8 +24,8 @@ use std::{
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnectionId(u64);
 
-/// The next id. It is no atomic of `sys::sync`, because no thread waits for it and so there is no
-/// interleaving to model.
+/// The next id. The counter is no atomic of `sys::sync`, because no thread waits for the counter.
+/// So no interleaving has to be modelled.
 static NEXT_ID: AtomicU64 = AtomicU64::new(0);
 
 impl ConnectionId {

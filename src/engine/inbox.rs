@@ -1,9 +1,9 @@
 //! The inbox: the requests of other threads and of callbacks to the socket thread (marks), and the
 //! handshake that lets the socket thread sleep without missing a mark.
 //!
-//! Owns the list of marks and the mutex around it. The mutex is held for a push or a swap. While no
-//! thread runs, it is also held while the marks of closed connections are dropped. Any thread
-//! pushes marks. Only the socket thread takes them.
+//! The inbox owns the list of marks and the mutex around the list. The mutex is held for a push or
+//! a swap. While no thread runs, dropping the marks of closed connections also holds the mutex. Any
+//! thread pushes marks. Only the socket thread takes marks.
 
 use std::{
     fmt,
@@ -17,15 +17,15 @@ use crate::{
     sys::sync::atomic::{AtomicBool, Ordering},
 };
 
-/// One request to the socket thread.
+/// A mark: one request to the socket thread.
 #[derive(Debug)]
 pub(crate) enum Mark {
     /// Add the connection to the poll set.
     Activated(Arc<Connection>),
     /// Drive the attempt.
     Connecting(Box<Attempt>),
-    /// End the attempt, because its own interrupt was set. This mark does not keep the socket open,
-    /// because it may arrive when the attempt is over and no thread runs to take it.
+    /// End the attempt, because its own interrupt was set. The mark must not keep the socket open,
+    /// because it may arrive after the attempt is over, when no thread runs to take it.
     ConnectCancelled(Weak<Connection>),
     /// Ask the connection's hooks again.
     Woken(Arc<Connection>),
@@ -39,7 +39,7 @@ pub(crate) enum Mark {
 
 pub(crate) struct Inbox {
     marks: Mutex<Vec<Mark>>,
-    /// Whether marks or a request for a pass wait. Set after the mark is in the list.
+    /// Whether marks or a request for a pass wait. The flag is set after the mark is in the list.
     pending: AtomicBool,
     /// Whether the socket thread is in the poller, or about to enter it. The pusher that clears
     /// this flag writes to the waker, so each sleep of the thread costs at most one write.
@@ -63,12 +63,12 @@ impl Inbox {
         self.notify();
     }
 
-    /// Makes the socket thread run a pass soon. A thread that is awake, as during its callbacks,
-    /// checks the inbox before it sleeps, so the waker is not written to.
+    /// Makes the socket thread run a pass soon. A thread that is awake checks the inbox before it
+    /// sleeps, so the call does not write to the waker of such a thread.
     pub(crate) fn notify(&self) {
-        // The counterpart of `prepare_to_sleep`, which stores `sleeping` and then loads `pending`.
-        // Of two sequentially consistent store-then-load pairs, at least one sees the other's
-        // store.
+        // This code is the counterpart of `prepare_to_sleep`, which stores `sleeping` and then
+        // loads `pending`. Both pairs of store and load are sequentially consistent, so at least
+        // one of the two threads sees the other's store.
         self.pending.store(true, Ordering::SeqCst);
         if self.sleeping.load(Ordering::SeqCst) && self.sleeping.swap(false, Ordering::SeqCst) {
             if let Err(error) = self.waker.wake() {
@@ -77,8 +77,9 @@ impl Inbox {
         }
     }
 
-    /// Announces that the socket thread is about to sleep. Returns `false` if something already
-    /// waits. The thread must not sleep then. For the socket thread alone.
+    /// Announces that the socket thread is about to sleep. Returns `false` if a mark or a request
+    /// for a pass already waits. In that case the thread must not sleep. Only the socket thread
+    /// calls this method.
     pub(crate) fn prepare_to_sleep(&self) -> bool {
         self.sleeping.store(true, Ordering::SeqCst);
         if self.pending.load(Ordering::SeqCst) {
@@ -88,21 +89,22 @@ impl Inbox {
         true
     }
 
-    /// Announces that the socket thread is awake again. For the socket thread alone.
+    /// Announces that the socket thread is awake again. Only the socket thread calls this method.
     pub(crate) fn woke(&self) {
         self.sleeping.store(false, Ordering::SeqCst);
     }
 
-    /// Returns whether something waits.
+    /// Returns whether marks or a request for a pass wait.
     pub(crate) fn is_pending(&self) -> bool {
         self.pending.load(Ordering::SeqCst)
     }
 
-    /// Swaps the marks into `into`, which must be empty. Returns `false` if nothing waited. For the
-    /// socket thread alone. Nothing is allocated: the two vectors alternate.
+    /// Swaps the marks into `into`, which must be empty. Returns `false` if nothing waited. Only
+    /// the socket thread calls this method. The call allocates nothing, because the two vectors
+    /// alternate.
     pub(crate) fn take(&self, into: &mut Vec<Mark>) -> bool {
-        // `pending` is cleared before the marks are taken. A mark that is pushed in between is
-        // taken and leaves `pending` set, which costs one pass without marks at worst.
+        // `pending` is cleared before the marks are taken. A mark that is pushed between the two
+        // operations is taken and leaves `pending` set. The cost is at most one pass without marks.
         if !self.is_pending() || !self.pending.swap(false, Ordering::SeqCst) {
             return false;
         }
@@ -111,7 +113,7 @@ impl Inbox {
     }
 
     /// Drops the marks of closed connections and stopped listeners, because a mark keeps its
-    /// descriptor open. Called only while no thread runs.
+    /// descriptor open. The caller ensures that no thread runs.
     pub(crate) fn forget_closed(&self) {
         self.marks.lock().retain(|mark| match mark {
             Mark::Activated(connection) | Mark::Woken(connection) => !connection.is_closed(),

@@ -1,7 +1,7 @@
 //! Listeners as every thread sees them: binding, adopting, stopping.
 //!
-//! Any thread uses them. Takes no lock. The latch and the back-off belong to the socket thread
-//! alone and are in `accepting`.
+//! Any thread may use a listener. A listener takes no lock. The latch and the back-off belong to
+//! the socket thread alone and are in `accepting`.
 
 use std::{
     fs,
@@ -18,8 +18,8 @@ use crate::{
     sys::{Sock, SockFactory},
 };
 
-/// The length of the backlog. Every kernel reduces the number to its own `SOMAXCONN` setting, which
-/// may be larger than the constant of that name.
+/// The length of the backlog that the library asks for. Every kernel reduces the number to its own
+/// `SOMAXCONN` setting, which may be larger than the constant of that name.
 const BACKLOG: i32 = i32::MAX;
 
 /// A listening socket, as all threads see it.
@@ -29,10 +29,10 @@ pub(crate) struct Listener {
     /// The address that the socket is bound to, as the kernel reports it.
     address: Service,
     stopped: AtomicBool,
-    /// Whether the embedder handed the socket over. Another process may hold a copy of it, so the
-    /// library closes it but never shuts it down.
+    /// Whether the embedder handed the socket over. Another process may hold a copy of a socket
+    /// that was handed over, so the library closes the socket but never shuts it down.
     is_adopted: bool,
-    /// The path that `bind` created. It is removed when the listener stops.
+    /// The path that `bind` created. The path is removed when the listener stops.
     path: Option<BoundPath>,
 }
 
@@ -76,8 +76,8 @@ impl Listener {
         self.stopped.load(Ordering::Acquire)
     }
 
-    /// Stops the listener at once. On Linux, the kernel refuses clients from now on, although the
-    /// descriptor stays open until the socket thread releases it. An adopted listener is only
+    /// Stops the listener at once. On Linux, the kernel refuses clients after this call, although
+    /// the descriptor stays open until the socket thread releases it. An adopted listener is only
     /// released, because the process that handed it over may go on listening (systemd keeps a
     /// copy).
     pub(crate) fn stop(&self) {
@@ -86,7 +86,8 @@ impl Listener {
             return;
         }
         if let Err(error) = self.sock.shutdown(Shutdown::Both) {
-            // The BSDs refuse to shut a listener down. There, closing the descriptor stops it.
+            // The BSDs refuse to shut a listener down. On the BSDs, closing the descriptor stops
+            // the listener.
             log::trace!(
                 target: "sockman::net",
                 "cannot shut down the listener on {}: {error}", self.address
@@ -98,15 +99,15 @@ impl Listener {
     }
 }
 
-/// A socket file that `bind` created. It is identified by its inode, so that another file of the
-/// same name is left alone. `remove` removes it, at the latest on drop.
+/// A socket file that `bind` created. The inode identifies the file, so that another file of the
+/// same name is not removed. `remove` removes the file, at the latest on drop.
 #[derive(Debug)]
 struct BoundPath {
     path: PathBuf,
     device: u64,
     inode: u64,
-    /// Whether the file was removed. It is removed only once, because the next file of that name
-    /// may get the same inode.
+    /// Whether the file was removed. The library removes the file only once, because the next file
+    /// of that name may get the same inode.
     removed: AtomicBool,
 }
 

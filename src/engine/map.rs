@@ -1,8 +1,8 @@
 //! The map from ids to connections, and the count of places for
 //! [`Options::max_connections`](crate::Options::max_connections).
 //!
-//! Any thread uses it. One mutex is held for one look-up, insert or remove. It is never taken while
-//! a connection's send lock is held, and no callback runs under it.
+//! Any thread may use the map. One mutex is held for one look-up, insert or remove. The mutex is
+//! never taken while a connection's send lock is held, and no callback runs under the mutex.
 
 use std::{
     borrow::Borrow,
@@ -45,7 +45,7 @@ pub(crate) struct ConnectionMap {
 #[derive(Debug, Default)]
 struct Maps {
     open: Connections,
-    /// The connects that the socket thread drives. Their ids can only be closed.
+    /// The connects that the socket thread drives. The ids of these connects can only be closed.
     connecting: Connections,
 }
 
@@ -92,8 +92,8 @@ impl ConnectionMap {
         self.closes.load(Ordering::Acquire)
     }
 
-    /// Returns the number of closes if all of them were passed on, so that their marks can be
-    /// taken. Returns `None` while a close is under way.
+    /// Returns the number of closes if all of them were passed on, so that the marks of all counted
+    /// closes can be taken. Returns `None` while a close is under way.
     pub(crate) fn told_closes(&self) -> Option<u64> {
         let told = self.told_closes.load(Ordering::Acquire);
         // `closes` is read second, so it is never the smaller count. If both are equal, no close
@@ -119,7 +119,7 @@ impl ConnectionMap {
         self.count.load(Ordering::Acquire)
     }
 
-    /// Takes a place. Returns `false` if none is left.
+    /// Takes a place. Returns `false` if no place is left.
     fn reserve(&self) -> bool {
         self.count
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, |count| {
@@ -128,8 +128,8 @@ impl ConnectionMap {
             .is_ok()
     }
 
-    /// Gives back a place that `reserve` took. Returns `true` if all places were taken until now,
-    /// so that listeners may wait for one.
+    /// Gives back a place that `reserve` took. Returns `true` if all places were taken before,
+    /// because listeners may then wait for a place.
     pub(crate) fn release(&self) -> bool {
         self.count.fetch_sub(1, Ordering::AcqRel) >= self.limit
     }
@@ -144,8 +144,8 @@ impl ConnectionMap {
         self.maps.lock().connecting.insert(ById(Arc::clone(connection)));
     }
 
-    /// Moves a connect that succeeded to the open connections. Its id can now be sent to. Returns
-    /// `false` if it was closed meanwhile.
+    /// Moves a connect that succeeded to the open connections. The id can then be sent to. Returns
+    /// `false` if the connect was closed meanwhile.
     pub(crate) fn connected(&self, id: ConnectionId, since: Duration) -> bool {
         let mut maps = self.maps.lock();
         let Some(ById(connection)) = maps.connecting.take(&id) else { return false };
@@ -154,8 +154,8 @@ impl ConnectionMap {
         true
     }
 
-    /// Removes a connect that failed. Returns `true` if the caller must `release` its place,
-    /// `false` if the connect was closed meanwhile.
+    /// Removes a connect that failed. Returns `true` if the caller must `release` the connect's
+    /// place. Returns `false` if the connect was closed meanwhile.
     pub(crate) fn failed_to_connect(&self, id: ConnectionId) -> bool {
         self.maps.lock().connecting.remove(&id)
     }
@@ -165,7 +165,8 @@ impl ConnectionMap {
         self.maps.lock().open.get(&id).map(|ById(connection)| Arc::clone(connection))
     }
 
-    /// Removes the connection and closes it. If several threads race, exactly one receives it.
+    /// Removes the connection and closes it. If several threads race, exactly one receives the
+    /// connection.
     pub(crate) fn close(&self, id: ConnectionId) -> Option<Arc<Connection>> {
         let connection = {
             let mut maps = self.maps.lock();
@@ -173,7 +174,7 @@ impl ConnectionMap {
             let ById(connection) = open.or_else(|| maps.connecting.take(&id))?;
             // The flag is set under the lock, so that a thread that finds the id gone also finds
             // the connection closed. A callback that lost the race to close the connection relies
-            // on that: no further callback may name the id.
+            // on this order, because no further callback may name the id.
             connection.set_closed();
             self.closes.fetch_add(1, Ordering::AcqRel);
             connection
@@ -185,8 +186,8 @@ impl ConnectionMap {
 }
 
 /// The hasher of ids. A multiplication that spreads the ids over the table's high and low bits is
-/// enough, because no peer can choose colliding ids. The library hands ids out one by one, and
-/// embedders create others only for themselves.
+/// enough, because no peer can choose colliding ids. The library creates ids in sequence, and an
+/// embedder creates ids only for its own tests.
 #[derive(Default)]
 pub(crate) struct IdHasher(u64);
 
@@ -202,27 +203,29 @@ impl Hasher for IdHasher {
     }
 
     fn write_u64(&mut self, id: u64) {
-        // The factor is 2^64 divided by the golden ratio. The high half is folded onto the low one.
+        // The factor is 2^64 divided by the golden ratio. The high half of the product is mixed
+        // into the low half.
         let product = id.wrapping_mul(0x9e37_79b9_7f4a_7c15);
         self.0 = product ^ (product >> 32);
     }
 }
 
 impl Shared {
-    /// Takes a place of the `max_connections`. Returns `None` if none is left.
+    /// Takes a place of the `max_connections`. Returns `None` if no place is left.
     pub(crate) fn reserve(&self) -> Option<Reservation<'_>> {
         self.connections.reserve().then(|| Reservation { shared: self })
     }
 }
 
-/// A place of the `max_connections`. It is given back on drop unless a connection fills it.
+/// A reserved place of the `max_connections`. Dropping the reservation gives the place back, unless
+/// a connection fills it.
 #[must_use]
 pub(crate) struct Reservation<'a> {
     shared: &'a Shared,
 }
 
 impl Reservation<'_> {
-    /// Makes the connection and fills the place. The id can now be sent to and closed.
+    /// Makes the connection and fills the place. The id can then be sent to and closed.
     pub(crate) fn fill(
         self,
         direction: Direction,
@@ -237,7 +240,7 @@ impl Reservation<'_> {
         connection
     }
 
-    /// Makes the connection of a connect under way and fills the place. Its id can only be closed.
+    /// Makes the connection of a connect under way and fills the place. The id can only be closed.
     pub(crate) fn fill_connecting(
         self,
         sock: Box<dyn Sock>,
@@ -263,7 +266,7 @@ impl Reservation<'_> {
         Arc::new(Connection::new(id, direction, sock, me, them, age))
     }
 
-    /// Hands the place to the connection, which gives it back when it is closed.
+    /// Hands the place to the connection. Closing the connection gives the place back.
     fn filled(self) {
         std::mem::forget(self);
     }

@@ -1,10 +1,10 @@
 //! The engine: the shared state, the socket thread and its pass, and the I2P-accept thread.
 //!
 //! All threads see `shared`, which contains `map`, `connection`, `listener`, `inbox` and
-//! `counters`. The socket thread alone owns `socket_thread`, which runs one pass after the other
-//! over `poll_set`, `slot`, `due`, `accepting` and `connecting`. `connect` and `attempt` begin
-//! connects on the caller's thread. `announce` reports new connections to the embedder.
-//! `i2p_accept` is the I2P-accept thread. `threads` starts and joins both threads.
+//! `counters`. The socket thread alone owns `socket_thread`, which runs its passes over `poll_set`,
+//! `slot`, `due`, `accepting` and `connecting`. `connect` and `attempt` begin connects on the
+//! caller's thread. `announce` reports new connections to the embedder. `i2p_accept` is the
+//! I2P-accept thread. `threads` starts and joins both threads.
 //!
 //! The functions that run for every connection of a sweep, or for every message, carry `#[inline]`,
 //! because the files are compiled as separate units. Without the attribute a sweep costs 50 % more

@@ -1,7 +1,7 @@
 //! The connections that the socket thread watches, and which of them are due.
 //!
-//! Owns the poller and the slots. Belongs to the socket thread. Takes no lock and makes no
-//! callback.
+//! This module owns the poller and the slots. It belongs to the socket thread, takes no lock and
+//! makes no callback.
 
 use std::{io, sync::Arc, time::Duration};
 
@@ -13,12 +13,12 @@ use super::{
 };
 use crate::sys::{Poller, Readiness, Sock};
 
-/// The poller, and a slot for each connection that it watches.
+/// The poller, and a slot for each connection that the poller watches.
 pub(crate) struct PollSet {
     poller: Box<dyn Poller>,
     slots: Slab<Slot>,
     pub(crate) due: Due,
-    /// Registrations that failed. The connection's turn reports them.
+    /// Registrations that failed. The turn of the connection reports the failure.
     pub(crate) failed: Vec<(Key, io::Error)>,
 }
 
@@ -60,8 +60,8 @@ impl PollSet {
         self.slots.get_mut(key).map(|slot| (slot, &mut self.failed))
     }
 
-    /// Puts an event into the latches of its slot, and lists the connection. An event for a slot
-    /// that was freed, or freed and taken again, is dropped.
+    /// Puts an event into the latches of its slot, and lists the connection. The event is dropped
+    /// if the slot was freed, even if another connection has taken the slot.
     #[inline]
     pub(crate) fn latch(&mut self, key: Key, event: &Readiness) {
         if let Some(slot) = self.slots.get_mut(key) {
@@ -102,10 +102,10 @@ impl PollSet {
 
     /// Gives the connection a turn in which both hooks are asked.
     pub(crate) fn wake(&mut self, connection: &Connection) {
-        // A connection without a slot is closed, or not yet activated. In the latter case its first
-        // turn answers the wake.
+        // A connection without a slot is closed, or not yet activated. The first turn of a
+        // connection that is activated later answers the wake.
         let Some(key) = connection.key() else { return };
-        // Cleared before the hooks are asked, so that a later wake makes a new mark.
+        // The flag is cleared before the hooks are asked, so that a later wake makes a new mark.
         connection.clear_woken();
         if let Some(slot) = self.slots.get_mut(key) {
             slot.want_turn();
@@ -132,7 +132,7 @@ impl PollSet {
         }
     }
 
-    /// Removes every connection that was closed. Called only while no thread runs.
+    /// Removes every connection that was closed. The caller ensures that no thread runs.
     pub(crate) fn remove_closed(&mut self) {
         let closed: Vec<Arc<Connection>> = self
             .slots

@@ -1,7 +1,7 @@
 //! The state that all handles and threads of one `SockMan` share.
 //!
-//! Any thread uses it. Each lock in [`Shared`] is held for a moment. No lock is held while a
-//! callback runs.
+//! Any thread may use the state. Each lock in [`Shared`] is held for a moment. No lock is held
+//! while a callback runs.
 
 use std::{
     sync::Arc,
@@ -34,18 +34,19 @@ pub(crate) struct Shared {
     pub(crate) handler: Arc<dyn EventHandler>,
     pub(crate) options: Options,
     pub(crate) connections: ConnectionMap,
-    /// The time from which connections count their age.
+    /// The time at which the `SockMan` was created. Connections store times relative to this time.
     pub(crate) created: Instant,
     pub(crate) inbox: Inbox,
     pub(crate) counters: Counters,
     pub(crate) i2p: Option<Arc<I2p>>,
-    /// The `SockMan`'s own interrupt. The embedder's, if any, is in the options.
+    /// The `SockMan`'s own interrupt. The embedder's interrupt, if there is one, is in the options.
     pub(crate) interrupt: Interrupt,
     listeners: Mutex<Vec<Arc<Listener>>>,
     /// The socket thread's state while the thread does not run. The lock is held for a moment. The
-    /// inbox's lock and those of the interrupts are taken under it, because an attempt that is
-    /// dropped here, also under the inbox's lock, removes its waker from its own interrupt. An I2P
-    /// attempt that was making the persistent session also takes that session's lock.
+    /// inbox's lock and those of the interrupts are taken under this lock. An attempt may be
+    /// dropped under this lock, or under the inbox's lock as well, and the drop removes the
+    /// attempt's waker from its interrupt. An I2P attempt that was making the persistent session
+    /// also takes that session's lock.
     pub(crate) run: Mutex<Run>,
 }
 
@@ -54,7 +55,7 @@ impl Shared {
     ///
     /// # Errors
     ///
-    /// Fails if an option is out of range, or if the operating system provides no poller.
+    /// The call fails if an option is out of range, or if the operating system provides no poller.
     pub(crate) fn new(
         handler: Arc<dyn EventHandler>,
         options: Options,
@@ -76,17 +77,18 @@ impl Shared {
         })
     }
 
-    /// Closes a connection. Returns `true` if this call closed it. If several threads race, exactly
-    /// one of them gets `true`.
+    /// Closes a connection. Returns `true` if this call closed the connection. If several threads
+    /// race, exactly one of them gets `true`.
     pub(crate) fn close(&self, id: ConnectionId) -> bool {
         let Some(connection) = self.connections.close(id) else { return false };
         if threads::is_socket_thread_of(self) {
             self.inbox.push(Mark::Closed(connection));
         } else {
             match &mut *self.run.lock() {
-                // The thread takes the mark and frees the slot with its descriptor. Its pass also
-                // resumes listeners that wait at the connection limit. The push is under the lock,
-                // because a thread that ends handles the remaining marks under the same lock.
+                // The thread takes the mark and frees the slot with its descriptor. The thread's
+                // pass also resumes listeners that wait at the connection limit. The mark is pushed
+                // under the lock, because a thread that ends handles the remaining marks under the
+                // same lock.
                 Run::Running => self.inbox.push(Mark::Closed(connection)),
                 Run::Stopped(socket_thread) => socket_thread.forget(&self.inbox, &connection),
             }
@@ -103,7 +105,7 @@ impl Shared {
         }
     }
 
-    /// Registers the success of a connect that the socket thread drove. Its id can now be sent to.
+    /// Registers the success of a connect that the socket thread drove. The id can then be sent to.
     /// Returns `false` if the connect was closed meanwhile.
     pub(crate) fn connected(&self, id: ConnectionId, now: Instant) -> bool {
         self.connections.connected(id, self.age(now))
@@ -119,7 +121,7 @@ impl Shared {
         failed
     }
 
-    /// Returns the time from `created` to `now`, in which connections count their age.
+    /// Returns the time from `created` to `now`, the form in which connections store times.
     pub(crate) fn age(&self, now: Instant) -> Duration {
         now.saturating_duration_since(self.created)
     }

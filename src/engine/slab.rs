@@ -1,7 +1,7 @@
-//! A vector with reusable places. Its keys carry a generation, so that a key of a place that was
-//! freed finds nothing, even if the place was taken again.
+//! A vector with reusable places. Each key carries a generation, so that a key finds nothing after
+//! its place was freed, even if another value has taken the place.
 //!
-//! Belongs to the socket thread alone. Takes no lock.
+//! A slab belongs to the socket thread alone, and takes no lock.
 
 /// The index of a place and its generation. The poller's tokens are made of keys. The order of keys
 /// has no meaning.
@@ -73,8 +73,8 @@ impl<T> Slab<T> {
         Slab { values: Vec::new(), generations: Vec::new(), free: Vec::new() }
     }
 
-    /// Stores a value and returns its key. Returns `None` if every index is taken. There are
-    /// 2^32 - 1 indices, and 2^20 - 1 on 32-bit machines.
+    /// Stores a value and returns its key. Returns `None` if every index is taken. A slab has 2^32
+    /// - 1 indices, and 2^20 - 1 on 32-bit machines.
     pub(crate) fn insert(&mut self, value: T) -> Option<Key> {
         if let Some(index) = self.free.pop() {
             let generation = *self.generations.get(index as usize)?;

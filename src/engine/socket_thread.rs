@@ -1,9 +1,9 @@
 //! The pass: one round of the socket thread's loop.
 //!
-//! Owns everything that only the socket thread may touch: the poll set, the listeners' latches, the
-//! list of turns, the receive buffer. While no thread runs, the shared state keeps the
-//! [`SocketThread`], so that a restart loses nothing. Takes the inbox's mutex for a moment. No lock
-//! is held while a callback runs.
+//! This module owns everything that only the socket thread may touch: the poll set, the listeners'
+//! latches, the list of turns, the receive buffer. While no thread runs, the shared state keeps the
+//! [`SocketThread`], so that a restart loses nothing. A pass takes the inbox's mutex for a moment.
+//! No lock is held while a callback runs.
 //!
 //! Data flows one way: poll → latches → hooks → I/O → callbacks.
 
@@ -41,19 +41,20 @@ pub(crate) struct SocketThread {
     buffer: Box<[u8]>,
     /// Says whether a connection with a slot may be closed.
     open: OpenSince,
-    /// The current time. Read after each poll, and again before a poll that may sleep.
+    /// The current time. The clock is read after each poll, and again before a poll that may sleep.
     now: Instant,
     sweep: Option<Sweep>,
     /// The latest of the embedder's deadlines that has had its immediate pass.
     served_deadline: Option<Served>,
-    /// Which listener accepts first in the next pass.
+    /// The index of the listener that accepts first in the next pass.
     first_listener: usize,
     /// Whether the last pass had nothing to do before its poll, and its poll reported no event.
     #[cfg(feature = "testing")]
     slept: bool,
 }
 
-/// The time between two immediate passes for deadlines in the past. `epoll` counts in milliseconds.
+/// The time between two immediate passes for deadlines in the past. `epoll` counts time in
+/// milliseconds.
 const DEADLINE_PAUSE: Duration = Duration::from_millis(1);
 
 #[derive(Debug, Clone, Copy)]
@@ -69,8 +70,8 @@ struct Sweep {
 }
 
 impl Sweep {
-    /// Returns the next sweep. Returns `None` if the clock cannot represent its time, so that it
-    /// never comes.
+    /// Returns the time of the next sweep. Returns `None` if the clock cannot represent that time,
+    /// which means that no sweep comes.
     fn after(now: Instant, period: Duration) -> Option<Sweep> {
         now.checked_add(period).map(|next| Sweep { period, next })
     }
@@ -100,7 +101,7 @@ impl SocketThread {
         self.connected.poller().waker()
     }
 
-    /// Runs passes until interrupted.
+    /// Runs passes until an interrupt is set.
     ///
     /// # Errors
     ///
@@ -108,7 +109,7 @@ impl SocketThread {
     ///
     /// # Panics
     ///
-    /// Passes on the panic of a callback under
+    /// Continues the panic of a callback under
     /// [`PanicPolicy::Stop`](crate::options::PanicPolicy::Stop). The latches keep their state for
     /// the next run, so no event is lost.
     pub(crate) fn thread_socket_handler(&mut self, context: &Context<'_>) -> io::Result<()> {
@@ -127,7 +128,8 @@ impl SocketThread {
     ///
     /// # Panics
     ///
-    /// As [`thread_socket_handler`](SocketThread::thread_socket_handler).
+    /// Panics under the same condition as
+    /// [`thread_socket_handler`](SocketThread::thread_socket_handler).
     pub(crate) fn pass(&mut self, context: &Context<'_>) -> io::Result<()> {
         // Marks are taken before the callback, so that a later `notify` gets another pass.
         self.take_marks(context);
@@ -153,7 +155,8 @@ impl SocketThread {
     /// from the list. Returns how long the poller may wait.
     fn generate_wait_sockets(&mut self, context: &Context<'_>) -> Option<Duration> {
         self.connected.due.relist_cut_short();
-        // The loop works one by one and in place, so that the list stays correct if a hook panics.
+        // The loop changes the list in place after each connection, so that the list stays correct
+        // if a hook panics.
         let mut position = 0;
         while let Some(key) = self.connected.due.at(position) {
             if self.may_go_on(context, key) {
@@ -178,7 +181,7 @@ impl SocketThread {
         if !self.connected.due.is_empty() || self.connecting.has_due() {
             return Some(Duration::ZERO);
         }
-        // Read again, because the callbacks since the poll took time.
+        // The clock is read again, because the callbacks since the poll took time.
         self.now = context.shared().options.sock_factory.now();
         let mut until = self.sweep.map(|sweep| sweep.next);
         let mut earlier = |at: Instant| until = Some(until.map_or(at, |until| until.min(at)));
@@ -191,8 +194,9 @@ impl SocketThread {
         match deadline {
             Some(at) if at > self.now => earlier(at),
             // Each deadline that has passed gets one immediate pass, so a deadline that the
-            // embedder forgets does not make the loop spin. A deadline that is always just past
-            // gets at most one pass per tick of the poller's clock.
+            // embedder forgets does not make the loop spin. A deadline that the embedder keeps
+            // moving to just before the current time gets at most one pass per tick of the poller's
+            // clock.
             Some(at) if self.served_deadline.is_none_or(|served| at > served.deadline) => {
                 let again = self.served_deadline.map(|served| served.at + DEADLINE_PAUSE);
                 if again.is_none_or(|again| again <= self.now) {
@@ -259,7 +263,7 @@ impl SocketThread {
     }
 
     /// Releases everything that was closed or stopped, marks included, so that descriptors and
-    /// memory do not wait for the next start. Called only while no thread runs.
+    /// memory do not wait for the next start. The caller ensures that no thread runs.
     pub(crate) fn remove_closed(&mut self, inbox: &Inbox) {
         inbox.forget_closed();
         self.connected.remove_closed();
@@ -267,10 +271,10 @@ impl SocketThread {
         self.remove_stopped_listeners();
     }
 
-    /// Releases one connection that was closed. Called only while no thread runs.
+    /// Releases one connection that was closed. The caller ensures that no thread runs.
     pub(crate) fn forget(&mut self, inbox: &Inbox, connection: &Connection) {
         if connection.token().is_none() || connection.is_woken() {
-            // The mark of its activation, or of a wake, may be in the inbox.
+            // The inbox may still hold the mark of the connection's activation or of a wake.
             inbox.forget_closed();
         }
         self.remove(connection);
@@ -300,8 +304,8 @@ impl SocketThread {
         self.listeners.retain(|accepting| {
             let listener = accepting.listener();
             if listener.is_stopped() {
-                // An adopted listener may stay open in another process. The poller would continue
-                // to report its clients.
+                // An adopted listener may stay open in another process. The poller would then
+                // continue to report the listener's clients.
                 if let Err(error) = self.connected.deregister_listener(listener.sock()) {
                     log::debug!(
                         target: "sockman::net",
@@ -313,12 +317,13 @@ impl SocketThread {
         });
     }
 
-    /// Gives each connection that is due its turn.
+    /// Runs the turn of each connection that is due.
     fn socket_handler_connected(&mut self, context: &Context<'_>) {
         if let Some(sweep) = self.sweep.filter(|sweep| self.now >= sweep.next) {
             self.sweep_all(context);
             if context.interrupts.is_interrupted() {
-                // The sweep may have been cut short. It is repeated at the next start.
+                // An interrupt may have cut the sweep short. The sweep is then repeated at the next
+                // start.
                 return;
             }
             self.sweep = Sweep::after(self.now, sweep.period);
@@ -335,7 +340,7 @@ impl SocketThread {
         self.connected.due.end_turns();
     }
 
-    /// Sweeps every connection. Those that need a full turn are due from now on.
+    /// Sweeps every connection. Connections that need a full turn are then due.
     fn sweep_all(&mut self, context: &Context<'_>) {
         context.shared().counters.sweeps.add_owned(1);
         let (open, mut turns) = (self.open, 0);
@@ -371,8 +376,8 @@ impl SocketThread {
         }
     }
 
-    /// Steps the attempts that are due and reports outcomes, at most one batch. The rest stays due
-    /// for the next pass.
+    /// Steps the attempts that are due and reports outcomes, at most one batch. The remaining
+    /// attempts stay due for the next pass.
     fn socket_handler_connecting(&mut self, context: &Context<'_>) {
         self.connecting.list_expired(self.now);
         for _ in 0..context.shared().options.accept_batch {

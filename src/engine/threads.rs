@@ -1,8 +1,8 @@
 //! Starting, joining and restarting the threads.
 //!
-//! Owns the guard, and the marker by which the library recognises its own threads. Runs on the
-//! embedder's threads and on both threads of the library. Takes the `run` mutex for a moment
-//! when a thread starts or ends.
+//! This module owns the guard, and the marker by which the library recognises its own threads. The
+//! code runs on the embedder's threads and on both threads of the library. It takes the `run` mutex
+//! for a moment when a thread starts or ends.
 
 use std::{
     any::Any,
@@ -44,18 +44,18 @@ pub(crate) enum Run {
 #[must_use = "dropping the guard ends the threads at once"]
 pub struct SocketsThreads {
     shared: Arc<Shared>,
-    /// `None` once joined or detached.
+    /// The handle of the thread, or `None` after it was joined or detached.
     thread: Option<JoinHandle<()>>,
     ending: Arc<Ending>,
 }
 
-/// How the thread ends. Shared by the thread and the guard.
+/// How the thread ends. The thread and the guard share this state.
 #[derive(Default)]
 struct Ending {
-    /// Whether the guard was dropped on a thread of the library. No thread joins then, so the
-    /// socket thread itself resets the interrupt at its end.
+    /// Whether the guard was dropped on a thread of the library. In this case no thread joins, so
+    /// the socket thread itself resets the interrupt when it ends.
     detached: AtomicBool,
-    /// Set by the thread, under the `run` mutex, when new threads may be started.
+    /// Whether new threads may be started. The thread sets this flag under the `run` mutex.
     ended: AtomicBool,
     failure: Mutex<Option<Failure>>,
 }
@@ -70,14 +70,14 @@ pub(crate) fn start(sockman: &SockMan) -> Result<SocketsThreads, StartError> {
     let shared = sockman.shared();
     let mut run = shared.run.lock();
     let (socket_thread, watches) = claim(shared, &mut run)?;
-    // The state is handed over in a cell, so that it can be taken back if the spawn fails.
+    // The state is handed over in a cell, so that a failed spawn can take it back.
     let parked = Arc::new(Mutex::new(Some(socket_thread)));
     let ending = Arc::new(Ending::default());
     let spawned = Builder::new().name(shared.options.thread_name.clone()).spawn({
         let (sockman, parked, ending) = (sockman.clone(), Arc::clone(&parked), Arc::clone(&ending));
         move || {
-            // It is always `Some`: only a failed spawn takes it back, and then this closure does
-            // not run.
+            // The cell is never empty here. Only a failed spawn takes the state back, and this
+            // closure does not run after a failed spawn.
             if let Some(socket_thread) = parked.lock().take() {
                 run_thread(&sockman, socket_thread, &watches, &ending);
             }
@@ -96,14 +96,14 @@ pub(crate) fn start(sockman: &SockMan) -> Result<SocketsThreads, StartError> {
     }
 }
 
-/// Takes the socket thread's state out of `run`, if no thread has it.
+/// Takes the socket thread's state out of `run`, unless a thread has the state.
 fn claim(shared: &Shared, run: &mut Run) -> Result<(Box<SocketThread>, Watches), StartError> {
     let socket_thread = match mem::replace(run, Run::Running) {
         Run::Running => return Err(StartError::AlreadyStarted),
         Run::Stopped(socket_thread) => socket_thread,
     };
-    // The watches begin under the lock, and not before it: a detached thread resets the interrupt
-    // under the lock when it ends.
+    // The watches begin only under the lock, because a detached thread resets the interrupt under
+    // the lock when it ends.
     let watches = shared.watches();
     if watches.is_interrupted() {
         *run = Run::Stopped(socket_thread);
@@ -128,7 +128,7 @@ fn run_thread(
         shared.interrupt.interrupt();
     }
     let context = Context { sockman, interrupts: watches };
-    // Unwind-safe: the state of the pass is consistent at every callback.
+    // The closure is unwind-safe: the state of the pass is consistent at every callback.
     let outcome = catch_unwind(AssertUnwindSafe(|| socket_thread.thread_socket_handler(&context)));
     drop(wakers);
     let failure = match outcome {
@@ -160,7 +160,7 @@ fn run_thread(
     drop(marker);
 
     let mut run = shared.run.lock();
-    // The closes so far left marks that would otherwise wait for the next start.
+    // Closes on other threads left marks, which would otherwise wait for the next start.
     socket_thread.remove_closed(&shared.inbox);
     *run = Run::Stopped(socket_thread);
     ending.ended.store(true, Ordering::Release);
@@ -170,12 +170,16 @@ fn run_thread(
 }
 
 /// The I2P-accept thread as the socket thread sees it.
-#[cfg_attr(not(feature = "i2p"), allow(dead_code, reason = "there is never one"))]
+#[cfg_attr(
+    not(feature = "i2p"),
+    allow(dead_code, reason = "without the feature, no I2P-accept thread exists")
+)]
 enum I2pThread {
-    /// The options ask for none.
+    /// The options do not ask for an I2P-accept thread.
     None,
     Running(JoinHandle<Option<Failure>>),
-    /// The options ask for one, but the operating system provided no poller or no thread.
+    /// The options ask for an I2P-accept thread, but the operating system provided no poller or no
+    /// thread.
     NotStarted(io::Error),
 }
 
@@ -184,8 +188,8 @@ fn start_i2p_accept(_: &SockMan, _: &Watches) -> I2pThread {
     I2pThread::None
 }
 
-/// Starts the I2P-accept thread, if the options ask for one. It ends with the socket thread, which
-/// waits for it.
+/// Starts the I2P-accept thread, if the options ask for one. The socket thread ends only after the
+/// I2P-accept thread has ended.
 #[cfg(feature = "i2p")]
 fn start_i2p_accept(sockman: &SockMan, watches: &Watches) -> I2pThread {
     let shared = sockman.shared();
@@ -201,7 +205,7 @@ fn start_i2p_accept(sockman: &SockMan, watches: &Watches) -> I2pThread {
     let thread = Builder::new().name(i2p.thread_name().to_owned()).spawn(move || {
         I2P_THREAD_OF.with(|of| of.set(Arc::as_ptr(sockman.shared())));
         log::debug!(target: "sockman::i2p", "the I2P-accept thread starts");
-        // Unwind-safe: the state of the step is consistent at every callback.
+        // The closure is unwind-safe: the state of the step is consistent at every callback.
         let run = AssertUnwindSafe(|| accept_thread.run(&sockman, poller, &watches));
         let failure = match catch_unwind(run) {
             Ok(Ok(())) => None,
@@ -249,9 +253,9 @@ fn join_i2p_accept(i2p_thread: I2pThread) -> Option<Failure> {
 
 impl SocketsThreads {
     /// Waits until the threads end, and resets the `SockMan`'s own interrupt so that they can be
-    /// started again. `join` does not interrupt the threads. They end when they are interrupted
-    /// (see [`SockMan::interrupt`]), when a panic stops them (see [`PanicPolicy`]), or when a
-    /// poller fails.
+    /// started again. `join` does not interrupt the threads. The threads end when they are
+    /// interrupted (see [`SockMan::interrupt`]), when a panic stops them (see [`PanicPolicy`]), or
+    /// when a poller fails.
     ///
     /// [`PanicPolicy`]: crate::options::PanicPolicy
     ///
@@ -284,7 +288,7 @@ impl SocketsThreads {
     fn wait_for_end(&mut self) {
         let Some(thread) = self.thread.take() else { return };
         if thread.join().is_err() {
-            // A handler's panic is caught on the thread. Only a bug of the library gets here.
+            // A handler's panic is caught on the thread. Only a bug of the library leads here.
             log::error!(
                 target: "sockman::net",
                 "the socket thread panicked outside of callbacks: this is a bug in sockman"
@@ -300,11 +304,11 @@ impl Drop for SocketsThreads {
             return;
         }
         let run = self.shared.run.lock();
-        // If this guard's thread has ended, a thread that runs now has another guard.
+        // If this guard's thread has ended, a thread that runs now belongs to another guard.
         if !self.ending.ended.load(Ordering::Acquire) {
             self.shared.interrupt.interrupt();
             if is_library_thread_of(&self.shared) {
-                // The socket thread reads this when it ends.
+                // The socket thread reads this flag when it ends.
                 self.ending.detached.store(true, Ordering::Release);
                 return;
             }
@@ -336,9 +340,10 @@ impl fmt::Debug for SocketsThreads {
 
 #[cfg(not(shuttle))]
 thread_local! {
-    /// The address of the `Shared` whose socket thread this is. It is compared, never dereferenced.
+    /// The address of the `Shared` whose socket thread this is. The address is compared, never
+    /// dereferenced.
     static SOCKET_THREAD_OF: Cell<*const Shared> = const { Cell::new(ptr::null()) };
-    /// The same for the I2P-accept thread.
+    /// The address of the `Shared` whose I2P-accept thread this is.
     static I2P_THREAD_OF: Cell<*const Shared> = const { Cell::new(ptr::null()) };
 }
 
@@ -359,7 +364,7 @@ fn is_library_thread_of(shared: &Shared) -> bool {
     is_socket_thread_of(shared) || I2P_THREAD_OF.with(|of| ptr::eq(of.get(), shared))
 }
 
-/// Marks the current thread as the socket thread until this is dropped.
+/// Marks the current thread as the socket thread until this value is dropped.
 struct Marker;
 
 impl Marker {
@@ -394,7 +399,7 @@ impl Parked {
         Ok(Parked { sockman: sockman.clone(), socket_thread, watches, _wakers: wakers })
     }
 
-    /// Runs one pass. If interrupted, runs none and returns `false`.
+    /// Runs one pass and returns `true`. If the interrupt is set, runs no pass and returns `false`.
     pub(crate) fn pass(&mut self) -> Result<bool, JoinError> {
         if self.watches.is_interrupted() {
             return Ok(false);
@@ -416,7 +421,7 @@ impl Parked {
         Err(failure)
     }
 
-    /// Returns whether the last pass had nothing to do and nothing waits for the next.
+    /// Returns whether the last pass was idle and the next pass has nothing to do.
     pub(crate) fn is_idle(&self) -> bool {
         self.socket_thread.is_idle() && !self.sockman.shared().inbox.is_pending()
     }
@@ -438,7 +443,7 @@ impl fmt::Debug for Parked {
     }
 }
 
-/// Runs `f` as if on another thread, for a simulated thread that acts in the middle of a pass.
+/// Runs `f` as if on another thread. A simulated thread can then act in the middle of a pass.
 #[cfg(feature = "testing")]
 pub(crate) fn as_another_thread<R>(f: impl FnOnce() -> R) -> R {
     struct Restore(*const Shared);

@@ -11,20 +11,20 @@ use crate::engine::{connection::ConnectionId, map::IdHasher};
 
 /// A table of the embedder's values, one for each connection, by the connection's id.
 ///
-/// Nearly every handler has such a table. The handler inserts a connection before its first
-/// callback: in
+/// Nearly every handler needs a table like this one. The handler inserts a connection before its
+/// first callback: in
 /// [`event_new_connection_accepted`](crate::EventHandler::event_new_connection_accepted), between
 /// [`connect`](crate::SockMan::connect) and [`activate`](crate::NewConnection::activate), or in
 /// [`event_connect_completed`](crate::EventHandler::event_connect_completed). Every callback looks
-/// the connection up. The code that closes the connection removes it. A handler that inserts a
-/// connection and then refuses it removes it too.
+/// the connection up in the table. The code that closes a connection removes it from the table. A
+/// handler that refuses a connection after the insertion also removes it.
 ///
 /// The table returns values as [`Arc`]s. No lock is held while the embedder works with a value. A
 /// value that is removed meanwhile lives until its last `Arc` is dropped.
 ///
 /// Ids are unique in the process, so several [`SockMan`](crate::SockMan)s may share one table. The
-/// table has no limit of its own. [`Options::max_connections`](crate::Options::max_connections)
-/// limits it.
+/// table does not limit the number of its entries.
+/// [`Options::max_connections`](crate::Options::max_connections) limits it.
 ///
 /// Ids come from the library, never from a peer. The table therefore needs no hash that resists
 /// chosen keys, and a look-up costs a few nanoseconds.
@@ -58,7 +58,8 @@ impl<T> ConnectionTable<T> {
     }
 
     /// Inserts a value for a connection and returns it. Replaces the value that the table has for
-    /// this id. (Ids are never reused, so such a connection was inserted twice.)
+    /// this id. (Ids are never reused, so a replaced value means that the connection was inserted
+    /// twice.)
     ///
     /// # Examples
     ///
@@ -79,19 +80,20 @@ impl<T> ConnectionTable<T> {
         value
     }
 
-    /// Returns the value of this connection, or `None` if it is not in the table.
+    /// Returns the value of this connection, or `None` if the connection is not in the table.
     #[must_use]
     pub fn find(&self, id: ConnectionId) -> Option<Arc<T>> {
         self.connections.read().get(&id).cloned()
     }
 
-    /// Removes the entry and returns its value, or `None` if it is not in the table. If several
-    /// threads race, exactly one receives the value.
+    /// Removes the entry and returns its value, or `None` if the connection is not in the table. If
+    /// several threads race, exactly one receives the value.
     pub fn remove(&self, id: ConnectionId) -> Option<Arc<T>> {
         self.connections.write().remove(&id)
     }
 
-    /// Returns all entries that exist now, in the order of their ids: the oldest connection first.
+    /// Returns all entries that exist now, in the order of their ids. The oldest connection comes
+    /// first.
     #[must_use]
     pub fn all(&self) -> Vec<(ConnectionId, Arc<T>)> {
         let mut all: Vec<_> =

@@ -1,7 +1,7 @@
 //! [`Deadlines`] are optional timers on the socket thread, by key.
 //!
-//! The embedder owns them and uses them from any thread. They have one mutex, which is held for a
-//! look-up and never while other code is called.
+//! The embedder owns them and uses them from any thread. The timers have one mutex, which is held
+//! for a look-up and never while other code is called.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -13,32 +13,34 @@ use std::{
 use crate::{sockman::SockMan, sys::sync::Mutex};
 
 /// Timers, each with a key of the embedder's choice: the [`ConnectionId`](crate::ConnectionId) for
-/// idle time-outs, or an enum of everything that the program waits for. One key has one deadline.
+/// idle time-outs, or an enum of everything that the program waits for. Each key has one deadline.
 ///
-/// Wire it into the handler like this:
+/// The embedder uses a `Deadlines` in three places:
 ///
 /// * [`next_deadline`](crate::EventHandler::next_deadline) returns [`next`](Deadlines::next);
 /// * [`event_io_loop_completed_for_all`](crate::EventHandler::event_io_loop_completed_for_all)
 ///   calls [`take_due`](Deadlines::take_due), which returns the timers that have ended, and acts on
-///   them;
+///   the timers;
 /// * code that starts, moves or ends a timer, on any thread, calls [`set`](Deadlines::set) or
 ///   [`clear`](Deadlines::clear).
 ///
-/// The handler then acts on a timer about a millisecond after its deadline, because the polls of
-/// the operating systems count in milliseconds. The [`sweep`](crate::Options::sweep) has no
-/// influence on that. A timer that is set on another thread ends in time too.
+/// The handler acts on a timer about a millisecond after its deadline, because the polls of the
+/// operating systems count in milliseconds. The [`sweep`](crate::Options::sweep) does not change
+/// this delay. A timer that another thread sets also ends in time.
 ///
 /// The embedder is responsible for the following:
 ///
 /// * **The clock.** The loop uses [`Instant::now`], and so must the times passed to
 ///   [`set`](Deadlines::set) and [`take_due`](Deadlines::take_due). Over the doubles of the feature
-///   `testing`, the loop uses the clock of the network, and both times have to come from
+///   `testing`, the loop uses the clock of the network, so the times passed to
+///   [`set`](Deadlines::set) and [`take_due`](Deadlines::take_due) have to come from
 ///   `Network::now`. The guide shows [a handler with a clock](crate::guide::testing).
 /// * **Timers of closed connections.** A timer for a connection may outlive the connection: another
-///   thread may set it just after the close. [`take_due`](Deadlines::take_due) then returns an id
-///   that is closed. (Ids are never reused.) A [`clear`](Deadlines::clear) at each close keeps the
-///   number of timers small.
-/// * **The number of timers.** There is no limit. Each timer takes about a hundred bytes.
+///   thread may set it just after the close. For such a timer, [`take_due`](Deadlines::take_due)
+///   returns the id of a closed connection. (Ids are never reused.) A [`clear`](Deadlines::clear)
+///   at each close keeps the number of timers small.
+/// * **The number of timers.** The number of timers has no limit. Each timer takes about a hundred
+///   bytes.
 ///
 /// # Examples
 ///
@@ -76,7 +78,7 @@ pub struct Deadlines<K> {
 
 struct Timers<K> {
     of: HashMap<K, Instant>,
-    /// The same timers, by time.
+    /// The same timers, ordered by time.
     order: BTreeSet<(Instant, K)>,
 }
 
@@ -88,7 +90,7 @@ impl<K: Copy + Hash + Ord> Deadlines<K> {
     }
 
     /// Starts the timer `key`, or moves it. If this timer is now the first to end, the call
-    /// notifies the socket thread, so that it does not sleep too long.
+    /// notifies the socket thread, so that the thread does not sleep too long.
     ///
     /// `sockman` is the `SockMan` whose handler calls [`next`](Deadlines::next).
     pub fn set(&self, sockman: &SockMan, key: K, at: Instant) {
@@ -101,29 +103,29 @@ impl<K: Copy + Hash + Ord> Deadlines<K> {
             timers.order.insert((at, key));
             first.is_none_or(|first| at < first)
         };
-        // The notify follows the insertion: the loop asks for the deadline as soon as it is
-        // notified.
+        // The notify comes after the insertion, because the loop asks for the deadline as soon as
+        // it is notified.
         if is_first {
             sockman.notify();
         }
     }
 
-    /// Ends the timer `key`. Returns `false` if there was no such timer, or if it was taken
-    /// already.
+    /// Ends the timer `key`. Returns `false` if no timer has this key, or if the timer was already
+    /// taken.
     pub fn clear(&self, key: K) -> bool {
         let mut timers = self.timers.lock();
         let Some(at) = timers.of.remove(&key) else { return false };
         timers.order.remove(&(at, key))
     }
 
-    /// Returns the time at which the first timer ends, or `None` without timers.
+    /// Returns the time at which the first timer ends, or `None` if no timer runs.
     #[must_use]
     pub fn next(&self) -> Option<Instant> {
         self.timers.lock().order.first().map(|(at, _)| *at)
     }
 
-    /// Takes a timer that has ended by `now`, and returns its key. Returns `None` if no timer has
-    /// ended. The timer that ended first is returned first. Each timer is returned once.
+    /// Takes one timer that has ended by `now`, and returns the timer's key. Returns `None` if no
+    /// timer has ended. The timer that ended first is returned first. Each timer is returned once.
     ///
     /// Call this method until it returns `None`, with the same `now` each time. A timer that is set
     /// again meanwhile, to a time after `now`, waits for the next pass. A timer that is set again

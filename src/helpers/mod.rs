@@ -1,6 +1,6 @@
-//! Optional helpers for embedders. They use the public methods of `SockMan`, and of the rest of the
-//! library only its locks and the hash of its map. Each helper works on any thread and has one lock
-//! of its own.
+//! Optional helpers for embedders. The helpers use the public methods of `SockMan`. Besides these
+//! methods, the helpers use only the library's locks and the hash of its map. Each helper works on
+//! any thread and has one lock of its own.
 
 mod connection_table;
 mod deadlines;

@@ -1,9 +1,9 @@
-//! [`SendQueue`] is an optional queue of outgoing bytes for one connection. Without it, most
-//! embedders would write such a queue themselves.
+//! [`SendQueue`] is an optional queue of outgoing bytes for one connection. Most embedders need a
+//! queue like this one.
 //!
-//! The embedder owns a queue and uses it from any thread. The queue has one mutex. A push holds it
-//! while it sends and queues; a drain holds it while it sends. The mutex is taken before the
-//! library's locks, never after one of them.
+//! The embedder owns a queue and uses it from any thread. The queue has one mutex. A push holds the
+//! mutex while it sends and queues. A drain holds the mutex while it sends. The mutex is taken
+//! before the library's locks, never after one of them.
 
 use std::{
     collections::VecDeque,
@@ -23,13 +23,13 @@ use crate::{
 
 /// Bitcoin Core pauses reading from a peer at its `-maxsendbuffer`, one million bytes.
 const DEFAULT_HIGH_MARK: usize = 1_000_000;
-/// Half of the high mark, to avoid rapid pausing and resuming.
+/// The default low mark: half of the high mark, to avoid rapid pausing and resuming.
 const DEFAULT_LOW_MARK: usize = DEFAULT_HIGH_MARK / 2;
-/// Room for four large messages above the high mark. The limit stops an embedder that pushes on
-/// above the high mark.
+/// The default limit: room for four large messages above the high mark. The limit stops an embedder
+/// that continues to push above the high mark.
 const DEFAULT_LIMIT: usize = 16_000_000;
-/// The most bytes that one drain offers to the kernel, so that one fast reader does not keep the
-/// socket thread from the other connections. Larger sends gain nothing.
+/// The most bytes that one drain offers to the kernel, so that one fast reader does not delay the
+/// other connections. Larger sends are not faster.
 const BYTES_PER_DRAIN: usize = 256 * 1024;
 /// An empty queue keeps a buffer up to this size for the next push, and frees a larger one.
 const KEPT_CAPACITY: usize = 16 * 1024;
@@ -56,8 +56,8 @@ impl Default for SendQueueLimits {
 }
 
 impl SendQueueLimits {
-    /// Returns limits with these two marks and this limit, in bytes. The call can be evaluated at
-    /// compile time.
+    /// Returns limits with these two marks and this limit, in bytes. The compiler can evaluate the
+    /// call at compile time.
     ///
     /// * From `high_mark` queued bytes on, [`SendQueue::is_above_high_mark`] returns `true`.
     /// * At `low_mark` queued bytes, it returns `false` again.
@@ -93,10 +93,10 @@ impl SendQueueLimits {
 
 /// A bounded queue of outgoing bytes for one connection.
 ///
-/// The queue sends at once what the kernel takes and queues the rest, in order. It wakes the socket
-/// thread only when that is needed. It reports to the kernel when more data follows
-/// ([`More::Follows`]). It has a high and a low mark for back-pressure. Wire it into the handler
-/// like this:
+/// The queue sends at once what the kernel takes and queues the rest, in order. The queue wakes the
+/// socket thread only when a wake is needed. The queue tells the kernel when more data follows
+/// ([`More::Follows`]). A high and a low mark of the queue serve back-pressure. The embedder uses
+/// the queue in four places:
 ///
 /// * [`should_try_to_send`](crate::EventHandler::should_try_to_send) returns
 ///   [`has_queued`](SendQueue::has_queued);
@@ -149,8 +149,8 @@ pub struct SendQueue {
     id: ConnectionId,
     limits: SendQueueLimits,
     queue: Mutex<VecDeque<u8>>,
-    /// The length of the queue. The hooks read it without the mutex: they are asked often and must
-    /// not wait for a push.
+    /// The length of the queue. The hooks read it without the mutex: the library asks the hooks
+    /// often, and a hook must not wait for a push.
     queued: AtomicUsize,
     above_high_mark: AtomicBool,
 }
@@ -182,8 +182,8 @@ impl SendQueue {
 
     /// Sends `data`, or queues what the kernel does not take now.
     ///
-    /// May be called from any thread, and waits for the queue's mutex. Another thread holds the
-    /// mutex for the time of one system call at most.
+    /// Any thread may call this method, which waits for the queue's mutex. Another thread holds the
+    /// mutex for at most the time of one system call.
     ///
     /// # Errors
     ///
@@ -195,8 +195,8 @@ impl SendQueue {
         self.push_with(sockman, data, More::No)
     }
 
-    /// Sends or queues as [`push`](SendQueue::push), for a caller that knows whether another push
-    /// follows at once. A packet that is not full may then wait for that push.
+    /// Works as [`push`](SendQueue::push), for a caller that knows whether another push follows at
+    /// once. If another push follows, a packet that is not full may wait for that push.
     ///
     /// # Errors
     ///
@@ -219,8 +219,9 @@ impl SendQueue {
             self.publish(queue.len());
             was_empty && !queue.is_empty()
         };
-        // The wake follows the queueing: the kernel may have reported new room before that. If the
-        // queue was not empty, another drain follows anyway, and it sends this push too.
+        // The wake comes after the queueing, because the kernel may have reported new room before
+        // the bytes were queued. If the queue was not empty, another drain follows in any case, and
+        // sends the bytes of this push too.
         if must_wake {
             sockman.wake(self.id);
         }
@@ -228,7 +229,7 @@ impl SendQueue {
     }
 
     /// Sends as many queued bytes as the kernel takes, and returns whether the queue is empty now.
-    /// Call it in [`event_ready_to_send`](crate::EventHandler::event_ready_to_send).
+    /// Call this method in [`event_ready_to_send`](crate::EventHandler::event_ready_to_send).
     ///
     /// One call offers at most 256 KiB to the kernel, so that the other connections get their
     /// turns. The socket thread calls `event_ready_to_send` again if the queue holds more.
@@ -257,7 +258,7 @@ impl SendQueue {
         let second = second.get(..BYTES_PER_DRAIN - first.len()).unwrap_or(second);
         let more = More::from(first.len() + second.len() < queue.len());
         let pieces = [IoSlice::new(first), IoSlice::new(second)];
-        // The second piece is usually empty. The kernel then does not have to look at it.
+        // The second piece is usually empty. Without it, the kernel has one piece less to process.
         let pieces = pieces.get(..if second.is_empty() { 1 } else { 2 }).unwrap_or(&pieces);
         let sent = sockman.send_with(self.id, pieces, more)?;
         queue.drain(..sent);
@@ -281,7 +282,7 @@ impl SendQueue {
     }
 
     /// Returns whether the queue has grown to its high mark and has not shrunk to its low mark
-    /// since.
+    /// since then.
     #[must_use]
     pub fn is_above_high_mark(&self) -> bool {
         self.above_high_mark.load(Ordering::Acquire)
@@ -305,9 +306,9 @@ impl SendQueue {
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum PushError {
-    /// The queue would have grown beyond its limit, because the peer reads too slowly.
+    /// The push would have made the queue longer than its limit. The peer reads too slowly.
     Full {
-        /// The limit in bytes.
+        /// The limit of the queue in bytes.
         limit: usize,
     },
     /// The connection is closed or broken.

@@ -1,8 +1,8 @@
 //! The interrupt: a signal that ends sleeps, polls and blocking connects at once.
 //!
-//! Owns a number (the epoch, odd while the signal is set), a condition variable for sleeping
-//! threads, and the wakers of the pollers that wait. Runs on any thread. Takes only its own mutex,
-//! and releases it before it wakes a poller.
+//! An interrupt owns a number (the epoch, odd while the signal is set), a condition variable for
+//! sleeping threads, and the wakers of the pollers that wait. Any thread may use an interrupt. An
+//! interrupt takes only its own mutex, and releases the mutex before it wakes a poller.
 
 use std::{
     collections::BTreeMap,
@@ -19,9 +19,9 @@ use super::{
 
 /// A signal that ends sleeps, polls and connects at once. Bitcoin Core's `CThreadInterrupt`.
 ///
-/// A clone is the same interrupt. Every [`SockMan`](crate::SockMan) has its own interrupt. It also
-/// obeys the interrupt given with [`Options::interrupt`](crate::Options::interrupt), so that an
-/// embedder can end several `SockMan`s and its own threads with one call.
+/// A clone is the same interrupt. Every [`SockMan`](crate::SockMan) has its own interrupt. A
+/// `SockMan` also obeys the interrupt given with [`Options::interrupt`](crate::Options::interrupt),
+/// so that an embedder can end several `SockMan`s and its own threads with one call.
 /// [`ConnectOptions::cancel`](crate::ConnectOptions::cancel) ends one connect with an interrupt.
 ///
 /// Every method may be called from any thread. Do not call [`interrupt`](Interrupt::interrupt) in a
@@ -47,8 +47,9 @@ pub struct Interrupt {
 
 #[derive(Default)]
 struct Inner {
-    /// Odd while the interrupt is set. Each set and each reset adds one, so that a waiter that
-    /// began in an older epoch also notices an interrupt that was reset meanwhile.
+    /// The epoch, which is odd while the interrupt is set. Each set and each reset adds one, so
+    /// that a waiter that began in an older epoch also notices an interrupt that was reset
+    /// meanwhile.
     epoch: AtomicU64,
     waiters: Mutex<Waiters>,
     changed: Condvar,
@@ -57,8 +58,8 @@ struct Inner {
 #[derive(Default)]
 struct Waiters {
     next_key: u64,
-    /// A map, because thousands of connects may share one interrupt, and each removes its own
-    /// waker.
+    /// The wakers are in a map, because thousands of connects may share one interrupt, and each
+    /// connect removes its own waker.
     wakers: BTreeMap<u64, Arc<dyn Waker>>,
 }
 
@@ -69,7 +70,7 @@ impl Interrupt {
         Interrupt::default()
     }
 
-    /// Sets the flag and ends every wait. A call while the flag is set does nothing.
+    /// Sets the flag and ends every wait. A second call while the flag is set does nothing.
     pub fn interrupt(&self) {
         let wakers: Vec<Arc<dyn Waker>> = {
             let waiters = self.inner.waiters.lock();
@@ -109,8 +110,8 @@ impl Interrupt {
 
     /// Blocks the calling thread for `duration`, or until the interrupt is set. Returns `true` if
     /// the whole `duration` passed, and `false` if the interrupt was set. If the interrupt is
-    /// already set, it returns `false` at once. A `duration` that the clock cannot represent has no
-    /// end.
+    /// already set, the method returns `false` at once. If the clock cannot represent the end of
+    /// `duration`, only the interrupt ends the wait.
     #[must_use]
     pub fn sleep_for(&self, duration: Duration) -> bool {
         let deadline = Instant::now().checked_add(duration);
@@ -136,9 +137,8 @@ impl Interrupt {
         Watch { interrupt: self.clone(), since: self.inner.epoch.load(Ordering::SeqCst) }
     }
 
-    /// Registers a waker until the guard is dropped. The interrupt wakes it when it is set. A
-    /// thread that polls adds its waker, checks the flag, waits, and drops the guard, in this
-    /// order.
+    /// Registers a waker until the guard is dropped. Setting the interrupt uses the waker. A thread
+    /// that polls adds its waker, checks the flag, waits, and drops the guard, in this order.
     pub(crate) fn add_waker(&self, waker: Arc<dyn Waker>) -> WakerGuard {
         let mut waiters = self.inner.waiters.lock();
         let key = waiters.next_key;
@@ -208,7 +208,7 @@ impl Drop for WakerGuard {
 mod tests {
     use super::*;
 
-    /// G14: a reset hides no interrupt from a waiter that began before.
+    /// G14: a reset does not hide an interrupt from a waiter that began before the interrupt.
     #[test]
     fn a_watch_sees_an_interrupt_that_was_reset_meanwhile() {
         let interrupt = Interrupt::new();
@@ -237,8 +237,8 @@ mod tests {
             let interrupt = interrupt.clone();
             std::thread::spawn(move || interrupt.sleep_for(Duration::MAX))
         };
-        // The sleeper ends however the two threads interleave. It either sees one of these epochs
-        // pass while it waits, or finds the last interrupt, which stays set.
+        // The sleeper ends however the two threads interleave. The sleeper either sees one of these
+        // epochs while it waits, or finds the last interrupt, which stays set.
         for _ in 0..1000 {
             interrupt.interrupt();
             interrupt.reset();

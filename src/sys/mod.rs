@@ -1,13 +1,14 @@
 //! The seam to the operating system: sockets, the poller and the time.
 //!
-//! **This module may change in any release**, minor releases included. It exists for test doubles
-//! and follows what the library needs from the system. [`Options::sock_factory`] installs a double.
+//! **This module may change in any release**, minor releases included. The module exists for test
+//! doubles and follows what the library needs from the system. [`Options::sock_factory`] installs a
+//! double.
 //!
 //! [`Options::sock_factory`]: crate::Options::sock_factory
 
 // This file holds the traits. `os` implements them with the system calls of Unix, one method for
 // each call and named after it. `interrupt` ends waits, `sync` holds the locks, `sources` prints
-// errors. All of it runs on any thread, and only `interrupt` takes a lock.
+// errors. Any thread may use the module, and only `interrupt` takes a lock.
 
 pub(crate) mod interrupt;
 mod more;
@@ -29,17 +30,17 @@ pub use self::more::More;
 pub use self::os::OsSockFactory;
 use crate::address::Service;
 
-/// One socket. The trait is object-safe and as thin as possible: it has one method for each system
-/// call, and almost every method takes `&self`.
+/// One socket. The trait is object-safe and has one method for each system call. Almost every
+/// method takes `&self`.
 ///
-/// The library's own implementation wraps a non-blocking descriptor. Tests replace it with a double
-/// through [`SockFactory`]. Every method may be called from several threads at once.
+/// The library's own implementation wraps a non-blocking descriptor. Tests replace the descriptor
+/// with a double through [`SockFactory`]. Every method may be called from several threads at once.
 ///
 /// # Errors
 ///
 /// Every method returns the error of its system call. The library handles
-/// [`io::ErrorKind::WouldBlock`] and [`io::ErrorKind::Interrupted`] itself. It reports any other
-/// error of a receive as a permanent read error.
+/// [`io::ErrorKind::WouldBlock`] and [`io::ErrorKind::Interrupted`] itself. The library reports any
+/// other error of a receive as a permanent read error.
 pub trait Sock: fmt::Debug + Send + Sync {
     /// Calls `connect(2)` without blocking. `EINPROGRESS` means that the connect has started.
     /// `EAGAIN` ([`io::ErrorKind::WouldBlock`]) on a unix-domain socket means that the connect has
@@ -67,12 +68,12 @@ pub trait Sock: fmt::Debug + Send + Sync {
     /// Calls `getpeername(2)`.
     fn peer_address(&self) -> io::Result<Service>;
     /// Returns whether a receive that fills less than the buffer means that the kernel has no more
-    /// data for now. `true` on TCP. `false` on unix-domain sockets, because ancillary data ends a
-    /// receive early.
+    /// data for now. `true` on TCP. The library's own sockets return `false` on unix-domain
+    /// sockets, because ancillary data ends a receive early.
     fn short_read_means_empty(&self) -> bool;
     /// Returns whether a send that takes fewer bytes than it was given means that the kernel has no
     /// room for now, and that an event will report room. `true` on TCP. The default returns
-    /// `false`, which costs one more `send` that returns "would block".
+    /// `false`. The cost of `false` is one more `send`, which returns "would block".
     fn short_send_means_full(&self) -> bool {
         false
     }
@@ -82,8 +83,8 @@ pub trait Sock: fmt::Debug + Send + Sync {
     fn set_reuse_port(&self) -> io::Result<()> {
         Err(io::ErrorKind::Unsupported.into())
     }
-    /// Returns the descriptor, for [`Poller::register`]. A double may return any number that its
-    /// own poller understands.
+    /// Returns the descriptor, for [`Poller::register`]. A double may return any number that the
+    /// double's poller understands.
     fn as_raw_fd(&self) -> RawFd;
 }
 
@@ -104,9 +105,9 @@ pub trait Sock: fmt::Debug + Send + Sync {
 pub struct Readiness {
     /// The token that the socket was registered with.
     pub token: usize,
-    /// Whether there is something to receive, or to accept.
+    /// Whether the socket has data to receive or a connection to accept.
     pub readable: bool,
-    /// Whether there is room to send.
+    /// Whether the socket has room for a send.
     pub writable: bool,
     /// Whether the peer has ended its stream.
     pub read_closed: bool,
@@ -117,7 +118,8 @@ pub struct Readiness {
 }
 
 impl Readiness {
-    /// Creates an event for the socket that was registered with `token`. All its flags are `false`.
+    /// Creates an event for the socket that was registered with `token`. All flags of the event are
+    /// `false`.
     #[must_use]
     pub fn new(token: usize) -> Readiness {
         Readiness { token, ..Readiness::default() }
@@ -129,36 +131,37 @@ impl Readiness {
 pub trait Poller: Send {
     /// Watches `sock` for every kind of event, edge-triggered, until the socket is closed.
     fn register(&self, sock: &dyn Sock, token: usize) -> io::Result<()>;
-    /// Stops watching `sock`. Closing a socket does the same, unless a copy of its descriptor
-    /// exists elsewhere.
+    /// Stops watching `sock`. Closing a socket has the same effect, unless another process or a
+    /// duplicate holds the descriptor.
     fn deregister(&self, sock: &dyn Sock) -> io::Result<()>;
     /// Waits until an event occurs, the waker is used, or `timeout` has passed. Appends the events
-    /// to `events`. A `timeout` of `None` is no limit. A wait that a signal interrupts returns `Ok`
-    /// without events. A poll that fails ends the
-    /// library's threads, or the blocking connect that waits in it.
+    /// to `events`. With a `timeout` of `None`, the wait has no limit. If a signal interrupts the
+    /// wait, the poll returns `Ok` without events. A poll that fails ends the library's threads, or
+    /// the blocking connect that waits in it.
     fn poll(&mut self, events: &mut Vec<Readiness>, timeout: Option<Duration>) -> io::Result<()>;
     /// Returns the waker that ends a [`poll`](Poller::poll) from another thread.
     fn waker(&self) -> Arc<dyn Waker>;
 }
 
-/// Ends the [`Poller::poll`] under way at once. If none is under way, the next one ends at once.
+/// Ends the [`Poller::poll`] under way at once. If no poll is under way, the next poll ends at
+/// once.
 pub trait Waker: Send + Sync {
     /// Wakes the poller. May be called from any thread.
     fn wake(&self) -> io::Result<()>;
 }
 
-/// The source of sockets, pollers and the time. It is Bitcoin Core's `CreateSock`, and the seam for
-/// test doubles.
+/// The source of sockets, pollers and the time. The trait is the counterpart of Bitcoin Core's
+/// `CreateSock`. Test doubles implement it.
 #[doc(alias = "CreateSock")]
 pub trait SockFactory: fmt::Debug + Send + Sync {
     /// Calls `socket(2)`. Returns a stream socket of the family that `address` needs: non-blocking,
     /// close-on-exec and without Nagle's delay.
     fn create_sock(&self, address: &Service) -> io::Result<Box<dyn Sock>>;
-    /// Creates a poller. The socket thread and the I2P-accept thread have one each. Each blocking
-    /// connect has its own while it waits.
+    /// Creates a poller. The socket thread and the I2P-accept thread have one poller each. Each
+    /// blocking connect has a poller of its own while it waits.
     fn create_poller(&self) -> io::Result<Box<dyn Poller>>;
-    /// Takes over a listening socket that other code has bound. Fails if `listener` is not a stream
-    /// socket in the listening state.
+    /// Takes over a listening socket that other code has bound. The call fails if `listener` is not
+    /// a stream socket in the listening state.
     fn adopt_listener(&self, listener: OwnedFd) -> io::Result<Box<dyn Sock>>;
     /// Returns the current time. The default returns [`Instant::now`].
     fn now(&self) -> Instant {

@@ -1,13 +1,13 @@
-//! The flag of a send that says whether more data follows. It is a plain value.
+//! The flag of a send that says whether more data follows. The flag is a plain value.
 
-/// Says whether more data follows a send immediately.
+/// Whether more data follows a send immediately.
 #[doc(alias("will_send_more", "MSG_MORE"))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum More {
-    /// More data follows. The kernel may hold back an incomplete packet until that data comes
-    /// (`MSG_MORE` on Linux and Android; no effect elsewhere).
+    /// More data follows. More data follows. The kernel may hold back an incomplete packet until
+    /// the data comes (`MSG_MORE` on Linux and Android; no effect elsewhere).
     Follows,
-    /// No data follows. The kernel sends at once.
+    /// No data follows. No more data follows now. The kernel sends at once.
     No,
 }
 

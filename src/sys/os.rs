@@ -66,8 +66,8 @@ enum OsSock {
     Tcp(Socket),
     Unix(Socket),
     TcpListener(mio::net::TcpListener),
-    /// A listener from other code. Clients that connected before the listener was adopted have
-    /// inherited the options that the listener had at that time.
+    /// A listener that other code has bound. A client that connected before the adoption has
+    /// inherited the options that the listener had at the time of the connect.
     AdoptedTcpListener(mio::net::TcpListener),
     UnixListener(mio::net::UnixListener),
 }
@@ -146,8 +146,8 @@ impl Sock for OsSock {
                 let socket = Socket::from(OwnedFd::from(stream));
                 // Linux copies the listener's TCP_NODELAY to the sockets that it accepts.
                 if cfg!(not(target_os = "linux")) || matches!(self, OsSock::AdoptedTcpListener(_)) {
-                    // This fails on some systems if the peer has already gone. The next receive
-                    // reports that.
+                    // Setting the option fails on some systems if the peer has already gone. The
+                    // next receive reports the lost peer.
                     if let Err(error) = socket.set_tcp_nodelay(true) {
                         log::debug!(
                             target: "sockman::net",
@@ -221,10 +221,10 @@ impl Sock for OsSock {
     }
 }
 
-/// The largest number of events that one poll fetches. The next poll fetches the rest.
+/// The largest number of events that one poll fetches. The next poll fetches the remaining events.
 const EVENTS_PER_POLL: usize = 1024;
 
-/// The token of the poller's own waker. No socket has it.
+/// The token of the poller's own waker. No socket has this token.
 const WAKER: Token = Token(usize::MAX);
 
 struct MioPoller {

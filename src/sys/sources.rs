@@ -1,5 +1,5 @@
-//! The printing of errors. `{}` prints the error's own message, `{:#}` appends the messages of its
-//! sources.
+//! Prints errors with their sources. `{}` prints the error's own message, `{:#}` appends the
+//! messages of its sources.
 
 use std::{error::Error, fmt};
 

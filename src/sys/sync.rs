@@ -1,6 +1,6 @@
-//! The locks, atomics and threads of the crate. They come from `parking_lot` and the standard
-//! library. With `--cfg shuttle` they are the counterparts under a scheduler that tries out
-//! interleavings (`simulator/tests/models.rs`).
+//! The locks, atomics and threads of the crate. The types come from `parking_lot` and the standard
+//! library. With `--cfg shuttle`, the types come from a scheduler that tries out interleavings
+//! (`simulator/tests/models.rs`).
 
 #[cfg(not(shuttle))]
 mod real {
@@ -31,7 +31,7 @@ mod modelled {
     pub(crate) struct Mutex<T>(shuttle::sync::Mutex<T>);
 
     pub(crate) struct MutexGuard<'a, T> {
-        /// `None` only while the guard waits in a condition variable.
+        /// The inner guard, which is `None` only while the guard waits in a condition variable.
         inner: Option<shuttle::sync::MutexGuard<'a, T>>,
     }
 
@@ -71,14 +71,14 @@ mod modelled {
     impl<T> Deref for MutexGuard<'_, T> {
         type Target = T;
         fn deref(&self) -> &T {
-            self.inner.as_ref().expect("a guard in use does not wait")
+            self.inner.as_ref().expect("a guard in use does not wait in a condition variable")
         }
     }
 
     #[allow(clippy::expect_used)] // The guard is not used while it waits.
     impl<T> DerefMut for MutexGuard<'_, T> {
         fn deref_mut(&mut self) -> &mut T {
-            self.inner.as_mut().expect("a guard in use does not wait")
+            self.inner.as_mut().expect("a guard in use does not wait in a condition variable")
         }
     }
 
@@ -90,8 +90,7 @@ mod modelled {
             }
         }
 
-        /// Waits without a time-out. Time stands still in a model, so that no time-out hides a lost
-        /// signal.
+        /// Waits without a time-out, because a time-out would hide a lost signal from a model.
         pub(crate) fn wait_until<T>(
             &self,
             guard: &mut MutexGuard<'_, T>,

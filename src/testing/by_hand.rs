@@ -1,8 +1,8 @@
-//! The socket thread without a thread: the test runs its passes, one by one or until nothing is
-//! left to do.
+//! Drives the socket thread by hand, without a real thread. The test runs its passes one by one, or
+//! until nothing is left to do.
 //!
-//! A pass runs on the caller's thread, which counts as the socket thread during the pass. It takes
-//! the locks that a pass of the real thread takes.
+//! A pass runs on the caller's thread, which counts as the socket thread during the pass. A pass
+//! takes the locks that a pass of the real thread takes.
 
 use std::time::Duration;
 
@@ -13,12 +13,12 @@ use crate::{
     sockman::SockMan,
 };
 
-/// The most passes at one moment of the clock. Only a loop that spins needs more.
+/// The most passes at one moment of the clock. Only a loop that spins needs more passes.
 const TOO_MANY_PASSES: usize = 100_000;
 
-/// The socket thread of a [`SockMan`] on a [`Network`], driven by hand. While it exists, the
-/// `SockMan` counts as started. It holds a `SockMan`: [`stop`](SocketThreadByHand::stop) it before
-/// a check that nothing leaks.
+/// The socket thread of a [`SockMan`] on a [`Network`], driven by hand. While this value exists,
+/// the `SockMan` counts as started. The value holds a handle to the `SockMan`, so call
+/// [`stop`](SocketThreadByHand::stop) before a check for leaks.
 ///
 /// # Examples
 ///
@@ -62,10 +62,10 @@ const TOO_MANY_PASSES: usize = 100_000;
 /// # }
 /// ```
 #[derive(Debug)]
-#[must_use = "dropping it ends the thread"]
+#[must_use = "dropping the value ends the thread"]
 pub struct SocketThreadByHand {
     network: Network,
-    /// `None` only while it is dropped.
+    /// The state, which is `None` only during the drop.
     parked: Option<Parked>,
 }
 
@@ -74,19 +74,19 @@ impl SocketThreadByHand {
     ///
     /// # Errors
     ///
-    /// As [`SockMan::start_sockets_threads`].
+    /// Returns the errors of [`SockMan::start_sockets_threads`].
     pub fn start(sockman: &SockMan, network: &Network) -> Result<SocketThreadByHand, StartError> {
         let parked = Parked::start(sockman)?;
         Ok(SocketThreadByHand { network: network.clone(), parked: Some(parked) })
     }
 
-    /// Runs one pass. If there is nothing to do, the clock moves until there is. Returns `false`
-    /// without a pass if the interrupt is set.
+    /// Runs one pass. If there is nothing to do, the pass moves the clock until there is something
+    /// to do. Returns `false` without a pass if the interrupt is set.
     ///
     /// # Errors
     ///
-    /// [`JoinError`], as [`SocketsThreads::join`](crate::SocketsThreads::join) would return it. The
-    /// interrupt is then set.
+    /// Returns the error that [`SocketsThreads::join`](crate::SocketsThreads::join) would return.
+    /// After an error, the interrupt is set.
     pub fn pass(&mut self) -> Result<bool, JoinError> {
         self.parked.as_mut().map_or(Ok(false), Parked::pass)
     }
@@ -96,7 +96,7 @@ impl SocketThreadByHand {
     ///
     /// # Errors
     ///
-    /// As [`pass`](SocketThreadByHand::pass).
+    /// Returns the errors of [`pass`](SocketThreadByHand::pass).
     pub fn pass_within(&mut self, time: Duration) -> Result<bool, JoinError> {
         self.network.hold_clock(Some(time));
         let passed = self.pass();
@@ -109,11 +109,12 @@ impl SocketThreadByHand {
     ///
     /// # Errors
     ///
-    /// As [`pass`](SocketThreadByHand::pass).
+    /// Returns the errors of [`pass`](SocketThreadByHand::pass).
     ///
     /// # Panics
     ///
-    /// If a hundred thousand passes leave something to do, because the loop spins.
+    /// Panics if something is still left to do after a hundred thousand passes, because the loop
+    /// spins.
     pub fn run_until_idle(&mut self) -> Result<usize, JoinError> {
         self.run_for(Duration::ZERO)
     }
@@ -124,15 +125,15 @@ impl SocketThreadByHand {
     ///
     /// The run ends in the pass that reaches the end of `time`. A deadline of the handler
     /// ([`next_deadline`](crate::EventHandler::next_deadline)) at exactly that moment is served by
-    /// the pass after it. A test of such a deadline lets a moment more pass.
+    /// the next pass. A test of a deadline at the end of `time` runs for a moment longer.
     ///
     /// # Errors
     ///
-    /// As [`pass`](SocketThreadByHand::pass).
+    /// Returns the errors of [`pass`](SocketThreadByHand::pass).
     ///
     /// # Panics
     ///
-    /// If the clock stands still for a hundred thousand passes, because the loop spins.
+    /// Panics if the clock stands still for a hundred thousand passes, because the loop spins.
     ///
     /// # Examples
     ///
@@ -174,14 +175,16 @@ impl SocketThreadByHand {
         }
     }
 
-    /// Returns whether the last pass had nothing to do and left nothing to do, apart from deadlines.
+    /// Returns whether the last pass had nothing to do and left nothing to do. Deadlines do not
+    /// count.
     #[must_use]
     pub fn is_idle(&self) -> bool {
         self.parked.as_ref().is_none_or(Parked::is_idle)
     }
 
     /// Ends the socket thread, as an interrupt and a
-    /// [`SocketsThreads::join`](crate::SocketsThreads::join) do. A drop does the same.
+    /// [`SocketsThreads::join`](crate::SocketsThreads::join) do. Dropping the `SocketThreadByHand`
+    /// has the same effect.
     pub fn stop(self) {}
 }
 

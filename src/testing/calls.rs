@@ -1,5 +1,5 @@
-//! The system calls that the doubles replace, and the errors that their man pages list. Plain
-//! values: no thread, no lock.
+//! The system calls that the doubles replace, and the errors that their man pages list. The values
+//! are plain data, usable on any thread, without a lock.
 
 /// A system call that can be made to fail. See [`Network::fail_next`](super::Network::fail_next).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -61,8 +61,8 @@ impl Call {
     ];
 
     /// Returns the errors that the call's man page lists (Linux man-pages 6), as `errno` numbers.
-    /// They include the network's own errors from `tcp(7)` and `ip(7)`. They do not include
-    /// `EFAULT` and `ENOTSOCK`, which only memory unsafety and a wrong descriptor cause.
+    /// The errors include the network's own errors from `tcp(7)` and `ip(7)`. The errors do not
+    /// include `EFAULT` and `ENOTSOCK`, which only memory unsafety and a wrong descriptor cause.
     #[must_use]
     pub fn errors(self) -> &'static [i32] {
         use libc::*;

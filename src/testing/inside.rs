@@ -1,7 +1,7 @@
 //! Access to the inside of the library, for an embedder's simulator: acting as another thread, and
 //! finding the socket of a connection.
 //!
-//! Runs on the caller's thread. Takes the connection map's lock for a look-up.
+//! The functions run on the caller's thread, and take the connection map's lock for a look-up.
 
 use std::os::fd::RawFd;
 
@@ -16,7 +16,7 @@ impl Network {
     /// socket thread, even in the middle of a pass. An [`Interleave`](super::Interleave) uses this
     /// method to act as another thread. [`set_interleave`](Network::set_interleave) has an example.
     ///
-    /// `run` may block in [`SockMan::connect`], which moves the clock as far as it needs, even
+    /// `run` may block in [`SockMan::connect`], which moves the clock as far as necessary, even
     /// beyond the end of a [`pass_within`](super::SocketThreadByHand::pass_within) under way.
     pub fn as_another_thread<R>(&self, run: impl FnOnce() -> R) -> R {
         self.with_free_clock(|| as_another_thread(run))
@@ -27,7 +27,7 @@ impl Network {
 /// `None` if the connection is closed or never existed.
 ///
 /// The number identifies the socket until the socket thread has released the closed connection.
-/// After that, another socket may get the number.
+/// After the release, another socket may get the number.
 #[must_use]
 pub fn descriptor(sockman: &SockMan, id: ConnectionId) -> Option<RawFd> {
     let connection = sockman.shared().connections.find(id)?;
@@ -36,8 +36,8 @@ pub fn descriptor(sockman: &SockMan, id: ConnectionId) -> Option<RawFd> {
 
 /// Returns how many unused I2P sessions the `SockMan` keeps for later connects, each with a
 /// descriptor.
-// Hidden, because the number is no promise. This project's simulator subtracts these sessions when
-// it looks for leaked descriptors.
+// The function is hidden, because this number is not part of the library's promises. This project's
+// simulator subtracts these sessions when it looks for leaked descriptors.
 #[cfg(feature = "i2p")]
 #[doc(hidden)]
 #[must_use]

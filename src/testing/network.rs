@@ -1,8 +1,8 @@
 //! The network in memory, as tests use it.
 //!
-//! Runs on the caller's thread. Each call takes one mutex around the kernel for its duration. The
-//! network is made for one thread: a poll with nothing to report moves the clock. Such a poll waits
-//! only if the test has called [`Network::set_blocking`].
+//! The methods run on the caller's thread. Each call holds the one mutex around the kernel. The
+//! network is made for one thread: a poll with nothing to report moves the clock. After a call of
+//! [`Network::set_blocking`], a poll with nothing to report waits instead.
 
 use std::{
     fmt, io,
@@ -24,15 +24,17 @@ use crate::{
     sys::{Readiness, Sock, SockFactory, sync::Mutex},
 };
 
-/// A network in memory, with a clock of its own. It uses no port, no descriptor and no sleep.
+/// A network in memory, with a clock of its own. The network uses no port, no descriptor and no
+/// sleep.
 ///
 /// A clone is another handle to the same network. Give [`factory`](Network::factory) to
 /// [`Options::sock_factory`](crate::Options::sock_factory), run the socket thread by hand with
 /// [`SocketThreadByHand`](super::SocketThreadByHand), and control the peers with [`Peer`].
 ///
-/// Its sockets behave like those of Linux, edges included. The poller reports readiness when it
-/// changes, and room when a third of the window is free. After a reset, the data that arrived
-/// before it is received first. TCP and unix-domain sockets differ where those of Linux do.
+/// The sockets behave like those of Linux, also in their edges. The poller reports a change of
+/// readiness, and it reports room when a third of the window is free. After a reset, the data that
+/// arrived before it is received first. TCP and unix-domain sockets differ where they differ in
+/// Linux.
 ///
 /// **Time** stands still while a program runs. A poll with nothing to report moves the clock to the
 /// end of its time-out, or to the next arrival of something on a wire if that is sooner. Under
@@ -67,15 +69,16 @@ pub(super) struct Inner {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Point {
-    /// A poller found nothing to report and is about to sleep. The clock moves next.
+    /// A poller found nothing to report and is about to sleep. After this point, the clock moves.
     Sleep,
     /// A system call on a socket is about to be made, and the caller holds no lock of the library.
-    /// Today these are [`Call::Connect`], [`Call::Accept`] and [`Call::Recv`].
+    /// At present, only [`Call::Connect`], [`Call::Accept`] and [`Call::Recv`] reach this point.
     Call(Call),
 }
 
-/// The function that [`Network::set_interleave`] takes. It returns whether it did something. If it
-/// did at [`Point::Sleep`], the poller looks for events again before it sleeps.
+/// The function that [`Network::set_interleave`] takes. The function returns whether it did
+/// something. If it did something at [`Point::Sleep`], the poller looks for events again before it
+/// sleeps.
 pub type Interleave = Arc<dyn Fn(Point) -> bool + Send + Sync>;
 
 impl Default for Network {
@@ -116,17 +119,18 @@ impl Network {
         self.inner.kernel.lock().elapsed
     }
 
-    /// Moves the clock by `by`, and delivers what arrives meanwhile. No code of the program runs.
+    /// Moves the clock by `by`, and delivers what arrives during that time. No code of the program
+    /// runs during the call.
     pub fn advance(&self, by: Duration) {
         let mut kernel = self.inner.kernel.lock();
         let until = kernel.elapsed + by;
         kernel.advance_to(until);
     }
 
-    /// Sets whether a poll with nothing to report waits. With `true`, such a poll waits on its
-    /// thread until something happens, and does not move the clock: only
-    /// [`advance`](Network::advance) does. This is for tests with real threads. With `false`, the
-    /// default, such a poll moves the clock, and no thread waits.
+    /// Sets whether a poll with nothing to report waits. With `true`, a poll with nothing to report
+    /// waits on its thread until something happens. In this mode, only
+    /// [`advance`](Network::advance) moves the clock. Tests with real threads use `true`. With
+    /// `false`, the default, a poll with nothing to report moves the clock, and no thread waits.
     ///
     /// A poll that waits does not pass [`Point::Sleep`].
     ///
@@ -166,34 +170,34 @@ impl Network {
         kernel.changed.notify_all();
     }
 
-    /// Sets how long data takes to arrive, in each direction, on connections made from now on.
-    /// Default: zero.
+    /// Sets how long data takes to arrive, in each direction, on connections that are made after
+    /// this call. Default: zero.
     pub fn set_latency(&self, latency: Duration) {
         self.inner.kernel.lock().latency = latency;
     }
 
-    /// Sets how many bytes may be on the way to, or wait at, each end of connections made from now
-    /// on: the program's end and the peer's. Default: 64 KiB. Zero counts as one;
-    /// [`Peer::set_window`] accepts zero.
+    /// Sets how many bytes may be on the way to, or wait at, each end of connections that are made
+    /// after this call: the program's end and the peer's. Default: 64 KiB. A value of zero counts
+    /// as one; [`Peer::set_window`] accepts zero.
     pub fn set_window(&self, bytes: usize) {
         self.inner.kernel.lock().window = bytes.max(1);
     }
 
-    /// Sets how many descriptors the program may have. Default: `None`, which means any number. At
-    /// the limit, a call that needs a descriptor fails with `EMFILE`.
+    /// Sets how many descriptors the program may have. By default the number has no limit (`None`).
+    /// At the limit, a call that needs a descriptor fails with `EMFILE`.
     pub fn set_descriptor_limit(&self, limit: Option<usize>) {
         self.inner.kernel.lock().descriptor_limit = limit;
     }
 
     /// Returns how many descriptors the program has now: those of sockets and listeners, not those
-    /// of pollers. Zero when everything is closed.
+    /// of pollers. The number is zero when everything is closed.
     #[must_use]
     pub fn descriptors(&self) -> usize {
         self.inner.kernel.lock().descriptors()
     }
 
-    /// Makes the program's next call of this kind fail with this `errno`, on any socket. Several
-    /// calls of this method make as many calls of the program fail, in the same order.
+    /// Makes the program's next call of this kind fail with this `errno`, on any socket. Each
+    /// further call of this method makes one more call of the program fail, in the same order.
     ///
     /// An event follows a call that fails with `EAGAIN` although it would not have blocked, as in a
     /// real kernel. A connect over TCP that fails with `EINTR` continues asynchronously.
@@ -223,7 +227,8 @@ impl Network {
     ///
     /// # Errors
     ///
-    /// `ECONNREFUSED` if no socket listens there, `EAGAIN` if the backlog is full.
+    /// Fails with `ECONNREFUSED` if no socket listens at the address, and with `EAGAIN` if the
+    /// backlog is full.
     pub fn connect(&self, to: &Service) -> io::Result<Peer> {
         let mut kernel = self.inner.kernel.lock();
         let peer = kernel.connect_peer(to).map_err(io::Error::from_raw_os_error)?;
@@ -231,11 +236,11 @@ impl Network {
         Ok(Peer::new(self.clone(), peer))
     }
 
-    /// Makes a peer listen on `at`. The program can connect to it.
+    /// Makes a peer listen on `at`. The program can connect to the peer.
     ///
     /// # Errors
     ///
-    /// `EADDRINUSE` if a socket listens there already.
+    /// Fails with `EADDRINUSE` if a socket already listens on `at`.
     pub fn listen(&self, at: &Service) -> io::Result<PeerListener> {
         let mut kernel = self.inner.kernel.lock();
         let listener = kernel.listen_elsewhere(at).map_err(io::Error::from_raw_os_error)?;
@@ -260,7 +265,7 @@ impl Network {
     ///
     /// # Errors
     ///
-    /// `EMFILE`, at the limit of descriptors.
+    /// Fails with `EMFILE` if the program is at its limit of descriptors.
     pub fn pair(&self, me: &Service, them: &Service) -> io::Result<(Box<dyn Sock>, Peer)> {
         let is_unix = them.addr().is_unix();
         let ends = self.inner.kernel.lock().pair(Owner::Program, is_unix, me, them);
@@ -272,7 +277,7 @@ impl Network {
     ///
     /// # Errors
     ///
-    /// `EMFILE`, at the limit of descriptors.
+    /// Fails with `EMFILE` if the program is at its limit of descriptors.
     pub fn scripted(&self, script: Script) -> io::Result<Box<dyn Sock>> {
         let end = self.inner.kernel.lock().create(Owner::Program, false, Kind::Scripted(script));
         Ok(Box::new(MemorySock::new(self, end.map_err(io::Error::from_raw_os_error)?)))
@@ -293,18 +298,18 @@ impl Network {
     }
 
     /// Sets the function that the network calls at each [`Point`] at which other threads could act.
-    /// Default: `None`. The call runs on the thread that is at that point, which holds no lock of
-    /// the library.
+    /// Default: `None`. The function runs on the thread that is at the point, which holds no lock
+    /// of the library.
     ///
-    /// One thread acts as all threads this way. `interleave` may call every method of the `SockMan`
-    /// and of the peers. [`as_another_thread`](Network::as_another_thread) makes the calls into the
-    /// library those of another thread. These calls pass points of their own, so `interleave` is
-    /// called inside itself.
+    /// In this way, one thread acts as all threads. `interleave` may call every method of the
+    /// `SockMan` and of the peers. Calls inside [`as_another_thread`](Network::as_another_thread)
+    /// count as calls of another thread. These calls reach points too, so `interleave` is also
+    /// called while it runs.
     ///
     /// [`Point::Sleep`] is also the place to check that the socket thread left nothing to do.
     ///
-    /// The network keeps the function. A function that holds a handle to the network, or to a
-    /// `SockMan` on it, keeps both alive until it is replaced.
+    /// The network keeps the function until another function replaces it. A function that holds a
+    /// handle to the network, or to a `SockMan` on it, keeps both alive.
     ///
     /// # Examples
     ///
@@ -373,10 +378,10 @@ impl Network {
         self.inner.kernel.lock().faults_taken
     }
 
-    /// Returns when an accept, or a registration, last failed as ordered or for lack of a
-    /// descriptor.
-    // Hidden: it shows how long the library may pause a listener only together with the lengths of
-    // the library's pauses, which this project's simulator knows.
+    /// Returns when an accept or a registration last failed, either because a test ordered the
+    /// failure or for lack of a descriptor.
+    // The method is hidden. Only this project's simulator uses this method, because only the
+    // simulator knows how long the library pauses a listener.
     #[doc(hidden)]
     #[must_use]
     pub fn exhausted_at(&self) -> Option<Duration> {
@@ -392,8 +397,8 @@ impl Network {
         call(&mut self.inner.kernel.lock()).map_err(io::Error::from_raw_os_error)
     }
 
-    /// Returns how often the program has made this call, on all its sockets together. Calls that
-    /// failed count. Calls of peers do not count.
+    /// Returns how often the program has made this call, on all its sockets together. Failed calls
+    /// are counted, and calls of peers are not.
     #[must_use]
     pub fn calls(&self, call: Call) -> u64 {
         self.inner.kernel.lock().calls(call)
@@ -414,8 +419,8 @@ impl Network {
 
     /// Makes the next poll report this event and nothing else, independent of the state of the
     /// sockets. The event can be a spurious one, a combination that the network does not produce,
-    /// or a late event with the token of a socket that was closed. The poll reports all events that
-    /// were injected before it together. The poll after that one reports what is ready.
+    /// or a late event with the token of a socket that was closed. If several events were injected,
+    /// the next poll reports all of them. The poll after it reports what is ready.
     pub fn inject_event(&self, event: Readiness) {
         self.inner.kernel.lock().injected.push(event);
     }
@@ -428,7 +433,7 @@ impl fmt::Debug for Network {
 }
 
 impl Kernel {
-    /// Moves the clock from arrival to arrival, up to `until`.
+    /// Moves the clock to each arrival in turn, up to `until`.
     pub(super) fn advance_to(&mut self, until: Duration) {
         while let Some(at) = self.next_arrival().filter(|at| *at <= until) {
             self.elapsed = self.elapsed.max(at);

@@ -1,5 +1,5 @@
-//! The peers, which the test controls by hand. Their methods run on any thread, and take the mutex
-//! of the network for the duration of a call.
+//! The peers, which the test controls by hand. Any thread may call the methods, which hold the
+//! mutex of the network during the call.
 
 use std::{io, time::Duration};
 
@@ -11,11 +11,11 @@ use super::{
 };
 use crate::address::Service;
 
-/// The other end of one of the program's connections, which the test controls by hand. Dropping it
-/// closes it.
+/// The other end of one of the program's connections, which the test controls by hand. Dropping the
+/// value closes the socket.
 ///
 /// No method waits. Bytes that the peer sends arrive after the peer's latency, if it has one. No
-/// code of the program runs meanwhile.
+/// code of the program runs during a call.
 ///
 /// # Examples
 ///
@@ -85,7 +85,7 @@ impl Peer {
     ///
     /// # Errors
     ///
-    /// `EPIPE` or `ECONNRESET` if the stream is over.
+    /// Fails with `EPIPE` or `ECONNRESET` if the stream is over.
     pub fn send(&self, data: &[u8]) -> io::Result<usize> {
         match self.kernel(|kernel, end| kernel.send(end, data)) {
             Ok(sent) => Ok(sent),
@@ -94,8 +94,8 @@ impl Peer {
         }
     }
 
-    /// Sends an urgent byte (TCP). It ends the program's receives before it. The byte itself is not
-    /// part of the stream.
+    /// Sends an urgent byte (TCP). A receive of the program ends in front of the urgent byte. The
+    /// byte itself is not part of the stream.
     pub fn send_urgent(&self) {
         self.kernel(Kernel::send_urgent);
     }
@@ -106,7 +106,7 @@ impl Peer {
         self.receive_at_most(usize::MAX)
     }
 
-    /// Takes at most `limit` bytes. Otherwise it works as [`receive`](Peer::receive).
+    /// Works as [`receive`](Peer::receive), but takes at most `limit` bytes.
     pub fn receive_at_most(&self, limit: usize) -> (Vec<u8>, Option<Ended>) {
         let mut received = Vec::new();
         let mut buffer = [0; 4096];
@@ -124,17 +124,17 @@ impl Peer {
 
     /// Half-closes: the program reads the end of the stream after the bytes that were sent before.
     pub fn shutdown_write(&self) {
-        // Fails if the stream is already over. Then there is nothing to end.
+        // The call fails if the stream is already over. In that case there is no stream to end.
         let _ = self.kernel(Kernel::shutdown_write);
     }
 
-    /// Resets the connection. The program reads `ECONNRESET`.
+    /// Resets the connection, so that the program reads `ECONNRESET`.
     pub fn reset(self) {
         self.kernel(Kernel::reset);
     }
 
     /// Limits what the program can send: sets how many bytes may be on the way to, or wait at, this
-    /// peer. Default: [`Network::set_window`]. With zero, the peer takes nothing more.
+    /// peer. Default: [`Network::set_window`]. With zero, the peer takes no more bytes.
     pub fn set_window(&self, bytes: usize) {
         self.kernel(|kernel, end| {
             let Some(stream) = kernel.stream(end) else { return };
@@ -145,7 +145,7 @@ impl Peer {
         });
     }
 
-    /// Sets how long the bytes that the peer sends from now on take to arrive. Default:
+    /// Sets how long bytes take to arrive that the peer sends after this call. Default:
     /// [`Network::set_latency`].
     pub fn set_latency(&self, latency: Duration) {
         self.kernel(|kernel, end| {
@@ -156,7 +156,7 @@ impl Peer {
     }
 
     /// Sets the size of the largest piece in which the bytes that the peer sends arrive. The pieces
-    /// of one send arrive a microsecond apart. Default: `None`, a send arrives in one piece.
+    /// of one send arrive a microsecond apart. By default (`None`) a send arrives in one piece.
     pub fn set_chunk(&self, bytes: Option<usize>) {
         self.kernel(|kernel, end| {
             if let Some(stream) = kernel.stream(end) {
@@ -185,12 +185,12 @@ impl Peer {
         });
     }
 
-    /// Returns the state of the program's end, or `None` if that end is gone.
+    /// Returns the state of the program's end of the connection, or `None` if that end is gone.
     #[must_use]
     pub fn probe_program(&self) -> Option<Probe> {
         self.kernel(|kernel, end| {
             let other = kernel.stream(end).and_then(|stream| stream.other)?;
-            // Another socket may have the descriptor of that end by now.
+            // Another socket may have taken the descriptor of that end.
             kernel.probe(other.fd).filter(|probe| probe.peer == Some(end.serial))
         })
     }
@@ -220,7 +220,7 @@ impl Drop for Peer {
     }
 }
 
-/// A listener of a peer, which the program connects to. Dropping it closes it.
+/// A listener of a peer, which the program connects to. Dropping the value closes the socket.
 #[derive(Debug)]
 pub struct PeerListener {
     network: Network,
@@ -232,7 +232,8 @@ impl PeerListener {
         PeerListener { network, end }
     }
 
-    /// Accepts the next connect of the program, and returns the peer. Returns `None` if none waits.
+    /// Accepts the next connect of the program, and returns the peer. Returns `None` if no connect
+    /// waits.
     #[must_use]
     pub fn accept(&self) -> Option<Peer> {
         let accepted = self.network.inner.kernel.lock().accept(self.end);
@@ -240,8 +241,8 @@ impl PeerListener {
     }
 
     /// Sets how many connections may wait to be accepted. Default: any number. At the limit, a TCP
-    /// connect gets no answer for a second, and is then tried again. A connect to a unix-domain
-    /// path fails with `EAGAIN`.
+    /// connect gets no answer for a second. The kernel then tries the connect again. A connect to a
+    /// unix-domain path fails with `EAGAIN`.
     pub fn set_backlog(&self, limit: usize) {
         if let Some(backlog) = self.network.inner.kernel.lock().backlog(self.end) {
             backlog.limit = limit;

@@ -1,4 +1,5 @@
-//! A socket that follows a script, one outcome after the other. Plain data: no thread, no lock.
+//! A socket that follows a script, one outcome after the other. A script is plain data, usable on
+//! any thread, without a lock.
 
 use std::collections::VecDeque;
 
@@ -6,8 +7,9 @@ use crate::sys::Readiness;
 
 use super::kernel::Sys;
 
-/// The script of a socket: one outcome for each `recv` and one for each `send`. After the last one,
-/// each call has the same outcome. Used by [`Network::scripted`](super::Network::scripted).
+/// The script of a socket: one outcome for each `recv` and one for each `send`. After the last
+/// outcome of the script, each call has the same outcome.
+/// [`Network::scripted`](super::Network::scripted) creates the socket.
 ///
 /// An event follows each `EAGAIN` among the outcomes, as if more had arrived meanwhile.
 ///
@@ -37,7 +39,7 @@ pub struct Script {
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum Then {
-    /// There is nothing to receive, and a send takes everything.
+    /// A receive finds nothing, and a send takes everything.
     #[default]
     Quiet,
     Eof,
@@ -52,8 +54,8 @@ impl Script {
         Script::default()
     }
 
-    /// Makes the next `recv` return these bytes, as many as the buffer has room for. The rest stays
-    /// for the `recv` after it.
+    /// Makes the next `recv` return these bytes, as many as the buffer has room for. The remaining
+    /// bytes stay for the following `recv`.
     pub fn recv(mut self, data: impl Into<Vec<u8>>) -> Script {
         self.recvs.push_back(Ok(data.into()));
         self
@@ -78,7 +80,7 @@ impl Script {
     }
 
     /// Makes every `recv` and every `send` after the last outcome fail with this `errno`. A script
-    /// in a fuzz target ends this way, so that no input makes an endless loop.
+    /// in a fuzz target ends in this way, so that no input causes an endless loop.
     pub fn then_error(mut self, errno: i32) -> Script {
         self.then_recv = Then::Error(errno);
         self.then_send = Then::Error(errno);
@@ -149,7 +151,7 @@ impl Script {
         }
     }
 
-    /// Returns whether there is room now or will be later.
+    /// Returns whether a send finds room now or later.
     pub(super) fn has_room(&self) -> bool {
         !self.sends.is_empty() || self.then_send != Then::NoRoom
     }

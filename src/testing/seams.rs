@@ -1,6 +1,6 @@
 //! The seams between a `SockMan` and a [`Network`]: the factory, the sockets and the pollers.
 //!
-//! Runs on the caller's thread. Each call takes the kernel's mutex for its duration.
+//! The seams run on the caller's thread. Each call holds the kernel's mutex while it runs.
 
 use std::{
     io::{self, IoSlice},
@@ -51,7 +51,7 @@ impl SockFactory for Factory {
     }
 }
 
-/// One socket of the program.
+/// A socket of the program.
 #[derive(Debug)]
 pub(super) struct MemorySock {
     network: Network,
@@ -213,7 +213,7 @@ impl Poller for MemoryPoller {
         self.network.call(|kernel| {
             kernel.last_timeout = timeout;
             match kernel.fault(None, Call::Poll) {
-                // As in the library's own poller, which ignores signals.
+                // The library's own poller also ignores signals.
                 Err(libc::EINTR) => Ok(()),
                 other => other,
             }

@@ -1,7 +1,7 @@
 //! One end of a connection of the double: what it has received, what it may send, how it ended.
 //!
-//! Plain data behind the mutex of [`Network`](super::Network), with the rules of Linux. It calls no
-//! other code.
+//! A stream is plain data behind the mutex of [`Network`](super::Network), with the rules of Linux.
+//! The stream calls no other code.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -13,34 +13,34 @@ use crate::sys::Readiness;
 
 #[derive(Debug)]
 pub(super) struct Stream {
-    /// The other end. `None` while the stream connects, and when the other end is gone.
+    /// The other end, or `None` while the stream connects and when the other end is gone.
     pub(super) other: Option<End>,
     pub(super) is_connecting: bool,
     pub(super) incoming: VecDeque<u8>,
-    /// The number of bytes on the way here.
+    /// The number of bytes on the way to this end.
     in_flight: usize,
     /// The most bytes that `incoming` and `in_flight` may have together.
     pub(super) window: usize,
-    /// The other end has ended its stream.
+    /// Whether the other end has ended its stream.
     pub(super) got_fin: bool,
     receive_shut: bool,
     pub(super) send_shut: bool,
     fin_sent: bool,
     pub(super) error: Option<i32>,
-    /// The stream is over in both directions: reset or refused.
+    /// Whether the stream is over in both directions, because it was reset or refused.
     pub(super) is_broken: bool,
-    /// A send found no room, so the poller reports room as soon as there is some. Like Linux's
-    /// `SOCK_NOSPACE`.
+    /// Whether a send found no room, so that the poller reports room as soon as it exists. Linux
+    /// has the flag `SOCK_NOSPACE` for this.
     wants_room: bool,
-    /// The latency of what this end sends.
+    /// The latency of the bytes that this end sends.
     pub(super) latency: Duration,
-    /// The largest piece in which what this end sends arrives.
+    /// The size of the largest piece in which the bytes of this end arrive.
     pub(super) chunk: Option<usize>,
     last_arrival: Duration,
-    /// The room that the other end had when it closed, and the size of its window. This end does
-    /// not know yet that the other end has closed.
+    /// The room that the other end had when it closed, and the size of its window. The value exists
+    /// while this end does not know yet that the other end has closed.
     last_room: Option<(usize, usize)>,
-    /// The number of bytes in front of an urgent byte. A receive ends there.
+    /// The number of bytes in front of an urgent byte. A receive ends in front of the urgent byte.
     urgent: Option<usize>,
 }
 
@@ -81,7 +81,8 @@ impl Stream {
         self.window.saturating_sub(self.incoming.len() + self.in_flight)
     }
 
-    /// Returns how ready the stream is. `room` and `window` are those of the other end.
+    /// Returns how ready the stream is. `room` and `window` are the room and the window of the
+    /// other end.
     pub(super) fn readiness(&mut self, is_unix: bool, room: usize, window: usize) -> Readiness {
         if self.is_connecting {
             return Readiness::default();
@@ -140,9 +141,8 @@ fn is_writable(is_unix: bool, room: usize, window: usize) -> bool {
     room > 0 && if is_unix { room * 4 >= window * 3 } else { room * 3 >= window }
 }
 
-/// The state of a connected socket of the program. Returned by
-/// [`Network::probe`](super::Network::probe) and
-/// [`Peer::probe_program`](super::Peer::probe_program), which change nothing.
+/// The state of a connected socket of the program. [`Network::probe`](super::Network::probe) and
+/// [`Peer::probe_program`](super::Peer::probe_program) return this state and change nothing.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Probe {
@@ -224,9 +224,9 @@ impl Kernel {
         }
     }
 
-    /// Returns the most bytes that a receive takes. A receive on a unix-domain socket may end
-    /// before the data does, for example at ancillary data. Here it ends where a piece of the
-    /// sender ends.
+    /// Returns the most bytes that a receive takes. A receive on a real unix-domain socket may end
+    /// before all data is received, for example at ancillary data. In this double, the receive ends
+    /// where a piece of the sender ends.
     fn longest_receive(&mut self, end: End) -> usize {
         let is_unix = self.socket(end).is_some_and(|socket| socket.is_unix);
         let other = self.stream(end).and_then(|stream| stream.other).filter(|_| is_unix);
@@ -297,8 +297,8 @@ impl Kernel {
         self.on_wire(end, other, at, Arrival::Urgent);
     }
 
-    /// Puts an arrival behind what is already on this wire. Delivers it at once if nothing delays
-    /// it.
+    /// Puts an arrival behind everything that is already on this wire. Delivers the arrival at once
+    /// if nothing delays it.
     fn on_wire(&mut self, from: End, to: End, at: Duration, arrival: Arrival) {
         if let Some(stream) = self.stream(from) {
             stream.last_arrival = at;
@@ -312,8 +312,8 @@ impl Kernel {
 
     pub(super) fn arrive(&mut self, to: End, arrival: Arrival) {
         let Some(stream) = self.stream(to) else {
-            // The receiving socket no longer exists. The reset that answers comes behind everything
-            // that was sent before.
+            // The receiving socket no longer exists. The reset that answers arrives after
+            // everything that was sent earlier.
             if let Arrival::Data { from, .. } = arrival {
                 let latency = self.stream(from).map_or(Duration::ZERO, |from| from.latency);
                 let at = self.last_arrival_at(from).max(self.elapsed + latency);
@@ -370,7 +370,7 @@ impl Kernel {
         Ok(())
     }
 
-    /// Applies what a close, or a reset, of an end means for the other end.
+    /// Applies the effect that the close or reset of an end has on the other end.
     pub(super) fn stream_closed(&mut self, stream: &Stream) {
         let Some(other) = stream.other else { return };
         let at = stream.next_arrival(self.elapsed);
@@ -425,7 +425,7 @@ impl Kernel {
 }
 
 impl Stream {
-    /// Returns when something that is sent now arrives. It does not overtake earlier data.
+    /// Returns when bytes that are sent now arrive. Later bytes do not overtake earlier bytes.
     fn next_arrival(&self, now: Duration) -> Duration {
         self.last_arrival.max(now + self.latency)
     }

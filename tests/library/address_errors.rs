@@ -35,7 +35,7 @@ fn a_wrong_onion_address_says_which_part_is_wrong() {
     assert_eq!(kind(&format!("www.{ONION}:80")), Kind::OnionSymbol { found: '.', at: 4 });
     let one = ONION.replacen('g', "1", 1);
     assert_eq!(kind(&format!("{one}:80")), Kind::OnionSymbol { found: '1', at: 2 });
-    assert!(message(&format!("{one}:80")).contains("'1' as character 2"));
+    assert!(message(&format!("{one}:80")).contains("'1' at position 2"));
     let umlaut = ONION.replacen('g', "ü", 1);
     assert_eq!(kind(&format!("{umlaut}:80")), Kind::OnionSymbol { found: 'ü', at: 2 });
     let flipped = ONION.replacen('g', "h", 1);

@@ -12,12 +12,7 @@
 //! - takes paths from a [`TempDir`](sockman_test_support::tools::TempDir) and ports from the
 //!   kernel.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a panic is how a test fails"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a failed test panics")]
 
 // The public surface: addresses, error texts, traits of the types.
 mod address;

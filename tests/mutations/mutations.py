@@ -26,7 +26,7 @@ MUTATIONS = [
     {
         'guarantee': 'G9', 'what': 'the socket thread does not read the clock again after its callbacks, so deadlines are late',
         'file': 'src/engine/socket_thread.rs',
-        'old': '        // Read again, because the callbacks since the poll took time.\n        self.now = context.shared().options.sock_factory.now();\n',
+        'old': '        // The clock is read again, because the callbacks since the poll took time.\n        self.now = context.shared().options.sock_factory.now();\n',
         'new': '',
         'test': 'sockman:lib', 'tests': ('', 'not_late'),
     },
@@ -495,7 +495,7 @@ MUTATIONS = [
     {
         'guarantee': 'G14', 'what': 'a sweep that was cut short counts as complete',
         'file': 'src/engine/socket_thread.rs',
-        'old': '                // The sweep may have been cut short. It is repeated at the next start.\n                return;',
+        'old': '                // An interrupt may have cut the sweep short. The sweep is then repeated at the next\n                // start.\n                return;',
         'new': '                self.sweep = Sweep::after(self.now, sweep.period);\n                return;',
         'test': 'sockman:lib', 'tests': ('', 'sweep'),
     },

@@ -13,7 +13,7 @@
     clippy::panic,
     clippy::print_stdout,
     clippy::print_stderr,
-    reason = "a panic is how a test fails, and a child reports to its parent through its output"
+    reason = "a failed test panics, and a child reports to its parent through its output"
 )]
 
 mod log_lines;

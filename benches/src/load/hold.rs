@@ -16,7 +16,8 @@ use super::connect;
 pub fn hold(to: SocketAddr) -> Result<(), Box<dyn Error>> {
     let mut held = Vec::new();
     for line in io::stdin().lines() {
-        let wanted: usize = line?.trim().parse().map_err(|e| format!("not a number: {e}"))?;
+        let wanted = line?.trim().parse();
+        let wanted: usize = wanted.map_err(|e| format!("cannot parse the wanted number: {e}"))?;
         while held.len() < wanted {
             held.push(connect(to).map_err(|e| format!("connection {}: {e}", held.len() + 1))?);
         }

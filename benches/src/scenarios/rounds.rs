@@ -28,7 +28,7 @@ pub fn run(
     let (scenarios, pacing) = (all(effort, only), pacing(effort));
     let cores = Cores::choose()?;
     if !scenarios.is_empty() && !cores.are_apart() {
-        let why = "the machine has one core, which server and load share, so no figure is good";
+        let why = "the machine has one core, which server and load share, so no figure is reliable";
         report.not_measured.push(format!("servers on a core of their own: {why}."));
     }
     let _pinned = Pinned::to(cores.load)?;

@@ -19,7 +19,7 @@ fn push(report: &mut Report, scenario: &str, peer: &str, metric: Metric, samples
 fn verdict(report: &Report, name: &str) -> Verdict {
     let targets = targets(report);
     let mut named = targets.iter().filter(|t| t.name.starts_with(name));
-    named.next().expect("a target of this name").verdict.clone()
+    named.next().expect("a target of this name exists").verdict.clone()
 }
 
 #[test]

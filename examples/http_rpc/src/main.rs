@@ -100,7 +100,7 @@ fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
     say(&format!("the cookie is in {}; Ctrl-C stops the server", arguments.cookie.display()));
     while server.is_running() && stop.sleep_for(LOOK_AROUND) {}
 
-    say("stopping after the answers in flight");
+    say("stopping; requests that have begun are still answered");
     server.stop()?;
     drop(cookie_file);
     say("stopped");

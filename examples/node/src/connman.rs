@@ -223,13 +223,13 @@ impl Connman {
         };
         let longer = |since: Instant, limit| now.saturating_duration_since(since) > limit;
         if !is_established && longer(peer.since, limits.handshake_timeout) {
-            Some("it did not complete the handshake in time")
+            Some("the peer did not complete the handshake in time")
         } else if longer(activity.sent, limits.inactivity_timeout) {
-            Some("it does not receive the bytes sent to it")
+            Some("the peer does not receive the bytes sent to it")
         } else if longer(activity.received, limits.inactivity_timeout) {
-            Some("it has been silent for too long")
+            Some("the peer has been silent for too long")
         } else if ping.is_some_and(|(_, sent)| longer(sent, limits.inactivity_timeout)) {
-            Some("it did not answer a ping in time")
+            Some("the peer did not answer a ping in time")
         } else {
             None
         }
@@ -319,7 +319,7 @@ impl EventHandler for Connman {
     }
 
     fn event_got_eof(&self, sockman: &SockMan, id: ConnectionId) {
-        self.give_up(sockman, id, "it closed the connection");
+        self.give_up(sockman, id, "the peer closed the connection");
     }
 
     fn event_got_permanent_read_error(

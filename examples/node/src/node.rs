@@ -120,19 +120,19 @@ impl Config {
     }
 
     /// Returns what the configuration lacks for dialling `to`, as the end of a sentence that begins
-    /// with "it needs". Returns `None` if nothing is missing.
+    /// with "it requires". Returns `None` if nothing is missing.
     pub fn what_it_needs(&self, to: &Destination) -> Option<&'static str> {
         let has_proxy = self.proxy.is_some();
         let (has_a_way, needs) = match to.service().map(Service::addr) {
             Some(NetAddr::TorV3(_)) => {
-                (has_proxy || self.onion_proxy.is_some(), "a Tor proxy: set one with --onion")
+                (has_proxy || self.onion_proxy.is_some(), "a Tor proxy; set it with --onion")
             }
             Some(NetAddr::I2p(_)) => (
                 has_proxy || self.i2p.is_some(),
-                "an I2P router: set the address of its SAM bridge with --i2p-sam",
+                "an I2P router; set the address of its SAM bridge with --i2p-sam",
             ),
             Some(_) => (true, ""),
-            None => (has_proxy, "a proxy that resolves host names: set one with --proxy"),
+            None => (has_proxy, "a proxy that resolves host names; set it with --proxy"),
         };
         (!has_a_way).then_some(needs)
     }

@@ -76,7 +76,7 @@ impl MessageHandler {
         let processed = next
             .message
             .decode(self.connman.config.network.magic())
-            .map_err(|error| format!("it sent a malformed message: {error}"))
+            .map_err(|error| format!("the peer sent a malformed message: {error}"))
             .and_then(|message| message.map_or(Ok(()), |message| self.process(&peer, message)));
         match processed {
             Ok(()) => self.connman.work.add(id),
@@ -85,14 +85,14 @@ impl MessageHandler {
     }
 
     fn process(&self, peer: &Peer, message: NetworkMessage) -> Result<(), Fault> {
-        log::trace!("peer {}: got {}", peer.id, message.cmd());
+        log::trace!("peer {}: received {}", peer.id, message.cmd());
         let (has_version, is_established) = {
             let conversation = peer.conversation.lock();
             (conversation.version.is_some(), conversation.is_established)
         };
         match message {
             NetworkMessage::Version(version) => self.got_version(peer, &version),
-            _ if !has_version => Err(format!("it sent {} before version", message.cmd())),
+            _ if !has_version => Err(format!("the peer sent {} before version", message.cmd())),
             NetworkMessage::Verack => self.got_verack(peer),
             NetworkMessage::SendAddrV2 if !is_established => {
                 peer.conversation.lock().wants_addr_v2 = true;
@@ -128,7 +128,7 @@ impl MessageHandler {
                 Ok(())
             }
             NetworkMessage::GetData(inventory) => Err(format!(
-                "it requested {} items in one message, more than {MAX_INVENTORY}",
+                "the peer requested {} items in one message, more than {MAX_INVENTORY}",
                 inventory.len()
             )),
             _ => Ok(()),
@@ -142,18 +142,18 @@ impl MessageHandler {
     fn got_version(&self, peer: &Peer, version: &VersionMessage) -> Result<(), Fault> {
         if version.version < MIN_PROTOCOL_VERSION {
             return Err(format!(
-                "it speaks protocol version {}, older than {MIN_PROTOCOL_VERSION}",
+                "the peer speaks protocol version {}, older than {MIN_PROTOCOL_VERSION}",
                 version.version
             ));
         }
         if version.user_agent.len() > MAX_AGENT_LENGTH {
             return Err(format!(
-                "its user agent has {} bytes, more than {MAX_AGENT_LENGTH}",
+                "the peer's user agent has {} bytes, more than {MAX_AGENT_LENGTH}",
                 version.user_agent.len()
             ));
         }
         if self.is_self(peer, version.nonce) {
-            return Err("it is this node itself".to_owned());
+            return Err("the peer is this node itself".to_owned());
         }
         let known = PeerVersion {
             protocol: version.version,
@@ -166,7 +166,7 @@ impl MessageHandler {
             time_offset: version.timestamp.saturating_sub(i64::from(now())),
         };
         if peer.conversation.lock().version.replace(known).is_some() {
-            return Err("it sent a second version".to_owned());
+            return Err("the peer sent a second version".to_owned());
         }
         let ours =
             (peer.direction == Direction::Inbound).then(|| version_message(&self.connman, peer));
@@ -190,11 +190,13 @@ impl MessageHandler {
         let version = {
             let mut conversation = peer.conversation.lock();
             if std::mem::replace(&mut conversation.is_established, true) {
-                return Err("it sent a second verack".to_owned());
+                return Err("the peer sent a second verack".to_owned());
             }
             conversation.version.clone()
         };
-        let Some(version) = version else { return Err("it sent verack before version".to_owned()) };
+        let Some(version) = version else {
+            return Err("the peer sent verack before version".to_owned());
+        };
         let height = version.start_height;
         self.connman.tell(Event::Handshake { id: peer.id, took: peer.since.elapsed(), version });
 
@@ -260,7 +262,7 @@ impl MessageHandler {
     ) -> Result<(), Fault> {
         if count > MAX_ADDRESSES {
             return Err(format!(
-                "it sent {count} addresses in one message, more than {MAX_ADDRESSES}"
+                "the peer sent {count} addresses in one message, more than {MAX_ADDRESSES}"
             ));
         }
         let (new, known) = {
@@ -276,7 +278,7 @@ impl MessageHandler {
     fn got_get_headers(&self, peer: &Peer, request: &GetHeadersMessage) -> Result<(), Fault> {
         if request.locator_hashes.len() > MAX_LOCATOR {
             return Err(format!(
-                "it sent a block locator of {} hashes, more than {MAX_LOCATOR}",
+                "the peer sent a block locator of {} hashes, more than {MAX_LOCATOR}",
                 request.locator_hashes.len()
             ));
         }
@@ -289,7 +291,7 @@ impl MessageHandler {
     fn got_headers(&self, peer: &Peer, headers: &[Header]) -> Result<(), Fault> {
         if headers.len() > MAX_HEADERS_PER_MESSAGE {
             return Err(format!(
-                "it sent {} headers in one message, more than {MAX_HEADERS_PER_MESSAGE}",
+                "the peer sent {} headers in one message, more than {MAX_HEADERS_PER_MESSAGE}",
                 headers.len()
             ));
         }
@@ -301,7 +303,7 @@ impl MessageHandler {
             Ok(new) => new,
             // The peer announces a new block whose ancestors this node does not know yet.
             Err(ChainError::Unconnected) => return self.got_unconnected_headers(peer),
-            Err(error) => return Err(format!("it sent {error}")),
+            Err(error) => return Err(format!("the peer sent {error}")),
         };
         let was_requested = {
             let mut conversation = peer.conversation.lock();
@@ -325,7 +327,7 @@ impl MessageHandler {
             let mut conversation = peer.conversation.lock();
             conversation.unconnected_headers += 1;
             if conversation.unconnected_headers > MAX_UNCONNECTED_HEADERS {
-                return Err(format!("it kept sending {}", ChainError::Unconnected));
+                return Err(format!("the peer kept sending {}", ChainError::Unconnected));
             }
         }
         let request = self.get_headers(peer);
@@ -336,7 +338,7 @@ impl MessageHandler {
     fn got_inventory(&self, peer: &Peer, inventory: &[Inventory]) -> Result<(), Fault> {
         if inventory.len() > MAX_INVENTORY {
             return Err(format!(
-                "it announced {} items in one message, more than {MAX_INVENTORY}",
+                "the peer announced {} items in one message, more than {MAX_INVENTORY}",
                 inventory.len()
             ));
         }

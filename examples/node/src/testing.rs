@@ -1,6 +1,6 @@
 //! Test support: starts a node, collects its events, and waits for one of them.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by a panic")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a failed test panics")]
 
 use std::{
     sync::Arc,

@@ -100,7 +100,7 @@ fn a_second_node_that_fails_to_start_leaves_the_first_ones_cookie() {
     let cookie_argument = cookie.to_str().unwrap();
     let mut first = spawn(&["--rpc", "127.0.0.1:0", "--rpc-cookie", cookie_argument]);
     let address = first.wait_for_line("its RPC", |line| {
-        Some(line.strip_prefix("RPC on ")?.split(',').next().unwrap().to_owned())
+        Some(line.strip_prefix("the RPC server listens on ")?.split(';').next().unwrap().to_owned())
     });
     let before = fs::read(&cookie).unwrap();
     let second = run(&["--rpc", &address, "--rpc-cookie", cookie_argument]);
@@ -139,7 +139,7 @@ fn two_processes_talk_and_end_on_signals() {
     assert_eq!(code, Some(0));
     assert!(text.contains("outbound"), "the last table is missing in:\n{text}");
     listening.wait_for_line("the end of the other", |line| {
-        line.contains("disconnected: it closed the connection").then_some(())
+        line.contains("disconnected: the peer closed the connection").then_some(())
     });
     signal(&listening, "INT");
     let (code, text) = listening.wait_for_end();

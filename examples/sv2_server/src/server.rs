@@ -147,7 +147,7 @@ impl Handler {
         let Some(client) = self.clients.remove(id) else { return };
         // The refusal is the reason, whatever ended the connection after it.
         let is_refused = client.stage() == Stage::Refused;
-        let reason = if is_refused { "its SetupConnection was refused" } else { reason };
+        let reason = if is_refused { "the client's SetupConnection was refused" } else { reason };
         (self.observer)(Event::Disconnected { id, reason: reason.to_owned() });
     }
 
@@ -214,7 +214,7 @@ impl Handler {
                 clients += 1;
                 self.push(sockman, id, &client, &newest);
             } else if lacks > self.config.max_missed {
-                self.disconnect(sockman, id, "it does not take the templates sent to it");
+                self.disconnect(sockman, id, "the client does not read the templates sent to it");
             }
         }
         (self.observer)(Event::Pushed { template: newest.id, clients });
@@ -268,7 +268,7 @@ impl EventHandler for Handler {
     }
 
     fn event_got_eof(&self, sockman: &SockMan, id: ConnectionId) {
-        self.disconnect(sockman, id, "it closed the connection");
+        self.disconnect(sockman, id, "the client closed the connection");
     }
 
     fn event_got_permanent_read_error(
@@ -286,7 +286,11 @@ impl EventHandler for Handler {
             match timer {
                 Timer::NewTemplate => self.new_template(sockman, now),
                 Timer::Setup(id) => {
-                    self.disconnect(sockman, id, "it did not subscribe to templates in time");
+                    self.disconnect(
+                        sockman,
+                        id,
+                        "the client did not subscribe to templates in time",
+                    );
                 }
             }
         }

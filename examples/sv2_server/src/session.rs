@@ -122,15 +122,15 @@ impl fmt::Display for Fault {
             Fault::Frame(error) => write!(f, "a frame could not be decrypted: {error}"),
             Fault::Encoding(error) => write!(f, "a message could not be encoded: {error}"),
             Fault::Oversized { limit } => {
-                write!(f, "it announced a frame of more than {limit} bytes")
+                write!(f, "the client announced a frame of more than {limit} bytes")
             }
             Fault::OutOfTurn { message_type } => {
-                write!(f, "it sent a message of type {message_type:#04x} out of turn")
+                write!(f, "the client sent a message of type {message_type:#04x} out of turn")
             }
             Fault::Malformed { message_type } => {
-                write!(f, "it sent a malformed message of type {message_type:#04x}")
+                write!(f, "the client sent a malformed message of type {message_type:#04x}")
             }
-            Fault::Over => write!(f, "its session has ended after an earlier fault or refusal"),
+            Fault::Over => write!(f, "the session has ended after an earlier fault or refusal"),
         }
     }
 }

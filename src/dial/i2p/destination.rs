@@ -1,7 +1,8 @@
 //! Destinations and private keys: I2P's base64, the end of the destination inside a private key,
 //! and the address, which is the hash of the destination.
 //!
-//! Plain values: no thread, no lock. Source: [Common structures], "KeysAndCert".
+//! The values are plain data, usable on any thread, without a lock. Source: [Common structures],
+//! "KeysAndCert".
 //!
 //! [Common structures]: https://geti2p.net/spec/common-structures
 
@@ -56,14 +57,15 @@ fn destination_length(bytes: &[u8]) -> Result<usize, DestinationError> {
 ///
 /// # Errors
 ///
-/// The text is not a destination.
+/// Fails if the text is not a destination.
 pub(crate) fn address_of(base64: &str) -> Result<NetAddr, DestinationError> {
     let bytes = decode(base64)?;
     destination_length(&bytes)?;
     Ok(NetAddr::i2p(Sha256::digest(&bytes).into()))
 }
 
-/// A private key: a destination, and the secret that proves its ownership. It is never shown.
+/// A private key: a destination, and the secret that proves its ownership. No message and no
+/// `Debug` text contains it.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct PrivateKey {
     bytes: Vec<u8>,
@@ -75,7 +77,7 @@ impl PrivateKey {
     ///
     /// # Errors
     ///
-    /// The key is damaged.
+    /// Fails if the key is damaged.
     pub(crate) fn new(bytes: Vec<u8>) -> Result<PrivateKey, DestinationError> {
         let destination_length = destination_length(&bytes)?;
         Ok(PrivateKey { bytes, destination_length })
@@ -85,7 +87,7 @@ impl PrivateKey {
     ///
     /// # Errors
     ///
-    /// The key is damaged.
+    /// Fails if the key is damaged.
     pub(crate) fn from_base64(text: &str) -> Result<PrivateKey, DestinationError> {
         PrivateKey::new(decode(text)?)
     }
@@ -126,7 +128,7 @@ mod tests {
         assert_eq!(decode("AA=="), Ok(vec![0]));
     }
 
-    /// Covers the cases of Core's tests of damaged keys, with the exact reason of each.
+    /// Each case of Core's tests of damaged keys is refused with its exact reason.
     #[test]
     fn damaged_keys_are_refused_with_the_reason() {
         let with_certificate = |length: u16, total: usize| {

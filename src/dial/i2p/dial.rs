@@ -1,7 +1,7 @@
 //! An outbound stream: a session, and a connection to the address in that session.
 //!
-//! Either driver steps it through [`Dial`](crate::dial::Dial), which wraps it. A step takes the
-//! locks of `session` for a moment.
+//! Both drivers step an outbound stream through [`Dial`](crate::dial::Dial), which wraps the
+//! stream. A step takes the locks of `session` for a moment.
 
 use std::{
     sync::{Arc, OnceLock},
@@ -56,7 +56,7 @@ impl I2pDial {
         Arc::clone(&self.held)
     }
 
-    /// Returns this side's own address, once there is a session.
+    /// Returns this side's own address, or `None` before there is a session.
     pub(crate) fn me(&self) -> Option<&Service> {
         self.held.get().map(|session| &session.address)
     }
@@ -68,7 +68,8 @@ impl I2pDial {
         }
     }
 
-    /// Returns the socket to wait on in place of the stream's own, if there is one.
+    /// Returns the socket to wait on instead of the stream's own socket, or `None` to wait on the
+    /// stream's own.
     pub(crate) fn control(&self) -> Option<&dyn Sock> {
         match &self.state {
             State::Session(maker) => maker.control(),
@@ -103,8 +104,8 @@ impl I2pDial {
             Ok(step) => Ok(step),
             Err(error) => {
                 let session = Arc::clone(session);
-                // Only this result says that the session is at fault. Other connects may use the
-                // session.
+                // Only this result of the router says that the session is at fault. After other
+                // results, other connects may use the session.
                 let is_gone =
                     matches!(error, SamError::Refused { result: SamResult::InvalidId, .. });
                 if is_gone {

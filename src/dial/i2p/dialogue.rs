@@ -1,10 +1,10 @@
-//! The client's side of SAM 3.1: HELLO, and then the requests that create a session, connect or
-//! accept.
+//! The client's side of SAM 3.1: first HELLO, and then the requests that create a session, connect
+//! or accept.
 //!
-//! A pure state machine: it takes bytes, and returns bytes, its end or an error. It has no socket,
-//! no clock and no lock, and any thread may drive it. It asks for one byte at a time, so that it
-//! never takes a byte beyond a line: the bytes that the peer sends behind the line belong to the
-//! connection.
+//! The dialogue is a pure state machine: it takes bytes, and returns bytes, its end or an error.
+//! The machine has no socket, no clock and no lock, and any thread may drive it. The machine asks
+//! for one byte at a time, so that it never takes a byte beyond a line: the bytes that the peer
+//! sends behind the line belong to the connection.
 //!
 //! [`Goal`] says what the dialogue is for, and [`Dialogue::outcome`] returns its results. Private
 //! keys pass through the dialogue, and appear in no `Debug` text and no error.
@@ -21,20 +21,20 @@ use crate::{
     dial::machine::{Machine, Outgoing, Want},
 };
 
-/// The longest line in bytes, its end included. A longer one is [`SamError::LineTooLong`].
+/// The longest line in bytes, its end included. A longer line is [`SamError::LineTooLong`].
 pub(crate) const LONGEST_LINE: usize = 64 * 1024;
 
-/// Ed25519, as in Core. SAM's own default is DSA-SHA1, an old algorithm.
+/// The signature type Ed25519, as in Core. SAM's own default is DSA-SHA1, an old algorithm.
 const SIGNATURE_TYPE: u8 = 7;
 
 /// The purpose of a dialogue.
 #[derive(Clone)]
 pub(crate) enum Goal {
-    /// To create a session of this name. It lasts as long as the socket.
+    /// Creates a session of this name. The session lasts as long as the socket.
     Session { id: String, key: SessionKey, tunnels: Tunnels },
-    /// To connect a stream to this address, in the session of this name.
+    /// Connects a stream to this address, in the session of this name.
     Connect { session: String, to: I2pHash },
-    /// To receive the next peer that connects to the session of this name.
+    /// Receives the next peer that connects to the session of this name.
     Accept { session: String },
 }
 
@@ -61,7 +61,7 @@ pub(crate) struct Tunnels {
 /// The results of a dialogue so far.
 #[derive(Clone, Default)]
 pub(crate) struct Outcome {
-    /// The key that the bridge generated, or that it gave to a transient session.
+    /// The key that the bridge generated, either on request or for a transient session.
     pub(crate) key: Option<PrivateKey>,
     /// The address of the peer that connected.
     pub(crate) peer: Option<NetAddr>,
@@ -123,7 +123,7 @@ impl Dialogue {
             || matches!(self.stage, Stage::Listening | Stage::AwaitPeer | Stage::Done)
     }
 
-    /// Continues from listening to waiting for the peer, without a time limit.
+    /// Begins to wait for the peer after the bridge listens. The wait has no time limit.
     pub(crate) fn await_peer(&mut self) {
         if self.stage == Stage::Listening {
             self.stage = Stage::AwaitPeer;
@@ -164,7 +164,7 @@ impl Dialogue {
         }
         match reply.result() {
             Some(SamResult::Ok) => {}
-            // The only reply without a result on success.
+            // This reply is the only one that has no result on success.
             None if self.stage == Stage::DestGenerate => {}
             None => return Err(unexpected),
             Some(result) => {
@@ -175,7 +175,7 @@ impl Dialogue {
         self.go_on(&reply)
     }
 
-    /// Continues after a reply that reports success.
+    /// Proceeds to the next stage after a reply that reports success.
     ///
     /// # Errors
     ///
@@ -198,8 +198,8 @@ impl Dialogue {
             }
             Stage::NamingLookup => {
                 let destination = value("VALUE")?;
-                // The destination is sent on unchanged. The check ensures that it cannot end the
-                // line or begin another word.
+                // The destination is sent on unchanged. The check ensures that the destination
+                // cannot end the line or begin another word.
                 address_of(destination)?;
                 let Goal::Connect { session, .. } = &self.goal else {
                     return Err(SamError::UnexpectedReply { request });
@@ -237,7 +237,7 @@ impl Dialogue {
         }
     }
 
-    /// Requests the session. `None` requests a transient one.
+    /// Requests the session. `None` requests a transient session.
     fn create_session(&mut self, key: Option<&PrivateKey>) {
         let Goal::Session { id, tunnels, .. } = &self.goal else { return };
         let destination = match key {
@@ -287,7 +287,8 @@ impl Machine for Dialogue {
         }
         match self.stage {
             Stage::Listening | Stage::Done => Want::Nothing,
-            // One byte at a time: the bytes behind a line may be the peer's.
+            // The machine takes one byte at a time, because the bytes behind a line may be the
+            // peer's.
             _ => Want::Receive(1),
         }
     }
@@ -310,7 +311,7 @@ impl Machine for Dialogue {
     fn broke_off(&mut self, source: Option<io::Error>) -> SamError {
         let line = std::mem::take(&mut self.line);
         if source.is_none() && !line.is_empty() {
-            // A success that was cut short does not count.
+            // A reply of success that was cut short does not count.
             if let Ok(reply) = Reply::parse(&line) {
                 if let Some(result) = reply.result().filter(|result| *result != SamResult::Ok) {
                     let (request, message) = (self.request(), reply.message());
@@ -322,7 +323,7 @@ impl Machine for Dialogue {
     }
 }
 
-/// Omits the bytes to send, which may contain a private key.
+/// The `Debug` text omits the bytes to send, which may contain a private key.
 impl fmt::Debug for Dialogue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Dialogue").field("stage", &self.stage).finish_non_exhaustive()

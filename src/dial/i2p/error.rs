@@ -1,6 +1,6 @@
 //! The errors of a SAM bridge, of the router behind it, and of a key file.
 //!
-//! Plain values: no thread, no lock. None of them contains a key.
+//! The errors are plain values, usable on any thread, without a lock. No error contains a key.
 
 use std::{error::Error, fmt, io, path::PathBuf};
 
@@ -45,7 +45,7 @@ impl SamResult {
             "OK" => SamResult::Ok,
             "CANT_REACH_PEER" => SamResult::CantReachPeer,
             "DUPLICATED_DEST" => SamResult::DuplicatedDest,
-            // emissary writes it without the second D.
+            // The router emissary writes this result without the second D.
             "DUPLICATED_ID" | "DUPLICATE_ID" => SamResult::DuplicatedId,
             "I2P_ERROR" => SamResult::I2pError,
             "INVALID_KEY" => SamResult::InvalidKey,
@@ -90,7 +90,7 @@ pub enum SamError {
     },
     /// The bridge closed the connection before its reply was complete.
     BrokeOff {
-        /// The request that the bridge was sent.
+        /// The request that was sent to the bridge.
         request: &'static str,
         /// The error of the operating system, or `None` if the bridge closed the connection in
         /// order.
@@ -98,7 +98,7 @@ pub enum SamError {
     },
     /// The reply of the bridge has no end within 64 KiB.
     LineTooLong {
-        /// The request that the bridge was sent.
+        /// The request that was sent to the bridge.
         request: &'static str,
     },
     /// The reply of the bridge is malformed.
@@ -108,12 +108,12 @@ pub enum SamError {
     },
     /// The reply of the bridge belongs to another request, or lacks a value.
     UnexpectedReply {
-        /// The request that the bridge was sent.
+        /// The request that was sent to the bridge.
         request: &'static str,
     },
     /// The bridge refused the request.
     Refused {
-        /// The request that the bridge was sent.
+        /// The request that was sent to the bridge.
         request: &'static str,
         /// The result that the bridge reported.
         result: SamResult,
@@ -192,8 +192,8 @@ impl Error for SamError {
     }
 }
 
-/// Why a destination or a private key is damaged. Part of [`SamError::Destination`] and
-/// [`KeyFileError::Damaged`]. Source: [Common structures], "KeysAndCert".
+/// Why a destination or a private key is damaged. [`SamError::Destination`] and
+/// [`KeyFileError::Damaged`] contain this reason. Source: [Common structures], "KeysAndCert".
 ///
 /// [Common structures]: https://geti2p.net/spec/common-structures
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -203,7 +203,7 @@ pub enum DestinationError {
     NotBase64,
     /// The data is too short for the fixed part: two keys and the head of a certificate.
     TooShort {
-        /// The length of the data in bytes. The minimum is 387.
+        /// The length of the data in bytes. The fixed part has 387 bytes.
         found: usize,
     },
     /// The data is shorter than its certificate says.
@@ -222,7 +222,7 @@ impl fmt::Display for DestinationError {
         match self {
             DestinationError::NotBase64 => f.write_str("the key is not in I2P's base64"),
             DestinationError::TooShort { found } => {
-                write!(f, "the key has {found} bytes, and its fixed part alone has 387 bytes")
+                write!(f, "the key has {found} bytes, but its fixed part alone requires 387")
             }
             DestinationError::CertificateTooLong { certificate, expected, found } => write!(
                 f,

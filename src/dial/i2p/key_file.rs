@@ -1,7 +1,8 @@
-//! The file with the private key of a persistent session. It is read if it exists, created once if
-//! it does not, and never overwritten.
+//! The file with the private key of a persistent session. An existing file is read and never
+//! overwritten. A missing file is created once.
 //!
-//! Runs on the I2P-accept thread, or on the thread that drives a connect. Takes no lock.
+//! These functions run on the I2P-accept thread, or on the thread that drives a connect. Takes no
+//! lock.
 
 use std::{
     ffi::OsString,
@@ -13,8 +14,8 @@ use std::{
 
 use super::{destination::PrivateKey, error::KeyFileError};
 
-/// The most bytes that a key file may have. A key of today has 679 bytes. A key with the longest
-/// certificate has a little more than 66 kB.
+/// The most bytes that a key file may have. A key of the present type has 679 bytes. A key with the
+/// longest certificate has a little more than 66 kB.
 const LONGEST: u64 = 128 * 1024;
 /// Only the owner may read and write the file.
 const MODE: u32 = 0o600;
@@ -23,7 +24,7 @@ const MODE: u32 = 0o600;
 ///
 /// # Errors
 ///
-/// The file exists, and cannot be read or is not a key. It is left unchanged.
+/// Fails if the file exists and cannot be read, or contains no key. The file is left unchanged.
 pub(crate) fn read(path: &Path) -> Result<Option<PrivateKey>, KeyFileError> {
     let fail = |step| move |source| KeyFileError::Io { path: path.to_owned(), step, source };
     let file = match File::open(path) {
@@ -45,7 +46,8 @@ pub(crate) fn read(path: &Path) -> Result<Option<PrivateKey>, KeyFileError> {
 ///
 /// # Errors
 ///
-/// The file could not be created, or it already exists. Nothing is left behind.
+/// Fails if the file could not be created, or already exists. The failure leaves no other file
+/// behind.
 pub(crate) fn write_new(path: &Path, key: &PrivateKey) -> Result<(), KeyFileError> {
     let fail = |step| move |source| KeyFileError::Io { path: path.to_owned(), step, source };
     let mut name = OsString::from(path);
@@ -60,8 +62,8 @@ pub(crate) fn write_new(path: &Path, key: &PrivateKey) -> Result<(), KeyFileErro
         .and_then(|mut file| {
             file.write_all(key.as_bytes()).map_err(fail("write"))?;
             file.sync_all().map_err(fail("fsync"))?;
-            // A link instead of a rename, because a rename would replace a file that another
-            // process created.
+            // A link is used instead of a rename, because a rename would replace a file that
+            // another process created.
             fs::hard_link(temporary, path).map_err(fail("link"))
         });
     let removed = fs::remove_file(temporary).map_err(fail("unlink"));

@@ -1,10 +1,10 @@
 //! I2P through a router's SAM bridge: sessions, outbound streams, and the parts with which the
 //! I2P-accept thread accepts.
 //!
-//! `dialogue` is the pure state machine of SAM. `talk` runs it over one socket. `session` keeps the
-//! persistent session and the unused transient sessions, each behind a mutex that is held for a
-//! moment. `dial` connects, on the caller's thread or on the socket thread. The engine's
-//! `i2p_accept` accepts with these parts, on a thread of its own.
+//! `dialogue` is the pure state machine of SAM. `talk` runs the state machine over one socket.
+//! `session` keeps the persistent session and the unused transient sessions, each behind a mutex
+//! that is held for a moment. `dial` connects, on the caller's thread or on the socket thread. The
+//! engine's `i2p_accept` accepts with these parts, on a thread of its own.
 
 mod destination;
 mod dial;

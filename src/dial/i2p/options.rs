@@ -1,17 +1,18 @@
-//! The options of I2P. Plain data: no thread, no lock.
+//! The options of I2P. The options are plain data, usable on any thread, without a lock.
 
 use std::path::PathBuf;
 
 use super::dialogue::Tunnels;
 use crate::{address::Service, dial::InvalidOption};
 
-/// Core's name for the thread.
+/// The default name of the I2P-accept thread, as in Core.
 const DEFAULT_THREAD_NAME: &str = "i2paccept";
 
-/// The tunnels of a persistent session in each direction, as in Core: many connections go through
-/// it.
+/// The tunnels of a persistent session in each direction, as in Core. Many connections share these
+/// tunnels.
 const PERSISTENT_QUANTITY: u8 = 3;
-/// The tunnels of a transient session in each direction, as in Core: it serves a single connection.
+/// The tunnels of a transient session in each direction, as in Core. A transient session serves a
+/// single connection.
 const TRANSIENT_QUANTITY: u8 = 1;
 /// The limit of I2CP's option `inbound.quantity`.
 const MOST_TUNNELS: u8 = 16;
@@ -47,8 +48,8 @@ pub struct I2pOptions {
 impl I2pOptions {
     /// Creates the options for the bridge that listens on `sam`: a TCP address (7656 is the usual
     /// port), or a unix-domain path. Without further options, each outbound connection has a
-    /// transient session and, with it, an address of its own, and nothing is accepted.
-    /// [`SockMan::new`](crate::SockMan::new) refuses an address of another kind.
+    /// transient session and thus an address of its own. Such a `SockMan` accepts no connections
+    /// from I2P. [`SockMan::new`](crate::SockMan::new) refuses an address of another kind.
     pub fn new(sam: impl Into<Service>) -> I2pOptions {
         I2pOptions {
             sam: sam.into(),
@@ -60,8 +61,8 @@ impl I2pOptions {
         }
     }
 
-    /// Sets the file with the private key of a persistent session. That session then serves every
-    /// connection, in both directions, under one address. Default: none.
+    /// Sets the file with the private key of a persistent session. With a key file, one persistent
+    /// session serves every connection, in both directions, under one address. Default: none.
     ///
     /// A file that does not exist is created together with the session, with mode 0600. A file that
     /// cannot be read, or is damaged, is an error and is left unchanged.
@@ -94,8 +95,8 @@ impl I2pOptions {
     }
 
     /// Sets how many routers a tunnel leads through, in each direction (I2CP's `inbound.length` and
-    /// `outbound.length`). Default: the router's own, usually 3. A length of 0 hides nothing and is
-    /// for tests. Range: 0 to 7, checked by [`SockMan::new`](crate::SockMan::new).
+    /// `outbound.length`). Default: the router's own, usually 3. A length of 0 gives no anonymity
+    /// and is for tests. Range: 0 to 7, checked by [`SockMan::new`](crate::SockMan::new).
     pub fn tunnel_length(mut self, inbound: u8, outbound: u8) -> I2pOptions {
         self.length = Some((inbound, outbound));
         self
@@ -116,7 +117,7 @@ impl I2pOptions {
     ///
     /// # Errors
     ///
-    /// The first option that is out of its range.
+    /// Returns the first option that is out of its range.
     pub(crate) fn validate(&self) -> Result<(), InvalidOption> {
         let invalid = |option, requirement| Err(InvalidOption::new(option, requirement));
         if self.accepts && self.key_file.is_none() {
@@ -146,8 +147,8 @@ impl I2pOptions {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum I2pStatus {
-    /// The router accepts connections to this side's address from now on.
+    /// The router has begun to accept connections to this side's address.
     StartListening,
-    /// The router does not accept connections. The library tries again, unless its threads end.
+    /// The router does not accept connections. The library tries again until its threads end.
     StopListening,
 }

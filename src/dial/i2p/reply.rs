@@ -1,7 +1,7 @@
 //! One line from a SAM bridge, parsed into two words and `KEY=value` pairs.
 //!
-//! Plain values: no thread, no lock. The bridge is not trusted, so every sequence of bytes either
-//! parses or is an error. Source: [SAM 3.1].
+//! A reply is a plain value, usable on any thread, without a lock. The bridge is not trusted, so
+//! every sequence of bytes either parses or is an error. Source: [SAM 3.1].
 //!
 //! [SAM 3.1]: https://geti2p.net/en/docs/api/samv3
 

@@ -1,8 +1,9 @@
 //! Sessions: the persistent one, and the transient ones that no connection uses yet.
 //!
-//! A `SockMan` with I2P options has one `I2p`, which all threads share. It has two mutexes. Each is
-//! held for a moment, and none while a thread waits: the thread that makes the persistent session
-//! marks it as being made, and the other threads check again later.
+//! A `SockMan` with I2P options has one `I2p`, which all threads share. An `I2p` has two mutexes.
+//! Each mutex is held for a moment, and no mutex is held while a thread waits. The thread that
+//! makes the persistent session marks the session as being made, and the other threads check again
+//! later.
 
 use std::{
     fmt, io,
@@ -48,12 +49,12 @@ pub(crate) struct I2p {
 
 enum Persistent {
     NotMade,
-    /// A thread makes it now.
+    /// A thread is making the session.
     BeingMade,
     Made(Arc<Session>),
 }
 
-/// A session. It lasts as long as its control socket is open.
+/// A session. The session lasts as long as its control socket is open.
 pub(crate) struct Session {
     pub(crate) id: String,
     pub(crate) address: Service,
@@ -164,7 +165,7 @@ impl fmt::Debug for I2p {
 
 impl Session {
     /// Returns whether the router still has the session open. The router sends nothing on this
-    /// socket. Bytes that arrive nevertheless are discarded.
+    /// socket. If bytes arrive in spite of that, they are discarded.
     pub(crate) fn is_alive(&self) -> bool {
         let mut buffer = [0; 64];
         match self.control.recv(&mut buffer) {
@@ -195,13 +196,13 @@ struct Making {
     control: Box<dyn Sock>,
     talk: Talk,
     id: String,
-    /// The key, if it exists before the router gives one.
+    /// The key, or `None` if the router has not generated the key yet.
     key: Option<PrivateKey>,
     claim: Option<Claim>,
 }
 
-/// The claim of one thread to make the persistent session. While it exists, no other thread makes
-/// it.
+/// The claim of one thread to make the persistent session. While the claim exists, no other thread
+/// makes the session.
 struct Claim(Arc<I2p>);
 
 impl Drop for Claim {
@@ -223,7 +224,7 @@ impl fmt::Debug for Claim {
 #[derive(Debug)]
 pub(crate) enum Made {
     Session(Arc<Session>),
-    /// Wait for the control socket.
+    /// The maker waits for the control socket.
     WaitForSocket,
     WaitUntil(Instant),
 }
@@ -232,9 +233,9 @@ pub(crate) enum Made {
 enum Begun {
     /// This `SessionMaker` makes a session.
     Making(Box<Making>),
-    /// A session exists already.
+    /// A session already exists.
     Found(Arc<Session>),
-    /// Another thread makes the persistent session. Check again at this time.
+    /// Another thread makes the persistent session. This maker checks again at the given time.
     ElsewhereUntil(Instant),
 }
 
@@ -256,7 +257,7 @@ impl SessionMaker {
     ///
     /// # Errors
     ///
-    /// No session can be provided.
+    /// Fails if no session can be provided.
     pub(crate) fn step(&mut self, now: Instant) -> Result<Made, Fault> {
         let mut making = match self.making.take() {
             Some(making) => making,
@@ -352,7 +353,7 @@ pub(crate) struct HeldSession {
 }
 
 impl HeldSession {
-    /// Wraps `sock`. The session is put into the cell once there is one.
+    /// Wraps `sock`. The session is put into the cell as soon as it exists.
     pub(crate) fn new(sock: Box<dyn Sock>, session: Arc<OnceLock<Arc<Session>>>) -> HeldSession {
         HeldSession { sock, session }
     }

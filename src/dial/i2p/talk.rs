@@ -1,7 +1,7 @@
-//! A dialogue over a socket: the connect to the SAM bridge, and then the lines.
+//! A dialogue over a socket: the connect to the SAM bridge, and then the exchange of lines.
 //!
-//! A step takes the socket and the time, and returns what to wait for. It runs on the thread that
-//! steps it, and takes no lock.
+//! A step takes the socket and the time, and returns what to wait for. The step runs on the thread
+//! that calls it, and takes no lock.
 
 use std::time::Instant;
 
@@ -27,12 +27,12 @@ impl Talk {
         Talk { sam: sam.clone(), direct: DirectConnect::new(now), dialogue: Dialogue::new(goal) }
     }
 
-    /// Goes as far as it can without waiting. `Connected` means that the dialogue wants nothing
-    /// more for now.
+    /// Proceeds as far as it can without waiting. `Connected` means that the dialogue needs no
+    /// further step for now.
     ///
     /// # Errors
     ///
-    /// The dialogue failed and is over.
+    /// Returns the error that ended the dialogue.
     pub(crate) fn step(&mut self, sock: &dyn Sock, now: Instant) -> Result<Step, SamError> {
         match self.direct.step(sock, &self.sam, now) {
             Err(source) => return Err(SamError::Unreachable { source }),

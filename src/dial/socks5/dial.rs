@@ -1,7 +1,7 @@
-//! A connect through a SOCKS5 proxy: first the connect to the proxy, then the negotiation.
+//! A connect through a SOCKS5 proxy: the connect to the proxy, and then the negotiation.
 //!
-//! A step goes as far as it can without waiting. It runs on the thread that drives the connect, and
-//! takes no lock.
+//! A step proceeds as far as it can without waiting. The step runs on the thread that drives the
+//! connect, and takes no lock.
 
 use std::time::Instant;
 
@@ -42,7 +42,8 @@ impl ProxyDial {
                 (text, service.port())
             }
         };
-        // Checked here, because a failure of the socket would count as the fault of this machine.
+        // The address is checked here, because a failure of the socket would count as the fault of
+        // this machine.
         proxy.endpoint().to_sock_addr().map_err(|error| {
             let error = ProxyError::Unreachable { source: error.into() };
             fail(ConnectErrorKind::ProxyFailed { proxy: proxy.endpoint().clone(), error })

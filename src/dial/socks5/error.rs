@@ -1,6 +1,6 @@
 //! The errors of a SOCKS5 proxy, and the reasons that the proxy gives when it could not connect.
 //!
-//! Plain values: no thread, no lock.
+//! The errors are plain values, usable on any thread, without a lock.
 
 use std::{error::Error, fmt, io};
 
@@ -25,14 +25,14 @@ pub enum ProxyError {
         /// order.
         source: Option<io::Error>,
     },
-    /// The proxy does not speak SOCKS5: its reply begins with a byte other than 5. Another kind of
-    /// server probably listens there.
+    /// The proxy does not speak SOCKS5: its reply begins with a byte other than 5. Probably another
+    /// kind of server listens on the proxy's address.
     NotSocks5 {
-        /// The byte that the proxy sent.
+        /// The byte that the proxy sent instead.
         found: u8,
     },
-    /// The proxy accepts none of the offered authentication methods: "none", and user name with
-    /// password if credentials are set.
+    /// The proxy accepts none of the offered authentication methods. The library offers "no
+    /// authentication", and user name with password if credentials are set.
     NoAcceptableMethod,
     /// The proxy requires an authentication method that was not offered.
     MethodNotOffered {
@@ -41,7 +41,7 @@ pub enum ProxyError {
     },
     /// The proxy's reply to the credentials has a version other than 1, the version of RFC 1929.
     AuthenticationVersion {
-        /// The byte that the proxy sent.
+        /// The byte that the proxy sent instead.
         found: u8,
     },
     /// The proxy rejects the user name or the password.
@@ -51,12 +51,12 @@ pub enum ProxyError {
     },
     /// The reserved byte of the proxy's reply is not 0.
     ReservedByte {
-        /// The byte that the proxy sent.
+        /// The byte that the proxy sent instead.
         found: u8,
     },
     /// The bound address in the proxy's reply has a type that does not exist.
     AddressType {
-        /// The byte that the proxy sent.
+        /// The byte that the proxy sent instead.
         found: u8,
     },
 }
@@ -127,7 +127,7 @@ impl Error for ProxyError {
     }
 }
 
-/// Why a SOCKS5 proxy could not connect to the destination. Part of
+/// The reason why a SOCKS5 proxy could not connect to the destination. Part of
 /// [`ConnectErrorKind::ProxyReplied`](crate::error::ConnectErrorKind::ProxyReplied).
 ///
 /// Sources: [RFC 1928], section 6, and [Tor's extensions]. Tor sends its extensions only on a
@@ -138,29 +138,29 @@ impl Error for ProxyError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Socks5Reply {
-    /// 0x01. The proxy gives no reason. Tor without `ExtendedErrors` also sends it for a malformed
-    /// onion address.
+    /// 0x01. The proxy gives no reason. Tor without `ExtendedErrors` also sends this reply for a
+    /// malformed onion address.
     GeneralFailure,
     /// 0x02. The proxy's rules do not allow the connection.
     NotAllowed,
     /// 0x03. The network is unreachable.
     NetworkUnreachable,
     /// 0x04. The host is unreachable, or its name does not exist. Tor without `ExtendedErrors` also
-    /// sends it for an onion service that does not exist or is down.
+    /// sends this reply for an onion service that does not exist or is down.
     HostUnreachable,
     /// 0x05. The destination refused the connection.
     ConnectionRefused,
-    /// 0x06. The time to live expired. From Tor: no circuit was ready in time.
+    /// 0x06. The time to live expired. Tor sends this reply if no circuit was ready in time.
     TtlExpired,
     /// 0x07. The proxy does not support CONNECT.
     CommandNotSupported,
     /// 0x08. The proxy does not support names as addresses.
     AddressTypeNotSupported,
-    /// 0xF0. The onion service's descriptor was not found: it does not exist, or is down.
+    /// 0xF0. The onion service's descriptor was not found: the service does not exist, or is down.
     OnionServiceNotFound,
     /// 0xF1. The onion service's descriptor is invalid.
     OnionServiceInvalid,
-    /// 0xF2. None of the onion service's introduction points answers: it is probably down.
+    /// 0xF2. None of the onion service's introduction points answers: the service is probably down.
     OnionServiceIntroFailed,
     /// 0xF3. The onion service did not come to the rendezvous.
     OnionServiceRendFailed,

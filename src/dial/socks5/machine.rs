@@ -1,8 +1,9 @@
 //! The client's side of SOCKS5: greeting, user name and password, the request, the reply.
 //!
-//! A pure state machine: it takes bytes, and returns bytes, its end or an error. It has no socket,
-//! no clock and no lock, and any thread may drive it. It never asks for a byte beyond the reply,
-//! because the bytes that the destination sends behind the reply belong to the connection.
+//! The negotiation is a pure state machine: it takes bytes, and returns bytes, its end or an error.
+//! The machine has no socket, no clock and no lock, and any thread may drive it. The machine never
+//! asks for a byte beyond the reply, because the bytes that the destination sends behind the reply
+//! belong to the connection.
 //!
 //! Sources: [RFC 1928], [RFC 1929], and [Tor's extensions] for the replies from 0xF0 on. The
 //! destination is always sent as text (address type DOMAINNAME), so that the proxy resolves it.
@@ -48,7 +49,7 @@ const PORT: usize = 2;
 pub(crate) enum Failure {
     /// The proxy does not behave like a SOCKS5 proxy, or refuses to serve this client.
     Proxy(ProxyError),
-    /// The proxy works and could not connect.
+    /// The proxy works, but it could not connect to the destination.
     Destination(Socks5Reply),
 }
 
@@ -71,23 +72,24 @@ pub(crate) struct Socks5 {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
-    /// The methods are offered. The proxy's choice comes next.
+    /// The machine offers the methods. The proxy's choice comes next.
     Greeting,
-    /// The credentials are given. The proxy's verdict comes next.
+    /// The machine sends the credentials. The proxy's answer to the credentials comes next.
     Authentication,
-    /// The request is made. The version, the reply, the reserved byte and the address type come
-    /// next.
+    /// The machine sends the request. The version, the reply, the reserved byte and the address
+    /// type come next.
     Request,
     /// The reply is a success. The length of the bound name comes next.
     BoundName,
-    /// The reply is a success. This many bytes of the bound address and port come next.
+    /// The reply is a success. The next bytes are the bound address and port, as many as this
+    /// number.
     Bound(usize),
     Done,
 }
 
 impl Socks5 {
     /// Creates the machine that asks for `host`. The caller has checked that `host` has 1 to 255
-    /// bytes; a longer one would be cut.
+    /// bytes; a longer host would be cut off.
     pub(crate) fn new(host: &str, port: u16, credentials: Option<Credentials>) -> Socks5 {
         let host = &host.as_bytes()[..host.len().min(MAX_NAME_BYTES)];
         let mut request = Vec::with_capacity(host.len() + 7);
@@ -218,15 +220,15 @@ impl Machine for Socks5 {
     }
 }
 
-/// Omits the bytes to send, which contain the credentials.
+/// The `Debug` text omits the bytes to send, which contain the credentials.
 impl std::fmt::Debug for Socks5 {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Socks5").field("state", &self.state).finish_non_exhaustive()
     }
 }
 
-/// Appends the length of `bytes` in one byte, and `bytes`. The callers ensure that there are at
-/// most 255 of them.
+/// Appends the length of `bytes` as one byte, and then `bytes` itself. The callers ensure that
+/// `bytes` has at most 255 bytes.
 fn push_with_length(out: &mut Vec<u8>, bytes: &[u8]) {
     out.push(bytes.len().to_le_bytes()[0]);
     out.extend_from_slice(bytes);

@@ -1,7 +1,8 @@
 //! The SOCKS5 proxy that a connect goes through, and the credentials that the proxy receives.
 //!
-//! Plain values, except for a random prefix and a counter, one of each per process. Isolated
-//! streams take their credentials from these two. Used on any thread; no lock.
+//! The values are plain data, except for a random prefix and a counter, one of each per process.
+//! Isolated streams take their credentials from the prefix and the counter. Any thread may use this
+//! module, and it takes no lock.
 
 mod dial;
 mod error;
@@ -23,7 +24,7 @@ pub(crate) use self::dial::ProxyDial;
 pub use self::error::{ProxyError, Socks5Reply};
 use crate::address::{MAX_NAME_BYTES, ParseAddrError, Service};
 
-/// A SOCKS5 proxy (RFC 1928): Tor, or any other. Bitcoin Core's `Proxy`.
+/// A SOCKS5 proxy (RFC 1928), which may be Tor or any other proxy. Bitcoin Core's `Proxy`.
 ///
 /// The proxy receives the destination as text, host names and addresses alike, and resolves host
 /// names itself. Pass the proxy to [`ConnectOptions::proxy`](crate::ConnectOptions::proxy).
@@ -48,7 +49,7 @@ pub struct Proxy {
 enum Authentication {
     None,
     Given(Credentials),
-    /// Different credentials for each connection.
+    /// Each connection gets different credentials.
     UniquePerConnection,
 }
 
@@ -90,9 +91,9 @@ impl Proxy {
         self
     }
 
-    /// Gives each connection a user name and a password of its own. Default: off. Tor then uses a
-    /// separate circuit for each connection (`IsolateSOCKSAuth`, which is on by default), so that
-    /// an exit cannot see that two connections come from one node.
+    /// Gives each connection a user name and a password of its own. Default: off. With this
+    /// setting, Tor uses a separate circuit for each connection (`IsolateSOCKSAuth`, which is on by
+    /// default), so that an exit cannot see that two connections come from one node.
     ///
     /// The user name and the password consist of a prefix, which is random for each process, and a
     /// counter. A proxy other than Tor that checks credentials rejects them.
@@ -139,8 +140,8 @@ impl TryFrom<&str> for Proxy {
     }
 }
 
-/// A user name and a password (RFC 1929), for [`Proxy::credentials`]. They are never logged:
-/// `Debug` prints no part of their text.
+/// A user name and a password (RFC 1929), for [`Proxy::credentials`]. Credentials are never logged,
+/// and `Debug` prints no part of their text.
 #[doc(alias = "ProxyCredentials")]
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Credentials {
@@ -153,7 +154,8 @@ impl Credentials {
     ///
     /// # Errors
     ///
-    /// [`InvalidCredentials`], which says which of the two is empty or too long.
+    /// [`InvalidCredentials`], which says whether the user name or the password is empty or too
+    /// long.
     pub fn new(
         username: impl Into<Arc<str>>,
         password: impl Into<Arc<str>>,
@@ -192,7 +194,7 @@ pub struct InvalidCredentials {
 
 impl fmt::Display for InvalidCredentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the {} has {} bytes; SOCKS5 takes 1 to 255", self.part, self.length)
+        write!(f, "the {} has {} bytes; SOCKS5 takes 1 to 255 bytes", self.part, self.length)
     }
 }
 

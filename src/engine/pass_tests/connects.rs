@@ -1,4 +1,4 @@
-//! Connects that the socket thread drives.
+//! Tests of the connects that the socket thread drives.
 
 use std::time::Duration;
 
@@ -41,7 +41,7 @@ impl Rig {
         self.network.listen(at).unwrap()
     }
 
-    /// Begins a connect. Its id gets the next ordinal.
+    /// Begins a connect. The id of the connect gets the next ordinal.
     fn start(&self, to: &Service, options: &ConnectOptions) -> ConnectionId {
         let id = self.sockman.start_connect(Destination::from(to), options).unwrap();
         self.handler.ordinals.of(id);
@@ -58,8 +58,8 @@ impl Rig {
         id
     }
 
-    /// Moves the clock so that the connects in progress complete. They succeed, or are refused if
-    /// no peer listens.
+    /// Moves the clock so that the connects in progress complete. The connects succeed, or are
+    /// refused if no peer listens.
     fn complete(&self) {
         self.network.advance(LATENCY);
     }
@@ -69,7 +69,7 @@ impl Rig {
     }
 }
 
-/// G2: the outcome is reported before the data, and each of them once.
+/// G2: the outcome is reported before the data, and each is reported once.
 #[test]
 fn a_connect_in_progress_is_reported_when_its_socket_is_connected() {
     let rig = Rig::new(without_sweep());
@@ -77,7 +77,11 @@ fn a_connect_in_progress_is_reported_when_its_socket_is_connected() {
     let id = rig.start_in_progress(&without_timeout());
     rig.pass();
     assert_eq!(rig.records(), NOTHING);
-    assert_eq!(rig.network.last_timeout(), None, "nothing to do until the socket is connected");
+    assert_eq!(
+        rig.network.last_timeout(),
+        None,
+        "the loop has nothing to do until the socket is connected"
+    );
     assert!(rig.sockman.connection_info(id).is_none());
     rig.complete();
     rig.pass();
@@ -110,7 +114,7 @@ fn a_spurious_event_does_not_end_an_attempt() {
     assert_eq!(rig.records(), ["0 connected"]);
 }
 
-/// G2: a connect that a signal interrupts (EINTR) goes on in the kernel and is not repeated.
+/// G2: a connect that a signal interrupts (EINTR) continues in the kernel and is not repeated.
 #[test]
 fn an_interrupted_system_call_is_a_connect_in_progress() {
     let rig = Rig::new(without_sweep());
@@ -154,7 +158,7 @@ fn a_connect_that_is_refused_leaves_nothing() {
     assert_eq!(rig.records(), NOTHING);
 }
 
-/// G9: the poller waits until the deadline. The attempt ends at it, to the nanosecond.
+/// G9: the poller waits until the deadline. The attempt ends exactly at its deadline.
 #[test]
 fn a_connect_without_an_answer_ends_at_its_deadline_and_not_before() {
     let rig = Rig::new(without_sweep());
@@ -185,7 +189,7 @@ fn a_connect_that_succeeded_by_its_deadline_does_not_time_out_however_late_it_is
     let timeout = Duration::from_millis(700);
     let id = rig.start_in_progress(&ConnectOptions::default().timeout(timeout));
     rig.network.advance(timeout * 2);
-    // The poller does not report the socket yet. Only the timer causes the step.
+    // The poller does not report the socket yet. Only the attempt's timer causes a step.
     let token = only(&rig.listeners());
     rig.network.inject_event(Readiness { token, readable: true, ..Readiness::default() });
     rig.pass();
@@ -194,8 +198,8 @@ fn a_connect_that_succeeded_by_its_deadline_does_not_time_out_however_late_it_is
     assert_eq!(since, rig.network.now(), "the connection counts from the time of the pass");
 }
 
-/// G7: a connect to a full backlog is retried after 1 ms, doubling up to 50 ms, and never in
-/// between.
+/// G7: a connect to a full backlog is retried after 1 ms. Each wait is twice the previous one, up
+/// to 50 ms, and no retry comes earlier.
 #[test]
 fn retries_of_a_connect_to_a_full_unix_backlog_become_rarer() {
     let rig = Rig::new(without_sweep());
@@ -207,7 +211,10 @@ fn retries_of_a_connect_to_a_full_unix_backlog_become_rarer() {
         rig.pass();
         assert_eq!(rig.connect_calls(), calls);
         assert_eq!(rig.network.last_timeout(), Some(Duration::from_millis(pause)));
-        assert!(rig.attempts().is_empty(), "not watched, because its readiness means nothing");
+        assert!(
+            rig.attempts().is_empty(),
+            "the poller does not watch a socket that has not begun to connect"
+        );
         rig.network.advance(Duration::from_millis(pause));
     }
     rig.pass();
@@ -219,7 +226,7 @@ fn retries_of_a_connect_to_a_full_unix_backlog_become_rarer() {
     assert_eq!(rig.connect_calls(), 10);
 }
 
-/// G9: the pause between two tries ends at the deadline at the latest.
+/// G9: the pause between two tries does not extend beyond the deadline.
 #[test]
 fn a_connect_to_a_full_unix_backlog_is_given_up_at_the_deadline() {
     let rig = Rig::new(without_sweep());
@@ -234,14 +241,14 @@ fn a_connect_to_a_full_unix_backlog_is_given_up_at_the_deadline() {
     assert_eq!(
         rig.network.last_timeout(),
         Some(Duration::from_millis(1)),
-        "the rest until the deadline, not 2 ms"
+        "the wait lasts until the deadline, not 2 ms"
     );
     rig.network.advance(Duration::from_millis(1));
     rig.pass();
     assert_eq!(rig.records(), ["0 timed out: 2ms"]);
 }
 
-/// G8: a pass reports one batch of outcomes, and the next passes the rest.
+/// G8: a pass reports one batch of outcomes, and the next passes report the rest.
 #[test]
 fn one_pass_reports_one_batch_of_outcomes() {
     let rig = Rig::new(without_sweep().accept_batch(3));
@@ -277,12 +284,16 @@ fn one_pass_reports_one_batch_of_time_outs() {
         rig.pass();
         assert_eq!(rig.records().len(), reported);
         if reported == 1 {
-            assert_eq!(rig.network.last_timeout(), Some(Duration::ZERO), "one was left to report");
+            assert_eq!(
+                rig.network.last_timeout(),
+                Some(Duration::ZERO),
+                "one outcome was left to report"
+            );
         }
     }
 }
 
-/// G9, G14: an interrupt ends the batch, and the next start reports the rest.
+/// G9, G14: an interrupt ends the batch, and the next start reports the remaining outcomes.
 #[test]
 fn an_interrupt_in_an_outcome_leaves_the_others_for_the_next_start() {
     let rig = Rig::new(without_sweep());
@@ -334,13 +345,13 @@ fn a_late_event_of_an_attempt_does_not_reach_the_next_attempt() {
     let token = only(&rig.attempts());
     assert!(rig.sockman.close_connection(old));
     rig.start_in_progress(&without_timeout());
-    // From now on a step would find the new attempt connected.
+    // After this, a step would find the new attempt connected.
     rig.complete();
     rig.network.inject_event(Readiness { token, writable: true, ..Readiness::default() });
     rig.pass();
     assert_eq!(rig.records(), NOTHING);
     rig.pass();
-    assert_eq!(rig.records(), ["1 connected"], "its own event reaches it");
+    assert_eq!(rig.records(), ["1 connected"], "the own event of the new attempt reaches it");
 }
 
 /// G4: an attempt that is closed between its event and its step has no outcome and leaves nothing

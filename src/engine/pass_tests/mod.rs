@@ -1,4 +1,4 @@
-//! Unit tests of the pass. Each one runs single passes of the socket thread by hand, on the test's
+//! Unit tests of the pass. Each test runs single passes of the socket thread by hand, on the test's
 //! own thread, over the network in memory of `testing` and with a clock that stands still.
 //!
 //! `pass` tests the effects of a pass on connections, listeners and deadlines. `connects` tests the
@@ -93,7 +93,7 @@ fn only(tokens: &[usize]) -> usize {
 }
 
 /// Numbers the connections in the order in which they first appear. Tests name connections by these
-/// numbers, because the ids themselves may start anywhere.
+/// ordinals, because the first id is not always 0.
 #[derive(Default)]
 struct Ordinals {
     ids: Mutex<Vec<ConnectionId>>,

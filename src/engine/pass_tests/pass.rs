@@ -1,4 +1,4 @@
-//! The effects of one pass on connections, listeners and deadlines.
+//! Tests of the effects of one pass on connections, listeners and deadlines.
 
 use std::{
     io,
@@ -19,7 +19,7 @@ use crate::{
     testing::{Call, Peer},
 };
 
-/// A reaction to an outcome. Its last argument is the ordinal of the connection.
+/// A reaction to an outcome. The last argument is the ordinal of the connection.
 type Reaction = Box<dyn Fn(&SockMan, usize) + Send>;
 
 /// Records the callbacks. Connections appear in the records as ordinals.
@@ -27,13 +27,13 @@ type Reaction = Box<dyn Fn(&SockMan, usize) + Send>;
 pub(super) struct Log {
     pub(super) ordinals: Ordinals,
     records: Mutex<Vec<String>>,
-    /// Whether the answer of `should_try_to_recv` is no.
+    /// Whether `should_try_to_recv` returns `false`.
     pauses_reads: Mutex<bool>,
     deadline: Mutex<Option<Instant>>,
     /// Runs in `event_io_loop_completed_for_all`.
     housekeeping: Mutex<Option<Box<dyn Fn() + Send>>>,
-    /// Whether the handler panics when it gets data. It then also records the calls of
-    /// `should_try_to_send`.
+    /// Whether the handler panics when it gets data. A handler that panics also records the calls
+    /// of `should_try_to_send`.
     panics: Mutex<bool>,
     /// Runs in `event_connect_completed`.
     pub(super) on_outcome: Mutex<Option<Reaction>>,
@@ -118,7 +118,7 @@ impl Rig {
         Rig::with_handler(Log::default(), options)
     }
 
-    /// Takes the records since the last call.
+    /// Takes and returns the records since the last call of this method.
     pub(super) fn records(&self) -> Vec<String> {
         std::mem::take(&mut self.handler.records.lock())
     }
@@ -149,7 +149,8 @@ pub(super) fn without_sweep() -> Options {
     Options::default().sweep(None)
 }
 
-/// G5, and the cost of a message: a short read is not followed by a `recv` that finds nothing.
+/// G5, and the cost of a message: after a short read, the library makes no `recv` that would find
+/// nothing.
 #[test]
 fn a_short_read_on_tcp_clears_the_latch() {
     let rig = Rig::new(without_sweep());
@@ -162,7 +163,7 @@ fn a_short_read_on_tcp_clears_the_latch() {
     assert_eq!(rig.network.last_timeout(), None, "nothing is left to do");
 }
 
-/// G5: the end of the stream, which gives no further edge, is read after the data.
+/// G5: the end of the stream, which causes no further edge, is read after the data.
 #[test]
 fn a_short_read_after_a_read_closed_event_reads_on() {
     let rig = Rig::new(without_sweep());
@@ -173,10 +174,10 @@ fn a_short_read_after_a_read_closed_event_reads_on() {
     rig.pass();
     assert_eq!(rig.records(), ["0 data 10", "0 eof"]);
     rig.pass();
-    assert_eq!(rig.recv_calls(), 2, "after the end nothing is read");
+    assert_eq!(rig.recv_calls(), 2, "nothing is read after the end of the stream");
 }
 
-/// G5: data after urgent data, which gives no further edge, is read.
+/// G5: data behind urgent data is read, although it causes no further edge.
 #[test]
 fn a_short_read_after_urgent_data_reads_on_until_it_would_block() {
     let rig = Rig::new(without_sweep());
@@ -213,7 +214,7 @@ fn a_unix_domain_socket_is_read_until_it_would_block() {
     assert_eq!(rig.recv_calls(), 3);
 }
 
-/// G2: a connection whose socket the poller refuses is reported, once.
+/// G2: a connection whose socket the poller refuses is reported as failed, once.
 #[test]
 fn a_registration_that_fails_is_reported_as_a_read_error() {
     let rig = Rig::new(without_sweep());
@@ -230,7 +231,7 @@ fn a_registration_that_fails_is_reported_as_a_read_error() {
 }
 
 /// G2: a connection whose socket the poller refuses is reported even if its reads are paused. The
-/// pause may end only when there is room to send, which the poller never reports.
+/// embedder may resume only when it can send, but the poller never reports room on this socket.
 #[test]
 fn a_failed_registration_is_reported_although_reads_are_paused() {
     let rig = Rig::new(without_sweep());
@@ -243,8 +244,8 @@ fn a_failed_registration_is_reported_although_reads_are_paused() {
     assert_eq!(rig.records(), ["0 accepted".to_owned(), format!("0 error {}", libc::ENOSPC)]);
 }
 
-/// G1: a new connection takes the slot of a closed one at once. An event for the closed one does
-/// not reach the new one.
+/// G1: a new connection takes the slot of a closed one at once. An event for the closed connection
+/// does not reach the new connection.
 #[test]
 fn a_late_event_does_not_reach_the_next_connection_in_its_slot() {
     let rig = Rig::new(without_sweep());
@@ -261,11 +262,11 @@ fn a_late_event_does_not_reach_the_next_connection_in_its_slot() {
     assert_eq!(rig.records(), Vec::<String>::new());
     assert_eq!(rig.recv_calls(), 0);
     rig.pass();
-    assert_eq!(rig.records(), ["1 data 10"], "its own event reaches it");
+    assert_eq!(rig.records(), ["1 data 10"], "the own event of the new connection reaches it");
 }
 
-/// G11: a listener whose socket the poller refuses is registered after a back-off, as after any
-/// lack of resources.
+/// G11: a listener whose socket the poller refuses is registered after a back-off, in the same way
+/// as an accept that lacks a resource.
 #[test]
 fn a_listener_that_cannot_be_registered_is_registered_later() {
     let rig = Rig::new(without_sweep());
@@ -275,7 +276,7 @@ fn a_listener_that_cannot_be_registered_is_registered_later() {
     for pause in [100, 200, 400, 800, 1000, 1000] {
         rig.pass();
         assert_eq!(rig.network.last_timeout(), Some(Duration::from_millis(pause)));
-        assert_eq!(rig.listeners().len(), 1, "only the first listener");
+        assert_eq!(rig.listeners().len(), 1, "only the first listener is registered");
         rig.network.advance(Duration::from_millis(pause));
         rig.pass();
     }
@@ -301,7 +302,7 @@ fn a_listener_backs_off_while_descriptors_are_exhausted() {
         assert_eq!(accept_calls(), calls);
         rig.pass();
         assert_eq!(rig.network.last_timeout(), Some(Duration::from_millis(pause)));
-        assert_eq!(accept_calls(), calls, "no accept during the back-off");
+        assert_eq!(accept_calls(), calls, "the listener makes no accept during the back-off");
         rig.network.advance(Duration::from_millis(pause));
     }
     assert_eq!(rig.sockman.stats().accept_pauses, 6);
@@ -313,7 +314,7 @@ fn a_listener_backs_off_while_descriptors_are_exhausted() {
     assert_eq!(rig.network.last_timeout(), None, "the episode is over");
 }
 
-/// G11: neither a client that has gone nor a signal pauses the listener.
+/// G11: a client that has gone does not pause the listener, and a signal does not pause it either.
 #[test]
 fn an_aborted_connection_does_not_pause_the_listener() {
     let rig = Rig::new(without_sweep());
@@ -325,7 +326,7 @@ fn an_aborted_connection_does_not_pause_the_listener() {
     assert_eq!(rig.sockman.stats().accept_pauses, 0);
 }
 
-/// G8: a listener accepts one batch per pass, and the rest in the next passes.
+/// G8: a listener accepts one batch per pass, and the remaining clients in the next passes.
 #[test]
 fn one_pass_accepts_one_batch() {
     let batch = 3;
@@ -355,7 +356,7 @@ fn a_listener_rests_at_the_connection_cap() {
     assert_eq!(rig.records(), ["1 accepted"]);
 }
 
-/// G7: a deadline in the past gives one immediate pass. A later deadline gives another.
+/// G7: a deadline in the past causes one immediate pass. A later deadline causes another pass.
 #[test]
 fn a_deadline_in_the_past_causes_one_immediate_pass() {
     let rig = Rig::new(without_sweep());
@@ -407,8 +408,8 @@ fn a_sweep_with_an_endless_period_never_runs() {
     assert_eq!(rig.sockman.stats().sweeps, 0);
 }
 
-/// G7: a deadline that is always just past does not make the loop spin, and each new deadline gets
-/// its pass.
+/// G7: a deadline that keeps moving to just before the current time does not make the loop spin,
+/// and each new deadline gets its pass.
 #[test]
 fn deadlines_in_the_past_that_move_on_cause_a_pass_each_millisecond() {
     let rig = Rig::new(without_sweep());
@@ -445,7 +446,7 @@ fn the_send_hook_is_asked_after_a_panic_in_a_callback() {
     let rig = Rig::new(without_sweep());
     let peer = rig.accept();
     // The window is closed, so that the event of the data does not report room. An event that
-    // reports room would have the hook asked in any case.
+    // reports room would cause the question to the hook in any case.
     peer.set_window(0);
     peer.send(&[1; 10]).unwrap();
     *rig.handler.panics.lock() = true;
@@ -474,15 +475,16 @@ fn records_after_a_send_failed_with(code: i32) -> Vec<String> {
     rig.records()
 }
 
-/// G5: on TCP a broken pipe is a reset that came after the end of the stream. Both are reported.
+/// G5: on TCP, a broken pipe is reported as a reset that came after the end of the stream. Both are
+/// reported.
 #[test]
 fn the_end_is_reported_before_a_reset_that_a_send_reported_as_a_broken_pipe() {
     let broken_pipe = format!("0 error {}", libc::EPIPE);
     assert_eq!(records_after_a_send_failed_with(libc::EPIPE), ["0 eof".to_owned(), broken_pipe]);
 }
 
-/// G5: a reset without an end before it is reported as a read error, and not as the end of the
-/// stream.
+/// G5: a reset without a previous end of the stream is reported as a read error, and not as the end
+/// of the stream.
 #[test]
 fn a_reset_that_a_send_received_is_reported_as_a_read_error() {
     let reset = format!("0 error {}", libc::ECONNRESET);

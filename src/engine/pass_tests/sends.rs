@@ -1,4 +1,4 @@
-//! The effects of a send that took fewer bytes than it was given.
+//! Tests of the effects of a send that took fewer bytes than it was given.
 
 use std::io;
 
@@ -15,7 +15,7 @@ use crate::{
     testing::{Call, Peer},
 };
 
-/// Always has ten bytes to send, and records how many bytes each send took.
+/// A handler that always has ten bytes to send, and records how many bytes each send took.
 #[derive(Default)]
 struct Source {
     ordinals: Ordinals,
@@ -61,7 +61,8 @@ impl Rig {
         (rig, peer)
     }
 
-    /// Runs one pass. Returns how many bytes each of its sends took, and how many sends there were.
+    /// Runs one pass. Returns how many bytes each send of the handler took, and the number of
+    /// sends.
     fn sends_of_one_pass(&self) -> (Vec<usize>, u64) {
         let calls = self.network.calls(Call::Send);
         self.pass();
@@ -74,8 +75,8 @@ fn tcp() -> Service {
     "10.0.0.1:1".parse().unwrap()
 }
 
-/// The cost of a full socket: a short send is not followed by a `send` that finds no room. And G5:
-/// the rest is sent after the event that reports room.
+/// The cost of a full socket: after a short send, the library makes no `send` that would find no
+/// room. G5: the remaining bytes are sent after the event that reports room.
 #[test]
 fn a_short_send_on_tcp_clears_the_latch() {
     let (rig, peer) = Rig::accept_at(&tcp());
@@ -83,7 +84,11 @@ fn a_short_send_on_tcp_clears_the_latch() {
     assert_eq!(rig.sends_of_one_pass(), (vec![10], 1), "all bytes were taken, so more may fit");
     assert_eq!(rig.sends_of_one_pass(), (vec![4], 1));
     assert_eq!(rig.sends_of_one_pass(), (vec![], 0));
-    assert_eq!(rig.network.last_timeout(), None, "nothing to do until there is room");
+    assert_eq!(
+        rig.network.last_timeout(),
+        None,
+        "the loop has nothing to do until the socket has room"
+    );
     assert_eq!(peer.receive().0.len(), 14);
     assert_eq!(rig.sends_of_one_pass(), (vec![10], 1));
 }
@@ -101,8 +106,8 @@ fn a_short_send_on_another_socket_is_followed_by_one_that_would_block() {
     assert_eq!(rig.sends_of_one_pass(), (vec![10], 1));
 }
 
-/// The cost of a peer that resets: a connection whose two directions are over is not shut down. And
-/// G4: a socket on which only an error was reported is shut down at once.
+/// The cost of a peer that resets: a connection whose two directions are over is not shut down. G4:
+/// a socket on which only an error was reported is shut down at once.
 #[test]
 fn a_close_shuts_down_only_a_connection_that_is_not_over() {
     let writable = Readiness { writable: true, ..Readiness::default() };

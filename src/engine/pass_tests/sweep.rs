@@ -1,4 +1,5 @@
-//! The sweep: the hooks that it asks of resting connections, and what interrupts it.
+//! Tests of the sweep: the hooks that it asks of idle connections, and the events that interrupt
+//! it.
 
 use std::{io, time::Duration};
 
@@ -14,7 +15,7 @@ use crate::{
     testing::Peer,
 };
 
-/// A reaction to a hook or callback. The last argument is its record.
+/// A reaction to a hook or callback. The last argument is the record of the hook or callback.
 type Reaction = dyn Fn(&SockMan, &Ordinals, &str) + Send + Sync;
 
 /// Records every hook and callback, and reacts to it. Connections appear in the records as
@@ -24,8 +25,8 @@ struct Log {
     records: Mutex<Vec<String>>,
     wants_to_send: Mutex<bool>,
     wants_to_recv: Mutex<bool>,
-    /// The `SockMan` for the reactions in hooks, which do not receive it. Without it there are no
-    /// reactions.
+    /// The `SockMan` for the reactions in hooks, which do not receive it. Without the `SockMan`
+    /// there are no reactions.
     sockman: Mutex<WeakSockMan>,
     reaction: Box<Reaction>,
 }
@@ -76,7 +77,7 @@ impl EventHandler for Log {
     }
 }
 
-/// Two resting, writable connections. The next pass sweeps them.
+/// Two idle, writable connections, which the next pass sweeps.
 struct Resting {
     rig: Rig<Log>,
     peers: [Peer; 2],
@@ -103,13 +104,13 @@ impl Resting {
         let records = std::mem::take(&mut *rig.handler.records.lock());
         assert_eq!(records[..2], ["0 accepted", "1 accepted"]);
         assert!(records.contains(&"1 send?".to_owned()), "the connection is writable");
-        // Set only now, because only the sweep is to have reactions.
+        // The reaction is set only now, because only the sweep is to have reactions.
         *rig.handler.sockman.lock() = rig.sockman.downgrade();
         rig.network.advance(SELECT_TIMEOUT);
         Resting { rig, peers }
     }
 
-    /// Runs a pass and takes what it recorded.
+    /// Runs a pass and returns what the handler recorded in it.
     fn pass(&self) -> Vec<String> {
         self.rig.pass();
         std::mem::take(&mut *self.rig.handler.records.lock())
@@ -122,7 +123,8 @@ impl Resting {
 
 fn no_reaction(_: &SockMan, _: &Ordinals, _: &str) {}
 
-/// G6, and the cost of the sweep: a resting connection gets one send hook and the end of the turn.
+/// G6, and the cost of the sweep: an idle connection gets one call of the send hook and one of the
+/// callback at the end of the turn.
 #[test]
 fn the_send_hook_of_an_idle_connection_is_asked_once_per_period() {
     let resting = Resting::new(PanicPolicy::Stop, no_reaction);
@@ -134,7 +136,8 @@ fn the_send_hook_of_an_idle_connection_is_asked_once_per_period() {
     assert_eq!(resting.pass().len(), 4);
 }
 
-/// G6: an answer that changed without a wake takes effect at the sweep. The hook is asked once.
+/// G6: an answer that changed without a wake takes effect at the sweep. The sweep asks the hook
+/// once.
 #[test]
 fn a_connection_that_wants_to_send_is_ready_to_send_in_the_same_pass() {
     let resting = Resting::new(PanicPolicy::Stop, no_reaction);
@@ -220,7 +223,7 @@ fn a_sweep_that_was_cut_short_is_repeated_at_the_next_start() {
     assert_eq!(resting.pass(), ["0 send?", "0 completed", "1 send?", "1 completed"]);
 }
 
-/// Each connection that is swept counts as a turn.
+/// Each swept connection counts as a turn.
 #[test]
 fn the_turns_of_the_sweep_are_counted() {
     let resting = Resting::new(PanicPolicy::Stop, no_reaction);

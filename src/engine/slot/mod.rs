@@ -1,6 +1,6 @@
 //! The slot of one connection in the poll set: its latches, and the answers of its hooks.
 //!
-//! Belongs to the socket thread. Takes no lock.
+//! A slot belongs to the socket thread, and takes no lock.
 
 mod turn;
 
@@ -19,8 +19,8 @@ use crate::sys::Readiness;
 #[derive(Debug)]
 pub(crate) struct Slot {
     pub(crate) connection: Arc<Connection>,
-    /// A copy of the connection's id. With it, a turn in which nothing happens does not touch the
-    /// connection's memory. Touching it would make the sweep over thousands of idle connections
+    /// A copy of the connection's id. A turn in which nothing happens therefore does not read the
+    /// connection's memory. Such a read would make the sweep over thousands of idle connections
     /// expensive.
     pub(crate) id: ConnectionId,
     pub(crate) listed: Listed,
@@ -29,13 +29,14 @@ pub(crate) struct Slot {
     has_turn: bool,
     send: Latch,
     recv: Latch,
-    /// Whether sending comes before receiving in the next turn. Otherwise it comes after. The
-    /// reason: each event of arriving data also reports a socket that was writable all the time,
-    /// and it is enough to ask the send hook once, after the data.
+    /// Whether sending comes before receiving in the next turn. If `false`, sending comes after
+    /// receiving. An event of arriving data also reports a socket as writable that has been
+    /// writable all the time, so one question to the send hook, after the data, is enough.
     send_first: bool,
-    /// Whether a receive that fills less than the buffer clears the latch. It never does on
-    /// unix-domain sockets. On TCP it does until an event carries "read closed", an error or urgent
-    /// data, because later data causes no further edge.
+    /// Whether a receive that fills less than the buffer clears the latch. On unix-domain sockets,
+    /// such a receive never clears the latch. On TCP, it clears the latch until an event carries
+    /// "read closed", an error or urgent data, because data that comes later causes no further
+    /// edge.
     short_read_means_empty: bool,
     end: End,
     /// Whether the peer ended the stream in order, as far as events report.
@@ -47,10 +48,11 @@ pub(crate) struct Slot {
 /// The latch of one direction.
 #[derive(Debug, Clone, Copy, Default)]
 struct Latch {
-    /// Whether the operation would not block, as far as is known.
+    /// Whether the operation would not block, as far as the socket thread knows.
     ready: bool,
-    /// Whether there may be something to do: the hook is asked in the next turn. Cleared only when
-    /// the work is known to be done, so a callback that panics leaves it set.
+    /// Whether there may be something to do, so that the hook is asked in the next turn. The flag
+    /// is cleared only when the work is known to be done, so a callback that panics leaves the flag
+    /// set.
     work: bool,
     /// Whether the hook has already said yes in this pass.
     allowed: bool,
@@ -126,15 +128,15 @@ impl Slot {
         }
         if event.writable || event.broken {
             // The hook is asked even if the latch was set. A send on another thread may have found
-            // the socket full, and the rest of its data waits for this edge.
+            // the socket full, and the rest of the data waits for this edge.
             self.send_first |= !self.send.ready || event.broken;
             self.send.ready = true;
             self.send.work = true;
         }
     }
 
-    /// Makes the next turn report that the poller refused the socket. The report takes the place of
-    /// a receive, whether or not receiving is paused.
+    /// Makes the next turn report that the poller refused the socket. The failure is reported
+    /// instead of a receive, even if receiving is paused.
     pub(crate) fn latch_failed_registration(&mut self) {
         self.recv.ready = true;
         self.recv.work = true;
@@ -170,9 +172,9 @@ impl Slot {
         self.send.allowed || self.recv.allowed
     }
 
-    /// Sweeps the connection. Returns `false` if the connection needs a full turn. Most connections
-    /// do not. Their whole turn is the send hook and the callback at the turn's end, at a cost of
-    /// nanoseconds each.
+    /// Sweeps the connection. Returns `false` if the connection needs a full turn instead. Most
+    /// connections need no full turn. For them, the sweep only calls the send hook and the callback
+    /// at the turn's end, each of which costs nanoseconds.
     #[inline]
     pub(crate) fn sweep(&mut self, context: &Context<'_>, open: OpenSince) -> bool {
         if self.listed.is_listed() || self.recv.ready {
@@ -180,7 +182,7 @@ impl Slot {
             return false;
         }
         let (id, handler) = (self.id, context.handler());
-        // The mark of the close frees the slot.
+        // The socket thread frees the slot when it takes the mark of the close.
         if open.is_closed(context, &self.connection) {
             return true;
         }
@@ -210,13 +212,13 @@ impl Slot {
 
 /// The number of closes when the marks were last taken. Every connection that was closed before has
 /// lost its slot. While the number stays the same, no connection with a slot is closed, and no
-/// `closed` flag is read. With `None` the flags are read, because a close was under way.
+/// `closed` flag is read. With `None`, the `closed` flags are read, because a close was under way.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct OpenSince(Option<u64>);
 
 impl OpenSince {
-    /// Reads the number. The caller must then take the marks, which include those of all counted
-    /// closes.
+    /// Reads the number. The caller must then take the marks, which include the marks of all
+    /// counted closes.
     pub(crate) fn before_taking_marks(context: &Context<'_>) -> OpenSince {
         OpenSince(context.shared().connections.told_closes())
     }

@@ -1,7 +1,8 @@
 //! The turn of one connection: at most one ready-to-send call and one receive.
 //!
-//! Changes the latches of the slot. Belongs to the socket thread. Takes the connection's send lock
-//! for a moment to read the error of a send. No lock is held while a callback runs.
+//! A turn changes the latches of the slot. This module belongs to the socket thread. It takes the
+//! connection's send lock for a moment to read the error of a send. No lock is held while a
+//! callback runs.
 
 use std::{io, mem};
 
@@ -14,7 +15,7 @@ use crate::{
 /// How a turn ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum TurnEnd {
-    /// Work is left. The connection gets a turn in the next pass, if its hooks say yes.
+    /// Work is left, and the connection gets a turn in the next pass if its hooks say yes.
     WorkLeft,
     /// Nothing is left to do until an event, a wake or the sweep.
     Rests,
@@ -22,8 +23,8 @@ pub(crate) enum TurnEnd {
     Closed,
 }
 
-/// The turn of one connection. Before each callback it checks whether the connection was closed, so
-/// that no callback names a closed connection.
+/// The turn of one connection. Before each callback, the turn checks whether the connection was
+/// closed, so that no callback names a closed connection.
 pub(crate) struct Turn<'a> {
     pub(crate) context: &'a Context<'a>,
     pub(crate) open: OpenSince,
@@ -49,10 +50,10 @@ impl Turn<'_> {
         if self.both_directions().is_err() {
             return TurnEnd::Closed;
         }
-        // The answers of this pass do not count in the next.
+        // The answers of the hooks are valid for one pass only.
         self.slot.send.allowed = false;
         self.slot.recv.allowed = false;
-        // If there is more to send, sending comes first in the next turn, too.
+        // If there is more to send, the next turn also sends before it receives.
         self.slot.send_first = self.slot.send.is_due();
         if self.slot.send_first || self.slot.recv.is_due() {
             TurnEnd::WorkLeft
@@ -108,9 +109,9 @@ impl Turn<'_> {
         Ok((Called::Yes, next_recv))
     }
 
-    /// Receives, and reports the result. Each callback in here may queue something to send, so
-    /// `send.work` is set before it. The send hook is then asked later in this turn, or in the next
-    /// pass if the turn had its ready-to-send call.
+    /// Makes one receive and reports its result. Each callback in this function may queue something
+    /// to send, so `send.work` is set before the callback. As a result, the send hook is asked
+    /// later in this turn, or in the next pass if the turn already had its ready-to-send call.
     fn try_to_recv(&mut self) -> Result<(), Closed> {
         if !self.slot.recv.is_due() {
             return Ok(());
@@ -158,8 +159,8 @@ impl Turn<'_> {
     fn got_eof(&mut self) -> Result<(), Closed> {
         if !self.slot.saw_fin {
             // If a send received the reset, perhaps before the poller reported it, the receive
-            // returns a plain end of stream. A broken pipe is different: it is a reset after the
-            // end, and both are reported.
+            // returns a plain end of stream. A broken pipe is different, because it is a reset
+            // after the end. In that case both the end and the reset are reported.
             let error = self.slot.connection.send_error();
             if let Some(error) = error.filter(|error| error.kind() != io::ErrorKind::BrokenPipe) {
                 return self.got_permanent_read_error(&error);
@@ -177,8 +178,8 @@ impl Turn<'_> {
     }
 
     /// Reports a reset that came after the end of the stream. Linux's `recv` returns "end of
-    /// stream" again on each call, so only `SO_ERROR` holds the reset, unless a send received it
-    /// first.
+    /// stream" again on each call, so only `SO_ERROR` holds the reset, unless a send received the
+    /// reset first.
     fn report_reset_after_eof(&mut self) -> Result<(), Closed> {
         self.slot.recv.clear();
         self.slot.broken = false;

@@ -1,7 +1,8 @@
 //! The double's operating system: a table of sockets, the wires between them, readiness, and a
-//! clock that stands still until it is moved. Modelled on Linux, edges included.
+//! clock that stands still until it is moved. The double behaves as Linux does, also in its edges.
 //!
-//! Plain data behind [`Network`](super::Network)'s mutex. It calls no other code.
+//! The kernel is plain data behind [`Network`](super::Network)'s mutex. The kernel calls no other
+//! code.
 
 mod pollers;
 
@@ -21,8 +22,8 @@ use crate::{
 /// The result of a system call of the double: an `errno` if the call fails.
 pub(super) type Sys<T> = Result<T, i32>;
 
-/// A descriptor, and a serial number that distinguishes the sockets which had this descriptor. Only
-/// both together identify one socket.
+/// A descriptor, and a serial number that distinguishes the sockets which had this descriptor. The
+/// descriptor and the serial number together identify one socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct End {
     pub(super) fd: usize,
@@ -31,9 +32,10 @@ pub(super) struct End {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Owner {
-    /// The program under test. The socket counts against its limit of descriptors.
+    /// The program under test owns the socket, which counts against the program's limit of
+    /// descriptors.
     Program,
-    /// A peer, or a backlog.
+    /// A peer or a backlog owns the socket.
     Elsewhere,
 }
 
@@ -70,7 +72,7 @@ pub(super) struct Backlog {
 /// The outcome of a connect to an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fate {
-    /// There is never an answer.
+    /// The connect never gets an answer.
     Silence,
     /// The connect fails with this error.
     Refusal(i32),
@@ -86,11 +88,12 @@ pub(super) enum Arrival {
     Urgent,
     Fin,
     Reset,
-    /// The request of the connecting socket, to which this is addressed, reaches its destination.
+    /// The request of the connecting socket reaches its destination. The arrival is addressed to
+    /// the connecting socket.
     Request {
         to: Service,
     },
-    /// Nothing arrives, but the poller reports the socket.
+    /// The poller reports the socket although nothing arrives.
     Spurious,
 }
 
@@ -111,9 +114,10 @@ pub(super) struct Kernel {
     /// The errors that the next calls on any socket of the program fail with.
     pub(super) faults: VecDeque<(Call, i32)>,
     pub(super) descriptor_limit: Option<usize>,
-    /// The number of calls that failed as ordered.
+    /// The number of calls that failed because a test ordered the failure.
     pub(super) faults_taken: u64,
-    /// When an accept, or a registration, last failed as ordered or for lack of a descriptor.
+    /// When an accept or a registration last failed, either because a test ordered the failure or
+    /// for lack of a descriptor.
     pub(super) exhausted_at: Option<Duration>,
     descriptors: usize,
     /// The latency and the window of new streams.
@@ -127,7 +131,7 @@ pub(super) struct Kernel {
     pub(super) injected: Vec<Readiness>,
     /// Whether polls wait and do not move the clock.
     pub(super) is_blocking: bool,
-    /// Signalled when a waiting poll has to check again.
+    /// The condition variable that is signalled when a waiting poll has to check again.
     pub(super) changed: Arc<Condvar>,
 }
 
@@ -163,7 +167,8 @@ impl Kernel {
             is_listed: false,
             faults: VecDeque::new(),
         };
-        // Takes the lowest free number, as a real kernel does: numbers are reused at once.
+        // Like a real kernel, the double takes the lowest free number, so numbers are reused at
+        // once.
         let free = self.sockets.iter().position(Option::is_none);
         let fd = free.unwrap_or(self.sockets.len());
         match free {
@@ -191,8 +196,7 @@ impl Kernel {
         }
     }
 
-    /// Counts the call. Returns the `errno` that the call was ordered to fail with, if there is
-    /// one.
+    /// Counts the call. Returns the `errno` with which a test ordered the call to fail, or `None`.
     pub(super) fn fault(&mut self, end: Option<End>, call: Call) -> Sys<()> {
         let mut own = None;
         if let Some(socket) = end.and_then(|end| self.socket(end)) {
@@ -309,7 +313,7 @@ impl Kernel {
         Err(under_way)
     }
 
-    /// Returns the listener at this address, if its backlog has room.
+    /// Returns the listener at this address, if the listener's backlog has room.
     pub(super) fn listener_with_room(&mut self, at: &Service) -> Sys<End> {
         let listener = self.listener_at(at).ok_or(libc::ECONNREFUSED)?;
         let backlog = self.backlog(listener).ok_or(libc::ECONNREFUSED)?;
@@ -354,7 +358,7 @@ impl Kernel {
         Ok(())
     }
 
-    /// Creates two connected streams: one with this owner, one elsewhere.
+    /// Creates two connected streams. One stream has this owner, and a peer owns the other stream.
     pub(super) fn pair(
         &mut self,
         owner: Owner,
@@ -390,13 +394,13 @@ impl Kernel {
         self.arrivals.keys().next().map(|(at, _)| *at)
     }
 
-    /// Returns when the last thing on the way to this end arrives.
+    /// Returns the time at which the last arrival on the way to this end comes.
     pub(super) fn last_arrival_at(&self, end: End) -> Duration {
         let on_the_way = self.arrivals.iter().filter(|(_, (to, _))| *to == end);
         on_the_way.map(|((at, _), _)| *at).next_back().unwrap_or_default()
     }
 
-    /// Delivers what arrives by now.
+    /// Delivers everything that has arrived by now.
     pub(super) fn deliver(&mut self) {
         while let Some(entry) = self.arrivals.first_entry() {
             if entry.key().0 > self.elapsed {
@@ -423,12 +427,12 @@ impl Kernel {
                 if backlog.is_shut {
                     libc::ECONNREFUSED
                 } else if backlog.waiting.len() >= backlog.limit {
-                    // Treated as a lost SYN, which is sent again after a second.
+                    // A full backlog acts like a lost SYN, which is sent again after a second.
                     let at = self.elapsed + Duration::from_secs(1);
                     self.put_on_wire(at, client, Arrival::Request { to: to.clone() });
                     return;
                 } else {
-                    // Always succeeds: both sockets exist, as checked above.
+                    // The call always succeeds, because both sockets exist, as checked above.
                     if self.enter_backlog(client, listener).is_ok() {
                         return;
                     }

@@ -1,7 +1,7 @@
 //! The pollers of the double's operating system: which sockets are registered with each, and what
-//! each reports. Edge-triggered, as `epoll` is.
+//! each reports. The pollers are edge-triggered, as `epoll` is.
 //!
-//! Plain data, part of the [`Kernel`].
+//! The pollers are plain data, part of the [`Kernel`].
 
 use std::collections::VecDeque;
 
@@ -40,7 +40,7 @@ impl Kernel {
             return Err(libc::EEXIST);
         }
         socket.registration = Some((poller, token));
-        // The poller reports a socket that is already ready.
+        // A poller also reports a socket that is already ready when it is registered.
         self.tell(end);
         Ok(())
     }
@@ -54,7 +54,7 @@ impl Kernel {
         Ok(())
     }
 
-    /// Makes the poller of this socket report it, if the socket has a poller.
+    /// Makes the socket's poller report the socket, if the socket has a poller.
     pub(in crate::testing) fn tell(&mut self, end: End) {
         let Some(socket) = self.socket(end) else { return };
         let Some((poller, _)) = socket.registration else { return };
@@ -85,7 +85,7 @@ impl Kernel {
         let ready = std::mem::take(&mut state.ready);
         for end in ready {
             let Some(socket) = self.socket(end) else { continue };
-            // The socket was deregistered, or registered elsewhere, meanwhile.
+            // Meanwhile the socket was deregistered, or registered with another poller.
             if !socket.is_listed || socket.registration.is_none_or(|(of, _)| of != poller) {
                 continue;
             }
@@ -105,7 +105,7 @@ impl Kernel {
         let socket = self.socket(end)?;
         let is_unix = socket.is_unix;
         let readiness = match &mut socket.kind {
-            // As Linux reports a socket that is neither connecting nor connected.
+            // Linux also reports a socket in this way if it is neither connecting nor connected.
             Kind::Fresh => Readiness {
                 writable: true,
                 broken: true,

@@ -105,7 +105,7 @@ pub(crate) fn begin(magic: Magic, start: Start) -> (Incoming, Outgoing, Vec<u8>)
                 (State::Handshake(Box::new(handshake)), Outgoing::Waiting(Vec::new()), out)
             }
             Err(error) => {
-                log::warn!("cannot begin a v2 handshake, v1 is used instead: {error}");
+                log::warn!("cannot begin a v2 handshake; v1 is used instead: {error}");
                 (State::V1(Framer::new(magic)), Outgoing::V1, Vec::new())
             }
         },

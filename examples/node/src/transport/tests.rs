@@ -73,7 +73,11 @@ fn a_version_2_connection_works_in_pieces_of_any_size() {
         let (mut one, mut other) =
             (End::new(Start::DialV2), End::new(Start::Detect { with_v2: true }));
         carry(&mut one, &mut other, piece);
-        assert_eq!(one.incoming.transport_type(), TransportType::V2, "in pieces of {piece}");
+        assert_eq!(
+            one.incoming.transport_type(),
+            TransportType::V2,
+            "the bytes are carried in pieces of {piece}"
+        );
         assert_eq!(other.incoming.transport_type(), TransportType::V2);
         let id = one.incoming.session_id();
         assert!(id.is_some() && id == other.incoming.session_id());
@@ -138,5 +142,5 @@ fn a_complete_key_shows_that_a_peer_knows_version_2() {
     let mut end = End::new(Start::DialV2);
     let greeting = [version_prefix(), vec![0; 64]].concat();
     assert!(end.receive(&greeting).is_err());
-    assert!(end.incoming.is_without_key(), "a greeting in version 1 is no key");
+    assert!(end.incoming.is_without_key(), "a greeting in version 1 is not taken for a key");
 }

@@ -82,11 +82,13 @@ pub(crate) enum FramingError {
 impl fmt::Display for FramingError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            FramingError::WrongMagic => write!(f, "it does not speak this network's protocol"),
+            FramingError::WrongMagic => {
+                write!(f, "the peer does not speak this network's protocol")
+            }
             FramingError::Oversized { payload } => {
                 write!(
                     f,
-                    "it announced a message of {payload} bytes, more than {MAX_MESSAGE_LENGTH}"
+                    "the peer announced a message of {payload} bytes, over {MAX_MESSAGE_LENGTH}"
                 )
             }
         }

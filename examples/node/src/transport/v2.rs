@@ -337,15 +337,15 @@ impl fmt::Display for V2Error {
         match self {
             V2Error::Crypto(error) => write!(f, "v2 transport: {error}"),
             V2Error::HandshakeTooLong => {
-                write!(f, "v2 transport: its handshake is longer than {MAX_HANDSHAKE} bytes")
+                write!(f, "v2 transport: the peer's handshake is longer than {MAX_HANDSHAKE} bytes")
             }
             V2Error::Oversized { length } => write!(
                 f,
-                "v2 transport: it announced a packet of {length} bytes, more than {}",
+                "v2 transport: the peer announced a packet of {length} bytes, over {}",
                 MAX_MESSAGE_LENGTH + MAX_OVERHEAD
             ),
-            V2Error::OtherNetwork => write!(f, "it speaks v1, possibly of another network"),
-            V2Error::OutOfStep => write!(f, "v2 transport: it has failed before"),
+            V2Error::OtherNetwork => write!(f, "the peer speaks v1, possibly of another network"),
+            V2Error::OutOfStep => write!(f, "v2 transport: the transport has failed before"),
         }
     }
 }

@@ -114,7 +114,7 @@ fn serve(arguments: &Arguments) -> Result<Vec<String>, Box<dyn Error>> {
     side.resume_all(&sockman);
     let mut violations = side.violations();
     if !client.wait()?.success() {
-        violations.push("the client process failed, see its messages".to_owned());
+        violations.push("the client process failed; see its messages".to_owned());
     }
     let deadline = Instant::now() + GRACE;
     while sockman.stats().connections > 0 && Instant::now() < deadline {
@@ -286,13 +286,16 @@ fn idle(sockman: &SockMan, bound: &[String], seed: u64) -> Result<Vec<String>, B
     let passes = sockman.stats().passes - before;
     // There are twenty sweeps a second. On a busy machine the sleep may last longer than a second.
     let sweeps = if seed % 2 == 0 { (began.elapsed().as_millis() / 50) as u64 } else { 0 };
-    println!("idle with 100 connections: {passes} passes a second");
+    println!("with 100 idle connections, the loop makes {passes} passes a second");
     drop(quiet);
     while sockman.stats().connections > 0 && Instant::now() < deadline {
         thread::sleep(BEAT);
     }
     let is_quiet = passes <= sweeps + 5;
-    Ok((!is_quiet).then(|| format!("{passes} passes in an idle second (G7)")).into_iter().collect())
+    Ok((!is_quiet)
+        .then(|| format!("the loop made {passes} passes in an idle second (G7)"))
+        .into_iter()
+        .collect())
 }
 
 fn report(role: &str, side: &Side, sockman: &SockMan) {
@@ -300,8 +303,9 @@ fn report(role: &str, side: &Side, sockman: &SockMan) {
     let counts = &side.counts;
     let stats = sockman.stats();
     println!(
-        "{role}: {} in order, {} cut here, {} cut there, {} without a header, {} refused; \
-         {} MB received, {} pauses; {} accepted, {} connected, {} accept pauses, {} passes",
+        "{role}: streams: {} in order, {} cut by this side, {} cut by the peer, {} without a \
+         header, {} refused; {} MB received, {} pauses; {} accepted, {} connected, \
+         {} accept pauses, {} passes",
         count(&counts.in_order),
         count(&counts.cut_here),
         count(&counts.cut_there),
@@ -337,7 +341,7 @@ impl Held {
 
     fn compare(&self, after: &Held) -> Vec<String> {
         println!(
-            "held before and after: {} and {} descriptors, {} and {} threads, {} and {} KiB",
+            "before and after the run: {} and {} descriptors, {} and {} threads, {} and {} KiB",
             self.descriptors,
             after.descriptors,
             self.threads,
@@ -347,15 +351,22 @@ impl Held {
         );
         let mut violations = Vec::new();
         if after.descriptors != self.descriptors {
-            violations
-                .push(format!("{} descriptors, {} before", after.descriptors, self.descriptors));
+            violations.push(format!(
+                "{} descriptors are open; {} were open before the run",
+                after.descriptors, self.descriptors
+            ));
         }
         if after.threads != self.threads {
-            violations.push(format!("{} threads, {} before", after.threads, self.threads));
+            violations.push(format!(
+                "{} threads exist; {} existed before the run",
+                after.threads, self.threads
+            ));
         }
         if after.resident_kib > self.resident_kib + KEPT_MEMORY {
-            violations
-                .push(format!("{} KiB resident, {} before", after.resident_kib, self.resident_kib));
+            violations.push(format!(
+                "{} KiB are resident; {} were resident before the run",
+                after.resident_kib, self.resident_kib
+            ));
         }
         violations
     }

@@ -260,7 +260,7 @@ impl EventHandler for Side {
         };
         if let Err(what) = result {
             lock(&self.violations).push(format!("connection {id}: {what}"));
-            self.end(sockman, id, "ended by wrong bytes", true);
+            self.end(sockman, id, "was closed because of wrong bytes", true);
         } else if is_cut {
             self.end(sockman, id, "cut short", true);
         }

@@ -96,7 +96,7 @@ impl Incoming {
         body.left -= length as u64;
         self.buffer.extend(rest);
         if self.buffer.len() > CHECKSUM {
-            return Err("received more bytes than the header says".to_owned());
+            return Err("the stream has more bytes than its header says".to_owned());
         }
         Ok(())
     }

@@ -104,10 +104,10 @@ pub(crate) fn parse() -> Result<Command, Box<dyn Error>> {
         return Err(message.into());
     }
     if sam.is_none() && (accepts || key.is_some() || tunnel_length.is_some()) {
-        return Err("--i2p-key, --i2p-accept and --i2p-tunnel-length need --i2p-sam".into());
+        return Err("--i2p-key, --i2p-accept and --i2p-tunnel-length require --i2p-sam".into());
     }
     if rpc_listen.is_empty() && (rpc_cookie.is_some() || !rpc_allow.is_empty()) {
-        return Err("--rpc-cookie and --rpc-allow need --rpc".into());
+        return Err("--rpc-cookie and --rpc-allow require --rpc".into());
     }
     // The page requires no password, so it is for this machine only.
     let is_local = |to: &Service| to.to_socket_addr().is_none_or(|to| to.ip().is_loopback());
@@ -128,7 +128,7 @@ pub(crate) fn parse() -> Result<Command, Box<dyn Error>> {
     for to in &config.connect {
         // Reported here, because otherwise every attempt to connect would fail.
         if let Some(needs) = config.what_it_needs(to) {
-            return Err(format!("--connect {to} needs {needs}").into());
+            return Err(format!("--connect {to} requires {needs}").into());
         }
     }
     if config.connect.len() > config.max_connections {

@@ -127,7 +127,10 @@ fn start_rpc(node: &Node, rpc: &Rpc) -> Result<Option<(Server, CookieFile)>, Box
         format!("cannot write the RPC cookie to {}: {error}", rpc.cookie.display())
     })?;
     for address in server.listening() {
-        say(format!("RPC on {address}, its cookie is in {}", rpc.cookie.display()));
+        say(format!(
+            "the RPC server listens on {address}; its cookie is in {}",
+            rpc.cookie.display()
+        ));
     }
     Ok(Some((server, cookie_file)))
 }

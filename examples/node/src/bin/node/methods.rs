@@ -124,7 +124,7 @@ impl NodeMethods {
             return Err(RpcError::new(INVALID_PARAMETER, message));
         }
         if let (Some(needs), true) = (self.node.config().what_it_needs(&to), command != "remove") {
-            return Err(RpcError::new(INVALID_PARAMETER, format!("{to} needs {needs}")));
+            return Err(RpcError::new(INVALID_PARAMETER, format!("{to} requires {needs}")));
         }
         match command {
             "add" if self.node.add_target(&to, with_v2) => Ok(Value::Null),

@@ -33,7 +33,9 @@ pub(crate) fn event(event: &Event) -> Option<String> {
             format!("peer {id}: connected to {them}")
         }
         Event::Refused { them, limit } => {
-            format!("refused a connection from {them}: the limit of {limit} inbound is reached")
+            format!(
+                "refused a connection from {them}: the limit of {limit} inbound peers is reached"
+            )
         }
         Event::ConnectFailed { error } => error.clone(),
         Event::Handshake { id, took, version } => format!(
@@ -52,7 +54,7 @@ pub(crate) fn event(event: &Event) -> Option<String> {
             if *more_to_come { ", requesting more".to_owned() } else { format!(", tip {tip}") }
         ),
         Event::Disconnected { id, reason } => format!("peer {id}: disconnected: {reason}"),
-        Event::StopRequested => "stop requested by RPC".to_owned(),
+        Event::StopRequested => "an RPC call stops the node".to_owned(),
         Event::I2p { address: Some(address), listening: true } => {
             format!("listening on {address}")
         }
@@ -60,7 +62,7 @@ pub(crate) fn event(event: &Event) -> Option<String> {
             format!("no longer listening on {address}")
         }
         Event::I2p { address: None, .. } => {
-            "cannot listen on I2P yet, will retry; RUST_LOG=sockman=warn shows the reason"
+            "cannot listen on I2P yet, and tries again; RUST_LOG=sockman=warn shows the reason"
                 .to_owned()
         }
         Event::Pinged { id } => {
