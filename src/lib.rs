@@ -75,7 +75,7 @@
 //! |---|---|---|
 //! | `socks5` | on | connects through SOCKS5 proxies and Tor ([`proxy`]), and onion addresses |
 //! | `i2p` | on | connects and accepts through a SAM bridge ([`i2p`]), and I2P addresses |
-//! | `testing` | off | test doubles (`sockman::testing`): a network in memory and the socket thread by hand |
+//! | `testing` | off | test doubles in `sockman::testing`, such as a network in memory |
 //!
 //! # Modules
 //!

@@ -43,6 +43,14 @@ const DEFAULT_THREAD_NAME: &str = "net";
 
 /// What the library does when a callback panics. The policy requires `panic = "unwind"`, which is
 /// Rust's default. [`Options::panic_policy`] sets the policy.
+///
+/// # Examples
+///
+/// ```
+/// use sockman::{Options, options::PanicPolicy};
+///
+/// let options = Options::default().panic_policy(PanicPolicy::CloseConnection);
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum PanicPolicy {

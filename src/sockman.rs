@@ -47,6 +47,24 @@ pub struct SockMan {
 /// `SockMan`.
 ///
 /// [`SockMan::downgrade`] returns a weak handle. The default handle belongs to no `SockMan`.
+///
+/// # Examples
+///
+/// ```
+/// use std::sync::OnceLock;
+/// use sockman::{SockMan, WeakSockMan};
+///
+/// #[derive(Default)]
+/// struct Handler {
+///     sockman: OnceLock<WeakSockMan>, // Set once, right after `SockMan::new`.
+/// }
+///
+/// impl Handler {
+///     fn sockman(&self) -> Option<SockMan> {
+///         self.sockman.get()?.upgrade()
+///     }
+/// }
+/// ```
 #[derive(Clone, Debug, Default)]
 pub struct WeakSockMan {
     shared: Weak<Shared>,

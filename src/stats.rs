@@ -11,6 +11,15 @@ pub use crate::engine::connection::{ConnectionInfo, Direction};
 /// `connections` and `listeners` are current numbers. The other fields are counters, which only
 /// grow. A restart of the threads does not reset a counter. The fields are read one after the other
 /// without a lock. An event between two reads may appear in one field and not in the other.
+///
+/// # Examples
+///
+/// ```
+/// fn print(sockman: &sockman::SockMan) {
+///     let stats = sockman.stats();
+///     println!("{} connections, {} passes", stats.connections, stats.passes);
+/// }
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {

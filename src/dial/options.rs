@@ -74,8 +74,8 @@ impl ConnectOptions {
     }
 
     /// Sets whether a failure is worth the operator's attention, as with a peer that was configured
-    /// by hand. Such a failure is logged at `info` instead of `debug`. Default: no. An embedder that
-    /// logs the error itself does not need this option. Core's name: `manual_connection`.
+    /// by hand. Such a failure is logged at `info` instead of `debug`. Default: no. An embedder
+    /// that logs the error itself does not need this option. Core's name: `manual_connection`.
     #[doc(alias = "manual_connection")]
     pub fn is_important(mut self, is_important: bool) -> ConnectOptions {
         self.is_important = is_important;

@@ -41,6 +41,17 @@ pub(crate) enum Run {
 /// the library's own threads, it interrupts the threads and detaches them instead, because a thread
 /// cannot wait for itself. A drop that waits logs the failure that [`join`](SocketsThreads::join)
 /// would return.
+///
+/// # Examples
+///
+/// ```
+/// # fn f(sockman: &sockman::SockMan) -> Result<(), Box<dyn std::error::Error>> {
+/// let threads = sockman.start_sockets_threads()?;
+/// // A callback or another thread calls `interrupt` to end the program.
+/// threads.join()?;
+/// # Ok(())
+/// # }
+/// ```
 #[must_use = "dropping the guard ends the threads at once"]
 pub struct SocketsThreads {
     shared: Arc<Shared>,
@@ -325,7 +336,8 @@ impl Drop for SocketsThreads {
             Some(Failure::Poll(error)) => {
                 log::error!(
                     target: "sockman::net",
-                    "the poller failed, and the guard was dropped without `join`: {error}"
+                    "a poller failed, or the I2P-accept thread was not started, and the guard was \
+                     dropped without `join`: {error}"
                 );
             }
         }

@@ -1,13 +1,25 @@
 //! The flag of a send that says whether more data follows. The flag is a plain value.
 
 /// Whether more data follows a send immediately.
+///
+/// # Examples
+///
+/// ```
+/// use std::io::IoSlice;
+/// use sockman::{ConnectionId, SockMan, error::SendError, options::More};
+///
+/// /// Sends a head. The body follows, so the kernel may put both into one packet.
+/// fn send_head(sockman: &SockMan, id: ConnectionId, head: &[u8]) -> Result<usize, SendError> {
+///     sockman.send_with(id, &[IoSlice::new(head)], More::Follows)
+/// }
+/// ```
 #[doc(alias("will_send_more", "MSG_MORE"))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum More {
-    /// More data follows. More data follows. The kernel may hold back an incomplete packet until
-    /// the data comes (`MSG_MORE` on Linux and Android; no effect elsewhere).
+    /// More data follows. The kernel may hold back an incomplete packet until the data comes
+    /// (`MSG_MORE` on Linux and Android; no effect elsewhere).
     Follows,
-    /// No data follows. No more data follows now. The kernel sends at once.
+    /// No more data follows now. The kernel sends at once.
     No,
 }
 

@@ -21,8 +21,9 @@
 //! The doubles are made for one thread. With real threads, the clock would run as fast as the
 //! processor allows, unless [`Network::set_blocking`] leaves the clock to the test.
 //!
-//! [`SocketThreadByHand`] has an example. The guide has a [test of a handler](crate::guide::testing)
-//! with back-pressure, timers, a reset and a lack of descriptors.
+//! [`SocketThreadByHand`] has an example. The guide has a
+//! [test of a handler](crate::guide::testing) with back-pressure, timers, a reset and a lack of
+//! descriptors.
 
 mod by_hand;
 mod calls;

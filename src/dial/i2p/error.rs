@@ -88,7 +88,7 @@ pub enum SamError {
         /// The error of the operating system.
         source: io::Error,
     },
-    /// The bridge closed the connection before its reply was complete.
+    /// The bridge closed the connection, or did not reply in time, before its reply was complete.
     BrokeOff {
         /// The request that was sent to the bridge.
         request: &'static str,
@@ -147,7 +147,7 @@ impl SamError {
                 write!(f, "the SAM bridge closed the connection before it replied to {request}")
             }
             SamError::BrokeOff { request, source: Some(_) } => {
-                write!(f, "the connection to the SAM bridge failed before it replied to {request}")
+                write!(f, "the SAM bridge gave no complete reply to {request}")
             }
             SamError::LineTooLong { request } => {
                 write!(f, "the SAM bridge's reply to {request} is longer than 64 KiB")

@@ -33,7 +33,7 @@ const LONGEST_TUNNEL: u8 = 7;
 /// let options = Options::default().i2p(i2p);
 /// # Ok::<(), sockman::address::ParseAddrError>(())
 /// ```
-#[doc(alias = "Session")]
+#[doc(alias("Session", "sam_proxy"))]
 #[derive(Debug, Clone)]
 #[must_use]
 pub struct I2pOptions {
@@ -66,6 +66,7 @@ impl I2pOptions {
     ///
     /// A file that does not exist is created together with the session, with mode 0600. A file that
     /// cannot be read, or is damaged, is an error and is left unchanged.
+    #[doc(alias = "private_key_file")]
     pub fn key_file(mut self, path: impl Into<PathBuf>) -> I2pOptions {
         self.key_file = Some(path.into());
         self
@@ -81,6 +82,7 @@ impl I2pOptions {
 
     /// Sets the name of the accepting thread. Default: `i2paccept`. Linux shows the first 15 bytes.
     /// [`SockMan::new`](crate::SockMan::new) refuses a name with a NUL byte.
+    #[doc(alias = "accept_thread_name")]
     pub fn thread_name(mut self, name: impl Into<String>) -> I2pOptions {
         self.thread_name = name.into();
         self
