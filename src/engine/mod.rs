@@ -25,7 +25,9 @@ mod id;
 pub(crate) mod inbox;
 pub(crate) mod listener;
 pub(crate) mod map;
+// They run over the doubles. The unpacked crate has these only with the feature.
 #[cfg(test)]
+#[cfg(feature = "testing")]
 mod pass_tests;
 pub(crate) mod poll_set;
 pub(crate) mod shared;

@@ -470,6 +470,7 @@ pub(crate) fn as_another_thread<R>(f: impl FnOnce() -> R) -> R {
 
 /// Runs one pass on the calling thread, which is the socket thread during the call.
 #[cfg(test)]
+#[cfg(feature = "testing")]
 pub(crate) fn run_one_pass(sockman: &SockMan) -> io::Result<()> {
     let shared = sockman.shared();
     let Run::Stopped(mut socket_thread) = mem::replace(&mut *shared.run.lock(), Run::Running)
