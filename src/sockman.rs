@@ -151,7 +151,9 @@ impl SockMan {
     /// example systemd. Returns the socket's address.
     ///
     /// The socket is made non-blocking and close-on-exec, and Nagle's delay is turned off. If the
-    /// socket has a path, the path stays when the socket is closed.
+    /// socket has a path, the path stays when the socket is closed. Accepted connections inherit
+    /// the options that the other program has set, except `SO_LINGER`: a lingering close would
+    /// block the socket thread.
     ///
     /// # Errors
     ///

@@ -155,6 +155,16 @@ impl Sock for OsSock {
                         );
                     }
                 }
+                // With SO_LINGER, which sockets inherit from their listener, a close waits for the
+                // peer, on Linux also on a non-blocking socket. The socket thread must not wait.
+                if matches!(self, OsSock::AdoptedTcpListener(_)) {
+                    if let Err(error) = socket.set_linger(None) {
+                        log::debug!(
+                            target: "sockman::net",
+                            "cannot clear SO_LINGER for {them}: {error}"
+                        );
+                    }
+                }
                 Ok((Box::new(OsSock::Tcp(socket)), Service::from(them)))
             }
             OsSock::UnixListener(listener) => {

@@ -57,6 +57,9 @@ mod socks5_bytes;
 #[cfg(feature = "socks5")]
 mod socks5_hostile;
 
+// What the manual pages and the protocols say, as far as no module above tests it.
+mod conformance;
+
 // Over the network in memory.
 mod doubles;
 mod limits;

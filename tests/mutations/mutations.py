@@ -2060,4 +2060,18 @@ MUTATIONS = [
         'new': 'options.is_important => log::info!(target: target, "{error}"),',
         'test': 'sockman:processes', 'tests': ('log_reasons', ''),
     },
+    {
+        'guarantee': 'G9', 'what': 'a connection of an adopted listener with `SO_LINGER` blocks the socket thread when it closes',
+        'file': 'src/sys/os.rs',
+        'old': 'socket.set_linger(None) {',
+        'new': 'socket.linger() {',
+        'test': 'sockman:library', 'tests': ('conformance', 'linger'),
+    },
+    {
+        'guarantee': 'G5', 'what': 'a send to a peer that is gone raises SIGPIPE',
+        'file': 'src/sys/os.rs',
+        'old': 'const NO_SIGPIPE: libc::c_int = libc::MSG_NOSIGNAL;',
+        'new': 'const NO_SIGPIPE: libc::c_int = 0;',
+        'test': 'sockman:library', 'tests': ('conformance', 'raises_no_signal'),
+    },
 ]

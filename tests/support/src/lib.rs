@@ -8,6 +8,7 @@
 //! | [`tools`] | a gate for the socket thread, a socket factory that counts, whole passes, random numbers, directories |
 //! | [`blackhole`] | listeners that answer no connect |
 //! | [`descriptors`], [`limits`] | the descriptors of this process, and their limit |
+//! | `signals` | whether a call raises SIGPIPE (Linux) |
 //! | [`child`], [`program`] | a test in a process of its own; an example as a program |
 //! | [`drivers`] | the two ways to connect |
 //! | [`socks5`], [`socks5_oracle`] | scripted SOCKS5 proxies; the expected outcome for their bytes (feature `socks5`) |
@@ -34,6 +35,8 @@ pub mod limits;
 pub mod program;
 #[cfg(feature = "i2p")]
 pub mod sam;
+#[cfg(target_os = "linux")]
+pub mod signals;
 #[cfg(feature = "socks5")]
 pub mod socks5;
 #[cfg(feature = "socks5")]
