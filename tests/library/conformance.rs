@@ -4,7 +4,7 @@
 use std::{
     error::Error,
     io::{self, IoSlice, Read, Write},
-    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, TcpListener, TcpStream},
     os::unix::net::{UnixDatagram, UnixStream},
     sync::{Arc, Mutex},
     time::Duration,
@@ -13,14 +13,14 @@ use std::{
 use socket2::{Domain, SockRef, Socket, Type};
 use sockman::{
     ConnectOptions, ConnectionId, EventHandler, Options, Service, SockMan, SocketsThreads,
-    error::SendError,
+    error::{BindErrorKind, SendError},
     options::More,
     testing::{Call, Network, Script, SocketThreadByHand},
 };
 use sockman_test_support::{
     DEADLINE, Event, Recorder,
     drivers::DRIVERS,
-    tools::{Spy, TempDir, fill, run_passes},
+    tools::{Spy, TempDir, fill, run_passes, until},
     without_sweep,
 };
 
@@ -184,6 +184,22 @@ fn a_send_after_a_half_close_raises_no_signal() {
     }
 }
 
+/// tcp(7): what is held back because more follows goes out after 200 ms at most, even if nothing
+/// follows.
+#[test]
+fn bytes_arrive_although_nothing_follows_them() {
+    let (recorder, sockman, _threads) = running(without_sweep());
+    let bound = sockman.bind_and_start_listening("127.0.0.1:0").unwrap();
+    let mut client = TcpStream::connect(bound.to_socket_addr().unwrap()).unwrap();
+    client.set_read_timeout(Some(DEADLINE)).unwrap();
+    let id = recorder.wait_for_accepted(0);
+    let pieces = [IoSlice::new(b"he"), IoSlice::new(b"llo")];
+    assert_eq!(sockman.send_with(id, &pieces, More::Follows).unwrap(), 5);
+    let mut bytes = [0; 5];
+    client.read_exact(&mut bytes).unwrap();
+    assert_eq!(&bytes, b"hello");
+}
+
 /// unix(7): `MSG_MORE` has no meaning on a unix-domain socket, so nothing waits for more.
 #[test]
 fn more_to_follow_holds_nothing_back_on_a_unix_domain_socket() {
@@ -320,6 +336,45 @@ fn a_listener_that_is_adopted_twice_accepts_each_client_once() {
     assert_eq!(kept.accept().unwrap().1, client.local_addr().unwrap());
 }
 
+/// epoll(7): without `EPOLLEXCLUSIVE`, each poll set of a shared listener reports each client. One
+/// of the accepts gets it.
+#[test]
+fn a_listener_of_two_sockmans_accepts_each_client_once() {
+    let kept = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = kept.local_addr().unwrap();
+    let both = [(); 2].map(|()| running(without_sweep()));
+    for (_, sockman, _) in &both {
+        sockman.start_listening_on(kept.try_clone().unwrap()).unwrap();
+    }
+    let accepted = || both.iter().map(|(_, sockman, _)| sockman.stats().accepted).sum::<u64>();
+    let mut clients = Vec::new();
+    for n in 1..=20 {
+        clients.push(TcpStream::connect(address).unwrap());
+        until("the client is accepted", || accepted() == n);
+    }
+    for (_, sockman, _) in &both {
+        run_passes(sockman, 2);
+        assert_eq!(sockman.stats().accept_pauses, 0);
+    }
+    assert_eq!(accepted(), 20);
+}
+
+/// unix(7): the umask decides who may connect. The library changes neither.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_path_has_the_permissions_that_the_umask_leaves() {
+    use std::{fs, os::unix::fs::PermissionsExt};
+
+    let sockman = SockMan::new(Recorder::new(), without_sweep()).unwrap();
+    let dir = TempDir::new();
+    let path = dir.path("sock");
+    sockman.bind_and_start_listening(Service::unix(&path).unwrap()).unwrap();
+    let status = fs::read_to_string("/proc/thread-self/status").unwrap();
+    let umask = status.lines().find_map(|line| line.strip_prefix("Umask:")).unwrap();
+    let umask = u32::from_str_radix(umask.trim(), 8).unwrap();
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o777 & !umask);
+}
+
 /// G13, ipv6(7): an IPv4 client of a dual-stack socket has an IPv4-mapped address. Both sides of the
 /// connection are reported as IPv4.
 #[test]
@@ -335,6 +390,40 @@ fn an_ipv4_client_of_an_adopted_dual_stack_listener_has_ipv4_addresses() {
     let id = recorder.wait_for_accepted(0);
     let them = client.local_addr().unwrap().into();
     assert_eq!(recorder.events_of(id)[0], Event::Accepted { id, me: dialled.into(), them });
+}
+
+/// bind(2), ip(7): the errors that an embedder tells apart have kinds of their own.
+#[test]
+fn each_error_of_a_bind_has_its_kind() {
+    for &errno in Call::Bind.errors() {
+        let network = Network::new();
+        let options = Options::default().sock_factory(network.factory());
+        let sockman = SockMan::new(Arc::new(Log::default()), options).unwrap();
+        network.fail_next(Call::Bind, errno);
+        let error = sockman.bind_and_start_listening("10.0.0.1:1").unwrap_err();
+        let source = match (errno, error.kind()) {
+            (libc::EACCES, BindErrorKind::PermissionDenied { source })
+            | (libc::EADDRINUSE, BindErrorKind::AddressInUse { source })
+            | (libc::EADDRNOTAVAIL, BindErrorKind::AddressNotAvailable { source }) => source,
+            (_, BindErrorKind::Os { step: "bind", source }) => {
+                assert!(![libc::EACCES, libc::EADDRINUSE, libc::EADDRNOTAVAIL].contains(&errno));
+                source
+            }
+            (_, kind) => panic!("{errno}: {kind:?}"),
+        };
+        assert_eq!(source.raw_os_error(), Some(errno));
+        assert_eq!((network.descriptors(), sockman.stats().listeners), (0, 0));
+    }
+}
+
+/// ipv6(7): the flow identifier is no part of an address. A peer with one equals a peer without.
+#[test]
+fn a_flow_identifier_is_no_part_of_an_address() {
+    let [with, without] =
+        [0x12345, 0].map(|flow| SocketAddrV6::new(Ipv6Addr::LOCALHOST, 1, flow, 0));
+    assert_eq!(Service::from(SocketAddr::from(with)), Service::from(SocketAddr::from(without)));
+    let back = Service::from(SocketAddr::from(with)).to_socket_addr();
+    assert_eq!(back, Some(without.into()));
 }
 
 /// ipv6(7): a link-local address needs a zone. The bind fails and leaves nothing behind.
