@@ -426,7 +426,7 @@ impl SockMan {
     /// [`send_bytes`](SockMan::send_bytes).
     ///
     /// The system takes a limited number of pieces at once (1024 on Linux). The pieces beyond this
-    /// number count as not sent.
+    /// number count as not sent. Empty pieces do not count.
     ///
     /// # Errors
     ///
@@ -471,7 +471,19 @@ impl SockMan {
             // `send(2)` costs less than `sendmsg(2)`.
             return self.send(id, piece.len(), |sock| sock.send(piece, more));
         }
-        let pieces = pieces.get(..MAX_PIECES).unwrap_or(pieces);
+        let without_empty: Vec<IoSlice<'_>>;
+        let pieces = match pieces.get(..MAX_PIECES) {
+            None => pieces,
+            Some(first) if pieces.len() == MAX_PIECES || !first.iter().any(|p| p.is_empty()) => {
+                first
+            }
+            // The system counts empty pieces too. Only this rare case allocates.
+            Some(_) => {
+                let filled = pieces.iter().filter(|piece| !piece.is_empty());
+                without_empty = filled.take(MAX_PIECES).copied().collect();
+                &without_empty
+            }
+        };
         let length = pieces.iter().map(|piece| piece.len()).sum();
         self.send(id, length, |sock| sock.send_vectored(pieces, more))
     }

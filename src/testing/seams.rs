@@ -51,6 +51,9 @@ impl SockFactory for Factory {
     }
 }
 
+/// The most pieces that Linux's `sendmsg(2)` takes, empty ones included (`UIO_MAXIOV`).
+const MAX_PIECES: usize = 1024;
+
 /// A socket of the program.
 #[derive(Debug)]
 pub(super) struct MemorySock {
@@ -112,6 +115,9 @@ impl Sock for MemorySock {
     }
 
     fn send_vectored(&self, data: &[IoSlice<'_>], more: More) -> io::Result<usize> {
+        if data.len() > MAX_PIECES {
+            return Err(io::Error::from_raw_os_error(libc::EMSGSIZE));
+        }
         let data: Vec<u8> = data.iter().flat_map(|piece| piece.iter().copied()).collect();
         self.send(&data, more)
     }
