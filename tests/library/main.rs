@@ -45,6 +45,7 @@ mod restart;
 
 // The helpers for embedders.
 mod helpers;
+mod relay;
 mod send_queue;
 
 // Connections through I2P and SOCKS5.
