@@ -188,6 +188,7 @@ impl SockMan {
         if stopped.is_empty() {
             return;
         }
+        let stopped_count = stopped.len();
         for listener in &stopped {
             listener.stop();
             log::debug!(target: "sockman::net", "stopped listening on {}", listener.address());
@@ -199,7 +200,10 @@ impl SockMan {
         }
         match &mut *self.shared.run.lock() {
             Run::Running => self.shared.inbox.push(Mark::ListenersStopped),
-            Run::Stopped(socket_thread) => socket_thread.remove_closed(&self.shared.inbox),
+            Run::Stopped(socket_thread) => {
+                socket_thread.remove_stopped_listeners();
+                self.shared.inbox.closed(stopped_count);
+            }
         }
     }
 
@@ -548,7 +552,7 @@ impl SockMan {
     pub fn wake(&self, id: ConnectionId) {
         let Some(connection) = self.shared.connections.find(id) else { return };
         if connection.mark_woken() {
-            self.shared.inbox.push(Mark::Woken(connection));
+            self.shared.inbox.push(Mark::Woken(Arc::downgrade(&connection)));
         }
     }
 
@@ -633,6 +637,9 @@ impl SockMan {
 
     /// Returns the current state of a connection. Returns `None` if the id is closed, never
     /// existed, or belongs to a connect that has no outcome yet.
+    ///
+    /// The call makes no system call, unless the connection has hung up: then it may ask the kernel
+    /// for the error (`SO_ERROR`). A callback still reports this error later.
     ///
     /// # Examples
     ///

@@ -137,8 +137,13 @@ impl Sock for MemorySock {
 
     fn take_error(&self) -> io::Result<Option<io::Error>> {
         self.faulty(Call::TakeError)?;
-        let errno =
-            self.call(|kernel| Ok(kernel.stream(self.end).and_then(|stream| stream.error.take())))?;
+        let errno = self.call(|kernel| {
+            Ok(match kernel.socket(self.end).map(|socket| &mut socket.kind) {
+                Some(Kind::Stream(stream)) => stream.error.take(),
+                Some(Kind::Scripted(script)) => script.pending_error(),
+                _ => None,
+            })
+        })?;
         Ok(errno.map(io::Error::from_raw_os_error))
     }
 

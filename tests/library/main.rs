@@ -24,6 +24,7 @@ mod surface;
 mod bytes;
 mod callbacks;
 mod close;
+mod hang_up;
 mod hooks;
 mod loopback;
 mod registration;
