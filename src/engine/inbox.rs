@@ -129,6 +129,7 @@ impl Inbox {
 
     /// Takes the attempts out of the inbox and drops the marks of everything that is closed. The
     /// caller ensures that no thread runs.
+    #[allow(clippy::vec_box, reason = "the marks hold the attempts in boxes")]
     pub(crate) fn settle(&self) -> Vec<Box<Attempt>> {
         let mut marks = self.marks.lock();
         let mut attempts = Vec::new();

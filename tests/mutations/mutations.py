@@ -2179,4 +2179,11 @@ MUTATIONS = [
         'new': '',
         'test': 'sockman:lib', 'tests': ('', 'after_a_peak'),
     },
+    {
+        'guarantee': 'paths', 'what': 'a file that replaces the socket file at the last moment is removed',
+        'file': 'src/engine/listener.rs',
+        'old': 'Ok(()) if self.is_ours(&moved) => fs::remove_file(&moved),',
+        'new': 'Ok(()) if moved.exists() => fs::remove_file(&moved),',
+        'test': 'sockman:lib', 'tests': ('', 'at_the_last_moment_stays'),
+    },
 ]
