@@ -233,7 +233,7 @@ mod tests {
         let _second = UnixListener::bind(dir.0.join("new")).unwrap();
         fs::rename(dir.0.join("new"), &path).unwrap();
         bound.remove_if_still_ours().unwrap();
-        assert_eq!(dir.names(), [path.clone()]);
+        assert_eq!(dir.names(), std::slice::from_ref(&path));
         std::os::unix::net::UnixStream::connect(&path).unwrap();
         drop(first);
     }
@@ -250,7 +250,7 @@ mod tests {
         let taken = dir.0.join(format!(".sockman-{}-{inode}-0", std::process::id()));
         fs::create_dir(&taken).unwrap();
         bound.remove_if_still_ours().unwrap();
-        assert_eq!(dir.names(), [taken.clone()]);
+        assert_eq!(dir.names(), std::slice::from_ref(&taken));
         // A file that is gone is no error.
         bound.remove_if_still_ours().unwrap();
         assert_eq!(dir.names(), [taken]);

@@ -313,8 +313,8 @@ MUTATIONS = [
     {
         'guarantee': 'G5', 'what': 'stop_listening removes any file at the path',
         'file': 'src/engine/listener.rs',
-        'old': '        if !is_ours {\n            return;\n        }\n',
-        'new': '        let _ = is_ours;\n',
+        'old': '.is_ok_and(|file| file.dev() == self.device && file.ino() == self.inode)',
+        'new': '.is_ok()',
         'test': 'sockman:library', 'tests': ('unix_sockets', ''),
     },
     {
