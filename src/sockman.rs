@@ -190,6 +190,7 @@ impl SockMan {
         if stopped.is_empty() {
             return;
         }
+        let stopped_count = stopped.len();
         for listener in &stopped {
             listener.stop();
             log::debug!(target: "sockman::net", "stopped listening on {}", listener.address());
@@ -201,7 +202,10 @@ impl SockMan {
         }
         match &mut *self.shared.run.lock() {
             Run::Running => self.shared.inbox.push(Mark::ListenersStopped),
-            Run::Stopped(socket_thread) => socket_thread.remove_closed(&self.shared.inbox),
+            Run::Stopped(socket_thread) => {
+                socket_thread.remove_stopped_listeners();
+                self.shared.inbox.closed(stopped_count);
+            }
         }
     }
 
@@ -428,7 +432,7 @@ impl SockMan {
     /// [`send_bytes`](SockMan::send_bytes).
     ///
     /// The system takes a limited number of pieces at once (1024 on Linux). The pieces beyond this
-    /// number count as not sent.
+    /// number count as not sent. Empty pieces do not count.
     ///
     /// # Errors
     ///
@@ -473,7 +477,19 @@ impl SockMan {
             // `send(2)` costs less than `sendmsg(2)`.
             return self.send(id, piece.len(), |sock| sock.send(piece, more));
         }
-        let pieces = pieces.get(..MAX_PIECES).unwrap_or(pieces);
+        let without_empty: Vec<IoSlice<'_>>;
+        let pieces = match pieces.get(..MAX_PIECES) {
+            None => pieces,
+            Some(first) if pieces.len() == MAX_PIECES || !first.iter().any(|p| p.is_empty()) => {
+                first
+            }
+            // The system counts empty pieces too. Only this rare case allocates.
+            Some(_) => {
+                let filled = pieces.iter().filter(|piece| !piece.is_empty());
+                without_empty = filled.take(MAX_PIECES).copied().collect();
+                &without_empty
+            }
+        };
         let length = pieces.iter().map(|piece| piece.len()).sum();
         self.send(id, length, |sock| sock.send_vectored(pieces, more))
     }
@@ -538,7 +554,7 @@ impl SockMan {
     pub fn wake(&self, id: ConnectionId) {
         let Some(connection) = self.shared.connections.find(id) else { return };
         if connection.mark_woken() {
-            self.shared.inbox.push(Mark::Woken(connection));
+            self.shared.inbox.push(Mark::Woken(Arc::downgrade(&connection)));
         }
     }
 
@@ -623,6 +639,9 @@ impl SockMan {
 
     /// Returns the current state of a connection. Returns `None` if the id is closed, never
     /// existed, or belongs to a connect that has no outcome yet.
+    ///
+    /// The call makes no system call, unless the connection has hung up: then it may ask the kernel
+    /// for the error (`SO_ERROR`). A callback still reports this error later.
     ///
     /// # Examples
     ///

@@ -3,7 +3,7 @@
 //!
 //! The values are plain data, usable on any thread, without a lock.
 
-pub use crate::engine::connection::{ConnectionInfo, Direction};
+pub use crate::engine::connection::{ConnectionInfo, Direction, HangUp};
 
 /// The numbers of a [`SockMan`](crate::SockMan): what exists now, and what happened so far.
 /// [`SockMan::stats`](crate::SockMan::stats) returns this struct.

@@ -164,6 +164,10 @@ impl Connecting {
         self.set_timer(key, None);
         let slot = self.slots.remove(key)?;
         slot.attempt.connection.set_token(None);
+        // The list may name attempts that are gone. While no thread runs, nothing else shortens it.
+        if self.due.len() / 2 > self.slots.len() {
+            self.due.retain(|key| self.slots.get_mut(*key).is_some());
+        }
         Some(slot.attempt)
     }
 

@@ -64,9 +64,54 @@ pub struct ConnectionInfo {
     pub bytes_sent: u64,
     /// The number of payload bytes delivered to the embedder.
     pub bytes_received: u64,
-    /// Whether the poller reported an error, or the end of both directions. This flag shows a reset
-    /// even while reads are paused.
-    pub hung_up: bool,
+    /// How the connection has ended, or `None` if it has not ended, as far as the poller has
+    /// reported. This field shows an end even while reads are paused.
+    pub hung_up: Option<HangUp>,
+}
+
+/// How a connection has ended: [`ConnectionInfo::hung_up`]. The connection keeps its id until the
+/// embedder closes it.
+///
+/// # Examples
+///
+/// ```
+/// # use sockman::{ConnectionId, SockMan};
+/// use sockman::stats::HangUp;
+///
+/// /// Looks at a connection that the embedder does not read for now.
+/// fn check(sockman: &SockMan, id: ConnectionId) {
+///     match sockman.connection_info(id).and_then(|info| info.hung_up) {
+///         Some(HangUp::Error(error)) => {
+///             println!("connection {id} is broken: {error}");
+///             sockman.close_connection(id);
+///         }
+///         // The last bytes of the peer may not be read yet.
+///         Some(HangUp::InOrder) | None => {}
+///         Some(_) => {}
+///     }
+/// }
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum HangUp {
+    /// Both sides have ended their streams in order. Everything that the peer sent has arrived, but
+    /// bytes may still wait to be read. The library delivers these bytes and then the end of the
+    /// stream.
+    InOrder,
+    /// The connection is broken. A reset is [`io::ErrorKind::ConnectionReset`], or
+    /// [`io::ErrorKind::BrokenPipe`] if the peer had ended its stream before. Bytes that arrived
+    /// before the error may still wait to be read. The library delivers these bytes and then the
+    /// error.
+    Error(io::ErrorKind),
+}
+
+impl fmt::Display for HangUp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            HangUp::InOrder => f.pad("ended in order"),
+            HangUp::Error(kind) => kind.fmt(f),
+        }
+    }
 }
 
 /// One connection. The descriptor is closed when the last `Arc` of the connection is dropped.
@@ -95,11 +140,11 @@ pub(crate) struct Connection {
     /// The notes: one bit for each finding of the socket thread's sends and of the poller's events.
     /// Only the socket thread writes them. Any thread may read `HUNG_UP` and `OVER`.
     notes: AtomicU8,
-    /// The operating system's error number of the first reset that a send received, or 0. The
-    /// kernel returns a socket's error once, so a receive after the send does not return the error
-    /// again. Two bytes hold any error number. A larger field would cost each connection eight more
-    /// bytes.
-    send_error: AtomicU16,
+    /// The operating system's error number of the first error that broke the connection and that a
+    /// send, a receive or a question for the socket's error received, or 0. The kernel returns a
+    /// socket's error once, so a later call does not return the error again. Two bytes hold any
+    /// error number. A larger field would cost each connection eight more bytes.
+    error: AtomicU16,
     /// The token of the slot or of the attempt. Only the socket thread reads and writes it. While
     /// no socket thread runs, the thread that holds the `run` mutex reads and writes the token.
     token: AtomicUsize,
@@ -144,7 +189,7 @@ impl Connection {
             write_shut: AtomicBool::new(false),
             woken: AtomicBool::new(false),
             notes: AtomicU8::new(0),
-            send_error: AtomicU16::new(0),
+            error: AtomicU16::new(0),
             token: AtomicUsize::new(NO_TOKEN),
             bytes_sent: AtomicU64::new(0),
             bytes_received: AtomicU64::new(0),
@@ -261,6 +306,60 @@ impl Connection {
         Ok(())
     }
 
+    /// Receives. Remembers an error, so that `info` reports the error even after the receive has
+    /// taken it from the socket.
+    pub(crate) fn recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        // After a hang-up, `info` may ask for the error at the same time. The lock makes one of the
+        // two remember the error before the other one looks. Before a hang-up, `info` does not ask.
+        let is_hung_up = self.notes.load(Ordering::Relaxed) & HUNG_UP != 0;
+        let _taking = is_hung_up.then(|| self.sending.lock());
+        let received = self.sock.recv(buffer);
+        if let Err(error) = &received {
+            self.remember_error(error);
+        }
+        received
+    }
+
+    /// Returns the error that is pending on the socket, or else the error that another call has
+    /// received.
+    ///
+    /// # Errors
+    ///
+    /// Returns the error of `getsockopt(2)`.
+    pub(crate) fn take_error(&self) -> io::Result<Option<io::Error>> {
+        let _taking = self.sending.lock();
+        self.take_error_locked()
+    }
+
+    /// Does what [`take_error`](Connection::take_error) does. The caller holds the send lock.
+    fn take_error_locked(&self) -> io::Result<Option<io::Error>> {
+        let pending = self.sock.take_error()?;
+        if let Some(error) = &pending {
+            self.remember_error(error);
+        }
+        Ok(pending.or_else(|| self.remembered_error()))
+    }
+
+    fn remembered_error(&self) -> Option<io::Error> {
+        match self.error.load(Ordering::Acquire) {
+            0 => None,
+            code => Some(io::Error::from_raw_os_error(i32::from(code))),
+        }
+    }
+
+    /// Remembers the first error that broke the connection.
+    fn remember_error(&self, error: &io::Error) {
+        let code = match error.raw_os_error() {
+            // The operation can be repeated.
+            Some(libc::EINTR | libc::ENOBUFS | libc::ENOMEM) => return,
+            Some(_) if error.kind() == io::ErrorKind::WouldBlock => return,
+            Some(code) => u16::try_from(code).unwrap_or(0),
+            None => return,
+        };
+        // If the exchange fails, an earlier error is remembered.
+        let _ = self.error.compare_exchange(0, code, Ordering::AcqRel, Ordering::Acquire);
+    }
+
     /// Remembers the first reset that a send received. The caller holds the send lock.
     fn remember_send_error(&self, error: &io::Error) {
         // A broken pipe is no reset if this side has half-closed, or if a unix-domain peer has
@@ -268,20 +367,30 @@ impl Connection {
         // peer's end of stream.
         let no_reset = error.kind() == io::ErrorKind::BrokenPipe
             && (self.write_shut.load(Ordering::Relaxed) || self.me.addr().is_unix());
-        if no_reset || self.send_error.load(Ordering::Relaxed) != 0 {
-            return;
+        if !no_reset {
+            self.remember_error(error);
         }
-        let code = error.raw_os_error().and_then(|code| u16::try_from(code).ok());
-        self.send_error.store(code.unwrap_or(0), Ordering::Relaxed);
+    }
+
+    /// Returns how the connection has ended. Asks for the socket's error if the poller reported a
+    /// hang-up and no call has received an error yet.
+    fn hung_up(&self) -> Option<HangUp> {
+        let is_hung_up = self.notes.load(Ordering::Acquire) & HUNG_UP != 0;
+        if !is_hung_up {
+            return self.remembered_error().map(|error| HangUp::Error(error.kind()));
+        }
+        let _taking = self.sending.lock();
+        let error = match self.remembered_error() {
+            Some(error) => Some(error),
+            // A receive takes the remembered error into account, as it does after a send.
+            None => self.take_error_locked().unwrap_or(None),
+        };
+        Some(error.map_or(HangUp::InOrder, |error| HangUp::Error(error.kind())))
     }
 
     /// Sets `woken`. Returns `true` if the caller must put a `Mark::Woken` into the inbox.
     pub(crate) fn mark_woken(&self) -> bool {
         !self.woken.swap(true, Ordering::AcqRel)
-    }
-
-    pub(crate) fn is_woken(&self) -> bool {
-        self.woken.load(Ordering::Acquire)
     }
 
     pub(crate) fn info(&self, created: Instant) -> ConnectionInfo {
@@ -294,13 +403,14 @@ impl Connection {
             since: created.checked_add(since).unwrap_or(created),
             bytes_sent: self.bytes_sent.load(Ordering::Relaxed),
             bytes_received: self.bytes_received.load(Ordering::Relaxed),
-            hung_up: self.notes.load(Ordering::Relaxed) & HUNG_UP != 0,
+            hung_up: self.hung_up(),
         }
     }
 
     #[inline]
     fn note(&self, note: u8) {
-        self.notes.store(self.notes.load(Ordering::Relaxed) | note, Ordering::Relaxed);
+        // `Release`, so that a thread that sees a hang-up also sees an error remembered before it.
+        self.notes.store(self.notes.load(Ordering::Relaxed) | note, Ordering::Release);
     }
 
     #[inline]
@@ -346,15 +456,12 @@ impl Connection {
         self.note(if is_over { HUNG_UP | OVER } else { HUNG_UP });
     }
 
-    /// Returns the reset that a send received, or `None` if no send received one.
-    pub(crate) fn send_error(&self) -> Option<io::Error> {
-        // The lock waits for a send on another thread that has received the error but has not
-        // recorded the error yet.
+    /// Returns the error that another call has received, or `None` if no call received one.
+    pub(crate) fn received_error(&self) -> Option<io::Error> {
+        // The lock waits for a call on another thread that has received the error but has not
+        // remembered the error yet.
         let _sending = self.sending.lock();
-        match self.send_error.load(Ordering::Relaxed) {
-            0 => None,
-            code => Some(io::Error::from_raw_os_error(i32::from(code))),
-        }
+        self.remembered_error()
     }
 
     #[inline]

@@ -327,7 +327,7 @@ impl AcceptThread {
         shared.counters.accepted_elsewhere.add(1);
         let polled = announce_accepted(sockman, &connection, &them);
         if let Some(connection) = polled {
-            shared.inbox.push(Mark::Activated(connection));
+            shared.inbox.push(Mark::Activated(Arc::downgrade(&connection)));
         }
         Wait::Nothing
     }

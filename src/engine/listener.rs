@@ -4,9 +4,13 @@
 //! the socket thread alone and are in `accepting`.
 
 use std::{
-    fs,
+    fs::{self, DirBuilder},
+    io,
     net::Shutdown,
-    os::{fd::OwnedFd, unix::fs::MetadataExt},
+    os::{
+        fd::OwnedFd,
+        unix::fs::{DirBuilderExt, MetadataExt},
+    },
     path::{Path, PathBuf},
 };
 
@@ -21,6 +25,9 @@ use crate::{
 /// The length of the backlog that the library asks for. Every kernel reduces the number to its own
 /// `SOMAXCONN` setting, which may be larger than the constant of that name.
 const BACKLOG: i32 = i32::MAX;
+/// How many names are tried for the directory in which a socket file is removed. A name is taken
+/// only if an earlier process of the same number was killed in the middle of a removal.
+const ATTEMPTS_FOR_A_NAME: u32 = 16;
 
 /// A listening socket, as all threads see it.
 #[derive(Debug)]
@@ -130,17 +137,122 @@ impl BoundPath {
         if self.removed.swap(true, Ordering::AcqRel) {
             return;
         }
-        let is_ours = fs::symlink_metadata(&self.path)
-            .is_ok_and(|file| file.dev() == self.device && file.ino() == self.inode);
-        if !is_ours {
+        if !self.is_ours(&self.path) {
             return;
         }
-        if let Err(error) = fs::remove_file(&self.path) {
+        if let Err(error) = self.remove_if_still_ours() {
             log::warn!(
                 target: "sockman::net",
                 "cannot remove the socket file {} of a stopped listener: {error}",
                 self.path.display()
             );
         }
+    }
+    fn is_ours(&self, path: &Path) -> bool {
+        fs::symlink_metadata(path)
+            .is_ok_and(|file| file.dev() == self.device && file.ino() == self.inode)
+    }
+
+    /// Removes the file. Another program may replace the file at any time, and no system call
+    /// removes a file only if it is a certain one. The file is therefore moved into a directory
+    /// that nobody else uses. There it is removed, or put back if it turns out to be another file.
+    fn remove_if_still_ours(&self) -> io::Result<()> {
+        let Some(directory) = self.make_directory() else {
+            // The program may have no right to make a directory.
+            return fs::remove_file(&self.path);
+        };
+        let moved = directory.join("socket");
+        let removed = match fs::rename(&self.path, &moved) {
+            Ok(()) if self.is_ours(&moved) => fs::remove_file(&moved),
+            Ok(()) => self.put_back(&moved),
+            // Another program has removed the file meanwhile.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
+        };
+        removed.and(fs::remove_dir(&directory))
+    }
+
+    /// Puts another program's file back, unless a third file has taken its path.
+    fn put_back(&self, moved: &Path) -> io::Result<()> {
+        match fs::hard_link(moved, &self.path) {
+            // Linux may forbid links to the files of other users.
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                fs::rename(moved, &self.path)
+            }
+            _ => fs::remove_file(moved),
+        }
+    }
+
+    /// Makes a directory beside the socket file.
+    fn make_directory(&self) -> Option<PathBuf> {
+        let parent = self.path.parent()?;
+        (0..ATTEMPTS_FOR_A_NAME).find_map(|n| {
+            let path = parent.join(format!(".sockman-{}-{}-{n}", std::process::id(), self.inode));
+            // `mkdir` fails if the name is taken, so the directory is this call's own.
+            DirBuilder::new().mode(0o700).create(&path).is_ok().then_some(path)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+
+    /// A directory of the test, removed on drop.
+    struct Dir(PathBuf);
+
+    impl Dir {
+        fn new(name: &str) -> Dir {
+            let name = format!("sockman-listener-{name}-{}", std::process::id());
+            let path = std::env::temp_dir().join(name);
+            fs::create_dir(&path).unwrap();
+            Dir(path)
+        }
+
+        fn names(&self) -> Vec<PathBuf> {
+            fs::read_dir(&self.0).unwrap().map(|entry| entry.unwrap().path()).collect()
+        }
+    }
+
+    impl Drop for Dir {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    /// A file that another program puts in place between the check and the removal stays.
+    #[test]
+    fn a_file_that_replaces_the_socket_file_at_the_last_moment_stays() {
+        let dir = Dir::new("replaced");
+        let path = dir.0.join("sock");
+        let first = UnixListener::bind(&path).unwrap();
+        let bound = BoundPath::made_by_bind(&path).unwrap();
+        // The second socket exists before the first file is gone, so its inode is another one.
+        let _second = UnixListener::bind(dir.0.join("new")).unwrap();
+        fs::rename(dir.0.join("new"), &path).unwrap();
+        bound.remove_if_still_ours().unwrap();
+        assert_eq!(dir.names(), std::slice::from_ref(&path));
+        std::os::unix::net::UnixStream::connect(&path).unwrap();
+        drop(first);
+    }
+
+    /// The socket file itself is removed, and nothing is left beside it.
+    #[test]
+    fn the_socket_file_is_removed_and_leaves_nothing() {
+        let dir = Dir::new("own");
+        let path = dir.0.join("sock");
+        let _listener = UnixListener::bind(&path).unwrap();
+        let bound = BoundPath::made_by_bind(&path).unwrap();
+        // A directory of the name that the removal would use does no harm.
+        let inode = fs::symlink_metadata(&path).unwrap().ino();
+        let taken = dir.0.join(format!(".sockman-{}-{inode}-0", std::process::id()));
+        fs::create_dir(&taken).unwrap();
+        bound.remove_if_still_ours().unwrap();
+        assert_eq!(dir.names(), std::slice::from_ref(&taken));
+        // A file that is gone is no error.
+        bound.remove_if_still_ours().unwrap();
+        assert_eq!(dir.names(), [taken]);
     }
 }

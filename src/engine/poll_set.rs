@@ -3,7 +3,7 @@
 //! This module owns the poller and the slots. It belongs to the socket thread, takes no lock and
 //! makes no callback.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, io, sync::Arc, time::Duration};
 
 use super::{
     connection::Connection,
@@ -19,12 +19,12 @@ pub(crate) struct PollSet {
     slots: Slab<Slot>,
     pub(crate) due: Due,
     /// Registrations that failed. The turn of the connection reports the failure.
-    pub(crate) failed: Vec<(Key, io::Error)>,
+    failed: BTreeMap<Key, io::Error>,
 }
 
 impl PollSet {
     pub(crate) fn new(poller: Box<dyn Poller>) -> PollSet {
-        PollSet { poller, slots: Slab::new(), due: Due::default(), failed: Vec::new() }
+        PollSet { poller, slots: Slab::new(), due: Due::default(), failed: BTreeMap::new() }
     }
 
     pub(crate) fn poller(&self) -> &dyn Poller {
@@ -56,7 +56,7 @@ impl PollSet {
     pub(crate) fn slot_and_failed(
         &mut self,
         key: Key,
-    ) -> Option<(&mut Slot, &mut Vec<(Key, io::Error)>)> {
+    ) -> Option<(&mut Slot, &mut BTreeMap<Key, io::Error>)> {
         self.slots.get_mut(key).map(|slot| (slot, &mut self.failed))
     }
 
@@ -95,7 +95,7 @@ impl PollSet {
                 "cannot watch connection {} for readiness: {error}", connection.id
             );
             slot.latch_failed_registration();
-            self.failed.push((key, error));
+            self.failed.insert(key, error);
         }
         self.due.list(key, &mut slot.listed);
     }
@@ -128,7 +128,7 @@ impl PollSet {
         if let Some(key) = connection.key() {
             connection.set_token(None);
             self.slots.remove(key);
-            self.failed.retain(|(failed, _)| *failed != key);
+            self.failed.remove(&key);
         }
     }
 

@@ -9,6 +9,7 @@ use std::{
 };
 
 use super::{
+    attempt::Attempt,
     connection::ConnectionId,
     counters::Counters,
     inbox::{Inbox, Mark},
@@ -97,6 +98,20 @@ impl Shared {
         true
     }
 
+    /// Hands an attempt to the socket thread.
+    pub(crate) fn drive(&self, attempt: Box<Attempt>) {
+        if threads::is_socket_thread_of(self) {
+            return self.inbox.push(Mark::Connecting(attempt));
+        }
+        match &mut *self.run.lock() {
+            // The mark is pushed under the lock, as in `close`.
+            Run::Running => self.inbox.push(Mark::Connecting(attempt)),
+            // A mark would keep the attempt's descriptor open, and a close would have to search for
+            // the mark.
+            Run::Stopped(socket_thread) => socket_thread.drive(attempt),
+        }
+    }
+
     /// Gives a reserved place back.
     pub(crate) fn release_place(&self) {
         if self.connections.release() {
@@ -140,7 +155,7 @@ impl Shared {
         let address = listener.address().clone();
         log::debug!(target: "sockman::net", "listening on {address}");
         self.listeners.lock().push(Arc::clone(&listener));
-        self.inbox.push(Mark::ListenerAdded(listener));
+        self.inbox.push(Mark::ListenerAdded(Arc::downgrade(&listener)));
         address
     }
 

@@ -15,6 +15,7 @@ use std::{
 
 use super::{
     accepting::Accepting,
+    attempt::Attempt,
     connecting::{Connecting, Stepped},
     connection::Connection,
     context::Context,
@@ -245,16 +246,28 @@ impl SocketThread {
         if context.shared().inbox.take(&mut marks) {
             for mark in marks.drain(..) {
                 match mark {
-                    Mark::Activated(connection) => self.connected.add(&connection),
+                    Mark::Activated(connection) => {
+                        if let Some(connection) = connection.upgrade() {
+                            self.connected.add(&connection);
+                        }
+                    }
                     Mark::Connecting(attempt) => self.connecting.add(attempt),
                     Mark::ConnectCancelled(connection) => {
                         if let Some(connection) = connection.upgrade() {
                             self.connecting.cancel(&connection);
                         }
                     }
-                    Mark::Woken(connection) => self.connected.wake(&connection),
+                    Mark::Woken(connection) => {
+                        if let Some(connection) = connection.upgrade() {
+                            self.connected.wake(&connection);
+                        }
+                    }
                     Mark::Closed(connection) => self.remove(&connection),
-                    Mark::ListenerAdded(listener) => self.add_listener(&listener),
+                    Mark::ListenerAdded(listener) => {
+                        if let Some(listener) = listener.upgrade() {
+                            self.add_listener(&listener);
+                        }
+                    }
                     Mark::ListenersStopped => self.remove_stopped_listeners(),
                 }
             }
@@ -265,7 +278,9 @@ impl SocketThread {
     /// Releases everything that was closed or stopped, marks included, so that descriptors and
     /// memory do not wait for the next start. The caller ensures that no thread runs.
     pub(crate) fn remove_closed(&mut self, inbox: &Inbox) {
-        inbox.forget_closed();
+        for attempt in inbox.settle() {
+            self.drive(attempt);
+        }
         self.connected.remove_closed();
         self.connecting.remove_closed();
         self.remove_stopped_listeners();
@@ -273,11 +288,14 @@ impl SocketThread {
 
     /// Releases one connection that was closed. The caller ensures that no thread runs.
     pub(crate) fn forget(&mut self, inbox: &Inbox, connection: &Connection) {
-        if connection.token().is_none() || connection.is_woken() {
-            // The inbox may still hold the mark of the connection's activation or of a wake.
-            inbox.forget_closed();
-        }
+        // The inbox may still hold the mark of the connection's activation or of a wake.
+        inbox.closed(1);
         self.remove(connection);
+    }
+
+    /// Takes an attempt over. The caller ensures that no thread runs.
+    pub(crate) fn drive(&mut self, attempt: Box<Attempt>) {
+        self.connecting.add(attempt);
     }
 
     /// Releases a connection or an attempt.
@@ -300,10 +318,12 @@ impl SocketThread {
         }
     }
 
-    fn remove_stopped_listeners(&mut self) {
+    pub(crate) fn remove_stopped_listeners(&mut self) {
         self.listeners.retain(|accepting| {
             let listener = accepting.listener();
-            if listener.is_stopped() {
+            // The flag is read once: a listener that leaves the list is also deregistered.
+            let is_stopped = listener.is_stopped();
+            if is_stopped {
                 // An adopted listener may stay open in another process. The poller would then
                 // continue to report the listener's clients.
                 if let Err(error) = self.connected.deregister_listener(listener.sock()) {
@@ -313,7 +333,7 @@ impl SocketThread {
                     );
                 }
             }
-            !listener.is_stopped()
+            !is_stopped
         });
     }
 

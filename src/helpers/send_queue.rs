@@ -148,17 +148,54 @@ impl SendQueueLimits {
 pub struct SendQueue {
     id: ConnectionId,
     limits: SendQueueLimits,
-    queue: Mutex<VecDeque<u8>>,
+    queue: Mutex<Queue>,
     /// The length of the queue. The hooks read it without the mutex: the library asks the hooks
     /// often, and a hook must not wait for a push.
     queued: AtomicUsize,
     above_high_mark: AtomicBool,
 }
 
-/// The state of the queue after a drain.
-struct Drained {
-    is_empty: bool,
-    fell_to_low_mark: bool,
+/// What the mutex protects.
+#[derive(Debug)]
+struct Queue {
+    bytes: VecDeque<u8>,
+    /// The connections that a drain wakes at the low mark.
+    resumes: Resumes,
+    /// The error of the last send, if that send found the socket broken.
+    failure: Option<Failure>,
+}
+
+#[derive(Debug)]
+enum Resumes {
+    Itself,
+    Others(Box<[ConnectionId]>),
+}
+
+/// The error of a send that found the socket broken. An [`io::Error`] cannot be cloned.
+#[derive(Debug, Clone, Copy)]
+enum Failure {
+    Os(i32),
+    Other(io::ErrorKind),
+}
+
+impl Failure {
+    fn of(error: &SendError) -> Option<Failure> {
+        match error {
+            SendError::Socket { source, .. } => Some(match source.raw_os_error() {
+                Some(code) => Failure::Os(code),
+                None => Failure::Other(source.kind()),
+            }),
+            // Each push asks anew whether the connection is closed.
+            _ => None,
+        }
+    }
+
+    fn error(self) -> io::Error {
+        match self {
+            Failure::Os(code) => io::Error::from_raw_os_error(code),
+            Failure::Other(kind) => kind.into(),
+        }
+    }
 }
 
 impl SendQueue {
@@ -168,7 +205,11 @@ impl SendQueue {
         SendQueue {
             id,
             limits,
-            queue: Mutex::new(VecDeque::new()),
+            queue: Mutex::new(Queue {
+                bytes: VecDeque::new(),
+                resumes: Resumes::Itself,
+                failure: None,
+            }),
             queued: AtomicUsize::new(0),
             above_high_mark: AtomicBool::new(false),
         }
@@ -180,6 +221,90 @@ impl SendQueue {
         self.id
     }
 
+    /// Names the connections that a [`drain`](SendQueue::drain) wakes when the queue falls to its
+    /// low mark. By default, it wakes the connection that the queue sends on.
+    ///
+    /// A relay needs this method. There, the bytes in the queue of one connection come from another
+    /// connection, and that other connection is not read while the queue is above its high mark.
+    /// With the [`sweep`](crate::Options::sweep) off, only a wake makes the library read it again.
+    ///
+    /// Call this method before the first push, because a drain wakes the connections that are named
+    /// at that time. Any thread may call it. A second call replaces the connections of the first
+    /// one. An id of a closed connection does no harm. The number of ids has no limit.
+    ///
+    /// A drain that fails wakes no connection: an embedder that closes one side of a relay also
+    /// closes or wakes the other side.
+    ///
+    /// # Examples
+    ///
+    /// A relay of two connections. Each side has a queue for the bytes that go to that side.
+    ///
+    /// ```
+    /// use sockman::{
+    ///     ConnectionId, NextRecv, SendQueue, SockMan,
+    ///     helpers::{ConnectionTable, SendQueueLimits},
+    /// };
+    ///
+    /// struct Side {
+    ///     other: ConnectionId,
+    ///     /// The bytes that go to this side. They come from the other side.
+    ///     queue: SendQueue,
+    /// }
+    ///
+    /// #[derive(Default)]
+    /// struct Relay {
+    ///     sides: ConnectionTable<Side>,
+    /// }
+    ///
+    /// impl Relay {
+    ///     fn pair(&self, a: ConnectionId, b: ConnectionId) {
+    ///         for (id, other) in [(a, b), (b, a)] {
+    ///             let queue = SendQueue::new(id, SendQueueLimits::default());
+    ///             queue.resumes([other]);
+    ///             self.sides.insert(id, Side { other, queue });
+    ///         }
+    ///     }
+    ///
+    ///     /// The side to which the bytes from `id` go.
+    ///     fn other(&self, id: ConnectionId) -> Option<std::sync::Arc<Side>> {
+    ///         self.sides.find(self.sides.find(id)?.other)
+    ///     }
+    ///
+    ///     fn close(&self, sockman: &SockMan, id: ConnectionId) {
+    ///         if let Some(side) = self.sides.remove(id) {
+    ///             self.sides.remove(side.other);
+    ///             sockman.close_connection(id);
+    ///             sockman.close_connection(side.other);
+    ///         }
+    ///     }
+    /// }
+    ///
+    /// // The `EventHandler` calls these methods:
+    /// impl Relay {
+    ///     fn should_try_to_recv(&self, id: ConnectionId) -> bool {
+    ///         self.other(id).is_some_and(|to| !to.queue.is_above_high_mark())
+    ///     }
+    ///     fn should_try_to_send(&self, id: ConnectionId) -> bool {
+    ///         self.sides.find(id).is_some_and(|side| side.queue.has_queued())
+    ///     }
+    ///     fn event_ready_to_send(&self, sockman: &SockMan, id: ConnectionId) -> NextRecv {
+    ///         if self.sides.find(id).is_some_and(|side| side.queue.drain(sockman).is_err()) {
+    ///             self.close(sockman, id);
+    ///         }
+    ///         NextRecv::Proceed
+    ///     }
+    ///     fn event_got_data(&self, sockman: &SockMan, id: ConnectionId, data: &[u8]) {
+    ///         if self.other(id).is_some_and(|to| to.queue.push(sockman, data).is_err()) {
+    ///             self.close(sockman, id);
+    ///         }
+    ///     }
+    /// }
+    /// ```
+    pub fn resumes(&self, ids: impl IntoIterator<Item = ConnectionId>) {
+        let resumes = Resumes::Others(ids.into_iter().collect());
+        self.queue.lock().resumes = resumes;
+    }
+
     /// Sends `data`, or queues what the kernel does not take now.
     ///
     /// Any thread may call this method, which waits for the queue's mutex. Another thread holds the
@@ -187,10 +312,11 @@ impl SendQueue {
     ///
     /// # Errors
     ///
-    /// * [`PushError::Full`] if the queue would grow beyond its limit;
-    /// * [`PushError::Send`] if the connection is closed or broken.
+    /// * [`PushError::Send`] if the connection is closed or broken;
+    /// * [`PushError::Full`] if the queue would grow beyond its limit.
     ///
-    /// In both cases, no byte of `data` was sent or queued.
+    /// In both cases, no byte of `data` was sent or queued. A push behind queued bytes makes no
+    /// system call, so it finds a broken connection only after a push or a drain has failed.
     pub fn push(&self, sockman: &SockMan, data: &[u8]) -> Result<(), PushError> {
         self.push_with(sockman, data, More::No)
     }
@@ -205,19 +331,24 @@ impl SendQueue {
     pub fn push_with(&self, sockman: &SockMan, data: &[u8], more: More) -> Result<(), PushError> {
         let must_wake = {
             let mut queue = self.queue.lock();
-            let was_empty = queue.is_empty();
-            let room = self.limits.limit.saturating_sub(queue.len());
-            if data.len() > room {
+            let was_empty = queue.bytes.is_empty();
+            let room = self.limits.limit.saturating_sub(queue.bytes.len());
+            let is_full = data.len() > room;
+            if !was_empty || is_full {
+                self.check_open(sockman, &queue).map_err(PushError::Send)?;
+            }
+            if is_full {
                 return Err(PushError::Full { limit: self.limits.limit });
             }
             let sent = if was_empty {
-                sockman.send_with(self.id, &[IoSlice::new(data)], more).map_err(PushError::Send)?
+                self.send(sockman, &mut queue.failure, &[IoSlice::new(data)], more)
+                    .map_err(PushError::Send)?
             } else {
                 0
             };
-            queue.extend(data.get(sent..).unwrap_or_default());
-            self.publish(queue.len());
-            was_empty && !queue.is_empty()
+            queue.bytes.extend(data.get(sent..).unwrap_or_default());
+            self.publish(queue.bytes.len());
+            was_empty && !queue.bytes.is_empty()
         };
         // The wake comes after the queueing, because the kernel may have reported new room before
         // the bytes were queued. If the queue was not empty, another drain follows in any case, and
@@ -234,39 +365,61 @@ impl SendQueue {
     /// One call offers at most 256 KiB to the kernel, so that the other connections get their
     /// turns. The socket thread calls `event_ready_to_send` again if the queue holds more.
     ///
-    /// When the queue falls to the low mark, the drain wakes the connection, so that reading
-    /// resumes.
+    /// When the queue falls to the low mark, the drain wakes the connection, or the connections
+    /// that [`resumes`](SendQueue::resumes) named, so that reading resumes.
     ///
     /// # Errors
     ///
-    /// As [`SockMan::send_bytes`]. The queue stays unchanged.
+    /// As [`SockMan::send_bytes`]. The queue stays unchanged. A drain of an empty queue sends
+    /// nothing and returns `Ok(true)`, also if the connection is closed.
     pub fn drain(&self, sockman: &SockMan) -> Result<bool, SendError> {
-        let drained = self.drain_queue(sockman)?;
-        if drained.fell_to_low_mark {
-            sockman.wake(self.id);
+        let queue = &mut *self.queue.lock();
+        if queue.bytes.is_empty() {
+            return Ok(true);
         }
-        Ok(drained.is_empty)
-    }
-
-    fn drain_queue(&self, sockman: &SockMan) -> Result<Drained, SendError> {
-        let mut queue = self.queue.lock();
-        if queue.is_empty() {
-            return Ok(Drained { is_empty: true, fell_to_low_mark: false });
-        }
-        let (first, second) = queue.as_slices();
+        let (first, second) = queue.bytes.as_slices();
         let first = first.get(..BYTES_PER_DRAIN).unwrap_or(first);
         let second = second.get(..BYTES_PER_DRAIN - first.len()).unwrap_or(second);
-        let more = More::from(first.len() + second.len() < queue.len());
+        let more = More::from(first.len() + second.len() < queue.bytes.len());
         let pieces = [IoSlice::new(first), IoSlice::new(second)];
         // The second piece is usually empty. Without it, the kernel has one piece less to process.
         let pieces = pieces.get(..if second.is_empty() { 1 } else { 2 }).unwrap_or(&pieces);
-        let sent = sockman.send_with(self.id, pieces, more)?;
-        queue.drain(..sent);
-        if queue.is_empty() && queue.capacity() > KEPT_CAPACITY {
-            *queue = VecDeque::new();
+        let sent = self.send(sockman, &mut queue.failure, pieces, more)?;
+        queue.bytes.drain(..sent);
+        if queue.bytes.is_empty() && queue.bytes.capacity() > KEPT_CAPACITY {
+            queue.bytes = VecDeque::new();
         }
-        let fell_to_low_mark = self.publish(queue.len());
-        Ok(Drained { is_empty: queue.is_empty(), fell_to_low_mark })
+        if self.publish(queue.bytes.len()) {
+            match &queue.resumes {
+                Resumes::Itself => sockman.wake(self.id),
+                Resumes::Others(ids) => ids.iter().for_each(|id| sockman.wake(*id)),
+            }
+        }
+        Ok(queue.bytes.is_empty())
+    }
+
+    /// Sends the pieces, and remembers in `failure` whether the socket is broken.
+    fn send(
+        &self,
+        sockman: &SockMan,
+        failure: &mut Option<Failure>,
+        pieces: &[IoSlice<'_>],
+        more: More,
+    ) -> Result<usize, SendError> {
+        let sent = sockman.send_with(self.id, pieces, more);
+        *failure = sent.as_ref().err().and_then(Failure::of);
+        sent
+    }
+
+    /// Returns an error if the connection is closed, or if the last send failed. Makes no system
+    /// call.
+    fn check_open(&self, sockman: &SockMan, queue: &Queue) -> Result<(), SendError> {
+        // A send of no bytes only looks the connection up.
+        sockman.send_with(self.id, &[], More::No)?;
+        match queue.failure {
+            None => Ok(()),
+            Some(failure) => Err(SendError::Socket { id: self.id, source: failure.error() }),
+        }
     }
 
     /// Returns whether the queue holds any bytes.

@@ -51,6 +51,9 @@ impl SockFactory for Factory {
     }
 }
 
+/// The most pieces that Linux's `sendmsg(2)` takes, empty ones included (`UIO_MAXIOV`).
+const MAX_PIECES: usize = 1024;
+
 /// A socket of the program.
 #[derive(Debug)]
 pub(super) struct MemorySock {
@@ -112,6 +115,9 @@ impl Sock for MemorySock {
     }
 
     fn send_vectored(&self, data: &[IoSlice<'_>], more: More) -> io::Result<usize> {
+        if data.len() > MAX_PIECES {
+            return Err(io::Error::from_raw_os_error(libc::EMSGSIZE));
+        }
         let data: Vec<u8> = data.iter().flat_map(|piece| piece.iter().copied()).collect();
         self.send(&data, more)
     }
@@ -131,8 +137,13 @@ impl Sock for MemorySock {
 
     fn take_error(&self) -> io::Result<Option<io::Error>> {
         self.faulty(Call::TakeError)?;
-        let errno =
-            self.call(|kernel| Ok(kernel.stream(self.end).and_then(|stream| stream.error.take())))?;
+        let errno = self.call(|kernel| {
+            Ok(match kernel.socket(self.end).map(|socket| &mut socket.kind) {
+                Some(Kind::Stream(stream)) => stream.error.take(),
+                Some(Kind::Scripted(script)) => script.pending_error(),
+                _ => None,
+            })
+        })?;
         Ok(errno.map(io::Error::from_raw_os_error))
     }
 

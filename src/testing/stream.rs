@@ -266,6 +266,9 @@ impl Kernel {
         if stream.send_shut {
             return Err(libc::EPIPE);
         }
+        if data.is_empty() {
+            return Ok(0);
+        }
         let Some(other) = stream.other else { return Err(libc::EAGAIN) };
         let sent = data.len().min(room);
         if sent < data.len() {

@@ -24,6 +24,7 @@ mod surface;
 mod bytes;
 mod callbacks;
 mod close;
+mod hang_up;
 mod hooks;
 mod loopback;
 mod registration;
@@ -45,6 +46,7 @@ mod restart;
 
 // The helpers for embedders.
 mod helpers;
+mod relay;
 mod send_queue;
 
 // Connections through I2P and SOCKS5.

@@ -75,8 +75,8 @@ MUTATIONS = [
     {
         'guarantee': 'G2', 'what': 'a connection added to the poll set is not listed for a turn',
         'file': 'src/engine/poll_set.rs',
-        'old': '            self.failed.push((key, error));\n        }\n        self.due.list(key, &mut slot.listed);',
-        'new': '            self.failed.push((key, error));\n        }',
+        'old': '            self.failed.insert(key, error);\n        }\n        self.due.list(key, &mut slot.listed);',
+        'new': '            self.failed.insert(key, error);\n        }',
         'test': 'sockman:library', 'tests': ('registration', ''),
     },
     {
@@ -96,8 +96,8 @@ MUTATIONS = [
     {
         'guarantee': 'G2', 'what': 'with no thread running the inbox drops activated and woken connections',
         'file': 'src/engine/inbox.rs',
-        'old': 'Mark::Activated(connection) | Mark::Woken(connection) => !connection.is_closed(),',
-        'new': 'Mark::Activated(_) | Mark::Woken(_) => false,',
+        'old': 'connection.upgrade().is_some_and(|connection| !connection.is_closed())',
+        'new': 'connection.strong_count() == 0',
         'test': 'sockman:library', 'tests': ('registration', ''),
     },
     {
@@ -256,16 +256,16 @@ MUTATIONS = [
     },
     {
         'guarantee': 'G5', 'what': 'after the end, the error that a send met is ignored',
-        'file': 'src/engine/slot/turn.rs',
-        'old': 'match error.or_else(|| connection.send_error())',
-        'new': 'match error',
+        'file': 'src/engine/connection.rs',
+        'old': 'Ok(pending.or_else(|| self.remembered_error()))',
+        'new': 'Ok(pending)',
         'test': 'sockman:library', 'tests': ('bytes', ''),
     },
     {
-        'guarantee': 'G5', 'what': 'send_error reads the error without the send lock',
+        'guarantee': 'G5', 'what': 'the error that another call received is read without the send lock',
         'file': 'src/engine/connection.rs',
-        'old': '        let _sending = self.sending.lock();\n        match',
-        'new': '        match',
+        'old': '        let _sending = self.sending.lock();\n        self.remembered_error()',
+        'new': '        self.remembered_error()',
         'test': 'sockman:library', 'tests': ('bytes', ''),
     },
     {
@@ -313,8 +313,8 @@ MUTATIONS = [
     {
         'guarantee': 'G5', 'what': 'stop_listening removes any file at the path',
         'file': 'src/engine/listener.rs',
-        'old': '        if !is_ours {\n            return;\n        }\n',
-        'new': '        let _ = is_ours;\n',
+        'old': '.is_ok_and(|file| file.dev() == self.device && file.ino() == self.inode)',
+        'new': '.is_ok()',
         'test': 'sockman:library', 'tests': ('unix_sockets', ''),
     },
     {
@@ -656,7 +656,7 @@ MUTATIONS = [
     {
         'guarantee': 'G10', 'what': 'an emptied send queue keeps its capacity',
         'file': 'src/helpers/send_queue.rs',
-        'old': 'if queue.is_empty() && queue.capacity() > KEPT_CAPACITY {',
+        'old': 'if queue.bytes.is_empty() && queue.bytes.capacity() > KEPT_CAPACITY {',
         'new': 'if false {',
         'test': 'sockman:processes', 'tests': ('memory', 'drained'),
     },
@@ -859,8 +859,8 @@ MUTATIONS = [
     {
         'guarantee': 'SendQueue', 'what': 'a push may exceed the limit by one byte',
         'file': 'src/helpers/send_queue.rs',
-        'old': 'if data.len() > room {',
-        'new': 'if data.len() > room + 1 {',
+        'old': 'let is_full = data.len() > room;',
+        'new': 'let is_full = data.len() > room + 1;',
         'test': 'sockman:library', 'tests': ('send_queue', 'limit'),
     },
     {
@@ -887,8 +887,8 @@ MUTATIONS = [
     {
         'guarantee': 'SendQueue', 'what': 'a push into the inbox notifies before it adds the mark',
         'file': 'src/engine/inbox.rs',
-        'old': '        self.marks.lock().push(mark);\n        self.notify();',
-        'new': '        self.notify();\n        self.marks.lock().push(mark);',
+        'old': '        self.marks.lock().list.push(mark);\n        self.notify();',
+        'new': '        self.notify();\n        self.marks.lock().list.push(mark);',
         'test': 'sockman:library', 'tests': ('send_queue', 'million'),
     },
     {
@@ -1117,9 +1117,9 @@ MUTATIONS = [
     },
     {
         'guarantee': 'G14', 'what': 'with no thread running a closed attempt stays in the inbox',
-        'file': 'src/engine/inbox.rs',
-        'old': 'Mark::Connecting(attempt) => !attempt.connection.is_closed()',
-        'new': 'Mark::Connecting(_) => true',
+        'file': 'src/engine/shared.rs',
+        'old': 'Run::Stopped(socket_thread) => socket_thread.drive(attempt),',
+        'new': 'Run::Stopped(_) => self.inbox.push(Mark::Connecting(attempt)),',
         'test': 'sockman:library', 'tests': ('start_connect_ends', 'descriptor'),
     },
     {
@@ -1664,8 +1664,8 @@ MUTATIONS = [
     {
         'guarantee': 'G2', 'what': 'a new connection is not listed for a turn',
         'file': 'src/engine/poll_set.rs',
-        'old': '            self.failed.push((key, error));\n        }\n        self.due.list(key, &mut slot.listed);',
-        'new': '            self.failed.push((key, error));\n        }',
+        'old': '            self.failed.insert(key, error);\n        }\n        self.due.list(key, &mut slot.listed);',
+        'new': '            self.failed.insert(key, error);\n        }',
         'test': 'simulator:seeds', 'tests': ('', ''),
     },
     {
@@ -1881,8 +1881,8 @@ MUTATIONS = [
     {
         'guarantee': 'G14', 'what': 'with no thread running the inbox drops activated and woken connections',
         'file': 'src/engine/inbox.rs',
-        'old': 'Mark::Activated(connection) | Mark::Woken(connection) => !connection.is_closed(),',
-        'new': 'Mark::Activated(_) | Mark::Woken(_) => false,',
+        'old': 'connection.upgrade().is_some_and(|connection| !connection.is_closed())',
+        'new': 'connection.strong_count() == 0',
         'test': 'simulator:seeds', 'tests': ('', ''),
     },
     {
@@ -1923,8 +1923,8 @@ MUTATIONS = [
     {
         'guarantee': 'G9', 'what': 'a push into the inbox notifies before it adds the mark',
         'file': 'src/engine/inbox.rs',
-        'old': '        self.marks.lock().push(mark);\n        self.notify();',
-        'new': '        self.notify();\n        self.marks.lock().push(mark);',
+        'old': '        self.marks.lock().list.push(mark);\n        self.notify();',
+        'new': '        self.notify();\n        self.marks.lock().list.push(mark);',
         'test': 'simulator:models', 'tests': ('', ''),
     },
     {
@@ -1944,8 +1944,8 @@ MUTATIONS = [
     {
         'guarantee': 'queue', 'what': 'a push publishes the length before it queues the bytes',
         'file': 'src/helpers/send_queue.rs',
-        'old': '            queue.extend(data.get(sent..).unwrap_or_default());\n            self.publish(queue.len());',
-        'new': '            self.publish(queue.len());\n            queue.extend(data.get(sent..).unwrap_or_default());',
+        'old': '            queue.bytes.extend(data.get(sent..).unwrap_or_default());\n            self.publish(queue.bytes.len());',
+        'new': '            self.publish(queue.bytes.len());\n            queue.bytes.extend(data.get(sent..).unwrap_or_default());',
         'test': 'simulator:models', 'tests': ('', ''),
     },
     {
@@ -2073,5 +2073,129 @@ MUTATIONS = [
         'old': 'const NO_SIGPIPE: libc::c_int = libc::MSG_NOSIGNAL;',
         'new': 'const NO_SIGPIPE: libc::c_int = 0;',
         'test': 'sockman:library', 'tests': ('conformance', 'raises_no_signal'),
+        'guarantee': 'SendQueue', 'what': 'a push behind queued bytes does not ask whether the connection is closed',
+        'file': 'src/helpers/send_queue.rs',
+        'old': 'if !was_empty || is_full {',
+        'new': 'if is_full {',
+        'test': 'sockman:library', 'tests': ('send_queue', 'after_a_'),
+    },
+    {
+        'guarantee': 'SendQueue', 'what': 'a push that does not fit does not ask whether the connection is closed',
+        'file': 'src/helpers/send_queue.rs',
+        'old': 'if !was_empty || is_full {',
+        'new': 'if !was_empty {',
+        'test': 'sockman:library', 'tests': ('send_queue', 'after_a_close'),
+    },
+    {
+        'guarantee': 'SendQueue', 'what': 'a queue forgets that its last send failed',
+        'file': 'src/helpers/send_queue.rs',
+        'old': '*failure = sent.as_ref().err().and_then(Failure::of);',
+        'new': '*failure = None;',
+        'test': 'sockman:library', 'tests': ('send_queue', 'after_a_reset'),
+    },
+    {
+        'guarantee': 'SendQueue', 'what': 'a drain wakes its own connection in place of those that it resumes',
+        'file': 'src/helpers/send_queue.rs',
+        'old': 'ids.iter().for_each(|id| sockman.wake(*id))',
+        'new': 'ids.iter().for_each(|_| sockman.wake(self.id))',
+        'test': 'sockman:library', 'tests': ('relay', ''),
+    },
+    {
+        'guarantee': 'SendQueue', 'what': 'a drain wakes only one of the connections that it resumes',
+        'file': 'src/helpers/send_queue.rs',
+        'old': 'ids.iter().for_each(|id| sockman.wake(*id))',
+        'new': 'ids.iter().take(1).for_each(|id| sockman.wake(*id))',
+        'test': 'sockman:library', 'tests': ('relay', 'several'),
+    },
+    {
+        'guarantee': 'G5', 'what': 'empty pieces count among the 1024 of a vectored send',
+        'file': 'src/sockman.rs',
+        'old': 'let filled = pieces.iter().filter(|piece| !piece.is_empty());',
+        'new': 'let filled = pieces.iter();',
+        'test': 'sockman:library', 'tests': ('limits', 'empty_pieces'),
+    },
+    {
+        'guarantee': 'doubles', 'what': 'the double takes any number of pieces',
+        'file': 'src/testing/seams.rs',
+        'old': 'if data.len() > MAX_PIECES {',
+        'new': 'if false {',
+        'test': 'sockman:library', 'tests': ('limits', 'the_double_takes'),
+    },
+    {
+        'guarantee': 'G6', 'what': 'hung_up does not ask for the error of the socket',
+        'file': 'src/engine/connection.rs',
+        'old': 'None => self.take_error_locked().unwrap_or(None),',
+        'new': 'None => None,',
+        'test': 'sockman:library', 'tests': ('hang_up', ''),
+    },
+    {
+        'guarantee': 'G6', 'what': 'hung_up forgets an error that a receive took',
+        'file': 'src/engine/connection.rs',
+        'old': '        if let Err(error) = &received {\n            self.remember_error(error);\n        }',
+        'new': '',
+        'test': 'sockman:library', 'tests': ('hang_up', 'another_call'),
+    },
+    {
+        'guarantee': 'G5', 'what': 'the error that hung_up took from the socket is not remembered',
+        'file': 'src/engine/connection.rs',
+        'old': '        if let Some(error) = &pending {\n            self.remember_error(error);\n        }',
+        'new': '',
+        'test': 'sockman:library', 'tests': ('hang_up', 'however_often'),
+    },
+    {
+        'guarantee': 'G14', 'what': 'each close while no thread runs searches all marks',
+        'file': 'src/engine/inbox.rs',
+        'old': 'if marks.closed >= marks.list.len() / 2 {',
+        'new': 'if true {',
+        'test': 'sockman:lib', 'tests': ('', 'however_many_marks_wait'),
+    },
+    {
+        'guarantee': 'G14', 'what': 'marks of what was closed while no thread runs stay in the inbox',
+        'file': 'src/engine/inbox.rs',
+        'old': 'if marks.closed >= marks.list.len() / 2 {',
+        'new': 'if false {',
+        'test': 'sockman:lib', 'tests': ('', 'however_many_marks_wait'),
+    },
+    {
+        'guarantee': 'G14', 'what': 'an attempt that a callback began just before the end stays a mark',
+        'file': 'src/engine/socket_thread.rs',
+        'old': '        for attempt in inbox.settle() {\n            self.drive(attempt);\n        }',
+        'new': '        inbox.closed(usize::MAX / 2);',
+        'test': 'sockman:library', 'tests': ('start_connect_ends', 'began_just_before'),
+    },
+    {
+        'guarantee': 'G14', 'what': 'closed attempts stay in the list of those to step while no thread runs',
+        'file': 'src/engine/connecting.rs',
+        'old': 'if self.due.len() / 2 > self.slots.len() {',
+        'new': 'if false {',
+        'test': 'sockman:lib', 'tests': ('', 'release_all_and_cost_the_same'),
+    },
+    {
+        'guarantee': 'G10', 'what': 'the places of a peak are kept',
+        'file': 'src/engine/slab.rs',
+        'old': '        while let Some(None) = self.values.last() {\n            self.values.pop();\n        }',
+        'new': '',
+        'test': 'sockman:lib', 'tests': ('', 'after_a_peak'),
+    },
+    {
+        'guarantee': 'G1', 'what': 'a place that is given up and taken again begins with its first generation',
+        'file': 'src/engine/slab.rs',
+        'old': 'if self.generations.len() < self.values.len() {\n            self.generations.push(0);\n        }',
+        'new': 'self.generations.truncate(self.values.len() - 1);\n        self.generations.push(0);',
+        'test': 'sockman:lib', 'tests': ('', 'after_a_peak'),
+    },
+    {
+        'guarantee': 'G7', 'what': 'a round over all values walks every block of places',
+        'file': 'src/engine/slab.rs',
+        'old': '*self.blocks.get_mut(key.index as usize / BLOCK)? -= 1;',
+        'new': '',
+        'test': 'sockman:lib', 'tests': ('', 'after_a_peak'),
+    },
+    {
+        'guarantee': 'paths', 'what': 'a file that replaces the socket file at the last moment is removed',
+        'file': 'src/engine/listener.rs',
+        'old': 'Ok(()) if self.is_ours(&moved) => fs::remove_file(&moved),',
+        'new': 'Ok(()) if moved.exists() => fs::remove_file(&moved),',
+        'test': 'sockman:lib', 'tests': ('', 'at_the_last_moment_stays'),
     },
 ]

@@ -2,9 +2,10 @@
 //! own thread, over the network in memory of `testing` and with a clock that stands still.
 //!
 //! `pass` tests the effects of a pass on connections, listeners and deadlines. `connects` tests the
-//! connects that the socket thread drives. `sends` tests the effects of a send. `sweep` tests the
+//! connects that the socket thread drives. `closes` tests closes while no thread runs. `sends` tests the effects of a send. `sweep` tests the
 //! sweep.
 
+mod closes;
 mod connects;
 mod pass;
 mod sends;

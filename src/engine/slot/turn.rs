@@ -4,7 +4,7 @@
 //! connection's send lock for a moment to read the error of a send. No lock is held while a
 //! callback runs.
 
-use std::{io, mem};
+use std::{collections::BTreeMap, io, mem};
 
 use super::{End, OpenSince, Slot};
 use crate::{
@@ -31,7 +31,7 @@ pub(crate) struct Turn<'a> {
     pub(crate) slot: &'a mut Slot,
     pub(crate) key: Key,
     pub(crate) buffer: &'a mut [u8],
-    pub(crate) failed: &'a mut Vec<(Key, io::Error)>,
+    pub(crate) failed: &'a mut BTreeMap<Key, io::Error>,
 }
 
 /// The error of a turn that ends because the connection was closed.
@@ -132,7 +132,7 @@ impl Turn<'_> {
         if self.slot.end != End::Open {
             return self.report_reset_after_eof();
         }
-        match self.slot.connection.sock().recv(self.buffer) {
+        match self.slot.connection.recv(self.buffer) {
             Ok(0) => self.got_eof(),
             Ok(bytes) => self.got_data(bytes),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -159,9 +159,10 @@ impl Turn<'_> {
     fn got_eof(&mut self) -> Result<(), Closed> {
         if !self.slot.saw_fin {
             // If a send received the reset, perhaps before the poller reported it, the receive
-            // returns a plain end of stream. A broken pipe is different, because it is a reset
-            // after the end. In that case both the end and the reset are reported.
-            let error = self.slot.connection.send_error();
+            // returns a plain end of stream. So it does if `connection_info` asked for the reset. A
+            // broken pipe is different, because it is a reset after the end. In that case both the
+            // end and the reset are reported.
+            let error = self.slot.connection.received_error();
             if let Some(error) = error.filter(|error| error.kind() != io::ErrorKind::BrokenPipe) {
                 return self.got_permanent_read_error(&error);
             }
@@ -178,14 +179,12 @@ impl Turn<'_> {
     }
 
     /// Reports a reset that came after the end of the stream. Linux's `recv` returns "end of
-    /// stream" again on each call, so only `SO_ERROR` holds the reset, unless a send received the
-    /// reset first.
+    /// stream" again on each call, so only `SO_ERROR` holds the reset, unless another call received
+    /// the reset first.
     fn report_reset_after_eof(&mut self) -> Result<(), Closed> {
         self.slot.recv.clear();
         self.slot.broken = false;
-        let connection = &self.slot.connection;
-        let error = connection.sock().take_error().unwrap_or_else(Some);
-        match error.or_else(|| connection.send_error()) {
+        match self.slot.connection.take_error().unwrap_or_else(Some) {
             Some(error) => self.got_permanent_read_error(&error),
             None => Ok(()),
         }
@@ -207,8 +206,7 @@ impl Turn<'_> {
     }
 
     fn take_failed_registration(&mut self) -> Option<io::Error> {
-        let position = self.failed.iter().position(|(key, _)| *key == self.key)?;
-        Some(self.failed.swap_remove(position).1)
+        self.failed.remove(&self.key)
     }
 
     fn check_open(&self) -> Result<(), Closed> {

@@ -54,7 +54,7 @@ pub fn run_passes(sockman: &SockMan, count: u64) {
 /// Waits until the poller has reported a reset or hang-up of `id`.
 pub fn wait_until_hung_up(sockman: &SockMan, id: ConnectionId) {
     until("the connection counts as hung up", || {
-        sockman.connection_info(id).is_some_and(|info| info.hung_up)
+        sockman.connection_info(id).is_some_and(|info| info.hung_up.is_some())
     });
 }
 
