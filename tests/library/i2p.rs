@@ -305,12 +305,10 @@ fn a_transient_session_whose_connect_failed_is_used_again() {
         let bridge = Bridge::planned(once("STREAM CONNECT", Play::SayAndClose(refusal.to_vec())));
         let running = Running::start(I2pOptions::new(bridge.address.clone()));
         let error = running.connect(driver, &peer(7), DEADLINE).unwrap_err();
-        let ConnectErrorKind::I2pPeer { result: SamResult::CantReachPeer, message, .. } =
-            error.kind()
+        let ConnectErrorKind::I2pPeer { result: SamResult::CantReachPeer, .. } = error.kind()
         else {
             panic!("{driver:?}: {error:?}");
         };
-        assert_eq!(message.as_deref(), Some("LeaseSet not found"));
         assert!(!error.is_proxy_fault());
         running.connect(driver, &peer(7), DEADLINE).unwrap();
         assert_eq!(bridge.requests("SESSION CREATE").len(), 1, "{driver:?}");
@@ -415,7 +413,7 @@ fn every_result_says_whose_fault_it_is() {
         ("I2P_ERROR", SamResult::I2pError, false),
         ("INVALID_ID", SamResult::InvalidId, false),
         ("NOVERSION", SamResult::NoVersion, false),
-        ("SOMETHING_NEW", SamResult::Other("SOMETHING_NEW".to_owned()), false),
+        ("SOMETHING_NEW", SamResult::Other, false),
     ];
     for driver in DRIVERS {
         for request in REQUESTS {
@@ -426,20 +424,18 @@ fn every_result_says_whose_fault_it_is() {
                     let line = format!("{verbs} RESULT={text} MESSAGE=\"two words\"{end}");
                     let play = Play::SayAndClose(line.into_bytes());
                     let error = attempt(driver, request, play, DEADLINE);
-                    let (result, message) = match error.kind() {
-                        ConnectErrorKind::I2pPeer { result, message, .. } if *is_peers => {
-                            (result, message)
-                        }
+                    let result = match error.kind() {
+                        ConnectErrorKind::I2pPeer { result, .. } if *is_peers => result,
                         ConnectErrorKind::SamFailed { error, .. } if !is_peers => {
-                            let SamError::Refused { request: of, result, message } = error else {
+                            let SamError::Refused { request: of, result } = error else {
                                 panic!("{driver:?}, {request}, {text}: {error:?}");
                             };
                             assert_eq!(*of, request);
-                            (result, message)
+                            result
                         }
                         _ => panic!("{driver:?}, {request}, {text}: {error:?}"),
                     };
-                    assert_eq!((result, message.as_deref()), (expected, Some("two words")));
+                    assert_eq!(result, expected);
                 }
             }
         }

@@ -1347,10 +1347,10 @@ MUTATIONS = [
         'test': 'sockman:library', 'tests': ('i2p', 'invalid_reply_has'),
     },
     {
-        'guarantee': 'I2P', 'what': 'error messages show keys',
-        'file': 'src/dial/i2p/reply.rs',
-        'old': 'let is_long = word.len() > LONGEST_WORD_SHOWN;',
-        'new': 'let is_long = false;',
+        'guarantee': 'I2P', 'what': 'error messages show text of the bridge',
+        'file': 'src/dial/i2p/dialogue.rs',
+        'old': 'let malformed = SamError::Malformed { request: self.request() };',
+        'new': 'let malformed = SamError::Malformed { request: String::from_utf8_lossy(line).into_owned().leak() };',
         'test': 'sockman:processes', 'tests': ('i2p_secrets', ''),
     },
     {

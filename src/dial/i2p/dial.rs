@@ -123,10 +123,10 @@ impl I2pDial {
         let kind = match fault {
             Fault::Os { step, source } => ConnectErrorKind::Os { step, source },
             Fault::KeyFile(error) => ConnectErrorKind::I2pKeyFile { error },
-            Fault::Sam(SamError::Refused { request, result, message })
+            Fault::Sam(SamError::Refused { request, result })
                 if is_about_the_peer(request, &result) =>
             {
-                ConnectErrorKind::I2pPeer { sam, result, message }
+                ConnectErrorKind::I2pPeer { sam, result }
             }
             Fault::Sam(error) => ConnectErrorKind::SamFailed { sam, error },
         };

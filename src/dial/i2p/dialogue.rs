@@ -150,7 +150,8 @@ impl Dialogue {
         if self.stage == Stage::AwaitPeer {
             return self.received_peer(line);
         }
-        let reply = Reply::parse(line)?;
+        let malformed = SamError::Malformed { request: self.request() };
+        let reply = Reply::parse(line).ok_or(malformed)?;
         let unexpected = SamError::UnexpectedReply { request: self.request() };
         let (first, second) = match self.stage {
             Stage::Hello => ("HELLO", "REPLY"),
@@ -168,8 +169,7 @@ impl Dialogue {
             None if self.stage == Stage::DestGenerate => {}
             None => return Err(unexpected),
             Some(result) => {
-                let (request, message) = (self.request(), reply.message());
-                return Err(SamError::Refused { request, result, message });
+                return Err(SamError::Refused { request: self.request(), result });
             }
         }
         self.go_on(&reply)
@@ -253,17 +253,15 @@ impl Dialogue {
 
     /// Takes the line with a peer's destination, or with the end of the session in its place.
     fn received_peer(&mut self, line: &[u8]) -> Result<(), SamError> {
+        let request = self.request();
+        let malformed = || SamError::Malformed { request };
         if line.starts_with(b"STREAM ") {
-            let reply = Reply::parse(line)?;
-            let (request, message) = (self.request(), reply.message());
+            let reply = Reply::parse(line).ok_or_else(malformed)?;
             return Err(match reply.result() {
-                Some(result) if result != SamResult::Ok => {
-                    SamError::Refused { request, result, message }
-                }
+                Some(result) if result != SamResult::Ok => SamError::Refused { request, result },
                 _ => SamError::UnexpectedReply { request },
             });
         }
-        let malformed = || SamError::Malformed { line: super::reply::shown(line) };
         let text = std::str::from_utf8(line).map_err(|_| malformed())?;
         // Later versions of SAM append ports.
         let destination = text.split([' ', '\r']).next().unwrap_or_default();
@@ -312,11 +310,9 @@ impl Machine for Dialogue {
         let line = std::mem::take(&mut self.line);
         if source.is_none() && !line.is_empty() {
             // A reply of success that was cut short does not count.
-            if let Ok(reply) = Reply::parse(&line) {
-                if let Some(result) = reply.result().filter(|result| *result != SamResult::Ok) {
-                    let (request, message) = (self.request(), reply.message());
-                    return SamError::Refused { request, result, message };
-                }
+            let result = Reply::parse(&line).and_then(|reply| reply.result());
+            if let Some(result) = result.filter(|result| *result != SamResult::Ok) {
+                return SamError::Refused { request: self.request(), result };
             }
         }
         SamError::BrokeOff { request: self.request(), source }

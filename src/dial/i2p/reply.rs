@@ -1,16 +1,14 @@
 //! One line from a SAM bridge, parsed into two words and `KEY=value` pairs.
 //!
 //! A reply is a plain value, usable on any thread, without a lock. The bridge is not trusted, so
-//! every sequence of bytes either parses or is an error. Source: [SAM 3.1].
+//! every sequence of bytes either parses or is an error. The bridge knows the private keys, so no
+//! text of a reply is shown anywhere. Source: [SAM 3.1].
 //!
 //! [SAM 3.1]: https://geti2p.net/en/docs/api/samv3
 
 use std::fmt;
 
-use super::error::{SamError, SamResult};
-
-/// The most bytes of a line that an error shows.
-const SHOWN: usize = 100;
+use super::error::SamResult;
 
 /// A parsed line, without its end.
 #[derive(Clone, PartialEq, Eq)]
@@ -21,19 +19,12 @@ pub(crate) struct Reply {
 }
 
 impl Reply {
-    /// Parses a line.
-    ///
-    /// # Errors
-    ///
-    /// [`SamError::Malformed`]: the line is not text, or has fewer than two words.
-    pub(crate) fn parse(line: &[u8]) -> Result<Reply, SamError> {
-        let malformed = || SamError::Malformed { line: shown(line) };
+    /// Parses a line. Returns `None` if the line is malformed: it is not text, or has fewer than two
+    /// words.
+    pub(crate) fn parse(line: &[u8]) -> Option<Reply> {
         // Some bridges may end their lines with CRLF, as other protocols do.
         let line = line.strip_suffix(b"\r").unwrap_or(line);
-        let text = std::str::from_utf8(line).map_err(|_| malformed())?;
-        if text.contains('\0') {
-            return Err(malformed());
-        }
+        let text = std::str::from_utf8(line).ok().filter(|text| !text.contains('\0'))?;
         let mut words = Words { rest: text };
         let mut verb = || match words.next_word() {
             Some((word, None)) if !word.is_empty() => Some(word),
@@ -41,7 +32,7 @@ impl Reply {
         };
         let verbs = match (verb(), verb()) {
             (Some(first), Some(second)) => [first, second],
-            _ => return Err(malformed()),
+            _ => return None,
         };
         let mut pairs = Vec::new();
         while let Some((key, value)) = words.next_word() {
@@ -50,7 +41,7 @@ impl Reply {
                 pairs.push((key, value));
             }
         }
-        Ok(Reply { verbs, pairs })
+        Some(Reply { verbs, pairs })
     }
 
     pub(crate) fn is(&self, first: &str, second: &str) -> bool {
@@ -66,18 +57,12 @@ impl Reply {
     pub(crate) fn result(&self) -> Option<SamResult> {
         self.value("RESULT").map(SamResult::from_text)
     }
-
-    /// Returns the message of the bridge, cut and escaped.
-    pub(crate) fn message(&self) -> Option<String> {
-        self.value("MESSAGE").map(|message| shown(message.as_bytes()))
-    }
 }
 
-/// Shows only the names of the values, because values may be keys.
+/// The `Debug` text omits all words of the bridge, because each may be a part of a key.
 impl fmt::Debug for Reply {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let keys: Vec<&str> = self.pairs.iter().map(|(key, _)| key.as_str()).collect();
-        write!(f, "Reply({} {}, {keys:?})", self.verbs[0], self.verbs[1])
+        write!(f, "Reply({} pairs)", self.pairs.len())
     }
 }
 
@@ -118,29 +103,3 @@ impl Words<'_> {
         Some((key, value))
     }
 }
-
-/// Returns the line for a person to read: escaped, cut, and without what could be a key. A word
-/// longer than [`LONGEST_WORD_SHOWN`] is not shown, because it could be a key.
-pub(crate) fn shown(line: &[u8]) -> String {
-    let text = String::from_utf8_lossy(line);
-    let mut shown = String::new();
-    for word in text.split(' ') {
-        let is_long = word.len() > LONGEST_WORD_SHOWN;
-        let word = if is_long { "…" } else { word };
-        if !shown.is_empty() {
-            shown.push(' ');
-        }
-        shown.extend(word.chars().flat_map(char::escape_debug));
-        if shown.len() > SHOWN {
-            let cut = (0..=SHOWN).rev().find(|at| shown.is_char_boundary(*at)).unwrap_or(0);
-            shown.truncate(cut);
-            shown.push('…');
-            break;
-        }
-    }
-    shown
-}
-
-/// The longest word that is shown, in bytes. An address is 60 characters long, and the shortest key
-/// is 516.
-const LONGEST_WORD_SHOWN: usize = 80;
