@@ -29,7 +29,8 @@ use super::Service;
 pub enum Destination {
     /// An address.
     Service(Service),
-    /// A host name. Requires a proxy.
+    /// A host name. Requires a proxy. Parsing makes no name of a text that ends in `onion` or `i2p`,
+    /// in any spelling: the text is an address or an error (RFC 7686).
     #[doc(alias = "StringHostIntPort")]
     Name {
         /// The host name, as typed.

@@ -2060,4 +2060,18 @@ MUTATIONS = [
         'new': 'options.is_important => log::info!(target: target, "{error}"),',
         'test': 'sockman:processes', 'tests': ('log_reasons', ''),
     },
+    {
+        'guarantee': 'RFC 7686', 'what': 'an onion address with a dot at the end is no address',
+        'file': 'src/address/parse.rs',
+        'old': "let absolute = host.strip_suffix('.').unwrap_or(host);",
+        'new': 'let absolute = host;',
+        'test': 'sockman:library', 'tests': ('address_errors', 'anonymity_network'),
+    },
+    {
+        'guarantee': 'RFC 7686', 'what': 'a name that ends in i2p is a host name',
+        'file': 'src/address/parse.rs',
+        'old': '"i2p" => Some(Kind::I2pName),',
+        'new': '',
+        'test': 'sockman:library', 'tests': ('address_errors', 'anonymity_network'),
+    },
 ]
