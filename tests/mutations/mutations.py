@@ -2074,4 +2074,11 @@ MUTATIONS = [
         'new': '',
         'test': 'sockman:library', 'tests': ('address_errors', 'anonymity_network'),
     },
+    {
+        'guarantee': 'Tor', 'what': 'isolation has a user name that Tor calls legacy',
+        'file': 'src/dial/socks5/mod.rs',
+        'old': 'const ISOLATION_USERNAME: &str = "<torS0X>0";',
+        'new': 'const ISOLATION_USERNAME: &str = "torS0X";',
+        'test': 'sockman:library', 'tests': ('socks5', 'unique_per_connection'),
+    },
 ]
