@@ -184,6 +184,10 @@ impl AcceptThread {
             }
             Ok(Made::WaitForSocket) => Wait::Socket(until),
             Ok(Made::WaitUntil(at)) => Wait::Until(at.min(until)),
+            Ok(Made::Restarted) => {
+                self.is_registered = false;
+                Wait::Nothing
+            }
             Err(fault) => return self.failed(sockman, &fault, now),
         };
         if now >= until {

@@ -6,6 +6,8 @@ use std::{
     net::TcpStream,
     os::unix::{fs::PermissionsExt, net::UnixListener},
     panic,
+    path::Path,
+    process::Command,
     sync::{Arc, Mutex},
     thread,
     time::{Duration, Instant},
@@ -749,4 +751,52 @@ fn a_peer_whose_callback_closes_and_panics_is_not_named_again() {
         assert_eq!(named, usize::from(!closes_and_panics));
         assert_eq!((sockman.stats().connections, sockman.stats().closed), (0, 1));
     }
+}
+
+/// Two processes in containers can have the same process id and share a folder. Here the two are in
+/// one process, and a third one has left its temporary file behind.
+#[test]
+fn two_that_make_a_key_in_one_folder_at_once_have_the_same_key() {
+    let directory = TempDir::new();
+    let left = format!("key.{}.new", std::process::id());
+    fs::write(directory.path(&left), "of another process").unwrap();
+    for round in 0..20 {
+        let _ = fs::remove_file(directory.path("key"));
+        let bridges = [Bridge::start(), Bridge::start()];
+        let running =
+            bridges.each_ref().map(|bridge| Running::start(accepting(bridge, &directory)));
+        let [first, second] = running
+            .each_ref()
+            .map(|running| running.wait_for_status(I2pStatus::StartListening, 0).unwrap());
+        assert_eq!(first, second, "round {round}");
+        let key = fs::read(directory.path("key")).unwrap();
+        assert_eq!(first, address_of(&key[..391]));
+    }
+    assert_eq!(fs::read(directory.path(&left)).unwrap(), b"of another process");
+    assert_eq!(fs::read_dir(directory.path("")).unwrap().count(), 2, "no temporary file is left");
+}
+
+/// G9: a key file that cannot be opened without a wait ends the connect with an error. Nobody waits
+/// for a writer of the FIFO.
+#[test]
+fn a_key_file_that_is_no_regular_file_is_refused_at_once() {
+    let (bridge, directory) = (Bridge::start(), TempDir::new());
+    let path = directory.path("key");
+    let made = Command::new("mkfifo").arg(&path).status().unwrap();
+    assert!(made.success());
+    for path in [path.as_path(), Path::new("/dev/zero"), Path::new("/dev/null")] {
+        let i2p = I2pOptions::new(bridge.address.clone()).key_file(path);
+        let running = Running::start(i2p.accept_incoming(true));
+        running.wait_for_status(I2pStatus::StopListening, 0);
+        for driver in DRIVERS {
+            let error = running.connect(driver, &peer(1), DEADLINE).unwrap_err();
+            let ConnectErrorKind::I2pKeyFile { error: KeyFileError::Io { source, .. }, .. } =
+                error.kind()
+            else {
+                panic!("{driver:?}: {error:?}");
+            };
+            assert_eq!(source.kind(), std::io::ErrorKind::InvalidInput, "{error:#}");
+        }
+    }
+    assert!(bridge.requests("SESSION CREATE").is_empty());
 }
