@@ -272,9 +272,12 @@ impl AcceptThread {
                 let fault = SamError::BrokeOff { request, source: None }.into();
                 self.failed(sockman, &fault, now)
             }
-            Ok(_) => {
+            Ok(step) => {
                 self.state = State::Await(accepting);
-                Wait::Socket(now + LONGEST_WAIT)
+                match step {
+                    Step::WaitUntil(at) => Wait::Until(at),
+                    _ => Wait::Socket(now + LONGEST_WAIT),
+                }
             }
             Err(error) => {
                 if error.ends_session() {

@@ -15,7 +15,7 @@ use std::{
 
 use sockman::{
     ConnectOptions, ConnectionId, Service, SockMan, SocketsThreads,
-    address::NetAddr,
+    address::{Destination, NetAddr},
     error::{ConnectError, ConnectErrorKind, ConnectPhase, CreateError, JoinError},
     i2p::{DestinationError, I2pOptions, I2pStatus, KeyFileError, SamError, SamResult},
     options::PanicPolicy,
@@ -26,7 +26,7 @@ use sockman_test_support::{
     drivers::{DRIVERS, Driver},
     eventually,
     sam::{Bridge, Play, SOON, address_of, base64, destination, once, private_key},
-    tools::TempDir,
+    tools::{Spy, TempDir},
     without_sweep,
 };
 
@@ -799,4 +799,48 @@ fn a_key_file_that_is_no_regular_file_is_refused_at_once() {
         }
     }
     assert!(bridge.requests("SESSION CREATE").is_empty());
+}
+
+/// G8: a bridge that pads its answers to the longest line costs few system calls. Each byte behind
+/// the last line belongs to the connection.
+#[test]
+fn padded_answers_of_a_bridge_are_received_in_large_pieces() {
+    const CONNECTS: usize = 20;
+    // A reply that comes in small segments costs more calls. Byte by byte, a connect would cost more
+    // than 200,000.
+    const RECEIVES_EACH: usize = 2_000;
+    let paddings = [" ".to_owned(), " a=b".to_owned(), " X=\"a b\"".to_owned(), " A".to_owned()];
+    let bridge = Bridge::planned(move |line| {
+        let padding = &paddings[line.len() % paddings.len()];
+        Play::Padded(padding.repeat(64_000 / padding.len()))
+    });
+    let (spy, recorder) = (Spy::default(), Recorder::new());
+    let options = without_sweep()
+        .sock_factory(Arc::new(spy.clone()))
+        .i2p(I2pOptions::new(bridge.address.clone()));
+    let sockman = SockMan::new(recorder.clone(), options).unwrap();
+    let threads = sockman.start_sockets_threads().unwrap();
+    let to = Destination::from(peer(7));
+    let options = ConnectOptions::default().timeout(DEADLINE);
+    let mut ids = Vec::new();
+    for number in 0..CONNECTS {
+        if number % 2 == 0 {
+            ids.push(sockman.start_connect(&to, &options).unwrap());
+        } else {
+            ids.push(sockman.connect(&to, &options).unwrap().activate());
+        }
+    }
+    for id in ids.iter().step_by(2) {
+        recorder.wait_for_outcome(*id).unwrap();
+    }
+    let receives = spy.receives();
+    assert!(receives < CONNECTS * RECEIVES_EACH, "{receives} receives");
+    for _ in &ids {
+        bridge.connected().write_all(b"hello").unwrap();
+    }
+    for id in ids {
+        assert_eq!(recorder.wait_for_bytes(id, 5), b"hello");
+    }
+    sockman.interrupt();
+    threads.join().unwrap();
 }

@@ -768,8 +768,8 @@ MUTATIONS = [
     {
         'guarantee': 'G13', 'what': 'sockets are created without TCP_NODELAY',
         'file': 'src/sys/os.rs',
-        'old': '        socket.set_tcp_nodelay(true)?;\n        Ok(Box::new(OsSock::Tcp(socket)))\n    }\n\n    fn create_poller',
-        'new': '        Ok(Box::new(OsSock::Tcp(socket)))\n    }\n\n    fn create_poller',
+        'old': '        socket.set_tcp_nodelay(true)?;\n        Ok(Box::new(OsSock::tcp(socket)))\n    }\n\n    fn create_poller',
+        'new': '        Ok(Box::new(OsSock::tcp(socket)))\n    }\n\n    fn create_poller',
         'test': 'sockman:library', 'tests': ('local_address', ''),
     },
     {
@@ -1321,7 +1321,7 @@ MUTATIONS = [
     {
         'guarantee': 'I2P', 'what': 'a SAM line has no length limit',
         'file': 'src/dial/i2p/dialogue.rs',
-        'old': 'if self.line.len() + 1 >= LONGEST_LINE {',
+        'old': 'if self.line.len() + text.len() >= LONGEST_LINE {',
         'new': 'if false {',
         'test': 'sockman:library', 'tests': ('i2p', 'invalid_reply_has'),
     },
@@ -2115,5 +2115,26 @@ MUTATIONS = [
         'old': '                let Some(result) = read.take() else { return Ok(None) };',
         'new': '                let result = loop { if let Some(result) = read.take() { break result } };',
         'test': 'sockman:lib', 'tests': ('no_step_waits', ''),
+    },
+    {
+        'guarantee': 'G8', 'what': 'a line of a bridge is received byte by byte',
+        'file': 'src/sys/os.rs',
+        'old': 'OsSock::Tcp(stream) => stream.peek(buffer),',
+        'new': '',
+        'test': 'sockman:library', 'tests': ('i2p', 'padded_answers'),
+    },
+    {
+        'guarantee': 'G8', 'what': 'a step of a dialogue takes as long as the other side wants',
+        'file': 'src/dial/machine.rs',
+        'old': 'while spent < BUDGET {',
+        'new': 'while spent < BUDGET * 1000 {',
+        'test': 'sockman:lib', 'tests': ('a_step_is_bounded', ''),
+    },
+    {
+        'guarantee': 'G5', 'what': 'a peek takes bytes behind the line',
+        'file': 'src/dial/machine.rs',
+        'old': '.map_or(bytes.len(), |at| at + 1)',
+        'new': '.map_or(bytes.len(), |_| bytes.len())',
+        'test': 'sockman:library', 'tests': ('i2p', 'first_bytes'),
     },
 ]

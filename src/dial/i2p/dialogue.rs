@@ -3,8 +3,8 @@
 //!
 //! The dialogue is a pure state machine: it takes bytes, and returns bytes, its end or an error.
 //! The machine has no socket, no clock and no lock, and any thread may drive it. The machine asks
-//! for one byte at a time, so that it never takes a byte beyond a line: the bytes that the peer
-//! sends behind the line belong to the connection.
+//! for one line at a time and never takes a byte beyond it: the bytes that the peer sends behind the
+//! line belong to the connection.
 //!
 //! [`Goal`] says what the dialogue is for, and [`Dialogue::outcome`] returns its results. Private
 //! keys pass through the dialogue, and appear in no `Debug` text and no error.
@@ -134,16 +134,18 @@ impl Dialogue {
         &self.outcome
     }
 
-    fn received_byte(&mut self, byte: u8) -> Result<(), SamError> {
-        if byte == b'\n' {
-            let line = std::mem::take(&mut self.line);
-            return self.received_line(&line);
-        }
-        if self.line.len() + 1 >= LONGEST_LINE {
+    /// Takes a part of a line, with its line feed if it is the last part.
+    fn received_part(&mut self, part: &[u8]) -> Result<(), SamError> {
+        let text = part.strip_suffix(b"\n").unwrap_or(part);
+        if self.line.len() + text.len() >= LONGEST_LINE {
             return Err(SamError::LineTooLong { request: self.request() });
         }
-        self.line.push(byte);
-        Ok(())
+        self.line.extend_from_slice(text);
+        if text.len() == part.len() {
+            return Ok(());
+        }
+        let line = std::mem::take(&mut self.line);
+        self.received_line(&line)
     }
 
     fn received_line(&mut self, line: &[u8]) -> Result<(), SamError> {
@@ -285,9 +287,8 @@ impl Machine for Dialogue {
         }
         match self.stage {
             Stage::Listening | Stage::Done => Want::Nothing,
-            // The machine takes one byte at a time, because the bytes behind a line may be the
-            // peer's.
-            _ => Want::Receive(1),
+            // The bytes behind a line may be the peer's.
+            _ => Want::Line,
         }
     }
 
@@ -296,11 +297,11 @@ impl Machine for Dialogue {
     }
 
     fn received(&mut self, bytes: &[u8]) -> Result<(), SamError> {
-        for &byte in bytes {
+        for part in bytes.split_inclusive(|byte| *byte == b'\n') {
             if self.wants() == Want::Nothing {
                 break;
             }
-            self.received_byte(byte)?;
+            self.received_part(part)?;
         }
         Ok(())
     }

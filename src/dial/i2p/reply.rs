@@ -15,8 +15,12 @@ use super::error::SamResult;
 pub(crate) struct Reply {
     /// `HELLO REPLY`, `STREAM STATUS`, …
     verbs: [String; 2],
-    pairs: Vec<(String, String)>,
+    /// The first value of each of [`KEYS`].
+    pairs: Vec<(&'static str, String)>,
 }
+
+/// The keys whose values matter.
+const KEYS: [&str; 4] = ["RESULT", "PRIV", "DESTINATION", "VALUE"];
 
 impl Reply {
     /// Parses a line. Returns `None` if the line is malformed: it is not text, or has fewer than two
@@ -27,21 +31,23 @@ impl Reply {
         let text = std::str::from_utf8(line).ok().filter(|text| !text.contains('\0'))?;
         let mut words = Words { rest: text };
         let mut verb = || match words.next_word() {
-            Some((word, None)) if !word.is_empty() => Some(word),
+            Some((word, None)) if !word.is_empty() => Some(word.to_owned()),
             _ => None,
         };
-        let verbs = match (verb(), verb()) {
-            (Some(first), Some(second)) => [first, second],
-            _ => return None,
-        };
-        let mut pairs = Vec::new();
+        let (Some(first), Some(second)) = (verb(), verb()) else { return None };
+        let mut reply = Reply { verbs: [first, second], pairs: Vec::new() };
         while let Some((key, value)) = words.next_word() {
-            // A word without a value has no known meaning.
+            // A word without a value, or with another key, has no meaning here. A line may have
+            // tens of thousands of them.
             if let Some(value) = value {
-                pairs.push((key, value));
+                if let Some(key) = KEYS.iter().find(|known| **known == key) {
+                    if reply.value(key).is_none() {
+                        reply.pairs.push((key, value.text()));
+                    }
+                }
             }
         }
-        Some(Reply { verbs, pairs })
+        Some(reply)
     }
 
     pub(crate) fn is(&self, first: &str, second: &str) -> bool {
@@ -50,7 +56,7 @@ impl Reply {
 
     /// Returns the value of the first pair with this key.
     pub(crate) fn value(&self, key: &str) -> Option<&str> {
-        self.pairs.iter().find(|(found, _)| found == key).map(|(_, value)| value.as_str())
+        self.pairs.iter().find(|(found, _)| *found == key).map(|(_, value)| value.as_str())
     }
 
     /// Returns the result that the line reports, if it reports one.
@@ -70,36 +76,62 @@ struct Words<'a> {
     rest: &'a str,
 }
 
-impl Words<'_> {
+/// The text of a value, with its quotes and escapes.
+struct Quoted<'a>(&'a str);
+
+impl<'a> Words<'a> {
     /// Returns the next word, and the value behind its first `=`. The value may be quoted. In a
     /// quoted value, spaces are part of it, and a backslash takes the next character as it is.
-    fn next_word(&mut self) -> Option<(String, Option<String>)> {
-        self.rest = self.rest.trim_start_matches(' ');
-        if self.rest.is_empty() {
+    fn next_word(&mut self) -> Option<(&'a str, Option<Quoted<'a>>)> {
+        let word = self.rest.trim_start_matches(' ');
+        if word.is_empty() {
+            self.rest = word;
             return None;
         }
-        let mut key = String::new();
-        let mut value: Option<String> = None;
-        let mut is_quoted = false;
-        let mut characters = self.rest.char_indices();
-        let mut end = self.rest.len();
-        while let Some((at, character)) = characters.next() {
+        let (key, after) = word.split_at(word.find([' ', '=']).unwrap_or(word.len()));
+        let Some(value) = after.strip_prefix('=') else {
+            self.rest = after;
+            return Some((key, None));
+        };
+        let (value, rest) = value.split_at(end_of_value(value));
+        self.rest = rest;
+        Some((key, Some(Quoted(value))))
+    }
+}
+
+/// Returns the length of the value at the start of `text`: up to the first space that is not
+/// quoted.
+fn end_of_value(text: &str) -> usize {
+    let (mut is_quoted, mut is_escaped) = (false, false);
+    let end = text.bytes().position(|byte| {
+        match byte {
+            _ if is_escaped => is_escaped = false,
+            b'"' => is_quoted = !is_quoted,
+            b'\\' => is_escaped = is_quoted,
+            b' ' if !is_quoted => return true,
+            _ => {}
+        }
+        false
+    });
+    end.unwrap_or(text.len())
+}
+
+impl Quoted<'_> {
+    /// Returns the value without its quotes and escapes.
+    fn text(&self) -> String {
+        let mut text = String::with_capacity(self.0.len());
+        let (mut is_quoted, mut is_escaped) = (false, false);
+        for character in self.0.chars() {
             match character {
-                ' ' if !is_quoted => {
-                    end = at;
-                    break;
+                other if is_escaped => {
+                    text.push(other);
+                    is_escaped = false;
                 }
-                '=' if value.is_none() => value = Some(String::new()),
-                '"' if value.is_some() => is_quoted = !is_quoted,
-                '\\' if is_quoted => {
-                    if let Some((_, escaped)) = characters.next() {
-                        value.get_or_insert_default().push(escaped);
-                    }
-                }
-                other => value.as_mut().unwrap_or(&mut key).push(other),
+                '"' => is_quoted = !is_quoted,
+                '\\' if is_quoted => is_escaped = true,
+                other => text.push(other),
             }
         }
-        self.rest = &self.rest[end..];
-        Some((key, value))
+        text
     }
 }

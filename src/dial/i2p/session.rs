@@ -503,6 +503,9 @@ impl Sock for HeldSession {
     fn recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
         self.sock.recv(buffer)
     }
+    fn peek(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.sock.peek(buffer)
+    }
     fn send(&self, data: &[u8], more: More) -> io::Result<usize> {
         self.sock.send(data, more)
     }
