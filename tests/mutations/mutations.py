@@ -2137,4 +2137,11 @@ MUTATIONS = [
         'new': '.map_or(bytes.len(), |_| bytes.len())',
         'test': 'sockman:library', 'tests': ('i2p', 'first_bytes'),
     },
+    {
+        'guarantee': 'addresses', 'what': 'format characters in a unix-domain path are printed raw',
+        'file': 'src/address/hidden.rs',
+        'old': '    !is_shown || BLANK',
+        'new': '    let _ = is_shown;\n    c.is_control() || BLANK',
+        'test': 'sockman:lib', 'tests': ('what_does_not_show', ''),
+    },
 ]
