@@ -7,9 +7,10 @@
 //! [`Options::sock_factory`]: crate::Options::sock_factory
 
 // This file holds the traits. `os` implements them with the system calls of Unix, one method for
-// each call and named after it. `interrupt` ends waits, `sync` holds the locks, `sources` prints
+// each call and named after it. `holders` asks who has a socket. `interrupt` ends waits, `sync` holds the locks, `sources` prints
 // errors. Any thread may use the module, and only `interrupt` takes a lock.
 
+pub(crate) mod holders;
 pub(crate) mod interrupt;
 mod more;
 mod os;

@@ -6,8 +6,6 @@ use std::{
     net::TcpStream,
     os::unix::{fs::PermissionsExt, net::UnixListener},
     panic,
-    path::Path,
-    process::Command,
     sync::{Arc, Mutex},
     thread,
     time::{Duration, Instant},
@@ -774,31 +772,6 @@ fn two_that_make_a_key_in_one_folder_at_once_have_the_same_key() {
     }
     assert_eq!(fs::read(directory.path(&left)).unwrap(), b"of another process");
     assert_eq!(fs::read_dir(directory.path("")).unwrap().count(), 2, "no temporary file is left");
-}
-
-/// G9: a key file that cannot be opened without a wait ends the connect with an error. Nobody waits
-/// for a writer of the FIFO.
-#[test]
-fn a_key_file_that_is_no_regular_file_is_refused_at_once() {
-    let (bridge, directory) = (Bridge::start(), TempDir::new());
-    let path = directory.path("key");
-    let made = Command::new("mkfifo").arg(&path).status().unwrap();
-    assert!(made.success());
-    for path in [path.as_path(), Path::new("/dev/zero"), Path::new("/dev/null")] {
-        let i2p = I2pOptions::new(bridge.address.clone()).key_file(path);
-        let running = Running::start(i2p.accept_incoming(true));
-        running.wait_for_status(I2pStatus::StopListening, 0);
-        for driver in DRIVERS {
-            let error = running.connect(driver, &peer(1), DEADLINE).unwrap_err();
-            let ConnectErrorKind::I2pKeyFile { error: KeyFileError::Io { source, .. }, .. } =
-                error.kind()
-            else {
-                panic!("{driver:?}: {error:?}");
-            };
-            assert_eq!(source.kind(), std::io::ErrorKind::InvalidInput, "{error:#}");
-        }
-    }
-    assert!(bridge.requests("SESSION CREATE").is_empty());
 }
 
 /// G8: a bridge that pads its answers to the longest line costs few system calls. Each byte behind

@@ -2107,7 +2107,7 @@ MUTATIONS = [
         'file': 'src/dial/i2p/key_file.rs',
         'old': 'if !file.metadata().map_err(fail("fstat"))?.is_file() {',
         'new': 'if false {',
-        'test': 'sockman:library', 'tests': ('i2p', 'no_regular_file'),
+        'test': 'sockman:processes', 'tests': ('key_file', 'no_regular_file'),
     },
     {
         'guarantee': 'G9', 'what': 'a step waits for the file system',
@@ -2143,5 +2143,12 @@ MUTATIONS = [
         'old': '    !is_shown || BLANK',
         'new': '    let _ = is_shown;\n    c.is_control() || BLANK',
         'test': 'sockman:lib', 'tests': ('what_does_not_show', ''),
+    },
+    {
+        'guarantee': 'unix', 'what': 'a drop removes the path of a listener that another process holds',
+        'file': 'src/engine/listener.rs',
+        'old': '            if !is_held_elsewhere {\n',
+        'new': '            let _ = is_held_elsewhere;\n            {\n',
+        'test': 'sockman:library', 'tests': ('unix_sockets', 'another_process_holds'),
     },
 ]
