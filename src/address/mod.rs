@@ -14,6 +14,7 @@
 mod base32;
 mod destination;
 mod error;
+mod hidden;
 #[cfg(feature = "i2p")]
 mod i2p;
 mod ipv6;

@@ -71,8 +71,8 @@ impl Waiting {
     }
 
     fn register(&mut self, (which, sock): (WaitsOn, &dyn Sock)) -> io::Result<()> {
-        // A connect waits on the control socket first. After it has waited on its own socket, it
-        // never waits on the control socket again.
+        // A connect waits on control sockets first, on each once. After it has waited on its own
+        // socket, it never waits on a control socket again.
         if self.registered != Some(which) {
             self.poller.register(sock, 0)?;
             self.registered = Some(which);

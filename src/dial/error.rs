@@ -134,8 +134,6 @@ pub enum ConnectErrorKind {
         sam: Service,
         /// The router's result.
         result: SamResult,
-        /// The router's message, cut and escaped.
-        message: Option<String>,
     },
     /// The file with the private key of the I2P session cannot be used.
     #[cfg(feature = "i2p")]
@@ -308,14 +306,10 @@ impl ConnectError {
                 write!(f, "cannot connect to {to}: the SAM bridge {sam} failed")
             }
             #[cfg(feature = "i2p")]
-            Kind::I2pPeer { sam, result, message } => {
-                write!(
-                    f,
-                    "cannot connect to {to}: the I2P router at {sam} could not connect to it: \
-                     {result}"
-                )?;
-                message.as_ref().map_or(Ok(()), |message| write!(f, ": {message}"))
-            }
+            Kind::I2pPeer { sam, result } => write!(
+                f,
+                "cannot connect to {to}: the I2P router at {sam} could not connect to it: {result}"
+            ),
             #[cfg(feature = "i2p")]
             Kind::I2pKeyFile { .. } => {
                 write!(f, "cannot connect to {to}: there is no usable I2P private key")

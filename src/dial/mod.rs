@@ -167,9 +167,11 @@ impl Dial {
     pub(crate) fn waits_on<'a>(&'a self, sock: &'a dyn Sock) -> (WaitsOn, &'a dyn Sock) {
         match &self.route.way {
             #[cfg(feature = "i2p")]
-            Way::I2p(dial) => dial
-                .control()
-                .map_or((WaitsOn::Stream, sock), |control| (WaitsOn::Control, control)),
+            Way::I2p(dial) => {
+                dial.control().map_or((WaitsOn::Stream, sock), |(number, control)| {
+                    (WaitsOn::Control(number), control)
+                })
+            }
             _ => (WaitsOn::Stream, sock),
         }
     }

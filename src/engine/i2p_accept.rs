@@ -184,6 +184,10 @@ impl AcceptThread {
             }
             Ok(Made::WaitForSocket) => Wait::Socket(until),
             Ok(Made::WaitUntil(at)) => Wait::Until(at.min(until)),
+            Ok(Made::Restarted) => {
+                self.is_registered = false;
+                Wait::Nothing
+            }
             Err(fault) => return self.failed(sockman, &fault, now),
         };
         if now >= until {
@@ -268,9 +272,12 @@ impl AcceptThread {
                 let fault = SamError::BrokeOff { request, source: None }.into();
                 self.failed(sockman, &fault, now)
             }
-            Ok(_) => {
+            Ok(step) => {
                 self.state = State::Await(accepting);
-                Wait::Socket(now + LONGEST_WAIT)
+                match step {
+                    Step::WaitUntil(at) => Wait::Until(at),
+                    _ => Wait::Socket(now + LONGEST_WAIT),
+                }
             }
             Err(error) => {
                 if error.ends_session() {

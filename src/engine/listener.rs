@@ -8,10 +8,12 @@ use std::{
     io,
     net::Shutdown,
     os::{
-        fd::OwnedFd,
+        fd::{OwnedFd, RawFd},
         unix::fs::{DirBuilderExt, MetadataExt},
     },
     path::{Path, PathBuf},
+    process, thread,
+    time::Duration,
 };
 
 use crate::{
@@ -19,7 +21,10 @@ use crate::{
     error::{BindError, BindErrorKind},
     options::Options,
     sys::sync::atomic::{AtomicBool, Ordering},
-    sys::{Sock, SockFactory},
+    sys::{
+        Sock, SockFactory,
+        holders::{is_unix_socket_open, socket_inode},
+    },
 };
 
 /// The length of the backlog that the library asks for. Every kernel reduces the number to its own
@@ -28,10 +33,16 @@ const BACKLOG: i32 = i32::MAX;
 /// How many names are tried for the directory in which a socket file is removed. A name is taken
 /// only if an earlier process of the same number was killed in the middle of a removal.
 const ATTEMPTS_FOR_A_NAME: u32 = 16;
+/// How often a drop checks whether another process holds the socket. A child holds a copy for a
+/// moment each time that any thread starts a program: between the fork and the exec.
+const LOOKS: u32 = 10;
+/// The time between two of these checks.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(2);
 
 /// A listening socket, as all threads see it.
 #[derive(Debug)]
 pub(crate) struct Listener {
+    /// The first field, so that the socket is closed before `path` is dropped.
     sock: Box<dyn Sock>,
     /// The address that the socket is bound to, as the kernel reports it.
     address: Service,
@@ -56,7 +67,9 @@ impl Listener {
         }
         sock.bind(to).map_err(fail("bind"))?;
         let path = match to.addr() {
-            NetAddr::Unix(unix) => unix.as_path().and_then(BoundPath::made_by_bind),
+            NetAddr::Unix(unix) => {
+                unix.as_path().and_then(|path| BoundPath::made_by_bind(path, sock.as_raw_fd()))
+            }
             _ => None,
         };
         let sock = sock.listen(BACKLOG).map_err(fail("listen"))?;
@@ -107,30 +120,53 @@ impl Listener {
 }
 
 /// A socket file that `bind` created. The inode identifies the file, so that another file of the
-/// same name is not removed. `remove` removes the file, at the latest on drop.
+/// same name is not removed. `remove` removes the file. A drop does so, too, unless the process has
+/// forked and another process may still listen on the socket: then the last process removes the
+/// file.
 #[derive(Debug)]
 struct BoundPath {
     path: PathBuf,
     device: u64,
     inode: u64,
+    /// The inode of the socket itself, which differs from the inode of the file. `None` if the
+    /// system does not tell.
+    socket: Option<u64>,
+    /// The id of the process that created the file.
+    maker: u32,
     /// Whether the file was removed. The library removes the file only once, because the next file
     /// of that name may get the same inode.
     removed: AtomicBool,
 }
 
 impl Drop for BoundPath {
+    /// The listener has closed its socket before.
     fn drop(&mut self) {
-        self.remove();
+        if self.removed.load(Ordering::Acquire) {
+            return;
+        }
+        for look in 0..LOOKS {
+            if look > 0 {
+                thread::sleep(BETWEEN_LOOKS);
+            }
+            let is_held_elsewhere = self
+                .socket
+                .and_then(is_unix_socket_open)
+                .unwrap_or_else(|| self.maker != process::id());
+            if !is_held_elsewhere {
+                return self.remove();
+            }
+        }
     }
 }
 
 impl BoundPath {
-    fn made_by_bind(path: &Path) -> Option<BoundPath> {
+    fn made_by_bind(path: &Path, fd: RawFd) -> Option<BoundPath> {
         // A relative path would name another file after the process changes its directory.
         let path = std::path::absolute(path).ok()?;
         let file = fs::symlink_metadata(&path).ok()?;
         let (device, inode) = (file.dev(), file.ino());
-        Some(BoundPath { path, device, inode, removed: AtomicBool::new(false) })
+        let (socket, maker) = (socket_inode(fd), process::id());
+        Some(BoundPath { path, device, inode, socket, maker, removed: AtomicBool::new(false) })
     }
 
     fn remove(&self) {

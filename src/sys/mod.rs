@@ -7,9 +7,10 @@
 //! [`Options::sock_factory`]: crate::Options::sock_factory
 
 // This file holds the traits. `os` implements them with the system calls of Unix, one method for
-// each call and named after it. `interrupt` ends waits, `sync` holds the locks, `sources` prints
+// each call and named after it. `holders` asks who has a socket. `interrupt` ends waits, `sync` holds the locks, `sources` prints
 // errors. Any thread may use the module, and only `interrupt` takes a lock.
 
+pub(crate) mod holders;
 pub(crate) mod interrupt;
 mod more;
 mod os;
@@ -55,6 +56,12 @@ pub trait Sock: fmt::Debug + Send + Sync {
     fn accept(&self) -> io::Result<(Box<dyn Sock>, Service)>;
     /// Calls `recv(2)`. Returns the number of bytes. `Ok(0)` is the end of the stream.
     fn recv(&self, buffer: &mut [u8]) -> io::Result<usize>;
+    /// Calls `recv(2)` with `MSG_PEEK`: the bytes stay in the socket. The default returns the error
+    /// [`io::ErrorKind::Unsupported`], and so do the library's own unix-domain sockets. The cost is
+    /// that a line from a SAM bridge is received byte by byte.
+    fn peek(&self, _buffer: &mut [u8]) -> io::Result<usize> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
     /// Calls `send(2)` without `SIGPIPE`. Returns the number of bytes that the kernel took.
     fn send(&self, data: &[u8], more: More) -> io::Result<usize>;
     /// Calls `sendmsg(2)`. Otherwise like [`send`](Sock::send).

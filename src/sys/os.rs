@@ -6,7 +6,7 @@
 
 use std::{
     io::{self, IoSlice, Read},
-    net::Shutdown,
+    net::{Shutdown, TcpStream},
     os::fd::{AsRawFd, OwnedFd, RawFd},
     sync::Arc,
     time::Duration,
@@ -33,7 +33,7 @@ impl SockFactory for OsSockFactory {
             return Ok(Box::new(OsSock::Unix(socket)));
         }
         socket.set_tcp_nodelay(true)?;
-        Ok(Box::new(OsSock::Tcp(socket)))
+        Ok(Box::new(OsSock::tcp(socket)))
     }
 
     fn create_poller(&self) -> io::Result<Box<dyn Poller>> {
@@ -60,10 +60,11 @@ impl SockFactory for OsSockFactory {
 }
 
 /// One descriptor. The listeners are mio's, because mio's `accept` sets the flags of the new socket
-/// in the same system call.
+/// in the same system call. TCP sockets are the standard library's, because its `peek` takes
+/// initialised memory. It has no `peek` for unix-domain sockets.
 #[derive(Debug)]
 enum OsSock {
-    Tcp(Socket),
+    Tcp(TcpStream),
     Unix(Socket),
     TcpListener(mio::net::TcpListener),
     /// A listener that other code has bound. A client that connected before the adoption has
@@ -73,9 +74,14 @@ enum OsSock {
 }
 
 impl OsSock {
+    fn tcp(socket: Socket) -> OsSock {
+        OsSock::Tcp(OwnedFd::from(socket).into())
+    }
+
     fn socket(&self) -> SockRef<'_> {
         match self {
-            OsSock::Tcp(socket) | OsSock::Unix(socket) => SockRef::from(socket),
+            OsSock::Tcp(stream) => SockRef::from(stream),
+            OsSock::Unix(socket) => SockRef::from(socket),
             OsSock::TcpListener(listener) | OsSock::AdoptedTcpListener(listener) => {
                 SockRef::from(listener)
             }
@@ -133,7 +139,7 @@ impl Sock for OsSock {
     fn listen(self: Box<Self>, backlog: i32) -> io::Result<Box<dyn Sock>> {
         self.socket().listen(backlog)?;
         Ok(Box::new(match *self {
-            OsSock::Tcp(socket) => OsSock::TcpListener(OwnedFd::from(socket).into()),
+            OsSock::Tcp(stream) => OsSock::TcpListener(OwnedFd::from(stream).into()),
             OsSock::Unix(socket) => OsSock::UnixListener(OwnedFd::from(socket).into()),
             listener => listener,
         }))
@@ -165,7 +171,7 @@ impl Sock for OsSock {
                         );
                     }
                 }
-                Ok((Box::new(OsSock::Tcp(socket)), Service::from(them)))
+                Ok((Box::new(OsSock::tcp(socket)), Service::from(them)))
             }
             OsSock::UnixListener(listener) => {
                 let (stream, them) = listener.accept()?;
@@ -183,8 +189,16 @@ impl Sock for OsSock {
 
     fn recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
-            OsSock::Tcp(socket) | OsSock::Unix(socket) => (&mut &*socket).read(buffer),
+            OsSock::Tcp(stream) => (&mut &*stream).read(buffer),
+            OsSock::Unix(socket) => (&mut &*socket).read(buffer),
             _ => Err(io::ErrorKind::NotConnected.into()),
+        }
+    }
+
+    fn peek(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            OsSock::Tcp(stream) => stream.peek(buffer),
+            _ => Err(io::ErrorKind::Unsupported.into()),
         }
     }
 
@@ -222,7 +236,8 @@ impl Sock for OsSock {
 
     fn as_raw_fd(&self) -> RawFd {
         match self {
-            OsSock::Tcp(socket) | OsSock::Unix(socket) => socket.as_raw_fd(),
+            OsSock::Tcp(stream) => stream.as_raw_fd(),
+            OsSock::Unix(socket) => socket.as_raw_fd(),
             OsSock::TcpListener(listener) | OsSock::AdoptedTcpListener(listener) => {
                 listener.as_raw_fd()
             }

@@ -110,6 +110,11 @@ impl Sock for MemorySock {
         self.call(|kernel| kernel.recv(self.end, buffer))
     }
 
+    fn peek(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        let peeked = self.call(|kernel| Ok(kernel.peek(self.end, buffer)))?;
+        peeked.ok_or_else(|| io::ErrorKind::Unsupported.into())
+    }
+
     fn send(&self, data: &[u8], _: More) -> io::Result<usize> {
         self.call(|kernel| kernel.send(self.end, data))
     }

@@ -199,6 +199,15 @@ impl Kernel {
         other.and_then(|other| self.stream(other)).map_or(window, |other| other.window)
     }
 
+    /// Copies what is next in the stream. Returns `None` if there is nothing; the next receive says
+    /// why.
+    pub(super) fn peek(&mut self, end: End, buffer: &mut [u8]) -> Option<usize> {
+        let Kind::Stream(stream) = &self.socket(end)?.kind else { return None };
+        let next = stream.incoming.iter().take(stream.urgent.unwrap_or(usize::MAX));
+        let copied = buffer.iter_mut().zip(next).map(|(place, byte)| *place = *byte).count();
+        (copied > 0).then_some(copied)
+    }
+
     pub(super) fn recv(&mut self, end: End, buffer: &mut [u8]) -> Sys<usize> {
         self.fault(Some(end), Call::Recv)?;
         let at_most = self.longest_receive(end);

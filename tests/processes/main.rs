@@ -23,6 +23,8 @@ mod exhaustion;
 #[cfg(feature = "i2p")]
 mod i2p_secrets;
 mod identity;
+#[cfg(feature = "i2p")]
+mod key_file;
 mod log_reasons;
 mod memory;
 #[cfg(feature = "socks5")]

@@ -7,10 +7,11 @@ use std::{
     io::{self, Write},
     net::{Shutdown, TcpStream},
     process::{Command, Output, Stdio},
+    sync::mpsc,
     thread,
 };
 
-use sockman_test_support::{program::Process, socks5};
+use sockman_test_support::{DEADLINE, program::Process, socks5};
 
 fn node() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_node"));
@@ -191,4 +192,40 @@ fn a_signal_ends_a_node_that_cannot_connect() {
     });
     signal(&process, "TERM");
     assert_eq!(process.wait_for_end().0, Some(0));
+}
+
+/// RFC 7686: the proxy that resolves names never sees an onion or I2P address, however it is
+/// spelled.
+#[test]
+fn the_proxy_for_names_never_sees_an_onion_or_i2p_address() {
+    let label = "pg6mmjiyjmcrsslvykfwnntlaru7p5svn6y2ymmju6nubxndf4pscryd";
+    let (seen, asked) = mpsc::channel();
+    let recording = |which: &'static str| {
+        let seen = seen.clone();
+        socks5::proxy(move |mut stream| {
+            let _ = seen.send(which);
+            socks5::stall(&mut stream);
+        })
+    };
+    let (names, onions) = (recording("names"), recording("onions"));
+    let (names, onions) = (names.endpoint().to_string(), onions.endpoint().to_string());
+    for host in [format!("{label}.onion"), format!("{label}.onion."), format!("{label}.ONION.")] {
+        let to = format!("{host}:8333");
+        let node = spawn(&["--proxy", &names, "--onion", &onions, "--connect", &to]);
+        assert_eq!(asked.recv_timeout(DEADLINE), Ok("onions"), "{to}");
+        drop(node);
+    }
+    let hash = "ukeu3k5oycgaauneqgtnvselmt4yemvoilkln7jpvamvfx7dnkdq";
+    for to in [
+        format!("{hash}.b32.i2p:0"),
+        format!("{hash}.B32.I2P.:0"),
+        "stats.i2p:0".to_owned(),
+        "stats.I2P.:8333".to_owned(),
+        "service.onion..:8333".to_owned(),
+        "onion.:8333".to_owned(),
+    ] {
+        let output = run(&["--proxy", &names, "--onion", &onions, "--connect", &to]);
+        assert_eq!(output.status.code(), Some(2), "{to}");
+    }
+    assert!(asked.try_recv().is_err());
 }

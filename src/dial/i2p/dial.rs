@@ -68,11 +68,11 @@ impl I2pDial {
         }
     }
 
-    /// Returns the socket to wait on instead of the stream's own socket, or `None` to wait on the
-    /// stream's own.
-    pub(crate) fn control(&self) -> Option<&dyn Sock> {
+    /// Returns the socket to wait on instead of the stream's own socket, and its number, or `None`
+    /// to wait on the stream's own.
+    pub(crate) fn control(&self) -> Option<(u32, &dyn Sock)> {
         match &self.state {
-            State::Session(maker) => maker.control(),
+            State::Session(maker) => maker.control().map(|control| (maker.controls(), control)),
             State::Stream(..) => None,
         }
     }
@@ -93,6 +93,7 @@ impl I2pDial {
                 Made::Session(session) => session,
                 Made::WaitForSocket => return Ok(Step::WaitForSocket),
                 Made::WaitUntil(at) => return Ok(Step::WaitUntil(at)),
+                Made::Restarted => return Ok(Step::WaitUntil(now)),
             };
             let goal = Goal::Connect { session: session.id.clone(), to: self.to.clone() };
             let talk = Talk::new(self.i2p.sam(), goal, now);
@@ -123,10 +124,10 @@ impl I2pDial {
         let kind = match fault {
             Fault::Os { step, source } => ConnectErrorKind::Os { step, source },
             Fault::KeyFile(error) => ConnectErrorKind::I2pKeyFile { error },
-            Fault::Sam(SamError::Refused { request, result, message })
+            Fault::Sam(SamError::Refused { request, result })
                 if is_about_the_peer(request, &result) =>
             {
-                ConnectErrorKind::I2pPeer { sam, result, message }
+                ConnectErrorKind::I2pPeer { sam, result }
             }
             Fault::Sam(error) => ConnectErrorKind::SamFailed { sam, error },
         };

@@ -81,3 +81,16 @@ pub fn send_along(stream: &UnixStream, data: &[u8], descriptor: RawFd) {
     );
     assert_eq!(sent, Ok(data.len()));
 }
+
+/// Returns the descriptor of the socket that is bound to this path, as of the listener that the
+/// library keeps to itself.
+#[cfg(target_os = "linux")]
+pub fn of_path(path: &std::path::Path) -> RawFd {
+    fs::read_dir("/proc/self/fd")
+        .unwrap()
+        .filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok())
+        .find(|descriptor: &RawFd| {
+            getsockname::<UnixAddr>(*descriptor).is_ok_and(|name| name.path() == Some(path))
+        })
+        .expect("no socket is bound to the path")
+}

@@ -240,6 +240,10 @@ impl Sock for SpySock {
         result
     }
 
+    fn peek(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.inner.peek(buffer)
+    }
+
     fn send(&self, data: &[u8], more: More) -> io::Result<usize> {
         self.inner.send(data, more)
     }
