@@ -130,6 +130,10 @@ impl Sock for OsSock {
         self.socket().set_reuse_port(true)
     }
 
+    fn set_reset_on_close(&self) -> io::Result<()> {
+        self.socket().set_linger(Some(Duration::ZERO))
+    }
+
     fn listen(self: Box<Self>, backlog: i32) -> io::Result<Box<dyn Sock>> {
         self.socket().listen(backlog)?;
         Ok(Box::new(match *self {

@@ -32,6 +32,7 @@ mod registration;
 mod connection_cap;
 mod local_address;
 mod reuse_port;
+mod self_connect;
 mod start_connect;
 mod start_connect_ends;
 mod unix_sockets;

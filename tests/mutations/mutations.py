@@ -2060,4 +2060,18 @@ MUTATIONS = [
         'new': 'options.is_important => log::info!(target: target, "{error}"),',
         'test': 'sockman:processes', 'tests': ('log_reasons', ''),
     },
+    {
+        'guarantee': 'G13', 'what': 'a TCP connect that reaches its own socket succeeds',
+        'file': 'src/dial/direct.rs',
+        'old': '!peer.addr().is_unix() && sock.local_address().is_ok_and(|me| me == *peer)',
+        'new': 'false',
+        'test': 'sockman:library', 'tests': ('self_connect', ''),
+    },
+    {
+        'guarantee': 'G13', 'what': 'a TCP socket that is connected to itself keeps its port in TIME_WAIT',
+        'file': 'src/sys/os.rs',
+        'old': 'self.socket().set_linger(Some(Duration::ZERO))',
+        'new': 'Ok(())',
+        'test': 'sockman:library', 'tests': ('self_connect', ''),
+    },
 ]

@@ -272,6 +272,10 @@ impl Sock for SpySock {
         self.inner.short_send_means_full()
     }
 
+    fn set_reset_on_close(&self) -> io::Result<()> {
+        self.inner.set_reset_on_close()
+    }
+
     fn as_raw_fd(&self) -> RawFd {
         self.inner.as_raw_fd()
     }
