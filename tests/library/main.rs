@@ -29,6 +29,7 @@ mod loopback;
 mod registration;
 
 // Listeners and connects.
+mod connect_faults;
 mod connection_cap;
 mod local_address;
 mod reuse_port;
