@@ -341,8 +341,8 @@ MUTATIONS = [
     {
         'guarantee': 'G5', 'what': "an unnamed unix-domain peer is given the socket's local address",
         'file': 'src/sys/os.rs',
-        'old': 'let them = if them.is_unnamed() {\n                    Service::UNIX_UNNAMED',
-        'new': 'let them = if them.is_unnamed() {\n                    self.local_address()?',
+        'old': '.unwrap_or(Service::UNIX_UNNAMED);',
+        'new': '.unwrap_or(self.local_address()?);',
         'test': 'sockman:library', 'tests': ('unix_sockets', ''),
     },
     {
@@ -747,8 +747,8 @@ MUTATIONS = [
     {
         'guarantee': 'G13', 'what': 'me is the address of a wildcard listener',
         'file': 'src/engine/accepting.rs',
-        'old': 'let is_wildcard = listener.address().addr().is_unspecified();',
-        'new': 'let is_wildcard = false;',
+        'old': 'if self.listener.address().addr().is_unix() {',
+        'new': 'if true {',
         'test': 'sockman:library', 'tests': ('local_address', ''),
     },
     {
@@ -1258,8 +1258,8 @@ MUTATIONS = [
     {
         'guarantee': 'SOCKS5', 'what': "a time-out of the negotiation counts as the destination's fault",
         'file': 'src/dial/error.rs',
-        'old': '                    | ConnectPhase::NegotiateWithProxy\n',
-        'new': '',
+        'old': '                | ConnectPhase::NegotiateWithProxy\n                | ConnectPhase::I2pSession => ConnectFault::Proxy,\n                ConnectPhase::Connect |',
+        'new': '                | ConnectPhase::I2pSession => ConnectFault::Proxy,\n                ConnectPhase::NegotiateWithProxy | ConnectPhase::Connect |',
         'test': 'sockman:library', 'tests': ('socks5', 'time_out'),
     },
     {
@@ -1643,8 +1643,8 @@ MUTATIONS = [
     {
         'guarantee': 'errors', 'what': 'a refused connect becomes no io::Error of that kind',
         'file': 'src/dial/error.rs',
-        'old': '            Kind::Refused { source } | Kind::Unreachable { source } | Kind::Os { source, .. } => {\n                source.kind()\n            }',
-        'new': '            Kind::Unreachable { source } | Kind::Os { source, .. } => source.kind(),',
+        'old': '            Kind::Refused { source }\n            | Kind::Unreachable { source }\n',
+        'new': '            Kind::Unreachable { source }\n',
         'test': 'sockman:library', 'tests': ('surface', 'nearest_kind'),
     },
     {
@@ -2073,5 +2073,82 @@ MUTATIONS = [
         'old': 'self.socket().set_linger(Some(Duration::ZERO))',
         'new': 'Ok(())',
         'test': 'sockman:library', 'tests': ('self_connect', ''),
+    },
+    {
+        'guarantee': 'errors', 'what': 'an unknown error of connect(2) counts as the fault of the destination',
+        'file': 'src/dial/fault.rs',
+        'old': 'if is_destination { ConnectFault::Destination } else { ConnectFault::Host }',
+        'new': 'if is_destination || step == "connect" { ConnectFault::Destination } else { ConnectFault::Host }',
+        'test': 'sockman:library', 'tests': ('connect_faults', ''),
+    },
+    {
+        'guarantee': 'errors', 'what': 'EADDRNOTAVAIL is no kind of its own',
+        'file': 'src/dial/error.rs',
+        'old': '(io::ErrorKind::AddrNotAvailable, _) => Kind::AddressNotAvailable { source },',
+        'new': '',
+        'test': 'sockman:library', 'tests': ('connect_faults', ''),
+    },
+    {
+        'guarantee': 'errors', 'what': 'a family that this host lacks counts as a lack of this host',
+        'file': 'src/dial/error.rs',
+        'old': 'if step == "socket" && fault::is_of_family(&source) {',
+        'new': 'if false {',
+        'test': 'sockman:library', 'tests': ('connect_faults', ''),
+    },
+    {
+        'guarantee': 'errors', 'what': 'a lack of this host counts as the fault of the proxy',
+        'file': 'src/dial/socks5/dial.rs',
+        'old': 'Err(source) if of_system_call("connect", &source) == ConnectFault::Host => {',
+        'new': 'Err(source) if false => {',
+        'test': 'sockman:library', 'tests': ('connect_faults', 'proxys_fault'),
+    },
+    {
+        'guarantee': 'errors', 'what': 'a family that the proxy needs counts as the fault of the destination',
+        'file': 'src/dial/socks5/dial.rs',
+        'old': 'if step == "socket" && is_of_family(&source) {',
+        'new': 'if false {',
+        'test': 'sockman:library', 'tests': ('connect_faults', 'proxys_fault'),
+    },
+    {
+        'guarantee': 'errors', 'what': 'a lack of this host counts as the fault of the SAM bridge',
+        'file': 'src/dial/i2p/dial.rs',
+        'old': 'if of_system_call("connect", &source) == ConnectFault::Host =>',
+        'new': 'if false =>',
+        'test': 'sockman:library', 'tests': ('connect_faults', 'bridges_fault'),
+    },
+    {
+        'guarantee': 'errors', 'what': 'a family that the SAM bridge needs counts as a lack of this host',
+        'file': 'src/dial/i2p/dial.rs',
+        'old': 'Fault::Os { step: "socket", source } if is_of_family(&source) => {',
+        'new': 'Fault::Os { step: "socket", source } if false => {',
+        'test': 'sockman:library', 'tests': ('connect_faults', 'bridges_fault'),
+    },
+    {
+        'guarantee': 'errors', 'what': 'a link-local address without a zone gets no words',
+        'file': 'src/address/mod.rs',
+        'old': 'addr.scope_id() == 0 && addr.ip().is_unicast_link_local()',
+        'new': 'false',
+        'test': 'sockman:library', 'tests': ('connect_faults', ''),
+    },
+    {
+        'guarantee': 'errors', 'what': 'a zone is also missed in an address that is not link-local',
+        'file': 'src/address/mod.rs',
+        'old': 'addr.scope_id() == 0 && addr.ip().is_unicast_link_local()',
+        'new': 'addr.scope_id() == 0',
+        'test': 'sockman:library', 'tests': ('connect_faults', ''),
+    },
+    {
+        'guarantee': 'G13', 'what': "me is the listener's address on a listener that is no wildcard",
+        'file': 'src/engine/accepting.rs',
+        'old': 'if self.listener.address().addr().is_unix() {',
+        'new': 'if !self.listener.address().addr().is_unspecified() {',
+        'test': 'sockman:library', 'tests': ('local_address', 'transparent'),
+    },
+    {
+        'guarantee': 'G13', 'what': 'the abstract name of a unix-domain peer is cut off',
+        'file': 'src/sys/os.rs',
+        'old': 'let named = socket.peer_addr().ok().as_ref().and_then(Service::from_sock_addr);',
+        'new': 'let named = socket.peer_addr().ok().filter(|_| !them.is_unnamed()).as_ref().and_then(Service::from_sock_addr);',
+        'test': 'sockman:library', 'tests': ('local_address', 'abstract'),
     },
 ]
