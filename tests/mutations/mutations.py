@@ -341,8 +341,8 @@ MUTATIONS = [
     {
         'guarantee': 'G5', 'what': "an unnamed unix-domain peer is given the socket's local address",
         'file': 'src/sys/os.rs',
-        'old': '.unwrap_or(Service::UNIX_UNNAMED);',
-        'new': '.unwrap_or(self.local_address()?);',
+        'old': 'let named = socket.peer_addr().ok()',
+        'new': 'let named = socket.local_addr().ok()',
         'test': 'sockman:library', 'tests': ('unix_sockets', ''),
     },
     {
