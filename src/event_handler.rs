@@ -102,7 +102,7 @@ pub trait EventHandler: Send + Sync {
     /// keep the connection, and `false` to have it closed.
     ///
     /// `me` is this side's address of that connection, also when the listener is bound to a
-    /// wildcard. `them` is the peer's address. An unnamed unix-domain peer has an address value of
+    /// wildcard or gets the connections of a transparent proxy. `them` is the peer's address. An unnamed unix-domain peer has an address value of
     /// its own.
     ///
     /// *When:* once for each accepted connection, before any other callback for its id.

@@ -142,6 +142,15 @@ impl Service {
         }
     }
 
+    /// Returns whether this is a link-local IPv6 address without a zone (RFC 4007), which most
+    /// kernels cannot bind or dial.
+    pub(crate) fn lacks_zone(&self) -> bool {
+        match &self.addr {
+            NetAddr::Ipv6(addr) => addr.scope_id() == 0 && addr.ip().is_unicast_link_local(),
+            _ => false,
+        }
+    }
+
     /// Returns the form that `bind(2)` and `connect(2)` take.
     ///
     /// # Errors

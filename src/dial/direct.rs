@@ -60,6 +60,9 @@ impl DirectConnect {
         retry: Duration,
     ) -> io::Result<Step> {
         let Err(error) = sock.connect(to) else {
+            if !to.addr().is_unix() && sock.peer_address().is_ok_and(|peer| is_own(sock, &peer)) {
+                return Err(refuse_own(sock));
+            }
             self.state = State::Connected;
             return Ok(Step::Connected);
         };
@@ -87,6 +90,7 @@ impl DirectConnect {
         }
         // Readiness may be spurious. A socket that has a peer is connected.
         match sock.peer_address() {
+            Ok(peer) if is_own(sock, &peer) => Err(refuse_own(sock)),
             Ok(_) => {
                 self.state = State::Connected;
                 Ok(Step::Connected)
@@ -95,4 +99,25 @@ impl DirectConnect {
             Err(error) => Err(error),
         }
     }
+}
+
+/// Returns whether a TCP socket is connected to itself. If no program listens on a port of the
+/// ephemeral range, the kernel may choose that port for the socket, and the socket's request then
+/// meets the socket (simultaneous open, RFC 9293 section 3.5). A unix-domain socket cannot be
+/// connected to itself.
+fn is_own(sock: &dyn Sock, peer: &Service) -> bool {
+    !peer.addr().is_unix() && sock.local_address().is_ok_and(|me| me == *peer)
+}
+
+/// Prepares a socket that is connected to itself for its close, and returns the error.
+fn refuse_own(sock: &dyn Sock) -> io::Error {
+    // An orderly close would keep the port in TIME_WAIT, and the program that usually listens
+    // there could not bind it.
+    if let Err(error) = sock.set_reset_on_close() {
+        log::debug!(target: "sockman::net", "cannot set SO_LINGER: {error}");
+    }
+    io::Error::new(
+        io::ErrorKind::ConnectionRefused,
+        "no program listens there, and the request reached its own socket",
+    )
 }

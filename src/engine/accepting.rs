@@ -34,7 +34,6 @@ pub(crate) struct Accepting {
     is_registered: bool,
     /// The latch: set by an event of the poller, cleared when accepting would block.
     ready: bool,
-    is_wildcard: bool,
     /// A socket that was accepted but found no place, because a connect on another thread took the
     /// last place.
     held: Option<(Box<dyn Sock>, Service)>,
@@ -55,9 +54,8 @@ enum AcceptFailure {
 
 impl Accepting {
     pub(crate) fn new(listener: Arc<Listener>) -> Accepting {
-        let is_wildcard = listener.address().addr().is_unspecified();
         let (ready, held, pause) = (false, None, None);
-        Accepting { listener, is_registered: false, ready, is_wildcard, held, pause }
+        Accepting { listener, is_registered: false, ready, held, pause }
     }
 
     pub(crate) fn latch(&mut self) {
@@ -99,12 +97,16 @@ impl Accepting {
         &self.listener
     }
 
-    /// Returns the local address of a socket that this listener accepted.
+    /// Returns the local address of a socket that this listener accepted. A TCP socket is asked,
+    /// because its address may differ from the listener's: a wildcard listener takes connections to
+    /// every local address, and the kernel hands connections to other addresses to the listener of a
+    /// transparent proxy (`tproxy`, a BPF program). A unix-domain socket has the name of its
+    /// listener.
     fn me(&self, accepted: &dyn Sock) -> io::Result<Service> {
-        if self.is_wildcard {
-            accepted.local_address()
-        } else {
+        if self.listener.address().addr().is_unix() {
             Ok(self.listener.address().clone())
+        } else {
+            accepted.local_address()
         }
     }
 

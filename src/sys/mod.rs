@@ -90,6 +90,11 @@ pub trait Sock: fmt::Debug + Send + Sync {
     fn set_reuse_port(&self) -> io::Result<()> {
         Err(io::ErrorKind::Unsupported.into())
     }
+    /// Sets `SO_LINGER` to zero, so that the close resets the connection and its port is free at
+    /// once. Called for a TCP socket that is connected to itself. The default does nothing.
+    fn set_reset_on_close(&self) -> io::Result<()> {
+        Ok(())
+    }
     /// Returns the descriptor, for [`Poller::register`]. A double may return any number that the
     /// double's poller understands.
     fn as_raw_fd(&self) -> RawFd;

@@ -136,6 +136,10 @@ impl Sock for OsSock {
         self.socket().set_reuse_port(true)
     }
 
+    fn set_reset_on_close(&self) -> io::Result<()> {
+        self.socket().set_linger(Some(Duration::ZERO))
+    }
+
     fn listen(self: Box<Self>, backlog: i32) -> io::Result<Box<dyn Sock>> {
         self.socket().listen(backlog)?;
         Ok(Box::new(match *self {
@@ -176,11 +180,12 @@ impl Sock for OsSock {
             OsSock::UnixListener(listener) => {
                 let (stream, them) = listener.accept()?;
                 let socket = Socket::from(OwnedFd::from(stream));
-                let them = if them.is_unnamed() {
-                    Service::UNIX_UNNAMED
-                } else {
-                    Service::from_sock_addr(&socket.peer_addr()?).ok_or_else(unknown_family)?
-                };
+                // The address that mio's `accept` returns lacks an abstract name. Some systems have
+                // forgotten the name of a client that has already gone.
+                let named = socket.peer_addr().ok().as_ref().and_then(Service::from_sock_addr);
+                let them = named
+                    .or_else(|| them.as_pathname().and_then(|path| Service::unix(path).ok()))
+                    .unwrap_or(Service::UNIX_UNNAMED);
                 Ok((Box::new(OsSock::Unix(socket)), them))
             }
             OsSock::Tcp(_) | OsSock::Unix(_) => Err(io::ErrorKind::InvalidInput.into()),

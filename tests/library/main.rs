@@ -30,9 +30,11 @@ mod loopback;
 mod registration;
 
 // Listeners and connects.
+mod connect_faults;
 mod connection_cap;
 mod local_address;
 mod reuse_port;
+mod self_connect;
 mod start_connect;
 mod start_connect_ends;
 mod unix_sockets;

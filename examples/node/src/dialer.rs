@@ -9,7 +9,7 @@ use std::sync::Arc;
 use sockman::{
     ConnectOptions, SockMan,
     address::Destination,
-    error::{ConnectError, ConnectErrorKind},
+    error::{ConnectError, ConnectErrorKind, ConnectFault},
     stats::Direction,
 };
 
@@ -34,7 +34,12 @@ impl Dialer {
                 Ok(()) => {}
                 Err(error) if matches!(error.kind(), ConnectErrorKind::Interrupted) => return,
                 Err(error) => {
-                    self.connman.targets.ended(attempt.number, Ended::ForNow);
+                    let ended = match error.fault() {
+                        ConnectFault::Host => Ended::ByThisHost,
+                        ConnectFault::Caller => Ended::ForGood,
+                        _ => Ended::ForNow,
+                    };
+                    self.connman.targets.ended(attempt.number, ended);
                     self.connman.tell(Event::ConnectFailed { error: format!("{error:#}") });
                 }
             }

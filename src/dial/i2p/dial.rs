@@ -4,6 +4,7 @@
 //! stream. A step takes the locks of `session` for a moment.
 
 use std::{
+    io,
     sync::{Arc, OnceLock},
     time::Instant,
 };
@@ -16,7 +17,10 @@ use super::{
 };
 use crate::{
     address::{Destination, I2pHash, NetAddr, Service},
-    dial::{ConnectError, ConnectErrorKind, ConnectPhase, Step},
+    dial::{
+        ConnectError, ConnectErrorKind, ConnectFault, ConnectPhase, Step,
+        fault::{is_of_family, of_system_call},
+    },
     sys::Sock,
 };
 
@@ -119,9 +123,30 @@ impl I2pDial {
         }
     }
 
+    /// Returns the error for a system call that failed before the connect to the bridge, or beside
+    /// it. `step` names the call.
+    pub(crate) fn failed_before(
+        &self,
+        to: &Destination,
+        step: &'static str,
+        source: io::Error,
+    ) -> ConnectError {
+        self.failed(to, Fault::Os { step, source })
+    }
+
     fn failed(&self, to: &Destination, fault: Fault) -> ConnectError {
         let sam = self.i2p.sam().clone();
         let kind = match fault {
+            // The family is the one of the bridge's address.
+            Fault::Os { step: "socket", source } if is_of_family(&source) => {
+                ConnectErrorKind::SamFailed { sam, error: SamError::Unreachable { source } }
+            }
+            // A lack of this host is no fault of the bridge.
+            Fault::Sam(SamError::Unreachable { source })
+                if of_system_call("connect", &source) == ConnectFault::Host =>
+            {
+                return ConnectError::of_connect(to, source);
+            }
             Fault::Os { step, source } => ConnectErrorKind::Os { step, source },
             Fault::KeyFile(error) => ConnectErrorKind::I2pKeyFile { error },
             Fault::Sam(SamError::Refused { request, result })

@@ -530,6 +530,9 @@ impl Sock for HeldSession {
     fn short_send_means_full(&self) -> bool {
         self.sock.short_send_means_full()
     }
+    fn set_reset_on_close(&self) -> io::Result<()> {
+        self.sock.set_reset_on_close()
+    }
     fn as_raw_fd(&self) -> RawFd {
         self.sock.as_raw_fd()
     }

@@ -139,6 +139,21 @@ fn a_connect_that_succeeds_at_once_is_reported_in_the_next_pass() {
     assert_eq!(rig.sockman.stats().connected, 1);
 }
 
+/// G13: a connect for which the kernel chooses the destination's own port is refused, although its
+/// socket has a peer.
+#[test]
+fn a_connect_that_reaches_its_own_socket_is_refused() {
+    let rig = Rig::new(without_sweep());
+    // The ports of the network ascend from 49152, so one of these connects gets the port 49200.
+    let to: Service = "10.0.0.2:49200".parse().unwrap();
+    for ordinal in 0..100 {
+        rig.start(&to, &without_timeout());
+        rig.pass();
+        assert_eq!(rig.records(), [format!("{ordinal} refused")]);
+        assert_eq!(rig.network.descriptors(), LISTENER_ALONE);
+    }
+}
+
 /// G11: a connect that failed leaves nothing behind: no place, no descriptor, no timer.
 #[test]
 fn a_connect_that_is_refused_leaves_nothing() {

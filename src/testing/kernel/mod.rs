@@ -419,9 +419,9 @@ impl Kernel {
         if self.stream(client).is_none() {
             return;
         }
-        let refusal = match (self.fates.get(to), self.listener_at(to)) {
+        let refusal = match (self.fates.get(to).copied(), self.listener_at(to)) {
             (Some(Fate::Silence), _) => return,
-            (Some(Fate::Refusal(errno)), _) => *errno,
+            (Some(Fate::Refusal(errno)), _) => errno,
             (None, Some(listener)) => {
                 let Some(backlog) = self.backlog(listener) else { return };
                 if backlog.is_shut {
@@ -439,6 +439,14 @@ impl Kernel {
                     libc::ECONNREFUSED
                 }
             }
+            // The kernel has chosen the port of the destination for the socket itself.
+            (None, None) if self.is_local(client, to) => {
+                if let Some(stream) = self.stream(client) {
+                    stream.is_connecting = false;
+                    stream.other = Some(client);
+                }
+                return self.tell(client);
+            }
             (None, None) => libc::ECONNREFUSED,
         };
         if let Some(stream) = self.stream(client) {
@@ -446,6 +454,10 @@ impl Kernel {
             stream.break_with(refusal);
         }
         self.tell(client);
+    }
+
+    fn is_local(&mut self, end: End, address: &Service) -> bool {
+        self.socket(end).is_some_and(|socket| socket.local.as_ref() == Some(address))
     }
 
     /// Closes the descriptor.
