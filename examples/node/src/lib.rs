@@ -20,6 +20,7 @@
 //! and adds JSON-RPC and a web page.
 
 mod addresses;
+mod allowance;
 mod chain;
 mod connman;
 mod control;
@@ -32,6 +33,7 @@ pub mod testing;
 mod transport;
 mod work;
 
+pub use allowance::Allowance;
 pub use chain::{Chain, ChainError};
 pub use control::Control;
 pub use node::{Config, Event, Node, NodeError, PeerInfo};

@@ -24,7 +24,7 @@ use sockman::{ConnectionId, Service, SockMan, stats::Direction};
 use crate::{
     Event,
     addresses::{self, MAX_ADDRESSES},
-    chain::{ChainError, MAX_HEADERS_PER_MESSAGE, now},
+    chain::{Added, ChainError, MAX_HEADERS_PER_MESSAGE, now},
     connman::Connman,
     node::random,
     peer::{Conversation, Peer, PeerVersion},
@@ -41,8 +41,6 @@ const MIN_PROTOCOL_VERSION: u32 = 70001;
 const MAX_AGENT_LENGTH: usize = 256;
 const MAX_LOCATOR: usize = 101;
 const MAX_INVENTORY: usize = 50_000;
-/// The number of `headers` messages in a row that may follow no known header.
-const MAX_UNCONNECTED_HEADERS: u32 = 10;
 
 /// The reason to disconnect a peer.
 type Fault = String;
@@ -300,14 +298,26 @@ impl MessageHandler {
             (chain.add(headers), chain.height(), chain.tip())
         };
         let new = match added {
-            Ok(new) => new,
+            Ok(Added::New(new)) => new,
+            Ok(Added::NothingNew) => 0,
+            Ok(Added::LessWork) => {
+                // Such headers cost the peer nothing if it repeats them.
+                if !peer.conversation.lock().less_work_headers.take(Instant::now()) {
+                    return Err("the peer kept sending headers of less work".to_owned());
+                }
+                0
+            }
             // The peer announces a new block whose ancestors this node does not know yet.
             Err(ChainError::Unconnected) => return self.got_unconnected_headers(peer),
             Err(error) => return Err(format!("the peer sent {error}")),
         };
         let was_requested = {
             let mut conversation = peer.conversation.lock();
-            conversation.unconnected_headers = 0;
+            // Other messages are no reason to reset these: a peer could send them in between.
+            if new > 0 {
+                conversation.unconnected_headers.reset();
+                conversation.less_work_headers.reset();
+            }
             std::mem::take(&mut conversation.headers_requested)
         };
         // If a full message had no new header, the peer is on a branch with less work.
@@ -325,8 +335,7 @@ impl MessageHandler {
     fn got_unconnected_headers(&self, peer: &Peer) -> Result<(), Fault> {
         {
             let mut conversation = peer.conversation.lock();
-            conversation.unconnected_headers += 1;
-            if conversation.unconnected_headers > MAX_UNCONNECTED_HEADERS {
+            if !conversation.unconnected_headers.take(Instant::now()) {
                 return Err(format!("the peer kept sending {}", ChainError::Unconnected));
             }
         }

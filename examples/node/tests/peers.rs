@@ -11,14 +11,15 @@ use std::{
 };
 
 use bitcoin::{
-    BlockHash, Network,
+    BlockHash, Network, TxMerkleNode,
+    block::{Header, Version},
     blockdata::constants::genesis_block,
     consensus::encode::{deserialize, serialize},
     hashes::Hash,
     p2p::{
         Magic, ServiceFlags,
         message::{CommandString, NetworkMessage, RawNetworkMessage},
-        message_blockdata::GetHeadersMessage,
+        message_blockdata::{GetHeadersMessage, Inventory},
         message_network::VersionMessage,
     },
 };
@@ -221,6 +222,87 @@ fn headers_without_proof_of_work_disconnect_the_peer() {
         header.nonce += 1;
     }
     assert_disconnects(true, &encode(NetworkMessage::Headers(vec![header])), "proof of work");
+}
+
+/// Returns a header of regtest that is valid after `parent`. The version 2 after the genesis block
+/// is the first header of [`chain_of`].
+fn mined(parent: BlockHash, version: i32) -> Header {
+    let mut header = Header {
+        version: Version::from_consensus(version),
+        prev_blockhash: parent,
+        merkle_root: TxMerkleNode::all_zeros(),
+        time: genesis_block(NETWORK).header.time + 600,
+        nonce: 0,
+        ..genesis_block(NETWORK).header
+    };
+    while header.validate_pow(header.target()).is_err() {
+        header.nonce += 1;
+    }
+    header
+}
+
+/// Asserts that a node with ten headers disconnects a peer that sends the messages again and again.
+fn assert_disconnects_in_the_end(messages: &[NetworkMessage], reason: &str) {
+    let (node, events) = start(config(), chain_of(10));
+    let mut bystander = Client::established(&node);
+    let mut client = Client::established(&node);
+    let round: Vec<u8> = messages.iter().cloned().flat_map(encode).collect();
+    // The node may close the connection before it has read all rounds.
+    let _ = client.stream.write_all(&round.repeat(50));
+    let told = events.wait_for_disconnect();
+    assert!(told.contains(reason), "{told}");
+    client.assert_closed();
+    bystander.assert_served();
+    node.stop().unwrap();
+}
+
+#[test]
+fn a_peer_that_repeats_headers_of_less_work_is_disconnected() {
+    let genesis = genesis_block(NETWORK).block_hash();
+    let headers = |list: &[Header]| NetworkMessage::Headers(list.to_vec());
+    let (one, other) = (mined(genesis, 7), mined(genesis, 8));
+    let known = mined(genesis, 2);
+    let reason = "of less work";
+    assert_disconnects_in_the_end(&[headers(&[one])], reason);
+    // Neither another such header nor other messages in between excuse the peer.
+    assert_disconnects_in_the_end(&[headers(&[one]), headers(&[other])], reason);
+    assert_disconnects_in_the_end(&[headers(&[one]), headers(&[])], reason);
+    assert_disconnects_in_the_end(&[headers(&[one]), headers(&[known])], reason);
+    assert_disconnects_in_the_end(&[headers(&[one]), inventory()], reason);
+}
+
+#[test]
+fn a_peer_whose_headers_never_connect_is_disconnected() {
+    let genesis = genesis_block(NETWORK).block_hash();
+    let headers = |list: &[Header]| NetworkMessage::Headers(list.to_vec());
+    let unconnected = headers(&[mined(BlockHash::from_byte_array([7; 32]), 7)]);
+    let reason = "do not follow a known header";
+    assert_disconnects_in_the_end(&[unconnected.clone()], reason);
+    assert_disconnects_in_the_end(&[unconnected.clone(), headers(&[])], reason);
+    let known = mined(genesis, 2);
+    assert_disconnects_in_the_end(&[unconnected.clone(), headers(&[known])], reason);
+    assert_disconnects_in_the_end(&[unconnected.clone(), inventory()], reason);
+    // A header of less work is no progress either.
+    let (one, reason) = (mined(genesis, 7), "the peer kept sending");
+    assert_disconnects_in_the_end(&[unconnected, headers(&[one])], reason);
+}
+
+#[test]
+fn a_peer_that_repeats_known_headers_is_served() {
+    let (node, _) = start(config(), chain_of(10));
+    let mut client = Client::established(&node);
+    let genesis = genesis_block(NETWORK).block_hash();
+    let known = mined(genesis, 2);
+    for _ in 0..50 {
+        client.send(NetworkMessage::Headers(vec![known]));
+    }
+    client.assert_served();
+    node.stop().unwrap();
+}
+
+/// An announcement of an unknown block, which the node answers with `getheaders`.
+fn inventory() -> NetworkMessage {
+    NetworkMessage::Inv(vec![Inventory::Block(BlockHash::from_byte_array([9; 32]))])
 }
 
 #[test]
