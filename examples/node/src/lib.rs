@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | `connman` | the [`EventHandler`](sockman::EventHandler): table of peers, limits, time-outs | `CConnman` on `net` |
 //! | `transport` | turns bytes into whole messages, plain or encrypted | `V1Transport`, `V2Transport` |
+//! | `decoding` | decodes messages, with missing newer fields | `NetMsg`, `ProcessMessage` |
 //! | `work` | the list of peers that have waiting messages | `m_msgproc_wake` |
 //! | `processing` | the message handler | `PeerManager` on `msghand` |
 //! | `dialer`, `targets` | outbound connections | `ThreadOpenConnections` on `opencon` |
@@ -24,6 +25,7 @@ mod allowance;
 mod chain;
 mod connman;
 mod control;
+mod decoding;
 mod dialer;
 mod node;
 mod peer;

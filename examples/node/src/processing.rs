@@ -14,7 +14,7 @@ use bitcoin::{
     block::Header,
     hashes::Hash,
     p2p::{
-        message::NetworkMessage,
+        message::{CommandString, NetworkMessage},
         message_blockdata::{GetHeadersMessage, Inventory},
         message_network::VersionMessage,
     },
@@ -35,10 +35,15 @@ use crate::{
 pub const PROTOCOL_VERSION: u32 = 70016;
 /// The user agent in the node's `version` message.
 pub const USER_AGENT: &str = concat!("/sockman-node:", env!("CARGO_PKG_VERSION"), "/");
-/// The oldest protocol version whose `version` message has all fields.
-const MIN_PROTOCOL_VERSION: u32 = 70001;
+/// The oldest protocol version that Bitcoin Core speaks to.
+const MIN_PROTOCOL_VERSION: u32 = 31800;
+/// Peers of this version and older ones know no `pong` (BIP 31).
+const LAST_WITHOUT_PONG: u32 = 60000;
+/// The protocol versions from which on a peer is sent `sendheaders` and `sendaddrv2`.
+const SENDHEADERS_VERSION: u32 = 70012;
+const SENDADDRV2_VERSION: u32 = 70016;
 /// Bitcoin Core's limits for the contents of one message. A peer that exceeds one is disconnected.
-const MAX_AGENT_LENGTH: usize = 256;
+pub(crate) const MAX_AGENT_LENGTH: usize = 256;
 const MAX_LOCATOR: usize = 101;
 const MAX_INVENTORY: usize = 50_000;
 
@@ -138,7 +143,8 @@ impl MessageHandler {
     }
 
     fn got_version(&self, peer: &Peer, version: &VersionMessage) -> Result<(), Fault> {
-        if version.version < MIN_PROTOCOL_VERSION {
+        // Core's number is signed, so the upper half of the numbers is negative.
+        if i32::try_from(version.version).is_err() || version.version < MIN_PROTOCOL_VERSION {
             return Err(format!(
                 "the peer speaks protocol version {}, older than {MIN_PROTOCOL_VERSION}",
                 version.version
@@ -169,7 +175,8 @@ impl MessageHandler {
         let ours =
             (peer.direction == Direction::Inbound).then(|| version_message(&self.connman, peer));
         // BIP 155 requires `sendaddrv2` before `verack`.
-        let messages = ours.into_iter().chain([NetworkMessage::SendAddrV2, NetworkMessage::Verack]);
+        let v2 = (version.version >= SENDADDRV2_VERSION).then_some(NetworkMessage::SendAddrV2);
+        let messages = ours.into_iter().chain(v2).chain([NetworkMessage::Verack]);
         self.connman.push_messages(&self.sockman, peer, messages);
         Ok(())
     }
@@ -195,10 +202,13 @@ impl MessageHandler {
         let Some(version) = version else {
             return Err("the peer sent verack before version".to_owned());
         };
-        let height = version.start_height;
+        let (height, protocol) = (version.start_height, version.protocol);
         self.connman.tell(Event::Handshake { id: peer.id, took: peer.since.elapsed(), version });
 
-        let mut messages = vec![NetworkMessage::SendHeaders];
+        let mut messages = Vec::new();
+        if protocol >= SENDHEADERS_VERSION {
+            messages.push(NetworkMessage::SendHeaders);
+        }
         if peer.direction == Direction::Outbound {
             messages.push(NetworkMessage::GetAddr);
         }
@@ -214,6 +224,10 @@ impl MessageHandler {
     fn got_pong(&self, peer: &Peer, nonce: u64) -> Result<(), Fault> {
         let round_trip = {
             let mut conversation = peer.conversation.lock();
+            // A peer that answers without a nonce is not waited for. Bitcoin Core does the same.
+            if nonce == 0 {
+                conversation.ping.under_way = None;
+            }
             // Another nonce is no fault: the pong may be late.
             let Some((_, sent)) = conversation.ping.under_way.take_if(|(ours, _)| *ours == nonce)
             else {
@@ -407,9 +421,13 @@ impl MessageHandler {
 }
 
 fn next_ping(conversation: &mut Conversation) -> NetworkMessage {
-    let (nonce, now) = (random(), Instant::now());
-    conversation.ping.under_way = Some((nonce, now));
+    let (nonce, now) = (random().max(1), Instant::now());
     conversation.ping.last_sent = Some(now);
+    let has_pong = conversation.version.as_ref().is_none_or(|it| it.protocol > LAST_WITHOUT_PONG);
+    if let (false, Ok(command)) = (has_pong, CommandString::try_from_static("ping")) {
+        return NetworkMessage::Unknown { command, payload: Vec::new() };
+    }
+    conversation.ping.under_way = Some((nonce, now));
     NetworkMessage::Ping(nonce)
 }
 

@@ -31,6 +31,8 @@ use sockman_node::{
 
 const NETWORK: Network = Network::Regtest;
 const HEADER: usize = 24;
+/// The place of the command in a message's header.
+const COMMAND: std::ops::Range<usize> = 4..16;
 /// The place of the length in a message's header.
 const LENGTH: std::ops::Range<usize> = 16..20;
 /// The place of the checksum in a message's header.
@@ -72,6 +74,9 @@ impl Client {
         let length = u32::from_le_bytes(bytes[LENGTH].try_into().unwrap());
         bytes.resize(HEADER + length as usize, 0);
         self.stream.read_exact(&mut bytes[HEADER..]).unwrap();
+        if bytes[COMMAND] == *b"ping\0\0\0\0\0\0\0\0" && bytes.len() == HEADER {
+            return NetworkMessage::Ping(0);
+        }
         let message = deserialize::<RawNetworkMessage>(&bytes).unwrap().into_payload();
         if let NetworkMessage::Ping(nonce) = message {
             self.send(NetworkMessage::Pong(nonce));
@@ -211,6 +216,58 @@ fn a_message_out_of_handshake_order_disconnects_the_peer() {
     assert_disconnects_from(config, false, &ping, "before version");
     assert_disconnects(true, &encode(version()), "second version");
     assert_disconnects(true, &encode(NetworkMessage::Verack), "second verack");
+}
+
+/// Sends a `version` with this payload and a `verack`, and asserts that the node serves the peer.
+fn assert_greets(protocol: u32, payload: &[u8]) {
+    let (node, events) = start_with(config());
+    let mut client = Client::connect(&node);
+    let command = CommandString::try_from_static("version").unwrap();
+    let payload = [&protocol.to_le_bytes(), &payload[4..]].concat();
+    client.send(NetworkMessage::Unknown { command, payload });
+    let command = CommandString::try_from_static("verack").unwrap();
+    client.send(NetworkMessage::Unknown { command, payload: b"grown".to_vec() });
+    events.wait_for("the handshake", |event| {
+        matches!(event, Event::Handshake { .. }).then_some(())
+    });
+    client.assert_served();
+    node.stop().unwrap();
+}
+
+#[test]
+fn a_version_without_its_newer_fields_and_a_longer_one_are_accepted() {
+    let NetworkMessage::Version(version) = version() else { unreachable!() };
+    let payload = serialize(&version);
+    let (relay, height) = (payload.len() - 1, payload.len() - 5);
+    assert_greets(70016, &payload[..relay]);
+    assert_greets(60002, &payload[..height]);
+    assert_greets(31800, &payload[..46]);
+    assert_greets(70016, &[&payload[..], b"more"].concat());
+}
+
+#[test]
+fn a_version_older_than_bitcoin_core_accepts_disconnects_the_peer() {
+    for protocol in [31799, 0, u32::MAX] {
+        let NetworkMessage::Version(version) = version() else { unreachable!() };
+        let version = NetworkMessage::Version(VersionMessage { version: protocol, ..version });
+        assert_disconnects(false, &encode(version), "older than");
+    }
+}
+
+/// A peer from before BIP 31 sends no `pong`, so the node does not wait for one.
+#[test]
+fn a_peer_that_knows_no_pong_is_kept() {
+    let (node, _) = start_with(config());
+    let mut client = Client::connect(&node);
+    let NetworkMessage::Version(version) = version() else { unreachable!() };
+    client.send(NetworkMessage::Version(VersionMessage { version: 60000, ..version }));
+    client.send(NetworkMessage::Verack);
+    client.wait_for("a ping without a nonce", |message| match message {
+        NetworkMessage::Ping(_) => Some(()),
+        _ => None,
+    });
+    assert_eq!(node.peers()[0].ping_wait, None);
+    node.stop().unwrap();
 }
 
 #[test]
