@@ -181,14 +181,20 @@ impl MessageHandler {
         Ok(())
     }
 
-    /// Returns whether this node dialled itself, so that both ends are in its table.
+    /// Returns whether this node dialled itself, so that both ends are in its table. Compares only
+    /// handshakes that are not complete, as Bitcoin Core does: a peer could otherwise repeat the
+    /// number on another network, and learn that both addresses belong to this node.
     fn is_self(&self, peer: &Peer, nonce: u64) -> bool {
         peer.direction == Direction::Inbound
             && self
                 .connman
                 .peers()
                 .iter()
-                .any(|other| other.direction == Direction::Outbound && other.nonce == nonce)
+                .any(|other| {
+                    other.direction == Direction::Outbound
+                        && other.nonce == nonce
+                        && !other.conversation.lock().is_established
+                })
     }
 
     fn got_verack(&self, peer: &Peer) -> Result<(), Fault> {
@@ -259,7 +265,10 @@ impl MessageHandler {
         };
         let listening = self.connman.listening.lock().clone();
         let services = self.connman.config.advertised_services();
-        let answer = self.connman.addresses.lock().answer(&listening, services, wants_addr_v2);
+        let answer = {
+            let addresses = self.connman.addresses.lock();
+            addresses.answer(&peer.them, &listening, services, wants_addr_v2)
+        };
         if let Some(answer) = answer {
             self.reply(peer, answer);
         }
@@ -279,7 +288,7 @@ impl MessageHandler {
         }
         let (new, known) = {
             let mut addresses = self.connman.addresses.lock();
-            (addresses.learn(services), addresses.len())
+            (addresses.learn(&peer.them, services), addresses.len())
         };
         if new > 0 {
             self.connman.tell(Event::Addresses { id: peer.id, new, known });
