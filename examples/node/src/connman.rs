@@ -171,10 +171,17 @@ impl Connman {
             }
             self.peers.remove(id)
         };
-        if let Some((peer, target)) = peer.and_then(|peer| peer.dialled.map(|to| (peer, to))) {
+        // Without a peer, the connection was not in the table, and its begin was not reported.
+        let Some(peer) = peer else { return };
+        if let Some(target) = peer.dialled {
             self.targets.ended(target, how(&peer));
         }
-        self.tell(Event::Disconnected { id, reason: reason.to_owned() });
+        self.tell(Event::Disconnected {
+            id,
+            direction: peer.direction,
+            was_established: peer.conversation.lock().is_established,
+            reason: reason.to_owned(),
+        });
     }
 
     /// Returns the bytes received and sent since the start.

@@ -210,6 +210,10 @@ pub enum Event {
     Disconnected {
         /// The peer.
         id: ConnectionId,
+        /// Which side had dialled.
+        direction: Direction,
+        /// Whether the handshake was complete.
+        was_established: bool,
         /// The reason.
         reason: String,
     },
