@@ -47,9 +47,10 @@ mod tests {
         let start = Instant::now();
         let mut allowance = Allowance::new(2, period);
         let mut take = |seconds| allowance.take(start + Duration::from_secs(seconds));
-        assert_eq!([take(0), take(30), take(59), take(60), take(61), take(62)].as_slice(), [
-            true, true, false, true, true, false
-        ]);
+        assert_eq!(
+            [take(0), take(30), take(59), take(60), take(61), take(62)].as_slice(),
+            [true, true, false, true, true, false]
+        );
         allowance.reset();
         assert!(allowance.take(start + Duration::from_secs(63)));
     }

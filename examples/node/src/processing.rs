@@ -186,15 +186,11 @@ impl MessageHandler {
     /// number on another network, and learn that both addresses belong to this node.
     fn is_self(&self, peer: &Peer, nonce: u64) -> bool {
         peer.direction == Direction::Inbound
-            && self
-                .connman
-                .peers()
-                .iter()
-                .any(|other| {
-                    other.direction == Direction::Outbound
-                        && other.nonce == nonce
-                        && !other.conversation.lock().is_established
-                })
+            && self.connman.peers().iter().any(|other| {
+                other.direction == Direction::Outbound
+                    && other.nonce == nonce
+                    && !other.conversation.lock().is_established
+            })
     }
 
     fn got_verack(&self, peer: &Peer) -> Result<(), Fault> {

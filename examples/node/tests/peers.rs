@@ -227,9 +227,8 @@ fn assert_greets(protocol: u32, payload: &[u8]) {
     client.send(NetworkMessage::Unknown { command, payload });
     let command = CommandString::try_from_static("verack").unwrap();
     client.send(NetworkMessage::Unknown { command, payload: b"grown".to_vec() });
-    events.wait_for("the handshake", |event| {
-        matches!(event, Event::Handshake { .. }).then_some(())
-    });
+    events
+        .wait_for("the handshake", |event| matches!(event, Event::Handshake { .. }).then_some(()));
     client.assert_served();
     node.stop().unwrap();
 }
@@ -334,7 +333,7 @@ fn a_peer_whose_headers_never_connect_is_disconnected() {
     let headers = |list: &[Header]| NetworkMessage::Headers(list.to_vec());
     let unconnected = headers(&[mined(BlockHash::from_byte_array([7; 32]), 7)]);
     let reason = "do not follow a known header";
-    assert_disconnects_in_the_end(&[unconnected.clone()], reason);
+    assert_disconnects_in_the_end(std::slice::from_ref(&unconnected), reason);
     assert_disconnects_in_the_end(&[unconnected.clone(), headers(&[])], reason);
     let known = mined(genesis, 2);
     assert_disconnects_in_the_end(&[unconnected.clone(), headers(&[known])], reason);
@@ -594,6 +593,44 @@ fn a_node_that_dials_itself_notices() {
         _ => None,
     });
     node.stop().unwrap();
+}
+
+/// The proxy answers for one destination only.
+#[test]
+fn a_destination_that_answers_does_not_wait_for_six_that_do_not() {
+    let proxy = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut config = Config::new(NETWORK);
+    config.v2_transport = false;
+    config.proxy = Some(Proxy::socks5(proxy.local_addr().unwrap()));
+    for host in 1..=7 {
+        config.connect.push(format!("10.0.0.{host}:18444").parse().unwrap());
+    }
+    let (node, events) = start_with(config);
+    let mut silent = Vec::new();
+    let mut live = None;
+    for _ in 1..=7 {
+        let mut stream = proxy.accept().unwrap().0;
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        stream.read_exact(&mut [0; 3]).unwrap();
+        stream.write_all(&[5, 0]).unwrap();
+        // CONNECT with a name: 4 bytes, a length, 8 characters, a port.
+        let mut request = [0; 4 + 1 + 8 + 2];
+        stream.read_exact(&mut request).unwrap();
+        if &request[5..13] == b"10.0.0.7" { live = Some(stream) } else { silent.push(stream) }
+    }
+    let mut client = Client { stream: live.unwrap() };
+    client.stream.write_all(&[5, 0, 0, 1, 0, 0, 0, 0, 0, 0]).unwrap();
+    client.send(version());
+    client.send(NetworkMessage::Verack);
+    client.assert_served();
+    let has_failed = |event: &Event| matches!(event, Event::ConnectFailed { .. });
+    assert!(!events.all().iter().any(has_failed), "{:?}", events.all());
+    assert_eq!(node.peers().len(), 1);
+    // The stop ends the attempts.
+    node.stop().unwrap();
+    for mut stream in silent {
+        assert_eq!(stream.read(&mut [0]).unwrap(), 0);
+    }
 }
 
 /// The proxy answers only after the network is switched off, so `set_network_active` does not find

@@ -17,9 +17,8 @@ fn routable(first: u8, count: u16) -> impl Iterator<Item = Service> {
 #[test]
 fn only_routable_addresses_with_a_port_are_learnt() {
     let mut book = AddressBook::default();
-    let loopback = (0..1000).map(|number: u32| {
-        Service::new(NetAddr::Ipv4((0x7f00_0001 + number).into()), 8333)
-    });
+    let loopback = (0..1000)
+        .map(|number: u32| Service::new(NetAddr::Ipv4((0x7f00_0001 + number).into()), 8333));
     assert_eq!(book.learn(&to("1.2.3.4:8333"), loopback), 0);
     let others = ["10.0.0.1:1", "[fe80::1]:1", "[2001:db8::1]:1", "8.8.8.8:0", "0.0.0.0:1"];
     assert_eq!(book.learn(&to("1.2.3.4:8333"), others.map(|text| text.parse().unwrap())), 0);
