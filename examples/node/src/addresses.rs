@@ -31,10 +31,13 @@ const MAX_PER_SOURCE: usize = MAX_ADDRESSES / 4;
 /// The networks that must not learn of one another which addresses belong to the same node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum PeerNetwork {
-    /// IPv4, IPv6, CJDNS, this machine, and names.
+    /// IPv4, IPv6, CJDNS, and names.
     Clear,
     Onion,
     I2p,
+    /// This machine and the local network. A peer that dialled an onion service of this node comes
+    /// from here as well, because the Tor daemon runs here.
+    Local,
 }
 
 impl PeerNetwork {
@@ -42,12 +45,12 @@ impl PeerNetwork {
         match addr {
             NetAddr::TorV3(_) => PeerNetwork::Onion,
             NetAddr::I2p(_) => PeerNetwork::I2p,
-            _ => PeerNetwork::Clear,
+            _ if is_routable(addr) => PeerNetwork::Clear,
+            _ => PeerNetwork::Local,
         }
     }
 
-    /// Returns the network through which a peer is connected. A peer that dialled an onion service
-    /// of this node comes from this machine, where the Tor daemon runs.
+    /// Returns the network through which a peer is connected.
     pub(crate) fn of_peer(them: &Destination) -> PeerNetwork {
         them.service().map_or(PeerNetwork::Clear, |them| PeerNetwork::of(them.addr()))
     }
@@ -191,13 +194,9 @@ impl Book {
 }
 
 /// Returns whether the peer `them` may learn this own address. As in Bitcoin Core, a peer on a
-/// privacy network learns only the addresses there, and other peers learn none of these. A local
-/// address is for local peers.
+/// privacy network learns only the addresses there, and other peers learn none of these.
 fn may_tell_own(own: &NetAddr, them: &Destination) -> bool {
-    let is_local = them.service().is_none_or(|them| !is_routable(them.addr()));
-    PeerNetwork::of(own) == PeerNetwork::of_peer(them)
-        && !own.is_unspecified()
-        && (is_routable(own) || is_local)
+    PeerNetwork::of(own) == PeerNetwork::of_peer(them) && !own.is_unspecified()
 }
 
 /// Returns the address in an `addr` message, or `None` for an old onion address.

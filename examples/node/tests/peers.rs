@@ -18,6 +18,7 @@ use bitcoin::{
     hashes::Hash,
     p2p::{
         Magic, ServiceFlags,
+        address::{AddrV2, AddrV2Message},
         message::{CommandString, NetworkMessage, RawNetworkMessage},
         message_blockdata::{GetHeadersMessage, Inventory},
         message_network::VersionMessage,
@@ -278,6 +279,46 @@ fn headers_without_proof_of_work_disconnect_the_peer() {
         header.nonce += 1;
     }
     assert_disconnects(true, &encode(NetworkMessage::Headers(vec![header])), "proof of work");
+}
+
+fn ipv4_addresses(first: u32, count: u32) -> NetworkMessage {
+    let entry = |number: u32| AddrV2Message {
+        time: 0,
+        services: ServiceFlags::NONE,
+        addr: AddrV2::Ipv4((first + number).into()),
+        port: 8333,
+    };
+    NetworkMessage::AddrV2((0..count).map(entry).collect())
+}
+
+#[test]
+fn addresses_that_cannot_be_dialled_do_not_displace_others() {
+    let (node, events) = start_with(config());
+    let mut flooding = Client::established(&node);
+    flooding.send(ipv4_addresses(0x7f00_0001, 1000));
+    flooding.send(ipv4_addresses(0x0808_0000, 1000));
+    flooding.assert_served();
+    let mut honest = Client::established(&node);
+    honest.send(ipv4_addresses(0x0909_0900, 3));
+    honest.assert_served();
+    let mut asking = Client::established(&node);
+    asking.send(NetworkMessage::GetAddr);
+    let answer = asking.wait_for("addr", |message| match message {
+        NetworkMessage::Addr(list) => Some(list.clone()),
+        _ => None,
+    });
+    let told = |ip: u32| {
+        let wanted = SocketAddr::from((std::net::Ipv4Addr::from(ip), 8333));
+        answer.iter().any(|(_, address)| address.socket_addr().unwrap() == wanted)
+    };
+    assert!((0x0909_0900..0x0909_0903).all(told), "{answer:?}");
+    assert!(!(0x7f00_0001..0x7f00_0100).any(told), "{answer:?}");
+    let known = events.all().iter().rev().find_map(|event| match event {
+        Event::Addresses { known, .. } => Some(*known),
+        _ => None,
+    });
+    assert!(known.unwrap() < 500, "{known:?}");
+    node.stop().unwrap();
 }
 
 /// Returns a header of regtest that is valid after `parent`. The version 2 after the genesis block

@@ -41,7 +41,7 @@ fn no_source_fills_the_book_alone() {
 #[test]
 fn a_full_book_takes_addresses_of_another_source() {
     let mut book = AddressBook::default();
-    for source in 1..=10 {
+    for source in 11..=20 {
         book.learn(&to(&format!("{source}.1.1.1:8333")), routable(100 + source, 1000));
     }
     assert_eq!(book.len(), MAX_ADDRESSES);
@@ -74,8 +74,9 @@ fn own_addresses_are_told_on_their_own_network_only() {
     let book = AddressBook::default();
     assert_eq!(told(&book, "1.2.3.4:8333", &own), ["8.8.8.8:8333"]);
     assert_eq!(told(&book, "[2600::1]:8333", &own), ["8.8.8.8:8333"]);
-    assert_eq!(told(&book, "example.org:8333", &own), ["127.0.0.1:8333", "8.8.8.8:8333"]);
-    assert_eq!(told(&book, "127.0.0.1:8333", &own), ["127.0.0.1:8333", "8.8.8.8:8333"]);
+    assert_eq!(told(&book, "example.org:8333", &own), ["8.8.8.8:8333"]);
+    assert_eq!(told(&book, "127.0.0.1:8333", &own), ["127.0.0.1:8333"]);
+    assert_eq!(told(&book, "192.168.1.1:8333", &own), ["127.0.0.1:8333"]);
     assert_eq!(told(&book, onion, &own), [onion]);
     assert_eq!(told(&book, &i2p, &own), [&*i2p]);
 }
@@ -86,7 +87,13 @@ fn addresses_are_told_on_the_network_that_they_came_from_only() {
     let mut book = AddressBook::default();
     let onion = "pg6mmjiyjmcrsslvykfwnntlaru7p5svn6y2ymmju6nubxndf4pscryd.onion:8333";
     let i2p = format!("{}.b32.i2p:0", "a".repeat(52));
-    for (them, mark) in [("1.2.3.4:8333", "9.9.9.1:1"), (onion, "9.9.9.2:1"), (&i2p, "9.9.9.3:1")] {
+    let peers = [
+        ("1.2.3.4:8333", "9.9.9.1:1"),
+        (onion, "9.9.9.2:1"),
+        (&i2p, "9.9.9.3:1"),
+        ("127.0.0.1:8333", "9.9.9.4:1"),
+    ];
+    for (them, mark) in peers {
         assert_eq!(book.learn(&to(them), [mark.parse().unwrap()]), 1);
         assert_eq!(told(&book, them, &[]), [mark]);
     }
