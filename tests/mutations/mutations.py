@@ -2079,14 +2079,14 @@ MUTATIONS = [
         'file': 'examples/node/src/processing.rs',
         'old': 'if !peer.conversation.lock().less_work_headers.take(Instant::now()) {',
         'new': 'if false {',
-        'test': 'sockman-node:peers', 'tests': ('', 'less_work'),
+        'test': 'sockman-node:conversation', 'tests': ('', 'less_work'),
     },
     {
         'guarantee': 'node', 'what': 'messages without a new header excuse unconnected ones',
         'file': 'examples/node/src/processing.rs',
         'old': '            if new > 0 {\n                conversation.unconnected',
         'new': '            if true {\n                conversation.unconnected',
-        'test': 'sockman-node:peers', 'tests': ('', 'never_connect'),
+        'test': 'sockman-node:conversation', 'tests': ('', 'never_connect'),
     },
     {
         'guarantee': 'node', 'what': 'a version has to have the relay byte',
@@ -2114,7 +2114,7 @@ MUTATIONS = [
         'file': 'examples/node/src/processing.rs',
         'old': 'it.protocol > LAST_WITHOUT_PONG',
         'new': 'it.protocol > 0',
-        'test': 'sockman-node:peers', 'tests': ('', 'no_pong'),
+        'test': 'sockman-node:conversation', 'tests': ('', 'no_pong'),
     },
     {
         'guarantee': 'node', 'what': 'addresses that cannot be dialled are learnt',

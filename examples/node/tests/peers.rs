@@ -3,174 +3,32 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod support;
+
 use std::{
     io::{Read, Write},
-    net::{SocketAddr, TcpListener, TcpStream},
+    net::{SocketAddr, TcpListener},
     thread,
     time::{Duration, Instant},
 };
 
 use bitcoin::{
-    BlockHash, Network, TxMerkleNode,
-    block::{Header, Version},
     blockdata::constants::genesis_block,
-    consensus::encode::{deserialize, serialize},
-    hashes::Hash,
+    consensus::encode::serialize,
     p2p::{
-        Magic, ServiceFlags,
-        address::{AddrV2, AddrV2Message},
+        Magic,
         message::{CommandString, NetworkMessage, RawNetworkMessage},
-        message_blockdata::{GetHeadersMessage, Inventory},
-        message_network::VersionMessage,
     },
 };
 use sockman::proxy::Proxy;
 use sockman_node::{
-    Chain, Config, Event, Node,
-    testing::{DEADLINE, Events, start},
+    Config, Event, Node,
+    testing::{DEADLINE, start},
 };
-
-const NETWORK: Network = Network::Regtest;
-const HEADER: usize = 24;
-/// The place of the command in a message's header.
-const COMMAND: std::ops::Range<usize> = 4..16;
-/// The place of the length in a message's header.
-const LENGTH: std::ops::Range<usize> = 16..20;
-/// The place of the checksum in a message's header.
-const CHECKSUM: usize = 20;
-
-/// A peer over a plain blocking socket.
-struct Client {
-    stream: TcpStream,
-}
-
-impl Client {
-    fn connect(node: &Node) -> Client {
-        let address = node.listening()[0].to_socket_addr().unwrap();
-        let stream = TcpStream::connect(address).unwrap();
-        stream.set_read_timeout(Some(DEADLINE)).unwrap();
-        stream.set_write_timeout(Some(DEADLINE)).unwrap();
-        stream.set_nodelay(true).unwrap();
-        Client { stream }
-    }
-
-    /// Connects and completes the handshake.
-    fn established(node: &Node) -> Client {
-        let mut client = Client::connect(node);
-        client.send(version());
-        client.send(NetworkMessage::Verack);
-        client
-            .wait_for("verack", |message| matches!(message, NetworkMessage::Verack).then_some(()));
-        client
-    }
-
-    fn send(&mut self, message: NetworkMessage) {
-        self.stream.write_all(&encode(message)).unwrap();
-    }
-
-    /// Receives a message, and answers the message if it is a ping.
-    fn receive(&mut self) -> NetworkMessage {
-        let mut bytes = vec![0; HEADER];
-        self.stream.read_exact(&mut bytes).unwrap();
-        let length = u32::from_le_bytes(bytes[LENGTH].try_into().unwrap());
-        bytes.resize(HEADER + length as usize, 0);
-        self.stream.read_exact(&mut bytes[HEADER..]).unwrap();
-        if bytes[COMMAND] == *b"ping\0\0\0\0\0\0\0\0" && bytes.len() == HEADER {
-            return NetworkMessage::Ping(0);
-        }
-        let message = deserialize::<RawNetworkMessage>(&bytes).unwrap().into_payload();
-        if let NetworkMessage::Ping(nonce) = message {
-            self.send(NetworkMessage::Pong(nonce));
-        }
-        message
-    }
-
-    fn wait_for<T>(&mut self, what: &str, found: impl Fn(&NetworkMessage) -> Option<T>) -> T {
-        let deadline = Instant::now() + DEADLINE;
-        while Instant::now() < deadline {
-            if let Some(result) = found(&self.receive()) {
-                return result;
-            }
-        }
-        panic!("{what} did not arrive within {DEADLINE:?}");
-    }
-
-    /// Asserts that the node answers a ping.
-    fn assert_served(&mut self) {
-        self.send(NetworkMessage::Ping(4711));
-        self.wait_for("pong", |message| {
-            matches!(message, NetworkMessage::Pong(4711)).then_some(())
-        });
-    }
-
-    /// Waits until the node closes the connection, and ignores the bytes that the node sends
-    /// before.
-    fn assert_closed(mut self) {
-        // A reset is possible too, because the node may not have read all bytes.
-        let _ = self.stream.read_to_end(&mut Vec::new());
-    }
-}
-
-fn version() -> NetworkMessage {
-    let unknown = bitcoin::p2p::Address::new(&([0, 0, 0, 0], 0).into(), ServiceFlags::NONE);
-    NetworkMessage::Version(VersionMessage {
-        version: 70016,
-        ..VersionMessage::new(
-            ServiceFlags::NONE,
-            0,
-            unknown.clone(),
-            unknown,
-            1,
-            "/test/\x1b[31m\u{7}".to_owned(),
-            0,
-        )
-    })
-}
-
-fn get_headers() -> NetworkMessage {
-    let genesis = genesis_block(NETWORK).block_hash();
-    NetworkMessage::GetHeaders(GetHeadersMessage::new(vec![genesis], BlockHash::all_zeros()))
-}
-
-fn encode(message: NetworkMessage) -> Vec<u8> {
-    serialize(&RawNetworkMessage::new(Magic::REGTEST, message))
-}
-
-fn config() -> Config {
-    let mut config = Config::new(NETWORK);
-    config.listen.push("127.0.0.1:0".parse().unwrap());
-    config
-}
-
-fn start_with(config: Config) -> (Node, std::sync::Arc<Events>) {
-    start(config, Chain::new(NETWORK))
-}
-
-fn chain_of(headers: usize) -> Chain {
-    let mut chain = Chain::new(NETWORK);
-    chain.mine(headers).unwrap();
-    chain
-}
-
-/// Sends `bytes` to a node. Asserts that the node disconnects with a reason that contains `reason`,
-/// and serves another peer as before.
-fn assert_disconnects(after_handshake: bool, bytes: &[u8], reason: &str) {
-    assert_disconnects_from(config(), after_handshake, bytes, reason);
-}
-
-fn assert_disconnects_from(config: Config, after_handshake: bool, bytes: &[u8], reason: &str) {
-    let (node, events) = start_with(config);
-    let mut bystander = Client::established(&node);
-    let mut client =
-        if after_handshake { Client::established(&node) } else { Client::connect(&node) };
-    client.stream.write_all(bytes).unwrap();
-    let told = events.wait_for_disconnect();
-    assert!(told.contains(reason), "{told}");
-    client.assert_closed();
-    bystander.assert_served();
-    assert_eq!(node.peers().len(), 1);
-    node.stop().unwrap();
-}
+use support::{
+    CHECKSUM, Client, HEADER, LENGTH, NETWORK, assert_disconnects, assert_disconnects_from,
+    chain_of, config, encode, get_headers, start_with, version,
+};
 
 #[test]
 fn garbage_disconnects_the_peer() {
@@ -219,57 +77,6 @@ fn a_message_out_of_handshake_order_disconnects_the_peer() {
     assert_disconnects(true, &encode(NetworkMessage::Verack), "second verack");
 }
 
-/// Sends a `version` with this payload and a `verack`, and asserts that the node serves the peer.
-fn assert_greets(protocol: u32, payload: &[u8]) {
-    let (node, events) = start_with(config());
-    let mut client = Client::connect(&node);
-    let command = CommandString::try_from_static("version").unwrap();
-    let payload = [&protocol.to_le_bytes(), &payload[4..]].concat();
-    client.send(NetworkMessage::Unknown { command, payload });
-    let command = CommandString::try_from_static("verack").unwrap();
-    client.send(NetworkMessage::Unknown { command, payload: b"grown".to_vec() });
-    events
-        .wait_for("the handshake", |event| matches!(event, Event::Handshake { .. }).then_some(()));
-    client.assert_served();
-    node.stop().unwrap();
-}
-
-#[test]
-fn a_version_without_its_newer_fields_and_a_longer_one_are_accepted() {
-    let NetworkMessage::Version(version) = version() else { unreachable!() };
-    let payload = serialize(&version);
-    let (relay, height) = (payload.len() - 1, payload.len() - 5);
-    assert_greets(70016, &payload[..relay]);
-    assert_greets(60002, &payload[..height]);
-    assert_greets(31800, &payload[..46]);
-    assert_greets(70016, &[&payload[..], b"more"].concat());
-}
-
-#[test]
-fn a_version_older_than_bitcoin_core_accepts_disconnects_the_peer() {
-    for protocol in [31799, 0, u32::MAX] {
-        let NetworkMessage::Version(version) = version() else { unreachable!() };
-        let version = NetworkMessage::Version(VersionMessage { version: protocol, ..version });
-        assert_disconnects(false, &encode(version), "older than");
-    }
-}
-
-/// A peer from before BIP 31 sends no `pong`, so the node does not wait for one.
-#[test]
-fn a_peer_that_knows_no_pong_is_kept() {
-    let (node, _) = start_with(config());
-    let mut client = Client::connect(&node);
-    let NetworkMessage::Version(version) = version() else { unreachable!() };
-    client.send(NetworkMessage::Version(VersionMessage { version: 60000, ..version }));
-    client.send(NetworkMessage::Verack);
-    client.wait_for("a ping without a nonce", |message| match message {
-        NetworkMessage::Ping(_) => Some(()),
-        _ => None,
-    });
-    assert_eq!(node.peers()[0].ping_wait, None);
-    node.stop().unwrap();
-}
-
 #[test]
 fn headers_without_proof_of_work_disconnect_the_peer() {
     let mut header = genesis_block(NETWORK).header;
@@ -279,127 +86,6 @@ fn headers_without_proof_of_work_disconnect_the_peer() {
         header.nonce += 1;
     }
     assert_disconnects(true, &encode(NetworkMessage::Headers(vec![header])), "proof of work");
-}
-
-fn ipv4_addresses(first: u32, count: u32) -> NetworkMessage {
-    let entry = |number: u32| AddrV2Message {
-        time: 0,
-        services: ServiceFlags::NONE,
-        addr: AddrV2::Ipv4((first + number).into()),
-        port: 8333,
-    };
-    NetworkMessage::AddrV2((0..count).map(entry).collect())
-}
-
-#[test]
-fn addresses_that_cannot_be_dialled_do_not_displace_others() {
-    let (node, events) = start_with(config());
-    let mut flooding = Client::established(&node);
-    flooding.send(ipv4_addresses(0x7f00_0001, 1000));
-    flooding.send(ipv4_addresses(0x0808_0000, 1000));
-    flooding.assert_served();
-    let mut honest = Client::established(&node);
-    honest.send(ipv4_addresses(0x0909_0900, 3));
-    honest.assert_served();
-    let mut asking = Client::established(&node);
-    asking.send(NetworkMessage::GetAddr);
-    let answer = asking.wait_for("addr", |message| match message {
-        NetworkMessage::Addr(list) => Some(list.clone()),
-        _ => None,
-    });
-    let told = |ip: u32| {
-        let wanted = SocketAddr::from((std::net::Ipv4Addr::from(ip), 8333));
-        answer.iter().any(|(_, address)| address.socket_addr().unwrap() == wanted)
-    };
-    assert!((0x0909_0900..0x0909_0903).all(told), "{answer:?}");
-    assert!(!(0x7f00_0001..0x7f00_0100).any(told), "{answer:?}");
-    let known = events.all().iter().rev().find_map(|event| match event {
-        Event::Addresses { known, .. } => Some(*known),
-        _ => None,
-    });
-    assert!(known.unwrap() < 500, "{known:?}");
-    node.stop().unwrap();
-}
-
-/// Returns a header of regtest that is valid after `parent`. The version 2 after the genesis block
-/// is the first header of [`chain_of`].
-fn mined(parent: BlockHash, version: i32) -> Header {
-    let mut header = Header {
-        version: Version::from_consensus(version),
-        prev_blockhash: parent,
-        merkle_root: TxMerkleNode::all_zeros(),
-        time: genesis_block(NETWORK).header.time + 600,
-        nonce: 0,
-        ..genesis_block(NETWORK).header
-    };
-    while header.validate_pow(header.target()).is_err() {
-        header.nonce += 1;
-    }
-    header
-}
-
-/// Asserts that a node with ten headers disconnects a peer that sends the messages again and again.
-fn assert_disconnects_in_the_end(messages: &[NetworkMessage], reason: &str) {
-    let (node, events) = start(config(), chain_of(10));
-    let mut bystander = Client::established(&node);
-    let mut client = Client::established(&node);
-    let round: Vec<u8> = messages.iter().cloned().flat_map(encode).collect();
-    // The node may close the connection before it has read all rounds.
-    let _ = client.stream.write_all(&round.repeat(50));
-    let told = events.wait_for_disconnect();
-    assert!(told.contains(reason), "{told}");
-    client.assert_closed();
-    bystander.assert_served();
-    node.stop().unwrap();
-}
-
-#[test]
-fn a_peer_that_repeats_headers_of_less_work_is_disconnected() {
-    let genesis = genesis_block(NETWORK).block_hash();
-    let headers = |list: &[Header]| NetworkMessage::Headers(list.to_vec());
-    let (one, other) = (mined(genesis, 7), mined(genesis, 8));
-    let known = mined(genesis, 2);
-    let reason = "of less work";
-    assert_disconnects_in_the_end(&[headers(&[one])], reason);
-    // Neither another such header nor other messages in between excuse the peer.
-    assert_disconnects_in_the_end(&[headers(&[one]), headers(&[other])], reason);
-    assert_disconnects_in_the_end(&[headers(&[one]), headers(&[])], reason);
-    assert_disconnects_in_the_end(&[headers(&[one]), headers(&[known])], reason);
-    assert_disconnects_in_the_end(&[headers(&[one]), inventory()], reason);
-}
-
-#[test]
-fn a_peer_whose_headers_never_connect_is_disconnected() {
-    let genesis = genesis_block(NETWORK).block_hash();
-    let headers = |list: &[Header]| NetworkMessage::Headers(list.to_vec());
-    let unconnected = headers(&[mined(BlockHash::from_byte_array([7; 32]), 7)]);
-    let reason = "do not follow a known header";
-    assert_disconnects_in_the_end(std::slice::from_ref(&unconnected), reason);
-    assert_disconnects_in_the_end(&[unconnected.clone(), headers(&[])], reason);
-    let known = mined(genesis, 2);
-    assert_disconnects_in_the_end(&[unconnected.clone(), headers(&[known])], reason);
-    assert_disconnects_in_the_end(&[unconnected.clone(), inventory()], reason);
-    // A header of less work is no progress either.
-    let (one, reason) = (mined(genesis, 7), "the peer kept sending");
-    assert_disconnects_in_the_end(&[unconnected, headers(&[one])], reason);
-}
-
-#[test]
-fn a_peer_that_repeats_known_headers_is_served() {
-    let (node, _) = start(config(), chain_of(10));
-    let mut client = Client::established(&node);
-    let genesis = genesis_block(NETWORK).block_hash();
-    let known = mined(genesis, 2);
-    for _ in 0..50 {
-        client.send(NetworkMessage::Headers(vec![known]));
-    }
-    client.assert_served();
-    node.stop().unwrap();
-}
-
-/// An announcement of an unknown block, which the node answers with `getheaders`.
-fn inventory() -> NetworkMessage {
-    NetworkMessage::Inv(vec![Inventory::Block(BlockHash::from_byte_array([9; 32]))])
 }
 
 #[test]
