@@ -67,10 +67,11 @@ fn a_peer_that_knows_no_pong_is_kept() {
     let NetworkMessage::Version(version) = version() else { unreachable!() };
     client.send(NetworkMessage::Version(VersionMessage { version: 60000, ..version }));
     client.send(NetworkMessage::Verack);
-    client.wait_for("a ping without a nonce", |message| match message {
-        NetworkMessage::Ping(_) => Some(()),
+    let nonce = client.wait_for("a ping", |message| match message {
+        NetworkMessage::Ping(nonce) => Some(*nonce),
         _ => None,
     });
+    assert_eq!(nonce, 0, "the ping has a nonce");
     assert_eq!(node.peers()[0].ping_wait, None);
     node.stop().unwrap();
 }
