@@ -223,7 +223,7 @@ impl BoundPath {
     fn make_directory(&self) -> Option<PathBuf> {
         let parent = self.path.parent()?;
         (0..ATTEMPTS_FOR_A_NAME).find_map(|n| {
-            let path = parent.join(format!(".sockman-{}-{}-{n}", std::process::id(), self.inode));
+            let path = parent.join(format!(".sockman-{}-{}-{n}", process::id(), self.inode));
             // `mkdir` fails if the name is taken, so the directory is this call's own.
             DirBuilder::new().mode(0o700).create(&path).is_ok().then_some(path)
         })
@@ -232,7 +232,7 @@ impl BoundPath {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::net::UnixListener;
+    use std::os::{fd::AsRawFd, unix::net::UnixListener};
 
     use super::*;
 
@@ -241,7 +241,7 @@ mod tests {
 
     impl Dir {
         fn new(name: &str) -> Dir {
-            let name = format!("sockman-listener-{name}-{}", std::process::id());
+            let name = format!("sockman-listener-{name}-{}", process::id());
             let path = std::env::temp_dir().join(name);
             fs::create_dir(&path).unwrap();
             Dir(path)
@@ -264,7 +264,7 @@ mod tests {
         let dir = Dir::new("replaced");
         let path = dir.0.join("sock");
         let first = UnixListener::bind(&path).unwrap();
-        let bound = BoundPath::made_by_bind(&path).unwrap();
+        let bound = BoundPath::made_by_bind(&path, first.as_raw_fd()).unwrap();
         // The second socket exists before the first file is gone, so its inode is another one.
         let _second = UnixListener::bind(dir.0.join("new")).unwrap();
         fs::rename(dir.0.join("new"), &path).unwrap();
@@ -279,11 +279,11 @@ mod tests {
     fn the_socket_file_is_removed_and_leaves_nothing() {
         let dir = Dir::new("own");
         let path = dir.0.join("sock");
-        let _listener = UnixListener::bind(&path).unwrap();
-        let bound = BoundPath::made_by_bind(&path).unwrap();
+        let listener = UnixListener::bind(&path).unwrap();
+        let bound = BoundPath::made_by_bind(&path, listener.as_raw_fd()).unwrap();
         // A directory of the name that the removal would use does no harm.
         let inode = fs::symlink_metadata(&path).unwrap().ino();
-        let taken = dir.0.join(format!(".sockman-{}-{inode}-0", std::process::id()));
+        let taken = dir.0.join(format!(".sockman-{}-{inode}-0", process::id()));
         fs::create_dir(&taken).unwrap();
         bound.remove_if_still_ours().unwrap();
         assert_eq!(dir.names(), std::slice::from_ref(&taken));
