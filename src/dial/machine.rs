@@ -10,9 +10,11 @@ use super::Step;
 use crate::sys::{More, Sock};
 
 /// The most bytes that a machine asks for at once: the bound name of SOCKS5 and its port.
+#[cfg(feature = "socks5")]
 pub(crate) const LONGEST_READ: usize = 255 + 2;
 
 /// The most bytes of a line that are taken at once.
+#[cfg(feature = "i2p")]
 const LONGEST_PEEK: usize = 4096;
 /// The work that one step may take. Another step at once goes on, so that whoever feeds a machine
 /// cannot hold the thread that drives it, which has other sockets to serve.
@@ -27,8 +29,10 @@ pub(crate) enum Want<'a> {
     /// The machine sends these bytes, or as many of them as the socket takes.
     Send(&'a [u8]),
     /// The machine receives at least one byte and at most this many.
+    #[cfg(feature = "socks5")]
     Receive(usize),
     /// The machine receives at least one byte, and none behind the next line feed.
+    #[cfg(feature = "i2p")]
     Line,
     /// Nothing for now. The machine is done, and the next byte on the socket is not for it.
     Nothing,
@@ -105,6 +109,7 @@ pub(crate) fn drive<M: Machine>(
                 machine.sent(sent);
                 sent > 0
             }),
+            #[cfg(feature = "socks5")]
             Want::Receive(length) => {
                 let mut buffer = [0; LONGEST_READ];
                 let wanted = length.min(LONGEST_READ);
@@ -117,6 +122,7 @@ pub(crate) fn drive<M: Machine>(
                     Err(error) => Err(error),
                 }
             }
+            #[cfg(feature = "i2p")]
             Want::Line => {
                 let mut buffer = [0; LONGEST_PEEK];
                 let length = match sock.peek(&mut buffer) {
@@ -150,11 +156,12 @@ pub(crate) fn drive<M: Machine>(
 }
 
 /// Returns the number of bytes up to the first line feed, which is counted too, or of all bytes.
+#[cfg(feature = "i2p")]
 fn up_to_line_feed(bytes: &[u8]) -> usize {
     bytes.iter().position(|byte| *byte == b'\n').map_or(bytes.len(), |at| at + 1)
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "socks5", feature = "i2p"))]
 mod tests {
     use std::{
         cell::Cell,

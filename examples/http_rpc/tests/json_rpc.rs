@@ -436,3 +436,16 @@ fn a_call_that_waits_ends_with_the_server() {
     assert_eq!(client.receive().unwrap().status, 500);
     rpc.server.stop().unwrap();
 }
+
+/// Two containers that share a directory can have the same process id.
+#[test]
+fn a_temporary_cookie_of_another_process_is_left_alone() {
+    let path = cookie_path();
+    let mut temporary = path.clone().into_os_string();
+    temporary.push(format!(".{}.tmp", process::id()));
+    fs::write(&temporary, "of another process").unwrap();
+    let file = Cookie::generate().unwrap().write(&path).unwrap();
+    assert_eq!(fs::read(&temporary).unwrap(), b"of another process");
+    drop(file);
+    fs::remove_file(&temporary).unwrap();
+}
