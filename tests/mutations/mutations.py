@@ -98,7 +98,7 @@ MUTATIONS = [
         'file': 'src/engine/inbox.rs',
         'old': 'connection.upgrade().is_some_and(|connection| !connection.is_closed())',
         'new': 'connection.upgrade().is_some_and(|_| false)',
-        'test': 'sockman:library', 'tests': ('registration', ''),
+        'test': 'sockman:lib', 'tests': ('', 'however_many_marks_wait'),
     },
     {
         'guarantee': 'G3', 'what': 'join does not check whether it runs on a library thread',
