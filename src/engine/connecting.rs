@@ -116,6 +116,12 @@ impl Connecting {
         }
     }
 
+    /// Returns the length of the list of those to step.
+    #[cfg(all(test, feature = "testing"))]
+    pub(crate) fn listed(&self) -> usize {
+        self.due.len()
+    }
+
     pub(crate) fn has_due(&self) -> bool {
         !self.due.is_empty()
     }

@@ -138,7 +138,8 @@ pub(crate) struct Connection {
     /// Whether a `Mark::Woken` is in the inbox, or a wake waits until the connection gets its slot.
     woken: AtomicBool,
     /// The notes: one bit for each finding of the socket thread's sends and of the poller's events.
-    /// Only the socket thread writes them. Any thread may read `HUNG_UP` and `OVER`.
+    /// Only the socket thread writes them. Any thread may read `HUNG_UP`, `OVER` and
+    /// `RECEIVING`.
     notes: AtomicU8,
     /// The operating system's error number of the first error that broke the connection and that a
     /// send, a receive or a question for the socket's error received, or 0. The kernel returns a
@@ -160,6 +161,8 @@ const SENT: u8 = 2;
 const HUNG_UP: u8 = 4;
 /// A note: the poller reported that both directions are over.
 const OVER: u8 = 8;
+/// A note: a receive after a hang-up is under way.
+const RECEIVING: u8 = 16;
 
 /// The most bytes that one send takes on Linux (`MAX_RW_COUNT`), even if the socket has more room.
 const LONGEST_SEND: usize = 0x7fff_f000;
@@ -309,13 +312,18 @@ impl Connection {
     /// Receives. Remembers an error, so that `info` reports the error even after the receive has
     /// taken it from the socket.
     pub(crate) fn recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        // After a hang-up, `info` may ask for the error at the same time. The lock makes one of the
-        // two remember the error before the other one looks. Before a hang-up, `info` does not ask.
+        // After a hang-up, `info` may ask for the error at the same time. The note says that this
+        // receive may have taken the error. Before a hang-up, `info` does not ask.
         let is_hung_up = self.notes.load(Ordering::Relaxed) & HUNG_UP != 0;
-        let _taking = is_hung_up.then(|| self.sending.lock());
+        if is_hung_up {
+            self.note(RECEIVING);
+        }
         let received = self.sock.recv(buffer);
         if let Err(error) = &received {
             self.remember_error(error);
+        }
+        if is_hung_up {
+            self.take_note(RECEIVING);
         }
         received
     }
@@ -385,7 +393,16 @@ impl Connection {
             // A receive takes the remembered error into account, as it does after a send.
             None => self.take_error_locked().unwrap_or(None),
         };
-        Some(error.map_or(HangUp::InOrder, |error| HangUp::Error(error.kind())))
+        match error {
+            Some(error) => Some(HangUp::Error(error.kind())),
+            // The receive under way may have taken an error. A callback reports the end soon.
+            None if self.notes.load(Ordering::Acquire) & RECEIVING != 0 => None,
+            // A receive that ended meanwhile has remembered the error that it took.
+            None => Some(
+                self.remembered_error()
+                    .map_or(HangUp::InOrder, |error| HangUp::Error(error.kind())),
+            ),
+        }
     }
 
     /// Sets `woken`. Returns `true` if the caller must put a `Mark::Woken` into the inbox.
@@ -419,7 +436,7 @@ impl Connection {
         if notes & note == 0 {
             return false;
         }
-        self.notes.store(notes & !note, Ordering::Relaxed);
+        self.notes.store(notes & !note, Ordering::Release);
         true
     }
 }

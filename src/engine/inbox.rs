@@ -176,7 +176,8 @@ impl Marks {
             | Mark::ConnectCancelled(connection) => {
                 connection.upgrade().is_some_and(|connection| !connection.is_closed())
             }
-            Mark::Connecting(attempt) => !attempt.connection.is_closed(),
+            // No such mark waits while no thread runs.
+            Mark::Connecting(_) => true,
             Mark::ListenerAdded(listener) => {
                 listener.upgrade().is_some_and(|listener| !listener.is_stopped())
             }

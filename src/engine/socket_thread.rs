@@ -293,6 +293,12 @@ impl SocketThread {
         self.remove(connection);
     }
 
+    /// Returns how many attempts are listed for a step.
+    #[cfg(all(test, feature = "testing"))]
+    pub(crate) fn listed_attempts(&self) -> usize {
+        self.connecting.listed()
+    }
+
     /// Takes an attempt over. The caller ensures that no thread runs.
     pub(crate) fn drive(&mut self, attempt: Box<Attempt>) {
         self.connecting.add(attempt);

@@ -7,7 +7,7 @@ use super::Rig;
 use crate::{
     address::Service,
     dial::ConnectOptions,
-    engine::{connection::ConnectionId, inbox::Mark},
+    engine::{connection::ConnectionId, inbox::Mark, threads::Run},
     event_handler::EventHandler,
     options::Options,
     sockman::SockMan,
@@ -91,6 +91,10 @@ fn closes_of_attempts_while_no_thread_runs_release_all_and_cost_the_same() {
             assert_eq!(rig.network.descriptors(), descriptors);
         }
     }
+    let Run::Stopped(socket_thread) = &*rig.sockman.shared().run.lock() else {
+        panic!("a thread runs");
+    };
+    assert!(socket_thread.listed_attempts() <= 2, "closed attempts stay listed");
     let looked_at = rig.looked_at();
     assert!(looked_at <= 4 * COUNT, "{looked_at} marks were looked at");
     assert!(rig.sockman.shared().inbox.waiting_and_looked_at().0 <= 2);
