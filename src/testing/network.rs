@@ -217,8 +217,29 @@ impl Network {
         self.inner.kernel.lock().faults.push_back((call, errno));
     }
 
-    /// Cancels the failures that were ordered with [`fail_next`](Network::fail_next) and
-    /// [`Peer::fail_next`] and have not happened yet.
+    /// Makes every call of this kind fail with this `errno`, on any socket of the program, until
+    /// [`heal`](Network::heal) ends the failure. A failure that was ordered with
+    /// [`fail_next`](Network::fail_next) comes first. A further call of this method for the same
+    /// call replaces the `errno`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn f(network: sockman::testing::Network) {
+    /// use sockman::testing::Call;
+    ///
+    /// // A seccomp filter forbids `accept4(2)`.
+    /// const EPERM: i32 = 1;
+    /// network.fail_always(Call::Accept, EPERM);
+    /// # }
+    /// ```
+    pub fn fail_always(&self, call: Call, errno: i32) {
+        self.inner.kernel.lock().lasting_faults.insert(call, errno);
+    }
+
+    /// Ends the failures that were ordered with [`fail_always`](Network::fail_always), and cancels
+    /// those that were ordered with [`fail_next`](Network::fail_next) and [`Peer::fail_next`] and
+    /// have not happened yet.
     pub fn heal(&self) {
         self.inner.kernel.lock().heal();
     }

@@ -600,7 +600,7 @@ MUTATIONS = [
     {
         'guarantee': 'G8', 'what': 'a listener accepts without the batch limit',
         'file': 'src/engine/accepting.rs',
-        'old': 'for _ in 0..shared.options.accept_batch {',
+        'old': 'while accepted < shared.options.accept_batch {',
         'new': 'loop {',
         'test': 'sockman:library', 'tests': ('fairness', ''),
     },
@@ -670,8 +670,8 @@ MUTATIONS = [
     {
         'guarantee': 'G11', 'what': 'each pause of a listener logs a line',
         'file': 'src/engine/accepting.rs',
-        'old': 'counters.accept_pauses.add_owned(1);\n                if self.pause(now) {',
-        'new': 'counters.accept_pauses.add_owned(1);\n                self.pause(now); {',
+        'old': 'if self.pause(now, longest) {',
+        'new': 'self.pause(now, longest); {',
         'test': 'sockman:processes', 'tests': ('exhaustion', 'without_descriptors'),
     },
     {
@@ -1846,8 +1846,8 @@ MUTATIONS = [
     {
         'guarantee': 'G11', 'what': "a lack of descriptors clears the listener's latch",
         'file': 'src/engine/accepting.rs',
-        'old': '                counters.accept_pauses.add_owned(1);\n',
-        'new': '                counters.accept_pauses.add_owned(1);\n                self.ready = false;\n',
+        'old': '        context.shared().counters.accept_pauses.add_owned(1);\n',
+        'new': '        context.shared().counters.accept_pauses.add_owned(1);\n        self.ready = false;\n',
         'test': 'simulator:seeds', 'tests': ('', ''),
     },
     {
@@ -2059,5 +2059,19 @@ MUTATIONS = [
         'old': 'options.is_important => log::info!(target: target, "{error:#}"),',
         'new': 'options.is_important => log::info!(target: target, "{error}"),',
         'test': 'sockman:processes', 'tests': ('log_reasons', ''),
+    },
+    {
+        'guarantee': 'G11', 'what': 'an accept that is forbidden counts as a lost client',
+        'file': 'src/engine/accepting.rs',
+        'old': '                | libc::EPROTO\n',
+        'new': '                | libc::EPROTO\n                | libc::EPERM\n',
+        'test': 'sockman:lib', 'tests': ('', 'forbidden'),
+    },
+    {
+        'guarantee': 'G7', 'what': 'errors that consume a client never pause the listener',
+        'file': 'src/engine/accepting.rs',
+        'old': 'if accepted == 0 {',
+        'new': 'if false {',
+        'test': 'sockman:lib', 'tests': ('', 'always_fails'),
     },
 ]

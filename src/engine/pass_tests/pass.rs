@@ -326,6 +326,65 @@ fn an_aborted_connection_does_not_pause_the_listener() {
     assert_eq!(rig.sockman.stats().accept_pauses, 0);
 }
 
+/// G7, G11: whatever error an accept has, a listener whose accepts all fail backs off, with one
+/// pause counted for each try. Accepting resumes by itself. `EAGAIN` is no failure.
+#[test]
+fn an_accept_that_always_fails_pauses_the_listener_whatever_the_errno() {
+    let unknown = 4095;
+    let errnos = Call::Accept.errors().iter().copied().filter(|errno| *errno != libc::EAGAIN);
+    for errno in errnos.chain([libc::EACCES, libc::ENOSYS, unknown]) {
+        let rig = Rig::new(without_sweep());
+        let peer = rig.connect_peer();
+        rig.network.fail_always(Call::Accept, errno);
+        let mut passes = 0;
+        let began = rig.network.elapsed();
+        rig.network.hold_clock(Some(Duration::from_secs(10)));
+        while rig.network.elapsed() - began < Duration::from_secs(10) {
+            rig.pass();
+            passes += 1;
+            assert!(passes <= 250, "errno {errno}: the loop spins");
+        }
+        assert!(rig.sockman.stats().accept_pauses >= 9, "errno {errno}");
+        assert!(rig.network.calls(Call::Accept) <= 30_000, "errno {errno}");
+        rig.network.heal();
+        rig.network.hold_clock(Some(Duration::from_millis(1001)));
+        rig.pass();
+        rig.pass();
+        assert_eq!(rig.records(), ["0 accepted"], "errno {errno}");
+        drop(peer);
+    }
+}
+
+/// G11: an error that does not concern one client pauses the listener the first time it occurs.
+#[test]
+fn an_accept_that_is_forbidden_pauses_the_listener_at_once() {
+    for errno in [libc::EPERM, libc::EACCES, libc::ENOBUFS, libc::EINVAL, 4095] {
+        let rig = Rig::new(without_sweep());
+        let _peer = rig.connect_peer();
+        rig.network.fail_next(Call::Accept, errno);
+        let before = rig.network.calls(Call::Accept);
+        rig.pass();
+        assert_eq!(rig.network.calls(Call::Accept), before + 1, "errno {errno}");
+        assert_eq!(rig.sockman.stats().accept_pauses, 1, "errno {errno}");
+        assert_eq!(rig.network.last_timeout(), None);
+    }
+}
+
+/// G11: an error that consumes one client does not pause the listener, also if a batch of them
+/// comes at once.
+#[test]
+fn many_aborted_connections_do_not_pause_the_listener() {
+    let rig = Rig::new(without_sweep());
+    for _ in 0..100 {
+        rig.network.fail_next(Call::Accept, libc::ECONNABORTED);
+    }
+    let _peer = rig.connect_peer();
+    rig.pass();
+    rig.pass();
+    assert_eq!(rig.records(), ["0 accepted"]);
+    assert_eq!(rig.sockman.stats().accept_pauses, 0);
+}
+
 /// G8: a listener accepts one batch per pass, and the remaining clients in the next passes.
 #[test]
 fn one_pass_accepts_one_batch() {

@@ -113,6 +113,8 @@ pub(super) struct Kernel {
     next_arrival: u64,
     /// The errors that the next calls on any socket of the program fail with.
     pub(super) faults: VecDeque<(Call, i32)>,
+    /// The calls that fail each time, and their errors.
+    pub(super) lasting_faults: HashMap<Call, i32>,
     pub(super) descriptor_limit: Option<usize>,
     /// The number of calls that failed because a test ordered the failure.
     pub(super) faults_taken: u64,
@@ -206,13 +208,16 @@ impl Kernel {
             own = take_fault(&mut socket.faults, call);
         }
         self.calls[call as usize] += 1;
-        let Some(errno) = own.or_else(|| take_fault(&mut self.faults, call)) else { return Ok(()) };
+        let once = own.or_else(|| take_fault(&mut self.faults, call));
+        let lasting = self.lasting_faults.get(&call).copied();
+        let Some(errno) = once.or(lasting) else { return Ok(()) };
         self.faults_taken += 1;
         if matches!(call, Call::Accept | Call::Register) {
             self.exhausted_at = Some(self.elapsed);
         }
-        // An edge follows a call that reports "would block" although it would not have blocked.
-        if errno == libc::EAGAIN {
+        // An edge follows a call that reports "would block" although it would not have blocked. If
+        // the failure lasts, the edge comes when `heal` ends it.
+        if errno == libc::EAGAIN && once.is_some() {
             if let Some(end) = end {
                 let at = self.elapsed;
                 self.put_on_wire(at, end, Arrival::Spurious);
@@ -232,6 +237,11 @@ impl Kernel {
         self.faults.clear();
         for socket in self.sockets.iter_mut().flatten() {
             socket.faults.clear();
+        }
+        let would_block = self.lasting_faults.drain().any(|(_, errno)| errno == libc::EAGAIN);
+        if would_block {
+            let ends: Vec<End> = (0..self.sockets.len()).filter_map(|fd| self.end_of(fd)).collect();
+            ends.into_iter().for_each(|end| self.tell(end));
         }
     }
 
