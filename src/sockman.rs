@@ -16,7 +16,7 @@ use crate::{
     dial::{ConnectError, ConnectOptions},
     engine::{
         connect::{self, NewConnection},
-        connection::{ConnectionId, ConnectionInfo},
+        connection::{ConnectionId, ConnectionInfo, SEND_LACKS, Sent},
         inbox::Mark,
         listener::Listener,
         shared::Shared,
@@ -396,6 +396,12 @@ impl SockMan {
     /// [`event_ready_to_send`](EventHandler::event_ready_to_send). Empty `data` makes no system
     /// call.
     ///
+    /// A send that lacks memory or buffers for the moment (`ENOBUFS`, `ENOMEM`) returns `Ok(0)`
+    /// too. No event reports the end of such a lack, so the socket thread calls the hooks again
+    /// after a pause of 10 ms. The pause doubles with each further failure, up to 200 ms. The
+    /// library never reports such a lack as an error: a time-out ends a connection on which it
+    /// lasts.
+    ///
     /// On a thread other than the socket thread, call [`wake`](SockMan::wake) *after* queueing the
     /// rest, because the kernel may report new room before the rest is queued. A
     /// [`SendQueue`](crate::SendQueue) queues the rest and wakes at the right time.
@@ -652,7 +658,13 @@ impl SockMan {
         if length == 0 {
             return Ok(0);
         }
-        connection.send(length, threads::is_socket_thread_of(&self.shared), send)
+        match connection.send(length, threads::is_socket_thread_of(&self.shared), send)? {
+            Sent::Bytes(bytes) => Ok(bytes),
+            Sent::Lacked(error) => {
+                self.shared.lacks(&connection, SEND_LACKS, &error);
+                Ok(0)
+            }
+        }
     }
 }
 

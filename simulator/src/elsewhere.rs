@@ -22,7 +22,8 @@ impl World {
             26..=28 => self.peers_accept(),
             29 => self.shut_or_open_window(),
             30 => self.cut_pieces(),
-            31..=33 => self.fail_a_call(),
+            31 | 32 => self.fail_a_call(),
+            33 => self.fail_for_long(),
             34 => self.limit_descriptors(),
             35..=37 => drop(self.proxies_act(false) | self.bridge_acts(false)),
             _ => self.peer_sends(),
@@ -205,8 +206,12 @@ impl World {
         let is_gentle = !transient.is_empty() && !model.choices.once_in(4);
         let from = if is_gentle { &transient } else { errors };
         let Some(errno) = model.choices.pick(from) else { return };
+        let passes = match call {
+            Call::Recv | Call::Send => [libc::ENOBUFS, libc::ENOMEM].contains(&errno),
+            _ => call == Call::Accept,
+        };
         if errno != libc::EINTR && errno != libc::EAGAIN {
-            model.calls_failed |= call != Call::Accept;
+            model.calls_failed |= !passes;
         }
         model.shutdown_failed |= call == Call::Shutdown;
         let Some(player) = model.peers.get(at) else { return };
@@ -216,9 +221,38 @@ impl World {
         }
         model.say(|| format!("  the next {call:?} fails with errno {errno}"));
         model.count(match errno {
+            libc::ENOBUFS | libc::ENOMEM if passes => "a call lacked buffers once",
             libc::EINTR => "a call was interrupted",
             libc::EAGAIN => "a call failed with would-block",
             _ => "a call failed",
+        });
+    }
+
+    /// Makes every accept fail, with any errno, or every send, receive or connect lack buffers. The
+    /// next call of this function, or the end of the run, ends the failure.
+    fn fail_for_long(&self) {
+        let mut model = self.model.lock();
+        if std::mem::take(&mut model.fails_for_long) {
+            self.network.heal();
+            model.count("calls work again");
+            return;
+        }
+        let calls = [Call::Accept, Call::Recv, Call::Send, Call::Connect];
+        let call = model.choices.pick(&calls).unwrap_or(Call::Accept);
+        let errnos: &[i32] = match call {
+            Call::Accept => Call::Accept.errors(),
+            Call::Connect => &[libc::ENOBUFS, libc::ENOMEM],
+            _ => &[libc::ENOBUFS, libc::ENOMEM, libc::EINTR],
+        };
+        // "Would block" is no failure: the listener rests until an edge comes.
+        let errno = model.choices.pick(errnos).filter(|errno| *errno != libc::EAGAIN);
+        let Some(errno) = errno else { return };
+        model.fails_for_long = true;
+        self.network.fail_always(call, errno);
+        model.say(|| format!("  every {call:?} fails with errno {errno}"));
+        model.count(match call {
+            Call::Accept => "every accept failed",
+            _ => "every call lacked buffers",
         });
     }
 

@@ -566,14 +566,20 @@ impl World {
         let (is_full, is_stopped) = (stats.connections >= self.cap, stats.listeners == 0);
         let listening = self.listening.lock().clone();
         let exhausted_at = self.network.exhausted_at();
-        let mut left = self.negotiations_left();
-        left.extend(self.talks_left());
+        // The longest pause after a lack of buffers, plus one millisecond.
+        let lacked_at = self.network.lacked_at();
+        let lacks = lacked_at.is_some_and(|at| now <= at + Duration::from_millis(201));
+        let mut left = Vec::new();
+        if !lacks {
+            left.extend(self.negotiations_left());
+            left.extend(self.talks_left());
+        }
         let mut model = self.model.lock();
         for (number, record) in model.connections.values().enumerate() {
             if record.phase == Phase::Attempt && record.until.is_some_and(|until| until < now) {
                 left.push(format!("the loop sleeps beyond the deadline of connect {number} (G9)"));
             }
-            if record.phase != Phase::Open {
+            if record.phase != Phase::Open || lacks {
                 continue;
             }
             let Some(probe) = self.network.probe(record.fd) else { continue };

@@ -4,10 +4,13 @@
 //! A machine takes bytes, and returns bytes, its end or an error. The loop runs on the thread that
 //! drives the connect, and takes no lock.
 
-use std::io;
+use std::{io, time::Instant};
 
 use super::Step;
-use crate::sys::{More, Sock};
+use crate::sys::{
+    More, Sock,
+    passing::{PAUSE, passes, uninterrupted},
+};
 
 /// The most bytes that a machine asks for at once: the bound name of SOCKS5 and its port.
 pub(crate) const LONGEST_READ: usize = 255 + 2;
@@ -75,23 +78,28 @@ pub(crate) trait Machine {
 /// further step for now.
 ///
 /// The machine asks for an exact number of bytes each time, so the other side cannot decide how
-/// long a step takes or which bytes stay unread.
+/// long a step takes or which bytes stay unread. A call that lacks memory or buffers is made again
+/// after a pause, because no event reports the end of the lack.
 ///
 /// # Errors
 ///
 /// Returns the error that ended the dialogue.
-pub(crate) fn drive<M: Machine>(machine: &mut M, sock: &dyn Sock) -> Result<Step, M::Error> {
+pub(crate) fn drive<M: Machine>(
+    machine: &mut M,
+    sock: &dyn Sock,
+    now: Instant,
+) -> Result<Step, M::Error> {
     loop {
         let outcome = match machine.wants() {
             Want::Nothing => return Ok(Step::Connected),
-            Want::Send(bytes) => sock.send(bytes, More::No).map(|sent| {
+            Want::Send(bytes) => uninterrupted(|| sock.send(bytes, More::No)).map(|sent| {
                 machine.sent(sent);
                 sent > 0
             }),
             Want::Receive(length) => {
                 let mut buffer = [0; LONGEST_READ];
                 let wanted = length.min(LONGEST_READ);
-                match sock.recv(&mut buffer[..wanted]) {
+                match uninterrupted(|| sock.recv(&mut buffer[..wanted])) {
                     Ok(0) => return Err(machine.broke_off(None)),
                     Ok(received) => {
                         machine.received(&buffer[..received])?;
@@ -107,7 +115,7 @@ pub(crate) fn drive<M: Machine>(machine: &mut M, sock: &dyn Sock) -> Result<Step
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 return Ok(Step::WaitForSocket);
             }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if passes(&error) => return Ok(Step::WaitUntil(now + PAUSE)),
             Err(error) => return Err(machine.broke_off(Some(error))),
         }
     }

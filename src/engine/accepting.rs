@@ -18,7 +18,10 @@ use super::{
     poll_set::PollSet,
     slab::Key,
 };
-use crate::{address::Service, sys::Sock};
+use crate::{
+    address::Service,
+    sys::{Sock, passing::passes},
+};
 
 /// The first back-off of a listener after a resource ran out.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -221,6 +224,11 @@ impl Accepting {
             };
             let me = match self.me(&*sock) {
                 Ok(me) => me,
+                Err(error) if passes(&error) => {
+                    self.held = Some((sock, them));
+                    self.back_off(context, now, LONGEST_PAUSE, &error);
+                    return;
+                }
                 Err(error) => {
                     log::debug!(
                         target: "sockman::net",

@@ -18,6 +18,7 @@ use crate::{
     error::SendError,
     sys::{
         Sock,
+        passing::{passes, uninterrupted},
         sync::{
             Mutex,
             atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU64, AtomicUsize, Ordering},
@@ -92,6 +93,10 @@ pub(crate) struct Connection {
     write_shut: AtomicBool,
     /// Whether a `Mark::Woken` is in the inbox, or a wake waits until the connection gets its slot.
     woken: AtomicBool,
+    /// The directions that lacked memory or buffers and try again later: `SEND_LACKS` and
+    /// `RECV_LACKS`. If the value is not 0, a `Mark::Lacking` is in the inbox, or the socket thread
+    /// has set its timer.
+    lacks: AtomicU8,
     /// The notes: one bit for each finding of the socket thread's sends and of the poller's events.
     /// Only the socket thread writes them. Any thread may read `HUNG_UP` and `OVER`.
     notes: AtomicU8,
@@ -115,6 +120,20 @@ const SENT: u8 = 2;
 const HUNG_UP: u8 = 4;
 /// A note: the poller reported that both directions are over.
 const OVER: u8 = 8;
+
+/// A send lacked memory or buffers.
+pub(crate) const SEND_LACKS: u8 = 1;
+/// A receive lacked memory or buffers.
+pub(crate) const RECV_LACKS: u8 = 2;
+
+/// The outcome of a send that did not fail.
+pub(crate) enum Sent {
+    /// The kernel took this many bytes. Zero means that the send would block.
+    Bytes(usize),
+    /// The kernel took nothing, because of this failure, which passes. No event will report that it
+    /// has passed.
+    Lacked(io::Error),
+}
 
 /// The most bytes that one send takes on Linux (`MAX_RW_COUNT`), even if the socket has more room.
 const LONGEST_SEND: usize = 0x7fff_f000;
@@ -143,6 +162,7 @@ impl Connection {
             closed: AtomicBool::new(false),
             write_shut: AtomicBool::new(false),
             woken: AtomicBool::new(false),
+            lacks: AtomicU8::new(0),
             notes: AtomicU8::new(0),
             send_error: AtomicU16::new(0),
             token: AtomicUsize::new(NO_TOKEN),
@@ -200,50 +220,49 @@ impl Connection {
         }
     }
 
-    /// Runs one send of `length` bytes. Returns `Ok(0)` if the send would block. With
-    /// `on_socket_thread`, the result is noted for the latches. A send on another thread changes no
-    /// latch.
+    /// Runs one send of `length` bytes. With `on_socket_thread`, the result is noted for the
+    /// latches. A send on another thread changes no latch.
     #[inline]
     pub(crate) fn send(
         &self,
         length: usize,
         on_socket_thread: bool,
         mut send: impl FnMut(&dyn Sock) -> io::Result<usize>,
-    ) -> Result<usize, SendError> {
+    ) -> Result<Sent, SendError> {
         let _sending = self.sending.lock();
-        loop {
-            if self.is_closed() {
-                return Err(SendError::UnknownConnection(self.id));
-            }
-            match send(&*self.sock) {
-                Ok(bytes) => {
-                    // The send lock is held, so a plain add is enough.
-                    let sent = self.bytes_sent.load(Ordering::Relaxed);
-                    self.bytes_sent.store(sent.wrapping_add(bytes as u64), Ordering::Relaxed);
-                    if on_socket_thread && bytes > 0 {
-                        self.note(SENT);
-                        if bytes < length.min(LONGEST_SEND) && self.sock.short_send_means_full() {
-                            self.note(BLOCKED);
-                        }
-                    }
-                    return Ok(bytes);
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    if on_socket_thread {
+        if self.is_closed() {
+            return Err(SendError::UnknownConnection(self.id));
+        }
+        match uninterrupted(|| send(&*self.sock)) {
+            Ok(bytes) => {
+                // The send lock is held, so a plain add is enough.
+                let sent = self.bytes_sent.load(Ordering::Relaxed);
+                self.bytes_sent.store(sent.wrapping_add(bytes as u64), Ordering::Relaxed);
+                if on_socket_thread && bytes > 0 {
+                    self.note(SENT);
+                    if bytes < length.min(LONGEST_SEND) && self.sock.short_send_means_full() {
                         self.note(BLOCKED);
                     }
-                    return Ok(0);
                 }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                // Another thread closed the connection meanwhile, and its shutdown caused the
-                // error.
-                Err(_) if self.is_closed() => {
-                    return Err(SendError::UnknownConnection(self.id));
+                Ok(Sent::Bytes(bytes))
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                if on_socket_thread {
+                    self.note(BLOCKED);
                 }
-                Err(source) => {
-                    self.remember_send_error(&source);
-                    return Err(SendError::Socket { id: self.id, source });
+                Ok(Sent::Bytes(0))
+            }
+            // Another thread closed the connection meanwhile, and its shutdown caused the error.
+            Err(_) if self.is_closed() => Err(SendError::UnknownConnection(self.id)),
+            Err(error) if passes(&error) => {
+                if on_socket_thread {
+                    self.note(BLOCKED);
                 }
+                Ok(Sent::Lacked(error))
+            }
+            Err(source) => {
+                self.remember_send_error(&source);
+                Err(SendError::Socket { id: self.id, source })
             }
         }
     }
@@ -278,6 +297,12 @@ impl Connection {
     /// Sets `woken`. Returns `true` if the caller must put a `Mark::Woken` into the inbox.
     pub(crate) fn mark_woken(&self) -> bool {
         !self.woken.swap(true, Ordering::AcqRel)
+    }
+
+    /// Notes that a direction lacks memory or buffers. Returns `true` if the caller must put a
+    /// `Mark::Lacking` into the inbox.
+    pub(crate) fn mark_lacking(&self, direction: u8) -> bool {
+        self.lacks.fetch_or(direction, Ordering::AcqRel) == 0
     }
 
     pub(crate) fn is_woken(&self) -> bool {
@@ -339,6 +364,12 @@ impl Connection {
     /// before the wake.
     pub(crate) fn clear_woken(&self) {
         self.woken.swap(false, Ordering::AcqRel);
+    }
+
+    /// Returns the directions that lack memory or buffers, and clears them. A direction that lacks
+    /// again makes a new mark.
+    pub(crate) fn take_lacks(&self) -> u8 {
+        self.lacks.swap(0, Ordering::AcqRel)
     }
 
     /// Notes a hang-up. With `is_over`, both directions are over; without it, an error is pending.

@@ -107,7 +107,10 @@ impl AcceptThread {
             let until = match self.step(sockman, &*poller, now) {
                 Wait::Nothing => continue,
                 Wait::Socket(until) => {
-                    self.register(&*poller)?;
+                    if let Err(source) = self.register(&*poller) {
+                        self.failed(sockman, &Fault::Os { step: "poll", source }, now);
+                        continue;
+                    }
                     until
                 }
                 Wait::Until(at) => at,
@@ -268,9 +271,12 @@ impl AcceptThread {
                 let fault = SamError::BrokeOff { request, source: None }.into();
                 self.failed(sockman, &fault, now)
             }
-            Ok(_) => {
+            Ok(step) => {
                 self.state = State::Await(accepting);
-                Wait::Socket(now + LONGEST_WAIT)
+                match step {
+                    Step::WaitUntil(at) => Wait::Until(at),
+                    _ => Wait::Socket(now + LONGEST_WAIT),
+                }
             }
             Err(error) => {
                 if error.ends_session() {

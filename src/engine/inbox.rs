@@ -29,6 +29,10 @@ pub(crate) enum Mark {
     ConnectCancelled(Weak<Connection>),
     /// Ask the connection's hooks again.
     Woken(Arc<Connection>),
+    /// Let the connection try again later, because a send or a receive failed with this errno,
+    /// which passes. The mark must not keep the socket open, because the connection may be closed
+    /// when no thread runs to take the mark.
+    Lacking(Weak<Connection>, i32),
     /// Release the connection, so that its descriptor is closed.
     Closed(Arc<Connection>),
     /// Add the listener to the poll set.
@@ -117,7 +121,7 @@ impl Inbox {
     pub(crate) fn forget_closed(&self) {
         self.marks.lock().retain(|mark| match mark {
             Mark::Activated(connection) | Mark::Woken(connection) => !connection.is_closed(),
-            Mark::ConnectCancelled(connection) => {
+            Mark::ConnectCancelled(connection) | Mark::Lacking(connection, _) => {
                 connection.upgrade().is_some_and(|connection| !connection.is_closed())
             }
             Mark::Connecting(attempt) => !attempt.connection.is_closed(),

@@ -4,12 +4,13 @@
 //! while a callback runs.
 
 use std::{
+    io,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use super::{
-    connection::ConnectionId,
+    connection::{Connection, ConnectionId},
     counters::Counters,
     inbox::{Inbox, Mark},
     listener::Listener,
@@ -95,6 +96,14 @@ impl Shared {
         }
         self.connections.close_told();
         true
+    }
+
+    /// Lets a direction of the connection try again later, after a failure that passes.
+    pub(crate) fn lacks(&self, connection: &Arc<Connection>, direction: u8, error: &io::Error) {
+        if connection.mark_lacking(direction) {
+            let code = error.raw_os_error().unwrap_or(libc::ENOMEM);
+            self.inbox.push(Mark::Lacking(Arc::downgrade(connection), code));
+        }
     }
 
     /// Gives a reserved place back.

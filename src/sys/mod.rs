@@ -8,11 +8,12 @@
 
 // This file holds the traits. `os` implements them with the system calls of Unix, one method for
 // each call and named after it. `interrupt` ends waits, `sync` holds the locks, `sources` prints
-// errors. Any thread may use the module, and only `interrupt` takes a lock.
+// errors, `passing` tells which errors pass by themselves. Any thread may use the module, and only `interrupt` takes a lock.
 
 pub(crate) mod interrupt;
 mod more;
 mod os;
+pub(crate) mod passing;
 pub(crate) mod sources;
 pub(crate) mod sync;
 
@@ -39,8 +40,8 @@ use crate::address::Service;
 /// # Errors
 ///
 /// Every method returns the error of its system call. The library handles
-/// [`io::ErrorKind::WouldBlock`] and [`io::ErrorKind::Interrupted`] itself. The library reports any
-/// other error of a receive as a permanent read error.
+/// [`io::ErrorKind::WouldBlock`], [`io::ErrorKind::Interrupted`], `ENOBUFS` and `ENOMEM` of sends
+/// and receives itself. The library reports any other error of a receive as a permanent read error.
 pub trait Sock: fmt::Debug + Send + Sync {
     /// Calls `connect(2)` without blocking. `EINPROGRESS` means that the connect has started.
     /// `EAGAIN` ([`io::ErrorKind::WouldBlock`]) on a unix-domain socket means that the connect has

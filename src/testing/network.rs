@@ -409,6 +409,16 @@ impl Network {
         self.inner.kernel.lock().exhausted_at
     }
 
+    /// Returns when a call last failed with `ENOBUFS`, `ENOMEM` or `EINTR`, because a test ordered
+    /// the failure.
+    // The method is hidden. Only this project's simulator uses this method, because only the
+    // simulator knows how long the library waits after such a failure.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn lacked_at(&self) -> Option<Duration> {
+        self.inner.kernel.lock().lacked_at
+    }
+
     pub(super) fn interleave(&self, point: Point) -> bool {
         let interleave = self.inner.interleave.lock().clone();
         interleave.is_some_and(|interleave| interleave(point))

@@ -27,7 +27,7 @@ use super::{
 use crate::{
     address::Service,
     dial::Step,
-    sys::{More, Sock, SockFactory, sync::Mutex},
+    sys::{More, Sock, SockFactory, passing::passes, sync::Mutex},
 };
 
 /// The most transient sessions that are kept for later when the connects that they were made for
@@ -171,9 +171,7 @@ impl Session {
         match self.control.recv(&mut buffer) {
             Ok(0) => false,
             Ok(_) => true,
-            Err(error) => {
-                matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
-            }
+            Err(error) => error.kind() == io::ErrorKind::WouldBlock || passes(&error),
         }
     }
 }

@@ -39,6 +39,6 @@ impl Talk {
             Ok(Step::Connected) => {}
             Ok(step) => return Ok(step),
         }
-        drive(&mut self.dialogue, sock)
+        drive(&mut self.dialogue, sock, now)
     }
 }

@@ -74,7 +74,7 @@ impl ProxyDial {
             Err(source) => Err(ProxyError::Unreachable { source }.into()),
             Ok(Step::Connected) => {
                 self.is_reached = true;
-                drive(&mut self.socks5, sock)
+                drive(&mut self.socks5, sock, now)
             }
             Ok(step) => return Ok(step),
         };

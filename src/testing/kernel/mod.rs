@@ -121,6 +121,8 @@ pub(super) struct Kernel {
     /// When an accept or a registration last failed, either because a test ordered the failure or
     /// for lack of a descriptor.
     pub(super) exhausted_at: Option<Duration>,
+    /// When a call last failed with an error that passes by itself, because a test ordered it.
+    pub(super) lacked_at: Option<Duration>,
     descriptors: usize,
     /// The latency and the window of new streams.
     pub(super) latency: Duration,
@@ -214,6 +216,9 @@ impl Kernel {
         self.faults_taken += 1;
         if matches!(call, Call::Accept | Call::Register) {
             self.exhausted_at = Some(self.elapsed);
+        }
+        if matches!(errno, libc::ENOBUFS | libc::ENOMEM | libc::EINTR) {
+            self.lacked_at = Some(self.elapsed);
         }
         // An edge follows a call that reports "would block" although it would not have blocked. If
         // the failure lasts, the edge comes when `heal` ends it.
