@@ -153,6 +153,13 @@ impl SockMan {
     /// The socket is made non-blocking and close-on-exec, and Nagle's delay is turned off. If the
     /// socket has a path, the path stays when the socket is closed.
     ///
+    /// Another process may hold the same socket, accept some of the clients, and clear
+    /// `O_NONBLOCK`, which belongs to the socket. Before each accept, the socket thread checks that
+    /// a client waits and sets `O_NONBLOCK` again. A wait in `accept` remains possible only if the
+    /// other process clears `O_NONBLOCK` and takes the last client between these two system calls
+    /// and the accept. Such a wait ends when the next client comes. The check needs one more
+    /// descriptor for each adopted listener.
+    ///
     /// # Errors
     ///
     /// [`BindErrorKind::NotAListener`](crate::error::BindErrorKind::NotAListener). If the call

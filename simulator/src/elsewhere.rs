@@ -25,6 +25,7 @@ impl World {
             31 | 32 => self.fail_a_call(),
             33 => self.fail_for_long(),
             34 => self.limit_descriptors(),
+            38 => self.other_holder_acts(),
             35..=37 => drop(self.proxies_act(false) | self.bridge_acts(false)),
             _ => self.peer_sends(),
         }
@@ -201,7 +202,10 @@ impl World {
         let mut model = self.model.lock();
         let call = model.choices.pick(FAILING).unwrap_or(Call::Recv);
         let errors = call.errors();
-        let transient = [libc::EINTR, libc::EAGAIN];
+        let mut transient = vec![libc::EINTR, libc::EAGAIN];
+        if matches!(call, Call::Recv | Call::Send) {
+            transient.extend([libc::ENOBUFS, libc::ENOMEM]);
+        }
         let transient: Vec<i32> = transient.into_iter().filter(|e| errors.contains(e)).collect();
         let is_gentle = !transient.is_empty() && !model.choices.once_in(4);
         let from = if is_gentle { &transient } else { errors };
@@ -254,6 +258,23 @@ impl World {
             Call::Accept => "every accept failed",
             _ => "every call lacked buffers",
         });
+    }
+
+    /// Lets the other holder of an adopted listener make it block, take the next client, or both.
+    fn other_holder_acts(&self) {
+        let listeners = self.shared_listeners.lock();
+        let mut model = self.model.lock();
+        let at = model.choices.below(listeners.len() as u64);
+        let Some(listener) = listeners.get(at as usize) else { return };
+        let how = model.choices.below(3);
+        if how != 0 {
+            listener.clear_nonblocking();
+            model.count("another process made a listener block");
+        }
+        if how != 1 && listener.accept().is_some() {
+            model.say(|| format!("  another process accepts at {}", listener.address()));
+            model.count("another process took a client");
+        }
     }
 
     fn limit_descriptors(&self) {

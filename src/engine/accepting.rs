@@ -247,7 +247,16 @@ impl Accepting {
 
     fn accept(&mut self, context: &Context<'_>, now: Instant) -> Accepted {
         let counters = &context.shared().counters;
-        let error = match self.listener.sock().accept() {
+        let sock = self.listener.sock();
+        let accepted = if self.listener.is_adopted() {
+            // Another holder of the listener may have made it block, and may take the client.
+            sock.ready_to_accept().and_then(|is_ready| {
+                if is_ready { sock.accept() } else { Err(io::ErrorKind::WouldBlock.into()) }
+            })
+        } else {
+            sock.accept()
+        };
+        let error = match accepted {
             Ok((sock, them)) => {
                 counters.accepted.add_owned(1);
                 return Accepted::One(sock, them);

@@ -54,6 +54,14 @@ pub trait Sock: fmt::Debug + Send + Sync {
     /// Calls `accept4(2)`. Returns the new socket and the peer's address. The socket is
     /// non-blocking, close-on-exec and without Nagle's delay.
     fn accept(&self) -> io::Result<(Box<dyn Sock>, Service)>;
+    /// Prepares the next [`accept`](Sock::accept) on an adopted listener, which other processes may
+    /// hold too. Sets `O_NONBLOCK`, which is common to all holders and which another holder may
+    /// have cleared. Then returns whether a client waits, or whether `accept` fails. The library
+    /// calls `accept` only after `true`. The default returns `true`, which is right for a socket
+    /// that no other process holds.
+    fn ready_to_accept(&self) -> io::Result<bool> {
+        Ok(true)
+    }
     /// Calls `recv(2)`. Returns the number of bytes. `Ok(0)` is the end of the stream.
     fn recv(&self, buffer: &mut [u8]) -> io::Result<usize>;
     /// Calls `send(2)` without `SIGPIPE`. Returns the number of bytes that the kernel took.

@@ -72,7 +72,9 @@ pub enum Point {
     /// A poller found nothing to report and is about to sleep. After this point, the clock moves.
     Sleep,
     /// A system call on a socket is about to be made, and the caller holds no lock of the library.
-    /// At present, only [`Call::Connect`], [`Call::Accept`] and [`Call::Recv`] reach this point.
+    /// At present, only [`Call::Connect`], [`Call::Accept`] and [`Call::Recv`] reach this point. On
+    /// an adopted listener, the point comes before
+    /// [`Sock::ready_to_accept`](crate::sys::Sock::ready_to_accept).
     Call(Call),
 }
 
@@ -417,6 +419,13 @@ impl Network {
     #[must_use]
     pub fn lacked_at(&self) -> Option<Duration> {
         self.inner.kernel.lock().lacked_at
+    }
+
+    /// Returns how many accepts of the program would have blocked its thread, because another holder
+    /// had cleared `O_NONBLOCK` and no client was waiting. Such an accept fails with `EAGAIN` here.
+    #[must_use]
+    pub fn blocked_accepts(&self) -> u64 {
+        self.inner.kernel.lock().blocked_accepts
     }
 
     pub(super) fn interleave(&self, point: Point) -> bool {

@@ -432,3 +432,54 @@ fn a_connect_that_always_lacks_memory_ends_at_its_deadline() {
         assert!((5..=60).contains(&network.calls(Call::Connect)));
     }
 }
+
+/// G9: a process that shares a listener may make it block and may take each client first. No accept
+/// ever waits, and the clients that are left are accepted. With a batch of one, and with the default.
+#[test]
+fn no_accept_waits_on_a_listener_that_another_process_makes_block() {
+    for batch in [1, 64] {
+        let Rig { network, sockman, .. } = rig(without_sweep().accept_batch(batch));
+        let other = network.listen(&"10.0.0.1:2".parse().unwrap()).unwrap();
+        let here = sockman.start_listening_on(other.share().unwrap()).unwrap();
+        let mut thread = SocketThreadByHand::start(&sockman, &network).unwrap();
+        other.clear_nonblocking();
+        let mut clients = Vec::new();
+        for _ in 0..3 {
+            clients.push(network.connect(&here).unwrap());
+        }
+        thread.run_until_idle().unwrap();
+        assert_eq!(sockman.stats().accepted, 3);
+
+        // The other process takes the client after the event.
+        clients.push(network.connect(&here).unwrap());
+        let other = Arc::new(Mutex::new(Some(other)));
+        let holder = Arc::clone(&other);
+        network.set_interleave(Some(Arc::new(move |point| {
+            if let (sockman::testing::Point::Call(Call::Accept), Some(other)) =
+                (point, &*holder.lock().unwrap())
+            {
+                other.clear_nonblocking();
+                drop(other.accept());
+            }
+            false
+        })));
+        let accepts = network.calls(Call::Accept);
+        thread.run_until_idle().unwrap();
+        network.set_interleave(None);
+        assert_eq!((sockman.stats().accepted, network.blocked_accepts()), (3, 0));
+        assert_eq!(network.calls(Call::Accept), accepts, "no client waits, so no accept is made");
+
+        // The event of a later client is not missed.
+        clients.push(network.connect(&here).unwrap());
+        thread.run_until_idle().unwrap();
+        assert_eq!((sockman.stats().accepted, network.blocked_accepts()), (4, 0));
+        assert_eq!(sockman.stats().accept_pauses, 0);
+
+        // The program's copy is closed, and the other process listens on.
+        sockman.stop_listening();
+        thread.run_until_idle().unwrap();
+        assert!(network.connect(&here).is_ok());
+        drop(other.lock().unwrap().take());
+        assert!(network.connect(&here).is_err());
+    }
+}

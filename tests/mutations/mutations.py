@@ -2172,4 +2172,25 @@ MUTATIONS = [
         'new': '                        return Err(source);',
         'test': 'sockman:library', 'tests': ('i2p', 'registration'),
     },
+    {
+        'guarantee': 'G9', 'what': 'an adopted listener is accepted from without a look',
+        'file': 'src/engine/accepting.rs',
+        'old': 'let accepted = if self.listener.is_adopted() {',
+        'new': 'let accepted = if false && self.listener.is_adopted() {',
+        'test': 'sockman:library', 'tests': ('doubles', 'another_process'),
+    },
+    {
+        'guarantee': 'G9', 'what': 'an adopted listener is accepted from although no client waits',
+        'file': 'src/engine/accepting.rs',
+        'old': 'if is_ready { sock.accept() }',
+        'new': 'if is_ready || true { sock.accept() }',
+        'test': 'sockman:library', 'tests': ('doubles', 'another_process'),
+    },
+    {
+        'guarantee': 'G9', 'what': 'neither the flag nor the readiness of an adopted listener is looked at',
+        'file': 'src/sys/os.rs',
+        'old': '        if let Some(readiness) = &self.readiness {',
+        'new': '        if true {\n            return Ok(true);\n        }\n        if let Some(readiness) = &self.readiness {',
+        'test': 'sockman:library', 'tests': ('promptness', 'another_holder'),
+    },
 ]

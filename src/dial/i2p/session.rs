@@ -376,6 +376,9 @@ impl Sock for HeldSession {
     fn accept(&self) -> io::Result<(Box<dyn Sock>, Service)> {
         self.sock.accept()
     }
+    fn ready_to_accept(&self) -> io::Result<bool> {
+        self.sock.ready_to_accept()
+    }
     fn recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
         self.sock.recv(buffer)
     }
