@@ -89,14 +89,12 @@ pub(crate) struct Connection {
     /// one call.
     sending: Mutex<()>,
     closed: AtomicBool,
-    /// Whether `shutdown_write` succeeded. The flag is read and written under the send lock.
-    write_shut: AtomicBool,
     /// Whether a `Mark::Woken` is in the inbox, or a wake waits until the connection gets its slot.
     woken: AtomicBool,
-    /// The directions that lacked memory or buffers and try again later: `SEND_LACKS` and
-    /// `RECV_LACKS`. If the value is not 0, a `Mark::Lacking` is in the inbox, or the socket thread
-    /// has set its timer.
-    lacks: AtomicU8,
+    /// One bit for each of three facts, in one byte because each connection pays for it.
+    /// `WRITE_SHUT` is read and written under the send lock. If `SEND_LACKS` or `RECV_LACKS` is
+    /// set, a `Mark::Lacking` is in the inbox, or the socket thread has set its timer.
+    facts: AtomicU8,
     /// The notes: one bit for each finding of the socket thread's sends and of the poller's events.
     /// Only the socket thread writes them. Any thread may read `HUNG_UP` and `OVER`.
     notes: AtomicU8,
@@ -121,9 +119,11 @@ const HUNG_UP: u8 = 4;
 /// A note: the poller reported that both directions are over.
 const OVER: u8 = 8;
 
-/// A send lacked memory or buffers.
+/// A fact: `shutdown_write` succeeded.
+const WRITE_SHUT: u8 = 4;
+/// A fact: a send lacked memory or buffers, and is tried again later.
 pub(crate) const SEND_LACKS: u8 = 1;
-/// A receive lacked memory or buffers.
+/// A fact: a receive lacked memory or buffers, and is tried again later.
 pub(crate) const RECV_LACKS: u8 = 2;
 
 /// The outcome of a send that did not fail.
@@ -160,9 +160,8 @@ impl Connection {
             since: AtomicU64::new(nanoseconds(since)),
             sending: Mutex::new(()),
             closed: AtomicBool::new(false),
-            write_shut: AtomicBool::new(false),
             woken: AtomicBool::new(false),
-            lacks: AtomicU8::new(0),
+            facts: AtomicU8::new(0),
             notes: AtomicU8::new(0),
             send_error: AtomicU16::new(0),
             token: AtomicUsize::new(NO_TOKEN),
@@ -276,7 +275,7 @@ impl Connection {
         self.sock
             .shutdown(Shutdown::Write)
             .map_err(|source| SendError::Socket { id: self.id, source })?;
-        self.write_shut.store(true, Ordering::Relaxed);
+        self.facts.fetch_or(WRITE_SHUT, Ordering::Relaxed);
         Ok(())
     }
 
@@ -286,12 +285,16 @@ impl Connection {
         // closed in order. In all other cases on TCP, a broken pipe is a reset that came after the
         // peer's end of stream.
         let no_reset = error.kind() == io::ErrorKind::BrokenPipe
-            && (self.write_shut.load(Ordering::Relaxed) || self.me.addr().is_unix());
+            && (self.is_write_shut() || self.me.addr().is_unix());
         if no_reset || self.send_error.load(Ordering::Relaxed) != 0 {
             return;
         }
         let code = error.raw_os_error().and_then(|code| u16::try_from(code).ok());
         self.send_error.store(code.unwrap_or(0), Ordering::Relaxed);
+    }
+
+    fn is_write_shut(&self) -> bool {
+        self.facts.load(Ordering::Relaxed) & WRITE_SHUT != 0
     }
 
     /// Sets `woken`. Returns `true` if the caller must put a `Mark::Woken` into the inbox.
@@ -302,7 +305,7 @@ impl Connection {
     /// Notes that a direction lacks memory or buffers. Returns `true` if the caller must put a
     /// `Mark::Lacking` into the inbox.
     pub(crate) fn mark_lacking(&self, direction: u8) -> bool {
-        self.lacks.fetch_or(direction, Ordering::AcqRel) == 0
+        self.facts.fetch_or(direction, Ordering::AcqRel) & (SEND_LACKS | RECV_LACKS) == 0
     }
 
     pub(crate) fn is_woken(&self) -> bool {
@@ -369,7 +372,7 @@ impl Connection {
     /// Returns the directions that lack memory or buffers, and clears them. A direction that lacks
     /// again makes a new mark.
     pub(crate) fn take_lacks(&self) -> u8 {
-        self.lacks.swap(0, Ordering::AcqRel)
+        self.facts.fetch_and(WRITE_SHUT, Ordering::AcqRel) & (SEND_LACKS | RECV_LACKS)
     }
 
     /// Notes a hang-up. With `is_over`, both directions are over; without it, an error is pending.

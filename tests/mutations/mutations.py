@@ -285,15 +285,15 @@ MUTATIONS = [
     {
         'guarantee': 'G5', 'what': "a broken pipe after this side's half-close is noted as an error",
         'file': 'src/engine/connection.rs',
-        'old': '(self.write_shut.load(Ordering::Relaxed) || self.me.addr().is_unix())',
+        'old': '(self.is_write_shut() || self.me.addr().is_unix())',
         'new': 'self.me.addr().is_unix()',
         'test': 'sockman:library', 'tests': ('bytes', ''),
     },
     {
         'guarantee': 'G5', 'what': 'a broken pipe on a unix-domain socket is noted as an error',
         'file': 'src/engine/connection.rs',
-        'old': '(self.write_shut.load(Ordering::Relaxed) || self.me.addr().is_unix())',
-        'new': 'self.write_shut.load(Ordering::Relaxed)',
+        'old': '(self.is_write_shut() || self.me.addr().is_unix())',
+        'new': 'self.is_write_shut()',
         'test': 'sockman:library', 'tests': ('unix_sockets', ''),
     },
     {
