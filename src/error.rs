@@ -451,7 +451,8 @@ pub(crate) fn panic_message(payload: &(dyn Any + Send)) -> &str {
 /// The error returned by the methods of [`SockMan`](crate::SockMan) that send or half-close.
 ///
 /// A full send buffer is not an error. With a full send buffer,
-/// [`SockMan::send_bytes`](crate::SockMan::send_bytes) returns `Ok(0)`.
+/// [`SockMan::send_bytes`](crate::SockMan::send_bytes) returns `Ok(0)`. A lack of memory or buffers
+/// (`ENOBUFS`, `ENOMEM`) has the same result.
 ///
 /// # Examples
 ///

@@ -16,7 +16,7 @@ use crate::{
     dial::{ConnectError, ConnectOptions},
     engine::{
         connect::{self, NewConnection},
-        connection::{ConnectionId, ConnectionInfo},
+        connection::{ConnectionId, ConnectionInfo, SEND_LACKS, Sent},
         inbox::Mark,
         listener::Listener,
         shared::Shared,
@@ -154,6 +154,13 @@ impl SockMan {
     /// socket has a path, the path stays when the socket is closed. Accepted connections inherit
     /// the options that the other program has set, except `SO_LINGER`: a lingering close would
     /// block the socket thread.
+    ///
+    /// Another process may hold the same socket, accept some of the clients, and clear
+    /// `O_NONBLOCK`, which belongs to the socket. Before each accept, the socket thread checks that
+    /// a client waits and sets `O_NONBLOCK` again. A wait in `accept` remains possible only if the
+    /// other process clears `O_NONBLOCK` and takes the last client between these two system calls
+    /// and the accept. Such a wait ends when the next client comes. The check needs one more
+    /// descriptor for each adopted listener.
     ///
     /// # Errors
     ///
@@ -401,6 +408,12 @@ impl SockMan {
     /// `Ok(0)` means that the kernel takes no bytes now. Queue the rest of `data`, and send it in
     /// [`event_ready_to_send`](EventHandler::event_ready_to_send). Empty `data` makes no system
     /// call.
+    ///
+    /// A send that lacks memory or buffers for the moment (`ENOBUFS`, `ENOMEM`) returns `Ok(0)`
+    /// too. No event reports the end of such a lack, so the socket thread calls the hooks again
+    /// after a pause of 10 ms. The pause doubles with each further failure, up to 200 ms. The
+    /// library never reports such a lack as an error: a time-out ends a connection on which it
+    /// lasts.
     ///
     /// On a thread other than the socket thread, call [`wake`](SockMan::wake) *after* queueing the
     /// rest, because the kernel may report new room before the rest is queued. A
@@ -673,7 +686,13 @@ impl SockMan {
         if length == 0 {
             return Ok(0);
         }
-        connection.send(length, threads::is_socket_thread_of(&self.shared), send)
+        match connection.send(length, threads::is_socket_thread_of(&self.shared), send)? {
+            Sent::Bytes(bytes) => Ok(bytes),
+            Sent::Lacked(error) => {
+                self.shared.lacks(&connection, SEND_LACKS, &error);
+                Ok(0)
+            }
+        }
     }
 }
 

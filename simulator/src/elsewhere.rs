@@ -22,8 +22,10 @@ impl World {
             26..=28 => self.peers_accept(),
             29 => self.shut_or_open_window(),
             30 => self.cut_pieces(),
-            31..=33 => self.fail_a_call(),
+            31 | 32 => self.fail_a_call(),
+            33 => self.fail_for_long(),
             34 => self.limit_descriptors(),
+            38 => self.other_holder_acts(),
             35..=37 => drop(self.proxies_act(false) | self.bridge_acts(false)),
             _ => self.peer_sends(),
         }
@@ -200,13 +202,20 @@ impl World {
         let mut model = self.model.lock();
         let call = model.choices.pick(FAILING).unwrap_or(Call::Recv);
         let errors = call.errors();
-        let transient = [libc::EINTR, libc::EAGAIN];
+        let mut transient = vec![libc::EINTR, libc::EAGAIN];
+        if matches!(call, Call::Recv | Call::Send) {
+            transient.extend([libc::ENOBUFS, libc::ENOMEM]);
+        }
         let transient: Vec<i32> = transient.into_iter().filter(|e| errors.contains(e)).collect();
         let is_gentle = !transient.is_empty() && !model.choices.once_in(4);
         let from = if is_gentle { &transient } else { errors };
         let Some(errno) = model.choices.pick(from) else { return };
+        let passes = match call {
+            Call::Recv | Call::Send => [libc::ENOBUFS, libc::ENOMEM].contains(&errno),
+            _ => call == Call::Accept,
+        };
         if errno != libc::EINTR && errno != libc::EAGAIN {
-            model.calls_failed |= call != Call::Accept;
+            model.calls_failed |= !passes;
         }
         model.shutdown_failed |= call == Call::Shutdown;
         let Some(player) = model.peers.get(at) else { return };
@@ -216,10 +225,56 @@ impl World {
         }
         model.say(|| format!("  the next {call:?} fails with errno {errno}"));
         model.count(match errno {
+            libc::ENOBUFS | libc::ENOMEM if passes => "a call lacked buffers once",
             libc::EINTR => "a call was interrupted",
             libc::EAGAIN => "a call failed with would-block",
             _ => "a call failed",
         });
+    }
+
+    /// Makes every accept fail, with any errno, or every send, receive or connect lack buffers. The
+    /// next call of this function, or the end of the run, ends the failure.
+    fn fail_for_long(&self) {
+        let mut model = self.model.lock();
+        if std::mem::take(&mut model.fails_for_long) {
+            self.network.heal();
+            model.count("calls work again");
+            return;
+        }
+        let calls = [Call::Accept, Call::Recv, Call::Send, Call::Connect];
+        let call = model.choices.pick(&calls).unwrap_or(Call::Accept);
+        let errnos: &[i32] = match call {
+            Call::Accept => Call::Accept.errors(),
+            Call::Connect => &[libc::ENOBUFS, libc::ENOMEM],
+            _ => &[libc::ENOBUFS, libc::ENOMEM, libc::EINTR],
+        };
+        // "Would block" is no failure: the listener rests until an edge comes.
+        let errno = model.choices.pick(errnos).filter(|errno| *errno != libc::EAGAIN);
+        let Some(errno) = errno else { return };
+        model.fails_for_long = true;
+        self.network.fail_always(call, errno);
+        model.say(|| format!("  every {call:?} fails with errno {errno}"));
+        model.count(match call {
+            Call::Accept => "every accept failed",
+            _ => "every call lacked buffers",
+        });
+    }
+
+    /// Lets the other holder of an adopted listener make it block, take the next client, or both.
+    fn other_holder_acts(&self) {
+        let listeners = self.shared_listeners.lock();
+        let mut model = self.model.lock();
+        let at = model.choices.below(listeners.len() as u64);
+        let Some(listener) = listeners.get(at as usize) else { return };
+        let how = model.choices.below(3);
+        if how != 0 {
+            listener.clear_nonblocking();
+            model.count("another process made a listener block");
+        }
+        if how != 1 && listener.accept().is_some() {
+            model.say(|| format!("  another process accepts at {}", listener.address()));
+            model.count("another process took a client");
+        }
     }
 
     fn limit_descriptors(&self) {

@@ -22,6 +22,13 @@ pub const KINDS: &[&str] = &[
     "a peer opened its window",
     "a peer's data was cut into pieces",
     "a spurious event came",
+    "a listener was adopted",
+    "another process made a listener block",
+    "another process took a client",
+    "a call lacked buffers once",
+    "every call lacked buffers",
+    "every accept failed",
+    "calls work again",
     "a call failed",
     "a call was interrupted",
     "a call failed with would-block",
@@ -97,6 +104,8 @@ pub(crate) struct Model {
     pub(crate) is_wild: bool,
     /// Whether a system call was made to fail, so that errors may come without a peer's doing.
     pub(crate) calls_failed: bool,
+    /// Whether every call of a kind fails until the fault is healed.
+    pub(crate) fails_for_long: bool,
     pub(crate) shutdown_failed: bool,
     /// Whether the embedder has interrupted the threads and has not started them again.
     pub(crate) is_interrupted: bool,
@@ -255,6 +264,7 @@ impl Model {
             activity: 0,
             is_wild: true,
             calls_failed: false,
+            fails_for_long: false,
             shutdown_failed: false,
             is_interrupted: false,
             deadline: None,

@@ -56,6 +56,8 @@ pub(crate) struct World {
     pub(crate) bridge: Mutex<Bridge>,
     /// The listeners of the peers.
     pub(crate) listeners: Mutex<Vec<PeerListener>>,
+    /// The listeners that the embedder has adopted, as another process holds them.
+    pub(crate) shared_listeners: Mutex<Vec<PeerListener>>,
     /// The connections that `connect` returned and that are not activated yet.
     pub(crate) held: Mutex<Vec<NewConnection>>,
     cancels: Mutex<HashMap<ConnectionId, Interrupt>>,
@@ -111,6 +113,7 @@ impl World {
             proxies: Mutex::default(),
             bridge: Mutex::default(),
             listeners: Mutex::default(),
+            shared_listeners: Mutex::default(),
             held: Mutex::default(),
             cancels: Mutex::default(),
             is_nested: Mutex::new(false),
@@ -504,22 +507,36 @@ impl World {
     fn change_listeners(&self, sockman: &SockMan) {
         if self.model.lock().choices.once_in(3) {
             sockman.stop_listening();
+            self.shared_listeners.lock().clear();
             self.model.lock().count("the listeners were stopped");
         }
         self.listen(sockman);
     }
 
     pub(crate) fn listen(&self, sockman: &SockMan) {
-        let (kind, number) = (self.model.lock().choices.below(4), self.listening.lock().len());
+        let (kind, number) = (self.model.lock().choices.below(5), self.listening.lock().len());
         let at = if kind == 3 {
             format!("unix:/simulated/{number}")
         } else {
             format!("10.0.0.1:{}", 1000 + number)
         };
         let Ok(at) = at.parse::<Service>() else { return };
-        if sockman.bind_and_start_listening(&at).is_ok() {
+        if kind == 4 {
+            self.adopt(sockman, &at);
+        } else if sockman.bind_and_start_listening(&at).is_ok() {
             self.listening.lock().push(at);
             self.model.lock().count("a listener was added");
+        }
+    }
+
+    /// Adopts a listener that another process continues to hold.
+    fn adopt(&self, sockman: &SockMan, at: &Service) {
+        let Ok(listener) = self.network.listen(at) else { return };
+        let Ok(descriptor) = listener.share() else { return };
+        if sockman.start_listening_on(descriptor).is_ok() {
+            self.listening.lock().push(at.clone());
+            self.shared_listeners.lock().push(listener);
+            self.model.lock().count("a listener was adopted");
         }
     }
 
@@ -566,14 +583,23 @@ impl World {
         let (is_full, is_stopped) = (stats.connections >= self.cap, stats.listeners == 0);
         let listening = self.listening.lock().clone();
         let exhausted_at = self.network.exhausted_at();
-        let mut left = self.negotiations_left();
-        left.extend(self.talks_left());
+        // The longest pause after a lack of buffers, plus one millisecond.
+        let lacked_at = self.network.lacked_at();
+        let lacks = lacked_at.is_some_and(|at| now <= at + Duration::from_millis(201));
+        let mut left = Vec::new();
+        if !lacks {
+            left.extend(self.negotiations_left());
+            left.extend(self.talks_left());
+        }
+        if self.network.blocked_accepts() > 0 {
+            left.push("an accept blocked the socket thread (G9)".to_owned());
+        }
         let mut model = self.model.lock();
         for (number, record) in model.connections.values().enumerate() {
             if record.phase == Phase::Attempt && record.until.is_some_and(|until| until < now) {
                 left.push(format!("the loop sleeps beyond the deadline of connect {number} (G9)"));
             }
-            if record.phase != Phase::Open {
+            if record.phase != Phase::Open || lacks {
                 continue;
             }
             let Some(probe) = self.network.probe(record.fd) else { continue };

@@ -10,7 +10,10 @@ use std::{
 };
 
 use super::Step;
-use crate::{address::Service, sys::Sock};
+use crate::{
+    address::Service,
+    sys::{Sock, passing::passes},
+};
 
 /// The first wait before the retry of a connect to a unix-domain listener with a full backlog. A
 /// listener with a full backlog causes no event when it has room again.
@@ -47,7 +50,7 @@ impl DirectConnect {
         match self.state {
             State::NotStarted { at, .. } if now < at => Ok(Step::WaitUntil(at)),
             State::NotStarted { retry, .. } => self.start(sock, to, now, retry),
-            State::InProgress => self.check(sock),
+            State::InProgress => self.check(sock, now),
             State::Connected => Ok(Step::Connected),
         }
     }
@@ -74,8 +77,9 @@ impl DirectConnect {
             }
             // The backlog is full, so the kernel has not started the connect. Waiting for the
             // socket would report a false success, because an unconnected unix-domain socket counts
-            // as writable.
-            Some(libc::EAGAIN) if to.addr().is_unix() => {
+            // as writable. A lack of memory or buffers starts no connect either, and EAGAIN on TCP
+            // is a lack of entries in a table of the kernel.
+            _ if error.kind() == io::ErrorKind::WouldBlock || passes(&error) => {
                 let at = now + retry;
                 self.state = State::NotStarted { at, retry: (retry * 2).min(LONGEST_RETRY) };
                 Ok(Step::WaitUntil(at))
@@ -84,7 +88,7 @@ impl DirectConnect {
         }
     }
 
-    fn check(&mut self, sock: &dyn Sock) -> io::Result<Step> {
+    fn check(&mut self, sock: &dyn Sock, now: Instant) -> io::Result<Step> {
         if let Some(error) = sock.take_error()? {
             return Err(error);
         }
@@ -96,6 +100,7 @@ impl DirectConnect {
                 Ok(Step::Connected)
             }
             Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(Step::WaitForSocket),
+            Err(error) if passes(&error) => Ok(Step::WaitUntil(now + LONGEST_RETRY)),
             Err(error) => Err(error),
         }
     }

@@ -7,7 +7,10 @@
 use std::{io, time::Instant};
 
 use super::Step;
-use crate::sys::{More, Sock};
+use crate::sys::{
+    More, Sock,
+    passing::{PAUSE, passes, uninterrupted},
+};
 
 /// The most bytes that a machine asks for at once: the bound name of SOCKS5 and its port.
 #[cfg(feature = "socks5")]
@@ -90,7 +93,8 @@ pub(crate) trait Machine {
 /// that the machine needs no further step for now.
 ///
 /// The machine asks for an exact number of bytes or for a line each time, so the other side cannot
-/// decide which bytes stay unread.
+/// decide which bytes stay unread. A call that lacks memory or buffers is made again after a pause,
+/// because no event reports the end of the lack.
 ///
 /// # Errors
 ///
@@ -105,7 +109,7 @@ pub(crate) fn drive<M: Machine>(
         spent += COST;
         let outcome = match machine.wants() {
             Want::Nothing => return Ok(Step::Connected),
-            Want::Send(bytes) => sock.send(bytes, More::No).map(|sent| {
+            Want::Send(bytes) => uninterrupted(|| sock.send(bytes, More::No)).map(|sent| {
                 machine.sent(sent);
                 sent > 0
             }),
@@ -113,7 +117,7 @@ pub(crate) fn drive<M: Machine>(
             Want::Receive(length) => {
                 let mut buffer = [0; LONGEST_READ];
                 let wanted = length.min(LONGEST_READ);
-                match sock.recv(&mut buffer[..wanted]) {
+                match uninterrupted(|| sock.recv(&mut buffer[..wanted])) {
                     Ok(0) => return Err(machine.broke_off(None)),
                     Ok(received) => {
                         machine.received(&buffer[..received])?;
@@ -148,7 +152,7 @@ pub(crate) fn drive<M: Machine>(
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 return Ok(Step::WaitForSocket);
             }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if passes(&error) => return Ok(Step::WaitUntil(now + PAUSE)),
             Err(error) => return Err(machine.broke_off(Some(error))),
         }
     }

@@ -21,7 +21,10 @@ use super::{
 };
 use crate::{
     dial::{ConnectError, Step, WaitsOn},
-    sys::Poller,
+    sys::{
+        Poller,
+        passing::{PAUSE, passes},
+    },
 };
 
 /// The attempts that the socket thread drives.
@@ -214,7 +217,13 @@ impl AttemptSlot {
             Step::WaitForSocket => {
                 let (which, waited_on) = self.attempt.waits_on();
                 if self.registered != Some(which) {
-                    poller.register(waited_on, Token::Attempt(key).encode()).map_err(fail)?;
+                    match poller.register(waited_on, Token::Attempt(key).encode()) {
+                        Err(error) if passes(&error) => {
+                            let at = now + PAUSE;
+                            return Ok(Waiting::Until(Some(deadline.map_or(at, |d| d.min(at)))));
+                        }
+                        registered => registered.map_err(fail)?,
+                    }
                     self.registered = Some(which);
                 }
                 Ok(Waiting::Until(deadline))

@@ -18,6 +18,7 @@ use crate::{
     error::SendError,
     sys::{
         Sock,
+        passing::{passes, uninterrupted},
         sync::{
             Mutex,
             atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU64, AtomicUsize, Ordering},
@@ -133,10 +134,12 @@ pub(crate) struct Connection {
     /// one call.
     sending: Mutex<()>,
     closed: AtomicBool,
-    /// Whether `shutdown_write` succeeded. The flag is read and written under the send lock.
-    write_shut: AtomicBool,
     /// Whether a `Mark::Woken` is in the inbox, or a wake waits until the connection gets its slot.
     woken: AtomicBool,
+    /// One bit for each of three facts, in one byte because each connection pays for it.
+    /// `WRITE_SHUT` is read and written under the send lock. If `SEND_LACKS` or `RECV_LACKS` is
+    /// set, a `Mark::Lacking` is in the inbox, or the socket thread has set its timer.
+    facts: AtomicU8,
     /// The notes: one bit for each finding of the socket thread's sends and of the poller's events.
     /// Only the socket thread writes them. Any thread may read `HUNG_UP`, `OVER` and
     /// `RECEIVING`.
@@ -164,6 +167,22 @@ const OVER: u8 = 8;
 /// A note: a receive after a hang-up is under way.
 const RECEIVING: u8 = 16;
 
+/// A fact: `shutdown_write` succeeded.
+const WRITE_SHUT: u8 = 4;
+/// A fact: a send lacked memory or buffers, and is tried again later.
+pub(crate) const SEND_LACKS: u8 = 1;
+/// A fact: a receive lacked memory or buffers, and is tried again later.
+pub(crate) const RECV_LACKS: u8 = 2;
+
+/// The outcome of a send that did not fail.
+pub(crate) enum Sent {
+    /// The kernel took this many bytes. Zero means that the send would block.
+    Bytes(usize),
+    /// The kernel took nothing, because of this failure, which passes. No event will report that it
+    /// has passed.
+    Lacked(io::Error),
+}
+
 /// The most bytes that one send takes on Linux (`MAX_RW_COUNT`), even if the socket has more room.
 const LONGEST_SEND: usize = 0x7fff_f000;
 
@@ -189,8 +208,8 @@ impl Connection {
             since: AtomicU64::new(nanoseconds(since)),
             sending: Mutex::new(()),
             closed: AtomicBool::new(false),
-            write_shut: AtomicBool::new(false),
             woken: AtomicBool::new(false),
+            facts: AtomicU8::new(0),
             notes: AtomicU8::new(0),
             error: AtomicU16::new(0),
             token: AtomicUsize::new(NO_TOKEN),
@@ -248,50 +267,49 @@ impl Connection {
         }
     }
 
-    /// Runs one send of `length` bytes. Returns `Ok(0)` if the send would block. With
-    /// `on_socket_thread`, the result is noted for the latches. A send on another thread changes no
-    /// latch.
+    /// Runs one send of `length` bytes. With `on_socket_thread`, the result is noted for the
+    /// latches. A send on another thread changes no latch.
     #[inline]
     pub(crate) fn send(
         &self,
         length: usize,
         on_socket_thread: bool,
         mut send: impl FnMut(&dyn Sock) -> io::Result<usize>,
-    ) -> Result<usize, SendError> {
+    ) -> Result<Sent, SendError> {
         let _sending = self.sending.lock();
-        loop {
-            if self.is_closed() {
-                return Err(SendError::UnknownConnection(self.id));
-            }
-            match send(&*self.sock) {
-                Ok(bytes) => {
-                    // The send lock is held, so a plain add is enough.
-                    let sent = self.bytes_sent.load(Ordering::Relaxed);
-                    self.bytes_sent.store(sent.wrapping_add(bytes as u64), Ordering::Relaxed);
-                    if on_socket_thread && bytes > 0 {
-                        self.note(SENT);
-                        if bytes < length.min(LONGEST_SEND) && self.sock.short_send_means_full() {
-                            self.note(BLOCKED);
-                        }
-                    }
-                    return Ok(bytes);
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    if on_socket_thread {
+        if self.is_closed() {
+            return Err(SendError::UnknownConnection(self.id));
+        }
+        match uninterrupted(|| send(&*self.sock)) {
+            Ok(bytes) => {
+                // The send lock is held, so a plain add is enough.
+                let sent = self.bytes_sent.load(Ordering::Relaxed);
+                self.bytes_sent.store(sent.wrapping_add(bytes as u64), Ordering::Relaxed);
+                if on_socket_thread && bytes > 0 {
+                    self.note(SENT);
+                    if bytes < length.min(LONGEST_SEND) && self.sock.short_send_means_full() {
                         self.note(BLOCKED);
                     }
-                    return Ok(0);
                 }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                // Another thread closed the connection meanwhile, and its shutdown caused the
-                // error.
-                Err(_) if self.is_closed() => {
-                    return Err(SendError::UnknownConnection(self.id));
+                Ok(Sent::Bytes(bytes))
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                if on_socket_thread {
+                    self.note(BLOCKED);
                 }
-                Err(source) => {
-                    self.remember_send_error(&source);
-                    return Err(SendError::Socket { id: self.id, source });
+                Ok(Sent::Bytes(0))
+            }
+            // Another thread closed the connection meanwhile, and its shutdown caused the error.
+            Err(_) if self.is_closed() => Err(SendError::UnknownConnection(self.id)),
+            Err(error) if passes(&error) => {
+                if on_socket_thread {
+                    self.note(BLOCKED);
                 }
+                Ok(Sent::Lacked(error))
+            }
+            Err(source) => {
+                self.remember_send_error(&source);
+                Err(SendError::Socket { id: self.id, source })
             }
         }
     }
@@ -305,7 +323,7 @@ impl Connection {
         self.sock
             .shutdown(Shutdown::Write)
             .map_err(|source| SendError::Socket { id: self.id, source })?;
-        self.write_shut.store(true, Ordering::Relaxed);
+        self.facts.fetch_or(WRITE_SHUT, Ordering::Relaxed);
         Ok(())
     }
 
@@ -374,7 +392,7 @@ impl Connection {
         // closed in order. In all other cases on TCP, a broken pipe is a reset that came after the
         // peer's end of stream.
         let no_reset = error.kind() == io::ErrorKind::BrokenPipe
-            && (self.write_shut.load(Ordering::Relaxed) || self.me.addr().is_unix());
+            && (self.is_write_shut() || self.me.addr().is_unix());
         if !no_reset {
             self.remember_error(error);
         }
@@ -405,9 +423,19 @@ impl Connection {
         }
     }
 
+    fn is_write_shut(&self) -> bool {
+        self.facts.load(Ordering::Relaxed) & WRITE_SHUT != 0
+    }
+
     /// Sets `woken`. Returns `true` if the caller must put a `Mark::Woken` into the inbox.
     pub(crate) fn mark_woken(&self) -> bool {
         !self.woken.swap(true, Ordering::AcqRel)
+    }
+
+    /// Notes that a direction lacks memory or buffers. Returns `true` if the caller must put a
+    /// `Mark::Lacking` into the inbox.
+    pub(crate) fn mark_lacking(&self, direction: u8) -> bool {
+        self.facts.fetch_or(direction, Ordering::AcqRel) & (SEND_LACKS | RECV_LACKS) == 0
     }
 
     pub(crate) fn info(&self, created: Instant) -> ConnectionInfo {
@@ -466,6 +494,12 @@ impl Connection {
     /// before the wake.
     pub(crate) fn clear_woken(&self) {
         self.woken.swap(false, Ordering::AcqRel);
+    }
+
+    /// Returns the directions that lack memory or buffers, and clears them. A direction that lacks
+    /// again makes a new mark.
+    pub(crate) fn take_lacks(&self) -> u8 {
+        self.facts.fetch_and(WRITE_SHUT, Ordering::AcqRel) & (SEND_LACKS | RECV_LACKS)
     }
 
     /// Notes a hang-up. With `is_over`, both directions are over; without it, an error is pending.

@@ -107,7 +107,10 @@ impl AcceptThread {
             let until = match self.step(sockman, &*poller, now) {
                 Wait::Nothing => continue,
                 Wait::Socket(until) => {
-                    self.register(&*poller)?;
+                    if let Err(source) = self.register(&*poller) {
+                        self.failed(sockman, &Fault::Os { step: "poll", source }, now);
+                        continue;
+                    }
                     until
                 }
                 Wait::Until(at) => at,

@@ -32,6 +32,9 @@ pub(crate) enum Mark {
     ConnectCancelled(Weak<Connection>),
     /// Ask the connection's hooks again.
     Woken(Weak<Connection>),
+    /// Let the connection try again later, because a send or a receive failed with this errno,
+    /// which passes.
+    Lacking(Weak<Connection>, i32),
     /// Release the connection, so that its descriptor is closed. While no thread runs, no such mark
     /// waits.
     Closed(Arc<Connection>),
@@ -173,7 +176,8 @@ impl Marks {
         self.list.retain(|mark| match mark {
             Mark::Activated(connection)
             | Mark::Woken(connection)
-            | Mark::ConnectCancelled(connection) => {
+            | Mark::ConnectCancelled(connection)
+            | Mark::Lacking(connection, _) => {
                 connection.upgrade().is_some_and(|connection| !connection.is_closed())
             }
             // No such mark waits while no thread runs.

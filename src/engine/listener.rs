@@ -92,6 +92,11 @@ impl Listener {
         &self.address
     }
 
+    /// Returns whether other processes may hold the same socket.
+    pub(crate) fn is_adopted(&self) -> bool {
+        self.is_adopted
+    }
+
     pub(crate) fn is_stopped(&self) -> bool {
         self.stopped.load(Ordering::Acquire)
     }

@@ -23,6 +23,7 @@ mod due;
 mod i2p_accept;
 mod id;
 pub(crate) mod inbox;
+mod lacking;
 pub(crate) mod listener;
 pub(crate) mod map;
 // They run over the doubles. The unpacked crate has these only with the feature.

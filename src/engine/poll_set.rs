@@ -100,6 +100,14 @@ impl PollSet {
         self.due.list(key, &mut slot.listed);
     }
 
+    /// Makes the directions that lacked memory or buffers try again in the next turn.
+    pub(crate) fn retry_lacking(&mut self, key: Key) {
+        if let Some(slot) = self.slots.get_mut(key) {
+            slot.retry_lacking();
+            self.due.list(key, &mut slot.listed);
+        }
+    }
+
     /// Gives the connection a turn in which both hooks are asked.
     pub(crate) fn wake(&mut self, connection: &Connection) {
         // A connection without a slot is closed, or not yet activated. The first turn of a

@@ -4,13 +4,14 @@
 //! while a callback runs.
 
 use std::{
+    io,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use super::{
     attempt::Attempt,
-    connection::ConnectionId,
+    connection::{Connection, ConnectionId},
     counters::Counters,
     inbox::{Inbox, Mark},
     listener::Listener,
@@ -109,6 +110,14 @@ impl Shared {
             // A mark would keep the attempt's descriptor open, and a close would have to search for
             // the mark.
             Run::Stopped(socket_thread) => socket_thread.drive(attempt),
+        }
+    }
+
+    /// Lets a direction of the connection try again later, after a failure that passes.
+    pub(crate) fn lacks(&self, connection: &Arc<Connection>, direction: u8, error: &io::Error) {
+        if connection.mark_lacking(direction) {
+            let code = error.raw_os_error().unwrap_or(libc::ENOMEM);
+            self.inbox.push(Mark::Lacking(Arc::downgrade(connection), code));
         }
     }
 

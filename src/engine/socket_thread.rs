@@ -21,6 +21,7 @@ use super::{
     context::Context,
     due::Due,
     inbox::{Inbox, Mark},
+    lacking::Lacking,
     listener::Listener,
     poll_set::PollSet,
     slab::{Key, Slab, Token},
@@ -36,6 +37,7 @@ pub(crate) struct SocketThread {
     connected: PollSet,
     listeners: Slab<Accepting>,
     connecting: Connecting,
+    lacking: Lacking,
     /// This field and the next two are reused in every pass, so that a pass does not allocate.
     marks: Vec<Mark>,
     events: Vec<Readiness>,
@@ -85,6 +87,7 @@ impl SocketThread {
             connected: PollSet::new(poller),
             listeners: Slab::new(),
             connecting: Connecting::new(),
+            lacking: Lacking::default(),
             marks: Vec::new(),
             events: Vec::new(),
             buffer: vec![0; options.receive_buffer].into_boxed_slice(),
@@ -140,6 +143,9 @@ impl SocketThread {
         self.wait(context, timeout)?;
         // Marks are taken again, so that this pass answers a wake that ended the poll.
         self.take_marks(context);
+        while let Some(key) = self.lacking.next(self.now) {
+            self.connected.retry_lacking(key);
+        }
         self.socket_handler_connected(context);
         self.socket_handler_connecting(context);
         self.socket_handler_listening(context);
@@ -187,6 +193,9 @@ impl SocketThread {
         let mut until = self.sweep.map(|sweep| sweep.next);
         let mut earlier = |at: Instant| until = Some(until.map_or(at, |until| until.min(at)));
         if let Some(at) = self.connecting.next_timer() {
+            earlier(at);
+        }
+        if let Some(at) = self.lacking.until() {
             earlier(at);
         }
         for (_, accepting) in self.listeners.iter_mut().filter(|(_, a)| a.is_due() && !full) {
@@ -262,6 +271,11 @@ impl SocketThread {
                             self.connected.wake(&connection);
                         }
                     }
+                    Mark::Lacking(connection, code) => {
+                        if let Some(connection) = connection.upgrade() {
+                            self.add_lacking(&connection, code);
+                        }
+                    }
                     Mark::Closed(connection) => self.remove(&connection),
                     Mark::ListenerAdded(listener) => {
                         if let Some(listener) = listener.upgrade() {
@@ -309,6 +323,15 @@ impl SocketThread {
         match connection.token() {
             Some(Token::Attempt(key)) => drop(self.connecting.remove(key)),
             _ => self.connected.remove(connection),
+        }
+    }
+
+    fn add_lacking(&mut self, connection: &Connection, code: i32) {
+        match connection.key() {
+            Some(key) => self.lacking.add(key, connection.id, code, self.now),
+            // The connection is closed, or not yet activated. The registration of a connection that
+            // is activated later reports that the socket is ready.
+            None => drop(connection.take_lacks()),
         }
     }
 

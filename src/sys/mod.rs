@@ -7,13 +7,15 @@
 //! [`Options::sock_factory`]: crate::Options::sock_factory
 
 // This file holds the traits. `os` implements them with the system calls of Unix, one method for
-// each call and named after it. `holders` asks who has a socket. `interrupt` ends waits, `sync` holds the locks, `sources` prints
-// errors. Any thread may use the module, and only `interrupt` takes a lock.
+// each call and named after it. `holders` asks who has a socket. `interrupt` ends waits, `sync`
+// holds the locks, `sources` prints errors, `passing` tells which errors pass by themselves. Any
+// thread may use the module, and only `interrupt` takes a lock.
 
 pub(crate) mod holders;
 pub(crate) mod interrupt;
 mod more;
 mod os;
+pub(crate) mod passing;
 pub(crate) mod sources;
 pub(crate) mod sync;
 
@@ -40,8 +42,8 @@ use crate::address::Service;
 /// # Errors
 ///
 /// Every method returns the error of its system call. The library handles
-/// [`io::ErrorKind::WouldBlock`] and [`io::ErrorKind::Interrupted`] itself. The library reports any
-/// other error of a receive as a permanent read error.
+/// [`io::ErrorKind::WouldBlock`], [`io::ErrorKind::Interrupted`], `ENOBUFS` and `ENOMEM` of sends
+/// and receives itself. The library reports any other error of a receive as a permanent read error.
 pub trait Sock: fmt::Debug + Send + Sync {
     /// Calls `connect(2)` without blocking. `EINPROGRESS` means that the connect has started.
     /// `EAGAIN` ([`io::ErrorKind::WouldBlock`]) on a unix-domain socket means that the connect has
@@ -54,6 +56,14 @@ pub trait Sock: fmt::Debug + Send + Sync {
     /// Calls `accept4(2)`. Returns the new socket and the peer's address. The socket is
     /// non-blocking, close-on-exec and without Nagle's delay.
     fn accept(&self) -> io::Result<(Box<dyn Sock>, Service)>;
+    /// Prepares the next [`accept`](Sock::accept) on an adopted listener, which other processes may
+    /// hold too. Sets `O_NONBLOCK`, which is common to all holders and which another holder may
+    /// have cleared. Then returns whether a client waits, or whether `accept` fails. The library
+    /// calls `accept` only after `true`. The default returns `true`, which is right for a socket
+    /// that no other process holds.
+    fn ready_to_accept(&self) -> io::Result<bool> {
+        Ok(true)
+    }
     /// Calls `recv(2)`. Returns the number of bytes. `Ok(0)` is the end of the stream.
     fn recv(&self, buffer: &mut [u8]) -> io::Result<usize>;
     /// Calls `recv(2)` with `MSG_PEEK`: the bytes stay in the socket. The default returns the error

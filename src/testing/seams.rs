@@ -5,14 +5,14 @@
 use std::{
     io::{self, IoSlice},
     net::Shutdown,
-    os::fd::{OwnedFd, RawFd},
+    os::fd::{AsRawFd, OwnedFd, RawFd},
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use super::{
     calls::Call,
-    kernel::{End, Kernel, Kind, Owner, Sys},
+    kernel::{Backlog, End, Kernel, Kind, Owner, Sys},
     network::{Network, Point},
 };
 use crate::{
@@ -42,8 +42,9 @@ impl SockFactory for Factory {
         Ok(Box::new(MemoryPoller { network: self.network.clone(), id }))
     }
 
-    fn adopt_listener(&self, _listener: OwnedFd) -> io::Result<Box<dyn Sock>> {
-        Err(io::ErrorKind::Unsupported.into())
+    fn adopt_listener(&self, listener: OwnedFd) -> io::Result<Box<dyn Sock>> {
+        let end = self.network.call(|kernel| kernel.adopt(listener.as_raw_fd()))?;
+        Ok(Box::new(MemorySock::new(&self.network, end)))
     }
 
     fn now(&self) -> Instant {
@@ -79,7 +80,10 @@ impl MemorySock {
 
 impl Drop for MemorySock {
     fn drop(&mut self) {
-        self.network.inner.kernel.lock().close(self.end);
+        let mut kernel = self.network.inner.kernel.lock();
+        if !kernel.release_listener(self.end, Owner::Program) {
+            kernel.close(self.end);
+        }
     }
 }
 
@@ -100,9 +104,18 @@ impl Sock for MemorySock {
     }
 
     fn accept(&self) -> io::Result<(Box<dyn Sock>, Service)> {
-        self.network.interleave(Point::Call(Call::Accept));
-        let (end, them) = self.call(|kernel| kernel.accept(self.end))?;
+        let is_shared = |backlog: &mut Backlog| backlog.is_shared;
+        let is_shared = self.network.inner.kernel.lock().backlog(self.end).is_some_and(is_shared);
+        if !is_shared {
+            self.network.interleave(Point::Call(Call::Accept));
+        }
+        let (end, them) = self.call(|kernel| kernel.accept(self.end, Owner::Program))?;
         Ok((Box::new(MemorySock::new(&self.network, end)), them))
+    }
+
+    fn ready_to_accept(&self) -> io::Result<bool> {
+        self.network.interleave(Point::Call(Call::Accept));
+        self.call(|kernel| kernel.ready_to_accept(self.end))
     }
 
     fn recv(&self, buffer: &mut [u8]) -> io::Result<usize> {

@@ -18,6 +18,7 @@ use sockman::{
     i2p::{DestinationError, I2pOptions, I2pStatus, KeyFileError, SamError, SamResult},
     options::PanicPolicy,
     stats::Direction,
+    testing::{Call, Network},
 };
 use sockman_test_support::{
     DEADLINE, Event, Recorder,
@@ -814,6 +815,32 @@ fn padded_answers_of_a_bridge_are_received_in_large_pieces() {
     for id in ids {
         assert_eq!(recorder.wait_for_bytes(id, 5), b"hello");
     }
+    sockman.interrupt();
+    threads.join().unwrap();
+}
+
+/// G11, G12: a poller that refuses the bridge's socket ends no thread. The I2P-accept thread tries
+/// again, as after any other failure.
+#[test]
+fn a_refused_registration_does_not_end_the_threads() {
+    let (network, recorder, folder) = (Network::new(), Recorder::new(), TempDir::new());
+    network.set_blocking(true);
+    let bridge = network.listen(&"10.0.0.9:7656".parse().unwrap()).unwrap();
+    network.fail_always(Call::Register, libc::ENOMEM);
+    let i2p = I2pOptions::new(bridge.address()).key_file(folder.path("key")).accept_incoming(true);
+    let options = without_sweep().i2p(i2p).sock_factory(network.factory());
+    let sockman = SockMan::new(recorder.clone(), options).unwrap();
+    let threads = sockman.start_sockets_threads().unwrap();
+    recorder.wait_for("an I2P status", |events| {
+        events
+            .iter()
+            .any(|event| matches!(event, Event::I2p(_, I2pStatus::StopListening)))
+            .then_some(())
+    });
+    while bridge.accept().is_some() {}
+    network.heal();
+    network.advance(Duration::from_secs(1));
+    eventually("the thread dials the bridge again", || bridge.accept().is_some());
     sockman.interrupt();
     threads.join().unwrap();
 }

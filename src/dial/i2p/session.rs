@@ -29,7 +29,7 @@ use super::{
 use crate::{
     address::Service,
     dial::Step,
-    sys::{More, Sock, SockFactory, sync::Mutex},
+    sys::{More, Sock, SockFactory, passing::passes, sync::Mutex},
 };
 
 /// The most transient sessions that are kept for later when the connects that they were made for
@@ -237,9 +237,7 @@ impl Session {
         match self.control.recv(&mut buffer) {
             Ok(0) => false,
             Ok(_) => true,
-            Err(error) => {
-                matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
-            }
+            Err(error) => error.kind() == io::ErrorKind::WouldBlock || passes(&error),
         }
     }
 }
@@ -499,6 +497,9 @@ impl Sock for HeldSession {
     }
     fn accept(&self) -> io::Result<(Box<dyn Sock>, Service)> {
         self.sock.accept()
+    }
+    fn ready_to_accept(&self) -> io::Result<bool> {
+        self.sock.ready_to_accept()
     }
     fn recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
         self.sock.recv(buffer)

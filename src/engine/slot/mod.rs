@@ -9,7 +9,7 @@ use std::sync::Arc;
 pub(crate) use self::turn::{Turn, TurnEnd};
 
 use super::{
-    connection::{Connection, ConnectionId},
+    connection::{Connection, ConnectionId, RECV_LACKS, SEND_LACKS},
     context::Context,
     due::Listed,
 };
@@ -132,6 +132,21 @@ impl Slot {
             self.send_first |= !self.send.ready || event.broken;
             self.send.ready = true;
             self.send.work = true;
+        }
+    }
+
+    /// Sets the latches of the directions that lacked memory or buffers. Nothing else sets them:
+    /// the poller reports no edge, because the socket was ready all the time.
+    pub(crate) fn retry_lacking(&mut self) {
+        let lacks = self.connection.take_lacks();
+        if lacks & SEND_LACKS != 0 {
+            self.forget_blocked_send();
+            self.send.ready = true;
+            self.send.work = true;
+        }
+        if lacks & RECV_LACKS != 0 && self.end == End::Open {
+            self.recv.ready = true;
+            self.recv.work = true;
         }
     }
 

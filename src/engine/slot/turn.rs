@@ -8,8 +8,9 @@ use std::{collections::BTreeMap, io, mem};
 
 use super::{End, OpenSince, Slot};
 use crate::{
-    engine::{context::Context, slab::Key},
+    engine::{connection::RECV_LACKS, context::Context, slab::Key},
     event_handler::NextRecv,
+    sys::passing::{passes, uninterrupted},
 };
 
 /// How a turn ended.
@@ -132,14 +133,19 @@ impl Turn<'_> {
         if self.slot.end != End::Open {
             return self.report_reset_after_eof();
         }
-        match self.slot.connection.recv(self.buffer) {
+        let (connection, buffer) = (&self.slot.connection, &mut *self.buffer);
+        match uninterrupted(|| connection.recv(buffer)) {
             Ok(0) => self.got_eof(),
             Ok(bytes) => self.got_data(bytes),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 self.slot.recv.clear();
                 Ok(())
             }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
+            Err(error) if passes(&error) => {
+                self.context.shared().lacks(connection, RECV_LACKS, &error);
+                self.slot.recv.clear();
+                Ok(())
+            }
             Err(error) => self.got_permanent_read_error(&error),
         }
     }
