@@ -375,13 +375,12 @@ impl Connection {
 
     /// Remembers the first error that broke the connection.
     fn remember_error(&self, error: &io::Error) {
-        let code = match error.raw_os_error() {
-            // The operation can be repeated.
-            Some(libc::EINTR | libc::ENOBUFS | libc::ENOMEM) => return,
-            Some(_) if error.kind() == io::ErrorKind::WouldBlock => return,
-            Some(code) => u16::try_from(code).unwrap_or(0),
-            None => return,
-        };
+        // The operation can be repeated.
+        if passes(error) || error.kind() == io::ErrorKind::WouldBlock {
+            return;
+        }
+        let Some(code) = error.raw_os_error() else { return };
+        let code = u16::try_from(code).unwrap_or(0);
         // If the exchange fails, an earlier error is remembered.
         let _ = self.error.compare_exchange(0, code, Ordering::AcqRel, Ordering::Acquire);
     }
