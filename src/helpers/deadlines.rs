@@ -10,7 +10,7 @@ use std::{
     time::Instant,
 };
 
-use crate::{sockman::SockMan, sys::sync::Mutex};
+use crate::{engine::timer_limit::limited, sockman::SockMan, sys::sync::Mutex};
 
 /// Timers, each with a key of the embedder's choice: the [`ConnectionId`](crate::ConnectionId) for
 /// idle time-outs, or an enum of everything that the program waits for. Each key has one deadline.
@@ -131,6 +131,7 @@ impl<K: Copy + Hash + Ord> Deadlines<K> {
     /// again meanwhile, to a time after `now`, waits for the next pass. A timer that is set again
     /// to `now` or an earlier time would be returned at once, and the loop would not end.
     pub fn take_due(&self, now: Instant) -> Option<K> {
+        let now = limited(now);
         let mut timers = self.timers.lock();
         let (at, key) = *timers.order.first()?;
         if at > now {

@@ -3,12 +3,13 @@
 //!
 //! `pass` tests the effects of a pass on connections, listeners and deadlines. `connects` tests the
 //! connects that the socket thread drives. `sends` tests the effects of a send. `sweep` tests the
-//! sweep.
+//! sweep. `timers` tests that data comes before the timers that it moves.
 
 mod connects;
 mod pass;
 mod sends;
 mod sweep;
+mod timers;
 
 use std::{sync::Arc, time::Duration};
 
