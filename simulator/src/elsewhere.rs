@@ -25,6 +25,7 @@ impl World {
             31..=33 => self.fail_a_call(),
             34 => self.limit_descriptors(),
             35..=37 => drop(self.proxies_act(false) | self.bridge_acts(false)),
+            38 => self.jump(),
             _ => self.peer_sends(),
         }
     }
@@ -75,6 +76,7 @@ impl World {
         let Some(peer) = player.peer.as_ref().filter(|_| !player.has_fin) else { return };
         let data = bytes(player.key, Way::In, player.sent, player.sent + length);
         if let Ok(sent) = peer.send(&data) {
+            player.arrivals.push((player.sent, self.network.elapsed() + self.latency));
             player.sent += sent as u64;
             let key = player.key;
             model.say(|| format!("  peer {key} sends {sent} bytes"));
@@ -176,8 +178,10 @@ impl World {
         let mut model = self.model.lock();
         let what = model.choices.below(4);
         let size = model.choices.size(2000) as usize;
-        let Some(player) = model.peers.get(at).filter(|player| !player.has_fin) else { return };
+        let player = model.peers.get_mut(at).filter(|player| !player.has_fin);
+        let Some(player) = player else { return };
         let Some(peer) = player.peer.as_ref() else { return };
+        player.is_delayed |= what < 2;
         let kind = match what {
             0 => {
                 peer.set_chunk(Some(size.max(16)));
@@ -209,7 +213,8 @@ impl World {
             model.calls_failed |= call != Call::Accept;
         }
         model.shutdown_failed |= call == Call::Shutdown;
-        let Some(player) = model.peers.get(at) else { return };
+        let Some(player) = model.peers.get_mut(at) else { return };
+        player.is_delayed |= call == Call::Recv;
         match (call, &player.peer) {
             (Call::Recv | Call::Send, Some(peer)) => peer.fail_next(call, errno),
             _ => self.network.fail_next(call, errno),

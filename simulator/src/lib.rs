@@ -215,7 +215,8 @@ impl Simulation {
             let to = Service::new(NetAddr::i2p([7; 32]), 0).into();
             targets.push(Target { to, proxy: None });
         }
-        let world = World::new(network.clone(), model, policy, has_sweep, cap, targets);
+        let latency = Duration::from_millis(latency);
+        let world = World::new(network.clone(), model, policy, has_sweep, cap, latency, targets);
         let world = Arc::new(world);
         *world.listeners.lock() = listeners;
         world.proxies.lock().listeners = proxies;
@@ -351,7 +352,7 @@ impl Simulation {
             violation: model.violation.take(),
             report: Report {
                 steps: self.steps,
-                passes: model.pass,
+                passes: model.completed,
                 counts: std::mem::take(&mut model.counts),
             },
             trace: model.trace.take().unwrap_or_default(),

@@ -70,6 +70,9 @@ pub const KINDS: &[&str] = &[
     "a panic stopped the threads",
     "a pass was requested",
     "a deadline was set",
+    "a timer ended",
+    "the clock jumped",
+    "the clock jumped over a deadline while data waited",
     "the simulator set the interrupt",
     "a callback set the interrupt",
     "the threads were started again",
@@ -84,8 +87,12 @@ pub(crate) struct Model {
     pub(crate) choices: Choices,
     pub(crate) connections: BTreeMap<ConnectionId, Record>,
     pub(crate) peers: Vec<Player>,
-    /// The number of the current pass.
+    /// The number of the current pass. A round of turns before late timers counts as a pass too.
     pub(crate) pass: u64,
+    /// How often `event_io_loop_completed_for_all` was called.
+    pub(crate) completed: u64,
+    /// Whether the next question for the deadline is the one that begins a pass.
+    pub(crate) begins_pass: bool,
     pub(crate) violation: Option<String>,
     /// The events of the run, one per line, if the run is traced.
     pub(crate) trace: Option<Vec<String>>,
@@ -141,6 +148,15 @@ pub(crate) struct Record {
     pub(crate) queue: Option<Arc<SendQueue>>,
     /// The deadline of an attempt.
     pub(crate) until: Option<Duration>,
+    /// When the connection's timer ends, if it runs.
+    pub(crate) timer: Option<Duration>,
+    /// Whether the embedder's last answer kept the library from receiving.
+    pub(crate) is_denied: bool,
+    /// When data was last delivered.
+    pub(crate) received_at: Option<Duration>,
+    /// When the embedder activated the connection, or when the clock last jumped in a callback for
+    /// it. The library cannot have polled the connection since.
+    pub(crate) excused_at: Option<Duration>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -170,6 +186,10 @@ pub(crate) struct Player {
     pub(crate) may_reset: bool,
     pub(crate) saw_eof: bool,
     pub(crate) saw_error: bool,
+    /// For each send, the position of its first byte and the time at which it arrives.
+    pub(crate) arrivals: Vec<(u64, Duration)>,
+    /// Whether data may arrive later than `arrivals` says, or its receive may fail.
+    pub(crate) is_delayed: bool,
 }
 
 impl Player {
@@ -184,6 +204,8 @@ impl Player {
             may_reset: false,
             saw_eof: false,
             saw_error: false,
+            arrivals: Vec::new(),
+            is_delayed: false,
         }
     }
 }
@@ -214,6 +236,10 @@ impl Record {
             send_failed: false,
             queue: None,
             until: None,
+            timer: None,
+            is_denied: false,
+            received_at: None,
+            excused_at: None,
         }
     }
 
@@ -249,6 +275,8 @@ impl Model {
             connections: BTreeMap::new(),
             peers: Vec::new(),
             pass: 0,
+            completed: 0,
+            begins_pass: true,
             violation: None,
             trace: is_traced.then(Vec::new),
             counts: BTreeMap::new(),
@@ -355,6 +383,20 @@ impl Model {
                 "connection {number} got lost, repeated or wrong bytes from byte {from} on (G5)"
             )
         });
+    }
+
+    /// Returns when the data that waits for `id` arrived. Returns `None` if the library does not
+    /// have to deliver it, or may not deliver it.
+    pub(crate) fn waiting_since(&self, id: ConnectionId) -> Option<Duration> {
+        let record = self.connections.get(&id)?;
+        let is_over = record.eof_reported || record.error_reported;
+        let is_excused = record.is_denied || record.recv_rests || record.recv_resumed_silently;
+        if record.phase != Phase::Open || is_over || is_excused || !record.may_recv() {
+            return None;
+        }
+        let player = self.peers.iter().find(|player| player.key == record.key)?;
+        let sends = player.arrivals.iter().filter(|_| !player.is_delayed);
+        sends.take_while(|(from, _)| *from <= record.received).last().map(|(_, at)| *at)
     }
 
     /// Checks an end that was reported for `id`.

@@ -159,7 +159,7 @@ impl SocketThread {
             // The callback acts on timers, and must not call a connection late whose data waits in
             // the kernel. So the data is delivered first. One such round is enough. With more
             // rounds, a flood of data would keep the timers from running.
-            self.connected.due.relist_cut_short();
+            self.ask_hooks(context);
             self.serve(context, Some(Duration::ZERO))?;
             if context.interrupts.is_interrupted() {
                 // The interrupt may have cut the round short. The next start repeats the round.
@@ -218,9 +218,16 @@ impl SocketThread {
         self.slept && self.connected.due.is_empty() && !self.connecting.has_due()
     }
 
-    /// Asks the hooks of the connections that were left with work, and removes those without a turn
-    /// from the list. Returns how long the poller may wait.
+    /// Asks the hooks of the connections that were left with work. Returns how long the poller may
+    /// wait.
     fn generate_wait_sockets(&mut self, context: &Context<'_>) -> Option<Duration> {
+        self.ask_hooks(context);
+        self.timeout(context)
+    }
+
+    /// Asks the hooks of the connections that were left with work, and removes those without a turn
+    /// from the list.
+    fn ask_hooks(&mut self, context: &Context<'_>) {
         self.connected.due.relist_cut_short();
         // The loop changes the list in place after each connection, so that the list stays correct
         // if a hook panics.
@@ -232,7 +239,6 @@ impl SocketThread {
                 self.connected.strike(position);
             }
         }
-        self.timeout(context)
     }
 
     fn may_go_on(&mut self, context: &Context<'_>, key: Key) -> bool {

@@ -1,7 +1,10 @@
 //! Tests that data which has arrived is delivered before a timer or the sweep calls its connection
 //! late. The clock is that of the network, and a callback that takes long moves it.
 
-use std::{io, time::Duration};
+use std::{
+    io,
+    time::{Duration, Instant},
+};
 
 use parking_lot::Mutex;
 
@@ -37,6 +40,8 @@ struct Idle {
     is_coarse: bool,
     /// Whether `should_try_to_recv` returns `false`.
     pauses_reads: Mutex<bool>,
+    /// Whether the handler compares times of its own instead of using `timers`.
+    has_own_times: bool,
     /// Whether the timers are never taken.
     forgets_timers: bool,
     /// Whether `should_try_to_send` returns `true`.
@@ -56,7 +61,7 @@ impl Idle {
         let length = active.len().max(ordinal + 1);
         active.resize(length, Duration::ZERO);
         active[ordinal] = self.network().elapsed();
-        if !self.is_coarse {
+        if !self.is_coarse && !self.has_own_times {
             self.timers.set(sockman, id, self.network().now() + IDLE);
         }
     }
@@ -110,6 +115,15 @@ impl EventHandler for Idle {
         }
     }
     fn event_io_loop_completed_for_all(&self, sockman: &SockMan) {
+        if self.has_own_times && !self.active.lock().is_empty() {
+            let now = self.network().elapsed();
+            for (ordinal, active) in self.active.lock().iter_mut().enumerate() {
+                if *active + IDLE <= now {
+                    *active = Duration::MAX / 2;
+                    self.record(self.ordinals.id(ordinal), "idle");
+                }
+            }
+        }
         if self.forgets_timers || self.timers.is_empty() {
             return;
         }
@@ -119,7 +133,11 @@ impl EventHandler for Idle {
             sockman.close_connection(id);
         }
     }
-    fn next_deadline(&self) -> Option<std::time::Instant> {
+    fn next_deadline(&self) -> Option<Instant> {
+        if self.has_own_times {
+            let at = *self.active.lock().iter().min()? + IDLE;
+            return self.network().now().checked_add(at - self.network().elapsed().min(at));
+        }
         self.timers.next()
     }
 }
@@ -175,14 +193,17 @@ fn without_sweep() -> Options {
 /// the idle timer ends.
 #[test]
 fn a_byte_that_came_during_a_long_callback_is_delivered_before_the_idle_timer_ends() {
-    let (rig, mut peers) = Rig::with_peers(Idle::default(), without_sweep(), 2);
-    let early = peers.pop().unwrap();
-    rig.make_slow(0, vec![early]);
-    peers[0].send(&[1]).unwrap();
-    for _ in 0..3 {
-        rig.pass();
+    for has_own_times in [false, true] {
+        let handler = Idle { has_own_times, ..Idle::default() };
+        let (rig, mut peers) = Rig::with_peers(handler, without_sweep(), 2);
+        let early = peers.pop().unwrap();
+        rig.make_slow(0, vec![early]);
+        peers[0].send(&[1]).unwrap();
+        for _ in 0..3 {
+            rig.pass();
+        }
+        assert_eq!(rig.records(), ["0 data 1", "1 data 1"], "own times: {has_own_times}");
     }
-    assert_eq!(rig.records(), ["0 data 1", "1 data 1"]);
 }
 
 /// G15: a timer that a callback of this pass set counts too, although the loop was not given its
@@ -239,16 +260,19 @@ fn a_poll_that_a_signal_ended_does_not_hide_what_has_arrived() {
 /// G15: turns that an interrupt or a panic cut short come before the timers of the next start.
 #[test]
 fn turns_that_were_cut_short_come_before_the_timers_of_the_next_start() {
-    let (rig, peers) = Rig::with_peers(Idle::default(), without_sweep(), 2);
-    rig.network.advance(IDLE);
-    rig.on_data(|sockman, _| sockman.interrupt());
-    peers.iter().for_each(|peer| drop(peer.send(&[1])));
-    rig.pass();
-    assert_eq!(rig.records(), ["0 data 1"], "the interrupt cut the round short");
-    rig.sockman.reset_interrupt();
-    rig.on_data(|_, _| {});
-    rig.pass();
-    assert_eq!(rig.records(), ["1 data 1"]);
+    for has_own_times in [false, true] {
+        let handler = Idle { has_own_times, ..Idle::default() };
+        let (rig, peers) = Rig::with_peers(handler, without_sweep(), 2);
+        rig.network.advance(IDLE);
+        rig.on_data(|sockman, _| sockman.interrupt());
+        peers.iter().for_each(|peer| drop(peer.send(&[1])));
+        rig.pass();
+        assert_eq!(rig.records(), ["0 data 1"], "the interrupt cut the round short");
+        rig.sockman.reset_interrupt();
+        rig.on_data(|_, _| {});
+        rig.pass();
+        assert_eq!(rig.records(), ["1 data 1"], "own times: {has_own_times}");
+    }
 }
 
 /// G8, G15: one round comes before the timers, with one buffer for each connection. Data that never
