@@ -460,11 +460,15 @@ impl EventHandler for Embedder {
     fn next_deadline(&self) -> Option<Instant> {
         let mut model = self.world.model.lock();
         let deadline = model.deadline.map(|deadline| self.world.started + deadline);
-        let deadline = deadline.into_iter().chain(self.world.timers.next()).min();
+        let own_timers = model.connections.values().filter(|_| self.world.has_own_timers);
+        let own = own_timers.filter_map(|record| record.timer).min();
+        let own = own.map(|at| self.world.started + at);
+        let deadline = deadline.into_iter().chain(own).chain(self.world.timers.next()).min();
         // At the beginning of a pass, a deadline that has passed may cause one round of turns.
         let begins_pass = std::mem::replace(&mut model.begins_pass, true);
-        if begins_pass && deadline.is_some_and(|at| at <= self.world.network.now()) {
-            model.pass += 1;
+        if begins_pass {
+            model.pass_began = self.world.network.elapsed();
+            model.pass += u64::from(deadline.is_some_and(|at| at <= self.world.network.now()));
         }
         deadline
     }

@@ -195,6 +195,7 @@ impl Simulation {
         let latency = choices.pick(&[0, 0, 1, 30]).unwrap_or(0);
         let most_steps = 10 + choices.below(MOST_STEPS) as u32;
         let policy = policy.unwrap_or_default();
+        let has_own_timers = choices.once_in(2);
 
         let network = Network::new();
         network.set_window(window);
@@ -216,7 +217,16 @@ impl Simulation {
             targets.push(Target { to, proxy: None });
         }
         let latency = Duration::from_millis(latency);
-        let world = World::new(network.clone(), model, policy, has_sweep, cap, latency, targets);
+        let world = World::new(
+            network.clone(),
+            model,
+            policy,
+            has_sweep,
+            cap,
+            latency,
+            has_own_timers,
+            targets,
+        );
         let world = Arc::new(world);
         *world.listeners.lock() = listeners;
         world.proxies.lock().listeners = proxies;

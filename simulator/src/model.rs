@@ -93,6 +93,8 @@ pub(crate) struct Model {
     pub(crate) completed: u64,
     /// Whether the next question for the deadline is the one that begins a pass.
     pub(crate) begins_pass: bool,
+    /// When the current pass began.
+    pub(crate) pass_began: Duration,
     pub(crate) violation: Option<String>,
     /// The events of the run, one per line, if the run is traced.
     pub(crate) trace: Option<Vec<String>>,
@@ -277,6 +279,7 @@ impl Model {
             pass: 0,
             completed: 0,
             begins_pass: true,
+            pass_began: Duration::ZERO,
             violation: None,
             trace: is_traced.then(Vec::new),
             counts: BTreeMap::new(),
