@@ -215,6 +215,7 @@ impl World {
         model.shutdown_failed |= call == Call::Shutdown;
         let Some(player) = model.peers.get_mut(at) else { return };
         player.is_delayed |= call == Call::Recv;
+        player.seems_ended |= call == Call::Send && errno == libc::EPIPE;
         match (call, &player.peer) {
             (Call::Recv | Call::Send, Some(peer)) => peer.fail_next(call, errno),
             _ => self.network.fail_next(call, errno),

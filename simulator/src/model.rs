@@ -192,6 +192,8 @@ pub(crate) struct Player {
     pub(crate) arrivals: Vec<(u64, Duration)>,
     /// Whether data may arrive later than `arrivals` says, or its receive may fail.
     pub(crate) is_delayed: bool,
+    /// Whether a send was made to fail as if the peer had ended the stream.
+    pub(crate) seems_ended: bool,
 }
 
 impl Player {
@@ -208,6 +210,7 @@ impl Player {
             saw_error: false,
             arrivals: Vec::new(),
             is_delayed: false,
+            seems_ended: false,
         }
     }
 }
@@ -417,6 +420,9 @@ impl Model {
         });
         if let Some(player) = self.player(key) {
             let (sent, has_fin) = (player.sent, player.has_fin);
+            if player.seems_ended {
+                return;
+            }
             self.require(has_fin, || {
                 format!(
                     "the end of connection {number} was reported, but its peer has not ended the \

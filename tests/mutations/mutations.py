@@ -495,8 +495,8 @@ MUTATIONS = [
     {
         'guarantee': 'G14', 'what': 'a sweep that was cut short counts as complete',
         'file': 'src/engine/socket_thread.rs',
-        'old': '                // An interrupt may have cut the sweep short. The sweep is then repeated at the next\n                // start.\n                return;',
-        'new': '                self.sweep = Sweep::after(self.now, sweep.period);\n                return;',
+        'old': '                // An interrupt may have cut the sweep short. The sweep is then repeated at the next\n                // start.\n                return Ok(());',
+        'new': '                self.sweep = Sweep::after(self.now, sweep.period);\n                return Ok(());',
         'test': 'sockman:lib', 'tests': ('', 'sweep'),
     },
     {
