@@ -217,16 +217,8 @@ impl Simulation {
             targets.push(Target { to, proxy: None });
         }
         let latency = Duration::from_millis(latency);
-        let world = World::new(
-            network.clone(),
-            model,
-            policy,
-            has_sweep,
-            cap,
-            latency,
-            has_own_timers,
-            targets,
-        );
+        let mut world = World::new(network.clone(), model, policy, has_sweep, cap, targets);
+        (world.latency, world.has_own_timers) = (latency, has_own_timers);
         let world = Arc::new(world);
         *world.listeners.lock() = listeners;
         world.proxies.lock().listeners = proxies;

@@ -106,8 +106,6 @@ impl World {
         policy: PanicPolicy,
         has_sweep: bool,
         cap: usize,
-        latency: Duration,
-        has_own_timers: bool,
         targets: Vec<Target>,
     ) -> World {
         let started = network.now();
@@ -118,9 +116,9 @@ impl World {
             policy,
             has_sweep,
             cap,
-            latency,
+            latency: Duration::ZERO,
             timers: Deadlines::new(),
-            has_own_timers,
+            has_own_timers: false,
             listening: Mutex::default(),
             targets,
             proxies: Mutex::default(),
