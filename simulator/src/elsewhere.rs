@@ -13,7 +13,7 @@ use crate::{
 impl World {
     /// Performs a random action of a peer, the network or the kernel.
     pub(crate) fn act_elsewhere(&self) {
-        let what = self.model.lock().choices.below(40);
+        let what = self.model.lock().choices.below(41);
         match what {
             0..=11 => self.peer_sends(),
             12..=19 => self.peer_receives(),
@@ -25,8 +25,9 @@ impl World {
             31 | 32 => self.fail_a_call(),
             33 => self.fail_for_long(),
             34 => self.limit_descriptors(),
-            38 => self.other_holder_acts(),
             35..=37 => drop(self.proxies_act(false) | self.bridge_acts(false)),
+            38 => self.other_holder_acts(),
+            39 => self.jump(),
             _ => self.peer_sends(),
         }
     }
@@ -77,6 +78,7 @@ impl World {
         let Some(peer) = player.peer.as_ref().filter(|_| !player.has_fin) else { return };
         let data = bytes(player.key, Way::In, player.sent, player.sent + length);
         if let Ok(sent) = peer.send(&data) {
+            player.arrivals.push((player.sent, self.network.elapsed() + self.latency));
             player.sent += sent as u64;
             let key = player.key;
             model.say(|| format!("  peer {key} sends {sent} bytes"));
@@ -178,8 +180,10 @@ impl World {
         let mut model = self.model.lock();
         let what = model.choices.below(4);
         let size = model.choices.size(2000) as usize;
-        let Some(player) = model.peers.get(at).filter(|player| !player.has_fin) else { return };
+        let player = model.peers.get_mut(at).filter(|player| !player.has_fin);
+        let Some(player) = player else { return };
         let Some(peer) = player.peer.as_ref() else { return };
+        player.is_delayed |= what < 2;
         let kind = match what {
             0 => {
                 peer.set_chunk(Some(size.max(16)));
@@ -218,7 +222,9 @@ impl World {
             model.calls_failed |= !passes;
         }
         model.shutdown_failed |= call == Call::Shutdown;
-        let Some(player) = model.peers.get(at) else { return };
+        let Some(player) = model.peers.get_mut(at) else { return };
+        player.is_delayed |= call == Call::Recv;
+        player.seems_ended |= call == Call::Send && errno == libc::EPIPE;
         match (call, &player.peer) {
             (Call::Recv | Call::Send, Some(peer)) => peer.fail_next(call, errno),
             _ => self.network.fail_next(call, errno),

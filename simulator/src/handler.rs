@@ -39,7 +39,12 @@ impl Embedder {
             return;
         }
         if self.world.model.lock().choices.once_in(12) {
+            let before = self.world.network.elapsed();
             self.world.act_as_embedder(sockman, true);
+            let now = self.world.network.elapsed();
+            if let Some(id) = id.filter(|_| now > before) {
+                self.world.with_record(id, |record| record.excused_at = Some(now));
+            }
         }
         self.perhaps_panic(id);
     }
@@ -185,6 +190,7 @@ impl EventHandler for Embedder {
             model.count("a connection was accepted");
             !(model.is_wild && model.choices.once_in(16))
         };
+        self.world.set_timer(sockman, id);
         if !accepts {
             let mut model = self.world.model.lock();
             model.count("a connection was refused by the embedder");
@@ -246,6 +252,7 @@ impl EventHandler for Embedder {
             model.count("receiving was skipped");
         }
         if let Some(record) = model.connections.get_mut(&id) {
+            record.is_denied |= skips;
             record.send_rests |= sent == 0;
             record.recv_rests |= sent == 0 && skips;
         }
@@ -255,6 +262,9 @@ impl EventHandler for Embedder {
     }
 
     fn event_got_data(&self, sockman: &SockMan, id: ConnectionId, data: &[u8]) {
+        let now = self.world.network.elapsed();
+        self.world.with_record(id, |record| record.received_at = Some(now));
+        self.world.set_timer(sockman, id);
         let answers = {
             let mut model = self.world.model.lock();
             model.check_named(id, "event_got_data");
@@ -315,6 +325,7 @@ impl EventHandler for Embedder {
         to: &Destination,
         result: Result<&Service, ConnectError>,
     ) {
+        let mut is_open = false;
         {
             let mut model = self.world.model.lock();
             let number = model.number(id);
@@ -327,6 +338,7 @@ impl EventHandler for Embedder {
                 Ok(_) => {
                     model.count("a connect succeeded");
                     self.world.register(sockman, &mut model, id, Phase::Open);
+                    is_open = true;
                     let is_direct =
                         to.service().is_some_and(|to| !matches!(to.addr(), NetAddr::I2p(_)));
                     if !is_direct {
@@ -357,6 +369,9 @@ impl EventHandler for Embedder {
                     }
                 }
             }
+        }
+        if is_open {
+            self.world.set_timer(sockman, id);
         }
         if self.world.is_wild() && self.world.model.lock().choices.once_in(12) {
             self.world.act_as_embedder(sockman, true);
@@ -389,6 +404,7 @@ impl EventHandler for Embedder {
             let Some(record) = model.connections.get_mut(&id) else { return false };
             record.recv_resumed_silently = false;
             let answer = record.may_recv();
+            record.is_denied = !answer;
             if answer {
                 record.recv_allowed = pass;
             }
@@ -400,6 +416,7 @@ impl EventHandler for Embedder {
 
     fn event_io_loop_completed_for_one(&self, sockman: &SockMan, id: ConnectionId) {
         self.world.model.lock().check_named(id, "event_io_loop_completed_for_one");
+        self.world.check_heard(id);
         let acts = self.world.is_wild() && self.world.model.lock().choices.once_in(64);
         if acts {
             self.world.act_as_embedder(sockman, true);
@@ -411,9 +428,12 @@ impl EventHandler for Embedder {
         {
             let mut model = self.world.model.lock();
             model.pass += 1;
+            model.completed += 1;
+            model.begins_pass = false;
             let pass = model.pass;
             model.say(|| format!(" pass {pass}"));
         }
+        self.world.take_timers();
         let acts = self.world.is_wild() && self.world.model.lock().choices.once_in(32);
         if acts {
             self.world.act_as_embedder(sockman, true);
@@ -438,8 +458,19 @@ impl EventHandler for Embedder {
     }
 
     fn next_deadline(&self) -> Option<Instant> {
-        let deadline = self.world.model.lock().deadline?;
-        Some(self.world.started + deadline)
+        let mut model = self.world.model.lock();
+        let deadline = model.deadline.map(|deadline| self.world.started + deadline);
+        let own_timers = model.connections.values().filter(|_| self.world.has_own_timers);
+        let own = own_timers.filter_map(|record| record.timer).min();
+        let own = own.map(|at| self.world.started + at);
+        let deadline = deadline.into_iter().chain(own).chain(self.world.timers.next()).min();
+        // At the beginning of a pass, a deadline that has passed may cause one round of turns.
+        let begins_pass = std::mem::replace(&mut model.begins_pass, true);
+        if begins_pass {
+            model.pass_began = self.world.network.elapsed();
+            model.pass += u64::from(deadline.is_some_and(|at| at <= self.world.network.now()));
+        }
+        deadline
     }
 }
 

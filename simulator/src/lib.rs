@@ -195,6 +195,7 @@ impl Simulation {
         let latency = choices.pick(&[0, 0, 1, 30]).unwrap_or(0);
         let most_steps = 10 + choices.below(MOST_STEPS) as u32;
         let policy = policy.unwrap_or_default();
+        let has_own_timers = choices.once_in(2);
 
         let network = Network::new();
         network.set_window(window);
@@ -215,7 +216,9 @@ impl Simulation {
             let to = Service::new(NetAddr::i2p([7; 32]), 0).into();
             targets.push(Target { to, proxy: None });
         }
-        let world = World::new(network.clone(), model, policy, has_sweep, cap, targets);
+        let latency = Duration::from_millis(latency);
+        let mut world = World::new(network.clone(), model, policy, has_sweep, cap, targets);
+        (world.latency, world.has_own_timers) = (latency, has_own_timers);
         let world = Arc::new(world);
         *world.listeners.lock() = listeners;
         world.proxies.lock().listeners = proxies;
@@ -351,7 +354,7 @@ impl Simulation {
             violation: model.violation.take(),
             report: Report {
                 steps: self.steps,
-                passes: model.pass,
+                passes: model.completed,
                 counts: std::mem::take(&mut model.counts),
             },
             trace: model.trace.take().unwrap_or_default(),

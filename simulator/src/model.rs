@@ -77,6 +77,9 @@ pub const KINDS: &[&str] = &[
     "a panic stopped the threads",
     "a pass was requested",
     "a deadline was set",
+    "a timer ended",
+    "the clock jumped",
+    "the clock jumped over a deadline while data waited",
     "the simulator set the interrupt",
     "a callback set the interrupt",
     "the threads were started again",
@@ -91,8 +94,14 @@ pub(crate) struct Model {
     pub(crate) choices: Choices,
     pub(crate) connections: BTreeMap<ConnectionId, Record>,
     pub(crate) peers: Vec<Player>,
-    /// The number of the current pass.
+    /// The number of the current pass. A round of turns before late timers counts as a pass too.
     pub(crate) pass: u64,
+    /// How often `event_io_loop_completed_for_all` was called.
+    pub(crate) completed: u64,
+    /// Whether the next question for the deadline is the one that begins a pass.
+    pub(crate) begins_pass: bool,
+    /// When the current pass began.
+    pub(crate) pass_began: Duration,
     pub(crate) violation: Option<String>,
     /// The events of the run, one per line, if the run is traced.
     pub(crate) trace: Option<Vec<String>>,
@@ -150,6 +159,15 @@ pub(crate) struct Record {
     pub(crate) queue: Option<Arc<SendQueue>>,
     /// The deadline of an attempt.
     pub(crate) until: Option<Duration>,
+    /// When the connection's timer ends, if it runs.
+    pub(crate) timer: Option<Duration>,
+    /// Whether the embedder's last answer kept the library from receiving.
+    pub(crate) is_denied: bool,
+    /// When data was last delivered.
+    pub(crate) received_at: Option<Duration>,
+    /// When the embedder activated the connection, or when the clock last jumped in a callback for
+    /// it. The library cannot have polled the connection since.
+    pub(crate) excused_at: Option<Duration>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -179,6 +197,12 @@ pub(crate) struct Player {
     pub(crate) may_reset: bool,
     pub(crate) saw_eof: bool,
     pub(crate) saw_error: bool,
+    /// For each send, the position of its first byte and the time at which it arrives.
+    pub(crate) arrivals: Vec<(u64, Duration)>,
+    /// Whether data may arrive later than `arrivals` says, or its receive may fail.
+    pub(crate) is_delayed: bool,
+    /// Whether a send was made to fail as if the peer had ended the stream.
+    pub(crate) seems_ended: bool,
 }
 
 impl Player {
@@ -193,6 +217,9 @@ impl Player {
             may_reset: false,
             saw_eof: false,
             saw_error: false,
+            arrivals: Vec::new(),
+            is_delayed: false,
+            seems_ended: false,
         }
     }
 }
@@ -223,6 +250,10 @@ impl Record {
             send_failed: false,
             queue: None,
             until: None,
+            timer: None,
+            is_denied: false,
+            received_at: None,
+            excused_at: None,
         }
     }
 
@@ -258,6 +289,9 @@ impl Model {
             connections: BTreeMap::new(),
             peers: Vec::new(),
             pass: 0,
+            completed: 0,
+            begins_pass: true,
+            pass_began: Duration::ZERO,
             violation: None,
             trace: is_traced.then(Vec::new),
             counts: BTreeMap::new(),
@@ -367,6 +401,20 @@ impl Model {
         });
     }
 
+    /// Returns when the data that waits for `id` arrived. Returns `None` if the library does not
+    /// have to deliver it, or may not deliver it.
+    pub(crate) fn waiting_since(&self, id: ConnectionId) -> Option<Duration> {
+        let record = self.connections.get(&id)?;
+        let is_over = record.eof_reported || record.error_reported;
+        let is_excused = record.is_denied || record.recv_rests || record.recv_resumed_silently;
+        if record.phase != Phase::Open || is_over || is_excused || !record.may_recv() {
+            return None;
+        }
+        let player = self.peers.iter().find(|player| player.key == record.key)?;
+        let sends = player.arrivals.iter().filter(|_| !player.is_delayed);
+        sends.take_while(|(from, _)| *from <= record.received).last().map(|(_, at)| *at)
+    }
+
     /// Checks an end that was reported for `id`.
     pub(crate) fn check_eof(&mut self, id: ConnectionId) {
         let (pass, number) = (self.pass, self.number(id));
@@ -382,6 +430,9 @@ impl Model {
         });
         if let Some(player) = self.player(key) {
             let (sent, has_fin) = (player.sent, player.has_fin);
+            if player.seems_ended {
+                return;
+            }
             self.require(has_fin, || {
                 format!(
                     "the end of connection {number} was reported, but its peer has not ended the \

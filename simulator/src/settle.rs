@@ -152,9 +152,9 @@ impl Simulation {
 
     /// Checks that a loop with nothing to do makes passes only for the sweep.
     fn check_idle(&mut self) {
-        let before = self.world.model.lock().pass;
+        let before = self.world.model.lock().completed;
         self.run_for(IDLE);
-        let passes = self.world.model.lock().pass - before;
+        let passes = self.world.model.lock().completed - before;
         let allowed = if self.world.has_sweep { 2 * 20 + 4 } else { 4 };
         self.world.model.lock().require(passes <= allowed, || {
             format!(

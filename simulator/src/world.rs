@@ -15,7 +15,7 @@ use sockman::{
     ConnectOptions, ConnectionId, Interrupt, NewConnection, SendQueue, Service, SockMan,
     address::Destination,
     error::ConnectErrorKind,
-    helpers::{PushError, SendQueueLimits},
+    helpers::{Deadlines, PushError, SendQueueLimits},
     options::PanicPolicy,
     proxy::Proxy,
     testing::{Network, PeerListener, descriptor},
@@ -31,6 +31,9 @@ use crate::{
 pub(crate) const MOST_PEERS: usize = 24;
 /// The most bytes that a peer sends at once, or that the embedder adds to its data to send.
 pub(crate) const MOST_BYTES: u64 = 20_000;
+
+/// How long after data the timer of a connection ends.
+const IDLE: Duration = Duration::from_millis(30);
 
 /// The limits of send queues. The limits are small, so that queues are sometimes above their high
 /// mark, and sometimes full.
@@ -48,6 +51,13 @@ pub(crate) struct World {
     pub(crate) has_sweep: bool,
     /// The value of `Options::max_connections`.
     cap: usize,
+    /// How long data takes to arrive.
+    pub(crate) latency: Duration,
+    /// A timer for each connection. The timer is set when the connection opens and whenever data is
+    /// delivered.
+    pub(crate) timers: Deadlines<ConnectionId>,
+    /// Whether the embedder compares times of its own instead of using `timers`.
+    pub(crate) has_own_timers: bool,
     /// The addresses on which the embedder listens, or has listened.
     pub(crate) listening: Mutex<Vec<Service>>,
     /// The destinations that the embedder connects to.
@@ -108,6 +118,9 @@ impl World {
             policy,
             has_sweep,
             cap,
+            latency: Duration::ZERO,
+            timers: Deadlines::new(),
+            has_own_timers: false,
             listening: Mutex::default(),
             targets,
             proxies: Mutex::default(),
@@ -211,8 +224,90 @@ impl World {
                 sockman.notify();
             }
             21 => self.wake_any(sockman),
+            22 => self.jump(),
             _ => self.settle_held(sockman),
         }
+    }
+
+    /// Moves the clock, as if a callback took long or the process was stopped.
+    pub(crate) fn jump(&self) {
+        let by = {
+            let mut model = self.model.lock();
+            let by = Duration::from_millis(1 + model.choices.below(200));
+            model.say(|| format!("  the clock jumps by {by:?}"));
+            model.count("the clock jumped");
+            by
+        };
+        self.network.advance(by);
+        let (now, mut model) = (self.network.elapsed(), self.model.lock());
+        let has_waiting = |id: ConnectionId| {
+            let record = model.connections.get(&id);
+            let is_over = record.and_then(|record| record.timer).is_some_and(|at| at <= now);
+            is_over && self.waits(&model, id).is_some()
+        };
+        if model.open().into_iter().any(has_waiting) {
+            model.count("the clock jumped over a deadline while data waited");
+        }
+    }
+
+    /// Returns when the data that waits for a connection arrived, if data waits.
+    pub(crate) fn waits(&self, model: &Model, id: ConnectionId) -> Option<Duration> {
+        let fd = model.connections.get(&id)?.fd;
+        let probe = self.network.probe(fd).filter(|probe| probe.has_data && probe.is_watched);
+        probe.and_then(|_| model.waiting_since(id))
+    }
+
+    /// Starts the timer of a connection, or moves it.
+    pub(crate) fn set_timer(&self, sockman: &SockMan, id: ConnectionId) {
+        let at = self.network.elapsed() + IDLE;
+        self.with_record(id, |record| record.timer = Some(at));
+        if !self.has_own_timers {
+            self.timers.set(sockman, id, self.started + at);
+        }
+    }
+
+    /// Takes one timer that has ended.
+    fn take_timer(&self, now: Duration) -> Option<ConnectionId> {
+        if !self.has_own_timers {
+            return self.timers.take_due(self.started + now);
+        }
+        let model = self.model.lock();
+        let mut timers = model.connections.iter();
+        timers.find(|(_, record)| record.timer.is_some_and(|at| at <= now)).map(|(id, _)| *id)
+    }
+
+    /// Takes the timers that have ended. Checks that no data waits that arrived before a timer
+    /// ended. The embedder's own times may pass during the turns that begin the pass. The check
+    /// leaves those out.
+    pub(crate) fn take_timers(&self) {
+        let now = self.network.elapsed();
+        while let Some(id) = self.take_timer(now) {
+            let mut model = self.model.lock();
+            model.count("a timer ended");
+            let number = model.number(id);
+            let Some(record) = model.connections.get_mut(&id) else { continue };
+            let Some(ended) = record.timer.take() else { continue };
+            let counts = !self.has_own_timers || ended <= model.pass_began;
+            let waits = counts && self.waits(&model, id).is_some_and(|arrived| arrived < ended);
+            model.require(!waits, || {
+                format!(
+                    "the timer of connection {number} ended, but data waits that arrived before \
+                     (G15)"
+                )
+            });
+        }
+    }
+
+    /// Checks, at the end of a connection's turn, that no data waits that arrived before the last
+    /// poll.
+    pub(crate) fn check_heard(&self, id: ConnectionId) {
+        let (now, mut model) = (self.network.elapsed(), self.model.lock());
+        let (number, waits) = (model.number(id), self.waits(&model, id));
+        let Some(record) = model.connections.get(&id) else { return };
+        let is_heard = [record.received_at, record.excused_at].contains(&Some(now));
+        model.require(is_heard || waits.is_none_or(|arrived| arrived >= now), || {
+            format!("the turn of connection {number} ended, but data waits that came before (G15)")
+        });
     }
 
     fn wake_any(&self, sockman: &SockMan) {
@@ -495,7 +590,9 @@ impl World {
     }
 
     pub(crate) fn activate(&self, connection: NewConnection) {
+        let now = self.network.elapsed();
         self.with_record(connection.id(), |record| {
+            record.excused_at = Some(now);
             if record.phase == Phase::Quiet {
                 record.phase = Phase::Open;
             }
@@ -593,6 +690,11 @@ impl World {
         }
         if self.network.blocked_accepts() > 0 {
             left.push("an accept blocked the socket thread (G9)".to_owned());
+        }
+        // A deadline that the embedder forgets hides the timers behind it.
+        let forgets = self.model.lock().deadline.is_some_and(|deadline| deadline <= now);
+        if !forgets && self.timers.next().is_some_and(|at| at < self.network.now()) {
+            left.push("the loop sleeps beyond the end of a timer (G9)".to_owned());
         }
         let mut model = self.model.lock();
         for (number, record) in model.connections.values().enumerate() {

@@ -26,10 +26,11 @@ use super::{
     poll_set::PollSet,
     slab::{Key, Slab, Token},
     slot::{OpenSince, Turn, TurnEnd},
+    timer_limit::TimerLimit,
 };
 use crate::{
     options::Options,
-    sys::{Poller, Readiness, Waker},
+    sys::{EVENTS_PER_POLL, Poller, Readiness, Waker},
 };
 
 /// The state that only the socket thread may touch.
@@ -46,6 +47,11 @@ pub(crate) struct SocketThread {
     open: OpenSince,
     /// The current time. The clock is read after each poll, and again before a poll that may sleep.
     now: Instant,
+    /// When the last poll returned. `None` before the first poll.
+    looked: Option<Instant>,
+    /// When the poll returned whose events all had their turns. `None` if there was none yet, or if
+    /// an interrupt or a panic cut the turns short.
+    served: Option<Instant>,
     sweep: Option<Sweep>,
     /// The latest of the embedder's deadlines that has had its immediate pass.
     served_deadline: Option<Served>,
@@ -59,6 +65,20 @@ pub(crate) struct SocketThread {
 /// The time between two immediate passes for deadlines in the past. `epoll` counts time in
 /// milliseconds.
 const DEADLINE_PAUSE: Duration = Duration::from_millis(1);
+
+/// How old the last poll may be when the handler may call a connection late. After a longer time,
+/// the thread polls again first, because the connection's data may have arrived meanwhile. The
+/// value is the resolution of the poller's clock.
+const FRESH: Duration = Duration::from_millis(1);
+
+/// About how often a sweep reads the clock, at most. A sweep over fewer connections reads the clock
+/// after each connection.
+const CLOCK_READS_PER_SWEEP: usize = 64;
+
+/// Returns whether a poll that returned at `looked` is recent.
+fn is_fresh(looked: Instant, now: Instant) -> bool {
+    now.saturating_duration_since(looked) < FRESH
+}
 
 #[derive(Debug, Clone, Copy)]
 struct Served {
@@ -93,6 +113,8 @@ impl SocketThread {
             buffer: vec![0; options.receive_buffer].into_boxed_slice(),
             open: OpenSince::default(),
             now,
+            looked: None,
+            served: None,
             sweep: options.sweep.and_then(|period| Sweep::after(now, period)),
             served_deadline: None,
             first_listener: 0,
@@ -137,19 +159,64 @@ impl SocketThread {
     pub(crate) fn pass(&mut self, context: &Context<'_>) -> io::Result<()> {
         // Marks are taken before the callback, so that a later `notify` gets another pass.
         self.take_marks(context);
+        if self.has_late_timer(context) {
+            // The callback acts on timers, and must not call a connection late whose data waits in
+            // the kernel. So the data is delivered first. One such round is enough. With more
+            // rounds, a flood of data would keep the timers from running.
+            self.ask_hooks(context);
+            self.serve(context, Some(Duration::ZERO))?;
+            if context.interrupts.is_interrupted() {
+                // The interrupt may have cut the round short. The next start repeats the round.
+                return Ok(());
+            }
+            self.take_marks(context);
+        }
         context.shared().counters.passes.add_owned(1);
+        let limit = TimerLimit::set(self.served.unwrap_or(self.now));
         context.handler().event_io_loop_completed_for_all(context.sockman);
+        drop(limit);
         let timeout = self.generate_wait_sockets(context);
+        self.serve(context, timeout)
+    }
+
+    /// Polls, and serves everything that is due.
+    fn serve(&mut self, context: &Context<'_>, timeout: Option<Duration>) -> io::Result<()> {
+        self.served = None;
         self.wait(context, timeout)?;
+        let looked = self.looked;
         // Marks are taken again, so that this pass answers a wake that ended the poll.
         self.take_marks(context);
         while let Some(key) = self.lacking.next(self.now) {
             self.connected.retry_lacking(key);
         }
-        self.socket_handler_connected(context);
+        self.socket_handler_connected(context)?;
         self.socket_handler_connecting(context);
         self.socket_handler_listening(context);
+        if !context.interrupts.is_interrupted() {
+            self.served = looked;
+        }
         Ok(())
+    }
+
+    /// Returns whether one of the embedder's deadlines has passed, although the thread has not
+    /// polled and served everything since. Reads the clock only if the embedder has a deadline.
+    fn has_late_timer(&self, context: &Context<'_>) -> bool {
+        let Some(deadline) = context.handler().next_deadline() else { return false };
+        let now = context.shared().options.sock_factory.now();
+        deadline <= now && !self.served.is_some_and(|at| deadline <= at && is_fresh(at, now))
+    }
+
+    /// Polls between two turns if the callbacks have taken long. The next turn may otherwise call
+    /// its connection late, although data for it waits.
+    fn look_again(&mut self, context: &Context<'_>) -> io::Result<()> {
+        let now = context.shared().options.sock_factory.now();
+        if self.looked.is_some_and(|looked| is_fresh(looked, now)) {
+            return Ok(());
+        }
+        self.events.clear();
+        let polled = self.connected.poll(&mut self.events, Some(Duration::ZERO));
+        polled?;
+        self.latch_events(context)
     }
 
     /// Returns whether the last pass had nothing to do and left nothing to do.
@@ -158,9 +225,16 @@ impl SocketThread {
         self.slept && self.connected.due.is_empty() && !self.connecting.has_due()
     }
 
-    /// Asks the hooks of the connections that were left with work, and removes those without a turn
-    /// from the list. Returns how long the poller may wait.
+    /// Asks the hooks of the connections that were left with work. Returns how long the poller may
+    /// wait.
     fn generate_wait_sockets(&mut self, context: &Context<'_>) -> Option<Duration> {
+        self.ask_hooks(context);
+        self.timeout(context)
+    }
+
+    /// Asks the hooks of the connections that were left with work, and removes those without a turn
+    /// from the list.
+    fn ask_hooks(&mut self, context: &Context<'_>) {
         self.connected.due.relist_cut_short();
         // The loop changes the list in place after each connection, so that the list stays correct
         // if a hook panics.
@@ -172,7 +246,6 @@ impl SocketThread {
                 self.connected.strike(position);
             }
         }
-        self.timeout(context)
     }
 
     fn may_go_on(&mut self, context: &Context<'_>, key: Key) -> bool {
@@ -219,7 +292,8 @@ impl SocketThread {
         until.map(|until| until.saturating_duration_since(self.now))
     }
 
-    /// Polls, and latches all events before any callback runs.
+    /// Polls, and latches all events before any callback runs. If more sockets are ready than one
+    /// poll reports, polls several times.
     fn wait(&mut self, context: &Context<'_>, timeout: Option<Duration>) -> io::Result<()> {
         let inbox = &context.shared().inbox;
         let sleeps = timeout != Some(Duration::ZERO) && inbox.prepare_to_sleep();
@@ -232,19 +306,37 @@ impl SocketThread {
             inbox.woke();
         }
         polled?;
-        self.now = context.shared().options.sock_factory.now();
-        context.shared().counters.events.add_owned(self.events.len() as u64);
-        for event in &self.events {
-            match Token::decode(event.token) {
-                Token::Connection(key) => self.connected.latch(key, event),
-                Token::Listener(key) => {
-                    if let Some(accepting) = self.listeners.get_mut(key) {
-                        accepting.latch();
+        self.latch_events(context)
+    }
+
+    /// Latches the events of a poll and those that the poll left over, and reads the clock.
+    fn latch_events(&mut self, context: &Context<'_>) -> io::Result<()> {
+        // The waker takes a place among the events of a poll, but is not reported.
+        let full = EVENTS_PER_POLL - 1;
+        // This many polls report all sockets. A flood of events does not make the loop endless.
+        let mut polls_left = context.shared().connections.count() / full + 1;
+        loop {
+            context.shared().counters.events.add_owned(self.events.len() as u64);
+            for event in &self.events {
+                match Token::decode(event.token) {
+                    Token::Connection(key) => self.connected.latch(key, event),
+                    Token::Listener(key) => {
+                        if let Some(accepting) = self.listeners.get_mut(key) {
+                            accepting.latch();
+                        }
                     }
+                    Token::Attempt(key) => self.connecting.list(key),
                 }
-                Token::Attempt(key) => self.connecting.list(key),
             }
+            if self.events.len() < full || polls_left == 0 {
+                break;
+            }
+            polls_left -= 1;
+            self.events.clear();
+            self.connected.poll(&mut self.events, Some(Duration::ZERO))?;
         }
+        self.now = context.shared().options.sock_factory.now();
+        self.looked = Some(self.now);
         Ok(())
     }
 
@@ -367,36 +459,58 @@ impl SocketThread {
     }
 
     /// Runs the turn of each connection that is due.
-    fn socket_handler_connected(&mut self, context: &Context<'_>) {
+    ///
+    /// # Errors
+    ///
+    /// Returns the poller's error.
+    fn socket_handler_connected(&mut self, context: &Context<'_>) -> io::Result<()> {
         if let Some(sweep) = self.sweep.filter(|sweep| self.now >= sweep.next) {
             self.sweep_all(context);
             if context.interrupts.is_interrupted() {
                 // An interrupt may have cut the sweep short. The sweep is then repeated at the next
                 // start.
-                return;
+                return Ok(());
             }
             self.sweep = Sweep::after(self.now, sweep.period);
+            self.look_again(context)?;
         }
         self.connected.due.begin_turns();
         while let Some(key) = self.connected.due.next_turn() {
             if context.interrupts.is_interrupted() {
-                return;
+                return Ok(());
             }
             context.shared().counters.turns.add_owned(1);
             self.turn(context, key);
             self.connected.due.turn_over();
+            if self.connected.due.next_turn().is_some() {
+                self.look_again(context)?;
+            }
         }
         self.connected.due.end_turns();
+        Ok(())
     }
 
     /// Sweeps every connection. Connections that need a full turn are then due.
     fn sweep_all(&mut self, context: &Context<'_>) {
         context.shared().counters.sweeps.add_owned(1);
-        let (open, mut turns) = (self.open, 0);
+        let (open, looked, mut turns) = (self.open, self.looked, 0);
+        let between_reads = context.shared().connections.count() / CLOCK_READS_PER_SWEEP + 1;
+        let mut may_go_on = true;
         let (slots, due) = self.connected.slots_and_due();
-        for (key, slot) in slots {
+        for (position, (key, slot)) in slots.enumerate() {
             if context.interrupts.is_interrupted() {
                 break;
+            }
+            if may_go_on && position > 0 && position % between_reads == 0 {
+                let now = context.shared().options.sock_factory.now();
+                may_go_on = looked.is_some_and(|looked| is_fresh(looked, now));
+            }
+            // If a callback of the sweep took long, the other connections get full turns, which
+            // another poll precedes.
+            if !may_go_on {
+                slot.want_turn();
+                due.list(key, &mut slot.listed);
+                continue;
             }
             // After a panic the connection is closed, and its mark frees the slot.
             if context.guard(slot.id, || slot.sweep(context, open)).unwrap_or(true) {

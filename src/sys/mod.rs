@@ -148,6 +148,9 @@ impl Readiness {
     }
 }
 
+/// The largest number of events that one poll of the system's poller reports.
+pub(crate) const EVENTS_PER_POLL: usize = 1024;
+
 /// The poller that the socket thread waits in: `epoll` or `kqueue` behind mio, or a test double.
 #[doc(alias = "WaitMany")]
 pub trait Poller: Send {
@@ -158,8 +161,9 @@ pub trait Poller: Send {
     fn deregister(&self, sock: &dyn Sock) -> io::Result<()>;
     /// Waits until an event occurs, the waker is used, or `timeout` has passed. Appends the events
     /// to `events`. With a `timeout` of `None`, the wait has no limit. If a signal interrupts the
-    /// wait, the poll returns `Ok` without events. A poll that fails ends the library's threads, or
-    /// the blocking connect that waits in it.
+    /// wait, the poll appends the events that have occurred by then, which may be none, and returns
+    /// `Ok`. One poll may report a part of the events; the library then polls again. A poll that
+    /// fails ends the library's threads, or the blocking connect that waits in it.
     fn poll(&mut self, events: &mut Vec<Readiness>, timeout: Option<Duration>) -> io::Result<()>;
     /// Returns the waker that ends a [`poll`](Poller::poll) from another thread.
     fn waker(&self) -> Arc<dyn Waker>;

@@ -15,7 +15,7 @@ use std::{
 use mio::{Interest, Token, unix::SourceFd};
 use socket2::{Domain, SockRef, Socket, Type};
 
-use super::{More, Poller, Readiness, Sock, SockFactory, Waker, sync::Mutex};
+use super::{EVENTS_PER_POLL, More, Poller, Readiness, Sock, SockFactory, Waker, sync::Mutex};
 use crate::address::Service;
 
 /// The default factory: the operating system's sockets, poller and time.
@@ -332,9 +332,6 @@ impl Sock for AdoptedListener {
     }
 }
 
-/// The largest number of events that one poll fetches. The next poll fetches the remaining events.
-const EVENTS_PER_POLL: usize = 1024;
-
 /// The token of the poller's own waker. No socket has this token.
 const WAKER: Token = Token(usize::MAX);
 
@@ -368,9 +365,16 @@ impl Poller for MioPoller {
     }
 
     fn poll(&mut self, events: &mut Vec<Readiness>, timeout: Option<Duration>) -> io::Result<()> {
-        match self.poll.poll(&mut self.events, timeout) {
+        let is_signal = |error: &io::Error| error.kind() == io::ErrorKind::Interrupted;
+        let mut polled = self.poll.poll(&mut self.events, timeout);
+        if polled.as_ref().is_err_and(is_signal) {
+            // A signal ended the poll, perhaps long ago: Linux also ends a poll when the process is
+            // stopped and continued. The second poll reports what has happened meanwhile.
+            polled = self.poll.poll(&mut self.events, Some(Duration::ZERO));
+        }
+        match polled {
             Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
+            Err(error) if is_signal(&error) => return Ok(()),
             Err(error) => return Err(error),
         }
         events.extend(self.events.iter().filter(|event| event.token() != WAKER).map(|event| {

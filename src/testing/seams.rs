@@ -239,12 +239,12 @@ impl Poller for MemoryPoller {
     }
 
     fn poll(&mut self, events: &mut Vec<Readiness>, timeout: Option<Duration>) -> io::Result<()> {
-        self.network.call(|kernel| {
+        let timeout = self.network.call(|kernel| {
             kernel.last_timeout = timeout;
             match kernel.fault(None, Call::Poll) {
-                // The library's own poller also ignores signals.
-                Err(libc::EINTR) => Ok(()),
-                other => other,
+                // The library's own poller also polls once more after a signal, without waiting.
+                Err(libc::EINTR) => Ok(Some(Duration::ZERO)),
+                other => other.map(|()| timeout),
             }
         })?;
         let until = timeout.map(|timeout| self.network.elapsed().saturating_add(timeout));

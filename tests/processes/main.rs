@@ -32,4 +32,5 @@ mod socks5_many;
 #[cfg(feature = "socks5")]
 mod socks5_secrets;
 mod start_connect_many;
+mod timers;
 mod working_directory;

@@ -2,14 +2,16 @@
 //! own thread, over the network in memory of `testing` and with a clock that stands still.
 //!
 //! `pass` tests the effects of a pass on connections, listeners and deadlines. `connects` tests the
-//! connects that the socket thread drives. `closes` tests closes while no thread runs. `sends` tests the effects of a send. `sweep` tests the
-//! sweep.
+//! connects that the socket thread drives. `closes` tests closes while no thread runs. `sends` tests
+//! the effects of a send. `sweep` tests the sweep. `timers` tests that data comes before the timers
+//! that it moves.
 
 mod closes;
 mod connects;
 mod pass;
 mod sends;
 mod sweep;
+mod timers;
 
 use std::{sync::Arc, time::Duration};
 

@@ -75,6 +75,8 @@ pub(crate) struct Reading {
     pub(crate) got_eof: bool,
     /// The body that is arriving.
     pub(crate) body: Option<ArrivingBody>,
+    /// When the connection's timer ends, as last set.
+    pub(crate) timer_ends: Instant,
     /// The timer that ends the lingering is set.
     pub(crate) is_lingering: bool,
 }
@@ -83,6 +85,8 @@ pub(crate) struct Reading {
 pub(crate) struct ArrivingBody {
     pub(crate) since: Instant,
     pub(crate) received: usize,
+    /// The last receive was full, so more bytes may wait in the kernel.
+    pub(crate) more_waits: bool,
 }
 
 /// The queue is above its high mark from the first unsent byte until it is empty, so no request is
@@ -107,6 +111,7 @@ impl Connection {
                 has_unanswered: false,
                 got_eof: false,
                 body: None,
+                timer_ends: Instant::now(),
                 is_lingering: false,
             }),
         }

@@ -36,6 +36,8 @@ const LINGER: Duration = Duration::from_secs(1);
 /// The lowest rate of a body in bytes a second. Without this limit, a client that sends a byte now
 /// and then would keep its place without end.
 const MIN_BODY_RATE: usize = 1024;
+/// The library's default receive buffer.
+const RECEIVE_BUFFER: usize = 64 * 1024;
 /// The shortest and the longest idle time-out. The longest one can still be added to an `Instant`.
 const IDLE_TIMEOUTS: (Duration, Duration) =
     (Duration::from_millis(1), Duration::from_secs(100 * 365 * 24 * 60 * 60));
@@ -176,7 +178,8 @@ impl Handler {
             // A complete head counts as activity. A part of one does not, or a client that sends a
             // byte now and then would never time out.
             connection.is_active();
-            reading.body = Some(ArrivingBody { since: Instant::now(), received: 0 });
+            reading.body =
+                Some(ArrivingBody { since: Instant::now(), received: 0, more_waits: false });
         }
         if reading.parser.take_continue() {
             // If this send fails, the next callback reports the error.
@@ -267,8 +270,14 @@ impl Handler {
             self.close(sockman, id);
         } else if !reading.is_lingering {
             reading.is_lingering = true;
-            self.timers.set(sockman, Timer::Connection(id), Instant::now() + LINGER);
+            self.set_timer(sockman, id, reading, Instant::now() + LINGER);
         }
+    }
+
+    /// Sets the timer of a connection.
+    fn set_timer(&self, sockman: &SockMan, id: ConnectionId, reading: &mut Reading, at: Instant) {
+        reading.timer_ends = at;
+        self.timers.set(sockman, Timer::Connection(id), at);
     }
 
     /// Ends a connection if it is idle. Called on the socket thread while the server stops.
@@ -304,18 +313,20 @@ impl Handler {
                 }
                 patience_ends(connection.quiet_since(), reading.body.as_ref(), limit)
             }
-            Phase::Lingering if reading.is_lingering => now,
+            Phase::Lingering if reading.is_lingering => reading.timer_ends,
             Phase::Lingering => return self.keep_lingering(sockman, id, &mut reading),
         };
-        if ends > now {
-            return self.timers.set(sockman, Timer::Connection(id), ends);
+        // The new end may have passed too. The timers return it when all data that came before has
+        // been delivered.
+        if ends > reading.timer_ends {
+            return self.set_timer(sockman, id, &mut reading, ends);
         }
         if connection.phase() == Phase::Reading
             && reading.parser.is_within_request()
             && !connection.send.has_queued()
         {
             connection.pass_on(Phase::Answering);
-            self.timers.set(sockman, Timer::Connection(id), now + limit);
+            self.set_timer(sockman, id, &mut reading, now + limit);
             let response = Response::text(408, "The request did not arrive in time.");
             let (afterwards, to_head, must_revisit) = (Afterwards::Close, false, false);
             let in_flight = InFlight { afterwards, to_head, must_revisit };
@@ -350,6 +361,8 @@ fn patience_ends(quiet_since: Instant, body: Option<&ArrivingBody>, limit: Durat
     let ends = quiet_since + limit;
     match body {
         None => ends,
+        // The rate of a body counts only when everything that waits was received.
+        Some(body) if body.more_waits => ends,
         Some(body) => {
             let for_bytes = Duration::from_secs((body.received / MIN_BODY_RATE) as u64);
             ends.min(body.since + limit + for_bytes)
@@ -411,8 +424,10 @@ impl EventHandler for Events {
             self.0.close(sockman, id);
             return false;
         }
-        let idle = Instant::now() + self.0.config.idle_timeout;
-        self.0.timers.set(sockman, Timer::Connection(id), idle);
+        if let Some(connection) = self.0.connections.find(id) {
+            let idle = Instant::now() + self.0.config.idle_timeout;
+            self.0.set_timer(sockman, id, &mut connection.reading.lock(), idle);
+        }
         true
     }
 
@@ -446,6 +461,7 @@ impl EventHandler for Events {
             Phase::Reading | Phase::Answering | Phase::Closing => {
                 if let Some(body) = &mut reading.body {
                     body.received += data.len();
+                    body.more_waits = data.len() >= RECEIVE_BUFFER;
                     connection.is_active();
                 }
                 reading.parser.receive(data);
@@ -512,11 +528,16 @@ mod tests {
         assert_eq!(patience_ends(now, None, limit), now + limit);
         // A byte arrived just now, but few bytes arrived in a long time.
         let since = now - Duration::from_secs(20);
-        let ends = |received| patience_ends(now, Some(&ArrivingBody { since, received }), limit);
+        let ends = |received| {
+            patience_ends(now, Some(&ArrivingBody { since, received, more_waits: false }), limit)
+        };
         assert_eq!(ends(0), since + limit);
         assert_eq!(ends(5 * MIN_BODY_RATE), since + limit + Duration::from_secs(5));
         // Many bytes arrived. With many bytes, only the time of the last byte counts.
         assert_eq!(ends(usize::MAX), now + limit);
+        // More bytes wait, so the rate is not known.
+        let body = ArrivingBody { since, received: 0, more_waits: true };
+        assert_eq!(patience_ends(now, Some(&body), limit), now + limit);
     }
 
     struct Nothing;
