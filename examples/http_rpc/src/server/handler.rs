@@ -2,8 +2,8 @@
 //!
 //! Hooks and events run on the socket thread. `finish` and `close` also run on the workers. The
 //! lock `reading` of a connection, which only the socket thread takes, is held while requests are
-//! queued for the workers or refused. No other lock is held while sockman or the service is
-//! called.
+//! queued for the workers or refused. The lock `answer` of a connection is held while a part of an
+//! answer is sent. No other lock is held while sockman or the service is called.
 
 use std::{
     io,
@@ -132,6 +132,8 @@ impl Handler {
         if self.connections.remove(id).is_none() {
             return;
         }
+        // A call that has not begun is dropped: nobody waits for its answer.
+        self.workers.withdraw(id);
         self.timers.clear(Timer::Connection(id));
         if self.connections.is_empty() {
             let _guard = self.drained_lock.lock();
@@ -200,7 +202,14 @@ impl Handler {
         reading: &Reading,
         request: Request,
     ) {
+        if reading.is_far_ahead() && has_hung_up(sockman, connection.id) {
+            return self.close(sockman, connection.id);
+        }
+        connection.expect_answer();
         let was_turned_away = connection.pass_on(Phase::Answering);
+        if reading.got_eof {
+            connection.begin_answer(sockman);
+        }
         let keep_alive = request.head.keep_alive;
         let in_flight = InFlight {
             afterwards: if keep_alive { Afterwards::KeepAlive } else { Afterwards::Close },
@@ -213,7 +222,7 @@ impl Handler {
             connection: Arc::clone(connection),
             in_flight,
         };
-        if !self.workers.submit(move || job.run(request)) {
+        if !self.workers.submit(connection.id, move || job.run(request)) {
             let response = Response::text(503, "The queue of requests is full. Try again later.");
             self.finish(sockman, connection, &response, in_flight);
         }
@@ -230,7 +239,7 @@ impl Handler {
         let afterwards = if self.is_draining() { Afterwards::Close } else { in_flight.afterwards };
         let bytes = response.encode(afterwards, in_flight.to_head);
         connection.is_active();
-        if connection.send.push(sockman, &bytes).is_err() {
+        if connection.send_answer(sockman, &bytes).is_err() {
             // The connection is closed or broken.
             return self.close(sockman, connection.id);
         }
@@ -333,6 +342,12 @@ impl Handler {
     }
 }
 
+/// Returns whether the connection has been reset, or is closed in both directions, even if nothing is
+/// received from it.
+fn has_hung_up(sockman: &SockMan, id: ConnectionId) -> bool {
+    sockman.connection_info(id).is_some_and(|info| info.hung_up)
+}
+
 /// Returns whether requests from this peer are accepted.
 fn is_allowed(allow: &[IpAddr], them: &Service) -> bool {
     match them.to_socket_addr() {
@@ -368,6 +383,10 @@ struct Job {
 impl Job {
     fn run(self, request: Request) {
         let Job { handler, sockman, connection, in_flight } = self;
+        // The client has gone since this worker took the job.
+        if handler.connections.find(connection.id).is_none() {
+            return;
+        }
         let is_http_1_0 = request.head.is_http_1_0;
         let timers = Timers { timers: &handler.timers, sockman: &sockman };
         let answer = catch_unwind(AssertUnwindSafe(|| handler.service.answer(request, &timers)));
@@ -417,11 +436,20 @@ impl EventHandler for Events {
     }
 
     fn should_try_to_send(&self, id: ConnectionId) -> bool {
-        self.0.connections.find(id).is_some_and(|connection| connection.send.has_queued())
+        let connection = self.0.connections.find(id);
+        connection
+            .is_some_and(|connection| connection.send.has_queued() || connection.is_held_back())
     }
 
     fn event_ready_to_send(&self, sockman: &SockMan, id: ConnectionId) -> NextRecv {
         let Some(connection) = self.0.connections.find(id) else { return NextRecv::Skip };
+        if !connection.send.has_queued() {
+            // Nothing is received, so a reset is reported only here.
+            if has_hung_up(sockman, id) {
+                self.0.close(sockman, id);
+            }
+            return NextRecv::Proceed;
+        }
         connection.is_active();
         if connection.send.drain(sockman).is_err() {
             self.0.close(sockman, id);
@@ -449,7 +477,11 @@ impl EventHandler for Events {
                     connection.is_active();
                 }
                 reading.parser.receive(data);
-                self.0.advance(sockman, &connection, &mut reading);
+                if connection.note_arrival() {
+                    reading.has_unanswered = true;
+                } else {
+                    self.0.advance(sockman, &connection, &mut reading);
+                }
             }
         }
     }
@@ -462,7 +494,11 @@ impl EventHandler for Events {
             return self.0.close(sockman, id);
         }
         // A client may close its side after its last request. The client still gets the answer.
-        self.0.advance(sockman, &connection, &mut reading);
+        if connection.note_arrival() {
+            connection.begin_answer(sockman);
+        } else {
+            self.0.advance(sockman, &connection, &mut reading);
+        }
     }
 
     fn event_got_permanent_read_error(&self, sockman: &SockMan, id: ConnectionId, _: &io::Error) {
@@ -473,6 +509,10 @@ impl EventHandler for Events {
         let Some(connection) = self.0.connections.find(id) else { return };
         self.0.linger_if_sent(sockman, &connection);
         let mut reading = connection.reading.lock();
+        let has_sent_or_left = reading.got_eof || reading.parser.unparsed() > 0;
+        if connection.phase() == Phase::Streaming && has_sent_or_left {
+            return self.0.close(sockman, id);
+        }
         self.0.advance(sockman, &connection, &mut reading);
         if self.0.is_draining() {
             self.0.end_if_idle(sockman, &connection);

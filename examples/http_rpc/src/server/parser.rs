@@ -170,6 +170,11 @@ impl RequestParser {
         !self.unparsed.bytes().is_empty()
     }
 
+    /// Returns the number of received bytes that are not part of a request or of its body.
+    pub(crate) fn unparsed(&self) -> usize {
+        self.unparsed.bytes().len()
+    }
+
     /// Returns whether part of a request has arrived.
     pub(crate) fn is_within_request(&self) -> bool {
         self.has_leftover() || self.is_within_body()
