@@ -64,6 +64,7 @@ fn each_fault_has_its_status() {
         ("\r\n\r\nGET / HTTP/1.1\r\nHost: x\r\n\r\n", 200),
         ("GET / HTTP/1.1\r\n\r\n", 400),
         ("GET / HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n", 400),
+        ("GET / HTTP/1.1\r\nHost: a b\r\n\r\n", 400),
         ("GET  / HTTP/1.1\r\nHost: x\r\n\r\n", 400),
         ("GET / HTTP/1.1\r\nHost : x\r\n\r\n", 400),
         ("GET / HTTP/1.1\r\nHost: x\r\n folded\r\n\r\n", 400),
@@ -140,6 +141,7 @@ fn malformed_chunks_are_refused() {
         "\r\n",
         "g\r\n",
         "1\na\r\n",
+        "1 \r\na\r\n",
         "1\r\nab\r\n",
         "1\r\na\n0\r\n\r\n",
         &long_extension,
@@ -158,7 +160,7 @@ fn a_request_may_come_in_any_pieces() {
     let (server, _) = start(Config::default());
     let mut request = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec();
     request.extend_from_slice(
-        b"4;a=b\r\nWiki\r\n6 \r\npedia \r\nE\r\nin \r\n\r\nchunks.\r\n0\r\nX: y\r\n\r\n",
+        b"4;a=b\r\nWiki\r\n6 ;c\r\npedia \r\nE\r\nin \r\n\r\nchunks.\r\n0\r\nX: y\r\n\r\n",
     );
     request.extend(post("/", b"second"));
     for cut in 0..request.len() {
@@ -349,12 +351,8 @@ fn reset(stream: TcpStream) {
 /// gone: each one closes its socket, or resets the connection, after it has sent `ahead`.
 fn all_clients_give_up(ahead: &[u8], end: impl Fn(TcpStream)) {
     const CLIENTS: usize = 8;
-    let config = Config {
-        max_connections: CLIENTS,
-        workers: 1,
-        work_queue: CLIENTS,
-        ..Config::default()
-    };
+    let config =
+        Config { max_connections: CLIENTS, workers: 1, work_queue: CLIENTS, ..Config::default() };
     let (server, service) = start(config);
     let mut clients: Vec<_> = (0..CLIENTS)
         .map(|_| {

@@ -3,7 +3,7 @@
 //!
 //! | module | what it holds |
 //! |---|---|
-//! | [`parser`], [`chunked`] | parsing of bytes into requests, without sockets |
+//! | [`parser`], [`chunked`], [`grammar`] | parsing of bytes into requests, without sockets |
 //! | [`response`], [`events`] | whole answers, and streams of server-sent events |
 //! | [`connection`] | the state of one client |
 //! | [`handler`] | the [`EventHandler`](sockman::EventHandler), on the socket thread |
@@ -17,6 +17,7 @@
 pub mod chunked;
 mod connection;
 pub(crate) mod events;
+mod grammar;
 mod handler;
 pub mod parser;
 pub(crate) mod response;
