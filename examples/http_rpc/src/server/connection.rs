@@ -24,7 +24,7 @@ use std::{
 
 use parking_lot::Mutex;
 use sockman::{
-    ConnectionId, SendQueue, Service, SockMan,
+    ConnectionId, SendQueue, SockMan,
     helpers::{PushError, SendQueueLimits},
 };
 
@@ -72,7 +72,6 @@ const MAX_AHEAD: usize = 16 * 1024;
 #[derive(Debug)]
 pub(crate) struct Connection {
     pub(crate) id: ConnectionId,
-    pub(crate) them: Service,
     pub(crate) send: SendQueue,
     /// A [`Phase`] and the bit [`TURNED_AWAY`].
     turn: AtomicU8,
@@ -133,10 +132,9 @@ const LIMITS: SendQueueLimits = match SendQueueLimits::new(0, 1, usize::MAX) {
 };
 
 impl Connection {
-    pub(crate) fn new(id: ConnectionId, them: &Service, max_body: usize) -> Connection {
+    pub(crate) fn new(id: ConnectionId, max_body: usize) -> Connection {
         Connection {
             id,
-            them: them.clone(),
             send: SendQueue::new(id, LIMITS),
             turn: AtomicU8::new(Phase::Reading as u8),
             quiet_since: Mutex::new(Instant::now()),

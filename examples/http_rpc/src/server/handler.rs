@@ -26,7 +26,7 @@ use super::{
     Answer, Config, HttpService, Timers,
     connection::{ArrivingBody, Connection, Phase, Reading},
     events::EventStream,
-    parser::{Head, Refused, Request},
+    parser::{Refused, Request},
     response::{Afterwards, Response},
     workers::Workers,
 };
@@ -150,7 +150,7 @@ impl Handler {
         reading: &mut Reading,
     ) {
         while connection.phase() == Phase::Reading && !connection.send.has_queued() {
-            match reading.parser.next(|head| self.admit(connection, head)) {
+            match reading.parser.next(|head| self.service.admit(head)) {
                 Ok(Some(request)) => {
                     reading.body = None;
                     reading.has_unanswered = reading.parser.has_leftover();
@@ -184,14 +184,6 @@ impl Handler {
             // If this send fails, the next callback reports the error.
             let _ = connection.send.push(sockman, b"HTTP/1.1 100 Continue\r\n\r\n");
         }
-    }
-
-    /// Decides whether to go on with a request before its body is awaited.
-    fn admit(&self, connection: &Connection, head: &Head) -> Result<(), Response> {
-        if !is_allowed(&self.config.allow, &connection.them) {
-            return Err(Response::text(403, "Requests from this address are not allowed."));
-        }
-        self.service.admit(head)
     }
 
     /// Queues a request for the workers, or answers it with 503 if the queue is full.
@@ -348,7 +340,7 @@ fn has_hung_up(sockman: &SockMan, id: ConnectionId) -> bool {
     sockman.connection_info(id).is_some_and(|info| info.hung_up)
 }
 
-/// Returns whether requests from this peer are accepted.
+/// Returns whether clients from this address may connect.
 fn is_allowed(allow: &[IpAddr], them: &Service) -> bool {
     match them.to_socket_addr() {
         // A unix-domain socket is protected by the permissions of its path.
@@ -423,7 +415,13 @@ impl EventHandler for Events {
         _me: &Service,
         them: &Service,
     ) -> bool {
-        self.0.connections.insert(id, Connection::new(id, them, self.0.config.max_body));
+        // Refused here and not at the first request: a client that sends nothing would keep its place
+        // until it times out.
+        if !is_allowed(&self.0.config.allow, them) {
+            log::debug!("refusing a client from {them}: its address is not allowed");
+            return false;
+        }
+        self.0.connections.insert(id, Connection::new(id, self.0.config.max_body));
         // This check follows the insert, and `drain` sets the flag before it looks at the table. So
         // either this check sees the flag, or `drain` sees the connection.
         if self.0.is_draining() {
@@ -544,7 +542,7 @@ mod tests {
         testing::{Network, SocketThreadByHand},
     };
 
-    use super::*;
+    use super::{super::parser::Head, *};
 
     #[test]
     fn a_body_must_arrive_without_a_pause_and_at_a_minimum_rate() {
@@ -570,22 +568,36 @@ mod tests {
         }
     }
 
-    /// An address that is not allowed gets 403 before the service sees the request. The test uses a
-    /// network in memory, because over loopback every peer is allowed.
+    /// Clients of an address that is not allowed cannot take the places of others, not even by
+    /// sending nothing. The test uses a network in memory, because over loopback every peer is
+    /// allowed.
     #[test]
-    fn an_address_that_is_not_allowed_gets_403_for_any_request() {
-        let network = Network::new();
-        let workers = Arc::new(Workers::start(0, 1).unwrap());
-        let handler = Arc::new(Handler::new(Config::default(), Arc::new(Nothing), workers));
-        let options = Options::default().sweep(None).sock_factory(network.factory());
-        let sockman = SockMan::new(Arc::new(Events(handler)), options).unwrap();
-        let here = sockman.bind_and_start_listening("10.0.0.1:80").unwrap();
-        let mut thread = SocketThreadByHand::start(&sockman, &network).unwrap();
-        let peer = network.connect(&here).unwrap();
-        peer.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
-        thread.run_until_idle().unwrap();
-        let answer = String::from_utf8(peer.receive().0).unwrap();
-        assert!(answer.starts_with("HTTP/1.1 403 "), "{answer}");
+    fn an_address_that_is_not_allowed_is_refused_at_the_accept() {
+        const PLACES: usize = 4;
+        let allowed = |allow: &[&str]| {
+            let network = Network::new();
+            let workers = Arc::new(Workers::start(0, 1).unwrap());
+            let allow = allow.iter().map(|ip| ip.parse().unwrap()).collect();
+            let config = Config { allow, ..Config::default() };
+            let handler = Arc::new(Handler::new(config, Arc::new(Nothing), workers));
+            let options = Options::default()
+                .sweep(None)
+                .max_connections(PLACES)
+                .sock_factory(network.factory());
+            let events = Arc::new(Events(Arc::clone(&handler)));
+            let sockman = SockMan::new(events, options).unwrap();
+            let here = sockman.bind_and_start_listening("10.0.0.1:80").unwrap();
+            let mut thread = SocketThreadByHand::start(&sockman, &network).unwrap();
+            let silent: Vec<_> = (0..3 * PLACES).map(|_| network.connect(&here).unwrap()).collect();
+            thread.run_until_idle().unwrap();
+            let peer = silent.last().unwrap();
+            let _ = peer.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+            thread.run_until_idle().unwrap();
+            (handler.connections(), silent.iter().filter(|peer| peer.receive().1.is_some()).count())
+        };
+        assert_eq!(allowed(&[]), (0, 3 * PLACES));
+        // The address of the peers of this network.
+        assert_eq!(allowed(&["10.0.0.1"]).0, PLACES);
     }
 
     #[test]
