@@ -39,6 +39,13 @@ pub struct Head {
     pub host: Option<String>,
     /// The value of the Authorization header.
     pub authorization: Option<Credentials>,
+    /// The value of the Origin header: the site whose page made the request.
+    pub origin: Option<String>,
+    /// The value of the Sec-Fetch-Site header. Browsers say in it whether another site made the
+    /// request, also where they send no Origin.
+    pub fetch_site: Option<String>,
+    /// The value of the Sec-Fetch-Dest header, which is `document` if the user follows a link.
+    pub fetch_dest: Option<String>,
     pub(crate) is_http_1_0: bool,
     /// The client wants to use the connection again.
     pub(crate) keep_alive: bool,
@@ -463,6 +470,12 @@ impl Head {
             if self.host.replace(host.to_owned()).is_some() {
                 return Err(bad("The request has two Host headers."));
             }
+        } else if is("origin") {
+            only_one(&mut self.origin, value)?;
+        } else if is("sec-fetch-site") {
+            only_one(&mut self.fetch_site, value)?;
+        } else if is("sec-fetch-dest") {
+            only_one(&mut self.fetch_dest, value)?;
         } else if is("authorization") {
             if self.authorization.replace(Credentials(value.to_owned())).is_some() {
                 return Err(bad("The request has two Authorization headers."));
@@ -482,6 +495,14 @@ impl Head {
             self.expects_continue = true;
         }
         Ok(())
+    }
+}
+
+/// Stores the value of a header that may be sent once only.
+fn only_one(place: &mut Option<String>, value: &[u8]) -> Result<(), Response> {
+    match place.replace(String::from_utf8_lossy(value).into_owned()) {
+        None => Ok(()),
+        Some(_) => Err(bad("A header that may be sent once is sent twice.")),
     }
 }
 
