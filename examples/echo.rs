@@ -1,8 +1,7 @@
 //! `echo MODE PORT`: an `echo`, a `sink` (discards) or a `source` (sends without end). The server
 //! keeps the bytes that a peer does not read, and stops reading from a peer that has more than a
 //! megabyte to read.
-#![allow(clippy::print_stdout, reason = "a program prints")]
-use std::{collections::HashMap, env, error::Error, io, sync::Arc};
+use std::{collections::HashMap, env, error::Error, io, io::Write, process::ExitCode, sync::Arc};
 
 use parking_lot::Mutex;
 use sockman::{ConnectionId as Id, EventHandler, NextRecv, Options, Service, SockMan};
@@ -64,7 +63,13 @@ impl EventHandler for Server {
     }
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
+fn main() -> ExitCode {
+    let Err(error) = run() else { return ExitCode::SUCCESS };
+    let _ = writeln!(io::stderr(), "echo: {error:#}");
+    ExitCode::FAILURE
+}
+
+fn run() -> Result<(), Box<dyn Error>> {
     let (mode, port) = (env::args().nth(1).unwrap_or_default(), env::args().nth(2));
     let port = port.filter(|_| ["echo", "sink", "source"].contains(&mode.as_str()));
     let Some(port) = port else { return Err("usage: echo echo|sink|source PORT".into()) };
@@ -73,6 +78,6 @@ fn main() -> Result<(), Box<dyn Error>> {
     let sockman = SockMan::new(server, Options::default().sweep(None))?;
     let bound = sockman.bind_and_start_listening(format!("127.0.0.1:{port}"))?;
     let threads = sockman.start_sockets_threads()?;
-    println!("listening on {bound}");
+    writeln!(io::stdout(), "listening on {bound}")?;
     Ok(threads.join()?)
 }

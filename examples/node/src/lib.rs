@@ -24,6 +24,8 @@ mod chain;
 mod connman;
 mod control;
 mod dialer;
+#[path = "../../programs/listening.rs"]
+mod listening;
 mod node;
 mod peer;
 mod processing;

@@ -16,6 +16,8 @@
 
 mod keys;
 mod listener;
+#[path = "../../programs/listening.rs"]
+mod listening;
 mod server;
 mod session;
 mod templates;

@@ -18,6 +18,8 @@ mod demo;
 mod methods;
 mod networks;
 mod report;
+#[path = "../../../../programs/signals.rs"]
+mod signals;
 mod web;
 
 use std::process::ExitCode;
