@@ -2107,7 +2107,7 @@ MUTATIONS = [
         'file': 'examples/http_rpc/src/server/handler.rs',
         'old': '        if connection.phase() == Phase::Streaming && has_sent_or_left {',
         'new': '        if connection.phase() == Phase::Streaming && has_sent_or_left && false {',
-        'test': 'sockman-http-rpc:events', 'tests': ('', 'before_its_events'),
+        'test': 'sockman-http-rpc:events', 'tests': ('', 'half_closed_before'),
     },
     {
         'guarantee': 'rpc', 'what': 'a named parameter may be given twice',
