@@ -1,8 +1,6 @@
 //! `echo MODE PORT`: an `echo`, a `sink` (discards) or a `source` (sends without end). The server
-//! keeps the bytes that a peer does not read, and stops reading from a peer that has more than a
-//! megabyte to read.
-#![allow(clippy::print_stdout, reason = "a program prints")]
-use std::{collections::HashMap, env, error::Error, io, sync::Arc};
+//! keeps what a peer does not read, and stops reading from one that has over a megabyte to read.
+use std::{collections::HashMap, env, error::Error, io, io::Write, process, sync::Arc};
 
 use parking_lot::Mutex;
 use sockman::{ConnectionId as Id, EventHandler, NextRecv, Options, Service, SockMan};
@@ -55,8 +53,7 @@ impl EventHandler for Server {
         }
     }
     fn event_got_eof(&self, _: &SockMan, id: Id) {
-        // The library asks the send hook next. The queued bytes are sent before the connection
-        // closes.
+        // The library asks the send hook next, which sends the queued bytes before the close.
         self.peers.lock().entry(id).and_modify(|(_, finished)| *finished = true);
     }
     fn event_got_permanent_read_error(&self, sockman: &SockMan, id: Id, _: &io::Error) {
@@ -64,7 +61,12 @@ impl EventHandler for Server {
     }
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
+fn main() {
+    let Err(error) = run() else { return };
+    let _ = writeln!(io::stderr(), "echo: {error:#}");
+    process::exit(1);
+}
+fn run() -> Result<(), Box<dyn Error>> {
     let (mode, port) = (env::args().nth(1).unwrap_or_default(), env::args().nth(2));
     let port = port.filter(|_| ["echo", "sink", "source"].contains(&mode.as_str()));
     let Some(port) = port else { return Err("usage: echo echo|sink|source PORT".into()) };
@@ -72,7 +74,6 @@ fn main() -> Result<(), Box<dyn Error>> {
     // Every change of a hook's answer wakes the connection, so the server needs no sweep.
     let sockman = SockMan::new(server, Options::default().sweep(None))?;
     let bound = sockman.bind_and_start_listening(format!("127.0.0.1:{port}"))?;
-    let threads = sockman.start_sockets_threads()?;
-    println!("listening on {bound}");
-    Ok(threads.join()?)
+    writeln!(io::stdout(), "listening on {bound}")?;
+    Ok(sockman.start_sockets_threads()?.join()?)
 }

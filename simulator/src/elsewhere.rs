@@ -258,6 +258,7 @@ impl World {
         let errno = model.choices.pick(errnos).filter(|errno| *errno != libc::EAGAIN);
         let Some(errno) = errno else { return };
         model.fails_for_long = true;
+        model.receives_lacked |= call == Call::Recv;
         self.network.fail_always(call, errno);
         model.say(|| format!("  every {call:?} fails with errno {errno}"));
         model.count(match call {

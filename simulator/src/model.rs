@@ -115,6 +115,8 @@ pub(crate) struct Model {
     pub(crate) calls_failed: bool,
     /// Whether every call of a kind fails until the fault is healed.
     pub(crate) fails_for_long: bool,
+    /// Whether every receive failed for a while, so that data may have waited.
+    pub(crate) receives_lacked: bool,
     pub(crate) shutdown_failed: bool,
     /// Whether the embedder has interrupted the threads and has not started them again.
     pub(crate) is_interrupted: bool,
@@ -299,6 +301,7 @@ impl Model {
             is_wild: true,
             calls_failed: false,
             fails_for_long: false,
+            receives_lacked: false,
             shutdown_failed: false,
             is_interrupted: false,
             deadline: None,
@@ -408,6 +411,9 @@ impl Model {
         let is_over = record.eof_reported || record.error_reported;
         let is_excused = record.is_denied || record.recv_rests || record.recv_resumed_silently;
         if record.phase != Phase::Open || is_over || is_excused || !record.may_recv() {
+            return None;
+        }
+        if self.receives_lacked {
             return None;
         }
         let player = self.peers.iter().find(|player| player.key == record.key)?;

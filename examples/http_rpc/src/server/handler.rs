@@ -2,8 +2,8 @@
 //!
 //! Hooks and events run on the socket thread. `finish` and `close` also run on the workers. The
 //! lock `reading` of a connection, which only the socket thread takes, is held while requests are
-//! queued for the workers or refused. No other lock is held while sockman or the service is
-//! called.
+//! queued for the workers or refused. The lock `answer` of a connection is held while a part of an
+//! answer is sent. No other lock is held while sockman or the service is called.
 
 use std::{
     io,
@@ -26,7 +26,7 @@ use super::{
     Answer, Config, HttpService, Timers,
     connection::{ArrivingBody, Connection, Phase, Reading},
     events::EventStream,
-    parser::{Head, Refused, Request},
+    parser::{Refused, Request},
     response::{Afterwards, Response},
     workers::Workers,
 };
@@ -134,6 +134,8 @@ impl Handler {
         if self.connections.remove(id).is_none() {
             return;
         }
+        // A call that has not begun is dropped: nobody waits for its answer.
+        self.workers.withdraw(id);
         self.timers.clear(Timer::Connection(id));
         if self.connections.is_empty() {
             let _guard = self.drained_lock.lock();
@@ -150,7 +152,7 @@ impl Handler {
         reading: &mut Reading,
     ) {
         while connection.phase() == Phase::Reading && !connection.send.has_queued() {
-            match reading.parser.next(|head| self.admit(connection, head)) {
+            match reading.parser.next(|head| self.service.admit(head)) {
                 Ok(Some(request)) => {
                     reading.body = None;
                     reading.has_unanswered = reading.parser.has_leftover();
@@ -187,14 +189,6 @@ impl Handler {
         }
     }
 
-    /// Decides whether to go on with a request before its body is awaited.
-    fn admit(&self, connection: &Connection, head: &Head) -> Result<(), Response> {
-        if !is_allowed(&self.config.allow, &connection.them) {
-            return Err(Response::text(403, "Requests from this address are not allowed."));
-        }
-        self.service.admit(head)
-    }
-
     /// Queues a request for the workers, or answers it with 503 if the queue is full.
     fn hand_over(
         self: &Arc<Self>,
@@ -203,7 +197,14 @@ impl Handler {
         reading: &Reading,
         request: Request,
     ) {
+        if reading.is_far_ahead() && has_hung_up(sockman, connection.id) {
+            return self.close(sockman, connection.id);
+        }
+        connection.expect_answer();
         let was_turned_away = connection.pass_on(Phase::Answering);
+        if reading.got_eof {
+            connection.begin_answer(sockman);
+        }
         let keep_alive = request.head.keep_alive;
         let in_flight = InFlight {
             afterwards: if keep_alive { Afterwards::KeepAlive } else { Afterwards::Close },
@@ -216,7 +217,7 @@ impl Handler {
             connection: Arc::clone(connection),
             in_flight,
         };
-        if !self.workers.submit(move || job.run(request)) {
+        if !self.workers.submit(connection.id, move || job.run(request)) {
             let response = Response::text(503, "The queue of requests is full. Try again later.");
             self.finish(sockman, connection, &response, in_flight);
         }
@@ -233,7 +234,7 @@ impl Handler {
         let afterwards = if self.is_draining() { Afterwards::Close } else { in_flight.afterwards };
         let bytes = response.encode(afterwards, in_flight.to_head);
         connection.is_active();
-        if connection.send.push(sockman, &bytes).is_err() {
+        if connection.send_answer(sockman, &bytes).is_err() {
             // The connection is closed or broken.
             return self.close(sockman, connection.id);
         }
@@ -344,7 +345,13 @@ impl Handler {
     }
 }
 
-/// Returns whether requests from this peer are accepted.
+/// Returns whether the connection has been reset, or is closed in both directions, even if nothing is
+/// received from it.
+fn has_hung_up(sockman: &SockMan, id: ConnectionId) -> bool {
+    sockman.connection_info(id).is_some_and(|info| info.hung_up.is_some())
+}
+
+/// Returns whether clients from this address may connect.
 fn is_allowed(allow: &[IpAddr], them: &Service) -> bool {
     match them.to_socket_addr() {
         // A unix-domain socket is protected by the permissions of its path.
@@ -381,6 +388,10 @@ struct Job {
 impl Job {
     fn run(self, request: Request) {
         let Job { handler, sockman, connection, in_flight } = self;
+        // The client has gone since this worker took the job.
+        if handler.connections.find(connection.id).is_none() {
+            return;
+        }
         let is_http_1_0 = request.head.is_http_1_0;
         let timers = Timers { timers: &handler.timers, sockman: &sockman };
         let answer = catch_unwind(AssertUnwindSafe(|| handler.service.answer(request, &timers)));
@@ -417,7 +428,13 @@ impl EventHandler for Events {
         _me: &Service,
         them: &Service,
     ) -> bool {
-        self.0.connections.insert(id, Connection::new(id, them, self.0.config.max_body));
+        // Refused here and not at the first request: a client that sends nothing would keep its place
+        // until it times out.
+        if !is_allowed(&self.0.config.allow, them) {
+            log::debug!("refusing a client from {them}: its address is not allowed");
+            return false;
+        }
+        self.0.connections.insert(id, Connection::new(id, self.0.config.max_body));
         // This check follows the insert, and `drain` sets the flag before it looks at the table. So
         // either this check sees the flag, or `drain` sees the connection.
         if self.0.is_draining() {
@@ -432,11 +449,20 @@ impl EventHandler for Events {
     }
 
     fn should_try_to_send(&self, id: ConnectionId) -> bool {
-        self.0.connections.find(id).is_some_and(|connection| connection.send.has_queued())
+        let connection = self.0.connections.find(id);
+        connection
+            .is_some_and(|connection| connection.send.has_queued() || connection.is_held_back())
     }
 
     fn event_ready_to_send(&self, sockman: &SockMan, id: ConnectionId) -> NextRecv {
         let Some(connection) = self.0.connections.find(id) else { return NextRecv::Skip };
+        if !connection.send.has_queued() {
+            // Nothing is received, so a reset is reported only here.
+            if has_hung_up(sockman, id) {
+                self.0.close(sockman, id);
+            }
+            return NextRecv::Proceed;
+        }
         connection.is_active();
         if connection.send.drain(sockman).is_err() {
             self.0.close(sockman, id);
@@ -465,7 +491,11 @@ impl EventHandler for Events {
                     connection.is_active();
                 }
                 reading.parser.receive(data);
-                self.0.advance(sockman, &connection, &mut reading);
+                if connection.note_arrival() {
+                    reading.has_unanswered = true;
+                } else {
+                    self.0.advance(sockman, &connection, &mut reading);
+                }
             }
         }
     }
@@ -478,7 +508,11 @@ impl EventHandler for Events {
             return self.0.close(sockman, id);
         }
         // A client may close its side after its last request. The client still gets the answer.
-        self.0.advance(sockman, &connection, &mut reading);
+        if connection.note_arrival() {
+            connection.begin_answer(sockman);
+        } else {
+            self.0.advance(sockman, &connection, &mut reading);
+        }
     }
 
     fn event_got_permanent_read_error(&self, sockman: &SockMan, id: ConnectionId, _: &io::Error) {
@@ -489,6 +523,10 @@ impl EventHandler for Events {
         let Some(connection) = self.0.connections.find(id) else { return };
         self.0.linger_if_sent(sockman, &connection);
         let mut reading = connection.reading.lock();
+        let has_sent_or_left = reading.got_eof || reading.parser.unparsed() > 0;
+        if connection.phase() == Phase::Streaming && has_sent_or_left {
+            return self.0.close(sockman, id);
+        }
         self.0.advance(sockman, &connection, &mut reading);
         if self.0.is_draining() {
             self.0.end_if_idle(sockman, &connection);
@@ -520,7 +558,7 @@ mod tests {
         testing::{Network, SocketThreadByHand},
     };
 
-    use super::*;
+    use super::{super::parser::Head, *};
 
     #[test]
     fn a_body_must_arrive_without_a_pause_and_at_a_minimum_rate() {
@@ -551,22 +589,36 @@ mod tests {
         }
     }
 
-    /// An address that is not allowed gets 403 before the service sees the request. The test uses a
-    /// network in memory, because over loopback every peer is allowed.
+    /// Clients of an address that is not allowed cannot take the places of others, not even by
+    /// sending nothing. The test uses a network in memory, because over loopback every peer is
+    /// allowed.
     #[test]
-    fn an_address_that_is_not_allowed_gets_403_for_any_request() {
-        let network = Network::new();
-        let workers = Arc::new(Workers::start(0, 1).unwrap());
-        let handler = Arc::new(Handler::new(Config::default(), Arc::new(Nothing), workers));
-        let options = Options::default().sweep(None).sock_factory(network.factory());
-        let sockman = SockMan::new(Arc::new(Events(handler)), options).unwrap();
-        let here = sockman.bind_and_start_listening("10.0.0.1:80").unwrap();
-        let mut thread = SocketThreadByHand::start(&sockman, &network).unwrap();
-        let peer = network.connect(&here).unwrap();
-        peer.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
-        thread.run_until_idle().unwrap();
-        let answer = String::from_utf8(peer.receive().0).unwrap();
-        assert!(answer.starts_with("HTTP/1.1 403 "), "{answer}");
+    fn an_address_that_is_not_allowed_is_refused_at_the_accept() {
+        const PLACES: usize = 4;
+        let allowed = |allow: &[&str]| {
+            let network = Network::new();
+            let workers = Arc::new(Workers::start(0, 1).unwrap());
+            let allow = allow.iter().map(|ip| ip.parse().unwrap()).collect();
+            let config = Config { allow, ..Config::default() };
+            let handler = Arc::new(Handler::new(config, Arc::new(Nothing), workers));
+            let options = Options::default()
+                .sweep(None)
+                .max_connections(PLACES)
+                .sock_factory(network.factory());
+            let events = Arc::new(Events(Arc::clone(&handler)));
+            let sockman = SockMan::new(events, options).unwrap();
+            let here = sockman.bind_and_start_listening("10.0.0.1:80").unwrap();
+            let mut thread = SocketThreadByHand::start(&sockman, &network).unwrap();
+            let silent: Vec<_> = (0..3 * PLACES).map(|_| network.connect(&here).unwrap()).collect();
+            thread.run_until_idle().unwrap();
+            let peer = silent.last().unwrap();
+            let _ = peer.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+            thread.run_until_idle().unwrap();
+            (handler.connections(), silent.iter().filter(|peer| peer.receive().1.is_some()).count())
+        };
+        assert_eq!(allowed(&[]), (0, 3 * PLACES));
+        // The address of the peers of this network.
+        assert_eq!(allowed(&["10.0.0.1"]).0, PLACES);
     }
 
     #[test]
