@@ -9,7 +9,6 @@
 //! `rpc/mod.rs` implements JSON-RPC. `methods.rs` holds the methods, among them those of a wallet
 //! that a timer on the socket thread locks again.
 
-
 use std::{
     error::Error,
     io::{self, Write},

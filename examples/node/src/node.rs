@@ -292,7 +292,8 @@ impl Node {
         let connman = Arc::new(Connman::new(config, chain, Box::new(observer)));
         let sockman = SockMan::new(connman.clone(), options).map_err(NodeError::new)?;
         for address in &listen {
-            let bound = sockman_programs::listening::listen(&sockman, address).map_err(NodeError::new)?;
+            let bound =
+                sockman_programs::listening::listen(&sockman, address).map_err(NodeError::new)?;
             connman.listening.lock().push(bound);
         }
 

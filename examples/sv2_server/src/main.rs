@@ -7,7 +7,6 @@
 //! `server.rs` holds the `EventHandler`, and `session.rs` the protocol state of one client.
 //! `tests/support` holds a client.
 
-
 use std::{
     error::Error,
     io::{self, Write},

@@ -194,7 +194,8 @@ impl Server {
         };
         // From here on, an error drops the server, and the drop stops it.
         for address in &listen {
-            let bound = sockman_programs::listening::listen(&server.sockman, address).map_err(ServerError::new)?;
+            let bound = sockman_programs::listening::listen(&server.sockman, address)
+                .map_err(ServerError::new)?;
             server.listening.push(bound);
         }
         server.threads = Some(server.sockman.start_sockets_threads().map_err(ServerError::new)?);
