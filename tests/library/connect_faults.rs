@@ -95,13 +95,11 @@ const DESTINATION: &[(i32, &str)] = &[
     (libc::ENAMETOOLONG, "Os"),
 ];
 
-/// The errors of connect(2) that concern this host or this process.
+/// The errors of connect(2) that concern this host or this process. `ENOBUFS`, `ENOMEM` and `EAGAIN`
+/// are not among them: the connect is tried again until its deadline.
 const HOST: &[(i32, &str)] = &[
     (libc::ENETDOWN, "NetworkDown"),
     (libc::EADDRINUSE, "Os"),
-    (libc::EAGAIN, "Os"),
-    (libc::ENOBUFS, "Os"),
-    (libc::ENOMEM, "Os"),
     (libc::EMFILE, "Os"),
     (libc::ENFILE, "Os"),
     (libc::EALREADY, "Os"),
@@ -122,10 +120,6 @@ fn each_error_of_connect_says_which_party_is_at_fault() {
     for (errors, fault) in [(DESTINATION, Fault::Destination), (HOST, Fault::Host)] {
         for (errno, kind) in errors {
             for to in [TO, UNIX] {
-                // This error means "no room in the backlog" there, and the connect goes on.
-                if to == UNIX && *errno == libc::EAGAIN {
-                    continue;
-                }
                 for driver in DRIVERS {
                     let error = rig.error(driver, Call::Connect, *errno, to, &options);
                     let os = io::Error::from_raw_os_error(*errno);
@@ -229,7 +223,6 @@ fn a_lack_of_this_host_is_not_the_bridges_fault() {
     let errors = [
         (Call::Connect, libc::ENETUNREACH, Fault::Proxy),
         (Call::Connect, libc::EADDRNOTAVAIL, Fault::Proxy),
-        (Call::Connect, libc::ENOBUFS, Fault::Host),
         (Call::Connect, libc::ENETDOWN, Fault::Host),
         (Call::Socket, libc::EAFNOSUPPORT, Fault::Proxy),
         (Call::Socket, libc::EMFILE, Fault::Host),

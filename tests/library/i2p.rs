@@ -831,16 +831,19 @@ fn a_refused_registration_does_not_end_the_threads() {
     let options = without_sweep().i2p(i2p).sock_factory(network.factory());
     let sockman = SockMan::new(recorder.clone(), options).unwrap();
     let threads = sockman.start_sockets_threads().unwrap();
-    recorder.wait_for("an I2P status", |events| {
-        events
-            .iter()
-            .any(|event| matches!(event, Event::I2p(_, I2pStatus::StopListening)))
-            .then_some(())
+    // The thread that reads the key file is looked at again and again on the network's clock.
+    eventually("an I2P status", || {
+        network.advance(Duration::from_millis(10));
+        let is_stopped = |event: &Event| matches!(event, Event::I2p(_, I2pStatus::StopListening));
+        recorder.events().iter().any(is_stopped)
     });
     while bridge.accept().is_some() {}
     network.heal();
     network.advance(Duration::from_secs(1));
-    eventually("the thread dials the bridge again", || bridge.accept().is_some());
+    eventually("the thread dials the bridge again", || {
+        network.advance(Duration::from_millis(10));
+        bridge.accept().is_some()
+    });
     sockman.interrupt();
     threads.join().unwrap();
 }
