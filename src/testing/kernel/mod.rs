@@ -224,7 +224,8 @@ impl Kernel {
         let lasting = self.lasting_faults.get(&call).copied();
         let Some(errno) = once.or(lasting) else { return Ok(()) };
         self.faults_taken += u64::from(once.is_some());
-        if matches!(call, Call::Accept | Call::Register) {
+        // A listener asks an accepted socket for its address, and backs off if that lacks buffers.
+        if matches!(call, Call::Accept | Call::Register | Call::LocalAddress) {
             self.exhausted_at = Some(self.elapsed);
         }
         if matches!(errno, libc::ENOBUFS | libc::ENOMEM | libc::EINTR) {
