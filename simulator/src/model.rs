@@ -117,6 +117,8 @@ pub(crate) struct Model {
     pub(crate) fails_for_long: bool,
     /// Whether every receive failed for a while, so that data may have waited.
     pub(crate) receives_lacked: bool,
+    /// When the clock jumped, and how far.
+    pub(crate) jumps: Vec<(Duration, Duration)>,
     pub(crate) shutdown_failed: bool,
     /// Whether the embedder has interrupted the threads and has not started them again.
     pub(crate) is_interrupted: bool,
@@ -302,6 +304,7 @@ impl Model {
             calls_failed: false,
             fails_for_long: false,
             receives_lacked: false,
+            jumps: Vec::new(),
             shutdown_failed: false,
             is_interrupted: false,
             deadline: None,
@@ -402,6 +405,11 @@ impl Model {
                 "connection {number} got lost, repeated or wrong bytes from byte {from} on (G5)"
             )
         });
+    }
+
+    /// Returns how far the clock has jumped since that time.
+    pub(crate) fn jumped_since(&self, since: Duration) -> Duration {
+        self.jumps.iter().filter(|(at, _)| *at >= since).map(|(_, by)| *by).sum()
     }
 
     /// Returns when the data that waits for `id` arrived. Returns `None` if the library does not

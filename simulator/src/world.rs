@@ -238,8 +238,10 @@ impl World {
             model.count("the clock jumped");
             by
         };
+        let at = self.network.elapsed();
         self.network.advance(by);
         let (now, mut model) = (self.network.elapsed(), self.model.lock());
+        model.jumps.push((at, by));
         let has_waiting = |id: ConnectionId| {
             let record = model.connections.get(&id);
             let is_over = record.and_then(|record| record.timer).is_some_and(|at| at <= now);
@@ -682,7 +684,11 @@ impl World {
         let exhausted_at = self.network.exhausted_at();
         // The longest pause after a lack of buffers, plus one millisecond.
         let lacked_at = self.network.lacked_at();
-        let lacks = lacked_at.is_some_and(|at| now <= at + Duration::from_millis(201));
+        // The pause begins when the callbacks of the pass are over, so jumps in them come on top.
+        let lacks = lacked_at.is_some_and(|at| {
+            let jumps = self.model.lock().jumped_since(at);
+            now <= at + Duration::from_millis(201) + jumps
+        });
         let mut left = Vec::new();
         if !lacks {
             left.extend(self.negotiations_left());
