@@ -10,12 +10,12 @@ use sockman::{
         ParseAddrErrorKind, ScopedIpv6, UnixAddr,
     },
     error::{
-        BindError, BindErrorKind, ConnectError, ConnectErrorKind, ConnectPhase, CreateError,
-        InvalidOption, JoinError, Panic, SendError, StartError,
+        BindError, BindErrorKind, ConnectError, ConnectErrorKind, ConnectFault, ConnectPhase,
+        CreateError, InvalidOption, JoinError, Panic, SendError, StartError,
     },
     helpers::{ConnectionTable, Deadlines, PushError, SendQueueLimits},
     options::PanicPolicy,
-    stats::{ConnectionInfo, Direction, Stats},
+    stats::{ConnectionInfo, Direction, HangUp, Stats},
     sys::{More, OsSockFactory, Poller, Readiness, Sock, SockFactory, Waker},
     testing::{self, Call, Ended, Peer, PeerListener, Point, Probe, Script, SocketThreadByHand},
 };
