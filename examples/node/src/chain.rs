@@ -3,6 +3,8 @@
 //! Plain data without a thread, behind a mutex. The node checks proof of work, linkage, difficulty
 //! and times, as a light node does; it never sees blocks. It compares a branch with the chain by
 //! the work of the headers in one message, so it does not follow a fork deeper than 2000 headers.
+//! The chain stores the sum of the work up to each header, so the comparison costs the same at every
+//! height.
 //! Bitcoin Core defends itself against a flood of cheap headers by its presync; this node has a
 //! plain limit instead.
 
@@ -39,6 +41,8 @@ pub struct Chain {
     network: Network,
     /// The headers by height. Never empty: the first one is the genesis block's.
     headers: Vec<Header>,
+    /// The work of all headers up to each height.
+    work: Vec<Work>,
     heights: HashMap<BlockHash, usize>,
 }
 
@@ -49,6 +53,7 @@ impl Chain {
         Chain {
             network,
             headers: vec![genesis],
+            work: vec![genesis.work()],
             heights: HashMap::from([(genesis.block_hash(), 0)]),
         }
     }
@@ -96,13 +101,13 @@ impl Chain {
         self.headers.iter().skip(first).take(count).copied().collect()
     }
 
-    /// Checks headers that a peer sent, and adds them if the chain then has more work. Returns the
-    /// number of new headers.
+    /// Checks headers that a peer sent, and adds them if the chain then has more work. Costs the
+    /// same at every height, unless headers of the chain are replaced.
     ///
     /// # Errors
     ///
     /// [`ChainError`], if a header breaks a rule. The chain stays unchanged.
-    pub(crate) fn add(&mut self, headers: &[Header]) -> Result<usize, ChainError> {
+    pub(crate) fn add(&mut self, headers: &[Header]) -> Result<Added, ChainError> {
         // Known headers are skipped: an overlap is no fault.
         let mut known = 0;
         let mut hashes: Vec<BlockHash> = headers.iter().map(Header::block_hash).collect();
@@ -110,7 +115,7 @@ impl Chain {
             known += 1;
         }
         let new = &headers[known..];
-        let Some(first) = new.first() else { return Ok(0) };
+        let Some(first) = new.first() else { return Ok(Added::NothingNew) };
         let fork = *self.heights.get(&first.prev_blockhash).ok_or(ChainError::Unconnected)?;
         if fork + new.len() >= MAX_HEADERS {
             return Err(ChainError::TooMany);
@@ -121,19 +126,28 @@ impl Chain {
             branch.check_next(&new[count - 1])?;
             branch.headers = &new[..count];
         }
-        let ours = &self.headers[fork + 1..];
-        if work(new) <= work(ours) {
-            return Ok(0);
+        let mut work = self.work[fork];
+        let sums: Vec<Work> = new
+            .iter()
+            .map(|header| {
+                work = work + header.work();
+                work
+            })
+            .collect();
+        if work <= self.work[self.height()] {
+            return Ok(Added::LessWork);
         }
-        for replaced in ours {
+        for replaced in &self.headers[fork + 1..] {
             self.heights.remove(&replaced.block_hash());
         }
         self.headers.truncate(fork + 1);
+        self.work.truncate(fork + 1);
         for (header, hash) in new.iter().zip(hashes.drain(known..)) {
             self.heights.insert(hash, self.headers.len());
             self.headers.push(*header);
         }
-        Ok(new.len())
+        self.work.extend(sums);
+        Ok(Added::New(new.len()))
     }
 
     /// Mines `count` headers on top of the chain, ten minutes apart. This is for regtest, where
@@ -162,8 +176,15 @@ impl Chain {
     }
 }
 
-fn work(headers: &[Header]) -> Work {
-    headers.iter().fold(Work::from_be_bytes([0; 32]), |sum, header| sum + header.work())
+/// What [`Chain::add`] did with valid headers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Added {
+    /// This many headers are new in the chain.
+    New(usize),
+    /// The chain has all the headers already, or there were none.
+    NothingNew,
+    /// The headers lead to no more work than the chain has. The chain does not keep them.
+    LessWork,
 }
 
 /// A candidate chain. The branch consists of `chain` up to the height `fork`, followed by

@@ -7,6 +7,7 @@
 //! called under a lock, because they do not call back.
 
 use std::{
+    collections::HashMap,
     io,
     sync::{
         Arc,
@@ -21,8 +22,12 @@ use bitcoin::{
 };
 use parking_lot::Mutex;
 use sockman::{
-    ConnectionId, EventHandler, NextRecv, Service, SockMan, address::Destination,
-    helpers::ConnectionTable, i2p::I2pStatus, stats::Direction,
+    ConnectionId, EventHandler, NextRecv, Service, SockMan,
+    address::Destination,
+    error::{ConnectError, ConnectErrorKind},
+    helpers::ConnectionTable,
+    i2p::I2pStatus,
+    stats::Direction,
 };
 
 use crate::{
@@ -31,7 +36,8 @@ use crate::{
     chain::Chain,
     node::Observer,
     peer::Peer,
-    targets::{Ended, TargetNumber, Targets},
+    processing::version_message,
+    targets::{Attempt, Ended, TargetNumber, Targets},
     transport::{Message, Start},
     work::WorkList,
 };
@@ -46,6 +52,8 @@ pub(crate) struct Connman {
     pub(crate) work: WorkList,
     /// The addresses that the dialer dials.
     pub(crate) targets: Targets,
+    /// The attempts to connect that have no outcome yet.
+    pub(crate) dialling: Mutex<HashMap<ConnectionId, Attempt>>,
     network_active: AtomicBool,
     /// An RPC client requested a ping of every peer.
     pub(crate) ping_requested: AtomicBool,
@@ -65,6 +73,7 @@ impl Connman {
         Connman {
             config,
             targets,
+            dialling: Mutex::default(),
             network_active: AtomicBool::new(true),
             ping_requested: AtomicBool::new(false),
             closed_totals: Mutex::default(),
@@ -104,6 +113,39 @@ impl Connman {
         // the connection is reported.
         self.tell(Event::Connected { id, direction, them: them.clone() });
         self.peers.insert(id, Peer::new(&self.config, id, direction, them, dialled, start))
+    }
+
+    /// Adds an outbound connection, and sends `version` before its first callback.
+    fn connected(&self, sockman: &SockMan, id: ConnectionId, attempt: &Attempt) {
+        let start = if attempt.with_v2 { Start::DialV2 } else { Start::DialV1 };
+        let (direction, number) = (Direction::Outbound, Some(attempt.number));
+        let peer = self.add_peer(id, direction, &attempt.to, number, start);
+        // If the network was switched off during the connect, `set_network_active` did not find
+        // this peer in the table.
+        if !self.is_network_active() {
+            self.disconnect(sockman, id, "the network is switched off");
+            return;
+        }
+        if !peer.greeting.is_empty() {
+            // If this fails, the first callback fails too and reports the error.
+            let _ = peer.send.push(sockman, &peer.greeting);
+        }
+        self.push_messages(sockman, &peer, [version_message(self, &peer)]);
+    }
+
+    /// Records and reports an attempt to connect that failed.
+    pub(crate) fn connect_failed(&self, attempt: &Attempt, error: &ConnectError) {
+        self.targets.ended(attempt.number, Ended::ForNow);
+        self.tell(Event::ConnectFailed { error: format!("{error:#}") });
+    }
+
+    /// Ends the attempts to connect that have no outcome yet.
+    pub(crate) fn cancel_dialling(&self, sockman: &SockMan) {
+        let mut dialling = self.dialling.lock();
+        for (id, attempt) in dialling.drain() {
+            sockman.close_connection(id);
+            self.targets.ended(attempt.number, Ended::ForNow);
+        }
     }
 
     /// Sends messages to a peer together, or queues them. Disconnects the peer if they can be
@@ -171,10 +213,17 @@ impl Connman {
             }
             self.peers.remove(id)
         };
-        if let Some((peer, target)) = peer.and_then(|peer| peer.dialled.map(|to| (peer, to))) {
+        // Without a peer, the connection was not in the table, and its begin was not reported.
+        let Some(peer) = peer else { return };
+        if let Some(target) = peer.dialled {
             self.targets.ended(target, how(&peer));
         }
-        self.tell(Event::Disconnected { id, reason: reason.to_owned() });
+        self.tell(Event::Disconnected {
+            id,
+            direction: peer.direction,
+            was_established: peer.conversation.lock().is_established,
+            reason: reason.to_owned(),
+        });
     }
 
     /// Returns the bytes received and sent since the start.
@@ -262,6 +311,28 @@ impl EventHandler for Connman {
             return false;
         }
         true
+    }
+
+    fn event_connect_completed(
+        &self,
+        sockman: &SockMan,
+        id: ConnectionId,
+        _to: &Destination,
+        outcome: Result<&Service, ConnectError>,
+    ) {
+        let attempt = self.dialling.lock().remove(&id);
+        match (attempt, outcome) {
+            (Some(attempt), Ok(_me)) => self.connected(sockman, id, &attempt),
+            // The node is stopping, so the failure is no news.
+            (Some(attempt), Err(error))
+                if matches!(error.kind(), ConnectErrorKind::Interrupted) =>
+            {
+                self.targets.ended(attempt.number, Ended::ForNow);
+            }
+            (Some(attempt), Err(error)) => self.connect_failed(&attempt, &error),
+            // The attempt was cancelled meanwhile.
+            (None, _) => drop(sockman.close_connection(id)),
+        }
     }
 
     fn should_try_to_send(&self, id: ConnectionId) -> bool {

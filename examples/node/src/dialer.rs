@@ -1,25 +1,19 @@
-//! Opens the outbound connections, as Bitcoin Core's `ThreadOpenConnections` does.
+//! Begins the outbound connections, as Bitcoin Core's `ThreadOpenConnections` does.
 //!
-//! The dialer has its own thread, because `SockMan::connect` blocks, and dials one address at a
-//! time. The interrupt ends a connect in progress. Closing the [list](super::targets) ends a wait
-//! for the next address.
+//! The dialer has its own thread, which waits until an address is due. It begins a connect to each
+//! due address at once, so no address waits for another one that does not answer. The socket thread
+//! completes the connects and reports them to [`Connman`]. Closing the [list](super::targets) ends
+//! the wait for the next address.
 
 use std::sync::Arc;
 
 use sockman::{
     ConnectOptions, Service, SockMan,
     address::{Destination, NetAddr},
-    error::{ConnectError, ConnectErrorKind},
-    stats::Direction,
+    error::ConnectErrorKind,
 };
 
-use crate::{
-    Event,
-    connman::Connman,
-    processing::version_message,
-    targets::{Attempt, Ended},
-    transport::Start,
-};
+use crate::connman::Connman;
 
 pub(crate) struct Dialer {
     pub(crate) connman: Arc<Connman>,
@@ -30,38 +24,21 @@ impl Dialer {
     /// Runs the thread until the list of targets is closed or the interrupt is set.
     pub(crate) fn run(&self) {
         while let Some(attempt) = self.connman.targets.next(|| self.connman.is_network_active()) {
-            match self.open_connection(&attempt) {
-                Ok(()) => {}
-                Err(error) if matches!(error.kind(), ConnectErrorKind::Interrupted) => return,
+            let options = self.options(&attempt.to);
+            // The lock is held across the call, because the outcome may be reported before it
+            // returns.
+            let mut dialling = self.connman.dialling.lock();
+            match self.sockman.start_connect(&attempt.to, &options) {
+                Ok(id) => drop(dialling.insert(id, attempt)),
                 Err(error) => {
-                    self.connman.targets.ended(attempt.number, Ended::ForNow);
-                    self.connman.tell(Event::ConnectFailed { error: format!("{error:#}") });
+                    drop(dialling);
+                    if matches!(error.kind(), ConnectErrorKind::Interrupted) {
+                        return;
+                    }
+                    self.connman.connect_failed(&attempt, &error);
                 }
             }
         }
-    }
-
-    fn open_connection(&self, attempt: &Attempt) -> Result<(), ConnectError> {
-        let connection = self.sockman.connect(&attempt.to, &self.options(&attempt.to))?;
-        let start = if attempt.with_v2 { Start::DialV2 } else { Start::DialV1 };
-        // Before the first callback, the peer is entered into the table and `version` is sent.
-        let (id, them) = (connection.id(), connection.them());
-        let (direction, number) = (Direction::Outbound, Some(attempt.number));
-        let peer = self.connman.add_peer(id, direction, them, number, start);
-        // If the network was switched off during the connect, `set_network_active` did not find
-        // this peer in the table.
-        if !self.connman.is_network_active() {
-            self.connman.disconnect(&self.sockman, id, "the network is switched off");
-            return Ok(());
-        }
-        if !peer.greeting.is_empty() {
-            // If this fails, the first callback fails too and reports the error.
-            let _ = peer.send.push(&self.sockman, &peer.greeting);
-        }
-        let version = version_message(&self.connman, &peer);
-        self.connman.push_messages(&self.sockman, &peer, [version]);
-        connection.activate();
-        Ok(())
     }
 
     /// Returns the options for dialling `to`, with the proxy that Bitcoin Core's `-proxy` and

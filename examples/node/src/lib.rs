@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | `connman` | the [`EventHandler`](sockman::EventHandler): table of peers, limits, time-outs | `CConnman` on `net` |
 //! | `transport` | turns bytes into whole messages, plain or encrypted | `V1Transport`, `V2Transport` |
+//! | `decoding` | decodes messages, with missing newer fields | `NetMsg`, `ProcessMessage` |
 //! | `work` | the list of peers that have waiting messages | `m_msgproc_wake` |
 //! | `processing` | the message handler | `PeerManager` on `msghand` |
 //! | `dialer`, `targets` | outbound connections | `ThreadOpenConnections` on `opencon` |
@@ -20,21 +21,26 @@
 //! and adds JSON-RPC and a web page.
 
 mod addresses;
+mod allowance;
 mod chain;
 mod connman;
 mod control;
+mod decoding;
 mod dialer;
 mod node;
 mod peer;
 mod processing;
+mod routable;
 mod targets;
 pub mod testing;
 mod transport;
 mod work;
 
+pub use allowance::Allowance;
 pub use chain::{Chain, ChainError};
 pub use control::Control;
 pub use node::{Config, Event, Node, NodeError, PeerInfo};
 pub use peer::PeerVersion;
 pub use processing::{PROTOCOL_VERSION, USER_AGENT};
+pub use routable::is_routable;
 pub use transport::{SessionId, TransportType};

@@ -210,6 +210,10 @@ pub enum Event {
     Disconnected {
         /// The peer.
         id: ConnectionId,
+        /// Which side had dialled.
+        direction: Direction,
+        /// Whether the handshake was complete.
+        was_established: bool,
         /// The reason.
         reason: String,
     },
@@ -255,8 +259,10 @@ impl Node {
         chain: Chain,
         observer: impl Fn(Event) + Send + Sync + 'static,
     ) -> Result<Node, NodeError> {
+        // Each address to dial has a place, so that none waits for another one's attempt.
+        let places = config.max_connections.max(config.connect.len()).saturating_add(MAX_ADDED);
         let mut options = Options::default()
-            .max_connections(config.max_connections.saturating_add(MAX_ADDED))
+            .max_connections(places)
             .sweep(config.sweep)
             .interrupt(config.interrupt.clone());
         if let Some(i2p) = &config.i2p {
@@ -347,6 +353,7 @@ impl Node {
         let sockets = self.threads.take().map_or(Ok(()), SocketsThreads::join);
         self.connman.work.close();
         let handler = self.message_handler.take().map_or(Ok(()), JoinHandle::join);
+        self.connman.cancel_dialling(&self.sockman);
         for peer in self.connman.peers() {
             self.connman.disconnect(&self.sockman, peer.id, "this node is stopping");
         }

@@ -19,7 +19,7 @@ use sockman::{
 };
 
 use crate::{
-    Config,
+    Allowance, Config,
     node::random,
     targets::TargetNumber,
     transport::{self, Incoming, Message, Outgoing, Start},
@@ -91,7 +91,7 @@ impl Peer {
                 last_received: None,
                 last_sent: None,
             }),
-            conversation: Mutex::default(),
+            conversation: Mutex::new(Conversation::new()),
         }
     }
 }
@@ -110,7 +110,7 @@ pub(crate) struct Activity {
 }
 
 /// The state of the conversation with a peer.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(crate) struct Conversation {
     /// The peer's `version`, once it has arrived.
     pub(crate) version: Option<PeerVersion>,
@@ -122,9 +122,33 @@ pub(crate) struct Conversation {
     pub(crate) addresses_told: bool,
     /// This node has sent `getheaders` and has no answer yet.
     pub(crate) headers_requested: bool,
-    /// The number of `headers` messages in a row that followed no known header.
-    pub(crate) unconnected_headers: u32,
+    /// The `headers` messages that may still follow no known header. Only a new header resets it.
+    pub(crate) unconnected_headers: Allowance,
+    /// The `headers` messages that may still lead to no more work. Only a new header resets it.
+    pub(crate) less_work_headers: Allowance,
     pub(crate) ping: Ping,
+}
+
+/// The `headers` messages of one kind that a peer may send without a new header, and the time after
+/// which it may send as many again. An honest peer sends some: it announces a block whose ancestors
+/// this node does not know yet, or a block that lost against another.
+const MAX_USELESS_HEADERS: u32 = 10;
+const USELESS_HEADERS_PERIOD: Duration = Duration::from_secs(10 * 60);
+
+impl Conversation {
+    fn new() -> Conversation {
+        let useless_headers = Allowance::new(MAX_USELESS_HEADERS, USELESS_HEADERS_PERIOD);
+        Conversation {
+            version: None,
+            is_established: false,
+            wants_addr_v2: false,
+            addresses_told: false,
+            headers_requested: false,
+            unconnected_headers: useless_headers,
+            less_work_headers: useless_headers,
+            ping: Ping::default(),
+        }
+    }
 }
 
 /// The contents of a peer's `version` message.

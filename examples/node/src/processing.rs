@@ -14,7 +14,7 @@ use bitcoin::{
     block::Header,
     hashes::Hash,
     p2p::{
-        message::NetworkMessage,
+        message::{CommandString, NetworkMessage},
         message_blockdata::{GetHeadersMessage, Inventory},
         message_network::VersionMessage,
     },
@@ -24,7 +24,7 @@ use sockman::{ConnectionId, Service, SockMan, stats::Direction};
 use crate::{
     Event,
     addresses::{self, MAX_ADDRESSES},
-    chain::{ChainError, MAX_HEADERS_PER_MESSAGE, now},
+    chain::{Added, ChainError, MAX_HEADERS_PER_MESSAGE, now},
     connman::Connman,
     node::random,
     peer::{Conversation, Peer, PeerVersion},
@@ -35,14 +35,17 @@ use crate::{
 pub const PROTOCOL_VERSION: u32 = 70016;
 /// The user agent in the node's `version` message.
 pub const USER_AGENT: &str = concat!("/sockman-node:", env!("CARGO_PKG_VERSION"), "/");
-/// The oldest protocol version whose `version` message has all fields.
-const MIN_PROTOCOL_VERSION: u32 = 70001;
+/// The oldest protocol version that Bitcoin Core speaks to.
+const MIN_PROTOCOL_VERSION: u32 = 31800;
+/// Peers of this version and older ones know no `pong` (BIP 31).
+const LAST_WITHOUT_PONG: u32 = 60000;
+/// The protocol versions from which on a peer is sent `sendheaders` and `sendaddrv2`.
+const SENDHEADERS_VERSION: u32 = 70012;
+const SENDADDRV2_VERSION: u32 = 70016;
 /// Bitcoin Core's limits for the contents of one message. A peer that exceeds one is disconnected.
-const MAX_AGENT_LENGTH: usize = 256;
+pub(crate) const MAX_AGENT_LENGTH: usize = 256;
 const MAX_LOCATOR: usize = 101;
 const MAX_INVENTORY: usize = 50_000;
-/// The number of `headers` messages in a row that may follow no known header.
-const MAX_UNCONNECTED_HEADERS: u32 = 10;
 
 /// The reason to disconnect a peer.
 type Fault = String;
@@ -140,7 +143,8 @@ impl MessageHandler {
     }
 
     fn got_version(&self, peer: &Peer, version: &VersionMessage) -> Result<(), Fault> {
-        if version.version < MIN_PROTOCOL_VERSION {
+        // Core's number is signed, so the upper half of the numbers is negative.
+        if i32::try_from(version.version).is_err() || version.version < MIN_PROTOCOL_VERSION {
             return Err(format!(
                 "the peer speaks protocol version {}, older than {MIN_PROTOCOL_VERSION}",
                 version.version
@@ -171,19 +175,22 @@ impl MessageHandler {
         let ours =
             (peer.direction == Direction::Inbound).then(|| version_message(&self.connman, peer));
         // BIP 155 requires `sendaddrv2` before `verack`.
-        let messages = ours.into_iter().chain([NetworkMessage::SendAddrV2, NetworkMessage::Verack]);
+        let v2 = (version.version >= SENDADDRV2_VERSION).then_some(NetworkMessage::SendAddrV2);
+        let messages = ours.into_iter().chain(v2).chain([NetworkMessage::Verack]);
         self.connman.push_messages(&self.sockman, peer, messages);
         Ok(())
     }
 
-    /// Returns whether this node dialled itself, so that both ends are in its table.
+    /// Returns whether this node dialled itself, so that both ends are in its table. Compares only
+    /// handshakes that are not complete, as Bitcoin Core does: a peer could otherwise repeat the
+    /// number on another network, and learn that both addresses belong to this node.
     fn is_self(&self, peer: &Peer, nonce: u64) -> bool {
         peer.direction == Direction::Inbound
-            && self
-                .connman
-                .peers()
-                .iter()
-                .any(|other| other.direction == Direction::Outbound && other.nonce == nonce)
+            && self.connman.peers().iter().any(|other| {
+                other.direction == Direction::Outbound
+                    && other.nonce == nonce
+                    && !other.conversation.lock().is_established
+            })
     }
 
     fn got_verack(&self, peer: &Peer) -> Result<(), Fault> {
@@ -197,10 +204,13 @@ impl MessageHandler {
         let Some(version) = version else {
             return Err("the peer sent verack before version".to_owned());
         };
-        let height = version.start_height;
+        let (height, protocol) = (version.start_height, version.protocol);
         self.connman.tell(Event::Handshake { id: peer.id, took: peer.since.elapsed(), version });
 
-        let mut messages = vec![NetworkMessage::SendHeaders];
+        let mut messages = Vec::new();
+        if protocol >= SENDHEADERS_VERSION {
+            messages.push(NetworkMessage::SendHeaders);
+        }
         if peer.direction == Direction::Outbound {
             messages.push(NetworkMessage::GetAddr);
         }
@@ -216,6 +226,10 @@ impl MessageHandler {
     fn got_pong(&self, peer: &Peer, nonce: u64) -> Result<(), Fault> {
         let round_trip = {
             let mut conversation = peer.conversation.lock();
+            // A peer that answers without a nonce is not waited for. Bitcoin Core does the same.
+            if nonce == 0 {
+                conversation.ping.under_way = None;
+            }
             // Another nonce is no fault: the pong may be late.
             let Some((_, sent)) = conversation.ping.under_way.take_if(|(ours, _)| *ours == nonce)
             else {
@@ -247,7 +261,10 @@ impl MessageHandler {
         };
         let listening = self.connman.listening.lock().clone();
         let services = self.connman.config.advertised_services();
-        let answer = self.connman.addresses.lock().answer(&listening, services, wants_addr_v2);
+        let answer = {
+            let addresses = self.connman.addresses.lock();
+            addresses.answer(&peer.them, &listening, services, wants_addr_v2)
+        };
         if let Some(answer) = answer {
             self.reply(peer, answer);
         }
@@ -267,7 +284,7 @@ impl MessageHandler {
         }
         let (new, known) = {
             let mut addresses = self.connman.addresses.lock();
-            (addresses.learn(services), addresses.len())
+            (addresses.learn(&peer.them, services), addresses.len())
         };
         if new > 0 {
             self.connman.tell(Event::Addresses { id: peer.id, new, known });
@@ -300,14 +317,26 @@ impl MessageHandler {
             (chain.add(headers), chain.height(), chain.tip())
         };
         let new = match added {
-            Ok(new) => new,
+            Ok(Added::New(new)) => new,
+            Ok(Added::NothingNew) => 0,
+            Ok(Added::LessWork) => {
+                // Such headers cost the peer nothing if it repeats them.
+                if !peer.conversation.lock().less_work_headers.take(Instant::now()) {
+                    return Err("the peer kept sending headers of less work".to_owned());
+                }
+                0
+            }
             // The peer announces a new block whose ancestors this node does not know yet.
             Err(ChainError::Unconnected) => return self.got_unconnected_headers(peer),
             Err(error) => return Err(format!("the peer sent {error}")),
         };
         let was_requested = {
             let mut conversation = peer.conversation.lock();
-            conversation.unconnected_headers = 0;
+            // Other messages are no reason to reset these: a peer could send them in between.
+            if new > 0 {
+                conversation.unconnected_headers.reset();
+                conversation.less_work_headers.reset();
+            }
             std::mem::take(&mut conversation.headers_requested)
         };
         // If a full message had no new header, the peer is on a branch with less work.
@@ -325,8 +354,7 @@ impl MessageHandler {
     fn got_unconnected_headers(&self, peer: &Peer) -> Result<(), Fault> {
         {
             let mut conversation = peer.conversation.lock();
-            conversation.unconnected_headers += 1;
-            if conversation.unconnected_headers > MAX_UNCONNECTED_HEADERS {
+            if !conversation.unconnected_headers.take(Instant::now()) {
                 return Err(format!("the peer kept sending {}", ChainError::Unconnected));
             }
         }
@@ -398,9 +426,13 @@ impl MessageHandler {
 }
 
 fn next_ping(conversation: &mut Conversation) -> NetworkMessage {
-    let (nonce, now) = (random(), Instant::now());
-    conversation.ping.under_way = Some((nonce, now));
+    let (nonce, now) = (random().max(1), Instant::now());
     conversation.ping.last_sent = Some(now);
+    let has_pong = conversation.version.as_ref().is_none_or(|it| it.protocol > LAST_WITHOUT_PONG);
+    if let (false, Ok(command)) = (has_pong, CommandString::try_from_static("ping")) {
+        return NetworkMessage::Unknown { command, payload: Vec::new() };
+    }
+    conversation.ping.under_way = Some((nonce, now));
     NetworkMessage::Ping(nonce)
 }
 

@@ -3,167 +3,32 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod support;
+
 use std::{
     io::{Read, Write},
-    net::{SocketAddr, TcpListener, TcpStream},
+    net::{SocketAddr, TcpListener},
     thread,
     time::{Duration, Instant},
 };
 
 use bitcoin::{
-    BlockHash, Network,
     blockdata::constants::genesis_block,
-    consensus::encode::{deserialize, serialize},
-    hashes::Hash,
+    consensus::encode::serialize,
     p2p::{
-        Magic, ServiceFlags,
+        Magic,
         message::{CommandString, NetworkMessage, RawNetworkMessage},
-        message_blockdata::GetHeadersMessage,
-        message_network::VersionMessage,
     },
 };
 use sockman::proxy::Proxy;
 use sockman_node::{
-    Chain, Config, Event, Node,
-    testing::{DEADLINE, Events, start},
+    Config, Event, Node,
+    testing::{DEADLINE, start},
 };
-
-const NETWORK: Network = Network::Regtest;
-const HEADER: usize = 24;
-/// The place of the length in a message's header.
-const LENGTH: std::ops::Range<usize> = 16..20;
-/// The place of the checksum in a message's header.
-const CHECKSUM: usize = 20;
-
-/// A peer over a plain blocking socket.
-struct Client {
-    stream: TcpStream,
-}
-
-impl Client {
-    fn connect(node: &Node) -> Client {
-        let address = node.listening()[0].to_socket_addr().unwrap();
-        let stream = TcpStream::connect(address).unwrap();
-        stream.set_read_timeout(Some(DEADLINE)).unwrap();
-        stream.set_write_timeout(Some(DEADLINE)).unwrap();
-        stream.set_nodelay(true).unwrap();
-        Client { stream }
-    }
-
-    /// Connects and completes the handshake.
-    fn established(node: &Node) -> Client {
-        let mut client = Client::connect(node);
-        client.send(version());
-        client.send(NetworkMessage::Verack);
-        client
-            .wait_for("verack", |message| matches!(message, NetworkMessage::Verack).then_some(()));
-        client
-    }
-
-    fn send(&mut self, message: NetworkMessage) {
-        self.stream.write_all(&encode(message)).unwrap();
-    }
-
-    /// Receives a message, and answers the message if it is a ping.
-    fn receive(&mut self) -> NetworkMessage {
-        let mut bytes = vec![0; HEADER];
-        self.stream.read_exact(&mut bytes).unwrap();
-        let length = u32::from_le_bytes(bytes[LENGTH].try_into().unwrap());
-        bytes.resize(HEADER + length as usize, 0);
-        self.stream.read_exact(&mut bytes[HEADER..]).unwrap();
-        let message = deserialize::<RawNetworkMessage>(&bytes).unwrap().into_payload();
-        if let NetworkMessage::Ping(nonce) = message {
-            self.send(NetworkMessage::Pong(nonce));
-        }
-        message
-    }
-
-    fn wait_for<T>(&mut self, what: &str, found: impl Fn(&NetworkMessage) -> Option<T>) -> T {
-        let deadline = Instant::now() + DEADLINE;
-        while Instant::now() < deadline {
-            if let Some(result) = found(&self.receive()) {
-                return result;
-            }
-        }
-        panic!("{what} did not arrive within {DEADLINE:?}");
-    }
-
-    /// Asserts that the node answers a ping.
-    fn assert_served(&mut self) {
-        self.send(NetworkMessage::Ping(4711));
-        self.wait_for("pong", |message| {
-            matches!(message, NetworkMessage::Pong(4711)).then_some(())
-        });
-    }
-
-    /// Waits until the node closes the connection, and ignores the bytes that the node sends
-    /// before.
-    fn assert_closed(mut self) {
-        // A reset is possible too, because the node may not have read all bytes.
-        let _ = self.stream.read_to_end(&mut Vec::new());
-    }
-}
-
-fn version() -> NetworkMessage {
-    let unknown = bitcoin::p2p::Address::new(&([0, 0, 0, 0], 0).into(), ServiceFlags::NONE);
-    NetworkMessage::Version(VersionMessage {
-        version: 70016,
-        ..VersionMessage::new(
-            ServiceFlags::NONE,
-            0,
-            unknown.clone(),
-            unknown,
-            1,
-            "/test/\x1b[31m\u{7}".to_owned(),
-            0,
-        )
-    })
-}
-
-fn get_headers() -> NetworkMessage {
-    let genesis = genesis_block(NETWORK).block_hash();
-    NetworkMessage::GetHeaders(GetHeadersMessage::new(vec![genesis], BlockHash::all_zeros()))
-}
-
-fn encode(message: NetworkMessage) -> Vec<u8> {
-    serialize(&RawNetworkMessage::new(Magic::REGTEST, message))
-}
-
-fn config() -> Config {
-    let mut config = Config::new(NETWORK);
-    config.listen.push("127.0.0.1:0".parse().unwrap());
-    config
-}
-
-fn start_with(config: Config) -> (Node, std::sync::Arc<Events>) {
-    start(config, Chain::new(NETWORK))
-}
-
-fn chain_of(headers: usize) -> Chain {
-    let mut chain = Chain::new(NETWORK);
-    chain.mine(headers).unwrap();
-    chain
-}
-
-/// Sends `bytes` to a node. Asserts that the node disconnects with a reason that contains `reason`,
-/// and serves another peer as before.
-fn assert_disconnects(after_handshake: bool, bytes: &[u8], reason: &str) {
-    assert_disconnects_from(config(), after_handshake, bytes, reason);
-}
-
-fn assert_disconnects_from(config: Config, after_handshake: bool, bytes: &[u8], reason: &str) {
-    let (node, events) = start_with(config);
-    let mut bystander = Client::established(&node);
-    let mut client =
-        if after_handshake { Client::established(&node) } else { Client::connect(&node) };
-    client.stream.write_all(bytes).unwrap();
-    let told = events.wait_for_disconnect();
-    assert!(told.contains(reason), "{told}");
-    client.assert_closed();
-    bystander.assert_served();
-    assert_eq!(node.peers().len(), 1);
-    node.stop().unwrap();
-}
+use support::{
+    CHECKSUM, Client, HEADER, LENGTH, NETWORK, assert_disconnects, assert_disconnects_from,
+    chain_of, config, encode, get_headers, start_with, version,
+};
 
 #[test]
 fn garbage_disconnects_the_peer() {
@@ -455,6 +320,51 @@ fn a_node_that_dials_itself_notices() {
         _ => None,
     });
     node.stop().unwrap();
+}
+
+/// The proxy answers for one destination only.
+#[test]
+fn a_destination_that_answers_does_not_wait_for_six_that_do_not() {
+    let proxy = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut config = Config::new(NETWORK);
+    config.v2_transport = false;
+    config.proxy = Some(Proxy::socks5(proxy.local_addr().unwrap()));
+    for host in 1..=7 {
+        config.connect.push(format!("10.0.0.{host}:18444").parse().unwrap());
+    }
+    proxy.set_nonblocking(true).unwrap();
+    let (node, events) = start_with(config);
+    let mut silent = Vec::new();
+    let mut live = None;
+    let deadline = Instant::now() + DEADLINE / 2;
+    while silent.len() + usize::from(live.is_some()) < 7 {
+        let Ok((mut stream, _)) = proxy.accept() else {
+            assert!(Instant::now() < deadline, "{} dials at once", silent.len());
+            thread::yield_now();
+            continue;
+        };
+        stream.set_nonblocking(false).unwrap();
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        stream.read_exact(&mut [0; 3]).unwrap();
+        stream.write_all(&[5, 0]).unwrap();
+        // CONNECT with a name: 4 bytes, a length, 8 characters, a port.
+        let mut request = [0; 4 + 1 + 8 + 2];
+        stream.read_exact(&mut request).unwrap();
+        if &request[5..13] == b"10.0.0.7" { live = Some(stream) } else { silent.push(stream) }
+    }
+    let mut client = Client { stream: live.unwrap() };
+    client.stream.write_all(&[5, 0, 0, 1, 0, 0, 0, 0, 0, 0]).unwrap();
+    client.send(version());
+    client.send(NetworkMessage::Verack);
+    client.assert_served();
+    let has_failed = |event: &Event| matches!(event, Event::ConnectFailed { .. });
+    assert!(!events.all().iter().any(has_failed), "{:?}", events.all());
+    assert_eq!(node.peers().len(), 1);
+    // The stop ends the attempts.
+    node.stop().unwrap();
+    for mut stream in silent {
+        assert_eq!(stream.read(&mut [0]).unwrap(), 0);
+    }
 }
 
 /// The proxy answers only after the network is switched off, so `set_network_active` does not find

@@ -4,12 +4,20 @@
 
 use std::{
     fs,
-    io::{self, Write},
+    io::{self, Read, Write},
     net::{Shutdown, TcpStream},
     process::{Command, Output, Stdio},
     thread,
 };
 
+use bitcoin::{
+    consensus::encode::serialize,
+    p2p::{
+        Address, Magic, ServiceFlags,
+        message::{NetworkMessage, RawNetworkMessage},
+        message_network::VersionMessage,
+    },
+};
 use sockman_test_support::{program::Process, socks5};
 
 fn node() -> Command {
@@ -144,6 +152,65 @@ fn two_processes_talk_and_end_on_signals() {
     signal(&listening, "INT");
     let (code, text) = listening.wait_for_end();
     assert_eq!((code, text.lines().last()), (Some(0), Some("stopped")));
+}
+
+/// Connects `count` times to a program that listens, and waits each time until the program has
+/// closed the connection.
+fn connect_and_close(address: &str, count: usize, bytes: &[u8]) {
+    for _ in 0..count {
+        let mut stream = TcpStream::connect(address).unwrap();
+        stream.write_all(bytes).unwrap();
+        stream.shutdown(Shutdown::Write).unwrap();
+        let _ = stream.read_to_end(&mut Vec::new());
+    }
+}
+
+#[test]
+fn peers_do_not_write_the_log() {
+    let arguments = ["--listen", "127.0.0.1:0", "--network", "regtest", "--max-connections", "5"];
+    let mut process = spawn(&arguments);
+    let address = process
+        .wait_for_line("its address", |line| line.strip_prefix("listening on ").map(str::to_owned));
+    connect_and_close(&address, 500, b"");
+    connect_and_close(&address, 500, b"GET / HTTP/1.1\r\n\r\n");
+    // More than the node admits.
+    let held: Vec<_> = (0..20).map(|_| TcpStream::connect(&address).unwrap()).collect();
+    drop(held);
+    signal(&process, "TERM");
+    let (code, text) = process.wait_for_end();
+    assert_eq!(code, Some(0));
+    assert!(text.lines().count() < 30, "{text}");
+}
+
+#[test]
+fn established_peers_write_a_bounded_number_of_lines() {
+    let mut process = spawn(&["--listen", "127.0.0.1:0", "--network", "regtest"]);
+    let address = process
+        .wait_for_line("its address", |line| line.strip_prefix("listening on ").map(str::to_owned));
+    let nobody = Address::new(&([0, 0, 0, 0], 0).into(), ServiceFlags::NONE);
+    let version =
+        VersionMessage::new(ServiceFlags::NONE, 0, nobody.clone(), nobody, 1, String::new(), 0);
+    let mut greeting = Vec::new();
+    for message in [NetworkMessage::Version(version), NetworkMessage::Verack] {
+        greeting.extend(serialize(&RawNetworkMessage::new(Magic::REGTEST, message)));
+    }
+    for _ in 0..200 {
+        let mut stream = TcpStream::connect(&address).unwrap();
+        stream.write_all(&greeting).unwrap();
+        // The node sends a ping when the handshake is complete.
+        let mut received = Vec::new();
+        while !received.windows(5).any(|bytes| bytes == b"ping\0") {
+            let mut byte = [0];
+            stream.read_exact(&mut byte).unwrap();
+            received.push(byte[0]);
+        }
+    }
+    signal(&process, "TERM");
+    let (code, text) = process.wait_for_end();
+    assert_eq!(code, Some(0));
+    assert!(text.contains("handshake with"), "{text}");
+    assert!(text.contains("lines about peers are left out"), "{text}");
+    assert!(text.lines().count() < 60, "{text}");
 }
 
 /// Only the proxy can resolve the name, and each connection has its own credentials.

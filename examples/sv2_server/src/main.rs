@@ -15,7 +15,7 @@ use std::{
     process::{self, ExitCode},
     sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use env_logger::Env;
@@ -49,6 +49,11 @@ const LOOK_AROUND: Duration = Duration::from_secs(1);
 /// The most events that wait to be printed. While standard output blocks, further events are
 /// dropped: the server must neither block nor use more memory for them.
 const MAX_WAITING_LINES: usize = 1000;
+
+/// The most lines about subscribed clients within the period. Lines about other clients need
+/// `RUST_LOG=sv2_server=debug`, because anybody could fill the disk with them.
+const MAX_CLIENT_LINES: u32 = 20;
+const CLIENT_LINES_PERIOD: Duration = Duration::from_secs(60);
 
 #[derive(Default)]
 struct Arguments {
@@ -105,10 +110,11 @@ fn run(Arguments { config, key }: Arguments) -> Result<(), Box<dyn Error>> {
     for address in server.listening() {
         say(&format!("listening on {address}; Ctrl-C stops the server"));
     }
+    let mut lines = Lines::default();
     // The loop also ends when the socket thread has failed. Then `stop` returns the reason.
     while !interrupt.is_interrupted() && server.is_running() {
         match inputs.recv_timeout(LOOK_AROUND) {
-            Ok(Input::Event(event)) => say(&in_words(&event)),
+            Ok(Input::Event(event)) => lines.show(&event, Instant::now()),
             Err(RecvTimeoutError::Timeout) => {}
             Ok(Input::Signal) | Err(RecvTimeoutError::Disconnected) => break,
         }
@@ -134,6 +140,45 @@ fn catch_signals(interrupt: Interrupt, sender: SyncSender<Input>) -> io::Result<
     Ok(())
 }
 
+/// The lines about events. Clients must not be able to fill the log.
+#[derive(Default)]
+struct Lines {
+    /// The beginning of the period. `None` before the first line about a client.
+    since: Option<Instant>,
+    /// The number of lines about clients in this period.
+    count: u32,
+}
+
+impl Lines {
+    /// Prints the line of an event, or logs it at level `debug`.
+    fn show(&mut self, event: &Event, now: Instant) {
+        let line = in_words(event);
+        let is_shown = match event {
+            Event::Pushed { .. } => true,
+            Event::Connected { .. } | Event::Disconnected { was_subscribed: false, .. } => false,
+            Event::Subscribed { .. } | Event::Disconnected { .. } => self.may_show(now),
+        };
+        if is_shown {
+            say(&line);
+        } else {
+            log::debug!("{line}");
+        }
+    }
+
+    /// Returns whether one more line about a client may be printed. Says so when lines begin to be
+    /// left out.
+    fn may_show(&mut self, now: Instant) -> bool {
+        if self.since.is_none_or(|since| now.duration_since(since) >= CLIENT_LINES_PERIOD) {
+            *self = Lines { since: Some(now), count: 0 };
+        }
+        self.count = self.count.saturating_add(1);
+        if self.count == MAX_CLIENT_LINES + 1 {
+            say("further lines about clients are left out; RUST_LOG=sv2_server=debug shows them");
+        }
+        self.count <= MAX_CLIENT_LINES
+    }
+}
+
 fn in_words(event: &Event) -> String {
     match event {
         Event::Connected { id } => format!("client {id}: connected"),
@@ -141,7 +186,7 @@ fn in_words(event: &Event) -> String {
         Event::Pushed { template, clients } => {
             format!("template {template}: sent to {clients} clients")
         }
-        Event::Disconnected { id, reason } => format!("client {id}: disconnected: {reason}"),
+        Event::Disconnected { id, reason, .. } => format!("client {id}: disconnected: {reason}"),
     }
 }
 

@@ -108,6 +108,8 @@ pub enum Event {
     Disconnected {
         /// The client.
         id: ConnectionId,
+        /// Whether the client had subscribed.
+        was_subscribed: bool,
         /// The reason.
         reason: String,
     },
@@ -146,9 +148,11 @@ impl Handler {
         self.timers.clear(Timer::Setup(id));
         let Some(client) = self.clients.remove(id) else { return };
         // The refusal is the reason, whatever ended the connection after it.
-        let is_refused = client.stage() == Stage::Refused;
+        let stage = client.stage();
+        let is_refused = stage == Stage::Refused;
+        let was_subscribed = stage == Stage::Subscribed;
         let reason = if is_refused { "the client's SetupConnection was refused" } else { reason };
-        (self.observer)(Event::Disconnected { id, reason: reason.to_owned() });
+        (self.observer)(Event::Disconnected { id, was_subscribed, reason: reason.to_owned() });
     }
 
     fn received(&self, sockman: &SockMan, id: ConnectionId, client: &Client, progress: &Progress) {

@@ -4,7 +4,11 @@
 //! subscribed. It uses no sockets and no threads. The crates of the reference implementation
 //! provide cryptography, frames and messages.
 
-use std::{fmt, mem, ops::RangeInclusive, time::Duration};
+use std::{
+    fmt, mem,
+    ops::RangeInclusive,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use binary_sv2::{B064K, GetSize, Seq064K, Serialize, Str0255, from_bytes};
 use codec_sv2::{
@@ -35,8 +39,10 @@ use crate::{keys::AuthorityKeys, templates::Template};
 
 /// The version of the protocol.
 const VERSION: u16 = 2;
-/// How long the certificate that a client receives is valid.
-const CERTIFICATE_VALIDITY: Duration = Duration::from_secs(60 * 60);
+/// How far the clock of a client may be behind this server's or ahead of it. The certificate that
+/// the client receives is valid from this time ago, and for this time. The crate accepts only ten
+/// seconds more, and clients that cannot set their clocks are common.
+const CLOCK_TOLERANCE: Duration = Duration::from_secs(24 * 60 * 60);
 /// The size of the longest `SetupConnection`: 11 bytes of numbers, and five strings of up to 255
 /// bytes with a length byte each.
 const MAX_SETUP_FRAME: usize = frame_size(11 + 5 * 256);
@@ -227,11 +233,15 @@ impl Session {
         client_key: [u8; ELLSWIFT_ENCODING_SIZE],
         progress: &mut Progress,
     ) -> Result<State, Fault> {
-        let responder =
-            Responder::from_authority_kp(&keys.public(), &keys.secret(), CERTIFICATE_VALIDITY)
-                .map_err(|error| Fault::Handshake(format!("{error:?}")))?;
+        let validity = CLOCK_TOLERANCE * 2;
+        let responder = Responder::from_authority_kp(&keys.public(), &keys.secret(), validity)
+            .map_err(|error| Fault::Handshake(format!("{error:?}")))?;
+        // The crate makes the certificate valid from the time that it is given.
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let valid_from = now.saturating_sub(CLOCK_TOLERANCE).as_secs();
+        let valid_from = u32::try_from(valid_from).unwrap_or(u32::MAX);
         let (answer, transport) = Handshake::responder(responder)
-            .step_1(client_key)
+            .step_1_with_now_rng(client_key, valid_from, &mut rand::thread_rng())
             .map_err(|error| Fault::Handshake(error.to_string()))?;
         progress.out.extend_from_slice(answer.payload());
         self.stage = Stage::SetupConnection;

@@ -11,7 +11,8 @@ use binary_sv2::{B016M, B064K, Str0255};
 use common_messages_sv2::Protocol;
 use sockman_sv2_server::{Config, Event};
 use support::{
-    Client, Running, assert_closed, constraints, every, honest_setup, quiet, setup, start,
+    Client, Running, Transactions, assert_closed, constraints, every, honest_setup, quiet, setup,
+    start,
 };
 use template_distribution_sv2::{RequestTransactionData, SubmitSolution};
 
@@ -55,6 +56,24 @@ fn a_truncated_message_disconnects_the_client() {
     client.send_payload(&[0; 7], 0x73);
     client.assert_closed();
     assert!(running.wait_for_disconnect().contains("malformed message of type 0x73"));
+}
+
+/// Extensions append fields that the server does not know.
+#[test]
+fn messages_that_have_grown_are_accepted() {
+    let running = start(&quiet());
+    let mut client = Client::connect(&running);
+    let more = [1, 2, 3, 4, 5];
+    let setup = binary_sv2::to_bytes(honest_setup()).unwrap();
+    client.send_payload(&[&setup[..], &more].concat(), 0x00);
+    client.receive_success();
+    let constraints = binary_sv2::to_bytes(constraints()).unwrap();
+    client.send_payload(&[&constraints[..], &more].concat(), 0x70);
+    assert_eq!(client.receive_template(), 1);
+    let request = binary_sv2::to_bytes(RequestTransactionData { template_id: 1 }).unwrap();
+    client.send_payload(&[&request[..], &more].concat(), 0x73);
+    assert_eq!(client.receive_transactions(), Transactions::None(1));
+    running.server.stop().unwrap();
 }
 
 #[test]

@@ -6,10 +6,11 @@ mod support;
 
 use std::{
     fs::{self, Permissions},
-    net::{SocketAddr, TcpStream},
+    io::{Read, Write},
+    net::{Shutdown, SocketAddr, TcpStream},
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
-    process::{Command, Output},
+    process::{Command, Output, Stdio},
     time::Instant,
 };
 
@@ -27,7 +28,11 @@ fn command(arguments: &[&str]) -> Command {
 
 /// Starts the program on a free port. Returns the program with its public key and its address.
 fn start(arguments: &[&str]) -> (Program, String, SocketAddr) {
-    let mut program = Program::start(command(arguments).args(["--listen", "127.0.0.1:0"]));
+    started(command(arguments).args(["--listen", "127.0.0.1:0"]))
+}
+
+fn started(command: &mut Command) -> (Program, String, SocketAddr) {
+    let mut program = Program::start(command);
     let line = program.wait_for_line("authority public key ");
     let key = line.rsplit(' ').next().unwrap().to_owned();
     let line = program.wait_for_line("listening on ");
@@ -146,12 +151,42 @@ fn an_address_in_use_is_named() {
     assert!(complaint.contains(&address), "{complaint}");
 }
 
-/// The program prints more than a pipe holds, and the test does not read it.
+#[test]
+fn clients_do_not_write_the_log() {
+    let (mut program, key, address) = start(&["--interval", "3600"]);
+    for bytes in [&b""[..], &[7; 64]] {
+        for _ in 0..500 {
+            let mut stream = with_deadlines(TcpStream::connect(address).unwrap());
+            stream.write_all(bytes).unwrap();
+            stream.shutdown(Shutdown::Write).unwrap();
+            let _ = stream.read_to_end(&mut Vec::new());
+        }
+    }
+    // Clients that subscribe cause a bounded number of lines.
+    for _ in 0..50 {
+        let stream = with_deadlines(TcpStream::connect(address).unwrap());
+        let mut client = Client::on(stream, decode(&key)).unwrap();
+        client.set_up();
+        client.subscribe();
+        client.receive_template();
+    }
+    signal(program.child.id(), "TERM");
+    let mut text = String::new();
+    program.stdout.read_to_string(&mut text).unwrap();
+    assert!(program.child.wait().unwrap().success());
+    assert!(text.contains("lines about clients are left out"), "{text}");
+    assert!(text.lines().count() < 30, "{text}");
+}
+
+/// With `RUST_LOG`, the program prints more than a pipe holds, and the test does not read it.
 #[test]
 fn a_blocked_output_stalls_no_client_and_a_second_signal_ends_the_program() {
     const LINES: usize = 10_000;
 
-    let (mut program, key, address) = start(&["--max-connections", "100"]);
+    let arguments = ["--max-connections", "100", "--listen", "127.0.0.1:0"];
+    let mut command = command(&arguments);
+    command.env("RUST_LOG", "sv2_server=debug").stderr(Stdio::piped());
+    let (mut program, key, address) = started(&mut command);
     for _ in 0..LINES / 2 {
         drop(with_deadlines(TcpStream::connect(address).unwrap()));
     }

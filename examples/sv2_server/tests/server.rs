@@ -41,6 +41,22 @@ fn every_subscribed_client_gets_each_template() {
 }
 
 #[test]
+fn a_client_whose_clock_is_wrong_by_hours_accepts_the_certificate() {
+    const HOUR: i64 = 3600;
+    let running = start(&quiet());
+    let connect = |ahead| Client::with_clock(running.stream(), running.keys.public(), ahead);
+    for ahead in [-23 * HOUR, -12, 0, 12, 23 * HOUR] {
+        let mut client = connect(ahead).unwrap();
+        client.set_up();
+        client.subscribe();
+        assert_eq!(client.receive_template(), 1, "{ahead} s ahead");
+    }
+    // The certificate has an end all the same.
+    assert!(connect(-25 * HOUR).is_err() && connect(25 * HOUR).is_err());
+    running.server.stop().unwrap();
+}
+
+#[test]
 fn templates_are_complete_and_activated_at_once() {
     let running = start(&quiet());
     let mut client = Client::connect(&running);

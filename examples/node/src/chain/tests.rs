@@ -1,5 +1,7 @@
 //! The rules for headers, on regtest and with data of the real chains.
 
+use std::time::{Duration, Instant};
+
 use super::*;
 
 /// The first block of the main chain after the genesis block.
@@ -42,8 +44,8 @@ fn block_1_of_the_main_chain_is_accepted_and_a_cheaper_one_is_not() {
     let mut chain = Chain::new(Network::Bitcoin);
     let cheap = Header { bits: CompactTarget::from_consensus(0x207f_ffff), ..main_block_1() };
     assert_eq!(chain.add(&[cheap]), Err(ChainError::ProofOfWork));
-    assert_eq!(chain.add(&[main_block_1()]), Ok(1));
-    assert_eq!(chain.add(&[main_block_1()]), Ok(0), "the header is known already");
+    assert_eq!(chain.add(&[main_block_1()]), Ok(Added::New(1)));
+    assert_eq!(chain.add(&[main_block_1()]), Ok(Added::NothingNew), "the header is known already");
     assert_eq!(chain.height(), 1);
 }
 
@@ -55,7 +57,7 @@ fn headers_have_to_follow_each_other() {
     assert_eq!(chain.add(&headers[1..]), Err(ChainError::Unconnected));
     assert_eq!(chain.add(&[headers[0], headers[2]]), Err(ChainError::Unlinked));
     assert_eq!(chain.height(), 0, "a refused message changes nothing");
-    assert_eq!(chain.add(&headers), Ok(10));
+    assert_eq!(chain.add(&headers), Ok(Added::New(10)));
     assert_eq!(chain.tip(), full.tip());
 }
 
@@ -75,7 +77,7 @@ fn times_are_neither_before_the_median_nor_in_the_future() {
     assert_eq!(chain.add(&[with_time(median)]), Err(ChainError::TimeTooOld));
     let future = now() + MAX_FUTURE_BLOCK_TIME + 100;
     assert_eq!(chain.add(&[with_time(future)]), Err(ChainError::TimeTooNew));
-    assert_eq!(chain.add(&[with_time(median + 1)]), Ok(1));
+    assert_eq!(chain.add(&[with_time(median + 1)]), Ok(Added::New(1)));
 }
 
 #[test]
@@ -85,11 +87,16 @@ fn a_branch_wins_when_it_has_more_work() {
     let first = next(&chain.headers[8], 7);
     let second = next(&first, 7);
     let third = next(&second, 7);
-    assert_eq!(chain.add(&[first, second]), Ok(0), "equal work is not more work");
+    assert_eq!(chain.add(&[first, second]), Ok(Added::LessWork), "equal work is not more work");
     assert_eq!(chain.tip(), old_tip);
-    assert_eq!(chain.add(&[first, second, third]), Ok(3));
+    assert_eq!(chain.add(&[first, second, third]), Ok(Added::New(3)));
     assert_eq!((chain.height(), chain.tip()), (11, third.block_hash()));
     assert!(!chain.contains(&old_tip));
+    let sums = chain.headers.iter().scan(Work::from_be_bytes([0; 32]), |sum, header| {
+        *sum = *sum + header.work();
+        Some(*sum)
+    });
+    assert_eq!(chain.work, sums.collect::<Vec<_>>());
     assert!(
         chain
             .headers
@@ -121,7 +128,33 @@ fn unworked(network: Network, bits: u32, headers: usize) -> Chain {
     let mut chain = Chain::new(network);
     let bits = CompactTarget::from_consensus(bits);
     chain.headers.resize(headers, Header { bits, ..chain.headers[0] });
+    for header in &chain.headers[1..] {
+        chain.work.push(chain.work[chain.work.len() - 1] + header.work());
+    }
     chain
+}
+
+/// The shortest time in which the chain refuses the same header of less work at height 1.
+fn time_of_less_work(chain: &mut Chain) -> Duration {
+    let genesis = chain.headers[0];
+    let cheap = next(&genesis, 7);
+    (0..20)
+        .map(|_| {
+            let start = Instant::now();
+            assert_eq!(chain.add(&[cheap]), Ok(Added::LessWork));
+            start.elapsed()
+        })
+        .min()
+        .unwrap()
+}
+
+/// The two times are compared with each other, so the speed of the machine does not matter.
+#[test]
+fn a_header_of_less_work_costs_the_same_in_a_long_chain() {
+    let bits = genesis_block(Network::Regtest).header.bits.to_consensus();
+    let short = time_of_less_work(&mut unworked(Network::Regtest, bits, 10));
+    let long = time_of_less_work(&mut unworked(Network::Regtest, bits, 100_000));
+    assert!(long < short * 50, "{long:?} against {short:?}");
 }
 
 fn required_bits(chain: &Chain, time: u32) -> u32 {

@@ -13,11 +13,8 @@ use std::{error::Error, fmt};
 
 use bip324::{OutboundCipher, PacketType, Role};
 use bitcoin::{
-    consensus::encode::{self, deserialize},
-    p2p::{
-        Magic,
-        message::{NetworkMessage, RawNetworkMessage},
-    },
+    consensus::encode,
+    p2p::{Magic, message::NetworkMessage},
 };
 use sockman::{SendQueue, SockMan, helpers::PushError, options::More};
 
@@ -25,7 +22,7 @@ use self::{
     v1::{Framer, FramingError},
     v2::{V2Error, V2Handshake, V2Receiver},
 };
-use crate::node::random;
+use crate::{decoding, node::random};
 
 /// The length of the beginning of every version 1 connection: the magic and the command of the
 /// first message. A version 2 key begins with the same bytes once in 2^128 times.
@@ -223,8 +220,8 @@ impl Message {
         }
     }
 
-    /// Decodes the message. Returns `None` if its name is unknown, which is no error: such names
-    /// are for extensions of the protocol.
+    /// Decodes the message. Returns `None` if its name is not valid or unknown, which is no error:
+    /// such names are for extensions of the protocol.
     ///
     /// # Errors
     ///
@@ -237,7 +234,7 @@ impl Message {
                 None => return Ok(None),
             },
         };
-        deserialize::<RawNetworkMessage>(&bytes).map(|message| Some(message.into_payload()))
+        decoding::decode(&bytes)
     }
 }
 

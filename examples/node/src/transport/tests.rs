@@ -1,7 +1,7 @@
 //! Both versions of the transport without sockets: the version is detected, and messages arrive,
 //! whatever the pieces of the stream are.
 
-use bitcoin::consensus::encode::serialize;
+use bitcoin::{consensus::encode::serialize, p2p::message::RawNetworkMessage};
 
 use super::*;
 

@@ -8,7 +8,7 @@ use std::{
     io::{Read, Write},
     net::TcpStream,
     sync::mpsc::{Receiver, channel},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use binary_sv2::{GetSize, Serialize, Str0255, from_bytes};
@@ -128,13 +128,25 @@ impl Client {
     }
 
     /// Performs the handshake with a server that must have this authority's key.
-    pub(crate) fn on(mut stream: TcpStream, key: [u8; 32]) -> Result<Client, Box<dyn Error>> {
+    pub(crate) fn on(stream: TcpStream, key: [u8; 32]) -> Result<Client, Box<dyn Error>> {
+        Client::with_clock(stream, key, 0)
+    }
+
+    /// Performs the handshake with a clock that is ahead by this many seconds.
+    pub(crate) fn with_clock(
+        mut stream: TcpStream,
+        key: [u8; 32],
+        ahead: i64,
+    ) -> Result<Client, Box<dyn Error>> {
         let initiator = Handshake::initiator(Initiator::from_raw_k(key).unwrap());
         let (first, initiator) = initiator.step_0().unwrap();
         stream.write_all(first.payload())?;
         let mut second = [0; INITIATOR_EXPECTED_HANDSHAKE_MESSAGE_SIZE];
         stream.read_exact(&mut second)?;
-        let transport = initiator.step_2(second).map_err(|error| error.to_string())?;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
+        let now = u32::try_from(now.saturating_add_signed(ahead))?;
+        let transport =
+            initiator.step_2_with_now(second, now).map_err(|error| error.to_string())?;
         let (encrypt, decrypt) = transport.split();
         Ok(Client { stream, encrypt, decrypt: Some(decrypt) })
     }

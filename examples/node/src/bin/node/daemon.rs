@@ -25,12 +25,12 @@ use sockman_http_rpc::{
     self as http, Server,
     rpc::{Cookie, CookieFile, RpcService},
 };
-use sockman_node::{Chain, Config, Event, Node};
+use sockman_node::{Allowance, Chain, Config, Event, Node};
 
 use crate::{
     args::Rpc,
     methods::NodeMethods,
-    report::{self, say},
+    report::{self, Cause, say},
     web::{Line, Web},
 };
 
@@ -45,6 +45,11 @@ const INTERRUPTED: i32 = 130;
 /// The most events that wait to be printed. If standard output blocks, further events are lost, so
 /// that the node neither waits nor grows.
 const MAX_WAITING_LINES: usize = 1000;
+/// The most lines that established peers cause in a log, and the time after which they may cause as
+/// many again. Other lines about inbound peers need `RUST_LOG=node=debug`, because anybody could
+/// fill the disk with them.
+const MAX_PEER_LINES: u32 = 20;
+const PEER_LINES_PERIOD: Duration = Duration::from_secs(60);
 /// The number of last events below the table on a terminal.
 const LAST_EVENTS: usize = 12;
 /// Erases the screen and moves the cursor to the upper left corner.
@@ -168,13 +173,22 @@ struct Screen {
     is_terminal: bool,
     refresh: Duration,
     last_events: VecDeque<String>,
+    peer_lines: Allowance,
+    /// Lines were left out since the last one that the allowance permitted.
+    lines_left_out: bool,
 }
 
 impl Screen {
     fn new() -> Screen {
         let is_terminal = io::stdout().is_terminal();
         let refresh = if is_terminal { REFRESH_ON_TERMINAL } else { REFRESH_IN_LOG };
-        Screen { is_terminal, refresh, last_events: VecDeque::new() }
+        Screen {
+            is_terminal,
+            refresh,
+            last_events: VecDeque::new(),
+            peer_lines: Allowance::new(MAX_PEER_LINES, PEER_LINES_PERIOD),
+            lines_left_out: false,
+        }
     }
 
     /// Prints the events until the interrupt is set or a socket thread ends by itself. The latter
@@ -205,12 +219,34 @@ impl Screen {
     fn show_event(&mut self, event: &Event) {
         let Some(line) = report::event(event) else { return };
         if !self.is_terminal {
-            say(line);
+            self.log(report::cause(event), &line);
             return;
         }
         self.last_events.push_back(line);
         if self.last_events.len() > LAST_EVENTS {
             self.last_events.pop_front();
+        }
+    }
+
+    /// Writes a line to the log, unless peers could fill the log with such lines.
+    fn log(&mut self, cause: Cause, line: &str) {
+        let is_shown = match cause {
+            Cause::Operator => true,
+            Cause::Anybody => false,
+            Cause::Peer => {
+                let is_left = self.peer_lines.take(Instant::now());
+                let is_first_left_out = !is_left && !self.lines_left_out;
+                self.lines_left_out = !is_left;
+                if is_first_left_out {
+                    say("further lines about peers are left out; RUST_LOG=node=debug shows them");
+                }
+                is_left
+            }
+        };
+        if is_shown {
+            say(line);
+        } else {
+            log::debug!("{line}");
         }
     }
 

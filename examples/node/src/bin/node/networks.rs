@@ -1,14 +1,11 @@
 //! The names of networks in Bitcoin Core's RPC, and the networks that this node can reach.
 
-use std::net::IpAddr;
-
 use serde_json::{Value, json};
 use sockman::{
-    Service,
     address::{NetAddr, Network},
     proxy::Proxy,
 };
-use sockman_node::Config;
+use sockman_node::{Config, is_routable};
 
 /// The name for addresses that are not publicly routable: this machine and the local network.
 pub(crate) const UNROUTABLE: &str = "not_publicly_routable";
@@ -29,26 +26,6 @@ pub(crate) fn name(addr: &NetAddr) -> &'static str {
 /// Returns whether nodes elsewhere could dial the address.
 pub(crate) fn is_public(addr: &NetAddr) -> bool {
     name(addr) != UNROUTABLE
-}
-
-fn is_routable(addr: &NetAddr) -> bool {
-    match Service::new(addr.clone(), 0).to_socket_addr().map(|addr| addr.ip().to_canonical()) {
-        Some(IpAddr::V4(ip)) => {
-            !(ip.is_private()
-                || ip.is_loopback()
-                || ip.is_link_local()
-                || ip.is_documentation()
-                || ip.is_broadcast()
-                || ip.is_unspecified())
-        }
-        Some(IpAddr::V6(ip)) => {
-            !(ip.is_loopback()
-                || ip.is_unspecified()
-                || ip.is_unique_local()
-                || ip.is_unicast_link_local())
-        }
-        None => false,
-    }
 }
 
 /// Returns the networks with their proxies, as in the answer to `getnetworkinfo`.
@@ -82,6 +59,8 @@ fn network(name: &str, is_reachable: bool, proxy: Option<&Proxy>) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use sockman::Service;
+
     use super::*;
 
     #[test]

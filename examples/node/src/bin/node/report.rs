@@ -23,6 +23,37 @@ pub(crate) fn complain(line: &str) {
     let _ = writeln!(io::stderr().lock(), "node: {line}");
 }
 
+/// What may write a line about an event to the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Cause {
+    /// The operator, or a peer that the operator named. The time between two dials bounds the lines.
+    Operator,
+    /// A peer that has completed a handshake. An allowance bounds the lines.
+    Peer,
+    /// Anybody who can connect. The lines are written at level `debug` only.
+    Anybody,
+}
+
+/// Returns the cause of an event.
+pub(crate) fn cause(event: &Event) -> Cause {
+    match event {
+        Event::Connected { direction: Direction::Outbound, .. }
+        | Event::Disconnected { direction: Direction::Outbound, .. }
+        | Event::ConnectFailed { .. }
+        | Event::StopRequested
+        | Event::I2p { .. } => Cause::Operator,
+        Event::Handshake { .. }
+        | Event::Disconnected { was_established: true, .. }
+        | Event::Pong { .. }
+        | Event::Addresses { .. }
+        | Event::Headers { .. } => Cause::Peer,
+        Event::Connected { .. }
+        | Event::Disconnected { .. }
+        | Event::Refused { .. }
+        | Event::Pinged { .. } => Cause::Anybody,
+    }
+}
+
 /// Returns the line for an event, or `None` for frequent events, which are not printed.
 pub(crate) fn event(event: &Event) -> Option<String> {
     Some(match event {
@@ -53,7 +84,7 @@ pub(crate) fn event(event: &Event) -> Option<String> {
             "peer {id}: sent valid headers, {new} new, height now {height}{}",
             if *more_to_come { ", requesting more".to_owned() } else { format!(", tip {tip}") }
         ),
-        Event::Disconnected { id, reason } => format!("peer {id}: disconnected: {reason}"),
+        Event::Disconnected { id, reason, .. } => format!("peer {id}: disconnected: {reason}"),
         Event::StopRequested => "an RPC call stops the node".to_owned(),
         Event::I2p { address: Some(address), listening: true } => {
             format!("listening on {address}")
