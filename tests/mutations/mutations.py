@@ -2073,10 +2073,12 @@ MUTATIONS = [
         'old': 'const NO_SIGPIPE: libc::c_int = libc::MSG_NOSIGNAL;',
         'new': 'const NO_SIGPIPE: libc::c_int = 0;',
         'test': 'sockman:library', 'tests': ('conformance', 'raises_no_signal'),
+    },
+    {
         'guarantee': 'node', 'what': 'the work of all headers above the fork is summed for each message',
         'file': 'examples/node/src/chain.rs',
         'old': '        let mut work = self.work[fork];\n',
-        'new': '        let mut work = self.work[fork];\n        let _ = self.headers[fork + 1..].iter().fold(work, |sum, header| sum + header.work());\n',
+        'new': '        let mut work = self.work[fork];\n        let _ = self.headers[fork + 1..].iter().fold(work, |sum, header| sum + work_of(header));\n',
         'test': 'sockman-node:lib', 'tests': ('', 'costs_the_same'),
     },
     {
