@@ -24,7 +24,8 @@ use sockman_test_support::{
     without_sweep,
 };
 
-/// Records what is reported about a scripted connection.
+/// Records what is reported about a scripted connection. A `Recorder` keeps the kind of an error and
+/// not its number.
 #[derive(Default)]
 struct Log(Mutex<Vec<Reported>>);
 
@@ -184,6 +185,20 @@ fn a_send_after_a_half_close_raises_no_signal() {
     }
 }
 
+/// Sends to the first accepted connection as if more followed. The client receives the bytes.
+fn assert_sends_although_nothing_follows(
+    recorder: &Recorder,
+    sockman: &SockMan,
+    client: &mut impl Read,
+) {
+    let id = recorder.wait_for_accepted(0);
+    let pieces = [IoSlice::new(b"he"), IoSlice::new(b"llo")];
+    assert_eq!(sockman.send_with(id, &pieces, More::Follows).unwrap(), 5);
+    let mut bytes = [0; 5];
+    client.read_exact(&mut bytes).unwrap();
+    assert_eq!(&bytes, b"hello");
+}
+
 /// tcp(7): what is held back because more follows goes out after 200 ms at most, even if nothing
 /// follows.
 #[test]
@@ -192,12 +207,7 @@ fn bytes_arrive_although_nothing_follows_them() {
     let bound = sockman.bind_and_start_listening("127.0.0.1:0").unwrap();
     let mut client = TcpStream::connect(bound.to_socket_addr().unwrap()).unwrap();
     client.set_read_timeout(Some(DEADLINE)).unwrap();
-    let id = recorder.wait_for_accepted(0);
-    let pieces = [IoSlice::new(b"he"), IoSlice::new(b"llo")];
-    assert_eq!(sockman.send_with(id, &pieces, More::Follows).unwrap(), 5);
-    let mut bytes = [0; 5];
-    client.read_exact(&mut bytes).unwrap();
-    assert_eq!(&bytes, b"hello");
+    assert_sends_although_nothing_follows(&recorder, &sockman, &mut client);
 }
 
 /// unix(7): `MSG_MORE` has no meaning on a unix-domain socket, so nothing waits for more.
@@ -209,12 +219,7 @@ fn more_to_follow_holds_nothing_back_on_a_unix_domain_socket() {
     sockman.bind_and_start_listening(Service::unix(&path).unwrap()).unwrap();
     let mut client = UnixStream::connect(&path).unwrap();
     client.set_read_timeout(Some(DEADLINE)).unwrap();
-    let id = recorder.wait_for_accepted(0);
-    let pieces = [IoSlice::new(b"he"), IoSlice::new(b"llo")];
-    assert_eq!(sockman.send_with(id, &pieces, More::Follows).unwrap(), 5);
-    let mut bytes = [0; 5];
-    client.read_exact(&mut bytes).unwrap();
-    assert_eq!(&bytes, b"hello");
+    assert_sends_although_nothing_follows(&recorder, &sockman, &mut client);
 }
 
 /// G5, unix(7): Linux has urgent bytes on unix-domain sockets since 5.15, although the page denies

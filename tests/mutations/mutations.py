@@ -2368,10 +2368,12 @@ MUTATIONS = [
         'old': 'let named = socket.peer_addr().ok().as_ref().and_then(Service::from_sock_addr);',
         'new': 'let named = socket.peer_addr().ok().filter(|_| !them.is_unnamed()).as_ref().and_then(Service::from_sock_addr);',
         'test': 'sockman:library', 'tests': ('local_address', 'abstract'),
+    },
+    {
         'guarantee': 'node', 'what': 'the work of all headers above the fork is summed for each message',
         'file': 'examples/node/src/chain.rs',
         'old': '        let mut work = self.work[fork];\n',
-        'new': '        let mut work = self.work[fork];\n        let _ = self.headers[fork + 1..].iter().fold(work, |sum, header| sum + header.work());\n',
+        'new': '        let mut work = self.work[fork];\n        let _ = self.headers[fork + 1..].iter().fold(work, |sum, header| sum + work_of(header));\n',
         'test': 'sockman-node:lib', 'tests': ('', 'costs_the_same'),
     },
     {

@@ -13,6 +13,7 @@ The exit code is 1 if any mutation is SURVIVED or STALE, or if none was selected
 """
 
 import argparse
+import ast
 import os
 import re
 import shutil
@@ -177,6 +178,21 @@ def document(outcomes, summary):
     return "\n".join(lines) + "\n"
 
 
+def check():
+    """Prints the entries that do not fit the source, and returns the exit code."""
+    found = []
+    for entry in ast.walk(ast.parse(Path(__file__).with_name("mutations.py").read_text())):
+        if isinstance(entry, ast.Dict):
+            keys = [key.value for key in entry.keys if isinstance(key, ast.Constant)]
+            if len(keys) != len(set(keys)):
+                found.append(f"line {entry.lineno}: two entries have run together")
+    for mutation in MUTATIONS:
+        if mutation["old"] not in (PROJECT / mutation["file"]).read_text():
+            found.append(f"{mutation['what']} ({mutation['file']}): the file does not contain the text")
+    print("\n".join(found + [f"{len(found)} of {len(MUTATIONS)} mutations do not fit the source"]))
+    return int(bool(found))
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument(
@@ -188,10 +204,16 @@ def main():
         help="write a table of all outcomes to FILE (README.md here has that of a whole run)",
     )
     parser.add_argument(
+        "--check", action="store_true",
+        help="run nothing; show that the list fits the source and that no two entries have run together",
+    )
+    parser.add_argument(
         "words", nargs="*", metavar="WORD",
         help="run only the mutations whose guarantee, sentence or file contains a WORD",
     )
     arguments = parser.parse_args()
+    if arguments.check:
+        return check()
 
     began = time.monotonic()
     waiting, printing, outcomes = Queue(), threading.Lock(), {}
