@@ -2066,6 +2066,8 @@ MUTATIONS = [
         'old': 'const NO_SIGPIPE: libc::c_int = libc::MSG_NOSIGNAL;',
         'new': 'const NO_SIGPIPE: libc::c_int = 0;',
         'test': 'sockman:library', 'tests': ('conformance', 'raises_no_signal'),
+    },
+    {
         'guarantee': 'SendQueue', 'what': 'a push behind queued bytes does not ask whether the connection is closed',
         'file': 'src/helpers/send_queue.rs',
         'old': 'if !was_empty || is_full {',
@@ -2190,6 +2192,8 @@ MUTATIONS = [
         'old': 'Ok(()) if self.is_ours(&moved) => fs::remove_file(&moved),',
         'new': 'Ok(()) if moved.exists() => fs::remove_file(&moved),',
         'test': 'sockman:lib', 'tests': ('', 'at_the_last_moment_stays'),
+    },
+    {
         'guarantee': 'RFC 7686', 'what': 'an onion address with a dot at the end is no address',
         'file': 'src/address/parse.rs',
         'old': "let absolute = host.strip_suffix('.').unwrap_or(host);",
@@ -2279,6 +2283,8 @@ MUTATIONS = [
         'old': '            if !is_held_elsewhere {\n',
         'new': '            let _ = is_held_elsewhere;\n            {\n',
         'test': 'sockman:library', 'tests': ('unix_sockets', 'another_process_holds'),
+    },
+    {
         'guarantee': 'G13', 'what': 'a TCP connect that reaches its own socket succeeds',
         'file': 'src/dial/direct.rs',
         'old': '!peer.addr().is_unix() && sock.local_address().is_ok_and(|me| me == *peer)',
@@ -2508,6 +2514,8 @@ MUTATIONS = [
         'old': 'now.saturating_sub(CLOCK_TOLERANCE).as_secs()',
         'new': 'now.as_secs()',
         'test': 'sockman-sv2-server:server', 'tests': ('', 'clock'),
+    },
+    {
         'guarantee': 'G11', 'what': 'an accept that is forbidden counts as a lost client',
         'file': 'src/engine/accepting.rs',
         'old': '                | libc::EPROTO\n',
@@ -2639,6 +2647,8 @@ MUTATIONS = [
         'old': '        if let Some(readiness) = &self.readiness {',
         'new': '        if true {\n            return Ok(true);\n        }\n        if let Some(readiness) = &self.readiness {',
         'test': 'sockman:library', 'tests': ('promptness', 'another_holder'),
+    },
+    {
         'guarantee': 'G15', 'what': 'a late timer does not cause a round of turns',
         'file': 'src/engine/socket_thread.rs',
         'old': '        if self.has_late_timer(context) {',
@@ -2742,6 +2752,8 @@ MUTATIONS = [
         'old': '        deadline <= now && !self.served.is_some_and(|at| deadline <= at && is_fresh(at, now))',
         'new': '        deadline <= now',
         'test': 'sockman:lib', 'tests': ('engine::pass_tests::timers', 'one_poll'),
+    },
+    {
         'guarantee': 'http', 'what': 'a call of a client that is gone stays in the queue',
         'file': 'examples/http_rpc/src/server/handler.rs',
         'old': '        self.workers.withdraw(id);\n',
