@@ -74,7 +74,7 @@ pub enum Point {
     /// A system call on a socket is about to be made, and the caller holds no lock of the library.
     /// At present, only [`Call::Connect`], [`Call::Accept`] and [`Call::Recv`] reach this point. On
     /// an adopted listener, the point comes before
-    /// [`Sock::ready_to_accept`](crate::sys::Sock::ready_to_accept).
+    /// [`Sock::ready_to_accept`].
     Call(Call),
 }
 
