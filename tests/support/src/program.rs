@@ -208,6 +208,24 @@ impl Drop for Process {
 const ENDING: [&str; 11] =
     ["HUP", "INT", "QUIT", "TERM", "USR1", "USR2", "ALRM", "VTALRM", "PROF", "IO", "XCPU"];
 
+/// Returns a mask of signals from the text of `/proc/…/status`.
+fn signal_mask(status: &str, name: &str) -> u64 {
+    let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+    u64::from_str_radix(line.trim_start_matches(':').trim(), 16).unwrap()
+}
+
+/// Returns a command that starts the program with the default action for all signals. A test that
+/// runs under `nohup` ignores SIGHUP, and so would its programs.
+fn with_default_signals(original: &Command) -> Command {
+    let mut command = Command::new("env");
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    if signal_mask(&status, "SigIgn") & 1 == 1 {
+        command.arg("--default-signal");
+    }
+    command.arg(original.get_program()).args(original.get_args());
+    command
+}
+
 /// Checks a program that listens on the unix-domain path `path`, and that may make other files,
 /// `left`. Each signal ends the program in order, so that it leaves nothing behind. After a SIGKILL,
 /// which leaves the path, the program starts again. It does not take a path that is in use.
@@ -223,7 +241,7 @@ pub fn assert_unix_path_is_handled(
     };
     let is_anything_left = || path.exists() || left.is_some_and(Path::exists);
     for name in ENDING {
-        let mut process = start(&mut command());
+        let mut process = start(&mut with_default_signals(&command()));
         assert!(is_anything_left());
         signal(process.child.id(), name);
         let (code, text) = process.wait_for_end();
@@ -237,10 +255,7 @@ pub fn assert_unix_path_is_handled(
     shell.args(["-c", "trap '' HUP; exec \"$0\" \"$@\""]).arg(original.get_program());
     let mut process = start(shell.args(original.get_args()));
     let status = fs::read_to_string(format!("/proc/{}/status", process.child.id())).unwrap();
-    let mask = |name: &str| {
-        let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
-        u64::from_str_radix(line.trim_start_matches(':').trim(), 16).unwrap()
-    };
+    let mask = |name| signal_mask(&status, name);
     assert_eq!((mask("SigIgn") & 1, mask("SigCgt") & 1), (1, 0), "SIGHUP is not ignored");
     signal(process.child.id(), "TERM");
     assert_eq!(process.wait_for_end().0, Some(0));
