@@ -22,7 +22,9 @@ use bitcoin::{
 };
 use sockman_test_support::{
     DEADLINE,
-    program::{Process, assert_lack_of_threads_is_told, assert_unix_path_is_handled},
+    program::{
+        Process, assert_lack_of_threads_is_told, assert_unix_path_is_handled, with_default_signals,
+    },
     socks5,
 };
 
@@ -37,7 +39,8 @@ fn run(arguments: &[&str]) -> Output {
 }
 
 fn spawn(arguments: &[&str]) -> Process {
-    Process::new(node().args(arguments).stdout(Stdio::piped()).spawn().unwrap())
+    let mut command = with_default_signals(node().args(arguments));
+    Process::new(command.stdout(Stdio::piped()).spawn().unwrap())
 }
 
 fn signal(process: &Process, name: &str) {

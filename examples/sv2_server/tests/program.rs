@@ -16,6 +16,7 @@ use std::{
 
 use sockman_test_support::program::{
     Program, assert_lack_of_threads_is_told, assert_unix_path_is_handled, signal,
+    with_default_signals,
 };
 use support::{Client, DEADLINE, with_deadlines};
 
@@ -34,7 +35,7 @@ fn start(arguments: &[&str]) -> (Program, String, SocketAddr) {
 }
 
 fn started(command: &mut Command) -> (Program, String, SocketAddr) {
-    let mut program = Program::start(command);
+    let mut program = Program::start(&mut with_default_signals(command));
     let line = program.wait_for_line("authority public key ");
     let key = line.rsplit(' ').next().unwrap().to_owned();
     let line = program.wait_for_line("listening on ");

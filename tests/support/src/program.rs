@@ -214,15 +214,22 @@ fn signal_mask(status: &str, name: &str) -> u64 {
     u64::from_str_radix(line.trim_start_matches(':').trim(), 16).unwrap()
 }
 
-/// Returns a command that starts the program with the default action for all signals. A test that
-/// runs under `nohup` ignores SIGHUP, and so would its programs.
-fn with_default_signals(original: &Command) -> Command {
+/// Returns a command that starts the same program with the default action for all signals.
+///
+/// A program that was started to ignore a signal continues to ignore it. So would the programs of
+/// tests that run under `nohup` (SIGHUP) or in the background of a shell (SIGINT, SIGQUIT).
+pub fn with_default_signals(original: &Command) -> Command {
     let mut command = Command::new("env");
-    let status = fs::read_to_string("/proc/self/status").unwrap();
-    if signal_mask(&status, "SigIgn") & 1 == 1 {
-        command.arg("--default-signal");
+    command.arg("--default-signal").arg(original.get_program()).args(original.get_args());
+    for (name, value) in original.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
     }
-    command.arg(original.get_program()).args(original.get_args());
+    if let Some(directory) = original.get_current_dir() {
+        command.current_dir(directory);
+    }
     command
 }
 
