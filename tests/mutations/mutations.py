@@ -2907,4 +2907,32 @@ MUTATIONS = [
         'new': '    let _ = is_socket;\n    refused().unwrap_or(false)',
         'test': 'sockman-http-rpc:program', 'tests': ('', 'every_signal'),
     },
+    {
+        'guarantee': 'BIP 324', 'what': 'a decoy with reserved flags counts as the version packet',
+        'file': 'examples/node/src/transport/v2.rs',
+        'old': 'V2Receiver::new(inbound, is_decoy(&packet))',
+        'new': 'V2Receiver::new(inbound, false && is_decoy(&packet))',
+        'test': 'sockman-node:v2', 'tests': ('', 'reserved'),
+    },
+    {
+        'guarantee': 'BIP 324', 'what': 'a packet with reserved flags counts as a decoy',
+        'file': 'examples/node/src/transport/v2.rs',
+        'old': 'contents.remove(0) & IGNORE == 0',
+        'new': 'contents.remove(0) == 0',
+        'test': 'sockman-node:v2', 'tests': ('', 'reserved'),
+    },
+    {
+        'guarantee': 'BIP 155', 'what': 'an I2P address with a port is learnt and told',
+        'file': 'examples/node/src/addresses.rs',
+        'old': '(service.port() != 0) != matches!(',
+        'new': '(service.port() != 0) || matches!(',
+        'test': 'sockman-node:lib', 'tests': ('', 'only_routable'),
+    },
+    {
+        'guarantee': 'G11', 'what': 'EAGAIN from a connect over TCP is an error',
+        'file': 'src/dial/direct.rs',
+        'old': '_ if error.kind() == io::ErrorKind::WouldBlock || passes(&error) => {',
+        'new': '_ if error.kind() == io::ErrorKind::WouldBlock && to.addr().is_unix() || passes(&error) => {',
+        'test': 'sockman:library', 'tests': ('doubles', 'a_lack_that_passes'),
+    },
 ]
