@@ -2935,4 +2935,11 @@ MUTATIONS = [
         'new': '_ if error.kind() == io::ErrorKind::WouldBlock && to.addr().is_unix() || passes(&error) => {',
         'test': 'sockman:library', 'tests': ('doubles', 'a_lack_that_passes'),
     },
+    {
+        'guarantee': 'G13', 'what': 'a connect that a lack delayed reports the wildcard address as its own',
+        'file': 'src/engine/attempt.rs',
+        'old': 'None if self.connection.me().addr().is_unspecified() => {',
+        'new': 'None if false && self.connection.me().addr().is_unspecified() => {',
+        'test': 'sockman:library', 'tests': ('doubles', 'a_lack_delayed'),
+    },
 ]
