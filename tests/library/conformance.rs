@@ -556,6 +556,27 @@ mod sam {
         assert!(attempt("STREAM CONNECT", "stream status result=OK\n").is_err());
     }
 
+    /// SAM, "RESULT Values": an invalid key is the peer's destination, or in the reply to SESSION
+    /// CREATE this side's own key.
+    #[test]
+    fn an_invalid_key_is_the_peers_or_this_sides_own() {
+        for (request, verbs, is_peers) in [
+            ("SESSION CREATE", "SESSION STATUS", false),
+            ("NAMING LOOKUP", "NAMING REPLY", true),
+            ("STREAM CONNECT", "STREAM STATUS", true),
+        ] {
+            let found = match attempt(request, &format!("{verbs} RESULT=INVALID_KEY\n")) {
+                Err(ConnectErrorKind::I2pPeer { result, .. }) => (true, result),
+                Err(ConnectErrorKind::SamFailed {
+                    error: SamError::Refused { result, .. },
+                    ..
+                }) => (false, result),
+                other => panic!("{request}: {other:?}"),
+            };
+            assert_eq!(found, (is_peers, SamResult::InvalidKey), "{request}");
+        }
+    }
+
     /// SAM, "Timeouts": a bridge that waited too long for a request says SESSION STATUS, whatever
     /// request follows.
     #[test]

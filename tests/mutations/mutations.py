@@ -2908,21 +2908,21 @@ MUTATIONS = [
         'test': 'sockman-http-rpc:program', 'tests': ('', 'every_signal'),
     },
     {
-        'guarantee': 'BIP 324', 'what': 'a decoy with reserved flags counts as the version packet',
+        'guarantee': 'node', 'what': 'a decoy with reserved flags counts as the version packet',
         'file': 'examples/node/src/transport/v2.rs',
         'old': 'V2Receiver::new(inbound, is_decoy(&packet))',
         'new': 'V2Receiver::new(inbound, false && is_decoy(&packet))',
         'test': 'sockman-node:v2', 'tests': ('', 'reserved'),
     },
     {
-        'guarantee': 'BIP 324', 'what': 'a packet with reserved flags counts as a decoy',
+        'guarantee': 'node', 'what': 'a packet with reserved flags counts as a decoy',
         'file': 'examples/node/src/transport/v2.rs',
         'old': 'contents.remove(0) & IGNORE == 0',
         'new': 'contents.remove(0) == 0',
         'test': 'sockman-node:v2', 'tests': ('', 'reserved'),
     },
     {
-        'guarantee': 'BIP 155', 'what': 'an I2P address with a port is learnt and told',
+        'guarantee': 'node', 'what': 'an I2P address with a port is learnt and told',
         'file': 'examples/node/src/addresses.rs',
         'old': '(service.port() != 0) != matches!(',
         'new': '(service.port() != 0) || matches!(',
@@ -2941,5 +2941,12 @@ MUTATIONS = [
         'old': 'None if self.connection.me().addr().is_unspecified() => {',
         'new': 'None if false && self.connection.me().addr().is_unspecified() => {',
         'test': 'sockman:library', 'tests': ('doubles', 'a_lack_delayed'),
+    },
+    {
+        'guarantee': 'I2P', 'what': "an invalid key of this side counts as the peer's fault",
+        'file': 'src/dial/i2p/dial.rs',
+        'old': 'SamResult::InvalidKey => matches!(request, "NAMING LOOKUP" | "STREAM CONNECT")',
+        'new': 'SamResult::InvalidKey => !request.is_empty()',
+        'test': 'sockman:library', 'tests': ('conformance', 'an_invalid_key'),
     },
 ]
