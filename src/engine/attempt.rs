@@ -99,9 +99,18 @@ impl Attempt {
         if self.cancel.watches.is_interrupted() {
             return Err(ConnectError::new(self.to(), ConnectErrorKind::Interrupted));
         }
-        let step = self.dial.step(self.connection.sock(), now)?;
-        if let (Step::Connected, Some(me)) = (&step, self.dial.me()) {
-            self.connection.set_me(me);
+        let sock = self.connection.sock();
+        let step = self.dial.step(sock, now)?;
+        if let Step::Connected = &step {
+            match self.dial.me() {
+                Some(me) => self.connection.set_me(me),
+                // The connect lacked memory at first, so it had not begun when its address was read.
+                None if self.connection.me().addr().is_unspecified() => {
+                    let me = sock.local_address();
+                    self.connection.set_me(&me.map_err(|error| self.failed("getsockname", error))?);
+                }
+                None => {}
+            }
         }
         Ok(step)
     }

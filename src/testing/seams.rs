@@ -4,7 +4,7 @@
 
 use std::{
     io::{self, IoSlice},
-    net::Shutdown,
+    net::{Ipv4Addr, Shutdown},
     os::fd::{AsRawFd, OwnedFd, RawFd},
     sync::Arc,
     time::{Duration, Instant},
@@ -16,7 +16,7 @@ use super::{
     network::{Network, Point},
 };
 use crate::{
-    address::Service,
+    address::{NetAddr, Service},
     sys::{More, Poller, Readiness, Sock, SockFactory, Waker},
 };
 
@@ -169,7 +169,12 @@ impl Sock for MemorySock {
         self.faulty(Call::LocalAddress)?;
         self.call(|kernel| {
             let socket = kernel.socket(self.end).ok_or(libc::EBADF)?;
-            Ok(socket.local.clone().unwrap_or(Service::UNIX_UNNAMED))
+            // A socket that is not bound has the wildcard address, or no name.
+            Ok(match &socket.local {
+                Some(local) => local.clone(),
+                None if socket.is_unix => Service::UNIX_UNNAMED,
+                None => Service::new(NetAddr::Ipv4(Ipv4Addr::UNSPECIFIED), 0),
+            })
         })
     }
 

@@ -14,6 +14,7 @@ use sockman::{
     error::{ConnectError, ConnectErrorKind, JoinError},
     testing::{Call, Ended, Network, Script, SocketThreadByHand},
 };
+use sockman_test_support::Recorder;
 
 /// Sends back as much as the kernel takes, and counts the ends and errors reported to it.
 #[derive(Default)]
@@ -382,7 +383,9 @@ fn a_lack_that_passes_does_not_end_a_connect() {
 
     let calls = [Call::Connect, Call::PeerAddress, Call::Register, Call::Send, Call::Recv];
     let faults = calls.iter().flat_map(|call| [(*call, libc::ENOBUFS), (*call, libc::ENOMEM)]);
-    for (call, errno) in faults {
+    // connect(2): over TCP, the kernel lacks entries of a table. Over a unix-domain socket, the
+    // backlog is full.
+    for (call, errno) in faults.chain([(Call::Connect, libc::EAGAIN)]) {
         for (at, through) in [
             ("10.0.0.9:1080", true),
             ("unix:/proxy", true),
@@ -414,6 +417,25 @@ fn a_lack_that_passes_does_not_end_a_connect() {
             let new = network.as_another_thread(|| sockman.connect(to, &options)).expect(&what);
             drop(new);
         }
+    }
+}
+
+/// G13: the kernel chooses the local address when a connect begins, which a lack delays.
+#[test]
+fn a_connect_that_a_lack_delayed_knows_its_own_address() {
+    for errno in [libc::ENOBUFS, libc::ENOMEM, libc::EAGAIN] {
+        let (network, recorder) = (Network::new(), Recorder::new());
+        let options = without_sweep().sock_factory(network.factory());
+        let sockman = SockMan::new(recorder.clone(), options).unwrap();
+        let mut thread = SocketThreadByHand::start(&sockman, &network).unwrap();
+        let listener = network.listen(&"10.0.0.9:1".parse().unwrap()).unwrap();
+        network.fail_next(Call::Connect, errno);
+        let id = sockman.start_connect(listener.address(), &ConnectOptions::default()).unwrap();
+        thread.run_for(Duration::from_secs(1)).unwrap();
+        let me = recorder.wait_for_outcome(id).unwrap();
+        let peer = listener.accept().unwrap();
+        assert_eq!((&me, network.calls(Call::Connect)), (&peer.remote_address(), 2));
+        assert_eq!(sockman.connection_info(id).unwrap().me, me);
     }
 }
 

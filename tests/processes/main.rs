@@ -26,6 +26,8 @@ mod identity;
 #[cfg(feature = "i2p")]
 mod key_file;
 mod log_reasons;
+#[cfg(target_os = "linux")]
+mod low_water_mark;
 mod memory;
 #[cfg(feature = "socks5")]
 mod socks5_many;

@@ -14,7 +14,10 @@ use nix::sys::socket::{
 };
 #[cfg(target_os = "linux")]
 use {
-    nix::sys::socket::{SockaddrStorage, getpeername, getsockname},
+    nix::sys::socket::{
+        SockaddrStorage, getpeername, getsockname,
+        sockopt::{KeepAlive, RcvBuf, SndBuf, TcpKeepIdle, TcpUserTimeout},
+    },
     std::{fs, net::SocketAddr},
 };
 
@@ -68,6 +71,19 @@ pub fn bytes_waiting(descriptor: RawFd, most: usize) -> usize {
 /// Returns whether Nagle's delay is off.
 pub fn is_without_delay(descriptor: RawFd) -> bool {
     getsockopt(descriptor, TcpNoDelay).unwrap()
+}
+
+/// Returns the values of options that Linux copies from a listener to the sockets that it accepts:
+/// both buffers, keep-alive with its idle time, and the user time-out.
+#[cfg(target_os = "linux")]
+pub fn inherited_options(descriptor: RawFd) -> (usize, usize, bool, u32, u32) {
+    (
+        getsockopt(descriptor, RcvBuf).unwrap(),
+        getsockopt(descriptor, SndBuf).unwrap(),
+        getsockopt(descriptor, KeepAlive).unwrap(),
+        getsockopt(descriptor, TcpKeepIdle).unwrap(),
+        getsockopt(descriptor, TcpUserTimeout).unwrap(),
+    )
 }
 
 /// Sends all of `data` together with a copy of `descriptor`.
