@@ -3,7 +3,7 @@
 //! This module owns the poller and the slots. It belongs to the socket thread, takes no lock and
 //! makes no callback.
 
-use std::{collections::BTreeMap, io, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, io, mem, sync::Arc, time::Duration};
 
 use super::{
     connection::Connection,
@@ -18,13 +18,21 @@ pub(crate) struct PollSet {
     poller: Box<dyn Poller>,
     slots: Slab<Slot>,
     pub(crate) due: Due,
+    /// Whether slots of the current round hold answers of their hooks.
+    holds_answers: bool,
     /// Registrations that failed. The turn of the connection reports the failure.
     failed: BTreeMap<Key, io::Error>,
 }
 
 impl PollSet {
     pub(crate) fn new(poller: Box<dyn Poller>) -> PollSet {
-        PollSet { poller, slots: Slab::new(), due: Due::default(), failed: BTreeMap::new() }
+        PollSet {
+            poller,
+            slots: Slab::new(),
+            due: Due::default(),
+            holds_answers: false,
+            failed: BTreeMap::new(),
+        }
     }
 
     pub(crate) fn poller(&self) -> &dyn Poller {
@@ -125,6 +133,26 @@ impl PollSet {
     pub(crate) fn strike(&mut self, position: usize) {
         let slot = self.due.at(position).and_then(|key| self.slots.get_mut(key));
         self.due.strike(position, slot.map(|slot| &mut slot.listed));
+    }
+
+    /// Begins a slice of turns. Begins a round, too, and returns `true`, unless one is under way.
+    pub(crate) fn begin_slice(&mut self) -> bool {
+        let begins_round = self.due.begin_slice();
+        self.holds_answers |= begins_round;
+        begins_round
+    }
+
+    /// Ends a slice of turns. The rest of the round asks its hooks anew, because the embedder's
+    /// answers are valid for one pass only.
+    pub(crate) fn end_slice(&mut self) {
+        self.due.end_slice();
+        if mem::take(&mut self.holds_answers) {
+            for key in self.due.rest_of_round() {
+                if let Some(slot) = self.slots.get_mut(key) {
+                    slot.forget_answers();
+                }
+            }
+        }
     }
 
     /// Returns an iterator over every connection, and the list of those that are due.
