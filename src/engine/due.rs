@@ -169,9 +169,9 @@ impl Due {
         self.owes_round = !self.served_round && !self.round.is_empty();
     }
 
-    /// Returns the connections that have not had their turn in the round.
-    pub(crate) fn rest_of_round(&self) -> impl Iterator<Item = Key> + '_ {
-        self.round.iter().copied()
+    /// Returns all connections that are listed.
+    pub(crate) fn listed(&self) -> impl Iterator<Item = Key> + '_ {
+        self.round.iter().chain(&self.fresh).chain(&self.left).copied()
     }
 
     /// Keeps a connection listed for the next round, because its turn left work.

@@ -18,7 +18,7 @@ pub(crate) struct PollSet {
     poller: Box<dyn Poller>,
     slots: Slab<Slot>,
     pub(crate) due: Due,
-    /// Whether slots of the current round hold answers of their hooks.
+    /// Whether listed slots hold answers of their hooks.
     holds_answers: bool,
     /// Registrations that failed. The turn of the connection reports the failure.
     failed: BTreeMap<Key, io::Error>,
@@ -142,12 +142,11 @@ impl PollSet {
         begins_round
     }
 
-    /// Ends a slice of turns. The rest of the round asks its hooks anew, because the embedder's
-    /// answers are valid for one pass only.
-    pub(crate) fn end_slice(&mut self) {
-        self.due.end_slice();
+    /// Makes the connections that are listed ask their hooks anew in their turns, because the
+    /// embedder's answers are valid for one pass only.
+    pub(crate) fn forget_answers(&mut self) {
         if mem::take(&mut self.holds_answers) {
-            for key in self.due.rest_of_round() {
+            for key in self.due.listed() {
                 if let Some(slot) = self.slots.get_mut(key) {
                     slot.forget_answers();
                 }
@@ -155,8 +154,10 @@ impl PollSet {
         }
     }
 
-    /// Returns an iterator over every connection, and the list of those that are due.
+    /// Returns an iterator over every connection, and the lists of those that are due. The caller
+    /// may ask the hooks.
     pub(crate) fn slots_and_due(&mut self) -> (impl Iterator<Item = (Key, &mut Slot)>, &mut Due) {
+        self.holds_answers = true;
         (self.slots.iter_mut(), &mut self.due)
     }
 

@@ -172,9 +172,9 @@ impl SocketThread {
             // The callback acts on timers, and must not call a connection late whose data waits in
             // the kernel. So the data is delivered first. One such round is enough. With more
             // rounds, a flood of data would keep the timers from running.
-            self.ask_hooks(context);
             let mut fresh = Fresh::InRound;
             loop {
+                self.ask_hooks(context);
                 self.serve(context, Some(Duration::ZERO), fresh)?;
                 if context.interrupts.is_interrupted() {
                     // The interrupt may have cut the round short. The next start repeats the round.
@@ -246,7 +246,8 @@ impl SocketThread {
     fn ask_hooks(&mut self, context: &Context<'_>) {
         self.connected.due.restart_cut_off();
         if self.connected.due.has_round() {
-            // The round goes on with the next slice. Each turn asks its hooks.
+            // The round goes on with the next slice, whose turns ask their hooks.
+            self.connected.forget_answers();
             return;
         }
         // The loop changes the lists in place after each connection, so that they stay correct
@@ -509,7 +510,7 @@ impl SocketThread {
                 break;
             }
         }
-        self.connected.end_slice();
+        self.connected.due.end_slice();
         if !self.connected.due.has_round() {
             self.served = self.round_looked;
         }
