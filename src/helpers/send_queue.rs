@@ -32,8 +32,7 @@ const DEFAULT_LIMIT: usize = 16_000_000;
 /// The most bytes that one drain offers to the kernel, so that one fast reader does not delay the
 /// other connections. Larger sends are not faster.
 const BYTES_PER_DRAIN: usize = 256 * 1024;
-/// An empty queue keeps a buffer up to this size for the next push, and frees a larger one. With a
-/// budget, it frees each buffer.
+/// An empty queue keeps a buffer up to this size for the next push. With a budget, it keeps none.
 const KEPT_CAPACITY: usize = 16 * 1024;
 /// A buffer shrinks if it could hold this many times the bytes that are left. A peer that leaves a
 /// few bytes unread must not keep the memory of all that it has read.
@@ -194,7 +193,7 @@ impl Queue {
     /// Frees memory that the bytes no longer need.
     fn shrink(&mut self) {
         let (length, capacity) = (self.bytes.len(), self.bytes.capacity());
-        if length == 0 && (capacity > KEPT_CAPACITY || self.share.is_some()) {
+        if length == 0 && self.share.is_some() {
             self.bytes = VecDeque::new();
         } else if capacity > KEPT_CAPACITY && capacity / SHRINK_AT >= length {
             self.bytes.shrink_to((length * 2).max(KEPT_CAPACITY));
