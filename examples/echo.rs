@@ -1,13 +1,18 @@
 //! `echo MODE PORT`: an `echo`, a `sink` (discards) or a `source` (sends without end). The server
-//! keeps what a peer does not read, and stops reading from one that has over a megabyte to read.
+//! keeps what a peer does not read, and stops reading from one that has over a megabyte to read. All
+//! peers together have at most 32 megabytes to read: one that needs more is closed.
 use std::{collections::HashMap, env, error::Error, io, io::Write, process, sync::Arc};
 
 use parking_lot::Mutex;
 use sockman::{ConnectionId as Id, EventHandler, NextRecv, Options, Service, SockMan};
-use sockman::{SendQueue, helpers::SendQueueLimits};
+use sockman::{
+    SendQueue,
+    helpers::{SendBudget, SendQueueLimits},
+};
 
 struct Server {
     mode: String,
+    budget: SendBudget,
     /// The bytes to send on each connection, and whether the peer has finished.
     peers: Mutex<HashMap<Id, (Arc<SendQueue>, bool)>>,
 }
@@ -24,8 +29,8 @@ impl Server {
 
 impl EventHandler for Server {
     fn event_new_connection_accepted(&self, _: &SockMan, id: Id, _: &Service, _: &Service) -> bool {
-        let queue = Arc::new(SendQueue::new(id, SendQueueLimits::default()));
-        self.peers.lock().insert(id, (queue, false));
+        let queue = SendQueue::with_budget(id, SendQueueLimits::default(), &self.budget);
+        self.peers.lock().insert(id, (Arc::new(queue), false));
         true
     }
     fn should_try_to_send(&self, id: Id) -> bool {
@@ -70,7 +75,8 @@ fn run() -> Result<(), Box<dyn Error>> {
     let (mode, port) = (env::args().nth(1).unwrap_or_default(), env::args().nth(2));
     let port = port.filter(|_| ["echo", "sink", "source"].contains(&mode.as_str()));
     let Some(port) = port else { return Err("usage: echo echo|sink|source PORT".into()) };
-    let server = Arc::new(Server { mode, peers: Mutex::default() });
+    let budget = SendBudget::new(32_000_000);
+    let server = Arc::new(Server { mode, budget, peers: Mutex::default() });
     // Every change of a hook's answer wakes the connection, so the server needs no sweep.
     let sockman = SockMan::new(server, Options::default().sweep(None))?;
     let bound = sockman.bind_and_start_listening(format!("127.0.0.1:{port}"))?;

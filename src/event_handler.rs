@@ -342,7 +342,8 @@ pub trait EventHandler: Send + Sync {
     /// ([`next_deadline`](EventHandler::next_deadline)) has passed since the last poll, the loop
     /// polls first, without waiting, and runs the turns that are due. A pass follows I/O, a wake, a
     /// [`SockMan::notify`], a deadline, and each connection or listener that another thread adds or
-    /// closes. There is at least one pass per sweep.
+    /// closes. There is at least one pass per sweep. If thousands of connections are due, their
+    /// turns take several passes, of about one millisecond each.
     ///
     /// *Thread:* the socket thread. No lock is held.
     ///
@@ -415,8 +416,8 @@ pub trait EventHandler: Send + Sync {
     /// [`event_io_loop_completed_for_all`](EventHandler::event_io_loop_completed_for_all), in which
     /// an embedder acts on its timers. If the deadline has passed at the first question, the loop
     /// polls and serves what it finds before that callback, once. Data that has arrived is therefore
-    /// delivered before the embedder calls its connection late. An embedder that moves the deadline to an earlier time
-    /// outside of that callback calls [`SockMan::notify`].
+    /// delivered before the embedder calls its connection late. An embedder that moves the deadline
+    /// to an earlier time outside of that callback calls [`SockMan::notify`].
     ///
     /// *Thread:* the socket thread. No lock is held.
     ///

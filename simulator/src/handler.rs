@@ -11,6 +11,7 @@ use sockman::{
     address::{Destination, NetAddr},
     error::{ConnectError, ConnectErrorKind, SendError},
     options::PanicPolicy,
+    testing::Call,
 };
 
 use crate::{
@@ -207,6 +208,7 @@ impl EventHandler for Embedder {
     }
 
     fn event_ready_to_send(&self, sockman: &SockMan, id: ConnectionId) -> NextRecv {
+        let polls = self.world.network.calls(Call::Poll);
         let (queue, refrains) = {
             let mut model = self.world.model.lock();
             model.check_named(id, "event_ready_to_send");
@@ -214,7 +216,7 @@ impl EventHandler for Embedder {
             let (pass, number) = (model.pass, model.number(id));
             let refrains = model.is_wild && model.choices.once_in(16);
             let Some(record) = model.connections.get_mut(&id) else { return NextRecv::Proceed };
-            let is_second = std::mem::replace(&mut record.ready_in, pass) == pass;
+            let is_second = std::mem::replace(&mut record.ready_after, polls) == polls;
             let is_allowed = record.send_allowed == pass;
             record.send_resumed_silently = false;
             // A `SendQueue` relies on a drain in each `event_ready_to_send`.
@@ -226,7 +228,7 @@ impl EventHandler for Embedder {
                 )
             });
             model.require(!is_second, || {
-                format!("connection {number} was reported ready to send twice in one pass (G8)")
+                format!("connection {number} was reported ready to send twice after one poll (G8)")
             });
             (queue, refrains)
         };
@@ -265,12 +267,13 @@ impl EventHandler for Embedder {
         let now = self.world.network.elapsed();
         self.world.with_record(id, |record| record.received_at = Some(now));
         self.world.set_timer(sockman, id);
+        let polls = self.world.network.calls(Call::Poll);
         let answers = {
             let mut model = self.world.model.lock();
             model.check_named(id, "event_got_data");
             model.say(|| format!("    {} bytes", data.len()));
             model.count("data was received");
-            model.check_data(id, data);
+            model.check_data(id, data, polls);
             let length = model.choices.size(LONGEST_SEND);
             let answers = model.is_wild && model.choices.once_in(3);
             let Some(record) = model.connections.get_mut(&id).filter(|_| answers) else {

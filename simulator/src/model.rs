@@ -148,10 +148,10 @@ pub(crate) struct Record {
     /// The pass in which the hook last said yes.
     pub(crate) recv_allowed: u64,
     pub(crate) send_allowed: u64,
-    /// The pass of the last `event_got_data`.
-    pub(crate) received_in: u64,
-    /// The pass of the last `event_ready_to_send`.
-    pub(crate) ready_in: u64,
+    /// The number of polls before the last `event_got_data`.
+    pub(crate) received_after: u64,
+    /// The number of polls before the last `event_ready_to_send`.
+    pub(crate) ready_after: u64,
     pub(crate) received: u64,
     pub(crate) sent: u64,
     /// The number of bytes that the embedder has had to send in all.
@@ -243,8 +243,8 @@ impl Record {
             send_rests: false,
             recv_allowed: 0,
             send_allowed: 0,
-            received_in: 0,
-            ready_in: 0,
+            received_after: 0,
+            ready_after: 0,
             received: 0,
             sent: 0,
             goal: 0,
@@ -378,12 +378,12 @@ impl Model {
         wanted.map(|(id, _)| *id).collect()
     }
 
-    /// Checks data that was delivered for `id`.
-    pub(crate) fn check_data(&mut self, id: ConnectionId, data: &[u8]) {
+    /// Checks data that was delivered for `id` when the poller had been called `polls` times.
+    pub(crate) fn check_data(&mut self, id: ConnectionId, data: &[u8], polls: u64) {
         let (pass, number) = (self.pass, self.number(id));
         let Some(record) = self.connections.get_mut(&id) else { return };
         let (key, from) = (record.key, record.received);
-        let is_second = std::mem::replace(&mut record.received_in, pass) == pass;
+        let is_second = std::mem::replace(&mut record.received_after, polls) == polls;
         record.received += data.len() as u64;
         let (is_allowed, is_over) =
             (record.recv_allowed == pass, record.eof_reported || record.error_reported);
@@ -391,7 +391,7 @@ impl Model {
             format!("empty data was delivered for connection {number} (G5)")
         });
         self.require(!is_second, || {
-            format!("data was delivered twice in one pass for connection {number} (G8)")
+            format!("data was delivered twice after one poll for connection {number} (G8)")
         });
         self.require(is_allowed, || {
             format!("data was delivered for connection {number} while its reading is paused (G6)")

@@ -49,8 +49,9 @@ pub(crate) struct SocketThread {
     now: Instant,
     /// When the last poll returned. `None` before the first poll.
     looked: Option<Instant>,
-    /// When the poll returned whose events all had their turns. `None` if there was none yet, or if
-    /// an interrupt or a panic cut the turns short.
+    /// When the poll returned with which the current round of turns began.
+    round_looked: Option<Instant>,
+    /// When the latest poll returned whose events all had their turns.
     served: Option<Instant>,
     sweep: Option<Sweep>,
     /// The latest of the embedder's deadlines that has had its immediate pass.
@@ -66,9 +67,9 @@ pub(crate) struct SocketThread {
 /// milliseconds.
 const DEADLINE_PAUSE: Duration = Duration::from_millis(1);
 
-/// How old the last poll may be when the handler may call a connection late. After a longer time,
-/// the thread polls again first, because the connection's data may have arrived meanwhile. The
-/// value is the resolution of the poller's clock.
+/// How old the last poll may be at the beginning of a turn. After a longer time, the thread polls
+/// again first. Data may have arrived meanwhile for a connection that the handler would call late,
+/// or for one that gets its turn before the rest. The value is the resolution of the poller's clock.
 const FRESH: Duration = Duration::from_millis(1);
 
 /// About how often a sweep reads the clock, at most. A sweep over fewer connections reads the clock
@@ -78,6 +79,13 @@ const CLOCK_READS_PER_SWEEP: usize = 64;
 /// Returns whether a poll that returned at `looked` is recent.
 fn is_fresh(looked: Instant, now: Instant) -> bool {
     now.saturating_duration_since(looked) < FRESH
+}
+
+/// Whether connections that a poll finds ready get their turns before the current round ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fresh {
+    InRound,
+    BesideRound,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -114,6 +122,7 @@ impl SocketThread {
             open: OpenSince::default(),
             now,
             looked: None,
+            round_looked: None,
             served: None,
             sweep: options.sweep.and_then(|period| Sweep::after(now, period)),
             served_deadline: None,
@@ -163,38 +172,45 @@ impl SocketThread {
             // The callback acts on timers, and must not call a connection late whose data waits in
             // the kernel. So the data is delivered first. One such round is enough. With more
             // rounds, a flood of data would keep the timers from running.
-            self.ask_hooks(context);
-            self.serve(context, Some(Duration::ZERO))?;
-            if context.interrupts.is_interrupted() {
-                // The interrupt may have cut the round short. The next start repeats the round.
-                return Ok(());
+            let mut fresh = Fresh::InRound;
+            loop {
+                self.ask_hooks(context);
+                self.serve(context, Some(Duration::ZERO), fresh)?;
+                if context.interrupts.is_interrupted() {
+                    // The interrupt may have cut the round short. The next start repeats the round.
+                    return Ok(());
+                }
+                self.take_marks(context);
+                if !self.connected.due.has_round() {
+                    break;
+                }
+                fresh = Fresh::BesideRound;
             }
-            self.take_marks(context);
         }
         context.shared().counters.passes.add_owned(1);
         let limit = TimerLimit::set(self.served.unwrap_or(self.now));
         context.handler().event_io_loop_completed_for_all(context.sockman);
         drop(limit);
         let timeout = self.generate_wait_sockets(context);
-        self.serve(context, timeout)
+        self.serve(context, timeout, Fresh::BesideRound)
     }
 
-    /// Polls, and serves everything that is due.
-    fn serve(&mut self, context: &Context<'_>, timeout: Option<Duration>) -> io::Result<()> {
-        self.served = None;
+    /// Polls, and serves what is due: a slice of the turns, and a batch of the rest.
+    fn serve(
+        &mut self,
+        context: &Context<'_>,
+        timeout: Option<Duration>,
+        fresh: Fresh,
+    ) -> io::Result<()> {
         self.wait(context, timeout)?;
-        let looked = self.looked;
         // Marks are taken again, so that this pass answers a wake that ended the poll.
         self.take_marks(context);
         while let Some(key) = self.lacking.next(self.now) {
             self.connected.retry_lacking(key);
         }
-        self.socket_handler_connected(context)?;
+        self.socket_handler_connected(context, fresh)?;
         self.socket_handler_connecting(context);
         self.socket_handler_listening(context);
-        if !context.interrupts.is_interrupted() {
-            self.served = looked;
-        }
         Ok(())
     }
 
@@ -206,17 +222,10 @@ impl SocketThread {
         deadline <= now && !self.served.is_some_and(|at| deadline <= at && is_fresh(at, now))
     }
 
-    /// Polls between two turns if the callbacks have taken long. The next turn may otherwise call
-    /// its connection late, although data for it waits.
-    fn look_again(&mut self, context: &Context<'_>) -> io::Result<()> {
+    /// Returns whether the last poll is recent.
+    fn has_looked(&self, context: &Context<'_>) -> bool {
         let now = context.shared().options.sock_factory.now();
-        if self.looked.is_some_and(|looked| is_fresh(looked, now)) {
-            return Ok(());
-        }
-        self.events.clear();
-        let polled = self.connected.poll(&mut self.events, Some(Duration::ZERO));
-        polled?;
-        self.latch_events(context)
+        self.looked.is_some_and(|looked| is_fresh(looked, now))
     }
 
     /// Returns whether the last pass had nothing to do and left nothing to do.
@@ -235,8 +244,13 @@ impl SocketThread {
     /// Asks the hooks of the connections that were left with work, and removes those without a turn
     /// from the list.
     fn ask_hooks(&mut self, context: &Context<'_>) {
-        self.connected.due.relist_cut_short();
-        // The loop changes the list in place after each connection, so that the list stays correct
+        self.connected.due.restart_cut_off();
+        if self.connected.due.has_round() {
+            // The round goes on with the next slice, whose turns ask their hooks.
+            self.connected.forget_answers();
+            return;
+        }
+        // The loop changes the lists in place after each connection, so that they stay correct
         // if a hook panics.
         let mut position = 0;
         while let Some(key) = self.connected.due.at(position) {
@@ -458,12 +472,12 @@ impl SocketThread {
         });
     }
 
-    /// Runs the turn of each connection that is due.
+    /// Runs a slice of the turns.
     ///
     /// # Errors
     ///
     /// Returns the poller's error.
-    fn socket_handler_connected(&mut self, context: &Context<'_>) -> io::Result<()> {
+    fn socket_handler_connected(&mut self, context: &Context<'_>, fresh: Fresh) -> io::Result<()> {
         if let Some(sweep) = self.sweep.filter(|sweep| self.now >= sweep.next) {
             self.sweep_all(context);
             if context.interrupts.is_interrupted() {
@@ -472,9 +486,19 @@ impl SocketThread {
                 return Ok(());
             }
             self.sweep = Sweep::after(self.now, sweep.period);
-            self.look_again(context)?;
+            if !self.has_looked(context) {
+                self.events.clear();
+                let polled = self.connected.poll(&mut self.events, Some(Duration::ZERO));
+                polled?;
+                self.latch_events(context)?;
+            }
         }
-        self.connected.due.begin_turns();
+        if self.connected.begin_slice() {
+            self.round_looked = self.looked;
+        } else if fresh == Fresh::InRound {
+            self.connected.due.add_all_to_round();
+            self.round_looked = self.looked;
+        }
         while let Some(key) = self.connected.due.next_turn() {
             if context.interrupts.is_interrupted() {
                 return Ok(());
@@ -482,11 +506,14 @@ impl SocketThread {
             context.shared().counters.turns.add_owned(1);
             self.turn(context, key);
             self.connected.due.turn_over();
-            if self.connected.due.next_turn().is_some() {
-                self.look_again(context)?;
+            if self.connected.due.next_turn().is_some() && !self.has_looked(context) {
+                break;
             }
         }
-        self.connected.due.end_turns();
+        self.connected.due.end_slice();
+        if !self.connected.due.has_round() {
+            self.served = self.round_looked;
+        }
         Ok(())
     }
 
@@ -509,14 +536,14 @@ impl SocketThread {
             // another poll precedes.
             if !may_go_on {
                 slot.want_turn();
-                due.list(key, &mut slot.listed);
+                due.list_last(key, &mut slot.listed);
                 continue;
             }
             // After a panic the connection is closed, and its mark frees the slot.
             if context.guard(slot.id, || slot.sweep(context, open)).unwrap_or(true) {
                 turns += 1;
             } else {
-                due.list(key, &mut slot.listed);
+                due.list_last(key, &mut slot.listed);
             }
         }
         context.shared().counters.turns.add_owned(turns);

@@ -12,6 +12,7 @@ use std::{
     io::{self, IoSlice},
 };
 
+use super::{SendBudget, send_budget::Share};
 use crate::{
     engine::connection::ConnectionId,
     error::{InvalidOption, SendError},
@@ -31,8 +32,11 @@ const DEFAULT_LIMIT: usize = 16_000_000;
 /// The most bytes that one drain offers to the kernel, so that one fast reader does not delay the
 /// other connections. Larger sends are not faster.
 const BYTES_PER_DRAIN: usize = 256 * 1024;
-/// An empty queue keeps a buffer up to this size for the next push, and frees a larger one.
+/// An empty queue keeps a buffer up to this size for the next push. With a budget, it keeps none.
 const KEPT_CAPACITY: usize = 16 * 1024;
+/// A buffer shrinks if it could hold this many times the bytes that are left. A peer that leaves a
+/// few bytes unread must not keep the memory of all that it has read.
+const SHRINK_AT: usize = 4;
 
 /// The marks and the limit of a [`SendQueue`], in bytes.
 ///
@@ -163,6 +167,41 @@ struct Queue {
     resumes: Resumes,
     /// The error of the last send, if that send found the socket broken.
     failure: Option<Failure>,
+    /// The part of a budget that the buffer takes.
+    share: Option<Share>,
+    /// Whether a part of a push was sent and the rest was refused, so that nothing may follow.
+    is_cut: bool,
+}
+
+impl Queue {
+    /// Makes room for `more` bytes. Returns `false` if the budget does not allow that.
+    fn reserve(&mut self, more: usize) -> bool {
+        let Some(share) = &mut self.share else { return true };
+        let (capacity, needed) = (self.bytes.capacity(), self.bytes.len() + more);
+        if needed <= capacity {
+            return true;
+        }
+        // Twice the capacity, so that many small pushes do not copy the bytes each time.
+        let targets = [needed.max(capacity.saturating_mul(2)), needed];
+        let Some(target) = targets.into_iter().find(|target| share.grow_to(*target)) else {
+            return false;
+        };
+        self.bytes.reserve_exact(target - self.bytes.len());
+        true
+    }
+
+    /// Frees memory that the bytes no longer need.
+    fn shrink(&mut self) {
+        let (length, capacity) = (self.bytes.len(), self.bytes.capacity());
+        if length == 0 && self.share.is_some() {
+            self.bytes = VecDeque::new();
+        } else if capacity > KEPT_CAPACITY && capacity / SHRINK_AT >= length {
+            self.bytes.shrink_to((length * 2).max(KEPT_CAPACITY));
+        }
+        if let Some(share) = &mut self.share {
+            share.shrink_to(self.bytes.capacity());
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -202,6 +241,10 @@ impl SendQueue {
     /// Returns an empty queue for the connection `id`.
     #[must_use]
     pub fn new(id: ConnectionId, limits: SendQueueLimits) -> SendQueue {
+        SendQueue::with_share(id, limits, None)
+    }
+
+    fn with_share(id: ConnectionId, limits: SendQueueLimits, share: Option<Share>) -> SendQueue {
         SendQueue {
             id,
             limits,
@@ -209,10 +252,23 @@ impl SendQueue {
                 bytes: VecDeque::new(),
                 resumes: Resumes::Itself,
                 failure: None,
+                share,
+                is_cut: false,
             }),
             queued: AtomicUsize::new(0),
             above_high_mark: AtomicBool::new(false),
         }
+    }
+
+    /// Returns an empty queue for the connection `id` that shares the memory of `budget` with other
+    /// queues. A server for strangers needs a budget: [`SendBudget`] says why.
+    #[must_use]
+    pub fn with_budget(
+        id: ConnectionId,
+        limits: SendQueueLimits,
+        budget: &SendBudget,
+    ) -> SendQueue {
+        SendQueue::with_share(id, limits, Some(Share::new(budget)))
     }
 
     /// Returns the id of the connection that the queue sends on.
@@ -313,9 +369,11 @@ impl SendQueue {
     /// # Errors
     ///
     /// * [`PushError::Send`] if the connection is closed or broken;
-    /// * [`PushError::Full`] if the queue would grow beyond its limit.
+    /// * [`PushError::Full`] if the queue would grow beyond its limit;
+    /// * [`PushError::OverBudget`] if the queue would grow beyond the budget that it shares.
     ///
-    /// In both cases, no byte of `data` was sent or queued. A push behind queued bytes makes no
+    /// In the first two cases, no byte of `data` was sent or queued. In the third case, a part may
+    /// have been sent. The queue then refuses all further pushes in the same way. A push behind queued bytes makes no
     /// system call, so it finds a broken connection only after a push or a drain has failed.
     pub fn push(&self, sockman: &SockMan, data: &[u8]) -> Result<(), PushError> {
         self.push_with(sockman, data, More::No)
@@ -330,24 +388,30 @@ impl SendQueue {
     #[doc(alias = "will_send_more")]
     pub fn push_with(&self, sockman: &SockMan, data: &[u8], more: More) -> Result<(), PushError> {
         let must_wake = {
-            let mut queue = self.queue.lock();
+            let queue = &mut *self.queue.lock();
             let was_empty = queue.bytes.is_empty();
             let room = self.limits.limit.saturating_sub(queue.bytes.len());
             let is_full = data.len() > room;
-            if !was_empty || is_full {
-                self.check_open(sockman, &queue).map_err(PushError::Send)?;
+            if !was_empty || is_full || queue.is_cut {
+                self.check_open(sockman, queue).map_err(PushError::Send)?;
             }
             if is_full {
                 return Err(PushError::Full { limit: self.limits.limit });
             }
-            let sent = if was_empty {
+            let sent = if was_empty && !queue.is_cut {
                 self.send(sockman, &mut queue.failure, &[IoSlice::new(data)], more)
                     .map_err(PushError::Send)?
             } else {
                 0
             };
-            queue.bytes.extend(data.get(sent..).unwrap_or_default());
-            self.publish(queue.bytes.len());
+            let rest = data.get(sent..).unwrap_or_default();
+            if queue.is_cut || !queue.reserve(rest.len()) {
+                queue.is_cut |= sent > 0;
+                let limit = queue.share.as_ref().map_or(0, Share::limit);
+                return Err(PushError::OverBudget { limit, sent });
+            }
+            queue.bytes.extend(rest);
+            self.publish(queue);
             was_empty && !queue.bytes.is_empty()
         };
         // The wake comes after the queueing, because the kernel may have reported new room before
@@ -386,10 +450,8 @@ impl SendQueue {
         let pieces = pieces.get(..if second.is_empty() { 1 } else { 2 }).unwrap_or(&pieces);
         let sent = self.send(sockman, &mut queue.failure, pieces, more)?;
         queue.bytes.drain(..sent);
-        if queue.bytes.is_empty() && queue.bytes.capacity() > KEPT_CAPACITY {
-            queue.bytes = VecDeque::new();
-        }
-        if self.publish(queue.bytes.len()) {
+        queue.shrink();
+        if self.publish(queue) {
             match &queue.resumes {
                 Resumes::Itself => sockman.wake(self.id),
                 Resumes::Others(ids) => ids.iter().for_each(|id| sockman.wake(*id)),
@@ -435,7 +497,7 @@ impl SendQueue {
     }
 
     /// Returns whether the queue has grown to its high mark and has not shrunk to its low mark
-    /// since then.
+    /// since then. With a [`SendBudget`], both marks are at most what the budget had left.
     #[must_use]
     pub fn is_above_high_mark(&self) -> bool {
         self.above_high_mark.load(Ordering::Acquire)
@@ -443,19 +505,21 @@ impl SendQueue {
 
     /// Publishes the length for the hooks. Returns `true` if the length fell to the low mark. The
     /// caller holds the mutex.
-    fn publish(&self, length: usize) -> bool {
+    fn publish(&self, queue: &Queue) -> bool {
+        let length = queue.bytes.len();
         self.queued.store(length, Ordering::Release);
-        if length >= self.limits.high_mark {
+        let left = queue.share.as_ref().map_or(usize::MAX, Share::left);
+        if length > 0 && length >= self.limits.high_mark.min(left) {
             self.above_high_mark.store(true, Ordering::Release);
             false
         } else {
-            length <= self.limits.low_mark && self.above_high_mark.swap(false, Ordering::AcqRel)
+            let low_mark = self.limits.low_mark.min(left);
+            length <= low_mark && self.above_high_mark.swap(false, Ordering::AcqRel)
         }
     }
 }
 
-/// The error returned by [`SendQueue::push`] and [`SendQueue::push_with`]. No byte was sent or
-/// queued.
+/// The error returned by [`SendQueue::push`] and [`SendQueue::push_with`]. No byte was queued.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum PushError {
@@ -464,6 +528,15 @@ pub enum PushError {
         /// The limit of the queue in bytes.
         limit: usize,
     },
+    /// The queue needs more memory than the [`SendBudget`] has left, which it shares with other
+    /// queues. Close the connection: its peer reads too slowly.
+    OverBudget {
+        /// The limit of the budget in bytes.
+        limit: usize,
+        /// How many bytes of the data were sent. If not 0, the rest cannot follow any more, and the
+        /// queue refuses all further pushes.
+        sent: usize,
+    },
     /// The connection is closed or broken.
     Send(SendError),
 }
@@ -471,7 +544,7 @@ pub enum PushError {
 impl From<PushError> for io::Error {
     fn from(error: PushError) -> io::Error {
         match error {
-            PushError::Full { .. } => io::Error::other(error),
+            PushError::Full { .. } | PushError::OverBudget { .. } => io::Error::other(error),
             PushError::Send(error) => error.into(),
         }
     }
@@ -487,6 +560,13 @@ impl fmt::Display for PushError {
                      bytes; close the connection, or push again after the peer has read"
                 )
             }
+            PushError::OverBudget { limit, sent } => {
+                write!(
+                    f,
+                    "cannot queue the data, of which {sent} bytes were sent: the send queues would \
+                     exceed their common budget of {limit} bytes; close the connection"
+                )
+            }
             PushError::Send(source) => source.fmt(f),
         }
     }
@@ -495,7 +575,7 @@ impl fmt::Display for PushError {
 impl Error for PushError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
-            PushError::Full { .. } => None,
+            PushError::Full { .. } | PushError::OverBudget { .. } => None,
             PushError::Send(source) => source.source(),
         }
     }

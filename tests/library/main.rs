@@ -49,6 +49,7 @@ mod restart;
 // The helpers for embedders.
 mod helpers;
 mod relay;
+mod send_budget;
 mod send_queue;
 
 // Connections through I2P and SOCKS5.

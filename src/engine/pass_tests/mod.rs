@@ -4,7 +4,7 @@
 //! `pass` tests the effects of a pass on connections, listeners and deadlines. `connects` tests the
 //! connects that the socket thread drives. `closes` tests closes while no thread runs. `sends` tests
 //! the effects of a send. `sweep` tests the sweep. `timers` tests that data comes before the timers
-//! that it moves.
+//! that it moves. `turns` tests the order of the turns.
 
 mod closes;
 mod connects;
@@ -12,6 +12,7 @@ mod pass;
 mod sends;
 mod sweep;
 mod timers;
+mod turns;
 
 use std::{sync::Arc, time::Duration};
 
@@ -109,6 +110,10 @@ impl Ordinals {
             ids.push(id);
             ids.len() - 1
         })
+    }
+
+    fn count(&self) -> usize {
+        self.ids.lock().len()
     }
 
     fn id(&self, ordinal: usize) -> ConnectionId {

@@ -289,7 +289,8 @@ fn a_flood_delays_a_timer_by_one_turn_of_each_connection() {
     rig.on_data(move |_, _| network.advance(IDLE));
     rig.pass();
     let round = ["0 data 10", "1 data 10"];
-    assert_eq!(rig.records(), [&round[..], &["2 idle"], &round].concat());
+    // After the timer, the pass gives a slice of turns, here one turn.
+    assert_eq!(rig.records(), [&round[..], &["2 idle", "0 data 10"]].concat());
 }
 
 /// G15: the first of several buffers is a sign of life. The connection keeps the rest.
@@ -368,6 +369,7 @@ fn the_end_of_a_turn_does_not_call_a_connection_late_whose_data_waits() {
     rig.make_slow(0, vec![early]);
     peers[0].send(&[1]).unwrap();
     rig.network.advance(Duration::from_millis(50));
+    rig.pass();
     rig.pass();
     assert_eq!(rig.records(), ["0 data 1", "1 data 1"]);
 }

@@ -162,8 +162,7 @@ impl Slot {
     /// no work.
     #[inline]
     pub(crate) fn ask_hooks(&mut self, context: &Context<'_>, open: OpenSince) -> bool {
-        self.send.allowed = false;
-        self.recv.allowed = false;
+        self.forget_answers();
         if self.has_turn {
             return true;
         }
@@ -185,6 +184,13 @@ impl Slot {
             self.recv.work = self.recv.allowed;
         }
         self.send.allowed || self.recv.allowed
+    }
+
+    /// Makes the next turn ask the hooks, although they have said yes.
+    #[inline]
+    pub(crate) fn forget_answers(&mut self) {
+        self.send.allowed = false;
+        self.recv.allowed = false;
     }
 
     /// Sweeps the connection. Returns `false` if the connection needs a full turn instead. Most

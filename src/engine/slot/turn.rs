@@ -52,8 +52,7 @@ impl Turn<'_> {
             return TurnEnd::Closed;
         }
         // The answers of the hooks are valid for one pass only.
-        self.slot.send.allowed = false;
-        self.slot.recv.allowed = false;
+        self.slot.forget_answers();
         // If there is more to send, the next turn also sends before it receives.
         self.slot.send_first = self.slot.send.is_due();
         if self.slot.send_first || self.slot.recv.is_due() {
