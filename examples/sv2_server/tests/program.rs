@@ -23,10 +23,14 @@ use support::{Client, DEADLINE, with_deadlines};
 /// The exit code of the program after a second signal.
 const INTERRUPTED: i32 = 130;
 
-fn command(arguments: &[&str]) -> Command {
+fn plain_command(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sv2_server"));
     command.env_remove("RUST_LOG").args(arguments);
     command
+}
+
+fn command(arguments: &[&str]) -> Command {
+    with_default_signals(&plain_command(arguments))
 }
 
 /// Starts the program on a free port. Returns the program with its public key and its address.
@@ -35,7 +39,7 @@ fn start(arguments: &[&str]) -> (Program, String, SocketAddr) {
 }
 
 fn started(command: &mut Command) -> (Program, String, SocketAddr) {
-    let mut program = Program::start(&mut with_default_signals(command));
+    let mut program = Program::start(command);
     let line = program.wait_for_line("authority public key ");
     let key = line.rsplit(' ').next().unwrap().to_owned();
     let line = program.wait_for_line("listening on ");
@@ -217,7 +221,7 @@ fn a_blocked_output_stalls_no_client_and_a_second_signal_ends_the_program() {
 fn every_signal_ends_the_program_in_order_and_an_unused_path_is_replaced() {
     let path = directory("signals").join("sv2.sock");
     let listen = format!("unix:{}", path.display());
-    assert_unix_path_is_handled(|| command(&["--listen", &listen]), &path, None);
+    assert_unix_path_is_handled(|| plain_command(&["--listen", &listen]), &path, None);
 }
 
 #[test]

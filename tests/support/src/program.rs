@@ -214,7 +214,8 @@ fn signal_mask(status: &str, name: &str) -> u64 {
     u64::from_str_radix(line.trim_start_matches(':').trim(), 16).unwrap()
 }
 
-/// Returns a command that starts the same program with the default action for all signals.
+/// Returns a command that starts the same program with the default action for all signals. The caller
+/// sets its standard streams.
 ///
 /// A program that was started to ignore a signal continues to ignore it. So would the programs of
 /// tests that run under `nohup` (SIGHUP) or in the background of a shell (SIGINT, SIGQUIT).
