@@ -13,8 +13,8 @@ use crate::sys::sync::atomic::{AtomicUsize, Ordering};
 ///
 /// * A queue counts as above its high mark as soon as it holds as many bytes as the budget has
 ///   left. So the first slow peers do not take everything, and each further one gets a smaller
-///   share. A queue that was paused in this way is resumed when it has fallen to its low mark and
-///   to what the budget has left, or is empty.
+///   share. A queue that was paused in this way is resumed when it holds less than the budget has
+///   left, and no more than its low mark.
 /// * A push whose bytes do not fit is refused with
 ///   [`PushError::OverBudget`](super::PushError::OverBudget). Close that connection: its peer reads
 ///   too slowly, and the memory is needed for others. A peer that reads is not affected, because

@@ -497,7 +497,7 @@ impl SendQueue {
     }
 
     /// Returns whether the queue has grown to its high mark and has not shrunk to its low mark
-    /// since then. With a [`SendBudget`], both marks are at most what the budget had left.
+    /// since then. With a [`SendBudget`], both marks are at most what the budget has left.
     #[must_use]
     pub fn is_above_high_mark(&self) -> bool {
         self.above_high_mark.load(Ordering::Acquire)
@@ -513,8 +513,7 @@ impl SendQueue {
             self.above_high_mark.store(true, Ordering::Release);
             false
         } else {
-            let low_mark = self.limits.low_mark.min(left);
-            length <= low_mark && self.above_high_mark.swap(false, Ordering::AcqRel)
+            length <= self.limits.low_mark && self.above_high_mark.swap(false, Ordering::AcqRel)
         }
     }
 }

@@ -46,6 +46,8 @@ struct Idle {
     forgets_timers: bool,
     /// Whether `should_try_to_send` returns `true`.
     wants_to_send: bool,
+    /// Whether `next_deadline` returns `None` although `timers` has some.
+    hides_deadlines: bool,
     on_data: Mutex<Option<Reaction>>,
     on_completed_for_one: Mutex<Option<Reaction>>,
 }
@@ -138,7 +140,7 @@ impl EventHandler for Idle {
             let at = *self.active.lock().iter().min()? + IDLE;
             return self.network().now().checked_add(at - self.network().elapsed().min(at));
         }
-        self.timers.next()
+        self.timers.next().filter(|_| !self.hides_deadlines)
     }
 }
 
@@ -394,4 +396,52 @@ fn the_sweep_does_not_call_a_connection_late_whose_data_waits() {
     assert!(records.contains(&"1 data 1".to_owned()), "{records:?}");
     assert!(!records.contains(&"1 idle".to_owned()), "{records:?}");
     assert!(records.contains(&"2 idle".to_owned()), "{records:?}");
+}
+
+/// G15: a timer ends no later than the poll whose events all had their turns. The rest of a round
+/// waits, so its timers do, even if the handler has no `next_deadline`.
+#[test]
+fn a_connection_whose_turn_waits_for_the_next_pass_is_not_called_late() {
+    let handler = Idle { hides_deadlines: true, ..Idle::default() };
+    let (rig, peers) = Rig::with_peers(handler, without_sweep(), 3);
+    rig.network.advance(LONG);
+    peers.iter().for_each(|peer| drop(peer.send(&[1])));
+    let network = rig.network.clone();
+    rig.on_data(move |_, _| network.advance(Duration::from_millis(2)));
+    (0..3).for_each(|_| rig.pass());
+    assert_eq!(rig.records(), ["0 data 1", "1 data 1", "2 data 1"]);
+}
+
+/// G15: a round is under way when a timer is late. The connections that became ready meanwhile have
+/// their turns before the timer ends, as the rest of the round has.
+#[test]
+fn connections_that_become_ready_beside_a_round_are_not_called_late() {
+    let (rig, peers) = Rig::with_peers(Idle::default(), without_sweep(), 4);
+    let network = rig.network.clone();
+    rig.on_data(move |_, _| network.advance(Duration::from_millis(2)));
+    peers[..2].iter().for_each(|peer| drop(peer.send(&[1])));
+    rig.pass();
+    assert_eq!(rig.records(), ["0 data 1"], "the rest of the round waits");
+    peers[2..].iter().for_each(|peer| drop(peer.send(&[1])));
+    rig.network.advance(IDLE);
+    rig.pass();
+    let mut records = rig.records();
+    records.truncate(3);
+    records.sort();
+    assert_eq!(records, ["1 data 1", "2 data 1", "3 data 1"]);
+}
+
+/// G15: a poll reports 1,024 sockets at most. The data of all others, too, comes before the timers.
+#[test]
+fn the_data_of_more_connections_than_a_poll_reports_comes_before_the_timers() {
+    const PEERS: usize = 1500;
+
+    let (rig, peers) = Rig::with_peers(Idle::default(), without_sweep().accept_batch(PEERS), PEERS);
+    rig.network.advance(SHORT);
+    peers.iter().for_each(|peer| drop(peer.send(&[1])));
+    rig.network.advance(LONG);
+    rig.pass();
+    let records = rig.records();
+    assert!(records.iter().all(|record| record.ends_with("data 1")), "{records:?}");
+    assert_eq!(records.len(), PEERS);
 }
