@@ -113,9 +113,15 @@ fn stop_and_go_on(is_coarse: bool, options: Options) {
     let running = Running::start(Idle::new(told, is_coarse), options);
     let client = running.client();
     let Told::Accepted(id) = tells.recv_timeout(DEADLINE).unwrap() else { panic!("not accepted") };
-    // The shell stops this process and then sends the byte, because its output is the connection.
+    // The shell stops this process, waits until each thread has stopped, and then sends the byte,
+    // because its output is the connection.
+    let script = "kill -STOP $PPID
+        for thread in /proc/$PPID/task/*; do
+            until grep -q '^State:.*stopped' $thread/status; do :; done
+        done
+        printf x; sleep 2.5; kill -CONT $PPID";
     let mut shell = Command::new("sh")
-        .args(["-c", "kill -STOP $PPID; printf x; sleep 2.5; kill -CONT $PPID"])
+        .args(["-c", script])
         .stdout(Stdio::from(OwnedFd::from(client.try_clone().unwrap())))
         .spawn()
         .unwrap();
