@@ -1,14 +1,10 @@
 //! `echo MODE PORT`: an `echo`, a `sink` (discards) or a `source` (sends without end). The server
-//! keeps what a peer does not read, and stops reading from one that has over a megabyte to read. All
-//! peers together have at most 32 megabytes to read: one that needs more is closed.
+//! stops reading from a peer that leaves a megabyte unread. It keeps 32 megabytes for all peers.
 use std::{collections::HashMap, env, error::Error, io, io::Write, process, sync::Arc};
 
 use parking_lot::Mutex;
+use sockman::helpers::{SendBudget, SendQueue, SendQueueLimits};
 use sockman::{ConnectionId as Id, EventHandler, NextRecv, Options, Service, SockMan};
-use sockman::{
-    SendQueue,
-    helpers::{SendBudget, SendQueueLimits},
-};
 
 struct Server {
     mode: String,
@@ -34,8 +30,7 @@ impl EventHandler for Server {
         true
     }
     fn should_try_to_send(&self, id: Id) -> bool {
-        let is_source = self.mode == "source";
-        self.peer(id).is_some_and(|(queue, finished)| is_source || finished || queue.has_queued())
+        self.peer(id).is_some_and(|(queue, end)| self.mode == "source" || end || queue.has_queued())
     }
     fn should_try_to_recv(&self, id: Id) -> bool {
         self.peer(id).is_some_and(|(queue, _)| !queue.is_above_high_mark())
@@ -72,13 +67,12 @@ fn main() {
     process::exit(1);
 }
 fn run() -> Result<(), Box<dyn Error>> {
-    let (mode, port) = (env::args().nth(1).unwrap_or_default(), env::args().nth(2));
-    let port = port.filter(|_| ["echo", "sink", "source"].contains(&mode.as_str()));
+    let mode = env::args().nth(1).unwrap_or_default();
+    let port = env::args().nth(2).filter(|_| ["echo", "sink", "source"].contains(&&*mode));
     let Some(port) = port else { return Err("usage: echo echo|sink|source PORT".into()) };
-    let budget = SendBudget::new(32_000_000);
-    let server = Arc::new(Server { mode, budget, peers: Mutex::default() });
+    let server = Server { mode, budget: SendBudget::new(32_000_000), peers: Mutex::default() };
     // Every change of a hook's answer wakes the connection, so the server needs no sweep.
-    let sockman = SockMan::new(server, Options::default().sweep(None))?;
+    let sockman = SockMan::new(Arc::new(server), Options::default().sweep(None))?;
     let bound = sockman.bind_and_start_listening(format!("127.0.0.1:{port}"))?;
     writeln!(io::stdout(), "listening on {bound}")?;
     Ok(sockman.start_sockets_threads()?.join()?)
