@@ -4,7 +4,7 @@
 //! Runs on the simulated socket thread, which is the test's thread. The model's mutex is not held
 //! during calls into the library, except while a descriptor is looked up.
 
-use std::{io, panic::resume_unwind, sync::Arc, time::Instant};
+use std::{error::Error, io, panic::resume_unwind, sync::Arc, time::Instant};
 
 use sockman::{
     ConnectionId, EventHandler, NextRecv, Service, SockMan,
@@ -14,6 +14,7 @@ use sockman::{
 };
 
 use crate::{
+    faults::passes,
     model::{Model, Phase, Way, bytes},
     world::World,
 };
@@ -106,6 +107,18 @@ impl Embedder {
     }
 }
 
+/// Returns the errno of the system call that made a connect fail.
+fn errno_of(error: &ConnectError) -> Option<i32> {
+    let mut source = error.source();
+    while let Some(error) = source {
+        if let Some(error) = error.downcast_ref::<io::Error>() {
+            return error.raw_os_error();
+        }
+        source = error.source();
+    }
+    None
+}
+
 impl Model {
     /// Notes the result of a send without a `SendQueue`. Returns the number of bytes sent.
     pub(crate) fn sent(
@@ -145,11 +158,15 @@ impl Model {
                 });
                 0
             }
-            Err(SendError::Socket { .. }) => {
+            Err(SendError::Socket { source, .. }) => {
                 record.send_failed = true;
+                let errno = source.raw_os_error();
                 let may_reset = self.player(key).is_none_or(|player| player.may_reset);
                 self.require(may_reset || write_shut || calls_failed, || {
                     format!("a send on connection {number} failed without a cause")
+                });
+                self.require(!passes(errno), || {
+                    format!("a send on connection {number} returned errno {errno:?}, which passes (G11)")
                 });
                 self.count("a send failed");
                 0
@@ -234,11 +251,7 @@ impl EventHandler for Embedder {
             _ if refrains => 0,
             None => self.send_some(sockman, id),
             Some(queue) => {
-                let before = queue.queued();
-                let drained = queue.drain(sockman);
-                let failed = drained.is_err();
-                self.world.with_record(id, |record| record.send_failed |= failed);
-                (before - queue.queued()) as u64
+                self.world.drain(sockman, id, &queue)
             }
         };
         let mut model = self.world.model.lock();
@@ -265,12 +278,16 @@ impl EventHandler for Embedder {
         let now = self.world.network.elapsed();
         self.world.with_record(id, |record| record.received_at = Some(now));
         self.world.set_timer(sockman, id);
-        let answers = {
+        {
             let mut model = self.world.model.lock();
             model.check_named(id, "event_got_data");
             model.say(|| format!("    {} bytes", data.len()));
             model.count("data was received");
             model.check_data(id, data);
+        }
+        self.world.relay(sockman, id, data.len());
+        let answers = {
+            let mut model = self.world.model.lock();
             let length = model.choices.size(LONGEST_SEND);
             let answers = model.is_wild && model.choices.once_in(3);
             let Some(record) = model.connections.get_mut(&id).filter(|_| answers) else {
@@ -312,7 +329,8 @@ impl EventHandler for Embedder {
             model.say(|| format!("    {error}"));
             let fd = model.connections.get(&id).map(|record| record.fd);
             let probe = fd.and_then(|fd| self.world.network.probe(fd));
-            model.check_error(id, probe.is_none_or(|probe| probe.is_watched));
+            let is_watched = probe.is_none_or(|probe| probe.is_watched);
+            model.check_error(id, error.raw_os_error(), is_watched);
         }
         self.close_perhaps(sockman, id);
         self.afterwards(sockman, Some(id));
@@ -357,10 +375,14 @@ impl EventHandler for Embedder {
                         ConnectErrorKind::Interrupted => "a connect was cancelled",
                         _ => "a connect failed",
                     });
+                    let lacked = passes(errno_of(&error)) && !model.lacks_may_end_connects;
+                    let is_time_out = matches!(error.kind(), ConnectErrorKind::TimedOut { .. });
+                    model.require(!lacked || is_time_out, || {
+                        format!("connect {number} failed with an errno that passes: {error} (G11)")
+                    });
                     let deadline = model.connections.get(&id).and_then(|record| record.until);
                     let now = self.world.network.elapsed();
                     let is_due = deadline.is_none_or(|deadline| now >= deadline);
-                    let is_time_out = matches!(error.kind(), ConnectErrorKind::TimedOut { .. });
                     model.require(is_due || !is_time_out, || {
                         format!("connect {number} timed out before its deadline (G9)")
                     });
@@ -434,6 +456,7 @@ impl EventHandler for Embedder {
             model.say(|| format!(" pass {pass}"));
         }
         self.world.take_timers();
+        self.world.end_relays(sockman);
         let acts = self.world.is_wild() && self.world.model.lock().choices.once_in(32);
         if acts {
             self.world.act_as_embedder(sockman, true);

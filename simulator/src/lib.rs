@@ -19,12 +19,16 @@
 //! assert!(report.passes > 0);
 //! ```
 
+mod before_sleep;
 mod bridge;
 mod choices;
 mod elsewhere;
+mod faults;
 mod handler;
+mod hang_up;
 mod model;
 mod proxies;
+mod queues;
 mod settle;
 mod world;
 
@@ -42,12 +46,13 @@ use sockman::{
     i2p::I2pOptions,
     options::{PanicPolicy, SELECT_TIMEOUT},
     proxy::Proxy,
-    testing::{Network, PeerListener, Point, SocketThreadByHand},
+    testing::{Call, Network, PeerListener, Point, SocketThreadByHand},
 };
 
 pub use crate::model::KINDS;
 use crate::{
     choices::{Choices, Fate, SET_UP},
+    faults::Lasting,
     handler::Embedder,
     model::{Model, Phase},
     world::{Target, World},
@@ -306,22 +311,28 @@ impl Simulation {
 
     /// Runs one pass, which moves the clock by `time` at most.
     fn pass(&mut self, time: Duration) {
-        let before = self.progress();
+        let (before, accepts) = (self.progress(), self.failing_accepts());
         let Some(thread) = &mut self.thread else { return };
         let passed = thread.pass_within(time);
         let after = self.progress();
+        self.check_accepts(accepts);
         match passed {
             Ok(true) => {}
             Ok(false) => return self.thread = None,
             Err(error) => {
                 self.thread = None;
                 let text = format!("the thread ended without an interrupt: {error:#}");
-                let payload = match error {
-                    JoinError::Panicked(panic) => Some(panic.into_payload()),
-                    _ => None,
+                let is_poll = matches!(error, JoinError::Poll(_));
+                let mut model = self.world.model.lock();
+                let has_cause = match error {
+                    JoinError::Panicked(panic) => panic.into_payload().is::<handler::Panic>(),
+                    JoinError::Poll(_) => model.poll_failed,
+                    _ => false,
                 };
-                if !payload.is_some_and(|payload| payload.is::<handler::Panic>()) {
-                    self.world.model.lock().violated(text);
+                if !has_cause {
+                    model.violated(text);
+                } else if is_poll {
+                    model.count("the poller failed");
                 }
                 return;
             }
@@ -336,6 +347,26 @@ impl Simulation {
         let attempts = model.in_phase(|phase| phase == Phase::Attempt).len();
         model.require(quiet <= QUIET_PASSES + attempts, || {
             format!("the loop made {quiet} passes in a row without a cause (G7)")
+        });
+    }
+
+    /// If every accept fails in a way that no client causes, returns that failure, and how many
+    /// accepts were made and how many other failures happened.
+    fn failing_accepts(&self) -> Option<(Lasting, u64)> {
+        let lasting = self.world.model.lock().lasting.filter(|lasting| lasting.forbids_accepts())?;
+        let network = &self.world.network;
+        Some((lasting, network.calls(Call::Accept).saturating_sub(network.faults_taken())))
+    }
+
+    /// Checks that a pass tried each listener once or twice, if all accepts failed.
+    fn check_accepts(&self, before: Option<(Lasting, u64)>) {
+        let (Some((was, before)), Some((is, after))) = (before, self.failing_accepts()) else {
+            return;
+        };
+        let listeners = self.world.listening.lock().len() as u64;
+        let tries = after.saturating_sub(before);
+        self.world.model.lock().require(was != is || tries <= 4 * listeners, || {
+            format!("a pass made {tries} accepts, although every accept fails (G7)")
         });
     }
 
