@@ -6,11 +6,7 @@ use std::time::Duration;
 
 use sockman::SockMan;
 
-use crate::{
-    faults::Lasting,
-    model::Phase,
-    world::World,
-};
+use crate::{faults::Lasting, model::Phase, world::World};
 
 impl World {
     /// Checks, before the socket thread sleeps, that it has left nothing undone that it could do.

@@ -57,8 +57,30 @@ const LOST_CLIENT: &[i32] = &[
 
 /// Returns whether every call can fail with this errno. A poll that a signal ends takes no time on
 /// the clock of the network, so the clock would stand still.
-pub(crate) fn can_last(call: Call, errno: i32) -> bool {
+fn can_last(call: Call, errno: i32) -> bool {
     call != Call::Poll || errno != libc::EINTR
+}
+
+/// A failure of a system call: the call, the errno, and whether every call of the kind failed.
+pub type Failed = (Call, i32, bool);
+
+/// Returns the failures that can happen in a run: each errno of each call's manual page, and the
+/// errors that pass, once and at every call. A long run must reach each failure.
+#[must_use]
+pub fn all_failures() -> Vec<Failed> {
+    let mut all = Vec::new();
+    for call in Call::ALL.iter().copied().filter(|call| FAILING.contains(call)) {
+        let lacks = if REPEATED.contains(&call) { LACKS } else { &[] };
+        for &errno in call.errors().iter().chain(lacks) {
+            for lasts in [false, true] {
+                let failed = (call, errno, lasts);
+                if (can_last(call, errno) || !lasts) && !all.contains(&failed) {
+                    all.push(failed);
+                }
+            }
+        }
+    }
+    all
 }
 
 /// Returns whether an errno passes by itself, so that the embedder never hears of it.

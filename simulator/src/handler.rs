@@ -166,7 +166,9 @@ impl Model {
                     format!("a send on connection {number} failed without a cause")
                 });
                 self.require(!passes(errno), || {
-                    format!("a send on connection {number} returned errno {errno:?}, which passes (G11)")
+                    format!(
+                        "a send on connection {number} returned errno {errno:?}, which passes (G11)"
+                    )
                 });
                 self.count("a send failed");
                 0
@@ -250,9 +252,7 @@ impl EventHandler for Embedder {
         let sent = match queue {
             _ if refrains => 0,
             None => self.send_some(sockman, id),
-            Some(queue) => {
-                self.world.drain(sockman, id, &queue)
-            }
+            Some(queue) => self.world.drain(sockman, id, &queue),
         };
         let mut model = self.world.model.lock();
         let skips = model.is_wild && model.choices.once_in(10);
@@ -353,7 +353,13 @@ impl EventHandler for Embedder {
                 format!("connect {number} got an outcome, but the connect is {phase:?} (G2, G4)")
             });
             match result {
-                Ok(_) => {
+                Ok(me) => {
+                    let is_tcp = to.service().is_some_and(|to| {
+                        !matches!(to.addr(), NetAddr::I2p(_)) && !to.addr().is_unix()
+                    });
+                    model.require(!is_tcp || me.port() != 0, || {
+                        format!("connect {number} succeeded with the local address {me} (G13)")
+                    });
                     model.count("a connect succeeded");
                     self.world.register(sockman, &mut model, id, Phase::Open);
                     is_open = true;
@@ -377,7 +383,9 @@ impl EventHandler for Embedder {
                     });
                     let lacked = passes(errno_of(&error)) && !model.lacks_may_end_connects;
                     let is_time_out = matches!(error.kind(), ConnectErrorKind::TimedOut { .. });
-                    model.require(!lacked || is_time_out, || {
+                    let until = model.connections.get(&id).and_then(|record| record.until);
+                    let is_late = until.is_some_and(|until| self.world.network.elapsed() >= until);
+                    model.require(!lacked || is_time_out || is_late, || {
                         format!("connect {number} failed with an errno that passes: {error} (G11)")
                     });
                     let deadline = model.connections.get(&id).and_then(|record| record.until);

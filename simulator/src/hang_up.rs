@@ -72,7 +72,9 @@ impl World {
                 let is_right = is_over && (!probe.is_broken || (write_shut && has_fin));
                 let is_hidden = model.errors_are_hidden;
                 model.require(is_right || is_hidden, || {
-                    format!("connection {number} was reset or goes on, but `hung_up` is in order (G6)")
+                    format!(
+                        "connection {number} was reset or goes on, but `hung_up` is in order (G6)"
+                    )
                 });
                 if probe.has_data {
                     model.count("a connection had ended in order while data waited");

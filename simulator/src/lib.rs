@@ -49,13 +49,16 @@ use sockman::{
     testing::{Call, Network, PeerListener, Point, SocketThreadByHand},
 };
 
-pub use crate::model::KINDS;
 use crate::{
     choices::{Choices, Fate, SET_UP},
     faults::Lasting,
     handler::Embedder,
     model::{Model, Phase},
     world::{Target, World},
+};
+pub use crate::{
+    faults::{Failed, all_failures},
+    model::KINDS,
 };
 
 /// A run has 10 steps and fewer than this many more.
@@ -76,6 +79,8 @@ pub struct Report {
     pub passes: u64,
     /// The number of events of each kind in [`KINDS`].
     pub counts: BTreeMap<&'static str, u64>,
+    /// The failures of system calls that happened, of those that [`all_failures`] lists.
+    pub failed: Vec<Failed>,
 }
 
 /// The error returned by [`run`] and [`run_bytes`]: a guarantee was broken.
@@ -201,6 +206,7 @@ impl Simulation {
         let most_steps = 10 + choices.below(MOST_STEPS) as u32;
         let policy = policy.unwrap_or_default();
         let has_own_timers = choices.once_in(2);
+        let reuses_ports = choices.once_in(2);
 
         let network = Network::new();
         network.set_window(window);
@@ -209,6 +215,7 @@ impl Simulation {
             .sweep(has_sweep.then_some(SELECT_TIMEOUT))
             .max_connections(cap)
             .panic_policy(policy)
+            .reuse_port(reuses_ports)
             .sock_factory(network.factory());
         if let (Some(batch), Some(buffer)) = (batch, buffer) {
             options = options.accept_batch(batch).receive_buffer(buffer);
@@ -353,7 +360,8 @@ impl Simulation {
     /// If every accept fails in a way that no client causes, returns that failure, and how many
     /// accepts were made and how many other failures happened.
     fn failing_accepts(&self) -> Option<(Lasting, u64)> {
-        let lasting = self.world.model.lock().lasting.filter(|lasting| lasting.forbids_accepts())?;
+        let lasting =
+            self.world.model.lock().lasting.filter(|lasting| lasting.forbids_accepts())?;
         let network = &self.world.network;
         Some((lasting, network.calls(Call::Accept).saturating_sub(network.faults_taken())))
     }
@@ -372,14 +380,18 @@ impl Simulation {
 
     /// Returns several values. A pass that has a cause changes at least one of them.
     fn progress(&self) -> (u64, u64, u64, Duration) {
-        let (events, network) = (self.sockman.stats().events, &self.world.network);
+        let (stats, network) = (self.sockman.stats(), &self.world.network);
         let activity = self.world.model.lock().activity;
+        // A client may be dropped without a callback.
+        let events = stats.events + stats.accepted;
         (activity, events, network.faults_taken(), network.elapsed())
     }
 
     fn finish(mut self) -> Run {
         self.thread = None;
         self.world.network.set_interleave(None);
+        let mut failed = self.world.network.faults_met();
+        failed.sort_by_key(|(call, errno, lasts)| (*call as usize, *errno, *lasts));
         let mut model = self.world.model.lock();
         Run {
             violation: model.violation.take(),
@@ -387,6 +399,7 @@ impl Simulation {
                 steps: self.steps,
                 passes: model.completed,
                 counts: std::mem::take(&mut model.counts),
+                failed,
             },
             trace: model.trace.take().unwrap_or_default(),
         }

@@ -4,7 +4,7 @@
 
 use std::{
     io::{self, IoSlice},
-    net::Shutdown,
+    net::{Shutdown, SocketAddr},
     os::fd::{AsRawFd, OwnedFd, RawFd},
     sync::Arc,
     time::{Duration, Instant},
@@ -169,7 +169,11 @@ impl Sock for MemorySock {
         self.faulty(Call::LocalAddress)?;
         self.call(|kernel| {
             let socket = kernel.socket(self.end).ok_or(libc::EBADF)?;
-            Ok(socket.local.clone().unwrap_or(Service::UNIX_UNNAMED))
+            let unbound = || match self.is_unix {
+                true => Service::UNIX_UNNAMED,
+                false => Service::from(SocketAddr::from(([0, 0, 0, 0], 0))),
+            };
+            Ok(socket.local.clone().unwrap_or_else(unbound))
         })
     }
 
