@@ -105,7 +105,12 @@ impl Lasting {
     /// Returns whether every accept fails in a way that has nothing to do with a client, so that a
     /// second accept in the same pass is wasted.
     pub(crate) fn forbids_accepts(self) -> bool {
-        self.call == Call::Accept && !LOST_CLIENT.contains(&self.errno) && !self.would_block()
+        self.fails_accepts() && !LOST_CLIENT.contains(&self.errno)
+    }
+
+    /// Returns whether every accept fails, although a client may wait.
+    pub(crate) fn fails_accepts(self) -> bool {
+        self.call == Call::Accept && !self.would_block()
     }
 }
 

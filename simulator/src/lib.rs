@@ -66,6 +66,9 @@ const MOST_STEPS: u64 = 160;
 /// The most passes in a row that may have no visible cause. A mark from the thread's own callback,
 /// a deadline and the second check after an interrupt each cause such a pass.
 const QUIET_PASSES: usize = 6;
+/// The most accepts that may fail in a pass without a pause of the listener, if each failure may
+/// stand for one client that is gone.
+const MOST_LOST_CLIENTS: u64 = 255;
 /// The most runs for the shrinking of a failing seed.
 const SHRINKS: usize = 1500;
 
@@ -178,6 +181,15 @@ fn simulate(choices: Choices, is_traced: bool, most_steps: u32) -> Run {
     simulation.steps();
     simulation.settle();
     simulation.finish()
+}
+
+/// How far the accepts of a run are.
+struct Accepts {
+    tries: u64,
+    /// How often something happened after which a listener ends its tries without a pause.
+    cut_short: u64,
+    /// How often a listener has paused.
+    pauses: u64,
 }
 
 /// One run.
@@ -357,23 +369,37 @@ impl Simulation {
         });
     }
 
-    /// If every accept fails in a way that no client causes, returns that failure, and how many
-    /// accepts were made and how many other failures happened.
-    fn failing_accepts(&self) -> Option<(Lasting, u64)> {
-        let lasting =
-            self.world.model.lock().lasting.filter(|lasting| lasting.forbids_accepts())?;
+    /// If every accept fails, returns that failure and how far the accepts are.
+    fn failing_accepts(&self) -> Option<(Lasting, Accepts)> {
+        let model = self.world.model.lock();
+        let lasting = model.lasting.filter(|lasting| lasting.fails_accepts())?;
         let network = &self.world.network;
-        Some((lasting, network.calls(Call::Accept).saturating_sub(network.faults_taken())))
+        // The failures of single calls are not counted.
+        let tries = network.calls(Call::Accept).saturating_sub(network.faults_taken());
+        let count = |kind| model.counts.get(kind).copied().unwrap_or(0);
+        let cut_short = network.faults_taken()
+            + count("a connection was accepted")
+            + count("another process took a client")
+            + count("the listeners were stopped");
+        Some((lasting, Accepts { tries, cut_short, pauses: self.sockman.stats().accept_pauses }))
     }
 
-    /// Checks that a pass tried each listener once or twice, if all accepts failed.
-    fn check_accepts(&self, before: Option<(Lasting, u64)>) {
+    /// Checks, if all accepts failed, that a pass tried a listener a few times only, or that the
+    /// listener pauses after the tries.
+    fn check_accepts(&self, before: Option<(Lasting, Accepts)>) {
         let (Some((was, before)), Some((is, after))) = (before, self.failing_accepts()) else {
             return;
         };
-        let listeners = self.world.listening.lock().len() as u64;
-        let tries = after.saturating_sub(before);
-        self.world.model.lock().require(was != is || tries <= 4 * listeners, || {
+        let tries = after.tries.saturating_sub(before.tries);
+        let is_right = if was.forbids_accepts() {
+            tries <= 4 * self.world.listening.lock().len() as u64
+        } else {
+            // Each failure may stand for one client that is gone, so the listener pauses after many
+            // failures, unless something ends its tries before.
+            let may_end = before.cut_short != after.cut_short || self.world.cap != usize::MAX;
+            tries <= MOST_LOST_CLIENTS || before.pauses != after.pauses || may_end
+        };
+        self.world.model.lock().require(is_right || was != is, || {
             format!("a pass made {tries} accepts, although every accept fails (G7)")
         });
     }
