@@ -3,7 +3,7 @@
 //! Runs on the test's thread. The model's mutex is held during calls to the doubles, which call no
 //! code of the simulator.
 
-use sockman::testing::{Call, Ended};
+use sockman::testing::Ended;
 
 use crate::{
     model::{Phase, Player, Way, bytes},
@@ -13,7 +13,7 @@ use crate::{
 impl World {
     /// Performs a random action of a peer, the network or the kernel.
     pub(crate) fn act_elsewhere(&self) {
-        let what = self.model.lock().choices.below(41);
+        let what = self.model.lock().choices.below(43);
         match what {
             0..=11 => self.peer_sends(),
             12..=19 => self.peer_receives(),
@@ -28,11 +28,12 @@ impl World {
             35..=37 => drop(self.proxies_act(false) | self.bridge_acts(false)),
             38 => self.other_holder_acts(),
             39 => self.jump(),
+            40 => self.lack_several_times(),
             _ => self.peer_sends(),
         }
     }
 
-    fn any_peer(&self) -> Option<usize> {
+    pub(crate) fn any_peer(&self) -> Option<usize> {
         let mut model = self.model.lock();
         let alive = (0..model.peers.len()).filter(|at| model.peers[*at].peer.is_some());
         let alive: Vec<usize> = alive.collect();
@@ -54,6 +55,9 @@ impl World {
             let mut model = self.model.lock();
             model.say(|| format!("  peer {} connects to {to}", peer.key()));
             model.count("a peer connected");
+            if self.is_released(&to) {
+                model.count("a client came to a listener that only another process holds");
+            }
             model.peers.push(Player::new(peer));
         }
     }
@@ -201,72 +205,6 @@ impl World {
         model.count(kind);
     }
 
-    fn fail_a_call(&self) {
-        let Some(at) = self.any_peer() else { return };
-        let mut model = self.model.lock();
-        let call = model.choices.pick(FAILING).unwrap_or(Call::Recv);
-        let errors = call.errors();
-        let mut transient = vec![libc::EINTR, libc::EAGAIN];
-        if matches!(call, Call::Recv | Call::Send) {
-            transient.extend([libc::ENOBUFS, libc::ENOMEM]);
-        }
-        let transient: Vec<i32> = transient.into_iter().filter(|e| errors.contains(e)).collect();
-        let is_gentle = !transient.is_empty() && !model.choices.once_in(4);
-        let from = if is_gentle { &transient } else { errors };
-        let Some(errno) = model.choices.pick(from) else { return };
-        let passes = match call {
-            Call::Recv | Call::Send => [libc::ENOBUFS, libc::ENOMEM].contains(&errno),
-            _ => call == Call::Accept,
-        };
-        if errno != libc::EINTR && errno != libc::EAGAIN {
-            model.calls_failed |= !passes;
-        }
-        model.shutdown_failed |= call == Call::Shutdown;
-        let Some(player) = model.peers.get_mut(at) else { return };
-        player.is_delayed |= call == Call::Recv;
-        player.seems_ended |= call == Call::Send && errno == libc::EPIPE;
-        match (call, &player.peer) {
-            (Call::Recv | Call::Send, Some(peer)) => peer.fail_next(call, errno),
-            _ => self.network.fail_next(call, errno),
-        }
-        model.say(|| format!("  the next {call:?} fails with errno {errno}"));
-        model.count(match errno {
-            libc::ENOBUFS | libc::ENOMEM if passes => "a call lacked buffers once",
-            libc::EINTR => "a call was interrupted",
-            libc::EAGAIN => "a call failed with would-block",
-            _ => "a call failed",
-        });
-    }
-
-    /// Makes every accept fail, with any errno, or every send, receive or connect lack buffers. The
-    /// next call of this function, or the end of the run, ends the failure.
-    fn fail_for_long(&self) {
-        let mut model = self.model.lock();
-        if std::mem::take(&mut model.fails_for_long) {
-            self.network.heal();
-            model.count("calls work again");
-            return;
-        }
-        let calls = [Call::Accept, Call::Recv, Call::Send, Call::Connect];
-        let call = model.choices.pick(&calls).unwrap_or(Call::Accept);
-        let errnos: &[i32] = match call {
-            Call::Accept => Call::Accept.errors(),
-            Call::Connect => &[libc::ENOBUFS, libc::ENOMEM],
-            _ => &[libc::ENOBUFS, libc::ENOMEM, libc::EINTR],
-        };
-        // "Would block" is no failure: the listener rests until an edge comes.
-        let errno = model.choices.pick(errnos).filter(|errno| *errno != libc::EAGAIN);
-        let Some(errno) = errno else { return };
-        model.fails_for_long = true;
-        model.receives_lacked |= call == Call::Recv;
-        self.network.fail_always(call, errno);
-        model.say(|| format!("  every {call:?} fails with errno {errno}"));
-        model.count(match call {
-            Call::Accept => "every accept failed",
-            _ => "every call lacked buffers",
-        });
-    }
-
     /// Lets the other holder of an adopted listener make it block, take the next client, or both.
     fn other_holder_acts(&self) {
         let listeners = self.shared_listeners.lock();
@@ -297,23 +235,3 @@ impl World {
         });
     }
 }
-
-/// The calls that can be made to fail. Receives and sends are listed twice, so that they fail more
-/// often.
-const FAILING: &[Call] = &[
-    Call::Recv,
-    Call::Send,
-    Call::Recv,
-    Call::Send,
-    Call::Accept,
-    Call::Connect,
-    Call::Socket,
-    Call::Shutdown,
-    Call::LocalAddress,
-    Call::PeerAddress,
-    Call::TakeError,
-    Call::Register,
-    Call::CreatePoller,
-    Call::Bind,
-    Call::Listen,
-];

@@ -4,7 +4,7 @@
 //! Runs on the simulated socket thread, which is the test's thread. The model's mutex is not held
 //! during calls into the library, except while a descriptor is looked up.
 
-use std::{io, panic::resume_unwind, sync::Arc, time::Instant};
+use std::{error::Error, io, panic::resume_unwind, sync::Arc, time::Instant};
 
 use sockman::{
     ConnectionId, EventHandler, NextRecv, Service, SockMan,
@@ -15,6 +15,7 @@ use sockman::{
 };
 
 use crate::{
+    faults::passes,
     model::{Model, Phase, Way, bytes},
     world::World,
 };
@@ -107,6 +108,18 @@ impl Embedder {
     }
 }
 
+/// Returns the errno of the system call that made a connect fail.
+fn errno_of(error: &ConnectError) -> Option<i32> {
+    let mut source = error.source();
+    while let Some(error) = source {
+        if let Some(error) = error.downcast_ref::<io::Error>() {
+            return error.raw_os_error();
+        }
+        source = error.source();
+    }
+    None
+}
+
 impl Model {
     /// Notes the result of a send without a `SendQueue`. Returns the number of bytes sent.
     pub(crate) fn sent(
@@ -146,11 +159,17 @@ impl Model {
                 });
                 0
             }
-            Err(SendError::Socket { .. }) => {
+            Err(SendError::Socket { source, .. }) => {
                 record.send_failed = true;
+                let errno = source.raw_os_error();
                 let may_reset = self.player(key).is_none_or(|player| player.may_reset);
                 self.require(may_reset || write_shut || calls_failed, || {
                     format!("a send on connection {number} failed without a cause")
+                });
+                self.require(!passes(errno), || {
+                    format!(
+                        "a send on connection {number} returned errno {errno:?}, which passes (G11)"
+                    )
                 });
                 self.count("a send failed");
                 0
@@ -235,13 +254,7 @@ impl EventHandler for Embedder {
         let sent = match queue {
             _ if refrains => 0,
             None => self.send_some(sockman, id),
-            Some(queue) => {
-                let before = queue.queued();
-                let drained = queue.drain(sockman);
-                let failed = drained.is_err();
-                self.world.with_record(id, |record| record.send_failed |= failed);
-                (before - queue.queued()) as u64
-            }
+            Some(queue) => self.world.drain(sockman, id, &queue),
         };
         let mut model = self.world.model.lock();
         let skips = model.is_wild && model.choices.once_in(10);
@@ -268,12 +281,16 @@ impl EventHandler for Embedder {
         self.world.with_record(id, |record| record.received_at = Some(now));
         self.world.set_timer(sockman, id);
         let polls = self.world.network.calls(Call::Poll);
-        let answers = {
+        {
             let mut model = self.world.model.lock();
             model.check_named(id, "event_got_data");
             model.say(|| format!("    {} bytes", data.len()));
             model.count("data was received");
             model.check_data(id, data, polls);
+        }
+        self.world.relay(sockman, id, data.len());
+        let answers = {
+            let mut model = self.world.model.lock();
             let length = model.choices.size(LONGEST_SEND);
             let answers = model.is_wild && model.choices.once_in(3);
             let Some(record) = model.connections.get_mut(&id).filter(|_| answers) else {
@@ -315,7 +332,8 @@ impl EventHandler for Embedder {
             model.say(|| format!("    {error}"));
             let fd = model.connections.get(&id).map(|record| record.fd);
             let probe = fd.and_then(|fd| self.world.network.probe(fd));
-            model.check_error(id, probe.is_none_or(|probe| probe.is_watched));
+            let is_watched = probe.is_none_or(|probe| probe.is_watched);
+            model.check_error(id, error.raw_os_error(), is_watched);
         }
         self.close_perhaps(sockman, id);
         self.afterwards(sockman, Some(id));
@@ -338,7 +356,13 @@ impl EventHandler for Embedder {
                 format!("connect {number} got an outcome, but the connect is {phase:?} (G2, G4)")
             });
             match result {
-                Ok(_) => {
+                Ok(me) => {
+                    let is_tcp = to.service().is_some_and(|to| {
+                        !matches!(to.addr(), NetAddr::I2p(_)) && !to.addr().is_unix()
+                    });
+                    model.require(!is_tcp || me.port() != 0, || {
+                        format!("connect {number} succeeded with the local address {me} (G13)")
+                    });
                     model.count("a connect succeeded");
                     self.world.register(sockman, &mut model, id, Phase::Open);
                     is_open = true;
@@ -360,10 +384,16 @@ impl EventHandler for Embedder {
                         ConnectErrorKind::Interrupted => "a connect was cancelled",
                         _ => "a connect failed",
                     });
+                    let lacked = passes(errno_of(&error)) && !model.lacks_may_end_connects;
+                    let is_time_out = matches!(error.kind(), ConnectErrorKind::TimedOut { .. });
+                    let until = model.connections.get(&id).and_then(|record| record.until);
+                    let is_late = until.is_some_and(|until| self.world.network.elapsed() >= until);
+                    model.require(!lacked || is_time_out || is_late, || {
+                        format!("connect {number} failed with an errno that passes: {error} (G11)")
+                    });
                     let deadline = model.connections.get(&id).and_then(|record| record.until);
                     let now = self.world.network.elapsed();
                     let is_due = deadline.is_none_or(|deadline| now >= deadline);
-                    let is_time_out = matches!(error.kind(), ConnectErrorKind::TimedOut { .. });
                     model.require(is_due || !is_time_out, || {
                         format!("connect {number} timed out before its deadline (G9)")
                     });
@@ -437,6 +467,7 @@ impl EventHandler for Embedder {
             model.say(|| format!(" pass {pass}"));
         }
         self.world.take_timers();
+        self.world.end_relays(sockman);
         let acts = self.world.is_wild() && self.world.model.lock().choices.once_in(32);
         if acts {
             self.world.act_as_embedder(sockman, true);

@@ -6,7 +6,10 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use sockman::{ConnectionId, SendQueue, Service, testing::Peer};
 
-use crate::choices::Choices;
+use crate::{
+    choices::Choices,
+    faults::{Lasting, passes},
+};
 
 /// The kinds of events that can happen in a run. A long run must reach each kind, because it does
 /// not test a kind that never happens.
@@ -25,9 +28,15 @@ pub const KINDS: &[&str] = &[
     "a listener was adopted",
     "another process made a listener block",
     "another process took a client",
+    "another process kept a listener open",
+    "a client came to a listener that only another process holds",
     "a call lacked buffers once",
+    "a call lacked buffers several times",
     "every call lacked buffers",
+    "every call of a kind would block",
+    "every call of a kind failed",
     "every accept failed",
+    "the poller failed",
     "calls work again",
     "a call failed",
     "a call was interrupted",
@@ -47,6 +56,15 @@ pub const KINDS: &[&str] = &[
     "a send failed",
     "a queue took data",
     "a queue was full",
+    "a push found a closed connection",
+    "a push found a closed connection behind queued bytes",
+    "a push found a broken connection behind queued bytes",
+    "a relay was made",
+    "a relay ended",
+    "a drain resumed the other side of a relay",
+    "both sides ended their streams at once",
+    "a connection had ended in order while data waited",
+    "a broken connection was asked how it had ended",
     "reading was paused",
     "reading was resumed",
     "sending was paused",
@@ -113,10 +131,20 @@ pub(crate) struct Model {
     pub(crate) is_wild: bool,
     /// Whether a system call was made to fail, so that errors may come without a peer's doing.
     pub(crate) calls_failed: bool,
-    /// Whether every call of a kind fails until the fault is healed.
-    pub(crate) fails_for_long: bool,
+    /// The failure of every call of a kind, until it is healed.
+    pub(crate) lasting: Option<Lasting>,
+    /// How many lasting failures there were.
+    pub(crate) lasting_failures: u64,
     /// Whether every receive failed for a while, so that data may have waited.
     pub(crate) receives_lacked: bool,
+    /// Whether every send or receive was made to fail, so that any connection may have an error.
+    pub(crate) streams_fail: bool,
+    /// Whether a question for a socket's error was made to fail, so that a reset may be unknown.
+    pub(crate) errors_are_hidden: bool,
+    /// Whether a poll was made to fail, so that the threads may end.
+    pub(crate) poll_failed: bool,
+    /// Whether a call was made to fail that a connect does not repeat after a lack of buffers.
+    pub(crate) lacks_may_end_connects: bool,
     /// When the clock jumped, and how far.
     pub(crate) jumps: Vec<(Duration, Duration)>,
     pub(crate) shutdown_failed: bool,
@@ -160,7 +188,14 @@ pub(crate) struct Record {
     pub(crate) error_reported: bool,
     pub(crate) write_shut: bool,
     pub(crate) send_failed: bool,
+    /// Whether the last drain of the queue failed.
+    pub(crate) drain_failed: bool,
     pub(crate) queue: Option<Arc<SendQueue>>,
+    /// The queue that must have room before the connection is read: its own, or that of the other
+    /// side of a relay.
+    pub(crate) gate: Option<Arc<SendQueue>>,
+    /// The connection that gets the data of this one, in a relay.
+    pub(crate) relays_to: Option<ConnectionId>,
     /// The deadline of an attempt.
     pub(crate) until: Option<Duration>,
     /// When the connection's timer ends, if it runs.
@@ -207,6 +242,8 @@ pub(crate) struct Player {
     pub(crate) is_delayed: bool,
     /// Whether a send was made to fail as if the peer had ended the stream.
     pub(crate) seems_ended: bool,
+    /// Whether a send or receive of the connection was made to fail.
+    pub(crate) calls_failed: bool,
 }
 
 impl Player {
@@ -224,6 +261,7 @@ impl Player {
             arrivals: Vec::new(),
             is_delayed: false,
             seems_ended: false,
+            calls_failed: false,
         }
     }
 }
@@ -252,7 +290,10 @@ impl Record {
             error_reported: false,
             write_shut: false,
             send_failed: false,
+            drain_failed: false,
             queue: None,
+            gate: None,
+            relays_to: None,
             until: None,
             timer: None,
             is_denied: false,
@@ -269,12 +310,17 @@ impl Record {
         has_queued && !self.send_failed && !self.write_shut
     }
 
+    /// Returns whether the embedder knows that the connection is broken.
+    pub(crate) fn is_broken(&self) -> bool {
+        self.send_failed || self.error_reported
+    }
+
     pub(crate) fn may_send(&self) -> bool {
         !self.send_paused && (self.is_eager || self.wants_to_send())
     }
 
     pub(crate) fn may_recv(&self) -> bool {
-        !self.recv_paused && self.queue.as_ref().is_none_or(|queue| !queue.is_above_high_mark())
+        !self.recv_paused && self.gate.as_ref().is_none_or(|queue| !queue.is_above_high_mark())
     }
 
     /// Notes that the library asks both hooks again.
@@ -302,8 +348,13 @@ impl Model {
             activity: 0,
             is_wild: true,
             calls_failed: false,
-            fails_for_long: false,
+            lasting: None,
+            lasting_failures: 0,
             receives_lacked: false,
+            streams_fail: false,
+            errors_are_hidden: false,
+            poll_failed: false,
+            lacks_may_end_connects: false,
             jumps: Vec::new(),
             shutdown_failed: false,
             is_interrupted: false,
@@ -463,12 +514,15 @@ impl Model {
 
     /// Checks an error that was reported for `id`. A failure of the registration is reported even
     /// while reading is paused; `is_watched` is `false` then.
-    pub(crate) fn check_error(&mut self, id: ConnectionId, is_watched: bool) {
+    pub(crate) fn check_error(&mut self, id: ConnectionId, errno: Option<i32>, is_watched: bool) {
         let (pass, calls_failed, number) = (self.pass, self.calls_failed, self.number(id));
         let Some(record) = self.connections.get_mut(&id) else { return };
         let is_second = std::mem::replace(&mut record.error_reported, true);
         let (key, is_allowed) = (record.key, record.recv_allowed == pass);
         let after_end = record.eof_reported;
+        self.require(!passes(errno) || !is_watched, || {
+            format!("connection {number} reported errno {errno:?}, which passes (G11)")
+        });
         self.require(!is_second, || {
             format!("a second error of connection {number} was reported (G5)")
         });

@@ -15,7 +15,7 @@ use sockman::{
     ConnectOptions, ConnectionId, Interrupt, NewConnection, SendQueue, Service, SockMan,
     address::Destination,
     error::ConnectErrorKind,
-    helpers::{Deadlines, PushError, SendQueueLimits},
+    helpers::{Deadlines, SendQueueLimits},
     options::PanicPolicy,
     proxy::Proxy,
     testing::{Network, PeerListener, descriptor},
@@ -35,9 +35,12 @@ pub(crate) const MOST_BYTES: u64 = 20_000;
 /// How long after data the timer of a connection ends.
 const IDLE: Duration = Duration::from_millis(30);
 
+/// The most bytes in a send queue.
+pub(crate) const MOST_QUEUED: usize = 30_000;
+
 /// The limits of send queues. The limits are small, so that queues are sometimes above their high
 /// mark, and sometimes full.
-const LIMITS: SendQueueLimits = match SendQueueLimits::new(1000, 4000, 30_000) {
+const LIMITS: SendQueueLimits = match SendQueueLimits::new(1000, 4000, MOST_QUEUED) {
     Ok(limits) => limits,
     Err(_) => panic!("the limits must be in order"),
 };
@@ -50,7 +53,7 @@ pub(crate) struct World {
     pub(crate) policy: PanicPolicy,
     pub(crate) has_sweep: bool,
     /// The value of `Options::max_connections`.
-    cap: usize,
+    pub(crate) cap: usize,
     /// How long data takes to arrive.
     pub(crate) latency: Duration,
     /// A timer for each connection. The timer is set when the connection opens and whenever data is
@@ -68,6 +71,8 @@ pub(crate) struct World {
     pub(crate) listeners: Mutex<Vec<PeerListener>>,
     /// The listeners that the embedder has adopted, as another process holds them.
     pub(crate) shared_listeners: Mutex<Vec<PeerListener>>,
+    /// The listeners that the embedder had adopted and that another process keeps open.
+    released_listeners: Mutex<Vec<PeerListener>>,
     /// The connections that `connect` returned and that are not activated yet.
     pub(crate) held: Mutex<Vec<NewConnection>>,
     cancels: Mutex<HashMap<ConnectionId, Interrupt>>,
@@ -127,6 +132,7 @@ impl World {
             bridge: Mutex::default(),
             listeners: Mutex::default(),
             shared_listeners: Mutex::default(),
+            released_listeners: Mutex::default(),
             held: Mutex::default(),
             cancels: Mutex::default(),
             is_nested: Mutex::new(false),
@@ -166,15 +172,17 @@ impl World {
         model.require(probe.peer.is_some(), || {
             format!("connection {number} has no socket with a peer")
         });
+        let queue = model.choices.once_in(3).then(|| Arc::new(SendQueue::new(id, LIMITS)));
         let record = Record {
             is_eager: model.choices.once_in(4),
-            queue: model.choices.once_in(3).then(|| Arc::new(SendQueue::new(id, LIMITS))),
+            gate: queue.clone(),
+            queue,
             ..Record::new(probe.peer.unwrap_or(u64::MAX), phase, fd)
         };
         model.connections.insert(id, record);
     }
 
-    fn any_open(&self) -> Option<ConnectionId> {
+    pub(crate) fn any_open(&self) -> Option<ConnectionId> {
         let mut model = self.model.lock();
         let open = model.open();
         model.choices.pick(&open)
@@ -182,7 +190,7 @@ impl World {
 
     /// Performs a random action of the embedder, on the socket thread or on another thread.
     pub(crate) fn act_as_embedder(&self, sockman: &SockMan, on_socket_thread: bool) {
-        let what = self.model.lock().choices.below(24);
+        let what = self.model.lock().choices.below(30);
         match what {
             0..=5 => self.send(sockman),
             6..=8 => self.pause(sockman, true),
@@ -225,6 +233,16 @@ impl World {
             }
             21 => self.wake_any(sockman),
             22 => self.jump(),
+            23 => self.end_both(sockman),
+            24 | 25 => self.make_relay(sockman),
+            26 => self.push_late(sockman),
+            27 | 28 => {
+                let broken = self.ask_how_it_ended(sockman, false);
+                // The guide's embedder gives a broken connection up.
+                if let Some(id) = broken.filter(|_| self.model.lock().choices.once_in(2)) {
+                    self.close(sockman, id, on_socket_thread);
+                }
+            }
             _ => self.settle_held(sockman),
         }
     }
@@ -318,7 +336,7 @@ impl World {
         self.wake(sockman, id);
     }
 
-    fn wake(&self, sockman: &SockMan, id: ConnectionId) {
+    pub(crate) fn wake(&self, sockman: &SockMan, id: ConnectionId) {
         self.with_record(id, Record::ask_hooks_again);
         sockman.wake(id);
     }
@@ -326,52 +344,22 @@ impl World {
     /// Sends on a random connection: through its `SendQueue`, or directly, followed by a wake.
     fn send(&self, sockman: &SockMan) {
         let Some(id) = self.any_open() else { return };
-        let (queue, key, from, to) = {
+        let (queued, key, from, to) = {
             let mut model = self.model.lock();
             let length = model.choices.size(MOST_BYTES);
             let Some(record) = model.connections.get_mut(&id) else { return };
             if record.write_shut || record.send_failed {
                 return;
             }
-            if record.queue.is_none() {
+            let has_queue = record.queue.is_some();
+            if !has_queue {
                 record.goal += length;
                 record.send_rests = false;
             }
-            let to = if record.queue.is_some() { record.goal + length } else { record.goal };
-            let from = if record.queue.is_some() { record.goal } else { record.sent };
-            (record.queue.clone(), record.key, from, to)
+            (has_queue.then_some(length), record.key, record.sent, record.goal)
         };
-        if let Some(queue) = queue {
-            let data = bytes(key, Way::Out, from, to);
-            let pushed = queue.push(sockman, &data);
-            let mut model = self.model.lock();
-            let number = model.number(id);
-            // The trace omits the id, which differs each time that the seed runs.
-            let outcome = match &pushed {
-                Ok(()) => "taken",
-                Err(PushError::Full { .. }) => "full",
-                Err(_) => "broken or unknown",
-            };
-            model.say(|| {
-                format!("  push of {} bytes on connection {number}: {outcome}", data.len())
-            });
-            let Some(record) = model.connections.get_mut(&id) else { return };
-            match pushed {
-                Ok(()) => {
-                    record.goal += data.len() as u64;
-                    record.send_rests = false;
-                    model.count("a queue took data");
-                }
-                Err(PushError::Full { .. }) => model.count("a queue was full"),
-                Err(PushError::Send(_)) => {
-                    record.send_failed = true;
-                    model.count("a send failed");
-                }
-                Err(other) => {
-                    model.violated(format!("a push returned an unexpected error: {other}"));
-                }
-            }
-            return;
+        if let Some(length) = queued {
+            return self.push(sockman, id, length);
         }
         let data = bytes(key, Way::Out, from, to);
         let mut model = self.model.lock();
@@ -455,6 +443,11 @@ impl World {
 
     fn shutdown_write(&self, sockman: &SockMan) {
         let Some(id) = self.any_open() else { return };
+        self.shutdown_write_of(sockman, id);
+    }
+
+    /// Half-closes a connection that has nothing to send.
+    pub(crate) fn shutdown_write_of(&self, sockman: &SockMan, id: ConnectionId) {
         let may = {
             let model = self.model.lock();
             model.connections.get(&id).is_some_and(|record| !record.wants_to_send())
@@ -606,8 +599,14 @@ impl World {
     fn change_listeners(&self, sockman: &SockMan) {
         if self.model.lock().choices.once_in(3) {
             sockman.stop_listening();
-            self.shared_listeners.lock().clear();
-            self.model.lock().count("the listeners were stopped");
+            let mut model = self.model.lock();
+            model.count("the listeners were stopped");
+            for listener in self.shared_listeners.lock().drain(..) {
+                if model.choices.once_in(2) {
+                    model.count("another process kept a listener open");
+                    self.released_listeners.lock().push(listener);
+                }
+            }
         }
         self.listen(sockman);
     }
@@ -626,6 +625,12 @@ impl World {
             self.listening.lock().push(at);
             self.model.lock().count("a listener was added");
         }
+    }
+
+    /// Returns whether only another process listens at this address, because the embedder has
+    /// stopped.
+    pub(crate) fn is_released(&self, at: &Service) -> bool {
+        self.released_listeners.lock().iter().any(|listener| listener.address() == *at)
     }
 
     /// Adopts a listener that another process continues to hold.
@@ -670,75 +675,5 @@ impl World {
 
     pub(crate) fn is_in_between(&self) -> bool {
         *self.is_nested.lock()
-    }
-
-    /// Checks, before the socket thread sleeps, that it has left nothing undone that it could do.
-    pub(crate) fn check_before_sleep(&self, sockman: &SockMan) {
-        if self.model.lock().is_interrupted || self.is_in_between() {
-            return;
-        }
-        let now = self.network.elapsed();
-        let stats = sockman.stats();
-        let (is_full, is_stopped) = (stats.connections >= self.cap, stats.listeners == 0);
-        let listening = self.listening.lock().clone();
-        let exhausted_at = self.network.exhausted_at();
-        // The longest pause after a lack of buffers, plus one millisecond.
-        let lacked_at = self.network.lacked_at();
-        // The pause begins when the callbacks of the pass are over, so jumps in them come on top.
-        let lacks = lacked_at.is_some_and(|at| {
-            let jumps = self.model.lock().jumped_since(at);
-            now <= at + Duration::from_millis(201) + jumps
-        });
-        let mut left = Vec::new();
-        if !lacks {
-            left.extend(self.negotiations_left());
-            left.extend(self.talks_left());
-        }
-        if self.network.blocked_accepts() > 0 {
-            left.push("an accept blocked the socket thread (G9)".to_owned());
-        }
-        // A deadline that the embedder forgets hides the timers behind it.
-        let forgets = self.model.lock().deadline.is_some_and(|deadline| deadline <= now);
-        if !forgets && self.timers.next().is_some_and(|at| at < self.network.now()) {
-            left.push("the loop sleeps beyond the end of a timer (G9)".to_owned());
-        }
-        let mut model = self.model.lock();
-        for (number, record) in model.connections.values().enumerate() {
-            if record.phase == Phase::Attempt && record.until.is_some_and(|until| until < now) {
-                left.push(format!("the loop sleeps beyond the deadline of connect {number} (G9)"));
-            }
-            if record.phase != Phase::Open || lacks {
-                continue;
-            }
-            let Some(probe) = self.network.probe(record.fd) else { continue };
-            let is_expected =
-                !record.recv_resumed_silently && !record.recv_rests && !record.error_reported;
-            let has_news = (probe.has_data || probe.has_end) && !record.eof_reported;
-            if record.may_recv() && is_expected && has_news {
-                left.push(format!(
-                    "the loop sleeps, but connection {number} has data or an end to receive (G6)"
-                ));
-            }
-            // For a socket that the poller refused, only the read error is reported, and never room
-            // to send.
-            let is_reported =
-                !record.send_resumed_silently && !record.send_rests && probe.is_watched;
-            let can_send = probe.is_writable && is_reported;
-            if record.wants_to_send() && record.may_send() && can_send {
-                left.push(format!(
-                    "the loop sleeps, but connection {number} has data and room to send (G6)"
-                ));
-            }
-        }
-        // A listener's longest back-off, plus one millisecond.
-        let is_exhausted = exhausted_at.is_some_and(|at| now <= at + Duration::from_millis(1001));
-        if !is_full && !is_exhausted && !is_stopped {
-            for at in listening.iter().filter(|at| self.network.waiting_at(at) > 0) {
-                left.push(format!("the loop sleeps, but a client waits at {at} (G11)"));
-            }
-        }
-        for what in left {
-            model.violated(what);
-        }
     }
 }

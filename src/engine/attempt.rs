@@ -23,6 +23,7 @@ use crate::{
     sys::{
         Sock, Waker,
         interrupt::{WakerGuard, Watches},
+        passing::{PAUSE, passes},
     },
 };
 
@@ -74,7 +75,8 @@ impl Attempt {
             factory.create_sock(dial.endpoint()).map_err(|error| dial.failed("socket", error))?;
         let sock = dial.wrap(sock);
         dial.begin(&*sock, now)?;
-        // The kernel chose the local address when the connect began.
+        // The kernel chose the local address when the connect began. `step` asks again if a lack of
+        // buffers has delayed the connect.
         let me = sock.local_address().map_err(|error| dial.failed("getsockname", error))?;
         let connection = place.fill_connecting(sock, me, to.clone(), now);
         let waker: Arc<dyn Waker> = Arc::new(CancelWaker {
@@ -99,17 +101,19 @@ impl Attempt {
         if self.cancel.watches.is_interrupted() {
             return Err(ConnectError::new(self.to(), ConnectErrorKind::Interrupted));
         }
-        let sock = self.connection.sock();
-        let step = self.dial.step(sock, now)?;
-        if let Step::Connected = &step {
-            match self.dial.me() {
-                Some(me) => self.connection.set_me(me),
-                // The connect lacked memory at first, so it had not begun when its address was read.
-                None if self.connection.me().addr().is_unspecified() => {
-                    let me = sock.local_address();
-                    self.connection.set_me(&me.map_err(|error| self.failed("getsockname", error))?);
+        let step = self.dial.step(self.connection.sock(), now)?;
+        if matches!(step, Step::Connected) {
+            if let Some(me) = self.dial.me() {
+                self.connection.set_me(me);
+            } else if !self.dial.endpoint().addr().is_unix() && self.connection.me().port() == 0 {
+                let is_late = self.deadline().is_some_and(|deadline| now >= deadline);
+                match self.connection.sock().local_address() {
+                    Ok(me) => self.connection.set_me(&me),
+                    Err(error) if passes(&error) && !is_late => {
+                        return Ok(Step::WaitUntil(now + PAUSE));
+                    }
+                    Err(error) => return Err(self.failed("getsockname", error)),
                 }
-                None => {}
             }
         }
         Ok(step)

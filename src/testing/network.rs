@@ -421,6 +421,16 @@ impl Network {
         self.inner.kernel.lock().lacked_at
     }
 
+    /// Returns the failures that a test ordered and that have happened: the call, the `errno`, and
+    /// whether the failure was ordered with [`fail_always`](Network::fail_always).
+    // The method is hidden. Only this project's simulator uses this method, to prove that it has
+    // reached each failure.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn faults_met(&self) -> Vec<(Call, i32, bool)> {
+        self.inner.kernel.lock().faults_met.iter().copied().collect()
+    }
+
     /// Returns how many accepts of the program would have blocked its thread, because another holder
     /// had cleared `O_NONBLOCK` and no client was waiting. Such an accept fails with `EAGAIN` here.
     #[must_use]

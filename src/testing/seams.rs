@@ -4,7 +4,7 @@
 
 use std::{
     io::{self, IoSlice},
-    net::{Ipv4Addr, Shutdown},
+    net::{Shutdown, SocketAddr},
     os::fd::{AsRawFd, OwnedFd, RawFd},
     sync::Arc,
     time::{Duration, Instant},
@@ -16,7 +16,7 @@ use super::{
     network::{Network, Point},
 };
 use crate::{
-    address::{NetAddr, Service},
+    address::Service,
     sys::{More, Poller, Readiness, Sock, SockFactory, Waker},
 };
 
@@ -169,12 +169,11 @@ impl Sock for MemorySock {
         self.faulty(Call::LocalAddress)?;
         self.call(|kernel| {
             let socket = kernel.socket(self.end).ok_or(libc::EBADF)?;
-            // A socket that is not bound has the wildcard address, or no name.
-            Ok(match &socket.local {
-                Some(local) => local.clone(),
-                None if socket.is_unix => Service::UNIX_UNNAMED,
-                None => Service::new(NetAddr::Ipv4(Ipv4Addr::UNSPECIFIED), 0),
-            })
+            let unbound = || match self.is_unix {
+                true => Service::UNIX_UNNAMED,
+                false => Service::from(SocketAddr::from(([0, 0, 0, 0], 0))),
+            };
+            Ok(socket.local.clone().unwrap_or_else(unbound))
         })
     }
 

@@ -156,6 +156,9 @@ pub struct Probe {
     pub has_end: bool,
     /// Whether an error is pending for the next call that reports it.
     pub has_error: bool,
+    /// Whether the connection was reset or refused. The value stays `true` after a call has
+    /// reported the error.
+    pub is_broken: bool,
     /// Whether a send would not block.
     pub is_writable: bool,
     /// Whether the program has ended its own stream, or the connection is over.
@@ -178,6 +181,7 @@ impl Kernel {
             in_flight: stream.in_flight,
             has_end: stream.receive_shut,
             has_error: stream.error.is_some(),
+            is_broken: stream.is_broken,
             is_writable: stream.send_shut || is_writable(is_unix, room, window),
             is_send_shut: stream.send_shut,
         })
@@ -258,7 +262,9 @@ impl Kernel {
         self.fault(Some(end), Call::Send)?;
         let room = self.room(end);
         let elapsed = self.elapsed;
-        let stream = match &mut self.socket(end).ok_or(libc::EBADF)?.kind {
+        let socket = self.socket(end).ok_or(libc::EBADF)?;
+        let is_unix = socket.is_unix;
+        let stream = match &mut socket.kind {
             Kind::Stream(stream) => stream,
             Kind::Scripted(script) => {
                 let (has_room, sent) = (script.has_room(), script.send_now(data));
@@ -269,6 +275,10 @@ impl Kernel {
             }
             Kind::Fresh | Kind::Listener(_) => return Err(libc::EPIPE),
         };
+        // A send on a unix-domain socket that is shut leaves the error to the next receive.
+        if stream.send_shut && is_unix {
+            return Err(libc::EPIPE);
+        }
         if let Some(errno) = stream.error.take() {
             return Err(errno);
         }
@@ -352,8 +362,11 @@ impl Kernel {
     }
 
     fn got_reset(&mut self, end: End) {
+        let is_unix = self.socket(end).is_some_and(|socket| socket.is_unix);
         let Some(stream) = self.stream(end).filter(|stream| !stream.is_broken) else { return };
-        stream.break_with(if stream.got_fin { libc::EPIPE } else { libc::ECONNRESET });
+        // Only TCP has another error for a reset that comes after the end of the stream.
+        let is_late = stream.got_fin && !is_unix;
+        stream.break_with(if is_late { libc::EPIPE } else { libc::ECONNRESET });
         self.tell(end);
     }
 

@@ -439,6 +439,22 @@ fn a_connect_that_a_lack_delayed_knows_its_own_address() {
     }
 }
 
+/// G13: a connect that lacked buffers at first has no local address before its second try. The
+/// address of the connection is reported, also if the question for the address lacks buffers.
+#[test]
+fn a_connect_that_lacked_buffers_reports_the_address_of_its_connection() {
+    let Rig { network, echo, sockman, .. } = rig(without_sweep());
+    let mut thread = SocketThreadByHand::start(&sockman, &network).unwrap();
+    let listener = network.listen(&"10.0.0.9:9".parse().unwrap()).unwrap();
+    network.fail_next(Call::Connect, libc::ENOBUFS);
+    let id = sockman.start_connect(listener.address(), &ConnectOptions::default()).unwrap();
+    network.fail_next(Call::LocalAddress, libc::ENOBUFS);
+    thread.run_for(Duration::from_secs(1)).unwrap();
+    assert_eq!(*echo.outcomes.lock().unwrap(), [Ok(())]);
+    let peer = listener.accept().unwrap();
+    assert_eq!(sockman.connection_info(id).unwrap().me, peer.remote_address());
+}
+
 /// G7, G9, G11: a lack that lasts ends a connect at its deadline, after few calls.
 #[test]
 fn a_connect_that_always_lacks_memory_ends_at_its_deadline() {

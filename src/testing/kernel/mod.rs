@@ -7,7 +7,7 @@
 mod pollers;
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, HashMap, HashSet, VecDeque},
     os::fd::RawFd,
     sync::Arc,
     time::Duration,
@@ -123,6 +123,9 @@ pub(super) struct Kernel {
     pub(super) descriptor_limit: Option<usize>,
     /// The number of calls that failed because a test ordered this one failure.
     pub(super) faults_taken: u64,
+    /// The failures that have happened because a test ordered them: the call, the error, and whether
+    /// every call of the kind failed.
+    pub(super) faults_met: HashSet<(Call, i32, bool)>,
     /// When an accept or a registration last failed, either because a test ordered the failure or
     /// for lack of a descriptor.
     pub(super) exhausted_at: Option<Duration>,
@@ -224,6 +227,7 @@ impl Kernel {
         let lasting = self.lasting_faults.get(&call).copied();
         let Some(errno) = once.or(lasting) else { return Ok(()) };
         self.faults_taken += u64::from(once.is_some());
+        self.faults_met.insert((call, errno, once.is_none()));
         // A listener asks an accepted socket for its address, and backs off if that lacks buffers.
         if matches!(call, Call::Accept | Call::Register | Call::LocalAddress) {
             self.exhausted_at = Some(self.elapsed);
