@@ -123,7 +123,8 @@ impl Due {
         self.served_round = false;
         let begins_round = self.round.is_empty();
         if begins_round {
-            mem::swap(&mut self.round, &mut self.fresh);
+            // Only two of the three lists thus grow to the number of connections.
+            self.round.extend(self.fresh.drain(..));
             self.round.extend(self.left.drain(..));
             self.owes_round = false;
         }
