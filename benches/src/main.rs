@@ -42,6 +42,8 @@ fn run() -> Result<(), Box<dyn Error>> {
             Ok(())
         }
         Command::Serve { peer, task, core } => servers::serve(peer, task, core),
+        Command::Attack { to, attack } => load::attack(to, attack),
+        Command::EchoExample => servers::run_echo_example(),
         Command::Hold { to } => load::hold(to),
         Command::Run(settings) => {
             let report = measure_all(&settings)?;

@@ -76,6 +76,8 @@ pub enum Metric {
     LatencyP50,
     /// The 99th percentile of the latency at the client, µs.
     LatencyP99,
+    /// The longest latency of a round at the client, µs.
+    LatencyMax,
     /// GB (10⁹ bytes) per second.
     Throughput,
     /// Server CPU for 10⁶ bytes, µs.
@@ -90,6 +92,8 @@ pub enum Metric {
     WakeUps,
     /// Bytes of the process's private memory that one idle connection adds.
     BytesPerConnection,
+    /// The peak of the process's resident memory, MB (10⁶ bytes).
+    PeakMemory,
     /// System calls for one message.
     SystemCalls,
     /// User-space instructions for one message.

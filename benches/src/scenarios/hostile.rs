@@ -1,0 +1,124 @@
+//! One benign echo client on a server that hostile connections attack.
+//!
+//! The server has a core of its own. The benign client and the attack share the core of the load,
+//! and the attack has the lowest priority.
+use std::{
+    io,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    cores::Cores,
+    load::{Attack, Attacker, Benign, Force, Load, Tally},
+    measure::Sample,
+    report::Metric,
+    server_process::ServerProcess,
+    servers::{Contract, Peer, SEND_SIZE, Task},
+};
+
+const TASK: Task = Task { contract: Contract::Echo, send_size: SEND_SIZE, work: 0 };
+/// The time of the benign client alone, before the attack.
+const WARM_UP: Duration = Duration::from_millis(20);
+
+/// Where the attack goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Target {
+    /// The server of the benign client.
+    Same,
+    /// Another server on the same core, with the lowest priority. The figures then show what the
+    /// machine, the kernel and the client's own scheduling add.
+    Other,
+}
+
+/// An attack, or none, and its target.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Siege {
+    pub(super) attack: Option<Attack>,
+    pub(super) target: Target,
+}
+
+impl Siege {
+    /// Returns all, in the order of the tables.
+    pub(super) fn all() -> impl Iterator<Item = Siege> {
+        let attacks = || [None].into_iter().chain(Attack::ALL.map(Some));
+        let on = |target| move |attack| Siege { attack, target };
+        attacks().map(on(Target::Same)).chain(attacks().skip(1).map(on(Target::Other)))
+    }
+
+    /// Returns the name of the scenario.
+    pub(super) fn name(self) -> String {
+        let group = match self.target {
+            Target::Same => "hostile",
+            Target::Other => "hostile elsewhere",
+        };
+        format!("{group}/{}", self.attack.map_or("quiet", Attack::name))
+    }
+
+    /// Returns whether a peer is measured. message-io cannot keep the contract: it spins until a
+    /// peer reads.
+    pub(super) fn takes(self, peer: Peer) -> bool {
+        match self.target {
+            Target::Same => matches!(
+                peer,
+                Peer::Sockman
+                    | Peer::SockmanFirst
+                    | Peer::SockmanEcho
+                    | Peer::EpollC
+                    | Peer::Tokio
+                    | Peer::PollC
+            ),
+            Target::Other => peer == Peer::EpollC,
+        }
+    }
+}
+
+pub(super) fn run(peer: Peer, siege: Siege, time: Duration, cores: Cores) -> io::Result<Sample> {
+    let server = ServerProcess::start(peer, TASK, Some(cores.server))?;
+    let other = match siege.target {
+        Target::Same => None,
+        Target::Other => Some(ServerProcess::start_at_idle_priority(peer, TASK, cores.server)?),
+    };
+    let mut client = Benign::new(server.address)?;
+    client.run(Instant::now() + WARM_UP, &mut Tally::new())?;
+
+    let attacked = other.as_ref().unwrap_or(&server);
+    let before = attacked.descriptors()?;
+    let mut attacker = None;
+    if let Some(attack) = siege.attack {
+        attacker = Some((attack, Attacker::start(attacked.address, attack)?));
+        attacked.wait_for_descriptors(before + attack.connections())?;
+    }
+    let mut tally = Tally::new();
+    let (times, start) = (server.times()?, Instant::now());
+    if let Some((_, attacker)) = &mut attacker {
+        attacker.begin()?;
+    }
+    client.run(start + time, &mut tally)?;
+    let seconds = start.elapsed().as_secs_f64();
+    let on_core = server.times()?.since(times).on_core;
+
+    let micros = |nanoseconds: u64| nanoseconds as f64 / 1e3;
+    let mut values = vec![
+        (Metric::LatencyP50, micros(tally.round_trips.value_at_quantile(0.5))),
+        (Metric::LatencyP99, micros(tally.round_trips.value_at_quantile(0.99))),
+        (Metric::LatencyMax, micros(tally.round_trips.max())),
+    ];
+    if siege.target == Target::Same {
+        values.push((Metric::PeakMemory, server.peak_memory()? as f64 / 1e6));
+    }
+    if let Some((attack, attacker)) = attacker {
+        let force = attacker.end()?;
+        match attack.force() {
+            Force::None => {}
+            Force::Messages => values.push((Metric::Rate, force)),
+            Force::Connections => values.push((Metric::ConnectionRate, force)),
+            Force::Bytes => values.push((Metric::Throughput, force / 1e9)),
+        }
+    }
+    Ok(Sample {
+        values,
+        round_trips: tally.round_trips,
+        server_share: on_core as f64 / 1e9 / seconds,
+        load_share: None,
+    })
+}
