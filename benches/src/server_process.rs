@@ -78,17 +78,13 @@ impl ServerProcess {
 
     /// Returns the processor time and the waiting time of all threads since their start.
     pub fn times(&self) -> io::Result<Times> {
-        let mut sum = Times::default();
-        for task in self.tasks()? {
-            sum.add(Times::read(&format!("{task}/schedstat"))?);
-        }
-        Ok(sum)
+        Times::of(self.child.id())
     }
 
     /// Returns how often its threads have gone to sleep, and so have woken, since their start.
     pub fn sleeps(&self) -> io::Result<u64> {
         let mut sum = 0;
-        for task in self.tasks()? {
+        for task in tasks(self.child.id())? {
             sum += number(&format!("{task}/status"), "voluntary_ctxt_switches:")?;
         }
         Ok(sum)
@@ -127,12 +123,6 @@ impl ServerProcess {
             thread::sleep(BETWEEN_LOOKS);
         }
     }
-
-    fn tasks(&self) -> io::Result<Vec<String>> {
-        let directory = format!("/proc/{}/task", self.child.id());
-        let entries = fs::read_dir(directory)?;
-        entries.map(|entry| Ok(entry?.path().display().to_string())).collect()
-    }
 }
 
 impl Drop for ServerProcess {
@@ -165,6 +155,15 @@ pub struct Times {
 }
 
 impl Times {
+    /// Returns the times of all threads of a process since their start.
+    pub fn of(process: u32) -> io::Result<Times> {
+        let mut sum = Times::default();
+        for task in tasks(process)? {
+            sum.add(Times::read(&format!("{task}/schedstat"))?);
+        }
+        Ok(sum)
+    }
+
     pub fn of_this_thread() -> io::Result<Times> {
         Times::read("/proc/thread-self/schedstat")
     }
@@ -189,6 +188,12 @@ impl Times {
             waited: self.waited.saturating_sub(before.waited),
         }
     }
+}
+
+/// Returns the directories of the threads of a process.
+fn tasks(process: u32) -> io::Result<Vec<String>> {
+    let entries = fs::read_dir(format!("/proc/{process}/task"))?;
+    entries.map(|entry| Ok(entry?.path().display().to_string())).collect()
 }
 
 /// Returns a command that runs this program with `SCHED_IDLE`: any program of normal priority that

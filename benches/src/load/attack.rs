@@ -25,7 +25,7 @@ use nix::sys::socket::{MsgFlags, recv, send};
 use socket2::{Domain, Socket, Type};
 
 use super::EVENTS;
-use crate::server_process::at_idle_priority;
+use crate::server_process::{Times, at_idle_priority};
 
 /// The hostile connections of an attack.
 const CROWD: usize = 1000;
@@ -37,23 +37,31 @@ const PIECE: usize = 64 * 1024;
 const DISCARDED: usize = 1024 * 1024;
 /// Connections per second that are opened and reset.
 const RESETS: f64 = 16_000.0;
-/// The number of late resets from which on the attack drops them instead of catching up.
-const LATE_RESETS: u64 = 160;
-/// The wait between two groups of resets.
+/// Bytes per second of all connections together, except in a flood. A server has time to spare.
+const SINGLE_BYTES: f64 = 100_000.0;
+/// The most time that an attack of constant rate catches up, seconds. What is later is left out.
+const CATCH_UP: f64 = 0.01;
+/// The wait between two groups of an attack of constant rate, and the longest wait for an event.
 const TICK: Duration = Duration::from_millis(1);
-/// The longest wait for an event, after which the process looks whether it has to end.
-const LONGEST_WAIT: Duration = Duration::from_millis(10);
-/// The receive buffer of a peer that never reads, bytes. The kernel doubles it. It is small, so that
-/// the server's memory is used and not the kernel's.
+/// The receive buffer of a peer that never reads, bytes. The kernel doubles it.
 const SMALL_WINDOW: usize = 4 * 1024;
+/// The kernel's buffers of a connection with bulk data, bytes. With its default buffers, 1,000 such
+/// connections exceed the kernel's memory for TCP (`net.ipv4.tcp_mem`): then the kernel drops
+/// segments, and the figures show its retransmissions instead of the server.
+const BULK_BUFFER: usize = 64 * 1024;
+/// The segment size of an Ethernet, bytes. The kernel sizes the send buffer of a peer that does not
+/// read by this number, and loopback's segments have 64 KiB.
+const SEGMENT: u32 = 1448;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Attack {
     /// Connections that send nothing.
     Idle,
-    /// Each connection sends one byte again and again, and discards the echo.
+    /// Each connection sends a byte 100 times per second, and discards the echo.
     SingleBytes,
-    /// The same with `MSG_OOB`.
+    /// The same, as often as one core can send.
+    Flood,
+    /// Like single bytes, but with `MSG_OOB`.
     OutOfBand,
     /// Connections that are reset at once.
     Resets,
@@ -75,9 +83,10 @@ pub enum Force {
 }
 
 impl Attack {
-    pub const ALL: [Attack; 7] = [
+    pub const ALL: [Attack; 8] = [
         Attack::Idle,
         Attack::SingleBytes,
+        Attack::Flood,
         Attack::OutOfBand,
         Attack::Resets,
         Attack::BulkOfFew,
@@ -90,6 +99,7 @@ impl Attack {
         match self {
             Attack::Idle => "idle",
             Attack::SingleBytes => "single bytes",
+            Attack::Flood => "single bytes, flood",
             Attack::OutOfBand => "out-of-band bytes",
             Attack::Resets => "resets",
             Attack::BulkOfFew => "bulk from 100",
@@ -110,17 +120,23 @@ impl Attack {
     pub fn force(self) -> Force {
         match self {
             Attack::Idle => Force::None,
-            Attack::SingleBytes | Attack::OutOfBand => Force::Messages,
+            Attack::SingleBytes | Attack::Flood | Attack::OutOfBand => Force::Messages,
             Attack::Resets => Force::Connections,
             Attack::BulkOfFew | Attack::Bulk | Attack::ZeroWindows => Force::Bytes,
         }
     }
 
-    fn piece(self) -> usize {
+    /// Returns the number of writes or connections per second, if the attack has a constant rate.
+    fn rate(self) -> Option<f64> {
         match self {
-            Attack::SingleBytes | Attack::OutOfBand => 1,
-            _ => PIECE,
+            Attack::SingleBytes | Attack::OutOfBand => Some(SINGLE_BYTES),
+            Attack::Resets => Some(RESETS),
+            _ => None,
         }
+    }
+
+    fn piece(self) -> usize {
+        if self.force() == Force::Messages { 1 } else { PIECE }
     }
 
     fn flags(self) -> MsgFlags {
@@ -167,26 +183,37 @@ pub fn attack(to: SocketAddr, attack: Attack) -> Result<(), Box<dyn Error>> {
         ends.store(true, Ordering::Relaxed);
     })?;
     let start = Instant::now();
+    let rate = Rate { per_second: attack.rate(), start, left_out: 0.0 };
     let count = match attack {
-        Attack::Resets => reset_connections(to, &ended),
-        _ => crowd.run(&ended),
+        Attack::Resets => reset_connections(to, rate, &ended),
+        _ => crowd.run(rate, &ended),
     }?;
     println!("{count} {}", start.elapsed().as_secs_f64());
     Ok(())
 }
 
-/// Opens and resets connections at a constant rate. Returns their number.
-fn reset_connections(to: SocketAddr, ended: &AtomicBool) -> io::Result<u64> {
-    let start = Instant::now();
-    let (mut count, mut dropped) = (0, 0);
+/// The rate of an attack since its start.
+struct Rate {
+    per_second: Option<f64>,
+    start: Instant,
+    left_out: f64,
+}
+
+impl Rate {
+    /// Returns how much is due now, if `done` is done since the start.
+    fn due(&mut self, done: u64) -> u64 {
+        let Some(per_second) = self.per_second else { return u64::MAX };
+        let late = self.start.elapsed().as_secs_f64() * per_second - self.left_out - done as f64;
+        self.left_out += (late - per_second * CATCH_UP).max(0.0);
+        late.min(per_second * CATCH_UP).max(0.0) as u64
+    }
+}
+
+/// Opens and resets connections. Returns their number.
+fn reset_connections(to: SocketAddr, mut rate: Rate, ended: &AtomicBool) -> io::Result<u64> {
+    let mut count = 0;
     while !ended.load(Ordering::Relaxed) {
-        let due = (start.elapsed().as_secs_f64() * RESETS) as u64 - dropped;
-        if due > count + LATE_RESETS {
-            dropped += due - count - LATE_RESETS;
-        }
-        while count + dropped < (start.elapsed().as_secs_f64() * RESETS) as u64
-            && !ended.load(Ordering::Relaxed)
-        {
+        for _ in 0..rate.due(count) {
             // The drop resets the connection.
             drop(begin(to, Attack::Resets)?);
             count += 1;
@@ -203,8 +230,13 @@ fn begin(to: SocketAddr, attack: Attack) -> io::Result<Socket> {
     socket.set_linger(Some(Duration::ZERO))?;
     socket.set_tcp_nodelay(true)?;
     socket.set_nonblocking(true)?;
-    if attack == Attack::ZeroWindows {
-        socket.set_recv_buffer_size(SMALL_WINDOW)?;
+    if attack.force() == Force::Bytes {
+        socket.set_send_buffer_size(BULK_BUFFER)?;
+        let received = if attack.reads() { BULK_BUFFER } else { SMALL_WINDOW };
+        socket.set_recv_buffer_size(received)?;
+        if !attack.reads() {
+            socket.set_tcp_mss(SEGMENT)?;
+        }
     }
     match socket.connect(&to.into()) {
         Err(e) if e.raw_os_error() == Some(nix::libc::EINPROGRESS) => Ok(socket),
@@ -240,12 +272,18 @@ impl Hostile {
         Ok(Hostile { stream, readable: false, writable: false })
     }
 
-    /// Writes once and reads once. Returns the number of written bytes, or an error if the server
-    /// has closed the connection.
-    fn take_turn(&mut self, attack: Attack, data: &[u8], discarded: &mut [u8]) -> io::Result<u64> {
+    /// Writes once if this is due, and reads once. Returns the number of written bytes, or an error
+    /// if the server has closed the connection.
+    fn take_turn(
+        &mut self,
+        attack: Attack,
+        is_due: bool,
+        data: &[u8],
+        discarded: &mut [u8],
+    ) -> io::Result<u64> {
         let fd = self.stream.as_raw_fd();
         let mut written = 0;
-        if self.writable {
+        if self.writable && is_due {
             match send(fd, data, attack.flags()) {
                 Ok(sent) => {
                     written = sent as u64;
@@ -278,9 +316,11 @@ impl Crowd {
     }
 
     /// Attacks until the end. Returns the number of written bytes.
-    fn run(&mut self, ended: &AtomicBool) -> io::Result<u64> {
+    fn run(&mut self, mut rate: Rate, ended: &AtomicBool) -> io::Result<u64> {
         let (data, mut discarded) = (vec![b'x'; self.attack.piece()], vec![0; DISCARDED]);
         let (mut count, mut wait) = (0, Duration::ZERO);
+        // The connection that writes next.
+        let mut next = 0;
         while !ended.load(Ordering::Relaxed) {
             match self.poll.poll(&mut self.events, Some(wait)) {
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
@@ -291,21 +331,26 @@ impl Crowd {
                 peer.readable |= event.is_readable() || event.is_error();
                 peer.writable |= event.is_writable() || event.is_error();
             }
-            wait = LONGEST_WAIT;
-            for (token, peer) in self.peers.iter_mut().enumerate() {
-                if !peer.readable && !peer.writable {
+            wait = TICK;
+            let all = self.peers.len();
+            let due = rate.due(count).min(all as u64) as usize;
+            for token in (next..all).chain(0..next) {
+                let is_due = (token + all - next) % all < due;
+                let peer = &mut self.peers[token];
+                if !peer.readable && !(peer.writable && is_due) {
                     continue;
                 }
-                match peer.take_turn(self.attack, &data, &mut discarded) {
+                match peer.take_turn(self.attack, is_due, &data, &mut discarded) {
                     Ok(written) => count += written,
                     Err(_) => {
-                        *peer = Hostile::open(self.to, self.attack, &self.poll, Token(token))?
+                        *peer = Hostile::open(self.to, self.attack, &self.poll, Token(token))?;
                     }
                 }
-                if peer.readable || peer.writable {
+                if peer.readable || (peer.writable && rate.per_second.is_none()) {
                     wait = Duration::ZERO;
                 }
             }
+            next = (next + due) % all;
         }
         Ok(count)
     }
@@ -339,9 +384,13 @@ impl Attacker {
         }
     }
 
-    pub fn begin(&mut self) -> io::Result<()> {
-        let requests = self.requests.as_mut();
-        requests.map_or(Ok(()), |requests| writeln!(requests, "begin"))
+    /// Returns the processor time and the waiting time of the process.
+    pub fn times(&self) -> io::Result<Times> {
+        Times::of(self.child.id())
+    }
+
+    pub fn begin(&self) -> io::Result<()> {
+        self.requests.as_ref().map_or(Ok(()), |mut requests| writeln!(requests, "begin"))
     }
 
     /// Ends the attack. Returns its force per second: messages, connections or bytes.

@@ -7,18 +7,23 @@ use std::{
     time::{Duration, Instant},
 };
 
+use super::Pacing;
 use crate::{
     cores::Cores,
     load::{Attack, Attacker, Benign, Force, Load, Tally},
     measure::Sample,
     report::Metric,
-    server_process::ServerProcess,
+    server_process::{ServerProcess, Times},
     servers::{Contract, Peer, SEND_SIZE, Task},
 };
 
 const TASK: Task = Task { contract: Contract::Echo, send_size: SEND_SIZE, work: 0 };
 /// The time of the benign client alone, before the attack.
 const WARM_UP: Duration = Duration::from_millis(20);
+/// The share of the time that other programs may take from the server or from the attack.
+const CALM: f64 = 0.1;
+/// The most measurements until one was calm.
+const TRIES: usize = 3;
 
 /// Where the attack goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,6 +59,14 @@ impl Siege {
         format!("{group}/{}", self.attack.map_or("quiet", Attack::name))
     }
 
+    /// Returns the time of one measurement.
+    pub(super) fn time(self, pacing: Pacing) -> Duration {
+        match self.attack {
+            Some(Attack::ZeroWindows) => pacing.zero_windows,
+            _ => pacing.hostile,
+        }
+    }
+
     /// Returns whether a peer is measured. message-io cannot keep the contract: it spins until a
     /// peer reads.
     pub(super) fn takes(self, peer: Peer) -> bool {
@@ -72,7 +85,24 @@ impl Siege {
     }
 }
 
+/// Measures until the machine was calm, and returns the least disturbed sample.
 pub(super) fn run(peer: Peer, siege: Siege, time: Duration, cores: Cores) -> io::Result<Sample> {
+    let (mut sample, mut least) = measure(peer, siege, time, cores)?;
+    for _ in 1..TRIES {
+        if least <= CALM {
+            break;
+        }
+        let (again, disturbed) = measure(peer, siege, time, cores)?;
+        if disturbed < least {
+            (sample, least) = (again, disturbed);
+        }
+    }
+    Ok(sample)
+}
+
+/// Returns a sample, and the share of the time in which other programs had a core that the server
+/// or the attack needed.
+fn measure(peer: Peer, siege: Siege, time: Duration, cores: Cores) -> io::Result<(Sample, f64)> {
     let server = ServerProcess::start(peer, TASK, Some(cores.server))?;
     let other = match siege.target {
         Target::Same => None,
@@ -88,14 +118,26 @@ pub(super) fn run(peer: Peer, siege: Siege, time: Duration, cores: Cores) -> io:
         attacker = Some((attack, Attacker::start(attacked.address, attack)?));
         attacked.wait_for_descriptors(before + attack.connections())?;
     }
+    let attack_times = || match &attacker {
+        Some((_, attacker)) => attacker.times(),
+        None => Ok(Times::default()),
+    };
+    let times = || io::Result::Ok([server.times()?, attack_times()?, Times::of_this_thread()?]);
     let mut tally = Tally::new();
-    let (times, start) = (server.times()?, Instant::now());
-    if let Some((_, attacker)) = &mut attacker {
+    let (times_before, start) = (times()?, Instant::now());
+    if let Some((_, attacker)) = &attacker {
         attacker.begin()?;
     }
     client.run(start + time, &mut tally)?;
-    let seconds = start.elapsed().as_secs_f64();
-    let on_core = server.times()?.since(times).on_core;
+    let elapsed = start.elapsed().as_nanos() as f64;
+    let times_after = times()?;
+    let [of_server, of_attack, of_client] =
+        std::array::from_fn(|i| times_after[i].since(times_before[i]));
+
+    // The attack waits for the client, and in the other scenario a server for the other one.
+    let attack_waited = of_attack.waited.saturating_sub(of_client.on_core);
+    let server_waited = if siege.target == Target::Same { of_server.waited } else { 0 };
+    let disturbed = attack_waited.max(server_waited) as f64 / elapsed;
 
     let micros = |nanoseconds: u64| nanoseconds as f64 / 1e3;
     let mut values = vec![
@@ -115,10 +157,11 @@ pub(super) fn run(peer: Peer, siege: Siege, time: Duration, cores: Cores) -> io:
             Force::Bytes => values.push((Metric::Throughput, force / 1e9)),
         }
     }
-    Ok(Sample {
+    let sample = Sample {
         values,
         round_trips: tally.round_trips,
-        server_share: on_core as f64 / 1e9 / seconds,
+        server_share: of_server.on_core as f64 / elapsed,
         load_share: None,
-    })
+    };
+    Ok((sample, disturbed))
 }

@@ -96,6 +96,8 @@ struct Pacing {
     /// The number of rounds with attacks.
     hostile_rounds: usize,
     hostile: Duration,
+    /// The time in which 1,000 peers that read nothing fill all queues.
+    zero_windows: Duration,
 }
 
 fn pacing(effort: Effort) -> Pacing {
@@ -113,6 +115,7 @@ fn pacing(effort: Effort) -> Pacing {
             quiet: Duration::from_millis(60),
             hostile_rounds: 1,
             hostile: Duration::from_millis(20),
+            zero_windows: Duration::from_millis(20),
         },
         Effort::Quick => Pacing {
             rounds: 3,
@@ -122,6 +125,7 @@ fn pacing(effort: Effort) -> Pacing {
             quiet: Duration::from_millis(250),
             hostile_rounds: 1,
             hostile: Duration::from_millis(400),
+            zero_windows: Duration::from_millis(2000),
         },
         Effort::Full => Pacing {
             rounds: 5,
@@ -131,6 +135,7 @@ fn pacing(effort: Effort) -> Pacing {
             quiet: Duration::from_millis(1500),
             hostile_rounds: 5,
             hostile: Duration::from_millis(2000),
+            zero_windows: Duration::from_millis(3000),
         },
     }
 }

@@ -89,7 +89,7 @@ fn measure_one(
         Kind::Loaded { task, load } => loaded::run(peer, *task, *load, pacing.loaded, cores)
             .map(|sample| recorder.sample(&scenario.name, peer, &sample)),
         Kind::Ladder(steps) => idle::run(peer, steps, pacing, cores, recorder),
-        Kind::Hostile(siege) => hostile::run(peer, *siege, pacing.hostile, cores)
+        Kind::Hostile(siege) => hostile::run(peer, *siege, siege.time(pacing), cores)
             .map(|sample| recorder.sample(&scenario.name, peer, &sample)),
     };
     if let Err(error) = outcome {
@@ -153,7 +153,7 @@ impl Progress {
 fn cost(scenario: &Scenario, pacing: Pacing) -> Duration {
     match &scenario.kind {
         Kind::Loaded { .. } => pacing.loaded.total() + OVERHEAD,
-        Kind::Hostile(_) => pacing.hostile + HOSTILE_OVERHEAD,
+        Kind::Hostile(siege) => siege.time(pacing) + HOSTILE_OVERHEAD,
         Kind::Ladder(steps) => {
             let quiet = steps.iter().filter(|step| step.quiet).map(|_| pacing.quiet);
             let active = steps.iter().filter(|step| step.active).map(|_| pacing.active.total());
