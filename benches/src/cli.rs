@@ -4,23 +4,22 @@ use std::{error::Error, net::SocketAddr, path::PathBuf};
 use lexopt::prelude::*;
 
 use crate::{
+    docs,
     effort::Effort,
     load::Attack,
+    report::is_hostile,
     servers::{Contract, Peer, SEND_SIZE, Task},
 };
-
-/// The names of the scenarios with hostile connections begin with this word.
-const HOSTILE: &str = "hostile";
 
 pub const HELP: &str = "\
 Measures sockman against its alternatives, on this machine.
 
   cargo run --release --manifest-path benches/Cargo.toml -- [OPTIONS]
 
-  --quick         measures less, in under 3 minutes (a full run takes about half an hour)
-  --smoke         runs everything briefly, in about 10 seconds; the figures mean nothing
-  --hostile       runs only the scenarios with hostile connections; with --docs, all other
-                  figures of the documentation stay
+  --quick         measures less, in under 3 minutes (a full run takes about 45 minutes)
+  --smoke         runs everything briefly, in half a minute; the figures mean nothing
+  --hostile       runs only the scenarios with hostile connections, which a plain --quick omits;
+                  with --docs, all other figures of the documentation stay
   --only TEXT     runs only the scenarios whose name contains TEXT (echo, idle, wake/ …)
   --peers A,B     measures only these servers (the latencies have all their peers): epoll-c,
                   mio, tokio, message-io, poll-c, sockman, sockman-no-sweep, sockman-twice,
@@ -81,7 +80,20 @@ impl Settings {
     /// Returns whether the user asked for a scenario of this name.
     pub fn wants(&self, scenario: &str) -> bool {
         let is_asked = self.only.as_ref().is_none_or(|text| scenario.contains(text.as_str()));
-        is_asked && (!self.hostile || scenario.starts_with(HOSTILE))
+        is_asked && if self.hostile { is_hostile(scenario) } else { !self.omits(scenario) }
+    }
+
+    /// Returns whether a scenario runs only if the user asks for it: a quick run has no time for
+    /// attacks.
+    pub fn omits(&self, scenario: &str) -> bool {
+        let is_plain = !self.hostile && self.only.is_none();
+        is_plain && self.effort == Effort::Quick && is_hostile(scenario)
+    }
+
+    /// Returns the file of the earlier run to which the figures of this run are added.
+    pub fn earlier(&self) -> Option<PathBuf> {
+        let of_docs = || self.docs.as_deref().filter(|_| self.hostile).map(docs::figures_file);
+        self.add.clone().or_else(of_docs)
     }
 }
 

@@ -337,7 +337,8 @@ impl Crowd {
             for token in (next..all).chain(0..next) {
                 let is_due = (token + all - next) % all < due;
                 let peer = &mut self.peers[token];
-                if !peer.readable && !(peer.writable && is_due) {
+                let writes = peer.writable && is_due;
+                if !peer.readable && !writes {
                     continue;
                 }
                 match peer.take_turn(self.attack, is_due, &data, &mut discarded) {

@@ -3,15 +3,15 @@
 //! The server has a core of its own. The benign client and the attack share the core of the load,
 //! and the attack has the lowest priority.
 use std::{
-    io,
+    io, thread,
     time::{Duration, Instant},
 };
 
-use super::Pacing;
+use super::{Calm, Pacing};
 use crate::{
     cores::Cores,
     load::{Attack, Attacker, Benign, Force, Load, Tally},
-    measure::Sample,
+    measure::{CoreTimes, Sample},
     report::Metric,
     server_process::{ServerProcess, Times},
     servers::{Contract, Peer, SEND_SIZE, Task},
@@ -22,8 +22,8 @@ const TASK: Task = Task { contract: Contract::Echo, send_size: SEND_SIZE, work: 
 const WARM_UP: Duration = Duration::from_millis(20);
 /// The share of the time that other programs may take from the server or from the attack.
 const CALM: f64 = 0.1;
-/// The most measurements until one was calm.
-const TRIES: usize = 3;
+/// The time in which the cores are watched for other programs.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// Where the attack goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,18 +86,34 @@ impl Siege {
 }
 
 /// Measures until the machine was calm, and returns the least disturbed sample.
-pub(super) fn run(peer: Peer, siege: Siege, time: Duration, cores: Cores) -> io::Result<Sample> {
+pub(super) fn run(peer: Peer, siege: Siege, pacing: Pacing, cores: Cores) -> io::Result<Sample> {
+    let (time, Calm { patience, tries }) = (siege.time(pacing), pacing.calm);
+    wait_for_calm(patience)?;
     let (mut sample, mut least) = measure(peer, siege, time, cores)?;
-    for _ in 1..TRIES {
+    for _ in 1..tries {
         if least <= CALM {
             break;
         }
+        wait_for_calm(patience)?;
         let (again, disturbed) = measure(peer, siege, time, cores)?;
         if disturbed < least {
             (sample, least) = (again, disturbed);
         }
     }
     Ok(sample)
+}
+
+/// Waits while other programs use the cores, but not longer than `patience`.
+fn wait_for_calm(patience: Duration) -> io::Result<()> {
+    let deadline = Instant::now() + patience;
+    while Instant::now() < deadline {
+        let before = CoreTimes::read()?;
+        thread::sleep(LOOK);
+        if CoreTimes::read()?.busy_since(before) <= CALM {
+            break;
+        }
+    }
+    Ok(())
 }
 
 /// Returns a sample, and the share of the time in which other programs had a core that the server

@@ -98,6 +98,16 @@ struct Pacing {
     hostile: Duration,
     /// The time in which 1,000 peers that read nothing fill all queues.
     zero_windows: Duration,
+    calm: Calm,
+}
+
+/// How a scenario with attacks copes with other programs on the machine.
+#[derive(Debug, Clone, Copy)]
+struct Calm {
+    /// The longest wait for a calm machine before a measurement.
+    patience: Duration,
+    /// The most measurements until one was calm.
+    tries: usize,
 }
 
 fn pacing(effort: Effort) -> Pacing {
@@ -116,6 +126,7 @@ fn pacing(effort: Effort) -> Pacing {
             hostile_rounds: 1,
             hostile: Duration::from_millis(20),
             zero_windows: Duration::from_millis(20),
+            calm: Calm { patience: Duration::ZERO, tries: 1 },
         },
         Effort::Quick => Pacing {
             rounds: 3,
@@ -126,6 +137,7 @@ fn pacing(effort: Effort) -> Pacing {
             hostile_rounds: 1,
             hostile: Duration::from_millis(400),
             zero_windows: Duration::from_millis(2000),
+            calm: Calm { patience: Duration::from_millis(500), tries: 1 },
         },
         Effort::Full => Pacing {
             rounds: 5,
@@ -136,6 +148,7 @@ fn pacing(effort: Effort) -> Pacing {
             hostile_rounds: 5,
             hostile: Duration::from_millis(2000),
             zero_windows: Duration::from_millis(3000),
+            calm: Calm { patience: Duration::from_secs(5), tries: 3 },
         },
     }
 }

@@ -89,7 +89,7 @@ fn measure_one(
         Kind::Loaded { task, load } => loaded::run(peer, *task, *load, pacing.loaded, cores)
             .map(|sample| recorder.sample(&scenario.name, peer, &sample)),
         Kind::Ladder(steps) => idle::run(peer, steps, pacing, cores, recorder),
-        Kind::Hostile(siege) => hostile::run(peer, *siege, siege.time(pacing), cores)
+        Kind::Hostile(siege) => hostile::run(peer, *siege, pacing, cores)
             .map(|sample| recorder.sample(&scenario.name, peer, &sample)),
     };
     if let Err(error) = outcome {
