@@ -88,7 +88,7 @@ fn measure_all(settings: &Settings) -> Result<Report, Box<dyn Error>> {
         let earlier = docs::read_results(earlier)?;
         let is_same_machine = earlier.machine.processor == report.machine.processor;
         if earlier.mode != report.mode || !(is_same_machine || settings.hostile) {
-            return Err("--add needs a run of the same mode on the same processor".into());
+            return Err("figures are added only to a run of the same mode and processor".into());
         }
         if !is_same_machine {
             report.hostile_machine = Some(report.machine);
