@@ -29,7 +29,8 @@ impl Listed {
 pub(crate) struct Due {
     /// The connections that are new, were woken, or had an event since the current round began.
     fresh: VecDeque<Key>,
-    /// The connections whose turn in the current round left work, and those that the sweep listed.
+    /// The connections whose turn in the current round left work, those that the sweep listed, and
+    /// those with an event whose last receive was heavy.
     left: Vec<Key>,
     /// The connections that have not had their turn in the current round.
     round: VecDeque<Key>,
@@ -69,8 +70,8 @@ impl Due {
         }
     }
 
-    /// Adds a connection that the sweep found, unless it is listed already. It gets its turn after
-    /// the fresh connections.
+    /// Adds a connection that gets its turn after the fresh ones, unless it is listed already: the
+    /// sweep found it, or its last receive was heavy.
     pub(crate) fn list_last(&mut self, key: Key, listed: &mut Listed) {
         if !mem::replace(&mut listed.0, true) {
             self.left.push(key);

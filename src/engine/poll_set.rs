@@ -74,7 +74,11 @@ impl PollSet {
     pub(crate) fn latch(&mut self, key: Key, event: &Readiness) {
         if let Some(slot) = self.slots.get_mut(key) {
             slot.latch(event);
-            self.due.list(key, &mut slot.listed);
+            if slot.is_heavy {
+                self.due.list_last(key, &mut slot.listed);
+            } else {
+                self.due.list(key, &mut slot.listed);
+            }
         }
     }
 

@@ -3180,4 +3180,18 @@ MUTATIONS = [
         'new': '        self.remembered_error()',
         'test': 'simulator:models', 'tests': ('', ''),
     },
+    {
+        'guarantee': 'G8', 'what': 'a connection that sent much comes before the rest of the round again',
+        'file': 'src/engine/slot/turn.rs',
+        'old': 'self.slot.is_heavy = bytes >= HEAVY.min(self.buffer.len());',
+        'new': 'self.slot.is_heavy = false;',
+        'test': 'sockman:lib', 'tests': ('engine::pass_tests::turns', ''),
+    },
+    {
+        'guarantee': 'G8', 'what': 'each connection that received anything counts as one that sent much',
+        'file': 'src/engine/slot/turn.rs',
+        'old': 'self.slot.is_heavy = bytes >= HEAVY.min(self.buffer.len());',
+        'new': 'self.slot.is_heavy = true;',
+        'test': 'sockman:lib', 'tests': ('engine::pass_tests::turns', ''),
+    },
 ]

@@ -118,6 +118,25 @@ fn connections_that_become_ready_do_not_starve_the_rest() {
     assert_eq!(rig.turns(6), [0, 3, 1, 4, 2, 3]);
 }
 
+/// G8: a connection whose last receive was heavy does not come before the rest when it becomes ready
+/// again, because a thousand of them would delay one that sends little.
+#[test]
+fn a_connection_that_sent_much_waits_for_the_next_round_when_it_becomes_ready() {
+    let (rig, mut peers) = Rig::with_peers(6);
+    let (light, heavy) = (peers.pop().unwrap(), peers.pop().unwrap());
+    heavy.send(&[1; 10]).unwrap();
+    assert_eq!(rig.turns(2), [4], "the buffer is full, and nothing is left");
+    peers.iter().for_each(|peer| drop(peer.send(&[1])));
+    let both = Mutex::new((light, heavy));
+    rig.react(move |_, ordinal| {
+        if ordinal == 0 {
+            let (light, heavy) = &*both.lock();
+            let _ = (heavy.send(&[1]), light.send(&[1]));
+        }
+    });
+    assert_eq!(rig.turns(6), [0, 5, 1, 2, 3, 4]);
+}
+
 /// G8: a connection whose turn left work waits until all that are due have had their turn.
 #[test]
 fn a_connection_whose_turn_left_work_waits_for_the_next_round() {

@@ -43,6 +43,9 @@ pub(crate) struct Slot {
     saw_fin: bool,
     /// Whether an event reported an error or a hang-up that is not reported to the embedder yet.
     broken: bool,
+    /// Whether the last receive took many bytes. Such a connection does not get its next turn
+    /// before the rest of the round, because a thousand of them would delay one that sends little.
+    pub(crate) is_heavy: bool,
 }
 
 /// The latch of one direction.
@@ -92,6 +95,7 @@ impl Slot {
             end: End::Open,
             saw_fin: false,
             broken: false,
+            is_heavy: false,
         }
     }
 

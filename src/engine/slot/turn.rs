@@ -13,6 +13,10 @@ use crate::{
     sys::passing::{passes, uninterrupted},
 };
 
+/// A receive is heavy if it takes at least this many bytes, or fills a smaller buffer. Requests and
+/// most messages of protocols are shorter.
+const HEAVY: usize = 4096;
+
 /// How a turn ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum TurnEnd {
@@ -153,6 +157,7 @@ impl Turn<'_> {
         if bytes < self.buffer.len() && self.slot.short_read_means_empty {
             self.slot.recv.clear();
         }
+        self.slot.is_heavy = bytes >= HEAVY.min(self.buffer.len());
         self.slot.connection.count_received(bytes);
         self.check_open()?;
         self.slot.send.work = true;
