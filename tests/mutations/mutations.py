@@ -1,6 +1,6 @@
 """The mutations: the change, its place, and the test that must notice it. run.py runs them."""
 
-# guarantee: the guarantee, helper or protocol that the line keeps.
+# guarantee: the guarantee, helper or protocol that the line keeps; L1 to L12 for the faults of simulator/README.md.
 # what:      the change, in one sentence; the table in README.md shows it.
 # file:      the file, from the root of the project.
 # old, new:  the first occurrence of `old` becomes `new`; with `every`, each occurrence.
@@ -2656,7 +2656,7 @@ MUTATIONS = [
         'test': 'sockman:lib', 'tests': ('engine::pass_tests::timers', ''),
     },
     {
-        'guarantee': 'G15', 'what': 'a late timer does not cause a round of turns',
+        'guarantee': 'L2', 'what': 'a late timer does not cause a round of turns',
         'file': 'src/engine/socket_thread.rs',
         'old': '        if self.has_late_timer(context) {',
         'new': '        if self.has_late_timer(context) && context.interrupts.is_interrupted() {',
@@ -2698,7 +2698,7 @@ MUTATIONS = [
         'test': 'sockman:lib', 'tests': ('engine::pass_tests::timers', ''),
     },
     {
-        'guarantee': 'G15', 'what': 'take_due returns timers that ended after the last poll',
+        'guarantee': 'L2', 'what': 'take_due returns timers that ended after the last poll',
         'file': 'src/helpers/deadlines.rs',
         'old': '        let now = limited(now);\n',
         'new': '',
@@ -2712,7 +2712,7 @@ MUTATIONS = [
         'test': 'sockman:lib', 'tests': ('engine::pass_tests::timers', ''),
     },
     {
-        'guarantee': 'G15', 'what': 'the thread does not poll again between two turns after a long callback',
+        'guarantee': 'L2', 'what': 'the thread does not poll again between two turns after a long callback',
         'file': 'src/engine/socket_thread.rs',
         'old': '            if self.connected.due.next_turn().is_some() {\n                self.look_again(context)?;\n            }\n',
         'new': '',
