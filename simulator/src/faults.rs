@@ -174,8 +174,8 @@ impl World {
             model.count("calls work again");
             return;
         }
-        let call = if model.choices.once_in(2) { FAILING } else { REPEATED };
-        let call = model.choices.pick(call).unwrap_or(Call::Accept);
+        let calls = if model.choices.once_in(3) { FAILING } else { REPEATED };
+        let call = model.choices.pick(calls).unwrap_or(Call::Accept);
         let mut errnos = call.errors().to_vec();
         if REPEATED.contains(&call) && call != Call::Accept && !model.choices.once_in(3) {
             errnos = [LACKS, &[libc::EINTR]].concat();
@@ -217,6 +217,8 @@ impl Model {
                 let all = 0..self.peers.len();
                 let affected = at.map_or(all, |at| at..(at + 1).min(self.peers.len()));
                 self.streams_fail |= !has_passed && at.is_none();
+                self.streams_seem_ended |=
+                    at.is_none() && call == Call::Send && errno == libc::EPIPE;
                 for player in self.peers.get_mut(affected).unwrap_or_default() {
                     player.expect_failure(call, errno, has_passed);
                 }

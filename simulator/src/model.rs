@@ -139,6 +139,8 @@ pub(crate) struct Model {
     pub(crate) receives_lacked: bool,
     /// Whether every send or receive was made to fail, so that any connection may have an error.
     pub(crate) streams_fail: bool,
+    /// Whether every send was made to fail as if the peer had ended the stream.
+    pub(crate) streams_seem_ended: bool,
     /// Whether a question for a socket's error was made to fail, so that a reset may be unknown.
     pub(crate) errors_are_hidden: bool,
     /// Whether a poll was made to fail, so that the threads may end.
@@ -352,6 +354,7 @@ impl Model {
             lasting_failures: 0,
             receives_lacked: false,
             streams_fail: false,
+            streams_seem_ended: false,
             errors_are_hidden: false,
             poll_failed: false,
             lacks_may_end_connects: false,
@@ -483,6 +486,7 @@ impl Model {
     /// Checks an end that was reported for `id`.
     pub(crate) fn check_eof(&mut self, id: ConnectionId) {
         let (pass, number) = (self.pass, self.number(id));
+        let streams_seem_ended = self.streams_seem_ended;
         let Some(record) = self.connections.get_mut(&id) else { return };
         let is_second = std::mem::replace(&mut record.eof_reported, true) || record.error_reported;
         let (key, received, is_allowed) =
@@ -495,7 +499,7 @@ impl Model {
         });
         if let Some(player) = self.player(key) {
             let (sent, has_fin) = (player.sent, player.has_fin);
-            if player.seems_ended {
+            if player.seems_ended || streams_seem_ended {
                 return;
             }
             self.require(has_fin, || {

@@ -99,7 +99,7 @@ impl World {
         };
         let free = model.connections.iter().filter(|(id, record)| is_free(**id, record));
         let mut free: Vec<ConnectionId> = free.map(|(id, _)| *id).collect();
-        let wanted = if model.choices.once_in(3) { 3 } else { 2 };
+        let wanted = if model.choices.once_in(2) { 3 } else { 2 };
         let mut chosen = Vec::new();
         while chosen.len() < wanted && !free.is_empty() {
             let at = model.choices.below(free.len() as u64) as usize;

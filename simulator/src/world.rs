@@ -232,7 +232,7 @@ impl World {
                 sockman.notify();
             }
             21 => self.wake_any(sockman),
-            22 => self.jump(),
+            22 | 29 => self.jump(),
             23 => self.end_both(sockman),
             24 | 25 => self.make_relay(sockman),
             26 => self.push_late(sockman),
