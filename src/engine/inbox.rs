@@ -13,7 +13,12 @@ use std::{
     sync::{Arc, Weak},
 };
 
-use super::{attempt::Attempt, connection::Connection, listener::Listener};
+use super::{
+    attempt::Attempt,
+    connection::{Connection, ConnectionId},
+    listener::Listener,
+    map::Closed,
+};
 use crate::{
     sys::Waker,
     sys::sync::Mutex,
@@ -35,9 +40,11 @@ pub(crate) enum Mark {
     /// Let the connection try again later, because a send or a receive failed with this errno,
     /// which passes.
     Lacking(Weak<Connection>, i32),
-    /// Release the connection, so that its descriptor is closed. While no thread runs, no such mark
-    /// waits.
-    Closed(Arc<Connection>),
+    /// Release the connection, so that its descriptor is closed. Report its end if it was
+    /// announced. While no thread runs, no such mark waits.
+    Closed(Closed),
+    /// Report the end of the connection, which is released already.
+    Ended(ConnectionId),
     /// Add the listener to the poll set.
     ListenerAdded(Weak<Listener>),
     /// Release the listeners that were stopped.
@@ -173,7 +180,13 @@ impl Marks {
         self.closed = 0;
         #[cfg(test)]
         (self.looked_at += self.list.len());
-        self.list.retain(|mark| match mark {
+        self.list.retain_mut(|mark| match mark {
+            // The end is reported after the next start.
+            Mark::Closed(Closed { connection, is_announced: true }) => {
+                *mark = Mark::Ended(connection.id);
+                true
+            }
+            Mark::Ended(_) => true,
             Mark::Activated(connection)
             | Mark::Woken(connection)
             | Mark::ConnectCancelled(connection)

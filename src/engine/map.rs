@@ -49,6 +49,21 @@ struct Maps {
     connecting: Connections,
 }
 
+/// How a close ends the connection for the peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum How {
+    InOrder,
+    Reset,
+}
+
+/// A connection that was just closed.
+#[derive(Debug)]
+pub(crate) struct Closed {
+    pub(crate) connection: Arc<Connection>,
+    /// Whether the end must be reported to the embedder.
+    pub(crate) is_announced: bool,
+}
+
 /// A map whose keys are inside the values. A copy of each id next to its pointer would make the
 /// table larger by half.
 type Connections = HashSet<ById, BuildHasherDefault<IdHasher>>;
@@ -167,21 +182,24 @@ impl ConnectionMap {
 
     /// Removes the connection and closes it. If several threads race, exactly one receives the
     /// connection.
-    pub(crate) fn close(&self, id: ConnectionId) -> Option<Arc<Connection>> {
-        let connection = {
+    pub(crate) fn close(&self, id: ConnectionId, how: How) -> Option<Closed> {
+        let closed = {
             let mut maps = self.maps.lock();
             let open = maps.open.take(&id);
             let ById(connection) = open.or_else(|| maps.connecting.take(&id))?;
             // The flag is set under the lock, so that a thread that finds the id gone also finds
             // the connection closed. A callback that lost the race to close the connection relies
             // on this order, because no further callback may name the id.
-            connection.set_closed();
+            let is_announced = connection.set_closed();
             self.closes.fetch_add(1, Ordering::AcqRel);
-            connection
+            Closed { connection, is_announced }
         };
-        connection.shutdown();
+        match how {
+            How::InOrder => closed.connection.shutdown(),
+            How::Reset => closed.connection.reset(),
+        }
         self.count.fetch_sub(1, Ordering::AcqRel);
-        Some(connection)
+        Some(closed)
     }
 }
 

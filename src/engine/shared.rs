@@ -15,7 +15,7 @@ use super::{
     counters::Counters,
     inbox::{Inbox, Mark},
     listener::Listener,
-    map::ConnectionMap,
+    map::{ConnectionMap, How},
     socket_thread::SocketThread,
     threads::{self, Run},
 };
@@ -82,21 +82,36 @@ impl Shared {
     /// Closes a connection. Returns `true` if this call closed the connection. If several threads
     /// race, exactly one of them gets `true`.
     pub(crate) fn close(&self, id: ConnectionId) -> bool {
-        let Some(connection) = self.connections.close(id) else { return false };
+        self.close_as(id, How::InOrder)
+    }
+
+    /// Does what [`close`](Shared::close) does. `how` says what the peer sees.
+    pub(crate) fn close_as(&self, id: ConnectionId, how: How) -> bool {
+        let Some(closed) = self.connections.close(id, how) else { return false };
         if threads::is_socket_thread_of(self) {
-            self.inbox.push(Mark::Closed(connection));
+            self.inbox.push(Mark::Closed(closed));
         } else {
             match &mut *self.run.lock() {
                 // The thread takes the mark and frees the slot with its descriptor. The thread's
                 // pass also resumes listeners that wait at the connection limit. The mark is pushed
                 // under the lock, because a thread that ends handles the remaining marks under the
                 // same lock.
-                Run::Running => self.inbox.push(Mark::Closed(connection)),
-                Run::Stopped(socket_thread) => socket_thread.forget(&self.inbox, &connection),
+                Run::Running => self.inbox.push(Mark::Closed(closed)),
+                Run::Stopped(socket_thread) => socket_thread.forget(&self.inbox, &closed),
             }
         }
         self.connections.close_told();
         true
+    }
+
+    /// Notes that the embedder knows the connection and keeps it. The end of the connection is
+    /// reported from now on. Returns `false` if the connection is closed already. Further calls
+    /// for the same connection have no effect.
+    pub(crate) fn announced(&self, connection: &Connection) -> bool {
+        if connection.set_announced() {
+            self.inbox.push(Mark::Ended(connection.id));
+        }
+        !connection.is_closed()
     }
 
     /// Hands an attempt to the socket thread.
