@@ -4,6 +4,8 @@
 //! caller's thread. Each lock in [`Shared`] is held for a moment. No lock is held while the
 //! embedder's code runs.
 
+mod ending;
+
 use std::{
     fmt,
     io::{self, IoSlice},

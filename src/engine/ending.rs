@@ -1,4 +1,5 @@
-//! The ends of connections: those to report to the embedder, and the timers of those that finish.
+//! The ends of connections: those to report to the embedder, the timers of those that finish, and
+//! the end of all of them before the threads end.
 //!
 //! This module belongs to the socket thread. No lock is held while the handler is called.
 
@@ -7,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{connection::ConnectionId, context::Context};
+use super::{connection::ConnectionId, context::Context, slot::OpenSince};
 
 /// How long a pass reports ends, at most. The next pass, which follows without a wait, reports the
 /// rest.
@@ -23,6 +24,16 @@ pub(crate) struct Ending {
     timers: BTreeSet<(Instant, ConnectionId)>,
     /// The time of each connection in `timers`.
     until: BTreeMap<ConnectionId, Instant>,
+    drain: Option<Drain>,
+}
+
+/// The end of all connections, after which the threads end.
+#[derive(Debug, Clone, Copy)]
+struct Drain {
+    /// When all connections are closed at the latest.
+    until: Option<Instant>,
+    /// Whether that time has passed.
+    is_late: bool,
 }
 
 impl Ending {
@@ -73,17 +84,54 @@ impl Ending {
 
     /// Returns when the next timer expires.
     pub(crate) fn next_timer(&self) -> Option<Instant> {
-        self.timers.first().map(|(at, _)| *at)
+        let drain = self.drain.filter(|drain| !drain.is_late).and_then(|drain| drain.until);
+        self.timers.first().map(|(at, _)| *at).into_iter().chain(drain).min()
     }
 
-    /// Takes a connection whose timer has expired. The caller repeats the call until it returns
-    /// `None`.
-    pub(crate) fn take_late(&mut self, now: Instant) -> Option<ConnectionId> {
-        let (at, id) = self.timers.first().copied()?;
-        if at > now {
-            return None;
+    /// Closes the connections whose timers have expired.
+    pub(crate) fn close_late(&mut self, context: &Context<'_>, now: Instant) {
+        while let Some((at, id)) = self.timers.first().copied() {
+            if at > now {
+                return;
+            }
+            self.clear_timer(id);
+            log::debug!(
+                target: "sockman::net",
+                "closing connection {id}, which finishes: its time is over"
+            );
+            context.shared().close(id);
         }
-        self.clear_timer(id);
-        Some(id)
+    }
+
+    /// Begins to end all connections. A second call can only bring the end forward.
+    pub(crate) fn drain(&mut self, until: Option<Instant>) {
+        let before = self.drain.and_then(|drain| drain.until);
+        let until = before.into_iter().chain(until).min();
+        self.drain = Some(Drain { until, is_late: false });
+    }
+
+    /// Returns whether the drain waits for nothing but the marks of closes.
+    pub(crate) fn is_almost_drained(&self, context: &Context<'_>) -> bool {
+        let is_empty = || context.shared().connections.count() == 0;
+        self.drain.is_some_and(|drain| drain.is_late || is_empty())
+    }
+
+    /// Continues the drain: closes all connections when its time is over, and sets the interrupt
+    /// when all are closed and their ends are reported. `open` tells whether the marks of all
+    /// closes were taken.
+    pub(crate) fn end_drain(&mut self, context: &Context<'_>, open: OpenSince, now: Instant) {
+        let Some(drain) = &mut self.drain else { return };
+        let shared = context.shared();
+        drain.is_late |= drain.until.is_some_and(|until| until <= now);
+        if drain.is_late {
+            for id in shared.connections.ids() {
+                shared.close(id);
+            }
+        }
+        // At the deadline, a place that a blocking connect holds may be left.
+        if self.is_almost_drained(context) && !self.has_unreported() && open.is_current(context) {
+            self.drain = None;
+            shared.drained();
+        }
     }
 }

@@ -11,6 +11,7 @@
 use std::{
     fmt, mem,
     sync::{Arc, Weak},
+    time::Instant,
 };
 
 use super::{
@@ -45,6 +46,10 @@ pub(crate) enum Mark {
     Closed(Closed),
     /// Report the end of the connection, which is released already.
     Ended(ConnectionId),
+    /// Finish the connection. If there is a time, the connection is closed then at the latest.
+    Finishing(Box<(Weak<Connection>, Option<Instant>)>),
+    /// Finish all connections, until this time at the latest, and then set the interrupt.
+    Draining(Box<Option<Instant>>),
     /// Add the listener to the poll set.
     ListenerAdded(Weak<Listener>),
     /// Release the listeners that were stopped.
@@ -186,7 +191,10 @@ impl Marks {
                 *mark = Mark::Ended(connection.id);
                 true
             }
-            Mark::Ended(_) => true,
+            Mark::Ended(_) | Mark::Draining(_) => true,
+            Mark::Finishing(finishing) => {
+                finishing.0.upgrade().is_some_and(|connection| !connection.is_closed())
+            }
             Mark::Activated(connection)
             | Mark::Woken(connection)
             | Mark::ConnectCancelled(connection)

@@ -180,6 +180,19 @@ impl ConnectionMap {
         self.maps.lock().open.get(&id).map(|ById(connection)| Arc::clone(connection))
     }
 
+    /// Marks all connections as finishing. Those that are added later are not marked.
+    pub(crate) fn finish_all(&self) {
+        for ById(connection) in &self.maps.lock().open {
+            connection.set_finishing();
+        }
+    }
+
+    /// Returns the ids of all connections and connects under way.
+    pub(crate) fn ids(&self) -> Vec<ConnectionId> {
+        let maps = self.maps.lock();
+        maps.open.iter().chain(&maps.connecting).map(|ById(connection)| connection.id).collect()
+    }
+
     /// Removes the connection and closes it. If several threads race, exactly one receives the
     /// connection.
     pub(crate) fn close(&self, id: ConnectionId, how: How) -> Option<Closed> {

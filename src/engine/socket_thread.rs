@@ -215,6 +215,8 @@ impl SocketThread {
         self.socket_handler_connected(context, fresh)?;
         self.socket_handler_connecting(context);
         self.socket_handler_listening(context);
+        self.ending.close_late(context, self.now);
+        self.ending.end_drain(context, self.open, self.now);
         Ok(())
     }
 
@@ -280,7 +282,7 @@ impl SocketThread {
         let deadline = context.handler().next_deadline();
         let full = context.shared().connections.is_full();
         let has_work = !self.connected.due.is_empty() || self.connecting.has_due();
-        if has_work || self.ending.has_unreported() {
+        if has_work || self.ending.has_unreported() || self.ending.is_almost_drained(context) {
             return Some(Duration::ZERO);
         }
         // The clock is read again, because the callbacks since the poll took time.
@@ -290,7 +292,7 @@ impl SocketThread {
         if let Some(at) = self.connecting.next_timer() {
             earlier(at);
         }
-        if let Some(at) = self.lacking.until() {
+        for at in [self.lacking.until(), self.ending.next_timer()].into_iter().flatten() {
             earlier(at);
         }
         for (_, accepting) in self.listeners.iter_mut().filter(|(_, a)| a.is_due() && !full) {
@@ -398,6 +400,16 @@ impl SocketThread {
                     }
                     Mark::Closed(closed) => self.remove(&closed),
                     Mark::Ended(id) => self.ending.add(id),
+                    Mark::Finishing(finishing) => {
+                        let (connection, until) = *finishing;
+                        if let Some(connection) = connection.upgrade() {
+                            self.finish(&connection, until);
+                        }
+                    }
+                    Mark::Draining(until) => {
+                        self.ending.drain(*until);
+                        self.connected.finish_all();
+                    }
                     Mark::ListenerAdded(listener) => {
                         if let Some(listener) = listener.upgrade() {
                             self.add_listener(&listener);
@@ -408,6 +420,16 @@ impl SocketThread {
             }
         }
         self.marks = marks;
+    }
+
+    fn finish(&mut self, connection: &Connection, until: Option<Instant>) {
+        if connection.is_closed() {
+            return;
+        }
+        if let Some(until) = until {
+            self.ending.set_timer(connection.id, until);
+        }
+        self.connected.finish(connection);
     }
 
     /// Releases everything that was closed or stopped, marks included, so that descriptors and

@@ -6,7 +6,7 @@
 
 use std::{collections::BTreeMap, io, mem};
 
-use super::{End, OpenSince, Slot};
+use super::{End, Finish, OpenSince, Slot};
 use crate::{
     engine::{connection::RECV_LACKS, context::Context, slab::Key},
     event_handler::NextRecv,
@@ -36,7 +36,7 @@ pub(crate) struct Turn<'a> {
 }
 
 /// The error of a turn that ends because the connection was closed.
-struct Closed;
+pub(super) struct Closed;
 
 /// Whether `event_ready_to_send` was called in this turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,6 +63,9 @@ impl Turn<'_> {
     }
 
     fn both_directions(&mut self) -> Result<(), Closed> {
+        if self.slot.finish != Finish::No {
+            return self.finish();
+        }
         let mut asked_to_send = Called::No;
         let mut next_recv = NextRecv::Proceed;
         if mem::take(&mut self.slot.send_first) {
@@ -117,6 +120,11 @@ impl Turn<'_> {
             return Ok(());
         }
         self.check_open()?;
+        // After `finish_connection`, the hook is not asked and nothing is delivered. The mark of
+        // that call brings a turn that receives.
+        if self.slot.connection.is_finishing() {
+            return Ok(());
+        }
         // The failure is reported even if receiving is paused. An embedder that pauses until it can
         // send would wait without end: the poller never reports room on a socket it does not watch.
         if let Some(error) = self.take_failed_registration() {
@@ -128,6 +136,9 @@ impl Turn<'_> {
                 return Ok(());
             }
             self.check_open()?;
+            if self.slot.connection.is_finishing() {
+                return Ok(());
+            }
         }
         if self.slot.end != End::Open {
             return self.report_reset_after_eof();
@@ -210,11 +221,11 @@ impl Turn<'_> {
         Ok(())
     }
 
-    fn take_failed_registration(&mut self) -> Option<io::Error> {
+    pub(super) fn take_failed_registration(&mut self) -> Option<io::Error> {
         self.failed.remove(&self.key)
     }
 
-    fn check_open(&self) -> Result<(), Closed> {
+    pub(super) fn check_open(&self) -> Result<(), Closed> {
         let is_closed = self.open.is_closed(self.context, &self.slot.connection);
         if is_closed { Err(Closed) } else { Ok(()) }
     }
