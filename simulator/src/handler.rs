@@ -126,6 +126,7 @@ impl Model {
         let calls_failed = self.calls_failed;
         let Some(record) = self.connections.get_mut(&id) else { return 0 };
         let (phase, write_shut, key) = (record.phase, record.write_shut, record.key);
+        let finishes = record.finish.is_some();
         match result {
             Ok(sent) => {
                 record.sent += *sent as u64;
@@ -141,7 +142,7 @@ impl Model {
             }
             Err(SendError::UnknownConnection(_)) => {
                 let is_gone = matches!(phase, Phase::Closed | Phase::PanicClosed | Phase::Attempt);
-                self.require(is_gone, || {
+                self.require(is_gone || finishes, || {
                     format!("connection {number} is open, but a send does not know it (G2)")
                 });
                 0
@@ -149,7 +150,7 @@ impl Model {
             Err(SendError::Socket { .. }) => {
                 record.send_failed = true;
                 let may_reset = self.player(key).is_none_or(|player| player.may_reset);
-                self.require(may_reset || write_shut || calls_failed, || {
+                self.require(may_reset || write_shut || finishes || calls_failed, || {
                     format!("a send on connection {number} failed without a cause")
                 });
                 self.count("a send failed");
@@ -204,6 +205,7 @@ impl EventHandler for Embedder {
             self.world.act_as_embedder(sockman, true);
         }
         self.perhaps_panic_closing(id);
+        self.world.with_record(id, |record| record.is_announced = true);
         true
     }
 
@@ -255,6 +257,9 @@ impl EventHandler for Embedder {
         }
         if let Some(record) = model.connections.get_mut(&id) {
             record.is_denied |= skips;
+            if let Some(finish) = &mut record.finish {
+                finish.is_cut |= sent == 0;
+            }
             record.send_rests |= sent == 0;
             record.recv_rests |= sent == 0 && skips;
         }
@@ -271,6 +276,7 @@ impl EventHandler for Embedder {
         let answers = {
             let mut model = self.world.model.lock();
             model.check_named(id, "event_got_data");
+            model.check_heard(id, "event_got_data");
             model.say(|| format!("    {} bytes", data.len()));
             model.count("data was received");
             model.check_data(id, data, polls);
@@ -296,6 +302,7 @@ impl EventHandler for Embedder {
         {
             let mut model = self.world.model.lock();
             model.check_named(id, "event_got_eof");
+            model.check_heard(id, "event_got_eof");
             model.count("an end of stream was reported");
             model.check_eof(id);
         }
@@ -312,6 +319,7 @@ impl EventHandler for Embedder {
         {
             let mut model = self.world.model.lock();
             model.check_named(id, "event_got_permanent_read_error");
+            model.check_heard(id, "event_got_permanent_read_error");
             model.say(|| format!("    {error}"));
             let fd = model.connections.get(&id).map(|record| record.fd);
             let probe = fd.and_then(|fd| self.world.network.probe(fd));
@@ -341,6 +349,9 @@ impl EventHandler for Embedder {
                 Ok(_) => {
                     model.count("a connect succeeded");
                     self.world.register(sockman, &mut model, id, Phase::Open);
+                    if let Some(record) = model.connections.get_mut(&id) {
+                        record.is_announced = true;
+                    }
                     is_open = true;
                     let is_direct =
                         to.service().is_some_and(|to| !matches!(to.addr(), NetAddr::I2p(_)));
@@ -392,6 +403,8 @@ impl EventHandler for Embedder {
             let answer = record.may_send();
             if answer {
                 record.send_allowed = pass;
+            } else if let Some(finish) = &mut record.finish {
+                finish.is_cut |= record.send_paused;
             }
             answer
         };
@@ -457,7 +470,13 @@ impl EventHandler for Embedder {
         });
         if let Some(record) = model.connections.get_mut(&id) {
             record.phase = Phase::Closed;
+            record.is_announced = true;
         }
+    }
+
+    fn event_closed(&self, sockman: &SockMan, id: ConnectionId) {
+        self.world.model.lock().check_closed(id);
+        self.afterwards(sockman, Some(id));
     }
 
     fn next_deadline(&self) -> Option<Instant> {

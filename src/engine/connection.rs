@@ -296,11 +296,8 @@ impl Connection {
 
     /// Makes the close of the descriptor reset the connection. No shutdown comes before the close,
     /// because the peer would read the end of the stream before the reset. On a unix-domain socket,
-    /// which has no reset, this call shuts both directions down.
+    /// which has no reset, the close is an orderly one.
     pub(crate) fn reset(&self) {
-        if self.me.addr().is_unix() {
-            return self.shutdown();
-        }
         if let Err(error) = self.sock.set_reset_on_close() {
             log::debug!(
                 target: "sockman::net",

@@ -27,6 +27,7 @@ impl Turn<'_> {
             self.slot.send.work = false;
         }
         self.discard()?;
+        self.check_open()?;
         let id = self.slot.id;
         self.context.handler().event_io_loop_completed_for_one(self.context.sockman, id);
         self.check_open()

@@ -120,8 +120,8 @@ impl Turn<'_> {
             return Ok(());
         }
         self.check_open()?;
-        // After `finish_connection`, the hook is not asked and nothing is delivered. The mark of
-        // that call brings a turn that receives.
+        // After `finish_connection`, the hook is not asked. The mark of that call brings a turn that
+        // receives.
         if self.slot.connection.is_finishing() {
             return Ok(());
         }
@@ -136,9 +136,6 @@ impl Turn<'_> {
                 return Ok(());
             }
             self.check_open()?;
-            if self.slot.connection.is_finishing() {
-                return Ok(());
-            }
         }
         if self.slot.end != End::Open {
             return self.report_reset_after_eof();
@@ -164,8 +161,11 @@ impl Turn<'_> {
         if bytes < self.buffer.len() && self.slot.short_read_means_empty {
             self.slot.recv.clear();
         }
-        self.slot.connection.count_received(bytes);
         self.check_open()?;
+        if self.slot.connection.is_finishing() {
+            return Ok(()); // Another thread, or the hook, has just called `finish_connection`.
+        }
+        self.slot.connection.count_received(bytes);
         self.slot.send.work = true;
         let data = self.buffer.get(..bytes).unwrap_or_default();
         self.context.handler().event_got_data(self.context.sockman, self.slot.id, data);
@@ -188,6 +188,9 @@ impl Turn<'_> {
         self.slot.recv.ready = self.slot.broken;
         self.slot.recv.work = self.slot.broken;
         self.check_open()?;
+        if self.slot.connection.is_finishing() {
+            return Ok(());
+        }
         self.slot.send.work = true;
         let id = self.slot.id;
         self.context.handler().event_got_eof(self.context.sockman, id);
@@ -213,6 +216,9 @@ impl Turn<'_> {
         }
         self.slot.end = End::ErrorTold;
         self.check_open()?;
+        if self.slot.connection.is_finishing() {
+            return Ok(());
+        }
         self.slot.send.work = true;
         let id = self.slot.id;
         let them = self.slot.connection.them();
