@@ -216,7 +216,6 @@ impl SocketThread {
         self.socket_handler_connecting(context);
         self.socket_handler_listening(context);
         self.ending.close_late(context, self.now);
-        self.ending.end_drain(context, self.open, self.now);
         Ok(())
     }
 
@@ -282,7 +281,7 @@ impl SocketThread {
         let deadline = context.handler().next_deadline();
         let full = context.shared().connections.is_full();
         let has_work = !self.connected.due.is_empty() || self.connecting.has_due();
-        if has_work || self.ending.has_unreported() || self.ending.is_almost_drained(context) {
+        if has_work || self.ending.has_unreported() {
             return Some(Duration::ZERO);
         }
         // The clock is read again, because the callbacks since the poll took time.
@@ -368,6 +367,7 @@ impl SocketThread {
     fn heed_marks(&mut self, context: &Context<'_>) {
         self.take_marks(context);
         self.ending.report(context);
+        self.ending.end_drain(context, self.open);
     }
 
     /// Takes the marks of other threads and of callbacks, and acts on them. Makes no callback.
