@@ -291,7 +291,10 @@ impl SocketThread {
         if let Some(at) = self.connecting.next_timer() {
             earlier(at);
         }
-        for at in [self.lacking.until(), self.ending.next_timer()].into_iter().flatten() {
+        if let Some(at) = self.lacking.until() {
+            earlier(at);
+        }
+        if let Some(at) = self.ending.next_timer() {
             earlier(at);
         }
         for (_, accepting) in self.listeners.iter_mut().filter(|(_, a)| a.is_due() && !full) {
