@@ -195,3 +195,35 @@ fn a_drain_ends_at_its_deadline() {
     running.threads.take().unwrap().join().unwrap();
     assert_eq!(recorder.closed(), [id]);
 }
+
+/// G2, G4: the I2P-accept thread announces a peer while another thread closes it. The end is
+/// reported once, whether the close comes before or after the announcement.
+#[cfg(feature = "i2p")]
+#[test]
+fn the_end_of_a_peer_from_i2p_that_is_closed_while_it_is_announced_is_reported_once() {
+    use sockman::i2p::I2pOptions;
+    use sockman_test_support::sam::Bridge;
+
+    const PEERS: u8 = 20;
+    let (bridge, directory) = (Bridge::start(), TempDir::new());
+    let closed = Arc::new(AtomicBool::new(false));
+    let recorder = Recorder::with_reaction(move |sockman, event| {
+        if let Event::Accepted { id, .. } = event {
+            let (sockman, id) = (sockman.clone(), *id);
+            let closer = thread::spawn(move || assert!(sockman.close_connection(id)));
+            if closed.fetch_xor(true, SeqCst) {
+                closer.join().unwrap();
+            }
+        }
+    });
+    let i2p = I2pOptions::new(bridge.address.clone())
+        .key_file(directory.path("key"))
+        .accept_incoming(true);
+    let running = Running::start(recorder.clone(), without_sweep().i2p(i2p));
+    let _peers: Vec<_> = (0..PEERS).map(|number| bridge.peer_connects(number, b"")).collect();
+    for number in 0..PEERS {
+        recorder.wait_for_closed(recorder.wait_for_accepted(number.into()));
+    }
+    drop(running);
+    assert_eq!(recorder.closed().len(), PEERS.into());
+}
