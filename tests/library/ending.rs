@@ -153,7 +153,7 @@ fn an_abort_of_a_unix_socket_is_an_end_for_the_peer() {
     let running = Running::start(recorder.clone(), without_sweep());
     let directory = TempDir::new();
     let path = directory.path("abort");
-    running.sockman.bind_and_start_listening(&Service::unix(&path).unwrap()).unwrap();
+    running.sockman.bind_and_start_listening(Service::unix(&path).unwrap()).unwrap();
     let mut client = UnixStream::connect(&path).unwrap();
     client.set_read_timeout(Some(DEADLINE)).unwrap();
     let id = recorder.wait_for_accepted(0);
@@ -226,4 +226,31 @@ fn the_end_of_a_peer_from_i2p_that_is_closed_while_it_is_announced_is_reported_o
     }
     drop(running);
     assert_eq!(recorder.closed().len(), PEERS.into());
+}
+
+/// While a server ends, the I2P-accept thread accepts no more peers.
+#[cfg(feature = "i2p")]
+#[test]
+fn a_drain_accepts_no_more_peers_from_i2p() {
+    use sockman::i2p::{I2pOptions, I2pStatus};
+    use sockman_test_support::sam::Bridge;
+
+    let (bridge, directory) = (Bridge::start(), TempDir::new());
+    let recorder = Recorder::new();
+    let i2p = I2pOptions::new(bridge.address.clone())
+        .key_file(directory.path("key"))
+        .accept_incoming(true);
+    let mut running = Running::start(recorder.clone(), without_sweep().i2p(i2p));
+    let client = running.client();
+    let id = recorder.wait_for_accepted(0);
+    recorder.wait_for_event("the listening", |event| {
+        matches!(event, Event::I2p(_, I2pStatus::StartListening))
+    });
+    running.sockman.drain_and_stop(DEADLINE);
+    let mut peer = bridge.peer_connects(1, b"");
+    assert_eq!(peer.read(&mut [0; 1]).unwrap(), 0, "the peer is not accepted");
+    drop(client);
+    running.threads.take().unwrap().join().unwrap();
+    assert_eq!(recorder.closed(), [id]);
+    assert_eq!(recorder.count(|event| matches!(event, Event::Accepted { .. })), 1);
 }
