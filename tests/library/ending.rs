@@ -71,8 +71,8 @@ impl EventHandler for Download {
     }
 }
 
-/// G5: the peer gets all bytes and then FIN, although it sends meanwhile what nobody reads. No
-/// reset destroys the end, whether the peer ends its stream before, while or after it reads.
+/// G5: the peer gets all bytes and then FIN, although it sends meanwhile what the library discards.
+/// No reset destroys the end, whether the peer ends its stream before or after it reads.
 #[test]
 fn a_connection_that_finishes_loses_no_byte_although_the_peer_goes_on_to_send() {
     let download = Arc::new(Download::default());

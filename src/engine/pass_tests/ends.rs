@@ -369,7 +369,7 @@ fn reports_of_many_ends_take_a_millisecond_of_each_pass() {
     assert_eq!(rig.handler.take(), ["closed 7", "closed 8", "closed 9"]);
 }
 
-/// G14: nobody is told about connections that the end of the `SockMan` closes.
+/// G14: the end of the last `SockMan` closes its connections without a report.
 #[test]
 fn the_drop_of_the_last_sockman_reports_no_end() {
     let rig = rig();
