@@ -3094,7 +3094,7 @@ MUTATIONS = [
         'file': 'src/engine/socket_thread.rs',
         'old': 'if has_work || self.ending.has_unreported() {',
         'new': 'if has_work {',
-        'test': 'simulator:seeds', 'tests': ('', ''),
+        'test': 'sockman:lib', 'tests': ('engine::pass_tests::ends', ''),
     },
     {
         'guarantee': 'Finish', 'what': 'the stream is ended before the queue is sent',

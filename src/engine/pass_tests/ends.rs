@@ -363,6 +363,7 @@ fn reports_of_many_ends_take_a_millisecond_of_each_pass() {
     peers[0].send(b"x").unwrap();
     rig.pass();
     let records = rig.handler.take();
+    assert_eq!(rig.network.last_timeout(), Some(Duration::ZERO), "the poll does not wait");
     // One millisecond before the poll, one after it.
     assert_eq!(records.iter().position(|record| record == "data 0"), Some(6), "{records:?}");
     rig.pass();
