@@ -112,15 +112,17 @@ pub trait EventHandler: Send + Sync {
     ///
     /// *May call:* everything. The id can already be sent to and closed.
     ///
-    /// *Comes after it:* with `true`, the other callbacks for this id. With `false`, or if the id
-    /// was closed in this callback, no callback names the id again.
+    /// *Comes after it:* with `true`, the other callbacks for this id, and [`event_closed`] as the
+    /// last one. If the id was closed in this callback, only [`event_closed`] names it again. With
+    /// `false`, no callback names the id again.
     ///
     /// *A panic:* closes the connection, and is then handled as
     /// [`PanicPolicy`](crate::options::PanicPolicy) says. With `PanicPolicy::CloseConnection`,
     /// [`event_closed_after_panic`] names the id, because the handler may already have begun to
-    /// register it. `event_closed_after_panic` does not name an id that the callback closed before
-    /// it panicked.
+    /// register it, and then [`event_closed`]. Neither names an id that the callback closed before
+    /// it panicked. With `PanicPolicy::Stop`, no callback names the id again.
     ///
+    /// [`event_closed`]: EventHandler::event_closed
     /// [`event_closed_after_panic`]: EventHandler::event_closed_after_panic
     #[doc(alias = "EventNewConnectionAccepted")]
     fn event_new_connection_accepted(
@@ -248,11 +250,13 @@ pub trait EventHandler: Send + Sync {
     /// *May call:* everything. With `Ok`, the id can already be sent to and closed. With an error,
     /// the place of the attempt among the [`Options::max_connections`] is free for another connect.
     ///
-    /// *Comes after it:* with `Ok`, the other callbacks for this id. With an error, or if the id
-    /// was closed in this callback, no callback names the id again.
+    /// *Comes after it:* with `Ok`, the other callbacks for this id, and
+    /// [`event_closed`](EventHandler::event_closed) as the last one. If the id was closed in this
+    /// callback, only `event_closed` names it again. With an error, no callback names the id again.
     ///
     /// *A panic:* closes the connection, if there is one, and is then handled as
-    /// [`PanicPolicy`](crate::options::PanicPolicy) says.
+    /// [`PanicPolicy`](crate::options::PanicPolicy) says. `event_closed` reports the close under
+    /// both policies.
     ///
     /// [`Options::accept_batch`]: crate::Options::accept_batch
     /// [`Options::max_connections`]: crate::Options::max_connections
@@ -390,17 +394,53 @@ pub trait EventHandler: Send + Sync {
     /// *When:* only with
     /// [`PanicPolicy::CloseConnection`](crate::options::PanicPolicy::CloseConnection), once, right
     /// after the close. If the callback had closed the connection itself before it panicked, this
-    /// callback is not called.
+    /// callback is not called, and `event_closed` reports the end of an announced connection alone.
     ///
     /// *Thread:* the thread on which the callback panicked: the socket thread or the I2P-accept
     /// thread. No lock is held.
     ///
     /// *May call:* everything. The id is already unknown to the `SockMan`.
     ///
-    /// *Comes after it:* nothing for this id.
+    /// *Comes after it:* [`event_closed`](EventHandler::event_closed) for this id, on the socket
+    /// thread.
     ///
     /// *A panic:* stops the threads, although the policy is `PanicPolicy::CloseConnection`.
     fn event_closed_after_panic(&self, sockman: &SockMan, id: ConnectionId) {
+        let _ = (sockman, id);
+    }
+
+    /// Reports that a connection is closed, whoever closed it. The default does nothing. Here the
+    /// handler frees what it keeps for the id.
+    ///
+    /// *When:* exactly once for each id that was announced, after its close. An id is announced if
+    /// [`event_new_connection_accepted`](EventHandler::event_new_connection_accepted) returned
+    /// `true` for it, if [`NewConnection::activate`](crate::NewConnection::activate) was called, if
+    /// [`event_connect_completed`](EventHandler::event_connect_completed) reported its success, or
+    /// if [`event_closed_after_panic`](EventHandler::event_closed_after_panic) named it. It may be
+    /// closed by a callback, by another thread, or by the library: after a panic, at the end of
+    /// [`SockMan::finish_connection`], in [`SockMan::drain_and_stop`]. A connection that the
+    /// handler refused, a connect that failed or was closed before its outcome, and a
+    /// [`NewConnection`](crate::NewConnection) that was dropped get no report.
+    ///
+    /// The report comes at the beginning of a pass or right after its poll. A close makes the next
+    /// pass follow without a wait. Reports take about a millisecond of a pass, so the reports of
+    /// thousands of closes take several passes.
+    ///
+    /// While no thread runs, the descriptor of a closed connection is freed at once, and the report
+    /// comes first after the next start. An interrupt and a panic in between lose no report. If the
+    /// last [`SockMan`] is dropped, its connections are closed without a report.
+    ///
+    /// *Thread:* the socket thread, also for connections from I2P. No lock is held.
+    ///
+    /// *May call:* everything. The id is already unknown to the `SockMan`, and its place among the
+    /// [`Options::max_connections`](crate::Options::max_connections) is free.
+    ///
+    /// *Comes after it:* nothing for this id.
+    ///
+    /// *A panic:* is handled as [`PanicPolicy`](crate::options::PanicPolicy) says. The report
+    /// counts as made: neither this callback nor `event_closed_after_panic` names the id again.
+    #[doc(alias = "FinalizeNode")]
+    fn event_closed(&self, sockman: &SockMan, id: ConnectionId) {
         let _ = (sockman, id);
     }
 

@@ -54,8 +54,28 @@ impl World {
                 continue;
             }
             let Some(probe) = self.network.probe(record.fd) else { continue };
-            let is_expected =
-                !record.recv_resumed_silently && !record.recv_rests && !record.error_reported;
+            if let Some(finish) = record.finish {
+                if finish.until < now {
+                    left.push(format!(
+                        "the loop sleeps beyond the end of connection {number} (G9)"
+                    ));
+                }
+                if probe.is_watched && probe.has_data {
+                    left.push(format!(
+                        "the loop sleeps, but connection {number} has data to discard"
+                    ));
+                }
+                if probe.is_send_shut && probe.has_end {
+                    left.push(format!("connection {number} has ended, but is not closed"));
+                }
+                if probe.is_send_shut {
+                    continue;
+                }
+            }
+            let is_expected = record.finish.is_none()
+                && !record.recv_resumed_silently
+                && !record.recv_rests
+                && !record.error_reported;
             let has_news = (probe.has_data || probe.has_end) && !record.eof_reported;
             if record.may_recv() && is_expected && has_news {
                 left.push(format!(

@@ -81,7 +81,10 @@ impl World {
         let Some(player) = model.peers.get_mut(at) else { return };
         let Some(peer) = player.peer.as_ref().filter(|_| !player.has_fin) else { return };
         let data = bytes(player.key, Way::In, player.sent, player.sent + length);
-        if let Ok(sent) = peer.send(&data) {
+        let sent = peer.send(&data);
+        // A send takes the error of a reset. A later receive reports an end.
+        player.saw_error |= sent.is_err();
+        if let Ok(sent) = sent {
             player.arrivals.push((player.sent, self.network.elapsed() + self.latency));
             player.sent += sent as u64;
             let key = player.key;
@@ -109,7 +112,9 @@ impl World {
             model.check_received(at, &data);
         }
         let Some(player) = model.peers.get_mut(at) else { return };
-        let received = player.received;
+        let (received, is_unix) = (player.received, player.address.addr().is_unix());
+        // An error is reported once. Later receives report an end.
+        let saw_error = player.saw_error;
         match ended {
             None => {}
             Some(Ended::Eof) if !player.saw_eof => {
@@ -120,7 +125,25 @@ impl World {
                     Some(queue) => record.goal - queue.queued() as u64,
                     None => record.sent,
                 };
-                let has_ended = record.write_shut || record.phase != Phase::Open;
+                let has_ended =
+                    record.write_shut || record.finish.is_some() || record.phase != Phase::Open;
+                let is_reset = record.is_aborted && !record.write_shut && record.finish.is_none();
+                // If the library did not close the connection, its FIN came after everything.
+                let now = self.network.elapsed();
+                let whole = record.finish.filter(|finish| {
+                    let by_library = now >= finish.until || record.phase != Phase::Open;
+                    !finish.is_cut && !by_library && !model.calls_failed
+                });
+                let is_whole = whole.is_none_or(|finish| received >= finish.goal);
+                if whole.is_some_and(|finish| finish.goal > 0) {
+                    model.count("a peer read everything from a connection that finishes");
+                }
+                model.require(is_whole, || {
+                    format!("peer {key} read the end after {received} bytes of {whole:?} (G5)")
+                });
+                model.require(!is_reset || is_unix || saw_error, || {
+                    format!("peer {key} reads an end of a connection that was aborted")
+                });
                 model.require(has_ended, || {
                     format!("peer {key} reads an end that the program did not send (G5)")
                 });

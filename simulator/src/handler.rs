@@ -139,6 +139,7 @@ impl Model {
         let calls_failed = self.calls_failed;
         let Some(record) = self.connections.get_mut(&id) else { return 0 };
         let (phase, write_shut, key) = (record.phase, record.write_shut, record.key);
+        let finishes = record.finish.is_some();
         match result {
             Ok(sent) => {
                 record.sent += *sent as u64;
@@ -154,7 +155,7 @@ impl Model {
             }
             Err(SendError::UnknownConnection(_)) => {
                 let is_gone = matches!(phase, Phase::Closed | Phase::PanicClosed | Phase::Attempt);
-                self.require(is_gone, || {
+                self.require(is_gone || finishes, || {
                     format!("connection {number} is open, but a send does not know it (G2)")
                 });
                 0
@@ -163,7 +164,7 @@ impl Model {
                 record.send_failed = true;
                 let errno = source.raw_os_error();
                 let may_reset = self.player(key).is_none_or(|player| player.may_reset);
-                self.require(may_reset || write_shut || calls_failed, || {
+                self.require(may_reset || write_shut || finishes || calls_failed, || {
                     format!("a send on connection {number} failed without a cause")
                 });
                 self.require(!passes(errno), || {
@@ -223,6 +224,7 @@ impl EventHandler for Embedder {
             self.world.act_as_embedder(sockman, true);
         }
         self.perhaps_panic_closing(id);
+        self.world.with_record(id, |record| record.is_announced = true);
         true
     }
 
@@ -268,6 +270,9 @@ impl EventHandler for Embedder {
         }
         if let Some(record) = model.connections.get_mut(&id) {
             record.is_denied |= skips;
+            if let Some(finish) = &mut record.finish {
+                finish.is_cut |= sent == 0;
+            }
             record.send_rests |= sent == 0;
             record.recv_rests |= sent == 0 && skips;
         }
@@ -284,6 +289,7 @@ impl EventHandler for Embedder {
         {
             let mut model = self.world.model.lock();
             model.check_named(id, "event_got_data");
+            model.check_heard(id, "event_got_data");
             model.say(|| format!("    {} bytes", data.len()));
             model.count("data was received");
             model.check_data(id, data, polls);
@@ -313,6 +319,7 @@ impl EventHandler for Embedder {
         {
             let mut model = self.world.model.lock();
             model.check_named(id, "event_got_eof");
+            model.check_heard(id, "event_got_eof");
             model.count("an end of stream was reported");
             model.check_eof(id);
         }
@@ -329,6 +336,7 @@ impl EventHandler for Embedder {
         {
             let mut model = self.world.model.lock();
             model.check_named(id, "event_got_permanent_read_error");
+            model.check_heard(id, "event_got_permanent_read_error");
             model.say(|| format!("    {error}"));
             let fd = model.connections.get(&id).map(|record| record.fd);
             let probe = fd.and_then(|fd| self.world.network.probe(fd));
@@ -365,6 +373,9 @@ impl EventHandler for Embedder {
                     });
                     model.count("a connect succeeded");
                     self.world.register(sockman, &mut model, id, Phase::Open);
+                    if let Some(record) = model.connections.get_mut(&id) {
+                        record.is_announced = true;
+                    }
                     is_open = true;
                     let is_direct =
                         to.service().is_some_and(|to| !matches!(to.addr(), NetAddr::I2p(_)));
@@ -422,6 +433,8 @@ impl EventHandler for Embedder {
             let answer = record.may_send();
             if answer {
                 record.send_allowed = pass;
+            } else if let Some(finish) = &mut record.finish {
+                finish.is_cut |= record.send_paused;
             }
             answer
         };
@@ -488,7 +501,13 @@ impl EventHandler for Embedder {
         });
         if let Some(record) = model.connections.get_mut(&id) {
             record.phase = Phase::Closed;
+            record.is_announced = true;
         }
+    }
+
+    fn event_closed(&self, sockman: &SockMan, id: ConnectionId) {
+        self.world.model.lock().check_closed(id);
+        self.afterwards(sockman, Some(id));
     }
 
     fn next_deadline(&self) -> Option<Instant> {

@@ -5,7 +5,8 @@
 //! The simulator compares the events with a model, after each callback and each time the socket
 //! thread goes to sleep. The model requires:
 //!
-//! * an id is registered before a callback names it, and is never named after its close;
+//! * an id is registered before a callback names it, and is never named after its close, except for
+//!   one report of its end;
 //! * bytes arrive in order and complete, with at most one end and one error;
 //! * no data comes while reading is paused, and no ready-to-send call comes while sending is
 //!   paused;
@@ -331,6 +332,7 @@ impl Simulation {
     /// Runs one pass, which moves the clock by `time` at most.
     fn pass(&mut self, time: Duration) {
         let (before, accepts) = (self.progress(), self.failing_accepts());
+        let discards = self.world.discards();
         let Some(thread) = &mut self.thread else { return };
         let passed = thread.pass_within(time);
         let after = self.progress();
@@ -359,7 +361,8 @@ impl Simulation {
         // If the clock may not move, each pass returns at once. In this case, only a loop that
         // would not sleep is a sign of a spin.
         let wanted_to_sleep = self.thread.as_ref().is_some_and(SocketThreadByHand::is_idle);
-        self.quiet = if before == after && !wanted_to_sleep { self.quiet + 1 } else { 0 };
+        self.quiet =
+            if before == after && !wanted_to_sleep && !discards { self.quiet + 1 } else { 0 };
         // The first step of a connect that waits has no visible effect. With a batch of one, each
         // such step takes a pass.
         let (quiet, mut model) = (self.quiet, self.world.model.lock());

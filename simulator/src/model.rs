@@ -73,6 +73,13 @@ pub const KINDS: &[&str] = &[
     "the embedder half-closed",
     "the embedder closed a connection on the socket thread",
     "the embedder closed a connection on another thread",
+    "the embedder aborted a connection",
+    "the embedder finished a connection",
+    "a connection that finishes was discarded from",
+    "the library closed a connection that finishes",
+    "a peer read everything from a connection that finishes",
+    "the end of a connection was reported",
+    "the server was drained",
     "a connect was begun",
     "a connect succeeded",
     "a connect failed",
@@ -204,11 +211,29 @@ pub(crate) struct Record {
     pub(crate) timer: Option<Duration>,
     /// Whether the embedder's last answer kept the library from receiving.
     pub(crate) is_denied: bool,
+    /// Whether the embedder knows the connection and keeps it, so that its end must be reported.
+    pub(crate) is_announced: bool,
+    /// Whether its end was reported.
+    pub(crate) end_reported: bool,
+    pub(crate) is_aborted: bool,
+    /// The orderly end of the connection, if it has begun.
+    pub(crate) finish: Option<Finish>,
     /// When data was last delivered.
     pub(crate) received_at: Option<Duration>,
     /// When the embedder activated the connection, or when the clock last jumped in a callback for
     /// it. The library cannot have polled the connection since.
     pub(crate) excused_at: Option<Duration>,
+}
+
+/// The orderly end of a connection.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Finish {
+    /// When the library closes the connection at the latest.
+    pub(crate) until: Duration,
+    /// What the embedder had to send when the end began.
+    pub(crate) goal: u64,
+    /// Whether the embedder may have held something back since.
+    pub(crate) is_cut: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -299,6 +324,10 @@ impl Record {
             until: None,
             timer: None,
             is_denied: false,
+            is_announced: false,
+            end_reported: false,
+            is_aborted: false,
+            finish: None,
             received_at: None,
             excused_at: None,
         }
@@ -419,6 +448,50 @@ impl Model {
         }
     }
 
+    /// Checks that a callback may report something that the peer did.
+    pub(crate) fn check_heard(&mut self, id: ConnectionId, callback: &str) {
+        let number = self.number(id);
+        let finishes = self.connections.get(&id).is_some_and(|record| record.finish.is_some());
+        self.require(!finishes, || format!("{callback} names connection {number}, which finishes"));
+    }
+
+    /// Checks the report of an end.
+    pub(crate) fn check_closed(&mut self, id: ConnectionId) {
+        let number = self.number(id);
+        self.say(|| format!("  event_closed({number})"));
+        let Some(record) = self.connections.get_mut(&id) else {
+            return self.violated(format!("the end of unknown connection {number} was reported"));
+        };
+        let was_reported = std::mem::replace(&mut record.end_reported, true);
+        let (is_announced, phase, finish) = (record.is_announced, record.phase, record.finish);
+        let by_library = phase == Phase::Open && finish.is_some();
+        record.phase = Phase::Closed;
+        self.count("the end of a connection was reported");
+        if by_library {
+            self.count("the library closed a connection that finishes");
+        }
+        self.require(!was_reported, || {
+            format!("the end of connection {number} was reported twice (G4)")
+        });
+        self.require(is_announced, || {
+            format!("the end of connection {number} was reported without its announcement (G2)")
+        });
+        self.require(phase == Phase::Closed || by_library, || {
+            format!("the end of connection {number} was reported, but it is {phase:?} (G4)")
+        });
+    }
+
+    /// Checks that the end of each announced connection that is closed was reported.
+    pub(crate) fn check_ends(&mut self) {
+        let missing = self.connections.values().enumerate().filter(|(_, record)| {
+            record.is_announced && record.phase == Phase::Closed && !record.end_reported
+        });
+        let missing: Vec<_> = missing.map(|(number, _)| number).collect();
+        self.require(missing.is_empty(), || {
+            format!("the ends of connections {missing:?} were not reported (G4)")
+        });
+    }
+
     pub(crate) fn player(&mut self, key: u64) -> Option<&mut Player> {
         self.peers.iter_mut().find(|player| player.key == key)
     }
@@ -472,6 +545,7 @@ impl Model {
         let record = self.connections.get(&id)?;
         let is_over = record.eof_reported || record.error_reported;
         let is_excused = record.is_denied || record.recv_rests || record.recv_resumed_silently;
+        let is_over = is_over || record.finish.is_some();
         if record.phase != Phase::Open || is_over || is_excused || !record.may_recv() {
             return None;
         }

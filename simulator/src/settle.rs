@@ -7,7 +7,10 @@ use std::{sync::Arc, time::Duration};
 
 use sockman::testing::unused_sessions;
 
-use crate::{Simulation, model::Phase};
+use crate::{
+    Simulation,
+    model::{Finish, Phase},
+};
 
 /// How long nothing may change before a run counts as settled. This time is longer than the longest
 /// back-off, the longest connect and every latency.
@@ -118,7 +121,8 @@ impl Simulation {
                 Phase::Closed | Phase::Open => {}
             }
             let player = model.peers.iter().find(|player| player.key == record.key);
-            let Some(player) = player.filter(|_| record.phase == Phase::Open) else { continue };
+            let is_open = record.phase == Phase::Open && record.finish.is_none();
+            let Some(player) = player.filter(|_| is_open) else { continue };
             let has_ended = record.eof_reported || record.error_reported;
             // A connection whose queue can no longer be sent stays above its high mark, so it is no
             // longer read.
@@ -170,7 +174,42 @@ impl Simulation {
         });
     }
 
+    /// Ends the run by `drain_and_stop`: the threads end by themselves, when the ends of all
+    /// connections are reported.
+    fn drain(&mut self) {
+        self.world.model.lock().count("the server was drained");
+        let (sockman, world) = (self.sockman.clone(), Arc::clone(&self.world));
+        let until = world.network.elapsed() + ROUND;
+        world.network.as_another_thread(|| sockman.drain_and_stop(ROUND));
+        {
+            let mut model = world.model.lock();
+            for record in model.connections.values_mut() {
+                let finish = Finish { until, goal: record.goal, is_cut: true };
+                record.finish.get_or_insert(finish);
+            }
+        }
+        for _ in 0..1000 {
+            if self.has_failed() {
+                return;
+            }
+            self.pass(ROUND);
+            if self.thread.is_none() {
+                break;
+            }
+        }
+        let now = world.network.elapsed();
+        let mut model = world.model.lock();
+        model.require(self.thread.is_none(), || "the drain never ends (G9)".to_owned());
+        model.require(now <= until, || format!("the drain ends at {now:?}, not at {until:?} (G9)"));
+        let open = model.open();
+        model.require(open.is_empty(), || format!("the drain left {} open", open.len()));
+    }
+
     fn close_everything(&mut self) {
+        let drains = self.world.model.lock().choices.once_in(3);
+        if drains && !self.has_failed() {
+            self.drain();
+        }
         let ids = self.world.model.lock().in_phase(|phase| phase == Phase::Open);
         let stops_first = self.world.model.lock().choices.once_in(2);
         if stops_first {
@@ -200,5 +239,8 @@ impl Simulation {
             format!("{} connections are left open (G4)", stats.connections)
         });
         model.require(stats.listeners == 0, || "a listener is left open (G14)".to_owned());
+        drop(model);
+        self.run_for(ROUND);
+        self.world.model.lock().check_ends();
     }
 }

@@ -23,7 +23,7 @@ use sockman::{
 
 use crate::{
     bridge::Bridge,
-    model::{Model, Phase, Record, Way, bytes},
+    model::{Finish, Model, Phase, Record, Way, bytes},
     proxies::Proxies,
 };
 
@@ -190,7 +190,7 @@ impl World {
 
     /// Performs a random action of the embedder, on the socket thread or on another thread.
     pub(crate) fn act_as_embedder(&self, sockman: &SockMan, on_socket_thread: bool) {
-        let what = self.model.lock().choices.below(30);
+        let what = self.model.lock().choices.below(31);
         match what {
             0..=5 => self.send(sockman),
             6..=8 => self.pause(sockman, true),
@@ -243,6 +243,7 @@ impl World {
                     self.close(sockman, id, on_socket_thread);
                 }
             }
+            30 => self.finish(sockman),
             _ => self.settle_held(sockman),
         }
     }
@@ -416,29 +417,68 @@ impl World {
             let Some(record) = model.connections.get(&id) else { return };
             (record.phase, record.fd, record.key)
         };
-        let closed = sockman.close_connection(id);
+        let aborts = {
+            let mut model = self.model.lock();
+            model.is_wild && model.choices.once_in(3)
+        };
+        let closed =
+            if aborts { sockman.abort_connection(id) } else { sockman.close_connection(id) };
         let again = sockman.close_connection(id);
         let after = self.network.probe(fd).filter(|probe| probe.peer == Some(key));
         let mut model = self.model.lock();
         let number = model.number(id);
         model.say(|| format!("  close of connection {number}: {closed}"));
         let was_there = matches!(phase, Phase::Open | Phase::Attempt | Phase::Quiet);
+        let finishes = model.connections.get(&id).is_some_and(|record| record.finish.is_some());
+        if finishes && !closed {
+            return; // The library was faster.
+        }
         model.require(closed == was_there, || {
             format!("the close of connection {number}, which was {phase:?}, returned {closed} (G4)")
         });
         model.require(!again, || format!("two closes of connection {number} returned true (G4)"));
         let is_seen = after.is_none_or(|probe| probe.is_send_shut) || model.shutdown_failed;
-        model.require(is_seen || phase == Phase::Attempt, || {
+        model.require(is_seen || aborts || phase == Phase::Attempt, || {
             format!("connection {number} is closed but its peer does not see it (G4)")
         });
         if let Some(record) = model.connections.get_mut(&id).filter(|_| was_there) {
             record.phase = Phase::Closed;
+            record.is_aborted = aborts;
+        }
+        if aborts && phase != Phase::Attempt {
+            model.count("the embedder aborted a connection");
         }
         model.count(match (phase, on_socket_thread) {
             (Phase::Attempt, _) => "a connect was closed before its outcome",
             (_, true) => "the embedder closed a connection on the socket thread",
             (_, false) => "the embedder closed a connection on another thread",
         });
+    }
+
+    /// Begins the orderly end of a connection.
+    fn finish(&self, sockman: &SockMan) {
+        let (id, linger) = {
+            let mut model = self.model.lock();
+            let there = model.in_phase(|phase| matches!(phase, Phase::Open | Phase::Quiet));
+            let linger = model.choices.pick(&[0, 20, 1000, 3000]).unwrap_or(0);
+            (model.choices.pick(&there), Duration::from_millis(linger))
+        };
+        let Some(id) = id else { return };
+        let mut model = self.model.lock();
+        let (number, now) = (model.number(id), self.network.elapsed());
+        let begins = sockman.finish_connection(id, linger);
+        model.say(|| format!("  finish of connection {number} within {linger:?}: {begins}"));
+        let Some(record) = model.connections.get_mut(&id) else { return };
+        let finishes = record.finish.is_some();
+        if begins && !finishes {
+            let is_cut = record.send_failed || record.write_shut || record.error_reported;
+            record.finish = Some(Finish { until: now + linger, goal: record.goal, is_cut });
+            model.count("the embedder finished a connection");
+        } else {
+            model.require(begins != finishes, || {
+                format!("a finish of connection {number}, which finishes {finishes}, is {begins}")
+            });
+        }
     }
 
     fn shutdown_write(&self, sockman: &SockMan) {
@@ -578,7 +618,7 @@ impl World {
                 if is_quiet {
                     self.close(sockman, id, false);
                 }
-                connection.activate();
+                self.activate(connection);
             }
             _ => self.activate(connection),
         }
@@ -587,6 +627,7 @@ impl World {
     pub(crate) fn activate(&self, connection: NewConnection) {
         let now = self.network.elapsed();
         self.with_record(connection.id(), |record| {
+            record.is_announced = true;
             record.excused_at = Some(now);
             if record.phase == Phase::Quiet {
                 record.phase = Phase::Open;
@@ -675,5 +716,19 @@ impl World {
 
     pub(crate) fn is_in_between(&self) -> bool {
         *self.is_nested.lock()
+    }
+
+    /// Returns whether a connection that finishes has data to discard.
+    pub(crate) fn discards(&self) -> bool {
+        let mut model = self.model.lock();
+        let has_data = |record: &Record| {
+            let probe = self.network.probe(record.fd).unwrap_or_default();
+            record.phase == Phase::Open && record.finish.is_some() && probe.has_data
+        };
+        let discards = model.connections.values().any(has_data);
+        if discards {
+            *model.counts.entry("a connection that finishes was discarded from").or_default() += 1;
+        }
+        discards
     }
 }

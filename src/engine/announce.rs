@@ -10,7 +10,10 @@ use std::{
     sync::Arc,
 };
 
-use super::connection::{Connection, ConnectionId};
+use super::{
+    connection::{Connection, ConnectionId},
+    shared::Shared,
+};
 use crate::{address::Service, error::panic_message, options::PanicPolicy, sockman::SockMan};
 
 /// Runs the callback that reports the outcome of `id` to the embedder. Returns the connection if it
@@ -31,7 +34,7 @@ pub(crate) fn announce(
     let shared = sockman.shared();
     // The closure is unwind-safe, because the connection is closed after a panic.
     match catch_unwind(AssertUnwindSafe(callback)) {
-        Ok(true) => connection.filter(|connection| !connection.is_closed()),
+        Ok(true) => connection.filter(|connection| shared.announced(connection)),
         Ok(false) => {
             shared.close(id);
             None
@@ -41,7 +44,7 @@ pub(crate) fn announce(
                 shared.close(id);
                 resume_unwind(payload);
             }
-            closed_after_panic(sockman, id, &*payload);
+            closed_after_panic(sockman, id, connection.as_deref(), &*payload);
             None
         }
     }
@@ -64,8 +67,14 @@ pub(crate) fn announce_accepted(
     })
 }
 
-/// Closes a connection after one of its callbacks panicked, and reports the close.
-pub(crate) fn closed_after_panic(sockman: &SockMan, id: ConnectionId, payload: &(dyn Any + Send)) {
+/// Closes a connection after one of its callbacks panicked, and reports the close. `connection` is
+/// the connection that the callback was to announce.
+pub(crate) fn closed_after_panic(
+    sockman: &SockMan,
+    id: ConnectionId,
+    connection: Option<&Connection>,
+    payload: &(dyn Any + Send),
+) {
     let shared = sockman.shared();
     shared.counters.panics.add(1);
     log::error!(
@@ -74,6 +83,20 @@ pub(crate) fn closed_after_panic(sockman: &SockMan, id: ConnectionId, payload: &
     );
     // If the callback closed the connection before it panicked, the id is not named again.
     if shared.close(id) {
+        // The end is reported even if the callback panics.
+        let _announced = connection.map(|connection| Announced { shared, connection });
         shared.handler.event_closed_after_panic(sockman, id);
+    }
+}
+
+/// Announces the connection when this value is dropped.
+struct Announced<'a> {
+    shared: &'a Shared,
+    connection: &'a Connection,
+}
+
+impl Drop for Announced<'_> {
+    fn drop(&mut self) {
+        self.shared.announced(self.connection);
     }
 }

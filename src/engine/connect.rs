@@ -82,10 +82,11 @@ impl NewConnection {
 
     /// Hands the connection to the socket thread and returns its id. After this call, callbacks may
     /// name the id. If no socket thread runs, the connection waits until one is started. A
-    /// connection that was closed meanwhile stays closed.
+    /// connection that was closed meanwhile stays closed, and
+    /// [`event_closed`](crate::EventHandler::event_closed) reports its end.
     pub fn activate(mut self) -> ConnectionId {
         self.activated = true;
-        if !self.connection.is_closed() {
+        if self.shared.announced(&self.connection) {
             self.shared.inbox.push(Mark::Activated(Arc::downgrade(&self.connection)));
         }
         self.connection.id

@@ -261,8 +261,10 @@ impl Completed {
         // for the next connect.
         let outcome = outcome.map(|()| connection);
         let connection = outcome.as_ref().ok().map(Arc::clone);
-        if connection.is_some() {
+        if let Some(connection) = &connection {
             shared.counters.connected.add(1);
+            // The outcome is reported in any case, even if the callback panics.
+            shared.announced(connection);
         }
         let handler = context.handler();
         announce(sockman, id, connection, || {

@@ -133,7 +133,9 @@ pub(crate) struct Connection {
     /// The send lock. Every send holds the lock, so that the bytes of two threads do not mix within
     /// one call.
     sending: Mutex<()>,
-    closed: AtomicBool,
+    /// One bit for each stage of the connection's life that it has reached. Any thread may set a
+    /// bit. No bit is ever cleared.
+    life: AtomicU8,
     /// Whether a `Mark::Woken` is in the inbox, or a wake waits until the connection gets its slot.
     woken: AtomicBool,
     /// One bit for each of three facts, in one byte because each connection pays for it.
@@ -155,6 +157,13 @@ pub(crate) struct Connection {
     bytes_sent: AtomicU64,
     bytes_received: AtomicU64,
 }
+
+/// A stage: the connection is closed.
+const CLOSED: u8 = 1;
+/// A stage: the embedder was told about the connection and keeps it, so the end is reported.
+const ANNOUNCED: u8 = 2;
+/// A stage: `finish_connection` was called.
+const FINISHING: u8 = 4;
 
 /// A note: a send on the socket thread would have blocked, or the next send would block.
 const BLOCKED: u8 = 1;
@@ -207,7 +216,7 @@ impl Connection {
             them,
             since: AtomicU64::new(nanoseconds(since)),
             sending: Mutex::new(()),
-            closed: AtomicBool::new(false),
+            life: AtomicU8::new(0),
             woken: AtomicBool::new(false),
             facts: AtomicU8::new(0),
             notes: AtomicU8::new(0),
@@ -242,14 +251,32 @@ impl Connection {
         self.since.store(nanoseconds(since), Ordering::Relaxed);
     }
 
-    /// Marks the connection as closed. The caller holds the map's lock.
-    pub(crate) fn set_closed(&self) {
-        self.closed.store(true, Ordering::Release);
+    /// Marks the connection as closed. Returns whether it was announced before: then the caller
+    /// must have its end reported. The caller holds the map's lock.
+    pub(crate) fn set_closed(&self) -> bool {
+        self.life.fetch_or(CLOSED, Ordering::AcqRel) & ANNOUNCED != 0
     }
 
     #[inline]
     pub(crate) fn is_closed(&self) -> bool {
-        self.closed.load(Ordering::Acquire)
+        self.life.load(Ordering::Acquire) & CLOSED != 0
+    }
+
+    /// Marks the connection as announced. Returns `true` if the connection was closed before, and
+    /// no call has announced it before: then the caller must have its end reported. Of the close
+    /// and the announcement, the later one thus has the end reported, on whatever threads they are.
+    pub(crate) fn set_announced(&self) -> bool {
+        self.life.fetch_or(ANNOUNCED, Ordering::AcqRel) & (ANNOUNCED | CLOSED) == CLOSED
+    }
+
+    /// Marks the connection as finishing. Returns `true` for the first call.
+    pub(crate) fn set_finishing(&self) -> bool {
+        self.life.fetch_or(FINISHING, Ordering::AcqRel) & FINISHING == 0
+    }
+
+    #[inline]
+    pub(crate) fn is_finishing(&self) -> bool {
+        self.life.load(Ordering::Acquire) & FINISHING != 0
     }
 
     /// Shuts both directions down at once. The descriptor itself is closed with the last `Arc`, so
@@ -264,6 +291,19 @@ impl Connection {
         if let Err(error) = self.sock.shutdown(Shutdown::Both) {
             // Usually the peer has reset the connection, and nothing is left to shut down.
             log::trace!(target: "sockman::net", "cannot shut down connection {}: {error}", self.id);
+        }
+    }
+
+    /// Makes the close of the descriptor reset the connection. No shutdown comes before the close,
+    /// because the peer would read the end of the stream before the reset. On a unix-domain socket,
+    /// which has no reset, the close is an orderly one.
+    pub(crate) fn reset(&self) {
+        if let Err(error) = self.sock.set_reset_on_close() {
+            log::debug!(
+                target: "sockman::net",
+                "cannot reset connection {}, so it is closed in order: {error}", self.id
+            );
+            self.shutdown();
         }
     }
 

@@ -44,7 +44,7 @@ impl Context<'_> {
         match catch_unwind(AssertUnwindSafe(run)) {
             Ok(result) => Some(result),
             Err(payload) => {
-                closed_after_panic(self.sockman, id, &*payload);
+                closed_after_panic(self.sockman, id, None, &*payload);
                 None
             }
         }

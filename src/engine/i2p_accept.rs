@@ -147,8 +147,11 @@ impl AcceptThread {
                 self.state = State::Idle(at);
                 Wait::Until(at)
             }
-            // At the connection limit the thread asks the bridge for no peer.
-            State::Idle(_) if sockman.shared().connections.is_full() => {
+            // At the connection limit, and while the server ends, the thread asks the bridge for no
+            // peer.
+            State::Idle(_)
+                if sockman.shared().connections.is_full() || sockman.shared().is_draining() =>
+            {
                 let at = now + LOOK_FOR_ROOM;
                 self.state = State::Idle(at);
                 Wait::Until(at)
@@ -325,6 +328,10 @@ impl AcceptThread {
         now: Instant,
     ) -> Wait {
         let shared = sockman.shared();
+        if shared.is_draining() {
+            self.state = State::Idle(now);
+            return Wait::Nothing;
+        }
         let Some(place) = shared.reserve() else {
             let next = std::mem::replace(&mut self.state, State::Idle(now));
             self.state = State::Held(sock, peer, Box::new(next));

@@ -11,9 +11,15 @@
 use std::{
     fmt, mem,
     sync::{Arc, Weak},
+    time::Instant,
 };
 
-use super::{attempt::Attempt, connection::Connection, listener::Listener};
+use super::{
+    attempt::Attempt,
+    connection::{Connection, ConnectionId},
+    listener::Listener,
+    map::Closed,
+};
 use crate::{
     sys::Waker,
     sys::sync::Mutex,
@@ -35,9 +41,15 @@ pub(crate) enum Mark {
     /// Let the connection try again later, because a send or a receive failed with this errno,
     /// which passes.
     Lacking(Weak<Connection>, i32),
-    /// Release the connection, so that its descriptor is closed. While no thread runs, no such mark
-    /// waits.
-    Closed(Arc<Connection>),
+    /// Release the connection, so that its descriptor is closed. Report its end if it was
+    /// announced. While no thread runs, no such mark waits.
+    Closed(Closed),
+    /// Report the end of the connection, which is released already.
+    Ended(ConnectionId),
+    /// Finish the connection. If there is a time, the connection is closed then at the latest.
+    Finishing(Box<(Weak<Connection>, Option<Instant>)>),
+    /// Finish all connections, until this time at the latest, and then set the interrupt.
+    Draining(Box<Option<Instant>>),
     /// Add the listener to the poll set.
     ListenerAdded(Weak<Listener>),
     /// Release the listeners that were stopped.
@@ -173,7 +185,16 @@ impl Marks {
         self.closed = 0;
         #[cfg(test)]
         (self.looked_at += self.list.len());
-        self.list.retain(|mark| match mark {
+        self.list.retain_mut(|mark| match mark {
+            // The end is reported after the next start.
+            Mark::Closed(Closed { connection, is_announced: true }) => {
+                *mark = Mark::Ended(connection.id);
+                true
+            }
+            Mark::Ended(_) | Mark::Draining(_) => true,
+            Mark::Finishing(finishing) => {
+                finishing.0.upgrade().is_some_and(|connection| !connection.is_closed())
+            }
             Mark::Activated(connection)
             | Mark::Woken(connection)
             | Mark::ConnectCancelled(connection)

@@ -49,6 +49,21 @@ struct Maps {
     connecting: Connections,
 }
 
+/// How a close ends the connection for the peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum How {
+    InOrder,
+    Reset,
+}
+
+/// A connection that was just closed.
+#[derive(Debug)]
+pub(crate) struct Closed {
+    pub(crate) connection: Arc<Connection>,
+    /// Whether the end must be reported to the embedder.
+    pub(crate) is_announced: bool,
+}
+
 /// A map whose keys are inside the values. A copy of each id next to its pointer would make the
 /// table larger by half.
 type Connections = HashSet<ById, BuildHasherDefault<IdHasher>>;
@@ -101,9 +116,10 @@ impl ConnectionMap {
         (self.closes() == told).then_some(told)
     }
 
-    /// Counts a close as passed on.
+    /// Counts a close as passed on. Sequentially consistent, so that the caller can ask afterwards
+    /// whether a drain waits for the close.
     pub(crate) fn close_told(&self) {
-        self.told_closes.fetch_add(1, Ordering::Release);
+        self.told_closes.fetch_add(1, Ordering::SeqCst);
     }
 
     pub(crate) fn limit(&self) -> usize {
@@ -129,9 +145,10 @@ impl ConnectionMap {
     }
 
     /// Gives back a place that `reserve` took. Returns `true` if all places were taken before,
-    /// because listeners may then wait for a place.
+    /// because listeners may then wait for a place. Sequentially consistent, so that the caller can
+    /// ask afterwards whether a drain waits for the place.
     pub(crate) fn release(&self) -> bool {
-        self.count.fetch_sub(1, Ordering::AcqRel) >= self.limit
+        self.count.fetch_sub(1, Ordering::SeqCst) >= self.limit
     }
 
     /// Adds a connection, for which `reserve` has taken a place.
@@ -165,23 +182,39 @@ impl ConnectionMap {
         self.maps.lock().open.get(&id).map(|ById(connection)| Arc::clone(connection))
     }
 
+    /// Marks all connections as finishing. Those that are added later are not marked.
+    pub(crate) fn finish_all(&self) {
+        for ById(connection) in &self.maps.lock().open {
+            connection.set_finishing();
+        }
+    }
+
+    /// Returns the ids of all connections and connects under way.
+    pub(crate) fn ids(&self) -> Vec<ConnectionId> {
+        let maps = self.maps.lock();
+        maps.open.iter().chain(&maps.connecting).map(|ById(connection)| connection.id).collect()
+    }
+
     /// Removes the connection and closes it. If several threads race, exactly one receives the
     /// connection.
-    pub(crate) fn close(&self, id: ConnectionId) -> Option<Arc<Connection>> {
-        let connection = {
+    pub(crate) fn close(&self, id: ConnectionId, how: How) -> Option<Closed> {
+        let closed = {
             let mut maps = self.maps.lock();
             let open = maps.open.take(&id);
             let ById(connection) = open.or_else(|| maps.connecting.take(&id))?;
             // The flag is set under the lock, so that a thread that finds the id gone also finds
             // the connection closed. A callback that lost the race to close the connection relies
             // on this order, because no further callback may name the id.
-            connection.set_closed();
+            let is_announced = connection.set_closed();
             self.closes.fetch_add(1, Ordering::AcqRel);
-            connection
+            Closed { connection, is_announced }
         };
-        connection.shutdown();
+        match how {
+            How::InOrder => closed.connection.shutdown(),
+            How::Reset => closed.connection.reset(),
+        }
         self.count.fetch_sub(1, Ordering::AcqRel);
-        Some(connection)
+        Some(closed)
     }
 }
 

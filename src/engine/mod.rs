@@ -19,6 +19,7 @@ pub(crate) mod connection;
 pub(crate) mod context;
 pub(crate) mod counters;
 mod due;
+mod ending;
 #[cfg(feature = "i2p")]
 mod i2p_accept;
 mod id;

@@ -133,6 +133,23 @@ impl PollSet {
         }
     }
 
+    /// Begins the orderly end of a connection. One without a slot begins it when it gets a slot.
+    pub(crate) fn finish(&mut self, connection: &Connection) {
+        let Some(key) = connection.key() else { return };
+        if let Some(slot) = self.slots.get_mut(key) {
+            slot.begin_finish();
+            self.due.list(key, &mut slot.listed);
+        }
+    }
+
+    /// Begins the orderly end of all connections.
+    pub(crate) fn finish_all(&mut self) {
+        for (key, slot) in self.slots.iter_mut() {
+            slot.begin_finish();
+            self.due.list(key, &mut slot.listed);
+        }
+    }
+
     /// Removes the connection at this position from the list of those that are due.
     pub(crate) fn strike(&mut self, position: usize) {
         let slot = self.due.at(position).and_then(|key| self.slots.get_mut(key));

@@ -15,7 +15,7 @@ use super::{
     counters::Counters,
     inbox::{Inbox, Mark},
     listener::Listener,
-    map::ConnectionMap,
+    map::{ConnectionMap, How},
     socket_thread::SocketThread,
     threads::{self, Run},
 };
@@ -27,7 +27,10 @@ use crate::{
     options::Options,
     sys::{
         interrupt::{Interrupt, Watches},
-        sync::Mutex,
+        sync::{
+            Mutex,
+            atomic::{AtomicBool, Ordering},
+        },
     },
 };
 
@@ -44,6 +47,7 @@ pub(crate) struct Shared {
     /// The `SockMan`'s own interrupt. The embedder's interrupt, if there is one, is in the options.
     pub(crate) interrupt: Interrupt,
     listeners: Mutex<Vec<Arc<Listener>>>,
+    is_draining: AtomicBool,
     /// The socket thread's state while the thread does not run. The lock is held for a moment. The
     /// inbox's lock and those of the interrupts are taken under this lock. An attempt may be
     /// dropped under this lock, or under the inbox's lock as well, and the drop removes the
@@ -74,6 +78,7 @@ impl Shared {
             counters: Counters::default(),
             interrupt: Interrupt::new(),
             listeners: Mutex::new(Vec::new()),
+            is_draining: AtomicBool::new(false),
             run: Mutex::new(Run::Stopped(Box::new(socket_thread))),
             options,
         })
@@ -82,21 +87,76 @@ impl Shared {
     /// Closes a connection. Returns `true` if this call closed the connection. If several threads
     /// race, exactly one of them gets `true`.
     pub(crate) fn close(&self, id: ConnectionId) -> bool {
-        let Some(connection) = self.connections.close(id) else { return false };
+        self.close_as(id, How::InOrder)
+    }
+
+    /// Does what [`close`](Shared::close) does. `how` says what the peer sees.
+    pub(crate) fn close_as(&self, id: ConnectionId, how: How) -> bool {
+        let Some(closed) = self.connections.close(id, how) else { return false };
         if threads::is_socket_thread_of(self) {
-            self.inbox.push(Mark::Closed(connection));
+            self.inbox.push(Mark::Closed(closed));
         } else {
             match &mut *self.run.lock() {
                 // The thread takes the mark and frees the slot with its descriptor. The thread's
                 // pass also resumes listeners that wait at the connection limit. The mark is pushed
                 // under the lock, because a thread that ends handles the remaining marks under the
                 // same lock.
-                Run::Running => self.inbox.push(Mark::Closed(connection)),
-                Run::Stopped(socket_thread) => socket_thread.forget(&self.inbox, &connection),
+                Run::Running => self.inbox.push(Mark::Closed(closed)),
+                Run::Stopped(socket_thread) => socket_thread.forget(&self.inbox, &closed),
             }
         }
         self.connections.close_told();
+        if self.is_draining() {
+            // The socket thread may have taken the mark before the close was counted.
+            self.inbox.notify();
+        }
         true
+    }
+
+    /// Notes that the embedder knows the connection and keeps it. The end of the connection is
+    /// reported from now on. Returns `false` if the connection is closed already. Further calls
+    /// for the same connection have no effect.
+    pub(crate) fn announced(&self, connection: &Connection) -> bool {
+        if self.is_draining() {
+            connection.set_finishing();
+        }
+        if connection.set_announced() {
+            self.inbox.push(Mark::Ended(connection.id));
+        }
+        !connection.is_closed()
+    }
+
+    /// Begins the orderly end of a connection. Returns `true` if this call began the end.
+    pub(crate) fn finish(&self, id: ConnectionId, linger: Duration) -> bool {
+        let Some(connection) = self.connections.find(id) else { return false };
+        if connection.is_closed() || !connection.set_finishing() {
+            return false;
+        }
+        let until = self.options.sock_factory.now().checked_add(linger);
+        let finishing = Box::new((Arc::downgrade(&connection), until));
+        self.inbox.push(Mark::Finishing(finishing));
+        true
+    }
+
+    /// Begins the orderly end of all connections.
+    pub(crate) fn drain(&self, deadline: Duration) {
+        let until = self.options.sock_factory.now().checked_add(deadline);
+        // A connection that is added meanwhile is seen by `finish_all`, or its announcement sees
+        // the flag.
+        self.is_draining.store(true, Ordering::SeqCst);
+        self.connections.finish_all();
+        self.inbox.push(Mark::Draining(Box::new(until)));
+    }
+
+    /// Returns whether `drain_and_stop` was called, and the threads have not ended since.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.is_draining.load(Ordering::SeqCst)
+    }
+
+    /// Sets the interrupt, because all connections have ended.
+    pub(crate) fn drained(&self) {
+        self.is_draining.store(false, Ordering::SeqCst);
+        self.interrupt.interrupt();
     }
 
     /// Hands an attempt to the socket thread.
@@ -123,8 +183,8 @@ impl Shared {
 
     /// Gives a reserved place back.
     pub(crate) fn release_place(&self) {
-        if self.connections.release() {
-            // Listeners may wait for the place.
+        if self.connections.release() || self.is_draining() {
+            // Listeners may wait for the place, or the end of the threads for the last one.
             self.inbox.notify();
         }
     }

@@ -20,9 +20,11 @@ use super::{
     connection::Connection,
     context::Context,
     due::Due,
+    ending::Ending,
     inbox::{Inbox, Mark},
     lacking::Lacking,
     listener::Listener,
+    map::Closed,
     poll_set::PollSet,
     slab::{Key, Slab, Token},
     slot::{OpenSince, Turn, TurnEnd},
@@ -39,6 +41,7 @@ pub(crate) struct SocketThread {
     listeners: Slab<Accepting>,
     connecting: Connecting,
     lacking: Lacking,
+    ending: Ending,
     /// This field and the next two are reused in every pass, so that a pass does not allocate.
     marks: Vec<Mark>,
     events: Vec<Readiness>,
@@ -116,6 +119,7 @@ impl SocketThread {
             listeners: Slab::new(),
             connecting: Connecting::new(),
             lacking: Lacking::default(),
+            ending: Ending::default(),
             marks: Vec::new(),
             events: Vec::new(),
             buffer: vec![0; options.receive_buffer].into_boxed_slice(),
@@ -167,7 +171,7 @@ impl SocketThread {
     /// [`thread_socket_handler`](SocketThread::thread_socket_handler).
     pub(crate) fn pass(&mut self, context: &Context<'_>) -> io::Result<()> {
         // Marks are taken before the callback, so that a later `notify` gets another pass.
-        self.take_marks(context);
+        self.heed_marks(context);
         if self.has_late_timer(context) {
             // The callback acts on timers, and must not call a connection late whose data waits in
             // the kernel. So the data is delivered first. One such round is enough. With more
@@ -180,7 +184,7 @@ impl SocketThread {
                     // The interrupt may have cut the round short. The next start repeats the round.
                     return Ok(());
                 }
-                self.take_marks(context);
+                self.heed_marks(context);
                 if !self.connected.due.has_round() {
                     break;
                 }
@@ -204,13 +208,14 @@ impl SocketThread {
     ) -> io::Result<()> {
         self.wait(context, timeout)?;
         // Marks are taken again, so that this pass answers a wake that ended the poll.
-        self.take_marks(context);
+        self.heed_marks(context);
         while let Some(key) = self.lacking.next(self.now) {
             self.connected.retry_lacking(key);
         }
         self.socket_handler_connected(context, fresh)?;
         self.socket_handler_connecting(context);
         self.socket_handler_listening(context);
+        self.ending.close_late(context, self.now);
         Ok(())
     }
 
@@ -231,7 +236,10 @@ impl SocketThread {
     /// Returns whether the last pass had nothing to do and left nothing to do.
     #[cfg(feature = "testing")]
     pub(crate) fn is_idle(&self) -> bool {
-        self.slept && self.connected.due.is_empty() && !self.connecting.has_due()
+        self.slept
+            && self.connected.due.is_empty()
+            && !self.connecting.has_due()
+            && !self.ending.has_unreported()
     }
 
     /// Asks the hooks of the connections that were left with work. Returns how long the poller may
@@ -272,7 +280,8 @@ impl SocketThread {
     fn timeout(&mut self, context: &Context<'_>) -> Option<Duration> {
         let deadline = context.handler().next_deadline();
         let full = context.shared().connections.is_full();
-        if !self.connected.due.is_empty() || self.connecting.has_due() {
+        let has_work = !self.connected.due.is_empty() || self.connecting.has_due();
+        if has_work || self.ending.has_unreported() {
             return Some(Duration::ZERO);
         }
         // The clock is read again, because the callbacks since the poll took time.
@@ -283,6 +292,9 @@ impl SocketThread {
             earlier(at);
         }
         if let Some(at) = self.lacking.until() {
+            earlier(at);
+        }
+        if let Some(at) = self.ending.next_timer() {
             earlier(at);
         }
         for (_, accepting) in self.listeners.iter_mut().filter(|(_, a)| a.is_due() && !full) {
@@ -354,6 +366,13 @@ impl SocketThread {
         Ok(())
     }
 
+    /// Takes the marks, and then reports the connections that are closed.
+    fn heed_marks(&mut self, context: &Context<'_>) {
+        self.take_marks(context);
+        self.ending.report(context);
+        self.ending.end_drain(context, self.open);
+    }
+
     /// Takes the marks of other threads and of callbacks, and acts on them. Makes no callback.
     fn take_marks(&mut self, context: &Context<'_>) {
         self.open = OpenSince::before_taking_marks(context);
@@ -382,7 +401,18 @@ impl SocketThread {
                             self.add_lacking(&connection, code);
                         }
                     }
-                    Mark::Closed(connection) => self.remove(&connection),
+                    Mark::Closed(closed) => self.remove(&closed),
+                    Mark::Ended(id) => self.ending.add(id),
+                    Mark::Finishing(finishing) => {
+                        let (connection, until) = *finishing;
+                        if let Some(connection) = connection.upgrade() {
+                            self.finish(&connection, until);
+                        }
+                    }
+                    Mark::Draining(until) => {
+                        self.ending.drain(*until);
+                        self.connected.finish_all();
+                    }
                     Mark::ListenerAdded(listener) => {
                         if let Some(listener) = listener.upgrade() {
                             self.add_listener(&listener);
@@ -393,6 +423,16 @@ impl SocketThread {
             }
         }
         self.marks = marks;
+    }
+
+    fn finish(&mut self, connection: &Connection, until: Option<Instant>) {
+        if connection.is_closed() {
+            return;
+        }
+        if let Some(until) = until {
+            self.ending.set_timer(connection.id, until);
+        }
+        self.connected.finish(connection);
     }
 
     /// Releases everything that was closed or stopped, marks included, so that descriptors and
@@ -407,10 +447,10 @@ impl SocketThread {
     }
 
     /// Releases one connection that was closed. The caller ensures that no thread runs.
-    pub(crate) fn forget(&mut self, inbox: &Inbox, connection: &Connection) {
+    pub(crate) fn forget(&mut self, inbox: &Inbox, closed: &Closed) {
         // The inbox may still hold the mark of the connection's activation or of a wake.
         inbox.closed(1);
-        self.remove(connection);
+        self.remove(closed);
     }
 
     /// Returns how many attempts are listed for a step.
@@ -424,8 +464,13 @@ impl SocketThread {
         self.connecting.add(attempt);
     }
 
-    /// Releases a connection or an attempt.
-    fn remove(&mut self, connection: &Connection) {
+    /// Releases a connection or an attempt. Lists its end for the report, if it was announced.
+    fn remove(&mut self, Closed { connection, is_announced }: &Closed) {
+        if *is_announced {
+            self.ending.add(connection.id);
+        } else if connection.is_finishing() {
+            self.ending.clear_timer(connection.id);
+        }
         match connection.token() {
             Some(Token::Attempt(key)) => drop(self.connecting.remove(key)),
             _ => self.connected.remove(connection),

@@ -199,6 +199,16 @@ impl Sock for MemorySock {
         !self.is_unix
     }
 
+    fn set_reset_on_close(&self) -> io::Result<()> {
+        self.call(|kernel| {
+            let is_unix = kernel.socket(self.end).is_none_or(|socket| socket.is_unix);
+            if let Some(stream) = kernel.stream(self.end).filter(|_| !is_unix) {
+                stream.resets_on_close = true;
+            }
+            Ok(())
+        })
+    }
+
     fn set_reuse_port(&self) -> io::Result<()> {
         self.faulty(Call::SetReusePort)
     }

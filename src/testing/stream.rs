@@ -42,6 +42,8 @@ pub(super) struct Stream {
     last_room: Option<(usize, usize)>,
     /// The number of bytes in front of an urgent byte. A receive ends in front of the urgent byte.
     urgent: Option<usize>,
+    /// Whether the close of this end is a reset (`SO_LINGER` of zero).
+    pub(super) resets_on_close: bool,
 }
 
 /// The time between the pieces of one send.
@@ -67,6 +69,7 @@ impl Stream {
             last_arrival: Duration::ZERO,
             last_room: None,
             urgent: None,
+            resets_on_close: false,
         }
     }
 
@@ -406,7 +409,7 @@ impl Kernel {
             return;
         }
         // Unread data makes the close a reset, so that the other end learns that the data is lost.
-        if !stream.incoming.is_empty() {
+        if !stream.incoming.is_empty() || stream.resets_on_close {
             return self.later_or_now(other, at, Arrival::Reset);
         }
         if !stream.fin_sent {

@@ -2,6 +2,7 @@
 //!
 //! A slot belongs to the socket thread, and takes no lock.
 
+mod finish;
 mod turn;
 
 use std::sync::Arc;
@@ -46,6 +47,18 @@ pub(crate) struct Slot {
     /// Whether the last receive took many bytes. Such a connection does not get its next turn
     /// before the rest of the round, because a thousand of them would delay one that sends little.
     pub(crate) is_heavy: bool,
+    finish: Finish,
+}
+
+/// How far the orderly end of the connection is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Finish {
+    /// The connection is open.
+    No,
+    /// The embedder sends what is queued.
+    Sending,
+    /// The stream to the peer is ended.
+    Sent,
 }
 
 /// The latch of one direction.
@@ -83,6 +96,7 @@ enum End {
 impl Slot {
     pub(crate) fn new(connection: Arc<Connection>) -> Slot {
         let short_read_means_empty = connection.sock().short_read_means_empty();
+        let finish = if connection.is_finishing() { Finish::Sending } else { Finish::No };
         Slot {
             id: connection.id,
             connection,
@@ -96,6 +110,7 @@ impl Slot {
             saw_fin: false,
             broken: false,
             is_heavy: false,
+            finish,
         }
     }
 
@@ -106,6 +121,15 @@ impl Slot {
         self.send.work = true;
         self.send_first = true;
         self.recv.work = true;
+    }
+
+    /// Begins the orderly end of the connection, with a turn. Further calls have no effect but the
+    /// turn.
+    pub(crate) fn begin_finish(&mut self) {
+        if self.finish == Finish::No {
+            self.finish = Finish::Sending;
+        }
+        self.want_turn();
     }
 
     /// Puts an event of the poller into the latches.
@@ -176,6 +200,9 @@ impl Slot {
         if open.is_closed(context, &self.connection) {
             return true;
         }
+        if self.finish != Finish::No {
+            return self.send.is_due() || self.recv.is_due();
+        }
         if self.send.is_due() {
             self.send.allowed = handler.should_try_to_send(id);
             self.send.work = self.send.allowed;
@@ -183,7 +210,7 @@ impl Slot {
         if open.is_closed(context, &self.connection) {
             return true;
         }
-        if self.recv.is_due() {
+        if self.recv.is_due() && !self.connection.is_finishing() {
             self.recv.allowed = handler.should_try_to_recv(id);
             self.recv.work = self.recv.allowed;
         }
@@ -202,7 +229,7 @@ impl Slot {
     /// at the turn's end, each of which costs nanoseconds.
     #[inline]
     pub(crate) fn sweep(&mut self, context: &Context<'_>, open: OpenSince) -> bool {
-        if self.listed.is_listed() || self.recv.ready {
+        if self.listed.is_listed() || self.recv.ready || self.finish != Finish::No {
             self.want_turn();
             return false;
         }
@@ -242,6 +269,11 @@ impl Slot {
 pub(crate) struct OpenSince(Option<u64>);
 
 impl OpenSince {
+    /// Returns whether the marks of all closes were taken when the marks were last taken.
+    pub(crate) fn is_current(self, context: &Context<'_>) -> bool {
+        self.0 == Some(context.shared().connections.closes())
+    }
+
     /// Reads the number. The caller must then take the marks, which include the marks of all
     /// counted closes.
     pub(crate) fn before_taking_marks(context: &Context<'_>) -> OpenSince {

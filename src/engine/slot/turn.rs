@@ -6,7 +6,7 @@
 
 use std::{collections::BTreeMap, io, mem};
 
-use super::{End, OpenSince, Slot};
+use super::{End, Finish, OpenSince, Slot};
 use crate::{
     engine::{connection::RECV_LACKS, context::Context, slab::Key},
     event_handler::NextRecv,
@@ -40,7 +40,7 @@ pub(crate) struct Turn<'a> {
 }
 
 /// The error of a turn that ends because the connection was closed.
-struct Closed;
+pub(super) struct Closed;
 
 /// Whether `event_ready_to_send` was called in this turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,6 +67,9 @@ impl Turn<'_> {
     }
 
     fn both_directions(&mut self) -> Result<(), Closed> {
+        if self.slot.finish != Finish::No {
+            return self.finish();
+        }
         let mut asked_to_send = Called::No;
         let mut next_recv = NextRecv::Proceed;
         if mem::take(&mut self.slot.send_first) {
@@ -120,6 +123,11 @@ impl Turn<'_> {
         if !self.slot.recv.is_due() {
             return Ok(());
         }
+        // After `finish_connection`, the hook is not asked. The mark of that call brings a turn that
+        // receives.
+        if self.slot.connection.is_finishing() {
+            return Ok(());
+        }
         self.check_open()?;
         // The failure is reported even if receiving is paused. An embedder that pauses until it can
         // send would wait without end: the poller never reports room on a socket it does not watch.
@@ -158,6 +166,9 @@ impl Turn<'_> {
             self.slot.recv.clear();
         }
         self.slot.is_heavy = bytes >= HEAVY.min(self.buffer.len());
+        if self.slot.connection.is_finishing() {
+            return Ok(()); // Another thread, or the hook, has just called `finish_connection`.
+        }
         self.slot.connection.count_received(bytes);
         self.check_open()?;
         self.slot.send.work = true;
@@ -181,6 +192,9 @@ impl Turn<'_> {
         // A reset that came together with the end is reported later.
         self.slot.recv.ready = self.slot.broken;
         self.slot.recv.work = self.slot.broken;
+        if self.slot.connection.is_finishing() {
+            return Ok(());
+        }
         self.check_open()?;
         self.slot.send.work = true;
         let id = self.slot.id;
@@ -207,6 +221,9 @@ impl Turn<'_> {
         }
         self.slot.end = End::ErrorTold;
         self.check_open()?;
+        if self.slot.connection.is_finishing() {
+            return Ok(());
+        }
         self.slot.send.work = true;
         let id = self.slot.id;
         let them = self.slot.connection.them();
@@ -215,11 +232,11 @@ impl Turn<'_> {
         Ok(())
     }
 
-    fn take_failed_registration(&mut self) -> Option<io::Error> {
+    pub(super) fn take_failed_registration(&mut self) -> Option<io::Error> {
         self.failed.remove(&self.key)
     }
 
-    fn check_open(&self) -> Result<(), Closed> {
+    pub(super) fn check_open(&self) -> Result<(), Closed> {
         let is_closed = self.open.is_closed(self.context, &self.slot.connection);
         if is_closed { Err(Closed) } else { Ok(()) }
     }

@@ -109,7 +109,8 @@ impl Event {
 type Reaction = dyn Fn(&SockMan, &Event) + Send + Sync;
 
 /// A handler that records events, pauses the directions that the test names, and calls a reaction
-/// for each event after recording it. The frequent events `CompletedForOne`, `CompletedForAll` and
+/// for each event after recording it. It panics if a callback names a connection whose end was
+/// reported. The frequent events `CompletedForOne`, `CompletedForAll` and
 /// `ReadyToSend` are recorded only by [`Recorder::of_everything`]. The reaction gets all events.
 pub struct Recorder {
     state: Mutex<State>,
@@ -127,6 +128,8 @@ struct State {
     refuse: bool,
     skip_recv: bool,
     next_deadline: Option<Instant>,
+    /// The connections whose end was reported.
+    closed: Vec<ConnectionId>,
     /// The errors of failed connects, until a test takes them.
     connect_errors: Vec<(ConnectionId, ConnectError)>,
 }
@@ -193,10 +196,14 @@ impl Recorder {
     /// Waits until `found` returns a value for the events so far, and returns the value. Panics
     /// with the last events after [`DEADLINE`].
     pub fn wait_for<T>(&self, what: &str, mut found: impl FnMut(&[Event]) -> Option<T>) -> T {
+        self.wait_for_state(what, |state| found(&state.events))
+    }
+
+    fn wait_for_state<T>(&self, what: &str, mut found: impl FnMut(&State) -> Option<T>) -> T {
         let deadline = Instant::now() + DEADLINE;
         let mut state = self.state();
         loop {
-            if let Some(result) = found(&state.events) {
+            if let Some(result) = found(&state) {
                 return result;
             }
             let Some(left) = deadline.checked_duration_since(Instant::now()) else {
@@ -209,6 +216,17 @@ impl Recorder {
 
     pub fn wait_for_event(&self, what: &str, wanted: impl Fn(&Event) -> bool) -> Event {
         self.wait_for(what, |events| events.iter().find(|event| wanted(event)).cloned())
+    }
+
+    /// Returns the connections whose end was reported, in the order of the reports.
+    pub fn closed(&self) -> Vec<ConnectionId> {
+        self.state().closed.clone()
+    }
+
+    pub fn wait_for_closed(&self, id: ConnectionId) {
+        self.wait_for_state("the end of a connection", |state| {
+            state.closed.contains(&id).then_some(())
+        });
     }
 
     /// Returns the id of the `n`th accepted connection, from 0.
@@ -304,7 +322,16 @@ impl Recorder {
         self.state().next_deadline = deadline;
     }
 
+    /// Checks that the end of the connection was not reported yet.
+    fn check_open(&self, id: ConnectionId) {
+        let is_closed = self.state().closed.contains(&id);
+        assert!(!is_closed, "a callback names {id} after the report of its end");
+    }
+
     fn record(&self, sockman: &SockMan, event: Event, is_rare: bool) {
+        if let Some(id) = event.id() {
+            self.check_open(id);
+        }
         if is_rare || self.record_all {
             self.state().events.push(event.clone());
             self.changed.notify_all();
@@ -364,10 +391,12 @@ impl EventHandler for Recorder {
     }
 
     fn should_try_to_send(&self, id: ConnectionId) -> bool {
+        self.check_open(id);
         self.state().wants_to_send.contains(&id)
     }
 
     fn should_try_to_recv(&self, id: ConnectionId) -> bool {
+        self.check_open(id);
         let state = self.state();
         !state.all_recv_paused && !state.recv_paused.contains(&id)
     }
@@ -387,6 +416,12 @@ impl EventHandler for Recorder {
 
     fn event_closed_after_panic(&self, sockman: &SockMan, id: ConnectionId) {
         self.record(sockman, Event::ClosedAfterPanic(id), true);
+    }
+
+    fn event_closed(&self, _: &SockMan, id: ConnectionId) {
+        self.check_open(id);
+        self.state().closed.push(id);
+        self.changed.notify_all();
     }
 
     fn next_deadline(&self) -> Option<Instant> {
