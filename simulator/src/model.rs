@@ -46,6 +46,7 @@ pub const KINDS: &[&str] = &[
     "a send was short",
     "a send failed",
     "a queue took data",
+    "a queue took data to send later",
     "a queue was full",
     "reading was paused",
     "reading was resumed",

@@ -326,9 +326,10 @@ impl World {
     /// Sends on a random connection: through its `SendQueue`, or directly, followed by a wake.
     fn send(&self, sockman: &SockMan) {
         let Some(id) = self.any_open() else { return };
-        let (queue, key, from, to) = {
+        let (queue, enqueues, shares, key, from, to) = {
             let mut model = self.model.lock();
             let length = model.choices.size(MOST_BYTES);
+            let (enqueues, shares) = (model.choices.once_in(2), model.choices.once_in(2));
             let Some(record) = model.connections.get_mut(&id) else { return };
             if record.write_shut || record.send_failed {
                 return;
@@ -339,11 +340,16 @@ impl World {
             }
             let to = if record.queue.is_some() { record.goal + length } else { record.goal };
             let from = if record.queue.is_some() { record.goal } else { record.sent };
-            (record.queue.clone(), record.key, from, to)
+            (record.queue.clone(), enqueues, shares, record.key, from, to)
         };
         if let Some(queue) = queue {
             let data = bytes(key, Way::Out, from, to);
-            let pushed = queue.push(sockman, &data);
+            let pushed = match (enqueues, shares) {
+                (false, false) => queue.push(sockman, &data),
+                (true, false) => queue.enqueue(sockman, &data),
+                (false, true) => queue.push_shared(sockman, &data.as_slice().into()),
+                (true, true) => queue.enqueue_shared(sockman, &data.as_slice().into()),
+            };
             let mut model = self.model.lock();
             let number = model.number(id);
             // The trace omits the id, which differs each time that the seed runs.
@@ -360,7 +366,11 @@ impl World {
                 Ok(()) => {
                     record.goal += data.len() as u64;
                     record.send_rests = false;
-                    model.count("a queue took data");
+                    model.count(if enqueues {
+                        "a queue took data to send later"
+                    } else {
+                        "a queue took data"
+                    });
                 }
                 Err(PushError::Full { .. }) => model.count("a queue was full"),
                 Err(PushError::Send(_)) => {

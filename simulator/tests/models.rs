@@ -239,6 +239,39 @@ fn pushes_that_race_with_drains_lose_no_bytes() {
     });
 }
 
+/// G5, G6: enqueues on other threads race with the drain and with a push, and all bytes are sent.
+/// The enqueue that finds the queue empty is the only one that wakes.
+#[test]
+fn enqueues_that_race_with_drains_lose_no_bytes() {
+    check(|| {
+        let (network, handler, sockman) = rig();
+        let (id, peer) = connection(&network, &sockman, 100);
+        let queue = Arc::new(SendQueue::new(id, SendQueueLimits::default()));
+        *handler.queue.lock().unwrap() = Some(Arc::clone(&queue));
+        let threads = sockman.start_sockets_threads().unwrap();
+        let enqueuers: Vec<_> = [b"abc", b"xyz"]
+            .into_iter()
+            .map(|data| {
+                let (queue, sockman) = (Arc::clone(&queue), sockman.clone());
+                thread::spawn(move || queue.enqueue(&sockman, data).unwrap())
+            })
+            .collect();
+        queue.push(&sockman, b"123").unwrap();
+        enqueuers.into_iter().for_each(|enqueuer| enqueuer.join().unwrap());
+        let mut drains = 0;
+        while peer.peek().unwrap().len() < 9 {
+            drains += 1;
+            handler.ready.wait_for(drains);
+        }
+        let (sent, _) = peer.receive();
+        let mut messages: Vec<_> = sent.chunks(3).collect();
+        messages.sort_unstable();
+        assert_eq!(messages, [b"123", b"abc", b"xyz"], "a message is not sent whole: {sent:?}");
+        sockman.interrupt();
+        threads.join().unwrap();
+    });
+}
+
 /// G6: an embedder that has its own queue, and wakes after it has queued, gets all bytes sent.
 #[test]
 fn an_embedders_queue_that_races_with_its_drain_is_sent_whole() {

@@ -51,6 +51,7 @@ mod helpers;
 mod relay;
 mod send_budget;
 mod send_queue;
+mod send_queue_pieces;
 
 // Connections through I2P and SOCKS5.
 #[cfg(feature = "i2p")]
