@@ -25,7 +25,7 @@ use sockman::{
     ConnectOptions, ConnectionId, EventHandler, Interrupt, NewConnection, NextRecv, Options,
     SendQueue, Service, SockMan,
     address::Destination,
-    error::{ConnectError, SendError, StartError},
+    error::{ConnectError, RunError, SendError, StartError},
     helpers::SendQueueLimits,
     testing::{Ended, Network, Peer},
 };
@@ -397,6 +397,43 @@ fn an_interrupt_that_races_with_a_start_ends_or_prevents_it() {
         sockman.notify();
         handler.notified_pass.wait_for(1);
         drop(threads);
+    });
+}
+
+/// G14: a loop on the caller's thread that races with its interrupt and with a start ends in time,
+/// and clears no interrupt that is meant for the threads that start after it.
+#[test]
+fn a_loop_on_the_callers_thread_races_with_its_interrupt_and_with_a_start() {
+    check(|| {
+        let (network, shared) = (Network::new(), Interrupt::new());
+        network.set_blocking(true);
+        let options = Options::default().sweep(None).sock_factory(network.factory());
+        let handler = Arc::new(Handler::default());
+        let sockman = SockMan::new(handler, options.interrupt(shared.clone())).unwrap();
+        let runner = {
+            let sockman = sockman.clone();
+            thread::spawn(move || match sockman.run_sockets_thread() {
+                Ok(()) | Err(RunError::Interrupted | RunError::AlreadyStarted) => {}
+                Err(error) => panic!("{error}"),
+            })
+        };
+        shared.interrupt();
+        let threads = loop {
+            match sockman.start_sockets_threads() {
+                Ok(threads) => break threads,
+                Err(StartError::Interrupted) => shared.reset(),
+                Err(StartError::AlreadyStarted) => shared.interrupt(),
+                Err(error) => panic!("{error}"),
+            }
+            thread::yield_now();
+        };
+        sockman.interrupt();
+        threads.join().unwrap();
+        // The runner may begin only now.
+        shared.interrupt();
+        runner.join().unwrap();
+        shared.reset();
+        sockman.start_sockets_threads().unwrap();
     });
 }
 

@@ -40,6 +40,7 @@ mod start_connect_ends;
 mod unix_sockets;
 
 // The socket thread: fairness, promptness, idleness, panics and restarts.
+mod callers_thread;
 mod fairness;
 mod no_spin;
 mod panics;

@@ -11,7 +11,7 @@ use sockman::{
     },
     error::{
         BindError, BindErrorKind, ConnectError, ConnectErrorKind, ConnectFault, ConnectPhase,
-        CreateError, InvalidOption, JoinError, Panic, SendError, StartError,
+        CreateError, InvalidOption, JoinError, Panic, RunError, SendError, StartError,
     },
     helpers::{
         ConnectionTable, Deadlines, Drained, Piece, PushError, SendBudget, SendQueueLimits,
@@ -71,6 +71,7 @@ fn every_public_type_is_send_and_sync() {
         Panic,
         SendError,
         StartError,
+        RunError,
         PushError,
         SendQueue,
         SendQueueLimits,

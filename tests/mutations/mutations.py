@@ -3131,4 +3131,32 @@ MUTATIONS = [
         'new': 'io::Error::other(full)',
         'test': 'sockman:library', 'tests': ('send_queue_pieces', ''),
     },
+    {
+        'guarantee': 'G14', 'what': "a loop on the caller's thread keeps its interrupt set",
+        'file': 'src/engine/threads.rs',
+        'old': 'let ending = Ending { detached: AtomicBool::new(true), ..Ending::default() };',
+        'new': 'let ending = Ending::default();',
+        'test': 'sockman:library', 'tests': ('callers_thread', ''),
+    },
+    {
+        'guarantee': 'G3', 'what': 'a loop may run in a callback of another SockMan',
+        'file': 'src/engine/threads.rs',
+        'old': '    if is_library_thread() {\n',
+        'new': '    if is_library_thread_of(sockman.shared()) {\n',
+        'test': 'sockman:library', 'tests': ('callers_thread', ''),
+    },
+    {
+        'guarantee': 'G3', 'what': 'a loop may run in a callback of the I2P-accept thread',
+        'file': 'src/engine/threads.rs',
+        'old': 'SOCKET_THREAD_OF.with(|of| !of.get().is_null()) || I2P_THREAD_OF.with(|of| !of.get().is_null())',
+        'new': 'SOCKET_THREAD_OF.with(|of| !of.get().is_null())',
+        'test': 'sockman:library', 'tests': ('callers_thread', ''),
+    },
+    {
+        'guarantee': 'G12', 'what': "the panic of a loop on the caller's thread is swallowed",
+        'file': 'src/engine/threads.rs',
+        'old': 'Err(RunError::Panicked(Panic::new(payload)))',
+        'new': '{ drop(payload); Ok(()) }',
+        'test': 'sockman:library', 'tests': ('callers_thread', ''),
+    },
 ]
