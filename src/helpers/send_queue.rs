@@ -480,7 +480,7 @@ impl SendQueue {
     }
 
     /// Works as [`drain`](SendQueue::drain), and sends at most `limit` bytes. For a connection
-    /// whose rate is limited.
+    /// whose rate is limited: see [`RateLimiter`](super::RateLimiter).
     ///
     /// With a `limit` of 0, the call sends nothing.
     ///

@@ -49,6 +49,7 @@ mod restart;
 
 // The helpers for embedders.
 mod helpers;
+mod rate_limits;
 mod relay;
 mod send_budget;
 mod send_queue;
