@@ -284,6 +284,20 @@ fn many_hooks_that_are_asked_at_once_do_not_overdraw_the_bucket() {
     assert_eq!(rig.total(), 50 * 32 * 1024);
 }
 
+/// The line: a turn that takes few bytes lets the next one go on at once, and not only when the clock
+/// moves.
+#[test]
+fn small_messages_within_the_burst_do_not_wait_for_the_clock() {
+    let mut rig = Rig::new(RateLimiter::new().all(limit(RATE, 60_000)), RateLimiter::new(), 100);
+    rig.connect(100);
+    // Each message takes three receives, so the library asks many hooks before a receive.
+    for peer in &rig.peers {
+        assert_eq!(peer.send(&[7; 300]).unwrap(), 300);
+    }
+    rig.thread.run_until_idle().unwrap();
+    assert_eq!(rig.total(), 30_000);
+}
+
 /// A connection that was woken and does not ask, because it is paused or closed, loses its place,
 /// and the others go on.
 #[test]
@@ -354,6 +368,51 @@ fn bytes_taken_without_permission_are_owed() {
     rig.flood(0..0, Duration::from_secs(2));
     assert!(ids.iter().all(|id| !rig.handler.queues.find(*id).unwrap().has_queued()));
     assert_eq!(rig.handler.next_deadline(), None);
+}
+
+/// The line, without a network: a connection that was called and finds the bucket empty again stays
+/// at the front.
+#[test]
+fn a_connection_that_was_called_in_vain_stays_at_the_front() {
+    let sockman = Rig::receiving(RateLimiter::new()).sockman;
+    let limiter = RateLimiter::new().all(limit(1_000, 1_000));
+    let [a, b, c] = [1, 2, 3].map(ConnectionId::from_u64);
+    let start = Instant::now();
+    assert_eq!(limiter.available(a, start), 1_000);
+    limiter.take(&sockman, a, 1_000, start);
+    assert!(!limiter.allows(b, start) && !limiter.allows(c, start));
+    let later = start + 100 * MILLISECOND;
+    limiter.resume(&sockman, later);
+    // Bytes without permission empty the bucket again.
+    limiter.take(&sockman, a, 200, later);
+    assert!(!limiter.allows(b, later));
+    let later = start + 1_000 * MILLISECOND;
+    limiter.resume(&sockman, later);
+    assert!(!limiter.allows(c, later));
+    assert_eq!(limiter.available(b, later), 800);
+    limiter.take(&sockman, b, 0, later);
+    assert!(limiter.allows(c, later));
+}
+
+/// The line, without a network: a connection in line whose own bucket is empty leaves the line, and
+/// is woken when its bucket can be used.
+#[test]
+fn a_connection_in_line_with_an_empty_bucket_waits_for_its_bucket() {
+    let sockman = Rig::receiving(RateLimiter::new()).sockman;
+    let limiter = RateLimiter::new().each(limit(100, 100)).all(limit(1_000, 1_000));
+    let [a, b] = [1, 2].map(ConnectionId::from_u64);
+    let start = Instant::now();
+    assert_eq!(limiter.available(a, start), 100);
+    limiter.take(&sockman, a, 1_000, start);
+    assert!(!limiter.allows(b, start));
+    limiter.take(&sockman, b, 150, start);
+    let later = start + 200 * MILLISECOND;
+    limiter.resume(&sockman, later);
+    // Its bucket holds 30 bytes less than nothing, and is used again with one byte.
+    assert!(!limiter.allows(b, later));
+    assert_eq!(limiter.next(), Some(later + 310 * MILLISECOND));
+    assert!(!limiter.allows(b, later + 309 * MILLISECOND));
+    assert_eq!(limiter.available(b, later + 310 * MILLISECOND), 1);
 }
 
 /// The bound and the delivery: with random limits, peers and pauses, for many seeds, no bucket gives
