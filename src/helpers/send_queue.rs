@@ -568,8 +568,8 @@ impl SendQueue {
             self.above_high_mark.store(true, Ordering::Release);
             false
         } else {
-            let low_mark = self.limits.low_mark().min(left);
-            length <= low_mark && self.above_high_mark.swap(false, Ordering::AcqRel)
+            // The queue holds less than the budget has left, or nothing.
+            length <= self.limits.low_mark() && self.above_high_mark.swap(false, Ordering::AcqRel)
         }
     }
 }
