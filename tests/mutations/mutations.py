@@ -3262,7 +3262,7 @@ MUTATIONS = [
         'file': 'src/helpers/send_pieces.rs',
         'old': 'if length == 0 && (capacity > kept || has_budget) {',
         'new': 'if length == 0 && capacity > kept {',
-        'test': 'sockman:library', 'tests': ('send_budget', ''),
+        'test': 'sockman:library', 'tests': ('send_queue_pieces', 'mixed'),
     },
     {
         'guarantee': 'G10', 'what': 'a send queue keeps the memory of the references that it has sent',
