@@ -39,7 +39,7 @@ impl EventHandler for Server {
         let Some((queue, finished)) = self.peer(id) else { return NextRecv::Skip };
         let all_sent = match self.mode.as_str() {
             "source" => sockman.send_bytes(id, &[0; 256 * 1024]).map(|_| true),
-            _ => queue.drain(sockman),
+            _ => queue.drain(sockman).map(|drained| drained.is_empty()),
         };
         if all_sent.map_or(true, |all_sent| all_sent && finished) {
             self.close(sockman, id);

@@ -26,5 +26,5 @@ impl EventHandler for Echo {
 fn main() -> Result<(), Box<dyn Error>> {
     let sockman = SockMan::new(Arc::new(Echo), Options::default())?;
     println!("listening on {}", sockman.bind_and_start_listening("127.0.0.1:7000")?);
-    Ok(sockman.start_sockets_threads()?.join()?)
+    Ok(sockman.run_sockets_thread()?)
 }

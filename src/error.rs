@@ -25,6 +25,7 @@ use crate::{
 pub use crate::{
     address::{InvalidAddrError, ParseAddrError, ParseAddrErrorKind},
     dial::{ConnectError, ConnectErrorKind, ConnectFault, ConnectPhase, InvalidOption},
+    engine::run_error::RunError,
 };
 
 /// The error returned by [`SockMan::new`](crate::SockMan::new).

@@ -13,7 +13,8 @@
 //!   hooks of the trait pause either direction of any connection.
 //! * [`SocketsThreads`] is the guard of the running threads.
 //! * [`SendQueue`] is an optional helper: a bounded queue of outgoing bytes for one connection. The
-//!   module [`helpers`] has two more optional helpers.
+//!   module [`helpers`] has more optional helpers: a table, timers, a budget of memory, limits of
+//!   rates.
 //!
 //! # Example
 //!

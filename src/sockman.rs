@@ -24,7 +24,7 @@ use crate::{
         shared::Shared,
         threads::{self, Run, SocketsThreads},
     },
-    error::{BindError, CreateError, SendError, StartError},
+    error::{BindError, CreateError, RunError, SendError, StartError},
     event_handler::EventHandler,
     options::Options,
     stats::Stats,
@@ -240,6 +240,42 @@ impl SockMan {
     #[doc(alias = "StartSocketsThreads")]
     pub fn start_sockets_threads(&self) -> Result<SocketsThreads, StartError> {
         threads::start(self)
+    }
+
+    /// Runs the loop on the calling thread, until an interrupt is set. The call is
+    /// [`start_sockets_threads`](SockMan::start_sockets_threads) and
+    /// [`join`](SocketsThreads::join) in one, without a new thread. It suits programs with one
+    /// thread, and tests.
+    ///
+    /// During the call, the calling thread is the socket thread: it makes the callbacks, and all
+    /// guarantees hold. [`interrupt`](SockMan::interrupt), in a callback or on another thread, ends
+    /// the call. Before the call returns, it resets the `SockMan`'s own interrupt, so the loop can
+    /// be run again. Connections and listeners stay.
+    ///
+    /// The I2P-accept thread, if the options ask for it, is still a thread of its own. The call
+    /// returns after that thread has ended.
+    ///
+    /// A panic of a callback that ends the loop
+    /// ([`PanicPolicy::Stop`](crate::options::PanicPolicy::Stop)) does not unwind through this call.
+    /// The call returns the panic, as `join` does, so that both ways to run have the same errors.
+    /// [`RunError`] shows how to continue the panic.
+    ///
+    /// # Errors
+    ///
+    /// [`RunError`]: the loop runs already, an interrupt was set before, the call was made in a
+    /// callback, a callback panicked, or a poller failed.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// # fn f(sockman: sockman::SockMan) -> Result<(), Box<dyn std::error::Error>> {
+    /// // The last line of a program. A callback calls `interrupt` to end it.
+    /// sockman.run_sockets_thread()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn run_sockets_thread(&self) -> Result<(), RunError> {
+        threads::run_here(self)
     }
 
     /// Connects to `to`. Blocks the calling thread until the connect has succeeded, failed, timed

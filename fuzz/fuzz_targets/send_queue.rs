@@ -75,7 +75,13 @@ fuzz_target!(|bytes: &[u8]| {
             0..=3 => {
                 let data: Vec<u8> = (0..size).map(|at| (pushed.len() + at) as u8).collect();
                 let before = queue.queued();
-                match queue.push_with(&sockman, &data, More::from(op[0] & 64 != 0)) {
+                let more = More::from(op[0] & 64 != 0);
+                let result = match op[0] >> 4 & 3 {
+                    0 | 1 => queue.push_with(&sockman, &data, more),
+                    2 => queue.enqueue(&sockman, &data),
+                    _ => queue.enqueue_shared(&sockman, &data.as_slice().into()),
+                };
+                match result {
                     Ok(()) => pushed.extend_from_slice(&data),
                     Err(PushError::Full { limit }) => {
                         assert_eq!(limit, LIMIT);

@@ -55,6 +55,7 @@ pub const KINDS: &[&str] = &[
     "a send was short",
     "a send failed",
     "a queue took data",
+    "a queue took data to send later",
     "a queue was full",
     "a push found a closed connection",
     "a push found a closed connection behind queued bytes",

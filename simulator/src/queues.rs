@@ -15,13 +15,20 @@ use crate::{
 impl World {
     /// Pushes `length` bytes into the queue of a connection.
     pub(crate) fn push(&self, sockman: &SockMan, id: ConnectionId, length: u64) {
-        let (queue, data) = {
-            let model = self.model.lock();
+        let (queue, enqueues, shares, data) = {
+            let mut model = self.model.lock();
+            let (enqueues, shares) = (model.choices.once_in(2), model.choices.once_in(2));
             let Some(record) = model.connections.get(&id) else { return };
             let Some(queue) = record.queue.clone() else { return };
-            (queue, bytes(record.key, Way::Out, record.goal, record.goal + length))
+            let data = bytes(record.key, Way::Out, record.goal, record.goal + length);
+            (queue, enqueues, shares, data)
         };
-        let pushed = queue.push(sockman, &data);
+        let pushed = match (enqueues, shares) {
+            (false, false) => queue.push(sockman, &data),
+            (true, false) => queue.enqueue(sockman, &data),
+            (false, true) => queue.push_shared(sockman, &data.as_slice().into()),
+            (true, true) => queue.enqueue_shared(sockman, &data.as_slice().into()),
+        };
         let mut model = self.model.lock();
         let number = model.number(id);
         // The trace omits the id, which differs each time that the seed runs.
@@ -36,7 +43,11 @@ impl World {
             Ok(()) => {
                 record.goal += length;
                 record.send_rests = false;
-                model.count("a queue took data");
+                model.count(if enqueues {
+                    "a queue took data to send later"
+                } else {
+                    "a queue took data"
+                });
             }
             Err(PushError::Full { .. }) => model.count("a queue was full"),
             Err(PushError::Send(_)) => {

@@ -25,7 +25,7 @@ use sockman::{
     ConnectOptions, ConnectionId, EventHandler, Interrupt, NewConnection, NextRecv, Options,
     SendQueue, Service, SockMan,
     address::Destination,
-    error::{ConnectError, SendError, StartError},
+    error::{ConnectError, RunError, SendError, StartError},
     helpers::SendQueueLimits,
     testing::{Ended, Network, Peer},
 };
@@ -255,6 +255,39 @@ fn pushes_that_race_with_drains_lose_no_bytes() {
     });
 }
 
+/// G5, G6: enqueues on other threads race with the drain and with a push, and all bytes are sent.
+/// The enqueue that finds the queue empty is the only one that wakes.
+#[test]
+fn enqueues_that_race_with_drains_lose_no_bytes() {
+    check(|| {
+        let (network, handler, sockman) = rig();
+        let (id, peer) = connection(&network, &sockman, 100);
+        let queue = Arc::new(SendQueue::new(id, SendQueueLimits::default()));
+        *handler.queue.lock().unwrap() = Some(Arc::clone(&queue));
+        let threads = sockman.start_sockets_threads().unwrap();
+        let enqueuers: Vec<_> = [b"abc", b"xyz"]
+            .into_iter()
+            .map(|data| {
+                let (queue, sockman) = (Arc::clone(&queue), sockman.clone());
+                thread::spawn(move || queue.enqueue(&sockman, data).unwrap())
+            })
+            .collect();
+        queue.push(&sockman, b"123").unwrap();
+        enqueuers.into_iter().for_each(|enqueuer| enqueuer.join().unwrap());
+        let mut drains = 0;
+        while peer.peek().unwrap().len() < 9 {
+            drains += 1;
+            handler.ready.wait_for(drains);
+        }
+        let (sent, _) = peer.receive();
+        let mut messages: Vec<_> = sent.chunks(3).collect();
+        messages.sort_unstable();
+        assert_eq!(messages, [b"123", b"abc", b"xyz"], "a message is not sent whole: {sent:?}");
+        sockman.interrupt();
+        threads.join().unwrap();
+    });
+}
+
 /// G6: an embedder that has its own queue, and wakes after it has queued, gets all bytes sent.
 #[test]
 fn an_embedders_queue_that_races_with_its_drain_is_sent_whole() {
@@ -404,6 +437,43 @@ fn an_interrupt_that_races_with_a_start_ends_or_prevents_it() {
         sockman.notify();
         handler.notified_pass.wait_for(1);
         drop(threads);
+    });
+}
+
+/// G14: a loop on the caller's thread that races with its interrupt and with a start ends in time,
+/// and clears no interrupt that is meant for the threads that start after it.
+#[test]
+fn a_loop_on_the_callers_thread_races_with_its_interrupt_and_with_a_start() {
+    check(|| {
+        let (network, shared) = (Network::new(), Interrupt::new());
+        network.set_blocking(true);
+        let options = Options::default().sweep(None).sock_factory(network.factory());
+        let handler = Arc::new(Handler::default());
+        let sockman = SockMan::new(handler, options.interrupt(shared.clone())).unwrap();
+        let runner = {
+            let sockman = sockman.clone();
+            thread::spawn(move || match sockman.run_sockets_thread() {
+                Ok(()) | Err(RunError::Interrupted | RunError::AlreadyStarted) => {}
+                Err(error) => panic!("{error}"),
+            })
+        };
+        shared.interrupt();
+        let threads = loop {
+            match sockman.start_sockets_threads() {
+                Ok(threads) => break threads,
+                Err(StartError::Interrupted) => shared.reset(),
+                Err(StartError::AlreadyStarted) => shared.interrupt(),
+                Err(error) => panic!("{error}"),
+            }
+            thread::yield_now();
+        };
+        sockman.interrupt();
+        threads.join().unwrap();
+        // The runner may begin only now.
+        shared.interrupt();
+        runner.join().unwrap();
+        shared.reset();
+        sockman.start_sockets_threads().unwrap();
     });
 }
 

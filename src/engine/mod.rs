@@ -32,6 +32,7 @@ pub(crate) mod map;
 #[cfg(feature = "testing")]
 mod pass_tests;
 pub(crate) mod poll_set;
+pub(crate) mod run_error;
 pub(crate) mod shared;
 pub(crate) mod slab;
 pub(crate) mod slot;

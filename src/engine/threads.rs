@@ -1,4 +1,4 @@
-//! Starting, joining and restarting the threads.
+//! Starting, joining and restarting the threads, and running the loop on the caller's thread.
 //!
 //! This module owns the guard, and the marker by which the library recognises its own threads. The
 //! code runs on the embedder's threads and on both threads of the library. It takes the `run` mutex
@@ -17,7 +17,7 @@ use std::{
 use super::i2p_accept::AcceptThread;
 use super::{context::Context, shared::Shared, socket_thread::SocketThread};
 use crate::{
-    error::{JoinError, Panic, StartError, panic_message},
+    error::{JoinError, Panic, RunError, StartError, panic_message},
     sockman::SockMan,
     sys::{
         interrupt::Watches,
@@ -63,8 +63,9 @@ pub struct SocketsThreads {
 /// How the thread ends. The thread and the guard share this state.
 #[derive(Default)]
 struct Ending {
-    /// Whether the guard was dropped on a thread of the library. In this case no thread joins, so
-    /// the socket thread itself resets the interrupt when it ends.
+    /// Whether the guard was dropped on a thread of the library, or never existed, because the loop
+    /// runs on the caller's thread. In these cases no thread joins, so the socket thread itself
+    /// resets the interrupt when it ends.
     detached: AtomicBool,
     /// Whether new threads may be started. The thread sets this flag under the `run` mutex.
     ended: AtomicBool,
@@ -104,6 +105,24 @@ pub(crate) fn start(sockman: &SockMan) -> Result<SocketsThreads, StartError> {
             }
             Err(StartError::Spawn(error))
         }
+    }
+}
+
+/// Runs the loop on the calling thread, which is the socket thread until the loop ends.
+pub(crate) fn run_here(sockman: &SockMan) -> Result<(), RunError> {
+    if is_library_thread() {
+        return Err(RunError::OnLibraryThread);
+    }
+    let shared = sockman.shared();
+    let (socket_thread, watches) = claim(shared, &mut shared.run.lock())?;
+    // No other thread resets the interrupt. The loop resets it under the `run` mutex, so the reset
+    // does not clear an interrupt that is meant for a later start.
+    let ending = Ending { detached: AtomicBool::new(true), ..Ending::default() };
+    run_thread(sockman, socket_thread, &watches, &ending);
+    match ending.failure.into_inner() {
+        None => Ok(()),
+        Some(Failure::Panic(payload)) => Err(RunError::Panicked(Panic::new(payload))),
+        Some(Failure::Poll(error)) => Err(RunError::Poll(error)),
     }
 }
 
@@ -374,6 +393,12 @@ pub(crate) fn is_socket_thread_of(shared: &Shared) -> bool {
 /// would wait for itself.
 fn is_library_thread_of(shared: &Shared) -> bool {
     is_socket_thread_of(shared) || I2P_THREAD_OF.with(|of| ptr::eq(of.get(), shared))
+}
+
+/// Returns whether the calling thread is a thread of any `SockMan`. Code on such a thread runs in a
+/// callback.
+fn is_library_thread() -> bool {
+    SOCKET_THREAD_OF.with(|of| !of.get().is_null()) || I2P_THREAD_OF.with(|of| !of.get().is_null())
 }
 
 /// Marks the current thread as the socket thread until this value is dropped.

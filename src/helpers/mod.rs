@@ -4,12 +4,19 @@
 
 mod connection_table;
 mod deadlines;
+mod drained;
+mod push_error;
+mod rate_limit;
+mod rate_limiter;
 mod send_budget;
+mod send_pieces;
 mod send_queue;
+mod send_queue_limits;
+mod send_queue_writer;
 
 pub use self::{
-    connection_table::ConnectionTable,
-    deadlines::Deadlines,
-    send_budget::SendBudget,
-    send_queue::{PushError, SendQueue, SendQueueLimits},
+    connection_table::ConnectionTable, deadlines::Deadlines, drained::Drained,
+    push_error::PushError, rate_limit::RateLimit, rate_limiter::RateLimiter,
+    send_budget::SendBudget, send_pieces::Piece, send_queue::SendQueue,
+    send_queue_limits::SendQueueLimits, send_queue_writer::SendQueueWriter,
 };

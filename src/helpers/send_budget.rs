@@ -20,9 +20,15 @@ use crate::sys::sync::atomic::{AtomicUsize, Ordering};
 ///   too slowly, and the memory is needed for others. A peer that reads is not affected, because
 ///   the kernel takes its bytes, and nothing is queued.
 ///
-/// The budget counts the memory of the buffers, which can be larger than the queued bytes. The
+/// The budget counts the memory of the buffers, which can be larger than the queued bytes. A shared
+/// piece ([`SendQueue::push_shared`](super::SendQueue::push_shared)) counts whole in each queue that
+/// refers to it, until its last byte is sent, although it lies in memory once: the queues cannot
+/// know who else holds it. The memory in use is therefore at most what the budget counts. The
 /// kernel's own buffers do not count. Clones share one budget. A queue that is dropped gives its
 /// memory back.
+///
+/// What is enqueued ([`SendQueue::enqueue`](super::SendQueue::enqueue)) counts until the drain, also
+/// if the peer reads at once.
 ///
 /// # Examples
 ///

@@ -5,95 +5,28 @@
 //! mutex while it sends and queues. A drain holds the mutex while it sends. The mutex is taken
 //! before the library's locks, never after one of them.
 
-use std::{
-    collections::VecDeque,
-    error::Error,
-    fmt,
-    io::{self, IoSlice},
-};
+#[cfg(doc)]
+use std::io;
+use std::{io::IoSlice, iter, sync::Arc};
 
-use super::{SendBudget, send_budget::Share};
+use super::{
+    Drained, Piece, PushError, SendBudget, SendQueueLimits, SendQueueWriter,
+    push_error::Failure,
+    send_budget::Share,
+    send_pieces::{PIECES_PER_SEND, Pieces, length_of},
+};
 use crate::{
     engine::connection::ConnectionId,
-    error::{InvalidOption, SendError},
+    error::SendError,
     options::More,
     sockman::SockMan,
     sys::sync::Mutex,
     sys::sync::atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
-/// Bitcoin Core pauses reading from a peer at its `-maxsendbuffer`, one million bytes.
-const DEFAULT_HIGH_MARK: usize = 1_000_000;
-/// The default low mark: half of the high mark, to avoid rapid pausing and resuming.
-const DEFAULT_LOW_MARK: usize = DEFAULT_HIGH_MARK / 2;
-/// The default limit: room for four large messages above the high mark. The limit stops an embedder
-/// that continues to push above the high mark.
-const DEFAULT_LIMIT: usize = 16_000_000;
 /// The most bytes that one drain offers to the kernel, so that one fast reader does not delay the
 /// other connections. Larger sends are not faster.
 const BYTES_PER_DRAIN: usize = 256 * 1024;
-/// An empty queue keeps a buffer up to this size for the next push. With a budget, it keeps none.
-const KEPT_CAPACITY: usize = 16 * 1024;
-/// A buffer shrinks if it could hold this many times the bytes that are left. A peer that leaves a
-/// few bytes unread must not keep the memory of all that it has read.
-const SHRINK_AT: usize = 4;
-
-/// The marks and the limit of a [`SendQueue`], in bytes.
-///
-/// Default: a low mark of half a million bytes; a high mark of one million bytes, as Core's
-/// `-maxsendbuffer`; a limit of 16 million bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SendQueueLimits {
-    low_mark: usize,
-    high_mark: usize,
-    limit: usize,
-}
-
-impl Default for SendQueueLimits {
-    fn default() -> SendQueueLimits {
-        SendQueueLimits {
-            low_mark: DEFAULT_LOW_MARK,
-            high_mark: DEFAULT_HIGH_MARK,
-            limit: DEFAULT_LIMIT,
-        }
-    }
-}
-
-impl SendQueueLimits {
-    /// Returns limits with these two marks and this limit, in bytes. The compiler can evaluate the
-    /// call at compile time.
-    ///
-    /// * From `high_mark` queued bytes on, [`SendQueue::is_above_high_mark`] returns `true`.
-    /// * At `low_mark` queued bytes, it returns `false` again.
-    /// * `limit` is the most bytes that may be queued. A push that would exceed the limit is
-    ///   refused as a whole, before any byte is sent. A push that is longer than the limit never
-    ///   succeeds.
-    ///
-    /// # Errors
-    ///
-    /// [`InvalidOption`] unless `low_mark < high_mark <= limit`.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use sockman::helpers::SendQueueLimits;
-    ///
-    /// let limits = SendQueueLimits::new(64 * 1024, 256 * 1024, 4 * 1024 * 1024)?;
-    /// assert!(SendQueueLimits::new(2, 1, 3).is_err());
-    /// # Ok::<(), sockman::error::InvalidOption>(())
-    /// ```
-    pub const fn new(
-        low_mark: usize,
-        high_mark: usize,
-        limit: usize,
-    ) -> Result<SendQueueLimits, InvalidOption> {
-        if low_mark >= high_mark || high_mark > limit {
-            let requirement = "requires low_mark < high_mark <= limit";
-            return Err(InvalidOption::new("SendQueueLimits::new", requirement));
-        }
-        Ok(SendQueueLimits { low_mark, high_mark, limit })
-    }
-}
 
 /// A bounded queue of outgoing bytes for one connection.
 ///
@@ -109,10 +42,19 @@ impl SendQueueLimits {
 /// * [`should_try_to_recv`](crate::EventHandler::should_try_to_recv) returns
 ///   `!`[`is_above_high_mark`](SendQueue::is_above_high_mark), so that the library reads no further
 ///   requests from a peer that does not read its replies;
-/// * code that has something to send, on any thread, calls [`push`](SendQueue::push).
+/// * code that has something to send, on any thread, calls [`push`](SendQueue::push), which sends
+///   at once, or [`enqueue`](SendQueue::enqueue), which lets the socket thread send.
 ///
 /// The bytes of one thread's pushes are sent in the order of the pushes. The bytes of one push are
-/// never mixed with those of another push.
+/// never mixed with those of another push. An enqueue is a push in this sense.
+///
+/// | To send | Method |
+/// |---|---|
+/// | an answer, now | [`push`](SendQueue::push) |
+/// | many small messages to one peer, such as the lines of a chat | [`enqueue`](SendQueue::enqueue): one system call for all |
+/// | one message to many peers | [`push_shared`](SendQueue::push_shared), [`enqueue_shared`](SendQueue::enqueue_shared): one allocation for all |
+/// | a header and a body as one message | [`push_pieces`](SendQueue::push_pieces), [`enqueue_pieces`](SendQueue::enqueue_pieces) |
+/// | the output of code that takes an [`io::Write`] | [`writer`](SendQueue::writer) |
 ///
 /// # Examples
 ///
@@ -162,46 +104,15 @@ pub struct SendQueue {
 /// What the mutex protects.
 #[derive(Debug)]
 struct Queue {
-    bytes: VecDeque<u8>,
+    pieces: Pieces,
     /// The connections that a drain wakes at the low mark.
     resumes: Resumes,
     /// The error of the last send, if that send found the socket broken.
     failure: Option<Failure>,
-    /// The part of a budget that the buffer takes.
+    /// The part of a budget that the pieces take.
     share: Option<Share>,
     /// Whether a part of a push was sent and the rest was refused, so that nothing may follow.
     is_cut: bool,
-}
-
-impl Queue {
-    /// Makes room for `more` bytes. Returns `false` if the budget does not allow that.
-    fn reserve(&mut self, more: usize) -> bool {
-        let Some(share) = &mut self.share else { return true };
-        let (capacity, needed) = (self.bytes.capacity(), self.bytes.len() + more);
-        if needed <= capacity {
-            return true;
-        }
-        // Twice the capacity, so that many small pushes do not copy the bytes each time.
-        let targets = [needed.max(capacity.saturating_mul(2)), needed];
-        let Some(target) = targets.into_iter().find(|target| share.grow_to(*target)) else {
-            return false;
-        };
-        self.bytes.reserve_exact(target - self.bytes.len());
-        true
-    }
-
-    /// Frees memory that the bytes no longer need.
-    fn shrink(&mut self) {
-        let (length, capacity) = (self.bytes.len(), self.bytes.capacity());
-        if length == 0 && self.share.is_some() {
-            self.bytes = VecDeque::new();
-        } else if capacity > KEPT_CAPACITY && capacity / SHRINK_AT >= length {
-            self.bytes.shrink_to((length * 2).max(KEPT_CAPACITY));
-        }
-        if let Some(share) = &mut self.share {
-            share.shrink_to(self.bytes.capacity());
-        }
-    }
 }
 
 #[derive(Debug)]
@@ -210,30 +121,10 @@ enum Resumes {
     Others(Box<[ConnectionId]>),
 }
 
-/// The error of a send that found the socket broken. An [`io::Error`] cannot be cloned.
-#[derive(Debug, Clone, Copy)]
-enum Failure {
-    Os(i32),
-    Other(io::ErrorKind),
-}
-
-impl Failure {
-    fn of(error: &SendError) -> Option<Failure> {
-        match error {
-            SendError::Socket { source, .. } => Some(match source.raw_os_error() {
-                Some(code) => Failure::Os(code),
-                None => Failure::Other(source.kind()),
-            }),
-            // Each push asks anew whether the connection is closed.
-            _ => None,
-        }
-    }
-
-    fn error(self) -> io::Error {
-        match self {
-            Failure::Os(code) => io::Error::from_raw_os_error(code),
-            Failure::Other(kind) => kind.into(),
-        }
+impl Queue {
+    /// Returns the limit of the budget, for an error.
+    fn budget(&self) -> usize {
+        self.share.as_ref().map_or(0, Share::limit)
     }
 }
 
@@ -249,7 +140,7 @@ impl SendQueue {
             id,
             limits,
             queue: Mutex::new(Queue {
-                bytes: VecDeque::new(),
+                pieces: Pieces::default(),
                 resumes: Resumes::Itself,
                 failure: None,
                 share,
@@ -373,8 +264,9 @@ impl SendQueue {
     /// * [`PushError::OverBudget`] if the queue would grow beyond the budget that it shares.
     ///
     /// In the first two cases, no byte of `data` was sent or queued. In the third case, a part may
-    /// have been sent. The queue then refuses all further pushes in the same way. A push behind queued bytes makes no
-    /// system call, so it finds a broken connection only after a push or a drain has failed.
+    /// have been sent. The queue then refuses all further pushes in the same way. A push behind
+    /// queued bytes makes no system call, so it finds a broken connection only after a push or a
+    /// drain has failed.
     pub fn push(&self, sockman: &SockMan, data: &[u8]) -> Result<(), PushError> {
         self.push_with(sockman, data, More::No)
     }
@@ -387,32 +279,72 @@ impl SendQueue {
     /// As [`push`](SendQueue::push).
     #[doc(alias = "will_send_more")]
     pub fn push_with(&self, sockman: &SockMan, data: &[u8], more: More) -> Result<(), PushError> {
+        self.push_slices(sockman, iter::once(Piece::Bytes(data)), &[IoSlice::new(data)], more)
+    }
+
+    /// Works as [`push`](SendQueue::push), for bytes that other queues send too. The queue keeps a
+    /// reference to what the kernel does not take now, instead of a copy. One message to thousands
+    /// of peers is therefore one allocation.
+    ///
+    /// The bytes count in [`queued`](SendQueue::queued), for the marks and for the limit as if the
+    /// queue held a copy. [`SendBudget`] says how the bytes count in a budget.
+    ///
+    /// # Errors
+    ///
+    /// As [`push`](SendQueue::push).
+    pub fn push_shared(&self, sockman: &SockMan, data: &Arc<[u8]>) -> Result<(), PushError> {
+        self.push_slices(sockman, iter::once(Piece::Shared(data)), &[IoSlice::new(data)], More::No)
+    }
+
+    /// Works as [`push`](SendQueue::push), for one message that consists of several pieces. One
+    /// system call sends up to 64 pieces. [`Piece`] has an example.
+    ///
+    /// # Errors
+    ///
+    /// As [`push`](SendQueue::push).
+    pub fn push_pieces(&self, sockman: &SockMan, pieces: &[Piece<'_>]) -> Result<(), PushError> {
+        let mut slices = [IoSlice::new(&[]); PIECES_PER_SEND];
+        for (slice, piece) in slices.iter_mut().zip(pieces) {
+            *slice = IoSlice::new(piece.as_bytes());
+        }
+        let slices = slices.get(..pieces.len()).unwrap_or(&slices);
+        let more = More::from(slices.len() < pieces.len());
+        self.push_slices(sockman, pieces.iter().copied(), slices, more)
+    }
+
+    /// Sends the slices, which are the pieces or the first ones of them, and queues the rest.
+    fn push_slices<'a>(
+        &self,
+        sockman: &SockMan,
+        pieces: impl Iterator<Item = Piece<'a>> + Clone,
+        slices: &[IoSlice<'_>],
+        more: More,
+    ) -> Result<(), PushError> {
+        let length = length_of(pieces.clone());
         let must_wake = {
             let queue = &mut *self.queue.lock();
-            let was_empty = queue.bytes.is_empty();
-            let room = self.limits.limit.saturating_sub(queue.bytes.len());
-            let is_full = data.len() > room;
+            let was_empty = queue.pieces.is_empty();
+            let is_full = self.is_full_with(queue, length);
             if !was_empty || is_full || queue.is_cut {
                 self.check_open(sockman, queue).map_err(PushError::Send)?;
             }
             if is_full {
-                return Err(PushError::Full { limit: self.limits.limit });
+                return Err(PushError::Full { limit: self.limits.limit() });
             }
             let sent = if was_empty && !queue.is_cut {
-                self.send(sockman, &mut queue.failure, &[IoSlice::new(data)], more)
-                    .map_err(PushError::Send)?
+                self.send(sockman, &mut queue.failure, slices, more).map_err(PushError::Send)?
             } else {
                 0
             };
-            let rest = data.get(sent..).unwrap_or_default();
-            if queue.is_cut || !queue.reserve(rest.len()) {
-                queue.is_cut |= sent > 0;
-                let limit = queue.share.as_ref().map_or(0, Share::limit);
-                return Err(PushError::OverBudget { limit, sent });
+            if was_empty && sent == length && !queue.is_cut {
+                return Ok(());
             }
-            queue.bytes.extend(rest);
+            if queue.is_cut || !queue.pieces.append(pieces, sent, queue.share.as_mut()) {
+                queue.is_cut |= sent > 0;
+                return Err(PushError::OverBudget { limit: queue.budget(), sent });
+            }
             self.publish(queue);
-            was_empty && !queue.bytes.is_empty()
+            was_empty && !queue.pieces.is_empty()
         };
         // The wake comes after the queueing, because the kernel may have reported new room before
         // the bytes were queued. If the queue was not empty, another drain follows in any case, and
@@ -423,11 +355,118 @@ impl SendQueue {
         Ok(())
     }
 
-    /// Sends as many queued bytes as the kernel takes, and returns whether the queue is empty now.
+    /// Queues `data` without sending it. The socket thread sends all that is queued with one system
+    /// call, when it asks the hooks next: in a callback, right after the callbacks of this pass; on
+    /// another thread, at once.
+    ///
+    /// Use this method for many small messages to one peer. Each [`push`](SendQueue::push) makes a
+    /// system call while the peer reads; this method makes none. On a thread other than the socket
+    /// thread, the first enqueue after a drain may wake the socket thread, as a push does that is
+    /// not sent whole. For one answer to one request, a push is faster.
+    ///
+    /// The queue needs room for everything that is queued until the drain, also if the peer reads
+    /// at once. A limit or a budget that suits pushes may be too small.
+    ///
+    /// Any thread may call this method. Pushes and enqueues may be mixed.
+    ///
+    /// # Errors
+    ///
+    /// * [`PushError::Send`] if the connection is closed, or if an earlier push or drain found the
+    ///   connection broken;
+    /// * [`PushError::Full`] if the queue would grow beyond its limit;
+    /// * [`PushError::OverBudget`] if the queue would grow beyond the budget that it shares.
+    ///
+    /// In all cases, no byte of `data` was sent or queued. After `Full` and `OverBudget`, the
+    /// caller may [`drain`](SendQueue::drain) the queue and try again.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use sockman::{ConnectionId, SendQueue, SockMan, helpers::ConnectionTable};
+    /// /// Sends a line to all members of a chat.
+    /// fn send_to_all(sockman: &SockMan, members: &ConnectionTable<SendQueue>, line: &[u8]) {
+    ///     for (id, queue) in members.all() {
+    ///         if queue.enqueue(sockman, line).is_err() {
+    ///             members.remove(id);
+    ///             sockman.close_connection(id);
+    ///         }
+    ///     }
+    /// }
+    /// ```
+    pub fn enqueue(&self, sockman: &SockMan, data: &[u8]) -> Result<(), PushError> {
+        self.enqueue_all(sockman, iter::once(Piece::Bytes(data)))
+    }
+
+    /// Works as [`enqueue`](SendQueue::enqueue), for bytes that other queues send too. The queue
+    /// keeps a reference instead of a copy, as [`push_shared`](SendQueue::push_shared) does.
+    ///
+    /// # Errors
+    ///
+    /// As [`enqueue`](SendQueue::enqueue).
+    pub fn enqueue_shared(&self, sockman: &SockMan, data: &Arc<[u8]>) -> Result<(), PushError> {
+        self.enqueue_all(sockman, iter::once(Piece::Shared(data)))
+    }
+
+    /// Works as [`enqueue`](SendQueue::enqueue), for one message that consists of several pieces.
+    /// The number of pieces has no limit.
+    ///
+    /// # Errors
+    ///
+    /// As [`enqueue`](SendQueue::enqueue).
+    pub fn enqueue_pieces(&self, sockman: &SockMan, pieces: &[Piece<'_>]) -> Result<(), PushError> {
+        self.enqueue_all(sockman, pieces.iter().copied())
+    }
+
+    pub(super) fn enqueue_all<'a>(
+        &self,
+        sockman: &SockMan,
+        pieces: impl Iterator<Item = Piece<'a>> + Clone,
+    ) -> Result<(), PushError> {
+        let must_wake = {
+            let queue = &mut *self.queue.lock();
+            let was_empty = queue.pieces.is_empty();
+            self.check_open(sockman, queue).map_err(PushError::Send)?;
+            if self.is_full_with(queue, length_of(pieces.clone())) {
+                return Err(PushError::Full { limit: self.limits.limit() });
+            }
+            if queue.is_cut || !queue.pieces.append(pieces, 0, queue.share.as_mut()) {
+                return Err(PushError::OverBudget { limit: queue.budget(), sent: 0 });
+            }
+            self.publish(queue);
+            was_empty && !queue.pieces.is_empty()
+        };
+        // As in a push, the wake comes after the queueing. Whoever queued the first bytes has woken
+        // the connection or is about to do so.
+        if must_wake {
+            sockman.wake(self.id);
+        }
+        Ok(())
+    }
+
+    /// Returns a writer that enqueues what is written into it, for code that takes an
+    /// [`io::Write`]. A writer costs nothing: make one for each use.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use sockman::{SendQueue, SockMan};
+    /// use std::io::{self, Write};
+    ///
+    /// fn greet(sockman: &SockMan, queue: &SendQueue, name: &str) -> io::Result<()> {
+    ///     writeln!(queue.writer(sockman), "welcome, {name}")
+    /// }
+    /// ```
+    #[must_use]
+    pub fn writer<'a>(&'a self, sockman: &'a SockMan) -> SendQueueWriter<'a> {
+        SendQueueWriter::new(self, sockman)
+    }
+
+    /// Sends as many queued bytes as the kernel takes, and returns what the call did.
     /// Call this method in [`event_ready_to_send`](crate::EventHandler::event_ready_to_send).
     ///
-    /// One call offers at most 256 KiB to the kernel, so that the other connections get their
-    /// turns. The socket thread calls `event_ready_to_send` again if the queue holds more.
+    /// One call offers at most 256 KiB and 64 pieces to the kernel, so that the other connections
+    /// get their turns. The socket thread calls `event_ready_to_send` again if the queue holds
+    /// more.
     ///
     /// When the queue falls to the low mark, the drain wakes the connection, or the connections
     /// that [`resumes`](SendQueue::resumes) named, so that reading resumes.
@@ -435,29 +474,40 @@ impl SendQueue {
     /// # Errors
     ///
     /// As [`SockMan::send_bytes`]. The queue stays unchanged. A drain of an empty queue sends
-    /// nothing and returns `Ok(true)`, also if the connection is closed.
-    pub fn drain(&self, sockman: &SockMan) -> Result<bool, SendError> {
+    /// nothing and succeeds, also if the connection is closed.
+    pub fn drain(&self, sockman: &SockMan) -> Result<Drained, SendError> {
+        self.drain_at_most(sockman, usize::MAX)
+    }
+
+    /// Works as [`drain`](SendQueue::drain), and sends at most `limit` bytes. For a connection
+    /// whose rate is limited: see [`RateLimiter`](super::RateLimiter).
+    ///
+    /// With a `limit` of 0, the call sends nothing.
+    ///
+    /// # Errors
+    ///
+    /// As [`drain`](SendQueue::drain).
+    pub fn drain_at_most(&self, sockman: &SockMan, limit: usize) -> Result<Drained, SendError> {
         let queue = &mut *self.queue.lock();
-        if queue.bytes.is_empty() {
-            return Ok(true);
+        let length = queue.pieces.len();
+        let limit = limit.min(BYTES_PER_DRAIN);
+        if length == 0 || limit == 0 {
+            return Ok(Drained { sent: 0, left: length, resumed: false });
         }
-        let (first, second) = queue.bytes.as_slices();
-        let first = first.get(..BYTES_PER_DRAIN).unwrap_or(first);
-        let second = second.get(..BYTES_PER_DRAIN - first.len()).unwrap_or(second);
-        let more = More::from(first.len() + second.len() < queue.bytes.len());
-        let pieces = [IoSlice::new(first), IoSlice::new(second)];
-        // The second piece is usually empty. Without it, the kernel has one piece less to process.
-        let pieces = pieces.get(..if second.is_empty() { 1 } else { 2 }).unwrap_or(&pieces);
-        let sent = self.send(sockman, &mut queue.failure, pieces, more)?;
-        queue.bytes.drain(..sent);
-        queue.shrink();
-        if self.publish(queue) {
+        let mut slices = [IoSlice::new(&[]); PIECES_PER_SEND];
+        let (count, bytes) = queue.pieces.first(limit, &mut slices);
+        let slices = slices.get(..count).unwrap_or_default();
+        let more = More::from(bytes < length);
+        let sent = self.send(sockman, &mut queue.failure, slices, more)?;
+        queue.pieces.remove_first(sent, queue.share.as_mut());
+        let resumed = self.publish(queue);
+        if resumed {
             match &queue.resumes {
                 Resumes::Itself => sockman.wake(self.id),
                 Resumes::Others(ids) => ids.iter().for_each(|id| sockman.wake(*id)),
             }
         }
-        Ok(queue.bytes.is_empty())
+        Ok(Drained { sent, left: length - sent, resumed })
     }
 
     /// Sends the pieces, and remembers in `failure` whether the socket is broken.
@@ -484,6 +534,11 @@ impl SendQueue {
         }
     }
 
+    /// Returns whether the queue would exceed its limit with `more` bytes.
+    fn is_full_with(&self, queue: &Queue, more: usize) -> bool {
+        more > self.limits.limit().saturating_sub(queue.pieces.len())
+    }
+
     /// Returns whether the queue holds any bytes.
     #[must_use]
     pub fn has_queued(&self) -> bool {
@@ -497,7 +552,7 @@ impl SendQueue {
     }
 
     /// Returns whether the queue has grown to its high mark and has not shrunk to its low mark
-    /// since then. With a [`SendBudget`], both marks are at most what the budget has left.
+    /// since then. With a [`SendBudget`], both marks are at most what the budget had left.
     #[must_use]
     pub fn is_above_high_mark(&self) -> bool {
         self.above_high_mark.load(Ordering::Acquire)
@@ -506,76 +561,15 @@ impl SendQueue {
     /// Publishes the length for the hooks. Returns `true` if the length fell to the low mark. The
     /// caller holds the mutex.
     fn publish(&self, queue: &Queue) -> bool {
-        let length = queue.bytes.len();
+        let length = queue.pieces.len();
         self.queued.store(length, Ordering::Release);
         let left = queue.share.as_ref().map_or(usize::MAX, Share::left);
-        if length > 0 && length >= self.limits.high_mark.min(left) {
+        if length > 0 && length >= self.limits.high_mark().min(left) {
             self.above_high_mark.store(true, Ordering::Release);
             false
         } else {
-            length <= self.limits.low_mark && self.above_high_mark.swap(false, Ordering::AcqRel)
-        }
-    }
-}
-
-/// The error returned by [`SendQueue::push`] and [`SendQueue::push_with`]. No byte was queued.
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum PushError {
-    /// The push would have made the queue longer than its limit. The peer reads too slowly.
-    Full {
-        /// The limit of the queue in bytes.
-        limit: usize,
-    },
-    /// The queue needs more memory than the [`SendBudget`] has left, which it shares with other
-    /// queues. Close the connection: its peer reads too slowly.
-    OverBudget {
-        /// The limit of the budget in bytes.
-        limit: usize,
-        /// How many bytes of the data were sent. If not 0, the rest cannot follow any more, and the
-        /// queue refuses all further pushes.
-        sent: usize,
-    },
-    /// The connection is closed or broken.
-    Send(SendError),
-}
-
-impl From<PushError> for io::Error {
-    fn from(error: PushError) -> io::Error {
-        match error {
-            PushError::Full { .. } | PushError::OverBudget { .. } => io::Error::other(error),
-            PushError::Send(error) => error.into(),
-        }
-    }
-}
-
-impl fmt::Display for PushError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            PushError::Full { limit } => {
-                write!(
-                    f,
-                    "cannot queue the data: the send queue would exceed its limit of {limit} \
-                     bytes; close the connection, or push again after the peer has read"
-                )
-            }
-            PushError::OverBudget { limit, sent } => {
-                write!(
-                    f,
-                    "cannot queue the data, of which {sent} bytes were sent: the send queues would \
-                     exceed their common budget of {limit} bytes; close the connection"
-                )
-            }
-            PushError::Send(source) => source.fmt(f),
-        }
-    }
-}
-
-impl Error for PushError {
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
-        match self {
-            PushError::Full { .. } | PushError::OverBudget { .. } => None,
-            PushError::Send(source) => source.source(),
+            // The queue holds less than the budget has left, or nothing.
+            length <= self.limits.low_mark() && self.above_high_mark.swap(false, Ordering::AcqRel)
         }
     }
 }

@@ -41,6 +41,7 @@ mod start_connect_ends;
 mod unix_sockets;
 
 // The socket thread: fairness, promptness, idleness, panics and restarts.
+mod callers_thread;
 mod fairness;
 mod no_spin;
 mod panics;
@@ -49,9 +50,11 @@ mod restart;
 
 // The helpers for embedders.
 mod helpers;
+mod rate_limits;
 mod relay;
 mod send_budget;
 mod send_queue;
+mod send_queue_pieces;
 
 // Connections through I2P and SOCKS5.
 #[cfg(feature = "i2p")]

@@ -242,8 +242,27 @@ fn a_push_that_was_refused_whole_may_be_repeated() {
     let error = queue.push(&rig.sockman, b"45").unwrap_err();
     assert!(matches!(error, PushError::OverBudget { sent: 0, .. }), "{error:?}");
     peer.set_window(100);
-    assert!(queue.drain(&rig.sockman).unwrap());
+    assert!(queue.drain(&rig.sockman).unwrap().is_empty());
     queue.push(&rig.sockman, b"45").unwrap();
     rig.thread.run_until_idle().unwrap();
     assert_eq!(peer.receive().0, b"012345");
+}
+
+/// The marks: a queue that the budget has paused stays paused until it holds at most what the budget
+/// has left, although it is below its own low mark.
+#[test]
+fn a_queue_that_the_budget_has_paused_is_not_resumed_at_its_own_low_mark() {
+    let mut rig = Rig::new();
+    let (_peer, id) = rig.peer(1_000);
+    let budget = SendBudget::new(1_000);
+    let limits = SendQueueLimits::new(500, 600, 10_000).unwrap();
+    let [hog, queue] = [(); 2].map(|()| SendQueue::with_budget(id, limits, &budget));
+    hog.enqueue(&rig.sockman, &[1; 500]).unwrap();
+    queue.enqueue(&rig.sockman, &[2; 300]).unwrap();
+    assert!(queue.is_above_high_mark());
+    // The buffer keeps its size until it is empty, so the budget has 200 bytes left.
+    assert!(!queue.drain_at_most(&rig.sockman, 50).unwrap().resumed);
+    assert!(queue.is_above_high_mark());
+    assert!(queue.drain_at_most(&rig.sockman, 51).unwrap().resumed);
+    assert!(!queue.is_above_high_mark());
 }

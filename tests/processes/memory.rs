@@ -279,6 +279,33 @@ fn a_drained_send_queue_gives_its_memory_back() {
     });
 }
 
+/// One message in the queues of thousands of peers takes the memory of one message, and a reference
+/// for each queue.
+#[test]
+fn a_shared_message_takes_the_memory_of_one() {
+    in_child(a_shared_message_takes_the_memory_of_one, || {
+        const PEERS: isize = 2000;
+        let handler = Arc::new(Frugal { queueing: true, ..Frugal::default() });
+        let running = Running::start(handler.clone(), without_sweep());
+        let _client = running.client();
+        eventually("the client is accepted", || handler.queue.get().is_some());
+        // The queues belong to one connection, and are not drained.
+        let id = handler.queue.get().unwrap().id();
+        let queues: Vec<_> =
+            (0..PEERS).map(|_| SendQueue::new(id, SendQueueLimits::default())).collect();
+        let before = in_use(ALLOCATOR.stats());
+        let message: Arc<[u8]> = vec![5; 1_000_000].into();
+        for queue in &queues {
+            queue.enqueue_shared(&running.sockman, &message).unwrap();
+        }
+        drop(message);
+        let taken = in_use(ALLOCATOR.stats()) - before;
+        assert!(taken < 1_000_000 + PEERS * 200, "{taken} bytes are taken");
+        drop(queues);
+        assert!(in_use(ALLOCATOR.stats()) < before);
+    });
+}
+
 /// G10: after thousands of short connections the inbox is as small as before.
 #[test]
 fn short_connections_leave_no_memory_behind() {

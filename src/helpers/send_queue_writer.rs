@@ -1,0 +1,59 @@
+//! [`SendQueueWriter`] is the [`io::Write`] of a [`SendQueue`].
+//!
+//! A writer holds two references and nothing else. Any thread may use it.
+
+use std::io::{self, IoSlice, Write};
+
+use super::{Piece, PushError, SendQueue};
+use crate::sockman::SockMan;
+
+/// An [`io::Write`] that enqueues into a [`SendQueue`]. [`SendQueue::writer`] returns one.
+///
+/// * `write` and `write_vectored` queue the bytes as one [`enqueue`](SendQueue::enqueue) does: all
+///   of them or none, without a system call. The socket thread sends them without further help.
+/// * `flush` hands the queued bytes to the kernel now, as one [`drain`](SendQueue::drain) does, and
+///   does not wait. After `Ok(())`, bytes may still be queued; the socket thread sends them when
+///   the peer reads. A program need not call `flush`.
+///
+/// # Errors
+///
+/// A full queue or budget is an [`io::Error`] of the kind [`io::ErrorKind::WouldBlock`]. No byte of
+/// that write was queued. The write may be repeated after a drain; if the peer does not read, close
+/// the connection. A broken or closed connection has the kind of the
+/// [`SendError`](crate::error::SendError). The inner error is a [`PushError`].
+#[derive(Debug, Clone, Copy)]
+pub struct SendQueueWriter<'a> {
+    queue: &'a SendQueue,
+    sockman: &'a SockMan,
+}
+
+impl<'a> SendQueueWriter<'a> {
+    pub(super) fn new(queue: &'a SendQueue, sockman: &'a SockMan) -> SendQueueWriter<'a> {
+        SendQueueWriter { queue, sockman }
+    }
+}
+
+fn io_error(error: PushError) -> io::Error {
+    match error {
+        PushError::Send(error) => error.into(),
+        full => io::Error::new(io::ErrorKind::WouldBlock, full),
+    }
+}
+
+impl Write for SendQueueWriter<'_> {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        self.queue.enqueue(self.sockman, data).map_err(io_error)?;
+        Ok(data.len())
+    }
+
+    fn write_vectored(&mut self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+        let all = pieces.iter().map(|piece| Piece::Bytes(piece));
+        self.queue.enqueue_all(self.sockman, all).map_err(io_error)?;
+        Ok(pieces.iter().map(|piece| piece.len()).sum())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.queue.drain(self.sockman)?;
+        Ok(())
+    }
+}
