@@ -26,7 +26,7 @@ use crate::{
     event_handler::EventHandler,
     options::Options,
     stats::Stats,
-    sys::{More, Sock},
+    sys::{More, Sock, SocketOptions},
 };
 
 /// The socket manager: binds, listens, accepts, connects, sends and closes. A clone is another
@@ -143,8 +143,40 @@ impl SockMan {
     where
         BindError: From<E>,
     {
+        self.bind_and_start_listening_with(to, &SocketOptions::default())
+    }
+
+    /// Works as [`bind_and_start_listening`](SockMan::bind_and_start_listening), with options of the
+    /// listener's socket, for example the size of its buffers. The connections that the listener
+    /// accepts have the same options.
+    ///
+    /// # Errors
+    ///
+    /// [`BindError`]. If an option cannot be set, the kind is
+    /// [`BindErrorKind::SocketOption`](crate::error::BindErrorKind::SocketOption).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn f(sockman: sockman::SockMan) -> Result<(), Box<dyn std::error::Error>> {
+    /// use std::time::Duration;
+    /// use sockman::options::SocketOptions;
+    ///
+    /// let socket = SocketOptions::default().keepalive_idle(Duration::from_secs(60));
+    /// let bound = sockman.bind_and_start_listening_with("127.0.0.1:0", &socket)?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn bind_and_start_listening_with<E>(
+        &self,
+        to: impl TryInto<Service, Error = E>,
+        options: &SocketOptions,
+    ) -> Result<Service, BindError>
+    where
+        BindError: From<E>,
+    {
         let to = to.try_into()?;
-        Ok(self.shared.add_listener(Listener::bind(&self.shared.options, &to)?))
+        Ok(self.shared.add_listener(Listener::bind(&self.shared.options, &to, options)?))
     }
 
     /// Takes over a listening stream socket (TCP or unix-domain) that another program bound, for

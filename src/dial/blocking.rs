@@ -24,9 +24,7 @@ pub(crate) fn connect(
     dial: &mut Dial,
     interrupts: &Watches,
 ) -> Result<Box<dyn Sock>, ConnectError> {
-    let sock =
-        factory.create_sock(dial.endpoint()).map_err(|error| dial.failed("socket", error))?;
-    let sock = dial.wrap(sock);
+    let sock = dial.create_sock(factory)?;
     let mut waiting: Option<Waiting> = None;
     loop {
         if interrupts.is_interrupted() {

@@ -4,7 +4,7 @@
 //! destination first. A message says what went wrong and what to do. A message does not repeat the
 //! source, which `{:#}` appends.
 
-use std::{convert::Infallible, error::Error, fmt, io, time::Duration};
+use std::{convert::Infallible, error::Error, fmt, io, net::SocketAddr, time::Duration};
 
 #[cfg(feature = "i2p")]
 use super::i2p::{KeyFileError, SamError, SamResult};
@@ -129,6 +129,24 @@ pub enum ConnectErrorKind {
     InvalidDestination,
     /// The text given as the destination is neither an address nor a host name with a port.
     InvalidText(ParseAddrError),
+    /// An option of [`ConnectOptions::socket_options`](crate::ConnectOptions::socket_options) could
+    /// not be set. The source is [`io::ErrorKind::InvalidInput`] if the value is out of its range,
+    /// and [`io::ErrorKind::Unsupported`] if the system does not have the option.
+    SocketOption {
+        /// The name of the option, such as `TCP_USER_TIMEOUT`, or `SocketOptions::custom`.
+        option: &'static str,
+        /// The error of the operating system, of the range, or of the function.
+        source: io::Error,
+    },
+    /// The source address of [`ConnectOptions::bind`](crate::ConnectOptions::bind) could not be
+    /// bound: the address is not an address of this machine, the port is in use, or the destination
+    /// has another family.
+    SourceAddress {
+        /// The source address.
+        from: SocketAddr,
+        /// The error of the operating system.
+        source: io::Error,
+    },
     /// A SOCKS5 proxy cannot be asked for the host name. The name is empty, is longer than 255
     /// bytes, or contains a NUL byte. Many proxies cut a name off at a NUL byte.
     InvalidName,
@@ -216,6 +234,9 @@ impl ConnectError {
             | Kind::FamilyNotSupported { .. }
             | Kind::PermissionDenied { .. } => ConnectFault::Destination,
             Kind::Os { step, source } => fault::of_system_call(step, source),
+            Kind::SocketOption { source, .. } | Kind::SourceAddress { source, .. } => {
+                fault::of_socket_option(source)
+            }
             Kind::NetworkDown { .. } | Kind::TooManyConnections { .. } => ConnectFault::Host,
             Kind::TimedOut { phase, .. } => match phase {
                 ConnectPhase::ReachProxy
@@ -313,6 +334,8 @@ impl ConnectError {
             | Kind::NeedsZone { source }
             | Kind::PermissionDenied { source }
             | Kind::NetworkDown { source }
+            | Kind::SocketOption { source, .. }
+            | Kind::SourceAddress { source, .. }
             | Kind::Os { source, .. } => source.kind(),
             Kind::NeedsProxy
             | Kind::InvalidDestination
@@ -388,6 +411,16 @@ impl ConnectError {
                 f,
                 "cannot connect to {to}: a unix-domain address must have a name that this platform \
                  supports, and must be dialled without a proxy"
+            ),
+            Kind::SocketOption { option, .. } => write!(
+                f,
+                "cannot connect to {to}: the socket option {option} cannot be set; change it in \
+                 ConnectOptions::socket_options"
+            ),
+            Kind::SourceAddress { from, .. } => write!(
+                f,
+                "cannot connect to {to} from {from}: the source address must be a free address of \
+                 this machine, of the destination's family; change it in ConnectOptions::bind"
             ),
             Kind::InvalidText(error) => write!(f, "cannot connect: {error}"),
             Kind::InvalidName => write!(
@@ -498,6 +531,8 @@ impl Error for ConnectError {
             | Kind::NeedsZone { source }
             | Kind::PermissionDenied { source }
             | Kind::NetworkDown { source }
+            | Kind::SocketOption { source, .. }
+            | Kind::SourceAddress { source, .. }
             | Kind::Os { source, .. } => Some(source),
             #[cfg(feature = "socks5")]
             Kind::ProxyFailed { error, .. } => Some(error),

@@ -22,6 +22,7 @@ mod step;
 
 use std::{
     io,
+    net::{SocketAddr, SocketAddrV4, SocketAddrV6},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -46,7 +47,7 @@ pub use self::{
 };
 use crate::{
     address::{Destination, NetAddr, Service},
-    sys::Sock,
+    sys::{OptionError, Sock, SockFactory, SocketOptions},
 };
 
 /// Without the feature `i2p`, no value of this type exists.
@@ -70,6 +71,8 @@ pub(crate) struct Dial {
     to: Destination,
     route: Route,
     began: Instant,
+    socket: SocketOptions,
+    source: Source,
     /// `None` if the deadline is beyond the range of the clock.
     deadline: Option<Instant>,
 }
@@ -141,14 +144,15 @@ impl Dial {
     ) -> Result<Dial, ConnectError> {
         let route = Route::new(to, options, i2p, now)?;
         let deadline = now.checked_add(options.timeout.unwrap_or(route.default_timeout));
-        Ok(Dial { to: to.clone(), route, began: now, deadline })
+        let (socket, source) = (options.socket.clone(), Source::of(options));
+        Ok(Dial { to: to.clone(), route, began: now, socket, source, deadline })
     }
 
     pub(crate) fn to(&self) -> &Destination {
         &self.to
     }
 
-    pub(crate) fn endpoint(&self) -> &Service {
+    fn endpoint(&self) -> &Service {
         &self.route.endpoint
     }
 
@@ -156,13 +160,32 @@ impl Dial {
         self.deadline
     }
 
-    /// Returns the socket to step with. The socket of an I2P stream keeps its session open.
-    pub(crate) fn wrap(&self, sock: Box<dyn Sock>) -> Box<dyn Sock> {
-        match &self.route.way {
+    /// Creates the socket to step with, and sets its options and its source address. The socket of
+    /// an I2P stream keeps its session open.
+    ///
+    /// # Errors
+    ///
+    /// Fails if a system call fails, or if an option or the source address is not possible.
+    pub(crate) fn create_sock(
+        &self,
+        factory: &dyn SockFactory,
+    ) -> Result<Box<dyn Sock>, ConnectError> {
+        let (to, endpoint) = (&self.to, self.endpoint());
+        let sock = factory.create_sock(endpoint).map_err(|error| self.failed("socket", error))?;
+        let is_unix = endpoint.addr().is_unix();
+        self.socket.apply(&*sock, is_unix).map_err(|OptionError { option, source }| {
+            ConnectError::new(to, ConnectErrorKind::SocketOption { option, source })
+        })?;
+        if !is_unix {
+            self.source.bind(&*sock, endpoint).map_err(|(from, source)| {
+                ConnectError::new(to, ConnectErrorKind::SourceAddress { from, source })
+            })?;
+        }
+        Ok(match &self.route.way {
             #[cfg(feature = "i2p")]
             Way::I2p(dial) => Box::new(HeldSession::new(sock, dial.held())),
             _ => sock,
-        }
+        })
     }
 
     /// Returns the socket to wait on, which is `sock` or another socket that this connect has
@@ -247,6 +270,34 @@ impl Dial {
             Way::Proxy(dial) => dial.step(sock, &self.to, &self.route.endpoint, now),
             #[cfg(feature = "i2p")]
             Way::I2p(dial) => dial.step(sock, &self.to, now),
+        }
+    }
+}
+
+/// The source addresses of a connect, one for each family.
+#[derive(Debug)]
+struct Source {
+    v4: Option<SocketAddrV4>,
+    v6: Option<SocketAddrV6>,
+}
+
+impl Source {
+    fn of(options: &ConnectOptions) -> Source {
+        Source { v4: options.bind_v4, v6: options.bind_v6 }
+    }
+
+    /// Binds a socket that is about to connect to `endpoint`, an IP address. Returns the address
+    /// that cannot be bound.
+    fn bind(&self, sock: &dyn Sock, endpoint: &Service) -> Result<(), (SocketAddr, io::Error)> {
+        let (v4, v6) = (self.v4.map(SocketAddr::V4), self.v6.map(SocketAddr::V6));
+        let is_v4 = matches!(endpoint.addr(), NetAddr::Ipv4(_));
+        let (from, of_other_family) = if is_v4 { (v4, v6) } else { (v6, v4) };
+        if let Some(from) = from {
+            return sock.bind(&from.into()).map_err(|error| (from, error));
+        }
+        match of_other_family {
+            Some(from) => Err((from, io::Error::from_raw_os_error(libc::EAFNOSUPPORT))),
+            None => Ok(()),
         }
     }
 }

@@ -70,9 +70,7 @@ impl Attempt {
         let mut dial = Dial::new(to, options, shared.i2p.as_ref(), now)?;
         let place = shared.reserve().ok_or_else(|| too_many(shared, to))?;
 
-        let sock =
-            factory.create_sock(dial.endpoint()).map_err(|error| dial.failed("socket", error))?;
-        let sock = dial.wrap(sock);
+        let sock = dial.create_sock(factory)?;
         dial.begin(&*sock, now)?;
         // The kernel chose the local address when the connect began.
         let me = sock.local_address().map_err(|error| dial.failed("getsockname", error))?;

@@ -8,14 +8,16 @@
 
 // This file holds the traits. `os` implements them with the system calls of Unix, one method for
 // each call and named after it. `holders` asks who has a socket. `interrupt` ends waits, `sync`
-// holds the locks, `sources` prints errors, `passing` tells which errors pass by themselves. Any
-// thread may use the module, and only `interrupt` takes a lock.
+// holds the locks, `sources` prints errors, `passing` tells which errors pass by themselves,
+// `socket_options` has the options that an embedder may set. Any thread may use the module, and
+// only `interrupt` takes a lock.
 
 pub(crate) mod holders;
 pub(crate) mod interrupt;
 mod more;
 mod os;
 pub(crate) mod passing;
+mod socket_options;
 pub(crate) mod sources;
 pub(crate) mod sync;
 
@@ -31,6 +33,10 @@ use std::{
 #[doc(no_inline)]
 pub use self::more::More;
 pub use self::os::OsSockFactory;
+pub(crate) use self::socket_options::OptionError;
+pub use self::socket_options::SocketOption;
+#[doc(no_inline)]
+pub use self::socket_options::SocketOptions;
 use crate::address::Service;
 
 /// One socket. The trait is object-safe and has one method for each system call. Almost every
@@ -98,6 +104,12 @@ pub trait Sock: fmt::Debug + Send + Sync {
     /// address. Called before [`bind`](Sock::bind). The default returns the error
     /// [`io::ErrorKind::Unsupported`].
     fn set_reuse_port(&self) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+    /// Calls `setsockopt(2)` for an option that the embedder has set. Called before
+    /// [`bind`](Sock::bind), [`connect`](Sock::connect) and [`listen`](Sock::listen). The default
+    /// returns the error [`io::ErrorKind::Unsupported`], as does a system without the option.
+    fn set_option(&self, _option: &SocketOption<'_>) -> io::Result<()> {
         Err(io::ErrorKind::Unsupported.into())
     }
     /// Sets `SO_LINGER` to zero, so that the close resets the connection and its port is free at

@@ -35,6 +35,8 @@ mod connection_cap;
 mod local_address;
 mod reuse_port;
 mod self_connect;
+#[cfg(target_os = "linux")]
+mod socket_options;
 mod start_connect;
 mod start_connect_ends;
 mod unix_sockets;

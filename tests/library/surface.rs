@@ -14,9 +14,9 @@ use sockman::{
         CreateError, InvalidOption, JoinError, Panic, SendError, StartError,
     },
     helpers::{ConnectionTable, Deadlines, PushError, SendQueueLimits},
-    options::PanicPolicy,
+    options::{PanicPolicy, SocketOptions},
     stats::{ConnectionInfo, Direction, HangUp, Stats},
-    sys::{More, OsSockFactory, Poller, Readiness, Sock, SockFactory, Waker},
+    sys::{More, OsSockFactory, Poller, Readiness, Sock, SockFactory, SocketOption, Waker},
     testing::{self, Call, Ended, Peer, PeerListener, Point, Probe, Script, SocketThreadByHand},
 };
 use sockman_test_support::{Recorder, Running, without_sweep};
@@ -74,6 +74,8 @@ fn every_public_type_is_send_and_sync() {
         ConnectionTable<String>,
         Deadlines<u64>,
         PanicPolicy,
+        SocketOptions,
+        SocketOption<'static>,
         ConnectionInfo,
         HangUp,
         Direction,
