@@ -14,8 +14,11 @@
 //! assert_eq!(format!("{error:#}"), format!("{message}: no more threads"));
 //! ```
 
+mod handover;
+
 use std::{any::Any, convert::Infallible, error::Error, fmt, io};
 
+pub use self::handover::{AddConnectionError, AddConnectionErrorKind, IntoStreamError};
 use crate::{
     address::Service,
     dial::{ZONE_HINT, lacks_zone},

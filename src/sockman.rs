@@ -4,6 +4,8 @@
 //! caller's thread. Each lock in [`Shared`] is held for a moment. No lock is held while the
 //! embedder's code runs.
 
+mod handover;
+
 use std::{
     fmt,
     io::{self, IoSlice},
@@ -383,7 +385,7 @@ impl SockMan {
         me: &Service,
         them: &Service,
     ) -> Result<NewConnection, ConnectError> {
-        connect::add_existing(self, sock, me, them)
+        crate::engine::handover::add_existing(self, sock, me, them)
     }
 
     /// Begins to connect to `to` and returns at once, with the id that the connection will have.

@@ -12,8 +12,6 @@ use super::{
     shared::Shared,
     threads,
 };
-#[cfg(feature = "testing")]
-use crate::sys::Sock;
 use crate::{
     address::{Destination, Service},
     dial::{ConnectError, ConnectErrorKind, ConnectOptions, Dial, connect_blocking},
@@ -35,7 +33,8 @@ impl LogOptions {
     }
 }
 
-/// A connection that the library does not poll yet. [`SockMan::connect`] returns it.
+/// A connection that the library does not poll yet. [`SockMan::connect`] and
+/// [`SockMan::add_connection`] return it.
 ///
 /// No callback names the id before [`activate`](NewConnection::activate), so the embedder can
 /// register the id first. The connection can already be sent to, woken and closed. The
@@ -62,6 +61,10 @@ pub struct NewConnection {
 }
 
 impl NewConnection {
+    pub(crate) fn new(shared: &Arc<Shared>, connection: Arc<Connection>) -> NewConnection {
+        NewConnection { shared: Arc::clone(shared), connection, activated: false }
+    }
+
     /// Returns the connection's id.
     #[must_use]
     pub fn id(&self) -> ConnectionId {
@@ -74,7 +77,8 @@ impl NewConnection {
         self.connection.me()
     }
 
-    /// Returns the destination that was dialled, also if a proxy was used.
+    /// Returns the destination that was dialled, also if a proxy was used. For a stream from
+    /// [`SockMan::add_connection`], returns the peer's address.
     #[must_use]
     pub fn them(&self) -> &Destination {
         self.connection.them()
@@ -141,22 +145,7 @@ fn dial_and_fill(
     };
     let connection = place.fill(Direction::Outbound, sock, me, to.clone(), factory.now());
     shared.counters.connected.add(1);
-    Ok(NewConnection { shared: Arc::clone(shared), connection, activated: false })
-}
-
-/// Makes a connection from a socket that is already connected.
-#[cfg(feature = "testing")]
-pub(crate) fn add_existing(
-    sockman: &SockMan,
-    sock: Box<dyn Sock>,
-    me: &Service,
-    them: &Service,
-) -> Result<NewConnection, ConnectError> {
-    let (shared, to) = (sockman.shared(), them.into());
-    let place = shared.reserve().ok_or_else(|| too_many(shared, &to))?;
-    let now = shared.options.sock_factory.now();
-    let connection = place.fill(Direction::Outbound, sock, me.clone(), to, now);
-    Ok(NewConnection { shared: Arc::clone(shared), connection, activated: false })
+    Ok(NewConnection::new(shared, connection))
 }
 
 /// Begins a connect that the socket thread completes.

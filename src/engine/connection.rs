@@ -136,7 +136,7 @@ pub(crate) struct Connection {
     closed: AtomicBool,
     /// Whether a `Mark::Woken` is in the inbox, or a wake waits until the connection gets its slot.
     woken: AtomicBool,
-    /// One bit for each of three facts, in one byte because each connection pays for it.
+    /// One bit for each of four facts, in one byte because each connection pays for it.
     /// `WRITE_SHUT` is read and written under the send lock. If `SEND_LACKS` or `RECV_LACKS` is
     /// set, a `Mark::Lacking` is in the inbox, or the socket thread has set its timer.
     facts: AtomicU8,
@@ -173,6 +173,9 @@ const WRITE_SHUT: u8 = 4;
 pub(crate) const SEND_LACKS: u8 = 1;
 /// A fact: a receive lacked memory or buffers, and is tried again later.
 pub(crate) const RECV_LACKS: u8 = 2;
+
+/// A fact: the stream of the connection goes on elsewhere. Set before `closed`.
+const TAKEN_OUT: u8 = 8;
 
 /// The outcome of a send that did not fail.
 pub(crate) enum Sent {
@@ -245,6 +248,22 @@ impl Connection {
     /// Marks the connection as closed. The caller holds the map's lock.
     pub(crate) fn set_closed(&self) {
         self.closed.store(true, Ordering::Release);
+    }
+
+    /// Marks the connection as one whose stream goes on elsewhere. The caller then marks it as
+    /// closed.
+    pub(crate) fn set_taken_out(&self) {
+        self.facts.fetch_or(TAKEN_OUT, Ordering::Relaxed);
+    }
+
+    /// Returns whether the stream of a closed connection goes on elsewhere.
+    pub(crate) fn is_taken_out(&self) -> bool {
+        self.is_closed() && self.facts.load(Ordering::Relaxed) & TAKEN_OUT != 0
+    }
+
+    /// Waits for the send under way. After a close, no other send begins.
+    pub(crate) fn wait_for_send(&self) {
+        drop(self.sending.lock());
     }
 
     #[inline]
@@ -498,7 +517,8 @@ impl Connection {
     /// Returns the directions that lack memory or buffers, and clears them. A direction that lacks
     /// again makes a new mark.
     pub(crate) fn take_lacks(&self) -> u8 {
-        self.facts.fetch_and(WRITE_SHUT, Ordering::AcqRel) & (SEND_LACKS | RECV_LACKS)
+        let lacks = SEND_LACKS | RECV_LACKS;
+        self.facts.fetch_and(!lacks, Ordering::AcqRel) & lacks
     }
 
     /// Notes a hang-up. With `is_over`, both directions are over; without it, an error is pending.

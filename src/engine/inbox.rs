@@ -13,7 +13,7 @@ use std::{
     sync::{Arc, Weak},
 };
 
-use super::{attempt::Attempt, connection::Connection, listener::Listener};
+use super::{attempt::Attempt, connection::Connection, handover::Fence, listener::Listener};
 use crate::{
     sys::Waker,
     sys::sync::Mutex,
@@ -38,6 +38,9 @@ pub(crate) enum Mark {
     /// Release the connection, so that its descriptor is closed. While no thread runs, no such mark
     /// waits.
     Closed(Arc<Connection>),
+    /// Tell a waiting thread that the turns that had begun have ended, and that earlier marks were
+    /// taken.
+    Fence(Fence),
     /// Add the listener to the poll set.
     ListenerAdded(Weak<Listener>),
     /// Release the listeners that were stopped.
@@ -185,7 +188,7 @@ impl Marks {
             Mark::ListenerAdded(listener) => {
                 listener.upgrade().is_some_and(|listener| !listener.is_stopped())
             }
-            Mark::Closed(_) | Mark::ListenersStopped => false,
+            Mark::Closed(_) | Mark::Fence(_) | Mark::ListenersStopped => false,
         });
     }
 }

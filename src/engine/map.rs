@@ -183,6 +183,22 @@ impl ConnectionMap {
         self.count.fetch_sub(1, Ordering::AcqRel);
         Some(connection)
     }
+
+    /// Removes an open connection whose stream goes on elsewhere. If several threads race, exactly
+    /// one receives the connection.
+    pub(crate) fn take_out(&self, id: ConnectionId) -> Option<Arc<Connection>> {
+        let connection = {
+            let mut maps = self.maps.lock();
+            let ById(connection) = maps.open.take(&id)?;
+            // Under the lock, as in `close`.
+            connection.set_taken_out();
+            connection.set_closed();
+            self.closes.fetch_add(1, Ordering::AcqRel);
+            connection
+        };
+        self.count.fetch_sub(1, Ordering::AcqRel);
+        Some(connection)
+    }
 }
 
 /// The hasher of ids. A multiplication that spreads the ids over the table's high and low bits is

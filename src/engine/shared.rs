@@ -83,6 +83,12 @@ impl Shared {
     /// race, exactly one of them gets `true`.
     pub(crate) fn close(&self, id: ConnectionId) -> bool {
         let Some(connection) = self.connections.close(id) else { return false };
+        self.ended(connection);
+        true
+    }
+
+    /// Makes the socket thread release a connection that has left the map.
+    pub(crate) fn ended(&self, connection: Arc<Connection>) {
         if threads::is_socket_thread_of(self) {
             self.inbox.push(Mark::Closed(connection));
         } else {
@@ -96,7 +102,6 @@ impl Shared {
             }
         }
         self.connections.close_told();
-        true
     }
 
     /// Hands an attempt to the socket thread.

@@ -383,6 +383,7 @@ impl SocketThread {
                         }
                     }
                     Mark::Closed(connection) => self.remove(&connection),
+                    Mark::Fence(fence) => drop(fence),
                     Mark::ListenerAdded(listener) => {
                         if let Some(listener) = listener.upgrade() {
                             self.add_listener(&listener);

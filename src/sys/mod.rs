@@ -117,6 +117,12 @@ pub trait Sock: fmt::Debug + Send + Sync {
     fn set_reset_on_close(&self) -> io::Result<()> {
         Ok(())
     }
+    /// Calls `fcntl(2)` with `F_DUPFD_CLOEXEC`: returns another descriptor of the same socket. The
+    /// default returns the error [`io::ErrorKind::Unsupported`], for sockets that cannot leave the
+    /// library.
+    fn duplicate(&self) -> io::Result<OwnedFd> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
     /// Returns the descriptor, for [`Poller::register`]. A double may return any number that the
     /// double's poller understands.
     fn as_raw_fd(&self) -> RawFd;
@@ -188,6 +194,9 @@ pub trait Waker: Send + Sync {
     fn wake(&self) -> io::Result<()>;
 }
 
+/// A connected socket, its local address, and the address of its peer.
+pub type Adopted = (Box<dyn Sock>, Service, Service);
+
 /// The source of sockets, pollers and the time. The trait is the counterpart of Bitcoin Core's
 /// `CreateSock`. Test doubles implement it.
 #[doc(alias = "CreateSock")]
@@ -201,6 +210,14 @@ pub trait SockFactory: fmt::Debug + Send + Sync {
     /// Takes over a listening socket that other code has bound. The call fails if `listener` is not
     /// a stream socket in the listening state.
     fn adopt_listener(&self, listener: OwnedFd) -> io::Result<Box<dyn Sock>>;
+    /// Takes over a connected stream socket that other code has made, as
+    /// [`create_sock`](SockFactory::create_sock) would make it. Returns the socket, its local
+    /// address and the peer's address. The call fails if `stream` is not a connected TCP or
+    /// unix-domain stream socket, and gives `stream` back. The default returns the error
+    /// [`io::ErrorKind::Unsupported`].
+    fn adopt_connection(&self, stream: OwnedFd) -> Result<Adopted, (OwnedFd, io::Error)> {
+        Err((stream, io::ErrorKind::Unsupported.into()))
+    }
     /// Returns the current time. The default returns [`Instant::now`].
     fn now(&self) -> Instant {
         Instant::now()

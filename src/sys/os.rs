@@ -16,7 +16,8 @@ use mio::{Interest, Token, unix::SourceFd};
 use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
 
 use super::{
-    EVENTS_PER_POLL, More, Poller, Readiness, Sock, SockFactory, SocketOption, Waker, sync::Mutex,
+    Adopted, EVENTS_PER_POLL, More, Poller, Readiness, Sock, SockFactory, SocketOption, Waker,
+    sync::Mutex,
 };
 use crate::address::Service;
 
@@ -40,6 +41,15 @@ impl SockFactory for OsSockFactory {
 
     fn create_poller(&self) -> io::Result<Box<dyn Poller>> {
         Ok(Box::new(MioPoller::new()?))
+    }
+
+    fn adopt_connection(&self, stream: OwnedFd) -> Result<Adopted, (OwnedFd, io::Error)> {
+        let socket = Socket::from(stream);
+        match prepare_connection(&socket) {
+            Ok((me, them)) if me.addr().is_unix() => Ok((Box::new(OsSock::Unix(socket)), me, them)),
+            Ok((me, them)) => Ok((Box::new(OsSock::tcp(socket)), me, them)),
+            Err(error) => Err((socket.into(), error)),
+        }
     }
 
     fn adopt_listener(&self, listener: OwnedFd) -> io::Result<Box<dyn Sock>> {
@@ -103,6 +113,26 @@ impl OsSock {
             OsSock::UnixListener(listener) => listener.as_fd(),
         }
     }
+}
+
+/// Prepares a connected socket that other code has made. Returns both addresses.
+fn prepare_connection(socket: &Socket) -> io::Result<(Service, Service)> {
+    if socket.r#type()? != Type::STREAM || socket.is_listener()? {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "the socket is not a stream socket, or it listens",
+        ));
+    }
+    let them = Service::from_sock_addr(&socket.peer_addr()?).ok_or_else(unknown_family)?;
+    let me = Service::from_sock_addr(&socket.local_addr()?).ok_or_else(unknown_family)?;
+    socket.set_nonblocking(true)?;
+    socket.set_cloexec(true)?;
+    if !me.addr().is_unix() {
+        socket.set_tcp_nodelay(true)?;
+        // With SO_LINGER, a close waits for the peer, on Linux also on a non-blocking socket.
+        socket.set_linger(None)?;
+    }
+    Ok((me, them))
 }
 
 /// Sets the keepalive. Socket2 ignores what OpenBSD does not have.
@@ -303,6 +333,10 @@ impl Sock for OsSock {
 
     fn peer_address(&self) -> io::Result<Service> {
         Service::from_sock_addr(&self.socket().peer_addr()?).ok_or_else(unknown_family)
+    }
+
+    fn duplicate(&self) -> io::Result<OwnedFd> {
+        self.fd().try_clone_to_owned()
     }
 
     fn short_read_means_empty(&self) -> bool {

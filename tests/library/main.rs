@@ -24,6 +24,7 @@ mod surface;
 mod bytes;
 mod callbacks;
 mod close;
+mod handover;
 mod hang_up;
 mod hooks;
 mod loopback;

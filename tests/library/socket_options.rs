@@ -27,7 +27,7 @@ use sockman_test_support::{
 };
 
 /// Every option but the interface, with values that no system has as its defaults.
-fn unusual() -> SocketOptions {
+pub(crate) fn unusual() -> SocketOptions {
     SocketOptions::default()
         .keepalive_idle(Duration::from_secs(77))
         .keepalive_interval(Duration::from_secs(33))
@@ -40,7 +40,7 @@ fn unusual() -> SocketOptions {
 }
 
 /// Asserts that the kernel has the values of [`unusual`].
-fn assert_unusual(socket: &SockRef<'_>) {
+pub(crate) fn assert_unusual(socket: &SockRef<'_>) {
     assert!(socket.keepalive().unwrap());
     assert_eq!(socket.tcp_keepalive_time().unwrap(), Duration::from_secs(77));
     assert_eq!(socket.tcp_keepalive_interval().unwrap(), Duration::from_secs(33));

@@ -154,7 +154,7 @@ impl Turn<'_> {
             self.slot.recv.clear();
         }
         self.slot.connection.count_received(bytes);
-        self.check_open()?;
+        self.check_open_or_taken_out()?;
         self.slot.send.work = true;
         let data = self.buffer.get(..bytes).unwrap_or_default();
         self.context.handler().event_got_data(self.context.sockman, self.slot.id, data);
@@ -201,7 +201,7 @@ impl Turn<'_> {
             return Ok(());
         }
         self.slot.end = End::ErrorTold;
-        self.check_open()?;
+        self.check_open_or_taken_out()?;
         self.slot.send.work = true;
         let id = self.slot.id;
         let them = self.slot.connection.them();
@@ -212,6 +212,16 @@ impl Turn<'_> {
 
     fn take_failed_registration(&mut self) -> Option<io::Error> {
         self.failed.remove(&self.key)
+    }
+
+    /// Checks after a receive. If another thread took the stream of the connection out during the
+    /// receive, the bytes are no longer in the stream, nor is the error, so the callback must come.
+    /// The other thread waits for the end of the turn.
+    fn check_open_or_taken_out(&self) -> Result<(), Closed> {
+        match self.check_open() {
+            Err(Closed) if !self.slot.connection.is_taken_out() => Err(Closed),
+            _ => Ok(()),
+        }
     }
 
     fn check_open(&self) -> Result<(), Closed> {
