@@ -15,10 +15,14 @@
 //! ```
 
 mod handover;
+mod not_started;
 
 use std::{any::Any, convert::Infallible, error::Error, fmt, io};
 
-pub use self::handover::{AddConnectionError, AddConnectionErrorKind, IntoStreamError};
+pub use self::{
+    handover::{AddConnectionError, AddConnectionErrorKind, IntoStreamError},
+    not_started::NotStarted,
+};
 use crate::{
     address::Service,
     dial::{ZONE_HINT, lacks_zone},

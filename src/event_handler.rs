@@ -3,7 +3,7 @@
 //! This module owns nothing. The trait's methods run on the socket thread, some of them on the
 //! I2P-accept thread. The library holds no lock while it calls the methods.
 
-use std::{io, time::Instant};
+use std::{any::Any, io, time::Instant};
 
 #[cfg(feature = "i2p")]
 use crate::dial::i2p::I2pStatus;
@@ -264,6 +264,59 @@ pub trait EventHandler: Send + Sync {
         outcome: Result<&Service, ConnectError>,
     ) {
         let _ = (sockman, id, to, outcome);
+    }
+
+    /// Reports that a connect begun with [`SockMan::start_connect_with`] has succeeded or failed,
+    /// and gives the value of the connect back. The default drops `value` and calls
+    /// [`event_connect_completed`](EventHandler::event_connect_completed).
+    ///
+    /// `value` is the value that was passed to `start_connect_with`, in a box.
+    /// `value.downcast::<T>()` unpacks it. In all else, this method is as
+    /// [`event_connect_completed`](EventHandler::event_connect_completed).
+    ///
+    /// *When:* once for each `start_connect_with` that returned an id, unless the id was closed
+    /// before.
+    ///
+    /// *Thread:* the socket thread. No lock is held.
+    ///
+    /// *May call:* everything.
+    ///
+    /// *Comes after it:* with `Ok`, the other callbacks for this id. With an error, or if the id
+    /// was closed in this callback, no callback names the id again.
+    ///
+    /// *A panic:* closes the connection, if there is one, and is then handled as
+    /// [`PanicPolicy`](crate::options::PanicPolicy) says.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use std::any::Any;
+    /// # use sockman::{ConnectionId, Service, SockMan, address::Destination, error::ConnectError};
+    /// # struct Peer { name: String }
+    /// # struct Handler;
+    /// # impl Handler {
+    /// fn event_connect_completed_with(
+    ///     &self, sockman: &SockMan, id: ConnectionId, to: &Destination,
+    ///     outcome: Result<&Service, ConnectError>, value: Box<dyn Any + Send>,
+    /// ) {
+    ///     let Ok(peer) = value.downcast::<Peer>() else { return };
+    ///     match outcome {
+    ///         Ok(me) => println!("connection {id} to {} from {me}", peer.name),
+    ///         Err(error) => println!("{}: {error:#}", peer.name),
+    ///     }
+    /// }
+    /// # }
+    /// ```
+    fn event_connect_completed_with(
+        &self,
+        sockman: &SockMan,
+        id: ConnectionId,
+        to: &Destination,
+        outcome: Result<&Service, ConnectError>,
+        value: Box<dyn Any + Send>,
+    ) {
+        drop(value);
+        self.event_connect_completed(sockman, id, to, outcome);
     }
 
     /// Returns whether the embedder has something to send on this connection. The default returns

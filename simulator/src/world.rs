@@ -486,7 +486,9 @@ impl World {
             options = options.cancel(cancel.clone());
         }
         let until = Some(self.network.elapsed() + timeout);
-        let begun = sockman.start_connect(to, &options);
+        let begun = sockman
+            .start_connect_with(to, &options, to.clone())
+            .map_err(sockman::error::ConnectError::from);
         let mut model = self.model.lock();
         let number = model.connections.len();
         model.say(|| match &begun {

@@ -15,10 +15,11 @@ use super::{
     connect::{LogOptions, log_outcome, too_many},
     connection::Connection,
     inbox::Mark,
+    map::{Reservation, Value},
     shared::Shared,
 };
 use crate::{
-    address::Destination,
+    address::{Destination, Service},
     dial::{ConnectError, ConnectErrorKind, ConnectOptions, Dial, Step, WaitsOn},
     sys::{
         Sock, Waker,
@@ -49,45 +50,61 @@ impl fmt::Debug for Cancel {
     }
 }
 
-impl Attempt {
+/// A connect that has taken the steps that need no wait, and has no id yet.
+pub(crate) struct Begun<'a> {
+    shared: &'a Arc<Shared>,
+    place: Reservation<'a>,
+    sock: Box<dyn Sock>,
+    me: Service,
+    dial: Dial,
+    began: Instant,
+    watches: Watches,
+    log_options: LogOptions,
+}
+
+impl<'a> Begun<'a> {
     /// Begins a connect with the steps that need no wait. The socket thread takes the other steps.
     ///
     /// # Errors
     ///
     /// Returns the error of a connect that failed in these steps. A connect that failed at once
     /// gets no id.
-    pub(crate) fn start(
-        shared: &Arc<Shared>,
+    pub(crate) fn begin(
+        shared: &'a Arc<Shared>,
         to: &Destination,
         options: &ConnectOptions,
-    ) -> Result<Attempt, ConnectError> {
+    ) -> Result<Begun<'a>, ConnectError> {
         let watches = Watches::new(&options.cancel);
         if watches.is_interrupted() || shared.watches().is_interrupted() {
             return Err(ConnectError::new(to, ConnectErrorKind::Interrupted));
         }
         let factory = &*shared.options.sock_factory;
-        let now = factory.now();
-        let mut dial = Dial::new(to, options, shared.i2p.as_ref(), now)?;
+        let began = factory.now();
+        let mut dial = Dial::new(to, options, shared.i2p.as_ref(), began)?;
         let place = shared.reserve().ok_or_else(|| too_many(shared, to))?;
 
         let sock = dial.create_sock(factory)?;
-        dial.begin(&*sock, now)?;
+        dial.begin(&*sock, began)?;
         // The kernel chose the local address when the connect began.
         let me = sock.local_address().map_err(|error| dial.failed("getsockname", error))?;
-        let connection = place.fill_connecting(sock, me, to.clone(), now);
+        let log_options = LogOptions::of(options);
+        Ok(Begun { shared, place, sock, me, dial, began, watches, log_options })
+    }
+
+    /// Gives the connect an id, under which the map keeps `value` until the outcome.
+    pub(crate) fn fill(self, value: Option<Value>) -> Attempt {
+        let Begun { shared, place, sock, me, dial, began, watches, log_options } = self;
+        let connection = place.fill_connecting(sock, me, dial.to().clone(), began, value);
         let waker: Arc<dyn Waker> = Arc::new(CancelWaker {
             shared: Arc::downgrade(shared),
             connection: Arc::downgrade(&connection),
         });
         let wakers = watches.add_waker(&waker);
-        Ok(Attempt {
-            connection,
-            dial,
-            log_options: LogOptions::of(options),
-            cancel: Cancel { watches, _wakers: wakers },
-        })
+        Attempt { connection, dial, log_options, cancel: Cancel { watches, _wakers: wakers } }
     }
+}
 
+impl Attempt {
     /// Steps the connect. A step that comes too early does no harm.
     ///
     /// # Errors

@@ -6,9 +6,10 @@
 use std::{fmt, sync::Arc};
 
 use super::{
-    attempt::Attempt,
+    attempt::Begun,
     connection::{Connection, ConnectionId, Direction},
     inbox::Mark,
+    map::Value,
     shared::Shared,
     threads,
 };
@@ -148,22 +149,26 @@ fn dial_and_fill(
     Ok(NewConnection::new(shared, connection))
 }
 
-/// Begins a connect that the socket thread completes.
-pub(crate) fn start_connect(
+/// Begins a connect that the socket thread completes. The map keeps what `pack` makes of `value`
+/// until the outcome. An error gives `value` back.
+pub(crate) fn start_connect<V>(
     sockman: &SockMan,
     to: &Destination,
     options: &ConnectOptions,
-) -> Result<ConnectionId, ConnectError> {
+    value: V,
+    pack: impl FnOnce(V) -> Option<Value>,
+) -> Result<ConnectionId, (ConnectError, V)> {
     let shared = sockman.shared();
-    match Attempt::start(shared, to, options) {
-        Ok(attempt) => {
+    match Begun::begin(shared, to, options) {
+        Ok(begun) => {
+            let attempt = begun.fill(pack(value));
             let id = attempt.connection.id;
             shared.drive(Box::new(attempt));
             Ok(id)
         }
         Err(error) => {
             log_outcome(to, &LogOptions::of(options), Err(&error));
-            Err(error)
+            Err((error, value))
         }
     }
 }

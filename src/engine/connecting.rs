@@ -17,9 +17,11 @@ use super::{
     attempt::Attempt,
     connection::Connection,
     context::Context,
+    map::Over,
     slab::{Key, Slab, Token},
 };
 use crate::{
+    address::Service,
     dial::{ConnectError, Step, WaitsOn},
     sys::{
         Poller,
@@ -247,13 +249,10 @@ impl Completed {
         let Completed { attempt, outcome } = self;
         let (sockman, shared) = (context.sockman, context.shared());
         let id = attempt.connection.id;
-        let is_still_wanted = match &outcome {
+        let Over { value } = match &outcome {
             Ok(()) => shared.connected(id, now),
             Err(_) => shared.failed_to_connect(id),
-        };
-        if !is_still_wanted {
-            return None;
-        }
+        }?;
         attempt.log(outcome.as_ref().copied());
         let to = attempt.to().clone();
         let Attempt { connection, .. } = *attempt;
@@ -266,9 +265,15 @@ impl Completed {
         }
         let handler = context.handler();
         announce(sockman, id, connection, || {
+            let report = |outcome: Result<&Service, ConnectError>| match value {
+                None => handler.event_connect_completed(sockman, id, &to, outcome),
+                Some(value) => {
+                    handler.event_connect_completed_with(sockman, id, &to, outcome, value);
+                }
+            };
             match outcome {
-                Ok(new) => handler.event_connect_completed(sockman, id, &to, Ok(new.me())),
-                Err(error) => handler.event_connect_completed(sockman, id, &to, Err(error)),
+                Ok(new) => report(Ok(new.me())),
+                Err(error) => report(Err(error)),
             }
             true
         })

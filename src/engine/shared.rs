@@ -15,7 +15,7 @@ use super::{
     counters::Counters,
     inbox::{Inbox, Mark},
     listener::Listener,
-    map::ConnectionMap,
+    map::{Closed, ConnectionMap, Over},
     socket_thread::SocketThread,
     threads::{self, Run},
 };
@@ -82,8 +82,10 @@ impl Shared {
     /// Closes a connection. Returns `true` if this call closed the connection. If several threads
     /// race, exactly one of them gets `true`.
     pub(crate) fn close(&self, id: ConnectionId) -> bool {
-        let Some(connection) = self.connections.close(id) else { return false };
+        let Some(Closed { connection, value }) = self.connections.close(id) else { return false };
         self.ended(connection);
+        // The embedder's code runs here, so no lock is held.
+        drop(value);
         true
     }
 
@@ -135,19 +137,17 @@ impl Shared {
     }
 
     /// Registers the success of a connect that the socket thread drove. The id can then be sent to.
-    /// Returns `false` if the connect was closed meanwhile.
-    pub(crate) fn connected(&self, id: ConnectionId, now: Instant) -> bool {
+    /// Returns `None` if the connect was closed meanwhile.
+    pub(crate) fn connected(&self, id: ConnectionId, now: Instant) -> Option<Over> {
         self.connections.connected(id, self.age(now))
     }
 
     /// Registers the failure of a connect that the socket thread drove, and gives its place back.
-    /// Returns `false` if the connect was closed meanwhile.
-    pub(crate) fn failed_to_connect(&self, id: ConnectionId) -> bool {
-        let failed = self.connections.failed_to_connect(id);
-        if failed {
-            self.release_place();
-        }
-        failed
+    /// Returns `None` if the connect was closed meanwhile.
+    pub(crate) fn failed_to_connect(&self, id: ConnectionId) -> Option<Over> {
+        let failed = self.connections.failed_to_connect(id)?;
+        self.release_place();
+        Some(failed)
     }
 
     /// Returns the time from `created` to `now`, the form in which connections store times.

@@ -40,6 +40,7 @@ mod self_connect;
 mod socket_options;
 mod start_connect;
 mod start_connect_ends;
+mod start_connect_values;
 mod unix_sockets;
 
 // The socket thread: fairness, promptness, idleness, panics and restarts.

@@ -12,7 +12,7 @@ use sockman::{
     error::{
         AddConnectionError, AddConnectionErrorKind, BindError, BindErrorKind, ConnectError,
         ConnectErrorKind, ConnectFault, ConnectPhase, CreateError, IntoStreamError, InvalidOption,
-        JoinError, Panic, SendError, StartError,
+        JoinError, NotStarted, Panic, SendError, StartError,
     },
     helpers::{ConnectionTable, Deadlines, PushError, SendQueueLimits},
     options::{PanicPolicy, SocketOptions},
@@ -60,6 +60,7 @@ fn every_public_type_is_send_and_sync() {
         AddConnectionError,
         AddConnectionErrorKind,
         IntoStreamError,
+        NotStarted<u64>,
         BindError,
         BindErrorKind,
         ConnectError,

@@ -173,7 +173,7 @@ MUTATIONS = [
     {
         'guarantee': 'G4', 'what': 'a close does not shut the socket down',
         'file': 'src/engine/map.rs',
-        'old': '        connection.shutdown();\n',
+        'old': '        closed.connection.shutdown();\n',
         'new': '',
         'test': 'sockman:library', 'tests': ('close', ''),
     },
@@ -964,8 +964,8 @@ MUTATIONS = [
     {
         'guarantee': 'G4', 'what': 'a closed attempt is reported',
         'file': 'src/engine/connecting.rs',
-        'old': '        if !is_still_wanted {',
-        'new': '        if false && !is_still_wanted {',
+        'old': '            Err(_) => shared.failed_to_connect(id),\n        }?;',
+        'new': '            Err(_) => shared.failed_to_connect(id),\n        }\n        .unwrap_or(Over { value: None });',
         'test': 'sockman:library', 'tests': ('doubles', 'closes_while_it_completes'),
     },
     {
@@ -978,8 +978,8 @@ MUTATIONS = [
     {
         'guarantee': 'G4', 'what': 'the map of attempts keeps an attempt that became a connection',
         'file': 'src/engine/map.rs',
-        'old': 'let Some(ById(connection)) = maps.connecting.take(&id) else',
-        'new': 'let Some(connection) = maps.connecting.get(&id).map(|ById(connection)| Arc::clone(connection)) else',
+        'old': 'let ById(connection) = maps.connecting.take(&id)?;',
+        'new': 'let connection = maps.connecting.get(&id).map(|ById(connection)| Arc::clone(connection))?;',
         'test': 'sockman:library', 'tests': ('start_connect', 'closed_in_its_outcome'),
     },
     {
@@ -1083,8 +1083,8 @@ MUTATIONS = [
     {
         'guarantee': 'G11', 'what': 'a failed attempt keeps its place',
         'file': 'src/engine/shared.rs',
-        'old': '        if failed {\n            self.release_place();',
-        'new': '        if false {\n            self.release_place();',
+        'old': '        self.release_place();\n        Some(failed)',
+        'new': '        Some(failed)',
         'test': 'sockman:library', 'tests': ('start_connect', 'at_the_cap'),
     },
     {
@@ -1678,7 +1678,7 @@ MUTATIONS = [
     {
         'guarantee': 'G4', 'what': 'a close does not shut the socket down',
         'file': 'src/engine/map.rs',
-        'old': '        connection.shutdown();\n        self.count',
+        'old': '        closed.connection.shutdown();\n        self.count',
         'new': '        self.count',
         'test': 'simulator:seeds', 'tests': ('', ''),
     },
@@ -3144,5 +3144,33 @@ MUTATIONS = [
         'old': 'if socket.r#type()? != Type::STREAM || socket.is_listener()? {\n        return Err(io::Error::new(\n            io::ErrorKind::InvalidInput,\n            "the socket is not a stream socket, or it listens",',
         'new': 'if false {\n        return Err(io::Error::new(\n            io::ErrorKind::InvalidInput,\n            "the socket is not a stream socket, or it listens",',
         'test': 'sockman:library', 'tests': ('handover', ''),
+    },
+    {
+        'guarantee': 'start_connect_with', 'what': 'a close keeps the value of a connect',
+        'file': 'src/engine/map.rs',
+        'old': '            Closed { connection, value: maps.values.remove(&id) }',
+        'new': '            Closed { connection, value: None }',
+        'test': 'sockman:library', 'tests': ('start_connect_values', ''),
+    },
+    {
+        'guarantee': 'start_connect_with', 'what': 'a failed connect loses its value',
+        'file': 'src/engine/map.rs',
+        'old': '        maps.connecting.remove(&id).then(|| Over { value: maps.values.remove(&id) })',
+        'new': '        maps.connecting.remove(&id).then_some(Over { value: None })',
+        'test': 'sockman:library', 'tests': ('start_connect_values', ''),
+    },
+    {
+        'guarantee': 'start_connect_with', 'what': 'a connect that succeeded loses its value',
+        'file': 'src/engine/map.rs',
+        'old': '        Some(Over { value: maps.values.remove(&id) })',
+        'new': '        Some(Over { value: None })',
+        'test': 'sockman:library', 'tests': ('start_connect_values', ''),
+    },
+    {
+        'guarantee': 'start_connect_with', 'what': 'a handler without a method for values hears no outcome',
+        'file': 'src/event_handler.rs',
+        'old': '        drop(value);\n        self.event_connect_completed(sockman, id, to, outcome);',
+        'new': '        let _ = (sockman, id, to, outcome, value);',
+        'test': 'sockman:library', 'tests': ('start_connect_values', ''),
     },
 ]
