@@ -236,7 +236,8 @@ pub trait EventHandler: Send + Sync {
     /// default does nothing.
     ///
     /// `outcome` is `Ok` with this side's address if the connect succeeded; the library polls the
-    /// connection after this callback. `to` is the destination that was passed to `start_connect`.
+    /// connection after this callback. `to` is the destination that was passed to `start_connect`, or
+    /// the one of its [alternatives](crate::ConnectOptions::alternatives) that was reached.
     /// An embedder that connects to each destination once needs no table of attempts.
     ///
     /// *When:* once for each `start_connect` that returned an id, unless the id was closed before.

@@ -329,7 +329,7 @@ impl EventHandler for Embedder {
         result: Result<&Service, ConnectError>,
         value: Box<dyn std::any::Any + Send>,
     ) {
-        let is_own = value.downcast::<Destination>().is_ok_and(|value| *value == *to);
+        let is_own = value.downcast::<Vec<Destination>>().is_ok_and(|of| of.contains(to));
         self.world.model.lock().require(is_own, || {
             format!("the connect to {to} came back with the value of another one")
         });

@@ -13,7 +13,7 @@ use std::{
 use parking_lot::Mutex;
 use sockman::{
     ConnectOptions, ConnectionId, Interrupt, NewConnection, SendQueue, Service, SockMan,
-    address::Destination,
+    address::{Destination, NetAddr},
     error::ConnectErrorKind,
     helpers::{Deadlines, PushError, SendQueueLimits},
     options::PanicPolicy,
@@ -86,6 +86,12 @@ pub(crate) struct Target {
 }
 
 impl Target {
+    /// Returns whether neither a proxy nor a bridge leads to the target.
+    fn is_direct(&self) -> bool {
+        let service = self.to.service();
+        self.proxy.is_none() && service.is_some_and(|to| !matches!(to.addr(), NetAddr::I2p(_)))
+    }
+
     fn options(&self, timeout: Duration) -> ConnectOptions {
         let options = ConnectOptions::default().timeout(timeout);
         match &self.proxy {
@@ -482,12 +488,18 @@ impl World {
         let cancel = Interrupt::new();
         let mut options = target.options(timeout);
         let to = &target.to;
+        let mut addresses = vec![to.clone()];
+        if let Some(other) = self.alternative(&target) {
+            addresses.push(other.clone());
+            options = options.alternatives([other]).attempt_delay(Duration::from_millis(20));
+            self.model.lock().count("a connect had two addresses");
+        }
         if is_cancellable {
             options = options.cancel(cancel.clone());
         }
         let until = Some(self.network.elapsed() + timeout);
         let begun = sockman
-            .start_connect_with(to, &options, to.clone())
+            .start_connect_with(to, &options, addresses)
             .map_err(sockman::error::ConnectError::from);
         let mut model = self.model.lock();
         let number = model.connections.len();
@@ -515,6 +527,17 @@ impl World {
             }
             Err(_) => model.count("a connect failed"),
         }
+    }
+
+    /// Returns another address for a connect that goes through no proxy, now and then.
+    fn alternative(&self, target: &Target) -> Option<Destination> {
+        let mut model = self.model.lock();
+        if !target.is_direct() || !model.choices.once_in(3) {
+            return None;
+        }
+        let at = model.choices.below(self.targets.len() as u64);
+        let other = self.targets.get(at as usize)?;
+        other.is_direct().then(|| other.to.clone())
     }
 
     fn cancel(&self, sockman: &SockMan, on_socket_thread: bool) {

@@ -129,6 +129,16 @@ pub enum ConnectErrorKind {
     InvalidDestination,
     /// The text given as the destination is neither an address nor a host name with a port.
     InvalidText(ParseAddrError),
+    /// All attempts of a connect to several addresses
+    /// ([`ConnectOptions::alternatives`](crate::ConnectOptions::alternatives)) have failed. Each
+    /// error names its address. An attempt that had not begun at the deadline has no error. The
+    /// fault of the whole is [`Host`](ConnectFault::Host) if an attempt has this fault, else
+    /// [`Proxy`](ConnectFault::Proxy), else [`Destination`](ConnectFault::Destination), else
+    /// [`Caller`](ConnectFault::Caller).
+    AllFailed {
+        /// The errors, in the order of the addresses.
+        errors: Vec<ConnectError>,
+    },
     /// An option of [`ConnectOptions::socket_options`](crate::ConnectOptions::socket_options) could
     /// not be set. The source is [`io::ErrorKind::InvalidInput`] if the value is out of its range,
     /// and [`io::ErrorKind::Unsupported`] if the system does not have the option.
@@ -234,6 +244,12 @@ impl ConnectError {
             | Kind::FamilyNotSupported { .. }
             | Kind::PermissionDenied { .. } => ConnectFault::Destination,
             Kind::Os { step, source } => fault::of_system_call(step, source),
+            Kind::AllFailed { errors } => {
+                let faults = || errors.iter().map(ConnectError::fault);
+                let of_all = [ConnectFault::Host, ConnectFault::Proxy, ConnectFault::Destination];
+                let first = of_all.into_iter().find(|fault| faults().any(|f| f == *fault));
+                first.unwrap_or(ConnectFault::Caller)
+            }
             Kind::SocketOption { source, .. } | Kind::SourceAddress { source, .. } => {
                 fault::of_socket_option(source)
             }
@@ -327,6 +343,9 @@ impl ConnectError {
             // interrupted call at once.
             Kind::Interrupted => io::ErrorKind::ConnectionAborted,
             Kind::OnSocketThread => io::ErrorKind::Deadlock,
+            Kind::AllFailed { errors } => {
+                errors.first().map_or(io::ErrorKind::Other, ConnectError::io_kind)
+            }
             Kind::Refused { source }
             | Kind::Unreachable { source }
             | Kind::AddressNotAvailable { source }
@@ -412,6 +431,14 @@ impl ConnectError {
                 "cannot connect to {to}: a unix-domain address must have a name that this platform \
                  supports, and must be dialled without a proxy"
             ),
+            Kind::AllFailed { errors } => {
+                write!(f, "cannot connect to {to}, nor to its other addresses: ")?;
+                for (n, error) in errors.iter().enumerate() {
+                    f.write_str(if n == 0 { "" } else { "; " })?;
+                    fmt::Display::fmt(error, f)?;
+                }
+                Ok(())
+            }
             Kind::SocketOption { option, .. } => write!(
                 f,
                 "cannot connect to {to}: the socket option {option} cannot be set; change it in \

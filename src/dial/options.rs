@@ -8,7 +8,7 @@ use std::{
 #[cfg(feature = "socks5")]
 use super::socks5::Proxy;
 use crate::{
-    address::Service,
+    address::{Destination, Service},
     sys::{SocketOptions, interrupt::Interrupt},
 };
 
@@ -37,6 +37,8 @@ pub struct ConnectOptions {
     /// The source addresses, one for each family.
     pub(crate) bind_v4: Option<SocketAddrV4>,
     pub(crate) bind_v6: Option<SocketAddrV6>,
+    pub(crate) alternatives: Vec<Destination>,
+    pub(crate) attempt_delay: Option<Duration>,
 }
 
 impl ConnectOptions {
@@ -167,6 +169,61 @@ impl ConnectOptions {
             SocketAddr::V4(from) => self.bind_v4 = Some(from),
             SocketAddr::V6(from) => self.bind_v6 = Some(from),
         }
+        self
+    }
+
+    /// Sets further addresses of the destination: the connect succeeds if one of the addresses can
+    /// be reached. Default: none.
+    ///
+    /// The attempts begin one after the other (RFC 8305, "Happy Eyeballs"): first the address that
+    /// was passed to the connect, then the alternatives in their order. Each begins when the one
+    /// before has failed, or after [`attempt_delay`](ConnectOptions::attempt_delay). The first that
+    /// succeeds wins, and the others are dropped. The caller orders the addresses, best with IPv6
+    /// and IPv4 in turns. An address that occurs twice is tried once.
+    ///
+    /// All attempts together are one connect: one id, one place of the
+    /// [`Options::max_connections`](crate::Options::max_connections), one
+    /// [`timeout`](ConnectOptions::timeout), one outcome. Each attempt under way has a descriptor.
+    /// [`NewConnection::them`](crate::NewConnection::them), and the destination that
+    /// [`event_connect_completed`](crate::EventHandler::event_connect_completed) reports, is the
+    /// address that was reached, or after a failure the first one.
+    ///
+    /// # Errors
+    ///
+    /// If all attempts fail, the connect fails with
+    /// [`ConnectErrorKind::AllFailed`](crate::error::ConnectErrorKind::AllFailed), which has the
+    /// errors of all attempts.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// # fn f(sockman: sockman::SockMan) -> Result<(), Box<dyn std::error::Error>> {
+    /// use std::net::ToSocketAddrs;
+    /// use sockman::ConnectOptions;
+    ///
+    /// let mut addresses = "node.example.org:8333".to_socket_addrs()?;
+    /// let first = addresses.next().ok_or("the name has no address")?;
+    /// let options = ConnectOptions::default().alternatives(addresses);
+    /// let connection = sockman.connect(first, &options)?;
+    /// println!("connected to {}", connection.them());
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[doc(alias("happy eyeballs", "RFC 8305"))]
+    pub fn alternatives<A: Into<Destination>>(
+        mut self,
+        addresses: impl IntoIterator<Item = A>,
+    ) -> ConnectOptions {
+        self.alternatives = addresses.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Sets how long a connect to several addresses waits for one attempt before it begins the next
+    /// one. Default: 250 ms. A shorter delay than 10 ms counts as 10 ms. Both values are those of
+    /// RFC 8305, section 8 ("Connection Attempt Delay"). Without
+    /// [`alternatives`](ConnectOptions::alternatives), the delay has no effect.
+    pub fn attempt_delay(mut self, delay: Duration) -> ConnectOptions {
+        self.attempt_delay = Some(delay);
         self
     }
 

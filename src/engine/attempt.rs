@@ -20,9 +20,9 @@ use super::{
 };
 use crate::{
     address::{Destination, Service},
-    dial::{ConnectError, ConnectErrorKind, ConnectOptions, Dial, Step, WaitsOn},
+    dial::{ConnectError, ConnectErrorKind, ConnectOptions, Dial, Step},
     sys::{
-        Sock, Waker,
+        Poller, Sock, Waker,
         interrupt::{WakerGuard, Watches},
     },
 };
@@ -80,7 +80,8 @@ impl<'a> Begun<'a> {
         }
         let factory = &*shared.options.sock_factory;
         let began = factory.now();
-        let mut dial = Dial::new(to, options, shared.i2p.as_ref(), began)?;
+        let i2p = shared.i2p.as_ref();
+        let mut dial = Dial::to_any(to, options, i2p, &shared.options.sock_factory, began)?;
         let place = shared.reserve().ok_or_else(|| too_many(shared, to))?;
 
         let sock = dial.create_sock(factory)?;
@@ -116,13 +117,19 @@ impl Attempt {
         }
         let step = self.dial.step(self.connection.sock(), now)?;
         if let (Step::Connected, Some(me)) = (&step, self.dial.me()) {
-            self.connection.set_me(me);
+            self.connection.set_late(me, self.dial.to());
         }
         Ok(step)
     }
 
-    pub(crate) fn waits_on(&self) -> (WaitsOn, &dyn Sock) {
-        self.dial.waits_on(self.connection.sock())
+    /// Watches the sockets that the attempt waits on.
+    pub(crate) fn watch(&mut self, poller: &dyn Poller, token: usize) -> io::Result<()> {
+        self.dial.watch(self.connection.sock(), poller, token)
+    }
+
+    /// Stops watching the socket of an attempt that has succeeded.
+    pub(crate) fn unwatch(&mut self, poller: &dyn Poller) -> io::Result<()> {
+        self.dial.unwatch(self.connection.sock(), poller)
     }
 
     pub(crate) fn to(&self) -> &Destination {

@@ -136,7 +136,8 @@ fn dial_and_fill(
     }
     let watches = Watches::new(shared.interrupts().chain(&options.cancel));
     let factory = &*shared.options.sock_factory;
-    let mut dial = Dial::new(to, options, shared.i2p.as_ref(), factory.now())?;
+    let i2p = shared.i2p.as_ref();
+    let mut dial = Dial::to_any(to, options, i2p, &shared.options.sock_factory, factory.now())?;
     let place = shared.reserve().ok_or_else(|| too_many(shared, to))?;
 
     let sock = connect_blocking(factory, &mut dial, &watches)?;
@@ -144,7 +145,7 @@ fn dial_and_fill(
         Some(me) => me.clone(),
         None => sock.local_address().map_err(|error| dial.failed("getsockname", error))?,
     };
-    let connection = place.fill(Direction::Outbound, sock, me, to.clone(), factory.now());
+    let connection = place.fill(Direction::Outbound, sock, me, dial.to().clone(), factory.now());
     shared.counters.connected.add(1);
     Ok(NewConnection::new(shared, connection))
 }

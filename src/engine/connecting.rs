@@ -7,7 +7,6 @@
 
 use std::{
     collections::{BTreeSet, VecDeque},
-    io,
     sync::Arc,
     time::Instant,
 };
@@ -22,7 +21,7 @@ use super::{
 };
 use crate::{
     address::Service,
-    dial::{ConnectError, Step, WaitsOn},
+    dial::{ConnectError, Step},
     sys::{
         Poller,
         passing::{PAUSE, passes},
@@ -43,8 +42,6 @@ pub(crate) struct Connecting {
 struct AttemptSlot {
     attempt: Box<Attempt>,
     is_due: bool,
-    /// Which of the attempt's sockets was registered with the poller last.
-    registered: Option<WaitsOn>,
     /// The time of the attempt's entry in `timers`.
     timer: Option<Instant>,
 }
@@ -76,7 +73,7 @@ impl Connecting {
             return;
         }
         let connection = Arc::clone(&attempt.connection);
-        let slot = AttemptSlot { attempt, is_due: false, registered: None, timer: None };
+        let slot = AttemptSlot { attempt, is_due: false, timer: None };
         let Some(key) = self.slots.insert(slot) else {
             log::error!(
                 target: "sockman::net",
@@ -210,34 +207,26 @@ impl AttemptSlot {
         now: Instant,
     ) -> Result<Waiting, ConnectError> {
         let step = self.attempt.step(now)?;
-        let (sock, deadline) = (self.attempt.connection.sock(), self.attempt.deadline());
-        let fail = |error: io::Error| self.attempt.failed("poll", error);
+        let deadline = self.attempt.deadline();
         match step {
             Step::WaitUntil(at) => {
                 Ok(Waiting::Until(Some(deadline.map_or(at, |deadline| deadline.min(at)))))
             }
-            Step::WaitForSocket => {
-                let (which, waited_on) = self.attempt.waits_on();
-                if self.registered != Some(which) {
-                    match poller.register(waited_on, Token::Attempt(key).encode()) {
-                        Err(error) if passes(&error) => {
-                            let at = now + PAUSE;
-                            return Ok(Waiting::Until(Some(deadline.map_or(at, |d| d.min(at)))));
-                        }
-                        registered => registered.map_err(fail)?,
-                    }
-                    self.registered = Some(which);
+            Step::WaitForSocket => match self.attempt.watch(poller, Token::Attempt(key).encode()) {
+                Err(error) if passes(&error) => {
+                    let at = now + PAUSE;
+                    Ok(Waiting::Until(Some(deadline.map_or(at, |d| d.min(at)))))
                 }
-                Ok(Waiting::Until(deadline))
-            }
+                Err(error) => Err(self.attempt.failed("poll", error)),
+                Ok(()) => Ok(Waiting::Until(deadline)),
+            },
             Step::Connected => {
                 // The connection is registered anew, with a token of its own. The new registration
                 // reports everything that has happened on the socket up to then.
-                if self.registered == Some(WaitsOn::Stream) {
-                    poller.deregister(sock).map_err(fail)?;
-                    self.registered = None;
+                match self.attempt.unwatch(poller) {
+                    Ok(()) => Ok(Waiting::IsOver),
+                    Err(error) => Err(self.attempt.failed("poll", error)),
                 }
-                Ok(Waiting::IsOver)
             }
         }
     }

@@ -122,9 +122,8 @@ pub(crate) struct Connection {
     pub(crate) direction: Direction,
     sock: Box<dyn Sock>,
     me: Service,
-    /// The local address, if it differs from `me`. Over I2P the local address is known only when
-    /// the session has been made.
-    late_me: OnceLock<Box<Service>>,
+    /// The addresses that a connect learned when it succeeded.
+    late: OnceLock<Box<Late>>,
     them: Destination,
     /// The time of creation, in nanoseconds since the `SockMan` was made. A `u64` has half the size
     /// of an `Instant`. A connect sets this time when it succeeds, before any thread can find the
@@ -154,6 +153,14 @@ pub(crate) struct Connection {
     token: AtomicUsize,
     bytes_sent: AtomicU64,
     bytes_received: AtomicU64,
+}
+
+/// The addresses that are known only when a connect has succeeded. Over I2P, the local address is
+/// known when the session has been made. Of several addresses, one is reached.
+#[derive(Debug)]
+struct Late {
+    me: Service,
+    them: Destination,
 }
 
 /// A note: a send on the socket thread would have blocked, or the next send would block.
@@ -206,7 +213,7 @@ impl Connection {
             direction,
             sock,
             me,
-            late_me: OnceLock::new(),
+            late: OnceLock::new(),
             them,
             since: AtomicU64::new(nanoseconds(since)),
             sending: Mutex::new(()),
@@ -227,16 +234,17 @@ impl Connection {
     }
 
     pub(crate) fn me(&self) -> &Service {
-        self.late_me.get().map_or(&self.me, |me| me)
+        self.late.get().map_or(&self.me, |late| &late.me)
     }
 
-    /// Sets the local address. The caller does this before the connection is reported.
-    pub(crate) fn set_me(&self, me: &Service) {
-        self.late_me.get_or_init(|| Box::new(me.clone()));
+    /// Sets the addresses that a connect learned when it succeeded. The caller does this before the
+    /// connection is reported.
+    pub(crate) fn set_late(&self, me: &Service, them: &Destination) {
+        self.late.get_or_init(|| Box::new(Late { me: me.clone(), them: them.clone() }));
     }
 
     pub(crate) fn them(&self) -> &Destination {
-        &self.them
+        self.late.get().map_or(&self.them, |late| &late.them)
     }
 
     /// Sets the time at which a connect succeeded. The caller does this before any thread can find
@@ -461,7 +469,7 @@ impl Connection {
         ConnectionInfo {
             id: self.id,
             me: self.me().clone(),
-            them: self.them.clone(),
+            them: self.them().clone(),
             direction: self.direction,
             since: created.checked_add(since).unwrap_or(created),
             bytes_sent: self.bytes_sent.load(Ordering::Relaxed),

@@ -31,6 +31,7 @@ mod loopback;
 mod registration;
 
 // Listeners and connects.
+mod alternatives;
 mod connect_faults;
 mod connection_cap;
 mod local_address;
