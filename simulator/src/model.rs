@@ -56,6 +56,7 @@ pub const KINDS: &[&str] = &[
     "the embedder closed a connection on the socket thread",
     "the embedder closed a connection on another thread",
     "a connect was begun",
+    "a connect had two addresses",
     "a connect succeeded",
     "a connect failed",
     "a connect timed out",
