@@ -179,7 +179,8 @@ impl ConnectOptions {
     /// was passed to the connect, then the alternatives in their order. Each begins when the one
     /// before has failed, or after [`attempt_delay`](ConnectOptions::attempt_delay). The first that
     /// succeeds wins, and the others are dropped. The caller orders the addresses, best with IPv6
-    /// and IPv4 in turns. An address that occurs twice is tried once.
+    /// and IPv4 in turns. An address that occurs twice is tried once. The other options, such as the
+    /// proxy, apply to each attempt.
     ///
     /// All attempts together are one connect: one id, one place of the
     /// [`Options::max_connections`](crate::Options::max_connections), one

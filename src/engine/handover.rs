@@ -16,13 +16,10 @@ use crate::{
     address::Destination,
     error::{AddConnectionError, AddConnectionErrorKind, IntoStreamError},
     sockman::SockMan,
-    sys::{
-        Sock,
-        sync::{Condvar, Mutex},
-    },
+    sys::sync::{Condvar, Mutex},
 };
 #[cfg(feature = "testing")]
-use crate::{address::Service, engine::connect::too_many, error::ConnectError};
+use crate::{address::Service, engine::connect::too_many, error::ConnectError, sys::Sock};
 
 /// Makes a connection from a stream that is already connected.
 pub(crate) fn add(sockman: &SockMan, stream: OwnedFd) -> Result<NewConnection, AddConnectionError> {
