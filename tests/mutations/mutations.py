@@ -3202,13 +3202,6 @@ MUTATIONS = [
         'test': 'sockman:library', 'tests': ('alternatives', ''),
     },
     {
-        'guarantee': 'RFC 8305', 'what': 'each attempt has a deadline of its own',
-        'file': 'src/dial/race.rs',
-        'old': '            attempt.dial.deadline = deadline;',
-        'new': '            let _ = &attempt.dial.deadline;',
-        'test': 'sockman:library', 'tests': ('alternatives', ''),
-    },
-    {
         'guarantee': 'RFC 8305', 'what': 'an address that occurs twice is tried twice',
         'file': 'src/dial/race.rs',
         'old': '            if !addresses.contains(&address) {',
