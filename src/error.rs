@@ -14,8 +14,15 @@
 //! assert_eq!(format!("{error:#}"), format!("{message}: no more threads"));
 //! ```
 
+mod handover;
+mod not_started;
+
 use std::{any::Any, convert::Infallible, error::Error, fmt, io};
 
+pub use self::{
+    handover::{AddConnectionError, AddConnectionErrorKind, IntoStreamError},
+    not_started::NotStarted,
+};
 use crate::{
     address::Service,
     dial::{ZONE_HINT, lacks_zone},
@@ -127,6 +134,15 @@ pub enum BindErrorKind {
         /// The error of the operating system.
         source: io::Error,
     },
+    /// An option of the socket could not be set. The source is [`io::ErrorKind::InvalidInput`] if
+    /// the value is out of its range, and [`io::ErrorKind::Unsupported`] if the system does not have
+    /// the option.
+    SocketOption {
+        /// The name of the option, such as `TCP_USER_TIMEOUT`, or `SocketOptions::custom`.
+        option: &'static str,
+        /// The error of the operating system, of the range, or of the function.
+        source: io::Error,
+    },
     /// The system call named `step` failed for a reason that no other kind names.
     Os {
         /// The system call that failed: `socket`, `bind`, `listen`, …
@@ -203,6 +219,7 @@ impl BindError {
             | BindErrorKind::AddressNotAvailable { source }
             | BindErrorKind::NeedsZone { source }
             | BindErrorKind::PermissionDenied { source }
+            | BindErrorKind::SocketOption { source, .. }
             | BindErrorKind::Os { source, .. }
             | BindErrorKind::NotAListener { source } => Some(source),
         }
@@ -233,6 +250,10 @@ impl BindError {
             BindErrorKind::NeedsZone { .. } => f.write_str(ZONE_HINT),
             BindErrorKind::PermissionDenied { .. } => f.write_str(
                 "the process may not bind there; choose another port or path, or grant the right",
+            ),
+            BindErrorKind::SocketOption { option, .. } => write!(
+                f,
+                "the socket option {option} cannot be set; change it in the SocketOptions"
             ),
             BindErrorKind::Os { step, .. } => write!(f, "{step} failed"),
             _ => f.write_str(

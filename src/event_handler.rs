@@ -3,7 +3,7 @@
 //! This module owns nothing. The trait's methods run on the socket thread, some of them on the
 //! I2P-accept thread. The library holds no lock while it calls the methods.
 
-use std::{io, time::Instant};
+use std::{any::Any, io, time::Instant};
 
 #[cfg(feature = "i2p")]
 use crate::dial::i2p::I2pStatus;
@@ -238,7 +238,8 @@ pub trait EventHandler: Send + Sync {
     /// default does nothing.
     ///
     /// `outcome` is `Ok` with this side's address if the connect succeeded; the library polls the
-    /// connection after this callback. `to` is the destination that was passed to `start_connect`.
+    /// connection after this callback. `to` is the destination that was passed to `start_connect`, or
+    /// the one of its [alternatives](crate::ConnectOptions::alternatives) that was reached.
     /// An embedder that connects to each destination once needs no table of attempts.
     ///
     /// *When:* once for each `start_connect` that returned an id, unless the id was closed before.
@@ -268,6 +269,59 @@ pub trait EventHandler: Send + Sync {
         outcome: Result<&Service, ConnectError>,
     ) {
         let _ = (sockman, id, to, outcome);
+    }
+
+    /// Reports that a connect begun with [`SockMan::start_connect_with`] has succeeded or failed,
+    /// and gives the value of the connect back. The default drops `value` and calls
+    /// [`event_connect_completed`](EventHandler::event_connect_completed).
+    ///
+    /// `value` is the value that was passed to `start_connect_with`, in a box.
+    /// `value.downcast::<T>()` unpacks it. In all else, this method is as
+    /// [`event_connect_completed`](EventHandler::event_connect_completed).
+    ///
+    /// *When:* once for each `start_connect_with` that returned an id, unless the id was closed
+    /// before.
+    ///
+    /// *Thread:* the socket thread. No lock is held.
+    ///
+    /// *May call:* everything.
+    ///
+    /// *Comes after it:* with `Ok`, the other callbacks for this id. With an error, or if the id
+    /// was closed in this callback, no callback names the id again.
+    ///
+    /// *A panic:* closes the connection, if there is one, and is then handled as
+    /// [`PanicPolicy`](crate::options::PanicPolicy) says.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use std::any::Any;
+    /// # use sockman::{ConnectionId, Service, SockMan, address::Destination, error::ConnectError};
+    /// # struct Peer { name: String }
+    /// # struct Handler;
+    /// # impl Handler {
+    /// fn event_connect_completed_with(
+    ///     &self, sockman: &SockMan, id: ConnectionId, to: &Destination,
+    ///     outcome: Result<&Service, ConnectError>, value: Box<dyn Any + Send>,
+    /// ) {
+    ///     let Ok(peer) = value.downcast::<Peer>() else { return };
+    ///     match outcome {
+    ///         Ok(me) => println!("connection {id} to {} from {me}", peer.name),
+    ///         Err(error) => println!("{}: {error:#}", peer.name),
+    ///     }
+    /// }
+    /// # }
+    /// ```
+    fn event_connect_completed_with(
+        &self,
+        sockman: &SockMan,
+        id: ConnectionId,
+        to: &Destination,
+        outcome: Result<&Service, ConnectError>,
+        value: Box<dyn Any + Send>,
+    ) {
+        drop(value);
+        self.event_connect_completed(sockman, id, to, outcome);
     }
 
     /// Returns whether the embedder has something to send on this connection. The default returns
@@ -418,7 +472,8 @@ pub trait EventHandler: Send + Sync {
     /// [`event_connect_completed`](EventHandler::event_connect_completed) reported its success, or
     /// if [`event_closed_after_panic`](EventHandler::event_closed_after_panic) named it. It may be
     /// closed by a callback, by another thread, or by the library: after a panic, at the end of
-    /// [`SockMan::finish_connection`], in [`SockMan::drain_and_stop`]. A connection that the
+    /// [`SockMan::finish_connection`], in [`SockMan::drain_and_stop`].
+    /// [`SockMan::into_stream`] closes the id too, although its stream goes on. A connection that the
     /// handler refused, a connect that failed or was closed before its outcome, and a
     /// [`NewConnection`](crate::NewConnection) that was dropped get no report.
     ///

@@ -9,7 +9,7 @@ use std::{sync::Arc, time::Duration};
 
 pub use crate::dial::ConnectOptions;
 #[doc(inline)]
-pub use crate::sys::More;
+pub use crate::sys::{More, SocketOptions};
 
 #[cfg(feature = "i2p")]
 use crate::dial::i2p::I2pOptions;

@@ -5,8 +5,10 @@
 //! embedder's code runs.
 
 mod ending;
+mod handover;
 
 use std::{
+    any::Any,
     fmt,
     io::{self, IoSlice},
     os::fd::OwnedFd,
@@ -24,11 +26,11 @@ use crate::{
         shared::Shared,
         threads::{self, Run, SocketsThreads},
     },
-    error::{BindError, CreateError, RunError, SendError, StartError},
+    error::{BindError, CreateError, NotStarted, RunError, SendError, StartError},
     event_handler::EventHandler,
     options::Options,
     stats::Stats,
-    sys::{More, Sock},
+    sys::{More, Sock, SocketOptions},
 };
 
 /// The socket manager: binds, listens, accepts, connects, sends and closes. A clone is another
@@ -145,8 +147,40 @@ impl SockMan {
     where
         BindError: From<E>,
     {
+        self.bind_and_start_listening_with(to, &SocketOptions::default())
+    }
+
+    /// Works as [`bind_and_start_listening`](SockMan::bind_and_start_listening), with options of the
+    /// listener's socket, for example the size of its buffers. The connections that the listener
+    /// accepts have the same options.
+    ///
+    /// # Errors
+    ///
+    /// [`BindError`]. If an option cannot be set, the kind is
+    /// [`BindErrorKind::SocketOption`](crate::error::BindErrorKind::SocketOption).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn f(sockman: sockman::SockMan) -> Result<(), Box<dyn std::error::Error>> {
+    /// use std::time::Duration;
+    /// use sockman::options::SocketOptions;
+    ///
+    /// let socket = SocketOptions::default().keepalive_idle(Duration::from_secs(60));
+    /// let bound = sockman.bind_and_start_listening_with("127.0.0.1:0", &socket)?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn bind_and_start_listening_with<E>(
+        &self,
+        to: impl TryInto<Service, Error = E>,
+        options: &SocketOptions,
+    ) -> Result<Service, BindError>
+    where
+        BindError: From<E>,
+    {
         let to = to.try_into()?;
-        Ok(self.shared.add_listener(Listener::bind(&self.shared.options, &to)?))
+        Ok(self.shared.add_listener(Listener::bind(&self.shared.options, &to, options)?))
     }
 
     /// Takes over a listening stream socket (TCP or unix-domain) that another program bound, for
@@ -389,7 +423,7 @@ impl SockMan {
         me: &Service,
         them: &Service,
     ) -> Result<NewConnection, ConnectError> {
-        connect::add_existing(self, sock, me, them)
+        crate::engine::handover::add_existing(self, sock, me, them)
     }
 
     /// Begins to connect to `to` and returns at once, with the id that the connection will have.
@@ -402,9 +436,10 @@ impl SockMan {
     /// within [`ConnectOptions::timeout`], or at once when the interrupt of
     /// [`ConnectOptions::cancel`] is set. No other callback names the id before the outcome.
     ///
-    /// The outcome may be reported before this call has returned. An embedder that keeps attempts
-    /// by id in a table therefore holds the table's lock across this call, and takes the lock in
-    /// the callback.
+    /// The outcome may be reported before this call has returned. An embedder that would keep
+    /// attempts by id in a table passes a value to
+    /// [`start_connect_with`](SockMan::start_connect_with) instead, which comes back with the
+    /// outcome.
     ///
     /// Until the outcome, the id can be closed but not sent to. A close ends the attempt, and no
     /// callback reports the close.
@@ -438,7 +473,58 @@ impl SockMan {
     where
         ConnectError: From<E>,
     {
-        connect::start_connect(self, &to.try_into()?, options)
+        connect::start_connect(self, &to.try_into()?, options, (), |()| None)
+            .map_err(|(error, ())| error)
+    }
+
+    /// Works as [`start_connect`](SockMan::start_connect), and keeps `value` until the outcome, for
+    /// example what the connection is for.
+    /// [`event_connect_completed_with`](EventHandler::event_connect_completed_with) reports the
+    /// outcome and gives the value back, so the embedder needs no table of attempts.
+    ///
+    /// If the id is closed before the outcome, `close_connection` drops the value, on the thread
+    /// that closes, and no callback comes. If the last handle of the `SockMan` is dropped, the
+    /// value is dropped with it. No lock is held during the drop of a value.
+    ///
+    /// # Errors
+    ///
+    /// [`NotStarted`], with the error and the value, if the connect fails at once. In that case no
+    /// callback comes.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn f(sockman: &sockman::SockMan) {
+    /// use sockman::{ConnectOptions, error::NotStarted};
+    ///
+    /// struct Peer {
+    ///     name: String,
+    /// }
+    ///
+    /// let peer = Peer { name: "alice".to_owned() };
+    /// let options = ConnectOptions::default();
+    /// match sockman.start_connect_with("192.0.2.1:8333", &options, peer) {
+    ///     Ok(id) => println!("connecting as connection {id}"),
+    ///     Err(NotStarted { error, value, .. }) => println!("{}: {error:#}", value.name),
+    /// }
+    /// # }
+    /// ```
+    pub fn start_connect_with<E, V>(
+        &self,
+        to: impl TryInto<Destination, Error = E>,
+        options: &ConnectOptions,
+        value: V,
+    ) -> Result<ConnectionId, NotStarted<V>>
+    where
+        ConnectError: From<E>,
+        V: Any + Send,
+    {
+        let to = match to.try_into() {
+            Ok(to) => to,
+            Err(error) => return Err(NotStarted::new(error.into(), value)),
+        };
+        connect::start_connect(self, &to, options, value, |value| Some(Box::new(value)))
+            .map_err(|(error, value)| NotStarted::new(error, value))
     }
 
     /// Sends as much of `data` as the kernel takes at once, and returns the number of bytes sent.

@@ -4,7 +4,11 @@
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
 
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::{
+    io,
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    time::Duration,
+};
 
 use socket2::{Domain, Socket, Type};
 
@@ -12,9 +16,13 @@ use sockman::{
     ConnectOptions, Service, SockMan,
     address::Destination,
     error::{ConnectErrorKind, ConnectFault},
+    options::SocketOptions,
 };
 use sockman_test_support::{
-    DEADLINE, Event, Recorder, child::in_namespace, drivers::DRIVERS, without_sweep,
+    DEADLINE, Event, Recorder,
+    child::{OtherNetwork, in_namespace, shell},
+    drivers::DRIVERS,
+    without_sweep,
 };
 
 fn for_long() -> ConnectOptions {
@@ -127,5 +135,102 @@ fn behind_tproxy_me_is_the_address_that_was_dialled() {
             assert_eq!(them, Service::from(client.local_addr().unwrap()));
             assert_eq!(sockman.connection_info(id).unwrap().me, me);
         }
+    });
+}
+
+const HERE: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
+const THERE: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 2);
+
+/// Makes another host, with a cable between the two.
+fn other_host() -> OtherNetwork {
+    let there = OtherNetwork::new();
+    there.shell(
+        "ip link add there type veth peer name here netns $PPID\n\
+         ip addr add 198.51.100.2/24 dev there\n\
+         ip link set there up",
+    );
+    shell("ip addr add 198.51.100.1/24 dev here\nip link set here up");
+    there
+}
+
+/// Notices a dead peer in two to three seconds.
+fn quick() -> SocketOptions {
+    SocketOptions::default()
+        .keepalive_idle(Duration::from_secs(1))
+        .keepalive_interval(Duration::from_secs(1))
+        .keepalive_count(2)
+}
+
+/// A peer whose cable is pulled is noticed: by keepalive while the connection is idle, and by
+/// `TCP_USER_TIMEOUT` while sent bytes have no acknowledgement. A connection without these options
+/// stays.
+#[test]
+fn a_peer_whose_cable_is_pulled_is_noticed() {
+    in_namespace(a_peer_whose_cable_is_pulled_is_noticed, "", || {
+        let there = other_host();
+        let recorder = Recorder::new();
+        let sockman = SockMan::new(recorder.clone(), without_sweep()).unwrap();
+        let at =
+            sockman.bind_and_start_listening_with(SocketAddr::from((HERE, 0)), &quick()).unwrap();
+        let at = at.to_socket_addr().unwrap();
+        let _threads = sockman.start_sockets_threads().unwrap();
+        let (listener, _client) = there
+            .run(move || (TcpListener::bind((THERE, 0)).unwrap(), TcpStream::connect(at).unwrap()));
+        let accepted = recorder.wait_for_accepted(0);
+        let to = listener.local_addr().unwrap();
+        let connect = |socket| {
+            let options = for_long().socket_options(socket);
+            let id = sockman.connect(to, &options).unwrap().activate();
+            (id, listener.accept().unwrap().0)
+        };
+        let (without, _peer) = connect(SocketOptions::default());
+        let (idle, _peer) = connect(quick());
+        let timeout = SocketOptions::default().user_timeout(Duration::from_secs(2));
+        let (sending, _peer) = connect(timeout);
+
+        there.shell("ip link set there down");
+        assert_eq!(sockman.send_bytes(sending, b"is anybody there?").unwrap(), 17);
+        for id in [accepted, idle, sending] {
+            let kind = recorder.wait_for_read_error(id);
+            println!("{id}: {kind:?}");
+            let kinds = [io::ErrorKind::TimedOut, io::ErrorKind::HostUnreachable];
+            assert!(kinds.contains(&kind), "{kind:?}");
+        }
+        assert!(recorder.events_of(without).is_empty());
+        assert_eq!(sockman.connection_info(without).unwrap().hung_up, None);
+    });
+}
+
+/// A connect and a listener that are bound to an interface use no other interface.
+#[test]
+fn a_socket_that_is_bound_to_an_interface_uses_no_other() {
+    in_namespace(a_socket_that_is_bound_to_an_interface_uses_no_other, "", || {
+        let there = other_host();
+        let recorder = Recorder::new();
+        let sockman = SockMan::new(recorder.clone(), without_sweep()).unwrap();
+        let _threads = sockman.start_sockets_threads().unwrap();
+        let on = |name: &str| SocketOptions::default().interface(name);
+        let listener = there.run(|| TcpListener::bind((THERE, 0)).unwrap());
+        let to = Destination::from(listener.local_addr().unwrap());
+        for driver in DRIVERS {
+            let options = for_long().socket_options(on("here"));
+            driver.connect(&sockman, &recorder, &to, &options).unwrap();
+            assert_eq!(listener.accept().unwrap().1.ip(), HERE);
+            // Nobody on the loopback interface has the address of the other host.
+            let options = for_long().socket_options(on("lo")).timeout(Duration::from_millis(200));
+            let error = driver.connect(&sockman, &recorder, &to, &options).unwrap_err();
+            assert!(matches!(error.kind(), ConnectErrorKind::TimedOut { .. }), "{error:?}");
+        }
+        let on_here = sockman
+            .bind_and_start_listening_with(SocketAddr::from((HERE, 0)), &on("here"))
+            .unwrap();
+        let on_lo =
+            sockman.bind_and_start_listening_with(SocketAddr::from((HERE, 0)), &on("lo")).unwrap();
+        let connect = |to: Service| {
+            let to = to.to_socket_addr().unwrap();
+            there.run(move || TcpStream::connect(to)).map_err(|error| error.kind())
+        };
+        connect(on_here).unwrap();
+        assert_eq!(connect(on_lo).unwrap_err(), io::ErrorKind::ConnectionRefused);
     });
 }

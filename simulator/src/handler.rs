@@ -347,6 +347,21 @@ impl EventHandler for Embedder {
         self.afterwards(sockman, Some(id));
     }
 
+    fn event_connect_completed_with(
+        &self,
+        sockman: &SockMan,
+        id: ConnectionId,
+        to: &Destination,
+        result: Result<&Service, ConnectError>,
+        value: Box<dyn std::any::Any + Send>,
+    ) {
+        let is_own = value.downcast::<Vec<Destination>>().is_ok_and(|of| of.contains(to));
+        self.world.model.lock().require(is_own, || {
+            format!("the connect to {to} came back with the value of another one")
+        });
+        self.event_connect_completed(sockman, id, to, result);
+    }
+
     fn event_connect_completed(
         &self,
         sockman: &SockMan,

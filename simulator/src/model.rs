@@ -82,6 +82,7 @@ pub const KINDS: &[&str] = &[
     "the end of a connection was reported",
     "the server was drained",
     "a connect was begun",
+    "a connect had two addresses",
     "a connect succeeded",
     "a connect failed",
     "a connect timed out",

@@ -13,7 +13,7 @@ use std::{
 use parking_lot::Mutex;
 use sockman::{
     ConnectOptions, ConnectionId, Interrupt, NewConnection, SendQueue, Service, SockMan,
-    address::Destination,
+    address::{Destination, NetAddr},
     error::ConnectErrorKind,
     helpers::{Deadlines, SendQueueLimits},
     options::PanicPolicy,
@@ -91,6 +91,12 @@ pub(crate) struct Target {
 }
 
 impl Target {
+    /// Returns whether neither a proxy nor a bridge leads to the target.
+    fn is_direct(&self) -> bool {
+        let service = self.to.service();
+        self.proxy.is_none() && service.is_some_and(|to| !matches!(to.addr(), NetAddr::I2p(_)))
+    }
+
     fn options(&self, timeout: Duration) -> ConnectOptions {
         let options = ConnectOptions::default().timeout(timeout);
         match &self.proxy {
@@ -190,7 +196,7 @@ impl World {
 
     /// Performs a random action of the embedder, on the socket thread or on another thread.
     pub(crate) fn act_as_embedder(&self, sockman: &SockMan, on_socket_thread: bool) {
-        let what = self.model.lock().choices.below(31);
+        let what = self.model.lock().choices.below(32);
         match what {
             0..=5 => self.send(sockman),
             6..=8 => self.pause(sockman, true),
@@ -515,11 +521,19 @@ impl World {
         let cancel = Interrupt::new();
         let mut options = target.options(timeout);
         let to = &target.to;
+        let mut addresses = vec![to.clone()];
+        if let Some(other) = self.alternative(&target, timeout) {
+            addresses.push(other.clone());
+            options = options.alternatives([other]).attempt_delay(Duration::from_millis(20));
+            self.model.lock().count("a connect had two addresses");
+        }
         if is_cancellable {
             options = options.cancel(cancel.clone());
         }
         let until = Some(self.network.elapsed() + timeout);
-        let begun = sockman.start_connect(to, &options);
+        let begun = sockman
+            .start_connect_with(to, &options, addresses)
+            .map_err(sockman::error::ConnectError::from);
         let mut model = self.model.lock();
         let number = model.connections.len();
         model.say(|| match &begun {
@@ -546,6 +560,17 @@ impl World {
             }
             Err(_) => model.count("a connect failed"),
         }
+    }
+
+    /// Returns another address for a connect that goes through no proxy, now and then. The time-out
+    /// decides, so that recorded scripts need no further choice.
+    fn alternative(&self, target: &Target, timeout: Duration) -> Option<Destination> {
+        let choice = timeout.as_millis() as usize;
+        if !target.is_direct() || choice % 3 != 0 {
+            return None;
+        }
+        let other = self.targets.get(choice / 3 % self.targets.len())?;
+        other.is_direct().then(|| other.to.clone())
     }
 
     fn cancel(&self, sockman: &SockMan, on_socket_thread: bool) {

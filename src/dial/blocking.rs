@@ -6,7 +6,7 @@
 
 use std::{io, time::Instant};
 
-use super::{ConnectError, ConnectErrorKind, Dial, Step, WaitsOn};
+use super::{ConnectError, ConnectErrorKind, Dial, Step};
 use crate::sys::{
     Poller, Readiness, Sock, SockFactory,
     interrupt::{WakerGuard, Watches},
@@ -24,9 +24,7 @@ pub(crate) fn connect(
     dial: &mut Dial,
     interrupts: &Watches,
 ) -> Result<Box<dyn Sock>, ConnectError> {
-    let sock =
-        factory.create_sock(dial.endpoint()).map_err(|error| dial.failed("socket", error))?;
-    let sock = dial.wrap(sock);
+    let sock = dial.create_sock(factory)?;
     let mut waiting: Option<Waiting> = None;
     loop {
         if interrupts.is_interrupted() {
@@ -42,23 +40,24 @@ pub(crate) fn connect(
         };
         // The poller is created only when the connect has to wait, because most unix-domain
         // connects succeed at once.
-        let poll = |error| dial.failed("poll", error);
         let waiting = match &mut waiting {
             Some(waiting) => waiting,
-            none => none.insert(Waiting::new(factory, interrupts).map_err(poll)?),
+            none => none.insert(
+                Waiting::new(factory, interrupts).map_err(|error| dial.failed("poll", error))?,
+            ),
         };
         if for_socket {
-            match waiting.register(dial.waits_on(&*sock)) {
+            match dial.watch(&*sock, &*waiting.poller, 0) {
                 Err(error) if passes(&error) => {
                     let at = now + PAUSE;
                     until = Some(until.map_or(at, |until| until.min(at)));
                 }
-                registered => registered.map_err(poll)?,
+                watched => watched.map_err(|error| dial.failed("poll", error))?,
             }
         }
         // The wakers were added before this check of the flag, so no interrupt is missed.
         if !interrupts.is_interrupted() {
-            waiting.poll(until, now).map_err(poll)?;
+            waiting.poll(until, now).map_err(|error| dial.failed("poll", error))?;
         }
     }
 }
@@ -66,7 +65,6 @@ pub(crate) fn connect(
 struct Waiting {
     poller: Box<dyn Poller>,
     events: Vec<Readiness>,
-    registered: Option<WaitsOn>,
     _wakers: Vec<WakerGuard>,
 }
 
@@ -74,17 +72,7 @@ impl Waiting {
     fn new(factory: &dyn SockFactory, interrupts: &Watches) -> io::Result<Waiting> {
         let poller = factory.create_poller()?;
         let wakers = interrupts.add_waker(&poller.waker());
-        Ok(Waiting { poller, events: Vec::new(), registered: None, _wakers: wakers })
-    }
-
-    fn register(&mut self, (which, sock): (WaitsOn, &dyn Sock)) -> io::Result<()> {
-        // A connect waits on control sockets first, on each once. After it has waited on its own
-        // socket, it never waits on a control socket again.
-        if self.registered != Some(which) {
-            self.poller.register(sock, 0)?;
-            self.registered = Some(which);
-        }
-        Ok(())
+        Ok(Waiting { poller, events: Vec::new(), _wakers: wakers })
     }
 
     fn poll(&mut self, until: Option<Instant>, now: Instant) -> io::Result<()> {

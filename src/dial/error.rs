@@ -4,7 +4,7 @@
 //! destination first. A message says what went wrong and what to do. A message does not repeat the
 //! source, which `{:#}` appends.
 
-use std::{convert::Infallible, error::Error, fmt, io, time::Duration};
+use std::{convert::Infallible, error::Error, fmt, io, net::SocketAddr, time::Duration};
 
 #[cfg(feature = "i2p")]
 use super::i2p::{KeyFileError, SamError, SamResult};
@@ -129,6 +129,34 @@ pub enum ConnectErrorKind {
     InvalidDestination,
     /// The text given as the destination is neither an address nor a host name with a port.
     InvalidText(ParseAddrError),
+    /// All attempts of a connect to several addresses
+    /// ([`ConnectOptions::alternatives`](crate::ConnectOptions::alternatives)) have failed. Each
+    /// error names its address. An attempt that had not begun at the deadline has no error. The
+    /// fault of the whole is [`Host`](ConnectFault::Host) if an attempt has this fault, else
+    /// [`Proxy`](ConnectFault::Proxy), else [`Destination`](ConnectFault::Destination), else
+    /// [`Caller`](ConnectFault::Caller).
+    AllFailed {
+        /// The errors, in the order of the addresses.
+        errors: Vec<ConnectError>,
+    },
+    /// An option of [`ConnectOptions::socket_options`](crate::ConnectOptions::socket_options) could
+    /// not be set. The source is [`io::ErrorKind::InvalidInput`] if the value is out of its range,
+    /// and [`io::ErrorKind::Unsupported`] if the system does not have the option.
+    SocketOption {
+        /// The name of the option, such as `TCP_USER_TIMEOUT`, or `SocketOptions::custom`.
+        option: &'static str,
+        /// The error of the operating system, of the range, or of the function.
+        source: io::Error,
+    },
+    /// The source address of [`ConnectOptions::bind`](crate::ConnectOptions::bind) could not be
+    /// bound: the address is not an address of this machine, the port is in use, or the destination
+    /// has another family.
+    SourceAddress {
+        /// The source address.
+        from: SocketAddr,
+        /// The error of the operating system.
+        source: io::Error,
+    },
     /// A SOCKS5 proxy cannot be asked for the host name. The name is empty, is longer than 255
     /// bytes, or contains a NUL byte. Many proxies cut a name off at a NUL byte.
     InvalidName,
@@ -216,6 +244,15 @@ impl ConnectError {
             | Kind::FamilyNotSupported { .. }
             | Kind::PermissionDenied { .. } => ConnectFault::Destination,
             Kind::Os { step, source } => fault::of_system_call(step, source),
+            Kind::AllFailed { errors } => {
+                let faults = || errors.iter().map(ConnectError::fault);
+                let of_all = [ConnectFault::Host, ConnectFault::Proxy, ConnectFault::Destination];
+                let first = of_all.into_iter().find(|fault| faults().any(|f| f == *fault));
+                first.unwrap_or(ConnectFault::Caller)
+            }
+            Kind::SocketOption { source, .. } | Kind::SourceAddress { source, .. } => {
+                fault::of_socket_option(source)
+            }
             Kind::NetworkDown { .. } | Kind::TooManyConnections { .. } => ConnectFault::Host,
             Kind::TimedOut { phase, .. } => match phase {
                 ConnectPhase::ReachProxy
@@ -306,6 +343,9 @@ impl ConnectError {
             // interrupted call at once.
             Kind::Interrupted => io::ErrorKind::ConnectionAborted,
             Kind::OnSocketThread => io::ErrorKind::Deadlock,
+            Kind::AllFailed { errors } => {
+                errors.first().map_or(io::ErrorKind::Other, ConnectError::io_kind)
+            }
             Kind::Refused { source }
             | Kind::Unreachable { source }
             | Kind::AddressNotAvailable { source }
@@ -313,6 +353,8 @@ impl ConnectError {
             | Kind::NeedsZone { source }
             | Kind::PermissionDenied { source }
             | Kind::NetworkDown { source }
+            | Kind::SocketOption { source, .. }
+            | Kind::SourceAddress { source, .. }
             | Kind::Os { source, .. } => source.kind(),
             Kind::NeedsProxy
             | Kind::InvalidDestination
@@ -388,6 +430,24 @@ impl ConnectError {
                 f,
                 "cannot connect to {to}: a unix-domain address must have a name that this platform \
                  supports, and must be dialled without a proxy"
+            ),
+            Kind::AllFailed { errors } => {
+                write!(f, "cannot connect to {to}, nor to its other addresses: ")?;
+                for (n, error) in errors.iter().enumerate() {
+                    f.write_str(if n == 0 { "" } else { "; " })?;
+                    fmt::Display::fmt(error, f)?;
+                }
+                Ok(())
+            }
+            Kind::SocketOption { option, .. } => write!(
+                f,
+                "cannot connect to {to}: the socket option {option} cannot be set; change it in \
+                 ConnectOptions::socket_options"
+            ),
+            Kind::SourceAddress { from, .. } => write!(
+                f,
+                "cannot connect to {to} from {from}: the source address must be a free address of \
+                 this machine, of the destination's family; change it in ConnectOptions::bind"
             ),
             Kind::InvalidText(error) => write!(f, "cannot connect: {error}"),
             Kind::InvalidName => write!(
@@ -498,6 +558,8 @@ impl Error for ConnectError {
             | Kind::NeedsZone { source }
             | Kind::PermissionDenied { source }
             | Kind::NetworkDown { source }
+            | Kind::SocketOption { source, .. }
+            | Kind::SourceAddress { source, .. }
             | Kind::Os { source, .. } => Some(source),
             #[cfg(feature = "socks5")]
             Kind::ProxyFailed { error, .. } => Some(error),

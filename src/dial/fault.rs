@@ -5,7 +5,7 @@
 
 use std::io::{self, ErrorKind};
 
-use crate::address::Service;
+use crate::{address::Service, sys::passing::passes};
 
 /// Which party is at fault for a failed connect, and thus what a program should try next. Returned
 /// by [`ConnectError::fault`](crate::error::ConnectError::fault).
@@ -49,6 +49,16 @@ pub(crate) fn of_system_call(step: &str, error: &io::Error) -> ConnectFault {
         _ => false,
     };
     if is_destination { ConnectFault::Destination } else { ConnectFault::Host }
+}
+
+/// Returns the fault for an option of a socket, or a source address, that could not be set. What
+/// passes, and an interface or address that may come back, is the host's fault.
+pub(crate) fn of_socket_option(error: &io::Error) -> ConnectFault {
+    let may_change = matches!(
+        error.raw_os_error(),
+        Some(libc::EADDRINUSE | libc::EADDRNOTAVAIL | libc::ENODEV | libc::ENXIO)
+    );
+    if may_change || passes(error) { ConnectFault::Host } else { ConnectFault::Caller }
 }
 
 /// Returns whether an error of `connect(2)` concerns the address that was dialled. Lists of errors:

@@ -16,12 +16,14 @@ mod invalid_option;
 #[cfg(any(feature = "socks5", feature = "i2p"))]
 mod machine;
 mod options;
+mod race;
 #[cfg(feature = "socks5")]
 pub(crate) mod socks5;
 mod step;
 
 use std::{
     io,
+    net::{SocketAddr, SocketAddrV4, SocketAddrV6},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -36,7 +38,7 @@ pub(crate) use self::{
     blocking::connect as connect_blocking,
     direct::DirectConnect,
     fault::{ZONE_HINT, lacks_zone},
-    step::{Step, WaitsOn},
+    step::Step,
 };
 pub use self::{
     error::{ConnectError, ConnectErrorKind, ConnectPhase},
@@ -44,9 +46,10 @@ pub use self::{
     invalid_option::InvalidOption,
     options::ConnectOptions,
 };
+use self::{race::Race, step::WaitsOn};
 use crate::{
     address::{Destination, NetAddr, Service},
-    sys::Sock,
+    sys::{OptionError, Poller, Sock, SockFactory, SocketOptions},
 };
 
 /// Without the feature `i2p`, no value of this type exists.
@@ -70,6 +73,10 @@ pub(crate) struct Dial {
     to: Destination,
     route: Route,
     began: Instant,
+    socket: SocketOptions,
+    source: Source,
+    /// Which socket was registered with the poller last.
+    watched: Option<WaitsOn>,
     /// `None` if the deadline is beyond the range of the clock.
     deadline: Option<Instant>,
 }
@@ -87,6 +94,8 @@ struct Route {
 #[derive(Debug)]
 enum Way {
     Direct(DirectConnect),
+    /// Several addresses. The other fields of the dial are those of the race.
+    Race(Box<Race>),
     #[cfg(feature = "socks5")]
     Proxy(Box<ProxyDial>),
     #[cfg(feature = "i2p")]
@@ -141,33 +150,90 @@ impl Dial {
     ) -> Result<Dial, ConnectError> {
         let route = Route::new(to, options, i2p, now)?;
         let deadline = now.checked_add(options.timeout.unwrap_or(route.default_timeout));
-        Ok(Dial { to: to.clone(), route, began: now, deadline })
+        let (socket, source) = (options.socket.clone(), Source::of(options));
+        Ok(Dial { to: to.clone(), route, began: now, socket, source, watched: None, deadline })
     }
 
+    /// Prepares a connect to `to` or to one of the alternatives of the options.
+    ///
+    /// # Errors
+    ///
+    /// Fails if none of them can be reached with these options.
+    pub(crate) fn to_any(
+        to: &Destination,
+        options: &ConnectOptions,
+        i2p: Option<&Arc<I2p>>,
+        factory: &Arc<dyn SockFactory>,
+        now: Instant,
+    ) -> Result<Dial, ConnectError> {
+        if options.alternatives.is_empty() {
+            return Dial::new(to, options, i2p, now);
+        }
+        let race = Race::new(to, options, i2p, factory, now)?;
+        let deadline = race.deadline();
+        let route = Route {
+            endpoint: Service::UNIX_UNNAMED,
+            way: Way::Race(Box::new(race)),
+            default_timeout: DEFAULT_TIMEOUT,
+        };
+        let (socket, source) = (SocketOptions::default(), Source::of(options));
+        Ok(Dial { to: to.clone(), route, began: now, socket, source, watched: None, deadline })
+    }
+
+    /// Returns the destination. Of several, returns the one that was reached, or else the first one.
     pub(crate) fn to(&self) -> &Destination {
-        &self.to
+        match &self.route.way {
+            Way::Race(race) => race.reached().unwrap_or(&self.to),
+            _ => &self.to,
+        }
     }
 
     pub(crate) fn endpoint(&self) -> &Service {
         &self.route.endpoint
     }
 
+    /// Returns when the dial has to be stepped at the latest: at its deadline, or before.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        self.deadline
+        match &self.route.way {
+            Way::Race(race) => self.deadline.into_iter().chain(race.timer()).min(),
+            _ => self.deadline,
+        }
     }
 
-    /// Returns the socket to step with. The socket of an I2P stream keeps its session open.
-    pub(crate) fn wrap(&self, sock: Box<dyn Sock>) -> Box<dyn Sock> {
-        match &self.route.way {
+    /// Creates the socket to step with, and sets its options and its source address. The socket of
+    /// an I2P stream keeps its session open.
+    ///
+    /// # Errors
+    ///
+    /// Fails if a system call fails, or if an option or the source address is not possible.
+    pub(crate) fn create_sock(
+        &self,
+        factory: &dyn SockFactory,
+    ) -> Result<Box<dyn Sock>, ConnectError> {
+        if let Way::Race(race) = &self.route.way {
+            return Ok(race.sock());
+        }
+        let (to, endpoint) = (&self.to, self.endpoint());
+        let sock = factory.create_sock(endpoint).map_err(|error| self.failed("socket", error))?;
+        let is_unix = endpoint.addr().is_unix();
+        self.socket.apply(&*sock, is_unix).map_err(|OptionError { option, source }| {
+            ConnectError::new(to, ConnectErrorKind::SocketOption { option, source })
+        })?;
+        if !is_unix {
+            self.source.bind(&*sock, endpoint).map_err(|(from, source)| {
+                ConnectError::new(to, ConnectErrorKind::SourceAddress { from, source })
+            })?;
+        }
+        Ok(match &self.route.way {
             #[cfg(feature = "i2p")]
             Way::I2p(dial) => Box::new(HeldSession::new(sock, dial.held())),
             _ => sock,
-        }
+        })
     }
 
     /// Returns the socket to wait on, which is `sock` or another socket that this connect has
     /// opened.
-    pub(crate) fn waits_on<'a>(&'a self, sock: &'a dyn Sock) -> (WaitsOn, &'a dyn Sock) {
+    fn waits_on<'a>(&'a self, sock: &'a dyn Sock) -> (WaitsOn, &'a dyn Sock) {
         match &self.route.way {
             #[cfg(feature = "i2p")]
             Way::I2p(dial) => {
@@ -179,9 +245,43 @@ impl Dial {
         }
     }
 
+    /// Watches the sockets that the dial waits on, each once. After an error, the caller may call
+    /// this method again.
+    pub(crate) fn watch(
+        &mut self,
+        sock: &dyn Sock,
+        poller: &dyn Poller,
+        token: usize,
+    ) -> io::Result<()> {
+        if let Way::Race(race) = &mut self.route.way {
+            return race.watch(poller, token);
+        }
+        // A dial waits on control sockets first, on each once. After it has waited on its own
+        // socket, it never waits on a control socket again.
+        let (which, waited_on) = self.waits_on(sock);
+        if self.watched != Some(which) {
+            poller.register(waited_on, token)?;
+            self.watched = Some(which);
+        }
+        Ok(())
+    }
+
+    /// Stops watching the socket of a dial that has succeeded.
+    pub(crate) fn unwatch(&mut self, sock: &dyn Sock, poller: &dyn Poller) -> io::Result<()> {
+        if let Way::Race(race) = &mut self.route.way {
+            return race.unwatch(sock, poller);
+        }
+        if self.watched == Some(WaitsOn::Stream) {
+            poller.deregister(sock)?;
+            self.watched = None;
+        }
+        Ok(())
+    }
+
     /// Returns this side's address, if it differs from the socket's own.
     pub(crate) fn me(&self) -> Option<&Service> {
         match &self.route.way {
+            Way::Race(race) => race.me(),
             #[cfg(feature = "i2p")]
             Way::I2p(dial) => dial.me(),
             _ => None,
@@ -192,7 +292,7 @@ impl Dial {
     /// `step` names the call.
     pub(crate) fn failed(&self, step: &'static str, source: io::Error) -> ConnectError {
         match &self.route.way {
-            Way::Direct(_) => ConnectError::os(&self.to, step, source),
+            Way::Direct(_) | Way::Race(_) => ConnectError::os(&self.to, step, source),
             #[cfg(feature = "socks5")]
             Way::Proxy(_) => ProxyDial::failed_before(&self.to, &self.route.endpoint, step, source),
             #[cfg(feature = "i2p")]
@@ -217,7 +317,9 @@ impl Dial {
     /// Fails if the connect failed or its deadline has passed. After a failure, the dial is over.
     pub(crate) fn step(&mut self, sock: &dyn Sock, now: Instant) -> Result<Step, ConnectError> {
         let step = self.advance(sock, now)?;
-        let is_late = self.deadline.is_some_and(|deadline| now >= deadline);
+        // The attempts of a race have the same deadline, and their errors say that they timed out.
+        let is_race = matches!(self.route.way, Way::Race(_));
+        let is_late = !is_race && self.deadline.is_some_and(|deadline| now >= deadline);
         if is_late && !matches!(step, Step::Connected) {
             let after = now.saturating_duration_since(self.began);
             let is_direct = matches!(self.route.way, Way::Direct(_));
@@ -230,7 +332,7 @@ impl Dial {
 
     fn phase(&self) -> ConnectPhase {
         match &self.route.way {
-            Way::Direct(_) => ConnectPhase::Connect,
+            Way::Direct(_) | Way::Race(_) => ConnectPhase::Connect,
             #[cfg(feature = "socks5")]
             Way::Proxy(dial) => dial.phase(),
             #[cfg(feature = "i2p")]
@@ -240,6 +342,7 @@ impl Dial {
 
     fn advance(&mut self, sock: &dyn Sock, now: Instant) -> Result<Step, ConnectError> {
         match &mut self.route.way {
+            Way::Race(race) => race.step(&self.to, now),
             Way::Direct(direct) => direct
                 .step(sock, &self.route.endpoint, now)
                 .map_err(|error| ConnectError::of_connect(&self.to, error)),
@@ -247,6 +350,34 @@ impl Dial {
             Way::Proxy(dial) => dial.step(sock, &self.to, &self.route.endpoint, now),
             #[cfg(feature = "i2p")]
             Way::I2p(dial) => dial.step(sock, &self.to, now),
+        }
+    }
+}
+
+/// The source addresses of a connect, one for each family.
+#[derive(Debug)]
+struct Source {
+    v4: Option<SocketAddrV4>,
+    v6: Option<SocketAddrV6>,
+}
+
+impl Source {
+    fn of(options: &ConnectOptions) -> Source {
+        Source { v4: options.bind_v4, v6: options.bind_v6 }
+    }
+
+    /// Binds a socket that is about to connect to `endpoint`, an IP address. Returns the address
+    /// that cannot be bound.
+    fn bind(&self, sock: &dyn Sock, endpoint: &Service) -> Result<(), (SocketAddr, io::Error)> {
+        let (v4, v6) = (self.v4.map(SocketAddr::V4), self.v6.map(SocketAddr::V6));
+        let is_v4 = matches!(endpoint.addr(), NetAddr::Ipv4(_));
+        let (from, of_other_family) = if is_v4 { (v4, v6) } else { (v6, v4) };
+        if let Some(from) = from {
+            return sock.bind(&from.into()).map_err(|error| (from, error));
+        }
+        match of_other_family {
+            Some(from) => Err((from, io::Error::from_raw_os_error(libc::EAFNOSUPPORT))),
+            None => Ok(()),
         }
     }
 }

@@ -261,6 +261,7 @@ impl Accepting {
         let error = match accepted {
             Ok((sock, them)) => {
                 counters.accepted.add_owned(1);
+                self.listener.prepare_accepted(&*sock, &them);
                 return Accepted::One(sock, them);
             }
             Err(error) => error,

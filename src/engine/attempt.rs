@@ -15,13 +15,14 @@ use super::{
     connect::{LogOptions, log_outcome, too_many},
     connection::Connection,
     inbox::Mark,
+    map::{Reservation, Value},
     shared::Shared,
 };
 use crate::{
-    address::Destination,
-    dial::{ConnectError, ConnectErrorKind, ConnectOptions, Dial, Step, WaitsOn},
+    address::{Destination, Service},
+    dial::{ConnectError, ConnectErrorKind, ConnectOptions, Dial, Step},
     sys::{
-        Sock, Waker,
+        Poller, Sock, Waker,
         interrupt::{WakerGuard, Watches},
         passing::{PAUSE, passes},
     },
@@ -50,48 +51,63 @@ impl fmt::Debug for Cancel {
     }
 }
 
-impl Attempt {
+/// A connect that has taken the steps that need no wait, and has no id yet.
+pub(crate) struct Begun<'a> {
+    shared: &'a Arc<Shared>,
+    place: Reservation<'a>,
+    sock: Box<dyn Sock>,
+    me: Service,
+    dial: Dial,
+    began: Instant,
+    watches: Watches,
+    log_options: LogOptions,
+}
+
+impl<'a> Begun<'a> {
     /// Begins a connect with the steps that need no wait. The socket thread takes the other steps.
     ///
     /// # Errors
     ///
     /// Returns the error of a connect that failed in these steps. A connect that failed at once
     /// gets no id.
-    pub(crate) fn start(
-        shared: &Arc<Shared>,
+    pub(crate) fn begin(
+        shared: &'a Arc<Shared>,
         to: &Destination,
         options: &ConnectOptions,
-    ) -> Result<Attempt, ConnectError> {
+    ) -> Result<Begun<'a>, ConnectError> {
         let watches = Watches::new(&options.cancel);
         if watches.is_interrupted() || shared.watches().is_interrupted() {
             return Err(ConnectError::new(to, ConnectErrorKind::Interrupted));
         }
         let factory = &*shared.options.sock_factory;
-        let now = factory.now();
-        let mut dial = Dial::new(to, options, shared.i2p.as_ref(), now)?;
+        let began = factory.now();
+        let i2p = shared.i2p.as_ref();
+        let mut dial = Dial::to_any(to, options, i2p, &shared.options.sock_factory, began)?;
         let place = shared.reserve().ok_or_else(|| too_many(shared, to))?;
 
-        let sock =
-            factory.create_sock(dial.endpoint()).map_err(|error| dial.failed("socket", error))?;
-        let sock = dial.wrap(sock);
-        dial.begin(&*sock, now)?;
+        let sock = dial.create_sock(factory)?;
+        dial.begin(&*sock, began)?;
         // The kernel chose the local address when the connect began. `step` asks again if a lack of
         // buffers has delayed the connect.
         let me = sock.local_address().map_err(|error| dial.failed("getsockname", error))?;
-        let connection = place.fill_connecting(sock, me, to.clone(), now);
+        let log_options = LogOptions::of(options);
+        Ok(Begun { shared, place, sock, me, dial, began, watches, log_options })
+    }
+
+    /// Gives the connect an id, under which the map keeps `value` until the outcome.
+    pub(crate) fn fill(self, value: Option<Value>) -> Attempt {
+        let Begun { shared, place, sock, me, dial, began, watches, log_options } = self;
+        let connection = place.fill_connecting(sock, me, dial.to().clone(), began, value);
         let waker: Arc<dyn Waker> = Arc::new(CancelWaker {
             shared: Arc::downgrade(shared),
             connection: Arc::downgrade(&connection),
         });
         let wakers = watches.add_waker(&waker);
-        Ok(Attempt {
-            connection,
-            dial,
-            log_options: LogOptions::of(options),
-            cancel: Cancel { watches, _wakers: wakers },
-        })
+        Attempt { connection, dial, log_options, cancel: Cancel { watches, _wakers: wakers } }
     }
+}
 
+impl Attempt {
     /// Steps the connect. A step that comes too early does no harm.
     ///
     /// # Errors
@@ -104,11 +120,11 @@ impl Attempt {
         let step = self.dial.step(self.connection.sock(), now)?;
         if matches!(step, Step::Connected) {
             if let Some(me) = self.dial.me() {
-                self.connection.set_me(me);
+                self.connection.set_late(me, self.dial.to());
             } else if !self.dial.endpoint().addr().is_unix() && self.connection.me().port() == 0 {
                 let is_late = self.deadline().is_some_and(|deadline| now >= deadline);
                 match self.connection.sock().local_address() {
-                    Ok(me) => self.connection.set_me(&me),
+                    Ok(me) => self.connection.set_late(&me, self.dial.to()),
                     Err(error) if passes(&error) && !is_late => {
                         return Ok(Step::WaitUntil(now + PAUSE));
                     }
@@ -119,8 +135,14 @@ impl Attempt {
         Ok(step)
     }
 
-    pub(crate) fn waits_on(&self) -> (WaitsOn, &dyn Sock) {
-        self.dial.waits_on(self.connection.sock())
+    /// Watches the sockets that the attempt waits on.
+    pub(crate) fn watch(&mut self, poller: &dyn Poller, token: usize) -> io::Result<()> {
+        self.dial.watch(self.connection.sock(), poller, token)
+    }
+
+    /// Stops watching the socket of an attempt that has succeeded.
+    pub(crate) fn unwatch(&mut self, poller: &dyn Poller) -> io::Result<()> {
+        self.dial.unwatch(self.connection.sock(), poller)
     }
 
     pub(crate) fn to(&self) -> &Destination {

@@ -6,14 +6,13 @@
 use std::{fmt, sync::Arc};
 
 use super::{
-    attempt::Attempt,
+    attempt::Begun,
     connection::{Connection, ConnectionId, Direction},
     inbox::Mark,
+    map::Value,
     shared::Shared,
     threads,
 };
-#[cfg(feature = "testing")]
-use crate::sys::Sock;
 use crate::{
     address::{Destination, Service},
     dial::{ConnectError, ConnectErrorKind, ConnectOptions, Dial, connect_blocking},
@@ -35,7 +34,8 @@ impl LogOptions {
     }
 }
 
-/// A connection that the library does not poll yet. [`SockMan::connect`] returns it.
+/// A connection that the library does not poll yet. [`SockMan::connect`] and
+/// [`SockMan::add_connection`] return it.
 ///
 /// No callback names the id before [`activate`](NewConnection::activate), so the embedder can
 /// register the id first. The connection can already be sent to, woken and closed. The
@@ -62,6 +62,10 @@ pub struct NewConnection {
 }
 
 impl NewConnection {
+    pub(crate) fn new(shared: &Arc<Shared>, connection: Arc<Connection>) -> NewConnection {
+        NewConnection { shared: Arc::clone(shared), connection, activated: false }
+    }
+
     /// Returns the connection's id.
     #[must_use]
     pub fn id(&self) -> ConnectionId {
@@ -74,7 +78,8 @@ impl NewConnection {
         self.connection.me()
     }
 
-    /// Returns the destination that was dialled, also if a proxy was used.
+    /// Returns the destination that was dialled, also if a proxy was used. For a stream from
+    /// [`SockMan::add_connection`], returns the peer's address.
     #[must_use]
     pub fn them(&self) -> &Destination {
         self.connection.them()
@@ -132,7 +137,8 @@ fn dial_and_fill(
     }
     let watches = Watches::new(shared.interrupts().chain(&options.cancel));
     let factory = &*shared.options.sock_factory;
-    let mut dial = Dial::new(to, options, shared.i2p.as_ref(), factory.now())?;
+    let i2p = shared.i2p.as_ref();
+    let mut dial = Dial::to_any(to, options, i2p, &shared.options.sock_factory, factory.now())?;
     let place = shared.reserve().ok_or_else(|| too_many(shared, to))?;
 
     let sock = connect_blocking(factory, &mut dial, &watches)?;
@@ -140,42 +146,31 @@ fn dial_and_fill(
         Some(me) => me.clone(),
         None => sock.local_address().map_err(|error| dial.failed("getsockname", error))?,
     };
-    let connection = place.fill(Direction::Outbound, sock, me, to.clone(), factory.now());
+    let connection = place.fill(Direction::Outbound, sock, me, dial.to().clone(), factory.now());
     shared.counters.connected.add(1);
-    Ok(NewConnection { shared: Arc::clone(shared), connection, activated: false })
+    Ok(NewConnection::new(shared, connection))
 }
 
-/// Makes a connection from a socket that is already connected.
-#[cfg(feature = "testing")]
-pub(crate) fn add_existing(
-    sockman: &SockMan,
-    sock: Box<dyn Sock>,
-    me: &Service,
-    them: &Service,
-) -> Result<NewConnection, ConnectError> {
-    let (shared, to) = (sockman.shared(), them.into());
-    let place = shared.reserve().ok_or_else(|| too_many(shared, &to))?;
-    let now = shared.options.sock_factory.now();
-    let connection = place.fill(Direction::Outbound, sock, me.clone(), to, now);
-    Ok(NewConnection { shared: Arc::clone(shared), connection, activated: false })
-}
-
-/// Begins a connect that the socket thread completes.
-pub(crate) fn start_connect(
+/// Begins a connect that the socket thread completes. The map keeps what `pack` makes of `value`
+/// until the outcome. An error gives `value` back.
+pub(crate) fn start_connect<V>(
     sockman: &SockMan,
     to: &Destination,
     options: &ConnectOptions,
-) -> Result<ConnectionId, ConnectError> {
+    value: V,
+    pack: impl FnOnce(V) -> Option<Value>,
+) -> Result<ConnectionId, (ConnectError, V)> {
     let shared = sockman.shared();
-    match Attempt::start(shared, to, options) {
-        Ok(attempt) => {
+    match Begun::begin(shared, to, options) {
+        Ok(begun) => {
+            let attempt = begun.fill(pack(value));
             let id = attempt.connection.id;
             shared.drive(Box::new(attempt));
             Ok(id)
         }
         Err(error) => {
             log_outcome(to, &LogOptions::of(options), Err(&error));
-            Err(error)
+            Err((error, value))
         }
     }
 }

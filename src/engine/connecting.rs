@@ -7,7 +7,6 @@
 
 use std::{
     collections::{BTreeSet, VecDeque},
-    io,
     sync::Arc,
     time::Instant,
 };
@@ -17,10 +16,12 @@ use super::{
     attempt::Attempt,
     connection::Connection,
     context::Context,
+    map::Over,
     slab::{Key, Slab, Token},
 };
 use crate::{
-    dial::{ConnectError, Step, WaitsOn},
+    address::Service,
+    dial::{ConnectError, Step},
     sys::{
         Poller,
         passing::{PAUSE, passes},
@@ -41,8 +42,6 @@ pub(crate) struct Connecting {
 struct AttemptSlot {
     attempt: Box<Attempt>,
     is_due: bool,
-    /// Which of the attempt's sockets was registered with the poller last.
-    registered: Option<WaitsOn>,
     /// The time of the attempt's entry in `timers`.
     timer: Option<Instant>,
 }
@@ -74,7 +73,7 @@ impl Connecting {
             return;
         }
         let connection = Arc::clone(&attempt.connection);
-        let slot = AttemptSlot { attempt, is_due: false, registered: None, timer: None };
+        let slot = AttemptSlot { attempt, is_due: false, timer: None };
         let Some(key) = self.slots.insert(slot) else {
             log::error!(
                 target: "sockman::net",
@@ -208,34 +207,26 @@ impl AttemptSlot {
         now: Instant,
     ) -> Result<Waiting, ConnectError> {
         let step = self.attempt.step(now)?;
-        let (sock, deadline) = (self.attempt.connection.sock(), self.attempt.deadline());
-        let fail = |error: io::Error| self.attempt.failed("poll", error);
+        let deadline = self.attempt.deadline();
         match step {
             Step::WaitUntil(at) => {
                 Ok(Waiting::Until(Some(deadline.map_or(at, |deadline| deadline.min(at)))))
             }
-            Step::WaitForSocket => {
-                let (which, waited_on) = self.attempt.waits_on();
-                if self.registered != Some(which) {
-                    match poller.register(waited_on, Token::Attempt(key).encode()) {
-                        Err(error) if passes(&error) => {
-                            let at = now + PAUSE;
-                            return Ok(Waiting::Until(Some(deadline.map_or(at, |d| d.min(at)))));
-                        }
-                        registered => registered.map_err(fail)?,
-                    }
-                    self.registered = Some(which);
+            Step::WaitForSocket => match self.attempt.watch(poller, Token::Attempt(key).encode()) {
+                Err(error) if passes(&error) => {
+                    let at = now + PAUSE;
+                    Ok(Waiting::Until(Some(deadline.map_or(at, |d| d.min(at)))))
                 }
-                Ok(Waiting::Until(deadline))
-            }
+                Err(error) => Err(self.attempt.failed("poll", error)),
+                Ok(()) => Ok(Waiting::Until(deadline)),
+            },
             Step::Connected => {
                 // The connection is registered anew, with a token of its own. The new registration
                 // reports everything that has happened on the socket up to then.
-                if self.registered == Some(WaitsOn::Stream) {
-                    poller.deregister(sock).map_err(fail)?;
-                    self.registered = None;
+                match self.attempt.unwatch(poller) {
+                    Ok(()) => Ok(Waiting::IsOver),
+                    Err(error) => Err(self.attempt.failed("poll", error)),
                 }
-                Ok(Waiting::IsOver)
             }
         }
     }
@@ -247,13 +238,10 @@ impl Completed {
         let Completed { attempt, outcome } = self;
         let (sockman, shared) = (context.sockman, context.shared());
         let id = attempt.connection.id;
-        let is_still_wanted = match &outcome {
+        let Over { value } = match &outcome {
             Ok(()) => shared.connected(id, now),
             Err(_) => shared.failed_to_connect(id),
-        };
-        if !is_still_wanted {
-            return None;
-        }
+        }?;
         attempt.log(outcome.as_ref().copied());
         let to = attempt.to().clone();
         let Attempt { connection, .. } = *attempt;
@@ -268,9 +256,15 @@ impl Completed {
         }
         let handler = context.handler();
         announce(sockman, id, connection, || {
+            let report = |outcome: Result<&Service, ConnectError>| match value {
+                None => handler.event_connect_completed(sockman, id, &to, outcome),
+                Some(value) => {
+                    handler.event_connect_completed_with(sockman, id, &to, outcome, value);
+                }
+            };
             match outcome {
-                Ok(new) => handler.event_connect_completed(sockman, id, &to, Ok(new.me())),
-                Err(error) => handler.event_connect_completed(sockman, id, &to, Err(error)),
+                Ok(new) => report(Ok(new.me())),
+                Err(error) => report(Err(error)),
             }
             true
         })

@@ -122,9 +122,8 @@ pub(crate) struct Connection {
     pub(crate) direction: Direction,
     sock: Box<dyn Sock>,
     me: Service,
-    /// The local address, if it differs from `me`. Over I2P the local address is known only when
-    /// the session has been made.
-    late_me: OnceLock<Box<Service>>,
+    /// The addresses that a connect learned when it succeeded.
+    late: OnceLock<Box<Late>>,
     them: Destination,
     /// The time of creation, in nanoseconds since the `SockMan` was made. A `u64` has half the size
     /// of an `Instant`. A connect sets this time when it succeeds, before any thread can find the
@@ -162,8 +161,18 @@ pub(crate) struct Connection {
 const CLOSED: u8 = 1;
 /// A stage: the embedder was told about the connection and keeps it, so the end is reported.
 const ANNOUNCED: u8 = 2;
-/// A stage: `finish_connection` was called.
+/// A stage: `finish_connection` was called. Never set together with `TAKEN_OUT`.
 const FINISHING: u8 = 4;
+/// A stage: the connection is closed, and its stream goes on elsewhere.
+const TAKEN_OUT: u8 = 8;
+
+/// The addresses that are known only when a connect has succeeded. Over I2P, the local address is
+/// known when the session has been made. Of several addresses, one is reached.
+#[derive(Debug)]
+struct Late {
+    me: Service,
+    them: Destination,
+}
 
 /// A note: a send on the socket thread would have blocked, or the next send would block.
 const BLOCKED: u8 = 1;
@@ -212,7 +221,7 @@ impl Connection {
             direction,
             sock,
             me,
-            late_me: OnceLock::new(),
+            late: OnceLock::new(),
             them,
             since: AtomicU64::new(nanoseconds(since)),
             sending: Mutex::new(()),
@@ -233,16 +242,17 @@ impl Connection {
     }
 
     pub(crate) fn me(&self) -> &Service {
-        self.late_me.get().map_or(&self.me, |me| me)
+        self.late.get().map_or(&self.me, |late| &late.me)
     }
 
-    /// Sets the local address. The caller does this before the connection is reported.
-    pub(crate) fn set_me(&self, me: &Service) {
-        self.late_me.get_or_init(|| Box::new(me.clone()));
+    /// Sets the addresses that a connect learned when it succeeded. The caller does this before the
+    /// connection is reported.
+    pub(crate) fn set_late(&self, me: &Service, them: &Destination) {
+        self.late.get_or_init(|| Box::new(Late { me: me.clone(), them: them.clone() }));
     }
 
     pub(crate) fn them(&self) -> &Destination {
-        &self.them
+        self.late.get().map_or(&self.them, |late| &late.them)
     }
 
     /// Sets the time at which a connect succeeded. The caller does this before any thread can find
@@ -257,6 +267,25 @@ impl Connection {
         self.life.fetch_or(CLOSED, Ordering::AcqRel) & ANNOUNCED != 0
     }
 
+    /// Marks the connection as closed and its stream as one that goes on elsewhere. Returns whether
+    /// it was announced before, as [`set_closed`](Connection::set_closed), or `None` if the
+    /// connection finishes, and thus stays as it is. The caller holds the map's lock.
+    pub(crate) fn set_taken_out(&self) -> Option<bool> {
+        let taken_out = |life| (life & FINISHING == 0).then_some(life | CLOSED | TAKEN_OUT);
+        let before = self.life.fetch_update(Ordering::AcqRel, Ordering::Acquire, taken_out);
+        before.ok().map(|life| life & ANNOUNCED != 0)
+    }
+
+    /// Returns whether the stream of a closed connection goes on elsewhere.
+    pub(crate) fn is_taken_out(&self) -> bool {
+        self.life.load(Ordering::Acquire) & TAKEN_OUT != 0
+    }
+
+    /// Waits for the send under way. After a close, no other send begins.
+    pub(crate) fn wait_for_send(&self) {
+        drop(self.sending.lock());
+    }
+
     #[inline]
     pub(crate) fn is_closed(&self) -> bool {
         self.life.load(Ordering::Acquire) & CLOSED != 0
@@ -269,9 +298,10 @@ impl Connection {
         self.life.fetch_or(ANNOUNCED, Ordering::AcqRel) & (ANNOUNCED | CLOSED) == CLOSED
     }
 
-    /// Marks the connection as finishing. Returns `true` for the first call.
+    /// Marks the connection as finishing, unless it is closed. Returns `true` for the first call.
     pub(crate) fn set_finishing(&self) -> bool {
-        self.life.fetch_or(FINISHING, Ordering::AcqRel) & FINISHING == 0
+        let finishing = |life| (life & (CLOSED | FINISHING) == 0).then_some(life | FINISHING);
+        self.life.fetch_update(Ordering::AcqRel, Ordering::Acquire, finishing).is_ok()
     }
 
     #[inline]
@@ -431,7 +461,7 @@ impl Connection {
         // closed in order. In all other cases on TCP, a broken pipe is a reset that came after the
         // peer's end of stream.
         let no_reset = error.kind() == io::ErrorKind::BrokenPipe
-            && (self.is_write_shut() || self.me.addr().is_unix());
+            && (self.is_write_shut() || self.me().addr().is_unix());
         if !no_reset {
             self.remember_error(error);
         }
@@ -482,7 +512,7 @@ impl Connection {
         ConnectionInfo {
             id: self.id,
             me: self.me().clone(),
-            them: self.them.clone(),
+            them: self.them().clone(),
             direction: self.direction,
             since: created.checked_add(since).unwrap_or(created),
             bytes_sent: self.bytes_sent.load(Ordering::Relaxed),
@@ -538,7 +568,8 @@ impl Connection {
     /// Returns the directions that lack memory or buffers, and clears them. A direction that lacks
     /// again makes a new mark.
     pub(crate) fn take_lacks(&self) -> u8 {
-        self.facts.fetch_and(WRITE_SHUT, Ordering::AcqRel) & (SEND_LACKS | RECV_LACKS)
+        let lacks = SEND_LACKS | RECV_LACKS;
+        self.facts.fetch_and(!lacks, Ordering::AcqRel) & lacks
     }
 
     /// Notes a hang-up. With `is_over`, both directions are over; without it, an error is pending.

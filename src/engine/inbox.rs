@@ -17,6 +17,7 @@ use std::{
 use super::{
     attempt::Attempt,
     connection::{Connection, ConnectionId},
+    handover::Fence,
     listener::Listener,
     map::Closed,
 };
@@ -50,6 +51,9 @@ pub(crate) enum Mark {
     Finishing(Box<(Weak<Connection>, Option<Instant>)>),
     /// Finish all connections, until this time at the latest, and then set the interrupt.
     Draining(Box<Option<Instant>>),
+    /// Tell a waiting thread that the turns that had begun have ended, and that earlier marks were
+    /// taken.
+    Fence(Fence),
     /// Add the listener to the poll set.
     ListenerAdded(Weak<Listener>),
     /// Release the listeners that were stopped.
@@ -206,7 +210,7 @@ impl Marks {
             Mark::ListenerAdded(listener) => {
                 listener.upgrade().is_some_and(|listener| !listener.is_stopped())
             }
-            Mark::Closed(_) | Mark::ListenersStopped => false,
+            Mark::Closed(_) | Mark::Fence(_) | Mark::ListenersStopped => false,
         });
     }
 }

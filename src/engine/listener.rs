@@ -22,7 +22,7 @@ use crate::{
     options::Options,
     sys::sync::atomic::{AtomicBool, Ordering},
     sys::{
-        Sock, SockFactory,
+        OptionError, Sock, SockFactory, SocketOptions,
         holders::{is_unix_socket_open, socket_inode},
     },
 };
@@ -52,10 +52,16 @@ pub(crate) struct Listener {
     is_adopted: bool,
     /// The path that `bind` created. The path is removed when the listener stops.
     path: Option<BoundPath>,
+    /// The options of the accepted connections.
+    socket: SocketOptions,
 }
 
 impl Listener {
-    pub(crate) fn bind(options: &Options, to: &Service) -> Result<Listener, BindError> {
+    pub(crate) fn bind(
+        options: &Options,
+        to: &Service,
+        socket: &SocketOptions,
+    ) -> Result<Listener, BindError> {
         if to.to_sock_addr().is_err() {
             return Err(BindError::new(to, BindErrorKind::Unsupported));
         }
@@ -65,6 +71,9 @@ impl Listener {
         if options.reuse_port && !to.addr().is_unix() {
             sock.set_reuse_port().map_err(fail("setsockopt SO_REUSEPORT"))?;
         }
+        socket.apply(&*sock, to.addr().is_unix()).map_err(|OptionError { option, source }| {
+            BindError::new(to, BindErrorKind::SocketOption { option, source })
+        })?;
         sock.bind(to).map_err(fail("bind"))?;
         let path = match to.addr() {
             NetAddr::Unix(unix) => {
@@ -74,18 +83,30 @@ impl Listener {
         };
         let sock = sock.listen(BACKLOG).map_err(fail("listen"))?;
         let address = sock.local_address().map_err(fail("getsockname"))?;
-        Ok(Listener { sock, address, stopped: AtomicBool::new(false), is_adopted: false, path })
+        let (stopped, socket) = (AtomicBool::new(false), socket.clone());
+        Ok(Listener { sock, address, stopped, is_adopted: false, path, socket })
     }
 
     pub(crate) fn adopt(factory: &dyn SockFactory, fd: OwnedFd) -> Result<Listener, BindError> {
         let sock = factory.adopt_listener(fd).map_err(BindError::not_a_listener)?;
         let address = sock.local_address().map_err(BindError::not_a_listener)?;
         let stopped = AtomicBool::new(false);
-        Ok(Listener { sock, address, stopped, is_adopted: true, path: None })
+        let socket = SocketOptions::default();
+        Ok(Listener { sock, address, stopped, is_adopted: true, path: None, socket })
     }
 
     pub(crate) fn sock(&self) -> &dyn Sock {
         &*self.sock
+    }
+
+    /// Sets what the system does not copy from the listener to a connection that it accepts.
+    pub(crate) fn prepare_accepted(&self, sock: &dyn Sock, them: &Service) {
+        // The call fails on some systems if the peer has already gone. The next receive reports the
+        // lost peer.
+        let is_unix = self.address.addr().is_unix();
+        if let Err(OptionError { option, source }) = self.socket.apply_to_accepted(sock, is_unix) {
+            log::debug!(target: "sockman::net", "cannot set {option} for {them}: {source}");
+        }
     }
 
     pub(crate) fn address(&self) -> &Service {

@@ -5,8 +5,10 @@
 //! never taken while a connection's send lock is held, and no callback runs under the mutex.
 
 use std::{
+    any::Any,
     borrow::Borrow,
-    collections::HashSet,
+    collections::{HashMap, HashSet},
+    fmt,
     hash::{BuildHasherDefault, Hash, Hasher},
     sync::Arc,
     time::{Duration, Instant},
@@ -42,11 +44,46 @@ pub(crate) struct ConnectionMap {
     told_closes: AtomicU64,
 }
 
-#[derive(Debug, Default)]
+/// What a connect is for: the embedder's value, which comes back with the outcome.
+pub(crate) type Value = Box<dyn Any + Send>;
+
+#[derive(Default)]
 struct Maps {
     open: Connections,
     /// The connects that the socket thread drives. The ids of these connects can only be closed.
     connecting: Connections,
+    /// The values of the connects under way that have one. The drop of a value runs the embedder's
+    /// code, so no value is dropped under the lock.
+    values: HashMap<ConnectionId, Value, BuildHasherDefault<IdHasher>>,
+}
+
+impl fmt::Debug for Maps {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Maps")
+            .field("open", &self.open)
+            .field("connecting", &self.connecting)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A connection or connect that a close has just removed from the map.
+pub(crate) struct Left {
+    pub(crate) closed: Closed,
+    /// The value of a connect that had no outcome yet. The caller drops it at last, and without a
+    /// lock.
+    pub(crate) value: Option<Value>,
+}
+
+/// Why a connection cannot be taken out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stays {
+    IsUnknown,
+    Finishes,
+}
+
+/// A connect that is over, and its value.
+pub(crate) struct Over {
+    pub(crate) value: Option<Value>,
 }
 
 /// How a close ends the connection for the peer.
@@ -157,24 +194,29 @@ impl ConnectionMap {
     }
 
     /// Adds a connect under way, for which `reserve` has taken a place.
-    pub(crate) fn insert_connecting(&self, connection: &Arc<Connection>) {
-        self.maps.lock().connecting.insert(ById(Arc::clone(connection)));
+    pub(crate) fn insert_connecting(&self, connection: &Arc<Connection>, value: Option<Value>) {
+        let mut maps = self.maps.lock();
+        maps.connecting.insert(ById(Arc::clone(connection)));
+        if let Some(value) = value {
+            maps.values.insert(connection.id, value);
+        }
     }
 
     /// Moves a connect that succeeded to the open connections. The id can then be sent to. Returns
-    /// `false` if the connect was closed meanwhile.
-    pub(crate) fn connected(&self, id: ConnectionId, since: Duration) -> bool {
+    /// `None` if the connect was closed meanwhile.
+    pub(crate) fn connected(&self, id: ConnectionId, since: Duration) -> Option<Over> {
         let mut maps = self.maps.lock();
-        let Some(ById(connection)) = maps.connecting.take(&id) else { return false };
+        let ById(connection) = maps.connecting.take(&id)?;
         connection.set_since(since);
         maps.open.insert(ById(connection));
-        true
+        Some(Over { value: maps.values.remove(&id) })
     }
 
-    /// Removes a connect that failed. Returns `true` if the caller must `release` the connect's
-    /// place. Returns `false` if the connect was closed meanwhile.
-    pub(crate) fn failed_to_connect(&self, id: ConnectionId) -> bool {
-        self.maps.lock().connecting.remove(&id)
+    /// Removes a connect that failed. The caller must `release` the connect's place. Returns `None`
+    /// if the connect was closed meanwhile.
+    pub(crate) fn failed_to_connect(&self, id: ConnectionId) -> Option<Over> {
+        let mut maps = self.maps.lock();
+        maps.connecting.remove(&id).then(|| Over { value: maps.values.remove(&id) })
     }
 
     #[inline]
@@ -197,8 +239,8 @@ impl ConnectionMap {
 
     /// Removes the connection and closes it. If several threads race, exactly one receives the
     /// connection.
-    pub(crate) fn close(&self, id: ConnectionId, how: How) -> Option<Closed> {
-        let closed = {
+    pub(crate) fn close(&self, id: ConnectionId, how: How) -> Option<Left> {
+        let left = {
             let mut maps = self.maps.lock();
             let open = maps.open.take(&id);
             let ById(connection) = open.or_else(|| maps.connecting.take(&id))?;
@@ -207,14 +249,36 @@ impl ConnectionMap {
             // on this order, because no further callback may name the id.
             let is_announced = connection.set_closed();
             self.closes.fetch_add(1, Ordering::AcqRel);
-            Closed { connection, is_announced }
+            let closed = Closed { connection, is_announced };
+            Left { closed, value: maps.values.remove(&id) }
         };
+        let connection = &left.closed.connection;
         match how {
-            How::InOrder => closed.connection.shutdown(),
-            How::Reset => closed.connection.reset(),
+            How::InOrder => connection.shutdown(),
+            How::Reset => connection.reset(),
         }
         self.count.fetch_sub(1, Ordering::AcqRel);
-        Some(closed)
+        Some(left)
+    }
+
+    /// Removes an open connection whose stream goes on elsewhere. If several threads race, exactly
+    /// one receives the connection.
+    ///
+    /// # Errors
+    ///
+    /// Says whether the connection stays because it finishes, or is not in the map.
+    pub(crate) fn take_out(&self, id: ConnectionId) -> Result<Closed, Stays> {
+        let closed = {
+            let mut maps = self.maps.lock();
+            let ById(connection) = maps.open.get(&id).ok_or(Stays::IsUnknown)?;
+            // Under the lock, as in `close`.
+            let is_announced = connection.set_taken_out().ok_or(Stays::Finishes)?;
+            let ById(connection) = maps.open.take(&id).ok_or(Stays::IsUnknown)?;
+            self.closes.fetch_add(1, Ordering::AcqRel);
+            Closed { connection, is_announced }
+        };
+        self.count.fetch_sub(1, Ordering::AcqRel);
+        Ok(closed)
     }
 }
 
@@ -280,9 +344,10 @@ impl Reservation<'_> {
         me: Service,
         them: Destination,
         now: Instant,
+        value: Option<Value>,
     ) -> Arc<Connection> {
         let connection = self.make(Direction::Outbound, sock, me, them, now);
-        self.shared.connections.insert_connecting(&connection);
+        self.shared.connections.insert_connecting(&connection, value);
         self.filled();
         connection
     }

@@ -4,7 +4,8 @@
 //! `counters`. The socket thread alone owns `socket_thread`, which runs its passes over `poll_set`,
 //! `slot`, `due`, `accepting` and `connecting`. `connect` and `attempt` begin connects on the
 //! caller's thread. `announce` reports new connections to the embedder. `i2p_accept` is the
-//! I2P-accept thread. `timer_limit` keeps timers behind data that waits. `threads` starts and joins both threads.
+//! I2P-accept thread. `handover` takes connected streams over and hands them out. `timer_limit`
+//! keeps timers behind data that waits. `threads` starts and joins both threads.
 //!
 //! The functions that run for every connection of a sweep, or for every message, carry `#[inline]`,
 //! because the files are compiled as separate units. Without the attribute a sweep costs 50 % more
@@ -20,6 +21,7 @@ pub(crate) mod context;
 pub(crate) mod counters;
 mod due;
 mod ending;
+pub(crate) mod handover;
 #[cfg(feature = "i2p")]
 mod i2p_accept;
 mod id;

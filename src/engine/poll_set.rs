@@ -184,6 +184,15 @@ impl PollSet {
 
     pub(crate) fn remove(&mut self, connection: &Connection) {
         if let Some(key) = connection.key() {
+            // A closed socket leaves the poller by itself. The stream of this one stays open.
+            if connection.is_taken_out() {
+                if let Err(error) = self.poller.deregister(connection.sock()) {
+                    log::debug!(
+                        target: "sockman::net",
+                        "cannot stop watching connection {}: {error}", connection.id
+                    );
+                }
+            }
             connection.set_token(None);
             self.slots.remove(key);
             self.failed.remove(&key);

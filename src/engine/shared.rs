@@ -15,7 +15,7 @@ use super::{
     counters::Counters,
     inbox::{Inbox, Mark},
     listener::Listener,
-    map::{ConnectionMap, How},
+    map::{Closed, ConnectionMap, How, Left, Over},
     socket_thread::SocketThread,
     threads::{self, Run},
 };
@@ -92,7 +92,16 @@ impl Shared {
 
     /// Does what [`close`](Shared::close) does. `how` says what the peer sees.
     pub(crate) fn close_as(&self, id: ConnectionId, how: How) -> bool {
-        let Some(closed) = self.connections.close(id, how) else { return false };
+        let Some(Left { closed, value }) = self.connections.close(id, how) else { return false };
+        self.ended(closed);
+        // The embedder's code runs here, so no lock is held.
+        drop(value);
+        true
+    }
+
+    /// Makes the socket thread release a connection that has left the map, and report its end if it
+    /// was announced.
+    pub(crate) fn ended(&self, closed: Closed) {
         if threads::is_socket_thread_of(self) {
             self.inbox.push(Mark::Closed(closed));
         } else {
@@ -110,7 +119,6 @@ impl Shared {
             // The socket thread may have taken the mark before the close was counted.
             self.inbox.notify();
         }
-        true
     }
 
     /// Notes that the embedder knows the connection and keeps it. The end of the connection is
@@ -129,7 +137,7 @@ impl Shared {
     /// Begins the orderly end of a connection. Returns `true` if this call began the end.
     pub(crate) fn finish(&self, id: ConnectionId, linger: Duration) -> bool {
         let Some(connection) = self.connections.find(id) else { return false };
-        if connection.is_closed() || !connection.set_finishing() {
+        if !connection.set_finishing() {
             return false;
         }
         let until = self.options.sock_factory.now().checked_add(linger);
@@ -190,19 +198,17 @@ impl Shared {
     }
 
     /// Registers the success of a connect that the socket thread drove. The id can then be sent to.
-    /// Returns `false` if the connect was closed meanwhile.
-    pub(crate) fn connected(&self, id: ConnectionId, now: Instant) -> bool {
+    /// Returns `None` if the connect was closed meanwhile.
+    pub(crate) fn connected(&self, id: ConnectionId, now: Instant) -> Option<Over> {
         self.connections.connected(id, self.age(now))
     }
 
     /// Registers the failure of a connect that the socket thread drove, and gives its place back.
-    /// Returns `false` if the connect was closed meanwhile.
-    pub(crate) fn failed_to_connect(&self, id: ConnectionId) -> bool {
-        let failed = self.connections.failed_to_connect(id);
-        if failed {
-            self.release_place();
-        }
-        failed
+    /// Returns `None` if the connect was closed meanwhile.
+    pub(crate) fn failed_to_connect(&self, id: ConnectionId) -> Option<Over> {
+        let failed = self.connections.failed_to_connect(id)?;
+        self.release_place();
+        Some(failed)
     }
 
     /// Returns the time from `created` to `now`, the form in which connections store times.

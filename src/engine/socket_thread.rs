@@ -413,6 +413,7 @@ impl SocketThread {
                         self.ending.drain(*until);
                         self.connected.finish_all();
                     }
+                    Mark::Fence(fence) => drop(fence),
                     Mark::ListenerAdded(listener) => {
                         if let Some(listener) = listener.upgrade() {
                             self.add_listener(&listener);

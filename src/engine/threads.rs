@@ -389,10 +389,15 @@ pub(crate) fn is_socket_thread_of(shared: &Shared) -> bool {
     SOCKET_THREAD_OF.with(|of| ptr::eq(of.get(), shared))
 }
 
+/// Returns whether the calling thread is the I2P-accept thread of this `SockMan`.
+pub(crate) fn is_i2p_accept_thread_of(shared: &Shared) -> bool {
+    I2P_THREAD_OF.with(|of| ptr::eq(of.get(), shared))
+}
+
 /// Returns whether the calling thread is one of this `SockMan`'s threads. A join on such a thread
 /// would wait for itself.
 fn is_library_thread_of(shared: &Shared) -> bool {
-    is_socket_thread_of(shared) || I2P_THREAD_OF.with(|of| ptr::eq(of.get(), shared))
+    is_socket_thread_of(shared) || is_i2p_accept_thread_of(shared)
 }
 
 /// Returns whether the calling thread is a thread of any `SockMan`. Code on such a thread runs in a

@@ -8,14 +8,16 @@
 
 // This file holds the traits. `os` implements them with the system calls of Unix, one method for
 // each call and named after it. `holders` asks who has a socket. `interrupt` ends waits, `sync`
-// holds the locks, `sources` prints errors, `passing` tells which errors pass by themselves. Any
-// thread may use the module, and only `interrupt` takes a lock.
+// holds the locks, `sources` prints errors, `passing` tells which errors pass by themselves,
+// `socket_options` has the options that an embedder may set. Any thread may use the module, and
+// only `interrupt` takes a lock.
 
 pub(crate) mod holders;
 pub(crate) mod interrupt;
 mod more;
 mod os;
 pub(crate) mod passing;
+mod socket_options;
 pub(crate) mod sources;
 pub(crate) mod sync;
 
@@ -31,6 +33,10 @@ use std::{
 #[doc(no_inline)]
 pub use self::more::More;
 pub use self::os::OsSockFactory;
+pub(crate) use self::socket_options::OptionError;
+pub use self::socket_options::SocketOption;
+#[doc(no_inline)]
+pub use self::socket_options::SocketOptions;
 use crate::address::Service;
 
 /// One socket. The trait is object-safe and has one method for each system call. Almost every
@@ -100,12 +106,24 @@ pub trait Sock: fmt::Debug + Send + Sync {
     fn set_reuse_port(&self) -> io::Result<()> {
         Err(io::ErrorKind::Unsupported.into())
     }
+    /// Calls `setsockopt(2)` for an option that the embedder has set. Called before
+    /// [`bind`](Sock::bind), [`connect`](Sock::connect) and [`listen`](Sock::listen). The default
+    /// returns the error [`io::ErrorKind::Unsupported`], as does a system without the option.
+    fn set_option(&self, _option: &SocketOption<'_>) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
     /// Sets `SO_LINGER` to zero, so that the close resets the connection and its port is free at
     /// once. Called by [`SockMan::abort_connection`](crate::SockMan::abort_connection), and for a TCP
     /// socket that is connected to itself. The default does nothing, so that an abort closes in
     /// order.
     fn set_reset_on_close(&self) -> io::Result<()> {
         Ok(())
+    }
+    /// Calls `fcntl(2)` with `F_DUPFD_CLOEXEC`: returns another descriptor of the same socket. The
+    /// default returns the error [`io::ErrorKind::Unsupported`], for sockets that cannot leave the
+    /// library.
+    fn duplicate(&self) -> io::Result<OwnedFd> {
+        Err(io::ErrorKind::Unsupported.into())
     }
     /// Returns the descriptor, for [`Poller::register`]. A double may return any number that the
     /// double's poller understands.
@@ -178,6 +196,9 @@ pub trait Waker: Send + Sync {
     fn wake(&self) -> io::Result<()>;
 }
 
+/// A connected socket, its local address, and the address of its peer.
+pub type Adopted = (Box<dyn Sock>, Service, Service);
+
 /// The source of sockets, pollers and the time. The trait is the counterpart of Bitcoin Core's
 /// `CreateSock`. Test doubles implement it.
 #[doc(alias = "CreateSock")]
@@ -191,6 +212,14 @@ pub trait SockFactory: fmt::Debug + Send + Sync {
     /// Takes over a listening socket that other code has bound. The call fails if `listener` is not
     /// a stream socket in the listening state.
     fn adopt_listener(&self, listener: OwnedFd) -> io::Result<Box<dyn Sock>>;
+    /// Takes over a connected stream socket that other code has made, as
+    /// [`create_sock`](SockFactory::create_sock) would make it. Returns the socket, its local
+    /// address and the peer's address. The call fails if `stream` is not a connected TCP or
+    /// unix-domain stream socket, and gives `stream` back. The default returns the error
+    /// [`io::ErrorKind::Unsupported`].
+    fn adopt_connection(&self, stream: OwnedFd) -> Result<Adopted, (OwnedFd, io::Error)> {
+        Err((stream, io::ErrorKind::Unsupported.into()))
+    }
     /// Returns the current time. The default returns [`Instant::now`].
     fn now(&self) -> Instant {
         Instant::now()

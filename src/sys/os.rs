@@ -7,15 +7,18 @@
 use std::{
     io::{self, IoSlice, Read},
     net::{Shutdown, TcpStream},
-    os::fd::{AsRawFd, OwnedFd, RawFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
     sync::Arc,
     time::Duration,
 };
 
 use mio::{Interest, Token, unix::SourceFd};
-use socket2::{Domain, SockRef, Socket, Type};
+use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
 
-use super::{EVENTS_PER_POLL, More, Poller, Readiness, Sock, SockFactory, Waker, sync::Mutex};
+use super::{
+    Adopted, EVENTS_PER_POLL, More, Poller, Readiness, Sock, SockFactory, SocketOption, Waker,
+    sync::Mutex,
+};
 use crate::address::Service;
 
 /// The default factory: the operating system's sockets, poller and time.
@@ -38,6 +41,15 @@ impl SockFactory for OsSockFactory {
 
     fn create_poller(&self) -> io::Result<Box<dyn Poller>> {
         Ok(Box::new(MioPoller::new()?))
+    }
+
+    fn adopt_connection(&self, stream: OwnedFd) -> Result<Adopted, (OwnedFd, io::Error)> {
+        let socket = Socket::from(stream);
+        match prepare_connection(&socket) {
+            Ok((me, them)) if me.addr().is_unix() => Ok((Box::new(OsSock::Unix(socket)), me, them)),
+            Ok((me, them)) => Ok((Box::new(OsSock::tcp(socket)), me, them)),
+            Err(error) => Err((socket.into(), error)),
+        }
     }
 
     fn adopt_listener(&self, listener: OwnedFd) -> io::Result<Box<dyn Sock>> {
@@ -90,6 +102,73 @@ impl OsSock {
             OsSock::UnixListener(listener) => SockRef::from(listener),
         }
     }
+
+    fn fd(&self) -> BorrowedFd<'_> {
+        match self {
+            OsSock::Tcp(stream) => stream.as_fd(),
+            OsSock::Unix(socket) => socket.as_fd(),
+            OsSock::TcpListener(listener) | OsSock::AdoptedTcpListener(listener) => {
+                listener.as_fd()
+            }
+            OsSock::UnixListener(listener) => listener.as_fd(),
+        }
+    }
+}
+
+/// Prepares a connected socket that other code has made. Returns both addresses.
+fn prepare_connection(socket: &Socket) -> io::Result<(Service, Service)> {
+    if socket.r#type()? != Type::STREAM || socket.is_listener()? {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "the socket is not a stream socket, or it listens",
+        ));
+    }
+    let them = Service::from_sock_addr(&socket.peer_addr()?).ok_or_else(unknown_family)?;
+    let me = Service::from_sock_addr(&socket.local_addr()?).ok_or_else(unknown_family)?;
+    socket.set_nonblocking(true)?;
+    socket.set_cloexec(true)?;
+    if !me.addr().is_unix() {
+        socket.set_tcp_nodelay(true)?;
+        // With SO_LINGER, a close waits for the peer, on Linux also on a non-blocking socket.
+        socket.set_linger(None)?;
+    }
+    Ok((me, them))
+}
+
+/// Sets the keepalive. Socket2 ignores what OpenBSD does not have.
+fn set_keepalive(
+    socket: &SockRef<'_>,
+    idle: Option<Duration>,
+    interval: Option<Duration>,
+    count: Option<u32>,
+) -> io::Result<()> {
+    if cfg!(target_os = "openbsd") && (idle.is_some() || interval.is_some() || count.is_some()) {
+        return Err(io::ErrorKind::Unsupported.into());
+    }
+    let mut keepalive = TcpKeepalive::new();
+    if let Some(idle) = idle {
+        keepalive = keepalive.with_time(idle);
+    }
+    #[cfg(not(target_os = "openbsd"))]
+    {
+        if let Some(interval) = interval {
+            keepalive = keepalive.with_interval(interval);
+        }
+        if let Some(count) = count {
+            keepalive = keepalive.with_retries(count);
+        }
+    }
+    socket.set_tcp_keepalive(&keepalive)
+}
+
+/// Sets the DSCP value. The two low bits belong to the kernel (ECN).
+fn set_dscp(socket: &SockRef<'_>, value: u8) -> io::Result<()> {
+    let traffic_class = u32::from(value) << 2;
+    if socket.local_addr()?.is_ipv6() {
+        socket.set_tclass_v6(traffic_class)
+    } else {
+        socket.set_tos_v4(traffic_class)
+    }
 }
 
 #[cfg(not(target_vendor = "apple"))]
@@ -136,6 +215,29 @@ impl Sock for OsSock {
 
     fn set_reuse_port(&self) -> io::Result<()> {
         self.socket().set_reuse_port(true)
+    }
+
+    fn set_option(&self, option: &SocketOption<'_>) -> io::Result<()> {
+        let socket = self.socket();
+        match *option {
+            SocketOption::Keepalive { idle, interval, count } => {
+                set_keepalive(&socket, idle, interval, count)
+            }
+            SocketOption::SendBuffer(bytes) => socket.set_send_buffer_size(bytes),
+            SocketOption::ReceiveBuffer(bytes) => socket.set_recv_buffer_size(bytes),
+            SocketOption::Dscp(value) => set_dscp(&socket, value),
+            #[cfg(any(target_os = "linux", target_os = "android"))]
+            SocketOption::UserTimeout(time) => socket.set_tcp_user_timeout(Some(time)),
+            #[cfg(any(target_os = "linux", target_os = "android"))]
+            SocketOption::NotsentLowat(bytes) => socket.set_tcp_notsent_lowat(bytes),
+            #[cfg(any(target_os = "linux", target_os = "android"))]
+            SocketOption::Interface(name) => socket.bind_device(Some(name.as_bytes())),
+            #[cfg(not(any(target_os = "linux", target_os = "android")))]
+            SocketOption::UserTimeout(_)
+            | SocketOption::NotsentLowat(_)
+            | SocketOption::Interface(_) => Err(io::ErrorKind::Unsupported.into()),
+            SocketOption::Custom(set) => set(self.fd()),
+        }
     }
 
     fn set_reset_on_close(&self) -> io::Result<()> {
@@ -231,6 +333,10 @@ impl Sock for OsSock {
 
     fn peer_address(&self) -> io::Result<Service> {
         Service::from_sock_addr(&self.socket().peer_addr()?).ok_or_else(unknown_family)
+    }
+
+    fn duplicate(&self) -> io::Result<OwnedFd> {
+        self.fd().try_clone_to_owned()
     }
 
     fn short_read_means_empty(&self) -> bool {

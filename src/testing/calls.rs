@@ -25,6 +25,8 @@ pub enum Call {
     TakeError,
     /// `setsockopt(2)`, for `SO_REUSEPORT`.
     SetReusePort,
+    /// `setsockopt(2)`, for an option of [`SocketOptions`](crate::options::SocketOptions).
+    SetOption,
     /// `getsockname(2)`.
     LocalAddress,
     /// `getpeername(2)`.
@@ -52,6 +54,7 @@ impl Call {
         Call::Shutdown,
         Call::TakeError,
         Call::SetReusePort,
+        Call::SetOption,
         Call::LocalAddress,
         Call::PeerAddress,
         Call::CreatePoller,
@@ -164,6 +167,7 @@ impl Call {
             Call::Shutdown => &[EBADF, EINVAL, ENOTCONN],
             Call::TakeError => &[EBADF, EINVAL, ENOPROTOOPT],
             Call::SetReusePort => &[EBADF, EINVAL, ENOPROTOOPT, EPERM],
+            Call::SetOption => &[EBADF, EINVAL, ENODEV, ENOMEM, ENOPROTOOPT, EPERM],
             Call::LocalAddress => &[EBADF, EINVAL, ENOBUFS],
             Call::PeerAddress => &[EBADF, EINVAL, ENOBUFS, ENOTCONN],
             Call::CreatePoller => &[EMFILE, ENFILE, ENOMEM],

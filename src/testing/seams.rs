@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     address::Service,
-    sys::{More, Poller, Readiness, Sock, SockFactory, Waker},
+    sys::{More, Poller, Readiness, Sock, SockFactory, SocketOption, Waker},
 };
 
 #[derive(Debug)]
@@ -211,6 +211,15 @@ impl Sock for MemorySock {
 
     fn set_reuse_port(&self) -> io::Result<()> {
         self.faulty(Call::SetReusePort)
+    }
+
+    fn set_option(&self, option: &SocketOption<'_>) -> io::Result<()> {
+        self.faulty(Call::SetOption)?;
+        match option {
+            // There is no descriptor.
+            SocketOption::Custom(_) => Err(io::ErrorKind::Unsupported.into()),
+            _ => Ok(()),
+        }
     }
 
     fn as_raw_fd(&self) -> RawFd {

@@ -12,6 +12,7 @@ use sockman::{
     ConnectOptions, ConnectionId, EventHandler, NextRecv, Options, Service, SockMan,
     address::Destination,
     error::{ConnectError, ConnectErrorKind, JoinError},
+    options::SocketOptions,
     testing::{Call, Ended, Network, Script, SocketThreadByHand},
 };
 use sockman_test_support::Recorder;
@@ -143,9 +144,13 @@ fn exercise(
     thread: &mut SocketThreadByHand,
     peer: &sockman::testing::Peer,
 ) -> Result<(), JoinError> {
-    let other = rig.sockman.bind_and_start_listening("10.0.0.1:2");
+    let socket = SocketOptions::default().dscp(8);
+    let other = rig.sockman.bind_and_start_listening_with("10.0.0.1:2", &socket);
     let to: Destination = "10.0.0.9:9".parse().unwrap();
-    let options = ConnectOptions::default().timeout(Duration::from_secs(1));
+    let options = ConnectOptions::default()
+        .timeout(Duration::from_secs(1))
+        .socket_options(socket)
+        .bind((std::net::Ipv4Addr::new(10, 0, 0, 1), 0));
     if let Ok(connection) = rig.sockman.connect(&to, &options) {
         connection.activate();
     }

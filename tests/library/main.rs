@@ -25,19 +25,24 @@ mod bytes;
 mod callbacks;
 mod close;
 mod ending;
+mod handover;
 mod hang_up;
 mod hooks;
 mod loopback;
 mod registration;
 
 // Listeners and connects.
+mod alternatives;
 mod connect_faults;
 mod connection_cap;
 mod local_address;
 mod reuse_port;
 mod self_connect;
+#[cfg(target_os = "linux")]
+mod socket_options;
 mod start_connect;
 mod start_connect_ends;
+mod start_connect_values;
 mod unix_sockets;
 
 // The socket thread: fairness, promptness, idleness, panics and restarts.

@@ -172,3 +172,16 @@ fn a_refused_connection_that_is_closed_while_no_thread_runs_leaves_nothing() {
     assert!(ids.iter().all(|id| rig.sockman.close_connection(*id)));
     assert_eq!(rig.network.descriptors(), descriptors);
 }
+
+/// G5: a connection whose stream has left never finishes, whichever thread asks for it just then. The
+/// bytes that were received before are thus delivered.
+#[test]
+fn a_connection_that_has_left_does_not_finish() {
+    let rig = rig();
+    let (id, _peer) = rig.activated();
+    let connections = &rig.sockman.shared().connections;
+    let connection = connections.find(id).unwrap();
+    assert!(connections.take_out(id).is_ok());
+    assert!(!connection.set_finishing());
+    assert!(connection.is_taken_out() && !connection.is_finishing());
+}

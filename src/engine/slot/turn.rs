@@ -170,7 +170,7 @@ impl Turn<'_> {
             return Ok(()); // Another thread, or the hook, has just called `finish_connection`.
         }
         self.slot.connection.count_received(bytes);
-        self.check_open()?;
+        self.check_open_or_taken_out()?;
         self.slot.send.work = true;
         let data = self.buffer.get(..bytes).unwrap_or_default();
         self.context.handler().event_got_data(self.context.sockman, self.slot.id, data);
@@ -220,7 +220,7 @@ impl Turn<'_> {
             return Ok(());
         }
         self.slot.end = End::ErrorTold;
-        self.check_open()?;
+        self.check_open_or_taken_out()?;
         if self.slot.connection.is_finishing() {
             return Ok(());
         }
@@ -234,6 +234,16 @@ impl Turn<'_> {
 
     pub(super) fn take_failed_registration(&mut self) -> Option<io::Error> {
         self.failed.remove(&self.key)
+    }
+
+    /// Checks after a receive. If another thread took the stream of the connection out during the
+    /// receive, the bytes are no longer in the stream, nor is the error, so the callback must come.
+    /// The other thread waits for the end of the turn.
+    fn check_open_or_taken_out(&self) -> Result<(), Closed> {
+        match self.check_open() {
+            Err(Closed) if !self.slot.connection.is_taken_out() => Err(Closed),
+            _ => Ok(()),
+        }
     }
 
     pub(super) fn check_open(&self) -> Result<(), Closed> {

@@ -6,6 +6,11 @@ use std::{
     env,
     process::{Child, Command, Stdio},
 };
+#[cfg(target_os = "linux")]
+use std::{
+    sync::mpsc::{Sender, channel},
+    thread,
+};
 
 const MARK: &str = "SOCKMAN_TEST_CHILD";
 
@@ -60,6 +65,43 @@ pub fn in_namespace<T: Fn()>(_test: T, setup: &str, body: impl FnOnce()) {
     println!("{out}\n{err}");
     assert!(output.status.success(), "the child failed (it needs root):\n{out}\n{err}");
     assert!(out.contains("1 passed"), "the child ran no test named {}:\n{out}", name_of::<T>());
+}
+
+/// Runs shell commands in the network of the calling thread. Panics if one fails.
+pub fn shell(commands: &str) {
+    let output = Command::new("sh").args(["-ec", commands]).output().unwrap();
+    assert!(output.status.success(), "{commands}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// A network of its own, for the peers of a test. A thread lives in it. Needs root.
+#[cfg(target_os = "linux")]
+pub struct OtherNetwork {
+    jobs: Sender<Box<dyn FnOnce() + Send>>,
+}
+
+#[cfg(target_os = "linux")]
+impl OtherNetwork {
+    pub fn new() -> OtherNetwork {
+        let (jobs, to_do) = channel::<Box<dyn FnOnce() + Send>>();
+        thread::spawn(move || {
+            nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+            to_do.into_iter().for_each(|job| job());
+        });
+        OtherNetwork { jobs }
+    }
+
+    /// Runs `job` in the other network, and returns its result. Sockets that it makes stay there.
+    pub fn run<T: Send + 'static>(&self, job: impl FnOnce() -> T + Send + 'static) -> T {
+        let (result, done) = channel();
+        let job = move || drop(result.send(job()));
+        self.jobs.send(Box::new(job)).unwrap();
+        done.recv().expect("the job panicked, or the process has no right to make a network")
+    }
+
+    /// Runs shell commands in the other network. `$PPID` names this process.
+    pub fn shell(&self, commands: &'static str) {
+        self.run(move || shell(commands));
+    }
 }
 
 /// Starts a child that runs `test`, with pipes to its standard input and output.

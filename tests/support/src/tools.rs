@@ -18,7 +18,7 @@ use sockman::{
     ConnectionId, EventHandler, NextRecv, Service, SockMan,
     address::Destination,
     error::ConnectError,
-    sys::{More, OsSockFactory, Poller, Readiness, Sock, SockFactory, Waker},
+    sys::{More, OsSockFactory, Poller, Readiness, Sock, SockFactory, SocketOption, Waker},
 };
 
 use super::{DEADLINE, reset};
@@ -290,6 +290,14 @@ impl Sock for SpySock {
 
     fn short_send_means_full(&self) -> bool {
         self.inner.short_send_means_full()
+    }
+
+    fn set_option(&self, option: &SocketOption<'_>) -> io::Result<()> {
+        self.inner.set_option(option)
+    }
+
+    fn duplicate(&self) -> io::Result<OwnedFd> {
+        self.inner.duplicate()
     }
 
     fn set_reset_on_close(&self) -> io::Result<()> {
