@@ -3,14 +3,17 @@
 //! This module owns nothing. The trait's methods run on the socket thread, some of them on the
 //! I2P-accept thread. The library holds no lock while it calls the methods.
 
-use std::{io, time::Instant};
+use std::{any::TypeId, io, time::Instant};
 
 #[cfg(feature = "i2p")]
 use crate::dial::i2p::I2pStatus;
 use crate::{
     address::{Destination, Service},
     dial::ConnectError,
-    engine::connection::ConnectionId,
+    engine::{
+        connection::ConnectionId,
+        state::{Ended, Place},
+    },
     sockman::SockMan,
 };
 
@@ -469,5 +472,63 @@ pub trait EventHandler: Send + Sync {
     /// *A panic:* stops the threads under both policies.
     fn next_deadline(&self) -> Option<Instant> {
         None
+    }
+
+    // The library calls the methods below. Each forwards to the method above whose name it bears.
+    // The layer `stateful` overrides them, to reach the state of the connection without a look-up.
+    // Their parameters have no public constructor, so no embedder can call them.
+
+    /// Returns the type of the state that the handler keeps for each connection.
+    #[doc(hidden)]
+    fn state_type(&self) -> Option<TypeId> {
+        None
+    }
+    #[doc(hidden)]
+    fn place_accepted(&self, place: Place<'_>, me: &Service, them: &Service) -> bool {
+        self.event_new_connection_accepted(place.sockman, place.id, me, them)
+    }
+    /// Prepares the state of a connection that `connect` made.
+    #[doc(hidden)]
+    fn place_dialled(&self, place: Place<'_>) {
+        let _ = place;
+    }
+    /// Returns whether the connection stays open.
+    #[doc(hidden)]
+    fn place_connected(&self, place: Place<'_>, to: &Destination, me: &Service) -> bool {
+        self.event_connect_completed(place.sockman, place.id, to, Ok(me));
+        true
+    }
+    #[doc(hidden)]
+    fn place_ready_to_send(&self, place: Place<'_>) -> NextRecv {
+        self.event_ready_to_send(place.sockman, place.id)
+    }
+    #[doc(hidden)]
+    fn place_got_data(&self, place: Place<'_>, data: &[u8]) {
+        self.event_got_data(place.sockman, place.id, data);
+    }
+    #[doc(hidden)]
+    fn place_got_eof(&self, place: Place<'_>) {
+        self.event_got_eof(place.sockman, place.id);
+    }
+    #[doc(hidden)]
+    fn place_got_permanent_read_error(&self, place: Place<'_>, error: &io::Error) {
+        self.event_got_permanent_read_error(place.sockman, place.id, error);
+    }
+    #[doc(hidden)]
+    fn place_should_try_to_send(&self, place: Place<'_>) -> bool {
+        self.should_try_to_send(place.id)
+    }
+    #[doc(hidden)]
+    fn place_should_try_to_recv(&self, place: Place<'_>) -> bool {
+        self.should_try_to_recv(place.id)
+    }
+    #[doc(hidden)]
+    fn place_turn_completed(&self, place: Place<'_>) {
+        self.event_io_loop_completed_for_one(place.sockman, place.id);
+    }
+    #[doc(hidden)]
+    fn place_closed(&self, sockman: &SockMan, id: ConnectionId, ended: Ended) {
+        let _ = ended;
+        self.event_closed(sockman, id);
     }
 }

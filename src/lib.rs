@@ -114,6 +114,7 @@ pub mod guide;
 pub mod helpers;
 pub mod options;
 mod sockman;
+pub mod stateful;
 pub mod stats;
 pub mod sys;
 #[cfg(feature = "testing")]

@@ -8,17 +8,19 @@ mod ending;
 
 use std::{
     fmt,
-    io::{self, IoSlice},
+    io::IoSlice,
     os::fd::OwnedFd,
     sync::{Arc, Weak},
 };
 
+#[cfg(feature = "testing")]
+use crate::sys::Sock;
 use crate::{
     address::{Destination, Service},
     dial::{ConnectError, ConnectOptions},
     engine::{
         connect::{self, NewConnection},
-        connection::{ConnectionId, ConnectionInfo, SEND_LACKS, Sent},
+        connection::{Connection, ConnectionId, ConnectionInfo},
         inbox::Mark,
         listener::Listener,
         shared::Shared,
@@ -28,7 +30,7 @@ use crate::{
     event_handler::EventHandler,
     options::Options,
     stats::Stats,
-    sys::{More, Sock},
+    sys::More,
 };
 
 /// The socket manager: binds, listens, accepts, connects, sends and closes. A clone is another
@@ -440,7 +442,7 @@ impl SockMan {
     /// ```
     #[doc(alias = "SendBytes")]
     pub fn send_bytes(&self, id: ConnectionId, data: &[u8]) -> Result<usize, SendError> {
-        self.send(id, data.len(), |sock| sock.send(data, More::No))
+        self.shared.send_bytes(&self.find(id)?, data)
     }
 
     /// Sends several pieces in one system call. In all else, this method works as
@@ -488,25 +490,7 @@ impl SockMan {
         pieces: &[IoSlice<'_>],
         more: More,
     ) -> Result<usize, SendError> {
-        if let [piece] = pieces {
-            // `send(2)` costs less than `sendmsg(2)`.
-            return self.send(id, piece.len(), |sock| sock.send(piece, more));
-        }
-        let without_empty: Vec<IoSlice<'_>>;
-        let pieces = match pieces.get(..MAX_PIECES) {
-            None => pieces,
-            Some(first) if pieces.len() == MAX_PIECES || !first.iter().any(|p| p.is_empty()) => {
-                first
-            }
-            // The system counts empty pieces too. Only this rare case allocates.
-            Some(_) => {
-                let filled = pieces.iter().filter(|piece| !piece.is_empty());
-                without_empty = filled.take(MAX_PIECES).copied().collect();
-                &without_empty
-            }
-        };
-        let length = pieces.iter().map(|piece| piece.len()).sum();
-        self.send(id, length, |sock| sock.send_vectored(pieces, more))
+        self.shared.send_with(&self.find(id)?, pieces, more)
     }
 
     /// Half-closes the connection. The peer reads the end of the stream and may go on sending.
@@ -519,10 +503,7 @@ impl SockMan {
     /// Returns the errors of [`send_bytes`](SockMan::send_bytes).
     #[doc(alias = "ShutdownSend")]
     pub fn shutdown_write(&self, id: ConnectionId) -> Result<(), SendError> {
-        match self.shared.connections.find(id) {
-            Some(connection) => connection.shutdown_write(),
-            None => Err(SendError::UnknownConnection(id)),
-        }
+        self.find(id)?.shutdown_write()
     }
 
     /// Closes a connection. Returns `true` for the one call that closed the connection, and `false`
@@ -568,9 +549,7 @@ impl SockMan {
     /// ```
     pub fn wake(&self, id: ConnectionId) {
         let Some(connection) = self.shared.connections.find(id) else { return };
-        if connection.mark_woken() {
-            self.shared.inbox.push(Mark::Woken(Arc::downgrade(&connection)));
-        }
+        self.shared.wake(&connection);
     }
 
     /// Makes the socket thread run a pass at once:
@@ -672,29 +651,17 @@ impl SockMan {
         self.shared.connections.find(id).map(|connection| connection.info(self.shared.created))
     }
 
+    pub(crate) fn of(shared: Arc<Shared>) -> SockMan {
+        SockMan { shared }
+    }
+
     pub(crate) fn shared(&self) -> &Arc<Shared> {
         &self.shared
     }
 
-    fn send(
-        &self,
-        id: ConnectionId,
-        length: usize,
-        send: impl FnMut(&dyn Sock) -> io::Result<usize>,
-    ) -> Result<usize, SendError> {
-        let Some(connection) = self.shared.connections.find(id) else {
-            return Err(SendError::UnknownConnection(id));
-        };
-        if length == 0 {
-            return Ok(0);
-        }
-        match connection.send(length, threads::is_socket_thread_of(&self.shared), send)? {
-            Sent::Bytes(bytes) => Ok(bytes),
-            Sent::Lacked(error) => {
-                self.shared.lacks(&connection, SEND_LACKS, &error);
-                Ok(0)
-            }
-        }
+    #[inline]
+    fn find(&self, id: ConnectionId) -> Result<Arc<Connection>, SendError> {
+        self.shared.connections.find(id).ok_or(SendError::UnknownConnection(id))
     }
 }
 
@@ -711,7 +678,3 @@ impl WeakSockMan {
         self.shared.upgrade().map(|shared| SockMan { shared })
     }
 }
-
-/// The most pieces that one `sendmsg(2)` takes: `UIO_MAXIOV` on Linux, `IOV_MAX` on other systems.
-/// With more pieces, `sendmsg(2)` fails.
-const MAX_PIECES: usize = 1024;

@@ -18,6 +18,7 @@ use super::{
     connection::Connection,
     context::Context,
     slab::{Key, Slab, Token},
+    state::Place,
 };
 use crate::{
     dial::{ConnectError, Step, WaitsOn},
@@ -267,12 +268,15 @@ impl Completed {
             shared.announced(connection);
         }
         let handler = context.handler();
-        announce(sockman, id, connection, || {
-            match outcome {
-                Ok(new) => handler.event_connect_completed(sockman, id, &to, Ok(new.me())),
-                Err(error) => handler.event_connect_completed(sockman, id, &to, Err(error)),
+        announce(sockman, id, connection, |state| match outcome {
+            Ok(connection) => {
+                let place = Place { sockman, id, connection: &connection, state };
+                handler.place_connected(place, &to, connection.me())
             }
-            true
+            Err(error) => {
+                handler.event_connect_completed(sockman, id, &to, Err(error));
+                true
+            }
         })
     }
 }

@@ -19,6 +19,7 @@ use super::{
     connection::{Connection, ConnectionId},
     listener::Listener,
     map::Closed,
+    state::Visit,
 };
 use crate::{
     sys::Waker,
@@ -50,6 +51,8 @@ pub(crate) enum Mark {
     Finishing(Box<(Weak<Connection>, Option<Instant>)>),
     /// Finish all connections, until this time at the latest, and then set the interrupt.
     Draining(Box<Option<Instant>>),
+    /// Run the closure on the state of the connection.
+    Visit(Box<Visit>),
     /// Add the listener to the poll set.
     ListenerAdded(Weak<Listener>),
     /// Release the listeners that were stopped.
@@ -191,7 +194,9 @@ impl Marks {
                 *mark = Mark::Ended(connection.id);
                 true
             }
-            Mark::Ended(_) | Mark::Draining(_) => true,
+            // A closure may own values whose destructor is the embedder's code, so no closure is
+            // dropped under the lock.
+            Mark::Visit(_) | Mark::Ended(_) | Mark::Draining(_) => true,
             Mark::Finishing(finishing) => {
                 finishing.0.upgrade().is_some_and(|connection| !connection.is_closed())
             }

@@ -3,7 +3,8 @@
 //! All threads see `shared`, which contains `map`, `connection`, `listener`, `inbox` and
 //! `counters`. The socket thread alone owns `socket_thread`, which runs its passes over `poll_set`,
 //! `slot`, `due`, `accepting` and `connecting`. `connect` and `attempt` begin connects on the
-//! caller's thread. `announce` reports new connections to the embedder. `i2p_accept` is the
+//! caller's thread. `announce` reports new connections to the embedder. `state` keeps the
+//! embedder's state of each connection, and `visits` runs the closures of other threads on it. `i2p_accept` is the
 //! I2P-accept thread. `timer_limit` keeps timers behind data that waits. `threads` starts and joins both threads.
 //!
 //! The functions that run for every connection of a sweep, or for every message, carry `#[inline]`,
@@ -32,9 +33,12 @@ pub(crate) mod map;
 #[cfg(feature = "testing")]
 mod pass_tests;
 pub(crate) mod poll_set;
+mod sending;
 pub(crate) mod shared;
 pub(crate) mod slab;
 pub(crate) mod slot;
 pub(crate) mod socket_thread;
+pub(crate) mod state;
 pub(crate) mod threads;
 pub(crate) mod timer_limit;
+mod visits;

@@ -21,14 +21,16 @@ use super::{
     context::Context,
     due::Due,
     ending::Ending,
-    inbox::{Inbox, Mark},
+    inbox::Mark,
     lacking::Lacking,
     listener::Listener,
     map::Closed,
     poll_set::PollSet,
+    shared::Shared,
     slab::{Key, Slab, Token},
     slot::{OpenSince, Turn, TurnEnd},
     timer_limit::TimerLimit,
+    visits::Visits,
 };
 use crate::{
     options::Options,
@@ -42,6 +44,7 @@ pub(crate) struct SocketThread {
     connecting: Connecting,
     lacking: Lacking,
     ending: Ending,
+    visits: Visits,
     /// This field and the next two are reused in every pass, so that a pass does not allocate.
     marks: Vec<Mark>,
     events: Vec<Readiness>,
@@ -120,6 +123,7 @@ impl SocketThread {
             connecting: Connecting::new(),
             lacking: Lacking::default(),
             ending: Ending::default(),
+            visits: Visits::default(),
             marks: Vec::new(),
             events: Vec::new(),
             buffer: vec![0; options.receive_buffer].into_boxed_slice(),
@@ -241,6 +245,7 @@ impl SocketThread {
             && self.connected.due.is_empty()
             && !self.connecting.has_due()
             && !self.ending.has_unreported()
+            && !self.visits.has_due()
     }
 
     /// Asks the hooks of the connections that were left with work. Returns how long the poller may
@@ -273,8 +278,8 @@ impl SocketThread {
 
     fn may_go_on(&mut self, context: &Context<'_>, key: Key) -> bool {
         let open = self.open;
-        let Some(slot) = self.connected.slot(key) else { return false };
-        context.guard(slot.id, || slot.ask_hooks(context, open)).unwrap_or(false)
+        let Some((slot, state)) = self.connected.slot(key) else { return false };
+        context.guard(slot.id, || slot.ask_hooks(context, state, open)).unwrap_or(false)
     }
 
     /// Returns how long the poller may wait. `None` means until an event or a wake.
@@ -282,6 +287,7 @@ impl SocketThread {
         let deadline = context.handler().next_deadline();
         let full = context.shared().connections.is_full();
         let has_work = !self.connected.due.is_empty() || self.connecting.has_due();
+        let has_work = has_work || self.visits.has_due();
         if has_work || self.ending.has_unreported() || self.ending.is_almost_drained(context) {
             return Some(Duration::ZERO);
         }
@@ -364,9 +370,11 @@ impl SocketThread {
         Ok(())
     }
 
-    /// Takes the marks, and then reports the connections that are closed.
+    /// Takes the marks, runs the closures of other threads, and reports the connections that are
+    /// closed.
     fn heed_marks(&mut self, context: &Context<'_>) {
         self.take_marks(context);
+        self.visits.run(context, &mut self.connected);
         self.ending.report(context);
     }
 
@@ -379,7 +387,7 @@ impl SocketThread {
                 match mark {
                     Mark::Activated(connection) => {
                         if let Some(connection) = connection.upgrade() {
-                            self.connected.add(&connection);
+                            self.connected.add(context.shared(), &connection);
                         }
                     }
                     Mark::Connecting(attempt) => self.connecting.add(attempt),
@@ -398,8 +406,9 @@ impl SocketThread {
                             self.add_lacking(&connection, code);
                         }
                     }
-                    Mark::Closed(closed) => self.remove(&closed),
-                    Mark::Ended(id) => self.ending.add(id),
+                    Mark::Closed(closed) => self.remove(context.shared(), &closed),
+                    Mark::Ended(id) => self.ending.add(id, context.shared().take_state(id)),
+                    Mark::Visit(visit) => self.visits.add(*visit),
                     Mark::Finishing(finishing) => {
                         let (connection, until) = *finishing;
                         if let Some(connection) = connection.upgrade() {
@@ -434,20 +443,20 @@ impl SocketThread {
 
     /// Releases everything that was closed or stopped, marks included, so that descriptors and
     /// memory do not wait for the next start. The caller ensures that no thread runs.
-    pub(crate) fn remove_closed(&mut self, inbox: &Inbox) {
-        for attempt in inbox.settle() {
+    pub(crate) fn remove_closed(&mut self, shared: &Shared) {
+        for attempt in shared.inbox.settle() {
             self.drive(attempt);
         }
-        self.connected.remove_closed();
+        self.connected.remove_closed(shared);
         self.connecting.remove_closed();
         self.remove_stopped_listeners();
     }
 
     /// Releases one connection that was closed. The caller ensures that no thread runs.
-    pub(crate) fn forget(&mut self, inbox: &Inbox, closed: &Closed) {
+    pub(crate) fn forget(&mut self, shared: &Shared, closed: &Closed) {
         // The inbox may still hold the mark of the connection's activation or of a wake.
-        inbox.closed(1);
-        self.remove(closed);
+        shared.inbox.closed(1);
+        self.remove(shared, closed);
     }
 
     /// Returns how many attempts are listed for a step.
@@ -462,15 +471,19 @@ impl SocketThread {
     }
 
     /// Releases a connection or an attempt. Lists its end for the report, if it was announced.
-    fn remove(&mut self, Closed { connection, is_announced }: &Closed) {
+    fn remove(&mut self, shared: &Shared, Closed { connection, is_announced }: &Closed) {
+        let state = match connection.token() {
+            Some(Token::Attempt(key)) => {
+                drop(self.connecting.remove(key));
+                None
+            }
+            _ => self.connected.remove(connection),
+        };
         if *is_announced {
-            self.ending.add(connection.id);
+            let state = state.or_else(|| shared.take_state(connection.id));
+            self.ending.add(connection.id, state);
         } else if connection.is_finishing() {
             self.ending.clear_timer(connection.id);
-        }
-        match connection.token() {
-            Some(Token::Attempt(key)) => drop(self.connecting.remove(key)),
-            _ => self.connected.remove(connection),
         }
     }
 
@@ -565,7 +578,7 @@ impl SocketThread {
         let (open, looked, mut turns) = (self.open, self.looked, 0);
         let between_reads = context.shared().connections.count() / CLOCK_READS_PER_SWEEP + 1;
         let mut may_go_on = true;
-        let (slots, due) = self.connected.slots_and_due();
+        let (slots, states, due) = self.connected.slots_and_due();
         for (position, (key, slot)) in slots.enumerate() {
             if context.interrupts.is_interrupted() {
                 break;
@@ -582,7 +595,8 @@ impl SocketThread {
                 continue;
             }
             // After a panic the connection is closed, and its mark frees the slot.
-            if context.guard(slot.id, || slot.sweep(context, open)).unwrap_or(true) {
+            let state = states.at(key);
+            if context.guard(slot.id, || slot.sweep(context, state, open)).unwrap_or(true) {
                 turns += 1;
             } else {
                 due.list_last(key, &mut slot.listed);
@@ -592,13 +606,15 @@ impl SocketThread {
     }
 
     fn turn(&mut self, context: &Context<'_>, key: Key) {
-        let Some((slot, failed)) = self.connected.slot_and_failed(key) else { return };
+        let Some((slot, state, failed)) = self.connected.slot_and_failed(key) else { return };
         let id = slot.id;
         let (open, buffer) = (self.open, &mut *self.buffer);
-        let mut turn = Turn { context, open, slot, key, buffer, failed };
+        let mut turn = Turn { context, open, slot, state, key, buffer, failed };
         match context.guard(id, || turn.run()) {
             Some(TurnEnd::WorkLeft) => self.connected.due.work_left(key),
             Some(TurnEnd::Rests) => Due::rests(&mut slot.listed),
+            // The mark of the close frees the slot. The report of the end needs the state.
+            Some(TurnEnd::Closed) if state.is_some() => Due::rests(&mut slot.listed),
             Some(TurnEnd::Closed) => {
                 let connection = Arc::clone(&slot.connection);
                 self.connected.remove(&connection);
@@ -622,7 +638,7 @@ impl SocketThread {
                 Stepped::GoesOn => {}
                 Stepped::IsOver(completed) => {
                     if let Some(connection) = completed.announce(context, self.now) {
-                        self.connected.add(&connection);
+                        self.connected.add(context.shared(), &connection);
                     }
                 }
             }
@@ -640,7 +656,7 @@ impl SocketThread {
                 if (position < first) == in_second_half {
                     accepting.register(&self.connected, key, self.now);
                     accepting.accept_batch(context, self.now, |connection| {
-                        self.connected.add(&connection);
+                        self.connected.add(context.shared(), &connection);
                     });
                 }
             }

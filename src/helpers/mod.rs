@@ -4,6 +4,7 @@
 
 mod connection_table;
 mod deadlines;
+pub(crate) mod outlet;
 mod send_budget;
 mod send_queue;
 

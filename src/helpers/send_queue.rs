@@ -12,7 +12,7 @@ use std::{
     io::{self, IoSlice},
 };
 
-use super::{SendBudget, send_budget::Share};
+use super::{SendBudget, outlet::Outlet, send_budget::Share};
 use crate::{
     engine::connection::ConnectionId,
     error::{InvalidOption, SendError},
@@ -388,19 +388,29 @@ impl SendQueue {
     /// As [`push`](SendQueue::push).
     #[doc(alias = "will_send_more")]
     pub fn push_with(&self, sockman: &SockMan, data: &[u8], more: More) -> Result<(), PushError> {
+        self.push_to(sockman, data, more)
+    }
+
+    /// Does what [`push_with`](SendQueue::push_with) does, over an outlet.
+    pub(crate) fn push_to(
+        &self,
+        outlet: &impl Outlet,
+        data: &[u8],
+        more: More,
+    ) -> Result<(), PushError> {
         let must_wake = {
             let queue = &mut *self.queue.lock();
             let was_empty = queue.bytes.is_empty();
             let room = self.limits.limit.saturating_sub(queue.bytes.len());
             let is_full = data.len() > room;
             if !was_empty || is_full || queue.is_cut {
-                self.check_open(sockman, queue).map_err(PushError::Send)?;
+                self.check_open(outlet, queue).map_err(PushError::Send)?;
             }
             if is_full {
                 return Err(PushError::Full { limit: self.limits.limit });
             }
             let sent = if was_empty && !queue.is_cut {
-                self.send(sockman, &mut queue.failure, &[IoSlice::new(data)], more)
+                self.send(outlet, &mut queue.failure, &[IoSlice::new(data)], more)
                     .map_err(PushError::Send)?
             } else {
                 0
@@ -419,7 +429,7 @@ impl SendQueue {
         // the bytes were queued. If the queue was not empty, another drain follows in any case, and
         // sends the bytes of this push too.
         if must_wake {
-            sockman.wake(self.id);
+            outlet.wake(self.id);
         }
         Ok(())
     }
@@ -438,6 +448,11 @@ impl SendQueue {
     /// As [`SockMan::send_bytes`]. The queue stays unchanged. A drain of an empty queue sends
     /// nothing and returns `Ok(true)`, also if the connection is closed.
     pub fn drain(&self, sockman: &SockMan) -> Result<bool, SendError> {
+        self.drain_to(sockman)
+    }
+
+    /// Does what [`drain`](SendQueue::drain) does, over an outlet.
+    pub(crate) fn drain_to(&self, outlet: &impl Outlet) -> Result<bool, SendError> {
         let queue = &mut *self.queue.lock();
         if queue.bytes.is_empty() {
             return Ok(true);
@@ -449,36 +464,44 @@ impl SendQueue {
         let pieces = [IoSlice::new(first), IoSlice::new(second)];
         // The second piece is usually empty. Without it, the kernel has one piece less to process.
         let pieces = pieces.get(..if second.is_empty() { 1 } else { 2 }).unwrap_or(&pieces);
-        let sent = self.send(sockman, &mut queue.failure, pieces, more)?;
+        let sent = self.send(outlet, &mut queue.failure, pieces, more)?;
         queue.bytes.drain(..sent);
         queue.shrink();
         if self.publish(queue) {
             match &queue.resumes {
-                Resumes::Itself => sockman.wake(self.id),
-                Resumes::Others(ids) => ids.iter().for_each(|id| sockman.wake(*id)),
+                Resumes::Itself => outlet.wake(self.id),
+                Resumes::Others(ids) => ids.iter().for_each(|id| outlet.wake(*id)),
             }
         }
         Ok(queue.bytes.is_empty())
     }
 
+    /// Discards what is queued, because the connection is closed. Each later push fails.
+    pub(crate) fn discard(&self) {
+        let queue = &mut *self.queue.lock();
+        queue.bytes.clear();
+        queue.shrink();
+        self.publish(queue);
+    }
+
     /// Sends the pieces, and remembers in `failure` whether the socket is broken.
     fn send(
         &self,
-        sockman: &SockMan,
+        outlet: &impl Outlet,
         failure: &mut Option<Failure>,
         pieces: &[IoSlice<'_>],
         more: More,
     ) -> Result<usize, SendError> {
-        let sent = sockman.send_with(self.id, pieces, more);
+        let sent = outlet.send_with(self.id, pieces, more);
         *failure = sent.as_ref().err().and_then(Failure::of);
         sent
     }
 
     /// Returns an error if the connection is closed, or if the last send failed. Makes no system
     /// call.
-    fn check_open(&self, sockman: &SockMan, queue: &Queue) -> Result<(), SendError> {
+    fn check_open(&self, outlet: &impl Outlet, queue: &Queue) -> Result<(), SendError> {
         // A send of no bytes only looks the connection up.
-        sockman.send_with(self.id, &[], More::No)?;
+        outlet.send_with(self.id, &[], More::No)?;
         match queue.failure {
             None => Ok(()),
             Some(failure) => Err(SendError::Socket { id: self.id, source: failure.error() }),
