@@ -192,7 +192,10 @@ impl<C> Remote<C> {
     /// /// Asks for the value, and waits. Returns `None` if the connection is closed.
     /// fn value_of(remote: &Remote<u64>) -> Option<u64> {
     ///     let (sender, answer) = mpsc::channel();
-    ///     remote.run(move |_link, value| drop(sender.send(*value))).ok()?;
+    ///     let sent = remote.run(move |_link, value| {
+    ///         let _ = sender.send(*value);
+    ///     });
+    ///     sent.ok()?;
     ///     answer.recv().ok()
     /// }
     /// ```

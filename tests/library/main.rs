@@ -52,6 +52,8 @@ mod helpers;
 mod relay;
 mod send_budget;
 mod send_queue;
+mod stateful;
+mod stateful_threads;
 
 // Connections through I2P and SOCKS5.
 #[cfg(feature = "i2p")]
