@@ -484,47 +484,91 @@ pub trait EventHandler: Send + Sync {
         None
     }
     #[doc(hidden)]
-    fn place_accepted(&self, place: Place<'_>, me: &Service, them: &Service) -> bool {
-        self.event_new_connection_accepted(place.sockman, place.id, me, them)
+    fn place_accepted(
+        &self,
+        sockman: &SockMan,
+        id: ConnectionId,
+        place: Place<'_>,
+        me: &Service,
+        them: &Service,
+    ) -> bool {
+        let _ = place;
+        self.event_new_connection_accepted(sockman, id, me, them)
     }
     /// Prepares the state of a connection that `connect` made.
     #[doc(hidden)]
-    fn place_dialled(&self, place: Place<'_>) {
-        let _ = place;
+    fn place_dialled(&self, sockman: &SockMan, id: ConnectionId, place: Place<'_>) {
+        let _ = (sockman, id, place);
     }
     /// Returns whether the connection stays open.
     #[doc(hidden)]
-    fn place_connected(&self, place: Place<'_>, to: &Destination, me: &Service) -> bool {
-        self.event_connect_completed(place.sockman, place.id, to, Ok(me));
+    fn place_connected(
+        &self,
+        sockman: &SockMan,
+        id: ConnectionId,
+        place: Place<'_>,
+        to: &Destination,
+        me: &Service,
+    ) -> bool {
+        let _ = place;
+        self.event_connect_completed(sockman, id, to, Ok(me));
         true
     }
     #[doc(hidden)]
-    fn place_ready_to_send(&self, place: Place<'_>) -> NextRecv {
-        self.event_ready_to_send(place.sockman, place.id)
+    fn place_ready_to_send(
+        &self,
+        sockman: &SockMan,
+        id: ConnectionId,
+        place: Place<'_>,
+    ) -> NextRecv {
+        let _ = place;
+        self.event_ready_to_send(sockman, id)
     }
     #[doc(hidden)]
-    fn place_got_data(&self, place: Place<'_>, data: &[u8]) {
-        self.event_got_data(place.sockman, place.id, data);
+    fn place_got_data(&self, sockman: &SockMan, id: ConnectionId, place: Place<'_>, data: &[u8]) {
+        let _ = place;
+        self.event_got_data(sockman, id, data);
     }
     #[doc(hidden)]
-    fn place_got_eof(&self, place: Place<'_>) {
-        self.event_got_eof(place.sockman, place.id);
+    fn place_got_eof(&self, sockman: &SockMan, id: ConnectionId, place: Place<'_>) {
+        let _ = place;
+        self.event_got_eof(sockman, id);
     }
     #[doc(hidden)]
-    fn place_got_permanent_read_error(&self, place: Place<'_>, error: &io::Error) {
-        self.event_got_permanent_read_error(place.sockman, place.id, error);
+    fn place_got_permanent_read_error(
+        &self,
+        sockman: &SockMan,
+        id: ConnectionId,
+        place: Place<'_>,
+        error: &io::Error,
+    ) {
+        let _ = place;
+        self.event_got_permanent_read_error(sockman, id, error);
     }
     #[doc(hidden)]
-    fn place_should_try_to_send(&self, place: Place<'_>) -> bool {
-        self.should_try_to_send(place.id)
+    fn place_should_try_to_send(
+        &self,
+        sockman: &SockMan,
+        id: ConnectionId,
+        place: Place<'_>,
+    ) -> bool {
+        let _ = (sockman, place);
+        self.should_try_to_send(id)
     }
     #[doc(hidden)]
-    fn place_should_try_to_recv(&self, place: Place<'_>) -> bool {
-        self.should_try_to_recv(place.id)
+    fn place_should_try_to_recv(
+        &self,
+        sockman: &SockMan,
+        id: ConnectionId,
+        place: Place<'_>,
+    ) -> bool {
+        let _ = (sockman, place);
+        self.should_try_to_recv(id)
     }
     #[doc(hidden)]
-    fn place_turn_completed(&self, place: Place<'_>) {
-        self.event_io_loop_completed_for_one(place.sockman, place.id);
+    fn place_turn_completed(&self, sockman: &SockMan, id: ConnectionId, place: Place<'_>) {
+        let _ = place;
+        self.event_io_loop_completed_for_one(sockman, id);
     }
     #[doc(hidden)]
     fn place_closed(&self, sockman: &SockMan, id: ConnectionId, ended: Ended) {

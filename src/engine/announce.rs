@@ -68,8 +68,8 @@ pub(crate) fn announce_accepted(
 ) -> Option<Arc<Connection>> {
     let (id, handler) = (connection.id, &sockman.shared().handler);
     announce(sockman, id, Some(Arc::clone(connection)), |state| {
-        let place = Place { sockman, id, connection, state };
-        handler.place_accepted(place, connection.me(), them)
+        let place = Place { connection, state };
+        handler.place_accepted(sockman, id, place, connection.me(), them)
     })
 }
 

@@ -270,8 +270,8 @@ impl Completed {
         let handler = context.handler();
         announce(sockman, id, connection, |state| match outcome {
             Ok(connection) => {
-                let place = Place { sockman, id, connection: &connection, state };
-                handler.place_connected(place, &to, connection.me())
+                let place = Place { connection: &connection, state };
+                handler.place_connected(sockman, id, place, &to, connection.me())
             }
             Err(error) => {
                 handler.event_connect_completed(sockman, id, &to, Err(error));

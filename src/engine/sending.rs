@@ -33,6 +33,7 @@ impl Shared {
     }
 
     /// Does what [`SockMan::send_with`](crate::SockMan::send_with) does.
+    #[inline]
     pub(crate) fn send_with(
         &self,
         connection: &Arc<Connection>,
@@ -43,6 +44,15 @@ impl Shared {
             // `send(2)` costs less than `sendmsg(2)`.
             return self.send(connection, piece.len(), |sock| sock.send(piece, more));
         }
+        self.send_pieces(connection, pieces, more)
+    }
+
+    fn send_pieces(
+        &self,
+        connection: &Arc<Connection>,
+        pieces: &[IoSlice<'_>],
+        more: More,
+    ) -> Result<usize, SendError> {
         let without_empty: Vec<IoSlice<'_>>;
         let pieces = match pieces.get(..MAX_PIECES) {
             None => pieces,

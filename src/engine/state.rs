@@ -25,19 +25,16 @@ use crate::{sockman::SockMan, sys::sync::Mutex};
 /// The state of one connection.
 pub(crate) type State = Box<dyn Any + Send>;
 
-/// A connection and its state, as a callback gets them.
+/// A connection and its state, as a callback gets them. Two words are passed in registers, so that
+/// a handler without states does not pay for them.
 pub struct Place<'a> {
-    pub(crate) sockman: &'a SockMan,
-    /// A copy of the connection's id. A callback that needs nothing else does not read the
-    /// connection's memory.
-    pub(crate) id: ConnectionId,
     pub(crate) connection: &'a Arc<Connection>,
     pub(crate) state: &'a mut Option<State>,
 }
 
 impl fmt::Debug for Place<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Place").field("id", &self.id).finish_non_exhaustive()
+        f.debug_struct("Place").field("id", &self.connection.id).finish_non_exhaustive()
     }
 }
 
@@ -113,7 +110,7 @@ impl States {
 pub(crate) struct Visit {
     pub(crate) id: ConnectionId,
     pub(crate) connection: Weak<Connection>,
-    pub(crate) run: Box<dyn FnOnce(Place<'_>) + Send>,
+    pub(crate) run: Box<dyn FnOnce(&SockMan, Place<'_>) + Send>,
 }
 
 impl fmt::Debug for Visit {

@@ -77,8 +77,8 @@ fn visit_now(
     let Some(key) = connection.key() else { return };
     let id = visit.id;
     context.guard(id, || {
-        let (sockman, state) = (context.sockman, connected.states.at(key));
-        (visit.run)(Place { sockman, id, connection, state });
+        let state = connected.states.at(key);
+        (visit.run)(context.sockman, Place { connection, state });
     });
     // The closure may have changed the answers of the hooks.
     connected.wake(connection);

@@ -44,8 +44,8 @@ impl NewConnection {
         let is_kept = handler.state_type() == Some(TypeId::of::<C>());
         let out = Some(self.connection()).filter(|_| is_kept).and_then(|connection| {
             let (sockman, mut state) = (SockMan::of(Arc::clone(self.shared())), None);
-            let (id, state_of) = (connection.id, &mut state);
-            handler.place_dialled(Place { sockman: &sockman, id, connection, state: state_of });
+            let place = Place { connection, state: &mut state };
+            handler.place_dialled(&sockman, connection.id, place);
             let state: Box<dyn Any> = state?;
             state.downcast::<Arc<Out>>().ok()
         });

@@ -17,7 +17,7 @@ use crate::{
     address::{Destination, Service},
     dial::ConnectError,
     engine::{
-        connection::ConnectionId,
+        connection::{Connection, ConnectionId},
         state::{Ended, Place, State},
     },
     error::CreateError,
@@ -66,19 +66,20 @@ struct Adapter<H> {
 }
 
 impl<H: Handler> Adapter<H> {
-    fn new_out(&self, place: &Place<'_>) -> Arc<Out> {
-        Out::new(&*self.handler, place.sockman.downgrade(), place.connection)
+    fn new_out(&self, sockman: &SockMan, connection: &Arc<Connection>) -> Arc<Out> {
+        Out::new(&*self.handler, sockman.downgrade(), connection)
     }
 
     /// Asks the embedder for the value of a new connection. Returns `false` if the embedder refuses
     /// the connection.
     fn begin<'a>(
         &self,
+        sockman: &'a SockMan,
         place: Place<'a>,
         value: impl FnOnce(Link<'_, H::Connection>) -> Option<H::Connection>,
     ) -> bool {
-        let out = self.new_out(&place);
-        let Some(value) = value(Link::new(place.sockman, place.connection, &out)) else {
+        let out = self.new_out(sockman, place.connection);
+        let Some(value) = value(Link::new(sockman, place.connection, &out)) else {
             return false;
         };
         *place.state = Some(Box::new(Entry { value, out }));
@@ -89,11 +90,13 @@ impl<H: Handler> Adapter<H> {
     #[inline]
     fn with<'a, R>(
         &self,
+        sockman: &'a SockMan,
+        id: ConnectionId,
         place: Place<'a>,
         without: R,
         callback: impl FnOnce(&H, Link<'_, H::Connection>, &mut H::Connection) -> R,
     ) -> R {
-        let Place { sockman, id, connection, state } = place;
+        let Place { connection, state } = place;
         let Some(entry) = entry_of::<H::Connection>(state) else {
             close_without_value(sockman, id);
             return without;
@@ -161,35 +164,82 @@ impl<H: Handler> EventHandler for Adapter<H> {
         Some(TypeId::of::<H::Connection>())
     }
     /// Leaves the `Out` in place of the state, for `activate_with`.
-    fn place_dialled(&self, place: Place<'_>) {
-        *place.state = Some(Box::new(self.new_out(&place)));
+    fn place_dialled(&self, sockman: &SockMan, _: ConnectionId, place: Place<'_>) {
+        *place.state = Some(Box::new(self.new_out(sockman, place.connection)));
     }
-    fn place_accepted(&self, place: Place<'_>, me: &Service, them: &Service) -> bool {
-        self.begin(place, |link| self.handler.accepted(link, me, them))
+    fn place_accepted(
+        &self,
+        sockman: &SockMan,
+        _: ConnectionId,
+        place: Place<'_>,
+        me: &Service,
+        them: &Service,
+    ) -> bool {
+        self.begin(sockman, place, |link| self.handler.accepted(link, me, them))
     }
-    fn place_connected(&self, place: Place<'_>, to: &Destination, me: &Service) -> bool {
-        self.begin(place, |link| self.handler.connected(link, to, me))
+    fn place_connected(
+        &self,
+        sockman: &SockMan,
+        _: ConnectionId,
+        place: Place<'_>,
+        to: &Destination,
+        me: &Service,
+    ) -> bool {
+        self.begin(sockman, place, |link| self.handler.connected(link, to, me))
     }
-    fn place_ready_to_send(&self, place: Place<'_>) -> NextRecv {
-        self.with(place, NextRecv::Skip, |handler, link, value| handler.ready_to_send(link, value))
+    fn place_ready_to_send(
+        &self,
+        sockman: &SockMan,
+        id: ConnectionId,
+        place: Place<'_>,
+    ) -> NextRecv {
+        self.with(sockman, id, place, NextRecv::Skip, |handler, link, value| {
+            handler.ready_to_send(link, value)
+        })
     }
-    fn place_got_data(&self, place: Place<'_>, data: &[u8]) {
-        self.with(place, (), |handler, link, value| handler.got_data(link, value, data));
+    fn place_got_data(&self, sockman: &SockMan, id: ConnectionId, place: Place<'_>, data: &[u8]) {
+        self.with(sockman, id, place, (), |handler, link, value| {
+            handler.got_data(link, value, data)
+        });
     }
-    fn place_got_eof(&self, place: Place<'_>) {
-        self.with(place, (), |handler, link, value| handler.got_eof(link, value));
+    fn place_got_eof(&self, sockman: &SockMan, id: ConnectionId, place: Place<'_>) {
+        self.with(sockman, id, place, (), |handler, link, value| handler.got_eof(link, value));
     }
-    fn place_got_permanent_read_error(&self, place: Place<'_>, error: &io::Error) {
-        self.with(place, (), |handler, link, value| handler.read_error(link, value, error));
+    fn place_got_permanent_read_error(
+        &self,
+        sockman: &SockMan,
+        id: ConnectionId,
+        place: Place<'_>,
+        error: &io::Error,
+    ) {
+        self.with(sockman, id, place, (), |handler, link, value| {
+            handler.read_error(link, value, error)
+        });
     }
-    fn place_should_try_to_send(&self, place: Place<'_>) -> bool {
-        self.with(place, false, |handler, link, value| handler.should_try_to_send(link, value))
+    fn place_should_try_to_send(
+        &self,
+        sockman: &SockMan,
+        id: ConnectionId,
+        place: Place<'_>,
+    ) -> bool {
+        self.with(sockman, id, place, false, |handler, link, value| {
+            handler.should_try_to_send(link, value)
+        })
     }
-    fn place_should_try_to_recv(&self, place: Place<'_>) -> bool {
-        self.with(place, false, |handler, link, value| handler.should_try_to_recv(link, value))
+    fn place_should_try_to_recv(
+        &self,
+        sockman: &SockMan,
+        id: ConnectionId,
+        place: Place<'_>,
+    ) -> bool {
+        self.with(sockman, id, place, false, |handler, link, value| {
+            handler.should_try_to_recv(link, value)
+        })
     }
-    fn place_turn_completed(&self, place: Place<'_>) {
-        self.with(place, (), |handler, link, value| handler.turn_completed(link, value));
+    fn place_turn_completed(&self, sockman: &SockMan, id: ConnectionId, place: Place<'_>) {
+        self.with(sockman, id, place, (), |handler, link, value| {
+            handler.turn_completed(link, value)
+        });
     }
     fn place_closed(&self, sockman: &SockMan, id: ConnectionId, ended: Ended) {
         let state: Option<Box<dyn Any>> = ended.0.map(|state| state as Box<dyn Any>);

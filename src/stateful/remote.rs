@@ -208,13 +208,12 @@ impl<C> Remote<C> {
     {
         let id = self.id();
         let Some((sockman, connection)) = self.open() else { return Err(ConnectionClosed { id }) };
-        let run: Box<dyn FnOnce(Place<'_>) + Send> = Box::new(move |place: Place<'_>| {
-            let Place { sockman, connection, state, .. } = place;
+        let run = move |sockman: &SockMan, Place { connection, state }: Place<'_>| {
             if let Some(entry) = entry_of::<C>(state) {
                 closure(Link::new(sockman, connection, &entry.out), &mut entry.value);
             }
-        });
-        let visit = Visit { id, connection: Arc::downgrade(&connection), run };
+        };
+        let visit = Visit { id, connection: Arc::downgrade(&connection), run: Box::new(run) };
         sockman.shared().inbox.push(Mark::Visit(Box::new(visit)));
         Ok(())
     }

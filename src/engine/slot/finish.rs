@@ -28,7 +28,8 @@ impl Turn<'_> {
         }
         self.discard()?;
         self.check_open()?;
-        self.context.handler().place_turn_completed(self.place());
+        let (id, sockman) = (self.slot.id, self.context.sockman);
+        self.context.handler().place_turn_completed(sockman, id, self.place());
         self.check_open()
     }
 
@@ -37,9 +38,9 @@ impl Turn<'_> {
         if !self.slot.send.is_due() {
             return Ok(());
         }
-        let handler = self.context.handler();
+        let (id, sockman, handler) = (self.slot.id, self.context.sockman, self.context.handler());
         let is_allowed = mem::take(&mut self.slot.send.allowed)
-            || handler.place_should_try_to_send(self.place());
+            || handler.place_should_try_to_send(sockman, id, self.place());
         self.check_open()?;
         if is_allowed {
             self.slot.forget_blocked_send();
@@ -47,7 +48,7 @@ impl Turn<'_> {
                 return Ok(());
             }
             self.slot.connection.take_sent();
-            handler.place_ready_to_send(self.place());
+            handler.place_ready_to_send(sockman, id, self.place());
             let sent = self.slot.connection.take_sent();
             self.slot.forget_blocked_send();
             self.check_open()?;

@@ -196,7 +196,7 @@ impl Slot {
         if self.has_turn {
             return true;
         }
-        let handler = context.handler();
+        let (id, sockman, handler) = (self.id, context.sockman, context.handler());
         self.forget_blocked_send();
         // A closed connection gets a turn, which frees its slot.
         if open.is_closed(context, &self.connection) {
@@ -206,27 +206,23 @@ impl Slot {
             return self.send.is_due() || self.recv.is_due();
         }
         if self.send.is_due() {
-            self.send.allowed = handler.place_should_try_to_send(self.place(context, state));
+            self.send.allowed = handler.place_should_try_to_send(sockman, id, self.place(state));
             self.send.work = self.send.allowed;
         }
         if open.is_closed(context, &self.connection) {
             return true;
         }
         if self.recv.is_due() && !self.connection.is_finishing() {
-            self.recv.allowed = handler.place_should_try_to_recv(self.place(context, state));
+            self.recv.allowed = handler.place_should_try_to_recv(sockman, id, self.place(state));
             self.recv.work = self.recv.allowed;
         }
         self.send.allowed || self.recv.allowed
     }
 
-    /// Returns what a callback gets.
+    /// Returns what a callback gets besides the id.
     #[inline]
-    pub(super) fn place<'a>(
-        &'a self,
-        context: &Context<'a>,
-        state: &'a mut Option<State>,
-    ) -> Place<'a> {
-        Place { sockman: context.sockman, id: self.id, connection: &self.connection, state }
+    pub(super) fn place<'a>(&'a self, state: &'a mut Option<State>) -> Place<'a> {
+        Place { connection: &self.connection, state }
     }
 
     /// Makes the next turn ask the hooks, although they have said yes.
@@ -250,13 +246,13 @@ impl Slot {
             self.want_turn();
             return false;
         }
-        let handler = context.handler();
+        let (id, sockman, handler) = (self.id, context.sockman, context.handler());
         // The socket thread frees the slot when it takes the mark of the close.
         if open.is_closed(context, &self.connection) {
             return true;
         }
         if self.send.ready {
-            if handler.place_should_try_to_send(self.place(context, state)) {
+            if handler.place_should_try_to_send(sockman, id, self.place(state)) {
                 self.want_turn();
                 self.send.allowed = true;
                 return false;
@@ -266,7 +262,7 @@ impl Slot {
                 return true;
             }
         }
-        handler.place_turn_completed(self.place(context, state));
+        handler.place_turn_completed(sockman, id, self.place(state));
         true
     }
 

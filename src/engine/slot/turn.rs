@@ -84,7 +84,8 @@ impl Turn<'_> {
             self.try_to_send()?;
         }
         self.check_open()?;
-        self.context.handler().place_turn_completed(self.place());
+        let (id, sockman) = (self.slot.id, self.context.sockman);
+        self.context.handler().place_turn_completed(sockman, id, self.place());
         self.check_open()
     }
 
@@ -92,10 +93,10 @@ impl Turn<'_> {
         if !self.slot.send.is_due() {
             return Ok((Called::No, NextRecv::Proceed));
         }
-        let handler = self.context.handler();
+        let (id, sockman, handler) = (self.slot.id, self.context.sockman, self.context.handler());
         self.check_open()?;
         if !mem::take(&mut self.slot.send.allowed) {
-            if !handler.place_should_try_to_send(self.place()) {
+            if !handler.place_should_try_to_send(sockman, id, self.place()) {
                 self.slot.send.work = false;
                 return Ok((Called::No, NextRecv::Proceed));
             }
@@ -106,7 +107,7 @@ impl Turn<'_> {
             return Ok((Called::No, NextRecv::Proceed));
         }
         self.slot.connection.take_sent();
-        let next_recv = handler.place_ready_to_send(self.place());
+        let next_recv = handler.place_ready_to_send(sockman, id, self.place());
         let sent = self.slot.connection.take_sent();
         self.slot.forget_blocked_send();
         self.slot.send.work = sent;
@@ -136,7 +137,9 @@ impl Turn<'_> {
             return self.got_permanent_read_error(&error);
         }
         if !mem::take(&mut self.slot.recv.allowed) {
-            if !self.context.handler().place_should_try_to_recv(self.place()) {
+            let (id, sockman) = (self.slot.id, self.context.sockman);
+            let handler = self.context.handler();
+            if !handler.place_should_try_to_recv(sockman, id, self.place()) {
                 self.slot.recv.work = false;
                 return Ok(());
             }
@@ -173,8 +176,9 @@ impl Turn<'_> {
         self.slot.connection.count_received(bytes);
         self.slot.send.work = true;
         let data = self.buffer.get(..bytes).unwrap_or_default();
-        let place = self.slot.place(self.context, self.state);
-        self.context.handler().place_got_data(place, data);
+        let (id, sockman, place) =
+            (self.slot.id, self.context.sockman, self.slot.place(self.state));
+        self.context.handler().place_got_data(sockman, id, place, data);
         Ok(())
     }
 
@@ -198,7 +202,8 @@ impl Turn<'_> {
             return Ok(());
         }
         self.slot.send.work = true;
-        self.context.handler().place_got_eof(self.place());
+        let (id, sockman) = (self.slot.id, self.context.sockman);
+        self.context.handler().place_got_eof(sockman, id, self.place());
         Ok(())
     }
 
@@ -228,13 +233,14 @@ impl Turn<'_> {
         let id = self.slot.id;
         let them = self.slot.connection.them();
         log::debug!(target: "sockman::net", "cannot read from connection {id} ({them}): {error}");
-        self.context.handler().place_got_permanent_read_error(self.place(), error);
+        let (sockman, handler) = (self.context.sockman, self.context.handler());
+        handler.place_got_permanent_read_error(sockman, id, self.place(), error);
         Ok(())
     }
 
     #[inline]
     pub(super) fn place(&mut self) -> Place<'_> {
-        self.slot.place(self.context, self.state)
+        self.slot.place(self.state)
     }
 
     pub(super) fn take_failed_registration(&mut self) -> Option<io::Error> {
