@@ -168,7 +168,8 @@ impl<C> Remote<C> {
     ///
     /// The closures of one thread for one connection run in the order of the calls. The number of
     /// closures that wait has no limit. A pass runs closures for about a millisecond, and the next
-    /// pass runs the rest. While no thread runs, closures wait for the next start.
+    /// pass runs the rest. While no thread runs, closures wait for the next start, or are dropped
+    /// with the last [`SockMan`].
     ///
     /// If the connection is closed before the closure's turn, the closure is dropped without being
     /// run, on the socket thread. A caller that waits for an answer therefore moves the sender of a

@@ -452,6 +452,7 @@ fn closures_run_on_the_value_in_order_and_once() {
     let count = Arc::clone(&ran);
     remote.run(move |_, _| assert_eq!(count.fetch_add(1, SeqCst), 9)).unwrap();
     assert!(remote.close());
+    assert_eq!(rig.script.count.alive(), 3, "no destructor runs under a lock of the library");
     assert_eq!(remote.run(|_, _| {}).unwrap_err().id(), remote.id());
     let mut thread = rig.thread();
     thread.run_until_idle().unwrap();
@@ -459,6 +460,37 @@ fn closures_run_on_the_value_in_order_and_once() {
     assert_eq!((ran.load(SeqCst), rig.script.count.alive()), (0, 0));
     assert!(matches!(remote.push(b"x"), Err(PushError::Send(_))));
     assert!(!remote.close() && !remote.finish(Duration::ZERO) && !remote.abort());
+}
+
+/// G8: closures that take long do not hold a pass up. The rest follows without a wait, and an
+/// interrupt loses none.
+#[test]
+fn a_pass_runs_closures_for_about_a_millisecond() {
+    let rig = Rig::new();
+    let mut thread = rig.thread();
+    let _peer = rig.peer();
+    thread.run_until_idle().unwrap();
+    let (remote, passes) = (rig.script.remote(), rig.sockman.stats().passes);
+    for _ in 0..10 {
+        let network = rig.network.clone();
+        let slow = move |_: Link<'_, Value>, value: &mut Value| {
+            network.advance(Duration::from_millis(2));
+            value.got.push(b'x');
+        };
+        remote.run(slow).unwrap();
+    }
+    assert!(thread.pass_within(Duration::ZERO).unwrap());
+    assert_eq!(rig.network.last_timeout(), Some(Duration::ZERO), "the rest does not wait");
+    rig.sockman.interrupt();
+    assert!(!thread.pass().unwrap());
+    thread.stop();
+    let mut thread = rig.thread();
+    thread.run_until_idle().unwrap();
+    // A pass takes marks, and runs closures, before and after its poll.
+    assert!(rig.sockman.stats().passes - passes >= 5);
+    remote.close();
+    thread.run_until_idle().unwrap();
+    assert_eq!(rig.script.take(), ["closed in xxxxxxxxxx"]);
 }
 
 /// G12: a closure that panics is handled as a callback: the connection is closed, and its value
@@ -526,10 +558,12 @@ fn the_queue_of_a_connection_has_the_limits_and_the_budget_of_the_handler() {
 /// A handler that overrides the hooks decides alone. The value is at hand in each of them.
 #[test]
 fn a_handler_may_override_the_hooks() {
-    struct Own;
+    #[derive(Default)]
+    struct Own(Mutex<Option<Remote<Vec<u8>>>>);
     impl Handler for Own {
         type Connection = Vec<u8>;
-        fn accepted(&self, _: Link<'_, Vec<u8>>, _: &Service, _: &Service) -> Option<Vec<u8>> {
+        fn accepted(&self, link: Link<'_, Vec<u8>>, _: &Service, _: &Service) -> Option<Vec<u8>> {
+            *self.0.lock().unwrap() = Some(link.remote());
             Some(Vec::new())
         }
         fn got_data(&self, _: Link<'_, Vec<u8>>, queued: &mut Vec<u8>, data: &[u8]) {
@@ -554,11 +588,18 @@ fn a_handler_may_override_the_hooks() {
     }
     let network = Network::new();
     let options = without_sweep().sock_factory(network.factory());
-    let sockman = SockMan::with_state(Arc::new(Own), options).unwrap();
+    let own = Arc::new(Own::default());
+    let sockman = SockMan::with_state(Arc::clone(&own), options).unwrap();
     let here = sockman.bind_and_start_listening("10.0.0.1:1").unwrap();
     let mut thread = SocketThreadByHand::start(&sockman, &network).unwrap();
     network.set_window(4);
     let peer = network.connect(&here).unwrap();
+    thread.run_until_idle().unwrap();
+    // A closure changes what a hook answers.
+    let remote = own.0.lock().unwrap().take().unwrap();
+    remote.run(|_, queued| queued.extend_from_slice(b"run")).unwrap();
+    thread.run_until_idle().unwrap();
+    assert_eq!(peer.receive().0, b"run");
     peer.send(b"0123").unwrap();
     thread.run_until_idle().unwrap();
     assert_eq!(peer.receive().0, b"0123");
