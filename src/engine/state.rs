@@ -106,11 +106,14 @@ impl States {
     }
 }
 
+/// A closure for the state of one connection.
+pub(crate) type Run = Box<dyn FnOnce(&SockMan, Place<'_>) + Send>;
+
 /// A closure for the state of one connection, which another thread sent.
 pub(crate) struct Visit {
     pub(crate) id: ConnectionId,
     pub(crate) connection: Weak<Connection>,
-    pub(crate) run: Box<dyn FnOnce(&SockMan, Place<'_>) + Send>,
+    pub(crate) run: Run,
 }
 
 impl fmt::Debug for Visit {

@@ -78,11 +78,10 @@ impl<H: Handler> Adapter<H> {
         place: Place<'a>,
         value: impl FnOnce(Link<'_, H::Connection>) -> Option<H::Connection>,
     ) -> bool {
-        let out = self.new_out(sockman, place.connection);
-        let Some(value) = value(Link::new(sockman, place.connection, &out)) else {
-            return false;
-        };
-        *place.state = Some(Box::new(Entry { value, out }));
+        let Place { connection, state } = place;
+        let out = self.new_out(sockman, connection);
+        let Some(value) = value(Link::new(sockman, connection, &out)) else { return false };
+        *state = Some(Box::new(Entry { value, out }));
         true
     }
 
@@ -199,7 +198,7 @@ impl<H: Handler> EventHandler for Adapter<H> {
     }
     fn place_got_data(&self, sockman: &SockMan, id: ConnectionId, place: Place<'_>, data: &[u8]) {
         self.with(sockman, id, place, (), |handler, link, value| {
-            handler.got_data(link, value, data)
+            handler.got_data(link, value, data);
         });
     }
     fn place_got_eof(&self, sockman: &SockMan, id: ConnectionId, place: Place<'_>) {
@@ -213,7 +212,7 @@ impl<H: Handler> EventHandler for Adapter<H> {
         error: &io::Error,
     ) {
         self.with(sockman, id, place, (), |handler, link, value| {
-            handler.read_error(link, value, error)
+            handler.read_error(link, value, error);
         });
     }
     fn place_should_try_to_send(
@@ -238,7 +237,7 @@ impl<H: Handler> EventHandler for Adapter<H> {
     }
     fn place_turn_completed(&self, sockman: &SockMan, id: ConnectionId, place: Place<'_>) {
         self.with(sockman, id, place, (), |handler, link, value| {
-            handler.turn_completed(link, value)
+            handler.turn_completed(link, value);
         });
     }
     fn place_closed(&self, sockman: &SockMan, id: ConnectionId, ended: Ended) {
