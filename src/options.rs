@@ -60,8 +60,9 @@ pub enum PanicPolicy {
     #[default]
     Stop,
     /// The library logs the panic, closes the connection whose callback panicked, and calls
-    /// [`EventHandler::event_closed_after_panic`](crate::EventHandler::event_closed_after_panic).
-    /// All other connections stay open. A panic in a callback without an id still ends the threads.
+    /// [`EventHandler::event_closed_after_panic`](crate::EventHandler::event_closed_after_panic),
+    /// and then [`EventHandler::event_closed`](crate::EventHandler::event_closed). All other
+    /// connections stay open. A panic in a callback without an id still ends the threads.
     CloseConnection,
 }
 

@@ -509,8 +509,12 @@ impl SockMan {
     /// Closes a connection. Returns `true` for the one call that closed the connection, and `false`
     /// if the id is already closed or never existed. The peer sees the close at once.
     ///
-    /// After a close on the socket thread, no further callback names the id. After a close on
-    /// another thread, at most the one callback under way may still begin or end.
+    /// After a close on the socket thread, only [`event_closed`](EventHandler::event_closed) names
+    /// the id. After a close on another thread, at most the one callback under way may still begin
+    /// or end before.
+    ///
+    /// The peer may lose the end of what was sent if received bytes were not read.
+    /// [`finish_connection`](SockMan::finish_connection) prevents that.
     ///
     /// # Examples
     ///

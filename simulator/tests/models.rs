@@ -80,6 +80,9 @@ struct Handler {
     /// Each pass that begins after `is_notified` is set raises this signal.
     notified_pass: Signal,
     accepted: Signal,
+    /// Each report of an end raises this signal.
+    ends: Signal,
+    has_ended: AtomicBool,
     outcomes: AtomicUsize,
     outcome_after_close: AtomicUsize,
 }
@@ -87,6 +90,7 @@ struct Handler {
 impl Handler {
     /// Counts a callback that begins after the close.
     fn count_callback(&self) {
+        assert!(!self.has_ended.load(SeqCst), "no callback follows the report of the end");
         if self.is_closed.load(SeqCst) {
             self.after_close.fetch_add(1, SeqCst);
         }
@@ -144,6 +148,14 @@ impl EventHandler for Handler {
     fn should_try_to_send(&self, _: ConnectionId) -> bool {
         let queued = self.queue.lock().unwrap().as_ref().is_some_and(|queue| queue.has_queued());
         queued || self.wants.load(SeqCst) || !self.own_queue.lock().unwrap().is_empty()
+    }
+    fn event_closed(&self, sockman: &SockMan, id: ConnectionId) {
+        assert!(!sockman.close_connection(id), "the id is gone");
+        assert!(!self.has_ended.swap(true, SeqCst), "the end is reported once");
+        self.ends.raise();
+    }
+    fn event_io_loop_completed_for_one(&self, _: &SockMan, _: ConnectionId) {
+        self.count_callback();
     }
     fn event_io_loop_completed_for_all(&self, _: &SockMan) {
         if self.is_notified.load(SeqCst) {
@@ -570,4 +582,102 @@ fn a_missing_wake_up_is_reported_as_a_deadlock() {
         });
     });
     assert!(lost.is_err(), "the scheduler reports the deadlock");
+}
+
+/// G2, G4: the close and the activation race, and so does an interrupt. The end is reported once, at
+/// the next start at the latest.
+#[test]
+fn the_end_is_reported_once_if_a_close_races_with_the_activation_and_an_interrupt() {
+    check(|| {
+        let (network, handler, sockman) = rig();
+        let (new, peer) = new_connection(&network, &sockman, 100);
+        peer.send(b"data").unwrap();
+        let id = new.id();
+        let threads = sockman.start_sockets_threads().unwrap();
+        let closer = {
+            let sockman = sockman.clone();
+            thread::spawn(move || assert!(sockman.close_connection(id)))
+        };
+        let interrupter = {
+            let sockman = sockman.clone();
+            thread::spawn(move || sockman.interrupt())
+        };
+        new.activate();
+        threads.join().unwrap();
+        closer.join().unwrap();
+        interrupter.join().unwrap();
+        let threads = sockman.start_sockets_threads().unwrap();
+        handler.ends.wait_for(1);
+        sockman.interrupt();
+        threads.join().unwrap();
+        assert_eq!(network.descriptors(), 0);
+    });
+}
+
+/// G4: the orderly end, a close on another thread and the peer's end race. The end is reported once.
+#[test]
+fn the_end_is_reported_once_if_a_finish_races_with_a_close_and_the_peers_end() {
+    check(|| {
+        let (network, handler, sockman) = rig();
+        let (id, peer) = connection(&network, &sockman, 100);
+        let threads = sockman.start_sockets_threads().unwrap();
+        let closer = {
+            let sockman = sockman.clone();
+            thread::spawn(move || sockman.close_connection(id))
+        };
+        let finisher = {
+            let sockman = sockman.clone();
+            thread::spawn(move || sockman.finish_connection(id, Duration::MAX))
+        };
+        peer.send(b"data").unwrap_or_default();
+        peer.shutdown_write();
+        closer.join().unwrap();
+        finisher.join().unwrap();
+        handler.ends.wait_for(1);
+        sockman.interrupt();
+        threads.join().unwrap();
+        assert_eq!(network.descriptors(), 0);
+    });
+}
+
+/// G9, G14: the threads end by themselves after a drain, whether the last connection is closed on
+/// another thread, is activated meanwhile, or is dropped. The end is reported before.
+fn drain_races_with(end: fn(&SockMan, NewConnection), is_announced: bool) {
+    check(move || {
+        let (network, handler, sockman) = rig();
+        let (new, peer) = new_connection(&network, &sockman, 100);
+        peer.shutdown_write();
+        let threads = sockman.start_sockets_threads().unwrap();
+        let other = {
+            let sockman = sockman.clone();
+            thread::spawn(move || end(&sockman, new))
+        };
+        sockman.drain_and_stop(Duration::MAX);
+        threads.join().unwrap();
+        other.join().unwrap();
+        assert_eq!(network.descriptors(), 0);
+        assert_eq!(handler.has_ended.load(SeqCst), is_announced);
+    });
+}
+
+#[test]
+fn a_drain_that_races_with_the_last_close_ends_the_threads() {
+    drain_races_with(
+        |sockman, new| {
+            let id = new.activate();
+            // The library may be faster.
+            sockman.close_connection(id);
+        },
+        true,
+    );
+}
+
+#[test]
+fn a_drain_that_races_with_the_last_activation_ends_the_threads() {
+    drain_races_with(|_, new| _ = new.activate(), true);
+}
+
+#[test]
+fn a_drain_that_races_with_the_drop_of_a_new_connection_ends_the_threads() {
+    drain_races_with(|_, new| drop(new), false);
 }

@@ -94,8 +94,16 @@ impl Ending {
         self.timers.first().map(|(at, _)| *at).into_iter().chain(drain).min()
     }
 
-    /// Closes the connections whose timers have expired.
+    /// Closes the connections whose timers have expired, or all if the time of the drain is over.
     pub(crate) fn close_late(&mut self, context: &Context<'_>, now: Instant) {
+        if let Some(drain) = &mut self.drain {
+            drain.is_late |= drain.until.is_some_and(|until| until <= now);
+            if drain.is_late {
+                for id in context.shared().connections.ids() {
+                    context.shared().close(id);
+                }
+            }
+        }
         while let Some((at, id)) = self.timers.first().copied() {
             if at > now {
                 return;
@@ -116,28 +124,23 @@ impl Ending {
         self.drain = Some(Drain { until, is_late: false });
     }
 
-    /// Returns whether the drain waits for nothing but the marks of closes.
-    pub(crate) fn is_almost_drained(&self, context: &Context<'_>) -> bool {
-        let is_empty = || context.shared().connections.count() == 0;
-        self.drain.is_some_and(|drain| drain.is_late || is_empty())
-    }
-
-    /// Continues the drain: closes all connections when its time is over, and sets the interrupt
-    /// when all are closed and their ends are reported. `open` tells whether the marks of all
-    /// closes were taken.
-    pub(crate) fn end_drain(&mut self, context: &Context<'_>, open: OpenSince, now: Instant) {
-        let Some(drain) = &mut self.drain else { return };
+    /// Ends the drain, and with it the threads, when all connections are closed and their ends are
+    /// reported. `open` tells whether the marks of all closes were taken.
+    pub(crate) fn end_drain(&mut self, context: &Context<'_>, open: OpenSince) {
+        let Some(drain) = self.drain else { return };
         let shared = context.shared();
-        drain.is_late |= drain.until.is_some_and(|until| until <= now);
-        if drain.is_late {
-            for id in shared.connections.ids() {
-                shared.close(id);
-            }
-        }
         // At the deadline, a place that a blocking connect holds may be left.
-        if self.is_almost_drained(context) && !self.has_unreported() && open.is_current(context) {
+        let is_empty = drain.is_late || shared.connections.count() == 0;
+        if !is_empty || self.has_unreported() {
+            return;
+        }
+        if open.is_current(context) {
             self.drain = None;
             shared.drained();
+        } else if shared.connections.told_closes().is_some() {
+            // The last close was counted while the marks were taken, so its request for a pass may
+            // be taken too.
+            shared.inbox.notify();
         }
     }
 }

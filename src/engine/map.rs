@@ -116,9 +116,10 @@ impl ConnectionMap {
         (self.closes() == told).then_some(told)
     }
 
-    /// Counts a close as passed on.
+    /// Counts a close as passed on. Sequentially consistent, so that the caller can ask afterwards
+    /// whether a drain waits for the close.
     pub(crate) fn close_told(&self) {
-        self.told_closes.fetch_add(1, Ordering::Release);
+        self.told_closes.fetch_add(1, Ordering::SeqCst);
     }
 
     pub(crate) fn limit(&self) -> usize {
@@ -144,9 +145,10 @@ impl ConnectionMap {
     }
 
     /// Gives back a place that `reserve` took. Returns `true` if all places were taken before,
-    /// because listeners may then wait for a place.
+    /// because listeners may then wait for a place. Sequentially consistent, so that the caller can
+    /// ask afterwards whether a drain waits for the place.
     pub(crate) fn release(&self) -> bool {
-        self.count.fetch_sub(1, Ordering::AcqRel) >= self.limit
+        self.count.fetch_sub(1, Ordering::SeqCst) >= self.limit
     }
 
     /// Adds a connection, for which `reserve` has taken a place.

@@ -113,6 +113,10 @@ impl Shared {
             }
         }
         self.connections.close_told();
+        if self.is_draining() {
+            // The socket thread may have taken the mark before the close was counted.
+            self.inbox.notify();
+        }
         true
     }
 

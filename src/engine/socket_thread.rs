@@ -220,7 +220,6 @@ impl SocketThread {
         self.socket_handler_connecting(context);
         self.socket_handler_listening(context);
         self.ending.close_late(context, self.now);
-        self.ending.end_drain(context, self.open, self.now);
         Ok(())
     }
 
@@ -287,8 +286,7 @@ impl SocketThread {
         let deadline = context.handler().next_deadline();
         let full = context.shared().connections.is_full();
         let has_work = !self.connected.due.is_empty() || self.connecting.has_due();
-        let has_work = has_work || self.visits.has_due();
-        if has_work || self.ending.has_unreported() || self.ending.is_almost_drained(context) {
+        if has_work || self.visits.has_due() || self.ending.has_unreported() {
             return Some(Duration::ZERO);
         }
         // The clock is read again, because the callbacks since the poll took time.
@@ -298,7 +296,10 @@ impl SocketThread {
         if let Some(at) = self.connecting.next_timer() {
             earlier(at);
         }
-        for at in [self.lacking.until(), self.ending.next_timer()].into_iter().flatten() {
+        if let Some(at) = self.lacking.until() {
+            earlier(at);
+        }
+        if let Some(at) = self.ending.next_timer() {
             earlier(at);
         }
         for (_, accepting) in self.listeners.iter_mut().filter(|(_, a)| a.is_due() && !full) {
@@ -376,6 +377,7 @@ impl SocketThread {
         self.take_marks(context);
         self.visits.run(context, &mut self.connected);
         self.ending.report(context);
+        self.ending.end_drain(context, self.open);
     }
 
     /// Takes the marks of other threads and of callbacks, and acts on them. Makes no callback.

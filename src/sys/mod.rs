@@ -101,7 +101,9 @@ pub trait Sock: fmt::Debug + Send + Sync {
         Err(io::ErrorKind::Unsupported.into())
     }
     /// Sets `SO_LINGER` to zero, so that the close resets the connection and its port is free at
-    /// once. Called for a TCP socket that is connected to itself. The default does nothing.
+    /// once. Called by [`SockMan::abort_connection`](crate::SockMan::abort_connection), and for a TCP
+    /// socket that is connected to itself. The default does nothing, so that an abort closes in
+    /// order.
     fn set_reset_on_close(&self) -> io::Result<()> {
         Ok(())
     }

@@ -121,10 +121,17 @@ fn call_everything_on(sockman: &SockMan, id: ConnectionId, is_open: bool) {
     sockman.wake(id);
     let _ = sockman.shutdown_write(id);
     sockman.wake(id);
+    assert_eq!(sockman.finish_connection(id, DEADLINE), is_open);
     assert_eq!(sockman.close_connection(id), is_open);
     sockman.wake(id);
     assert!(!sockman.close_connection(id));
+    assert!(!sockman.abort_connection(id) && !sockman.finish_connection(id, DEADLINE));
     assert!(sockman.send_bytes(id, b"four").is_err());
+}
+
+/// Returns whether the id that the callback names is open.
+fn is_open_in(callback: Callback) -> bool {
+    !matches!(callback, Callback::ClosedAfterPanic | Callback::Closed)
 }
 
 /// Calls every method that is not about a connection.
@@ -140,7 +147,7 @@ fn call_everything_else(sockman: &SockMan) {
     let to = Destination::from(listener.local_addr().unwrap());
     let id = sockman.start_connect(&to, &ConnectOptions::default()).unwrap();
     sockman.wake(id);
-    sockman.close_connection(id);
+    sockman.abort_connection(id);
     assert!(matches!(sockman.start_sockets_threads(), Err(StartError::AlreadyStarted)));
     assert!(sockman.downgrade().upgrade().is_some());
     assert!(!sockman.reset_interrupt());
@@ -225,8 +232,9 @@ fn every_method_may_be_called_from_every_callback_on_every_id() {
             call_everything_else(sockman);
             call_everything_on(sockman, other, true);
             if let Some(id) = id {
-                call_everything_on(sockman, id, callback != Callback::ClosedAfterPanic);
+                call_everything_on(sockman, id, is_open_in(callback));
             }
+            sockman.drain_and_stop(DEADLINE);
             sockman.interrupt();
         });
     }
@@ -250,8 +258,9 @@ fn no_lock_is_held_while_a_callback_runs() {
                     drop(sockman.connect(&to, &options).unwrap());
                     call_everything_on(&sockman, other, true);
                     if let Some(id) = id {
-                        call_everything_on(&sockman, id, callback != Callback::ClosedAfterPanic);
+                        call_everything_on(&sockman, id, is_open_in(callback));
                     }
+                    sockman.drain_and_stop(DEADLINE);
                     sockman.interrupt();
                     done.open();
                 }

@@ -86,6 +86,7 @@ fn closing_in(callback: Callback, all: bool) {
     struct Log {
         open: HashSet<ConnectionId>,
         closed: HashSet<ConnectionId>,
+        ended: HashSet<ConnectionId>,
         late: Vec<(Callback, ConnectionId)>,
     }
     let (log, sockman) = (Arc::new(Mutex::new(Log::default())), Arc::new(OnceLock::new()));
@@ -94,7 +95,9 @@ fn closing_in(callback: Callback, all: bool) {
         move |now, id| {
             let Some(id) = id else { return };
             let mut log = log.lock().unwrap();
-            if log.closed.contains(&id) {
+            // The report of the end comes once, and after everything else.
+            let is_end = now == Callback::Closed && log.ended.insert(id);
+            if log.closed.contains(&id) && !is_end {
                 log.late.push((now, id));
             }
             if now == Callback::Accepted {
@@ -125,11 +128,9 @@ fn closing_in(callback: Callback, all: bool) {
     run_passes(&made, 3);
     made.interrupt();
     threads.join().unwrap();
-    assert_eq!(
-        log.lock().unwrap().late,
-        [],
-        "callbacks named an id after its close in {callback:?}"
-    );
+    let log = log.lock().unwrap();
+    assert_eq!(log.late, [], "callbacks named an id after its close in {callback:?}");
+    assert_eq!(log.ended, log.closed, "each end is reported, after a close in {callback:?}");
 }
 
 /// G4
@@ -216,7 +217,8 @@ fn after_a_close_from_another_thread_at_most_one_callback_begins() {
         let (late, data) = (Arc::clone(&late), Arc::clone(&data));
         move |callback, id| {
             let Some(id) = id else { return };
-            if closed.load(Ordering::SeqCst) == id.as_u64() + 1 {
+            let is_end = callback == Callback::Closed;
+            if closed.load(Ordering::SeqCst) == id.as_u64() + 1 && !is_end {
                 late.fetch_add(1, Ordering::SeqCst);
             }
             match callback {
@@ -302,6 +304,7 @@ fn closing_before_the_poll(callback: Callback, all: bool) {
         before_the_poll: bool,
         open: HashSet<ConnectionId>,
         closed: HashSet<ConnectionId>,
+        ended: HashSet<ConnectionId>,
         late: Vec<(Callback, ConnectionId)>,
     }
     let (log, sockman) = (Arc::new(Mutex::new(Log::default())), Arc::new(OnceLock::new()));
@@ -318,7 +321,9 @@ fn closing_before_the_poll(callback: Callback, all: bool) {
                 _ => {}
             }
             let Some(id) = id else { return };
-            if log.closed.contains(&id) {
+            // The report of the end comes once, and after everything else.
+            let is_end = now == Callback::Closed && log.ended.insert(id);
+            if log.closed.contains(&id) && !is_end {
                 log.late.push((now, id));
             }
             match now {
@@ -352,11 +357,9 @@ fn closing_before_the_poll(callback: Callback, all: bool) {
     run_passes(&made, 3);
     made.interrupt();
     threads.join().unwrap();
-    assert_eq!(
-        log.lock().unwrap().late,
-        [],
-        "callbacks named an id after its close in {callback:?}"
-    );
+    let log = log.lock().unwrap();
+    assert_eq!(log.late, [], "callbacks named an id after its close in {callback:?}");
+    assert_eq!(log.ended, log.closed, "each end is reported, after a close in {callback:?}");
 }
 
 /// G4: the guarantee holds for a caller on the socket thread that loses the race to close, too.

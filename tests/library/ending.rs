@@ -71,8 +71,8 @@ impl EventHandler for Download {
     }
 }
 
-/// G5: the peer gets all bytes and then FIN, although it sends meanwhile what nobody reads. No
-/// reset destroys the end, whether the peer ends its stream before, while or after it reads.
+/// G5: the peer gets all bytes and then FIN, although it sends meanwhile what the library discards.
+/// No reset destroys the end, whether the peer ends its stream before or after it reads.
 #[test]
 fn a_connection_that_finishes_loses_no_byte_although_the_peer_goes_on_to_send() {
     let download = Arc::new(Download::default());
@@ -153,7 +153,7 @@ fn an_abort_of_a_unix_socket_is_an_end_for_the_peer() {
     let running = Running::start(recorder.clone(), without_sweep());
     let directory = TempDir::new();
     let path = directory.path("abort");
-    running.sockman.bind_and_start_listening(&Service::unix(&path).unwrap()).unwrap();
+    running.sockman.bind_and_start_listening(Service::unix(&path).unwrap()).unwrap();
     let mut client = UnixStream::connect(&path).unwrap();
     client.set_read_timeout(Some(DEADLINE)).unwrap();
     let id = recorder.wait_for_accepted(0);
@@ -194,4 +194,63 @@ fn a_drain_ends_at_its_deadline() {
     running.sockman.drain_and_stop(Duration::from_millis(20));
     running.threads.take().unwrap().join().unwrap();
     assert_eq!(recorder.closed(), [id]);
+}
+
+/// G2, G4: the I2P-accept thread announces a peer while another thread closes it. The end is
+/// reported once, whether the close comes before or after the announcement.
+#[cfg(feature = "i2p")]
+#[test]
+fn the_end_of_a_peer_from_i2p_that_is_closed_while_it_is_announced_is_reported_once() {
+    use sockman::i2p::I2pOptions;
+    use sockman_test_support::sam::Bridge;
+
+    const PEERS: u8 = 20;
+    let (bridge, directory) = (Bridge::start(), TempDir::new());
+    let closed = Arc::new(AtomicBool::new(false));
+    let recorder = Recorder::with_reaction(move |sockman, event| {
+        if let Event::Accepted { id, .. } = event {
+            let (sockman, id) = (sockman.clone(), *id);
+            let closer = thread::spawn(move || assert!(sockman.close_connection(id)));
+            if closed.fetch_xor(true, SeqCst) {
+                closer.join().unwrap();
+            }
+        }
+    });
+    let i2p = I2pOptions::new(bridge.address.clone())
+        .key_file(directory.path("key"))
+        .accept_incoming(true);
+    let running = Running::start(recorder.clone(), without_sweep().i2p(i2p));
+    let _peers: Vec<_> = (0..PEERS).map(|number| bridge.peer_connects(number, b"")).collect();
+    for number in 0..PEERS {
+        recorder.wait_for_closed(recorder.wait_for_accepted(number.into()));
+    }
+    drop(running);
+    assert_eq!(recorder.closed().len(), PEERS.into());
+}
+
+/// While a server ends, the I2P-accept thread accepts no more peers.
+#[cfg(feature = "i2p")]
+#[test]
+fn a_drain_accepts_no_more_peers_from_i2p() {
+    use sockman::i2p::{I2pOptions, I2pStatus};
+    use sockman_test_support::sam::Bridge;
+
+    let (bridge, directory) = (Bridge::start(), TempDir::new());
+    let recorder = Recorder::new();
+    let i2p = I2pOptions::new(bridge.address.clone())
+        .key_file(directory.path("key"))
+        .accept_incoming(true);
+    let mut running = Running::start(recorder.clone(), without_sweep().i2p(i2p));
+    let client = running.client();
+    let id = recorder.wait_for_accepted(0);
+    recorder.wait_for_event("the listening", |event| {
+        matches!(event, Event::I2p(_, I2pStatus::StartListening))
+    });
+    running.sockman.drain_and_stop(DEADLINE);
+    let mut peer = bridge.peer_connects(1, b"");
+    assert_eq!(peer.read(&mut [0; 1]).unwrap(), 0, "the peer is not accepted");
+    drop(client);
+    running.threads.take().unwrap().join().unwrap();
+    assert_eq!(recorder.closed(), [id]);
+    assert_eq!(recorder.count(|event| matches!(event, Event::Accepted { .. })), 1);
 }

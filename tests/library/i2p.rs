@@ -749,6 +749,15 @@ fn a_peer_whose_callback_closes_and_panics_is_not_named_again() {
             .count();
         assert_eq!(named, usize::from(!closes_and_panics));
         assert_eq!((sockman.stats().connections, sockman.stats().closed), (0, 1));
+        // The report of the end may come only after the next start.
+        let threads = sockman.start_sockets_threads().unwrap();
+        if !closes_and_panics {
+            recorder.wait_for_event("the end", |event| matches!(event, Event::ClosedAfterPanic(_)));
+            recorder.wait_for_closed(recorder.wait_for_accepted(0));
+        }
+        sockman.interrupt();
+        threads.join().unwrap();
+        assert_eq!(recorder.closed().len(), usize::from(!closes_and_panics));
     }
 }
 

@@ -363,13 +363,14 @@ fn reports_of_many_ends_take_a_millisecond_of_each_pass() {
     peers[0].send(b"x").unwrap();
     rig.pass();
     let records = rig.handler.take();
+    assert_eq!(rig.network.last_timeout(), Some(Duration::ZERO), "the poll does not wait");
     // One millisecond before the poll, one after it.
     assert_eq!(records.iter().position(|record| record == "data 0"), Some(6), "{records:?}");
     rig.pass();
     assert_eq!(rig.handler.take(), ["closed 7", "closed 8", "closed 9"]);
 }
 
-/// G14: nobody is told about connections that the end of the `SockMan` closes.
+/// G14: the end of the last `SockMan` closes its connections without a report.
 #[test]
 fn the_drop_of_the_last_sockman_reports_no_end() {
     let rig = rig();

@@ -1,7 +1,14 @@
 //! Tests of orderly and abrupt ends: `finish_connection`, `abort_connection` and `drain_and_stop`.
 //! The sweep is off.
 
-use std::{io, mem, sync::Arc, time::Duration};
+use std::{
+    io, mem,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
+    time::Duration,
+};
 
 use parking_lot::Mutex;
 
@@ -311,9 +318,13 @@ fn nothing_is_delivered_after_a_finish_in_a_callback() {
             let rig = rig_with(Options::default().receive_buffer(2));
             let (id, peer) = rig.connection(1000);
             *rig.handler.is_eager.lock() = true;
+            let finishes = AtomicBool::new(false);
             rig.handler.react(move |sockman, what, id| {
+                let is_asked = what == "should try to recv" && finishes.load(SeqCst);
+                assert!(!is_asked, "the hook is asked after the call");
                 if what == callback {
                     sockman.finish_connection(id, LINGER);
+                    finishes.store(true, SeqCst);
                 }
             });
             if has_ended {
@@ -550,6 +561,19 @@ fn a_drain_closes_everything_at_its_deadline() {
     assert!(passes <= 8, "{passes} passes");
     assert_eq!(rig.handler.take(), ["closed 0"]);
     assert_eq!(rig.sockman.stats().connections, 1);
+}
+
+/// G8, G14: reports that take several passes all come before the threads end.
+#[test]
+fn a_drain_waits_for_reports_that_take_several_passes() {
+    let rig = rig();
+    let _peers: Vec<_> = (0..5).map(|_| rig.connection(1000)).collect();
+    let network = rig.network.clone();
+    rig.handler.react(move |_, _, _| network.advance(Duration::from_millis(1)));
+    rig.sockman.drain_and_stop(Duration::ZERO);
+    let mut thread = SocketThreadByHand::start(&rig.sockman, &rig.network).unwrap();
+    while thread.pass_within(Duration::ZERO).unwrap() {}
+    assert_eq!(rig.handler.take().len(), 5);
 }
 
 /// Without a connection, the threads end at once. A connect under way goes on, and its connection

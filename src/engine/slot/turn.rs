@@ -125,12 +125,12 @@ impl Turn<'_> {
         if !self.slot.recv.is_due() {
             return Ok(());
         }
-        self.check_open()?;
         // After `finish_connection`, the hook is not asked. The mark of that call brings a turn that
         // receives.
         if self.slot.connection.is_finishing() {
             return Ok(());
         }
+        self.check_open()?;
         // The failure is reported even if receiving is paused. An embedder that pauses until it can
         // send would wait without end: the poller never reports room on a socket it does not watch.
         if let Some(error) = self.take_failed_registration() {
@@ -169,11 +169,11 @@ impl Turn<'_> {
         if bytes < self.buffer.len() && self.slot.short_read_means_empty {
             self.slot.recv.clear();
         }
-        self.check_open()?;
         if self.slot.connection.is_finishing() {
             return Ok(()); // Another thread, or the hook, has just called `finish_connection`.
         }
         self.slot.connection.count_received(bytes);
+        self.check_open()?;
         self.slot.send.work = true;
         let data = self.buffer.get(..bytes).unwrap_or_default();
         let (id, sockman, place) =
@@ -197,10 +197,10 @@ impl Turn<'_> {
         // A reset that came together with the end is reported later.
         self.slot.recv.ready = self.slot.broken;
         self.slot.recv.work = self.slot.broken;
-        self.check_open()?;
         if self.slot.connection.is_finishing() {
             return Ok(());
         }
+        self.check_open()?;
         self.slot.send.work = true;
         let (id, sockman) = (self.slot.id, self.context.sockman);
         self.context.handler().place_got_eof(sockman, id, self.place());

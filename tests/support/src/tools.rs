@@ -371,11 +371,12 @@ pub enum Callback {
     CompletedForOne,
     CompletedForAll,
     ClosedAfterPanic,
+    Closed,
     NextDeadline,
     ConnectCompleted,
 }
 
-pub const CALLBACKS: [Callback; 12] = [
+pub const CALLBACKS: [Callback; 13] = [
     Callback::Accepted,
     Callback::ReadyToSend,
     Callback::GotData,
@@ -386,6 +387,7 @@ pub const CALLBACKS: [Callback; 12] = [
     Callback::CompletedForOne,
     Callback::CompletedForAll,
     Callback::ClosedAfterPanic,
+    Callback::Closed,
     Callback::NextDeadline,
     Callback::ConnectCompleted,
 ];
@@ -473,6 +475,10 @@ impl EventHandler for Everywhere {
 
     fn event_closed_after_panic(&self, _: &SockMan, id: ConnectionId) {
         (self.react)(Callback::ClosedAfterPanic, Some(id));
+    }
+
+    fn event_closed(&self, _: &SockMan, id: ConnectionId) {
+        (self.react)(Callback::Closed, Some(id));
     }
 
     fn next_deadline(&self) -> Option<Instant> {
