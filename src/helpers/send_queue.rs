@@ -394,7 +394,7 @@ impl SendQueue {
     /// Does what [`push_with`](SendQueue::push_with) does, over an outlet.
     pub(crate) fn push_to(
         &self,
-        outlet: &impl Outlet,
+        sockman: &impl Outlet,
         data: &[u8],
         more: More,
     ) -> Result<(), PushError> {
@@ -404,13 +404,13 @@ impl SendQueue {
             let room = self.limits.limit.saturating_sub(queue.bytes.len());
             let is_full = data.len() > room;
             if !was_empty || is_full || queue.is_cut {
-                self.check_open(outlet, queue).map_err(PushError::Send)?;
+                self.check_open(sockman, queue).map_err(PushError::Send)?;
             }
             if is_full {
                 return Err(PushError::Full { limit: self.limits.limit });
             }
             let sent = if was_empty && !queue.is_cut {
-                self.send(outlet, &mut queue.failure, &[IoSlice::new(data)], more)
+                self.send(sockman, &mut queue.failure, &[IoSlice::new(data)], more)
                     .map_err(PushError::Send)?
             } else {
                 0
@@ -429,7 +429,7 @@ impl SendQueue {
         // the bytes were queued. If the queue was not empty, another drain follows in any case, and
         // sends the bytes of this push too.
         if must_wake {
-            outlet.wake(self.id);
+            sockman.wake(self.id);
         }
         Ok(())
     }
@@ -452,7 +452,7 @@ impl SendQueue {
     }
 
     /// Does what [`drain`](SendQueue::drain) does, over an outlet.
-    pub(crate) fn drain_to(&self, outlet: &impl Outlet) -> Result<bool, SendError> {
+    pub(crate) fn drain_to(&self, sockman: &impl Outlet) -> Result<bool, SendError> {
         let queue = &mut *self.queue.lock();
         if queue.bytes.is_empty() {
             return Ok(true);
@@ -464,13 +464,13 @@ impl SendQueue {
         let pieces = [IoSlice::new(first), IoSlice::new(second)];
         // The second piece is usually empty. Without it, the kernel has one piece less to process.
         let pieces = pieces.get(..if second.is_empty() { 1 } else { 2 }).unwrap_or(&pieces);
-        let sent = self.send(outlet, &mut queue.failure, pieces, more)?;
+        let sent = self.send(sockman, &mut queue.failure, pieces, more)?;
         queue.bytes.drain(..sent);
         queue.shrink();
         if self.publish(queue) {
             match &queue.resumes {
-                Resumes::Itself => outlet.wake(self.id),
-                Resumes::Others(ids) => ids.iter().for_each(|id| outlet.wake(*id)),
+                Resumes::Itself => sockman.wake(self.id),
+                Resumes::Others(ids) => ids.iter().for_each(|id| sockman.wake(*id)),
             }
         }
         Ok(queue.bytes.is_empty())
@@ -487,21 +487,21 @@ impl SendQueue {
     /// Sends the pieces, and remembers in `failure` whether the socket is broken.
     fn send(
         &self,
-        outlet: &impl Outlet,
+        sockman: &impl Outlet,
         failure: &mut Option<Failure>,
         pieces: &[IoSlice<'_>],
         more: More,
     ) -> Result<usize, SendError> {
-        let sent = outlet.send_with(self.id, pieces, more);
+        let sent = sockman.send_with(self.id, pieces, more);
         *failure = sent.as_ref().err().and_then(Failure::of);
         sent
     }
 
     /// Returns an error if the connection is closed, or if the last send failed. Makes no system
     /// call.
-    fn check_open(&self, outlet: &impl Outlet, queue: &Queue) -> Result<(), SendError> {
+    fn check_open(&self, sockman: &impl Outlet, queue: &Queue) -> Result<(), SendError> {
         // A send of no bytes only looks the connection up.
-        outlet.send_with(self.id, &[], More::No)?;
+        sockman.send_with(self.id, &[], More::No)?;
         match queue.failure {
             None => Ok(()),
             Some(failure) => Err(SendError::Socket { id: self.id, source: failure.error() }),
