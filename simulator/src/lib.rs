@@ -27,6 +27,7 @@ mod handler;
 mod model;
 mod proxies;
 mod settle;
+mod values;
 mod world;
 
 use std::{
@@ -51,6 +52,7 @@ use crate::{
     choices::{Choices, Fate, SET_UP},
     handler::Embedder,
     model::{Model, Phase},
+    values::WithValues,
     world::{Target, World},
 };
 
@@ -197,6 +199,7 @@ impl Simulation {
         let most_steps = 10 + choices.below(MOST_STEPS) as u32;
         let policy = policy.unwrap_or_default();
         let has_own_timers = choices.once_in(2);
+        let keeps_values = choices.once_in(3);
 
         let network = Network::new();
         network.set_window(window);
@@ -220,6 +223,7 @@ impl Simulation {
         let latency = Duration::from_millis(latency);
         let mut world = World::new(network.clone(), model, policy, has_sweep, cap, targets);
         (world.latency, world.has_own_timers) = (latency, has_own_timers);
+        world.keeps_values = keeps_values;
         let world = Arc::new(world);
         *world.listeners.lock() = listeners;
         world.proxies.lock().listeners = proxies;
@@ -227,7 +231,13 @@ impl Simulation {
         let embedder = Arc::new(Embedder { world: Arc::clone(&world) });
         // The options are valid, and no system call has been made to fail yet.
         #[allow(clippy::expect_used)]
-        let sockman = SockMan::new(embedder, options).expect("the options are valid");
+        let sockman = if keeps_values {
+            world.model.lock().count("the embedder used the layer for values");
+            SockMan::with_state(Arc::new(WithValues { embedder }), options)
+        } else {
+            SockMan::new(embedder, options)
+        }
+        .expect("the options are valid");
         let weak = sockman.downgrade();
         // Both references are weak, because the world owns the network and the handler owns the
         // world.

@@ -493,6 +493,35 @@ fn a_pass_runs_closures_for_about_a_millisecond() {
     assert_eq!(rig.script.take(), ["closed in xxxxxxxxxx"]);
 }
 
+/// G8: closures that are dropped count too, because their destructors are the embedder's code.
+#[test]
+fn destructors_of_closures_that_take_long_do_not_hold_a_pass_up() {
+    struct Slow(Network, Arc<AtomicUsize>);
+    impl Drop for Slow {
+        fn drop(&mut self) {
+            self.0.advance(Duration::from_millis(2));
+            self.1.fetch_add(1, SeqCst);
+        }
+    }
+    let rig = Rig::new();
+    let mut thread = rig.thread();
+    let _peer = rig.peer();
+    thread.run_until_idle().unwrap();
+    thread.stop();
+    let (remote, dropped) = (rig.script.remote(), Arc::new(AtomicUsize::new(0)));
+    for _ in 0..10 {
+        let slow = Slow(rig.network.clone(), Arc::clone(&dropped));
+        remote.run(move |_, _| drop(slow)).unwrap();
+    }
+    assert!(remote.close());
+    let mut thread = rig.thread();
+    assert!(thread.pass_within(Duration::ZERO).unwrap());
+    assert_eq!(rig.network.last_timeout(), Some(Duration::ZERO), "the rest does not wait");
+    assert!(dropped.load(SeqCst) < 5);
+    thread.run_until_idle().unwrap();
+    assert_eq!(dropped.load(SeqCst), 10);
+}
+
 /// G12: a closure that panics is handled as a callback: the connection is closed, and its value
 /// comes back.
 #[test]

@@ -186,7 +186,10 @@ fn values_of_connects_come_back_once_whoever_closes() {
 #[test]
 fn values_of_peers_from_i2p_are_made_on_the_accept_thread_and_come_back() {
     use sockman::i2p::{I2pOptions, I2pStatus};
-    use sockman_test_support::{sam::Bridge, tools::TempDir};
+    use sockman_test_support::{
+        sam::Bridge,
+        tools::{TempDir, run_passes},
+    };
 
     #[derive(Default)]
     struct FromI2p {
@@ -197,10 +200,11 @@ fn values_of_peers_from_i2p_are_made_on_the_accept_thread_and_come_back() {
     impl Handler for FromI2p {
         type Connection = String;
         fn accepted(&self, link: Link<'_, String>, _: &Service, _: &Service) -> Option<String> {
-            // The socket thread gets these marks before the mark of the new connection.
             for word in ["one ", "two "] {
                 link.remote().run(move |_, text| text.push_str(word)).unwrap();
             }
+            // The socket thread takes the closures before the mark of the new connection.
+            run_passes(link.sockman(), 2);
             if *self.closes.lock().unwrap() {
                 link.close();
             }

@@ -3356,13 +3356,6 @@ MUTATIONS = [
         'test': 'sockman:library', 'tests': ('stateful', ''),
     },
     {
-        'guarantee': 'State', 'what': 'a refused connection stays open',
-        'file': 'src/stateful/adapter.rs',
-        'old': 'else { return false };\n        *state',
-        'new': 'else { return true };\n        *state',
-        'test': 'sockman:library', 'tests': ('stateful', ''),
-    },
-    {
         'guarantee': 'G12', 'what': 'a closure that panics stops the threads under CloseConnection',
         'file': 'src/engine/visits.rs',
         'old': '    context.guard(id, || {\n        let state = connected.states.at(key);\n        (visit.run)(context.sockman, Place { connection, state });\n    });',
