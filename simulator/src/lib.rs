@@ -199,7 +199,8 @@ impl Simulation {
         let most_steps = 10 + choices.below(MOST_STEPS) as u32;
         let policy = policy.unwrap_or_default();
         let has_own_timers = choices.once_in(2);
-        let keeps_values = choices.once_in(3);
+        // No choice of its own, so that each seed leads to the run that it led to before.
+        let keeps_values = most_steps % 3 == 0;
 
         let network = Network::new();
         network.set_window(window);

@@ -64,6 +64,7 @@ pub const KINDS: &[&str] = &[
     "the server was drained",
     "a connect was begun",
     "a connect succeeded",
+    "the embedder used the layer for values",
     "a connect failed",
     "a connect timed out",
     "a connect was cancelled",

@@ -3276,7 +3276,7 @@ MUTATIONS = [
         'file': 'src/engine/visits.rs',
         'old': '=> self.waiting.push(visit),',
         'new': '=> drop(visit),',
-        'test': 'sockman:library', 'tests': ('stateful', ''),
+        'test': 'sockman:library', 'tests': ('stateful_threads', ''),
     },
     {
         'guarantee': 'State', 'what': 'the hooks are not asked after a closure',
