@@ -36,6 +36,9 @@ pub enum NextRecv {
 /// Implement this trait to receive connection events. Its `should_*` methods pause either direction
 /// of a connection.
 ///
+/// The trait names connections by their ids. [`stateful::Handler`](crate::stateful::Handler) is a
+/// layer over this trait that also keeps a value of the embedder for each connection.
+///
 /// # Threads and locks
 ///
 /// The library calls the methods on the socket thread, one at a time. If connections from I2P are

@@ -37,7 +37,7 @@ const LINGER: Duration = Duration::from_secs(60);
 /// # Panics
 ///
 /// A panic is handled as [`PanicPolicy`](crate::options::PanicPolicy) says. The value survives the
-/// panic. With `CloseConnection`, `closed` gives it back. With `Stop`, it is there after the next
+/// panic, as the method left it. With `CloseConnection`, `closed` gives it back. With `Stop`, it is there after the next
 /// start.
 ///
 /// # Examples
