@@ -1,63 +1,49 @@
 //! `echo MODE PORT`: an `echo`, a `sink` (discards) or a `source` (sends without end). The server
 //! stops reading from a peer that leaves a megabyte unread. It keeps 32 megabytes for all peers.
-use std::{collections::HashMap, env, error::Error, io, io::Write, process, sync::Arc};
+use std::{env, error::Error, io, io::Write, process, sync::Arc, time::Duration};
 
-use parking_lot::Mutex;
-use sockman::helpers::{SendBudget, SendQueue, SendQueueLimits};
-use sockman::{ConnectionId as Id, EventHandler, NextRecv, Options, Service, SockMan};
+use sockman::helpers::SendBudget;
+use sockman::stateful::{Handler, Link};
+use sockman::{NextRecv, Options, Service, SockMan};
 
 struct Server {
     mode: String,
     budget: SendBudget,
-    /// The bytes to send on each connection, and whether the peer has finished.
-    peers: Mutex<HashMap<Id, (Arc<SendQueue>, bool)>>,
 }
 
-impl Server {
-    fn peer(&self, id: Id) -> Option<(Arc<SendQueue>, bool)> {
-        self.peers.lock().get(&id).cloned()
-    }
-    fn close(&self, sockman: &SockMan, id: Id) {
-        self.peers.lock().remove(&id);
-        sockman.close_connection(id);
-    }
-}
+impl Handler for Server {
+    type Connection = ();
 
-impl EventHandler for Server {
-    fn event_new_connection_accepted(&self, _: &SockMan, id: Id, _: &Service, _: &Service) -> bool {
-        let queue = SendQueue::with_budget(id, SendQueueLimits::default(), &self.budget);
-        self.peers.lock().insert(id, (Arc::new(queue), false));
-        true
+    fn accepted(&self, _: Link<'_, ()>, _me: &Service, _them: &Service) -> Option<()> {
+        Some(())
     }
-    fn should_try_to_send(&self, id: Id) -> bool {
-        self.peer(id).is_some_and(|(queue, end)| self.mode == "source" || end || queue.has_queued())
+    fn should_try_to_send(&self, link: Link<'_, ()>, (): &mut ()) -> bool {
+        self.mode == "source" || link.queue().has_queued()
     }
-    fn should_try_to_recv(&self, id: Id) -> bool {
-        self.peer(id).is_some_and(|(queue, _)| !queue.is_above_high_mark())
-    }
-    fn event_ready_to_send(&self, sockman: &SockMan, id: Id) -> NextRecv {
-        let Some((queue, finished)) = self.peer(id) else { return NextRecv::Skip };
-        let all_sent = match self.mode.as_str() {
-            "source" => sockman.send_bytes(id, &[0; 256 * 1024]).map(|_| true),
-            _ => queue.drain(sockman).map(|drained| drained.is_empty()),
+    fn ready_to_send(&self, link: Link<'_, ()>, (): &mut ()) -> NextRecv {
+        let sent = match self.mode.as_str() {
+            "source" => link.send(&[0; 256 * 1024]).map(|_| ()),
+            _ => link.drain(),
         };
-        if all_sent.map_or(true, |all_sent| all_sent && finished) {
-            self.close(sockman, id);
+        if sent.is_err() {
+            link.close();
         }
         NextRecv::Proceed
     }
-    fn event_got_data(&self, sockman: &SockMan, id: Id, data: &[u8]) {
-        let peer = if self.mode == "echo" { self.peer(id) } else { None };
-        if peer.is_some_and(|(queue, _)| queue.push(sockman, data).is_err()) {
-            self.close(sockman, id);
+    fn got_data(&self, link: Link<'_, ()>, (): &mut (), data: &[u8]) {
+        if self.mode == "echo" && link.push(data).is_err() {
+            link.close();
         }
     }
-    fn event_got_eof(&self, _: &SockMan, id: Id) {
-        // The library asks the send hook next, which sends the queued bytes before the close.
-        self.peers.lock().entry(id).and_modify(|(_, finished)| *finished = true);
+    fn got_eof(&self, link: Link<'_, ()>, (): &mut ()) {
+        if self.mode == "source" {
+            link.close();
+        } else {
+            link.finish(Duration::MAX); // Sends what is queued, and then closes.
+        }
     }
-    fn event_got_permanent_read_error(&self, sockman: &SockMan, id: Id, _: &io::Error) {
-        self.close(sockman, id);
+    fn send_budget(&self) -> Option<&SendBudget> {
+        Some(&self.budget)
     }
 }
 
@@ -70,9 +56,10 @@ fn run() -> Result<(), Box<dyn Error>> {
     let mode = env::args().nth(1).unwrap_or_default();
     let port = env::args().nth(2).filter(|_| ["echo", "sink", "source"].contains(&&*mode));
     let Some(port) = port else { return Err("usage: echo echo|sink|source PORT".into()) };
-    let server = Server { mode, budget: SendBudget::new(32_000_000), peers: Mutex::default() };
+    let budget = SendBudget::new(32_000_000);
     // Every change of a hook's answer wakes the connection, so the server needs no sweep.
-    let sockman = SockMan::new(Arc::new(server), Options::default().sweep(None))?;
+    let options = Options::default().sweep(None);
+    let sockman = SockMan::with_state(Arc::new(Server { mode, budget }), options)?;
     let bound = sockman.bind_and_start_listening(format!("127.0.0.1:{port}"))?;
     writeln!(io::stdout(), "listening on {bound}")?;
     Ok(sockman.start_sockets_threads()?.join()?)

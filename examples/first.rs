@@ -1,30 +1,45 @@
-//! A server that sends back what it receives.
+//! A server that sends back what it receives. It does not read from a peer that does not read, and
+//! the peers that do not read may together use 32 megabytes.
 #![allow(clippy::print_stdout, reason = "a program prints")]
-use std::{error::Error, io, sync::Arc};
+use std::{error::Error, sync::Arc};
 
-use sockman::{ConnectionId as Id, EventHandler, Options, Service, SockMan};
+use sockman::stateful::{Handler, Link};
+use sockman::{ConnectionId, Options, Service, SockMan, helpers::SendBudget};
 
-struct Echo;
+struct Echo {
+    budget: SendBudget,
+}
 
-impl EventHandler for Echo {
-    fn event_new_connection_accepted(&self, _: &SockMan, _: Id, _: &Service, _: &Service) -> bool {
-        true
+/// What the library keeps for each connection.
+#[derive(Default)]
+struct Peer {
+    bytes: usize,
+}
+
+impl Handler for Echo {
+    type Connection = Peer;
+
+    fn accepted(&self, _: Link<'_, Peer>, _me: &Service, _them: &Service) -> Option<Peer> {
+        Some(Peer::default())
     }
-    fn event_got_data(&self, sockman: &SockMan, id: Id, data: &[u8]) {
-        if sockman.send_bytes(id, data).ok() != Some(data.len()) {
-            sockman.close_connection(id); // The peer does not read.
+    fn got_data(&self, link: Link<'_, Peer>, peer: &mut Peer, data: &[u8]) {
+        peer.bytes += data.len();
+        // Sends what the kernel takes now, and queues the rest.
+        if link.push(data).is_err() {
+            link.close(); // The connection is broken, or the budget is used up.
         }
     }
-    fn event_got_eof(&self, sockman: &SockMan, id: Id) {
-        sockman.close_connection(id);
+    fn closed(&self, _: &SockMan, id: ConnectionId, peer: Peer) {
+        println!("connection {id} has sent {} bytes", peer.bytes);
     }
-    fn event_got_permanent_read_error(&self, sockman: &SockMan, id: Id, _: &io::Error) {
-        sockman.close_connection(id);
+    fn send_budget(&self) -> Option<&SendBudget> {
+        Some(&self.budget)
     }
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let sockman = SockMan::new(Arc::new(Echo), Options::default())?;
+    let echo = Echo { budget: SendBudget::new(32_000_000) };
+    let sockman = SockMan::with_state(Arc::new(echo), Options::default())?;
     println!("listening on {}", sockman.bind_and_start_listening("127.0.0.1:7000")?);
     Ok(sockman.run_sockets_thread()?)
 }

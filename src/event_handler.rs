@@ -3,14 +3,21 @@
 //! This module owns nothing. The trait's methods run on the socket thread, some of them on the
 //! I2P-accept thread. The library holds no lock while it calls the methods.
 
-use std::{any::Any, io, time::Instant};
+use std::{
+    any::{Any, TypeId},
+    io,
+    time::Instant,
+};
 
 #[cfg(feature = "i2p")]
 use crate::dial::i2p::I2pStatus;
 use crate::{
     address::{Destination, Service},
     dial::ConnectError,
-    engine::connection::ConnectionId,
+    engine::{
+        connection::ConnectionId,
+        state::{Ended, Place},
+    },
     sockman::SockMan,
 };
 
@@ -32,6 +39,9 @@ pub enum NextRecv {
 
 /// Implement this trait to receive connection events. Its `should_*` methods pause either direction
 /// of a connection.
+///
+/// The trait names connections by their ids. [`stateful::Handler`](crate::stateful::Handler) is a
+/// layer over this trait that also keeps a value of the embedder for each connection.
 ///
 /// # Threads and locks
 ///
@@ -524,5 +534,111 @@ pub trait EventHandler: Send + Sync {
     /// *A panic:* stops the threads under both policies.
     fn next_deadline(&self) -> Option<Instant> {
         None
+    }
+
+    // The library calls the methods below. Each forwards to the method above whose name it bears.
+    // The layer `stateful` overrides them, to reach the state of the connection without a look-up.
+    // Their parameters have no public constructor, so no embedder can call them.
+
+    /// Returns the type of the state that the handler keeps for each connection.
+    #[doc(hidden)]
+    fn state_type(&self) -> Option<TypeId> {
+        None
+    }
+    #[doc(hidden)]
+    fn place_accepted(
+        &self,
+        sockman: &SockMan,
+        id: ConnectionId,
+        place: Place<'_>,
+        me: &Service,
+        them: &Service,
+    ) -> bool {
+        let _ = place;
+        self.event_new_connection_accepted(sockman, id, me, them)
+    }
+    /// Prepares the state of a connection that `connect` made.
+    #[doc(hidden)]
+    fn place_dialled(&self, sockman: &SockMan, id: ConnectionId, place: Place<'_>) {
+        let _ = (sockman, id, place);
+    }
+    /// Returns whether the connection stays open.
+    #[doc(hidden)]
+    fn place_connected(
+        &self,
+        sockman: &SockMan,
+        id: ConnectionId,
+        place: Place<'_>,
+        to: &Destination,
+        me: &Service,
+        value: Option<Box<dyn Any + Send>>,
+    ) -> bool {
+        let _ = place;
+        match value {
+            None => self.event_connect_completed(sockman, id, to, Ok(me)),
+            Some(value) => self.event_connect_completed_with(sockman, id, to, Ok(me), value),
+        }
+        true
+    }
+    #[doc(hidden)]
+    fn place_ready_to_send(
+        &self,
+        sockman: &SockMan,
+        id: ConnectionId,
+        place: Place<'_>,
+    ) -> NextRecv {
+        let _ = place;
+        self.event_ready_to_send(sockman, id)
+    }
+    #[doc(hidden)]
+    fn place_got_data(&self, sockman: &SockMan, id: ConnectionId, place: Place<'_>, data: &[u8]) {
+        let _ = place;
+        self.event_got_data(sockman, id, data);
+    }
+    #[doc(hidden)]
+    fn place_got_eof(&self, sockman: &SockMan, id: ConnectionId, place: Place<'_>) {
+        let _ = place;
+        self.event_got_eof(sockman, id);
+    }
+    #[doc(hidden)]
+    fn place_got_permanent_read_error(
+        &self,
+        sockman: &SockMan,
+        id: ConnectionId,
+        place: Place<'_>,
+        error: &io::Error,
+    ) {
+        let _ = place;
+        self.event_got_permanent_read_error(sockman, id, error);
+    }
+    #[doc(hidden)]
+    fn place_should_try_to_send(
+        &self,
+        sockman: &SockMan,
+        id: ConnectionId,
+        place: Place<'_>,
+    ) -> bool {
+        let _ = (sockman, place);
+        self.should_try_to_send(id)
+    }
+    #[doc(hidden)]
+    fn place_should_try_to_recv(
+        &self,
+        sockman: &SockMan,
+        id: ConnectionId,
+        place: Place<'_>,
+    ) -> bool {
+        let _ = (sockman, place);
+        self.should_try_to_recv(id)
+    }
+    #[doc(hidden)]
+    fn place_turn_completed(&self, sockman: &SockMan, id: ConnectionId, place: Place<'_>) {
+        let _ = place;
+        self.event_io_loop_completed_for_one(sockman, id);
+    }
+    #[doc(hidden)]
+    fn place_closed(&self, sockman: &SockMan, id: ConnectionId, ended: Ended) {
+        let _ = ended;
+        self.event_closed(sockman, id);
     }
 }

@@ -18,6 +18,7 @@ macro_rules! chapter {
 
 chapter!(first_program, "guide/first-program.md");
 chapter!(chat_server, "guide/chat-server.md");
+chapter!(state, "guide/state.md");
 chapter!(handler, "guide/handler.md");
 chapter!(guarantees, "guide/guarantees.md");
 chapter!(sending, "guide/sending.md");

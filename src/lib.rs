@@ -12,6 +12,8 @@
 //! * [`EventHandler`] is the trait that the embedder implements to receive connection events. The
 //!   hooks of the trait pause either direction of any connection.
 //! * [`SocketsThreads`] is the guard of the running threads.
+//! * [`stateful`] is an optional layer over the trait: it keeps a value and a queue for each
+//!   connection, so the embedder needs no table and no lock.
 //! * [`SendQueue`] is an optional helper: a bounded queue of outgoing bytes for one connection. The
 //!   module [`helpers`] has more optional helpers: a table, timers, a budget of memory, limits of
 //!   rates.
@@ -64,7 +66,7 @@
 //! # Guide
 //!
 //! The [`guide`] begins with a [first program](guide::first_program) in ten minutes. The other
-//! chapters of the guide are about a [chat server](guide::chat_server), the
+//! chapters of the guide are about a [chat server](guide::chat_server), [state](guide::state), the
 //! [handler](guide::handler), the [guarantees](guide::guarantees) G1 to G15,
 //! [sending](guide::sending), [connecting](guide::connecting), [workers](guide::workers),
 //! [timers](guide::timers), [ending](guide::ending), [operation](guide::operation),
@@ -115,6 +117,7 @@ pub mod guide;
 pub mod helpers;
 pub mod options;
 mod sockman;
+pub mod stateful;
 pub mod stats;
 pub mod sys;
 #[cfg(feature = "testing")]

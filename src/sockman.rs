@@ -1,36 +1,33 @@
-//! The public methods of [`SockMan`], and its weak handle, [`WeakSockMan`].
+//! The public methods of [`SockMan`]. Those that connect, that end connections, and that take over and
+//! hand out streams, and the weak handle [`WeakSockMan`], have files of their own.
 //!
 //! Both types own a reference to the [`Shared`] state and nothing else. The methods run on the
 //! caller's thread. Each lock in [`Shared`] is held for a moment. No lock is held while the
 //! embedder's code runs.
 
+mod connecting;
 mod ending;
 mod handover;
+mod weak;
 
-use std::{
-    any::Any,
-    fmt,
-    io::{self, IoSlice},
-    os::fd::OwnedFd,
-    sync::{Arc, Weak},
-};
+pub use self::weak::WeakSockMan;
+
+use std::{fmt, io::IoSlice, os::fd::OwnedFd, sync::Arc};
 
 use crate::{
-    address::{Destination, Service},
-    dial::{ConnectError, ConnectOptions},
+    address::Service,
     engine::{
-        connect::{self, NewConnection},
-        connection::{ConnectionId, ConnectionInfo, SEND_LACKS, Sent},
+        connection::{Connection, ConnectionId, ConnectionInfo},
         inbox::Mark,
         listener::Listener,
         shared::Shared,
         threads::{self, Run, SocketsThreads},
     },
-    error::{BindError, CreateError, NotStarted, RunError, SendError, StartError},
+    error::{BindError, CreateError, RunError, SendError, StartError},
     event_handler::EventHandler,
     options::Options,
     stats::Stats,
-    sys::{More, Sock, SocketOptions},
+    sys::{More, SocketOptions},
 };
 
 /// The socket manager: binds, listens, accepts, connects, sends and closes. A clone is another
@@ -45,33 +42,6 @@ use crate::{
 #[derive(Clone)]
 pub struct SockMan {
     shared: Arc<Shared>,
-}
-
-/// A weak handle that does not keep the `SockMan` alive. A handler stores this type instead of a
-/// `SockMan`.
-///
-/// [`SockMan::downgrade`] returns a weak handle. The default handle belongs to no `SockMan`.
-///
-/// # Examples
-///
-/// ```
-/// use std::sync::OnceLock;
-/// use sockman::{SockMan, WeakSockMan};
-///
-/// #[derive(Default)]
-/// struct Handler {
-///     sockman: OnceLock<WeakSockMan>, // Set once, right after `SockMan::new`.
-/// }
-///
-/// impl Handler {
-///     fn sockman(&self) -> Option<SockMan> {
-///         self.sockman.get()?.upgrade()
-///     }
-/// }
-/// ```
-#[derive(Clone, Debug, Default)]
-pub struct WeakSockMan {
-    shared: Weak<Shared>,
 }
 
 impl SockMan {
@@ -312,221 +282,6 @@ impl SockMan {
         threads::run_here(self)
     }
 
-    /// Connects to `to`. Blocks the calling thread until the connect has succeeded, failed, timed
-    /// out or been interrupted.
-    ///
-    /// Before [`NewConnection::activate`], the connection is not polled, and no callback names its
-    /// id. The embedder registers the id before it calls `activate`.
-    ///
-    /// # Errors
-    ///
-    /// [`ConnectError`]. On the socket thread, which calls most callbacks, the kind of the error is
-    /// [`ConnectErrorKind::OnSocketThread`](crate::error::ConnectErrorKind::OnSocketThread).
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// # fn f(sockman: sockman::SockMan) -> Result<(), Box<dyn std::error::Error>> {
-    /// use sockman::ConnectOptions;
-    ///
-    /// let connection = sockman.connect("127.0.0.1:8333", &ConnectOptions::default())?;
-    /// println!("connection {} from {}", connection.id(), connection.me());
-    /// // Put connection.id() into your own table here. Then:
-    /// connection.activate();
-    /// # Ok(())
-    /// # }
-    /// ```
-    pub fn connect<E>(
-        &self,
-        to: impl TryInto<Destination, Error = E>,
-        options: &ConnectOptions,
-    ) -> Result<NewConnection, ConnectError>
-    where
-        ConnectError: From<E>,
-    {
-        connect::connect(self, &to.try_into()?, options)
-    }
-
-    /// Calls [`connect`](SockMan::connect), then `register` with the id and this side's address,
-    /// then [`activate`](NewConnection::activate). This method is Core's `ConnectAndMakeId`, except
-    /// that the registration comes before the first callback.
-    ///
-    /// # Errors
-    ///
-    /// [`ConnectError`]. If the call fails, `register` was not called.
-    ///
-    /// # Panics
-    ///
-    /// If `register` panics. In that case the connection is closed, and no callback names it.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// # fn f(sockman: sockman::SockMan) -> Result<(), Box<dyn std::error::Error>> {
-    /// use sockman::{ConnectOptions, helpers::ConnectionTable};
-    ///
-    /// let table = ConnectionTable::new();
-    /// let options = ConnectOptions::default();
-    /// let id = sockman.connect_and_make_id("127.0.0.1:8333", &options, |id, me| {
-    ///     table.insert(id, format!("outbound from {me}"));
-    /// })?;
-    /// # Ok(())
-    /// # }
-    /// ```
-    #[doc(alias = "ConnectAndMakeId")]
-    pub fn connect_and_make_id<E>(
-        &self,
-        to: impl TryInto<Destination, Error = E>,
-        options: &ConnectOptions,
-        register: impl FnOnce(ConnectionId, &Service),
-    ) -> Result<ConnectionId, ConnectError>
-    where
-        ConnectError: From<E>,
-    {
-        let connection = self.connect(to, options)?;
-        let id = connection.id();
-        register(id, connection.me());
-        connection.activate();
-        Ok(id)
-    }
-
-    /// Makes a connection from a socket that other code has connected, such as a test double.
-    /// Core's `TestOnlyAddExistentConnection`. Feature `testing`.
-    ///
-    /// As after [`connect`](SockMan::connect), [`NewConnection::activate`] begins the polling.
-    ///
-    /// # Errors
-    ///
-    /// [`ConnectErrorKind::TooManyConnections`]. If the call fails, the socket is closed.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// # fn f(sockman: sockman::SockMan) -> Result<(), Box<dyn std::error::Error>> {
-    /// use sockman::{Service, testing::Network};
-    ///
-    /// let network = Network::new();
-    /// let me: Service = "10.0.0.1:8333".parse()?;
-    /// let them: Service = "10.0.0.2:8333".parse()?;
-    /// let (sock, peer) = network.pair(&me, &them)?;
-    /// let id = sockman.add_existing_connection(sock, &me, &them)?.activate();
-    /// # Ok(())
-    /// # }
-    /// ```
-    ///
-    /// [`ConnectErrorKind::TooManyConnections`]: crate::error::ConnectErrorKind::TooManyConnections
-    #[doc(alias = "TestOnlyAddExistentConnection")]
-    #[cfg(feature = "testing")]
-    pub fn add_existing_connection(
-        &self,
-        sock: Box<dyn Sock>,
-        me: &Service,
-        them: &Service,
-    ) -> Result<NewConnection, ConnectError> {
-        crate::engine::handover::add_existing(self, sock, me, them)
-    }
-
-    /// Begins to connect to `to` and returns at once, with the id that the connection will have.
-    /// The socket thread completes the connect.
-    ///
-    /// Use this method in callbacks, and for thousands of connects at once. Each
-    /// [`connect`](SockMan::connect) would block a thread.
-    ///
-    /// [`event_connect_completed`](EventHandler::event_connect_completed) reports the outcome once,
-    /// within [`ConnectOptions::timeout`], or at once when the interrupt of
-    /// [`ConnectOptions::cancel`] is set. No other callback names the id before the outcome.
-    ///
-    /// The outcome may be reported before this call has returned. An embedder that would keep
-    /// attempts by id in a table passes a value to
-    /// [`start_connect_with`](SockMan::start_connect_with) instead, which comes back with the
-    /// outcome.
-    ///
-    /// Until the outcome, the id can be closed but not sent to. A close ends the attempt, and no
-    /// callback reports the close.
-    ///
-    /// While no thread runs, only the kernel advances the attempt, and its outcome waits for the
-    /// next start. An interrupt ends the threads but not the attempt.
-    ///
-    /// # Errors
-    ///
-    /// [`ConnectError`] if the connect fails at once. In that case `event_connect_completed` is not
-    /// called.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// # fn f(sockman: sockman::SockMan) -> Result<(), Box<dyn std::error::Error>> {
-    /// use sockman::ConnectOptions;
-    ///
-    /// for address in ["192.0.2.1:8333", "192.0.2.2:8333"] {
-    ///     let id = sockman.start_connect(address, &ConnectOptions::default())?;
-    ///     println!("connecting to {address} as connection {id}");
-    /// }
-    /// # Ok(())
-    /// # }
-    /// ```
-    pub fn start_connect<E>(
-        &self,
-        to: impl TryInto<Destination, Error = E>,
-        options: &ConnectOptions,
-    ) -> Result<ConnectionId, ConnectError>
-    where
-        ConnectError: From<E>,
-    {
-        connect::start_connect(self, &to.try_into()?, options, (), |()| None)
-            .map_err(|(error, ())| error)
-    }
-
-    /// Works as [`start_connect`](SockMan::start_connect), and keeps `value` until the outcome, for
-    /// example what the connection is for.
-    /// [`event_connect_completed_with`](EventHandler::event_connect_completed_with) reports the
-    /// outcome and gives the value back, so the embedder needs no table of attempts.
-    ///
-    /// If the id is closed before the outcome, `close_connection` drops the value, on the thread
-    /// that closes, and no callback comes. If the last handle of the `SockMan` is dropped, the
-    /// value is dropped with it. No lock is held during the drop of a value.
-    ///
-    /// # Errors
-    ///
-    /// [`NotStarted`], with the error and the value, if the connect fails at once. In that case no
-    /// callback comes.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// # fn f(sockman: &sockman::SockMan) {
-    /// use sockman::{ConnectOptions, error::NotStarted};
-    ///
-    /// struct Peer {
-    ///     name: String,
-    /// }
-    ///
-    /// let peer = Peer { name: "alice".to_owned() };
-    /// let options = ConnectOptions::default();
-    /// match sockman.start_connect_with("192.0.2.1:8333", &options, peer) {
-    ///     Ok(id) => println!("connecting as connection {id}"),
-    ///     Err(NotStarted { error, value, .. }) => println!("{}: {error:#}", value.name),
-    /// }
-    /// # }
-    /// ```
-    pub fn start_connect_with<E, V>(
-        &self,
-        to: impl TryInto<Destination, Error = E>,
-        options: &ConnectOptions,
-        value: V,
-    ) -> Result<ConnectionId, NotStarted<V>>
-    where
-        ConnectError: From<E>,
-        V: Any + Send,
-    {
-        let to = match to.try_into() {
-            Ok(to) => to,
-            Err(error) => return Err(NotStarted::new(error.into(), value)),
-        };
-        connect::start_connect(self, &to, options, value, |value| Some(Box::new(value)))
-            .map_err(|(error, value)| NotStarted::new(error, value))
-    }
-
     /// Sends as much of `data` as the kernel takes at once, and returns the number of bytes sent.
     ///
     /// `Ok(0)` means that the kernel takes no bytes now. Queue the rest of `data`, and send it in
@@ -562,7 +317,7 @@ impl SockMan {
     /// ```
     #[doc(alias = "SendBytes")]
     pub fn send_bytes(&self, id: ConnectionId, data: &[u8]) -> Result<usize, SendError> {
-        self.send(id, data.len(), |sock| sock.send(data, More::No))
+        self.shared.send_bytes(&self.find(id)?, data)
     }
 
     /// Sends several pieces in one system call. In all else, this method works as
@@ -610,25 +365,7 @@ impl SockMan {
         pieces: &[IoSlice<'_>],
         more: More,
     ) -> Result<usize, SendError> {
-        if let [piece] = pieces {
-            // `send(2)` costs less than `sendmsg(2)`.
-            return self.send(id, piece.len(), |sock| sock.send(piece, more));
-        }
-        let without_empty: Vec<IoSlice<'_>>;
-        let pieces = match pieces.get(..MAX_PIECES) {
-            None => pieces,
-            Some(first) if pieces.len() == MAX_PIECES || !first.iter().any(|p| p.is_empty()) => {
-                first
-            }
-            // The system counts empty pieces too. Only this rare case allocates.
-            Some(_) => {
-                let filled = pieces.iter().filter(|piece| !piece.is_empty());
-                without_empty = filled.take(MAX_PIECES).copied().collect();
-                &without_empty
-            }
-        };
-        let length = pieces.iter().map(|piece| piece.len()).sum();
-        self.send(id, length, |sock| sock.send_vectored(pieces, more))
+        self.shared.send_with(&self.find(id)?, pieces, more)
     }
 
     /// Half-closes the connection. The peer reads the end of the stream and may go on sending.
@@ -641,10 +378,7 @@ impl SockMan {
     /// Returns the errors of [`send_bytes`](SockMan::send_bytes).
     #[doc(alias = "ShutdownSend")]
     pub fn shutdown_write(&self, id: ConnectionId) -> Result<(), SendError> {
-        match self.shared.connections.find(id) {
-            Some(connection) => connection.shutdown_write(),
-            None => Err(SendError::UnknownConnection(id)),
-        }
+        self.find(id)?.shutdown_write()
     }
 
     /// Closes a connection. Returns `true` for the one call that closed the connection, and `false`
@@ -694,9 +428,7 @@ impl SockMan {
     /// ```
     pub fn wake(&self, id: ConnectionId) {
         let Some(connection) = self.shared.connections.find(id) else { return };
-        if connection.mark_woken() {
-            self.shared.inbox.push(Mark::Woken(Arc::downgrade(&connection)));
-        }
+        self.shared.wake(&connection);
     }
 
     /// Makes the socket thread run a pass at once:
@@ -705,34 +437,6 @@ impl SockMan {
     /// before the pass count as one.
     pub fn notify(&self) {
         self.shared.inbox.notify();
-    }
-
-    /// Returns a weak handle that does not keep the `SockMan` alive.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// # use sockman::{SockMan, WeakSockMan};
-    /// use std::sync::OnceLock;
-    ///
-    /// struct Handler {
-    ///     sockman: OnceLock<WeakSockMan>,
-    /// }
-    ///
-    /// impl Handler {
-    ///     fn sockman(&self) -> Option<SockMan> {
-    ///         self.sockman.get()?.upgrade()
-    ///     }
-    /// }
-    /// # fn f(sockman: SockMan, handler: Handler) {
-    ///
-    /// // After `SockMan::new`:
-    /// let _ = handler.sockman.set(sockman.downgrade());
-    /// # }
-    /// ```
-    #[must_use]
-    pub fn downgrade(&self) -> WeakSockMan {
-        WeakSockMan { shared: Arc::downgrade(&self.shared) }
     }
 
     /// Ends the threads and every blocking connect under way, within milliseconds.
@@ -798,29 +502,17 @@ impl SockMan {
         self.shared.connections.find(id).map(|connection| connection.info(self.shared.created))
     }
 
+    pub(crate) fn of(shared: Arc<Shared>) -> SockMan {
+        SockMan { shared }
+    }
+
     pub(crate) fn shared(&self) -> &Arc<Shared> {
         &self.shared
     }
 
-    fn send(
-        &self,
-        id: ConnectionId,
-        length: usize,
-        send: impl FnMut(&dyn Sock) -> io::Result<usize>,
-    ) -> Result<usize, SendError> {
-        let Some(connection) = self.shared.connections.find(id) else {
-            return Err(SendError::UnknownConnection(id));
-        };
-        if length == 0 {
-            return Ok(0);
-        }
-        match connection.send(length, threads::is_socket_thread_of(&self.shared), send)? {
-            Sent::Bytes(bytes) => Ok(bytes),
-            Sent::Lacked(error) => {
-                self.shared.lacks(&connection, SEND_LACKS, &error);
-                Ok(0)
-            }
-        }
+    #[inline]
+    fn find(&self, id: ConnectionId) -> Result<Arc<Connection>, SendError> {
+        self.shared.connections.find(id).ok_or(SendError::UnknownConnection(id))
     }
 }
 
@@ -829,15 +521,3 @@ impl fmt::Debug for SockMan {
         f.debug_struct("SockMan").field("stats", &self.stats()).finish_non_exhaustive()
     }
 }
-
-impl WeakSockMan {
-    /// Returns a handle to the `SockMan`, or `None` if the `SockMan` no longer exists.
-    #[must_use]
-    pub fn upgrade(&self) -> Option<SockMan> {
-        self.shared.upgrade().map(|shared| SockMan { shared })
-    }
-}
-
-/// The most pieces that one `sendmsg(2)` takes: `UIO_MAXIOV` on Linux, `IOV_MAX` on other systems.
-/// With more pieces, `sendmsg(2)` fails.
-const MAX_PIECES: usize = 1024;

@@ -80,6 +80,10 @@ impl Embedder {
     /// Sometimes panics, in a callback whose panic closes the connection under `PanicPolicy::Stop`,
     /// too.
     fn perhaps_panic_closing(&self, id: ConnectionId) {
+        // The layer `stateful` has no value to give back after such a panic, so it reports no end.
+        if self.world.keeps_values {
+            return;
+        }
         let closed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             self.perhaps_panic(Some(id));
         }));

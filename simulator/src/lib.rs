@@ -31,6 +31,7 @@ mod model;
 mod proxies;
 mod queues;
 mod settle;
+mod values;
 mod world;
 
 use std::{
@@ -55,6 +56,7 @@ use crate::{
     faults::Lasting,
     handler::Embedder,
     model::{Model, Phase},
+    values::WithValues,
     world::{Target, World},
 };
 pub use crate::{
@@ -220,6 +222,8 @@ impl Simulation {
         let policy = policy.unwrap_or_default();
         let has_own_timers = choices.once_in(2);
         let reuses_ports = choices.once_in(2);
+        // No choice of its own, so that each seed leads to the run that it led to before.
+        let keeps_values = most_steps % 3 == 0;
 
         let network = Network::new();
         network.set_window(window);
@@ -244,6 +248,7 @@ impl Simulation {
         let latency = Duration::from_millis(latency);
         let mut world = World::new(network.clone(), model, policy, has_sweep, cap, targets);
         (world.latency, world.has_own_timers) = (latency, has_own_timers);
+        world.keeps_values = keeps_values;
         let world = Arc::new(world);
         *world.listeners.lock() = listeners;
         world.proxies.lock().listeners = proxies;
@@ -251,7 +256,13 @@ impl Simulation {
         let embedder = Arc::new(Embedder { world: Arc::clone(&world) });
         // The options are valid, and no system call has been made to fail yet.
         #[allow(clippy::expect_used)]
-        let sockman = SockMan::new(embedder, options).expect("the options are valid");
+        let sockman = if keeps_values {
+            world.model.lock().count("the embedder used the layer for values");
+            SockMan::with_state(Arc::new(WithValues { embedder }), options)
+        } else {
+            SockMan::new(embedder, options)
+        }
+        .expect("the options are valid");
         let weak = sockman.downgrade();
         // Both references are weak, because the world owns the network and the handler owns the
         // world.

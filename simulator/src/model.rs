@@ -84,6 +84,7 @@ pub const KINDS: &[&str] = &[
     "a connect was begun",
     "a connect had two addresses",
     "a connect succeeded",
+    "the embedder used the layer for values",
     "a connect failed",
     "a connect timed out",
     "a connect was cancelled",

@@ -25,6 +25,7 @@ use crate::{
     bridge::Bridge,
     model::{Finish, Model, Phase, Record, Way, bytes},
     proxies::Proxies,
+    values::Value,
 };
 
 /// The most peers in a run, together with the connections that proxies and the bridge negotiate.
@@ -61,6 +62,8 @@ pub(crate) struct World {
     pub(crate) timers: Deadlines<ConnectionId>,
     /// Whether the embedder compares times of its own instead of using `timers`.
     pub(crate) has_own_timers: bool,
+    /// Whether the embedder uses the layer `stateful`.
+    pub(crate) keeps_values: bool,
     /// The addresses on which the embedder listens, or has listened.
     pub(crate) listening: Mutex<Vec<Service>>,
     /// The destinations that the embedder connects to.
@@ -132,6 +135,7 @@ impl World {
             latency: Duration::ZERO,
             timers: Deadlines::new(),
             has_own_timers: false,
+            keeps_values: false,
             listening: Mutex::default(),
             targets,
             proxies: Mutex::default(),
@@ -658,7 +662,14 @@ impl World {
                 record.phase = Phase::Open;
             }
         });
-        connection.activate();
+        if self.keeps_values {
+            let value = Value { id: connection.id() };
+            if let Err(error) = connection.activate_with(value) {
+                self.model.lock().violated(format!("a value was refused: {error}"));
+            }
+        } else {
+            connection.activate();
+        }
         self.model.lock().activity += 1;
     }
 

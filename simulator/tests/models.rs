@@ -27,6 +27,7 @@ use sockman::{
     address::Destination,
     error::{ConnectError, RunError, SendError, StartError},
     helpers::SendQueueLimits,
+    stateful::{Handler as StateHandler, Link, Remote},
     testing::{Ended, Network, Peer},
 };
 
@@ -412,6 +413,116 @@ fn a_close_that_races_with_an_activation_ends_the_callbacks() {
         threads.join().unwrap();
         assert!(handler.after_close.load(SeqCst) <= 1);
         assert_eq!(network.descriptors(), 0);
+    });
+}
+
+/// A handler of the layer `stateful`. Its values count themselves.
+#[derive(Default)]
+struct Values {
+    /// The values that came back, and what the closures of remotes did to them.
+    back: Mutex<Vec<usize>>,
+    is_back: Signal,
+    dropped: Arc<AtomicUsize>,
+}
+
+struct Counted {
+    visits: usize,
+    dropped: Arc<AtomicUsize>,
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.dropped.fetch_add(1, SeqCst);
+    }
+}
+
+impl StateHandler for Values {
+    type Connection = Counted;
+
+    fn accepted(&self, _: Link<'_, Counted>, _: &Service, _: &Service) -> Option<Counted> {
+        None
+    }
+    fn got_data(&self, link: Link<'_, Counted>, _: &mut Counted, _: &[u8]) {
+        link.close();
+    }
+    fn closed(&self, _: &SockMan, _: ConnectionId, value: Counted) {
+        self.back.lock().unwrap().push(value.visits);
+        drop(value);
+        self.is_back.raise();
+    }
+}
+
+/// G2: the value of a connection comes back exactly once, whatever the order of its activation, its
+/// close on another thread, its close in a callback, and the socket thread's passes. A closure of a
+/// remote runs before the value comes back, or is dropped.
+#[test]
+fn a_value_comes_back_once_whoever_closes_the_connection_and_when() {
+    check(|| {
+        let (network, values) = (Network::new(), Arc::new(Values::default()));
+        network.set_blocking(true);
+        let options = Options::default().sweep(None).sock_factory(network.factory());
+        let sockman = SockMan::with_state(Arc::clone(&values), options).unwrap();
+        let (new, peer) = new_connection(&network, &sockman, 100);
+        peer.send(b"close").unwrap();
+        let id = new.id();
+        let threads = sockman.start_sockets_threads().unwrap();
+        let closer = {
+            let sockman = sockman.clone();
+            thread::spawn(move || sockman.close_connection(id))
+        };
+        let value = Counted { visits: 0, dropped: Arc::clone(&values.dropped) };
+        let remote: Remote<Counted> = new.activate_with(value).unwrap();
+        let ran = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&ran);
+        let sent = remote.run(move |_, value| {
+            value.visits += 1;
+            count.fetch_add(1, SeqCst);
+        });
+        closer.join().unwrap();
+        values.is_back.wait_for(1);
+        sockman.interrupt();
+        threads.join().unwrap();
+        assert_eq!(values.dropped.load(SeqCst), 1);
+        assert_eq!(*values.back.lock().unwrap(), [ran.load(SeqCst)]);
+        assert!(sent.is_ok() || ran.load(SeqCst) == 0);
+        assert!(remote.is_closed());
+        drop(sockman);
+        assert_eq!((network.descriptors(), Arc::strong_count(&ran)), (0, 1));
+    });
+}
+
+/// G14: a value comes back once, or is dropped with the last handle, although the connection is
+/// closed while the socket thread ends.
+#[test]
+fn a_value_is_not_lost_if_the_connection_is_closed_while_the_thread_ends() {
+    check(|| {
+        let (network, values) = (Network::new(), Arc::new(Values::default()));
+        network.set_blocking(true);
+        let options = Options::default().sweep(None).sock_factory(network.factory());
+        let sockman = SockMan::with_state(Arc::clone(&values), options).unwrap();
+        let (new, _peer) = new_connection(&network, &sockman, 100);
+        let id = new.id();
+        let threads = sockman.start_sockets_threads().unwrap();
+        let closer = {
+            let sockman = sockman.clone();
+            thread::spawn(move || assert!(sockman.close_connection(id)))
+        };
+        let stopper = {
+            let sockman = sockman.clone();
+            thread::spawn(move || sockman.interrupt())
+        };
+        let value = Counted { visits: 0, dropped: Arc::clone(&values.dropped) };
+        new.activate_with(value).unwrap();
+        stopper.join().unwrap();
+        threads.join().unwrap();
+        closer.join().unwrap();
+        let before = values.back.lock().unwrap().len();
+        assert_eq!(values.dropped.load(SeqCst), before, "the value waits for the next start");
+        let threads = sockman.start_sockets_threads().unwrap();
+        values.is_back.wait_for(1);
+        sockman.interrupt();
+        threads.join().unwrap();
+        assert_eq!((values.back.lock().unwrap().len(), values.dropped.load(SeqCst)), (1, 1));
     });
 }
 

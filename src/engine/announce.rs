@@ -13,6 +13,7 @@ use std::{
 use super::{
     connection::{Connection, ConnectionId},
     shared::Shared,
+    state::{Place, State},
 };
 use crate::{address::Service, error::panic_message, options::PanicPolicy, sockman::SockMan};
 
@@ -20,7 +21,7 @@ use crate::{address::Service, error::panic_message, options::PanicPolicy, sockma
 /// has to be polled.
 ///
 /// `connection` is `None` for a connect that failed. The callback returns whether the embedder
-/// keeps the connection. A connection that the embedder refuses is closed.
+/// keeps the connection, and may set its state. A connection that the embedder refuses is closed.
 ///
 /// # Panics
 ///
@@ -29,12 +30,16 @@ pub(crate) fn announce(
     sockman: &SockMan,
     id: ConnectionId,
     connection: Option<Arc<Connection>>,
-    callback: impl FnOnce() -> bool,
+    callback: impl FnOnce(&mut Option<State>) -> bool,
 ) -> Option<Arc<Connection>> {
     let shared = sockman.shared();
     // The closure is unwind-safe, because the connection is closed after a panic.
-    match catch_unwind(AssertUnwindSafe(callback)) {
-        Ok(true) => connection.filter(|connection| shared.announced(connection)),
+    let mut state = None;
+    match catch_unwind(AssertUnwindSafe(|| callback(&mut state))) {
+        Ok(true) => {
+            shared.keep_state(id, state);
+            connection.filter(|connection| shared.announced(connection))
+        }
         Ok(false) => {
             shared.close(id);
             None
@@ -62,8 +67,9 @@ pub(crate) fn announce_accepted(
     them: &Service,
 ) -> Option<Arc<Connection>> {
     let (id, handler) = (connection.id, &sockman.shared().handler);
-    announce(sockman, id, Some(Arc::clone(connection)), || {
-        handler.event_new_connection_accepted(sockman, id, connection.me(), them)
+    announce(sockman, id, Some(Arc::clone(connection)), |state| {
+        let place = Place { connection, state };
+        handler.place_accepted(sockman, id, place, connection.me(), them)
     })
 }
 

@@ -11,6 +11,7 @@ use super::{
     inbox::Mark,
     map::Value,
     shared::Shared,
+    state::State,
     threads,
 };
 use crate::{
@@ -72,6 +73,14 @@ impl NewConnection {
         self.connection.id
     }
 
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    pub(crate) fn connection(&self) -> &Arc<Connection> {
+        &self.connection
+    }
+
     /// Returns the local address.
     #[must_use]
     pub fn me(&self) -> &Service {
@@ -89,8 +98,14 @@ impl NewConnection {
     /// name the id. If no socket thread runs, the connection waits until one is started. A
     /// connection that was closed meanwhile stays closed, and
     /// [`event_closed`](crate::EventHandler::event_closed) reports its end.
-    pub fn activate(mut self) -> ConnectionId {
+    pub fn activate(self) -> ConnectionId {
+        self.activate_with_state(None)
+    }
+
+    /// Does what [`activate`](NewConnection::activate) does, for a connection with a state.
+    pub(crate) fn activate_with_state(mut self, state: Option<State>) -> ConnectionId {
         self.activated = true;
+        self.shared.keep_state(self.connection.id, state);
         if self.shared.announced(&self.connection) {
             self.shared.inbox.push(Mark::Activated(Arc::downgrade(&self.connection)));
         }

@@ -18,9 +18,9 @@ use super::{
     context::Context,
     map::Over,
     slab::{Key, Slab, Token},
+    state::Place,
 };
 use crate::{
-    address::Service,
     dial::{ConnectError, Step},
     sys::{
         Poller,
@@ -255,18 +255,20 @@ impl Completed {
             shared.announced(connection);
         }
         let handler = context.handler();
-        announce(sockman, id, connection, || {
-            let report = |outcome: Result<&Service, ConnectError>| match value {
-                None => handler.event_connect_completed(sockman, id, &to, outcome),
-                Some(value) => {
-                    handler.event_connect_completed_with(sockman, id, &to, outcome, value);
-                }
-            };
-            match outcome {
-                Ok(new) => report(Ok(new.me())),
-                Err(error) => report(Err(error)),
+        announce(sockman, id, connection, |state| match outcome {
+            Ok(connection) => {
+                let place = Place { connection: &connection, state };
+                handler.place_connected(sockman, id, place, &to, connection.me(), value)
             }
-            true
+            Err(error) => {
+                match value {
+                    None => handler.event_connect_completed(sockman, id, &to, Err(error)),
+                    Some(value) => {
+                        handler.event_connect_completed_with(sockman, id, &to, Err(error), value);
+                    }
+                }
+                true
+            }
         })
     }
 }

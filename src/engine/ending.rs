@@ -8,18 +8,23 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{connection::ConnectionId, context::Context, slot::OpenSince};
+use super::{
+    connection::ConnectionId,
+    context::Context,
+    slot::OpenSince,
+    state::{Ended, State},
+};
 
 /// How long a pass reports ends, at most. The next pass, which follows without a wait, reports the
 /// rest.
 const LONGEST_REPORT: Duration = Duration::from_millis(1);
 
 /// The ends of connections.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Ending {
     /// The connections that are closed and whose end is not reported yet, in the order of the
     /// closes. Interrupts and restarts keep the list.
-    unreported: VecDeque<ConnectionId>,
+    unreported: VecDeque<(ConnectionId, Option<State>)>,
     /// When the connections that finish are closed at the latest.
     timers: BTreeSet<(Instant, ConnectionId)>,
     /// The time of each connection in `timers`.
@@ -37,10 +42,10 @@ struct Drain {
 }
 
 impl Ending {
-    /// Adds a connection whose end is to be reported.
-    pub(crate) fn add(&mut self, id: ConnectionId) {
+    /// Adds a connection whose end is to be reported, with its state.
+    pub(crate) fn add(&mut self, id: ConnectionId, state: Option<State>) {
         self.clear_timer(id);
-        self.unreported.push_back(id);
+        self.unreported.push_back((id, state));
     }
 
     /// Returns whether an end is not reported yet.
@@ -61,8 +66,9 @@ impl Ending {
         let factory = &context.shared().options.sock_factory;
         let began = factory.now();
         while !context.interrupts.is_interrupted() {
-            let Some(id) = self.unreported.pop_front() else { return };
-            context.guard(id, || context.handler().event_closed(context.sockman, id));
+            let Some((id, state)) = self.unreported.pop_front() else { return };
+            let ended = Ended(state);
+            context.guard(id, || context.handler().place_closed(context.sockman, id, ended));
             if factory.now().saturating_duration_since(began) >= LONGEST_REPORT {
                 return;
             }

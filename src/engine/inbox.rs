@@ -20,6 +20,7 @@ use super::{
     handover::Fence,
     listener::Listener,
     map::Closed,
+    state::Visit,
 };
 use crate::{
     sys::Waker,
@@ -54,6 +55,8 @@ pub(crate) enum Mark {
     /// Tell a waiting thread that the turns that had begun have ended, and that earlier marks were
     /// taken.
     Fence(Fence),
+    /// Run the closure on the state of the connection.
+    Visit(Box<Visit>),
     /// Add the listener to the poll set.
     ListenerAdded(Weak<Listener>),
     /// Release the listeners that were stopped.
@@ -195,7 +198,9 @@ impl Marks {
                 *mark = Mark::Ended(connection.id);
                 true
             }
-            Mark::Ended(_) | Mark::Draining(_) => true,
+            // A closure may own values whose destructor is the embedder's code, so no closure is
+            // dropped under the lock.
+            Mark::Visit(_) | Mark::Ended(_) | Mark::Draining(_) => true,
             Mark::Finishing(finishing) => {
                 finishing.0.upgrade().is_some_and(|connection| !connection.is_closed())
             }

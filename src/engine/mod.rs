@@ -3,9 +3,10 @@
 //! All threads see `shared`, which contains `map`, `connection`, `listener`, `inbox` and
 //! `counters`. The socket thread alone owns `socket_thread`, which runs its passes over `poll_set`,
 //! `slot`, `due`, `accepting` and `connecting`. `connect` and `attempt` begin connects on the
-//! caller's thread. `announce` reports new connections to the embedder. `i2p_accept` is the
-//! I2P-accept thread. `handover` takes connected streams over and hands them out. `timer_limit`
-//! keeps timers behind data that waits. `threads` starts and joins both threads.
+//! caller's thread. `handover` takes connected streams over and hands them out. `announce` reports
+//! new connections to the embedder. `state` keeps the embedder's state of each connection, and
+//! `visits` runs the closures of other threads on it. `i2p_accept` is the I2P-accept thread.
+//! `timer_limit` keeps timers behind data that waits. `threads` starts and joins both threads.
 //!
 //! The functions that run for every connection of a sweep, or for every message, carry `#[inline]`,
 //! because the files are compiled as separate units. Without the attribute a sweep costs 50 % more
@@ -35,9 +36,12 @@ pub(crate) mod map;
 mod pass_tests;
 pub(crate) mod poll_set;
 pub(crate) mod run_error;
+mod sending;
 pub(crate) mod shared;
 pub(crate) mod slab;
 pub(crate) mod slot;
 pub(crate) mod socket_thread;
+pub(crate) mod state;
 pub(crate) mod threads;
 pub(crate) mod timer_limit;
+mod visits;

@@ -8,8 +8,10 @@ use std::{collections::BTreeMap, io, mem, sync::Arc, time::Duration};
 use super::{
     connection::Connection,
     due::Due,
+    shared::Shared,
     slab::{Key, Slab, Token},
     slot::Slot,
+    state::{State, States},
 };
 use crate::sys::{Poller, Readiness, Sock};
 
@@ -17,6 +19,7 @@ use crate::sys::{Poller, Readiness, Sock};
 pub(crate) struct PollSet {
     poller: Box<dyn Poller>,
     slots: Slab<Slot>,
+    pub(crate) states: States,
     pub(crate) due: Due,
     /// Whether listed slots hold answers of their hooks.
     holds_answers: bool,
@@ -29,6 +32,7 @@ impl PollSet {
         PollSet {
             poller,
             slots: Slab::new(),
+            states: States::default(),
             due: Due::default(),
             holds_answers: false,
             failed: BTreeMap::new(),
@@ -56,16 +60,18 @@ impl PollSet {
     }
 
     #[inline]
-    pub(crate) fn slot(&mut self, key: Key) -> Option<&mut Slot> {
-        self.slots.get_mut(key)
+    pub(crate) fn slot(&mut self, key: Key) -> Option<(&mut Slot, &mut Option<State>)> {
+        self.slots.get_mut(key).map(|slot| (slot, self.states.at(key)))
     }
 
-    /// Returns the slot of a key, and the list of failed registrations.
+    /// Returns the slot of a key, its state, and the list of failed registrations.
+    #[allow(clippy::type_complexity, reason = "a struct for the caller's three names is longer")]
     pub(crate) fn slot_and_failed(
         &mut self,
         key: Key,
-    ) -> Option<(&mut Slot, &mut BTreeMap<Key, io::Error>)> {
-        self.slots.get_mut(key).map(|slot| (slot, &mut self.failed))
+    ) -> Option<(&mut Slot, &mut Option<State>, &mut BTreeMap<Key, io::Error>)> {
+        let state = self.states.at(key);
+        self.slots.get_mut(key).map(|slot| (slot, state, &mut self.failed))
     }
 
     /// Puts an event into the latches of its slot, and lists the connection. The event is dropped
@@ -83,8 +89,9 @@ impl PollSet {
     }
 
     /// Fills a slot and then registers the socket, which stays registered until it is closed. A
-    /// connection that was closed meanwhile is skipped.
-    pub(crate) fn add(&mut self, connection: &Arc<Connection>) {
+    /// connection that was closed meanwhile is skipped. The slot takes over the state, if there is
+    /// one.
+    pub(crate) fn add(&mut self, shared: &Shared, connection: &Arc<Connection>) {
         if connection.is_closed() {
             return;
         }
@@ -97,6 +104,9 @@ impl PollSet {
             );
             return;
         };
+        if let Some(state) = shared.take_state(connection.id) {
+            self.states.put(key, state);
+        }
         let token = Token::Connection(key);
         connection.set_token(Some(token));
         let registered = self.poller.register(connection.sock(), token.encode());
@@ -175,32 +185,36 @@ impl PollSet {
         }
     }
 
-    /// Returns an iterator over every connection, and the lists of those that are due. The caller
-    /// may ask the hooks.
-    pub(crate) fn slots_and_due(&mut self) -> (impl Iterator<Item = (Key, &mut Slot)>, &mut Due) {
+    /// Returns an iterator over every connection, their states, and the lists of those that are
+    /// due. The caller may ask the hooks.
+    pub(crate) fn slots_and_due(
+        &mut self,
+    ) -> (impl Iterator<Item = (Key, &mut Slot)>, &mut States, &mut Due) {
         self.holds_answers = true;
-        (self.slots.iter_mut(), &mut self.due)
+        (self.slots.iter_mut(), &mut self.states, &mut self.due)
     }
 
-    pub(crate) fn remove(&mut self, connection: &Connection) {
-        if let Some(key) = connection.key() {
-            // A closed socket leaves the poller by itself. The stream of this one stays open.
-            if connection.is_taken_out() {
-                if let Err(error) = self.poller.deregister(connection.sock()) {
-                    log::debug!(
-                        target: "sockman::net",
-                        "cannot stop watching connection {}: {error}", connection.id
-                    );
-                }
+    /// Frees the slot of a connection, and returns the state that it had.
+    pub(crate) fn remove(&mut self, connection: &Connection) -> Option<State> {
+        let key = connection.key()?;
+        // A closed socket leaves the poller by itself. The stream of this one stays open.
+        if connection.is_taken_out() {
+            if let Err(error) = self.poller.deregister(connection.sock()) {
+                log::debug!(
+                    target: "sockman::net",
+                    "cannot stop watching connection {}: {error}", connection.id
+                );
             }
-            connection.set_token(None);
-            self.slots.remove(key);
-            self.failed.remove(&key);
         }
+        connection.set_token(None);
+        self.slots.remove(key);
+        self.failed.remove(&key);
+        self.states.take(key)
     }
 
-    /// Removes every connection that was closed. The caller ensures that no thread runs.
-    pub(crate) fn remove_closed(&mut self) {
+    /// Removes every connection that was closed. Their states wait for the report of the end. The
+    /// caller ensures that no thread runs.
+    pub(crate) fn remove_closed(&mut self, shared: &Shared) {
         let closed: Vec<Arc<Connection>> = self
             .slots
             .iter_mut()
@@ -208,7 +222,7 @@ impl PollSet {
             .map(|(_, slot)| Arc::clone(&slot.connection))
             .collect();
         for connection in closed {
-            self.remove(&connection);
+            shared.keep_state(connection.id, self.remove(&connection));
         }
     }
 }

@@ -17,6 +17,7 @@ use super::{
     listener::Listener,
     map::{Closed, ConnectionMap, How, Left, Over},
     socket_thread::SocketThread,
+    state::{Arriving, State},
     threads::{self, Run},
 };
 use crate::{
@@ -42,6 +43,10 @@ pub(crate) struct Shared {
     /// The time at which the `SockMan` was created. Connections store times relative to this time.
     pub(crate) created: Instant,
     pub(crate) inbox: Inbox,
+    /// Whether the handler keeps a state for each connection.
+    keeps_states: bool,
+    /// The states of connections without a slot. The lock is taken after `run` and the inbox's.
+    arriving: Arriving,
     pub(crate) counters: Counters,
     pub(crate) i2p: Option<Arc<I2p>>,
     /// The `SockMan`'s own interrupt. The embedder's interrupt, if there is one, is in the options.
@@ -70,6 +75,8 @@ impl Shared {
         let poller = options.sock_factory.create_poller().map_err(CreateError::Poller)?;
         let socket_thread = SocketThread::new(&options, poller);
         Ok(Shared {
+            keeps_states: handler.state_type().is_some(),
+            arriving: Arriving::default(),
             handler,
             i2p: options.create_i2p(),
             connections: ConnectionMap::new(options.max_connections),
@@ -111,7 +118,7 @@ impl Shared {
                 // under the lock, because a thread that ends handles the remaining marks under the
                 // same lock.
                 Run::Running => self.inbox.push(Mark::Closed(closed)),
-                Run::Stopped(socket_thread) => socket_thread.forget(&self.inbox, &closed),
+                Run::Stopped(socket_thread) => socket_thread.forget(self, &closed),
             }
         }
         self.connections.close_told();
@@ -132,6 +139,25 @@ impl Shared {
             self.inbox.push(Mark::Ended(connection.id));
         }
         !connection.is_closed()
+    }
+
+    /// Keeps the state of a connection without a slot. The caller announces the connection later.
+    pub(crate) fn keep_state(&self, id: ConnectionId, state: Option<State>) {
+        if let Some(state) = state {
+            self.arriving.insert(id, state);
+        }
+    }
+
+    /// Takes the state of a connection that has no slot.
+    pub(crate) fn take_state(&self, id: ConnectionId) -> Option<State> {
+        if self.keeps_states { self.arriving.take(id) } else { None }
+    }
+
+    /// Makes the socket thread ask the hooks of the connection again.
+    pub(crate) fn wake(&self, connection: &Arc<Connection>) {
+        if connection.mark_woken() {
+            self.inbox.push(Mark::Woken(Arc::downgrade(connection)));
+        }
     }
 
     /// Begins the orderly end of a connection. Returns `true` if this call began the end.

@@ -31,6 +31,13 @@ const LISTENER: usize = 1 << (INDEX_BITS + GENERATION_BITS);
 const ATTEMPT: usize = 2 << (INDEX_BITS + GENERATION_BITS);
 const KIND_MASK: usize = LISTENER | ATTEMPT;
 
+impl Key {
+    #[inline]
+    pub(crate) fn index(self) -> usize {
+        self.index as usize
+    }
+}
+
 impl Token {
     #[inline]
     pub(crate) fn encode(self) -> usize {

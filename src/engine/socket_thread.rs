@@ -7,28 +7,27 @@
 //!
 //! Data flows one way: poll → latches → hooks → I/O → callbacks.
 
+mod marks;
+
 use std::{
-    io, mem,
+    io,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use super::{
     accepting::Accepting,
-    attempt::Attempt,
     connecting::{Connecting, Stepped},
-    connection::Connection,
     context::Context,
     due::Due,
     ending::Ending,
-    inbox::{Inbox, Mark},
+    inbox::Mark,
     lacking::Lacking,
-    listener::Listener,
-    map::Closed,
     poll_set::PollSet,
     slab::{Key, Slab, Token},
     slot::{OpenSince, Turn, TurnEnd},
     timer_limit::TimerLimit,
+    visits::Visits,
 };
 use crate::{
     options::Options,
@@ -42,6 +41,7 @@ pub(crate) struct SocketThread {
     connecting: Connecting,
     lacking: Lacking,
     ending: Ending,
+    visits: Visits,
     /// This field and the next two are reused in every pass, so that a pass does not allocate.
     marks: Vec<Mark>,
     events: Vec<Readiness>,
@@ -120,6 +120,7 @@ impl SocketThread {
             connecting: Connecting::new(),
             lacking: Lacking::default(),
             ending: Ending::default(),
+            visits: Visits::default(),
             marks: Vec::new(),
             events: Vec::new(),
             buffer: vec![0; options.receive_buffer].into_boxed_slice(),
@@ -240,6 +241,7 @@ impl SocketThread {
             && self.connected.due.is_empty()
             && !self.connecting.has_due()
             && !self.ending.has_unreported()
+            && !self.visits.has_due()
     }
 
     /// Asks the hooks of the connections that were left with work. Returns how long the poller may
@@ -272,8 +274,8 @@ impl SocketThread {
 
     fn may_go_on(&mut self, context: &Context<'_>, key: Key) -> bool {
         let open = self.open;
-        let Some(slot) = self.connected.slot(key) else { return false };
-        context.guard(slot.id, || slot.ask_hooks(context, open)).unwrap_or(false)
+        let Some((slot, state)) = self.connected.slot(key) else { return false };
+        context.guard(slot.id, || slot.ask_hooks(context, state, open)).unwrap_or(false)
     }
 
     /// Returns how long the poller may wait. `None` means until an event or a wake.
@@ -281,7 +283,7 @@ impl SocketThread {
         let deadline = context.handler().next_deadline();
         let full = context.shared().connections.is_full();
         let has_work = !self.connected.due.is_empty() || self.connecting.has_due();
-        if has_work || self.ending.has_unreported() {
+        if has_work || self.visits.has_due() || self.ending.has_unreported() {
             return Some(Duration::ZERO);
         }
         // The clock is read again, because the callbacks since the poll took time.
@@ -366,158 +368,6 @@ impl SocketThread {
         Ok(())
     }
 
-    /// Takes the marks, and then reports the connections that are closed.
-    fn heed_marks(&mut self, context: &Context<'_>) {
-        self.take_marks(context);
-        self.ending.report(context);
-        self.ending.end_drain(context, self.open);
-    }
-
-    /// Takes the marks of other threads and of callbacks, and acts on them. Makes no callback.
-    fn take_marks(&mut self, context: &Context<'_>) {
-        self.open = OpenSince::before_taking_marks(context);
-        let mut marks = mem::take(&mut self.marks);
-        if context.shared().inbox.take(&mut marks) {
-            for mark in marks.drain(..) {
-                match mark {
-                    Mark::Activated(connection) => {
-                        if let Some(connection) = connection.upgrade() {
-                            self.connected.add(&connection);
-                        }
-                    }
-                    Mark::Connecting(attempt) => self.connecting.add(attempt),
-                    Mark::ConnectCancelled(connection) => {
-                        if let Some(connection) = connection.upgrade() {
-                            self.connecting.cancel(&connection);
-                        }
-                    }
-                    Mark::Woken(connection) => {
-                        if let Some(connection) = connection.upgrade() {
-                            self.connected.wake(&connection);
-                        }
-                    }
-                    Mark::Lacking(connection, code) => {
-                        if let Some(connection) = connection.upgrade() {
-                            self.add_lacking(&connection, code);
-                        }
-                    }
-                    Mark::Closed(closed) => self.remove(&closed),
-                    Mark::Ended(id) => self.ending.add(id),
-                    Mark::Finishing(finishing) => {
-                        let (connection, until) = *finishing;
-                        if let Some(connection) = connection.upgrade() {
-                            self.finish(&connection, until);
-                        }
-                    }
-                    Mark::Draining(until) => {
-                        self.ending.drain(*until);
-                        self.connected.finish_all();
-                    }
-                    Mark::Fence(fence) => drop(fence),
-                    Mark::ListenerAdded(listener) => {
-                        if let Some(listener) = listener.upgrade() {
-                            self.add_listener(&listener);
-                        }
-                    }
-                    Mark::ListenersStopped => self.remove_stopped_listeners(),
-                }
-            }
-        }
-        self.marks = marks;
-    }
-
-    fn finish(&mut self, connection: &Connection, until: Option<Instant>) {
-        if connection.is_closed() {
-            return;
-        }
-        if let Some(until) = until {
-            self.ending.set_timer(connection.id, until);
-        }
-        self.connected.finish(connection);
-    }
-
-    /// Releases everything that was closed or stopped, marks included, so that descriptors and
-    /// memory do not wait for the next start. The caller ensures that no thread runs.
-    pub(crate) fn remove_closed(&mut self, inbox: &Inbox) {
-        for attempt in inbox.settle() {
-            self.drive(attempt);
-        }
-        self.connected.remove_closed();
-        self.connecting.remove_closed();
-        self.remove_stopped_listeners();
-    }
-
-    /// Releases one connection that was closed. The caller ensures that no thread runs.
-    pub(crate) fn forget(&mut self, inbox: &Inbox, closed: &Closed) {
-        // The inbox may still hold the mark of the connection's activation or of a wake.
-        inbox.closed(1);
-        self.remove(closed);
-    }
-
-    /// Returns how many attempts are listed for a step.
-    #[cfg(all(test, feature = "testing"))]
-    pub(crate) fn listed_attempts(&self) -> usize {
-        self.connecting.listed()
-    }
-
-    /// Takes an attempt over. The caller ensures that no thread runs.
-    pub(crate) fn drive(&mut self, attempt: Box<Attempt>) {
-        self.connecting.add(attempt);
-    }
-
-    /// Releases a connection or an attempt. Lists its end for the report, if it was announced.
-    fn remove(&mut self, Closed { connection, is_announced }: &Closed) {
-        if *is_announced {
-            self.ending.add(connection.id);
-        } else if connection.is_finishing() {
-            self.ending.clear_timer(connection.id);
-        }
-        match connection.token() {
-            Some(Token::Attempt(key)) => drop(self.connecting.remove(key)),
-            _ => self.connected.remove(connection),
-        }
-    }
-
-    fn add_lacking(&mut self, connection: &Connection, code: i32) {
-        match connection.key() {
-            Some(key) => self.lacking.add(key, connection.id, code, self.now),
-            // The connection is closed, or not yet activated. The registration of a connection that
-            // is activated later reports that the socket is ready.
-            None => drop(connection.take_lacks()),
-        }
-    }
-
-    fn add_listener(&mut self, listener: &Arc<Listener>) {
-        if listener.is_stopped() {
-            return;
-        }
-        let Some(key) = self.listeners.insert(Accepting::new(Arc::clone(listener))) else {
-            return;
-        };
-        if let Some(accepting) = self.listeners.get_mut(key) {
-            accepting.register(&self.connected, key, self.now);
-        }
-    }
-
-    pub(crate) fn remove_stopped_listeners(&mut self) {
-        self.listeners.retain(|accepting| {
-            let listener = accepting.listener();
-            // The flag is read once: a listener that leaves the list is also deregistered.
-            let is_stopped = listener.is_stopped();
-            if is_stopped {
-                // An adopted listener may stay open in another process. The poller would then
-                // continue to report the listener's clients.
-                if let Err(error) = self.connected.deregister_listener(listener.sock()) {
-                    log::debug!(
-                        target: "sockman::net",
-                        "cannot stop watching the listener on {}: {error}", listener.address()
-                    );
-                }
-            }
-            !is_stopped
-        });
-    }
-
     /// Runs a slice of the turns.
     ///
     /// # Errors
@@ -569,7 +419,7 @@ impl SocketThread {
         let (open, looked, mut turns) = (self.open, self.looked, 0);
         let between_reads = context.shared().connections.count() / CLOCK_READS_PER_SWEEP + 1;
         let mut may_go_on = true;
-        let (slots, due) = self.connected.slots_and_due();
+        let (slots, states, due) = self.connected.slots_and_due();
         for (position, (key, slot)) in slots.enumerate() {
             if context.interrupts.is_interrupted() {
                 break;
@@ -586,7 +436,8 @@ impl SocketThread {
                 continue;
             }
             // After a panic the connection is closed, and its mark frees the slot.
-            if context.guard(slot.id, || slot.sweep(context, open)).unwrap_or(true) {
+            let state = states.at(key);
+            if context.guard(slot.id, || slot.sweep(context, state, open)).unwrap_or(true) {
                 turns += 1;
             } else {
                 due.list_last(key, &mut slot.listed);
@@ -596,13 +447,15 @@ impl SocketThread {
     }
 
     fn turn(&mut self, context: &Context<'_>, key: Key) {
-        let Some((slot, failed)) = self.connected.slot_and_failed(key) else { return };
+        let Some((slot, state, failed)) = self.connected.slot_and_failed(key) else { return };
         let id = slot.id;
         let (open, buffer) = (self.open, &mut *self.buffer);
-        let mut turn = Turn { context, open, slot, key, buffer, failed };
+        let mut turn = Turn { context, open, slot, state, key, buffer, failed };
         match context.guard(id, || turn.run()) {
             Some(TurnEnd::WorkLeft) => self.connected.due.work_left(key),
             Some(TurnEnd::Rests) => Due::rests(&mut slot.listed),
+            // The mark of the close frees the slot. The report of the end needs the state.
+            Some(TurnEnd::Closed) if state.is_some() => Due::rests(&mut slot.listed),
             Some(TurnEnd::Closed) => {
                 let connection = Arc::clone(&slot.connection);
                 self.connected.remove(&connection);
@@ -626,7 +479,7 @@ impl SocketThread {
                 Stepped::GoesOn => {}
                 Stepped::IsOver(completed) => {
                     if let Some(connection) = completed.announce(context, self.now) {
-                        self.connected.add(&connection);
+                        self.connected.add(context.shared(), &connection);
                     }
                 }
             }
@@ -644,7 +497,7 @@ impl SocketThread {
                 if (position < first) == in_second_half {
                     accepting.register(&self.connected, key, self.now);
                     accepting.accept_batch(context, self.now, |connection| {
-                        self.connected.add(&connection);
+                        self.connected.add(context.shared(), &connection);
                     });
                 }
             }

@@ -191,7 +191,7 @@ fn run_thread(
 
     let mut run = shared.run.lock();
     // Closes on other threads left marks, which would otherwise wait for the next start.
-    socket_thread.remove_closed(&shared.inbox);
+    socket_thread.remove_closed(shared);
     *run = Run::Stopped(socket_thread);
     ending.ended.store(true, Ordering::Release);
     if ending.detached.load(Ordering::Acquire) {
@@ -471,7 +471,7 @@ impl Parked {
     pub(crate) fn stop(mut self) {
         let shared = self.sockman.shared();
         let mut run = shared.run.lock();
-        self.socket_thread.remove_closed(&shared.inbox);
+        self.socket_thread.remove_closed(shared);
         *run = Run::Stopped(self.socket_thread);
         drop(run);
         shared.interrupt.reset();

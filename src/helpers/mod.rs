@@ -5,6 +5,7 @@
 mod connection_table;
 mod deadlines;
 mod drained;
+pub(crate) mod outlet;
 mod push_error;
 mod rate_limit;
 mod rate_limiter;

@@ -11,6 +11,7 @@ use std::{io::IoSlice, iter, sync::Arc};
 
 use super::{
     Drained, Piece, PushError, SendBudget, SendQueueLimits, SendQueueWriter,
+    outlet::Outlet,
     push_error::Failure,
     send_budget::Share,
     send_pieces::{PIECES_PER_SEND, Pieces, length_of},
@@ -279,6 +280,16 @@ impl SendQueue {
     /// As [`push`](SendQueue::push).
     #[doc(alias = "will_send_more")]
     pub fn push_with(&self, sockman: &SockMan, data: &[u8], more: More) -> Result<(), PushError> {
+        self.push_to(sockman, data, more)
+    }
+
+    /// Does what [`push_with`](SendQueue::push_with) does, over an outlet.
+    pub(crate) fn push_to(
+        &self,
+        sockman: &impl Outlet,
+        data: &[u8],
+        more: More,
+    ) -> Result<(), PushError> {
         self.push_slices(sockman, iter::once(Piece::Bytes(data)), &[IoSlice::new(data)], more)
     }
 
@@ -315,7 +326,7 @@ impl SendQueue {
     /// Sends the slices, which are the pieces or the first ones of them, and queues the rest.
     fn push_slices<'a>(
         &self,
-        sockman: &SockMan,
+        sockman: &impl Outlet,
         pieces: impl Iterator<Item = Piece<'a>> + Clone,
         slices: &[IoSlice<'_>],
         more: More,
@@ -476,7 +487,7 @@ impl SendQueue {
     /// As [`SockMan::send_bytes`]. The queue stays unchanged. A drain of an empty queue sends
     /// nothing and succeeds, also if the connection is closed.
     pub fn drain(&self, sockman: &SockMan) -> Result<Drained, SendError> {
-        self.drain_at_most(sockman, usize::MAX)
+        self.drain_to(sockman, usize::MAX)
     }
 
     /// Works as [`drain`](SendQueue::drain), and sends at most `limit` bytes. For a connection
@@ -488,6 +499,15 @@ impl SendQueue {
     ///
     /// As [`drain`](SendQueue::drain).
     pub fn drain_at_most(&self, sockman: &SockMan, limit: usize) -> Result<Drained, SendError> {
+        self.drain_to(sockman, limit)
+    }
+
+    /// Does what [`drain_at_most`](SendQueue::drain_at_most) does, over an outlet.
+    pub(crate) fn drain_to(
+        &self,
+        sockman: &impl Outlet,
+        limit: usize,
+    ) -> Result<Drained, SendError> {
         let queue = &mut *self.queue.lock();
         let length = queue.pieces.len();
         let limit = limit.min(BYTES_PER_DRAIN);
@@ -510,10 +530,18 @@ impl SendQueue {
         Ok(Drained { sent, left: length - sent, resumed })
     }
 
+    /// Discards what is queued, because the connection is closed. Each later push fails.
+    pub(crate) fn discard(&self) {
+        let queue = &mut *self.queue.lock();
+        let length = queue.pieces.len();
+        queue.pieces.remove_first(length, queue.share.as_mut());
+        self.publish(queue);
+    }
+
     /// Sends the pieces, and remembers in `failure` whether the socket is broken.
     fn send(
         &self,
-        sockman: &SockMan,
+        sockman: &impl Outlet,
         failure: &mut Option<Failure>,
         pieces: &[IoSlice<'_>],
         more: More,
@@ -525,7 +553,7 @@ impl SendQueue {
 
     /// Returns an error if the connection is closed, or if the last send failed. Makes no system
     /// call.
-    fn check_open(&self, sockman: &SockMan, queue: &Queue) -> Result<(), SendError> {
+    fn check_open(&self, sockman: &impl Outlet, queue: &Queue) -> Result<(), SendError> {
         // A send of no bytes only looks the connection up.
         sockman.send_with(self.id, &[], More::No)?;
         match queue.failure {

@@ -60,6 +60,8 @@ mod relay;
 mod send_budget;
 mod send_queue;
 mod send_queue_pieces;
+mod stateful;
+mod stateful_threads;
 
 // Connections through I2P and SOCKS5.
 #[cfg(feature = "i2p")]

@@ -15,6 +15,7 @@ use std::{
 use sockman::{
     ConnectionId, EventHandler, NextRecv, Options, SendQueue, Service, SockMan,
     helpers::SendQueueLimits,
+    stateful::{Handler, Link},
 };
 use sockman_test_support::{
     Running,
@@ -170,6 +171,75 @@ fn an_idle_connection_costs_a_few_hundred_bytes() {
             );
             drop((tcp, local));
         }
+    });
+}
+
+/// An echo on the layer that keeps a value for each connection.
+#[derive(Default)]
+struct Stateful {
+    accepted: AtomicUsize,
+    closed: AtomicUsize,
+}
+
+impl Handler for Stateful {
+    type Connection = u64;
+
+    fn accepted(&self, _: Link<'_, u64>, _: &Service, _: &Service) -> Option<u64> {
+        self.accepted.fetch_add(1, Ordering::SeqCst);
+        Some(0)
+    }
+    fn got_data(&self, link: Link<'_, u64>, bytes: &mut u64, data: &[u8]) {
+        *bytes += data.len() as u64;
+        link.push(data).unwrap();
+    }
+    fn closed(&self, _: &SockMan, _: ConnectionId, _: u64) {
+        self.closed.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+/// G10: a value with its queue costs a fixed few hundred bytes, which come back at the end, and no
+/// message allocates.
+#[test]
+fn a_connection_with_a_value_costs_a_few_hundred_bytes_more() {
+    in_child(a_connection_with_a_value_costs_a_few_hundred_bytes_more, || {
+        const CONNECTIONS: usize = 1000;
+        make_room_for(4096);
+        let handler = Arc::new(Stateful::default());
+        let sockman = SockMan::with_state(handler.clone(), without_sweep()).unwrap();
+        let bound = sockman.bind_and_start_listening("127.0.0.1:0").unwrap();
+        let threads = Some(sockman.start_sockets_threads().unwrap());
+        let running = Running { sockman, address: bound.to_socket_addr().unwrap(), threads };
+        let mut first = running.client();
+        echo(&mut first, 100);
+        run_passes(&running.sockman, 1);
+        let region = Region::new(ALLOCATOR);
+        echo(&mut first, 10_000);
+        run_passes(&running.sockman, 1);
+        let change = region.change();
+        assert_eq!(change.allocations + change.reallocations, 0, "{change:?}");
+
+        let before = in_use(ALLOCATOR.stats());
+        let mut clients = Vec::with_capacity(CONNECTIONS);
+        let own = in_use(ALLOCATOR.stats()) - before;
+        for n in 0..CONNECTIONS {
+            clients.push(TcpStream::connect(running.address).unwrap());
+            eventually("the client is accepted", || {
+                handler.accepted.load(Ordering::SeqCst) == n + 2
+            });
+        }
+        run_passes(&running.sockman, 2);
+        let bytes = in_use(ALLOCATOR.stats()) - before - own;
+        let each = bytes / isize::try_from(CONNECTIONS).unwrap();
+        println!("bytes per idle connection with a value of 8 bytes: {each}");
+        let most = if cfg!(debug_assertions) { 516 } else { 500 };
+        assert!(cfg!(not(target_pointer_width = "64")) || each <= most, "{each} bytes");
+        drop(clients);
+        eventually("all values are back", || handler.closed.load(Ordering::SeqCst) == CONNECTIONS);
+        run_passes(&running.sockman, 2);
+        // The tables and lists keep their size.
+        let kept = in_use(ALLOCATOR.stats()) - before;
+        println!("kept: {kept}");
+        assert!(kept <= 150 * isize::try_from(CONNECTIONS).unwrap(), "{kept} bytes are kept");
     });
 }
 

@@ -28,8 +28,8 @@ impl Turn<'_> {
         }
         self.discard()?;
         self.check_open()?;
-        let id = self.slot.id;
-        self.context.handler().event_io_loop_completed_for_one(self.context.sockman, id);
+        let (id, sockman) = (self.slot.id, self.context.sockman);
+        self.context.handler().place_turn_completed(sockman, id, self.place());
         self.check_open()
     }
 
@@ -38,8 +38,9 @@ impl Turn<'_> {
         if !self.slot.send.is_due() {
             return Ok(());
         }
-        let (id, handler) = (self.slot.id, self.context.handler());
-        let is_allowed = mem::take(&mut self.slot.send.allowed) || handler.should_try_to_send(id);
+        let (id, sockman, handler) = (self.slot.id, self.context.sockman, self.context.handler());
+        let is_allowed = mem::take(&mut self.slot.send.allowed)
+            || handler.place_should_try_to_send(sockman, id, self.place());
         self.check_open()?;
         if is_allowed {
             self.slot.forget_blocked_send();
@@ -47,7 +48,7 @@ impl Turn<'_> {
                 return Ok(());
             }
             self.slot.connection.take_sent();
-            handler.event_ready_to_send(self.context.sockman, id);
+            handler.place_ready_to_send(sockman, id, self.place());
             let sent = self.slot.connection.take_sent();
             self.slot.forget_blocked_send();
             self.check_open()?;

@@ -13,6 +13,7 @@ use super::{
     connection::{Connection, ConnectionId, RECV_LACKS, SEND_LACKS},
     context::Context,
     due::Listed,
+    state::{Place, State},
 };
 use crate::sys::Readiness;
 
@@ -189,12 +190,17 @@ impl Slot {
     /// Returns `false` if the connection gets no turn, because both directions are paused or have
     /// no work.
     #[inline]
-    pub(crate) fn ask_hooks(&mut self, context: &Context<'_>, open: OpenSince) -> bool {
+    pub(crate) fn ask_hooks(
+        &mut self,
+        context: &Context<'_>,
+        state: &mut Option<State>,
+        open: OpenSince,
+    ) -> bool {
         self.forget_answers();
         if self.has_turn {
             return true;
         }
-        let (id, handler) = (self.id, context.handler());
+        let (id, sockman, handler) = (self.id, context.sockman, context.handler());
         self.forget_blocked_send();
         // A closed connection gets a turn, which frees its slot.
         if open.is_closed(context, &self.connection) {
@@ -204,17 +210,23 @@ impl Slot {
             return self.send.is_due() || self.recv.is_due();
         }
         if self.send.is_due() {
-            self.send.allowed = handler.should_try_to_send(id);
+            self.send.allowed = handler.place_should_try_to_send(sockman, id, self.place(state));
             self.send.work = self.send.allowed;
         }
         if open.is_closed(context, &self.connection) {
             return true;
         }
         if self.recv.is_due() && !self.connection.is_finishing() {
-            self.recv.allowed = handler.should_try_to_recv(id);
+            self.recv.allowed = handler.place_should_try_to_recv(sockman, id, self.place(state));
             self.recv.work = self.recv.allowed;
         }
         self.send.allowed || self.recv.allowed
+    }
+
+    /// Returns what a callback gets besides the id.
+    #[inline]
+    pub(super) fn place<'a>(&'a self, state: &'a mut Option<State>) -> Place<'a> {
+        Place { connection: &self.connection, state }
     }
 
     /// Makes the next turn ask the hooks, although they have said yes.
@@ -228,18 +240,23 @@ impl Slot {
     /// connections need no full turn. For them, the sweep only calls the send hook and the callback
     /// at the turn's end, each of which costs nanoseconds.
     #[inline]
-    pub(crate) fn sweep(&mut self, context: &Context<'_>, open: OpenSince) -> bool {
+    pub(crate) fn sweep(
+        &mut self,
+        context: &Context<'_>,
+        state: &mut Option<State>,
+        open: OpenSince,
+    ) -> bool {
         if self.listed.is_listed() || self.recv.ready || self.finish != Finish::No {
             self.want_turn();
             return false;
         }
-        let (id, handler) = (self.id, context.handler());
+        let (id, sockman, handler) = (self.id, context.sockman, context.handler());
         // The socket thread frees the slot when it takes the mark of the close.
         if open.is_closed(context, &self.connection) {
             return true;
         }
         if self.send.ready {
-            if handler.should_try_to_send(id) {
+            if handler.place_should_try_to_send(sockman, id, self.place(state)) {
                 self.want_turn();
                 self.send.allowed = true;
                 return false;
@@ -249,7 +266,7 @@ impl Slot {
                 return true;
             }
         }
-        handler.event_io_loop_completed_for_one(context.sockman, id);
+        handler.place_turn_completed(sockman, id, self.place(state));
         true
     }
 

@@ -8,7 +8,12 @@ use std::{collections::BTreeMap, io, mem};
 
 use super::{End, Finish, OpenSince, Slot};
 use crate::{
-    engine::{connection::RECV_LACKS, context::Context, slab::Key},
+    engine::{
+        connection::RECV_LACKS,
+        context::Context,
+        slab::Key,
+        state::{Place, State},
+    },
     event_handler::NextRecv,
     sys::passing::{passes, uninterrupted},
 };
@@ -34,6 +39,7 @@ pub(crate) struct Turn<'a> {
     pub(crate) context: &'a Context<'a>,
     pub(crate) open: OpenSince,
     pub(crate) slot: &'a mut Slot,
+    pub(crate) state: &'a mut Option<State>,
     pub(crate) key: Key,
     pub(crate) buffer: &'a mut [u8],
     pub(crate) failed: &'a mut BTreeMap<Key, io::Error>,
@@ -82,8 +88,8 @@ impl Turn<'_> {
             self.try_to_send()?;
         }
         self.check_open()?;
-        let id = self.slot.id;
-        self.context.handler().event_io_loop_completed_for_one(self.context.sockman, id);
+        let (id, sockman) = (self.slot.id, self.context.sockman);
+        self.context.handler().place_turn_completed(sockman, id, self.place());
         self.check_open()
     }
 
@@ -91,10 +97,10 @@ impl Turn<'_> {
         if !self.slot.send.is_due() {
             return Ok((Called::No, NextRecv::Proceed));
         }
-        let (id, handler) = (self.slot.id, self.context.handler());
+        let (id, sockman, handler) = (self.slot.id, self.context.sockman, self.context.handler());
         self.check_open()?;
         if !mem::take(&mut self.slot.send.allowed) {
-            if !handler.should_try_to_send(id) {
+            if !handler.place_should_try_to_send(sockman, id, self.place()) {
                 self.slot.send.work = false;
                 return Ok((Called::No, NextRecv::Proceed));
             }
@@ -105,7 +111,7 @@ impl Turn<'_> {
             return Ok((Called::No, NextRecv::Proceed));
         }
         self.slot.connection.take_sent();
-        let next_recv = handler.event_ready_to_send(self.context.sockman, id);
+        let next_recv = handler.place_ready_to_send(sockman, id, self.place());
         let sent = self.slot.connection.take_sent();
         self.slot.forget_blocked_send();
         self.slot.send.work = sent;
@@ -135,7 +141,9 @@ impl Turn<'_> {
             return self.got_permanent_read_error(&error);
         }
         if !mem::take(&mut self.slot.recv.allowed) {
-            if !self.context.handler().should_try_to_recv(self.slot.id) {
+            let (id, sockman) = (self.slot.id, self.context.sockman);
+            let handler = self.context.handler();
+            if !handler.place_should_try_to_recv(sockman, id, self.place()) {
                 self.slot.recv.work = false;
                 return Ok(());
             }
@@ -173,7 +181,9 @@ impl Turn<'_> {
         self.check_open_or_taken_out()?;
         self.slot.send.work = true;
         let data = self.buffer.get(..bytes).unwrap_or_default();
-        self.context.handler().event_got_data(self.context.sockman, self.slot.id, data);
+        let (id, sockman, place) =
+            (self.slot.id, self.context.sockman, self.slot.place(self.state));
+        self.context.handler().place_got_data(sockman, id, place, data);
         Ok(())
     }
 
@@ -197,8 +207,8 @@ impl Turn<'_> {
         }
         self.check_open()?;
         self.slot.send.work = true;
-        let id = self.slot.id;
-        self.context.handler().event_got_eof(self.context.sockman, id);
+        let (id, sockman) = (self.slot.id, self.context.sockman);
+        self.context.handler().place_got_eof(sockman, id, self.place());
         Ok(())
     }
 
@@ -228,8 +238,14 @@ impl Turn<'_> {
         let id = self.slot.id;
         let them = self.slot.connection.them();
         log::debug!(target: "sockman::net", "cannot read from connection {id} ({them}): {error}");
-        self.context.handler().event_got_permanent_read_error(self.context.sockman, id, error);
+        let (sockman, handler) = (self.context.sockman, self.context.handler());
+        handler.place_got_permanent_read_error(sockman, id, self.place(), error);
         Ok(())
+    }
+
+    #[inline]
+    pub(super) fn place(&mut self) -> Place<'_> {
+        self.slot.place(self.state)
     }
 
     pub(super) fn take_failed_registration(&mut self) -> Option<io::Error> {

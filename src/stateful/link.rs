@@ -1,0 +1,190 @@
+//! [`Link`], through which a callback reaches its own connection. A link owns nothing, and looks
+//! nothing up.
+
+use std::{fmt, io::IoSlice, marker::PhantomData, sync::Arc, time::Duration};
+
+use super::{Remote, remote::Out};
+use crate::{
+    address::{Destination, Service},
+    engine::{
+        connection::{Connection, ConnectionId, ConnectionInfo},
+        map::How,
+    },
+    error::SendError,
+    helpers::{PushError, SendQueue, outlet::Direct},
+    options::More,
+    sockman::SockMan,
+};
+
+/// The way from a callback to its own connection. Each method of [`Handler`](super::Handler) for
+/// one connection gets a link.
+///
+/// A link is valid during the callback. For later and for other threads, [`remote`](Link::remote)
+/// returns a [`Remote`].
+pub struct Link<'a, C> {
+    sockman: &'a SockMan,
+    connection: &'a Arc<Connection>,
+    out: &'a Arc<Out>,
+    value: PhantomData<fn(C)>,
+}
+
+impl<C> Clone for Link<'_, C> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<C> Copy for Link<'_, C> {}
+
+impl<'a, C> Link<'a, C> {
+    #[inline]
+    pub(super) fn new(
+        sockman: &'a SockMan,
+        connection: &'a Arc<Connection>,
+        out: &'a Arc<Out>,
+    ) -> Link<'a, C> {
+        Link { sockman, connection, out, value: PhantomData }
+    }
+
+    #[inline]
+    fn direct(&self) -> Direct<'a> {
+        Direct { sockman: self.sockman, connection: self.connection }
+    }
+
+    /// Returns the connection's id.
+    #[must_use]
+    pub fn id(&self) -> ConnectionId {
+        self.connection.id
+    }
+
+    /// Returns the `SockMan` that owns the connection.
+    #[must_use]
+    pub fn sockman(&self) -> &'a SockMan {
+        self.sockman
+    }
+
+    /// Returns the local address.
+    #[must_use]
+    pub fn me(&self) -> &'a Service {
+        self.connection.me()
+    }
+
+    /// Returns the peer: the address that an inbound connection came from, or the destination that
+    /// was dialled.
+    #[must_use]
+    pub fn them(&self) -> &'a Destination {
+        self.connection.them()
+    }
+
+    /// Returns whether the connection is closed.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.connection.is_closed()
+    }
+
+    /// Sends `data`, or queues what the kernel does not take now: [`SendQueue::push`].
+    ///
+    /// # Errors
+    ///
+    /// As [`SendQueue::push`].
+    #[inline]
+    pub fn push(&self, data: &[u8]) -> Result<(), PushError> {
+        self.out.queue.push_to(&self.direct(), data, More::No)
+    }
+
+    /// Works as [`push`](Link::push), for a caller that knows whether another push follows at once.
+    ///
+    /// # Errors
+    ///
+    /// As [`SendQueue::push`].
+    #[inline]
+    pub fn push_with(&self, data: &[u8], more: More) -> Result<(), PushError> {
+        self.out.queue.push_to(&self.direct(), data, more)
+    }
+
+    /// Sends as many queued bytes as the kernel takes: [`SendQueue::drain`].
+    ///
+    /// # Errors
+    ///
+    /// As [`SockMan::send_bytes`].
+    #[inline]
+    pub fn drain(&self) -> Result<(), SendError> {
+        self.out.queue.drain_to(&self.direct(), usize::MAX).map(drop)
+    }
+
+    /// Returns the connection's queue.
+    #[must_use]
+    #[inline]
+    pub fn queue(&self) -> &'a SendQueue {
+        &self.out.queue
+    }
+
+    /// Sends as much of `data` as the kernel takes at once, past the queue, and returns the number
+    /// of bytes sent: [`SockMan::send_bytes`].
+    ///
+    /// # Errors
+    ///
+    /// As [`SockMan::send_bytes`].
+    #[inline]
+    pub fn send(&self, data: &[u8]) -> Result<usize, SendError> {
+        self.sockman.shared().send_bytes(self.connection, data)
+    }
+
+    /// Sends several pieces in one system call, past the queue: [`SockMan::send_with`].
+    ///
+    /// # Errors
+    ///
+    /// As [`SockMan::send_bytes`].
+    pub fn send_with(&self, pieces: &[IoSlice<'_>], more: More) -> Result<usize, SendError> {
+        self.sockman.shared().send_with(self.connection, pieces, more)
+    }
+
+    /// Half-closes the connection: [`SockMan::shutdown_write`].
+    ///
+    /// # Errors
+    ///
+    /// As [`SockMan::send_bytes`].
+    pub fn shutdown_write(&self) -> Result<(), SendError> {
+        self.connection.shutdown_write()
+    }
+
+    /// Closes the connection: [`SockMan::close_connection`]. Returns `true` for the one call that
+    /// closed the connection. [`Handler::closed`](super::Handler::closed) then gives its value back.
+    pub fn close(&self) -> bool {
+        self.sockman.shared().close(self.connection.id)
+    }
+
+    /// Ends the connection in order: [`SockMan::finish_connection`]. What is queued is sent.
+    pub fn finish(&self, linger: Duration) -> bool {
+        self.sockman.shared().finish(self.connection.id, linger)
+    }
+
+    /// Closes the connection with a reset: [`SockMan::abort_connection`].
+    pub fn abort(&self) -> bool {
+        self.sockman.shared().close_as(self.connection.id, How::Reset)
+    }
+
+    /// Makes the socket thread ask the hooks of the connection again at once: [`SockMan::wake`].
+    pub fn wake(&self) {
+        self.sockman.shared().wake(self.connection);
+    }
+
+    /// Returns the current state of the connection. Returns `None` if the connection is closed.
+    #[must_use]
+    pub fn info(&self) -> Option<ConnectionInfo> {
+        let is_open = !self.connection.is_closed();
+        is_open.then(|| self.connection.info(self.sockman.shared().created))
+    }
+
+    /// Returns a handle for later, and for other threads.
+    #[must_use]
+    pub fn remote(&self) -> Remote<C> {
+        Remote::new(Arc::clone(self.out))
+    }
+}
+
+impl<C> fmt::Debug for Link<'_, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Link").field("id", &self.id()).finish_non_exhaustive()
+    }
+}

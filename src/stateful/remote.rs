@@ -1,0 +1,255 @@
+//! [`Remote`], through which other threads reach a connection and its value.
+//!
+//! All remotes of a connection share one `Out` with the connection's link. It owns the queue, which
+//! has one mutex. It keeps neither the connection's descriptor nor the `SockMan` alive.
+
+use std::{
+    error::Error,
+    fmt, io,
+    marker::PhantomData,
+    sync::{Arc, Weak},
+    time::Duration,
+};
+
+use super::{Handler, Link, adapter::entry_of};
+use crate::{
+    engine::{
+        connection::{Connection, ConnectionId},
+        inbox::Mark,
+        map::How,
+        state::{Place, Visit},
+    },
+    error::SendError,
+    helpers::{PushError, SendQueue, outlet::Direct},
+    options::More,
+    sockman::{SockMan, WeakSockMan},
+};
+
+/// What the links and the remotes of a connection share.
+pub(super) struct Out {
+    sockman: WeakSockMan,
+    connection: Weak<Connection>,
+    pub(super) queue: SendQueue,
+}
+
+impl Out {
+    pub(super) fn new<H: Handler>(
+        handler: &H,
+        sockman: WeakSockMan,
+        connection: &Arc<Connection>,
+    ) -> Arc<Out> {
+        let (id, limits) = (connection.id, handler.queue_limits());
+        let queue = match handler.send_budget() {
+            Some(budget) => SendQueue::with_budget(id, limits, budget),
+            None => SendQueue::new(id, limits),
+        };
+        Arc::new(Out { sockman, connection: Arc::downgrade(connection), queue })
+    }
+}
+
+/// A handle to a connection and its value, for any thread. Clones are handles to the same
+/// connection.
+///
+/// [`Link::remote`] and [`NewConnection::activate_with`](crate::NewConnection::activate_with) return
+/// a remote. `C` is the type of the connection's value.
+///
+/// A remote may outlive its connection and its [`SockMan`]. Its methods then return an error, or do
+/// nothing. It keeps no descriptor open. It keeps about 200 bytes, and no queued bytes after the
+/// report of the end.
+///
+/// # Examples
+///
+/// ```
+/// use sockman::stateful::{ConnectionClosed, Remote};
+///
+/// struct Session {
+///     name: String,
+/// }
+///
+/// /// On a worker's thread.
+/// fn rename(remote: &Remote<Session>, name: String) -> Result<(), ConnectionClosed> {
+///     remote.run(|link, session| {
+///         // On the socket thread.
+///         session.name = name;
+///         if link.push(b"renamed\n").is_err() {
+///             link.close();
+///         }
+///     })
+/// }
+/// ```
+pub struct Remote<C> {
+    out: Arc<Out>,
+    value: PhantomData<fn(C)>,
+}
+
+impl<C> Clone for Remote<C> {
+    fn clone(&self) -> Self {
+        Remote::new(Arc::clone(&self.out))
+    }
+}
+
+impl<C> Remote<C> {
+    pub(super) fn new(out: Arc<Out>) -> Remote<C> {
+        Remote { out, value: PhantomData }
+    }
+
+    /// Returns the `SockMan` and the connection, unless the connection is closed.
+    fn open(&self) -> Option<(SockMan, Arc<Connection>)> {
+        let connection = self.out.connection.upgrade().filter(|found| !found.is_closed())?;
+        Some((self.out.sockman.upgrade()?, connection))
+    }
+
+    /// Returns the connection's id.
+    #[must_use]
+    pub fn id(&self) -> ConnectionId {
+        self.out.queue.id()
+    }
+
+    /// Returns the connection's queue.
+    #[must_use]
+    pub fn queue(&self) -> &SendQueue {
+        &self.out.queue
+    }
+
+    /// Returns whether the connection is closed.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.open().is_none()
+    }
+
+    /// Sends `data`, or queues what the kernel does not take now: [`SendQueue::push`].
+    ///
+    /// # Errors
+    ///
+    /// As [`SendQueue::push`].
+    pub fn push(&self, data: &[u8]) -> Result<(), PushError> {
+        self.push_with(data, More::No)
+    }
+
+    /// Works as [`push`](Remote::push), for a caller that knows whether another push follows at
+    /// once.
+    ///
+    /// # Errors
+    ///
+    /// As [`SendQueue::push`].
+    pub fn push_with(&self, data: &[u8], more: More) -> Result<(), PushError> {
+        let Some((sockman, connection)) = self.open() else {
+            return Err(PushError::Send(SendError::UnknownConnection(self.id())));
+        };
+        let direct = Direct { sockman: &sockman, connection: &connection };
+        self.out.queue.push_to(&direct, data, more)
+    }
+
+    /// Makes the socket thread ask the hooks of the connection again at once: [`SockMan::wake`].
+    pub fn wake(&self) {
+        if let Some((sockman, connection)) = self.open() {
+            sockman.shared().wake(&connection);
+        }
+    }
+
+    /// Closes the connection: [`SockMan::close_connection`]. Returns `true` for the one call that
+    /// closed the connection.
+    pub fn close(&self) -> bool {
+        self.open().is_some_and(|(sockman, _)| sockman.close_connection(self.id()))
+    }
+
+    /// Ends the connection in order: [`SockMan::finish_connection`]. What is queued is sent.
+    pub fn finish(&self, linger: Duration) -> bool {
+        self.open().is_some_and(|(sockman, _)| sockman.finish_connection(self.id(), linger))
+    }
+
+    /// Closes the connection with a reset: [`SockMan::abort_connection`].
+    pub fn abort(&self) -> bool {
+        self.open().is_some_and(|(sockman, _)| sockman.shared().close_as(self.id(), How::Reset))
+    }
+
+    /// Runs a closure on the connection's value, on the socket thread, in the next pass. Does not
+    /// wait for the closure. After the closure, the library asks the hooks of the connection.
+    ///
+    /// The closures of one thread for one connection run in the order of the calls. The number of
+    /// closures that wait has no limit. A pass runs closures for about a millisecond, and the next
+    /// pass runs the rest. While no thread runs, closures wait for the next start, or are dropped
+    /// with the last [`SockMan`].
+    ///
+    /// If the connection is closed before the closure's turn, the closure is dropped without being
+    /// run, on the socket thread. A caller that waits for an answer therefore moves the sender of a
+    /// channel into the closure, and treats a channel that ends as the end of the connection.
+    ///
+    /// # Errors
+    ///
+    /// [`ConnectionClosed`] if the connection is closed already. The closure is dropped.
+    ///
+    /// # Panics
+    ///
+    /// The call does not panic. A panic of the closure is handled as a panic of a callback for the
+    /// connection.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::sync::mpsc;
+    /// use sockman::stateful::Remote;
+    ///
+    /// /// Asks for the value, and waits. Returns `None` if the connection is closed.
+    /// fn value_of(remote: &Remote<u64>) -> Option<u64> {
+    ///     let (sender, answer) = mpsc::channel();
+    ///     let sent = remote.run(move |_link, value| {
+    ///         let _ = sender.send(*value);
+    ///     });
+    ///     sent.ok()?;
+    ///     answer.recv().ok()
+    /// }
+    /// ```
+    pub fn run(
+        &self,
+        closure: impl FnOnce(Link<'_, C>, &mut C) + Send + 'static,
+    ) -> Result<(), ConnectionClosed>
+    where
+        C: Send + 'static,
+    {
+        let id = self.id();
+        let Some((sockman, connection)) = self.open() else { return Err(ConnectionClosed { id }) };
+        let run = move |sockman: &SockMan, Place { connection, state }: Place<'_>| {
+            if let Some(entry) = entry_of::<C>(state) {
+                closure(Link::new(sockman, connection, &entry.out), &mut entry.value);
+            }
+        };
+        let visit = Visit { id, connection: Arc::downgrade(&connection), run: Box::new(run) };
+        sockman.shared().inbox.push(Mark::Visit(Box::new(visit)));
+        Ok(())
+    }
+}
+
+impl<C> fmt::Debug for Remote<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Remote").field("id", &self.id()).finish_non_exhaustive()
+    }
+}
+
+/// The error returned by [`Remote::run`]: the connection is closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ConnectionClosed {
+    id: ConnectionId,
+}
+
+impl ConnectionClosed {
+    /// Returns the id of the connection.
+    #[must_use]
+    pub fn id(&self) -> ConnectionId {
+        self.id
+    }
+}
+
+impl From<ConnectionClosed> for io::Error {
+    fn from(error: ConnectionClosed) -> io::Error {
+        io::Error::new(io::ErrorKind::NotConnected, error)
+    }
+}
+
+impl fmt::Display for ConnectionClosed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "cannot run the closure: connection {} is closed", self.id)
+    }
+}
+
+impl Error for ConnectionClosed {}
