@@ -140,7 +140,7 @@ pub trait Handler: Send + Sync + 'static {
         me: &Service,
         value: Box<dyn Any + Send>,
     ) -> Option<Self::Connection> {
-        match value.downcast() {
+        match value.downcast::<Self::Connection>() {
             Ok(value) => Some(*value),
             Err(_) => self.connected(link, to, me),
         }
