@@ -190,7 +190,7 @@ impl World {
 
     /// Performs a random action of the embedder, on the socket thread or on another thread.
     pub(crate) fn act_as_embedder(&self, sockman: &SockMan, on_socket_thread: bool) {
-        let what = self.model.lock().choices.below(30);
+        let what = self.model.lock().choices.below(31);
         match what {
             0..=5 => self.send(sockman),
             6..=8 => self.pause(sockman, true),
