@@ -7,6 +7,7 @@
 
 use std::{
     fmt, io,
+    net::SocketAddr,
     sync::{Arc, Weak},
     time::Instant,
 };
@@ -18,7 +19,7 @@ use super::{
     shared::Shared,
 };
 use crate::{
-    address::Destination,
+    address::{Destination, Service},
     dial::{ConnectError, ConnectErrorKind, ConnectOptions, Dial, Step, WaitsOn},
     sys::{
         Sock, Waker,
@@ -77,7 +78,10 @@ impl Attempt {
         dial.begin(&*sock, now)?;
         // The kernel chose the local address when the connect began. `step` asks again if a lack of
         // buffers has delayed the connect.
-        let me = sock.local_address().map_err(|error| dial.failed("getsockname", error))?;
+        let me = match sock.local_address() {
+            Err(error) if passes(&error) => Service::from(SocketAddr::from(([0, 0, 0, 0], 0))),
+            asked => asked.map_err(|error| dial.failed("getsockname", error))?,
+        };
         let connection = place.fill_connecting(sock, me, to.clone(), now);
         let waker: Arc<dyn Waker> = Arc::new(CancelWaker {
             shared: Arc::downgrade(shared),

@@ -29,7 +29,7 @@ use super::{
     timer_limit::TimerLimit,
 };
 use crate::{
-    options::Options,
+    options::{Options, SELECT_TIMEOUT},
     sys::{EVENTS_PER_POLL, Poller, Readiness, Waker},
 };
 
@@ -168,10 +168,10 @@ impl SocketThread {
     pub(crate) fn pass(&mut self, context: &Context<'_>) -> io::Result<()> {
         // Marks are taken before the callback, so that a later `notify` gets another pass.
         self.take_marks(context);
-        if self.has_late_timer(context) {
+        if self.is_behind(context) {
             // The callback acts on timers, and must not call a connection late whose data waits in
-            // the kernel. So the data is delivered first. One such round is enough. With more
-            // rounds, a flood of data would keep the timers from running.
+            // the kernel. So the data is delivered first. One such round of turns is enough. With
+            // more rounds, a flood of data would keep the timers from running.
             let mut fresh = Fresh::InRound;
             loop {
                 self.ask_hooks(context);
@@ -214,12 +214,17 @@ impl SocketThread {
         Ok(())
     }
 
-    /// Returns whether one of the embedder's deadlines has passed, although the thread has not
-    /// polled and served everything since. Reads the clock only if the embedder has a deadline.
-    fn has_late_timer(&self, context: &Context<'_>) -> bool {
-        let Some(deadline) = context.handler().next_deadline() else { return false };
+    /// Returns whether data may wait that arrived before a timer of the embedder ended, although the
+    /// thread has not polled and served everything since: one of the embedder's deadlines has
+    /// passed, or the thread is far behind. A handler without
+    /// [`next_deadline`](crate::EventHandler::next_deadline) may have timers, too.
+    fn is_behind(&self, context: &Context<'_>) -> bool {
+        let deadline = context.handler().next_deadline();
         let now = context.shared().options.sock_factory.now();
-        deadline <= now && !self.served.is_some_and(|at| deadline <= at && is_fresh(at, now))
+        if deadline.is_some_and(|deadline| deadline <= now) {
+            return !self.served.is_some_and(|at| deadline <= Some(at) && is_fresh(at, now));
+        }
+        self.served.is_some_and(|at| now.saturating_duration_since(at) > SELECT_TIMEOUT)
     }
 
     /// Returns whether the last poll is recent.
@@ -277,6 +282,9 @@ impl SocketThread {
         }
         // The clock is read again, because the callbacks since the poll took time.
         self.now = context.shared().options.sock_factory.now();
+        for (key, id, code) in self.connected.take_unwatched() {
+            self.lacking.add(key, id, code, self.now);
+        }
         let mut until = self.sweep.map(|sweep| sweep.next);
         let mut earlier = |at: Instant| until = Some(until.map_or(at, |until| until.min(at)));
         if let Some(at) = self.connecting.next_timer() {

@@ -204,6 +204,13 @@ impl Queue {
     }
 }
 
+/// What a call has done to the queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Change {
+    Grew,
+    Shrank,
+}
+
 #[derive(Debug)]
 enum Resumes {
     Itself,
@@ -411,7 +418,7 @@ impl SendQueue {
                 return Err(PushError::OverBudget { limit, sent });
             }
             queue.bytes.extend(rest);
-            self.publish(queue);
+            self.publish(queue, Change::Grew);
             was_empty && !queue.bytes.is_empty()
         };
         // The wake comes after the queueing, because the kernel may have reported new room before
@@ -451,7 +458,7 @@ impl SendQueue {
         let sent = self.send(sockman, &mut queue.failure, pieces, more)?;
         queue.bytes.drain(..sent);
         queue.shrink();
-        if self.publish(queue) {
+        if self.publish(queue, Change::Shrank) {
             match &queue.resumes {
                 Resumes::Itself => sockman.wake(self.id),
                 Resumes::Others(ids) => ids.iter().for_each(|id| sockman.wake(*id)),
@@ -505,7 +512,10 @@ impl SendQueue {
 
     /// Publishes the length for the hooks. Returns `true` if the length fell to the low mark. The
     /// caller holds the mutex.
-    fn publish(&self, queue: &Queue) -> bool {
+    ///
+    /// Only a drain ends the state above the high mark, because only a drain wakes the connections
+    /// that wait for it. A push could otherwise end it when the budget has grown.
+    fn publish(&self, queue: &Queue, change: Change) -> bool {
         let length = queue.bytes.len();
         self.queued.store(length, Ordering::Release);
         let left = queue.share.as_ref().map_or(usize::MAX, Share::left);
@@ -513,7 +523,9 @@ impl SendQueue {
             self.above_high_mark.store(true, Ordering::Release);
             false
         } else {
-            length <= self.limits.low_mark && self.above_high_mark.swap(false, Ordering::AcqRel)
+            change == Change::Shrank
+                && length <= self.limits.low_mark
+                && self.above_high_mark.swap(false, Ordering::AcqRel)
         }
     }
 }
