@@ -3125,13 +3125,6 @@ MUTATIONS = [
         'test': 'simulator:seeds', 'tests': ('', ''),
     },
     {
-        'guarantee': 'L11', 'what': 'a drain wakes only the first connection that the queue names',
-        'file': 'src/helpers/send_queue.rs',
-        'old': 'ids.iter().for_each(|id| sockman.wake(*id))',
-        'new': 'ids.iter().take(1).for_each(|id| sockman.wake(*id))',
-        'test': 'simulator:seeds', 'tests': ('', ''),
-    },
-    {
         'guarantee': 'L12', 'what': 'a push behind queued bytes does not ask whether the connection is open',
         'file': 'src/helpers/send_queue.rs',
         'old': 'if !was_empty || is_full || queue.is_cut {',
@@ -3157,7 +3150,7 @@ MUTATIONS = [
         'file': 'src/engine/attempt.rs',
         'old': 'Err(error) if passes(&error) && !is_late => {',
         'new': 'Err(error) if false && passes(&error) && !is_late => {',
-        'test': 'simulator:seeds', 'tests': ('', ''),
+        'test': 'sockman:library', 'tests': ('doubles', 'lacked_buffers'),
     },
     {
         'guarantee': 'G5', 'what': 'the error that another call received is read without the send lock',
