@@ -38,7 +38,7 @@ impl Lacking {
             None => {
                 log::warn!(
                     target: "sockman::net",
-                    "cannot send, receive or poll on connection {id} for now: {}; retrying at least \
+                    "cannot send or receive on connection {id} for now: {}; retrying at least \
                      every {LONGEST_PAUSE:?} until it succeeds",
                     std::io::Error::from_raw_os_error(code)
                 );

@@ -6,12 +6,12 @@
 use std::{collections::BTreeMap, io, mem, sync::Arc, time::Duration};
 
 use super::{
-    connection::{Connection, ConnectionId},
+    connection::Connection,
     due::Due,
     slab::{Key, Slab, Token},
     slot::Slot,
 };
-use crate::sys::{Poller, Readiness, Sock, passing::passes};
+use crate::sys::{Poller, Readiness, Sock};
 
 /// The poller, and a slot for each connection that the poller watches.
 pub(crate) struct PollSet {
@@ -22,9 +22,6 @@ pub(crate) struct PollSet {
     holds_answers: bool,
     /// Registrations that failed. The turn of the connection reports the failure.
     failed: BTreeMap<Key, io::Error>,
-    /// Registrations that lacked memory, and are tried again: the connection's id, and the errno of
-    /// a failure that is not on the list of those that lack yet.
-    unwatched: BTreeMap<Key, (ConnectionId, Option<i32>)>,
 }
 
 impl PollSet {
@@ -35,7 +32,6 @@ impl PollSet {
             due: Due::default(),
             holds_answers: false,
             failed: BTreeMap::new(),
-            unwatched: BTreeMap::new(),
         }
     }
 
@@ -101,48 +97,23 @@ impl PollSet {
             );
             return;
         };
-        connection.set_token(Some(Token::Connection(key)));
-        self.register(key);
-    }
-
-    /// Registers the socket of a slot. A failure that passes is tried again after a pause, any
-    /// other failure is reported as a read error.
-    fn register(&mut self, key: Key) {
+        let token = Token::Connection(key);
+        connection.set_token(Some(token));
+        let registered = self.poller.register(connection.sock(), token.encode());
         let Some(slot) = self.slots.get_mut(key) else { return };
-        let sock = slot.connection.sock();
-        match self.poller.register(sock, Token::Connection(key).encode()) {
-            Ok(()) => {}
-            Err(error) if passes(&error) => {
-                let code = error.raw_os_error().unwrap_or_default();
-                self.unwatched.insert(key, (slot.id, Some(code)));
-            }
-            Err(error) => {
-                log::warn!(
-                    target: "sockman::net",
-                    "cannot watch connection {} for readiness: {error}", slot.id
-                );
-                slot.latch_failed_registration();
-                self.failed.insert(key, error);
-            }
+        if let Err(error) = registered {
+            log::warn!(
+                target: "sockman::net",
+                "cannot watch connection {} for readiness: {error}", connection.id
+            );
+            slot.latch_failed_registration();
+            self.failed.insert(key, error);
         }
         self.due.list(key, &mut slot.listed);
     }
 
-    /// Returns the registrations that lacked memory since the last call.
-    pub(crate) fn take_unwatched(&mut self) -> Vec<(Key, ConnectionId, i32)> {
-        let new = self.unwatched.iter_mut().filter_map(|(key, (id, code))| {
-            let code = code.take()?;
-            Some((*key, *id, code))
-        });
-        new.collect()
-    }
-
-    /// Makes the directions that lacked memory or buffers try again in the next turn, and the
-    /// registration, if it lacked memory.
+    /// Makes the directions that lacked memory or buffers try again in the next turn.
     pub(crate) fn retry_lacking(&mut self, key: Key) {
-        if self.unwatched.remove(&key).is_some() {
-            self.register(key);
-        }
         if let Some(slot) = self.slots.get_mut(key) {
             slot.retry_lacking();
             self.due.list(key, &mut slot.listed);
@@ -199,7 +170,6 @@ impl PollSet {
             connection.set_token(None);
             self.slots.remove(key);
             self.failed.remove(&key);
-            self.unwatched.remove(&key);
         }
     }
 

@@ -282,9 +282,6 @@ impl SocketThread {
         }
         // The clock is read again, because the callbacks since the poll took time.
         self.now = context.shared().options.sock_factory.now();
-        for (key, id, code) in self.connected.take_unwatched() {
-            self.lacking.add(key, id, code, self.now);
-        }
         let mut until = self.sweep.map(|sweep| sweep.next);
         let mut earlier = |at: Instant| until = Some(until.map_or(at, |until| until.min(at)));
         if let Some(at) = self.connecting.next_timer() {
