@@ -1,4 +1,4 @@
-//! The pass: one round of the socket thread's loop.
+//! The pass: what the socket thread repeats.
 //!
 //! This module owns everything that only the socket thread may touch: the poll set, the listeners'
 //! latches, the list of turns, the receive buffer. While no thread runs, the shared state keeps the
@@ -172,6 +172,7 @@ impl SocketThread {
             // The callback acts on timers, and must not call a connection late whose data waits in
             // the kernel. So the data is delivered first. One such round of turns is enough. With
             // more rounds, a flood of data would keep the timers from running.
+            self.lacking.hurry(self.now);
             let mut fresh = Fresh::InRound;
             loop {
                 self.ask_hooks(context);
@@ -249,7 +250,7 @@ impl SocketThread {
     /// Asks the hooks of the connections that were left with work, and removes those without a turn
     /// from the list.
     fn ask_hooks(&mut self, context: &Context<'_>) {
-        self.connected.due.restart_cut_off();
+        self.connected.due.prepare();
         if self.connected.due.has_round() {
             // The round goes on with the next slice, whose turns ask their hooks.
             self.connected.forget_answers();
@@ -541,14 +542,14 @@ impl SocketThread {
             // another poll precedes.
             if !may_go_on {
                 slot.want_turn();
-                due.list_last(key, &mut slot.listed);
+                due.list_as(slot.is_heavy, key, &mut slot.listed);
                 continue;
             }
             // After a panic the connection is closed, and its mark frees the slot.
             if context.guard(slot.id, || slot.sweep(context, open)).unwrap_or(true) {
                 turns += 1;
             } else {
-                due.list_last(key, &mut slot.listed);
+                due.list_as(slot.is_heavy, key, &mut slot.listed);
             }
         }
         context.shared().counters.turns.add_owned(turns);
@@ -561,6 +562,7 @@ impl SocketThread {
         let mut turn = Turn { context, open, slot, key, buffer, failed };
         match context.guard(id, || turn.run()) {
             Some(TurnEnd::WorkLeft) => self.connected.due.work_left(key),
+            Some(TurnEnd::MayAnswer) => self.connected.due.may_answer(key),
             Some(TurnEnd::Rests) => Due::rests(&mut slot.listed),
             Some(TurnEnd::Closed) => {
                 let connection = Arc::clone(&slot.connection);

@@ -380,8 +380,9 @@ impl SendQueue {
     /// * [`PushError::OverBudget`] if the queue would grow beyond the budget that it shares.
     ///
     /// In the first two cases, no byte of `data` was sent or queued. In the third case, a part may
-    /// have been sent. The queue then refuses all further pushes in the same way. A push behind queued bytes makes no
-    /// system call, so it finds a broken connection only after a push or a drain has failed.
+    /// have been sent. The queue then refuses all further pushes in the same way. A push behind
+    /// queued bytes makes no system call, so it finds a broken connection only after a push or a
+    /// drain has failed.
     pub fn push(&self, sockman: &SockMan, data: &[u8]) -> Result<(), PushError> {
         self.push_with(sockman, data, More::No)
     }

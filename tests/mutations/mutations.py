@@ -1741,8 +1741,8 @@ MUTATIONS = [
     {
         'guarantee': 'G6', 'what': 'data left in the socket waits for an event',
         'file': 'src/engine/slot/turn.rs',
-        'old': 'if self.slot.send_first || self.slot.recv.is_due() {',
-        'new': 'if self.slot.send_first {',
+        'old': '        if self.slot.recv.is_due() {\n            TurnEnd::WorkLeft',
+        'new': '        if false {\n            TurnEnd::WorkLeft',
         'test': 'simulator:seeds', 'tests': ('', ''),
     },
     {
@@ -2581,15 +2581,15 @@ MUTATIONS = [
     {
         'guarantee': 'G15', 'what': 'a late timer does not cause a round of turns',
         'file': 'src/engine/socket_thread.rs',
-        'old': '        if self.has_late_timer(context) {',
-        'new': '        if self.has_late_timer(context) && context.interrupts.is_interrupted() {',
+        'old': '        if self.is_behind(context) {',
+        'new': '        if self.is_behind(context) && context.interrupts.is_interrupted() {',
         'test': 'sockman:lib', 'tests': ('engine::pass_tests::timers', ''),
     },
     {
         'guarantee': 'G15', 'what': 'the loop relies on the deadline that it asked for before the turns',
         'file': 'src/engine/socket_thread.rs',
-        'old': '        deadline <= now && !self.served',
-        'new': '        deadline <= self.now && !self.served',
+        'old': 'if deadline.is_some_and(|deadline| deadline <= now) {',
+        'new': 'if deadline.is_some_and(|deadline| deadline <= self.now) {',
         'test': 'sockman:lib', 'tests': ('engine::pass_tests::timers', ''),
     },
     {
@@ -2623,8 +2623,8 @@ MUTATIONS = [
     {
         'guarantee': 'G7', 'what': 'a deadline that the embedder forgets costs a poll in each pass',
         'file': 'src/engine/socket_thread.rs',
-        'old': '        deadline <= now && !self.served.is_some_and(|at| deadline <= at && is_fresh(at, now))',
-        'new': '        deadline <= now',
+        'old': 'return !self.served.is_some_and(|at| deadline <= Some(at) && is_fresh(at, now));',
+        'new': 'return true;',
         'test': 'sockman:lib', 'tests': ('engine::pass_tests::timers', 'one_poll'),
     },
     {
@@ -2763,8 +2763,8 @@ MUTATIONS = [
     {
         'guarantee': 'programs', 'what': 'a path that no process uses stays in the way',
         'file': 'examples/programs/src/listening.rs',
-        'old': 'is_unused(path) && fs',
-        'new': 'false && is_unused(path) && fs',
+        'old': 'is_unused(path) && remove_unused',
+        'new': 'false && is_unused(path) && remove_unused',
         'test': 'sockman-http-rpc:program', 'tests': ('', 'every_signal'),
     },
     {
@@ -2826,15 +2826,15 @@ MUTATIONS = [
     {
         'guarantee': 'G12', 'what': 'the turns that a panic cut off are lost',
         'file': 'src/engine/due.rs',
-        'old': 'self.left.extend(self.round.drain(..));\n        }\n    }\n\n    /// Returns the connection at',
-        'new': 'self.round.clear();\n        }\n    }\n\n    /// Returns the connection at',
+        'old': 'self.left.extend(self.round.drain(..));\n        }\n        self.fresh',
+        'new': 'self.round.clear();\n        }\n        self.fresh',
         'test': 'sockman:library', 'tests': ('panics', ''),
     },
     {
         'guarantee': 'G14', 'what': 'the turns that an interrupt cut off are lost',
         'file': 'src/engine/due.rs',
-        'old': 'self.left.extend(self.round.drain(..));\n        }\n    }\n\n    /// Returns the connection at',
-        'new': 'self.round.clear();\n        }\n    }\n\n    /// Returns the connection at',
+        'old': 'self.left.extend(self.round.drain(..));\n        }\n        self.fresh',
+        'new': 'self.round.clear();\n        }\n        self.fresh',
         'test': 'sockman:library', 'tests': ('restart', ''),
     },
     {
@@ -2847,15 +2847,15 @@ MUTATIONS = [
     {
         'guarantee': 'SendQueue', 'what': 'a queue counts as low as soon as it is below its high mark',
         'file': 'src/helpers/send_queue.rs',
-        'old': 'length <= self.limits.low_mark && self.above_high_mark',
-        'new': 'length < self.limits.high_mark && self.above_high_mark',
+        'old': '                && length <= self.limits.low_mark\n',
+        'new': '                && length < self.limits.high_mark\n',
         'test': 'sockman:library', 'tests': ('send_queue', 'mark'),
     },
     {
         'guarantee': 'G12', 'what': 'the turns that a panic cut off are lost',
         'file': 'src/engine/due.rs',
-        'old': 'self.left.extend(self.round.drain(..));\n        }\n    }\n\n    /// Returns the connection at',
-        'new': 'self.round.clear();\n        }\n    }\n\n    /// Returns the connection at',
+        'old': 'self.left.extend(self.round.drain(..));\n        }\n        self.fresh',
+        'new': 'self.round.clear();\n        }\n        self.fresh',
         'test': 'simulator:seeds', 'tests': ('', ''),
     },
     {
@@ -2868,8 +2868,8 @@ MUTATIONS = [
     {
         'guarantee': 'queue', 'what': 'a push publishes the length before it queues the bytes',
         'file': 'src/helpers/send_queue.rs',
-        'old': '            queue.bytes.extend(rest);\n            self.publish(queue);',
-        'new': '            self.publish(queue);\n            queue.bytes.extend(rest);',
+        'old': '            queue.bytes.extend(rest);\n            self.publish(queue, Change::Grew);',
+        'new': '            self.publish(queue, Change::Grew);\n            queue.bytes.extend(rest);',
         'test': 'simulator:models', 'tests': ('', ''),
     },
     {
@@ -2890,7 +2890,7 @@ MUTATIONS = [
         'guarantee': 'G6', 'what': 'the round before late timers uses old answers of the hooks',
         'file': 'src/engine/socket_thread.rs',
         'old': '                self.ask_hooks(context);\n                self.serve',
-        'new': '                self.connected.due.restart_cut_off();\n                self.serve',
+        'new': '                self.connected.due.prepare();\n                self.serve',
         'test': 'simulator:seeds', 'tests': ('', ''),
     },
     {
@@ -3176,8 +3176,8 @@ MUTATIONS = [
     {
         'guarantee': 'L2', 'what': 'a late timer does not cause a round of turns',
         'file': 'src/engine/socket_thread.rs',
-        'old': '        if self.has_late_timer(context) {',
-        'new': '        if self.has_late_timer(context) && context.interrupts.is_interrupted() {',
+        'old': '        if self.is_behind(context) {',
+        'new': '        if self.is_behind(context) && context.interrupts.is_interrupted() {',
         'test': 'simulator:seeds', 'tests': ('', ''),
     },
     {
@@ -3186,5 +3186,26 @@ MUTATIONS = [
         'old': '        let now = limited(now);\n',
         'new': '',
         'test': 'simulator:seeds', 'tests': ('', ''),
+    },
+    {
+        'guarantee': 'G15', 'what': 'without a deadline, a thread that is far behind polls after the timers',
+        'file': 'src/engine/socket_thread.rs',
+        'old': 'self.served.is_some_and(|at| now.saturating_duration_since(at) > SELECT_TIMEOUT)',
+        'new': 'false',
+        'test': 'sockman:lib', 'tests': ('engine::pass_tests::timers', 'a_byte_that_came'),
+    },
+    {
+        'guarantee': 'G15', 'what': 'a receive that lacked buffers waits for its pause although a timer is late',
+        'file': 'src/engine/socket_thread.rs',
+        'old': '            self.lacking.hurry(self.now);\n',
+        'new': '',
+        'test': 'sockman:lib', 'tests': ('engine::pass_tests::timers', 'lacked_buffers'),
+    },
+    {
+        'guarantee': 'SendBudget', 'what': 'a push ends a pause when the budget has grown',
+        'file': 'src/helpers/send_queue.rs',
+        'old': '            change == Change::Shrank\n                && length',
+        'new': '            length',
+        'test': 'sockman:library', 'tests': ('send_budget', ''),
     },
 ]

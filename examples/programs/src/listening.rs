@@ -1,7 +1,13 @@
 //! Listening on a unix-domain path that a killed program has left behind. The packages in this folder
 //! share this file.
 
-use std::{fs, io, os::unix::fs::FileTypeExt, path::Path};
+use std::{
+    fs,
+    hash::{BuildHasher, Hasher, RandomState},
+    io,
+    os::unix::fs::FileTypeExt,
+    path::Path,
+};
 
 use socket2::{Domain, SockAddr, Socket, Type};
 use sockman::{
@@ -23,12 +29,28 @@ pub fn listen(sockman: &SockMan, address: &Service) -> Result<Service, BindError
     };
     let NetAddr::Unix(unix) = address.addr() else { return Err(error) };
     match unix.as_path() {
-        Some(path) if is_unused(path) && fs::remove_file(path).is_ok() => {
+        Some(path) if is_unused(path) && remove_unused(path).unwrap_or(false) => {
             log::warn!("replaced {address}: no process listened on it");
             sockman.bind_and_start_listening(address)
         }
         _ => Err(error),
     }
+}
+
+/// Removes a file on which no process listened at the last look. Returns `false` if a process listens
+/// now: another start of the program may have put its own file there. So the file is moved first,
+/// which no other process does at the same time, and looked at again.
+fn remove_unused(path: &Path) -> io::Result<bool> {
+    let random = RandomState::new().build_hasher().finish();
+    let moved = path.with_file_name(format!(".unused-{random:016x}"));
+    fs::rename(path, &moved)?;
+    let is_unused = is_unused(&moved);
+    if !is_unused {
+        // Fails if yet another process has bound the path.
+        fs::hard_link(&moved, path)?;
+    }
+    fs::remove_file(&moved)?;
+    Ok(is_unused)
 }
 
 /// Returns whether the file is a socket on which no process listens. The connect does not wait: a

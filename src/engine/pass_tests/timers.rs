@@ -451,3 +451,19 @@ fn the_data_of_more_connections_than_a_poll_reports_comes_before_the_timers() {
     assert!(records.iter().all(|record| record.ends_with("data 1")), "{records:?}");
     assert_eq!(records.len(), PEERS);
 }
+
+/// G11, G15: a receive that lacked buffers is repeated before a timer ends, although its pause is
+/// not over.
+#[test]
+fn a_receive_that_lacked_buffers_is_repeated_before_a_timer_ends() {
+    let (rig, peers) = Rig::with_peers(Idle::default(), without_sweep(), 1);
+    let little = Duration::from_millis(5);
+    rig.network.advance(IDLE - little);
+    rig.network.fail_next(Call::Recv, libc::ENOBUFS);
+    peers[0].send(&[1]).unwrap();
+    rig.pass();
+    assert!(rig.records().is_empty(), "the receive lacked buffers");
+    rig.network.advance(little);
+    rig.pass();
+    assert_eq!(rig.records(), ["0 data 1"]);
+}

@@ -1,7 +1,11 @@
 //! Tests of the order of turns (G8). The clock is that of the network, and a callback that takes
 //! long moves it.
 
-use std::{io, time::Duration};
+use std::{
+    io,
+    panic::{AssertUnwindSafe, catch_unwind},
+    time::Duration,
+};
 
 use parking_lot::Mutex;
 
@@ -192,4 +196,34 @@ fn an_interrupt_in_the_middle_of_a_round_loses_no_turn() {
     assert_eq!(rig.turns(2), [0, 1]);
     rig.sockman.reset_interrupt();
     assert_eq!(rig.turns(1), [2]);
+}
+
+/// G12, G14: a panic that stops the thread in the middle of a round loses no other turn.
+#[test]
+fn a_panic_in_the_middle_of_a_round_loses_no_other_turn() {
+    let (rig, peers) = Rig::with_peers(4);
+    peers[..3].iter().for_each(|peer| drop(peer.send(&[1])));
+    assert_eq!(rig.turns(1), [0]);
+    // One that became ready meanwhile waits, too.
+    peers[3].send(&[1]).unwrap();
+    rig.react(|_, ordinal| assert_ne!(ordinal, 3, "a panic in the callback"));
+    assert!(catch_unwind(AssertUnwindSafe(|| rig.pass())).is_err());
+    rig.sockman.reset_interrupt();
+    assert_eq!(rig.turns(4), [3, 1, 2]);
+}
+
+/// G4: a connection that is closed while its turn waits is not named again, and the turns of the
+/// others come.
+#[test]
+fn a_connection_that_is_closed_while_its_turn_waits_is_not_named_again() {
+    let (rig, peers) = Rig::with_peers(4);
+    let handler = std::sync::Arc::clone(&rig.handler);
+    peers.iter().for_each(|peer| drop(peer.send(&[1])));
+    rig.react(move |sockman, ordinal| {
+        if ordinal == 0 {
+            assert!(sockman.close_connection(handler.ordinals.id(1)));
+            assert!(sockman.close_connection(handler.ordinals.id(3)));
+        }
+    });
+    assert_eq!(rig.turns(4), [0, 2]);
 }

@@ -205,8 +205,10 @@ impl Drop for Process {
 
 /// The signals that end a program by default, except SIGKILL and those that report a fault of the
 /// program.
-const ENDING: [&str; 11] =
-    ["HUP", "INT", "QUIT", "TERM", "USR1", "USR2", "ALRM", "VTALRM", "PROF", "IO", "XCPU"];
+const ENDING: [&str; 16] = [
+    "HUP", "INT", "QUIT", "TERM", "USR1", "USR2", "ALRM", "VTALRM", "PROF", "IO", "XCPU", "XFSZ",
+    "PWR", "STKFLT", "34", "64",
+];
 
 /// Returns a mask of signals from the text of `/proc/…/status`.
 fn signal_mask(status: &str, name: &str) -> u64 {
