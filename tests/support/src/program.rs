@@ -207,7 +207,7 @@ impl Drop for Process {
 /// program.
 const ENDING: [&str; 16] = [
     "HUP", "INT", "QUIT", "TERM", "USR1", "USR2", "ALRM", "VTALRM", "PROF", "IO", "XCPU", "XFSZ",
-    "PWR", "STKFLT", "34", "64",
+    "PWR", "16", "34", "64",
 ];
 
 /// Returns a mask of signals from the text of `/proc/…/status`.
