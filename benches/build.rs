@@ -2,6 +2,11 @@
 //! report.
 use std::{env, error::Error, fs, path::Path, process::Command};
 
+/// The examples that are measured, and the function that starts each.
+const EXAMPLES: [(&str, &str); 2] = [("first", "main"), ("echo", "run")];
+/// The fixed address in `first.rs`, which another program may use.
+const FIXED_ADDRESS: (&str, &str) = ("first", "127.0.0.1:7000");
+
 const SERVERS: [&str; 2] = ["epoll", "poll"];
 const PEERS: [&str; 3] = ["mio", "tokio", "message-io"];
 
@@ -26,11 +31,33 @@ fn main() -> Result<(), Box<dyn Error>> {
     let rustc = env::var("RUSTC")?;
     println!("cargo:rustc-env=RUSTC_VERSION={}", first_line(Command::new(rustc).arg("--version")));
 
+    for (name, start) in EXAMPLES {
+        copy_example(name, start, Path::new(&out))?;
+    }
+
     let lock = fs::read_to_string("Cargo.lock")?;
     let versions: Vec<String> =
         PEERS.iter().map(|peer| format!("{peer}={}", newest(&lock, peer))).collect();
     println!("cargo:rustc-env=PEER_VERSIONS={}", versions.join(","));
     Ok(())
+}
+
+/// Copies an example without its inner attributes and comments, which a module cannot include, and
+/// adds a public function `start`. The server listens on a free port.
+fn copy_example(name: &str, start: &str, out: &Path) -> Result<(), Box<dyn Error>> {
+    let path = format!("../examples/{name}.rs");
+    println!("cargo:rerun-if-changed={path}");
+    let text = fs::read_to_string(&path).map_err(|e| format!("cannot read {path}: {e}"))?;
+    let lines = text.lines().filter(|line| !line.starts_with("//!") && !line.starts_with("#!["));
+    let mut text = lines.collect::<Vec<_>>().join("\n");
+    if name == FIXED_ADDRESS.0 {
+        if !text.contains(FIXED_ADDRESS.1) {
+            return Err(format!("{path} does not listen on {}", FIXED_ADDRESS.1).into());
+        }
+        text = text.replace(FIXED_ADDRESS.1, "127.0.0.1:0");
+    }
+    text += &format!("\n\npub fn start() -> Result<(), Box<dyn Error>> {{\n    {start}()\n}}\n");
+    Ok(fs::write(out.join(format!("{name}.rs")), text)?)
 }
 
 /// Returns the last version of a package in a Cargo.lock, which is the newest because the file is

@@ -1,15 +1,14 @@
 //! `echo MODE PORT`: an `echo`, a `sink` (discards) or a `source` (sends without end). The server
-//! keeps the bytes that a peer does not read, and stops reading from a peer that has more than a
-//! megabyte to read.
-#![allow(clippy::print_stdout, reason = "a program prints")]
-use std::{collections::HashMap, env, error::Error, io, sync::Arc};
+//! stops reading from a peer that leaves a megabyte unread. It keeps 32 megabytes for all peers.
+use std::{collections::HashMap, env, error::Error, io, io::Write, process, sync::Arc};
 
 use parking_lot::Mutex;
+use sockman::helpers::{SendBudget, SendQueue, SendQueueLimits};
 use sockman::{ConnectionId as Id, EventHandler, NextRecv, Options, Service, SockMan};
-use sockman::{SendQueue, helpers::SendQueueLimits};
 
 struct Server {
     mode: String,
+    budget: SendBudget,
     /// The bytes to send on each connection, and whether the peer has finished.
     peers: Mutex<HashMap<Id, (Arc<SendQueue>, bool)>>,
 }
@@ -26,13 +25,12 @@ impl Server {
 
 impl EventHandler for Server {
     fn event_new_connection_accepted(&self, _: &SockMan, id: Id, _: &Service, _: &Service) -> bool {
-        let queue = Arc::new(SendQueue::new(id, SendQueueLimits::default()));
-        self.peers.lock().insert(id, (queue, false));
+        let queue = SendQueue::with_budget(id, SendQueueLimits::default(), &self.budget);
+        self.peers.lock().insert(id, (Arc::new(queue), false));
         true
     }
     fn should_try_to_send(&self, id: Id) -> bool {
-        let is_source = self.mode == "source";
-        self.peer(id).is_some_and(|(queue, finished)| is_source || finished || queue.has_queued())
+        self.peer(id).is_some_and(|(queue, end)| self.mode == "source" || end || queue.has_queued())
     }
     fn should_try_to_recv(&self, id: Id) -> bool {
         self.peer(id).is_some_and(|(queue, _)| !queue.is_above_high_mark())
@@ -55,8 +53,7 @@ impl EventHandler for Server {
         }
     }
     fn event_got_eof(&self, _: &SockMan, id: Id) {
-        // The library asks the send hook next. The queued bytes are sent before the connection
-        // closes.
+        // The library asks the send hook next, which sends the queued bytes before the close.
         self.peers.lock().entry(id).and_modify(|(_, finished)| *finished = true);
     }
     fn event_got_permanent_read_error(&self, sockman: &SockMan, id: Id, _: &io::Error) {
@@ -64,15 +61,19 @@ impl EventHandler for Server {
     }
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
-    let (mode, port) = (env::args().nth(1).unwrap_or_default(), env::args().nth(2));
-    let port = port.filter(|_| ["echo", "sink", "source"].contains(&mode.as_str()));
+fn main() {
+    let Err(error) = run() else { return };
+    let _ = writeln!(io::stderr(), "echo: {error:#}");
+    process::exit(1);
+}
+fn run() -> Result<(), Box<dyn Error>> {
+    let mode = env::args().nth(1).unwrap_or_default();
+    let port = env::args().nth(2).filter(|_| ["echo", "sink", "source"].contains(&&*mode));
     let Some(port) = port else { return Err("usage: echo echo|sink|source PORT".into()) };
-    let server = Arc::new(Server { mode, peers: Mutex::default() });
+    let server = Server { mode, budget: SendBudget::new(32_000_000), peers: Mutex::default() };
     // Every change of a hook's answer wakes the connection, so the server needs no sweep.
-    let sockman = SockMan::new(server, Options::default().sweep(None))?;
+    let sockman = SockMan::new(Arc::new(server), Options::default().sweep(None))?;
     let bound = sockman.bind_and_start_listening(format!("127.0.0.1:{port}"))?;
-    let threads = sockman.start_sockets_threads()?;
-    println!("listening on {bound}");
-    Ok(threads.join()?)
+    writeln!(io::stdout(), "listening on {bound}")?;
+    Ok(sockman.start_sockets_threads()?.join()?)
 }

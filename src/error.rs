@@ -18,12 +18,13 @@ use std::{any::Any, convert::Infallible, error::Error, fmt, io};
 
 use crate::{
     address::Service,
+    dial::{ZONE_HINT, lacks_zone},
     engine::{connection::ConnectionId, threads::SocketsThreads},
     sys::{sources::write_sources, sync::Mutex},
 };
 pub use crate::{
     address::{InvalidAddrError, ParseAddrError, ParseAddrErrorKind},
-    dial::{ConnectError, ConnectErrorKind, ConnectPhase, InvalidOption},
+    dial::{ConnectError, ConnectErrorKind, ConnectFault, ConnectPhase, InvalidOption},
 };
 
 /// The error returned by [`SockMan::new`](crate::SockMan::new).
@@ -114,6 +115,12 @@ pub enum BindErrorKind {
         /// The error of the operating system.
         source: io::Error,
     },
+    /// The address is a link-local IPv6 address without a zone. The zone is the index of the
+    /// interface to listen on, as in `[fe80::1%2]:8333`.
+    NeedsZone {
+        /// The error of the operating system.
+        source: io::Error,
+    },
     /// The process has no right to bind to the address.
     PermissionDenied {
         /// The error of the operating system.
@@ -174,6 +181,7 @@ impl BindError {
     /// Returns the error of the failed system call named `step`.
     pub(crate) fn os(to: &Service, step: &'static str, source: io::Error) -> BindError {
         let kind = match source.kind() {
+            _ if lacks_zone(to, &source) => BindErrorKind::NeedsZone { source },
             io::ErrorKind::AddrInUse => BindErrorKind::AddressInUse { source },
             io::ErrorKind::AddrNotAvailable => BindErrorKind::AddressNotAvailable { source },
             io::ErrorKind::PermissionDenied => BindErrorKind::PermissionDenied { source },
@@ -192,6 +200,7 @@ impl BindError {
             BindErrorKind::InvalidText(_) | BindErrorKind::Unsupported => None,
             BindErrorKind::AddressInUse { source }
             | BindErrorKind::AddressNotAvailable { source }
+            | BindErrorKind::NeedsZone { source }
             | BindErrorKind::PermissionDenied { source }
             | BindErrorKind::Os { source, .. }
             | BindErrorKind::NotAListener { source } => Some(source),
@@ -220,6 +229,7 @@ impl BindError {
             BindErrorKind::AddressNotAvailable { .. } => f.write_str(
                 "it must be an address of this machine, or the wildcard 0.0.0.0 or [::]",
             ),
+            BindErrorKind::NeedsZone { .. } => f.write_str(ZONE_HINT),
             BindErrorKind::PermissionDenied { .. } => f.write_str(
                 "the process may not bind there; choose another port or path, or grant the right",
             ),
@@ -441,7 +451,8 @@ pub(crate) fn panic_message(payload: &(dyn Any + Send)) -> &str {
 /// The error returned by the methods of [`SockMan`](crate::SockMan) that send or half-close.
 ///
 /// A full send buffer is not an error. With a full send buffer,
-/// [`SockMan::send_bytes`](crate::SockMan::send_bytes) returns `Ok(0)`.
+/// [`SockMan::send_bytes`](crate::SockMan::send_bytes) returns `Ok(0)`. A lack of memory or buffers
+/// (`ENOBUFS`, `ENOMEM`) has the same result.
 ///
 /// # Examples
 ///

@@ -102,8 +102,8 @@ pub trait EventHandler: Send + Sync {
     /// keep the connection, and `false` to have it closed.
     ///
     /// `me` is this side's address of that connection, also when the listener is bound to a
-    /// wildcard. `them` is the peer's address. An unnamed unix-domain peer has an address value of
-    /// its own.
+    /// wildcard or gets the connections of a transparent proxy. `them` is the peer's address. An
+    /// unnamed unix-domain peer has an address value of its own.
     ///
     /// *When:* once for each accepted connection, before any other callback for its id.
     ///
@@ -321,7 +321,13 @@ pub trait EventHandler: Send + Sync {
     ///
     /// *May call:* everything.
     ///
-    /// *Comes after it:* no other callback for this connection in this pass.
+    /// Before this callback, the library delivers data that arrived before the turn, so the data
+    /// counts as activity. The time that the handler's own callbacks of this turn take does not
+    /// count as the peer's silence: a handler reads the clock at the end of a long callback.
+    ///
+    /// *Comes after it:* no other callback for this connection in this pass, but another turn may
+    /// follow if a deadline passes (see
+    /// [`next_deadline`](EventHandler::next_deadline)).
     ///
     /// *A panic:* is handled as [`PanicPolicy`](crate::options::PanicPolicy) says.
     #[doc(alias = "EventIOLoopCompletedForOne")]
@@ -332,9 +338,13 @@ pub trait EventHandler: Send + Sync {
     /// Reports that a pass of the loop begins. (Core's name says that the previous pass is
     /// complete.) The default does nothing. This callback suits the timers of the embedder.
     ///
-    /// *When:* at the start of every pass, before the loop sleeps. A pass follows I/O, a wake, a
-    /// [`SockMan::notify`], a deadline, and each connection or listener that another thread adds or
-    /// closes. There is at least one pass per sweep.
+    /// *When:* at the start of every pass, before the loop sleeps. If a deadline
+    /// ([`next_deadline`](EventHandler::next_deadline)) has passed since the last poll, the loop
+    /// polls first, without waiting, and runs the turns that are due. So it does after 50 ms without
+    /// a complete round of turns. A pass follows I/O, a wake, a [`SockMan::notify`], a deadline, and
+    /// each connection or listener that another thread adds or closes. There is at least one pass
+    /// per sweep. If thousands of connections are due, their turns take several passes, of about
+    /// one millisecond each.
     ///
     /// *Thread:* the socket thread. No lock is held.
     ///
@@ -403,10 +413,12 @@ pub trait EventHandler: Send + Sync {
     /// therefore does not make the loop spin. The timers of the operating system may be up to 1 ms
     /// late.
     ///
-    /// *When:* in every pass, after
+    /// *When:* in every pass, before and after
     /// [`event_io_loop_completed_for_all`](EventHandler::event_io_loop_completed_for_all), in which
-    /// an embedder acts on its timers. An embedder that moves the deadline to an earlier time
-    /// outside of that callback calls [`SockMan::notify`].
+    /// an embedder acts on its timers. If the deadline has passed at the first question, the loop
+    /// polls and serves what it finds before that callback, once. Data that has arrived is therefore
+    /// delivered before the embedder calls its connection late. An embedder that moves the deadline
+    /// to an earlier time outside of that callback calls [`SockMan::notify`].
     ///
     /// *Thread:* the socket thread. No lock is held.
     ///

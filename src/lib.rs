@@ -64,7 +64,7 @@
 //!
 //! The [`guide`] begins with a [first program](guide::first_program) in ten minutes. The other
 //! chapters of the guide are about a [chat server](guide::chat_server), the
-//! [handler](guide::handler), the [guarantees](guide::guarantees) G1 to G14,
+//! [handler](guide::handler), the [guarantees](guide::guarantees) G1 to G15,
 //! [sending](guide::sending), [connecting](guide::connecting), [workers](guide::workers),
 //! [timers](guide::timers), [ending](guide::ending), [operation](guide::operation),
 //! [testing](guide::testing), and [Tor, SOCKS5 and I2P](guide::tor_and_i2p).

@@ -119,6 +119,9 @@ impl Options {
     /// [`ConnectErrorKind::TooManyConnections`]. Listeners resume by themselves, and connects
     /// succeed again, when a connection closes.
     ///
+    /// Do not combine this limit with [`reuse_port`](Options::reuse_port), unless clients may wait
+    /// at one `SockMan` while another has room.
+    ///
     /// [`ConnectErrorKind::TooManyConnections`]: crate::error::ConnectErrorKind::TooManyConnections
     pub fn max_connections(mut self, connections: usize) -> Options {
         self.max_connections = connections;
@@ -180,6 +183,14 @@ impl Options {
     /// connection stays with the listener that received it. When a listener closes, the kernel
     /// resets the connections in its backlog. Other systems have the option but do not distribute
     /// connections with it.
+    ///
+    /// The kernel does not know the limit of connections: a `SockMan` at its
+    /// [`max_connections`](Options::max_connections) still gets its share of new connections, and
+    /// these wait although another `SockMan` has room. For a limit, leave `max_connections` unset
+    /// (or set it as a last resort, well above the limit). Count over all `SockMan`s, and return
+    /// `false` from
+    /// [`event_new_connection_accepted`](crate::EventHandler::event_new_connection_accepted) at the
+    /// limit, which closes the connection at once. The guide's chapter on operation has the rule.
     ///
     /// The option has no effect on unix-domain sockets or on sockets passed to
     /// [`SockMan::start_listening_on`].

@@ -16,7 +16,7 @@ use crate::{
     dial::{ConnectError, ConnectOptions},
     engine::{
         connect::{self, NewConnection},
-        connection::{ConnectionId, ConnectionInfo},
+        connection::{ConnectionId, ConnectionInfo, SEND_LACKS, Sent},
         inbox::Mark,
         listener::Listener,
         shared::Shared,
@@ -155,6 +155,13 @@ impl SockMan {
     /// the options that the other program has set, except `SO_LINGER`: a lingering close would
     /// block the socket thread.
     ///
+    /// Another process may hold the same socket, accept some of the clients, and clear
+    /// `O_NONBLOCK`, which belongs to the socket. Before each accept, the socket thread checks that
+    /// a client waits and sets `O_NONBLOCK` again. A wait in `accept` remains possible only if the
+    /// other process clears `O_NONBLOCK` and takes the last client between these two system calls
+    /// and the accept. Such a wait ends when the next client comes. The check needs one more
+    /// descriptor for each adopted listener.
+    ///
     /// # Errors
     ///
     /// [`BindErrorKind::NotAListener`](crate::error::BindErrorKind::NotAListener). If the call
@@ -190,6 +197,7 @@ impl SockMan {
         if stopped.is_empty() {
             return;
         }
+        let stopped_count = stopped.len();
         for listener in &stopped {
             listener.stop();
             log::debug!(target: "sockman::net", "stopped listening on {}", listener.address());
@@ -201,7 +209,10 @@ impl SockMan {
         }
         match &mut *self.shared.run.lock() {
             Run::Running => self.shared.inbox.push(Mark::ListenersStopped),
-            Run::Stopped(socket_thread) => socket_thread.remove_closed(&self.shared.inbox),
+            Run::Stopped(socket_thread) => {
+                socket_thread.remove_stopped_listeners();
+                self.shared.inbox.closed(stopped_count);
+            }
         }
     }
 
@@ -398,6 +409,12 @@ impl SockMan {
     /// [`event_ready_to_send`](EventHandler::event_ready_to_send). Empty `data` makes no system
     /// call.
     ///
+    /// A send that lacks memory or buffers for the moment (`ENOBUFS`, `ENOMEM`) returns `Ok(0)`
+    /// too. No event reports the end of such a lack, so the socket thread calls the hooks again
+    /// after a pause of 10 ms. The pause doubles with each further failure, up to 200 ms. The
+    /// library never reports such a lack as an error: a time-out ends a connection on which it
+    /// lasts.
+    ///
     /// On a thread other than the socket thread, call [`wake`](SockMan::wake) *after* queueing the
     /// rest, because the kernel may report new room before the rest is queued. A
     /// [`SendQueue`](crate::SendQueue) queues the rest and wakes at the right time.
@@ -428,7 +445,7 @@ impl SockMan {
     /// [`send_bytes`](SockMan::send_bytes).
     ///
     /// The system takes a limited number of pieces at once (1024 on Linux). The pieces beyond this
-    /// number count as not sent.
+    /// number count as not sent. Empty pieces do not count.
     ///
     /// # Errors
     ///
@@ -473,7 +490,19 @@ impl SockMan {
             // `send(2)` costs less than `sendmsg(2)`.
             return self.send(id, piece.len(), |sock| sock.send(piece, more));
         }
-        let pieces = pieces.get(..MAX_PIECES).unwrap_or(pieces);
+        let without_empty: Vec<IoSlice<'_>>;
+        let pieces = match pieces.get(..MAX_PIECES) {
+            None => pieces,
+            Some(first) if pieces.len() == MAX_PIECES || !first.iter().any(|p| p.is_empty()) => {
+                first
+            }
+            // The system counts empty pieces too. Only this rare case allocates.
+            Some(_) => {
+                let filled = pieces.iter().filter(|piece| !piece.is_empty());
+                without_empty = filled.take(MAX_PIECES).copied().collect();
+                &without_empty
+            }
+        };
         let length = pieces.iter().map(|piece| piece.len()).sum();
         self.send(id, length, |sock| sock.send_vectored(pieces, more))
     }
@@ -538,7 +567,7 @@ impl SockMan {
     pub fn wake(&self, id: ConnectionId) {
         let Some(connection) = self.shared.connections.find(id) else { return };
         if connection.mark_woken() {
-            self.shared.inbox.push(Mark::Woken(connection));
+            self.shared.inbox.push(Mark::Woken(Arc::downgrade(&connection)));
         }
     }
 
@@ -624,6 +653,9 @@ impl SockMan {
     /// Returns the current state of a connection. Returns `None` if the id is closed, never
     /// existed, or belongs to a connect that has no outcome yet.
     ///
+    /// The call makes no system call, unless the connection has hung up: then it may ask the kernel
+    /// for the error (`SO_ERROR`). A callback still reports this error later.
+    ///
     /// # Examples
     ///
     /// ```
@@ -654,7 +686,13 @@ impl SockMan {
         if length == 0 {
             return Ok(0);
         }
-        connection.send(length, threads::is_socket_thread_of(&self.shared), send)
+        match connection.send(length, threads::is_socket_thread_of(&self.shared), send)? {
+            Sent::Bytes(bytes) => Ok(bytes),
+            Sent::Lacked(error) => {
+                self.shared.lacks(&connection, SEND_LACKS, &error);
+                Ok(0)
+            }
+        }
     }
 }
 

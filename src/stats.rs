@@ -3,7 +3,7 @@
 //!
 //! The values are plain data, usable on any thread, without a lock.
 
-pub use crate::engine::connection::{ConnectionInfo, Direction};
+pub use crate::engine::connection::{ConnectionInfo, Direction, HangUp};
 
 /// The numbers of a [`SockMan`](crate::SockMan): what exists now, and what happened so far.
 /// [`SockMan::stats`](crate::SockMan::stats) returns this struct.
@@ -44,7 +44,7 @@ pub struct Stats {
     /// their outcome. No field counts the connects that failed.
     pub closed: u64,
     /// The number of times that a listener paused because a resource (descriptors, buffers) ran
-    /// out.
+    /// out, or because its accepts failed for another reason that persists.
     pub accept_pauses: u64,
     /// The number of callbacks that panicked.
     pub panics: u64,

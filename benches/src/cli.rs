@@ -4,7 +4,10 @@ use std::{error::Error, net::SocketAddr, path::PathBuf};
 use lexopt::prelude::*;
 
 use crate::{
+    docs,
     effort::Effort,
+    load::Attack,
+    report::is_hostile,
     servers::{Contract, Peer, SEND_SIZE, Task},
 };
 
@@ -13,12 +16,14 @@ Measures sockman against its alternatives, on this machine.
 
   cargo run --release --manifest-path benches/Cargo.toml -- [OPTIONS]
 
-  --quick         measures less, in under 3 minutes (a full run takes about half an hour)
-  --smoke         runs everything briefly, in about 10 seconds; the figures mean nothing
+  --quick         measures less, in under 3 minutes (a full run takes about 45 minutes)
+  --smoke         runs everything briefly, in half a minute; the figures mean nothing
+  --hostile       runs only the scenarios with hostile connections, which a plain --quick omits;
+                  with --docs, all other figures of the documentation stay
   --only TEXT     runs only the scenarios whose name contains TEXT (echo, idle, wake/ …)
   --peers A,B     measures only these servers (the latencies have all their peers): epoll-c,
                   mio, tokio, message-io, poll-c, sockman, sockman-no-sweep, sockman-twice,
-                  sockman-large-buffer
+                  sockman-large-buffer, sockman-first, sockman-echo
   --out DIR       writes results.json and the plots into DIR [benchmark-results]
   --docs DIR      also writes the documentation of a checkout, whose directory docs is DIR:
                   DIR/performance.md, DIR/performance/ and DIR/../benches/RESULTS.md
@@ -26,24 +31,45 @@ Measures sockman against its alternatives, on this machine.
   --from FILE     measures nothing and shows an earlier run: a results.json or figures.json
   --help          prints this text
 
-The suite starts itself in these two forms. Both end at the end of their standard input.
+The suite starts itself in these forms. All end at the end of their standard input.
 
   serve PEER echo|sink|source [--core N] [--send-size BYTES] [--work ROUNDS]
                   runs one server, which prints `listening on 127.0.0.1:PORT`
   hold ADDRESS    holds idle connections to ADDRESS; reads their number, one number a line
+  attack ADDRESS NAME
+                  opens hostile connections to ADDRESS; attacks after the first line
+  echo|sink|source PORT
+                  runs examples/echo.rs
 ";
 
 pub enum Command {
     Help,
     Run(Settings),
-    Redraw { results: PathBuf, settings: Settings },
-    Serve { peer: Peer, task: Task, core: Option<usize> },
-    Hold { to: SocketAddr },
+    Redraw {
+        results: PathBuf,
+        settings: Settings,
+    },
+    Serve {
+        peer: Peer,
+        task: Task,
+        core: Option<usize>,
+    },
+    Hold {
+        to: SocketAddr,
+    },
+    Attack {
+        to: SocketAddr,
+        attack: Attack,
+    },
+    /// The example reads the arguments itself.
+    EchoExample,
 }
 
 pub struct Settings {
     pub effort: Effort,
     pub only: Option<String>,
+    /// Runs only the scenarios with hostile connections.
+    pub hostile: bool,
     pub peers: Vec<Peer>,
     pub out: PathBuf,
     pub docs: Option<PathBuf>,
@@ -53,7 +79,21 @@ pub struct Settings {
 impl Settings {
     /// Returns whether the user asked for a scenario of this name.
     pub fn wants(&self, scenario: &str) -> bool {
-        self.only.as_ref().is_none_or(|text| scenario.contains(text.as_str()))
+        let is_asked = self.only.as_ref().is_none_or(|text| scenario.contains(text.as_str()));
+        is_asked && if self.hostile { is_hostile(scenario) } else { !self.omits(scenario) }
+    }
+
+    /// Returns whether a scenario runs only if the user asks for it: a quick run has no time for
+    /// attacks.
+    pub fn omits(&self, scenario: &str) -> bool {
+        let is_plain = !self.hostile && self.only.is_none();
+        is_plain && self.effort == Effort::Quick && is_hostile(scenario)
+    }
+
+    /// Returns the file of the earlier run to which the figures of this run are added.
+    pub fn earlier(&self) -> Option<PathBuf> {
+        let of_docs = || self.docs.as_deref().filter(|_| self.hostile).map(docs::figures_file);
+        self.add.clone().or_else(of_docs)
     }
 }
 
@@ -61,6 +101,7 @@ pub fn parse() -> Result<Command, Box<dyn Error>> {
     let mut settings = Settings {
         effort: Effort::Full,
         only: None,
+        hostile: false,
         peers: Peer::ALL.to_vec(),
         out: "benchmark-results".into(),
         docs: None,
@@ -72,6 +113,7 @@ pub fn parse() -> Result<Command, Box<dyn Error>> {
         match argument {
             Long("quick") => settings.effort = Effort::Quick,
             Long("smoke") => settings.effort = Effort::Smoke,
+            Long("hostile") => settings.hostile = true,
             Long("only") => settings.only = Some(parser.value()?.string()?),
             Long("peers") => {
                 let names = parser.value()?.string()?;
@@ -85,6 +127,13 @@ pub fn parse() -> Result<Command, Box<dyn Error>> {
             Value(word) if word == "serve" => return parse_serve(parser),
             Value(word) if word == "hold" => {
                 return Ok(Command::Hold { to: parser.value()?.parse()? });
+            }
+            Value(word) if word == "attack" => {
+                let to = parser.value()?.parse()?;
+                return Ok(Command::Attack { to, attack: parser.value()?.parse()? });
+            }
+            Value(word) if ["echo", "sink", "source"].iter().any(|mode| word == *mode) => {
+                return Ok(Command::EchoExample);
             }
             other => return Err(format!("{}; see --help", other.unexpected()).into()),
         }

@@ -27,6 +27,8 @@ const DEPTH_OF_ROWS: usize = 2;
 #[derive(Serialize, Deserialize)]
 struct DataSet {
     machine: Machine,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    hostile_machine: Option<Machine>,
     mode: String,
     seconds: f64,
     not_measured: Vec<String>,
@@ -83,6 +85,7 @@ impl DataSet {
             .map(|of| (of.scenario.clone(), of.peer.clone(), of.server, of.load));
         DataSet {
             machine: report.machine.clone(),
+            hostile_machine: report.hostile_machine.clone(),
             mode: report.mode.clone(),
             seconds: report.seconds,
             not_measured: report.not_measured.clone(),
@@ -121,6 +124,7 @@ impl DataSet {
         });
         Ok(Report {
             machine: self.machine,
+            hostile_machine: self.hostile_machine,
             mode: self.mode,
             seconds: self.seconds,
             figures: figures.collect(),
@@ -220,6 +224,7 @@ mod tests {
     /// Returns a report with all that a run can have: the fixture has no shares and one grid.
     fn report() -> Report {
         let mut report = fixture::report();
+        report.hostile_machine = Some(report.machine.clone());
         let shares = |peer: &str, load| Shares {
             scenario: "echo/1 × 64 B".to_owned(),
             peer: peer.to_owned(),

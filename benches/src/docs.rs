@@ -15,6 +15,7 @@
 //! |---|---|
 //! | `machine` | the machine, the versions and the length of the run |
 //! | `overview` | a table of the figures that decide between libraries |
+//! | `hostile` | a table of the scenarios with hostile connections |
 //! | `targets` | each target, and what this run reached |
 //! | `not measured` | what could not be measured, and why |
 //! | `plot: NAME` | the image `NAME.svg`, if the run has figures for it |
@@ -30,7 +31,7 @@ use std::{
 use crate::{
     data_set,
     plot::{self, Plot},
-    report::Report,
+    report::{Machine, Report, is_hostile},
     table,
 };
 
@@ -87,7 +88,7 @@ pub fn write(report: &Report, docs_dir: &Path) -> Result<Vec<PathBuf>, Error> {
         return Err(Error::Smoke);
     }
     let directory = docs_dir.join(DIRECTORY);
-    let figures = directory.join(FIGURES);
+    let figures = figures_file(docs_dir);
     let results = |source| Error::Results { path: figures.clone(), source };
     let text = data_set::write(report).map_err(results)?;
     let report = &data_set::read(&text).map_err(results)?;
@@ -126,6 +127,11 @@ pub fn read_results(path: &Path) -> Result<Report, Error> {
     let text = fs::read_to_string(path).map_err(file("read", path))?;
     let results = |source| Error::Results { path: path.to_owned(), source };
     data_set::read(&text).map_err(results)
+}
+
+/// Returns the path of the data set. `docs_dir` is the directory `docs` of a checkout.
+pub fn figures_file(docs_dir: &Path) -> PathBuf {
+    docs_dir.join(DIRECTORY).join(FIGURES)
 }
 
 /// Removes the plots of an earlier run for which this run has no figures.
@@ -191,6 +197,7 @@ fn content(name: &str, page: &Page, report: &Report, plots: &[Plot]) -> Option<S
         Some(_) => return None,
         None => match name {
             "machine" => machine(report),
+            "hostile" => hostile(report).unwrap_or_else(|| NONE.to_owned()),
             "overview" => table::overview_markdown(report),
             "targets" => table::targets_markdown(&table::targets(report)),
             "not measured" => not_measured(report),
@@ -211,6 +218,11 @@ fn tables(report: &Report) -> String {
     );
     for group in &groups {
         _ = writeln!(text, "\n## {group}\n");
+        if is_hostile(group)
+            && let Some(machine) = &report.hostile_machine
+        {
+            _ = writeln!(text, "{}\n", another_machine(machine));
+        }
         for plot in plots.iter().filter(|plot| plot.place(&groups) == Some(group)) {
             _ = writeln!(text, "{}\n", image(plot, ""));
         }
@@ -219,6 +231,19 @@ fn tables(report: &Report) -> String {
     _ = writeln!(text, "\n## Where a peer is better\n\n{}", table::beaten_markdown(report).trim());
     _ = writeln!(text, "\n## Not measured\n\n{}", not_measured(report).trim());
     text
+}
+
+/// Returns the table of the scenarios with hostile connections, with their machine if it is not that
+/// of the other scenarios.
+fn hostile(report: &Report) -> Option<String> {
+    let table = table::hostile_markdown(report)?;
+    let machine = report.hostile_machine.as_ref().map(another_machine);
+    Some(machine.map_or_else(|| table.clone(), |machine| format!("{table}\n{machine}")))
+}
+
+fn another_machine(machine: &Machine) -> String {
+    let Machine { processor, cores, kernel, .. } = machine;
+    format!("Measured on another machine: {processor}, {cores} cores, Linux {kernel}.")
 }
 
 fn image(plot: &Plot, to_plots: &str) -> String {

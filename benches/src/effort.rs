@@ -6,7 +6,7 @@ pub enum Effort {
     Smoke,
     /// Takes less than three minutes.
     Quick,
-    /// Takes about half an hour, and gives the figures of the documentation.
+    /// Takes about 45 minutes, and gives the figures of the documentation.
     Full,
 }
 

@@ -17,6 +17,7 @@ pub fn report() -> Report {
             rustc: "0.0.0-fixture".to_owned(),
             peers: BTreeMap::from([("tokio".to_owned(), "0.0.0-fixture".to_owned())]),
         },
+        hostile_machine: None,
         mode: "full".to_owned(),
         seconds: 1234.0,
         figures: Vec::new(),
@@ -30,6 +31,7 @@ pub fn report() -> Report {
     idle(&mut report);
     latencies(&mut report);
     instruments(&mut report);
+    hostile(&mut report);
     report
 }
 
@@ -143,6 +145,25 @@ fn instruments(report: &mut Report) {
     each(report, calls, Metric::SystemCalls, 2.05, &[1.0, 1.0, 1.0, 1.01, 1.9, 1.0]);
     let instructions = "instruments/instructions, 64 × 64 B";
     each(report, instructions, Metric::Instructions, 120.0, &[3.1, 1.0, 1.4, 7.0, 9.5, 4.0]);
+}
+
+fn hostile(report: &mut Report) {
+    for (attack, milliseconds, megabytes) in
+        [("quiet", 0.07, 2.0), ("bulk from 1,000", 3.0, 4.0), ("zero windows", 4.0, 40.0)]
+    {
+        let scenario = format!("hostile/{attack}");
+        for peer in ["sockman", "sockman, echo example", "epoll C", "tokio", "poll C"] {
+            one(report, &scenario, peer, Metric::LatencyP50, milliseconds * 100.0);
+            one(report, &scenario, peer, Metric::LatencyP99, milliseconds * 1000.0);
+            one(report, &scenario, peer, Metric::LatencyMax, milliseconds * 2000.0);
+            one(report, &scenario, peer, Metric::PeakMemory, megabytes);
+        }
+    }
+    for attack in ["bulk from 1,000", "zero windows"] {
+        let scenario = format!("hostile elsewhere/{attack}");
+        one(report, &scenario, "epoll C", Metric::LatencyP99, 90.0);
+        one(report, &scenario, "epoll C", Metric::LatencyMax, 150.0);
+    }
 }
 
 fn each(report: &mut Report, scenario: &str, metric: Metric, base: f64, factors: &[f64; 6]) {

@@ -42,6 +42,8 @@ fn run() -> Result<(), Box<dyn Error>> {
             Ok(())
         }
         Command::Serve { peer, task, core } => servers::serve(peer, task, core),
+        Command::Attack { to, attack } => load::attack(to, attack),
+        Command::EchoExample => servers::run_echo_example(),
         Command::Hold { to } => load::hold(to),
         Command::Run(settings) => {
             let report = measure_all(&settings)?;
@@ -58,6 +60,7 @@ fn measure_all(settings: &Settings) -> Result<Report, Box<dyn Error>> {
     let start = Instant::now();
     let mut report = Report {
         machine: machine::describe(),
+        hostile_machine: None,
         mode: settings.effort.name().into(),
         seconds: 0.0,
         figures: Vec::new(),
@@ -68,6 +71,11 @@ fn measure_all(settings: &Settings) -> Result<Report, Box<dyn Error>> {
     };
     let only = |scenario: &str| settings.wants(scenario);
 
+    if settings.omits(report::HOSTILE) {
+        report
+            .not_measured
+            .push(format!("{}: a quick run measures it only with --hostile.", report::HOSTILE));
+    }
     scenarios::run(settings.effort, &only, &settings.peers, &mut report)?;
     latency::run(settings.effort, &only, &mut report)?;
     instruments::run(settings.effort, &only, &env::current_exe()?, &mut report)?;
@@ -76,10 +84,19 @@ fn measure_all(settings: &Settings) -> Result<Report, Box<dyn Error>> {
     if report.figures.is_empty() && report.not_measured.is_empty() {
         return Err("no scenario has the text of --only in its name; see --help".into());
     }
-    if let Some(earlier) = &settings.add {
+    if let Some(earlier) = &settings.earlier() {
         let earlier = docs::read_results(earlier)?;
-        if earlier.mode != report.mode || earlier.machine.processor != report.machine.processor {
-            return Err("--add needs a run of the same mode on the same processor".into());
+        let is_same_machine = earlier.machine.processor == report.machine.processor;
+        if earlier.mode != report.mode || !(is_same_machine || settings.hostile) {
+            return Err("figures are added only to a run of the same mode and processor".into());
+        }
+        if !is_same_machine {
+            report.hostile_machine = Some(report.machine);
+            report.machine = earlier.machine.clone();
+        }
+        if settings.hostile {
+            // The documentation has the length of the run that measured everything else.
+            report.seconds = 0.0;
         }
         report.add(earlier);
     }

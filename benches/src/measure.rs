@@ -171,6 +171,30 @@ fn stolen() -> io::Result<u64> {
     Ok(word.and_then(|ticks| ticks.parse::<u64>().ok()).unwrap_or(0) * TICK)
 }
 
+/// What all cores have done since the start of the machine, ticks.
+#[derive(Debug, Clone, Copy)]
+pub struct CoreTimes {
+    idle: u64,
+    all: u64,
+}
+
+impl CoreTimes {
+    pub fn read() -> io::Result<CoreTimes> {
+        let text = fs::read_to_string("/proc/stat")?;
+        let words = text.lines().next().unwrap_or_default().split_whitespace().skip(1);
+        let ticks: Vec<u64> = words.map_while(|word| word.parse().ok()).take(STEAL).collect();
+        // Idle, and idle while a disk works.
+        Ok(CoreTimes { idle: ticks.iter().skip(3).take(2).sum(), all: ticks.iter().sum() })
+    }
+
+    /// Returns the share of the time in which the cores were busy, from 0 to 1.
+    pub fn busy_since(self, before: CoreTimes) -> f64 {
+        let all = self.all.saturating_sub(before.all);
+        let idle = self.idle.saturating_sub(before.idle);
+        if all == 0 { 0.0 } else { 1.0 - idle as f64 / all as f64 }
+    }
+}
+
 /// The result for a server without traffic.
 #[derive(Debug, Clone, Copy)]
 pub struct Quiet {

@@ -14,6 +14,9 @@ pub const SOCKMAN: &str = "sockman";
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Report {
     pub machine: Machine,
+    /// The machine of the scenarios with hostile connections, if another one measured them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hostile_machine: Option<Machine>,
     /// `full`, `quick` or `smoke`.
     pub mode: String,
     /// The duration of the whole run.
@@ -76,6 +79,8 @@ pub enum Metric {
     LatencyP50,
     /// The 99th percentile of the latency at the client, µs.
     LatencyP99,
+    /// The longest latency of a round at the client, µs.
+    LatencyMax,
     /// GB (10⁹ bytes) per second.
     Throughput,
     /// Server CPU for 10⁶ bytes, µs.
@@ -90,6 +95,8 @@ pub enum Metric {
     WakeUps,
     /// Bytes of the process's private memory that one idle connection adds.
     BytesPerConnection,
+    /// The peak of the process's resident memory, MB (10⁶ bytes).
+    PeakMemory,
     /// System calls for one message.
     SystemCalls,
     /// User-space instructions for one message.
@@ -127,6 +134,14 @@ impl Figure {
     }
 }
 
+/// The first word of the scenarios with hostile connections.
+pub const HOSTILE: &str = "hostile";
+
+/// Returns whether a scenario has hostile connections.
+pub fn is_hostile(scenario: &str) -> bool {
+    scenario.starts_with(HOSTILE)
+}
+
 impl Report {
     /// Adds the figures of an earlier run for the scenarios that this run did not measure.
     pub fn add(&mut self, earlier: Report) {
@@ -140,6 +155,9 @@ impl Report {
         self.failures += earlier.failures.saturating_sub(before - still.len());
         self.not_measured.splice(0..0, still);
 
+        if !self.figures.iter().any(|figure| is_hostile(&figure.scenario)) {
+            self.hostile_machine = earlier.hostile_machine;
+        }
         let is_new =
             |scenario: &str| !self.figures.iter().any(|figure| figure.scenario == scenario);
         let (figures, distributions, shares): (Vec<Figure>, Vec<Distribution>, Vec<Shares>) = (
@@ -197,5 +215,20 @@ mod tests {
         assert_eq!(samples, [3.0, 2.0]);
         assert_eq!(now.not_measured, ["idle/0, mio: broke."]);
         assert_eq!(now.failures, 1);
+    }
+
+    #[test]
+    fn the_other_machine_of_the_hostile_scenarios_stays_until_they_are_measured_again() {
+        let machine = Machine { cores: 7, ..Machine::default() };
+        let earlier = || Report {
+            hostile_machine: Some(machine.clone()),
+            ..report("hostile/idle", 1.0, &[])
+        };
+        let mut now = report("echo/1", 2.0, &[]);
+        now.add(earlier());
+        assert_eq!(now.hostile_machine, Some(machine.clone()));
+        let mut now = report("hostile/idle", 2.0, &[]);
+        now.add(earlier());
+        assert_eq!(now.hostile_machine, None);
     }
 }

@@ -3,6 +3,7 @@ use std::{
     env, fs,
     io::{self, BufRead, BufReader},
     net::SocketAddr,
+    path::Path,
     process::{Child, ChildStdin, Command, Stdio},
     thread,
     time::{Duration, Instant},
@@ -29,7 +30,24 @@ pub struct ServerProcess {
 
 impl ServerProcess {
     pub fn start(peer: Peer, task: Task, core: Option<usize>) -> io::Result<ServerProcess> {
-        let mut command = Command::new(env::current_exe()?);
+        ServerProcess::run(Command::new(env::current_exe()?), peer, task, core)
+    }
+
+    /// Starts a server that gets its core only while no other program wants it.
+    pub fn start_at_idle_priority(
+        peer: Peer,
+        task: Task,
+        core: usize,
+    ) -> io::Result<ServerProcess> {
+        ServerProcess::run(at_idle_priority(&env::current_exe()?), peer, task, Some(core))
+    }
+
+    fn run(
+        mut command: Command,
+        peer: Peer,
+        task: Task,
+        core: Option<usize>,
+    ) -> io::Result<ServerProcess> {
         command.args(["serve", peer.command_name(), &task.contract.to_string()]);
         command.args(["--send-size", &task.send_size.to_string()]);
         command.args(["--work", &task.work.to_string()]);
@@ -50,7 +68,7 @@ impl ServerProcess {
             return Err(io::Error::other(text));
         };
         let server = ServerProcess { child, stdin, address };
-        if task.contract == Contract::Echo {
+        if task.contract == Contract::Echo && peer != Peer::SockmanFirst {
             let settled = server.descriptors()?;
             verify(address)?;
             server.wait_for_descriptors(settled)?;
@@ -60,17 +78,13 @@ impl ServerProcess {
 
     /// Returns the processor time and the waiting time of all threads since their start.
     pub fn times(&self) -> io::Result<Times> {
-        let mut sum = Times::default();
-        for task in self.tasks()? {
-            sum.add(Times::read(&format!("{task}/schedstat"))?);
-        }
-        Ok(sum)
+        Times::of(self.child.id())
     }
 
     /// Returns how often its threads have gone to sleep, and so have woken, since their start.
     pub fn sleeps(&self) -> io::Result<u64> {
         let mut sum = 0;
-        for task in self.tasks()? {
+        for task in tasks(self.child.id())? {
             sum += number(&format!("{task}/status"), "voluntary_ctxt_switches:")?;
         }
         Ok(sum)
@@ -80,6 +94,11 @@ impl ServerProcess {
     pub fn private_memory(&self) -> io::Result<u64> {
         let path = format!("/proc/{}/smaps_rollup", self.child.id());
         Ok((number(&path, "Private_Clean:")? + number(&path, "Private_Dirty:")?) * 1024)
+    }
+
+    /// Returns the most bytes of memory that the process has had at a time.
+    pub fn peak_memory(&self) -> io::Result<u64> {
+        Ok(number(&format!("/proc/{}/status", self.child.id()), "VmHWM:")? * 1024)
     }
 
     /// Returns the number of open descriptors. Each connection has one descriptor.
@@ -103,12 +122,6 @@ impl ServerProcess {
             }
             thread::sleep(BETWEEN_LOOKS);
         }
-    }
-
-    fn tasks(&self) -> io::Result<Vec<String>> {
-        let directory = format!("/proc/{}/task", self.child.id());
-        let entries = fs::read_dir(directory)?;
-        entries.map(|entry| Ok(entry?.path().display().to_string())).collect()
     }
 }
 
@@ -142,6 +155,15 @@ pub struct Times {
 }
 
 impl Times {
+    /// Returns the times of all threads of a process since their start.
+    pub fn of(process: u32) -> io::Result<Times> {
+        let mut sum = Times::default();
+        for task in tasks(process)? {
+            sum.add(Times::read(&format!("{task}/schedstat"))?);
+        }
+        Ok(sum)
+    }
+
     pub fn of_this_thread() -> io::Result<Times> {
         Times::read("/proc/thread-self/schedstat")
     }
@@ -166,6 +188,20 @@ impl Times {
             waited: self.waited.saturating_sub(before.waited),
         }
     }
+}
+
+/// Returns the directories of the threads of a process.
+fn tasks(process: u32) -> io::Result<Vec<String>> {
+    let entries = fs::read_dir(format!("/proc/{process}/task"))?;
+    entries.map(|entry| Ok(entry?.path().display().to_string())).collect()
+}
+
+/// Returns a command that runs this program with `SCHED_IDLE`: any program of normal priority that
+/// becomes ready gets the core at once.
+pub fn at_idle_priority(program: &Path) -> Command {
+    let mut command = Command::new("chrt");
+    command.args(["--idle", "0"]).arg(program);
+    command
 }
 
 /// Returns the number after a heading in a file of the kernel.

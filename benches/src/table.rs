@@ -7,6 +7,7 @@ use crate::report::Report;
 
 mod beaten;
 mod grid;
+mod hostile;
 mod metric;
 mod names;
 mod overview;
@@ -17,6 +18,7 @@ mod tests;
 pub use beaten::{beaten_markdown, beaten_text};
 use grid::{Cell, Grid};
 pub use grid::{grids, is_supported, ratio_by_rounds};
+pub use hostile::hostile_markdown;
 pub use metric::number;
 pub use names::{group, groups, in_order, is_poll, is_sockman, numbers, peers_in_order, what};
 pub use overview::overview_markdown;

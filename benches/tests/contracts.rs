@@ -1,14 +1,14 @@
 //! Proves that every server keeps the contract, so that all compared servers do the same work.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 use std::{
-    io::{BufRead, BufReader, Read, Write},
+    io::{BufRead, BufReader, ErrorKind, Read, Write},
     net::{Shutdown, SocketAddr, TcpStream},
     process::{Child, Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
 
-const PEERS: [&str; 8] = [
+const PEERS: [&str; 9] = [
     "epoll-c",
     "mio",
     "tokio",
@@ -17,6 +17,7 @@ const PEERS: [&str; 8] = [
     "sockman",
     "sockman-no-sweep",
     "sockman-large-buffer",
+    "sockman-echo",
 ];
 /// More bytes than the kernel's buffers and 1 MiB of leftovers can hold.
 const FLOOD: usize = 64 << 20;
@@ -104,6 +105,16 @@ fn echo(peer: &str) -> (bool, usize) {
         let _ = (&stream).read_to_end(&mut received);
     });
     (sent == received, received.len())
+}
+
+#[test]
+fn the_first_program_echoes_and_closes_a_peer_that_does_not_read() {
+    let server = Server::start("sockman-first", "echo");
+    let mut stream = server.connect();
+    stream.write_all(b"x").unwrap();
+    stream.read_exact(&mut [0]).unwrap();
+    let error = stream.write_all(&vec![7; FLOOD]).unwrap_err();
+    assert!([ErrorKind::ConnectionReset, ErrorKind::BrokenPipe].contains(&error.kind()), "{error}");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 //! Runs on the test's thread. The model's mutex is held during calls to the doubles, which call no
 //! code of the simulator.
 
-use sockman::testing::{Call, Ended};
+use sockman::testing::Ended;
 
 use crate::{
     model::{Phase, Player, Way, bytes},
@@ -13,7 +13,7 @@ use crate::{
 impl World {
     /// Performs a random action of a peer, the network or the kernel.
     pub(crate) fn act_elsewhere(&self) {
-        let what = self.model.lock().choices.below(40);
+        let what = self.model.lock().choices.below(43);
         match what {
             0..=11 => self.peer_sends(),
             12..=19 => self.peer_receives(),
@@ -22,14 +22,18 @@ impl World {
             26..=28 => self.peers_accept(),
             29 => self.shut_or_open_window(),
             30 => self.cut_pieces(),
-            31..=33 => self.fail_a_call(),
+            31 | 32 => self.fail_a_call(),
+            33 => self.fail_for_long(),
             34 => self.limit_descriptors(),
             35..=37 => drop(self.proxies_act(false) | self.bridge_acts(false)),
+            38 => self.other_holder_acts(),
+            39 => self.jump(),
+            40 => self.lack_several_times(),
             _ => self.peer_sends(),
         }
     }
 
-    fn any_peer(&self) -> Option<usize> {
+    pub(crate) fn any_peer(&self) -> Option<usize> {
         let mut model = self.model.lock();
         let alive = (0..model.peers.len()).filter(|at| model.peers[*at].peer.is_some());
         let alive: Vec<usize> = alive.collect();
@@ -51,6 +55,9 @@ impl World {
             let mut model = self.model.lock();
             model.say(|| format!("  peer {} connects to {to}", peer.key()));
             model.count("a peer connected");
+            if self.is_released(&to) {
+                model.count("a client came to a listener that only another process holds");
+            }
             model.peers.push(Player::new(peer));
         }
     }
@@ -75,6 +82,7 @@ impl World {
         let Some(peer) = player.peer.as_ref().filter(|_| !player.has_fin) else { return };
         let data = bytes(player.key, Way::In, player.sent, player.sent + length);
         if let Ok(sent) = peer.send(&data) {
+            player.arrivals.push((player.sent, self.network.elapsed() + self.latency));
             player.sent += sent as u64;
             let key = player.key;
             model.say(|| format!("  peer {key} sends {sent} bytes"));
@@ -176,8 +184,10 @@ impl World {
         let mut model = self.model.lock();
         let what = model.choices.below(4);
         let size = model.choices.size(2000) as usize;
-        let Some(player) = model.peers.get(at).filter(|player| !player.has_fin) else { return };
+        let player = model.peers.get_mut(at).filter(|player| !player.has_fin);
+        let Some(player) = player else { return };
         let Some(peer) = player.peer.as_ref() else { return };
+        player.is_delayed |= what < 2;
         let kind = match what {
             0 => {
                 peer.set_chunk(Some(size.max(16)));
@@ -195,31 +205,21 @@ impl World {
         model.count(kind);
     }
 
-    fn fail_a_call(&self) {
-        let Some(at) = self.any_peer() else { return };
+    /// Lets the other holder of an adopted listener make it block, take the next client, or both.
+    fn other_holder_acts(&self) {
+        let listeners = self.shared_listeners.lock();
         let mut model = self.model.lock();
-        let call = model.choices.pick(FAILING).unwrap_or(Call::Recv);
-        let errors = call.errors();
-        let transient = [libc::EINTR, libc::EAGAIN];
-        let transient: Vec<i32> = transient.into_iter().filter(|e| errors.contains(e)).collect();
-        let is_gentle = !transient.is_empty() && !model.choices.once_in(4);
-        let from = if is_gentle { &transient } else { errors };
-        let Some(errno) = model.choices.pick(from) else { return };
-        if errno != libc::EINTR && errno != libc::EAGAIN {
-            model.calls_failed |= call != Call::Accept;
+        let at = model.choices.below(listeners.len() as u64);
+        let Some(listener) = listeners.get(at as usize) else { return };
+        let how = model.choices.below(3);
+        if how != 0 {
+            listener.clear_nonblocking();
+            model.count("another process made a listener block");
         }
-        model.shutdown_failed |= call == Call::Shutdown;
-        let Some(player) = model.peers.get(at) else { return };
-        match (call, &player.peer) {
-            (Call::Recv | Call::Send, Some(peer)) => peer.fail_next(call, errno),
-            _ => self.network.fail_next(call, errno),
+        if how != 1 && listener.accept().is_some() {
+            model.say(|| format!("  another process accepts at {}", listener.address()));
+            model.count("another process took a client");
         }
-        model.say(|| format!("  the next {call:?} fails with errno {errno}"));
-        model.count(match errno {
-            libc::EINTR => "a call was interrupted",
-            libc::EAGAIN => "a call failed with would-block",
-            _ => "a call failed",
-        });
     }
 
     fn limit_descriptors(&self) {
@@ -235,23 +235,3 @@ impl World {
         });
     }
 }
-
-/// The calls that can be made to fail. Receives and sends are listed twice, so that they fail more
-/// often.
-const FAILING: &[Call] = &[
-    Call::Recv,
-    Call::Send,
-    Call::Recv,
-    Call::Send,
-    Call::Accept,
-    Call::Connect,
-    Call::Socket,
-    Call::Shutdown,
-    Call::LocalAddress,
-    Call::PeerAddress,
-    Call::TakeError,
-    Call::Register,
-    Call::CreatePoller,
-    Call::Bind,
-    Call::Listen,
-];

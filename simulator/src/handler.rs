@@ -4,16 +4,18 @@
 //! Runs on the simulated socket thread, which is the test's thread. The model's mutex is not held
 //! during calls into the library, except while a descriptor is looked up.
 
-use std::{io, panic::resume_unwind, sync::Arc, time::Instant};
+use std::{error::Error, io, panic::resume_unwind, sync::Arc, time::Instant};
 
 use sockman::{
     ConnectionId, EventHandler, NextRecv, Service, SockMan,
     address::{Destination, NetAddr},
     error::{ConnectError, ConnectErrorKind, SendError},
     options::PanicPolicy,
+    testing::Call,
 };
 
 use crate::{
+    faults::passes,
     model::{Model, Phase, Way, bytes},
     world::World,
 };
@@ -39,7 +41,12 @@ impl Embedder {
             return;
         }
         if self.world.model.lock().choices.once_in(12) {
+            let before = self.world.network.elapsed();
             self.world.act_as_embedder(sockman, true);
+            let now = self.world.network.elapsed();
+            if let Some(id) = id.filter(|_| now > before) {
+                self.world.with_record(id, |record| record.excused_at = Some(now));
+            }
         }
         self.perhaps_panic(id);
     }
@@ -101,6 +108,18 @@ impl Embedder {
     }
 }
 
+/// Returns the errno of the system call that made a connect fail.
+fn errno_of(error: &ConnectError) -> Option<i32> {
+    let mut source = error.source();
+    while let Some(error) = source {
+        if let Some(error) = error.downcast_ref::<io::Error>() {
+            return error.raw_os_error();
+        }
+        source = error.source();
+    }
+    None
+}
+
 impl Model {
     /// Notes the result of a send without a `SendQueue`. Returns the number of bytes sent.
     pub(crate) fn sent(
@@ -140,11 +159,17 @@ impl Model {
                 });
                 0
             }
-            Err(SendError::Socket { .. }) => {
+            Err(SendError::Socket { source, .. }) => {
                 record.send_failed = true;
+                let errno = source.raw_os_error();
                 let may_reset = self.player(key).is_none_or(|player| player.may_reset);
                 self.require(may_reset || write_shut || calls_failed, || {
                     format!("a send on connection {number} failed without a cause")
+                });
+                self.require(!passes(errno), || {
+                    format!(
+                        "a send on connection {number} returned errno {errno:?}, which passes (G11)"
+                    )
                 });
                 self.count("a send failed");
                 0
@@ -185,6 +210,7 @@ impl EventHandler for Embedder {
             model.count("a connection was accepted");
             !(model.is_wild && model.choices.once_in(16))
         };
+        self.world.set_timer(sockman, id);
         if !accepts {
             let mut model = self.world.model.lock();
             model.count("a connection was refused by the embedder");
@@ -201,6 +227,7 @@ impl EventHandler for Embedder {
     }
 
     fn event_ready_to_send(&self, sockman: &SockMan, id: ConnectionId) -> NextRecv {
+        let polls = self.world.network.calls(Call::Poll);
         let (queue, refrains) = {
             let mut model = self.world.model.lock();
             model.check_named(id, "event_ready_to_send");
@@ -208,7 +235,7 @@ impl EventHandler for Embedder {
             let (pass, number) = (model.pass, model.number(id));
             let refrains = model.is_wild && model.choices.once_in(16);
             let Some(record) = model.connections.get_mut(&id) else { return NextRecv::Proceed };
-            let is_second = std::mem::replace(&mut record.ready_in, pass) == pass;
+            let is_second = std::mem::replace(&mut record.ready_after, polls) == polls;
             let is_allowed = record.send_allowed == pass;
             record.send_resumed_silently = false;
             // A `SendQueue` relies on a drain in each `event_ready_to_send`.
@@ -220,20 +247,14 @@ impl EventHandler for Embedder {
                 )
             });
             model.require(!is_second, || {
-                format!("connection {number} was reported ready to send twice in one pass (G8)")
+                format!("connection {number} was reported ready to send twice after one poll (G8)")
             });
             (queue, refrains)
         };
         let sent = match queue {
             _ if refrains => 0,
             None => self.send_some(sockman, id),
-            Some(queue) => {
-                let before = queue.queued();
-                let drained = queue.drain(sockman);
-                let failed = drained.is_err();
-                self.world.with_record(id, |record| record.send_failed |= failed);
-                (before - queue.queued()) as u64
-            }
+            Some(queue) => self.world.drain(sockman, id, &queue),
         };
         let mut model = self.world.model.lock();
         let skips = model.is_wild && model.choices.once_in(10);
@@ -246,6 +267,7 @@ impl EventHandler for Embedder {
             model.count("receiving was skipped");
         }
         if let Some(record) = model.connections.get_mut(&id) {
+            record.is_denied |= skips;
             record.send_rests |= sent == 0;
             record.recv_rests |= sent == 0 && skips;
         }
@@ -255,12 +277,20 @@ impl EventHandler for Embedder {
     }
 
     fn event_got_data(&self, sockman: &SockMan, id: ConnectionId, data: &[u8]) {
-        let answers = {
+        let now = self.world.network.elapsed();
+        self.world.with_record(id, |record| record.received_at = Some(now));
+        self.world.set_timer(sockman, id);
+        let polls = self.world.network.calls(Call::Poll);
+        {
             let mut model = self.world.model.lock();
             model.check_named(id, "event_got_data");
             model.say(|| format!("    {} bytes", data.len()));
             model.count("data was received");
-            model.check_data(id, data);
+            model.check_data(id, data, polls);
+        }
+        self.world.relay(sockman, id, data.len());
+        let answers = {
+            let mut model = self.world.model.lock();
             let length = model.choices.size(LONGEST_SEND);
             let answers = model.is_wild && model.choices.once_in(3);
             let Some(record) = model.connections.get_mut(&id).filter(|_| answers) else {
@@ -302,7 +332,8 @@ impl EventHandler for Embedder {
             model.say(|| format!("    {error}"));
             let fd = model.connections.get(&id).map(|record| record.fd);
             let probe = fd.and_then(|fd| self.world.network.probe(fd));
-            model.check_error(id, probe.is_none_or(|probe| probe.is_watched));
+            let is_watched = probe.is_none_or(|probe| probe.is_watched);
+            model.check_error(id, error.raw_os_error(), is_watched);
         }
         self.close_perhaps(sockman, id);
         self.afterwards(sockman, Some(id));
@@ -315,6 +346,7 @@ impl EventHandler for Embedder {
         to: &Destination,
         result: Result<&Service, ConnectError>,
     ) {
+        let mut is_open = false;
         {
             let mut model = self.world.model.lock();
             let number = model.number(id);
@@ -324,9 +356,16 @@ impl EventHandler for Embedder {
                 format!("connect {number} got an outcome, but the connect is {phase:?} (G2, G4)")
             });
             match result {
-                Ok(_) => {
+                Ok(me) => {
+                    let is_tcp = to.service().is_some_and(|to| {
+                        !matches!(to.addr(), NetAddr::I2p(_)) && !to.addr().is_unix()
+                    });
+                    model.require(!is_tcp || me.port() != 0, || {
+                        format!("connect {number} succeeded with the local address {me} (G13)")
+                    });
                     model.count("a connect succeeded");
                     self.world.register(sockman, &mut model, id, Phase::Open);
+                    is_open = true;
                     let is_direct =
                         to.service().is_some_and(|to| !matches!(to.addr(), NetAddr::I2p(_)));
                     if !is_direct {
@@ -345,10 +384,16 @@ impl EventHandler for Embedder {
                         ConnectErrorKind::Interrupted => "a connect was cancelled",
                         _ => "a connect failed",
                     });
+                    let lacked = passes(errno_of(&error)) && !model.lacks_may_end_connects;
+                    let is_time_out = matches!(error.kind(), ConnectErrorKind::TimedOut { .. });
+                    let until = model.connections.get(&id).and_then(|record| record.until);
+                    let is_late = until.is_some_and(|until| self.world.network.elapsed() >= until);
+                    model.require(!lacked || is_time_out || is_late, || {
+                        format!("connect {number} failed with an errno that passes: {error} (G11)")
+                    });
                     let deadline = model.connections.get(&id).and_then(|record| record.until);
                     let now = self.world.network.elapsed();
                     let is_due = deadline.is_none_or(|deadline| now >= deadline);
-                    let is_time_out = matches!(error.kind(), ConnectErrorKind::TimedOut { .. });
                     model.require(is_due || !is_time_out, || {
                         format!("connect {number} timed out before its deadline (G9)")
                     });
@@ -357,6 +402,9 @@ impl EventHandler for Embedder {
                     }
                 }
             }
+        }
+        if is_open {
+            self.world.set_timer(sockman, id);
         }
         if self.world.is_wild() && self.world.model.lock().choices.once_in(12) {
             self.world.act_as_embedder(sockman, true);
@@ -389,6 +437,7 @@ impl EventHandler for Embedder {
             let Some(record) = model.connections.get_mut(&id) else { return false };
             record.recv_resumed_silently = false;
             let answer = record.may_recv();
+            record.is_denied = !answer;
             if answer {
                 record.recv_allowed = pass;
             }
@@ -400,6 +449,7 @@ impl EventHandler for Embedder {
 
     fn event_io_loop_completed_for_one(&self, sockman: &SockMan, id: ConnectionId) {
         self.world.model.lock().check_named(id, "event_io_loop_completed_for_one");
+        self.world.check_heard(id);
         let acts = self.world.is_wild() && self.world.model.lock().choices.once_in(64);
         if acts {
             self.world.act_as_embedder(sockman, true);
@@ -411,9 +461,13 @@ impl EventHandler for Embedder {
         {
             let mut model = self.world.model.lock();
             model.pass += 1;
+            model.completed += 1;
+            model.begins_pass = false;
             let pass = model.pass;
             model.say(|| format!(" pass {pass}"));
         }
+        self.world.take_timers();
+        self.world.end_relays(sockman);
         let acts = self.world.is_wild() && self.world.model.lock().choices.once_in(32);
         if acts {
             self.world.act_as_embedder(sockman, true);
@@ -438,8 +492,19 @@ impl EventHandler for Embedder {
     }
 
     fn next_deadline(&self) -> Option<Instant> {
-        let deadline = self.world.model.lock().deadline?;
-        Some(self.world.started + deadline)
+        let mut model = self.world.model.lock();
+        let deadline = model.deadline.map(|deadline| self.world.started + deadline);
+        let own_timers = model.connections.values().filter(|_| self.world.has_own_timers);
+        let own = own_timers.filter_map(|record| record.timer).min();
+        let own = own.map(|at| self.world.started + at);
+        let deadline = deadline.into_iter().chain(own).chain(self.world.timers.next()).min();
+        // At the beginning of a pass, a deadline that has passed may cause one round of turns.
+        let begins_pass = std::mem::replace(&mut model.begins_pass, true);
+        if begins_pass {
+            model.pass_began = self.world.network.elapsed();
+            model.pass += u64::from(deadline.is_some_and(|at| at <= self.world.network.now()));
+        }
+        deadline
     }
 }
 

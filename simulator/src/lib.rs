@@ -19,12 +19,16 @@
 //! assert!(report.passes > 0);
 //! ```
 
+mod before_sleep;
 mod bridge;
 mod choices;
 mod elsewhere;
+mod faults;
 mod handler;
+mod hang_up;
 mod model;
 mod proxies;
+mod queues;
 mod settle;
 mod world;
 
@@ -42,15 +46,19 @@ use sockman::{
     i2p::I2pOptions,
     options::{PanicPolicy, SELECT_TIMEOUT},
     proxy::Proxy,
-    testing::{Network, PeerListener, Point, SocketThreadByHand},
+    testing::{Call, Network, PeerListener, Point, SocketThreadByHand},
 };
 
-pub use crate::model::KINDS;
 use crate::{
     choices::{Choices, Fate, SET_UP},
+    faults::Lasting,
     handler::Embedder,
     model::{Model, Phase},
     world::{Target, World},
+};
+pub use crate::{
+    faults::{Failed, all_failures},
+    model::KINDS,
 };
 
 /// A run has 10 steps and fewer than this many more.
@@ -58,6 +66,9 @@ const MOST_STEPS: u64 = 160;
 /// The most passes in a row that may have no visible cause. A mark from the thread's own callback,
 /// a deadline and the second check after an interrupt each cause such a pass.
 const QUIET_PASSES: usize = 6;
+/// The most accepts that may fail in a pass without a pause of the listener, if each failure may
+/// stand for one client that is gone.
+const MOST_LOST_CLIENTS: u64 = 255;
 /// The most runs for the shrinking of a failing seed.
 const SHRINKS: usize = 1500;
 
@@ -71,6 +82,8 @@ pub struct Report {
     pub passes: u64,
     /// The number of events of each kind in [`KINDS`].
     pub counts: BTreeMap<&'static str, u64>,
+    /// The failures of system calls that happened, of those that [`all_failures`] lists.
+    pub failed: Vec<Failed>,
 }
 
 /// The error returned by [`run`] and [`run_bytes`]: a guarantee was broken.
@@ -170,6 +183,15 @@ fn simulate(choices: Choices, is_traced: bool, most_steps: u32) -> Run {
     simulation.finish()
 }
 
+/// How far the accepts of a run are.
+struct Accepts {
+    tries: u64,
+    /// How often something happened after which a listener ends its tries without a pause.
+    cut_short: u64,
+    /// How often a listener has paused.
+    pauses: u64,
+}
+
 /// One run.
 struct Simulation {
     world: Arc<World>,
@@ -195,6 +217,8 @@ impl Simulation {
         let latency = choices.pick(&[0, 0, 1, 30]).unwrap_or(0);
         let most_steps = 10 + choices.below(MOST_STEPS) as u32;
         let policy = policy.unwrap_or_default();
+        let has_own_timers = choices.once_in(2);
+        let reuses_ports = choices.once_in(2);
 
         let network = Network::new();
         network.set_window(window);
@@ -203,6 +227,7 @@ impl Simulation {
             .sweep(has_sweep.then_some(SELECT_TIMEOUT))
             .max_connections(cap)
             .panic_policy(policy)
+            .reuse_port(reuses_ports)
             .sock_factory(network.factory());
         if let (Some(batch), Some(buffer)) = (batch, buffer) {
             options = options.accept_batch(batch).receive_buffer(buffer);
@@ -215,7 +240,9 @@ impl Simulation {
             let to = Service::new(NetAddr::i2p([7; 32]), 0).into();
             targets.push(Target { to, proxy: None });
         }
-        let world = World::new(network.clone(), model, policy, has_sweep, cap, targets);
+        let latency = Duration::from_millis(latency);
+        let mut world = World::new(network.clone(), model, policy, has_sweep, cap, targets);
+        (world.latency, world.has_own_timers) = (latency, has_own_timers);
         let world = Arc::new(world);
         *world.listeners.lock() = listeners;
         world.proxies.lock().listeners = proxies;
@@ -303,22 +330,28 @@ impl Simulation {
 
     /// Runs one pass, which moves the clock by `time` at most.
     fn pass(&mut self, time: Duration) {
-        let before = self.progress();
+        let (before, accepts) = (self.progress(), self.failing_accepts());
         let Some(thread) = &mut self.thread else { return };
         let passed = thread.pass_within(time);
         let after = self.progress();
+        self.check_accepts(accepts);
         match passed {
             Ok(true) => {}
             Ok(false) => return self.thread = None,
             Err(error) => {
                 self.thread = None;
                 let text = format!("the thread ended without an interrupt: {error:#}");
-                let payload = match error {
-                    JoinError::Panicked(panic) => Some(panic.into_payload()),
-                    _ => None,
+                let is_poll = matches!(error, JoinError::Poll(_));
+                let mut model = self.world.model.lock();
+                let has_cause = match error {
+                    JoinError::Panicked(panic) => panic.into_payload().is::<handler::Panic>(),
+                    JoinError::Poll(_) => model.poll_failed,
+                    _ => false,
                 };
-                if !payload.is_some_and(|payload| payload.is::<handler::Panic>()) {
-                    self.world.model.lock().violated(text);
+                if !has_cause {
+                    model.violated(text);
+                } else if is_poll {
+                    model.count("the poller failed");
                 }
                 return;
             }
@@ -336,23 +369,63 @@ impl Simulation {
         });
     }
 
+    /// If every accept fails, returns that failure and how far the accepts are.
+    fn failing_accepts(&self) -> Option<(Lasting, Accepts)> {
+        let model = self.world.model.lock();
+        let lasting = model.lasting.filter(|lasting| lasting.fails_accepts())?;
+        let network = &self.world.network;
+        // The failures of single calls are not counted.
+        let tries = network.calls(Call::Accept).saturating_sub(network.faults_taken());
+        let count = |kind| model.counts.get(kind).copied().unwrap_or(0);
+        let cut_short = network.faults_taken()
+            + count("a connection was accepted")
+            + count("another process took a client")
+            + count("the listeners were stopped");
+        Some((lasting, Accepts { tries, cut_short, pauses: self.sockman.stats().accept_pauses }))
+    }
+
+    /// Checks, if all accepts failed, that a pass tried a listener a few times only, or that the
+    /// listener pauses after the tries.
+    fn check_accepts(&self, before: Option<(Lasting, Accepts)>) {
+        let (Some((was, before)), Some((is, after))) = (before, self.failing_accepts()) else {
+            return;
+        };
+        let tries = after.tries.saturating_sub(before.tries);
+        let is_right = if was.forbids_accepts() {
+            tries <= 4 * self.world.listening.lock().len() as u64
+        } else {
+            // Each failure may stand for one client that is gone, so the listener pauses after many
+            // failures, unless something ends its tries before.
+            let may_end = before.cut_short != after.cut_short || self.world.cap != usize::MAX;
+            tries <= MOST_LOST_CLIENTS || before.pauses != after.pauses || may_end
+        };
+        self.world.model.lock().require(is_right || was != is, || {
+            format!("a pass made {tries} accepts, although every accept fails (G7)")
+        });
+    }
+
     /// Returns several values. A pass that has a cause changes at least one of them.
     fn progress(&self) -> (u64, u64, u64, Duration) {
-        let (events, network) = (self.sockman.stats().events, &self.world.network);
+        let (stats, network) = (self.sockman.stats(), &self.world.network);
         let activity = self.world.model.lock().activity;
+        // A client may be dropped without a callback.
+        let events = stats.events + stats.accepted;
         (activity, events, network.faults_taken(), network.elapsed())
     }
 
     fn finish(mut self) -> Run {
         self.thread = None;
         self.world.network.set_interleave(None);
+        let mut failed = self.world.network.faults_met();
+        failed.sort_by_key(|(call, errno, lasts)| (*call as usize, *errno, *lasts));
         let mut model = self.world.model.lock();
         Run {
             violation: model.violation.take(),
             report: Report {
                 steps: self.steps,
-                passes: model.pass,
+                passes: model.completed,
                 counts: std::mem::take(&mut model.counts),
+                failed,
             },
             trace: model.trace.take().unwrap_or_default(),
         }

@@ -6,7 +6,7 @@
 #![allow(clippy::print_stdout)] // The program reports on the standard output.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet},
     error::Error,
     process::ExitCode,
     sync::{
@@ -16,12 +16,12 @@ use std::{
     time::Instant,
 };
 
-use simulator::KINDS;
+use simulator::{Failed, KINDS, Report};
 
 const HELP: &str = "\
 Runs a whole SockMan over a network in memory. A 64-bit seed decides each run.
 Fails if a guarantee is broken. With 10000 seeds or more, also fails if some kind
-of event never happened.
+of event, or an errno of a system call, never happened.
 
 Options:
   --seeds N      run N seeds (default 10000)
@@ -42,6 +42,7 @@ struct Total {
     steps: u64,
     passes: u64,
     counts: BTreeMap<&'static str, u64>,
+    failed: HashSet<Failed>,
 }
 
 fn main() -> Result<ExitCode, Box<dyn Error>> {
@@ -65,7 +66,7 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
                     }
                     match simulator::run(seed) {
                         Ok(report) => {
-                            own.add(u64::from(report.steps), report.passes, &report.counts);
+                            own.add(&report);
                         }
                         Err(failure) => {
                             failed.store(true, Ordering::Relaxed);
@@ -77,7 +78,7 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
                     }
                 }
                 let mut total = total.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-                total.add(own.steps, own.passes, &own.counts);
+                total.merge(own);
             });
         }
     });
@@ -99,21 +100,39 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
         println!("{count:>12}  {kind}");
         never += usize::from(count == 0);
     }
+    let failures = simulator::all_failures();
+    let missing: Vec<_> = failures.iter().filter(|failed| !total.failed.contains(failed)).collect();
+    println!(
+        "{} of {} failures of system calls, by call, errno, and whether every call failed",
+        failures.len() - missing.len(),
+        failures.len()
+    );
     // A short run may miss some kinds of events.
-    if never > 0 && arguments.seeds >= 10_000 {
+    if never + missing.len() > 0 && arguments.seeds >= 10_000 {
         println!("{never} kinds of events never happened, so the run does not test them");
+        missing.iter().for_each(|failed| println!("{failed:?} never happened"));
         return Ok(ExitCode::FAILURE);
     }
     Ok(ExitCode::SUCCESS)
 }
 
 impl Total {
-    fn add(&mut self, steps: u64, passes: u64, counts: &BTreeMap<&'static str, u64>) {
-        self.steps += steps;
-        self.passes += passes;
-        for (kind, count) in counts {
+    fn add(&mut self, report: &Report) {
+        self.merge(Total {
+            steps: u64::from(report.steps),
+            passes: report.passes,
+            counts: report.counts.clone(),
+            failed: report.failed.iter().copied().collect(),
+        });
+    }
+
+    fn merge(&mut self, other: Total) {
+        self.steps += other.steps;
+        self.passes += other.passes;
+        for (kind, count) in other.counts {
             *self.counts.entry(kind).or_default() += count;
         }
+        self.failed.extend(other.failed);
     }
 }
 

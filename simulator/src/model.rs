@@ -6,7 +6,10 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use sockman::{ConnectionId, SendQueue, Service, testing::Peer};
 
-use crate::choices::Choices;
+use crate::{
+    choices::Choices,
+    faults::{Lasting, passes},
+};
 
 /// The kinds of events that can happen in a run. A long run must reach each kind, because it does
 /// not test a kind that never happens.
@@ -22,6 +25,19 @@ pub const KINDS: &[&str] = &[
     "a peer opened its window",
     "a peer's data was cut into pieces",
     "a spurious event came",
+    "a listener was adopted",
+    "another process made a listener block",
+    "another process took a client",
+    "another process kept a listener open",
+    "a client came to a listener that only another process holds",
+    "a call lacked buffers once",
+    "a call lacked buffers several times",
+    "every call lacked buffers",
+    "every call of a kind would block",
+    "every call of a kind failed",
+    "every accept failed",
+    "the poller failed",
+    "calls work again",
     "a call failed",
     "a call was interrupted",
     "a call failed with would-block",
@@ -40,6 +56,15 @@ pub const KINDS: &[&str] = &[
     "a send failed",
     "a queue took data",
     "a queue was full",
+    "a push found a closed connection",
+    "a push found a closed connection behind queued bytes",
+    "a push found a broken connection behind queued bytes",
+    "a relay was made",
+    "a relay ended",
+    "a drain resumed the other side of a relay",
+    "both sides ended their streams at once",
+    "a connection had ended in order while data waited",
+    "a broken connection was asked how it had ended",
     "reading was paused",
     "reading was resumed",
     "sending was paused",
@@ -70,6 +95,9 @@ pub const KINDS: &[&str] = &[
     "a panic stopped the threads",
     "a pass was requested",
     "a deadline was set",
+    "a timer ended",
+    "the clock jumped",
+    "the clock jumped over a deadline while data waited",
     "the simulator set the interrupt",
     "a callback set the interrupt",
     "the threads were started again",
@@ -84,8 +112,14 @@ pub(crate) struct Model {
     pub(crate) choices: Choices,
     pub(crate) connections: BTreeMap<ConnectionId, Record>,
     pub(crate) peers: Vec<Player>,
-    /// The number of the current pass.
+    /// The number of the current pass. A round of turns before late timers counts as a pass too.
     pub(crate) pass: u64,
+    /// How often `event_io_loop_completed_for_all` was called.
+    pub(crate) completed: u64,
+    /// Whether the next question for the deadline is the one that begins a pass.
+    pub(crate) begins_pass: bool,
+    /// When the current pass began.
+    pub(crate) pass_began: Duration,
     pub(crate) violation: Option<String>,
     /// The events of the run, one per line, if the run is traced.
     pub(crate) trace: Option<Vec<String>>,
@@ -97,6 +131,24 @@ pub(crate) struct Model {
     pub(crate) is_wild: bool,
     /// Whether a system call was made to fail, so that errors may come without a peer's doing.
     pub(crate) calls_failed: bool,
+    /// The failure of every call of a kind, until it is healed.
+    pub(crate) lasting: Option<Lasting>,
+    /// How many lasting failures there were.
+    pub(crate) lasting_failures: u64,
+    /// Whether every receive failed for a while, so that data may have waited.
+    pub(crate) receives_lacked: bool,
+    /// Whether every send or receive was made to fail, so that any connection may have an error.
+    pub(crate) streams_fail: bool,
+    /// Whether every send was made to fail as if the peer had ended the stream.
+    pub(crate) streams_seem_ended: bool,
+    /// Whether a question for a socket's error was made to fail, so that a reset may be unknown.
+    pub(crate) errors_are_hidden: bool,
+    /// Whether a poll was made to fail, so that the threads may end.
+    pub(crate) poll_failed: bool,
+    /// Whether a call was made to fail that a connect does not repeat after a lack of buffers.
+    pub(crate) lacks_may_end_connects: bool,
+    /// When the clock jumped, and how far.
+    pub(crate) jumps: Vec<(Duration, Duration)>,
     pub(crate) shutdown_failed: bool,
     /// Whether the embedder has interrupted the threads and has not started them again.
     pub(crate) is_interrupted: bool,
@@ -126,10 +178,10 @@ pub(crate) struct Record {
     /// The pass in which the hook last said yes.
     pub(crate) recv_allowed: u64,
     pub(crate) send_allowed: u64,
-    /// The pass of the last `event_got_data`.
-    pub(crate) received_in: u64,
-    /// The pass of the last `event_ready_to_send`.
-    pub(crate) ready_in: u64,
+    /// The number of polls before the last `event_got_data`.
+    pub(crate) received_after: u64,
+    /// The number of polls before the last `event_ready_to_send`.
+    pub(crate) ready_after: u64,
     pub(crate) received: u64,
     pub(crate) sent: u64,
     /// The number of bytes that the embedder has had to send in all.
@@ -138,9 +190,25 @@ pub(crate) struct Record {
     pub(crate) error_reported: bool,
     pub(crate) write_shut: bool,
     pub(crate) send_failed: bool,
+    /// Whether the last drain of the queue failed.
+    pub(crate) drain_failed: bool,
     pub(crate) queue: Option<Arc<SendQueue>>,
+    /// The queue that must have room before the connection is read: its own, or that of the other
+    /// side of a relay.
+    pub(crate) gate: Option<Arc<SendQueue>>,
+    /// The connection that gets the data of this one, in a relay.
+    pub(crate) relays_to: Option<ConnectionId>,
     /// The deadline of an attempt.
     pub(crate) until: Option<Duration>,
+    /// When the connection's timer ends, if it runs.
+    pub(crate) timer: Option<Duration>,
+    /// Whether the embedder's last answer kept the library from receiving.
+    pub(crate) is_denied: bool,
+    /// When data was last delivered.
+    pub(crate) received_at: Option<Duration>,
+    /// When the embedder activated the connection, or when the clock last jumped in a callback for
+    /// it. The library cannot have polled the connection since.
+    pub(crate) excused_at: Option<Duration>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -170,6 +238,14 @@ pub(crate) struct Player {
     pub(crate) may_reset: bool,
     pub(crate) saw_eof: bool,
     pub(crate) saw_error: bool,
+    /// For each send, the position of its first byte and the time at which it arrives.
+    pub(crate) arrivals: Vec<(u64, Duration)>,
+    /// Whether data may arrive later than `arrivals` says, or its receive may fail.
+    pub(crate) is_delayed: bool,
+    /// Whether a send was made to fail as if the peer had ended the stream.
+    pub(crate) seems_ended: bool,
+    /// Whether a send or receive of the connection was made to fail.
+    pub(crate) calls_failed: bool,
 }
 
 impl Player {
@@ -184,6 +260,10 @@ impl Player {
             may_reset: false,
             saw_eof: false,
             saw_error: false,
+            arrivals: Vec::new(),
+            is_delayed: false,
+            seems_ended: false,
+            calls_failed: false,
         }
     }
 }
@@ -203,8 +283,8 @@ impl Record {
             send_rests: false,
             recv_allowed: 0,
             send_allowed: 0,
-            received_in: 0,
-            ready_in: 0,
+            received_after: 0,
+            ready_after: 0,
             received: 0,
             sent: 0,
             goal: 0,
@@ -212,8 +292,15 @@ impl Record {
             error_reported: false,
             write_shut: false,
             send_failed: false,
+            drain_failed: false,
             queue: None,
+            gate: None,
+            relays_to: None,
             until: None,
+            timer: None,
+            is_denied: false,
+            received_at: None,
+            excused_at: None,
         }
     }
 
@@ -225,12 +312,17 @@ impl Record {
         has_queued && !self.send_failed && !self.write_shut
     }
 
+    /// Returns whether the embedder knows that the connection is broken.
+    pub(crate) fn is_broken(&self) -> bool {
+        self.send_failed || self.error_reported
+    }
+
     pub(crate) fn may_send(&self) -> bool {
         !self.send_paused && (self.is_eager || self.wants_to_send())
     }
 
     pub(crate) fn may_recv(&self) -> bool {
-        !self.recv_paused && self.queue.as_ref().is_none_or(|queue| !queue.is_above_high_mark())
+        !self.recv_paused && self.gate.as_ref().is_none_or(|queue| !queue.is_above_high_mark())
     }
 
     /// Notes that the library asks both hooks again.
@@ -249,12 +341,24 @@ impl Model {
             connections: BTreeMap::new(),
             peers: Vec::new(),
             pass: 0,
+            completed: 0,
+            begins_pass: true,
+            pass_began: Duration::ZERO,
             violation: None,
             trace: is_traced.then(Vec::new),
             counts: BTreeMap::new(),
             activity: 0,
             is_wild: true,
             calls_failed: false,
+            lasting: None,
+            lasting_failures: 0,
+            receives_lacked: false,
+            streams_fail: false,
+            streams_seem_ended: false,
+            errors_are_hidden: false,
+            poll_failed: false,
+            lacks_may_end_connects: false,
+            jumps: Vec::new(),
             shutdown_failed: false,
             is_interrupted: false,
             deadline: None,
@@ -328,12 +432,12 @@ impl Model {
         wanted.map(|(id, _)| *id).collect()
     }
 
-    /// Checks data that was delivered for `id`.
-    pub(crate) fn check_data(&mut self, id: ConnectionId, data: &[u8]) {
+    /// Checks data that was delivered for `id` when the poller had been called `polls` times.
+    pub(crate) fn check_data(&mut self, id: ConnectionId, data: &[u8], polls: u64) {
         let (pass, number) = (self.pass, self.number(id));
         let Some(record) = self.connections.get_mut(&id) else { return };
         let (key, from) = (record.key, record.received);
-        let is_second = std::mem::replace(&mut record.received_in, pass) == pass;
+        let is_second = std::mem::replace(&mut record.received_after, polls) == polls;
         record.received += data.len() as u64;
         let (is_allowed, is_over) =
             (record.recv_allowed == pass, record.eof_reported || record.error_reported);
@@ -341,7 +445,7 @@ impl Model {
             format!("empty data was delivered for connection {number} (G5)")
         });
         self.require(!is_second, || {
-            format!("data was delivered twice in one pass for connection {number} (G8)")
+            format!("data was delivered twice after one poll for connection {number} (G8)")
         });
         self.require(is_allowed, || {
             format!("data was delivered for connection {number} while its reading is paused (G6)")
@@ -357,9 +461,32 @@ impl Model {
         });
     }
 
+    /// Returns how far the clock has jumped since that time.
+    pub(crate) fn jumped_since(&self, since: Duration) -> Duration {
+        self.jumps.iter().filter(|(at, _)| *at >= since).map(|(_, by)| *by).sum()
+    }
+
+    /// Returns when the data that waits for `id` arrived. Returns `None` if the library does not
+    /// have to deliver it, or may not deliver it.
+    pub(crate) fn waiting_since(&self, id: ConnectionId) -> Option<Duration> {
+        let record = self.connections.get(&id)?;
+        let is_over = record.eof_reported || record.error_reported;
+        let is_excused = record.is_denied || record.recv_rests || record.recv_resumed_silently;
+        if record.phase != Phase::Open || is_over || is_excused || !record.may_recv() {
+            return None;
+        }
+        if self.receives_lacked {
+            return None;
+        }
+        let player = self.peers.iter().find(|player| player.key == record.key)?;
+        let sends = player.arrivals.iter().filter(|_| !player.is_delayed);
+        sends.take_while(|(from, _)| *from <= record.received).last().map(|(_, at)| *at)
+    }
+
     /// Checks an end that was reported for `id`.
     pub(crate) fn check_eof(&mut self, id: ConnectionId) {
         let (pass, number) = (self.pass, self.number(id));
+        let streams_seem_ended = self.streams_seem_ended;
         let Some(record) = self.connections.get_mut(&id) else { return };
         let is_second = std::mem::replace(&mut record.eof_reported, true) || record.error_reported;
         let (key, received, is_allowed) =
@@ -372,6 +499,9 @@ impl Model {
         });
         if let Some(player) = self.player(key) {
             let (sent, has_fin) = (player.sent, player.has_fin);
+            if player.seems_ended || streams_seem_ended {
+                return;
+            }
             self.require(has_fin, || {
                 format!(
                     "the end of connection {number} was reported, but its peer has not ended the \
@@ -388,12 +518,15 @@ impl Model {
 
     /// Checks an error that was reported for `id`. A failure of the registration is reported even
     /// while reading is paused; `is_watched` is `false` then.
-    pub(crate) fn check_error(&mut self, id: ConnectionId, is_watched: bool) {
+    pub(crate) fn check_error(&mut self, id: ConnectionId, errno: Option<i32>, is_watched: bool) {
         let (pass, calls_failed, number) = (self.pass, self.calls_failed, self.number(id));
         let Some(record) = self.connections.get_mut(&id) else { return };
         let is_second = std::mem::replace(&mut record.error_reported, true);
         let (key, is_allowed) = (record.key, record.recv_allowed == pass);
         let after_end = record.eof_reported;
+        self.require(!passes(errno) || !is_watched, || {
+            format!("connection {number} reported errno {errno:?}, which passes (G11)")
+        });
         self.require(!is_second, || {
             format!("a second error of connection {number} was reported (G5)")
         });

@@ -37,6 +37,7 @@ impl Simulation {
         let open = {
             let mut model = self.world.model.lock();
             model.is_wild = false;
+            model.lasting = None;
             let open = model.open();
             for id in &open {
                 if let Some(record) = model.connections.get_mut(id) {
@@ -128,7 +129,13 @@ impl Simulation {
             if player.may_reset || record.error_reported || record.send_failed {
                 continue;
             }
-            if record.received != player.sent {
+            // A peer that is gone may leave no room for the bytes that a relay has queued for it.
+            let other = record.relays_to.and_then(|to| model.connections.get(&to));
+            let is_gone = other.is_some_and(|other| {
+                model.peers.iter().any(|player| player.key == other.key && player.may_reset)
+            });
+            let is_held = is_gone && !record.may_recv();
+            if record.received != player.sent && !is_held {
                 missing.push(format!(
                     "connection {number} received {} of {} bytes (G5)",
                     record.received, player.sent
@@ -152,9 +159,9 @@ impl Simulation {
 
     /// Checks that a loop with nothing to do makes passes only for the sweep.
     fn check_idle(&mut self) {
-        let before = self.world.model.lock().pass;
+        let before = self.world.model.lock().completed;
         self.run_for(IDLE);
-        let passes = self.world.model.lock().pass - before;
+        let passes = self.world.model.lock().completed - before;
         let allowed = if self.world.has_sweep { 2 * 20 + 4 } else { 4 };
         self.world.model.lock().require(passes <= allowed, || {
             format!(
@@ -182,6 +189,12 @@ impl Simulation {
         let (stats, left) =
             (self.sockman.stats(), self.world.network.descriptors().saturating_sub(kept));
         let mut model = self.world.model.lock();
+        // A listener that another process keeps open would otherwise be reported again and again.
+        let watched = self.world.network.registered_tokens().len().saturating_sub(kept);
+        let is_excused = model.calls_failed;
+        model.require(watched == 0 || is_excused, || {
+            format!("a poller still watches {watched} sockets that were closed (G14)")
+        });
         model.require(left == 0, || format!("{left} descriptors are left open (G4, G14)"));
         model.require(stats.connections == 0, || {
             format!("{} connections are left open (G4)", stats.connections)

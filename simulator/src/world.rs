@@ -15,7 +15,7 @@ use sockman::{
     ConnectOptions, ConnectionId, Interrupt, NewConnection, SendQueue, Service, SockMan,
     address::Destination,
     error::ConnectErrorKind,
-    helpers::{PushError, SendQueueLimits},
+    helpers::{Deadlines, SendQueueLimits},
     options::PanicPolicy,
     proxy::Proxy,
     testing::{Network, PeerListener, descriptor},
@@ -32,9 +32,15 @@ pub(crate) const MOST_PEERS: usize = 24;
 /// The most bytes that a peer sends at once, or that the embedder adds to its data to send.
 pub(crate) const MOST_BYTES: u64 = 20_000;
 
+/// How long after data the timer of a connection ends.
+const IDLE: Duration = Duration::from_millis(30);
+
+/// The most bytes in a send queue.
+pub(crate) const MOST_QUEUED: usize = 30_000;
+
 /// The limits of send queues. The limits are small, so that queues are sometimes above their high
 /// mark, and sometimes full.
-const LIMITS: SendQueueLimits = match SendQueueLimits::new(1000, 4000, 30_000) {
+const LIMITS: SendQueueLimits = match SendQueueLimits::new(1000, 4000, MOST_QUEUED) {
     Ok(limits) => limits,
     Err(_) => panic!("the limits must be in order"),
 };
@@ -47,7 +53,14 @@ pub(crate) struct World {
     pub(crate) policy: PanicPolicy,
     pub(crate) has_sweep: bool,
     /// The value of `Options::max_connections`.
-    cap: usize,
+    pub(crate) cap: usize,
+    /// How long data takes to arrive.
+    pub(crate) latency: Duration,
+    /// A timer for each connection. The timer is set when the connection opens and whenever data is
+    /// delivered.
+    pub(crate) timers: Deadlines<ConnectionId>,
+    /// Whether the embedder compares times of its own instead of using `timers`.
+    pub(crate) has_own_timers: bool,
     /// The addresses on which the embedder listens, or has listened.
     pub(crate) listening: Mutex<Vec<Service>>,
     /// The destinations that the embedder connects to.
@@ -56,6 +69,10 @@ pub(crate) struct World {
     pub(crate) bridge: Mutex<Bridge>,
     /// The listeners of the peers.
     pub(crate) listeners: Mutex<Vec<PeerListener>>,
+    /// The listeners that the embedder has adopted, as another process holds them.
+    pub(crate) shared_listeners: Mutex<Vec<PeerListener>>,
+    /// The listeners that the embedder had adopted and that another process keeps open.
+    released_listeners: Mutex<Vec<PeerListener>>,
     /// The connections that `connect` returned and that are not activated yet.
     pub(crate) held: Mutex<Vec<NewConnection>>,
     cancels: Mutex<HashMap<ConnectionId, Interrupt>>,
@@ -106,11 +123,16 @@ impl World {
             policy,
             has_sweep,
             cap,
+            latency: Duration::ZERO,
+            timers: Deadlines::new(),
+            has_own_timers: false,
             listening: Mutex::default(),
             targets,
             proxies: Mutex::default(),
             bridge: Mutex::default(),
             listeners: Mutex::default(),
+            shared_listeners: Mutex::default(),
+            released_listeners: Mutex::default(),
             held: Mutex::default(),
             cancels: Mutex::default(),
             is_nested: Mutex::new(false),
@@ -150,15 +172,17 @@ impl World {
         model.require(probe.peer.is_some(), || {
             format!("connection {number} has no socket with a peer")
         });
+        let queue = model.choices.once_in(3).then(|| Arc::new(SendQueue::new(id, LIMITS)));
         let record = Record {
             is_eager: model.choices.once_in(4),
-            queue: model.choices.once_in(3).then(|| Arc::new(SendQueue::new(id, LIMITS))),
+            gate: queue.clone(),
+            queue,
             ..Record::new(probe.peer.unwrap_or(u64::MAX), phase, fd)
         };
         model.connections.insert(id, record);
     }
 
-    fn any_open(&self) -> Option<ConnectionId> {
+    pub(crate) fn any_open(&self) -> Option<ConnectionId> {
         let mut model = self.model.lock();
         let open = model.open();
         model.choices.pick(&open)
@@ -166,7 +190,7 @@ impl World {
 
     /// Performs a random action of the embedder, on the socket thread or on another thread.
     pub(crate) fn act_as_embedder(&self, sockman: &SockMan, on_socket_thread: bool) {
-        let what = self.model.lock().choices.below(24);
+        let what = self.model.lock().choices.below(31);
         match what {
             0..=5 => self.send(sockman),
             6..=8 => self.pause(sockman, true),
@@ -208,8 +232,102 @@ impl World {
                 sockman.notify();
             }
             21 => self.wake_any(sockman),
+            22 | 29 => self.jump(),
+            23 => self.end_both(sockman),
+            24 | 25 => self.make_relay(sockman),
+            26 => self.push_late(sockman),
+            27 | 28 => {
+                let broken = self.ask_how_it_ended(sockman, false);
+                // The guide's embedder gives a broken connection up.
+                if let Some(id) = broken.filter(|_| self.model.lock().choices.once_in(2)) {
+                    self.close(sockman, id, on_socket_thread);
+                }
+            }
             _ => self.settle_held(sockman),
         }
+    }
+
+    /// Moves the clock, as if a callback took long or the process was stopped.
+    pub(crate) fn jump(&self) {
+        let by = {
+            let mut model = self.model.lock();
+            let by = Duration::from_millis(1 + model.choices.below(200));
+            model.say(|| format!("  the clock jumps by {by:?}"));
+            model.count("the clock jumped");
+            by
+        };
+        let at = self.network.elapsed();
+        self.network.advance(by);
+        let (now, mut model) = (self.network.elapsed(), self.model.lock());
+        model.jumps.push((at, by));
+        let has_waiting = |id: ConnectionId| {
+            let record = model.connections.get(&id);
+            let is_over = record.and_then(|record| record.timer).is_some_and(|at| at <= now);
+            is_over && self.waits(&model, id).is_some()
+        };
+        if model.open().into_iter().any(has_waiting) {
+            model.count("the clock jumped over a deadline while data waited");
+        }
+    }
+
+    /// Returns when the data that waits for a connection arrived, if data waits.
+    pub(crate) fn waits(&self, model: &Model, id: ConnectionId) -> Option<Duration> {
+        let fd = model.connections.get(&id)?.fd;
+        let probe = self.network.probe(fd).filter(|probe| probe.has_data && probe.is_watched);
+        probe.and_then(|_| model.waiting_since(id))
+    }
+
+    /// Starts the timer of a connection, or moves it.
+    pub(crate) fn set_timer(&self, sockman: &SockMan, id: ConnectionId) {
+        let at = self.network.elapsed() + IDLE;
+        self.with_record(id, |record| record.timer = Some(at));
+        if !self.has_own_timers {
+            self.timers.set(sockman, id, self.started + at);
+        }
+    }
+
+    /// Takes one timer that has ended.
+    fn take_timer(&self, now: Duration) -> Option<ConnectionId> {
+        if !self.has_own_timers {
+            return self.timers.take_due(self.started + now);
+        }
+        let model = self.model.lock();
+        let mut timers = model.connections.iter();
+        timers.find(|(_, record)| record.timer.is_some_and(|at| at <= now)).map(|(id, _)| *id)
+    }
+
+    /// Takes the timers that have ended. Checks that no data waits that arrived before a timer
+    /// ended. The embedder's own times may pass during the turns that begin the pass. The check
+    /// leaves those out.
+    pub(crate) fn take_timers(&self) {
+        let now = self.network.elapsed();
+        while let Some(id) = self.take_timer(now) {
+            let mut model = self.model.lock();
+            model.count("a timer ended");
+            let number = model.number(id);
+            let Some(record) = model.connections.get_mut(&id) else { continue };
+            let Some(ended) = record.timer.take() else { continue };
+            let counts = !self.has_own_timers || ended <= model.pass_began;
+            let waits = counts && self.waits(&model, id).is_some_and(|arrived| arrived < ended);
+            model.require(!waits, || {
+                format!(
+                    "the timer of connection {number} ended, but data waits that arrived before \
+                     (G15)"
+                )
+            });
+        }
+    }
+
+    /// Checks, at the end of a connection's turn, that no data waits that arrived before the last
+    /// poll.
+    pub(crate) fn check_heard(&self, id: ConnectionId) {
+        let (now, mut model) = (self.network.elapsed(), self.model.lock());
+        let (number, waits) = (model.number(id), self.waits(&model, id));
+        let Some(record) = model.connections.get(&id) else { return };
+        let is_heard = [record.received_at, record.excused_at].contains(&Some(now));
+        model.require(is_heard || waits.is_none_or(|arrived| arrived >= now), || {
+            format!("the turn of connection {number} ended, but data waits that came before (G15)")
+        });
     }
 
     fn wake_any(&self, sockman: &SockMan) {
@@ -218,7 +336,7 @@ impl World {
         self.wake(sockman, id);
     }
 
-    fn wake(&self, sockman: &SockMan, id: ConnectionId) {
+    pub(crate) fn wake(&self, sockman: &SockMan, id: ConnectionId) {
         self.with_record(id, Record::ask_hooks_again);
         sockman.wake(id);
     }
@@ -226,52 +344,22 @@ impl World {
     /// Sends on a random connection: through its `SendQueue`, or directly, followed by a wake.
     fn send(&self, sockman: &SockMan) {
         let Some(id) = self.any_open() else { return };
-        let (queue, key, from, to) = {
+        let (queued, key, from, to) = {
             let mut model = self.model.lock();
             let length = model.choices.size(MOST_BYTES);
             let Some(record) = model.connections.get_mut(&id) else { return };
             if record.write_shut || record.send_failed {
                 return;
             }
-            if record.queue.is_none() {
+            let has_queue = record.queue.is_some();
+            if !has_queue {
                 record.goal += length;
                 record.send_rests = false;
             }
-            let to = if record.queue.is_some() { record.goal + length } else { record.goal };
-            let from = if record.queue.is_some() { record.goal } else { record.sent };
-            (record.queue.clone(), record.key, from, to)
+            (has_queue.then_some(length), record.key, record.sent, record.goal)
         };
-        if let Some(queue) = queue {
-            let data = bytes(key, Way::Out, from, to);
-            let pushed = queue.push(sockman, &data);
-            let mut model = self.model.lock();
-            let number = model.number(id);
-            // The trace omits the id, which differs each time that the seed runs.
-            let outcome = match &pushed {
-                Ok(()) => "taken",
-                Err(PushError::Full { .. }) => "full",
-                Err(_) => "broken or unknown",
-            };
-            model.say(|| {
-                format!("  push of {} bytes on connection {number}: {outcome}", data.len())
-            });
-            let Some(record) = model.connections.get_mut(&id) else { return };
-            match pushed {
-                Ok(()) => {
-                    record.goal += data.len() as u64;
-                    record.send_rests = false;
-                    model.count("a queue took data");
-                }
-                Err(PushError::Full { .. }) => model.count("a queue was full"),
-                Err(PushError::Send(_)) => {
-                    record.send_failed = true;
-                    model.count("a send failed");
-                }
-                Err(other) => {
-                    model.violated(format!("a push returned an unexpected error: {other}"));
-                }
-            }
-            return;
+        if let Some(length) = queued {
+            return self.push(sockman, id, length);
         }
         let data = bytes(key, Way::Out, from, to);
         let mut model = self.model.lock();
@@ -355,6 +443,11 @@ impl World {
 
     fn shutdown_write(&self, sockman: &SockMan) {
         let Some(id) = self.any_open() else { return };
+        self.shutdown_write_of(sockman, id);
+    }
+
+    /// Half-closes a connection that has nothing to send.
+    pub(crate) fn shutdown_write_of(&self, sockman: &SockMan, id: ConnectionId) {
         let may = {
             let model = self.model.lock();
             model.connections.get(&id).is_some_and(|record| !record.wants_to_send())
@@ -492,7 +585,9 @@ impl World {
     }
 
     pub(crate) fn activate(&self, connection: NewConnection) {
+        let now = self.network.elapsed();
         self.with_record(connection.id(), |record| {
+            record.excused_at = Some(now);
             if record.phase == Phase::Quiet {
                 record.phase = Phase::Open;
             }
@@ -504,22 +599,48 @@ impl World {
     fn change_listeners(&self, sockman: &SockMan) {
         if self.model.lock().choices.once_in(3) {
             sockman.stop_listening();
-            self.model.lock().count("the listeners were stopped");
+            let mut model = self.model.lock();
+            model.count("the listeners were stopped");
+            for listener in self.shared_listeners.lock().drain(..) {
+                if model.choices.once_in(2) {
+                    model.count("another process kept a listener open");
+                    self.released_listeners.lock().push(listener);
+                }
+            }
         }
         self.listen(sockman);
     }
 
     pub(crate) fn listen(&self, sockman: &SockMan) {
-        let (kind, number) = (self.model.lock().choices.below(4), self.listening.lock().len());
+        let (kind, number) = (self.model.lock().choices.below(5), self.listening.lock().len());
         let at = if kind == 3 {
             format!("unix:/simulated/{number}")
         } else {
             format!("10.0.0.1:{}", 1000 + number)
         };
         let Ok(at) = at.parse::<Service>() else { return };
-        if sockman.bind_and_start_listening(&at).is_ok() {
+        if kind == 4 {
+            self.adopt(sockman, &at);
+        } else if sockman.bind_and_start_listening(&at).is_ok() {
             self.listening.lock().push(at);
             self.model.lock().count("a listener was added");
+        }
+    }
+
+    /// Returns whether only another process listens at this address, because the embedder has
+    /// stopped.
+    pub(crate) fn is_released(&self, at: &Service) -> bool {
+        self.released_listeners.lock().iter().any(|listener| listener.address() == *at)
+    }
+
+    /// Adopts a listener that another process continues to hold.
+    fn adopt(&self, sockman: &SockMan, at: &Service) {
+        let Ok(listener) = self.network.listen(at) else { return };
+        let Ok(descriptor) = listener.share() else { return };
+        if sockman.start_listening_on(descriptor).is_ok() {
+            self.listening.lock().push(at.clone());
+            self.shared_listeners.lock().push(listener);
+            self.model.lock().count("a listener was adopted");
         }
     }
 
@@ -554,57 +675,5 @@ impl World {
 
     pub(crate) fn is_in_between(&self) -> bool {
         *self.is_nested.lock()
-    }
-
-    /// Checks, before the socket thread sleeps, that it has left nothing undone that it could do.
-    pub(crate) fn check_before_sleep(&self, sockman: &SockMan) {
-        if self.model.lock().is_interrupted || self.is_in_between() {
-            return;
-        }
-        let now = self.network.elapsed();
-        let stats = sockman.stats();
-        let (is_full, is_stopped) = (stats.connections >= self.cap, stats.listeners == 0);
-        let listening = self.listening.lock().clone();
-        let exhausted_at = self.network.exhausted_at();
-        let mut left = self.negotiations_left();
-        left.extend(self.talks_left());
-        let mut model = self.model.lock();
-        for (number, record) in model.connections.values().enumerate() {
-            if record.phase == Phase::Attempt && record.until.is_some_and(|until| until < now) {
-                left.push(format!("the loop sleeps beyond the deadline of connect {number} (G9)"));
-            }
-            if record.phase != Phase::Open {
-                continue;
-            }
-            let Some(probe) = self.network.probe(record.fd) else { continue };
-            let is_expected =
-                !record.recv_resumed_silently && !record.recv_rests && !record.error_reported;
-            let has_news = (probe.has_data || probe.has_end) && !record.eof_reported;
-            if record.may_recv() && is_expected && has_news {
-                left.push(format!(
-                    "the loop sleeps, but connection {number} has data or an end to receive (G6)"
-                ));
-            }
-            // For a socket that the poller refused, only the read error is reported, and never room
-            // to send.
-            let is_reported =
-                !record.send_resumed_silently && !record.send_rests && probe.is_watched;
-            let can_send = probe.is_writable && is_reported;
-            if record.wants_to_send() && record.may_send() && can_send {
-                left.push(format!(
-                    "the loop sleeps, but connection {number} has data and room to send (G6)"
-                ));
-            }
-        }
-        // A listener's longest back-off, plus one millisecond.
-        let is_exhausted = exhausted_at.is_some_and(|at| now <= at + Duration::from_millis(1001));
-        if !is_full && !is_exhausted && !is_stopped {
-            for at in listening.iter().filter(|at| self.network.waiting_at(at) > 0) {
-                left.push(format!("the loop sleeps, but a client waits at {at} (G11)"));
-            }
-        }
-        for what in left {
-            model.violated(what);
-        }
     }
 }

@@ -70,6 +70,8 @@ struct Handler {
     queue: Mutex<Option<Arc<SendQueue>>>,
     own_queue: Mutex<VecDeque<u8>>,
     data: Signal,
+    ends: AtomicUsize,
+    errors: Signal,
     /// Set when a close on another thread has returned.
     is_closed: AtomicBool,
     /// The number of callbacks that began after the close had returned.
@@ -124,9 +126,11 @@ impl EventHandler for Handler {
     }
     fn event_got_eof(&self, _: &SockMan, _: ConnectionId) {
         self.count_callback();
+        self.ends.fetch_add(1, SeqCst);
     }
     fn event_got_permanent_read_error(&self, _: &SockMan, _: ConnectionId, _: &io::Error) {
         self.count_callback();
+        self.errors.raise();
     }
     fn event_connect_completed(
         &self,
@@ -261,6 +265,30 @@ fn an_embedders_queue_that_races_with_its_drain_is_sent_whole() {
             thread::yield_now();
             handler.ready.wait_for(1);
         }
+        sockman.interrupt();
+        threads.join().unwrap();
+    });
+}
+
+/// G5: a send on another thread takes a reset from the socket, so that the receive after it returns
+/// a plain end of stream. The reset is reported, and no end.
+#[test]
+fn a_reset_that_a_racing_send_takes_is_reported_and_no_end() {
+    check(|| {
+        let (network, handler, sockman) = rig();
+        let (id, peer) = connection(&network, &sockman, 100);
+        let threads = sockman.start_sockets_threads().unwrap();
+        let sender = {
+            let sockman = sockman.clone();
+            thread::spawn(move || sockman.send_bytes(id, b"data"))
+        };
+        peer.reset();
+        match sender.join().unwrap() {
+            Ok(4) | Err(SendError::Socket { .. }) => {}
+            other => panic!("{other:?}"),
+        }
+        handler.errors.wait_for(1);
+        assert_eq!(handler.ends.load(SeqCst), 0, "the peer has sent no end");
         sockman.interrupt();
         threads.join().unwrap();
     });

@@ -48,13 +48,13 @@ fn bytes_in_place_of_a_seed_drive_a_run() {
     }
 }
 
-/// The fuzz target `pass` found this case: eight connects begin before a start, with a batch of
+/// The fuzz target `pass` found such a case: eight connects begin before a start, with a batch of
 /// one. Each pass advances one connect. The model once reported these passes as a spin.
 #[test]
 fn a_pass_for_each_connect_is_no_spin() {
     let mut bytes = vec![0x2b, 0xd3, 0x3f, 0xbe, 0x00, 0xc2, 0x1e];
-    bytes.extend([0x6e; 70]);
-    bytes.extend([0xff; 8]);
+    bytes.extend([0x0e; 88]);
+    bytes.extend([0x17; 12]);
     let report = simulator::run_bytes(&bytes).expect("the guarantees hold");
     assert!(report.counts["a connect was begun"] >= 8);
 }

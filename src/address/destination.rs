@@ -6,7 +6,7 @@ use std::{
     net::{SocketAddr, SocketAddrV4, SocketAddrV6},
 };
 
-use super::Service;
+use super::{Service, hidden::is_hidden};
 
 /// The destination of a connect: an address, or a host name and a port. The library never resolves
 /// a host name. A SOCKS5 proxy resolves it.
@@ -29,7 +29,8 @@ use super::Service;
 pub enum Destination {
     /// An address.
     Service(Service),
-    /// A host name. Requires a proxy.
+    /// A host name. Requires a proxy. Parsing makes no name of a text that ends in `onion` or `i2p`,
+    /// in any spelling: the text is an address or an error (RFC 7686).
     #[doc(alias = "StringHostIntPort")]
     Name {
         /// The host name, as typed.
@@ -103,7 +104,16 @@ impl fmt::Display for Destination {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Destination::Service(service) => service.fmt(f),
-            Destination::Name { host, port } => write!(f, "{}:{port}", host.escape_debug()),
+            Destination::Name { host, port } => {
+                for c in host.chars() {
+                    if is_hidden(c) && !c.is_ascii() {
+                        c.escape_unicode().fmt(f)?;
+                    } else {
+                        c.escape_debug().fmt(f)?;
+                    }
+                }
+                write!(f, ":{port}")
+            }
         }
     }
 }

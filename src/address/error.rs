@@ -105,6 +105,9 @@ pub enum ParseAddrErrorKind {
     PortLeadingZero,
     /// The port is larger than 65535.
     PortTooLarge,
+    /// The text is a name that ends in `onion`, and not an onion address. Such a name is never
+    /// resolved (RFC 7686).
+    OnionName,
     /// The onion address has version 2, which Tor has not supported since 2021.
     OnionV2,
     /// The onion address does not have 56 characters.
@@ -126,6 +129,9 @@ pub enum ParseAddrErrorKind {
     },
     /// The onion address has a wrong checksum.
     OnionChecksum,
+    /// The text is a name that ends in `i2p`, and not an I2P address. Such a name is never resolved,
+    /// because other networks do not know it.
+    I2pName,
     /// The I2P address does not have 52 characters.
     I2pLength {
         /// The number of characters before `.b32.i2p`.
@@ -191,6 +197,10 @@ impl fmt::Display for ParseAddrErrorKind {
             }
             Kind::PortLeadingZero => f.write_str("the port has a leading zero; remove it"),
             Kind::PortTooLarge => f.write_str("the port is larger than 65535"),
+            Kind::OnionName => f.write_str(
+                "this is not an onion address, and no name that ends in onion is resolved; \
+                 write <56 characters>.onion",
+            ),
             Kind::OnionV2 => f.write_str(
                 "the onion address has version 2, which is no longer supported; \
                  use the service's version 3 address of 56 characters",
@@ -206,6 +216,10 @@ impl fmt::Display for ParseAddrErrorKind {
             }
             Kind::OnionChecksum => f.write_str(
                 "the onion address has a wrong checksum; compare each character with the original",
+            ),
+            Kind::I2pName => f.write_str(
+                "this is not an I2P address, and no name that ends in i2p is resolved; \
+                 write <52 characters>.b32.i2p",
             ),
             Kind::I2pLength { found } => {
                 write!(f, "the I2P address has {found} characters before .b32.i2p instead of 52")

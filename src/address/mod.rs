@@ -14,6 +14,7 @@
 mod base32;
 mod destination;
 mod error;
+mod hidden;
 #[cfg(feature = "i2p")]
 mod i2p;
 mod ipv6;
@@ -138,6 +139,15 @@ impl Service {
             }
             NetAddr::Cjdns(addr) => Some(SocketAddrV6::new(addr.ip(), port, 0, 0).into()),
             _ => None,
+        }
+    }
+
+    /// Returns whether this is a link-local IPv6 address without a zone (RFC 4007), which most
+    /// kernels cannot bind or dial.
+    pub(crate) fn lacks_zone(&self) -> bool {
+        match &self.addr {
+            NetAddr::Ipv6(addr) => addr.scope_id() == 0 && addr.ip().is_unicast_link_local(),
+            _ => false,
         }
     }
 

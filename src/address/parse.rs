@@ -161,11 +161,16 @@ fn parse_host(host: &str) -> Result<NetAddr, Kind> {
     if host.is_empty() {
         return Err(Kind::Empty);
     }
-    if let Some(label) = strip_suffix_ignore_case(host, ONION_SUFFIX) {
+    // With one dot at the end, a name is the same name (RFC 1034). More dots make no name.
+    let absolute = host.strip_suffix('.').unwrap_or(host);
+    if let Some(label) = strip_suffix_ignore_case(absolute, ONION_SUFFIX) {
         return parse_onion(label);
     }
-    if let Some(label) = strip_suffix_ignore_case(host, I2P_SUFFIX) {
+    if let Some(label) = strip_suffix_ignore_case(absolute, I2P_SUFFIX) {
         return parse_i2p(label);
+    }
+    if let Some(kind) = kind_of_special_name(host) {
+        return Err(kind);
     }
     if host.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.') {
         return host.parse().map(NetAddr::Ipv4).map_err(|_| Kind::Ipv4);
@@ -174,6 +179,20 @@ fn parse_host(host: &str) -> Result<NetAddr, Kind> {
         return Err(Kind::HostName);
     }
     Err(Kind::Unrecognized)
+}
+
+/// Returns the error for a name that ends in `onion` or `i2p`, in any case and with any number of
+/// dots at the end. Such a name must not reach a resolver, which would report it to others (RFC
+/// 7686). The form `xn--onion-` is what IDNA's Punycode makes of `onion`.
+fn kind_of_special_name(host: &str) -> Option<Kind> {
+    let name = host.trim_end_matches('.');
+    let last = name.rsplit('.').next().unwrap_or(name).to_ascii_lowercase();
+    let last = last.strip_prefix("xn--").and_then(|coded| coded.strip_suffix('-')).unwrap_or(&last);
+    match last {
+        "onion" => Some(Kind::OnionName),
+        "i2p" => Some(Kind::I2pName),
+        _ => None,
+    }
 }
 
 #[cfg(feature = "socks5")]

@@ -12,6 +12,7 @@ use socket2::SockAddr;
 
 use super::NoSockAddr;
 use super::error::{InvalidAddrError, ParseAddrErrorKind as Kind};
+use super::hidden::is_hidden;
 
 /// The beginning of the text of every unix-domain address.
 pub(super) const UNIX_PREFIX: &str = "unix:";
@@ -25,7 +26,8 @@ const ABSTRACT_MARK: u8 = b'@';
 ///
 /// The text begins with `unix:`. A backslash is printed as `\\`. The following are printed as
 /// `\xNN` per byte, because names come from peers and end up in logs: a byte that is not UTF-8, a
-/// control character, an invisible or text-reversing character, and an `@` that begins a path.
+/// character that does not show or that Unicode does not define (the compiler's version of
+/// Unicode), and an `@` that begins a path.
 ///
 /// # Examples
 ///
@@ -182,7 +184,7 @@ fn write_escaped(f: &mut fmt::Formatter<'_>, bytes: &[u8]) -> fmt::Result {
         for c in chunk.valid().chars() {
             match c {
                 '\\' => f.write_str(r"\\")?,
-                c if is_misleading(c) => {
+                c if is_hidden(c) => {
                     write_hex(f, c.encode_utf8(&mut [0; 4]).as_bytes())?;
                 }
                 c => f.write_char(c)?,
@@ -195,21 +197,6 @@ fn write_escaped(f: &mut fmt::Formatter<'_>, bytes: &[u8]) -> fmt::Result {
 
 fn write_hex(f: &mut fmt::Formatter<'_>, bytes: &[u8]) -> fmt::Result {
     bytes.iter().try_for_each(|byte| write!(f, "\\x{byte:02x}"))
-}
-
-/// Returns whether `c` is a control character, or hides text, or reverses it. The list is fixed,
-/// because `std`'s definition of "printable" changes with the Unicode version, and the printed form
-/// must not change.
-fn is_misleading(c: char) -> bool {
-    c.is_control()
-        || matches!(
-            c,
-            '\u{61c}'
-                | '\u{200b}'..='\u{200f}'
-                | '\u{2028}'..='\u{202e}'
-                | '\u{2060}'..='\u{206f}'
-                | '\u{feff}'
-        )
 }
 
 fn unescape(text: &[u8]) -> Result<Vec<u8>, Kind> {

@@ -10,6 +10,7 @@ use super::{ConnectError, ConnectErrorKind, Dial, Step, WaitsOn};
 use crate::sys::{
     Poller, Readiness, Sock, SockFactory,
     interrupt::{WakerGuard, Watches},
+    passing::{PAUSE, passes},
 };
 
 /// Connects, and returns the connected socket. Blocks until the connect has succeeded, failed,
@@ -32,7 +33,7 @@ pub(crate) fn connect(
             return Err(ConnectError::new(dial.to(), ConnectErrorKind::Interrupted));
         }
         let now = factory.now();
-        let (for_socket, until) = match dial.step(&*sock, now)? {
+        let (for_socket, mut until) = match dial.step(&*sock, now)? {
             Step::Connected => return Ok(sock),
             Step::WaitForSocket => (true, dial.deadline()),
             Step::WaitUntil(at) => {
@@ -47,7 +48,13 @@ pub(crate) fn connect(
             none => none.insert(Waiting::new(factory, interrupts).map_err(poll)?),
         };
         if for_socket {
-            waiting.register(dial.waits_on(&*sock)).map_err(poll)?;
+            match waiting.register(dial.waits_on(&*sock)) {
+                Err(error) if passes(&error) => {
+                    let at = now + PAUSE;
+                    until = Some(until.map_or(at, |until| until.min(at)));
+                }
+                registered => registered.map_err(poll)?,
+            }
         }
         // The wakers were added before this check of the flag, so no interrupt is missed.
         if !interrupts.is_interrupted() {
@@ -71,8 +78,8 @@ impl Waiting {
     }
 
     fn register(&mut self, (which, sock): (WaitsOn, &dyn Sock)) -> io::Result<()> {
-        // A connect waits on the control socket first. After it has waited on its own socket, it
-        // never waits on the control socket again.
+        // A connect waits on control sockets first, on each once. After it has waited on its own
+        // socket, it never waits on a control socket again.
         if self.registered != Some(which) {
             self.poller.register(sock, 0)?;
             self.registered = Some(which);

@@ -10,7 +10,10 @@ use std::{
 };
 
 use super::Step;
-use crate::{address::Service, sys::Sock};
+use crate::{
+    address::Service,
+    sys::{Sock, passing::passes},
+};
 
 /// The first wait before the retry of a connect to a unix-domain listener with a full backlog. A
 /// listener with a full backlog causes no event when it has room again.
@@ -47,7 +50,7 @@ impl DirectConnect {
         match self.state {
             State::NotStarted { at, .. } if now < at => Ok(Step::WaitUntil(at)),
             State::NotStarted { retry, .. } => self.start(sock, to, now, retry),
-            State::InProgress => self.check(sock),
+            State::InProgress => self.check(sock, now),
             State::Connected => Ok(Step::Connected),
         }
     }
@@ -60,6 +63,9 @@ impl DirectConnect {
         retry: Duration,
     ) -> io::Result<Step> {
         let Err(error) = sock.connect(to) else {
+            if !to.addr().is_unix() && sock.peer_address().is_ok_and(|peer| is_own(sock, &peer)) {
+                return Err(refuse_own(sock));
+            }
             self.state = State::Connected;
             return Ok(Step::Connected);
         };
@@ -71,8 +77,9 @@ impl DirectConnect {
             }
             // The backlog is full, so the kernel has not started the connect. Waiting for the
             // socket would report a false success, because an unconnected unix-domain socket counts
-            // as writable.
-            Some(libc::EAGAIN) if to.addr().is_unix() => {
+            // as writable. A lack of memory or buffers starts no connect either, and EAGAIN on TCP
+            // is a lack of entries in a table of the kernel.
+            _ if error.kind() == io::ErrorKind::WouldBlock || passes(&error) => {
                 let at = now + retry;
                 self.state = State::NotStarted { at, retry: (retry * 2).min(LONGEST_RETRY) };
                 Ok(Step::WaitUntil(at))
@@ -81,18 +88,41 @@ impl DirectConnect {
         }
     }
 
-    fn check(&mut self, sock: &dyn Sock) -> io::Result<Step> {
+    fn check(&mut self, sock: &dyn Sock, now: Instant) -> io::Result<Step> {
         if let Some(error) = sock.take_error()? {
             return Err(error);
         }
         // Readiness may be spurious. A socket that has a peer is connected.
         match sock.peer_address() {
+            Ok(peer) if is_own(sock, &peer) => Err(refuse_own(sock)),
             Ok(_) => {
                 self.state = State::Connected;
                 Ok(Step::Connected)
             }
             Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(Step::WaitForSocket),
+            Err(error) if passes(&error) => Ok(Step::WaitUntil(now + LONGEST_RETRY)),
             Err(error) => Err(error),
         }
     }
+}
+
+/// Returns whether a TCP socket is connected to itself. If no program listens on a port of the
+/// ephemeral range, the kernel may choose that port for the socket, and the socket's request then
+/// meets the socket (simultaneous open, RFC 9293 section 3.5). A unix-domain socket cannot be
+/// connected to itself.
+fn is_own(sock: &dyn Sock, peer: &Service) -> bool {
+    !peer.addr().is_unix() && sock.local_address().is_ok_and(|me| me == *peer)
+}
+
+/// Prepares a socket that is connected to itself for its close, and returns the error.
+fn refuse_own(sock: &dyn Sock) -> io::Error {
+    // An orderly close would keep the port in TIME_WAIT, and the program that usually listens
+    // there could not bind it.
+    if let Err(error) = sock.set_reset_on_close() {
+        log::debug!(target: "sockman::net", "cannot set SO_LINGER: {error}");
+    }
+    io::Error::new(
+        io::ErrorKind::ConnectionRefused,
+        "no program listens there, and the request reached its own socket",
+    )
 }

@@ -1,4 +1,4 @@
-//! Why a connect failed, and which party is at fault.
+//! Why a connect failed, and which party is at fault. (`fault` has the meaning of each `errno`.)
 //!
 //! The errors are plain values, usable on any thread, without a lock. Every message names the
 //! destination first. A message says what went wrong and what to do. A message does not repeat the
@@ -10,6 +10,7 @@ use std::{convert::Infallible, error::Error, fmt, io, time::Duration};
 use super::i2p::{KeyFileError, SamError, SamResult};
 #[cfg(feature = "socks5")]
 use super::socks5::{ProxyError, Socks5Reply};
+use super::{ConnectFault, ZONE_HINT, fault};
 use crate::{
     address::{Destination, ParseAddrError, Service},
     sys::sources::write_sources,
@@ -20,6 +21,7 @@ use crate::{
 /// [`event_connect_completed`](crate::EventHandler::event_connect_completed). After one of the two
 /// methods returned it, no callback names an id of that connect.
 ///
+/// [`fault`](ConnectError::fault) returns which party is at fault, and thus what to try next.
 /// [`kind`](ConnectError::kind) returns the reason. The error converts into an [`io::Error`] of
 /// the nearest kind. The message names the destination; `{:#}` appends the messages of the sources.
 ///
@@ -27,14 +29,15 @@ use crate::{
 ///
 /// ```
 /// # fn f(sockman: sockman::SockMan) {
-/// use sockman::{ConnectOptions, error::ConnectErrorKind};
+/// use sockman::{ConnectOptions, error::ConnectFault};
 ///
 /// if let Err(error) = sockman.connect("192.0.2.1:8333", &ConnectOptions::default()) {
 ///     eprintln!("{error:#}");
-///     match error.kind() {
-///         ConnectErrorKind::TimedOut { .. } => println!("try again later"),
-///         _ if error.is_proxy_fault() => println!("check the proxy"),
-///         _ => println!("try another address"),
+///     match error.fault() {
+///         ConnectFault::Destination => println!("try another address, and this one later"),
+///         ConnectFault::Host => println!("try any address later"),
+///         ConnectFault::Proxy => println!("check the proxy"),
+///         _ => println!("do not try this address again"),
 ///     }
 /// }
 /// # }
@@ -84,8 +87,38 @@ pub enum ConnectErrorKind {
         /// The error of the operating system.
         source: io::Error,
     },
-    /// There is no way to the destination: no route, or the network or the host is unreachable.
+    /// There is no way to the destination: no route, the network or the host is unreachable, or
+    /// the kernel gave up before the deadline because no answer came.
     Unreachable {
+        /// The error of the operating system.
+        source: io::Error,
+    },
+    /// This host has no address or no free port from which to reach the destination
+    /// (`EADDRNOTAVAIL`). For an IPv6 destination, IPv6 is probably off. Otherwise, connections to
+    /// the same address probably use every port of the ephemeral range.
+    AddressNotAvailable {
+        /// The error of the operating system.
+        source: io::Error,
+    },
+    /// This host does not support the family of the destination, such as IPv6 (`EAFNOSUPPORT`).
+    FamilyNotSupported {
+        /// The error of the operating system.
+        source: io::Error,
+    },
+    /// The destination is a link-local IPv6 address without a zone. The zone is the index of the
+    /// interface to use, as in `[fe80::1%2]:8333`.
+    NeedsZone {
+        /// The error of the operating system.
+        source: io::Error,
+    },
+    /// The process may not connect to the destination (`EACCES`, `EPERM`): a firewall rule of this
+    /// host, a broadcast address, or the permissions of a unix-domain path forbid the connect.
+    PermissionDenied {
+        /// The error of the operating system.
+        source: io::Error,
+    },
+    /// The network interface of this host is down (`ENETDOWN`).
+    NetworkDown {
         /// The error of the operating system.
         source: io::Error,
     },
@@ -134,8 +167,6 @@ pub enum ConnectErrorKind {
         sam: Service,
         /// The router's result.
         result: SamResult,
-        /// The router's message, cut and escaped.
-        message: Option<String>,
     },
     /// The file with the private key of the I2P session cannot be used.
     #[cfg(feature = "i2p")]
@@ -173,44 +204,95 @@ impl ConnectError {
         self.inner.to.as_ref()
     }
 
+    /// Returns which party is at fault: the destination, this host for now, the proxy, or the
+    /// call. A program that dials many addresses decides by this value whether it tries the next
+    /// address, waits, or stops. [`ConnectError`] has an example.
+    #[must_use]
+    pub fn fault(&self) -> ConnectFault {
+        match self.kind() {
+            Kind::Refused { .. }
+            | Kind::Unreachable { .. }
+            | Kind::AddressNotAvailable { .. }
+            | Kind::FamilyNotSupported { .. }
+            | Kind::PermissionDenied { .. } => ConnectFault::Destination,
+            Kind::Os { step, source } => fault::of_system_call(step, source),
+            Kind::NetworkDown { .. } | Kind::TooManyConnections { .. } => ConnectFault::Host,
+            Kind::TimedOut { phase, .. } => match phase {
+                ConnectPhase::ReachProxy
+                | ConnectPhase::NegotiateWithProxy
+                | ConnectPhase::I2pSession => ConnectFault::Proxy,
+                ConnectPhase::Connect | ConnectPhase::ProxyConnect | ConnectPhase::I2pConnect => {
+                    ConnectFault::Destination
+                }
+            },
+            Kind::NeedsProxy
+            | Kind::NeedsZone { .. }
+            | Kind::OnSocketThread
+            | Kind::Interrupted
+            | Kind::InvalidDestination
+            | Kind::InvalidText(_)
+            | Kind::InvalidName => ConnectFault::Caller,
+            #[cfg(feature = "socks5")]
+            Kind::ProxyFailed { .. } => ConnectFault::Proxy,
+            #[cfg(feature = "socks5")]
+            Kind::ProxyReplied { .. } => ConnectFault::Destination,
+            #[cfg(feature = "i2p")]
+            Kind::I2pPort => ConnectFault::Caller,
+            #[cfg(feature = "i2p")]
+            Kind::SamFailed { .. } => ConnectFault::Proxy,
+            #[cfg(feature = "i2p")]
+            Kind::I2pPeer { .. } => ConnectFault::Destination,
+            #[cfg(feature = "i2p")]
+            Kind::I2pKeyFile { .. } => ConnectFault::Host,
+        }
+    }
+
     /// Returns whether the proxy or the SAM bridge is at fault: it cannot be reached, breaks its
     /// protocol, refuses the credentials, or did not begin to connect to the destination in time.
     /// Connects to other destinations will fail through it, too. Core's `proxy_connection_failed`.
+    ///
+    /// The same as a [`fault`](ConnectError::fault) of [`ConnectFault::Proxy`].
     #[doc(alias = "proxy_connection_failed")]
     #[must_use]
     pub fn is_proxy_fault(&self) -> bool {
-        match self.kind() {
-            #[cfg(feature = "socks5")]
-            Kind::ProxyFailed { .. } => true,
-            #[cfg(feature = "i2p")]
-            Kind::SamFailed { .. } => true,
-            Kind::TimedOut { phase, .. } => matches!(
-                phase,
-                ConnectPhase::ReachProxy
-                    | ConnectPhase::NegotiateWithProxy
-                    | ConnectPhase::I2pSession
-            ),
-            _ => false,
-        }
+        self.fault() == ConnectFault::Proxy
     }
 
     pub(crate) fn new(to: &Destination, kind: ConnectErrorKind) -> ConnectError {
         ConnectError { inner: Box::new(Inner { to: Some(to.clone()), kind }) }
     }
 
-    /// Returns the error for a system call that failed on this machine, independent of the
-    /// destination. The argument `step` names the call.
+    /// Returns the error for a system call other than `connect(2)` that failed on this machine. The
+    /// argument `step` names the call.
     pub(crate) fn os(to: &Destination, step: &'static str, source: io::Error) -> ConnectError {
-        ConnectError::new(to, Kind::Os { step, source })
+        let kind = if step == "socket" && fault::is_of_family(&source) {
+            Kind::FamilyNotSupported { source }
+        } else {
+            Kind::Os { step, source }
+        };
+        ConnectError::new(to, kind)
     }
 
     /// Returns the error for a `connect(2)` to the destination that failed.
     pub(crate) fn of_connect(to: &Destination, source: io::Error) -> ConnectError {
-        let kind = match source.kind() {
-            io::ErrorKind::ConnectionRefused => Kind::Refused { source },
-            io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => {
-                Kind::Unreachable { source }
+        let kind = match (source.kind(), source.raw_os_error()) {
+            _ if to.service().is_some_and(|to| fault::lacks_zone(to, &source)) => {
+                Kind::NeedsZone { source }
             }
+            _ if fault::is_of_family(&source) => Kind::FamilyNotSupported { source },
+            (io::ErrorKind::ConnectionRefused, _) => Kind::Refused { source },
+            (
+                io::ErrorKind::HostUnreachable
+                | io::ErrorKind::NetworkUnreachable
+                | io::ErrorKind::TimedOut,
+                _,
+            )
+            | (_, Some(libc::EHOSTDOWN)) => Kind::Unreachable { source },
+            #[cfg(any(target_os = "linux", target_os = "android"))]
+            (_, Some(libc::ENONET)) => Kind::Unreachable { source },
+            (io::ErrorKind::AddrNotAvailable, _) => Kind::AddressNotAvailable { source },
+            (io::ErrorKind::PermissionDenied, _) => Kind::PermissionDenied { source },
+            (io::ErrorKind::NetworkDown, _) => Kind::NetworkDown { source },
             _ => Kind::Os { step: "connect", source },
         };
         ConnectError::new(to, kind)
@@ -224,9 +306,14 @@ impl ConnectError {
             // interrupted call at once.
             Kind::Interrupted => io::ErrorKind::ConnectionAborted,
             Kind::OnSocketThread => io::ErrorKind::Deadlock,
-            Kind::Refused { source } | Kind::Unreachable { source } | Kind::Os { source, .. } => {
-                source.kind()
-            }
+            Kind::Refused { source }
+            | Kind::Unreachable { source }
+            | Kind::AddressNotAvailable { source }
+            | Kind::FamilyNotSupported { source }
+            | Kind::NeedsZone { source }
+            | Kind::PermissionDenied { source }
+            | Kind::NetworkDown { source }
+            | Kind::Os { source, .. } => source.kind(),
             Kind::NeedsProxy
             | Kind::InvalidDestination
             | Kind::InvalidText(_)
@@ -279,6 +366,24 @@ impl ConnectError {
                 "cannot connect to {to}: the host or its network is unreachable; check the route \
                  to it"
             ),
+            Kind::AddressNotAvailable { .. } => write!(
+                f,
+                "cannot connect to {to}: this host has no address or no free port to reach it from; \
+                 check that its network is set up"
+            ),
+            Kind::FamilyNotSupported { .. } => write!(
+                f,
+                "cannot connect to {to}: this host does not support addresses of this family"
+            ),
+            Kind::NeedsZone { .. } => write!(f, "cannot connect to {to}: {ZONE_HINT}"),
+            Kind::PermissionDenied { .. } => write!(
+                f,
+                "cannot connect to {to}: the process may not connect there; check the firewall of \
+                 this host, or the permissions of the path"
+            ),
+            Kind::NetworkDown { .. } => {
+                write!(f, "cannot connect to {to}: the network of this host is down")
+            }
             Kind::InvalidDestination => write!(
                 f,
                 "cannot connect to {to}: a unix-domain address must have a name that this platform \
@@ -308,14 +413,10 @@ impl ConnectError {
                 write!(f, "cannot connect to {to}: the SAM bridge {sam} failed")
             }
             #[cfg(feature = "i2p")]
-            Kind::I2pPeer { sam, result, message } => {
-                write!(
-                    f,
-                    "cannot connect to {to}: the I2P router at {sam} could not connect to it: \
-                     {result}"
-                )?;
-                message.as_ref().map_or(Ok(()), |message| write!(f, ": {message}"))
-            }
+            Kind::I2pPeer { sam, result } => write!(
+                f,
+                "cannot connect to {to}: the I2P router at {sam} could not connect to it: {result}"
+            ),
             #[cfg(feature = "i2p")]
             Kind::I2pKeyFile { .. } => {
                 write!(f, "cannot connect to {to}: there is no usable I2P private key")
@@ -390,9 +491,14 @@ impl fmt::Display for ConnectError {
 impl Error for ConnectError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self.kind() {
-            Kind::Refused { source } | Kind::Unreachable { source } | Kind::Os { source, .. } => {
-                Some(source)
-            }
+            Kind::Refused { source }
+            | Kind::Unreachable { source }
+            | Kind::AddressNotAvailable { source }
+            | Kind::FamilyNotSupported { source }
+            | Kind::NeedsZone { source }
+            | Kind::PermissionDenied { source }
+            | Kind::NetworkDown { source }
+            | Kind::Os { source, .. } => Some(source),
             #[cfg(feature = "socks5")]
             Kind::ProxyFailed { error, .. } => Some(error),
             #[cfg(feature = "socks5")]

@@ -9,6 +9,7 @@
 mod blocking;
 mod direct;
 mod error;
+mod fault;
 #[cfg(feature = "i2p")]
 pub(crate) mod i2p;
 mod invalid_option;
@@ -34,10 +35,12 @@ use self::socks5::ProxyDial;
 pub(crate) use self::{
     blocking::connect as connect_blocking,
     direct::DirectConnect,
+    fault::{ZONE_HINT, lacks_zone},
     step::{Step, WaitsOn},
 };
 pub use self::{
     error::{ConnectError, ConnectErrorKind, ConnectPhase},
+    fault::ConnectFault,
     invalid_option::InvalidOption,
     options::ConnectOptions,
 };
@@ -167,9 +170,11 @@ impl Dial {
     pub(crate) fn waits_on<'a>(&'a self, sock: &'a dyn Sock) -> (WaitsOn, &'a dyn Sock) {
         match &self.route.way {
             #[cfg(feature = "i2p")]
-            Way::I2p(dial) => dial
-                .control()
-                .map_or((WaitsOn::Stream, sock), |control| (WaitsOn::Control, control)),
+            Way::I2p(dial) => {
+                dial.control().map_or((WaitsOn::Stream, sock), |(number, control)| {
+                    (WaitsOn::Control(number), control)
+                })
+            }
             _ => (WaitsOn::Stream, sock),
         }
     }
@@ -183,10 +188,16 @@ impl Dial {
         }
     }
 
-    /// Returns the error for a system call that failed on this machine, independent of the
-    /// destination. `step` names the call.
+    /// Returns the error for a system call other than `connect(2)` that failed on this machine.
+    /// `step` names the call.
     pub(crate) fn failed(&self, step: &'static str, source: io::Error) -> ConnectError {
-        ConnectError::os(&self.to, step, source)
+        match &self.route.way {
+            Way::Direct(_) => ConnectError::os(&self.to, step, source),
+            #[cfg(feature = "socks5")]
+            Way::Proxy(_) => ProxyDial::failed_before(&self.to, &self.route.endpoint, step, source),
+            #[cfg(feature = "i2p")]
+            Way::I2p(dial) => dial.failed_before(&self.to, step, source),
+        }
     }
 
     /// Takes the first step, which does not check the deadline.

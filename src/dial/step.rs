@@ -17,7 +17,7 @@ pub(crate) enum Step {
 pub(crate) enum WaitsOn {
     /// The socket that the connection will use.
     Stream,
-    /// The control socket of an I2P session.
+    /// The control socket of an I2P session. The number differs for each socket of a connect.
     #[cfg(feature = "i2p")]
-    Control,
+    Control(u32),
 }

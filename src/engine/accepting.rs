@@ -18,12 +18,19 @@ use super::{
     poll_set::PollSet,
     slab::Key,
 };
-use crate::{address::Service, sys::Sock};
+use crate::{
+    address::Service,
+    sys::{Sock, passing::passes},
+};
 
 /// The first back-off of a listener after a resource ran out.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// The longest back-off. Each back-off is twice the previous one, up to this length.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// The most accepts in a pass that may each lose one client. More of them in a pass that accepts no
+/// client mean that the error belongs to the listener, not to a client. A seccomp filter can answer
+/// every accept with any error.
+const MOST_LOST: usize = 256;
 
 /// A listener as the socket thread sees it.
 #[derive(Debug)]
@@ -34,7 +41,6 @@ pub(crate) struct Accepting {
     is_registered: bool,
     /// The latch: set by an event of the poller, cleared when accepting would block.
     ready: bool,
-    is_wildcard: bool,
     /// A socket that was accepted but found no place, because a connect on another thread took the
     /// last place.
     held: Option<(Box<dyn Sock>, Service)>,
@@ -47,17 +53,17 @@ pub(crate) struct Accepting {
 enum AcceptFailure {
     /// No client waits, so the latch is cleared.
     WouldBlock,
-    /// The client is gone, or a signal came. Accepting goes on.
-    Nothing,
-    /// A resource ran out. The listener backs off.
-    Exhausted,
+    /// The call consumed a client that is gone, or a signal came. Accepting goes on.
+    ClientLost,
+    /// The next accept would fail too. A resource ran out, or the system forbids the call. The
+    /// listener backs off.
+    Persists,
 }
 
 impl Accepting {
     pub(crate) fn new(listener: Arc<Listener>) -> Accepting {
-        let is_wildcard = listener.address().addr().is_unspecified();
         let (ready, held, pause) = (false, None, None);
-        Accepting { listener, is_registered: false, ready, is_wildcard, held, pause }
+        Accepting { listener, is_registered: false, ready, held, pause }
     }
 
     pub(crate) fn latch(&mut self) {
@@ -83,7 +89,7 @@ impl Accepting {
                 self.pause = None;
             }
             Err(error) => {
-                if self.pause(now) {
+                if self.pause(now, LONGEST_PAUSE) {
                     log::error!(
                         target: "sockman::net",
                         "cannot watch the listener on {} for readiness: {error}; retrying at \
@@ -99,12 +105,16 @@ impl Accepting {
         &self.listener
     }
 
-    /// Returns the local address of a socket that this listener accepted.
+    /// Returns the local address of a socket that this listener accepted. A TCP socket is asked,
+    /// because its address may differ from the listener's: a wildcard listener takes connections to
+    /// every local address, and the kernel hands connections to other addresses to the listener of a
+    /// transparent proxy (`tproxy`, a BPF program). A unix-domain socket has the name of its
+    /// listener.
     fn me(&self, accepted: &dyn Sock) -> io::Result<Service> {
-        if self.is_wildcard {
-            accepted.local_address()
-        } else {
+        if self.listener.address().addr().is_unix() {
             Ok(self.listener.address().clone())
+        } else {
+            accepted.local_address()
         }
     }
 
@@ -119,13 +129,13 @@ impl Accepting {
         self.pause = None;
     }
 
-    /// Begins a back-off, or a longer one. Returns `true` if this back-off is the first one of a
-    /// lack of resources. The caller logs only the first one.
-    fn pause(&mut self, now: Instant) -> bool {
+    /// Begins a back-off, or a longer one of at most `longest`. Returns `true` if this back-off is
+    /// the first one of a lack of resources. The caller logs only the first one.
+    fn pause(&mut self, now: Instant, longest: Duration) -> bool {
         let begins = self.pause.is_none();
         let length = match self.pause {
             None => FIRST_PAUSE,
-            Some((last, _)) => (last * 2).min(LONGEST_PAUSE),
+            Some((last, _)) => (last * 2).min(longest),
         };
         self.pause = Some((length, now + length));
         begins
@@ -137,13 +147,13 @@ impl AcceptFailure {
         match error.raw_os_error() {
             _ if error.kind() == io::ErrorKind::WouldBlock => AcceptFailure::WouldBlock,
             // Linux's accept(2) returns network errors that are pending on the new connection. Its
-            // manual page says to treat them like EAGAIN. A firewall's EPERM also concerns the new
-            // connection alone.
+            // manual page says to treat them like EAGAIN. Only errors that consume a client belong
+            // here. EPERM does not: seccomp and the security modules refuse before the kernel takes
+            // a client from the queue.
             Some(
                 libc::ECONNABORTED
                 | libc::EINTR
                 | libc::EPROTO
-                | libc::EPERM
                 | libc::ENETDOWN
                 | libc::ENOPROTOOPT
                 | libc::EHOSTDOWN
@@ -151,17 +161,17 @@ impl AcceptFailure {
                 | libc::EOPNOTSUPP
                 | libc::ENETUNREACH
                 | libc::ETIMEDOUT,
-            ) => AcceptFailure::Nothing,
+            ) => AcceptFailure::ClientLost,
             #[cfg(any(target_os = "linux", target_os = "android"))]
-            Some(libc::ENONET) => AcceptFailure::Nothing,
+            Some(libc::ENONET) => AcceptFailure::ClientLost,
             None if error.kind() == io::ErrorKind::Interrupted
                 || error.kind() == io::ErrorKind::ConnectionAborted =>
             {
-                AcceptFailure::Nothing
+                AcceptFailure::ClientLost
             }
-            // EMFILE, ENFILE, ENOBUFS, ENOMEM. An unknown error backs off too, so that it does not
-            // make the loop spin.
-            _ => AcceptFailure::Exhausted,
+            // EMFILE, ENFILE, ENOBUFS, ENOMEM, EPERM. An unknown error backs off too, so that it
+            // does not make the loop spin.
+            _ => AcceptFailure::Persists,
         }
     }
 }
@@ -179,7 +189,8 @@ impl Accepting {
         if !self.ready || self.paused_until(now).is_some() {
             return;
         }
-        for _ in 0..shared.options.accept_batch {
+        let (mut accepted, mut lost) = (0, 0);
+        while accepted < shared.options.accept_batch {
             if context.interrupts.is_interrupted() || self.listener.is_stopped() {
                 return;
             }
@@ -193,16 +204,33 @@ impl Accepting {
                 Some(held) => held,
                 None => match self.accept(context, now) {
                     Accepted::One(sock, them) => (sock, them),
-                    Accepted::Nothing => continue,
+                    Accepted::Nothing(error) => {
+                        lost += 1;
+                        if lost < MOST_LOST {
+                            continue;
+                        }
+                        if accepted == 0 {
+                            // Each try makes many calls, so this back-off does not grow. A flood of
+                            // clients that are gone would otherwise delay the others.
+                            self.back_off(context, now, FIRST_PAUSE, &error);
+                        }
+                        return;
+                    }
                     Accepted::Over => return,
                 },
             };
+            accepted += 1;
             let Some(place) = shared.reserve() else {
                 self.held = Some((sock, them));
                 return;
             };
             let me = match self.me(&*sock) {
                 Ok(me) => me,
+                Err(error) if passes(&error) => {
+                    self.held = Some((sock, them));
+                    self.back_off(context, now, LONGEST_PAUSE, &error);
+                    return;
+                }
                 Err(error) => {
                     log::debug!(
                         target: "sockman::net",
@@ -221,7 +249,16 @@ impl Accepting {
 
     fn accept(&mut self, context: &Context<'_>, now: Instant) -> Accepted {
         let counters = &context.shared().counters;
-        let error = match self.listener.sock().accept() {
+        let sock = self.listener.sock();
+        let accepted = if self.listener.is_adopted() {
+            // Another holder of the listener may have made it block, and may take the client.
+            sock.ready_to_accept().and_then(|is_ready| {
+                if is_ready { sock.accept() } else { Err(io::ErrorKind::WouldBlock.into()) }
+            })
+        } else {
+            sock.accept()
+        };
+        let error = match accepted {
             Ok((sock, them)) => {
                 counters.accepted.add_owned(1);
                 return Accepted::One(sock, them);
@@ -235,25 +272,37 @@ impl Accepting {
                 self.drained();
                 Accepted::Over
             }
-            AcceptFailure::Nothing => {
+            AcceptFailure::ClientLost => {
                 log::trace!(
                     target: "sockman::net",
                     "an accept on {} failed: {error}", self.listener.address()
                 );
-                Accepted::Nothing
+                Accepted::Nothing(error)
             }
-            AcceptFailure::Exhausted => {
-                counters.accept_pauses.add_owned(1);
-                if self.pause(now) {
-                    log::warn!(
-                        target: "sockman::net",
-                        "cannot accept on {}: {error}; retrying at least every \
-                         {LONGEST_PAUSE:?} until it succeeds",
-                        self.listener.address()
-                    );
-                }
+            AcceptFailure::Persists => {
+                self.back_off(context, now, LONGEST_PAUSE, &error);
                 Accepted::Over
             }
+        }
+    }
+
+    /// Begins a back-off of at most `longest`, or a longer one, after an accept that failed with
+    /// `error`.
+    fn back_off(
+        &mut self,
+        context: &Context<'_>,
+        now: Instant,
+        longest: Duration,
+        error: &io::Error,
+    ) {
+        context.shared().counters.accept_pauses.add_owned(1);
+        if self.pause(now, longest) {
+            log::warn!(
+                target: "sockman::net",
+                "cannot accept on {}: {error}; retrying at least every {LONGEST_PAUSE:?} until it \
+                 succeeds",
+                self.listener.address()
+            );
         }
     }
 }
@@ -262,7 +311,7 @@ impl Accepting {
 enum Accepted {
     One(Box<dyn Sock>, Service),
     /// The accept returned no connection, but more clients may wait.
-    Nothing,
+    Nothing(io::Error),
     /// The listener accepts no more connections in this pass.
     Over,
 }

@@ -7,6 +7,7 @@
 
 use std::{
     fmt, io,
+    net::SocketAddr,
     sync::{Arc, Weak},
     time::Instant,
 };
@@ -18,11 +19,12 @@ use super::{
     shared::Shared,
 };
 use crate::{
-    address::Destination,
+    address::{Destination, Service},
     dial::{ConnectError, ConnectErrorKind, ConnectOptions, Dial, Step, WaitsOn},
     sys::{
         Sock, Waker,
         interrupt::{WakerGuard, Watches},
+        passing::{PAUSE, passes},
     },
 };
 
@@ -74,8 +76,12 @@ impl Attempt {
             factory.create_sock(dial.endpoint()).map_err(|error| dial.failed("socket", error))?;
         let sock = dial.wrap(sock);
         dial.begin(&*sock, now)?;
-        // The kernel chose the local address when the connect began.
-        let me = sock.local_address().map_err(|error| dial.failed("getsockname", error))?;
+        // The kernel chose the local address when the connect began. `step` asks again if a lack of
+        // buffers has delayed the connect.
+        let me = match sock.local_address() {
+            Err(error) if passes(&error) => Service::from(SocketAddr::from(([0, 0, 0, 0], 0))),
+            asked => asked.map_err(|error| dial.failed("getsockname", error))?,
+        };
         let connection = place.fill_connecting(sock, me, to.clone(), now);
         let waker: Arc<dyn Waker> = Arc::new(CancelWaker {
             shared: Arc::downgrade(shared),
@@ -100,8 +106,19 @@ impl Attempt {
             return Err(ConnectError::new(self.to(), ConnectErrorKind::Interrupted));
         }
         let step = self.dial.step(self.connection.sock(), now)?;
-        if let (Step::Connected, Some(me)) = (&step, self.dial.me()) {
-            self.connection.set_me(me);
+        if matches!(step, Step::Connected) {
+            if let Some(me) = self.dial.me() {
+                self.connection.set_me(me);
+            } else if !self.dial.endpoint().addr().is_unix() && self.connection.me().port() == 0 {
+                let is_late = self.deadline().is_some_and(|deadline| now >= deadline);
+                match self.connection.sock().local_address() {
+                    Ok(me) => self.connection.set_me(&me),
+                    Err(error) if passes(&error) && !is_late => {
+                        return Ok(Step::WaitUntil(now + PAUSE));
+                    }
+                    Err(error) => return Err(self.failed("getsockname", error)),
+                }
+            }
         }
         Ok(step)
     }

@@ -86,7 +86,7 @@ impl NewConnection {
     pub fn activate(mut self) -> ConnectionId {
         self.activated = true;
         if !self.connection.is_closed() {
-            self.shared.inbox.push(Mark::Activated(Arc::clone(&self.connection)));
+            self.shared.inbox.push(Mark::Activated(Arc::downgrade(&self.connection)));
         }
         self.connection.id
     }
@@ -169,7 +169,7 @@ pub(crate) fn start_connect(
     match Attempt::start(shared, to, options) {
         Ok(attempt) => {
             let id = attempt.connection.id;
-            shared.inbox.push(Mark::Connecting(Box::new(attempt)));
+            shared.drive(Box::new(attempt));
             Ok(id)
         }
         Err(error) => {

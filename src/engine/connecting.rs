@@ -21,7 +21,10 @@ use super::{
 };
 use crate::{
     dial::{ConnectError, Step, WaitsOn},
-    sys::Poller,
+    sys::{
+        Poller,
+        passing::{PAUSE, passes},
+    },
 };
 
 /// The attempts that the socket thread drives.
@@ -116,6 +119,12 @@ impl Connecting {
         }
     }
 
+    /// Returns the length of the list of those to step.
+    #[cfg(all(test, feature = "testing"))]
+    pub(crate) fn listed(&self) -> usize {
+        self.due.len()
+    }
+
     pub(crate) fn has_due(&self) -> bool {
         !self.due.is_empty()
     }
@@ -164,6 +173,10 @@ impl Connecting {
         self.set_timer(key, None);
         let slot = self.slots.remove(key)?;
         slot.attempt.connection.set_token(None);
+        // The list may name attempts that are gone. While no thread runs, nothing else shortens it.
+        if self.due.len() / 2 > self.slots.len() {
+            self.due.retain(|key| self.slots.get_mut(*key).is_some());
+        }
         Some(slot.attempt)
     }
 
@@ -204,7 +217,13 @@ impl AttemptSlot {
             Step::WaitForSocket => {
                 let (which, waited_on) = self.attempt.waits_on();
                 if self.registered != Some(which) {
-                    poller.register(waited_on, Token::Attempt(key).encode()).map_err(fail)?;
+                    match poller.register(waited_on, Token::Attempt(key).encode()) {
+                        Err(error) if passes(&error) => {
+                            let at = now + PAUSE;
+                            return Ok(Waiting::Until(Some(deadline.map_or(at, |d| d.min(at)))));
+                        }
+                        registered => registered.map_err(fail)?,
+                    }
                     self.registered = Some(which);
                 }
                 Ok(Waiting::Until(deadline))

@@ -18,6 +18,7 @@ use crate::{
     error::SendError,
     sys::{
         Sock,
+        passing::{passes, uninterrupted},
         sync::{
             Mutex,
             atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU64, AtomicUsize, Ordering},
@@ -64,9 +65,54 @@ pub struct ConnectionInfo {
     pub bytes_sent: u64,
     /// The number of payload bytes delivered to the embedder.
     pub bytes_received: u64,
-    /// Whether the poller reported an error, or the end of both directions. This flag shows a reset
-    /// even while reads are paused.
-    pub hung_up: bool,
+    /// How the connection has ended, or `None` if it has not ended, as far as the poller has
+    /// reported. This field shows an end even while reads are paused.
+    pub hung_up: Option<HangUp>,
+}
+
+/// How a connection has ended: [`ConnectionInfo::hung_up`]. The connection keeps its id until the
+/// embedder closes it.
+///
+/// # Examples
+///
+/// ```
+/// # use sockman::{ConnectionId, SockMan};
+/// use sockman::stats::HangUp;
+///
+/// /// Looks at a connection that the embedder does not read for now.
+/// fn check(sockman: &SockMan, id: ConnectionId) {
+///     match sockman.connection_info(id).and_then(|info| info.hung_up) {
+///         Some(HangUp::Error(error)) => {
+///             println!("connection {id} is broken: {error}");
+///             sockman.close_connection(id);
+///         }
+///         // The last bytes of the peer may not be read yet.
+///         Some(HangUp::InOrder) | None => {}
+///         Some(_) => {}
+///     }
+/// }
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum HangUp {
+    /// Both sides have ended their streams in order. Everything that the peer sent has arrived, but
+    /// bytes may still wait to be read. The library delivers these bytes and then the end of the
+    /// stream.
+    InOrder,
+    /// The connection is broken. A reset is [`io::ErrorKind::ConnectionReset`], or
+    /// [`io::ErrorKind::BrokenPipe`] if the peer had ended its stream before. Bytes that arrived
+    /// before the error may still wait to be read. The library delivers these bytes and then the
+    /// error.
+    Error(io::ErrorKind),
+}
+
+impl fmt::Display for HangUp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            HangUp::InOrder => f.pad("ended in order"),
+            HangUp::Error(kind) => kind.fmt(f),
+        }
+    }
 }
 
 /// One connection. The descriptor is closed when the last `Arc` of the connection is dropped.
@@ -88,18 +134,21 @@ pub(crate) struct Connection {
     /// one call.
     sending: Mutex<()>,
     closed: AtomicBool,
-    /// Whether `shutdown_write` succeeded. The flag is read and written under the send lock.
-    write_shut: AtomicBool,
     /// Whether a `Mark::Woken` is in the inbox, or a wake waits until the connection gets its slot.
     woken: AtomicBool,
+    /// One bit for each of three facts, in one byte because each connection pays for it.
+    /// `WRITE_SHUT` is read and written under the send lock. If `SEND_LACKS` or `RECV_LACKS` is
+    /// set, a `Mark::Lacking` is in the inbox, or the socket thread has set its timer.
+    facts: AtomicU8,
     /// The notes: one bit for each finding of the socket thread's sends and of the poller's events.
-    /// Only the socket thread writes them. Any thread may read `HUNG_UP` and `OVER`.
+    /// Only the socket thread writes them. Any thread may read `HUNG_UP`, `OVER` and
+    /// `RECEIVING`.
     notes: AtomicU8,
-    /// The operating system's error number of the first reset that a send received, or 0. The
-    /// kernel returns a socket's error once, so a receive after the send does not return the error
-    /// again. Two bytes hold any error number. A larger field would cost each connection eight more
-    /// bytes.
-    send_error: AtomicU16,
+    /// The operating system's error number of the first error that broke the connection and that a
+    /// send, a receive or a question for the socket's error received, or 0. The kernel returns a
+    /// socket's error once, so a later call does not return the error again. Two bytes hold any
+    /// error number. A larger field would cost each connection eight more bytes.
+    error: AtomicU16,
     /// The token of the slot or of the attempt. Only the socket thread reads and writes it. While
     /// no socket thread runs, the thread that holds the `run` mutex reads and writes the token.
     token: AtomicUsize,
@@ -115,6 +164,24 @@ const SENT: u8 = 2;
 const HUNG_UP: u8 = 4;
 /// A note: the poller reported that both directions are over.
 const OVER: u8 = 8;
+/// A note: a receive after a hang-up is under way.
+const RECEIVING: u8 = 16;
+
+/// A fact: `shutdown_write` succeeded.
+const WRITE_SHUT: u8 = 4;
+/// A fact: a send lacked memory or buffers, and is tried again later.
+pub(crate) const SEND_LACKS: u8 = 1;
+/// A fact: a receive lacked memory or buffers, and is tried again later.
+pub(crate) const RECV_LACKS: u8 = 2;
+
+/// The outcome of a send that did not fail.
+pub(crate) enum Sent {
+    /// The kernel took this many bytes. Zero means that the send would block.
+    Bytes(usize),
+    /// The kernel took nothing, because of this failure, which passes. No event will report that it
+    /// has passed.
+    Lacked(io::Error),
+}
 
 /// The most bytes that one send takes on Linux (`MAX_RW_COUNT`), even if the socket has more room.
 const LONGEST_SEND: usize = 0x7fff_f000;
@@ -141,10 +208,10 @@ impl Connection {
             since: AtomicU64::new(nanoseconds(since)),
             sending: Mutex::new(()),
             closed: AtomicBool::new(false),
-            write_shut: AtomicBool::new(false),
             woken: AtomicBool::new(false),
+            facts: AtomicU8::new(0),
             notes: AtomicU8::new(0),
-            send_error: AtomicU16::new(0),
+            error: AtomicU16::new(0),
             token: AtomicUsize::new(NO_TOKEN),
             bytes_sent: AtomicU64::new(0),
             bytes_received: AtomicU64::new(0),
@@ -200,50 +267,49 @@ impl Connection {
         }
     }
 
-    /// Runs one send of `length` bytes. Returns `Ok(0)` if the send would block. With
-    /// `on_socket_thread`, the result is noted for the latches. A send on another thread changes no
-    /// latch.
+    /// Runs one send of `length` bytes. With `on_socket_thread`, the result is noted for the
+    /// latches. A send on another thread changes no latch.
     #[inline]
     pub(crate) fn send(
         &self,
         length: usize,
         on_socket_thread: bool,
         mut send: impl FnMut(&dyn Sock) -> io::Result<usize>,
-    ) -> Result<usize, SendError> {
+    ) -> Result<Sent, SendError> {
         let _sending = self.sending.lock();
-        loop {
-            if self.is_closed() {
-                return Err(SendError::UnknownConnection(self.id));
-            }
-            match send(&*self.sock) {
-                Ok(bytes) => {
-                    // The send lock is held, so a plain add is enough.
-                    let sent = self.bytes_sent.load(Ordering::Relaxed);
-                    self.bytes_sent.store(sent.wrapping_add(bytes as u64), Ordering::Relaxed);
-                    if on_socket_thread && bytes > 0 {
-                        self.note(SENT);
-                        if bytes < length.min(LONGEST_SEND) && self.sock.short_send_means_full() {
-                            self.note(BLOCKED);
-                        }
-                    }
-                    return Ok(bytes);
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    if on_socket_thread {
+        if self.is_closed() {
+            return Err(SendError::UnknownConnection(self.id));
+        }
+        match uninterrupted(|| send(&*self.sock)) {
+            Ok(bytes) => {
+                // The send lock is held, so a plain add is enough.
+                let sent = self.bytes_sent.load(Ordering::Relaxed);
+                self.bytes_sent.store(sent.wrapping_add(bytes as u64), Ordering::Relaxed);
+                if on_socket_thread && bytes > 0 {
+                    self.note(SENT);
+                    if bytes < length.min(LONGEST_SEND) && self.sock.short_send_means_full() {
                         self.note(BLOCKED);
                     }
-                    return Ok(0);
                 }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                // Another thread closed the connection meanwhile, and its shutdown caused the
-                // error.
-                Err(_) if self.is_closed() => {
-                    return Err(SendError::UnknownConnection(self.id));
+                Ok(Sent::Bytes(bytes))
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                if on_socket_thread {
+                    self.note(BLOCKED);
                 }
-                Err(source) => {
-                    self.remember_send_error(&source);
-                    return Err(SendError::Socket { id: self.id, source });
+                Ok(Sent::Bytes(0))
+            }
+            // Another thread closed the connection meanwhile, and its shutdown caused the error.
+            Err(_) if self.is_closed() => Err(SendError::UnknownConnection(self.id)),
+            Err(error) if passes(&error) => {
+                if on_socket_thread {
+                    self.note(BLOCKED);
                 }
+                Ok(Sent::Lacked(error))
+            }
+            Err(source) => {
+                self.remember_send_error(&source);
+                Err(SendError::Socket { id: self.id, source })
             }
         }
     }
@@ -257,8 +323,66 @@ impl Connection {
         self.sock
             .shutdown(Shutdown::Write)
             .map_err(|source| SendError::Socket { id: self.id, source })?;
-        self.write_shut.store(true, Ordering::Relaxed);
+        self.facts.fetch_or(WRITE_SHUT, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Receives. Remembers an error, so that `info` reports the error even after the receive has
+    /// taken it from the socket.
+    pub(crate) fn recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        // After a hang-up, `info` may ask for the error at the same time. The note says that this
+        // receive may have taken the error. Before a hang-up, `info` does not ask.
+        let is_hung_up = self.notes.load(Ordering::Relaxed) & HUNG_UP != 0;
+        if is_hung_up {
+            self.note(RECEIVING);
+        }
+        let received = self.sock.recv(buffer);
+        if let Err(error) = &received {
+            self.remember_error(error);
+        }
+        if is_hung_up {
+            self.take_note(RECEIVING);
+        }
+        received
+    }
+
+    /// Returns the error that is pending on the socket, or else the error that another call has
+    /// received.
+    ///
+    /// # Errors
+    ///
+    /// Returns the error of `getsockopt(2)`.
+    pub(crate) fn take_error(&self) -> io::Result<Option<io::Error>> {
+        let _taking = self.sending.lock();
+        self.take_error_locked()
+    }
+
+    /// Does what [`take_error`](Connection::take_error) does. The caller holds the send lock.
+    fn take_error_locked(&self) -> io::Result<Option<io::Error>> {
+        let pending = self.sock.take_error()?;
+        if let Some(error) = &pending {
+            self.remember_error(error);
+        }
+        Ok(pending.or_else(|| self.remembered_error()))
+    }
+
+    fn remembered_error(&self) -> Option<io::Error> {
+        match self.error.load(Ordering::Acquire) {
+            0 => None,
+            code => Some(io::Error::from_raw_os_error(i32::from(code))),
+        }
+    }
+
+    /// Remembers the first error that broke the connection.
+    fn remember_error(&self, error: &io::Error) {
+        // The operation can be repeated.
+        if passes(error) || error.kind() == io::ErrorKind::WouldBlock {
+            return;
+        }
+        let Some(code) = error.raw_os_error() else { return };
+        let code = u16::try_from(code).unwrap_or(0);
+        // If the exchange fails, an earlier error is remembered.
+        let _ = self.error.compare_exchange(0, code, Ordering::AcqRel, Ordering::Acquire);
     }
 
     /// Remembers the first reset that a send received. The caller holds the send lock.
@@ -267,12 +391,39 @@ impl Connection {
         // closed in order. In all other cases on TCP, a broken pipe is a reset that came after the
         // peer's end of stream.
         let no_reset = error.kind() == io::ErrorKind::BrokenPipe
-            && (self.write_shut.load(Ordering::Relaxed) || self.me.addr().is_unix());
-        if no_reset || self.send_error.load(Ordering::Relaxed) != 0 {
-            return;
+            && (self.is_write_shut() || self.me.addr().is_unix());
+        if !no_reset {
+            self.remember_error(error);
         }
-        let code = error.raw_os_error().and_then(|code| u16::try_from(code).ok());
-        self.send_error.store(code.unwrap_or(0), Ordering::Relaxed);
+    }
+
+    /// Returns how the connection has ended. Asks for the socket's error if the poller reported a
+    /// hang-up and no call has received an error yet.
+    fn hung_up(&self) -> Option<HangUp> {
+        let is_hung_up = self.notes.load(Ordering::Acquire) & HUNG_UP != 0;
+        if !is_hung_up {
+            return self.remembered_error().map(|error| HangUp::Error(error.kind()));
+        }
+        let _taking = self.sending.lock();
+        let error = match self.remembered_error() {
+            Some(error) => Some(error),
+            // A receive takes the remembered error into account, as it does after a send.
+            None => self.take_error_locked().unwrap_or(None),
+        };
+        match error {
+            Some(error) => Some(HangUp::Error(error.kind())),
+            // The receive under way may have taken an error. A callback reports the end soon.
+            None if self.notes.load(Ordering::Acquire) & RECEIVING != 0 => None,
+            // A receive that ended meanwhile has remembered the error that it took.
+            None => Some(
+                self.remembered_error()
+                    .map_or(HangUp::InOrder, |error| HangUp::Error(error.kind())),
+            ),
+        }
+    }
+
+    fn is_write_shut(&self) -> bool {
+        self.facts.load(Ordering::Relaxed) & WRITE_SHUT != 0
     }
 
     /// Sets `woken`. Returns `true` if the caller must put a `Mark::Woken` into the inbox.
@@ -280,8 +431,10 @@ impl Connection {
         !self.woken.swap(true, Ordering::AcqRel)
     }
 
-    pub(crate) fn is_woken(&self) -> bool {
-        self.woken.load(Ordering::Acquire)
+    /// Notes that a direction lacks memory or buffers. Returns `true` if the caller must put a
+    /// `Mark::Lacking` into the inbox.
+    pub(crate) fn mark_lacking(&self, direction: u8) -> bool {
+        self.facts.fetch_or(direction, Ordering::AcqRel) & (SEND_LACKS | RECV_LACKS) == 0
     }
 
     pub(crate) fn info(&self, created: Instant) -> ConnectionInfo {
@@ -294,13 +447,14 @@ impl Connection {
             since: created.checked_add(since).unwrap_or(created),
             bytes_sent: self.bytes_sent.load(Ordering::Relaxed),
             bytes_received: self.bytes_received.load(Ordering::Relaxed),
-            hung_up: self.notes.load(Ordering::Relaxed) & HUNG_UP != 0,
+            hung_up: self.hung_up(),
         }
     }
 
     #[inline]
     fn note(&self, note: u8) {
-        self.notes.store(self.notes.load(Ordering::Relaxed) | note, Ordering::Relaxed);
+        // `Release`, so that a thread that sees a hang-up also sees an error remembered before it.
+        self.notes.store(self.notes.load(Ordering::Relaxed) | note, Ordering::Release);
     }
 
     #[inline]
@@ -309,7 +463,7 @@ impl Connection {
         if notes & note == 0 {
             return false;
         }
-        self.notes.store(notes & !note, Ordering::Relaxed);
+        self.notes.store(notes & !note, Ordering::Release);
         true
     }
 }
@@ -341,20 +495,23 @@ impl Connection {
         self.woken.swap(false, Ordering::AcqRel);
     }
 
+    /// Returns the directions that lack memory or buffers, and clears them. A direction that lacks
+    /// again makes a new mark.
+    pub(crate) fn take_lacks(&self) -> u8 {
+        self.facts.fetch_and(WRITE_SHUT, Ordering::AcqRel) & (SEND_LACKS | RECV_LACKS)
+    }
+
     /// Notes a hang-up. With `is_over`, both directions are over; without it, an error is pending.
     pub(crate) fn set_hung_up(&self, is_over: bool) {
         self.note(if is_over { HUNG_UP | OVER } else { HUNG_UP });
     }
 
-    /// Returns the reset that a send received, or `None` if no send received one.
-    pub(crate) fn send_error(&self) -> Option<io::Error> {
-        // The lock waits for a send on another thread that has received the error but has not
-        // recorded the error yet.
+    /// Returns the error that another call has received, or `None` if no call received one.
+    pub(crate) fn received_error(&self) -> Option<io::Error> {
+        // The lock waits for a call on another thread that has received the error but has not
+        // remembered the error yet.
         let _sending = self.sending.lock();
-        match self.send_error.load(Ordering::Relaxed) {
-            0 => None,
-            code => Some(io::Error::from_raw_os_error(i32::from(code))),
-        }
+        self.remembered_error()
     }
 
     #[inline]

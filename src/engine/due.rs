@@ -1,9 +1,15 @@
-//! The connections that are due, each listed at most once.
+//! The connections that are due, each listed at most once, and the order of their turns.
 //!
 //! This module belongs to the socket thread and takes no lock. Only this module changes the lists
 //! and the [`Listed`] flag of each slot.
+//!
+//! Turns come in rounds and slices. A round gives one turn to each connection that was due when the
+//! round began. A slice is the part of a round between two polls, about one millisecond long. A
+//! connection that becomes ready during a round gets its turn in the next slice, before the rest
+//! of the round, so it does not wait until thousands of others have had theirs. A connection whose
+//! turn left work waits for the next round.
 
-use std::mem;
+use std::{collections::VecDeque, mem};
 
 use super::slab::Key;
 
@@ -18,80 +24,180 @@ impl Listed {
     }
 }
 
-/// The list of connections that are due, and the turns of the current pass.
+/// The lists of connections that are due.
 #[derive(Debug, Default)]
 pub(crate) struct Due {
-    /// The connections that are due in the next pass: new, woken, left with work, or with an event.
-    next: Vec<Key>,
-    /// The turns of the current pass.
-    turns: Vec<Key>,
-    /// How many of `turns` have ended.
-    over: usize,
+    /// The connections that are new, were woken or swept, or had an event since the current round
+    /// began.
+    fresh: VecDeque<Key>,
+    /// The connections that are fresh from the next slice on. In the current slice they have had
+    /// their turn.
+    soon: Vec<Key>,
+    /// The connections whose turn in the current round left work, and the heavy ones that had an
+    /// event or were swept.
+    left: Vec<Key>,
+    /// The connections that have not had their turn in the current round.
+    round: VecDeque<Key>,
+    /// The list of the current turn. The turn stays in the list until it is over.
+    current: List,
+    slice: Slice,
+    /// Whether the current slice gave a turn of the round.
+    served_round: bool,
+    /// Whether the next slice begins with the round, because the last one gave no turn of the
+    /// round. Without this rule, a flood of fresh connections would starve the round.
+    owes_round: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum List {
+    #[default]
+    Fresh,
+    Round,
+}
+
+/// How far the turns of the current slice are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Slice {
+    /// The last slice ended in order.
+    #[default]
+    Ended,
+    /// Turns run, or an interrupt or a panic cut them off.
+    Begun,
 }
 
 impl Due {
-    /// Adds a connection to the list, unless the list already contains the connection.
+    /// Adds a connection that is new, was woken, or had an event, unless it is listed already.
     #[inline]
     pub(crate) fn list(&mut self, key: Key, listed: &mut Listed) {
         if !mem::replace(&mut listed.0, true) {
-            self.next.push(key);
+            self.fresh.push_back(key);
+        }
+    }
+
+    /// Adds a connection that had an event, or that the sweep found, unless it is listed already. A
+    /// heavy one gets its turn after the fresh ones.
+    #[inline]
+    pub(crate) fn list_as(&mut self, is_heavy: bool, key: Key, listed: &mut Listed) {
+        if !is_heavy {
+            self.list(key, listed);
+        } else if !mem::replace(&mut listed.0, true) {
+            self.left.push(key);
         }
     }
 
     #[inline]
     pub(crate) fn is_empty(&self) -> bool {
-        self.next.is_empty()
+        self.fresh.is_empty()
+            && self.soon.is_empty()
+            && self.left.is_empty()
+            && self.round.is_empty()
     }
 
-    /// Returns the connection at this position of the list.
+    /// Returns whether a round is under way.
     #[inline]
-    pub(crate) fn at(&self, position: usize) -> Option<Key> {
-        self.next.get(position).copied()
+    pub(crate) fn has_round(&self) -> bool {
+        !self.round.is_empty()
     }
 
-    /// Removes the connection at this position from the list. Another connection moves to the
+    /// Prepares the lists for the hooks. Makes a round of which an interrupt or a panic cut off the
+    /// rest begin anew: the answers of the hooks are no longer valid.
+    pub(crate) fn prepare(&mut self) {
+        if mem::take(&mut self.slice) == Slice::Begun {
+            self.left.extend(self.round.drain(..));
+        }
+        self.fresh.extend(self.soon.drain(..));
+    }
+
+    /// Returns the connection at this position of the lists, of which a round that is under way is
+    /// no part.
+    pub(crate) fn at(&self, position: usize) -> Option<Key> {
+        match position.checked_sub(self.left.len()) {
+            None => self.left.get(position).copied(),
+            Some(position) => self.fresh.get(position).copied(),
+        }
+    }
+
+    /// Removes the connection at this position of the lists. Another connection moves to the
     /// position. `listed` is the flag in the connection's slot, if the slot still exists.
     pub(crate) fn strike(&mut self, position: usize, listed: Option<&mut Listed>) {
-        if position < self.next.len() {
-            self.next.swap_remove(position);
+        match position.checked_sub(self.left.len()) {
+            None => drop(self.left.swap_remove(position)),
+            Some(position) => drop(self.fresh.swap_remove_back(position)),
         }
         if let Some(listed) = listed {
             listed.0 = false;
         }
     }
 
-    /// Puts turns back into the list if an interrupt or a panic kept them from ending.
-    pub(crate) fn relist_cut_short(&mut self) {
-        let over = mem::take(&mut self.over);
-        self.next.extend(self.turns.drain(..).skip(over));
+    /// Begins a slice. Begins a round, too, and returns `true`, unless one is under way.
+    pub(crate) fn begin_slice(&mut self) -> bool {
+        self.slice = Slice::Begun;
+        self.served_round = false;
+        self.fresh.extend(self.soon.drain(..));
+        let begins_round = self.round.is_empty();
+        if begins_round {
+            // Only two of the three lists thus grow to the number of connections.
+            self.round.extend(self.fresh.drain(..));
+            self.round.extend(self.left.drain(..));
+            self.owes_round = false;
+        }
+        begins_round
     }
 
-    /// Begins the turns of a pass, one for each listed connection.
-    pub(crate) fn begin_turns(&mut self) {
-        mem::swap(&mut self.next, &mut self.turns);
+    /// Makes all listed connections a part of the round, so that they get their turns before the
+    /// round ends. Those of the round that had their turn and left work get a second one.
+    pub(crate) fn add_all_to_round(&mut self) {
+        while let Some(key) = self.fresh.pop_back() {
+            self.round.push_front(key);
+        }
+        self.round.extend(self.left.drain(..));
     }
 
-    /// Returns the connection that gets the next turn. The connection stays the next one until
-    /// [`turn_over`](Due::turn_over), so a turn that panics is repeated.
+    /// Returns the connection that gets the next turn: a fresh one, if there is one, otherwise one
+    /// of the round. The connection stays the next one until [`turn_over`](Due::turn_over), so a
+    /// turn that panics is repeated.
     #[inline]
-    pub(crate) fn next_turn(&self) -> Option<Key> {
-        self.turns.get(self.over).copied()
+    pub(crate) fn next_turn(&mut self) -> Option<Key> {
+        let is_fresh = !self.fresh.is_empty() && (self.round.is_empty() || !self.owes_round);
+        self.current = if is_fresh { List::Fresh } else { List::Round };
+        match self.current {
+            List::Fresh => self.fresh.front().copied(),
+            List::Round => self.round.front().copied(),
+        }
     }
 
     #[inline]
     pub(crate) fn turn_over(&mut self) {
-        self.over += 1;
+        match self.current {
+            List::Fresh => drop(self.fresh.pop_front()),
+            List::Round => {
+                self.served_round = true;
+                self.round.pop_front();
+            }
+        }
     }
 
-    pub(crate) fn end_turns(&mut self) {
-        self.turns.clear();
-        self.over = 0;
+    /// Ends a slice, whose turns may not all have run.
+    pub(crate) fn end_slice(&mut self) {
+        self.slice = Slice::Ended;
+        self.owes_round = !self.served_round && !self.round.is_empty();
     }
 
-    /// Keeps a connection listed for the next pass, because its turn left work.
+    /// Returns all connections that are listed.
+    pub(crate) fn listed(&self) -> impl Iterator<Item = Key> + '_ {
+        self.round.iter().chain(&self.fresh).chain(&self.soon).chain(&self.left).copied()
+    }
+
+    /// Keeps a connection listed for the next round, because its turn left work.
     #[inline]
     pub(crate) fn work_left(&mut self, key: Key) {
-        self.next.push(key);
+        self.left.push(key);
+    }
+
+    /// Keeps a connection listed for the next slice, because the embedder may have an answer for it.
+    #[inline]
+    pub(crate) fn may_answer(&mut self, key: Key) {
+        self.soon.push(key);
     }
 
     /// Clears the flag of a connection whose turn left no work, so that it can be listed again.

@@ -107,7 +107,10 @@ impl AcceptThread {
             let until = match self.step(sockman, &*poller, now) {
                 Wait::Nothing => continue,
                 Wait::Socket(until) => {
-                    self.register(&*poller)?;
+                    if let Err(source) = self.register(&*poller) {
+                        self.failed(sockman, &Fault::Os { step: "poll", source }, now);
+                        continue;
+                    }
                     until
                 }
                 Wait::Until(at) => at,
@@ -184,6 +187,10 @@ impl AcceptThread {
             }
             Ok(Made::WaitForSocket) => Wait::Socket(until),
             Ok(Made::WaitUntil(at)) => Wait::Until(at.min(until)),
+            Ok(Made::Restarted) => {
+                self.is_registered = false;
+                Wait::Nothing
+            }
             Err(fault) => return self.failed(sockman, &fault, now),
         };
         if now >= until {
@@ -268,9 +275,12 @@ impl AcceptThread {
                 let fault = SamError::BrokeOff { request, source: None }.into();
                 self.failed(sockman, &fault, now)
             }
-            Ok(_) => {
+            Ok(step) => {
                 self.state = State::Await(accepting);
-                Wait::Socket(now + LONGEST_WAIT)
+                match step {
+                    Step::WaitUntil(at) => Wait::Until(at),
+                    _ => Wait::Socket(now + LONGEST_WAIT),
+                }
             }
             Err(error) => {
                 if error.ends_session() {
@@ -327,7 +337,7 @@ impl AcceptThread {
         shared.counters.accepted_elsewhere.add(1);
         let polled = announce_accepted(sockman, &connection, &them);
         if let Some(connection) = polled {
-            shared.inbox.push(Mark::Activated(connection));
+            shared.inbox.push(Mark::Activated(Arc::downgrade(&connection)));
         }
         Wait::Nothing
     }

@@ -4,9 +4,12 @@
 //! The inbox owns the list of marks and the mutex around the list. The mutex is held for a push or
 //! a swap. While no thread runs, dropping the marks of closed connections also holds the mutex. Any
 //! thread pushes marks. Only the socket thread takes marks.
+//!
+//! Marks that may wait while no thread runs keep no descriptor open: a mark that is pushed just
+//! after a close finds nothing later.
 
 use std::{
-    fmt,
+    fmt, mem,
     sync::{Arc, Weak},
 };
 
@@ -21,24 +24,39 @@ use crate::{
 #[derive(Debug)]
 pub(crate) enum Mark {
     /// Add the connection to the poll set.
-    Activated(Arc<Connection>),
-    /// Drive the attempt.
+    Activated(Weak<Connection>),
+    /// Drive the attempt. While no thread runs, no such mark waits: see
+    /// [`Shared::drive`](super::shared::Shared::drive).
     Connecting(Box<Attempt>),
-    /// End the attempt, because its own interrupt was set. The mark must not keep the socket open,
-    /// because it may arrive after the attempt is over, when no thread runs to take it.
+    /// End the attempt, because its own interrupt was set.
     ConnectCancelled(Weak<Connection>),
     /// Ask the connection's hooks again.
-    Woken(Arc<Connection>),
-    /// Release the connection, so that its descriptor is closed.
+    Woken(Weak<Connection>),
+    /// Let the connection try again later, because a send or a receive failed with this errno,
+    /// which passes.
+    Lacking(Weak<Connection>, i32),
+    /// Release the connection, so that its descriptor is closed. While no thread runs, no such mark
+    /// waits.
     Closed(Arc<Connection>),
     /// Add the listener to the poll set.
-    ListenerAdded(Arc<Listener>),
+    ListenerAdded(Weak<Listener>),
     /// Release the listeners that were stopped.
     ListenersStopped,
 }
 
+#[derive(Default)]
+struct Marks {
+    list: Vec<Mark>,
+    /// How many connections and listeners were closed since the list was last searched for their
+    /// marks. Counts only while no thread runs.
+    closed: usize,
+    /// How many marks the searches have looked at.
+    #[cfg(test)]
+    looked_at: usize,
+}
+
 pub(crate) struct Inbox {
-    marks: Mutex<Vec<Mark>>,
+    marks: Mutex<Marks>,
     /// Whether marks or a request for a pass wait. The flag is set after the mark is in the list.
     pending: AtomicBool,
     /// Whether the socket thread is in the poller, or about to enter it. The pusher that clears
@@ -50,7 +68,7 @@ pub(crate) struct Inbox {
 impl Inbox {
     pub(crate) fn new(waker: Arc<dyn Waker>) -> Inbox {
         Inbox {
-            marks: Mutex::new(Vec::new()),
+            marks: Mutex::default(),
             pending: AtomicBool::new(false),
             sleeping: AtomicBool::new(false),
             waker,
@@ -59,7 +77,7 @@ impl Inbox {
 
     /// Adds a mark and makes the socket thread run a pass soon.
     pub(crate) fn push(&self, mark: Mark) {
-        self.marks.lock().push(mark);
+        self.marks.lock().list.push(mark);
         self.notify();
     }
 
@@ -108,20 +126,65 @@ impl Inbox {
         if !self.is_pending() || !self.pending.swap(false, Ordering::SeqCst) {
             return false;
         }
-        std::mem::swap(&mut *self.marks.lock(), into);
+        mem::swap(&mut self.marks.lock().list, into);
         true
     }
 
-    /// Drops the marks of closed connections and stopped listeners, because a mark keeps its
-    /// descriptor open. The caller ensures that no thread runs.
-    pub(crate) fn forget_closed(&self) {
-        self.marks.lock().retain(|mark| match mark {
-            Mark::Activated(connection) | Mark::Woken(connection) => !connection.is_closed(),
-            Mark::ConnectCancelled(connection) => {
+    /// Takes the attempts out of the inbox and drops the marks of everything that is closed. The
+    /// caller ensures that no thread runs.
+    #[allow(clippy::vec_box, reason = "the marks hold the attempts in boxes")]
+    pub(crate) fn settle(&self) -> Vec<Box<Attempt>> {
+        let mut marks = self.marks.lock();
+        let mut attempts = Vec::new();
+        let is_attempt = |mark: &mut Mark| matches!(mark, Mark::Connecting(_));
+        if marks.list.iter_mut().any(is_attempt) {
+            for mark in mem::take(&mut marks.list) {
+                match mark {
+                    Mark::Connecting(attempt) => attempts.push(attempt),
+                    mark => marks.list.push(mark),
+                }
+            }
+        }
+        marks.forget_closed();
+        attempts
+    }
+
+    /// Counts connections and listeners that were closed, and drops the marks of what is closed
+    /// when they may be half of all marks. A close thus costs the same time however many marks
+    /// wait. The caller ensures that no thread runs.
+    pub(crate) fn closed(&self, count: usize) {
+        let mut marks = self.marks.lock();
+        marks.closed += count;
+        if marks.closed >= marks.list.len() / 2 {
+            marks.forget_closed();
+        }
+    }
+
+    /// Returns how many marks wait, and how many marks the searches have looked at.
+    #[cfg(all(test, feature = "testing"))]
+    pub(crate) fn waiting_and_looked_at(&self) -> (usize, usize) {
+        let marks = self.marks.lock();
+        (marks.list.len(), marks.looked_at)
+    }
+}
+
+impl Marks {
+    fn forget_closed(&mut self) {
+        self.closed = 0;
+        #[cfg(test)]
+        (self.looked_at += self.list.len());
+        self.list.retain(|mark| match mark {
+            Mark::Activated(connection)
+            | Mark::Woken(connection)
+            | Mark::ConnectCancelled(connection)
+            | Mark::Lacking(connection, _) => {
                 connection.upgrade().is_some_and(|connection| !connection.is_closed())
             }
-            Mark::Connecting(attempt) => !attempt.connection.is_closed(),
-            Mark::ListenerAdded(listener) => !listener.is_stopped(),
+            // No such mark waits while no thread runs.
+            Mark::Connecting(_) => true,
+            Mark::ListenerAdded(listener) => {
+                listener.upgrade().is_some_and(|listener| !listener.is_stopped())
+            }
             Mark::Closed(_) | Mark::ListenersStopped => false,
         });
     }

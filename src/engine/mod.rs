@@ -4,7 +4,7 @@
 //! `counters`. The socket thread alone owns `socket_thread`, which runs its passes over `poll_set`,
 //! `slot`, `due`, `accepting` and `connecting`. `connect` and `attempt` begin connects on the
 //! caller's thread. `announce` reports new connections to the embedder. `i2p_accept` is the
-//! I2P-accept thread. `threads` starts and joins both threads.
+//! I2P-accept thread. `timer_limit` keeps timers behind data that waits. `threads` starts and joins both threads.
 //!
 //! The functions that run for every connection of a sweep, or for every message, carry `#[inline]`,
 //! because the files are compiled as separate units. Without the attribute a sweep costs 50 % more
@@ -23,6 +23,7 @@ mod due;
 mod i2p_accept;
 mod id;
 pub(crate) mod inbox;
+mod lacking;
 pub(crate) mod listener;
 pub(crate) mod map;
 // They run over the doubles. The unpacked crate has these only with the feature.
@@ -35,3 +36,4 @@ pub(crate) mod slab;
 pub(crate) mod slot;
 pub(crate) mod socket_thread;
 pub(crate) mod threads;
+pub(crate) mod timer_limit;

@@ -3,7 +3,7 @@
 //! This module owns the poller and the slots. It belongs to the socket thread, takes no lock and
 //! makes no callback.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, io, mem, sync::Arc, time::Duration};
 
 use super::{
     connection::Connection,
@@ -18,13 +18,21 @@ pub(crate) struct PollSet {
     poller: Box<dyn Poller>,
     slots: Slab<Slot>,
     pub(crate) due: Due,
+    /// Whether listed slots hold answers of their hooks.
+    holds_answers: bool,
     /// Registrations that failed. The turn of the connection reports the failure.
-    pub(crate) failed: Vec<(Key, io::Error)>,
+    failed: BTreeMap<Key, io::Error>,
 }
 
 impl PollSet {
     pub(crate) fn new(poller: Box<dyn Poller>) -> PollSet {
-        PollSet { poller, slots: Slab::new(), due: Due::default(), failed: Vec::new() }
+        PollSet {
+            poller,
+            slots: Slab::new(),
+            due: Due::default(),
+            holds_answers: false,
+            failed: BTreeMap::new(),
+        }
     }
 
     pub(crate) fn poller(&self) -> &dyn Poller {
@@ -56,7 +64,7 @@ impl PollSet {
     pub(crate) fn slot_and_failed(
         &mut self,
         key: Key,
-    ) -> Option<(&mut Slot, &mut Vec<(Key, io::Error)>)> {
+    ) -> Option<(&mut Slot, &mut BTreeMap<Key, io::Error>)> {
         self.slots.get_mut(key).map(|slot| (slot, &mut self.failed))
     }
 
@@ -66,7 +74,7 @@ impl PollSet {
     pub(crate) fn latch(&mut self, key: Key, event: &Readiness) {
         if let Some(slot) = self.slots.get_mut(key) {
             slot.latch(event);
-            self.due.list(key, &mut slot.listed);
+            self.due.list_as(slot.is_heavy, key, &mut slot.listed);
         }
     }
 
@@ -95,9 +103,17 @@ impl PollSet {
                 "cannot watch connection {} for readiness: {error}", connection.id
             );
             slot.latch_failed_registration();
-            self.failed.push((key, error));
+            self.failed.insert(key, error);
         }
         self.due.list(key, &mut slot.listed);
+    }
+
+    /// Makes the directions that lacked memory or buffers try again in the next turn.
+    pub(crate) fn retry_lacking(&mut self, key: Key) {
+        if let Some(slot) = self.slots.get_mut(key) {
+            slot.retry_lacking();
+            self.due.list(key, &mut slot.listed);
+        }
     }
 
     /// Gives the connection a turn in which both hooks are asked.
@@ -119,8 +135,29 @@ impl PollSet {
         self.due.strike(position, slot.map(|slot| &mut slot.listed));
     }
 
-    /// Returns an iterator over every connection, and the list of those that are due.
+    /// Begins a slice of turns. Begins a round, too, and returns `true`, unless one is under way.
+    pub(crate) fn begin_slice(&mut self) -> bool {
+        let begins_round = self.due.begin_slice();
+        self.holds_answers |= begins_round;
+        begins_round
+    }
+
+    /// Makes the connections that are listed ask their hooks anew in their turns, because the
+    /// embedder's answers are valid for one pass only.
+    pub(crate) fn forget_answers(&mut self) {
+        if mem::take(&mut self.holds_answers) {
+            for key in self.due.listed() {
+                if let Some(slot) = self.slots.get_mut(key) {
+                    slot.forget_answers();
+                }
+            }
+        }
+    }
+
+    /// Returns an iterator over every connection, and the lists of those that are due. The caller
+    /// may ask the hooks.
     pub(crate) fn slots_and_due(&mut self) -> (impl Iterator<Item = (Key, &mut Slot)>, &mut Due) {
+        self.holds_answers = true;
         (self.slots.iter_mut(), &mut self.due)
     }
 
@@ -128,7 +165,7 @@ impl PollSet {
         if let Some(key) = connection.key() {
             connection.set_token(None);
             self.slots.remove(key);
-            self.failed.retain(|(failed, _)| *failed != key);
+            self.failed.remove(&key);
         }
     }
 

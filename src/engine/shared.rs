@@ -4,12 +4,14 @@
 //! while a callback runs.
 
 use std::{
+    io,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use super::{
-    connection::ConnectionId,
+    attempt::Attempt,
+    connection::{Connection, ConnectionId},
     counters::Counters,
     inbox::{Inbox, Mark},
     listener::Listener,
@@ -97,6 +99,28 @@ impl Shared {
         true
     }
 
+    /// Hands an attempt to the socket thread.
+    pub(crate) fn drive(&self, attempt: Box<Attempt>) {
+        if threads::is_socket_thread_of(self) {
+            return self.inbox.push(Mark::Connecting(attempt));
+        }
+        match &mut *self.run.lock() {
+            // The mark is pushed under the lock, as in `close`.
+            Run::Running => self.inbox.push(Mark::Connecting(attempt)),
+            // A mark would keep the attempt's descriptor open, and a close would have to search for
+            // the mark.
+            Run::Stopped(socket_thread) => socket_thread.drive(attempt),
+        }
+    }
+
+    /// Lets a direction of the connection try again later, after a failure that passes.
+    pub(crate) fn lacks(&self, connection: &Arc<Connection>, direction: u8, error: &io::Error) {
+        if connection.mark_lacking(direction) {
+            let code = error.raw_os_error().unwrap_or(libc::ENOMEM);
+            self.inbox.push(Mark::Lacking(Arc::downgrade(connection), code));
+        }
+    }
+
     /// Gives a reserved place back.
     pub(crate) fn release_place(&self) {
         if self.connections.release() {
@@ -140,7 +164,7 @@ impl Shared {
         let address = listener.address().clone();
         log::debug!(target: "sockman::net", "listening on {address}");
         self.listeners.lock().push(Arc::clone(&listener));
-        self.inbox.push(Mark::ListenerAdded(listener));
+        self.inbox.push(Mark::ListenerAdded(Arc::downgrade(&listener)));
         address
     }
 

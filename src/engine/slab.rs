@@ -59,35 +59,62 @@ impl Token {
 }
 
 /// A vector with reusable places, whose keys carry a generation.
+///
+/// After a peak, the places at the end are given up as soon as they are free. A round over all
+/// values skips each block of places that has no value. The generations stay, because a late key
+/// must not find a later value.
 #[derive(Debug)]
 pub(crate) struct Slab<T> {
     values: Vec<Option<T>>,
+    /// How many values each block of places has.
+    blocks: Vec<u32>,
     /// The generation of each place. The generations have a vector of their own, because padding
     /// would double their size next to the values.
     generations: Vec<u32>,
+    /// The free places. Some of them may have been given up, or taken again since.
     free: Vec<u32>,
+    len: usize,
 }
+
+/// The number of places in a block.
+const BLOCK: usize = 64;
+/// A slab keeps memory for this many places even if it is empty.
+const KEPT_PLACES: usize = 1024;
 
 impl<T> Slab<T> {
     pub(crate) fn new() -> Slab<T> {
-        Slab { values: Vec::new(), generations: Vec::new(), free: Vec::new() }
+        let (values, blocks, generations, free) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        Slab { values, blocks, generations, free, len: 0 }
     }
 
     /// Stores a value and returns its key. Returns `None` if every index is taken. A slab has 2^32
     /// - 1 indices, and 2^20 - 1 on 32-bit machines.
     pub(crate) fn insert(&mut self, value: T) -> Option<Key> {
-        if let Some(index) = self.free.pop() {
-            let generation = *self.generations.get(index as usize)?;
-            *self.values.get_mut(index as usize)? = Some(value);
-            return Some(Key { index, generation });
+        while let Some(index) = self.free.pop() {
+            // The place may have been given up, and may have been taken again since.
+            if let Some(place @ None) = self.values.get_mut(index as usize) {
+                *place = Some(value);
+                return self.inserted(index);
+            }
         }
         let index = u32::try_from(self.values.len()).ok()?;
         if index as usize >= INDEX_MASK {
             return None;
         }
         self.values.push(Some(value));
-        self.generations.push(0);
-        Some(Key { index, generation: 0 })
+        if self.generations.len() < self.values.len() {
+            self.generations.push(0);
+        }
+        if self.blocks.len() * BLOCK < self.values.len() {
+            self.blocks.push(0);
+        }
+        self.inserted(index)
+    }
+
+    fn inserted(&mut self, index: u32) -> Option<Key> {
+        self.len += 1;
+        *self.blocks.get_mut(index as usize / BLOCK)? += 1;
+        Some(Key { index, generation: *self.generations.get(index as usize)? })
     }
 
     #[allow(clippy::cast_possible_truncation)] // The mask is at most 30 bits wide.
@@ -99,7 +126,25 @@ impl<T> Slab<T> {
         let value = self.values.get_mut(key.index as usize)?.take()?;
         *generation = generation.wrapping_add(1) & (GENERATION_MASK as u32);
         self.free.push(key.index);
+        self.len -= 1;
+        *self.blocks.get_mut(key.index as usize / BLOCK)? -= 1;
+        self.give_up_places();
         Some(value)
+    }
+
+    /// Gives the free places at the end up, and their memory if it is much.
+    fn give_up_places(&mut self) {
+        while let Some(None) = self.values.last() {
+            self.values.pop();
+        }
+        self.blocks.truncate(self.values.len().div_ceil(BLOCK));
+        if self.values.capacity() / 4 > self.values.len().max(KEPT_PLACES) {
+            self.values.shrink_to(self.values.len() * 2);
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.len
     }
 
     #[inline]
@@ -112,10 +157,14 @@ impl<T> Slab<T> {
 
     #[allow(clippy::cast_possible_truncation)] // `insert` keeps indices within 32 bits.
     pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (Key, &mut T)> {
-        let places = self.values.iter_mut().zip(&self.generations).enumerate();
-        places.filter_map(|(index, (value, &generation))| {
-            let key = Key { index: index as u32, generation };
-            value.as_mut().map(|value| (key, value))
+        let blocks = self.values.chunks_mut(BLOCK).zip(self.generations.chunks(BLOCK));
+        let blocks = blocks.zip(&self.blocks).enumerate().filter(|(_, (_, len))| **len > 0);
+        blocks.flat_map(|(block, ((values, generations), _))| {
+            let places = values.iter_mut().zip(generations).enumerate();
+            places.filter_map(move |(offset, (value, &generation))| {
+                let key = Key { index: (block * BLOCK + offset) as u32, generation };
+                value.as_mut().map(|value| (key, value))
+            })
         })
     }
 
@@ -144,6 +193,49 @@ mod tests {
         assert_eq!(slab.get_mut(old), None);
         assert_eq!(slab.remove(old), None);
         assert_eq!(slab.get_mut(new), Some(&mut 'b'));
+    }
+
+    /// The cost of a sweep after a peak: places without a value are skipped or given up.
+    #[test]
+    fn after_a_peak_a_round_walks_about_as_many_places_as_there_are_values() {
+        const PEAK: usize = 100_000;
+        for kept in [0, 77, PEAK - 1] {
+            let mut slab = Slab::new();
+            let keys: Vec<_> = (0..PEAK).map(|n| slab.insert(n).unwrap()).collect();
+            assert_eq!((slab.len(), slab.iter_mut().count()), (PEAK, PEAK));
+            for (n, key) in keys.iter().enumerate().filter(|(n, _)| *n != kept) {
+                assert_eq!(slab.remove(*key), Some(n));
+            }
+            let walked = slab.blocks.iter().filter(|len| **len > 0).count() * BLOCK;
+            assert_eq!(walked, BLOCK, "one block has a value");
+            assert_eq!(slab.iter_mut().collect::<Vec<_>>(), [(keys[kept], &mut { kept })]);
+            assert_eq!(slab.remove(keys[kept]), Some(kept));
+            assert_eq!((slab.len(), slab.values.len(), slab.blocks.len()), (0, 0, 0));
+            assert!(slab.values.capacity() <= 4 * KEPT_PLACES, "{}", slab.values.capacity());
+        }
+    }
+
+    /// G1: places that were given up after a peak and taken again do not answer to old keys, and no
+    /// place is given out twice.
+    #[test]
+    fn places_taken_again_after_a_peak_have_new_keys() {
+        let mut slab = Slab::new();
+        let mut old = Vec::new();
+        for round in 0..4 {
+            // Every other round frees the places from the end.
+            let mut keys: Vec<_> = (0..5_000).map(|n| slab.insert(n).unwrap()).collect();
+            assert_eq!(slab.iter_mut().count(), 5_000);
+            assert!(old.iter().all(|key| slab.get_mut(*key).is_none()), "round {round}");
+            for (n, key) in keys.iter().enumerate() {
+                assert_eq!(slab.get_mut(*key), Some(&mut { n }));
+            }
+            if round % 2 == 0 {
+                keys.reverse();
+            }
+            assert!(keys.iter().all(|key| slab.remove(*key).is_some()));
+            assert!(keys.iter().all(|key| slab.remove(*key).is_none()));
+            old.append(&mut keys);
+        }
     }
 
     /// G1: decoding a token returns what was encoded.

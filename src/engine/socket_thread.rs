@@ -1,4 +1,4 @@
-//! The pass: one round of the socket thread's loop.
+//! The pass: what the socket thread repeats.
 //!
 //! This module owns everything that only the socket thread may touch: the poll set, the listeners'
 //! latches, the list of turns, the receive buffer. While no thread runs, the shared state keeps the
@@ -15,19 +15,22 @@ use std::{
 
 use super::{
     accepting::Accepting,
+    attempt::Attempt,
     connecting::{Connecting, Stepped},
     connection::Connection,
     context::Context,
     due::Due,
     inbox::{Inbox, Mark},
+    lacking::Lacking,
     listener::Listener,
     poll_set::PollSet,
     slab::{Key, Slab, Token},
     slot::{OpenSince, Turn, TurnEnd},
+    timer_limit::TimerLimit,
 };
 use crate::{
-    options::Options,
-    sys::{Poller, Readiness, Waker},
+    options::{Options, SELECT_TIMEOUT},
+    sys::{EVENTS_PER_POLL, Poller, Readiness, Waker},
 };
 
 /// The state that only the socket thread may touch.
@@ -35,6 +38,7 @@ pub(crate) struct SocketThread {
     connected: PollSet,
     listeners: Slab<Accepting>,
     connecting: Connecting,
+    lacking: Lacking,
     /// This field and the next two are reused in every pass, so that a pass does not allocate.
     marks: Vec<Mark>,
     events: Vec<Readiness>,
@@ -43,6 +47,12 @@ pub(crate) struct SocketThread {
     open: OpenSince,
     /// The current time. The clock is read after each poll, and again before a poll that may sleep.
     now: Instant,
+    /// When the last poll returned. `None` before the first poll.
+    looked: Option<Instant>,
+    /// When the poll returned with which the current round of turns began.
+    round_looked: Option<Instant>,
+    /// When the latest poll returned whose events all had their turns.
+    served: Option<Instant>,
     sweep: Option<Sweep>,
     /// The latest of the embedder's deadlines that has had its immediate pass.
     served_deadline: Option<Served>,
@@ -56,6 +66,27 @@ pub(crate) struct SocketThread {
 /// The time between two immediate passes for deadlines in the past. `epoll` counts time in
 /// milliseconds.
 const DEADLINE_PAUSE: Duration = Duration::from_millis(1);
+
+/// How old the last poll may be at the beginning of a turn. After a longer time, the thread polls
+/// again first. Data may have arrived meanwhile for a connection that the handler would call late,
+/// or for one that gets its turn before the rest. The value is the resolution of the poller's clock.
+const FRESH: Duration = Duration::from_millis(1);
+
+/// About how often a sweep reads the clock, at most. A sweep over fewer connections reads the clock
+/// after each connection.
+const CLOCK_READS_PER_SWEEP: usize = 64;
+
+/// Returns whether a poll that returned at `looked` is recent.
+fn is_fresh(looked: Instant, now: Instant) -> bool {
+    now.saturating_duration_since(looked) < FRESH
+}
+
+/// Whether connections that a poll finds ready get their turns before the current round ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fresh {
+    InRound,
+    BesideRound,
+}
 
 #[derive(Debug, Clone, Copy)]
 struct Served {
@@ -84,11 +115,15 @@ impl SocketThread {
             connected: PollSet::new(poller),
             listeners: Slab::new(),
             connecting: Connecting::new(),
+            lacking: Lacking::default(),
             marks: Vec::new(),
             events: Vec::new(),
             buffer: vec![0; options.receive_buffer].into_boxed_slice(),
             open: OpenSince::default(),
             now,
+            looked: None,
+            round_looked: None,
+            served: None,
             sweep: options.sweep.and_then(|period| Sweep::after(now, period)),
             served_deadline: None,
             first_listener: 0,
@@ -133,16 +168,70 @@ impl SocketThread {
     pub(crate) fn pass(&mut self, context: &Context<'_>) -> io::Result<()> {
         // Marks are taken before the callback, so that a later `notify` gets another pass.
         self.take_marks(context);
+        if self.is_behind(context) {
+            // The callback acts on timers, and must not call a connection late whose data waits in
+            // the kernel. So the data is delivered first. One such round of turns is enough. With
+            // more rounds, a flood of data would keep the timers from running.
+            self.lacking.hurry(self.now);
+            let mut fresh = Fresh::InRound;
+            loop {
+                self.ask_hooks(context);
+                self.serve(context, Some(Duration::ZERO), fresh)?;
+                if context.interrupts.is_interrupted() {
+                    // The interrupt may have cut the round short. The next start repeats the round.
+                    return Ok(());
+                }
+                self.take_marks(context);
+                if !self.connected.due.has_round() {
+                    break;
+                }
+                fresh = Fresh::BesideRound;
+            }
+        }
         context.shared().counters.passes.add_owned(1);
+        let limit = TimerLimit::set(self.served.unwrap_or(self.now));
         context.handler().event_io_loop_completed_for_all(context.sockman);
+        drop(limit);
         let timeout = self.generate_wait_sockets(context);
+        self.serve(context, timeout, Fresh::BesideRound)
+    }
+
+    /// Polls, and serves what is due: a slice of the turns, and a batch of the rest.
+    fn serve(
+        &mut self,
+        context: &Context<'_>,
+        timeout: Option<Duration>,
+        fresh: Fresh,
+    ) -> io::Result<()> {
         self.wait(context, timeout)?;
         // Marks are taken again, so that this pass answers a wake that ended the poll.
         self.take_marks(context);
-        self.socket_handler_connected(context);
+        while let Some(key) = self.lacking.next(self.now) {
+            self.connected.retry_lacking(key);
+        }
+        self.socket_handler_connected(context, fresh)?;
         self.socket_handler_connecting(context);
         self.socket_handler_listening(context);
         Ok(())
+    }
+
+    /// Returns whether data may wait that arrived before a timer of the embedder ended, although the
+    /// thread has not polled and served everything since: one of the embedder's deadlines has
+    /// passed, or the thread is far behind. A handler without
+    /// [`next_deadline`](crate::EventHandler::next_deadline) may have timers, too.
+    fn is_behind(&self, context: &Context<'_>) -> bool {
+        let deadline = context.handler().next_deadline();
+        let now = context.shared().options.sock_factory.now();
+        if deadline.is_some_and(|deadline| deadline <= now) {
+            return !self.served.is_some_and(|at| deadline <= Some(at) && is_fresh(at, now));
+        }
+        self.served.is_some_and(|at| now.saturating_duration_since(at) > SELECT_TIMEOUT)
+    }
+
+    /// Returns whether the last poll is recent.
+    fn has_looked(&self, context: &Context<'_>) -> bool {
+        let now = context.shared().options.sock_factory.now();
+        self.looked.is_some_and(|looked| is_fresh(looked, now))
     }
 
     /// Returns whether the last pass had nothing to do and left nothing to do.
@@ -151,11 +240,23 @@ impl SocketThread {
         self.slept && self.connected.due.is_empty() && !self.connecting.has_due()
     }
 
-    /// Asks the hooks of the connections that were left with work, and removes those without a turn
-    /// from the list. Returns how long the poller may wait.
+    /// Asks the hooks of the connections that were left with work. Returns how long the poller may
+    /// wait.
     fn generate_wait_sockets(&mut self, context: &Context<'_>) -> Option<Duration> {
-        self.connected.due.relist_cut_short();
-        // The loop changes the list in place after each connection, so that the list stays correct
+        self.ask_hooks(context);
+        self.timeout(context)
+    }
+
+    /// Asks the hooks of the connections that were left with work, and removes those without a turn
+    /// from the list.
+    fn ask_hooks(&mut self, context: &Context<'_>) {
+        self.connected.due.prepare();
+        if self.connected.due.has_round() {
+            // The round goes on with the next slice, whose turns ask their hooks.
+            self.connected.forget_answers();
+            return;
+        }
+        // The loop changes the lists in place after each connection, so that they stay correct
         // if a hook panics.
         let mut position = 0;
         while let Some(key) = self.connected.due.at(position) {
@@ -165,7 +266,6 @@ impl SocketThread {
                 self.connected.strike(position);
             }
         }
-        self.timeout(context)
     }
 
     fn may_go_on(&mut self, context: &Context<'_>, key: Key) -> bool {
@@ -186,6 +286,9 @@ impl SocketThread {
         let mut until = self.sweep.map(|sweep| sweep.next);
         let mut earlier = |at: Instant| until = Some(until.map_or(at, |until| until.min(at)));
         if let Some(at) = self.connecting.next_timer() {
+            earlier(at);
+        }
+        if let Some(at) = self.lacking.until() {
             earlier(at);
         }
         for (_, accepting) in self.listeners.iter_mut().filter(|(_, a)| a.is_due() && !full) {
@@ -209,7 +312,8 @@ impl SocketThread {
         until.map(|until| until.saturating_duration_since(self.now))
     }
 
-    /// Polls, and latches all events before any callback runs.
+    /// Polls, and latches all events before any callback runs. If more sockets are ready than one
+    /// poll reports, polls several times.
     fn wait(&mut self, context: &Context<'_>, timeout: Option<Duration>) -> io::Result<()> {
         let inbox = &context.shared().inbox;
         let sleeps = timeout != Some(Duration::ZERO) && inbox.prepare_to_sleep();
@@ -222,19 +326,37 @@ impl SocketThread {
             inbox.woke();
         }
         polled?;
-        self.now = context.shared().options.sock_factory.now();
-        context.shared().counters.events.add_owned(self.events.len() as u64);
-        for event in &self.events {
-            match Token::decode(event.token) {
-                Token::Connection(key) => self.connected.latch(key, event),
-                Token::Listener(key) => {
-                    if let Some(accepting) = self.listeners.get_mut(key) {
-                        accepting.latch();
+        self.latch_events(context)
+    }
+
+    /// Latches the events of a poll and those that the poll left over, and reads the clock.
+    fn latch_events(&mut self, context: &Context<'_>) -> io::Result<()> {
+        // The waker takes a place among the events of a poll, but is not reported.
+        let full = EVENTS_PER_POLL - 1;
+        // This many polls report all sockets. A flood of events does not make the loop endless.
+        let mut polls_left = context.shared().connections.count() / full + 1;
+        loop {
+            context.shared().counters.events.add_owned(self.events.len() as u64);
+            for event in &self.events {
+                match Token::decode(event.token) {
+                    Token::Connection(key) => self.connected.latch(key, event),
+                    Token::Listener(key) => {
+                        if let Some(accepting) = self.listeners.get_mut(key) {
+                            accepting.latch();
+                        }
                     }
+                    Token::Attempt(key) => self.connecting.list(key),
                 }
-                Token::Attempt(key) => self.connecting.list(key),
             }
+            if self.events.len() < full || polls_left == 0 {
+                break;
+            }
+            polls_left -= 1;
+            self.events.clear();
+            self.connected.poll(&mut self.events, Some(Duration::ZERO))?;
         }
+        self.now = context.shared().options.sock_factory.now();
+        self.looked = Some(self.now);
         Ok(())
     }
 
@@ -245,16 +367,33 @@ impl SocketThread {
         if context.shared().inbox.take(&mut marks) {
             for mark in marks.drain(..) {
                 match mark {
-                    Mark::Activated(connection) => self.connected.add(&connection),
+                    Mark::Activated(connection) => {
+                        if let Some(connection) = connection.upgrade() {
+                            self.connected.add(&connection);
+                        }
+                    }
                     Mark::Connecting(attempt) => self.connecting.add(attempt),
                     Mark::ConnectCancelled(connection) => {
                         if let Some(connection) = connection.upgrade() {
                             self.connecting.cancel(&connection);
                         }
                     }
-                    Mark::Woken(connection) => self.connected.wake(&connection),
+                    Mark::Woken(connection) => {
+                        if let Some(connection) = connection.upgrade() {
+                            self.connected.wake(&connection);
+                        }
+                    }
+                    Mark::Lacking(connection, code) => {
+                        if let Some(connection) = connection.upgrade() {
+                            self.add_lacking(&connection, code);
+                        }
+                    }
                     Mark::Closed(connection) => self.remove(&connection),
-                    Mark::ListenerAdded(listener) => self.add_listener(&listener),
+                    Mark::ListenerAdded(listener) => {
+                        if let Some(listener) = listener.upgrade() {
+                            self.add_listener(&listener);
+                        }
+                    }
                     Mark::ListenersStopped => self.remove_stopped_listeners(),
                 }
             }
@@ -265,7 +404,9 @@ impl SocketThread {
     /// Releases everything that was closed or stopped, marks included, so that descriptors and
     /// memory do not wait for the next start. The caller ensures that no thread runs.
     pub(crate) fn remove_closed(&mut self, inbox: &Inbox) {
-        inbox.forget_closed();
+        for attempt in inbox.settle() {
+            self.drive(attempt);
+        }
         self.connected.remove_closed();
         self.connecting.remove_closed();
         self.remove_stopped_listeners();
@@ -273,11 +414,20 @@ impl SocketThread {
 
     /// Releases one connection that was closed. The caller ensures that no thread runs.
     pub(crate) fn forget(&mut self, inbox: &Inbox, connection: &Connection) {
-        if connection.token().is_none() || connection.is_woken() {
-            // The inbox may still hold the mark of the connection's activation or of a wake.
-            inbox.forget_closed();
-        }
+        // The inbox may still hold the mark of the connection's activation or of a wake.
+        inbox.closed(1);
         self.remove(connection);
+    }
+
+    /// Returns how many attempts are listed for a step.
+    #[cfg(all(test, feature = "testing"))]
+    pub(crate) fn listed_attempts(&self) -> usize {
+        self.connecting.listed()
+    }
+
+    /// Takes an attempt over. The caller ensures that no thread runs.
+    pub(crate) fn drive(&mut self, attempt: Box<Attempt>) {
+        self.connecting.add(attempt);
     }
 
     /// Releases a connection or an attempt.
@@ -285,6 +435,15 @@ impl SocketThread {
         match connection.token() {
             Some(Token::Attempt(key)) => drop(self.connecting.remove(key)),
             _ => self.connected.remove(connection),
+        }
+    }
+
+    fn add_lacking(&mut self, connection: &Connection, code: i32) {
+        match connection.key() {
+            Some(key) => self.lacking.add(key, connection.id, code, self.now),
+            // The connection is closed, or not yet activated. The registration of a connection that
+            // is activated later reports that the socket is ready.
+            None => drop(connection.take_lacks()),
         }
     }
 
@@ -300,10 +459,12 @@ impl SocketThread {
         }
     }
 
-    fn remove_stopped_listeners(&mut self) {
+    pub(crate) fn remove_stopped_listeners(&mut self) {
         self.listeners.retain(|accepting| {
             let listener = accepting.listener();
-            if listener.is_stopped() {
+            // The flag is read once: a listener that leaves the list is also deregistered.
+            let is_stopped = listener.is_stopped();
+            if is_stopped {
                 // An adopted listener may stay open in another process. The poller would then
                 // continue to report the listener's clients.
                 if let Err(error) = self.connected.deregister_listener(listener.sock()) {
@@ -313,47 +474,82 @@ impl SocketThread {
                     );
                 }
             }
-            !listener.is_stopped()
+            !is_stopped
         });
     }
 
-    /// Runs the turn of each connection that is due.
-    fn socket_handler_connected(&mut self, context: &Context<'_>) {
+    /// Runs a slice of the turns.
+    ///
+    /// # Errors
+    ///
+    /// Returns the poller's error.
+    fn socket_handler_connected(&mut self, context: &Context<'_>, fresh: Fresh) -> io::Result<()> {
         if let Some(sweep) = self.sweep.filter(|sweep| self.now >= sweep.next) {
             self.sweep_all(context);
             if context.interrupts.is_interrupted() {
                 // An interrupt may have cut the sweep short. The sweep is then repeated at the next
                 // start.
-                return;
+                return Ok(());
             }
             self.sweep = Sweep::after(self.now, sweep.period);
+            if !self.has_looked(context) {
+                self.events.clear();
+                let polled = self.connected.poll(&mut self.events, Some(Duration::ZERO));
+                polled?;
+                self.latch_events(context)?;
+            }
         }
-        self.connected.due.begin_turns();
+        if self.connected.begin_slice() {
+            self.round_looked = self.looked;
+        } else if fresh == Fresh::InRound {
+            self.connected.due.add_all_to_round();
+            self.round_looked = self.looked;
+        }
         while let Some(key) = self.connected.due.next_turn() {
             if context.interrupts.is_interrupted() {
-                return;
+                return Ok(());
             }
             context.shared().counters.turns.add_owned(1);
             self.turn(context, key);
             self.connected.due.turn_over();
+            if self.connected.due.next_turn().is_some() && !self.has_looked(context) {
+                break;
+            }
         }
-        self.connected.due.end_turns();
+        self.connected.due.end_slice();
+        if !self.connected.due.has_round() {
+            self.served = self.round_looked;
+        }
+        Ok(())
     }
 
     /// Sweeps every connection. Connections that need a full turn are then due.
     fn sweep_all(&mut self, context: &Context<'_>) {
         context.shared().counters.sweeps.add_owned(1);
-        let (open, mut turns) = (self.open, 0);
+        let (open, looked, mut turns) = (self.open, self.looked, 0);
+        let between_reads = context.shared().connections.count() / CLOCK_READS_PER_SWEEP + 1;
+        let mut may_go_on = true;
         let (slots, due) = self.connected.slots_and_due();
-        for (key, slot) in slots {
+        for (position, (key, slot)) in slots.enumerate() {
             if context.interrupts.is_interrupted() {
                 break;
+            }
+            if may_go_on && position > 0 && position % between_reads == 0 {
+                let now = context.shared().options.sock_factory.now();
+                may_go_on = looked.is_some_and(|looked| is_fresh(looked, now));
+            }
+            // If a callback of the sweep took long, the other connections get full turns, which
+            // another poll precedes.
+            if !may_go_on {
+                slot.want_turn();
+                due.list_as(slot.is_heavy, key, &mut slot.listed);
+                continue;
             }
             // After a panic the connection is closed, and its mark frees the slot.
             if context.guard(slot.id, || slot.sweep(context, open)).unwrap_or(true) {
                 turns += 1;
             } else {
-                due.list(key, &mut slot.listed);
+                due.list_as(slot.is_heavy, key, &mut slot.listed);
             }
         }
         context.shared().counters.turns.add_owned(turns);
@@ -366,6 +562,7 @@ impl SocketThread {
         let mut turn = Turn { context, open, slot, key, buffer, failed };
         match context.guard(id, || turn.run()) {
             Some(TurnEnd::WorkLeft) => self.connected.due.work_left(key),
+            Some(TurnEnd::MayAnswer) => self.connected.due.may_answer(key),
             Some(TurnEnd::Rests) => Due::rests(&mut slot.listed),
             Some(TurnEnd::Closed) => {
                 let connection = Arc::clone(&slot.connection);

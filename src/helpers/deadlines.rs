@@ -10,7 +10,7 @@ use std::{
     time::Instant,
 };
 
-use crate::{sockman::SockMan, sys::sync::Mutex};
+use crate::{engine::timer_limit::limited, sockman::SockMan, sys::sync::Mutex};
 
 /// Timers, each with a key of the embedder's choice: the [`ConnectionId`](crate::ConnectionId) for
 /// idle time-outs, or an enum of everything that the program waits for. Each key has one deadline.
@@ -28,8 +28,17 @@ use crate::{sockman::SockMan, sys::sync::Mutex};
 /// operating systems count in milliseconds. The [`sweep`](crate::Options::sweep) does not change
 /// this delay. A timer that another thread sets also ends in time.
 ///
+/// Data comes before the timer that it moves. If the data of a connection arrived before its timer
+/// ended, the library delivers the data first, even if a callback took long, the process was
+/// stopped, or a signal ended the poll. If more data waits than one receive buffer holds, the first
+/// buffer counts. A timer may end later for this reason, by one turn of each connection.
+///
 /// The embedder is responsible for the following:
 ///
+/// * **Its own pauses.** Data stays where it is while
+///   [`should_try_to_recv`](crate::EventHandler::should_try_to_recv) returns `false` or after
+///   [`NextRecv::Skip`](crate::NextRecv::Skip). This data does not stop a timer. An embedder that
+///   pauses reading moves or clears the timer of the connection.
 /// * **The clock.** The loop uses [`Instant::now`], and so must the times passed to
 ///   [`set`](Deadlines::set) and [`take_due`](Deadlines::take_due). Over the doubles of the feature
 ///   `testing`, the loop uses the clock of the network, so the times passed to
@@ -127,10 +136,17 @@ impl<K: Copy + Hash + Ord> Deadlines<K> {
     /// Takes one timer that has ended by `now`, and returns the timer's key. Returns `None` if no
     /// timer has ended. The timer that ended first is returned first. Each timer is returned once.
     ///
+    /// In [`event_io_loop_completed_for_all`], a timer has ended only if the loop has polled since
+    /// the timer's end and has served what it found. The next pass, which follows at once, returns
+    /// a timer that ended later.
+    ///
+    /// [`event_io_loop_completed_for_all`]: crate::EventHandler::event_io_loop_completed_for_all
+    ///
     /// Call this method until it returns `None`, with the same `now` each time. A timer that is set
     /// again meanwhile, to a time after `now`, waits for the next pass. A timer that is set again
     /// to `now` or an earlier time would be returned at once, and the loop would not end.
     pub fn take_due(&self, now: Instant) -> Option<K> {
+        let now = limited(now);
         let mut timers = self.timers.lock();
         let (at, key) = *timers.order.first()?;
         if at > now {

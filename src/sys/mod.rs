@@ -7,12 +7,15 @@
 //! [`Options::sock_factory`]: crate::Options::sock_factory
 
 // This file holds the traits. `os` implements them with the system calls of Unix, one method for
-// each call and named after it. `interrupt` ends waits, `sync` holds the locks, `sources` prints
-// errors. Any thread may use the module, and only `interrupt` takes a lock.
+// each call and named after it. `holders` asks who has a socket. `interrupt` ends waits, `sync`
+// holds the locks, `sources` prints errors, `passing` tells which errors pass by themselves. Any
+// thread may use the module, and only `interrupt` takes a lock.
 
+pub(crate) mod holders;
 pub(crate) mod interrupt;
 mod more;
 mod os;
+pub(crate) mod passing;
 pub(crate) mod sources;
 pub(crate) mod sync;
 
@@ -39,8 +42,8 @@ use crate::address::Service;
 /// # Errors
 ///
 /// Every method returns the error of its system call. The library handles
-/// [`io::ErrorKind::WouldBlock`] and [`io::ErrorKind::Interrupted`] itself. The library reports any
-/// other error of a receive as a permanent read error.
+/// [`io::ErrorKind::WouldBlock`], [`io::ErrorKind::Interrupted`], `ENOBUFS` and `ENOMEM` of sends
+/// and receives itself. The library reports any other error of a receive as a permanent read error.
 pub trait Sock: fmt::Debug + Send + Sync {
     /// Calls `connect(2)` without blocking. `EINPROGRESS` means that the connect has started.
     /// `EAGAIN` ([`io::ErrorKind::WouldBlock`]) on a unix-domain socket means that the connect has
@@ -53,8 +56,22 @@ pub trait Sock: fmt::Debug + Send + Sync {
     /// Calls `accept4(2)`. Returns the new socket and the peer's address. The socket is
     /// non-blocking, close-on-exec and without Nagle's delay.
     fn accept(&self) -> io::Result<(Box<dyn Sock>, Service)>;
+    /// Prepares the next [`accept`](Sock::accept) on an adopted listener, which other processes may
+    /// hold too. Sets `O_NONBLOCK`, which is common to all holders and which another holder may
+    /// have cleared. Then returns whether a client waits, or whether `accept` fails. The library
+    /// calls `accept` only after `true`. The default returns `true`, which is right for a socket
+    /// that no other process holds.
+    fn ready_to_accept(&self) -> io::Result<bool> {
+        Ok(true)
+    }
     /// Calls `recv(2)`. Returns the number of bytes. `Ok(0)` is the end of the stream.
     fn recv(&self, buffer: &mut [u8]) -> io::Result<usize>;
+    /// Calls `recv(2)` with `MSG_PEEK`: the bytes stay in the socket. The default returns the error
+    /// [`io::ErrorKind::Unsupported`], and so do the library's own unix-domain sockets. The cost is
+    /// that a line from a SAM bridge is received byte by byte.
+    fn peek(&self, _buffer: &mut [u8]) -> io::Result<usize> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
     /// Calls `send(2)` without `SIGPIPE`. Returns the number of bytes that the kernel took.
     fn send(&self, data: &[u8], more: More) -> io::Result<usize>;
     /// Calls `sendmsg(2)`. Otherwise like [`send`](Sock::send).
@@ -82,6 +99,11 @@ pub trait Sock: fmt::Debug + Send + Sync {
     /// [`io::ErrorKind::Unsupported`].
     fn set_reuse_port(&self) -> io::Result<()> {
         Err(io::ErrorKind::Unsupported.into())
+    }
+    /// Sets `SO_LINGER` to zero, so that the close resets the connection and its port is free at
+    /// once. Called for a TCP socket that is connected to itself. The default does nothing.
+    fn set_reset_on_close(&self) -> io::Result<()> {
+        Ok(())
     }
     /// Returns the descriptor, for [`Poller::register`]. A double may return any number that the
     /// double's poller understands.
@@ -126,6 +148,9 @@ impl Readiness {
     }
 }
 
+/// The largest number of events that one poll of the system's poller reports.
+pub(crate) const EVENTS_PER_POLL: usize = 1024;
+
 /// The poller that the socket thread waits in: `epoll` or `kqueue` behind mio, or a test double.
 #[doc(alias = "WaitMany")]
 pub trait Poller: Send {
@@ -136,8 +161,9 @@ pub trait Poller: Send {
     fn deregister(&self, sock: &dyn Sock) -> io::Result<()>;
     /// Waits until an event occurs, the waker is used, or `timeout` has passed. Appends the events
     /// to `events`. With a `timeout` of `None`, the wait has no limit. If a signal interrupts the
-    /// wait, the poll returns `Ok` without events. A poll that fails ends the library's threads, or
-    /// the blocking connect that waits in it.
+    /// wait, the poll appends the events that have occurred by then, which may be none, and returns
+    /// `Ok`. One poll may report a part of the events; the library then polls again. A poll that
+    /// fails ends the library's threads, or the blocking connect that waits in it.
     fn poll(&mut self, events: &mut Vec<Readiness>, timeout: Option<Duration>) -> io::Result<()>;
     /// Returns the waker that ends a [`poll`](Poller::poll) from another thread.
     fn waker(&self) -> Arc<dyn Waker>;

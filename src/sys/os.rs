@@ -6,7 +6,7 @@
 
 use std::{
     io::{self, IoSlice, Read},
-    net::Shutdown,
+    net::{Shutdown, TcpStream},
     os::fd::{AsRawFd, OwnedFd, RawFd},
     sync::Arc,
     time::Duration,
@@ -15,7 +15,7 @@ use std::{
 use mio::{Interest, Token, unix::SourceFd};
 use socket2::{Domain, SockRef, Socket, Type};
 
-use super::{More, Poller, Readiness, Sock, SockFactory, Waker};
+use super::{EVENTS_PER_POLL, More, Poller, Readiness, Sock, SockFactory, Waker, sync::Mutex};
 use crate::address::Service;
 
 /// The default factory: the operating system's sockets, poller and time.
@@ -33,7 +33,7 @@ impl SockFactory for OsSockFactory {
             return Ok(Box::new(OsSock::Unix(socket)));
         }
         socket.set_tcp_nodelay(true)?;
-        Ok(Box::new(OsSock::Tcp(socket)))
+        Ok(Box::new(OsSock::tcp(socket)))
     }
 
     fn create_poller(&self) -> io::Result<Box<dyn Poller>> {
@@ -52,18 +52,21 @@ impl SockFactory for OsSockFactory {
         socket.set_nonblocking(true)?;
         socket.set_cloexec(true)?;
         if unix {
-            return Ok(Box::new(OsSock::UnixListener(OwnedFd::from(socket).into())));
+            let listener = OsSock::UnixListener(OwnedFd::from(socket).into());
+            return Ok(Box::new(AdoptedListener::new(listener)));
         }
         socket.set_tcp_nodelay(true)?;
-        Ok(Box::new(OsSock::AdoptedTcpListener(OwnedFd::from(socket).into())))
+        let listener = OsSock::AdoptedTcpListener(OwnedFd::from(socket).into());
+        Ok(Box::new(AdoptedListener::new(listener)))
     }
 }
 
 /// One descriptor. The listeners are mio's, because mio's `accept` sets the flags of the new socket
-/// in the same system call.
+/// in the same system call. TCP sockets are the standard library's, because its `peek` takes
+/// initialised memory. It has no `peek` for unix-domain sockets.
 #[derive(Debug)]
 enum OsSock {
-    Tcp(Socket),
+    Tcp(TcpStream),
     Unix(Socket),
     TcpListener(mio::net::TcpListener),
     /// A listener that other code has bound. A client that connected before the adoption has
@@ -73,9 +76,14 @@ enum OsSock {
 }
 
 impl OsSock {
+    fn tcp(socket: Socket) -> OsSock {
+        OsSock::Tcp(OwnedFd::from(socket).into())
+    }
+
     fn socket(&self) -> SockRef<'_> {
         match self {
-            OsSock::Tcp(socket) | OsSock::Unix(socket) => SockRef::from(socket),
+            OsSock::Tcp(stream) => SockRef::from(stream),
+            OsSock::Unix(socket) => SockRef::from(socket),
             OsSock::TcpListener(listener) | OsSock::AdoptedTcpListener(listener) => {
                 SockRef::from(listener)
             }
@@ -130,10 +138,14 @@ impl Sock for OsSock {
         self.socket().set_reuse_port(true)
     }
 
+    fn set_reset_on_close(&self) -> io::Result<()> {
+        self.socket().set_linger(Some(Duration::ZERO))
+    }
+
     fn listen(self: Box<Self>, backlog: i32) -> io::Result<Box<dyn Sock>> {
         self.socket().listen(backlog)?;
         Ok(Box::new(match *self {
-            OsSock::Tcp(socket) => OsSock::TcpListener(OwnedFd::from(socket).into()),
+            OsSock::Tcp(stream) => OsSock::TcpListener(OwnedFd::from(stream).into()),
             OsSock::Unix(socket) => OsSock::UnixListener(OwnedFd::from(socket).into()),
             listener => listener,
         }))
@@ -165,16 +177,17 @@ impl Sock for OsSock {
                         );
                     }
                 }
-                Ok((Box::new(OsSock::Tcp(socket)), Service::from(them)))
+                Ok((Box::new(OsSock::tcp(socket)), Service::from(them)))
             }
             OsSock::UnixListener(listener) => {
                 let (stream, them) = listener.accept()?;
                 let socket = Socket::from(OwnedFd::from(stream));
-                let them = if them.is_unnamed() {
-                    Service::UNIX_UNNAMED
-                } else {
-                    Service::from_sock_addr(&socket.peer_addr()?).ok_or_else(unknown_family)?
-                };
+                // The address that mio's `accept` returns lacks an abstract name. Some systems have
+                // forgotten the name of a client that has already gone.
+                let named = socket.peer_addr().ok().as_ref().and_then(Service::from_sock_addr);
+                let them = named
+                    .or_else(|| them.as_pathname().and_then(|path| Service::unix(path).ok()))
+                    .unwrap_or(Service::UNIX_UNNAMED);
                 Ok((Box::new(OsSock::Unix(socket)), them))
             }
             OsSock::Tcp(_) | OsSock::Unix(_) => Err(io::ErrorKind::InvalidInput.into()),
@@ -183,8 +196,16 @@ impl Sock for OsSock {
 
     fn recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
-            OsSock::Tcp(socket) | OsSock::Unix(socket) => (&mut &*socket).read(buffer),
+            OsSock::Tcp(stream) => (&mut &*stream).read(buffer),
+            OsSock::Unix(socket) => (&mut &*socket).read(buffer),
             _ => Err(io::ErrorKind::NotConnected.into()),
+        }
+    }
+
+    fn peek(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            OsSock::Tcp(stream) => stream.peek(buffer),
+            _ => Err(io::ErrorKind::Unsupported.into()),
         }
     }
 
@@ -222,7 +243,8 @@ impl Sock for OsSock {
 
     fn as_raw_fd(&self) -> RawFd {
         match self {
-            OsSock::Tcp(socket) | OsSock::Unix(socket) => socket.as_raw_fd(),
+            OsSock::Tcp(stream) => stream.as_raw_fd(),
+            OsSock::Unix(socket) => socket.as_raw_fd(),
             OsSock::TcpListener(listener) | OsSock::AdoptedTcpListener(listener) => {
                 listener.as_raw_fd()
             }
@@ -231,8 +253,84 @@ impl Sock for OsSock {
     }
 }
 
-/// The largest number of events that one poll fetches. The next poll fetches the remaining events.
-const EVENTS_PER_POLL: usize = 1024;
+/// A listener that other code has bound. Other processes may hold the same socket. They may clear
+/// `O_NONBLOCK`, which belongs to the socket and not to a descriptor, and they may accept a client
+/// that this process was about to accept. `accept4(2)` has no flag against waiting, so both
+/// together would make `accept` wait.
+#[derive(Debug)]
+struct AdoptedListener {
+    listener: OsSock,
+    /// A poller that watches the listener alone. Without a descriptor for it, only the flag is set.
+    readiness: Option<Mutex<(mio::Poll, mio::Events)>>,
+}
+
+impl AdoptedListener {
+    fn new(listener: OsSock) -> AdoptedListener {
+        let readiness = mio::Poll::new().and_then(|poll| {
+            let fd = listener.as_raw_fd();
+            poll.registry().register(&mut SourceFd(&fd), Token(0), Interest::READABLE)?;
+            Ok(Mutex::new((poll, mio::Events::with_capacity(1))))
+        });
+        AdoptedListener { listener, readiness: readiness.ok() }
+    }
+}
+
+impl Sock for AdoptedListener {
+    fn connect(&self, to: &Service) -> io::Result<()> {
+        self.listener.connect(to)
+    }
+    fn bind(&self, to: &Service) -> io::Result<()> {
+        self.listener.bind(to)
+    }
+    fn listen(self: Box<Self>, backlog: i32) -> io::Result<Box<dyn Sock>> {
+        Box::new(self.listener).listen(backlog)
+    }
+    fn accept(&self) -> io::Result<(Box<dyn Sock>, Service)> {
+        self.listener.accept()
+    }
+    fn ready_to_accept(&self) -> io::Result<bool> {
+        if let Some(readiness) = &self.readiness {
+            let (poll, events) = &mut *readiness.lock();
+            let fd = self.listener.as_raw_fd();
+            // Events are edge-triggered. Another registration reports the state as it is now.
+            poll.registry().reregister(&mut SourceFd(&fd), Token(0), Interest::READABLE)?;
+            poll.poll(events, Some(Duration::ZERO))?;
+            if events.is_empty() {
+                return Ok(false);
+            }
+        }
+        // The flag is set last, right before the accept.
+        self.listener.socket().set_nonblocking(true)?;
+        Ok(true)
+    }
+    fn recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.listener.recv(buffer)
+    }
+    fn send(&self, data: &[u8], more: More) -> io::Result<usize> {
+        self.listener.send(data, more)
+    }
+    fn send_vectored(&self, data: &[IoSlice<'_>], more: More) -> io::Result<usize> {
+        self.listener.send_vectored(data, more)
+    }
+    fn shutdown(&self, how: Shutdown) -> io::Result<()> {
+        self.listener.shutdown(how)
+    }
+    fn take_error(&self) -> io::Result<Option<io::Error>> {
+        self.listener.take_error()
+    }
+    fn local_address(&self) -> io::Result<Service> {
+        self.listener.local_address()
+    }
+    fn peer_address(&self) -> io::Result<Service> {
+        self.listener.peer_address()
+    }
+    fn short_read_means_empty(&self) -> bool {
+        self.listener.short_read_means_empty()
+    }
+    fn as_raw_fd(&self) -> RawFd {
+        self.listener.as_raw_fd()
+    }
+}
 
 /// The token of the poller's own waker. No socket has this token.
 const WAKER: Token = Token(usize::MAX);
@@ -267,9 +365,16 @@ impl Poller for MioPoller {
     }
 
     fn poll(&mut self, events: &mut Vec<Readiness>, timeout: Option<Duration>) -> io::Result<()> {
-        match self.poll.poll(&mut self.events, timeout) {
+        let is_signal = |error: &io::Error| error.kind() == io::ErrorKind::Interrupted;
+        let mut polled = self.poll.poll(&mut self.events, timeout);
+        if polled.as_ref().is_err_and(is_signal) {
+            // A signal ended the poll, perhaps long ago: Linux also ends a poll when the process is
+            // stopped and continued. The second poll reports what has happened meanwhile.
+            polled = self.poll.poll(&mut self.events, Some(Duration::ZERO));
+        }
+        match polled {
             Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(()),
+            Err(error) if is_signal(&error) => return Ok(()),
             Err(error) => return Err(error),
         }
         events.extend(self.events.iter().filter(|event| event.token() != WAKER).map(|event| {

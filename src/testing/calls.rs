@@ -114,6 +114,7 @@ impl Call {
                 EADDRINUSE,
                 EADDRNOTAVAIL,
                 EAFNOSUPPORT,
+                EAGAIN,
                 EALREADY,
                 EBADF,
                 ECONNREFUSED,

@@ -72,7 +72,9 @@ pub enum Point {
     /// A poller found nothing to report and is about to sleep. After this point, the clock moves.
     Sleep,
     /// A system call on a socket is about to be made, and the caller holds no lock of the library.
-    /// At present, only [`Call::Connect`], [`Call::Accept`] and [`Call::Recv`] reach this point.
+    /// At present, only [`Call::Connect`], [`Call::Accept`] and [`Call::Recv`] reach this point. On
+    /// an adopted listener, the point comes before
+    /// [`Sock::ready_to_accept`].
     Call(Call),
 }
 
@@ -217,8 +219,29 @@ impl Network {
         self.inner.kernel.lock().faults.push_back((call, errno));
     }
 
-    /// Cancels the failures that were ordered with [`fail_next`](Network::fail_next) and
-    /// [`Peer::fail_next`] and have not happened yet.
+    /// Makes every call of this kind fail with this `errno`, on any socket of the program, until
+    /// [`heal`](Network::heal) ends the failure. A failure that was ordered with
+    /// [`fail_next`](Network::fail_next) comes first. A further call of this method for the same
+    /// call replaces the `errno`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn f(network: sockman::testing::Network) {
+    /// use sockman::testing::Call;
+    ///
+    /// // A seccomp filter forbids `accept4(2)`.
+    /// const EPERM: i32 = 1;
+    /// network.fail_always(Call::Accept, EPERM);
+    /// # }
+    /// ```
+    pub fn fail_always(&self, call: Call, errno: i32) {
+        self.inner.kernel.lock().lasting_faults.insert(call, errno);
+    }
+
+    /// Ends the failures that were ordered with [`fail_always`](Network::fail_always), and cancels
+    /// those that were ordered with [`fail_next`](Network::fail_next) and [`Peer::fail_next`] and
+    /// have not happened yet.
     pub fn heal(&self) {
         self.inner.kernel.lock().heal();
     }
@@ -386,6 +409,33 @@ impl Network {
     #[must_use]
     pub fn exhausted_at(&self) -> Option<Duration> {
         self.inner.kernel.lock().exhausted_at
+    }
+
+    /// Returns when a call last failed with `ENOBUFS`, `ENOMEM` or `EINTR`, because a test ordered
+    /// the failure.
+    // The method is hidden. Only this project's simulator uses this method, because only the
+    // simulator knows how long the library waits after such a failure.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn lacked_at(&self) -> Option<Duration> {
+        self.inner.kernel.lock().lacked_at
+    }
+
+    /// Returns the failures that a test ordered and that have happened: the call, the `errno`, and
+    /// whether the failure was ordered with [`fail_always`](Network::fail_always).
+    // The method is hidden. Only this project's simulator uses this method, to prove that it has
+    // reached each failure.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn faults_met(&self) -> Vec<(Call, i32, bool)> {
+        self.inner.kernel.lock().faults_met.iter().copied().collect()
+    }
+
+    /// Returns how many accepts of the program would have blocked its thread, because another holder
+    /// had cleared `O_NONBLOCK` and no client was waiting. Such an accept fails with `EAGAIN` here.
+    #[must_use]
+    pub fn blocked_accepts(&self) -> u64 {
+        self.inner.kernel.lock().blocked_accepts
     }
 
     pub(super) fn interleave(&self, point: Point) -> bool {

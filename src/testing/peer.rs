@@ -1,11 +1,15 @@
 //! The peers, which the test controls by hand. Any thread may call the methods, which hold the
 //! mutex of the network during the call.
 
-use std::{io, time::Duration};
+use std::{
+    io,
+    os::fd::{AsRawFd, OwnedFd},
+    time::Duration,
+};
 
 use super::{
     calls::Call,
-    kernel::{End, Kernel},
+    kernel::{End, Kernel, Owner},
     network::Network,
     stream::Probe,
 };
@@ -220,7 +224,8 @@ impl Drop for Peer {
     }
 }
 
-/// A listener of a peer, which the program connects to. Dropping the value closes the socket.
+/// A listener of a peer, which the program connects to. Dropping the value closes the socket, unless
+/// the program has adopted it.
 #[derive(Debug)]
 pub struct PeerListener {
     network: Network,
@@ -236,8 +241,43 @@ impl PeerListener {
     /// waits.
     #[must_use]
     pub fn accept(&self) -> Option<Peer> {
-        let accepted = self.network.inner.kernel.lock().accept(self.end);
+        let accepted = self.network.inner.kernel.lock().accept(self.end, Owner::Elsewhere);
         accepted.ok().map(|(end, _)| Peer::new(self.network.clone(), end))
+    }
+
+    /// Returns a descriptor that stands for this listener, for
+    /// [`SockMan::start_listening_on`](crate::SockMan::start_listening_on). Afterwards the program
+    /// and this value hold one listener, as two processes may: either of them may accept a client.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the process has no descriptor left: the result is a real one.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn f(sockman: sockman::SockMan, network: sockman::testing::Network) -> Result<(), Box<dyn std::error::Error>> {
+    /// let other_process = network.listen(&"10.0.0.1:8333".parse()?)?;
+    /// let here = sockman.start_listening_on(other_process.share()?)?;
+    /// let client = network.connect(&here)?;
+    /// // The other process makes the listener block, and takes the client first.
+    /// other_process.clear_nonblocking();
+    /// assert!(other_process.accept().is_some());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn share(&self) -> io::Result<OwnedFd> {
+        let descriptor = OwnedFd::from(std::fs::File::open("/dev/null")?);
+        self.network.inner.kernel.lock().shared.insert(descriptor.as_raw_fd(), self.end);
+        Ok(descriptor)
+    }
+
+    /// Clears `O_NONBLOCK` on the listener, for all its holders. If the program then accepts while
+    /// no client waits, [`Network::blocked_accepts`] counts the accept.
+    pub fn clear_nonblocking(&self) {
+        if let Some(backlog) = self.network.inner.kernel.lock().backlog(self.end) {
+            backlog.is_blocking = true;
+        }
     }
 
     /// Sets how many connections may wait to be accepted. Default: any number. At the limit, a TCP
@@ -260,6 +300,9 @@ impl PeerListener {
 
 impl Drop for PeerListener {
     fn drop(&mut self) {
-        self.network.inner.kernel.lock().close(self.end);
+        let mut kernel = self.network.inner.kernel.lock();
+        if !kernel.release_listener(self.end, Owner::Elsewhere) {
+            kernel.close(self.end);
+        }
     }
 }

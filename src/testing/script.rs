@@ -156,13 +156,20 @@ impl Script {
         !self.sends.is_empty() || self.then_send != Then::NoRoom
     }
 
+    /// Returns the error with which all further calls fail, if that is the script's next outcome.
+    pub(super) fn pending_error(&self) -> Option<i32> {
+        match self.then_recv {
+            Then::Error(errno) if self.recvs.is_empty() => Some(errno),
+            _ => None,
+        }
+    }
+
     pub(super) fn readiness(&self) -> Readiness {
-        let is_broken = matches!(self.then_recv, Then::Error(_)) && self.recvs.is_empty();
         Readiness {
             readable: !self.recvs.is_empty() || self.then_recv != Then::Quiet,
             writable: self.has_room(),
             read_closed: self.then_recv == Then::Eof && self.recvs.is_empty(),
-            broken: is_broken,
+            broken: self.pending_error().is_some(),
             ..Readiness::default()
         }
     }

@@ -4,15 +4,15 @@
 
 use std::{
     io::{self, IoSlice},
-    net::Shutdown,
-    os::fd::{OwnedFd, RawFd},
+    net::{Shutdown, SocketAddr},
+    os::fd::{AsRawFd, OwnedFd, RawFd},
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use super::{
     calls::Call,
-    kernel::{End, Kernel, Kind, Owner, Sys},
+    kernel::{Backlog, End, Kernel, Kind, Owner, Sys},
     network::{Network, Point},
 };
 use crate::{
@@ -42,14 +42,18 @@ impl SockFactory for Factory {
         Ok(Box::new(MemoryPoller { network: self.network.clone(), id }))
     }
 
-    fn adopt_listener(&self, _listener: OwnedFd) -> io::Result<Box<dyn Sock>> {
-        Err(io::ErrorKind::Unsupported.into())
+    fn adopt_listener(&self, listener: OwnedFd) -> io::Result<Box<dyn Sock>> {
+        let end = self.network.call(|kernel| kernel.adopt(listener.as_raw_fd()))?;
+        Ok(Box::new(MemorySock::new(&self.network, end)))
     }
 
     fn now(&self) -> Instant {
         self.network.now()
     }
 }
+
+/// The most pieces that Linux's `sendmsg(2)` takes, empty ones included (`UIO_MAXIOV`).
+const MAX_PIECES: usize = 1024;
 
 /// A socket of the program.
 #[derive(Debug)]
@@ -76,7 +80,10 @@ impl MemorySock {
 
 impl Drop for MemorySock {
     fn drop(&mut self) {
-        self.network.inner.kernel.lock().close(self.end);
+        let mut kernel = self.network.inner.kernel.lock();
+        if !kernel.release_listener(self.end, Owner::Program) {
+            kernel.close(self.end);
+        }
     }
 }
 
@@ -97,9 +104,18 @@ impl Sock for MemorySock {
     }
 
     fn accept(&self) -> io::Result<(Box<dyn Sock>, Service)> {
-        self.network.interleave(Point::Call(Call::Accept));
-        let (end, them) = self.call(|kernel| kernel.accept(self.end))?;
+        let is_shared = |backlog: &mut Backlog| backlog.is_shared;
+        let is_shared = self.network.inner.kernel.lock().backlog(self.end).is_some_and(is_shared);
+        if !is_shared {
+            self.network.interleave(Point::Call(Call::Accept));
+        }
+        let (end, them) = self.call(|kernel| kernel.accept(self.end, Owner::Program))?;
         Ok((Box::new(MemorySock::new(&self.network, end)), them))
+    }
+
+    fn ready_to_accept(&self) -> io::Result<bool> {
+        self.network.interleave(Point::Call(Call::Accept));
+        self.call(|kernel| kernel.ready_to_accept(self.end))
     }
 
     fn recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
@@ -107,11 +123,19 @@ impl Sock for MemorySock {
         self.call(|kernel| kernel.recv(self.end, buffer))
     }
 
+    fn peek(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        let peeked = self.call(|kernel| Ok(kernel.peek(self.end, buffer)))?;
+        peeked.ok_or_else(|| io::ErrorKind::Unsupported.into())
+    }
+
     fn send(&self, data: &[u8], _: More) -> io::Result<usize> {
         self.call(|kernel| kernel.send(self.end, data))
     }
 
     fn send_vectored(&self, data: &[IoSlice<'_>], more: More) -> io::Result<usize> {
+        if data.len() > MAX_PIECES {
+            return Err(io::Error::from_raw_os_error(libc::EMSGSIZE));
+        }
         let data: Vec<u8> = data.iter().flat_map(|piece| piece.iter().copied()).collect();
         self.send(&data, more)
     }
@@ -131,8 +155,13 @@ impl Sock for MemorySock {
 
     fn take_error(&self) -> io::Result<Option<io::Error>> {
         self.faulty(Call::TakeError)?;
-        let errno =
-            self.call(|kernel| Ok(kernel.stream(self.end).and_then(|stream| stream.error.take())))?;
+        let errno = self.call(|kernel| {
+            Ok(match kernel.socket(self.end).map(|socket| &mut socket.kind) {
+                Some(Kind::Stream(stream)) => stream.error.take(),
+                Some(Kind::Scripted(script)) => script.pending_error(),
+                _ => None,
+            })
+        })?;
         Ok(errno.map(io::Error::from_raw_os_error))
     }
 
@@ -140,7 +169,11 @@ impl Sock for MemorySock {
         self.faulty(Call::LocalAddress)?;
         self.call(|kernel| {
             let socket = kernel.socket(self.end).ok_or(libc::EBADF)?;
-            Ok(socket.local.clone().unwrap_or(Service::UNIX_UNNAMED))
+            let unbound = || match self.is_unix {
+                true => Service::UNIX_UNNAMED,
+                false => Service::from(SocketAddr::from(([0, 0, 0, 0], 0))),
+            };
+            Ok(socket.local.clone().unwrap_or_else(unbound))
         })
     }
 
@@ -210,12 +243,12 @@ impl Poller for MemoryPoller {
     }
 
     fn poll(&mut self, events: &mut Vec<Readiness>, timeout: Option<Duration>) -> io::Result<()> {
-        self.network.call(|kernel| {
+        let timeout = self.network.call(|kernel| {
             kernel.last_timeout = timeout;
             match kernel.fault(None, Call::Poll) {
-                // The library's own poller also ignores signals.
-                Err(libc::EINTR) => Ok(()),
-                other => other,
+                // The library's own poller also polls once more after a signal, without waiting.
+                Err(libc::EINTR) => Ok(Some(Duration::ZERO)),
+                other => other.map(|()| timeout),
             }
         })?;
         let until = timeout.map(|timeout| self.network.elapsed().saturating_add(timeout));

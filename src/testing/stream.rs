@@ -156,6 +156,9 @@ pub struct Probe {
     pub has_end: bool,
     /// Whether an error is pending for the next call that reports it.
     pub has_error: bool,
+    /// Whether the connection was reset or refused. The value stays `true` after a call has
+    /// reported the error.
+    pub is_broken: bool,
     /// Whether a send would not block.
     pub is_writable: bool,
     /// Whether the program has ended its own stream, or the connection is over.
@@ -178,6 +181,7 @@ impl Kernel {
             in_flight: stream.in_flight,
             has_end: stream.receive_shut,
             has_error: stream.error.is_some(),
+            is_broken: stream.is_broken,
             is_writable: stream.send_shut || is_writable(is_unix, room, window),
             is_send_shut: stream.send_shut,
         })
@@ -197,6 +201,15 @@ impl Kernel {
         let window = stream.last_room.map_or(stream.window, |(_, window)| window);
         let other = stream.other;
         other.and_then(|other| self.stream(other)).map_or(window, |other| other.window)
+    }
+
+    /// Copies what is next in the stream. Returns `None` if there is nothing; the next receive says
+    /// why.
+    pub(super) fn peek(&mut self, end: End, buffer: &mut [u8]) -> Option<usize> {
+        let Kind::Stream(stream) = &self.socket(end)?.kind else { return None };
+        let next = stream.incoming.iter().take(stream.urgent.unwrap_or(usize::MAX));
+        let copied = buffer.iter_mut().zip(next).map(|(place, byte)| *place = *byte).count();
+        (copied > 0).then_some(copied)
     }
 
     pub(super) fn recv(&mut self, end: End, buffer: &mut [u8]) -> Sys<usize> {
@@ -249,7 +262,9 @@ impl Kernel {
         self.fault(Some(end), Call::Send)?;
         let room = self.room(end);
         let elapsed = self.elapsed;
-        let stream = match &mut self.socket(end).ok_or(libc::EBADF)?.kind {
+        let socket = self.socket(end).ok_or(libc::EBADF)?;
+        let is_unix = socket.is_unix;
+        let stream = match &mut socket.kind {
             Kind::Stream(stream) => stream,
             Kind::Scripted(script) => {
                 let (has_room, sent) = (script.has_room(), script.send_now(data));
@@ -260,11 +275,18 @@ impl Kernel {
             }
             Kind::Fresh | Kind::Listener(_) => return Err(libc::EPIPE),
         };
+        // A send on a unix-domain socket that is shut leaves the error to the next receive.
+        if stream.send_shut && is_unix {
+            return Err(libc::EPIPE);
+        }
         if let Some(errno) = stream.error.take() {
             return Err(errno);
         }
         if stream.send_shut {
             return Err(libc::EPIPE);
+        }
+        if data.is_empty() {
+            return Ok(0);
         }
         let Some(other) = stream.other else { return Err(libc::EAGAIN) };
         let sent = data.len().min(room);
@@ -340,8 +362,11 @@ impl Kernel {
     }
 
     fn got_reset(&mut self, end: End) {
+        let is_unix = self.socket(end).is_some_and(|socket| socket.is_unix);
         let Some(stream) = self.stream(end).filter(|stream| !stream.is_broken) else { return };
-        stream.break_with(if stream.got_fin { libc::EPIPE } else { libc::ECONNRESET });
+        // Only TCP has another error for a reset that comes after the end of the stream.
+        let is_late = stream.got_fin && !is_unix;
+        stream.break_with(if is_late { libc::EPIPE } else { libc::ECONNRESET });
         self.tell(end);
     }
 

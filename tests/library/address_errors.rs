@@ -72,7 +72,55 @@ fn a_wrong_i2p_address_says_which_part_is_wrong() {
     // two texts.
     let trailing = I2P.replace("dnkdq.", "dnkdr.");
     assert_eq!(kind(&format!("{trailing}:0")), Kind::I2pTrailingBits);
-    assert_eq!(kind("stats.i2p:0"), Kind::HostName);
+}
+
+/// RFC 7686: a name that ends in .onion or .i2p is never taken for a host name, which would go to a
+/// resolver.
+#[cfg(all(feature = "socks5", feature = "i2p"))]
+#[test]
+fn a_name_of_an_anonymity_network_is_no_host_name_in_any_spelling() {
+    use sockman::address::Destination;
+
+    let of = |text: &str| text.parse::<Destination>();
+    for address in [format!("{ONION}:8333"), format!("{I2P}:0")] {
+        let expected = of(&address).unwrap();
+        assert!(expected.service().is_some());
+        let (host, port) = address.split_once(':').unwrap();
+        for text in [
+            format!("{host}.:{port}"),
+            format!("{}.:{port}", host.to_uppercase()),
+            address.to_uppercase(),
+        ] {
+            assert_eq!(of(&text), Ok(expected.clone()), "{text}");
+        }
+        assert_eq!(format!("{host}.").parse(), Ok(expected.service().unwrap().addr().clone()));
+    }
+    for ending in ["onion", "OnIoN", "i2p", "I2P", "xn--onion-", "XN--i2p-"] {
+        for name in ["", ".", "a.", "www.a-b.", "b32.", "www.node.b32.", "a..", "xn--a."] {
+            for dots in ["", ".", "..", "..."] {
+                let text = format!("{name}{ending}{dots}:8333");
+                let outcome = of(&text);
+                assert!(outcome.is_err(), "{text}: {outcome:?}");
+            }
+        }
+    }
+    for text in [
+        "a.oni\u{ad}on:1",
+        "a\u{ff0e}onion:1",
+        "a\u{3002}onion:1",
+        "a.\u{ff4f}nion:1",
+        "a.onion\u{3002}:1",
+    ] {
+        assert!(of(text).is_err(), "{text}");
+    }
+    // Other names only look similar.
+    for text in
+        ["onion.example:1", "a.onions:1", "a-onion:1", "i2p.example:1", "ai2p:1", "a.example.:1"]
+    {
+        assert_eq!(of(text).unwrap().service(), None, "{text}");
+    }
+    assert_eq!(kind("stats.i2p:0"), Kind::I2pName);
+    assert_eq!(kind("stats.i2p.:0"), Kind::I2pName);
 }
 
 #[test]

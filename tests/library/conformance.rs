@@ -13,7 +13,7 @@ use std::{
 use socket2::{Domain, SockRef, Socket, Type};
 use sockman::{
     ConnectOptions, ConnectionId, EventHandler, Options, Service, SockMan, SocketsThreads,
-    error::{BindErrorKind, SendError},
+    error::{BindErrorKind, ConnectErrorKind, SendError},
     options::More,
     testing::{Call, Network, Script, SocketThreadByHand},
 };
@@ -316,6 +316,33 @@ fn a_lingering_adopted_listener_does_not_delay_the_socket_thread() {
     drop((early, late));
 }
 
+/// tcp(7): the sockets that an adopted listener accepts inherit its options. The library clears
+/// SO_LINGER, sets TCP_NODELAY, and keeps the others.
+#[cfg(target_os = "linux")]
+#[test]
+fn accepted_sockets_keep_the_options_of_an_adopted_listener() {
+    use socket2::TcpKeepalive;
+    use sockman_test_support::descriptors;
+
+    let (recorder, sockman, _threads) = running(without_sweep());
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let before = descriptors::inherited_options(descriptors::of(address, None));
+    let options = SockRef::from(&listener);
+    options.set_recv_buffer_size(10_000).unwrap();
+    options.set_send_buffer_size(20_000).unwrap();
+    options.set_tcp_keepalive(&TcpKeepalive::new().with_time(Duration::from_secs(77))).unwrap();
+    options.set_tcp_user_timeout(Some(Duration::from_secs(33))).unwrap();
+    let set = descriptors::inherited_options(descriptors::of(address, None));
+    assert_eq!((set.2, set.3, set.4), (true, 77, 33_000));
+    assert!(set.0 != before.0 && set.1 != before.1, "{before:?} {set:?}");
+    sockman.start_listening_on(listener).unwrap();
+    let client = TcpStream::connect(address).unwrap();
+    recorder.wait_for_accepted(0);
+    let accepted = descriptors::of(address, Some(client.local_addr().unwrap()));
+    assert_eq!(descriptors::inherited_options(accepted), set);
+}
+
 /// epoll(7): two descriptors of one listener can be in one poll set. Each reports each client, one
 /// of the accepts gets it, and after the stop neither is watched.
 #[test]
@@ -459,12 +486,42 @@ fn a_connect_to_a_datagram_path_fails_with_the_wrong_type() {
     }
 }
 
+/// unix(7): a path that is no socket refuses connects, like a socket that does not listen.
+#[test]
+fn a_connect_to_a_file_that_is_no_socket_is_refused() {
+    let (recorder, sockman, _threads) = running(without_sweep());
+    let dir = TempDir::new();
+    let path = dir.path("file");
+    std::fs::write(&path, "no socket").unwrap();
+    let to = Service::unix(&path).unwrap().into();
+    for driver in DRIVERS {
+        let error =
+            driver.connect(&sockman, &recorder, &to, &ConnectOptions::default()).unwrap_err();
+        assert!(matches!(error.kind(), ConnectErrorKind::Refused { .. }), "{driver:?}: {error:?}");
+        assert_eq!(sockman.stats().connections, 0);
+    }
+}
+
+/// RFC 7686, section 1: an onion name may have further labels in front. They are no part of an
+/// address, so the text is an error. It is no host name, which would go to a resolver.
+#[cfg(feature = "socks5")]
+#[test]
+fn an_onion_name_with_further_labels_is_no_address_and_no_host_name() {
+    use sockman::address::Destination;
+
+    let onion = "pg6mmjiyjmcrsslvykfwnntlaru7p5svn6y2ymmju6nubxndf4pscryd.onion";
+    assert!(format!("{onion}:1").parse::<Destination>().is_ok());
+    for labels in ["www.", "a.b.", "."] {
+        for end in ["", "."] {
+            let text = format!("{labels}{onion}{end}:1");
+            assert!(text.parse::<Destination>().is_err(), "{text}");
+        }
+    }
+}
+
 #[cfg(feature = "i2p")]
 mod sam {
-    use sockman::{
-        error::ConnectErrorKind,
-        i2p::{I2pOptions, SamError, SamResult},
-    };
+    use sockman::i2p::{I2pOptions, SamError, SamResult};
     use sockman_test_support::sam::{Bridge, Play, address_of, base64, destination, once};
 
     use super::*;
@@ -497,6 +554,27 @@ mod sam {
         assert_eq!(result, SamResult::CantReachPeer);
         // The protocol is case-sensitive.
         assert!(attempt("STREAM CONNECT", "stream status result=OK\n").is_err());
+    }
+
+    /// SAM, "RESULT Values": an invalid key is the peer's destination, or in the reply to SESSION
+    /// CREATE this side's own key.
+    #[test]
+    fn an_invalid_key_is_the_peers_or_this_sides_own() {
+        for (request, verbs, is_peers) in [
+            ("SESSION CREATE", "SESSION STATUS", false),
+            ("NAMING LOOKUP", "NAMING REPLY", true),
+            ("STREAM CONNECT", "STREAM STATUS", true),
+        ] {
+            let found = match attempt(request, &format!("{verbs} RESULT=INVALID_KEY\n")) {
+                Err(ConnectErrorKind::I2pPeer { result, .. }) => (true, result),
+                Err(ConnectErrorKind::SamFailed {
+                    error: SamError::Refused { result, .. },
+                    ..
+                }) => (false, result),
+                other => panic!("{request}: {other:?}"),
+            };
+            assert_eq!(found, (is_peers, SamResult::InvalidKey), "{request}");
+        }
     }
 
     /// SAM, "Timeouts": a bridge that waited too long for a request says SESSION STATUS, whatever

@@ -14,6 +14,7 @@ use sockman::{
     error::{ConnectError, ConnectErrorKind, JoinError},
     testing::{Call, Ended, Network, Script, SocketThreadByHand},
 };
+use sockman_test_support::Recorder;
 
 /// Sends back as much as the kernel takes, and counts the ends and errors reported to it.
 #[derive(Default)]
@@ -352,4 +353,174 @@ fn a_connect_that_another_thread_closes_while_it_completes_is_not_reported() {
     assert!(rig.echo.outcomes.lock().unwrap().is_empty());
     assert_eq!(rig.sockman.stats().connections, 0);
     assert!(proxy.receive().1.is_some(), "the proxy must see the end");
+}
+
+/// Answers as a SOCKS5 proxy whenever the program is about to sleep.
+#[cfg(feature = "socks5")]
+fn answer_as_proxy(network: &Network, at: &Service) {
+    let proxy = network.listen(at).unwrap();
+    let peers = Mutex::new(Vec::new());
+    network.set_interleave(Some(Arc::new(move |point| {
+        let mut peers = peers.lock().unwrap();
+        while let Some(peer) = proxy.accept() {
+            peers.push(peer);
+        }
+        point == sockman::testing::Point::Sleep
+            && peers.iter().any(|peer| match peer.receive().0.as_slice() {
+                [] => false,
+                [_, _, 0] => peer.send(&[5, 0]).is_ok(),
+                _ => peer.send(&[5, 0, 0, 1, 127, 0, 0, 1, 0, 80]).is_ok(),
+            })
+    })));
+}
+
+/// G11: a lack of memory or buffers that passes ends no connect, whichever call meets it. Both
+/// drivers, a direct connect and one through a proxy, over TCP and over a unix-domain socket.
+#[cfg(feature = "socks5")]
+#[test]
+fn a_lack_that_passes_does_not_end_a_connect() {
+    use sockman::proxy::Proxy;
+
+    let calls = [Call::Connect, Call::PeerAddress, Call::Register, Call::Send, Call::Recv];
+    let faults = calls.iter().flat_map(|call| [(*call, libc::ENOBUFS), (*call, libc::ENOMEM)]);
+    // connect(2): over TCP, the kernel lacks entries of a table. Over a unix-domain socket, the
+    // backlog is full.
+    for (call, errno) in faults.chain([(Call::Connect, libc::EAGAIN)]) {
+        for (at, through) in [
+            ("10.0.0.9:1080", true),
+            ("unix:/proxy", true),
+            ("10.0.0.9:1080", false),
+            ("unix:/peer", false),
+        ] {
+            if call == Call::Register && errno == libc::ENOBUFS {
+                continue; // `epoll_ctl(2)` does not list it.
+            }
+            let Rig { network, echo, sockman, .. } = rig(without_sweep());
+            let mut thread = SocketThreadByHand::start(&sockman, &network).unwrap();
+            thread.run_until_idle().unwrap();
+            network.set_latency(Duration::from_millis(1));
+            let at: Service = at.parse().unwrap();
+            answer_as_proxy(&network, &at);
+            let (to, options) = if through {
+                let options = ConnectOptions::default().proxy(Proxy::socks5(at.clone()));
+                ("name.example:80".parse().unwrap(), options)
+            } else {
+                (Destination::from(&at), ConnectOptions::default())
+            };
+            let what = format!("{call:?} fails with {errno} on the way to {to} by {at}");
+            network.fail_next(call, errno);
+            sockman.start_connect(to.clone(), &options).expect(&what);
+            thread.run_for(Duration::from_secs(1)).unwrap();
+            assert_eq!(*echo.outcomes.lock().unwrap(), [Ok(())], "{what}");
+            network.heal();
+            network.fail_next(call, errno);
+            let new = network.as_another_thread(|| sockman.connect(to, &options)).expect(&what);
+            drop(new);
+        }
+    }
+}
+
+/// G13: the kernel chooses the local address when a connect begins, which a lack delays.
+#[test]
+fn a_connect_that_a_lack_delayed_knows_its_own_address() {
+    for errno in [libc::ENOBUFS, libc::ENOMEM, libc::EAGAIN] {
+        let (network, recorder) = (Network::new(), Recorder::new());
+        let options = without_sweep().sock_factory(network.factory());
+        let sockman = SockMan::new(recorder.clone(), options).unwrap();
+        let mut thread = SocketThreadByHand::start(&sockman, &network).unwrap();
+        let listener = network.listen(&"10.0.0.9:1".parse().unwrap()).unwrap();
+        network.fail_next(Call::Connect, errno);
+        let id = sockman.start_connect(listener.address(), &ConnectOptions::default()).unwrap();
+        thread.run_for(Duration::from_secs(1)).unwrap();
+        let me = recorder.wait_for_outcome(id).unwrap();
+        let peer = listener.accept().unwrap();
+        assert_eq!((&me, network.calls(Call::Connect)), (&peer.remote_address(), 2));
+        assert_eq!(sockman.connection_info(id).unwrap().me, me);
+    }
+}
+
+/// G13: a connect that lacked buffers at first has no local address before its second try. The
+/// address of the connection is reported, also if the question for the address lacks buffers.
+#[test]
+fn a_connect_that_lacked_buffers_reports_the_address_of_its_connection() {
+    let Rig { network, echo, sockman, .. } = rig(without_sweep());
+    let mut thread = SocketThreadByHand::start(&sockman, &network).unwrap();
+    let listener = network.listen(&"10.0.0.9:9".parse().unwrap()).unwrap();
+    network.fail_next(Call::Connect, libc::ENOBUFS);
+    let id = sockman.start_connect(listener.address(), &ConnectOptions::default()).unwrap();
+    // The first question is whether the socket is connected to itself.
+    for _ in 0..2 {
+        network.fail_next(Call::LocalAddress, libc::ENOBUFS);
+    }
+    thread.run_for(Duration::from_secs(1)).unwrap();
+    assert_eq!(*echo.outcomes.lock().unwrap(), [Ok(())]);
+    let peer = listener.accept().unwrap();
+    assert_eq!(sockman.connection_info(id).unwrap().me, peer.remote_address());
+}
+
+/// G7, G9, G11: a lack that lasts ends a connect at its deadline, after few calls.
+#[test]
+fn a_connect_that_always_lacks_memory_ends_at_its_deadline() {
+    for errno in [libc::ENOBUFS, libc::ENOMEM] {
+        let Rig { network, echo, sockman, .. } = rig(without_sweep());
+        let mut thread = SocketThreadByHand::start(&sockman, &network).unwrap();
+        network.fail_always(Call::Connect, errno);
+        let options = ConnectOptions::default().timeout(Duration::from_secs(2));
+        sockman.start_connect("10.0.0.9:1", &options).unwrap();
+        thread.run_for(Duration::from_secs(3)).unwrap();
+        let outcomes = echo.outcomes.lock().unwrap();
+        assert!(outcomes[0].as_ref().is_err_and(|error| error.contains("TimedOut")));
+        assert!((5..=60).contains(&network.calls(Call::Connect)));
+    }
+}
+
+/// G9: a process that shares a listener may make it block and may take each client first. No accept
+/// ever waits, and the clients that are left are accepted. With a batch of one, and with the default.
+#[test]
+fn no_accept_waits_on_a_listener_that_another_process_makes_block() {
+    for batch in [1, 64] {
+        let Rig { network, sockman, .. } = rig(without_sweep().accept_batch(batch));
+        let other = network.listen(&"10.0.0.1:2".parse().unwrap()).unwrap();
+        let here = sockman.start_listening_on(other.share().unwrap()).unwrap();
+        let mut thread = SocketThreadByHand::start(&sockman, &network).unwrap();
+        other.clear_nonblocking();
+        let mut clients = Vec::new();
+        for _ in 0..3 {
+            clients.push(network.connect(&here).unwrap());
+        }
+        thread.run_until_idle().unwrap();
+        assert_eq!(sockman.stats().accepted, 3);
+
+        // The other process takes the client after the event.
+        clients.push(network.connect(&here).unwrap());
+        let other = Arc::new(Mutex::new(Some(other)));
+        let holder = Arc::clone(&other);
+        network.set_interleave(Some(Arc::new(move |point| {
+            if let (sockman::testing::Point::Call(Call::Accept), Some(other)) =
+                (point, &*holder.lock().unwrap())
+            {
+                other.clear_nonblocking();
+                drop(other.accept());
+            }
+            false
+        })));
+        let accepts = network.calls(Call::Accept);
+        thread.run_until_idle().unwrap();
+        network.set_interleave(None);
+        assert_eq!((sockman.stats().accepted, network.blocked_accepts()), (3, 0));
+        assert_eq!(network.calls(Call::Accept), accepts, "no client waits, so no accept is made");
+
+        // The event of a later client is not missed.
+        clients.push(network.connect(&here).unwrap());
+        thread.run_until_idle().unwrap();
+        assert_eq!((sockman.stats().accepted, network.blocked_accepts()), (4, 0));
+        assert_eq!(sockman.stats().accept_pauses, 0);
+
+        // The program's copy is closed, and the other process listens on.
+        sockman.stop_listening();
+        thread.run_until_idle().unwrap();
+        assert!(network.connect(&here).is_ok());
+        drop(other.lock().unwrap().take());
+        assert!(network.connect(&here).is_err());
+    }
 }

@@ -2,7 +2,7 @@
 //! of each limit.
 
 use std::{
-    io::{self, IoSlice},
+    io::{self, IoSlice, Read},
     sync::{Arc, OnceLock},
     time::Duration,
 };
@@ -11,8 +11,10 @@ use sockman::{
     ConnectionId, EventHandler, NextRecv, Options, SendQueue, Service, SockMan,
     error::CreateError,
     helpers::SendQueueLimits,
+    options::More,
     testing::{Network, Peer, SocketThreadByHand},
 };
+use sockman_test_support::{Recorder, Running, without_sweep};
 
 #[derive(Default)]
 struct Handler {
@@ -81,6 +83,59 @@ fn a_vectored_send_offers_1024_pieces_at_most() {
     let id = rig.handler.queue.get().unwrap().id();
     assert_eq!(rig.sockman.send_vectored(id, &pieces).unwrap(), 2048);
     assert_eq!(rig.peer.receive().0.len(), 2048);
+}
+
+/// The limit of pieces: empty pieces do not count, wherever they stand. `Ok(0)` means "would block"
+/// alone.
+#[test]
+fn empty_pieces_do_not_count() {
+    let empty = || vec![IoSlice::new(b""); 1024];
+    let data = || vec![IoSlice::new(b"ab")];
+    let among: Vec<_> = (0..1500).flat_map(|_| [IoSlice::new(b""), IoSlice::new(b"ab")]).collect();
+    for (pieces, sent) in [
+        ([empty(), data()].concat(), 2),
+        ([empty(), empty(), data(), empty()].concat(), 2),
+        ([vec![IoSlice::new(b""); 1023], data()].concat(), 2),
+        ([data(), empty(), data()].concat(), 4),
+        (among, 2048),
+        ([empty(), empty()].concat(), 0),
+        (vec![], 0),
+    ] {
+        for more in [More::No, More::Follows] {
+            let rig = rig(1 << 20);
+            let id = rig.handler.queue.get().unwrap().id();
+            assert_eq!(rig.sockman.send_with(id, &pieces, more).unwrap(), sent);
+            assert_eq!(rig.peer.receive().0, b"ab".repeat(sent / 2));
+        }
+    }
+}
+
+/// The same over the kernel's own limit.
+#[test]
+fn empty_pieces_do_not_count_over_loopback() {
+    let recorder = Recorder::new();
+    let running = Running::start(recorder.clone(), without_sweep());
+    let mut client = running.client();
+    let id = recorder.wait_for_accepted(0);
+    let among = (0..1500).flat_map(|_| [IoSlice::new(b""), IoSlice::new(b"ab")]);
+    let pieces: Vec<_> = vec![IoSlice::new(b""); 3000].into_iter().chain(among).collect();
+    assert_eq!(running.sockman.send_vectored(id, &pieces).unwrap(), 2048);
+    client.read_exact(&mut [0; 2048]).unwrap();
+}
+
+/// The double refuses what the kernel refuses, and counts empty pieces as the kernel does.
+#[test]
+fn the_double_takes_1024_pieces_as_the_kernel_does() {
+    let network = Network::new();
+    let address = |text: &str| text.parse::<Service>().unwrap();
+    let (sock, peer) = network.pair(&address("10.0.0.1:1"), &address("10.0.0.2:2")).unwrap();
+    let pieces = vec![IoSlice::new(b""); 1024];
+    assert_eq!(sock.send_vectored(&pieces, More::No).unwrap(), 0);
+    let pieces = [pieces, vec![IoSlice::new(b"a")]].concat();
+    let refused = sock.send_vectored(&pieces, More::No).unwrap_err();
+    assert_eq!(refused.raw_os_error(), Some(90), "EMSGSIZE");
+    assert_eq!(sock.send_vectored(&pieces[1..], More::No).unwrap(), 1);
+    assert_eq!(peer.receive().0, b"a");
 }
 
 #[test]

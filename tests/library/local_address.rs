@@ -8,16 +8,21 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     os::{
         fd::{OwnedFd, RawFd},
+        unix::ffi::OsStrExt,
         unix::net::{UnixListener, UnixStream},
     },
     sync::Arc,
 };
 
 use sockman::{
-    ConnectOptions, ConnectionId, Service, SockMan, address::Destination, error::BindErrorKind,
+    ConnectOptions, ConnectionId, Service, SockMan,
+    address::{Destination, NetAddr},
+    error::BindErrorKind,
 };
 use sockman_test_support::{
-    Event, Recorder, Running, descriptors, eventually, tools::TempDir, without_sweep,
+    Event, Recorder, Running, descriptors, eventually,
+    tools::{Spy, TempDir},
+    without_sweep,
 };
 
 /// A `SockMan` with its threads running and no listener.
@@ -80,6 +85,53 @@ fn on_other_listeners_me_is_the_listeners_address() {
         let (_, me, them) = addresses(&recorder, &sockman, n);
         assert_eq!(me, bound);
         assert_eq!(them, Service::from(client.local_addr().unwrap()));
+    }
+}
+
+/// G13: the kernel hands connections to other addresses to the listener of a transparent proxy. The
+/// test `namespaces` of the package `real` does so with nftables.
+#[test]
+fn on_a_listener_of_a_transparent_proxy_me_is_the_address_that_was_dialled() {
+    let (recorder, spy) = (Recorder::new(), Spy::default());
+    let options = without_sweep().sock_factory(Arc::new(spy.clone()));
+    let sockman = SockMan::new(recorder.clone(), options).unwrap();
+    let _threads = sockman.start_sockets_threads().unwrap();
+    let dialled: Service = "198.51.100.7:80".parse().unwrap();
+    spy.pretend_accepted_at(dialled.clone());
+    let bound = sockman.bind_and_start_listening("127.0.0.1:0").unwrap();
+    let adopted = TcpListener::bind("127.0.0.1:0").unwrap();
+    let adopted = sockman.start_listening_on(adopted).unwrap();
+    for (n, listener) in [bound, adopted].into_iter().enumerate() {
+        let client = TcpStream::connect(listener.to_socket_addr().unwrap()).unwrap();
+        let (_, me, them) = addresses(&recorder, &sockman, n);
+        assert_eq!((me, them), (dialled.clone(), client.local_addr().unwrap().into()));
+    }
+}
+
+/// G13: a name of each kind, of a client that goes at once, too.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_unix_peer_with_an_abstract_name_is_reported_with_it() {
+    let (recorder, sockman, _threads) = running();
+    let dir = TempDir::new();
+    let path = dir.path("server");
+    sockman.bind_and_start_listening(Service::unix(&path).unwrap()).unwrap();
+    let unique = format!("sockman-{}-{}", std::process::id(), "client");
+    let long = format!("{unique:x<107}");
+    let names: [&[u8]; 5] =
+        [unique.as_bytes(), long.as_bytes(), b"", b"\0\xff/a\0", b"/like/a/path"];
+    for (n, name) in names.into_iter().enumerate() {
+        let socket = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None);
+        let socket = socket.unwrap();
+        let full: Vec<u8> = [b"\0", name].concat();
+        let own = socket2::SockAddr::unix(std::ffi::OsStr::from_bytes(&full)).unwrap();
+        socket.bind(&own).unwrap();
+        socket.connect(&socket2::SockAddr::unix(&path).unwrap()).unwrap();
+        if n % 2 == 1 {
+            drop(socket);
+        }
+        let (_, _, them) = addresses(&recorder, &sockman, n);
+        assert_eq!(them, Service::new(NetAddr::unix_abstract(name).unwrap(), 0));
     }
 }
 
@@ -186,9 +238,9 @@ fn bind_errors_say_what_is_wrong() {
 
     let unsupported = [
         #[cfg(feature = "socks5")]
-        Service::new(sockman::address::NetAddr::tor_v3([7; 32]), 80),
+        Service::new(NetAddr::tor_v3([7; 32]), 80),
         #[cfg(feature = "i2p")]
-        Service::new(sockman::address::NetAddr::i2p([7; 32]), 0),
+        Service::new(NetAddr::i2p([7; 32]), 0),
         Service::UNIX_UNNAMED,
     ];
     for to in unsupported {

@@ -24,14 +24,17 @@ mod surface;
 mod bytes;
 mod callbacks;
 mod close;
+mod hang_up;
 mod hooks;
 mod loopback;
 mod registration;
 
 // Listeners and connects.
+mod connect_faults;
 mod connection_cap;
 mod local_address;
 mod reuse_port;
+mod self_connect;
 mod start_connect;
 mod start_connect_ends;
 mod unix_sockets;
@@ -45,6 +48,8 @@ mod restart;
 
 // The helpers for embedders.
 mod helpers;
+mod relay;
+mod send_budget;
 mod send_queue;
 
 // Connections through I2P and SOCKS5.

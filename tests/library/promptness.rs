@@ -2,8 +2,11 @@
 //! (benchmarks do that): without the effect each wait would last a minute, and the sweep is off.
 
 use std::{
-    net::{SocketAddr, TcpListener},
-    os::unix::net::UnixListener,
+    net::{SocketAddr, TcpListener, TcpStream},
+    os::{
+        fd::OwnedFd,
+        unix::net::{UnixListener, UnixStream},
+    },
     sync::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
@@ -378,4 +381,42 @@ fn wakes_from_many_threads_coalesce() {
         assert!(after.passes - before.passes <= 6, "{before:?} {after:?}");
         recorder.want_to_send(id, false);
     }
+}
+
+/// G9: another holder of an adopted listener clears `O_NONBLOCK`, which all holders share. The
+/// thread serves on, and `join` returns. Over TCP and over a unix-domain socket.
+#[test]
+fn an_adopted_listener_that_another_holder_makes_block_does_not_hang_the_thread() {
+    fn serve<C>(listener: impl Into<OwnedFd>, clear: impl Fn(), connect: impl Fn() -> C) {
+        let recorder = Recorder::new();
+        let sockman = SockMan::new(recorder.clone(), without_sweep()).unwrap();
+        sockman.start_listening_on(listener).unwrap();
+        let threads = sockman.start_sockets_threads().unwrap();
+        let mut clients = Vec::new();
+        for nth in 0..5 {
+            clear();
+            clients.push(connect());
+            recorder.wait_for_accepted(nth);
+        }
+        clear();
+        sockman.interrupt();
+        threads.join().unwrap();
+    }
+
+    let (sender, served) = mpsc::channel();
+    // If the thread hangs, only this test's own thread waits for it without end.
+    thread::spawn(move || {
+        let kept = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = kept.local_addr().unwrap();
+        let clear = || kept.set_nonblocking(false).unwrap();
+        serve(kept.try_clone().unwrap(), clear, || TcpStream::connect(address).unwrap());
+
+        let directory = TempDir::new();
+        let path = directory.path("sock");
+        let kept = UnixListener::bind(&path).unwrap();
+        let clear = || kept.set_nonblocking(false).unwrap();
+        serve(kept.try_clone().unwrap(), clear, || UnixStream::connect(&path).unwrap());
+        sender.send(()).unwrap();
+    });
+    assert!(served.recv_timeout(DEADLINE).is_ok(), "the socket thread hangs in accept");
 }

@@ -8,7 +8,7 @@ use sockman::{
 };
 use sockman_test_support::{
     Event, Recorder, Running,
-    tools::{TempDir, until},
+    tools::{TempDir, run_passes, until},
     without_sweep,
 };
 
@@ -49,6 +49,44 @@ fn two_sockmans_share_the_clients_of_one_port() {
     until("the remaining SockMan accepts all later clients", || {
         accepted(&recorders[0]) == before + later.len()
     });
+}
+
+/// The kernel gives a `SockMan` at its limit a share of the clients, although the other has room.
+/// They wait until the first one has room again. The documentation of the options says how to limit
+/// the connections instead.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_full_sockman_keeps_its_share_of_the_clients_waiting() {
+    const CLIENTS: usize = 100;
+
+    let accepted =
+        |recorder: &Recorder| recorder.count(|event| matches!(event, Event::Accepted { .. }));
+    let (full, other) = (Recorder::new(), Recorder::new());
+    let first = Running::start(full.clone(), without_sweep().reuse_port(true).max_connections(1));
+    let second = SockMan::new(other.clone(), without_sweep().reuse_port(true)).unwrap();
+    second.bind_and_start_listening(first.address).unwrap();
+    let threads = second.start_sockets_threads().unwrap();
+
+    let clients: Vec<_> = (0..CLIENTS).map(|_| first.client()).collect();
+    full.wait_for_accepted(0);
+    other.wait_for_accepted(0);
+    run_passes(&first.sockman, 2);
+    run_passes(&second, 2);
+    assert_eq!((accepted(&full), first.sockman.stats().connections), (1, 1));
+    // A client that waits is accepted when the connection before it closes.
+    let mut closed = 0;
+    while accepted(&full) + accepted(&other) < CLIENTS || closed < accepted(&full) {
+        let id = full.wait_for_accepted(closed);
+        assert!(first.sockman.close_connection(id));
+        closed += 1;
+        until("the next client is accepted", || {
+            accepted(&full) > closed || accepted(&full) + accepted(&other) == CLIENTS
+        });
+    }
+    assert!(closed > 1, "the first one had a share of the clients");
+    drop(clients);
+    second.interrupt();
+    threads.join().unwrap();
 }
 
 #[test]

@@ -21,7 +21,11 @@ use sockman::{
     helpers::{PushError, SendQueueLimits},
     options::More,
 };
-use sockman_test_support::{DEADLINE, Recorder, Running, eventually, without_sweep, write_all};
+use sockman_test_support::{
+    DEADLINE, Recorder, Running, eventually, reset,
+    tools::{run_passes, wait_until_hung_up},
+    without_sweep, write_all,
+};
 
 const THREADS: usize = 8;
 
@@ -454,13 +458,56 @@ fn after_a_close_push_and_drain_fail_and_the_queue_keeps_its_bytes() {
     let error = queue.drain(&server.sockman).unwrap_err();
     assert!(matches!(error, SendError::UnknownConnection(id) if id == queue.id()), "{error:?}");
     assert_eq!(queue.queued(), queued);
-    // A push behind queued bytes does not look at the connection; a push on an empty queue does.
+    // A push fails whether bytes are queued or not, and whether it would fit or not.
+    for data in [&b"too late"[..], b"", &[0; 10_000]] {
+        let error = queue.push(&server.sockman, data).unwrap_err();
+        assert!(matches!(error, PushError::Send(SendError::UnknownConnection(_))), "{error:?}");
+        assert_eq!(queue.queued(), queued);
+    }
+    let (_client, small) = server.client();
+    let small = SendQueue::new(small.id(), limited_to(100));
+    assert!(server.sockman.close_connection(small.id()));
+    let error = small.push(&server.sockman, &[0; 101]).unwrap_err();
+    assert!(matches!(error, PushError::Send(SendError::UnknownConnection(_))), "{error:?}");
     let (_client, empty) = server.client();
     assert!(server.sockman.close_connection(empty.id()));
     let error = empty.push(&server.sockman, b"too late").unwrap_err();
     assert!(matches!(error, PushError::Send(SendError::UnknownConnection(_))), "{error:?}");
     assert!(!empty.has_queued());
     assert!(empty.drain(&server.sockman).unwrap(), "draining an empty queue must succeed");
+}
+
+/// After a send has failed, a push behind queued bytes fails too, with the same error.
+#[test]
+fn after_a_reset_that_a_drain_found_pushes_fail() {
+    let recorder = Recorder::new();
+    let running = Running::start(recorder.clone(), without_sweep());
+    let client = running.client();
+    let id = recorder.wait_for_accepted(0);
+    recorder.pause_recv(id, true);
+    running.sockman.wake(id);
+    run_passes(&running.sockman, 1);
+    let queue = SendQueue::new(id, unlimited());
+    while !queue.has_queued() {
+        queue.push(&running.sockman, &[0; 100_000]).unwrap();
+    }
+    let queued = queue.queued();
+    reset(client);
+    wait_until_hung_up(&running.sockman, id);
+    let drained = queue.drain(&running.sockman).unwrap_err();
+    let SendError::Socket { source: drained, .. } = drained else { panic!("{drained:?}") };
+    for data in [&b"too late"[..], b""] {
+        match queue.push(&running.sockman, data).unwrap_err() {
+            PushError::Send(SendError::Socket { id: of, source }) => {
+                assert_eq!((of, source.kind()), (id, drained.kind()));
+            }
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(queue.queued(), queued);
+    }
+    assert!(running.sockman.close_connection(id));
+    let error = queue.push(&running.sockman, b"x").unwrap_err();
+    assert!(matches!(error, PushError::Send(SendError::UnknownConnection(_))), "{error:?}");
 }
 
 /// A handler that holds one lock during a send and the queueing of the rest. Its hook takes the

@@ -429,6 +429,45 @@ fn an_attempt_closed_in_the_callback_that_interrupts_keeps_no_descriptor() {
     assert_eq!(spy.open(), 2, "only the listener and the client's connection may be open");
 }
 
+/// G14: an attempt that a callback begins just before the thread ends goes on at the next start, and
+/// a close before that start frees it.
+#[test]
+fn an_attempt_began_just_before_the_end_is_freed_by_a_close_and_else_goes_on() {
+    for is_closed in [true, false] {
+        let (spy, blackhole) = (Spy::default(), Blackhole::new());
+        let attempt = Arc::new(Mutex::new(None));
+        let to = blackhole.destination();
+        let cancel = Interrupt::new();
+        let recorder = Recorder::with_reaction({
+            let (attempt, cancel) = (Arc::clone(&attempt), cancel.clone());
+            move |sockman, event| {
+                if let Event::Accepted { .. } = event {
+                    let options = for_long().cancel(cancel.clone());
+                    *attempt.lock().unwrap() = Some(sockman.start_connect(&to, &options).unwrap());
+                    sockman.interrupt();
+                }
+            }
+        });
+        let mut running = Running::start(recorder.clone(), options(&spy));
+        let _client = running.client();
+        running.threads.take().unwrap().join().unwrap();
+        let id = attempt.lock().unwrap().unwrap();
+        assert_eq!(spy.open(), 3);
+        if is_closed {
+            assert!(running.sockman.close_connection(id));
+            assert_eq!(spy.open(), 2);
+            continue;
+        }
+        restart(&mut running);
+        cancel.interrupt();
+        let outcome = recorder.wait_for_outcome(id);
+        assert!(matches!(
+            outcome.as_ref().map_err(ConnectError::kind),
+            Err(ConnectErrorKind::Interrupted)
+        ));
+    }
+}
+
 /// G14: attempts end with the last handle and without a callback, even if their interrupt lives on.
 #[test]
 fn dropping_the_last_handle_closes_the_attempts() {

@@ -10,12 +10,12 @@ use sockman::{
         ParseAddrErrorKind, ScopedIpv6, UnixAddr,
     },
     error::{
-        BindError, BindErrorKind, ConnectError, ConnectErrorKind, ConnectPhase, CreateError,
-        InvalidOption, JoinError, Panic, SendError, StartError,
+        BindError, BindErrorKind, ConnectError, ConnectErrorKind, ConnectFault, ConnectPhase,
+        CreateError, InvalidOption, JoinError, Panic, SendError, StartError,
     },
-    helpers::{ConnectionTable, Deadlines, PushError, SendQueueLimits},
+    helpers::{ConnectionTable, Deadlines, PushError, SendBudget, SendQueueLimits},
     options::PanicPolicy,
-    stats::{ConnectionInfo, Direction, Stats},
+    stats::{ConnectionInfo, Direction, HangUp, Stats},
     sys::{More, OsSockFactory, Poller, Readiness, Sock, SockFactory, Waker},
     testing::{self, Call, Ended, Peer, PeerListener, Point, Probe, Script, SocketThreadByHand},
 };
@@ -60,6 +60,7 @@ fn every_public_type_is_send_and_sync() {
         BindErrorKind,
         ConnectError,
         ConnectErrorKind,
+        ConnectFault,
         ConnectPhase,
         CreateError,
         InvalidOption,
@@ -70,10 +71,12 @@ fn every_public_type_is_send_and_sync() {
         PushError,
         SendQueue,
         SendQueueLimits,
+        SendBudget,
         ConnectionTable<String>,
         Deadlines<u64>,
         PanicPolicy,
         ConnectionInfo,
+        HangUp,
         Direction,
         Stats,
         More,
@@ -373,11 +376,10 @@ fn without_the_feature_i2p_an_i2p_address_is_refused_with_its_name() {
     assert_refused_for_want_of("i2p", i2p);
     assert_refused_for_want_of("i2p", &i2p.to_uppercase());
     assert_refused_for_want_of("i2p", ".b32.i2p");
-    // A name in I2P's address book is a host name, with the feature and without it.
+    // A name in I2P's address book is no host name, with the feature and without it.
     let name = "stats.i2p:0";
-    assert_eq!(name.parse::<Service>().unwrap_err().kind(), ParseAddrErrorKind::HostName);
-    let to = Destination::Name { host: "stats.i2p".to_owned(), port: 0 };
-    assert_eq!(name.parse(), Ok(to));
+    assert_eq!(name.parse::<Service>().unwrap_err().kind(), ParseAddrErrorKind::I2pName);
+    assert_eq!(name.parse::<Destination>().unwrap_err().kind(), ParseAddrErrorKind::I2pName);
 }
 
 #[cfg(not(feature = "socks5"))]

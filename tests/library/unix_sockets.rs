@@ -564,7 +564,8 @@ fn a_connect_to_a_full_backlog_succeeds_when_room_comes() {
             peer.is_some() || connect.is_finished()
         });
         let connection = connect.join().unwrap().unwrap();
-        let mut peer = peer.unwrap().0;
+        // The connect may have completed just after the last accept.
+        let mut peer = peer.or_else(|| listener.accept().ok()).unwrap().0;
         peer.set_nonblocking(false).unwrap();
         assert_eq!(connection.them(), &Service::unix(path).unwrap());
         let id = connection.activate();
@@ -662,4 +663,38 @@ fn the_message_of_a_path_in_use_says_what_to_do() {
     let source = std::error::Error::source(&error).unwrap();
     let source: &io::Error = source.downcast_ref().unwrap();
     assert_eq!(source.kind(), ErrorKind::AddrInUse);
+}
+
+/// A parent that forked the daemon returns from main: the path belongs to the child, which still
+/// listens. Here a copy of the listener that is on its way to another process stands for the child's
+/// copy.
+#[cfg(target_os = "linux")]
+#[test]
+fn the_path_of_a_listener_that_another_process_holds_stays() {
+    use sockman_test_support::descriptors::of_path;
+
+    let dir = TempDir::new();
+    for is_held in [true, false] {
+        let path = dir.path(if is_held { "held" } else { "alone" });
+        let sockman = SockMan::new(Recorder::new(), without_sweep()).unwrap();
+        sockman.bind_and_start_listening(Service::unix(&path).unwrap()).unwrap();
+        let (to, from) = UnixStream::pair().unwrap();
+        if is_held {
+            send_along(&to, b"listener", of_path(&path));
+        }
+        drop(sockman);
+        assert_eq!(path.exists(), is_held);
+        if is_held {
+            UnixStream::connect(&path).expect("the other process still listens");
+        }
+        drop((to, from));
+    }
+    // The embedder's call removes the path in any case, because it ends the listening for all.
+    let path = dir.path("stopped");
+    let sockman = SockMan::new(Recorder::new(), without_sweep()).unwrap();
+    sockman.bind_and_start_listening(Service::unix(&path).unwrap()).unwrap();
+    let (to, _from) = UnixStream::pair().unwrap();
+    send_along(&to, b"listener", of_path(&path));
+    sockman.stop_listening();
+    assert!(!path.exists());
 }

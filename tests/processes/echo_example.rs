@@ -3,13 +3,16 @@
 use std::{
     io::{Read, Write},
     net::{Shutdown, TcpStream},
-    os::unix::process::ExitStatusExt,
+    os::{
+        fd::OwnedFd,
+        unix::{net::UnixStream, process::ExitStatusExt},
+    },
     process::Command,
     thread,
     time::Duration,
 };
 
-use sockman_test_support::program::{Program, example};
+use sockman_test_support::program::{Program, assert_lack_of_threads_is_told, example};
 
 fn start(mode: &str) -> (Program, TcpStream) {
     let mut program = Program::start(Command::new(example("echo")).args([mode, "0"]));
@@ -69,4 +72,22 @@ fn a_wrong_mode_prints_the_usage() {
     let output = Command::new(example("echo")).args(["ecco", "0"]).output().unwrap();
     assert!(!output.status.success());
     assert!(String::from_utf8_lossy(&output.stderr).contains("usage"));
+}
+
+/// A program ends with a message if the system gives it no thread. It does not panic.
+#[test]
+fn a_lack_of_threads_is_one_line_and_an_exit_code() {
+    assert_lack_of_threads_is_told(&example("echo"), &["echo", "0"]);
+    assert_lack_of_threads_is_told(&example("first"), &[]);
+}
+
+/// The reader of standard output may be gone before the program prints.
+#[test]
+fn a_closed_standard_output_is_no_panic() {
+    let (reader, writer) = UnixStream::pair().unwrap();
+    drop(reader);
+    let writer = OwnedFd::from(writer);
+    let output = Command::new(example("echo")).args(["echo", "0"]).stdout(writer).output().unwrap();
+    let complaint = String::from_utf8(output.stderr).unwrap();
+    assert_eq!((output.status.code(), complaint.lines().count()), (Some(1), 1), "{complaint}");
 }

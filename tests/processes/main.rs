@@ -23,11 +23,16 @@ mod exhaustion;
 #[cfg(feature = "i2p")]
 mod i2p_secrets;
 mod identity;
+#[cfg(feature = "i2p")]
+mod key_file;
 mod log_reasons;
+#[cfg(target_os = "linux")]
+mod low_water_mark;
 mod memory;
 #[cfg(feature = "socks5")]
 mod socks5_many;
 #[cfg(feature = "socks5")]
 mod socks5_secrets;
 mod start_connect_many;
+mod timers;
 mod working_directory;

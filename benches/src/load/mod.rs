@@ -17,12 +17,16 @@ use mio::{Events, Poll, net::TcpStream};
 use socket2::{Domain, Socket, Type};
 
 mod accepts;
+mod attack;
+mod benign;
 mod hold;
 mod ping_pong;
 mod streams;
 mod verify;
 
 pub use accepts::Accepts;
+pub use attack::{Attack, Attacker, Force, attack};
+pub use benign::Benign;
 pub use hold::{Holder, hold};
 pub use ping_pong::PingPong;
 pub use streams::{Download, Upload};

@@ -7,11 +7,13 @@ use crate::{
     servers::{Contract, Peer, SEND_SIZE, Task},
 };
 
+mod hostile;
 mod idle;
 mod loaded;
 mod record;
 mod rounds;
 
+use hostile::Siege;
 pub use rounds::run;
 
 /// The size of a small message, bytes.
@@ -41,6 +43,8 @@ enum Kind {
     Loaded { task: Task, load: LoadKind },
     /// One server with a growing number of idle connections.
     Ladder(Vec<Step>),
+    /// One benign client on one server under attack.
+    Hostile(Siege),
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -89,6 +93,21 @@ struct Pacing {
     ladder_rounds: usize,
     active: Pace,
     quiet: Duration,
+    /// The number of rounds with attacks.
+    hostile_rounds: usize,
+    hostile: Duration,
+    /// The time in which 1,000 peers that read nothing fill all queues.
+    zero_windows: Duration,
+    calm: Calm,
+}
+
+/// How a scenario with attacks copes with other programs on the machine.
+#[derive(Debug, Clone, Copy)]
+struct Calm {
+    /// The longest wait for a calm machine before a measurement.
+    patience: Duration,
+    /// The most measurements until one was calm.
+    tries: usize,
 }
 
 fn pacing(effort: Effort) -> Pacing {
@@ -104,6 +123,10 @@ fn pacing(effort: Effort) -> Pacing {
             ladder_rounds: 1,
             active: pace(10, 1, 40),
             quiet: Duration::from_millis(60),
+            hostile_rounds: 1,
+            hostile: Duration::from_millis(20),
+            zero_windows: Duration::from_millis(20),
+            calm: Calm { patience: Duration::ZERO, tries: 1 },
         },
         Effort::Quick => Pacing {
             rounds: 3,
@@ -111,6 +134,10 @@ fn pacing(effort: Effort) -> Pacing {
             ladder_rounds: 3,
             active: pace(40, 3, 60),
             quiet: Duration::from_millis(250),
+            hostile_rounds: 1,
+            hostile: Duration::from_millis(400),
+            zero_windows: Duration::from_millis(2000),
+            calm: Calm { patience: Duration::from_millis(500), tries: 1 },
         },
         Effort::Full => Pacing {
             rounds: 5,
@@ -118,6 +145,10 @@ fn pacing(effort: Effort) -> Pacing {
             ladder_rounds: 5,
             active: pace(200, 4, 250),
             quiet: Duration::from_millis(1500),
+            hostile_rounds: 5,
+            hostile: Duration::from_millis(2000),
+            zero_windows: Duration::from_millis(3000),
+            calm: Calm { patience: Duration::from_secs(5), tries: 3 },
         },
     }
 }
@@ -162,6 +193,9 @@ fn all(effort: Effort, only: &dyn Fn(&str) -> bool) -> Vec<Scenario> {
     if !steps.is_empty() {
         scenarios.push(Scenario { name: "idle connections".into(), kind: Kind::Ladder(steps) });
     }
+    let sieges = Siege::all().filter(|siege| only(&siege.name()));
+    scenarios
+        .extend(sieges.map(|siege| Scenario { name: siege.name(), kind: Kind::Hostile(siege) }));
     scenarios
 }
 
@@ -199,11 +233,15 @@ fn size_name(bytes: usize) -> String {
 /// Returns whether a peer is measured in a scenario. The variant without a sweep differs only on
 /// idle servers, and two threads help only if one is too slow.
 fn takes_part(peer: Peer, kind: &Kind) -> bool {
+    if let Kind::Hostile(siege) = kind {
+        return siege.takes(peer);
+    }
     let works = matches!(kind, Kind::Loaded { task, .. } if task.work > 0);
     match peer {
         Peer::Sockman => true,
         Peer::SockmanNoSweep => matches!(kind, Kind::Ladder(_)),
         Peer::SockmanTwice => works,
+        Peer::SockmanFirst | Peer::SockmanEcho => false,
         Peer::SockmanLargeBuffer => matches!(kind, Kind::Loaded { load: LoadKind::Upload, .. }),
         _ => !works,
     }

@@ -5,10 +5,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Kind, Pacing, Scenario, all, idle, loaded, pacing, record::Recorder, takes_part};
+use super::{
+    Kind, Pacing, Scenario, all, hostile, idle, loaded, pacing, record::Recorder, takes_part,
+};
 use crate::{
     cores::{Cores, Pinned},
     effort::Effort,
+    latency::raise_descriptor_limit,
     random::Random,
     report::Report,
     servers::Peer,
@@ -18,6 +21,9 @@ use crate::{
 const OVERHEAD: Duration = Duration::from_millis(40);
 /// The time besides the measurement for the ladder, whose 10,000 connections take longest.
 const LADDER_OVERHEAD: Duration = Duration::from_millis(1500);
+
+/// The time besides an attack, in which processes start and connections are opened.
+const HOSTILE_OVERHEAD: Duration = Duration::from_millis(300);
 
 pub fn run(
     effort: Effort,
@@ -31,6 +37,7 @@ pub fn run(
         let why = "the machine has one core, which server and load share, so no figure is reliable";
         report.not_measured.push(format!("servers on a core of their own: {why}."));
     }
+    raise_descriptor_limit()?;
     let _pinned = Pinned::to(cores.load)?;
     let mut progress = Progress::new(&scenarios, peers, pacing);
     let mut recorder = Recorder::new(report);
@@ -59,7 +66,11 @@ pub fn run(
 }
 
 fn is_run(scenario: &Scenario, round: usize, pacing: Pacing) -> bool {
-    round < pacing.ladder_rounds || !matches!(scenario.kind, Kind::Ladder(_))
+    match scenario.kind {
+        Kind::Loaded { .. } => true,
+        Kind::Ladder(_) => round < pacing.ladder_rounds,
+        Kind::Hostile(_) => round < pacing.hostile_rounds,
+    }
 }
 
 /// Measures one peer. A failure is recorded, and the other peers continue.
@@ -78,6 +89,8 @@ fn measure_one(
         Kind::Loaded { task, load } => loaded::run(peer, *task, *load, pacing.loaded, cores)
             .map(|sample| recorder.sample(&scenario.name, peer, &sample)),
         Kind::Ladder(steps) => idle::run(peer, steps, pacing, cores, recorder),
+        Kind::Hostile(siege) => hostile::run(peer, *siege, pacing, cores)
+            .map(|sample| recorder.sample(&scenario.name, peer, &sample)),
     };
     if let Err(error) = outcome {
         eprintln!("{}, {}: {error}", scenario.name, peer.name());
@@ -88,7 +101,7 @@ fn measure_one(
 /// Returns the names of the scenarios in the report.
 fn names(scenario: &Scenario) -> Vec<String> {
     match &scenario.kind {
-        Kind::Loaded { .. } => vec![scenario.name.clone()],
+        Kind::Loaded { .. } | Kind::Hostile(_) => vec![scenario.name.clone()],
         Kind::Ladder(steps) => {
             steps.iter().flat_map(|step| [step.quiet_name(), step.active_name()]).collect()
         }
@@ -140,6 +153,7 @@ impl Progress {
 fn cost(scenario: &Scenario, pacing: Pacing) -> Duration {
     match &scenario.kind {
         Kind::Loaded { .. } => pacing.loaded.total() + OVERHEAD,
+        Kind::Hostile(siege) => siege.time(pacing) + HOSTILE_OVERHEAD,
         Kind::Ladder(steps) => {
             let quiet = steps.iter().filter(|step| step.quiet).map(|_| pacing.quiet);
             let active = steps.iter().filter(|step| step.active).map(|_| pacing.active.total());

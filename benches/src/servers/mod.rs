@@ -30,11 +30,14 @@ use std::{
 use ::sockman::Options;
 use socket2::{Domain, Socket, Type};
 
+mod examples;
 mod leftovers;
 mod message_io;
 mod mio;
 mod sockman;
 mod tokio;
+
+pub use examples::echo as run_echo_example;
 
 /// The backlog of a listener, in connections. The kernel may lower this number to
 /// net.core.somaxconn, for all peers alike.
@@ -63,10 +66,14 @@ pub enum Peer {
     SockmanTwice,
     /// `sockman` with a receive buffer of 1 MiB.
     SockmanLargeBuffer,
+    /// The first program of README.md.
+    SockmanFirst,
+    /// `examples/echo.rs`, the first program with back-pressure.
+    SockmanEcho,
 }
 
 impl Peer {
-    pub const ALL: [Peer; 9] = [
+    pub const ALL: [Peer; 11] = [
         Peer::EpollC,
         Peer::Mio,
         Peer::Tokio,
@@ -76,6 +83,8 @@ impl Peer {
         Peer::SockmanNoSweep,
         Peer::SockmanTwice,
         Peer::SockmanLargeBuffer,
+        Peer::SockmanFirst,
+        Peer::SockmanEcho,
     ];
 
     /// Returns the name on the command line.
@@ -90,6 +99,8 @@ impl Peer {
             Peer::SockmanNoSweep => "sockman-no-sweep",
             Peer::SockmanTwice => "sockman-twice",
             Peer::SockmanLargeBuffer => "sockman-large-buffer",
+            Peer::SockmanFirst => "sockman-first",
+            Peer::SockmanEcho => "sockman-echo",
         }
     }
 
@@ -100,6 +111,8 @@ impl Peer {
             Peer::PollC => "poll C",
             Peer::SockmanTwice => "sockman, two of it",
             Peer::SockmanLargeBuffer => "sockman, 1 MiB buffer",
+            Peer::SockmanFirst => "sockman, first program",
+            Peer::SockmanEcho => "sockman, echo example",
             Peer::Sockman => crate::report::SOCKMAN,
             other => other.command_name(),
         }
@@ -181,6 +194,8 @@ pub fn serve(peer: Peer, task: Task, core: Option<usize>) -> Result<(), Box<dyn 
             sockman::serve(task, Options::default().receive_buffer(LARGE_BUFFER))
         }
         Peer::SockmanTwice => sockman::serve_twice(task),
+        Peer::SockmanFirst => examples::first(task),
+        Peer::SockmanEcho => examples::become_echo(task),
     }
 }
 
@@ -203,14 +218,20 @@ fn listen() -> io::Result<TcpListener> {
     Ok(socket.into())
 }
 
-/// Prints the address for the suite, and ends the process at the end of its standard input. Call
-/// this when the server accepts connections.
-fn announce(bound: SocketAddr) -> io::Result<()> {
+/// Ends the process at the end of its standard input.
+fn end_with_stdin() -> io::Result<()> {
     thread::Builder::new().name("stdin".into()).spawn(|| {
         let mut ignored = [0; 64];
         while io::stdin().read(&mut ignored).is_ok_and(|count| count > 0) {}
         process::exit(0);
     })?;
+    Ok(())
+}
+
+/// Prints the address for the suite, and ends the process at the end of its standard input. Call
+/// this when the server accepts connections.
+fn announce(bound: SocketAddr) -> io::Result<()> {
+    end_with_stdin()?;
     let mut out = io::stdout();
     writeln!(out, "listening on {bound}")?;
     out.flush()

@@ -10,6 +10,7 @@ impl Metric {
             Self::Rate => "messages per second, thousands",
             Self::LatencyP50 => "latency, median, µs",
             Self::LatencyP99 => "latency, 99th percentile, µs",
+            Self::LatencyMax => "latency, longest, µs",
             Self::Throughput => "throughput, GB/s",
             Self::CpuPerMegabyte => "server CPU for a megabyte, µs",
             Self::CpuPerConnection => "server CPU for one connection, µs",
@@ -17,6 +18,7 @@ impl Metric {
             Self::CpuPerSecond => "server CPU, ms per second",
             Self::WakeUps => "wake-ups of the server's thread per second",
             Self::BytesPerConnection => "memory for one idle connection, bytes",
+            Self::PeakMemory => "peak of the server's memory, MB",
             Self::SystemCalls => "system calls for one message",
             Self::Instructions => "instructions in user space for one message",
         }

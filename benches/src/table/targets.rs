@@ -8,6 +8,7 @@ use std::fmt::Write;
 use super::{
     TIE,
     grid::{best, ratio},
+    hostile,
     metric::number,
     names::{group, is_sockman, numbers, what},
     wrapped,
@@ -36,6 +37,13 @@ const WAKE_P99: f64 = 60.0;
 const WORKER_RATIO: f64 = 1.2;
 /// µs from the interrupt until the threads are joined.
 const JOIN_P99: f64 = 5_000.0;
+/// µs of the benign client's echo under each attack.
+const HOSTILE_P99: f64 = 5_000.0;
+/// An attack that every server can only serve in turn: 1,000 connections that are always ready.
+const FLOOD: &str = "flood";
+/// MB, with the programs that a user copies.
+const HOSTILE_MEMORY: f64 = 64.0;
+const COPIED: [&str; 2] = ["sockman, first program", "sockman, echo example"];
 /// One recv, one send, and a poll that at least two messages share.
 const SYSTEM_CALLS: f64 = 2.5;
 
@@ -127,6 +135,18 @@ pub fn targets(report: &Report) -> Vec<Target> {
             "≤ 5 ms",
             Bound::AtMost(JOIN_P99),
             readings(report, Metric::LatencyP99, "interrupt → join", |_| true),
+        ),
+        judge(
+            "Echo beside 1,000 hostile connections, 99th percentile (not the flood)",
+            "≤ 5 ms",
+            Bound::AtMost(HOSTILE_P99),
+            under_attack(report, Metric::LatencyP99, |figure| !figure.scenario.contains(FLOOD)),
+        ),
+        judge(
+            "Memory beside 1,000 hostile connections, README's program and the echo example",
+            &format!("≤ {HOSTILE_MEMORY} MB"),
+            Bound::AtMost(HOSTILE_MEMORY),
+            under_attack(report, Metric::PeakMemory, |figure| COPIED.contains(&&*figure.peer)),
         ),
         judge(
             "System calls for an echoed message, 64 connections",
@@ -264,6 +284,20 @@ fn readings(
     ours(report, metric, SOCKMAN)
         .filter(|f| group(&f.scenario) == of && is_asked(what(&f.scenario)))
         .map(reading)
+        .collect()
+}
+
+/// Returns the readings of `sockman` in any program.
+fn under_attack(
+    report: &Report,
+    metric: Metric,
+    is_asked: impl Fn(&Figure) -> bool,
+) -> Vec<Reading> {
+    let of_group = |f: &&Figure| f.metric == metric && group(&f.scenario) == hostile::SAME;
+    let figures = report.figures.iter().filter(of_group).filter(|f| is_sockman(&f.peer));
+    let whereof = |f: &Figure| format!("{}, {}", what(&f.scenario), f.peer);
+    (figures.filter(|f| is_asked(f)))
+        .map(|f| Reading { whereof: whereof(f), value: f.median() })
         .collect()
 }
 

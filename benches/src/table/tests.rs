@@ -133,6 +133,52 @@ fn the_overview_has_a_row_for_each_measured_figure_and_the_poll_loops_share_a_co
 }
 
 #[test]
+fn the_table_of_attacks_has_milliseconds_and_a_column_for_attacks_on_another_server() {
+    let mut report = empty();
+    let (quiet, bulk) = ("hostile/quiet", "hostile/bulk");
+    for (scenario, peer, p99, longest) in [
+        (quiet, SOCKMAN, 70.0, 200.0),
+        (quiet, "tokio", 140.0, 300.0),
+        (bulk, SOCKMAN, 4_000.0, 5_500.0),
+        (bulk, "tokio", 90_000.0, 120_000.0),
+        ("hostile elsewhere/bulk", "epoll C", 500.0, 900.0),
+    ] {
+        push(&mut report, scenario, peer, Metric::LatencyP99, &[p99]);
+        push(&mut report, scenario, peer, Metric::LatencyMax, &[longest]);
+    }
+    push(&mut report, bulk, SOCKMAN, Metric::PeakMemory, &[4.0]);
+    let expected = "\
+| | sockman | tokio | attack elsewhere |
+|---|--:|--:|--:|
+| **Latency, 99th percentile (longest), ms** |
+| quiet | **0.070 (0.20)** | 0.14 (0.30) | – |
+| bulk | **4.00 (5.50)** | 90.0 (120) | 0.50 (0.90) |
+| **Peak of the server's memory, MB** |
+| bulk | **4.00** | – | – |
+";
+    assert_eq!(hostile_markdown(&report).as_deref(), Some(expected));
+    assert_eq!(hostile_markdown(&empty()), None);
+}
+
+#[test]
+fn the_target_under_attack_holds_for_every_program_and_leaves_the_flood_out() {
+    let mut report = empty();
+    for (scenario, peer, p99) in [
+        ("hostile/bulk", SOCKMAN, 4_000.0),
+        ("hostile/bulk", "sockman, echo example", 6_000.0),
+        ("hostile/bulk", "tokio", 90_000.0),
+        ("hostile/single bytes, flood", SOCKMAN, 10_000.0),
+    ] {
+        push(&mut report, scenario, peer, Metric::LatencyP99, &[p99]);
+    }
+    push(&mut report, "hostile/bulk", SOCKMAN, Metric::PeakMemory, &[900.0]);
+    push(&mut report, "hostile/bulk", "sockman, echo example", Metric::PeakMemory, &[30.0]);
+    let missed = "bulk, sockman, echo example by 20 %";
+    assert_eq!(verdict(&report, "Echo beside 1,000"), Verdict::Missed(missed.to_owned()));
+    assert_eq!(verdict(&report, "Memory beside 1,000"), Verdict::Met);
+}
+
+#[test]
 fn numbers_are_found_in_names() {
     assert_eq!(numbers("64 × 4 KiB"), [64, 4]);
     assert_eq!(numbers("16 active beside 10,000 idle"), [16, 10_000]);

@@ -14,17 +14,12 @@ use std::{
     io::{self, Write},
     num::NonZeroU64,
     path::PathBuf,
-    process::{self, ExitCode},
+    process::ExitCode,
     sync::Arc,
-    thread,
     time::Duration,
 };
 
 use lexopt::{Arg, Parser, ValueExt};
-use signal_hook::{
-    consts::{SIGINT, SIGTERM},
-    iterator::Signals,
-};
 use sockman::Interrupt;
 use sockman_http_rpc::{
     Config, Server,
@@ -53,8 +48,6 @@ The methods are: echo, getwalletinfo, help, stop, uptime, wait, walletlock, wall
 const LOOK_AROUND: Duration = Duration::from_secs(1);
 /// The usual exit code of a program for bad arguments.
 const BAD_ARGUMENTS: u8 = 2;
-/// The usual exit code of a program that SIGINT ended: 128 + 2.
-const INTERRUPTED: i32 = 130;
 
 struct Arguments {
     config: Config,
@@ -87,7 +80,9 @@ fn main() -> ExitCode {
 
 fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
     let stop = Interrupt::new();
-    catch_signals(&stop)?;
+    let stopping = stop.clone();
+    sockman_programs::signals::on_signal(move || stopping.interrupt())
+        .map_err(|error| format!("cannot catch signals: {error}"))?;
     let methods = Wallets::new(&arguments.passphrase, stop.clone());
     let service = Arc::new(RpcService { cookie: Cookie::generate()?, methods });
     let server = Server::start(arguments.config, service.clone())?;
@@ -104,22 +99,6 @@ fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
     server.stop()?;
     drop(cookie_file);
     say("stopped");
-    Ok(())
-}
-
-/// Starts the thread that handles SIGINT and SIGTERM. The first signal stops the server in order.
-/// The second one ends the program immediately.
-fn catch_signals(stop: &Interrupt) -> io::Result<()> {
-    let mut signals = Signals::new([SIGINT, SIGTERM])?;
-    let stop = stop.clone();
-    thread::Builder::new().name("signals".to_owned()).spawn(move || {
-        for _ in signals.forever() {
-            if stop.is_interrupted() {
-                process::exit(INTERRUPTED);
-            }
-            stop.interrupt();
-        }
-    })?;
     Ok(())
 }
 

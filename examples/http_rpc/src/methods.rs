@@ -78,7 +78,7 @@ impl Wallets {
         }
     }
 
-    fn unlock(&self, params: &Params, timers: &Timers<'_>) -> RpcResult {
+    fn unlock(&self, params: &Params<'_>, timers: &Timers<'_>) -> RpcResult {
         let passphrase = params.required(0, Params::string)?;
         let seconds = params.required(1, Params::integer)?;
         if seconds < 0 {
@@ -115,7 +115,7 @@ impl Wallets {
         })
     }
 
-    fn wait(&self, params: &Params) -> RpcResult {
+    fn wait(&self, params: &Params<'_>) -> RpcResult {
         let milliseconds = params.required(0, Params::integer)?;
         let milliseconds = u64::try_from(milliseconds)
             .ok()
@@ -136,11 +136,10 @@ impl Methods for Wallets {
         METHODS.iter().find(|(name, _)| *name == method).map(|(_, parameters)| *parameters)
     }
 
-    fn call(&self, method: &str, params: &Params, timers: &Timers<'_>) -> RpcResult {
+    fn call(&self, method: &str, params: &Params<'_>, timers: &Timers<'_>) -> RpcResult {
         match method {
-            "echo" => Ok(params.all()),
             "getwalletinfo" => Ok(self.info()),
-            "help" => Ok(rpc::help(METHODS, params.string(0)?)),
+            "help" => Ok(rpc::help(METHODS, params.string(0)?.as_deref())),
             "stop" => {
                 self.stop.interrupt();
                 Ok(json!("the server is stopping"))
@@ -150,6 +149,18 @@ impl Methods for Wallets {
             "walletlock" => self.lock(timers),
             "walletpassphrase" => self.unlock(params, timers),
             _ => Err(RpcError::new(METHOD_NOT_FOUND, "Method not found")),
+        }
+    }
+
+    fn call_for_text(
+        &self,
+        method: &str,
+        params: &Params<'_>,
+        timers: &Timers<'_>,
+    ) -> Result<String, RpcError> {
+        match method {
+            "echo" => Ok(params.all()),
+            _ => self.call(method, params, timers).map(|value| value.to_string()),
         }
     }
 

@@ -5,6 +5,7 @@
 mod support;
 
 use std::{
+    net::Shutdown,
     sync::{Arc, mpsc},
     thread,
 };
@@ -63,6 +64,22 @@ fn a_client_that_leaves_before_its_events_begin_is_noticed() {
     service.asked.wait_for(2);
     drop(fence);
     service.gate.add();
+    wait_until_all_are_gone(&server);
+    drop(streams);
+}
+
+/// A client of events has nothing more to say. The end of its stream arrives while the worker owns
+/// the connection, and no further event reports it.
+#[test]
+fn a_client_that_half_closed_before_its_events_begin_gets_none() {
+    let (server, service, streams) = gated_streaming();
+    let mut client = Client::connect(&server);
+    client.send("GET /events HTTP/1.1\r\nHost: x\r\n\r\n");
+    client.stream.shutdown(Shutdown::Write).unwrap();
+    // The server sends the beginning of the answer when it has seen the end.
+    assert_eq!(client.stream.peek(&mut [0]).unwrap(), 1);
+    service.gate.add();
+    client.read_to_end();
     wait_until_all_are_gone(&server);
     drop(streams);
 }

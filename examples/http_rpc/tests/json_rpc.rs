@@ -133,6 +133,27 @@ fn requests_are_answered_in_their_own_version() {
             500,
             v1(error(-8, "args must be an array")),
         ),
+        // Of a member that is given twice, the first one counts. A named parameter must not be.
+        (
+            r#"{"id": 1, "method": "echo", "method": "no", "id": 2, "params": [1], "params": [2]}"#,
+            200,
+            json!({ "result": [1], "error": null, "id": 1 }),
+        ),
+        (
+            r#"{"id": 1, "method": "echo", "params": {"arg0": 1, "arg0": 1}}"#,
+            500,
+            v1(error(-8, "Parameter arg0 specified multiple times")),
+        ),
+        (
+            r#"{"id": 1, "method": "echo", "params": {"arg0": 1, "\u0061rg0": 2}}"#,
+            500,
+            v1(error(-8, "Parameter arg0 specified multiple times")),
+        ),
+        (
+            r#"{"id": 1, "method": "echo", "params": {"args": [1], "args": [1]}}"#,
+            500,
+            v1(error(-8, "Parameter args specified multiple times")),
+        ),
         (r#"{"id": 1, "method": "uptime", "params": [1]}"#, 500, v1(error(-1, "usage: uptime"))),
         (
             r#"{"id": 1, "method": "echo", "params": {"arg9": 1}}"#,
@@ -240,8 +261,9 @@ fn numbers_come_back_as_they_were_written() {
         "0.10000000",
         "20999999.97690000",
         "0.1234567890123456789",
-        // The server adds a sign to an exponent that has none, so the exponent here has a sign.
         "1e+400",
+        "1E400",
+        "1.0e-0",
     ] {
         let request = format!(r#"{{"id": {number}, "method": "echo", "params": [{number}]}}"#);
         let expected = format!("{{\"result\":[{number}],\"error\":null,\"id\":{number}}}\n");
@@ -252,6 +274,69 @@ fn numbers_come_back_as_they_were_written() {
         let expected = format!("{{\"jsonrpc\":\"2.0\",\"result\":[],\"id\":{id}}}\n");
         assert_eq!(String::from_utf8(rpc.post(&request).body).unwrap(), expected);
     }
+}
+
+/// A result that holds values of the request holds the same text.
+#[test]
+fn values_come_back_as_they_were_sent() {
+    let rpc = start();
+    for value in [
+        r#"{"a":1,"a":2,"b":{"c":1,"c":1}}"#,
+        r#"{"$serde_json::private::Number":"1"}"#,
+        r#"{"$serde_json::private::Number":"x"}"#,
+        r#"{"$serde_json::private::Number":1,"b":2}"#,
+        r#"{"$serde_json::private::RawValue":"1"}"#,
+        r#"[{"z": 1, "a" :2 }]"#,
+        r#""\u00e4\/\ud83d\ude00""#,
+    ] {
+        for params in [format!("[{value}]"), format!(r#"{{"args": [{value}]}}"#)] {
+            let request = format!(r#"{{"id":{value},"method":"echo","params":{params}}}"#);
+            let text = String::from_utf8(rpc.post(&request).body).unwrap();
+            assert!(text.starts_with(&format!("{{\"result\":[{value}")), "{text}");
+            assert!(text.ends_with(&format!(",\"error\":null,\"id\":{value}}}\n")), "{text}");
+        }
+    }
+    // Such an object is not a number, and a string with the text of one is not either.
+    for timeout in [r#"{"$serde_json::private::Number":"1"}"#, r#""1""#, "1.0", "true"] {
+        let params = format!(r#"["open sesame",{timeout}]"#);
+        let answered = rpc.post(&format!(r#"{{"method":"walletpassphrase","params":{params}}}"#));
+        let answer: Value = serde_json::from_slice(&answered.body).unwrap();
+        assert_eq!(answer["error"]["code"], json!(-3), "{timeout}");
+    }
+}
+
+/// No call is made for a body that is not JSON, even if it begins with calls.
+#[test]
+fn a_body_that_is_not_json_is_a_parse_error_and_no_call_is_made() {
+    let rpc = start();
+    let stop = r#"{"method":"stop"}"#;
+    for rest in [
+        "",
+        ",",
+        ",]",
+        "]]",
+        "] x",
+        ",01]",
+        ",+1]",
+        ",1.]",
+        ",.5]",
+        ",0x1]",
+        ",nan]",
+        ",tru]",
+        ",'a']",
+        ",\"\u{1}\"]",
+        ",\"\\x\"]",
+        ",\"\\ud800\"]",
+        ",{a:1}]",
+        ",{\"a\"}]",
+        ",{\"a\":1,}]",
+        ",/**/1]",
+    ] {
+        let answered = rpc.post(&format!("[{stop}{rest}"));
+        let answer: Value = serde_json::from_slice(&answered.body).unwrap();
+        assert_eq!((answered.status, &answer["error"]["code"]), (500, &json!(-32700)), "{rest}");
+    }
+    assert!(!rpc.stop.is_interrupted());
 }
 
 #[test]
@@ -278,7 +363,7 @@ impl Methods for Long {
         Some(&[])
     }
 
-    fn call(&self, _: &str, _: &Params, _: &Timers<'_>) -> RpcResult {
+    fn call(&self, _: &str, _: &Params<'_>, _: &Timers<'_>) -> RpcResult {
         self.calls.fetch_add(1, Ordering::Relaxed);
         Ok(Value::String("x".repeat(1 << 20)))
     }
@@ -435,4 +520,17 @@ fn a_call_that_waits_ends_with_the_server() {
     assert!(!rpc.stop.sleep_for(Duration::from_secs(60)), "`stop` did not set the interrupt");
     assert_eq!(client.receive().unwrap().status, 500);
     rpc.server.stop().unwrap();
+}
+
+/// Two containers that share a directory can have the same process id.
+#[test]
+fn a_temporary_cookie_of_another_process_is_left_alone() {
+    let path = cookie_path();
+    let mut temporary = path.clone().into_os_string();
+    temporary.push(format!(".{}.tmp", process::id()));
+    fs::write(&temporary, "of another process").unwrap();
+    let file = Cookie::generate().unwrap().write(&path).unwrap();
+    assert_eq!(fs::read(&temporary).unwrap(), b"of another process");
+    drop(file);
+    fs::remove_file(&temporary).unwrap();
 }

@@ -133,9 +133,35 @@ fn faults() -> Vec<(String, u16)> {
         ["Content-Length: 0x5", ""],
         ["Content-Length:", ""],
         ["Transfer-Encoding : chunked", ""],
+        ["Content-Length: 5,", ""],
+        ["Content-Length: ,5", ""],
+        ["Content-Length: 5;a", ""],
+        ["Content-Length: 5 5", ""],
+        ["Content-Length: 5.0", ""],
+        ["Content-Length: \u{665}", ""],
+        ["Content-Length: 18446744073709551616", ""],
+        ["Content-Length:\u{b}5", ""],
+        ["Content-Length : 5", ""],
+        ["Content-Length\t: 5", ""],
+        ["Content-Length: 5", "content-length: 6"],
+        ["Content-Length: 0", "Transfer-Encoding: gzip"],
+        ["Transfer-Encoding: chunked, identity", ""],
+        ["Transfer-Encoding: chunked, chunked", ""],
+        ["Transfer-Encoding: chunked,", ""],
+        ["Transfer-Encoding: gzip, chunked, gzip", ""],
+        ["Transfer-Encoding: Chunked", "Transfer-Encoding: identity"],
+        ["Transfer-Encoding: \u{b}chunked\u{b}", "Content-Length: 5"],
+        ["Transfer-Encoding: chunked\rX: y", ""],
+        ["Transfer-Encoding:", " chunked"],
     ] {
-        faults.push((post(&framing), 400));
+        faults.push((post(framing.as_slice()), 400));
     }
+    for coding in
+        ["gzip, chunked", ", chunked", "chunked;a=b", "\"chunked\"", "xchunked", "chunked x", ""]
+    {
+        faults.push((post(&[&format!("Transfer-Encoding: {coding}")]), 501));
+    }
+    faults.push((head(&["POST / HTTP/1.0", "Transfer-Encoding: chunked"]), 400));
     faults
 }
 
@@ -172,9 +198,9 @@ fn lines_of_chunks_are_strict() {
     let nineteen = "x".repeat(19);
     let good = [
         "13\r\n".to_owned(),
-        "13 \t\r\n".to_owned(),
-        "13\t;\r\n".to_owned(),
-        "13;a\tb;\u{e4}=\"\r\n".to_owned(),
+        "13;a\r\n".to_owned(),
+        "13 \t; \ta\t=\t\"\" ;b=c;d\r\n".to_owned(),
+        "13;a=\"b;c=\\\"\\\\\t\u{e4} \"\r\n".to_owned(),
         "000000013\r\n".to_owned(),
         // Lines of the longest allowed length.
         format!("{}13\r\n", zeros(252)),
@@ -207,6 +233,35 @@ fn lines_of_chunks_are_strict() {
         "13;a\u{7f}b",
         "13\u{c};a",
         "\u{ff11}3",
+        // Blanks that no extension follows.
+        "13 ",
+        "13\t",
+        "13  \t",
+        "13;a ",
+        "13;a=b\t",
+        "13;a=\"b\" ",
+        // Extensions that are none.
+        "13;",
+        "13; ",
+        "13\t;",
+        "13;a;",
+        "13;;a",
+        "13;=b",
+        "13;a=",
+        "13;a= ;b",
+        "13;a=b=c",
+        "13;a b",
+        "13;a\tb",
+        "13;a,b",
+        "13;\u{e4}",
+        "13;a=\u{e4}",
+        "13;a=\"",
+        "13;a=\"b",
+        "13;a=\"b\\\"",
+        "13;a=\"b\"c",
+        "13;\"a\"",
+        "13,a",
+        "13=a",
     ];
     let too_long = [format!("{}13", zeros(253)), format!("13;{}", "x".repeat(252))];
     for size in bad.map(str::to_owned).into_iter().chain(too_long) {
@@ -316,20 +371,221 @@ fn a_query_does_not_choose_the_path() {
     let cases = [
         ("/a/b", "/a/b"),
         ("/a?x=/secret", "/a"),
-        ("/a#/secret", "/a"),
         ("/?http://host/secret", "/"),
         ("http://host", "/"),
         ("http://host/", "/"),
         ("http://host/a?x", "/a"),
         ("http://host?x=/secret", "/"),
-        ("http://host#/secret", "/"),
         ("http://host?/secret", "/"),
-        ("*", "*"),
+        ("/%2F:@!$&'()*+,;=-._~", "/%2F:@!$&'()*+,;=-._~"),
+        ("/?/?:@%20", "/"),
+        ("//a", "//a"),
     ];
     for (target, expected) in cases {
         let stream = head(&[&format!("GET {target} HTTP/1.1"), "Host: x"]);
         let outcome = parse([stream.as_bytes()], MAX_BODY);
         assert_eq!((&*outcome.requests[0].path, outcome.end), (expected, End::Idle), "{target}");
+    }
+    let outcome = parse([head(&["OPTIONS * HTTP/1.1", "Host: x"]).as_bytes()], MAX_BODY);
+    assert_eq!((&*outcome.requests[0].path, outcome.end), ("*", End::Idle));
+}
+
+/// RFC 9112, section 3.2.
+#[test]
+fn a_target_outside_the_grammar_is_refused() {
+    for target in [
+        "*",
+        "/a#b",
+        "http://host#b",
+        "/a\"b",
+        "/a<b",
+        "/a>b",
+        "/a\\b",
+        "/a^b",
+        "/a`b",
+        "/a{b",
+        "/a|b",
+        "/a}b",
+        "/a[b",
+        "/a]b",
+        "/\u{e4}",
+        "/%",
+        "/%2",
+        "/%2g",
+        "/?%",
+        "/?a\"b",
+        "/?a[b",
+        "/\t",
+        "a",
+        "host:80",
+        "http:/",
+        "http:///a",
+        "http://",
+        "https://host/",
+        "http://user@host/",
+        "http://[::1/",
+        "http://host:x/",
+        "ftp://host/",
+        "http://ho\\st/",
+    ] {
+        check(&head(&[&format!("GET {target} HTTP/1.1"), "Host: x"]), &[], MALFORMED);
+    }
+    // The request line has one blank between its parts, and nothing around them. What follows the
+    // second blank is the version.
+    for line in [
+        "GET  / HTTP/1.1",
+        "GET /  HTTP/1.1",
+        "GET\t/ HTTP/1.1",
+        "GET /\tHTTP/1.1",
+        " GET / HTTP/1.1",
+        "GET / HTTP/1.1 ",
+        "GET / HTTP/1.1\t",
+        "GET / HTTP/1.1\r",
+        "GET /",
+        "GET / ",
+        "GET HTTP/1.1",
+        "G(T / HTTP/1.1",
+        "G\u{e4}T / HTTP/1.1",
+        ":GET / HTTP/1.1",
+        "GET / b HTTP/1.1",
+        "GET / http/1.1",
+        "GET / HTTP/1.1x",
+        "GET / HTTP/1",
+        "GET / HTTP/11",
+        "GET / HTTP/1.2",
+        "GET / HTTP/ 1.1",
+        "GET / HTP/1.1",
+    ] {
+        let End::Refused { status, .. } = parse([head(&[line, "Host: x"]).as_bytes()], 0).end
+        else {
+            panic!("{line:?} is accepted")
+        };
+        assert!(matches!(status, 400 | 505), "{line:?}: {status}");
+    }
+}
+
+/// RFC 9110, section 7.2, and RFC 3986, section 3.2.
+#[test]
+fn a_host_outside_the_grammar_is_refused() {
+    for host in [
+        "x",
+        "X.example",
+        "x:80",
+        "x:",
+        "127.0.0.1:8332",
+        "[::1]",
+        "[::1]:80",
+        "[::1]:",
+        "[2001:db8::1]",
+        "[v1.a:b]",
+        "a-b_c~d.e",
+        "!$&'()*+,;=",
+        "%41b",
+        "",
+    ] {
+        let outcome = parse([head(&["GET / HTTP/1.1", &format!("Host: {host}")]).as_bytes()], 0);
+        assert_eq!(outcome.end, End::Idle, "{host:?}");
+        assert_eq!(outcome.requests[0].host.as_deref(), Some(host));
+    }
+    for host in [
+        "a b",
+        "a\tb",
+        "a, b",
+        "a,b c",
+        ":80",
+        ":",
+        "x:80:80",
+        "x:-1",
+        "x:+1",
+        "x:8o",
+        "x: 80",
+        "x :80",
+        "user@x",
+        "x/",
+        "/x",
+        "x?y",
+        "x#y",
+        "http://x",
+        "a\"b",
+        "a<b>",
+        "a\\b",
+        "a^b",
+        "a`b",
+        "{x}",
+        "a|b",
+        "%",
+        "%4",
+        "%zz",
+        "\u{e4}",
+        "[::1",
+        "::1]",
+        "[::1]x",
+        "[::1]x:80",
+        "[::1] :80",
+        "[]",
+        "[]:80",
+        "[x]",
+        "[127.0.0.1]",
+        "[::1%25eth0]",
+        "[fe80::1%1]",
+        "[v1]",
+        "[v.a]",
+        "[vg.a]",
+        "[v1.]",
+        "::1",
+        "[[::1]]",
+        "x[::1]",
+        "a\rb",
+        "a\0b",
+    ] {
+        for version in ["1.0", "1.1"] {
+            let stream = head(&[&format!("GET / HTTP/{version}"), &format!("Host: {host}")]);
+            check(&stream, &[], MALFORMED);
+        }
+    }
+    // The host of the target replaces the Host header, which must be there nevertheless.
+    let lines = ["GET http://[::1]:8332/a HTTP/1.1", "Host: x"];
+    let outcome = parse([head(&lines).as_bytes()], MAX_BODY);
+    assert_eq!(outcome.requests[0].host.as_deref(), Some("[::1]:8332"));
+    check(&head(&lines[..1]), &[], MALFORMED);
+}
+
+/// RFC 9112, sections 2.2 and 5.
+#[test]
+fn a_header_outside_the_grammar_is_refused() {
+    for line in [
+        "A : b",
+        "A\t: b",
+        ": b",
+        " : b",
+        "A",
+        "A b: c",
+        "A\u{e4}: b",
+        "A(: b",
+        "A,: b",
+        "\"A\": b",
+        "@: b",
+        "A: \0",
+        "A: b\rc",
+        "A: b\r",
+        "\rA: b",
+        "A: \u{7f}",
+        "A: \u{b}",
+        "A: \u{1b}",
+        "A\r: b",
+        "A:\r b",
+    ] {
+        check(&get(&[line]), &[], MALFORMED);
+        check(&head(&["GET / HTTP/1.1", line, "Host: x"]), &[], MALFORMED);
+    }
+    // A folded line, in the middle, as the first and as the last header.
+    for fold in [" b", "\tb", " ", "\t", " X: y"] {
+        check(&get(&[fold]), &[], MALFORMED);
+        check(&get(&["A: a", fold, "B: b"]), &[], MALFORMED);
+        check(&head(&["GET / HTTP/1.1", fold, "Host: x"]), &[], MALFORMED);
+    }
+    for line in ["A:b", "A:", "A: \t b \t", "a!#$%&'*+-.^_`|~1: b", "A: \u{e4}\"(),:;<>@[\\]"] {
+        check(&get(&[line]), &[""], End::Idle);
     }
 }
 

@@ -7,12 +7,13 @@ mod support;
 
 use std::{
     io::{ErrorKind, Read, Write},
-    net::Shutdown,
+    net::{Shutdown, TcpStream},
     sync::mpsc,
     thread,
     time::{Duration, Instant},
 };
 
+use socket2::Socket;
 use sockman_http_rpc::{Config, Server};
 use support::{Client, DEADLINE, LARGE, post, start, wait_until_all_are_gone};
 
@@ -63,6 +64,7 @@ fn each_fault_has_its_status() {
         ("\r\n\r\nGET / HTTP/1.1\r\nHost: x\r\n\r\n", 200),
         ("GET / HTTP/1.1\r\n\r\n", 400),
         ("GET / HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n", 400),
+        ("GET / HTTP/1.1\r\nHost: a b\r\n\r\n", 400),
         ("GET  / HTTP/1.1\r\nHost: x\r\n\r\n", 400),
         ("GET / HTTP/1.1\r\nHost : x\r\n\r\n", 400),
         ("GET / HTTP/1.1\r\nHost: x\r\n folded\r\n\r\n", 400),
@@ -139,6 +141,7 @@ fn malformed_chunks_are_refused() {
         "\r\n",
         "g\r\n",
         "1\na\r\n",
+        "1 \r\na\r\n",
         "1\r\nab\r\n",
         "1\r\na\n0\r\n\r\n",
         &long_extension,
@@ -157,7 +160,7 @@ fn a_request_may_come_in_any_pieces() {
     let (server, _) = start(Config::default());
     let mut request = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec();
     request.extend_from_slice(
-        b"4;a=b\r\nWiki\r\n6 \r\npedia \r\nE\r\nin \r\n\r\nchunks.\r\n0\r\nX: y\r\n\r\n",
+        b"4;a=b\r\nWiki\r\n6 ;c\r\npedia \r\nE\r\nin \r\n\r\nchunks.\r\n0\r\nX: y\r\n\r\n",
     );
     request.extend(post("/", b"second"));
     for cut in 0..request.len() {
@@ -336,6 +339,103 @@ fn a_half_closed_connection_still_gets_its_answers() {
     assert_eq!(client.receive().unwrap().body, b"one");
     assert_eq!(client.receive().unwrap().body, b"two");
     assert_eq!(client.receive(), None);
+}
+
+/// Closes the stream in a way that makes the kernel send a reset.
+fn reset(stream: TcpStream) {
+    let socket = Socket::from(stream);
+    socket.set_linger(Some(Duration::ZERO)).unwrap();
+}
+
+/// One worker is busy with `/gate`, and the other clients wait in the queue. Then all clients are
+/// gone: each one closes its socket, or resets the connection, after it has sent `ahead`.
+fn all_clients_give_up(ahead: &[u8], end: impl Fn(TcpStream)) {
+    const CLIENTS: usize = 8;
+    let config =
+        Config { max_connections: CLIENTS, workers: 1, work_queue: CLIENTS, ..Config::default() };
+    let (server, service) = start(config);
+    let mut clients: Vec<_> = (0..CLIENTS)
+        .map(|_| {
+            let mut client = Client::connect(&server);
+            client.post("/gate", "");
+            client
+        })
+        .collect();
+    service.begun.wait_for(1);
+    service.admitted.wait_for(CLIENTS);
+    for client in &mut clients {
+        client.stream.set_nonblocking(true).unwrap();
+        client.send(ahead);
+    }
+    clients.into_iter().for_each(|client| end(client.stream));
+    wait_until_all_are_gone(&server);
+
+    // All places are free again, in the server and in the queue. The worker is still busy.
+    let mut others: Vec<_> = (1..CLIENTS)
+        .map(|_| {
+            let mut client = Client::connect(&server);
+            client.post("/", "next");
+            client
+        })
+        .collect();
+    service.admitted.wait_for(2 * CLIENTS - 1);
+    service.gate.add();
+    for client in &mut others {
+        assert_eq!(client.receive().unwrap().body, b"next");
+    }
+    assert_eq!(service.begun.count(), 1, "a call of a client that is gone was made");
+}
+
+#[test]
+fn a_client_that_closed_gives_back_its_place_while_its_call_waits() {
+    all_clients_give_up(b"", drop);
+}
+
+#[test]
+fn a_client_that_sent_ahead_and_closed_gives_back_its_place() {
+    all_clients_give_up(&post("/gate", b"ahead"), drop);
+}
+
+#[test]
+fn a_client_that_reset_gives_back_its_place_while_its_call_waits() {
+    all_clients_give_up(b"", reset);
+}
+
+/// The server does not read all that these clients have sent, so it cannot receive the reset.
+#[test]
+fn a_client_that_reset_with_much_unread_gives_back_its_place() {
+    all_clients_give_up(&post("/", b"0123456789").repeat(50_000), reset);
+}
+
+/// The beginning of the answer, which finds out whether the client is gone, is a part of the answer.
+#[test]
+fn each_kind_of_answer_arrives_whole_at_a_client_that_half_closed() {
+    let (server, service) = start(Config { workers: 1, work_queue: 1, ..Config::default() });
+    let half_closed = |requests: &[u8]| {
+        let mut client = Client::connect(&server);
+        client.send(requests);
+        client.stream.shutdown(Shutdown::Write).unwrap();
+        client
+    };
+    let mut answered = half_closed(&post("/gate", b"one").repeat(3));
+    service.begun.wait_for(1);
+    let mut waiting = half_closed(b"HEAD /gate HTTP/1.0\r\n\r\n");
+    service.admitted.wait_for(2);
+    let mut refused = half_closed(&post("/", b""));
+    assert_eq!(refused.receive().unwrap().status, 503);
+    assert_eq!(refused.receive(), None);
+    // The beginning arrives before the answer.
+    let mut begin = [0; 9];
+    answered.stream.peek(&mut begin).unwrap();
+    assert_eq!(&begin, b"HTTP/1.1 ");
+    service.gate.add();
+    for _ in 0..3 {
+        assert_eq!(answered.receive().unwrap().body, b"one");
+    }
+    assert_eq!(answered.receive(), None);
+    let head = String::from_utf8(waiting.read_to_end()).unwrap();
+    assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
+    assert_eq!(head.matches("HTTP/1.1").count(), 1, "{head}");
 }
 
 #[test]

@@ -116,8 +116,8 @@ impl AddressBook {
         let source = Source::of_peer(them);
         let mut learnt = HashSet::new();
         for service in services {
-            // Without a port, only I2P addresses can be dialled.
-            let has_port = service.port() != 0 || matches!(service.addr(), NetAddr::I2p(_));
+            // An I2P address has port 0 (BIP 155: of a network without ports), all others have one.
+            let has_port = (service.port() != 0) != matches!(service.addr(), NetAddr::I2p(_));
             if has_port && is_routable(service.addr()) && !book.known.contains(&service) {
                 if let Some(forgotten) = book.make_room(&source) {
                     learnt.remove(&forgotten);

@@ -24,7 +24,7 @@ use parking_lot::Mutex;
 use sockman::{
     ConnectionId, EventHandler, NextRecv, Service, SockMan,
     address::Destination,
-    error::{ConnectError, ConnectErrorKind},
+    error::{ConnectError, ConnectErrorKind, ConnectFault},
     helpers::ConnectionTable,
     i2p::I2pStatus,
     stats::Direction,
@@ -135,7 +135,12 @@ impl Connman {
 
     /// Records and reports an attempt to connect that failed.
     pub(crate) fn connect_failed(&self, attempt: &Attempt, error: &ConnectError) {
-        self.targets.ended(attempt.number, Ended::ForNow);
+        let ended = match error.fault() {
+            ConnectFault::Host => Ended::ByThisHost,
+            ConnectFault::Caller => Ended::ForGood,
+            _ => Ended::ForNow,
+        };
+        self.targets.ended(attempt.number, ended);
         self.tell(Event::ConnectFailed { error: format!("{error:#}") });
     }
 
@@ -271,13 +276,23 @@ impl Connman {
             (conversation.is_established, conversation.ping.under_way)
         };
         let longer = |since: Instant, limit| now.saturating_duration_since(since) > limit;
-        if !is_established && longer(peer.since, limits.handshake_timeout) {
+        let handshake_is_late = || {
+            longer(peer.since, limits.handshake_timeout)
+                && peer.inbox.has_processed(peer.since)
+                && !peer.was_held_up(limits.handshake_timeout, now)
+        };
+        let is_unanswered = |sent: Instant| {
+            // A pong cannot arrive while this side does not read.
+            longer(sent.max(activity.unread), limits.inactivity_timeout)
+                && peer.inbox.has_processed(sent)
+        };
+        if !is_established && handshake_is_late() {
             Some("the peer did not complete the handshake in time")
         } else if longer(activity.sent, limits.inactivity_timeout) {
             Some("the peer does not receive the bytes sent to it")
         } else if longer(activity.received, limits.inactivity_timeout) {
             Some("the peer has been silent for too long")
-        } else if ping.is_some_and(|(_, sent)| longer(sent, limits.inactivity_timeout)) {
+        } else if ping.is_some_and(|(_, sent)| is_unanswered(sent)) {
             Some("the peer did not answer a ping in time")
         } else {
             None
@@ -425,6 +440,7 @@ impl EventHandler for Connman {
             // A peer whose connection is not read must not count as silent.
             if !may_read(&peer) {
                 activity.received = now;
+                activity.unread = now;
             }
         }
         if let Some(reason) = self.overdue(&peer, now) {

@@ -7,11 +7,7 @@
 
 use std::sync::Arc;
 
-use sockman::{
-    ConnectOptions, Service, SockMan,
-    address::{Destination, NetAddr},
-    error::ConnectErrorKind,
-};
+use sockman::{ConnectOptions, SockMan, address::Destination, error::ConnectErrorKind};
 
 use crate::connman::Connman;
 
@@ -41,22 +37,14 @@ impl Dialer {
         }
     }
 
-    /// Returns the options for dialling `to`, with the proxy that Bitcoin Core's `-proxy` and
-    /// `-onion` would choose. Unix-domain sockets need no proxy, nor do I2P addresses if there is a
-    /// SAM bridge.
+    /// Returns the options for dialling `to`. If the configuration lacks a way to `to`, the options
+    /// have no proxy, and the connect fails.
     fn options(&self, to: &Destination) -> ConnectOptions {
         // The operator gave this address, so a failure is worth a line in the log.
         let options = ConnectOptions::default().is_important(true);
-        let config = &self.connman.config;
-        let proxy = match to.service().map(Service::addr) {
-            Some(NetAddr::Unix(_)) => None,
-            Some(NetAddr::I2p(_)) if config.i2p.is_some() => None,
-            Some(NetAddr::TorV3(_)) => config.onion_proxy.as_ref().or(config.proxy.as_ref()),
-            _ => config.proxy.as_ref(),
-        };
-        match proxy {
-            Some(proxy) => options.proxy(proxy.clone()),
-            None => options,
+        match self.connman.config.proxy_for(to) {
+            Ok(Some(proxy)) => options.proxy(proxy.clone()),
+            Ok(None) | Err(_) => options,
         }
     }
 }

@@ -122,19 +122,39 @@ impl Config {
     /// Returns what the configuration lacks for dialling `to`, as the end of a sentence that begins
     /// with "it requires". Returns `None` if nothing is missing.
     pub fn what_it_needs(&self, to: &Destination) -> Option<&'static str> {
-        let has_proxy = self.proxy.is_some();
-        let (has_a_way, needs) = match to.service().map(Service::addr) {
-            Some(NetAddr::TorV3(_)) => {
-                (has_proxy || self.onion_proxy.is_some(), "a Tor proxy; set it with --onion")
-            }
-            Some(NetAddr::I2p(_)) => (
-                has_proxy || self.i2p.is_some(),
-                "an I2P router; set the address of its SAM bridge with --i2p-sam",
-            ),
-            Some(_) => (true, ""),
-            None => (has_proxy, "a proxy that resolves host names; set it with --proxy"),
+        self.proxy_for(to).err()
+    }
+
+    /// Returns the proxy that Bitcoin Core's `-proxy` and `-onion` would choose for dialling `to`,
+    /// or `None` if `to` is dialled without a proxy. Unix-domain sockets need no proxy. I2P
+    /// addresses use the SAM bridge and never a proxy, because a proxy would take them for names.
+    ///
+    /// # Errors
+    ///
+    /// Returns what the configuration lacks, as the end of a sentence that begins with "it
+    /// requires".
+    pub(crate) fn proxy_for(&self, to: &Destination) -> Result<Option<&Proxy>, &'static str> {
+        let proxy = self.proxy.as_ref();
+        let parsed = match to {
+            Destination::Service(service) => Ok(service.clone().into()),
+            // A name that was not made by parsing may be an address, or a name that is never
+            // resolved. Parsing tells.
+            name => name.to_string().parse::<Destination>(),
         };
-        (!has_a_way).then_some(needs)
+        let Ok(parsed) = parsed else { return Err("an address in place of this name") };
+        match parsed.service().map(Service::addr) {
+            Some(NetAddr::TorV3(_)) => {
+                let onion = self.onion_proxy.as_ref().or(proxy);
+                onion.map(Some).ok_or("a Tor proxy; set it with --onion")
+            }
+            Some(NetAddr::I2p(_)) if self.i2p.is_some() => Ok(None),
+            Some(NetAddr::I2p(_)) => {
+                Err("an I2P router; set the address of its SAM bridge with --i2p-sam")
+            }
+            Some(NetAddr::Unix(_)) => Ok(None),
+            Some(_) => Ok(proxy),
+            None => proxy.map(Some).ok_or("a proxy that resolves host names; set it with --proxy"),
+        }
     }
 }
 
@@ -272,7 +292,8 @@ impl Node {
         let connman = Arc::new(Connman::new(config, chain, Box::new(observer)));
         let sockman = SockMan::new(connman.clone(), options).map_err(NodeError::new)?;
         for address in &listen {
-            let bound = sockman.bind_and_start_listening(address).map_err(NodeError::new)?;
+            let bound =
+                sockman_programs::listening::listen(&sockman, address).map_err(NodeError::new)?;
             connman.listening.lock().push(bound);
         }
 

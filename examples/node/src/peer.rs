@@ -8,7 +8,10 @@
 use std::{
     collections::VecDeque,
     mem,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant, SystemTime},
 };
 
@@ -50,6 +53,9 @@ pub(crate) struct Peer {
     pub(crate) outgoing: Mutex<Outgoing>,
     /// The beginning of a version 2 handshake, which is sent before anything else.
     pub(crate) greeting: Vec<u8>,
+    /// When the handshake must be complete at the latest, if this node was too late to judge it at
+    /// the first time-out.
+    pub(crate) handshake_extension: OnceLock<Instant>,
     /// Written by the message handler; other threads only read it.
     pub(crate) conversation: Mutex<Conversation>,
 }
@@ -90,8 +96,26 @@ impl Peer {
                 sent: now,
                 last_received: None,
                 last_sent: None,
+                unread: now,
             }),
+            handshake_extension: OnceLock::new(),
             conversation: Mutex::new(Conversation::new()),
+        }
+    }
+
+    /// Returns whether the peer has more time for its handshake. If bytes came in only after the
+    /// time-out, this node was late, perhaps because its process was stopped, and the peer could
+    /// not go on. It then gets the time-out once more.
+    pub(crate) fn was_held_up(&self, timeout: Duration, now: Instant) -> bool {
+        let was_heard_late = self
+            .activity
+            .lock()
+            .last_received
+            .is_some_and(|received| received.saturating_duration_since(self.since) > timeout);
+        let extension = &self.handshake_extension;
+        match extension.get() {
+            Some(ends) => now <= *ends,
+            None => was_heard_late && now <= *extension.get_or_init(|| now + timeout),
         }
     }
 }
@@ -105,6 +129,8 @@ pub(crate) struct Activity {
     pub(crate) sent: Instant,
     /// The last time that bytes arrived, for `getpeerinfo`.
     pub(crate) last_received: Option<Instant>,
+    /// The last time that this side did not read.
+    pub(crate) unread: Instant,
     /// The last time that bytes left, for `getpeerinfo`.
     pub(crate) last_sent: Option<Instant>,
 }
@@ -201,6 +227,13 @@ pub(crate) struct Inbox {
 struct Waiting {
     messages: VecDeque<Message>,
     bytes: usize,
+    /// The numbers of messages that were added, taken and processed.
+    added: u64,
+    taken: u64,
+    processed: u64,
+    /// The time-out that is being judged, and how many messages had been added when it was first
+    /// exceeded.
+    judged: Option<(Instant, u64)>,
     /// The handler's work list contains this peer. The list contains each peer at most once.
     is_listed: bool,
 }
@@ -230,12 +263,26 @@ impl Inbox {
         self.waiting.lock().bytes
     }
 
+    /// Returns whether every message has been processed that was here when this time-out, which
+    /// counts from `since`, was first exceeded. The awaited message may be one of them, and the
+    /// handler may be slow. Later messages do not count, so a flood gains the peer no time.
+    pub(crate) fn has_processed(&self, since: Instant) -> bool {
+        let mut waiting = self.waiting.lock();
+        let added = waiting.added;
+        let judged = match waiting.judged {
+            Some((of, added)) if of == since => added,
+            _ => waiting.judged.insert((since, added)).1,
+        };
+        waiting.processed >= judged
+    }
+
     /// Adds a message. Returns whether the caller must put the peer on the work list.
     #[must_use]
     pub(crate) fn push(&self, message: Message) -> bool {
         let mut waiting = self.waiting.lock();
         waiting.bytes += message.len() + OVERHEAD;
         waiting.messages.push_back(message);
+        waiting.added += 1;
         if waiting.bytes >= self.limit {
             self.is_full.store(true, Ordering::Release);
         }
@@ -246,11 +293,14 @@ impl Inbox {
     /// under the lock, returns `false`. In both cases the peer is no longer on the work list.
     pub(crate) fn next(&self, may_process: impl FnOnce() -> bool) -> Option<NextMessage> {
         let mut waiting = self.waiting.lock();
+        // The handler asks for the next message after it has processed the last one.
+        waiting.processed = waiting.taken;
         let next = if may_process() { waiting.messages.pop_front() } else { None };
         let Some(message) = next else {
             waiting.is_listed = false;
             return None;
         };
+        waiting.taken += 1;
         waiting.bytes -= message.len() + OVERHEAD;
         let made_room = self.is_full() && waiting.bytes <= self.limit / 2;
         if made_room {
@@ -265,5 +315,27 @@ impl Inbox {
     pub(crate) fn resume(&self) -> bool {
         let mut waiting = self.waiting.lock();
         !waiting.messages.is_empty() && !mem::replace(&mut waiting.is_listed, true)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a failed test panics")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_out_counts_only_when_the_messages_that_waited_are_processed() {
+        let (inbox, since) = (Inbox::new(1000), Instant::now());
+        assert!(inbox.has_processed(since), "nothing waits");
+        let ping = since + Duration::from_secs(1);
+        let add = || inbox.push(Message::V1(vec![0; 24]));
+        assert!(add());
+        assert!(!inbox.has_processed(ping), "the message waits");
+        // A later message does not count.
+        assert!(!add());
+        assert!(inbox.next(|| true).is_some());
+        assert!(!inbox.has_processed(ping), "the message is being processed");
+        assert!(inbox.next(|| true).is_some());
+        assert!(inbox.has_processed(ping));
     }
 }

@@ -43,8 +43,8 @@ struct Target {
     is_open: bool,
     /// The target was removed, and is forgotten as soon as it is no longer open.
     is_removed: bool,
-    /// The time to dial the target, unless it is open.
-    due: Instant,
+    /// The time to dial the target, unless it is open. `None` if it is not dialled again.
+    due: Option<Instant>,
 }
 
 /// A target to dial now. The thread that gets the target reports the end to [`Targets::ended`].
@@ -60,6 +60,12 @@ pub(crate) struct Attempt {
 pub(crate) enum Ended {
     /// The next attempt follows after the redial time.
     ForNow,
+    /// This host was at fault, for example because it has no free descriptor. The next attempt
+    /// follows after the redial time, also for a target of one attempt.
+    ByThisHost,
+    /// The address cannot be dialled with the node's options, for example because it needs a proxy.
+    /// There is no next attempt.
+    ForGood,
     /// The peer does not know version 2 of the transport. The next attempt follows at once and uses
     /// version 1.
     ForVersion1,
@@ -136,9 +142,12 @@ impl Targets {
         target.falls_back = how == Ended::ForVersion1;
         match how {
             _ if target.is_removed => drop(list.targets.remove(&number)),
-            Ended::ForVersion1 => target.due = Instant::now(),
-            Ended::ForNow if target.is_once => drop(list.targets.remove(&number)),
-            Ended::ForNow => target.due = Instant::now() + self.redial,
+            Ended::ForVersion1 => target.due = Some(Instant::now()),
+            Ended::ForNow | Ended::ForGood if target.is_once => {
+                list.targets.remove(&number);
+            }
+            Ended::ForNow | Ended::ByThisHost => target.due = Some(Instant::now() + self.redial),
+            Ended::ForGood => target.due = None,
         }
         self.changed.notify_all();
     }
@@ -173,7 +182,7 @@ impl List {
             falls_back: false,
             is_open: false,
             is_removed: false,
-            due: Instant::now(),
+            due: Some(Instant::now()),
         };
         self.targets.insert(self.next_number, target);
         self.next_number += 1;
@@ -187,8 +196,8 @@ impl List {
         self.targets
             .iter()
             .filter(|(_, target)| !target.is_open && !is_connected(&target.to))
-            .min_by_key(|(_, target)| target.due)
-            .map(|(number, target)| (*number, target.due))
+            .filter_map(|(number, target)| Some((*number, target.due?)))
+            .min_by_key(|(_, due)| *due)
     }
 
     fn begin(&mut self, number: TargetNumber) -> Option<Attempt> {
@@ -249,6 +258,30 @@ mod tests {
         assert_eq!(due(&targets), [(1, true)]);
         end(&targets, 1, Ended::ForNow);
         assert_eq!(due(&targets), [], "the redial time has not passed");
+    }
+
+    #[test]
+    fn a_lack_of_this_host_keeps_a_single_try() {
+        let targets = Targets::new(Duration::ZERO);
+        targets.try_once(&to(1), true);
+        assert_eq!(due(&targets), [(1, true)]);
+        end(&targets, 1, Ended::ByThisHost);
+        assert_eq!(due(&targets), [(1, true)]);
+        end(&targets, 1, Ended::ForNow);
+        assert_eq!(due(&targets), []);
+    }
+
+    #[test]
+    fn an_address_that_cannot_be_dialled_is_not_dialled_again() {
+        let targets = Targets::new(Duration::ZERO);
+        targets.add(&to(1), true);
+        targets.try_once(&to(2), true);
+        assert_eq!(due(&targets), [(1, true), (2, true)]);
+        end(&targets, 1, Ended::ForGood);
+        end(&targets, 2, Ended::ForGood);
+        assert_eq!(due(&targets), []);
+        assert!(targets.remove(&to(1)), "the added address can be removed");
+        assert!(targets.list.lock().targets.is_empty());
     }
 
     #[test]

@@ -215,12 +215,16 @@ fn a_peer_that_did_not_send_sendaddrv2_gets_no_addrv2() {
     }
 }
 
-/// BIP 339: `wtxidrelay` comes before `verack`; later it is ignored. `inv` may name a wtxid.
+/// BIP 339: `wtxidrelay` comes before `verack`; later it is ignored. `inv` and `getdata` may name a
+/// wtxid. This node has no transactions.
 #[test]
 fn wtxidrelay_and_inventories_of_wtxids_are_no_fault() {
     let (node, _) = listening();
     let mut client = Client::established(&node, &[NetworkMessage::WtxidRelay]);
     client.send(NetworkMessage::WtxidRelay);
-    client.send(NetworkMessage::Inv(vec![Inventory::WTx(Wtxid::all_zeros())]));
+    let wtxid = vec![Inventory::WTx(Wtxid::all_zeros())];
+    client.send(NetworkMessage::Inv(wtxid.clone()));
     client.assert_served();
+    client.send(NetworkMessage::GetData(wtxid.clone()));
+    assert_eq!(client.receive(), NetworkMessage::NotFound(wtxid));
 }

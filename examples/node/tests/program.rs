@@ -6,7 +6,9 @@ use std::{
     fs,
     io::{self, Read, Write},
     net::{Shutdown, TcpStream},
+    path::Path,
     process::{Command, Output, Stdio},
+    sync::mpsc,
     thread,
 };
 
@@ -18,7 +20,13 @@ use bitcoin::{
         message_network::VersionMessage,
     },
 };
-use sockman_test_support::{program::Process, socks5};
+use sockman_test_support::{
+    DEADLINE,
+    program::{
+        Process, assert_lack_of_threads_is_told, assert_unix_path_is_handled, with_default_signals,
+    },
+    socks5,
+};
 
 fn node() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_node"));
@@ -31,7 +39,8 @@ fn run(arguments: &[&str]) -> Output {
 }
 
 fn spawn(arguments: &[&str]) -> Process {
-    Process::new(node().args(arguments).stdout(Stdio::piped()).spawn().unwrap())
+    let mut command = with_default_signals(node().args(arguments));
+    Process::new(command.stdout(Stdio::piped()).spawn().unwrap())
 }
 
 fn signal(process: &Process, name: &str) {
@@ -258,4 +267,131 @@ fn a_signal_ends_a_node_that_cannot_connect() {
     });
     signal(&process, "TERM");
     assert_eq!(process.wait_for_end().0, Some(0));
+}
+
+/// RFC 7686: the proxy that resolves names never sees an onion or I2P address, however it is
+/// spelled.
+#[test]
+fn the_proxy_for_names_never_sees_an_onion_or_i2p_address() {
+    let label = "pg6mmjiyjmcrsslvykfwnntlaru7p5svn6y2ymmju6nubxndf4pscryd";
+    let (seen, asked) = mpsc::channel();
+    let recording = |which: &'static str| {
+        let seen = seen.clone();
+        socks5::proxy(move |mut stream| {
+            let _ = seen.send(which);
+            socks5::stall(&mut stream);
+        })
+    };
+    let (names, onions) = (recording("names"), recording("onions"));
+    let (names, onions) = (names.endpoint().to_string(), onions.endpoint().to_string());
+    for host in [format!("{label}.onion"), format!("{label}.onion."), format!("{label}.ONION.")] {
+        let to = format!("{host}:8333");
+        let node = spawn(&["--proxy", &names, "--onion", &onions, "--connect", &to]);
+        assert_eq!(asked.recv_timeout(DEADLINE), Ok("onions"), "{to}");
+        drop(node);
+    }
+    let hash = "ukeu3k5oycgaauneqgtnvselmt4yemvoilkln7jpvamvfx7dnkdq";
+    for to in [
+        format!("{hash}.b32.i2p:0"),
+        format!("{hash}.B32.I2P.:0"),
+        "stats.i2p:0".to_owned(),
+        "stats.I2P.:8333".to_owned(),
+        "service.onion..:8333".to_owned(),
+        "onion.:8333".to_owned(),
+    ] {
+        let output = run(&["--proxy", &names, "--onion", &onions, "--connect", &to]);
+        assert_eq!(output.status.code(), Some(2), "{to}");
+    }
+    assert!(asked.try_recv().is_err());
+}
+
+/// A page of another site must not take the places of the operator's page.
+#[test]
+fn the_web_page_answers_no_page_of_another_origin() {
+    let mut process = spawn(&["--listen", "127.0.0.1:0", "--web", "127.0.0.1:0"]);
+    let address = process.wait_for_line("the page's address", |line| {
+        let rest = line.strip_prefix("the peers are shown on http://")?;
+        Some(rest.trim_end_matches('/').to_owned())
+    });
+    let status = |request: &str, headers: &str| {
+        let mut stream = TcpStream::connect(&address).unwrap();
+        let headers = headers.replace("OWN", &address);
+        let head = format!("{request} HTTP/1.1\r\nHost: {address}\r\n{headers}\r\n");
+        stream.write_all(head.as_bytes()).unwrap();
+        let mut line = [0; 12];
+        stream.read_exact(&mut line).unwrap();
+        String::from_utf8(line[9..].to_vec()).unwrap()
+    };
+    let own = [
+        "",
+        "Origin: http://OWN\r\n",
+        "Sec-Fetch-Site: same-origin\r\nSec-Fetch-Dest: empty\r\n",
+        "Sec-Fetch-Site: none\r\nSec-Fetch-Dest: document\r\n",
+    ];
+    for headers in own {
+        for request in ["GET /events", "GET /", "HEAD /"] {
+            assert_eq!(status(request, headers), "200", "{request} {headers}");
+        }
+    }
+    let foreign = [
+        "Origin: http://evil.example\r\n",
+        "Origin: http://OWN.evil.example\r\n",
+        "Origin: http://OWN1\r\n",
+        "Origin: http://OWN/\r\n",
+        "Origin: https://OWN\r\n",
+        "Origin: http://127.0.0.1\r\n",
+        "Origin: http://localhost:1\r\n",
+        "Origin: http://\r\n",
+        "Origin: null\r\n",
+        "Origin:\r\n",
+        "Origin: http://OWN, http://evil.example\r\n",
+        // An image or a script of another site has no Origin.
+        "Sec-Fetch-Site: cross-site\r\nSec-Fetch-Dest: image\r\n",
+        "Sec-Fetch-Site: same-site\r\nSec-Fetch-Dest: script\r\n",
+        "Sec-Fetch-Site: cross-site\r\nSec-Fetch-Dest: iframe\r\n",
+        "Sec-Fetch-Site: cross-site\r\n",
+    ];
+    for headers in foreign {
+        for request in ["GET /events", "GET /", "HEAD /"] {
+            assert_eq!(status(request, headers), "403", "{request} {headers}");
+        }
+    }
+    assert_eq!(status("GET /events", "Origin: http://OWN\r\nOrigin: http://OWN\r\n"), "400");
+    // A link on another site leads to the page, but not to its events.
+    let link = "Sec-Fetch-Site: cross-site\r\nSec-Fetch-Dest: document\r\n";
+    assert_eq!(status("GET /", link), "200");
+    assert_eq!(status("GET /events", link), "403");
+    signal(&process, "TERM");
+    assert_eq!(process.wait_for_end().0, Some(0));
+}
+
+#[test]
+fn every_signal_ends_the_program_in_order_and_an_unused_path_is_replaced() {
+    let directory = std::env::temp_dir().join(format!("sockman-signals-{}", std::process::id()));
+    fs::create_dir_all(&directory).unwrap();
+    let (peers, rpc, cookie) =
+        (directory.join("peers"), directory.join("rpc"), directory.join("cookie"));
+    let unix = |path: &Path| format!("unix:{}", path.display());
+    let for_peers = || {
+        let mut command = node();
+        command.args(["--listen", &unix(&peers)]);
+        command
+    };
+    assert_unix_path_is_handled(for_peers, &peers, None);
+    let for_rpc = || {
+        let mut command = node();
+        command.args(["--rpc", &unix(&rpc), "--rpc-cookie"]).arg(&cookie);
+        command
+    };
+    assert_unix_path_is_handled(for_rpc, &rpc, Some(&cookie));
+    fs::remove_dir_all(&directory).unwrap();
+}
+
+#[test]
+fn a_lack_of_threads_is_one_line_and_an_exit_code() {
+    assert_lack_of_threads_is_told(Path::new(env!("CARGO_BIN_EXE_node")), &[]);
+    assert_lack_of_threads_is_told(
+        Path::new(env!("CARGO_BIN_EXE_node")),
+        &["--listen", "127.0.0.1:0"],
+    );
 }

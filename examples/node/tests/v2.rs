@@ -16,12 +16,18 @@ use bip324::{
 use bitcoin::{
     Network,
     consensus::encode::{deserialize, serialize},
+    hashes::{Hash, HashEngine, Hmac, HmacEngine, sha256},
     p2p::{
         ServiceFlags,
         message::{NetworkMessage, RawNetworkMessage},
         message_network::VersionMessage,
     },
+    secp256k1::{
+        Secp256k1, SecretKey,
+        ellswift::{ElligatorSwift, ElligatorSwiftParty},
+    },
 };
+use chacha20_poly1305::{ChaCha20Poly1305, Key, Nonce, chacha20::ChaCha20};
 use sockman_node::{
     Chain, Config, Event, Node, TransportType,
     testing::{DEADLINE, start},
@@ -388,4 +394,115 @@ fn a_node_without_version_2_disconnects_a_peer_that_sends_a_key() {
     let mut stream = stream_to(&node);
     stream.write_all(&[0x55; 64]).unwrap();
     assert!(events.wait_for_disconnect().contains("does not speak"));
+}
+
+/// Packets by the letter of BIP 324, also those that the crate `bip324` cannot make: with any header
+/// and with contents in the version packet. It has no change of keys.
+struct Packets {
+    lengths: ChaCha20,
+    key: [u8; 32],
+    count: u32,
+}
+
+impl Packets {
+    fn new(length_key: [u8; 32], key: [u8; 32]) -> Packets {
+        let lengths = ChaCha20::new(Key::new(length_key), Nonce::new([0; 12]), 0);
+        Packets { lengths, key, count: 0 }
+    }
+
+    fn cipher(&mut self) -> ChaCha20Poly1305 {
+        let mut nonce = [0; 12];
+        nonce[..4].copy_from_slice(&self.count.to_le_bytes());
+        self.count += 1;
+        ChaCha20Poly1305::new(Key::new(self.key), Nonce::new(nonce))
+    }
+
+    fn encrypt(&mut self, header: u8, contents: &[u8]) -> Vec<u8> {
+        let mut length = u32::try_from(contents.len()).unwrap().to_le_bytes();
+        self.lengths.apply_keystream(&mut length[..3]);
+        let mut plain = [&[header], contents].concat();
+        let tag = self.cipher().encrypt(&mut plain, None);
+        [&length[..3], &plain, &tag].concat()
+    }
+
+    /// Reads a packet with this associated data. Returns its contents.
+    fn read(&mut self, stream: &mut impl Read, data: &[u8]) -> Vec<u8> {
+        let mut length = [0; 4];
+        stream.read_exact(&mut length[..3]).unwrap();
+        self.lengths.apply_keystream(&mut length[..3]);
+        let mut packet = vec![0; 1 + u32::from_le_bytes(length) as usize];
+        let mut tag = [0; 16];
+        stream.read_exact(&mut packet).unwrap();
+        stream.read_exact(&mut tag).unwrap();
+        self.cipher().decrypt(&mut packet, tag, Some(data)).unwrap();
+        packet.split_off(1)
+    }
+}
+
+/// Completes the key exchange as the initiator, without garbage. Returns the packets of the
+/// initiator and of the responder, and what the initiator sends next: its garbage terminator.
+fn exchange_keys(stream: &mut TcpStream) -> (Packets, Packets, [u8; 16]) {
+    let hmac = |key: &[u8], data: &[&[u8]]| {
+        let mut engine = HmacEngine::<sha256::Hash>::new(key);
+        data.iter().for_each(|data| engine.input(data));
+        Hmac::from_engine(engine).to_byte_array()
+    };
+    let secret = SecretKey::from_slice(&[7; 32]).unwrap();
+    let ours = ElligatorSwift::from_seckey(&Secp256k1::new(), secret, None);
+    stream.write_all(&ours.to_array()).unwrap();
+    let mut theirs = [0; 64];
+    stream.read_exact(&mut theirs).unwrap();
+    let shared = ElligatorSwift::shared_secret(
+        ours,
+        ElligatorSwift::from_array(theirs),
+        secret,
+        ElligatorSwiftParty::A,
+        Some(b"bip324_ellswift_xonly_ecdh"),
+    );
+    let salt = [&b"bitcoin_v2_shared_secret"[..], &NETWORK.magic().to_bytes()].concat();
+    let key = hmac(&salt, &[&shared.to_secret_bytes()]);
+    let expand = |info: &[u8]| hmac(&key, &[info, &[1]]);
+    let terminators = expand(b"garbage_terminators");
+    let mut responder = Packets::new(expand(b"responder_L"), expand(b"responder_P"));
+    let mut garbage = vec![0; 16];
+    stream.read_exact(&mut garbage).unwrap();
+    while !garbage.ends_with(&terminators[16..]) {
+        garbage.push(0);
+        stream.read_exact(garbage.last_mut().map(std::slice::from_mut).unwrap()).unwrap();
+    }
+    garbage.truncate(garbage.len() - 16);
+    assert_eq!(responder.read(stream, &garbage), b"", "the node's version packet is empty");
+    let initiator = Packets::new(expand(b"initiator_L"), expand(b"initiator_P"));
+    (initiator, responder, terminators[..16].try_into().unwrap())
+}
+
+/// BIP 324 reserves the contents of the version packet and the lower bits of the header for later
+/// versions. Receivers ignore both.
+#[test]
+fn reserved_bits_and_the_contents_of_the_version_packet_are_ignored() {
+    for (header, version_contents) in [(0, &b""[..]), (0x7f, b"a later version"), (1, &[0; 300])] {
+        let (node, _) = start(listening(), Chain::new(NETWORK));
+        let mut stream = stream_to(&node);
+        let (mut ours, mut theirs, terminator) = exchange_keys(&mut stream);
+        let contents = |message, short| named(message, short).contents().to_vec();
+        let ping = |nonce| contents(NetworkMessage::Ping(nonce), Some(18));
+        let packets = [
+            ours.encrypt(0x80 | header, version_contents),
+            ours.encrypt(header, version_contents),
+            ours.encrypt(header, &contents(version(), None)),
+            ours.encrypt(header, &contents(NetworkMessage::Verack, None)),
+            ours.encrypt(0x80 | header, &ping(76)),
+            ours.encrypt(header, &ping(77)),
+        ];
+        stream.write_all(&[&terminator[..], &packets.concat()].concat()).unwrap();
+        let pong = loop {
+            let contents = theirs.read(&mut stream, b"");
+            if contents[0] == 19 {
+                break contents;
+            }
+        };
+        assert_eq!(pong[1..], 77_u64.to_le_bytes(), "a decoy has no answer");
+        assert_v2(&node);
+        node.stop().unwrap();
+    }
 }

@@ -63,6 +63,12 @@ impl AuthorityKeys {
     /// The file could not be read or created, or it holds no key. An existing file is never
     /// changed: clients know the key that it held.
     pub fn of_file(path: &Path) -> io::Result<AuthorityKeys> {
+        // The open of a FIFO without a writer would wait without end.
+        let is_file = path.metadata().map(|metadata| metadata.is_file());
+        if is_file.is_ok_and(|is_file| !is_file) {
+            let what = "it is not a regular file";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+        }
         match File::open(path) {
             Ok(file) => {
                 if file.metadata()?.permissions().mode() & READABLE_BY_OTHERS != 0 {

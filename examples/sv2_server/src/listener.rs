@@ -5,6 +5,8 @@ use std::{error::Error, io, net::SocketAddr};
 use socket2::{Domain, Socket, Type};
 use sockman::{Service, SockMan};
 
+use sockman_programs::listening;
+
 /// The size of the kernel's send buffer, which holds the bytes that a client has not acknowledged.
 /// Linux doubles the size, and packs small pieces together. Measured with a small buffer at the
 /// client, it held 120 to 170 templates of about 200 bytes. With one template in 5 s, the server
@@ -26,7 +28,7 @@ pub(crate) fn listen(sockman: &SockMan, address: &Service) -> Result<Service, Bo
     let Some(to) = address.to_socket_addr() else {
         // A unix-domain socket has a buffer of a fixed size, and inherits nothing from its
         // listener.
-        return Ok(sockman.bind_and_start_listening(address)?);
+        return Ok(listening::listen(sockman, address)?);
     };
     let socket = bind(to).map_err(|error| format!("cannot listen on {address}: {error}"))?;
     Ok(sockman.start_listening_on(socket)?)

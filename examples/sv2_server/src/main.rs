@@ -12,19 +12,13 @@ use std::{
     io::{self, Write},
     num::{NonZeroU32, NonZeroUsize},
     path::PathBuf,
-    process::{self, ExitCode},
-    sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel},
-    thread,
+    process::ExitCode,
+    sync::mpsc::{RecvTimeoutError, sync_channel},
     time::{Duration, Instant},
 };
 
 use env_logger::Env;
 use lexopt::{Arg, Parser, ValueExt};
-use signal_hook::{
-    consts::{SIGINT, SIGTERM},
-    iterator::Signals,
-};
-use sockman::Interrupt;
 use sockman_sv2_server::{AuthorityKeys, Config, Event, Server};
 
 const HELP: &str = "\
@@ -42,8 +36,6 @@ Options:
 ";
 /// The usual exit code of a program for bad arguments.
 const BAD_ARGUMENTS: u8 = 2;
-/// The usual exit code of a program that SIGINT ended: 128 + 2.
-const INTERRUPTED: i32 = 130;
 /// How often the printing loop checks whether the server still runs.
 const LOOK_AROUND: Duration = Duration::from_secs(1);
 /// The most events that wait to be printed. While standard output blocks, further events are
@@ -97,7 +89,12 @@ fn main() -> ExitCode {
 fn run(Arguments { config, key }: Arguments) -> Result<(), Box<dyn Error>> {
     let interrupt = config.interrupt.clone();
     let (sender, inputs) = sync_channel(MAX_WAITING_LINES);
-    catch_signals(interrupt.clone(), sender.clone())?;
+    let (stop, wake) = (interrupt.clone(), sender.clone());
+    sockman_programs::signals::on_signal(move || {
+        stop.interrupt();
+        let _ = wake.try_send(Input::Signal);
+    })
+    .map_err(|error| format!("cannot catch signals: {error}"))?;
     let keys = match key {
         Some(path) => AuthorityKeys::of_file(&path)
             .map_err(|error| format!("cannot use the key file {}: {error:#}", path.display()))?,
@@ -121,22 +118,6 @@ fn run(Arguments { config, key }: Arguments) -> Result<(), Box<dyn Error>> {
     }
     server.stop()?;
     say("stopped");
-    Ok(())
-}
-
-/// Starts the thread that handles SIGINT and SIGTERM. The first signal stops the server and the
-/// printing loop. The second one ends the program immediately.
-fn catch_signals(interrupt: Interrupt, sender: SyncSender<Input>) -> io::Result<()> {
-    let mut signals = Signals::new([SIGINT, SIGTERM])?;
-    thread::Builder::new().name("signals".to_owned()).spawn(move || {
-        for (number, _) in signals.forever().enumerate() {
-            if number > 0 {
-                process::exit(INTERRUPTED);
-            }
-            interrupt.interrupt();
-            let _ = sender.try_send(Input::Signal);
-        }
-    })?;
     Ok(())
 }
 

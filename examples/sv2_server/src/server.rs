@@ -3,7 +3,7 @@
 
 use std::{
     error::Error,
-    fmt, io,
+    fmt, io, mem,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -124,6 +124,28 @@ enum Timer {
 struct Client {
     send: SendQueue,
     session: Mutex<Session>,
+    setup: Mutex<Setup>,
+}
+
+/// The time that a client has for its setup.
+struct Setup {
+    ends: Instant,
+    /// When bytes last arrived.
+    heard: Option<Instant>,
+    is_extended: bool,
+}
+
+impl Setup {
+    /// Returns the new end, once, if bytes were delivered after the end. Then this server was late,
+    /// perhaps because its process was stopped, and the client could not go on.
+    fn extend(&mut self, now: Instant, by: Duration) -> Option<Instant> {
+        let was_held_up = self.heard.is_some_and(|heard| heard >= self.ends);
+        if !was_held_up || mem::replace(&mut self.is_extended, true) {
+            return None;
+        }
+        self.ends = now + by;
+        Some(self.ends)
+    }
 }
 
 impl Client {
@@ -201,6 +223,18 @@ impl Handler {
         }
     }
 
+    fn setup_ended(&self, sockman: &SockMan, id: ConnectionId, now: Instant) {
+        let Some(client) = self.clients.find(id) else { return };
+        let extended = client.setup.lock().extend(now, self.config.setup_timeout);
+        match extended {
+            Some(ends) => self.timers.set(sockman, Timer::Setup(id), ends),
+            None => {
+                let reason = "the client did not subscribe to templates in time";
+                self.disconnect(sockman, id, reason);
+            }
+        }
+    }
+
     fn new_template(&self, sockman: &SockMan, now: Instant) {
         self.timers.set(sockman, Timer::NewTemplate, now + self.config.interval);
         let newest = {
@@ -234,8 +268,10 @@ impl EventHandler for Handler {
         _them: &Service,
     ) -> bool {
         let session = Mutex::new(Session::new(&self.keys));
-        self.clients.insert(id, Client { send: SendQueue::new(id, LIMITS), session });
-        self.timers.set(sockman, Timer::Setup(id), Instant::now() + self.config.setup_timeout);
+        let ends = Instant::now() + self.config.setup_timeout;
+        let setup = Mutex::new(Setup { ends, heard: None, is_extended: false });
+        self.clients.insert(id, Client { send: SendQueue::new(id, LIMITS), session, setup });
+        self.timers.set(sockman, Timer::Setup(id), ends);
         (self.observer)(Event::Connected { id });
         true
     }
@@ -259,6 +295,7 @@ impl EventHandler for Handler {
 
     fn event_got_data(&self, sockman: &SockMan, id: ConnectionId, data: &[u8]) {
         let Some(client) = self.clients.find(id) else { return };
+        client.setup.lock().heard = Some(Instant::now());
         if client.stage() == Stage::Refused {
             // The bytes are read and discarded, because unread bytes would turn the close into a
             // reset.
@@ -289,13 +326,7 @@ impl EventHandler for Handler {
         while let Some(timer) = self.timers.take_due(now) {
             match timer {
                 Timer::NewTemplate => self.new_template(sockman, now),
-                Timer::Setup(id) => {
-                    self.disconnect(
-                        sockman,
-                        id,
-                        "the client did not subscribe to templates in time",
-                    );
-                }
+                Timer::Setup(id) => self.setup_ended(sockman, id, now),
             }
         }
     }
@@ -383,5 +414,22 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         self.sockman.interrupt();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_that_was_heard_only_after_the_end_of_its_setup_gets_more_time_once() {
+        let (ends, second) = (Instant::now(), Duration::from_secs(1));
+        let setup = |heard| Setup { ends, heard, is_extended: false };
+        assert_eq!(setup(None).extend(ends, second), None, "the client is silent");
+        assert_eq!(setup(ends.checked_sub(second)).extend(ends, second), None);
+        let mut held_up = setup(Some(ends + second));
+        assert_eq!(held_up.extend(ends + second, second), Some(ends + 2 * second));
+        held_up.heard = Some(ends + 3 * second);
+        assert_eq!(held_up.extend(ends + 3 * second, second), None);
     }
 }

@@ -14,16 +14,23 @@ use std::{
     time::Instant,
 };
 
-use sockman_test_support::program::{Program, signal};
+use sockman_test_support::program::{
+    Program, assert_lack_of_threads_is_told, assert_unix_path_is_handled, signal,
+    with_default_signals,
+};
 use support::{Client, DEADLINE, with_deadlines};
 
 /// The exit code of the program after a second signal.
 const INTERRUPTED: i32 = 130;
 
-fn command(arguments: &[&str]) -> Command {
+fn plain_command(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sv2_server"));
     command.env_remove("RUST_LOG").args(arguments);
     command
+}
+
+fn command(arguments: &[&str]) -> Command {
+    with_default_signals(&plain_command(arguments))
 }
 
 /// Starts the program on a free port. Returns the program with its public key and its address.
@@ -208,4 +215,19 @@ fn a_blocked_output_stalls_no_client_and_a_second_signal_ends_the_program() {
     };
     assert_eq!(status.code(), Some(INTERRUPTED));
     client.assert_closed();
+}
+
+#[test]
+fn every_signal_ends_the_program_in_order_and_an_unused_path_is_replaced() {
+    let path = directory("signals").join("sv2.sock");
+    let listen = format!("unix:{}", path.display());
+    assert_unix_path_is_handled(|| plain_command(&["--listen", &listen]), &path, None);
+}
+
+#[test]
+fn a_lack_of_threads_is_one_line_and_an_exit_code() {
+    assert_lack_of_threads_is_told(
+        Path::new(env!("CARGO_BIN_EXE_sv2_server")),
+        &["--listen", "127.0.0.1:0"],
+    );
 }

@@ -4,6 +4,7 @@
 //! stream. A step takes the locks of `session` for a moment.
 
 use std::{
+    io,
     sync::{Arc, OnceLock},
     time::Instant,
 };
@@ -16,7 +17,10 @@ use super::{
 };
 use crate::{
     address::{Destination, I2pHash, NetAddr, Service},
-    dial::{ConnectError, ConnectErrorKind, ConnectPhase, Step},
+    dial::{
+        ConnectError, ConnectErrorKind, ConnectFault, ConnectPhase, Step,
+        fault::{is_of_family, of_system_call},
+    },
     sys::Sock,
 };
 
@@ -68,11 +72,11 @@ impl I2pDial {
         }
     }
 
-    /// Returns the socket to wait on instead of the stream's own socket, or `None` to wait on the
-    /// stream's own.
-    pub(crate) fn control(&self) -> Option<&dyn Sock> {
+    /// Returns the socket to wait on instead of the stream's own socket, and its number, or `None`
+    /// to wait on the stream's own.
+    pub(crate) fn control(&self) -> Option<(u32, &dyn Sock)> {
         match &self.state {
-            State::Session(maker) => maker.control(),
+            State::Session(maker) => maker.control().map(|control| (maker.controls(), control)),
             State::Stream(..) => None,
         }
     }
@@ -93,6 +97,7 @@ impl I2pDial {
                 Made::Session(session) => session,
                 Made::WaitForSocket => return Ok(Step::WaitForSocket),
                 Made::WaitUntil(at) => return Ok(Step::WaitUntil(at)),
+                Made::Restarted => return Ok(Step::WaitUntil(now)),
             };
             let goal = Goal::Connect { session: session.id.clone(), to: self.to.clone() };
             let talk = Talk::new(self.i2p.sam(), goal, now);
@@ -118,15 +123,36 @@ impl I2pDial {
         }
     }
 
+    /// Returns the error for a system call that failed before the connect to the bridge, or beside
+    /// it. `step` names the call.
+    pub(crate) fn failed_before(
+        &self,
+        to: &Destination,
+        step: &'static str,
+        source: io::Error,
+    ) -> ConnectError {
+        self.failed(to, Fault::Os { step, source })
+    }
+
     fn failed(&self, to: &Destination, fault: Fault) -> ConnectError {
         let sam = self.i2p.sam().clone();
         let kind = match fault {
+            // The family is the one of the bridge's address.
+            Fault::Os { step: "socket", source } if is_of_family(&source) => {
+                ConnectErrorKind::SamFailed { sam, error: SamError::Unreachable { source } }
+            }
+            // A lack of this host is no fault of the bridge.
+            Fault::Sam(SamError::Unreachable { source })
+                if of_system_call("connect", &source) == ConnectFault::Host =>
+            {
+                return ConnectError::of_connect(to, source);
+            }
             Fault::Os { step, source } => ConnectErrorKind::Os { step, source },
             Fault::KeyFile(error) => ConnectErrorKind::I2pKeyFile { error },
-            Fault::Sam(SamError::Refused { request, result, message })
+            Fault::Sam(SamError::Refused { request, result })
                 if is_about_the_peer(request, &result) =>
             {
-                ConnectErrorKind::I2pPeer { sam, result, message }
+                ConnectErrorKind::I2pPeer { sam, result }
             }
             Fault::Sam(error) => ConnectErrorKind::SamFailed { sam, error },
         };

@@ -3,8 +3,8 @@
 //!
 //! The dialogue is a pure state machine: it takes bytes, and returns bytes, its end or an error.
 //! The machine has no socket, no clock and no lock, and any thread may drive it. The machine asks
-//! for one byte at a time, so that it never takes a byte beyond a line: the bytes that the peer
-//! sends behind the line belong to the connection.
+//! for one line at a time and never takes a byte beyond it: the bytes that the peer sends behind the
+//! line belong to the connection.
 //!
 //! [`Goal`] says what the dialogue is for, and [`Dialogue::outcome`] returns its results. Private
 //! keys pass through the dialogue, and appear in no `Debug` text and no error.
@@ -134,23 +134,26 @@ impl Dialogue {
         &self.outcome
     }
 
-    fn received_byte(&mut self, byte: u8) -> Result<(), SamError> {
-        if byte == b'\n' {
-            let line = std::mem::take(&mut self.line);
-            return self.received_line(&line);
-        }
-        if self.line.len() + 1 >= LONGEST_LINE {
+    /// Takes a part of a line, with its line feed if it is the last part.
+    fn received_part(&mut self, part: &[u8]) -> Result<(), SamError> {
+        let text = part.strip_suffix(b"\n").unwrap_or(part);
+        if self.line.len() + text.len() >= LONGEST_LINE {
             return Err(SamError::LineTooLong { request: self.request() });
         }
-        self.line.push(byte);
-        Ok(())
+        self.line.extend_from_slice(text);
+        if text.len() == part.len() {
+            return Ok(());
+        }
+        let line = std::mem::take(&mut self.line);
+        self.received_line(&line)
     }
 
     fn received_line(&mut self, line: &[u8]) -> Result<(), SamError> {
         if self.stage == Stage::AwaitPeer {
             return self.received_peer(line);
         }
-        let reply = Reply::parse(line)?;
+        let malformed = SamError::Malformed { request: self.request() };
+        let reply = Reply::parse(line).ok_or(malformed)?;
         let unexpected = SamError::UnexpectedReply { request: self.request() };
         let (first, second) = match self.stage {
             Stage::Hello => ("HELLO", "REPLY"),
@@ -168,8 +171,7 @@ impl Dialogue {
             None if self.stage == Stage::DestGenerate => {}
             None => return Err(unexpected),
             Some(result) => {
-                let (request, message) = (self.request(), reply.message());
-                return Err(SamError::Refused { request, result, message });
+                return Err(SamError::Refused { request: self.request(), result });
             }
         }
         self.go_on(&reply)
@@ -253,17 +255,15 @@ impl Dialogue {
 
     /// Takes the line with a peer's destination, or with the end of the session in its place.
     fn received_peer(&mut self, line: &[u8]) -> Result<(), SamError> {
+        let request = self.request();
+        let malformed = || SamError::Malformed { request };
         if line.starts_with(b"STREAM ") {
-            let reply = Reply::parse(line)?;
-            let (request, message) = (self.request(), reply.message());
+            let reply = Reply::parse(line).ok_or_else(malformed)?;
             return Err(match reply.result() {
-                Some(result) if result != SamResult::Ok => {
-                    SamError::Refused { request, result, message }
-                }
+                Some(result) if result != SamResult::Ok => SamError::Refused { request, result },
                 _ => SamError::UnexpectedReply { request },
             });
         }
-        let malformed = || SamError::Malformed { line: super::reply::shown(line) };
         let text = std::str::from_utf8(line).map_err(|_| malformed())?;
         // Later versions of SAM append ports.
         let destination = text.split([' ', '\r']).next().unwrap_or_default();
@@ -287,9 +287,8 @@ impl Machine for Dialogue {
         }
         match self.stage {
             Stage::Listening | Stage::Done => Want::Nothing,
-            // The machine takes one byte at a time, because the bytes behind a line may be the
-            // peer's.
-            _ => Want::Receive(1),
+            // The bytes behind a line may be the peer's.
+            _ => Want::Line,
         }
     }
 
@@ -298,11 +297,11 @@ impl Machine for Dialogue {
     }
 
     fn received(&mut self, bytes: &[u8]) -> Result<(), SamError> {
-        for &byte in bytes {
+        for part in bytes.split_inclusive(|byte| *byte == b'\n') {
             if self.wants() == Want::Nothing {
                 break;
             }
-            self.received_byte(byte)?;
+            self.received_part(part)?;
         }
         Ok(())
     }
@@ -312,11 +311,9 @@ impl Machine for Dialogue {
         let line = std::mem::take(&mut self.line);
         if source.is_none() && !line.is_empty() {
             // A reply of success that was cut short does not count.
-            if let Ok(reply) = Reply::parse(&line) {
-                if let Some(result) = reply.result().filter(|result| *result != SamResult::Ok) {
-                    let (request, message) = (self.request(), reply.message());
-                    return SamError::Refused { request, result, message };
-                }
+            let result = Reply::parse(&line).and_then(|reply| reply.result());
+            if let Some(result) = result.filter(|result| *result != SamResult::Ok) {
+                return SamError::Refused { request: self.request(), result };
             }
         }
         SamError::BrokeOff { request: self.request(), source }

@@ -1,6 +1,8 @@
 //! The errors of a SAM bridge, of the router behind it, and of a key file.
 //!
-//! The errors are plain values, usable on any thread, without a lock. No error contains a key.
+//! The errors are plain values, usable on any thread, without a lock. No error contains a key. The
+//! bridge knows the keys and could send a key back in any form, so no error contains text of the
+//! bridge.
 
 use std::{error::Error, fmt, io, path::PathBuf};
 
@@ -35,8 +37,8 @@ pub enum SamResult {
     Timeout,
     /// `NOVERSION`: the bridge does not speak SAM 3.1.
     NoVersion,
-    /// Any other result, cut and escaped.
-    Other(String),
+    /// Any other result. Its text is not kept, because it could contain a private key.
+    Other,
 }
 
 impl SamResult {
@@ -54,7 +56,7 @@ impl SamResult {
             "PEER_NOT_FOUND" => SamResult::PeerNotFound,
             "TIMEOUT" => SamResult::Timeout,
             "NOVERSION" => SamResult::NoVersion,
-            other => SamResult::Other(super::reply::shown(other.as_bytes())),
+            _ => SamResult::Other,
         }
     }
 }
@@ -73,7 +75,7 @@ impl fmt::Display for SamResult {
             SamResult::PeerNotFound => "PEER_NOT_FOUND",
             SamResult::Timeout => "TIMEOUT",
             SamResult::NoVersion => "NOVERSION",
-            SamResult::Other(text) => text,
+            SamResult::Other => "an unknown result",
         })
     }
 }
@@ -103,22 +105,21 @@ pub enum SamError {
     },
     /// The reply of the bridge is malformed.
     Malformed {
-        /// The reply, cut and escaped. Text that could be a key is omitted.
-        line: String,
+        /// The request that was sent to the bridge.
+        request: &'static str,
     },
     /// The reply of the bridge belongs to another request, or lacks a value.
     UnexpectedReply {
         /// The request that was sent to the bridge.
         request: &'static str,
     },
-    /// The bridge refused the request.
+    /// The bridge refused the request. The bridge's message is not kept, because it could contain a
+    /// private key. The log of the router may say why.
     Refused {
         /// The request that was sent to the bridge.
         request: &'static str,
         /// The result that the bridge reported.
         result: SamResult,
-        /// The message of the bridge, cut and escaped.
-        message: Option<String>,
     },
     /// The bridge returned a damaged key or destination.
     Destination(DestinationError),
@@ -152,8 +153,8 @@ impl SamError {
             SamError::LineTooLong { request } => {
                 write!(f, "the SAM bridge's reply to {request} is longer than 64 KiB")
             }
-            SamError::Malformed { line } => {
-                write!(f, "the SAM bridge's reply is malformed: {line}")
+            SamError::Malformed { request } => {
+                write!(f, "the SAM bridge's reply to {request} is malformed")
             }
             SamError::UnexpectedReply { request } => {
                 write!(
@@ -162,10 +163,10 @@ impl SamError {
                      value"
                 )
             }
-            SamError::Refused { request, result, message } => {
-                write!(f, "the SAM bridge refused {request}: {result}")?;
-                message.as_ref().map_or(Ok(()), |message| write!(f, ": {message}"))
-            }
+            SamError::Refused { request, result } => write!(
+                f,
+                "the SAM bridge refused {request}: {result}; the router's log may say why"
+            ),
             SamError::Destination(_) => {
                 f.write_str("the SAM bridge returned a damaged key or destination")
             }

@@ -1,8 +1,9 @@
 //! The file with the private key of a persistent session. An existing file is read and never
 //! overwritten. A missing file is created once.
 //!
-//! These functions run on the I2P-accept thread, or on the thread that drives a connect. Takes no
-//! lock.
+//! These functions may take as long as the file system does. They run on a thread of their own,
+//! which [`FileWork`] starts, so that no deadline and no interrupt waits for them. They take no
+//! lock. The lock of a `FileWork` is held for a moment.
 
 use std::{
     ffi::OsString,
@@ -10,15 +11,55 @@ use std::{
     io::{self, Read, Write},
     os::unix::fs::OpenOptionsExt,
     path::Path,
+    sync::Arc,
 };
 
+use data_encoding::HEXLOWER;
+
 use super::{destination::PrivateKey, error::KeyFileError};
+use crate::sys::sync::{Builder, Mutex};
 
 /// The most bytes that a key file may have. A key of the present type has 679 bytes. A key with the
 /// longest certificate has a little more than 66 kB.
 const LONGEST: u64 = 128 * 1024;
 /// Only the owner may read and write the file.
 const MODE: u32 = 0o600;
+/// The number of random bytes in a temporary name. A process id would not do: two containers that
+/// share a folder can have the same one.
+const NAME_BYTES: usize = 8;
+/// The name of the thread that does the file work.
+const THREAD_NAME: &str = "i2pkey";
+
+/// File work that runs on a thread of its own. If the file system hangs, only that thread hangs.
+pub(crate) struct FileWork<T> {
+    result: Arc<Mutex<Option<T>>>,
+}
+
+impl<T: Send + 'static> FileWork<T> {
+    /// Starts the work.
+    ///
+    /// # Errors
+    ///
+    /// The operating system provided no thread.
+    pub(crate) fn start(work: impl FnOnce() -> T + Send + 'static) -> io::Result<FileWork<T>> {
+        let result = Arc::new(Mutex::new(None));
+        let cell = Arc::clone(&result);
+        Builder::new().name(THREAD_NAME.to_owned()).spawn(move || {
+            let done = work();
+            *cell.lock() = Some(done);
+        })?;
+        Ok(FileWork { result })
+    }
+
+    /// Takes the result. Returns `None` while the work goes on.
+    pub(crate) fn take(&self) -> Option<T> {
+        self.result.lock().take()
+    }
+
+    pub(crate) fn is_done(&self) -> bool {
+        self.result.lock().is_some()
+    }
+}
 
 /// Returns the key in the file. Returns `None` if the file does not exist.
 ///
@@ -27,10 +68,16 @@ const MODE: u32 = 0o600;
 /// Fails if the file exists and cannot be read, or contains no key. The file is left unchanged.
 pub(crate) fn read(path: &Path) -> Result<Option<PrivateKey>, KeyFileError> {
     let fail = |step| move |source| KeyFileError::Io { path: path.to_owned(), step, source };
-    let file = match File::open(path) {
+    // The open of a FIFO without a writer must not wait.
+    let opened = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path);
+    let file = match opened {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         opened => opened.map_err(fail("open"))?,
     };
+    if !file.metadata().map_err(fail("fstat"))?.is_file() {
+        let what = "it is not a regular file";
+        return Err(fail("open")(io::Error::new(io::ErrorKind::InvalidInput, what)));
+    }
     let mut bytes = Vec::new();
     file.take(LONGEST + 1).read_to_end(&mut bytes).map_err(fail("read"))?;
     if bytes.len() as u64 > LONGEST {
@@ -47,29 +94,40 @@ pub(crate) fn read(path: &Path) -> Result<Option<PrivateKey>, KeyFileError> {
 /// # Errors
 ///
 /// Fails if the file could not be created, or already exists. The failure leaves no other file
-/// behind.
+/// behind, and removes no file of another process.
 pub(crate) fn write_new(path: &Path, key: &PrivateKey) -> Result<(), KeyFileError> {
     let fail = |step| move |source| KeyFileError::Io { path: path.to_owned(), step, source };
+    let mut random = [0; NAME_BYTES];
+    getrandom::fill(&mut random).map_err(|error| fail("getrandom")(error.into()))?;
     let mut name = OsString::from(path);
-    name.push(format!(".{}.new", std::process::id()));
+    name.push(format!(".{}.new", HEXLOWER.encode(&random)));
     let temporary = Path::new(&name);
-    let written = OpenOptions::new()
+    let mut file = OpenOptions::new()
         .write(true)
         .create_new(true)
         .mode(MODE)
         .open(temporary)
-        .map_err(fail("open"))
-        .and_then(|mut file| {
-            file.write_all(key.as_bytes()).map_err(fail("write"))?;
-            file.sync_all().map_err(fail("fsync"))?;
-            // A link is used instead of a rename, because a rename would replace a file that
-            // another process created.
-            fs::hard_link(temporary, path).map_err(fail("link"))
-        });
+        .map_err(fail("open"))?;
+    let written = file
+        .write_all(key.as_bytes())
+        .map_err(fail("write"))
+        .and_then(|()| file.sync_all().map_err(fail("fsync")))
+        // A link is used instead of a rename, because a rename would replace a file that another
+        // process created.
+        .and_then(|()| fs::hard_link(temporary, path).map_err(fail(LINK)));
     let removed = fs::remove_file(temporary).map_err(fail("unlink"));
     written?;
     removed?;
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
     let directory = File::open(directory.unwrap_or(Path::new("."))).map_err(fail("open"))?;
     directory.sync_all().map_err(fail("fsync"))
+}
+
+/// The step that fails if another process has created the file meanwhile.
+const LINK: &str = "link";
+
+/// Returns whether a write failed because another process has created the file meanwhile.
+pub(crate) fn exists_already(error: &KeyFileError) -> bool {
+    matches!(error, KeyFileError::Io { step: LINK, source, .. }
+        if source.kind() == io::ErrorKind::AlreadyExists)
 }

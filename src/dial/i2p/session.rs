@@ -1,15 +1,17 @@
 //! Sessions: the persistent one, and the transient ones that no connection uses yet.
 //!
-//! A `SockMan` with I2P options has one `I2p`, which all threads share. An `I2p` has two mutexes.
+//! A `SockMan` with I2P options has one `I2p`, which all threads share. An `I2p` has three mutexes.
 //! Each mutex is held for a moment, and no mutex is held while a thread waits. The thread that
 //! makes the persistent session marks the session as being made, and the other threads check again
-//! later.
+//! later. The key file is read and written on a thread of its own, and the thread that makes the
+//! session checks again later.
 
 use std::{
     fmt, io,
     io::IoSlice,
     net::Shutdown,
     os::fd::RawFd,
+    path::Path,
     sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
@@ -20,20 +22,20 @@ use super::{
     destination::PrivateKey,
     dialogue::{Goal, SessionKey},
     error::{KeyFileError, SamError},
-    key_file,
+    key_file::{self, FileWork},
     options::I2pOptions,
     talk::Talk,
 };
 use crate::{
     address::Service,
     dial::Step,
-    sys::{More, Sock, SockFactory, sync::Mutex},
+    sys::{More, Sock, SockFactory, passing::passes, sync::Mutex},
 };
 
 /// The most transient sessions that are kept for later when the connects that they were made for
 /// have failed. Core's number.
 const MOST_UNUSED: usize = 10;
-/// How often a thread checks for a session that another thread makes.
+/// How often a thread checks for a session that another thread makes, and for the end of file work.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// The number of random bytes in the name of a session, as in Core.
 const NAME_BYTES: usize = 5;
@@ -45,6 +47,14 @@ pub(crate) struct I2p {
     factory: Arc<dyn SockFactory>,
     persistent: Mutex<Persistent>,
     unused: Mutex<Vec<Arc<Session>>>,
+    /// The file work that began last, until its result is taken. The connect that began the work
+    /// may have ended since. At most one piece of work goes on at a time.
+    key_work: Mutex<Option<KeyWork>>,
+}
+
+enum KeyWork {
+    Read(FileWork<Result<Option<PrivateKey>, KeyFileError>>),
+    Write(FileWork<Result<(), KeyFileError>>),
 }
 
 enum Persistent {
@@ -89,7 +99,8 @@ impl fmt::Display for Fault {
 impl I2p {
     pub(crate) fn new(options: I2pOptions, factory: Arc<dyn SockFactory>) -> I2p {
         let persistent = Mutex::new(Persistent::NotMade);
-        I2p { options, factory, persistent, unused: Mutex::new(Vec::new()) }
+        let (unused, key_work) = (Mutex::new(Vec::new()), Mutex::new(None));
+        I2p { options, factory, persistent, unused, key_work }
     }
 
     pub(crate) fn accepts(&self) -> bool {
@@ -147,6 +158,61 @@ impl I2p {
         }
     }
 
+    /// Drops the result of file work whose connect has ended, because it may be out of date. Work
+    /// that still goes on stays.
+    fn drop_old_result(&self) {
+        let mut work = self.key_work.lock();
+        let is_done = match &*work {
+            Some(KeyWork::Read(read)) => read.is_done(),
+            Some(KeyWork::Write(write)) => write.is_done(),
+            None => false,
+        };
+        if is_done {
+            *work = None;
+        }
+    }
+
+    /// Reads the key file on a thread of its own. Returns `None` while the read goes on.
+    fn read_key(&self, path: &Path) -> Result<Option<Option<PrivateKey>>, Fault> {
+        let mut work = self.key_work.lock();
+        match &*work {
+            Some(KeyWork::Read(read)) => {
+                let Some(result) = read.take() else { return Ok(None) };
+                *work = None;
+                return result.map(Some).map_err(Fault::KeyFile);
+            }
+            // The write of a connect that has ended comes to its end first.
+            Some(KeyWork::Write(write)) if !write.is_done() => return Ok(None),
+            Some(KeyWork::Write(_)) | None => {}
+        }
+        let path = path.to_owned();
+        let read = FileWork::start(move || key_file::read(&path)).map_err(no_thread)?;
+        *work = Some(KeyWork::Read(read));
+        Ok(None)
+    }
+
+    /// Writes the key file on a thread of its own. Returns `None` while the write goes on. The
+    /// caller passes the same key each time.
+    fn write_key(&self, path: &Path, key: &PrivateKey) -> Result<Option<()>, Fault> {
+        let mut work = self.key_work.lock();
+        if let Some(KeyWork::Write(write)) = &*work {
+            let Some(result) = write.take() else { return Ok(None) };
+            *work = None;
+            return result.map(Some).map_err(Fault::KeyFile);
+        }
+        let (path, key) = (path.to_owned(), key.clone());
+        let write = FileWork::start(move || {
+            key_file::write_new(&path, &key)?;
+            log::info!(
+                target: "sockman::i2p",
+                "created a new I2P private key in {}", path.display()
+            );
+            Ok(())
+        });
+        *work = Some(KeyWork::Write(write.map_err(no_thread)?));
+        Ok(None)
+    }
+
     fn take_unused(&self) -> Option<Arc<Session>> {
         loop {
             let session = self.unused.lock().pop()?;
@@ -171,9 +237,7 @@ impl Session {
         match self.control.recv(&mut buffer) {
             Ok(0) => false,
             Ok(_) => true,
-            Err(error) => {
-                matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
-            }
+            Err(error) => error.kind() == io::ErrorKind::WouldBlock || passes(&error),
         }
     }
 }
@@ -188,7 +252,20 @@ impl fmt::Debug for Session {
 #[derive(Debug)]
 pub(crate) struct SessionMaker {
     i2p: Arc<I2p>,
-    making: Option<Box<Making>>,
+    state: State,
+    /// The number of control sockets so far.
+    controls: u32,
+}
+
+#[derive(Debug)]
+enum State {
+    NotBegun,
+    /// The key file is being read.
+    Reading(Claim),
+    /// The router is asked for the session.
+    Talking(Box<Making>),
+    /// The session exists, and the key that the router generated for it is being written.
+    Writing(Box<Making>),
 }
 
 #[derive(Debug)]
@@ -227,30 +304,37 @@ pub(crate) enum Made {
     /// The maker waits for the control socket.
     WaitForSocket,
     WaitUntil(Instant),
+    /// The maker begins again, with another control socket. The next step can run at once.
+    Restarted,
 }
 
-/// The way in which the first step began.
-enum Begun {
-    /// This `SessionMaker` makes a session.
-    Making(Box<Making>),
-    /// A session already exists.
-    Found(Arc<Session>),
-    /// Another thread makes the persistent session. This maker checks again at the given time.
-    ElsewhereUntil(Instant),
+fn no_thread(source: io::Error) -> Fault {
+    Fault::Os { step: "pthread_create", source }
 }
 
 impl SessionMaker {
     pub(crate) fn new(i2p: &Arc<I2p>) -> SessionMaker {
-        SessionMaker { i2p: Arc::clone(i2p), making: None }
+        SessionMaker { i2p: Arc::clone(i2p), state: State::NotBegun, controls: 0 }
     }
 
     /// Returns the socket to wait on, if the wait is for a socket.
     pub(crate) fn control(&self) -> Option<&dyn Sock> {
-        self.making.as_ref().map(|making| &*making.control)
+        match &self.state {
+            State::Talking(making) => Some(&*making.control),
+            State::NotBegun | State::Reading(_) | State::Writing(_) => None,
+        }
+    }
+
+    /// Returns the number of the present control socket, which counts from 1.
+    pub(crate) fn controls(&self) -> u32 {
+        self.controls
     }
 
     pub(crate) fn request(&self) -> &'static str {
-        self.making.as_ref().map_or("HELLO", |making| making.talk.dialogue.request())
+        match &self.state {
+            State::Talking(making) | State::Writing(making) => making.talk.dialogue.request(),
+            State::NotBegun | State::Reading(_) => "HELLO",
+        }
     }
 
     /// Takes the next step.
@@ -259,56 +343,82 @@ impl SessionMaker {
     ///
     /// Fails if no session can be provided.
     pub(crate) fn step(&mut self, now: Instant) -> Result<Made, Fault> {
-        let mut making = match self.making.take() {
-            Some(making) => making,
-            None => match self.begin(now)? {
-                Begun::Making(making) => making,
-                Begun::Found(session) => return Ok(Made::Session(session)),
-                Begun::ElsewhereUntil(at) => return Ok(Made::WaitUntil(at)),
-            },
-        };
-        match making.talk.step(&*making.control, now)? {
-            Step::Connected => self.finish(*making).map(Made::Session),
-            Step::WaitForSocket => {
-                self.making = Some(making);
-                Ok(Made::WaitForSocket)
-            }
-            Step::WaitUntil(at) => {
-                self.making = Some(making);
-                Ok(Made::WaitUntil(at))
+        loop {
+            // If the step fails, the state stays `NotBegun`.
+            match std::mem::replace(&mut self.state, State::NotBegun) {
+                State::NotBegun => {
+                    if let Some(made) = self.begin(now)? {
+                        return Ok(made);
+                    }
+                }
+                State::Reading(claim) => {
+                    let Some(key) = self.i2p.read_key(self.key_path())? else {
+                        self.state = State::Reading(claim);
+                        return Ok(Made::WaitUntil(now + LOOK_AGAIN));
+                    };
+                    let session_key = match &key {
+                        Some(key) => SessionKey::Persistent(key.clone()),
+                        None => SessionKey::ToBeMade,
+                    };
+                    self.talk(session_key, key, Some(claim), now)?;
+                }
+                State::Talking(mut making) => match making.talk.step(&*making.control, now)? {
+                    Step::Connected => self.state = State::Writing(making),
+                    Step::WaitForSocket => {
+                        self.state = State::Talking(making);
+                        return Ok(Made::WaitForSocket);
+                    }
+                    Step::WaitUntil(at) => {
+                        self.state = State::Talking(making);
+                        return Ok(Made::WaitUntil(at));
+                    }
+                },
+                State::Writing(making) => return self.write_and_finish(making, now),
             }
         }
     }
 
-    fn begin(&self, now: Instant) -> Result<Begun, Fault> {
+    /// Returns the path of the key file. Without a key file, no state calls this.
+    fn key_path(&self) -> &Path {
+        self.i2p.options.key_file.as_deref().unwrap_or(Path::new(""))
+    }
+
+    /// Begins to make a session. Returns what there is in its place: a session that already exists,
+    /// or the time to check again, because another thread makes the persistent session.
+    fn begin(&mut self, now: Instant) -> Result<Option<Made>, Fault> {
         let i2p = &self.i2p;
-        let (claim, key, session_key) = if let Some(path) = &i2p.options.key_file {
-            {
-                let mut persistent = i2p.persistent.lock();
-                match &*persistent {
-                    Persistent::Made(session) if session.is_alive() => {
-                        return Ok(Begun::Found(Arc::clone(session)));
-                    }
-                    Persistent::BeingMade => {
-                        return Ok(Begun::ElsewhereUntil(now + LOOK_AGAIN));
-                    }
-                    Persistent::Made(_) | Persistent::NotMade => {}
-                }
-                *persistent = Persistent::BeingMade;
-            }
-            let claim = Claim(Arc::clone(i2p));
-            let key = key_file::read(path).map_err(Fault::KeyFile)?;
-            let session_key = match &key {
-                Some(key) => SessionKey::Persistent(key.clone()),
-                None => SessionKey::ToBeMade,
-            };
-            (Some(claim), key, session_key)
-        } else {
+        if i2p.options.key_file.is_none() {
             if let Some(session) = i2p.take_unused() {
-                return Ok(Begun::Found(session));
+                return Ok(Some(Made::Session(session)));
             }
-            (None, None, SessionKey::Transient)
-        };
+            return self.talk(SessionKey::Transient, None, None, now).map(|()| None);
+        }
+        {
+            let mut persistent = i2p.persistent.lock();
+            match &*persistent {
+                Persistent::Made(session) if session.is_alive() => {
+                    return Ok(Some(Made::Session(Arc::clone(session))));
+                }
+                Persistent::BeingMade => return Ok(Some(Made::WaitUntil(now + LOOK_AGAIN))),
+                Persistent::Made(_) | Persistent::NotMade => {}
+            }
+            *persistent = Persistent::BeingMade;
+        }
+        let claim = Claim(Arc::clone(i2p));
+        i2p.drop_old_result();
+        self.state = State::Reading(claim);
+        Ok(None)
+    }
+
+    /// Begins the dialogue with the router.
+    fn talk(
+        &mut self,
+        session_key: SessionKey,
+        key: Option<PrivateKey>,
+        claim: Option<Claim>,
+        now: Instant,
+    ) -> Result<(), Fault> {
+        let i2p = &self.i2p;
         let mut name = [0; NAME_BYTES];
         getrandom::fill(&mut name)
             .map_err(|error| Fault::Os { step: "getrandom", source: error.into() })?;
@@ -316,22 +426,32 @@ impl SessionMaker {
         let tunnels = i2p.options.tunnels(claim.is_some());
         let goal = Goal::Session { id: id.clone(), key: session_key, tunnels };
         let control = i2p.create_sock()?;
+        self.controls += 1;
         let talk = Talk::new(&i2p.options.sam, goal, now);
-        Ok(Begun::Making(Box::new(Making { control, talk, id, key, claim })))
+        self.state = State::Talking(Box::new(Making { control, talk, id, key, claim }));
+        Ok(())
     }
 
-    fn finish(&self, making: Making) -> Result<Arc<Session>, Fault> {
-        let Making { control, talk, id, key, claim } = making;
-        let made = talk.dialogue.outcome().key.clone();
-        // The key is saved before the address is reported: an address whose key cannot be kept must
-        // not become known.
-        if let (Some(path), None, Some(made)) = (&self.i2p.options.key_file, &key, &made) {
-            key_file::write_new(path, made).map_err(Fault::KeyFile)?;
-            log::info!(
-                target: "sockman::i2p",
-                "created a new I2P private key in {}", path.display()
-            );
+    /// Writes a new key of a persistent session to its file. The key is saved before the address is
+    /// reported: an address whose key cannot be kept must not become known.
+    fn write_and_finish(&mut self, making: Box<Making>, now: Instant) -> Result<Made, Fault> {
+        let made = making.talk.dialogue.outcome().key.clone();
+        let new = made.as_ref().filter(|_| making.claim.is_some() && making.key.is_none());
+        if let Some(new) = new {
+            match self.i2p.write_key(self.key_path(), new) {
+                Ok(Some(())) => {}
+                Ok(None) => {
+                    self.state = State::Writing(making);
+                    return Ok(Made::WaitUntil(now + LOOK_AGAIN));
+                }
+                // Another process has created the file meanwhile. Its key is the one to use.
+                Err(Fault::KeyFile(error)) if key_file::exists_already(&error) => {
+                    return Ok(Made::Restarted);
+                }
+                Err(fault) => return Err(fault),
+            }
         }
+        let Making { control, id, key, claim, .. } = *making;
         let Some(key) = key.or(made) else {
             return Err(SamError::UnexpectedReply { request: "SESSION CREATE" }.into());
         };
@@ -341,7 +461,7 @@ impl SessionMaker {
         if claim.is_some() {
             *self.i2p.persistent.lock() = Persistent::Made(Arc::clone(&session));
         }
-        Ok(session)
+        Ok(Made::Session(session))
     }
 }
 
@@ -378,8 +498,14 @@ impl Sock for HeldSession {
     fn accept(&self) -> io::Result<(Box<dyn Sock>, Service)> {
         self.sock.accept()
     }
+    fn ready_to_accept(&self) -> io::Result<bool> {
+        self.sock.ready_to_accept()
+    }
     fn recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
         self.sock.recv(buffer)
+    }
+    fn peek(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.sock.peek(buffer)
     }
     fn send(&self, data: &[u8], more: More) -> io::Result<usize> {
         self.sock.send(data, more)
@@ -405,7 +531,63 @@ impl Sock for HeldSession {
     fn short_send_means_full(&self) -> bool {
         self.sock.short_send_means_full()
     }
+    fn set_reset_on_close(&self) -> io::Result<()> {
+        self.sock.set_reset_on_close()
+    }
     fn as_raw_fd(&self) -> RawFd {
         self.sock.as_raw_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+    use crate::sys::OsSockFactory;
+
+    /// A file system that hangs, for as long as the test wants.
+    fn hang<T: Send + 'static>() -> (mpsc::Sender<T>, FileWork<T>) {
+        let (sender, receiver) = mpsc::channel();
+        (sender, FileWork::start(move || receiver.recv().unwrap()).unwrap())
+    }
+
+    fn is_waiting(maker: &mut SessionMaker, now: Instant) -> bool {
+        matches!(maker.step(now), Ok(Made::WaitUntil(at)) if at > now)
+    }
+
+    /// G9: a file system that hangs holds no thread that steps a connect. Connects that come later
+    /// wait for the same work, and no further thread hangs.
+    #[test]
+    fn no_step_waits_for_a_file_system_that_hangs() {
+        let options = I2pOptions::new("unix:/nonexistent/sam".parse::<Service>().unwrap())
+            .key_file("/nonexistent/key");
+        let i2p = Arc::new(I2p::new(options, Arc::new(OsSockFactory::default())));
+        let (goes_on, read) = hang();
+        *i2p.key_work.lock() = Some(KeyWork::Read(read));
+        let now = i2p.now();
+        for _ in 0..3 {
+            let mut maker = SessionMaker::new(&i2p);
+            assert!(is_waiting(&mut maker, now) && is_waiting(&mut maker, now));
+            assert!(maker.control().is_none());
+        }
+        let mut maker = SessionMaker::new(&i2p);
+        assert!(is_waiting(&mut maker, now));
+        goes_on.send(Ok(None)).unwrap();
+        // The key file does not exist, so the router is asked for a key.
+        let fault = loop {
+            match maker.step(now) {
+                Ok(_) => std::thread::yield_now(),
+                Err(fault) => break fault,
+            }
+        };
+        assert!(matches!(fault, Fault::Sam(SamError::Unreachable { .. })), "{fault}");
+
+        // The same holds for a write.
+        let (goes_on, write) = hang();
+        *i2p.key_work.lock() = Some(KeyWork::Write(write));
+        let mut maker = SessionMaker::new(&i2p);
+        assert!(is_waiting(&mut maker, now) && is_waiting(&mut maker, now));
+        goes_on.send(Ok(())).unwrap();
     }
 }

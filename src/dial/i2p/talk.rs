@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     address::Service,
-    dial::{DirectConnect, Step, machine::drive},
+    dial::{DirectConnect, Step, fault::of_endpoint, machine::drive},
     sys::Sock,
 };
 
@@ -35,10 +35,12 @@ impl Talk {
     /// Returns the error that ended the dialogue.
     pub(crate) fn step(&mut self, sock: &dyn Sock, now: Instant) -> Result<Step, SamError> {
         match self.direct.step(sock, &self.sam, now) {
-            Err(source) => return Err(SamError::Unreachable { source }),
+            Err(source) => {
+                return Err(SamError::Unreachable { source: of_endpoint(&self.sam, source) });
+            }
             Ok(Step::Connected) => {}
             Ok(step) => return Ok(step),
         }
-        drive(&mut self.dialogue, sock)
+        drive(&mut self.dialogue, sock, now)
     }
 }

@@ -3,7 +3,7 @@
 //! A step proceeds as far as it can without waiting. The step runs on the thread that drives the
 //! connect, and takes no lock.
 
-use std::time::Instant;
+use std::{io, time::Instant};
 
 use super::{
     Proxy, ProxyError,
@@ -11,7 +11,11 @@ use super::{
 };
 use crate::{
     address::{Destination, MAX_NAME_BYTES, NetAddr, Service},
-    dial::{ConnectError, ConnectErrorKind, ConnectPhase, DirectConnect, Step, machine::drive},
+    dial::{
+        ConnectError, ConnectErrorKind, ConnectFault, ConnectPhase, DirectConnect, Step,
+        fault::{is_of_family, of_endpoint, of_system_call},
+        machine::drive,
+    },
     sys::Sock,
 };
 
@@ -58,6 +62,23 @@ impl ProxyDial {
         if self.is_reached { self.socks5.phase() } else { ConnectPhase::ReachProxy }
     }
 
+    /// Returns the error for a system call that failed before the connect to the proxy, or beside
+    /// it. `step` names the call.
+    pub(crate) fn failed_before(
+        to: &Destination,
+        proxy: &Service,
+        step: &'static str,
+        source: io::Error,
+    ) -> ConnectError {
+        // The family is the one of the proxy's address.
+        if step == "socket" && is_of_family(&source) {
+            let error = ProxyError::Unreachable { source };
+            let kind = ConnectErrorKind::ProxyFailed { proxy: proxy.clone(), error };
+            return ConnectError::new(to, kind);
+        }
+        ConnectError::os(to, step, source)
+    }
+
     /// Takes the next step.
     ///
     /// # Errors
@@ -71,10 +92,16 @@ impl ProxyDial {
         now: Instant,
     ) -> Result<Step, ConnectError> {
         let outcome = match self.direct.step(sock, proxy, now) {
-            Err(source) => Err(ProxyError::Unreachable { source }.into()),
+            // A lack of this host is no fault of the proxy.
+            Err(source) if of_system_call("connect", &source) == ConnectFault::Host => {
+                return Err(ConnectError::of_connect(to, source));
+            }
+            Err(source) => {
+                Err(ProxyError::Unreachable { source: of_endpoint(proxy, source) }.into())
+            }
             Ok(Step::Connected) => {
                 self.is_reached = true;
-                drive(&mut self.socks5, sock)
+                drive(&mut self.socks5, sock, now)
             }
             Ok(step) => return Ok(step),
         };

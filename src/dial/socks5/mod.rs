@@ -95,8 +95,11 @@ impl Proxy {
     /// setting, Tor uses a separate circuit for each connection (`IsolateSOCKSAuth`, which is on by
     /// default), so that an exit cannot see that two connections come from one node.
     ///
-    /// The user name and the password consist of a prefix, which is random for each process, and a
-    /// counter. A proxy other than Tor that checks credentials rejects them.
+    /// The user name is `<torS0X>0`, which [Tor's extensions] define for isolation. Earlier versions
+    /// of Tor isolate by it, too. The password consists of a prefix, which is random for each
+    /// process, and a counter. A proxy other than Tor that checks credentials rejects them.
+    ///
+    /// [Tor's extensions]: https://spec.torproject.org/socks-extensions.html
     #[doc(alias = "m_tor_stream_isolation")]
     pub fn tor_stream_isolation(mut self) -> Proxy {
         self.authentication = Authentication::UniquePerConnection;
@@ -204,8 +207,13 @@ impl Error for InvalidCredentials {}
 /// an earlier process again, because Tor may outlive that process.
 const PREFIX_BYTES: usize = 8;
 
-/// Returns credentials that no other connection has. As in Core, the user name and the password are
-/// the same text.
+/// The user name that tells Tor that the password is an isolation parameter: the mark `<torS0X>`,
+/// and the format `0`. Tor refuses the mark with another format or with text behind the format.
+/// Source: Tor's proposal 351, in Tor since 0.4.9.1.
+const ISOLATION_USERNAME: &str = "<torS0X>0";
+
+/// Returns credentials that no other connection has. The password differs. (Core has unique text in
+/// both, which Tor calls legacy isolation.)
 fn isolated() -> io::Result<Credentials> {
     static PREFIX: OnceLock<String> = OnceLock::new();
     static COUNTER: AtomicU64 = AtomicU64::new(0);
@@ -218,6 +226,6 @@ fn isolated() -> io::Result<Credentials> {
         }
     };
     let number = COUNTER.fetch_add(1, Ordering::Relaxed);
-    let text: Arc<str> = format!("{prefix}-{number}").into();
-    Ok(Credentials { username: Arc::clone(&text), password: text })
+    let password = format!("{prefix}-{number}").into();
+    Ok(Credentials { username: ISOLATION_USERNAME.into(), password })
 }

@@ -16,7 +16,7 @@ use crate::{
 const NOTHING: [String; 0] = [];
 
 /// How long a connect over TCP is in progress, unless the network ignores it.
-const LATENCY: Duration = Duration::from_millis(100);
+const LATENCY: Duration = Duration::from_millis(20);
 
 /// The number of open descriptors when only the listener of the rig is open.
 const LISTENER_ALONE: usize = 1;
@@ -137,6 +137,21 @@ fn a_connect_that_succeeds_at_once_is_reported_in_the_next_pass() {
     assert_eq!(rig.records(), ["0 connected"]);
     assert_eq!(rig.connections().len(), 1);
     assert_eq!(rig.sockman.stats().connected, 1);
+}
+
+/// G13: a connect for which the kernel chooses the destination's own port is refused, although its
+/// socket has a peer.
+#[test]
+fn a_connect_that_reaches_its_own_socket_is_refused() {
+    let rig = Rig::new(without_sweep());
+    // The ports of the network ascend from 49152, so one of these connects gets the port 49200.
+    let to: Service = "10.0.0.2:49200".parse().unwrap();
+    for ordinal in 0..100 {
+        rig.start(&to, &without_timeout());
+        rig.pass();
+        assert_eq!(rig.records(), [format!("{ordinal} refused")]);
+        assert_eq!(rig.network.descriptors(), LISTENER_ALONE);
+    }
 }
 
 /// G11: a connect that failed leaves nothing behind: no place, no descriptor, no timer.
@@ -279,7 +294,7 @@ fn one_pass_reports_one_batch_of_time_outs() {
     for _ in 0..4 {
         rig.pass();
     }
-    rig.network.advance(Duration::from_secs(5));
+    rig.network.hold_clock(Some(Duration::from_secs(5)));
     for reported in [3, 3, 1, 0] {
         rig.pass();
         assert_eq!(rig.records().len(), reported);

@@ -2,13 +2,17 @@
 //! own thread, over the network in memory of `testing` and with a clock that stands still.
 //!
 //! `pass` tests the effects of a pass on connections, listeners and deadlines. `connects` tests the
-//! connects that the socket thread drives. `sends` tests the effects of a send. `sweep` tests the
-//! sweep.
+//! connects that the socket thread drives. `closes` tests closes while no thread runs. `sends` tests
+//! the effects of a send. `sweep` tests the sweep. `timers` tests that data comes before the timers
+//! that it moves. `turns` tests the order of the turns.
 
+mod closes;
 mod connects;
 mod pass;
 mod sends;
 mod sweep;
+mod timers;
+mod turns;
 
 use std::{sync::Arc, time::Duration};
 
@@ -106,6 +110,10 @@ impl Ordinals {
             ids.push(id);
             ids.len() - 1
         })
+    }
+
+    fn count(&self) -> usize {
+        self.ids.lock().len()
     }
 
     fn id(&self, ordinal: usize) -> ConnectionId {

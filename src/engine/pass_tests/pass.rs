@@ -326,6 +326,110 @@ fn an_aborted_connection_does_not_pause_the_listener() {
     assert_eq!(rig.sockman.stats().accept_pauses, 0);
 }
 
+/// G7, G11: whatever error an accept has, a listener whose accepts all fail backs off, with one
+/// pause counted for each try. Accepting resumes by itself. `EAGAIN` is no failure.
+#[test]
+fn an_accept_that_always_fails_pauses_the_listener_whatever_the_errno() {
+    let unknown = 4095;
+    let errnos = Call::Accept.errors().iter().copied().filter(|errno| *errno != libc::EAGAIN);
+    for errno in errnos.chain([libc::EACCES, libc::ENOSYS, unknown]) {
+        let rig = Rig::new(without_sweep());
+        let peer = rig.connect_peer();
+        rig.network.fail_always(Call::Accept, errno);
+        let mut passes = 0;
+        let began = rig.network.elapsed();
+        rig.network.hold_clock(Some(Duration::from_secs(10)));
+        while rig.network.elapsed() - began < Duration::from_secs(10) {
+            rig.pass();
+            passes += 1;
+            assert!(passes <= 250, "errno {errno}: the loop spins");
+        }
+        assert!(rig.sockman.stats().accept_pauses >= 9, "errno {errno}");
+        assert!(rig.network.calls(Call::Accept) <= 30_000, "errno {errno}");
+        rig.network.heal();
+        rig.network.hold_clock(Some(Duration::from_millis(1001)));
+        rig.pass();
+        rig.pass();
+        assert_eq!(rig.records(), ["0 accepted"], "errno {errno}");
+        drop(peer);
+    }
+}
+
+/// G11: an error that does not concern one client pauses the listener the first time it occurs.
+#[test]
+fn an_accept_that_is_forbidden_pauses_the_listener_at_once() {
+    for errno in [libc::EPERM, libc::EACCES, libc::ENOBUFS, libc::EINVAL, 4095] {
+        let rig = Rig::new(without_sweep());
+        let _peer = rig.connect_peer();
+        rig.network.fail_next(Call::Accept, errno);
+        let before = rig.network.calls(Call::Accept);
+        rig.pass();
+        assert_eq!(rig.network.calls(Call::Accept), before + 1, "errno {errno}");
+        assert_eq!(rig.sockman.stats().accept_pauses, 1, "errno {errno}");
+        assert_eq!(rig.network.last_timeout(), None);
+    }
+}
+
+/// G11: an error that consumes one client does not pause the listener, also if a batch of them
+/// comes at once.
+#[test]
+fn many_aborted_connections_do_not_pause_the_listener() {
+    let rig = Rig::new(without_sweep());
+    for _ in 0..100 {
+        rig.network.fail_next(Call::Accept, libc::ECONNABORTED);
+    }
+    let _peer = rig.connect_peer();
+    rig.pass();
+    rig.pass();
+    assert_eq!(rig.records(), ["0 accepted"]);
+    assert_eq!(rig.sockman.stats().accept_pauses, 0);
+}
+
+/// G11: a receive that lacks memory or buffers once is repeated after a pause, and the data that
+/// waits is delivered. A lack that lasts makes few passes and is never reported as an error.
+#[test]
+fn a_receive_that_lacks_buffers_is_repeated_after_a_pause() {
+    for errno in [libc::ENOBUFS, libc::ENOMEM, libc::EINTR] {
+        let rig = Rig::new(without_sweep());
+        let peer = rig.accept();
+        let before = rig.records();
+        rig.network.fail_always(Call::Recv, errno);
+        peer.send(&[1; 10]).unwrap();
+        peer.shutdown_write();
+        let until = rig.network.now() + Duration::from_secs(10);
+        let passes = rig.sockman.stats().passes;
+        rig.network.hold_clock(Some(Duration::from_secs(10)));
+        while rig.network.now() < until {
+            rig.pass();
+        }
+        let passes = rig.sockman.stats().passes - passes;
+        assert!((40..=200).contains(&passes), "errno {errno}: {passes} passes in ten seconds");
+        assert_eq!(rig.records(), before, "errno {errno}");
+        rig.network.heal();
+        rig.network.hold_clock(Some(Duration::from_millis(201)));
+        for _ in 0..6 {
+            rig.pass();
+        }
+        assert_eq!(rig.records()[before.len()..], ["0 data 10", "0 eof"], "errno {errno}");
+    }
+}
+
+/// G11: an accepted socket whose local address cannot be read for lack of buffers is kept.
+#[test]
+fn a_client_whose_local_address_lacks_buffers_is_reported_later() {
+    let rig = Rig::new(without_sweep());
+    rig.sockman.bind_and_start_listening("0.0.0.0:9").unwrap();
+    rig.pass();
+    rig.network.fail_next(Call::LocalAddress, libc::ENOBUFS);
+    let _peer = rig.network.connect(&"0.0.0.0:9".parse().unwrap()).unwrap();
+    rig.pass();
+    assert_eq!((rig.records().len(), rig.sockman.stats().accept_pauses), (0, 1));
+    rig.network.hold_clock(Some(Duration::from_millis(100)));
+    rig.pass();
+    rig.pass();
+    assert_eq!(rig.records(), ["0 accepted"]);
+}
+
 /// G8: a listener accepts one batch per pass, and the remaining clients in the next passes.
 #[test]
 fn one_pass_accepts_one_batch() {

@@ -1,6 +1,6 @@
 //! Tests of the effects of a send that took fewer bytes than it was given.
 
-use std::io;
+use std::{io, time::Duration};
 
 use parking_lot::Mutex;
 
@@ -124,4 +124,85 @@ fn a_close_shuts_down_only_a_connection_that_is_not_over() {
         assert!(rig.sockman.close_connection(rig.handler.ordinals.id(0)));
         assert_eq!(rig.network.calls(Call::Shutdown), u64::from(is_shut), "{event:?}");
     }
+}
+
+/// Runs passes and lets the clock move by `time`. Returns how many bytes the sends took, and the
+/// number of passes.
+fn run_for(rig: &Rig, time: Duration) -> (usize, u64) {
+    let (until, passes) = (rig.network.now() + time, rig.sockman.stats().passes);
+    rig.network.hold_clock(Some(time));
+    while rig.network.now() < until {
+        rig.pass();
+    }
+    rig.network.hold_clock(Some(Duration::ZERO));
+    let taken = std::mem::take(&mut *rig.handler.taken.lock());
+    (taken.into_iter().sum(), rig.sockman.stats().passes - passes)
+}
+
+/// G11: a send that lacks memory or buffers once is no error. The rest is sent after a pause,
+/// without an event, a wake or a sweep.
+#[test]
+fn a_send_that_lacks_buffers_once_is_repeated_after_a_pause() {
+    for errno in [libc::ENOBUFS, libc::ENOMEM] {
+        for to in [tcp(), Service::unix("/nowhere").unwrap()] {
+            let (rig, peer) = Rig::accept_at(&to);
+            rig.network.fail_next(Call::Send, errno);
+            peer.set_window(12);
+            assert_eq!(rig.sends_of_one_pass(), (vec![0], 1), "errno {errno} is not reported");
+            assert_eq!(rig.sends_of_one_pass(), (vec![], 0));
+            assert_eq!(rig.sends_of_one_pass(), (vec![], 0));
+            assert_eq!(rig.network.last_timeout(), Some(Duration::from_millis(10)));
+            assert_eq!(run_for(&rig, Duration::from_millis(11)).0, 12);
+            rig.pass();
+            rig.pass();
+            assert_eq!(rig.network.last_timeout(), None, "nothing is left to wait for");
+        }
+    }
+}
+
+/// G7, G11: a lack that lasts costs few passes. After the lack, everything is sent.
+#[test]
+fn a_send_that_always_lacks_buffers_does_not_spin() {
+    for errno in [libc::ENOBUFS, libc::ENOMEM, libc::EINTR] {
+        let (rig, peer) = Rig::accept_at(&tcp());
+        rig.network.fail_always(Call::Send, errno);
+        peer.set_window(12);
+        let (taken, passes) = run_for(&rig, Duration::from_secs(10));
+        assert_eq!(taken, 0);
+        assert!((40..=200).contains(&passes), "errno {errno}: {passes} passes in ten seconds");
+        rig.network.heal();
+        assert_eq!(run_for(&rig, Duration::from_millis(201)).0, 12);
+    }
+}
+
+/// G11: a send on another thread that lacks buffers gets no event either, so the socket thread asks
+/// the hook after a pause.
+#[test]
+fn a_send_on_another_thread_that_lacks_buffers_is_followed_by_the_hook() {
+    let (rig, peer) = Rig::accept_at(&tcp());
+    peer.set_window(5);
+    // The socket thread's send fills the window. After that, the latch is clear.
+    assert_eq!(rig.sends_of_one_pass(), (vec![5], 1));
+    rig.pass();
+    let id = rig.handler.ordinals.id(0);
+    rig.network.fail_next(Call::Send, libc::ENOBUFS);
+    let sent = rig.network.as_another_thread(|| rig.sockman.send_bytes(id, &[1; 3]));
+    assert_eq!(sent.unwrap(), 0);
+    let calls = rig.network.calls(Call::Send);
+    run_for(&rig, Duration::from_millis(11));
+    assert_eq!(rig.network.calls(Call::Send), calls + 1);
+}
+
+/// G11: a closed connection that lacked buffers is released, and a restart forgets nothing.
+#[test]
+fn a_connection_that_lacks_buffers_can_be_closed() {
+    let (rig, peer) = Rig::accept_at(&tcp());
+    rig.network.fail_always(Call::Send, libc::ENOBUFS);
+    peer.set_window(12);
+    let descriptors = rig.network.descriptors();
+    rig.pass();
+    assert!(rig.sockman.close_connection(rig.handler.ordinals.id(0)));
+    assert_eq!(rig.network.descriptors(), descriptors - 1);
+    run_for(&rig, Duration::from_secs(1));
+    assert_eq!(rig.network.last_timeout(), None);
 }

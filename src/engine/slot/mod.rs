@@ -9,7 +9,7 @@ use std::sync::Arc;
 pub(crate) use self::turn::{Turn, TurnEnd};
 
 use super::{
-    connection::{Connection, ConnectionId},
+    connection::{Connection, ConnectionId, RECV_LACKS, SEND_LACKS},
     context::Context,
     due::Listed,
 };
@@ -43,6 +43,9 @@ pub(crate) struct Slot {
     saw_fin: bool,
     /// Whether an event reported an error or a hang-up that is not reported to the embedder yet.
     broken: bool,
+    /// Whether the last receive took many bytes. Such a connection does not get its next turn
+    /// before the rest of the round, because a thousand of them would delay one that sends little.
+    pub(crate) is_heavy: bool,
 }
 
 /// The latch of one direction.
@@ -92,6 +95,7 @@ impl Slot {
             end: End::Open,
             saw_fin: false,
             broken: false,
+            is_heavy: false,
         }
     }
 
@@ -135,6 +139,21 @@ impl Slot {
         }
     }
 
+    /// Sets the latches of the directions that lacked memory or buffers. Nothing else sets them:
+    /// the poller reports no edge, because the socket was ready all the time.
+    pub(crate) fn retry_lacking(&mut self) {
+        let lacks = self.connection.take_lacks();
+        if lacks & SEND_LACKS != 0 {
+            self.forget_blocked_send();
+            self.send.ready = true;
+            self.send.work = true;
+        }
+        if lacks & RECV_LACKS != 0 && self.end == End::Open {
+            self.recv.ready = true;
+            self.recv.work = true;
+        }
+    }
+
     /// Makes the next turn report that the poller refused the socket. The failure is reported
     /// instead of a receive, even if receiving is paused.
     pub(crate) fn latch_failed_registration(&mut self) {
@@ -147,8 +166,7 @@ impl Slot {
     /// no work.
     #[inline]
     pub(crate) fn ask_hooks(&mut self, context: &Context<'_>, open: OpenSince) -> bool {
-        self.send.allowed = false;
-        self.recv.allowed = false;
+        self.forget_answers();
         if self.has_turn {
             return true;
         }
@@ -170,6 +188,13 @@ impl Slot {
             self.recv.work = self.recv.allowed;
         }
         self.send.allowed || self.recv.allowed
+    }
+
+    /// Makes the next turn ask the hooks, although they have said yes.
+    #[inline]
+    pub(crate) fn forget_answers(&mut self) {
+        self.send.allowed = false;
+        self.recv.allowed = false;
     }
 
     /// Sweeps the connection. Returns `false` if the connection needs a full turn instead. Most

@@ -4,19 +4,27 @@
 //! connection's send lock for a moment to read the error of a send. No lock is held while a
 //! callback runs.
 
-use std::{io, mem};
+use std::{collections::BTreeMap, io, mem};
 
 use super::{End, OpenSince, Slot};
 use crate::{
-    engine::{context::Context, slab::Key},
+    engine::{connection::RECV_LACKS, context::Context, slab::Key},
     event_handler::NextRecv,
+    sys::passing::{passes, uninterrupted},
 };
+
+/// A receive is heavy if it takes at least this many bytes, or fills a smaller buffer. Requests and
+/// most messages of protocols are shorter.
+const HEAVY: usize = 4096;
 
 /// How a turn ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum TurnEnd {
     /// Work is left, and the connection gets a turn in the next pass if its hooks say yes.
     WorkLeft,
+    /// A little data came after the ready-to-send call, so the embedder may have queued an answer
+    /// to it. The connection gets its next turn before the rest of the round.
+    MayAnswer,
     /// Nothing is left to do until an event, a wake or the sweep.
     Rests,
     /// The connection was closed meanwhile.
@@ -31,7 +39,7 @@ pub(crate) struct Turn<'a> {
     pub(crate) slot: &'a mut Slot,
     pub(crate) key: Key,
     pub(crate) buffer: &'a mut [u8],
-    pub(crate) failed: &'a mut Vec<(Key, io::Error)>,
+    pub(crate) failed: &'a mut BTreeMap<Key, io::Error>,
 }
 
 /// The error of a turn that ends because the connection was closed.
@@ -47,37 +55,41 @@ enum Called {
 impl Turn<'_> {
     pub(crate) fn run(&mut self) -> TurnEnd {
         self.slot.has_turn = false;
-        if self.both_directions().is_err() {
-            return TurnEnd::Closed;
-        }
+        let Ok(may_answer) = self.both_directions() else { return TurnEnd::Closed };
         // The answers of the hooks are valid for one pass only.
-        self.slot.send.allowed = false;
-        self.slot.recv.allowed = false;
+        self.slot.forget_answers();
         // If there is more to send, the next turn also sends before it receives.
         self.slot.send_first = self.slot.send.is_due();
-        if self.slot.send_first || self.slot.recv.is_due() {
+        if self.slot.recv.is_due() {
             TurnEnd::WorkLeft
+        } else if self.slot.send_first {
+            if may_answer { TurnEnd::MayAnswer } else { TurnEnd::WorkLeft }
         } else {
             TurnEnd::Rests
         }
     }
 
-    fn both_directions(&mut self) -> Result<(), Closed> {
+    /// Returns whether a little data came after the ready-to-send call.
+    fn both_directions(&mut self) -> Result<bool, Closed> {
         let mut asked_to_send = Called::No;
         let mut next_recv = NextRecv::Proceed;
         if mem::take(&mut self.slot.send_first) {
             (asked_to_send, next_recv) = self.try_to_send()?;
         }
+        // A receive sets the work of sending, so the work says whether data came.
+        let sends = self.slot.send.work;
         if next_recv == NextRecv::Proceed {
             self.try_to_recv()?;
         }
+        let may_answer = !sends && self.slot.send.work && !self.slot.is_heavy;
         if asked_to_send == Called::No {
             self.try_to_send()?;
         }
         self.check_open()?;
         let id = self.slot.id;
         self.context.handler().event_io_loop_completed_for_one(self.context.sockman, id);
-        self.check_open()
+        self.check_open()?;
+        Ok(may_answer && asked_to_send == Called::Yes)
     }
 
     fn try_to_send(&mut self) -> Result<(Called, NextRecv), Closed> {
@@ -132,14 +144,19 @@ impl Turn<'_> {
         if self.slot.end != End::Open {
             return self.report_reset_after_eof();
         }
-        match self.slot.connection.sock().recv(self.buffer) {
+        let (connection, buffer) = (&self.slot.connection, &mut *self.buffer);
+        match uninterrupted(|| connection.recv(buffer)) {
             Ok(0) => self.got_eof(),
             Ok(bytes) => self.got_data(bytes),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 self.slot.recv.clear();
                 Ok(())
             }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
+            Err(error) if passes(&error) => {
+                self.context.shared().lacks(connection, RECV_LACKS, &error);
+                self.slot.recv.clear();
+                Ok(())
+            }
             Err(error) => self.got_permanent_read_error(&error),
         }
     }
@@ -148,6 +165,7 @@ impl Turn<'_> {
         if bytes < self.buffer.len() && self.slot.short_read_means_empty {
             self.slot.recv.clear();
         }
+        self.slot.is_heavy = bytes >= HEAVY.min(self.buffer.len());
         self.slot.connection.count_received(bytes);
         self.check_open()?;
         self.slot.send.work = true;
@@ -159,9 +177,10 @@ impl Turn<'_> {
     fn got_eof(&mut self) -> Result<(), Closed> {
         if !self.slot.saw_fin {
             // If a send received the reset, perhaps before the poller reported it, the receive
-            // returns a plain end of stream. A broken pipe is different, because it is a reset
-            // after the end. In that case both the end and the reset are reported.
-            let error = self.slot.connection.send_error();
+            // returns a plain end of stream. So it does if `connection_info` asked for the reset. A
+            // broken pipe is different, because it is a reset after the end. In that case both the
+            // end and the reset are reported.
+            let error = self.slot.connection.received_error();
             if let Some(error) = error.filter(|error| error.kind() != io::ErrorKind::BrokenPipe) {
                 return self.got_permanent_read_error(&error);
             }
@@ -178,14 +197,12 @@ impl Turn<'_> {
     }
 
     /// Reports a reset that came after the end of the stream. Linux's `recv` returns "end of
-    /// stream" again on each call, so only `SO_ERROR` holds the reset, unless a send received the
-    /// reset first.
+    /// stream" again on each call, so only `SO_ERROR` holds the reset, unless another call received
+    /// the reset first.
     fn report_reset_after_eof(&mut self) -> Result<(), Closed> {
         self.slot.recv.clear();
         self.slot.broken = false;
-        let connection = &self.slot.connection;
-        let error = connection.sock().take_error().unwrap_or_else(Some);
-        match error.or_else(|| connection.send_error()) {
+        match self.slot.connection.take_error().unwrap_or_else(Some) {
             Some(error) => self.got_permanent_read_error(&error),
             None => Ok(()),
         }
@@ -207,8 +224,7 @@ impl Turn<'_> {
     }
 
     fn take_failed_registration(&mut self) -> Option<io::Error> {
-        let position = self.failed.iter().position(|(key, _)| *key == self.key)?;
-        Some(self.failed.swap_remove(position).1)
+        self.failed.remove(&self.key)
     }
 
     fn check_open(&self) -> Result<(), Closed> {

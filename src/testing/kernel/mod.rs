@@ -7,7 +7,8 @@
 mod pollers;
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, HashMap, HashSet, VecDeque},
+    os::fd::RawFd,
     sync::Arc,
     time::Duration,
 };
@@ -67,6 +68,10 @@ pub(super) struct Backlog {
     pub(super) waiting: VecDeque<End>,
     pub(super) limit: usize,
     pub(super) is_shut: bool,
+    /// Whether the program and a peer both hold the listener.
+    pub(super) is_shared: bool,
+    /// Whether a holder has cleared `O_NONBLOCK`.
+    pub(super) is_blocking: bool,
 }
 
 /// The outcome of a connect to an address.
@@ -113,12 +118,24 @@ pub(super) struct Kernel {
     next_arrival: u64,
     /// The errors that the next calls on any socket of the program fail with.
     pub(super) faults: VecDeque<(Call, i32)>,
+    /// The calls that fail each time, and their errors.
+    pub(super) lasting_faults: HashMap<Call, i32>,
     pub(super) descriptor_limit: Option<usize>,
-    /// The number of calls that failed because a test ordered the failure.
+    /// The number of calls that failed because a test ordered this one failure.
     pub(super) faults_taken: u64,
+    /// The failures that have happened because a test ordered them: the call, the error, and whether
+    /// every call of the kind failed.
+    pub(super) faults_met: HashSet<(Call, i32, bool)>,
     /// When an accept or a registration last failed, either because a test ordered the failure or
     /// for lack of a descriptor.
     pub(super) exhausted_at: Option<Duration>,
+    /// When a call last failed with an error that passes by itself, because a test ordered it.
+    pub(super) lacked_at: Option<Duration>,
+    /// How many accepts of the program would have waited, because another holder had cleared
+    /// `O_NONBLOCK` and no client was there.
+    pub(super) blocked_accepts: u64,
+    /// The descriptors that stand for shared listeners until the program adopts them.
+    pub(super) shared: HashMap<RawFd, End>,
     descriptors: usize,
     /// The latency and the window of new streams.
     pub(super) latency: Duration,
@@ -206,13 +223,21 @@ impl Kernel {
             own = take_fault(&mut socket.faults, call);
         }
         self.calls[call as usize] += 1;
-        let Some(errno) = own.or_else(|| take_fault(&mut self.faults, call)) else { return Ok(()) };
-        self.faults_taken += 1;
-        if matches!(call, Call::Accept | Call::Register) {
+        let once = own.or_else(|| take_fault(&mut self.faults, call));
+        let lasting = self.lasting_faults.get(&call).copied();
+        let Some(errno) = once.or(lasting) else { return Ok(()) };
+        self.faults_taken += u64::from(once.is_some());
+        self.faults_met.insert((call, errno, once.is_none()));
+        // A listener asks an accepted socket for its address, and backs off if that lacks buffers.
+        if matches!(call, Call::Accept | Call::Register | Call::LocalAddress) {
             self.exhausted_at = Some(self.elapsed);
         }
-        // An edge follows a call that reports "would block" although it would not have blocked.
-        if errno == libc::EAGAIN {
+        if matches!(errno, libc::ENOBUFS | libc::ENOMEM | libc::EINTR) {
+            self.lacked_at = Some(self.elapsed);
+        }
+        // An edge follows a call that reports "would block" although it would not have blocked. If
+        // the failure lasts, the edge comes when `heal` ends it.
+        if errno == libc::EAGAIN && once.is_some() {
             if let Some(end) = end {
                 let at = self.elapsed;
                 self.put_on_wire(at, end, Arrival::Spurious);
@@ -232,6 +257,11 @@ impl Kernel {
         self.faults.clear();
         for socket in self.sockets.iter_mut().flatten() {
             socket.faults.clear();
+        }
+        let would_block = self.lasting_faults.drain().any(|(_, errno)| errno == libc::EAGAIN);
+        if would_block {
+            let ends: Vec<End> = (0..self.sockets.len()).filter_map(|fd| self.end_of(fd)).collect();
+            ends.into_iter().for_each(|end| self.tell(end));
         }
     }
 
@@ -266,10 +296,12 @@ impl Kernel {
         }
     }
 
-    pub(super) fn accept(&mut self, end: End) -> Sys<(End, Service)> {
-        self.fault(Some(end), Call::Accept)?;
-        let owner = self.socket(end).ok_or(libc::EBADF)?.owner;
-        let is_full = owner == Owner::Program
+    /// Accepts on behalf of the program or of a peer.
+    pub(super) fn accept(&mut self, end: End, by: Owner) -> Sys<(End, Service)> {
+        if by == Owner::Program {
+            self.fault(Some(end), Call::Accept)?;
+        }
+        let is_full = by == Owner::Program
             && self.descriptor_limit.is_some_and(|limit| self.descriptors >= limit);
         let backlog = self.backlog(end).ok_or(libc::EINVAL)?;
         if backlog.is_shut {
@@ -280,14 +312,52 @@ impl Kernel {
             self.exhausted_at = Some(self.elapsed);
             return Err(libc::EMFILE);
         }
-        let accepted = backlog.waiting.pop_front().ok_or(libc::EAGAIN)?;
-        if owner == Owner::Program {
+        let Some(accepted) = backlog.waiting.pop_front() else {
+            let blocks = backlog.is_blocking && by == Owner::Program;
+            self.blocked_accepts += u64::from(blocks);
+            return Err(libc::EAGAIN);
+        };
+        if by == Owner::Program {
             self.descriptors += 1;
         }
         let socket = self.socket(accepted).ok_or(libc::ECONNABORTED)?;
-        socket.owner = owner;
+        socket.owner = by;
         let them = socket.remote.clone().ok_or(libc::ECONNABORTED)?;
         Ok((accepted, them))
+    }
+
+    /// Sets `O_NONBLOCK` on a listener of the program, and returns whether an accept has an outcome
+    /// now.
+    pub(super) fn ready_to_accept(&mut self, end: End) -> Sys<bool> {
+        let backlog = self.backlog(end).ok_or(libc::EINVAL)?;
+        backlog.is_blocking = false;
+        Ok(!backlog.waiting.is_empty() || backlog.is_shut)
+    }
+
+    /// Makes the program a holder of a peer's listener.
+    pub(super) fn adopt(&mut self, fd: RawFd) -> Sys<End> {
+        let end = self.shared.remove(&fd).ok_or(libc::EOPNOTSUPP)?;
+        let backlog = self.backlog(end).ok_or(libc::EINVAL)?;
+        (backlog.is_shared, backlog.is_blocking) = (true, false);
+        self.socket(end).ok_or(libc::EBADF)?.owner = Owner::Program;
+        self.descriptors += 1;
+        Ok(end)
+    }
+
+    /// Ends the hold of the program or of a peer on a listener. Returns `true` if the other one
+    /// still holds it.
+    pub(super) fn release_listener(&mut self, end: End, by: Owner) -> bool {
+        let Some(backlog) = self.backlog(end) else { return false };
+        if !std::mem::take(&mut backlog.is_shared) {
+            return false;
+        }
+        if by == Owner::Program {
+            self.descriptors -= 1;
+            if let Some(socket) = self.socket(end) {
+                socket.owner = Owner::Elsewhere;
+            }
+        }
+        true
     }
 
     pub(super) fn connect(&mut self, end: End, to: &Service) -> Sys<()> {
@@ -419,9 +489,9 @@ impl Kernel {
         if self.stream(client).is_none() {
             return;
         }
-        let refusal = match (self.fates.get(to), self.listener_at(to)) {
+        let refusal = match (self.fates.get(to).copied(), self.listener_at(to)) {
             (Some(Fate::Silence), _) => return,
-            (Some(Fate::Refusal(errno)), _) => *errno,
+            (Some(Fate::Refusal(errno)), _) => errno,
             (None, Some(listener)) => {
                 let Some(backlog) = self.backlog(listener) else { return };
                 if backlog.is_shut {
@@ -439,6 +509,14 @@ impl Kernel {
                     libc::ECONNREFUSED
                 }
             }
+            // The kernel has chosen the port of the destination for the socket itself.
+            (None, None) if self.is_local(client, to) => {
+                if let Some(stream) = self.stream(client) {
+                    stream.is_connecting = false;
+                    stream.other = Some(client);
+                }
+                return self.tell(client);
+            }
             (None, None) => libc::ECONNREFUSED,
         };
         if let Some(stream) = self.stream(client) {
@@ -446,6 +524,10 @@ impl Kernel {
             stream.break_with(refusal);
         }
         self.tell(client);
+    }
+
+    fn is_local(&mut self, end: End, address: &Service) -> bool {
+        self.socket(end).is_some_and(|socket| socket.local.as_ref() == Some(address))
     }
 
     /// Closes the descriptor.

@@ -6,7 +6,10 @@
 use std::collections::VecDeque;
 
 use super::{End, Kernel, Kind, Sys};
-use crate::{sys::Readiness, testing::calls::Call};
+use crate::{
+    sys::{EVENTS_PER_POLL, Readiness},
+    testing::calls::Call,
+};
 
 #[derive(Debug, Default)]
 pub(super) struct PollerState {
@@ -82,8 +85,12 @@ impl Kernel {
             events.append(&mut self.injected);
             return is_woken;
         }
-        let ready = std::mem::take(&mut state.ready);
-        for end in ready {
+        // The waker takes a place among the events of a poll, as with `epoll`. Further sockets stay
+        // listed for the next poll.
+        let most = EVENTS_PER_POLL - usize::from(is_woken);
+        let mut ready = std::mem::take(&mut state.ready).into_iter();
+        while events.len() < most {
+            let Some(end) = ready.next() else { break };
             let Some(socket) = self.socket(end) else { continue };
             // Meanwhile the socket was deregistered, or registered with another poller.
             if !socket.is_listed || socket.registration.is_none_or(|(of, _)| of != poller) {
@@ -94,6 +101,10 @@ impl Kernel {
             if let Some(readiness) = self.readiness(end) {
                 events.push(Readiness { token, ..readiness });
             }
+        }
+        if let Some(state) = self.pollers.get_mut(&poller) {
+            // `ready` was left empty, and nothing was listed meanwhile.
+            state.ready = ready.collect();
         }
         is_woken
     }

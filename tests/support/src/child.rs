@@ -43,6 +43,25 @@ pub fn in_child<T: Fn()>(_test: T, body: impl FnOnce()) {
     assert!(out.contains("1 passed"), "the child ran no test named {}:\n{out}", name_of::<T>());
 }
 
+/// Runs `body` in a child process that has a network of its own: a loopback interface that is up,
+/// and what the shell commands of `setup` change. Needs root, `unshare` and `ip`, and fails without
+/// them.
+pub fn in_namespace<T: Fn()>(_test: T, setup: &str, body: impl FnOnce()) {
+    if is_child() {
+        return body();
+    }
+    let test = command::<T>();
+    let script = format!("set -e\nip link set lo up\n{setup}\nexec \"$@\"");
+    let mut child = Command::new("unshare");
+    child.args(["--net", "sh", "-c", &script, "sh"]).arg(test.get_program()).args(test.get_args());
+    let output = child.env(MARK, "1").output().expect("the program `unshare` must be installed");
+    let (out, err) =
+        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    println!("{out}\n{err}");
+    assert!(output.status.success(), "the child failed (it needs root):\n{out}\n{err}");
+    assert!(out.contains("1 passed"), "the child ran no test named {}:\n{out}", name_of::<T>());
+}
+
 /// Starts a child that runs `test`, with pipes to its standard input and output.
 pub fn start<T: Fn()>(_test: T) -> Child {
     command::<T>().stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap()

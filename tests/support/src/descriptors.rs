@@ -14,7 +14,10 @@ use nix::sys::socket::{
 };
 #[cfg(target_os = "linux")]
 use {
-    nix::sys::socket::{SockaddrStorage, getpeername, getsockname},
+    nix::sys::socket::{
+        SockaddrStorage, getpeername, getsockname,
+        sockopt::{KeepAlive, RcvBuf, SndBuf, TcpKeepIdle, TcpUserTimeout},
+    },
     std::{fs, net::SocketAddr},
 };
 
@@ -70,6 +73,19 @@ pub fn is_without_delay(descriptor: RawFd) -> bool {
     getsockopt(descriptor, TcpNoDelay).unwrap()
 }
 
+/// Returns the values of options that Linux copies from a listener to the sockets that it accepts:
+/// both buffers, keep-alive with its idle time, and the user time-out.
+#[cfg(target_os = "linux")]
+pub fn inherited_options(descriptor: RawFd) -> (usize, usize, bool, u32, u32) {
+    (
+        getsockopt(descriptor, RcvBuf).unwrap(),
+        getsockopt(descriptor, SndBuf).unwrap(),
+        getsockopt(descriptor, KeepAlive).unwrap(),
+        getsockopt(descriptor, TcpKeepIdle).unwrap(),
+        getsockopt(descriptor, TcpUserTimeout).unwrap(),
+    )
+}
+
 /// Sends all of `data` together with a copy of `descriptor`.
 pub fn send_along(stream: &UnixStream, data: &[u8], descriptor: RawFd) {
     let sent = sendmsg::<UnixAddr>(
@@ -80,4 +96,17 @@ pub fn send_along(stream: &UnixStream, data: &[u8], descriptor: RawFd) {
         None,
     );
     assert_eq!(sent, Ok(data.len()));
+}
+
+/// Returns the descriptor of the socket that is bound to this path, as of the listener that the
+/// library keeps to itself.
+#[cfg(target_os = "linux")]
+pub fn of_path(path: &std::path::Path) -> RawFd {
+    fs::read_dir("/proc/self/fd")
+        .unwrap()
+        .filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok())
+        .find(|descriptor: &RawFd| {
+            getsockname::<UnixAddr>(*descriptor).is_ok_and(|name| name.path() == Some(path))
+        })
+        .expect("no socket is bound to the path")
 }

@@ -2,10 +2,11 @@
 
 use std::{
     collections::BTreeSet,
-    env,
+    env, fs,
     io::{BufRead, BufReader, Read},
-    path::PathBuf,
-    process::{Child, ChildStdout, Command, ExitStatus, Stdio},
+    os::unix::{fs::MetadataExt, net::UnixStream, process::CommandExt},
+    path::{Path, PathBuf},
+    process::{self, Child, ChildStdout, Command, ExitStatus, Stdio},
     sync::{
         Mutex,
         mpsc::{Receiver, RecvTimeoutError, channel},
@@ -200,4 +201,118 @@ impl Drop for Process {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// The signals that end a program by default, except SIGKILL and those that report a fault of the
+/// program.
+const ENDING: [&str; 16] = [
+    "HUP", "INT", "QUIT", "TERM", "USR1", "USR2", "ALRM", "VTALRM", "PROF", "IO", "XCPU", "XFSZ",
+    "PWR", "16", "34", "64",
+];
+
+/// Returns a mask of signals from the text of `/proc/…/status`.
+fn signal_mask(status: &str, name: &str) -> u64 {
+    let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+    u64::from_str_radix(line.trim_start_matches(':').trim(), 16).unwrap()
+}
+
+/// Returns a command that starts the same program with the default action for all signals. The caller
+/// sets its standard streams.
+///
+/// A program that was started to ignore a signal continues to ignore it. So would the programs of
+/// tests that run under `nohup` (SIGHUP) or in the background of a shell (SIGINT, SIGQUIT).
+pub fn with_default_signals(original: &Command) -> Command {
+    let mut command = Command::new("env");
+    command.arg("--default-signal").arg(original.get_program()).args(original.get_args());
+    for (name, value) in original.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    if let Some(directory) = original.get_current_dir() {
+        command.current_dir(directory);
+    }
+    command
+}
+
+/// Checks a program that listens on the unix-domain path `path`, and that may make other files,
+/// `left`. Each signal ends the program in order, so that it leaves nothing behind. After a SIGKILL,
+/// which leaves the path, the program starts again. It does not take a path that is in use.
+pub fn assert_unix_path_is_handled(
+    command: impl Fn() -> Command,
+    path: &Path,
+    left: Option<&Path>,
+) {
+    let start = |command: &mut Command| {
+        let mut process = Process::new(command.stdout(Stdio::piped()).spawn().unwrap());
+        process.wait_for_line("its address", |line| line.contains("listen").then_some(()));
+        process
+    };
+    let is_anything_left = || path.exists() || left.is_some_and(Path::exists);
+    for name in ENDING {
+        let mut process = start(&mut with_default_signals(&command()));
+        assert!(is_anything_left());
+        signal(process.child.id(), name);
+        let (code, text) = process.wait_for_end();
+        assert_eq!(code, Some(0), "SIG{name}: {text}");
+        assert!(!is_anything_left(), "SIG{name} leaves files");
+    }
+
+    // `nohup` makes a program ignore SIGHUP.
+    let original = command();
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "trap '' HUP; exec \"$0\" \"$@\""]).arg(original.get_program());
+    let mut process = start(shell.args(original.get_args()));
+    let status = fs::read_to_string(format!("/proc/{}/status", process.child.id())).unwrap();
+    let mask = |name| signal_mask(&status, name);
+    assert_eq!((mask("SigIgn") & 1, mask("SigCgt") & 1), (1, 0), "SIGHUP is not ignored");
+    signal(process.child.id(), "TERM");
+    assert_eq!(process.wait_for_end().0, Some(0));
+
+    let mut killed = start(&mut command());
+    signal(killed.child.id(), "KILL");
+    assert_eq!(killed.wait_for_end().0, None);
+    assert!(path.exists());
+    let mut next = start(&mut command());
+
+    // The path is in use, and later it is another file.
+    let assert_refused = || {
+        let output = command().output().unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        let complaint = String::from_utf8(output.stderr).unwrap();
+        assert!(complaint.contains(path.to_str().unwrap()), "{complaint}");
+    };
+    assert_refused();
+    drop(UnixStream::connect(path).unwrap());
+    signal(next.child.id(), "TERM");
+    assert_eq!(next.wait_for_end().0, Some(0));
+    fs::write(path, "precious").unwrap();
+    assert_refused();
+    assert_eq!(fs::read_to_string(path).unwrap(), "precious");
+    fs::remove_file(path).unwrap();
+}
+
+/// Runs a program that the operating system gives no threads, and checks that it ends with an exit
+/// code and one line. The limit does not bind root, so under root the program runs as another user.
+pub fn assert_lack_of_threads_is_told(program: &Path, arguments: &[&str]) {
+    const UNPRIVILEGED: u32 = 65_534;
+    // The other user may have no access to the directory of the build.
+    let name = program.file_name().unwrap().to_str().unwrap();
+    let name = format!("sockman-{}-{name}", process::id());
+    let copy = env::temp_dir().join(name);
+    // Another process makes the copy. If this one did, a child that another test starts at the same
+    // time would have the copy open for writing, and the program could not be executed.
+    assert!(Command::new("cp").arg(program).arg(&copy).status().unwrap().success());
+    let mut command = Command::new("prlimit");
+    command.arg("--nproc=1").arg(&copy).args(arguments).env_remove("RUST_LOG");
+    if fs::metadata("/proc/self").unwrap().uid() == 0 {
+        command.uid(UNPRIVILEGED).gid(UNPRIVILEGED);
+    }
+    let output = command.output().unwrap();
+    fs::remove_file(&copy).unwrap();
+    let complaint = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{complaint}");
+    assert_eq!(complaint.lines().count(), 1, "{complaint}");
+    assert!(!complaint.contains("panicked"), "{complaint}");
 }

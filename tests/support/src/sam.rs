@@ -20,6 +20,8 @@ use super::DEADLINE;
 pub enum Play {
     /// Answers like a router.
     Properly,
+    /// Answers like a router, with this text before the end of the line.
+    Padded(String),
     /// Sends these bytes, and then nothing more.
     Say(Vec<u8>),
     /// Sends these bytes, and then closes.
@@ -195,6 +197,7 @@ impl Inner {
             self.changed.notify_all();
             let answer = match (self.plan)(&line) {
                 Play::Properly => self.answer(&line),
+                Play::Padded(text) => format!("{}{text}\n", self.answer(&line).trim_end()),
                 Play::Say(bytes) => {
                     let _ = writer.write_all(&bytes);
                     let _ = std::io::copy(&mut reader, &mut std::io::sink());

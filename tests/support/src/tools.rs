@@ -54,7 +54,7 @@ pub fn run_passes(sockman: &SockMan, count: u64) {
 /// Waits until the poller has reported a reset or hang-up of `id`.
 pub fn wait_until_hung_up(sockman: &SockMan, id: ConnectionId) {
     until("the connection counts as hung up", || {
-        sockman.connection_info(id).is_some_and(|info| info.hung_up)
+        sockman.connection_info(id).is_some_and(|info| info.hung_up.is_some())
     });
 }
 
@@ -136,6 +136,7 @@ struct Seen {
     open: AtomicUsize,
     receives: AtomicUsize,
     accepted_fds: Mutex<Vec<RawFd>>,
+    accepted_at: Mutex<Option<Service>>,
     fail_registrations: AtomicBool,
     after_receive: Mutex<Option<Box<dyn FnOnce() + Send>>>,
 }
@@ -162,6 +163,11 @@ impl Spy {
         self.seen.accepted_fds.lock().unwrap().clone()
     }
 
+    /// Makes later accepted sockets report this local address, as those of a transparent proxy do.
+    pub fn pretend_accepted_at(&self, local: Service) {
+        *self.seen.accepted_at.lock().unwrap() = Some(local);
+    }
+
     pub fn fail_registrations(&self, fail: bool) {
         self.seen.fail_registrations.store(fail, Ordering::SeqCst);
     }
@@ -172,8 +178,12 @@ impl Spy {
     }
 
     fn watch(&self, inner: Box<dyn Sock>) -> Box<dyn Sock> {
+        self.watch_at(inner, None)
+    }
+
+    fn watch_at(&self, inner: Box<dyn Sock>, local: Option<Service>) -> Box<dyn Sock> {
         self.seen.open.fetch_add(1, Ordering::SeqCst);
-        Box::new(SpySock { inner, spy: self.clone(), _open: Open(Arc::clone(&self.seen)) })
+        Box::new(SpySock { inner, spy: self.clone(), local, _open: Open(Arc::clone(&self.seen)) })
     }
 }
 
@@ -196,6 +206,8 @@ struct SpySock {
     // This is the first field, so that the descriptor is closed before it counts as closed.
     inner: Box<dyn Sock>,
     spy: Spy,
+    /// The local address that the socket reports instead of its own.
+    local: Option<Service>,
     _open: Open,
 }
 
@@ -218,14 +230,15 @@ impl Sock for SpySock {
     }
 
     fn listen(self: Box<Self>, backlog: i32) -> io::Result<Box<dyn Sock>> {
-        let SpySock { inner, spy, _open } = *self;
-        Ok(Box::new(SpySock { inner: inner.listen(backlog)?, spy, _open }))
+        let SpySock { inner, spy, local, _open } = *self;
+        Ok(Box::new(SpySock { inner: inner.listen(backlog)?, spy, local, _open }))
     }
 
     fn accept(&self) -> io::Result<(Box<dyn Sock>, Service)> {
         let (sock, them) = self.inner.accept()?;
         self.spy.seen.accepted_fds.lock().unwrap().push(sock.as_raw_fd());
-        Ok((self.spy.watch(sock), them))
+        let local = self.spy.seen.accepted_at.lock().unwrap().clone();
+        Ok((self.spy.watch_at(sock, local), them))
     }
 
     fn recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
@@ -238,6 +251,10 @@ impl Sock for SpySock {
             }
         }
         result
+    }
+
+    fn peek(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.inner.peek(buffer)
     }
 
     fn send(&self, data: &[u8], more: More) -> io::Result<usize> {
@@ -257,6 +274,9 @@ impl Sock for SpySock {
     }
 
     fn local_address(&self) -> io::Result<Service> {
+        if let Some(local) = &self.local {
+            return Ok(local.clone());
+        }
         self.inner.local_address()
     }
 
@@ -270,6 +290,10 @@ impl Sock for SpySock {
 
     fn short_send_means_full(&self) -> bool {
         self.inner.short_send_means_full()
+    }
+
+    fn set_reset_on_close(&self) -> io::Result<()> {
+        self.inner.set_reset_on_close()
     }
 
     fn as_raw_fd(&self) -> RawFd {

@@ -7,7 +7,6 @@ use std::{
     io::{self, Write},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
-    process,
 };
 
 use data_encoding::{BASE64, HEXLOWER};
@@ -59,13 +58,13 @@ impl Cookie {
     /// The file could not be written.
     pub fn write(&self, path: &Path) -> io::Result<CookieFile> {
         // The file is written under another name first, so that a reader never finds half a cookie.
+        // The name is random, not the process id: two containers that share a directory can have
+        // the same process id, and one would remove the file that the other writes.
+        let mut random = [0; 8];
+        getrandom::fill(&mut random)?;
         let mut temporary = path.to_owned().into_os_string();
-        temporary.push(format!(".{}.tmp", process::id()));
+        temporary.push(format!(".{}.tmp", HEXLOWER.encode(&random)));
         let temporary = PathBuf::from(temporary);
-        match fs::remove_file(&temporary) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
         let mut file =
             OpenOptions::new().write(true).create_new(true).mode(MODE).open(&temporary)?;
         let written = file.write_all(self.text.as_bytes());

@@ -5,13 +5,16 @@
 //! The program provides them by implementing [`Methods`].
 
 mod cookie;
+mod message;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json, value::RawValue};
 
 use crate::{
     Answer, HttpService, Response, Timers,
     parser::{Credentials, Head, Request},
 };
+
+use self::message::Members;
 
 pub use self::cookie::{Cookie, CookieFile};
 
@@ -56,32 +59,33 @@ impl RpcError {
 pub type RpcResult = Result<Value, RpcError>;
 
 /// The parameters of a call, in the order of the method's parameter list. A parameter that is null
-/// counts as missing.
+/// counts as missing. The values are the text that the client sent, as parts of the body.
 #[derive(Debug)]
-pub struct Params {
+pub struct Params<'a> {
     names: &'static [&'static str],
-    values: Vec<Value>,
+    values: Vec<Option<&'a RawValue>>,
 }
 
-impl Params {
+impl<'a> Params<'a> {
     /// Assigns the parameters of a request to `names`.
     ///
     /// # Errors
     ///
-    /// The request has more parameters than the method, or one with an unknown name.
+    /// The request has more parameters than the method, one with an unknown name, or one twice.
     fn new(
         method: &str,
         names: &'static [&'static str],
-        params: Value,
-    ) -> Result<Params, RpcError> {
-        let values = match params {
-            Value::Null => Vec::new(),
-            Value::Array(values) => values,
-            Value::Object(named) => positional(names, named)?,
-            _ => {
-                let message = "Params must be an array or object";
-                return Err(RpcError::new(INVALID_REQUEST, message));
-            }
+        params: Option<&'a RawValue>,
+    ) -> Result<Params<'a>, RpcError> {
+        let values = match params.filter(|params| !message::is_null(params)) {
+            None => Vec::new(),
+            Some(params) => match (positional(names, params), named(names, params)?) {
+                (Some(values), _) | (None, Some(values)) => values,
+                (None, None) => {
+                    let message = "Params must be an array or object";
+                    return Err(RpcError::new(INVALID_REQUEST, message));
+                }
+            },
         };
         if values.len() > names.len() {
             return Err(RpcError::new(MISC_ERROR, format!("usage: {}", usage(method, names))));
@@ -89,13 +93,15 @@ impl Params {
         Ok(Params { names, values })
     }
 
-    /// Returns all parameters as an array.
-    pub fn all(&self) -> Value {
-        Value::Array(self.values.clone())
+    /// Returns all parameters as a JSON array, each one as the client sent it.
+    pub fn all(&self) -> String {
+        let texts: Vec<_> =
+            self.values.iter().map(|value| value.map_or("null", RawValue::get)).collect();
+        format!("[{}]", texts.join(","))
     }
 
-    fn value(&self, index: usize) -> Option<&Value> {
-        self.values.get(index).filter(|value| !value.is_null())
+    fn value(&self, index: usize) -> Option<&'a RawValue> {
+        self.values.get(index).copied().flatten().filter(|value| !message::is_null(value))
     }
 
     fn wrong_type(&self, index: usize, expected: &str) -> RpcError {
@@ -113,9 +119,9 @@ impl Params {
     /// # Errors
     ///
     /// The parameter is of another type.
-    pub fn string(&self, index: usize) -> Result<Option<&str>, RpcError> {
+    pub fn string(&self, index: usize) -> Result<Option<String>, RpcError> {
         self.value(index)
-            .map(|value| value.as_str().ok_or_else(|| self.wrong_type(index, "string")))
+            .map(|value| message::string(value).ok_or_else(|| self.wrong_type(index, "string")))
             .transpose()
     }
 
@@ -126,7 +132,7 @@ impl Params {
     /// The parameter is of another type.
     pub fn integer(&self, index: usize) -> Result<Option<i64>, RpcError> {
         self.value(index)
-            .map(|value| value.as_i64().ok_or_else(|| self.wrong_type(index, "number")))
+            .map(|value| value.get().parse().map_err(|_| self.wrong_type(index, "number")))
             .transpose()
     }
 
@@ -137,7 +143,7 @@ impl Params {
     /// The parameter is of another type.
     pub fn boolean(&self, index: usize) -> Result<Option<bool>, RpcError> {
         self.value(index)
-            .map(|value| value.as_bool().ok_or_else(|| self.wrong_type(index, "bool")))
+            .map(|value| value.get().parse().map_err(|_| self.wrong_type(index, "bool")))
             .transpose()
     }
 
@@ -146,44 +152,73 @@ impl Params {
     /// # Errors
     ///
     /// The parameter is missing, or of another type.
-    pub fn required<'a, T: 'a>(
-        &'a self,
+    pub fn required<T>(
+        &self,
         index: usize,
-        of_type: impl FnOnce(&'a Params, usize) -> Result<Option<T>, RpcError>,
+        of_type: impl FnOnce(&Params<'a>, usize) -> Result<Option<T>, RpcError>,
     ) -> Result<T, RpcError> {
         of_type(self, index)?.ok_or_else(|| self.missing(index))
     }
 }
 
-fn positional(
-    names: &'static [&'static str],
-    mut named: Map<String, Value>,
-) -> Result<Vec<Value>, RpcError> {
+/// Returns the elements of an array, and no more of them than one beyond the method's parameters.
+/// Returns `None` for another value.
+fn positional<'a>(names: &[&str], params: &'a RawValue) -> Option<Vec<Option<&'a RawValue>>> {
+    let mut values = Vec::new();
+    message::for_each_element(params, |value| {
+        if values.len() <= names.len() {
+            values.push(Some(value));
+        }
+    })
+    .then_some(values)
+}
+
+/// Returns the members of an object in the order of `names`. Returns `None` for another value.
+fn named<'a>(
+    names: &[&str],
+    params: &'a RawValue,
+) -> Result<Option<Vec<Option<&'a RawValue>>>, RpcError> {
+    let invalid = |message: String| Err(RpcError::new(INVALID_PARAMETER, message));
+    let mut named = vec![None; names.len()];
     // Bitcoin Core's command-line client sends the positional parameters under this name.
-    let mut values = match named.remove("args") {
+    let (args_name, mut args) = ("args", None);
+    let (mut twice, mut unknown) = (None, None);
+    let is_object = message::for_each_member(params, |name, value| {
+        let place = match names.iter().position(|other| *other == name) {
+            Some(index) => named.get_mut(index),
+            None => (name == args_name).then_some(&mut args),
+        };
+        match place {
+            None => drop(unknown.get_or_insert_with(|| name.to_owned())),
+            Some(place @ None) => *place = Some(value),
+            Some(Some(_)) => drop(twice.get_or_insert_with(|| name.to_owned())),
+        }
+    });
+    if !is_object {
+        return Ok(None);
+    }
+    if let Some(name) = twice {
+        return invalid(format!("Parameter {name} specified multiple times"));
+    }
+    let mut values = match args.map(|args| positional(names, args)) {
         None => Vec::new(),
-        Some(Value::Array(values)) => values,
-        Some(_) => return Err(RpcError::new(INVALID_PARAMETER, "args must be an array")),
+        Some(Some(values)) => values,
+        Some(None) => return invalid("args must be an array".to_owned()),
     };
-    for (index, name) in names.iter().enumerate() {
-        match named.remove(*name) {
+    for (index, (name, value)) in names.iter().zip(named).enumerate() {
+        match value {
             Some(_) if index < values.len() => {
-                let message = format!(
+                return invalid(format!(
                     "Parameter {name} specified twice both as positional and named argument"
-                );
-                return Err(RpcError::new(INVALID_PARAMETER, message));
+                ));
             }
-            Some(value) => values.push(value),
             None if index < values.len() => {}
-            None => values.push(Value::Null),
+            value => values.push(value),
         }
     }
-    match named.keys().next() {
-        None => Ok(values),
-        Some(unknown) => {
-            let message = format!("Unknown named parameter {}", unknown.escape_debug());
-            Err(RpcError::new(INVALID_PARAMETER, message))
-        }
+    match unknown {
+        None => Ok(Some(values)),
+        Some(name) => invalid(format!("Unknown named parameter {}", name.escape_debug())),
     }
 }
 
@@ -221,7 +256,23 @@ pub trait Methods: Send + Sync {
     /// # Errors
     ///
     /// An [`RpcError`] is sent to the client.
-    fn call(&self, method: &str, params: &Params, timers: &Timers<'_>) -> RpcResult;
+    fn call(&self, method: &str, params: &Params<'_>, timers: &Timers<'_>) -> RpcResult;
+
+    /// Calls a method and returns its result as JSON text. Called on a worker thread. The default
+    /// calls [`call`](Self::call). Implement this method for a result that holds values of the
+    /// request, which must stay as the client sent them.
+    ///
+    /// # Errors
+    ///
+    /// An [`RpcError`] is sent to the client.
+    fn call_for_text(
+        &self,
+        method: &str,
+        params: &Params<'_>,
+        timers: &Timers<'_>,
+    ) -> Result<String, RpcError> {
+        self.call(method, params, timers).map(|value| value.to_string())
+    }
 
     /// Called on the socket thread when a timer set with [`Timers::set`] has expired.
     fn timer_ended(&self, number: u32) {
@@ -261,7 +312,7 @@ impl<M: Methods> HttpService for RpcService<M> {
     }
 
     fn answer(&self, request: Request, timers: &Timers<'_>) -> Answer {
-        Answer::Response(self.respond(request.body, timers))
+        Answer::Response(self.respond(&request.body, timers))
     }
 
     fn timer_ended(&self, number: u32) {
@@ -281,27 +332,29 @@ enum Version {
 }
 
 /// A completed call.
-struct Done {
+struct Done<'a> {
     version: Version,
     /// `None` if the request had no id. The answer to such a request has no id either.
-    id: Option<Value>,
-    result: RpcResult,
+    id: Option<&'a RawValue>,
+    /// The result is JSON text.
+    result: Result<String, RpcError>,
 }
 
 impl<M: Methods> RpcService<M> {
-    fn respond(&self, body: Vec<u8>, timers: &Timers<'_>) -> Response {
-        let parsed = serde_json::from_slice(&body);
-        // Frees the memory of the body before the calls, which may take long.
-        drop(body);
-        match parsed {
-            Ok(Value::Array(batch)) => self.respond_to_batch(batch, timers),
-            Ok(Value::Object(request)) => self.respond_to_one(request, timers),
-            Ok(_) => failed(PARSE_ERROR, "Top-level object parse error"),
-            Err(_) => failed(PARSE_ERROR, "Parse error"),
+    fn respond(&self, body: &[u8], timers: &Timers<'_>) -> Response {
+        let Some(value) = message::check(body) else {
+            return failed(PARSE_ERROR, "Parse error");
+        };
+        if let Some(request) = Members::of(value) {
+            self.respond_to_one(request, timers)
+        } else if value.get().starts_with('[') {
+            self.respond_to_batch(value, timers)
+        } else {
+            failed(PARSE_ERROR, "Top-level object parse error")
         }
     }
 
-    fn respond_to_one(&self, request: Map<String, Value>, timers: &Timers<'_>) -> Response {
+    fn respond_to_one(&self, request: Members<'_>, timers: &Timers<'_>) -> Response {
         let done = self.execute(request, timers);
         if done.is_notification() {
             return Response::empty(204);
@@ -314,26 +367,31 @@ impl<M: Methods> RpcService<M> {
     }
 
     /// Returns the answer to a batch. As in Bitcoin Core, an empty batch has an empty answer.
-    fn respond_to_batch(&self, batch: Vec<Value>, timers: &Timers<'_>) -> Response {
-        let is_empty = batch.is_empty();
+    fn respond_to_batch(&self, batch: &RawValue, timers: &Timers<'_>) -> Response {
+        let (mut is_empty, mut is_too_long) = (true, false);
         let mut answers = Vec::new();
-        for request in batch {
-            let done = match request {
-                Value::Object(request) => self.execute(request, timers),
-                _ => Done::without_request(INVALID_REQUEST, "Invalid Request object"),
+        message::for_each_element(batch, |request| {
+            is_empty = false;
+            if is_too_long {
+                return;
+            }
+            let done = match Members::of(request) {
+                Some(request) => self.execute(request, timers),
+                None => Done::without_request(INVALID_REQUEST, "Invalid Request object"),
             };
             if done.is_notification() {
-                continue;
+                return;
             }
             answers.push(if answers.is_empty() { b'[' } else { b',' });
             done.write(&mut answers);
-            if answers.len() > MAX_BATCH_ANSWER {
-                let message = format!(
-                    "The answers of this batch exceed {MAX_BATCH_ANSWER} bytes. The remaining \
-                     calls were not made. Send a smaller batch."
-                );
-                return failed(MISC_ERROR, &message);
-            }
+            is_too_long = answers.len() > MAX_BATCH_ANSWER;
+        });
+        if is_too_long {
+            let message = format!(
+                "The answers of this batch exceed {MAX_BATCH_ANSWER} bytes. The remaining calls \
+                 were not made. Send a smaller batch."
+            );
+            return failed(MISC_ERROR, &message);
         }
         match (answers.is_empty(), is_empty) {
             (true, false) => return Response::empty(204),
@@ -343,14 +401,16 @@ impl<M: Methods> RpcService<M> {
         Response::json(200, answers)
     }
 
-    fn execute(&self, mut request: Map<String, Value>, timers: &Timers<'_>) -> Done {
-        let id = request.remove("id");
-        let version = match request.get("jsonrpc") {
-            None | Some(Value::Null) => Ok(Version::V1),
-            Some(Value::String(version)) if version == "1.0" => Ok(Version::V1),
-            Some(Value::String(version)) if version == "2.0" => Ok(Version::V2),
-            Some(Value::String(_)) => Err("JSON-RPC version not supported"),
-            Some(_) => Err("jsonrpc field must be a string"),
+    fn execute<'a>(&self, request: Members<'a>, timers: &Timers<'_>) -> Done<'a> {
+        let id = request.id;
+        let version = match request.jsonrpc.filter(|version| !message::is_null(version)) {
+            None => Ok(Version::V1),
+            Some(version) => match message::string(version).as_deref() {
+                Some("1.0") => Ok(Version::V1),
+                Some("2.0") => Ok(Version::V2),
+                Some(_) => Err("JSON-RPC version not supported"),
+                None => Err("jsonrpc field must be a string"),
+            },
         };
         match version {
             Ok(version) => Done { version, id, result: self.call(request, timers) },
@@ -361,25 +421,26 @@ impl<M: Methods> RpcService<M> {
         }
     }
 
-    fn call(&self, mut request: Map<String, Value>, timers: &Timers<'_>) -> RpcResult {
+    fn call(&self, request: Members<'_>, timers: &Timers<'_>) -> Result<String, RpcError> {
         let invalid = |message| Err(RpcError::new(INVALID_REQUEST, message));
-        let method = match request.get("method") {
-            None | Some(Value::Null) => return invalid("Missing method"),
-            Some(Value::String(method)) => method.clone(),
-            Some(_) => return invalid("Method must be a string"),
+        let Some(method) = request.method.filter(|method| !message::is_null(method)) else {
+            return invalid("Missing method");
+        };
+        let Some(method) = message::string(method) else {
+            return invalid("Method must be a string");
         };
         let Some(names) = self.methods.parameters(&method) else {
             return Err(RpcError::new(METHOD_NOT_FOUND, "Method not found"));
         };
-        let params = Params::new(&method, names, request.remove("params").unwrap_or(Value::Null))?;
-        self.methods.call(&method, &params, timers)
+        let params = Params::new(&method, names, request.params)?;
+        self.methods.call_for_text(&method, &params, timers)
     }
 }
 
-impl Done {
+impl Done<'_> {
     /// Returns the answer to a message that is not a request.
-    fn without_request(code: i32, message: &str) -> Done {
-        let (id, result) = (Some(Value::Null), Err(RpcError::new(code, message)));
+    fn without_request(code: i32, message: &str) -> Done<'static> {
+        let (id, result) = (Some(RawValue::NULL), Err(RpcError::new(code, message)));
         Done { version: Version::V1, id, result }
     }
 
@@ -402,19 +463,15 @@ impl Done {
             (Version::V2, Err(_)) => (b"{\"jsonrpc\":\"2.0\",\"error\":", b""),
         };
         answer.extend_from_slice(before);
-        append(answer, &self.result.unwrap_or_else(|error| error.to_value()));
+        let result = self.result.unwrap_or_else(|error| error.to_value().to_string());
+        answer.extend_from_slice(result.as_bytes());
         answer.extend_from_slice(behind);
-        if let Some(id) = &self.id {
+        if let Some(id) = self.id {
             answer.extend_from_slice(b",\"id\":");
-            append(answer, id);
+            answer.extend_from_slice(id.get().as_bytes());
         }
         answer.push(b'}');
     }
-}
-
-fn append(answer: &mut Vec<u8>, value: &Value) {
-    // Serializing a `Value` into a `Vec` cannot fail.
-    let _ = serde_json::to_writer(answer, value);
 }
 
 fn failed(code: i32, message: &str) -> Response {

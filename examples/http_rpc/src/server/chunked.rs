@@ -6,6 +6,8 @@
 
 use std::fmt;
 
+use super::grammar;
+
 /// The longest line with a chunk's size in hexadecimal, with its extensions and its line end.
 /// Honest clients send shorter lines.
 const MAX_SIZE_LINE: usize = 256;
@@ -153,11 +155,10 @@ impl ChunkedBody {
 
 /// Parses `size` or `size;extensions`.
 fn size(line: &[u8]) -> Result<usize, ChunkedError> {
-    let size = line.split(|byte| *byte == b';').next().unwrap_or_default();
+    let length = line.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
+    let (size, extensions) = line.split_at(length);
     let size = std::str::from_utf8(size).map_err(|_| ChunkedError::Malformed)?;
-    let size = size.trim_end_matches([' ', '\t']);
-    // `from_str_radix` would accept a sign.
-    if size.is_empty() || !size.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+    if size.is_empty() || !grammar::is_chunk_extensions(extensions) {
         return Err(ChunkedError::Malformed);
     }
     let digits = size.trim_start_matches('0');
@@ -172,8 +173,7 @@ fn size(line: &[u8]) -> Result<usize, ChunkedError> {
 
 /// Returns whether a line is a field: a name, a colon, and anything after it.
 fn is_field(line: &[u8]) -> bool {
-    let is_name = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
     let colon = line.iter().position(|byte| *byte == b':');
     let name = colon.and_then(|colon| line.get(..colon)).unwrap_or_default();
-    !name.is_empty() && name.iter().all(is_name)
+    !name.is_empty() && name.iter().copied().all(grammar::is_token_byte)
 }

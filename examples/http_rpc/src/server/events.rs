@@ -57,11 +57,16 @@ impl EventStream {
             head.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
         }
         head.extend_from_slice(b"\r\n");
+        let sockman = stream.sockman().ok_or(StreamClosed)?;
+        // Sent before the phase changes: in the phase `Answering`, the socket thread may send the
+        // beginning of the answer.
+        let sent = stream.connection.send_answer(&sockman, &head);
         stream.connection.pass_on(Phase::Streaming);
-        // The connection was not read from while the worker owned it. Reading must resume, because
-        // otherwise the server does not notice that the client leaves.
-        stream.sockman().ok_or(StreamClosed)?.wake(stream.connection.id);
-        stream.push(&head)?;
+        // The server may have received the client's end, or have stopped to receive, while the
+        // worker owned the connection. The socket thread has to look, because otherwise the server
+        // does not notice that the client leaves.
+        sockman.wake(stream.connection.id);
+        sent.map_err(|_| StreamClosed)?;
         Ok(stream)
     }
 

@@ -2,8 +2,8 @@
 //!
 //! Hooks and events run on the socket thread. `finish` and `close` also run on the workers. The
 //! lock `reading` of a connection, which only the socket thread takes, is held while requests are
-//! queued for the workers or refused. No other lock is held while sockman or the service is
-//! called.
+//! queued for the workers or refused. The lock `answer` of a connection is held while a part of an
+//! answer is sent. No other lock is held while sockman or the service is called.
 
 use std::{
     io,
@@ -26,7 +26,7 @@ use super::{
     Answer, Config, HttpService, Timers,
     connection::{ArrivingBody, Connection, Phase, Reading},
     events::EventStream,
-    parser::{Head, Refused, Request},
+    parser::{Refused, Request},
     response::{Afterwards, Response},
     workers::Workers,
 };
@@ -36,6 +36,8 @@ const LINGER: Duration = Duration::from_secs(1);
 /// The lowest rate of a body in bytes a second. Without this limit, a client that sends a byte now
 /// and then would keep its place without end.
 const MIN_BODY_RATE: usize = 1024;
+/// The library's default receive buffer.
+const RECEIVE_BUFFER: usize = 64 * 1024;
 /// The shortest and the longest idle time-out. The longest one can still be added to an `Instant`.
 const IDLE_TIMEOUTS: (Duration, Duration) =
     (Duration::from_millis(1), Duration::from_secs(100 * 365 * 24 * 60 * 60));
@@ -132,6 +134,8 @@ impl Handler {
         if self.connections.remove(id).is_none() {
             return;
         }
+        // A call that has not begun is dropped: nobody waits for its answer.
+        self.workers.withdraw(id);
         self.timers.clear(Timer::Connection(id));
         if self.connections.is_empty() {
             let _guard = self.drained_lock.lock();
@@ -148,7 +152,7 @@ impl Handler {
         reading: &mut Reading,
     ) {
         while connection.phase() == Phase::Reading && !connection.send.has_queued() {
-            match reading.parser.next(|head| self.admit(connection, head)) {
+            match reading.parser.next(|head| self.service.admit(head)) {
                 Ok(Some(request)) => {
                     reading.body = None;
                     reading.has_unanswered = reading.parser.has_leftover();
@@ -176,20 +180,13 @@ impl Handler {
             // A complete head counts as activity. A part of one does not, or a client that sends a
             // byte now and then would never time out.
             connection.is_active();
-            reading.body = Some(ArrivingBody { since: Instant::now(), received: 0 });
+            reading.body =
+                Some(ArrivingBody { since: Instant::now(), received: 0, more_waits: false });
         }
         if reading.parser.take_continue() {
             // If this send fails, the next callback reports the error.
             let _ = connection.send.push(sockman, b"HTTP/1.1 100 Continue\r\n\r\n");
         }
-    }
-
-    /// Decides whether to go on with a request before its body is awaited.
-    fn admit(&self, connection: &Connection, head: &Head) -> Result<(), Response> {
-        if !is_allowed(&self.config.allow, &connection.them) {
-            return Err(Response::text(403, "Requests from this address are not allowed."));
-        }
-        self.service.admit(head)
     }
 
     /// Queues a request for the workers, or answers it with 503 if the queue is full.
@@ -200,7 +197,14 @@ impl Handler {
         reading: &Reading,
         request: Request,
     ) {
+        if reading.is_far_ahead() && has_hung_up(sockman, connection.id) {
+            return self.close(sockman, connection.id);
+        }
+        connection.expect_answer();
         let was_turned_away = connection.pass_on(Phase::Answering);
+        if reading.got_eof {
+            connection.begin_answer(sockman);
+        }
         let keep_alive = request.head.keep_alive;
         let in_flight = InFlight {
             afterwards: if keep_alive { Afterwards::KeepAlive } else { Afterwards::Close },
@@ -213,7 +217,7 @@ impl Handler {
             connection: Arc::clone(connection),
             in_flight,
         };
-        if !self.workers.submit(move || job.run(request)) {
+        if !self.workers.submit(connection.id, move || job.run(request)) {
             let response = Response::text(503, "The queue of requests is full. Try again later.");
             self.finish(sockman, connection, &response, in_flight);
         }
@@ -230,7 +234,7 @@ impl Handler {
         let afterwards = if self.is_draining() { Afterwards::Close } else { in_flight.afterwards };
         let bytes = response.encode(afterwards, in_flight.to_head);
         connection.is_active();
-        if connection.send.push(sockman, &bytes).is_err() {
+        if connection.send_answer(sockman, &bytes).is_err() {
             // The connection is closed or broken.
             return self.close(sockman, connection.id);
         }
@@ -267,8 +271,14 @@ impl Handler {
             self.close(sockman, id);
         } else if !reading.is_lingering {
             reading.is_lingering = true;
-            self.timers.set(sockman, Timer::Connection(id), Instant::now() + LINGER);
+            self.set_timer(sockman, id, reading, Instant::now() + LINGER);
         }
+    }
+
+    /// Sets the timer of a connection.
+    fn set_timer(&self, sockman: &SockMan, id: ConnectionId, reading: &mut Reading, at: Instant) {
+        reading.timer_ends = at;
+        self.timers.set(sockman, Timer::Connection(id), at);
     }
 
     /// Ends a connection if it is idle. Called on the socket thread while the server stops.
@@ -304,18 +314,20 @@ impl Handler {
                 }
                 patience_ends(connection.quiet_since(), reading.body.as_ref(), limit)
             }
-            Phase::Lingering if reading.is_lingering => now,
+            Phase::Lingering if reading.is_lingering => reading.timer_ends,
             Phase::Lingering => return self.keep_lingering(sockman, id, &mut reading),
         };
-        if ends > now {
-            return self.timers.set(sockman, Timer::Connection(id), ends);
+        // The new end may have passed too. The timers return it when all data that came before has
+        // been delivered.
+        if ends > reading.timer_ends {
+            return self.set_timer(sockman, id, &mut reading, ends);
         }
         if connection.phase() == Phase::Reading
             && reading.parser.is_within_request()
             && !connection.send.has_queued()
         {
             connection.pass_on(Phase::Answering);
-            self.timers.set(sockman, Timer::Connection(id), now + limit);
+            self.set_timer(sockman, id, &mut reading, now + limit);
             let response = Response::text(408, "The request did not arrive in time.");
             let (afterwards, to_head, must_revisit) = (Afterwards::Close, false, false);
             let in_flight = InFlight { afterwards, to_head, must_revisit };
@@ -333,7 +345,13 @@ impl Handler {
     }
 }
 
-/// Returns whether requests from this peer are accepted.
+/// Returns whether the connection has been reset, or is closed in both directions, even if nothing is
+/// received from it.
+fn has_hung_up(sockman: &SockMan, id: ConnectionId) -> bool {
+    sockman.connection_info(id).is_some_and(|info| info.hung_up.is_some())
+}
+
+/// Returns whether clients from this address may connect.
 fn is_allowed(allow: &[IpAddr], them: &Service) -> bool {
     match them.to_socket_addr() {
         // A unix-domain socket is protected by the permissions of its path.
@@ -350,6 +368,8 @@ fn patience_ends(quiet_since: Instant, body: Option<&ArrivingBody>, limit: Durat
     let ends = quiet_since + limit;
     match body {
         None => ends,
+        // The rate of a body counts only when everything that waits was received.
+        Some(body) if body.more_waits => ends,
         Some(body) => {
             let for_bytes = Duration::from_secs((body.received / MIN_BODY_RATE) as u64);
             ends.min(body.since + limit + for_bytes)
@@ -368,6 +388,10 @@ struct Job {
 impl Job {
     fn run(self, request: Request) {
         let Job { handler, sockman, connection, in_flight } = self;
+        // The client has gone since this worker took the job.
+        if handler.connections.find(connection.id).is_none() {
+            return;
+        }
         let is_http_1_0 = request.head.is_http_1_0;
         let timers = Timers { timers: &handler.timers, sockman: &sockman };
         let answer = catch_unwind(AssertUnwindSafe(|| handler.service.answer(request, &timers)));
@@ -404,24 +428,41 @@ impl EventHandler for Events {
         _me: &Service,
         them: &Service,
     ) -> bool {
-        self.0.connections.insert(id, Connection::new(id, them, self.0.config.max_body));
+        // Refused here and not at the first request: a client that sends nothing would keep its place
+        // until it times out.
+        if !is_allowed(&self.0.config.allow, them) {
+            log::debug!("refusing a client from {them}: its address is not allowed");
+            return false;
+        }
+        self.0.connections.insert(id, Connection::new(id, self.0.config.max_body));
         // This check follows the insert, and `drain` sets the flag before it looks at the table. So
         // either this check sees the flag, or `drain` sees the connection.
         if self.0.is_draining() {
             self.0.close(sockman, id);
             return false;
         }
-        let idle = Instant::now() + self.0.config.idle_timeout;
-        self.0.timers.set(sockman, Timer::Connection(id), idle);
+        if let Some(connection) = self.0.connections.find(id) {
+            let idle = Instant::now() + self.0.config.idle_timeout;
+            self.0.set_timer(sockman, id, &mut connection.reading.lock(), idle);
+        }
         true
     }
 
     fn should_try_to_send(&self, id: ConnectionId) -> bool {
-        self.0.connections.find(id).is_some_and(|connection| connection.send.has_queued())
+        let connection = self.0.connections.find(id);
+        connection
+            .is_some_and(|connection| connection.send.has_queued() || connection.is_held_back())
     }
 
     fn event_ready_to_send(&self, sockman: &SockMan, id: ConnectionId) -> NextRecv {
         let Some(connection) = self.0.connections.find(id) else { return NextRecv::Skip };
+        if !connection.send.has_queued() {
+            // Nothing is received, so a reset is reported only here.
+            if has_hung_up(sockman, id) {
+                self.0.close(sockman, id);
+            }
+            return NextRecv::Proceed;
+        }
         connection.is_active();
         if connection.send.drain(sockman).is_err() {
             self.0.close(sockman, id);
@@ -446,10 +487,15 @@ impl EventHandler for Events {
             Phase::Reading | Phase::Answering | Phase::Closing => {
                 if let Some(body) = &mut reading.body {
                     body.received += data.len();
+                    body.more_waits = data.len() >= RECEIVE_BUFFER;
                     connection.is_active();
                 }
                 reading.parser.receive(data);
-                self.0.advance(sockman, &connection, &mut reading);
+                if connection.note_arrival() {
+                    reading.has_unanswered = true;
+                } else {
+                    self.0.advance(sockman, &connection, &mut reading);
+                }
             }
         }
     }
@@ -462,7 +508,11 @@ impl EventHandler for Events {
             return self.0.close(sockman, id);
         }
         // A client may close its side after its last request. The client still gets the answer.
-        self.0.advance(sockman, &connection, &mut reading);
+        if connection.note_arrival() {
+            connection.begin_answer(sockman);
+        } else {
+            self.0.advance(sockman, &connection, &mut reading);
+        }
     }
 
     fn event_got_permanent_read_error(&self, sockman: &SockMan, id: ConnectionId, _: &io::Error) {
@@ -473,6 +523,10 @@ impl EventHandler for Events {
         let Some(connection) = self.0.connections.find(id) else { return };
         self.0.linger_if_sent(sockman, &connection);
         let mut reading = connection.reading.lock();
+        let has_sent_or_left = reading.got_eof || reading.parser.unparsed() > 0;
+        if connection.phase() == Phase::Streaming && has_sent_or_left {
+            return self.0.close(sockman, id);
+        }
         self.0.advance(sockman, &connection, &mut reading);
         if self.0.is_draining() {
             self.0.end_if_idle(sockman, &connection);
@@ -504,7 +558,7 @@ mod tests {
         testing::{Network, SocketThreadByHand},
     };
 
-    use super::*;
+    use super::{super::parser::Head, *};
 
     #[test]
     fn a_body_must_arrive_without_a_pause_and_at_a_minimum_rate() {
@@ -512,11 +566,16 @@ mod tests {
         assert_eq!(patience_ends(now, None, limit), now + limit);
         // A byte arrived just now, but few bytes arrived in a long time.
         let since = now - Duration::from_secs(20);
-        let ends = |received| patience_ends(now, Some(&ArrivingBody { since, received }), limit);
+        let ends = |received| {
+            patience_ends(now, Some(&ArrivingBody { since, received, more_waits: false }), limit)
+        };
         assert_eq!(ends(0), since + limit);
         assert_eq!(ends(5 * MIN_BODY_RATE), since + limit + Duration::from_secs(5));
         // Many bytes arrived. With many bytes, only the time of the last byte counts.
         assert_eq!(ends(usize::MAX), now + limit);
+        // More bytes wait, so the rate is not known.
+        let body = ArrivingBody { since, received: 0, more_waits: true };
+        assert_eq!(patience_ends(now, Some(&body), limit), now + limit);
     }
 
     struct Nothing;
@@ -530,22 +589,36 @@ mod tests {
         }
     }
 
-    /// An address that is not allowed gets 403 before the service sees the request. The test uses a
-    /// network in memory, because over loopback every peer is allowed.
+    /// Clients of an address that is not allowed cannot take the places of others, not even by
+    /// sending nothing. The test uses a network in memory, because over loopback every peer is
+    /// allowed.
     #[test]
-    fn an_address_that_is_not_allowed_gets_403_for_any_request() {
-        let network = Network::new();
-        let workers = Arc::new(Workers::start(0, 1).unwrap());
-        let handler = Arc::new(Handler::new(Config::default(), Arc::new(Nothing), workers));
-        let options = Options::default().sweep(None).sock_factory(network.factory());
-        let sockman = SockMan::new(Arc::new(Events(handler)), options).unwrap();
-        let here = sockman.bind_and_start_listening("10.0.0.1:80").unwrap();
-        let mut thread = SocketThreadByHand::start(&sockman, &network).unwrap();
-        let peer = network.connect(&here).unwrap();
-        peer.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
-        thread.run_until_idle().unwrap();
-        let answer = String::from_utf8(peer.receive().0).unwrap();
-        assert!(answer.starts_with("HTTP/1.1 403 "), "{answer}");
+    fn an_address_that_is_not_allowed_is_refused_at_the_accept() {
+        const PLACES: usize = 4;
+        let allowed = |allow: &[&str]| {
+            let network = Network::new();
+            let workers = Arc::new(Workers::start(0, 1).unwrap());
+            let allow = allow.iter().map(|ip| ip.parse().unwrap()).collect();
+            let config = Config { allow, ..Config::default() };
+            let handler = Arc::new(Handler::new(config, Arc::new(Nothing), workers));
+            let options = Options::default()
+                .sweep(None)
+                .max_connections(PLACES)
+                .sock_factory(network.factory());
+            let events = Arc::new(Events(Arc::clone(&handler)));
+            let sockman = SockMan::new(events, options).unwrap();
+            let here = sockman.bind_and_start_listening("10.0.0.1:80").unwrap();
+            let mut thread = SocketThreadByHand::start(&sockman, &network).unwrap();
+            let silent: Vec<_> = (0..3 * PLACES).map(|_| network.connect(&here).unwrap()).collect();
+            thread.run_until_idle().unwrap();
+            let peer = silent.last().unwrap();
+            let _ = peer.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+            thread.run_until_idle().unwrap();
+            (handler.connections(), silent.iter().filter(|peer| peer.receive().1.is_some()).count())
+        };
+        assert_eq!(allowed(&[]), (0, 3 * PLACES));
+        // The address of the peers of this network.
+        assert_eq!(allowed(&["10.0.0.1"]).0, PLACES);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //!
 //! | module | what it holds |
 //! |---|---|
-//! | [`parser`], [`chunked`] | parsing of bytes into requests, without sockets |
+//! | [`parser`], [`chunked`], [`grammar`] | parsing of bytes into requests, without sockets |
 //! | [`response`], [`events`] | whole answers, and streams of server-sent events |
 //! | [`connection`] | the state of one client |
 //! | [`handler`] | the [`EventHandler`](sockman::EventHandler), on the socket thread |
@@ -17,6 +17,7 @@
 pub mod chunked;
 mod connection;
 pub(crate) mod events;
+mod grammar;
 mod handler;
 pub mod parser;
 pub(crate) mod response;
@@ -67,8 +68,8 @@ pub struct Config {
     /// How long [`Server::stop`] waits for answers in flight. The stop cuts off answers that take
     /// longer. Default: 30 s.
     pub drain_timeout: Duration,
-    /// The addresses, besides loopback, whose requests are accepted. Requests from others are
-    /// answered with 403. Default: empty.
+    /// The addresses, besides loopback, whose clients may connect. The connections of others are
+    /// closed when they are accepted. Default: empty.
     pub allow: Vec<IpAddr>,
     /// Sockman's sweep. The server does not depend on it. Default: `None`.
     pub sweep: Option<Duration>,
@@ -174,7 +175,9 @@ impl Server {
     ///
     /// Listening on an address failed, or a thread did not start. Nothing is left running.
     pub fn start(config: Config, service: Arc<dyn HttpService>) -> Result<Server, ServerError> {
-        let workers = Arc::new(Workers::start(config.workers, config.work_queue)?);
+        let workers = Workers::start(config.workers, config.work_queue)
+            .map_err(|error| ServerError(format!("cannot start the worker threads: {error}")))?;
+        let workers = Arc::new(workers);
         let options =
             Options::default().max_connections(config.max_connections).sweep(config.sweep);
         let (listen, drain_timeout) = (config.listen.clone(), config.drain_timeout);
@@ -191,8 +194,8 @@ impl Server {
         };
         // From here on, an error drops the server, and the drop stops it.
         for address in &listen {
-            let bound =
-                server.sockman.bind_and_start_listening(address).map_err(ServerError::new)?;
+            let bound = sockman_programs::listening::listen(&server.sockman, address)
+                .map_err(ServerError::new)?;
             server.listening.push(bound);
         }
         server.threads = Some(server.sockman.start_sockets_threads().map_err(ServerError::new)?);

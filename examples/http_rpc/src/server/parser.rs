@@ -9,6 +9,7 @@ use std::fmt;
 
 use super::{
     chunked::{ChunkedBody, ChunkedError},
+    grammar,
     response::Response,
 };
 
@@ -33,10 +34,18 @@ pub struct Head {
     pub method: String,
     /// The path, without host and query.
     pub path: String,
-    /// The value of the Host header.
+    /// The host and the port that the request is for: the value of the Host header, or the host of
+    /// a target such as `http://host/path`.
     pub host: Option<String>,
     /// The value of the Authorization header.
     pub authorization: Option<Credentials>,
+    /// The value of the Origin header: the site whose page made the request.
+    pub origin: Option<String>,
+    /// The value of the Sec-Fetch-Site header. Browsers say in it whether another site made the
+    /// request, also where they send no Origin.
+    pub fetch_site: Option<String>,
+    /// The value of the Sec-Fetch-Dest header, which is `document` if the user follows a link.
+    pub fetch_dest: Option<String>,
     pub(crate) is_http_1_0: bool,
     /// The client wants to use the connection again.
     pub(crate) keep_alive: bool,
@@ -168,6 +177,11 @@ impl RequestParser {
     /// one or several. After `next` has returned `None`, they are the beginning of a head.
     pub(crate) fn has_leftover(&self) -> bool {
         !self.unparsed.bytes().is_empty()
+    }
+
+    /// Returns the number of received bytes that are not part of a request or of its body.
+    pub(crate) fn unparsed(&self) -> usize {
+        self.unparsed.bytes().len()
     }
 
     /// Returns whether part of a request has arrived.
@@ -365,9 +379,12 @@ fn parse_head(bytes: &[u8]) -> Result<Head, Response> {
         Err(error) => return Err(bad(&format!("The head is malformed: {error}."))),
     }
     let is_http_1_0 = request.version == Some(0);
+    let method = request.method.unwrap_or_default();
+    let target = target(method, request.path.unwrap_or_default())
+        .ok_or_else(|| bad("The target of the request is malformed."))?;
     let mut head = Head {
-        method: request.method.unwrap_or_default().to_owned(),
-        path: path(request.path.unwrap_or_default())?,
+        method: method.to_owned(),
+        path: target.path.to_owned(),
         keep_alive: !is_http_1_0,
         is_http_1_0,
         ..Head::default()
@@ -379,24 +396,40 @@ fn parse_head(bytes: &[u8]) -> Result<Head, Response> {
     if !is_http_1_0 && head.host.is_none() {
         return Err(bad("The Host header is missing."));
     }
+    // RFC 9112, section 3.2.2: the host of the target replaces the Host header.
+    if let Some(host) = target.host {
+        head.host = Some(host.to_owned());
+    }
     Ok(head)
 }
 
-/// Returns the path of `/path?query` or `http://host/path?query`.
-fn path(target: &str) -> Result<String, Response> {
-    // The query is removed first, because it may hold slashes.
-    let target = target.split(['?', '#']).next().unwrap_or_default();
-    let path = match target.split_at_checked(SCHEME.len()) {
-        Some((scheme, rest)) if scheme.eq_ignore_ascii_case(SCHEME) => {
-            rest.find('/').map_or("/", |slash| rest.split_at(slash).1)
-        }
-        _ => target,
-    };
-    if path.starts_with('/') || path == "*" {
-        Ok(path.to_owned())
-    } else {
-        Err(bad("The target of the request is malformed."))
+/// The parts of the target of a request that the server uses.
+struct Target<'a> {
+    /// Only in a target such as `http://host/path`.
+    host: Option<&'a str>,
+    path: &'a str,
+}
+
+/// Parses `/path?query`, `http://host/path?query`, or the `*` of OPTIONS (RFC 9112, section 3.2).
+/// Returns `None` if the target follows none of these forms.
+fn target<'a>(method: &str, target: &'a str) -> Option<Target<'a>> {
+    if target == "*" {
+        return (method == "OPTIONS").then_some(Target { host: None, path: target });
     }
+    // The query is removed first, because it may hold slashes.
+    let (rest, query) = target.split_once('?').unwrap_or((target, ""));
+    let (host, path) = match rest.split_at_checked(SCHEME.len()) {
+        Some((scheme, rest)) if scheme.eq_ignore_ascii_case(SCHEME) => {
+            let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+            (Some(host), if path.is_empty() { "/" } else { path })
+        }
+        _ => (None, rest),
+    };
+    let is_valid = path.starts_with('/')
+        && grammar::is_path(path)
+        && grammar::is_query(query)
+        && host.is_none_or(grammar::is_host_and_port);
+    is_valid.then_some(Target { host, path })
 }
 
 impl Head {
@@ -418,16 +451,31 @@ impl Head {
             if self.is_http_1_0 {
                 return Err(bad("HTTP/1.0 has no Transfer-Encoding."));
             }
+            // RFC 9112, section 6.3: without `chunked` at the end, the body has no end.
+            let codings = value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii).rev();
+            if codings.skip(1).any(|coding| coding.eq_ignore_ascii_case(b"chunked")) {
+                return Err(bad("The Transfer-Encoding has chunked before its end."));
+            }
             if !value.eq_ignore_ascii_case(b"chunked") {
                 let reason = "The Transfer-Encoding is not supported. Use chunked.";
                 return Err(Response::text(501, reason));
             }
             self.framing = Framing::Chunked;
         } else if is("host") {
-            let host = String::from_utf8_lossy(value).into_owned();
-            if self.host.replace(host).is_some() {
+            // An empty host is allowed: the client of a target without a host sends it.
+            let host = std::str::from_utf8(value)
+                .ok()
+                .filter(|host| host.is_empty() || grammar::is_host_and_port(host))
+                .ok_or_else(|| bad("The Host header is malformed."))?;
+            if self.host.replace(host.to_owned()).is_some() {
                 return Err(bad("The request has two Host headers."));
             }
+        } else if is("origin") {
+            only_one(&mut self.origin, value)?;
+        } else if is("sec-fetch-site") {
+            only_one(&mut self.fetch_site, value)?;
+        } else if is("sec-fetch-dest") {
+            only_one(&mut self.fetch_dest, value)?;
         } else if is("authorization") {
             if self.authorization.replace(Credentials(value.to_owned())).is_some() {
                 return Err(bad("The request has two Authorization headers."));
@@ -447,6 +495,14 @@ impl Head {
             self.expects_continue = true;
         }
         Ok(())
+    }
+}
+
+/// Stores the value of a header that may be sent once only.
+fn only_one(place: &mut Option<String>, value: &[u8]) -> Result<(), Response> {
+    match place.replace(String::from_utf8_lossy(value).into_owned()) {
+        None => Ok(()),
+        Some(_) => Err(bad("A header that may be sent once is sent twice.")),
     }
 }
 

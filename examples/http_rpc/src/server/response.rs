@@ -12,6 +12,9 @@ pub struct Response {
     pub(crate) body: Vec<u8>,
 }
 
+/// The first bytes of every answer.
+pub(crate) const BEGINNING: &[u8] = b"HTTP/1.1 ";
+
 /// Whether the connection stays open after an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Afterwards {

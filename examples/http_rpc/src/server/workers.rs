@@ -13,12 +13,14 @@ use std::{
 };
 
 use parking_lot::{Condvar, Mutex};
+use sockman::ConnectionId;
 
 type Job = Box<dyn FnOnce() + Send>;
 
 #[derive(Default)]
 struct Queue {
-    jobs: VecDeque<Job>,
+    /// The jobs, each with the connection that it belongs to.
+    jobs: VecDeque<(ConnectionId, Job)>,
     is_closed: bool,
     /// The number of running threads.
     threads: usize,
@@ -57,18 +59,30 @@ impl Workers {
         Ok(workers)
     }
 
-    /// Queues a job for the next free worker. Returns `false` if the queue is full or closed.
+    /// Queues a job of connection `of` for the next free worker. Returns `false` if the queue is
+    /// full or closed.
     #[must_use]
-    pub(crate) fn submit(&self, job: impl FnOnce() + Send + 'static) -> bool {
+    pub(crate) fn submit(&self, of: ConnectionId, job: impl FnOnce() + Send + 'static) -> bool {
         {
             let mut queue = self.shared.queue.lock();
             if queue.is_closed || queue.jobs.len() >= self.shared.limit {
                 return false;
             }
-            queue.jobs.push_back(Box::new(job));
+            queue.jobs.push_back((of, Box::new(job)));
         }
         self.shared.changed.notify_one();
         true
+    }
+
+    /// Removes the waiting job of connection `of`, if there is one, so that it neither runs nor takes
+    /// a place in the queue. May be called from any thread.
+    pub(crate) fn withdraw(&self, of: ConnectionId) {
+        // The job holds a connection, so it is dropped without the lock.
+        drop({
+            let mut queue = self.shared.queue.lock();
+            let position = queue.jobs.iter().position(|(other, _)| *other == of);
+            position.and_then(|position| queue.jobs.remove(position))
+        });
     }
 
     /// Drops the waiting jobs, and waits until the running ones are done or until the deadline.
@@ -87,7 +101,7 @@ impl Workers {
 
     /// Closes the queue and returns the waiting jobs. The caller drops the jobs without the lock,
     /// because the jobs hold connections.
-    fn close(&self) -> VecDeque<Job> {
+    fn close(&self) -> VecDeque<(ConnectionId, Job)> {
         let mut queue = self.shared.queue.lock();
         queue.is_closed = true;
         self.shared.changed.notify_all();
@@ -117,7 +131,7 @@ impl Shared {
     fn next(&self) -> Option<Job> {
         let mut queue = self.queue.lock();
         loop {
-            if let Some(job) = queue.jobs.pop_front() {
+            if let Some((_, job)) = queue.jobs.pop_front() {
                 return Some(job);
             }
             if queue.is_closed {

@@ -24,6 +24,7 @@ fn only_routable_addresses_with_a_port_are_learnt() {
     assert_eq!(book.learn(&to("1.2.3.4:8333"), others.map(|text| text.parse().unwrap())), 0);
     assert_eq!(book.len(), 0);
     let i2p = Service::new(NetAddr::i2p([7; 32]), 0);
+    assert_eq!(book.learn(&to("1.2.3.4:8333"), [i2p.with_port(8333)]), 0);
     assert_eq!(book.learn(&to("1.2.3.4:8333"), [i2p]), 1);
 }
 

@@ -143,7 +143,7 @@ impl V2Handshake {
                         Some(session) => {
                             let session_id = *session.id();
                             let (inbound, outbound) = session.into_split();
-                            let inbound = V2Receiver::new(inbound);
+                            let inbound = V2Receiver::new(inbound, is_decoy(&packet));
                             let rest = std::mem::take(&mut self.buffer);
                             let established = Established { session_id, inbound, outbound, rest };
                             return Ok(Some(established));
@@ -248,7 +248,13 @@ fn received_key(
     })
 }
 
-/// Processes a packet of the handshake. Returns the session, or `None` if the packet is a decoy.
+/// Returns whether the flags in front of decrypted contents are those of a decoy.
+fn is_decoy(plain: &[u8]) -> bool {
+    plain.first().is_some_and(|flags| flags & IGNORE != 0)
+}
+
+/// Decrypts a packet of the handshake in place. Returns the session, or `None` if the packet is a
+/// decoy. The crate takes a decoy with further flags, which BIP 324 reserves, for the version packet.
 fn received_packet(
     awaiting: &mut AwaitingVersion,
     packet: &mut [u8],
@@ -272,11 +278,13 @@ pub(super) struct V2Receiver {
     /// Grows with the bytes that arrive, not by the length that a packet claims.
     partial: Vec<u8>,
     length: Option<usize>,
+    /// Whether the next packet that is no decoy is the version packet.
+    awaits_version: bool,
 }
 
 impl V2Receiver {
-    fn new(cipher: InboundCipher) -> V2Receiver {
-        V2Receiver { cipher, partial: Vec::new(), length: None }
+    fn new(cipher: InboundCipher, awaits_version: bool) -> V2Receiver {
+        V2Receiver { cipher, partial: Vec::new(), length: None, awaits_version }
     }
 
     /// Takes received bytes, and passes the contents of each complete packet to `whole_contents`.
@@ -298,7 +306,10 @@ impl V2Receiver {
             if self.length.take().is_some() {
                 let (_, mut contents) = self.cipher.decrypt_to_vec(&bytes, None)?;
                 // BIP 324 reserves the other flags and requires receivers to ignore them.
-                if !contents.is_empty() && contents.remove(0) & IGNORE == 0 {
+                if !contents.is_empty()
+                    && contents.remove(0) & IGNORE == 0
+                    && !std::mem::take(&mut self.awaits_version)
+                {
                     whole_contents(contents);
                 }
             } else if let Some(bytes) = bytes.first_chunk::<LENGTH>() {

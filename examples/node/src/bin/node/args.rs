@@ -37,7 +37,7 @@ Options:
 ADDR, PROXY and SAM are IP:PORT, [IPv6]:PORT or unix:/PATH. --connect also accepts
   NAME:PORT                     with --proxy
   <56 characters>.onion:PORT    with --onion or --proxy
-  <52 characters>.b32.i2p:0     with --i2p-sam or --proxy
+  <52 characters>.b32.i2p:0     with --i2p-sam
 
 RUST_LOG=sockman=debug in the environment shows what the library does.
 ";

@@ -7,19 +7,13 @@ use std::{
     collections::VecDeque,
     error::Error,
     io::{self, IsTerminal},
-    process,
     sync::{
         Arc, OnceLock,
         mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
     },
-    thread,
     time::{Duration, Instant},
 };
 
-use signal_hook::{
-    consts::{SIGINT, SIGTERM},
-    iterator::Signals,
-};
 use sockman::Interrupt;
 use sockman_http_rpc::{
     self as http, Server,
@@ -40,8 +34,6 @@ const REFRESH_ON_TERMINAL: Duration = Duration::from_secs(1);
 const REFRESH_IN_LOG: Duration = Duration::from_secs(60);
 /// The time between two checks that the node still runs.
 const LOOK_AROUND: Duration = Duration::from_secs(1);
-/// The usual exit code of a program that SIGINT ended: 128 + 2.
-const INTERRUPTED: i32 = 130;
 /// The most events that wait to be printed. If standard output blocks, further events are lost, so
 /// that the node neither waits nor grows.
 const MAX_WAITING_LINES: usize = 1000;
@@ -71,7 +63,12 @@ pub(crate) fn run(config: Config, rpc: &Rpc) -> Result<(), Box<dyn Error>> {
     let interrupt = config.interrupt.clone();
     let (sender, inputs) = sync_channel(MAX_WAITING_LINES);
     // Signals are caught before the node starts, so that Ctrl-C always stops it in order.
-    catch_signals(interrupt.clone(), sender.clone())?;
+    let (stop, wake) = (interrupt.clone(), sender.clone());
+    sockman_programs::signals::on_signal(move || {
+        stop.interrupt();
+        let _ = wake.try_send(Input::Signal);
+    })
+    .map_err(|error| format!("cannot catch signals: {error}"))?;
 
     let network = config.network;
     let page_lines = Arc::new(OnceLock::<SyncSender<Line>>::new());
@@ -150,23 +147,6 @@ fn start_web(node: &Node, rpc: &Rpc, network: &'static str) -> Result<Option<Web
         say(format!("the peers are shown on {scheme}{address}/"));
     }
     Ok(Some(web))
-}
-
-/// Starts the thread that waits for SIGINT and SIGTERM. The first signal sets the interrupt, which
-/// ends the library's threads and every connect, and wakes the printing loop. The second signal
-/// ends the program at once.
-fn catch_signals(interrupt: Interrupt, sender: SyncSender<Input>) -> io::Result<()> {
-    let mut signals = Signals::new([SIGINT, SIGTERM])?;
-    thread::Builder::new().name("signals".to_owned()).spawn(move || {
-        for (number, _) in signals.forever().enumerate() {
-            if number > 0 {
-                process::exit(INTERRUPTED);
-            }
-            interrupt.interrupt();
-            let _ = sender.try_send(Input::Signal);
-        }
-    })?;
-    Ok(())
 }
 
 struct Screen {

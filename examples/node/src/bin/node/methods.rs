@@ -114,8 +114,8 @@ impl NodeMethods {
         })
     }
 
-    fn add_node(&self, params: &Params) -> RpcResult {
-        let to = self.destination(params.required(0, Params::string)?)?;
+    fn add_node(&self, params: &Params<'_>) -> RpcResult {
+        let to = self.destination(&params.required(0, Params::string)?)?;
         let command = params.required(1, Params::string)?;
         let speaks_v2 = self.node.config().v2_transport;
         let with_v2 = params.boolean(2)?.unwrap_or(speaks_v2);
@@ -126,7 +126,7 @@ impl NodeMethods {
         if let (Some(needs), true) = (self.node.config().what_it_needs(&to), command != "remove") {
             return Err(RpcError::new(INVALID_PARAMETER, format!("{to} requires {needs}")));
         }
-        match command {
+        match &*command {
             "add" if self.node.add_target(&to, with_v2) => Ok(Value::Null),
             "add" => Err(RpcError::new(CLIENT_NODE_ALREADY_ADDED, "Error: Node already added")),
             "remove" if self.node.remove_target(&to) => Ok(Value::Null),
@@ -158,7 +158,7 @@ impl NodeMethods {
         })
     }
 
-    fn disconnect_node(&self, params: &Params) -> RpcResult {
+    fn disconnect_node(&self, params: &Params<'_>) -> RpcResult {
         let address = params.string(0)?.filter(|address| !address.is_empty());
         let id = params.integer(1)?;
         let found = match (address, id) {
@@ -185,7 +185,7 @@ impl Methods for NodeMethods {
         METHODS.iter().find(|(name, _)| *name == method).map(|(_, parameters)| *parameters)
     }
 
-    fn call(&self, method: &str, params: &Params, _: &Timers<'_>) -> RpcResult {
+    fn call(&self, method: &str, params: &Params<'_>, _: &Timers<'_>) -> RpcResult {
         match method {
             "addnode" => self.add_node(params),
             "disconnectnode" => self.disconnect_node(params),
@@ -195,7 +195,7 @@ impl Methods for NodeMethods {
             "getnetworkinfo" => Ok(self.network_info()),
             "getpeerinfo" => Ok(self.node.peers().iter().map(peer_info).collect()),
             "getblockchaininfo" => Ok(self.blockchain_info()),
-            "help" => Ok(rpc::help(METHODS, params.string(0)?)),
+            "help" => Ok(rpc::help(METHODS, params.string(0)?.as_deref())),
             "ping" => {
                 self.node.ping_all();
                 Ok(Value::Null)

@@ -37,7 +37,7 @@ pub(crate) fn reachable(config: &Config) -> Value {
         ("ipv6", true, proxy),
         ("onion", onion.is_some(), onion),
         // A SAM bridge is no SOCKS5 proxy and is not listed.
-        ("i2p", config.i2p.is_some() || proxy.is_some(), proxy.filter(|_| config.i2p.is_none())),
+        ("i2p", config.i2p.is_some(), None),
         ("cjdns", true, proxy),
     ];
     networks

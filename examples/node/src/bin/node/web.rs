@@ -31,6 +31,7 @@ const PAGE: &str = include_str!("page.html");
 /// The page loads nothing from other hosts and sends nothing to them.
 const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; \
                       connect-src 'self'; base-uri 'none'; frame-ancestors 'none'";
+const SCHEME: &str = "http://";
 /// The time between two states without events.
 const INTERVAL: Duration = Duration::from_secs(1);
 /// The longest time from an event to the state that shows its effect. The cost of a state grows
@@ -137,6 +138,10 @@ impl HttpService for Page {
             let text = "Forbidden: use localhost or a numeric IP address in the URL.";
             return Err(Response::text(403, text));
         }
+        // A foreign page could otherwise take the places of the streams and of the connections.
+        if is_from_another_site(head) {
+            return Err(Response::text(403, "Forbidden: a page of another site asks for this."));
+        }
         let allowed: &[&str] = match &*head.path {
             "/" => &["GET", "HEAD"],
             "/events" => &["GET"],
@@ -182,6 +187,21 @@ fn is_numeric_or_local(host: &str) -> bool {
     };
     let name = name.trim_start_matches('[').trim_end_matches(']');
     name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok()
+}
+
+/// Returns whether a page of another origin made the request. A browser names the origin in some
+/// requests for another one, and says "cross-site" in all of them. Other programs send neither
+/// header. A link to this page may stand on any site.
+fn is_from_another_site(head: &Head) -> bool {
+    let is_own = |origin: &str| {
+        let host = head.host.as_deref().unwrap_or_default();
+        let own = origin.split_at_checked(SCHEME.len());
+        own.is_some_and(|(scheme, rest)| scheme == SCHEME && rest.eq_ignore_ascii_case(host))
+    };
+    let is_link = head.path == "/" && head.fetch_dest.as_deref() == Some("document");
+    let is_foreign_fetch = |site: &str| !["same-origin", "none"].contains(&site) && !is_link;
+    head.origin.as_deref().is_some_and(|origin| !is_own(origin))
+        || head.fetch_site.as_deref().is_some_and(is_foreign_fetch)
 }
 
 struct Publisher {

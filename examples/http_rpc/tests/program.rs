@@ -1,0 +1,30 @@
+//! The program `http_rpc`: how it ends, and how it starts after a program that was killed.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::{fs, path::Path, process::Command};
+
+use sockman_test_support::program::{assert_lack_of_threads_is_told, assert_unix_path_is_handled};
+
+#[test]
+fn every_signal_ends_the_program_in_order_and_an_unused_path_is_replaced() {
+    let directory = std::env::temp_dir().join(format!("sockman-http-{}", std::process::id()));
+    fs::create_dir_all(&directory).unwrap();
+    let (path, cookie) = (directory.join("rpc"), directory.join("cookie"));
+    let command = || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_http_rpc"));
+        command.env_remove("RUST_LOG").arg("--cookie").arg(&cookie);
+        command.arg("--listen").arg(format!("unix:{}", path.display()));
+        command
+    };
+    assert_unix_path_is_handled(command, &path, Some(&cookie));
+    fs::remove_dir_all(&directory).unwrap();
+}
+
+#[test]
+fn a_lack_of_threads_is_one_line_and_an_exit_code() {
+    assert_lack_of_threads_is_told(
+        Path::new(env!("CARGO_BIN_EXE_http_rpc")),
+        &["--listen", "127.0.0.1:0"],
+    );
+}

@@ -1,0 +1,67 @@
+//! Listening on a unix-domain path that a killed program has left behind. The packages in this folder
+//! share this file.
+
+use std::{
+    fs,
+    hash::{BuildHasher, Hasher, RandomState},
+    io,
+    os::unix::fs::FileTypeExt,
+    path::Path,
+};
+
+use socket2::{Domain, SockAddr, Socket, Type};
+use sockman::{
+    Service, SockMan,
+    address::NetAddr,
+    error::{BindError, BindErrorKind},
+};
+
+/// Starts to listen on an address, and returns the actual address. A socket file with the name of a
+/// unix-domain path is replaced if no process listens on it, as after a SIGKILL.
+///
+/// # Errors
+///
+/// Listening failed, for example because another process listens on the address.
+pub fn listen(sockman: &SockMan, address: &Service) -> Result<Service, BindError> {
+    let error = match sockman.bind_and_start_listening(address) {
+        Err(error) if matches!(error.kind(), BindErrorKind::AddressInUse { .. }) => error,
+        other => return other,
+    };
+    let NetAddr::Unix(unix) = address.addr() else { return Err(error) };
+    match unix.as_path() {
+        Some(path) if is_unused(path) && remove_unused(path).unwrap_or(false) => {
+            log::warn!("replaced {address}: no process listened on it");
+            sockman.bind_and_start_listening(address)
+        }
+        _ => Err(error),
+    }
+}
+
+/// Removes a file on which no process listened at the last look. Returns `false` if a process listens
+/// now: another start of the program may have put its own file there. So the file is moved first,
+/// which no other process does at the same time, and looked at again.
+fn remove_unused(path: &Path) -> io::Result<bool> {
+    let random = RandomState::new().build_hasher().finish();
+    let moved = path.with_file_name(format!(".unused-{random:016x}"));
+    fs::rename(path, &moved)?;
+    let is_unused = is_unused(&moved);
+    if !is_unused {
+        // Fails if yet another process has bound the path.
+        fs::hard_link(&moved, path)?;
+    }
+    fs::remove_file(&moved)?;
+    Ok(is_unused)
+}
+
+/// Returns whether the file is a socket on which no process listens. The connect does not wait: a
+/// process that listens may be too busy to accept.
+fn is_unused(path: &Path) -> bool {
+    let is_socket = fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
+    let refused = || -> io::Result<bool> {
+        let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+        socket.set_nonblocking(true)?;
+        let connected = socket.connect(&SockAddr::unix(path)?);
+        Ok(connected.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused))
+    };
+    is_socket && refused().unwrap_or(false)
+}

@@ -1,0 +1,185 @@
+//! Timers and data that waits, where the whole process is stopped or has thousands of descriptors.
+//! Each test runs alone in its process.
+
+use std::{
+    io::{self, Write},
+    net::TcpStream,
+    os::fd::OwnedFd,
+    process::{Command, Stdio},
+    sync::{
+        Arc, OnceLock,
+        mpsc::{self, Sender},
+    },
+    time::{Duration, Instant},
+};
+
+use parking_lot::Mutex;
+use sockman::{
+    ConnectionId, EventHandler, Options, Service, SockMan, helpers::Deadlines,
+    options::SELECT_TIMEOUT,
+};
+use sockman_test_support::{
+    DEADLINE, Running, child::in_child, limits::make_room_for, without_sweep,
+};
+
+/// The idle time-out while the process is stopped. The byte comes long before its end, and the stop
+/// ends after it.
+const IDLE: Duration = Duration::from_secs(2);
+
+/// What the handler reports.
+#[derive(Debug, PartialEq, Eq)]
+enum Told {
+    Accepted(ConnectionId),
+    Data(ConnectionId),
+    Idle(ConnectionId),
+}
+
+/// A reaction to data of one byte, which runs before the byte is reported.
+type Reaction = Box<dyn Fn(&SockMan, &Deadlines<ConnectionId>) + Send + Sync>;
+
+/// Reports idle connections, found by timers or in `event_io_loop_completed_for_one`.
+struct Idle {
+    told: Mutex<Sender<Told>>,
+    timers: Deadlines<ConnectionId>,
+    /// When a connection last had data, if `event_io_loop_completed_for_one` looks for idle ones.
+    /// These tests have one connection then.
+    active: Option<Mutex<Instant>>,
+    on_byte: OnceLock<Reaction>,
+}
+
+impl Idle {
+    fn new(told: Sender<Told>, is_coarse: bool) -> Arc<Idle> {
+        Arc::new(Idle {
+            told: Mutex::new(told),
+            timers: Deadlines::new(),
+            active: is_coarse.then(|| Mutex::new(Instant::now())),
+            on_byte: OnceLock::new(),
+        })
+    }
+
+    fn tell(&self, what: Told) {
+        let _ = self.told.lock().send(what);
+    }
+
+    fn is_active(&self, sockman: &SockMan, id: ConnectionId) {
+        match &self.active {
+            Some(active) => *active.lock() = Instant::now(),
+            None => self.timers.set(sockman, id, Instant::now() + IDLE),
+        }
+    }
+}
+
+impl EventHandler for Idle {
+    fn event_new_connection_accepted(
+        &self,
+        sockman: &SockMan,
+        id: ConnectionId,
+        _: &Service,
+        _: &Service,
+    ) -> bool {
+        self.is_active(sockman, id);
+        self.tell(Told::Accepted(id));
+        true
+    }
+    fn event_got_data(&self, sockman: &SockMan, id: ConnectionId, data: &[u8]) {
+        self.is_active(sockman, id);
+        if let Some(react) = self.on_byte.get().filter(|_| data.len() == 1) {
+            react(sockman, &self.timers);
+        }
+        self.tell(Told::Data(id));
+    }
+    fn event_got_eof(&self, _: &SockMan, _: ConnectionId) {}
+    fn event_got_permanent_read_error(&self, _: &SockMan, _: ConnectionId, _: &io::Error) {}
+    fn event_io_loop_completed_for_one(&self, _: &SockMan, id: ConnectionId) {
+        if self.active.as_ref().is_some_and(|active| active.lock().elapsed() > IDLE) {
+            self.tell(Told::Idle(id));
+        }
+    }
+    fn event_io_loop_completed_for_all(&self, _: &SockMan) {
+        let now = Instant::now();
+        while let Some(id) = self.timers.take_due(now) {
+            self.tell(Told::Idle(id));
+        }
+    }
+    fn next_deadline(&self) -> Option<Instant> {
+        self.timers.next()
+    }
+}
+
+/// G15: a byte that comes while the process is stopped is delivered before a timer or the sweep
+/// calls its connection idle. Linux ends a poll with EINTR when a stopped process goes on.
+fn stop_and_go_on(is_coarse: bool, options: Options) {
+    let (told, tells) = mpsc::channel();
+    let running = Running::start(Idle::new(told, is_coarse), options);
+    let client = running.client();
+    let Told::Accepted(id) = tells.recv_timeout(DEADLINE).unwrap() else { panic!("not accepted") };
+    // The shell stops this process, waits until each thread has stopped, and then sends the byte,
+    // because its output is the connection.
+    let script = "kill -STOP $PPID
+        for thread in /proc/$PPID/task/*; do
+            until grep -q '^State:.*stopped' $thread/status; do :; done
+        done
+        printf x; sleep 2.5; kill -CONT $PPID";
+    let mut shell = Command::new("sh")
+        .args(["-c", script])
+        .stdout(Stdio::from(OwnedFd::from(client.try_clone().unwrap())))
+        .spawn()
+        .unwrap();
+    assert!(shell.wait().unwrap().success());
+    assert_eq!(tells.recv_timeout(DEADLINE).unwrap(), Told::Data(id), "data is the first news");
+}
+
+/// G15
+#[test]
+fn a_timer_waits_for_data_that_came_while_the_process_was_stopped() {
+    in_child(a_timer_waits_for_data_that_came_while_the_process_was_stopped, || {
+        stop_and_go_on(false, without_sweep());
+    });
+}
+
+/// G15
+#[test]
+fn the_sweep_waits_for_data_that_came_while_the_process_was_stopped() {
+    in_child(the_sweep_waits_for_data_that_came_while_the_process_was_stopped, || {
+        stop_and_go_on(true, Options::default().sweep(Some(SELECT_TIMEOUT)));
+    });
+}
+
+/// G15: the data of more connections than one poll reports is delivered before their timers end.
+#[test]
+fn the_data_of_more_connections_than_one_poll_reports_is_delivered_before_their_timers_end() {
+    in_child(
+        the_data_of_more_connections_than_one_poll_reports_is_delivered_before_their_timers_end,
+        || {
+            const CLIENTS: usize = 1500;
+
+            make_room_for(4096);
+            let (told, tells) = mpsc::channel();
+            let handler = Idle::new(told, false);
+            let running = Running::start(handler.clone(), without_sweep());
+            let clients: Vec<TcpStream> = (0..CLIENTS).map(|_| running.client()).collect();
+            let ids: Vec<ConnectionId> = (0..CLIENTS)
+                .map(|_| match tells.recv_timeout(DEADLINE).unwrap() {
+                    Told::Accepted(id) => id,
+                    told => panic!("{told:?} before all are accepted"),
+                })
+                .collect();
+            let mut slow = running.client();
+            assert!(matches!(tells.recv_timeout(DEADLINE).unwrap(), Told::Accepted(_)));
+
+            // The callback ends after all clients have sent and all their timers have ended.
+            let (all, waiting) = (ids.clone(), Mutex::new(clients));
+            let react = move |sockman: &SockMan, timers: &Deadlines<ConnectionId>| {
+                waiting.lock().iter_mut().for_each(|client| client.write_all(b"ab").unwrap());
+                let now = Instant::now();
+                all.iter().for_each(|id| timers.set(sockman, *id, now));
+            };
+            assert!(handler.on_byte.set(Box::new(react)).is_ok());
+            slow.write_all(b"a").unwrap();
+            for _ in 0..=CLIENTS {
+                let told = tells.recv_timeout(DEADLINE).unwrap();
+                assert!(matches!(told, Told::Data(_)), "{told:?} before all data");
+            }
+        },
+    );
+}
