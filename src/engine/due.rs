@@ -25,7 +25,7 @@ impl Listed {
 }
 
 /// The lists of connections that are due.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Due {
     /// The connections that are new, were woken or swept, or had an event since the current round
     /// began.
@@ -48,24 +48,39 @@ pub(crate) struct Due {
     owes_round: bool,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum List {
-    #[default]
     Fresh,
     Round,
 }
 
 /// How far the turns of the current slice are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Slice {
     /// The last slice ended in order.
-    #[default]
     Ended,
     /// Turns run, or an interrupt or a panic cut them off.
     Begun,
 }
 
+/// The initial capacity of each list. A list that is first used after hours must not allocate in a
+/// pass then, unless many connections are due at once.
+const CAPACITY: usize = 64;
+
 impl Due {
+    pub(crate) fn new() -> Due {
+        Due {
+            fresh: VecDeque::with_capacity(CAPACITY),
+            soon: Vec::with_capacity(CAPACITY),
+            left: Vec::with_capacity(CAPACITY),
+            round: VecDeque::with_capacity(CAPACITY),
+            current: List::Fresh,
+            slice: Slice::Ended,
+            served_round: false,
+            owes_round: false,
+        }
+    }
+
     /// Adds a connection that is new, was woken, or had an event, unless it is listed already.
     #[inline]
     pub(crate) fn list(&mut self, key: Key, listed: &mut Listed) {
@@ -102,7 +117,7 @@ impl Due {
     /// Prepares the lists for the hooks. Makes a round of which an interrupt or a panic cut off the
     /// rest begin anew: the answers of the hooks are no longer valid.
     pub(crate) fn prepare(&mut self) {
-        if mem::take(&mut self.slice) == Slice::Begun {
+        if mem::replace(&mut self.slice, Slice::Ended) == Slice::Begun {
             self.left.extend(self.round.drain(..));
         }
         self.fresh.extend(self.soon.drain(..));

@@ -29,7 +29,7 @@ impl PollSet {
         PollSet {
             poller,
             slots: Slab::new(),
-            due: Due::default(),
+            due: Due::new(),
             holds_answers: false,
             failed: BTreeMap::new(),
         }
