@@ -79,6 +79,10 @@ impl Attempt {
         // The kernel chose the local address when the connect began. `step` asks again if a lack of
         // buffers has delayed the connect.
         let me = match sock.local_address() {
+            // A unix-domain socket that dials has no name.
+            Err(error) if passes(&error) && dial.endpoint().addr().is_unix() => {
+                Service::UNIX_UNNAMED
+            }
             Err(error) if passes(&error) => Service::from(SocketAddr::from(([0, 0, 0, 0], 0))),
             asked => asked.map_err(|error| dial.failed("getsockname", error))?,
         };
