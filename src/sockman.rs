@@ -4,13 +4,16 @@
 //! caller's thread. Each lock in [`Shared`] is held for a moment. No lock is held while the
 //! embedder's code runs.
 
+mod weak;
+
 use std::{
     fmt,
     io::{self, IoSlice},
     os::fd::OwnedFd,
-    sync::{Arc, Weak},
+    sync::Arc,
 };
 
+pub use self::weak::WeakSockMan;
 use crate::{
     address::{Destination, Service},
     dial::{ConnectError, ConnectOptions},
@@ -41,33 +44,6 @@ use crate::{
 #[derive(Clone)]
 pub struct SockMan {
     shared: Arc<Shared>,
-}
-
-/// A weak handle that does not keep the `SockMan` alive. A handler stores this type instead of a
-/// `SockMan`.
-///
-/// [`SockMan::downgrade`] returns a weak handle. The default handle belongs to no `SockMan`.
-///
-/// # Examples
-///
-/// ```
-/// use std::sync::OnceLock;
-/// use sockman::{SockMan, WeakSockMan};
-///
-/// #[derive(Default)]
-/// struct Handler {
-///     sockman: OnceLock<WeakSockMan>, // Set once, right after `SockMan::new`.
-/// }
-///
-/// impl Handler {
-///     fn sockman(&self) -> Option<SockMan> {
-///         self.sockman.get()?.upgrade()
-///     }
-/// }
-/// ```
-#[derive(Clone, Debug, Default)]
-pub struct WeakSockMan {
-    shared: Weak<Shared>,
 }
 
 impl SockMan {
@@ -579,34 +555,6 @@ impl SockMan {
         self.shared.inbox.notify();
     }
 
-    /// Returns a weak handle that does not keep the `SockMan` alive.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// # use sockman::{SockMan, WeakSockMan};
-    /// use std::sync::OnceLock;
-    ///
-    /// struct Handler {
-    ///     sockman: OnceLock<WeakSockMan>,
-    /// }
-    ///
-    /// impl Handler {
-    ///     fn sockman(&self) -> Option<SockMan> {
-    ///         self.sockman.get()?.upgrade()
-    ///     }
-    /// }
-    /// # fn f(sockman: SockMan, handler: Handler) {
-    ///
-    /// // After `SockMan::new`:
-    /// let _ = handler.sockman.set(sockman.downgrade());
-    /// # }
-    /// ```
-    #[must_use]
-    pub fn downgrade(&self) -> WeakSockMan {
-        WeakSockMan { shared: Arc::downgrade(&self.shared) }
-    }
-
     /// Ends the threads and every blocking connect under way, within milliseconds.
     ///
     /// The interrupt does not close connections or listeners, and does not end connects that
@@ -699,14 +647,6 @@ impl SockMan {
 impl fmt::Debug for SockMan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SockMan").field("stats", &self.stats()).finish_non_exhaustive()
-    }
-}
-
-impl WeakSockMan {
-    /// Returns a handle to the `SockMan`, or `None` if the `SockMan` no longer exists.
-    #[must_use]
-    pub fn upgrade(&self) -> Option<SockMan> {
-        self.shared.upgrade().map(|shared| SockMan { shared })
     }
 }
 
