@@ -3208,4 +3208,25 @@ MUTATIONS = [
         'new': '            length',
         'test': 'sockman:library', 'tests': ('send_budget', ''),
     },
+    {
+        'guarantee': 'G8', 'what': 'the sweep makes a connection that sends little wait for the next round',
+        'file': 'src/engine/socket_thread.rs',
+        'old': '            } else {\n                due.list_as(slot.is_heavy, key, &mut slot.listed);',
+        'new': '            } else {\n                due.list_as(true, key, &mut slot.listed);',
+        'test': 'sockman:lib', 'tests': ('engine::pass_tests::turns', ''),
+    },
+    {
+        'guarantee': 'G8', 'what': 'a connection that may answer waits for the next round',
+        'file': 'src/engine/slot/turn.rs',
+        'old': 'if may_answer { TurnEnd::MayAnswer } else { TurnEnd::WorkLeft }',
+        'new': 'TurnEnd::WorkLeft',
+        'test': 'sockman:lib', 'tests': ('engine::pass_tests::turns', ''),
+    },
+    {
+        'guarantee': 'G8', 'what': 'a connection that may answer has a second turn after the same poll',
+        'file': 'src/engine/due.rs',
+        'old': '        self.soon.push(key);',
+        'new': '        self.fresh.push_back(key);',
+        'test': 'simulator:seeds', 'tests': ('', ''),
+    },
 ]
