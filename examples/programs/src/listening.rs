@@ -65,3 +65,32 @@ fn is_unused(path: &Path) -> bool {
     };
     is_socket && refused().unwrap_or(false)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::{UnixListener, UnixStream};
+
+    use sockman_test_support::tools::TempDir;
+
+    use super::*;
+
+    /// Another start of the program binds the path between the two looks at the file.
+    #[test]
+    fn a_file_on_which_a_process_listens_again_goes_back_to_its_path() {
+        let directory = TempDir::new();
+        let path = directory.path("listener");
+        let _listener = UnixListener::bind(&path).unwrap();
+        assert!(!remove_unused(&path).unwrap());
+        UnixStream::connect(&path).unwrap();
+        assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_file_on_which_no_process_listens_is_removed() {
+        let directory = TempDir::new();
+        let path = directory.path("listener");
+        drop(UnixListener::bind(&path).unwrap());
+        assert!(remove_unused(&path).unwrap());
+        assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 0);
+    }
+}
