@@ -112,8 +112,8 @@ pub trait EventHandler: Send + Sync {
     /// keep the connection, and `false` to have it closed.
     ///
     /// `me` is this side's address of that connection, also when the listener is bound to a
-    /// wildcard or gets the connections of a transparent proxy. `them` is the peer's address. An unnamed unix-domain peer has an address value of
-    /// its own.
+    /// wildcard or gets the connections of a transparent proxy. `them` is the peer's address. An
+    /// unnamed unix-domain peer has an address value of its own.
     ///
     /// *When:* once for each accepted connection, before any other callback for its id.
     ///
@@ -408,10 +408,11 @@ pub trait EventHandler: Send + Sync {
     ///
     /// *When:* at the start of every pass, before the loop sleeps. If a deadline
     /// ([`next_deadline`](EventHandler::next_deadline)) has passed since the last poll, the loop
-    /// polls first, without waiting, and runs the turns that are due. A pass follows I/O, a wake, a
-    /// [`SockMan::notify`], a deadline, and each connection or listener that another thread adds or
-    /// closes. There is at least one pass per sweep. If thousands of connections are due, their
-    /// turns take several passes, of about one millisecond each.
+    /// polls first, without waiting, and runs the turns that are due. So it does after 50 ms without
+    /// a complete round of turns. A pass follows I/O, a wake, a [`SockMan::notify`], a deadline, and
+    /// each connection or listener that another thread adds or closes. There is at least one pass
+    /// per sweep. If thousands of connections are due, their turns take several passes, of about
+    /// one millisecond each.
     ///
     /// *Thread:* the socket thread. No lock is held.
     ///

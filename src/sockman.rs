@@ -10,10 +10,9 @@ mod ending;
 mod handover;
 mod weak;
 
-pub use self::weak::WeakSockMan;
-
 use std::{fmt, io::IoSlice, os::fd::OwnedFd, sync::Arc};
 
+pub use self::weak::WeakSockMan;
 use crate::{
     address::Service,
     engine::{

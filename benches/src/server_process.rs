@@ -120,6 +120,7 @@ impl ServerProcess {
                 );
                 return Err(io::Error::new(io::ErrorKind::TimedOut, text));
             }
+            // The kernel reports no event for another process's descriptors.
             thread::sleep(BETWEEN_LOOKS);
         }
     }
@@ -137,6 +138,7 @@ impl Drop for ServerProcess {
                 let _ = self.child.wait();
                 return;
             }
+            // `Child::wait` has no deadline.
             thread::sleep(BETWEEN_LOOKS);
         }
     }

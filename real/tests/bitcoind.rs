@@ -28,13 +28,14 @@ const BLOCKS: usize = 2100;
 /// The fields of `getpeerinfo` that Bitcoin Core has and this node has not. These fields are about
 /// addresses, blocks and transactions, which the node does not handle. Only Knots has the last
 /// three fields.
-const LEFT_OUT: [&str; 14] = [
+const LEFT_OUT: [&str; 15] = [
     "addr_processed",
     "addr_rate_limited",
     "addr_relay_enabled",
     "addrlocal",
     "bytesrecv_per_msg",
     "bytessent_per_msg",
+    "cpu_load",
     "inflight",
     "minfeefilter",
     "presynced_headers",

@@ -7,6 +7,7 @@
 
 use std::{
     fmt, io,
+    net::SocketAddr,
     sync::{Arc, Weak},
     time::Instant,
 };
@@ -89,7 +90,14 @@ impl<'a> Begun<'a> {
         dial.begin(&*sock, began)?;
         // The kernel chose the local address when the connect began. `step` asks again if a lack of
         // buffers has delayed the connect.
-        let me = sock.local_address().map_err(|error| dial.failed("getsockname", error))?;
+        let me = match sock.local_address() {
+            // A unix-domain socket that dials has no name.
+            Err(error) if passes(&error) && dial.endpoint().addr().is_unix() => {
+                Service::UNIX_UNNAMED
+            }
+            Err(error) if passes(&error) => Service::from(SocketAddr::from(([0, 0, 0, 0], 0))),
+            asked => asked.map_err(|error| dial.failed("getsockname", error))?,
+        };
         let log_options = LogOptions::of(options);
         Ok(Begun { shared, place, sock, me, dial, began, watches, log_options })
     }

@@ -25,12 +25,16 @@ impl Listed {
 }
 
 /// The lists of connections that are due.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Due {
-    /// The connections that are new, were woken, or had an event since the current round began.
+    /// The connections that are new, were woken or swept, or had an event since the current round
+    /// began.
     fresh: VecDeque<Key>,
-    /// The connections whose turn in the current round left work, those that the sweep listed, and
-    /// those with an event whose last receive was heavy.
+    /// The connections that are fresh from the next slice on. In the current slice they have had
+    /// their turn.
+    soon: Vec<Key>,
+    /// The connections whose turn in the current round left work, and the heavy ones that had an
+    /// event or were swept.
     left: Vec<Key>,
     /// The connections that have not had their turn in the current round.
     round: VecDeque<Key>,
@@ -44,24 +48,39 @@ pub(crate) struct Due {
     owes_round: bool,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum List {
-    #[default]
     Fresh,
     Round,
 }
 
 /// How far the turns of the current slice are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Slice {
     /// The last slice ended in order.
-    #[default]
     Ended,
     /// Turns run, or an interrupt or a panic cut them off.
     Begun,
 }
 
+/// The initial capacity of each list. A list that is first used after hours must not allocate in a
+/// pass then, unless many connections are due at once.
+const CAPACITY: usize = 64;
+
 impl Due {
+    pub(crate) fn new() -> Due {
+        Due {
+            fresh: VecDeque::with_capacity(CAPACITY),
+            soon: Vec::with_capacity(CAPACITY),
+            left: Vec::with_capacity(CAPACITY),
+            round: VecDeque::with_capacity(CAPACITY),
+            current: List::Fresh,
+            slice: Slice::Ended,
+            served_round: false,
+            owes_round: false,
+        }
+    }
+
     /// Adds a connection that is new, was woken, or had an event, unless it is listed already.
     #[inline]
     pub(crate) fn list(&mut self, key: Key, listed: &mut Listed) {
@@ -70,17 +89,23 @@ impl Due {
         }
     }
 
-    /// Adds a connection that gets its turn after the fresh ones, unless it is listed already: the
-    /// sweep found it, or its last receive was heavy.
-    pub(crate) fn list_last(&mut self, key: Key, listed: &mut Listed) {
-        if !mem::replace(&mut listed.0, true) {
+    /// Adds a connection that had an event, or that the sweep found, unless it is listed already. A
+    /// heavy one gets its turn after the fresh ones.
+    #[inline]
+    pub(crate) fn list_as(&mut self, is_heavy: bool, key: Key, listed: &mut Listed) {
+        if !is_heavy {
+            self.list(key, listed);
+        } else if !mem::replace(&mut listed.0, true) {
             self.left.push(key);
         }
     }
 
     #[inline]
     pub(crate) fn is_empty(&self) -> bool {
-        self.fresh.is_empty() && self.left.is_empty() && self.round.is_empty()
+        self.fresh.is_empty()
+            && self.soon.is_empty()
+            && self.left.is_empty()
+            && self.round.is_empty()
     }
 
     /// Returns whether a round is under way.
@@ -89,12 +114,13 @@ impl Due {
         !self.round.is_empty()
     }
 
-    /// Makes a round of which an interrupt or a panic cut off the rest begin anew. The answers of
-    /// the hooks are no longer valid.
-    pub(crate) fn restart_cut_off(&mut self) {
-        if mem::take(&mut self.slice) == Slice::Begun {
+    /// Prepares the lists for the hooks. Makes a round of which an interrupt or a panic cut off the
+    /// rest begin anew: the answers of the hooks are no longer valid.
+    pub(crate) fn prepare(&mut self) {
+        if mem::replace(&mut self.slice, Slice::Ended) == Slice::Begun {
             self.left.extend(self.round.drain(..));
         }
+        self.fresh.extend(self.soon.drain(..));
     }
 
     /// Returns the connection at this position of the lists, of which a round that is under way is
@@ -122,6 +148,7 @@ impl Due {
     pub(crate) fn begin_slice(&mut self) -> bool {
         self.slice = Slice::Begun;
         self.served_round = false;
+        self.fresh.extend(self.soon.drain(..));
         let begins_round = self.round.is_empty();
         if begins_round {
             // Only two of the three lists thus grow to the number of connections.
@@ -173,13 +200,19 @@ impl Due {
 
     /// Returns all connections that are listed.
     pub(crate) fn listed(&self) -> impl Iterator<Item = Key> + '_ {
-        self.round.iter().chain(&self.fresh).chain(&self.left).copied()
+        self.round.iter().chain(&self.fresh).chain(&self.soon).chain(&self.left).copied()
     }
 
     /// Keeps a connection listed for the next round, because its turn left work.
     #[inline]
     pub(crate) fn work_left(&mut self, key: Key) {
         self.left.push(key);
+    }
+
+    /// Keeps a connection listed for the next slice, because the embedder may have an answer for it.
+    #[inline]
+    pub(crate) fn may_answer(&mut self, key: Key) {
+        self.soon.push(key);
     }
 
     /// Clears the flag of a connection whose turn left no work, so that it can be listed again.

@@ -49,6 +49,12 @@ impl Lacking {
         self.until = Some(now + length);
     }
 
+    /// Ends the pause now, because a timer of the embedder has ended: data may wait that a receive
+    /// could not take for lack of buffers.
+    pub(crate) fn hurry(&mut self, now: Instant) {
+        self.until = self.until.map(|until| until.min(now));
+    }
+
     /// Returns when the pause ends, or `None` if no connection waits.
     pub(crate) fn until(&self) -> Option<Instant> {
         self.until

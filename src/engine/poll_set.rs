@@ -33,7 +33,7 @@ impl PollSet {
             poller,
             slots: Slab::new(),
             states: States::default(),
-            due: Due::default(),
+            due: Due::new(),
             holds_answers: false,
             failed: BTreeMap::new(),
         }
@@ -80,11 +80,7 @@ impl PollSet {
     pub(crate) fn latch(&mut self, key: Key, event: &Readiness) {
         if let Some(slot) = self.slots.get_mut(key) {
             slot.latch(event);
-            if slot.is_heavy {
-                self.due.list_last(key, &mut slot.listed);
-            } else {
-                self.due.list(key, &mut slot.listed);
-            }
+            self.due.list_as(slot.is_heavy, key, &mut slot.listed);
         }
     }
 

@@ -1,4 +1,4 @@
-//! The pass: one round of the socket thread's loop.
+//! The pass: what the socket thread repeats.
 //!
 //! This module owns everything that only the socket thread may touch: the poll set, the listeners'
 //! latches, the list of turns, the receive buffer. While no thread runs, the shared state keeps the
@@ -30,7 +30,7 @@ use super::{
     visits::Visits,
 };
 use crate::{
-    options::Options,
+    options::{Options, SELECT_TIMEOUT},
     sys::{EVENTS_PER_POLL, Poller, Readiness, Waker},
 };
 
@@ -173,10 +173,11 @@ impl SocketThread {
     pub(crate) fn pass(&mut self, context: &Context<'_>) -> io::Result<()> {
         // Marks are taken before the callback, so that a later `notify` gets another pass.
         self.heed_marks(context);
-        if self.has_late_timer(context) {
+        if self.is_behind(context) {
             // The callback acts on timers, and must not call a connection late whose data waits in
-            // the kernel. So the data is delivered first. One such round is enough. With more
-            // rounds, a flood of data would keep the timers from running.
+            // the kernel. So the data is delivered first. One such round of turns is enough. With
+            // more rounds, a flood of data would keep the timers from running.
+            self.lacking.hurry(self.now);
             let mut fresh = Fresh::InRound;
             loop {
                 self.ask_hooks(context);
@@ -220,12 +221,17 @@ impl SocketThread {
         Ok(())
     }
 
-    /// Returns whether one of the embedder's deadlines has passed, although the thread has not
-    /// polled and served everything since. Reads the clock only if the embedder has a deadline.
-    fn has_late_timer(&self, context: &Context<'_>) -> bool {
-        let Some(deadline) = context.handler().next_deadline() else { return false };
+    /// Returns whether data may wait that arrived before a timer of the embedder ended, although the
+    /// thread has not polled and served everything since: one of the embedder's deadlines has
+    /// passed, or the thread is far behind. A handler without
+    /// [`next_deadline`](crate::EventHandler::next_deadline) may have timers, too.
+    fn is_behind(&self, context: &Context<'_>) -> bool {
+        let deadline = context.handler().next_deadline();
         let now = context.shared().options.sock_factory.now();
-        deadline <= now && !self.served.is_some_and(|at| deadline <= at && is_fresh(at, now))
+        if deadline.is_some_and(|deadline| deadline <= now) {
+            return !self.served.is_some_and(|at| deadline <= Some(at) && is_fresh(at, now));
+        }
+        self.served.is_some_and(|at| now.saturating_duration_since(at) > SELECT_TIMEOUT)
     }
 
     /// Returns whether the last poll is recent.
@@ -254,7 +260,7 @@ impl SocketThread {
     /// Asks the hooks of the connections that were left with work, and removes those without a turn
     /// from the list.
     fn ask_hooks(&mut self, context: &Context<'_>) {
-        self.connected.due.restart_cut_off();
+        self.connected.due.prepare();
         if self.connected.due.has_round() {
             // The round goes on with the next slice, whose turns ask their hooks.
             self.connected.forget_answers();
@@ -432,7 +438,7 @@ impl SocketThread {
             // another poll precedes.
             if !may_go_on {
                 slot.want_turn();
-                due.list_last(key, &mut slot.listed);
+                due.list_as(slot.is_heavy, key, &mut slot.listed);
                 continue;
             }
             // After a panic the connection is closed, and its mark frees the slot.
@@ -440,7 +446,7 @@ impl SocketThread {
             if context.guard(slot.id, || slot.sweep(context, state, open)).unwrap_or(true) {
                 turns += 1;
             } else {
-                due.list_last(key, &mut slot.listed);
+                due.list_as(slot.is_heavy, key, &mut slot.listed);
             }
         }
         context.shared().counters.turns.add_owned(turns);
@@ -453,6 +459,7 @@ impl SocketThread {
         let mut turn = Turn { context, open, slot, state, key, buffer, failed };
         match context.guard(id, || turn.run()) {
             Some(TurnEnd::WorkLeft) => self.connected.due.work_left(key),
+            Some(TurnEnd::MayAnswer) => self.connected.due.may_answer(key),
             Some(TurnEnd::Rests) => Due::rests(&mut slot.listed),
             // The mark of the close frees the slot. The report of the end needs the state.
             Some(TurnEnd::Closed) if state.is_some() => Due::rests(&mut slot.listed),

@@ -17,8 +17,9 @@ use crate::sys::sync::atomic::{AtomicUsize, Ordering};
 ///   left, and no more than its low mark.
 /// * A push whose bytes do not fit is refused with
 ///   [`PushError::OverBudget`](super::PushError::OverBudget). Close that connection: its peer reads
-///   too slowly, and the memory is needed for others. A peer that reads is not affected, because
-///   the kernel takes its bytes, and nothing is queued.
+///   too slowly, and the memory is needed for others. A push that the kernel takes whole needs no
+///   memory. While others have used the budget up, a peer that reads is only affected by an answer
+///   that the kernel does not take whole.
 ///
 /// The budget counts the memory of the buffers, which can be larger than the queued bytes. A shared
 /// piece ([`SendQueue::push_shared`](super::SendQueue::push_shared)) counts whole in each queue that

@@ -116,6 +116,13 @@ struct Queue {
     is_cut: bool,
 }
 
+/// What a call has done to the queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Change {
+    Grew,
+    Shrank,
+}
+
 #[derive(Debug)]
 enum Resumes {
     Itself,
@@ -354,7 +361,7 @@ impl SendQueue {
                 queue.is_cut |= sent > 0;
                 return Err(PushError::OverBudget { limit: queue.budget(), sent });
             }
-            self.publish(queue);
+            self.publish(queue, Change::Grew);
             was_empty && !queue.pieces.is_empty()
         };
         // The wake comes after the queueing, because the kernel may have reported new room before
@@ -443,7 +450,7 @@ impl SendQueue {
             if queue.is_cut || !queue.pieces.append(pieces, 0, queue.share.as_mut()) {
                 return Err(PushError::OverBudget { limit: queue.budget(), sent: 0 });
             }
-            self.publish(queue);
+            self.publish(queue, Change::Grew);
             was_empty && !queue.pieces.is_empty()
         };
         // As in a push, the wake comes after the queueing. Whoever queued the first bytes has woken
@@ -520,7 +527,7 @@ impl SendQueue {
         let more = More::from(bytes < length);
         let sent = self.send(sockman, &mut queue.failure, slices, more)?;
         queue.pieces.remove_first(sent, queue.share.as_mut());
-        let resumed = self.publish(queue);
+        let resumed = self.publish(queue, Change::Shrank);
         if resumed {
             match &queue.resumes {
                 Resumes::Itself => sockman.wake(self.id),
@@ -535,7 +542,7 @@ impl SendQueue {
         let queue = &mut *self.queue.lock();
         let length = queue.pieces.len();
         queue.pieces.remove_first(length, queue.share.as_mut());
-        self.publish(queue);
+        self.publish(queue, Change::Shrank);
     }
 
     /// Sends the pieces, and remembers in `failure` whether the socket is broken.
@@ -588,7 +595,10 @@ impl SendQueue {
 
     /// Publishes the length for the hooks. Returns `true` if the length fell to the low mark. The
     /// caller holds the mutex.
-    fn publish(&self, queue: &Queue) -> bool {
+    ///
+    /// Only a drain ends the state above the high mark, because only a drain wakes the connections
+    /// that wait for it. A push could otherwise end it when the budget has grown.
+    fn publish(&self, queue: &Queue, change: Change) -> bool {
         let length = queue.pieces.len();
         self.queued.store(length, Ordering::Release);
         let left = queue.share.as_ref().map_or(usize::MAX, Share::left);
@@ -596,8 +606,9 @@ impl SendQueue {
             self.above_high_mark.store(true, Ordering::Release);
             false
         } else {
-            // The queue holds less than the budget has left, or nothing.
-            length <= self.limits.low_mark() && self.above_high_mark.swap(false, Ordering::AcqRel)
+            change == Change::Shrank
+                && length <= self.limits.low_mark()
+                && self.above_high_mark.swap(false, Ordering::AcqRel)
         }
     }
 }

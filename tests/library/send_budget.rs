@@ -175,6 +175,26 @@ fn a_queue_that_the_budget_has_paused_goes_on_when_its_peer_reads() {
     assert!(rig.echo.queues.find(hog_id).unwrap().has_queued());
 }
 
+/// The marks: only a drain ends a pause, because only a drain wakes those that wait for its end.
+#[test]
+fn a_push_after_the_budget_has_grown_does_not_end_a_pause() {
+    let mut rig = Rig::new();
+    let (_hog, hog_id) = rig.peer(0);
+    let (peer, id) = rig.peer(0);
+    rig.echo.queues.find(hog_id).unwrap().push(&rig.sockman, &vec![0; 900_000]).unwrap();
+    let queue = rig.echo.queues.find(id).unwrap();
+    queue.push(&rig.sockman, &vec![0; 60_000]).unwrap();
+    assert!(queue.is_above_high_mark(), "the budget has 40,000 bytes left");
+    peer.send(b"waits").unwrap();
+    rig.close(hog_id);
+    queue.push(&rig.sockman, b"!").unwrap();
+    assert!(queue.is_above_high_mark());
+    peer.set_window(1_000_000);
+    rig.thread.run_until_idle().unwrap();
+    assert!(!queue.is_above_high_mark());
+    assert!(peer.receive().0.ends_with(b"!waits"), "the connection is read again");
+}
+
 /// The budget: a drained queue and a dropped one give their memory back, to the last byte.
 #[test]
 fn a_drained_queue_and_a_dropped_one_give_their_memory_back() {

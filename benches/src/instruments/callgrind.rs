@@ -53,6 +53,7 @@ pub fn idle_sweep(server: &Server<'_>, plan: &Plan, repeats: usize) -> io::Resul
         let mut dump = PathBuf::new();
         server.run_under(&mut callgrind(&scratch), |to, valgrind| {
             let idle = Driver::connect(to, IDLE_CONNECTIONS)?;
+            // The server accepts the idle connections. No event says that it rests again.
             thread::sleep(SETTLES);
             tell(valgrind, "zero")?;
             // This is the measured time.

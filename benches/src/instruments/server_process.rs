@@ -84,6 +84,7 @@ fn end(mut child: Child) -> io::Result<()> {
                 child.wait()?;
                 return Err(io::Error::other("the server did not end at the end of its input"));
             }
+            // `Child::wait` has no deadline.
             None => thread::sleep(BETWEEN_LOOKS),
         }
     };

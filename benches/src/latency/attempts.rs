@@ -104,7 +104,7 @@ pub(super) fn measure(
     for _ in 0..count {
         dialler.dial(to, time)?;
     }
-    // Every connect is under way after this, on any thread.
+    // Every connect is under way after this, on any thread. The system reports no event for that.
     thread::sleep(time / 4);
     // The echoes end before the first connect does.
     loop {
@@ -122,6 +122,8 @@ pub(super) fn measure(
                 "connects had not ended {STUCK:?} after their deadline"
             )));
         }
+        // The peers have no common event for the end of a connect, and a waiting thread would
+        // disturb the echoes less than a busy one.
         thread::sleep(BETWEEN_LOOKS);
     }
     let late = dialler.ended().into_iter().collect::<Result<_, String>>();

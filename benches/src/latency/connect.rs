@@ -91,6 +91,7 @@ fn slice(peer: Peer, cores: Cores, time: Duration) -> io::Result<Vec<Duration>> 
         let start = Instant::now();
         while start.elapsed() < time {
             begin.send(()).map_err(io::Error::other)?;
+            // The connect is under way after this. The system reports no event for that.
             thread::sleep(BEGINS);
             let cancelled = Instant::now();
             cancel();

@@ -218,6 +218,7 @@ fn reset_connections(to: SocketAddr, mut rate: Rate, ended: &AtomicBool) -> io::
             drop(begin(to, Attack::Resets)?);
             count += 1;
         }
+        // The pause between two portions keeps the rate.
         thread::sleep(TICK);
     }
     Ok(count)

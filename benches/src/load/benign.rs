@@ -40,6 +40,7 @@ impl Load for Benign {
     fn run(&mut self, until: Instant, tally: &mut Tally) -> io::Result<()> {
         let mut echo = [0; SIZE];
         loop {
+            // The pauses are part of the load: the messages come at random times.
             thread::sleep(LONGEST_PAUSE.mul_f64(self.random.fraction()));
             let message = [tally.messages as u8; SIZE];
             let sent_at = Instant::now();

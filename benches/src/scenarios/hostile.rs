@@ -108,6 +108,7 @@ fn wait_for_calm(patience: Duration) -> io::Result<()> {
     let deadline = Instant::now() + patience;
     while Instant::now() < deadline {
         let before = CoreTimes::read()?;
+        // The use of the cores is measured over this time.
         thread::sleep(LOOK);
         if CoreTimes::read()?.busy_since(before) <= CALM {
             break;

@@ -30,6 +30,7 @@ pub(super) fn run(
     for step in steps {
         holder.grow_to(step.idle)?;
         server.wait_for_descriptors(without + step.idle)?;
+        // The server's lists and the kernel's timers settle. No event says when.
         thread::sleep(SETTLE);
         if step.quiet && recorder.wants(peer, &step.quiet_name()) {
             let quiet = measure_quiet(&server, pacing.quiet)?;

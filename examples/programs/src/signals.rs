@@ -1,12 +1,12 @@
 //! An orderly end for every signal that ends a program. The programs of the packages in this folder
 //! share this file.
 
-use std::{fs, io, process, thread};
+use std::{fs, io, ops::RangeInclusive, process, thread};
 
 use signal_hook::{
     consts::{
         SIGALRM, SIGHUP, SIGINT, SIGIO, SIGPROF, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGVTALRM,
-        SIGXCPU,
+        SIGXCPU, SIGXFSZ,
     },
     iterator::Signals,
 };
@@ -14,9 +14,13 @@ use signal_hook::{
 /// The signals that end a program by default, except SIGKILL, which no program can catch, SIGPIPE,
 /// which Rust ignores, and those that report a fault of the program itself. A program that ended at
 /// once would leave its unix-domain path and its cookie behind.
-const ENDING: [i32; 11] = [
-    SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGALRM, SIGVTALRM, SIGPROF, SIGIO, SIGXCPU,
+const ENDING: [i32; 12] = [
+    SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGALRM, SIGVTALRM, SIGPROF, SIGIO,
+    SIGXCPU, SIGXFSZ,
 ];
+/// Those that only Linux has: SIGSTKFLT, SIGPWR and the real-time signals. The C library keeps the
+/// first two of these for itself.
+const ENDING_ON_LINUX: [RangeInclusive<i32>; 3] = [16..=16, 30..=30, 34..=64];
 /// The usual exit code of a program that SIGINT ended: 128 + 2.
 const INTERRUPTED: i32 = 130;
 
@@ -29,7 +33,9 @@ const INTERRUPTED: i32 = 130;
 /// The operating system provided no thread, or no descriptors.
 pub fn on_signal(stop: impl Fn() + Send + 'static) -> io::Result<()> {
     let ignored = ignored();
-    let mut signals = Signals::new(ENDING.iter().filter(|signal| !is_in(**signal, ignored)))?;
+    let on_linux = if cfg!(target_os = "linux") { &ENDING_ON_LINUX[..] } else { &[] };
+    let ending = ENDING.into_iter().chain(on_linux.iter().cloned().flatten());
+    let mut signals = Signals::new(ending.filter(|signal| !is_in(*signal, ignored)))?;
     thread::Builder::new().name("signals".to_owned()).spawn(move || {
         for (number, _) in signals.forever().enumerate() {
             if number > 0 {

@@ -136,11 +136,14 @@ impl EventHandler for Idle {
         }
     }
     fn next_deadline(&self) -> Option<Instant> {
+        if self.hides_deadlines {
+            return None;
+        }
         if self.has_own_times {
             let at = *self.active.lock().iter().min()? + IDLE;
             return self.network().now().checked_add(at - self.network().elapsed().min(at));
         }
-        self.timers.next().filter(|_| !self.hides_deadlines)
+        self.timers.next()
     }
 }
 
@@ -195,16 +198,19 @@ fn without_sweep() -> Options {
 /// the idle timer ends.
 #[test]
 fn a_byte_that_came_during_a_long_callback_is_delivered_before_the_idle_timer_ends() {
-    for has_own_times in [false, true] {
-        let handler = Idle { has_own_times, ..Idle::default() };
-        let (rig, mut peers) = Rig::with_peers(handler, without_sweep(), 2);
+    for (has_own_times, hides_deadlines) in
+        [(false, false), (true, false), (false, true), (true, true)]
+    {
+        let handler = Idle { has_own_times, hides_deadlines, ..Idle::default() };
+        let (rig, mut peers) = Rig::with_peers(handler, Options::default(), 2);
         let early = peers.pop().unwrap();
         rig.make_slow(0, vec![early]);
         peers[0].send(&[1]).unwrap();
         for _ in 0..3 {
             rig.pass();
         }
-        assert_eq!(rig.records(), ["0 data 1", "1 data 1"], "own times: {has_own_times}");
+        let what = format!("own times: {has_own_times}, no deadline: {hides_deadlines}");
+        assert_eq!(rig.records(), ["0 data 1", "1 data 1"], "{what}");
     }
 }
 
@@ -444,4 +450,20 @@ fn the_data_of_more_connections_than_a_poll_reports_comes_before_the_timers() {
     let records = rig.records();
     assert!(records.iter().all(|record| record.ends_with("data 1")), "{records:?}");
     assert_eq!(records.len(), PEERS);
+}
+
+/// G11, G15: a receive that lacked buffers is repeated before a timer ends, although its pause is
+/// not over.
+#[test]
+fn a_receive_that_lacked_buffers_is_repeated_before_a_timer_ends() {
+    let (rig, peers) = Rig::with_peers(Idle::default(), without_sweep(), 1);
+    let little = Duration::from_millis(5);
+    rig.network.advance(IDLE - little);
+    rig.network.fail_next(Call::Recv, libc::ENOBUFS);
+    peers[0].send(&[1]).unwrap();
+    rig.pass();
+    assert!(rig.records().is_empty(), "the receive lacked buffers");
+    rig.network.advance(little);
+    rig.pass();
+    assert_eq!(rig.records(), ["0 data 1"]);
 }

@@ -1,7 +1,12 @@
 //! Tests of the order of turns (G8). The clock is that of the network, and a callback that takes
 //! long moves it.
 
-use std::{io, time::Duration};
+use std::{
+    io,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    time::Duration,
+};
 
 use parking_lot::Mutex;
 
@@ -61,7 +66,11 @@ impl Rig {
     /// Accepts `count` connections and runs their first turns. Each later callback of data takes
     /// longer than a slice, so that each slice has one turn.
     fn with_peers(count: usize) -> (Rig, Vec<Peer>) {
-        let options = Options::default().sweep(None).receive_buffer(10);
+        Rig::with_sweep(None, count)
+    }
+
+    fn with_sweep(period: Option<Duration>, count: usize) -> (Rig, Vec<Peer>) {
+        let options = Options::default().sweep(period).receive_buffer(10);
         let rig = Rig::with_handler(Recorder::default(), options);
         let peers = (0..count).map(|_| rig.connect_peer()).collect();
         rig.pass();
@@ -137,6 +146,44 @@ fn a_connection_that_sent_much_waits_for_the_next_round_when_it_becomes_ready() 
     assert_eq!(rig.turns(6), [0, 5, 1, 2, 3, 4]);
 }
 
+/// G8: the sweep asks the hooks of a connection that sends little before the rest of a round. The
+/// connection otherwise waits for the next round, and so does a byte that comes meanwhile.
+#[test]
+fn after_a_sweep_a_connection_that_sends_little_does_not_wait_for_the_rest() {
+    let period = Duration::from_millis(10);
+    let (rig, mut peers) = Rig::with_sweep(Some(period), 5);
+    let light = Mutex::new(peers.pop().unwrap());
+    peers.iter().for_each(|peer| drop(peer.send(&[1; 100])));
+    rig.react(move |_, ordinal| {
+        if ordinal == 1 {
+            let _ = light.lock().send(&[1]);
+        }
+    });
+    assert_eq!(rig.turns(1), [0]);
+    rig.network.advance(period);
+    assert_eq!(rig.turns(4), [1, 4, 2, 3]);
+}
+
+/// G8: data that came after the ready-to-send call of a turn makes the library ask the send hook
+/// again. That question, too, comes before the rest of a round.
+#[test]
+fn a_connection_that_may_answer_does_not_wait_for_the_rest() {
+    let (rig, mut peers) = Rig::with_peers(5);
+    let light = Arc::new(peers.pop().unwrap());
+    peers.iter().for_each(|peer| drop(peer.send(&[1; 100])));
+    let sender = Arc::clone(&light);
+    rig.react(move |_, ordinal| {
+        if ordinal == 1 {
+            let _ = sender.send(&[1]);
+        }
+    });
+    assert_eq!(rig.turns(1), [0]);
+    // After a wake, the ready-to-send call comes before the receive.
+    rig.sockman.wake(rig.handler.ordinals.id(4));
+    light.send(&[1]).unwrap();
+    assert_eq!(rig.turns(5), [4, 1, 4, 2, 3]);
+}
+
 /// G8: a connection whose turn left work waits until all that are due have had their turn.
 #[test]
 fn a_connection_whose_turn_left_work_waits_for_the_next_round() {
@@ -167,7 +214,7 @@ fn clients_are_accepted_and_the_loop_completes_between_the_slices() {
 #[test]
 fn a_connection_that_is_paused_while_its_turn_waits_is_not_read() {
     let (rig, peers) = Rig::with_peers(3);
-    let handler = std::sync::Arc::clone(&rig.handler);
+    let handler = Arc::clone(&rig.handler);
     // The first buffer leaves work, so the next pass asks all hooks before the first turn.
     peers.iter().for_each(|peer| drop(peer.send(&[1; 20])));
     assert_eq!(rig.turns(3), [0, 1, 2]);
@@ -192,4 +239,34 @@ fn an_interrupt_in_the_middle_of_a_round_loses_no_turn() {
     assert_eq!(rig.turns(2), [0, 1]);
     rig.sockman.reset_interrupt();
     assert_eq!(rig.turns(1), [2]);
+}
+
+/// G12, G14: a panic that stops the thread in the middle of a round loses no other turn.
+#[test]
+fn a_panic_in_the_middle_of_a_round_loses_no_other_turn() {
+    let (rig, peers) = Rig::with_peers(4);
+    peers[..3].iter().for_each(|peer| drop(peer.send(&[1])));
+    assert_eq!(rig.turns(1), [0]);
+    // One that became ready meanwhile waits, too.
+    peers[3].send(&[1]).unwrap();
+    rig.react(|_, ordinal| assert_ne!(ordinal, 3, "a panic in the callback"));
+    assert!(catch_unwind(AssertUnwindSafe(|| rig.pass())).is_err());
+    rig.sockman.reset_interrupt();
+    assert_eq!(rig.turns(4), [3, 1, 2]);
+}
+
+/// G4: a connection that is closed while its turn waits is not named again, and the turns of the
+/// others come.
+#[test]
+fn a_connection_that_is_closed_while_its_turn_waits_is_not_named_again() {
+    let (rig, peers) = Rig::with_peers(4);
+    let handler = Arc::clone(&rig.handler);
+    peers.iter().for_each(|peer| drop(peer.send(&[1])));
+    rig.react(move |sockman, ordinal| {
+        if ordinal == 0 {
+            assert!(sockman.close_connection(handler.ordinals.id(1)));
+            assert!(sockman.close_connection(handler.ordinals.id(3)));
+        }
+    });
+    assert_eq!(rig.turns(4), [0, 2]);
 }

@@ -27,6 +27,9 @@ const HEAVY: usize = 4096;
 pub(crate) enum TurnEnd {
     /// Work is left, and the connection gets a turn in the next pass if its hooks say yes.
     WorkLeft,
+    /// A little data came after the ready-to-send call, so the embedder may have queued an answer
+    /// to it. The connection gets its next turn before the rest of the round.
+    MayAnswer,
     /// Nothing is left to do until an event, a wake or the sweep.
     Rests,
     /// The connection was closed meanwhile.
@@ -58,39 +61,44 @@ enum Called {
 impl Turn<'_> {
     pub(crate) fn run(&mut self) -> TurnEnd {
         self.slot.has_turn = false;
-        if self.both_directions().is_err() {
-            return TurnEnd::Closed;
-        }
+        let Ok(may_answer) = self.both_directions() else { return TurnEnd::Closed };
         // The answers of the hooks are valid for one pass only.
         self.slot.forget_answers();
         // If there is more to send, the next turn also sends before it receives.
         self.slot.send_first = self.slot.send.is_due();
-        if self.slot.send_first || self.slot.recv.is_due() {
+        if self.slot.recv.is_due() {
             TurnEnd::WorkLeft
+        } else if self.slot.send_first {
+            if may_answer { TurnEnd::MayAnswer } else { TurnEnd::WorkLeft }
         } else {
             TurnEnd::Rests
         }
     }
 
-    fn both_directions(&mut self) -> Result<(), Closed> {
+    /// Returns whether a little data came after the ready-to-send call.
+    fn both_directions(&mut self) -> Result<bool, Closed> {
         if self.slot.finish != Finish::No {
-            return self.finish();
+            return self.finish().map(|()| false);
         }
         let mut asked_to_send = Called::No;
         let mut next_recv = NextRecv::Proceed;
         if mem::take(&mut self.slot.send_first) {
             (asked_to_send, next_recv) = self.try_to_send()?;
         }
+        // A receive sets the work of sending, so the work says whether data came.
+        let sends = self.slot.send.work;
         if next_recv == NextRecv::Proceed {
             self.try_to_recv()?;
         }
+        let may_answer = !sends && self.slot.send.work && !self.slot.is_heavy;
         if asked_to_send == Called::No {
             self.try_to_send()?;
         }
         self.check_open()?;
         let (id, sockman) = (self.slot.id, self.context.sockman);
         self.context.handler().place_turn_completed(sockman, id, self.place());
-        self.check_open()
+        self.check_open()?;
+        Ok(may_answer && asked_to_send == Called::Yes)
     }
 
     fn try_to_send(&mut self) -> Result<(Called, NextRecv), Closed> {

@@ -205,8 +205,10 @@ impl Drop for Process {
 
 /// The signals that end a program by default, except SIGKILL and those that report a fault of the
 /// program.
-const ENDING: [&str; 11] =
-    ["HUP", "INT", "QUIT", "TERM", "USR1", "USR2", "ALRM", "VTALRM", "PROF", "IO", "XCPU"];
+const ENDING: [&str; 16] = [
+    "HUP", "INT", "QUIT", "TERM", "USR1", "USR2", "ALRM", "VTALRM", "PROF", "IO", "XCPU", "XFSZ",
+    "PWR", "16", "34", "64",
+];
 
 /// Returns a mask of signals from the text of `/proc/…/status`.
 fn signal_mask(status: &str, name: &str) -> u64 {
@@ -299,7 +301,9 @@ pub fn assert_lack_of_threads_is_told(program: &Path, arguments: &[&str]) {
     let name = program.file_name().unwrap().to_str().unwrap();
     let name = format!("sockman-{}-{name}", process::id());
     let copy = env::temp_dir().join(name);
-    fs::copy(program, &copy).unwrap();
+    // Another process makes the copy. If this one did, a child that another test starts at the same
+    // time would have the copy open for writing, and the program could not be executed.
+    assert!(Command::new("cp").arg(program).arg(&copy).status().unwrap().success());
     let mut command = Command::new("prlimit");
     command.arg("--nproc=1").arg(&copy).args(arguments).env_remove("RUST_LOG");
     if fs::metadata("/proc/self").unwrap().uid() == 0 {

@@ -242,6 +242,7 @@ impl Server for PollLoopServer {
             self.connects
                 .push(thread::spawn(move || TcpStream::connect_timeout(&to, CONNECT_TIMEOUT)));
         }
+        // The last connect enters the kernel meanwhile. The system reports no event for that.
         thread::sleep(CONNECT_BEGINS);
         Ok(())
     }

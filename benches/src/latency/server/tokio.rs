@@ -254,6 +254,7 @@ impl Server for TokioServer {
         while begun.load(Ordering::SeqCst) < count {
             thread::yield_now();
         }
+        // The last connect enters the kernel meanwhile. The system reports no event for that.
         thread::sleep(CONNECT_BEGINS);
         Ok(())
     }
