@@ -48,6 +48,7 @@ const LOST_CLIENT: &[i32] = &[
     libc::ENETDOWN,
     libc::ENOPROTOOPT,
     libc::EHOSTDOWN,
+    #[cfg(any(target_os = "linux", target_os = "android"))]
     libc::ENONET,
     libc::EHOSTUNREACH,
     libc::EOPNOTSUPP,

@@ -103,10 +103,12 @@ impl Call {
                 ENETDOWN,
                 ENOPROTOOPT,
                 EHOSTDOWN,
+                #[cfg(any(target_os = "linux", target_os = "android"))]
                 ENONET,
                 EHOSTUNREACH,
                 ENETUNREACH,
                 ETIMEDOUT,
+                #[cfg(any(target_os = "linux", target_os = "android"))]
                 ENOSR,
                 ESOCKTNOSUPPORT,
                 EPROTONOSUPPORT,

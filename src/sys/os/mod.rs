@@ -4,21 +4,26 @@
 //! Each method makes the system call that it is named after. A socket has no state except its
 //! descriptor. The methods run on any thread and take no lock.
 
+mod accepting;
+mod adopted_listener;
+mod options;
+mod poller;
+
 use std::{
     io::{self, IoSlice, Read},
     net::{Shutdown, TcpStream},
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
-    sync::Arc,
     time::Duration,
 };
 
-use mio::{Interest, Token, unix::SourceFd};
-use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
+use socket2::{Domain, SockRef, Socket, Type};
 
-use super::{
-    Adopted, EVENTS_PER_POLL, More, Poller, Readiness, Sock, SockFactory, SocketOption, Waker,
-    sync::Mutex,
+use self::{
+    accepting::{accept_tcp, accept_unix, is_listener},
+    adopted_listener::AdoptedListener,
+    poller::MioPoller,
 };
+use super::{Adopted, More, Poller, Sock, SockFactory, SocketOption};
 use crate::address::Service;
 
 /// The default factory: the operating system's sockets, poller and time.
@@ -54,7 +59,7 @@ impl SockFactory for OsSockFactory {
 
     fn adopt_listener(&self, listener: OwnedFd) -> io::Result<Box<dyn Sock>> {
         let socket = Socket::from(listener);
-        if socket.r#type()? != Type::STREAM || !socket.is_listener()? {
+        if socket.r#type()? != Type::STREAM || !is_listener(&socket)? {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
                 "the socket is not a stream socket in the listening state",
@@ -117,12 +122,13 @@ impl OsSock {
 
 /// Prepares a connected socket that other code has made. Returns both addresses.
 fn prepare_connection(socket: &Socket) -> io::Result<(Service, Service)> {
-    if socket.r#type()? != Type::STREAM || socket.is_listener()? {
+    if socket.r#type()? != Type::STREAM {
         return Err(io::Error::new(
             io::ErrorKind::InvalidInput,
-            "the socket is not a stream socket, or it listens",
+            "the socket is not a stream socket",
         ));
     }
+    // A listener has no peer, so this call fails.
     let them = Service::from_sock_addr(&socket.peer_addr()?).ok_or_else(unknown_family)?;
     let me = Service::from_sock_addr(&socket.local_addr()?).ok_or_else(unknown_family)?;
     socket.set_nonblocking(true)?;
@@ -133,42 +139,6 @@ fn prepare_connection(socket: &Socket) -> io::Result<(Service, Service)> {
         socket.set_linger(None)?;
     }
     Ok((me, them))
-}
-
-/// Sets the keepalive. Socket2 ignores what OpenBSD does not have.
-fn set_keepalive(
-    socket: &SockRef<'_>,
-    idle: Option<Duration>,
-    interval: Option<Duration>,
-    count: Option<u32>,
-) -> io::Result<()> {
-    if cfg!(target_os = "openbsd") && (idle.is_some() || interval.is_some() || count.is_some()) {
-        return Err(io::ErrorKind::Unsupported.into());
-    }
-    let mut keepalive = TcpKeepalive::new();
-    if let Some(idle) = idle {
-        keepalive = keepalive.with_time(idle);
-    }
-    #[cfg(not(target_os = "openbsd"))]
-    {
-        if let Some(interval) = interval {
-            keepalive = keepalive.with_interval(interval);
-        }
-        if let Some(count) = count {
-            keepalive = keepalive.with_retries(count);
-        }
-    }
-    socket.set_tcp_keepalive(&keepalive)
-}
-
-/// Sets the DSCP value. The two low bits belong to the kernel (ECN).
-fn set_dscp(socket: &SockRef<'_>, value: u8) -> io::Result<()> {
-    let traffic_class = u32::from(value) << 2;
-    if socket.local_addr()?.is_ipv6() {
-        socket.set_tclass_v6(traffic_class)
-    } else {
-        socket.set_tos_v4(traffic_class)
-    }
 }
 
 #[cfg(not(target_vendor = "apple"))]
@@ -214,30 +184,11 @@ impl Sock for OsSock {
     }
 
     fn set_reuse_port(&self) -> io::Result<()> {
-        self.socket().set_reuse_port(true)
+        options::set_reuse_port(&self.socket())
     }
 
     fn set_option(&self, option: &SocketOption<'_>) -> io::Result<()> {
-        let socket = self.socket();
-        match *option {
-            SocketOption::Keepalive { idle, interval, count } => {
-                set_keepalive(&socket, idle, interval, count)
-            }
-            SocketOption::SendBuffer(bytes) => socket.set_send_buffer_size(bytes),
-            SocketOption::ReceiveBuffer(bytes) => socket.set_recv_buffer_size(bytes),
-            SocketOption::Dscp(value) => set_dscp(&socket, value),
-            #[cfg(any(target_os = "linux", target_os = "android"))]
-            SocketOption::UserTimeout(time) => socket.set_tcp_user_timeout(Some(time)),
-            #[cfg(any(target_os = "linux", target_os = "android"))]
-            SocketOption::NotsentLowat(bytes) => socket.set_tcp_notsent_lowat(bytes),
-            #[cfg(any(target_os = "linux", target_os = "android"))]
-            SocketOption::Interface(name) => socket.bind_device(Some(name.as_bytes())),
-            #[cfg(not(any(target_os = "linux", target_os = "android")))]
-            SocketOption::UserTimeout(_)
-            | SocketOption::NotsentLowat(_)
-            | SocketOption::Interface(_) => Err(io::ErrorKind::Unsupported.into()),
-            SocketOption::Custom(set) => set(self.fd()),
-        }
+        options::set_option(&self.socket(), option)
     }
 
     fn set_reset_on_close(&self) -> io::Result<()> {
@@ -256,8 +207,7 @@ impl Sock for OsSock {
     fn accept(&self) -> io::Result<(Box<dyn Sock>, Service)> {
         match self {
             OsSock::TcpListener(listener) | OsSock::AdoptedTcpListener(listener) => {
-                let (stream, them) = listener.accept()?;
-                let socket = Socket::from(OwnedFd::from(stream));
+                let (socket, them) = accept_tcp(listener)?;
                 // Linux copies the listener's TCP_NODELAY to the sockets that it accepts.
                 if cfg!(not(target_os = "linux")) || matches!(self, OsSock::AdoptedTcpListener(_)) {
                     // Setting the option fails on some systems if the peer has already gone. The
@@ -282,14 +232,10 @@ impl Sock for OsSock {
                 Ok((Box::new(OsSock::tcp(socket)), Service::from(them)))
             }
             OsSock::UnixListener(listener) => {
-                let (stream, them) = listener.accept()?;
-                let socket = Socket::from(OwnedFd::from(stream));
-                // The address that mio's `accept` returns lacks an abstract name. Some systems have
-                // forgotten the name of a client that has already gone.
+                let (socket, accepted) = accept_unix(listener)?;
+                // The BSDs and macOS forget the name of a client that has already gone.
                 let named = socket.peer_addr().ok().as_ref().and_then(Service::from_sock_addr);
-                let them = named
-                    .or_else(|| them.as_pathname().and_then(|path| Service::unix(path).ok()))
-                    .unwrap_or(Service::UNIX_UNNAMED);
+                let them = named.or(accepted).unwrap_or(Service::UNIX_UNNAMED);
                 Ok((Box::new(OsSock::Unix(socket)), them))
             }
             OsSock::Tcp(_) | OsSock::Unix(_) => Err(io::ErrorKind::InvalidInput.into()),
@@ -356,154 +302,5 @@ impl Sock for OsSock {
             }
             OsSock::UnixListener(listener) => listener.as_raw_fd(),
         }
-    }
-}
-
-/// A listener that other code has bound. Other processes may hold the same socket. They may clear
-/// `O_NONBLOCK`, which belongs to the socket and not to a descriptor, and they may accept a client
-/// that this process was about to accept. `accept4(2)` has no flag against waiting, so both
-/// together would make `accept` wait.
-#[derive(Debug)]
-struct AdoptedListener {
-    listener: OsSock,
-    /// A poller that watches the listener alone. Without a descriptor for it, only the flag is set.
-    readiness: Option<Mutex<(mio::Poll, mio::Events)>>,
-}
-
-impl AdoptedListener {
-    fn new(listener: OsSock) -> AdoptedListener {
-        let readiness = mio::Poll::new().and_then(|poll| {
-            let fd = listener.as_raw_fd();
-            poll.registry().register(&mut SourceFd(&fd), Token(0), Interest::READABLE)?;
-            Ok(Mutex::new((poll, mio::Events::with_capacity(1))))
-        });
-        AdoptedListener { listener, readiness: readiness.ok() }
-    }
-}
-
-impl Sock for AdoptedListener {
-    fn connect(&self, to: &Service) -> io::Result<()> {
-        self.listener.connect(to)
-    }
-    fn bind(&self, to: &Service) -> io::Result<()> {
-        self.listener.bind(to)
-    }
-    fn listen(self: Box<Self>, backlog: i32) -> io::Result<Box<dyn Sock>> {
-        Box::new(self.listener).listen(backlog)
-    }
-    fn accept(&self) -> io::Result<(Box<dyn Sock>, Service)> {
-        self.listener.accept()
-    }
-    fn ready_to_accept(&self) -> io::Result<bool> {
-        if let Some(readiness) = &self.readiness {
-            let (poll, events) = &mut *readiness.lock();
-            let fd = self.listener.as_raw_fd();
-            // Events are edge-triggered. Another registration reports the state as it is now.
-            poll.registry().reregister(&mut SourceFd(&fd), Token(0), Interest::READABLE)?;
-            poll.poll(events, Some(Duration::ZERO))?;
-            if events.is_empty() {
-                return Ok(false);
-            }
-        }
-        // The flag is set last, right before the accept.
-        self.listener.socket().set_nonblocking(true)?;
-        Ok(true)
-    }
-    fn recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.listener.recv(buffer)
-    }
-    fn send(&self, data: &[u8], more: More) -> io::Result<usize> {
-        self.listener.send(data, more)
-    }
-    fn send_vectored(&self, data: &[IoSlice<'_>], more: More) -> io::Result<usize> {
-        self.listener.send_vectored(data, more)
-    }
-    fn shutdown(&self, how: Shutdown) -> io::Result<()> {
-        self.listener.shutdown(how)
-    }
-    fn take_error(&self) -> io::Result<Option<io::Error>> {
-        self.listener.take_error()
-    }
-    fn local_address(&self) -> io::Result<Service> {
-        self.listener.local_address()
-    }
-    fn peer_address(&self) -> io::Result<Service> {
-        self.listener.peer_address()
-    }
-    fn short_read_means_empty(&self) -> bool {
-        self.listener.short_read_means_empty()
-    }
-    fn as_raw_fd(&self) -> RawFd {
-        self.listener.as_raw_fd()
-    }
-}
-
-/// The token of the poller's own waker. No socket has this token.
-const WAKER: Token = Token(usize::MAX);
-
-struct MioPoller {
-    poll: mio::Poll,
-    events: mio::Events,
-    waker: Arc<MioWaker>,
-}
-
-struct MioWaker(mio::Waker);
-
-impl MioPoller {
-    fn new() -> io::Result<MioPoller> {
-        let poll = mio::Poll::new()?;
-        let waker = Arc::new(MioWaker(mio::Waker::new(poll.registry(), WAKER)?));
-        Ok(MioPoller { poll, events: mio::Events::with_capacity(EVENTS_PER_POLL), waker })
-    }
-}
-
-impl Poller for MioPoller {
-    fn register(&self, sock: &dyn Sock, token: usize) -> io::Result<()> {
-        let interest = Interest::READABLE | Interest::WRITABLE;
-        // Urgent data ends a receive early without a further edge, so the poller must report it.
-        #[cfg(any(target_os = "linux", target_os = "android"))]
-        let interest = interest | Interest::PRIORITY;
-        self.poll.registry().register(&mut SourceFd(&sock.as_raw_fd()), Token(token), interest)
-    }
-
-    fn deregister(&self, sock: &dyn Sock) -> io::Result<()> {
-        self.poll.registry().deregister(&mut SourceFd(&sock.as_raw_fd()))
-    }
-
-    fn poll(&mut self, events: &mut Vec<Readiness>, timeout: Option<Duration>) -> io::Result<()> {
-        let is_signal = |error: &io::Error| error.kind() == io::ErrorKind::Interrupted;
-        let mut polled = self.poll.poll(&mut self.events, timeout);
-        if polled.as_ref().is_err_and(is_signal) {
-            // A signal ended the poll, perhaps long ago: Linux also ends a poll when the process is
-            // stopped and continued. The second poll reports what has happened meanwhile.
-            polled = self.poll.poll(&mut self.events, Some(Duration::ZERO));
-        }
-        match polled {
-            Ok(()) => {}
-            Err(error) if is_signal(&error) => return Ok(()),
-            Err(error) => return Err(error),
-        }
-        events.extend(self.events.iter().filter(|event| event.token() != WAKER).map(|event| {
-            Readiness {
-                token: event.token().0,
-                readable: event.is_readable(),
-                writable: event.is_writable(),
-                read_closed: event.is_read_closed(),
-                // mio calls a hang-up of both directions "write closed".
-                broken: event.is_error() || event.is_write_closed(),
-                priority: event.is_priority(),
-            }
-        }));
-        Ok(())
-    }
-
-    fn waker(&self) -> Arc<dyn Waker> {
-        Arc::clone(&self.waker) as Arc<dyn Waker>
-    }
-}
-
-impl Waker for MioWaker {
-    fn wake(&self) -> io::Result<()> {
-        self.0.wake()
     }
 }
