@@ -5,11 +5,11 @@ use std::{error::Error, io, sync::Arc};
 
 use sockman::{
     ConnectOptions, Service, SockMan, SocketsThreads,
-    error::{BindErrorKind, ConnectError, ConnectErrorKind as Kind, ConnectFault as Fault},
+    error::{ConnectError, ConnectFault as Fault},
     testing::{Call, Network},
 };
 use sockman_test_support::{
-    DEADLINE, Recorder,
+    Recorder,
     drivers::{DRIVERS, Driver},
     without_sweep,
 };
@@ -246,6 +246,10 @@ fn a_lack_of_this_host_is_not_the_bridges_fault() {
 #[cfg(target_os = "linux")]
 #[test]
 fn a_link_local_address_without_a_zone_says_so_in_words() {
+    use sockman::error::BindErrorKind;
+    use sockman::error::ConnectErrorKind as Kind;
+    use sockman_test_support::DEADLINE;
+
     let recorder = Recorder::new();
     let sockman = SockMan::new(recorder.clone(), without_sweep()).unwrap();
     let _threads = sockman.start_sockets_threads().unwrap();

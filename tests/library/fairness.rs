@@ -16,9 +16,7 @@ use std::{
 use sockman::{
     ConnectionId, EventHandler, NextRecv, SendQueue, Service, SockMan, helpers::SendQueueLimits,
 };
-use sockman_test_support::{
-    DEADLINE, Event, Recorder, Running, descriptors, eventually, without_sweep,
-};
+use sockman_test_support::{DEADLINE, Event, Recorder, Running, eventually, without_sweep};
 
 const BUFFER: usize = 4096;
 
@@ -138,6 +136,8 @@ fn in_one_pass_a_connection_gets_one_receive_buffer_and_one_ready_to_send() {
 #[cfg(target_os = "linux")]
 #[test]
 fn a_flooding_peer_does_not_delay_anothers_bytes() {
+    use sockman_test_support::descriptors;
+
     // Holds the socket thread in a callback while the peers send.
     let (entered_sender, entered) = mpsc::channel();
     let (go_on, gate) = mpsc::channel::<()>();

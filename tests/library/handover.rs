@@ -21,7 +21,6 @@ use socket2::{Domain, SockRef, Socket, Type};
 use sockman::{
     ConnectOptions, ConnectionId, Service, SockMan,
     error::{AddConnectionErrorKind, IntoStreamError},
-    options::SocketOptions,
     testing::{Network, SocketThreadByHand},
 };
 use sockman_test_support::{
@@ -469,6 +468,8 @@ fn a_connection_that_cannot_leave_goes_on() {
 #[cfg(target_os = "linux")]
 #[test]
 fn accepted_connections_have_the_options_of_their_listener() {
+    use sockman::options::SocketOptions;
+
     let recorder = Recorder::new();
     let sockman = SockMan::new(recorder.clone(), without_sweep()).unwrap();
     let _threads = sockman.start_sockets_threads().unwrap();

@@ -7,20 +7,17 @@ use std::{
     io::{Read, Write},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     os::{
-        fd::{OwnedFd, RawFd},
-        unix::ffi::OsStrExt,
+        fd::OwnedFd,
         unix::net::{UnixListener, UnixStream},
     },
     sync::Arc,
 };
 
 use sockman::{
-    ConnectOptions, ConnectionId, Service, SockMan,
-    address::{Destination, NetAddr},
-    error::BindErrorKind,
+    ConnectOptions, ConnectionId, Service, SockMan, address::NetAddr, error::BindErrorKind,
 };
 use sockman_test_support::{
-    Event, Recorder, Running, descriptors, eventually,
+    Event, Recorder, Running, eventually,
     tools::{Spy, TempDir},
     without_sweep,
 };
@@ -112,6 +109,8 @@ fn on_a_listener_of_a_transparent_proxy_me_is_the_address_that_was_dialled() {
 #[cfg(target_os = "linux")]
 #[test]
 fn a_unix_peer_with_an_abstract_name_is_reported_with_it() {
+    use std::os::unix::ffi::OsStrExt;
+
     let (recorder, sockman, _threads) = running();
     let dir = TempDir::new();
     let path = dir.path("server");
@@ -392,14 +391,14 @@ fn an_address_can_be_bound_again_with_no_thread_running() {
 }
 
 #[cfg(target_os = "linux")]
-fn is_close_on_exec(descriptor: RawFd) -> bool {
+fn is_close_on_exec(descriptor: std::os::fd::RawFd) -> bool {
     is_gone_or_close_on_exec(descriptor)
         && fs::exists(format!("/proc/self/fd/{descriptor}")).unwrap()
 }
 
 /// Accepts a closed descriptor, because other tests may close their descriptors at any time.
 #[cfg(target_os = "linux")]
-fn is_gone_or_close_on_exec(descriptor: RawFd) -> bool {
+fn is_gone_or_close_on_exec(descriptor: std::os::fd::RawFd) -> bool {
     const O_CLOEXEC: u32 = 0o2_000_000;
     let Ok(info) = fs::read_to_string(format!("/proc/self/fdinfo/{descriptor}")) else {
         return true;
@@ -412,6 +411,8 @@ fn is_gone_or_close_on_exec(descriptor: RawFd) -> bool {
 #[cfg(target_os = "linux")]
 #[test]
 fn every_tcp_socket_is_without_delay_and_close_on_exec() {
+    use sockman_test_support::descriptors;
+
     let recorder = Recorder::new();
     let running = Running::start(recorder.clone(), without_sweep());
     let check = |what: &str, descriptor: RawFd| {
@@ -435,6 +436,8 @@ fn every_tcp_socket_is_without_delay_and_close_on_exec() {
 #[cfg(target_os = "linux")]
 #[test]
 fn clients_from_before_the_adoption_have_no_nagle_delay() {
+    use sockman_test_support::descriptors;
+
     let (recorder, sockman, _threads) = running();
     // The listener is made without close-on-exec, like a descriptor that one process hands to the
     // next.
@@ -459,6 +462,9 @@ fn clients_from_before_the_adoption_have_no_nagle_delay() {
 #[cfg(target_os = "linux")]
 #[test]
 fn every_other_descriptor_is_close_on_exec() {
+    use sockman::address::Destination;
+    use sockman_test_support::descriptors;
+
     let (recorder, sockman, _threads) = running();
     let dir = TempDir::new();
     let path = dir.path("sock");

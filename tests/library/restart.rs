@@ -15,13 +15,13 @@ use std::{
 };
 
 use sockman::{
-    ConnectOptions, ConnectionId, Interrupt, Service, SockMan, SocketsThreads,
+    ConnectOptions, Interrupt, Service, SockMan, SocketsThreads,
     address::Destination,
     error::{JoinError, StartError},
 };
 use sockman_test_support::{
-    DEADLINE, Event, Recorder, Running, blackhole::UnixBlackhole, descriptors, eventually,
-    read_to_end, reset, tools::TempDir, without_sweep,
+    DEADLINE, Event, Recorder, Running, blackhole::UnixBlackhole, eventually, read_to_end, reset,
+    tools::TempDir, without_sweep,
 };
 
 fn stop(running: &mut Running) {
@@ -595,6 +595,8 @@ fn join_in_a_callback_returns_an_error_with_the_guard() {
 
 #[cfg(target_os = "linux")]
 fn is_open(target: &str) -> bool {
+    use sockman_test_support::descriptors;
+
     descriptors::with_target(target).is_some()
 }
 
@@ -602,6 +604,9 @@ fn is_open(target: &str) -> bool {
 #[cfg(target_os = "linux")]
 #[test]
 fn close_with_no_thread_running_frees_the_descriptor() {
+    use sockman::ConnectionId;
+    use sockman_test_support::descriptors;
+
     let recorder = Recorder::new();
     let mut running = Running::start(recorder.clone(), without_sweep());
     let clients: Vec<_> = (0..3).map(|_| running.client()).collect();
@@ -629,6 +634,8 @@ fn close_with_no_thread_running_frees_the_descriptor() {
 #[cfg(target_os = "linux")]
 #[test]
 fn an_outbound_connection_closed_with_no_thread_running_frees_the_descriptor() {
+    use sockman_test_support::descriptors;
+
     let peer = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = peer.local_addr().unwrap();
     let sockman = SockMan::new(Recorder::new(), without_sweep()).unwrap();
@@ -652,6 +659,8 @@ fn an_outbound_connection_closed_with_no_thread_running_frees_the_descriptor() {
 #[cfg(target_os = "linux")]
 #[test]
 fn stop_listening_with_no_thread_running_frees_the_descriptor() {
+    use sockman_test_support::descriptors;
+
     let sockman = SockMan::new(Recorder::new(), without_sweep()).unwrap();
     let bound = sockman.bind_and_start_listening("127.0.0.1:0").unwrap();
     let inode = descriptors::target(descriptors::of(bound.to_socket_addr().unwrap(), None));

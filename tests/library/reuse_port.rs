@@ -1,21 +1,19 @@
 //! `Options::reuse_port`: several `SockMan`s on one port.
 
-use std::io::Read;
-
 use sockman::{
     SockMan,
     error::{BindError, BindErrorKind},
 };
-use sockman_test_support::{
-    Event, Recorder, Running,
-    tools::{TempDir, run_passes, until},
-    without_sweep,
-};
+use sockman_test_support::{Recorder, Running, tools::TempDir, without_sweep};
 
 /// The kernel spreads the clients over both listeners. Each client is accepted exactly once.
 #[test]
 #[cfg(target_os = "linux")]
 fn two_sockmans_share_the_clients_of_one_port() {
+    use sockman_test_support::Event;
+    use sockman_test_support::tools::until;
+    use std::io::Read;
+
     const CLIENTS: usize = 200;
 
     let greet = |sockman: &SockMan, event: &Event| {
@@ -57,6 +55,10 @@ fn two_sockmans_share_the_clients_of_one_port() {
 #[test]
 #[cfg(target_os = "linux")]
 fn a_full_sockman_keeps_its_share_of_the_clients_waiting() {
+    use sockman_test_support::Event;
+    use sockman_test_support::tools::run_passes;
+    use sockman_test_support::tools::until;
+
     const CLIENTS: usize = 100;
 
     let accepted =

@@ -23,7 +23,7 @@ use std::{
 use socket2::{Domain, SockAddr, Socket, Type};
 use sockman::{
     ConnectOptions, ConnectionId, Interrupt, Options, Service, SockMan, SocketsThreads,
-    address::{Destination, NetAddr, UnixAddr},
+    address::{Destination, UnixAddr},
     error::{BindError, BindErrorKind, ConnectError, ConnectErrorKind, InvalidAddrError},
 };
 use sockman_test_support::{
@@ -634,6 +634,8 @@ fn a_relative_path_can_be_bound_dialled_and_stopped() {
 #[cfg(target_os = "linux")]
 #[test]
 fn an_abstract_name_can_be_bound_and_dialled() {
+    use sockman::address::NetAddr;
+
     let name = format!("sockman-test-{}", std::process::id());
     let address = Service::new(NetAddr::unix_abstract(&name).unwrap(), 0);
     let handler = Recorder::new();

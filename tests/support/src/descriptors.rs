@@ -9,14 +9,12 @@ use std::{
     },
 };
 
-use nix::sys::socket::{
-    ControlMessage, MsgFlags, UnixAddr, getsockopt, recv, sendmsg, sockopt::TcpNoDelay,
-};
+use nix::sys::socket::{ControlMessage, MsgFlags, UnixAddr, recv, sendmsg};
 #[cfg(target_os = "linux")]
 use {
     nix::sys::socket::{
-        SockaddrStorage, getpeername, getsockname,
-        sockopt::{KeepAlive, RcvBuf, SndBuf, TcpKeepIdle, TcpUserTimeout},
+        SockaddrStorage, getpeername, getsockname, getsockopt,
+        sockopt::{KeepAlive, RcvBuf, SndBuf, TcpKeepIdle, TcpNoDelay, TcpUserTimeout},
     },
     std::{fs, net::SocketAddr},
 };
@@ -69,6 +67,7 @@ pub fn bytes_waiting(descriptor: RawFd, most: usize) -> usize {
 }
 
 /// Returns whether Nagle's delay is off.
+#[cfg(target_os = "linux")]
 pub fn is_without_delay(descriptor: RawFd) -> bool {
     getsockopt(descriptor, TcpNoDelay).unwrap()
 }
