@@ -415,7 +415,7 @@ fn every_tcp_socket_is_without_delay_and_close_on_exec() {
 
     let recorder = Recorder::new();
     let running = Running::start(recorder.clone(), without_sweep());
-    let check = |what: &str, descriptor: RawFd| {
+    let check = |what: &str, descriptor: std::os::fd::RawFd| {
         assert!(is_close_on_exec(descriptor), "{what}: not close-on-exec");
         assert!(descriptors::is_without_delay(descriptor), "{what}: Nagle's delay is on");
     };
