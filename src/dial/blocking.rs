@@ -8,7 +8,7 @@ use std::{io, time::Instant};
 
 use super::{ConnectError, ConnectErrorKind, Dial, Step};
 use crate::sys::{
-    Poller, Readiness, Sock, SockFactory,
+    self, Poller, Readiness, Sock, SockFactory,
     interrupt::{WakerGuard, Watches},
     passing::{PAUSE, passes},
 };
@@ -78,6 +78,6 @@ impl Waiting {
     fn poll(&mut self, until: Option<Instant>, now: Instant) -> io::Result<()> {
         self.events.clear();
         let timeout = until.map(|until| until.saturating_duration_since(now));
-        self.poller.poll(&mut self.events, timeout)
+        sys::poll(&mut *self.poller, &mut self.events, timeout)
     }
 }

@@ -18,7 +18,8 @@ use crate::{
     error::SendError,
     sys::{
         Sock,
-        passing::{passes, uninterrupted},
+        passing::{as_broken_pipe, passes, uninterrupted},
+        shutdown_both,
         sync::{
             Mutex,
             atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU64, AtomicUsize, Ordering},
@@ -318,7 +319,7 @@ impl Connection {
         if self.notes.load(Ordering::Relaxed) & OVER != 0 {
             return;
         }
-        if let Err(error) = self.sock.shutdown(Shutdown::Both) {
+        if let Err(error) = shutdown_both(&*self.sock) {
             // Usually the peer has reset the connection, and nothing is left to shut down.
             log::trace!(target: "sockman::net", "cannot shut down connection {}: {error}", self.id);
         }
@@ -378,6 +379,7 @@ impl Connection {
                 Ok(Sent::Lacked(error))
             }
             Err(source) => {
+                let source = as_broken_pipe(source);
                 self.remember_send_error(&source);
                 Err(SendError::Socket { id: self.id, source })
             }
@@ -390,11 +392,17 @@ impl Connection {
         if self.is_closed() {
             return Err(SendError::UnknownConnection(self.id));
         }
-        self.sock
-            .shutdown(Shutdown::Write)
-            .map_err(|source| SendError::Socket { id: self.id, source })?;
+        // macOS refuses a second half-close.
+        if self.is_write_shut() {
+            return Ok(());
+        }
+        // kqueue reports an own half-close as the end of sending. The flag tells the socket thread
+        // that this end is no hang-up, so the flag is set before the call.
         self.facts.fetch_or(WRITE_SHUT, Ordering::Relaxed);
-        Ok(())
+        self.sock.shutdown(Shutdown::Write).map_err(|source| {
+            self.facts.fetch_and(!WRITE_SHUT, Ordering::Relaxed);
+            SendError::Socket { id: self.id, source }
+        })
     }
 
     /// Receives. Remembers an error, so that `info` reports the error even after the receive has
@@ -492,7 +500,8 @@ impl Connection {
         }
     }
 
-    fn is_write_shut(&self) -> bool {
+    #[inline]
+    pub(crate) fn is_write_shut(&self) -> bool {
         self.facts.load(Ordering::Relaxed) & WRITE_SHUT != 0
     }
 

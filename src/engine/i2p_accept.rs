@@ -19,7 +19,7 @@ use crate::{
         i2p::{Fault, Goal, I2P_PORT, I2p, I2pStatus, Made, SamError, Session, SessionMaker, Talk},
     },
     sockman::SockMan,
-    sys::{Poller, Readiness, Sock, interrupt::Watches},
+    sys::{self, Poller, Readiness, Sock, interrupt::Watches},
 };
 
 /// The back-off after the first failure, as in Core. Each further failure adds the same time to the
@@ -120,7 +120,7 @@ impl AcceptThread {
             }
             events.clear();
             let timeout = until.saturating_duration_since(self.i2p.now());
-            poller.poll(&mut events, Some(timeout))?;
+            sys::poll(&mut *poller, &mut events, Some(timeout))?;
         }
         self.withdraw(sockman);
         Ok(())

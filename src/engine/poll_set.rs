@@ -13,7 +13,7 @@ use super::{
     slot::Slot,
     state::{State, States},
 };
-use crate::sys::{Poller, Readiness, Sock};
+use crate::sys::{self, Poller, Readiness, Sock};
 
 /// The poller, and a slot for each connection that the poller watches.
 pub(crate) struct PollSet {
@@ -48,7 +48,7 @@ impl PollSet {
         events: &mut Vec<Readiness>,
         timeout: Option<Duration>,
     ) -> io::Result<()> {
-        self.poller.poll(events, timeout)
+        sys::poll(&mut *self.poller, events, timeout)
     }
 
     pub(crate) fn register_listener(&self, sock: &dyn Sock, key: Key) -> io::Result<()> {

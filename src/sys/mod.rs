@@ -82,7 +82,8 @@ pub trait Sock: fmt::Debug + Send + Sync {
     fn send(&self, data: &[u8], more: More) -> io::Result<usize>;
     /// Calls `sendmsg(2)`. Otherwise like [`send`](Sock::send).
     fn send_vectored(&self, data: &[IoSlice<'_>], more: More) -> io::Result<usize>;
-    /// Calls `shutdown(2)`.
+    /// Calls `shutdown(2)`. On macOS, a shutdown of a direction that has ended fails with
+    /// [`io::ErrorKind::NotConnected`], and so does a shutdown of both if one of them has ended.
     fn shutdown(&self, how: Shutdown) -> io::Result<()>;
     /// Returns the pending error of the socket (`SO_ERROR`) and clears it.
     fn take_error(&self) -> io::Result<Option<io::Error>>;
@@ -155,6 +156,9 @@ pub struct Readiness {
     pub read_closed: bool,
     /// Whether an error is pending, or both directions are over.
     pub broken: bool,
+    /// Whether this side can send no more. kqueue reports this after a reset or the peer's close,
+    /// and also after the program's own half-close. epoll does not report it.
+    pub write_closed: bool,
     /// Whether urgent data is pending.
     pub priority: bool,
 }
@@ -166,6 +170,31 @@ impl Readiness {
     pub fn new(token: usize) -> Readiness {
         Readiness { token, ..Readiness::default() }
     }
+}
+
+/// Shuts both directions down. Where the system refuses because one of them has ended, each direction
+/// is shut down by a call of its own.
+pub(crate) fn shutdown_both(sock: &dyn Sock) -> io::Result<()> {
+    match sock.shutdown(Shutdown::Both) {
+        Err(error) if error.kind() == io::ErrorKind::NotConnected => {
+            let send = sock.shutdown(Shutdown::Write);
+            sock.shutdown(Shutdown::Read).or(send)
+        }
+        outcome => outcome,
+    }
+}
+
+/// The longest time-out of a poll. kqueue refuses time-outs of several years. After a poll that ends
+/// early, the library polls again.
+const LONGEST_POLL: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Polls for at most [`LONGEST_POLL`].
+pub(crate) fn poll(
+    poller: &mut dyn Poller,
+    events: &mut Vec<Readiness>,
+    timeout: Option<Duration>,
+) -> io::Result<()> {
+    poller.poll(events, timeout.map(|timeout| timeout.min(LONGEST_POLL)))
 }
 
 /// The largest number of events that one poll of the system's poller reports.

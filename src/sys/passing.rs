@@ -29,3 +29,12 @@ pub(crate) fn uninterrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::R
     }
     call()
 }
+
+/// Returns the error of a send as other systems have it. XNU returns `EPROTOTYPE` from a send that
+/// meets the end of the connection, where other systems return `EPIPE`.
+pub(crate) fn as_broken_pipe(error: io::Error) -> io::Error {
+    match error.raw_os_error() {
+        Some(libc::EPROTOTYPE) => io::Error::from_raw_os_error(libc::EPIPE),
+        _ => error,
+    }
+}

@@ -13,7 +13,7 @@ use std::{
 
 use super::{
     calls::Call,
-    kernel::{End, Fate, Kernel, Kind, Owner, Sys},
+    kernel::{End, Fate, Kernel, Kind, Owner, Sys, System},
     peer::{Peer, PeerListener},
     script::Script,
     seams::{Factory, MemorySock},
@@ -31,7 +31,8 @@ use crate::{
 /// [`Options::sock_factory`](crate::Options::sock_factory), run the socket thread by hand with
 /// [`SocketThreadByHand`](super::SocketThreadByHand), and control the peers with [`Peer`].
 ///
-/// The sockets behave like those of Linux, also in their edges. The poller reports a change of
+/// The sockets of [`Network::new`] behave like those of Linux, also in their edges. Networks of other
+/// systems are made by [`Network::bsd`] and [`Network::macos`]. On Linux, the poller reports a change of
 /// readiness, and it reports room when a third of the window is free. After a reset, the data that
 /// arrived before it is received first. TCP and unix-domain sockets differ where they differ in
 /// Linux.
@@ -90,12 +91,45 @@ impl Default for Network {
 }
 
 impl Network {
-    /// Creates an empty network, without latency and with windows of 64 KiB.
+    /// Creates an empty network, without latency and with windows of 64 KiB. Its sockets behave like
+    /// those of Linux.
     #[must_use]
     pub fn new() -> Network {
+        Network::linux()
+    }
+
+    /// Creates a network like [`new`](Network::new).
+    #[must_use]
+    pub fn linux() -> Network {
+        Network::of(System::Linux)
+    }
+
+    /// Creates a network whose sockets behave like those of FreeBSD, NetBSD and OpenBSD.
+    ///
+    /// The poller is kqueue: it reports each direction by an event of its own, it reports the
+    /// program's own half-close as the end of sending, it does not report urgent data, and it
+    /// reports room after each receive of the peer. A receive returns a reset that came after the
+    /// end of the stream. A close with unread data sends a FIN, not a reset. A full backlog refuses
+    /// a unix-domain client. A listener cannot be shut down.
+    #[must_use]
+    pub fn bsd() -> Network {
+        Network::of(System::Bsd)
+    }
+
+    /// Creates a network whose sockets behave like those of macOS.
+    ///
+    /// The rules of [`bsd`](Network::bsd) hold. Besides, `shutdown(2)` refuses a direction that has
+    /// ended. An accept at the limit of descriptors loses its client. The first send that meets a
+    /// reset fails with `EPROTOTYPE`. A poll refuses a time-out of several years.
+    #[must_use]
+    pub fn macos() -> Network {
+        Network::of(System::Macos)
+    }
+
+    fn of(system: System) -> Network {
         Network {
             inner: Arc::new(Inner {
-                kernel: Mutex::new(Kernel::new()),
+                kernel: Mutex::new(Kernel::new(system)),
                 started: Instant::now(),
                 horizon: Mutex::new(None),
                 interleave: Mutex::new(None),

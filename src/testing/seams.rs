@@ -61,12 +61,17 @@ pub(super) struct MemorySock {
     network: Network,
     end: End,
     is_unix: bool,
+    /// As for the library's own sockets on the system that the network stands for.
+    short_means_over: bool,
 }
 
 impl MemorySock {
     pub(super) fn new(network: &Network, end: End) -> MemorySock {
-        let is_unix = network.inner.kernel.lock().socket(end).is_some_and(|socket| socket.is_unix);
-        MemorySock { network: network.clone(), end, is_unix }
+        let mut kernel = network.inner.kernel.lock();
+        let is_unix = kernel.socket(end).is_some_and(|socket| socket.is_unix);
+        let short_means_over = !kernel.system.has_kqueue();
+        drop(kernel);
+        MemorySock { network: network.clone(), end, is_unix, short_means_over }
     }
 
     fn call<T>(&self, call: impl FnOnce(&mut Kernel) -> Sys<T>) -> io::Result<T> {
@@ -143,13 +148,10 @@ impl Sock for MemorySock {
     fn shutdown(&self, how: Shutdown) -> io::Result<()> {
         self.faulty(Call::Shutdown)?;
         self.call(|kernel| match (kernel.backlog(self.end).is_some(), how) {
-            (true, _) => {
-                kernel.shutdown_listener(self.end);
-                Ok(())
-            }
+            (true, _) => kernel.shutdown_listener(self.end),
             (false, Shutdown::Both) => kernel.shutdown_both(self.end),
             (false, Shutdown::Write) => kernel.shutdown_write(self.end),
-            (false, Shutdown::Read) => Err(libc::EOPNOTSUPP),
+            (false, Shutdown::Read) => kernel.shutdown_read(self.end),
         })
     }
 
@@ -192,11 +194,11 @@ impl Sock for MemorySock {
     }
 
     fn short_read_means_empty(&self) -> bool {
-        !self.is_unix
+        !self.is_unix && self.short_means_over
     }
 
     fn short_send_means_full(&self) -> bool {
-        !self.is_unix
+        !self.is_unix && self.short_means_over
     }
 
     fn set_reset_on_close(&self) -> io::Result<()> {
@@ -264,6 +266,9 @@ impl Poller for MemoryPoller {
     fn poll(&mut self, events: &mut Vec<Readiness>, timeout: Option<Duration>) -> io::Result<()> {
         let timeout = self.network.call(|kernel| {
             kernel.last_timeout = timeout;
+            if timeout.is_some_and(|for_| for_.as_secs() > kernel.system.longest_poll_seconds()) {
+                return Err(libc::EINVAL);
+            }
             match kernel.fault(None, Call::Poll) {
                 // The library's own poller also polls once more after a signal, without waiting.
                 Err(libc::EINTR) => Ok(Some(Duration::ZERO)),

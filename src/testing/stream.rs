@@ -1,6 +1,7 @@
 //! One end of a connection of the double: what it has received, what it may send, how it ended.
 //!
-//! A stream is plain data behind the mutex of [`Network`](super::Network), with the rules of Linux.
+//! A stream is plain data behind the mutex of [`Network`](super::Network), with the rules of the
+//! kernel that the network stands for.
 //! The stream calls no other code.
 
 use std::{collections::VecDeque, time::Duration};
@@ -44,6 +45,8 @@ pub(super) struct Stream {
     urgent: Option<usize>,
     /// Whether the close of this end is a reset (`SO_LINGER` of zero).
     pub(super) resets_on_close: bool,
+    /// Whether a send has met the end of the connection.
+    met_end: bool,
 }
 
 /// The time between the pieces of one send.
@@ -70,6 +73,7 @@ impl Stream {
             last_room: None,
             urgent: None,
             resets_on_close: false,
+            met_end: false,
         }
     }
 
@@ -101,15 +105,45 @@ impl Stream {
             writable,
             read_closed: self.receive_shut,
             broken: hung_up || self.error.is_some(),
+            write_closed: false,
             priority: self.urgent.is_some(),
         }
     }
 
-    /// Receives at most `at_most` bytes, and at most as many as `buffer` has room for.
+    /// Returns what kqueue's `EVFILT_READ` reports (`filt_soread`), with mio's names. An urgent byte
+    /// is not reported.
+    pub(super) fn read_filter(&self) -> Readiness {
+        if self.is_connecting {
+            return Readiness::default();
+        }
+        Readiness {
+            readable: !self.incoming.is_empty() || self.receive_shut || self.error.is_some(),
+            read_closed: self.receive_shut,
+            broken: self.receive_shut && self.error.is_some(),
+            ..Readiness::default()
+        }
+    }
+
+    /// Returns what kqueue's `EVFILT_WRITE` reports (`filt_sowrite`), with mio's names. The end of
+    /// sending is reported whoever ended it.
+    pub(super) fn write_filter(&self, room: usize, window: usize) -> Readiness {
+        if self.is_connecting {
+            return Readiness::default();
+        }
+        Readiness {
+            writable: self.send_shut || self.error.is_some() || has_kqueue_room(room, window),
+            write_closed: self.send_shut,
+            broken: self.send_shut && self.error.is_some(),
+            ..Readiness::default()
+        }
+    }
+
+    /// Receives at most `at_most` bytes, and at most as many as `buffer` has room for. With
+    /// `hides_late_reset`, a reset after the end of the stream is not returned.
     pub(super) fn receive(
         &mut self,
         at_most: usize,
-        is_unix: bool,
+        hides_late_reset: bool,
         buffer: &mut [u8],
     ) -> Sys<usize> {
         if self.urgent == Some(0) {
@@ -124,8 +158,7 @@ impl Stream {
             self.urgent = self.urgent.map(|ahead| ahead - bytes);
             return Ok(bytes);
         }
-        // In Linux, a receive does not report a reset that comes after the end of the stream.
-        if self.got_fin && !is_unix {
+        if self.got_fin && hides_late_reset {
             return Ok(0);
         }
         if let Some(errno) = self.error.take() {
@@ -142,6 +175,12 @@ impl Stream {
 /// and on unix-domain sockets when three quarters are free.
 fn is_writable(is_unix: bool, room: usize, window: usize) -> bool {
     room > 0 && if is_unix { room * 4 >= window * 3 } else { room * 3 >= window }
+}
+
+/// Returns whether kqueue reports room: `SO_SNDLOWAT` bytes are free, which are 2,048 unless the
+/// buffer is smaller.
+fn has_kqueue_room(room: usize, window: usize) -> bool {
+    room > 0 && room >= window.min(2048)
 }
 
 /// The state of a connected socket of the program. [`Network::probe`](super::Network::probe) and
@@ -218,11 +257,12 @@ impl Kernel {
     pub(super) fn recv(&mut self, end: End, buffer: &mut [u8]) -> Sys<usize> {
         self.fault(Some(end), Call::Recv)?;
         let at_most = self.longest_receive(end);
+        let receive_returns_late_reset = self.system.receive_returns_late_reset();
         let socket = self.socket(end).ok_or(libc::EBADF)?;
-        let is_unix = socket.is_unix;
+        let hides_late_reset = !socket.is_unix && !receive_returns_late_reset;
         match &mut socket.kind {
             Kind::Stream(stream) => {
-                let received = stream.receive(at_most, is_unix, buffer)?;
+                let received = stream.receive(at_most, hides_late_reset, buffer)?;
                 let other = stream.other;
                 if let Some(other) = other.filter(|_| received > 0) {
                     self.there_is_room(other);
@@ -253,6 +293,13 @@ impl Kernel {
     /// Reports that the window of `of`'s other end has opened.
     pub(super) fn there_is_room(&mut self, of: End) {
         let (room, window) = (self.room(of), self.window_of_other(of));
+        // kqueue has no flag like Linux's `SOCK_NOSPACE`: each acknowledgement may cause an event.
+        if self.system.has_kqueue() {
+            if has_kqueue_room(room, window) {
+                self.tell_write(of);
+            }
+            return;
+        }
         let Some(is_unix) = self.socket(of).map(|socket| socket.is_unix) else { return };
         let Some(stream) = self.stream(of) else { return };
         if is_writable(is_unix, room, window) && (is_unix || stream.wants_room) {
@@ -264,7 +311,7 @@ impl Kernel {
     pub(super) fn send(&mut self, end: End, data: &[u8]) -> Sys<usize> {
         self.fault(Some(end), Call::Send)?;
         let room = self.room(end);
-        let elapsed = self.elapsed;
+        let (elapsed, system) = (self.elapsed, self.system);
         let socket = self.socket(end).ok_or(libc::EBADF)?;
         let is_unix = socket.is_unix;
         let stream = match &mut socket.kind {
@@ -278,8 +325,15 @@ impl Kernel {
             }
             Kind::Fresh | Kind::Listener(_) => return Err(libc::EPIPE),
         };
-        // A send on a unix-domain socket that is shut leaves the error to the next receive.
-        if stream.send_shut && is_unix {
+        if stream.is_broken
+            && system.send_returns_prototype()
+            && !std::mem::replace(&mut stream.met_end, true)
+        {
+            return Err(libc::EPROTOTYPE);
+        }
+        // A send leaves the error to the next receive: on the BSDs, and on a unix-domain socket
+        // everywhere.
+        if stream.send_shut && (is_unix || system.receive_returns_late_reset()) {
             return Err(libc::EPIPE);
         }
         if let Some(errno) = stream.error.take() {
@@ -336,6 +390,7 @@ impl Kernel {
     }
 
     pub(super) fn arrive(&mut self, to: End, arrival: Arrival) {
+        let has_kqueue = self.system.has_kqueue();
         let Some(stream) = self.stream(to) else {
             // The receiving socket no longer exists. The reset that answers arrives after
             // everything that was sent earlier.
@@ -353,7 +408,13 @@ impl Kernel {
                     stream.incoming.extend(bytes);
                 }
             }
-            Arrival::Urgent => stream.urgent = Some(stream.incoming.len()),
+            Arrival::Urgent => {
+                stream.urgent = Some(stream.incoming.len());
+                // kqueue has no event for it.
+                if has_kqueue {
+                    return;
+                }
+            }
             Arrival::Fin => {
                 stream.got_fin = true;
                 stream.receive_shut = true;
@@ -361,22 +422,23 @@ impl Kernel {
             Arrival::Reset => return self.got_reset(to),
             Arrival::Request { .. } | Arrival::Spurious => {}
         }
-        self.tell(to);
+        self.tell_read(to);
     }
 
     fn got_reset(&mut self, end: End) {
         let is_unix = self.socket(end).is_some_and(|socket| socket.is_unix);
+        let returns_late_reset = self.system.receive_returns_late_reset();
         let Some(stream) = self.stream(end).filter(|stream| !stream.is_broken) else { return };
-        // Only TCP has another error for a reset that comes after the end of the stream.
-        let is_late = stream.got_fin && !is_unix;
+        // Only TCP on Linux has another error for a reset that comes after the end of the stream.
+        let is_late = stream.got_fin && !is_unix && !returns_late_reset;
         stream.break_with(if is_late { libc::EPIPE } else { libc::ECONNRESET });
         self.tell(end);
     }
 
     pub(super) fn shutdown_write(&mut self, end: End) -> Sys<()> {
-        let elapsed = self.elapsed;
+        let (elapsed, refuses_second) = (self.elapsed, self.system.refuses_second_shutdown());
         let stream = self.stream(end).ok_or(libc::ENOTCONN)?;
-        if stream.is_broken {
+        if stream.is_broken || (refuses_second && stream.send_shut) {
             return Err(libc::ENOTCONN);
         }
         stream.send_shut = true;
@@ -385,11 +447,31 @@ impl Kernel {
         if let Some(other) = other.filter(|_| is_first) {
             self.on_wire(end, other, at, Arrival::Fin);
         }
-        self.tell(end);
+        if self.system.has_kqueue() {
+            self.tell_write(end);
+        } else {
+            self.tell(end);
+        }
+        Ok(())
+    }
+
+    pub(super) fn shutdown_read(&mut self, end: End) -> Sys<()> {
+        let refuses_second = self.system.refuses_second_shutdown();
+        let stream = self.stream(end).ok_or(libc::ENOTCONN)?;
+        if stream.is_broken || (refuses_second && stream.receive_shut) {
+            return Err(libc::ENOTCONN);
+        }
+        stream.receive_shut = true;
+        self.tell_read(end);
         Ok(())
     }
 
     pub(super) fn shutdown_both(&mut self, end: End) -> Sys<()> {
+        let stream = self.stream(end).ok_or(libc::ENOTCONN)?;
+        let has_ended = stream.receive_shut || stream.send_shut;
+        if has_ended && self.system.refuses_second_shutdown() {
+            return Err(libc::ENOTCONN);
+        }
         self.shutdown_write(end)?;
         if let Some(stream) = self.stream(end) {
             stream.receive_shut = true;
@@ -409,7 +491,8 @@ impl Kernel {
             return;
         }
         // Unread data makes the close a reset, so that the other end learns that the data is lost.
-        if !stream.incoming.is_empty() || stream.resets_on_close {
+        let resets_unread = self.system.close_resets_unread() && !stream.incoming.is_empty();
+        if resets_unread || stream.resets_on_close {
             return self.later_or_now(other, at, Arrival::Reset);
         }
         if !stream.fin_sent {

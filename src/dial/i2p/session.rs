@@ -29,7 +29,7 @@ use super::{
 use crate::{
     address::Service,
     dial::Step,
-    sys::{More, Sock, SockFactory, passing::passes, sync::Mutex},
+    sys::{More, Sock, SockFactory, passing::passes, shutdown_both, sync::Mutex},
 };
 
 /// The most transient sessions that are kept for later when the connects that they were made for
@@ -141,7 +141,7 @@ impl I2p {
             *persistent = Persistent::NotMade;
             // Connections may keep the session open. The router refuses another session with the
             // same key until this one ends.
-            if let Err(error) = session.control.shutdown(Shutdown::Both) {
+            if let Err(error) = shutdown_both(&*session.control) {
                 log::trace!(
                     target: "sockman::i2p",
                     "cannot shut down the control socket of session {}: {error}", session.id

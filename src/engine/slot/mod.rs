@@ -137,31 +137,49 @@ impl Slot {
     #[inline]
     pub(crate) fn latch(&mut self, event: &Readiness) {
         self.forget_blocked_send();
-        if event.broken {
-            self.connection.set_hung_up(event.broken && event.read_closed);
-            self.broken = true;
-        } else if event.read_closed {
-            self.saw_fin = true;
-        }
-        if event.broken || event.read_closed || event.priority {
+        let broken = self.latch_end(event);
+        if broken || event.read_closed || event.priority {
             self.short_read_means_empty = false;
         }
         let is_news = match self.end {
-            End::Open => event.readable || event.read_closed || event.broken,
-            End::EofTold => event.broken,
+            End::Open => event.readable || event.read_closed || broken,
+            End::EofTold => broken,
             End::ErrorTold => false,
         };
         if is_news {
             self.recv.ready = true;
             self.recv.work = true;
         }
-        if event.writable || event.broken {
+        if event.writable || broken {
             // The hook is asked even if the latch was set. A send on another thread may have found
             // the socket full, and the rest of the data waits for this edge.
-            self.send_first |= !self.send.ready || event.broken;
+            self.send_first |= !self.send.ready || broken;
             self.send.ready = true;
             self.send.work = true;
         }
+    }
+
+    /// Notes what an event says about the end of the connection. Returns whether the connection is
+    /// broken.
+    #[inline]
+    fn latch_end(&mut self, event: &Readiness) -> bool {
+        if !(event.broken || event.read_closed || event.write_closed) {
+            return false;
+        }
+        let is_write_shut = self.connection.is_write_shut();
+        let broken = event.broken || (event.write_closed && !is_write_shut);
+        if broken {
+            self.connection.set_hung_up(event.read_closed);
+            self.broken = true;
+        } else if event.read_closed {
+            self.saw_fin = true;
+        }
+        // epoll reports a hang-up when both sides have ended their streams. kqueue reports only the
+        // two ends.
+        if is_write_shut && self.saw_fin {
+            self.connection.set_hung_up(true);
+        }
+        broken
     }
 
     /// Sets the latches of the directions that lacked memory or buffers. Nothing else sets them:

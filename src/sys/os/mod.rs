@@ -152,6 +152,10 @@ const MORE: libc::c_int = libc::MSG_MORE;
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 const MORE: libc::c_int = 0;
 
+/// Whether a short receive or send on TCP means that the next one would block. Elsewhere than on Linux,
+/// an urgent byte ends a receive early, and no event reports the data behind it.
+const SHORT_MEANS_OVER: bool = cfg!(any(target_os = "linux", target_os = "android"));
+
 fn send_flags(more: More) -> libc::c_int {
     match more {
         More::Follows => NO_SIGPIPE | MORE,
@@ -286,11 +290,11 @@ impl Sock for OsSock {
     }
 
     fn short_read_means_empty(&self) -> bool {
-        matches!(self, OsSock::Tcp(_))
+        SHORT_MEANS_OVER && matches!(self, OsSock::Tcp(_))
     }
 
     fn short_send_means_full(&self) -> bool {
-        matches!(self, OsSock::Tcp(_))
+        SHORT_MEANS_OVER && matches!(self, OsSock::Tcp(_))
     }
 
     fn as_raw_fd(&self) -> RawFd {

@@ -19,6 +19,10 @@ pub(super) struct MioPoller {
 
 struct MioWaker(mio::Waker);
 
+/// Whether mio's poller is epoll. With epoll, mio's "write closed" is a hang-up of both directions.
+/// With kqueue, it is the end of sending, whoever ended it.
+const IS_EPOLL: bool = cfg!(any(target_os = "linux", target_os = "android", target_os = "illumos"));
+
 impl MioPoller {
     pub(super) fn new() -> io::Result<MioPoller> {
         let poll = mio::Poll::new()?;
@@ -59,8 +63,8 @@ impl Poller for MioPoller {
                 readable: event.is_readable(),
                 writable: event.is_writable(),
                 read_closed: event.is_read_closed(),
-                // mio calls a hang-up of both directions "write closed".
-                broken: event.is_error() || event.is_write_closed(),
+                broken: event.is_error() || (IS_EPOLL && event.is_write_closed()),
+                write_closed: !IS_EPOLL && event.is_write_closed(),
                 priority: event.is_priority(),
             }
         }));

@@ -1,10 +1,12 @@
 //! The double's operating system: a table of sockets, the wires between them, readiness, and a
-//! clock that stands still until it is moved. The double behaves as Linux does, also in its edges.
+//! clock that stands still until it is moved. The double behaves as the kernel of a real [`System`]
+//! does, also in its edges.
 //!
 //! The kernel is plain data behind [`Network`](super::Network)'s mutex. The kernel calls no other
 //! code.
 
 mod pollers;
+mod system;
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet, VecDeque},
@@ -14,6 +16,7 @@ use std::{
 };
 
 use self::pollers::PollerState;
+pub(super) use self::system::{Filter, System};
 use super::{calls::Call, script::Script, stream::Stream};
 use crate::{
     address::Service,
@@ -49,8 +52,8 @@ pub(super) struct Socket {
     pub(super) remote: Option<Service>,
     pub(super) kind: Kind,
     pub(super) registration: Option<(u64, usize)>,
-    /// Whether the socket is in the ready list of its poller.
-    is_listed: bool,
+    /// Which of its entries are in the ready list of its poller, by [`Filter`].
+    listed: [bool; 3],
     /// The errors that the next calls fail with.
     faults: VecDeque<(Call, i32)>,
 }
@@ -104,6 +107,7 @@ pub(super) enum Arrival {
 
 #[derive(Debug, Default)]
 pub(super) struct Kernel {
+    pub(super) system: System,
     /// The time since the network was created.
     pub(super) elapsed: Duration,
     sockets: Vec<Option<Socket>>,
@@ -155,8 +159,8 @@ pub(super) struct Kernel {
 const DEFAULT_WINDOW: usize = 64 * 1024;
 
 impl Kernel {
-    pub(super) fn new() -> Kernel {
-        Kernel { next_port: 49152, window: DEFAULT_WINDOW, ..Kernel::default() }
+    pub(super) fn new(system: System) -> Kernel {
+        Kernel { system, next_port: 49152, window: DEFAULT_WINDOW, ..Kernel::default() }
     }
 
     /// Returns the number of descriptors that the program holds, its listeners included.
@@ -181,7 +185,7 @@ impl Kernel {
             remote: None,
             kind,
             registration: None,
-            is_listed: false,
+            listed: [false; 3],
             faults: VecDeque::new(),
         };
         // Like a real kernel, the double takes the lowest free number, so numbers are reused at
@@ -307,16 +311,30 @@ impl Kernel {
         if backlog.is_shut {
             return Err(libc::EINVAL);
         }
-        // Linux allocates the descriptor before it looks for a client.
+        // Linux and the BSDs allocate the descriptor before they look for a client.
         if is_full {
+            let dropped = match self.system.drops_clients_without_descriptor() {
+                true => self.backlog(end).and_then(|backlog| backlog.waiting.pop_front()),
+                false => None,
+            };
+            if let Some(client) = dropped {
+                self.reset_other_of(client);
+                self.close(client);
+            }
             self.exhausted_at = Some(self.elapsed);
             return Err(libc::EMFILE);
         }
+        let backlog = self.backlog(end).ok_or(libc::EINVAL)?;
         let Some(accepted) = backlog.waiting.pop_front() else {
             let blocks = backlog.is_blocking && by == Owner::Program;
             self.blocked_accepts += u64::from(blocks);
             return Err(libc::EAGAIN);
         };
+        let was_reset = self.stream(accepted).is_some_and(|stream| stream.is_broken);
+        if was_reset && self.system.accept_reports_reset() && by == Owner::Program {
+            self.close(accepted);
+            return Err(libc::ECONNABORTED);
+        }
         if by == Owner::Program {
             self.descriptors += 1;
         }
@@ -386,12 +404,13 @@ impl Kernel {
     /// Returns the listener at this address, if the listener's backlog has room.
     pub(super) fn listener_with_room(&mut self, at: &Service) -> Sys<End> {
         let listener = self.listener_at(at).ok_or(libc::ECONNREFUSED)?;
+        let full = self.system.full_unix_backlog();
         let backlog = self.backlog(listener).ok_or(libc::ECONNREFUSED)?;
         if backlog.is_shut {
             return Err(libc::ECONNREFUSED);
         }
         if backlog.waiting.len() >= backlog.limit {
-            return Err(libc::EAGAIN);
+            return Err(full);
         }
         Ok(listener)
     }
@@ -423,7 +442,7 @@ impl Kernel {
             stream.is_connecting = false;
         }
         self.backlog(listener).ok_or(libc::ECONNREFUSED)?.waiting.push_back(server);
-        self.tell(listener);
+        self.tell_read(listener);
         self.tell(client);
         Ok(())
     }
@@ -556,8 +575,11 @@ impl Kernel {
         }
     }
 
-    pub(super) fn shutdown_listener(&mut self, end: End) {
-        let Some(backlog) = self.backlog(end) else { return };
+    pub(super) fn shutdown_listener(&mut self, end: End) -> Sys<()> {
+        if !self.system.shuts_listeners_down() {
+            return Err(libc::ENOTCONN);
+        }
+        let backlog = self.backlog(end).ok_or(libc::ENOTCONN)?;
         backlog.is_shut = true;
         let waiting = std::mem::take(&mut backlog.waiting);
         for waiting in waiting {
@@ -565,6 +587,7 @@ impl Kernel {
             self.close(waiting);
         }
         self.tell(end);
+        Ok(())
     }
 
     pub(super) fn end_of(&self, fd: usize) -> Option<End> {

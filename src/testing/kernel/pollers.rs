@@ -1,11 +1,12 @@
 //! The pollers of the double's operating system: which sockets are registered with each, and what
-//! each reports. The pollers are edge-triggered, as `epoll` is.
+//! each reports. The pollers are edge-triggered, as epoll with `EPOLLET` and kqueue with `EV_CLEAR`
+//! are. Both check an entry again when they report it, and drop it if it is no longer ready.
 //!
 //! The pollers are plain data, part of the [`Kernel`].
 
 use std::collections::VecDeque;
 
-use super::{End, Kernel, Kind, Sys};
+use super::{End, Filter, Kernel, Kind, Sys};
 use crate::{
     sys::{EVENTS_PER_POLL, Readiness},
     testing::calls::Call,
@@ -13,7 +14,7 @@ use crate::{
 
 #[derive(Debug, Default)]
 pub(super) struct PollerState {
-    ready: VecDeque<End>,
+    ready: VecDeque<(End, Filter)>,
     is_woken: bool,
 }
 
@@ -30,7 +31,7 @@ impl Kernel {
         for socket in self.sockets.iter_mut().flatten() {
             if socket.registration.is_some_and(|(of, _)| of == poller) {
                 socket.registration = None;
-                socket.is_listed = false;
+                socket.listed = [false; 3];
             }
         }
     }
@@ -53,17 +54,33 @@ impl Kernel {
         self.fault(Some(end), Call::Deregister)?;
         let socket = self.socket(end).ok_or(libc::EBADF)?;
         socket.registration.take().ok_or(libc::ENOENT)?;
-        socket.is_listed = false;
+        socket.listed = [false; 3];
         Ok(())
     }
 
-    /// Makes the socket's poller report the socket, if the socket has a poller.
+    /// Makes the socket's poller report both directions of the socket, if the socket has a poller.
     pub(in crate::testing) fn tell(&mut self, end: End) {
+        self.tell_read(end);
+        self.tell_write(end);
+    }
+
+    /// Makes the poller report that there may be something to receive or to accept.
+    pub(in crate::testing) fn tell_read(&mut self, end: End) {
+        self.list(end, Filter::Read);
+    }
+
+    /// Makes the poller report that there may be room.
+    pub(in crate::testing) fn tell_write(&mut self, end: End) {
+        self.list(end, Filter::Write);
+    }
+
+    fn list(&mut self, end: End, filter: Filter) {
+        let filter = if self.system.has_kqueue() { filter } else { Filter::Both };
         let Some(socket) = self.socket(end) else { return };
         let Some((poller, _)) = socket.registration else { return };
-        if !std::mem::replace(&mut socket.is_listed, true) {
+        if !std::mem::replace(&mut socket.listed[filter as usize], true) {
             if let Some(poller) = self.pollers.get_mut(&poller) {
-                poller.ready.push_back(end);
+                poller.ready.push_back((end, filter));
                 self.changed.notify_all();
             }
         }
@@ -90,15 +107,15 @@ impl Kernel {
         let most = EVENTS_PER_POLL - usize::from(is_woken);
         let mut ready = std::mem::take(&mut state.ready).into_iter();
         while events.len() < most {
-            let Some(end) = ready.next() else { break };
+            let Some((end, filter)) = ready.next() else { break };
             let Some(socket) = self.socket(end) else { continue };
             // Meanwhile the socket was deregistered, or registered with another poller.
-            if !socket.is_listed || socket.registration.is_none_or(|(of, _)| of != poller) {
+            let is_listed = std::mem::replace(&mut socket.listed[filter as usize], false);
+            if !is_listed || socket.registration.is_none_or(|(of, _)| of != poller) {
                 continue;
             }
-            socket.is_listed = false;
             let token = socket.registration.map_or(0, |(_, token)| token);
-            if let Some(readiness) = self.readiness(end) {
+            if let Some(readiness) = self.readiness(end, filter) {
                 events.push(Readiness { token, ..readiness });
             }
         }
@@ -109,14 +126,15 @@ impl Kernel {
         is_woken
     }
 
-    /// Returns how ready a socket is, or `None` if it is not ready at all.
-    pub(in crate::testing) fn readiness(&mut self, end: End) -> Option<Readiness> {
+    /// Returns what an entry reports, or `None` if it reports nothing.
+    fn readiness(&mut self, end: End, filter: Filter) -> Option<Readiness> {
         let room = self.room(end);
         let window = self.window_of_other(end);
         let socket = self.socket(end)?;
         let is_unix = socket.is_unix;
         let readiness = match &mut socket.kind {
             // Linux also reports a socket in this way if it is neither connecting nor connected.
+            Kind::Fresh if filter != Filter::Both => Readiness::default(),
             Kind::Fresh => Readiness {
                 writable: true,
                 broken: true,
@@ -124,12 +142,17 @@ impl Kernel {
                 readable: true,
                 ..Readiness::default()
             },
+            Kind::Listener(_) if filter == Filter::Write => Readiness::default(),
             Kind::Listener(backlog) => Readiness {
                 readable: !backlog.waiting.is_empty() || backlog.is_shut,
                 ..Readiness::default()
             },
-            Kind::Stream(stream) => stream.readiness(is_unix, room, window),
-            Kind::Scripted(script) => script.readiness(),
+            Kind::Stream(stream) => match filter {
+                Filter::Both => stream.readiness(is_unix, room, window),
+                Filter::Read => stream.read_filter(),
+                Filter::Write => stream.write_filter(room, window),
+            },
+            Kind::Scripted(script) => part_of(script.readiness(), filter),
         };
         (readiness != Readiness::default()).then_some(readiness)
     }
@@ -138,5 +161,16 @@ impl Kernel {
     pub(in crate::testing) fn tokens(&self) -> Vec<usize> {
         let sockets = self.sockets.iter().flatten();
         sockets.filter_map(|socket| socket.registration.map(|(_, token)| token)).collect()
+    }
+}
+
+/// Returns what a filter of kqueue reports of what epoll would report.
+fn part_of(whole: Readiness, filter: Filter) -> Readiness {
+    match filter {
+        Filter::Both => whole,
+        Filter::Read => Readiness { writable: false, ..whole },
+        Filter::Write => {
+            Readiness { writable: whole.writable, broken: whole.broken, ..Readiness::default() }
+        }
     }
 }
