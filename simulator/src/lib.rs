@@ -27,6 +27,7 @@ mod elsewhere;
 mod faults;
 mod handler;
 mod hang_up;
+mod kernel;
 mod model;
 mod proxies;
 mod queues;
@@ -61,6 +62,7 @@ use crate::{
 };
 pub use crate::{
     faults::{Failed, all_failures},
+    kernel::Kernel,
     model::KINDS,
 };
 
@@ -111,17 +113,17 @@ impl fmt::Display for Failure {
 
 impl std::error::Error for Failure {}
 
-/// Runs one seed. All runs of a seed are the same.
+/// Runs one seed on one kernel. All runs of a seed on a kernel are the same.
 ///
 /// # Errors
 ///
 /// Fails if a guarantee is broken. The [`Failure`] contains the shrunk steps.
-pub fn run(seed: u64) -> Result<Report, Box<Failure>> {
+pub fn run(kernel: Kernel, seed: u64) -> Result<Report, Box<Failure>> {
     let all = BTreeSet::new();
-    let run = simulate(Choices::seeded(seed, &all), false, u32::MAX);
+    let run = simulate(kernel, Choices::seeded(seed, &all), false, u32::MAX);
     match run.violation {
         None => Ok(run.report),
-        Some(violation) => Err(Box::new(shrink(seed, &violation, run.report.steps))),
+        Some(violation) => Err(Box::new(shrink(kernel, seed, &violation, run.report.steps))),
     }
 }
 
@@ -131,7 +133,7 @@ pub fn run(seed: u64) -> Result<Report, Box<Failure>> {
 ///
 /// Fails if a guarantee is broken. The [`Failure`] contains all steps, without shrinking.
 pub fn run_bytes(bytes: &[u8]) -> Result<Report, Box<Failure>> {
-    let run = simulate(Choices::bytes(bytes), true, u32::MAX);
+    let run = simulate(Kernel::Linux, Choices::bytes(bytes), true, u32::MAX);
     match run.violation {
         None => Ok(run.report),
         Some(violation) => {
@@ -150,7 +152,7 @@ struct Run {
 
 /// Shrinks a failing run. Omits half of the steps, then a quarter, and so on, as long as a
 /// guarantee is still broken without them.
-fn shrink(seed: u64, violation: &str, steps: u32) -> Failure {
+fn shrink(kernel: Kernel, seed: u64, violation: &str, steps: u32) -> Failure {
     let mut left_out = BTreeSet::new();
     let mut kept: Vec<u32> = (0..steps).collect();
     let mut runs = 0;
@@ -161,7 +163,7 @@ fn shrink(seed: u64, violation: &str, steps: u32) -> Failure {
             let mut without = left_out.clone();
             without.extend(kept.iter().skip(at).take(length));
             runs += 1;
-            if simulate(Choices::seeded(seed, &without), false, steps).violation.is_some() {
+            if simulate(kernel, Choices::seeded(seed, &without), false, steps).violation.is_some() {
                 left_out = without;
                 kept.drain(at..(at + length).min(kept.len()));
             } else {
@@ -173,13 +175,13 @@ fn shrink(seed: u64, violation: &str, steps: u32) -> Failure {
         }
         length = length.div_ceil(2);
     }
-    let last = simulate(Choices::seeded(seed, &left_out), true, steps);
+    let last = simulate(kernel, Choices::seeded(seed, &left_out), true, steps);
     let violation = last.violation.unwrap_or_else(|| violation.to_owned());
     Failure { violation, steps: kept, trace: last.trace }
 }
 
-fn simulate(choices: Choices, is_traced: bool, most_steps: u32) -> Run {
-    let mut simulation = Simulation::new(choices, is_traced);
+fn simulate(kernel: Kernel, choices: Choices, is_traced: bool, most_steps: u32) -> Run {
+    let mut simulation = Simulation::new(kernel, choices, is_traced);
     simulation.most_steps = simulation.most_steps.min(most_steps);
     simulation.steps();
     simulation.settle();
@@ -207,7 +209,7 @@ struct Simulation {
 }
 
 impl Simulation {
-    fn new(choices: Choices, is_traced: bool) -> Simulation {
+    fn new(kernel: Kernel, choices: Choices, is_traced: bool) -> Simulation {
         let mut model = Model::new(choices, is_traced);
         model.choices.begin(SET_UP);
         let choices = &mut model.choices;
@@ -225,7 +227,7 @@ impl Simulation {
         // No choice of its own, so that each seed leads to the run that it led to before.
         let keeps_values = most_steps % 3 == 0;
 
-        let network = Network::new();
+        let network = kernel.network();
         network.set_window(window);
         network.set_latency(Duration::from_millis(latency));
         let mut options = Options::default()

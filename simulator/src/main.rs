@@ -16,7 +16,7 @@ use std::{
     time::Instant,
 };
 
-use simulator::{Failed, KINDS, Report};
+use simulator::{Failed, KINDS, Kernel, Report};
 
 const HELP: &str = "\
 Runs a whole SockMan over a network in memory. A 64-bit seed decides each run.
@@ -27,6 +27,7 @@ Options:
   --seeds N      run N seeds (default 10000)
   --from M       begin with seed M (default 0)
   --seed S       run seed S alone
+  --kernel K      run on the kernel linux, bsd or macos (default linux)
   --threads T    run on T threads (default: one for each processor)
   --help         print this text";
 
@@ -35,6 +36,7 @@ struct Arguments {
     from: u64,
     seeds: u64,
     threads: usize,
+    kernel: Kernel,
 }
 
 #[derive(Default)]
@@ -64,7 +66,7 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
                     if seed >= end {
                         break;
                     }
-                    match simulator::run(seed) {
+                    match simulator::run(arguments.kernel, seed) {
                         Ok(report) => {
                             own.add(&report);
                         }
@@ -88,8 +90,9 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
     let total = total.into_inner()?;
     let seconds = began.elapsed().as_secs_f64();
     println!(
-        "{} seeds in {seconds:.1} s: {:.0} a second; {} steps, {} passes",
+        "{} seeds on {} in {seconds:.1} s: {:.0} a second; {} steps, {} passes",
         arguments.seeds,
+        arguments.kernel,
         arguments.seeds as f64 / seconds,
         total.steps,
         total.passes
@@ -141,7 +144,7 @@ fn parse() -> Result<Option<Arguments>, lexopt::Error> {
     use lexopt::{Arg, ValueExt};
 
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let mut arguments = Arguments { from: 0, seeds: 10_000, threads };
+    let mut arguments = Arguments { from: 0, seeds: 10_000, threads, kernel: Kernel::Linux };
     let mut parser = lexopt::Parser::from_env();
     while let Some(argument) = parser.next()? {
         match argument {
@@ -152,6 +155,7 @@ fn parse() -> Result<Option<Arguments>, lexopt::Error> {
                 arguments.from = parser.value()?.parse()?;
                 arguments.seeds = 1;
             }
+            Arg::Long("kernel") => arguments.kernel = parser.value()?.parse()?,
             Arg::Long("help") | Arg::Short('h') => return Ok(None),
             _ => return Err(argument.unexpected()),
         }

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use simulator::KINDS;
+use simulator::{KINDS, Kernel};
 
 /// The number of seeds. The seeds take a few seconds, with and without optimisation.
 const SEEDS: u64 = if cfg!(debug_assertions) { 1000 } else { 8000 };
@@ -15,7 +15,7 @@ const SEEDS: u64 = if cfg!(debug_assertions) { 1000 } else { 8000 };
 fn the_guarantees_hold_over_thousands_of_seeds() {
     let mut counts: BTreeMap<&str, u64> = BTreeMap::new();
     for seed in 0..SEEDS {
-        match simulator::run(seed) {
+        match simulator::run(Kernel::Linux, seed) {
             Ok(report) => {
                 for (kind, count) in report.counts {
                     *counts.entry(kind).or_default() += count;
@@ -32,8 +32,9 @@ fn the_guarantees_hold_over_thousands_of_seeds() {
 #[test]
 fn a_seed_replays_exactly() {
     for seed in [1, 77, 4242] {
-        let reports =
-            [(); 2].map(|()| format!("{:?}", simulator::run(seed).expect("the guarantees hold")));
+        let reports = [(); 2].map(|()| {
+            format!("{:?}", simulator::run(Kernel::Linux, seed).expect("the guarantees hold"))
+        });
         assert_eq!(reports[0], reports[1]);
     }
 }

@@ -213,8 +213,13 @@ impl Kernel {
     pub(super) fn probe(&mut self, fd: usize) -> Option<Probe> {
         let end = self.end_of(fd)?;
         let (room, window) = (self.room(end), self.window_of_other(end));
+        let has_kqueue = self.system.has_kqueue();
         let socket = self.socket(end)?;
         let (is_unix, is_watched) = (socket.is_unix, socket.registration.is_some());
+        let has_room = match has_kqueue {
+            true => has_kqueue_room(room, window),
+            false => is_writable(is_unix, room, window),
+        };
         let stream = self.stream(end)?;
         Some(Probe {
             is_watched,
@@ -224,7 +229,7 @@ impl Kernel {
             has_end: stream.receive_shut,
             has_error: stream.error.is_some(),
             is_broken: stream.is_broken,
-            is_writable: stream.send_shut || is_writable(is_unix, room, window),
+            is_writable: stream.send_shut || has_room,
             is_send_shut: stream.send_shut,
         })
     }
