@@ -396,6 +396,7 @@ impl Kernel {
 
     pub(super) fn arrive(&mut self, to: End, arrival: Arrival) {
         let has_kqueue = self.system.has_kqueue();
+        let is_unix = self.socket(to).is_some_and(|socket| socket.is_unix);
         let Some(stream) = self.stream(to) else {
             // The receiving socket no longer exists. The reset that answers arrives after
             // everything that was sent earlier.
@@ -423,6 +424,15 @@ impl Kernel {
             Arrival::Fin => {
                 stream.got_fin = true;
                 stream.receive_shut = true;
+                let other = stream.other;
+                // On the BSDs, the close of a unix-domain peer ends both directions at once
+                // (`soisdisconnected`).
+                if has_kqueue && is_unix && other.is_none_or(|other| self.stream(other).is_none()) {
+                    if let Some(stream) = self.stream(to) {
+                        stream.send_shut = true;
+                    }
+                    self.tell_write(to);
+                }
             }
             Arrival::Reset => return self.got_reset(to),
             Arrival::Request { .. } | Arrival::Spurious => {}
@@ -503,7 +513,8 @@ impl Kernel {
         if !stream.fin_sent {
             self.later_or_now(other, at, Arrival::Fin);
         }
-        let is_unix = self.socket(other).is_some_and(|socket| socket.is_unix);
+        let ends_at_once = !self.system.has_kqueue() || stream.fin_sent;
+        let is_unix = self.socket(other).is_some_and(|socket| socket.is_unix) && ends_at_once;
         if let Some(stream) = self.stream(other).filter(|_| is_unix) {
             stream.send_shut = true;
             self.tell(other);

@@ -171,7 +171,9 @@ impl Slot {
         if broken {
             self.connection.set_hung_up(event.read_closed);
             self.broken = true;
-        } else if event.read_closed {
+        } else if event.read_closed && !self.broken {
+            // kqueue also reports the end of the stream without an error after another call has
+            // received the error of a reset.
             self.saw_fin = true;
         }
         // epoll reports a hang-up when both sides have ended their streams. kqueue reports only the
