@@ -28,6 +28,7 @@ mod ending;
 mod handover;
 mod hang_up;
 mod hooks;
+mod kernels;
 mod loopback;
 mod registration;
 

@@ -34,6 +34,8 @@ COPIES = PROJECT / "target" / "mutations"
 SECONDS = 150
 # The number of seeds within which the simulator finds each of its mutations.
 SEEDS = 10_000
+# The kernel on which the simulator runs for each of these targets.
+KERNELS = {"simulator:seeds": "linux", "simulator:bsd": "bsd", "simulator:macos": "macos"}
 # The files with the deadline of the tests' waits. It is shortened, because half of the mutations make a test
 # wait until its deadline.
 PATIENCE = [
@@ -103,8 +105,8 @@ class Copy:
             path.write_text(before)
 
     def outcome(self, target, tests):
-        if target == "simulator:seeds":
-            return self.seeds()
+        if target in KERNELS:
+            return self.seeds(KERNELS[target])
         if target == "simulator:models":
             return self.models()
         built = self.cargo(*selection(target), "--no-run")
@@ -120,14 +122,14 @@ class Copy:
         failed = sorted(set(re.findall(r"^    ([\w:]+)$", tested.stdout, re.MULTILINE)))
         return "killed: " + ", ".join(failed[:3] or [f"{target} fails"]) + (" …" if len(failed) > 3 else "")
 
-    def seeds(self):
+    def seeds(self, kernel):
         environment = dict(os.environ, CARGO_TARGET_DIR=str(self.target), CARGO_BUILD_JOBS="1", RUST_BACKTRACE="0")
         build = ["cargo", "build", "--quiet", "--release", "-p", "simulator", "--bin", "simulator"]
         built = subprocess.run(build, cwd=self.root, env=environment, capture_output=True, text=True)
         if built.returncode != 0:
             return "STALE: it does not compile: " + built.stderr.strip().splitlines()[0]
         program = str(self.target / "release" / "simulator")
-        command = ["timeout", "-k", "5", str(SECONDS), program, "--seeds", str(SEEDS), "--threads", "1"]
+        command = ["timeout", "-k", "5", str(SECONDS), program, "--kernel", kernel, "--seeds", str(SEEDS), "--threads", "1"]
         ran = subprocess.run(command, cwd=self.root, env=environment, capture_output=True, text=True)
         if ran.returncode == 0:
             return "SURVIVED"
