@@ -7,7 +7,7 @@ use sockman::{
     ConnectionId, Options, Service, SockMan,
     error::SendError,
     stats::HangUp,
-    testing::{Ended, Network, Peer, SocketThreadByHand},
+    testing::{Call, Ended, Network, Peer, SocketThreadByHand},
 };
 use sockman_test_support::{Event, Recorder, without_sweep};
 
@@ -132,6 +132,25 @@ fn a_send_that_meets_a_reset_fails_as_on_other_systems() {
         rig.thread.run_until_idle().unwrap();
         let errors = rig.recorder.count(|event| matches!(event, Event::ReadError(..)));
         assert_eq!(errors, 1, "{:?}", rig.recorder.events());
+    }
+}
+
+/// G5: a reset whose error `connection_info` has received is reported as an error, although a receive
+/// then returns the end of the stream, and although the poller reports the end without the error.
+#[test]
+fn a_reset_whose_error_was_taken_is_no_end() {
+    for network in kernels() {
+        let mut rig = Rig::new(network, without_sweep());
+        let (peer, id) = rig.connect();
+        rig.network.fail_always(Call::Recv, libc::EAGAIN);
+        peer.reset();
+        rig.thread.run_until_idle().unwrap();
+        assert_eq!(rig.hung_up(id), Some(HangUp::Error(ErrorKind::ConnectionReset)));
+        rig.network.heal();
+        rig.thread.run_until_idle().unwrap();
+        let ends = rig.recorder.events_of(id);
+        assert!(!ends.iter().any(|event| matches!(event, Event::Eof(_))), "{ends:?}");
+        assert!(ends.iter().any(|event| matches!(event, Event::ReadError(..))), "{ends:?}");
     }
 }
 

@@ -4151,7 +4151,7 @@ MUTATIONS = [
         'file': 'src/engine/slot/mod.rs',
         'old': 'event.read_closed && !self.broken {',
         'new': 'event.read_closed {',
-        'test': 'simulator:bsd', 'tests': ('', ''),
+        'test': 'sockman:library', 'tests': ('kernels', ''),
     },
     {
         'guarantee': 'G6', 'what': 'with kqueue, the ends of both streams are no hang-up',

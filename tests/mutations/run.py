@@ -135,6 +135,9 @@ class Copy:
             return "SURVIVED"
         if ran.returncode in (124, 137):
             return "killed: the simulator hangs"
+        # On the other kernels, 10,000 seeds do not reach every kind of event.
+        if kernel != "linux" and "never happened" in ran.stdout:
+            return "SURVIVED"
         failed = re.search(r"^seed (\d+) fails after \d+ seeds: (.*)$", ran.stdout, re.MULTILINE)
         if failed:
             return f"killed: seed {failed[1]}: {failed[2]}"
