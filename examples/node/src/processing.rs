@@ -19,7 +19,7 @@ use bitcoin::{
         message_network::VersionMessage,
     },
 };
-use sockman::{ConnectionId, Service, SockMan, stats::Direction};
+use sockman::{Service, stats::Direction};
 
 use crate::{
     Event,
@@ -52,7 +52,6 @@ type Fault = String;
 
 pub(crate) struct MessageHandler {
     pub(crate) connman: Arc<Connman>,
-    pub(crate) sockman: SockMan,
 }
 
 impl MessageHandler {
@@ -61,7 +60,7 @@ impl MessageHandler {
         let mut timer = Instant::now();
         loop {
             match self.connman.work.next(timer) {
-                Work::Process(id) => self.process_one(id),
+                Work::Process(peer) => self.process_one(&peer),
                 Work::Timer => timer = self.send_pings(),
                 Work::End => return,
             }
@@ -69,26 +68,29 @@ impl MessageHandler {
     }
 
     /// Processes the next message of one peer.
-    fn process_one(&self, id: ConnectionId) {
-        let Some(peer) = self.connman.peer(id) else { return };
+    fn process_one(&self, peer: &Arc<Peer>) {
+        if peer.remote.is_closed() {
+            return;
+        }
         // A peer that does not receive its replies gets no further replies.
-        let Some(next) = peer.inbox.next(|| !peer.send.is_above_high_mark()) else { return };
+        let may_process = || !peer.remote.queue().is_above_high_mark();
+        let Some(next) = peer.inbox.next(may_process) else { return };
         if next.made_room {
-            self.sockman.wake(id);
+            peer.remote.wake();
         }
         let processed = next
             .message
             .decode(self.connman.config.network.magic())
             .map_err(|error| format!("the peer sent a malformed message: {error}"))
-            .and_then(|message| message.map_or(Ok(()), |message| self.process(&peer, message)));
+            .and_then(|message| message.map_or(Ok(()), |message| self.process(peer, message)));
         match processed {
-            Ok(()) => self.connman.work.add(id),
-            Err(fault) => self.connman.give_up(&self.sockman, id, &fault),
+            Ok(()) => self.connman.work.add(peer),
+            Err(fault) => peer.give_up(fault),
         }
     }
 
     fn process(&self, peer: &Peer, message: NetworkMessage) -> Result<(), Fault> {
-        log::trace!("peer {}: received {}", peer.id, message.cmd());
+        log::trace!("peer {}: received {}", peer.id(), message.cmd());
         let (has_version, is_established) = {
             let conversation = peer.conversation.lock();
             (conversation.version.is_some(), conversation.is_established)
@@ -105,7 +107,7 @@ impl MessageHandler {
             _ if !is_established => Ok(()),
             NetworkMessage::Ping(nonce) => {
                 self.reply(peer, NetworkMessage::Pong(nonce));
-                self.connman.tell(Event::Pinged { id: peer.id });
+                self.connman.tell(Event::Pinged { id: peer.id() });
                 Ok(())
             }
             NetworkMessage::Pong(nonce) => self.got_pong(peer, nonce),
@@ -139,7 +141,7 @@ impl MessageHandler {
     }
 
     fn reply(&self, peer: &Peer, message: NetworkMessage) {
-        self.connman.push_messages(&self.sockman, peer, [message]);
+        self.connman.push_messages(peer, [message]);
     }
 
     fn got_version(&self, peer: &Peer, version: &VersionMessage) -> Result<(), Fault> {
@@ -177,7 +179,7 @@ impl MessageHandler {
         // BIP 155 requires `sendaddrv2` before `verack`.
         let v2 = (version.version >= SENDADDRV2_VERSION).then_some(NetworkMessage::SendAddrV2);
         let messages = ours.into_iter().chain(v2).chain([NetworkMessage::Verack]);
-        self.connman.push_messages(&self.sockman, peer, messages);
+        self.connman.push_messages(peer, messages);
         Ok(())
     }
 
@@ -205,7 +207,7 @@ impl MessageHandler {
             return Err("the peer sent verack before version".to_owned());
         };
         let (height, protocol) = (version.start_height, version.protocol);
-        self.connman.tell(Event::Handshake { id: peer.id, took: peer.since.elapsed(), version });
+        self.connman.tell(Event::Handshake { id: peer.id(), took: peer.since.elapsed(), version });
 
         let mut messages = Vec::new();
         if protocol >= SENDHEADERS_VERSION {
@@ -219,7 +221,7 @@ impl MessageHandler {
             messages.push(self.get_headers(peer));
         }
         messages.push(next_ping(&mut peer.conversation.lock()));
-        self.connman.push_messages(&self.sockman, peer, messages);
+        self.connman.push_messages(peer, messages);
         Ok(())
     }
 
@@ -243,7 +245,7 @@ impl MessageHandler {
             conversation.ping.min_round_trip = Some(shortest);
             *conversation.ping.round_trip.insert(round_trip)
         };
-        self.connman.tell(Event::Pong { id: peer.id, round_trip });
+        self.connman.tell(Event::Pong { id: peer.id(), round_trip });
         Ok(())
     }
 
@@ -287,7 +289,7 @@ impl MessageHandler {
             (addresses.learn(&peer.them, services), addresses.len())
         };
         if new > 0 {
-            self.connman.tell(Event::Addresses { id: peer.id, new, known });
+            self.connman.tell(Event::Addresses { id: peer.id(), new, known });
         }
         Ok(())
     }
@@ -342,7 +344,7 @@ impl MessageHandler {
         // If a full message had no new header, the peer is on a branch with less work.
         let more_to_come = new > 0 && headers.len() == MAX_HEADERS_PER_MESSAGE;
         if new > 0 || was_requested {
-            self.connman.tell(Event::Headers { id: peer.id, new, height, tip, more_to_come });
+            self.connman.tell(Event::Headers { id: peer.id(), new, height, tip, more_to_come });
         }
         if more_to_come {
             let request = self.get_headers(peer);

@@ -1,15 +1,16 @@
-//! The addresses that the node dials, and the times of the dials. These addresses correspond to
-//! Bitcoin Core's added nodes.
+//! The addresses that the node dials, and the times of the dials. Corresponds to Bitcoin Core's
+//! `m_added_node_params` and `ThreadOpenAddedConnections`.
 //!
-//! The dialer takes addresses from the list. Every thread that adds or removes an address, or that
-//! closes an outbound connection, writes to the list. The one mutex is held briefly.
+//! The socket thread takes the addresses that are due, and records how connections and attempts
+//! ended. Every thread may add or remove an address, and then notifies the socket thread. The one
+//! mutex is held briefly.
 
 use std::{
     collections::BTreeMap,
     time::{Duration, Instant},
 };
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
 use sockman::address::Destination;
 
 /// The identifier of a target, which is never reused while the node runs.
@@ -20,7 +21,6 @@ pub(crate) struct Targets {
     /// The time between the end of a connection or attempt and the next attempt.
     redial: Duration,
     list: Mutex<List>,
-    changed: Condvar,
 }
 
 #[derive(Debug, Default)]
@@ -47,8 +47,8 @@ struct Target {
     due: Option<Instant>,
 }
 
-/// A target to dial now. The thread that gets the target reports the end to [`Targets::ended`].
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A target that is being dialled. Its end is reported to [`Targets::ended`].
+#[derive(Debug)]
 pub(crate) struct Attempt {
     pub(crate) number: TargetNumber,
     pub(crate) to: Destination,
@@ -73,7 +73,7 @@ pub(crate) enum Ended {
 
 impl Targets {
     pub(crate) fn new(redial: Duration) -> Targets {
-        Targets { redial, list: Mutex::default(), changed: Condvar::new() }
+        Targets { redial, list: Mutex::default() }
     }
 
     /// Adds an address to keep connected. Returns `false` if it was added before.
@@ -83,7 +83,6 @@ impl Targets {
             return false;
         }
         list.insert(to, false, with_v2);
-        self.changed.notify_all();
         true
     }
 
@@ -93,7 +92,6 @@ impl Targets {
         let mut list = self.list.lock();
         if !list.targets.values().any(|known| known.to == *to && (known.is_open || known.is_once)) {
             list.insert(to, true, with_v2);
-            self.changed.notify_all();
         }
     }
 
@@ -117,21 +115,16 @@ impl Targets {
         self.list.lock().targets.retain(|_, target| target.is_open || !target.is_once);
     }
 
-    /// Waits for a target to dial. Returns `None` if the list is closed. No target is dialled while
-    /// `may_dial` returns `false`; it is called again after [`look_again`](Self::look_again).
-    pub(crate) fn next(&self, may_dial: impl Fn() -> bool) -> Option<Attempt> {
+    /// Begins the attempt that is due first. Returns `None` if no attempt is due now.
+    pub(crate) fn begin_due(&self) -> Option<Attempt> {
         let mut list = self.list.lock();
-        loop {
-            if list.is_closed {
-                return None;
-            }
-            let first = if may_dial() { list.first_to_dial() } else { None };
-            match first {
-                Some((number, due)) if due <= Instant::now() => return list.begin(number),
-                Some((_, due)) => drop(self.changed.wait_until(&mut list, due)),
-                None => self.changed.wait(&mut list),
-            }
-        }
+        let (number, due) = list.first_to_dial()?;
+        if due <= Instant::now() { list.begin(number) } else { None }
+    }
+
+    /// Returns the time of the next attempt.
+    pub(crate) fn next_due(&self) -> Option<Instant> {
+        self.list.lock().first_to_dial().map(|(_, due)| due)
     }
 
     /// Records the end of a connection or of an attempt.
@@ -149,20 +142,11 @@ impl Targets {
             Ended::ForNow | Ended::ByThisHost => target.due = Some(Instant::now() + self.redial),
             Ended::ForGood => target.due = None,
         }
-        self.changed.notify_all();
     }
 
-    /// Makes [`next`](Self::next) call `may_dial` again.
-    pub(crate) fn look_again(&self) {
-        // The lock prevents a notification between the dialer's call of `may_dial` and its wait.
-        let _list = self.list.lock();
-        self.changed.notify_all();
-    }
-
-    /// Ends the dialer.
+    /// Ends the dialling.
     pub(crate) fn close(&self) {
         self.list.lock().is_closed = true;
-        self.changed.notify_all();
     }
 }
 
@@ -191,6 +175,9 @@ impl List {
     /// Returns the target that is due first, and its time. Skips an address that is open in another
     /// target, so that the node never dials an address twice at the same time.
     fn first_to_dial(&self) -> Option<(TargetNumber, Instant)> {
+        if self.is_closed {
+            return None;
+        }
         let is_connected =
             |to: &Destination| self.targets.values().any(|other| other.is_open && other.to == *to);
         self.targets
@@ -220,14 +207,9 @@ mod tests {
 
     /// Begins every attempt that is due now, and returns the port and the use of version 2 of each.
     fn due(targets: &Targets) -> Vec<(u16, bool)> {
-        let mut list = targets.list.lock();
-        let mut due = Vec::new();
-        while let Some((number, _)) = list.first_to_dial().filter(|(_, due)| *due <= Instant::now())
-        {
-            let attempt = list.begin(number).unwrap();
-            due.push((attempt.to.service().unwrap().port(), attempt.with_v2));
-        }
-        due
+        std::iter::from_fn(|| targets.begin_due())
+            .map(|attempt| (attempt.to.service().unwrap().port(), attempt.with_v2))
+            .collect()
     }
 
     fn end(targets: &Targets, port: u16, how: Ended) {
@@ -343,25 +325,17 @@ mod tests {
     }
 
     #[test]
-    fn a_waiting_dialer_sees_a_new_target_and_the_close() {
+    fn a_new_target_is_due_at_once_and_none_is_after_the_close() {
         let targets = Targets::new(FAR);
-        let may_dial = std::sync::atomic::AtomicBool::new(false);
-        let may = || may_dial.load(std::sync::atomic::Ordering::SeqCst);
-        std::thread::scope(|scope| {
-            let dialled = scope.spawn(|| {
-                let first = targets.next(may);
-                (first, targets.next(may))
-            });
-            targets.add(&to(1), true);
-            may_dial.store(true, std::sync::atomic::Ordering::SeqCst);
-            targets.look_again();
-            while !targets.list.lock().targets[&0].is_open {
-                std::thread::yield_now();
-            }
-            targets.close();
-            let (first, second) = dialled.join().unwrap();
-            assert_eq!(first.unwrap().to, to(1));
-            assert_eq!(second, None);
-        });
+        assert_eq!(targets.next_due(), None);
+        targets.add(&to(1), true);
+        assert!(targets.next_due().unwrap() <= Instant::now());
+        assert_eq!(due(&targets), [(1, true)]);
+        end(&targets, 1, Ended::ForNow);
+        assert!(targets.next_due().unwrap() > Instant::now(), "the redial time has not passed");
+        targets.add(&to(2), true);
+        targets.close();
+        assert_eq!(due(&targets), []);
+        assert_eq!(targets.next_due(), None);
     }
 }

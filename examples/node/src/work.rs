@@ -3,30 +3,30 @@
 //! The socket thread and the message handler add peers, and the message handler removes them. The
 //! one mutex is held briefly.
 
-use std::{collections::VecDeque, time::Instant};
+use std::{collections::VecDeque, sync::Arc, time::Instant};
 
 use parking_lot::{Condvar, Mutex};
-use sockman::ConnectionId;
 
-#[derive(Debug, Default)]
+use crate::peer::Peer;
+
+#[derive(Default)]
 pub(crate) struct WorkList {
     list: Mutex<List>,
     changed: Condvar,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct List {
     /// After one message a peer goes to the end, so that no peer keeps the others waiting.
-    peers: VecDeque<ConnectionId>,
+    peers: VecDeque<Arc<Peer>>,
     is_closed: bool,
     /// The timer runs next, whatever the time is.
     timer_requested: bool,
 }
 
 /// The next work of the message handler.
-#[derive(Debug)]
 pub(crate) enum Work {
-    Process(ConnectionId),
+    Process(Arc<Peer>),
     /// The timer is due or requested.
     Timer,
     End,
@@ -34,8 +34,8 @@ pub(crate) enum Work {
 
 impl WorkList {
     /// Appends a peer. [`Inbox`](super::peer::Inbox) ensures that a peer is listed at most once.
-    pub(crate) fn add(&self, id: ConnectionId) {
-        self.list.lock().peers.push_back(id);
+    pub(crate) fn add(&self, peer: &Arc<Peer>) {
+        self.list.lock().peers.push_back(Arc::clone(peer));
         self.changed.notify_one();
     }
 
@@ -62,8 +62,8 @@ impl WorkList {
             if std::mem::take(&mut list.timer_requested) || Instant::now() >= timer {
                 return Work::Timer;
             }
-            if let Some(id) = list.peers.pop_front() {
-                return Work::Process(id);
+            if let Some(peer) = list.peers.pop_front() {
+                return Work::Process(peer);
             }
             self.changed.wait_until(&mut list, timer);
         }

@@ -390,3 +390,42 @@ fn a_network_that_is_switched_off_during_a_dial_has_no_peer_afterwards() {
     assert_eq!(stream.read(&mut [0]).unwrap(), 0);
     node.stop().unwrap();
 }
+
+/// No event but the addition wakes the node, and later none but the switch.
+#[test]
+fn an_added_address_is_dialled_at_once_without_the_sweep() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let redial = Duration::ZERO;
+    let (node, events) = start_with(Config { sweep: None, redial, ..Config::new(NETWORK) });
+    let to = listener.local_addr().unwrap().into();
+    assert!(node.control().add_target(&to, false));
+    let _first = listener.accept().unwrap();
+    node.control().set_network_active(false);
+    assert!(events.wait_for_disconnect().contains("switched off"));
+    node.control().set_network_active(true);
+    let _second = listener.accept().unwrap();
+    node.stop().unwrap();
+}
+
+#[test]
+fn a_stop_reports_each_peer_once_and_keeps_the_totals() {
+    let (node, events) = start_with(config());
+    let mut clients = [Client::established(&node), Client::established(&node)];
+    clients.iter_mut().for_each(Client::assert_served);
+    let control = node.control();
+    let before = control.totals();
+    assert!(control.disconnect(|_| true));
+    events.wait_for_disconnect();
+    assert!(control.totals() >= before, "{:?}, before {before:?}", control.totals());
+    node.stop().unwrap();
+    let reasons: Vec<_> = events
+        .all()
+        .into_iter()
+        .filter_map(|event| match event {
+            Event::Disconnected { reason, .. } => Some(reason),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(reasons, ["requested by RPC", "this node is stopping"]);
+    clients.into_iter().for_each(Client::assert_closed);
+}

@@ -16,7 +16,7 @@ use bitcoin::{
     consensus::encode,
     p2p::{Magic, message::NetworkMessage},
 };
-use sockman::{SendQueue, SockMan, helpers::PushError, options::More};
+use sockman::{helpers::PushError, options::More, stateful::Remote};
 
 use self::{
     v1::{Framer, FramingError},
@@ -123,6 +123,13 @@ pub(crate) struct Progress {
 }
 
 impl Incoming {
+    /// Returns the transport and its session id, once the version is known.
+    pub(crate) fn transport(&self) -> Option<(TransportType, Option<SessionId>)> {
+        let transport_type = self.transport_type();
+        let is_known = transport_type != TransportType::Detecting;
+        is_known.then(|| (transport_type, self.session_id()))
+    }
+
     pub(crate) fn transport_type(&self) -> TransportType {
         match self.state {
             State::Detecting(_) | State::Handshake(_) => TransportType::Detecting,
@@ -247,11 +254,10 @@ impl Outgoing {
     ///
     /// # Errors
     ///
-    /// The errors of [`SendQueue::push`].
-    pub(crate) fn push(
+    /// The errors of [`Remote::push`].
+    pub(crate) fn push<C>(
         &mut self,
-        sockman: &SockMan,
-        queue: &SendQueue,
+        to: &Remote<C>,
         message: Vec<u8>,
         more: More,
     ) -> Result<(), PushError> {
@@ -261,11 +267,11 @@ impl Outgoing {
                 messages.push(message);
                 Ok(())
             }
-            Outgoing::V1 => queue.push_with(sockman, &message, more),
+            Outgoing::V1 => to.push_with(&message, more),
             Outgoing::V2(cipher) => {
                 let contents = short_ids::to_v2(&message);
                 let packet = cipher.encrypt_to_vec(&contents, PacketType::Genuine, None);
-                queue.push_with(sockman, &packet, more)
+                to.push_with(&packet, more)
             }
         }
     }
@@ -275,20 +281,19 @@ impl Outgoing {
     ///
     /// # Errors
     ///
-    /// The errors of [`SendQueue::push`].
-    pub(crate) fn advance(
+    /// The errors of [`Remote::push`].
+    pub(crate) fn advance<C>(
         &mut self,
-        sockman: &SockMan,
-        queue: &SendQueue,
+        to: &Remote<C>,
         progress: Progress,
     ) -> Result<(), PushError> {
         if !progress.out.is_empty() {
-            queue.push_with(sockman, &progress.out, progress.outgoing.is_some().into())?;
+            to.push_with(&progress.out, progress.outgoing.is_some().into())?;
         }
         let Some(next) = progress.outgoing else { return Ok(()) };
         let before = std::mem::replace(self, next);
         let Outgoing::Waiting(messages) = before else { return Ok(()) };
-        messages.into_iter().try_for_each(|message| self.push(sockman, queue, message, More::No))
+        messages.into_iter().try_for_each(|message| self.push(to, message, More::No))
     }
 }
 
