@@ -13,6 +13,7 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
+        mpsc::Sender,
     },
     time::Instant,
 };
@@ -38,10 +39,9 @@ use crate::{
     chain::Chain,
     node::Observer,
     peer::{Bytes, Connection, Peer},
-    processing::version_message,
+    processing::{Work, version_message},
     targets::{Attempt, Ended, Targets},
-    transport::{self, Message, Start},
-    work::WorkList,
+    transport::Message,
 };
 
 /// The most bytes that may wait for a peer: four of Bitcoin's largest messages.
@@ -53,13 +53,11 @@ pub(crate) struct Connman {
     pub(crate) addresses: Mutex<AddressBook>,
     /// The addresses that this node listens on, with the ports that it was given.
     pub(crate) listening: Mutex<Vec<Service>>,
-    /// The peers whose messages wait for the message handler.
-    pub(crate) work: WorkList,
+    /// To the message handler.
+    pub(crate) work: Sender<Work>,
     /// The addresses to dial.
     pub(crate) targets: Targets,
     network_active: AtomicBool,
-    /// An RPC client requested a ping of every peer.
-    pub(crate) ping_requested: AtomicBool,
     peers: Mutex<Peers>,
     observer: Observer,
 }
@@ -74,7 +72,12 @@ struct Peers {
 }
 
 impl Connman {
-    pub(crate) fn new(config: Config, chain: Chain, observer: Observer) -> Connman {
+    pub(crate) fn new(
+        config: Config,
+        chain: Chain,
+        work: Sender<Work>,
+        observer: Observer,
+    ) -> Connman {
         let targets = Targets::new(config.redial);
         for to in &config.connect {
             targets.add(to, config.v2_transport);
@@ -83,11 +86,10 @@ impl Connman {
             config,
             targets,
             network_active: AtomicBool::new(true),
-            ping_requested: AtomicBool::new(false),
             chain: Mutex::new(chain),
             addresses: Mutex::default(),
             listening: Mutex::default(),
-            work: WorkList::default(),
+            work,
             peers: Mutex::default(),
             observer,
         }
@@ -95,6 +97,12 @@ impl Connman {
 
     pub(crate) fn tell(&self, event: Event) {
         (self.observer)(event);
+    }
+
+    /// Lets the message handler process the messages of a peer.
+    pub(crate) fn add_work(&self, peer: &Arc<Peer>) {
+        // Fails if the message handler has ended, when the node is about to end.
+        let _ = self.work.send(Some(Arc::clone(peer)));
     }
 
     /// Returns the connected peers in the order in which they connected.
@@ -110,19 +118,15 @@ impl Connman {
         peers.connected.values().map(|peer| peer.bytes()).fold(peers.bytes_of_others, sum)
     }
 
-    /// Adds a peer. `attempt` is that of an outbound connection.
+    /// Adds a peer. An outbound connection has an attempt.
     fn add_peer(&self, link: Link<'_, Connection>, attempt: Option<&Attempt>) -> Connection {
-        let (direction, start) = match attempt {
-            None => (Direction::Inbound, Start::Detect { with_v2: self.config.v2_transport }),
-            Some(Attempt { with_v2: true, .. }) => (Direction::Outbound, Start::DialV2),
-            Some(_) => (Direction::Outbound, Start::DialV1),
-        };
+        let direction = attempt.map_or(Direction::Inbound, |_| Direction::Outbound);
         // The event is reported before another thread can find the peer, and so before the end of
         // the connection is reported.
         self.tell(Event::Connected { id: link.id(), direction, them: link.them().clone() });
-        let (incoming, outgoing, greeting) = transport::begin(self.config.network.magic(), start);
-        let peer = Arc::new(Peer::new(&self.config, link, direction, &incoming, outgoing));
-        self.peers.lock().connected.insert(link.id(), Arc::clone(&peer));
+        let (connection, greeting) = Connection::new(&self.config, link, attempt);
+        let peer = &connection.peer;
+        self.peers.lock().connected.insert(link.id(), Arc::clone(peer));
         // If the network was switched off meanwhile, `set_network_active` may not have found this
         // peer.
         if !self.is_network_active() {
@@ -131,7 +135,7 @@ impl Connman {
             // If this fails, the first callback fails too and reports the error.
             let _ = link.push(&greeting);
         }
-        Connection::new(peer, attempt.map(|attempt| attempt.number), incoming)
+        connection
     }
 
     /// Records and reports an attempt to connect that failed.
@@ -269,7 +273,7 @@ impl Handler for Connman {
         }
         for message in messages {
             if peer.inbox.push(message) {
-                self.work.add(peer);
+                self.add_work(peer);
             }
         }
     }
@@ -302,7 +306,7 @@ impl Handler for Connman {
         if !link.queue().is_above_high_mark() && peer.inbox.resume() {
             // The peer has received its replies, so the message handler resumes its requests.
             // Reading needs no call here: the queue wakes the connection at its low mark.
-            self.work.add(peer);
+            self.add_work(peer);
         }
         NextRecv::Proceed
     }

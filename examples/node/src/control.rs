@@ -1,14 +1,11 @@
 //! Queries and commands to a running node, from any thread. Takes the node's locks briefly.
 
-use std::{
-    fmt,
-    sync::{Arc, atomic::Ordering},
-};
+use std::{fmt, sync::Arc};
 
 use bitcoin::{block::Header, p2p::ServiceFlags};
 use sockman::{Service, SockMan, address::Destination};
 
-use crate::{Config, Event, PeerInfo, connman::Connman, peer::Peer};
+use crate::{Config, Event, PeerInfo, connman::Connman, peer::Peer, processing::MessageHandler};
 
 /// A handle to a node. The handle keeps the node's state alive, but not its threads.
 #[derive(Clone)]
@@ -91,8 +88,7 @@ impl Control {
 
     /// Pings every peer now.
     pub fn ping_all(&self) {
-        self.connman.ping_requested.store(true, Ordering::Release);
-        self.connman.work.run_timer();
+        MessageHandler { connman: Arc::clone(&self.connman) }.send_pings(true);
     }
 
     /// Returns whether the network is switched on.

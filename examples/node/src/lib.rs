@@ -5,7 +5,6 @@
 //! | `connman` | the [`Handler`](sockman::stateful::Handler): limits, time-outs, dialling | `CConnman` on `net` |
 //! | `transport` | turns bytes into whole messages, plain or encrypted | `V1Transport`, `V2Transport` |
 //! | `decoding` | decodes messages, with missing newer fields | `NetMsg`, `ProcessMessage` |
-//! | `work` | the list of peers that have waiting messages | `m_msgproc_wake` |
 //! | `processing` | the message handler | `PeerManager` on `msghand` |
 //! | `targets` | the addresses to dial | `ThreadOpenAddedConnections` on `addcon` |
 //! | `peer` | the state of a peer: for the socket thread alone, and for all | `CNode`, `Peer` |
@@ -34,7 +33,6 @@ mod routable;
 mod targets;
 pub mod testing;
 mod transport;
-mod work;
 
 pub use allowance::Allowance;
 pub use chain::{Chain, ChainError};

@@ -9,7 +9,10 @@ use std::{
     fmt,
     hash::{BuildHasher, Hasher},
     io,
-    sync::Arc,
+    sync::{
+        Arc,
+        mpsc::{self, Receiver},
+    },
     thread::{self, JoinHandle},
     time::{Duration, Instant, SystemTime},
 };
@@ -28,7 +31,7 @@ use crate::{
     connman::Connman,
     control::Control,
     peer::PeerVersion,
-    processing::MessageHandler,
+    processing::{MessageHandler, Work},
     transport::{SessionId, TransportType},
 };
 
@@ -281,7 +284,8 @@ impl Node {
             options = options.i2p(i2p.clone());
         }
         let listen = config.listen.clone();
-        let connman = Arc::new(Connman::new(config, chain, Box::new(observer)));
+        let (work, to_do) = mpsc::channel();
+        let connman = Arc::new(Connman::new(config, chain, work, Box::new(observer)));
         let sockman = SockMan::with_state(Arc::clone(&connman), options).map_err(NodeError::new)?;
         for address in &listen {
             let bound =
@@ -291,14 +295,14 @@ impl Node {
 
         let mut node = Node { connman, sockman, threads: None, message_handler: None };
         // From here on, an error drops the node, which stops the thread that already runs.
-        node.message_handler = Some(node.start_message_handler()?);
+        node.message_handler = Some(node.start_message_handler(to_do)?);
         node.threads = Some(node.sockman.start_sockets_threads().map_err(NodeError::new)?);
         Ok(node)
     }
 
     /// Starts the message handler. Its panic stops the whole node, so that no part of it goes on
     /// alone.
-    fn start_message_handler(&self) -> io::Result<JoinHandle<()>> {
+    fn start_message_handler(&self, work: Receiver<Work>) -> io::Result<JoinHandle<()>> {
         struct StopOnPanic(SockMan);
         impl Drop for StopOnPanic {
             fn drop(&mut self) {
@@ -311,7 +315,7 @@ impl Node {
         let handler = MessageHandler { connman: Arc::clone(&self.connman) };
         thread::Builder::new().name("msghand".to_owned()).spawn(move || {
             let _guard = guard;
-            handler.run();
+            handler.run(&work);
         })
     }
 
@@ -359,7 +363,11 @@ impl Node {
         self.connman.targets.close();
         self.sockman.drain_and_stop(Duration::ZERO);
         let sockets = self.threads.take().map_or(Ok(()), SocketsThreads::join);
-        self.connman.work.close();
+        if sockets.is_err() {
+            // A panic in a callback has suspended the end of the connections.
+            let _ = self.sockman.run_sockets_thread();
+        }
+        let _ = self.connman.work.send(None);
         let handler = self.message_handler.take().map_or(Ok(()), JoinHandle::join);
         sockets.map_err(NodeError::new)?;
         handler.map_err(|_| NodeError("a thread of the node panicked".to_owned()))

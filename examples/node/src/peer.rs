@@ -28,8 +28,8 @@ use sockman::{
 use crate::{
     Allowance, Config,
     node::random,
-    targets::TargetNumber,
-    transport::{Incoming, Message, Outgoing, SessionId, TransportType},
+    targets::{Attempt, TargetNumber},
+    transport::{self, Incoming, Message, Outgoing, SessionId, Start, TransportType},
 };
 
 /// The state of a connection that the socket thread alone uses.
@@ -50,21 +50,44 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
+    /// Returns the state of a new connection, and the bytes to send first. An outbound connection
+    /// has an attempt.
     pub(crate) fn new(
-        peer: Arc<Peer>,
-        dialled: Option<TargetNumber>,
-        incoming: Incoming,
-    ) -> Connection {
-        let since = peer.since;
-        Connection {
+        config: &Config,
+        link: Link<'_, Connection>,
+        attempt: Option<&Attempt>,
+    ) -> (Connection, Vec<u8>) {
+        let (direction, start) = match attempt {
+            None => (Direction::Inbound, Start::Detect { with_v2: config.v2_transport }),
+            Some(Attempt { with_v2: true, .. }) => (Direction::Outbound, Start::DialV2),
+            Some(_) => (Direction::Outbound, Start::DialV1),
+        };
+        let (incoming, outgoing, greeting) = transport::begin(config.network.magic(), start);
+        let now = Instant::now();
+        let peer = Arc::new(Peer {
+            remote: link.remote(),
+            direction,
+            them: link.them().clone(),
+            since: now,
+            connected_at: SystemTime::now(),
+            nonce: random(),
+            inbox: Inbox::new(config.max_receive_buffer),
+            transport: incoming.transport().map(OnceLock::from).unwrap_or_default(),
+            outgoing: Mutex::new(outgoing),
+            activity: Mutex::default(),
+            conversation: Mutex::new(Conversation::new()),
+            end: OnceLock::new(),
+        });
+        let connection = Connection {
             peer,
-            dialled,
+            dialled: attempt.map(|attempt| attempt.number),
             incoming,
-            received: since,
-            sent: since,
-            unread: since,
+            received: now,
+            sent: now,
+            unread: now,
             handshake_extension: None,
-        }
+        };
+        (connection, greeting)
     }
 
     /// Returns whether the library may read from the peer. The library must not read while the
@@ -157,29 +180,6 @@ pub(crate) struct End {
 pub(crate) type Bytes = (u64, u64);
 
 impl Peer {
-    pub(crate) fn new(
-        config: &Config,
-        link: Link<'_, Connection>,
-        direction: Direction,
-        incoming: &Incoming,
-        outgoing: Outgoing,
-    ) -> Peer {
-        Peer {
-            remote: link.remote(),
-            direction,
-            them: link.them().clone(),
-            since: Instant::now(),
-            connected_at: SystemTime::now(),
-            nonce: random(),
-            inbox: Inbox::new(config.max_receive_buffer),
-            transport: incoming.transport().map(OnceLock::from).unwrap_or_default(),
-            outgoing: Mutex::new(outgoing),
-            activity: Mutex::default(),
-            conversation: Mutex::new(Conversation::new()),
-            end: OnceLock::new(),
-        }
-    }
-
     pub(crate) fn id(&self) -> ConnectionId {
         self.remote.id()
     }

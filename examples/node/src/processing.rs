@@ -1,11 +1,14 @@
 //! The message handler, which corresponds to Bitcoin Core's `PeerManager` on thread `msghand`.
 //!
-//! One thread serves all peers. It takes one message of one peer at a time, answers through the
-//! peer's send queue, and sends the pings. A slow answer delays other answers, but not the socket
+//! One thread serves all peers. It waits for peers that have messages, takes one message of one peer
+//! at a time, answers through the peer's send queue, and sends the pings. A slow answer delays other answers, but not the socket
 //! thread. The handler takes the locks of the chain and of the peers briefly, one at a time.
 
 use std::{
-    sync::{Arc, atomic::Ordering},
+    sync::{
+        Arc,
+        mpsc::{Receiver, RecvTimeoutError},
+    },
     time::Instant,
 };
 
@@ -28,7 +31,6 @@ use crate::{
     connman::Connman,
     node::random,
     peer::{Conversation, Peer, PeerVersion},
-    work::Work,
 };
 
 /// The version of the protocol that the node speaks, which includes `wtxidrelay` and `sendaddrv2`.
@@ -54,15 +56,25 @@ pub(crate) struct MessageHandler {
     pub(crate) connman: Arc<Connman>,
 }
 
+/// A peer that has messages, or `None` to end the message handler. After one message a peer goes to
+/// the end, so that no peer keeps the others waiting. Corresponds to Bitcoin Core's
+/// `WakeMessageHandler`. [`Inbox`](crate::peer::Inbox) ensures that a peer waits at most once.
+pub(crate) type Work = Option<Arc<Peer>>;
+
 impl MessageHandler {
-    /// Runs the thread until the work list is closed.
-    pub(crate) fn run(&self) {
+    /// Runs the thread until it is told to end.
+    pub(crate) fn run(&self, work: &Receiver<Work>) {
         let mut timer = Instant::now();
         loop {
-            match self.connman.work.next(timer) {
-                Work::Process(peer) => self.process_one(&peer),
-                Work::Timer => timer = self.send_pings(),
-                Work::End => return,
+            let now = Instant::now();
+            // The timer comes before the peers, because there may always be one that waits.
+            if now >= timer {
+                timer = self.send_pings(false);
+            }
+            match work.recv_timeout(timer.saturating_duration_since(now)) {
+                Ok(Some(peer)) => self.process_one(&peer),
+                Err(RecvTimeoutError::Timeout) => {}
+                Ok(None) | Err(RecvTimeoutError::Disconnected) => return,
             }
         }
     }
@@ -84,7 +96,7 @@ impl MessageHandler {
             .map_err(|error| format!("the peer sent a malformed message: {error}"))
             .and_then(|message| message.map_or(Ok(()), |message| self.process(peer, message)));
         match processed {
-            Ok(()) => self.connman.work.add(peer),
+            Ok(()) => self.connman.add_work(peer),
             Err(fault) => peer.give_up(fault),
         }
     }
@@ -400,12 +412,11 @@ impl MessageHandler {
     }
 
     /// Pings the peers whose ping is due, or every peer if that was requested. Returns the time of
-    /// the next due ping.
-    fn send_pings(&self) -> Instant {
+    /// the next due ping. Any thread may call this method.
+    pub(crate) fn send_pings(&self, is_requested: bool) -> Instant {
         let interval = self.connman.config.ping_interval;
         let now = Instant::now();
         let mut next = now + interval;
-        let is_requested = self.connman.ping_requested.swap(false, Ordering::AcqRel);
         for peer in self.connman.peers() {
             let ping = {
                 let mut conversation = peer.conversation.lock();

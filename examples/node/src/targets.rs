@@ -119,7 +119,10 @@ impl Targets {
     pub(crate) fn begin_due(&self) -> Option<Attempt> {
         let mut list = self.list.lock();
         let (number, due) = list.first_to_dial()?;
-        if due <= Instant::now() { list.begin(number) } else { None }
+        let target = list.targets.get_mut(&number).filter(|_| due <= Instant::now())?;
+        target.is_open = true;
+        let with_v2 = target.with_v2 && !target.falls_back;
+        Some(Attempt { number, to: target.to.clone(), with_v2 })
     }
 
     /// Returns the time of the next attempt.
@@ -185,13 +188,6 @@ impl List {
             .filter(|(_, target)| !target.is_open && !is_connected(&target.to))
             .filter_map(|(number, target)| Some((*number, target.due?)))
             .min_by_key(|(_, due)| *due)
-    }
-
-    fn begin(&mut self, number: TargetNumber) -> Option<Attempt> {
-        let target = self.targets.get_mut(&number)?;
-        target.is_open = true;
-        let with_v2 = target.with_v2 && !target.falls_back;
-        Some(Attempt { number, to: target.to.clone(), with_v2 })
     }
 }
 

@@ -8,6 +8,7 @@ mod support;
 use std::{
     io::{Read, Write},
     net::{SocketAddr, TcpListener},
+    sync::Arc,
     thread,
     time::{Duration, Instant},
 };
@@ -22,8 +23,8 @@ use bitcoin::{
 };
 use sockman::proxy::Proxy;
 use sockman_node::{
-    Config, Event, Node,
-    testing::{DEADLINE, start},
+    Chain, Config, Event, Node,
+    testing::{DEADLINE, Events, start},
 };
 use support::{
     CHECKSUM, Client, HEADER, LENGTH, NETWORK, assert_disconnects, assert_disconnects_from,
@@ -428,4 +429,43 @@ fn a_stop_reports_each_peer_once_and_keeps_the_totals() {
         .collect();
     assert_eq!(reasons, ["requested by RPC", "this node is stopping"]);
     clients.into_iter().for_each(Client::assert_closed);
+}
+
+/// Asserts that a panic of the observer ends the whole node, and that this number of peers is
+/// reported as disconnected.
+fn assert_a_panic_ends_the_node(panics: fn(&[Event]) -> bool, disconnected: usize) {
+    let events = Arc::new(Events::default());
+    let observed = Arc::clone(&events);
+    let node = Node::start(config(), Chain::new(NETWORK), move |event| {
+        observed.add(event);
+        assert!(!panics(&observed.all()), "the test wants this panic");
+    })
+    .unwrap();
+    // The handle does not keep the connections open.
+    let _control = node.control();
+    let mut clients = [Client::connect(&node), Client::connect(&node)];
+    // Fails if the node has ended already.
+    let hello = [encode(version()), encode(NetworkMessage::Verack)].concat();
+    let _ = clients[1].stream.write_all(&hello);
+    let deadline = Instant::now() + DEADLINE;
+    while node.is_running() {
+        assert!(Instant::now() < deadline, "the node goes on");
+        thread::yield_now();
+    }
+    assert!(node.stop().is_err());
+    clients.into_iter().for_each(Client::assert_closed);
+    let ends = events.all().into_iter().filter(|event| matches!(event, Event::Disconnected { .. }));
+    assert_eq!(ends.count(), disconnected);
+}
+
+#[test]
+fn a_panic_on_the_message_handler_ends_the_node_and_reports_its_peers() {
+    let has_greeted = |events: &[Event]| matches!(events.last(), Some(Event::Handshake { .. }));
+    assert_a_panic_ends_the_node(has_greeted, 2);
+}
+
+/// The report of the second connection panics, so that this connection has no peer.
+#[test]
+fn a_panic_on_the_socket_thread_ends_the_node_and_reports_its_peers() {
+    assert_a_panic_ends_the_node(|events| events.len() == 2, 1);
 }

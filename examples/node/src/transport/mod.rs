@@ -125,16 +125,10 @@ pub(crate) struct Progress {
 impl Incoming {
     /// Returns the transport and its session id, once the version is known.
     pub(crate) fn transport(&self) -> Option<(TransportType, Option<SessionId>)> {
-        let transport_type = self.transport_type();
-        let is_known = transport_type != TransportType::Detecting;
-        is_known.then(|| (transport_type, self.session_id()))
-    }
-
-    pub(crate) fn transport_type(&self) -> TransportType {
         match self.state {
-            State::Detecting(_) | State::Handshake(_) => TransportType::Detecting,
-            State::V1(_) => TransportType::V1,
-            State::V2(..) => TransportType::V2,
+            State::Detecting(_) | State::Handshake(_) => None,
+            State::V1(_) => Some((TransportType::V1, None)),
+            State::V2(_, id) => Some((TransportType::V2, Some(id))),
         }
     }
 
@@ -143,13 +137,6 @@ impl Incoming {
     /// inbound peers.
     pub(crate) fn is_without_key(&self) -> bool {
         matches!(&self.state, State::Handshake(handshake) if !handshake.has_key)
-    }
-
-    pub(crate) fn session_id(&self) -> Option<SessionId> {
-        match self.state {
-            State::V2(_, id) => Some(id),
-            _ => None,
-        }
     }
 
     /// Takes received bytes, and passes each message that they complete to `whole_message`.
