@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc};
 use bitcoin::{block::Header, p2p::ServiceFlags};
 use sockman::{Service, SockMan, address::Destination};
 
-use crate::{Config, Event, PeerInfo, connman::Connman, peer::Peer, processing::MessageHandler};
+use crate::{Config, Event, PeerInfo, connman::Connman, peer::Peer};
 
 /// A handle to a node. The handle keeps the node's state alive, but not its threads.
 #[derive(Clone)]
@@ -88,7 +88,7 @@ impl Control {
 
     /// Pings every peer now.
     pub fn ping_all(&self) {
-        MessageHandler { connman: Arc::clone(&self.connman) }.send_pings(true);
+        self.connman.send_pings(true);
     }
 
     /// Returns whether the network is switched on.

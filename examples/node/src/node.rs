@@ -31,7 +31,7 @@ use crate::{
     connman::Connman,
     control::Control,
     peer::PeerVersion,
-    processing::{MessageHandler, Work},
+    processing::Work,
     transport::{SessionId, TransportType},
 };
 
@@ -311,11 +311,10 @@ impl Node {
                 }
             }
         }
-        let guard = StopOnPanic(self.sockman.clone());
-        let handler = MessageHandler { connman: Arc::clone(&self.connman) };
+        let (guard, connman) = (StopOnPanic(self.sockman.clone()), Arc::clone(&self.connman));
         thread::Builder::new().name("msghand".to_owned()).spawn(move || {
             let _guard = guard;
-            handler.run(&work);
+            connman.handle_messages(&work);
         })
     }
 

@@ -1,8 +1,9 @@
 //! The message handler, which corresponds to Bitcoin Core's `PeerManager` on thread `msghand`.
 //!
-//! One thread serves all peers. It waits for peers that have messages, takes one message of one peer
-//! at a time, answers through the peer's send queue, and sends the pings. A slow answer delays other answers, but not the socket
-//! thread. The handler takes the locks of the chain and of the peers briefly, one at a time.
+//! One thread serves all peers. It waits for a peer that has messages, takes one message of one peer
+//! at a time, answers through the peer's send queue, and sends the pings. A slow answer delays other
+//! answers, but not the socket thread. The handler takes the locks of the chain and of the peers
+//! briefly, one at a time.
 
 use std::{
     sync::{
@@ -52,18 +53,15 @@ const MAX_INVENTORY: usize = 50_000;
 /// The reason to disconnect a peer.
 type Fault = String;
 
-pub(crate) struct MessageHandler {
-    pub(crate) connman: Arc<Connman>,
-}
-
 /// A peer that has messages, or `None` to end the message handler. After one message a peer goes to
 /// the end, so that no peer keeps the others waiting. Corresponds to Bitcoin Core's
 /// `WakeMessageHandler`. [`Inbox`](crate::peer::Inbox) ensures that a peer waits at most once.
 pub(crate) type Work = Option<Arc<Peer>>;
 
-impl MessageHandler {
-    /// Runs the thread until it is told to end.
-    pub(crate) fn run(&self, work: &Receiver<Work>) {
+impl Connman {
+    /// Runs the message handler until it is told to end. Corresponds to Bitcoin Core's
+    /// `ThreadMessageHandler`.
+    pub(crate) fn handle_messages(&self, work: &Receiver<Work>) {
         let mut timer = Instant::now();
         loop {
             let now = Instant::now();
@@ -92,11 +90,11 @@ impl MessageHandler {
         }
         let processed = next
             .message
-            .decode(self.connman.config.network.magic())
+            .decode(self.config.network.magic())
             .map_err(|error| format!("the peer sent a malformed message: {error}"))
             .and_then(|message| message.map_or(Ok(()), |message| self.process(peer, message)));
         match processed {
-            Ok(()) => self.connman.add_work(peer),
+            Ok(()) => self.add_work(peer),
             Err(fault) => peer.give_up(fault),
         }
     }
@@ -119,7 +117,7 @@ impl MessageHandler {
             _ if !is_established => Ok(()),
             NetworkMessage::Ping(nonce) => {
                 self.reply(peer, NetworkMessage::Pong(nonce));
-                self.connman.tell(Event::Pinged { id: peer.id() });
+                self.tell(Event::Pinged { id: peer.id() });
                 Ok(())
             }
             NetworkMessage::Pong(nonce) => self.got_pong(peer, nonce),
@@ -153,7 +151,7 @@ impl MessageHandler {
     }
 
     fn reply(&self, peer: &Peer, message: NetworkMessage) {
-        self.connman.push_messages(peer, [message]);
+        self.push_messages(peer, [message]);
     }
 
     fn got_version(&self, peer: &Peer, version: &VersionMessage) -> Result<(), Fault> {
@@ -186,12 +184,11 @@ impl MessageHandler {
         if peer.conversation.lock().version.replace(known).is_some() {
             return Err("the peer sent a second version".to_owned());
         }
-        let ours =
-            (peer.direction == Direction::Inbound).then(|| version_message(&self.connman, peer));
+        let ours = (peer.direction == Direction::Inbound).then(|| version_message(self, peer));
         // BIP 155 requires `sendaddrv2` before `verack`.
         let v2 = (version.version >= SENDADDRV2_VERSION).then_some(NetworkMessage::SendAddrV2);
         let messages = ours.into_iter().chain(v2).chain([NetworkMessage::Verack]);
-        self.connman.push_messages(peer, messages);
+        self.push_messages(peer, messages);
         Ok(())
     }
 
@@ -200,7 +197,7 @@ impl MessageHandler {
     /// number on another network, and learn that both addresses belong to this node.
     fn is_self(&self, peer: &Peer, nonce: u64) -> bool {
         peer.direction == Direction::Inbound
-            && self.connman.peers().iter().any(|other| {
+            && self.peers().iter().any(|other| {
                 other.direction == Direction::Outbound
                     && other.nonce == nonce
                     && !other.conversation.lock().is_established
@@ -219,7 +216,7 @@ impl MessageHandler {
             return Err("the peer sent verack before version".to_owned());
         };
         let (height, protocol) = (version.start_height, version.protocol);
-        self.connman.tell(Event::Handshake { id: peer.id(), took: peer.since.elapsed(), version });
+        self.tell(Event::Handshake { id: peer.id(), took: peer.since.elapsed(), version });
 
         let mut messages = Vec::new();
         if protocol >= SENDHEADERS_VERSION {
@@ -233,7 +230,7 @@ impl MessageHandler {
             messages.push(self.get_headers(peer));
         }
         messages.push(next_ping(&mut peer.conversation.lock()));
-        self.connman.push_messages(peer, messages);
+        self.push_messages(peer, messages);
         Ok(())
     }
 
@@ -257,7 +254,7 @@ impl MessageHandler {
             conversation.ping.min_round_trip = Some(shortest);
             *conversation.ping.round_trip.insert(round_trip)
         };
-        self.connman.tell(Event::Pong { id: peer.id(), round_trip });
+        self.tell(Event::Pong { id: peer.id(), round_trip });
         Ok(())
     }
 
@@ -273,10 +270,10 @@ impl MessageHandler {
             }
             conversation.wants_addr_v2
         };
-        let listening = self.connman.listening.lock().clone();
-        let services = self.connman.config.advertised_services();
+        let listening = self.listening.lock().clone();
+        let services = self.config.advertised_services();
         let answer = {
-            let addresses = self.connman.addresses.lock();
+            let addresses = self.addresses.lock();
             addresses.answer(&peer.them, &listening, services, wants_addr_v2)
         };
         if let Some(answer) = answer {
@@ -297,11 +294,11 @@ impl MessageHandler {
             ));
         }
         let (new, known) = {
-            let mut addresses = self.connman.addresses.lock();
+            let mut addresses = self.addresses.lock();
             (addresses.learn(&peer.them, services), addresses.len())
         };
         if new > 0 {
-            self.connman.tell(Event::Addresses { id: peer.id(), new, known });
+            self.tell(Event::Addresses { id: peer.id(), new, known });
         }
         Ok(())
     }
@@ -313,8 +310,7 @@ impl MessageHandler {
                 request.locator_hashes.len()
             ));
         }
-        let headers =
-            self.connman.chain.lock().headers_after(&request.locator_hashes, &request.stop_hash);
+        let headers = self.chain.lock().headers_after(&request.locator_hashes, &request.stop_hash);
         self.reply(peer, NetworkMessage::Headers(headers));
         Ok(())
     }
@@ -327,7 +323,7 @@ impl MessageHandler {
             ));
         }
         let (added, height, tip) = {
-            let mut chain = self.connman.chain.lock();
+            let mut chain = self.chain.lock();
             (chain.add(headers), chain.height(), chain.tip())
         };
         let new = match added {
@@ -356,7 +352,7 @@ impl MessageHandler {
         // If a full message had no new header, the peer is on a branch with less work.
         let more_to_come = new > 0 && headers.len() == MAX_HEADERS_PER_MESSAGE;
         if new > 0 || was_requested {
-            self.connman.tell(Event::Headers { id: peer.id(), new, height, tip, more_to_come });
+            self.tell(Event::Headers { id: peer.id(), new, height, tip, more_to_come });
         }
         if more_to_come {
             let request = self.get_headers(peer);
@@ -385,7 +381,7 @@ impl MessageHandler {
             ));
         }
         let news = {
-            let chain = self.connman.chain.lock();
+            let chain = self.chain.lock();
             inventory.iter().any(|item| match item {
                 Inventory::Block(hash) | Inventory::WitnessBlock(hash) => !chain.contains(hash),
                 _ => false,
@@ -399,7 +395,7 @@ impl MessageHandler {
     }
 
     fn get_headers(&self, peer: &Peer) -> NetworkMessage {
-        let locator = self.connman.chain.lock().locator();
+        let locator = self.chain.lock().locator();
         peer.conversation.lock().headers_requested = true;
         NetworkMessage::GetHeaders(GetHeadersMessage {
             version: PROTOCOL_VERSION,
@@ -408,16 +404,16 @@ impl MessageHandler {
     }
 
     fn height(&self) -> usize {
-        self.connman.chain.lock().height()
+        self.chain.lock().height()
     }
 
     /// Pings the peers whose ping is due, or every peer if that was requested. Returns the time of
     /// the next due ping. Any thread may call this method.
     pub(crate) fn send_pings(&self, is_requested: bool) -> Instant {
-        let interval = self.connman.config.ping_interval;
+        let interval = self.config.ping_interval;
         let now = Instant::now();
         let mut next = now + interval;
-        for peer in self.connman.peers() {
+        for peer in self.peers() {
             let ping = {
                 let mut conversation = peer.conversation.lock();
                 let Some(last) = conversation.ping.last_sent else { continue };
