@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use sockman::address::Destination;
 
 /// The identifier of a target, which is never reused while the node runs.
@@ -28,6 +28,8 @@ struct List {
     targets: BTreeMap<TargetNumber, Target>,
     next_number: TargetNumber,
     is_closed: bool,
+    /// The answer of `first_to_dial`, until the list changes. Each pass of the loop asks for it.
+    first: Option<Option<(TargetNumber, Instant)>>,
 }
 
 #[derive(Debug)]
@@ -76,9 +78,16 @@ impl Targets {
         Targets { redial, list: Mutex::default() }
     }
 
+    /// Locks the list for a change.
+    fn change(&self) -> MutexGuard<'_, List> {
+        let mut list = self.list.lock();
+        list.first = None;
+        list
+    }
+
     /// Adds an address to keep connected. Returns `false` if it was added before.
     pub(crate) fn add(&self, to: &Destination, with_v2: bool) -> bool {
-        let mut list = self.list.lock();
+        let mut list = self.change();
         if list.targets.values().any(|known| known.is_added(to)) {
             return false;
         }
@@ -89,7 +98,7 @@ impl Targets {
     /// Adds an address to dial once, unless it is connected, being dialled, or waiting for its one
     /// attempt.
     pub(crate) fn try_once(&self, to: &Destination, with_v2: bool) {
-        let mut list = self.list.lock();
+        let mut list = self.change();
         if !list.targets.values().any(|known| known.to == *to && (known.is_open || known.is_once)) {
             list.insert(to, true, with_v2);
         }
@@ -98,7 +107,7 @@ impl Targets {
     /// Removes an added address. The node no longer dials it, but keeps an existing connection.
     /// Returns `false` if the address was not added.
     pub(crate) fn remove(&self, to: &Destination) -> bool {
-        let mut list = self.list.lock();
+        let mut list = self.change();
         let mut targets = list.targets.iter_mut();
         let Some((&number, target)) = targets.find(|(_, known)| known.is_added(to)) else {
             return false;
@@ -112,7 +121,7 @@ impl Targets {
 
     /// Forgets the addresses that wait for their one attempt.
     pub(crate) fn forget_tries(&self) {
-        self.list.lock().targets.retain(|_, target| target.is_open || !target.is_once);
+        self.change().targets.retain(|_, target| target.is_open || !target.is_once);
     }
 
     /// Begins the attempt that is due first. Returns `None` if no attempt is due now.
@@ -122,7 +131,9 @@ impl Targets {
         let target = list.targets.get_mut(&number).filter(|_| due <= Instant::now())?;
         target.is_open = true;
         let with_v2 = target.with_v2 && !target.falls_back;
-        Some(Attempt { number, to: target.to.clone(), with_v2 })
+        let attempt = Attempt { number, to: target.to.clone(), with_v2 };
+        list.first = None;
+        Some(attempt)
     }
 
     /// Returns the time of the next attempt.
@@ -132,7 +143,7 @@ impl Targets {
 
     /// Records the end of a connection or of an attempt.
     pub(crate) fn ended(&self, number: TargetNumber, how: Ended) {
-        let mut list = self.list.lock();
+        let mut list = self.change();
         let Some(target) = list.targets.get_mut(&number) else { return };
         target.is_open = false;
         target.falls_back = how == Ended::ForVersion1;
@@ -149,7 +160,7 @@ impl Targets {
 
     /// Ends the dialling.
     pub(crate) fn close(&self) {
-        self.list.lock().is_closed = true;
+        self.change().is_closed = true;
     }
 }
 
@@ -177,17 +188,19 @@ impl List {
 
     /// Returns the target that is due first, and its time. Skips an address that is open in another
     /// target, so that the node never dials an address twice at the same time.
-    fn first_to_dial(&self) -> Option<(TargetNumber, Instant)> {
+    fn first_to_dial(&mut self) -> Option<(TargetNumber, Instant)> {
         if self.is_closed {
             return None;
         }
         let is_connected =
             |to: &Destination| self.targets.values().any(|other| other.is_open && other.to == *to);
-        self.targets
-            .iter()
-            .filter(|(_, target)| !target.is_open && !is_connected(&target.to))
-            .filter_map(|(number, target)| Some((*number, target.due?)))
-            .min_by_key(|(_, due)| *due)
+        *self.first.get_or_insert_with(|| {
+            self.targets
+                .iter()
+                .filter(|(_, target)| !target.is_open && !is_connected(&target.to))
+                .filter_map(|(number, target)| Some((*number, target.due?)))
+                .min_by_key(|(_, due)| *due)
+        })
     }
 }
 
