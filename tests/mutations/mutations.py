@@ -4137,7 +4137,7 @@ MUTATIONS = [
         'file': 'examples/node/src/control.rs',
         'old': 'set_network_active(is_active);\n        self.sockman.notify();',
         'new': 'set_network_active(is_active);',
-        'test': 'sockman-node:peers', 'tests': ('', 'added_address'),
+        'test': 'sockman-node:peers', 'tests': ('', 'switched_on_again'),
     },
     {
         'guarantee': 'node', 'what': 'an attempt goes out after the node has begun to stop',

@@ -392,19 +392,38 @@ fn a_network_that_is_switched_off_during_a_dial_has_no_peer_afterwards() {
     node.stop().unwrap();
 }
 
-/// No event but the addition wakes the node, and later none but the switch.
+/// Nothing but the addition wakes the node. If it still works at that time, the next round finds it
+/// asleep.
 #[test]
 fn an_added_address_is_dialled_at_once_without_the_sweep() {
+    let (node, _) = start_with(Config { sweep: None, ..config() });
+    let mut client = Client::established(&node);
+    let mut dialled = Vec::new();
+    for _ in 0..20 {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        client.assert_served();
+        assert!(node.control().add_target(&listener.local_addr().unwrap().into(), false));
+        dialled.push(listener.accept().unwrap());
+    }
+    client.assert_served();
+    node.stop().unwrap();
+}
+
+/// Nothing but the switch wakes the node, as above.
+#[test]
+fn a_network_that_is_switched_on_again_is_dialled_at_once_without_the_sweep() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let redial = Duration::ZERO;
-    let (node, events) = start_with(Config { sweep: None, redial, ..Config::new(NETWORK) });
-    let to = listener.local_addr().unwrap().into();
-    assert!(node.control().add_target(&to, false));
-    let _first = listener.accept().unwrap();
-    node.control().set_network_active(false);
-    assert!(events.wait_for_disconnect().contains("switched off"));
-    node.control().set_network_active(true);
-    let _second = listener.accept().unwrap();
+    let mut config = Config { sweep: None, redial: Duration::ZERO, ..config() };
+    config.connect.push(listener.local_addr().unwrap().into());
+    let (node, _) = start_with(config);
+    for _ in 0..20 {
+        let mut peer = listener.accept().unwrap().0;
+        node.control().set_network_active(false);
+        let _ = peer.read_to_end(&mut Vec::new());
+        // The node refuses this client, and has nothing else to do afterwards.
+        Client::connect(&node).assert_closed();
+        node.control().set_network_active(true);
+    }
     node.stop().unwrap();
 }
 
