@@ -2217,7 +2217,7 @@ MUTATIONS = [
     {
         'guarantee': 'node', 'what': 'an attempt to connect outlives the node',
         'file': 'examples/node/src/node.rs',
-        'old': '        self.sockman.drain_and_stop(Duration::ZERO);\n        let',
+        'old': '        self.control().begin_stop();\n        let',
         'new': '        std::mem::forget(self.control());\n        self.sockman.interrupt();\n        let',
         'test': 'sockman-node:peers', 'tests': ('', 'six'),
     },
@@ -4163,7 +4163,7 @@ MUTATIONS = [
     {
         'guarantee': 'node', 'what': 'a stop does not report the peers',
         'file': 'examples/node/src/node.rs',
-        'old': '        self.sockman.drain_and_stop(Duration::ZERO);\n        let',
+        'old': '        self.control().begin_stop();\n        let',
         'new': '        self.sockman.interrupt();\n        let',
         'test': 'sockman-node:peers', 'tests': ('', 'stop_reports'),
     },

@@ -1,6 +1,6 @@
 //! Queries and commands to a running node, from any thread. Takes the node's locks briefly.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
 use bitcoin::{block::Header, p2p::ServiceFlags};
 use sockman::{Service, SockMan, address::Destination};
@@ -101,6 +101,12 @@ impl Control {
     pub fn set_network_active(&self, is_active: bool) {
         self.connman.set_network_active(is_active);
         self.sockman.notify();
+    }
+
+    /// Ends accepting and dialling, closes every connection, and then ends the socket threads.
+    pub(crate) fn begin_stop(&self) {
+        self.connman.targets.close();
+        self.sockman.drain_and_stop(Duration::ZERO);
     }
 
     /// Asks the owner of the node to stop it, with [`Event::StopRequested`].

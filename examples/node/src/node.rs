@@ -303,18 +303,18 @@ impl Node {
     /// Starts the message handler. Its panic stops the whole node, so that no part of it goes on
     /// alone.
     fn start_message_handler(&self, work: Receiver<Work>) -> io::Result<JoinHandle<()>> {
-        struct StopOnPanic(SockMan);
+        struct StopOnPanic(Control);
         impl Drop for StopOnPanic {
             fn drop(&mut self) {
                 if thread::panicking() {
-                    self.0.drain_and_stop(Duration::ZERO);
+                    self.0.begin_stop();
                 }
             }
         }
-        let (guard, connman) = (StopOnPanic(self.sockman.clone()), Arc::clone(&self.connman));
+        let guard = StopOnPanic(self.control());
         thread::Builder::new().name("msghand".to_owned()).spawn(move || {
-            let _guard = guard;
-            connman.handle_messages(&work);
+            let StopOnPanic(node) = &guard;
+            node.connman.handle_messages(&work);
         })
     }
 
@@ -359,8 +359,7 @@ impl Node {
     }
 
     fn stop_threads(&mut self) -> Result<(), NodeError> {
-        self.connman.targets.close();
-        self.sockman.drain_and_stop(Duration::ZERO);
+        self.control().begin_stop();
         let sockets = self.threads.take().map_or(Ok(()), SocketsThreads::join);
         if sockets.is_err() {
             // A panic in a callback has suspended the end of the connections.
