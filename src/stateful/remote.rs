@@ -14,7 +14,7 @@ use std::{
 use super::{Handler, Link, adapter::entry_of};
 use crate::{
     engine::{
-        connection::{Connection, ConnectionId},
+        connection::{Connection, ConnectionId, ConnectionInfo},
         inbox::Mark,
         map::How,
         state::{Place, Visit},
@@ -161,6 +161,12 @@ impl<C> Remote<C> {
     /// Closes the connection with a reset: [`SockMan::abort_connection`].
     pub fn abort(&self) -> bool {
         self.open().is_some_and(|(sockman, _)| sockman.shared().close_as(self.id(), How::Reset))
+    }
+
+    /// Returns the current state of the connection. Returns `None` if the connection is closed.
+    #[must_use]
+    pub fn info(&self) -> Option<ConnectionInfo> {
+        self.open().map(|(sockman, connection)| connection.info(sockman.shared().created))
     }
 
     /// Runs a closure on the connection's value, on the socket thread, in the next pass. Does not

@@ -223,6 +223,30 @@ fn values_of_connects_come_back_once_whoever_closes() {
     assert_eq!(echo.closed.lock().unwrap()[ROUNDS], (id, 1000));
 }
 
+/// A remote reports the connection as the `SockMan` does, until the close.
+#[test]
+fn a_remote_reports_its_connection_until_the_close() {
+    let (echo, running) = Echo::start(without_sweep());
+    let mut client = running.client();
+    let remote = echo.wait_for_remote();
+    client.write_all(b"four").unwrap();
+    client.read_exact(&mut [0; 4]).unwrap();
+    // The answer may arrive before it is counted.
+    eventually("the answer is counted", || remote.info().unwrap().bytes_sent == 4);
+    let info = remote.info().unwrap();
+    assert_eq!(Some(&info), running.sockman.connection_info(remote.id()).as_ref());
+    assert_eq!(info.bytes_received, 4);
+    // The socket thread keeps the connection in memory during the closure.
+    let (sender, after_close) = mpsc::channel();
+    let itself = remote.clone();
+    let close = move |_: Link<'_, u64>, _: &mut u64| {
+        assert!(itself.close());
+        sender.send(itself.info()).unwrap();
+    };
+    remote.run(close).unwrap();
+    assert_eq!(after_close.recv().unwrap(), None);
+}
+
 /// Peers from I2P are accepted on another thread. Their values reach the socket thread, and
 /// closures that are sent before the connection is polled wait for it.
 #[cfg(feature = "i2p")]
