@@ -23,10 +23,12 @@ mod adapter;
 mod handler;
 mod link;
 mod remote;
+mod stream_parts;
 
 pub use self::{
     activate::ActivateError,
     handler::Handler,
     link::Link,
     remote::{ConnectionClosed, Remote},
+    stream_parts::StreamParts,
 };
