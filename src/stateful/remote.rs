@@ -20,7 +20,7 @@ use crate::{
         state::{Place, Visit},
     },
     error::SendError,
-    helpers::{Piece, PushError, SendQueue, outlet::Direct},
+    helpers::{Drained, Piece, PushError, SendQueue, outlet::Direct},
     options::More,
     sockman::{SockMan, WeakSockMan},
 };
@@ -203,14 +203,29 @@ impl<C> Remote<C> {
         self.with(|queue, direct| queue.enqueue_all(direct, pieces.iter().copied()))
     }
 
-    /// Uses the queue with a way to its connection, unless the connection is closed.
+    /// Sends as many queued bytes as the kernel takes, on the calling thread, and returns what the
+    /// call did: [`SendQueue::drain`]. If an enqueue fails with [`PushError::Full`], a drain may make
+    /// room.
+    ///
+    /// # Errors
+    ///
+    /// As [`SockMan::send_bytes`].
+    pub fn drain(&self) -> Result<Drained, SendError> {
+        let (sockman, connection) = self.open_or_error()?;
+        let direct = Direct { sockman: &sockman, connection: &connection };
+        self.out.queue.drain_to(&direct, usize::MAX)
+    }
+
+    fn open_or_error(&self) -> Result<(SockMan, Arc<Connection>), SendError> {
+        self.open().ok_or(SendError::UnknownConnection(self.id()))
+    }
+
+    /// Uses the queue with a way to its connection.
     fn with(
         &self,
         push: impl FnOnce(&SendQueue, &Direct<'_>) -> Result<(), PushError>,
     ) -> Result<(), PushError> {
-        let Some((sockman, connection)) = self.open() else {
-            return Err(PushError::Send(SendError::UnknownConnection(self.id())));
-        };
+        let (sockman, connection) = self.open_or_error().map_err(PushError::Send)?;
         push(&self.out.queue, &Direct { sockman: &sockman, connection: &connection })
     }
 

@@ -25,12 +25,17 @@ fn links_and_remotes_send_in_each_way_of_the_queue() {
     remote.push_shared(&shared).unwrap();
     remote.push_pieces(&[head, Piece::Shared(&shared)]).unwrap();
     assert_eq!(peer.receive().0, expected);
-    remote.enqueue(b"one ").unwrap();
-    remote.enqueue_shared(&shared).unwrap();
-    remote.enqueue_pieces(&[head, Piece::Shared(&shared)]).unwrap();
-    assert_eq!((peer.receive().0.len(), remote.queue().queued()), (0, 4 + 605));
-    thread.run_until_idle().unwrap();
-    assert_eq!(peer.receive().0, [b"one ", &expected[..]].concat());
+    let enqueues: [&dyn Fn(); 3] = [
+        &|| remote.enqueue(b"one ").unwrap(),
+        &|| remote.enqueue_shared(&shared).unwrap(),
+        &|| remote.enqueue_pieces(&[head, Piece::Shared(&shared)]).unwrap(),
+    ];
+    for (enqueue, sent) in enqueues.iter().zip([b"one ", &shared[..], &expected[300..]]) {
+        enqueue();
+        assert_eq!((peer.receive().0.len(), remote.queue().queued()), (0, sent.len()));
+        thread.run_until_idle().unwrap();
+        assert_eq!(peer.receive().0, sent);
+    }
 
     let (sender, pushed) = mpsc::channel();
     let of_link = Arc::clone(&shared);
@@ -53,7 +58,10 @@ fn links_and_remotes_send_in_each_way_of_the_queue() {
     assert_eq!(pushed.try_iter().collect::<Vec<_>>(), [0, 4 + 605]);
     assert_eq!(peer.receive().0, [&expected[..], b"two ", &expected, b"three"].concat());
 
-    assert!(remote.close());
+    remote.enqueue(b"four").unwrap();
+    let drained = remote.drain().unwrap();
+    assert_eq!((drained.sent, drained.left, peer.receive().0), (4, 0, b"four".to_vec()));
+    assert!(remote.close() && remote.drain().is_err());
     for outcome in [
         remote.push_shared(&shared),
         remote.push_pieces(&[head]),
