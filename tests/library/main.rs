@@ -28,6 +28,7 @@ mod ending;
 mod handover;
 mod hang_up;
 mod hooks;
+mod logging;
 mod loopback;
 mod registration;
 

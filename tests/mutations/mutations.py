@@ -4195,4 +4195,25 @@ MUTATIONS = [
         'new': '{ let _ = LINGER; server.interrupt() }',
         'test': 'sockman:processes', 'tests': ('chat_example', 'ctrl_c'),
     },
+    {
+        'guarantee': 'logging', 'what': 'a connect to I2P is logged under the target of direct connects',
+        'file': 'src/engine/connect.rs',
+        'old': 'None if is_i2p =>',
+        'new': 'None if is_i2p && false =>',
+        'test': 'sockman:processes', 'tests': ('log_reasons', 'under_the_target_of_i2p'),
+    },
+    {
+        'guarantee': 'logging', 'what': 'a line has another level than the guide says',
+        'file': 'src/engine/shared.rs',
+        'old': 'log::debug!(target: "sockman::net", "listening on',
+        'new': 'log::info!(target: "sockman::net", "listening on',
+        'test': 'sockman:library', 'tests': ('logging', ''),
+    },
+    {
+        'guarantee': 'logging', 'what': 'a line has another target than the guide says',
+        'file': 'src/engine/i2p_accept.rs',
+        'old': 'log::debug!(target: "sockman::i2p", "the next',
+        'new': 'log::debug!(target: "sockman::net", "the next',
+        'test': 'sockman:library', 'tests': ('logging', ''),
+    },
 ]
