@@ -24,6 +24,7 @@ chapter!(guarantees, "guide/guarantees.md");
 chapter!(sending, "guide/sending.md");
 chapter!(connecting, "guide/connecting.md");
 chapter!(workers, "guide/workers.md");
+chapter!(engines, "guide/engines.md");
 chapter!(timers, "guide/timers.md");
 chapter!(ending, "guide/ending.md");
 chapter!(operation, "guide/operation.md");
