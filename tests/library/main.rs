@@ -25,6 +25,7 @@ mod bytes;
 mod callbacks;
 mod close;
 mod ending;
+mod guide;
 mod handover;
 mod hang_up;
 mod hooks;

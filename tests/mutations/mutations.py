@@ -4216,4 +4216,11 @@ MUTATIONS = [
         'new': 'log::debug!(target: "sockman::net", "the next',
         'test': 'sockman:library', 'tests': ('logging', ''),
     },
+    {
+        'guarantee': 'guide', 'what': 'the hook table lacks a method',
+        'file': 'docs/guide/handler.md',
+        'old': '| `event_closed_after_panic` | `closed_after_panic` |',
+        'new': '| `event_closed` | `closed_after_panic` |',
+        'test': 'sockman:library', 'tests': ('guide', ''),
+    },
 ]
