@@ -2,7 +2,7 @@
 //! a member. A member that reads too slowly is dropped. Ctrl-C ends the chat in order.
 use std::{env, error::Error, io, io::Write, mem, process, sync::Arc, thread, time::Duration};
 
-use signal_hook::{consts::SIGINT, consts::SIGTERM, iterator::Signals};
+use nix::sys::signal::{SIGINT, SIGTERM, SigSet};
 use sockman::helpers::{ConnectionTable, SendBudget, SendQueueLimits};
 use sockman::stateful::{Handler, Link, Remote};
 use sockman::{ConnectionId, Options, Service, SockMan};
@@ -22,7 +22,6 @@ struct Member {
     nick: String,
     line: Vec<u8>, // The beginning of a line whose end has not arrived.
 }
-
 impl Chat {
     fn send_to_others(&self, from: Option<ConnectionId>, text: &str) {
         let text: Arc<[u8]> = text.as_bytes().into(); // One allocation for all members.
@@ -88,9 +87,10 @@ fn run() -> Result<(), Box<dyn Error>> {
     let options = Options::default().sweep(None).receive_buffer(LONGEST_LINE);
     let sockman = SockMan::with_state(Arc::clone(&chat), options)?;
     let bound = sockman.bind_and_start_listening(format!("127.0.0.1:{port}"))?;
-    let (mut signals, server) = (Signals::new([SIGINT, SIGTERM])?, sockman.clone());
+    let (signals, server) = (SigSet::from_iter([SIGINT, SIGTERM]), sockman.clone());
+    signals.thread_block()?; // So no thread but the next one gets them.
     thread::Builder::new().spawn(move || {
-        signals.forever().next();
+        let _ = signals.wait();
         chat.send_to_others(None, "the chat ends\n");
         server.drain_and_stop(LINGER);
     })?;
