@@ -24,9 +24,11 @@ chapter!(guarantees, "guide/guarantees.md");
 chapter!(sending, "guide/sending.md");
 chapter!(connecting, "guide/connecting.md");
 chapter!(workers, "guide/workers.md");
+chapter!(engines, "guide/engines.md");
 chapter!(timers, "guide/timers.md");
 chapter!(ending, "guide/ending.md");
 chapter!(operation, "guide/operation.md");
+chapter!(logging, "guide/logging.md");
 // The program needs the doubles. Without the feature the module is there for the links to it.
 #[cfg(feature = "testing")]
 chapter!(testing, "guide/testing.md");

@@ -25,9 +25,11 @@ mod bytes;
 mod callbacks;
 mod close;
 mod ending;
+mod guide;
 mod handover;
 mod hang_up;
 mod hooks;
+mod logging;
 mod loopback;
 mod registration;
 

@@ -16,7 +16,7 @@ use std::{
 use sockman::{
     ConnectOptions, ConnectionId, Options, Service, SockMan,
     address::Destination,
-    stateful::{Handler, Link, Remote},
+    stateful::{Handler, Link, Remote, StreamParts},
 };
 use sockman_test_support::{Running, eventually, read_to_end, without_sweep};
 
@@ -121,6 +121,34 @@ fn the_value_comes_back_when_the_stream_leaves() {
     let id = new.activate_with(9_u64).unwrap().id();
     assert_eq!(wait_for(3), (id, 9));
     assert_eq!(sockman.stats().connections, 0);
+}
+
+/// G5: what was queued leaves with the stream. Together with what the kernel has taken, it is what
+/// was pushed. A thread that pushes meanwhile gets an error for what does not leave.
+#[test]
+fn what_was_queued_leaves_with_the_stream() {
+    let (echo, running) = Echo::start(without_sweep());
+    let mut client = running.client();
+    let remote = echo.wait_for_remote();
+    let pusher = {
+        let remote = remote.clone();
+        thread::spawn(move || {
+            (0..).take_while(|n: &u64| remote.push(&n.to_be_bytes()).is_ok()).count()
+        })
+    };
+    eventually("the kernel's buffers are full", || remote.queue().queued() > 100_000);
+    let (sender, parts) = mpsc::channel();
+    remote.run(move |link, _| drop(sender.send(link.into_stream()))).unwrap();
+    let StreamParts { stream, unsent, .. } = parts.recv().unwrap().unwrap();
+    let pushed = pusher.join().unwrap();
+    assert!(!unsent.is_empty() && !remote.queue().has_queued());
+    let mut stream = TcpStream::from(stream);
+    stream.set_nonblocking(false).unwrap();
+    let sender = thread::spawn(move || stream.write_all(&unsent).unwrap());
+    let got = read_to_end(&mut client);
+    sender.join().unwrap();
+    let expected: Vec<u8> = (0..pushed as u64).flat_map(u64::to_be_bytes).collect();
+    assert!(got == expected, "{} of {} bytes, or other bytes", got.len(), expected.len());
 }
 
 /// Eight threads push, wake and run closures. Each closure that was taken runs once or, after the

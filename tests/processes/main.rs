@@ -18,6 +18,7 @@
 
 mod log_lines;
 
+mod chat_example;
 mod echo_example;
 mod exhaustion;
 #[cfg(feature = "i2p")]
