@@ -18,3 +18,9 @@ fn the_readme_quotes_its_first_program_whole() {
 fn the_echo_example_is_under_80_lines() {
     assert!(include_str!("../../examples/echo.rs").lines().count() < 80);
 }
+
+/// `examples/relay.rs` needs little around the library.
+#[test]
+fn the_relay_example_is_under_100_lines() {
+    assert!(include_str!("../../examples/relay.rs").lines().count() < 100);
+}

@@ -358,6 +358,46 @@ fn a_client_that_resets_ends_the_connect_to_its_target() {
     relay.assert_over();
 }
 
+/// A connect that fails at once ends the client with a reset, too.
+#[test]
+fn a_client_whose_connect_cannot_begin_gets_a_reset() {
+    let mut relay = InMemory::new();
+    relay.network.fail_next(Call::Socket, libc::EMFILE);
+    let client = relay.network.connect(&relay.here).unwrap();
+    relay.run();
+    assert!(matches!(client.receive().1, Some(Ended::Error(_))));
+    relay.assert_over();
+}
+
+/// A peer that reads nothing pauses the other one at the high mark, so the memory is bounded by the
+/// mark and one receive. When it reads again, every byte arrives.
+#[test]
+fn a_stalled_peer_pauses_the_other_one_at_the_high_mark() {
+    const RECEIVE: usize = 64 * 1024;
+    for stalled in [0, 1] {
+        let mut relay = InMemory::new();
+        let peers = relay.pair();
+        peers[stalled].set_window(0);
+        let (bytes, mut sent) = (Random::new(17).bytes(3 * HIGH_MARK), 0);
+        for _ in 0..100 {
+            sent += peers[1 - stalled].send(&bytes[sent..]).unwrap();
+            relay.run();
+        }
+        // The queue, and the window of the relay's own socket.
+        assert!((HIGH_MARK..HIGH_MARK + 2 * RECEIVE).contains(&sent), "{sent} bytes were taken");
+        // A buffer grows to at most twice what it holds.
+        assert!(relay.budget.used() <= 2 * (HIGH_MARK + RECEIVE), "{}", relay.budget.used());
+        let mut received = Vec::new();
+        while received.len() < bytes.len() {
+            peers[stalled].set_window(RECEIVE);
+            sent += peers[1 - stalled].send(&bytes[sent..]).unwrap();
+            relay.run();
+            received.extend(peers[stalled].receive().0);
+        }
+        assert!(received == bytes, "bytes are lost or changed");
+    }
+}
+
 /// What a client sends before its target is connected is passed on, with the end.
 #[test]
 fn bytes_and_the_end_of_a_client_wait_for_its_target() {
