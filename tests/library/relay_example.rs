@@ -108,7 +108,6 @@ fn in_each_way(scenario: impl Fn(&Pairs, TcpStream, TcpStream)) {
     let Way::Relayed { sockman, .. } = &relayed.way else { unreachable!() };
     let threads = sockman.start_sockets_threads().unwrap();
     for ender in ENDERS {
-        println!("{ender:?} ends");
         let (ending, other) = relayed.pair(ender);
         scenario(&relayed, ending, other);
         relayed.wait_until_over();

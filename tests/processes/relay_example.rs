@@ -139,6 +139,8 @@ fn two_gigabytes_pass_a_stalled_reader_with_flat_memory() {
         reader.shutdown(Shutdown::Write).unwrap();
         assert_eq!((&writer).read(&mut [0; 1]).unwrap(), 0);
     }
+    let threads = fs::read_dir(format!("/proc/{process}/task")).unwrap().count();
+    assert_eq!(threads, 1, "the relay needs the socket thread alone");
     let most = memory(process, "VmHWM");
     assert!(most < MOST_MEMORY, "the relay used {most} kB");
     // The program ends by the signal and not by an error.
