@@ -22,6 +22,7 @@ chapter!(state, "guide/state.md");
 chapter!(handler, "guide/handler.md");
 chapter!(guarantees, "guide/guarantees.md");
 chapter!(sending, "guide/sending.md");
+chapter!(relay, "guide/relay.md");
 chapter!(connecting, "guide/connecting.md");
 chapter!(workers, "guide/workers.md");
 chapter!(engines, "guide/engines.md");

@@ -59,6 +59,7 @@ mod restart;
 mod helpers;
 mod rate_limits;
 mod relay;
+mod relay_example;
 mod send_budget;
 mod send_queue;
 mod send_queue_pieces;

@@ -28,3 +28,9 @@ fn the_guide_quotes_the_chat_example_whole() {
     assert_eq!(quoted, program, "chat-server.md differs from examples/chat.rs: copy it over");
     assert!(program.lines().count() < 100, "the chat example has more than 99 lines");
 }
+
+/// `examples/relay.rs` needs little around the library.
+#[test]
+fn the_relay_example_is_under_100_lines() {
+    assert!(include_str!("../../examples/relay.rs").lines().count() < 100);
+}
