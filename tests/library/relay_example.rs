@@ -131,35 +131,31 @@ fn write_until_error(mut stream: &TcpStream) -> ErrorKind {
     }
 }
 
-/// Waits until the peer's reset has arrived, without a read.
-fn wait_for_reset(mut stream: &TcpStream) {
-    stream.set_nonblocking(true).unwrap();
-    eventually("the reset arrives", || match stream.write(&[7]) {
-        Ok(_) => false,
-        Err(error) if error.kind() == ErrorKind::WouldBlock => false,
-        Err(error) => {
-            assert_eq!(error.kind(), ErrorKind::ConnectionReset);
-            true
-        }
+/// Waits until the peer's reset has arrived. Neither reads, because that would make room, nor writes,
+/// because the relay would notice the reset when it passes the bytes on.
+fn wait_for_reset(stream: &TcpStream) {
+    eventually("the reset arrives", || {
+        let error = stream.take_error().unwrap();
+        error.is_some_and(|error| error.kind() == ErrorKind::ConnectionReset)
     });
 }
 
-/// Writes until nothing more fits, and returns how many bytes did.
+/// Writes until nothing more fits, and returns how many bytes did. The buffers of the kernel grow for
+/// a while, so many writes in a row find no room.
 fn fill(mut stream: &TcpStream, pairs: &Pairs) -> usize {
     stream.set_nonblocking(true).unwrap();
-    let (bytes, mut filled) = (vec![7; 64 * 1024], 0);
-    let mut fill = || match stream.write(&bytes) {
-        Ok(sent) => filled += sent,
-        Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock),
-    };
-    if let Way::Relayed { budget, .. } = &pairs.way {
-        eventually("a queue is above its high mark", || {
-            fill();
-            budget.used() >= HIGH_MARK
-        });
-    } else {
-        (0..1000).for_each(|_| fill());
-    }
+    let (bytes, mut filled, mut in_vain) = (vec![7; 64 * 1024], 0, 0);
+    eventually("nothing more fits", || {
+        match stream.write(&bytes) {
+            Ok(sent) => (filled, in_vain) = (filled + sent, 0),
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::WouldBlock);
+                in_vain += 1;
+            }
+        }
+        in_vain > 10_000
+    });
+    pairs.wait_until_paused();
     stream.set_nonblocking(false).unwrap();
     filled
 }
@@ -355,6 +351,25 @@ fn a_client_that_resets_ends_the_connect_to_its_target() {
     assert_eq!(relay.sockman.stats().connections, 2);
     client.reset();
     relay.assert_over();
+}
+
+/// The reset of a side that is not read is passed on at once, whatever waits in the other side's queue.
+#[test]
+fn a_reset_of_a_side_that_is_paused_is_passed_on() {
+    for paused in [0, 1] {
+        let mut relay = InMemory::new();
+        let mut peers: Vec<_> = relay.pair().into();
+        peers[1 - paused].set_window(0);
+        for _ in 0..100 {
+            peers[paused].send(&[7; 30_000]).unwrap();
+            relay.run();
+        }
+        assert!(relay.budget.used() >= HIGH_MARK);
+        peers.remove(paused).reset();
+        relay.run();
+        assert!(matches!(peers[0].receive().1, Some(Ended::Error(_))));
+        relay.assert_over();
+    }
 }
 
 /// A connect that fails at once ends the client with a reset, too.
@@ -561,6 +576,26 @@ fn a_failure_of_one_side_resets_both() {
             assert!(peers[broken].receive().1.is_some(), "{what}: the peer sees no end");
             relay.assert_over();
         }
+    }
+}
+
+/// A side that is over is closed, and the bytes and the end for the other side still go out.
+#[test]
+fn the_first_side_that_is_over_does_not_cut_the_other_one_off() {
+    for stalled in [0, 1] {
+        let mut relay = InMemory::new();
+        let peers = relay.pair();
+        peers[stalled].set_window(0);
+        peers[stalled].shutdown_write();
+        peers[1 - stalled].send(&[7; 60_000]).unwrap();
+        peers[1 - stalled].shutdown_write();
+        relay.run();
+        assert_eq!(peers[1 - stalled].receive(), (Vec::new(), Some(Ended::Eof)));
+        assert_eq!(relay.sockman.stats().connections, 1, "one side is over");
+        peers[stalled].set_window(60_000);
+        relay.run();
+        assert_eq!(peers[stalled].receive(), (vec![7; 60_000], Some(Ended::Eof)));
+        relay.assert_over();
     }
 }
 

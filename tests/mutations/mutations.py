@@ -4151,7 +4151,7 @@ MUTATIONS = [
         'file': 'examples/relay.rs',
         'old': 'if !may && link',
         'new': 'if false && !may && link',
-        'test': 'sockman:library', 'tests': ('relay_example', 'reads_nothing'),
+        'test': 'sockman:library', 'tests': ('relay_example', 'paused'),
     },
     {
         'guarantee': 'relay', 'what': 'a reset is passed on as an end',
@@ -4172,7 +4172,7 @@ MUTATIONS = [
         'file': 'examples/relay.rs',
         'old': 'side.open_streams > 0 && sockman',
         'new': 'side.open_streams < 9 && sockman',
-        'test': 'sockman:library', 'tests': ('relay_example', 'an_end'),
+        'test': 'sockman:library', 'tests': ('relay_example', 'the_first_side'),
     },
     {
         'guarantee': 'relay', 'what': 'a refused client gets an end',
