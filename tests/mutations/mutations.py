@@ -4193,7 +4193,7 @@ MUTATIONS = [
         'file': 'examples/relay.rs',
         'old': 'if self.must_end && !link.queue().has_queued() {',
         'new': 'if self.must_end {',
-        'test': 'sockman:library', 'tests': ('relay_example', 'an_end_waits'),
+        'test': 'sockman:library', 'tests': ('relay_example', 'the_first_side'),
     },
     {
         'guarantee': 'G5', 'what': 'an end is not passed on',
