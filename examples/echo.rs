@@ -23,7 +23,7 @@ impl Handler for Server {
     fn ready_to_send(&self, link: Link<'_, ()>, (): &mut ()) -> NextRecv {
         let sent = match self.mode.as_str() {
             "source" => link.send(&[0; 256 * 1024]).map(|_| ()),
-            _ => link.drain(),
+            _ => link.drain().map(|_| ()),
         };
         if sent.is_err() {
             link.close();

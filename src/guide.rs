@@ -22,11 +22,14 @@ chapter!(state, "guide/state.md");
 chapter!(handler, "guide/handler.md");
 chapter!(guarantees, "guide/guarantees.md");
 chapter!(sending, "guide/sending.md");
+chapter!(relay, "guide/relay.md");
 chapter!(connecting, "guide/connecting.md");
 chapter!(workers, "guide/workers.md");
+chapter!(engines, "guide/engines.md");
 chapter!(timers, "guide/timers.md");
 chapter!(ending, "guide/ending.md");
 chapter!(operation, "guide/operation.md");
+chapter!(logging, "guide/logging.md");
 // The program needs the doubles. Without the feature the module is there for the links to it.
 #[cfg(feature = "testing")]
 chapter!(testing, "guide/testing.md");

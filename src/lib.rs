@@ -69,8 +69,8 @@
 //! chapters of the guide are about a [chat server](guide::chat_server), [state](guide::state), the
 //! [handler](guide::handler), the [guarantees](guide::guarantees) G1 to G15,
 //! [sending](guide::sending), [connecting](guide::connecting), [workers](guide::workers),
-//! [timers](guide::timers), [ending](guide::ending), [operation](guide::operation),
-//! [testing](guide::testing), and [Tor, SOCKS5 and I2P](guide::tor_and_i2p).
+//! [somebody else's engine](guide::engines), [timers](guide::timers), [ending](guide::ending),
+//! [operation](guide::operation), [logging](guide::logging), [testing](guide::testing), and [Tor, SOCKS5 and I2P](guide::tor_and_i2p).
 //!
 //! # Features
 //!

@@ -481,6 +481,30 @@ impl SockMan {
         shared.counters.snapshot(&shared.connections, shared.listener_count())
     }
 
+    /// Returns the ids of all connections, in ascending order. A connect without an outcome and a
+    /// connection that is not activated have an id too. A closed connection has none. May be called
+    /// from any thread.
+    ///
+    /// An embedder without a table of its own reaches all its connections with this method, for
+    /// example with a [`wake`](SockMan::wake) when something changes that its hooks look at. The
+    /// call takes the lock of the map and time for each connection, so it is for rare events.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn f(sockman: sockman::SockMan) {
+    /// for id in sockman.connection_ids() {
+    ///     sockman.wake(id);
+    /// }
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn connection_ids(&self) -> Vec<ConnectionId> {
+        let mut ids = self.shared.connections.ids();
+        ids.sort_unstable();
+        ids
+    }
+
     /// Returns the current state of a connection. Returns `None` if the id is closed, never
     /// existed, or belongs to a connect that has no outcome yet.
     ///

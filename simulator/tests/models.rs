@@ -71,7 +71,7 @@ struct Handler {
     queue: Mutex<Option<Arc<SendQueue>>>,
     own_queue: Mutex<VecDeque<u8>>,
     data: Signal,
-    ends: AtomicUsize,
+    eofs: AtomicUsize,
     errors: Signal,
     /// Set when a close on another thread has returned.
     is_closed: AtomicBool,
@@ -131,7 +131,7 @@ impl EventHandler for Handler {
     }
     fn event_got_eof(&self, _: &SockMan, _: ConnectionId) {
         self.count_callback();
-        self.ends.fetch_add(1, SeqCst);
+        self.eofs.fetch_add(1, SeqCst);
     }
     fn event_got_permanent_read_error(&self, _: &SockMan, _: ConnectionId, _: &io::Error) {
         self.count_callback();
@@ -334,7 +334,7 @@ fn a_reset_that_a_racing_send_takes_is_reported_and_no_end() {
             other => panic!("{other:?}"),
         }
         handler.errors.wait_for(1);
-        assert_eq!(handler.ends.load(SeqCst), 0, "the peer has sent no end");
+        assert_eq!(handler.eofs.load(SeqCst), 0, "the peer has sent no end");
         sockman.interrupt();
         threads.join().unwrap();
     });

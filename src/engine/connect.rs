@@ -15,7 +15,7 @@ use super::{
     threads,
 };
 use crate::{
-    address::{Destination, Service},
+    address::{Destination, Network, Service},
     dial::{ConnectError, ConnectErrorKind, ConnectOptions, Dial, connect_blocking},
     sockman::SockMan,
     sys::interrupt::Watches,
@@ -196,6 +196,16 @@ pub(crate) fn too_many(shared: &Shared, to: &Destination) -> ConnectError {
     ConnectError::new(to, ConnectErrorKind::TooManyConnections { limit })
 }
 
+/// Returns the target of the lines about a connect, which names the way that the connect takes.
+fn target(to: &Destination, options: &LogOptions) -> &'static str {
+    let is_i2p = to.service().is_some_and(|to| to.addr().network() == Network::I2p);
+    match options.proxy {
+        Some(_) => "sockman::proxy",
+        None if is_i2p => "sockman::i2p",
+        None => "sockman::net",
+    }
+}
+
 /// Logs the outcome of a connect, in one line. The peer's name is escaped, and errors contain no
 /// credentials.
 pub(crate) fn log_outcome(
@@ -203,7 +213,7 @@ pub(crate) fn log_outcome(
     options: &LogOptions,
     outcome: Result<ConnectionId, &ConnectError>,
 ) {
-    let target = if options.proxy.is_some() { "sockman::proxy" } else { "sockman::net" };
+    let target = target(to, options);
     match (outcome, &options.proxy) {
         (Ok(id), None) => log::debug!(target: target, "connected to {to} as connection {id}"),
         (Ok(id), Some(proxy)) => {

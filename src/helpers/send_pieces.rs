@@ -3,7 +3,12 @@
 //!
 //! The types here are plain data. The queue's mutex protects them.
 
-use std::{collections::VecDeque, io::IoSlice, mem::size_of, sync::Arc};
+use std::{
+    collections::VecDeque,
+    io::IoSlice,
+    mem::{self, size_of},
+    sync::Arc,
+};
 
 use super::send_budget::Share;
 
@@ -77,7 +82,7 @@ pub(super) fn length_of<'a>(pieces: impl Iterator<Item = Piece<'a>>) -> usize {
 
 /// The queued bytes.
 #[derive(Debug, Default)]
-pub(super) struct Pieces {
+pub(crate) struct Pieces {
     /// All bytes that are not shared, in order.
     own: VecDeque<u8>,
     /// How many own bytes have been sent. The number wraps.
@@ -222,6 +227,26 @@ impl Pieces {
         self.shrink(share);
     }
 
+    /// Takes all bytes out, and gives their memory back to the budget.
+    pub(super) fn take(&mut self, share: Option<&mut Share>) -> Pieces {
+        if let Some(share) = share {
+            share.shrink_to(0);
+        }
+        mem::take(self)
+    }
+
+    /// Returns all bytes in one piece.
+    pub(crate) fn into_bytes(mut self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(self.len());
+        while !self.is_empty() {
+            let mut slices = [IoSlice::new(&[]); PIECES_PER_SEND];
+            let (count, length) = self.first(usize::MAX, &mut slices);
+            slices.iter().take(count).for_each(|slice| bytes.extend_from_slice(slice));
+            self.remove_first(length, None);
+        }
+        bytes
+    }
+
     fn shrink(&mut self, share: Option<&mut Share>) {
         shrink(&mut self.own, share.is_some());
         shrink(&mut self.shared, share.is_some());
@@ -303,5 +328,25 @@ impl<'a> First<'a, '_> {
         self.count += 1;
         self.bytes += piece.len();
         self.bytes < self.limit
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// More pieces than one send takes, of which the first one is half sent.
+    #[test]
+    fn all_pieces_leave_in_order_as_one() {
+        let shared: Arc<[u8]> = vec![b's'; SHORTEST_SHARED].into();
+        let mut pieces = Pieces::default();
+        let message = [Piece::Shared(&shared), Piece::Bytes(b"own")];
+        for _ in 0..PIECES_PER_SEND {
+            assert!(pieces.append(message.into_iter(), 0, None));
+        }
+        pieces.remove_first(100, None);
+        let expected = [&shared[..], b"own"].concat().repeat(PIECES_PER_SEND);
+        assert_eq!(pieces.take(None).into_bytes(), expected[100..]);
+        assert_eq!((pieces.len(), Arc::strong_count(&shared)), (0, 1));
     }
 }

@@ -321,6 +321,15 @@ impl SendQueue {
     ///
     /// As [`push`](SendQueue::push).
     pub fn push_pieces(&self, sockman: &SockMan, pieces: &[Piece<'_>]) -> Result<(), PushError> {
+        self.push_pieces_to(sockman, pieces)
+    }
+
+    /// Does what [`push_pieces`](SendQueue::push_pieces) does, over an outlet.
+    pub(crate) fn push_pieces_to(
+        &self,
+        sockman: &impl Outlet,
+        pieces: &[Piece<'_>],
+    ) -> Result<(), PushError> {
         let mut slices = [IoSlice::new(&[]); PIECES_PER_SEND];
         for (slice, piece) in slices.iter_mut().zip(pieces) {
             *slice = IoSlice::new(piece.as_bytes());
@@ -435,9 +444,10 @@ impl SendQueue {
         self.enqueue_all(sockman, pieces.iter().copied())
     }
 
-    pub(super) fn enqueue_all<'a>(
+    /// Does what [`enqueue_pieces`](SendQueue::enqueue_pieces) does, over an outlet.
+    pub(crate) fn enqueue_all<'a>(
         &self,
-        sockman: &SockMan,
+        sockman: &impl Outlet,
         pieces: impl Iterator<Item = Piece<'a>> + Clone,
     ) -> Result<(), PushError> {
         let must_wake = {
@@ -537,12 +547,13 @@ impl SendQueue {
         Ok(Drained { sent, left: length - sent, resumed })
     }
 
-    /// Discards what is queued, because the connection is closed. Each later push fails.
-    pub(crate) fn discard(&self) {
+    /// Takes what is queued out of the queue, because the connection is closed. Each later push
+    /// fails.
+    pub(crate) fn take(&self) -> Pieces {
         let queue = &mut *self.queue.lock();
-        let length = queue.pieces.len();
-        queue.pieces.remove_first(length, queue.share.as_mut());
+        let pieces = queue.pieces.take(queue.share.as_mut());
         self.publish(queue, Change::Shrank);
+        pieces
     }
 
     /// Sends the pieces, and remembers in `failure` whether the socket is broken.

@@ -79,6 +79,9 @@ impl SockMan {
     /// A connection that finishes, also because of [`drain_and_stop`](SockMan::drain_and_stop),
     /// cannot be taken out: the library discards what its peer sends.
     ///
+    /// On the layer [`stateful`](crate::stateful), what is queued for the connection is discarded.
+    /// [`Link::into_stream`](crate::stateful::Link::into_stream) returns it with the stream.
+    ///
     /// A stream that was accepted through I2P ends with the session of the `SockMan`.
     ///
     /// # Errors

@@ -263,7 +263,7 @@ impl<H: Handler> EventHandler for Adapter<H> {
         let Some(entry) = entry else { return };
         let Entry { value, out } = *entry;
         // Remotes may keep the queue. Its bytes would count in the budget.
-        out.queue.discard();
+        drop(out.queue.take());
         self.handler.closed(sockman, id, value);
     }
 }

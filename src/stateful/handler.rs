@@ -237,7 +237,7 @@ pub trait Handler: Send + Sync + 'static {
     /// dropped, they are dropped with it.
     ///
     /// The bytes that were still queued are discarded, also if the stream goes on elsewhere, after
-    /// [`SockMan::into_stream`].
+    /// [`SockMan::into_stream`]. [`Link::into_stream`] returns them.
     fn closed(&self, sockman: &SockMan, id: ConnectionId, connection: Self::Connection) {
         let _ = (sockman, id, connection);
     }

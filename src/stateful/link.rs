@@ -1,17 +1,18 @@
 //! [`Link`], through which a callback reaches its own connection. A link owns nothing, and looks
 //! nothing up.
 
-use std::{fmt, io::IoSlice, marker::PhantomData, sync::Arc, time::Duration};
+use std::{fmt, io::IoSlice, iter, marker::PhantomData, sync::Arc, time::Duration};
 
-use super::{Remote, remote::Out};
+use super::{Remote, StreamParts, remote::Out};
 use crate::{
     address::{Destination, Service},
     engine::{
         connection::{Connection, ConnectionId, ConnectionInfo},
+        handover,
         map::How,
     },
-    error::SendError,
-    helpers::{PushError, SendQueue, outlet::Direct},
+    error::{IntoStreamError, SendError},
+    helpers::{Drained, Piece, PushError, SendQueue, outlet::Direct},
     options::More,
     sockman::SockMan,
 };
@@ -102,17 +103,73 @@ impl<'a, C> Link<'a, C> {
         self.out.queue.push_to(&self.direct(), data, more)
     }
 
-    /// Sends as many queued bytes as the kernel takes: [`SendQueue::drain`].
+    /// Works as [`push`](Link::push), for bytes that other queues send too:
+    /// [`SendQueue::push_shared`].
+    ///
+    /// # Errors
+    ///
+    /// As [`SendQueue::push`].
+    pub fn push_shared(&self, data: &Arc<[u8]>) -> Result<(), PushError> {
+        self.push_pieces(&[Piece::Shared(data)])
+    }
+
+    /// Works as [`push`](Link::push), for one message that consists of several pieces:
+    /// [`SendQueue::push_pieces`].
+    ///
+    /// # Errors
+    ///
+    /// As [`SendQueue::push`].
+    pub fn push_pieces(&self, pieces: &[Piece<'_>]) -> Result<(), PushError> {
+        self.out.queue.push_pieces_to(&self.direct(), pieces)
+    }
+
+    /// Queues `data`. The library sends everything that is queued with one system call, after the
+    /// callbacks of this pass: [`SendQueue::enqueue`].
+    ///
+    /// # Errors
+    ///
+    /// As [`SendQueue::enqueue`].
+    #[inline]
+    pub fn enqueue(&self, data: &[u8]) -> Result<(), PushError> {
+        self.out.queue.enqueue_all(&self.direct(), iter::once(Piece::Bytes(data)))
+    }
+
+    /// Works as [`enqueue`](Link::enqueue), for bytes that other queues send too:
+    /// [`SendQueue::enqueue_shared`].
+    ///
+    /// # Errors
+    ///
+    /// As [`SendQueue::enqueue`].
+    #[inline]
+    pub fn enqueue_shared(&self, data: &Arc<[u8]>) -> Result<(), PushError> {
+        self.out.queue.enqueue_all(&self.direct(), iter::once(Piece::Shared(data)))
+    }
+
+    /// Works as [`enqueue`](Link::enqueue), for one message that consists of several pieces:
+    /// [`SendQueue::enqueue_pieces`].
+    ///
+    /// # Errors
+    ///
+    /// As [`SendQueue::enqueue`].
+    pub fn enqueue_pieces(&self, pieces: &[Piece<'_>]) -> Result<(), PushError> {
+        self.out.queue.enqueue_all(&self.direct(), pieces.iter().copied())
+    }
+
+    /// Sends as many queued bytes as the kernel takes, and returns what the call did:
+    /// [`SendQueue::drain`].
     ///
     /// # Errors
     ///
     /// As [`SockMan::send_bytes`].
     #[inline]
-    pub fn drain(&self) -> Result<(), SendError> {
-        self.out.queue.drain_to(&self.direct(), usize::MAX).map(drop)
+    pub fn drain(&self) -> Result<Drained, SendError> {
+        self.out.queue.drain_to(&self.direct(), usize::MAX)
     }
 
-    /// Returns the connection's queue.
+    /// Returns the connection's queue, for its length, its marks, and what is needed seldom:
+    /// `link.queue().writer(link.sockman())` is an [`io::Write`](std::io::Write),
+    /// `link.queue().drain_at_most(link.sockman(), limit)` drains with a limit, and
+    /// `link.queue().resumes([other])` is for a relay.
     #[must_use]
     #[inline]
     pub fn queue(&self) -> &'a SendQueue {
@@ -162,6 +219,59 @@ impl<'a, C> Link<'a, C> {
     /// Closes the connection with a reset: [`SockMan::abort_connection`].
     pub fn abort(&self) -> bool {
         self.sockman.shared().close_as(self.connection.id, How::Reset)
+    }
+
+    /// Takes the connection out of the `SockMan`, and returns its stream and what was queued for it:
+    /// [`SockMan::into_stream`]. Use this method for a protocol that other code speaks after an
+    /// upgrade.
+    ///
+    /// No byte is lost. What the library has received was delivered before: it is in the embedder's
+    /// value, or in the `data` of the callback under way. What is in the kernel comes with the first
+    /// read of the stream. What was queued and not sent is in [`StreamParts::unsent`]. A push after
+    /// the call, on any thread, returns an error.
+    ///
+    /// The value goes the way of a closed connection: the callback keeps its `&mut`, and
+    /// [`Handler::closed`](super::Handler::closed) gives the value back afterwards. The callback
+    /// itself takes out of the value what the new owner of the stream needs, such as a buffer.
+    ///
+    /// The call returns at once. Other threads reach it through [`Remote::run`].
+    ///
+    /// # Errors
+    ///
+    /// [`IntoStreamError`]. In `accepted` for a connection from I2P, the call returns
+    /// [`OnI2pAcceptThread`](IntoStreamError::OnI2pAcceptThread). After an error, the queue is
+    /// unchanged.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use sockman::stateful::{Link, StreamParts};
+    /// use std::{io::Write, net::TcpStream, thread};
+    ///
+    /// struct Peer {
+    ///     /// Received, and not understood yet.
+    ///     input: Vec<u8>,
+    /// }
+    ///
+    /// /// Called in `got_data`, when a client asks for the protocol of another library.
+    /// fn upgrade(link: Link<'_, Peer>, peer: &mut Peer) -> std::io::Result<()> {
+    ///     let StreamParts { stream, unsent, .. } = link.into_stream()?;
+    ///     let mut stream = TcpStream::from(stream);
+    ///     stream.set_nonblocking(false)?;
+    ///     let input = std::mem::take(&mut peer.input);
+    ///     thread::spawn(move || {
+    ///         stream.write_all(&unsent)?;
+    ///         // The other library serves `input` and then `stream`.
+    /// #       drop(input);
+    ///         Ok::<(), std::io::Error>(())
+    ///     });
+    ///     Ok(())
+    /// }
+    /// ```
+    pub fn into_stream(&self) -> Result<StreamParts, IntoStreamError> {
+        let stream = handover::take_out(self.sockman, self.id())?;
+        // Each push of another thread has queued its bytes by now, or fails.
+        Ok(StreamParts { stream, unsent: self.out.queue.take().into_bytes() })
     }
 
     /// Makes the socket thread ask the hooks of the connection again at once: [`SockMan::wake`].

@@ -10,7 +10,7 @@
 //! The library also keeps a [`SendQueue`](crate::SendQueue) for each connection. By default, it
 //! drains the queue, and does not read from a peer whose queue is above its high mark.
 //!
-//! Other threads use a [`Remote`]: it pushes, wakes, closes, and runs closures on the value.
+//! Other threads use a [`Remote`]: it pushes, enqueues, wakes, closes, and runs closures on the value.
 //!
 //! The guide's chapter [State](crate::guide::state) has a program.
 //!
@@ -23,10 +23,12 @@ mod adapter;
 mod handler;
 mod link;
 mod remote;
+mod stream_parts;
 
 pub use self::{
     activate::ActivateError,
     handler::Handler,
     link::Link,
     remote::{ConnectionClosed, Remote},
+    stream_parts::StreamParts,
 };

@@ -5,7 +5,7 @@
 
 use std::{
     error::Error,
-    fmt, io,
+    fmt, io, iter,
     marker::PhantomData,
     sync::{Arc, Weak},
     time::Duration,
@@ -14,13 +14,13 @@ use std::{
 use super::{Handler, Link, adapter::entry_of};
 use crate::{
     engine::{
-        connection::{Connection, ConnectionId},
+        connection::{Connection, ConnectionId, ConnectionInfo},
         inbox::Mark,
         map::How,
         state::{Place, Visit},
     },
     error::SendError,
-    helpers::{PushError, SendQueue, outlet::Direct},
+    helpers::{Drained, Piece, PushError, SendQueue, outlet::Direct},
     options::More,
     sockman::{SockMan, WeakSockMan},
 };
@@ -133,11 +133,100 @@ impl<C> Remote<C> {
     ///
     /// As [`SendQueue::push`].
     pub fn push_with(&self, data: &[u8], more: More) -> Result<(), PushError> {
-        let Some((sockman, connection)) = self.open() else {
-            return Err(PushError::Send(SendError::UnknownConnection(self.id())));
-        };
+        self.with(|queue, direct| queue.push_to(direct, data, more))
+    }
+
+    /// Works as [`push`](Remote::push), for bytes that other queues send too:
+    /// [`SendQueue::push_shared`].
+    ///
+    /// # Errors
+    ///
+    /// As [`SendQueue::push`].
+    pub fn push_shared(&self, data: &Arc<[u8]>) -> Result<(), PushError> {
+        self.push_pieces(&[Piece::Shared(data)])
+    }
+
+    /// Works as [`push`](Remote::push), for one message that consists of several pieces:
+    /// [`SendQueue::push_pieces`].
+    ///
+    /// # Errors
+    ///
+    /// As [`SendQueue::push`].
+    pub fn push_pieces(&self, pieces: &[Piece<'_>]) -> Result<(), PushError> {
+        self.with(|queue, direct| queue.push_pieces_to(direct, pieces))
+    }
+
+    /// Queues `data`, and lets the socket thread send it: [`SendQueue::enqueue`]. No enqueue makes a
+    /// system call to send.
+    ///
+    /// # Errors
+    ///
+    /// As [`SendQueue::enqueue`].
+    pub fn enqueue(&self, data: &[u8]) -> Result<(), PushError> {
+        self.with(|queue, direct| queue.enqueue_all(direct, iter::once(Piece::Bytes(data))))
+    }
+
+    /// Works as [`enqueue`](Remote::enqueue), for bytes that other queues send too. One message to
+    /// thousands of peers is one allocation: [`SendQueue::enqueue_shared`].
+    ///
+    /// # Errors
+    ///
+    /// As [`SendQueue::enqueue`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use sockman::{helpers::ConnectionTable, stateful::Remote};
+    ///
+    /// /// Sends a line to all members of a chat.
+    /// fn send_to_all(members: &ConnectionTable<Remote<()>>, line: &str) {
+    ///     let line: Arc<[u8]> = line.as_bytes().into();
+    ///     for (_, member) in members.all() {
+    ///         if member.enqueue_shared(&line).is_err() {
+    ///             member.close(); // It does not read.
+    ///         }
+    ///     }
+    /// }
+    /// ```
+    pub fn enqueue_shared(&self, data: &Arc<[u8]>) -> Result<(), PushError> {
+        self.with(|queue, direct| queue.enqueue_all(direct, iter::once(Piece::Shared(data))))
+    }
+
+    /// Works as [`enqueue`](Remote::enqueue), for one message that consists of several pieces:
+    /// [`SendQueue::enqueue_pieces`].
+    ///
+    /// # Errors
+    ///
+    /// As [`SendQueue::enqueue`].
+    pub fn enqueue_pieces(&self, pieces: &[Piece<'_>]) -> Result<(), PushError> {
+        self.with(|queue, direct| queue.enqueue_all(direct, pieces.iter().copied()))
+    }
+
+    /// Sends as many queued bytes as the kernel takes, on the calling thread, and returns what the
+    /// call did: [`SendQueue::drain`]. If an enqueue fails with [`PushError::Full`], a drain may make
+    /// room.
+    ///
+    /// # Errors
+    ///
+    /// As [`SockMan::send_bytes`].
+    pub fn drain(&self) -> Result<Drained, SendError> {
+        let (sockman, connection) = self.open_or_error()?;
         let direct = Direct { sockman: &sockman, connection: &connection };
-        self.out.queue.push_to(&direct, data, more)
+        self.out.queue.drain_to(&direct, usize::MAX)
+    }
+
+    fn open_or_error(&self) -> Result<(SockMan, Arc<Connection>), SendError> {
+        self.open().ok_or(SendError::UnknownConnection(self.id()))
+    }
+
+    /// Uses the queue with a way to its connection.
+    fn with(
+        &self,
+        push: impl FnOnce(&SendQueue, &Direct<'_>) -> Result<(), PushError>,
+    ) -> Result<(), PushError> {
+        let (sockman, connection) = self.open_or_error().map_err(PushError::Send)?;
+        push(&self.out.queue, &Direct { sockman: &sockman, connection: &connection })
     }
 
     /// Makes the socket thread ask the hooks of the connection again at once: [`SockMan::wake`].
@@ -161,6 +250,12 @@ impl<C> Remote<C> {
     /// Closes the connection with a reset: [`SockMan::abort_connection`].
     pub fn abort(&self) -> bool {
         self.open().is_some_and(|(sockman, _)| sockman.shared().close_as(self.id(), How::Reset))
+    }
+
+    /// Returns the current state of the connection. Returns `None` if the connection is closed.
+    #[must_use]
+    pub fn info(&self) -> Option<ConnectionInfo> {
+        self.open().map(|(sockman, connection)| connection.info(sockman.shared().created))
     }
 
     /// Runs a closure on the connection's value, on the socket thread, in the next pass. Does not

@@ -550,3 +550,25 @@ fn a_close_gives_the_descriptor_back_at_once() {
         assert_eq!(client.read(&mut [0]).unwrap_or(0), 0);
     }
 }
+
+/// G4: `connection_ids` names the connections that are not closed, in ascending order.
+#[test]
+fn connection_ids_are_those_of_the_open_connections() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let sockman = SockMan::new(Recorder::new(), without_sweep()).unwrap();
+    let connect = || {
+        let to = listener.local_addr().unwrap();
+        sockman.connect(to, &ConnectOptions::default()).unwrap()
+    };
+    let connections: Vec<_> = (0..100).map(|_| connect()).collect();
+    let mut ids: Vec<_> = connections.into_iter().map(|connection| connection.activate()).collect();
+    ids.sort_unstable();
+    assert_eq!(sockman.connection_ids(), ids);
+    let closed = ids.remove(50);
+    sockman.close_connection(closed);
+    assert_eq!(sockman.connection_ids(), ids);
+    let dropped = connect();
+    assert_eq!(sockman.connection_ids().last(), Some(&dropped.id()));
+    drop(dropped);
+    assert_eq!(sockman.connection_ids(), ids);
+}

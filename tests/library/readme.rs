@@ -1,4 +1,4 @@
-//! The README's first program is an example program.
+//! The README's first program, and the guide's chat server, are example programs.
 
 /// The program in the README is `examples/first.rs`, without the line for this repository's lints.
 #[test]
@@ -17,4 +17,20 @@ fn the_readme_quotes_its_first_program_whole() {
 #[test]
 fn the_echo_example_is_under_80_lines() {
     assert!(include_str!("../../examples/echo.rs").lines().count() < 80);
+}
+
+/// The program in the guide's chapter is `examples/chat.rs`, which is a lesson of one page.
+#[test]
+fn the_guide_quotes_the_chat_example_whole() {
+    let chapter = include_str!("../../docs/guide/chat-server.md");
+    let program = include_str!("../../examples/chat.rs");
+    let quoted = chapter.split("```rust,no_run\n").nth(1).unwrap().split("```").next().unwrap();
+    assert_eq!(quoted, program, "chat-server.md differs from examples/chat.rs: copy it over");
+    assert!(program.lines().count() < 100, "the chat example has more than 99 lines");
+}
+
+/// `examples/relay.rs` needs little around the library.
+#[test]
+fn the_relay_example_is_under_100_lines() {
+    assert!(include_str!("../../examples/relay.rs").lines().count() < 100);
 }

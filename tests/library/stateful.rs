@@ -2,6 +2,7 @@
 //! exactly once.
 
 mod closures;
+mod sending;
 
 use std::{
     io,

@@ -16,7 +16,7 @@ use std::{
 use sockman::{
     ConnectOptions, ConnectionId, Options, Service, SockMan,
     address::Destination,
-    stateful::{Handler, Link, Remote},
+    stateful::{Handler, Link, Remote, StreamParts},
 };
 use sockman_test_support::{Running, eventually, read_to_end, without_sweep};
 
@@ -123,6 +123,34 @@ fn the_value_comes_back_when_the_stream_leaves() {
     assert_eq!(sockman.stats().connections, 0);
 }
 
+/// G5: what was queued leaves with the stream. Together with what the kernel has taken, it is what
+/// was pushed. A thread that pushes meanwhile gets an error for what does not leave.
+#[test]
+fn what_was_queued_leaves_with_the_stream() {
+    let (echo, running) = Echo::start(without_sweep());
+    let mut client = running.client();
+    let remote = echo.wait_for_remote();
+    let pusher = {
+        let remote = remote.clone();
+        thread::spawn(move || {
+            (0..).take_while(|n: &u64| remote.push(&n.to_be_bytes()).is_ok()).count()
+        })
+    };
+    eventually("the kernel's buffers are full", || remote.queue().queued() > 100_000);
+    let (sender, parts) = mpsc::channel();
+    remote.run(move |link, _| drop(sender.send(link.into_stream()))).unwrap();
+    let StreamParts { stream, unsent, .. } = parts.recv().unwrap().unwrap();
+    let pushed = pusher.join().unwrap();
+    assert!(!unsent.is_empty() && !remote.queue().has_queued());
+    let mut stream = TcpStream::from(stream);
+    stream.set_nonblocking(false).unwrap();
+    let sender = thread::spawn(move || stream.write_all(&unsent).unwrap());
+    let got = read_to_end(&mut client);
+    sender.join().unwrap();
+    let expected: Vec<u8> = (0..pushed as u64).flat_map(u64::to_be_bytes).collect();
+    assert!(got == expected, "{} of {} bytes, or other bytes", got.len(), expected.len());
+}
+
 /// Eight threads push, wake and run closures. Each closure that was taken runs once or, after the
 /// close, is dropped. No byte of a push is lost or mixed.
 #[test]
@@ -221,6 +249,30 @@ fn values_of_connects_come_back_once_whoever_closes() {
     drop(stream);
     eventually("the value is back", || echo.closed.lock().unwrap().len() == ROUNDS + 1);
     assert_eq!(echo.closed.lock().unwrap()[ROUNDS], (id, 1000));
+}
+
+/// A remote reports the connection as the `SockMan` does, until the close.
+#[test]
+fn a_remote_reports_its_connection_until_the_close() {
+    let (echo, running) = Echo::start(without_sweep());
+    let mut client = running.client();
+    let remote = echo.wait_for_remote();
+    client.write_all(b"four").unwrap();
+    client.read_exact(&mut [0; 4]).unwrap();
+    // The answer may arrive before it is counted.
+    eventually("the answer is counted", || remote.info().unwrap().bytes_sent == 4);
+    let info = remote.info().unwrap();
+    assert_eq!(Some(&info), running.sockman.connection_info(remote.id()).as_ref());
+    assert_eq!(info.bytes_received, 4);
+    // The socket thread keeps the connection in memory during the closure.
+    let (sender, after_close) = mpsc::channel();
+    let itself = remote.clone();
+    let close = move |_: Link<'_, u64>, _: &mut u64| {
+        assert!(itself.close());
+        sender.send(itself.info()).unwrap();
+    };
+    remote.run(close).unwrap();
+    assert_eq!(after_close.recv().unwrap(), None);
 }
 
 /// Peers from I2P are accepted on another thread. Their values reach the socket thread, and

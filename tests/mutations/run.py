@@ -64,7 +64,7 @@ class Copy:
             assert hasty != patient, f"{name} does not contain {LONG!r}: change LONG in run.py"
             path.write_text(hasty)
 
-    def cargo(self, *arguments, seconds=None):
+    def cargo(self, *arguments, command="test", seconds=None):
         environment = dict(
             os.environ,
             CARGO_TARGET_DIR=str(self.target),
@@ -74,7 +74,7 @@ class Copy:
         )
         # `timeout` ends the children of the tests, too.
         limit = ["timeout", "-k", "5", str(seconds)] if seconds else []
-        command = [*limit, "cargo", "test", "--quiet", *arguments]
+        command = [*limit, "cargo", command, "--quiet", *arguments]
         return subprocess.run(command, cwd=self.root, env=environment, capture_output=True, text=True)
 
     def tests_of(self, mutation):
@@ -100,6 +100,9 @@ class Copy:
             return "STALE: the file does not contain the text"
         path.write_text(before.replace(old, new) if mutation.get("every") else before.replace(old, new, 1))
         try:
+            if path.parent.name == "examples":
+                # The tests run the program. Cargo does not build it for a single test program.
+                self.cargo("-p", "sockman", "--example", path.stem, command="build")
             return self.outcome(mutation["test"], tests)
         finally:
             path.write_text(before)

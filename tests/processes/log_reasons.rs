@@ -58,3 +58,19 @@ fn a_bridge_that_cannot_be_reached_is_logged_with_its_reason() {
         assert_logged(start, "Connection refused (os error 111)");
     });
 }
+
+/// The target names the way that a connect takes.
+#[cfg(feature = "i2p")]
+#[test]
+fn a_connect_to_i2p_is_logged_under_the_target_of_i2p() {
+    use sockman::i2p::I2pOptions;
+
+    in_child(a_connect_to_i2p_is_logged_under_the_target_of_i2p, || {
+        start_logging();
+        let options = without_sweep().i2p(I2pOptions::new(closed_address()));
+        let sockman = SockMan::new(Recorder::new(), options).unwrap();
+        let to = format!("{}.b32.i2p:0", "a".repeat(52));
+        sockman.connect(&*to, &ConnectOptions::default()).unwrap_err();
+        assert_logged(&format!("DEBUG sockman::i2p: cannot connect to {to}"), "(os error 111)");
+    });
+}

@@ -18,6 +18,7 @@
 
 mod log_lines;
 
+mod chat_example;
 mod echo_example;
 mod exhaustion;
 #[cfg(feature = "i2p")]
@@ -29,6 +30,7 @@ mod log_reasons;
 #[cfg(target_os = "linux")]
 mod low_water_mark;
 mod memory;
+mod relay_example;
 #[cfg(feature = "socks5")]
 mod socks5_many;
 #[cfg(feature = "socks5")]

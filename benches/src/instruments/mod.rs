@@ -23,10 +23,12 @@ use driver::CONNECTIONS;
 use server_process::Server;
 
 /// The names of the peers: (on the command line, in the report).
-const PEERS: [(&str, &str); 7] = [
+const PEERS: [(&str, &str); 8] = [
     ("sockman", SOCKMAN),
     // This variant has no sweeps, which would add counts during a run.
     ("sockman-no-sweep", "sockman-no-sweep"),
+    // The layer `stateful` with its queue.
+    ("sockman-first", "sockman, first program"),
     ("epoll-c", LIMIT),
     ("mio", "mio"),
     ("tokio", "tokio"),

@@ -5,7 +5,7 @@ use std::{
     io::{self, BufRead, BufReader, Read},
     net::SocketAddr,
     path::Path,
-    process::{Child, ChildStdout, Command, Stdio},
+    process::{Child, Command, Stdio},
     sync::mpsc,
     thread,
     time::{Duration, Instant},
@@ -58,7 +58,13 @@ fn address(child: &mut Child) -> io::Result<SocketAddr> {
     let (sender, line) = mpsc::channel();
     // A thread reads the pipe, because the standard library has no timeout for it. This thread ends
     // with the server.
-    thread::spawn(move || sender.send(first_line(stdout)));
+    thread::spawn(move || {
+        let mut output = BufReader::new(stdout);
+        // After the time-out, nobody receives the line.
+        let _ = sender.send(first_line(&mut output));
+        // A program may print more. Without a reader, its print would wait or fail.
+        io::copy(&mut output, &mut io::sink())
+    });
     let line = line.recv_timeout(START).map_err(io::Error::other)??;
     let address = line.trim().strip_prefix("listening on ").and_then(|at| at.parse().ok());
     address.ok_or_else(|| {
@@ -66,9 +72,9 @@ fn address(child: &mut Child) -> io::Result<SocketAddr> {
     })
 }
 
-fn first_line(stdout: ChildStdout) -> io::Result<String> {
+fn first_line(output: &mut impl BufRead) -> io::Result<String> {
     let mut line = String::new();
-    BufReader::new(stdout).read_line(&mut line)?;
+    output.read_line(&mut line)?;
     Ok(line)
 }
 

@@ -1,8 +1,7 @@
 //! Two examples of the library as servers: what a user copies, not what is written for a benchmark.
 //!
-//! `build.rs` copies them from `examples/`. `first.rs` is the first program of README.md. It keeps
-//! nothing that a peer does not read, and closes the connection instead: that is the only part of the
-//! contract that it does not keep. `echo.rs` keeps the contract.
+//! `build.rs` copies them from `examples/`. `first.rs` is the first program of README.md. It has only
+//! the contract echo. `echo.rs` has all contracts.
 use std::{env, error::Error, os::unix::process::CommandExt, process::Command};
 
 use super::{Contract, Task, end_with_stdin};

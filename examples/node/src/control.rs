@@ -1,14 +1,11 @@
 //! Queries and commands to a running node, from any thread. Takes the node's locks briefly.
 
-use std::{
-    fmt,
-    sync::{Arc, atomic::Ordering},
-};
+use std::{fmt, sync::Arc, time::Duration};
 
 use bitcoin::{block::Header, p2p::ServiceFlags};
 use sockman::{Service, SockMan, address::Destination};
 
-use crate::{Config, Event, PeerInfo, connman::Connman, peer};
+use crate::{Config, Event, PeerInfo, connman::Connman, peer::Peer};
 
 /// A handle to a node. The handle keeps the node's state alive, but not its threads.
 #[derive(Clone)]
@@ -26,8 +23,7 @@ impl fmt::Debug for Control {
 impl Control {
     /// Returns the current table of peers.
     pub fn peers(&self) -> Vec<PeerInfo> {
-        let peers = self.connman.peers();
-        peers.iter().filter_map(|peer| PeerInfo::of(&self.sockman, peer)).collect()
+        self.connman.peers().iter().filter_map(|peer| PeerInfo::of(peer)).collect()
     }
 
     /// Returns the height of the last header.
@@ -58,28 +54,29 @@ impl Control {
 
     /// Returns the bytes received and sent since the start.
     pub fn totals(&self) -> (u64, u64) {
-        self.connman.totals(&self.sockman)
+        self.connman.totals()
     }
 
     /// Disconnects the first peer for which `which` returns `true`. Returns whether there is one.
     pub fn disconnect(&self, which: impl Fn(&PeerInfo) -> bool) -> bool {
-        let found = self.peers().into_iter().find(which);
-        if let Some(peer) = &found {
-            self.connman.disconnect(&self.sockman, peer.id, "requested by RPC");
-        }
-        found.is_some()
+        let peers = self.connman.peers();
+        let found = peers.iter().find(|peer| PeerInfo::of(peer).is_some_and(|info| which(&info)));
+        found.inspect(|peer| peer.disconnect("requested by RPC")).is_some()
     }
 
     /// Adds an address that the node dials and keeps connected. Returns `false` if it is known
     /// already.
     pub fn add_target(&self, to: &Destination, with_v2: bool) -> bool {
-        self.connman.targets.add(to, with_v2)
+        let is_new = self.connman.targets.add(to, with_v2);
+        self.sockman.notify();
+        is_new
     }
 
     /// Dials an address once. Does nothing while the network is switched off.
     pub fn try_once(&self, to: &Destination, with_v2: bool) {
         if self.is_network_active() {
             self.connman.targets.try_once(to, with_v2);
+            self.sockman.notify();
         }
     }
 
@@ -91,8 +88,7 @@ impl Control {
 
     /// Pings every peer now.
     pub fn ping_all(&self) {
-        self.connman.ping_requested.store(true, Ordering::Release);
-        self.connman.work.run_timer();
+        self.connman.send_pings(true);
     }
 
     /// Returns whether the network is switched on.
@@ -103,28 +99,30 @@ impl Control {
     /// Switches the network on or off. While it is off, the node has no peers, does not dial, and
     /// refuses inbound connections.
     pub fn set_network_active(&self, is_active: bool) {
-        self.connman.set_network_active(&self.sockman, is_active);
+        self.connman.set_network_active(is_active);
+        self.sockman.notify();
     }
 
-    /// Stops the node, as a signal does.
+    /// Ends accepting and dialling, closes every connection, and then ends the socket threads.
+    pub(crate) fn begin_stop(&self) {
+        self.connman.targets.close();
+        self.sockman.drain_and_stop(Duration::ZERO);
+    }
+
+    /// Asks the owner of the node to stop it, with [`Event::StopRequested`].
     pub fn stop(&self) {
-        self.connman.config.interrupt.interrupt();
-        // The interrupt comes first, because a receiver of the event checks it.
         self.connman.tell(Event::StopRequested);
     }
 }
 
 impl PeerInfo {
-    fn of(sockman: &SockMan, peer: &peer::Peer) -> Option<PeerInfo> {
-        let connection = sockman.connection_info(peer.id)?;
+    fn of(peer: &Peer) -> Option<PeerInfo> {
+        let connection = peer.remote.info()?;
         let conversation = peer.conversation.lock().clone();
         let activity = *peer.activity.lock();
-        let (transport, session_id) = {
-            let incoming = peer.incoming.lock();
-            (incoming.transport_type(), incoming.session_id())
-        };
+        let (transport, session_id) = peer.transport.get().copied().unwrap_or_default();
         Some(PeerInfo {
-            id: peer.id,
+            id: peer.id(),
             direction: peer.direction,
             address: connection.them,
             me: connection.me,
@@ -140,7 +138,7 @@ impl PeerInfo {
             bytes_in: connection.bytes_received,
             bytes_out: connection.bytes_sent,
             unprocessed: peer.inbox.bytes(),
-            unsent: peer.send.queued(),
+            unsent: peer.remote.queue().queued(),
         })
     }
 }

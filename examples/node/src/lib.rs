@@ -2,13 +2,13 @@
 //!
 //! | module | what it is | in Bitcoin Core |
 //! |---|---|---|
-//! | `connman` | the [`EventHandler`](sockman::EventHandler): table of peers, limits, time-outs | `CConnman` on `net` |
+//! | `connman` | the [`Handler`](sockman::stateful::Handler): limits, time-outs, dialling | `CConnman` on `net` |
 //! | `transport` | turns bytes into whole messages, plain or encrypted | `V1Transport`, `V2Transport` |
 //! | `decoding` | decodes messages, with missing newer fields | `NetMsg`, `ProcessMessage` |
-//! | `work` | the list of peers that have waiting messages | `m_msgproc_wake` |
 //! | `processing` | the message handler | `PeerManager` on `msghand` |
-//! | `dialer`, `targets` | outbound connections | `ThreadOpenConnections` on `opencon` |
-//! | `peer`, `chain`, `addresses` | the state | `CNode` and `Peer`, `CChain`, `AddrMan` |
+//! | `targets` | the addresses to dial | `ThreadOpenAddedConnections` on `addcon` |
+//! | `peer` | the state of a peer: for the socket thread alone, and for all | `CNode`, `Peer` |
+//! | `chain`, `addresses` | the state of the node | `CChain`, `AddrMan` |
 //! | `node`, `control` | start and stop of a node; queries and commands from other threads | |
 //!
 //! The socket thread receives bytes, frames them, and puts whole messages into the peer's inbox.
@@ -26,7 +26,6 @@ mod chain;
 mod connman;
 mod control;
 mod decoding;
-mod dialer;
 mod node;
 mod peer;
 mod processing;
@@ -34,7 +33,6 @@ mod routable;
 mod targets;
 pub mod testing;
 mod transport;
-mod work;
 
 pub use allowance::Allowance;
 pub use chain::{Chain, ChainError};

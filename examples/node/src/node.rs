@@ -1,7 +1,7 @@
 //! A whole node: its configuration, its threads, and the events that it reports.
 //!
 //! [`Node::start`] and [`Node::stop`] run on the caller's thread. These methods start and join the
-//! socket threads, the message handler and the dialer.
+//! socket threads and the message handler.
 
 use std::{
     collections::hash_map::RandomState,
@@ -9,14 +9,17 @@ use std::{
     fmt,
     hash::{BuildHasher, Hasher},
     io,
-    sync::Arc,
+    sync::{
+        Arc,
+        mpsc::{self, Receiver},
+    },
     thread::{self, JoinHandle},
     time::{Duration, Instant, SystemTime},
 };
 
 use bitcoin::{BlockHash, Network, p2p::ServiceFlags};
 use sockman::{
-    ConnectionId, Interrupt, Options, Service, SockMan, SocketsThreads,
+    ConnectionId, Options, Service, SockMan, SocketsThreads,
     address::{Destination, NetAddr},
     i2p::I2pOptions,
     proxy::Proxy,
@@ -27,9 +30,8 @@ use crate::{
     chain::Chain,
     connman::Connman,
     control::Control,
-    dialer::Dialer,
     peer::PeerVersion,
-    processing::MessageHandler,
+    processing::Work,
     transport::{SessionId, TransportType},
 };
 
@@ -81,8 +83,6 @@ pub struct Config {
     pub max_receive_buffer: usize,
     /// The period of the library's sweep, which drives the time-outs. Default: 50 ms.
     pub sweep: Option<Duration>,
-    /// Stops the node. A signal handler may set it too.
-    pub interrupt: Interrupt,
 }
 
 impl Config {
@@ -105,7 +105,6 @@ impl Config {
             max_send_buffer: 1_000_000,
             max_receive_buffer: 5_000_000,
             sweep: Some(sockman::options::SELECT_TIMEOUT),
-            interrupt: Interrupt::new(),
         }
     }
 
@@ -237,7 +236,7 @@ pub enum Event {
         /// The reason.
         reason: String,
     },
-    /// An RPC client requested the node to stop.
+    /// An RPC client requested the node to stop, which its owner does.
     StopRequested,
     /// The node has begun or ceased to listen on I2P.
     I2p {
@@ -256,7 +255,6 @@ pub struct Node {
     sockman: SockMan,
     /// `None` before the start and after the stop.
     threads: Option<SocketsThreads>,
-    dialer: Option<JoinHandle<()>>,
     message_handler: Option<JoinHandle<()>>,
 }
 
@@ -281,48 +279,42 @@ impl Node {
     ) -> Result<Node, NodeError> {
         // Each address to dial has a place, so that none waits for another one's attempt.
         let places = config.max_connections.max(config.connect.len()).saturating_add(MAX_ADDED);
-        let mut options = Options::default()
-            .max_connections(places)
-            .sweep(config.sweep)
-            .interrupt(config.interrupt.clone());
+        let mut options = Options::default().max_connections(places).sweep(config.sweep);
         if let Some(i2p) = &config.i2p {
             options = options.i2p(i2p.clone());
         }
         let listen = config.listen.clone();
-        let connman = Arc::new(Connman::new(config, chain, Box::new(observer)));
-        let sockman = SockMan::new(connman.clone(), options).map_err(NodeError::new)?;
+        let (work, to_do) = mpsc::channel();
+        let connman = Arc::new(Connman::new(config, chain, work, Box::new(observer)));
+        let sockman = SockMan::with_state(Arc::clone(&connman), options).map_err(NodeError::new)?;
         for address in &listen {
             let bound =
                 sockman_programs::listening::listen(&sockman, address).map_err(NodeError::new)?;
             connman.listening.lock().push(bound);
         }
 
-        let mut node =
-            Node { connman, sockman, threads: None, dialer: None, message_handler: None };
-        // From here on, an error drops the node, which stops the threads that already run.
-        let handler =
-            MessageHandler { connman: Arc::clone(&node.connman), sockman: node.sockman.clone() };
-        node.message_handler = Some(node.spawn("msghand", move || handler.run())?);
+        let mut node = Node { connman, sockman, threads: None, message_handler: None };
+        // From here on, an error drops the node, which stops the thread that already runs.
+        node.message_handler = Some(node.start_message_handler(to_do)?);
         node.threads = Some(node.sockman.start_sockets_threads().map_err(NodeError::new)?);
-        let dialer = Dialer { connman: Arc::clone(&node.connman), sockman: node.sockman.clone() };
-        node.dialer = Some(node.spawn("opencon", move || dialer.run())?);
         Ok(node)
     }
 
-    /// Starts a thread whose panic stops the whole node, so that no part of it goes on alone.
-    fn spawn(&self, name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
-        struct InterruptOnPanic(Interrupt);
-        impl Drop for InterruptOnPanic {
+    /// Starts the message handler. Its panic stops the whole node, so that no part of it goes on
+    /// alone.
+    fn start_message_handler(&self, work: Receiver<Work>) -> io::Result<JoinHandle<()>> {
+        struct StopOnPanic(Control);
+        impl Drop for StopOnPanic {
             fn drop(&mut self) {
                 if thread::panicking() {
-                    self.0.interrupt();
+                    self.0.begin_stop();
                 }
             }
         }
-        let guard = InterruptOnPanic(self.connman.config.interrupt.clone());
-        thread::Builder::new().name(name.to_owned()).spawn(move || {
-            let _guard = guard;
-            run();
+        let guard = StopOnPanic(self.control());
+        thread::Builder::new().name("msghand".to_owned()).spawn(move || {
+            let StopOnPanic(node) = &guard;
+            node.connman.handle_messages(&work);
         })
     }
 
@@ -356,8 +348,8 @@ impl Node {
         Control { connman: Arc::clone(&self.connman), sockman: self.sockman.clone() }
     }
 
-    /// Stops the node in order: it ends accepting and dialling, then callbacks, then processing,
-    /// and finally closes every connection.
+    /// Stops the node in order: it ends accepting and dialling, closes and reports every connection,
+    /// and then ends the threads.
     ///
     /// # Errors
     ///
@@ -367,19 +359,16 @@ impl Node {
     }
 
     fn stop_threads(&mut self) -> Result<(), NodeError> {
-        self.connman.config.interrupt.interrupt();
-        self.sockman.stop_listening();
-        self.connman.targets.close();
-        let dialer = self.dialer.take().map_or(Ok(()), JoinHandle::join);
+        self.control().begin_stop();
         let sockets = self.threads.take().map_or(Ok(()), SocketsThreads::join);
-        self.connman.work.close();
-        let handler = self.message_handler.take().map_or(Ok(()), JoinHandle::join);
-        self.connman.cancel_dialling(&self.sockman);
-        for peer in self.connman.peers() {
-            self.connman.disconnect(&self.sockman, peer.id, "this node is stopping");
+        if sockets.is_err() {
+            // A panic in a callback has suspended the end of the connections.
+            let _ = self.sockman.run_sockets_thread();
         }
+        let _ = self.connman.work.send(None);
+        let handler = self.message_handler.take().map_or(Ok(()), JoinHandle::join);
         sockets.map_err(NodeError::new)?;
-        dialer.and(handler).map_err(|_| NodeError("a thread of the node panicked".to_owned()))
+        handler.map_err(|_| NodeError("a thread of the node panicked".to_owned()))
     }
 }
 

@@ -1,15 +1,16 @@
-//! The state of one peer: its send queue, its unprocessed messages, and its data.
+//! The state of one peer: its connection, its unprocessed messages, and its data.
 //!
-//! Several threads use a peer, and the fields name their writers. The socket thread frames bytes
-//! and checks time-outs, the message handler answers messages, and a thread that prints the table
-//! of peers only reads. A thread that holds the lock `outgoing` may take `activity` or the send
-//! queue's own lock. No other lock of a peer is held while another one is taken.
+//! The library keeps a [`Connection`] for each connection, which the socket thread alone uses. The
+//! connection has a [`Peer`], which other threads use too: the message handler answers messages, and
+//! a thread that prints the table of peers only reads. A thread that holds the lock `outgoing` may
+//! take `activity` or the send queue's own lock. No other lock of a peer is held while another one
+//! is taken.
 
 use std::{
     collections::VecDeque,
     mem,
     sync::{
-        OnceLock,
+        Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant, SystemTime},
@@ -18,22 +19,134 @@ use std::{
 use bitcoin::p2p::ServiceFlags;
 use parking_lot::Mutex;
 use sockman::{
-    ConnectionId, SendQueue, address::Destination, helpers::SendQueueLimits, stats::Direction,
+    ConnectionId,
+    address::Destination,
+    stateful::{Link, Remote},
+    stats::Direction,
 };
 
 use crate::{
     Allowance, Config,
     node::random,
-    targets::TargetNumber,
-    transport::{self, Incoming, Message, Outgoing, Start},
+    targets::{Attempt, TargetNumber},
+    transport::{self, Incoming, Message, Outgoing, SessionId, Start, TransportType},
 };
 
+/// The state of a connection that the socket thread alone uses.
+pub(crate) struct Connection {
+    pub(crate) peer: Arc<Peer>,
+    /// The target that the peer is, if this side dialled.
+    pub(crate) dialled: Option<TargetNumber>,
+    pub(crate) incoming: Incoming,
+    /// The last time that bytes arrived, or that this side did not read.
+    pub(crate) received: Instant,
+    /// The last time that the kernel took queued bytes, or that the queue was empty.
+    pub(crate) sent: Instant,
+    /// The last time that this side did not read.
+    pub(crate) unread: Instant,
+    /// When the handshake must be complete at the latest, if this node was too late to judge it at
+    /// the first time-out.
+    handshake_extension: Option<Instant>,
+}
+
+impl Connection {
+    /// Returns the state of a new connection, and the bytes to send first. An outbound connection
+    /// has an attempt.
+    pub(crate) fn new(
+        config: &Config,
+        link: Link<'_, Connection>,
+        attempt: Option<&Attempt>,
+    ) -> (Connection, Vec<u8>) {
+        let (direction, start) = match attempt {
+            None => (Direction::Inbound, Start::Detect { with_v2: config.v2_transport }),
+            Some(Attempt { with_v2: true, .. }) => (Direction::Outbound, Start::DialV2),
+            Some(_) => (Direction::Outbound, Start::DialV1),
+        };
+        let (incoming, outgoing, greeting) = transport::begin(config.network.magic(), start);
+        let now = Instant::now();
+        let peer = Arc::new(Peer {
+            remote: link.remote(),
+            direction,
+            them: link.them().clone(),
+            since: now,
+            connected_at: SystemTime::now(),
+            nonce: random(),
+            inbox: Inbox::new(config.max_receive_buffer),
+            transport: incoming.transport().map(OnceLock::from).unwrap_or_default(),
+            outgoing: Mutex::new(outgoing),
+            activity: Mutex::default(),
+            conversation: Mutex::new(Conversation::new()),
+            end: OnceLock::new(),
+        });
+        let connection = Connection {
+            peer,
+            dialled: attempt.map(|attempt| attempt.number),
+            incoming,
+            received: now,
+            sent: now,
+            unread: now,
+            handshake_extension: None,
+        };
+        (connection, greeting)
+    }
+
+    /// Returns whether the library may read from the peer. The library must not read while the
+    /// peer's inbox is full or its send queue is above the high mark. Further bytes then stay in the
+    /// kernel and at the peer.
+    pub(crate) fn may_read(&self) -> bool {
+        !self.peer.inbox.is_full() && !self.peer.remote.queue().is_above_high_mark()
+    }
+
+    /// Returns the reason to disconnect a peer that exceeded a time-out, if it did. Corresponds to
+    /// Bitcoin Core's `InactivityCheck`.
+    pub(crate) fn overdue(&mut self, limits: &Config, now: Instant) -> Option<&'static str> {
+        let (is_established, ping) = {
+            let conversation = self.peer.conversation.lock();
+            (conversation.is_established, conversation.ping.under_way)
+        };
+        let longer = |since: Instant, limit| now.saturating_duration_since(since) > limit;
+        let (peer, unread) = (Arc::clone(&self.peer), self.unread);
+        let is_unanswered = |sent: Instant| {
+            // A pong cannot arrive while this side does not read.
+            longer(sent.max(unread), limits.inactivity_timeout) && peer.inbox.has_processed(sent)
+        };
+        if !is_established
+            && longer(peer.since, limits.handshake_timeout)
+            && peer.inbox.has_processed(peer.since)
+            && !self.was_held_up(limits.handshake_timeout, now)
+        {
+            Some("the peer did not complete the handshake in time")
+        } else if longer(self.sent, limits.inactivity_timeout) {
+            Some("the peer does not receive the bytes sent to it")
+        } else if longer(self.received, limits.inactivity_timeout) {
+            Some("the peer has been silent for too long")
+        } else if ping.is_some_and(|(_, sent)| is_unanswered(sent)) {
+            Some("the peer did not answer a ping in time")
+        } else {
+            None
+        }
+    }
+
+    /// Returns whether the peer has more time for its handshake. If bytes came in only after the
+    /// time-out, this node was late, perhaps because its process was stopped, and the peer could
+    /// not go on. It then gets the time-out once more.
+    fn was_held_up(&mut self, timeout: Duration, now: Instant) -> bool {
+        let last_received = self.peer.activity.lock().last_received;
+        let was_heard_late =
+            last_received.is_some_and(|at| at.saturating_duration_since(self.peer.since) > timeout);
+        match self.handshake_extension {
+            Some(ends) => now <= ends,
+            None => was_heard_late && now <= *self.handshake_extension.insert(now + timeout),
+        }
+    }
+}
+
+/// The state of a peer that every thread may use.
 pub(crate) struct Peer {
-    pub(crate) id: ConnectionId,
+    /// Reaches the connection and its send queue.
+    pub(crate) remote: Remote<Connection>,
     pub(crate) direction: Direction,
     pub(crate) them: Destination,
-    /// The target that this peer is, if this side dialled.
-    pub(crate) dialled: Option<TargetNumber>,
     /// The time of the connection, on the clock that time-outs use.
     pub(crate) since: Instant,
     /// The time of the connection as wall-clock time.
@@ -41,97 +154,72 @@ pub(crate) struct Peer {
     /// The nonce in this node's `version` message, by which the node detects that it has dialled
     /// itself.
     pub(crate) nonce: u64,
-    /// Outgoing bytes.
-    pub(crate) send: SendQueue,
     /// Incoming messages that are complete and not processed.
     pub(crate) inbox: Inbox,
-    /// Written by the socket thread.
-    pub(crate) incoming: Mutex<Incoming>,
-    /// Written by the socket thread; a thread that sends writes `last_sent`.
-    pub(crate) activity: Mutex<Activity>,
+    /// The transport, once its version is known. Written by the socket thread.
+    pub(crate) transport: OnceLock<(TransportType, Option<SessionId>)>,
     /// Written by every thread that sends.
     pub(crate) outgoing: Mutex<Outgoing>,
-    /// The beginning of a version 2 handshake, which is sent before anything else.
-    pub(crate) greeting: Vec<u8>,
-    /// When the handshake must be complete at the latest, if this node was too late to judge it at
-    /// the first time-out.
-    pub(crate) handshake_extension: OnceLock<Instant>,
+    /// Written by the socket thread; a thread that sends writes `last_sent`.
+    pub(crate) activity: Mutex<Activity>,
     /// Written by the message handler; other threads only read it.
     pub(crate) conversation: Mutex<Conversation>,
+    /// Written by the first thread that closes the connection.
+    end: OnceLock<End>,
 }
 
-/// The most bytes that may wait for a peer: four of Bitcoin's largest messages.
-const SEND_LIMIT: usize = 16_000_000;
+/// The reason for a close, and what the connection had carried.
+pub(crate) struct End {
+    pub(crate) reason: String,
+    /// The peer is the reason, not this side.
+    pub(crate) is_of_peer: bool,
+    bytes: Bytes,
+}
+
+/// The bytes received and sent.
+pub(crate) type Bytes = (u64, u64);
 
 impl Peer {
-    pub(crate) fn new(
-        config: &Config,
-        id: ConnectionId,
-        direction: Direction,
-        them: &Destination,
-        dialled: Option<TargetNumber>,
-        start: Start,
-    ) -> Peer {
-        let now = Instant::now();
-        let (incoming, outgoing, greeting) = transport::begin(config.network.magic(), start);
-        let (low_mark, high_mark) = (config.max_send_buffer / 2, config.max_send_buffer.max(1));
-        let limits = SendQueueLimits::new(low_mark, high_mark, SEND_LIMIT.max(high_mark))
-            // The default is never used: the low mark is always below the high mark.
-            .unwrap_or_default();
-        Peer {
-            id,
-            direction,
-            them: them.clone(),
-            dialled,
-            since: now,
-            connected_at: SystemTime::now(),
-            nonce: random(),
-            send: SendQueue::new(id, limits),
-            inbox: Inbox::new(config.max_receive_buffer),
-            incoming: Mutex::new(incoming),
-            outgoing: Mutex::new(outgoing),
-            greeting,
-            activity: Mutex::new(Activity {
-                received: now,
-                sent: now,
-                last_received: None,
-                last_sent: None,
-                unread: now,
-            }),
-            handshake_extension: OnceLock::new(),
-            conversation: Mutex::new(Conversation::new()),
-        }
+    pub(crate) fn id(&self) -> ConnectionId {
+        self.remote.id()
     }
 
-    /// Returns whether the peer has more time for its handshake. If bytes came in only after the
-    /// time-out, this node was late, perhaps because its process was stopped, and the peer could
-    /// not go on. It then gets the time-out once more.
-    pub(crate) fn was_held_up(&self, timeout: Duration, now: Instant) -> bool {
-        let was_heard_late = self
-            .activity
-            .lock()
-            .last_received
-            .is_some_and(|received| received.saturating_duration_since(self.since) > timeout);
-        let extension = &self.handshake_extension;
-        match extension.get() {
-            Some(ends) => now <= *ends,
-            None => was_heard_late && now <= *extension.get_or_init(|| now + timeout),
-        }
+    /// Closes the connection for a reason of this side. Any thread may do so. The first reason
+    /// counts, and [`Connman`](crate::connman::Connman) reports it.
+    pub(crate) fn disconnect(&self, reason: &str) {
+        self.close(reason.to_owned(), false);
+    }
+
+    /// Closes the connection for a reason of the peer.
+    pub(crate) fn give_up(&self, reason: impl Into<String>) {
+        self.close(reason.into(), true);
+    }
+
+    fn close(&self, reason: String, is_of_peer: bool) {
+        let _ = self.end.set(End { reason, is_of_peer, bytes: self.open_bytes() });
+        self.remote.close();
+    }
+
+    /// Returns the reason for the close. `None` if the connection is open, or if the node closed it
+    /// with all others.
+    pub(crate) fn end(&self) -> Option<&End> {
+        self.end.get()
+    }
+
+    /// Returns the bytes received and sent, also after the close.
+    pub(crate) fn bytes(&self) -> Bytes {
+        self.end.get().map_or_else(|| self.open_bytes(), |end| end.bytes)
+    }
+
+    fn open_bytes(&self) -> Bytes {
+        self.remote.info().map_or((0, 0), |info| (info.bytes_received, info.bytes_sent))
     }
 }
 
-/// The times of a peer's last activity.
-#[derive(Debug, Clone, Copy)]
+/// The times of a peer's last activity, for `getpeerinfo`.
+#[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Activity {
-    /// The last time that bytes arrived, or that this side did not read.
-    pub(crate) received: Instant,
-    /// The last time that the kernel took queued bytes, or that the queue was empty.
-    pub(crate) sent: Instant,
-    /// The last time that bytes arrived, for `getpeerinfo`.
     pub(crate) last_received: Option<Instant>,
-    /// The last time that this side did not read.
-    pub(crate) unread: Instant,
-    /// The last time that bytes left, for `getpeerinfo`.
     pub(crate) last_sent: Option<Instant>,
 }
 

@@ -1,11 +1,15 @@
 //! The message handler, which corresponds to Bitcoin Core's `PeerManager` on thread `msghand`.
 //!
-//! One thread serves all peers. It takes one message of one peer at a time, answers through the
-//! peer's send queue, and sends the pings. A slow answer delays other answers, but not the socket
-//! thread. The handler takes the locks of the chain and of the peers briefly, one at a time.
+//! One thread serves all peers. It waits for a peer that has messages, takes one message of one peer
+//! at a time, answers through the peer's send queue, and sends the pings. A slow answer delays other
+//! answers, but not the socket thread. The handler takes the locks of the chain and of the peers
+//! briefly, one at a time.
 
 use std::{
-    sync::{Arc, atomic::Ordering},
+    sync::{
+        Arc,
+        mpsc::{Receiver, RecvTimeoutError},
+    },
     time::Instant,
 };
 
@@ -19,7 +23,7 @@ use bitcoin::{
         message_network::VersionMessage,
     },
 };
-use sockman::{ConnectionId, Service, SockMan, stats::Direction};
+use sockman::{Service, stats::Direction};
 
 use crate::{
     Event,
@@ -28,7 +32,6 @@ use crate::{
     connman::Connman,
     node::random,
     peer::{Conversation, Peer, PeerVersion},
-    work::Work,
 };
 
 /// The version of the protocol that the node speaks, which includes `wtxidrelay` and `sendaddrv2`.
@@ -50,45 +53,54 @@ const MAX_INVENTORY: usize = 50_000;
 /// The reason to disconnect a peer.
 type Fault = String;
 
-pub(crate) struct MessageHandler {
-    pub(crate) connman: Arc<Connman>,
-    pub(crate) sockman: SockMan,
-}
+/// A peer that has messages, or `None` to end the message handler. After one message a peer goes to
+/// the end, so that no peer keeps the others waiting. Corresponds to Bitcoin Core's
+/// `WakeMessageHandler`. [`Inbox`](crate::peer::Inbox) ensures that a peer waits at most once.
+pub(crate) type Work = Option<Arc<Peer>>;
 
-impl MessageHandler {
-    /// Runs the thread until the work list is closed.
-    pub(crate) fn run(&self) {
+impl Connman {
+    /// Runs the message handler until it is told to end. Corresponds to Bitcoin Core's
+    /// `ThreadMessageHandler`.
+    pub(crate) fn handle_messages(&self, work: &Receiver<Work>) {
         let mut timer = Instant::now();
         loop {
-            match self.connman.work.next(timer) {
-                Work::Process(id) => self.process_one(id),
-                Work::Timer => timer = self.send_pings(),
-                Work::End => return,
+            let now = Instant::now();
+            // The timer comes before the peers, because there may always be one that waits.
+            if now >= timer {
+                timer = self.send_pings(false);
+            }
+            match work.recv_timeout(timer.saturating_duration_since(now)) {
+                Ok(Some(peer)) => self.process_one(&peer),
+                Err(RecvTimeoutError::Timeout) => {}
+                Ok(None) | Err(RecvTimeoutError::Disconnected) => return,
             }
         }
     }
 
     /// Processes the next message of one peer.
-    fn process_one(&self, id: ConnectionId) {
-        let Some(peer) = self.connman.peer(id) else { return };
+    fn process_one(&self, peer: &Arc<Peer>) {
+        if peer.remote.is_closed() {
+            return;
+        }
         // A peer that does not receive its replies gets no further replies.
-        let Some(next) = peer.inbox.next(|| !peer.send.is_above_high_mark()) else { return };
+        let may_process = || !peer.remote.queue().is_above_high_mark();
+        let Some(next) = peer.inbox.next(may_process) else { return };
         if next.made_room {
-            self.sockman.wake(id);
+            peer.remote.wake();
         }
         let processed = next
             .message
-            .decode(self.connman.config.network.magic())
+            .decode(self.config.network.magic())
             .map_err(|error| format!("the peer sent a malformed message: {error}"))
-            .and_then(|message| message.map_or(Ok(()), |message| self.process(&peer, message)));
+            .and_then(|message| message.map_or(Ok(()), |message| self.process(peer, message)));
         match processed {
-            Ok(()) => self.connman.work.add(id),
-            Err(fault) => self.connman.give_up(&self.sockman, id, &fault),
+            Ok(()) => self.add_work(peer),
+            Err(fault) => peer.give_up(fault),
         }
     }
 
     fn process(&self, peer: &Peer, message: NetworkMessage) -> Result<(), Fault> {
-        log::trace!("peer {}: received {}", peer.id, message.cmd());
+        log::trace!("peer {}: received {}", peer.id(), message.cmd());
         let (has_version, is_established) = {
             let conversation = peer.conversation.lock();
             (conversation.version.is_some(), conversation.is_established)
@@ -105,7 +117,7 @@ impl MessageHandler {
             _ if !is_established => Ok(()),
             NetworkMessage::Ping(nonce) => {
                 self.reply(peer, NetworkMessage::Pong(nonce));
-                self.connman.tell(Event::Pinged { id: peer.id });
+                self.tell(Event::Pinged { id: peer.id() });
                 Ok(())
             }
             NetworkMessage::Pong(nonce) => self.got_pong(peer, nonce),
@@ -139,7 +151,7 @@ impl MessageHandler {
     }
 
     fn reply(&self, peer: &Peer, message: NetworkMessage) {
-        self.connman.push_messages(&self.sockman, peer, [message]);
+        self.push_messages(peer, [message]);
     }
 
     fn got_version(&self, peer: &Peer, version: &VersionMessage) -> Result<(), Fault> {
@@ -172,12 +184,11 @@ impl MessageHandler {
         if peer.conversation.lock().version.replace(known).is_some() {
             return Err("the peer sent a second version".to_owned());
         }
-        let ours =
-            (peer.direction == Direction::Inbound).then(|| version_message(&self.connman, peer));
+        let ours = (peer.direction == Direction::Inbound).then(|| version_message(self, peer));
         // BIP 155 requires `sendaddrv2` before `verack`.
         let v2 = (version.version >= SENDADDRV2_VERSION).then_some(NetworkMessage::SendAddrV2);
         let messages = ours.into_iter().chain(v2).chain([NetworkMessage::Verack]);
-        self.connman.push_messages(&self.sockman, peer, messages);
+        self.push_messages(peer, messages);
         Ok(())
     }
 
@@ -186,7 +197,7 @@ impl MessageHandler {
     /// number on another network, and learn that both addresses belong to this node.
     fn is_self(&self, peer: &Peer, nonce: u64) -> bool {
         peer.direction == Direction::Inbound
-            && self.connman.peers().iter().any(|other| {
+            && self.peers().iter().any(|other| {
                 other.direction == Direction::Outbound
                     && other.nonce == nonce
                     && !other.conversation.lock().is_established
@@ -205,7 +216,7 @@ impl MessageHandler {
             return Err("the peer sent verack before version".to_owned());
         };
         let (height, protocol) = (version.start_height, version.protocol);
-        self.connman.tell(Event::Handshake { id: peer.id, took: peer.since.elapsed(), version });
+        self.tell(Event::Handshake { id: peer.id(), took: peer.since.elapsed(), version });
 
         let mut messages = Vec::new();
         if protocol >= SENDHEADERS_VERSION {
@@ -219,7 +230,7 @@ impl MessageHandler {
             messages.push(self.get_headers(peer));
         }
         messages.push(next_ping(&mut peer.conversation.lock()));
-        self.connman.push_messages(&self.sockman, peer, messages);
+        self.push_messages(peer, messages);
         Ok(())
     }
 
@@ -243,7 +254,7 @@ impl MessageHandler {
             conversation.ping.min_round_trip = Some(shortest);
             *conversation.ping.round_trip.insert(round_trip)
         };
-        self.connman.tell(Event::Pong { id: peer.id, round_trip });
+        self.tell(Event::Pong { id: peer.id(), round_trip });
         Ok(())
     }
 
@@ -259,10 +270,10 @@ impl MessageHandler {
             }
             conversation.wants_addr_v2
         };
-        let listening = self.connman.listening.lock().clone();
-        let services = self.connman.config.advertised_services();
+        let listening = self.listening.lock().clone();
+        let services = self.config.advertised_services();
         let answer = {
-            let addresses = self.connman.addresses.lock();
+            let addresses = self.addresses.lock();
             addresses.answer(&peer.them, &listening, services, wants_addr_v2)
         };
         if let Some(answer) = answer {
@@ -283,11 +294,11 @@ impl MessageHandler {
             ));
         }
         let (new, known) = {
-            let mut addresses = self.connman.addresses.lock();
+            let mut addresses = self.addresses.lock();
             (addresses.learn(&peer.them, services), addresses.len())
         };
         if new > 0 {
-            self.connman.tell(Event::Addresses { id: peer.id, new, known });
+            self.tell(Event::Addresses { id: peer.id(), new, known });
         }
         Ok(())
     }
@@ -299,8 +310,7 @@ impl MessageHandler {
                 request.locator_hashes.len()
             ));
         }
-        let headers =
-            self.connman.chain.lock().headers_after(&request.locator_hashes, &request.stop_hash);
+        let headers = self.chain.lock().headers_after(&request.locator_hashes, &request.stop_hash);
         self.reply(peer, NetworkMessage::Headers(headers));
         Ok(())
     }
@@ -313,7 +323,7 @@ impl MessageHandler {
             ));
         }
         let (added, height, tip) = {
-            let mut chain = self.connman.chain.lock();
+            let mut chain = self.chain.lock();
             (chain.add(headers), chain.height(), chain.tip())
         };
         let new = match added {
@@ -342,7 +352,7 @@ impl MessageHandler {
         // If a full message had no new header, the peer is on a branch with less work.
         let more_to_come = new > 0 && headers.len() == MAX_HEADERS_PER_MESSAGE;
         if new > 0 || was_requested {
-            self.connman.tell(Event::Headers { id: peer.id, new, height, tip, more_to_come });
+            self.tell(Event::Headers { id: peer.id(), new, height, tip, more_to_come });
         }
         if more_to_come {
             let request = self.get_headers(peer);
@@ -371,7 +381,7 @@ impl MessageHandler {
             ));
         }
         let news = {
-            let chain = self.connman.chain.lock();
+            let chain = self.chain.lock();
             inventory.iter().any(|item| match item {
                 Inventory::Block(hash) | Inventory::WitnessBlock(hash) => !chain.contains(hash),
                 _ => false,
@@ -385,7 +395,7 @@ impl MessageHandler {
     }
 
     fn get_headers(&self, peer: &Peer) -> NetworkMessage {
-        let locator = self.connman.chain.lock().locator();
+        let locator = self.chain.lock().locator();
         peer.conversation.lock().headers_requested = true;
         NetworkMessage::GetHeaders(GetHeadersMessage {
             version: PROTOCOL_VERSION,
@@ -394,17 +404,16 @@ impl MessageHandler {
     }
 
     fn height(&self) -> usize {
-        self.connman.chain.lock().height()
+        self.chain.lock().height()
     }
 
     /// Pings the peers whose ping is due, or every peer if that was requested. Returns the time of
-    /// the next due ping.
-    fn send_pings(&self) -> Instant {
-        let interval = self.connman.config.ping_interval;
+    /// the next due ping. Any thread may call this method.
+    pub(crate) fn send_pings(&self, is_requested: bool) -> Instant {
+        let interval = self.config.ping_interval;
         let now = Instant::now();
         let mut next = now + interval;
-        let is_requested = self.connman.ping_requested.swap(false, Ordering::AcqRel);
-        for peer in self.connman.peers() {
+        for peer in self.peers() {
             let ping = {
                 let mut conversation = peer.conversation.lock();
                 let Some(last) = conversation.ping.last_sent else { continue };

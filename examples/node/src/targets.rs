@@ -1,15 +1,16 @@
-//! The addresses that the node dials, and the times of the dials. These addresses correspond to
-//! Bitcoin Core's added nodes.
+//! The addresses that the node dials, and the times of the dials. Corresponds to Bitcoin Core's
+//! `m_added_node_params` and `ThreadOpenAddedConnections`.
 //!
-//! The dialer takes addresses from the list. Every thread that adds or removes an address, or that
-//! closes an outbound connection, writes to the list. The one mutex is held briefly.
+//! The socket thread takes the addresses that are due, and records how connections and attempts
+//! ended. Every thread may add or remove an address, and then notifies the socket thread. The one
+//! mutex is held briefly.
 
 use std::{
     collections::BTreeMap,
     time::{Duration, Instant},
 };
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Mutex, MutexGuard};
 use sockman::address::Destination;
 
 /// The identifier of a target, which is never reused while the node runs.
@@ -20,7 +21,6 @@ pub(crate) struct Targets {
     /// The time between the end of a connection or attempt and the next attempt.
     redial: Duration,
     list: Mutex<List>,
-    changed: Condvar,
 }
 
 #[derive(Debug, Default)]
@@ -28,6 +28,8 @@ struct List {
     targets: BTreeMap<TargetNumber, Target>,
     next_number: TargetNumber,
     is_closed: bool,
+    /// The answer of `first_to_dial`, until the list changes. Each pass of the loop asks for it.
+    first: Option<Option<(TargetNumber, Instant)>>,
 }
 
 #[derive(Debug)]
@@ -47,8 +49,8 @@ struct Target {
     due: Option<Instant>,
 }
 
-/// A target to dial now. The thread that gets the target reports the end to [`Targets::ended`].
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A target that is being dialled. Its end is reported to [`Targets::ended`].
+#[derive(Debug)]
 pub(crate) struct Attempt {
     pub(crate) number: TargetNumber,
     pub(crate) to: Destination,
@@ -73,34 +75,39 @@ pub(crate) enum Ended {
 
 impl Targets {
     pub(crate) fn new(redial: Duration) -> Targets {
-        Targets { redial, list: Mutex::default(), changed: Condvar::new() }
+        Targets { redial, list: Mutex::default() }
+    }
+
+    /// Locks the list for a change.
+    fn change(&self) -> MutexGuard<'_, List> {
+        let mut list = self.list.lock();
+        list.first = None;
+        list
     }
 
     /// Adds an address to keep connected. Returns `false` if it was added before.
     pub(crate) fn add(&self, to: &Destination, with_v2: bool) -> bool {
-        let mut list = self.list.lock();
+        let mut list = self.change();
         if list.targets.values().any(|known| known.is_added(to)) {
             return false;
         }
         list.insert(to, false, with_v2);
-        self.changed.notify_all();
         true
     }
 
     /// Adds an address to dial once, unless it is connected, being dialled, or waiting for its one
     /// attempt.
     pub(crate) fn try_once(&self, to: &Destination, with_v2: bool) {
-        let mut list = self.list.lock();
+        let mut list = self.change();
         if !list.targets.values().any(|known| known.to == *to && (known.is_open || known.is_once)) {
             list.insert(to, true, with_v2);
-            self.changed.notify_all();
         }
     }
 
     /// Removes an added address. The node no longer dials it, but keeps an existing connection.
     /// Returns `false` if the address was not added.
     pub(crate) fn remove(&self, to: &Destination) -> bool {
-        let mut list = self.list.lock();
+        let mut list = self.change();
         let mut targets = list.targets.iter_mut();
         let Some((&number, target)) = targets.find(|(_, known)| known.is_added(to)) else {
             return false;
@@ -114,29 +121,29 @@ impl Targets {
 
     /// Forgets the addresses that wait for their one attempt.
     pub(crate) fn forget_tries(&self) {
-        self.list.lock().targets.retain(|_, target| target.is_open || !target.is_once);
+        self.change().targets.retain(|_, target| target.is_open || !target.is_once);
     }
 
-    /// Waits for a target to dial. Returns `None` if the list is closed. No target is dialled while
-    /// `may_dial` returns `false`; it is called again after [`look_again`](Self::look_again).
-    pub(crate) fn next(&self, may_dial: impl Fn() -> bool) -> Option<Attempt> {
+    /// Begins the attempt that is due first. Returns `None` if no attempt is due now.
+    pub(crate) fn begin_due(&self) -> Option<Attempt> {
         let mut list = self.list.lock();
-        loop {
-            if list.is_closed {
-                return None;
-            }
-            let first = if may_dial() { list.first_to_dial() } else { None };
-            match first {
-                Some((number, due)) if due <= Instant::now() => return list.begin(number),
-                Some((_, due)) => drop(self.changed.wait_until(&mut list, due)),
-                None => self.changed.wait(&mut list),
-            }
-        }
+        let (number, due) = list.first_to_dial()?;
+        let target = list.targets.get_mut(&number).filter(|_| due <= Instant::now())?;
+        target.is_open = true;
+        let with_v2 = target.with_v2 && !target.falls_back;
+        let attempt = Attempt { number, to: target.to.clone(), with_v2 };
+        list.first = None;
+        Some(attempt)
+    }
+
+    /// Returns the time of the next attempt.
+    pub(crate) fn next_due(&self) -> Option<Instant> {
+        self.list.lock().first_to_dial().map(|(_, due)| due)
     }
 
     /// Records the end of a connection or of an attempt.
     pub(crate) fn ended(&self, number: TargetNumber, how: Ended) {
-        let mut list = self.list.lock();
+        let mut list = self.change();
         let Some(target) = list.targets.get_mut(&number) else { return };
         target.is_open = false;
         target.falls_back = how == Ended::ForVersion1;
@@ -149,20 +156,11 @@ impl Targets {
             Ended::ForNow | Ended::ByThisHost => target.due = Some(Instant::now() + self.redial),
             Ended::ForGood => target.due = None,
         }
-        self.changed.notify_all();
     }
 
-    /// Makes [`next`](Self::next) call `may_dial` again.
-    pub(crate) fn look_again(&self) {
-        // The lock prevents a notification between the dialer's call of `may_dial` and its wait.
-        let _list = self.list.lock();
-        self.changed.notify_all();
-    }
-
-    /// Ends the dialer.
+    /// Ends the dialling.
     pub(crate) fn close(&self) {
-        self.list.lock().is_closed = true;
-        self.changed.notify_all();
+        self.change().is_closed = true;
     }
 }
 
@@ -190,21 +188,19 @@ impl List {
 
     /// Returns the target that is due first, and its time. Skips an address that is open in another
     /// target, so that the node never dials an address twice at the same time.
-    fn first_to_dial(&self) -> Option<(TargetNumber, Instant)> {
+    fn first_to_dial(&mut self) -> Option<(TargetNumber, Instant)> {
+        if self.is_closed {
+            return None;
+        }
         let is_connected =
             |to: &Destination| self.targets.values().any(|other| other.is_open && other.to == *to);
-        self.targets
-            .iter()
-            .filter(|(_, target)| !target.is_open && !is_connected(&target.to))
-            .filter_map(|(number, target)| Some((*number, target.due?)))
-            .min_by_key(|(_, due)| *due)
-    }
-
-    fn begin(&mut self, number: TargetNumber) -> Option<Attempt> {
-        let target = self.targets.get_mut(&number)?;
-        target.is_open = true;
-        let with_v2 = target.with_v2 && !target.falls_back;
-        Some(Attempt { number, to: target.to.clone(), with_v2 })
+        *self.first.get_or_insert_with(|| {
+            self.targets
+                .iter()
+                .filter(|(_, target)| !target.is_open && !is_connected(&target.to))
+                .filter_map(|(number, target)| Some((*number, target.due?)))
+                .min_by_key(|(_, due)| *due)
+        })
     }
 }
 
@@ -220,14 +216,9 @@ mod tests {
 
     /// Begins every attempt that is due now, and returns the port and the use of version 2 of each.
     fn due(targets: &Targets) -> Vec<(u16, bool)> {
-        let mut list = targets.list.lock();
-        let mut due = Vec::new();
-        while let Some((number, _)) = list.first_to_dial().filter(|(_, due)| *due <= Instant::now())
-        {
-            let attempt = list.begin(number).unwrap();
-            due.push((attempt.to.service().unwrap().port(), attempt.with_v2));
-        }
-        due
+        std::iter::from_fn(|| targets.begin_due())
+            .map(|attempt| (attempt.to.service().unwrap().port(), attempt.with_v2))
+            .collect()
     }
 
     fn end(targets: &Targets, port: u16, how: Ended) {
@@ -343,25 +334,17 @@ mod tests {
     }
 
     #[test]
-    fn a_waiting_dialer_sees_a_new_target_and_the_close() {
+    fn a_new_target_is_due_at_once_and_none_is_after_the_close() {
         let targets = Targets::new(FAR);
-        let may_dial = std::sync::atomic::AtomicBool::new(false);
-        let may = || may_dial.load(std::sync::atomic::Ordering::SeqCst);
-        std::thread::scope(|scope| {
-            let dialled = scope.spawn(|| {
-                let first = targets.next(may);
-                (first, targets.next(may))
-            });
-            targets.add(&to(1), true);
-            may_dial.store(true, std::sync::atomic::Ordering::SeqCst);
-            targets.look_again();
-            while !targets.list.lock().targets[&0].is_open {
-                std::thread::yield_now();
-            }
-            targets.close();
-            let (first, second) = dialled.join().unwrap();
-            assert_eq!(first.unwrap().to, to(1));
-            assert_eq!(second, None);
-        });
+        assert_eq!(targets.next_due(), None);
+        targets.add(&to(1), true);
+        assert!(targets.next_due().unwrap() <= Instant::now());
+        assert_eq!(due(&targets), [(1, true)]);
+        end(&targets, 1, Ended::ForNow);
+        assert!(targets.next_due().unwrap() > Instant::now(), "the redial time has not passed");
+        targets.add(&to(2), true);
+        targets.close();
+        assert_eq!(due(&targets), []);
+        assert_eq!(targets.next_due(), None);
     }
 }

@@ -8,6 +8,7 @@ mod support;
 use std::{
     io::{Read, Write},
     net::{SocketAddr, TcpListener},
+    sync::Arc,
     thread,
     time::{Duration, Instant},
 };
@@ -22,8 +23,8 @@ use bitcoin::{
 };
 use sockman::proxy::Proxy;
 use sockman_node::{
-    Config, Event, Node,
-    testing::{DEADLINE, start},
+    Chain, Config, Event, Node,
+    testing::{DEADLINE, Events, start},
 };
 use support::{
     CHECKSUM, Client, HEADER, LENGTH, NETWORK, assert_disconnects, assert_disconnects_from,
@@ -182,12 +183,17 @@ fn assert_bounded(message: NetworkMessage, reply: usize) {
     let (node, _) = start(bounded(), chain_of(2500));
     let mut bystander = Client::established(&node);
     let flooding = flood(Client::established(&node), message);
-    let deadline = Instant::now() + DEADLINE;
-    let mut rounds_when_full = 0;
+    let (mut rounds_when_full, mut last_progress) = (0, (0, Instant::now()));
     while rounds_when_full < 100 {
-        assert!(Instant::now() < deadline, "the flood did not fill the send queue in time");
         bystander.assert_served();
         let peer = &node.peers()[1];
+        // The test may take long on a slow machine, as long as the flood goes on.
+        let progress = peer.bytes_in + peer.bytes_out + peer.unsent as u64;
+        if progress != last_progress.0 || peer.unsent >= MAX_SEND {
+            last_progress = (progress, Instant::now());
+        }
+        let is_stuck = last_progress.1.elapsed() > DEADLINE;
+        assert!(!is_stuck, "the flood does not fill the send queue: {} unsent", peer.unsent);
         assert!(peer.unsent <= MAX_SEND + reply, "{} unsent bytes", peer.unsent);
         assert!(peer.unprocessed <= MAX_RECEIVE + SLACK, "{} unprocessed", peer.unprocessed);
         if peer.unsent >= MAX_SEND {
@@ -389,4 +395,101 @@ fn a_network_that_is_switched_off_during_a_dial_has_no_peer_afterwards() {
     // The node sent nothing to the peer.
     assert_eq!(stream.read(&mut [0]).unwrap(), 0);
     node.stop().unwrap();
+}
+
+/// Nothing but the addition wakes the node. If it still works at that time, the next round finds it
+/// asleep.
+#[test]
+fn an_added_address_is_dialled_at_once_without_the_sweep() {
+    let (node, _) = start_with(Config { sweep: None, ..config() });
+    let mut client = Client::established(&node);
+    let mut dialled = Vec::new();
+    for _ in 0..20 {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        client.assert_served();
+        assert!(node.control().add_target(&listener.local_addr().unwrap().into(), false));
+        dialled.push(listener.accept().unwrap());
+    }
+    client.assert_served();
+    node.stop().unwrap();
+}
+
+/// Nothing but the switch wakes the node, as above.
+#[test]
+fn a_network_that_is_switched_on_again_is_dialled_at_once_without_the_sweep() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut config = Config { sweep: None, redial: Duration::ZERO, ..config() };
+    config.connect.push(listener.local_addr().unwrap().into());
+    let (node, _) = start_with(config);
+    for _ in 0..20 {
+        let mut peer = listener.accept().unwrap().0;
+        node.control().set_network_active(false);
+        let _ = peer.read_to_end(&mut Vec::new());
+        // The node refuses this client, and has nothing else to do afterwards.
+        Client::connect(&node).assert_closed();
+        node.control().set_network_active(true);
+    }
+    node.stop().unwrap();
+}
+
+#[test]
+fn a_stop_reports_each_peer_once_and_keeps_the_totals() {
+    let (node, events) = start_with(config());
+    let mut clients = [Client::established(&node), Client::established(&node)];
+    clients.iter_mut().for_each(Client::assert_served);
+    let control = node.control();
+    let before = control.totals();
+    assert!(control.disconnect(|_| true));
+    events.wait_for_disconnect();
+    assert!(control.totals() >= before, "{:?}, before {before:?}", control.totals());
+    node.stop().unwrap();
+    let reasons: Vec<_> = events
+        .all()
+        .into_iter()
+        .filter_map(|event| match event {
+            Event::Disconnected { reason, .. } => Some(reason),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(reasons, ["requested by RPC", "this node is stopping"]);
+    clients.into_iter().for_each(Client::assert_closed);
+}
+
+/// Asserts that a panic of the observer ends the whole node, and that this number of peers is
+/// reported as disconnected.
+fn assert_a_panic_ends_the_node(panics: fn(&[Event]) -> bool, disconnected: usize) {
+    let events = Arc::new(Events::default());
+    let observed = Arc::clone(&events);
+    let node = Node::start(config(), Chain::new(NETWORK), move |event| {
+        observed.add(event);
+        assert!(!panics(&observed.all()), "the test wants this panic");
+    })
+    .unwrap();
+    // The handle does not keep the connections open.
+    let _control = node.control();
+    let mut clients = [Client::connect(&node), Client::connect(&node)];
+    // Fails if the node has ended already.
+    let hello = [encode(version()), encode(NetworkMessage::Verack)].concat();
+    let _ = clients[1].stream.write_all(&hello);
+    let deadline = Instant::now() + DEADLINE;
+    while node.is_running() {
+        assert!(Instant::now() < deadline, "the node goes on");
+        thread::yield_now();
+    }
+    assert!(node.stop().is_err());
+    clients.into_iter().for_each(Client::assert_closed);
+    let ends = events.all().into_iter().filter(|event| matches!(event, Event::Disconnected { .. }));
+    assert_eq!(ends.count(), disconnected);
+}
+
+#[test]
+fn a_panic_on_the_message_handler_ends_the_node_and_reports_its_peers() {
+    let has_greeted = |events: &[Event]| matches!(events.last(), Some(Event::Handshake { .. }));
+    assert_a_panic_ends_the_node(has_greeted, 2);
+}
+
+/// The report of the second connection panics, so that this connection has no peer.
+#[test]
+fn a_panic_on_the_socket_thread_ends_the_node_and_reports_its_peers() {
+    assert_a_panic_ends_the_node(|events| events.len() == 2, 1);
 }

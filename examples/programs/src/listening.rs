@@ -14,6 +14,7 @@ use sockman::{
     Service, SockMan,
     address::NetAddr,
     error::{BindError, BindErrorKind},
+    options::SocketOptions,
 };
 
 /// Starts to listen on an address, and returns the actual address. A socket file with the name of a
@@ -23,7 +24,20 @@ use sockman::{
 ///
 /// Listening failed, for example because another process listens on the address.
 pub fn listen(sockman: &SockMan, address: &Service) -> Result<Service, BindError> {
-    let error = match sockman.bind_and_start_listening(address) {
+    listen_with(sockman, address, &SocketOptions::default())
+}
+
+/// Works as [`listen`], with options of the sockets.
+///
+/// # Errors
+///
+/// As [`listen`].
+pub fn listen_with(
+    sockman: &SockMan,
+    address: &Service,
+    options: &SocketOptions,
+) -> Result<Service, BindError> {
+    let error = match sockman.bind_and_start_listening_with(address, options) {
         Err(error) if matches!(error.kind(), BindErrorKind::AddressInUse { .. }) => error,
         other => return other,
     };
@@ -31,7 +45,7 @@ pub fn listen(sockman: &SockMan, address: &Service) -> Result<Service, BindError
     match unix.as_path() {
         Some(path) if is_unused(path) && remove_unused(path).unwrap_or(false) => {
             log::warn!("replaced {address}: no process listened on it");
-            sockman.bind_and_start_listening(address)
+            sockman.bind_and_start_listening_with(address, options)
         }
         _ => Err(error),
     }

@@ -3,10 +3,9 @@
 //!
 //! | module | what it holds |
 //! |---|---|
-//! | `server` | the [`EventHandler`](sockman::EventHandler) |
+//! | `server` | the [`Handler`](sockman::stateful::Handler) |
 //! | `session` | the protocol state of one client, without sockets |
 //! | `templates`, `keys` | the templates, and the authority's key |
-//! | `listener` | listening with a small send buffer |
 //!
 //! A timer makes a new template. While a client has not taken one template, the next is not queued
 //! for it. When the client has taken that template, the client gets the newest one. A client that
@@ -15,7 +14,6 @@
 //! subscribed client need not send anything more.
 
 mod keys;
-mod listener;
 mod server;
 mod session;
 mod templates;

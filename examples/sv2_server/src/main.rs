@@ -4,7 +4,7 @@
 //! cargo run --release -p sockman-sv2-server -- --listen 127.0.0.1:8442 --key authority.key
 //! ```
 //!
-//! `server.rs` holds the `EventHandler`, and `session.rs` the protocol state of one client.
+//! `server.rs` holds the `Handler`, and `session.rs` the protocol state of one client.
 //! `tests/support` holds a client.
 
 use std::{

@@ -1,5 +1,7 @@
-//! The server and its [`EventHandler`]. The handler runs on the socket thread only. The locks serve
-//! the trait's `&self` and are never contended.
+//! The server and its [`Handler`], which runs on the socket thread only. The library keeps a
+//! [`Client`] for each connection.
+//!
+//! A new template wakes all connections. Each of them then looks at the newest template.
 
 use std::{
     error::Error,
@@ -10,14 +12,15 @@ use std::{
 
 use parking_lot::Mutex;
 use sockman::{
-    ConnectionId, EventHandler, Interrupt, NextRecv, Options, SendQueue, Service, SockMan,
-    SocketsThreads,
-    helpers::{ConnectionTable, Deadlines, SendQueueLimits},
+    ConnectionId, Interrupt, NextRecv, Options, Service, SockMan, SocketsThreads,
+    helpers::{Deadlines, SendQueueLimits},
+    options::SocketOptions,
+    stateful::{self, Handler},
 };
+use sockman_programs::listening;
 
 use crate::{
     keys::AuthorityKeys,
-    listener,
     session::{Progress, Session, Stage},
     templates::Template,
 };
@@ -38,6 +41,13 @@ const LIMITS: SendQueueLimits =
         #[allow(clippy::panic, reason = "evaluated when compiled")]
         Err(_) => panic!("low mark < high mark <= limit"),
     };
+/// The size of the kernel's send buffer, which holds the bytes that a client has not acknowledged.
+/// Linux doubles the size, and packs small pieces together. Measured with a small buffer at the
+/// client, it held 120 to 170 templates of about 200 bytes. With one template in 5 s, the server
+/// notices after 10 to 14 minutes that a client is gone or reads nothing. Without this setting the
+/// buffer grows: it then held 13,947 templates, most of a day. A larger receive buffer of the
+/// client adds templates to both numbers.
+const SEND_BUFFER: usize = 16 * 1024;
 /// The most templates that a client may miss while an earlier one is unsent. A client should take
 /// each template at once. Missing one or two can be a short fault of the network. After three, the
 /// client's work has long been stale.
@@ -121,10 +131,13 @@ enum Timer {
     Setup(ConnectionId),
 }
 
+type Link<'a> = stateful::Link<'a, Client>;
+
 struct Client {
-    send: SendQueue,
-    session: Mutex<Session>,
-    setup: Mutex<Setup>,
+    session: Session,
+    setup: Setup,
+    /// Why the server has closed the connection.
+    reason: Option<String>,
 }
 
 /// The time that a client has for its setup.
@@ -149,190 +162,172 @@ impl Setup {
 }
 
 impl Client {
-    fn stage(&self) -> Stage {
-        self.session.lock().stage()
+    /// Closes the connection. The first reason counts.
+    fn close(&mut self, link: Link<'_>, reason: impl fmt::Display) {
+        self.reason.get_or_insert_with(|| format!("{reason:#}"));
+        link.close();
+    }
+
+    fn push(&mut self, link: Link<'_>, bytes: &[u8]) {
+        if let Err(error) = link.push(bytes) {
+            self.close(link, error);
+        }
+    }
+
+    fn is_setting_up(&self) -> bool {
+        !matches!(self.session.stage(), Stage::Refused | Stage::Subscribed)
     }
 }
 
-struct Handler {
+/// The newest template, and the clients to which it was pushed immediately.
+struct Newest {
+    template: Arc<Template>,
+    clients: usize,
+    is_reported: bool,
+}
+
+struct Templates {
     config: Config,
     keys: AuthorityKeys,
-    clients: ConnectionTable<Client>,
     timers: Deadlines<Timer>,
-    /// The newest template.
-    template: Mutex<Arc<Template>>,
+    newest: Mutex<Newest>,
     observer: Box<dyn Fn(Event) + Send + Sync>,
 }
 
-impl Handler {
-    fn disconnect(&self, sockman: &SockMan, id: ConnectionId, reason: &str) {
-        sockman.close_connection(id);
-        self.timers.clear(Timer::Setup(id));
-        let Some(client) = self.clients.remove(id) else { return };
-        // The refusal is the reason, whatever ended the connection after it.
-        let stage = client.stage();
-        let is_refused = stage == Stage::Refused;
-        let was_subscribed = stage == Stage::Subscribed;
-        let reason = if is_refused { "the client's SetupConnection was refused" } else { reason };
-        (self.observer)(Event::Disconnected { id, was_subscribed, reason: reason.to_owned() });
+impl Templates {
+    fn received(&self, link: Link<'_>, client: &mut Client, progress: &Progress) {
+        client.push(link, &progress.out);
+        if progress.has_subscribed && !link.is_closed() {
+            self.timers.clear(Timer::Setup(link.id()));
+            (self.observer)(Event::Subscribed { id: link.id() });
+        }
+        // A close would send a reset if there are unread bytes, and a reset can overtake the answer.
+        // So the client is read from until it closes or its setup time-out expires.
+        if client.session.stage() == Stage::Refused {
+            link.finish(client.setup.ends.saturating_duration_since(Instant::now()));
+        }
     }
 
-    fn received(&self, sockman: &SockMan, id: ConnectionId, client: &Client, progress: &Progress) {
-        if let Err(error) = client.send.push(sockman, &progress.out) {
-            return self.disconnect(sockman, id, &format!("{error:#}"));
-        }
-        if progress.has_subscribed {
-            self.timers.clear(Timer::Setup(id));
-            (self.observer)(Event::Subscribed { id });
-        }
-        self.send_next(sockman, id, client);
-    }
-
-    /// Takes the next step for a client whose send queue is empty.
-    fn send_next(&self, sockman: &SockMan, id: ConnectionId, client: &Client) {
-        if client.send.has_queued() {
+    /// Pushes the newest template to a client that lacks it, if earlier bytes are sent.
+    fn offer(&self, link: Link<'_>, client: &mut Client) {
+        let mut newest = self.newest.lock();
+        let lacks = client.session.lacks(&newest.template);
+        if lacks == 0 {
             return;
         }
-        match client.stage() {
-            // A close would send a reset if there are unread bytes, and a reset can overtake the
-            // answer. So this side is shut down, and the client is read from until it closes or its
-            // setup time-out expires.
-            Stage::Refused => {
-                if let Err(error) = sockman.shutdown_write(id) {
-                    self.disconnect(sockman, id, &format!("{error:#}"));
-                }
+        if link.queue().has_queued() {
+            if lacks > self.config.max_missed {
+                client.close(link, "the client does not read the templates sent to it");
             }
-            Stage::Subscribed => {
-                let newest = Arc::clone(&self.template.lock());
-                let lacks = client.session.lock().lacks(&newest);
-                if lacks > 0 {
-                    self.push(sockman, id, client, &newest);
-                }
-            }
-            Stage::Handshake | Stage::SetupConnection | Stage::SetUp => {}
+            return;
         }
+        match client.session.push(&newest.template) {
+            Ok(bytes) => client.push(link, &bytes),
+            Err(fault) => client.close(link, fault),
+        }
+        newest.clients += 1;
     }
 
-    fn push(&self, sockman: &SockMan, id: ConnectionId, client: &Client, template: &Template) {
-        let encoded = client.session.lock().push(template);
-        let pushed = encoded.map_err(|fault| format!("{fault:#}")).and_then(|bytes| {
-            client.send.push(sockman, &bytes).map_err(|error| format!("{error:#}"))
-        });
-        if let Err(reason) = pushed {
-            self.disconnect(sockman, id, &reason);
-        }
-    }
-
-    fn setup_ended(&self, sockman: &SockMan, id: ConnectionId, now: Instant) {
-        let Some(client) = self.clients.find(id) else { return };
-        let extended = client.setup.lock().extend(now, self.config.setup_timeout);
-        match extended {
-            Some(ends) => self.timers.set(sockman, Timer::Setup(id), ends),
-            None => {
-                let reason = "the client did not subscribe to templates in time";
-                self.disconnect(sockman, id, reason);
-            }
+    fn setup_ended(&self, link: Link<'_>, client: &mut Client, now: Instant) {
+        match client.setup.extend(now, self.config.setup_timeout) {
+            Some(ends) => self.timers.set(link.sockman(), Timer::Setup(link.id()), ends),
+            None => client.close(link, "the client did not subscribe to templates in time"),
         }
     }
 
     fn new_template(&self, sockman: &SockMan, now: Instant) {
         self.timers.set(sockman, Timer::NewTemplate, now + self.config.interval);
-        let newest = {
-            let mut template = self.template.lock();
-            *template = Arc::new(Template::new(template.id + 1));
-            Arc::clone(&template)
-        };
-        let mut clients = 0;
-        for (id, client) in self.clients.all() {
-            let lacks = client.session.lock().lacks(&newest);
-            if lacks == 0 {
-                continue;
-            }
-            if !client.send.has_queued() {
-                clients += 1;
-                self.push(sockman, id, &client, &newest);
-            } else if lacks > self.config.max_missed {
-                self.disconnect(sockman, id, "the client does not read the templates sent to it");
-            }
+        let mut newest = self.newest.lock();
+        let template = Arc::new(Template::new(newest.template.id + 1));
+        *newest = Newest { template, clients: 0, is_reported: false };
+        for id in sockman.connection_ids() {
+            sockman.wake(id);
         }
-        (self.observer)(Event::Pushed { template: newest.id, clients });
+        sockman.notify(); // The next pass reports the template.
+    }
+
+    /// Reports the newest template when all clients have looked at it.
+    fn report(&self) {
+        let mut newest = self.newest.lock();
+        if !mem::replace(&mut newest.is_reported, true) {
+            let (template, clients) = (newest.template.id, newest.clients);
+            drop(newest);
+            (self.observer)(Event::Pushed { template, clients });
+        }
     }
 }
 
-impl EventHandler for Handler {
-    fn event_new_connection_accepted(
-        &self,
-        sockman: &SockMan,
-        id: ConnectionId,
-        _me: &Service,
-        _them: &Service,
-    ) -> bool {
-        let session = Mutex::new(Session::new(&self.keys));
+impl Handler for Templates {
+    type Connection = Client;
+
+    fn accepted(&self, link: Link<'_>, _me: &Service, _them: &Service) -> Option<Client> {
         let ends = Instant::now() + self.config.setup_timeout;
-        let setup = Mutex::new(Setup { ends, heard: None, is_extended: false });
-        self.clients.insert(id, Client { send: SendQueue::new(id, LIMITS), session, setup });
-        self.timers.set(sockman, Timer::Setup(id), ends);
-        (self.observer)(Event::Connected { id });
-        true
+        self.timers.set(link.sockman(), Timer::Setup(link.id()), ends);
+        (self.observer)(Event::Connected { id: link.id() });
+        let setup = Setup { ends, heard: None, is_extended: false };
+        Some(Client { session: Session::new(&self.keys), setup, reason: None })
     }
 
-    fn should_try_to_send(&self, id: ConnectionId) -> bool {
-        self.clients.find(id).is_some_and(|client| client.send.has_queued())
-    }
-
-    fn event_ready_to_send(&self, sockman: &SockMan, id: ConnectionId) -> NextRecv {
-        let Some(client) = self.clients.find(id) else { return NextRecv::Skip };
-        match client.send.drain(sockman) {
-            Ok(_) => self.send_next(sockman, id, &client),
-            Err(error) => self.disconnect(sockman, id, &format!("{error:#}")),
+    fn ready_to_send(&self, link: Link<'_>, client: &mut Client) -> NextRecv {
+        if let Err(error) = link.drain() {
+            client.close(link, error);
         }
         NextRecv::Proceed
     }
 
-    fn should_try_to_recv(&self, id: ConnectionId) -> bool {
-        self.clients.find(id).is_some_and(|client| !client.send.is_above_high_mark())
-    }
-
-    fn event_got_data(&self, sockman: &SockMan, id: ConnectionId, data: &[u8]) {
-        let Some(client) = self.clients.find(id) else { return };
-        client.setup.lock().heard = Some(Instant::now());
-        if client.stage() == Stage::Refused {
-            // The bytes are read and discarded, because unread bytes would turn the close into a
-            // reset.
-            return;
-        }
-        let received = client.session.lock().receive(data);
-        match received {
-            Ok(progress) => self.received(sockman, id, &client, &progress),
-            Err(fault) => self.disconnect(sockman, id, &format!("{fault:#}")),
+    fn got_data(&self, link: Link<'_>, client: &mut Client, data: &[u8]) {
+        client.setup.heard = Some(Instant::now());
+        match client.session.receive(data) {
+            Ok(progress) => self.received(link, client, &progress),
+            Err(fault) => client.close(link, fault),
         }
     }
 
-    fn event_got_eof(&self, sockman: &SockMan, id: ConnectionId) {
-        self.disconnect(sockman, id, "the client closed the connection");
+    fn got_eof(&self, link: Link<'_>, client: &mut Client) {
+        client.close(link, "the client closed the connection");
     }
 
-    fn event_got_permanent_read_error(
-        &self,
-        sockman: &SockMan,
-        id: ConnectionId,
-        error: &io::Error,
-    ) {
-        self.disconnect(sockman, id, &format!("{error:#}"));
+    fn read_error(&self, link: Link<'_>, client: &mut Client, error: &io::Error) {
+        client.close(link, error);
     }
 
-    fn event_io_loop_completed_for_all(&self, sockman: &SockMan) {
+    fn turn_completed(&self, link: Link<'_>, client: &mut Client) {
+        self.offer(link, client);
+        let now = Instant::now();
+        if client.is_setting_up() && client.setup.ends <= now {
+            self.setup_ended(link, client, now);
+        }
+    }
+
+    fn closed(&self, _: &SockMan, id: ConnectionId, client: Client) {
+        self.timers.clear(Timer::Setup(id));
+        let stage = client.session.stage();
+        // The refusal is the reason, whatever ended the connection after it.
+        let refusal = (stage == Stage::Refused)
+            .then(|| "the client's SetupConnection was refused".to_owned());
+        let reason = refusal.or(client.reason).unwrap_or_default();
+        let was_subscribed = stage == Stage::Subscribed;
+        (self.observer)(Event::Disconnected { id, was_subscribed, reason });
+    }
+
+    fn loop_completed(&self, sockman: &SockMan) {
+        self.report();
         let now = Instant::now();
         while let Some(timer) = self.timers.take_due(now) {
             match timer {
                 Timer::NewTemplate => self.new_template(sockman, now),
-                Timer::Setup(id) => self.setup_ended(sockman, id, now),
+                // The turn that follows receives what has arrived, and then looks at the time.
+                Timer::Setup(id) => sockman.wake(id),
             }
         }
     }
 
     fn next_deadline(&self) -> Option<Instant> {
         self.timers.next()
+    }
+
+    fn queue_limits(&self) -> SendQueueLimits {
+        LIMITS
     }
 }
 
@@ -368,22 +363,23 @@ impl Server {
             .receive_buffer(RECEIVE_BUFFER)
             .sweep(config.sweep);
         let (listen, interval) = (config.listen.clone(), config.interval);
-        let handler = Arc::new(Handler {
+        let newest = Newest { template: Arc::new(Template::new(1)), clients: 0, is_reported: true };
+        let templates = Arc::new(Templates {
             config,
             keys,
-            clients: ConnectionTable::new(),
             timers: Deadlines::new(),
-            template: Mutex::new(Arc::new(Template::new(1))),
+            newest: Mutex::new(newest),
             observer: Box::new(observer),
         });
-        let sockman = SockMan::new(handler.clone(), options)?;
-        handler.timers.set(&sockman, Timer::NewTemplate, Instant::now() + interval);
-        let mut listening = Vec::new();
+        let sockman = SockMan::with_state(Arc::clone(&templates), options)?;
+        templates.timers.set(&sockman, Timer::NewTemplate, Instant::now() + interval);
+        let socket = SocketOptions::default().send_buffer(SEND_BUFFER);
+        let mut addresses = Vec::new();
         for address in &listen {
-            listening.push(listener::listen(&sockman, address)?);
+            addresses.push(listening::listen_with(&sockman, address, &socket)?);
         }
         let threads = Some(sockman.start_sockets_threads()?);
-        Ok(Server { sockman, threads, listening })
+        Ok(Server { sockman, threads, listening: addresses })
     }
 
     /// Returns the addresses on which the server listens, with the actual ports.

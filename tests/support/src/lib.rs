@@ -10,6 +10,7 @@
 //! | [`descriptors`], [`limits`] | the descriptors of this process, and their limit |
 //! | `signals` | whether a call raises SIGPIPE (Linux) |
 //! | [`child`], [`program`] | a test in a process of its own; an example as a program |
+//! | [`relay_example`] | the handler of `examples/relay.rs` |
 //! | [`drivers`] | the two ways to connect |
 //! | [`socks5`], [`socks5_oracle`] | scripted SOCKS5 proxies; the expected outcome for their bytes (feature `socks5`) |
 //! | [`sam`] | a scripted SAM bridge (feature `i2p`) |
@@ -33,6 +34,7 @@ pub mod descriptors;
 pub mod drivers;
 pub mod limits;
 pub mod program;
+pub mod relay_example;
 #[cfg(feature = "i2p")]
 pub mod sam;
 #[cfg(target_os = "linux")]

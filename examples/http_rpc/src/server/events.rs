@@ -1,14 +1,13 @@
 //! Server-sent events (the HTML standard, section 9.2): an answer of unlimited length. Any thread
 //! can push events.
 
-use std::{error::Error, fmt, sync::Arc};
+use std::{error::Error, fmt};
 
-use sockman::WeakSockMan;
+use sockman::{helpers::PushError, stateful::Remote};
 
 use super::{
-    connection::{Connection, Phase},
-    handler::Handler,
-    response::{self, Afterwards},
+    connection::{Connection, Flight, Phase},
+    response::{self, Afterwards, Encoded},
 };
 
 /// The most unsent bytes of a client when the next event comes. A client with more has fallen
@@ -16,10 +15,9 @@ use super::{
 const MAX_UNREAD: usize = 256 * 1024;
 
 /// A stream of events to one client. Dropping it ends the stream in order.
+#[derive(Debug)]
 pub struct EventStream {
-    handler: Arc<Handler>,
-    sockman: WeakSockMan,
-    connection: Arc<Connection>,
+    remote: Remote<Connection>,
     /// `false` for HTTP/1.0, which has no chunks. In HTTP/1.0 the end of the connection ends the
     /// stream.
     is_chunked: bool,
@@ -37,41 +35,29 @@ impl fmt::Display for StreamClosed {
 
 impl Error for StreamClosed {}
 
-impl fmt::Debug for EventStream {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("EventStream").field("id", &self.connection.id).finish_non_exhaustive()
-    }
-}
-
 impl EventStream {
+    /// Sends the head of a stream.
+    ///
+    /// # Errors
+    ///
+    /// The connection is closed or broken.
     pub(super) fn begin(
-        handler: Arc<Handler>,
-        sockman: WeakSockMan,
-        connection: Arc<Connection>,
+        remote: Remote<Connection>,
+        flight: &Flight,
         is_http_1_0: bool,
-    ) -> Result<EventStream, StreamClosed> {
-        let stream = EventStream { handler, sockman, connection, is_chunked: !is_http_1_0 };
-        let mut head = response::head(200, "text/event-stream", Afterwards::Close);
-        head.extend_from_slice(b"Cache-Control: no-store\r\n");
-        if stream.is_chunked {
-            head.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
+    ) -> Result<EventStream, PushError> {
+        let is_chunked = !is_http_1_0;
+        let afterwards = Afterwards::Stream;
+        let mut bytes = response::head(200, "text/event-stream", afterwards);
+        bytes.extend_from_slice(b"Cache-Control: no-store\r\n");
+        if is_chunked {
+            bytes.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
         }
-        head.extend_from_slice(b"\r\n");
-        let sockman = stream.sockman().ok_or(StreamClosed)?;
-        // Sent before the phase changes: in the phase `Answering`, the socket thread may send the
-        // beginning of the answer.
-        let sent = stream.connection.send_answer(&sockman, &head);
-        stream.connection.pass_on(Phase::Streaming);
-        // The server may have received the client's end, or have stopped to receive, while the
-        // worker owned the connection. The socket thread has to look, because otherwise the server
-        // does not notice that the client leaves.
-        sockman.wake(stream.connection.id);
-        sent.map_err(|_| StreamClosed)?;
+        bytes.extend_from_slice(b"\r\n");
+        let stream = EventStream { remote, is_chunked };
+        flight.send(&Encoded { bytes, afterwards }, |bytes| stream.remote.push(bytes))?;
+        stream.remote.wake();
         Ok(stream)
-    }
-
-    fn sockman(&self) -> Option<sockman::SockMan> {
-        self.sockman.upgrade()
     }
 
     /// Sends an event without waiting for the client. May be called from any thread.
@@ -92,36 +78,28 @@ impl EventStream {
         if self.is_chunked {
             text = format!("{:x}\r\n{text}\r\n", text.len());
         }
-        self.push(text.as_bytes())
-    }
-
-    fn push(&self, bytes: &[u8]) -> Result<(), StreamClosed> {
-        let sockman = self.sockman().ok_or(StreamClosed)?;
-        if self.connection.send.queued() > MAX_UNREAD {
+        if self.remote.queue().queued() > MAX_UNREAD {
             log::debug!(
                 "closing event stream {}: the client leaves more than {MAX_UNREAD} bytes unread",
-                self.connection.id
+                self.remote.id()
             );
-            self.handler.close(&sockman, self.connection.id);
-            return Err(StreamClosed);
+            self.remote.close();
         }
-        self.connection.send.push(&sockman, bytes).map_err(|_| StreamClosed)
+        self.remote.push(text.as_bytes()).map_err(|_| StreamClosed)
     }
 }
 
 impl Drop for EventStream {
     fn drop(&mut self) {
-        if self.connection.phase() != Phase::Streaming {
-            return;
-        }
-        if self.is_chunked {
-            let _ = self.push(b"0\r\n\r\n");
-        }
-        self.connection.is_active();
-        self.connection.pass_on(Phase::Closing);
-        if let Some(sockman) = self.sockman() {
-            // The socket thread closes the connection when everything has been sent.
-            sockman.wake(self.connection.id);
-        }
+        let is_chunked = self.is_chunked;
+        // If the client is gone, nothing is left to do.
+        let _ = self.remote.run(move |link, connection| {
+            connection.take_sent(false);
+            if is_chunked {
+                let _ = link.push(b"0\r\n\r\n");
+            }
+            connection.is_active();
+            connection.phase = Phase::Closing;
+        });
     }
 }

@@ -6,7 +6,7 @@
 //! | [`parser`], [`chunked`], [`grammar`] | parsing of bytes into requests, without sockets |
 //! | [`response`], [`events`] | whole answers, and streams of server-sent events |
 //! | [`connection`] | the state of one client |
-//! | [`handler`] | the [`EventHandler`](sockman::EventHandler), on the socket thread |
+//! | [`handler`] | the [`Handler`](sockman::stateful::Handler), on the socket thread |
 //! | [`workers`] | the threads that answer, and the bounded queue of requests for them |
 //!
 //! The socket thread parses a request and queues it for a worker. The worker computes the answer
@@ -32,16 +32,22 @@ use std::{
 };
 
 use sockman::{
-    Options, Service, SockMan, SocketsThreads, helpers::Deadlines, stats::ConnectionInfo,
+    Options, Service, SockMan, SocketsThreads, WeakSockMan, helpers::Deadlines,
+    options::SocketOptions, stats::ConnectionInfo,
 };
 
 use self::{
     events::EventStream,
-    handler::{Events, Handler, Timer},
+    handler::{Http, Timer},
     parser::{Head, Request},
     response::Response,
     workers::Workers,
 };
+
+/// How many bytes of an answer the kernel takes before it sends them. It reports room when half of
+/// them are sent, so a client that takes a kilobyte a second does not look idle. By default, it
+/// reports room when a third of its buffer is free, which can be more than a megabyte.
+const UNSENT_IN_KERNEL: u32 = 64 * 1024;
 
 /// The configuration of a server. The defaults of `work_queue`, `max_body` and `idle_timeout` are
 /// Bitcoin Core's.
@@ -130,7 +136,7 @@ impl fmt::Debug for Answer {
 /// The service's own timers, identified by number.
 pub struct Timers<'a> {
     timers: &'a Deadlines<Timer>,
-    sockman: &'a SockMan,
+    sockman: &'a WeakSockMan,
 }
 
 impl fmt::Debug for Timers<'_> {
@@ -142,7 +148,10 @@ impl fmt::Debug for Timers<'_> {
 impl Timers<'_> {
     /// Sets a timer, or moves it if it is set.
     pub fn set(&self, number: u32, at: Instant) {
-        self.timers.set(self.sockman, Timer::Service(number), at);
+        // After the end of the server, no timer expires.
+        if let Some(sockman) = self.sockman.upgrade() {
+            self.timers.set(&sockman, Timer::Service(number), at);
+        }
     }
 
     /// Clears a timer, if it is set.
@@ -153,7 +162,7 @@ impl Timers<'_> {
 
 /// A running server. Dropping it stops it: connections close, and unfinished answers are discarded.
 pub struct Server {
-    handler: Arc<Handler>,
+    http: Arc<Http>,
     workers: Arc<Workers>,
     sockman: SockMan,
     /// `None` after the stop.
@@ -181,20 +190,17 @@ impl Server {
         let options =
             Options::default().max_connections(config.max_connections).sweep(config.sweep);
         let (listen, drain_timeout) = (config.listen.clone(), config.drain_timeout);
-        let handler = Arc::new(Handler::new(config, service, Arc::clone(&workers)));
-        let sockman = SockMan::new(Arc::new(Events(Arc::clone(&handler))), options)
-            .map_err(ServerError::new)?;
-        let mut server = Server {
-            handler,
-            workers,
-            sockman,
-            threads: None,
-            listening: Vec::new(),
-            drain_timeout,
-        };
+        let http = Http::new(config, service, Arc::clone(&workers));
+        let sockman = SockMan::with_state(Arc::clone(&http), options).map_err(ServerError::new)?;
+        let (threads, listening) = (None, Vec::new());
+        let mut server = Server { http, workers, sockman, threads, listening, drain_timeout };
+        let mut socket = SocketOptions::default();
+        if cfg!(any(target_os = "linux", target_os = "android")) {
+            socket = socket.notsent_lowat(UNSENT_IN_KERNEL);
+        }
         // From here on, an error drops the server, and the drop stops it.
         for address in &listen {
-            let bound = sockman_programs::listening::listen(&server.sockman, address)
+            let bound = sockman_programs::listening::listen_with(&server.sockman, address, &socket)
                 .map_err(ServerError::new)?;
             server.listening.push(bound);
         }
@@ -209,12 +215,13 @@ impl Server {
 
     /// Returns the number of connected clients.
     pub fn connections(&self) -> usize {
-        self.handler.connections()
+        self.sockman.stats().connections
     }
 
     /// Returns sockman's information about each connection.
     pub fn connection_infos(&self) -> Vec<ConnectionInfo> {
-        self.handler.ids().filter_map(|id| self.sockman.connection_info(id)).collect()
+        let ids = self.sockman.connection_ids();
+        ids.into_iter().filter_map(|id| self.sockman.connection_info(id)).collect()
     }
 
     /// Returns whether the socket thread runs. If it has failed, [`stop`](Self::stop) returns the
@@ -232,32 +239,28 @@ impl Server {
     pub fn stop(mut self) -> Result<(), ServerError> {
         let deadline = Instant::now() + self.drain_timeout;
         self.sockman.stop_listening();
-        if self.is_running() {
-            self.handler.drain(&self.sockman, deadline);
-        }
-        let stopped = self.stop_threads();
+        self.http.stop(&self.sockman, deadline);
+        let joined = self.join();
         if !self.workers.stop(deadline) {
             log::warn!(
                 "some requests were not answered within {:?}; their answers are discarded",
                 self.drain_timeout
             );
         }
-        stopped
+        joined
     }
 
-    fn stop_threads(&mut self) -> Result<(), ServerError> {
-        self.sockman.stop_listening();
-        self.sockman.interrupt();
-        let joined = self.threads.take().map_or(Ok(()), SocketsThreads::join);
-        // A worker that still computes an answer keeps the `SockMan` and its sockets alive.
-        self.handler.close_all(&self.sockman);
-        joined.map_err(ServerError::new)
+    /// Waits for the end of the socket thread.
+    fn join(&mut self) -> Result<(), ServerError> {
+        self.threads.take().map_or(Ok(()), SocketsThreads::join).map_err(ServerError::new)
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        if let Err(error) = self.stop_threads() {
+        self.sockman.stop_listening();
+        self.sockman.interrupt();
+        if let Err(error) = self.join() {
             log::error!("{error}");
         }
         self.workers.stop(Instant::now());

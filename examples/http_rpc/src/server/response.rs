@@ -15,11 +15,21 @@ pub struct Response {
 /// The first bytes of every answer.
 pub(crate) const BEGINNING: &[u8] = b"HTTP/1.1 ";
 
-/// Whether the connection stays open after an answer.
+/// What the connection does after an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Afterwards {
+    /// The client may send the next request.
     KeepAlive,
     Close,
+    /// An event stream has begun, which the end of the connection ends.
+    Stream,
+}
+
+/// The bytes of an answer.
+#[derive(Debug)]
+pub(crate) struct Encoded {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) afterwards: Afterwards,
 }
 
 impl Response {
@@ -52,7 +62,7 @@ impl Response {
 
     /// Returns head and body in one piece, for one send. With `to_head`, it is the answer to a HEAD
     /// request and has no body.
-    pub(crate) fn encode(&self, afterwards: Afterwards, to_head: bool) -> Vec<u8> {
+    pub(crate) fn encode(&self, afterwards: Afterwards, to_head: bool) -> Encoded {
         let mut bytes = head(self.status, self.content_type, afterwards);
         for (name, value) in &self.headers {
             bytes.extend_from_slice(format!("{name}: {value}\r\n").as_bytes());
@@ -65,7 +75,7 @@ impl Response {
         if !to_head {
             bytes.extend_from_slice(&self.body);
         }
-        bytes
+        Encoded { bytes, afterwards }
     }
 }
 
@@ -79,7 +89,7 @@ pub(crate) fn head(status: u16, content_type: &str, afterwards: Afterwards) -> V
         head += "\r\n";
     }
     head += match afterwards {
-        Afterwards::Close => "Connection: close\r\n",
+        Afterwards::Close | Afterwards::Stream => "Connection: close\r\n",
         // HTTP/1.1 keeps connections by default. A client of HTTP/1.0 needs this header.
         Afterwards::KeepAlive => "Connection: keep-alive\r\n",
     };

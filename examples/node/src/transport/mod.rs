@@ -16,7 +16,7 @@ use bitcoin::{
     consensus::encode,
     p2p::{Magic, message::NetworkMessage},
 };
-use sockman::{SendQueue, SockMan, helpers::PushError, options::More};
+use sockman::{helpers::PushError, options::More, stateful::Remote};
 
 use self::{
     v1::{Framer, FramingError},
@@ -123,11 +123,12 @@ pub(crate) struct Progress {
 }
 
 impl Incoming {
-    pub(crate) fn transport_type(&self) -> TransportType {
+    /// Returns the transport and its session id, once the version is known.
+    pub(crate) fn transport(&self) -> Option<(TransportType, Option<SessionId>)> {
         match self.state {
-            State::Detecting(_) | State::Handshake(_) => TransportType::Detecting,
-            State::V1(_) => TransportType::V1,
-            State::V2(..) => TransportType::V2,
+            State::Detecting(_) | State::Handshake(_) => None,
+            State::V1(_) => Some((TransportType::V1, None)),
+            State::V2(_, id) => Some((TransportType::V2, Some(id))),
         }
     }
 
@@ -136,13 +137,6 @@ impl Incoming {
     /// inbound peers.
     pub(crate) fn is_without_key(&self) -> bool {
         matches!(&self.state, State::Handshake(handshake) if !handshake.has_key)
-    }
-
-    pub(crate) fn session_id(&self) -> Option<SessionId> {
-        match self.state {
-            State::V2(_, id) => Some(id),
-            _ => None,
-        }
     }
 
     /// Takes received bytes, and passes each message that they complete to `whole_message`.
@@ -247,11 +241,10 @@ impl Outgoing {
     ///
     /// # Errors
     ///
-    /// The errors of [`SendQueue::push`].
-    pub(crate) fn push(
+    /// The errors of [`Remote::push`].
+    pub(crate) fn push<C>(
         &mut self,
-        sockman: &SockMan,
-        queue: &SendQueue,
+        to: &Remote<C>,
         message: Vec<u8>,
         more: More,
     ) -> Result<(), PushError> {
@@ -261,11 +254,11 @@ impl Outgoing {
                 messages.push(message);
                 Ok(())
             }
-            Outgoing::V1 => queue.push_with(sockman, &message, more),
+            Outgoing::V1 => to.push_with(&message, more),
             Outgoing::V2(cipher) => {
                 let contents = short_ids::to_v2(&message);
                 let packet = cipher.encrypt_to_vec(&contents, PacketType::Genuine, None);
-                queue.push_with(sockman, &packet, more)
+                to.push_with(&packet, more)
             }
         }
     }
@@ -275,20 +268,19 @@ impl Outgoing {
     ///
     /// # Errors
     ///
-    /// The errors of [`SendQueue::push`].
-    pub(crate) fn advance(
+    /// The errors of [`Remote::push`].
+    pub(crate) fn advance<C>(
         &mut self,
-        sockman: &SockMan,
-        queue: &SendQueue,
+        to: &Remote<C>,
         progress: Progress,
     ) -> Result<(), PushError> {
         if !progress.out.is_empty() {
-            queue.push_with(sockman, &progress.out, progress.outgoing.is_some().into())?;
+            to.push_with(&progress.out, progress.outgoing.is_some().into())?;
         }
         let Some(next) = progress.outgoing else { return Ok(()) };
         let before = std::mem::replace(self, next);
         let Outgoing::Waiting(messages) = before else { return Ok(()) };
-        messages.into_iter().try_for_each(|message| self.push(sockman, queue, message, More::No))
+        messages.into_iter().try_for_each(|message| self.push(to, message, More::No))
     }
 }
 

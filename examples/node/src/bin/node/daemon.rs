@@ -60,7 +60,7 @@ enum Input {
 /// An error, if the node does not start (for example because an address is in use), or if one of
 /// its threads fails.
 pub(crate) fn run(config: Config, rpc: &Rpc) -> Result<(), Box<dyn Error>> {
-    let interrupt = config.interrupt.clone();
+    let interrupt = Interrupt::new();
     let (sender, inputs) = sync_channel(MAX_WAITING_LINES);
     // Signals are caught before the node starts, so that Ctrl-C always stops it in order.
     let (stop, wake) = (interrupt.clone(), sender.clone());
@@ -70,7 +70,7 @@ pub(crate) fn run(config: Config, rpc: &Rpc) -> Result<(), Box<dyn Error>> {
     })
     .map_err(|error| format!("cannot catch signals: {error}"))?;
 
-    let network = config.network;
+    let (network, stop) = (config.network, interrupt.clone());
     let page_lines = Arc::new(OnceLock::<SyncSender<Line>>::new());
     let to_page = Arc::clone(&page_lines);
     let node = Node::start(config, Chain::new(network), move |event| {
@@ -78,6 +78,10 @@ pub(crate) fn run(config: Config, rpc: &Rpc) -> Result<(), Box<dyn Error>> {
             if let Some(line) = report::event(&event) {
                 let _ = page.try_send(Line::Happened(line));
             }
+        }
+        // The interrupt comes first, because the receiver of the event checks it.
+        if matches!(event, Event::StopRequested) {
+            stop.interrupt();
         }
         let _ = sender.try_send(Input::Event(event));
     })?;

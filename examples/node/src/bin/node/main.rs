@@ -7,8 +7,8 @@
 //! cargo run --release -p sockman-node -- --help
 //! ```
 //!
-//! The library (`src/lib.rs`) is the node, and its `src/connman.rs` implements `EventHandler`. In
-//! this folder, `methods` has the RPC methods and `web` the page, each on its own `SockMan`.
+//! The library (`src/lib.rs`) is the node, and its `src/connman.rs` implements `Handler`. In this
+//! folder, `methods` has the RPC methods and `web` the page, each on its own `SockMan`.
 //! `demo` runs two nodes in one process, `daemon` runs one node until it is stopped, and `report`
 //! formats their output. `RUST_LOG=sockman=debug` shows the library's log.
 
