@@ -71,11 +71,11 @@ fn an_address_of_another_family_is_none() {
 /// G13.
 #[test]
 fn an_unnamed_unix_peer_is_reported_as_unnamed() {
-    let path = std::env::temp_dir().join(format!("sockman-address-{}", std::process::id()));
+    let directory = sockman_test_support::tools::TempDir::new();
+    let path = directory.path("address");
     let listener = UnixListener::bind(&path).unwrap();
     let _client = UnixStream::connect(&path).unwrap();
     let (accepted, _) = listener.accept().unwrap();
-    std::fs::remove_file(&path).unwrap();
 
     let them = SockRef::from(&accepted).peer_addr().unwrap();
     let me = SockRef::from(&accepted).local_addr().unwrap();

@@ -268,7 +268,7 @@ mod tests {
     impl Dir {
         fn new(name: &str) -> Dir {
             let name = format!("sockman-listener-{name}-{}", process::id());
-            let path = std::env::temp_dir().join(name);
+            let path = sockman_test_support::tools::temporary_directory().join(name);
             fs::create_dir(&path).unwrap();
             Dir(path)
         }

@@ -37,7 +37,8 @@ struct Rpc {
 fn cookie_path() -> PathBuf {
     static COUNTER: AtomicU64 = AtomicU64::new(0);
     let number = COUNTER.fetch_add(1, Ordering::Relaxed);
-    std::env::temp_dir().join(format!("sockman-cookie-{}-{number}", process::id()))
+    sockman_test_support::tools::temporary_directory()
+        .join(format!("sockman-cookie-{}-{number}", process::id()))
 }
 
 fn start() -> Rpc {

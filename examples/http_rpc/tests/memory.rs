@@ -16,6 +16,7 @@ use sockman_http_rpc::{
     Config, Timers,
     rpc::{Cookie, Methods, Params, RpcResult, RpcService},
 };
+use sockman_test_support::tools::TempDir;
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, Stats, StatsAlloc};
 use support::{Client, start_with};
 
@@ -59,7 +60,8 @@ fn a_request_takes_a_small_multiple_of_its_body() {
         },
     });
     let server = start_with(Config::default(), service.clone());
-    let path = std::env::temp_dir().join(format!("sockman-memory-{}", std::process::id()));
+    let directory = TempDir::new();
+    let path = directory.path("cookie");
     let cookie_file = service.cookie.write(&path).unwrap();
     let authorization = BASE64.encode(&fs::read(&path).unwrap());
     drop(cookie_file);

@@ -2,15 +2,17 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::{fs, path::Path, process::Command};
+use std::{path::Path, process::Command};
 
-use sockman_test_support::program::{assert_lack_of_threads_is_told, assert_unix_path_is_handled};
+use sockman_test_support::{
+    program::{assert_lack_of_threads_is_told, assert_unix_path_is_handled},
+    tools::TempDir,
+};
 
 #[test]
 fn every_signal_ends_the_program_in_order_and_an_unused_path_is_replaced() {
-    let directory = std::env::temp_dir().join(format!("sockman-http-{}", std::process::id()));
-    fs::create_dir_all(&directory).unwrap();
-    let (path, cookie) = (directory.join("rpc"), directory.join("cookie"));
+    let directory = TempDir::new();
+    let (path, cookie) = (directory.path("rpc"), directory.path("cookie"));
     let command = || {
         let mut command = Command::new(env!("CARGO_BIN_EXE_http_rpc"));
         command.env_remove("RUST_LOG").arg("--cookie").arg(&cookie);
@@ -18,7 +20,6 @@ fn every_signal_ends_the_program_in_order_and_an_unused_path_is_replaced() {
         command
     };
     assert_unix_path_is_handled(command, &path, Some(&cookie));
-    fs::remove_dir_all(&directory).unwrap();
 }
 
 #[test]

@@ -26,6 +26,7 @@ use sockman_test_support::{
         Process, assert_lack_of_threads_is_told, assert_unix_path_is_handled, with_default_signals,
     },
     socks5,
+    tools::TempDir,
 };
 
 fn node() -> Command {
@@ -111,9 +112,8 @@ fn help_names_every_option() {
 /// The cookie is the password of the first node, which still runs.
 #[test]
 fn a_second_node_that_fails_to_start_leaves_the_first_ones_cookie() {
-    let directory = std::env::temp_dir().join(format!("sockman-node-{}", std::process::id()));
-    fs::create_dir_all(&directory).unwrap();
-    let cookie = directory.join("cookie");
+    let directory = TempDir::new();
+    let cookie = directory.path("cookie");
     let cookie_argument = cookie.to_str().unwrap();
     let mut first = spawn(&["--rpc", "127.0.0.1:0", "--rpc-cookie", cookie_argument]);
     let address = first.wait_for_line("its RPC", |line| {
@@ -126,7 +126,6 @@ fn a_second_node_that_fails_to_start_leaves_the_first_ones_cookie() {
     signal(&first, "TERM");
     assert_eq!(first.wait_for_end().0, Some(0));
     assert!(!cookie.exists());
-    fs::remove_dir(&directory).unwrap();
 }
 
 #[test]
@@ -367,10 +366,9 @@ fn the_web_page_answers_no_page_of_another_origin() {
 
 #[test]
 fn every_signal_ends_the_program_in_order_and_an_unused_path_is_replaced() {
-    let directory = std::env::temp_dir().join(format!("sockman-signals-{}", std::process::id()));
-    fs::create_dir_all(&directory).unwrap();
+    let directory = TempDir::new();
     let (peers, rpc, cookie) =
-        (directory.join("peers"), directory.join("rpc"), directory.join("cookie"));
+        (directory.path("peers"), directory.path("rpc"), directory.path("cookie"));
     let unix = |path: &Path| format!("unix:{}", path.display());
     let for_peers = || {
         let mut command = node();
@@ -384,7 +382,6 @@ fn every_signal_ends_the_program_in_order_and_an_unused_path_is_replaced() {
         command
     };
     assert_unix_path_is_handled(for_rpc, &rpc, Some(&cookie));
-    fs::remove_dir_all(&directory).unwrap();
 }
 
 #[test]

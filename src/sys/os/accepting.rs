@@ -57,7 +57,7 @@ pub(super) fn accept_unix(
 
 #[cfg(target_vendor = "apple")]
 pub(super) fn accept_tcp(listener: &mio::net::TcpListener) -> io::Result<(Socket, SocketAddr)> {
-    let (socket, them) = xnu::accept(socket2::SockRef::from(listener))?;
+    let (socket, them) = xnu::accept(&socket2::SockRef::from(listener))?;
     // The client has reset the connection, as the same client on other systems, which report it.
     let them = them.as_socket().ok_or(io::ErrorKind::ConnectionAborted)?;
     Ok((socket, them))
@@ -67,7 +67,7 @@ pub(super) fn accept_tcp(listener: &mio::net::TcpListener) -> io::Result<(Socket
 pub(super) fn accept_unix(
     listener: &mio::net::UnixListener,
 ) -> io::Result<(Socket, Option<Service>)> {
-    let (socket, them) = xnu::accept(socket2::SockRef::from(listener))?;
+    let (socket, them) = xnu::accept(&socket2::SockRef::from(listener))?;
     Ok((socket, Service::from_sock_addr(&them)))
 }
 
@@ -88,7 +88,7 @@ mod xnu {
     ///   between, and then one client is lost.
     /// * A socket that an adopted listener accepts lacks `SO_NOSIGPIPE` if the listener does.
     ///   Socket2 sets it.
-    pub(super) fn accept(listener: SockRef<'_>) -> io::Result<(Socket, SockAddr)> {
+    pub(super) fn accept(listener: &SockRef<'_>) -> io::Result<(Socket, SockAddr)> {
         drop(listener.as_fd().try_clone_to_owned()?);
         let (socket, them) = listener.accept()?;
         socket.set_nonblocking(true)?;
@@ -136,7 +136,7 @@ mod tests {
 
     #[test]
     fn a_unix_domain_listener_is_told_from_a_client_with_a_path() {
-        let directory = std::env::temp_dir();
+        let directory = sockman_test_support::tools::temporary_directory();
         let path = |name: &str| directory.join(format!("{name}-{}", std::process::id()));
         let (here, there) = (path("listens"), path("client"));
         let listener = UnixListener::bind(&here).unwrap();
@@ -155,7 +155,7 @@ mod tests {
     fn an_accept_in_the_way_of_xnu_gives_the_same_socket() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let (accepted, them) = xnu::accept(SockRef::from(&listener)).unwrap();
+        let (accepted, them) = xnu::accept(&SockRef::from(&listener)).unwrap();
         assert_eq!(them.as_socket(), client.local_addr().ok());
         assert!(accepted.nonblocking().unwrap());
     }

@@ -38,6 +38,8 @@ fn command<T>() -> Command {
 /// child runs that test alone.
 pub fn in_child<T: Fn()>(_test: T, body: impl FnOnce()) {
     if is_child() {
+        // Before the body lowers the limit, as the body's helpers would raise it again.
+        crate::limits::make_room_for_all_tests();
         return body();
     }
     let output = command::<T>().output().unwrap();

@@ -144,6 +144,7 @@ impl Recorder {
     pub fn with_reaction(
         reaction: impl Fn(&SockMan, &Event) + Send + Sync + 'static,
     ) -> Arc<Recorder> {
+        limits::make_room_for_all_tests();
         Arc::new(Recorder {
             state: Mutex::default(),
             changed: Condvar::new(),
@@ -156,6 +157,7 @@ impl Recorder {
     pub fn of_everything(
         reaction: impl Fn(&SockMan, &Event) + Send + Sync + 'static,
     ) -> Arc<Recorder> {
+        limits::make_room_for_all_tests();
         Arc::new(Recorder {
             state: Mutex::default(),
             changed: Condvar::new(),
@@ -447,6 +449,7 @@ pub struct Running {
 
 impl Running {
     pub fn start(handler: Arc<dyn EventHandler>, options: Options) -> Running {
+        limits::make_room_for_all_tests();
         let sockman = SockMan::new(handler, options).unwrap();
         let bound = sockman.bind_and_start_listening("127.0.0.1:0").unwrap();
         let threads = sockman.start_sockets_threads().unwrap();

@@ -89,6 +89,7 @@ impl Bridge {
 
     /// Starts a bridge that asks `plan` at each request.
     pub fn planned(plan: impl Fn(&str) -> Play + Send + Sync + 'static) -> Bridge {
+        crate::limits::make_room_for_all_tests();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = Service::from(listener.local_addr().unwrap());
         let state = Mutex::new(State { keys: 1, ..State::default() });
@@ -193,9 +194,14 @@ impl Inner {
                 return;
             }
             let line = line.trim_end().to_owned();
-            self.state.lock().unwrap().requests.push(line.clone());
-            self.changed.notify_all();
-            let answer = match (self.plan)(&line) {
+            let play = (self.plan)(&line);
+            // Whoever waits for an accept finds its stream too, so both are stored together.
+            let is_kept = line.starts_with("STREAM ACCEPT") && matches!(play, Play::Properly);
+            if !is_kept {
+                self.state.lock().unwrap().requests.push(line.clone());
+                self.changed.notify_all();
+            }
+            let answer = match play {
                 Play::Properly => self.answer(&line),
                 Play::Padded(text) => format!("{}{text}\n", self.answer(&line).trim_end()),
                 Play::Say(bytes) => {
@@ -224,10 +230,15 @@ impl Inner {
                 self.state.lock().unwrap().sessions.push(session);
                 self.changed.notify_all();
             }
+            let mut state = self.state.lock().unwrap();
+            if is_kept {
+                state.requests.push(line.clone());
+                self.changed.notify_all();
+            }
+            // The answer fits the buffers of the sockets, so the lock is held for a moment.
             if writer.write_all(answer.as_bytes()).is_err() {
                 return;
             }
-            let mut state = self.state.lock().unwrap();
             let is_ok = answer.contains("RESULT=OK");
             let kept = writer.try_clone().unwrap();
             if line.starts_with("STREAM ACCEPT") && is_ok {

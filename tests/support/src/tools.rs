@@ -532,6 +532,14 @@ pub fn assert_no_spin(running: &super::Running) {
     );
 }
 
+/// Returns the system's directory for temporary files, or `/tmp` if the path of that directory is so
+/// long that it leaves no room for the path of a unix-domain socket.
+pub fn temporary_directory() -> PathBuf {
+    const LONGEST: usize = 50;
+    let chosen = std::env::temp_dir();
+    if chosen.as_os_str().len() > LONGEST { PathBuf::from("/tmp") } else { chosen }
+}
+
 /// A directory of one test, which is removed when this is dropped. The path is short enough for a
 /// unix-domain socket in the directory. Tests run in parallel in one process, so neither a fixed
 /// name nor the process id makes a path unique.
@@ -539,11 +547,12 @@ pub struct TempDir(PathBuf);
 
 impl TempDir {
     pub fn new() -> TempDir {
+        crate::limits::make_room_for_all_tests();
         static NEXT: AtomicUsize = AtomicUsize::new(0);
         loop {
             let number = NEXT.fetch_add(1, Ordering::Relaxed);
             let name = format!("sockman-{}-{number}", std::process::id());
-            let path = std::env::temp_dir().join(name);
+            let path = temporary_directory().join(name);
             match std::fs::create_dir(&path) {
                 Ok(()) => return TempDir(path),
                 // A process with the same id was killed and left this directory.

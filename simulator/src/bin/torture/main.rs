@@ -220,7 +220,8 @@ fn be_rude(at: &[SocketAddr], end: Instant, seed: u64) -> std::io::Result<u64> {
 }
 
 /// The time in which the server runs out of descriptors. In the third quarter of the time the
-/// server may have no more descriptors than it has at the beginning of that quarter.
+/// server may have three quarters of the descriptors that it has at the beginning of that quarter.
+/// The number at that moment may be a peak, which is never reached again.
 struct Starving {
     from: Duration,
     to: Duration,
@@ -244,7 +245,7 @@ impl Starving {
         if is_starving && !state.0 {
             let (_, hard) = rlimit::Resource::NOFILE.get()?;
             let now = fs::read_dir("/proc/self/fd")?.count() as u64;
-            rlimit::setrlimit(rlimit::Resource::NOFILE, now, hard)?;
+            rlimit::setrlimit(rlimit::Resource::NOFILE, now - now / 4, hard)?;
             state.0 = true;
         } else if !is_starving && state.0 {
             self.end(state)?;
@@ -281,9 +282,11 @@ fn idle(sockman: &SockMan, bound: &[String], seed: u64) -> Result<Vec<String>, B
         }
         last = now;
     }
-    let (before, began) = (sockman.stats().passes, Instant::now());
+    let (before, began) = (sockman.stats(), Instant::now());
     thread::sleep(Duration::from_secs(1));
-    let passes = sockman.stats().passes - before;
+    let after = sockman.stats();
+    // On a slow machine, events of the time before may still come.
+    let (passes, events) = (after.passes - before.passes, after.events - before.events);
     // There are twenty sweeps a second. On a busy machine the sleep may last longer than a second.
     let sweeps = if seed % 2 == 0 { (began.elapsed().as_millis() / 50) as u64 } else { 0 };
     println!("with 100 idle connections, the loop makes {passes} passes a second");
@@ -291,7 +294,7 @@ fn idle(sockman: &SockMan, bound: &[String], seed: u64) -> Result<Vec<String>, B
     while sockman.stats().connections > 0 && Instant::now() < deadline {
         thread::sleep(BEAT);
     }
-    let is_quiet = passes <= sweeps + 5;
+    let is_quiet = passes <= sweeps + events + 5;
     Ok((!is_quiet)
         .then(|| format!("the loop made {passes} passes in an idle second (G7)"))
         .into_iter()
