@@ -1258,8 +1258,8 @@ MUTATIONS = [
     {
         'guarantee': 'http', 'what': 'a worker does not wake a connection that waits for its answer',
         'file': 'examples/http_rpc/src/server/connection.rs',
-        'old': '            progress.is_awaited |= is_awaited;\n',
-        'new': '            let _ = is_awaited;\n',
+        'old': 'compare_exchange(NOTHING, AWAITED, order, order)',
+        'new': 'compare_exchange(NOTHING, NOTHING, order, order)',
         'test': 'sockman-http-rpc:server', 'tests': ('', 'pipelined'),
     },
     {
