@@ -1286,9 +1286,9 @@ MUTATIONS = [
     {
         'guarantee': 'http', 'what': 'the server closes after the last answer without lingering',
         'file': 'examples/http_rpc/src/server/handler.rs',
-        'old': 'Phase::Closing if is_sent => self.end(link, connection),',
-        'new': 'Phase::Closing if is_sent => connection.close(link),',
-        'test': 'sockman-http-rpc:server', 'tests': ('', ''),
+        'old': 'link.finish(LINGER.saturating_sub(connection.quiet_since.elapsed()));',
+        'new': 'link.close();',
+        'test': 'sockman-http-rpc:server', 'tests': ('', 'arrives_whole'),
     },
     {
         'guarantee': 'http', 'what': 'a slow client counts as idle',
