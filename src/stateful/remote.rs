@@ -243,6 +243,9 @@ impl<C> Remote<C> {
     }
 
     /// Ends the connection in order: [`SockMan::finish_connection`]. What is queued is sent.
+    ///
+    /// The call does not wait for closures of [`run`](Remote::run), which may then come too late to
+    /// queue anything. To finish after them, call [`Link::finish`] in a closure.
     pub fn finish(&self, linger: Duration) -> bool {
         self.open().is_some_and(|(sockman, _)| sockman.finish_connection(self.id(), linger))
     }
