@@ -296,11 +296,13 @@ pub trait EventHandler: Send + Sync {
     ///
     /// *May call:* everything.
     ///
-    /// *Comes after it:* with `Ok`, the other callbacks for this id. With an error, or if the id
-    /// was closed in this callback, no callback names the id again.
+    /// *Comes after it:* with `Ok`, the other callbacks for this id, and
+    /// [`event_closed`](EventHandler::event_closed) as the last one. If the id was closed in this
+    /// callback, only `event_closed` names it again. With an error, no callback names the id again.
     ///
     /// *A panic:* closes the connection, if there is one, and is then handled as
-    /// [`PanicPolicy`](crate::options::PanicPolicy) says.
+    /// [`PanicPolicy`](crate::options::PanicPolicy) says. `event_closed` reports the close under
+    /// both policies.
     ///
     /// # Examples
     ///
@@ -621,6 +623,12 @@ pub trait EventHandler: Send + Sync {
     ) -> bool {
         let _ = (sockman, place);
         self.should_try_to_send(id)
+    }
+    /// Returns whether the layer has bytes to send, whatever `should_try_to_send` says at the moment.
+    #[doc(hidden)]
+    fn place_has_queued(&self, place: Place<'_>) -> bool {
+        let _ = place;
+        false
     }
     #[doc(hidden)]
     fn place_should_try_to_recv(

@@ -444,16 +444,56 @@ impl SendQueue {
         self.enqueue_all(sockman, pieces.iter().copied())
     }
 
+    /// Works as [`enqueue`](SendQueue::enqueue), for bytes of which the queue may take a part. Returns
+    /// how many bytes it took. This is what code expects that repeats the rest when there is room:
+    /// [`io::Write`], LDK's `send_data`.
+    ///
+    /// # Errors
+    ///
+    /// As [`enqueue`](SendQueue::enqueue). [`PushError::Full`] means that the queue is at its limit
+    /// and took nothing. It holds bytes then, so a ready-to-send callback follows when the peer
+    /// reads.
+    pub fn enqueue_part(&self, sockman: &SockMan, data: &[u8]) -> Result<usize, PushError> {
+        self.enqueue_part_to(sockman, data)
+    }
+
+    /// Does what [`enqueue_part`](SendQueue::enqueue_part) does, over an outlet.
+    pub(crate) fn enqueue_part_to(
+        &self,
+        sockman: &impl Outlet,
+        data: &[u8],
+    ) -> Result<usize, PushError> {
+        let mut taken = 0;
+        self.enqueue_within(sockman, |room| {
+            taken = room.min(data.len());
+            iter::once(Piece::Bytes(data.get(..taken).unwrap_or_default()))
+        })?;
+        if taken == 0 && !data.is_empty() {
+            return Err(PushError::Full { limit: self.limits.limit() });
+        }
+        Ok(taken)
+    }
+
     /// Does what [`enqueue_pieces`](SendQueue::enqueue_pieces) does, over an outlet.
     pub(crate) fn enqueue_all<'a>(
         &self,
         sockman: &impl Outlet,
         pieces: impl Iterator<Item = Piece<'a>> + Clone,
     ) -> Result<(), PushError> {
+        self.enqueue_within(sockman, |_room| pieces)
+    }
+
+    /// Enqueues the pieces for the number of bytes that the queue has room for.
+    fn enqueue_within<'a, I: Iterator<Item = Piece<'a>> + Clone>(
+        &self,
+        sockman: &impl Outlet,
+        pieces: impl FnOnce(usize) -> I,
+    ) -> Result<(), PushError> {
         let must_wake = {
             let queue = &mut *self.queue.lock();
             let was_empty = queue.pieces.is_empty();
             self.check_open(sockman, queue).map_err(PushError::Send)?;
+            let pieces = pieces(self.limits.limit().saturating_sub(queue.pieces.len()));
             if self.is_full_with(queue, length_of(pieces.clone())) {
                 return Err(PushError::Full { limit: self.limits.limit() });
             }
@@ -589,6 +629,12 @@ impl SendQueue {
     #[must_use]
     pub fn has_queued(&self) -> bool {
         self.queued() != 0
+    }
+
+    /// Returns whether a part of a push was sent and the rest was refused, so that the queue refuses
+    /// everything from then on.
+    pub(super) fn is_cut(&self) -> bool {
+        self.queue.lock().is_cut
     }
 
     /// Returns the number of queued bytes.

@@ -134,6 +134,16 @@ impl<'a, C> Link<'a, C> {
         self.out.queue.enqueue_all(&self.direct(), iter::once(Piece::Bytes(data)))
     }
 
+    /// Works as [`enqueue`](Link::enqueue), for bytes of which the queue may take a part. Returns how
+    /// many bytes it took: [`SendQueue::enqueue_part`].
+    ///
+    /// # Errors
+    ///
+    /// As [`SendQueue::enqueue_part`].
+    pub fn enqueue_part(&self, data: &[u8]) -> Result<usize, PushError> {
+        self.out.queue.enqueue_part_to(&self.direct(), data)
+    }
+
     /// Works as [`enqueue`](Link::enqueue), for bytes that other queues send too:
     /// [`SendQueue::enqueue_shared`].
     ///

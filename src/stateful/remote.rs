@@ -166,6 +166,16 @@ impl<C> Remote<C> {
         self.with(|queue, direct| queue.enqueue_all(direct, iter::once(Piece::Bytes(data))))
     }
 
+    /// Works as [`enqueue`](Remote::enqueue), for bytes of which the queue may take a part. Returns how
+    /// many bytes it took: [`SendQueue::enqueue_part`].
+    ///
+    /// # Errors
+    ///
+    /// As [`SendQueue::enqueue_part`].
+    pub fn enqueue_part(&self, data: &[u8]) -> Result<usize, PushError> {
+        self.with(|queue, direct| queue.enqueue_part_to(direct, data))
+    }
+
     /// Works as [`enqueue`](Remote::enqueue), for bytes that other queues send too. One message to
     /// thousands of peers is one allocation: [`SendQueue::enqueue_shared`].
     ///
@@ -221,10 +231,10 @@ impl<C> Remote<C> {
     }
 
     /// Uses the queue with a way to its connection.
-    fn with(
+    fn with<T>(
         &self,
-        push: impl FnOnce(&SendQueue, &Direct<'_>) -> Result<(), PushError>,
-    ) -> Result<(), PushError> {
+        push: impl FnOnce(&SendQueue, &Direct<'_>) -> Result<T, PushError>,
+    ) -> Result<T, PushError> {
         let (sockman, connection) = self.open_or_error().map_err(PushError::Send)?;
         push(&self.out.queue, &Direct { sockman: &sockman, connection: &connection })
     }
