@@ -3491,15 +3491,15 @@ MUTATIONS = [
     {
         'guarantee': 'RFC 8305', 'what': 'the next attempt waits although the one before has failed',
         'file': 'src/dial/race.rs',
-        'old': '        self.next = self.next.map(|_| now).filter(|_| !self.is_late(now));\n',
+        'old': '        self.next = (self.has_more() && !self.is_late(now)).then_some(now);\n',
         'new': '',
         'test': 'sockman:library', 'tests': ('alternatives', ''),
     },
     {
         'guarantee': 'RFC 8305', 'what': 'an attempt begins after the deadline',
         'file': 'src/dial/race.rs',
-        'old': '.filter(|_| !self.is_late(now))',
-        'new': '.filter(|_| true)',
+        'old': '(self.has_more() && !self.is_late(now)).then_some(now)',
+        'new': 'self.has_more().then_some(now)',
         'test': 'sockman:library', 'tests': ('alternatives', ''),
     },
     {
@@ -3540,7 +3540,7 @@ MUTATIONS = [
     {
         'guarantee': 'RFC 8305', 'what': 'an address that cannot be dialled stops the race',
         'file': 'src/dial/race.rs',
-        'old': '            self.next = self.next.map(|_| now);\n            return;',
+        'old': '            self.next = self.has_more().then_some(now);\n            return;',
         'new': '            self.next = None;\n            return;',
         'test': 'sockman:library', 'tests': ('alternatives', ''),
     },
