@@ -3790,6 +3790,13 @@ MUTATIONS = [
         'test': 'sockman:library', 'tests': ('stateful', ''),
     },
     {
+        'guarantee': 'State', 'what': 'a drain leaves closures behind',
+        'file': 'src/engine/socket_thread/marks.rs',
+        'old': 'if !self.visits.has_due() {',
+        'new': 'if true {',
+        'test': 'sockman:library', 'tests': ('stateful_threads', ''),
+    },
+    {
         'guarantee': 'G8', 'what': 'closures hold a pass up',
         'file': 'src/engine/visits.rs',
         'old': '>= LONGEST_VISITS {',
