@@ -57,6 +57,10 @@ impl Out {
 /// nothing. It keeps no descriptor open. It keeps about 200 bytes, and no queued bytes after the
 /// report of the end.
 ///
+/// During a call, a remote holds a handle of the `SockMan`. If all others are dropped meanwhile and no
+/// thread runs, the call drops the last one, and with it the handler and the values. A caller that
+/// holds a lock which their destructors take therefore ends before the last handle is dropped.
+///
 /// # Examples
 ///
 /// ```
