@@ -89,6 +89,9 @@ const BYTES_PER_DRAIN: usize = 256 * 1024;
 ///             }
 ///         }
 ///     }
+///     fn event_closed(&self, _: &SockMan, id: ConnectionId) {
+///         self.queues.remove(id);
+///     }
 /// }
 /// ```
 #[derive(Debug)]
@@ -187,8 +190,9 @@ impl SendQueue {
     /// at that time. Any thread may call it. A second call replaces the connections of the first
     /// one. An id of a closed connection does no harm. The number of ids has no limit.
     ///
-    /// A drain that fails wakes no connection: an embedder that closes one side of a relay also
-    /// closes or wakes the other side.
+    /// Neither a drain that fails nor the close of the queue's own connection wakes the named
+    /// connections. A relay therefore closes, finishes or wakes the other side in
+    /// [`event_closed`](crate::EventHandler::event_closed).
     ///
     /// # Examples
     ///
@@ -224,14 +228,6 @@ impl SendQueue {
     ///     fn other(&self, id: ConnectionId) -> Option<std::sync::Arc<Side>> {
     ///         self.sides.find(self.sides.find(id)?.other)
     ///     }
-    ///
-    ///     fn close(&self, sockman: &SockMan, id: ConnectionId) {
-    ///         if let Some(side) = self.sides.remove(id) {
-    ///             self.sides.remove(side.other);
-    ///             sockman.close_connection(id);
-    ///             sockman.close_connection(side.other);
-    ///         }
-    ///     }
     /// }
     ///
     /// // The `EventHandler` calls these methods:
@@ -244,13 +240,18 @@ impl SendQueue {
     ///     }
     ///     fn event_ready_to_send(&self, sockman: &SockMan, id: ConnectionId) -> NextRecv {
     ///         if self.sides.find(id).is_some_and(|side| side.queue.drain(sockman).is_err()) {
-    ///             self.close(sockman, id);
+    ///             sockman.close_connection(id);
     ///         }
     ///         NextRecv::Proceed
     ///     }
     ///     fn event_got_data(&self, sockman: &SockMan, id: ConnectionId, data: &[u8]) {
     ///         if self.other(id).is_some_and(|to| to.queue.push(sockman, data).is_err()) {
-    ///             self.close(sockman, id);
+    ///             sockman.close_connection(id);
+    ///         }
+    ///     }
+    ///     fn event_closed(&self, sockman: &SockMan, id: ConnectionId) {
+    ///         if let Some(side) = self.sides.remove(id) {
+    ///             sockman.close_connection(side.other);
     ///         }
     ///     }
     /// }
@@ -414,8 +415,7 @@ impl SendQueue {
     /// fn send_to_all(sockman: &SockMan, members: &ConnectionTable<SendQueue>, line: &[u8]) {
     ///     for (id, queue) in members.all() {
     ///         if queue.enqueue(sockman, line).is_err() {
-    ///             members.remove(id);
-    ///             sockman.close_connection(id);
+    ///             sockman.close_connection(id); // `event_closed` removes the member.
     ///         }
     ///     }
     /// }
