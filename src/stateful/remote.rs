@@ -54,7 +54,7 @@ impl Out {
 /// a remote. `C` is the type of the connection's value.
 ///
 /// A remote may outlive its connection and its [`SockMan`]. Its methods then return an error, or do
-/// nothing. It keeps no descriptor open. It keeps about 200 bytes, and no queued bytes after the
+/// nothing. It keeps no descriptor open. It keeps about 220 bytes, and no queued bytes after the
 /// report of the end.
 ///
 /// During a call, a remote holds a handle of the `SockMan`. If all others are dropped meanwhile and no
