@@ -476,8 +476,8 @@ pub trait EventHandler: Send + Sync {
         let _ = (sockman, id);
     }
 
-    /// Reports that a connection is closed, whoever closed it. The default does nothing. Here the
-    /// handler frees what it keeps for the id.
+    /// Reports that a connection is closed, by the embedder or by the library. The default does
+    /// nothing. Here the handler frees what it keeps for the id.
     ///
     /// *When:* exactly once for each id that was announced, after its close. An id is announced if
     /// [`event_new_connection_accepted`](EventHandler::event_new_connection_accepted) returned

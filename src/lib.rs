@@ -11,9 +11,9 @@
 //!   one state and are cheap. Every method may be called from every thread and from every callback.
 //! * [`EventHandler`] is the trait that the embedder implements to receive connection events. The
 //!   hooks of the trait pause either direction of any connection.
-//! * [`stateful::Handler`] is a trait over [`EventHandler`]. Most embedders implement it instead: the
-//!   library then keeps a value and a queue for each connection, so the embedder needs no table and
-//!   no lock.
+//! * [`stateful::Handler`] is a trait over [`EventHandler`]. Most embedders implement it instead:
+//!   the library then keeps a value and a queue for each connection, so the embedder needs no table
+//!   and no lock.
 //! * [`SocketsThreads`] is the guard of the running threads.
 //! * [`SendQueue`] is an optional helper: a bounded queue of outgoing bytes for one connection. The
 //!   module [`helpers`] has more optional helpers: a table, timers, a budget of memory, limits of

@@ -5,8 +5,14 @@ use std::{error::Error, fmt, io};
 #[cfg(doc)]
 use super::{SendBudget, SendQueue};
 use crate::error::SendError;
+#[cfg(doc)]
+use crate::stateful::{Link, Remote};
 
-/// The error returned by [`SendQueue::push`] and [`SendQueue::push_with`]. No byte was queued.
+/// The error returned by the methods of [`SendQueue`], [`Link`] and [`Remote`] that push or
+/// enqueue.
+///
+/// No byte of the data was queued. With `Full` and `Send`, no byte was sent either. With
+/// `OverBudget`, a push may have sent a part.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum PushError {

@@ -1,5 +1,5 @@
-//! The first program of the README and of the documentation, and the guide's chat server, are example
-//! programs.
+//! The first program of the README and of the documentation, and the guide's chat server, are
+//! example programs.
 
 /// Returns `examples/first.rs` without the line for this repository's lints.
 fn first_program() -> String {
