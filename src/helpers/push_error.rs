@@ -5,11 +5,9 @@ use std::{error::Error, fmt, io};
 #[cfg(doc)]
 use super::{SendBudget, SendQueue};
 use crate::error::SendError;
-#[cfg(doc)]
-use crate::stateful::{Link, Remote};
 
-/// The error returned by the methods of [`SendQueue`], [`Link`] and [`Remote`] that push or
-/// enqueue.
+/// The error returned by the methods that push or enqueue, of [`SendQueue`],
+/// [`Link`](crate::stateful::Link) and [`Remote`](crate::stateful::Remote).
 ///
 /// No byte of the data was queued. With `Full` and `Send`, no byte was sent either. With
 /// `OverBudget`, a push may have sent a part.
