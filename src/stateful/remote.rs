@@ -59,8 +59,8 @@ impl Out {
 ///
 /// A call holds a handle of the [`SockMan`] while it runs. If the program drops all other handles
 /// meanwhile and no thread runs, the call drops the last one, and with it the handler and all
-/// values, under the locks that the caller holds. A caller that holds a lock which their destructors
-/// take therefore ends before the last handle is dropped.
+/// values, under the locks that the caller holds. A caller that holds a lock which their
+/// destructors take therefore ends before the last handle is dropped.
 ///
 /// # Examples
 ///
