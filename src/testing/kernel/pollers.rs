@@ -39,7 +39,8 @@ impl Kernel {
         let end = self.end_of(fd).ok_or(libc::EBADF)?;
         self.fault(Some(end), Call::Register)?;
         let socket = self.socket(end).ok_or(libc::EBADF)?;
-        if socket.registration.is_some() {
+        // Linux knows a registration by its descriptor, and thus takes each copy of a socket.
+        if socket.registration.is_some() && socket.copies == 0 {
             return Err(libc::EEXIST);
         }
         socket.registration = Some((poller, token));
@@ -48,11 +49,16 @@ impl Kernel {
         Ok(())
     }
 
-    pub(in crate::testing) fn deregister(&mut self, fd: usize) -> Sys<()> {
+    pub(in crate::testing) fn deregister(&mut self, poller: u64, fd: usize) -> Sys<()> {
         let end = self.end_of(fd).ok_or(libc::EBADF)?;
         self.fault(Some(end), Call::Deregister)?;
         let socket = self.socket(end).ok_or(libc::EBADF)?;
-        socket.registration.take().ok_or(libc::ENOENT)?;
+        let (of, _) = socket.registration.ok_or(libc::ENOENT)?;
+        // Another poller watches a copy of the descriptor already.
+        if of != poller {
+            return Ok(());
+        }
+        socket.registration = None;
         socket.is_listed = false;
         Ok(())
     }
