@@ -158,7 +158,10 @@ impl Model {
                 *sent as u64
             }
             Err(SendError::UnknownConnection(_)) => {
-                let is_gone = matches!(phase, Phase::Closed | Phase::PanicClosed | Phase::Attempt);
+                let is_gone = matches!(
+                    phase,
+                    Phase::Closed | Phase::PanicClosed | Phase::Leaving | Phase::Attempt
+                );
                 self.require(is_gone || finishes, || {
                     format!("connection {number} is open, but a send does not know it (G2)")
                 });

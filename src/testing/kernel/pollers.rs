@@ -43,7 +43,7 @@ impl Kernel {
         if socket.registration.is_some() && socket.copies == 0 {
             return Err(libc::EEXIST);
         }
-        socket.registration = Some((poller, token));
+        (socket.registration, socket.is_listed) = (Some((poller, token)), false);
         // A poller also reports a socket that is already ready when it is registered.
         self.tell(end);
         Ok(())
