@@ -139,19 +139,23 @@ impl World {
     fn goes_on(&self, sockman: &SockMan, leaving: Leaving) {
         let Leaving { id, key, fd, stream } = leaving;
         let probe = self.probe_of(fd, key);
-        let (how, is_broken) = {
+        let (how, is_over) = {
             let mut model = self.model.lock();
             let number = model.number(id);
             model.require(probe.is_some(), || {
                 format!("the stream of connection {number}, which was taken out, is closed (G5)")
             });
-            // The error of a broken stream was perhaps reported already.
-            let is_broken = probe.is_none_or(|probe| probe.is_broken || probe.has_error);
-            let is_broken = is_broken
+            // The error of a broken stream was perhaps reported already, and the next owner of a
+            // half-closed stream does not know that it is half-closed.
+            let is_over = probe.is_none_or(|probe| probe.is_broken || probe.has_error);
+            let is_over = is_over
                 || model.connections.get(&id).is_none_or(|record| {
-                    record.is_broken() || model.streams_seem_ended || model.streams_fail
+                    record.is_broken()
+                        || record.write_shut
+                        || model.streams_seem_ended
+                        || model.streams_fail
                 });
-            (model.choices.below(4), is_broken)
+            (model.choices.below(4), is_over)
         };
         match how {
             0 => {
@@ -167,7 +171,7 @@ impl World {
                 }
                 Err(_) => self.model.lock().violated("a stream that left is unknown".to_owned()),
             },
-            _ if is_broken => self.with_record(id, |record| record.goes_on = false),
+            _ if is_over => self.with_record(id, |record| record.goes_on = false),
             _ => self.give_back(sockman, id, stream),
         }
     }
@@ -282,7 +286,7 @@ impl Model {
         let Some(after) = self.connections.get_mut(&new) else { return };
         let has_key = after.key == key;
         (after.received, after.sent, after.goal) = (received, sent, sent);
-        after.write_shut = write_shut;
+        (after.write_shut, after.is_back) = (write_shut, true);
         self.require(has_key, || format!("connection {number} has another stream than before"));
     }
 }

@@ -229,6 +229,9 @@ pub(crate) struct Record {
     pub(crate) is_aborted: bool,
     /// Whether the connection was taken out.
     pub(crate) has_left: bool,
+    /// Whether the connection was made from a stream that had left. The poller may still watch the
+    /// stream for the former connection, if a call has failed.
+    pub(crate) is_back: bool,
     /// Whether its stream was not closed since.
     pub(crate) goes_on: bool,
     /// The orderly end of the connection, if it has begun.
@@ -345,6 +348,7 @@ impl Record {
             end_reported: false,
             is_aborted: false,
             has_left: false,
+            is_back: false,
             goes_on: false,
             finish: None,
             received_at: None,

@@ -77,8 +77,8 @@ impl Simulation {
                 }
                 self.world.receive(at, usize::MAX);
             }
-            self.world.read_all_outside();
             self.run_for(ROUND);
+            self.world.read_all_outside();
             let now = {
                 let model = self.world.model.lock();
                 let received: u64 = model.connections.values().map(|record| record.received).sum();

@@ -97,6 +97,7 @@ impl Kernel {
         let (placeholder, other) = UnixStream::pair()?;
         other.set_nonblocking(true)?;
         socket.copies += 1;
+        socket.was_copied = true;
         self.descriptors += 1;
         self.placeholders.push(Placeholder { end, fd: placeholder.as_raw_fd(), other });
         Ok(placeholder.into())

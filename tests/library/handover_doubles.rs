@@ -118,10 +118,10 @@ fn into_stream_returns_between_two_passes_by_hand() {
     let (other, _other_peer) = connection(&network, &sockman);
     by_hand.run_until_idle().unwrap();
     peer.send(b"left").unwrap();
-    let stream = sockman.into_stream(id).unwrap();
     on_another_thread(&sockman, other).recv_timeout(DEADLINE).unwrap();
+    let stream = sockman.into_stream(id).unwrap();
     by_hand.run_until_idle().unwrap();
-    assert_eq!(recorder.closed(), [id, other]);
+    assert_eq!(recorder.closed(), [other, id]);
     assert_eq!(network.taken_out(stream).unwrap().receive().0, b"left");
 }
 
@@ -165,6 +165,16 @@ fn into_stream_in_a_pass_by_hand_returns_with_the_end_of_the_pass() {
 /// the receive returns is delivered, and the rest stays in the stream.
 #[test]
 fn into_stream_as_another_thread_leaves_no_byte_twice() {
+    let (sender, done) = channel();
+    // A thread of its own, so that a wait without end fails the test.
+    thread::spawn(move || {
+        take_out_as_another_thread();
+        sender.send(()).unwrap();
+    });
+    done.recv_timeout(DEADLINE).unwrap();
+}
+
+fn take_out_as_another_thread() {
     let network = Network::new();
     let (recorder, sockman, mut by_hand) = sockman_on(&network);
     let (id, peer) = connection(&network, &sockman);

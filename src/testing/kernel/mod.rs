@@ -53,6 +53,8 @@ pub(super) struct Socket {
     is_listed: bool,
     /// How many descriptors of the program the socket has besides its first one.
     pub(super) copies: usize,
+    /// Whether the socket has ever had a copy.
+    pub(super) was_copied: bool,
     /// The errors that the next calls fail with.
     faults: VecDeque<(Call, i32)>,
 }
@@ -187,6 +189,7 @@ impl Kernel {
             registration: None,
             is_listed: false,
             copies: 0,
+            was_copied: false,
             faults: VecDeque::new(),
         };
         // Like a real kernel, the double takes the lowest free number, so numbers are reused at

@@ -39,8 +39,9 @@ impl Kernel {
         let end = self.end_of(fd).ok_or(libc::EBADF)?;
         self.fault(Some(end), Call::Register)?;
         let socket = self.socket(end).ok_or(libc::EBADF)?;
-        // Linux knows a registration by its descriptor, and thus takes each copy of a socket.
-        if socket.registration.is_some() && socket.copies == 0 {
+        // Linux knows a registration by its descriptor, and thus takes a copy although the original
+        // is registered.
+        if socket.registration.is_some() && !socket.was_copied {
             return Err(libc::EEXIST);
         }
         (socket.registration, socket.is_listed) = (Some((poller, token)), false);
