@@ -215,7 +215,7 @@ impl SockMan {
             return;
         }
         match &mut *self.shared.run.lock() {
-            Run::Running => self.shared.inbox.push(Mark::ListenersStopped),
+            Run::Running { .. } => self.shared.inbox.push(Mark::ListenersStopped),
             Run::Stopped(socket_thread) => {
                 socket_thread.remove_stopped_listeners();
                 self.shared.inbox.closed(stopped_count);
@@ -459,7 +459,7 @@ impl SockMan {
     /// [`Options::interrupt`] must reset that interrupt.
     pub fn reset_interrupt(&self) -> bool {
         match &*self.shared.run.lock() {
-            Run::Running => false,
+            Run::Running { .. } => false,
             Run::Stopped(_) => {
                 self.shared.interrupt.reset();
                 true
