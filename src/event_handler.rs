@@ -296,11 +296,13 @@ pub trait EventHandler: Send + Sync {
     ///
     /// *May call:* everything.
     ///
-    /// *Comes after it:* with `Ok`, the other callbacks for this id. With an error, or if the id
-    /// was closed in this callback, no callback names the id again.
+    /// *Comes after it:* with `Ok`, the other callbacks for this id, and
+    /// [`event_closed`](EventHandler::event_closed) as the last one. If the id was closed in this
+    /// callback, only `event_closed` names it again. With an error, no callback names the id again.
     ///
     /// *A panic:* closes the connection, if there is one, and is then handled as
-    /// [`PanicPolicy`](crate::options::PanicPolicy) says.
+    /// [`PanicPolicy`](crate::options::PanicPolicy) says. `event_closed` reports the close under
+    /// both policies.
     ///
     /// # Examples
     ///
@@ -474,8 +476,8 @@ pub trait EventHandler: Send + Sync {
         let _ = (sockman, id);
     }
 
-    /// Reports that a connection is closed, whoever closed it. The default does nothing. Here the
-    /// handler frees what it keeps for the id.
+    /// Reports that a connection is closed, by the embedder or by the library. The default does
+    /// nothing. Here the handler frees what it keeps for the id.
     ///
     /// *When:* exactly once for each id that was announced, after its close. An id is announced if
     /// [`event_new_connection_accepted`](EventHandler::event_new_connection_accepted) returned
@@ -621,6 +623,12 @@ pub trait EventHandler: Send + Sync {
     ) -> bool {
         let _ = (sockman, place);
         self.should_try_to_send(id)
+    }
+    /// Returns whether the layer has bytes to send, whatever `should_try_to_send` says at the moment.
+    #[doc(hidden)]
+    fn place_has_queued(&self, place: Place<'_>) -> bool {
+        let _ = place;
+        false
     }
     #[doc(hidden)]
     fn place_should_try_to_recv(

@@ -11,56 +11,63 @@
 //!   one state and are cheap. Every method may be called from every thread and from every callback.
 //! * [`EventHandler`] is the trait that the embedder implements to receive connection events. The
 //!   hooks of the trait pause either direction of any connection.
+//! * [`stateful::Handler`] is a trait over [`EventHandler`]. Most embedders implement it instead:
+//!   the library then keeps a value and a queue for each connection, so the embedder needs no table
+//!   and no lock.
 //! * [`SocketsThreads`] is the guard of the running threads.
-//! * [`stateful`] is an optional layer over the trait: it keeps a value and a queue for each
-//!   connection, so the embedder needs no table and no lock.
 //! * [`SendQueue`] is an optional helper: a bounded queue of outgoing bytes for one connection. The
 //!   module [`helpers`] has more optional helpers: a table, timers, a budget of memory, limits of
 //!   rates.
 //!
 //! # Example
 //!
-//! This server sends back what it receives, and closes a connection whose peer does not read.
+//! This program is `examples/first.rs`, the first program of the README.
 //!
-//! ```
-//! use std::{io, sync::Arc};
-//! use sockman::{ConnectionId, EventHandler, Options, Service, SockMan};
+//! ```no_run
+//! //! A server that sends back what it receives. It does not read from a peer that does not read, and
+//! //! the peers that do not read may together use 32 megabytes.
+//! use std::{error::Error, sync::Arc};
 //!
-//! struct Echo;
+//! use sockman::stateful::{Handler, Link};
+//! use sockman::{ConnectionId, Options, Service, SockMan, helpers::SendBudget};
 //!
-//! impl EventHandler for Echo {
-//!     fn event_new_connection_accepted(
-//!         &self, _: &SockMan, _: ConnectionId, _me: &Service, _them: &Service,
-//!     ) -> bool {
-//!         true
+//! struct Echo {
+//!     budget: SendBudget,
+//! }
+//!
+//! /// What the library keeps for each connection.
+//! #[derive(Default)]
+//! struct Peer {
+//!     bytes: usize,
+//! }
+//!
+//! impl Handler for Echo {
+//!     type Connection = Peer;
+//!
+//!     fn accepted(&self, _: Link<'_, Peer>, _me: &Service, _them: &Service) -> Option<Peer> {
+//!         Some(Peer::default())
 //!     }
-//!     fn event_got_data(&self, sockman: &SockMan, id: ConnectionId, data: &[u8]) {
-//!         if sockman.send_bytes(id, data).ok() != Some(data.len()) {
-//!             sockman.close_connection(id);
+//!     fn got_data(&self, link: Link<'_, Peer>, peer: &mut Peer, data: &[u8]) {
+//!         peer.bytes += data.len();
+//!         // Sends what the kernel takes now, and queues the rest.
+//!         if link.push(data).is_err() {
+//!             link.close(); // The connection is broken, or the budget is used up.
 //!         }
 //!     }
-//!     fn event_got_eof(&self, sockman: &SockMan, id: ConnectionId) {
-//!         sockman.close_connection(id);
+//!     fn closed(&self, _: &SockMan, id: ConnectionId, peer: Peer) {
+//!         println!("connection {id} has sent {} bytes", peer.bytes);
 //!     }
-//!     fn event_got_permanent_read_error(&self, sockman: &SockMan, id: ConnectionId, _: &io::Error) {
-//!         sockman.close_connection(id);
+//!     fn send_budget(&self) -> Option<&SendBudget> {
+//!         Some(&self.budget)
 //!     }
 //! }
 //!
-//! # fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-//! let sockman = SockMan::new(Arc::new(Echo), Options::default())?;
-//! let bound = sockman.bind_and_start_listening("127.0.0.1:0")?;
-//! let threads = sockman.start_sockets_threads()?;
-//! # use std::io::{Read, Write};
-//! # let mut peer = std::net::TcpStream::connect(bound.to_socket_addr().unwrap())?;
-//! # peer.write_all(b"ping")?;
-//! # let mut back = [0; 4];
-//! # peer.read_exact(&mut back)?;
-//! # assert_eq!(&back, b"ping");
-//! sockman.interrupt();
-//! threads.join()?;
-//! # Ok(())
-//! # }
+//! fn main() -> Result<(), Box<dyn Error>> {
+//!     let echo = Echo { budget: SendBudget::new(32_000_000) };
+//!     let sockman = SockMan::with_state(Arc::new(echo), Options::default())?;
+//!     println!("listening on {}", sockman.bind_and_start_listening("127.0.0.1:7000")?);
+//!     Ok(sockman.run_sockets_thread()?)
+//! }
 //! ```
 //!
 //! # Guide
@@ -68,9 +75,10 @@
 //! The [`guide`] begins with a [first program](guide::first_program) in ten minutes. The other
 //! chapters of the guide are about a [chat server](guide::chat_server), [state](guide::state), the
 //! [handler](guide::handler), the [guarantees](guide::guarantees) G1 to G15,
-//! [sending](guide::sending), [connecting](guide::connecting), [workers](guide::workers),
-//! [somebody else's engine](guide::engines), [timers](guide::timers), [ending](guide::ending),
-//! [operation](guide::operation), [logging](guide::logging), [testing](guide::testing), and [Tor, SOCKS5 and I2P](guide::tor_and_i2p).
+//! [sending](guide::sending), [a relay](guide::relay), [connecting](guide::connecting),
+//! [workers](guide::workers), [somebody else's engine](guide::engines), [timers](guide::timers),
+//! [ending well](guide::ending), [operation](guide::operation), [logging](guide::logging),
+//! [testing](guide::testing), and [Tor, SOCKS5 and I2P](guide::tor_and_i2p).
 //!
 //! # Features
 //!
@@ -82,7 +90,7 @@
 //!
 //! # Modules
 //!
-//! The root of the crate holds the names that a first program needs.
+//! The root of the crate holds the names that most programs need.
 //!
 //! | Module | What it holds |
 //! |---|---|
@@ -92,9 +100,11 @@
 //! | [`options`] | the options of a `SockMan` and of a connect |
 //! | [`stats`] | what a `SockMan` reports about itself and its connections |
 //! | [`error`] | all errors |
+//! | [`stateful`] | the layer that keeps a value and a queue for each connection |
 //! | [`helpers`] | optional helpers for embedders |
 //! | [`sys`] | the seam to the operating system, which may still change |
 //! | `testing` | test doubles (feature `testing`) |
+//! | [`guide`] | the guide, without code |
 //!
 //! # Platforms
 //!

@@ -32,9 +32,11 @@ use crate::{
 /// The socket manager: binds, listens, accepts, connects, sends and closes. A clone is another
 /// handle to the same `SockMan`.
 ///
-/// Every method may be called from every thread and from every callback. Only
-/// [`connect`](SockMan::connect) and [`connect_and_make_id`](SockMan::connect_and_make_id) block.
-/// These two methods return an error on the socket thread.
+/// Every method may be called from every thread and from every callback. Only these block:
+/// [`connect`](SockMan::connect), [`connect_and_make_id`](SockMan::connect_and_make_id) and
+/// [`run_sockets_thread`](SockMan::run_sockets_thread), which return an error on the socket thread,
+/// and on another thread [`into_stream`](SockMan::into_stream), for as long as the callbacks under
+/// way take.
 ///
 /// When the last handle is dropped and no thread runs, all connections and listeners are closed.
 /// Running threads hold a handle themselves. The [`SocketsThreads`] guard ends the threads.
@@ -213,7 +215,7 @@ impl SockMan {
             return;
         }
         match &mut *self.shared.run.lock() {
-            Run::Running => self.shared.inbox.push(Mark::ListenersStopped),
+            Run::Running { .. } => self.shared.inbox.push(Mark::ListenersStopped),
             Run::Stopped(socket_thread) => {
                 socket_thread.remove_stopped_listeners();
                 self.shared.inbox.closed(stopped_count);
@@ -457,7 +459,7 @@ impl SockMan {
     /// [`Options::interrupt`] must reset that interrupt.
     pub fn reset_interrupt(&self) -> bool {
         match &*self.shared.run.lock() {
-            Run::Running => false,
+            Run::Running { .. } => false,
             Run::Stopped(_) => {
                 self.shared.interrupt.reset();
                 true

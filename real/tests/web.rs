@@ -72,12 +72,11 @@ fn request(url: &str, method: &str, body: Option<&Value>) -> Value {
     answer["value"].clone()
 }
 
-impl Browser {
-    fn start() -> Browser {
-        static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let name = format!("sockman-chromium-{}-{number}", std::process::id());
-        let profile = env::temp_dir().join(name);
+/// Starts the driver. Returns it and its port. The driver asks for a free port over IPv6, and then ends if
+/// another program has the same port over IPv4. So a driver that ended is started again.
+fn start_driver() -> (Process, u16) {
+    const ATTEMPTS: u32 = 20;
+    for _ in 0..ATTEMPTS {
         let child = Command::new("chromedriver")
             .arg("--port=0")
             .stdout(Stdio::piped())
@@ -86,9 +85,26 @@ impl Browser {
             .expect("cannot start chromedriver; install it");
         let mut driver = Process::new(child);
         let port = driver.wait_for_line("the driver's start", |line| {
+            if line.contains("port not available") {
+                return Some(None);
+            }
             let (_, rest) = line.split_once("started successfully on port ")?;
-            rest.trim_end_matches('.').parse::<u16>().ok()
+            rest.trim_end_matches('.').parse::<u16>().ok().map(Some)
         });
+        if let Some(port) = port {
+            return (driver, port);
+        }
+    }
+    panic!("the driver found no free port in {ATTEMPTS} attempts");
+}
+
+impl Browser {
+    fn start() -> Browser {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let name = format!("sockman-chromium-{}-{number}", std::process::id());
+        let profile = env::temp_dir().join(name);
+        let (driver, port) = start_driver();
         let arguments = [
             "--headless".to_owned(),
             "--no-sandbox".to_owned(),

@@ -125,8 +125,8 @@ impl World {
                     Some(queue) => record.goal - queue.queued() as u64,
                     None => record.sent,
                 };
-                let has_ended =
-                    record.write_shut || record.finish.is_some() || record.phase != Phase::Open;
+                let is_over = record.phase != Phase::Open && !record.goes_on;
+                let has_ended = record.write_shut || record.finish.is_some() || is_over;
                 let is_reset = record.is_aborted && !record.write_shut && record.finish.is_none();
                 // If the library did not close the connection, its FIN came after everything.
                 let now = self.network.elapsed();

@@ -158,7 +158,10 @@ impl Model {
                 *sent as u64
             }
             Err(SendError::UnknownConnection(_)) => {
-                let is_gone = matches!(phase, Phase::Closed | Phase::PanicClosed | Phase::Attempt);
+                let is_gone = matches!(
+                    phase,
+                    Phase::Closed | Phase::PanicClosed | Phase::Leaving | Phase::Attempt
+                );
                 self.require(is_gone || finishes, || {
                     format!("connection {number} is open, but a send does not know it (G2)")
                 });
@@ -342,9 +345,10 @@ impl EventHandler for Embedder {
             model.check_named(id, "event_got_permanent_read_error");
             model.check_heard(id, "event_got_permanent_read_error");
             model.say(|| format!("    {error}"));
-            let fd = model.connections.get(&id).map(|record| record.fd);
-            let probe = fd.and_then(|fd| self.world.network.probe(fd));
-            let is_watched = probe.is_none_or(|probe| probe.is_watched);
+            let record = model.connections.get(&id);
+            let is_back = record.is_some_and(|record| record.is_back) && model.calls_failed;
+            let probe = record.and_then(|record| self.world.network.probe(record.fd));
+            let is_watched = probe.is_none_or(|probe| probe.is_watched) && !is_back;
             model.check_error(id, error.raw_os_error(), is_watched);
         }
         self.close_perhaps(sockman, id);

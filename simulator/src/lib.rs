@@ -26,6 +26,7 @@ mod choices;
 mod elsewhere;
 mod faults;
 mod handler;
+mod handover;
 mod hang_up;
 mod kernel;
 mod model;
@@ -348,6 +349,7 @@ impl Simulation {
         let discards = self.world.discards();
         let Some(thread) = &mut self.thread else { return };
         let passed = thread.pass_within(time);
+        self.world.end_handovers(&self.sockman);
         let after = self.progress();
         self.check_accepts(accepts);
         match passed {

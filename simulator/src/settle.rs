@@ -28,6 +28,7 @@ impl Simulation {
         self.calm();
         self.deliver();
         self.check_delivered();
+        self.world.end_outside();
         self.check_idle();
         self.close_everything();
     }
@@ -77,6 +78,7 @@ impl Simulation {
                 self.world.receive(at, usize::MAX);
             }
             self.run_for(ROUND);
+            self.world.read_all_outside();
             let now = {
                 let model = self.world.model.lock();
                 let received: u64 = model.connections.values().map(|record| record.received).sum();
@@ -118,6 +120,7 @@ impl Simulation {
                 Phase::Quiet => {
                     missing.push(format!("the simulator did not activate connection {number}"));
                 }
+                Phase::Leaving => missing.push(format!("connection {number} never leaves")),
                 Phase::Closed | Phase::Open => {}
             }
             let player = model.peers.iter().find(|player| player.key == record.key);

@@ -23,6 +23,7 @@ use sockman::{
 
 use crate::{
     bridge::Bridge,
+    handover::{Leaving, Outside},
     model::{Finish, Model, Phase, Record, Way, bytes},
     proxies::Proxies,
     values::Value,
@@ -78,6 +79,10 @@ pub(crate) struct World {
     released_listeners: Mutex<Vec<PeerListener>>,
     /// The connections that `connect` returned and that are not activated yet.
     pub(crate) held: Mutex<Vec<NewConnection>>,
+    /// The connections that other threads take out in the pass under way.
+    pub(crate) leaving: Mutex<Vec<Leaving>>,
+    /// The streams that have left and that other code reads.
+    pub(crate) outside: Mutex<Vec<Outside>>,
     cancels: Mutex<HashMap<ConnectionId, Interrupt>>,
     /// Whether another thread, a peer or the kernel already acts in the middle of a call, or a
     /// simulated thread is in a blocking connect.
@@ -144,6 +149,8 @@ impl World {
             shared_listeners: Mutex::default(),
             released_listeners: Mutex::default(),
             held: Mutex::default(),
+            leaving: Mutex::default(),
+            outside: Mutex::default(),
             cancels: Mutex::default(),
             is_nested: Mutex::new(false),
             is_blocking: Mutex::new(false),
@@ -200,7 +207,7 @@ impl World {
 
     /// Performs a random action of the embedder, on the socket thread or on another thread.
     pub(crate) fn act_as_embedder(&self, sockman: &SockMan, on_socket_thread: bool) {
-        let what = self.model.lock().choices.below(32);
+        let what = self.model.lock().choices.below(34);
         match what {
             0..=5 => self.send(sockman),
             6..=8 => self.pause(sockman, true),
@@ -254,6 +261,7 @@ impl World {
                 }
             }
             30 => self.finish(sockman),
+            32 | 33 => self.hand_over(sockman, on_socket_thread),
             _ => self.settle_held(sockman),
         }
     }
@@ -427,6 +435,11 @@ impl World {
             let Some(record) = model.connections.get(&id) else { return };
             (record.phase, record.fd, record.key)
         };
+        if self.model.lock().connections.get(&id).is_some_and(|record| record.has_left) {
+            let closed = sockman.close_connection(id);
+            let mut model = self.model.lock();
+            return model.require(!closed, || "a connection was closed that had left".to_owned());
+        }
         let aborts = {
             let mut model = self.model.lock();
             model.is_wild && model.choices.once_in(3)

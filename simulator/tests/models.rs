@@ -25,7 +25,7 @@ use sockman::{
     ConnectOptions, ConnectionId, EventHandler, Interrupt, NewConnection, NextRecv, Options,
     SendQueue, Service, SockMan,
     address::Destination,
-    error::{ConnectError, RunError, SendError, StartError},
+    error::{ConnectError, IntoStreamError, RunError, SendError, StartError},
     helpers::SendQueueLimits,
     stateful::{Handler as StateHandler, Link, Remote},
     testing::{Ended, Network, Peer},
@@ -87,11 +87,21 @@ struct Handler {
     has_ended: AtomicBool,
     outcomes: AtomicUsize,
     outcome_after_close: AtomicUsize,
+    /// Every byte that was delivered.
+    delivered: Mutex<Vec<u8>>,
+    /// Set when the stream of the connection has left.
+    has_left: AtomicBool,
 }
 
 impl Handler {
+    /// Checks a callback or hook that names the connection.
+    fn is_named(&self) {
+        assert!(!self.has_left.load(SeqCst), "no callback names a connection that has left");
+    }
+
     /// Counts a callback that begins after the close.
     fn count_callback(&self) {
+        self.is_named();
         assert!(!self.has_ended.load(SeqCst), "no callback follows the report of the end");
         if self.is_closed.load(SeqCst) {
             self.after_close.fetch_add(1, SeqCst);
@@ -125,8 +135,10 @@ impl EventHandler for Handler {
         self.ready.raise();
         NextRecv::Proceed
     }
-    fn event_got_data(&self, _: &SockMan, _: ConnectionId, _: &[u8]) {
+    fn event_got_data(&self, _: &SockMan, _: ConnectionId, data: &[u8]) {
         self.count_callback();
+        self.delivered.lock().unwrap().extend_from_slice(data);
+        self.is_named();
         self.data.raise();
     }
     fn event_got_eof(&self, _: &SockMan, _: ConnectionId) {
@@ -149,7 +161,12 @@ impl EventHandler for Handler {
             self.outcome_after_close.fetch_add(1, SeqCst);
         }
     }
+    fn should_try_to_recv(&self, _: ConnectionId) -> bool {
+        self.is_named();
+        true
+    }
     fn should_try_to_send(&self, _: ConnectionId) -> bool {
+        self.is_named();
         let queued = self.queue.lock().unwrap().as_ref().is_some_and(|queue| queue.has_queued());
         queued || self.wants.load(SeqCst) || !self.own_queue.lock().unwrap().is_empty()
     }
@@ -778,4 +795,176 @@ fn a_drain_that_races_with_the_last_activation_ends_the_threads() {
 #[test]
 fn a_drain_that_races_with_the_drop_of_a_new_connection_ends_the_threads() {
     drain_races_with(|_, new| drop(new), false);
+}
+
+/// Takes the stream of a connection out on the calling thread. Returns what is left in the stream,
+/// and the stream, or `None` if the connection was closed before.
+fn take_out(
+    network: &Network,
+    handler: &Handler,
+    sockman: &SockMan,
+    id: ConnectionId,
+) -> Option<(Vec<u8>, Peer)> {
+    match sockman.into_stream(id) {
+        Ok(stream) => {
+            handler.has_left.store(true, SeqCst);
+            let stream = network.taken_out(stream).unwrap();
+            Some((stream.receive().0, stream))
+        }
+        Err(IntoStreamError::UnknownConnection(_)) => None,
+        Err(error) => panic!("{error}"),
+    }
+}
+
+/// G5: a stream that leaves on another thread, during a delivery, holds exactly the bytes that were
+/// not delivered. The id is named no more after the call, except by the report of the end.
+#[test]
+fn a_stream_that_leaves_during_a_delivery_holds_what_was_not_delivered() {
+    check(|| {
+        let (network, handler, sockman) = rig();
+        let (id, peer) = connection(&network, &sockman, 100);
+        let threads = sockman.start_sockets_threads().unwrap();
+        let taker = {
+            let (network, handler, sockman) =
+                (network.clone(), Arc::clone(&handler), sockman.clone());
+            thread::spawn(move || take_out(&network, &handler, &sockman, id).unwrap())
+        };
+        peer.send(b"abc").unwrap();
+        peer.send(b"xyz").unwrap();
+        let (mut left, stream) = taker.join().unwrap();
+        left.extend(stream.receive().0);
+        let delivered = handler.delivered.lock().unwrap().clone();
+        assert_eq!([delivered, left].concat(), b"abcxyz");
+        handler.ends.wait_for(1);
+        assert!(peer.receive().1.is_none(), "the stream stays connected");
+        sockman.interrupt();
+        threads.join().unwrap();
+        drop(stream);
+        assert_eq!((peer.receive().1, network.descriptors()), (Some(Ended::Eof), 0));
+    });
+}
+
+/// G4, G5: exactly one of a close and a call that takes the stream out succeeds, during a delivery.
+/// The end is reported once.
+#[test]
+fn a_stream_leaves_or_is_closed_if_both_race_with_a_delivery() {
+    check(|| {
+        let (network, handler, sockman) = rig();
+        let (id, peer) = connection(&network, &sockman, 100);
+        peer.send(b"abc").unwrap();
+        let threads = sockman.start_sockets_threads().unwrap();
+        let closer = {
+            let sockman = sockman.clone();
+            thread::spawn(move || sockman.close_connection(id))
+        };
+        let taken = take_out(&network, &handler, &sockman, id);
+        assert_ne!(closer.join().unwrap(), taken.is_some());
+        handler.ends.wait_for(1);
+        let delivered = handler.delivered.lock().unwrap().clone();
+        if let Some((left, _stream)) = taken {
+            assert_eq!([delivered, left].concat(), b"abc");
+            assert!(peer.receive().1.is_none(), "the stream stays connected");
+        }
+        sockman.interrupt();
+        threads.join().unwrap();
+        assert!(peer.receive().1.is_some());
+        assert_eq!(network.descriptors(), 0);
+    });
+}
+
+/// G5, G14: a stream that leaves while the threads end, and are started again, holds exactly the
+/// bytes that were not delivered. The end is reported once, after the next start at the latest.
+#[test]
+fn a_stream_that_leaves_while_the_threads_end_holds_what_was_not_delivered() {
+    check(|| {
+        let (network, handler, sockman) = rig();
+        let (id, peer) = connection(&network, &sockman, 100);
+        peer.send(b"abc").unwrap();
+        let threads = sockman.start_sockets_threads().unwrap();
+        let taker = {
+            let (network, handler, sockman) =
+                (network.clone(), Arc::clone(&handler), sockman.clone());
+            thread::spawn(move || take_out(&network, &handler, &sockman, id).unwrap())
+        };
+        sockman.interrupt();
+        threads.join().unwrap();
+        let threads = sockman.start_sockets_threads().unwrap();
+        let (left, stream) = taker.join().unwrap();
+        let delivered = handler.delivered.lock().unwrap().clone();
+        assert_eq!([delivered, left].concat(), b"abc");
+        handler.ends.wait_for(1);
+        sockman.interrupt();
+        threads.join().unwrap();
+        drop(stream);
+        assert_eq!((peer.receive().1, network.descriptors()), (Some(Ended::Eof), 0));
+    });
+}
+
+/// G5: a connection that moves to another `SockMan` during a delivery delivers each byte once, in
+/// order.
+#[test]
+fn a_connection_that_moves_to_another_sockman_loses_no_byte() {
+    check(|| {
+        let (network, handler, sockman) = rig();
+        let other_handler = Arc::new(Handler::default());
+        let options = Options::default().sweep(None).sock_factory(network.factory());
+        let other = SockMan::new(Arc::clone(&other_handler) as Arc<dyn EventHandler>, options);
+        let other = other.unwrap();
+        let (id, peer) = connection(&network, &sockman, 100);
+        let threads = sockman.start_sockets_threads().unwrap();
+        let other_threads = other.start_sockets_threads().unwrap();
+        let mover = {
+            let (handler, sockman, other) = (Arc::clone(&handler), sockman.clone(), other.clone());
+            thread::spawn(move || {
+                let stream = sockman.into_stream(id).unwrap();
+                handler.has_left.store(true, SeqCst);
+                other.add_connection(stream).unwrap().activate()
+            })
+        };
+        peer.send(b"abc").unwrap();
+        peer.send(b"xyz").unwrap();
+        mover.join().unwrap();
+        peer.send(b"!").unwrap();
+        let mut deliveries = 0;
+        let all = loop {
+            let [first, second] =
+                [&handler, &other_handler].map(|handler| handler.delivered.lock().unwrap().clone());
+            let all = [first, second].concat();
+            if all.len() >= 7 {
+                break all;
+            }
+            deliveries += 1;
+            other_handler.data.wait_for(deliveries);
+        };
+        assert_eq!(all, b"abcxyz!");
+        for (sockman, threads) in [(sockman, threads), (other, other_threads)] {
+            sockman.interrupt();
+            threads.join().unwrap();
+        }
+    });
+}
+
+/// G9: a connection that is added while a drain reaches its deadline is closed before the threads
+/// end, or stays as a connection that does not finish.
+#[test]
+fn a_drain_at_its_deadline_leaves_no_connection_that_finishes() {
+    check(|| {
+        let (network, _, sockman) = rig();
+        let threads = sockman.start_sockets_threads().unwrap();
+        let at: Service = "10.0.0.1:1".parse().unwrap();
+        let (sock, peer) = network.pair(&at, &at).unwrap();
+        let adder = {
+            let (sockman, at) = (sockman.clone(), at.clone());
+            thread::spawn(move || {
+                sockman.add_existing_connection(sock, &at, &at).unwrap().activate()
+            })
+        };
+        sockman.drain_and_stop(Duration::ZERO);
+        threads.join().unwrap();
+        let id = adder.join().unwrap();
+        // A connection that does not finish begins to now.
+        let is_open = sockman.connection_info(id).is_some();
+        assert_eq!(sockman.finish_connection(id, Duration::MAX), is_open);
+        drop(peer);
+    });
 }

@@ -188,10 +188,11 @@ impl Race {
             return;
         };
         self.begun += 1;
+        // A delay beyond the clock's range leaves the next attempt to the failure of this one.
         self.next = now.checked_add(self.delay).filter(|_| self.begun < count);
         let Ok(attempt) = racer else {
             // The address cannot be dialled with these options.
-            self.next = self.next.map(|_| now);
+            self.next = self.has_more().then_some(now);
             return;
         };
         attempt.dial.began = now;
@@ -224,7 +225,12 @@ impl Race {
         if let Some(racer) = self.racers.get_mut(at) {
             *racer = Err(error);
         }
-        self.next = self.next.map(|_| now).filter(|_| !self.is_late(now));
+        self.next = (self.has_more() && !self.is_late(now)).then_some(now);
+    }
+
+    /// Returns whether an address is left that was not tried.
+    fn has_more(&self) -> bool {
+        self.begun < self.racers.len()
     }
 
     fn is_late(&self, now: Instant) -> bool {

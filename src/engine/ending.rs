@@ -135,8 +135,12 @@ impl Ending {
             return;
         }
         if open.is_current(context) {
-            self.drain = None;
-            shared.drained();
+            if shared.drained() {
+                self.drain = None;
+            } else {
+                // The next pass closes the connection that was added, if the time is over.
+                shared.inbox.notify();
+            }
         } else if shared.connections.told_closes().is_some() {
             // The last close was counted while the marks were taken, so its request for a pass may
             // be taken too.

@@ -179,6 +179,12 @@ impl Inbox {
         }
     }
 
+    /// Ends the waits for the turns under way. The caller ensures that no turn is under way.
+    #[cfg(feature = "testing")]
+    pub(crate) fn drop_fences(&self) {
+        self.marks.lock().list.retain(|mark| !matches!(mark, Mark::Fence(_)));
+    }
+
     /// Returns how many marks wait, and how many marks the searches have looked at.
     #[cfg(all(test, feature = "testing"))]
     pub(crate) fn waiting_and_looked_at(&self) -> (usize, usize) {

@@ -231,6 +231,11 @@ impl ConnectionMap {
         }
     }
 
+    /// Returns whether a connection finishes.
+    pub(crate) fn has_finishing(&self) -> bool {
+        self.maps.lock().open.iter().any(|ById(connection)| connection.is_finishing())
+    }
+
     /// Returns the ids of all connections and connects under way.
     pub(crate) fn ids(&self) -> Vec<ConnectionId> {
         let maps = self.maps.lock();

@@ -117,7 +117,7 @@ impl Shared {
                 // pass also resumes listeners that wait at the connection limit. The mark is pushed
                 // under the lock, because a thread that ends handles the remaining marks under the
                 // same lock.
-                Run::Running => self.inbox.push(Mark::Closed(closed)),
+                Run::Running { .. } => self.inbox.push(Mark::Closed(closed)),
                 Run::Stopped(socket_thread) => socket_thread.forget(self, &closed),
             }
         }
@@ -187,10 +187,18 @@ impl Shared {
         self.is_draining.load(Ordering::SeqCst)
     }
 
-    /// Sets the interrupt, because all connections have ended.
-    pub(crate) fn drained(&self) {
+    /// Sets the interrupt, because all connections have ended. Returns `false`, and sets no
+    /// interrupt, if a connection was added meanwhile that finishes because of the drain.
+    pub(crate) fn drained(&self) -> bool {
         self.is_draining.store(false, Ordering::SeqCst);
+        // A connection whose announcement saw the flag is in the map, because it is announced
+        // later than it is added. Later announcements do not see the flag.
+        if self.connections.has_finishing() {
+            self.is_draining.store(true, Ordering::SeqCst);
+            return false;
+        }
         self.interrupt.interrupt();
+        true
     }
 
     /// Hands an attempt to the socket thread.
@@ -200,7 +208,7 @@ impl Shared {
         }
         match &mut *self.run.lock() {
             // The mark is pushed under the lock, as in `close`.
-            Run::Running => self.inbox.push(Mark::Connecting(attempt)),
+            Run::Running { .. } => self.inbox.push(Mark::Connecting(attempt)),
             // A mark would keep the attempt's descriptor open, and a close would have to search for
             // the mark.
             Run::Stopped(socket_thread) => socket_thread.drive(attempt),

@@ -32,7 +32,11 @@ use crate::{
 pub(crate) enum Run {
     Stopped(Box<SocketThread>),
     /// A thread runs and owns the state.
-    Running,
+    Running {
+        /// Whether no turn is under way, because a test drives the thread by hand and is between
+        /// two passes.
+        rests: bool,
+    },
 }
 
 /// The guard of the running threads, returned by [`SockMan::start_sockets_threads`].
@@ -128,8 +132,11 @@ pub(crate) fn run_here(sockman: &SockMan) -> Result<(), RunError> {
 
 /// Takes the socket thread's state out of `run`, unless a thread has the state.
 fn claim(shared: &Shared, run: &mut Run) -> Result<(Box<SocketThread>, Watches), StartError> {
-    let socket_thread = match mem::replace(run, Run::Running) {
-        Run::Running => return Err(StartError::AlreadyStarted),
+    let socket_thread = match mem::replace(run, Run::Running { rests: false }) {
+        Run::Running { rests } => {
+            *run = Run::Running { rests };
+            return Err(StartError::AlreadyStarted);
+        }
         Run::Stopped(socket_thread) => socket_thread,
     };
     // The watches begin only under the lock, because a detached thread resets the interrupt under
@@ -378,10 +385,22 @@ thread_local! {
     static I2P_THREAD_OF: Cell<*const Shared> = const { Cell::new(ptr::null()) };
 }
 
+#[cfg(all(feature = "testing", not(shuttle)))]
+thread_local! {
+    /// The address of the `Shared` whose socket thread this is, while the thread acts as another
+    /// one.
+    static HALTED: Cell<*const Shared> = const { Cell::new(ptr::null()) };
+}
+
 #[cfg(shuttle)]
 shuttle::thread_local! {
     static SOCKET_THREAD_OF: Cell<*const Shared> = Cell::new(ptr::null());
     static I2P_THREAD_OF: Cell<*const Shared> = Cell::new(ptr::null());
+}
+
+#[cfg(all(feature = "testing", shuttle))]
+shuttle::thread_local! {
+    static HALTED: Cell<*const Shared> = Cell::new(ptr::null());
 }
 
 /// Returns whether the calling thread is the socket thread of this `SockMan`.
@@ -436,7 +455,10 @@ pub(crate) struct Parked {
 impl Parked {
     pub(crate) fn start(sockman: &SockMan) -> Result<Parked, StartError> {
         let shared = sockman.shared();
-        let (socket_thread, watches) = claim(shared, &mut shared.run.lock())?;
+        let mut run = shared.run.lock();
+        let (socket_thread, watches) = claim(shared, &mut run)?;
+        *run = Run::Running { rests: true };
+        drop(run);
         let wakers = watches.add_waker(&socket_thread.waker());
         Ok(Parked { sockman: sockman.clone(), socket_thread, watches, _wakers: wakers })
     }
@@ -447,10 +469,16 @@ impl Parked {
             return Ok(false);
         }
         let shared = self.sockman.shared();
+        *shared.run.lock() = Run::Running { rests: false };
         let marker = Marker::set(shared);
         let context = Context { sockman: &self.sockman, interrupts: &self.watches };
         let outcome = catch_unwind(AssertUnwindSafe(|| self.socket_thread.pass(&context)));
         drop(marker);
+        // Other threads may wait for the end of the turns. The next pass may never come.
+        let mut run = shared.run.lock();
+        *run = Run::Running { rests: true };
+        shared.inbox.drop_fences();
+        drop(run);
         let failure = match outcome {
             Ok(Ok(())) => return Ok(true),
             Ok(Err(error)) => JoinError::Poll(error),
@@ -488,14 +516,31 @@ impl fmt::Debug for Parked {
 /// Runs `f` as if on another thread. A simulated thread can then act in the middle of a pass.
 #[cfg(feature = "testing")]
 pub(crate) fn as_another_thread<R>(f: impl FnOnce() -> R) -> R {
-    struct Restore(*const Shared);
+    struct Restore {
+        socket_thread_of: *const Shared,
+        halted: *const Shared,
+    }
     impl Drop for Restore {
         fn drop(&mut self) {
-            SOCKET_THREAD_OF.with(|of| of.set(self.0));
+            SOCKET_THREAD_OF.with(|of| of.set(self.socket_thread_of));
+            HALTED.with(|halted| halted.set(self.halted));
         }
     }
-    let _restore = Restore(SOCKET_THREAD_OF.with(|of| of.replace(ptr::null())));
+    let restore = Restore {
+        socket_thread_of: SOCKET_THREAD_OF.with(|of| of.replace(ptr::null())),
+        halted: HALTED.with(Cell::get),
+    };
+    if !restore.socket_thread_of.is_null() {
+        HALTED.with(|halted| halted.set(restore.socket_thread_of));
+    }
     f()
+}
+
+/// Returns whether the calling thread is the socket thread of this `SockMan`, but acts as another
+/// thread at the moment. The turn under way goes on only after that.
+#[cfg(feature = "testing")]
+pub(crate) fn is_halted_socket_thread_of(shared: &Shared) -> bool {
+    HALTED.with(|halted| ptr::eq(halted.get(), shared))
 }
 
 /// Runs one pass on the calling thread, which is the socket thread during the call.
@@ -503,7 +548,8 @@ pub(crate) fn as_another_thread<R>(f: impl FnOnce() -> R) -> R {
 #[cfg(feature = "testing")]
 pub(crate) fn run_one_pass(sockman: &SockMan) -> io::Result<()> {
     let shared = sockman.shared();
-    let Run::Stopped(mut socket_thread) = mem::replace(&mut *shared.run.lock(), Run::Running)
+    let Run::Stopped(mut socket_thread) =
+        mem::replace(&mut *shared.run.lock(), Run::Running { rests: false })
     else {
         panic!("the socket thread runs");
     };

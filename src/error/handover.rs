@@ -106,7 +106,7 @@ pub enum IntoStreamError {
     /// `SockMan`.
     UnknownConnection(ConnectionId),
     /// The connection cannot leave the `SockMan`. A connection that was dialled through I2P ends with
-    /// its session, which stays, and the socket of a test double has no descriptor.
+    /// its session, which stays, and the socket of a test double may have no descriptor.
     Unsupported(ConnectionId),
     /// The connection finishes: [`finish_connection`](crate::SockMan::finish_connection) or
     /// [`drain_and_stop`](crate::SockMan::drain_and_stop) was called, and bytes of the peer may be

@@ -16,8 +16,15 @@ use crate::engine::{connection::ConnectionId, map::IdHasher};
 /// [`event_new_connection_accepted`](crate::EventHandler::event_new_connection_accepted), between
 /// [`connect`](crate::SockMan::connect) and [`activate`](crate::NewConnection::activate), or in
 /// [`event_connect_completed`](crate::EventHandler::event_connect_completed). Every callback looks
-/// the connection up in the table. The code that closes a connection removes it from the table. A
-/// handler that refuses a connection after the insertion also removes it.
+/// the connection up in the table.
+///
+/// [`event_closed`](crate::EventHandler::event_closed) removes the connection from the table. It
+/// comes after every close, also if the library closed the connection: at the end of a finish or a
+/// drain, or after a panic. No callback reports the end of a connection that the handler refuses
+/// after the insertion. The handler removes such a connection itself.
+///
+/// [`stateful::Handler`](crate::stateful::Handler) needs no table, because the library keeps the
+/// values.
 ///
 /// The table returns values as [`Arc`]s. No lock is held while the embedder works with a value. A
 /// value that is removed meanwhile lives until its last `Arc` is dropped.
@@ -38,11 +45,16 @@ use crate::engine::{connection::ConnectionId, map::IdHasher};
 ///     name: String,
 /// }
 ///
-/// /// Several threads may find the connection broken. Only one of them prints the line.
-/// fn disconnect(sockman: &SockMan, peers: &ConnectionTable<Peer>, id: ConnectionId) {
-///     sockman.close_connection(id);
-///     if let Some(peer) = peers.remove(id) {
-///         println!("disconnected from {}", peer.name);
+/// struct Handler {
+///     peers: ConnectionTable<Peer>,
+/// }
+///
+/// // The `EventHandler` calls this method, once for each connection.
+/// impl Handler {
+///     fn event_closed(&self, _: &SockMan, id: ConnectionId) {
+///         if let Some(peer) = self.peers.remove(id) {
+///             println!("disconnected from {}", peer.name);
+///         }
 ///     }
 /// }
 /// ```

@@ -47,7 +47,7 @@ use crate::{engine::timer_limit::limited, sockman::SockMan, sys::sync::Mutex};
 /// * **Timers of closed connections.** A timer for a connection may outlive the connection: another
 ///   thread may set it just after the close. For such a timer, [`take_due`](Deadlines::take_due)
 ///   returns the id of a closed connection. (Ids are never reused.) A [`clear`](Deadlines::clear)
-///   at each close keeps the number of timers small.
+///   in [`event_closed`](crate::EventHandler::event_closed) keeps the number of timers small.
 /// * **The number of timers.** The number of timers has no limit. Each timer takes about a hundred
 ///   bytes.
 ///
@@ -73,8 +73,10 @@ use crate::{engine::timer_limit::limited, sockman::SockMan, sys::sync::Mutex};
 ///         }
 ///     }
 ///     fn event_got_eof(&self, sockman: &SockMan, id: ConnectionId) {
-///         self.idle.clear(id);
 ///         sockman.close_connection(id);
+///     }
+///     fn event_closed(&self, _: &SockMan, id: ConnectionId) {
+///         self.idle.clear(id);
 ///     }
 ///     fn next_deadline(&self) -> Option<Instant> {
 ///         self.idle.next()

@@ -6,7 +6,11 @@ use std::{error::Error, fmt, io};
 use super::{SendBudget, SendQueue};
 use crate::error::SendError;
 
-/// The error returned by [`SendQueue::push`] and [`SendQueue::push_with`]. No byte was queued.
+/// The error returned by the methods that push or enqueue, of [`SendQueue`],
+/// [`Link`](crate::stateful::Link) and [`Remote`](crate::stateful::Remote).
+///
+/// No byte of the data was queued. With `Full` and `Send`, no byte was sent either. With
+/// `OverBudget`, a push may have sent a part.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum PushError {

@@ -34,7 +34,8 @@ const PLACE_KEPT: Duration = Duration::from_millis(100);
 ///   connections that may go on;
 /// * [`next_deadline`] returns [`next`](RateLimiter::next), or the earlier of this and other
 ///   deadlines;
-/// * the code that closes a connection calls [`remove`](RateLimiter::remove).
+/// * [`event_closed`] calls [`remove`](RateLimiter::remove), because the library closes connections
+///   too.
 ///
 /// **Exact.** The bytes in any time are at most the rate times the time, plus the burst, plus one
 /// receive: the library receives up to [`Options::receive_buffer`](crate::Options::receive_buffer)
@@ -58,6 +59,7 @@ const PLACE_KEPT: Duration = Duration::from_millis(100);
 /// [`event_got_data`]: crate::EventHandler::event_got_data
 /// [`event_ready_to_send`]: crate::EventHandler::event_ready_to_send
 /// [`event_io_loop_completed_for_all`]: crate::EventHandler::event_io_loop_completed_for_all
+/// [`event_closed`]: crate::EventHandler::event_closed
 /// [`next_deadline`]: crate::EventHandler::next_deadline
 ///
 /// # Examples
@@ -100,7 +102,9 @@ const PLACE_KEPT: Duration = Duration::from_millis(100);
 ///         let now = Instant::now();
 ///         match queue.drain_at_most(sockman, self.sending.available(id, now)) {
 ///             Ok(drained) => self.sending.take(sockman, id, drained.sent, now),
-///             Err(_) => self.close(sockman, id),
+///             Err(_) => {
+///                 sockman.close_connection(id);
+///             }
 ///         }
 ///         NextRecv::Proceed
 ///     }
@@ -112,11 +116,10 @@ const PLACE_KEPT: Duration = Duration::from_millis(100);
 ///     fn next_deadline(&self) -> Option<Instant> {
 ///         self.receiving.next().into_iter().chain(self.sending.next()).min()
 ///     }
-///     fn close(&self, sockman: &SockMan, id: ConnectionId) {
+///     fn event_closed(&self, _: &SockMan, id: ConnectionId) {
 ///         self.queues.remove(id);
 ///         self.receiving.remove(id);
 ///         self.sending.remove(id);
-///         sockman.close_connection(id);
 ///     }
 /// }
 /// # handler()?;

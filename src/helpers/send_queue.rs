@@ -89,6 +89,9 @@ const BYTES_PER_DRAIN: usize = 256 * 1024;
 ///             }
 ///         }
 ///     }
+///     fn event_closed(&self, _: &SockMan, id: ConnectionId) {
+///         self.queues.remove(id);
+///     }
 /// }
 /// ```
 #[derive(Debug)]
@@ -187,8 +190,9 @@ impl SendQueue {
     /// at that time. Any thread may call it. A second call replaces the connections of the first
     /// one. An id of a closed connection does no harm. The number of ids has no limit.
     ///
-    /// A drain that fails wakes no connection: an embedder that closes one side of a relay also
-    /// closes or wakes the other side.
+    /// Neither a drain that fails nor the close of the queue's own connection wakes the named
+    /// connections. A relay therefore closes, finishes or wakes the other side in
+    /// [`event_closed`](crate::EventHandler::event_closed).
     ///
     /// # Examples
     ///
@@ -224,14 +228,6 @@ impl SendQueue {
     ///     fn other(&self, id: ConnectionId) -> Option<std::sync::Arc<Side>> {
     ///         self.sides.find(self.sides.find(id)?.other)
     ///     }
-    ///
-    ///     fn close(&self, sockman: &SockMan, id: ConnectionId) {
-    ///         if let Some(side) = self.sides.remove(id) {
-    ///             self.sides.remove(side.other);
-    ///             sockman.close_connection(id);
-    ///             sockman.close_connection(side.other);
-    ///         }
-    ///     }
     /// }
     ///
     /// // The `EventHandler` calls these methods:
@@ -244,13 +240,18 @@ impl SendQueue {
     ///     }
     ///     fn event_ready_to_send(&self, sockman: &SockMan, id: ConnectionId) -> NextRecv {
     ///         if self.sides.find(id).is_some_and(|side| side.queue.drain(sockman).is_err()) {
-    ///             self.close(sockman, id);
+    ///             sockman.close_connection(id);
     ///         }
     ///         NextRecv::Proceed
     ///     }
     ///     fn event_got_data(&self, sockman: &SockMan, id: ConnectionId, data: &[u8]) {
     ///         if self.other(id).is_some_and(|to| to.queue.push(sockman, data).is_err()) {
-    ///             self.close(sockman, id);
+    ///             sockman.close_connection(id);
+    ///         }
+    ///     }
+    ///     fn event_closed(&self, sockman: &SockMan, id: ConnectionId) {
+    ///         if let Some(side) = self.sides.remove(id) {
+    ///             sockman.close_connection(side.other);
     ///         }
     ///     }
     /// }
@@ -414,8 +415,7 @@ impl SendQueue {
     /// fn send_to_all(sockman: &SockMan, members: &ConnectionTable<SendQueue>, line: &[u8]) {
     ///     for (id, queue) in members.all() {
     ///         if queue.enqueue(sockman, line).is_err() {
-    ///             members.remove(id);
-    ///             sockman.close_connection(id);
+    ///             sockman.close_connection(id); // `event_closed` removes the member.
     ///         }
     ///     }
     /// }
@@ -444,16 +444,56 @@ impl SendQueue {
         self.enqueue_all(sockman, pieces.iter().copied())
     }
 
+    /// Works as [`enqueue`](SendQueue::enqueue), for bytes of which the queue may take a part. Returns
+    /// how many bytes it took. This is what code expects that repeats the rest when there is room:
+    /// [`io::Write`], LDK's `send_data`.
+    ///
+    /// # Errors
+    ///
+    /// As [`enqueue`](SendQueue::enqueue). [`PushError::Full`] means that the queue is at its limit
+    /// and took nothing. It holds bytes then, so a ready-to-send callback follows when the peer
+    /// reads.
+    pub fn enqueue_part(&self, sockman: &SockMan, data: &[u8]) -> Result<usize, PushError> {
+        self.enqueue_part_to(sockman, data)
+    }
+
+    /// Does what [`enqueue_part`](SendQueue::enqueue_part) does, over an outlet.
+    pub(crate) fn enqueue_part_to(
+        &self,
+        sockman: &impl Outlet,
+        data: &[u8],
+    ) -> Result<usize, PushError> {
+        let mut taken = 0;
+        self.enqueue_within(sockman, |room| {
+            taken = room.min(data.len());
+            iter::once(Piece::Bytes(data.get(..taken).unwrap_or_default()))
+        })?;
+        if taken == 0 && !data.is_empty() {
+            return Err(PushError::Full { limit: self.limits.limit() });
+        }
+        Ok(taken)
+    }
+
     /// Does what [`enqueue_pieces`](SendQueue::enqueue_pieces) does, over an outlet.
     pub(crate) fn enqueue_all<'a>(
         &self,
         sockman: &impl Outlet,
         pieces: impl Iterator<Item = Piece<'a>> + Clone,
     ) -> Result<(), PushError> {
+        self.enqueue_within(sockman, |_room| pieces)
+    }
+
+    /// Enqueues the pieces for the number of bytes that the queue has room for.
+    fn enqueue_within<'a, I: Iterator<Item = Piece<'a>> + Clone>(
+        &self,
+        sockman: &impl Outlet,
+        pieces: impl FnOnce(usize) -> I,
+    ) -> Result<(), PushError> {
         let must_wake = {
             let queue = &mut *self.queue.lock();
             let was_empty = queue.pieces.is_empty();
             self.check_open(sockman, queue).map_err(PushError::Send)?;
+            let pieces = pieces(self.limits.limit().saturating_sub(queue.pieces.len()));
             if self.is_full_with(queue, length_of(pieces.clone())) {
                 return Err(PushError::Full { limit: self.limits.limit() });
             }
@@ -589,6 +629,12 @@ impl SendQueue {
     #[must_use]
     pub fn has_queued(&self) -> bool {
         self.queued() != 0
+    }
+
+    /// Returns whether a part of a push was sent and the rest was refused, so that the queue refuses
+    /// everything from then on.
+    pub(super) fn is_cut(&self) -> bool {
+        self.queue.lock().is_cut
     }
 
     /// Returns the number of queued bytes.

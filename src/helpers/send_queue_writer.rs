@@ -9,8 +9,10 @@ use crate::sockman::SockMan;
 
 /// An [`io::Write`] that enqueues into a [`SendQueue`]. [`SendQueue::writer`] returns one.
 ///
-/// * `write` and `write_vectored` queue the bytes as one [`enqueue`](SendQueue::enqueue) does: all
-///   of them or none, without a system call. The socket thread sends them without further help.
+/// * `write` queues as many of the bytes as the queue has room for, as one
+///   [`enqueue_part`](SendQueue::enqueue_part) does. `write_vectored` queues all pieces if the queue
+///   has room for all, and otherwise as much of the first piece as fits. Both make no system call.
+///   The socket thread sends the bytes without further help.
 /// * `flush` hands the queued bytes to the kernel now, as one [`drain`](SendQueue::drain) does, and
 ///   does not wait. After `Ok(())`, bytes may still be queued; the socket thread sends them when
 ///   the peer reads. A program need not call `flush`.
@@ -19,7 +21,8 @@ use crate::sockman::SockMan;
 ///
 /// A full queue or budget is an [`io::Error`] of the kind [`io::ErrorKind::WouldBlock`]. No byte of
 /// that write was queued. The write may be repeated after a drain; if the peer does not read, close
-/// the connection. A broken or closed connection has the kind of the
+/// the connection. A queue that refuses everything, because the budget cut an earlier push, is an
+/// error of the kind [`io::ErrorKind::Other`]. A broken or closed connection has the kind of the
 /// [`SendError`](crate::error::SendError). The inner error is a [`PushError`].
 #[derive(Debug, Clone, Copy)]
 pub struct SendQueueWriter<'a> {
@@ -33,23 +36,31 @@ impl<'a> SendQueueWriter<'a> {
     }
 }
 
-fn io_error(error: PushError) -> io::Error {
-    match error {
-        PushError::Send(error) => error.into(),
-        full => io::Error::new(io::ErrorKind::WouldBlock, full),
+impl SendQueueWriter<'_> {
+    fn io_error(self, error: PushError) -> io::Error {
+        match error {
+            PushError::Send(error) => error.into(),
+            cut if self.queue.is_cut() => io::Error::other(cut),
+            full => io::Error::new(io::ErrorKind::WouldBlock, full),
+        }
     }
 }
 
 impl Write for SendQueueWriter<'_> {
     fn write(&mut self, data: &[u8]) -> io::Result<usize> {
-        self.queue.enqueue(self.sockman, data).map_err(io_error)?;
-        Ok(data.len())
+        self.queue.enqueue_part(self.sockman, data).map_err(|error| self.io_error(error))
     }
 
     fn write_vectored(&mut self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
         let all = pieces.iter().map(|piece| Piece::Bytes(piece));
-        self.queue.enqueue_all(self.sockman, all).map_err(io_error)?;
-        Ok(pieces.iter().map(|piece| piece.len()).sum())
+        match self.queue.enqueue_all(self.sockman, all) {
+            Ok(()) => Ok(pieces.iter().map(|piece| piece.len()).sum()),
+            Err(PushError::Full { .. }) => {
+                let first = pieces.iter().find(|piece| !piece.is_empty());
+                self.write(first.map_or(&[], |piece| piece))
+            }
+            Err(error) => Err(self.io_error(error)),
+        }
     }
 
     fn flush(&mut self) -> io::Result<()> {

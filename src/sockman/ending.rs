@@ -20,7 +20,9 @@ impl SockMan {
     /// * The library calls [`event_ready_to_send`] as long as [`should_try_to_send`] returns `true`
     ///   and that callback sends something or finds the socket full. Then the library ends the
     ///   stream. A [`SendQueue`](crate::SendQueue) is thus sent to its end. What is queued later
-    ///   cannot be sent, and what a hook holds back by returning `false` is not sent either.
+    ///   cannot be sent, and what a hook holds back by returning `false` is not sent either. On the
+    ///   layer [`stateful`](crate::stateful), the library ends the stream only when the
+    ///   connection's queue is empty.
     /// * What still arrives is received and discarded. [`should_try_to_recv`] is not asked, and
     ///   [`event_got_data`], [`event_got_eof`] and [`event_got_permanent_read_error`] are not
     ///   called. After a call on another thread, at most the one callback under way may still
@@ -103,8 +105,8 @@ impl SockMan {
     /// accepts no more peers.
     ///
     /// An interrupt from elsewhere or a panic only suspends the end: it goes on at the next start.
-    /// So it does if no thread runs at the time of the call. After the end, the `SockMan` can be
-    /// started again.
+    /// If no thread runs at the time of the call, the end begins at the next start. After the end,
+    /// the `SockMan` can be started again.
     ///
     /// # Examples
     ///

@@ -60,8 +60,8 @@ impl SockMan {
     /// The id ends as in [`close_connection`](SockMan::close_connection): it is unknown at once, it
     /// counts no longer against the limit of connections, and exactly one of several racing calls
     /// gets the stream. [`event_closed`](crate::EventHandler::event_closed) reports the end of an
-    /// announced connection, once, after the other callbacks. The descriptor has another number than
-    /// before.
+    /// announced connection, once, after the other callbacks. The descriptor has another number
+    /// than before.
     ///
     /// No byte is lost. What the `SockMan` has received was delivered to
     /// [`event_got_data`](crate::EventHandler::event_got_data) before the call returns. What it has
@@ -69,12 +69,15 @@ impl SockMan {
     /// sent is sent.
     ///
     /// On the socket thread, which calls most callbacks, the call returns at once, and of the
-    /// callbacks only `event_closed` names the id again. The data of the callback under way is delivered already.
+    /// callbacks only `event_closed` names the id again. The data of the callback under way is
+    /// delivered already.
     ///
     /// On another thread, a turn of the connection may be under way. The call waits until the
     /// socket thread has ended the turns that it had begun. After the call, only `event_closed` may
-    /// name the id. The wait takes as long as these callbacks take, so the caller must not hold a lock that a
-    /// callback takes. While no thread runs, the call does not wait.
+    /// name the id. The wait takes as long as these callbacks take, so the caller must not hold a
+    /// lock that a callback takes. Two socket threads whose callbacks take connections out of each
+    /// other's `SockMan` at the same time wait for each other without end. While no thread runs,
+    /// the call does not wait.
     ///
     /// A connection that finishes, also because of [`drain_and_stop`](SockMan::drain_and_stop),
     /// cannot be taken out: the library discards what its peer sends.

@@ -56,7 +56,8 @@ impl NewConnection {
     }
 }
 
-/// The error returned by [`NewConnection::activate_with`]: the handler keeps no values of this type.
+/// The error returned by [`NewConnection::activate_with`]: the handler keeps no values of this
+/// type.
 ///
 /// If the error is dropped, the connection is closed.
 pub struct ActivateError<C> {

@@ -242,6 +242,9 @@ impl<H: Handler> EventHandler for Adapter<H> {
             handler.should_try_to_send(link, value)
         })
     }
+    fn place_has_queued(&self, place: Place<'_>) -> bool {
+        entry_of::<H::Connection>(place.state).is_some_and(|entry| entry.out.queue.has_queued())
+    }
     fn place_should_try_to_recv(
         &self,
         sockman: &SockMan,

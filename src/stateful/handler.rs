@@ -26,8 +26,8 @@ const LINGER: Duration = Duration::from_secs(60);
 ///   connection, or `None` to have the connection closed.
 ///   [`start_connect_with`](SockMan::start_connect_with) can bring the value along.
 /// * The methods for one connection get a [`Link`] to the connection and `&mut` to its value.
-/// * [`closed`](Handler::closed) gives the value back, exactly once for each value, whoever closed
-///   the connection.
+/// * [`closed`](Handler::closed) gives the value back, exactly once for each value: after a close
+///   by the embedder, by the library, and after a panic.
 /// * The defaults serve the [`SendQueue`](crate::SendQueue) that the library keeps for each
 ///   connection.
 ///
@@ -88,8 +88,9 @@ pub trait Handler: Send + Sync + 'static {
         them: &Service,
     ) -> Option<Self::Connection>;
 
-    /// Reports that a connect begun with [`SockMan::start_connect`] has succeeded. Returns the value
-    /// of the connection, or `None` to have the connection closed. The default returns `None`.
+    /// Reports that a connect begun with [`SockMan::start_connect`] has succeeded. Returns the
+    /// value of the connection, or `None` to have the connection closed. The default returns
+    /// `None`.
     ///
     /// `to` is the destination that was passed to `start_connect`, and `me` this side's address.
     fn connected(
@@ -114,9 +115,9 @@ pub trait Handler: Send + Sync + 'static {
         let _ = (sockman, id, to, error);
     }
 
-    /// Reports that a connect begun with [`SockMan::start_connect_with`] has succeeded, and gives the
-    /// value of the connect back, in a box. Returns the value of the connection, or `None` to have
-    /// the connection closed.
+    /// Reports that a connect begun with [`SockMan::start_connect_with`] has succeeded, and gives
+    /// the value of the connect back, in a box. Returns the value of the connection, or `None` to
+    /// have the connection closed.
     ///
     /// By default, a value of the type `Connection` becomes the value of the connection. A value of
     /// another type is dropped, and [`connected`](Handler::connected) is called.
@@ -172,6 +173,10 @@ pub trait Handler: Send + Sync + 'static {
     /// Reports that the peer has ended its stream. By default, the connection finishes: what is
     /// queued goes out, then the end of the stream, and the connection is closed, after 60 seconds
     /// at the latest.
+    ///
+    /// With the default, answers that come later are lost, for example from a worker or a timer:
+    /// the end of the stream goes out as soon as the queue is empty. A handler with such answers
+    /// overrides this method, and calls [`Link::finish`] after the last answer.
     fn got_eof(&self, link: Link<'_, Self::Connection>, connection: &mut Self::Connection) {
         let _ = connection;
         link.finish(LINGER);
@@ -228,8 +233,8 @@ pub trait Handler: Send + Sync + 'static {
         let _ = (link, connection);
     }
 
-    /// Gives the value of a closed connection back, exactly once, whoever closed the connection.
-    /// The default drops the value.
+    /// Gives the value of a closed connection back, exactly once: after a close by the embedder, by
+    /// the library, and after a panic. The default drops the value.
     ///
     /// The call is the last one for the id. A connection without a value is not reported: one that
     /// was refused, a connect that failed, and a connection whose `accepted` or `connected`

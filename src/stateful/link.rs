@@ -1,5 +1,5 @@
-//! [`Link`], through which a callback reaches its own connection. A link owns nothing, and looks
-//! nothing up.
+//! [`Link`], through which a callback reaches its own connection. A link owns nothing. It reaches
+//! the connection without a look-up, except to end it.
 
 use std::{fmt, io::IoSlice, iter, marker::PhantomData, sync::Arc, time::Duration};
 
@@ -22,6 +22,27 @@ use crate::{
 ///
 /// A link is valid during the callback. For later and for other threads, [`remote`](Link::remote)
 /// returns a [`Remote`].
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+/// use sockman::{helpers::PushError, stateful::Link};
+///
+/// struct Peer {
+///     requests: u32,
+/// }
+///
+/// /// Called in `got_data`. Answers a request, and ends the connection after the hundredth one.
+/// fn answer(link: Link<'_, Peer>, peer: &mut Peer, answer: &[u8]) -> Result<(), PushError> {
+///     peer.requests += 1;
+///     link.push(answer)?;
+///     if peer.requests == 100 {
+///         link.finish(Duration::from_secs(5)); // Sends what is queued, and then closes.
+///     }
+///     Ok(())
+/// }
+/// ```
 pub struct Link<'a, C> {
     sockman: &'a SockMan,
     connection: &'a Arc<Connection>,
@@ -134,6 +155,16 @@ impl<'a, C> Link<'a, C> {
         self.out.queue.enqueue_all(&self.direct(), iter::once(Piece::Bytes(data)))
     }
 
+    /// Works as [`enqueue`](Link::enqueue), for bytes of which the queue may take a part. Returns
+    /// how many bytes it took: [`SendQueue::enqueue_part`].
+    ///
+    /// # Errors
+    ///
+    /// As [`SendQueue::enqueue_part`].
+    pub fn enqueue_part(&self, data: &[u8]) -> Result<usize, PushError> {
+        self.out.queue.enqueue_part_to(&self.direct(), data)
+    }
+
     /// Works as [`enqueue`](Link::enqueue), for bytes that other queues send too:
     /// [`SendQueue::enqueue_shared`].
     ///
@@ -206,29 +237,33 @@ impl<'a, C> Link<'a, C> {
     }
 
     /// Closes the connection: [`SockMan::close_connection`]. Returns `true` for the one call that
-    /// closed the connection. [`Handler::closed`](super::Handler::closed) then gives its value back.
+    /// closed the connection. [`Handler::closed`](super::Handler::closed) then gives its value
+    /// back.
     pub fn close(&self) -> bool {
         self.sockman.shared().close(self.connection.id)
     }
 
     /// Ends the connection in order: [`SockMan::finish_connection`]. What is queued is sent.
+    /// Returns `true` for the one call that began the end. Returns `false` if the connection
+    /// finishes already or is closed.
     pub fn finish(&self, linger: Duration) -> bool {
         self.sockman.shared().finish(self.connection.id, linger)
     }
 
-    /// Closes the connection with a reset: [`SockMan::abort_connection`].
+    /// Closes the connection with a reset: [`SockMan::abort_connection`]. Returns `true` for the
+    /// one call that closed the connection. Returns `false` if the connection is closed already.
     pub fn abort(&self) -> bool {
         self.sockman.shared().close_as(self.connection.id, How::Reset)
     }
 
-    /// Takes the connection out of the `SockMan`, and returns its stream and what was queued for it:
-    /// [`SockMan::into_stream`]. Use this method for a protocol that other code speaks after an
+    /// Takes the connection out of the `SockMan`, and returns its stream and what was queued for
+    /// it: [`SockMan::into_stream`]. Use this method for a protocol that other code speaks after an
     /// upgrade.
     ///
     /// No byte is lost. What the library has received was delivered before: it is in the embedder's
-    /// value, or in the `data` of the callback under way. What is in the kernel comes with the first
-    /// read of the stream. What was queued and not sent is in [`StreamParts::unsent`]. A push after
-    /// the call, on any thread, returns an error.
+    /// value, or in the `data` of the callback under way. What is in the kernel comes with the
+    /// first read of the stream. What was queued and not sent is in [`StreamParts::unsent`]. A push
+    /// after the call, on any thread, returns an error.
     ///
     /// The value goes the way of a closed connection: the callback keeps its `&mut`, and
     /// [`Handler::closed`](super::Handler::closed) gives the value back afterwards. The callback

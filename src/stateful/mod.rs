@@ -10,7 +10,8 @@
 //! The library also keeps a [`SendQueue`](crate::SendQueue) for each connection. By default, it
 //! drains the queue, and does not read from a peer whose queue is above its high mark.
 //!
-//! Other threads use a [`Remote`]: it pushes, enqueues, wakes, closes, and runs closures on the value.
+//! Other threads use a [`Remote`]: it pushes, enqueues, wakes, closes, and runs closures on the
+//! value.
 //!
 //! The guide's chapter [State](crate::guide::state) has a program.
 //!

@@ -50,12 +50,17 @@ impl Out {
 /// A handle to a connection and its value, for any thread. Clones are handles to the same
 /// connection.
 ///
-/// [`Link::remote`] and [`NewConnection::activate_with`](crate::NewConnection::activate_with) return
-/// a remote. `C` is the type of the connection's value.
+/// [`Link::remote`] and [`NewConnection::activate_with`](crate::NewConnection::activate_with)
+/// return a remote. `C` is the type of the connection's value.
 ///
 /// A remote may outlive its connection and its [`SockMan`]. Its methods then return an error, or do
-/// nothing. It keeps no descriptor open. It keeps about 200 bytes, and no queued bytes after the
+/// nothing. It keeps no descriptor open. It keeps about 220 bytes, and no queued bytes after the
 /// report of the end.
+///
+/// A call holds a handle of the [`SockMan`] while it runs. If the program drops all other handles
+/// meanwhile and no thread runs, the call drops the last one, and with it the handler and all
+/// values, under the locks that the caller holds. A caller that holds a lock which their
+/// destructors take therefore ends before the last handle is dropped.
 ///
 /// # Examples
 ///
@@ -156,14 +161,24 @@ impl<C> Remote<C> {
         self.with(|queue, direct| queue.push_pieces_to(direct, pieces))
     }
 
-    /// Queues `data`, and lets the socket thread send it: [`SendQueue::enqueue`]. No enqueue makes a
-    /// system call to send.
+    /// Queues `data`, and lets the socket thread send it: [`SendQueue::enqueue`]. No enqueue makes
+    /// a system call to send.
     ///
     /// # Errors
     ///
     /// As [`SendQueue::enqueue`].
     pub fn enqueue(&self, data: &[u8]) -> Result<(), PushError> {
         self.with(|queue, direct| queue.enqueue_all(direct, iter::once(Piece::Bytes(data))))
+    }
+
+    /// Works as [`enqueue`](Remote::enqueue), for bytes of which the queue may take a part. Returns
+    /// how many bytes it took: [`SendQueue::enqueue_part`].
+    ///
+    /// # Errors
+    ///
+    /// As [`SendQueue::enqueue_part`].
+    pub fn enqueue_part(&self, data: &[u8]) -> Result<usize, PushError> {
+        self.with(|queue, direct| queue.enqueue_part_to(direct, data))
     }
 
     /// Works as [`enqueue`](Remote::enqueue), for bytes that other queues send too. One message to
@@ -204,8 +219,8 @@ impl<C> Remote<C> {
     }
 
     /// Sends as many queued bytes as the kernel takes, on the calling thread, and returns what the
-    /// call did: [`SendQueue::drain`]. If an enqueue fails with [`PushError::Full`], a drain may make
-    /// room.
+    /// call did: [`SendQueue::drain`]. If an enqueue fails with [`PushError::Full`], a drain may
+    /// make room.
     ///
     /// # Errors
     ///
@@ -221,10 +236,10 @@ impl<C> Remote<C> {
     }
 
     /// Uses the queue with a way to its connection.
-    fn with(
+    fn with<T>(
         &self,
-        push: impl FnOnce(&SendQueue, &Direct<'_>) -> Result<(), PushError>,
-    ) -> Result<(), PushError> {
+        push: impl FnOnce(&SendQueue, &Direct<'_>) -> Result<T, PushError>,
+    ) -> Result<T, PushError> {
         let (sockman, connection) = self.open_or_error().map_err(PushError::Send)?;
         push(&self.out.queue, &Direct { sockman: &sockman, connection: &connection })
     }
@@ -243,11 +258,17 @@ impl<C> Remote<C> {
     }
 
     /// Ends the connection in order: [`SockMan::finish_connection`]. What is queued is sent.
+    /// Returns `true` for the one call that began the end. Returns `false` if the connection
+    /// finishes already or is closed.
+    ///
+    /// The call does not wait for closures of [`run`](Remote::run), which may then come too late to
+    /// queue anything. To finish after them, call [`Link::finish`] in a closure.
     pub fn finish(&self, linger: Duration) -> bool {
         self.open().is_some_and(|(sockman, _)| sockman.finish_connection(self.id(), linger))
     }
 
-    /// Closes the connection with a reset: [`SockMan::abort_connection`].
+    /// Closes the connection with a reset: [`SockMan::abort_connection`]. Returns `true` for the
+    /// one call that closed the connection. Returns `false` if the connection is closed already.
     pub fn abort(&self) -> bool {
         self.open().is_some_and(|(sockman, _)| sockman.shared().close_as(self.id(), How::Reset))
     }

@@ -2,14 +2,15 @@
 
 use std::os::fd::OwnedFd;
 
-/// A connection that left the `SockMan`, returned by [`Link::into_stream`](super::Link::into_stream).
+/// A connection that left the `SockMan`, returned by
+/// [`Link::into_stream`](super::Link::into_stream).
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct StreamParts {
-    /// The connected stream, which is non-blocking. `TcpStream::from` and `UnixStream::from` convert
-    /// it.
+    /// The connected stream, which is non-blocking. `TcpStream::from` and `UnixStream::from`
+    /// convert it.
     pub stream: OwnedFd,
-    /// The bytes that were queued and not sent, in order. Send them first. The vector is empty if the
-    /// kernel had taken everything.
+    /// The bytes that were queued and not sent, in order. Send them first. The vector is empty if
+    /// the kernel had taken everything.
     pub unsent: Vec<u8>,
 }

@@ -18,6 +18,10 @@ impl Network {
     ///
     /// `run` may block in [`SockMan::connect`], which moves the clock as far as necessary, even
     /// beyond the end of a [`pass_within`](super::SocketThreadByHand::pass_within) under way.
+    ///
+    /// In the middle of a pass, [`SockMan::into_stream`] does not wait for the turn under way, which
+    /// goes on only after `run`. The simulated thread must count as waiting until the pass has
+    /// ended, and must use the stream only then: the turn may still deliver what it has received.
     pub fn as_another_thread<R>(&self, run: impl FnOnce() -> R) -> R {
         self.with_free_clock(|| as_another_thread(run))
     }

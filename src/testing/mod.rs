@@ -27,6 +27,7 @@
 
 mod by_hand;
 mod calls;
+mod handover;
 mod inside;
 mod kernel;
 mod network;

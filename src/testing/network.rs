@@ -229,7 +229,9 @@ impl Network {
     /// of pollers. The number is zero when everything is closed.
     #[must_use]
     pub fn descriptors(&self) -> usize {
-        self.inner.kernel.lock().descriptors()
+        let mut kernel = self.inner.kernel.lock();
+        kernel.release_placeholders();
+        kernel.descriptors()
     }
 
     /// Makes the program's next call of this kind fail with this `errno`, on any socket. Each
@@ -478,7 +480,9 @@ impl Network {
     }
 
     pub(super) fn call<T>(&self, call: impl FnOnce(&mut Kernel) -> Sys<T>) -> io::Result<T> {
-        call(&mut self.inner.kernel.lock()).map_err(io::Error::from_raw_os_error)
+        let mut kernel = self.inner.kernel.lock();
+        kernel.release_placeholders();
+        call(&mut kernel).map_err(io::Error::from_raw_os_error)
     }
 
     /// Returns how often the program has made this call, on all its sockets together. Failed calls

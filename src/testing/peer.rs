@@ -62,7 +62,9 @@ impl Peer {
     }
 
     fn kernel<R>(&self, use_it: impl FnOnce(&mut Kernel, End) -> R) -> R {
-        use_it(&mut self.network.inner.kernel.lock(), self.end)
+        let mut kernel = self.network.inner.kernel.lock();
+        kernel.release_placeholders();
+        use_it(&mut kernel, self.end)
     }
 
     /// Returns the peer's own address: the program's `them`, if the program accepted the

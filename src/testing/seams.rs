@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     address::Service,
-    sys::{More, Poller, Readiness, Sock, SockFactory, SocketOption, Waker},
+    sys::{Adopted, More, Poller, Readiness, Sock, SockFactory, SocketOption, Waker},
 };
 
 #[derive(Debug)]
@@ -45,6 +45,13 @@ impl SockFactory for Factory {
     fn adopt_listener(&self, listener: OwnedFd) -> io::Result<Box<dyn Sock>> {
         let end = self.network.call(|kernel| kernel.adopt(listener.as_raw_fd()))?;
         Ok(Box::new(MemorySock::new(&self.network, end)))
+    }
+
+    fn adopt_connection(&self, stream: OwnedFd) -> Result<Adopted, (OwnedFd, io::Error)> {
+        match self.network.call(|kernel| kernel.take_back(stream.as_raw_fd())) {
+            Ok((end, me, them)) => Ok((Box::new(MemorySock::new(&self.network, end)), me, them)),
+            Err(error) => Err((stream, error)),
+        }
     }
 
     fn now(&self) -> Instant {
@@ -224,6 +231,12 @@ impl Sock for MemorySock {
         }
     }
 
+    fn duplicate(&self) -> io::Result<OwnedFd> {
+        let mut kernel = self.network.inner.kernel.lock();
+        kernel.release_placeholders();
+        kernel.duplicate(self.end)
+    }
+
     fn as_raw_fd(&self) -> RawFd {
         RawFd::try_from(self.end.fd).unwrap_or(RawFd::MAX)
     }
@@ -260,7 +273,7 @@ impl Poller for MemoryPoller {
 
     fn deregister(&self, sock: &dyn Sock) -> io::Result<()> {
         let fd = usize::try_from(sock.as_raw_fd()).unwrap_or(usize::MAX);
-        self.network.call(|kernel| kernel.deregister(fd))
+        self.network.call(|kernel| kernel.deregister(self.id, fd))
     }
 
     fn poll(&mut self, events: &mut Vec<Readiness>, timeout: Option<Duration>) -> io::Result<()> {

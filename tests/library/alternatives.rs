@@ -206,6 +206,32 @@ fn the_delay_between_attempts_is_an_option() {
     }
 }
 
+/// A delay beyond the clock's range: an address is tried when the one before has failed, and only
+/// then.
+#[test]
+fn without_end_to_the_delay_a_failure_begins_the_next_attempt() {
+    for failing in [Destination::from(at(1)), "example.org:80".parse().unwrap()] {
+        for driver in DRIVERS {
+            let mut rig = Rig::new();
+            let _listener = rig.listen(3);
+            let options = and([2, 3]).attempt_delay(Duration::MAX);
+            if driver == DRIVERS[0] {
+                let connection = rig.sockman.connect(failing.clone(), &options).unwrap();
+                assert_eq!(connection.them(), &Destination::from(at(3)));
+            } else {
+                rig.sockman.start_connect(failing.clone(), &options).unwrap();
+                rig.run(MS);
+                assert_eq!(rig.outcome(), Some((at(3).into(), true)));
+            }
+        }
+    }
+    let rig = Rig::new();
+    rig.silent([1]);
+    let _listener = rig.listen(2);
+    rig.sockman.connect(at(1), &and([2]).attempt_delay(Duration::MAX)).unwrap_err();
+    assert_eq!(rig.connects(), 1);
+}
+
 /// G4: a close ends every attempt, with the thread running and without, and no callback comes.
 #[test]
 fn a_close_ends_all_attempts() {

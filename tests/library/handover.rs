@@ -21,7 +21,7 @@ use socket2::{Domain, SockRef, Socket, Type};
 use sockman::{
     ConnectOptions, ConnectionId, Service, SockMan,
     error::{AddConnectionErrorKind, IntoStreamError},
-    testing::{Network, SocketThreadByHand},
+    testing::{Network, Script, SocketThreadByHand},
 };
 use sockman_test_support::{
     DEADLINE, Event, Recorder, Running,
@@ -442,22 +442,21 @@ fn a_connection_may_leave_in_the_callback_that_reports_it() {
     assert!(running.sockman.close_connection(attempt));
 }
 
-/// A socket of a double has no descriptor, so it stays, and works on.
+/// A socket that follows a script is no stream, so it stays, and works on.
 #[test]
 fn a_connection_that_cannot_leave_goes_on() {
     let network = Network::new();
     let recorder = echo();
     let options = without_sweep().sock_factory(network.factory());
-    let sockman = SockMan::new(recorder, options).unwrap();
+    let sockman = SockMan::new(recorder.clone(), options).unwrap();
     let mut by_hand = SocketThreadByHand::start(&sockman, &network).unwrap();
     let (me, them) = ("10.0.0.1:1".parse().unwrap(), "10.0.0.2:2".parse().unwrap());
-    let (sock, peer) = network.pair(&me, &them).unwrap();
+    let sock = network.scripted(Script::new().recv("ping")).unwrap();
     let id = sockman.add_existing_connection(sock, &me, &them).unwrap().activate();
     let error = sockman.into_stream(id).unwrap_err();
     assert!(matches!(error, IntoStreamError::Unsupported(of) if of == id), "{error:?}");
-    peer.send(b"ping").unwrap();
     by_hand.run_until_idle().unwrap();
-    assert_eq!(peer.receive().0, b"ping");
+    assert_eq!(recorder.wait_for_bytes(id, 4), b"ping");
     let (ours, _theirs) = pair();
     let error = sockman.add_connection(ours).unwrap_err();
     assert!(matches!(error.kind(), AddConnectionErrorKind::NotAConnection { .. }), "{error:?}");

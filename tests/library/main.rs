@@ -27,6 +27,7 @@ mod close;
 mod ending;
 mod guide;
 mod handover;
+mod handover_doubles;
 mod hang_up;
 mod hooks;
 mod kernels;

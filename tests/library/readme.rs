@@ -1,16 +1,34 @@
-//! The README's first program, and the guide's chat server, are example programs.
+//! The first program of the README and of the documentation, and the guide's chat server, are
+//! example programs.
 
-/// The program in the README is `examples/first.rs`, without the line for this repository's lints.
+/// Returns `examples/first.rs` without the line for this repository's lints.
+fn first_program() -> String {
+    include_str!("../../examples/first.rs")
+        .split_inclusive('\n')
+        .filter(|line| !line.starts_with("#![allow("))
+        .collect()
+}
+
+/// The program in the README is `examples/first.rs`.
 #[test]
 fn the_readme_quotes_its_first_program_whole() {
     let readme = include_str!("../../README.md");
-    let program: String = include_str!("../../examples/first.rs")
-        .split_inclusive('\n')
-        .filter(|line| !line.starts_with("#![allow("))
-        .collect();
+    let program = first_program();
     let quoted = readme.split("```rust\n").nth(1).unwrap().split("```").next().unwrap();
     assert_eq!(quoted, program, "README.md differs from examples/first.rs: copy the program over");
     assert!(program.lines().count() <= 45, "the first program has more than 45 lines");
+}
+
+/// The program on the first page of the documentation is `examples/first.rs`.
+#[test]
+fn the_first_page_of_the_documentation_quotes_the_first_program_whole() {
+    let page: String = include_str!("../../src/lib.rs")
+        .lines()
+        .filter_map(|line| line.strip_prefix("//!"))
+        .map(|line| format!("{}\n", line.strip_prefix(' ').unwrap_or(line)))
+        .collect();
+    let quoted = page.split("```no_run\n").nth(1).unwrap().split("```").next().unwrap();
+    assert_eq!(quoted, first_program(), "src/lib.rs differs from examples/first.rs: copy it over");
 }
 
 /// `examples/echo.rs` is the smallest useful server with back-pressure.

@@ -442,3 +442,37 @@ fn a_writer_maps_the_errors_of_pushes() {
     let kinds = [writer.write_all(b"d"), writer.flush()].map(|result| result.unwrap_err().kind());
     assert_eq!(kinds, [io::ErrorKind::NotConnected; 2]);
 }
+
+/// The writer takes the part of a write that fits, as `io::Write` allows, so that a write longer than
+/// the limit succeeds in parts.
+#[test]
+fn a_writer_takes_the_part_that_fits() {
+    let mut rig = Rig::new(0, SendQueueLimits::new(1, 2, 10).unwrap(), None);
+    let mut writer = rig.queue().writer(&rig.sockman);
+    assert_eq!(writer.write(&[]).unwrap(), 0);
+    assert_eq!(writer.write(b"0123456789abcdef").unwrap(), 10);
+    assert_eq!(writer.write(b"abcdef").unwrap_err().kind(), io::ErrorKind::WouldBlock);
+    assert_eq!(writer.write(&[]).unwrap(), 0);
+    assert_eq!(rig.read_all(10), b"0123456789");
+    let mut writer = rig.queue().writer(&rig.sockman);
+    let pieces = [IoSlice::new(b""), IoSlice::new(b"abcdef"), IoSlice::new(b"ghijkl")];
+    assert_eq!(writer.write_vectored(&pieces).unwrap(), 6);
+    assert_eq!(writer.write_vectored(&pieces).unwrap(), 4);
+    let error = writer.write_vectored(&pieces).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+    assert_eq!(rig.read_all(10), b"abcdefabcd");
+    assert_eq!(rig.queue().enqueue_part(&rig.sockman, &[1; 11]).unwrap(), 10);
+    let full = rig.queue().enqueue_part(&rig.sockman, b"x").unwrap_err();
+    assert!(matches!(full, PushError::Full { limit: 10 }), "{full:?}");
+}
+
+/// The writer: no drain makes room in a queue that the budget has cut, so this is no "would block".
+#[test]
+fn a_writer_of_a_cut_queue_fails_for_good() {
+    let budget = SendBudget::new(1000);
+    let rig = Rig::new(100, SendQueueLimits::default(), Some(budget));
+    let error = rig.queue().push(&rig.sockman, &[1; 5000]).unwrap_err();
+    assert!(matches!(error, PushError::OverBudget { sent: 100, .. }), "{error:?}");
+    let error = rig.queue().writer(&rig.sockman).write(b"x").unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::Other);
+}

@@ -235,3 +235,58 @@ fn a_close_that_races_with_the_outcome_drops_the_value_once() {
     reported.dedup();
     assert_eq!(reported.len(), count);
 }
+
+/// Closes each connection in the callback that reports it, and records what follows.
+struct Closing(Mutex<mpsc::Sender<(&'static str, ConnectionId)>>);
+
+impl EventHandler for Closing {
+    fn event_connect_completed_with(
+        &self,
+        sockman: &SockMan,
+        id: ConnectionId,
+        _: &Destination,
+        outcome: Result<&Service, ConnectError>,
+        _: Box<dyn Any + Send>,
+    ) {
+        let what = if outcome.is_ok() { "connected" } else { "failed" };
+        self.0.lock().unwrap().send((what, id)).unwrap();
+        assert_eq!(sockman.close_connection(id), outcome.is_ok());
+    }
+    fn event_closed(&self, _: &SockMan, id: ConnectionId) {
+        self.0.lock().unwrap().send(("closed", id)).unwrap();
+    }
+    fn event_new_connection_accepted(
+        &self,
+        _: &SockMan,
+        _: ConnectionId,
+        _: &Service,
+        _: &Service,
+    ) -> bool {
+        true
+    }
+    fn event_got_data(&self, _: &SockMan, _: ConnectionId, _: &[u8]) {}
+    fn event_got_eof(&self, _: &SockMan, _: ConnectionId) {}
+    fn event_got_permanent_read_error(&self, _: &SockMan, _: ConnectionId, _: &io::Error) {}
+}
+
+/// G4: a connection that is closed in the callback with its value ends with one report of its end. A
+/// connect that failed has no end to report.
+#[test]
+fn a_close_in_the_callback_with_the_value_is_followed_by_the_report_of_the_end() {
+    let (sender, events) = mpsc::channel();
+    let handler = Arc::new(Closing(Mutex::new(sender)));
+    let sockman = SockMan::new(handler, without_sweep()).unwrap();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let to = listener.local_addr().unwrap();
+    let options = ConnectOptions::default().timeout(DEADLINE);
+    let id = sockman.start_connect_with(to, &options, ()).unwrap();
+    let threads = sockman.start_sockets_threads().unwrap();
+    assert_eq!(events.recv_timeout(DEADLINE).unwrap(), ("connected", id));
+    assert_eq!(events.recv_timeout(DEADLINE).unwrap(), ("closed", id));
+    drop(listener);
+    let refused = sockman.start_connect_with(to, &options, ()).unwrap();
+    assert_eq!(events.recv_timeout(DEADLINE).unwrap(), ("failed", refused));
+    sockman.interrupt();
+    threads.join().unwrap();
+    assert!(events.try_recv().is_err());
+}

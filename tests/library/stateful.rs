@@ -2,6 +2,7 @@
 //! exactly once.
 
 mod closures;
+mod finishing;
 mod sending;
 
 use std::{

@@ -11,6 +11,7 @@ use std::{
         mpsc,
     },
     thread,
+    time::Duration,
 };
 
 use sockman::{
@@ -339,4 +340,39 @@ fn values_of_peers_from_i2p_are_made_on_the_accept_thread_and_come_back() {
     }
     sockman.interrupt();
     threads.join().unwrap();
+}
+
+/// Dropped slowly, so that a pass drops only one closure.
+struct Slow;
+
+impl Drop for Slow {
+    fn drop(&mut self) {
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// A drain leaves no closure of a closed connection behind: a caller that waits for the end of its
+/// channel does not wait for the next start.
+#[test]
+fn a_drain_drops_the_closures_that_are_left_over() {
+    let (echo, mut running) = Echo::start(without_sweep());
+    let _client = TcpStream::connect(running.address).unwrap();
+    eventually("the client is accepted", || echo.remotes.lock().unwrap().len() == 1);
+    let remote = echo.remotes.lock().unwrap().remove(0);
+    let (began, (sender, answer)) = (Arc::new(Barrier::new(2)), mpsc::channel::<()>());
+    let begins = Arc::clone(&began);
+    remote
+        .run(move |link, _| {
+            begins.wait(); // The other closures are queued now.
+            link.sockman().drain_and_stop(Duration::ZERO);
+        })
+        .unwrap();
+    for _ in 0..20 {
+        let held = (Slow, sender.clone());
+        remote.run(move |_, _| drop(held)).unwrap();
+    }
+    drop(sender);
+    began.wait();
+    running.threads.take().unwrap().join().unwrap();
+    assert_eq!(answer.try_recv(), Err(mpsc::TryRecvError::Disconnected));
 }

@@ -326,8 +326,8 @@ impl Handler for Connman {
         }
     }
 
-    /// Forgets a peer and reports its end, whoever closed the connection. Corresponds to Bitcoin
-    /// Core's `FinalizeNode`.
+    /// Forgets a peer and reports its end, also if the library closed the connection. Corresponds to
+    /// Bitcoin Core's `FinalizeNode`.
     ///
     /// A peer that knows only version 1 of the transport cannot decode the key of version 2. Such a
     /// peer closes the connection, stays silent, or greets in version 1. The node dials it again in

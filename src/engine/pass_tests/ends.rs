@@ -380,3 +380,11 @@ fn the_drop_of_the_last_sockman_reports_no_end() {
     drop(rig);
     assert!(handler.take().is_empty());
 }
+
+/// G10: what a request costs that waits in the inbox, such as the report of an end while no thread
+/// runs. The page of limits has the number.
+#[test]
+#[cfg(target_pointer_width = "64")]
+fn a_request_to_the_socket_thread_takes_24_bytes() {
+    assert_eq!(size_of::<crate::engine::inbox::Mark>(), 24);
+}

@@ -563,6 +563,27 @@ fn a_drain_closes_everything_at_its_deadline() {
     assert_eq!(rig.sockman.stats().connections, 1);
 }
 
+/// G9: a connection that is added after the deadline is closed and reported before the interrupt,
+/// although the library has closed everything else already.
+#[test]
+fn a_drain_closes_what_is_added_after_its_deadline() {
+    let rig = rig();
+    let (id, _peer) = rig.connection(1000);
+    rig.sockman.drain_and_stop(Duration::ZERO);
+    let mut thread = SocketThreadByHand::start(&rig.sockman, &rig.network).unwrap();
+    let (me, them) = ("10.0.0.1:2".parse().unwrap(), "10.0.0.2:2".parse().unwrap());
+    let mut peers = Vec::new();
+    while thread.pass_within(Duration::ZERO).unwrap() {
+        if !rig.is_open(id) && peers.is_empty() {
+            let (sock, peer) = rig.network.pair(&me, &them).unwrap();
+            rig.sockman.add_existing_connection(sock, &me, &them).unwrap().activate();
+            peers.push(peer);
+        }
+    }
+    assert_eq!(rig.handler.take(), ["closed 0", "closed 1"]);
+    assert_eq!(rig.sockman.stats().connections, 0);
+}
+
 /// G8, G14: reports that take several passes all come before the threads end.
 #[test]
 fn a_drain_waits_for_reports_that_take_several_passes() {

@@ -60,6 +60,11 @@ impl Turn<'_> {
             }
         }
         self.slot.send.work = false;
+        // The layer's queue is the library's own. A limit of the rate holds it back, and a wake
+        // follows.
+        if handler.place_has_queued(self.place()) {
+            return Ok(());
+        }
         if self.slot.connection.shutdown_write().is_err() {
             return self.close("its stream cannot be ended");
         }

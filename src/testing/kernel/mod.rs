@@ -17,7 +17,7 @@ use std::{
 
 use self::pollers::PollerState;
 pub(super) use self::system::{Filter, System};
-use super::{calls::Call, script::Script, stream::Stream};
+use super::{calls::Call, handover::Placeholder, script::Script, stream::Stream};
 use crate::{
     address::Service,
     sys::{Readiness, sync::Condvar},
@@ -54,6 +54,10 @@ pub(super) struct Socket {
     pub(super) registration: Option<(u64, usize)>,
     /// Which of its entries are in the ready list of its poller, by [`Filter`].
     listed: [bool; 3],
+    /// How many descriptors of the program the socket has besides its first one.
+    pub(super) copies: usize,
+    /// Whether the socket has ever had a copy.
+    pub(super) was_copied: bool,
     /// The errors that the next calls fail with.
     faults: VecDeque<(Call, i32)>,
 }
@@ -140,7 +144,9 @@ pub(super) struct Kernel {
     pub(super) blocked_accepts: u64,
     /// The descriptors that stand for shared listeners until the program adopts them.
     pub(super) shared: HashMap<RawFd, End>,
-    descriptors: usize,
+    /// The descriptors that stand for streams that left the program, oldest first.
+    pub(super) placeholders: Vec<Placeholder>,
+    pub(super) descriptors: usize,
     /// The latency and the window of new streams.
     pub(super) latency: Duration,
     pub(super) window: usize,
@@ -186,6 +192,8 @@ impl Kernel {
             kind,
             registration: None,
             listed: [false; 3],
+            copies: 0,
+            was_copied: false,
             faults: VecDeque::new(),
         };
         // Like a real kernel, the double takes the lowest free number, so numbers are reused at
@@ -549,9 +557,12 @@ impl Kernel {
         self.socket(end).is_some_and(|socket| socket.local.as_ref() == Some(address))
     }
 
-    /// Closes the descriptor.
+    /// Closes a descriptor of the socket, and the socket itself with the last one.
     pub(super) fn close(&mut self, end: End) {
-        if self.socket(end).is_none() {
+        let Some(socket) = self.socket(end) else { return };
+        if socket.copies > 0 {
+            socket.copies -= 1;
+            self.descriptors -= 1;
             return;
         }
         let Some(socket) = self.sockets.get_mut(end.fd).and_then(Option::take) else { return };

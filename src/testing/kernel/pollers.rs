@@ -40,20 +40,27 @@ impl Kernel {
         let end = self.end_of(fd).ok_or(libc::EBADF)?;
         self.fault(Some(end), Call::Register)?;
         let socket = self.socket(end).ok_or(libc::EBADF)?;
-        if socket.registration.is_some() {
+        // Linux knows a registration by its descriptor, and thus takes a copy although the original
+        // is registered.
+        if socket.registration.is_some() && !socket.was_copied {
             return Err(libc::EEXIST);
         }
-        socket.registration = Some((poller, token));
+        (socket.registration, socket.is_listed) = (Some((poller, token)), false);
         // A poller also reports a socket that is already ready when it is registered.
         self.tell(end);
         Ok(())
     }
 
-    pub(in crate::testing) fn deregister(&mut self, fd: usize) -> Sys<()> {
+    pub(in crate::testing) fn deregister(&mut self, poller: u64, fd: usize) -> Sys<()> {
         let end = self.end_of(fd).ok_or(libc::EBADF)?;
         self.fault(Some(end), Call::Deregister)?;
         let socket = self.socket(end).ok_or(libc::EBADF)?;
-        socket.registration.take().ok_or(libc::ENOENT)?;
+        let (of, _) = socket.registration.ok_or(libc::ENOENT)?;
+        // Another poller watches a copy of the descriptor already.
+        if of != poller {
+            return Ok(());
+        }
+        socket.registration = None;
         socket.listed = [false; 3];
         Ok(())
     }

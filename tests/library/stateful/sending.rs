@@ -114,11 +114,12 @@ fn what_is_queued_stays_if_the_stream_cannot_leave() {
     thread.run_until_idle().unwrap();
     let remote = rig.script.remote();
     let id = remote.id();
+    rig.network.set_descriptor_limit(Some(0));
     remote
         .run(move |link, _| {
             link.enqueue(b"queued").unwrap();
             let error = link.into_stream().unwrap_err();
-            assert!(matches!(error, IntoStreamError::Unsupported(of) if of == id));
+            assert!(matches!(error, IntoStreamError::Duplicate { id: of, .. } if of == id));
         })
         .unwrap();
     thread.run_until_idle().unwrap();

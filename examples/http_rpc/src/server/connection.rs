@@ -16,7 +16,10 @@
 
 use std::{
     mem,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU8, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -77,19 +80,30 @@ pub(crate) struct Connection {
     pub(crate) flight: Arc<Flight>,
 }
 
-/// The answer to the request in flight, which a worker and the socket thread send. The lock is held
-/// while a part of the answer is put into the send queue, so that the parts keep their order.
+/// The answer to the request in flight, which a worker and the socket thread send.
 #[derive(Debug, Default)]
-pub(crate) struct Flight(Mutex<Progress>);
+pub(crate) struct Flight {
+    /// One of [`NOTHING`], [`AWAITED`] and [`SENT`]. The socket thread reads it in each turn, without
+    /// the lock.
+    signal: AtomicU8,
+    /// The lock is held while a part of the answer is put into the send queue, so that the parts
+    /// keep their order.
+    progress: Mutex<Progress>,
+}
+
+/// The answer has not been sent.
+const NOTHING: u8 = 0;
+/// The answer has not been sent, and the socket thread goes on after it even without a new event.
+const AWAITED: u8 = 1;
+/// The answer has been sent. The socket thread takes this.
+const SENT: u8 = 2;
 
 #[derive(Debug, Default)]
 struct Progress {
     /// The [`BEGINNING`] has been sent.
     has_begun: bool,
-    /// The answer has been sent at this time. The socket thread takes this.
+    /// The answer has been sent at this time.
     sent: Option<(Afterwards, Instant)>,
-    /// The socket thread goes on after the answer even without a new event.
-    is_awaited: bool,
 }
 
 impl Flight {
@@ -104,12 +118,26 @@ impl Flight {
         answer: &Encoded,
         push: impl FnOnce(&[u8]) -> Result<(), PushError>,
     ) -> Result<bool, PushError> {
-        let mut progress = self.0.lock();
-        let begun = if mem::take(&mut progress.has_begun) { BEGINNING } else { b"" };
-        push(answer.bytes.strip_prefix(begun).unwrap_or(&answer.bytes))?;
-        progress.sent = Some((answer.afterwards, Instant::now()));
-        let is_awaited = mem::take(&mut progress.is_awaited);
+        {
+            let mut progress = self.progress.lock();
+            let begun = if mem::take(&mut progress.has_begun) { BEGINNING } else { b"" };
+            push(answer.bytes.strip_prefix(begun).unwrap_or(&answer.bytes))?;
+            progress.sent = Some((answer.afterwards, Instant::now()));
+        }
+        let is_awaited = self.signal.swap(SENT, Ordering::SeqCst) == AWAITED;
         Ok(is_awaited || answer.afterwards == Afterwards::Close)
+    }
+
+    /// Returns whether the answer has been sent. If it has not and `is_awaited` is set, the worker
+    /// will wake the connection.
+    fn is_sent(&self, is_awaited: bool) -> bool {
+        let order = Ordering::SeqCst;
+        let before = if is_awaited {
+            self.signal.compare_exchange(NOTHING, AWAITED, order, order).unwrap_or_else(|is| is)
+        } else {
+            self.signal.load(order)
+        };
+        before == SENT
     }
 }
 
@@ -190,7 +218,7 @@ impl Connection {
     /// Sends the beginning of the answer to the request in flight, if nothing of it has been sent. A
     /// client that has closed both directions responds with a reset.
     pub(crate) fn begin_answer(&self, link: Link<'_, Connection>) {
-        let mut progress = self.flight.0.lock();
+        let mut progress = self.flight.progress.lock();
         if progress.sent.is_none() && !mem::replace(&mut progress.has_begun, true) {
             // If this send fails, the next callback reports the error.
             let _ = link.push(BEGINNING);
@@ -210,12 +238,11 @@ impl Connection {
     /// Begins the next phase if the answer has been sent. If it has not and `is_awaited` is set, the
     /// worker will wake the connection. Returns whether the phase has changed.
     pub(crate) fn take_sent(&mut self, is_awaited: bool) -> bool {
-        let mut progress = self.flight.0.lock();
-        let Some((afterwards, at)) = progress.sent.take() else {
-            progress.is_awaited |= is_awaited;
+        if !self.flight.is_sent(is_awaited) {
             return false;
-        };
-        progress.is_awaited = false;
+        }
+        self.flight.signal.store(NOTHING, Ordering::SeqCst);
+        let Some((afterwards, at)) = self.flight.progress.lock().sent.take() else { return false };
         self.quiet_since = at;
         self.phase = match afterwards {
             Afterwards::KeepAlive => Phase::Reading,
