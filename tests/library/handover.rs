@@ -472,7 +472,7 @@ fn accepted_connections_have_the_options_of_their_listener() {
     let recorder = Recorder::new();
     let sockman = SockMan::new(recorder.clone(), without_sweep()).unwrap();
     let _threads = sockman.start_sockets_threads().unwrap();
-    for (n, at) in ["127.0.0.1:0", "[::1]:0"].into_iter().enumerate() {
+    for (n, at) in sockman_test_support::tools::loopbacks().enumerate() {
         let options = crate::socket_options::unusual();
         let bound = sockman.bind_and_start_listening_with(at, &options).unwrap();
         let _client = TcpStream::connect(bound.to_socket_addr().unwrap()).unwrap();

@@ -27,7 +27,7 @@ use sockman_test_support::{
         AUTHENTICATED, CONNECTED, Dialling, METHOD, METHOD_PASSWORD, Request, SOON, answering,
         name, negotiate, proxy, proxy_at, read_credentials, read_greeting, read_request, stall,
     },
-    tools::TempDir,
+    tools::{TempDir, loopbacks},
 };
 
 const ONION: &str = "pg6mmjiyjmcrsslvykfwnntlaru7p5svn6y2ymmju6nubxndf4pscryd.onion";
@@ -224,10 +224,12 @@ fn a_bad_reply_is_reported_as_soon_as_its_code_arrives() {
 fn a_proxy_may_listen_on_ipv6_or_on_a_unix_domain_path() {
     let dialling = Dialling::start();
     let (sender, asked) = mpsc::channel();
-    let v6 = proxy_at("[::1]:0", echoing(sender));
-    for driver in DRIVERS {
-        dialling.connect(driver, &name(), &through(&v6)).unwrap();
-        assert_eq!(asked.recv_timeout(DEADLINE).unwrap().host, b"name.test");
+    for host in loopbacks() {
+        let proxy = proxy_at(host, echoing(sender.clone()));
+        for driver in DRIVERS {
+            dialling.connect(driver, &name(), &through(&proxy)).unwrap();
+            assert_eq!(asked.recv_timeout(DEADLINE).unwrap().host, b"name.test");
+        }
     }
 
     let directory = TempDir::new();

@@ -45,7 +45,7 @@ impl Kernel {
         if socket.registration.is_some() && !socket.was_copied {
             return Err(libc::EEXIST);
         }
-        (socket.registration, socket.is_listed) = (Some((poller, token)), false);
+        (socket.registration, socket.listed) = (Some((poller, token)), [false; 3]);
         // A poller also reports a socket that is already ready when it is registered.
         self.tell(end);
         Ok(())

@@ -532,6 +532,17 @@ pub fn assert_no_spin(running: &super::Running) {
     );
 }
 
+/// Returns whether this host has an address of the family of `host`, which is an address without or
+/// with a port. A host may have no IPv6.
+pub fn has_family_of(host: &str) -> bool {
+    !host.starts_with('[') || std::net::UdpSocket::bind("[::1]:0").is_ok()
+}
+
+/// Returns the loopback addresses of this host, with port 0: of IPv4, and of IPv6 if the host has it.
+pub fn loopbacks() -> impl Iterator<Item = &'static str> {
+    ["127.0.0.1:0", "[::1]:0"].into_iter().filter(|host| has_family_of(host))
+}
+
 /// Returns the system's directory for temporary files, or `/tmp` if the path of that directory is so
 /// long that it leaves no room for the path of a unix-domain socket.
 pub fn temporary_directory() -> PathBuf {
