@@ -59,6 +59,9 @@ fn on_wildcard_listeners_me_is_the_address_that_was_dialled() {
     for last in [1, 2, 77] {
         check(&v4, Ipv4Addr::new(127, 0, 0, last).into());
     }
+    if !has_family_of("[::]") {
+        return;
+    }
     let v6 = sockman.bind_and_start_listening("[::]:0").unwrap();
     assert!(v6.addr().is_unspecified() && v6.port() != 0);
     check(&v6, Ipv6Addr::LOCALHOST.into());
@@ -510,8 +513,12 @@ fn every_other_descriptor_is_close_on_exec() {
 fn both_sides_agree_on_their_addresses() {
     let (recorder, serving, _serving) = running();
     let (_, dialling, _dialling) = running();
-    let bound = serving.bind_and_start_listening("[::]:0").unwrap();
-    let to: SocketAddr = (Ipv6Addr::LOCALHOST, bound.port()).into();
+    let (wildcard, host) = match has_family_of("[::]") {
+        true => ("[::]:0", IpAddr::from(Ipv6Addr::LOCALHOST)),
+        false => ("0.0.0.0:0", Ipv4Addr::LOCALHOST.into()),
+    };
+    let bound = serving.bind_and_start_listening(wildcard).unwrap();
+    let to = SocketAddr::new(host, bound.port());
     let connection = dialling.connect(to, &ConnectOptions::default()).unwrap();
     let (id, me, them) = addresses(&recorder, &serving, 0);
     assert_eq!((&me.into(), &them), (connection.them(), connection.me()));
