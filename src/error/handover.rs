@@ -147,7 +147,7 @@ impl fmt::Display for IntoStreamError {
             ),
             IntoStreamError::Unsupported(id) => write!(
                 f,
-                "{id}: a connection that was dialled through I2P, or of a test double, cannot leave \
+                "{id}: a connection that was dialled through I2P, or whose socket follows a script, cannot leave \
                      the SockMan"
             ),
             IntoStreamError::Finishing(id) => {
