@@ -231,9 +231,9 @@ impl ConnectionMap {
         }
     }
 
-    /// Returns whether a connection finishes.
-    pub(crate) fn has_finishing(&self) -> bool {
-        self.maps.lock().open.iter().any(|ById(connection)| connection.is_finishing())
+    /// Returns whether there is a connection. Connects under way do not count.
+    pub(crate) fn has_open(&self) -> bool {
+        !self.maps.lock().open.is_empty()
     }
 
     /// Returns the ids of all connections and connects under way.

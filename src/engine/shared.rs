@@ -188,13 +188,15 @@ impl Shared {
     }
 
     /// Sets the interrupt, because all connections have ended. Returns `false`, and sets no
-    /// interrupt, if a connection was added meanwhile that finishes because of the drain.
+    /// interrupt, if a connection was added meanwhile. The drain then goes on.
     pub(crate) fn drained(&self) -> bool {
         self.is_draining.store(false, Ordering::SeqCst);
         // A connection whose announcement saw the flag is in the map, because it is announced
         // later than it is added. Later announcements do not see the flag.
-        if self.connections.has_finishing() {
+        if self.connections.has_open() {
             self.is_draining.store(true, Ordering::SeqCst);
+            // As in `drain`, for an announcement that did not see the flag.
+            self.connections.finish_all();
             return false;
         }
         self.interrupt.interrupt();

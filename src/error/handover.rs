@@ -147,8 +147,8 @@ impl fmt::Display for IntoStreamError {
             ),
             IntoStreamError::Unsupported(id) => write!(
                 f,
-                "{id}: a connection that was dialled through I2P, or of a test double, cannot leave \
-                     the SockMan"
+                "{id}: a connection that was dialled through I2P, or whose socket cannot be \
+                     duplicated, cannot leave the SockMan"
             ),
             IntoStreamError::Finishing(id) => {
                 write!(f, "{id}: it finishes, and bytes of the peer may be discarded already")

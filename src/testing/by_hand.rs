@@ -20,6 +20,9 @@ const TOO_MANY_PASSES: usize = 100_000;
 /// the `SockMan` counts as started. The value holds a handle to the `SockMan`, so call
 /// [`stop`](SocketThreadByHand::stop) before a check for leaks.
 ///
+/// Between two passes, no turn is under way, so [`SockMan::into_stream`] does not wait, whichever
+/// thread calls it.
+///
 /// # Examples
 ///
 /// ```

@@ -4625,14 +4625,14 @@ MUTATIONS = [
     {
         'guarantee': 'G9', 'what': 'a drain leaves a connection that finishes',
         'file': 'src/engine/shared.rs',
-        'old': '        if self.connections.has_finishing() {',
+        'old': '        if self.connections.has_open() {',
         'new': '        if false {',
         'test': 'sockman:lib', 'tests': ('engine::pass_tests::finish', 'a_drain'),
     },
     {
         'guarantee': 'handover', 'what': 'a drain leaves a connection that finishes (models)',
         'file': 'src/engine/shared.rs',
-        'old': '        if self.connections.has_finishing() {',
+        'old': '        if self.connections.has_open() {',
         'new': '        if false {',
         'test': 'simulator:models', 'tests': ('', ''),
     },
