@@ -254,7 +254,7 @@ fn a_link_local_address_without_a_zone_says_so_in_words() {
     let sockman = SockMan::new(recorder.clone(), without_sweep()).unwrap();
     let _threads = sockman.start_sockets_threads().unwrap();
     let options = ConnectOptions::default().timeout(DEADLINE);
-    for to in ["[fe80::1]:8333", "[febf:ffff::2]:1"] {
+    for to in ["[fe80::1]:8333", "[febf:ffff::2]:18333"] {
         let to: Service = to.parse().unwrap();
         for driver in DRIVERS {
             let error = driver.connect(&sockman, &recorder, &(&to).into(), &options).unwrap_err();
