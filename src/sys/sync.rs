@@ -1,8 +1,9 @@
 //! The locks, atomics and threads of the crate. The types come from `parking_lot` and the standard
 //! library. With `--cfg shuttle`, the types come from a scheduler that tries out interleavings
-//! (`simulator/tests/models.rs`).
+//! (`simulator/tests/models.rs`). Under Miri the locks are the standard library's, because Miri does
+//! not take the way in which `parking_lot` waits.
 
-#[cfg(not(shuttle))]
+#[cfg(not(any(shuttle, miri)))]
 mod real {
     pub(crate) use std::{
         sync::atomic,
@@ -12,7 +13,7 @@ mod real {
     pub(crate) use parking_lot::{Condvar, Mutex};
 }
 
-#[cfg(shuttle)]
+#[cfg(any(shuttle, miri))]
 mod modelled {
     use std::{
         fmt,
@@ -21,28 +22,33 @@ mod modelled {
         time::Instant,
     };
 
-    pub(crate) use shuttle::{
+    #[cfg(shuttle)]
+    use shuttle as base;
+    #[cfg(not(shuttle))]
+    use std as base;
+
+    pub(crate) use base::{
         sync::atomic,
         thread::{Builder, JoinHandle},
     };
 
     /// A mutex without poisoning, like `parking_lot`'s: a panic on another thread does not affect
     /// the thread that locks.
-    pub(crate) struct Mutex<T>(shuttle::sync::Mutex<T>);
+    pub(crate) struct Mutex<T>(base::sync::Mutex<T>);
 
     pub(crate) struct MutexGuard<'a, T> {
         /// The inner guard, which is `None` only while the guard waits in a condition variable.
-        inner: Option<shuttle::sync::MutexGuard<'a, T>>,
+        inner: Option<base::sync::MutexGuard<'a, T>>,
     }
 
     #[derive(Debug, Default)]
-    pub(crate) struct Condvar(shuttle::sync::Condvar);
+    pub(crate) struct Condvar(base::sync::Condvar);
 
-    pub(crate) struct NotTimedOut;
+    pub(crate) struct TimedOut(bool);
 
     impl<T> Mutex<T> {
         pub(crate) fn new(value: T) -> Mutex<T> {
-            Mutex(shuttle::sync::Mutex::new(value))
+            Mutex(base::sync::Mutex::new(value))
         }
 
         pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
@@ -91,13 +97,24 @@ mod modelled {
         }
 
         /// Waits without a time-out, because a time-out would hide a lost signal from a model.
+        #[cfg(shuttle)]
+        pub(crate) fn wait_until<T>(&self, guard: &mut MutexGuard<'_, T>, _: Instant) -> TimedOut {
+            self.wait(guard);
+            TimedOut(false)
+        }
+
+        #[cfg(not(shuttle))]
         pub(crate) fn wait_until<T>(
             &self,
             guard: &mut MutexGuard<'_, T>,
-            _: Instant,
-        ) -> NotTimedOut {
-            self.wait(guard);
-            NotTimedOut
+            until: Instant,
+        ) -> TimedOut {
+            let left = until.saturating_duration_since(Instant::now());
+            let Some(inner) = guard.inner.take() else { return TimedOut(false) };
+            let (inner, outcome) =
+                self.0.wait_timeout(inner, left).unwrap_or_else(PoisonError::into_inner);
+            guard.inner = Some(inner);
+            TimedOut(outcome.timed_out())
         }
 
         pub(crate) fn notify_all(&self) {
@@ -105,14 +122,14 @@ mod modelled {
         }
     }
 
-    impl NotTimedOut {
+    impl TimedOut {
         pub(crate) fn timed_out(&self) -> bool {
-            false
+            self.0
         }
     }
 }
 
-#[cfg(shuttle)]
+#[cfg(any(shuttle, miri))]
 pub(crate) use modelled::*;
-#[cfg(not(shuttle))]
+#[cfg(not(any(shuttle, miri)))]
 pub(crate) use real::*;
