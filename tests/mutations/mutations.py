@@ -5,7 +5,7 @@
 # file:      the file, from the root of the project.
 # old, new:  the first occurrence of `old` becomes `new`; with `every`, each occurrence.
 # test:      the package and the test program (`lib`: unit tests; `simulator:seeds`, `:bsd`, `:macos`: 10,000 seeds of the
-#            simulator; `simulator:models`: the models of the races).
+#            simulator; `simulator:models`: the models of the races; `miri:weak_memory`: 40 seeds of Miri).
 # tests:     the module and a part of the test's name; an empty string selects all.
 
 MUTATIONS = [
@@ -4635,5 +4635,33 @@ MUTATIONS = [
         'old': '        if self.connections.has_open() {',
         'new': '        if false {',
         'test': 'simulator:models', 'tests': ('', ''),
+    },
+    {
+        'guarantee': 'G6', 'what': 'in weak memory, a notify is lost while the thread goes to sleep',
+        'file': 'src/engine/inbox.rs',
+        'old': '        self.pending.store(true, Ordering::SeqCst);\n        if self.sleeping.load(Ordering::SeqCst)',
+        'new': '        self.pending.store(true, Ordering::Release);\n        if self.sleeping.load(Ordering::Acquire)',
+        'test': 'miri:weak_memory', 'tests': ('', 'each_notify'),
+    },
+    {
+        'guarantee': 'G6', 'what': 'in weak memory, the thread goes to sleep although a notify waits',
+        'file': 'src/engine/inbox.rs',
+        'old': '        self.sleeping.store(true, Ordering::SeqCst);\n        if self.pending.load(Ordering::SeqCst)',
+        'new': '        self.sleeping.store(true, Ordering::Release);\n        if self.pending.load(Ordering::Acquire)',
+        'test': 'miri:weak_memory', 'tests': ('', 'each_notify'),
+    },
+    {
+        'guarantee': 'G6', 'what': 'in weak memory, a hook misses what was stored before a second wake',
+        'file': 'src/engine/connection.rs',
+        'old': '        !self.woken.swap(true, Ordering::AcqRel)',
+        'new': '        !self.woken.swap(true, Ordering::Relaxed)',
+        'test': 'miri:weak_memory', 'tests': ('', 'the_last_of_two_wakes'),
+    },
+    {
+        'guarantee': 'G6', 'what': 'in weak memory, the thread that asks the hooks misses a store before the wake',
+        'file': 'src/engine/connection.rs',
+        'old': '        self.woken.swap(false, Ordering::AcqRel);',
+        'new': '        self.woken.swap(false, Ordering::Relaxed);',
+        'test': 'miri:weak_memory', 'tests': ('', 'the_last_of_two_wakes'),
     },
 ]

@@ -83,6 +83,8 @@ class Copy:
         if not module and not part:
             return None
         target = mutation["test"]
+        if target == "miri:weak_memory":
+            return [part]
         if target not in self.names:
             listed = self.cargo(*selection(target), "--", "--list", "--format", "terse").stdout
             self.names[target] = re.findall(r"^(\S+): test$", listed, re.MULTILINE)
@@ -112,6 +114,8 @@ class Copy:
             return self.seeds(KERNELS[target])
         if target == "simulator:models":
             return self.models()
+        if target == "miri:weak_memory":
+            return self.miri(tests)
         built = self.cargo(*selection(target), "--no-run")
         if built.returncode != 0:
             errors = [line for line in built.stderr.splitlines() if line.startswith("error")]
@@ -145,6 +149,22 @@ class Copy:
         if failed:
             return f"killed: seed {failed[1]}: {failed[2]}"
         return f"killed: a crash: {(ran.stderr.strip().splitlines() or [ran.returncode])[0]}"
+
+    def miri(self, tests):
+        environment = dict(
+            os.environ,
+            CARGO_TARGET_DIR=str(self.target) + "-miri",
+            MIRIFLAGS="-Zmiri-disable-isolation -Zmiri-many-seeds=0..40",
+            RUST_BACKTRACE="0",
+        )
+        test = ["cargo", "+nightly", "miri", "test", "--quiet", "-p", "sockman", "--test", "weak_memory", "--", *tests]
+        command = ["timeout", "-k", "5", str(4 * SECONDS), *test]
+        ran = subprocess.run(command, cwd=self.root, env=environment, capture_output=True, text=True)
+        if ran.returncode == 0:
+            return "SURVIVED"
+        found = re.search(r"error: (the evaluated program deadlocked|Undefined Behavior.*|could not compile.*)", ran.stderr)
+        found = found[1] if found else "a test fails"
+        return f"STALE: {found}" if found.startswith("could not") else f"killed: Miri: {found}"
 
     def models(self):
         target = str(self.target) + "-models"
