@@ -71,6 +71,10 @@ impl SockMan {
     /// once while no thread runs, and for a connection that is not activated when its
     /// [`NewConnection`](crate::NewConnection) is dropped or activated.
     ///
+    /// While other code keeps a copy of the descriptor, for example of a stream that was given to
+    /// [`add_connection`](SockMan::add_connection), the peer sees nothing: the reset goes out when
+    /// the last copy is closed.
+    ///
     /// A unix-domain socket has no reset. There the peer receives the end of the stream, as after
     /// `close_connection`.
     ///

@@ -38,8 +38,13 @@ impl Kernel {
 
     pub(in crate::testing) fn register(&mut self, poller: u64, fd: usize, token: usize) -> Sys<()> {
         let end = self.end_of(fd).ok_or(libc::EBADF)?;
-        self.fault(Some(end), Call::Register)?;
+        let outcome = self.fault(Some(end), Call::Register);
         let socket = self.socket(end).ok_or(libc::EBADF)?;
+        if outcome.is_err() && socket.was_copied {
+            // The registration of an earlier descriptor may be left. It does not watch this one.
+            socket.registration = None;
+        }
+        outcome?;
         // Linux knows a registration by its descriptor, and thus takes a copy although the original
         // is registered.
         if socket.registration.is_some() && !socket.was_copied {
