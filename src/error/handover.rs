@@ -106,7 +106,8 @@ pub enum IntoStreamError {
     /// `SockMan`.
     UnknownConnection(ConnectionId),
     /// The connection cannot leave the `SockMan`. A connection that was dialled through I2P ends with
-    /// its session, which stays, and the socket of a test double may have no descriptor.
+    /// its session, which stays. A socket of an embedder's own
+    /// [`SockFactory`](crate::sys::SockFactory) may not be able to leave.
     Unsupported(ConnectionId),
     /// The connection finishes: [`finish_connection`](crate::SockMan::finish_connection) or
     /// [`drain_and_stop`](crate::SockMan::drain_and_stop) was called, and bytes of the peer may be

@@ -452,7 +452,7 @@ impl SendQueue {
     ///
     /// As [`enqueue`](SendQueue::enqueue). [`PushError::Full`] means that the queue is at its limit
     /// and took nothing. It holds bytes then, so a ready-to-send callback follows when the peer
-    /// reads.
+    /// reads. After [`PushError::OverBudget`], no callback may follow: close the connection.
     pub fn enqueue_part(&self, sockman: &SockMan, data: &[u8]) -> Result<usize, PushError> {
         self.enqueue_part_to(sockman, data)
     }
@@ -629,12 +629,6 @@ impl SendQueue {
     #[must_use]
     pub fn has_queued(&self) -> bool {
         self.queued() != 0
-    }
-
-    /// Returns whether a part of a push was sent and the rest was refused, so that the queue refuses
-    /// everything from then on.
-    pub(super) fn is_cut(&self) -> bool {
-        self.queue.lock().is_cut
     }
 
     /// Returns the number of queued bytes.

@@ -19,10 +19,11 @@ use crate::sockman::SockMan;
 ///
 /// # Errors
 ///
-/// A full queue or budget is an [`io::Error`] of the kind [`io::ErrorKind::WouldBlock`]. No byte of
-/// that write was queued. The write may be repeated after a drain; if the peer does not read, close
-/// the connection. A queue that refuses everything, because the budget cut an earlier push, is an
-/// error of the kind [`io::ErrorKind::Other`]. A broken or closed connection has the kind of the
+/// A full queue is an [`io::Error`] of the kind [`io::ErrorKind::WouldBlock`]. No byte of that write
+/// was queued. The write may be repeated after a drain; if the peer does not read, close the
+/// connection. A used-up [`SendBudget`](super::SendBudget) is an error of the kind
+/// [`io::ErrorKind::Other`], because no event reports that other queues have freed a part of it:
+/// close the connection. A broken or closed connection has the kind of the
 /// [`SendError`](crate::error::SendError). The inner error is a [`PushError`].
 #[derive(Debug, Clone, Copy)]
 pub struct SendQueueWriter<'a> {
@@ -36,19 +37,16 @@ impl<'a> SendQueueWriter<'a> {
     }
 }
 
-impl SendQueueWriter<'_> {
-    fn io_error(self, error: PushError) -> io::Error {
-        match error {
-            PushError::Send(error) => error.into(),
-            cut if self.queue.is_cut() => io::Error::other(cut),
-            full => io::Error::new(io::ErrorKind::WouldBlock, full),
-        }
+fn io_error(error: PushError) -> io::Error {
+    match error {
+        PushError::Full { .. } => io::Error::new(io::ErrorKind::WouldBlock, error),
+        other => other.into(),
     }
 }
 
 impl Write for SendQueueWriter<'_> {
     fn write(&mut self, data: &[u8]) -> io::Result<usize> {
-        self.queue.enqueue_part(self.sockman, data).map_err(|error| self.io_error(error))
+        self.queue.enqueue_part(self.sockman, data).map_err(io_error)
     }
 
     fn write_vectored(&mut self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
@@ -59,7 +57,7 @@ impl Write for SendQueueWriter<'_> {
                 let first = pieces.iter().find(|piece| !piece.is_empty());
                 self.write(first.map_or(&[], |piece| piece))
             }
-            Err(error) => Err(self.io_error(error)),
+            Err(error) => Err(io_error(error)),
         }
     }
 

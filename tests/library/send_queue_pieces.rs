@@ -466,9 +466,17 @@ fn a_writer_takes_the_part_that_fits() {
     assert!(matches!(full, PushError::Full { limit: 10 }), "{full:?}");
 }
 
-/// The writer: no drain makes room in a queue that the budget has cut, so this is no "would block".
+/// The writer: no drain of this queue makes room in a used-up budget, and nothing reports room, so this
+/// is no "would block". The same holds for a queue that the budget has cut.
 #[test]
-fn a_writer_of_a_cut_queue_fails_for_good() {
+fn a_writer_without_a_budget_is_not_told_to_wait() {
+    let budget = SendBudget::new(1000);
+    let rig = Rig::new(0, SendQueueLimits::default(), Some(budget.clone()));
+    let error = rig.queue().writer(&rig.sockman).write(&[1; 5000]).unwrap_err();
+    assert_eq!((error.kind(), rig.queue().queued()), (io::ErrorKind::Other, 0));
+    let inner = error.get_ref().unwrap().downcast_ref::<PushError>();
+    assert!(matches!(inner, Some(PushError::OverBudget { .. })), "{error:?}");
+
     let budget = SendBudget::new(1000);
     let rig = Rig::new(100, SendQueueLimits::default(), Some(budget));
     let error = rig.queue().push(&rig.sockman, &[1; 5000]).unwrap_err();

@@ -3092,8 +3092,8 @@ MUTATIONS = [
     {
         'guarantee': 'SendQueue', 'what': 'a full queue is an odd error of the writer',
         'file': 'src/helpers/send_queue_writer.rs',
-        'old': 'io::Error::new(io::ErrorKind::WouldBlock, full)',
-        'new': 'io::Error::other(full)',
+        'old': 'io::ErrorKind::WouldBlock, error)',
+        'new': 'io::ErrorKind::Other, error)',
         'test': 'sockman:library', 'tests': ('send_queue_pieces', ''),
     },
     {
@@ -4476,10 +4476,10 @@ MUTATIONS = [
         'test': 'sockman:library', 'tests': ('send_queue_pieces', 'writer'),
     },
     {
-        'guarantee': 'SendQueue', 'what': 'a writer of a cut queue is told to wait',
+        'guarantee': 'SendQueue', 'what': 'a writer without a budget is told to wait',
         'file': 'src/helpers/send_queue_writer.rs',
-        'old': 'cut if self.queue.is_cut() =>',
-        'new': 'cut if false && self.queue.is_cut() =>',
+        'old': 'PushError::Full { .. } => io::Error::new(',
+        'new': 'PushError::Full { .. } | PushError::OverBudget { .. } => io::Error::new(',
         'test': 'sockman:library', 'tests': ('send_queue_pieces', 'writer'),
     },
     {
