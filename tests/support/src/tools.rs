@@ -139,6 +139,7 @@ struct Seen {
     accepted_at: Mutex<Option<Service>>,
     fail_registrations: AtomicBool,
     after_receive: Mutex<Option<Box<dyn FnOnce() + Send>>>,
+    last_poll: Mutex<Duration>,
 }
 
 impl fmt::Debug for Seen {
@@ -175,6 +176,11 @@ impl Spy {
     /// Calls `act` after the next receive that does not block, before that receive returns.
     pub fn after_receive(&self, act: impl FnOnce() + Send + 'static) {
         *self.seen.after_receive.lock().unwrap() = Some(Box::new(act));
+    }
+
+    /// Returns how long the last poll that has ended took. All pollers count.
+    pub fn last_poll(&self) -> Duration {
+        *self.seen.last_poll.lock().unwrap()
     }
 
     fn watch(&self, inner: Box<dyn Sock>) -> Box<dyn Sock> {
@@ -327,7 +333,10 @@ impl Poller for SpyPoller {
     }
 
     fn poll(&mut self, events: &mut Vec<Readiness>, timeout: Option<Duration>) -> io::Result<()> {
-        self.inner.poll(events, timeout)
+        let began = Instant::now();
+        let result = self.inner.poll(events, timeout);
+        *self.seen.last_poll.lock().unwrap() = began.elapsed();
+        result
     }
 
     fn waker(&self) -> Arc<dyn Waker> {
