@@ -438,7 +438,7 @@ fn each_kind_of_answer_arrives_whole_at_a_client_that_half_closed() {
     // In the server above, the queue could be full for the second and the third request.
     let (server, service) = start(Config { workers: 1, ..Config::default() });
     let mut ahead = Client::connect(&server);
-    ahead.send(&post("/gate", b"one").repeat(3));
+    ahead.send(post("/gate", b"one").repeat(3));
     ahead.stream.shutdown(Shutdown::Write).unwrap();
     service.begun.wait_for(1);
     ahead.stream.peek(&mut begin).unwrap();
