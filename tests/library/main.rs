@@ -83,4 +83,5 @@ mod conformance;
 
 // Over the network in memory.
 mod doubles;
+mod late_poll;
 mod limits;

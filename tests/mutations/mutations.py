@@ -2511,8 +2511,8 @@ MUTATIONS = [
     {
         'guarantee': 'G15', 'what': 'the thread does not poll again after a long sweep',
         'file': 'src/engine/socket_thread.rs',
-        'old': '            if !self.has_looked(context) {\n                self.events.clear();',
-        'new': '            if false {\n                self.events.clear();',
+        'old': '            if !self.has_looked(context) {\n                self.poll_again(context)?;',
+        'new': '            if false {\n                self.poll_again(context)?;',
         'test': 'sockman:lib', 'tests': ('engine::pass_tests::timers', ''),
     },
     {
@@ -4663,5 +4663,19 @@ MUTATIONS = [
         'old': '        self.woken.swap(false, Ordering::AcqRel);',
         'new': '        self.woken.swap(false, Ordering::Relaxed);',
         'test': 'miri:weak_memory', 'tests': ('', 'the_last_of_two_wakes'),
+    },
+    {
+        'guarantee': 'G15', 'what': 'a poll that returns late counts as one that has looked when it returned',
+        'file': 'src/engine/socket_thread.rs',
+        'old': '        self.looked = latest.map_or(Some(self.now), |latest| Some(self.now.min(latest)));\n',
+        'new': '',
+        'test': 'sockman:library', 'tests': ('late_poll::', ''),
+    },
+    {
+        'guarantee': 'G15', 'what': 'the sweep does not poll again after a poll that returned late',
+        'file': 'src/engine/socket_thread.rs',
+        'old': '        if self.looked < Some(self.now) && self.has_timer_due() {',
+        'new': '        if false {',
+        'test': 'sockman:library', 'tests': ('late_poll::', ''),
     },
 ]

@@ -46,6 +46,8 @@ type Reaction = Box<dyn Fn(&SockMan, &Deadlines<ConnectionId>) + Send + Sync>;
 /// Reports idle connections, found by timers or in `event_io_loop_completed_for_one`.
 struct Idle {
     told: Mutex<Sender<Told>>,
+    /// The idle time-out.
+    idle: Duration,
     timers: Deadlines<ConnectionId>,
     /// When a connection last had data, if `event_io_loop_completed_for_one` looks for idle ones.
     /// These tests have one connection then.
@@ -55,9 +57,10 @@ struct Idle {
 }
 
 impl Idle {
-    fn new(told: Sender<Told>, is_coarse: bool) -> Arc<Idle> {
+    fn new(told: Sender<Told>, is_coarse: bool, idle: Duration) -> Arc<Idle> {
         Arc::new(Idle {
             told: Mutex::new(told),
+            idle,
             timers: Deadlines::new(),
             active: is_coarse.then(|| Mutex::new(Instant::now())),
             on_byte: OnceLock::new(),
@@ -77,7 +80,7 @@ impl Idle {
     fn is_active(&self, sockman: &SockMan, id: ConnectionId) {
         match &self.active {
             Some(active) => *active.lock() = Instant::now(),
-            None => self.timers.set(sockman, id, Instant::now() + IDLE),
+            None => self.timers.set(sockman, id, Instant::now() + self.idle),
         }
     }
 }
@@ -104,7 +107,7 @@ impl EventHandler for Idle {
     fn event_got_eof(&self, _: &SockMan, _: ConnectionId) {}
     fn event_got_permanent_read_error(&self, _: &SockMan, _: ConnectionId, _: &io::Error) {}
     fn event_io_loop_completed_for_one(&self, _: &SockMan, id: ConnectionId) {
-        if self.active.as_ref().is_some_and(|active| active.lock().elapsed() > IDLE) {
+        if self.active.as_ref().is_some_and(|active| active.lock().elapsed() > self.idle) {
             self.tell_idle(id);
         }
     }
@@ -129,7 +132,7 @@ fn stop_and_go_on(is_coarse: bool, options: &Options) {
 /// Returns `false` if the process was not stopped in a poll.
 fn is_data_the_first_news(is_coarse: bool, options: Options) -> bool {
     let (told, tells) = mpsc::channel();
-    let handler = Idle::new(told, is_coarse);
+    let handler = Idle::new(told, is_coarse, IDLE);
     let options = options.sock_factory(Arc::new(handler.spy.clone()));
     let running = Running::start(handler, options);
     let client = running.client();
@@ -182,7 +185,8 @@ fn the_data_of_more_connections_than_one_poll_reports_is_delivered_before_their_
 
             make_room_for(4096);
             let (told, tells) = mpsc::channel();
-            let handler = Idle::new(told, false);
+            // No connection is idle before the callback says so.
+            let handler = Idle::new(told, false, 10 * DEADLINE);
             let running = Running::start(handler.clone(), without_sweep());
             let clients: Vec<TcpStream> = (0..CLIENTS).map(|_| running.client()).collect();
             let ids: Vec<ConnectionId> = (0..CLIENTS)

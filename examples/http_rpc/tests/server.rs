@@ -493,11 +493,18 @@ fn a_little_that_a_client_takes_is_noticed() {
     assert_eq!(client.stream.peek(&mut [0]).unwrap(), 1);
     let sent = || server.connection_infos()[0].bytes_sent;
     let mut taken = vec![0; A_LITTLE];
+    // On a busy machine, small segments can fill the client's buffer, so that its kernel offers no
+    // room for a while. Without the option, that happens at every second read.
+    let mut silent_rounds = 0;
     for _ in 0..LARGE / A_LITTLE / 2 {
-        let (before, deadline) = (sent(), Instant::now() + DEADLINE);
+        let (before, deadline) = (sent(), Instant::now() + DEADLINE / 2);
         client.stream.read_exact(&mut taken).unwrap();
         while sent() == before && before < LARGE as u64 {
-            assert!(Instant::now() < deadline, "the server sends nothing after {before} bytes");
+            if Instant::now() > deadline {
+                silent_rounds += 1;
+                assert!(silent_rounds < 3, "the server sends nothing after {before} bytes");
+                break;
+            }
             thread::yield_now();
         }
     }

@@ -140,7 +140,13 @@ struct Seen {
     fail_registrations: AtomicBool,
     after_receive: Mutex<Option<Box<dyn FnOnce() + Send>>>,
     last_poll: Mutex<Duration>,
+    late_poll: Mutex<Option<LatePoll>>,
+    /// How far the clock is ahead of the system's.
+    ahead: Mutex<Duration>,
 }
+
+/// How late a poll returns, and what happens meanwhile.
+type LatePoll = (Duration, Box<dyn FnOnce() + Send>);
 
 impl fmt::Debug for Seen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -183,6 +189,12 @@ impl Spy {
         *self.seen.last_poll.lock().unwrap()
     }
 
+    /// Makes the next poll look before `act` runs, and return without an event when the clock shows
+    /// `late` more. So does a poll whose process is stopped after its time-out.
+    pub fn next_poll_is_late(&self, late: Duration, act: impl FnOnce() + Send + 'static) {
+        *self.seen.late_poll.lock().unwrap() = Some((late, Box::new(act)));
+    }
+
     fn watch(&self, inner: Box<dyn Sock>) -> Box<dyn Sock> {
         self.watch_at(inner, None)
     }
@@ -204,6 +216,10 @@ impl SockFactory for Spy {
 
     fn adopt_listener(&self, listener: OwnedFd) -> io::Result<Box<dyn Sock>> {
         Ok(self.watch(self.os.adopt_listener(listener)?))
+    }
+
+    fn now(&self) -> Instant {
+        self.os.now() + *self.seen.ahead.lock().unwrap()
     }
 }
 
@@ -333,6 +349,12 @@ impl Poller for SpyPoller {
     }
 
     fn poll(&mut self, events: &mut Vec<Readiness>, timeout: Option<Duration>) -> io::Result<()> {
+        let late = self.seen.late_poll.lock().unwrap().take();
+        if let Some((late, act)) = late {
+            act();
+            *self.seen.ahead.lock().unwrap() += late;
+            return Ok(());
+        }
         let began = Instant::now();
         let result = self.inner.poll(events, timeout);
         *self.seen.last_poll.lock().unwrap() = began.elapsed();
