@@ -5,6 +5,8 @@
 //! `cargo run --example node -- --seed 2 --peer NODE_ID@127.0.0.1:9735`
 //! `cargo run --example node -- --tor 127.0.0.1:9050 --peer NODE_ID@…d.onion:9735`
 
+#![allow(clippy::print_stdout, reason = "a program prints")]
+
 use std::{
     error::Error,
     net::SocketAddr,
@@ -110,7 +112,7 @@ fn keep(
             }
             Err(error) => println!("{id}: {error}"),
         }
-        stop.sleep_for(RETRY);
+        let _ = stop.sleep_for(RETRY);
     }
 }
 

@@ -2,6 +2,8 @@
 //!
 //! `cargo run --example two_nodes`
 
+#![allow(clippy::print_stdout, reason = "a program prints")]
+
 use std::{
     collections::VecDeque,
     error::Error,
@@ -11,7 +13,7 @@ use std::{
 
 use lightning::{
     bitcoin::secp256k1::PublicKey,
-    io::{self, Read as _},
+    io,
     ln::{
         msgs::{DecodeError, Init, LightningError},
         peer_handler::{

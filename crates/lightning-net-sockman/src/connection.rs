@@ -32,7 +32,6 @@ impl Drop for ReportOnDrop {
 ///
 /// The handle takes the place of the future that the functions of `lightning-net-tokio` return.
 #[derive(Debug, Clone)]
-#[must_use = "the connection goes on without its handle; `let _ =` says that this is intended"]
 pub struct Connection {
     id: ConnectionId,
     end: Arc<End>,

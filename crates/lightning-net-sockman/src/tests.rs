@@ -478,6 +478,7 @@ fn one_read_has_four_kibibytes_at_most() {
 
 /// Contract: descriptors are equal only within one connection, also of two drivers.
 #[test]
+#[allow(clippy::mutable_key_type, reason = "the hash depends on the id alone")]
 fn descriptors_are_equal_if_they_name_one_connection() {
     let (first, second) = (Running::start(), Running::start());
     let mut all = HashSet::new();
