@@ -1,4 +1,5 @@
-//! LDK's contract, call by call: a manager in place of LDK's records the calls of the driver.
+//! LDK's contract, call by call: a manager in place of LDK's records the calls of the driver. The
+//! crate's package holds these tests, so they use nothing else of the workspace.
 
 use std::{
     collections::{HashSet, VecDeque},
@@ -6,7 +7,7 @@ use std::{
     net::TcpStream,
     sync::{Arc, Condvar, Mutex, MutexGuard, mpsc},
     thread,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use lightning::{
@@ -16,13 +17,45 @@ use lightning::{
         peer_handler::{PeerHandleError, SocketDescriptor as _},
     },
 };
-use sockman::{ConnectOptions, Options, SocketsThreads, error::ConnectErrorKind};
-use sockman_test_support::{DEADLINE, eventually, read_to_end, reset, tools::run_passes};
+use sockman::{ConnectOptions, Options, SockMan, SocketsThreads, error::ConnectErrorKind};
 
 use crate::{
     Connection, Driver, SocketDescriptor, driver::RECEIVE_BUFFER, handler::QUEUE_LIMIT,
     manager::Manager,
 };
+
+/// How long a test waits for an event. A passing test never waits that long.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// Waits until `done` returns true, for conditions that no event reports.
+fn eventually(what: &str, mut done: impl FnMut() -> bool) {
+    let deadline = Instant::now() + DEADLINE;
+    while !done() {
+        assert!(Instant::now() < deadline, "waited in vain until {what}");
+        thread::yield_now();
+    }
+}
+
+/// Waits until the loop has made `count` whole passes that began after this call.
+fn run_passes(sockman: &SockMan, count: u64) {
+    // The first pass may be under way already.
+    for _ in 0..count + 1 {
+        let before = sockman.stats().passes;
+        sockman.notify();
+        eventually("the loop makes a pass", || sockman.stats().passes > before);
+    }
+}
+
+fn read_to_end(stream: &mut TcpStream) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    stream.read_to_end(&mut bytes).unwrap();
+    bytes
+}
+
+/// Closes with a reset instead of an orderly end.
+fn reset(stream: TcpStream) {
+    socket2::Socket::from(stream).set_linger(Some(Duration::ZERO)).unwrap();
+}
 
 /// A call that the driver made.
 #[derive(Debug, Clone, PartialEq, Eq)]
