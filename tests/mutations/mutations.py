@@ -4783,4 +4783,11 @@ MUTATIONS = [
         'new': 'Proxy::socks5(tor_proxy)',
         'test': 'lightning-net-sockman:engine', 'tests': ('tor', 'each_connect'),
     },
+    {
+        'guarantee': 'LDK', 'what': 'the queue of a peer has the default limit',
+        'file': 'crates/lightning-net-sockman/src/handler.rs',
+        'old': '    fn queue_limits(&self) -> SendQueueLimits {\n        LIMITS',
+        'new': '    fn queue_limits(&self) -> SendQueueLimits {\n        let _ = LIMITS;\n        SendQueueLimits::default()',
+        'test': 'lightning-net-sockman:lib', 'tests': ('tests', 'a_queue_takes'),
+    },
 ]

@@ -436,6 +436,16 @@ fn rooms_now(running: &Running) -> usize {
     running.manager.count(|call| matches!(call, Call::Room(_)))
 }
 
+/// G10: one send takes at most what the queue has room for.
+#[test]
+fn a_queue_takes_128_kibibytes_at_most() {
+    let running = Running::start();
+    let (mut client, mut descriptor) = running.client();
+    let taken = descriptor.send_data(&[9; 1_000_000], true);
+    assert_eq!(taken, QUEUE_LIMIT);
+    client.read_exact(&mut vec![0; taken]).unwrap();
+}
+
 /// Contract: no report of room is lost, whenever the queue runs empty.
 #[test]
 fn no_report_of_room_is_lost() {
@@ -518,6 +528,7 @@ fn descriptors_are_equal_if_they_name_one_connection() {
     for running in [&first, &second, &first, &second] {
         let (client, descriptor) = running.client();
         assert_eq!(descriptor, descriptor.clone());
+        assert!(all.iter().all(|other| *other != descriptor));
         assert!(all.insert(descriptor.clone()));
         assert!(!all.insert(descriptor.clone()));
         drop(client);
