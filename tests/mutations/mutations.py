@@ -4790,4 +4790,11 @@ MUTATIONS = [
         'new': '    fn queue_limits(&self) -> SendQueueLimits {\n        let _ = LIMITS;\n        SendQueueLimits::default()',
         'test': 'lightning-net-sockman:lib', 'tests': ('tests', 'a_queue_takes'),
     },
+    {
+        'guarantee': 'LDK', 'what': 'a queue that ran empty too early reports no room',
+        'file': 'crates/lightning-net-sockman/src/descriptor.rs',
+        'old': '            wants_room.store(true, Ordering::Release);\n            remote.wake();\n',
+        'new': '            wants_room.store(true, Ordering::Release);\n',
+        'test': 'lightning-net-sockman:lib', 'tests': ('tests', 'room_is_reported_although'),
+    },
 ]

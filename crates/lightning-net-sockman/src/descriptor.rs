@@ -119,6 +119,8 @@ impl peer_handler::SocketDescriptor for SocketDescriptor {
         }
         // An error means that the queue is full, or the connection closed.
         let taken = remote.enqueue_part(data).unwrap_or(0);
+        #[cfg(test)]
+        crate::tests::after_enqueue();
         if taken < data.len() {
             // The socket thread may have emptied the queue since. The wake makes it look again.
             wants_room.store(true, Ordering::Release);

@@ -2,6 +2,7 @@
 //! crate's package holds these tests, so they use nothing else of the workspace.
 
 use std::{
+    cell::RefCell,
     collections::{HashSet, VecDeque},
     io::{Read, Write},
     net::TcpStream,
@@ -470,6 +471,40 @@ fn no_report_of_room_is_lost() {
     }
     reader.join().unwrap();
     assert!(rooms_now(&running) >= total / QUEUE_LIMIT - 1);
+}
+
+thread_local! {
+    /// What a send of this thread waits for after it has queued its bytes.
+    static AFTER_ENQUEUE: RefCell<Option<Box<dyn FnOnce()>>> = const { RefCell::new(None) };
+}
+
+/// Called in `send_data`, between the queue and the note that LDK waits for room.
+pub(crate) fn after_enqueue() {
+    let wait = AFTER_ENQUEUE.with(|slot| slot.borrow_mut().take());
+    wait.into_iter().for_each(|wait| wait());
+}
+
+/// Contract: no report of room is lost if the socket thread empties the queue right after another
+/// thread has filled it.
+#[test]
+fn room_is_reported_although_the_queue_is_empty_already() {
+    let running = Running::start();
+    let (mut client, mut descriptor) = running.client();
+    let (sockman, id) = (running.driver.sockman().clone(), descriptor.id());
+    let reader = thread::spawn(move || {
+        client.read_exact(&mut vec![0; QUEUE_LIMIT]).unwrap();
+        client
+    });
+    let is_sent = move || {
+        eventually("the queue is empty", || {
+            sockman.connection_info(id).is_some_and(|info| info.bytes_sent == QUEUE_LIMIT as u64)
+        });
+        run_passes(&sockman, 3);
+    };
+    AFTER_ENQUEUE.with(|slot| *slot.borrow_mut() = Some(Box::new(is_sent)));
+    assert_eq!(descriptor.send_data(&[4; 2 * QUEUE_LIMIT], true), QUEUE_LIMIT);
+    running.manager.wait_for_call(&Call::Room(descriptor));
+    drop(reader.join().unwrap());
 }
 
 /// G6: a reset ends a connection that LDK does not read, although nothing is queued for it.
