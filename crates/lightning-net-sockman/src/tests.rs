@@ -1,29 +1,26 @@
 //! LDK's contract, call by call: a manager in place of LDK's records the calls of the driver. The
 //! crate's package holds these tests, so they use nothing else of the workspace.
 
+mod recorder;
+
 use std::{
     cell::RefCell,
-    collections::{HashSet, VecDeque},
+    collections::HashSet,
     io::{Read, Write},
     net::TcpStream,
-    sync::{Arc, Condvar, Mutex, MutexGuard, mpsc},
+    sync::{Arc, mpsc},
     thread,
     time::{Duration, Instant},
 };
 
 use lightning::{
     bitcoin::secp256k1::{PublicKey, Secp256k1, SecretKey},
-    ln::{
-        msgs::SocketAddress,
-        peer_handler::{PeerHandleError, SocketDescriptor as _},
-    },
+    ln::{msgs::SocketAddress, peer_handler::SocketDescriptor as _},
 };
 use sockman::{ConnectOptions, Options, SockMan, SocketsThreads, error::ConnectErrorKind};
 
-use crate::{
-    Connection, Driver, SocketDescriptor, driver::RECEIVE_BUFFER, handler::QUEUE_LIMIT,
-    manager::Manager,
-};
+use self::recorder::{Call, Recorder};
+use crate::{Connection, Driver, SocketDescriptor, driver::RECEIVE_BUFFER, handler::QUEUE_LIMIT};
 
 /// How long a test waits for an event. A passing test never waits that long.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -56,146 +53,6 @@ fn read_to_end(stream: &mut TcpStream) -> Vec<u8> {
 /// Closes with a reset instead of an orderly end.
 fn reset(stream: TcpStream) {
     socket2::Socket::from(stream).set_linger(Some(Duration::ZERO)).unwrap();
-}
-
-/// A call that the driver made.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Call {
-    Inbound(SocketDescriptor, Option<SocketAddress>),
-    Outbound(SocketDescriptor, PublicKey, Option<SocketAddress>),
-    Read(SocketDescriptor, Vec<u8>),
-    Room(SocketDescriptor),
-    Disconnected(SocketDescriptor),
-    Events,
-}
-
-#[derive(Default)]
-struct State {
-    calls: Vec<Call>,
-    /// Whether the next calls return an error.
-    refuse: bool,
-    /// What goes out when there is room.
-    to_send: VecDeque<u8>,
-}
-
-/// The manager of a test. It holds `lock` in each call, as LDK does, and panics if a call comes
-/// while another one for the same connection runs.
-#[derive(Default)]
-struct Recorder {
-    state: Mutex<State>,
-    changed: Condvar,
-    lock: Mutex<()>,
-}
-
-impl Recorder {
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap()
-    }
-
-    fn note(&self, call: Call) -> Result<(), PeerHandleError> {
-        let _lock = self.lock.lock().unwrap();
-        let mut state = self.state();
-        state.calls.push(call);
-        self.changed.notify_all();
-        if state.refuse { Err(PeerHandleError {}) } else { Ok(()) }
-    }
-
-    fn calls(&self) -> Vec<Call> {
-        self.state().calls.clone()
-    }
-
-    fn count(&self, wanted: impl Fn(&Call) -> bool) -> usize {
-        self.state().calls.iter().filter(|call| wanted(call)).count()
-    }
-
-    fn wait_for<T>(&self, what: &str, found: impl Fn(&Call) -> Option<T>) -> T {
-        let deadline = Instant::now() + DEADLINE;
-        let mut state = self.state();
-        loop {
-            if let Some(found) = state.calls.iter().find_map(&found) {
-                return found;
-            }
-            let left = deadline.saturating_duration_since(Instant::now());
-            assert!(!left.is_zero(), "waited in vain for {what}: {:?}", state.calls);
-            state = self.changed.wait_timeout(state, left).unwrap().0;
-        }
-    }
-
-    fn wait_for_call(&self, wanted: &Call) {
-        self.wait_for("a call", |call| (call == wanted).then_some(()));
-    }
-
-    /// Waits until `bytes` have been read on a connection.
-    fn wait_for_bytes(&self, descriptor: &SocketDescriptor, bytes: usize) -> Vec<u8> {
-        let mut received = Vec::new();
-        eventually("the bytes are read", || {
-            received = Vec::new();
-            for call in &self.state().calls {
-                if let Call::Read(of, data) = call {
-                    if of == descriptor {
-                        received.extend_from_slice(data);
-                    }
-                }
-            }
-            received.len() >= bytes
-        });
-        received
-    }
-}
-
-impl Manager for Arc<Recorder> {
-    fn new_outbound(
-        &self,
-        their_node_id: PublicKey,
-        descriptor: SocketDescriptor,
-        address: Option<SocketAddress>,
-    ) -> Result<Vec<u8>, PeerHandleError> {
-        self.note(Call::Outbound(descriptor, their_node_id, address)).map(|()| b"first".to_vec())
-    }
-
-    fn new_inbound(
-        &self,
-        descriptor: SocketDescriptor,
-        address: Option<SocketAddress>,
-    ) -> Result<(), PeerHandleError> {
-        self.note(Call::Inbound(descriptor, address))
-    }
-
-    fn read_event(
-        &self,
-        descriptor: &mut SocketDescriptor,
-        data: &[u8],
-    ) -> Result<(), PeerHandleError> {
-        self.note(Call::Read(descriptor.clone(), data.to_vec()))
-    }
-
-    fn write_buffer_space_avail(
-        &self,
-        descriptor: &mut SocketDescriptor,
-    ) -> Result<(), PeerHandleError> {
-        self.note(Call::Room(descriptor.clone()))?;
-        let _lock = self.lock.lock().unwrap();
-        self.send_rest(descriptor);
-        Ok(())
-    }
-
-    fn socket_disconnected(&self, descriptor: &SocketDescriptor) {
-        let _ = self.note(Call::Disconnected(descriptor.clone()));
-    }
-
-    fn process_events(&self) {
-        let _ = self.note(Call::Events);
-    }
-}
-
-impl Recorder {
-    /// Sends until the driver takes no more.
-    fn send_rest(&self, descriptor: &SocketDescriptor) {
-        let to_send = &mut self.state().to_send;
-        let rest = to_send.make_contiguous();
-        let taken = descriptor.clone().send_data(rest, true);
-        to_send.drain(..taken);
-    }
 }
 
 /// A driver that listens, and its manager.
