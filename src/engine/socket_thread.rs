@@ -214,9 +214,6 @@ impl SocketThread {
         fresh: Fresh,
     ) -> io::Result<()> {
         self.wait(context, timeout)?;
-        if self.looked < Some(self.now) && self.has_timer_due() {
-            self.poll_again(context)?;
-        }
         // Marks are taken again, so that this pass answers a wake that ended the poll.
         self.heed_marks(context);
         while let Some(key) = self.lacking.next(self.now) {
@@ -332,13 +329,6 @@ impl SocketThread {
             _ => {}
         }
         until.map(|until| until.saturating_duration_since(self.now))
-    }
-
-    /// Returns whether it is time for the sweep, or for the end of a connect or of a connection.
-    fn has_timer_due(&self) -> bool {
-        let sweep = self.sweep.map(|sweep| sweep.next);
-        let timers = [sweep, self.connecting.next_timer(), self.ending.next_timer()];
-        timers.into_iter().flatten().any(|at| at <= self.now)
     }
 
     /// Polls without waiting, and latches the events.

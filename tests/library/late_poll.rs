@@ -11,11 +11,13 @@ use std::{
 };
 
 use sockman::{
-    ConnectionId, EventHandler, Options, Service, SockMan, helpers::Deadlines, sys::SockFactory,
+    ConnectionId, EventHandler, Options, Service, SockMan, address::Destination,
+    error::ConnectError, helpers::Deadlines, options::ConnectOptions, sys::SockFactory,
 };
 use sockman_test_support::{
     DEADLINE,
-    tools::{Spy, TempDir},
+    blackhole::Blackhole,
+    tools::{Spy, TempDir, run_passes},
 };
 
 const IDLE: Duration = Duration::from_secs(60 * 60);
@@ -27,6 +29,34 @@ struct Idle {
     /// When the connection is idle, if the sweep finds that out. Without it, a timer does.
     coarse: Option<Mutex<Instant>>,
     spy: Spy,
+}
+
+/// Reports whether a connect succeeds.
+struct Connects(Mutex<Sender<bool>>);
+
+impl EventHandler for Connects {
+    fn event_connect_completed(
+        &self,
+        _: &SockMan,
+        _: ConnectionId,
+        _: &Destination,
+        outcome: Result<&Service, ConnectError>,
+    ) {
+        // The test may be over.
+        let _ = self.0.lock().unwrap().send(outcome.is_ok());
+    }
+    fn event_new_connection_accepted(
+        &self,
+        _: &SockMan,
+        _: ConnectionId,
+        _: &Service,
+        _: &Service,
+    ) -> bool {
+        false
+    }
+    fn event_got_data(&self, _: &SockMan, _: ConnectionId, _: &[u8]) {}
+    fn event_got_eof(&self, _: &SockMan, _: ConnectionId) {}
+    fn event_got_permanent_read_error(&self, _: &SockMan, _: ConnectionId, _: &io::Error) {}
 }
 
 impl Idle {
@@ -105,4 +135,23 @@ fn data_that_came_before_a_late_poll_returned_comes_before_the_timers() {
         sockman.notify();
         assert_eq!(tells.recv_timeout(DEADLINE).unwrap(), "data", "coarse: {is_coarse}");
     }
+}
+
+/// G15: a connect that succeeded before a late poll returned does not time out.
+#[test]
+fn a_connect_that_succeeded_before_a_late_poll_returned_does_not_time_out() {
+    let (told, tells) = channel();
+    let spy = Spy::default();
+    let options = Options::default().sweep(None).sock_factory(Arc::new(spy.clone()));
+    let sockman = SockMan::new(Arc::new(Connects(Mutex::new(told))), options).unwrap();
+    let _threads = sockman.start_sockets_threads().unwrap();
+    let Blackhole { address, listener, fillers } = Blackhole::new();
+    sockman.start_connect(address, &ConnectOptions::default().timeout(IDLE)).unwrap();
+    run_passes(&sockman, 2); // The kernel has sent a SYN.
+    spy.next_poll_is_late(2 * IDLE, move || {
+        // The kernel repeats the SYN. The last accept returns after the handshake.
+        (0..=fillers.len()).for_each(|_| drop(listener.accept().unwrap()));
+    });
+    sockman.notify();
+    assert!(tells.recv_timeout(DEADLINE).unwrap(), "the connect timed out");
 }

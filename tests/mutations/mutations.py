@@ -4672,13 +4672,6 @@ MUTATIONS = [
         'test': 'sockman:library', 'tests': ('late_poll', ''),
     },
     {
-        'guarantee': 'G15', 'what': 'the sweep does not poll again after a poll that returned late',
-        'file': 'src/engine/socket_thread.rs',
-        'old': '        if self.looked < Some(self.now) && self.has_timer_due() {',
-        'new': '        if false {',
-        'test': 'sockman:library', 'tests': ('late_poll', ''),
-    },
-    {
         'guarantee': 'LDK', 'what': 'a continued read is not woken',
         'file': 'crates/lightning-net-sockman/src/descriptor.rs',
         'old': '        if was_paused && continue_read {',
