@@ -3407,15 +3407,15 @@ MUTATIONS = [
     {
         'guarantee': 'add_connection', 'what': 'a stream from elsewhere stays blocking',
         'file': 'src/sys/os/mod.rs',
-        'old': '    socket.set_nonblocking(true)?;\n    socket.set_cloexec(true)?;\n    if !me',
-        'new': '    socket.set_cloexec(true)?;\n    if !me',
+        'old': '    socket.set_nonblocking(true)?;\n    socket.set_cloexec(true)?;\n    accepting::',
+        'new': '    socket.set_cloexec(true)?;\n    accepting::',
         'test': 'sockman:library', 'tests': ('handover', ''),
     },
     {
         'guarantee': 'add_connection', 'what': 'a stream from elsewhere is inherited by programs',
         'file': 'src/sys/os/mod.rs',
-        'old': '    socket.set_cloexec(true)?;\n    if !me',
-        'new': '    if !me',
+        'old': '    socket.set_cloexec(true)?;\n    accepting::refuse',
+        'new': '    accepting::refuse',
         'test': 'sockman:library', 'tests': ('handover', ''),
     },
     {
@@ -4803,5 +4803,12 @@ MUTATIONS = [
         'old': '            wants_room.store(true, Ordering::Release);\n            remote.wake();\n',
         'new': '            wants_room.store(true, Ordering::Release);\n',
         'test': 'lightning-net-sockman:lib', 'tests': ('tests', 'room_is_reported_although'),
+    },
+    {
+        'guarantee': 'G9', 'what': 'a client without an address makes the accept fail with another error',
+        'file': 'src/sys/os/accepting.rs',
+        'old': 'io::ErrorKind::ConnectionAborted.into()',
+        'new': 'io::ErrorKind::InvalidInput.into()',
+        'test': 'sockman:lib', 'tests': ('', 'without_an_address'),
     },
 ]
