@@ -4811,4 +4811,11 @@ MUTATIONS = [
         'new': 'io::ErrorKind::InvalidInput.into()',
         'test': 'sockman:lib', 'tests': ('', 'without_an_address'),
     },
+    {
+        'guarantee': 'handover', 'what': "a double's poller takes the event of another poller",
+        'file': 'src/testing/kernel/pollers.rs',
+        'old': '            if socket.registration.is_none_or(|(of, _)| of != poller) {\n                continue;',
+        'new': '            if socket.registration.is_none_or(|(of, _)| of != poller) {\n                socket.listed[filter as usize] = false;\n                continue;',
+        'test': 'simulator:models', 'tests': ('', ''),
+    },
 ]
