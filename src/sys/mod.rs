@@ -43,6 +43,8 @@ pub(crate) mod passing;
 mod socket_options;
 pub(crate) mod sources;
 pub(crate) mod sync;
+#[cfg(test)]
+pub(crate) mod temporary;
 
 use std::{
     fmt,

@@ -155,18 +155,14 @@ mod tests {
 
     #[test]
     fn a_unix_domain_listener_is_told_from_a_client_with_a_path() {
-        let directory = sockman_test_support::tools::temporary_directory();
-        let path = |name: &str| directory.join(format!("{name}-{}", std::process::id()));
-        let (here, there) = (path("listens"), path("client"));
+        let directory = crate::sys::temporary::TempDir::new("accepting");
+        let (here, there) = (directory.path().join("listens"), directory.path().join("client"));
         let listener = UnixListener::bind(&here).unwrap();
         let client = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
         client.bind(&socket2::SockAddr::unix(&there).unwrap()).unwrap();
         client.connect(&socket2::SockAddr::unix(&here).unwrap()).unwrap();
         let results = [Socket::from(OwnedFd::from(listener)), client]
             .map(|socket| listens_after_all(&socket).unwrap());
-        for path in [here, there] {
-            std::fs::remove_file(path).unwrap();
-        }
         assert_eq!(results, [true, false]);
     }
 
