@@ -12,8 +12,9 @@
 // `socket_options` has the options that an embedder may set. Any thread may use the module, and
 // only `interrupt` takes a lock.
 
-// Elsewhere mio polls with poll(2) or event ports. There it reports a socket once, and then again only after one of mio's
-// own operations has said "would block". The receives and sends of this library are not mio's, so connections would stall.
+// Elsewhere mio polls with poll(2) or event ports. There it reports a socket once, and then again
+// only after one of mio's own operations has said "would block". The receives and sends of this
+// library are not mio's, so connections would stall.
 #[cfg(any(
     mio_unsupported_force_poll_poll,
     not(any(

@@ -83,5 +83,4 @@ mod conformance;
 
 // Over the network in memory.
 mod doubles;
-mod late_poll;
 mod limits;

@@ -4669,7 +4669,7 @@ MUTATIONS = [
         'file': 'src/engine/socket_thread.rs',
         'old': '        self.looked = latest.map_or(Some(self.now), |latest| Some(self.now.min(latest)));\n',
         'new': '',
-        'test': 'sockman:library', 'tests': ('late_poll', ''),
+        'test': 'sockman:processes', 'tests': ('timers', 'late_poll'),
     },
     {
         'guarantee': 'LDK', 'what': 'a continued read is not woken',

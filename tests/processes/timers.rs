@@ -1,10 +1,10 @@
 //! Timers and data that waits, where the whole process is stopped or has thousands of descriptors.
-//! Each test runs alone in its process.
+//! Each test that needs it runs alone in its process.
 
 use std::{
     io::{self, Write},
     net::TcpStream,
-    os::fd::OwnedFd,
+    os::{fd::OwnedFd, unix::net::UnixStream},
     process::{Command, Stdio},
     sync::{
         Arc, OnceLock,
@@ -16,10 +16,14 @@ use std::{
 use parking_lot::Mutex;
 use sockman::{
     ConnectionId, EventHandler, Options, Service, SockMan, helpers::Deadlines,
-    options::SELECT_TIMEOUT,
+    options::SELECT_TIMEOUT, sys::SockFactory,
 };
 use sockman_test_support::{
-    DEADLINE, Running, child::in_child, limits::make_room_for, tools::Spy, without_sweep,
+    DEADLINE, Running,
+    child::in_child,
+    limits::make_room_for,
+    tools::{Spy, TempDir},
+    without_sweep,
 };
 
 /// The idle time-out while the process is stopped. The byte comes long before its end, and the stop
@@ -79,8 +83,8 @@ impl Idle {
 
     fn is_active(&self, sockman: &SockMan, id: ConnectionId) {
         match &self.active {
-            Some(active) => *active.lock() = Instant::now(),
-            None => self.timers.set(sockman, id, Instant::now() + self.idle),
+            Some(active) => *active.lock() = self.spy.now(),
+            None => self.timers.set(sockman, id, self.spy.now() + self.idle),
         }
     }
 }
@@ -107,12 +111,13 @@ impl EventHandler for Idle {
     fn event_got_eof(&self, _: &SockMan, _: ConnectionId) {}
     fn event_got_permanent_read_error(&self, _: &SockMan, _: ConnectionId, _: &io::Error) {}
     fn event_io_loop_completed_for_one(&self, _: &SockMan, id: ConnectionId) {
-        if self.active.as_ref().is_some_and(|active| active.lock().elapsed() > self.idle) {
+        let is_late = |active: Instant| self.spy.now() - active > self.idle;
+        if self.active.as_ref().is_some_and(|active| is_late(*active.lock())) {
             self.tell_idle(id);
         }
     }
     fn event_io_loop_completed_for_all(&self, _: &SockMan) {
-        let now = Instant::now();
+        let now = self.spy.now();
         while let Some(id) = self.timers.take_due(now) {
             self.tell_idle(id);
         }
@@ -175,6 +180,32 @@ fn the_sweep_waits_for_data_that_came_while_the_process_was_stopped() {
     in_child(the_sweep_waits_for_data_that_came_while_the_process_was_stopped, || {
         stop_and_go_on(true, &Options::default().sweep(Some(SELECT_TIMEOUT)));
     });
+}
+
+/// G15: what arrived before a late poll returned is delivered before a timer or the sweep calls its
+/// connection idle, although the poll did not report it.
+#[test]
+fn data_that_came_before_a_late_poll_returned_comes_before_the_timers() {
+    for is_coarse in [false, true] {
+        let (told, tells) = mpsc::channel();
+        let idle = 10 * DEADLINE;
+        let handler = Idle::new(told, is_coarse, idle);
+        let spy = handler.spy.clone();
+        let options = Options::default().sweep(is_coarse.then_some(idle));
+        let sockman = SockMan::new(handler, options.sock_factory(Arc::new(spy.clone()))).unwrap();
+        let _threads = sockman.start_sockets_threads().unwrap();
+        let directory = TempDir::new();
+        let path = directory.path("late");
+        sockman.bind_and_start_listening(format!("unix:{}", path.display())).unwrap();
+        // What is sent over a path has arrived when the send returns.
+        let mut client = UnixStream::connect(&path).unwrap();
+        let Told::Accepted(id) = tells.recv_timeout(DEADLINE).unwrap() else {
+            panic!("not accepted")
+        };
+        spy.next_poll_is_late(2 * idle, move || client.write_all(b"xy").unwrap());
+        sockman.notify();
+        assert_eq!(tells.recv_timeout(DEADLINE).unwrap(), Told::Data(id), "coarse: {is_coarse}");
+    }
 }
 
 /// G15: the data of more connections than one poll reports is delivered before their timers end.
