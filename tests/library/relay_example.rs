@@ -141,7 +141,7 @@ fn wait_for_reset(stream: &TcpStream) {
 }
 
 /// Writes until nothing more fits, and returns how many bytes did. The buffers of the kernel grow for
-/// a while, so many writes in a row find no room.
+/// a while, so several writes in a row find no room.
 fn fill(mut stream: &TcpStream, pairs: &Pairs) -> usize {
     stream.set_nonblocking(true).unwrap();
     let (bytes, mut filled, mut in_vain) = (vec![7; 64 * 1024], 0, 0);
@@ -153,7 +153,7 @@ fn fill(mut stream: &TcpStream, pairs: &Pairs) -> usize {
                 in_vain += 1;
             }
         }
-        in_vain > 10_000 && pairs.is_paused()
+        in_vain > 200 && pairs.is_paused()
     });
     stream.set_nonblocking(false).unwrap();
     filled

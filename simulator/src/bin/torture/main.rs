@@ -19,7 +19,10 @@ use std::{
     io::{Read, Write},
     net::{SocketAddr, TcpStream},
     process::{Command, ExitCode, Stdio},
-    sync::{Arc, atomic::Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -32,12 +35,14 @@ Sends checked streams between two processes over loopback. Fails if a stream is
 damaged, or if descriptors, threads or memory are left over. Needs Linux.
 
 Options:
-  --seconds N        send streams for N seconds (default 60)
+  --seconds N        send streams for N seconds (default 60), and on a slow
+                     machine until the server ran out of descriptors
   --connections N    keep N connections open at a time (default 1000)
   --seed S           derive the streams, pauses and resets from S (default 1);
                      even seeds sweep in the server, odd ones do not
   --client-of ADDRS  act as the client of a server at these addresses, separated
-                     by commas; the server starts its client with this option
+                     by commas, until the standard input closes; the server
+                     starts its client with this option
   --help             print this text";
 
 #[derive(Clone)]
@@ -104,21 +109,29 @@ fn serve(arguments: &Arguments) -> Result<Vec<String>, Box<dyn Error>> {
         .args(["--seconds", &arguments.seconds.to_string()])
         .args(["--connections", &arguments.connections.to_string()])
         .args(["--seed", &arguments.seed.to_string()])
-        .stdin(Stdio::null())
+        .stdin(Stdio::piped())
         .spawn()?;
 
     let began = Instant::now();
-    let starved = Starving::plan(arguments.seconds);
-    let mut state = (false, 0);
+    let whole = Duration::from_secs(arguments.seconds);
+    let mut starving = Starving::plan(whole);
+    // The client goes on until its standard input closes. On a slow machine, it has to go on for
+    // longer than the given time, because the server has to run out of descriptors meanwhile.
+    let mut going_on = client.stdin.take();
     while client.try_wait()?.is_none() {
         thread::sleep(BEAT);
         side.pause_some(&sockman);
-        starved.apply(began.elapsed(), &mut state, &sockman)?;
-        if began.elapsed() > Duration::from_secs(arguments.seconds) + GRACE {
+        starving.apply(began.elapsed(), &sockman)?;
+        let is_over = began.elapsed() >= whole && starving.is_over(&sockman);
+        if is_over || began.elapsed() > whole + GRACE {
+            going_on = None;
+        }
+        if began.elapsed() > whole + 3 * GRACE {
             client.kill()?;
         }
     }
-    starved.end(&mut state)?;
+    drop(going_on);
+    raise_limit()?;
     side.resume_all(&sockman);
     let mut violations = side.violations();
     if !client.wait()?.success() {
@@ -137,7 +150,7 @@ fn serve(arguments: &Arguments) -> Result<Vec<String>, Box<dyn Error>> {
     if stats.accept_pauses == 0 {
         violations.push("descriptors never ran out, so exhaustion was not tested".to_owned());
     }
-    if stats.accepted <= state.1 {
+    if !starving.is_over(&sockman) {
         violations.push("no connection was accepted after descriptors ran out (G11)".to_owned());
     }
     violations.extend(idle(&sockman, &bound, arguments.seed)?);
@@ -157,18 +170,26 @@ fn dial(arguments: &Arguments) -> Result<Vec<String>, Box<dyn Error>> {
     let sockman = SockMan::new(Arc::clone(&side) as Arc<dyn EventHandler>, options)?;
     let threads = sockman.start_sockets_threads()?;
     (0..arguments.connections).for_each(|_| side.connect(&sockman));
-    let end = Instant::now() + Duration::from_secs(arguments.seconds);
     let rude = thread::spawn({
         let addresses: Vec<SocketAddr> =
             arguments.client_of.iter().filter_map(|at| at.parse().ok()).collect();
-        let seed = arguments.seed;
-        move || be_rude(&addresses, end, seed)
+        let (seed, side) = (arguments.seed, Arc::clone(&side));
+        move || be_rude(&addresses, &side.is_over, seed)
     });
-    while Instant::now() < end {
+    let listening = thread::spawn({
+        let side = Arc::clone(&side);
+        move || {
+            // The server says nothing. It closes the pipe when the time is over, or when it dies.
+            let ended = std::io::stdin().read_to_end(&mut Vec::new());
+            side.is_over.store(true, Ordering::Relaxed);
+            ended
+        }
+    });
+    while !side.is_over.load(Ordering::Relaxed) {
         thread::sleep(BEAT);
         side.pause_some(&sockman);
     }
-    side.is_over.store(true, Ordering::Relaxed);
+    listening.join().map_err(|_| "the thread that waits for the server panicked")??;
     side.resume_all(&sockman);
     let deadline = Instant::now() + GRACE / 2;
     while sockman.stats().connections > 0 && Instant::now() < deadline {
@@ -189,11 +210,11 @@ fn dial(arguments: &Arguments) -> Result<Vec<String>, Box<dyn Error>> {
 
 /// Runs the rude clients: plain sockets that reset, half-close first, never read, or send one byte
 /// at a time. Returns the number of their connections.
-fn be_rude(at: &[SocketAddr], end: Instant, seed: u64) -> std::io::Result<u64> {
+fn be_rude(at: &[SocketAddr], is_over: &AtomicBool, seed: u64) -> std::io::Result<u64> {
     let mut chance = fastrand::Rng::with_seed(seed ^ 0x0070_0073);
     let mut count = 0;
     let mut silent = Vec::new();
-    while Instant::now() < end {
+    while !is_over.load(Ordering::Relaxed) {
         let Some(to) = at.get(chance.usize(..at.len().max(1))) else { break };
         // The server may refuse a client while it has no descriptors and its backlog is full.
         let Ok(mut stream) = TcpStream::connect_timeout(to, Duration::from_secs(5)) else {
@@ -227,45 +248,51 @@ fn be_rude(at: &[SocketAddr], end: Instant, seed: u64) -> std::io::Result<u64> {
     Ok(count)
 }
 
-/// The time in which the server runs out of descriptors. In the third quarter of the time the
-/// server may have three quarters of the descriptors that it has at the beginning of that quarter.
-/// The number at that moment may be a peak, which is never reached again.
+/// The time in which the server runs out of descriptors. From the middle of the whole time on, the
+/// server may have three quarters of the descriptors that it has at that moment. The number at that
+/// moment may be a peak, which is never reached again. The limit stays for a quarter of the time, and
+/// until an accept has found no descriptor.
 struct Starving {
     from: Duration,
     to: Duration,
+    stage: Stage,
+}
+
+enum Stage {
+    Before,
+    /// The limit is low.
+    During,
+    /// The limit is high again. The server had accepted this many connections then.
+    After(u64),
 }
 
 impl Starving {
-    fn plan(seconds: u64) -> Starving {
-        let whole = Duration::from_secs(seconds);
-        Starving { from: whole / 2, to: whole * 3 / 4 }
+    fn plan(whole: Duration) -> Starving {
+        Starving { from: whole / 2, to: whole * 3 / 4, stage: Stage::Before }
     }
 
-    /// Lowers or raises the limit of descriptors. The first value of `state` says whether the limit
-    /// is low. The second is the number of accepted connections when the limit was last raised.
-    fn apply(
-        &self,
-        elapsed: Duration,
-        state: &mut (bool, u64),
-        sockman: &SockMan,
-    ) -> std::io::Result<()> {
-        let is_starving = elapsed >= self.from && elapsed < self.to;
-        if is_starving && !state.0 {
-            let (_, hard) = rlimit::Resource::NOFILE.get()?;
-            let now = fs::read_dir("/proc/self/fd")?.count() as u64;
-            rlimit::setrlimit(rlimit::Resource::NOFILE, now - now / 4, hard)?;
-            state.0 = true;
-        } else if !is_starving && state.0 {
-            self.end(state)?;
-            state.1 = sockman.stats().accepted;
+    /// Lowers or raises the limit of descriptors.
+    fn apply(&mut self, elapsed: Duration, sockman: &SockMan) -> std::io::Result<()> {
+        let stats = sockman.stats();
+        match self.stage {
+            Stage::Before if elapsed >= self.from => {
+                let (_, hard) = rlimit::Resource::NOFILE.get()?;
+                let now = fs::read_dir("/proc/self/fd")?.count() as u64;
+                rlimit::setrlimit(rlimit::Resource::NOFILE, now - now / 4, hard)?;
+                self.stage = Stage::During;
+            }
+            Stage::During if elapsed >= self.to && stats.accept_pauses > 0 => {
+                raise_limit()?;
+                self.stage = Stage::After(stats.accepted);
+            }
+            _ => {}
         }
         Ok(())
     }
 
-    fn end(&self, state: &mut (bool, u64)) -> std::io::Result<()> {
-        raise_limit()?;
-        state.0 = false;
-        Ok(())
+    /// Returns whether descriptors ran out, and connections were accepted afterwards.
+    fn is_over(&self, sockman: &SockMan) -> bool {
+        matches!(self.stage, Stage::After(accepted) if sockman.stats().accepted > accepted)
     }
 }
 
