@@ -25,7 +25,7 @@ use sockman::{
 };
 use sockman_test_support::{
     drivers::DRIVERS,
-    program::{Process, workspace_program},
+    program::{Process, workspace_example, workspace_program},
     socks5::Dialling,
 };
 
@@ -46,33 +46,47 @@ struct Tor {
     /// The node to which the onion services lead. Like the network, it ends when its standard input
     /// closes, which is when this process ends.
     node: Mutex<Process>,
+    /// A Lightning node, to which the first onion service leads too.
+    lightning_node: Mutex<Process>,
+    lightning_id: String,
     _network: Child,
 }
 
 static TOR: LazyLock<Tor> = LazyLock::new(start);
 
+/// Starts a program that listens, and ends when its standard input closes.
+fn listening(program: PathBuf, arguments: &[&str]) -> Process {
+    let mut command = Command::new("sh");
+    command.args(["-c", "\"$@\" & cat; kill $!", "sh"]).arg(program).args(arguments);
+    Process::new(command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap())
+}
+
+/// Waits for the line that begins with `before`, and returns its rest.
+fn rest_of_line(process: &mut Process, before: &str) -> String {
+    process.wait_for_line(before, |line| line.strip_prefix(before).map(str::to_owned))
+}
+
+/// Returns the port on which a program says that it listens.
+fn port_of(process: &mut Process) -> String {
+    rest_of_line(process, "listening on ").rsplit(':').next().unwrap().to_owned()
+}
+
 fn start() -> Tor {
-    // The services need the node's port, so the node starts first.
-    let mut node = Process::new(
-        Command::new("sh")
-            .args(["-c", "\"$@\" & cat; kill $!", "sh"])
-            .arg(workspace_program("sockman-node", "node"))
-            .args(["--listen", "127.0.0.1:0", "--network", "regtest"])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap(),
-    );
-    let listening = node
-        .wait_for_line("its address", |line| line.strip_prefix("listening on ").map(str::to_owned));
-    let port = listening.rsplit(':').next().unwrap().to_owned();
+    // The services need the nodes' ports, so the nodes start first.
+    let arguments = ["--listen", "127.0.0.1:0", "--network", "regtest"];
+    let mut node = listening(workspace_program("sockman-node", "node"), &arguments);
+    let port = port_of(&mut node);
+    let example = workspace_example("lightning-net-sockman", "node");
+    let mut lightning_node = listening(example, &["--seed", "2", "--listen", "127.0.0.1:0"]);
+    let lightning_id = rest_of_line(&mut lightning_node, "node ");
+    let lightning_port = port_of(&mut lightning_node);
     let directory =
         Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("tor-{}", std::process::id()));
     let script = real::fixture("tor/network.py");
     let mut network = Command::new("python3")
         .arg(script)
         .arg(directory)
-        .args(["--service-port", &port])
+        .args(["--service-port", &port, "--lightning-port", &lightning_port])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
@@ -95,6 +109,8 @@ fn start() -> Tor {
         onion_unknown_client: said("onion_unknown_client"),
         onion_wrong_client: said("onion_wrong_client"),
         node: Mutex::new(node),
+        lightning_node: Mutex::new(lightning_node),
+        lightning_id,
         _network: network,
     }
 }
@@ -176,6 +192,24 @@ fn two_nodes_shake_hands_over_an_onion_service() {
     let (code, text) = dialling.wait_for_end();
     assert_eq!(code, Some(0));
     assert!(text.contains("outbound    onion") && text.contains(&to), "{text}");
+}
+
+/// LDK's node from the examples of `lightning-net-sockman` reaches another one.
+#[test]
+fn lightning_nodes_shake_hands_over_an_onion_service() {
+    let tor = &*TOR;
+    let proxy = tor.socks.endpoint().to_string();
+    let peer = format!("{}@{}:9735", tor.lightning_id, tor.onion);
+    let arguments = ["--seed", "1", "--tor", &proxy, "--peer", &peer];
+    // The node dials again after half a minute if the onion service is not known yet.
+    let mut dialling = listening(workspace_example("lightning-net-sockman", "node"), &arguments);
+    let id = rest_of_line(&mut dialling, "node ");
+    dialling.wait_for_line_within(READY, "a connection", |line| {
+        line.starts_with("connected to ").then_some(())
+    });
+    let theirs = format!("Finished noise handshake for connection with {id}");
+    let mut lightning_node = tor.lightning_node.lock().unwrap();
+    lightning_node.wait_for_line(&theirs, |line| line.contains(&theirs).then_some(()));
 }
 
 #[test]
