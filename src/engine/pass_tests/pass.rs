@@ -332,7 +332,9 @@ fn an_aborted_connection_does_not_pause_the_listener() {
 fn an_accept_that_always_fails_pauses_the_listener_whatever_the_errno() {
     let unknown = 4095;
     let errnos = Call::Accept.errors().iter().copied().filter(|errno| *errno != libc::EAGAIN);
-    for errno in errnos.chain([libc::EACCES, libc::ENOSYS, unknown]) {
+    // Miri is slow: some errors make 30,000 calls.
+    let tried = if cfg!(miri) { 1 } else { usize::MAX };
+    for errno in errnos.chain([libc::EACCES, libc::ENOSYS, unknown]).take(tried) {
         let rig = Rig::new(without_sweep());
         let peer = rig.connect_peer();
         rig.network.fail_always(Call::Accept, errno);
