@@ -14,17 +14,25 @@ use crate::{
 pub(crate) struct Context<'a> {
     pub(crate) sockman: &'a SockMan,
     pub(crate) interrupts: &'a Watches,
+    /// This reference and the next one belong to `sockman`. A turn uses them many times.
+    shared: &'a Shared,
+    handler: &'a dyn EventHandler,
 }
 
-impl Context<'_> {
-    #[inline]
-    pub(crate) fn shared(&self) -> &Shared {
-        self.sockman.shared()
+impl<'a> Context<'a> {
+    pub(crate) fn new(sockman: &'a SockMan, interrupts: &'a Watches) -> Context<'a> {
+        let shared = sockman.shared();
+        Context { sockman, interrupts, shared, handler: &*shared.handler }
     }
 
     #[inline]
-    pub(crate) fn handler(&self) -> &dyn EventHandler {
-        &*self.shared().handler
+    pub(crate) fn shared(&self) -> &'a Shared {
+        self.shared
+    }
+
+    #[inline]
+    pub(crate) fn handler(&self) -> &'a dyn EventHandler {
+        self.handler
     }
 
     /// Runs callbacks for one connection. If a callback panics under

@@ -35,6 +35,7 @@ pub(crate) mod map;
 #[cfg(feature = "testing")]
 mod pass_tests;
 pub(crate) mod poll_set;
+mod queue;
 pub(crate) mod run_error;
 mod sending;
 pub(crate) mod shared;

@@ -52,6 +52,9 @@ pub(crate) struct SocketThread {
     now: Instant,
     /// When the last poll returned. `None` before the first poll.
     looked: Option<Instant>,
+    /// The time from which on the last poll is no longer recent. A comparison with the clock costs
+    /// less than a difference.
+    stale: Option<Instant>,
     /// When the poll returned with which the current round of turns began.
     round_looked: Option<Instant>,
     /// When the latest poll returned whose events all had their turns.
@@ -127,6 +130,7 @@ impl SocketThread {
             open: OpenSince::default(),
             now,
             looked: None,
+            stale: None,
             round_looked: None,
             served: None,
             sweep: options.sweep.and_then(|period| Sweep::after(now, period)),
@@ -237,7 +241,7 @@ impl SocketThread {
     /// Returns whether the last poll is recent.
     fn has_looked(&self, context: &Context<'_>) -> bool {
         let now = context.shared().options.sock_factory.now();
-        self.looked.is_some_and(|looked| is_fresh(looked, now))
+        self.stale.is_some_and(|stale| now < stale)
     }
 
     /// Returns whether the last pass had nothing to do and left nothing to do.
@@ -371,6 +375,7 @@ impl SocketThread {
         }
         self.now = context.shared().options.sock_factory.now();
         self.looked = Some(self.now);
+        self.stale = self.now.checked_add(FRESH);
         Ok(())
     }
 
@@ -401,14 +406,16 @@ impl SocketThread {
             self.connected.due.add_all_to_round();
             self.round_looked = self.looked;
         }
-        while let Some(key) = self.connected.due.next_turn() {
+        let mut next = self.connected.due.next_turn();
+        while let Some(key) = next {
             if context.interrupts.is_interrupted() {
                 return Ok(());
             }
             context.shared().counters.turns.add_owned(1);
             self.turn(context, key);
             self.connected.due.turn_over();
-            if self.connected.due.next_turn().is_some() && !self.has_looked(context) {
+            next = self.connected.due.next_turn();
+            if next.is_some() && !self.has_looked(context) {
                 break;
             }
         }

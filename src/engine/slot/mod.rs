@@ -301,24 +301,34 @@ impl Slot {
 
 /// The number of closes when the marks were last taken. Every connection that was closed before has
 /// lost its slot. While the number stays the same, no connection with a slot is closed, and no
-/// `closed` flag is read. With `None`, the `closed` flags are read, because a close was under way.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct OpenSince(Option<u64>);
+/// `closed` flag is read. With [`UNKNOWN`], the `closed` flags are read, because a close was under
+/// way.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct OpenSince(u64);
+
+/// A number of closes that no `SockMan` reaches.
+const UNKNOWN: u64 = u64::MAX;
+
+impl Default for OpenSince {
+    fn default() -> OpenSince {
+        OpenSince(UNKNOWN)
+    }
+}
 
 impl OpenSince {
     /// Returns whether the marks of all closes were taken when the marks were last taken.
     pub(crate) fn is_current(self, context: &Context<'_>) -> bool {
-        self.0 == Some(context.shared().connections.closes())
+        self.0 == context.shared().connections.closes()
     }
 
     /// Reads the number. The caller must then take the marks, which include the marks of all
     /// counted closes.
     pub(crate) fn before_taking_marks(context: &Context<'_>) -> OpenSince {
-        OpenSince(context.shared().connections.told_closes())
+        OpenSince(context.shared().connections.told_closes().unwrap_or(UNKNOWN))
     }
 
     #[inline]
     fn is_closed(self, context: &Context<'_>, connection: &Connection) -> bool {
-        self.0 != Some(context.shared().connections.closes()) && connection.is_closed()
+        self.0 != context.shared().connections.closes() && connection.is_closed()
     }
 }
