@@ -405,8 +405,9 @@ impl Connection {
         })
     }
 
-    /// Receives. Remembers an error, so that `info` reports the error even after the receive has
+    /// Receives. Repeats the receive if a signal interrupts it. Remembers an error, so that `info` reports the error even after the receive has
     /// taken it from the socket.
+    #[inline(always)]
     pub(crate) fn recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
         // After a hang-up, `info` may ask for the error at the same time. The note says that this
         // receive may have taken the error. Before a hang-up, `info` does not ask.
@@ -414,7 +415,7 @@ impl Connection {
         if is_hung_up {
             self.note(RECEIVING);
         }
-        let received = self.sock.recv(buffer);
+        let received = uninterrupted(|| self.sock.recv(buffer));
         if let Err(error) = &received {
             self.remember_error(error);
         }

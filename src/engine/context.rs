@@ -3,11 +3,18 @@
 //!
 //! The context belongs to the socket thread. No lock is held while a callback runs.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::{
+    cell::{RefCell, RefMut},
+    panic::{AssertUnwindSafe, catch_unwind},
+    time::Instant,
+};
 
 use super::{announce::closed_after_panic, connection::ConnectionId, shared::Shared};
 use crate::{
-    event_handler::EventHandler, options::PanicPolicy, sockman::SockMan, sys::interrupt::Watches,
+    event_handler::EventHandler,
+    options::PanicPolicy,
+    sockman::SockMan,
+    sys::{SockFactory, interrupt::Watches},
 };
 
 /// The `SockMan` and the interrupts that a pass uses.
@@ -17,12 +24,16 @@ pub(crate) struct Context<'a> {
     /// This reference and the next one belong to `sockman`. A turn uses them many times.
     shared: &'a Shared,
     handler: &'a dyn EventHandler,
+    clock: &'a dyn SockFactory,
+    /// The handle that the callbacks of a turn get. It knows the connection that has the turn.
+    desk: RefCell<SockMan>,
 }
 
 impl<'a> Context<'a> {
     pub(crate) fn new(sockman: &'a SockMan, interrupts: &'a Watches) -> Context<'a> {
         let shared = sockman.shared();
-        Context { sockman, interrupts, shared, handler: &*shared.handler }
+        let (handler, clock) = (&*shared.handler, &*shared.options.sock_factory);
+        Context { sockman, interrupts, shared, handler, clock, desk: RefCell::new(sockman.clone()) }
     }
 
     #[inline]
@@ -35,6 +46,18 @@ impl<'a> Context<'a> {
         self.handler
     }
 
+    /// Reads the clock.
+    #[inline]
+    pub(crate) fn now(&self) -> Instant {
+        self.clock.now()
+    }
+
+    /// Returns the handle for the callbacks of a turn. Turns do not nest, so the handle is free.
+    #[inline]
+    pub(crate) fn desk(&self) -> RefMut<'_, SockMan> {
+        self.desk.borrow_mut()
+    }
+
     /// Runs callbacks for one connection. If a callback panics under
     /// [`PanicPolicy::CloseConnection`], closes the connection, reports the close to the embedder
     /// and returns `None`.
@@ -42,11 +65,16 @@ impl<'a> Context<'a> {
     /// # Panics
     ///
     /// Continues the callback's panic under [`PanicPolicy::Stop`].
-    #[inline]
+    #[inline(always)]
     pub(crate) fn guard<R>(&self, id: ConnectionId, run: impl FnOnce() -> R) -> Option<R> {
         if self.shared().options.panic_policy == PanicPolicy::Stop {
             return Some(run());
         }
+        self.caught(id, run)
+    }
+
+    #[inline(never)]
+    fn caught<R>(&self, id: ConnectionId, run: impl FnOnce() -> R) -> Option<R> {
         // The closure is unwind-safe: besides the handler, `run` borrows only the slot, which is
         // removed after a panic.
         match catch_unwind(AssertUnwindSafe(run)) {

@@ -141,7 +141,7 @@ mod tests {
         assert_eq!((queue.at(0), queue.at(1), queue.at(99)), (Some(keys[1]), Some(keys[11]), None));
         let mut drained = vec![keys[0]];
         queue.drain_into(&mut drained);
-        assert_eq!((drained.len(), queue.is_empty(), queue.front()), (11, true, None));
+        assert_eq!((drained.len(), queue.is_empty(), queue.front()), (10, true, None));
     }
 
     /// G10: the queue does not grow although it is never empty.

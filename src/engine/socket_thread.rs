@@ -54,7 +54,7 @@ pub(crate) struct SocketThread {
     looked: Option<Instant>,
     /// The time from which on the last poll is no longer recent. A comparison with the clock costs
     /// less than a difference.
-    stale: Option<Instant>,
+    stale: Instant,
     /// When the poll returned with which the current round of turns began.
     round_looked: Option<Instant>,
     /// When the latest poll returned whose events all had their turns.
@@ -130,7 +130,7 @@ impl SocketThread {
             open: OpenSince::default(),
             now,
             looked: None,
-            stale: None,
+            stale: now,
             round_looked: None,
             served: None,
             sweep: options.sweep.and_then(|period| Sweep::after(now, period)),
@@ -240,8 +240,7 @@ impl SocketThread {
 
     /// Returns whether the last poll is recent.
     fn has_looked(&self, context: &Context<'_>) -> bool {
-        let now = context.shared().options.sock_factory.now();
-        self.stale.is_some_and(|stale| now < stale)
+        context.now() < self.stale
     }
 
     /// Returns whether the last pass had nothing to do and left nothing to do.
@@ -375,7 +374,7 @@ impl SocketThread {
         }
         self.now = context.shared().options.sock_factory.now();
         self.looked = Some(self.now);
-        self.stale = self.now.checked_add(FRESH);
+        self.stale = self.now.checked_add(FRESH).unwrap_or(self.now);
         Ok(())
     }
 
@@ -459,12 +458,18 @@ impl SocketThread {
         context.shared().counters.turns.add_owned(turns);
     }
 
+    #[inline(never)]
     fn turn(&mut self, context: &Context<'_>, key: Key) {
         let Some((slot, state, failed)) = self.connected.slot_and_failed(key) else { return };
         let id = slot.id;
         let (open, buffer) = (self.open, &mut *self.buffer);
-        let mut turn = Turn { context, open, slot, state, key, buffer, failed };
-        match context.guard(id, || turn.run()) {
+        let mut desk = context.desk();
+        desk.replace_current(Some(slot.lend()));
+        let sockman = &*desk;
+        let mut turn = Turn { context, sockman, open, slot, state, key, buffer, failed };
+        let end = context.guard(id, || turn.run());
+        slot.give_back(desk.replace_current(None));
+        match end {
             Some(TurnEnd::WorkLeft) => self.connected.due.work_left(key),
             Some(TurnEnd::MayAnswer) => self.connected.due.may_answer(key),
             Some(TurnEnd::Rests) => Due::rests(&mut slot.listed),

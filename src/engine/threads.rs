@@ -167,7 +167,7 @@ fn run_thread(
     let context = Context::new(sockman, watches);
     // The closure is unwind-safe: the state of the pass is consistent at every callback.
     let outcome = catch_unwind(AssertUnwindSafe(|| socket_thread.thread_socket_handler(&context)));
-    drop(wakers);
+    drop((context, wakers));
     let failure = match outcome {
         Ok(Ok(())) => None,
         Ok(Err(error)) => {

@@ -180,21 +180,26 @@ impl Watch {
 /// The views of several interrupts, used as one.
 #[derive(Clone)]
 pub(crate) struct Watches {
-    watches: Vec<Watch>,
+    /// The first one is at hand, because most `SockMan`s have no other.
+    first: Option<Watch>,
+    others: Vec<Watch>,
 }
 
 impl Watches {
     pub(crate) fn new<'a>(interrupts: impl IntoIterator<Item = &'a Interrupt>) -> Watches {
-        Watches { watches: interrupts.into_iter().map(Interrupt::watch).collect() }
+        let mut watches = interrupts.into_iter().map(Interrupt::watch);
+        Watches { first: watches.next(), others: watches.collect() }
     }
 
     #[inline]
     pub(crate) fn is_interrupted(&self) -> bool {
-        self.watches.iter().any(Watch::is_interrupted)
+        self.first.as_ref().is_some_and(Watch::is_interrupted)
+            || (!self.others.is_empty() && self.others.iter().any(Watch::is_interrupted))
     }
 
     pub(crate) fn add_waker(&self, waker: &Arc<dyn Waker>) -> Vec<WakerGuard> {
-        self.watches.iter().map(|watch| watch.interrupt.add_waker(Arc::clone(waker))).collect()
+        let watches = self.first.iter().chain(&self.others);
+        watches.map(|watch| watch.interrupt.add_waker(Arc::clone(waker))).collect()
     }
 }
 

@@ -19,7 +19,7 @@ pub(crate) fn passes(error: &io::Error) -> bool {
 }
 
 /// Makes a call, and repeats it if a signal interrupts it, a bounded number of times.
-#[inline]
+#[inline(always)]
 pub(crate) fn uninterrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     match call() {
         Err(error) if error.kind() == io::ErrorKind::Interrupted => repeated(call),
@@ -28,6 +28,7 @@ pub(crate) fn uninterrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::R
 }
 
 #[cold]
+#[inline(never)]
 fn repeated<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     for _ in 2..MOST_SIGNALS {
         match call() {

@@ -2623,8 +2623,8 @@ MUTATIONS = [
     {
         'guarantee': 'L5', 'what': 'a receive that lacks buffers is an error',
         'file': 'src/engine/slot/turn.rs',
-        'old': 'Err(error) if passes(&error) => {',
-        'new': 'Err(error) if false && passes(&error) => {',
+        'old': 'error if passes(&error) => {',
+        'new': 'error if false && passes(&error) => {',
         'test': 'simulator:seeds', 'tests': ('', ''),
     },
     {
@@ -3540,15 +3540,15 @@ MUTATIONS = [
     {
         'guarantee': 'G4', 'what': 'the end of the stream is reported without a check for the close',
         'file': 'src/engine/slot/turn.rs',
-        'old': '        self.check_open()?;\n        self.slot.send.work = true;\n        let (id, sockman) = (self.slot.id, self.context.sockman);\n        self.context.handler().place_got_eof',
-        'new': '        self.slot.send.work = true;\n        let (id, sockman) = (self.slot.id, self.context.sockman);\n        self.context.handler().place_got_eof',
+        'old': '        self.check_open()?;\n        self.slot.send.work = true;\n        let (id, sockman) = (self.slot.id, self.sockman);\n        self.context.handler().place_got_eof',
+        'new': '        self.slot.send.work = true;\n        let (id, sockman) = (self.slot.id, self.sockman);\n        self.context.handler().place_got_eof',
         'test': 'sockman:library', 'tests': ('close', ''),
     },
     {
         'guarantee': 'G4', 'what': 'event_io_loop_completed_for_one is called without a check for the close',
         'file': 'src/engine/slot/turn.rs',
-        'old': '        self.check_open()?;\n        let (id, sockman) = (self.slot.id, self.context.sockman);\n        self.context.handler().place_turn',
-        'new': '        let (id, sockman) = (self.slot.id, self.context.sockman);\n        self.context.handler().place_turn',
+        'old': '        self.check_open()?;\n        let (id, sockman) = (self.slot.id, self.sockman);\n        self.context.handler().place_turn',
+        'new': '        let (id, sockman) = (self.slot.id, self.sockman);\n        self.context.handler().place_turn',
         'test': 'sockman:library', 'tests': ('close', ''),
     },
     {

@@ -21,6 +21,9 @@ use crate::sys::Readiness;
 #[derive(Debug)]
 pub(crate) struct Slot {
     pub(crate) connection: Arc<Connection>,
+    /// A second reference, which the handle of the turn's callbacks holds during the turn. Moving it
+    /// costs less than counting a reference. `None` after a panic, until the next turn.
+    spare: Option<Arc<Connection>>,
     /// A copy of the connection's id. A turn in which nothing happens therefore does not read the
     /// connection's memory. Such a read would make the sweep over thousands of idle connections
     /// expensive.
@@ -100,6 +103,7 @@ impl Slot {
         let finish = if connection.is_finishing() { Finish::Sending } else { Finish::No };
         Slot {
             id: connection.id,
+            spare: Some(Arc::clone(&connection)),
             connection,
             listed: Listed::default(),
             has_turn: true,
@@ -113,6 +117,18 @@ impl Slot {
             is_heavy: false,
             finish,
         }
+    }
+
+    /// Returns the reference for the handle of the turn's callbacks. The caller gives it back after
+    /// the turn.
+    #[inline]
+    pub(crate) fn lend(&mut self) -> Arc<Connection> {
+        self.spare.take().unwrap_or_else(|| Arc::clone(&self.connection))
+    }
+
+    #[inline]
+    pub(crate) fn give_back(&mut self, lent: Option<Arc<Connection>>) {
+        self.spare = lent;
     }
 
     /// Makes the next turn ask about both directions, after a wake or for the sweep.
@@ -137,10 +153,9 @@ impl Slot {
     #[inline]
     pub(crate) fn latch(&mut self, event: &Readiness) {
         self.forget_blocked_send();
-        let broken = self.latch_end(event);
-        if broken || event.read_closed || event.priority {
-            self.short_read_means_empty = false;
-        }
+        // Without short circuits, because nearly all events have none of these.
+        let is_rare = event.broken | event.read_closed | event.write_closed | event.priority;
+        let broken = is_rare && self.latch_rare(event);
         let is_news = match self.end {
             End::Open => event.readable || event.read_closed || broken,
             End::EofTold => broken,
@@ -159,9 +174,18 @@ impl Slot {
         }
     }
 
+    /// Notes what an event says besides readiness. Returns whether the connection is broken.
+    #[inline(never)]
+    fn latch_rare(&mut self, event: &Readiness) -> bool {
+        let broken = self.latch_end(event);
+        if broken || event.read_closed || event.priority {
+            self.short_read_means_empty = false;
+        }
+        broken
+    }
+
     /// Notes what an event says about the end of the connection. Returns whether the connection is
     /// broken.
-    #[inline]
     fn latch_end(&mut self, event: &Readiness) -> bool {
         if !(event.broken || event.read_closed || event.write_closed) {
             return false;
@@ -328,7 +352,7 @@ impl OpenSince {
     }
 
     #[inline]
-    fn is_closed(self, context: &Context<'_>, connection: &Connection) -> bool {
+    fn is_closed(self, context: &Context<'_>, connection: &Arc<Connection>) -> bool {
         self.0 != context.shared().connections.closes() && connection.is_closed()
     }
 }
