@@ -548,14 +548,11 @@ impl SockMan {
         SockMan { shared, current: None }
     }
 
-    /// Makes this handle the one that callbacks for `current` get, or for no connection. Returns
-    /// what it was before.
+    /// Makes this handle the one that callbacks for `current` get, or for no connection. Leaves what
+    /// it was before in `current`.
     #[inline]
-    pub(crate) fn replace_current(
-        &mut self,
-        current: Option<Arc<Connection>>,
-    ) -> Option<Arc<Connection>> {
-        mem::replace(&mut self.current, current)
+    pub(crate) fn swap_current(&mut self, current: &mut Option<Arc<Connection>>) {
+        mem::swap(&mut self.current, current);
     }
 
     pub(crate) fn shared(&self) -> &Arc<Shared> {

@@ -462,13 +462,13 @@ impl SocketThread {
     fn turn(&mut self, context: &Context<'_>, key: Key) {
         let Some((slot, state, failed)) = self.connected.slot_and_failed(key) else { return };
         let id = slot.id;
-        let (open, buffer) = (self.open, &mut *self.buffer);
+        let buffer = &mut *self.buffer;
         let mut desk = context.desk();
-        desk.replace_current(Some(slot.lend()));
+        desk.swap_current(&mut slot.spare);
         let sockman = &*desk;
-        let mut turn = Turn { context, sockman, open, slot, state, key, buffer, failed };
+        let mut turn = Turn { context, sockman, slot, state, key, buffer, failed };
         let end = context.guard(id, || turn.run());
-        slot.give_back(desk.replace_current(None));
+        desk.swap_current(&mut slot.spare);
         match end {
             Some(TurnEnd::WorkLeft) => self.connected.due.work_left(key),
             Some(TurnEnd::MayAnswer) => self.connected.due.may_answer(key),

@@ -22,8 +22,9 @@ use crate::sys::Readiness;
 pub(crate) struct Slot {
     pub(crate) connection: Arc<Connection>,
     /// A second reference, which the handle of the turn's callbacks holds during the turn. Moving it
-    /// costs less than counting a reference. `None` after a panic, until the next turn.
-    spare: Option<Arc<Connection>>,
+    /// costs less than counting a reference. `None` during a turn, and after a panic that ended the
+    /// thread: then the callbacks' sends look the connection up.
+    pub(crate) spare: Option<Arc<Connection>>,
     /// A copy of the connection's id. A turn in which nothing happens therefore does not read the
     /// connection's memory. Such a read would make the sweep over thousands of idle connections
     /// expensive.
@@ -117,18 +118,6 @@ impl Slot {
             is_heavy: false,
             finish,
         }
-    }
-
-    /// Returns the reference for the handle of the turn's callbacks. The caller gives it back after
-    /// the turn.
-    #[inline]
-    pub(crate) fn lend(&mut self) -> Arc<Connection> {
-        self.spare.take().unwrap_or_else(|| Arc::clone(&self.connection))
-    }
-
-    #[inline]
-    pub(crate) fn give_back(&mut self, lent: Option<Arc<Connection>>) {
-        self.spare = lent;
     }
 
     /// Makes the next turn ask about both directions, after a wake or for the sweep.

@@ -6,7 +6,7 @@
 
 use std::{collections::BTreeMap, io, mem};
 
-use super::{End, Finish, OpenSince, Slot};
+use super::{End, Finish, Slot};
 use crate::{
     engine::{
         connection::RECV_LACKS,
@@ -43,7 +43,6 @@ pub(crate) struct Turn<'a> {
     pub(crate) context: &'a Context<'a>,
     /// The handle for the callbacks, which knows the connection.
     pub(crate) sockman: &'a SockMan,
-    pub(crate) open: OpenSince,
     pub(crate) slot: &'a mut Slot,
     pub(crate) state: &'a mut Option<State>,
     pub(crate) key: Key,
@@ -307,7 +306,7 @@ impl Turn<'_> {
 
     #[inline]
     pub(super) fn check_open(&self) -> Result<(), Closed> {
-        let is_closed = self.open.is_closed(self.context, &self.slot.connection);
+        let is_closed = self.slot.connection.is_closed();
         if is_closed { Err(Closed) } else { Ok(()) }
     }
 }

@@ -170,6 +170,13 @@ fn unknown_family() -> io::Error {
     )
 }
 
+impl OsSock {
+    #[inline(never)]
+    fn send_with(&self, data: &[u8], more: More) -> io::Result<usize> {
+        self.socket().send_with_flags(data, send_flags(more))
+    }
+}
+
 impl Sock for OsSock {
     fn connect(&self, to: &Service) -> io::Result<()> {
         self.socket().connect(&to.to_sock_addr()?)
@@ -247,8 +254,10 @@ impl Sock for OsSock {
     }
 
     fn recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        if let OsSock::Tcp(stream) = self {
+            return (&mut &*stream).read(buffer);
+        }
         match self {
-            OsSock::Tcp(stream) => (&mut &*stream).read(buffer),
             OsSock::Unix(socket) => (&mut &*socket).read(buffer),
             _ => Err(io::ErrorKind::NotConnected.into()),
         }
@@ -262,11 +271,11 @@ impl Sock for OsSock {
     }
 
     fn send(&self, data: &[u8], more: More) -> io::Result<usize> {
-        match (self, more) {
+        if let (OsSock::Tcp(stream), More::No) = (self, more) {
             // The standard library makes the same call, in fewer instructions.
-            (OsSock::Tcp(stream), More::No) => (&mut &*stream).write(data),
-            _ => self.socket().send_with_flags(data, send_flags(more)),
+            return (&mut &*stream).write(data);
         }
+        self.send_with(data, more)
     }
 
     fn send_vectored(&self, data: &[IoSlice<'_>], more: More) -> io::Result<usize> {
