@@ -29,6 +29,7 @@ mod id;
 pub(crate) mod inbox;
 mod lacking;
 pub(crate) mod listener;
+mod listening;
 pub(crate) mod map;
 // They run over the doubles. The unpacked crate has these only with the feature.
 #[cfg(test)]

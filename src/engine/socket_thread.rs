@@ -16,15 +16,15 @@ use std::{
 };
 
 use super::{
-    accepting::Accepting,
     connecting::{Connecting, Stepped},
     context::Context,
     due::Due,
     ending::Ending,
     inbox::Mark,
     lacking::Lacking,
+    listening::Listening,
     poll_set::PollSet,
-    slab::{Key, Slab, Token},
+    slab::{Key, Token},
     slot::{OpenSince, Turn, TurnEnd},
     timer_limit::TimerLimit,
     visits::Visits,
@@ -37,7 +37,7 @@ use crate::{
 /// The state that only the socket thread may touch.
 pub(crate) struct SocketThread {
     connected: PollSet,
-    listeners: Slab<Accepting>,
+    listening: Listening,
     connecting: Connecting,
     lacking: Lacking,
     ending: Ending,
@@ -62,8 +62,6 @@ pub(crate) struct SocketThread {
     sweep: Option<Sweep>,
     /// The latest of the embedder's deadlines that has had its immediate pass.
     served_deadline: Option<Served>,
-    /// The index of the listener that accepts first in the next pass.
-    first_listener: usize,
     /// Whether the last pass had nothing to do before its poll, and its poll reported no event.
     #[cfg(feature = "testing")]
     slept: bool,
@@ -119,7 +117,7 @@ impl SocketThread {
         let now = options.sock_factory.now();
         SocketThread {
             connected: PollSet::new(poller),
-            listeners: Slab::new(),
+            listening: Listening::new(),
             connecting: Connecting::new(),
             lacking: Lacking::default(),
             ending: Ending::default(),
@@ -135,7 +133,6 @@ impl SocketThread {
             served: None,
             sweep: options.sweep.and_then(|period| Sweep::after(now, period)),
             served_deadline: None,
-            first_listener: 0,
             #[cfg(feature = "testing")]
             slept: false,
         }
@@ -243,6 +240,12 @@ impl SocketThread {
         context.now() < self.stale
     }
 
+    /// Returns how many listeners the passes have looked at.
+    #[cfg(all(test, feature = "testing"))]
+    pub(crate) fn listeners_looked_at(&self) -> usize {
+        self.listening.looked_at()
+    }
+
     /// Returns whether the last pass had nothing to do and left nothing to do.
     #[cfg(feature = "testing")]
     pub(crate) fn is_idle(&self) -> bool {
@@ -308,8 +311,8 @@ impl SocketThread {
         if let Some(at) = self.ending.next_timer() {
             earlier(at);
         }
-        for (_, accepting) in self.listeners.iter_mut().filter(|(_, a)| a.is_due() && !full) {
-            earlier(accepting.paused_until(self.now).unwrap_or(self.now));
+        if let Some(at) = self.listening.next_accept(self.now).filter(|_| !full) {
+            earlier(at);
         }
         match deadline {
             Some(at) if at > self.now => earlier(at),
@@ -357,11 +360,7 @@ impl SocketThread {
             for event in &self.events {
                 match Token::decode(event.token) {
                     Token::Connection(key) => self.connected.latch(key, event),
-                    Token::Listener(key) => {
-                        if let Some(accepting) = self.listeners.get_mut(key) {
-                            accepting.latch();
-                        }
-                    }
+                    Token::Listener(key) => self.listening.latch(key),
                     Token::Attempt(key) => self.connecting.list(key),
                 }
             }
@@ -505,21 +504,8 @@ impl SocketThread {
         }
     }
 
-    /// Accepts at most one batch for each listener. Each pass begins with another listener, so that
-    /// at the connection limit a flooded listener does not take every place that becomes free.
+    /// Accepts at most one batch for each listener that is due.
     fn socket_handler_listening(&mut self, context: &Context<'_>) {
-        let count = self.listeners.iter_mut().count();
-        let first = self.first_listener.checked_rem(count).unwrap_or(0);
-        self.first_listener = first + 1;
-        for in_second_half in [false, true] {
-            for (position, (key, accepting)) in self.listeners.iter_mut().enumerate() {
-                if (position < first) == in_second_half {
-                    accepting.register(&self.connected, key, self.now);
-                    accepting.accept_batch(context, self.now, |connection| {
-                        self.connected.add(context.shared(), &connection);
-                    });
-                }
-            }
-        }
+        self.listening.accept(context, &mut self.connected, self.now);
     }
 }

@@ -495,8 +495,8 @@ MUTATIONS = [
     {
         'guarantee': 'G7', 'what': 'a listener at the cap keeps the poll timeout at zero',
         'file': 'src/engine/socket_thread.rs',
-        'old': 'a.is_due() && !full',
-        'new': 'a.is_due()',
+        'old': '.next_accept(self.now).filter(|_| !full) {',
+        'new': '.next_accept(self.now) {',
         'test': 'sockman:library', 'tests': ('no_spin', 'cap'),
     },
     {
@@ -606,9 +606,9 @@ MUTATIONS = [
     },
     {
         'guarantee': 'G11', 'what': "the poll timeout ignores the end of a listener's pause",
-        'file': 'src/engine/socket_thread.rs',
-        'old': 'earlier(accepting.paused_until(self.now).unwrap_or(self.now));',
-        'new': 'if accepting.paused_until(self.now).is_none() { earlier(self.now); }',
+        'file': 'src/engine/listening.rs',
+        'old': 'earlier(accepting.paused_until(now).unwrap_or(now));',
+        'new': 'if accepting.paused_until(now).is_none() { earlier(now); }',
         'test': 'sockman:processes', 'tests': ('exhaustion', 'without_descriptors_and_sweep'),
     },
     {
@@ -1586,9 +1586,9 @@ MUTATIONS = [
     },
     {
         'guarantee': 'G11', 'what': "the poll timeout ignores the end of a listener's pause",
-        'file': 'src/engine/socket_thread.rs',
-        'old': '            earlier(accepting.paused_until(self.now).unwrap_or(self.now));',
-        'new': '            if accepting.paused_until(self.now).is_none() {\n                earlier(self.now);\n            }',
+        'file': 'src/engine/listening.rs',
+        'old': 'earlier(accepting.paused_until(now).unwrap_or(now));',
+        'new': 'if accepting.paused_until(now).is_none() {\n                    earlier(now);\n                }',
         'test': 'simulator:seeds', 'tests': ('', ''),
     },
     {
@@ -2650,7 +2650,7 @@ MUTATIONS = [
     },
     {
         'guarantee': 'L6', 'what': 'a listener that another process keeps open stays in the poller',
-        'file': 'src/engine/socket_thread/marks.rs',
+        'file': 'src/engine/listening.rs',
         'old': '            if is_stopped {\n',
         'new': '            if is_stopped && !listener.is_adopted() {\n',
         'test': 'simulator:seeds', 'tests': ('', ''),
@@ -4663,5 +4663,40 @@ MUTATIONS = [
         'old': '        self.woken.swap(false, Ordering::AcqRel);',
         'new': '        self.woken.swap(false, Ordering::Relaxed);',
         'test': 'miri:weak_memory', 'tests': ('', 'the_last_of_two_wakes'),
+    },
+    {
+        'guarantee': 'G8', 'what': 'a listener that was drained stays listed, so every pass looks at it',
+        'file': 'src/engine/listening.rs',
+        'old': '                slot.is_listed = slot.accepting.is_due();',
+        'new': '                slot.is_listed = true;',
+        'test': 'sockman:lib', 'tests': ('engine::pass_tests::listeners', ''),
+    },
+    {
+        'guarantee': 'G8', 'what': 'the same listener accepts first in each pass',
+        'file': 'src/engine/listening.rs',
+        'old': '            self.due.rotate_left(1);',
+        'new': '',
+        'test': 'sockman:lib', 'tests': ('engine::pass_tests::listeners', ''),
+    },
+    {
+        'guarantee': 'G10', 'what': 'a queue of keys that is never empty grows',
+        'file': 'src/engine/queue.rs',
+        'old': 'if self.taken * 2 >= self.keys.len() {',
+        'new': 'if false {',
+        'test': 'sockman:lib', 'tests': ('engine::queue', ''),
+    },
+    {
+        'guarantee': 'G4', 'what': 'a clone of the handle of a callback knows the connection, so it keeps the descriptor open',
+        'file': 'src/sockman.rs',
+        'old': '        SockMan::of(Arc::clone(&self.shared))\n    }\n}',
+        'new': '        SockMan { shared: Arc::clone(&self.shared), current: self.current.clone() }\n    }\n}',
+        'test': 'sockman:lib', 'tests': ('engine::pass_tests::handles', ''),
+    },
+    {
+        'guarantee': 'G1', 'what': "a send in a callback on another connection's id reaches the callback's own connection",
+        'file': 'src/sockman.rs',
+        'old': 'Some(current) if current.id == id => self.shared.send_bytes(current, data),',
+        'new': 'Some(current) => self.shared.send_bytes(current, data),',
+        'test': 'sockman:lib', 'tests': ('engine::pass_tests::handles', ''),
     },
 ]

@@ -9,10 +9,7 @@ use super::{
     End, Finish,
     turn::{Closed, Turn},
 };
-use crate::{
-    engine::connection::RECV_LACKS,
-    sys::passing::passes,
-};
+use crate::{engine::connection::RECV_LACKS, sys::passing::passes};
 
 impl Turn<'_> {
     /// Takes the place of both directions of a usual turn.

@@ -217,8 +217,7 @@ impl Turn<'_> {
         self.check_open_or_taken_out()?;
         self.slot.send.work = true;
         let data = self.buffer.get(..bytes).unwrap_or_default();
-        let (id, sockman, place) =
-            (self.slot.id, self.sockman, self.slot.place(self.state));
+        let (id, sockman, place) = (self.slot.id, self.sockman, self.slot.place(self.state));
         self.context.handler().place_got_data(sockman, id, place, data);
         Ok(())
     }
