@@ -326,6 +326,7 @@ impl SockMan {
     /// # }
     /// ```
     #[doc(alias = "SendBytes")]
+    #[inline]
     pub fn send_bytes(&self, id: ConnectionId, data: &[u8]) -> Result<usize, SendError> {
         match &self.current {
             Some(current) if current.id == id => self.shared.send_bytes(current, data),

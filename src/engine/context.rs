@@ -58,6 +58,12 @@ impl<'a> Context<'a> {
         self.desk.borrow_mut()
     }
 
+    /// Returns whether a callback's panic ends the threads.
+    #[inline]
+    pub(crate) fn stops_at_panics(&self) -> bool {
+        self.shared().options.panic_policy == PanicPolicy::Stop
+    }
+
     /// Runs callbacks for one connection. If a callback panics under
     /// [`PanicPolicy::CloseConnection`], closes the connection, reports the close to the embedder
     /// and returns `None`.
@@ -65,16 +71,11 @@ impl<'a> Context<'a> {
     /// # Panics
     ///
     /// Continues the callback's panic under [`PanicPolicy::Stop`].
-    #[inline(always)]
+    #[inline]
     pub(crate) fn guard<R>(&self, id: ConnectionId, run: impl FnOnce() -> R) -> Option<R> {
-        if self.shared().options.panic_policy == PanicPolicy::Stop {
+        if self.stops_at_panics() {
             return Some(run());
         }
-        self.caught(id, run)
-    }
-
-    #[inline(never)]
-    fn caught<R>(&self, id: ConnectionId, run: impl FnOnce() -> R) -> Option<R> {
         // The closure is unwind-safe: besides the handler, `run` borrows only the slot, which is
         // removed after a panic.
         match catch_unwind(AssertUnwindSafe(run)) {

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     error::SendError,
-    sys::{More, Sock},
+    sys::{More, held::Held},
 };
 
 /// The most pieces that one `sendmsg(2)` takes: `UIO_MAXIOV` on Linux, `IOV_MAX` on other systems.
@@ -85,7 +85,7 @@ impl Shared {
         &self,
         connection: &Arc<Connection>,
         length: usize,
-        send: impl FnMut(&dyn Sock) -> io::Result<usize>,
+        send: impl FnMut(&Held) -> io::Result<usize>,
     ) -> Result<usize, SendError> {
         if length == 0 {
             let is_closed = connection.is_closed();

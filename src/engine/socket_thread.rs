@@ -466,7 +466,10 @@ impl SocketThread {
         desk.swap_current(&mut slot.spare);
         let sockman = &*desk;
         let mut turn = Turn { context, sockman, slot, state, key, buffer, failed };
-        let end = context.guard(id, || turn.run());
+        let end = match context.stops_at_panics() {
+            true => Some(turn.run()),
+            false => context.guard(id, || turn.run_apart()),
+        };
         desk.swap_current(&mut slot.spare);
         match end {
             Some(TurnEnd::WorkLeft) => self.connected.due.work_left(key),

@@ -12,6 +12,7 @@
 // `socket_options` has the options that an embedder may set. Any thread may use the module, and
 // only `interrupt` takes a lock.
 
+pub(crate) mod held;
 pub(crate) mod holders;
 pub(crate) mod interrupt;
 mod more;
@@ -32,6 +33,7 @@ use std::{
 
 #[doc(no_inline)]
 pub use self::more::More;
+use self::os::OsSock;
 pub use self::os::OsSockFactory;
 pub(crate) use self::socket_options::OptionError;
 pub use self::socket_options::SocketOption;
@@ -129,6 +131,18 @@ pub trait Sock: fmt::Debug + Send + Sync {
     /// Returns the descriptor, for [`Poller::register`]. A double may return any number that the
     /// double's poller understands.
     fn as_raw_fd(&self) -> RawFd;
+
+    // A connection keeps one of the system's sockets in place of the box. No other implementation
+    // overrides these two methods, because the type cannot be named.
+
+    #[doc(hidden)]
+    fn is_os_sock(&self) -> bool {
+        false
+    }
+    #[doc(hidden)]
+    fn into_os_sock(self: Box<Self>) -> Option<OsSock> {
+        None
+    }
 }
 
 /// An event that the poller reports about one registered socket. Events are edge-triggered: the

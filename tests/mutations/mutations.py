@@ -446,14 +446,14 @@ MUTATIONS = [
     {
         'guarantee': 'G5', 'what': 'a short send counts as a full buffer on every socket',
         'file': 'src/engine/connection.rs',
-        'old': 'if bytes < length.min(LONGEST_SEND) && self.sock.short_send_means_full() {',
+        'old': 'if bytes < length.min(LONGEST_SEND) && self.sock().short_send_means_full() {',
         'new': 'if bytes < length {',
         'test': 'sockman:lib', 'tests': ('', 'sends'),
     },
     {
         'guarantee': 'G7', 'what': 'a short send never counts as a full buffer',
         'file': 'src/engine/connection.rs',
-        'old': 'if bytes < length.min(LONGEST_SEND) && self.sock.short_send_means_full() {',
+        'old': 'if bytes < length.min(LONGEST_SEND) && self.sock().short_send_means_full() {',
         'new': 'if false {',
         'test': 'sockman:lib', 'tests': ('', 'sends'),
     },

@@ -79,6 +79,12 @@ impl Turn<'_> {
         }
     }
 
+    /// Does what [`run`](Turn::run) does, without a second copy in the caller.
+    #[inline(never)]
+    pub(crate) fn run_apart(&mut self) -> TurnEnd {
+        self.run()
+    }
+
     /// Returns whether a little data came after the ready-to-send call.
     #[inline(always)]
     fn both_directions(&mut self) -> Result<bool, Closed> {

@@ -82,7 +82,7 @@ impl SockFactory for OsSockFactory {
 /// in the same system call. TCP sockets are the standard library's, because its `peek` takes
 /// initialised memory. It has no `peek` for unix-domain sockets.
 #[derive(Debug)]
-enum OsSock {
+pub enum OsSock {
     Tcp(TcpStream),
     Unix(Socket),
     TcpListener(mio::net::TcpListener),
@@ -253,6 +253,7 @@ impl Sock for OsSock {
         }
     }
 
+    #[inline]
     fn recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
         if let OsSock::Tcp(stream) = self {
             return (&mut &*stream).read(buffer);
@@ -270,6 +271,7 @@ impl Sock for OsSock {
         }
     }
 
+    #[inline]
     fn send(&self, data: &[u8], more: More) -> io::Result<usize> {
         if let (OsSock::Tcp(stream), More::No) = (self, more) {
             // The standard library makes the same call, in fewer instructions.
@@ -308,6 +310,14 @@ impl Sock for OsSock {
 
     fn short_send_means_full(&self) -> bool {
         SHORT_MEANS_OVER && matches!(self, OsSock::Tcp(_))
+    }
+
+    fn is_os_sock(&self) -> bool {
+        true
+    }
+
+    fn into_os_sock(self: Box<Self>) -> Option<OsSock> {
+        Some(*self)
     }
 
     fn as_raw_fd(&self) -> RawFd {
