@@ -429,16 +429,18 @@ impl SocketThread {
         context.shared().counters.sweeps.add_owned(1);
         let (open, looked, mut turns) = (self.open, self.looked, 0);
         let between_reads = context.shared().connections.count() / CLOCK_READS_PER_SWEEP + 1;
-        let mut may_go_on = true;
+        let (mut may_go_on, mut until_read) = (true, between_reads);
         let (slots, states, due) = self.connected.slots_and_due();
-        for (position, (key, slot)) in slots.enumerate() {
+        for (key, slot) in slots {
             if context.interrupts.is_interrupted() {
                 break;
             }
-            if may_go_on && position > 0 && position % between_reads == 0 {
-                let now = context.shared().options.sock_factory.now();
+            if may_go_on && until_read == 0 {
+                until_read = between_reads;
+                let now = context.now();
                 may_go_on = looked.is_some_and(|looked| is_fresh(looked, now));
             }
+            until_read = until_read.saturating_sub(1);
             // If a callback of the sweep took long, the other connections get full turns, which
             // another poll precedes.
             if !may_go_on {
