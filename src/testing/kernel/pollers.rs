@@ -121,9 +121,12 @@ impl Kernel {
         while events.len() < most {
             let Some((end, filter)) = ready.next() else { break };
             let Some(socket) = self.socket(end) else { continue };
-            // Meanwhile the socket was deregistered, or registered with another poller.
-            let is_listed = std::mem::replace(&mut socket.listed[filter as usize], false);
-            if !is_listed || socket.registration.is_none_or(|(of, _)| of != poller) {
+            // Meanwhile the socket was deregistered, or registered with another poller, in whose list
+            // it stays.
+            if socket.registration.is_none_or(|(of, _)| of != poller) {
+                continue;
+            }
+            if !std::mem::replace(&mut socket.listed[filter as usize], false) {
                 continue;
             }
             let token = socket.registration.map_or(0, |(_, token)| token);
