@@ -4699,4 +4699,11 @@ MUTATIONS = [
         'new': 'Some(current) => self.shared.send_bytes(current, data),',
         'test': 'sockman:lib', 'tests': ('engine::pass_tests::handles', ''),
     },
+    {
+        'guarantee': 'handover', 'what': "a double's poller takes the event of another poller",
+        'file': 'src/testing/kernel/pollers.rs',
+        'old': '            if socket.registration.is_none_or(|(of, _)| of != poller) {\n                continue;',
+        'new': '            if socket.registration.is_none_or(|(of, _)| of != poller) {\n                socket.listed[filter as usize] = false;\n                continue;',
+        'test': 'simulator:models', 'tests': ('', ''),
+    },
 ]
