@@ -16,7 +16,7 @@
 //! At the end of a run the faults stop, and everything must be delivered.
 //!
 //! ```
-//! let report = simulator::run(1).expect("the guarantees hold");
+//! let report = simulator::run(simulator::Kernel::Linux, 1).expect("the guarantees hold");
 //! assert!(report.passes > 0);
 //! ```
 
