@@ -88,16 +88,20 @@ impl Listening {
         next
     }
 
-    /// Accepts at most one batch for each listener that is due. Each pass begins with another one,
-    /// so that at the connection limit a flooded listener does not take every place that becomes
-    /// free.
+    /// Accepts at most one batch for each listener that is due. A listener that took a place goes
+    /// behind the others, so that at the connection limit a flooded listener does not take every
+    /// place that becomes free, however many passes come between.
     pub(crate) fn accept(&mut self, context: &Context<'_>, poll_set: &mut PollSet, now: Instant) {
-        for _ in 0..self.due.len() {
+        // The list is: those to come, those that took no place, those that took one.
+        let mut without_place = 0;
+        for to_come in (0..self.due.len()).rev() {
             // A listener stays listed until its batch is over, also if a callback panics.
             let Some(key) = self.due.front().copied() else { return };
+            let mut took_place = false;
             let is_due = self.slots.get_mut(key).is_some_and(|slot| {
                 slot.accepting.register(poll_set, key, now);
                 slot.accepting.accept_batch(context, now, |connection: Arc<Connection>| {
+                    took_place = true;
                     poll_set.add(context.shared(), &connection);
                 });
                 slot.is_listed = slot.accepting.is_due();
@@ -106,12 +110,12 @@ impl Listening {
             #[cfg(test)]
             (self.looked_at += 1);
             self.due.pop_front();
-            if is_due {
+            if is_due && took_place {
                 self.due.push_back(key);
+            } else if is_due {
+                self.due.insert(to_come + without_place, key);
+                without_place += 1;
             }
-        }
-        if self.due.len() > 1 {
-            self.due.rotate_left(1);
         }
     }
 

@@ -1,6 +1,9 @@
 //! Tests of the handle that a callback gets, which knows the callback's connection.
 
-use std::io;
+use std::{
+    io,
+    panic::{AssertUnwindSafe, catch_unwind},
+};
 
 use parking_lot::Mutex;
 
@@ -106,4 +109,31 @@ fn the_handle_of_a_callback_keeps_nothing_open() {
         assert_eq!(rig.network.descriptors(), descriptors, "after {deed:?}");
     }
     assert_eq!((rig.handler.kept.lock().len(), *rig.handler.unknown.lock()), (1, 1));
+}
+
+/// G12, G14: a panic that ends the thread leaves the connection's slot without a reference to lend.
+/// After the restart, the handle still reaches the connection, and nothing is kept open.
+#[test]
+fn the_handle_of_a_callback_works_after_a_panic_that_ended_the_thread() {
+    let options = Options::default().sweep(None).panic_policy(PanicPolicy::Stop);
+    let rig = Rig::with_handler(Deeds::default(), options);
+    let descriptors = rig.network.descriptors();
+    let peers = [rig.connect_peer(), rig.connect_peer()];
+    rig.pass();
+    rig.pass();
+    peers[0].send(b"panic").unwrap();
+    peers[1].send(b"own").unwrap();
+    catch_unwind(AssertUnwindSafe(|| rig.pass())).unwrap_err();
+    rig.pass();
+    assert_eq!(peers[1].receive().0, b"own");
+    for _ in 0..2 {
+        peers[0].send(b"both").unwrap();
+        rig.pass();
+        assert_eq!((peers[0].receive().0, peers[1].receive().0), (vec![0], vec![1]));
+    }
+    for (ordinal, peer) in peers.into_iter().enumerate() {
+        assert!(rig.sockman.close_connection(rig.handler.ordinals.id(ordinal)));
+        drop(peer);
+    }
+    assert_eq!(rig.network.descriptors(), descriptors);
 }

@@ -84,3 +84,30 @@ fn flooded_listeners_accept_first_in_turn() {
     let at_other = accepted.iter().filter(|(_, me)| *me == other).count();
     assert_eq!((accepted.len(), at_other), (ROUNDS, ROUNDS / 2));
 }
+
+/// G8: they do so however many passes come between two places.
+#[test]
+fn flooded_listeners_accept_in_turn_however_many_passes_come_between() {
+    const ROUNDS: usize = 12;
+    for passes in 1..=4 {
+        let options = Options::default().sweep(None).max_connections(1);
+        let rig = Rig::with_handler(Accepted::default(), options);
+        let flooded: Vec<_> = (1..=2)
+            .map(|port| rig.sockman.bind_and_start_listening(format!("10.0.1.1:{port}")).unwrap())
+            .collect();
+        rig.pass();
+        let to = flooded.iter().cycle().take(2 * ROUNDS);
+        let _peers: Vec<_> = to.map(|to| rig.network.connect(to).unwrap()).collect();
+        for _ in 0..ROUNDS {
+            for _ in 0..passes {
+                rig.sockman.notify();
+                rig.pass();
+            }
+            let last = rig.handler.0.lock().last().map(|(id, _)| *id).unwrap();
+            assert!(rig.sockman.close_connection(last));
+        }
+        let accepted = rig.handler.0.lock();
+        let at_first = accepted.iter().filter(|(_, me)| *me == flooded[0]).count();
+        assert_eq!((accepted.len(), at_first), (ROUNDS, ROUNDS / 2), "{passes} passes");
+    }
+}
