@@ -19,7 +19,7 @@ use crate::{
     sys::{
         Sock,
         held::Held,
-        passing::{as_broken_pipe, passes, uninterrupted},
+        passing::{as_broken_pipe, passes, repeated, uninterrupted},
         shutdown_both,
         sync::{
             Mutex,
@@ -434,7 +434,7 @@ impl Connection {
     fn recv_again(&self, received: io::Result<usize>, buffer: &mut [u8]) -> io::Result<usize> {
         match received {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {
-                uninterrupted(|| self.sock.recv(buffer))
+                repeated(|| self.sock.recv(buffer))
             }
             received => received,
         }

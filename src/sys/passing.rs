@@ -27,9 +27,10 @@ pub(crate) fn uninterrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::R
     }
 }
 
+/// Repeats a call that a signal has interrupted once.
 #[cold]
 #[inline(never)]
-fn repeated<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+pub(crate) fn repeated<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     for _ in 2..MOST_SIGNALS {
         match call() {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
