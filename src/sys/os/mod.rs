@@ -274,8 +274,11 @@ impl Sock for OsSock {
     #[inline]
     fn send(&self, data: &[u8], more: More) -> io::Result<usize> {
         if let (OsSock::Tcp(stream), More::No) = (self, more) {
-            // The standard library makes the same call, in fewer instructions.
-            return (&mut &*stream).write(data);
+            // The standard library makes the same call, in fewer instructions. But Apple's systems
+            // refuse a longer piece, of which `socket2` passes only a part.
+            if !cfg!(target_vendor = "apple") || data.len() < libc::c_int::MAX as usize {
+                return (&mut &*stream).write(data);
+            }
         }
         self.send_with(data, more)
     }
