@@ -72,8 +72,8 @@ fn an_address_of_another_family_is_none() {
 /// G13.
 #[test]
 fn an_unnamed_unix_peer_is_reported_as_unnamed() {
-    let directory = sockman_test_support::tools::TempDir::new();
-    let path = directory.path("address");
+    let directory = crate::sys::temporary::TempDir::new("address");
+    let path = directory.path().join("address");
     let listener = UnixListener::bind(&path).unwrap();
     let _client = UnixStream::connect(&path).unwrap();
     let (accepted, _) = listener.accept().unwrap();

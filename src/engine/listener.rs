@@ -261,41 +261,24 @@ mod tests {
     use std::os::{fd::AsRawFd, unix::net::UnixListener};
 
     use super::*;
+    use crate::sys::temporary::TempDir;
 
-    /// A directory of the test, removed on drop.
-    struct Dir(PathBuf);
-
-    impl Dir {
-        fn new(name: &str) -> Dir {
-            let name = format!("sockman-listener-{name}-{}", process::id());
-            let path = sockman_test_support::tools::temporary_directory().join(name);
-            fs::create_dir(&path).unwrap();
-            Dir(path)
-        }
-
-        fn names(&self) -> Vec<PathBuf> {
-            fs::read_dir(&self.0).unwrap().map(|entry| entry.unwrap().path()).collect()
-        }
-    }
-
-    impl Drop for Dir {
-        fn drop(&mut self) {
-            let _ = fs::remove_dir_all(&self.0);
-        }
+    fn names(directory: &TempDir) -> Vec<PathBuf> {
+        fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().path()).collect()
     }
 
     /// A file that another program puts in place between the check and the removal stays.
     #[test]
     fn a_file_that_replaces_the_socket_file_at_the_last_moment_stays() {
-        let dir = Dir::new("replaced");
-        let path = dir.0.join("sock");
+        let dir = TempDir::new("replaced");
+        let path = dir.path().join("sock");
         let first = UnixListener::bind(&path).unwrap();
         let bound = BoundPath::made_by_bind(&path, first.as_raw_fd()).unwrap();
         // The second socket exists before the first file is gone, so its inode is another one.
-        let _second = UnixListener::bind(dir.0.join("new")).unwrap();
-        fs::rename(dir.0.join("new"), &path).unwrap();
+        let _second = UnixListener::bind(dir.path().join("new")).unwrap();
+        fs::rename(dir.path().join("new"), &path).unwrap();
         bound.remove_if_still_ours().unwrap();
-        assert_eq!(dir.names(), std::slice::from_ref(&path));
+        assert_eq!(names(&dir), std::slice::from_ref(&path));
         std::os::unix::net::UnixStream::connect(&path).unwrap();
         drop(first);
     }
@@ -303,18 +286,18 @@ mod tests {
     /// The socket file itself is removed, and nothing is left beside it.
     #[test]
     fn the_socket_file_is_removed_and_leaves_nothing() {
-        let dir = Dir::new("own");
-        let path = dir.0.join("sock");
+        let dir = TempDir::new("own");
+        let path = dir.path().join("sock");
         let listener = UnixListener::bind(&path).unwrap();
         let bound = BoundPath::made_by_bind(&path, listener.as_raw_fd()).unwrap();
         // A directory of the name that the removal would use does no harm.
         let inode = fs::symlink_metadata(&path).unwrap().ino();
-        let taken = dir.0.join(format!(".sockman-{}-{inode}-0", process::id()));
+        let taken = dir.path().join(format!(".sockman-{}-{inode}-0", process::id()));
         fs::create_dir(&taken).unwrap();
         bound.remove_if_still_ours().unwrap();
-        assert_eq!(dir.names(), std::slice::from_ref(&taken));
+        assert_eq!(names(&dir), std::slice::from_ref(&taken));
         // A file that is gone is no error.
         bound.remove_if_still_ours().unwrap();
-        assert_eq!(dir.names(), [taken]);
+        assert_eq!(names(&dir), [taken]);
     }
 }

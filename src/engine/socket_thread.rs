@@ -76,6 +76,11 @@ const DEADLINE_PAUSE: Duration = Duration::from_millis(1);
 /// or for one that gets its turn before the rest. The value is the resolution of the poller's clock.
 const FRESH: Duration = Duration::from_millis(1);
 
+/// How late a poll may return. The value is far above what a poller's clock rounds. If a poll
+/// returns later, the process may have been stopped after the poll had looked, so the poll counts
+/// as one that returned then.
+const LATE: Duration = Duration::from_millis(10);
+
 /// About how often a sweep reads the clock, at most. A sweep over fewer connections reads the clock
 /// after each connection.
 const CLOCK_READS_PER_SWEEP: usize = 64;
@@ -332,12 +337,21 @@ impl SocketThread {
         until.map(|until| until.saturating_duration_since(self.now))
     }
 
+    /// Polls without waiting, and latches the events.
+    fn poll_again(&mut self, context: &Context<'_>) -> io::Result<()> {
+        self.events.clear();
+        self.connected.poll(&mut self.events, Some(Duration::ZERO))?;
+        self.latch_events(context)
+    }
+
     /// Polls, and latches all events before any callback runs. If more sockets are ready than one
     /// poll reports, polls several times.
     fn wait(&mut self, context: &Context<'_>, timeout: Option<Duration>) -> io::Result<()> {
         let inbox = &context.shared().inbox;
         let sleeps = timeout != Some(Duration::ZERO) && inbox.prepare_to_sleep();
         let timeout = if sleeps { timeout } else { Some(Duration::ZERO) };
+        let begin = if sleeps { self.now } else { context.shared().options.sock_factory.now() };
+        let latest = timeout.and_then(|timeout| begin.checked_add(timeout)?.checked_add(LATE));
         self.events.clear();
         let polled = self.connected.poll(&mut self.events, timeout);
         #[cfg(feature = "testing")]
@@ -346,7 +360,9 @@ impl SocketThread {
             inbox.woke();
         }
         polled?;
-        self.latch_events(context)
+        self.latch_events(context)?;
+        self.looked = latest.map_or(Some(self.now), |latest| Some(self.now.min(latest)));
+        Ok(())
     }
 
     /// Latches the events of a poll and those that the poll left over, and reads the clock.
@@ -392,10 +408,7 @@ impl SocketThread {
             }
             self.sweep = Sweep::after(self.now, sweep.period);
             if !self.has_looked(context) {
-                self.events.clear();
-                let polled = self.connected.poll(&mut self.events, Some(Duration::ZERO));
-                polled?;
-                self.latch_events(context)?;
+                self.poll_again(context)?;
             }
         }
         if self.connected.begin_slice() {

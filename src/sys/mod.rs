@@ -12,6 +12,30 @@
 // `socket_options` has the options that an embedder may set. Any thread may use the module, and
 // only `interrupt` takes a lock.
 
+// Elsewhere mio polls with poll(2) or event ports. There it reports a socket once, and then again
+// only after one of mio's own operations has said "would block". The receives and sends of this
+// library are not mio's, so connections would stall.
+#[cfg(any(
+    mio_unsupported_force_poll_poll,
+    not(any(
+        target_os = "android",
+        target_os = "dragonfly",
+        target_os = "freebsd",
+        target_os = "illumos",
+        target_os = "ios",
+        target_os = "linux",
+        target_os = "macos",
+        target_os = "netbsd",
+        target_os = "openbsd",
+        target_os = "tvos",
+        target_os = "visionos",
+        target_os = "watchos",
+    ))
+))]
+compile_error!(
+    "sockman needs epoll or kqueue: Linux, Android, illumos, macOS and its kin, or a BSD"
+);
+
 pub(crate) mod held;
 pub(crate) mod holders;
 pub(crate) mod interrupt;
@@ -21,6 +45,8 @@ pub(crate) mod passing;
 mod socket_options;
 pub(crate) mod sources;
 pub(crate) mod sync;
+#[cfg(test)]
+pub(crate) mod temporary;
 
 use std::{
     fmt,

@@ -421,6 +421,8 @@ fn a_lack_that_passes_does_not_end_a_connect() {
             network.fail_next(call, errno);
             let new = network.as_another_thread(|| sockman.connect(to, &options)).expect(&what);
             drop(new);
+            // The closure has the proxy, which has the network.
+            network.set_interleave(None);
         }
     }
 }

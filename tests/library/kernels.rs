@@ -193,7 +193,7 @@ fn a_client_that_reset_before_the_accept_does_not_pause_the_listener() {
 /// accepts again as soon as a descriptor is free.
 #[test]
 fn a_listener_accepts_again_when_descriptors_are_free() {
-    for network in kernels() {
+    for (network, expected) in kernels().zip([2, 2, 1]) {
         let mut rig = Rig::new(network, without_sweep());
         rig.network.set_descriptor_limit(Some(rig.network.descriptors()));
         let _early = rig.network.connect(&rig.here).unwrap();
@@ -202,7 +202,9 @@ fn a_listener_accepts_again_when_descriptors_are_free() {
         rig.network.set_descriptor_limit(None);
         let _late = rig.network.connect(&rig.here).unwrap();
         rig.thread.run_for(Duration::from_secs(2)).unwrap();
-        assert!(rig.accepted() >= 1);
+        // The double of macOS drops the first client at its accept. The library asks the real one
+        // only when a descriptor is free.
+        assert_eq!(rig.accepted(), expected);
     }
 }
 

@@ -25,7 +25,7 @@ use sockman_test_support::{
     DEADLINE, Event, Recorder, Running,
     blackhole::{Blackhole, UnixBlackhole},
     read_to_end, reset,
-    tools::{Gate, TempDir, deadlines, run_passes, until},
+    tools::{Gate, Spy, TempDir, deadlines, run_passes, until},
     without_sweep, write_all,
 };
 
@@ -182,6 +182,25 @@ fn a_connect_that_takes_time_becomes_a_connection() {
     drop(peer);
     recorder.wait_for_eof(id);
     assert_eq!(callbacks_of(&recorder, id), ["connected", "data", "eof"]);
+}
+
+/// G15: a connect that succeeded before a late poll returned does not time out, although the poll did
+/// not report it.
+#[test]
+fn a_connect_that_succeeded_before_a_late_poll_returned_does_not_time_out() {
+    let (recorder, spy) = (Recorder::new(), Spy::default());
+    let options = without_sweep().sock_factory(Arc::new(spy.clone()));
+    let running = Running::start(recorder.clone(), options);
+    let Blackhole { address, listener, fillers } = Blackhole::new();
+    let options = ConnectOptions::default().timeout(10 * DEADLINE);
+    let id = running.sockman.start_connect(address, &options).unwrap();
+    run_passes(&running.sockman, 2); // The kernel has sent a SYN.
+    spy.next_poll_is_late(20 * DEADLINE, move || {
+        // The kernel repeats the SYN. The last accept returns after the handshake.
+        (0..=fillers.len()).for_each(|_| drop(listener.accept().unwrap()));
+    });
+    running.sockman.notify();
+    recorder.wait_for_outcome(id).unwrap();
 }
 
 /// G2: a reset that comes before the thread starts is reported once, as a failed connect.

@@ -42,6 +42,7 @@ PATIENCE = [
     "tests/support/src/lib.rs",
     "examples/http_rpc/tests/support/mod.rs",
     "examples/node/src/testing.rs",
+    "crates/lightning-net-sockman/src/tests.rs",
 ]
 LONG, SHORT = "DEADLINE: Duration = Duration::from_secs(60)", "DEADLINE: Duration = Duration::from_secs(8)"
 NOT_COPIED = {"target", ".git", "node_modules", "corpus", "fuzz", "benches"}

@@ -9,14 +9,17 @@ use std::{
     io::{Read, Write},
     net::{Shutdown, SocketAddr, TcpStream},
     os::unix::fs::PermissionsExt,
-    path::{Path, PathBuf},
+    path::Path,
     process::{Command, Output, Stdio},
     time::Instant,
 };
 
-use sockman_test_support::program::{
-    Program, assert_lack_of_threads_is_told, assert_unix_path_is_handled, signal,
-    with_default_signals,
+use sockman_test_support::{
+    program::{
+        Program, assert_lack_of_threads_is_told, assert_unix_path_is_handled, signal,
+        with_default_signals,
+    },
+    tools::TempDir,
 };
 use support::{Client, DEADLINE, with_deadlines};
 
@@ -61,14 +64,6 @@ fn failure(arguments: &[&str], code: i32) -> String {
     complaint
 }
 
-/// Returns an empty directory for one test.
-fn directory(name: &str) -> PathBuf {
-    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("sv2_program").join(name);
-    let _ = fs::remove_dir_all(&path);
-    fs::create_dir_all(&path).unwrap();
-    path
-}
-
 #[test]
 fn bad_arguments_are_named_and_end_with_code_2() {
     let cases: [(&[&str], &str); 8] = [
@@ -98,7 +93,8 @@ fn help_says_what_happens_without_a_key() {
 
 #[test]
 fn the_key_of_a_file_is_the_same_after_a_restart() {
-    let file = directory("restart").join("authority.key");
+    let directory = TempDir::new();
+    let file = directory.path("authority.key");
     let arguments = ["--key", file.to_str().unwrap()];
     let mut keys = Vec::new();
     for _ in 0..2 {
@@ -118,7 +114,8 @@ fn the_key_of_a_file_is_the_same_after_a_restart() {
 
 #[test]
 fn a_damaged_key_file_is_named_and_left_as_it_is() {
-    let file = directory("damaged").join("authority.key");
+    let directory = TempDir::new();
+    let file = directory.path("authority.key");
     fs::write(&file, "no key").unwrap();
     let complaint = failure(&["--key", file.to_str().unwrap(), "--listen", "127.0.0.1:0"], 1);
     assert!(complaint.contains("authority.key") && complaint.contains("left as it is"));
@@ -127,7 +124,8 @@ fn a_damaged_key_file_is_named_and_left_as_it_is() {
 
 #[test]
 fn a_key_file_that_others_can_read_is_used_with_a_warning() {
-    let file = directory("readable").join("authority.key");
+    let directory = TempDir::new();
+    let file = directory.path("authority.key");
     // The programs that `again` starts end by themselves, because the first program uses the
     // address.
     let (_program, key, address) = start(&["--key", file.to_str().unwrap()]);
@@ -219,7 +217,8 @@ fn a_blocked_output_stalls_no_client_and_a_second_signal_ends_the_program() {
 
 #[test]
 fn every_signal_ends_the_program_in_order_and_an_unused_path_is_replaced() {
-    let path = directory("signals").join("sv2.sock");
+    let directory = TempDir::new();
+    let path = directory.path("sv2.sock");
     let listen = format!("unix:{}", path.display());
     assert_unix_path_is_handled(|| plain_command(&["--listen", &listen]), &path, None);
 }

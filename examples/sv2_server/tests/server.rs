@@ -10,7 +10,6 @@ use std::{
     io::Write,
     net::TcpStream,
     os::unix::fs::PermissionsExt,
-    path::{Path, PathBuf},
     sync::Barrier,
     thread,
     time::{Instant, SystemTime, UNIX_EPOCH},
@@ -18,6 +17,7 @@ use std::{
 
 use common_messages_sv2::Protocol;
 use sockman_sv2_server::{AuthorityKeys, Config, Event, Server};
+use sockman_test_support::tools::TempDir;
 use support::{
     Client, DEADLINE, Transactions, constraints, every, honest_setup, quiet, setup, start,
 };
@@ -315,25 +315,17 @@ fn a_failed_server_is_not_running_and_returns_the_reason() {
     assert!(server.stop().unwrap_err().to_string().contains("on purpose"));
 }
 
-/// Returns an empty directory for one test.
-fn directory(name: &str) -> PathBuf {
-    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("sv2_server").join(name);
-    let _ = fs::remove_dir_all(&path);
-    fs::create_dir_all(&path).unwrap();
-    path
-}
-
 #[test]
 fn a_key_file_is_made_for_the_owner_alone_and_keeps_the_key() {
-    let directory = directory("made");
-    let path = directory.join("authority.key");
+    let directory = TempDir::new();
+    let path = directory.path("authority.key");
     let made = AuthorityKeys::of_file(&path).unwrap();
     assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     let again = AuthorityKeys::of_file(&path).unwrap();
     assert_eq!(again.public(), made.public());
     assert_eq!(again.to_text(), made.to_text());
     // No temporary file is left.
-    assert_eq!(fs::read_dir(&directory).unwrap().count(), 1);
+    assert_eq!(fs::read_dir(directory.path("")).unwrap().count(), 1);
     assert_ne!(AuthorityKeys::generate().unwrap().public(), made.public());
 }
 
@@ -342,9 +334,9 @@ fn a_key_file_is_made_for_the_owner_alone_and_keeps_the_key() {
 fn simultaneous_calls_that_create_a_key_file_return_the_same_key() {
     const STARTS: usize = 8;
 
-    let directory = directory("at_once");
+    let directory = TempDir::new();
     for round in 0..20 {
-        let path = directory.join(round.to_string());
+        let path = directory.path(&round.to_string());
         let barrier = Barrier::new(STARTS);
         let start = || {
             barrier.wait();
@@ -356,14 +348,14 @@ fn simultaneous_calls_that_create_a_key_file_return_the_same_key() {
         });
         let kept = AuthorityKeys::of_file(&path).unwrap().public();
         assert_eq!(keys, [kept; STARTS], "round {round}");
-        assert_eq!(fs::read_dir(&directory).unwrap().count(), round + 1);
+        assert_eq!(fs::read_dir(directory.path("")).unwrap().count(), round + 1);
     }
 }
 
 #[test]
 fn a_key_file_that_holds_no_key_is_refused_and_left_as_it_is() {
-    let directory = directory("damaged");
-    let path = directory.join("authority.key");
+    let directory = TempDir::new();
+    let path = directory.path("authority.key");
     AuthorityKeys::of_file(&path).unwrap();
     let whole = fs::read(&path).unwrap();
     let mut other_letter = whole.clone();
@@ -377,9 +369,9 @@ fn a_key_file_that_holds_no_key_is_refused_and_left_as_it_is() {
         let Err(error) = AuthorityKeys::of_file(&path) else { panic!("{number} was taken") };
         assert!(error.to_string().contains("left as it is"), "{error}");
         assert!(fs::read(&path).unwrap() == content, "{number} was changed");
-        assert_eq!(fs::read_dir(&directory).unwrap().count(), 1);
+        assert_eq!(fs::read_dir(directory.path("")).unwrap().count(), 1);
     }
     // A path that cannot be read is not replaced either.
-    assert!(AuthorityKeys::of_file(&directory).is_err());
+    assert!(AuthorityKeys::of_file(&directory.path("")).is_err());
     assert!(AuthorityKeys::of_file(&path.join("below")).is_err());
 }

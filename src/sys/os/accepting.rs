@@ -58,8 +58,7 @@ pub(super) fn accept_unix(
 #[cfg(target_vendor = "apple")]
 pub(super) fn accept_tcp(listener: &mio::net::TcpListener) -> io::Result<(Socket, SocketAddr)> {
     let (socket, them) = xnu::accept(&socket2::SockRef::from(listener))?;
-    // The client has reset the connection, as the same client on other systems, which report it.
-    let them = them.as_socket().ok_or(io::ErrorKind::ConnectionAborted)?;
+    let them = xnu::client(&them)?;
     Ok((socket, them))
 }
 
@@ -71,10 +70,23 @@ pub(super) fn accept_unix(
     Ok((socket, Service::from_sock_addr(&them)))
 }
 
+/// Sets `SO_NOSIGPIPE`, which stands for `MSG_NOSIGNAL` on Apple's systems. A socket whose peer is
+/// gone refuses the option. Its sends fail with `EPIPE`, or with the peer's reset.
+#[cfg(target_vendor = "apple")]
+pub(super) fn refuse_sigpipe(socket: &socket2::SockRef<'_>) {
+    if let Err(error) = socket.set_nosigpipe(true) {
+        log::debug!(target: "sockman", "a socket refuses SO_NOSIGPIPE: {error}");
+    }
+}
+
+/// Does nothing: each send has `MSG_NOSIGNAL`.
+#[cfg(not(target_vendor = "apple"))]
+pub(super) fn refuse_sigpipe(_: &socket2::SockRef<'_>) {}
+
 /// Accepts in the way that XNU needs.
 #[cfg(any(test, target_vendor = "apple"))]
 mod xnu {
-    use std::{io, os::fd::AsFd};
+    use std::{io, net::SocketAddr, os::fd::AsFd};
 
     use socket2::{SockAddr, SockRef, Socket};
 
@@ -82,17 +94,24 @@ mod xnu {
     ///
     /// * XNU returns a descriptor and an address of length 0 for a client that reset before the
     ///   accept. mio reads the address all the same, from memory that nobody wrote. Socket2 returns
-    ///   an empty address.
+    ///   an empty address. Such a socket also refuses options, so none that may fail is set.
     /// * Without a free descriptor, XNU takes the client from the queue and drops it. So the function
     ///   looks first whether a descriptor is free. Another thread may take that descriptor in
     ///   between, and then one client is lost.
     /// * A socket that an adopted listener accepts lacks `SO_NOSIGPIPE` if the listener does.
-    ///   Socket2 sets it.
     pub(super) fn accept(listener: &SockRef<'_>) -> io::Result<(Socket, SockAddr)> {
         drop(listener.as_fd().try_clone_to_owned()?);
-        let (socket, them) = listener.accept()?;
+        let (socket, them) = listener.accept_raw()?;
+        socket.set_cloexec(true)?;
         socket.set_nonblocking(true)?;
+        super::refuse_sigpipe(&SockRef::from(&socket));
         Ok((socket, them))
+    }
+
+    /// Returns the address of a TCP client. A client that has reset before the accept has none. It
+    /// gets the error that other systems report for it.
+    pub(super) fn client(them: &SockAddr) -> io::Result<SocketAddr> {
+        them.as_socket().ok_or_else(|| io::ErrorKind::ConnectionAborted.into())
     }
 }
 
@@ -136,18 +155,14 @@ mod tests {
 
     #[test]
     fn a_unix_domain_listener_is_told_from_a_client_with_a_path() {
-        let directory = sockman_test_support::tools::temporary_directory();
-        let path = |name: &str| directory.join(format!("{name}-{}", std::process::id()));
-        let (here, there) = (path("listens"), path("client"));
+        let directory = crate::sys::temporary::TempDir::new("accepting");
+        let (here, there) = (directory.path().join("listens"), directory.path().join("client"));
         let listener = UnixListener::bind(&here).unwrap();
         let client = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
         client.bind(&socket2::SockAddr::unix(&there).unwrap()).unwrap();
         client.connect(&socket2::SockAddr::unix(&here).unwrap()).unwrap();
         let results = [Socket::from(OwnedFd::from(listener)), client]
             .map(|socket| listens_after_all(&socket).unwrap());
-        for path in [here, there] {
-            std::fs::remove_file(path).unwrap();
-        }
         assert_eq!(results, [true, false]);
     }
 
@@ -156,7 +171,17 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (accepted, them) = xnu::accept(&SockRef::from(&listener)).unwrap();
-        assert_eq!(them.as_socket(), client.local_addr().ok());
+        assert_eq!(xnu::client(&them).unwrap(), client.local_addr().unwrap());
         assert!(accepted.nonblocking().unwrap());
+    }
+
+    /// G9: on macOS, the address of a client that reset before the accept is empty.
+    #[test]
+    fn a_client_without_an_address_counts_as_aborted() {
+        // An unnamed unix-domain address has no address of TCP either.
+        let (socket, _other) = UnixStream::pair().unwrap();
+        let empty = SockRef::from(&socket).local_addr().unwrap();
+        let error = xnu::client(&empty).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionAborted);
     }
 }

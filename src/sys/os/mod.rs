@@ -133,6 +133,7 @@ fn prepare_connection(socket: &Socket) -> io::Result<(Service, Service)> {
     let me = Service::from_sock_addr(&socket.local_addr()?).ok_or_else(unknown_family)?;
     socket.set_nonblocking(true)?;
     socket.set_cloexec(true)?;
+    accepting::refuse_sigpipe(&SockRef::from(socket));
     if !me.addr().is_unix() {
         socket.set_tcp_nodelay(true)?;
         // With SO_LINGER, a close waits for the peer, on Linux also on a non-blocking socket.
@@ -143,7 +144,8 @@ fn prepare_connection(socket: &Socket) -> io::Result<(Service, Service)> {
 
 #[cfg(not(target_vendor = "apple"))]
 const NO_SIGPIPE: libc::c_int = libc::MSG_NOSIGNAL;
-/// Sockets on Apple's systems get the option `SO_NOSIGPIPE` when they are created.
+/// Apple's systems have no such flag. Sockets get the option `SO_NOSIGPIPE`: those of the library when
+/// they are created, accepted and adopted ones by `refuse_sigpipe`.
 #[cfg(target_vendor = "apple")]
 const NO_SIGPIPE: libc::c_int = 0;
 

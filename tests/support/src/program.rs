@@ -2,9 +2,14 @@
 
 use std::{
     collections::BTreeSet,
-    env, fs,
+    env,
+    fs::{self, File},
     io::{BufRead, BufReader, Read},
-    os::unix::{fs::MetadataExt, net::UnixStream, process::CommandExt},
+    os::unix::{
+        fs::{MetadataExt, PermissionsExt},
+        net::UnixStream,
+        process::CommandExt,
+    },
     path::{Path, PathBuf},
     process::{self, Child, ChildStdout, Command, ExitStatus, Stdio},
     sync::{
@@ -297,15 +302,17 @@ pub fn assert_unix_path_is_handled(
 /// code and one line. The limit does not bind root, so under root the program runs as another user.
 pub fn assert_lack_of_threads_is_told(program: &Path, arguments: &[&str]) {
     const UNPRIVILEGED: u32 = 65_534;
-    // The other user may have no access to the directory of the build.
+    // The other user may have access neither to the program nor to the directories above it. So the program is a copy
+    // that others may execute, and a descriptor leads to it.
     let name = program.file_name().unwrap().to_str().unwrap();
-    let name = format!("sockman-{}-{name}", process::id());
-    let copy = env::temp_dir().join(name);
+    let copy = env::temp_dir().join(format!("sockman-{}-{name}", process::id()));
     // Another process makes the copy. If this one did, a child that another test starts at the same
     // time would have the copy open for writing, and the program could not be executed.
     assert!(Command::new("cp").arg(program).arg(&copy).status().unwrap().success());
+    fs::set_permissions(&copy, fs::Permissions::from_mode(0o755)).unwrap();
     let mut command = Command::new("prlimit");
-    command.arg("--nproc=1").arg(&copy).args(arguments).env_remove("RUST_LOG");
+    command.args(["--nproc=1", "/proc/self/fd/0"]).args(arguments).env_remove("RUST_LOG");
+    command.stdin(File::open(&copy).unwrap());
     if fs::metadata("/proc/self").unwrap().uid() == 0 {
         command.uid(UNPRIVILEGED).gid(UNPRIVILEGED);
     }

@@ -139,7 +139,14 @@ struct Seen {
     accepted_at: Mutex<Option<Service>>,
     fail_registrations: AtomicBool,
     after_receive: Mutex<Option<Box<dyn FnOnce() + Send>>>,
+    last_poll: Mutex<Duration>,
+    late_poll: Mutex<Option<LatePoll>>,
+    /// How far the clock is ahead of the system's.
+    ahead: Mutex<Duration>,
 }
+
+/// How late a poll returns, and what happens meanwhile.
+type LatePoll = (Duration, Box<dyn FnOnce() + Send>);
 
 impl fmt::Debug for Seen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -177,6 +184,17 @@ impl Spy {
         *self.seen.after_receive.lock().unwrap() = Some(Box::new(act));
     }
 
+    /// Returns how long the last poll that has ended took. All pollers count.
+    pub fn last_poll(&self) -> Duration {
+        *self.seen.last_poll.lock().unwrap()
+    }
+
+    /// Makes the next poll look before `act` runs, and return without an event when the clock shows
+    /// `late` more. So does a poll whose process is stopped after its time-out.
+    pub fn next_poll_is_late(&self, late: Duration, act: impl FnOnce() + Send + 'static) {
+        *self.seen.late_poll.lock().unwrap() = Some((late, Box::new(act)));
+    }
+
     fn watch(&self, inner: Box<dyn Sock>) -> Box<dyn Sock> {
         self.watch_at(inner, None)
     }
@@ -198,6 +216,10 @@ impl SockFactory for Spy {
 
     fn adopt_listener(&self, listener: OwnedFd) -> io::Result<Box<dyn Sock>> {
         Ok(self.watch(self.os.adopt_listener(listener)?))
+    }
+
+    fn now(&self) -> Instant {
+        self.os.now() + *self.seen.ahead.lock().unwrap()
     }
 }
 
@@ -327,7 +349,16 @@ impl Poller for SpyPoller {
     }
 
     fn poll(&mut self, events: &mut Vec<Readiness>, timeout: Option<Duration>) -> io::Result<()> {
-        self.inner.poll(events, timeout)
+        let late = self.seen.late_poll.lock().unwrap().take();
+        if let Some((late, act)) = late {
+            act();
+            *self.seen.ahead.lock().unwrap() += late;
+            return Ok(());
+        }
+        let began = Instant::now();
+        let result = self.inner.poll(events, timeout);
+        *self.seen.last_poll.lock().unwrap() = began.elapsed();
+        result
     }
 
     fn waker(&self) -> Arc<dyn Waker> {

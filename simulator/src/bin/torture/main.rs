@@ -65,6 +65,8 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
         println!("{HELP}");
         return Ok(ExitCode::SUCCESS);
     };
+    // Both processes need more descriptors than the soft limit of some systems, 256.
+    raise_limit()?;
     let violations =
         if arguments.client_of.is_empty() { serve(&arguments)? } else { dial(&arguments)? };
     let role = if arguments.client_of.is_empty() { "server" } else { "client" };
@@ -72,6 +74,12 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
         eprintln!("{role}: {violation}");
     }
     Ok(if violations.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Raises the limit of descriptors as far as the system allows.
+fn raise_limit() -> std::io::Result<()> {
+    let (_, hard) = rlimit::Resource::NOFILE.get()?;
+    rlimit::setrlimit(rlimit::Resource::NOFILE, hard, hard)
 }
 
 fn options(seed: u64) -> Options {
@@ -255,8 +263,7 @@ impl Starving {
     }
 
     fn end(&self, state: &mut (bool, u64)) -> std::io::Result<()> {
-        let (_, hard) = rlimit::Resource::NOFILE.get()?;
-        rlimit::setrlimit(rlimit::Resource::NOFILE, hard, hard)?;
+        raise_limit()?;
         state.0 = false;
         Ok(())
     }
