@@ -5,6 +5,11 @@ use std::io::{self, IoSlice};
 
 use super::{More, OsSock, Sock};
 
+/// A parameter of the hidden methods of [`Sock`]. Other crates cannot name the type, so they cannot
+/// override the methods.
+#[derive(Debug)]
+pub struct Unnamed;
+
 /// The socket of a connection.
 #[derive(Debug)]
 pub(crate) enum Held {
@@ -15,7 +20,7 @@ pub(crate) enum Held {
 impl Held {
     #[allow(clippy::expect_used)] // The two methods of `OsSock` agree. All others have the defaults.
     pub(crate) fn new(sock: Box<dyn Sock>) -> Held {
-        if sock.is_os_sock() {
+        if sock.is_os_sock(Unnamed) {
             Held::Os(sock.into_os_sock().expect("the socket is one of the system's"))
         } else {
             Held::Other(sock)

@@ -59,12 +59,12 @@ use std::{
 
 #[doc(no_inline)]
 pub use self::more::More;
-use self::os::OsSock;
 pub use self::os::OsSockFactory;
 pub(crate) use self::socket_options::OptionError;
 pub use self::socket_options::SocketOption;
 #[doc(no_inline)]
 pub use self::socket_options::SocketOptions;
+use self::{held::Unnamed, os::OsSock};
 use crate::address::Service;
 
 /// One socket. The trait is object-safe and has one method for each system call. Almost every
@@ -159,10 +159,10 @@ pub trait Sock: fmt::Debug + Send + Sync {
     fn as_raw_fd(&self) -> RawFd;
 
     // A connection keeps one of the system's sockets in place of the box. No other implementation
-    // overrides these two methods, because the type cannot be named.
+    // overrides these two methods, because the types cannot be named.
 
     #[doc(hidden)]
-    fn is_os_sock(&self) -> bool {
+    fn is_os_sock(&self, _: Unnamed) -> bool {
         false
     }
     #[doc(hidden)]

@@ -23,7 +23,7 @@ use self::{
     adopted_listener::AdoptedListener,
     poller::MioPoller,
 };
-use super::{Adopted, More, Poller, Sock, SockFactory, SocketOption};
+use super::{Adopted, More, Poller, Sock, SockFactory, SocketOption, held::Unnamed};
 use crate::address::Service;
 
 /// The default factory: the operating system's sockets, poller and time.
@@ -317,7 +317,7 @@ impl Sock for OsSock {
         SHORT_MEANS_OVER && matches!(self, OsSock::Tcp(_))
     }
 
-    fn is_os_sock(&self) -> bool {
+    fn is_os_sock(&self, _: Unnamed) -> bool {
         true
     }
 
