@@ -10,7 +10,7 @@ mod ending;
 mod handover;
 mod weak;
 
-use std::{fmt, io::IoSlice, os::fd::OwnedFd, sync::Arc};
+use std::{fmt, io::IoSlice, mem, os::fd::OwnedFd, sync::Arc};
 
 pub use self::weak::WeakSockMan;
 use crate::{
@@ -40,9 +40,18 @@ use crate::{
 ///
 /// When the last handle is dropped and no thread runs, all connections and listeners are closed.
 /// Running threads hold a handle themselves. The [`SocketsThreads`] guard ends the threads.
-#[derive(Clone)]
 pub struct SockMan {
     shared: Arc<Shared>,
+    /// In the handle that a callback for a connection gets: the connection. A send on it needs no
+    /// look-up.
+    current: Option<Arc<Connection>>,
+}
+
+impl Clone for SockMan {
+    fn clone(&self) -> SockMan {
+        // A clone may outlive the callback, and would keep the descriptor open.
+        SockMan::of(Arc::clone(&self.shared))
+    }
 }
 
 impl SockMan {
@@ -75,7 +84,7 @@ impl SockMan {
     /// # Ok::<(), sockman::error::CreateError>(())
     /// ```
     pub fn new(handler: Arc<dyn EventHandler>, options: Options) -> Result<SockMan, CreateError> {
-        Ok(SockMan { shared: Arc::new(Shared::new(handler, options)?) })
+        Ok(SockMan::of(Arc::new(Shared::new(handler, options)?)))
     }
 
     /// Binds to `to`, starts to listen, and returns the bound address. The bound address differs
@@ -317,8 +326,12 @@ impl SockMan {
     /// # }
     /// ```
     #[doc(alias = "SendBytes")]
+    #[inline]
     pub fn send_bytes(&self, id: ConnectionId, data: &[u8]) -> Result<usize, SendError> {
-        self.shared.send_bytes(&self.find(id)?, data)
+        match &self.current {
+            Some(current) if current.id == id => self.shared.send_bytes(current, data),
+            _ => self.send_elsewhere(id, data),
+        }
     }
 
     /// Sends several pieces in one system call. In all else, this method works as
@@ -366,7 +379,7 @@ impl SockMan {
         pieces: &[IoSlice<'_>],
         more: More,
     ) -> Result<usize, SendError> {
-        self.shared.send_with(&self.find(id)?, pieces, more)
+        self.with_connection(id, |connection| self.shared.send_with(connection, pieces, more))
     }
 
     /// Half-closes the connection. The peer reads the end of the stream and may go on sending.
@@ -379,7 +392,7 @@ impl SockMan {
     /// Returns the errors of [`send_bytes`](SockMan::send_bytes).
     #[doc(alias = "ShutdownSend")]
     pub fn shutdown_write(&self, id: ConnectionId) -> Result<(), SendError> {
-        self.find(id)?.shutdown_write()
+        self.with_connection(id, |connection| connection.shutdown_write())
     }
 
     /// Closes a connection. Returns `true` for the one call that closed the connection, and `false`
@@ -428,8 +441,13 @@ impl SockMan {
     /// # }
     /// ```
     pub fn wake(&self, id: ConnectionId) {
-        let Some(connection) = self.shared.connections.find(id) else { return };
-        self.shared.wake(&connection);
+        // A wake of an unknown connection does nothing.
+        let _ = self.with_connection(id, |connection| {
+            if !connection.is_closed() {
+                self.shared.wake(connection);
+            }
+            Ok(())
+        });
     }
 
     /// Makes the socket thread run a pass at once:
@@ -528,16 +546,39 @@ impl SockMan {
     }
 
     pub(crate) fn of(shared: Arc<Shared>) -> SockMan {
-        SockMan { shared }
+        SockMan { shared, current: None }
+    }
+
+    /// Makes this handle the one that callbacks for `current` get, or for no connection. Leaves what
+    /// it was before in `current`.
+    #[inline]
+    pub(crate) fn swap_current(&mut self, current: &mut Option<Arc<Connection>>) {
+        mem::swap(&mut self.current, current);
     }
 
     pub(crate) fn shared(&self) -> &Arc<Shared> {
         &self.shared
     }
 
-    #[inline]
-    fn find(&self, id: ConnectionId) -> Result<Arc<Connection>, SendError> {
-        self.shared.connections.find(id).ok_or(SendError::UnknownConnection(id))
+    /// Sends on a connection that has no callback under way, or another one's.
+    #[inline(never)]
+    fn send_elsewhere(&self, id: ConnectionId, data: &[u8]) -> Result<usize, SendError> {
+        self.with_connection(id, |connection| self.shared.send_bytes(connection, data))
+    }
+
+    fn with_connection<R>(
+        &self,
+        id: ConnectionId,
+        call: impl FnOnce(&Arc<Connection>) -> Result<R, SendError>,
+    ) -> Result<R, SendError> {
+        // A closed connection is unknown. The call finds that out, as after a look-up.
+        if let Some(current) = self.current.as_ref().filter(|current| current.id == id) {
+            return call(current);
+        }
+        match self.shared.connections.find(id) {
+            Some(connection) => call(&connection),
+            None => Err(SendError::UnknownConnection(id)),
+        }
     }
 }
 

@@ -18,7 +18,8 @@ use crate::{
     error::SendError,
     sys::{
         Sock,
-        passing::{as_broken_pipe, passes, uninterrupted},
+        held::Held,
+        passing::{as_broken_pipe, passes, repeated, uninterrupted},
         shutdown_both,
         sync::{
             Mutex,
@@ -121,7 +122,7 @@ impl fmt::Display for HangUp {
 pub(crate) struct Connection {
     pub(crate) id: ConnectionId,
     pub(crate) direction: Direction,
-    sock: Box<dyn Sock>,
+    sock: Held,
     me: Service,
     /// The addresses that a connect learned when it succeeded.
     late: OnceLock<Box<Late>>,
@@ -220,7 +221,7 @@ impl Connection {
         Connection {
             id,
             direction,
-            sock,
+            sock: Held::new(sock),
             me,
             late: OnceLock::new(),
             them,
@@ -239,7 +240,7 @@ impl Connection {
 
     #[inline]
     pub(crate) fn sock(&self) -> &dyn Sock {
-        &*self.sock
+        self.sock.as_sock()
     }
 
     pub(crate) fn me(&self) -> &Service {
@@ -319,7 +320,7 @@ impl Connection {
         if self.notes.load(Ordering::Relaxed) & OVER != 0 {
             return;
         }
-        if let Err(error) = shutdown_both(&*self.sock) {
+        if let Err(error) = shutdown_both(self.sock()) {
             // Usually the peer has reset the connection, and nothing is left to shut down.
             log::trace!(target: "sockman::net", "cannot shut down connection {}: {error}", self.id);
         }
@@ -329,7 +330,7 @@ impl Connection {
     /// because the peer would read the end of the stream before the reset. On a unix-domain socket,
     /// which has no reset, the close is an orderly one.
     pub(crate) fn reset(&self) {
-        if let Err(error) = self.sock.set_reset_on_close() {
+        if let Err(error) = self.sock().set_reset_on_close() {
             log::debug!(
                 target: "sockman::net",
                 "cannot reset connection {}, so it is closed in order: {error}", self.id
@@ -345,20 +346,20 @@ impl Connection {
         &self,
         length: usize,
         on_socket_thread: bool,
-        mut send: impl FnMut(&dyn Sock) -> io::Result<usize>,
+        mut send: impl FnMut(&Held) -> io::Result<usize>,
     ) -> Result<Sent, SendError> {
         let _sending = self.sending.lock();
         if self.is_closed() {
             return Err(SendError::UnknownConnection(self.id));
         }
-        match uninterrupted(|| send(&*self.sock)) {
+        match uninterrupted(|| send(&self.sock)) {
             Ok(bytes) => {
                 // The send lock is held, so a plain add is enough.
                 let sent = self.bytes_sent.load(Ordering::Relaxed);
                 self.bytes_sent.store(sent.wrapping_add(bytes as u64), Ordering::Relaxed);
                 if on_socket_thread && bytes > 0 {
                     self.note(SENT);
-                    if bytes < length.min(LONGEST_SEND) && self.sock.short_send_means_full() {
+                    if bytes < length.min(LONGEST_SEND) && self.sock().short_send_means_full() {
                         self.note(BLOCKED);
                     }
                 }
@@ -399,14 +400,15 @@ impl Connection {
         // kqueue reports an own half-close as the end of sending. The flag tells the socket thread
         // that this end is no hang-up, so the flag is set before the call.
         self.facts.fetch_or(WRITE_SHUT, Ordering::Relaxed);
-        self.sock.shutdown(Shutdown::Write).map_err(|source| {
+        self.sock().shutdown(Shutdown::Write).map_err(|source| {
             self.facts.fetch_and(!WRITE_SHUT, Ordering::Relaxed);
             SendError::Socket { id: self.id, source }
         })
     }
 
-    /// Receives. Remembers an error, so that `info` reports the error even after the receive has
-    /// taken it from the socket.
+    /// Receives. Repeats the receive if a signal interrupts it. Remembers an error, so that `info`
+    /// reports the error even after the receive has taken it from the socket.
+    #[inline(always)]
     pub(crate) fn recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
         // After a hang-up, `info` may ask for the error at the same time. The note says that this
         // receive may have taken the error. Before a hang-up, `info` does not ask.
@@ -414,7 +416,10 @@ impl Connection {
         if is_hung_up {
             self.note(RECEIVING);
         }
-        let received = self.sock.recv(buffer);
+        let mut received = self.sock.recv(buffer);
+        if received.is_err() {
+            received = self.recv_again(received, buffer);
+        }
         if let Err(error) = &received {
             self.remember_error(error);
         }
@@ -422,6 +427,17 @@ impl Connection {
             self.take_note(RECEIVING);
         }
         received
+    }
+
+    /// Repeats a receive that a signal interrupted. Returns the result of any other receive.
+    #[inline(never)]
+    fn recv_again(&self, received: io::Result<usize>, buffer: &mut [u8]) -> io::Result<usize> {
+        match received {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                repeated(|| self.sock.recv(buffer))
+            }
+            received => received,
+        }
     }
 
     /// Returns the error that is pending on the socket, or else the error that another call has
@@ -437,7 +453,7 @@ impl Connection {
 
     /// Does what [`take_error`](Connection::take_error) does. The caller holds the send lock.
     fn take_error_locked(&self) -> io::Result<Option<io::Error>> {
-        let pending = self.sock.take_error()?;
+        let pending = self.sock().take_error()?;
         if let Some(error) = &pending {
             self.remember_error(error);
         }

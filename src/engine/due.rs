@@ -9,9 +9,9 @@
 //! of the round, so it does not wait until thousands of others have had theirs. A connection whose
 //! turn left work waits for the next round.
 
-use std::{collections::VecDeque, mem};
+use std::mem;
 
-use super::slab::Key;
+use super::{queue::Queue, slab::Key};
 
 /// Whether a connection is listed. Each slot contains one `Listed` flag.
 #[derive(Debug, Default)]
@@ -29,7 +29,7 @@ impl Listed {
 pub(crate) struct Due {
     /// The connections that are new, were woken or swept, or had an event since the current round
     /// began.
-    fresh: VecDeque<Key>,
+    fresh: Queue,
     /// The connections that are fresh from the next slice on. In the current slice they have had
     /// their turn.
     soon: Vec<Key>,
@@ -37,7 +37,7 @@ pub(crate) struct Due {
     /// event or were swept.
     left: Vec<Key>,
     /// The connections that have not had their turn in the current round.
-    round: VecDeque<Key>,
+    round: Queue,
     /// The list of the current turn. The turn stays in the list until it is over.
     current: List,
     slice: Slice,
@@ -70,10 +70,10 @@ const CAPACITY: usize = 64;
 impl Due {
     pub(crate) fn new() -> Due {
         Due {
-            fresh: VecDeque::with_capacity(CAPACITY),
+            fresh: Queue::with_capacity(CAPACITY),
             soon: Vec::with_capacity(CAPACITY),
             left: Vec::with_capacity(CAPACITY),
-            round: VecDeque::with_capacity(CAPACITY),
+            round: Queue::with_capacity(CAPACITY),
             current: List::Fresh,
             slice: Slice::Ended,
             served_round: false,
@@ -118,9 +118,9 @@ impl Due {
     /// rest begin anew: the answers of the hooks are no longer valid.
     pub(crate) fn prepare(&mut self) {
         if mem::replace(&mut self.slice, Slice::Ended) == Slice::Begun {
-            self.left.extend(self.round.drain(..));
+            self.round.drain_into(&mut self.left);
         }
-        self.fresh.extend(self.soon.drain(..));
+        self.fresh.append(&mut self.soon);
     }
 
     /// Returns the connection at this position of the lists, of which a round that is under way is
@@ -128,7 +128,7 @@ impl Due {
     pub(crate) fn at(&self, position: usize) -> Option<Key> {
         match position.checked_sub(self.left.len()) {
             None => self.left.get(position).copied(),
-            Some(position) => self.fresh.get(position).copied(),
+            Some(position) => self.fresh.at(position),
         }
     }
 
@@ -137,7 +137,7 @@ impl Due {
     pub(crate) fn strike(&mut self, position: usize, listed: Option<&mut Listed>) {
         match position.checked_sub(self.left.len()) {
             None => drop(self.left.swap_remove(position)),
-            Some(position) => drop(self.fresh.swap_remove_back(position)),
+            Some(position) => self.fresh.swap_remove(position),
         }
         if let Some(listed) = listed {
             listed.0 = false;
@@ -148,12 +148,12 @@ impl Due {
     pub(crate) fn begin_slice(&mut self) -> bool {
         self.slice = Slice::Begun;
         self.served_round = false;
-        self.fresh.extend(self.soon.drain(..));
+        self.fresh.append(&mut self.soon);
         let begins_round = self.round.is_empty();
         if begins_round {
             // Only two of the three lists thus grow to the number of connections.
-            self.round.extend(self.fresh.drain(..));
-            self.round.extend(self.left.drain(..));
+            self.round.append_queue(&mut self.fresh);
+            self.round.append(&mut self.left);
             self.owes_round = false;
         }
         begins_round
@@ -162,10 +162,8 @@ impl Due {
     /// Makes all listed connections a part of the round, so that they get their turns before the
     /// round ends. Those of the round that had their turn and left work get a second one.
     pub(crate) fn add_all_to_round(&mut self) {
-        while let Some(key) = self.fresh.pop_back() {
-            self.round.push_front(key);
-        }
-        self.round.extend(self.left.drain(..));
+        self.round.prepend_queue(&mut self.fresh);
+        self.round.append(&mut self.left);
     }
 
     /// Returns the connection that gets the next turn: a fresh one, if there is one, otherwise one
@@ -176,15 +174,15 @@ impl Due {
         let is_fresh = !self.fresh.is_empty() && (self.round.is_empty() || !self.owes_round);
         self.current = if is_fresh { List::Fresh } else { List::Round };
         match self.current {
-            List::Fresh => self.fresh.front().copied(),
-            List::Round => self.round.front().copied(),
+            List::Fresh => self.fresh.front(),
+            List::Round => self.round.front(),
         }
     }
 
     #[inline]
     pub(crate) fn turn_over(&mut self) {
         match self.current {
-            List::Fresh => drop(self.fresh.pop_front()),
+            List::Fresh => self.fresh.pop_front(),
             List::Round => {
                 self.served_round = true;
                 self.round.pop_front();
@@ -200,7 +198,8 @@ impl Due {
 
     /// Returns all connections that are listed.
     pub(crate) fn listed(&self) -> impl Iterator<Item = Key> + '_ {
-        self.round.iter().chain(&self.fresh).chain(&self.soon).chain(&self.left).copied()
+        let (round, fresh) = (self.round.as_slice(), self.fresh.as_slice());
+        round.iter().chain(fresh).chain(&self.soon).chain(&self.left).copied()
     }
 
     /// Keeps a connection listed for the next round, because its turn left work.

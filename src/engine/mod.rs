@@ -29,12 +29,14 @@ mod id;
 pub(crate) mod inbox;
 mod lacking;
 pub(crate) mod listener;
+mod listening;
 pub(crate) mod map;
 // They run over the doubles. The unpacked crate has these only with the feature.
 #[cfg(test)]
 #[cfg(feature = "testing")]
 mod pass_tests;
 pub(crate) mod poll_set;
+mod queue;
 pub(crate) mod run_error;
 mod sending;
 pub(crate) mod shared;

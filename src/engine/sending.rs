@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     error::SendError,
-    sys::{More, Sock},
+    sys::{More, held::Held},
 };
 
 /// The most pieces that one `sendmsg(2)` takes: `UIO_MAXIOV` on Linux, `IOV_MAX` on other systems.
@@ -29,7 +29,17 @@ impl Shared {
         connection: &Arc<Connection>,
         data: &[u8],
     ) -> Result<usize, SendError> {
-        self.send(connection, data.len(), |sock| sock.send(data, More::No))
+        self.send_piece(connection, data, More::No)
+    }
+
+    /// Sends one piece.
+    pub(crate) fn send_piece(
+        &self,
+        connection: &Arc<Connection>,
+        data: &[u8],
+        more: More,
+    ) -> Result<usize, SendError> {
+        self.send(connection, data.len(), |sock| sock.send(data, more))
     }
 
     /// Does what [`SockMan::send_with`](crate::SockMan::send_with) does.
@@ -42,7 +52,7 @@ impl Shared {
     ) -> Result<usize, SendError> {
         if let [piece] = pieces {
             // `send(2)` costs less than `sendmsg(2)`.
-            return self.send(connection, piece.len(), |sock| sock.send(piece, more));
+            return self.send_piece(connection, piece, more);
         }
         self.send_pieces(connection, pieces, more)
     }
@@ -75,7 +85,7 @@ impl Shared {
         &self,
         connection: &Arc<Connection>,
         length: usize,
-        send: impl FnMut(&dyn Sock) -> io::Result<usize>,
+        send: impl FnMut(&Held) -> io::Result<usize>,
     ) -> Result<usize, SendError> {
         if length == 0 {
             let is_closed = connection.is_closed();

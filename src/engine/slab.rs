@@ -3,6 +3,8 @@
 //!
 //! A slab belongs to the socket thread alone, and takes no lock.
 
+use std::slice;
+
 /// The index of a place and its generation. The poller's tokens are made of keys. The order of keys
 /// has no meaning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -162,17 +164,10 @@ impl<T> Slab<T> {
         self.values.get_mut(key.index as usize)?.as_mut()
     }
 
-    #[allow(clippy::cast_possible_truncation)] // `insert` keeps indices within 32 bits.
-    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (Key, &mut T)> {
-        let blocks = self.values.chunks_mut(BLOCK).zip(self.generations.chunks(BLOCK));
-        let blocks = blocks.zip(&self.blocks).enumerate().filter(|(_, (_, len))| **len > 0);
-        blocks.flat_map(|(block, ((values, generations), _))| {
-            let places = values.iter_mut().zip(generations).enumerate();
-            places.filter_map(move |(offset, (value, &generation))| {
-                let key = Key { index: (block * BLOCK + offset) as u32, generation };
-                value.as_mut().map(|value| (key, value))
-            })
-        })
+    #[inline]
+    pub(crate) fn iter_mut(&mut self) -> IterMut<'_, T> {
+        let Slab { values, generations, blocks, .. } = self;
+        IterMut { values: values.iter_mut(), generations, blocks, index: 0 }
     }
 
     pub(crate) fn retain(&mut self, mut keep: impl FnMut(&mut T) -> bool) {
@@ -180,6 +175,40 @@ impl<T> Slab<T> {
             self.iter_mut().filter_map(|(key, value)| (!keep(value)).then_some(key)).collect();
         for key in dropped {
             self.remove(key);
+        }
+    }
+}
+
+/// The values of a slab with their keys. A chain of the standard iterators would execute six times
+/// as many instructions for each value of a sweep.
+pub(crate) struct IterMut<'a, T> {
+    values: slice::IterMut<'a, Option<T>>,
+    generations: &'a [u32],
+    blocks: &'a [u32],
+    /// The index of the next one of `values`.
+    index: usize,
+}
+
+impl<'a, T> Iterator for IterMut<'a, T> {
+    type Item = (Key, &'a mut T);
+
+    #[allow(clippy::cast_possible_truncation)] // `insert` keeps indices within 32 bits.
+    #[inline]
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            let index = self.index;
+            if index % BLOCK == 0 && self.blocks.get(index / BLOCK) == Some(&0) {
+                // The last block may be shorter, and then `nth` ends the iterator.
+                self.index += BLOCK;
+                self.values.nth(BLOCK - 1)?;
+                continue;
+            }
+            let value = self.values.next()?;
+            self.index += 1;
+            if let Some(value) = value {
+                let generation = *self.generations.get(index)?;
+                return Some((Key { index: index as u32, generation }, value));
+            }
         }
     }
 }

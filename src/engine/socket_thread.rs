@@ -16,15 +16,15 @@ use std::{
 };
 
 use super::{
-    accepting::Accepting,
     connecting::{Connecting, Stepped},
     context::Context,
     due::Due,
     ending::Ending,
     inbox::Mark,
     lacking::Lacking,
+    listening::Listening,
     poll_set::PollSet,
-    slab::{Key, Slab, Token},
+    slab::{Key, Token},
     slot::{OpenSince, Turn, TurnEnd},
     timer_limit::TimerLimit,
     visits::Visits,
@@ -37,7 +37,7 @@ use crate::{
 /// The state that only the socket thread may touch.
 pub(crate) struct SocketThread {
     connected: PollSet,
-    listeners: Slab<Accepting>,
+    listening: Listening,
     connecting: Connecting,
     lacking: Lacking,
     ending: Ending,
@@ -52,6 +52,9 @@ pub(crate) struct SocketThread {
     now: Instant,
     /// When the last poll returned. `None` before the first poll.
     looked: Option<Instant>,
+    /// The time from which on the last poll is no longer recent. A comparison with the clock costs
+    /// less than a difference.
+    stale: Instant,
     /// When the poll returned with which the current round of turns began.
     round_looked: Option<Instant>,
     /// When the latest poll returned whose events all had their turns.
@@ -59,8 +62,6 @@ pub(crate) struct SocketThread {
     sweep: Option<Sweep>,
     /// The latest of the embedder's deadlines that has had its immediate pass.
     served_deadline: Option<Served>,
-    /// The index of the listener that accepts first in the next pass.
-    first_listener: usize,
     /// Whether the last pass had nothing to do before its poll, and its poll reported no event.
     #[cfg(feature = "testing")]
     slept: bool,
@@ -121,7 +122,7 @@ impl SocketThread {
         let now = options.sock_factory.now();
         SocketThread {
             connected: PollSet::new(poller),
-            listeners: Slab::new(),
+            listening: Listening::new(),
             connecting: Connecting::new(),
             lacking: Lacking::default(),
             ending: Ending::default(),
@@ -132,11 +133,11 @@ impl SocketThread {
             open: OpenSince::default(),
             now,
             looked: None,
+            stale: now,
             round_looked: None,
             served: None,
             sweep: options.sweep.and_then(|period| Sweep::after(now, period)),
             served_deadline: None,
-            first_listener: 0,
             #[cfg(feature = "testing")]
             slept: false,
         }
@@ -241,8 +242,13 @@ impl SocketThread {
 
     /// Returns whether the last poll is recent.
     fn has_looked(&self, context: &Context<'_>) -> bool {
-        let now = context.shared().options.sock_factory.now();
-        self.looked.is_some_and(|looked| is_fresh(looked, now))
+        context.now() < self.stale
+    }
+
+    /// Returns how many listeners the passes have looked at.
+    #[cfg(all(test, feature = "testing"))]
+    pub(crate) fn listeners_looked_at(&self) -> usize {
+        self.listening.looked_at()
     }
 
     /// Returns whether the last pass had nothing to do and left nothing to do.
@@ -310,8 +316,8 @@ impl SocketThread {
         if let Some(at) = self.ending.next_timer() {
             earlier(at);
         }
-        for (_, accepting) in self.listeners.iter_mut().filter(|(_, a)| a.is_due() && !full) {
-            earlier(accepting.paused_until(self.now).unwrap_or(self.now));
+        if let Some(at) = self.listening.next_accept(self.now).filter(|_| !full) {
+            earlier(at);
         }
         match deadline {
             Some(at) if at > self.now => earlier(at),
@@ -370,11 +376,7 @@ impl SocketThread {
             for event in &self.events {
                 match Token::decode(event.token) {
                     Token::Connection(key) => self.connected.latch(key, event),
-                    Token::Listener(key) => {
-                        if let Some(accepting) = self.listeners.get_mut(key) {
-                            accepting.latch();
-                        }
-                    }
+                    Token::Listener(key) => self.listening.latch(key),
                     Token::Attempt(key) => self.connecting.list(key),
                 }
             }
@@ -387,6 +389,7 @@ impl SocketThread {
         }
         self.now = context.shared().options.sock_factory.now();
         self.looked = Some(self.now);
+        self.stale = self.now.checked_add(FRESH).unwrap_or(self.now);
         Ok(())
     }
 
@@ -414,14 +417,16 @@ impl SocketThread {
             self.connected.due.add_all_to_round();
             self.round_looked = self.looked;
         }
-        while let Some(key) = self.connected.due.next_turn() {
+        let mut next = self.connected.due.next_turn();
+        while let Some(key) = next {
             if context.interrupts.is_interrupted() {
                 return Ok(());
             }
             context.shared().counters.turns.add_owned(1);
             self.turn(context, key);
             self.connected.due.turn_over();
-            if self.connected.due.next_turn().is_some() && !self.has_looked(context) {
+            next = self.connected.due.next_turn();
+            if next.is_some() && !self.has_looked(context) {
                 break;
             }
         }
@@ -437,16 +442,18 @@ impl SocketThread {
         context.shared().counters.sweeps.add_owned(1);
         let (open, looked, mut turns) = (self.open, self.looked, 0);
         let between_reads = context.shared().connections.count() / CLOCK_READS_PER_SWEEP + 1;
-        let mut may_go_on = true;
+        let (mut may_go_on, mut until_read) = (true, between_reads);
         let (slots, states, due) = self.connected.slots_and_due();
-        for (position, (key, slot)) in slots.enumerate() {
+        for (key, slot) in slots {
             if context.interrupts.is_interrupted() {
                 break;
             }
-            if may_go_on && position > 0 && position % between_reads == 0 {
-                let now = context.shared().options.sock_factory.now();
+            if may_go_on && until_read == 0 {
+                until_read = between_reads;
+                let now = context.now();
                 may_go_on = looked.is_some_and(|looked| is_fresh(looked, now));
             }
+            until_read = until_read.saturating_sub(1);
             // If a callback of the sweep took long, the other connections get full turns, which
             // another poll precedes.
             if !may_go_on {
@@ -465,12 +472,21 @@ impl SocketThread {
         context.shared().counters.turns.add_owned(turns);
     }
 
+    #[inline(never)]
     fn turn(&mut self, context: &Context<'_>, key: Key) {
         let Some((slot, state, failed)) = self.connected.slot_and_failed(key) else { return };
         let id = slot.id;
-        let (open, buffer) = (self.open, &mut *self.buffer);
-        let mut turn = Turn { context, open, slot, state, key, buffer, failed };
-        match context.guard(id, || turn.run()) {
+        let buffer = &mut *self.buffer;
+        let mut desk = context.desk();
+        desk.swap_current(&mut slot.spare);
+        let sockman = &*desk;
+        let mut turn = Turn { context, sockman, slot, state, key, buffer, failed };
+        let end = match context.stops_at_panics() {
+            true => Some(turn.run()),
+            false => context.guard(id, || turn.run_apart()),
+        };
+        desk.swap_current(&mut slot.spare);
+        match end {
             Some(TurnEnd::WorkLeft) => self.connected.due.work_left(key),
             Some(TurnEnd::MayAnswer) => self.connected.due.may_answer(key),
             Some(TurnEnd::Rests) => Due::rests(&mut slot.listed),
@@ -506,21 +522,8 @@ impl SocketThread {
         }
     }
 
-    /// Accepts at most one batch for each listener. Each pass begins with another listener, so that
-    /// at the connection limit a flooded listener does not take every place that becomes free.
+    /// Accepts at most one batch for each listener that is due.
     fn socket_handler_listening(&mut self, context: &Context<'_>) {
-        let count = self.listeners.iter_mut().count();
-        let first = self.first_listener.checked_rem(count).unwrap_or(0);
-        self.first_listener = first + 1;
-        for in_second_half in [false, true] {
-            for (position, (key, accepting)) in self.listeners.iter_mut().enumerate() {
-                if (position < first) == in_second_half {
-                    accepting.register(&self.connected, key, self.now);
-                    accepting.accept_batch(context, self.now, |connection| {
-                        self.connected.add(context.shared(), &connection);
-                    });
-                }
-            }
-        }
+        self.listening.accept(context, &mut self.connected, self.now);
     }
 }

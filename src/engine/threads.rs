@@ -164,10 +164,10 @@ fn run_thread(
         // Without the I2P-accept thread, the socket thread ends too. `join` returns the reason.
         shared.interrupt.interrupt();
     }
-    let context = Context { sockman, interrupts: watches };
+    let context = Context::new(sockman, watches);
     // The closure is unwind-safe: the state of the pass is consistent at every callback.
     let outcome = catch_unwind(AssertUnwindSafe(|| socket_thread.thread_socket_handler(&context)));
-    drop(wakers);
+    drop((context, wakers));
     let failure = match outcome {
         Ok(Ok(())) => None,
         Ok(Err(error)) => {
@@ -471,7 +471,7 @@ impl Parked {
         let shared = self.sockman.shared();
         *shared.run.lock() = Run::Running { rests: false };
         let marker = Marker::set(shared);
-        let context = Context { sockman: &self.sockman, interrupts: &self.watches };
+        let context = Context::new(&self.sockman, &self.watches);
         let outcome = catch_unwind(AssertUnwindSafe(|| self.socket_thread.pass(&context)));
         drop(marker);
         // Other threads may wait for the end of the turns. The next pass may never come.
@@ -555,7 +555,7 @@ pub(crate) fn run_one_pass(sockman: &SockMan) -> io::Result<()> {
     };
     let marker = Marker::set(shared);
     let watches = shared.watches();
-    let context = Context { sockman, interrupts: &watches };
+    let context = Context::new(sockman, &watches);
     let result = catch_unwind(AssertUnwindSafe(|| socket_thread.pass(&context)));
     drop(marker);
     *shared.run.lock() = Run::Stopped(socket_thread);

@@ -21,6 +21,11 @@ pub(crate) trait Outlet {
         more: More,
     ) -> Result<usize, SendError>;
 
+    /// Sends one piece. Works as [`SockMan::send_with`] in all else.
+    fn send(&self, id: ConnectionId, data: &[u8], more: More) -> Result<usize, SendError> {
+        self.send_with(id, &[IoSlice::new(data)], more)
+    }
+
     /// Works as [`SockMan::wake`].
     fn wake(&self, id: ConnectionId);
 }
@@ -56,6 +61,11 @@ impl Outlet for Direct<'_> {
         more: More,
     ) -> Result<usize, SendError> {
         self.sockman.shared().send_with(self.connection, pieces, more)
+    }
+
+    #[inline]
+    fn send(&self, _: ConnectionId, data: &[u8], more: More) -> Result<usize, SendError> {
+        self.sockman.shared().send_piece(self.connection, data, more)
     }
 
     fn wake(&self, id: ConnectionId) {

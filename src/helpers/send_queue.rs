@@ -597,6 +597,7 @@ impl SendQueue {
     }
 
     /// Sends the pieces, and remembers in `failure` whether the socket is broken.
+    #[inline]
     fn send(
         &self,
         sockman: &impl Outlet,
@@ -604,8 +605,14 @@ impl SendQueue {
         pieces: &[IoSlice<'_>],
         more: More,
     ) -> Result<usize, SendError> {
-        let sent = sockman.send_with(self.id, pieces, more);
-        *failure = sent.as_ref().err().and_then(Failure::of);
+        let sent = match pieces {
+            [piece] => sockman.send(self.id, piece, more),
+            pieces => sockman.send_with(self.id, pieces, more),
+        };
+        // Nearly all sends find no failure and leave none.
+        if sent.is_err() || failure.is_some() {
+            *failure = sent.as_ref().err().and_then(Failure::of);
+        }
         sent
     }
 
@@ -621,18 +628,21 @@ impl SendQueue {
     }
 
     /// Returns whether the queue would exceed its limit with `more` bytes.
+    #[inline]
     fn is_full_with(&self, queue: &Queue, more: usize) -> bool {
         more > self.limits.limit().saturating_sub(queue.pieces.len())
     }
 
     /// Returns whether the queue holds any bytes.
     #[must_use]
+    #[inline]
     pub fn has_queued(&self) -> bool {
         self.queued() != 0
     }
 
     /// Returns the number of queued bytes.
     #[must_use]
+    #[inline]
     pub fn queued(&self) -> usize {
         self.queued.load(Ordering::Acquire)
     }
@@ -640,6 +650,7 @@ impl SendQueue {
     /// Returns whether the queue has grown to its high mark and has not shrunk to its low mark
     /// since then. With a [`SendBudget`], both marks are at most what the budget had left.
     #[must_use]
+    #[inline]
     pub fn is_above_high_mark(&self) -> bool {
         self.above_high_mark.load(Ordering::Acquire)
     }

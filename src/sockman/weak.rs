@@ -66,6 +66,6 @@ impl WeakSockMan {
     /// Returns a handle to the `SockMan`, or `None` if the `SockMan` no longer exists.
     #[must_use]
     pub fn upgrade(&self) -> Option<SockMan> {
-        self.shared.upgrade().map(|shared| SockMan { shared })
+        self.shared.upgrade().map(SockMan::of)
     }
 }

@@ -134,7 +134,8 @@ impl Interrupt {
 
     /// Returns a waiter's view of the interrupt, which begins now.
     pub(crate) fn watch(&self) -> Watch {
-        Watch { interrupt: self.clone(), since: self.inner.epoch.load(Ordering::SeqCst) }
+        let since = self.inner.epoch.load(Ordering::SeqCst);
+        Watch { interrupt: self.clone(), since: if is_set(since) { NEVER } else { since } }
     }
 
     /// Registers a waker until the guard is dropped. Setting the interrupt uses the waker. A thread
@@ -158,36 +159,47 @@ fn is_set(epoch: u64) -> bool {
     epoch % 2 == 1
 }
 
+/// An epoch that no interrupt reaches, for a view of an interrupt that was set when it began.
+const NEVER: u64 = u64::MAX;
+
 /// One waiter's view of an interrupt: whether it was set when the view began, or at any time since.
 #[derive(Clone)]
 pub(crate) struct Watch {
     interrupt: Interrupt,
+    /// The epoch at the beginning, or [`NEVER`].
     since: u64,
 }
 
 impl Watch {
+    #[inline]
     pub(crate) fn is_interrupted(&self) -> bool {
-        is_set(self.since) || self.interrupt.inner.epoch.load(Ordering::SeqCst) != self.since
+        self.interrupt.inner.epoch.load(Ordering::SeqCst) != self.since
     }
 }
 
 /// The views of several interrupts, used as one.
 #[derive(Clone)]
 pub(crate) struct Watches {
-    watches: Vec<Watch>,
+    /// The first one is at hand, because most `SockMan`s have no other.
+    first: Option<Watch>,
+    others: Vec<Watch>,
 }
 
 impl Watches {
     pub(crate) fn new<'a>(interrupts: impl IntoIterator<Item = &'a Interrupt>) -> Watches {
-        Watches { watches: interrupts.into_iter().map(Interrupt::watch).collect() }
+        let mut watches = interrupts.into_iter().map(Interrupt::watch);
+        Watches { first: watches.next(), others: watches.collect() }
     }
 
+    #[inline]
     pub(crate) fn is_interrupted(&self) -> bool {
-        self.watches.iter().any(Watch::is_interrupted)
+        self.first.as_ref().is_some_and(Watch::is_interrupted)
+            || (!self.others.is_empty() && self.others.iter().any(Watch::is_interrupted))
     }
 
     pub(crate) fn add_waker(&self, waker: &Arc<dyn Waker>) -> Vec<WakerGuard> {
-        self.watches.iter().map(|watch| watch.interrupt.add_waker(Arc::clone(waker))).collect()
+        let watches = self.first.iter().chain(&self.others);
+        watches.map(|watch| watch.interrupt.add_waker(Arc::clone(waker))).collect()
     }
 }
 

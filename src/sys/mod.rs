@@ -36,6 +36,7 @@ compile_error!(
     "sockman needs epoll or kqueue: Linux, Android, illumos, macOS and its kin, or a BSD"
 );
 
+pub(crate) mod held;
 pub(crate) mod holders;
 pub(crate) mod interrupt;
 mod more;
@@ -63,6 +64,7 @@ pub(crate) use self::socket_options::OptionError;
 pub use self::socket_options::SocketOption;
 #[doc(no_inline)]
 pub use self::socket_options::SocketOptions;
+use self::{held::Unnamed, os::OsSock};
 use crate::address::Service;
 
 /// One socket. The trait is object-safe and has one method for each system call. Almost every
@@ -155,6 +157,18 @@ pub trait Sock: fmt::Debug + Send + Sync {
     /// Returns the descriptor, for [`Poller::register`]. A double may return any number that the
     /// double's poller understands.
     fn as_raw_fd(&self) -> RawFd;
+
+    // A connection keeps one of the system's sockets in place of the box. No other implementation
+    // overrides these two methods, because the types cannot be named.
+
+    #[doc(hidden)]
+    fn is_os_sock(&self, _: Unnamed) -> bool {
+        false
+    }
+    #[doc(hidden)]
+    fn into_os_sock(self: Box<Self>) -> Option<OsSock> {
+        None
+    }
 }
 
 /// An event that the poller reports about one registered socket. Events are edge-triggered: the

@@ -19,9 +19,19 @@ pub(crate) fn passes(error: &io::Error) -> bool {
 }
 
 /// Makes a call, and repeats it if a signal interrupts it, a bounded number of times.
-#[inline]
+#[inline(always)]
 pub(crate) fn uninterrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
-    for _ in 1..MOST_SIGNALS {
+    match call() {
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => repeated(call),
+        result => result,
+    }
+}
+
+/// Repeats a call that a signal has interrupted once.
+#[cold]
+#[inline(never)]
+pub(crate) fn repeated<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    for _ in 2..MOST_SIGNALS {
         match call() {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             result => return result,

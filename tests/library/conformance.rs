@@ -185,6 +185,20 @@ fn a_send_after_a_half_close_raises_no_signal() {
     }
 }
 
+/// send(2): fewer bytes may be taken, also of a piece so long that macOS would refuse the call.
+#[cfg(target_pointer_width = "64")]
+#[test]
+fn a_send_of_more_than_two_gigabytes_takes_a_part() {
+    let (_recorder, sockman, _threads) = running(without_sweep());
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let to = Service::from(listener.local_addr().unwrap());
+    let id = sockman.connect(&to, &ConnectOptions::default()).unwrap().activate();
+    // The system gives the memory only when it is read, and the socket takes a small part.
+    let data = vec![0; (1 << 31) + 1];
+    let sent = sockman.send_bytes(id, &data).unwrap();
+    assert!(sent > 0 && sent < data.len(), "{sent} bytes");
+}
+
 /// Sends to the first accepted connection as if more followed. The client receives the bytes.
 fn assert_sends_although_nothing_follows(
     recorder: &Recorder,

@@ -446,14 +446,14 @@ MUTATIONS = [
     {
         'guarantee': 'G5', 'what': 'a short send counts as a full buffer on every socket',
         'file': 'src/engine/connection.rs',
-        'old': 'if bytes < length.min(LONGEST_SEND) && self.sock.short_send_means_full() {',
+        'old': 'if bytes < length.min(LONGEST_SEND) && self.sock().short_send_means_full() {',
         'new': 'if bytes < length {',
         'test': 'sockman:lib', 'tests': ('', 'sends'),
     },
     {
         'guarantee': 'G7', 'what': 'a short send never counts as a full buffer',
         'file': 'src/engine/connection.rs',
-        'old': 'if bytes < length.min(LONGEST_SEND) && self.sock.short_send_means_full() {',
+        'old': 'if bytes < length.min(LONGEST_SEND) && self.sock().short_send_means_full() {',
         'new': 'if false {',
         'test': 'sockman:lib', 'tests': ('', 'sends'),
     },
@@ -495,8 +495,8 @@ MUTATIONS = [
     {
         'guarantee': 'G7', 'what': 'a listener at the cap keeps the poll timeout at zero',
         'file': 'src/engine/socket_thread.rs',
-        'old': 'a.is_due() && !full',
-        'new': 'a.is_due()',
+        'old': '.next_accept(self.now).filter(|_| !full) {',
+        'new': '.next_accept(self.now) {',
         'test': 'sockman:library', 'tests': ('no_spin', 'cap'),
     },
     {
@@ -606,9 +606,9 @@ MUTATIONS = [
     },
     {
         'guarantee': 'G11', 'what': "the poll timeout ignores the end of a listener's pause",
-        'file': 'src/engine/socket_thread.rs',
-        'old': 'earlier(accepting.paused_until(self.now).unwrap_or(self.now));',
-        'new': 'if accepting.paused_until(self.now).is_none() { earlier(self.now); }',
+        'file': 'src/engine/listening.rs',
+        'old': 'earlier(accepting.paused_until(now).unwrap_or(now));',
+        'new': 'if accepting.paused_until(now).is_none() { earlier(now); }',
         'test': 'sockman:processes', 'tests': ('exhaustion', 'without_descriptors_and_sweep'),
     },
     {
@@ -705,7 +705,7 @@ MUTATIONS = [
     {
         'guarantee': 'G14', 'what': 'a waiter looks at the flag of the interrupt and not at its epoch',
         'file': 'src/sys/interrupt.rs',
-        'old': 'is_set(self.since) || self.interrupt.inner.epoch.load(Ordering::SeqCst) != self.since',
+        'old': 'self.interrupt.inner.epoch.load(Ordering::SeqCst) != self.since',
         'new': 'self.interrupt.is_interrupted()',
         'test': 'sockman:lib', 'tests': ('', 'reset_meanwhile'),
     },
@@ -1586,9 +1586,9 @@ MUTATIONS = [
     },
     {
         'guarantee': 'G11', 'what': "the poll timeout ignores the end of a listener's pause",
-        'file': 'src/engine/socket_thread.rs',
-        'old': '            earlier(accepting.paused_until(self.now).unwrap_or(self.now));',
-        'new': '            if accepting.paused_until(self.now).is_none() {\n                earlier(self.now);\n            }',
+        'file': 'src/engine/listening.rs',
+        'old': 'earlier(accepting.paused_until(now).unwrap_or(now));',
+        'new': 'if accepting.paused_until(now).is_none() {\n                    earlier(now);\n                }',
         'test': 'simulator:seeds', 'tests': ('', ''),
     },
     {
@@ -2497,23 +2497,16 @@ MUTATIONS = [
     {
         'guarantee': 'G15', 'what': 'the thread does not poll again between two turns after a long callback',
         'file': 'src/engine/socket_thread.rs',
-        'old': '            if self.connected.due.next_turn().is_some() && !self.has_looked(context) {',
+        'old': '            if next.is_some() && !self.has_looked(context) {',
         'new': '            if false {',
         'test': 'sockman:lib', 'tests': ('engine::pass_tests::timers', ''),
     },
     {
         'guarantee': 'L2', 'what': 'the thread does not poll again between two turns after a long callback',
         'file': 'src/engine/socket_thread.rs',
-        'old': '            if self.connected.due.next_turn().is_some() && !self.has_looked(context) {',
+        'old': '            if next.is_some() && !self.has_looked(context) {',
         'new': '            if false {',
         'test': 'simulator:seeds', 'tests': ('', ''),
-    },
-    {
-        'guarantee': 'G15', 'what': 'the thread does not poll again after a long sweep',
-        'file': 'src/engine/socket_thread.rs',
-        'old': '            if !self.has_looked(context) {\n                self.poll_again(context)?;',
-        'new': '            if false {\n                self.poll_again(context)?;',
-        'test': 'sockman:lib', 'tests': ('engine::pass_tests::timers', ''),
     },
     {
         'guarantee': 'G8', 'what': 'a connection that became ready waits for the rest of the round',
@@ -2623,8 +2616,8 @@ MUTATIONS = [
     {
         'guarantee': 'L5', 'what': 'a receive that lacks buffers is an error',
         'file': 'src/engine/slot/turn.rs',
-        'old': 'Err(error) if passes(&error) => {',
-        'new': 'Err(error) if false && passes(&error) => {',
+        'old': 'error if passes(&error) => {',
+        'new': 'error if false && passes(&error) => {',
         'test': 'simulator:seeds', 'tests': ('', ''),
     },
     {
@@ -2650,7 +2643,7 @@ MUTATIONS = [
     },
     {
         'guarantee': 'L6', 'what': 'a listener that another process keeps open stays in the poller',
-        'file': 'src/engine/socket_thread/marks.rs',
+        'file': 'src/engine/listening.rs',
         'old': '            if is_stopped {\n',
         'new': '            if is_stopped && !listener.is_adopted() {\n',
         'test': 'simulator:seeds', 'tests': ('', ''),
@@ -3405,20 +3398,6 @@ MUTATIONS = [
         'test': 'sockman:library', 'tests': ('handover', ''),
     },
     {
-        'guarantee': 'add_connection', 'what': 'a stream from elsewhere stays blocking',
-        'file': 'src/sys/os/mod.rs',
-        'old': '    socket.set_nonblocking(true)?;\n    socket.set_cloexec(true)?;\n    accepting::',
-        'new': '    socket.set_cloexec(true)?;\n    accepting::',
-        'test': 'sockman:library', 'tests': ('handover', ''),
-    },
-    {
-        'guarantee': 'add_connection', 'what': 'a stream from elsewhere is inherited by programs',
-        'file': 'src/sys/os/mod.rs',
-        'old': '    socket.set_cloexec(true)?;\n    accepting::refuse',
-        'new': '    accepting::refuse',
-        'test': 'sockman:library', 'tests': ('handover', ''),
-    },
-    {
         'guarantee': 'add_connection', 'what': 'a stream from elsewhere keeps SO_LINGER',
         'file': 'src/sys/os/mod.rs',
         'old': '        socket.set_linger(None)?;\n    }\n    Ok((me, them))',
@@ -3540,15 +3519,15 @@ MUTATIONS = [
     {
         'guarantee': 'G4', 'what': 'the end of the stream is reported without a check for the close',
         'file': 'src/engine/slot/turn.rs',
-        'old': '        self.check_open()?;\n        self.slot.send.work = true;\n        let (id, sockman) = (self.slot.id, self.context.sockman);\n        self.context.handler().place_got_eof',
-        'new': '        self.slot.send.work = true;\n        let (id, sockman) = (self.slot.id, self.context.sockman);\n        self.context.handler().place_got_eof',
+        'old': '        self.check_open()?;\n        self.slot.send.work = true;\n        let (id, sockman) = (self.slot.id, self.sockman);\n        self.context.handler().place_got_eof',
+        'new': '        self.slot.send.work = true;\n        let (id, sockman) = (self.slot.id, self.sockman);\n        self.context.handler().place_got_eof',
         'test': 'sockman:library', 'tests': ('close', ''),
     },
     {
         'guarantee': 'G4', 'what': 'event_io_loop_completed_for_one is called without a check for the close',
         'file': 'src/engine/slot/turn.rs',
-        'old': '        self.check_open()?;\n        let (id, sockman) = (self.slot.id, self.context.sockman);\n        self.context.handler().place_turn',
-        'new': '        let (id, sockman) = (self.slot.id, self.context.sockman);\n        self.context.handler().place_turn',
+        'old': '        self.check_open()?;\n        let (id, sockman) = (self.slot.id, self.sockman);\n        self.context.handler().place_turn',
+        'new': '        let (id, sockman) = (self.slot.id, self.sockman);\n        self.context.handler().place_turn',
         'test': 'sockman:library', 'tests': ('close', ''),
     },
     {
@@ -3869,15 +3848,15 @@ MUTATIONS = [
     {
         'guarantee': 'G12', 'what': 'the turns that a panic cut off are lost',
         'file': 'src/engine/due.rs',
-        'old': 'self.left.extend(self.round.drain(..));\n        }\n        self.fresh',
-        'new': 'self.round.clear();\n        }\n        self.fresh',
+        'old': 'self.round.drain_into(&mut self.left);\n        }\n        self.fresh',
+        'new': 'self.round.drain_into(&mut Vec::new());\n        }\n        self.fresh',
         'test': 'sockman:library', 'tests': ('panics', ''),
     },
     {
         'guarantee': 'G14', 'what': 'the turns that an interrupt cut off are lost',
         'file': 'src/engine/due.rs',
-        'old': 'self.left.extend(self.round.drain(..));\n        }\n        self.fresh',
-        'new': 'self.round.clear();\n        }\n        self.fresh',
+        'old': 'self.round.drain_into(&mut self.left);\n        }\n        self.fresh',
+        'new': 'self.round.drain_into(&mut Vec::new());\n        }\n        self.fresh',
         'test': 'sockman:library', 'tests': ('restart', ''),
     },
     {
@@ -3890,8 +3869,8 @@ MUTATIONS = [
     {
         'guarantee': 'G12', 'what': 'the turns that a panic cut off are lost',
         'file': 'src/engine/due.rs',
-        'old': 'self.left.extend(self.round.drain(..));\n        }\n        self.fresh',
-        'new': 'self.round.clear();\n        }\n        self.fresh',
+        'old': 'self.round.drain_into(&mut self.left);\n        }\n        self.fresh',
+        'new': 'self.round.drain_into(&mut Vec::new());\n        }\n        self.fresh',
         'test': 'simulator:seeds', 'tests': ('', ''),
     },
     {
@@ -4665,6 +4644,69 @@ MUTATIONS = [
         'test': 'miri:weak_memory', 'tests': ('', 'the_last_of_two_wakes'),
     },
     {
+        'guarantee': 'G8', 'what': 'a listener that was drained stays listed, so every pass looks at it',
+        'file': 'src/engine/listening.rs',
+        'old': '                slot.is_listed = slot.accepting.is_due();',
+        'new': '                slot.is_listed = true;',
+        'test': 'sockman:lib', 'tests': ('engine::pass_tests::listeners', ''),
+    },
+    {
+        'guarantee': 'G8', 'what': 'the same listener accepts first in each pass',
+        'file': 'src/engine/listening.rs',
+        'old': '            if is_due && took_place {',
+        'new': '            if false {',
+        'test': 'sockman:lib', 'tests': ('engine::pass_tests::listeners', ''),
+    },
+    {
+        'guarantee': 'G10', 'what': 'a queue of keys that is never empty grows',
+        'file': 'src/engine/queue.rs',
+        'old': 'if self.taken * 2 >= self.keys.len() {',
+        'new': 'if false {',
+        'test': 'sockman:lib', 'tests': ('engine::queue', ''),
+    },
+    {
+        'guarantee': 'G4', 'what': 'a clone of the handle of a callback knows the connection, so it keeps the descriptor open',
+        'file': 'src/sockman.rs',
+        'old': '        SockMan::of(Arc::clone(&self.shared))\n    }\n}',
+        'new': '        SockMan { shared: Arc::clone(&self.shared), current: self.current.clone() }\n    }\n}',
+        'test': 'sockman:lib', 'tests': ('engine::pass_tests::handles', ''),
+    },
+    {
+        'guarantee': 'G1', 'what': "a send in a callback on another connection's id reaches the callback's own connection",
+        'file': 'src/sockman.rs',
+        'old': 'Some(current) if current.id == id => self.shared.send_bytes(current, data),',
+        'new': 'Some(current) => self.shared.send_bytes(current, data),',
+        'test': 'sockman:lib', 'tests': ('engine::pass_tests::handles', ''),
+    },
+    {
+        'guarantee': 'handover', 'what': "a double's poller takes the event of another poller",
+        'file': 'src/testing/kernel/pollers.rs',
+        'old': '            if socket.registration.is_none_or(|(of, _)| of != poller) {\n                continue;',
+        'new': '            if socket.registration.is_none_or(|(of, _)| of != poller) {\n                socket.listed[filter as usize] = false;\n                continue;',
+        'test': 'simulator:models', 'tests': ('', ''),
+    },
+    {
+        'guarantee': 'G15', 'what': 'the thread does not poll again after a long sweep',
+        'file': 'src/engine/socket_thread.rs',
+        'old': '            if !self.has_looked(context) {\n                self.poll_again(context)?;',
+        'new': '            if false {\n                self.poll_again(context)?;',
+        'test': 'sockman:lib', 'tests': ('engine::pass_tests::timers', ''),
+    },
+    {
+        'guarantee': 'add_connection', 'what': 'a stream from elsewhere stays blocking',
+        'file': 'src/sys/os/mod.rs',
+        'old': '    socket.set_nonblocking(true)?;\n    socket.set_cloexec(true)?;\n    accepting::',
+        'new': '    socket.set_cloexec(true)?;\n    accepting::',
+        'test': 'sockman:library', 'tests': ('handover', ''),
+    },
+    {
+        'guarantee': 'add_connection', 'what': 'a stream from elsewhere is inherited by programs',
+        'file': 'src/sys/os/mod.rs',
+        'old': '    socket.set_cloexec(true)?;\n    accepting::refuse',
+        'new': '    accepting::refuse',
+        'test': 'sockman:library', 'tests': ('handover', ''),
+    },
+    {
         'guarantee': 'G15', 'what': 'a poll that returns late counts as one that has looked when it returned',
         'file': 'src/engine/socket_thread.rs',
         'old': '        self.looked = latest.map_or(Some(self.now), |latest| Some(self.now.min(latest)));\n',
@@ -4810,12 +4852,5 @@ MUTATIONS = [
         'old': 'io::ErrorKind::ConnectionAborted.into()',
         'new': 'io::ErrorKind::InvalidInput.into()',
         'test': 'sockman:lib', 'tests': ('', 'without_an_address'),
-    },
-    {
-        'guarantee': 'handover', 'what': "a double's poller takes the event of another poller",
-        'file': 'src/testing/kernel/pollers.rs',
-        'old': '            if socket.registration.is_none_or(|(of, _)| of != poller) {\n                continue;',
-        'new': '            if socket.registration.is_none_or(|(of, _)| of != poller) {\n                socket.listed[filter as usize] = false;\n                continue;',
-        'test': 'simulator:models', 'tests': ('', ''),
     },
 ]

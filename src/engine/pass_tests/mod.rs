@@ -2,15 +2,18 @@
 //! own thread, over the network in memory of `testing` and with a clock that stands still.
 //!
 //! `pass` tests the effects of a pass on connections, listeners and deadlines. `connects` tests the
-//! connects that the socket thread drives. `closes` tests closes while no thread runs. `ends` tests the
-//! reports of closes, `finish` orderly ends and resets. `sends` tests
-//! the effects of a send. `sweep` tests the sweep. `timers` tests that data comes before the timers
-//! that it moves. `turns` tests the order of the turns.
+//! connects that the socket thread drives. `closes` tests closes while no thread runs. `ends` tests
+//! the reports of closes, `finish` orderly ends and resets. `handles` tests the handle that a
+//! callback gets. `listeners` tests which listeners a pass looks at. `sends` tests the effects of a
+//! send. `sweep` tests the sweep. `timers` tests that data comes before the timers that it moves.
+//! `turns` tests the order of the turns.
 
 mod closes;
 mod connects;
 mod ends;
 mod finish;
+mod handles;
+mod listeners;
 mod pass;
 mod sends;
 mod sweep;

@@ -416,6 +416,18 @@ fn a_receive_that_lacks_buffers_is_repeated_after_a_pause() {
     }
 }
 
+/// G8, recv(2): a receive that signals interrupt is made 16 times in a turn.
+#[test]
+fn a_receive_that_signals_interrupt_is_made_a_bounded_number_of_times() {
+    let rig = Rig::new(without_sweep());
+    let peer = rig.accept();
+    rig.network.fail_always(Call::Recv, libc::EINTR);
+    let before = rig.network.calls(Call::Recv);
+    peer.send(&[1; 10]).unwrap();
+    rig.pass();
+    assert_eq!(rig.network.calls(Call::Recv) - before, 16);
+}
+
 /// G11: an accepted socket whose local address cannot be read for lack of buffers is kept.
 #[test]
 fn a_client_whose_local_address_lacks_buffers_is_reported_later() {

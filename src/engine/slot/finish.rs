@@ -9,10 +9,7 @@ use super::{
     End, Finish,
     turn::{Closed, Turn},
 };
-use crate::{
-    engine::connection::RECV_LACKS,
-    sys::passing::{passes, uninterrupted},
-};
+use crate::{engine::connection::RECV_LACKS, sys::passing::passes};
 
 impl Turn<'_> {
     /// Takes the place of both directions of a usual turn.
@@ -28,7 +25,7 @@ impl Turn<'_> {
         }
         self.discard()?;
         self.check_open()?;
-        let (id, sockman) = (self.slot.id, self.context.sockman);
+        let (id, sockman) = (self.slot.id, self.sockman);
         self.context.handler().place_turn_completed(sockman, id, self.place());
         self.check_open()
     }
@@ -38,7 +35,7 @@ impl Turn<'_> {
         if !self.slot.send.is_due() {
             return Ok(());
         }
-        let (id, sockman, handler) = (self.slot.id, self.context.sockman, self.context.handler());
+        let (id, sockman, handler) = (self.slot.id, self.sockman, self.context.handler());
         let is_allowed = mem::take(&mut self.slot.send.allowed)
             || handler.place_should_try_to_send(sockman, id, self.place());
         self.check_open()?;
@@ -84,7 +81,7 @@ impl Turn<'_> {
             return self.close("the peer reset it");
         }
         let (connection, buffer) = (&self.slot.connection, &mut *self.buffer);
-        match uninterrupted(|| connection.recv(buffer)) {
+        match connection.recv(buffer) {
             Ok(0) => {
                 self.slot.end = End::EofTold;
                 self.slot.recv.ready = self.slot.broken;

@@ -21,6 +21,10 @@ use crate::sys::Readiness;
 #[derive(Debug)]
 pub(crate) struct Slot {
     pub(crate) connection: Arc<Connection>,
+    /// A second reference, which the handle of the turn's callbacks holds during the turn. Moving it
+    /// costs less than counting a reference. `None` during a turn, and after a panic that ended the
+    /// thread: then the callbacks' sends look the connection up.
+    pub(crate) spare: Option<Arc<Connection>>,
     /// A copy of the connection's id. A turn in which nothing happens therefore does not read the
     /// connection's memory. Such a read would make the sweep over thousands of idle connections
     /// expensive.
@@ -100,6 +104,7 @@ impl Slot {
         let finish = if connection.is_finishing() { Finish::Sending } else { Finish::No };
         Slot {
             id: connection.id,
+            spare: Some(Arc::clone(&connection)),
             connection,
             listed: Listed::default(),
             has_turn: true,
@@ -137,10 +142,9 @@ impl Slot {
     #[inline]
     pub(crate) fn latch(&mut self, event: &Readiness) {
         self.forget_blocked_send();
-        let broken = self.latch_end(event);
-        if broken || event.read_closed || event.priority {
-            self.short_read_means_empty = false;
-        }
+        // Without short circuits, because nearly all events have none of these.
+        let is_rare = event.broken | event.read_closed | event.write_closed | event.priority;
+        let broken = is_rare && self.latch_rare(event);
         let is_news = match self.end {
             End::Open => event.readable || event.read_closed || broken,
             End::EofTold => broken,
@@ -159,9 +163,18 @@ impl Slot {
         }
     }
 
+    /// Notes what an event says besides readiness. Returns whether the connection is broken.
+    #[inline(never)]
+    fn latch_rare(&mut self, event: &Readiness) -> bool {
+        let broken = self.latch_end(event);
+        if broken || event.read_closed || event.priority {
+            self.short_read_means_empty = false;
+        }
+        broken
+    }
+
     /// Notes what an event says about the end of the connection. Returns whether the connection is
     /// broken.
-    #[inline]
     fn latch_end(&mut self, event: &Readiness) -> bool {
         if !(event.broken || event.read_closed || event.write_closed) {
             return false;
@@ -301,24 +314,34 @@ impl Slot {
 
 /// The number of closes when the marks were last taken. Every connection that was closed before has
 /// lost its slot. While the number stays the same, no connection with a slot is closed, and no
-/// `closed` flag is read. With `None`, the `closed` flags are read, because a close was under way.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct OpenSince(Option<u64>);
+/// `closed` flag is read. With [`UNKNOWN`], the `closed` flags are read, because a close was under
+/// way.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct OpenSince(u64);
+
+/// A number of closes that no `SockMan` reaches.
+const UNKNOWN: u64 = u64::MAX;
+
+impl Default for OpenSince {
+    fn default() -> OpenSince {
+        OpenSince(UNKNOWN)
+    }
+}
 
 impl OpenSince {
     /// Returns whether the marks of all closes were taken when the marks were last taken.
     pub(crate) fn is_current(self, context: &Context<'_>) -> bool {
-        self.0 == Some(context.shared().connections.closes())
+        self.0 == context.shared().connections.closes()
     }
 
     /// Reads the number. The caller must then take the marks, which include the marks of all
     /// counted closes.
     pub(crate) fn before_taking_marks(context: &Context<'_>) -> OpenSince {
-        OpenSince(context.shared().connections.told_closes())
+        OpenSince(context.shared().connections.told_closes().unwrap_or(UNKNOWN))
     }
 
     #[inline]
-    fn is_closed(self, context: &Context<'_>, connection: &Connection) -> bool {
-        self.0 != Some(context.shared().connections.closes()) && connection.is_closed()
+    fn is_closed(self, context: &Context<'_>, connection: &Arc<Connection>) -> bool {
+        self.0 != context.shared().connections.closes() && connection.is_closed()
     }
 }

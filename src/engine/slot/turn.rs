@@ -6,7 +6,7 @@
 
 use std::{collections::BTreeMap, io, mem};
 
-use super::{End, Finish, OpenSince, Slot};
+use super::{End, Finish, Slot};
 use crate::{
     engine::{
         connection::RECV_LACKS,
@@ -15,7 +15,8 @@ use crate::{
         state::{Place, State},
     },
     event_handler::NextRecv,
-    sys::passing::{passes, uninterrupted},
+    sockman::SockMan,
+    sys::passing::passes,
 };
 
 /// A receive is heavy if it takes at least this many bytes, or fills a smaller buffer. Requests and
@@ -40,7 +41,8 @@ pub(crate) enum TurnEnd {
 /// closed, so that no callback names a closed connection.
 pub(crate) struct Turn<'a> {
     pub(crate) context: &'a Context<'a>,
-    pub(crate) open: OpenSince,
+    /// The handle for the callbacks, which knows the connection.
+    pub(crate) sockman: &'a SockMan,
     pub(crate) slot: &'a mut Slot,
     pub(crate) state: &'a mut Option<State>,
     pub(crate) key: Key,
@@ -59,6 +61,8 @@ enum Called {
 }
 
 impl Turn<'_> {
+    // The parts that most turns have are inlined here, the others are not.
+    #[inline(always)]
     pub(crate) fn run(&mut self) -> TurnEnd {
         self.slot.has_turn = false;
         let Ok(may_answer) = self.both_directions() else { return TurnEnd::Closed };
@@ -75,7 +79,14 @@ impl Turn<'_> {
         }
     }
 
+    /// Does what [`run`](Turn::run) does, without a second copy in the caller.
+    #[inline(never)]
+    pub(crate) fn run_apart(&mut self) -> TurnEnd {
+        self.run()
+    }
+
     /// Returns whether a little data came after the ready-to-send call.
+    #[inline(always)]
     fn both_directions(&mut self) -> Result<bool, Closed> {
         if self.slot.finish != Finish::No {
             return self.finish().map(|()| false);
@@ -83,7 +94,7 @@ impl Turn<'_> {
         let mut asked_to_send = Called::No;
         let mut next_recv = NextRecv::Proceed;
         if mem::take(&mut self.slot.send_first) {
-            (asked_to_send, next_recv) = self.try_to_send()?;
+            (asked_to_send, next_recv) = self.try_to_send_first()?;
         }
         // A receive sets the work of sending, so the work says whether data came.
         let sends = self.slot.send.work;
@@ -95,17 +106,23 @@ impl Turn<'_> {
             self.try_to_send()?;
         }
         self.check_open()?;
-        let (id, sockman) = (self.slot.id, self.context.sockman);
+        let (id, sockman) = (self.slot.id, self.sockman);
         self.context.handler().place_turn_completed(sockman, id, self.place());
         self.check_open()?;
         Ok(may_answer && asked_to_send == Called::Yes)
     }
 
+    #[inline(never)]
+    fn try_to_send_first(&mut self) -> Result<(Called, NextRecv), Closed> {
+        self.try_to_send()
+    }
+
+    #[inline(always)]
     fn try_to_send(&mut self) -> Result<(Called, NextRecv), Closed> {
         if !self.slot.send.is_due() {
             return Ok((Called::No, NextRecv::Proceed));
         }
-        let (id, sockman, handler) = (self.slot.id, self.context.sockman, self.context.handler());
+        let (id, sockman, handler) = (self.slot.id, self.sockman, self.context.handler());
         self.check_open()?;
         if !mem::take(&mut self.slot.send.allowed) {
             if !handler.place_should_try_to_send(sockman, id, self.place()) {
@@ -114,10 +131,17 @@ impl Turn<'_> {
             }
             self.check_open()?;
         }
+        Ok(self.ready_to_send())
+    }
+
+    /// Calls the ready-to-send callback, after the hook has said yes, unless the socket is full.
+    #[inline(never)]
+    fn ready_to_send(&mut self) -> (Called, NextRecv) {
         self.slot.forget_blocked_send();
         if !self.slot.send.ready {
-            return Ok((Called::No, NextRecv::Proceed));
+            return (Called::No, NextRecv::Proceed);
         }
+        let (id, sockman, handler) = (self.slot.id, self.sockman, self.context.handler());
         self.slot.connection.take_sent();
         let next_recv = handler.place_ready_to_send(sockman, id, self.place());
         let sent = self.slot.connection.take_sent();
@@ -127,12 +151,13 @@ impl Turn<'_> {
             self.slot.recv.allowed = false;
             self.slot.recv.work &= sent;
         }
-        Ok((Called::Yes, next_recv))
+        (Called::Yes, next_recv)
     }
 
     /// Makes one receive and reports its result. Each callback in this function may queue something
     /// to send, so `send.work` is set before the callback. As a result, the send hook is asked
     /// later in this turn, or in the next pass if the turn already had its ready-to-send call.
+    #[inline(always)]
     fn try_to_recv(&mut self) -> Result<(), Closed> {
         if !self.slot.recv.is_due() {
             return Ok(());
@@ -149,7 +174,7 @@ impl Turn<'_> {
             return self.got_permanent_read_error(&error);
         }
         if !mem::take(&mut self.slot.recv.allowed) {
-            let (id, sockman) = (self.slot.id, self.context.sockman);
+            let (id, sockman) = (self.slot.id, self.sockman);
             let handler = self.context.handler();
             if !handler.place_should_try_to_recv(sockman, id, self.place()) {
                 self.slot.recv.work = false;
@@ -161,22 +186,31 @@ impl Turn<'_> {
             return self.report_reset_after_eof();
         }
         let (connection, buffer) = (&self.slot.connection, &mut *self.buffer);
-        match uninterrupted(|| connection.recv(buffer)) {
+        match connection.recv(buffer) {
             Ok(0) => self.got_eof(),
             Ok(bytes) => self.got_data(bytes),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+            Err(error) => self.got_error(error),
+        }
+    }
+
+    #[inline(never)]
+    fn got_error(&mut self, error: io::Error) -> Result<(), Closed> {
+        match error {
+            error if error.kind() == io::ErrorKind::WouldBlock => {
                 self.slot.recv.clear();
                 Ok(())
             }
-            Err(error) if passes(&error) => {
+            error if passes(&error) => {
+                let connection = &self.slot.connection;
                 self.context.shared().lacks(connection, RECV_LACKS, &error);
                 self.slot.recv.clear();
                 Ok(())
             }
-            Err(error) => self.got_permanent_read_error(&error),
+            error => self.got_permanent_read_error(&error),
         }
     }
 
+    #[inline(always)]
     fn got_data(&mut self, bytes: usize) -> Result<(), Closed> {
         if bytes < self.buffer.len() && self.slot.short_read_means_empty {
             self.slot.recv.clear();
@@ -189,12 +223,12 @@ impl Turn<'_> {
         self.check_open_or_taken_out()?;
         self.slot.send.work = true;
         let data = self.buffer.get(..bytes).unwrap_or_default();
-        let (id, sockman, place) =
-            (self.slot.id, self.context.sockman, self.slot.place(self.state));
+        let (id, sockman, place) = (self.slot.id, self.sockman, self.slot.place(self.state));
         self.context.handler().place_got_data(sockman, id, place, data);
         Ok(())
     }
 
+    #[inline(never)]
     fn got_eof(&mut self) -> Result<(), Closed> {
         if !self.slot.saw_fin {
             // If a send received the reset, perhaps before the poller reported it, the receive
@@ -215,7 +249,7 @@ impl Turn<'_> {
         }
         self.check_open()?;
         self.slot.send.work = true;
-        let (id, sockman) = (self.slot.id, self.context.sockman);
+        let (id, sockman) = (self.slot.id, self.sockman);
         self.context.handler().place_got_eof(sockman, id, self.place());
         Ok(())
     }
@@ -223,6 +257,7 @@ impl Turn<'_> {
     /// Reports a reset that came after the end of the stream. Linux's `recv` returns "end of
     /// stream" again on each call, so only `SO_ERROR` holds the reset, unless another call received
     /// the reset first.
+    #[inline(never)]
     fn report_reset_after_eof(&mut self) -> Result<(), Closed> {
         self.slot.recv.clear();
         self.slot.broken = false;
@@ -232,6 +267,8 @@ impl Turn<'_> {
         }
     }
 
+    #[cold]
+    #[inline(never)]
     fn got_permanent_read_error(&mut self, error: &io::Error) -> Result<(), Closed> {
         self.slot.recv.clear();
         if self.slot.end == End::ErrorTold {
@@ -246,7 +283,7 @@ impl Turn<'_> {
         let id = self.slot.id;
         let them = self.slot.connection.them();
         log::debug!(target: "sockman::net", "cannot read from connection {id} ({them}): {error}");
-        let (sockman, handler) = (self.context.sockman, self.context.handler());
+        let (sockman, handler) = (self.sockman, self.context.handler());
         handler.place_got_permanent_read_error(sockman, id, self.place(), error);
         Ok(())
     }
@@ -256,13 +293,15 @@ impl Turn<'_> {
         self.slot.place(self.state)
     }
 
+    #[inline]
     pub(super) fn take_failed_registration(&mut self) -> Option<io::Error> {
-        self.failed.remove(&self.key)
+        if self.failed.is_empty() { None } else { self.failed.remove(&self.key) }
     }
 
     /// Checks after a receive. If another thread took the stream of the connection out during the
     /// receive, the bytes are no longer in the stream, nor is the error, so the callback must come.
     /// The other thread waits for the end of the turn.
+    #[inline]
     fn check_open_or_taken_out(&self) -> Result<(), Closed> {
         match self.check_open() {
             Err(Closed) if !self.slot.connection.is_taken_out() => Err(Closed),
@@ -270,8 +309,9 @@ impl Turn<'_> {
         }
     }
 
+    #[inline]
     pub(super) fn check_open(&self) -> Result<(), Closed> {
-        let is_closed = self.open.is_closed(self.context, &self.slot.connection);
+        let is_closed = self.slot.connection.is_closed();
         if is_closed { Err(Closed) } else { Ok(()) }
     }
 }

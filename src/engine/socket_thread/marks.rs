@@ -8,8 +8,8 @@ use std::{mem, sync::Arc, time::Instant};
 
 use super::SocketThread;
 use crate::engine::{
-    accepting::Accepting, attempt::Attempt, connection::Connection, context::Context, inbox::Mark,
-    listener::Listener, map::Closed, shared::Shared, slab::Token, slot::OpenSince,
+    attempt::Attempt, connection::Connection, context::Context, inbox::Mark, listener::Listener,
+    map::Closed, shared::Shared, slab::Token, slot::OpenSince,
 };
 
 impl SocketThread {
@@ -146,33 +146,10 @@ impl SocketThread {
     }
 
     fn add_listener(&mut self, listener: &Arc<Listener>) {
-        if listener.is_stopped() {
-            return;
-        }
-        let Some(key) = self.listeners.insert(Accepting::new(Arc::clone(listener))) else {
-            return;
-        };
-        if let Some(accepting) = self.listeners.get_mut(key) {
-            accepting.register(&self.connected, key, self.now);
-        }
+        self.listening.add(&self.connected, listener, self.now);
     }
 
     pub(crate) fn remove_stopped_listeners(&mut self) {
-        self.listeners.retain(|accepting| {
-            let listener = accepting.listener();
-            // The flag is read once: a listener that leaves the list is also deregistered.
-            let is_stopped = listener.is_stopped();
-            if is_stopped {
-                // An adopted listener may stay open in another process. The poller would then
-                // continue to report the listener's clients.
-                if let Err(error) = self.connected.deregister_listener(listener.sock()) {
-                    log::debug!(
-                        target: "sockman::net",
-                        "cannot stop watching the listener on {}: {error}", listener.address()
-                    );
-                }
-            }
-            !is_stopped
-        });
+        self.listening.remove_stopped(&self.connected);
     }
 }
