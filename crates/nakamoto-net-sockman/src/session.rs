@@ -129,7 +129,7 @@ where
         };
         match what {
             What::Accepted { .. } => {}
-            What::Connected { me, way } => self.connected(sockman, peer, me, way),
+            What::Connected { me, way } => self.connected(sockman, &peer, me, way),
             What::ConnectFailed(error) | What::Ended(error) => {
                 self.forget(&peer);
                 let reason = Disconnect::ConnectionError(Arc::new(error));
@@ -154,12 +154,12 @@ where
         }
     }
 
-    fn connected(&mut self, sockman: &SockMan, peer: Id, me: SocketAddr, way: Way) {
+    fn connected(&mut self, sockman: &SockMan, peer: &Id, me: SocketAddr, way: Way) {
         let known = self.peers.insert(peer.clone(), Peer::Connected(way));
         self.service.connected(peer.clone(), &me, Link::Outbound);
         if let Some(Peer::Connecting { early, .. }) = known {
             if !early.is_empty() {
-                self.write(sockman, &peer, &early);
+                self.write(sockman, peer, &early);
             }
         }
     }
@@ -169,7 +169,7 @@ where
         while let Some(request) = self.service.next() {
             match request {
                 Io::Write(peer, bytes) => self.write(sockman, &peer, &bytes),
-                Io::Connect(peer) => self.connect(sockman, peer),
+                Io::Connect(peer) => self.connect(sockman, &peer),
                 Io::Disconnect(peer, reason) => self.disconnect(sockman, &peer, reason.into()),
                 Io::SetTimer(delay) => self.bridge.timers.set(sockman, Instant::now(), delay),
                 Io::Event(event) => self.publisher.publish(event),
@@ -201,9 +201,9 @@ where
         }
     }
 
-    fn connect(&mut self, sockman: &SockMan, peer: Id) {
+    fn connect(&mut self, sockman: &SockMan, peer: &Id) {
         // As with nakamoto's own reactor, a request for a peer that is known does nothing.
-        if self.peers.contains_key(&peer) {
+        if self.peers.contains_key(peer) {
             return;
         }
         let id = match sockman.start_connect(peer.to_socket_addr(), self.connect) {
@@ -218,7 +218,7 @@ where
             self.names.insert(id, peer.clone());
         }
         self.peers.insert(peer.clone(), Peer::Connecting { id, early: Vec::new() });
-        self.service.attempted(&peer);
+        self.service.attempted(peer);
     }
 
     /// Ends a connection or a connect, and tells the service.
@@ -258,14 +258,17 @@ where
     }
 }
 
-/// Queues `bytes`. The socket thread sends them at the end of the pass. If they do not fit, makes
-/// room by sending what the kernel takes now.
+/// Queues `bytes`. The library sends them at the end of the pass. If they do not fit, makes room by
+/// sending what the kernel takes now.
 fn enqueue(way: &Way, bytes: &[u8]) -> io::Result<()> {
-    match way.enqueue(bytes) {
-        Err(PushError::Full { .. } | PushError::OverBudget { .. }) => {
-            way.drain()?;
-            Ok(way.enqueue(bytes)?)
+    loop {
+        match way.enqueue(bytes) {
+            Err(error @ (PushError::Full { .. } | PushError::OverBudget { .. })) => {
+                if way.drain()?.sent == 0 {
+                    return Err(error.into());
+                }
+            }
+            result => return Ok(result?),
         }
-        result => Ok(result?),
     }
 }

@@ -9,6 +9,7 @@
 
 mod connections;
 mod ends;
+mod programs;
 mod runs;
 mod script;
 mod slow;
