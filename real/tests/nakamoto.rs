@@ -12,7 +12,7 @@ use std::{
     path::{Path, PathBuf},
     process::{Command, Stdio},
     thread::{self, JoinHandle},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use nakamoto_client::{Client, Config, Error, Event, Handle, Network, chan, traits::Handle as _};
@@ -27,6 +27,9 @@ const BLOCKS: u64 = 2100;
 const OTHERS: [u8; 22] = script(0);
 /// The script that the client watches.
 const WATCHED: [u8; 22] = script(7);
+
+/// How long the client may take for all headers.
+const PATIENCE: Duration = Duration::from_secs(600);
 
 const fn script(byte: u8) -> [u8; 22] {
     let mut script = [byte; 22];
@@ -102,7 +105,13 @@ impl Bitcoind {
     /// Mines blocks, and waits until their filters are indexed.
     fn mine(&self, blocks: u64, to: &[u8]) {
         let script: String = to.iter().map(|byte| format!("{byte:02x}")).collect();
-        self.rpc(&["generatetodescriptor", &blocks.to_string(), &format!("raw({script})")]);
+        let mut left = blocks;
+        while left > 0 {
+            // The client of the RPC waits for a minute, in which a busy machine mines these.
+            let count = left.min(100);
+            self.rpc(&["generatetodescriptor", &count.to_string(), &format!("raw({script})")]);
+            left -= count;
+        }
         let deadline = Instant::now() + DEADLINE;
         while self.rpc(&["getindexinfo"]).contains("\"synced\": false") {
             assert!(Instant::now() < deadline, "the filters are not indexed");
@@ -124,7 +133,8 @@ struct LightClient {
 impl LightClient {
     fn start(peer: SocketAddr, directory: &Path) -> LightClient {
         let client = Client::<Reactor>::new().unwrap();
-        let handle = client.handle();
+        let mut handle = client.handle();
+        handle.set_timeout(PATIENCE);
         let events = handle.events();
         let config = Config {
             connect: vec![peer],
@@ -136,13 +146,12 @@ impl LightClient {
         LightClient { handle, events, thread }
     }
 
-    /// Waits for an event for which `found` returns a value.
+    /// Waits for an event for which `found` returns a value. The deadline begins anew with each
+    /// event, because a busy machine may take long for thousands of them.
     fn wait_for<T>(&self, what: &str, mut found: impl FnMut(&Event) -> Option<T>) -> T {
-        let deadline = Instant::now() + DEADLINE;
         let mut seen = Vec::new();
         loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            let Ok(event) = self.events.recv_timeout(left) else {
+            let Ok(event) = self.events.recv_timeout(DEADLINE) else {
                 let last = seen.len().saturating_sub(20);
                 panic!("waited in vain for {what}; the last events: {:#?}", &seen[last..]);
             };
