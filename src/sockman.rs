@@ -33,9 +33,10 @@ use crate::{
 /// handle to the same `SockMan`.
 ///
 /// Every method may be called from every thread and from every callback. Only these block:
-/// [`connect`](SockMan::connect), [`connect_and_make_id`](SockMan::connect_and_make_id) and
-/// [`run_sockets_thread`](SockMan::run_sockets_thread), which return an error on the socket thread,
-/// and on another thread [`into_stream`](SockMan::into_stream), for as long as the callbacks under
+/// [`connect`](SockMan::connect), [`connect_and_make_id`](SockMan::connect_and_make_id),
+/// [`run_sockets_thread`](SockMan::run_sockets_thread) and
+/// [`run_sockets_thread_with`](SockMan::run_sockets_thread_with), which return an error on the socket
+/// thread, and on another thread [`into_stream`](SockMan::into_stream), for as long as the callbacks under
 /// way take.
 ///
 /// When the last handle is dropped and no thread runs, all connections and listeners are closed.
@@ -289,7 +290,50 @@ impl SockMan {
     /// # }
     /// ```
     pub fn run_sockets_thread(&self) -> Result<(), RunError> {
-        threads::run_here(self)
+        threads::run_here(self, &mut |_| {})
+    }
+
+    /// Works as [`run_sockets_thread`](SockMan::run_sockets_thread), and calls `in_each_pass` in
+    /// each pass, right after
+    /// [`event_io_loop_completed_for_all`](EventHandler::event_io_loop_completed_for_all).
+    ///
+    /// Use this method for an engine that is not `Send`, or that borrows. A handler cannot hold such
+    /// an engine, but the closure can: the closure stays on the calling thread, and may use the
+    /// caller's variables. The handler puts what happens on the connections into a queue, and the
+    /// closure hands it to the engine. The next pass follows the callbacks at once, so the queue is
+    /// short.
+    ///
+    /// All that is said of `event_io_loop_completed_for_all` holds for the closure. It may call every
+    /// method of the `SockMan`. A [`notify`](SockMan::notify) on another thread is followed by a
+    /// call. The handler's [`next_deadline`](EventHandler::next_deadline) is asked before and after
+    /// the call.
+    ///
+    /// # Errors
+    ///
+    /// As [`run_sockets_thread`](SockMan::run_sockets_thread). A panic of the closure is returned as
+    /// a panic of a callback.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::{cell::Cell, rc::Rc};
+    ///
+    /// # fn f(sockman: sockman::SockMan) -> Result<(), Box<dyn std::error::Error>> {
+    /// let passes = Rc::new(Cell::new(0)); // Not `Send`.
+    /// sockman.run_sockets_thread_with(|sockman| {
+    ///     passes.set(passes.get() + 1);
+    ///     if passes.get() == 100 {
+    ///         sockman.interrupt();
+    ///     }
+    /// })?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn run_sockets_thread_with(
+        &self,
+        mut in_each_pass: impl FnMut(&SockMan),
+    ) -> Result<(), RunError> {
+        threads::run_here(self, &mut in_each_pass)
     }
 
     /// Sends as much of `data` as the kernel takes at once, and returns the number of bytes sent.

@@ -31,6 +31,7 @@ use super::{
 };
 use crate::{
     options::{Options, SELECT_TIMEOUT},
+    sockman::SockMan,
     sys::{EVENTS_PER_POLL, Poller, Readiness, Waker},
 };
 
@@ -147,7 +148,7 @@ impl SocketThread {
         self.connected.poller().waker()
     }
 
-    /// Runs passes until an interrupt is set.
+    /// Runs passes until an interrupt is set. Each pass calls `in_each_pass`.
     ///
     /// # Errors
     ///
@@ -158,12 +159,22 @@ impl SocketThread {
     /// Continues the panic of a callback under
     /// [`PanicPolicy::Stop`](crate::options::PanicPolicy::Stop). The latches keep their state for
     /// the next run, so no event is lost.
-    pub(crate) fn thread_socket_handler(&mut self, context: &Context<'_>) -> io::Result<()> {
+    pub(crate) fn thread_socket_handler(
+        &mut self,
+        context: &Context<'_>,
+        in_each_pass: &mut dyn FnMut(&SockMan),
+    ) -> io::Result<()> {
         self.now = context.shared().options.sock_factory.now();
         while !context.interrupts.is_interrupted() {
-            self.pass(context)?;
+            self.pass_with(context, in_each_pass)?;
         }
         Ok(())
+    }
+
+    /// Runs one pass of a test that runs the passes by hand.
+    #[cfg(feature = "testing")]
+    pub(crate) fn pass(&mut self, context: &Context<'_>) -> io::Result<()> {
+        self.pass_with(context, &mut |_| {})
     }
 
     /// Runs one pass.
@@ -176,7 +187,11 @@ impl SocketThread {
     ///
     /// Panics under the same condition as
     /// [`thread_socket_handler`](SocketThread::thread_socket_handler).
-    pub(crate) fn pass(&mut self, context: &Context<'_>) -> io::Result<()> {
+    fn pass_with(
+        &mut self,
+        context: &Context<'_>,
+        in_each_pass: &mut dyn FnMut(&SockMan),
+    ) -> io::Result<()> {
         // Marks are taken before the callback, so that a later `notify` gets another pass.
         self.heed_marks(context);
         if self.is_behind(context) {
@@ -202,6 +217,7 @@ impl SocketThread {
         context.shared().counters.passes.add_owned(1);
         let limit = TimerLimit::set(self.served.unwrap_or(self.now));
         context.handler().event_io_loop_completed_for_all(context.sockman);
+        in_each_pass(context.sockman);
         drop(limit);
         let timeout = self.generate_wait_sockets(context);
         self.serve(context, timeout, Fresh::BesideRound)

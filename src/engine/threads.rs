@@ -95,7 +95,7 @@ pub(crate) fn start(sockman: &SockMan) -> Result<SocketsThreads, StartError> {
             // The cell is never empty here. Only a failed spawn takes the state back, and this
             // closure does not run after a failed spawn.
             if let Some(socket_thread) = parked.lock().take() {
-                run_thread(&sockman, socket_thread, &watches, &ending);
+                run_thread(&sockman, socket_thread, &watches, &ending, &mut |_| {});
             }
         }
     });
@@ -112,8 +112,12 @@ pub(crate) fn start(sockman: &SockMan) -> Result<SocketsThreads, StartError> {
     }
 }
 
-/// Runs the loop on the calling thread, which is the socket thread until the loop ends.
-pub(crate) fn run_here(sockman: &SockMan) -> Result<(), RunError> {
+/// Runs the loop on the calling thread, which is the socket thread until the loop ends. Each pass
+/// calls `in_each_pass`.
+pub(crate) fn run_here(
+    sockman: &SockMan,
+    in_each_pass: &mut dyn FnMut(&SockMan),
+) -> Result<(), RunError> {
     if is_library_thread() {
         return Err(RunError::OnLibraryThread);
     }
@@ -122,7 +126,7 @@ pub(crate) fn run_here(sockman: &SockMan) -> Result<(), RunError> {
     // No other thread resets the interrupt. The loop resets it under the `run` mutex, so the reset
     // does not clear an interrupt that is meant for a later start.
     let ending = Ending { detached: AtomicBool::new(true), ..Ending::default() };
-    run_thread(sockman, socket_thread, &watches, &ending);
+    run_thread(sockman, socket_thread, &watches, &ending, in_each_pass);
     match ending.failure.into_inner() {
         None => Ok(()),
         Some(Failure::Panic(payload)) => Err(RunError::Panicked(Panic::new(payload))),
@@ -154,6 +158,7 @@ fn run_thread(
     mut socket_thread: Box<SocketThread>,
     watches: &Watches,
     ending: &Ending,
+    in_each_pass: &mut dyn FnMut(&SockMan),
 ) {
     let shared = sockman.shared();
     let marker = Marker::set(shared);
@@ -166,7 +171,8 @@ fn run_thread(
     }
     let context = Context::new(sockman, watches);
     // The closure is unwind-safe: the state of the pass is consistent at every callback.
-    let outcome = catch_unwind(AssertUnwindSafe(|| socket_thread.thread_socket_handler(&context)));
+    let run = AssertUnwindSafe(|| socket_thread.thread_socket_handler(&context, in_each_pass));
+    let outcome = catch_unwind(run);
     drop((context, wakers));
     let failure = match outcome {
         Ok(Ok(())) => None,

@@ -2,11 +2,14 @@
 //! `start_sockets_threads` and `join`. The sweep is off in all tests of this module.
 
 use std::{
+    cell::RefCell,
     io::{self, Read, Write},
     net::{SocketAddr, TcpStream},
+    rc::Rc,
     sync::{
         Arc, Mutex, OnceLock,
         atomic::{AtomicUsize, Ordering},
+        mpsc,
     },
     thread::{self, ThreadId},
     time::Duration,
@@ -284,6 +287,77 @@ fn a_timer_ends_the_loop_of_a_program_with_one_thread() {
     sockman.run_sockets_thread().unwrap();
     assert_eq!(network.elapsed(), Duration::from_secs(3600));
     assert!(sockman.stats().passes < 10);
+}
+
+/// G3, G4: a closure that borrows, and is not `Send`, runs in each pass on the calling thread. A
+/// notify of another thread before or during the closure is followed by a call, so nothing that the
+/// other thread has put into a queue waits.
+#[test]
+fn a_closure_that_is_not_send_runs_in_each_pass() {
+    const ROUNDS: usize = 1000;
+    let (sockman, _) = listening(Arc::new(Echo::default()), without_sweep());
+    let (sender, queue) = mpsc::channel();
+    let (told, answers) = mpsc::channel();
+    let other = {
+        let sockman = sockman.clone();
+        thread::spawn(move || {
+            for number in 0..ROUNDS {
+                sender.send(number).unwrap();
+                sockman.notify();
+                assert_eq!(answers.recv_timeout(DEADLINE).unwrap(), number);
+            }
+        })
+    };
+    let (me, taken) = (thread::current().id(), Rc::new(RefCell::new(Vec::new())));
+    let mut calls = 0;
+    sockman
+        .run_sockets_thread_with(|sockman| {
+            calls += 1;
+            assert_eq!(thread::current().id(), me);
+            for number in queue.try_iter() {
+                taken.borrow_mut().push(number);
+                let _ = told.send(number);
+            }
+            if taken.borrow().len() == ROUNDS {
+                sockman.interrupt();
+            }
+        })
+        .unwrap();
+    other.join().unwrap();
+    assert!(taken.borrow().iter().copied().eq(0..ROUNDS));
+    assert_eq!(calls, sockman.stats().passes);
+}
+
+/// The closure gets what the callbacks of the pass before have put into a queue, before the loop
+/// sleeps, and what it sends goes out. G12: its panic is returned, and the loop can run again.
+#[test]
+fn a_closure_answers_what_the_callbacks_have_queued() {
+    let (queue, inputs) = mpsc::channel();
+    let recorder = Recorder::with_reaction(move |_, event| {
+        if let Event::Data(id, data) = event {
+            queue.send((*id, data.clone())).unwrap();
+        }
+    });
+    let (sockman, address) = listening(recorder, without_sweep());
+    let mut stream = client(address);
+    stream.write_all(b"panic").unwrap();
+    let mut answer = |sockman: &SockMan| {
+        for (id, data) in inputs.try_iter() {
+            if data == b"panic" {
+                std::panic::resume_unwind(Box::new("on purpose".to_owned()));
+            }
+            sockman.send_bytes(id, &data).unwrap();
+            sockman.interrupt();
+        }
+    };
+    let error = sockman.run_sockets_thread_with(&mut answer).unwrap_err();
+    let RunError::Panicked(panic) = error else { panic!("{error}") };
+    assert_eq!(panic.message(), "on purpose");
+    stream.write_all(b"hello").unwrap();
+    sockman.run_sockets_thread_with(&mut answer).unwrap();
+    let mut received = [0; 5];
+    stream.read_exact(&mut received).unwrap();
+    assert_eq!(&received, b"hello");
 }
 
 /// I2P: the second thread is started, and has ended before the call returns.

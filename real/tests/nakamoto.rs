@@ -1,0 +1,249 @@
+//! Nakamoto's light client over `nakamoto-net-sockman`, against Bitcoin Knots, which is Bitcoin Core
+//! with additions.
+//!
+//! The test needs bitcoind, which `real/fixtures/bitcoind/install.sh` installs. All traffic stays on
+//! 127.0.0.1.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::{
+    collections::BTreeSet,
+    net::{SocketAddr, TcpListener},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use nakamoto_client::{Client, Config, Error, Event, Handle, Network, chan, traits::Handle as _};
+use nakamoto_common::bitcoin::Script;
+use nakamoto_net_sockman::{Reactor, Waker};
+use serde_json::Value;
+use sockman_test_support::{DEADLINE, program::Process, tools::TempDir};
+
+/// More headers, and more filter headers, than one message holds.
+const BLOCKS: u64 = 2100;
+/// The script that receives most of the coins: a key hash of zeros.
+const OTHERS: [u8; 22] = script(0);
+/// The script that the client watches.
+const WATCHED: [u8; 22] = script(7);
+
+/// How long the client may take for all headers.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+const fn script(byte: u8) -> [u8; 22] {
+    let mut script = [byte; 22];
+    (script[0], script[1]) = (0, 20);
+    script
+}
+
+fn run(program: &str) -> Command {
+    let mut command = Command::new(real::installed(env!("CARGO_TARGET_TMPDIR"), "bitcoind", "run"));
+    command.arg(program);
+    command
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// A bitcoind that can be stopped and started again, at the same address, with the same chain.
+struct Bitcoind {
+    address: SocketAddr,
+    rpc_port: u16,
+    directory: PathBuf,
+    process: Option<Process>,
+}
+
+impl Bitcoind {
+    fn new(directory: &Path) -> Bitcoind {
+        Bitcoind {
+            address: ([127, 0, 0, 1], free_port()).into(),
+            rpc_port: free_port(),
+            directory: directory.to_owned(),
+            process: None,
+        }
+    }
+
+    fn start(&mut self) {
+        let child = run("bitcoind")
+            .args(["-regtest", "-listen=1", "-server=1", "-printtoconsole=1", "-nodebuglogfile"])
+            .args(["-dnsseed=0", "-fixedseeds=0", "-listenonion=0", "-discover=0", "-natpmp=0"])
+            .args(["-maxconnections=40", "-par=1", "-dbcache=4", "-disablewallet=1"])
+            .args(["-blockfilterindex=1", "-peerblockfilters=1"])
+            .arg(format!("-datadir={}", self.directory.display()))
+            .arg(format!("-bind={}", self.address))
+            .arg(format!("-rpcport={}", self.rpc_port))
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut process = Process::new(child);
+        process
+            .wait_for_line("bitcoind's start", |line| line.contains("Done loading").then_some(()));
+        self.process = Some(process);
+    }
+
+    fn stop(&mut self) {
+        self.rpc(&["stop"]);
+        assert_eq!(self.process.take().unwrap().wait_for_end().0, Some(0));
+    }
+
+    fn rpc(&self, arguments: &[&str]) -> String {
+        let output = run("bitcoin-cli")
+            .args(["-regtest", "-rpcconnect=127.0.0.1", "-rpcclienttimeout=60"])
+            .arg(format!("-datadir={}", self.directory.display()))
+            .arg(format!("-rpcport={}", self.rpc_port))
+            .args(arguments)
+            .output()
+            .unwrap();
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{arguments:?}: {error}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Mines blocks, and waits until their filters are indexed.
+    fn mine(&self, blocks: u64, to: &[u8]) {
+        let script: String = to.iter().map(|byte| format!("{byte:02x}")).collect();
+        let mut left = blocks;
+        while left > 0 {
+            // The client of the RPC waits for a minute, in which a busy machine mines these.
+            let count = left.min(100);
+            self.rpc(&["generatetodescriptor", &count.to_string(), &format!("raw({script})")]);
+            left -= count;
+        }
+        let deadline = Instant::now() + DEADLINE;
+        while self.rpc(&["getindexinfo"]).contains("\"synced\": false") {
+            assert!(Instant::now() < deadline, "the filters are not indexed");
+        }
+    }
+
+    fn peers(&self) -> Vec<Value> {
+        serde_json::from_str(&self.rpc(&["getpeerinfo"])).unwrap()
+    }
+}
+
+/// A light client that runs on a thread of its own.
+struct LightClient {
+    handle: Handle<Waker>,
+    events: chan::Receiver<Event>,
+    thread: JoinHandle<Result<(), Error>>,
+}
+
+impl LightClient {
+    fn start(peer: SocketAddr, directory: &Path) -> LightClient {
+        let client = Client::<Reactor>::new().unwrap();
+        let mut handle = client.handle();
+        handle.set_timeout(PATIENCE);
+        let events = handle.events();
+        let config = Config {
+            connect: vec![peer],
+            listen: Vec::new(),
+            root: directory.to_owned(),
+            ..Config::new(Network::Regtest)
+        };
+        let thread = thread::spawn(move || client.run(config));
+        LightClient { handle, events, thread }
+    }
+
+    /// Waits for an event for which `found` returns a value. The deadline begins anew with each
+    /// event, because a busy machine may take long for thousands of them.
+    fn wait_for<T>(&self, what: &str, mut found: impl FnMut(&Event) -> Option<T>) -> T {
+        let mut seen = Vec::new();
+        loop {
+            let Ok(event) = self.events.recv_timeout(DEADLINE) else {
+                let last = seen.len().saturating_sub(20);
+                panic!("waited in vain for {what}; the last events: {:#?}", &seen[last..]);
+            };
+            if let Some(result) = found(&event) {
+                return result;
+            }
+            seen.push(event.to_string());
+        }
+    }
+
+    fn wait_for_negotiated(&self) {
+        self.wait_for("a handshake", |event| {
+            matches!(event, Event::PeerNegotiated { .. }).then_some(())
+        });
+    }
+
+    /// Waits until the filters up to `height` have been checked, and the blocks that match have been
+    /// received. Returns the heights of these blocks. Each filter has to be valid.
+    fn wait_for_synced(&self, height: u64) -> BTreeSet<u64> {
+        let mut matched = BTreeSet::new();
+        self.wait_for("the filters", |event| {
+            match event {
+                Event::FilterProcessed { valid, height, .. } => assert!(valid, "{height}"),
+                Event::BlockMatched { height, .. } => drop(matched.insert(*height)),
+                _ => {}
+            }
+            matches!(event, Event::Synced { height: up_to, .. } if *up_to == height).then_some(())
+        });
+        matched
+    }
+
+    fn end(self) {
+        self.handle.shutdown().unwrap();
+        self.thread.join().unwrap().unwrap();
+    }
+}
+
+#[test]
+fn nakamoto_syncs_follows_and_reconnects_on_this_reactor() {
+    let directory = TempDir::new();
+    let [bitcoind_directory, client_directory] = ["bitcoind", "client"].map(|name| {
+        let path = directory.path(name);
+        std::fs::create_dir_all(&path).unwrap();
+        path
+    });
+    let mut bitcoind = Bitcoind::new(&bitcoind_directory);
+    bitcoind.start();
+    bitcoind.mine(1000, &OTHERS);
+    bitcoind.mine(1, &WATCHED);
+    bitcoind.mine(BLOCKS - 1002, &OTHERS);
+    bitcoind.mine(1, &WATCHED);
+
+    // Syncs headers, filter headers and filters, and fetches the blocks that match.
+    let client = LightClient::start(bitcoind.address, &client_directory);
+    client.wait_for_negotiated();
+    let tip = client.handle.wait_for_height(BLOCKS).unwrap();
+    assert_eq!(tip.to_string(), bitcoind.rpc(&["getbestblockhash"]).trim());
+    client.handle.rescan(0.., [Script::from(WATCHED.to_vec())].into_iter()).unwrap();
+    assert_eq!(client.wait_for_synced(BLOCKS), [1001, BLOCKS].into());
+    let peers = bitcoind.peers();
+    assert!(peers.len() == 1 && peers[0]["subver"].as_str().unwrap().contains("nakamoto"));
+
+    // Follows new blocks.
+    bitcoind.mine(1, &OTHERS);
+    assert_eq!(client.wait_for_synced(BLOCKS + 1), [].into());
+    bitcoind.mine(1, &WATCHED);
+    assert_eq!(client.wait_for_synced(BLOCKS + 2), [BLOCKS + 2].into());
+
+    // Reconnects after bitcoind was away, and follows again.
+    bitcoind.stop();
+    client
+        .wait_for("the end", |event| matches!(event, Event::PeerDisconnected { .. }).then_some(()));
+    let refused = client.wait_for("a refused connect", |event| match event {
+        Event::PeerConnectionFailed { error, .. } => Some(error.kind()),
+        _ => None,
+    });
+    assert_eq!(refused, std::io::ErrorKind::ConnectionRefused);
+    bitcoind.start();
+    client.wait_for_negotiated();
+    bitcoind.mine(2, &OTHERS);
+    bitcoind.mine(1, &WATCHED);
+    assert!(client.wait_for_synced(BLOCKS + 5).contains(&(BLOCKS + 5)));
+    client.end();
+
+    // The next client begins with what this one has stored.
+    let client = LightClient::start(bitcoind.address, &client_directory);
+    let ready = client.wait_for("the start", |event| match event {
+        Event::Ready { tip, filter_tip } => Some((*tip, *filter_tip)),
+        _ => None,
+    });
+    assert_eq!(ready, (BLOCKS + 5, BLOCKS + 5));
+    client.wait_for_negotiated();
+    client.end();
+    bitcoind.stop();
+}
