@@ -15,8 +15,9 @@
 //!
 //! # Threads
 //!
-//! The socket thread encrypts and decrypts. A handshake costs it about a millisecond with a key of
-//! RSA, and a tenth of that with ECDSA. Several `SockMan`s use more cores.
+//! The socket thread encrypts and decrypts, and makes the signature of each full handshake, during
+//! which the other connections wait. A key of ECDSA signs many times faster than one of RSA. Several
+//! `SockMan`s use more cores.
 //!
 //! # The end of a connection
 //!
