@@ -118,12 +118,13 @@ const GET: &str = "GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\
 #[test]
 fn curl_speaks_both_versions_and_http_1_1() {
     let server = Server::start(&[]);
+    let url = server.url("/");
     for version in [&["--tlsv1.2", "--tls-max", "1.2"][..], &["--tlsv1.3"]] {
-        let (code, text) = server.curl(&[version, &[&server.url("/")]].concat());
+        let (code, text) = server.curl(&[version, &[&url]].concat());
         assert_eq!((code, &text[..]), (0, "Hello over TLS.\n"));
         // ALPN.
         let write = ["--output", "/dev/null", "--write-out", "%{http_version}"];
-        let arguments = [version, &write, &["--http2", &server.url("/")]].concat();
+        let arguments = [version, &write, &["--http2", &url]].concat();
         assert_eq!(server.curl(&arguments), (0, "1.1".to_owned()));
     }
     // Several requests on one connection, and a body each way.
