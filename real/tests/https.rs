@@ -99,9 +99,9 @@ impl Server {
         (output.status.code().unwrap(), String::from_utf8_lossy(&text).into_owned())
     }
 
-    /// Ends the program as Ctrl-C does.
+    /// Ends the program. A test run in the background may ignore SIGINT, and its children then do too.
     fn end(mut self) {
-        signal(self.process.child.id(), "INT");
+        signal(self.process.child.id(), "TERM");
         let (code, text) = self.process.wait_for_end();
         assert_eq!(code, Some(0), "{text}");
     }
