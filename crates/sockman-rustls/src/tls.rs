@@ -30,7 +30,7 @@ use crate::{
 /// The handler of a `SockMan` whose connections are TLS. Pass it to
 /// [`SockMan::with_state`](sockman::SockMan::with_state).
 ///
-/// Accepted connections become TLS servers, and connects with a [`Dial`](crate::Dial) TLS clients.
+/// Accepted connections become TLS servers, and connects with a [`Dial`] TLS clients.
 /// A connection that comes in another way, such as a `start_connect` without a `Dial`, is closed.
 ///
 /// # Examples
