@@ -104,6 +104,38 @@ impl<'a, C> Link<'a, C> {
         self.connection.is_closed()
     }
 
+    /// Returns whether the connection ends in order: [`finish`](Link::finish),
+    /// [`SockMan::finish_connection`] or [`SockMan::drain_and_stop`] was called, on any thread. A
+    /// handler whose protocol has a last message sends it in
+    /// [`ready_to_send`](super::Handler::ready_to_send) then.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use sockman::{NextRecv, stateful::Link};
+    ///
+    /// struct Peer {
+    ///     has_said_goodbye: bool,
+    /// }
+    ///
+    /// // The `Handler` calls these methods:
+    /// fn should_try_to_send(link: Link<'_, Peer>, peer: &mut Peer) -> bool {
+    ///     link.queue().has_queued() || link.is_finishing() && !peer.has_said_goodbye
+    /// }
+    /// fn ready_to_send(link: Link<'_, Peer>, peer: &mut Peer) -> NextRecv {
+    ///     let says_goodbye = link.is_finishing() && !peer.has_said_goodbye;
+    ///     peer.has_said_goodbye |= says_goodbye;
+    ///     if says_goodbye && link.enqueue(b"goodbye\n").is_err() || link.drain().is_err() {
+    ///         link.close();
+    ///     }
+    ///     NextRecv::Proceed
+    /// }
+    /// ```
+    #[must_use]
+    pub fn is_finishing(&self) -> bool {
+        self.connection.is_finishing()
+    }
+
     /// Sends `data`, or queues what the kernel does not take now: [`SendQueue::push`].
     ///
     /// # Errors

@@ -12,8 +12,9 @@ mod server;
 pub mod testing;
 
 pub use server::{
-    Answer, Config, HttpService, Server, ServerError, Timers, chunked,
+    Answer, Config, HttpService, Server, ServerError, ServiceTimers, Timers, chunked,
     events::{EventStream, StreamClosed},
     parser,
     response::Response,
+    workers::Workers,
 };

@@ -9,7 +9,7 @@ use sockman::{
     ConnectionId, NextRecv, Options, Service, SockMan,
     helpers::{RateLimit, RateLimiter},
     stateful::{Handler, Link},
-    testing::{Ended, Network, SocketThreadByHand},
+    testing::{Ended, Network, Peer, SocketThreadByHand},
 };
 
 const BYTES: usize = 300_000;
@@ -93,4 +93,61 @@ fn a_finish_of_a_limited_connection_ends_with_its_linger() {
     let finish = |sockman: &SockMan, id| assert!(sockman.finish_connection(id, linger));
     let (bytes, ended) = answer_before(finish);
     assert!(ended.is_some() && (50_000..BYTES).contains(&bytes), "{bytes} bytes, {ended:?}");
+}
+
+/// Sends a last message before the end of the stream, whichever call ends the connection.
+#[derive(Default)]
+struct Polite;
+
+impl Handler for Polite {
+    /// Whether the last message was sent.
+    type Connection = bool;
+
+    fn accepted(&self, link: Link<'_, bool>, _: &Service, _: &Service) -> Option<bool> {
+        assert!(!link.is_finishing());
+        Some(false)
+    }
+    fn got_data(&self, link: Link<'_, bool>, _: &mut bool, data: &[u8]) {
+        link.enqueue(data).unwrap();
+        link.finish(Duration::from_secs(60));
+        assert!(link.is_finishing());
+    }
+    fn should_try_to_send(&self, link: Link<'_, bool>, is_sent: &mut bool) -> bool {
+        link.queue().has_queued() || link.is_finishing() && !*is_sent
+    }
+    fn ready_to_send(&self, link: Link<'_, bool>, is_sent: &mut bool) -> NextRecv {
+        if link.is_finishing() && !*is_sent {
+            *is_sent = true;
+            link.enqueue(b"goodbye").unwrap();
+        }
+        link.drain().unwrap();
+        NextRecv::Proceed
+    }
+}
+
+/// G5: the handler sees that a connection finishes, and what it sends then comes before the end.
+#[test]
+fn a_last_message_is_sent_before_the_end_whichever_call_ends_the_connection() {
+    let linger = Duration::from_secs(60);
+    type End<'a> = &'a dyn Fn(&SockMan, &Peer);
+    let ends: [(End<'_>, &[u8]); 3] = [
+        (&|_, peer| drop(peer.send(b"x, ")), b"x, goodbye"),
+        (
+            &|sockman, _| assert!(sockman.finish_connection(sockman.connection_ids()[0], linger)),
+            b"goodbye",
+        ),
+        (&|sockman, _| sockman.drain_and_stop(linger), b"goodbye"),
+    ];
+    for (end, expected) in ends {
+        let network = Network::new();
+        let options = Options::default().sweep(None).sock_factory(network.factory());
+        let sockman = SockMan::with_state(Arc::new(Polite), options).unwrap();
+        let at = sockman.bind_and_start_listening("10.0.0.1:1").unwrap();
+        let mut thread = SocketThreadByHand::start(&sockman, &network).unwrap();
+        let peer = network.connect(&at).unwrap();
+        thread.run_until_idle().unwrap();
+        end(&sockman, &peer);
+        thread.run_until_idle().unwrap();
+        assert_eq!(peer.receive(), (expected.to_vec(), Some(Ended::Eof)));
+    }
 }

@@ -21,7 +21,7 @@ mod grammar;
 mod handler;
 pub mod parser;
 pub(crate) mod response;
-mod workers;
+pub(crate) mod workers;
 
 use std::{
     error::Error,
@@ -157,6 +157,35 @@ impl Timers<'_> {
     /// Clears a timer, if it is set.
     pub fn clear(&self, number: u32) {
         self.timers.clear(Timer::Service(number));
+    }
+}
+
+/// The timers of a service that a server of another crate serves. The server calls
+/// [`HttpService::timer_ended`] for those that have ended.
+#[derive(Debug, Default)]
+pub struct ServiceTimers {
+    timers: Deadlines<Timer>,
+}
+
+impl ServiceTimers {
+    /// Returns what [`HttpService::answer`] gets. `sockman` is the one whose handler calls
+    /// [`next`](Self::next) and [`take_due`](Self::take_due).
+    pub fn timers<'a>(&'a self, sockman: &'a WeakSockMan) -> Timers<'a> {
+        Timers { timers: &self.timers, sockman }
+    }
+
+    /// Returns when the next timer ends. For the handler's `next_deadline`.
+    pub fn next(&self) -> Option<Instant> {
+        self.timers.next()
+    }
+
+    /// Takes a timer that has ended. For the handler's `loop_completed`.
+    pub fn take_due(&self, now: Instant) -> Option<u32> {
+        match self.timers.take_due(now)? {
+            Timer::Service(number) => Some(number),
+            // `Timers` sets no other timers.
+            Timer::Connection(_) | Timer::Stop => None,
+        }
     }
 }
 

@@ -48,7 +48,7 @@ pub struct Head {
     pub fetch_dest: Option<String>,
     pub(crate) is_http_1_0: bool,
     /// The client wants to use the connection again.
-    pub(crate) keep_alive: bool,
+    pub keep_alive: bool,
     /// The client sent `Connection: close`, which overrides `keep-alive`.
     says_close: bool,
     /// The client waits for `100 Continue` before it sends the body.
@@ -105,9 +105,10 @@ impl fmt::Debug for Request {
 /// connection ends after this answer.
 #[derive(Debug)]
 pub struct Refused {
-    pub(crate) response: Response,
+    /// The answer.
+    pub response: Response,
     /// The request is a HEAD, so its answer has no body. `false` if the head could not be parsed.
-    pub(crate) to_head: bool,
+    pub to_head: bool,
 }
 
 enum State {
@@ -185,7 +186,7 @@ impl RequestParser {
     }
 
     /// Returns whether part of a request has arrived.
-    pub(crate) fn is_within_request(&self) -> bool {
+    pub fn is_within_request(&self) -> bool {
         self.has_leftover() || self.is_within_body()
     }
 
@@ -196,7 +197,7 @@ impl RequestParser {
 
     /// Returns whether `100 Continue` must be sent for the current request. Returns `true` once for
     /// each request that expects it.
-    pub(crate) fn take_continue(&mut self) -> bool {
+    pub fn take_continue(&mut self) -> bool {
         std::mem::take(&mut self.must_continue)
     }
 

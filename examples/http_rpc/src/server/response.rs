@@ -60,6 +60,13 @@ impl Response {
         self
     }
 
+    /// Returns the bytes of the answer, for a server of another crate. With `keep_alive`, the client
+    /// may send another request. With `to_head`, it is the answer to a HEAD request and has no body.
+    pub fn to_bytes(&self, keep_alive: bool, to_head: bool) -> Vec<u8> {
+        let afterwards = if keep_alive { Afterwards::KeepAlive } else { Afterwards::Close };
+        self.encode(afterwards, to_head).bytes
+    }
+
     /// Returns head and body in one piece, for one send. With `to_head`, it is the answer to a HEAD
     /// request and has no body.
     pub(crate) fn encode(&self, afterwards: Afterwards, to_head: bool) -> Encoded {

@@ -5,7 +5,7 @@
 
 use std::{
     collections::VecDeque,
-    io, mem,
+    fmt, io, mem,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
     thread,
@@ -33,8 +33,15 @@ struct Shared {
     ended: Condvar,
 }
 
-pub(crate) struct Workers {
+/// The worker threads. Dropping the value ends them, after their jobs.
+pub struct Workers {
     shared: Arc<Shared>,
+}
+
+impl fmt::Debug for Workers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Workers").finish_non_exhaustive()
+    }
 }
 
 impl Workers {
@@ -43,7 +50,7 @@ impl Workers {
     /// # Errors
     ///
     /// A thread did not start.
-    pub(crate) fn start(count: usize, limit: usize) -> io::Result<Workers> {
+    pub fn start(count: usize, limit: usize) -> io::Result<Workers> {
         let (queue, changed, ended) = (Mutex::default(), Condvar::new(), Condvar::new());
         let workers = Workers { shared: Arc::new(Shared { limit, queue, changed, ended }) };
         for number in 0..count {
@@ -62,7 +69,7 @@ impl Workers {
     /// Queues a job of connection `of` for the next free worker. Returns `false` if the queue is
     /// full or closed.
     #[must_use]
-    pub(crate) fn submit(&self, of: ConnectionId, job: impl FnOnce() + Send + 'static) -> bool {
+    pub fn submit(&self, of: ConnectionId, job: impl FnOnce() + Send + 'static) -> bool {
         {
             let mut queue = self.shared.queue.lock();
             if queue.is_closed || queue.jobs.len() >= self.shared.limit {
@@ -76,7 +83,7 @@ impl Workers {
 
     /// Removes the waiting job of connection `of`, if there is one, so that it neither runs nor takes
     /// a place in the queue. May be called from any thread.
-    pub(crate) fn withdraw(&self, of: ConnectionId) {
+    pub fn withdraw(&self, of: ConnectionId) {
         // The job holds a connection, so it is dropped without the lock.
         drop({
             let mut queue = self.shared.queue.lock();
@@ -88,7 +95,7 @@ impl Workers {
     /// Drops the waiting jobs, and waits until the running ones are done or until the deadline.
     /// Returns whether all threads have ended. A job that runs longer continues, and its thread
     /// ends after it.
-    pub(crate) fn stop(&self, deadline: Instant) -> bool {
+    pub fn stop(&self, deadline: Instant) -> bool {
         drop(self.close());
         let mut queue = self.shared.queue.lock();
         while queue.threads > 0 {

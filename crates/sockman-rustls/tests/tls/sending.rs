@@ -1,0 +1,113 @@
+//! Back-pressure, in both directions.
+
+use rustls::ProtocolVersion;
+use sockman_rustls::TlsSettings;
+
+use crate::{
+    certificates::{Authority, BOTH, ONLY_12, ONLY_13},
+    recorder::{Event, byte_at},
+    world::World,
+};
+
+const ANSWER: usize = 3_000_000;
+
+/// A reader that stalls costs the send buffer and nothing more, no pass is made meanwhile, and the
+/// connection is not read. Afterwards everything comes, in order.
+#[test]
+fn a_reader_that_stalls_costs_the_send_buffer_and_no_pass() {
+    const WINDOW: usize = 10_000;
+    let authority = Authority::new();
+    for (versions, buffer) in [(ONLY_12, 64 * 1024), (ONLY_13, 64 * 1024), (ONLY_13, 1000)] {
+        let settings = TlsSettings::default().send_buffer(buffer);
+        let mut world = World::new(authority.server(BOTH), settings);
+        let mut client = world.client(authority.client(versions, None));
+        world.exchange(&mut client);
+        client.peer.set_window(WINDOW);
+        client.write(format!("a{ANSWER}").as_bytes());
+        client.send();
+        world.thread.run_until_idle().unwrap();
+        let stalled = world.recorder.taken();
+        assert!((1..=WINDOW + buffer).contains(&stalled), "{stalled} bytes were taken");
+
+        // Requests wait in the kernel.
+        client.write(b"xnext");
+        client.send();
+        let hour = std::time::Duration::from_secs(3600);
+        let passes = world.thread.run_for(hour).unwrap();
+        assert!(passes < 10, "{passes} passes in an hour of stall");
+        assert_eq!(world.recorder.taken(), stalled);
+        assert!(client.peer.probe_program().is_some_and(|program| program.has_data));
+
+        client.peer.set_window(1 << 20);
+        let mut most = 0;
+        while client.got.len() < ANSWER {
+            let before = client.got.len();
+            world.thread.run_until_idle().unwrap();
+            client.receive();
+            most = most.max(world.recorder.taken() - before);
+            assert!(client.got.len() > before, "the answer does not go on");
+        }
+        assert!(most <= (1 << 20) + WINDOW + buffer, "{most} bytes were under way");
+        assert!(client.got.iter().enumerate().all(|(at, byte)| *byte == byte_at(at)));
+        world.exchange(&mut client);
+        let last = world.recorder.take().pop();
+        assert!(matches!(last, Some(Event::Data(data)) if data.ends_with(b"xnext")));
+    }
+}
+
+/// While the handler pauses, nothing is read. A wake resumes it.
+#[test]
+fn a_paused_connection_is_not_read_until_it_is_woken() {
+    let (mut world, mut client) = World::with_client();
+    world.recorder.pause(true);
+    client.write(b"ehello");
+    client.tls.send_close_notify();
+    world.exchange(&mut client);
+    assert_eq!(world.recorder.take(), []);
+    world.recorder.pause(false);
+    world.recorder.remote().wake();
+    world.exchange(&mut client);
+    assert_eq!(world.recorder.take(), [Event::Data(b"ehello".to_vec()), Event::End]);
+    assert_eq!(client.got, b"hello");
+}
+
+/// What a closure of another thread writes goes out without a further event.
+#[test]
+fn what_a_remote_writes_is_sent() {
+    let (mut world, mut client) = World::with_client();
+    let remote = world.recorder.remote();
+    remote.run(|link, _| assert_eq!(link.write(b"hello"), Ok(5))).unwrap();
+    world.exchange(&mut client);
+    assert_eq!(client.got, b"hello");
+}
+
+/// A peer that asks for new keys again and again is stopped, and makes no backlog.
+#[test]
+fn a_peer_that_asks_for_new_keys_without_end_is_stopped() {
+    let (mut world, mut client) = World::with_client();
+    assert_eq!(client.tls.protocol_version(), Some(ProtocolVersion::TLSv1_3));
+    client.peer.set_window(0);
+    for _ in 0..1000 {
+        client.tls.refresh_traffic_keys().unwrap();
+        client.send();
+        world.thread.run_until_idle().unwrap();
+    }
+    let events = world.recorder.take();
+    assert!(matches!(events[..], [Event::Failed(_)]), "{events:?}");
+}
+
+/// A record of one byte each is as good as a large one.
+#[test]
+fn many_small_writes_arrive_in_order() {
+    let (mut world, mut client) = World::with_client();
+    let remote = world.recorder.remote();
+    remote
+        .run(|link, _| {
+            for number in 0..=255 {
+                assert_eq!(link.write(&[number]), Ok(1));
+            }
+        })
+        .unwrap();
+    world.exchange(&mut client);
+    assert!(client.got.iter().copied().eq(0..=255));
+}
