@@ -70,6 +70,20 @@ impl Chain {
         self.headers[self.height()]
     }
 
+    pub(crate) fn network(&self) -> Network {
+        self.network
+    }
+
+    /// Returns the header at a height.
+    pub(crate) fn header(&self, height: usize) -> Option<&Header> {
+        self.headers.get(height)
+    }
+
+    /// Returns the height of a block of the chain.
+    pub(crate) fn height_of(&self, hash: &BlockHash) -> Option<usize> {
+        self.heights.get(hash).copied()
+    }
+
     pub(crate) fn contains(&self, hash: &BlockHash) -> bool {
         self.heights.contains_key(hash)
     }
@@ -92,13 +106,22 @@ impl Chain {
     }
 
     /// Returns the headers up to `stop` that follow the first block of `locator` in this chain: the
-    /// answer to `getheaders`.
-    pub(crate) fn headers_after(&self, locator: &[BlockHash], stop: &BlockHash) -> Vec<Header> {
+    /// answer to `getheaders`. An empty locator requests the header of `stop` alone. Returns `None` if
+    /// the chain does not have it, which has no answer.
+    pub(crate) fn headers_after(
+        &self,
+        locator: &[BlockHash],
+        stop: &BlockHash,
+    ) -> Option<Vec<Header>> {
+        let stop = self.height_of(stop);
+        if locator.is_empty() {
+            return Some(vec![*self.header(stop?)?]);
+        }
         let known = locator.iter().find_map(|hash| self.heights.get(hash));
         let first = known.map_or(1, |height| height + 1);
-        let last = self.heights.get(stop).copied().unwrap_or(usize::MAX);
+        let last = stop.unwrap_or(usize::MAX);
         let count = last.saturating_add(1).saturating_sub(first).min(MAX_HEADERS_PER_MESSAGE);
-        self.headers.iter().skip(first).take(count).copied().collect()
+        Some(self.headers.iter().skip(first).take(count).copied().collect())
     }
 
     /// Checks headers that a peer sent, and adds them if the chain then has more work. Costs the

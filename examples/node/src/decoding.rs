@@ -78,6 +78,9 @@ pub(crate) fn decode(message: &[u8]) -> Result<Option<NetworkMessage>, Error> {
         })?),
         b"inv" => NetworkMessage::Inv(Decodable::consensus_decode(rest)?),
         b"getdata" => NetworkMessage::GetData(Decodable::consensus_decode(rest)?),
+        b"getcfilters" => NetworkMessage::GetCFilters(Decodable::consensus_decode(rest)?),
+        b"getcfheaders" => NetworkMessage::GetCFHeaders(Decodable::consensus_decode(rest)?),
+        b"getcfcheckpt" => NetworkMessage::GetCFCheckpt(Decodable::consensus_decode(rest)?),
         _ => match CommandString::try_from(String::from_utf8_lossy(name).into_owned()) {
             Ok(command) => NetworkMessage::Unknown { command, payload: Vec::new() },
             Err(_) => return Ok(None),

@@ -27,6 +27,7 @@ use sockman::{
 };
 
 use crate::{
+    blocks::BlockStore,
     chain::Chain,
     connman::Connman,
     control::Control,
@@ -61,9 +62,12 @@ pub struct Config {
     /// The most connections in both directions together. Eight more connections are reserved for
     /// addresses that are added later. Default: 125.
     pub max_connections: usize,
-    /// The services that the node advertises besides the transport. Default: none, because the node
-    /// serves no blocks.
+    /// The services that the node advertises besides the transport and those of `blocks`. Default:
+    /// none.
     pub services: ServiceFlags,
+    /// The blocks that the node serves, with their filters. The node then advertises the services
+    /// `NETWORK`, `WITNESS` and `COMPACT_FILTERS`. Default: none.
+    pub blocks: Option<Arc<BlockStore>>,
     /// The time between two pings of the same peer. Default: 2 minutes.
     pub ping_interval: Duration,
     /// The time in which a peer has to complete the handshake. After it the peer is disconnected.
@@ -98,6 +102,7 @@ impl Config {
             i2p: None,
             max_connections: 125,
             services: ServiceFlags::NONE,
+            blocks: None,
             ping_interval: Duration::from_secs(2 * 60),
             handshake_timeout: Duration::from_secs(60),
             inactivity_timeout: Duration::from_secs(20 * 60),
@@ -115,7 +120,16 @@ impl Config {
 
     /// Returns the services that this node advertises.
     pub(crate) fn advertised_services(&self) -> ServiceFlags {
-        if self.v2_transport { self.services | ServiceFlags::P2P_V2 } else { self.services }
+        let of_blocks =
+            ServiceFlags::NETWORK | ServiceFlags::WITNESS | ServiceFlags::COMPACT_FILTERS;
+        let mut services = self.services;
+        if self.v2_transport {
+            services |= ServiceFlags::P2P_V2;
+        }
+        if self.blocks.is_some() {
+            services |= of_blocks;
+        }
+        services
     }
 
     /// Returns what the configuration lacks for dialling `to`, as the end of a sentence that begins
@@ -266,7 +280,7 @@ impl fmt::Debug for Node {
 
 impl Node {
     /// Starts a node: binds its addresses and starts its threads. `chain` contains the headers that
-    /// the node knows at first.
+    /// the node knows at first. [`BlockStore::chain`] returns those of the node's blocks.
     ///
     /// # Errors
     ///

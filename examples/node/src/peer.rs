@@ -28,6 +28,7 @@ use sockman::{
 use crate::{
     Allowance, Config,
     node::random,
+    serving::Answer,
     targets::{Attempt, TargetNumber},
     transport::{self, Incoming, Message, Outgoing, SessionId, Start, TransportType},
 };
@@ -72,6 +73,7 @@ impl Connection {
             connected_at: SystemTime::now(),
             nonce: random(),
             inbox: Inbox::new(config.max_receive_buffer),
+            answer: Mutex::default(),
             transport: incoming.transport().map(OnceLock::from).unwrap_or_default(),
             outgoing: Mutex::new(outgoing),
             activity: Mutex::default(),
@@ -156,6 +158,8 @@ pub(crate) struct Peer {
     pub(crate) nonce: u64,
     /// Incoming messages that are complete and not processed.
     pub(crate) inbox: Inbox,
+    /// The answer to the last message, if it is not complete. Used by the message handler.
+    pub(crate) answer: Mutex<Option<Answer>>,
     /// The transport, once its version is known. Written by the socket thread.
     pub(crate) transport: OnceLock<(TransportType, Option<SessionId>)>,
     /// Written by every thread that sends.
@@ -315,6 +319,9 @@ pub(crate) struct Inbox {
 struct Waiting {
     messages: VecDeque<Message>,
     bytes: usize,
+    /// The bytes of the answer to the last message, if it is not complete. The message counts as
+    /// being processed.
+    unfinished: Option<usize>,
     /// The numbers of messages that were added, taken and processed.
     added: u64,
     taken: u64,
@@ -326,13 +333,14 @@ struct Waiting {
     is_listed: bool,
 }
 
-/// A message that the handler takes out of an [`Inbox`].
+/// What the handler does next for a peer.
 #[derive(Debug)]
-pub(crate) struct NextMessage {
-    pub(crate) message: Message,
-    /// The inbox has room again. The caller wakes the connection, which the socket thread had
-    /// stopped reading.
-    pub(crate) made_room: bool,
+pub(crate) enum Next {
+    /// Process this message. If `made_room`, the inbox has room again, and the caller wakes the
+    /// connection, which the socket thread had stopped reading.
+    Message { message: Message, made_room: bool },
+    /// Continue the answer to the last message.
+    Answer,
 }
 
 impl Inbox {
@@ -346,9 +354,16 @@ impl Inbox {
         self.is_full.load(Ordering::Acquire)
     }
 
-    /// Returns the number of waiting bytes.
+    /// Returns the number of waiting bytes, with those of an answer that is not complete.
     pub(crate) fn bytes(&self) -> usize {
-        self.waiting.lock().bytes
+        let waiting = self.waiting.lock();
+        waiting.bytes + waiting.unfinished.unwrap_or_default()
+    }
+
+    /// Records the bytes that the rest of the answer to the last message keeps, or `None` if the
+    /// answer is complete.
+    pub(crate) fn set_unfinished(&self, bytes: Option<usize>) {
+        self.waiting.lock().unfinished = bytes;
     }
 
     /// Returns whether every message has been processed that was here when this time-out, which
@@ -377,10 +392,15 @@ impl Inbox {
         !mem::replace(&mut waiting.is_listed, true)
     }
 
-    /// Takes the next message. Returns `None` if there is none, or if `may_process`, which runs
-    /// under the lock, returns `false`. In both cases the peer is no longer on the work list.
-    pub(crate) fn next(&self, may_process: impl FnOnce() -> bool) -> Option<NextMessage> {
+    /// Takes the next message, unless the answer to the last one is not complete. Returns `None` if
+    /// there is nothing to do, or if `may_process`, which runs under the lock, returns `false`. In
+    /// both cases the peer is no longer on the work list.
+    pub(crate) fn next(&self, may_process: impl FnOnce() -> bool) -> Option<Next> {
         let mut waiting = self.waiting.lock();
+        if waiting.unfinished.is_some() {
+            waiting.is_listed = may_process();
+            return waiting.is_listed.then_some(Next::Answer);
+        }
         // The handler asks for the next message after it has processed the last one.
         waiting.processed = waiting.taken;
         let next = if may_process() { waiting.messages.pop_front() } else { None };
@@ -394,7 +414,7 @@ impl Inbox {
         if made_room {
             self.is_full.store(false, Ordering::Release);
         }
-        Some(NextMessage { message, made_room })
+        Some(Next::Message { message, made_room })
     }
 
     /// Resumes processing after `may_process` returned `false`. Returns whether the caller must put
@@ -402,7 +422,8 @@ impl Inbox {
     #[must_use]
     pub(crate) fn resume(&self) -> bool {
         let mut waiting = self.waiting.lock();
-        !waiting.messages.is_empty() && !mem::replace(&mut waiting.is_listed, true)
+        let is_idle = waiting.messages.is_empty() && waiting.unfinished.is_none();
+        !is_idle && !mem::replace(&mut waiting.is_listed, true)
     }
 }
 
