@@ -70,6 +70,7 @@ pub(crate) fn decode(message: &[u8]) -> Result<Option<NetworkMessage>, Error> {
         })?),
         b"addrv2" => NetworkMessage::AddrV2(list(rest, MAX_ADDRESSES, addr_v2)?),
         b"getheaders" => NetworkMessage::GetHeaders(Decodable::consensus_decode(rest)?),
+        b"getblocks" => NetworkMessage::GetBlocks(Decodable::consensus_decode(rest)?),
         b"headers" => NetworkMessage::Headers(list(rest, MAX_HEADERS_PER_MESSAGE, |rest| {
             let header = Header::consensus_decode(rest)?;
             // The number of transactions, which has no meaning here.

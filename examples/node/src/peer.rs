@@ -16,7 +16,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use bitcoin::p2p::ServiceFlags;
+use bitcoin::{BlockHash, p2p::ServiceFlags};
 use parking_lot::Mutex;
 use sockman::{
     ConnectionId,
@@ -45,6 +45,8 @@ pub(crate) struct Connection {
     pub(crate) sent: Instant,
     /// The last time that this side did not read.
     pub(crate) unread: Instant,
+    /// When the peer must have sent its key of version 2 at the latest, if this side has sent one.
+    key_due: Option<Instant>,
     /// When the handshake must be complete at the latest, if this node was too late to judge it at
     /// the first time-out.
     handshake_extension: Option<Instant>,
@@ -87,6 +89,9 @@ impl Connection {
             received: now,
             sent: now,
             unread: now,
+            key_due: attempt
+                .filter(|attempt| attempt.with_v2)
+                .map(|attempt| now + config.v2_wait_for(&attempt.to)),
             handshake_extension: None,
         };
         (connection, greeting)
@@ -112,7 +117,9 @@ impl Connection {
             // A pong cannot arrive while this side does not read.
             longer(sent.max(unread), limits.inactivity_timeout) && peer.inbox.has_processed(sent)
         };
-        if !is_established
+        if self.incoming.is_without_key() && self.key_due.is_some_and(|due| now > due) {
+            Some("the peer did not answer in version 2 of the transport")
+        } else if !is_established
             && longer(peer.since, limits.handshake_timeout)
             && peer.inbox.has_processed(peer.since)
             && !self.was_held_up(limits.handshake_timeout, now)
@@ -238,6 +245,9 @@ pub(crate) struct Conversation {
     /// The peer has had its one answer to `getaddr`. With more answers the peer could map the
     /// network.
     pub(crate) addresses_told: bool,
+    /// The last block of a full answer to `getblocks`. After this block the node announces its last
+    /// one, and the peer then requests more. Corresponds to Bitcoin Core's `m_continuation_block`.
+    pub(crate) continuation: Option<BlockHash>,
     /// This node has sent `getheaders` and has no answer yet.
     pub(crate) headers_requested: bool,
     /// The `headers` messages that may still follow no known header. Only a new header resets it.
@@ -261,6 +271,7 @@ impl Conversation {
             is_established: false,
             wants_addr_v2: false,
             addresses_told: false,
+            continuation: None,
             headers_requested: false,
             unconnected_headers: useless_headers,
             less_work_headers: useless_headers,

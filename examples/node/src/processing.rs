@@ -140,6 +140,7 @@ impl Connman {
                 self.got_addresses(peer, count, list.iter().filter_map(addresses::from_addr_v2))
             }
             NetworkMessage::GetHeaders(request) => self.got_get_headers(peer, &request),
+            NetworkMessage::GetBlocks(request) => self.got_get_blocks(peer, &request),
             NetworkMessage::Headers(headers) => self.got_headers(peer, &headers),
             NetworkMessage::Inv(inventory) => self.got_inventory(peer, &inventory),
             NetworkMessage::GetData(items) => self.got_get_data(peer, items),

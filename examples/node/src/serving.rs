@@ -14,7 +14,7 @@ use bitcoin::{
     hashes::Hash,
     p2p::{
         message::{CommandString, NetworkMessage},
-        message_blockdata::{GetHeadersMessage, Inventory},
+        message_blockdata::{GetBlocksMessage, GetHeadersMessage, Inventory},
         message_filter::{CFCheckpt, CFHeaders, CFilter, GetCFCheckpt, GetCFHeaders, GetCFilters},
     },
 };
@@ -28,6 +28,8 @@ use crate::{
 
 /// Bitcoin Core's `MAX_LOCATOR_SZ`. A peer that exceeds it is disconnected.
 const MAX_LOCATOR: usize = 101;
+/// Bitcoin Core's limit for one answer to `getblocks`.
+const MAX_BLOCKS_PER_INV: usize = 500;
 /// The limits of BIP 157 for one request. A peer that exceeds one is disconnected.
 const MAX_FILTERS: usize = 1000;
 const MAX_FILTER_HASHES: usize = 2000;
@@ -88,6 +90,27 @@ impl Connman {
         };
         if let Some(headers) = headers {
             self.reply(peer, NetworkMessage::Headers(headers));
+        }
+        Ok(())
+    }
+
+    /// Answers `getblocks`, by which older peers learn what to request. Without blocks, the node has
+    /// no answer.
+    pub(crate) fn got_get_blocks(
+        &self,
+        peer: &Peer,
+        request: &GetBlocksMessage,
+    ) -> Result<(), Fault> {
+        check_locator(&request.locator_hashes)?;
+        let Some(blocks) = self.blocks() else { return Ok(()) };
+        let after = blocks.chain().after(&request.locator_hashes, &request.stop_hash);
+        let hashes: Vec<BlockHash> =
+            after.take(MAX_BLOCKS_PER_INV).map(|(_, header)| header.block_hash()).collect();
+        let last = hashes.last().filter(|_| hashes.len() == MAX_BLOCKS_PER_INV);
+        peer.conversation.lock().continuation = last.copied();
+        if !hashes.is_empty() {
+            let items = hashes.into_iter().map(Inventory::Block).collect();
+            self.reply(peer, NetworkMessage::Inv(items));
         }
         Ok(())
     }
@@ -200,22 +223,33 @@ impl Connman {
         *peer.answer.lock() = rest;
     }
 
-    /// Sends one block, and `notfound` for the items before it that the node does not have.
+    /// Sends `notfound` for the items that the node does not have, up to the first one that it has,
+    /// and then that one.
     fn send_items(&self, peer: &Peer, items: Vec<Inventory>, mut next: usize) -> Answer {
         let mut not_found = Vec::new();
-        let mut block = None;
+        let mut found = Vec::new();
         for item in items.iter().skip(next).take(MAX_ITEMS_PER_STEP) {
             next += 1;
-            block = self.block_of(item);
-            if block.is_some() {
+            if let Some(block) = self.block_of(item) {
+                found.push(block);
+                found.extend(self.continuation(peer, item));
                 break;
             }
             not_found.push(*item);
         }
         let not_found = Some(not_found).filter(|items| !items.is_empty());
         let not_found = not_found.map(NetworkMessage::NotFound);
-        self.push_messages(peer, not_found.into_iter().chain(block));
+        self.push_messages(peer, not_found.into_iter().chain(found));
         Answer::Items { items, next }
+    }
+
+    /// Returns the announcement of the last block, if `item` is the last one of a full answer to
+    /// `getblocks`.
+    fn continuation(&self, peer: &Peer, item: &Inventory) -> Option<NetworkMessage> {
+        let (Inventory::Block(hash) | Inventory::WitnessBlock(hash)) = item else { return None };
+        peer.conversation.lock().continuation.take_if(|last| last == hash)?;
+        let tip = self.blocks()?.chain().tip();
+        Some(NetworkMessage::Inv(vec![Inventory::Block(tip)]))
     }
 
     /// Returns the message that answers an item of `getdata`. `None` if the node does not have the

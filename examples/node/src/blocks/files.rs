@@ -125,9 +125,8 @@ impl BlockFile {
             } else {
                 block.clear();
                 block.extend_from_slice(&frame[..length]);
-                block.resize(MAX_BLOCK_LENGTH + 1, 0);
-                let rest = reader.read_up_to(&mut block[length..]);
-                block.truncate(length + rest.map_err(|error| failed(error.into()))?);
+                let rest = MAX_BLOCK_LENGTH + 1 - length;
+                reader.append(rest, &mut block).map_err(|error| failed(error.into()))?;
                 if block.len() > MAX_BLOCK_LENGTH {
                     return Err(failed(Problem::TooLong { offset }));
                 }
@@ -170,9 +169,22 @@ impl Reader {
                 Err(error) => return Err(error),
             }
         }
-        apply(&self.key, self.at, &mut buffer[..length]);
-        self.at += length as u64;
+        self.took(&mut buffer[..length]);
         Ok(length)
+    }
+
+    /// Appends `limit` bytes to the buffer, or fewer if the file ends.
+    fn append(&mut self, limit: usize, buffer: &mut Vec<u8>) -> io::Result<()> {
+        let before = buffer.len();
+        self.input.by_ref().take(limit as u64).read_to_end(buffer)?;
+        self.took(&mut buffer[before..]);
+        Ok(())
+    }
+
+    /// Removes the obfuscation of bytes that were read.
+    fn took(&mut self, bytes: &mut [u8]) {
+        apply(&self.key, self.at, bytes);
+        self.at += bytes.len() as u64;
     }
 
     /// Returns whether the file has only zeros from `offset` on, where the bytes `read` have been
