@@ -178,8 +178,8 @@ impl BlockStore {
         Ok(serialize(&block))
     }
 
-    /// Returns the filter of the block at a height.
-    pub(crate) fn filter(&self, height: usize) -> Option<&[u8]> {
+    /// Returns the basic filter (BIP 158) of the block at a height. `None` above the last block.
+    pub fn filter(&self, height: usize) -> Option<&[u8]> {
         self.filters.content(height)
     }
 
@@ -188,8 +188,8 @@ impl BlockStore {
         self.filters.hash(height)
     }
 
-    /// Returns the filter header at a height.
-    pub(crate) fn filter_header(&self, height: usize) -> Option<FilterHeader> {
+    /// Returns the filter header (BIP 157) at a height. `None` above the last block.
+    pub fn filter_header(&self, height: usize) -> Option<FilterHeader> {
         self.filters.header(height)
     }
 }
