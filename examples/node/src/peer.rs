@@ -458,4 +458,27 @@ mod tests {
         assert!(inbox.next(|| true).is_some());
         assert!(inbox.has_processed(ping));
     }
+
+    #[test]
+    fn an_answer_in_steps_comes_before_the_next_message_and_resumes_after_a_pause() {
+        let (inbox, since) = (Inbox::new(1000), Instant::now());
+        let add = || inbox.push(Message::V1(vec![0; 24]));
+        assert!(add());
+        assert!(matches!(inbox.next(|| true), Some(Next::Message { .. })));
+        inbox.set_unfinished(Some(400));
+        assert_eq!(inbox.bytes(), 400, "the rest of the answer counts");
+        assert!(!add(), "the peer is on the work list");
+        assert!(matches!(inbox.next(|| true), Some(Next::Answer)));
+        assert!(!inbox.has_processed(since), "the message is not answered");
+        assert!(!inbox.resume(), "the peer is on the work list");
+        assert!(inbox.next(|| false).is_none());
+        assert!(inbox.resume());
+        assert!(!inbox.resume(), "the peer is on the work list once");
+        assert!(matches!(inbox.next(|| true), Some(Next::Answer)));
+        inbox.set_unfinished(None);
+        assert!(matches!(inbox.next(|| true), Some(Next::Message { .. })));
+        assert!(inbox.next(|| true).is_none());
+        assert!(inbox.has_processed(since));
+        assert!(!inbox.resume());
+    }
 }

@@ -82,7 +82,7 @@ fn the_chain_with_the_most_work_is_taken() {
     let fork = mine_block(&blocks[5].header, 7, None, 7);
     let folder = TempDir::new();
     write_blocks(&folder.path(""), &blocks);
-    write_blocks(&folder.path(""), &[fork.clone()]);
+    write_blocks(&folder.path(""), std::slice::from_ref(&fork));
     // A block whose parent is missing.
     let unknown = mine_block(&mine_block(&fork.header, 8, None, 0).header, 9, None, 0);
     write_blocks(&folder.path(""), &[unknown]);
