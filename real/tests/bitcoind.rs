@@ -1,6 +1,6 @@
 //! Tests of the node with Bitcoin Knots, which is Bitcoin Core with additions: version 2 of the
-//! transport (BIP 324) in both directions, the fallback to version 1, and Core's command-line
-//! client with the node's RPC.
+//! transport (BIP 324) in both directions, the fallback to version 1, a sync of blocks from the node,
+//! and Core's command-line client with the node's RPC.
 //!
 //! The tests need bitcoind, which `real/fixtures/bitcoind/install.sh` installs. All traffic stays
 //! on 127.0.0.1.
