@@ -395,6 +395,8 @@ fn a_request_for_fifty_thousand_items_is_answered_piece_by_piece_without_the_swe
     let serving = Serving::new(3, BLOCK / 2, limits);
     let mut bystander = Client::established(&serving.node);
     let mut client = Client::established(&serving.node);
+    // The client answers the node's ping here, and not during the pause.
+    client.assert_served();
     client.send(NetworkMessage::GetData(items(&serving, BLOCKS)));
     assert_bounded(&serving, &mut bystander);
     for number in 0..BLOCKS {
