@@ -10,21 +10,26 @@ use std::{
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream},
     path::Path,
     process::{Command, Stdio},
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
 };
 
-use bitcoin::{BlockHash, Network, p2p::ServiceFlags};
+use bitcoin::{BlockHash, Network, blockdata::constants::genesis_block, p2p::ServiceFlags};
 use sockman::stats::Direction;
 use sockman_node::{
-    Chain, Config, Event, Node, TransportType,
-    testing::{DEADLINE, Events, start},
+    BlockStore, Chain, Config, Event, Node, TransportType,
+    testing::{DEADLINE, Events, mine_block, start, write_blocks},
 };
-use sockman_test_support::program::Process;
+use sockman_test_support::{program::Process, tools::TempDir};
 
 const AGENT: &str = "/bcoin:v1.0.2/";
 /// The address that receives the mined coins: a key hash of zeros, with bcoin's prefix for regtest.
 const NOBODY: &str = "rb1qqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqce7sck";
 /// More headers than one message holds.
 const BLOCKS: usize = 2100;
+/// The pause between two requests for bcoin's state.
+const LOOK: Duration = Duration::from_millis(50);
 
 #[test]
 fn our_node_dials_bcoin_and_syncs_its_headers() {
@@ -59,6 +64,34 @@ fn bcoin_dials_our_listener_and_we_sync_its_headers() {
     assert_pings_both_ways(&bcoin, &events);
     bcoin.mine(BLOCKS);
     assert_synced(&node, &events, BLOCKS, bcoin.tip());
+    node.stop().unwrap();
+}
+
+/// bcoin requests blocks by `getblocks`, as older nodes do.
+#[test]
+fn bcoin_syncs_blocks_from_us() {
+    let folder = TempDir::new();
+    let mut parent = genesis_block(Network::Regtest).header;
+    for height in 1..=600 {
+        let mut block = mine_block(&parent, height, None, 0);
+        // No block of this chain signals for witnesses, so bcoin accepts none.
+        block.txdata[0].input[0].witness.clear();
+        parent = block.header;
+        write_blocks(&folder.path(""), &[block]);
+    }
+    let store = BlockStore::open(&folder.path(""), Network::Regtest).unwrap();
+    let chain = store.chain().clone();
+    let mut config = Config { blocks: Some(Arc::new(store)), ..Config::new(Network::Regtest) };
+    config.listen.push("127.0.0.1:0".parse().unwrap());
+    let (node, _) = start(config, chain);
+    let listening = node.listening().remove(0).to_socket_addr().unwrap();
+
+    let bcoin = Bcoin::start(Some(listening));
+    let deadline = Instant::now() + DEADLINE;
+    while bcoin.tip() != parent.block_hash() {
+        assert!(Instant::now() < deadline, "bcoin is at {}", bcoin.rpc("getblockcount", "[]"));
+        thread::park_timeout(LOOK);
+    }
     node.stop().unwrap();
 }
 

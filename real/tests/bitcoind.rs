@@ -1,6 +1,6 @@
 //! Tests of the node with Bitcoin Knots, which is Bitcoin Core with additions: version 2 of the
-//! transport (BIP 324) in both directions, the fallback to version 1, and Core's command-line
-//! client with the node's RPC.
+//! transport (BIP 324) in both directions, the fallback to version 1, a sync of blocks from the node,
+//! and Core's command-line client with the node's RPC.
 //!
 //! The tests need bitcoind, which `real/fixtures/bitcoind/install.sh` installs. All traffic stays
 //! on 127.0.0.1.
@@ -18,13 +18,19 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bitcoin::Network;
+use data_encoding::HEXLOWER;
 use serde_json::{Value, json};
+use sockman_node::BlockStore;
 use sockman_test_support::{DEADLINE, program::Process};
 
 /// The address that receives the mined coins: a key hash of zeros.
 const NOBODY: &str = "bcrt1qqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqdku202";
 /// More headers than one message holds.
 const BLOCKS: usize = 2100;
+/// The blocks that the node serves, without those with spending transactions. An output of a coinbase
+/// can be spent after 100 blocks.
+const SERVED: usize = 150;
 /// The fields of `getpeerinfo` that Bitcoin Core has and this node has not. These fields are about
 /// addresses, blocks and transactions, which the node does not handle. Only Knots has the last
 /// three fields.
@@ -146,9 +152,14 @@ impl Bitcoind {
         Bitcoind { address: ([127, 0, 0, 1], port).into(), rpc, directory, process }
     }
 
-    fn end(mut self) {
+    /// Stops the process, and keeps its files.
+    fn stop(&mut self) {
         self.rpc.text(&["stop"]);
         assert_eq!(self.process.wait_for_end().0, Some(0));
+    }
+
+    fn end(mut self) {
+        self.stop();
         let _ = fs::remove_dir_all(&self.directory);
     }
 }
@@ -225,6 +236,54 @@ fn we_dial_bitcoind_in_version_2_and_sync_its_headers() {
     node.rpc.wait_for(&["getblockcount"], |height| *height == BLOCKS);
     node.end();
     bitcoind.end();
+}
+
+/// The node serves the files that one bitcoind has written. Another one, which knows no other node,
+/// syncs from it. The filters are those that bitcoind computes: the last filter header commits to all
+/// of them.
+#[test]
+fn bitcoind_syncs_headers_and_blocks_from_us() {
+    let mut miner = Bitcoind::start(&["-blockfilterindex=1"]);
+    // Anybody can spend an output with this script. Each spending transaction is in a block of its
+    // own, because bitcoind relays no such transaction.
+    let script = "raw(51)";
+    miner.rpc.json(&["generatetodescriptor", &SERVED.to_string(), script]);
+    for height in ["1", "2", "3"] {
+        let block = miner.rpc.json(&["getblock", &miner.rpc.text(&["getblockhash", height])]);
+        let inputs = json!([{ "txid": block["tx"][0], "vout": 0 }]).to_string();
+        let outputs = json!([{ NOBODY: 1 }, { "data": "00" }]).to_string();
+        let spending = miner.rpc.text(&["createrawtransaction", &inputs, &outputs]);
+        miner.rpc.json(&["generateblock", script, &json!([spending]).to_string()]);
+    }
+    let tip = miner.rpc.text(&["getbestblockhash"]);
+    let height = SERVED + 3;
+    let is_indexed = |info: &Value| info["basic block filter index"]["best_block_height"] == height;
+    miner.rpc.wait_for(&["getindexinfo"], is_indexed);
+    let filter = miner.rpc.json(&["getblockfilter", &tip]);
+    miner.stop();
+
+    let blocks = miner.directory.join("regtest/blocks");
+    let store = BlockStore::open(&blocks, Network::Regtest).unwrap();
+    assert_eq!(store.height(), height);
+    assert_eq!(HEXLOWER.encode(store.filter(height).unwrap()), filter["filter"]);
+    assert_eq!(store.filter_header(height).unwrap().to_string(), filter["header"]);
+
+    let node = OurNode::start(&["--blocks", blocks.to_str().unwrap()]);
+    for transport in ["1", "0"] {
+        let bitcoind = Bitcoind::start(&[
+            &format!("-connect={}", node.listening),
+            &format!("-v2transport={transport}"),
+        ]);
+        let rpc = &bitcoind.rpc;
+        rpc.wait_for(&["getblockcount"], |count| *count == height);
+        assert_eq!(rpc.text(&["getbestblockhash"]), tip);
+        let services = json!(["NETWORK", "WITNESS", "COMPACT_FILTERS", "P2P_V2"]);
+        assert_eq!(rpc.json(&["getpeerinfo"])[0]["servicesnames"], services);
+        bitcoind.end();
+    }
+    assert_eq!(node.rpc.json(&["getblockchaininfo"])["blocks"], height);
+    node.end();
+    let _ = fs::remove_dir_all(&miner.directory);
 }
 
 #[test]

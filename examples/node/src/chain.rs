@@ -36,7 +36,7 @@ const MEDIAN_TIME_SPAN: usize = 11;
 const MAX_FUTURE_BLOCK_TIME: u32 = 2 * 60 * 60;
 
 /// A chain of headers that begins with the genesis block.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Chain {
     network: Network,
     /// The headers by height. Never empty: the first one is the genesis block's.
@@ -70,6 +70,20 @@ impl Chain {
         self.headers[self.height()]
     }
 
+    pub(crate) fn network(&self) -> Network {
+        self.network
+    }
+
+    /// Returns the header at a height.
+    pub(crate) fn header(&self, height: usize) -> Option<&Header> {
+        self.headers.get(height)
+    }
+
+    /// Returns the height of a block of the chain.
+    pub(crate) fn height_of(&self, hash: &BlockHash) -> Option<usize> {
+        self.heights.get(hash).copied()
+    }
+
     pub(crate) fn contains(&self, hash: &BlockHash) -> bool {
         self.heights.contains_key(hash)
     }
@@ -91,14 +105,33 @@ impl Chain {
         hashes
     }
 
-    /// Returns the headers up to `stop` that follow the first block of `locator` in this chain: the
-    /// answer to `getheaders`.
-    pub(crate) fn headers_after(&self, locator: &[BlockHash], stop: &BlockHash) -> Vec<Header> {
-        let known = locator.iter().find_map(|hash| self.heights.get(hash));
-        let first = known.map_or(1, |height| height + 1);
-        let last = self.heights.get(stop).copied().unwrap_or(usize::MAX);
-        let count = last.saturating_add(1).saturating_sub(first).min(MAX_HEADERS_PER_MESSAGE);
-        self.headers.iter().skip(first).take(count).copied().collect()
+    /// Returns the answer to `getheaders`: the headers up to `stop` that follow the first block of
+    /// `locator` in this chain. An empty locator requests the header of `stop` alone. Returns `None`,
+    /// which is no answer, if the chain does not have it.
+    pub(crate) fn headers_after(
+        &self,
+        locator: &[BlockHash],
+        stop: &BlockHash,
+    ) -> Option<Vec<Header>> {
+        if locator.is_empty() {
+            return Some(vec![*self.header(self.height_of(stop)?)?]);
+        }
+        let after = self.after(locator, stop);
+        Some(after.take(MAX_HEADERS_PER_MESSAGE).map(|(_, header)| *header).collect())
+    }
+
+    /// Returns the blocks up to `stop` that follow the first block of `locator` in this chain, or the
+    /// genesis block, with their heights.
+    pub(crate) fn after(
+        &self,
+        locator: &[BlockHash],
+        stop: &BlockHash,
+    ) -> impl Iterator<Item = (usize, &Header)> {
+        let known = locator.iter().find_map(|hash| self.height_of(hash));
+        let first = known.unwrap_or(0) + 1;
+        let end = self.height_of(stop).map_or(usize::MAX, |height| height + 1);
+        let headers = self.headers.iter().enumerate();
+        headers.skip(first).take(end.saturating_sub(first))
     }
 
     /// Checks headers that a peer sent, and adds them if the chain then has more work. Costs the

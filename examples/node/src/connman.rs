@@ -57,6 +57,8 @@ pub(crate) struct Connman {
     pub(crate) work: Sender<Work>,
     /// The addresses to dial.
     pub(crate) targets: Targets,
+    /// A block could not be read.
+    pub(crate) has_lost_blocks: AtomicBool,
     network_active: AtomicBool,
     peers: Mutex<Peers>,
     observer: Observer,
@@ -85,6 +87,7 @@ impl Connman {
         Connman {
             config,
             targets,
+            has_lost_blocks: AtomicBool::new(false),
             network_active: AtomicBool::new(true),
             chain: Mutex::new(chain),
             addresses: Mutex::default(),

@@ -70,6 +70,7 @@ pub(crate) fn decode(message: &[u8]) -> Result<Option<NetworkMessage>, Error> {
         })?),
         b"addrv2" => NetworkMessage::AddrV2(list(rest, MAX_ADDRESSES, addr_v2)?),
         b"getheaders" => NetworkMessage::GetHeaders(Decodable::consensus_decode(rest)?),
+        b"getblocks" => NetworkMessage::GetBlocks(Decodable::consensus_decode(rest)?),
         b"headers" => NetworkMessage::Headers(list(rest, MAX_HEADERS_PER_MESSAGE, |rest| {
             let header = Header::consensus_decode(rest)?;
             // The number of transactions, which has no meaning here.
@@ -78,6 +79,9 @@ pub(crate) fn decode(message: &[u8]) -> Result<Option<NetworkMessage>, Error> {
         })?),
         b"inv" => NetworkMessage::Inv(Decodable::consensus_decode(rest)?),
         b"getdata" => NetworkMessage::GetData(Decodable::consensus_decode(rest)?),
+        b"getcfilters" => NetworkMessage::GetCFilters(Decodable::consensus_decode(rest)?),
+        b"getcfheaders" => NetworkMessage::GetCFHeaders(Decodable::consensus_decode(rest)?),
+        b"getcfcheckpt" => NetworkMessage::GetCFCheckpt(Decodable::consensus_decode(rest)?),
         _ => match CommandString::try_from(String::from_utf8_lossy(name).into_owned()) {
             Ok(command) => NetworkMessage::Unknown { command, payload: Vec::new() },
             Err(_) => return Ok(None),

@@ -6,6 +6,7 @@
 //! | `transport` | turns bytes into whole messages, plain or encrypted | `V1Transport`, `V2Transport` |
 //! | `decoding` | decodes messages, with missing newer fields | `NetMsg`, `ProcessMessage` |
 //! | `processing` | the message handler | `PeerManager` on `msghand` |
+//! | `serving`, `blocks` | headers, blocks and filters for peers, and where they come from | `ProcessGetData`, `BlockManager`, `BlockFilterIndex` |
 //! | `targets` | the addresses to dial | `ThreadOpenAddedConnections` on `addcon` |
 //! | `peer` | the state of a peer: for the socket thread alone, and for all | `CNode`, `Peer` |
 //! | `chain`, `addresses` | the state of the node | `CChain`, `AddrMan` |
@@ -22,6 +23,7 @@
 
 mod addresses;
 mod allowance;
+mod blocks;
 mod chain;
 mod connman;
 mod control;
@@ -30,11 +32,13 @@ mod node;
 mod peer;
 mod processing;
 mod routable;
+mod serving;
 mod targets;
 pub mod testing;
 mod transport;
 
 pub use allowance::Allowance;
+pub use blocks::{BlockStore, BlockStoreError, Problem};
 pub use chain::{Chain, ChainError};
 pub use control::Control;
 pub use node::{Config, Event, Node, NodeError, PeerInfo};

@@ -27,6 +27,7 @@ use sockman::{
 };
 
 use crate::{
+    blocks::BlockStore,
     chain::Chain,
     connman::Connman,
     control::Control,
@@ -39,8 +40,12 @@ use crate::{
 /// Corresponds to Bitcoin Core's `MAX_ADDNODE_CONNECTIONS`.
 const MAX_ADDED: usize = 8;
 
-/// The configuration of a node. The default times and sizes are Bitcoin Core's, except for
-/// `redial`.
+/// The factor by which the node waits longer for a key of version 2 if a proxy or an I2P router is
+/// between it and the peer, where each way can take seconds.
+const V2_WAIT_FACTOR: u32 = 5;
+
+/// The configuration of a node. The default times and sizes are Bitcoin Core's, except for `redial`
+/// and `v2_wait`.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// The Bitcoin network that the node is part of.
@@ -52,6 +57,13 @@ pub struct Config {
     /// Whether the node speaks version 2 of the transport (BIP 324). If so, it tries version 2
     /// first when it dials, and recognises the version of an inbound peer. Default: `true`.
     pub v2_transport: bool,
+    /// The time in which a peer that the node dials has to answer in version 2 of the transport. If
+    /// the whole key has not arrived by then, the node disconnects and dials again at once in
+    /// version 1. Bitcoin Core dials again only after the peer has closed the connection, and a peer
+    /// that knows only version 1 may wait for the rest of what it takes for a message. The key needs
+    /// one round trip. The node waits five times as long through a proxy or an I2P router. Default:
+    /// 3 s.
+    pub v2_wait: Duration,
     /// The proxy for every destination that no other option covers. Default: none.
     pub proxy: Option<Proxy>,
     /// The proxy for onion services. Default: the value of `proxy`.
@@ -61,9 +73,12 @@ pub struct Config {
     /// The most connections in both directions together. Eight more connections are reserved for
     /// addresses that are added later. Default: 125.
     pub max_connections: usize,
-    /// The services that the node advertises besides the transport. Default: none, because the node
-    /// serves no blocks.
+    /// The services that the node advertises besides the transport and those of `blocks`. Default:
+    /// none.
     pub services: ServiceFlags,
+    /// The blocks that the node serves, with their filters. The node then advertises the services
+    /// `NETWORK`, `WITNESS` and `COMPACT_FILTERS`. Default: none.
+    pub blocks: Option<Arc<BlockStore>>,
     /// The time between two pings of the same peer. Default: 2 minutes.
     pub ping_interval: Duration,
     /// The time in which a peer has to complete the handshake. After it the peer is disconnected.
@@ -93,11 +108,13 @@ impl Config {
             listen: Vec::new(),
             connect: Vec::new(),
             v2_transport: true,
+            v2_wait: Duration::from_secs(3),
             proxy: None,
             onion_proxy: None,
             i2p: None,
             max_connections: 125,
             services: ServiceFlags::NONE,
+            blocks: None,
             ping_interval: Duration::from_secs(2 * 60),
             handshake_timeout: Duration::from_secs(60),
             inactivity_timeout: Duration::from_secs(20 * 60),
@@ -115,7 +132,23 @@ impl Config {
 
     /// Returns the services that this node advertises.
     pub(crate) fn advertised_services(&self) -> ServiceFlags {
-        if self.v2_transport { self.services | ServiceFlags::P2P_V2 } else { self.services }
+        let of_blocks =
+            ServiceFlags::NETWORK | ServiceFlags::WITNESS | ServiceFlags::COMPACT_FILTERS;
+        let mut services = self.services;
+        if self.v2_transport {
+            services |= ServiceFlags::P2P_V2;
+        }
+        if self.blocks.is_some() {
+            services |= of_blocks;
+        }
+        services
+    }
+
+    /// Returns the time in which `to` has to answer in version 2 of the transport.
+    pub(crate) fn v2_wait_for(&self, to: &Destination) -> Duration {
+        let is_i2p = matches!(to.service().map(Service::addr), Some(NetAddr::I2p(_)));
+        let is_direct = !is_i2p && matches!(self.proxy_for(to), Ok(None));
+        if is_direct { self.v2_wait } else { self.v2_wait.saturating_mul(V2_WAIT_FACTOR) }
     }
 
     /// Returns what the configuration lacks for dialling `to`, as the end of a sentence that begins
@@ -266,7 +299,7 @@ impl fmt::Debug for Node {
 
 impl Node {
     /// Starts a node: binds its addresses and starts its threads. `chain` contains the headers that
-    /// the node knows at first.
+    /// the node knows at first. [`BlockStore::chain`] returns those of the node's blocks.
     ///
     /// # Errors
     ///

@@ -16,7 +16,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use bitcoin::p2p::ServiceFlags;
+use bitcoin::{BlockHash, p2p::ServiceFlags};
 use parking_lot::Mutex;
 use sockman::{
     ConnectionId,
@@ -28,6 +28,7 @@ use sockman::{
 use crate::{
     Allowance, Config,
     node::random,
+    serving::Answer,
     targets::{Attempt, TargetNumber},
     transport::{self, Incoming, Message, Outgoing, SessionId, Start, TransportType},
 };
@@ -44,6 +45,8 @@ pub(crate) struct Connection {
     pub(crate) sent: Instant,
     /// The last time that this side did not read.
     pub(crate) unread: Instant,
+    /// When the peer must have sent its key of version 2 at the latest, if this side has sent one.
+    key_due: Option<Instant>,
     /// When the handshake must be complete at the latest, if this node was too late to judge it at
     /// the first time-out.
     handshake_extension: Option<Instant>,
@@ -72,6 +75,7 @@ impl Connection {
             connected_at: SystemTime::now(),
             nonce: random(),
             inbox: Inbox::new(config.max_receive_buffer),
+            answer: Mutex::default(),
             transport: incoming.transport().map(OnceLock::from).unwrap_or_default(),
             outgoing: Mutex::new(outgoing),
             activity: Mutex::default(),
@@ -85,6 +89,9 @@ impl Connection {
             received: now,
             sent: now,
             unread: now,
+            key_due: attempt
+                .filter(|attempt| attempt.with_v2)
+                .map(|attempt| now + config.v2_wait_for(&attempt.to)),
             handshake_extension: None,
         };
         (connection, greeting)
@@ -110,7 +117,9 @@ impl Connection {
             // A pong cannot arrive while this side does not read.
             longer(sent.max(unread), limits.inactivity_timeout) && peer.inbox.has_processed(sent)
         };
-        if !is_established
+        if self.incoming.is_without_key() && self.key_due.is_some_and(|due| now > due) {
+            Some("the peer did not answer in version 2 of the transport")
+        } else if !is_established
             && longer(peer.since, limits.handshake_timeout)
             && peer.inbox.has_processed(peer.since)
             && !self.was_held_up(limits.handshake_timeout, now)
@@ -156,6 +165,8 @@ pub(crate) struct Peer {
     pub(crate) nonce: u64,
     /// Incoming messages that are complete and not processed.
     pub(crate) inbox: Inbox,
+    /// The answer to the last message, if it is not complete. Used by the message handler.
+    pub(crate) answer: Mutex<Option<Answer>>,
     /// The transport, once its version is known. Written by the socket thread.
     pub(crate) transport: OnceLock<(TransportType, Option<SessionId>)>,
     /// Written by every thread that sends.
@@ -234,6 +245,9 @@ pub(crate) struct Conversation {
     /// The peer has had its one answer to `getaddr`. With more answers the peer could map the
     /// network.
     pub(crate) addresses_told: bool,
+    /// The last block of a full answer to `getblocks`. After this block the node announces its last
+    /// one, and the peer then requests more. Corresponds to Bitcoin Core's `m_continuation_block`.
+    pub(crate) continuation: Option<BlockHash>,
     /// This node has sent `getheaders` and has no answer yet.
     pub(crate) headers_requested: bool,
     /// The `headers` messages that may still follow no known header. Only a new header resets it.
@@ -257,6 +271,7 @@ impl Conversation {
             is_established: false,
             wants_addr_v2: false,
             addresses_told: false,
+            continuation: None,
             headers_requested: false,
             unconnected_headers: useless_headers,
             less_work_headers: useless_headers,
@@ -315,6 +330,9 @@ pub(crate) struct Inbox {
 struct Waiting {
     messages: VecDeque<Message>,
     bytes: usize,
+    /// The bytes of the answer to the last message, if it is not complete. The message counts as
+    /// being processed.
+    unfinished: Option<usize>,
     /// The numbers of messages that were added, taken and processed.
     added: u64,
     taken: u64,
@@ -326,13 +344,14 @@ struct Waiting {
     is_listed: bool,
 }
 
-/// A message that the handler takes out of an [`Inbox`].
+/// What the handler does next for a peer.
 #[derive(Debug)]
-pub(crate) struct NextMessage {
-    pub(crate) message: Message,
-    /// The inbox has room again. The caller wakes the connection, which the socket thread had
-    /// stopped reading.
-    pub(crate) made_room: bool,
+pub(crate) enum Next {
+    /// Process this message. If `made_room`, the inbox has room again, and the caller wakes the
+    /// connection, which the socket thread had stopped reading.
+    Message { message: Message, made_room: bool },
+    /// Continue the answer to the last message.
+    Answer,
 }
 
 impl Inbox {
@@ -346,9 +365,16 @@ impl Inbox {
         self.is_full.load(Ordering::Acquire)
     }
 
-    /// Returns the number of waiting bytes.
+    /// Returns the number of waiting bytes, with those of an answer that is not complete.
     pub(crate) fn bytes(&self) -> usize {
-        self.waiting.lock().bytes
+        let waiting = self.waiting.lock();
+        waiting.bytes + waiting.unfinished.unwrap_or_default()
+    }
+
+    /// Records the bytes that the rest of the answer to the last message keeps, or `None` if the
+    /// answer is complete.
+    pub(crate) fn set_unfinished(&self, bytes: Option<usize>) {
+        self.waiting.lock().unfinished = bytes;
     }
 
     /// Returns whether every message has been processed that was here when this time-out, which
@@ -377,10 +403,15 @@ impl Inbox {
         !mem::replace(&mut waiting.is_listed, true)
     }
 
-    /// Takes the next message. Returns `None` if there is none, or if `may_process`, which runs
-    /// under the lock, returns `false`. In both cases the peer is no longer on the work list.
-    pub(crate) fn next(&self, may_process: impl FnOnce() -> bool) -> Option<NextMessage> {
+    /// Takes the next message, unless the answer to the last one is not complete. Returns `None` if
+    /// there is nothing to do, or if `may_process`, which runs under the lock, returns `false`. In
+    /// both cases the peer is no longer on the work list.
+    pub(crate) fn next(&self, may_process: impl FnOnce() -> bool) -> Option<Next> {
         let mut waiting = self.waiting.lock();
+        if waiting.unfinished.is_some() {
+            waiting.is_listed = may_process();
+            return waiting.is_listed.then_some(Next::Answer);
+        }
         // The handler asks for the next message after it has processed the last one.
         waiting.processed = waiting.taken;
         let next = if may_process() { waiting.messages.pop_front() } else { None };
@@ -394,7 +425,7 @@ impl Inbox {
         if made_room {
             self.is_full.store(false, Ordering::Release);
         }
-        Some(NextMessage { message, made_room })
+        Some(Next::Message { message, made_room })
     }
 
     /// Resumes processing after `may_process` returned `false`. Returns whether the caller must put
@@ -402,7 +433,8 @@ impl Inbox {
     #[must_use]
     pub(crate) fn resume(&self) -> bool {
         let mut waiting = self.waiting.lock();
-        !waiting.messages.is_empty() && !mem::replace(&mut waiting.is_listed, true)
+        let is_idle = waiting.messages.is_empty() && waiting.unfinished.is_none();
+        !is_idle && !mem::replace(&mut waiting.is_listed, true)
     }
 }
 
@@ -425,5 +457,28 @@ mod tests {
         assert!(!inbox.has_processed(ping), "the message is being processed");
         assert!(inbox.next(|| true).is_some());
         assert!(inbox.has_processed(ping));
+    }
+
+    #[test]
+    fn an_answer_in_steps_comes_before_the_next_message_and_resumes_after_a_pause() {
+        let (inbox, since) = (Inbox::new(1000), Instant::now());
+        let add = || inbox.push(Message::V1(vec![0; 24]));
+        assert!(add());
+        assert!(matches!(inbox.next(|| true), Some(Next::Message { .. })));
+        inbox.set_unfinished(Some(400));
+        assert_eq!(inbox.bytes(), 400, "the rest of the answer counts");
+        assert!(!add(), "the peer is on the work list");
+        assert!(matches!(inbox.next(|| true), Some(Next::Answer)));
+        assert!(!inbox.has_processed(since), "the message is not answered");
+        assert!(!inbox.resume(), "the peer is on the work list");
+        assert!(inbox.next(|| false).is_none());
+        assert!(inbox.resume());
+        assert!(!inbox.resume(), "the peer is on the work list once");
+        assert!(matches!(inbox.next(|| true), Some(Next::Answer)));
+        inbox.set_unfinished(None);
+        assert!(matches!(inbox.next(|| true), Some(Next::Message { .. })));
+        assert!(inbox.next(|| true).is_none());
+        assert!(inbox.has_processed(since));
+        assert!(!inbox.resume());
     }
 }

@@ -31,7 +31,7 @@ use crate::{
     chain::{Added, ChainError, MAX_HEADERS_PER_MESSAGE, now},
     connman::Connman,
     node::random,
-    peer::{Conversation, Peer, PeerVersion},
+    peer::{Conversation, Next, Peer, PeerVersion},
 };
 
 /// The version of the protocol that the node speaks, which includes `wtxidrelay` and `sendaddrv2`.
@@ -47,11 +47,13 @@ const SENDHEADERS_VERSION: u32 = 70012;
 const SENDADDRV2_VERSION: u32 = 70016;
 /// Bitcoin Core's limits for the contents of one message. A peer that exceeds one is disconnected.
 pub(crate) const MAX_AGENT_LENGTH: usize = 256;
-const MAX_LOCATOR: usize = 101;
-const MAX_INVENTORY: usize = 50_000;
+pub(crate) const MAX_INVENTORY: usize = 50_000;
+/// The messages for which a node must offer `NODE_BLOOM`, which this node never does. Bitcoin Core
+/// disconnects a peer that sends one (BIP 111).
+const OF_BLOOM_FILTERS: [&str; 4] = ["filterload", "filteradd", "filterclear", "mempool"];
 
 /// The reason to disconnect a peer.
-type Fault = String;
+pub(crate) type Fault = String;
 
 /// A peer that has messages, or `None` to end the message handler. After one message a peer goes to
 /// the end, so that no peer keeps the others waiting. Corresponds to Bitcoin Core's
@@ -85,11 +87,14 @@ impl Connman {
         // A peer that does not receive its replies gets no further replies.
         let may_process = || !peer.remote.queue().is_above_high_mark();
         let Some(next) = peer.inbox.next(may_process) else { return };
-        if next.made_room {
+        let Next::Message { message, made_room } = next else {
+            self.continue_answer(peer);
+            return self.add_work(peer);
+        };
+        if made_room {
             peer.remote.wake();
         }
-        let processed = next
-            .message
+        let processed = message
             .decode(self.config.network.magic())
             .map_err(|error| format!("the peer sent a malformed message: {error}"))
             .and_then(|message| message.map_or(Ok(()), |message| self.process(peer, message)));
@@ -135,22 +140,25 @@ impl Connman {
                 self.got_addresses(peer, count, list.iter().filter_map(addresses::from_addr_v2))
             }
             NetworkMessage::GetHeaders(request) => self.got_get_headers(peer, &request),
+            NetworkMessage::GetBlocks(request) => self.got_get_blocks(peer, &request),
             NetworkMessage::Headers(headers) => self.got_headers(peer, &headers),
             NetworkMessage::Inv(inventory) => self.got_inventory(peer, &inventory),
-            // This node keeps no blocks and no transactions.
-            NetworkMessage::GetData(inventory) if inventory.len() <= MAX_INVENTORY => {
-                self.reply(peer, NetworkMessage::NotFound(inventory));
-                Ok(())
+            NetworkMessage::GetData(items) => self.got_get_data(peer, items),
+            NetworkMessage::GetCFilters(request) => self.got_get_filters(peer, &request),
+            NetworkMessage::GetCFHeaders(request) => self.got_get_filter_headers(peer, &request),
+            NetworkMessage::GetCFCheckpt(request) => {
+                self.got_get_filter_checkpoints(peer, &request)
             }
-            NetworkMessage::GetData(inventory) => Err(format!(
-                "the peer requested {} items in one message, more than {MAX_INVENTORY}",
-                inventory.len()
-            )),
+            NetworkMessage::Unknown { command, .. }
+                if OF_BLOOM_FILTERS.contains(&command.as_ref()) =>
+            {
+                Err(format!("the peer sent {command}, which this node does not offer"))
+            }
             _ => Ok(()),
         }
     }
 
-    fn reply(&self, peer: &Peer, message: NetworkMessage) {
+    pub(crate) fn reply(&self, peer: &Peer, message: NetworkMessage) {
         self.push_messages(peer, [message]);
     }
 
@@ -303,18 +311,6 @@ impl Connman {
         Ok(())
     }
 
-    fn got_get_headers(&self, peer: &Peer, request: &GetHeadersMessage) -> Result<(), Fault> {
-        if request.locator_hashes.len() > MAX_LOCATOR {
-            return Err(format!(
-                "the peer sent a block locator of {} hashes, more than {MAX_LOCATOR}",
-                request.locator_hashes.len()
-            ));
-        }
-        let headers = self.chain.lock().headers_after(&request.locator_hashes, &request.stop_hash);
-        self.reply(peer, NetworkMessage::Headers(headers));
-        Ok(())
-    }
-
     fn got_headers(&self, peer: &Peer, headers: &[Header]) -> Result<(), Fault> {
         if headers.len() > MAX_HEADERS_PER_MESSAGE {
             return Err(format!(
@@ -448,7 +444,9 @@ fn next_ping(conversation: &mut Conversation) -> NetworkMessage {
 /// Returns this node's `version` message. The dialling side sends it first, the other side answers
 /// with its own.
 pub(crate) fn version_message(connman: &Connman, peer: &Peer) -> NetworkMessage {
-    let height = connman.chain.lock().height();
+    // As in Bitcoin Core, this is the height of the blocks. Without blocks, it is that of the headers.
+    let blocks = connman.config.blocks.as_ref();
+    let height = blocks.map_or_else(|| connman.height(), |blocks| blocks.height());
     NetworkMessage::Version(VersionMessage {
         version: PROTOCOL_VERSION,
         ..VersionMessage::new(

@@ -1,4 +1,4 @@
-//! Test support: starts a node, collects its events, and waits for one of them.
+//! Test support: starts a node, collects its events, waits for one of them, and mines blocks.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a failed test panics")]
 
@@ -8,6 +8,10 @@ use std::{
 };
 
 use parking_lot::{Condvar, Mutex};
+
+mod blocks;
+
+pub use blocks::{framed, mine_block, mine_blocks, script_of, solve, write_blocks};
 
 use crate::{Chain, Config, Event, Node};
 

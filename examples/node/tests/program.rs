@@ -20,6 +20,7 @@ use bitcoin::{
         message_network::VersionMessage,
     },
 };
+use sockman_node::testing::{mine_blocks, write_blocks};
 use sockman_test_support::{
     DEADLINE,
     program::{
@@ -160,6 +161,41 @@ fn two_processes_talk_and_end_on_signals() {
     signal(&listening, "INT");
     let (code, text) = listening.wait_for_end();
     assert_eq!((code, text.lines().last()), (Some(0), Some("stopped")));
+}
+
+#[test]
+fn a_process_serves_the_headers_of_its_blocks_to_another_one() {
+    let folder = TempDir::new();
+    write_blocks(&folder.path(""), &mine_blocks(30, 0));
+    let path = folder.path("");
+    let path = path.to_str().unwrap();
+    let mut serving = spawn(&["--listen", "127.0.0.1:0", "--network", "regtest", "--blocks", path]);
+    serving.wait_for_line("the blocks", |line| {
+        line.contains("serves the blocks up to height 30").then_some(())
+    });
+    let address = serving
+        .wait_for_line("its address", |line| line.strip_prefix("listening on ").map(str::to_owned));
+    let mut dialling = spawn(&["--connect", &address, "--network", "regtest"]);
+    dialling.wait_for_line("the headers", |line| line.contains("height now 30").then_some(()));
+    for process in [serving, dialling] {
+        signal(&process, "TERM");
+        assert_eq!({ process }.wait_for_end().0, Some(0));
+    }
+}
+
+#[test]
+fn blocks_that_cannot_be_served_end_the_program_with_code_1() {
+    let folder = TempDir::new();
+    write_blocks(&folder.path(""), &mine_blocks(1, 0));
+    let path = folder.path("");
+    let missing = folder.path("missing");
+    for (path, expected) in [(&path, "follows the genesis block"), (&missing, "missing")] {
+        let path = path.to_str().unwrap();
+        let output = run(&["--listen", "127.0.0.1:0", "--network", "signet", "--blocks", path]);
+        assert_eq!(output.status.code(), Some(1));
+        let complaint = String::from_utf8(output.stderr).unwrap();
+        assert!(complaint.contains(expected), "{complaint}");
+    }
 }
 
 /// Connects `count` times to a program that listens, and waits each time until the program has

@@ -374,18 +374,41 @@ fn a_handshake_with_endless_decoys_disconnects_the_peer() {
     }
 }
 
+/// The time-out of the handshake is much longer than the deadline of the test.
 #[test]
 fn a_peer_that_never_answers_is_dialled_again_in_version_1() {
+    // Neither silence nor an incomplete key is an answer.
+    for answer in [&[][..], &[0x55; 63]] {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut config = dialling(&listener);
+        config.v2_wait = Duration::from_millis(50);
+        config.handshake_timeout = Duration::from_secs(3600);
+        let (_node, events) = start(config, Chain::new(NETWORK));
+        let mut first = listener.accept().unwrap().0;
+        let _ = first.write_all(answer);
+        let reason = events.wait_for_disconnect();
+        assert!(reason.contains("did not answer in version 2"), "{reason}");
+        let mut second = with_deadlines(listener.accept().unwrap().0);
+        let mut start = [0; 4];
+        second.read_exact(&mut start).unwrap();
+        assert_eq!(start, NETWORK.magic().to_bytes());
+    }
+}
+
+/// The peer sends its key and then nothing. After the key, only the time-out of the handshake counts.
+#[test]
+fn a_peer_that_has_sent_its_key_has_the_whole_time_of_the_handshake() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let mut config = dialling(&listener);
-    config.handshake_timeout = Duration::from_millis(50);
+    // The wait ends at the first judgement, if the key is late. So the key is awaited first.
+    config.v2_wait = Duration::from_secs(3600);
+    config.handshake_timeout = Duration::from_millis(100);
     let (_node, events) = start(config, Chain::new(NETWORK));
-    let _first = listener.accept().unwrap();
-    assert!(events.wait_for_disconnect().contains("in time"));
-    let mut second = with_deadlines(listener.accept().unwrap().0);
-    let mut start = [0; 4];
-    second.read_exact(&mut start).unwrap();
-    assert_eq!(start, NETWORK.magic().to_bytes());
+    let mut stream = with_deadlines(listener.accept().unwrap().0);
+    stream.read_exact(&mut [0; 64]).unwrap();
+    stream.write_all(&[0x55; 64]).unwrap();
+    let reason = events.wait_for_disconnect();
+    assert!(reason.contains("handshake in time"), "{reason}");
 }
 
 #[test]

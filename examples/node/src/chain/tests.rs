@@ -52,12 +52,12 @@ fn block_1_of_the_main_chain_is_accepted_and_a_cheaper_one_is_not() {
 #[test]
 fn headers_have_to_follow_each_other() {
     let full = regtest_chain(10);
-    let headers = full.headers_after(&[], &BlockHash::all_zeros());
+    let headers = &full.headers[1..];
     let mut chain = Chain::new(Network::Regtest);
     assert_eq!(chain.add(&headers[1..]), Err(ChainError::Unconnected));
     assert_eq!(chain.add(&[headers[0], headers[2]]), Err(ChainError::Unlinked));
     assert_eq!(chain.height(), 0, "a refused message changes nothing");
-    assert_eq!(chain.add(&headers), Ok(Added::New(10)));
+    assert_eq!(chain.add(headers), Ok(Added::New(10)));
     assert_eq!(chain.tip(), full.tip());
 }
 
@@ -113,14 +113,17 @@ fn a_locator_finds_the_last_block_in_common() {
     short.add(&long.headers[1..=100]).unwrap();
     let locator = short.locator();
     assert!(locator.len() < 20, "{}", locator.len());
-    let headers = long.headers_after(&locator, &BlockHash::all_zeros());
+    let headers = long.headers_after(&locator, &BlockHash::all_zeros()).unwrap();
     assert_eq!(headers.len(), MAX_HEADERS_PER_MESSAGE);
     assert_eq!(headers[0], long.headers[101]);
     let stop = long.headers[105].block_hash();
-    assert_eq!(long.headers_after(&locator, &stop), &long.headers[101..=105]);
+    assert_eq!(long.headers_after(&locator, &stop).unwrap(), &long.headers[101..=105]);
     // No headers follow, whether the stop is unknown or lies before the locator.
-    assert!(short.headers_after(&locator, &stop).is_empty());
-    assert!(long.headers_after(&long.locator(), &stop).is_empty());
+    assert!(short.headers_after(&locator, &stop).unwrap().is_empty());
+    assert!(long.headers_after(&long.locator(), &stop).unwrap().is_empty());
+    // Without a locator, the stop is requested alone.
+    assert_eq!(long.headers_after(&[], &stop).unwrap(), [long.headers[105]]);
+    assert_eq!(short.headers_after(&[], &stop), None);
 }
 
 /// Returns a chain without proof of work, which serves only to compute the next difficulty.

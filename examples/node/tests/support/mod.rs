@@ -15,7 +15,7 @@ use bitcoin::{
     hashes::Hash,
     p2p::{
         Magic, ServiceFlags,
-        message::{NetworkMessage, RawNetworkMessage},
+        message::{CommandString, NetworkMessage, RawNetworkMessage},
         message_blockdata::GetHeadersMessage,
         message_network::VersionMessage,
     },
@@ -65,19 +65,25 @@ impl Client {
 
     /// Receives a message, and answers the message if it is a ping.
     pub(crate) fn receive(&mut self) -> NetworkMessage {
+        let (message, has_nonce) = self.receive_only();
+        if let (NetworkMessage::Ping(nonce), true) = (&message, has_nonce) {
+            self.send(NetworkMessage::Pong(*nonce));
+        }
+        message
+    }
+
+    /// Receives a message, and answers no ping. Returns whether the message has a payload. A ping
+    /// without one has the nonce 0.
+    pub(crate) fn receive_only(&mut self) -> (NetworkMessage, bool) {
         let mut bytes = vec![0; HEADER];
         self.stream.read_exact(&mut bytes).unwrap();
         let length = u32::from_le_bytes(bytes[LENGTH].try_into().unwrap());
         bytes.resize(HEADER + length as usize, 0);
         self.stream.read_exact(&mut bytes[HEADER..]).unwrap();
         if bytes[COMMAND] == *b"ping\0\0\0\0\0\0\0\0" && bytes.len() == HEADER {
-            return NetworkMessage::Ping(0);
+            return (NetworkMessage::Ping(0), false);
         }
-        let message = deserialize::<RawNetworkMessage>(&bytes).unwrap().into_payload();
-        if let NetworkMessage::Ping(nonce) = message {
-            self.send(NetworkMessage::Pong(nonce));
-        }
-        message
+        (deserialize::<RawNetworkMessage>(&bytes).unwrap().into_payload(), length > 0)
     }
 
     pub(crate) fn wait_for<T>(
@@ -129,6 +135,12 @@ pub(crate) fn version() -> NetworkMessage {
 pub(crate) fn get_headers() -> NetworkMessage {
     let genesis = genesis_block(NETWORK).block_hash();
     NetworkMessage::GetHeaders(GetHeadersMessage::new(vec![genesis], BlockHash::all_zeros()))
+}
+
+/// Returns a message with this payload, which need not be well-formed.
+pub(crate) fn raw(command: &'static str, payload: &[u8]) -> NetworkMessage {
+    let command = CommandString::try_from_static(command).unwrap();
+    NetworkMessage::Unknown { command, payload: payload.to_vec() }
 }
 
 pub(crate) fn encode(message: NetworkMessage) -> Vec<u8> {

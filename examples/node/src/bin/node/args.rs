@@ -8,7 +8,8 @@ use sockman::{Service, address::Destination, i2p::I2pOptions, proxy::Proxy};
 use sockman_node::Config;
 
 pub(crate) const HELP: &str = "\
-Runs a small Bitcoin node: handshake, pings, addresses, headers. It keeps no data on disk.
+Runs a small Bitcoin node: handshake, pings, addresses, headers. It can serve blocks and filters
+from files, and keeps no data on disk.
 
 Without options, two nodes in this process talk to each other, and the program ends by itself.
 With options, the node runs until Ctrl-C. A second Ctrl-C ends the program at once.
@@ -25,6 +26,8 @@ Options:
   --i2p-key FILE         read the key of the node's I2P address from FILE; create a missing FILE
   --i2p-accept           accept connections from I2P (needs --i2p-key)
   --i2p-tunnel-length N  use N routers in each I2P tunnel (0 gives no anonymity, for tests only)
+  --blocks PATH          serve the blocks in PATH and their filters: a folder with blk*.dat files of
+                         Bitcoin Core or *.block files with one block each, or one such file
   --rpc ADDR             answer JSON-RPC as Bitcoin Core does on ADDR (repeatable)
   --rpc-cookie FILE      write the RPC user and password to FILE (default: .cookie)
   --rpc-allow IP         accept RPC calls from IP in addition to this machine (repeatable)
@@ -45,7 +48,8 @@ RUST_LOG=sockman=debug in the environment shows what the library does.
 pub(crate) enum Command {
     Demo,
     Help,
-    Run(Box<Config>, Rpc),
+    /// The path is that of the blocks to serve.
+    Run(Box<Config>, Rpc, Option<PathBuf>),
 }
 
 /// The options of the RPC server and of the web page.
@@ -69,6 +73,7 @@ pub(crate) fn parse() -> Result<Command, Box<dyn Error>> {
     let mut isolated = true;
     let (mut sam, mut key, mut tunnel_length) = (None, None, None);
     let mut accepts = false;
+    let mut blocks = None;
     let (mut rpc_cookie, mut rpc_allow) = (None, Vec::new());
     let (mut rpc_listen, mut web): (Vec<Service>, Vec<Service>) = (Vec::new(), Vec::new());
     let mut any = false;
@@ -84,6 +89,7 @@ pub(crate) fn parse() -> Result<Command, Box<dyn Error>> {
             Arg::Long("i2p-key") => key = Some(PathBuf::from(parser.value()?)),
             Arg::Long("i2p-accept") => accepts = true,
             Arg::Long("i2p-tunnel-length") => tunnel_length = Some(parser.value()?.parse()?),
+            Arg::Long("blocks") => blocks = Some(PathBuf::from(parser.value()?)),
             Arg::Long("rpc") => rpc_listen.push(parser.value()?.parse_with(service)?),
             Arg::Long("rpc-cookie") => rpc_cookie = Some(PathBuf::from(parser.value()?)),
             Arg::Long("rpc-allow") => rpc_allow.push(parser.value()?.parse()?),
@@ -141,7 +147,7 @@ pub(crate) fn parse() -> Result<Command, Box<dyn Error>> {
     }
     let cookie = rpc_cookie.unwrap_or_else(|| PathBuf::from(".cookie"));
     let rpc = Rpc { listen: rpc_listen, cookie, allow: rpc_allow, web };
-    Ok(Command::Run(Box::new(config), rpc))
+    Ok(Command::Run(Box::new(config), rpc, blocks))
 }
 
 fn service(text: &str) -> Result<Service, Box<dyn Error + Send + Sync>> {

@@ -7,6 +7,7 @@ use std::{
     collections::VecDeque,
     error::Error,
     io::{self, IsTerminal},
+    path::Path,
     sync::{
         Arc, OnceLock,
         mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
@@ -19,7 +20,7 @@ use sockman_http_rpc::{
     self as http, Server,
     rpc::{Cookie, CookieFile, RpcService},
 };
-use sockman_node::{Allowance, Chain, Config, Event, Node};
+use sockman_node::{Allowance, BlockStore, BlockStoreError, Chain, Config, Event, Node};
 
 use crate::{
     args::Rpc,
@@ -53,13 +54,22 @@ enum Input {
     Signal,
 }
 
-/// Runs a node until it is interrupted.
+/// Runs a node until it is interrupted. `blocks` is the path of the blocks that the node serves.
 ///
 /// # Errors
 ///
 /// An error, if the node does not start (for example because an address is in use), or if one of
 /// its threads fails.
-pub(crate) fn run(config: Config, rpc: &Rpc) -> Result<(), Box<dyn Error>> {
+pub(crate) fn run(
+    mut config: Config,
+    rpc: &Rpc,
+    blocks: Option<&Path>,
+) -> Result<(), Box<dyn Error>> {
+    // This may take long, so a signal still ends the process meanwhile.
+    let chain = match blocks {
+        Some(path) => open_blocks(&mut config, path)?,
+        None => Chain::new(config.network),
+    };
     let interrupt = Interrupt::new();
     let (sender, inputs) = sync_channel(MAX_WAITING_LINES);
     // Signals are caught before the node starts, so that Ctrl-C always stops it in order.
@@ -73,7 +83,7 @@ pub(crate) fn run(config: Config, rpc: &Rpc) -> Result<(), Box<dyn Error>> {
     let (network, stop) = (config.network, interrupt.clone());
     let page_lines = Arc::new(OnceLock::<SyncSender<Line>>::new());
     let to_page = Arc::clone(&page_lines);
-    let node = Node::start(config, Chain::new(network), move |event| {
+    let node = Node::start(config, chain, move |event| {
         if let Some(page) = to_page.get() {
             if let Some(line) = report::event(&event) {
                 let _ = page.try_send(Line::Happened(line));
@@ -86,8 +96,9 @@ pub(crate) fn run(config: Config, rpc: &Rpc) -> Result<(), Box<dyn Error>> {
         let _ = sender.try_send(Input::Event(event));
     })?;
     say(format!(
-        "node started on network {} with only the genesis block; Ctrl-C stops it",
-        network.to_core_arg()
+        "node started on network {} at height {}; Ctrl-C stops it",
+        network.to_core_arg(),
+        node.height()
     ));
     for address in node.listening() {
         say(format!("listening on {address}"));
@@ -116,6 +127,19 @@ pub(crate) fn run(config: Config, rpc: &Rpc) -> Result<(), Box<dyn Error>> {
     server?;
     say("stopped");
     Ok(())
+}
+
+/// Opens the blocks that the node serves. Returns their headers.
+fn open_blocks(config: &mut Config, path: &Path) -> Result<Chain, BlockStoreError> {
+    say(format!("checking the blocks in {}", path.display()));
+    let blocks = BlockStore::open(path, config.network)?;
+    say(format!("the node serves the blocks up to height {} and their filters", blocks.height()));
+    if blocks.left_out() > 0 {
+        say(format!("{} blocks are left out: they are not in this chain", blocks.left_out()));
+    }
+    let chain = blocks.chain().clone();
+    config.blocks = Some(Arc::new(blocks));
+    Ok(chain)
 }
 
 /// Starts the RPC server if it has an address. The server has its own `SockMan`, so that peers and

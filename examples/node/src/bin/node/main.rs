@@ -35,7 +35,7 @@ fn main() -> ExitCode {
             Ok(())
         }
         Ok(Command::Demo) => demo::run(),
-        Ok(Command::Run(config, rpc)) => daemon::run(*config, &rpc),
+        Ok(Command::Run(config, rpc, blocks)) => daemon::run(*config, &rpc, blocks.as_deref()),
         Err(error) => {
             report::complain(&format!("{error}\nTry --help for the list of options."));
             return ExitCode::from(BAD_ARGUMENTS);

@@ -93,9 +93,11 @@ impl NodeMethods {
         })
     }
 
-    /// Returns the answer to `getblockchaininfo`. This node knows no blocks, so it counts headers.
+    /// Returns the answer to `getblockchaininfo`. A node without blocks counts headers in their
+    /// place.
     fn blockchain_info(&self) -> Value {
         let (height, tip) = self.node.tip();
+        let served = self.node.config().blocks.as_ref();
         let genesis = genesis_block(self.node.config().network).header.time;
         let now = since_epoch(SystemTime::now()).as_secs_f64();
         // Bitcoin Core computes the progress from transactions. This node computes it from the time
@@ -103,13 +105,13 @@ impl NodeMethods {
         let progress = f64::from(tip.time - genesis) / (now - f64::from(genesis));
         json!({
             "chain": self.node.config().network.to_core_arg(),
-            "blocks": height,
+            "blocks": served.map_or(height, |blocks| blocks.height()),
             "headers": height,
             "bestblockhash": tip.block_hash().to_string(),
             "difficulty": tip.difficulty_float(),
             "time": tip.time,
             "verificationprogress": progress.clamp(0.0, 1.0),
-            "pruned": true,
+            "pruned": served.is_none(),
             "warnings": [],
         })
     }
