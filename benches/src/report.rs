@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 pub const LIMIT: &str = "epoll C";
 /// This library with its default options.
 pub const SOCKMAN: &str = "sockman";
+/// The first program of README.md.
+pub const FIRST_PROGRAM: &str = "sockman, first program";
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Report {

@@ -1,7 +1,7 @@
 //! A server in a separate process, and the kernel's statistics about that process.
 use std::{
     env, fs,
-    io::{self, BufRead, BufReader},
+    io::{self, BufRead, BufReader, Write},
     net::SocketAddr,
     path::Path,
     process::{Child, ChildStdin, Command, Stdio},
@@ -70,7 +70,11 @@ impl ServerProcess {
             let text = format!("the server did not start ({status}; its first line was {line:?})");
             return Err(io::Error::other(text));
         };
-        let server = ServerProcess { child, stdin, address };
+        let mut server = ServerProcess { child, stdin, address };
+        if let Some(stdin) = &mut server.stdin {
+            // A program that prints while it runs stops printing. The others ignore the line.
+            writeln!(stdin, "quiet")?;
+        }
         if task.contract == Contract::Echo {
             let settled = server.descriptors()?;
             verify(address)?;

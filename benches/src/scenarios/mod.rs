@@ -231,7 +231,7 @@ fn size_name(bytes: usize) -> String {
 }
 
 /// Returns whether a peer is measured in a scenario. The variant without a sweep differs only on
-/// idle servers, and two threads help only if one is too slow.
+/// idle servers, and two threads help only if one is too slow. The first program only echoes.
 fn takes_part(peer: Peer, kind: &Kind) -> bool {
     if let Kind::Hostile(siege) = kind {
         return siege.takes(peer);
@@ -241,8 +241,30 @@ fn takes_part(peer: Peer, kind: &Kind) -> bool {
         Peer::Sockman => true,
         Peer::SockmanNoSweep => matches!(kind, Kind::Ladder(_)),
         Peer::SockmanTwice => works,
-        Peer::SockmanFirst | Peer::SockmanEcho => false,
+        Peer::SockmanFirst => match kind {
+            Kind::Loaded { task, .. } => task.contract == Contract::Echo && !works,
+            _ => true,
+        },
+        Peer::SockmanEcho => false,
         Peer::SockmanLargeBuffer => matches!(kind, Kind::Loaded { load: LoadKind::Upload, .. }),
         _ => !works,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_program_is_a_peer_in_every_scenario_that_only_echoes() {
+        let names: Vec<String> = all(Effort::Full, &|_| true)
+            .into_iter()
+            .filter(|scenario| !takes_part(Peer::SockmanFirst, &scenario.kind))
+            .map(|scenario| scenario.name)
+            .collect();
+        let others = ["upload", "download", "two threads", "hostile elsewhere"];
+        for name in &names {
+            assert!(others.iter().any(|other| name.starts_with(other)), "{name}");
+        }
     }
 }

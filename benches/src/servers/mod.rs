@@ -111,7 +111,7 @@ impl Peer {
             Peer::PollC => "poll C",
             Peer::SockmanTwice => "sockman, two of it",
             Peer::SockmanLargeBuffer => "sockman, 1 MiB buffer",
-            Peer::SockmanFirst => "sockman, first program",
+            Peer::SockmanFirst => crate::report::FIRST_PROGRAM,
             Peer::SockmanEcho => "sockman, echo example",
             Peer::Sockman => crate::report::SOCKMAN,
             other => other.command_name(),

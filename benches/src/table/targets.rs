@@ -13,7 +13,7 @@ use super::{
     names::{group, is_sockman, numbers, what},
     wrapped,
 };
-use crate::report::{Figure, LIMIT, Metric, Report, SOCKMAN};
+use crate::report::{FIRST_PROGRAM, Figure, LIMIT, Metric, Report, SOCKMAN};
 
 /// CPU for a message, against the limit and against tokio: the same 3 % as a tie.
 const CPU_RATIO: f64 = TIE;
@@ -43,7 +43,7 @@ const HOSTILE_P99: f64 = 5_000.0;
 const FLOOD: &str = "flood";
 /// MB, with the programs that a user copies.
 const HOSTILE_MEMORY: f64 = 64.0;
-const COPIED: [&str; 2] = ["sockman, first program", "sockman, echo example"];
+const COPIED: [&str; 2] = [FIRST_PROGRAM, "sockman, echo example"];
 /// One recv, one send, and a poll that at least two messages share.
 const SYSTEM_CALLS: f64 = 2.5;
 

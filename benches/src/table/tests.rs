@@ -1,7 +1,7 @@
 use super::{beaten::beaten, targets::Verdict, *};
 use crate::{
     fixture,
-    report::{Figure, Metric, Report, SOCKMAN},
+    report::{FIRST_PROGRAM, Figure, Metric, Report, SOCKMAN},
 };
 
 fn empty() -> Report {
@@ -112,6 +112,18 @@ fn numbers_have_three_significant_digits() {
     let expected =
         ["0", "0.031", "0.33", "5.13", "10.0", "88.2", "100", "410", "47,700", "1,234,567"];
     assert_eq!(shown.map(number), expected);
+}
+
+#[test]
+fn the_overview_has_the_column_of_the_first_program_only_if_that_was_measured() {
+    let mut report = empty();
+    let echo = "echo/64 × 64 B";
+    push(&mut report, echo, SOCKMAN, Metric::CpuPerMessage, &[3.0]);
+    assert!(!overview_markdown(&report).contains(FIRST_PROGRAM));
+    push(&mut report, echo, FIRST_PROGRAM, Metric::CpuPerMessage, &[3.2]);
+    let table = overview_markdown(&report);
+    assert!(table.starts_with("| | sockman | sockman, first program | epoll C |"), "{table}");
+    assert!(table.contains("µs | **3.00** | 3.20 | – |"), "{table}");
 }
 
 #[test]
