@@ -8,7 +8,7 @@ use crate::{
     effort::Effort,
     load::Attack,
     report::is_hostile,
-    servers::{Contract, Peer, SEND_SIZE, Task},
+    servers::{Contract, Peer, Task},
 };
 
 pub const HELP: &str = "\
@@ -23,7 +23,7 @@ Measures sockman against its alternatives, on this machine.
   --only TEXT     runs only the scenarios whose name contains TEXT (echo, idle, wake/ …)
   --peers A,B     measures only these servers (the latencies have all their peers): epoll-c,
                   mio, tokio, message-io, poll-c, sockman, sockman-no-sweep, sockman-twice,
-                  sockman-large-buffer, sockman-first, sockman-echo
+                  sockman-large-buffer, sockman-first, sockman-echo, tokio-direct
   --out DIR       writes results.json and the plots into DIR [benchmark-results]
   --docs DIR      also writes the documentation of a checkout, whose directory docs is DIR:
                   DIR/performance.md, DIR/performance/ and DIR/../benches/RESULTS.md
@@ -33,9 +33,12 @@ Measures sockman against its alternatives, on this machine.
 
 The suite starts itself in these forms. All end at the end of their standard input.
 
-  serve PEER echo|sink|source [--core N] [--send-size BYTES] [--work ROUNDS]
+  serve PEER echo|sink|source|chat [--core N] [--send-size BYTES] [--work ROUNDS]
+        [--more-listeners N]
                   runs one server, which prints `listening on 127.0.0.1:PORT`
   hold ADDRESS    holds idle connections to ADDRESS; reads their number, one number a line
+  connect PEER [--core N] PORT...
+                  connects to these ports; reads the number of connects, one number a line
   attack ADDRESS NAME
                   opens hostile connections to ADDRESS; attacks after the first line
   echo|sink|source PORT
@@ -56,6 +59,11 @@ pub enum Command {
     },
     Hold {
         to: SocketAddr,
+    },
+    Connect {
+        peer: Peer,
+        core: Option<usize>,
+        ports: Vec<u16>,
     },
     Attack {
         to: SocketAddr,
@@ -125,6 +133,7 @@ pub fn parse() -> Result<Command, Box<dyn Error>> {
             Long("from") => from = Some(parser.value()?.into()),
             Long("help") | Short('h') => return Ok(Command::Help),
             Value(word) if word == "serve" => return parse_serve(parser),
+            Value(word) if word == "connect" => return parse_connect(parser),
             Value(word) if word == "hold" => {
                 return Ok(Command::Hold { to: parser.value()?.parse()? });
             }
@@ -147,14 +156,28 @@ pub fn parse() -> Result<Command, Box<dyn Error>> {
 fn parse_serve(mut parser: lexopt::Parser) -> Result<Command, Box<dyn Error>> {
     let peer = parser.value()?.parse()?;
     let contract: Contract = parser.value()?.parse()?;
-    let (mut core, mut send_size, mut work) = (None, SEND_SIZE, 0);
+    let (mut core, mut task) = (None, Task::of(contract));
     while let Some(argument) = parser.next()? {
         match argument {
             Long("core") => core = Some(parser.value()?.parse()?),
-            Long("send-size") => send_size = parser.value()?.parse()?,
-            Long("work") => work = parser.value()?.parse()?,
+            Long("send-size") => task.send_size = parser.value()?.parse()?,
+            Long("work") => task.work = parser.value()?.parse()?,
+            Long("more-listeners") => task.more_listeners = parser.value()?.parse()?,
             other => return Err(format!("{}; see --help", other.unexpected()).into()),
         }
     }
-    Ok(Command::Serve { peer, task: Task { contract, send_size, work }, core })
+    Ok(Command::Serve { peer, task, core })
+}
+
+fn parse_connect(mut parser: lexopt::Parser) -> Result<Command, Box<dyn Error>> {
+    let peer = parser.value()?.parse()?;
+    let (mut core, mut ports) = (None, Vec::new());
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Long("core") => core = Some(parser.value()?.parse()?),
+            Value(port) => ports.push(port.parse()?),
+            other => return Err(format!("{}; see --help", other.unexpected()).into()),
+        }
+    }
+    Ok(Command::Connect { peer, core, ports })
 }

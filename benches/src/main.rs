@@ -5,6 +5,7 @@ use cli::{Command, Settings};
 use report::Report;
 
 mod cli;
+mod connects;
 mod cores;
 mod data_set;
 mod docs;
@@ -42,6 +43,7 @@ fn run() -> Result<(), Box<dyn Error>> {
             Ok(())
         }
         Command::Serve { peer, task, core } => servers::serve(peer, task, core),
+        Command::Connect { peer, core, ports } => connects::run(peer, core, &ports),
         Command::Attack { to, attack } => load::attack(to, attack),
         Command::EchoExample => servers::run_echo_example(),
         Command::Hold { to } => load::hold(to),

@@ -91,6 +91,8 @@ pub enum Metric {
     CpuPerConnection,
     /// Connections per second.
     ConnectionRate,
+    /// CPU of the process that connects, for one connect, µs.
+    CpuPerConnect,
     /// Server CPU, ms per second.
     CpuPerSecond,
     /// Wake-ups of the server's thread per second.

@@ -51,6 +51,7 @@ impl ServerProcess {
         command.args(["serve", peer.command_name(), &task.contract.to_string()]);
         command.args(["--send-size", &task.send_size.to_string()]);
         command.args(["--work", &task.work.to_string()]);
+        command.args(["--more-listeners", &task.more_listeners.to_string()]);
         if let Some(core) = core {
             command.args(["--core", &core.to_string()]);
         }

@@ -26,7 +26,7 @@ use crate::{
     cores::{self, Cores},
     report::Report,
     server_process::ServerProcess,
-    servers::{self, Contract, SEND_SIZE, Task},
+    servers::{self, Contract, Task},
 };
 
 const REQUEST: [u8; 100] = [b'r'; 100];
@@ -107,9 +107,9 @@ fn slice(
 
 /// The first program echoes the request, which is as long as the reply of the other servers.
 fn slice_of_first_program(cores: Cores, connections: usize, time: Duration) -> io::Result<Timed> {
-    const ECHO: Task = Task { contract: Contract::Echo, send_size: SEND_SIZE, work: 0 };
+    let task = Task::of(Contract::Echo);
     cores::pin(cores.load)?;
-    let server = ServerProcess::start(servers::Peer::SockmanFirst, ECHO, Some(cores.server))?;
+    let server = ServerProcess::start(servers::Peer::SockmanFirst, task, Some(cores.server))?;
     ask(server.address, connections, time)
 }
 

@@ -9,11 +9,11 @@ use crate::{
     measure::{Counted, measure, measure_quiet},
     report::Metric,
     server_process::ServerProcess,
-    servers::{Contract, Peer, SEND_SIZE, Task},
+    servers::{Contract, Peer, Task},
 };
 
 /// Time for the work that follows an accept: timers of new connections, a table that grew.
-const SETTLE: Duration = Duration::from_millis(60);
+pub(super) const SETTLE: Duration = Duration::from_millis(60);
 
 pub(super) fn run(
     peer: Peer,
@@ -22,8 +22,7 @@ pub(super) fn run(
     cores: Cores,
     recorder: &mut Recorder<'_>,
 ) -> io::Result<()> {
-    let task = Task { contract: Contract::Echo, send_size: SEND_SIZE, work: 0 };
-    let server = ServerProcess::start(peer, task, Some(cores.server))?;
+    let server = ServerProcess::start(peer, Task::of(Contract::Echo), Some(cores.server))?;
     let without = server.descriptors()?;
     let memory_without = server.private_memory()?;
     let mut holder = Holder::start(server.address)?;

@@ -7,6 +7,7 @@ use crate::{
     servers::{Contract, Peer, SEND_SIZE, Task},
 };
 
+mod connects;
 mod hostile;
 mod idle;
 mod loaded;
@@ -27,6 +28,14 @@ const ACCEPTS: usize = 16;
 /// Rounds of arithmetic for a message, some 20 µs: one thread then cannot keep up with the load
 /// generator.
 const WORK: u32 = 20_000;
+/// The members of a chat, in a smoke run and otherwise.
+const FEW_MEMBERS: usize = 200;
+const MEMBERS: usize = 2000;
+/// How many lines all members of a chat say together.
+const LINES_PER_SECOND: u32 = 50;
+/// Connects that are started at once, in a smoke run and otherwise.
+const FEW_CONNECTS: usize = 500;
+const CONNECTS: usize = 10_000;
 /// The number of active connections beside the idle connections.
 const ACTIVE: usize = 16;
 
@@ -43,6 +52,8 @@ enum Kind {
     Loaded { task: Task, load: LoadKind },
     /// One server with a growing number of idle connections.
     Ladder(Vec<Step>),
+    /// One client that starts this many connects at once.
+    Connects(usize),
     /// One benign client on one server under attack.
     Hostile(Siege),
 }
@@ -53,12 +64,13 @@ enum LoadKind {
     Upload,
     Download,
     Accepts,
+    Chat { members: usize },
 }
 
 impl LoadKind {
     fn counted(self) -> Counted {
         match self {
-            LoadKind::PingPong { .. } => Counted::Messages,
+            LoadKind::PingPong { .. } | LoadKind::Chat { .. } => Counted::Messages,
             LoadKind::Upload | LoadKind::Download => Counted::Bytes,
             LoadKind::Accepts => Counted::Connections,
         }
@@ -93,6 +105,8 @@ struct Pacing {
     ladder_rounds: usize,
     active: Pace,
     quiet: Duration,
+    /// How often many connects are started in a round.
+    connects: usize,
     /// The number of rounds with attacks.
     hostile_rounds: usize,
     hostile: Duration,
@@ -123,6 +137,7 @@ fn pacing(effort: Effort) -> Pacing {
             ladder_rounds: 1,
             active: pace(10, 1, 40),
             quiet: Duration::from_millis(60),
+            connects: 1,
             hostile_rounds: 1,
             hostile: Duration::from_millis(20),
             zero_windows: Duration::from_millis(20),
@@ -134,6 +149,7 @@ fn pacing(effort: Effort) -> Pacing {
             ladder_rounds: 3,
             active: pace(40, 3, 60),
             quiet: Duration::from_millis(250),
+            connects: 1,
             hostile_rounds: 1,
             hostile: Duration::from_millis(400),
             zero_windows: Duration::from_millis(2000),
@@ -145,6 +161,7 @@ fn pacing(effort: Effort) -> Pacing {
             ladder_rounds: 5,
             active: pace(200, 4, 250),
             quiet: Duration::from_millis(1500),
+            connects: 3,
             hostile_rounds: 5,
             hostile: Duration::from_millis(2000),
             zero_windows: Duration::from_millis(3000),
@@ -157,7 +174,7 @@ fn pacing(effort: Effort) -> Pacing {
 fn all(effort: Effort, only: &dyn Fn(&str) -> bool) -> Vec<Scenario> {
     let mut scenarios = Vec::new();
     let mut add = |name: String, contract, send_size, load| {
-        let task = Task { contract, send_size, work: 0 };
+        let task = Task { send_size, ..Task::of(contract) };
         scenarios.push(Scenario { name, kind: Kind::Loaded { task, load } });
     };
     for (connections, size) in echoes(effort) {
@@ -177,10 +194,22 @@ fn all(effort: Effort, only: &dyn Fn(&str) -> bool) -> Vec<Scenario> {
     }
     let accept = "accept/connect + echo 1 byte + reset";
     add(accept.into(), Contract::Echo, SEND_SIZE, LoadKind::Accepts);
+    let members = if effort == Effort::Smoke { FEW_MEMBERS } else { MEMBERS };
+    let chat = format!("chat/{members} members, {LINES_PER_SECOND} lines per second");
+    add(chat, Contract::Chat, SEND_SIZE, LoadKind::Chat { members });
+    let load = LoadKind::PingPong { connections: ACTIVE, size: SMALL, depth: 1 };
+    for more_listeners in listeners(effort) {
+        let task = Task { more_listeners, ..Task::of(Contract::Echo) };
+        let name = format!("beside listeners/{more_listeners}");
+        scenarios.push(Scenario { name, kind: Kind::Loaded { task, load } });
+    }
     let load = LoadKind::PingPong { connections: 64, size: SMALL, depth: 1 };
-    let task = Task { contract: Contract::Echo, send_size: SEND_SIZE, work: WORK };
+    let task = Task { work: WORK, ..Task::of(Contract::Echo) };
     let kind = Kind::Loaded { task, load };
     scenarios.push(Scenario { name: "two threads/64 × 64 B and some work".into(), kind });
+    let connects = if effort == Effort::Smoke { FEW_CONNECTS } else { CONNECTS };
+    let name = format!("start connects/{connects} at once");
+    scenarios.push(Scenario { name, kind: Kind::Connects(connects) });
     scenarios.retain(|scenario| only(&scenario.name));
 
     let mut steps = ladder(effort);
@@ -212,6 +241,11 @@ fn echoes(effort: Effort) -> Vec<(usize, usize)> {
     }
 }
 
+/// Returns the numbers of listeners to which no client connects, beside the server's own.
+fn listeners(effort: Effort) -> Vec<usize> {
+    if effort == Effort::Smoke { vec![1, 100] } else { vec![1, 100, 10_000] }
+}
+
 fn ladder(effort: Effort) -> Vec<Step> {
     let step = |idle, quiet, active, memory| Step { idle, quiet, active, memory: quiet && memory };
     if effort == Effort::Smoke {
@@ -236,15 +270,24 @@ fn takes_part(peer: Peer, kind: &Kind) -> bool {
     if let Kind::Hostile(siege) = kind {
         return siege.takes(peer);
     }
-    let works = matches!(kind, Kind::Loaded { task, .. } if task.work > 0);
+    if let Kind::Connects(_) = kind {
+        return crate::connects::PEERS.contains(&peer);
+    }
+    let task = match kind {
+        Kind::Loaded { task, .. } => *task,
+        _ => Task::of(Contract::Echo),
+    };
+    if !peer.keeps(task.contract) || task.contract == Contract::Chat {
+        return peer.keeps(task.contract);
+    }
+    if task.more_listeners > 0 {
+        return matches!(peer, Peer::Sockman | Peer::Tokio);
+    }
+    let works = task.work > 0;
     match peer {
         Peer::Sockman => true,
         Peer::SockmanNoSweep => matches!(kind, Kind::Ladder(_)),
         Peer::SockmanTwice => works,
-        Peer::SockmanFirst => match kind {
-            Kind::Loaded { task, .. } => task.contract == Contract::Echo && !works,
-            _ => true,
-        },
         Peer::SockmanEcho => false,
         Peer::SockmanLargeBuffer => matches!(kind, Kind::Loaded { load: LoadKind::Upload, .. }),
         _ => !works,
@@ -262,7 +305,15 @@ mod tests {
             .filter(|scenario| !takes_part(Peer::SockmanFirst, &scenario.kind))
             .map(|scenario| scenario.name)
             .collect();
-        let others = ["upload", "download", "two threads", "hostile elsewhere"];
+        let others = [
+            "upload",
+            "download",
+            "beside listeners",
+            "start connects",
+            "chat",
+            "two threads",
+            "hostile elsewhere",
+        ];
         for name in &names {
             assert!(others.iter().any(|other| name.starts_with(other)), "{name}");
         }

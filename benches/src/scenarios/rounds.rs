@@ -6,14 +6,15 @@ use std::{
 };
 
 use super::{
-    Kind, Pacing, Scenario, all, hostile, idle, loaded, pacing, record::Recorder, takes_part,
+    Kind, Pacing, Scenario, all, connects, hostile, idle, loaded, pacing, record::Recorder,
+    takes_part,
 };
 use crate::{
     cores::{Cores, Pinned},
     effort::Effort,
     latency::raise_descriptor_limit,
     random::Random,
-    report::Report,
+    report::{Metric, Report},
     servers::Peer,
 };
 
@@ -22,6 +23,8 @@ const OVERHEAD: Duration = Duration::from_millis(40);
 /// The time besides the measurement for the ladder, whose 10,000 connections take longest.
 const LADDER_OVERHEAD: Duration = Duration::from_millis(1500);
 
+/// The time of 10,000 connects and of the end of their process.
+const CONNECTS_TIME: Duration = Duration::from_millis(400);
 /// The time besides an attack, in which processes start and connections are opened.
 const HOSTILE_OVERHEAD: Duration = Duration::from_millis(300);
 
@@ -67,7 +70,7 @@ pub fn run(
 
 fn is_run(scenario: &Scenario, round: usize, pacing: Pacing) -> bool {
     match scenario.kind {
-        Kind::Loaded { .. } => true,
+        Kind::Loaded { .. } | Kind::Connects(_) => true,
         Kind::Ladder(_) => round < pacing.ladder_rounds,
         Kind::Hostile(_) => round < pacing.hostile_rounds,
     }
@@ -89,6 +92,8 @@ fn measure_one(
         Kind::Loaded { task, load } => loaded::run(peer, *task, *load, pacing.loaded, cores)
             .map(|sample| recorder.sample(&scenario.name, peer, &sample)),
         Kind::Ladder(steps) => idle::run(peer, steps, pacing, cores, recorder),
+        Kind::Connects(count) => connects::run(peer, *count, pacing.connects, cores)
+            .map(|cpu| recorder.value(&scenario.name, peer, Metric::CpuPerConnect, cpu)),
         Kind::Hostile(siege) => hostile::run(peer, *siege, pacing, cores)
             .map(|sample| recorder.sample(&scenario.name, peer, &sample)),
     };
@@ -101,7 +106,7 @@ fn measure_one(
 /// Returns the names of the scenarios in the report.
 fn names(scenario: &Scenario) -> Vec<String> {
     match &scenario.kind {
-        Kind::Loaded { .. } | Kind::Hostile(_) => vec![scenario.name.clone()],
+        Kind::Loaded { .. } | Kind::Connects(_) | Kind::Hostile(_) => vec![scenario.name.clone()],
         Kind::Ladder(steps) => {
             steps.iter().flat_map(|step| [step.quiet_name(), step.active_name()]).collect()
         }
@@ -153,6 +158,7 @@ impl Progress {
 fn cost(scenario: &Scenario, pacing: Pacing) -> Duration {
     match &scenario.kind {
         Kind::Loaded { .. } => pacing.loaded.total() + OVERHEAD,
+        Kind::Connects(_) => CONNECTS_TIME * u32::try_from(pacing.connects).unwrap_or(u32::MAX),
         Kind::Hostile(siege) => siege.time(pacing) + HOSTILE_OVERHEAD,
         Kind::Ladder(steps) => {
             let quiet = steps.iter().filter(|step| step.quiet).map(|_| pacing.quiet);

@@ -14,7 +14,7 @@ use std::{
 
 use nix::unistd::dup2_stdout;
 
-use super::{Contract, Task, end_with_stdin};
+use super::{Task, end_with_stdin};
 
 #[allow(dead_code, clippy::print_stdout, reason = "a program of its own, with its function main")]
 mod first_program {
@@ -26,10 +26,7 @@ mod echo_program {
     include!(concat!(env!("OUT_DIR"), "/echo.rs"));
 }
 
-pub(super) fn first(task: Task) -> Result<(), Box<dyn Error>> {
-    if task.contract != Contract::Echo {
-        return Err("sockman-first has only the contract echo".into());
-    }
+pub(super) fn first() -> Result<(), Box<dyn Error>> {
     discard_output_after_a_line()?;
     first_program::start()
 }
