@@ -27,7 +27,10 @@ Measures sockman against its alternatives, on this machine.
   --out DIR       writes results.json and the plots into DIR [benchmark-results]
   --docs DIR      also writes the documentation of a checkout, whose directory docs is DIR:
                   DIR/performance.md, DIR/performance/ and DIR/../benches/RESULTS.md
-  --add FILE      adds the figures of an earlier run for the scenarios that this run omits
+  --data-set NAME with --docs: replaces the data set DIR/performance/NAME of another machine, and
+                  leaves the main one
+  --add FILE      adds the figures of an earlier run for the scenarios that this run omits; only
+                  figures of the same machine, kernel and compilers can be added
   --from FILE     measures nothing and shows an earlier run: a results.json or figures.json
   --help          prints this text
 
@@ -81,6 +84,8 @@ pub struct Settings {
     pub peers: Vec<Peer>,
     pub out: PathBuf,
     pub docs: Option<PathBuf>,
+    /// The name of a data set of the documentation beside the main one.
+    pub data_set: Option<String>,
     pub add: Option<PathBuf>,
 }
 
@@ -100,7 +105,12 @@ impl Settings {
 
     /// Returns the file of the earlier run to which the figures of this run are added.
     pub fn earlier(&self) -> Option<PathBuf> {
-        let of_docs = || self.docs.as_deref().filter(|_| self.hostile).map(docs::figures_file);
+        let of_docs = || {
+            let docs = self.docs.as_deref().filter(|_| self.hostile)?;
+            let figures = docs::figures_file(docs, self.data_set.as_deref());
+            // A new data set has only the figures of this run.
+            (self.data_set.is_none() || figures.exists()).then_some(figures)
+        };
         self.add.clone().or_else(of_docs)
     }
 }
@@ -113,6 +123,7 @@ pub fn parse() -> Result<Command, Box<dyn Error>> {
         peers: Peer::ALL.to_vec(),
         out: "benchmark-results".into(),
         docs: None,
+        data_set: None,
         add: None,
     };
     let mut from = None;
@@ -129,6 +140,7 @@ pub fn parse() -> Result<Command, Box<dyn Error>> {
             }
             Long("out") => settings.out = parser.value()?.into(),
             Long("docs") => settings.docs = Some(parser.value()?.into()),
+            Long("data-set") => settings.data_set = Some(parse_data_set(&mut parser)?),
             Long("add") => settings.add = Some(parser.value()?.into()),
             Long("from") => from = Some(parser.value()?.into()),
             Long("help") | Short('h') => return Ok(Command::Help),
@@ -151,6 +163,16 @@ pub fn parse() -> Result<Command, Box<dyn Error>> {
         None => Command::Run(settings),
         Some(results) => Command::Redraw { results, settings },
     })
+}
+
+/// The name becomes the name of a directory.
+fn parse_data_set(parser: &mut lexopt::Parser) -> Result<String, Box<dyn Error>> {
+    let name = parser.value()?.string()?;
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || c == '-';
+    if name.is_empty() || !name.chars().all(is_plain) {
+        return Err(format!("{name:?} is no name of a data set: use letters, digits and -").into());
+    }
+    Ok(name)
 }
 
 fn parse_serve(mut parser: lexopt::Parser) -> Result<Command, Box<dyn Error>> {

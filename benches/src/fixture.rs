@@ -17,7 +17,6 @@ pub fn report() -> Report {
             rustc: "0.0.0-fixture".to_owned(),
             peers: BTreeMap::from([("tokio".to_owned(), "0.0.0-fixture".to_owned())]),
         },
-        hostile_machine: None,
         mode: "full".to_owned(),
         seconds: 1234.0,
         figures: Vec::new(),

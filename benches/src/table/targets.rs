@@ -372,6 +372,13 @@ fn number_of(connections: u64) -> String {
     number(connections as f64)
 }
 
+impl Target {
+    /// Returns whether the report has a figure for this target.
+    pub fn is_measured(&self) -> bool {
+        matches!(self.verdict, Verdict::Met | Verdict::Missed(_))
+    }
+}
+
 impl Verdict {
     fn markdown(&self) -> String {
         match self {
