@@ -1,5 +1,9 @@
 //! The command line.
-use std::{error::Error, net::SocketAddr, path::PathBuf};
+use std::{
+    error::Error,
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+};
 
 use lexopt::prelude::*;
 
@@ -7,7 +11,7 @@ use crate::{
     docs,
     effort::Effort,
     load::Attack,
-    report::is_hostile,
+    report::{is_hostile, is_many},
     servers::{Contract, Peer, Task},
 };
 
@@ -16,10 +20,12 @@ Measures sockman against its alternatives, on this machine.
 
   cargo run --release --manifest-path benches/Cargo.toml -- [OPTIONS]
 
-  --quick         measures less, in under 3 minutes (a full run takes about 45 minutes)
+  --quick         measures less, in under 4 minutes (a full run takes under 40 minutes)
   --smoke         runs everything briefly, in half a minute; the figures mean nothing
   --hostile       runs only the scenarios with hostile connections, which a plain --quick omits;
                   with --docs, all other figures of the documentation stay
+  --many N        runs only the scenarios with N idle connections, for example 100000, which need
+                  as many descriptors in one process
   --only TEXT     runs only the scenarios whose name contains TEXT (echo, idle, wake/ …)
   --peers A,B     measures only these servers (the latencies have all their peers): epoll-c,
                   mio, tokio, message-io, poll-c, sockman, sockman-no-sweep, sockman-twice,
@@ -39,7 +45,8 @@ The suite starts itself in these forms. All end at the end of their standard inp
   serve PEER echo|sink|source|chat [--core N] [--send-size BYTES] [--work ROUNDS]
         [--more-listeners N]
                   runs one server, which prints `listening on 127.0.0.1:PORT`
-  hold ADDRESS    holds idle connections to ADDRESS; reads their number, one number a line
+  hold ADDRESS SOURCE
+                  holds idle connections from SOURCE; reads their number, one number a line
   connect PEER [--core N] PORT...
                   connects to these ports; reads the number of connects, one number a line
   attack ADDRESS NAME
@@ -62,6 +69,7 @@ pub enum Command {
     },
     Hold {
         to: SocketAddr,
+        from: Ipv4Addr,
     },
     Connect {
         peer: Peer,
@@ -81,6 +89,8 @@ pub struct Settings {
     pub only: Option<String>,
     /// Runs only the scenarios with hostile connections.
     pub hostile: bool,
+    /// Runs only the scenarios with this many idle connections.
+    pub many: Option<usize>,
     pub peers: Vec<Peer>,
     pub out: PathBuf,
     pub docs: Option<PathBuf>,
@@ -92,6 +102,9 @@ pub struct Settings {
 impl Settings {
     /// Returns whether the user asked for a scenario of this name.
     pub fn wants(&self, scenario: &str) -> bool {
+        if is_many(scenario) != self.many.is_some() {
+            return false;
+        }
         let is_asked = self.only.as_ref().is_none_or(|text| scenario.contains(text.as_str()));
         is_asked && if self.hostile { is_hostile(scenario) } else { !self.omits(scenario) }
     }
@@ -99,7 +112,7 @@ impl Settings {
     /// Returns whether a scenario runs only if the user asks for it: a quick run has no time for
     /// attacks.
     pub fn omits(&self, scenario: &str) -> bool {
-        let is_plain = !self.hostile && self.only.is_none();
+        let is_plain = !self.hostile && self.only.is_none() && self.many.is_none();
         is_plain && self.effort == Effort::Quick && is_hostile(scenario)
     }
 
@@ -120,6 +133,7 @@ pub fn parse() -> Result<Command, Box<dyn Error>> {
         effort: Effort::Full,
         only: None,
         hostile: false,
+        many: None,
         peers: Peer::ALL.to_vec(),
         out: "benchmark-results".into(),
         docs: None,
@@ -133,6 +147,7 @@ pub fn parse() -> Result<Command, Box<dyn Error>> {
             Long("quick") => settings.effort = Effort::Quick,
             Long("smoke") => settings.effort = Effort::Smoke,
             Long("hostile") => settings.hostile = true,
+            Long("many") => settings.many = Some(parser.value()?.parse()?),
             Long("only") => settings.only = Some(parser.value()?.string()?),
             Long("peers") => {
                 let names = parser.value()?.string()?;
@@ -147,7 +162,8 @@ pub fn parse() -> Result<Command, Box<dyn Error>> {
             Value(word) if word == "serve" => return parse_serve(parser),
             Value(word) if word == "connect" => return parse_connect(parser),
             Value(word) if word == "hold" => {
-                return Ok(Command::Hold { to: parser.value()?.parse()? });
+                let to = parser.value()?.parse()?;
+                return Ok(Command::Hold { to, from: parser.value()?.parse()? });
             }
             Value(word) if word == "attack" => {
                 let to = parser.value()?.parse()?;

@@ -46,7 +46,7 @@ fn run() -> Result<(), Box<dyn Error>> {
         Command::Connect { peer, core, ports } => connects::run(peer, core, &ports),
         Command::Attack { to, attack } => load::attack(to, attack),
         Command::EchoExample => servers::run_echo_example(),
-        Command::Hold { to } => load::hold(to),
+        Command::Hold { to, from } => load::hold(to, from),
         Command::Run(settings) => {
             let report = measure_all(&settings)?;
             show(&report, &settings)
@@ -80,7 +80,8 @@ fn measure_all(settings: &Settings) -> Result<Report, Box<dyn Error>> {
             .not_measured
             .push(format!("{}: a quick run measures it only with --hostile.", report::HOSTILE));
     }
-    scenarios::run(settings.effort, &only, &settings.peers, &mut report)?;
+    let Settings { effort, many, peers, .. } = settings;
+    scenarios::run(*effort, *many, &only, peers, &mut report)?;
     latency::run(settings.effort, &only, &mut report)?;
     instruments::run(settings.effort, &only, &env::current_exe()?, &mut report)?;
 

@@ -13,6 +13,9 @@ pub const SOCKMAN: &str = "sockman";
 /// The first program of README.md.
 pub const FIRST_PROGRAM: &str = "sockman, first program";
 
+/// Not a server: the least cost of waking a thread on another core.
+pub const BARE_WAKER: &str = "mio's waker alone";
+
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Report {
     /// One machine has measured all figures.
@@ -233,6 +236,14 @@ pub const HOSTILE: &str = "hostile";
 /// Returns whether a scenario has hostile connections.
 pub fn is_hostile(scenario: &str) -> bool {
     scenario.starts_with(HOSTILE)
+}
+
+/// The first word of the scenarios with as many connections as the user asks for.
+pub const MANY: &str = "many";
+
+/// Returns whether a scenario is one of `--many`.
+pub fn is_many(scenario: &str) -> bool {
+    scenario.starts_with(MANY)
 }
 
 impl Report {

@@ -5,7 +5,7 @@ use std::{io, thread, time::Duration};
 use super::{ACTIVE, Pacing, SMALL, Step, record::Recorder};
 use crate::{
     cores::Cores,
-    load::{Holder, PingPong},
+    load::{Holders, PingPong},
     measure::{Counted, measure, measure_quiet},
     report::Metric,
     server_process::ServerProcess,
@@ -25,9 +25,9 @@ pub(super) fn run(
     let server = ServerProcess::start(peer, Task::of(Contract::Echo), Some(cores.server))?;
     let without = server.descriptors()?;
     let memory_without = server.private_memory()?;
-    let mut holder = Holder::start(server.address)?;
+    let mut holders = Holders::of(server.address);
     for step in steps {
-        holder.grow_to(step.idle)?;
+        holders.grow_to(step.idle)?;
         server.wait_for_descriptors(without + step.idle)?;
         // The server's lists and the kernel's timers settle. No event says when.
         thread::sleep(SETTLE);

@@ -4,6 +4,7 @@ use std::time::Duration;
 use crate::{
     effort::Effort,
     measure::{Counted, Pace},
+    report::MANY,
     servers::{Contract, Peer, SEND_SIZE, Task},
 };
 
@@ -81,6 +82,8 @@ impl LoadKind {
 #[derive(Debug, Clone)]
 struct Step {
     idle: usize,
+    /// Whether `--many` asked for this step.
+    is_many: bool,
     quiet: bool,
     active: bool,
     memory: bool,
@@ -88,11 +91,15 @@ struct Step {
 
 impl Step {
     fn quiet_name(&self) -> String {
-        format!("idle/{}", self.idle)
+        format!("{}idle/{}", self.prefix(), self.idle)
     }
 
     fn active_name(&self) -> String {
-        format!("beside idle/{}", self.idle)
+        format!("{}beside idle/{}", self.prefix(), self.idle)
+    }
+
+    fn prefix(&self) -> String {
+        if self.is_many { format!("{MANY} ") } else { String::new() }
     }
 }
 
@@ -157,13 +164,13 @@ fn pacing(effort: Effort) -> Pacing {
         },
         Effort::Full => Pacing {
             rounds: 5,
-            loaded: pace(200, 5, 250),
+            loaded: pace(100, 4, 250),
             ladder_rounds: 5,
-            active: pace(200, 4, 250),
-            quiet: Duration::from_millis(1500),
+            active: pace(100, 4, 250),
+            quiet: Duration::from_millis(1000),
             connects: 3,
             hostile_rounds: 5,
-            hostile: Duration::from_millis(2000),
+            hostile: Duration::from_millis(1500),
             zero_windows: Duration::from_millis(3000),
             calm: Calm { patience: Duration::from_secs(5), tries: 3 },
         },
@@ -171,7 +178,7 @@ fn pacing(effort: Effort) -> Pacing {
 }
 
 /// Returns every scenario of a run whose name passes the filter.
-fn all(effort: Effort, only: &dyn Fn(&str) -> bool) -> Vec<Scenario> {
+fn all(effort: Effort, many: Option<usize>, only: &dyn Fn(&str) -> bool) -> Vec<Scenario> {
     let mut scenarios = Vec::new();
     let mut add = |name: String, contract, send_size, load| {
         let task = Task { send_size, ..Task::of(contract) };
@@ -212,7 +219,7 @@ fn all(effort: Effort, only: &dyn Fn(&str) -> bool) -> Vec<Scenario> {
     scenarios.push(Scenario { name, kind: Kind::Connects(connects) });
     scenarios.retain(|scenario| only(&scenario.name));
 
-    let mut steps = ladder(effort);
+    let mut steps = many.map_or_else(|| ladder(effort), ladder_to);
     for step in &mut steps {
         step.quiet &= only(&step.quiet_name());
         step.active &= only(&step.active_name());
@@ -247,7 +254,7 @@ fn listeners(effort: Effort) -> Vec<usize> {
 }
 
 fn ladder(effort: Effort) -> Vec<Step> {
-    let step = |idle, quiet, active, memory| Step { idle, quiet, active, memory: quiet && memory };
+    let step = |idle, quiet, active, memory| Step { idle, is_many: false, quiet, active, memory };
     if effort == Effort::Smoke {
         return vec![step(0, true, true, false), step(200, true, true, false)];
     }
@@ -258,6 +265,11 @@ fn ladder(effort: Effort) -> Vec<Step> {
         // Enough connections that pages and buffers of the process itself do not matter.
         step(10_000, true, true, true),
     ]
+}
+
+fn ladder_to(many: usize) -> Vec<Step> {
+    let step = |idle, memory| Step { idle, is_many: true, quiet: true, active: true, memory };
+    vec![step(0, false), step(many, true)]
 }
 
 fn size_name(bytes: usize) -> String {
@@ -272,6 +284,18 @@ fn takes_part(peer: Peer, kind: &Kind) -> bool {
     }
     if let Kind::Connects(_) = kind {
         return crate::connects::PEERS.contains(&peer);
+    }
+    if let Kind::Ladder(steps) = kind
+        && steps.iter().any(|step| step.is_many)
+    {
+        return [
+            Peer::Sockman,
+            Peer::SockmanNoSweep,
+            Peer::SockmanFirst,
+            Peer::EpollC,
+            Peer::Tokio,
+        ]
+        .contains(&peer);
     }
     let task = match kind {
         Kind::Loaded { task, .. } => *task,
@@ -300,7 +324,7 @@ mod tests {
 
     #[test]
     fn the_first_program_is_a_peer_in_every_scenario_that_only_echoes() {
-        let names: Vec<String> = all(Effort::Full, &|_| true)
+        let names: Vec<String> = all(Effort::Full, None, &|_| true)
             .into_iter()
             .filter(|scenario| !takes_part(Peer::SockmanFirst, &scenario.kind))
             .map(|scenario| scenario.name)

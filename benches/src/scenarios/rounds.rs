@@ -18,6 +18,8 @@ use crate::{
     servers::Peer,
 };
 
+/// Descriptors of a server beside those of its idle connections.
+const OTHER_DESCRIPTORS: usize = 100;
 /// The time besides the measurement, in which a process starts and connections are opened.
 const OVERHEAD: Duration = Duration::from_millis(40);
 /// The time besides the measurement for the ladder, whose 10,000 connections take longest.
@@ -30,17 +32,28 @@ const HOSTILE_OVERHEAD: Duration = Duration::from_millis(300);
 
 pub fn run(
     effort: Effort,
+    many: Option<usize>,
     only: &dyn Fn(&str) -> bool,
     peers: &[Peer],
     report: &mut Report,
 ) -> Result<(), Box<dyn Error>> {
-    let (scenarios, pacing) = (all(effort, only), pacing(effort));
+    let (scenarios, pacing) = (all(effort, many, only), pacing(effort));
     let cores = Cores::choose()?;
     if !scenarios.is_empty() && !cores.are_apart() {
         let why = "the machine has one core, which server and load share, so no figure is reliable";
         report.not_measured.push(format!("servers on a core of their own: {why}."));
     }
-    raise_descriptor_limit()?;
+    let descriptors = raise_descriptor_limit()?;
+    if let Some(count) = many {
+        let needed = count.saturating_add(OTHER_DESCRIPTORS);
+        if u64::try_from(needed)? > descriptors {
+            return Err(format!(
+                "--many {count} needs a limit of {needed} descriptors, and the hard limit here is \
+                 {descriptors}: raise it (ulimit -Hn) or use a lower number"
+            )
+            .into());
+        }
+    }
     let _pinned = Pinned::to(cores.load)?;
     let mut progress = Progress::new(&scenarios, peers, pacing);
     let mut recorder = Recorder::new(report);
@@ -164,6 +177,24 @@ fn cost(scenario: &Scenario, pacing: Pacing) -> Duration {
             let quiet = steps.iter().filter(|step| step.quiet).map(|_| pacing.quiet);
             let active = steps.iter().filter(|step| step.active).map(|_| pacing.active.total());
             quiet.chain(active).sum::<Duration>() + LADDER_OVERHEAD
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The latencies and the instruments take some ten minutes of a full run, and one of a quick one.
+    #[test]
+    fn a_full_run_takes_less_than_40_minutes_and_a_quick_one_less_than_4() {
+        for (effort, most) in [(Effort::Full, 40 - 10), (Effort::Quick, 4 - 1)] {
+            let is_quick = effort == Effort::Quick;
+            let scenarios =
+                all(effort, None, &|name| !(is_quick && crate::report::is_hostile(name)));
+            let progress = Progress::new(&scenarios, &Peer::ALL, pacing(effort));
+            let expected = progress.expected.as_secs() / 60;
+            assert!(expected < most, "{expected} minutes");
         }
     }
 }
