@@ -7,7 +7,7 @@ const EXAMPLES: [(&str, &str); 2] = [("first", "main"), ("echo", "run")];
 /// The fixed address in `first.rs`, which another program may use.
 const FIXED_ADDRESS: (&str, &str) = ("first", "127.0.0.1:7000");
 
-const SERVERS: [&str; 2] = ["epoll", "poll"];
+const SERVERS: [&str; 3] = ["epoll", "poll", "connect"];
 const PEERS: [&str; 3] = ["mio", "tokio", "message-io"];
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -8,7 +8,7 @@
 //! `docs::write` works from the text that [`write`] returns, not from the run. Therefore [`read`]
 //! returns exactly the figures of the pages and the plots.
 
-use std::io;
+use std::{error, fmt, io};
 
 use serde::{
     Deserialize, Serialize,
@@ -18,7 +18,7 @@ use serde_json::{Serializer, ser::Formatter};
 
 use crate::{
     plot,
-    report::{Distribution, Figure, Machine, Metric, Report, Shares},
+    report::{Distribution, Figure, Machine, Metric, OtherMachine, Report, Shares},
 };
 
 /// The fields of the object and the rows in each field begin a line. Deeper values do not.
@@ -27,8 +27,6 @@ const DEPTH_OF_ROWS: usize = 2;
 #[derive(Serialize, Deserialize)]
 struct DataSet {
     machine: Machine,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    hostile_machine: Option<Machine>,
     mode: String,
     seconds: f64,
     not_measured: Vec<String>,
@@ -43,10 +41,46 @@ struct DataSet {
     shares: Vec<(String, String, f64, Option<f64>)>,
 }
 
-/// The field that a data set has and the `results.json` of a run does not have.
+/// The fields that show which kind of file a text is.
 #[derive(Deserialize)]
 struct Kind {
+    machine: Machine,
+    /// Only a data set has this field. The `results.json` of a run does not.
     grids: Option<IgnoredAny>,
+    /// Earlier versions of the suite wrote figures of a second machine into a file.
+    hostile_machine: Option<Machine>,
+}
+
+/// The error of [`read`].
+#[derive(Debug)]
+pub enum ReadError {
+    Json(serde_json::Error),
+    /// The file has figures of two machines.
+    TwoMachines(OtherMachine),
+}
+
+impl From<serde_json::Error> for ReadError {
+    fn from(error: serde_json::Error) -> ReadError {
+        ReadError::Json(error)
+    }
+}
+
+impl fmt::Display for ReadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Json(error) => error.fmt(f),
+            Self::TwoMachines(error) => error.fmt(f),
+        }
+    }
+}
+
+impl error::Error for ReadError {
+    fn source(&self) -> Option<&(dyn error::Error + 'static)> {
+        match self {
+            Self::Json(error) => Some(error),
+            Self::TwoMachines(error) => Some(error),
+        }
+    }
 }
 
 /// Returns the data set of a report as text.
@@ -58,12 +92,17 @@ pub fn write(report: &Report) -> serde_json::Result<String> {
     String::from_utf8(text).map_err(Error::custom)
 }
 
-/// Reads a report from a data set, or from the `results.json` of a run.
-pub fn read(text: &str) -> serde_json::Result<Report> {
-    match serde_json::from_str::<Kind>(text)?.grids {
-        Some(_) => serde_json::from_str::<DataSet>(text)?.report(),
-        None => serde_json::from_str(text),
+/// Reads a report from a data set, or from the `results.json` of a run. Fails if it has figures of
+/// two machines.
+pub fn read(text: &str) -> Result<Report, ReadError> {
+    let kind = serde_json::from_str::<Kind>(text)?;
+    if let Some(other) = kind.hostile_machine {
+        kind.machine.same_as(&other).map_err(ReadError::TwoMachines)?;
     }
+    Ok(match kind.grids {
+        Some(_) => serde_json::from_str::<DataSet>(text)?.report()?,
+        None => serde_json::from_str(text)?,
+    })
 }
 
 impl DataSet {
@@ -85,7 +124,6 @@ impl DataSet {
             .map(|of| (of.scenario.clone(), of.peer.clone(), of.server, of.load));
         DataSet {
             machine: report.machine.clone(),
-            hostile_machine: report.hostile_machine.clone(),
             mode: report.mode.clone(),
             seconds: report.seconds,
             not_measured: report.not_measured.clone(),
@@ -124,7 +162,6 @@ impl DataSet {
         });
         Ok(Report {
             machine: self.machine,
-            hostile_machine: self.hostile_machine,
             mode: self.mode,
             seconds: self.seconds,
             figures: figures.collect(),
@@ -224,7 +261,6 @@ mod tests {
     /// Returns a report with all that a run can have: the fixture has no shares and one grid.
     fn report() -> Report {
         let mut report = fixture::report();
-        report.hostile_machine = Some(report.machine.clone());
         let shares = |peer: &str, load| Shares {
             scenario: "echo/1 × 64 B".to_owned(),
             peer: peer.to_owned(),
@@ -301,5 +337,16 @@ mod tests {
         let (_, after) = rest.split_once("\n],").expect("the end of the grids");
         let error = read(&format!("{before}\"grids\":[\n],{after}")).expect_err("no grid");
         assert!(error.to_string().contains("has too few quantiles"), "{error}");
+    }
+
+    #[test]
+    fn a_file_with_figures_of_two_machines_is_refused_and_the_error_says_what_differs() {
+        let text = write(&report()).expect("it is written");
+        let other = r#"{"processor":"another","cores":2,"kernel":"","rustc":"","peers":{}}"#;
+        let mixed = text.replacen('{', &format!("{{\n\"hostile_machine\":{other},"), 1);
+        let error = read(&mixed).expect_err("it has two machines");
+        let ReadError::TwoMachines(other) = &error else { panic!("{error}") };
+        assert_eq!(other.differences[0].property, "processor");
+        assert_eq!(other.differences[0].theirs, "another");
     }
 }

@@ -20,18 +20,23 @@
 //! | `not measured` | what could not be measured, and why |
 //! | `plot: NAME` | the image `NAME.svg`, if the run has figures for it |
 //!
+//! The figures of another machine are a data set of its own, in a directory beside the main one:
+//! `docs/performance/NAME/figures.json`, with its tables and plots. Where the main data set has no
+//! figures for a marker, the first other one that has them is used, and its machine is named.
+//!
 //! The raw results of a run stay in the run's own directory.
 
 use std::{
+    collections::BTreeMap,
     fmt::Write,
     fs, io,
     path::{Path, PathBuf},
 };
 
 use crate::{
-    data_set,
+    data_set::{self, ReadError},
     plot::{self, Plot},
-    report::{Machine, Report, is_hostile},
+    report::{OtherMachine, Report},
     table,
 };
 
@@ -69,6 +74,11 @@ pub enum Error {
         path: PathBuf,
         source: serde_json::Error,
     },
+    /// The figures of a file are from two machines.
+    TwoMachines {
+        path: PathBuf,
+        source: OtherMachine,
+    },
     Plots(plot::Error),
     /// The markers of a page are wrong.
     Page {
@@ -80,36 +90,87 @@ pub enum Error {
     Smoke,
 }
 
-/// Writes the pages, the tables, the plots and the data set, and returns the files. `docs_dir` is
-/// the directory `docs` of a checkout. Everything is made from the text of the data set, so
-/// [`read_results`] of that file gives the same files again.
-pub fn write(report: &Report, docs_dir: &Path) -> Result<Vec<PathBuf>, Error> {
+/// All data sets of the documentation.
+struct DataSets {
+    main: Report,
+    /// By the names of their directories.
+    others: BTreeMap<String, Report>,
+}
+
+impl DataSets {
+    /// Returns all data sets with the paths from [`DIRECTORY`] to their directories, the main one
+    /// first.
+    fn all(&self) -> impl Iterator<Item = (String, &Report)> {
+        let others = self.others.iter().map(|(name, report)| (format!("{name}/"), report));
+        [(String::new(), &self.main)].into_iter().chain(others)
+    }
+}
+
+/// Writes the pages, the tables, the plots and the data sets, and returns the files. `docs_dir` is
+/// the directory `docs` of a checkout. `name` is the data set that `report` replaces: `None` is the
+/// main one. Everything is made from the texts of the data sets, so [`read_results`] of these files
+/// gives the same files again.
+pub fn write(report: &Report, docs_dir: &Path, name: Option<&str>) -> Result<Vec<PathBuf>, Error> {
     if report.mode == "smoke" {
         return Err(Error::Smoke);
     }
     let directory = docs_dir.join(DIRECTORY);
-    let figures = figures_file(docs_dir);
-    let results = |source| Error::Results { path: figures.clone(), source };
-    let text = data_set::write(report).map_err(results)?;
-    let report = &data_set::read(&text).map_err(results)?;
+    let mut sets = DataSets { main: report.clone(), others: others(&directory)? };
+    if let Some(name) = name {
+        sets.main = read_results(&figures_file(docs_dir, None))?;
+        sets.others.insert(name.to_owned(), report.clone());
+    }
+    let mut texts = Vec::new();
+    for (to_set, report) in sets.all() {
+        let path = directory.join(&to_set).join(FIGURES);
+        let json = |source| Error::Results { path: path.clone(), source };
+        texts.push((path.clone(), data_set::write(report).map_err(json)?));
+    }
+    let read = |(path, text): &(PathBuf, String)| data_set::read(text).map_err(wrong(path));
+    let mut reports = texts.iter().map(read);
+    sets.main = reports.next().transpose()?.unwrap_or(sets.main);
+    for (of_name, read) in sets.others.values_mut().zip(reports) {
+        *of_name = read?;
+    }
 
     // All pages are filled in before the first file is written, so an error changes no file.
     let mut pages = Vec::new();
     for page in &PAGES {
         let path = docs_dir.join(page.path);
         let before = fs::read_to_string(&path).map_err(file("read", &path))?;
-        pages.push((path, fill_in(page, &before, report)?));
+        pages.push((path, fill_in(page, &before, &sets)?));
     }
 
-    let mut files = plot::write_all(report, &directory).map_err(Error::Plots)?;
-    remove_other_plots(&directory, &files)?;
-    pages.push((directory.join(TABLES), tables(report)));
-    pages.push((figures, text));
+    let mut files = Vec::new();
+    for (to_set, report) in sets.all() {
+        let directory = directory.join(&to_set);
+        let plots = plot::write_all(report, &directory).map_err(Error::Plots)?;
+        remove_other_plots(&directory, &plots)?;
+        files.extend(plots);
+        pages.push((directory.join(TABLES), tables(report, &to_set)));
+    }
+    pages.extend(texts);
     for (path, text) in pages {
         fs::write(&path, text).map_err(file("write", &path))?;
         files.push(path);
     }
     Ok(files)
+}
+
+/// Reads the data sets in the directories of this directory.
+fn others(directory: &Path) -> Result<BTreeMap<String, Report>, Error> {
+    let mut others = BTreeMap::new();
+    if !directory.exists() {
+        return Ok(others);
+    }
+    for entry in fs::read_dir(directory).map_err(file("read", directory))? {
+        let path = entry.map_err(file("read", directory))?.path();
+        let figures = path.join(FIGURES);
+        if let Some(name) = path.file_name().filter(|_| figures.is_file()) {
+            others.insert(name.to_string_lossy().into_owned(), read_results(&figures)?);
+        }
+    }
+    Ok(others)
 }
 
 /// Writes the report as `results.json` into this directory, and makes the directory if needed.
@@ -125,13 +186,13 @@ pub fn write_results(report: &Report, directory: &Path) -> Result<PathBuf, Error
 /// Reads the report from the `results.json` of a run, or from a data set.
 pub fn read_results(path: &Path) -> Result<Report, Error> {
     let text = fs::read_to_string(path).map_err(file("read", path))?;
-    let results = |source| Error::Results { path: path.to_owned(), source };
-    data_set::read(&text).map_err(results)
+    data_set::read(&text).map_err(wrong(path))
 }
 
-/// Returns the path of the data set. `docs_dir` is the directory `docs` of a checkout.
-pub fn figures_file(docs_dir: &Path) -> PathBuf {
-    docs_dir.join(DIRECTORY).join(FIGURES)
+/// Returns the path of a data set, `None` for the main one. `docs_dir` is the directory `docs` of a
+/// checkout.
+pub fn figures_file(docs_dir: &Path, name: Option<&str>) -> PathBuf {
+    docs_dir.join(DIRECTORY).join(name.unwrap_or_default()).join(FIGURES)
 }
 
 /// Removes the plots of an earlier run for which this run has no figures.
@@ -146,8 +207,7 @@ fn remove_other_plots(directory: &Path, ours: &[PathBuf]) -> Result<(), Error> {
 }
 
 /// Returns the page with everything between markers replaced.
-fn fill_in(page: &Page, before: &str, report: &Report) -> Result<String, Error> {
-    let plots = plot::plots(report);
+fn fill_in(page: &Page, before: &str, sets: &DataSets) -> Result<String, Error> {
     let mut text = String::new();
     let mut open: Option<(usize, &str)> = None;
     for (number, line) in (1..).zip(before.lines()) {
@@ -164,7 +224,7 @@ fn fill_in(page: &Page, before: &str, report: &Report) -> Result<String, Error> 
             (None, None) => {}
             (None, Some(name)) => {
                 open = Some((number, name));
-                let content = content(name, page, report, &plots)
+                let content = content(name, page, sets)
                     .ok_or_else(|| wrong(format!("no such marker: `{name}`")))?;
                 _ = writeln!(text, "{line}\n\n{}\n", content.trim());
                 continue;
@@ -187,42 +247,43 @@ fn marker(line: &str) -> Option<&str> {
 }
 
 /// Returns the text for a marker, or `None` if there is no marker of that name.
-fn content(name: &str, page: &Page, report: &Report, plots: &[Plot]) -> Option<String> {
+fn content(name: &str, page: &Page, sets: &DataSets) -> Option<String> {
     const NONE: &str = "Not measured in this run.";
     Some(match name.split_once(": ") {
         Some(("plot", name)) => {
-            let plot = plots.iter().find(|plot| plot.name == name);
-            plot.map_or_else(|| NONE.to_owned(), |plot| image(plot, page.to_plots))
+            let mut plots = sets.all().filter_map(|(to_set, report)| {
+                let plot = plot::plots(report).into_iter().find(|plot| plot.name == name)?;
+                Some(image(&plot, &format!("{}{to_set}", page.to_plots)))
+            });
+            plots.next().unwrap_or_else(|| NONE.to_owned())
         }
         Some(_) => return None,
         None => match name {
-            "machine" => machine(report),
-            "hostile" => hostile(report).unwrap_or_else(|| NONE.to_owned()),
-            "overview" => table::overview_markdown(report),
-            "targets" => table::targets_markdown(&table::targets(report)),
-            "not measured" => not_measured(report),
+            "machine" => machines(page, sets),
+            "hostile" => hostile(sets).unwrap_or_else(|| NONE.to_owned()),
+            "overview" => table::overview_markdown(&sets.main),
+            "targets" => targets(sets),
+            "not measured" => not_measured(&sets.main),
             _ => return None,
         },
     })
 }
 
-/// Returns the whole page of tables: a section for each group of scenarios, with its plots.
-fn tables(report: &Report) -> String {
+/// Returns the whole page of tables: a section for each group of scenarios, with its plots. `to_set`
+/// is the path from [`DIRECTORY`] to the data set.
+fn tables(report: &Report, to_set: &str) -> String {
     let (groups, plots) = (table::groups(report), plot::plots(report));
+    let up = "../".repeat(to_set.matches('/').count());
     let mut text = format!(
         "# Benchmark: all tables\n\nThe benchmark suite writes this file. \
-         [{FIGURES}]({FIGURES}) has each round. [benches/README.md](../../benches/README.md) \
-         explains scenarios and peers, [benches/RESULTS.md](../../benches/RESULTS.md) the results; \
-         [performance.md](../performance.md#the-machine) names the machine.\n\n{}\n",
+         [{FIGURES}]({FIGURES}) has each round. [benches/README.md]({up}../../benches/README.md) \
+         explains scenarios and peers, [benches/RESULTS.md]({up}../../benches/RESULTS.md) the \
+         results.\n\nMeasured on: {}.\n\n{}\n",
+        report.machine,
         table::legend(),
     );
     for group in &groups {
         _ = writeln!(text, "\n## {group}\n");
-        if is_hostile(group)
-            && let Some(machine) = &report.hostile_machine
-        {
-            _ = writeln!(text, "{}\n", another_machine(machine));
-        }
         for plot in plots.iter().filter(|plot| plot.place(&groups) == Some(group)) {
             _ = writeln!(text, "{}\n", image(plot, ""));
         }
@@ -233,21 +294,42 @@ fn tables(report: &Report) -> String {
     text
 }
 
-/// Returns the table of the scenarios with hostile connections, with their machine if it is not that
-/// of the other scenarios.
-fn hostile(report: &Report) -> Option<String> {
-    let table = table::hostile_markdown(report)?;
-    let machine = report.hostile_machine.as_ref().map(another_machine);
-    Some(machine.map_or_else(|| table.clone(), |machine| format!("{table}\n{machine}")))
+/// Returns the table of the scenarios with hostile connections, with the machine if it is not that
+/// of the main data set.
+fn hostile(sets: &DataSets) -> Option<String> {
+    sets.all().find_map(|(to_set, report)| {
+        let table = table::hostile_markdown(report)?;
+        let is_main = to_set.is_empty();
+        let machine = &report.machine;
+        Some(if is_main { table } else { format!("{table}\nMeasured on: {machine}.") })
+    })
 }
 
-fn another_machine(machine: &Machine) -> String {
-    let Machine { processor, cores, kernel, .. } = machine;
-    format!("Measured on another machine: {processor}, {cores} cores, Linux {kernel}.")
+/// Returns the targets of the main data set, and those that the other data sets have measured.
+fn targets(sets: &DataSets) -> String {
+    let mut text = table::targets_markdown(&table::targets(&sets.main));
+    for report in sets.others.values() {
+        let mut measured = table::targets(report);
+        measured.retain(table::Target::is_measured);
+        let table = table::targets_markdown(&measured);
+        _ = write!(text, "\nMeasured on: {}.\n\n{table}", report.machine);
+    }
+    text
 }
 
 fn image(plot: &Plot, to_plots: &str) -> String {
     format!("![{}]({to_plots}{}.svg)", plot.title, plot.name)
+}
+
+/// Returns the machine of the main data set, and the places of the others.
+fn machines(page: &Page, sets: &DataSets) -> String {
+    let mut text = machine(&sets.main);
+    for (name, report) in &sets.others {
+        let tables = format!("{}{name}/{TABLES}", page.to_plots);
+        let groups = table::groups(report).join(", ");
+        _ = writeln!(text, "* [{}]({tables}): {groups}", report.machine);
+    }
+    text
 }
 
 fn machine(report: &Report) -> String {
@@ -270,6 +352,14 @@ fn not_measured(report: &Report) -> String {
     report.not_measured.iter().map(|sentence| format!("* {sentence}\n")).collect()
 }
 
+fn wrong(path: &Path) -> impl FnOnce(ReadError) -> Error {
+    let path = path.to_owned();
+    move |error| match error {
+        ReadError::Json(source) => Error::Results { path, source },
+        ReadError::TwoMachines(source) => Error::TwoMachines { path, source },
+    }
+}
+
 fn file(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
     let path = path.to_owned();
     move |source| Error::File { what, path, source }
@@ -284,6 +374,7 @@ impl std::fmt::Display for Error {
             Self::Results { path, source } => {
                 write!(f, "{} is not a report of this suite: {source}", path.display())
             }
+            Self::TwoMachines { path, source } => write!(f, "{}: {source}", path.display()),
             Self::Plots(source) => write!(f, "cannot draw the plots: {source}"),
             Self::Page { page, line, what } => write!(f, "{page}, line {line}: {what}"),
             Self::Smoke => f.write_str(
@@ -298,6 +389,7 @@ impl std::error::Error for Error {
         match self {
             Self::File { source, .. } => Some(source),
             Self::Results { source, .. } => Some(source),
+            Self::TwoMachines { source, .. } => Some(source),
             Self::Plots(source) => Some(&**source),
             Self::Page { .. } | Self::Smoke => None,
         }
@@ -311,8 +403,12 @@ mod tests {
     use super::*;
     use crate::{fixture, instruments::scratch::Scratch};
 
+    fn of_fixture() -> DataSets {
+        DataSets { main: fixture::report(), others: BTreeMap::new() }
+    }
+
     fn filled(page: &str) -> Result<String, String> {
-        fill_in(&PAGES[0], page, &fixture::report()).map_err(|e| e.to_string())
+        fill_in(&PAGES[0], page, &of_fixture()).map_err(|e| e.to_string())
     }
 
     #[test]
@@ -358,7 +454,7 @@ Prose.
     #[test]
     fn the_tables_have_every_group_and_every_plot_of_a_report_once() {
         let report = fixture::report();
-        let tables = tables(&report);
+        let tables = tables(&report, "");
         for group in table::groups(&report) {
             assert!(tables.contains(&format!("\n## {group}\n")), "{group}");
             assert!(tables.contains(table::markdown(&report, &group).trim()), "{group}");
@@ -375,14 +471,14 @@ Prose.
             let path = docs_dir().join(page.path);
             let text = fs::read_to_string(path).expect("the page is read");
             assert!(!text.to_lowercase().contains("fixture"), "{}", page.path);
-            fill_in(page, &text, &fixture::report()).expect("the page is filled in");
+            fill_in(page, &text, &of_fixture()).expect("the page is filled in");
         }
     }
 
     #[test]
     fn a_smoke_run_writes_no_page() {
         let report = Report { mode: "smoke".to_owned(), ..fixture::report() };
-        assert!(matches!(write(&report, Path::new("/nonexistent")), Err(Error::Smoke)));
+        assert!(matches!(write(&report, Path::new("/nonexistent"), None), Err(Error::Smoke)));
     }
 
     #[test]
@@ -410,14 +506,20 @@ Prose.
         (scratch, docs)
     }
 
-    /// Returns the names and contents of all files that `write` writes.
+    /// Returns the paths and contents of all files that `write` writes.
     fn contents(docs_dir: &Path) -> BTreeMap<String, String> {
-        let generated = fs::read_dir(docs_dir.join(DIRECTORY)).expect("the directory is read");
-        let generated = generated.map(|entry| entry.expect("an entry is read").path());
-        let files = generated.chain(PAGES.iter().map(|page| docs_dir.join(page.path)));
-        let named = files.map(|path| {
-            let name = path.file_name().expect("a file has a name").to_string_lossy().into_owned();
-            (name, fs::read_to_string(&path).expect("a file is read"))
+        let mut files: Vec<PathBuf> = PAGES.iter().map(|page| docs_dir.join(page.path)).collect();
+        let mut directories = vec![docs_dir.join(DIRECTORY)];
+        while let Some(directory) = directories.pop() {
+            for entry in fs::read_dir(directory).expect("the directory is read") {
+                let path = entry.expect("an entry is read").path();
+                if path.is_dir() { directories.push(path) } else { files.push(path) }
+            }
+        }
+        let named = files.into_iter().map(|path| {
+            let name = path.strip_prefix(docs_dir).expect("it is in the directory");
+            let text = fs::read_to_string(&path).expect("a file is read");
+            (name.display().to_string(), text)
         });
         named.collect()
     }
@@ -425,17 +527,21 @@ Prose.
     #[test]
     fn a_data_set_gives_the_pages_and_the_plots_of_its_run_again() {
         let ((_first, first), (_second, second)) = (copied_pages(), copied_pages());
-        write(&fixture::report(), &first).expect("the pages of a run are written");
-        let report = read_results(&first.join(DIRECTORY).join(FIGURES));
-        write(&report.expect("the data set is read"), &second).expect("its pages are written");
+        write(&fixture::report(), &first, None).expect("the pages of a run are written");
+        let report = read_results(&figures_file(&first, None));
+        let report = report.expect("the data set is read");
+        write(&report, &second, None).expect("its pages are written");
         assert_eq!(contents(&first), contents(&second));
     }
 
     #[test]
     fn the_pages_of_this_checkout_and_their_plots_match_the_data_set() {
-        let report = read_results(&docs_dir().join(DIRECTORY).join(FIGURES)).expect("it is read");
         let (_scratch, again) = copied_pages();
-        write(&report, &again).expect("the pages are written");
+        let read = |path: &Path| read_results(path).expect("a data set is read");
+        write(&read(&figures_file(&docs_dir(), None)), &again, None).expect("it is written");
+        for (name, report) in others(&docs_dir().join(DIRECTORY)).expect("they are read") {
+            write(&report, &again, Some(&name)).expect("the pages are written");
+        }
         let (kept, again) = (contents(&docs_dir()), contents(&again));
         assert_eq!(kept.keys().collect::<Vec<_>>(), again.keys().collect::<Vec<_>>());
         for (name, text) in &kept {
@@ -446,5 +552,36 @@ Prose.
                  run the suite with `--from docs/performance/{FIGURES} --docs docs`"
             );
         }
+    }
+
+    #[test]
+    fn another_machine_has_a_data_set_of_its_own_which_the_main_one_does_not_change() {
+        let (_scratch, docs) = copied_pages();
+        let of_groups = |is_asked: &dyn Fn(&str) -> bool, processor: &str| {
+            let mut report = fixture::report();
+            report.figures.retain(|f| is_asked(&f.scenario));
+            report.machine.processor = processor.to_owned();
+            report
+        };
+        let is_hostile = crate::report::is_hostile;
+        let main = of_groups(&|scenario| !is_hostile(scenario), "First processor");
+        let other = of_groups(&is_hostile, "Second processor");
+        write(&main, &docs, None).expect("the main data set is written");
+        write(&other, &docs, Some("second")).expect("another data set is written");
+        write(&main, &docs, None).expect("the main data set is written again");
+        let files = contents(&docs);
+        for (file, expected) in [
+            ("performance/tables.md", "Measured on: First processor, "),
+            ("performance/second/tables.md", "Measured on: Second processor, "),
+            ("performance/second/tables.md", "](../../../benches/README.md)"),
+            ("performance.md", "* [Second processor, "),
+            ("performance.md", "](performance/second/tables.md): hostile, "),
+            ("performance.md", "| quiet | "),
+            ("../benches/RESULTS.md", "Measured on: Second processor, "),
+        ] {
+            assert!(files[file].contains(expected), "{file} lacks {expected}");
+        }
+        assert!(!files["performance/figures.json"].contains("Second processor"));
+        assert!(!files["performance/tables.md"].contains("## hostile"));
     }
 }

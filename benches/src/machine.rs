@@ -24,7 +24,43 @@ fn extend_with_own(peers: &mut std::collections::BTreeMap<String, String>) {
 }
 
 fn processor() -> Option<String> {
-    let text = fs::read_to_string("/proc/cpuinfo").ok()?;
-    let line = text.lines().find(|line| line.starts_with("model name"))?;
-    Some(line.split_once(':')?.1.trim().to_owned())
+    processor_in(&fs::read_to_string("/proc/cpuinfo").ok()?)
+}
+
+/// Returns the name of the model and the numbers that x86 has: under a hypervisor, different models
+/// often have the same name.
+fn processor_in(text: &str) -> Option<String> {
+    let field = |name: &str| {
+        let line = text
+            .lines()
+            .find(|line| line.split_once(':').is_some_and(|(heading, _)| heading.trim() == name))?;
+        Some(line.split_once(':')?.1.trim())
+    };
+    let name = field("model name")?;
+    let numbers = field("cpu family").zip(field("model")).zip(field("stepping"));
+    Some(match numbers {
+        Some(((family, model), stepping)) => {
+            format!("{name} (family {family}, model {model}, stepping {stepping})")
+        }
+        None => name.to_owned(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn processors_of_one_name_are_distinguished_by_their_numbers() {
+        let text = "\
+processor\t: 0
+cpu family\t: 26
+model\t\t: 2
+model name\t: AMD EPYC
+stepping\t: 1
+";
+        let expected = "AMD EPYC (family 26, model 2, stepping 1)";
+        assert_eq!(processor_in(text).as_deref(), Some(expected));
+        assert_eq!(processor_in("model name : Other\n").as_deref(), Some("Other"));
+    }
 }

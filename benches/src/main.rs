@@ -5,6 +5,7 @@ use cli::{Command, Settings};
 use report::Report;
 
 mod cli;
+mod connects;
 mod cores;
 mod data_set;
 mod docs;
@@ -42,9 +43,10 @@ fn run() -> Result<(), Box<dyn Error>> {
             Ok(())
         }
         Command::Serve { peer, task, core } => servers::serve(peer, task, core),
+        Command::Connect { peer, core, ports } => connects::run(peer, core, &ports),
         Command::Attack { to, attack } => load::attack(to, attack),
         Command::EchoExample => servers::run_echo_example(),
-        Command::Hold { to } => load::hold(to),
+        Command::Hold { to, from } => load::hold(to, from),
         Command::Run(settings) => {
             let report = measure_all(&settings)?;
             show(&report, &settings)
@@ -60,7 +62,6 @@ fn measure_all(settings: &Settings) -> Result<Report, Box<dyn Error>> {
     let start = Instant::now();
     let mut report = Report {
         machine: machine::describe(),
-        hostile_machine: None,
         mode: settings.effort.name().into(),
         seconds: 0.0,
         figures: Vec::new(),
@@ -69,6 +70,9 @@ fn measure_all(settings: &Settings) -> Result<Report, Box<dyn Error>> {
         shares: Vec::new(),
         failures: 0,
     };
+    // A run takes minutes, so figures that cannot be added have to be found before it.
+    let earlier = settings.earlier().map(|path| docs::read_results(&path)).transpose()?;
+    earlier.as_ref().map_or(Ok(()), |earlier| report.can_add(earlier))?;
     let only = |scenario: &str| settings.wants(scenario);
 
     if settings.omits(report::HOSTILE) {
@@ -76,7 +80,8 @@ fn measure_all(settings: &Settings) -> Result<Report, Box<dyn Error>> {
             .not_measured
             .push(format!("{}: a quick run measures it only with --hostile.", report::HOSTILE));
     }
-    scenarios::run(settings.effort, &only, &settings.peers, &mut report)?;
+    let Settings { effort, many, peers, .. } = settings;
+    scenarios::run(*effort, *many, &only, peers, &mut report)?;
     latency::run(settings.effort, &only, &mut report)?;
     instruments::run(settings.effort, &only, &env::current_exe()?, &mut report)?;
 
@@ -84,21 +89,12 @@ fn measure_all(settings: &Settings) -> Result<Report, Box<dyn Error>> {
     if report.figures.is_empty() && report.not_measured.is_empty() {
         return Err("no scenario has the text of --only in its name; see --help".into());
     }
-    if let Some(earlier) = &settings.earlier() {
-        let earlier = docs::read_results(earlier)?;
-        let is_same_machine = earlier.machine.processor == report.machine.processor;
-        if earlier.mode != report.mode || !(is_same_machine || settings.hostile) {
-            return Err("figures are added only to a run of the same mode and processor".into());
-        }
-        if !is_same_machine {
-            report.hostile_machine = Some(report.machine);
-            report.machine = earlier.machine.clone();
-        }
+    if let Some(earlier) = earlier {
         if settings.hostile {
             // The documentation has the length of the run that measured everything else.
             report.seconds = 0.0;
         }
-        report.add(earlier);
+        report.add(earlier)?;
     }
     docs::write_results(&report, &settings.out)?;
     Ok(report)
@@ -109,6 +105,7 @@ fn measure_all(settings: &Settings) -> Result<Report, Box<dyn Error>> {
 fn show(report: &Report, settings: &Settings) -> Result<(), Box<dyn Error>> {
     let plots = plot::write_all(report, &settings.out)?;
     print!("{}{}", table::summary(report), shares::text(report));
+    println!("measured on: {}", report.machine);
     println!(
         "{:.0} s; the results and {} plots are in {}",
         report.seconds,
@@ -116,7 +113,7 @@ fn show(report: &Report, settings: &Settings) -> Result<(), Box<dyn Error>> {
         settings.out.display()
     );
     if let Some(docs) = &settings.docs {
-        let files = docs::write(report, docs)?;
+        let files = docs::write(report, docs, settings.data_set.as_deref())?;
         println!("{} files of the documentation have the figures of this run", files.len());
     }
     if report.failures > 0 {

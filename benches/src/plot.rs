@@ -54,7 +54,7 @@ pub fn write_all(report: &Report, dir: &Path) -> Result<Vec<PathBuf>, Error> {
     let mut files = Vec::new();
     for plot in plots(report) {
         let path = dir.join(format!("{}.svg", plot.name));
-        fs::write(&path, svg(&plot)?)
+        fs::write(&path, svg(&plot, &report.machine.processor)?)
             .map_err(|e| format!("cannot write {}: {e}", path.display()))?;
         files.push(path);
     }
@@ -299,7 +299,8 @@ fn slug(text: &str) -> String {
     plain.split_whitespace().collect::<Vec<_>>().join("-").to_lowercase()
 }
 
-fn svg(plot: &Plot) -> Result<String, Error> {
+/// Draws a plot, with the machine of the figures in its upper right corner.
+fn svg(plot: &Plot, machine: &str) -> Result<String, Error> {
     let cells = layout(plot);
     let bottom = cells.iter().map(|cell| cell.top + cell.height).max().unwrap_or(0);
     let mut text = String::new();
@@ -311,6 +312,8 @@ fn svg(plot: &Plot) -> Result<String, Error> {
         area.draw(&Text::new(plot.title.clone(), (MARGIN * 2, 12), title))?;
         let subtitle = style::text(style::SUBTITLE, &style::FAINT_INK, HPos::Left, VPos::Top);
         area.draw(&Text::new(plot.subtitle.clone(), (MARGIN * 2, 36), subtitle))?;
+        let corner = style::text(style::SUBTITLE, &style::FAINT_INK, HPos::Right, VPos::Top);
+        area.draw(&Text::new(machine.to_owned(), (WIDTH - MARGIN * 2, 14), corner))?;
         let cells = cells.iter().map(|cell| {
             let Cell { left, top, width, height } = *cell;
             area.clone().shrink((left, top), (width, height))
@@ -367,14 +370,17 @@ mod tests {
     #[test]
     fn every_peer_with_cpu_and_every_distribution_is_named_in_a_plot_as_text() {
         let report = fixture::report();
-        let drawn: Vec<String> =
-            plots(&report).iter().map(|plot| svg(plot).expect("a plot is drawn")).collect();
+        let drawn: Vec<String> = plots(&report)
+            .iter()
+            .map(|plot| svg(plot, "a machine").expect("a plot is drawn"))
+            .collect();
         let drawn = drawn.concat();
         let cpu = report.figures.iter().filter(|f| f.metric == Metric::CpuPerMessage);
         let names = cpu.map(|f| f.peer.as_str());
         for name in names.chain(report.distributions.iter().map(|d| what(&d.scenario))) {
             assert!(drawn.contains(name), "{name} is in no plot");
         }
+        assert_eq!(drawn.matches("a machine").count(), plots(&report).len());
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The results of a run. The `results.json` of a run is a whole [`Report`]. The documentation keeps
 //! the [data set](crate::data_set) of a report.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, error, fmt};
 
 use serde::{Deserialize, Serialize};
 
@@ -10,13 +10,16 @@ use serde::{Deserialize, Serialize};
 pub const LIMIT: &str = "epoll C";
 /// This library with its default options.
 pub const SOCKMAN: &str = "sockman";
+/// The first program of README.md.
+pub const FIRST_PROGRAM: &str = "sockman, first program";
+
+/// Not a server: the least cost of waking a thread on another core.
+pub const BARE_WAKER: &str = "mio's waker alone";
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Report {
+    /// One machine has measured all figures.
     pub machine: Machine,
-    /// The machine of the scenarios with hostile connections, if another one measured them.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub hostile_machine: Option<Machine>,
     /// `full`, `quick` or `smoke`.
     pub mode: String,
     /// The duration of the whole run.
@@ -47,13 +50,104 @@ pub struct Shares {
 
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Machine {
-    /// The model name in `/proc/cpuinfo`.
+    /// The model in `/proc/cpuinfo`: its name, and the numbers that distinguish models of the same
+    /// name.
     pub processor: String,
     pub cores: usize,
     pub kernel: String,
     pub rustc: String,
     /// The versions of the peers by name.
     pub peers: BTreeMap<String, String>,
+}
+
+/// What differs between the machines of two runs. A data set has the figures of one machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OtherMachine {
+    pub differences: Vec<Difference>,
+}
+
+/// One property that differs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Difference {
+    /// `processor`, `cores`, `kernel`, `rustc`, or the name of a peer.
+    pub property: String,
+    pub ours: String,
+    pub theirs: String,
+}
+
+impl fmt::Display for Machine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}, {} cores, Linux {}", self.processor, self.cores, self.kernel)
+    }
+}
+
+impl Machine {
+    /// Fails if another machine, kernel or compiler, or another version of a peer, has measured
+    /// `other`. A peer that only one of the runs knows is no difference.
+    pub fn same_as(&self, other: &Machine) -> Result<(), OtherMachine> {
+        let (cores, other_cores) = (self.cores.to_string(), other.cores.to_string());
+        let mut pairs = vec![
+            ("processor", &self.processor, &other.processor),
+            ("cores", &cores, &other_cores),
+            ("kernel", &self.kernel, &other.kernel),
+            ("rustc", &self.rustc, &other.rustc),
+        ];
+        for (peer, version) in &self.peers {
+            pairs.extend(other.peers.get(peer).map(|other| (peer.as_str(), version, other)));
+        }
+        let differences: Vec<Difference> = (pairs.into_iter())
+            .filter(|(_, ours, theirs)| ours != theirs)
+            .map(|(property, ours, theirs)| Difference {
+                property: property.to_owned(),
+                ours: ours.clone(),
+                theirs: theirs.clone(),
+            })
+            .collect();
+        if differences.is_empty() { Ok(()) } else { Err(OtherMachine { differences }) }
+    }
+}
+
+impl fmt::Display for OtherMachine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the figures of two machines cannot be in one data set")?;
+        for Difference { property, ours, theirs } in &self.differences {
+            write!(f, "; {property}: {ours:?} and {theirs:?}")?;
+        }
+        f.write_str(". Measure everything on one machine, or use --data-set")
+    }
+}
+
+impl error::Error for OtherMachine {}
+
+/// The error of [`Report::add`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AddError {
+    OtherMachine(OtherMachine),
+    /// A quick run and a full run have rounds of different lengths.
+    OtherMode {
+        ours: String,
+        theirs: String,
+    },
+}
+
+impl fmt::Display for AddError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::OtherMachine(error) => error.fmt(f),
+            Self::OtherMode { ours, theirs } => {
+                write!(f, "the figures of a {ours} run are not added to those of a {theirs} run")
+            }
+        }
+    }
+}
+
+impl error::Error for AddError {
+    fn source(&self) -> Option<&(dyn error::Error + 'static)> {
+        match self {
+            Self::OtherMachine(error) => Some(error),
+            Self::OtherMode { .. } => None,
+        }
+    }
 }
 
 /// One metric of one peer in one scenario, with one sample for each round.
@@ -89,6 +183,8 @@ pub enum Metric {
     CpuPerConnection,
     /// Connections per second.
     ConnectionRate,
+    /// CPU of the process that connects, for one connect, µs.
+    CpuPerConnect,
     /// Server CPU, ms per second.
     CpuPerSecond,
     /// Wake-ups of the server's thread per second.
@@ -142,9 +238,19 @@ pub fn is_hostile(scenario: &str) -> bool {
     scenario.starts_with(HOSTILE)
 }
 
+/// The first word of the scenarios with as many connections as the user asks for.
+pub const MANY: &str = "many";
+
+/// Returns whether a scenario is one of `--many`.
+pub fn is_many(scenario: &str) -> bool {
+    scenario.starts_with(MANY)
+}
+
 impl Report {
-    /// Adds the figures of an earlier run for the scenarios that this run did not measure.
-    pub fn add(&mut self, earlier: Report) {
+    /// Adds the figures of an earlier run for the scenarios that this run did not measure. Fails, and
+    /// changes nothing, if another machine or another mode has measured them.
+    pub fn add(&mut self, earlier: Report) -> Result<(), AddError> {
+        self.can_add(&earlier)?;
         let before = earlier.not_measured.len();
         // A scenario that failed then and is measured now is not a failure any more.
         let is_made_up = |sentence: &str| {
@@ -155,9 +261,6 @@ impl Report {
         self.failures += earlier.failures.saturating_sub(before - still.len());
         self.not_measured.splice(0..0, still);
 
-        if !self.figures.iter().any(|figure| is_hostile(&figure.scenario)) {
-            self.hostile_machine = earlier.hostile_machine;
-        }
         let is_new =
             |scenario: &str| !self.figures.iter().any(|figure| figure.scenario == scenario);
         let (figures, distributions, shares): (Vec<Figure>, Vec<Distribution>, Vec<Shares>) = (
@@ -169,6 +272,17 @@ impl Report {
         self.distributions.splice(0..0, distributions);
         self.shares.splice(0..0, shares);
         self.seconds += earlier.seconds;
+        Ok(())
+    }
+
+    /// Returns whether the figures of both may be in one data set.
+    pub fn can_add(&self, earlier: &Report) -> Result<(), AddError> {
+        self.machine.same_as(&earlier.machine).map_err(AddError::OtherMachine)?;
+        if self.mode != earlier.mode {
+            let (ours, theirs) = (self.mode.clone(), earlier.mode.clone());
+            return Err(AddError::OtherMode { ours, theirs });
+        }
+        Ok(())
     }
 
     pub fn figure(&self, scenario: &str, peer: &str, metric: Metric) -> Option<&Figure> {
@@ -210,7 +324,7 @@ mod tests {
         let mut now = report("echo/1", 2.0, &[]);
         let mut earlier = report("echo/1", 1.0, &["echo/1, mio: broke.", "idle/0, mio: broke."]);
         earlier.figures.extend(report("idle/0", 3.0, &[]).figures);
-        now.add(earlier);
+        now.add(earlier).expect("it is the same machine");
         let samples: Vec<f64> = now.figures.iter().map(|figure| figure.samples[0]).collect();
         assert_eq!(samples, [3.0, 2.0]);
         assert_eq!(now.not_measured, ["idle/0, mio: broke."]);
@@ -218,17 +332,28 @@ mod tests {
     }
 
     #[test]
-    fn the_other_machine_of_the_hostile_scenarios_stays_until_they_are_measured_again() {
-        let machine = Machine { cores: 7, ..Machine::default() };
-        let earlier = || Report {
-            hostile_machine: Some(machine.clone()),
-            ..report("hostile/idle", 1.0, &[])
-        };
+    fn figures_of_another_machine_or_mode_are_not_added_and_the_error_says_what_differs() {
         let mut now = report("echo/1", 2.0, &[]);
-        now.add(earlier());
-        assert_eq!(now.hostile_machine, Some(machine.clone()));
-        let mut now = report("hostile/idle", 2.0, &[]);
-        now.add(earlier());
-        assert_eq!(now.hostile_machine, None);
+        let before = now.clone();
+        let mut earlier = report("idle/0", 1.0, &[]);
+        earlier.machine.processor = "another processor".to_owned();
+        earlier.machine.kernel = "another kernel".to_owned();
+        let error = now.add(earlier).expect_err("it is another machine");
+        let AddError::OtherMachine(OtherMachine { differences }) = &error else {
+            panic!("{error}")
+        };
+        let properties: Vec<&str> = differences.iter().map(|d| d.property.as_str()).collect();
+        assert_eq!(properties, ["processor", "kernel"]);
+        assert!(error.to_string().contains("and \"another processor\"; kernel: "), "{error}");
+
+        let mut earlier = report("idle/0", 1.0, &[]);
+        earlier.machine.peers.insert("tokio".to_owned(), "another version".to_owned());
+        let error = now.add(earlier).expect_err("it is another version of a peer");
+        assert!(error.to_string().contains("; tokio: "), "{error}");
+
+        let earlier = Report { mode: "quick".to_owned(), ..report("idle/0", 1.0, &[]) };
+        let error = now.add(earlier).expect_err("it is another mode");
+        assert!(matches!(error, AddError::OtherMode { .. }), "{error}");
+        assert_eq!(now, before);
     }
 }

@@ -1,7 +1,7 @@
 //! A server in a separate process, and the kernel's statistics about that process.
 use std::{
     env, fs,
-    io::{self, BufRead, BufReader},
+    io::{self, BufRead, BufReader, Write},
     net::SocketAddr,
     path::Path,
     process::{Child, ChildStdin, Command, Stdio},
@@ -51,6 +51,7 @@ impl ServerProcess {
         command.args(["serve", peer.command_name(), &task.contract.to_string()]);
         command.args(["--send-size", &task.send_size.to_string()]);
         command.args(["--work", &task.work.to_string()]);
+        command.args(["--more-listeners", &task.more_listeners.to_string()]);
         if let Some(core) = core {
             command.args(["--core", &core.to_string()]);
         }
@@ -70,7 +71,11 @@ impl ServerProcess {
             let text = format!("the server did not start ({status}; its first line was {line:?})");
             return Err(io::Error::other(text));
         };
-        let server = ServerProcess { child, stdin, address };
+        let mut server = ServerProcess { child, stdin, address };
+        if let Some(stdin) = &mut server.stdin {
+            // A program that prints while it runs stops printing. The others ignore the line.
+            writeln!(stdin, "quiet")?;
+        }
         if task.contract == Contract::Echo {
             let settled = server.descriptors()?;
             verify(address)?;

@@ -22,7 +22,7 @@ pub use hostile::hostile_markdown;
 pub use metric::number;
 pub use names::{group, groups, in_order, is_poll, is_sockman, numbers, peers_in_order, what};
 pub use overview::overview_markdown;
-pub use targets::{targets, targets_markdown, targets_text};
+pub use targets::{Target, targets, targets_markdown, targets_text};
 
 /// Figures within this factor count as equal, because two runs of one program differ by as much.
 pub const TIE: f64 = 1.03;

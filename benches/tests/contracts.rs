@@ -58,6 +58,14 @@ impl Server {
         stream
     }
 
+    /// Returns the number of open sockets.
+    fn sockets(&self) -> usize {
+        let entries = std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap();
+        // A descriptor that is closed meanwhile has no target.
+        let targets = entries.filter_map(|entry| std::fs::read_link(entry.unwrap().path()).ok());
+        targets.filter(|target| target.to_string_lossy().starts_with("socket:")).count()
+    }
+
     fn resident(&self) -> usize {
         let path = format!("/proc/{}/status", self.child.id());
         let text = std::fs::read_to_string(path).unwrap();
@@ -165,4 +173,50 @@ fn a_source_sends_zeroes_to_all_and_survives_a_peer_that_leaves() {
             }
         }
     }
+}
+
+const CHATTING: [&str; 3] = ["sockman", "tokio", "tokio-direct"];
+
+#[test]
+fn a_chat_sends_each_complete_line_to_everyone_else_and_drops_a_member_that_does_not_read() {
+    for peer in CHATTING {
+        let server = Server::start(peer, "chat");
+        let (mut anna, mut bert) = (server.connect(), server.connect());
+        // The server accepts in order, so Anna is a member before Bert.
+        greet(&mut bert, &mut anna);
+        anna.write_all(b"one\ntwo\nthr").unwrap();
+        assert_eq!(hear(&mut bert, 8), b"one\ntwo\n", "{peer}");
+        anna.write_all(b"ee\n").unwrap();
+        assert_eq!(hear(&mut bert, 6), b"three\n", "{peer}");
+        // The first bytes that a speaker hears are another member's, so its own line is not sent to
+        // it.
+        bert.write_all(b"four\n").unwrap();
+        assert_eq!(hear(&mut anna, 5), b"four\n", "{peer}");
+
+        // `idle` never reads. Anna goes on to speak until the server has dropped it.
+        let mut idle = server.connect();
+        greet(&mut idle, &mut anna);
+        assert_eq!(hear(&mut bert, 3), b"hi\n", "{peer}");
+        let line = [&[b'l'; 63][..], b"\n"].concat().repeat(64);
+        let mut spoken = 0;
+        let sockets = server.sockets();
+        while server.sockets() == sockets {
+            anna.write_all(&line).unwrap();
+            assert!(hear(&mut bert, line.len()) == line, "{peer}");
+            spoken += line.len();
+            assert!(spoken < FLOOD, "{peer} keeps a member that does not read");
+        }
+    }
+}
+
+/// Says a line that an older member hears. The speaker is a member then.
+fn greet(speaker: &mut TcpStream, older: &mut TcpStream) {
+    speaker.write_all(b"hi\n").unwrap();
+    assert_eq!(hear(older, 3), b"hi\n");
+}
+
+fn hear(member: &mut TcpStream, count: usize) -> Vec<u8> {
+    let mut heard = vec![0; count];
+    member.read_exact(&mut heard).unwrap();
+    heard
 }

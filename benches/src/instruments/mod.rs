@@ -16,7 +16,7 @@ use std::{error::Error, io, path::Path, time::Duration};
 use crate::{
     effort::Effort,
     latency,
-    report::{Figure, LIMIT, Metric, Report, SOCKMAN},
+    report::{FIRST_PROGRAM, Figure, LIMIT, Metric, Report, SOCKMAN},
 };
 
 use driver::CONNECTIONS;
@@ -28,7 +28,7 @@ const PEERS: [(&str, &str); 8] = [
     // This variant has no sweeps, which would add counts during a run.
     ("sockman-no-sweep", "sockman-no-sweep"),
     // The layer `stateful` with its queue.
-    ("sockman-first", "sockman, first program"),
+    ("sockman-first", FIRST_PROGRAM),
     ("epoll-c", LIMIT),
     ("mio", "mio"),
     ("tokio", "tokio"),

@@ -3,6 +3,9 @@
 //! The worker runs on the core of the I/O thread, as in a program that has one core: with one
 //! connection the two never run at the same time, and a hand-over within a core needs no interrupt
 //! of another core. One scenario has the worker on the other core, where the client runs.
+//!
+//! The first program of README.md has no worker, and its thread runs until its process ends. It is a
+//! peer of the replies from the callback, in a process of its own on the core of the I/O thread.
 
 use std::{
     error::Error,
@@ -14,14 +17,17 @@ use std::{
 
 use mio::{Events, Interest, Poll, Token, net::TcpStream};
 
-use crate::cores::{self, Cores};
-
 use super::{
     Plan, load,
     rounds::{self, Contestant, Slice},
     server::{Options, Peer, ReplyBy},
 };
-use crate::report::Report;
+use crate::{
+    cores::{self, Cores},
+    report::Report,
+    server_process::ServerProcess,
+    servers::{self, Contract, Task},
+};
 
 const REQUEST: [u8; 100] = [b'r'; 100];
 const MANY: usize = 16;
@@ -47,19 +53,17 @@ pub fn run(
             if !only(&scenario) {
                 continue;
             }
+            let time = plan.keep_alive;
             for peer in Peer::ALL {
-                let (scenario, time) = (scenario.clone(), plan.keep_alive);
                 let options = Options { reply_by, worker_core };
-                contestants.push(Contestant {
-                    peer: peer.name(),
-                    what: scenario.clone(),
-                    slice: Box::new(move || {
-                        let (latencies, took) =
-                            cores::on_a_thread(|| slice(peer, options, cores, connections, time))?;
-                        let rate = Some(latencies.len() as f64 / took.as_secs_f64());
-                        Ok(vec![Slice { rate, ..Slice::new(&scenario, latencies) }])
-                    }),
-                });
+                contestants.push(contestant(peer.name(), &scenario, move || {
+                    slice(peer, options, cores, connections, time)
+                }));
+            }
+            if reply_by == ReplyBy::Callback {
+                contestants.push(contestant(servers::Peer::SockmanFirst.name(), &scenario, {
+                    move || slice_of_first_program(cores, connections, time)
+                }));
             }
         }
         rounds::run(plan.rounds, contestants, only, report)?;
@@ -69,6 +73,21 @@ pub fn run(
 
 /// Latencies, and the time in which they were measured.
 type Timed = (Vec<Duration>, Duration);
+
+fn contestant<'a>(
+    peer: &'static str,
+    scenario: &str,
+    slice: impl Fn() -> io::Result<Timed> + Send + Sync + 'a,
+) -> Contestant<'a> {
+    let what = scenario.to_owned();
+    let scenario = what.clone();
+    let slice = Box::new(move || {
+        let (latencies, took) = cores::on_a_thread(&slice)?;
+        let rate = Some(latencies.len() as f64 / took.as_secs_f64());
+        Ok(vec![Slice { rate, ..Slice::new(&scenario, latencies) }])
+    });
+    Contestant { peer, what, slice }
+}
 
 fn slice(
     peer: Peer,
@@ -81,12 +100,24 @@ fn slice(
     let mut server = peer.server(options)?;
     server.start()?;
     cores::pin(cores.load)?;
-    let timed = match connections {
-        1 => ask_on_one(server.address(), time)?,
-        _ => ask_on_many(server.address(), connections, time)?,
-    };
+    let timed = ask(server.address(), connections, time)?;
     server.stop()?;
     Ok(timed)
+}
+
+/// The first program echoes the request, which is as long as the reply of the other servers.
+fn slice_of_first_program(cores: Cores, connections: usize, time: Duration) -> io::Result<Timed> {
+    let task = Task::of(Contract::Echo);
+    cores::pin(cores.load)?;
+    let server = ServerProcess::start(servers::Peer::SockmanFirst, task, Some(cores.server))?;
+    ask(server.address, connections, time)
+}
+
+fn ask(to: SocketAddr, connections: usize, time: Duration) -> io::Result<Timed> {
+    match connections {
+        1 => ask_on_one(to, time),
+        _ => ask_on_many(to, connections, time),
+    }
 }
 
 fn ask_on_one(to: SocketAddr, time: Duration) -> io::Result<Timed> {

@@ -106,8 +106,9 @@ pub fn run(
     stalled_proxy::run(&plan, cores, only, report)
 }
 
-/// Raises the limit of descriptors. Both ends of 1,000 connections exceed the default of 1,024.
-pub fn raise_descriptor_limit() -> nix::Result<()> {
+/// Raises the limit of descriptors, and returns it. Both ends of 1,000 connections exceed the default of 1,024.
+pub fn raise_descriptor_limit() -> nix::Result<u64> {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
-    setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
+    Ok(hard)
 }

@@ -23,13 +23,11 @@ use super::{
     rounds::{self, Contestant, Slice},
     server::{Options, POLL_TIMEOUT, Peer},
 };
-use crate::report::Report;
+use crate::report::{BARE_WAKER, Report};
 
 /// The pause between two wakes, in which the loop goes to sleep.
 const SHORTEST_PAUSE: Duration = Duration::from_micros(500);
 const LONGEST_PAUSE: Duration = Duration::from_millis(2);
-/// Not a server: the least cost of waking a thread on another core.
-const BARE_WAKER: &str = "mio's waker alone";
 
 pub fn run(
     plan: &Plan,

@@ -8,7 +8,7 @@
 //! sleeps, so only the server's share means something.
 use std::{
     io,
-    net::SocketAddr,
+    net::{Ipv4Addr, SocketAddr},
     time::{Duration, Instant},
 };
 
@@ -19,6 +19,7 @@ use socket2::{Domain, Socket, Type};
 mod accepts;
 mod attack;
 mod benign;
+mod chat;
 mod hold;
 mod ping_pong;
 mod streams;
@@ -27,7 +28,8 @@ mod verify;
 pub use accepts::Accepts;
 pub use attack::{Attack, Attacker, Force, attack};
 pub use benign::Benign;
-pub use hold::{Holder, hold};
+pub use chat::Chat;
+pub use hold::{Holders, hold};
 pub use ping_pong::PingPong;
 pub use streams::{Download, Upload};
 pub use verify::verify;
@@ -70,7 +72,14 @@ pub fn new_histogram() -> Histogram<u64> {
 /// Connects to the server. The connection ends with a reset, so its port does not stay in TIME_WAIT
 /// for a minute, and a run can open any number of connections.
 fn connect(to: SocketAddr) -> io::Result<Socket> {
+    connect_from(Ipv4Addr::UNSPECIFIED, to)
+}
+
+fn connect_from(from: Ipv4Addr, to: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+    if !from.is_unspecified() {
+        socket.bind(&SocketAddr::from((from, 0)).into())?;
+    }
     socket.set_linger(Some(Duration::ZERO))?;
     socket.set_tcp_nodelay(true)?;
     // Over loopback the kernel answers at once, before the server accepts the connection.

@@ -14,10 +14,10 @@ use crate::{
     measure::{CoreTimes, Sample},
     report::Metric,
     server_process::{ServerProcess, Times},
-    servers::{Contract, Peer, SEND_SIZE, Task},
+    servers::{Contract, Peer, Task},
 };
 
-const TASK: Task = Task { contract: Contract::Echo, send_size: SEND_SIZE, work: 0 };
+const TASK: Task = Task::of(Contract::Echo);
 /// The time of the benign client alone, before the attack.
 const WARM_UP: Duration = Duration::from_millis(20);
 /// The share of the time that other programs may take from the server or from the attack.

@@ -5,15 +5,15 @@ use std::{io, thread, time::Duration};
 use super::{ACTIVE, Pacing, SMALL, Step, record::Recorder};
 use crate::{
     cores::Cores,
-    load::{Holder, PingPong},
+    load::{Holders, PingPong},
     measure::{Counted, measure, measure_quiet},
     report::Metric,
     server_process::ServerProcess,
-    servers::{Contract, Peer, SEND_SIZE, Task},
+    servers::{Contract, Peer, Task},
 };
 
 /// Time for the work that follows an accept: timers of new connections, a table that grew.
-const SETTLE: Duration = Duration::from_millis(60);
+pub(super) const SETTLE: Duration = Duration::from_millis(60);
 
 pub(super) fn run(
     peer: Peer,
@@ -22,13 +22,12 @@ pub(super) fn run(
     cores: Cores,
     recorder: &mut Recorder<'_>,
 ) -> io::Result<()> {
-    let task = Task { contract: Contract::Echo, send_size: SEND_SIZE, work: 0 };
-    let server = ServerProcess::start(peer, task, Some(cores.server))?;
+    let server = ServerProcess::start(peer, Task::of(Contract::Echo), Some(cores.server))?;
     let without = server.descriptors()?;
     let memory_without = server.private_memory()?;
-    let mut holder = Holder::start(server.address)?;
+    let mut holders = Holders::of(server.address);
     for step in steps {
-        holder.grow_to(step.idle)?;
+        holders.grow_to(step.idle)?;
         server.wait_for_descriptors(without + step.idle)?;
         // The server's lists and the kernel's timers settle. No event says when.
         thread::sleep(SETTLE);

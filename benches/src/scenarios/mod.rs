@@ -4,9 +4,11 @@ use std::time::Duration;
 use crate::{
     effort::Effort,
     measure::{Counted, Pace},
+    report::MANY,
     servers::{Contract, Peer, SEND_SIZE, Task},
 };
 
+mod connects;
 mod hostile;
 mod idle;
 mod loaded;
@@ -27,6 +29,14 @@ const ACCEPTS: usize = 16;
 /// Rounds of arithmetic for a message, some 20 µs: one thread then cannot keep up with the load
 /// generator.
 const WORK: u32 = 20_000;
+/// The members of a chat, in a smoke run and otherwise.
+const FEW_MEMBERS: usize = 200;
+const MEMBERS: usize = 2000;
+/// How many lines all members of a chat say together.
+const LINES_PER_SECOND: u32 = 50;
+/// Connects that are started at once, in a smoke run and otherwise.
+const FEW_CONNECTS: usize = 500;
+const CONNECTS: usize = 10_000;
 /// The number of active connections beside the idle connections.
 const ACTIVE: usize = 16;
 
@@ -43,6 +53,8 @@ enum Kind {
     Loaded { task: Task, load: LoadKind },
     /// One server with a growing number of idle connections.
     Ladder(Vec<Step>),
+    /// One client that starts this many connects at once.
+    Connects(usize),
     /// One benign client on one server under attack.
     Hostile(Siege),
 }
@@ -53,12 +65,13 @@ enum LoadKind {
     Upload,
     Download,
     Accepts,
+    Chat { members: usize },
 }
 
 impl LoadKind {
     fn counted(self) -> Counted {
         match self {
-            LoadKind::PingPong { .. } => Counted::Messages,
+            LoadKind::PingPong { .. } | LoadKind::Chat { .. } => Counted::Messages,
             LoadKind::Upload | LoadKind::Download => Counted::Bytes,
             LoadKind::Accepts => Counted::Connections,
         }
@@ -69,6 +82,8 @@ impl LoadKind {
 #[derive(Debug, Clone)]
 struct Step {
     idle: usize,
+    /// Whether `--many` asked for this step.
+    is_many: bool,
     quiet: bool,
     active: bool,
     memory: bool,
@@ -76,11 +91,15 @@ struct Step {
 
 impl Step {
     fn quiet_name(&self) -> String {
-        format!("idle/{}", self.idle)
+        format!("{}idle/{}", self.prefix(), self.idle)
     }
 
     fn active_name(&self) -> String {
-        format!("beside idle/{}", self.idle)
+        format!("{}beside idle/{}", self.prefix(), self.idle)
+    }
+
+    fn prefix(&self) -> String {
+        if self.is_many { format!("{MANY} ") } else { String::new() }
     }
 }
 
@@ -93,6 +112,8 @@ struct Pacing {
     ladder_rounds: usize,
     active: Pace,
     quiet: Duration,
+    /// How often many connects are started in a round.
+    connects: usize,
     /// The number of rounds with attacks.
     hostile_rounds: usize,
     hostile: Duration,
@@ -123,6 +144,7 @@ fn pacing(effort: Effort) -> Pacing {
             ladder_rounds: 1,
             active: pace(10, 1, 40),
             quiet: Duration::from_millis(60),
+            connects: 1,
             hostile_rounds: 1,
             hostile: Duration::from_millis(20),
             zero_windows: Duration::from_millis(20),
@@ -134,6 +156,7 @@ fn pacing(effort: Effort) -> Pacing {
             ladder_rounds: 3,
             active: pace(40, 3, 60),
             quiet: Duration::from_millis(250),
+            connects: 1,
             hostile_rounds: 1,
             hostile: Duration::from_millis(400),
             zero_windows: Duration::from_millis(2000),
@@ -141,12 +164,13 @@ fn pacing(effort: Effort) -> Pacing {
         },
         Effort::Full => Pacing {
             rounds: 5,
-            loaded: pace(200, 5, 250),
+            loaded: pace(100, 4, 250),
             ladder_rounds: 5,
-            active: pace(200, 4, 250),
-            quiet: Duration::from_millis(1500),
+            active: pace(100, 4, 250),
+            quiet: Duration::from_millis(1000),
+            connects: 3,
             hostile_rounds: 5,
-            hostile: Duration::from_millis(2000),
+            hostile: Duration::from_millis(1500),
             zero_windows: Duration::from_millis(3000),
             calm: Calm { patience: Duration::from_secs(5), tries: 3 },
         },
@@ -154,10 +178,10 @@ fn pacing(effort: Effort) -> Pacing {
 }
 
 /// Returns every scenario of a run whose name passes the filter.
-fn all(effort: Effort, only: &dyn Fn(&str) -> bool) -> Vec<Scenario> {
+fn all(effort: Effort, many: Option<usize>, only: &dyn Fn(&str) -> bool) -> Vec<Scenario> {
     let mut scenarios = Vec::new();
     let mut add = |name: String, contract, send_size, load| {
-        let task = Task { contract, send_size, work: 0 };
+        let task = Task { send_size, ..Task::of(contract) };
         scenarios.push(Scenario { name, kind: Kind::Loaded { task, load } });
     };
     for (connections, size) in echoes(effort) {
@@ -177,13 +201,25 @@ fn all(effort: Effort, only: &dyn Fn(&str) -> bool) -> Vec<Scenario> {
     }
     let accept = "accept/connect + echo 1 byte + reset";
     add(accept.into(), Contract::Echo, SEND_SIZE, LoadKind::Accepts);
+    let members = if effort == Effort::Smoke { FEW_MEMBERS } else { MEMBERS };
+    let chat = format!("chat/{members} members, {LINES_PER_SECOND} lines per second");
+    add(chat, Contract::Chat, SEND_SIZE, LoadKind::Chat { members });
+    let load = LoadKind::PingPong { connections: ACTIVE, size: SMALL, depth: 1 };
+    for more_listeners in listeners(effort) {
+        let task = Task { more_listeners, ..Task::of(Contract::Echo) };
+        let name = format!("beside listeners/{more_listeners}");
+        scenarios.push(Scenario { name, kind: Kind::Loaded { task, load } });
+    }
     let load = LoadKind::PingPong { connections: 64, size: SMALL, depth: 1 };
-    let task = Task { contract: Contract::Echo, send_size: SEND_SIZE, work: WORK };
+    let task = Task { work: WORK, ..Task::of(Contract::Echo) };
     let kind = Kind::Loaded { task, load };
     scenarios.push(Scenario { name: "two threads/64 × 64 B and some work".into(), kind });
+    let connects = if effort == Effort::Smoke { FEW_CONNECTS } else { CONNECTS };
+    let name = format!("start connects/{connects} at once");
+    scenarios.push(Scenario { name, kind: Kind::Connects(connects) });
     scenarios.retain(|scenario| only(&scenario.name));
 
-    let mut steps = ladder(effort);
+    let mut steps = many.map_or_else(|| ladder(effort), ladder_to);
     for step in &mut steps {
         step.quiet &= only(&step.quiet_name());
         step.active &= only(&step.active_name());
@@ -212,8 +248,13 @@ fn echoes(effort: Effort) -> Vec<(usize, usize)> {
     }
 }
 
+/// Returns the numbers of listeners to which no client connects, beside the server's own.
+fn listeners(effort: Effort) -> Vec<usize> {
+    if effort == Effort::Smoke { vec![1, 100] } else { vec![1, 100, 10_000] }
+}
+
 fn ladder(effort: Effort) -> Vec<Step> {
-    let step = |idle, quiet, active, memory| Step { idle, quiet, active, memory: quiet && memory };
+    let step = |idle, quiet, active, memory| Step { idle, is_many: false, quiet, active, memory };
     if effort == Effort::Smoke {
         return vec![step(0, true, true, false), step(200, true, true, false)];
     }
@@ -226,23 +267,79 @@ fn ladder(effort: Effort) -> Vec<Step> {
     ]
 }
 
+fn ladder_to(many: usize) -> Vec<Step> {
+    let step = |idle, memory| Step { idle, is_many: true, quiet: true, active: true, memory };
+    vec![step(0, false), step(many, true)]
+}
+
 fn size_name(bytes: usize) -> String {
     if bytes < 1024 { format!("{bytes} B") } else { format!("{} KiB", bytes / 1024) }
 }
 
 /// Returns whether a peer is measured in a scenario. The variant without a sweep differs only on
-/// idle servers, and two threads help only if one is too slow.
+/// idle servers, and two threads help only if one is too slow. The first program only echoes.
 fn takes_part(peer: Peer, kind: &Kind) -> bool {
     if let Kind::Hostile(siege) = kind {
         return siege.takes(peer);
     }
-    let works = matches!(kind, Kind::Loaded { task, .. } if task.work > 0);
+    if let Kind::Connects(_) = kind {
+        return crate::connects::PEERS.contains(&peer);
+    }
+    if let Kind::Ladder(steps) = kind
+        && steps.iter().any(|step| step.is_many)
+    {
+        return [
+            Peer::Sockman,
+            Peer::SockmanNoSweep,
+            Peer::SockmanFirst,
+            Peer::EpollC,
+            Peer::Tokio,
+        ]
+        .contains(&peer);
+    }
+    let task = match kind {
+        Kind::Loaded { task, .. } => *task,
+        _ => Task::of(Contract::Echo),
+    };
+    if !peer.keeps(task.contract) || task.contract == Contract::Chat {
+        return peer.keeps(task.contract);
+    }
+    if task.more_listeners > 0 {
+        return matches!(peer, Peer::Sockman | Peer::Tokio);
+    }
+    let works = task.work > 0;
     match peer {
         Peer::Sockman => true,
         Peer::SockmanNoSweep => matches!(kind, Kind::Ladder(_)),
         Peer::SockmanTwice => works,
-        Peer::SockmanFirst | Peer::SockmanEcho => false,
+        Peer::SockmanEcho => false,
         Peer::SockmanLargeBuffer => matches!(kind, Kind::Loaded { load: LoadKind::Upload, .. }),
         _ => !works,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_program_is_a_peer_in_every_scenario_that_only_echoes() {
+        let names: Vec<String> = all(Effort::Full, None, &|_| true)
+            .into_iter()
+            .filter(|scenario| !takes_part(Peer::SockmanFirst, &scenario.kind))
+            .map(|scenario| scenario.name)
+            .collect();
+        let others = [
+            "upload",
+            "download",
+            "beside listeners",
+            "start connects",
+            "chat",
+            "two threads",
+            "hostile elsewhere",
+        ];
+        for name in &names {
+            assert!(others.iter().any(|other| name.starts_with(other)), "{name}");
+        }
     }
 }

@@ -6,38 +6,54 @@ use std::{
 };
 
 use super::{
-    Kind, Pacing, Scenario, all, hostile, idle, loaded, pacing, record::Recorder, takes_part,
+    Kind, Pacing, Scenario, all, connects, hostile, idle, loaded, pacing, record::Recorder,
+    takes_part,
 };
 use crate::{
     cores::{Cores, Pinned},
     effort::Effort,
     latency::raise_descriptor_limit,
     random::Random,
-    report::Report,
+    report::{Metric, Report},
     servers::Peer,
 };
 
+/// Descriptors of a server beside those of its idle connections.
+const OTHER_DESCRIPTORS: usize = 100;
 /// The time besides the measurement, in which a process starts and connections are opened.
 const OVERHEAD: Duration = Duration::from_millis(40);
 /// The time besides the measurement for the ladder, whose 10,000 connections take longest.
 const LADDER_OVERHEAD: Duration = Duration::from_millis(1500);
 
+/// The time of 10,000 connects and of the end of their process.
+const CONNECTS_TIME: Duration = Duration::from_millis(400);
 /// The time besides an attack, in which processes start and connections are opened.
 const HOSTILE_OVERHEAD: Duration = Duration::from_millis(300);
 
 pub fn run(
     effort: Effort,
+    many: Option<usize>,
     only: &dyn Fn(&str) -> bool,
     peers: &[Peer],
     report: &mut Report,
 ) -> Result<(), Box<dyn Error>> {
-    let (scenarios, pacing) = (all(effort, only), pacing(effort));
+    let (scenarios, pacing) = (all(effort, many, only), pacing(effort));
     let cores = Cores::choose()?;
     if !scenarios.is_empty() && !cores.are_apart() {
         let why = "the machine has one core, which server and load share, so no figure is reliable";
         report.not_measured.push(format!("servers on a core of their own: {why}."));
     }
-    raise_descriptor_limit()?;
+    let descriptors = raise_descriptor_limit()?;
+    if let Some(count) = many {
+        let needed = count.saturating_add(OTHER_DESCRIPTORS);
+        if u64::try_from(needed)? > descriptors {
+            return Err(format!(
+                "--many {count} needs a limit of {needed} descriptors, and the hard limit here is \
+                 {descriptors}: raise it (ulimit -Hn) or use a lower number"
+            )
+            .into());
+        }
+    }
     let _pinned = Pinned::to(cores.load)?;
     let mut progress = Progress::new(&scenarios, peers, pacing);
     let mut recorder = Recorder::new(report);
@@ -67,7 +83,7 @@ pub fn run(
 
 fn is_run(scenario: &Scenario, round: usize, pacing: Pacing) -> bool {
     match scenario.kind {
-        Kind::Loaded { .. } => true,
+        Kind::Loaded { .. } | Kind::Connects(_) => true,
         Kind::Ladder(_) => round < pacing.ladder_rounds,
         Kind::Hostile(_) => round < pacing.hostile_rounds,
     }
@@ -89,6 +105,8 @@ fn measure_one(
         Kind::Loaded { task, load } => loaded::run(peer, *task, *load, pacing.loaded, cores)
             .map(|sample| recorder.sample(&scenario.name, peer, &sample)),
         Kind::Ladder(steps) => idle::run(peer, steps, pacing, cores, recorder),
+        Kind::Connects(count) => connects::run(peer, *count, pacing.connects, cores)
+            .map(|cpu| recorder.value(&scenario.name, peer, Metric::CpuPerConnect, cpu)),
         Kind::Hostile(siege) => hostile::run(peer, *siege, pacing, cores)
             .map(|sample| recorder.sample(&scenario.name, peer, &sample)),
     };
@@ -101,7 +119,7 @@ fn measure_one(
 /// Returns the names of the scenarios in the report.
 fn names(scenario: &Scenario) -> Vec<String> {
     match &scenario.kind {
-        Kind::Loaded { .. } | Kind::Hostile(_) => vec![scenario.name.clone()],
+        Kind::Loaded { .. } | Kind::Connects(_) | Kind::Hostile(_) => vec![scenario.name.clone()],
         Kind::Ladder(steps) => {
             steps.iter().flat_map(|step| [step.quiet_name(), step.active_name()]).collect()
         }
@@ -153,11 +171,30 @@ impl Progress {
 fn cost(scenario: &Scenario, pacing: Pacing) -> Duration {
     match &scenario.kind {
         Kind::Loaded { .. } => pacing.loaded.total() + OVERHEAD,
+        Kind::Connects(_) => CONNECTS_TIME * u32::try_from(pacing.connects).unwrap_or(u32::MAX),
         Kind::Hostile(siege) => siege.time(pacing) + HOSTILE_OVERHEAD,
         Kind::Ladder(steps) => {
             let quiet = steps.iter().filter(|step| step.quiet).map(|_| pacing.quiet);
             let active = steps.iter().filter(|step| step.active).map(|_| pacing.active.total());
             quiet.chain(active).sum::<Duration>() + LADDER_OVERHEAD
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The latencies and the instruments take some ten minutes of a full run, and one of a quick one.
+    #[test]
+    fn a_full_run_takes_less_than_40_minutes_and_a_quick_one_less_than_4() {
+        for (effort, most) in [(Effort::Full, 40 - 10), (Effort::Quick, 4 - 1)] {
+            let is_quick = effort == Effort::Quick;
+            let scenarios =
+                all(effort, None, &|name| !(is_quick && crate::report::is_hostile(name)));
+            let progress = Progress::new(&scenarios, &Peer::ALL, pacing(effort));
+            let expected = progress.expected.as_secs() / 60;
+            assert!(expected < most, "{expected} minutes");
         }
     }
 }

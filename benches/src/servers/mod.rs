@@ -8,7 +8,7 @@
 //! - All connections share one receive buffer of 64 KiB.
 //! - An `echo` keeps the bytes that its peer does not accept, and stops reading from a peer with
 //!   more than 1 MiB of kept bytes. A `sink` discards what it reads. A `source` sends zeroes
-//!   without end.
+//!   without end. A [`chat`] sends each line of a connection to all others.
 //! - A connection gets at most one receive buffer before the next connection, if the library allows
 //!   it.
 //! - A connection is closed after an error, or after EOF when its kept bytes are sent.
@@ -30,6 +30,7 @@ use std::{
 use ::sockman::Options;
 use socket2::{Domain, Socket, Type};
 
+mod chat;
 mod examples;
 mod leftovers;
 mod message_io;
@@ -41,7 +42,9 @@ pub use examples::echo as run_echo_example;
 
 /// The backlog of a listener, in connections. The kernel may lower this number to
 /// net.core.somaxconn, for all peers alike.
-const BACKLOG: i32 = 4096;
+pub const BACKLOG: i32 = 4096;
+/// The address of the listeners to which no client connects.
+const NOT_CALLED: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 /// Bytes.
 const RECEIVE_BUFFER: usize = 64 * 1024;
 /// About the number of bytes that the full socket of one connection holds.
@@ -70,10 +73,12 @@ pub enum Peer {
     SockmanFirst,
     /// `examples/echo.rs`, the first program with back-pressure.
     SockmanEcho,
+    /// A chat on tokio without a channel.
+    TokioDirect,
 }
 
 impl Peer {
-    pub const ALL: [Peer; 11] = [
+    pub const ALL: [Peer; 12] = [
         Peer::EpollC,
         Peer::Mio,
         Peer::Tokio,
@@ -85,6 +90,7 @@ impl Peer {
         Peer::SockmanLargeBuffer,
         Peer::SockmanFirst,
         Peer::SockmanEcho,
+        Peer::TokioDirect,
     ];
 
     /// Returns the name on the command line.
@@ -101,6 +107,7 @@ impl Peer {
             Peer::SockmanLargeBuffer => "sockman-large-buffer",
             Peer::SockmanFirst => "sockman-first",
             Peer::SockmanEcho => "sockman-echo",
+            Peer::TokioDirect => "tokio-direct",
         }
     }
 
@@ -111,10 +118,21 @@ impl Peer {
             Peer::PollC => "poll C",
             Peer::SockmanTwice => "sockman, two of it",
             Peer::SockmanLargeBuffer => "sockman, 1 MiB buffer",
-            Peer::SockmanFirst => "sockman, first program",
+            Peer::SockmanFirst => crate::report::FIRST_PROGRAM,
             Peer::SockmanEcho => "sockman, echo example",
+            Peer::TokioDirect => "tokio, direct sends",
             Peer::Sockman => crate::report::SOCKMAN,
             other => other.command_name(),
+        }
+    }
+
+    /// Returns whether the peer has a server with this contract.
+    pub fn keeps(self, contract: Contract) -> bool {
+        match self {
+            Peer::Sockman | Peer::Tokio => true,
+            Peer::TokioDirect => contract == Contract::Chat,
+            Peer::SockmanFirst | Peer::SockmanTwice => contract == Contract::Echo,
+            _ => contract != Contract::Chat,
         }
     }
 }
@@ -136,6 +154,8 @@ pub enum Contract {
     Echo,
     Sink,
     Source,
+    /// Each line of a connection goes to all other connections.
+    Chat,
 }
 
 impl fmt::Display for Contract {
@@ -144,6 +164,7 @@ impl fmt::Display for Contract {
             Contract::Echo => "echo",
             Contract::Sink => "sink",
             Contract::Source => "source",
+            Contract::Chat => "chat",
         })
     }
 }
@@ -156,7 +177,10 @@ impl FromStr for Contract {
             "echo" => Ok(Contract::Echo),
             "sink" => Ok(Contract::Sink),
             "source" => Ok(Contract::Source),
-            _ => Err(format!("unknown contract {name:?}; the contracts are echo, sink and source")),
+            "chat" => Ok(Contract::Chat),
+            _ => Err(format!(
+                "unknown contract {name:?}; the contracts are echo, sink, source and chat"
+            )),
         }
     }
 }
@@ -169,11 +193,23 @@ pub struct Task {
     /// Rounds of arithmetic for each message that `sockman` echoes, about a nanosecond each, for
     /// scenarios in which the embedder's work takes most of the time.
     pub work: u32,
+    /// The number of listeners to which no client connects, beside the server's own.
+    pub more_listeners: usize,
+}
+
+impl Task {
+    pub const fn of(contract: Contract) -> Task {
+        Task { contract, send_size: SEND_SIZE, work: 0, more_listeners: 0 }
+    }
 }
 
 /// Runs a server in this process until the end of standard input. The server first prints its
 /// address.
 pub fn serve(peer: Peer, task: Task, core: Option<usize>) -> Result<(), Box<dyn Error>> {
+    if !peer.keeps(task.contract) {
+        let peer = peer.command_name();
+        return Err(format!("{peer} has no server with the contract {}", task.contract).into());
+    }
     match core {
         Some(core) => {
             crate::cores::pin(core)
@@ -186,7 +222,9 @@ pub fn serve(peer: Peer, task: Task, core: Option<usize>) -> Result<(), Box<dyn 
         Peer::EpollC => become_program("epoll-c", task),
         Peer::PollC => become_program("poll-c", task),
         Peer::Mio => mio::serve(task),
+        Peer::Tokio if task.contract == Contract::Chat => chat::tokio::serve(),
         Peer::Tokio => tokio::serve(task),
+        Peer::TokioDirect => chat::tokio_direct::serve(),
         Peer::MessageIo => message_io::serve(task),
         Peer::Sockman => sockman::serve(task, Options::default()),
         Peer::SockmanNoSweep => sockman::serve(task, Options::default().sweep(None)),
@@ -194,7 +232,7 @@ pub fn serve(peer: Peer, task: Task, core: Option<usize>) -> Result<(), Box<dyn 
             sockman::serve(task, Options::default().receive_buffer(LARGE_BUFFER))
         }
         Peer::SockmanTwice => sockman::serve_twice(task),
-        Peer::SockmanFirst => examples::first(task),
+        Peer::SockmanFirst => examples::first(),
         Peer::SockmanEcho => examples::become_echo(task),
     }
 }
@@ -211,9 +249,13 @@ fn become_program(name: &str, task: Task) -> Result<(), Box<dyn Error>> {
 
 /// Returns a non-blocking listener on a free port of 127.0.0.1.
 fn listen() -> io::Result<TcpListener> {
+    listen_at(Ipv4Addr::LOCALHOST)
+}
+
+fn listen_at(address: Ipv4Addr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
     socket.set_nonblocking(true)?;
-    socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into())?;
+    socket.bind(&SocketAddr::from((address, 0)).into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())
 }

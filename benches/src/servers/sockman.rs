@@ -14,7 +14,7 @@ use std::{
 use parking_lot::Mutex;
 use sockman::{ConnectionId, EventHandler, NextRecv, Options, Service, SockMan};
 
-use super::{Contract, STOP_READING_ABOVE, Task, announce, leftovers::Leftovers};
+use super::{Contract, NOT_CALLED, STOP_READING_ABOVE, Task, announce, chat, leftovers::Leftovers};
 
 pub(super) fn serve(task: Task, options: Options) -> Result<(), Box<dyn Error>> {
     let sockman = match task.contract {
@@ -23,8 +23,12 @@ pub(super) fn serve(task: Task, options: Options) -> Result<(), Box<dyn Error>> 
         Contract::Source => {
             SockMan::new(Arc::new(Source { zeroes: vec![0; task.send_size] }), options)?
         }
+        Contract::Chat => return chat::sockman::serve(options),
     };
     let bound = sockman.bind_and_start_listening("127.0.0.1:0")?;
+    for _ in 0..task.more_listeners {
+        sockman.bind_and_start_listening(format!("{NOT_CALLED}:0"))?;
+    }
     let threads = sockman.start_sockets_threads()?;
     announce(bound.to_socket_addr().ok_or("the listener is not bound to an IP address")?)?;
     Ok(threads.join()?)
@@ -33,9 +37,6 @@ pub(super) fn serve(task: Task, options: Options) -> Result<(), Box<dyn Error>> 
 /// Runs two echo servers, each with its own thread. The kernel distributes the clients over both
 /// servers.
 pub(super) fn serve_twice(task: Task) -> Result<(), Box<dyn Error>> {
-    if task.contract != Contract::Echo {
-        return Err("sockman-twice has only the contract echo".into());
-    }
     let options = Options::default().reuse_port(true);
     let first = SockMan::new(Arc::new(Echo::new(task)), options.clone())?;
     let second = SockMan::new(Arc::new(Echo::new(task)), options)?;

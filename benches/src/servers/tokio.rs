@@ -21,7 +21,8 @@ use tokio::{
 };
 
 use super::{
-    Contract, RECEIVE_BUFFER, STOP_READING_ABOVE, Task, announce, leftovers::Leftovers, listen,
+    Contract, NOT_CALLED, RECEIVE_BUFFER, STOP_READING_ABOVE, Task, announce, leftovers::Leftovers,
+    listen, listen_at,
 };
 
 thread_local! {
@@ -33,6 +34,10 @@ pub(super) fn serve(task: Task) -> Result<(), Box<dyn Error>> {
     let runtime = runtime::Builder::new_current_thread().enable_io().build()?;
     runtime.block_on(async move {
         let listener = TcpListener::from_std(listen()?)?;
+        for _ in 0..task.more_listeners {
+            let listener = TcpListener::from_std(listen_at(NOT_CALLED)?)?;
+            tokio::spawn(async move { while listener.accept().await.is_ok() {} });
+        }
         announce(listener.local_addr()?)?;
         // The tasks borrow the zeroes until the process ends.
         let zeroes: &'static [u8] = Box::leak(vec![0; task.send_size].into_boxed_slice());

@@ -15,6 +15,7 @@ impl Metric {
             Self::CpuPerMegabyte => "server CPU for a megabyte, µs",
             Self::CpuPerConnection => "server CPU for one connection, µs",
             Self::ConnectionRate => "connections per second, thousands",
+            Self::CpuPerConnect => "client CPU for one connect, µs",
             Self::CpuPerSecond => "server CPU, ms per second",
             Self::WakeUps => "wake-ups of the server's thread per second",
             Self::BytesPerConnection => "memory for one idle connection, bytes",

@@ -8,10 +8,12 @@ use super::{
     metric::number,
     names::is_poll,
 };
-use crate::report::{Figure, LIMIT, Metric, Report, SOCKMAN};
+use crate::report::{FIRST_PROGRAM, Figure, LIMIT, Metric, Report, SOCKMAN};
 
 /// The last column has the loop around `poll(2)`, in C or in Rust: the shape of Bitcoin Core's.
-const COLUMNS: [&str; 6] = [SOCKMAN, LIMIT, "mio", "tokio", "message-io", "poll loop"];
+/// The column of the first program is left out if the run has no figure for it.
+const COLUMNS: [&str; 7] = [SOCKMAN, FIRST_PROGRAM, LIMIT, "mio", "tokio", "message-io", POLL_LOOP];
+const POLL_LOOP: &str = "poll loop";
 
 /// What a row says, its scenario and its metric.
 const ROWS: [(&str, &str, Metric); 17] = [
@@ -36,21 +38,28 @@ const ROWS: [(&str, &str, Metric); 17] = [
 
 /// Returns the table. A row of which nothing was measured is left out.
 pub fn overview_markdown(report: &Report) -> String {
+    let is_measured =
+        |column| ROWS.iter().any(|row| of_column(report, row.1, row.2, column).is_some());
+    let columns: Vec<&str> = COLUMNS
+        .into_iter()
+        .filter(|&column| column != FIRST_PROGRAM || is_measured(column))
+        .collect();
     let mut text =
-        format!("| | {} |\n|---|{}\n", COLUMNS.join(" | "), "--:|".repeat(COLUMNS.len()));
+        format!("| | {} |\n|---|{}\n", columns.join(" | "), "--:|".repeat(columns.len()));
     for (what, scenario, metric) in ROWS {
-        let figures = COLUMNS.map(|column| of_column(report, scenario, metric, column));
+        let figures: Vec<Option<&Figure>> =
+            columns.iter().map(|column| of_column(report, scenario, metric, column)).collect();
         let present: Vec<&Figure> = figures.iter().copied().flatten().collect();
         let Some(best) = best(metric, &present) else { continue };
-        let cells = figures.map(|figure| match figure {
+        let cells = figures.into_iter().map(|figure| match figure {
             None => "–".to_owned(),
             Some(figure) => {
                 let shown = number(metric.shown(figure.median()));
                 if is_tie(metric, figure, best) { format!("**{shown}**") } else { shown }
             }
         });
-        let title = metric.title();
-        _ = writeln!(text, "| {}: {title} | {} |", capitalised(what), cells.join(" | "));
+        let (cells, title) = (cells.collect::<Vec<_>>().join(" | "), metric.title());
+        _ = writeln!(text, "| {}: {title} | {cells} |", capitalised(what));
     }
     text
 }
@@ -61,9 +70,8 @@ fn of_column<'a>(
     metric: Metric,
     column: &str,
 ) -> Option<&'a Figure> {
-    let is_last = column == COLUMNS[COLUMNS.len() - 1];
     report.figures.iter().find(|f| {
-        let is_peer = if is_last { is_poll(&f.peer) } else { f.peer == column };
+        let is_peer = if column == POLL_LOOP { is_poll(&f.peer) } else { f.peer == column };
         f.scenario == scenario && f.metric == metric && is_peer
     })
 }
