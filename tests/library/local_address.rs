@@ -190,9 +190,14 @@ fn ipv4_and_ipv6_listeners_share_a_port() {
         for _ in 0..1000 {
             let one = sockman.bind_and_start_listening(format!("{first}:0")).unwrap();
             let other = format!("{second}:{}", one.port());
-            let Ok(other) = sockman.bind_and_start_listening(other) else {
-                sockman.stop_listening();
-                continue;
+            let other = match sockman.bind_and_start_listening(other) {
+                Ok(other) => other,
+                Err(error) => {
+                    let is_taken = matches!(error.kind(), BindErrorKind::AddressInUse { .. });
+                    assert!(is_taken, "{error:#}");
+                    sockman.stop_listening();
+                    continue;
+                }
             };
             assert_eq!(one.port(), other.port());
             for host in [IpAddr::from(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()] {
