@@ -377,7 +377,7 @@ impl SocketThread {
         }
         polled?;
         self.latch_events(context)?;
-        self.looked = latest.map_or(Some(self.now), |latest| Some(self.now.min(latest)));
+        self.looked_at(latest.map_or(self.now, |latest| self.now.min(latest)));
         Ok(())
     }
 
@@ -404,9 +404,14 @@ impl SocketThread {
             self.connected.poll(&mut self.events, Some(Duration::ZERO))?;
         }
         self.now = context.shared().options.sock_factory.now();
-        self.looked = Some(self.now);
-        self.stale = self.now.checked_add(FRESH).unwrap_or(self.now);
+        self.looked_at(self.now);
         Ok(())
+    }
+
+    /// Notes that a poll looked at this time.
+    fn looked_at(&mut self, at: Instant) {
+        self.looked = Some(at);
+        self.stale = at.checked_add(FRESH).unwrap_or(at);
     }
 
     /// Runs a slice of the turns.

@@ -4709,7 +4709,7 @@ MUTATIONS = [
     {
         'guarantee': 'G15', 'what': 'a poll that returns late counts as one that has looked when it returned',
         'file': 'src/engine/socket_thread.rs',
-        'old': '        self.looked = latest.map_or(Some(self.now), |latest| Some(self.now.min(latest)));\n',
+        'old': '        self.looked_at(latest.map_or(self.now, |latest| self.now.min(latest)));\n',
         'new': '',
         'test': 'sockman:processes', 'tests': ('timers', 'late_poll'),
     },
