@@ -1,5 +1,5 @@
 //! Nakamoto's light client over `nakamoto-net-sockman`, against Bitcoin Knots, which is Bitcoin Core
-//! with additions.
+//! with additions, and against the node of the examples.
 //!
 //! The test needs bitcoind, which `real/fixtures/bitcoind/install.sh` installs. All traffic stays on
 //! 127.0.0.1.
@@ -19,6 +19,7 @@ use nakamoto_client::{Client, Config, Error, Event, Handle, Network, chan, trait
 use nakamoto_common::bitcoin::Script;
 use nakamoto_net_sockman::{Reactor, Waker};
 use serde_json::Value;
+use sockman_node::{BlockStore, Node};
 use sockman_test_support::{DEADLINE, program::Process, tools::TempDir};
 
 /// More headers, and more filter headers, than one message holds.
@@ -190,7 +191,7 @@ impl LightClient {
 }
 
 #[test]
-fn nakamoto_syncs_follows_and_reconnects_on_this_reactor() {
+fn nakamoto_syncs_from_bitcoind_and_from_our_node_follows_and_reconnects_on_this_reactor() {
     let directory = TempDir::new();
     let [bitcoind_directory, client_directory] = ["bitcoind", "client"].map(|name| {
         let path = directory.path(name);
@@ -245,5 +246,30 @@ fn nakamoto_syncs_follows_and_reconnects_on_this_reactor() {
     assert_eq!(ready, (BLOCKS + 5, BLOCKS + 5));
     client.wait_for_negotiated();
     client.end();
+    let tip = bitcoind.rpc(&["getbestblockhash"]);
     bitcoind.stop();
+
+    // A new client gets the same chain from a node of ours, which serves bitcoind's blocks.
+    let node = serve(&bitcoind.directory.join("regtest/blocks"));
+    let other_directory = directory.path("other-client");
+    std::fs::create_dir_all(&other_directory).unwrap();
+    let client =
+        LightClient::start(node.listening()[0].to_socket_addr().unwrap(), &other_directory);
+    client.wait_for_negotiated();
+    assert_eq!(client.handle.wait_for_height(BLOCKS + 5).unwrap().to_string(), tip.trim());
+    client.handle.rescan(0.., [Script::from(WATCHED.to_vec())].into_iter()).unwrap();
+    let matched = client.wait_for_synced(BLOCKS + 5);
+    assert_eq!(matched, [1001, BLOCKS, BLOCKS + 2, BLOCKS + 5].into());
+    client.end();
+    node.stop().unwrap();
+}
+
+/// Starts a node of ours that serves these blocks.
+fn serve(blocks: &Path) -> Node {
+    let store = BlockStore::open(blocks, bitcoin::Network::Regtest).unwrap();
+    let chain = store.chain().clone();
+    let mut config = sockman_node::Config::new(bitcoin::Network::Regtest);
+    config.listen.push("127.0.0.1:0".parse().unwrap());
+    config.blocks = Some(store.into());
+    Node::start(config, chain, |_| {}).unwrap()
 }
