@@ -50,11 +50,13 @@ impl Shared {
         pieces: &[IoSlice<'_>],
         more: More,
     ) -> Result<usize, SendError> {
-        if let [piece] = pieces {
+        match pieces {
+            // A send of no bytes makes no system call.
+            [] => self.send_piece(connection, &[], more),
             // `send(2)` costs less than `sendmsg(2)`.
-            return self.send_piece(connection, piece, more);
+            [piece] => self.send_piece(connection, piece, more),
+            pieces => self.send_pieces(connection, pieces, more),
         }
-        self.send_pieces(connection, pieces, more)
     }
 
     fn send_pieces(

@@ -102,14 +102,33 @@ impl Turn<'_> {
             self.try_to_recv()?;
         }
         let may_answer = !sends && self.slot.send.work && !self.slot.is_heavy;
+        let mut has_sent = asked_to_send == Called::Yes && sends;
         if asked_to_send == Called::No {
-            self.try_to_send()?;
+            has_sent = self.try_to_send()?.0 == Called::Yes && self.slot.send.work;
         }
         self.check_open()?;
         let (id, sockman) = (self.slot.id, self.sockman);
         self.context.handler().place_turn_completed(sockman, id, self.place());
         self.check_open()?;
+        if has_sent {
+            self.ask_for_more()?;
+        }
         Ok(may_answer && asked_to_send == Called::Yes)
+    }
+
+    /// Asks the send hook whether there is more to send, after a ready-to-send call that has sent.
+    /// Most such calls send everything. The connection then rests at once, instead of being listed
+    /// for the next pass, in which its hook would be asked.
+    #[inline]
+    fn ask_for_more(&mut self) -> Result<(), Closed> {
+        self.slot.forget_blocked_send();
+        if self.slot.send.is_due() {
+            let (id, sockman, handler) = (self.slot.id, self.sockman, self.context.handler());
+            let has_more = handler.place_should_try_to_send(sockman, id, self.place());
+            self.check_open()?;
+            self.slot.send.work = has_more;
+        }
+        Ok(())
     }
 
     #[inline(never)]
