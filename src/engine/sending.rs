@@ -50,13 +50,11 @@ impl Shared {
         pieces: &[IoSlice<'_>],
         more: More,
     ) -> Result<usize, SendError> {
-        match pieces {
-            // A send of no bytes makes no system call.
-            [] => self.send_piece(connection, &[], more),
+        if let [piece] = pieces {
             // `send(2)` costs less than `sendmsg(2)`.
-            [piece] => self.send_piece(connection, piece, more),
-            pieces => self.send_pieces(connection, pieces, more),
+            return self.send_piece(connection, piece, more);
         }
+        self.send_pieces(connection, pieces, more)
     }
 
     fn send_pieces(

@@ -636,8 +636,7 @@ impl SendQueue {
     /// Returns an error if the connection is closed, or if the last send failed. Makes no system
     /// call.
     fn check_open(&self, sockman: &impl Outlet, queue: &Queue) -> Result<(), SendError> {
-        // A send of no bytes only looks the connection up.
-        sockman.send_with(self.id, &[], More::No)?;
+        sockman.check_open(self.id)?;
         match queue.failure {
             None => Ok(()),
             Some(failure) => Err(SendError::Socket { id: self.id, source: failure.error() }),

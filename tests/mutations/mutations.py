@@ -1963,6 +1963,20 @@ MUTATIONS = [
         'test': 'sockman:lib', 'tests': ('', 'reaches_its_own'),
     },
     {
+        'guarantee': 'cost', 'what': 'a connection that has sent everything is listed for another pass',
+        'file': 'src/engine/slot/turn.rs',
+        'old': 'if has_sent && self.context.shared().keeps_states() {',
+        'new': 'if has_sent && self.context.shared().keeps_states() && false {',
+        'test': 'sockman:lib', 'tests': ('', 'rests_at_the_end'),
+    },
+    {
+        'guarantee': 'G6', 'what': 'a connection that has sent rests although its hook says yes',
+        'file': 'src/engine/slot/turn.rs',
+        'old': 'self.slot.send.work = has_more;',
+        'new': 'self.slot.send.work = has_more && false;',
+        'test': 'sockman:lib', 'tests': ('', 'end_of_a_turn_adds'),
+    },
+    {
         'guarantee': 'cost', 'what': 'a connect asks for the error of a socket that has a peer',
         'file': 'src/dial/direct.rs',
         'old': 'let not_connected = match sock.peer_address() {',

@@ -110,7 +110,9 @@ impl Turn<'_> {
         let (id, sockman) = (self.slot.id, self.sockman);
         self.context.handler().place_turn_completed(sockman, id, self.place());
         self.check_open()?;
-        if has_sent {
+        // The answer of a handler with states changes in the callbacks of the connection, which are
+        // over, or with a wake. Other handlers may change it before the next pass.
+        if has_sent && self.context.shared().keeps_states() {
             self.ask_for_more()?;
         }
         Ok(may_answer && asked_to_send == Called::Yes)
