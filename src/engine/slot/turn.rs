@@ -73,7 +73,7 @@ impl Turn<'_> {
         if self.slot.recv.is_due() {
             TurnEnd::WorkLeft
         } else if self.slot.send_first {
-            if may_answer { TurnEnd::MayAnswer } else { TurnEnd::WorkLeft }
+            if may_answer { TurnEnd::MayAnswer } else { self.end_with_work() }
         } else {
             TurnEnd::Rests
         }
@@ -102,35 +102,35 @@ impl Turn<'_> {
             self.try_to_recv()?;
         }
         let may_answer = !sends && self.slot.send.work && !self.slot.is_heavy;
-        let mut has_sent = asked_to_send == Called::Yes && sends;
         if asked_to_send == Called::No {
-            has_sent = self.try_to_send()?.0 == Called::Yes && self.slot.send.work;
+            self.try_to_send()?;
         }
         self.check_open()?;
         let (id, sockman) = (self.slot.id, self.sockman);
         self.context.handler().place_turn_completed(sockman, id, self.place());
         self.check_open()?;
-        // The answer of a handler with states changes in the callbacks of the connection, which are
-        // over, or with a wake. Other handlers may change it before the next pass.
-        if has_sent && self.context.shared().keeps_states() {
-            self.ask_for_more()?;
-        }
         Ok(may_answer && asked_to_send == Called::Yes)
     }
 
-    /// Asks the send hook whether there is more to send, after a ready-to-send call that has sent.
-    /// Most such calls send everything. The connection then rests at once, instead of being listed
-    /// for the next pass, in which its hook would be asked.
-    #[inline]
-    fn ask_for_more(&mut self) -> Result<(), Closed> {
-        self.slot.forget_blocked_send();
-        if self.slot.send.is_due() {
-            let (id, sockman, handler) = (self.slot.id, self.sockman, self.context.handler());
-            let has_more = handler.place_should_try_to_send(sockman, id, self.place());
-            self.check_open()?;
-            self.slot.send.work = has_more;
+    /// Ends a turn that left work for the send hook, because the ready-to-send call has sent, or
+    /// because a callback came after it. Asks the hook of a handler with states at once. Most calls
+    /// send everything, and the connection then rests, instead of being listed for the next pass.
+    ///
+    /// The hook of such a handler changes its answer in the callbacks of the connection, which are
+    /// over, or with a wake. Other handlers may change it before the next pass, which asks the hook.
+    #[inline(never)]
+    fn end_with_work(&mut self) -> TurnEnd {
+        if !self.context.shared().keeps_states() || self.slot.finish != Finish::No {
+            return TurnEnd::WorkLeft;
         }
-        Ok(())
+        let (id, sockman, handler) = (self.slot.id, self.sockman, self.context.handler());
+        let has_more = handler.place_should_try_to_send(sockman, id, self.place());
+        if self.check_open().is_err() {
+            return TurnEnd::Closed;
+        }
+        self.slot.send.work = has_more;
+        self.slot.send_first = has_more;
+        if has_more { TurnEnd::WorkLeft } else { TurnEnd::Rests }
     }
 
     #[inline(never)]
