@@ -3967,7 +3967,7 @@ MUTATIONS = [
     {
         'guarantee': 'G8', 'what': 'a connection that may answer waits for the next round',
         'file': 'src/engine/slot/turn.rs',
-        'old': 'if may_answer { TurnEnd::MayAnswer } else { TurnEnd::WorkLeft }',
+        'old': 'if may_answer { TurnEnd::MayAnswer } else { self.end_with_work() }',
         'new': 'TurnEnd::WorkLeft',
         'test': 'sockman:lib', 'tests': ('engine::pass_tests::turns', ''),
     },
