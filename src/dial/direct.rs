@@ -34,8 +34,11 @@ enum State {
         at: Instant,
         retry: Duration,
     },
-    /// The kernel is establishing the connection.
-    InProgress,
+    /// The kernel is establishing the connection. `me` is the local address, if the owner has told
+    /// it.
+    InProgress {
+        me: Option<Service>,
+    },
     Connected,
 }
 
@@ -47,11 +50,20 @@ impl DirectConnect {
     /// Takes the next step. The caller passes the same socket and destination to each step. A step
     /// that comes too early does no harm.
     pub(crate) fn step(&mut self, sock: &dyn Sock, to: &Service, now: Instant) -> io::Result<Step> {
-        match self.state {
-            State::NotStarted { at, .. } if now < at => Ok(Step::WaitUntil(at)),
-            State::NotStarted { retry, .. } => self.start(sock, to, now, retry),
-            State::InProgress => self.check(sock, now),
+        match &self.state {
+            State::NotStarted { at, .. } if now < *at => Ok(Step::WaitUntil(*at)),
+            State::NotStarted { retry, .. } => self.start(sock, to, now, *retry),
+            State::InProgress { .. } => self.check(sock, now),
             State::Connected => Ok(Step::Connected),
+        }
+    }
+
+    /// Tells the state machine the local address of the socket, so that it need not ask the kernel.
+    /// The kernel chooses the address when the connect starts. Before the start, this method does
+    /// nothing.
+    pub(crate) fn set_local_address(&mut self, address: &Service) {
+        if let State::InProgress { me } = &mut self.state {
+            *me = Some(address.clone());
         }
     }
 
@@ -63,7 +75,9 @@ impl DirectConnect {
         retry: Duration,
     ) -> io::Result<Step> {
         let Err(error) = sock.connect(to) else {
-            if !to.addr().is_unix() && sock.peer_address().is_ok_and(|peer| is_own(sock, &peer)) {
+            if !to.addr().is_unix()
+                && sock.peer_address().is_ok_and(|peer| is_own(sock, None, &peer))
+            {
                 return Err(refuse_own(sock));
             }
             self.state = State::Connected;
@@ -72,7 +86,7 @@ impl DirectConnect {
         match error.raw_os_error() {
             // POSIX: a connect that a signal interrupts continues asynchronously.
             Some(libc::EINPROGRESS | libc::EINTR) => {
-                self.state = State::InProgress;
+                self.state = State::InProgress { me: None };
                 Ok(Step::WaitForSocket)
             }
             // The backlog is full, so the kernel has not started the connect. Waiting for the
@@ -89,19 +103,24 @@ impl DirectConnect {
     }
 
     fn check(&mut self, sock: &dyn Sock, now: Instant) -> io::Result<Step> {
+        let State::InProgress { me } = &self.state else { return Ok(Step::Connected) };
+        // A socket that has a peer is connected. `SO_ERROR` alone does not say that, because
+        // readiness may be spurious. So the usual case needs one system call.
+        let not_connected = match sock.peer_address() {
+            Ok(peer) if is_own(sock, me.as_ref(), &peer) => return Err(refuse_own(sock)),
+            Ok(_) => {
+                self.state = State::Connected;
+                return Ok(Step::Connected);
+            }
+            Err(error) => error,
+        };
         if let Some(error) = sock.take_error()? {
             return Err(error);
         }
-        // Readiness may be spurious. A socket that has a peer is connected.
-        match sock.peer_address() {
-            Ok(peer) if is_own(sock, &peer) => Err(refuse_own(sock)),
-            Ok(_) => {
-                self.state = State::Connected;
-                Ok(Step::Connected)
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(Step::WaitForSocket),
-            Err(error) if passes(&error) => Ok(Step::WaitUntil(now + LONGEST_RETRY)),
-            Err(error) => Err(error),
+        match not_connected {
+            error if error.kind() == io::ErrorKind::NotConnected => Ok(Step::WaitForSocket),
+            error if passes(&error) => Ok(Step::WaitUntil(now + LONGEST_RETRY)),
+            error => Err(error),
         }
     }
 }
@@ -110,8 +129,14 @@ impl DirectConnect {
 /// ephemeral range, the kernel may choose that port for the socket, and the socket's request then
 /// meets the socket (simultaneous open, RFC 9293 section 3.5). A unix-domain socket cannot be
 /// connected to itself.
-fn is_own(sock: &dyn Sock, peer: &Service) -> bool {
-    !peer.addr().is_unix() && sock.local_address().is_ok_and(|me| me == *peer)
+///
+/// `me` is the local address, if the caller knows it.
+fn is_own(sock: &dyn Sock, me: Option<&Service>, peer: &Service) -> bool {
+    match me {
+        _ if peer.addr().is_unix() => false,
+        Some(me) => me == peer,
+        None => sock.local_address().is_ok_and(|me| me == *peer),
+    }
 }
 
 /// Prepares a socket that is connected to itself for its close, and returns the error.

@@ -309,6 +309,13 @@ impl Dial {
         self.advance(sock, now).map(drop)
     }
 
+    /// Tells the dial the local address of its socket, after the dial has begun.
+    pub(crate) fn set_local_address(&mut self, address: &Service) {
+        if let Way::Direct(direct) = &mut self.route.way {
+            direct.set_local_address(address);
+        }
+    }
+
     /// Takes the next step. The caller passes the same socket to each step. A step that comes too
     /// early does no harm.
     ///

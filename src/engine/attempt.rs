@@ -24,7 +24,7 @@ use crate::{
     dial::{ConnectError, ConnectErrorKind, ConnectOptions, Dial, Step},
     sys::{
         Poller, Sock, Waker,
-        interrupt::{WakerGuard, Watches},
+        interrupt::{Interrupt, WakerGuard, Watches},
         passing::{PAUSE, passes},
     },
 };
@@ -77,7 +77,7 @@ impl<'a> Begun<'a> {
         options: &ConnectOptions,
     ) -> Result<Begun<'a>, ConnectError> {
         let watches = Watches::new(&options.cancel);
-        if watches.is_interrupted() || shared.watches().is_interrupted() {
+        if watches.is_interrupted() || shared.interrupts().any(Interrupt::is_interrupted) {
             return Err(ConnectError::new(to, ConnectErrorKind::Interrupted));
         }
         let factory = &*shared.options.sock_factory;
@@ -96,7 +96,11 @@ impl<'a> Begun<'a> {
                 Service::UNIX_UNNAMED
             }
             Err(error) if passes(&error) => Service::from(SocketAddr::from(([0, 0, 0, 0], 0))),
-            asked => asked.map_err(|error| dial.failed("getsockname", error))?,
+            asked => {
+                let me = asked.map_err(|error| dial.failed("getsockname", error))?;
+                dial.set_local_address(&me);
+                me
+            }
         };
         let log_options = LogOptions::of(options);
         Ok(Begun { shared, place, sock, me, dial, began, watches, log_options })
@@ -106,11 +110,15 @@ impl<'a> Begun<'a> {
     pub(crate) fn fill(self, value: Option<Value>) -> Attempt {
         let Begun { shared, place, sock, me, dial, began, watches, log_options } = self;
         let connection = place.fill_connecting(sock, me, dial.to().clone(), began, value);
-        let waker: Arc<dyn Waker> = Arc::new(CancelWaker {
-            shared: Arc::downgrade(shared),
-            connection: Arc::downgrade(&connection),
-        });
-        let wakers = watches.add_waker(&waker);
+        let wakers = if watches.is_empty() {
+            Vec::new()
+        } else {
+            let waker: Arc<dyn Waker> = Arc::new(CancelWaker {
+                shared: Arc::downgrade(shared),
+                connection: Arc::downgrade(&connection),
+            });
+            watches.add_waker(&waker)
+        };
         Attempt { connection, dial, log_options, cancel: Cancel { watches, _wakers: wakers } }
     }
 }

@@ -148,6 +148,12 @@ impl Shared {
         }
     }
 
+    /// Returns whether the handler keeps a state for each connection.
+    #[inline]
+    pub(crate) fn keeps_states(&self) -> bool {
+        self.keeps_states
+    }
+
     /// Takes the state of a connection that has no slot.
     pub(crate) fn take_state(&self, id: ConnectionId) -> Option<State> {
         if self.keeps_states { self.arriving.take(id) } else { None }

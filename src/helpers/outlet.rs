@@ -26,6 +26,12 @@ pub(crate) trait Outlet {
         self.send_with(id, &[IoSlice::new(data)], more)
     }
 
+    /// Returns an error if the connection is closed. Makes no system call.
+    fn check_open(&self, id: ConnectionId) -> Result<(), SendError> {
+        // A send of no bytes only looks the connection up.
+        self.send_with(id, &[], More::No).map(drop)
+    }
+
     /// Works as [`SockMan::wake`].
     fn wake(&self, id: ConnectionId);
 }
@@ -66,6 +72,14 @@ impl Outlet for Direct<'_> {
     #[inline]
     fn send(&self, _: ConnectionId, data: &[u8], more: More) -> Result<usize, SendError> {
         self.sockman.shared().send_piece(self.connection, data, more)
+    }
+
+    #[inline]
+    fn check_open(&self, _: ConnectionId) -> Result<(), SendError> {
+        match self.connection.is_closed() {
+            true => Err(SendError::UnknownConnection(self.connection.id)),
+            false => Ok(()),
+        }
     }
 
     fn wake(&self, id: ConnectionId) {

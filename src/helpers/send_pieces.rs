@@ -197,6 +197,16 @@ impl Pieces {
         (first.count, first.bytes)
     }
 
+    /// Returns the first bytes, at most `limit`, if nothing is shared and the bytes lie in one piece.
+    /// Nearly all queues are like that, and need no list of pieces.
+    #[inline]
+    pub(super) fn only(&self, limit: usize) -> Option<&[u8]> {
+        match self.own.as_slices() {
+            (own, []) if self.shared.is_empty() => own.get(..limit.min(own.len())),
+            _ => None,
+        }
+    }
+
     fn add_own<'a>(&'a self, first: &mut First<'a, '_>, from: usize, to: usize) -> bool {
         let (front, back) = self.own.as_slices();
         let middle = front.len();

@@ -571,11 +571,13 @@ impl SendQueue {
         if length == 0 || limit == 0 {
             return Ok(Drained { sent: 0, left: length, resumed: false });
         }
-        let mut slices = [IoSlice::new(&[]); PIECES_PER_SEND];
-        let (count, bytes) = queue.pieces.first(limit, &mut slices);
-        let slices = slices.get(..count).unwrap_or_default();
-        let more = More::from(bytes < length);
-        let sent = self.send(sockman, &mut queue.failure, slices, more)?;
+        let sent = match queue.pieces.only(limit) {
+            Some(bytes) => {
+                let more = More::from(bytes.len() < length);
+                self.send(sockman, &mut queue.failure, &[IoSlice::new(bytes)], more)?
+            }
+            None => self.send_first(sockman, queue, limit)?,
+        };
         queue.pieces.remove_first(sent, queue.share.as_mut());
         let resumed = self.publish(queue, Change::Shrank);
         if resumed {
@@ -585,6 +587,21 @@ impl SendQueue {
             }
         }
         Ok(Drained { sent, left: length - sent, resumed })
+    }
+
+    /// Sends the first pieces, at most `limit` bytes.
+    #[inline(never)]
+    fn send_first(
+        &self,
+        sockman: &impl Outlet,
+        queue: &mut Queue,
+        limit: usize,
+    ) -> Result<usize, SendError> {
+        let mut slices = [IoSlice::new(&[]); PIECES_PER_SEND];
+        let (count, bytes) = queue.pieces.first(limit, &mut slices);
+        let slices = slices.get(..count).unwrap_or_default();
+        let more = More::from(bytes < queue.pieces.len());
+        self.send(sockman, &mut queue.failure, slices, more)
     }
 
     /// Takes what is queued out of the queue, because the connection is closed. Each later push
@@ -619,8 +636,7 @@ impl SendQueue {
     /// Returns an error if the connection is closed, or if the last send failed. Makes no system
     /// call.
     fn check_open(&self, sockman: &impl Outlet, queue: &Queue) -> Result<(), SendError> {
-        // A send of no bytes only looks the connection up.
-        sockman.send_with(self.id, &[], More::No)?;
+        sockman.check_open(self.id)?;
         match queue.failure {
             None => Ok(()),
             Some(failure) => Err(SendError::Socket { id: self.id, source: failure.error() }),

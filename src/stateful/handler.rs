@@ -194,6 +194,10 @@ pub trait Handler: Send + Sync + 'static {
     }
 
     /// Returns whether there is something to send. By default, whether the queue holds any bytes.
+    ///
+    /// The library asks before a send, and again at the end of a turn that has sent. If something
+    /// else than the callbacks, the closures and the queue of the connection changes the answer,
+    /// the change takes effect on a [`wake`](crate::stateful::Remote::wake) or at the next sweep.
     fn should_try_to_send(
         &self,
         link: Link<'_, Self::Connection>,

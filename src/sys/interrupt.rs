@@ -197,6 +197,10 @@ impl Watches {
             || (!self.others.is_empty() && self.others.iter().any(Watch::is_interrupted))
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.first.is_none()
+    }
+
     pub(crate) fn add_waker(&self, waker: &Arc<dyn Waker>) -> Vec<WakerGuard> {
         let watches = self.first.iter().chain(&self.others);
         watches.map(|watch| watch.interrupt.add_waker(Arc::clone(waker))).collect()

@@ -1,4 +1,5 @@
-//! `start_connect`, called on the main thread. The socket thread reports the outcomes.
+//! `start_connect`, called on the socket thread, as a program does that has one thread. The socket
+//! thread also reports the outcomes.
 use std::{
     error::Error,
     io,
@@ -15,20 +16,28 @@ use super::{serve_requests, targets};
 
 pub(super) fn run(ports: &[u16]) -> Result<(), Box<dyn Error>> {
     let (tell, told) = mpsc::channel();
-    let handler = Arc::new(Connecting { expected: Mutex::new(0), tell });
+    let handler = Arc::new(Connecting {
+        ports: ports.to_owned(),
+        options: ConnectOptions::default(),
+        requested: Mutex::new(0),
+        expected: Mutex::new(0),
+        tell,
+    });
     let sockman = SockMan::new(Arc::clone(&handler) as _, Options::default())?;
     let _threads = sockman.start_sockets_threads()?;
-    let options = ConnectOptions::default();
     serve_requests(|count| {
         *handler.expected.lock() = count;
-        for to in targets(ports, count) {
-            sockman.start_connect(to, &options)?;
-        }
+        *handler.requested.lock() = count;
+        sockman.notify();
         Ok(told.recv()??)
     })
 }
 
 struct Connecting {
+    ports: Vec<u16>,
+    options: ConnectOptions,
+    /// The number of connects that the next pass starts.
+    requested: Mutex<usize>,
     /// The number of connects without an outcome.
     expected: Mutex<usize>,
     /// Reports that all have succeeded, or the first failure.
@@ -36,6 +45,16 @@ struct Connecting {
 }
 
 impl EventHandler for Connecting {
+    fn event_io_loop_completed_for_all(&self, sockman: &SockMan) {
+        let requested = std::mem::take(&mut *self.requested.lock());
+        for to in targets(&self.ports, requested) {
+            if let Err(error) = sockman.start_connect(to, &self.options) {
+                // The main thread receives until the process ends.
+                let _ = self.tell.send(Err(error));
+            }
+        }
+    }
+
     fn event_new_connection_accepted(
         &self,
         _: &SockMan,

@@ -97,6 +97,31 @@ fn a_connect_in_progress_is_reported_when_its_socket_is_connected() {
     assert_eq!(rig.connect_calls(), 1);
 }
 
+/// The cost of a connect: the kernel is asked for each address once, and for no error of a socket
+/// that has a peer. The socket is registered once if it is connected when the socket thread takes
+/// the attempt over.
+#[test]
+fn a_connect_that_succeeds_makes_no_needless_system_call() {
+    let rig = Rig::new(without_sweep());
+    let _listener = rig.listen(&tcp());
+    let needed = [
+        (Call::Socket, 1),
+        (Call::Connect, 1),
+        (Call::LocalAddress, 1),
+        (Call::PeerAddress, 1),
+        (Call::TakeError, 0),
+        (Call::Register, 1),
+        (Call::Deregister, 0),
+    ];
+    let before = needed.map(|(call, _)| rig.network.calls(call));
+    rig.start(&tcp(), &without_timeout());
+    rig.pass();
+    assert_eq!(rig.records(), ["0 connected"]);
+    for ((call, count), before) in needed.into_iter().zip(before) {
+        assert_eq!(rig.network.calls(call) - before, count, "{call:?}");
+    }
+}
+
 /// G2: an event on a socket without a peer is no outcome and leaves nothing to do.
 #[test]
 fn a_spurious_event_does_not_end_an_attempt() {

@@ -5,7 +5,7 @@
 //! connects that the socket thread drives. `closes` tests closes while no thread runs. `ends` tests
 //! the reports of closes, `finish` orderly ends and resets. `handles` tests the handle that a
 //! callback gets. `listeners` tests which listeners a pass looks at. `sends` tests the effects of a
-//! send. `sweep` tests the sweep. `timers` tests that data comes before the timers that it moves.
+//! send, and `rests` when a connection rests after one. `sweep` tests the sweep. `timers` tests that data comes before the timers that it moves.
 //! `turns` tests the order of the turns.
 
 mod closes;
@@ -15,6 +15,7 @@ mod finish;
 mod handles;
 mod listeners;
 mod pass;
+mod rests;
 mod sends;
 mod sweep;
 mod timers;

@@ -73,7 +73,7 @@ impl Turn<'_> {
         if self.slot.recv.is_due() {
             TurnEnd::WorkLeft
         } else if self.slot.send_first {
-            if may_answer { TurnEnd::MayAnswer } else { TurnEnd::WorkLeft }
+            if may_answer { TurnEnd::MayAnswer } else { self.end_with_work() }
         } else {
             TurnEnd::Rests
         }
@@ -110,6 +110,27 @@ impl Turn<'_> {
         self.context.handler().place_turn_completed(sockman, id, self.place());
         self.check_open()?;
         Ok(may_answer && asked_to_send == Called::Yes)
+    }
+
+    /// Ends a turn that left work for the send hook, because the ready-to-send call has sent, or
+    /// because a callback came after it. Asks the hook of a handler with states at once. Most calls
+    /// send everything, and the connection then rests, instead of being listed for the next pass.
+    ///
+    /// The hook of such a handler changes its answer in the callbacks of the connection, which are
+    /// over, or with a wake. Other handlers may change it before the next pass, which asks the hook.
+    #[inline(never)]
+    fn end_with_work(&mut self) -> TurnEnd {
+        if !self.context.shared().keeps_states() || self.slot.finish != Finish::No {
+            return TurnEnd::WorkLeft;
+        }
+        let (id, sockman, handler) = (self.slot.id, self.sockman, self.context.handler());
+        let has_more = handler.place_should_try_to_send(sockman, id, self.place());
+        if self.check_open().is_err() {
+            return TurnEnd::Closed;
+        }
+        self.slot.send.work = has_more;
+        self.slot.send_first = has_more;
+        if has_more { TurnEnd::WorkLeft } else { TurnEnd::Rests }
     }
 
     #[inline(never)]

@@ -35,8 +35,7 @@ impl SockFactory for OsSockFactory {
     fn create_sock(&self, address: &Service) -> io::Result<Box<dyn Sock>> {
         let address = address.to_sock_addr()?;
         let domain = address.domain();
-        let socket = Socket::new(domain, Type::STREAM, None)?;
-        socket.set_nonblocking(true)?;
+        let socket = new_stream(domain)?;
         if domain == Domain::UNIX {
             return Ok(Box::new(OsSock::Unix(socket)));
         }
@@ -117,6 +116,34 @@ impl OsSock {
             }
             OsSock::UnixListener(listener) => listener.as_fd(),
         }
+    }
+}
+
+/// Creates a stream socket that does not block. Apple's systems cannot do so in one system call.
+fn new_stream(domain: Domain) -> io::Result<Socket> {
+    #[cfg(any(
+        target_os = "android",
+        target_os = "dragonfly",
+        target_os = "freebsd",
+        target_os = "illumos",
+        target_os = "linux",
+        target_os = "netbsd",
+        target_os = "openbsd",
+    ))]
+    return Socket::new(domain, Type::STREAM.nonblocking(), None);
+    #[cfg(not(any(
+        target_os = "android",
+        target_os = "dragonfly",
+        target_os = "freebsd",
+        target_os = "illumos",
+        target_os = "linux",
+        target_os = "netbsd",
+        target_os = "openbsd",
+    )))]
+    {
+        let socket = Socket::new(domain, Type::STREAM, None)?;
+        socket.set_nonblocking(true)?;
+        Ok(socket)
     }
 }
 
@@ -333,6 +360,25 @@ impl Sock for OsSock {
                 listener.as_raw_fd()
             }
             OsSock::UnixListener(listener) => listener.as_raw_fd(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// G9: no call on a new socket blocks, and a send does not wait for an acknowledgement.
+    #[test]
+    #[cfg_attr(miri, ignore)] // Miri has no sockets.
+    fn a_new_socket_does_not_block_and_has_no_delay() {
+        let here: Service = "127.0.0.1:1".parse().unwrap();
+        let path: Service = Service::unix("/nowhere").unwrap();
+        for (to, is_tcp) in [(here, true), (path, false)] {
+            let sock = OsSockFactory::default().create_sock(&to).unwrap();
+            let sock = sock.into_os_sock().unwrap();
+            assert!(sock.socket().nonblocking().unwrap());
+            assert!(!is_tcp || sock.socket().tcp_nodelay().unwrap());
         }
     }
 }
