@@ -3968,7 +3968,7 @@ MUTATIONS = [
         'guarantee': 'G8', 'what': 'a connection that may answer waits for the next round',
         'file': 'src/engine/slot/turn.rs',
         'old': 'if may_answer { TurnEnd::MayAnswer } else { self.end_with_work() }',
-        'new': 'TurnEnd::WorkLeft',
+        'new': 'if may_answer { TurnEnd::WorkLeft } else { self.end_with_work() }',
         'test': 'sockman:lib', 'tests': ('engine::pass_tests::turns', ''),
     },
     {
