@@ -1,4 +1,5 @@
-//! Tests of the program `https` with curl, openssl, wrk and ab as clients.
+//! Tests of the program `https` with curl, openssl, wrk, ab and Chromium as clients, and with testssl.sh,
+//! which looks for known weaknesses.
 //!
 //! `.ci/run real` installs these programs.
 
@@ -12,6 +13,7 @@ use std::{
 };
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use serde_json::Value;
 use sockman_test_support::{
     program::{Process, signal, workspace_program},
     tools::TempDir,
@@ -223,5 +225,50 @@ fn wrk_and_ab_get_no_errors_under_load() {
     assert_eq!(code, 0, "{report}");
     assert!(report.contains("Complete requests:      500"), "{report}");
     assert!(report.contains("Failed requests:        0"), "{report}");
+    server.end();
+}
+
+#[test]
+fn chromium_shows_the_page() {
+    let server = Server::start(&[]);
+    // The profile is empty, so the browser does not know the authority of the test.
+    let (code, page) = run(Command::new("chromium")
+        .args([
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--no-first-run",
+            "--no-proxy-server",
+        ])
+        .args(["--disable-background-networking", "--disable-component-update"])
+        .arg(format!("--user-data-dir={}", server.path("profile")))
+        .args(["--ignore-certificate-errors", "--dump-dom", &server.url("/")]));
+    assert_eq!(code, 0, "{page}");
+    assert!(page.contains("Hello over TLS."), "{page}");
+    server.end();
+}
+
+#[test]
+fn testssl_finds_no_weakness() {
+    // The program opens hundreds of connections, and waits on some.
+    let server = Server::start(&["--handshake-timeout", "60"]);
+    let findings = server.path("findings.json");
+    let (_, text) = run(Command::new("testssl")
+        .args(["--quiet", "--color", "0", "--warnings", "off", "--protocols", "--vulnerable"])
+        .args(["--jsonfile", &findings, &format!("127.0.0.1:{}", server.port)]));
+    let findings = fs::read_to_string(findings).unwrap_or_else(|error| panic!("{error}: {text}"));
+    let findings: Vec<Value> = serde_json::from_str(&findings).unwrap();
+    let severity = |id: &str| {
+        let finding = findings.iter().find(|finding| finding["id"] == id);
+        finding.unwrap_or_else(|| panic!("no {id}: {text}"))["severity"].as_str().unwrap()
+    };
+    for id in ["SSLv2", "SSLv3", "TLS1_2", "TLS1_3", "heartbleed", "CCS", "ROBOT", "secure_renego"]
+    {
+        assert_eq!(severity(id), "OK", "{id}: {text}");
+    }
+    for finding in &findings {
+        let severity = finding["severity"].as_str().unwrap();
+        assert!(["OK", "INFO"].contains(&severity), "{finding}");
+    }
     server.end();
 }
