@@ -20,6 +20,9 @@ use crate::{
 const TICK: u64 = 10_000_000;
 /// The index of the stolen time among the words of a line of /proc/stat; the name has index 0.
 const STEAL: usize = 8;
+/// The messages of a check of LDK, and how often their number is looked at.
+const CHECKED_MESSAGES: u64 = 64;
+const SMALL_SLICE: Duration = Duration::from_millis(10);
 
 /// The duration of a measurement.
 #[derive(Debug, Clone, Copy)]
@@ -43,13 +46,23 @@ pub struct Sample {
     pub disturbed_share: f64,
 }
 
-/// Checks that the server keeps its contract. The loads of LDK check by themselves.
+/// Checks that the server keeps its contract. The calling thread is the load.
 pub fn check(case: Case, peer: Peer, cores: Cores) -> Result<(), Box<dyn Error>> {
-    if case.is_ldk() {
-        return Ok(());
-    }
     let settings = Settings { core: cores.server, is_checked: true };
-    tls::check(&ServerProcess::start(case, peer, settings)?, case)
+    let server = ServerProcess::start(case, peer, settings)?;
+    if !case.is_ldk() {
+        return tls::check(&server, case);
+    }
+    // The nodes check each message.
+    let (mut load, mut tally) = (Nodes::connect(&server, case)?, Tally::default());
+    let deadline = Instant::now() + PATIENCE;
+    while tally.messages < CHECKED_MESSAGES {
+        if Instant::now() > deadline {
+            return Err(format!("the server answered too little within {PATIENCE:?}").into());
+        }
+        load.run(Instant::now() + SMALL_SLICE, &mut tally)?;
+    }
+    Ok(())
 }
 
 /// Measures. The calling thread is the load.
