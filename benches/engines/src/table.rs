@@ -59,9 +59,13 @@ fn cell(figures: &[Figure], case: Case, peer: Peer) -> String {
     }
 }
 
-/// Returns a number with three digits.
+/// Returns a number with three digits, or without a fraction.
 fn number(value: f64) -> String {
     match value {
+        value if value >= 999.5 => {
+            let whole = value.round() as u64;
+            format!("{},{:03}", whole / 1000, whole % 1000)
+        }
         value if value >= 100.0 => format!("{value:.0}"),
         value if value >= 10.0 => format!("{value:.1}"),
         value => format!("{value:.2}"),
@@ -76,6 +80,13 @@ mod tests {
         let sample =
             Sample { cpu, rate: 1.0, server_share: 0.5, load_share: 0.5, disturbed_share: 0.0 };
         Figure { case: Case::TlsEcho, peer, round, sample }
+    }
+
+    #[test]
+    fn numbers_have_three_digits_and_a_separator() {
+        for (value, text) in [(1.234, "1.23"), (12.34, "12.3"), (999.4, "999"), (2077.4, "2,077")] {
+            assert_eq!(number(value), text);
+        }
     }
 
     #[test]
