@@ -62,7 +62,9 @@ pub enum PanicPolicy {
     /// The library logs the panic, closes the connection whose callback panicked, and calls
     /// [`EventHandler::event_closed_after_panic`](crate::EventHandler::event_closed_after_panic),
     /// and then [`EventHandler::event_closed`](crate::EventHandler::event_closed). All other
-    /// connections stay open. A panic in a callback without an id still ends the threads.
+    /// connections stay open. A panic in a callback without an id still ends the threads, and so does
+    /// one in the closure of
+    /// [`run_sockets_thread_with`](crate::SockMan::run_sockets_thread_with).
     CloseConnection,
 }
 

@@ -310,8 +310,9 @@ impl SockMan {
     ///
     /// # Errors
     ///
-    /// As [`run_sockets_thread`](SockMan::run_sockets_thread). A panic of the closure is returned as
-    /// a panic of a callback.
+    /// As [`run_sockets_thread`](SockMan::run_sockets_thread). A panic of the closure ends the loop
+    /// under every [`PanicPolicy`](crate::options::PanicPolicy), and is returned as a panic of a
+    /// callback.
     ///
     /// # Examples
     ///

@@ -7,7 +7,8 @@ use crate::{
     sys::sources::write_sources,
 };
 
-/// The error returned by [`SockMan::run_sockets_thread`](crate::SockMan::run_sockets_thread).
+/// The error returned by [`SockMan::run_sockets_thread`](crate::SockMan::run_sockets_thread) and
+/// [`SockMan::run_sockets_thread_with`](crate::SockMan::run_sockets_thread_with).
 ///
 /// After each of these errors, the loop does not run, and may be run or started again. A `RunError`
 /// converts into an [`io::Error`].
@@ -35,10 +36,13 @@ pub enum RunError {
     /// interrupt. An interrupt given with [`Options::interrupt`](crate::Options::interrupt) is
     /// reset by its owner.
     Interrupted,
-    /// The call was made in a callback, of this `SockMan` or of another one. A loop in a callback
+    /// The call was made in a callback, of this `SockMan` or of another one, or in the closure of
+    /// [`run_sockets_thread_with`](crate::SockMan::run_sockets_thread_with). A loop in a callback
     /// would stop the loop that makes the callback.
     OnLibraryThread,
-    /// A callback panicked, which ended the loop.
+    /// A callback, or the closure of
+    /// [`run_sockets_thread_with`](crate::SockMan::run_sockets_thread_with), panicked, which ended
+    /// the loop.
     Panicked(Panic),
     /// The poller of the loop or of the I2P-accept thread failed, or the I2P-accept thread could
     /// not be started.

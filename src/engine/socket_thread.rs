@@ -129,7 +129,7 @@ impl SocketThread {
             ending: Ending::default(),
             visits: Visits::default(),
             marks: Vec::new(),
-            events: Vec::new(),
+            events: Vec::with_capacity(EVENTS_PER_POLL),
             buffer: vec![0; options.receive_buffer].into_boxed_slice(),
             open: OpenSince::default(),
             now,
@@ -232,9 +232,13 @@ impl SocketThread {
     ) -> io::Result<()> {
         self.wait(context, timeout)?;
         // Marks are taken again, so that this pass answers a wake that ended the poll.
-        self.heed_marks(context);
+        let called_back = self.heed_marks(context);
         while let Some(key) = self.lacking.next(self.now) {
             self.connected.retry_lacking(key);
+        }
+        // The poll returned late, or a callback has taken long. The clock is not read if neither can be.
+        if self.now >= self.stale || (called_back && !self.has_looked(context)) {
+            self.poll_again(context)?;
         }
         self.socket_handler_connected(context, fresh)?;
         self.socket_handler_connecting(context);
@@ -355,9 +359,10 @@ impl SocketThread {
 
     /// Polls without waiting, and latches the events.
     fn poll_again(&mut self, context: &Context<'_>) -> io::Result<()> {
+        let latest = context.now().checked_add(LATE);
         self.events.clear();
         self.connected.poll(&mut self.events, Some(Duration::ZERO))?;
-        self.latch_events(context)
+        self.latch_events(context, latest)
     }
 
     /// Polls, and latches all events before any callback runs. If more sockets are ready than one
@@ -376,13 +381,12 @@ impl SocketThread {
             inbox.woke();
         }
         polled?;
-        self.latch_events(context)?;
-        self.looked_at(latest.map_or(self.now, |latest| self.now.min(latest)));
-        Ok(())
+        self.latch_events(context, latest)
     }
 
-    /// Latches the events of a poll and those that the poll left over, and reads the clock.
-    fn latch_events(&mut self, context: &Context<'_>) -> io::Result<()> {
+    /// Latches the events of a poll and those that the poll left over, and reads the clock. A poll
+    /// that returned in time looked at `latest` at the latest.
+    fn latch_events(&mut self, context: &Context<'_>, latest: Option<Instant>) -> io::Result<()> {
         // The waker takes a place among the events of a poll, but is not reported.
         let full = EVENTS_PER_POLL - 1;
         // This many polls report all sockets. A flood of events does not make the loop endless.
@@ -404,14 +408,10 @@ impl SocketThread {
             self.connected.poll(&mut self.events, Some(Duration::ZERO))?;
         }
         self.now = context.shared().options.sock_factory.now();
-        self.looked_at(self.now);
+        let looked = latest.map_or(self.now, |latest| self.now.min(latest));
+        self.looked = Some(looked);
+        self.stale = looked.checked_add(FRESH).unwrap_or(looked);
         Ok(())
-    }
-
-    /// Notes that a poll looked at this time.
-    fn looked_at(&mut self, at: Instant) {
-        self.looked = Some(at);
-        self.stale = at.checked_add(FRESH).unwrap_or(at);
     }
 
     /// Runs a slice of the turns.

@@ -106,6 +106,7 @@ impl<'a, C> Link<'a, C> {
 
     /// Returns whether the connection ends in order: [`finish`](Link::finish),
     /// [`SockMan::finish_connection`] or [`SockMan::drain_and_stop`] was called, on any thread. A
+    /// connection that is announced during a drain finishes from the end of its first callback on. A
     /// handler whose protocol has a last message sends it in
     /// [`ready_to_send`](super::Handler::ready_to_send) then.
     ///

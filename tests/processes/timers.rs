@@ -108,6 +108,10 @@ impl EventHandler for Idle {
         }
         self.tell(Told::Data(id));
     }
+    // A sweep in which the handler has nothing to send makes no turn before the callback.
+    fn should_try_to_send(&self, _: ConnectionId) -> bool {
+        false
+    }
     fn event_got_eof(&self, _: &SockMan, _: ConnectionId) {}
     fn event_got_permanent_read_error(&self, _: &SockMan, _: ConnectionId, _: &io::Error) {}
     fn event_io_loop_completed_for_one(&self, _: &SockMan, id: ConnectionId) {

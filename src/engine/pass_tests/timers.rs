@@ -14,7 +14,7 @@ use crate::{
     engine::connection::ConnectionId,
     event_handler::{EventHandler, NextRecv},
     helpers::Deadlines,
-    options::Options,
+    options::{Options, SELECT_TIMEOUT},
     sockman::SockMan,
     testing::{Call, Network, Peer},
 };
@@ -50,6 +50,9 @@ struct Idle {
     hides_deadlines: bool,
     on_data: Mutex<Option<Reaction>>,
     on_completed_for_one: Mutex<Option<Reaction>>,
+    on_closed: Mutex<Option<Reaction>>,
+    /// The ordinal of a connection that the next `event_io_loop_completed_for_all` closes.
+    closes: Mutex<Option<usize>>,
 }
 
 impl Idle {
@@ -116,7 +119,15 @@ impl EventHandler for Idle {
             sockman.close_connection(id);
         }
     }
+    fn event_closed(&self, sockman: &SockMan, id: ConnectionId) {
+        if let Some(react) = &*self.on_closed.lock() {
+            react(sockman, self.ordinals.of(id));
+        }
+    }
     fn event_io_loop_completed_for_all(&self, sockman: &SockMan) {
+        if let Some(ordinal) = self.closes.lock().take() {
+            sockman.close_connection(self.ordinals.id(ordinal));
+        }
         if self.has_own_times && !self.active.lock().is_empty() {
             let now = self.network().elapsed();
             for (ordinal, active) in self.active.lock().iter_mut().enumerate() {
@@ -466,4 +477,33 @@ fn a_receive_that_lacked_buffers_is_repeated_before_a_timer_ends() {
     rig.network.advance(little);
     rig.pass();
     assert_eq!(rig.records(), ["0 data 1"]);
+}
+
+/// G15: the report of an end comes between the poll and the turns, and takes long. A byte that arrives
+/// meanwhile is delivered before the sweep, or the turn of a wake, calls its connection idle.
+#[test]
+fn a_byte_that_came_during_a_long_report_of_an_end_is_delivered_before_a_connection_is_called_late()
+{
+    for sweeps in [true, false] {
+        let options = if sweeps { Options::default() } else { without_sweep() };
+        let (rig, peers) = Rig::with_peers(coarse(), options, 3);
+        let network = rig.network.clone();
+        *rig.handler.on_closed.lock() = Some(Box::new(move |_, ordinal| {
+            if ordinal == 2 {
+                network.advance(SHORT);
+                peers[0].send(&[1]).unwrap();
+                network.advance(LONG);
+            }
+        }));
+        *rig.handler.closes.lock() = Some(2);
+        if sweeps {
+            rig.network.advance(SELECT_TIMEOUT);
+        } else {
+            rig.sockman.wake(rig.handler.ordinals.id(0));
+        }
+        rig.pass();
+        let mut records = rig.records();
+        records.retain(|record| record.starts_with('0'));
+        assert_eq!(records, ["0 data 1"], "sweep: {sweeps}");
+    }
 }

@@ -14,9 +14,10 @@ use crate::engine::{
 
 impl SocketThread {
     /// Takes the marks, runs the closures of other threads, and reports the connections that are
-    /// closed.
-    pub(super) fn heed_marks(&mut self, context: &Context<'_>) {
+    /// closed. Returns whether there may have been a callback.
+    pub(super) fn heed_marks(&mut self, context: &Context<'_>) -> bool {
         self.take_marks(context);
+        let calls_back = self.visits.has_due() || self.ending.has_unreported();
         self.visits.run(context, &mut self.connected);
         self.ending.report(context);
         // A closure that is left over may hold what another thread waits for. Its connection is
@@ -24,6 +25,7 @@ impl SocketThread {
         if !self.visits.has_due() {
             self.ending.end_drain(context, self.open);
         }
+        calls_back
     }
 
     /// Takes the marks of other threads and of callbacks, and acts on them. Makes no callback.

@@ -57,13 +57,7 @@ impl Poller for MioPoller {
             Err(error) if is_signal(&error) => return Ok(()),
             Err(error) => return Err(error),
         }
-        // With this room and this check, a push never grows the list, and costs less. A poll reports
-        // at most `EVENTS_PER_POLL` events.
-        events.reserve(EVENTS_PER_POLL);
         for event in self.events.iter().filter(|event| event.token() != WAKER) {
-            if events.len() == events.capacity() {
-                break;
-            }
             events.push(Readiness {
                 token: event.token().0,
                 readable: event.is_readable(),
