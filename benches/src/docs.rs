@@ -19,6 +19,7 @@
 //! | `targets` | each target, and what this run reached |
 //! | `not measured` | what could not be measured, and why |
 //! | `plot: NAME` | the image `NAME.svg`, if the run has figures for it |
+//! | `engines` | nothing: `benches/engines` writes this text |
 //!
 //! The figures of another machine are a data set of its own, in a directory beside the main one:
 //! `docs/performance/NAME/figures.json`, with its tables and plots. Where the main data set has no
@@ -49,6 +50,8 @@ const FIGURES: &str = "figures.json";
 /// The whole report of a run, in the directory of the run.
 const RESULTS: &str = "results.json";
 const END: &str = "<!-- end -->";
+/// The marker whose text the program in `benches/engines` writes.
+const OF_ENGINES: &str = "engines";
 
 /// A page whose prose is written by hand.
 struct Page {
@@ -214,6 +217,7 @@ fn fill_in(page: &Page, before: &str, sets: &DataSets) -> Result<String, Error> 
         let wrong = |what: String| Error::Page { page: page.path, line: number, what };
         match (open, marker(line)) {
             (Some(_), _) if line.trim() == END => open = None,
+            (Some((_, OF_ENGINES)), None) => {}
             (Some(_), None) => continue,
             (Some((from, name)), Some(_)) => {
                 return Err(wrong(format!("`{name}` of line {from} has no `{END}` of its own")));
@@ -222,6 +226,7 @@ fn fill_in(page: &Page, before: &str, sets: &DataSets) -> Result<String, Error> 
                 return Err(wrong(format!("`{END}` has no marker before it")));
             }
             (None, None) => {}
+            (None, Some(OF_ENGINES)) => open = Some((number, OF_ENGINES)),
             (None, Some(name)) => {
                 open = Some((number, name));
                 let content = content(name, page, sets)
@@ -429,6 +434,14 @@ Prose.
         assert!(once.contains("](performance/quiet.svg)\n\n<!-- end -->\n"), "{once}");
         assert!(!once.contains("old"));
         assert_eq!(filled(&once).expect("it is filled in again"), once);
+    }
+
+    #[test]
+    fn the_text_of_the_engines_stays() {
+        let page = "A\n<!-- engines -->\n\n| 1 |\n\n<!-- end -->\nB\n";
+        assert_eq!(filled(page).expect("the page is filled in"), page);
+        let error = filled("<!-- engines -->\n").expect_err("the end is missing");
+        assert!(error.contains("`engines` has no `<!-- end -->`"), "{error}");
     }
 
     #[test]

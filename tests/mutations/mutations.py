@@ -4975,7 +4975,7 @@ MUTATIONS = [
     {
         'guarantee': 'TLS', 'what': 'a connection is not read again after a stall',
         'file': 'crates/sockman-rustls/src/tls.rs',
-        'old': '                link.wake(); // The connection may be read again.\n',
+        'old': '            link.wake(); // The connection may be read again.\n',
         'new': '',
         'test': 'sockman-rustls:tls', 'tests': ('sending', 'a_reader_that_stalls'),
     },

@@ -175,7 +175,7 @@ pub fn targets(report: &Report) -> Vec<Target> {
         of_no_scenario(
             "TLS (rustls) and LDK: CPU for a byte against the same on tokio",
             "≤ 1",
-            "measured by the packages of these engines",
+            "measured by benches/engines, not here",
         ),
         Target {
             name: "Allocations for a message, for a pass".to_owned(),

@@ -78,6 +78,9 @@ pub trait TlsHandler: Send + Sync + 'static {
     ///
     /// The method writes the rest, or finishes. It is called again only if its last write took less
     /// than it was given.
+    ///
+    /// While the kernel takes everything, one turn calls this method up to eight times. Then the
+    /// other connections have their turns.
     fn got_room(
         &self,
         link: &mut TlsLink<'_, Self::Connection>,

@@ -27,6 +27,10 @@ use crate::{
     wire::Wire,
 };
 
+/// How often a turn reports room at most. Without this number, a handler that always has more to
+/// write would keep the socket thread for as long as the kernel takes the bytes.
+const ROOMS_PER_TURN: usize = 8;
+
 /// The handler of a `SockMan` whose connections are TLS. Pass it to
 /// [`SockMan::with_state`](sockman::SockMan::with_state).
 ///
@@ -371,16 +375,20 @@ impl<H: TlsHandler> Handler for Tls<H> {
         session: &mut Self::Connection,
     ) -> NextRecv {
         self.settle(link, session);
-        let Session { wire, stage } = &mut *session;
-        if wire.is_stalled() && !wire.tls.wants_write() && !link.is_closed() {
-            wire.wants_room = false;
+        let mut was_stalled = false;
+        for _ in 0..ROOMS_PER_TURN {
+            let Session { wire, stage } = &mut *session;
+            if !wire.is_stalled() || wire.tls.wants_write() || link.is_closed() {
+                break;
+            }
+            (was_stalled, wire.wants_room) = (true, false);
             if let Stage::Open(value) = stage {
                 self.handler.got_room(&mut TlsLink::new(link, wire), value);
             }
             self.settle(link, session);
-            if !session.wire.is_stalled() {
-                link.wake(); // The connection may be read again.
-            }
+        }
+        if was_stalled && !session.wire.is_stalled() && !link.is_closed() {
+            link.wake(); // The connection may be read again.
         }
         NextRecv::Proceed
     }

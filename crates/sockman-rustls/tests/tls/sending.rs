@@ -55,6 +55,30 @@ fn a_reader_that_stalls_costs_the_send_buffer_and_no_pass() {
     }
 }
 
+/// A turn reports room several times while the kernel takes everything, so a long answer costs few
+/// passes. It reports room at most eight times, so other connections have their turns meanwhile.
+#[test]
+fn a_turn_reports_room_several_times_and_not_without_end() {
+    const BUFFER: usize = 1000;
+    const ROOMS: usize = 8;
+    const LENGTH: usize = 400 * BUFFER;
+    let authority = Authority::new();
+    let settings = TlsSettings::default().send_buffer(BUFFER);
+    let mut world = World::new(authority.server(BOTH), settings);
+    let mut client = world.client(authority.client(BOTH, None));
+    world.exchange(&mut client);
+    client.peer.set_window(2 * LENGTH);
+    client.write(format!("a{LENGTH}").as_bytes());
+    client.send();
+    let passes = world.thread.run_until_idle().unwrap();
+    assert_eq!(world.recorder.taken(), LENGTH);
+    let least = LENGTH / BUFFER / ROOMS;
+    assert!((least..2 * least).contains(&passes), "{passes} passes, and {least} are due");
+    world.exchange(&mut client);
+    assert!(client.got.iter().enumerate().all(|(at, byte)| *byte == byte_at(at)));
+    assert_eq!(client.got.len(), LENGTH);
+}
+
 /// While the handler pauses, nothing is read. A wake resumes it.
 #[test]
 fn a_paused_connection_is_not_read_until_it_is_woken() {
