@@ -30,6 +30,8 @@ const LINGER: Duration = Duration::from_secs(60);
 ///   by the embedder, by the library, and after a panic.
 /// * The defaults serve the [`SendQueue`](crate::SendQueue) that the library keeps for each
 ///   connection.
+/// * After a turn that has sent, [`should_try_to_send`](Handler::should_try_to_send) is asked at the
+///   end of the turn. If the answer is no, it is not asked again in the next pass.
 ///
 /// All methods run on the socket thread, except `accepted` for connections from I2P, and
 /// `i2p_status`. The library holds no lock while it calls a method. Every method of

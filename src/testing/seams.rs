@@ -191,7 +191,9 @@ impl Sock for MemorySock {
         self.call(|kernel| {
             let socket = kernel.socket(self.end).ok_or(libc::EBADF)?;
             match &socket.kind {
-                Kind::Stream(stream) if stream.is_connecting || stream.other.is_none() => {
+                Kind::Stream(stream)
+                    if stream.is_connecting || stream.is_broken || stream.other.is_none() =>
+                {
                     Err(libc::ENOTCONN)
                 }
                 Kind::Fresh | Kind::Listener(_) => Err(libc::ENOTCONN),

@@ -1,6 +1,6 @@
 //! [`TlsLink`] and [`TlsRemote`], through which a program reaches a connection.
 
-use std::{fmt, io::Write, time::Duration};
+use std::{fmt, io::Write, mem, time::Duration};
 
 use rustls::Connection;
 use sockman::{
@@ -102,7 +102,10 @@ impl<'a, C> TlsLink<'a, C> {
         // The writer of rustls does not fail.
         let taken = self.wire.tls.writer().write(data).unwrap_or(0);
         if !data.is_empty() {
-            self.wire.wants_room = taken < data.len();
+            let wanted_room = mem::replace(&mut self.wire.wants_room, taken < data.len());
+            if wanted_room && !self.wire.wants_room {
+                self.link.wake(); // The connection may be read again.
+            }
         }
         Ok(taken)
     }

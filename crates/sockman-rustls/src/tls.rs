@@ -31,6 +31,9 @@ use crate::{
 /// write would keep the socket thread for as long as the kernel takes the bytes.
 const ROOMS_PER_TURN: usize = 8;
 
+/// How many bytes of room a turn reports at most, or one send buffer, if that is larger.
+const BYTES_PER_TURN: usize = 512 * 1024;
+
 /// The handler of a `SockMan` whose connections are TLS. Pass it to
 /// [`SockMan::with_state`](sockman::SockMan::with_state).
 ///
@@ -376,7 +379,8 @@ impl<H: TlsHandler> Handler for Tls<H> {
     ) -> NextRecv {
         self.settle(link, session);
         let mut was_stalled = false;
-        for _ in 0..ROOMS_PER_TURN {
+        let rooms = (BYTES_PER_TURN / self.settings.send_buffer).clamp(1, ROOMS_PER_TURN);
+        for _ in 0..rooms {
             let Session { wire, stage } = &mut *session;
             if !wire.is_stalled() || wire.tls.wants_write() || link.is_closed() {
                 break;

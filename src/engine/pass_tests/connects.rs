@@ -198,6 +198,21 @@ fn a_connect_that_is_refused_leaves_nothing() {
     assert_eq!(rig.records(), NOTHING);
 }
 
+/// G11: the peer accepts a connect, and resets it before the socket thread has looked. A broken socket
+/// has no peer (getpeername(2)), and the error is the attempt's.
+#[test]
+fn a_connect_that_succeeds_and_is_reset_fails_with_the_reset() {
+    let rig = Rig::new(without_sweep());
+    let listener = rig.listen(&tcp());
+    rig.start_in_progress(&without_timeout());
+    rig.complete();
+    listener.accept().unwrap().reset();
+    rig.network.advance(LATENCY);
+    rig.pass();
+    assert_eq!(rig.records(), ["0 failed: connect"]);
+    assert_eq!(rig.sockman.stats().connections, 0);
+}
+
 /// G9: the poller waits until the deadline. The attempt ends exactly at its deadline.
 #[test]
 fn a_connect_without_an_answer_ends_at_its_deadline_and_not_before() {
