@@ -79,8 +79,9 @@ pub trait TlsHandler: Send + Sync + 'static {
     /// The method writes the rest, or finishes. It is called again only if its last write took less
     /// than it was given.
     ///
-    /// While the kernel takes everything, one turn calls this method up to eight times (once,
-    /// if [`TlsSettings::send_buffer`](crate::TlsSettings::send_buffer) has 512 KiB or more). Then the
+    /// While the kernel takes everything, one turn calls this method up to eight times: fewer
+    /// times if [`TlsSettings::send_buffer`](crate::TlsSettings::send_buffer) is above 64 KiB, and
+    /// once from 512 KiB on. Then the
     /// other connections have their turns.
     fn got_room(
         &self,
