@@ -81,8 +81,7 @@ pub trait TlsHandler: Send + Sync + 'static {
     ///
     /// While the kernel takes everything, one turn calls this method up to eight times: fewer
     /// times if [`TlsSettings::send_buffer`](crate::TlsSettings::send_buffer) is above 64 KiB, and
-    /// once from 512 KiB on. Then the
-    /// other connections have their turns.
+    /// once above 256 KiB. Then the other connections have their turns.
     fn got_room(
         &self,
         link: &mut TlsLink<'_, Self::Connection>,
