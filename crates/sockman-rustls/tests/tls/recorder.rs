@@ -74,6 +74,8 @@ struct State {
     refuses: bool,
     on_end: Option<OnEnd>,
     pauses: bool,
+    /// Whether a long answer goes on at the end of each turn, too.
+    goes_on_in_each_turn: bool,
 }
 
 /// The value of a connection.
@@ -92,6 +94,10 @@ pub(crate) fn byte_at(position: usize) -> u8 {
 impl Recorder {
     pub(crate) fn new() -> Arc<Recorder> {
         Arc::new(Recorder { state: Mutex::default(), changed: Condvar::new() })
+    }
+
+    pub(crate) fn go_on_in_each_turn(&self) {
+        self.state.lock().unwrap().goes_on_in_each_turn = true;
     }
 
     pub(crate) fn events(&self) -> Vec<Event> {
@@ -243,6 +249,12 @@ impl TlsHandler for Recorder {
 
     fn should_try_to_recv(&self, _: &mut Value) -> bool {
         !self.state.lock().unwrap().pauses
+    }
+
+    fn turn_completed(&self, link: &mut TlsLink<'_, Value>, value: &mut Value) {
+        if self.state.lock().unwrap().goes_on_in_each_turn {
+            self.go_on(link, value);
+        }
     }
 
     fn closed(&self, _: &SockMan, id: ConnectionId, _: Value) {

@@ -1,6 +1,7 @@
 //! Back-pressure, in both directions.
 
 use rustls::ProtocolVersion;
+use sockman::testing::Network;
 use sockman_rustls::TlsSettings;
 
 use crate::{
@@ -77,6 +78,29 @@ fn a_turn_reports_room_several_times_and_not_without_end() {
     world.exchange(&mut client);
     assert!(client.got.iter().enumerate().all(|(at, byte)| *byte == byte_at(at)));
     assert_eq!(client.got.len(), LENGTH);
+}
+
+/// A write at the end of a turn, too, has the connection read again when it takes everything, on
+/// kernels whose report of room says nothing about data.
+#[test]
+fn a_write_at_the_end_of_a_turn_ends_a_stall() {
+    const ANSWER: usize = 80_000;
+    for network in [Network::linux(), Network::bsd(), Network::macos()] {
+        let authority = Authority::new();
+        let mut world = World::on(network, authority.server(BOTH), TlsSettings::default());
+        world.recorder.go_on_in_each_turn();
+        let mut client = world.client(authority.client(BOTH, None));
+        world.exchange(&mut client);
+        client.peer.set_window(10_000);
+        client.write(format!("a{ANSWER}").as_bytes());
+        client.send();
+        world.thread.run_until_idle().unwrap();
+        client.write(b"xnext");
+        world.exchange(&mut client);
+        assert_eq!(client.got.len(), ANSWER);
+        let last = world.recorder.take().pop();
+        assert!(matches!(last, Some(Event::Data(data)) if data.ends_with(b"xnext")));
+    }
 }
 
 /// While the handler pauses, nothing is read. A wake resumes it.

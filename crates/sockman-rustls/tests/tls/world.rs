@@ -25,7 +25,10 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) fn new(config: ServerConfig, settings: TlsSettings) -> World {
-        let network = Network::new();
+        World::on(Network::new(), config, settings)
+    }
+
+    pub(crate) fn on(network: Network, config: ServerConfig, settings: TlsSettings) -> World {
         let clock = network.clone();
         let settings = settings.clock(move || clock.now());
         let recorder = Recorder::new();
