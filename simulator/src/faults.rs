@@ -4,6 +4,7 @@
 //! Runs on the test's thread. The model's mutex is held during calls to the doubles, which call no
 //! code of the simulator.
 
+use sockman::sys::errors;
 use sockman::testing::Call;
 
 use crate::{
@@ -12,7 +13,7 @@ use crate::{
 };
 
 /// The errors of a lack of memory or buffers.
-const LACKS: &[i32] = &[libc::ENOBUFS, libc::ENOMEM];
+const LACKS: &[i32] = &[errors::ENOBUFS, errors::ENOMEM];
 
 /// The calls that can be made to fail. Receives and sends are listed twice, so that they fail more
 /// often.
@@ -42,24 +43,24 @@ const REPEATED: &[Call] = &[Call::Recv, Call::Send, Call::Connect, Call::Accept]
 
 /// The errors of accept(2) that stand for one client that is gone. The next accept may succeed.
 const LOST_CLIENT: &[i32] = &[
-    libc::ECONNABORTED,
-    libc::EINTR,
-    libc::EPROTO,
-    libc::ENETDOWN,
-    libc::ENOPROTOOPT,
-    libc::EHOSTDOWN,
+    errors::ECONNABORTED,
+    errors::EINTR,
+    errors::EPROTO,
+    errors::ENETDOWN,
+    errors::ENOPROTOOPT,
+    errors::EHOSTDOWN,
     #[cfg(any(target_os = "linux", target_os = "android"))]
-    libc::ENONET,
-    libc::EHOSTUNREACH,
-    libc::EOPNOTSUPP,
-    libc::ENETUNREACH,
-    libc::ETIMEDOUT,
+    errors::ENONET,
+    errors::EHOSTUNREACH,
+    errors::EOPNOTSUPP,
+    errors::ENETUNREACH,
+    errors::ETIMEDOUT,
 ];
 
 /// Returns whether every call can fail with this errno. A poll that a signal ends takes no time on
 /// the clock of the network, so the clock would stand still.
 fn can_last(call: Call, errno: i32) -> bool {
-    call != Call::Poll || errno != libc::EINTR
+    call != Call::Poll || errno != errors::EINTR
 }
 
 /// A failure of a system call: the call, the errno, and whether every call of the kind failed.
@@ -86,7 +87,7 @@ pub fn all_failures() -> Vec<Failed> {
 
 /// Returns whether an errno passes by itself, so that the embedder never hears of it.
 pub(crate) fn passes(errno: Option<i32>) -> bool {
-    errno.is_some_and(|errno| LACKS.contains(&errno) || errno == libc::EINTR)
+    errno.is_some_and(|errno| LACKS.contains(&errno) || errno == errors::EINTR)
 }
 
 /// A failure of every call of a kind, until it is healed.
@@ -100,7 +101,7 @@ pub(crate) struct Lasting {
 
 impl Lasting {
     pub(crate) fn would_block(self) -> bool {
-        self.errno == libc::EAGAIN
+        self.errno == errors::EAGAIN
     }
 
     /// Returns whether every accept fails in a way that has nothing to do with a client, so that a
@@ -122,7 +123,7 @@ impl World {
         let mut model = self.model.lock();
         let call = model.choices.pick(FAILING).unwrap_or(Call::Recv);
         let errors = call.errors();
-        let mut transient = vec![libc::EINTR, libc::EAGAIN];
+        let mut transient = vec![errors::EINTR, errors::EAGAIN];
         if matches!(call, Call::Recv | Call::Send) {
             transient.extend(LACKS);
         }
@@ -132,11 +133,11 @@ impl World {
         let Some(errno) = model.choices.pick(from) else { return };
         self.order(&mut model, at, call, errno, 1);
         model.count(match errno {
-            libc::ENOBUFS | libc::ENOMEM if REPEATED.contains(&call) => {
+            errors::ENOBUFS | errors::ENOMEM if REPEATED.contains(&call) => {
                 "a call lacked buffers once"
             }
-            libc::EINTR => "a call was interrupted",
-            libc::EAGAIN => "a call failed with would-block",
+            errors::EINTR => "a call was interrupted",
+            errors::EAGAIN => "a call failed with would-block",
             _ => "a call failed",
         });
     }
@@ -146,7 +147,7 @@ impl World {
         let Some(at) = self.any_peer() else { return };
         let mut model = self.model.lock();
         let call = model.choices.pick(REPEATED).unwrap_or(Call::Send);
-        let errno = model.choices.pick(LACKS).unwrap_or(libc::ENOBUFS);
+        let errno = model.choices.pick(LACKS).unwrap_or(errors::ENOBUFS);
         let times = 2 + model.choices.below(6) as usize;
         self.order(&mut model, at, call, errno, times);
         model.count("a call lacked buffers several times");
@@ -179,7 +180,7 @@ impl World {
         let call = model.choices.pick(calls).unwrap_or(Call::Accept);
         let mut errnos = call.errors().to_vec();
         if REPEATED.contains(&call) && call != Call::Accept && !model.choices.once_in(3) {
-            errnos = [LACKS, &[libc::EINTR]].concat();
+            errnos = [LACKS, &[errors::EINTR]].concat();
         }
         let errno = model.choices.pick(&errnos).filter(|errno| can_last(call, *errno));
         let Some(errno) = errno else { return };
@@ -190,7 +191,7 @@ impl World {
         self.network.fail_always(call, errno);
         model.say(|| format!("  every {call:?} fails with errno {errno}"));
         model.count(match (call, errno) {
-            (_, libc::EAGAIN) => "every call of a kind would block",
+            (_, errors::EAGAIN) => "every call of a kind would block",
             (Call::Accept, _) => "every accept failed",
             _ if REPEATED.contains(&call) && passes(Some(errno)) => "every call lacked buffers",
             _ => "every call of a kind failed",
@@ -205,7 +206,7 @@ impl Model {
         let has_passed = match call {
             Call::Accept => true,
             _ if LACKS.contains(&errno) => REPEATED.contains(&call),
-            _ => errno == libc::EINTR || errno == libc::EAGAIN,
+            _ => errno == errors::EINTR || errno == errors::EAGAIN,
         };
         self.calls_failed |= !has_passed;
         self.receives_lacked |= call == Call::Recv && at.is_none();
@@ -219,7 +220,7 @@ impl Model {
                 let affected = at.map_or(all, |at| at..(at + 1).min(self.peers.len()));
                 self.streams_fail |= !has_passed && at.is_none();
                 self.streams_seem_ended |=
-                    at.is_none() && call == Call::Send && errno == libc::EPIPE;
+                    at.is_none() && call == Call::Send && errno == errors::EPIPE;
                 for player in self.peers.get_mut(affected).unwrap_or_default() {
                     player.expect_failure(call, errno, has_passed);
                 }
@@ -232,7 +233,7 @@ impl Model {
 impl Player {
     fn expect_failure(&mut self, call: Call, errno: i32, has_passed: bool) {
         self.is_delayed |= call == Call::Recv;
-        self.seems_ended |= call == Call::Send && errno == libc::EPIPE;
+        self.seems_ended |= call == Call::Send && errno == errors::EPIPE;
         self.calls_failed |= !has_passed;
     }
 }

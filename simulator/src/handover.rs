@@ -9,6 +9,7 @@ use sockman::{
     ConnectionId, SockMan,
     address::NetAddr,
     error::{AddConnectionErrorKind, IntoStreamError},
+    sys::errors,
     testing::{Ended, Peer, Probe},
 };
 
@@ -86,7 +87,7 @@ impl World {
                     }
                     IntoStreamError::Unsupported(_) => is_i2p,
                     IntoStreamError::Duplicate { source, .. } => {
-                        source.raw_os_error() == Some(libc::EMFILE)
+                        source.raw_os_error() == Some(errors::EMFILE)
                     }
                     _ => false,
                 };

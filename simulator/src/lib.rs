@@ -50,6 +50,7 @@ use sockman::{
     i2p::I2pOptions,
     options::{PanicPolicy, SELECT_TIMEOUT},
     proxy::Proxy,
+    sys::errors,
     testing::{Call, Network, PeerListener, Point, SocketThreadByHand},
 };
 
@@ -476,7 +477,7 @@ fn destinations(network: &Network) -> (Vec<PeerListener>, Vec<Target>) {
     }
     if let [_, _, _, silent, unreachable, ..] = &*all {
         network.ignore(silent);
-        network.refuse(unreachable, libc::EHOSTUNREACH);
+        network.refuse(unreachable, errors::EHOSTUNREACH);
     }
     let target = |to: Service| Target { to: to.into(), proxy: None };
     (listeners, all.into_iter().map(target).collect())

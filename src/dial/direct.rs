@@ -12,7 +12,7 @@ use std::{
 use super::Step;
 use crate::{
     address::Service,
-    sys::{Sock, passing::passes},
+    sys::{Sock, errors, passing::passes},
 };
 
 /// The first wait before the retry of a connect to a unix-domain listener with a full backlog. A
@@ -85,7 +85,7 @@ impl DirectConnect {
         };
         match error.raw_os_error() {
             // POSIX: a connect that a signal interrupts continues asynchronously.
-            Some(libc::EINPROGRESS | libc::EINTR) => {
+            Some(errors::EINPROGRESS | errors::EINTR) => {
                 self.state = State::InProgress { me: None };
                 Ok(Step::WaitForSocket)
             }

@@ -13,7 +13,7 @@ use super::socks5::{ProxyError, Socks5Reply};
 use super::{ConnectFault, ZONE_HINT, fault};
 use crate::{
     address::{Destination, ParseAddrError, Service},
-    sys::sources::write_sources,
+    sys::{errors, sources::write_sources},
 };
 
 /// The error returned by [`SockMan::connect`](crate::SockMan::connect) and
@@ -324,9 +324,9 @@ impl ConnectError {
                 | io::ErrorKind::TimedOut,
                 _,
             )
-            | (_, Some(libc::EHOSTDOWN)) => Kind::Unreachable { source },
+            | (_, Some(errors::EHOSTDOWN)) => Kind::Unreachable { source },
             #[cfg(any(target_os = "linux", target_os = "android"))]
-            (_, Some(libc::ENONET)) => Kind::Unreachable { source },
+            (_, Some(errors::ENONET)) => Kind::Unreachable { source },
             (io::ErrorKind::AddrNotAvailable, _) => Kind::AddressNotAvailable { source },
             (io::ErrorKind::PermissionDenied, _) => Kind::PermissionDenied { source },
             (io::ErrorKind::NetworkDown, _) => Kind::NetworkDown { source },

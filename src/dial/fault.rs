@@ -5,7 +5,10 @@
 
 use std::io::{self, ErrorKind};
 
-use crate::{address::Service, sys::passing::passes};
+use crate::{
+    address::Service,
+    sys::{errors, passing::passes},
+};
 
 /// Which party is at fault for a failed connect, and thus what a program should try next. Returned
 /// by [`ConnectError::fault`](crate::error::ConnectError::fault).
@@ -34,7 +37,10 @@ pub(crate) fn is_of_family(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),
         Some(
-            libc::EAFNOSUPPORT | libc::EPFNOSUPPORT | libc::EPROTONOSUPPORT | libc::ESOCKTNOSUPPORT
+            errors::EAFNOSUPPORT
+                | errors::EPFNOSUPPORT
+                | errors::EPROTONOSUPPORT
+                | errors::ESOCKTNOSUPPORT
         )
     )
 }
@@ -45,7 +51,7 @@ pub(crate) fn of_system_call(step: &str, error: &io::Error) -> ConnectFault {
     let is_destination = match step {
         "connect" => concerns_destination(error),
         // The manual page of socket(2) has EINVAL for a family that is not available.
-        "socket" => is_of_family(error) || error.raw_os_error() == Some(libc::EINVAL),
+        "socket" => is_of_family(error) || error.raw_os_error() == Some(errors::EINVAL),
         _ => false,
     };
     if is_destination { ConnectFault::Destination } else { ConnectFault::Host }
@@ -56,7 +62,7 @@ pub(crate) fn of_system_call(step: &str, error: &io::Error) -> ConnectFault {
 pub(crate) fn of_socket_option(error: &io::Error) -> ConnectFault {
     let may_change = matches!(
         error.raw_os_error(),
-        Some(libc::EADDRINUSE | libc::EADDRNOTAVAIL | libc::ENODEV | libc::ENXIO)
+        Some(errors::EADDRINUSE | errors::EADDRNOTAVAIL | errors::ENODEV | errors::ENXIO)
     );
     if may_change || passes(error) { ConnectFault::Host } else { ConnectFault::Caller }
 }
@@ -84,47 +90,47 @@ fn concerns_destination(error: &io::Error) -> bool {
         );
     };
     #[cfg(any(target_os = "linux", target_os = "android"))]
-    if errno == libc::ENONET {
+    if errno == errors::ENONET {
         return true;
     }
     is_of_family(error)
         || matches!(
             errno,
             // The destination's answers, and those of routers on the way.
-            libc::ECONNREFUSED
-                | libc::ECONNRESET
-                | libc::ECONNABORTED
-                | libc::EPIPE
-                | libc::ETIMEDOUT
-                | libc::EHOSTUNREACH
-                | libc::EHOSTDOWN
-                | libc::ENETUNREACH
-                | libc::ENOPROTOOPT
-                | libc::EPROTO
-                | libc::EMSGSIZE
-                | libc::EOPNOTSUPP
+            errors::ECONNREFUSED
+                | errors::ECONNRESET
+                | errors::ECONNABORTED
+                | errors::EPIPE
+                | errors::ETIMEDOUT
+                | errors::EHOSTUNREACH
+                | errors::EHOSTDOWN
+                | errors::ENETUNREACH
+                | errors::ENOPROTOOPT
+                | errors::EPROTO
+                | errors::EMSGSIZE
+                | errors::EOPNOTSUPP
                 // A firewall of this host, a broadcast address, the permissions of a path.
-                | libc::EACCES
-                | libc::EPERM
+                | errors::EACCES
+                | errors::EPERM
                 // No local address or port leads to the destination.
-                | libc::EADDRNOTAVAIL
+                | errors::EADDRNOTAVAIL
                 // The address itself: its zone, its interface, its length.
-                | libc::EINVAL
-                | libc::ENXIO
-                | libc::ENODEV
-                | libc::EDESTADDRREQ
+                | errors::EINVAL
+                | errors::ENXIO
+                | errors::ENODEV
+                | errors::EDESTADDRREQ
                 // A unix-domain path.
-                | libc::ENOENT
-                | libc::ENOTDIR
-                | libc::ELOOP
-                | libc::ENAMETOOLONG
-                | libc::EPROTOTYPE
+                | errors::ENOENT
+                | errors::ENOTDIR
+                | errors::ELOOP
+                | errors::ENAMETOOLONG
+                | errors::EPROTOTYPE
         )
 }
 
 /// Returns whether `error` says that the link-local address `to` has no zone.
 pub(crate) fn lacks_zone(to: &Service, error: &io::Error) -> bool {
-    to.lacks_zone() && matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EADDRNOTAVAIL))
+    to.lacks_zone() && matches!(error.raw_os_error(), Some(errors::EINVAL | errors::EADDRNOTAVAIL))
 }
 
 /// What a link-local address without a zone lacks, for messages.

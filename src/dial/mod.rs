@@ -49,7 +49,7 @@ pub use self::{
 use self::{race::Race, step::WaitsOn};
 use crate::{
     address::{Destination, NetAddr, Service},
-    sys::{OptionError, Poller, Sock, SockFactory, SocketOptions},
+    sys::{OptionError, Poller, Sock, SockFactory, SocketOptions, errors},
 };
 
 /// Without the feature `i2p`, no value of this type exists.
@@ -383,7 +383,7 @@ impl Source {
             return sock.bind(&from.into()).map_err(|error| (from, error));
         }
         match of_other_family {
-            Some(from) => Err((from, io::Error::from_raw_os_error(libc::EAFNOSUPPORT))),
+            Some(from) => Err((from, io::Error::from_raw_os_error(errors::EAFNOSUPPORT))),
             None => Ok(()),
         }
     }

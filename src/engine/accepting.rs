@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     address::Service,
-    sys::{Sock, passing::passes},
+    sys::{Sock, errors, passing::passes},
 };
 
 /// The first back-off of a listener after a resource ran out.
@@ -151,19 +151,19 @@ impl AcceptFailure {
             // here. EPERM does not: seccomp and the security modules refuse before the kernel takes
             // a client from the queue.
             Some(
-                libc::ECONNABORTED
-                | libc::EINTR
-                | libc::EPROTO
-                | libc::ENETDOWN
-                | libc::ENOPROTOOPT
-                | libc::EHOSTDOWN
-                | libc::EHOSTUNREACH
-                | libc::EOPNOTSUPP
-                | libc::ENETUNREACH
-                | libc::ETIMEDOUT,
+                errors::ECONNABORTED
+                | errors::EINTR
+                | errors::EPROTO
+                | errors::ENETDOWN
+                | errors::ENOPROTOOPT
+                | errors::EHOSTDOWN
+                | errors::EHOSTUNREACH
+                | errors::EOPNOTSUPP
+                | errors::ENETUNREACH
+                | errors::ETIMEDOUT,
             ) => AcceptFailure::ClientLost,
             #[cfg(any(target_os = "linux", target_os = "android"))]
-            Some(libc::ENONET) => AcceptFailure::ClientLost,
+            Some(errors::ENONET) => AcceptFailure::ClientLost,
             None if error.kind() == io::ErrorKind::Interrupted
                 || error.kind() == io::ErrorKind::ConnectionAborted =>
             {

@@ -19,7 +19,7 @@ use crate::{
     sys::{
         Sock,
         held::Held,
-        passing::{as_broken_pipe, passes, repeated, uninterrupted},
+        passing::{as_broken_pipe, is_signal, passes, repeated, uninterrupted},
         shutdown_both,
         sync::{
             Mutex,
@@ -433,9 +433,7 @@ impl Connection {
     #[inline(never)]
     fn recv_again(&self, received: io::Result<usize>, buffer: &mut [u8]) -> io::Result<usize> {
         match received {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {
-                repeated(|| self.sock.recv(buffer))
-            }
+            Err(error) if is_signal(&error) => repeated(|| self.sock.recv(buffer)),
             received => received,
         }
     }

@@ -27,6 +27,7 @@ use crate::{
     event_handler::EventHandler,
     options::Options,
     sys::{
+        errors,
         interrupt::{Interrupt, Watches},
         sync::{
             Mutex,
@@ -226,7 +227,7 @@ impl Shared {
     /// Lets a direction of the connection try again later, after a failure that passes.
     pub(crate) fn lacks(&self, connection: &Arc<Connection>, direction: u8, error: &io::Error) {
         if connection.mark_lacking(direction) {
-            let code = error.raw_os_error().unwrap_or(libc::ENOMEM);
+            let code = error.raw_os_error().unwrap_or(errors::ENOMEM);
             self.inbox.push(Mark::Lacking(Arc::downgrade(connection), code));
         }
     }

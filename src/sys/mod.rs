@@ -36,6 +36,7 @@ compile_error!(
     "sockman needs epoll or kqueue: Linux, Android, illumos, macOS and its kin, or a BSD"
 );
 
+pub mod errors;
 pub(crate) mod held;
 pub(crate) mod holders;
 pub(crate) mod interrupt;

@@ -68,7 +68,7 @@ impl Call {
     /// include `EFAULT` and `ENOTSOCK`, which only memory unsafety and a wrong descriptor cause.
     #[must_use]
     pub fn errors(self) -> &'static [i32] {
-        use libc::*;
+        use crate::sys::errors::*;
         match self {
             Call::Socket => {
                 &[EACCES, EAFNOSUPPORT, EINVAL, EMFILE, ENFILE, ENOBUFS, ENOMEM, EPROTONOSUPPORT]

@@ -15,7 +15,7 @@ use super::{
     network::Network,
     peer::Peer,
 };
-use crate::address::Service;
+use crate::{address::Service, sys::errors};
 
 /// A descriptor that stands for a stream.
 #[derive(Debug)]
@@ -88,7 +88,7 @@ impl Kernel {
     /// Makes another descriptor of a stream of the program.
     pub(super) fn duplicate(&mut self, end: End) -> io::Result<OwnedFd> {
         if self.descriptor_limit.is_some_and(|limit| self.descriptors >= limit) {
-            return Err(io::Error::from_raw_os_error(libc::EMFILE));
+            return Err(io::Error::from_raw_os_error(errors::EMFILE));
         }
         let socket = self.socket(end).ok_or(io::ErrorKind::NotConnected)?;
         if !matches!(socket.kind, Kind::Stream(_)) {
@@ -113,20 +113,20 @@ impl Kernel {
 
     fn placeholder(&self, fd: RawFd) -> Sys<usize> {
         let at = self.placeholders.iter().position(|placeholder| placeholder.fd == fd);
-        at.ok_or(libc::ENOTSOCK)
+        at.ok_or(errors::ENOTSOCK)
     }
 
     /// Makes the placeholder's stream one of the program again. Returns the stream's addresses, too.
     pub(super) fn take_back(&mut self, fd: RawFd) -> Sys<(End, Service, Service)> {
         let at = self.placeholder(fd)?;
-        let end = self.placeholders.get(at).ok_or(libc::ENOTSOCK)?.end;
-        let socket = self.socket(end).ok_or(libc::EBADF)?;
+        let end = self.placeholders.get(at).ok_or(errors::ENOTSOCK)?.end;
+        let socket = self.socket(end).ok_or(errors::EBADF)?;
         let is_broken = match &socket.kind {
             Kind::Stream(stream) => stream.is_broken && !socket.is_unix,
             _ => true,
         };
         let addresses = socket.local.clone().zip(socket.remote.clone());
-        let (me, them) = addresses.filter(|_| !is_broken).ok_or(libc::ENOTCONN)?;
+        let (me, them) = addresses.filter(|_| !is_broken).ok_or(errors::ENOTCONN)?;
         self.placeholders.remove(at);
         Ok((end, me, them))
     }
@@ -135,7 +135,7 @@ impl Kernel {
     fn take_away(&mut self, fd: RawFd) -> Sys<End> {
         let at = self.placeholder(fd)?;
         let Placeholder { end, .. } = self.placeholders.remove(at);
-        self.socket(end).ok_or(libc::EBADF)?.owner = Owner::Elsewhere;
+        self.socket(end).ok_or(errors::EBADF)?.owner = Owner::Elsewhere;
         self.descriptors -= 1;
         Ok(end)
     }

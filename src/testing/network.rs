@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     address::Service,
-    sys::{Readiness, Sock, SockFactory, sync::Mutex},
+    sys::{Readiness, Sock, SockFactory, errors, sync::Mutex},
 };
 
 /// A network in memory, with a clock of its own. The network uses no port, no descriptor and no
@@ -536,14 +536,14 @@ impl Kernel {
         let is_unix = to.addr().is_unix();
         let them = if is_unix { Service::UNIX_UNNAMED } else { self.ephemeral(to) };
         let (client, server) = self.pair(Owner::Elsewhere, is_unix, &them, to)?;
-        self.backlog(listener).ok_or(libc::ECONNREFUSED)?.waiting.push_back(server);
+        self.backlog(listener).ok_or(errors::ECONNREFUSED)?.waiting.push_back(server);
         self.tell(listener);
         Ok(client)
     }
 
     fn listen_elsewhere(&mut self, at: &Service) -> Sys<End> {
         if self.listener_at(at).is_some() {
-            return Err(libc::EADDRINUSE);
+            return Err(errors::EADDRINUSE);
         }
         let end = self.create(Owner::Elsewhere, at.addr().is_unix(), Kind::Fresh)?;
         self.bind(end, at)?;

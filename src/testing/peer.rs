@@ -13,7 +13,7 @@ use super::{
     network::Network,
     stream::Probe,
 };
-use crate::address::Service;
+use crate::{address::Service, sys::errors};
 
 /// The other end of one of the program's connections, which the test controls by hand. Dropping the
 /// value closes the socket.
@@ -95,7 +95,7 @@ impl Peer {
     pub fn send(&self, data: &[u8]) -> io::Result<usize> {
         match self.kernel(|kernel, end| kernel.send(end, data)) {
             Ok(sent) => Ok(sent),
-            Err(libc::EAGAIN) => Ok(0),
+            Err(errors::EAGAIN) => Ok(0),
             Err(errno) => Err(io::Error::from_raw_os_error(errno)),
         }
     }
@@ -121,7 +121,7 @@ impl Peer {
             match self.kernel(|kernel, end| kernel.recv(end, &mut buffer[..room])) {
                 Ok(0) => return (received, Some(Ended::Eof)),
                 Ok(bytes) => received.extend_from_slice(&buffer[..bytes]),
-                Err(libc::EAGAIN) => break,
+                Err(errors::EAGAIN) => break,
                 Err(errno) => return (received, Some(Ended::Error(errno))),
             }
         }

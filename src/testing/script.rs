@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 
-use crate::sys::Readiness;
+use crate::sys::{Readiness, errors};
 
 use super::kernel::Sys;
 
@@ -119,7 +119,7 @@ impl Script {
             }
             Some(Err(errno)) => Err(errno),
             None => match self.then_recv {
-                Then::Quiet | Then::NoRoom => Err(libc::EAGAIN),
+                Then::Quiet | Then::NoRoom => Err(errors::EAGAIN),
                 Then::Eof => Ok(0),
                 Then::Zeroes => {
                     buffer.fill(0);
@@ -140,11 +140,11 @@ impl Script {
 
     pub(super) fn send_now(&mut self, data: &[u8]) -> Sys<usize> {
         match self.sends.pop_front() {
-            Some(Ok(0)) => Err(libc::EAGAIN),
+            Some(Ok(0)) => Err(errors::EAGAIN),
             Some(Ok(bytes)) => Ok(bytes.min(data.len())),
             Some(Err(errno)) => Err(errno),
             None => match self.then_send {
-                Then::NoRoom => Err(libc::EAGAIN),
+                Then::NoRoom => Err(errors::EAGAIN),
                 Then::Error(errno) => Err(errno),
                 Then::Quiet | Then::Eof | Then::Zeroes => Ok(data.len()),
             },

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     address::Service,
-    sys::{Adopted, More, Poller, Readiness, Sock, SockFactory, SocketOption, Waker},
+    sys::{Adopted, More, Poller, Readiness, Sock, SockFactory, SocketOption, Waker, errors},
 };
 
 #[derive(Debug)]
@@ -146,7 +146,7 @@ impl Sock for MemorySock {
 
     fn send_vectored(&self, data: &[IoSlice<'_>], more: More) -> io::Result<usize> {
         if data.len() > MAX_PIECES {
-            return Err(io::Error::from_raw_os_error(libc::EMSGSIZE));
+            return Err(io::Error::from_raw_os_error(errors::EMSGSIZE));
         }
         let data: Vec<u8> = data.iter().flat_map(|piece| piece.iter().copied()).collect();
         self.send(&data, more)
@@ -177,7 +177,7 @@ impl Sock for MemorySock {
     fn local_address(&self) -> io::Result<Service> {
         self.faulty(Call::LocalAddress)?;
         self.call(|kernel| {
-            let socket = kernel.socket(self.end).ok_or(libc::EBADF)?;
+            let socket = kernel.socket(self.end).ok_or(errors::EBADF)?;
             let unbound = || match self.is_unix {
                 true => Service::UNIX_UNNAMED,
                 false => Service::from(SocketAddr::from(([0, 0, 0, 0], 0))),
@@ -189,15 +189,15 @@ impl Sock for MemorySock {
     fn peer_address(&self) -> io::Result<Service> {
         self.faulty(Call::PeerAddress)?;
         self.call(|kernel| {
-            let socket = kernel.socket(self.end).ok_or(libc::EBADF)?;
+            let socket = kernel.socket(self.end).ok_or(errors::EBADF)?;
             match &socket.kind {
                 Kind::Stream(stream)
                     if stream.is_connecting || stream.is_broken || stream.other.is_none() =>
                 {
-                    Err(libc::ENOTCONN)
+                    Err(errors::ENOTCONN)
                 }
-                Kind::Fresh | Kind::Listener(_) => Err(libc::ENOTCONN),
-                _ => socket.remote.clone().ok_or(libc::ENOTCONN),
+                Kind::Fresh | Kind::Listener(_) => Err(errors::ENOTCONN),
+                _ => socket.remote.clone().ok_or(errors::ENOTCONN),
             }
         })
     }
@@ -282,11 +282,11 @@ impl Poller for MemoryPoller {
         let timeout = self.network.call(|kernel| {
             kernel.last_timeout = timeout;
             if timeout.is_some_and(|for_| for_.as_secs() > kernel.system.longest_poll_seconds()) {
-                return Err(libc::EINVAL);
+                return Err(errors::EINVAL);
             }
             match kernel.fault(None, Call::Poll) {
                 // The library's own poller also polls once more after a signal, without waiting.
-                Err(libc::EINTR) => Ok(Some(Duration::ZERO)),
+                Err(errors::EINTR) => Ok(Some(Duration::ZERO)),
                 other => other.map(|()| timeout),
             }
         })?;

@@ -10,7 +10,7 @@ use super::{
     calls::Call,
     kernel::{Arrival, End, Kernel, Kind, Sys},
 };
-use crate::sys::Readiness;
+use crate::sys::{Readiness, errors};
 
 #[derive(Debug)]
 pub(super) struct Stream {
@@ -165,9 +165,9 @@ impl Stream {
             return Err(errno);
         }
         if self.is_connecting {
-            return Err(libc::EAGAIN);
+            return Err(errors::EAGAIN);
         }
-        if self.receive_shut { Ok(0) } else { Err(libc::EAGAIN) }
+        if self.receive_shut { Ok(0) } else { Err(errors::EAGAIN) }
     }
 }
 
@@ -263,7 +263,7 @@ impl Kernel {
         self.fault(Some(end), Call::Recv)?;
         let at_most = self.longest_receive(end);
         let receive_returns_late_reset = self.system.receive_returns_late_reset();
-        let socket = self.socket(end).ok_or(libc::EBADF)?;
+        let socket = self.socket(end).ok_or(errors::EBADF)?;
         let hides_late_reset = !socket.is_unix && !receive_returns_late_reset;
         match &mut socket.kind {
             Kind::Stream(stream) => {
@@ -281,7 +281,7 @@ impl Kernel {
                 }
                 received
             }
-            Kind::Fresh | Kind::Listener(_) => Err(libc::ENOTCONN),
+            Kind::Fresh | Kind::Listener(_) => Err(errors::ENOTCONN),
         }
     }
 
@@ -317,7 +317,7 @@ impl Kernel {
         self.fault(Some(end), Call::Send)?;
         let room = self.room(end);
         let (elapsed, system) = (self.elapsed, self.system);
-        let socket = self.socket(end).ok_or(libc::EBADF)?;
+        let socket = self.socket(end).ok_or(errors::EBADF)?;
         let is_unix = socket.is_unix;
         let stream = match &mut socket.kind {
             Kind::Stream(stream) => stream,
@@ -328,35 +328,35 @@ impl Kernel {
                 }
                 return sent;
             }
-            Kind::Fresh | Kind::Listener(_) => return Err(libc::EPIPE),
+            Kind::Fresh | Kind::Listener(_) => return Err(errors::EPIPE),
         };
         if stream.is_broken
             && system.send_returns_prototype()
             && !std::mem::replace(&mut stream.met_end, true)
         {
-            return Err(libc::EPROTOTYPE);
+            return Err(errors::EPROTOTYPE);
         }
         // A send leaves the error to the next receive: on the BSDs, and on a unix-domain socket
         // everywhere.
         if stream.send_shut && (is_unix || system.receive_returns_late_reset()) {
-            return Err(libc::EPIPE);
+            return Err(errors::EPIPE);
         }
         if let Some(errno) = stream.error.take() {
             return Err(errno);
         }
         if stream.send_shut {
-            return Err(libc::EPIPE);
+            return Err(errors::EPIPE);
         }
         if data.is_empty() {
             return Ok(0);
         }
-        let Some(other) = stream.other else { return Err(libc::EAGAIN) };
+        let Some(other) = stream.other else { return Err(errors::EAGAIN) };
         let sent = data.len().min(room);
         if sent < data.len() {
             stream.wants_room = true;
         }
         if sent == 0 {
-            return Err(libc::EAGAIN);
+            return Err(errors::EAGAIN);
         }
         stream.last_room = stream.last_room.map(|(room, of)| (room - sent.min(room), of));
         let chunk = stream.chunk.unwrap_or(sent).max(1);
@@ -446,15 +446,15 @@ impl Kernel {
         let Some(stream) = self.stream(end).filter(|stream| !stream.is_broken) else { return };
         // Only TCP on Linux has another error for a reset that comes after the end of the stream.
         let is_late = stream.got_fin && !is_unix && !returns_late_reset;
-        stream.break_with(if is_late { libc::EPIPE } else { libc::ECONNRESET });
+        stream.break_with(if is_late { errors::EPIPE } else { errors::ECONNRESET });
         self.tell(end);
     }
 
     pub(super) fn shutdown_write(&mut self, end: End) -> Sys<()> {
         let (elapsed, refuses_second) = (self.elapsed, self.system.refuses_second_shutdown());
-        let stream = self.stream(end).ok_or(libc::ENOTCONN)?;
+        let stream = self.stream(end).ok_or(errors::ENOTCONN)?;
         if stream.is_broken || (refuses_second && stream.send_shut) {
-            return Err(libc::ENOTCONN);
+            return Err(errors::ENOTCONN);
         }
         stream.send_shut = true;
         let is_first = !std::mem::replace(&mut stream.fin_sent, true);
@@ -472,9 +472,9 @@ impl Kernel {
 
     pub(super) fn shutdown_read(&mut self, end: End) -> Sys<()> {
         let refuses_second = self.system.refuses_second_shutdown();
-        let stream = self.stream(end).ok_or(libc::ENOTCONN)?;
+        let stream = self.stream(end).ok_or(errors::ENOTCONN)?;
         if stream.is_broken || (refuses_second && stream.receive_shut) {
-            return Err(libc::ENOTCONN);
+            return Err(errors::ENOTCONN);
         }
         stream.receive_shut = true;
         self.tell_read(end);
@@ -482,10 +482,10 @@ impl Kernel {
     }
 
     pub(super) fn shutdown_both(&mut self, end: End) -> Sys<()> {
-        let stream = self.stream(end).ok_or(libc::ENOTCONN)?;
+        let stream = self.stream(end).ok_or(errors::ENOTCONN)?;
         let has_ended = stream.receive_shut || stream.send_shut;
         if has_ended && self.system.refuses_second_shutdown() {
-            return Err(libc::ENOTCONN);
+            return Err(errors::ENOTCONN);
         }
         self.shutdown_write(end)?;
         if let Some(stream) = self.stream(end) {

@@ -13,6 +13,7 @@ use sockman::{
     address::Destination,
     error::{ConnectError, ConnectErrorKind, ConnectFault},
     stats::HangUp,
+    sys::errors,
     testing::{Call, Network, PeerListener, SocketThreadByHand},
 };
 use sockman_test_support::{
@@ -162,7 +163,7 @@ fn a_slow_address_can_still_win_after_a_later_one_has_failed() {
     let mut rig = Rig::new();
     let _listener = rig.listen(1);
     rig.network.set_latency(300 * MS);
-    rig.network.refuse(&at(2), libc::ECONNREFUSED);
+    rig.network.refuse(&at(2), errors::ECONNREFUSED);
     rig.sockman.start_connect(at(1), &and([2])).unwrap();
     rig.run(Duration::from_secs(1));
     assert_eq!(rig.outcome(), Some((at(1).into(), true)));
@@ -272,14 +273,14 @@ fn an_attempt_that_cannot_begin_does_not_end_the_others() {
     let mut rig = Rig::new();
     let _listener = rig.listen(2);
     let name = Destination::Name { host: "name.test".to_owned(), port: 7 };
-    rig.network.fail_next(Call::Socket, libc::EMFILE);
+    rig.network.fail_next(Call::Socket, errors::EMFILE);
     let options = ConnectOptions::default().alternatives([at(1), at(2)]);
     let connection = rig.sockman.connect(name.clone(), &options).unwrap();
     assert_eq!(connection.them(), &Destination::from(at(2)));
     drop(connection);
     rig.run(MS);
 
-    rig.network.fail_next(Call::Socket, libc::EMFILE);
+    rig.network.fail_next(Call::Socket, errors::EMFILE);
     let options = ConnectOptions::default().alternatives([at(3), at(4), at(3)]);
     let error = rig.sockman.connect(at(3), &options).unwrap_err();
     assert_eq!(error.fault(), ConnectFault::Host);
@@ -299,7 +300,7 @@ fn a_lack_of_buffers_does_not_end_the_attempt_that_has_won() {
         let mut rig = Rig::new();
         let listener = rig.listen(2);
         // The check against a connection to itself asks first.
-        (0..2).for_each(|_| rig.network.fail_next(Call::LocalAddress, libc::ENOBUFS));
+        (0..2).for_each(|_| rig.network.fail_next(Call::LocalAddress, errors::ENOBUFS));
         let me = if driver == DRIVERS[0] {
             rig.sockman.connect(at(1), &and([2])).unwrap().me().clone()
         } else {
@@ -309,7 +310,7 @@ fn a_lack_of_buffers_does_not_end_the_attempt_that_has_won() {
             rig.sockman.connection_info(id).unwrap().me
         };
         assert_eq!(me, listener.accept().unwrap().remote_address());
-        rig.network.fail_always(Call::LocalAddress, libc::ENOBUFS);
+        rig.network.fail_always(Call::LocalAddress, errors::ENOBUFS);
         let before = rig.network.elapsed();
         let error = if driver == DRIVERS[0] {
             rig.sockman.connect(at(1), &and([2])).unwrap_err()

@@ -18,6 +18,7 @@ use std::{
 use sockman::{
     ConnectOptions, ConnectionId, EventHandler, Interrupt, Options, Service, SockMan, WeakSockMan,
     error::{ConnectErrorKind, RunError, StartError},
+    sys::errors,
     testing::{Call, Network},
 };
 use sockman_test_support::{DEADLINE, Event, Recorder, without_sweep};
@@ -240,10 +241,10 @@ fn a_poller_that_fails_ends_the_loop() {
     let network = Network::new();
     let options = without_sweep().sock_factory(network.factory());
     let sockman = SockMan::new(Arc::new(Echo::default()), options).unwrap();
-    network.fail_next(Call::Poll, libc::EBADF);
+    network.fail_next(Call::Poll, errors::EBADF);
     let error = sockman.run_sockets_thread().unwrap_err();
     let RunError::Poll(source) = error else { panic!("{error}") };
-    assert_eq!(source.raw_os_error(), Some(libc::EBADF));
+    assert_eq!(source.raw_os_error(), Some(errors::EBADF));
     assert!(sockman.start_sockets_threads().is_ok());
 }
 

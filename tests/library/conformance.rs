@@ -15,6 +15,7 @@ use sockman::{
     ConnectOptions, ConnectionId, EventHandler, Options, Service, SockMan, SocketsThreads,
     error::{BindErrorKind, ConnectErrorKind, SendError},
     options::More,
+    sys::errors,
     testing::{Call, Network, Script, SocketThreadByHand},
 };
 use sockman_test_support::{
@@ -85,7 +86,7 @@ fn scripted(script: Script) -> Scripted {
 
 /// Returns the errors that the manual pages list for `call`, except those that pass.
 fn lasting(call: Call) -> impl Iterator<Item = i32> {
-    let passing = [libc::EAGAIN, libc::EINTR, libc::ENOBUFS, libc::ENOMEM];
+    let passing = [errors::EAGAIN, errors::EINTR, errors::ENOBUFS, errors::ENOMEM];
     call.errors().iter().copied().filter(move |errno| !passing.contains(errno))
 }
 
@@ -113,7 +114,7 @@ fn each_lasting_error_of_a_receive_is_reported_once_with_its_number() {
 /// G5, recv(2): a signal interrupts a receive before there is data.
 #[test]
 fn an_interrupted_receive_is_repeated() {
-    let script = Script::new().recv_error(libc::EINTR).recv(b"data").recv_error(libc::EINTR);
+    let script = Script::new().recv_error(errors::EINTR).recv(b"data").recv_error(errors::EINTR);
     let mut rig = scripted(script.then_eof());
     rig.thread.run_for(Duration::from_secs(2)).unwrap();
     let reported = rig.log.0.lock().unwrap().clone();
@@ -139,7 +140,7 @@ fn each_lasting_error_of_a_send_is_returned_with_its_number() {
 /// send(2): a signal interrupts a send before there is room.
 #[test]
 fn an_interrupted_send_is_repeated() {
-    let script = Script::new().send_error(libc::EINTR).send_error(libc::EINTR).send(3);
+    let script = Script::new().send_error(errors::EINTR).send_error(errors::EINTR).send(3);
     let rig = scripted(script);
     assert_eq!(rig.sockman.send_bytes(rig.id, b"data").unwrap(), 3);
 }
@@ -147,7 +148,7 @@ fn an_interrupted_send_is_repeated() {
 /// send(2): on a stream, a send of no bytes tells nothing. It makes no system call.
 #[test]
 fn an_empty_send_makes_no_system_call() {
-    let rig = scripted(Script::new().then_error(libc::ECONNRESET));
+    let rig = scripted(Script::new().then_error(errors::ECONNRESET));
     assert_eq!(rig.sockman.send_bytes(rig.id, b"").unwrap(), 0);
     assert_eq!(rig.sockman.send_vectored(rig.id, &[]).unwrap(), 0);
     assert_eq!(rig.network.calls(Call::Send), 0);
@@ -448,11 +449,13 @@ fn each_error_of_a_bind_has_its_kind() {
         network.fail_next(Call::Bind, errno);
         let error = sockman.bind_and_start_listening("10.0.0.1:1").unwrap_err();
         let source = match (errno, error.kind()) {
-            (libc::EACCES, BindErrorKind::PermissionDenied { source })
-            | (libc::EADDRINUSE, BindErrorKind::AddressInUse { source })
-            | (libc::EADDRNOTAVAIL, BindErrorKind::AddressNotAvailable { source }) => source,
+            (errors::EACCES, BindErrorKind::PermissionDenied { source })
+            | (errors::EADDRINUSE, BindErrorKind::AddressInUse { source })
+            | (errors::EADDRNOTAVAIL, BindErrorKind::AddressNotAvailable { source }) => source,
             (_, BindErrorKind::Os { step: "bind", source }) => {
-                assert!(![libc::EACCES, libc::EADDRINUSE, libc::EADDRNOTAVAIL].contains(&errno));
+                assert!(
+                    ![errors::EACCES, errors::EADDRINUSE, errors::EADDRNOTAVAIL].contains(&errno)
+                );
                 source
             }
             (_, kind) => panic!("{errno}: {kind:?}"),
@@ -495,7 +498,7 @@ fn a_connect_to_a_datagram_path_fails_with_the_wrong_type() {
             driver.connect(&sockman, &recorder, &to, &ConnectOptions::default()).unwrap_err();
         let source = error.source().and_then(|source| source.downcast_ref::<io::Error>());
         let errno = source.and_then(io::Error::raw_os_error);
-        assert_eq!(errno, Some(libc::EPROTOTYPE), "{driver:?}: {error:?}");
+        assert_eq!(errno, Some(errors::EPROTOTYPE), "{driver:?}: {error:?}");
         assert_eq!(sockman.stats().connections, 0);
     }
 }

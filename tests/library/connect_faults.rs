@@ -6,6 +6,7 @@ use std::{error::Error, io, sync::Arc};
 use sockman::{
     ConnectOptions, Service, SockMan, SocketsThreads,
     error::{ConnectError, ConnectFault as Fault},
+    sys::errors,
     testing::{Call, Network},
 };
 use sockman_test_support::{
@@ -70,46 +71,46 @@ fn name(error: &ConnectError) -> String {
 
 /// The errors of connect(2), and of the networks below it, that concern the destination.
 const DESTINATION: &[(i32, &str)] = &[
-    (libc::ECONNREFUSED, "Refused"),
-    (libc::EHOSTUNREACH, "Unreachable"),
-    (libc::ENETUNREACH, "Unreachable"),
-    (libc::EHOSTDOWN, "Unreachable"),
-    (libc::ETIMEDOUT, "Unreachable"),
-    (libc::EADDRNOTAVAIL, "AddressNotAvailable"),
-    (libc::EAFNOSUPPORT, "FamilyNotSupported"),
-    (libc::EPROTONOSUPPORT, "FamilyNotSupported"),
-    (libc::EPERM, "PermissionDenied"),
-    (libc::EACCES, "PermissionDenied"),
-    (libc::EINVAL, "Os"),
-    (libc::ENODEV, "Os"),
-    (libc::ECONNRESET, "Os"),
-    (libc::ECONNABORTED, "Os"),
-    (libc::ENOPROTOOPT, "Os"),
-    (libc::EPROTO, "Os"),
-    (libc::EOPNOTSUPP, "Os"),
-    (libc::EMSGSIZE, "Os"),
-    (libc::EPROTOTYPE, "Os"),
-    (libc::ENOENT, "Os"),
-    (libc::ENOTDIR, "Os"),
-    (libc::ELOOP, "Os"),
-    (libc::ENAMETOOLONG, "Os"),
+    (errors::ECONNREFUSED, "Refused"),
+    (errors::EHOSTUNREACH, "Unreachable"),
+    (errors::ENETUNREACH, "Unreachable"),
+    (errors::EHOSTDOWN, "Unreachable"),
+    (errors::ETIMEDOUT, "Unreachable"),
+    (errors::EADDRNOTAVAIL, "AddressNotAvailable"),
+    (errors::EAFNOSUPPORT, "FamilyNotSupported"),
+    (errors::EPROTONOSUPPORT, "FamilyNotSupported"),
+    (errors::EPERM, "PermissionDenied"),
+    (errors::EACCES, "PermissionDenied"),
+    (errors::EINVAL, "Os"),
+    (errors::ENODEV, "Os"),
+    (errors::ECONNRESET, "Os"),
+    (errors::ECONNABORTED, "Os"),
+    (errors::ENOPROTOOPT, "Os"),
+    (errors::EPROTO, "Os"),
+    (errors::EOPNOTSUPP, "Os"),
+    (errors::EMSGSIZE, "Os"),
+    (errors::EPROTOTYPE, "Os"),
+    (errors::ENOENT, "Os"),
+    (errors::ENOTDIR, "Os"),
+    (errors::ELOOP, "Os"),
+    (errors::ENAMETOOLONG, "Os"),
 ];
 
 /// The errors of connect(2) that concern this host or this process. `ENOBUFS`, `ENOMEM` and `EAGAIN`
 /// are not among them: the connect is tried again until its deadline.
 const HOST: &[(i32, &str)] = &[
-    (libc::ENETDOWN, "NetworkDown"),
-    (libc::EADDRINUSE, "Os"),
-    (libc::EMFILE, "Os"),
-    (libc::ENFILE, "Os"),
-    (libc::EALREADY, "Os"),
-    (libc::EISCONN, "Os"),
-    (libc::EBADF, "Os"),
-    (libc::EFAULT, "Os"),
-    (libc::ENOTSOCK, "Os"),
-    (libc::EIO, "Os"),
+    (errors::ENETDOWN, "NetworkDown"),
+    (errors::EADDRINUSE, "Os"),
+    (errors::EMFILE, "Os"),
+    (errors::ENFILE, "Os"),
+    (errors::EALREADY, "Os"),
+    (errors::EISCONN, "Os"),
+    (errors::EBADF, "Os"),
+    (errors::EFAULT, "Os"),
+    (errors::ENOTSOCK, "Os"),
+    (errors::EIO, "Os"),
     // A filter of system calls answers so. An error that is unknown counts as the host's.
-    (libc::ENOSYS, "Os"),
+    (errors::ENOSYS, "Os"),
 ];
 
 /// G13
@@ -143,18 +144,18 @@ fn each_error_of_connect_says_which_party_is_at_fault() {
 fn each_error_of_socket_says_which_party_is_at_fault() {
     let rig = Rig::new();
     let errors = [
-        (libc::EAFNOSUPPORT, Fault::Destination, "FamilyNotSupported"),
-        (libc::EPROTONOSUPPORT, Fault::Destination, "FamilyNotSupported"),
-        (libc::EINVAL, Fault::Destination, "Os"),
-        (libc::EACCES, Fault::Host, "Os"),
-        (libc::EPERM, Fault::Host, "Os"),
-        (libc::EMFILE, Fault::Host, "Os"),
-        (libc::ENFILE, Fault::Host, "Os"),
-        (libc::ENOBUFS, Fault::Host, "Os"),
-        (libc::ENOMEM, Fault::Host, "Os"),
+        (errors::EAFNOSUPPORT, Fault::Destination, "FamilyNotSupported"),
+        (errors::EPROTONOSUPPORT, Fault::Destination, "FamilyNotSupported"),
+        (errors::EINVAL, Fault::Destination, "Os"),
+        (errors::EACCES, Fault::Host, "Os"),
+        (errors::EPERM, Fault::Host, "Os"),
+        (errors::EMFILE, Fault::Host, "Os"),
+        (errors::ENFILE, Fault::Host, "Os"),
+        (errors::ENOBUFS, Fault::Host, "Os"),
+        (errors::ENOMEM, Fault::Host, "Os"),
         // A factory may bind the socket. The address to bind is not the destination.
-        (libc::EADDRINUSE, Fault::Host, "Os"),
-        (libc::EADDRNOTAVAIL, Fault::Host, "Os"),
+        (errors::EADDRINUSE, Fault::Host, "Os"),
+        (errors::EADDRNOTAVAIL, Fault::Host, "Os"),
     ];
     for (errno, fault, kind) in errors {
         for driver in DRIVERS {
@@ -162,7 +163,9 @@ fn each_error_of_socket_says_which_party_is_at_fault() {
             assert_eq!((error.fault(), &*name(&error)), (fault, kind), "{error:?}");
         }
     }
-    for (call, errno) in [(Call::CreatePoller, libc::EMFILE), (Call::LocalAddress, libc::ENOBUFS)] {
+    for (call, errno) in
+        [(Call::CreatePoller, errors::EMFILE), (Call::LocalAddress, errors::ENOBUFS)]
+    {
         // The other driver needs no poller of its own.
         let _listener = rig.network.listen(&UNIX.parse().unwrap()).unwrap();
         let to = if call == Call::LocalAddress { UNIX } else { TO };
@@ -183,8 +186,8 @@ fn a_lack_of_this_host_is_not_the_proxys_fault() {
         .map(|(errno, _)| (Call::Connect, *errno, Fault::Proxy))
         .chain(HOST.iter().map(|(errno, _)| (Call::Connect, *errno, Fault::Host)));
     let at_socket = [
-        (Call::Socket, libc::EAFNOSUPPORT, Fault::Proxy),
-        (Call::Socket, libc::EMFILE, Fault::Host),
+        (Call::Socket, errors::EAFNOSUPPORT, Fault::Proxy),
+        (Call::Socket, errors::EMFILE, Fault::Host),
     ];
     for (call, errno, fault) in at_connect.chain(at_socket) {
         for driver in DRIVERS {
@@ -196,7 +199,7 @@ fn a_lack_of_this_host_is_not_the_proxys_fault() {
     // A link-local address of the proxy without a zone says so, too.
     let options = options.proxy("[fe80::1]:9050".parse().unwrap());
     for driver in DRIVERS {
-        let error = rig.error(driver, Call::Connect, libc::EINVAL, "192.0.2.1:1", &options);
+        let error = rig.error(driver, Call::Connect, errors::EINVAL, "192.0.2.1:1", &options);
         assert_eq!(error.fault(), Fault::Proxy, "{error:?}");
         assert!(format!("{error:#}").contains("must have a zone"), "{error:#}");
     }
@@ -221,11 +224,11 @@ fn a_lack_of_this_host_is_not_the_bridges_fault() {
     };
     let rig = start("10.0.0.9:7656");
     let errors = [
-        (Call::Connect, libc::ENETUNREACH, Fault::Proxy),
-        (Call::Connect, libc::EADDRNOTAVAIL, Fault::Proxy),
-        (Call::Connect, libc::ENETDOWN, Fault::Host),
-        (Call::Socket, libc::EAFNOSUPPORT, Fault::Proxy),
-        (Call::Socket, libc::EMFILE, Fault::Host),
+        (Call::Connect, errors::ENETUNREACH, Fault::Proxy),
+        (Call::Connect, errors::EADDRNOTAVAIL, Fault::Proxy),
+        (Call::Connect, errors::ENETDOWN, Fault::Host),
+        (Call::Socket, errors::EAFNOSUPPORT, Fault::Proxy),
+        (Call::Socket, errors::EMFILE, Fault::Host),
     ];
     let options = ConnectOptions::default();
     for (call, errno, fault) in errors {
@@ -236,7 +239,7 @@ fn a_lack_of_this_host_is_not_the_bridges_fault() {
     }
     let rig = start("[fe80::1]:7656");
     for driver in DRIVERS {
-        let error = rig.error(driver, Call::Connect, libc::EINVAL, &to, &options);
+        let error = rig.error(driver, Call::Connect, errors::EINVAL, &to, &options);
         assert_eq!(error.fault(), Fault::Proxy, "{error:?}");
         assert!(format!("{error:#}").contains("must have a zone"), "{error:#}");
     }
@@ -302,19 +305,19 @@ fn each_error_of_bind_has_its_kind() {
     let options = without_sweep().sock_factory(network.factory());
     let sockman = SockMan::new(Recorder::new(), options).unwrap();
     let errors = [
-        (libc::EADDRINUSE, "AddressInUse"),
-        (libc::EADDRNOTAVAIL, "AddressNotAvailable"),
-        (libc::EACCES, "PermissionDenied"),
-        (libc::EPERM, "PermissionDenied"),
-        (libc::EINVAL, "Os"),
-        (libc::EBADF, "Os"),
-        (libc::ENOTSOCK, "Os"),
-        (libc::ELOOP, "Os"),
-        (libc::ENAMETOOLONG, "Os"),
-        (libc::ENOENT, "Os"),
-        (libc::ENOTDIR, "Os"),
-        (libc::ENOMEM, "Os"),
-        (libc::EROFS, "Os"),
+        (errors::EADDRINUSE, "AddressInUse"),
+        (errors::EADDRNOTAVAIL, "AddressNotAvailable"),
+        (errors::EACCES, "PermissionDenied"),
+        (errors::EPERM, "PermissionDenied"),
+        (errors::EINVAL, "Os"),
+        (errors::EBADF, "Os"),
+        (errors::ENOTSOCK, "Os"),
+        (errors::ELOOP, "Os"),
+        (errors::ENAMETOOLONG, "Os"),
+        (errors::ENOENT, "Os"),
+        (errors::ENOTDIR, "Os"),
+        (errors::ENOMEM, "Os"),
+        (errors::EROFS, "Os"),
     ];
     for (errno, kind) in errors {
         network.fail_next(Call::Bind, errno);

@@ -13,6 +13,7 @@ use sockman::{
     address::Destination,
     error::{ConnectError, ConnectErrorKind, JoinError},
     options::SocketOptions,
+    sys::errors,
     testing::{Call, Ended, Network, Script, SocketThreadByHand},
 };
 use sockman_test_support::Recorder;
@@ -387,17 +388,17 @@ fn a_lack_that_passes_does_not_end_a_connect() {
     use sockman::proxy::Proxy;
 
     let calls = [Call::Connect, Call::PeerAddress, Call::Register, Call::Send, Call::Recv];
-    let faults = calls.iter().flat_map(|call| [(*call, libc::ENOBUFS), (*call, libc::ENOMEM)]);
+    let faults = calls.iter().flat_map(|call| [(*call, errors::ENOBUFS), (*call, errors::ENOMEM)]);
     // connect(2): over TCP, the kernel lacks entries of a table. Over a unix-domain socket, the
     // backlog is full.
-    for (call, errno) in faults.chain([(Call::Connect, libc::EAGAIN)]) {
+    for (call, errno) in faults.chain([(Call::Connect, errors::EAGAIN)]) {
         for (at, through) in [
             ("10.0.0.9:1080", true),
             ("unix:/proxy", true),
             ("10.0.0.9:1080", false),
             ("unix:/peer", false),
         ] {
-            if call == Call::Register && errno == libc::ENOBUFS {
+            if call == Call::Register && errno == errors::ENOBUFS {
                 continue; // `epoll_ctl(2)` does not list it.
             }
             let Rig { network, echo, sockman, .. } = rig(without_sweep());
@@ -430,7 +431,7 @@ fn a_lack_that_passes_does_not_end_a_connect() {
 /// G13: the kernel chooses the local address when a connect begins, which a lack delays.
 #[test]
 fn a_connect_that_a_lack_delayed_knows_its_own_address() {
-    for errno in [libc::ENOBUFS, libc::ENOMEM, libc::EAGAIN] {
+    for errno in [errors::ENOBUFS, errors::ENOMEM, errors::EAGAIN] {
         let (network, recorder) = (Network::new(), Recorder::new());
         let options = without_sweep().sock_factory(network.factory());
         let sockman = SockMan::new(recorder.clone(), options).unwrap();
@@ -453,11 +454,11 @@ fn a_connect_that_lacked_buffers_reports_the_address_of_its_connection() {
     let Rig { network, echo, sockman, .. } = rig(without_sweep());
     let mut thread = SocketThreadByHand::start(&sockman, &network).unwrap();
     let listener = network.listen(&"10.0.0.9:9".parse().unwrap()).unwrap();
-    network.fail_next(Call::Connect, libc::ENOBUFS);
+    network.fail_next(Call::Connect, errors::ENOBUFS);
     let id = sockman.start_connect(listener.address(), &ConnectOptions::default()).unwrap();
     // The first question is whether the socket is connected to itself.
     for _ in 0..2 {
-        network.fail_next(Call::LocalAddress, libc::ENOBUFS);
+        network.fail_next(Call::LocalAddress, errors::ENOBUFS);
     }
     thread.run_for(Duration::from_secs(1)).unwrap();
     assert_eq!(*echo.outcomes.lock().unwrap(), [Ok(())]);
@@ -472,7 +473,7 @@ fn a_unix_domain_connect_that_lacked_buffers_reports_that_it_has_no_name() {
     let Rig { network, sockman, .. } = rig(without_sweep());
     let mut thread = SocketThreadByHand::start(&sockman, &network).unwrap();
     let listener = network.listen(&"unix:/peer".parse().unwrap()).unwrap();
-    network.fail_next(Call::LocalAddress, libc::ENOBUFS);
+    network.fail_next(Call::LocalAddress, errors::ENOBUFS);
     let id = sockman.start_connect(listener.address(), &ConnectOptions::default()).unwrap();
     thread.run_until_idle().unwrap();
     assert_eq!(sockman.connection_info(id).unwrap().me, Service::UNIX_UNNAMED);
@@ -481,7 +482,7 @@ fn a_unix_domain_connect_that_lacked_buffers_reports_that_it_has_no_name() {
 /// G7, G9, G11: a lack that lasts ends a connect at its deadline, after few calls.
 #[test]
 fn a_connect_that_always_lacks_memory_ends_at_its_deadline() {
-    for errno in [libc::ENOBUFS, libc::ENOMEM] {
+    for errno in [errors::ENOBUFS, errors::ENOMEM] {
         let Rig { network, echo, sockman, .. } = rig(without_sweep());
         let mut thread = SocketThreadByHand::start(&sockman, &network).unwrap();
         network.fail_always(Call::Connect, errno);

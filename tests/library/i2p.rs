@@ -18,6 +18,7 @@ use sockman::{
     i2p::{DestinationError, I2pOptions, I2pStatus, KeyFileError, SamError, SamResult},
     options::PanicPolicy,
     stats::Direction,
+    sys::errors,
     testing::{Call, Network},
 };
 use sockman_test_support::{
@@ -835,7 +836,7 @@ fn a_refused_registration_does_not_end_the_threads() {
     let (network, recorder, folder) = (Network::new(), Recorder::new(), TempDir::new());
     network.set_blocking(true);
     let bridge = network.listen(&"10.0.0.9:7656".parse().unwrap()).unwrap();
-    network.fail_always(Call::Register, libc::ENOMEM);
+    network.fail_always(Call::Register, errors::ENOMEM);
     let i2p = I2pOptions::new(bridge.address()).key_file(folder.path("key")).accept_incoming(true);
     let options = without_sweep().i2p(i2p).sock_factory(network.factory());
     let sockman = SockMan::new(recorder.clone(), options).unwrap();

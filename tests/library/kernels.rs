@@ -7,6 +7,7 @@ use sockman::{
     ConnectionId, Options, Service, SockMan,
     error::SendError,
     stats::HangUp,
+    sys::errors,
     testing::{Call, Ended, Network, Peer, SocketThreadByHand},
 };
 use sockman_test_support::{Event, Recorder, without_sweep};
@@ -142,7 +143,7 @@ fn a_reset_whose_error_was_taken_is_no_end() {
     for network in kernels() {
         let mut rig = Rig::new(network, without_sweep());
         let (peer, id) = rig.connect();
-        rig.network.fail_always(Call::Recv, libc::EAGAIN);
+        rig.network.fail_always(Call::Recv, errors::EAGAIN);
         peer.reset();
         rig.thread.run_until_idle().unwrap();
         assert_eq!(rig.hung_up(id), Some(HangUp::Error(ErrorKind::ConnectionReset)));

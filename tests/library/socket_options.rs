@@ -17,6 +17,7 @@ use sockman::{
     address::Destination,
     error::{BindErrorKind, ConnectError, ConnectErrorKind, ConnectFault},
     options::SocketOptions,
+    sys::errors,
     testing::{Call, Network},
 };
 use sockman_test_support::{
@@ -264,10 +265,10 @@ fn a_connect_leaves_from_its_source_address() {
 fn a_source_address_that_cannot_be_bound_is_an_error() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     for (from, errno, fault) in [
-        ("192.0.2.1:0".parse().unwrap(), libc::EADDRNOTAVAIL, ConnectFault::Host),
-        (taken.local_addr().unwrap(), libc::EADDRINUSE, ConnectFault::Host),
+        ("192.0.2.1:0".parse().unwrap(), errors::EADDRNOTAVAIL, ConnectFault::Host),
+        (taken.local_addr().unwrap(), errors::EADDRINUSE, ConnectFault::Host),
         // The destination is an IPv4 address.
-        ("[::1]:0".parse::<SocketAddr>().unwrap(), libc::EAFNOSUPPORT, ConnectFault::Caller),
+        ("[::1]:0".parse::<SocketAddr>().unwrap(), errors::EAFNOSUPPORT, ConnectFault::Caller),
     ] {
         for error in refused(&ConnectOptions::default().bind(from)) {
             let ConnectErrorKind::SourceAddress { from: reported, source } = error.kind() else {
@@ -371,7 +372,7 @@ fn an_interface_that_does_not_exist_is_an_error_of_this_host() {
         let ConnectErrorKind::SocketOption { option, source } = error.kind() else {
             panic!("{error:?}")
         };
-        assert_eq!((*option, source.raw_os_error()), ("SO_BINDTODEVICE", Some(libc::ENODEV)));
+        assert_eq!((*option, source.raw_os_error()), ("SO_BINDTODEVICE", Some(errors::ENODEV)));
         assert_eq!(error.fault(), ConnectFault::Host);
     }
 }
@@ -392,9 +393,9 @@ fn over_the_doubles_an_option_can_fail_and_a_function_is_not_supported() {
             kind => panic!("{kind:?}"),
         }
     };
-    network.fail_next(Call::SetOption, libc::ENOPROTOOPT);
+    network.fail_next(Call::SetOption, errors::ENOPROTOOPT);
     let (option, source) = failed(SocketOptions::default().dscp(8));
-    assert_eq!((option, source.raw_os_error()), ("IP_TOS", Some(libc::ENOPROTOOPT)));
+    assert_eq!((option, source.raw_os_error()), ("IP_TOS", Some(errors::ENOPROTOOPT)));
     let (option, source) = failed(SocketOptions::default().custom(|_| Ok(())));
     assert_eq!(option, "SocketOptions::custom");
     assert_eq!(source.kind(), io::ErrorKind::Unsupported);

@@ -22,6 +22,7 @@ use sockman::{
     helpers::{PushError, SendBudget, SendQueueLimits},
     options::PanicPolicy,
     stateful::{Handler, Link, Remote},
+    sys::errors,
     testing::{Ended, Network, Peer, SocketThreadByHand},
 };
 use sockman_test_support::without_sweep;
@@ -263,7 +264,7 @@ fn a_connection_that_is_refused_is_closed_without_a_report() {
     let listener = rig.network.listen(&there).unwrap();
     let peer = rig.peer();
     rig.sockman.start_connect(&there, &ConnectOptions::default()).unwrap();
-    rig.network.refuse(&"10.0.0.3:1".parse().unwrap(), libc::ECONNREFUSED);
+    rig.network.refuse(&"10.0.0.3:1".parse().unwrap(), errors::ECONNREFUSED);
     let _ = rig.sockman.start_connect("10.0.0.3:1", &ConnectOptions::default());
     thread.run_until_idle().unwrap();
     assert_eq!(peer.receive().1, Some(Ended::Eof));

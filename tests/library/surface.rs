@@ -21,7 +21,7 @@ use sockman::{
     options::{PanicPolicy, SocketOptions},
     stateful::{ActivateError, ConnectionClosed, Handler, Link, Remote, StreamParts},
     stats::{ConnectionInfo, Direction, HangUp, Stats},
-    sys::{More, OsSockFactory, Poller, Readiness, Sock, SockFactory, SocketOption, Waker},
+    sys::{More, OsSockFactory, Poller, Readiness, Sock, SockFactory, SocketOption, Waker, errors},
     testing::{self, Call, Ended, Peer, PeerListener, Point, Probe, Script, SocketThreadByHand},
 };
 use sockman_test_support::{Recorder, Running, without_sweep};
@@ -244,9 +244,9 @@ fn a_message_does_not_repeat_its_source_unless_the_alternate_form_asks_for_it() 
     check(&sockman.bind_and_start_listening(&bound).unwrap_err());
     sockman.stop_listening();
     check(&sockman.connect(&bound, &ConnectOptions::default()).unwrap_err());
-    check(&StartError::Spawn(io::Error::from_raw_os_error(libc::EAGAIN)));
-    check(&JoinError::Poll(io::Error::from_raw_os_error(libc::EBADF)));
-    let source = io::Error::from_raw_os_error(libc::EPIPE);
+    check(&StartError::Spawn(io::Error::from_raw_os_error(errors::EAGAIN)));
+    check(&JoinError::Poll(io::Error::from_raw_os_error(errors::EBADF)));
+    let source = io::Error::from_raw_os_error(errors::EPIPE);
     check(&SendError::Socket { id: ConnectionId::from_u64(7), source });
 }
 

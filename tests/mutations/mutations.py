@@ -278,8 +278,8 @@ MUTATIONS = [
     {
         'guarantee': 'G5', 'what': 'EAGAIN from a unix-domain connect counts as a started connect',
         'file': 'src/dial/direct.rs',
-        'old': 'Some(libc::EINPROGRESS | libc::EINTR) =>',
-        'new': 'Some(libc::EINPROGRESS | libc::EINTR | libc::EAGAIN) =>',
+        'old': 'Some(errors::EINPROGRESS | errors::EINTR) =>',
+        'new': 'Some(errors::EINPROGRESS | errors::EINTR | errors::EAGAIN) =>',
         'test': 'sockman:library', 'tests': ('unix_sockets', ''),
     },
     {
@@ -810,8 +810,8 @@ MUTATIONS = [
     {
         'guarantee': 'G2', 'what': 'EINTR fails a connect',
         'file': 'src/dial/direct.rs',
-        'old': 'libc::EINPROGRESS | libc::EINTR',
-        'new': 'libc::EINPROGRESS',
+        'old': 'errors::EINPROGRESS | errors::EINTR',
+        'new': 'errors::EINPROGRESS',
         'test': 'sockman:lib', 'tests': ('', 'interrupted_system_call'),
     },
     {
@@ -2210,8 +2210,8 @@ MUTATIONS = [
     {
         'guarantee': 'G11', 'what': 'an accept that is forbidden counts as a lost client',
         'file': 'src/engine/accepting.rs',
-        'old': '                | libc::EPROTO\n',
-        'new': '                | libc::EPROTO\n                | libc::EPERM\n',
+        'old': '                | errors::EPROTO\n',
+        'new': '                | errors::EPROTO\n                | errors::EPERM\n',
         'test': 'sockman:lib', 'tests': ('', 'forbidden'),
     },
     {
@@ -2224,7 +2224,7 @@ MUTATIONS = [
     {
         'guarantee': 'G11', 'what': 'a lack of buffers does not pass',
         'file': 'src/sys/passing.rs',
-        'old': 'matches!(error.raw_os_error(), Some(libc::ENOBUFS | libc::ENOMEM))',
+        'old': 'matches!(error.raw_os_error(), Some(errors::ENOBUFS | errors::ENOMEM))',
         'new': 'false',
         'test': 'sockman:lib', 'tests': ('', 'lacks_buffers'),
     },
@@ -2630,8 +2630,8 @@ MUTATIONS = [
     {
         'guarantee': 'L1', 'what': 'an accept that is forbidden counts as a lost client',
         'file': 'src/engine/accepting.rs',
-        'old': '                | libc::EPROTO\n',
-        'new': '                | libc::EPROTO\n                | libc::EPERM\n',
+        'old': '                | errors::EPROTO\n',
+        'new': '                | errors::EPROTO\n                | errors::EPERM\n',
         'test': 'simulator:seeds', 'tests': ('', ''),
     },
     {
@@ -2644,7 +2644,7 @@ MUTATIONS = [
     {
         'guarantee': 'L5', 'what': 'a lack of buffers does not pass',
         'file': 'src/sys/passing.rs',
-        'old': 'matches!(error.raw_os_error(), Some(libc::ENOBUFS | libc::ENOMEM))',
+        'old': 'matches!(error.raw_os_error(), Some(errors::ENOBUFS | errors::ENOMEM))',
         'new': 'false',
         'test': 'simulator:seeds', 'tests': ('', ''),
     },
@@ -3351,7 +3351,7 @@ MUTATIONS = [
     {
         'guarantee': 'SocketOptions', 'what': 'a connect to a family without a source address leaves from any',
         'file': 'src/dial/mod.rs',
-        'old': '            Some(from) => Err((from, io::Error::from_raw_os_error(libc::EAFNOSUPPORT))),\n            None => Ok(()),',
+        'old': '            Some(from) => Err((from, io::Error::from_raw_os_error(errors::EAFNOSUPPORT))),\n            None => Ok(()),',
         'new': '            _ => Ok(()),',
         'test': 'sockman:library', 'tests': ('socket_options', ''),
     },
@@ -4044,8 +4044,8 @@ MUTATIONS = [
     {
         'guarantee': 'G6', 'what': 'on macOS, the error of a send that meets the end is taken for a reset',
         'file': 'src/sys/passing.rs',
-        'old': 'Some(libc::EPROTOTYPE) =>',
-        'new': 'Some(libc::EPROTOTYPE) if false =>',
+        'old': 'Some(errors::EPROTOTYPE) =>',
+        'new': 'Some(errors::EPROTOTYPE) if false =>',
         'test': 'sockman:library', 'tests': ('kernels', ''),
     },
     {

@@ -8,8 +8,8 @@ use crate::{
     address::{Destination, Service},
     dial::ConnectOptions,
     engine::connection::ConnectionId,
-    sys::Readiness,
     sys::interrupt::Interrupt,
+    sys::{Readiness, errors},
     testing::{Call, PeerListener},
 };
 
@@ -144,7 +144,7 @@ fn a_spurious_event_does_not_end_an_attempt() {
 fn an_interrupted_system_call_is_a_connect_in_progress() {
     let rig = Rig::new(without_sweep());
     let _listener = rig.listen(&tcp());
-    rig.network.fail_next(Call::Connect, libc::EINTR);
+    rig.network.fail_next(Call::Connect, errors::EINTR);
     rig.start(&tcp(), &without_timeout());
     rig.pass();
     assert_eq!(rig.records(), ["0 connected"]);
@@ -388,7 +388,7 @@ fn a_connection_that_cannot_be_registered_anew_is_reported_as_a_read_error() {
     rig.complete();
     rig.pass();
     rig.pass();
-    assert_eq!(rig.records(), ["0 connected".to_owned(), format!("0 error {}", libc::ENOSPC)]);
+    assert_eq!(rig.records(), ["0 connected".to_owned(), format!("0 error {}", errors::ENOSPC)]);
 }
 
 /// G1: an event for an attempt that is over does not reach the attempt that took its slot.

@@ -21,6 +21,7 @@ use crate::{
     helpers::{SendQueue, SendQueueLimits},
     options::{Options, PanicPolicy},
     sockman::{SockMan, WeakSockMan},
+    sys::errors,
     testing::{Call, Ended, Peer, SocketThreadByHand},
 };
 
@@ -375,7 +376,7 @@ fn a_read_error_closes_a_connection_that_finishes() {
 fn a_failed_shutdown_or_registration_closes_a_connection_that_finishes() {
     let rig = rig();
     let (id, _peer) = rig.connection(1000);
-    rig.network.fail_next(Call::Shutdown, libc::ENOTCONN);
+    rig.network.fail_next(Call::Shutdown, errors::ENOTCONN);
     rig.sockman.finish_connection(id, LINGER);
     rig.passes(2);
     assert_eq!(rig.handler.take(), ["closed 0"]);
@@ -397,8 +398,8 @@ fn a_lack_of_buffers_does_not_cut_off_what_is_queued() {
     rig.handler.queue(id).unwrap().push(&rig.sockman, &[7; 1500]).unwrap();
     assert_eq!(peer.receive().0.len(), 1000);
     rig.network.hold_clock(None);
-    rig.network.fail_next(Call::Send, libc::ENOBUFS);
-    rig.network.fail_next(Call::Recv, libc::ENOBUFS);
+    rig.network.fail_next(Call::Send, errors::ENOBUFS);
+    rig.network.fail_next(Call::Recv, errors::ENOBUFS);
     peer.send(b"x").unwrap();
     rig.sockman.finish_connection(id, LINGER);
     assert_eq!(rig.receive_all(&peer), (vec![7; 500], Ended::Eof));
@@ -467,13 +468,13 @@ fn an_abort_is_seen_as_a_reset() {
         peer.send(b"x").unwrap();
         rig.passes(2);
         let (bytes, ended) = peer.receive();
-        assert_eq!((&*bytes, ended), (&b"last"[..], Some(Ended::Error(libc::ECONNRESET))));
+        assert_eq!((&*bytes, ended), (&b"last"[..], Some(Ended::Error(errors::ECONNRESET))));
     }
     assert_eq!(rig.handler.take(), ["data 0", "closed 0", "data 1", "closed 1"]);
     // With no thread running, a close of the descriptor comes at once.
     let (id, peer) = rig.connection(1000);
     assert!(rig.sockman.abort_connection(id));
-    assert_eq!(peer.receive().1, Some(Ended::Error(libc::ECONNRESET)));
+    assert_eq!(peer.receive().1, Some(Ended::Error(errors::ECONNRESET)));
 }
 
 /// A unix-domain socket has no reset. An attempt ends without a report.

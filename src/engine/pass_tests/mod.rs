@@ -31,6 +31,7 @@ use crate::{
     event_handler::EventHandler,
     options::Options,
     sockman::SockMan,
+    sys::errors,
     testing::{Call, Network, Peer},
 };
 
@@ -71,7 +72,7 @@ impl<H: EventHandler + 'static> Rig<H> {
     fn fail_registrations(&self) {
         // No test registers as many sockets as this.
         for _ in 0..64 {
-            self.network.fail_next(Call::Register, libc::ENOSPC);
+            self.network.fail_next(Call::Register, errors::ENOSPC);
         }
     }
 

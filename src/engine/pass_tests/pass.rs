@@ -15,7 +15,7 @@ use crate::{
     event_handler::{EventHandler, NextRecv},
     options::Options,
     sockman::SockMan,
-    sys::Readiness,
+    sys::{Readiness, errors},
     testing::{Call, Peer},
 };
 
@@ -225,7 +225,7 @@ fn a_registration_that_fails_is_reported_as_a_read_error() {
     }
     assert_eq!(
         rig.records(),
-        ["0 accepted".to_owned(), format!("0 error {}", libc::ENOSPC)],
+        ["0 accepted".to_owned(), format!("0 error {}", errors::ENOSPC)],
         "the error is reported once"
     );
 }
@@ -241,7 +241,7 @@ fn a_failed_registration_is_reported_although_reads_are_paused() {
     for _ in 0..4 {
         rig.pass();
     }
-    assert_eq!(rig.records(), ["0 accepted".to_owned(), format!("0 error {}", libc::ENOSPC)]);
+    assert_eq!(rig.records(), ["0 accepted".to_owned(), format!("0 error {}", errors::ENOSPC)]);
 }
 
 /// G1: a new connection takes the slot of a closed one at once. An event for the closed connection
@@ -318,8 +318,8 @@ fn a_listener_backs_off_while_descriptors_are_exhausted() {
 #[test]
 fn an_aborted_connection_does_not_pause_the_listener() {
     let rig = Rig::new(without_sweep());
-    rig.network.fail_next(Call::Accept, libc::ECONNABORTED);
-    rig.network.fail_next(Call::Accept, libc::EINTR);
+    rig.network.fail_next(Call::Accept, errors::ECONNABORTED);
+    rig.network.fail_next(Call::Accept, errors::EINTR);
     let _peer = rig.connect_peer();
     rig.pass();
     assert_eq!(rig.records(), ["0 accepted"]);
@@ -331,10 +331,10 @@ fn an_aborted_connection_does_not_pause_the_listener() {
 #[test]
 fn an_accept_that_always_fails_pauses_the_listener_whatever_the_errno() {
     let unknown = 4095;
-    let errnos = Call::Accept.errors().iter().copied().filter(|errno| *errno != libc::EAGAIN);
+    let errnos = Call::Accept.errors().iter().copied().filter(|errno| *errno != errors::EAGAIN);
     // Miri is slow: some errors make 30,000 calls.
     let tried = if cfg!(miri) { 1 } else { usize::MAX };
-    for errno in errnos.chain([libc::EACCES, libc::ENOSYS, unknown]).take(tried) {
+    for errno in errnos.chain([errors::EACCES, errors::ENOSYS, unknown]).take(tried) {
         let rig = Rig::new(without_sweep());
         let peer = rig.connect_peer();
         rig.network.fail_always(Call::Accept, errno);
@@ -360,7 +360,7 @@ fn an_accept_that_always_fails_pauses_the_listener_whatever_the_errno() {
 /// G11: an error that does not concern one client pauses the listener the first time it occurs.
 #[test]
 fn an_accept_that_is_forbidden_pauses_the_listener_at_once() {
-    for errno in [libc::EPERM, libc::EACCES, libc::ENOBUFS, libc::EINVAL, 4095] {
+    for errno in [errors::EPERM, errors::EACCES, errors::ENOBUFS, errors::EINVAL, 4095] {
         let rig = Rig::new(without_sweep());
         let _peer = rig.connect_peer();
         rig.network.fail_next(Call::Accept, errno);
@@ -378,7 +378,7 @@ fn an_accept_that_is_forbidden_pauses_the_listener_at_once() {
 fn many_aborted_connections_do_not_pause_the_listener() {
     let rig = Rig::new(without_sweep());
     for _ in 0..100 {
-        rig.network.fail_next(Call::Accept, libc::ECONNABORTED);
+        rig.network.fail_next(Call::Accept, errors::ECONNABORTED);
     }
     let _peer = rig.connect_peer();
     rig.pass();
@@ -391,7 +391,7 @@ fn many_aborted_connections_do_not_pause_the_listener() {
 /// waits is delivered. A lack that lasts makes few passes and is never reported as an error.
 #[test]
 fn a_receive_that_lacks_buffers_is_repeated_after_a_pause() {
-    for errno in [libc::ENOBUFS, libc::ENOMEM, libc::EINTR] {
+    for errno in [errors::ENOBUFS, errors::ENOMEM, errors::EINTR] {
         let rig = Rig::new(without_sweep());
         let peer = rig.accept();
         let before = rig.records();
@@ -421,7 +421,7 @@ fn a_receive_that_lacks_buffers_is_repeated_after_a_pause() {
 fn a_receive_that_signals_interrupt_is_made_a_bounded_number_of_times() {
     let rig = Rig::new(without_sweep());
     let peer = rig.accept();
-    rig.network.fail_always(Call::Recv, libc::EINTR);
+    rig.network.fail_always(Call::Recv, errors::EINTR);
     let before = rig.network.calls(Call::Recv);
     peer.send(&[1; 10]).unwrap();
     rig.pass();
@@ -434,7 +434,7 @@ fn a_client_whose_local_address_lacks_buffers_is_reported_later() {
     let rig = Rig::new(without_sweep());
     rig.sockman.bind_and_start_listening("0.0.0.0:9").unwrap();
     rig.pass();
-    rig.network.fail_next(Call::LocalAddress, libc::ENOBUFS);
+    rig.network.fail_next(Call::LocalAddress, errors::ENOBUFS);
     let _peer = rig.network.connect(&"0.0.0.0:9".parse().unwrap()).unwrap();
     rig.pass();
     assert_eq!((rig.records().len(), rig.sockman.stats().accept_pauses), (0, 1));
@@ -580,7 +580,7 @@ fn the_send_hook_is_asked_after_a_panic_in_a_callback() {
 fn records_after_a_send_failed_with(code: i32) -> Vec<String> {
     let rig = Rig::new(without_sweep());
     let peer = rig.accept();
-    if code == libc::EPIPE {
+    if code == errors::EPIPE {
         peer.shutdown_write();
     }
     peer.reset();
@@ -597,14 +597,14 @@ fn records_after_a_send_failed_with(code: i32) -> Vec<String> {
 /// reported.
 #[test]
 fn the_end_is_reported_before_a_reset_that_a_send_reported_as_a_broken_pipe() {
-    let broken_pipe = format!("0 error {}", libc::EPIPE);
-    assert_eq!(records_after_a_send_failed_with(libc::EPIPE), ["0 eof".to_owned(), broken_pipe]);
+    let broken_pipe = format!("0 error {}", errors::EPIPE);
+    assert_eq!(records_after_a_send_failed_with(errors::EPIPE), ["0 eof".to_owned(), broken_pipe]);
 }
 
 /// G5: a reset without a previous end of the stream is reported as a read error, and not as the end
 /// of the stream.
 #[test]
 fn a_reset_that_a_send_received_is_reported_as_a_read_error() {
-    let reset = format!("0 error {}", libc::ECONNRESET);
-    assert_eq!(records_after_a_send_failed_with(libc::ECONNRESET), [reset]);
+    let reset = format!("0 error {}", errors::ECONNRESET);
+    assert_eq!(records_after_a_send_failed_with(errors::ECONNRESET), [reset]);
 }

@@ -11,7 +11,7 @@ use crate::{
     event_handler::{EventHandler, NextRecv},
     options::Options,
     sockman::SockMan,
-    sys::Readiness,
+    sys::{Readiness, errors},
     testing::{Call, Peer},
 };
 
@@ -143,7 +143,7 @@ fn run_for(rig: &Rig, time: Duration) -> (usize, u64) {
 /// without an event, a wake or a sweep.
 #[test]
 fn a_send_that_lacks_buffers_once_is_repeated_after_a_pause() {
-    for errno in [libc::ENOBUFS, libc::ENOMEM] {
+    for errno in [errors::ENOBUFS, errors::ENOMEM] {
         for to in [tcp(), Service::unix("/nowhere").unwrap()] {
             let (rig, peer) = Rig::accept_at(&to);
             rig.network.fail_next(Call::Send, errno);
@@ -163,7 +163,7 @@ fn a_send_that_lacks_buffers_once_is_repeated_after_a_pause() {
 /// G7, G11: a lack that lasts costs few passes. After the lack, everything is sent.
 #[test]
 fn a_send_that_always_lacks_buffers_does_not_spin() {
-    for errno in [libc::ENOBUFS, libc::ENOMEM, libc::EINTR] {
+    for errno in [errors::ENOBUFS, errors::ENOMEM, errors::EINTR] {
         let (rig, peer) = Rig::accept_at(&tcp());
         rig.network.fail_always(Call::Send, errno);
         peer.set_window(12);
@@ -185,7 +185,7 @@ fn a_send_on_another_thread_that_lacks_buffers_is_followed_by_the_hook() {
     assert_eq!(rig.sends_of_one_pass(), (vec![5], 1));
     rig.pass();
     let id = rig.handler.ordinals.id(0);
-    rig.network.fail_next(Call::Send, libc::ENOBUFS);
+    rig.network.fail_next(Call::Send, errors::ENOBUFS);
     let sent = rig.network.as_another_thread(|| rig.sockman.send_bytes(id, &[1; 3]));
     assert_eq!(sent.unwrap(), 0);
     let calls = rig.network.calls(Call::Send);
@@ -197,7 +197,7 @@ fn a_send_on_another_thread_that_lacks_buffers_is_followed_by_the_hook() {
 #[test]
 fn a_connection_that_lacks_buffers_can_be_closed() {
     let (rig, peer) = Rig::accept_at(&tcp());
-    rig.network.fail_always(Call::Send, libc::ENOBUFS);
+    rig.network.fail_always(Call::Send, errors::ENOBUFS);
     peer.set_window(12);
     let descriptors = rig.network.descriptors();
     rig.pass();

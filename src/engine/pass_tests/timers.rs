@@ -16,6 +16,7 @@ use crate::{
     helpers::Deadlines,
     options::{Options, SELECT_TIMEOUT},
     sockman::SockMan,
+    sys::errors,
     testing::{Call, Network, Peer},
 };
 
@@ -267,7 +268,7 @@ fn a_poll_that_a_signal_ended_does_not_hide_what_has_arrived() {
         rig.network.advance(SHORT);
         peers[0].send(&[1]).unwrap();
         rig.network.advance(LONG);
-        rig.network.fail_next(Call::Poll, libc::EINTR);
+        rig.network.fail_next(Call::Poll, errors::EINTR);
         rig.pass();
         rig.pass();
         let mut records = rig.records();
@@ -470,7 +471,7 @@ fn a_receive_that_lacked_buffers_is_repeated_before_a_timer_ends() {
     let (rig, peers) = Rig::with_peers(Idle::default(), without_sweep(), 1);
     let little = Duration::from_millis(5);
     rig.network.advance(IDLE - little);
-    rig.network.fail_next(Call::Recv, libc::ENOBUFS);
+    rig.network.fail_next(Call::Recv, errors::ENOBUFS);
     peers[0].send(&[1]).unwrap();
     rig.pass();
     assert!(rig.records().is_empty(), "the receive lacked buffers");

@@ -20,7 +20,7 @@ pub(super) use self::system::{Filter, System};
 use super::{calls::Call, handover::Placeholder, script::Script, stream::Stream};
 use crate::{
     address::Service,
-    sys::{Readiness, sync::Condvar},
+    sys::{Readiness, errors, sync::Condvar},
 };
 
 /// The result of a system call of the double: an `errno` if the call fails.
@@ -177,7 +177,7 @@ impl Kernel {
     pub(super) fn create(&mut self, owner: Owner, is_unix: bool, kind: Kind) -> Sys<End> {
         if owner == Owner::Program {
             if self.descriptor_limit.is_some_and(|limit| self.descriptors >= limit) {
-                return Err(libc::EMFILE);
+                return Err(errors::EMFILE);
             }
             self.descriptors += 1;
         }
@@ -244,12 +244,12 @@ impl Kernel {
         if matches!(call, Call::Accept | Call::Register | Call::LocalAddress) {
             self.exhausted_at = Some(self.elapsed);
         }
-        if matches!(errno, libc::ENOBUFS | libc::ENOMEM | libc::EINTR) {
+        if matches!(errno, errors::ENOBUFS | errors::ENOMEM | errors::EINTR) {
             self.lacked_at = Some(self.elapsed);
         }
         // An edge follows a call that reports "would block" although it would not have blocked. If
         // the failure lasts, the edge comes when `heal` ends it.
-        if errno == libc::EAGAIN && once.is_some() {
+        if errno == errors::EAGAIN && once.is_some() {
             if let Some(end) = end {
                 let at = self.elapsed;
                 self.put_on_wire(at, end, Arrival::Spurious);
@@ -270,7 +270,7 @@ impl Kernel {
         for socket in self.sockets.iter_mut().flatten() {
             socket.faults.clear();
         }
-        let would_block = self.lasting_faults.drain().any(|(_, errno)| errno == libc::EAGAIN);
+        let would_block = self.lasting_faults.drain().any(|(_, errno)| errno == errors::EAGAIN);
         if would_block {
             let ends: Vec<End> = (0..self.sockets.len()).filter_map(|fd| self.end_of(fd)).collect();
             ends.into_iter().for_each(|end| self.tell(end));
@@ -282,16 +282,16 @@ impl Kernel {
         let address =
             if to.port() == 0 && !to.addr().is_unix() { self.ephemeral(to) } else { to.clone() };
         if self.listeners.contains_key(&address) {
-            return Err(libc::EADDRINUSE);
+            return Err(errors::EADDRINUSE);
         }
-        self.socket(end).ok_or(libc::EBADF)?.local = Some(address);
+        self.socket(end).ok_or(errors::EBADF)?.local = Some(address);
         Ok(())
     }
 
     pub(super) fn listen(&mut self, end: End, limit: usize) -> Sys<()> {
         self.fault(Some(end), Call::Listen)?;
-        let socket = self.socket(end).ok_or(libc::EBADF)?;
-        let address = socket.local.clone().ok_or(libc::EINVAL)?;
+        let socket = self.socket(end).ok_or(errors::EBADF)?;
+        let address = socket.local.clone().ok_or(errors::EINVAL)?;
         socket.kind = Kind::Listener(Backlog { limit, ..Backlog::default() });
         self.listeners.insert(address, end);
         Ok(())
@@ -315,9 +315,9 @@ impl Kernel {
         }
         let is_full = by == Owner::Program
             && self.descriptor_limit.is_some_and(|limit| self.descriptors >= limit);
-        let backlog = self.backlog(end).ok_or(libc::EINVAL)?;
+        let backlog = self.backlog(end).ok_or(errors::EINVAL)?;
         if backlog.is_shut {
-            return Err(libc::EINVAL);
+            return Err(errors::EINVAL);
         }
         // Linux and the BSDs allocate the descriptor before they look for a client.
         if is_full {
@@ -330,42 +330,42 @@ impl Kernel {
                 self.close(client);
             }
             self.exhausted_at = Some(self.elapsed);
-            return Err(libc::EMFILE);
+            return Err(errors::EMFILE);
         }
-        let backlog = self.backlog(end).ok_or(libc::EINVAL)?;
+        let backlog = self.backlog(end).ok_or(errors::EINVAL)?;
         let Some(accepted) = backlog.waiting.pop_front() else {
             let blocks = backlog.is_blocking && by == Owner::Program;
             self.blocked_accepts += u64::from(blocks);
-            return Err(libc::EAGAIN);
+            return Err(errors::EAGAIN);
         };
         let was_reset = self.stream(accepted).is_some_and(|stream| stream.is_broken);
         if was_reset && self.system.accept_reports_reset() && by == Owner::Program {
             self.close(accepted);
-            return Err(libc::ECONNABORTED);
+            return Err(errors::ECONNABORTED);
         }
         if by == Owner::Program {
             self.descriptors += 1;
         }
-        let socket = self.socket(accepted).ok_or(libc::ECONNABORTED)?;
+        let socket = self.socket(accepted).ok_or(errors::ECONNABORTED)?;
         socket.owner = by;
-        let them = socket.remote.clone().ok_or(libc::ECONNABORTED)?;
+        let them = socket.remote.clone().ok_or(errors::ECONNABORTED)?;
         Ok((accepted, them))
     }
 
     /// Sets `O_NONBLOCK` on a listener of the program, and returns whether an accept has an outcome
     /// now.
     pub(super) fn ready_to_accept(&mut self, end: End) -> Sys<bool> {
-        let backlog = self.backlog(end).ok_or(libc::EINVAL)?;
+        let backlog = self.backlog(end).ok_or(errors::EINVAL)?;
         backlog.is_blocking = false;
         Ok(!backlog.waiting.is_empty() || backlog.is_shut)
     }
 
     /// Makes the program a holder of a peer's listener.
     pub(super) fn adopt(&mut self, fd: RawFd) -> Sys<End> {
-        let end = self.shared.remove(&fd).ok_or(libc::EOPNOTSUPP)?;
-        let backlog = self.backlog(end).ok_or(libc::EINVAL)?;
+        let end = self.shared.remove(&fd).ok_or(errors::EOPNOTSUPP)?;
+        let backlog = self.backlog(end).ok_or(errors::EINVAL)?;
         (backlog.is_shared, backlog.is_blocking) = (true, false);
-        self.socket(end).ok_or(libc::EBADF)?.owner = Owner::Program;
+        self.socket(end).ok_or(errors::EBADF)?.owner = Owner::Program;
         self.descriptors += 1;
         Ok(end)
     }
@@ -387,11 +387,11 @@ impl Kernel {
     }
 
     pub(super) fn connect(&mut self, end: End, to: &Service) -> Sys<()> {
-        let is_unix = self.socket(end).ok_or(libc::EBADF)?.is_unix;
+        let is_unix = self.socket(end).ok_or(errors::EBADF)?.is_unix;
         let under_way = match self.fault(Some(end), Call::Connect) {
             // POSIX: a connect that a signal interrupts continues asynchronously.
-            Err(libc::EINTR) if !is_unix => libc::EINTR,
-            outcome => outcome.map(|()| libc::EINPROGRESS)?,
+            Err(errors::EINTR) if !is_unix => errors::EINTR,
+            outcome => outcome.map(|()| errors::EINPROGRESS)?,
         };
         if is_unix {
             return self.connect_unix(end, to);
@@ -400,7 +400,7 @@ impl Kernel {
         let mut stream = Stream::new(self.window, self.latency);
         stream.is_connecting = true;
         let latency = stream.latency;
-        let socket = self.socket(end).ok_or(libc::EBADF)?;
+        let socket = self.socket(end).ok_or(errors::EBADF)?;
         socket.local.get_or_insert(local);
         socket.remote = Some(to.clone());
         socket.kind = Kind::Stream(stream);
@@ -411,11 +411,11 @@ impl Kernel {
 
     /// Returns the listener at this address, if the listener's backlog has room.
     pub(super) fn listener_with_room(&mut self, at: &Service) -> Sys<End> {
-        let listener = self.listener_at(at).ok_or(libc::ECONNREFUSED)?;
+        let listener = self.listener_at(at).ok_or(errors::ECONNREFUSED)?;
         let full = self.system.full_unix_backlog();
-        let backlog = self.backlog(listener).ok_or(libc::ECONNREFUSED)?;
+        let backlog = self.backlog(listener).ok_or(errors::ECONNREFUSED)?;
         if backlog.is_shut {
-            return Err(libc::ECONNREFUSED);
+            return Err(errors::ECONNREFUSED);
         }
         if backlog.waiting.len() >= backlog.limit {
             return Err(full);
@@ -426,7 +426,7 @@ impl Kernel {
     fn connect_unix(&mut self, end: End, to: &Service) -> Sys<()> {
         let listener = self.listener_with_room(to)?;
         let stream = Stream::new(self.window, Duration::ZERO);
-        let socket = self.socket(end).ok_or(libc::EBADF)?;
+        let socket = self.socket(end).ok_or(errors::EBADF)?;
         socket.local.get_or_insert(Service::UNIX_UNNAMED);
         socket.remote = Some(to.clone());
         socket.kind = Kind::Stream(stream);
@@ -436,20 +436,20 @@ impl Kernel {
     /// Creates the other end of a connecting socket, and puts it into the backlog of the listener.
     fn enter_backlog(&mut self, client: End, listener: End) -> Sys<()> {
         let window = self.window;
-        let socket = self.socket(client).ok_or(libc::EBADF)?;
+        let socket = self.socket(client).ok_or(errors::EBADF)?;
         let (is_unix, local, remote) =
             (socket.is_unix, socket.local.clone(), socket.remote.clone());
         let latency = self.stream(client).map_or(Duration::ZERO, |stream| stream.latency);
         let mut stream = Stream::new(window, latency);
         stream.other = Some(client);
         let server = self.create(Owner::Elsewhere, is_unix, Kind::Stream(stream))?;
-        let socket = self.socket(server).ok_or(libc::EBADF)?;
+        let socket = self.socket(server).ok_or(errors::EBADF)?;
         (socket.local, socket.remote) = (remote, local);
         if let Some(stream) = self.stream(client) {
             stream.other = Some(server);
             stream.is_connecting = false;
         }
-        self.backlog(listener).ok_or(libc::ECONNREFUSED)?.waiting.push_back(server);
+        self.backlog(listener).ok_or(errors::ECONNREFUSED)?.waiting.push_back(server);
         self.tell_read(listener);
         self.tell(client);
         Ok(())
@@ -470,7 +470,7 @@ impl Kernel {
         let theirs =
             self.create(Owner::Elsewhere, is_unix, Kind::Stream(Stream::new(window, latency)))?;
         for (end, other, local, remote) in [(ours, theirs, me, them), (theirs, ours, them, me)] {
-            let socket = self.socket(end).ok_or(libc::EBADF)?;
+            let socket = self.socket(end).ok_or(errors::EBADF)?;
             socket.local = Some(local.clone());
             socket.remote = Some(remote.clone());
             if let Kind::Stream(stream) = &mut socket.kind {
@@ -522,7 +522,7 @@ impl Kernel {
             (None, Some(listener)) => {
                 let Some(backlog) = self.backlog(listener) else { return };
                 if backlog.is_shut {
-                    libc::ECONNREFUSED
+                    errors::ECONNREFUSED
                 } else if backlog.waiting.len() >= backlog.limit {
                     // A full backlog acts like a lost SYN, which is sent again after a second.
                     let at = self.elapsed + Duration::from_secs(1);
@@ -533,7 +533,7 @@ impl Kernel {
                     if self.enter_backlog(client, listener).is_ok() {
                         return;
                     }
-                    libc::ECONNREFUSED
+                    errors::ECONNREFUSED
                 }
             }
             // The kernel has chosen the port of the destination for the socket itself.
@@ -544,7 +544,7 @@ impl Kernel {
                 }
                 return self.tell(client);
             }
-            (None, None) => libc::ECONNREFUSED,
+            (None, None) => errors::ECONNREFUSED,
         };
         if let Some(stream) = self.stream(client) {
             stream.is_connecting = false;
@@ -588,9 +588,9 @@ impl Kernel {
 
     pub(super) fn shutdown_listener(&mut self, end: End) -> Sys<()> {
         if !self.system.shuts_listeners_down() {
-            return Err(libc::ENOTCONN);
+            return Err(errors::ENOTCONN);
         }
-        let backlog = self.backlog(end).ok_or(libc::ENOTCONN)?;
+        let backlog = self.backlog(end).ok_or(errors::ENOTCONN)?;
         backlog.is_shut = true;
         let waiting = std::mem::take(&mut backlog.waiting);
         for waiting in waiting {

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 
 use super::{End, Filter, Kernel, Kind, Sys};
 use crate::{
-    sys::{EVENTS_PER_POLL, Readiness},
+    sys::{EVENTS_PER_POLL, Readiness, errors},
     testing::calls::Call,
 };
 
@@ -37,9 +37,9 @@ impl Kernel {
     }
 
     pub(in crate::testing) fn register(&mut self, poller: u64, fd: usize, token: usize) -> Sys<()> {
-        let end = self.end_of(fd).ok_or(libc::EBADF)?;
+        let end = self.end_of(fd).ok_or(errors::EBADF)?;
         let outcome = self.fault(Some(end), Call::Register);
-        let socket = self.socket(end).ok_or(libc::EBADF)?;
+        let socket = self.socket(end).ok_or(errors::EBADF)?;
         if outcome.is_err() && socket.was_copied {
             // The registration of an earlier descriptor may be left. It does not watch this one.
             socket.registration = None;
@@ -48,7 +48,7 @@ impl Kernel {
         // Linux knows a registration by its descriptor, and thus takes a copy although the original
         // is registered.
         if socket.registration.is_some() && !socket.was_copied {
-            return Err(libc::EEXIST);
+            return Err(errors::EEXIST);
         }
         (socket.registration, socket.listed) = (Some((poller, token)), [false; 3]);
         // A poller also reports a socket that is already ready when it is registered.
@@ -57,10 +57,10 @@ impl Kernel {
     }
 
     pub(in crate::testing) fn deregister(&mut self, poller: u64, fd: usize) -> Sys<()> {
-        let end = self.end_of(fd).ok_or(libc::EBADF)?;
+        let end = self.end_of(fd).ok_or(errors::EBADF)?;
         self.fault(Some(end), Call::Deregister)?;
-        let socket = self.socket(end).ok_or(libc::EBADF)?;
-        let (of, _) = socket.registration.ok_or(libc::ENOENT)?;
+        let socket = self.socket(end).ok_or(errors::EBADF)?;
+        let (of, _) = socket.registration.ok_or(errors::ENOENT)?;
         // Another poller watches a copy of the descriptor already.
         if of != poller {
             return Ok(());

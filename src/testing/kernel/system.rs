@@ -2,6 +2,8 @@
 //!
 //! The module is pure data.
 
+use crate::sys::errors;
+
 /// A family of kernels.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(in crate::testing) enum System {
@@ -40,7 +42,7 @@ impl System {
     /// The error of a connect to a unix-domain listener with a full backlog (`sonewconn` returns
     /// nothing, and `unp_connectat` then returns `ECONNREFUSED`).
     pub(in crate::testing) fn full_unix_backlog(self) -> i32 {
-        if self == System::Linux { libc::EAGAIN } else { libc::ECONNREFUSED }
+        if self == System::Linux { errors::EAGAIN } else { errors::ECONNREFUSED }
     }
 
     /// Whether `shutdown(2)` stops a listener. The BSDs return `ENOTCONN`.

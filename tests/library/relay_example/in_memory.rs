@@ -5,6 +5,7 @@ use std::time::Duration;
 use sockman::{
     Service, SockMan,
     helpers::SendBudget,
+    sys::errors,
     testing::{Call, Ended, Network, Peer, PeerListener, SocketThreadByHand},
 };
 use sockman_test_support::{relay_example, tools::Random, without_sweep};
@@ -95,7 +96,7 @@ fn a_reset_of_a_side_that_is_paused_is_passed_on() {
 #[test]
 fn a_client_whose_connect_cannot_begin_gets_a_reset() {
     let mut relay = InMemory::new();
-    relay.network.fail_next(Call::Socket, libc::EMFILE);
+    relay.network.fail_next(Call::Socket, errors::EMFILE);
     let client = relay.network.connect(&relay.here).unwrap();
     relay.run();
     assert!(matches!(client.receive().1, Some(Ended::Error(_))));
@@ -179,12 +180,12 @@ struct Stream {
 
 /// Failures of the kernel that pass. Each call is repeated by the library or its caller.
 const PASSING: [(Call, i32); 6] = [
-    (Call::Recv, libc::EAGAIN),
-    (Call::Recv, libc::EINTR),
-    (Call::Recv, libc::ENOBUFS),
-    (Call::Send, libc::EAGAIN),
-    (Call::Send, libc::EINTR),
-    (Call::Send, libc::ENOBUFS),
+    (Call::Recv, errors::EAGAIN),
+    (Call::Recv, errors::EINTR),
+    (Call::Recv, errors::ENOBUFS),
+    (Call::Send, errors::EAGAIN),
+    (Call::Send, errors::EINTR),
+    (Call::Send, errors::ENOBUFS),
 ];
 
 /// G5, G7: whatever the windows, the pieces, the pauses and the failures that pass, both directions
@@ -254,10 +255,10 @@ fn both_directions_are_complete_over_a_kernel_that_lies() {
 #[test]
 fn a_failure_of_one_side_resets_both() {
     const FAILURES: [(Call, i32); 4] = [
-        (Call::Recv, libc::ECONNRESET),
-        (Call::Recv, libc::ETIMEDOUT),
-        (Call::Send, libc::EPIPE),
-        (Call::Shutdown, libc::ENOTCONN),
+        (Call::Recv, errors::ECONNRESET),
+        (Call::Recv, errors::ETIMEDOUT),
+        (Call::Send, errors::EPIPE),
+        (Call::Shutdown, errors::ENOTCONN),
     ];
     for (call, errno) in FAILURES {
         for (broken, stalled) in [(0, false), (1, false), (0, true), (1, true)] {

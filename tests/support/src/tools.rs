@@ -339,7 +339,7 @@ struct SpyPoller {
 impl Poller for SpyPoller {
     fn register(&self, sock: &dyn Sock, token: usize) -> io::Result<()> {
         if self.seen.fail_registrations.load(Ordering::SeqCst) {
-            return Err(io::Error::from_raw_os_error(libc::ENOSPC));
+            return Err(io::Error::from_raw_os_error(sockman::sys::errors::ENOSPC));
         }
         self.inner.register(sock, token)
     }
