@@ -109,8 +109,9 @@ pub enum BindErrorKind {
     /// The text given as the address is not an address.
     InvalidText(ParseAddrError),
     /// The address cannot be bound. The address is an onion or I2P address, the unnamed unix-domain
-    /// address, an abstract name on a platform without abstract names, or a unix-domain path that
-    /// leaves no room for its terminator.
+    /// address, an abstract name on a platform without abstract names, a unix-domain path that
+    /// leaves no room for its terminator, or a unix-domain address on a system where the library has
+    /// no unix-domain sockets (Windows).
     Unsupported,
     /// Another socket listens on the address, or a file with the name of the unix-domain path
     /// exists.

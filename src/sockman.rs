@@ -10,7 +10,7 @@ mod ending;
 mod handover;
 mod weak;
 
-use std::{fmt, io::IoSlice, mem, os::fd::OwnedFd, sync::Arc};
+use std::{fmt, io::IoSlice, mem, sync::Arc};
 
 pub use self::weak::WeakSockMan;
 use crate::{
@@ -26,7 +26,7 @@ use crate::{
     event_handler::EventHandler,
     options::Options,
     stats::Stats,
-    sys::{More, SocketOptions},
+    sys::{More, OwnedSocket, SocketOptions},
 };
 
 /// The socket manager: binds, listens, accepts, connects, sends and closes. A clone is another
@@ -194,7 +194,10 @@ impl SockMan {
     /// # Ok(())
     /// # }
     /// ```
-    pub fn start_listening_on(&self, listener: impl Into<OwnedFd>) -> Result<Service, BindError> {
+    pub fn start_listening_on(
+        &self,
+        listener: impl Into<OwnedSocket>,
+    ) -> Result<Service, BindError> {
         let factory = &*self.shared.options.sock_factory;
         Ok(self.shared.add_listener(Listener::adopt(factory, listener.into())?))
     }

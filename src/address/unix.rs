@@ -1,21 +1,88 @@
 //! Unix-domain addresses (a path, an abstract name, or unnamed) and the escapes in their text. The
 //! addresses are plain values, usable on any thread, without a lock.
 
-use std::ffi::OsStr;
 use std::fmt::{self, Write};
-use std::mem::offset_of;
-use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
 
 use socket2::SockAddr;
 
+use self::system::{bytes_of, path_of, sock_addr_of};
 use super::NoSockAddr;
 use super::error::{InvalidAddrError, ParseAddrErrorKind as Kind};
 use super::hidden::is_hidden;
 
 /// The beginning of the text of every unix-domain address.
 pub(super) const UNIX_PREFIX: &str = "unix:";
+
+/// What differs between the systems: the bytes of a path, and the kernel's form of an address.
+#[cfg(not(windows))]
+mod system {
+    use std::{ffi::OsStr, mem::offset_of, os::unix::ffi::OsStrExt, path::Path};
+
+    use socket2::SockAddr;
+
+    use super::UnixAddr;
+
+    pub(super) const MAX_BYTES: usize =
+        size_of::<libc::sockaddr_un>() - offset_of!(libc::sockaddr_un, sun_path);
+
+    pub(super) fn bytes_of(path: &Path) -> &[u8] {
+        path.as_os_str().as_bytes()
+    }
+
+    pub(super) fn path_of(bytes: &[u8]) -> Option<&Path> {
+        Some(Path::new(OsStr::from_bytes(bytes)))
+    }
+
+    pub(super) fn sock_addr_of(name: &[u8]) -> Option<SockAddr> {
+        SockAddr::unix(OsStr::from_bytes(name)).ok()
+    }
+
+    /// Converts the kernel's form.
+    pub(super) fn from_sock_addr(from: &SockAddr) -> Option<UnixAddr> {
+        if from.is_unnamed() {
+            return Some(UnixAddr::unnamed());
+        }
+        if let Some(name) = from.as_abstract_namespace() {
+            return UnixAddr::from_abstract_name(name).ok();
+        }
+        // Some platforms count the zeroes after the path as part of the path.
+        let bytes = bytes_of(from.as_pathname()?);
+        let path = bytes.split(|byte| *byte == 0).next()?;
+        UnixAddr::from_path(OsStr::from_bytes(path)).ok()
+    }
+}
+
+/// The library has no unix-domain sockets on Windows. There, the addresses are values that it parses
+/// and prints, and that test doubles use.
+#[cfg(windows)]
+mod system {
+    use std::{path::Path, str};
+
+    use socket2::SockAddr;
+
+    use super::UnixAddr;
+
+    pub(super) const MAX_BYTES: usize = 108;
+
+    pub(super) fn bytes_of(path: &Path) -> &[u8] {
+        path.as_os_str().as_encoded_bytes()
+    }
+
+    /// Returns `None` if the path is not UTF-8.
+    pub(super) fn path_of(bytes: &[u8]) -> Option<&Path> {
+        str::from_utf8(bytes).ok().map(Path::new)
+    }
+
+    pub(super) fn sock_addr_of(name: &[u8]) -> Option<SockAddr> {
+        SockAddr::unix(path_of(name)?).ok()
+    }
+
+    pub(super) fn from_sock_addr(_: &SockAddr) -> Option<UnixAddr> {
+        None
+    }
+}
 
 /// Marks an abstract name in the text, after the prefix, as in `ss` and `lsof`.
 const ABSTRACT_MARK: u8 = b'@';
@@ -48,12 +115,11 @@ pub struct UnixAddr {
 }
 
 impl UnixAddr {
-    /// The size of `sun_path`: 108 on Linux, 104 on macOS and the BSDs.
+    /// The size of `sun_path`: 108 on Linux and Windows, 104 on macOS and the BSDs.
     ///
     /// A path of exactly this length has no terminator. Such a path is a valid value, because Linux
     /// lets peers have it. The library cannot bind or connect to such a path.
-    pub const MAX_BYTES: usize =
-        size_of::<libc::sockaddr_un>() - offset_of!(libc::sockaddr_un, sun_path);
+    pub const MAX_BYTES: usize = system::MAX_BYTES;
 
     /// Returns the address of a socket in the file system. A relative path stays relative.
     ///
@@ -62,7 +128,10 @@ impl UnixAddr {
     /// [`InvalidAddrError::UnixPathEmpty`], [`InvalidAddrError::UnixPathHasNul`], or
     /// [`InvalidAddrError::UnixTooLong`] if the path is longer than [`UnixAddr::MAX_BYTES`].
     pub fn from_path(path: impl AsRef<Path>) -> Result<UnixAddr, InvalidAddrError> {
-        let path = path.as_ref().as_os_str().as_bytes();
+        UnixAddr::from_path_bytes(bytes_of(path.as_ref()))
+    }
+
+    fn from_path_bytes(path: &[u8]) -> Result<UnixAddr, InvalidAddrError> {
         if path.is_empty() {
             return Err(InvalidAddrError::UnixPathEmpty);
         }
@@ -89,11 +158,12 @@ impl UnixAddr {
         UnixAddr { name: None }
     }
 
-    /// Returns the path, or `None` if the address is not a path.
+    /// Returns the path, or `None` if the address is not a path. On Windows, also returns `None` if
+    /// the path is not UTF-8.
     pub fn as_path(&self) -> Option<&Path> {
         match self.name.as_deref()? {
             [0, ..] => None,
-            path => Some(Path::new(OsStr::from_bytes(path))),
+            path => path_of(path),
         }
     }
 
@@ -126,22 +196,13 @@ impl UnixAddr {
         if name.starts_with(b"\0") && !cfg!(any(target_os = "linux", target_os = "android")) {
             return Err(NoSockAddr("this platform has no abstract unix-domain names"));
         }
-        SockAddr::unix(OsStr::from_bytes(name))
-            .map_err(|_| NoSockAddr("the unix-domain path leaves no room for its terminator"))
+        sock_addr_of(name)
+            .ok_or(NoSockAddr("the unix-domain path leaves no room for its terminator"))
     }
 
     /// Converts the kernel's form, see [`Service::from_sock_addr`](crate::Service::from_sock_addr).
     pub(super) fn from_sock_addr(from: &SockAddr) -> Option<UnixAddr> {
-        if from.is_unnamed() {
-            return Some(UnixAddr::unnamed());
-        }
-        if let Some(name) = from.as_abstract_namespace() {
-            return UnixAddr::from_abstract_name(name).ok();
-        }
-        // Some platforms count the zeroes after the path as part of the path.
-        let bytes = from.as_pathname()?.as_os_str().as_bytes();
-        let path = bytes.split(|byte| *byte == 0).next()?;
-        UnixAddr::from_path(OsStr::from_bytes(path)).ok()
+        system::from_sock_addr(from)
     }
 
     /// Parses the text after `unix:`.
@@ -149,7 +210,7 @@ impl UnixAddr {
         let addr = match text.as_bytes() {
             [] => Ok(UnixAddr::unnamed()),
             [ABSTRACT_MARK, name @ ..] => UnixAddr::from_abstract_name(unescape(name)?),
-            path => UnixAddr::from_path(OsStr::from_bytes(&unescape(path)?)),
+            path => UnixAddr::from_path_bytes(&unescape(path)?),
         };
         addr.map_err(Kind::Invalid)
     }

@@ -32,7 +32,16 @@ pub(crate) fn connect(
         }
         let now = factory.now();
         let (for_socket, mut until) = match dial.step(&*sock, now)? {
-            Step::Connected => return Ok(sock),
+            Step::Connected => {
+                if let Some(waiting) = &waiting {
+                    // Another poller watches the socket after this point, and on Windows a socket
+                    // has at most one.
+                    if let Err(error) = dial.unwatch(&*sock, &*waiting.poller) {
+                        log::debug!(target: "sockman::net", "cannot stop watching a socket: {error}");
+                    }
+                }
+                return Ok(sock);
+            }
             Step::WaitForSocket => (true, dial.deadline()),
             Step::WaitUntil(at) => {
                 (false, Some(dial.deadline().map_or(at, |deadline| deadline.min(at))))

@@ -171,12 +171,11 @@ mod tests {
         cell::Cell,
         io::IoSlice,
         net::Shutdown,
-        os::fd::RawFd,
         sync::atomic::{AtomicUsize, Ordering},
     };
 
     use super::*;
-    use crate::address::Service;
+    use crate::{address::Service, sys::RawSocket};
 
     /// A socket that always has a byte, and always has room for one.
     #[derive(Debug, Default)]
@@ -235,7 +234,7 @@ mod tests {
         fn short_read_means_empty(&self) -> bool {
             unreachable!()
         }
-        fn as_raw_fd(&self) -> RawFd {
+        fn as_raw_fd(&self) -> RawSocket {
             unreachable!()
         }
     }

@@ -37,7 +37,7 @@ use self::socks5::ProxyDial;
 pub(crate) use self::{
     blocking::connect as connect_blocking,
     direct::DirectConnect,
-    fault::{ZONE_HINT, lacks_zone},
+    fault::{ZONE_HINT, is_of_family, lacks_zone},
     step::Step,
 };
 pub use self::{

@@ -8,7 +8,6 @@ use std::{
     fmt,
     io::{self, IoSlice},
     net::Shutdown,
-    os::fd::{OwnedFd, RawFd},
     sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
@@ -17,7 +16,7 @@ use super::{ConnectError, ConnectErrorKind, ConnectOptions, Dial, I2p, Step};
 use crate::{
     address::{Destination, Service},
     sys::{
-        More, Poller, Sock, SockFactory,
+        More, NO_SOCKET, OwnedSocket, Poller, RawSocket, Sock, SockFactory,
         passing::{PAUSE, passes},
     },
 };
@@ -341,10 +340,10 @@ impl Sock for RaceSock {
     fn set_reset_on_close(&self) -> io::Result<()> {
         self.won()?.set_reset_on_close()
     }
-    fn duplicate(&self) -> io::Result<OwnedFd> {
+    fn duplicate(&self) -> io::Result<OwnedSocket> {
         self.won()?.duplicate()
     }
-    fn as_raw_fd(&self) -> RawFd {
-        self.0.get().map_or(-1, |sock| sock.as_raw_fd())
+    fn as_raw_fd(&self) -> RawSocket {
+        self.0.get().map_or(NO_SOCKET, |sock| sock.as_raw_fd())
     }
 }

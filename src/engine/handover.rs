@@ -3,7 +3,7 @@
 //! The functions run on the caller's thread. They take the locks of the map, the inbox and `run`
 //! for a moment each. No lock is held while a caller waits for the end of a turn.
 
-use std::{io, os::fd::OwnedFd, sync::Arc};
+use std::{io, sync::Arc};
 
 use super::{
     connect::NewConnection,
@@ -17,13 +17,19 @@ use crate::{
     address::Destination,
     error::{AddConnectionError, AddConnectionErrorKind, IntoStreamError},
     sockman::SockMan,
-    sys::sync::{Condvar, Mutex},
+    sys::{
+        OwnedSocket,
+        sync::{Condvar, Mutex},
+    },
 };
 #[cfg(feature = "testing")]
 use crate::{address::Service, engine::connect::too_many, error::ConnectError, sys::Sock};
 
 /// Makes a connection from a stream that is already connected.
-pub(crate) fn add(sockman: &SockMan, stream: OwnedFd) -> Result<NewConnection, AddConnectionError> {
+pub(crate) fn add(
+    sockman: &SockMan,
+    stream: OwnedSocket,
+) -> Result<NewConnection, AddConnectionError> {
     let shared = sockman.shared();
     let Some(place) = shared.reserve() else {
         let kind = AddConnectionErrorKind::TooManyConnections { limit: shared.connections.limit() };
@@ -56,7 +62,10 @@ pub(crate) fn add_existing(
 }
 
 /// Takes a connection out, and returns its stream.
-pub(crate) fn take_out(sockman: &SockMan, id: ConnectionId) -> Result<OwnedFd, IntoStreamError> {
+pub(crate) fn take_out(
+    sockman: &SockMan,
+    id: ConnectionId,
+) -> Result<OwnedSocket, IntoStreamError> {
     let shared = sockman.shared();
     let unknown = IntoStreamError::UnknownConnection(id);
     let Some(connection) = shared.connections.find(id) else { return Err(unknown) };

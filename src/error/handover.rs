@@ -1,8 +1,11 @@
 //! The errors of handing connected streams over, in both directions.
 
-use std::{error::Error, fmt, io, os::fd::OwnedFd};
+use std::{error::Error, fmt, io};
 
-use crate::{engine::connection::ConnectionId, sys::sources::write_sources};
+use crate::{
+    engine::connection::ConnectionId,
+    sys::{OwnedSocket, sources::write_sources},
+};
 
 /// The error returned by [`SockMan::add_connection`](crate::SockMan::add_connection).
 ///
@@ -14,7 +17,7 @@ pub struct AddConnectionError {
 }
 
 struct Inner {
-    stream: OwnedFd,
+    stream: OwnedSocket,
     kind: AddConnectionErrorKind,
 }
 
@@ -39,7 +42,7 @@ pub enum AddConnectionErrorKind {
 use AddConnectionErrorKind as Kind;
 
 impl AddConnectionError {
-    pub(crate) fn new(stream: OwnedFd, kind: AddConnectionErrorKind) -> AddConnectionError {
+    pub(crate) fn new(stream: OwnedSocket, kind: AddConnectionErrorKind) -> AddConnectionError {
         AddConnectionError { inner: Box::new(Inner { stream, kind }) }
     }
 
@@ -51,7 +54,7 @@ impl AddConnectionError {
 
     /// Returns the stream. It may be non-blocking and close-on-exec now.
     #[must_use]
-    pub fn into_stream(self) -> OwnedFd {
+    pub fn into_stream(self) -> OwnedSocket {
         self.inner.stream
     }
 }

@@ -1,11 +1,10 @@
 //! The methods that take connected streams over from other code, and hand them out again.
 
-use std::os::fd::OwnedFd;
-
 use super::SockMan;
 use crate::{
     engine::{connect::NewConnection, connection::ConnectionId, handover},
     error::{AddConnectionError, IntoStreamError},
+    sys::OwnedSocket,
 };
 
 impl SockMan {
@@ -48,7 +47,7 @@ impl SockMan {
     /// ```
     pub fn add_connection(
         &self,
-        stream: impl Into<OwnedFd>,
+        stream: impl Into<OwnedSocket>,
     ) -> Result<NewConnection, AddConnectionError> {
         handover::add(self, stream.into())
     }
@@ -105,7 +104,7 @@ impl SockMan {
     ///     Ok(())
     /// }
     /// ```
-    pub fn into_stream(&self, id: ConnectionId) -> Result<OwnedFd, IntoStreamError> {
+    pub fn into_stream(&self, id: ConnectionId) -> Result<OwnedSocket, IntoStreamError> {
         handover::take_out(self, id)
     }
 }

@@ -1,6 +1,6 @@
 //! What [`Link::into_stream`](super::Link::into_stream) returns: a plain value.
 
-use std::os::fd::OwnedFd;
+use crate::sys::OwnedSocket;
 
 /// A connection that left the `SockMan`, returned by
 /// [`Link::into_stream`](super::Link::into_stream).
@@ -9,7 +9,7 @@ use std::os::fd::OwnedFd;
 pub struct StreamParts {
     /// The connected stream, which is non-blocking. `TcpStream::from` and `UnixStream::from`
     /// convert it.
-    pub stream: OwnedFd,
+    pub stream: OwnedSocket,
     /// The bytes that were queued and not sent, in order. Send them first. The vector is empty if
     /// the kernel had taken everything.
     pub unsent: Vec<u8>,

@@ -6,15 +6,15 @@
 //!
 //! [`Options::sock_factory`]: crate::Options::sock_factory
 
-// This file holds the traits. `os` implements them with the system calls of Unix, one method for
-// each call and named after it. `holders` asks who has a socket. `interrupt` ends waits, `sync`
-// holds the locks, `sources` prints errors, `passing` tells which errors pass by themselves,
-// `socket_options` has the options that an embedder may set. Any thread may use the module, and
-// only `interrupt` takes a lock.
+// This file holds the traits. `os` implements them with the system calls of Unix or Windows, one
+// method for each call and named after it. `errors` names the errors of both. `interrupt` ends
+// waits, `sync` holds the locks, `sources` prints errors, `passing` tells which errors pass by
+// themselves, `socket_options` has the options that an embedder may set. Any thread may use the
+// module. Only `interrupt` and the sockets of Windows take a lock.
 
 // Elsewhere mio polls with poll(2) or event ports. There it reports a socket once, and then again
 // only after one of mio's own operations has said "would block". The receives and sends of this
-// library are not mio's, so connections would stall.
+// library are not mio's, so connections would stall. On Windows they are mio's.
 #[cfg(any(
     mio_unsupported_force_poll_poll,
     not(any(
@@ -30,15 +30,15 @@
         target_os = "tvos",
         target_os = "visionos",
         target_os = "watchos",
+        target_os = "windows",
     ))
 ))]
 compile_error!(
-    "sockman needs epoll or kqueue: Linux, Android, illumos, macOS and its kin, or a BSD"
+    "sockman needs epoll or kqueue: Linux, Android, illumos, macOS and its kin, or a BSD; or Windows"
 );
 
 pub mod errors;
 pub(crate) mod held;
-pub(crate) mod holders;
 pub(crate) mod interrupt;
 mod more;
 mod os;
@@ -53,7 +53,6 @@ use std::{
     fmt,
     io::{self, IoSlice},
     net::Shutdown,
-    os::fd::{OwnedFd, RawFd},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -61,6 +60,13 @@ use std::{
 #[doc(no_inline)]
 pub use self::more::More;
 pub use self::os::OsSockFactory;
+#[cfg(feature = "i2p")]
+pub(crate) use self::os::files;
+#[doc(inline)]
+pub use self::os::{BorrowedSocket, OwnedSocket, RawSocket};
+#[cfg(feature = "testing")]
+pub(crate) use self::os::{LocalStream, raw_socket, stand_in, stream_pair};
+pub(crate) use self::os::{NO_SOCKET, SocketFile};
 pub(crate) use self::socket_options::OptionError;
 pub use self::socket_options::SocketOption;
 #[doc(no_inline)]
@@ -152,12 +158,12 @@ pub trait Sock: fmt::Debug + Send + Sync {
     /// Calls `fcntl(2)` with `F_DUPFD_CLOEXEC`: returns another descriptor of the same socket. The
     /// default returns the error [`io::ErrorKind::Unsupported`], for sockets that cannot leave the
     /// library.
-    fn duplicate(&self) -> io::Result<OwnedFd> {
+    fn duplicate(&self) -> io::Result<OwnedSocket> {
         Err(io::ErrorKind::Unsupported.into())
     }
     /// Returns the descriptor, for [`Poller::register`]. A double may return any number that the
     /// double's poller understands.
-    fn as_raw_fd(&self) -> RawFd;
+    fn as_raw_fd(&self) -> RawSocket;
 
     // A connection keeps one of the system's sockets in place of the box. No other implementation
     // overrides these two methods, because the types cannot be named.
@@ -281,13 +287,13 @@ pub trait SockFactory: fmt::Debug + Send + Sync {
     fn create_poller(&self) -> io::Result<Box<dyn Poller>>;
     /// Takes over a listening socket that other code has bound. The call fails if `listener` is not
     /// a stream socket in the listening state.
-    fn adopt_listener(&self, listener: OwnedFd) -> io::Result<Box<dyn Sock>>;
+    fn adopt_listener(&self, listener: OwnedSocket) -> io::Result<Box<dyn Sock>>;
     /// Takes over a connected stream socket that other code has made, as
     /// [`create_sock`](SockFactory::create_sock) would make it. Returns the socket, its local
     /// address and the peer's address. The call fails if `stream` is not a connected TCP or
     /// unix-domain stream socket, and gives `stream` back. The default returns the error
     /// [`io::ErrorKind::Unsupported`].
-    fn adopt_connection(&self, stream: OwnedFd) -> Result<Adopted, (OwnedFd, io::Error)> {
+    fn adopt_connection(&self, stream: OwnedSocket) -> Result<Adopted, (OwnedSocket, io::Error)> {
         Err((stream, io::ErrorKind::Unsupported.into()))
     }
     /// Returns the current time. The default returns [`Instant::now`].

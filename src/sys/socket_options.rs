@@ -1,9 +1,9 @@
 //! Options of sockets beyond those that the library always sets: plain data, usable on any thread,
 //! without a lock.
 
-use std::{fmt, io, os::fd::BorrowedFd, sync::Arc, time::Duration};
+use std::{fmt, io, sync::Arc, time::Duration};
 
-use super::Sock;
+use super::{BorrowedSocket, Sock};
 
 /// Options of a connection's socket, or of a listener's.
 /// [`ConnectOptions::socket_options`](crate::ConnectOptions::socket_options) and
@@ -61,7 +61,7 @@ pub struct SocketOptions {
     custom: Option<Arc<Custom>>,
 }
 
-type Custom = dyn Fn(BorrowedFd<'_>) -> io::Result<()> + Send + Sync;
+type Custom = dyn Fn(BorrowedSocket<'_>) -> io::Result<()> + Send + Sync;
 
 #[derive(Debug, Clone, Copy, Default)]
 struct Keepalive {
@@ -234,7 +234,7 @@ impl SocketOptions {
     /// ```
     pub fn custom(
         mut self,
-        set: impl Fn(BorrowedFd<'_>) -> io::Result<()> + Send + Sync + 'static,
+        set: impl Fn(BorrowedSocket<'_>) -> io::Result<()> + Send + Sync + 'static,
     ) -> SocketOptions {
         self.custom = Some(Arc::new(set));
         self
@@ -327,7 +327,7 @@ pub enum SocketOption<'a> {
     /// `SO_BINDTODEVICE`.
     Interface(&'a str),
     /// The function of [`SocketOptions::custom`].
-    Custom(&'a (dyn Fn(BorrowedFd<'_>) -> io::Result<()> + Send + Sync)),
+    Custom(&'a (dyn Fn(BorrowedSocket<'_>) -> io::Result<()> + Send + Sync)),
 }
 
 impl SocketOption<'_> {

@@ -4,26 +4,25 @@
 //! which it notices the close of the placeholder. The code runs on the caller's thread, under the
 //! mutex of the network, and calls no code of the program.
 
-use std::{
-    io::{self, Read},
-    os::fd::{AsRawFd, OwnedFd, RawFd},
-    os::unix::net::UnixStream,
-};
+use std::io::{self, Read};
 
 use super::{
     kernel::{End, Kernel, Kind, Owner, Sys},
     network::Network,
     peer::Peer,
 };
-use crate::{address::Service, sys::errors};
+use crate::{
+    address::Service,
+    sys::{LocalStream, OwnedSocket, RawSocket, errors, raw_socket, stream_pair},
+};
 
 /// A descriptor that stands for a stream.
 #[derive(Debug)]
 pub(super) struct Placeholder {
     end: End,
-    fd: RawFd,
+    fd: RawSocket,
     /// The other end of the placeholder's socket pair.
-    other: UnixStream,
+    other: LocalStream,
 }
 
 impl Placeholder {
@@ -72,10 +71,10 @@ impl Network {
     /// # Ok(())
     /// # }
     /// ```
-    pub fn taken_out(&self, stream: OwnedFd) -> Result<Peer, OwnedFd> {
+    pub fn taken_out(&self, stream: OwnedSocket) -> Result<Peer, OwnedSocket> {
         let mut kernel = self.inner.kernel.lock();
         kernel.release_placeholders();
-        let taken = kernel.take_away(stream.as_raw_fd());
+        let taken = kernel.take_away(raw_socket(&stream));
         drop(kernel);
         match taken {
             Ok(end) => Ok(Peer::new(self.clone(), end)),
@@ -86,7 +85,7 @@ impl Network {
 
 impl Kernel {
     /// Makes another descriptor of a stream of the program.
-    pub(super) fn duplicate(&mut self, end: End) -> io::Result<OwnedFd> {
+    pub(super) fn duplicate(&mut self, end: End) -> io::Result<OwnedSocket> {
         if self.descriptor_limit.is_some_and(|limit| self.descriptors >= limit) {
             return Err(io::Error::from_raw_os_error(errors::EMFILE));
         }
@@ -94,12 +93,12 @@ impl Kernel {
         if !matches!(socket.kind, Kind::Stream(_)) {
             return Err(io::ErrorKind::Unsupported.into());
         }
-        let (placeholder, other) = UnixStream::pair()?;
+        let (placeholder, other) = stream_pair()?;
         other.set_nonblocking(true)?;
         socket.copies += 1;
         socket.was_copied = true;
         self.descriptors += 1;
-        self.placeholders.push(Placeholder { end, fd: placeholder.as_raw_fd(), other });
+        self.placeholders.push(Placeholder { end, fd: raw_socket(&placeholder), other });
         Ok(placeholder.into())
     }
 
@@ -111,13 +110,13 @@ impl Kernel {
         }
     }
 
-    fn placeholder(&self, fd: RawFd) -> Sys<usize> {
+    fn placeholder(&self, fd: RawSocket) -> Sys<usize> {
         let at = self.placeholders.iter().position(|placeholder| placeholder.fd == fd);
         at.ok_or(errors::ENOTSOCK)
     }
 
     /// Makes the placeholder's stream one of the program again. Returns the stream's addresses, too.
-    pub(super) fn take_back(&mut self, fd: RawFd) -> Sys<(End, Service, Service)> {
+    pub(super) fn take_back(&mut self, fd: RawSocket) -> Sys<(End, Service, Service)> {
         let at = self.placeholder(fd)?;
         let end = self.placeholders.get(at).ok_or(errors::ENOTSOCK)?.end;
         let socket = self.socket(end).ok_or(errors::EBADF)?;
@@ -132,7 +131,7 @@ impl Kernel {
     }
 
     /// Makes the placeholder's stream one of other code, whose descriptors do not count.
-    fn take_away(&mut self, fd: RawFd) -> Sys<End> {
+    fn take_away(&mut self, fd: RawSocket) -> Sys<End> {
         let at = self.placeholder(fd)?;
         let Placeholder { end, .. } = self.placeholders.remove(at);
         self.socket(end).ok_or(errors::EBADF)?.owner = Owner::Elsewhere;

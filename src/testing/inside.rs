@@ -3,12 +3,11 @@
 //!
 //! The functions run on the caller's thread, and take the connection map's lock for a look-up.
 
-use std::os::fd::RawFd;
-
 use super::Network;
 use crate::{
     engine::{connection::ConnectionId, threads::as_another_thread},
     sockman::SockMan,
+    sys::RawSocket,
 };
 
 impl Network {
@@ -33,7 +32,7 @@ impl Network {
 /// The number identifies the socket until the socket thread has released the closed connection.
 /// After the release, another socket may get the number.
 #[must_use]
-pub fn descriptor(sockman: &SockMan, id: ConnectionId) -> Option<RawFd> {
+pub fn descriptor(sockman: &SockMan, id: ConnectionId) -> Option<RawSocket> {
     let connection = sockman.shared().connections.find(id)?;
     Some(connection.sock().as_raw_fd())
 }

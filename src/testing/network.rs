@@ -6,7 +6,6 @@
 
 use std::{
     fmt, io,
-    os::fd::RawFd,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -21,7 +20,7 @@ use super::{
 };
 use crate::{
     address::Service,
-    sys::{Readiness, Sock, SockFactory, errors, sync::Mutex},
+    sys::{RawSocket, Readiness, Sock, SockFactory, errors, sync::Mutex},
 };
 
 /// A network in memory, with a clock of its own. The network uses no port, no descriptor and no
@@ -416,7 +415,7 @@ impl Network {
     ///
     /// [`descriptor`]: super::descriptor
     #[must_use]
-    pub fn probe(&self, fd: RawFd) -> Option<Probe> {
+    pub fn probe(&self, fd: RawSocket) -> Option<Probe> {
         let fd = usize::try_from(fd).ok()?;
         self.inner.kernel.lock().probe(fd)
     }

@@ -1,11 +1,7 @@
 //! The peers, which the test controls by hand. Any thread may call the methods, which hold the
 //! mutex of the network during the call.
 
-use std::{
-    io,
-    os::fd::{AsRawFd, OwnedFd},
-    time::Duration,
-};
+use std::{io, time::Duration};
 
 use super::{
     calls::Call,
@@ -13,7 +9,10 @@ use super::{
     network::Network,
     stream::Probe,
 };
-use crate::{address::Service, sys::errors};
+use crate::{
+    address::Service,
+    sys::{OwnedSocket, errors, raw_socket, stand_in},
+};
 
 /// The other end of one of the program's connections, which the test controls by hand. Dropping the
 /// value closes the socket.
@@ -268,9 +267,9 @@ impl PeerListener {
     /// # Ok(())
     /// # }
     /// ```
-    pub fn share(&self) -> io::Result<OwnedFd> {
-        let descriptor = OwnedFd::from(std::fs::File::open("/dev/null")?);
-        self.network.inner.kernel.lock().shared.insert(descriptor.as_raw_fd(), self.end);
+    pub fn share(&self) -> io::Result<OwnedSocket> {
+        let descriptor = stand_in()?;
+        self.network.inner.kernel.lock().shared.insert(raw_socket(&descriptor), self.end);
         Ok(descriptor)
     }
 

@@ -5,7 +5,6 @@
 use std::{
     io::{self, IoSlice},
     net::{Shutdown, SocketAddr},
-    os::fd::{AsRawFd, OwnedFd, RawFd},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -17,7 +16,10 @@ use super::{
 };
 use crate::{
     address::Service,
-    sys::{Adopted, More, Poller, Readiness, Sock, SockFactory, SocketOption, Waker, errors},
+    sys::{
+        Adopted, More, OwnedSocket, Poller, RawSocket, Readiness, Sock, SockFactory, SocketOption,
+        Waker, errors, raw_socket,
+    },
 };
 
 #[derive(Debug)]
@@ -42,13 +44,13 @@ impl SockFactory for Factory {
         Ok(Box::new(MemoryPoller { network: self.network.clone(), id }))
     }
 
-    fn adopt_listener(&self, listener: OwnedFd) -> io::Result<Box<dyn Sock>> {
-        let end = self.network.call(|kernel| kernel.adopt(listener.as_raw_fd()))?;
+    fn adopt_listener(&self, listener: OwnedSocket) -> io::Result<Box<dyn Sock>> {
+        let end = self.network.call(|kernel| kernel.adopt(raw_socket(&listener)))?;
         Ok(Box::new(MemorySock::new(&self.network, end)))
     }
 
-    fn adopt_connection(&self, stream: OwnedFd) -> Result<Adopted, (OwnedFd, io::Error)> {
-        match self.network.call(|kernel| kernel.take_back(stream.as_raw_fd())) {
+    fn adopt_connection(&self, stream: OwnedSocket) -> Result<Adopted, (OwnedSocket, io::Error)> {
+        match self.network.call(|kernel| kernel.take_back(raw_socket(&stream))) {
             Ok((end, me, them)) => Ok((Box::new(MemorySock::new(&self.network, end)), me, them)),
             Err(error) => Err((stream, error)),
         }
@@ -233,14 +235,14 @@ impl Sock for MemorySock {
         }
     }
 
-    fn duplicate(&self) -> io::Result<OwnedFd> {
+    fn duplicate(&self) -> io::Result<OwnedSocket> {
         let mut kernel = self.network.inner.kernel.lock();
         kernel.release_placeholders();
         kernel.duplicate(self.end)
     }
 
-    fn as_raw_fd(&self) -> RawFd {
-        RawFd::try_from(self.end.fd).unwrap_or(RawFd::MAX)
+    fn as_raw_fd(&self) -> RawSocket {
+        RawSocket::try_from(self.end.fd).unwrap_or(RawSocket::MAX)
     }
 }
 

@@ -7,9 +7,8 @@
 
 use std::{
     ffi::OsString,
-    fs::{self, File, OpenOptions},
+    fs,
     io::{self, Read, Write},
-    os::unix::fs::OpenOptionsExt,
     path::Path,
     sync::Arc,
 };
@@ -17,13 +16,14 @@ use std::{
 use data_encoding::HEXLOWER;
 
 use super::{destination::PrivateKey, error::KeyFileError};
-use crate::sys::sync::{Builder, Mutex};
+use crate::sys::{
+    files,
+    sync::{Builder, Mutex},
+};
 
 /// The most bytes that a key file may have. A key of the present type has 679 bytes. A key with the
 /// longest certificate has a little more than 66 kB.
 const LONGEST: u64 = 128 * 1024;
-/// Only the owner may read and write the file.
-const MODE: u32 = 0o600;
 /// The number of random bytes in a temporary name. A process id would not do: two containers that
 /// share a folder can have the same one.
 const NAME_BYTES: usize = 8;
@@ -68,9 +68,7 @@ impl<T: Send + 'static> FileWork<T> {
 /// Fails if the file exists and cannot be read, or contains no key. The file is left unchanged.
 pub(crate) fn read(path: &Path) -> Result<Option<PrivateKey>, KeyFileError> {
     let fail = |step| move |source| KeyFileError::Io { path: path.to_owned(), step, source };
-    // The open of a FIFO without a writer must not wait.
-    let opened = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path);
-    let file = match opened {
+    let file = match files::open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         opened => opened.map_err(fail("open"))?,
     };
@@ -102,12 +100,7 @@ pub(crate) fn write_new(path: &Path, key: &PrivateKey) -> Result<(), KeyFileErro
     let mut name = OsString::from(path);
     name.push(format!(".{}.new", HEXLOWER.encode(&random)));
     let temporary = Path::new(&name);
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(MODE)
-        .open(temporary)
-        .map_err(fail("open"))?;
+    let mut file = files::create_private(temporary).map_err(fail("open"))?;
     let written = file
         .write_all(key.as_bytes())
         .map_err(fail("write"))
@@ -119,8 +112,11 @@ pub(crate) fn write_new(path: &Path, key: &PrivateKey) -> Result<(), KeyFileErro
     written?;
     removed?;
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    let directory = File::open(directory.unwrap_or(Path::new("."))).map_err(fail("open"))?;
-    directory.sync_all().map_err(fail("fsync"))
+    let directory = directory.unwrap_or(Path::new("."));
+    match files::open_directory(directory).map_err(fail("open"))? {
+        Some(directory) => directory.sync_all().map_err(fail("fsync")),
+        None => Ok(()),
+    }
 }
 
 /// The step that fails if another process has created the file meanwhile.

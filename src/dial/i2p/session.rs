@@ -10,7 +10,6 @@ use std::{
     fmt, io,
     io::IoSlice,
     net::Shutdown,
-    os::fd::RawFd,
     path::Path,
     sync::{Arc, OnceLock},
     time::{Duration, Instant},
@@ -29,7 +28,7 @@ use super::{
 use crate::{
     address::Service,
     dial::Step,
-    sys::{More, Sock, SockFactory, passing::passes, shutdown_both, sync::Mutex},
+    sys::{More, RawSocket, Sock, SockFactory, passing::passes, shutdown_both, sync::Mutex},
 };
 
 /// The most transient sessions that are kept for later when the connects that they were made for
@@ -534,7 +533,7 @@ impl Sock for HeldSession {
     fn set_reset_on_close(&self) -> io::Result<()> {
         self.sock.set_reset_on_close()
     }
-    fn as_raw_fd(&self) -> RawFd {
+    fn as_raw_fd(&self) -> RawSocket {
         self.sock.as_raw_fd()
     }
 }

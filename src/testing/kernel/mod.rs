@@ -10,7 +10,6 @@ mod system;
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet, VecDeque},
-    os::fd::RawFd,
     sync::Arc,
     time::Duration,
 };
@@ -20,7 +19,7 @@ pub(super) use self::system::{Filter, System};
 use super::{calls::Call, handover::Placeholder, script::Script, stream::Stream};
 use crate::{
     address::Service,
-    sys::{Readiness, errors, sync::Condvar},
+    sys::{RawSocket, Readiness, errors, sync::Condvar},
 };
 
 /// The result of a system call of the double: an `errno` if the call fails.
@@ -143,7 +142,7 @@ pub(super) struct Kernel {
     /// `O_NONBLOCK` and no client was there.
     pub(super) blocked_accepts: u64,
     /// The descriptors that stand for shared listeners until the program adopts them.
-    pub(super) shared: HashMap<RawFd, End>,
+    pub(super) shared: HashMap<RawSocket, End>,
     /// The descriptors that stand for streams that left the program, oldest first.
     pub(super) placeholders: Vec<Placeholder>,
     pub(super) descriptors: usize,
@@ -361,7 +360,7 @@ impl Kernel {
     }
 
     /// Makes the program a holder of a peer's listener.
-    pub(super) fn adopt(&mut self, fd: RawFd) -> Sys<End> {
+    pub(super) fn adopt(&mut self, fd: RawSocket) -> Sys<End> {
         let end = self.shared.remove(&fd).ok_or(errors::EOPNOTSUPP)?;
         let backlog = self.backlog(end).ok_or(errors::EINVAL)?;
         (backlog.is_shared, backlog.is_blocking) = (true, false);

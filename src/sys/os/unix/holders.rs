@@ -9,13 +9,13 @@ use std::{fs, os::fd::RawFd};
 const INODE_COLUMN: usize = 6;
 
 /// Returns the inode of the socket `fd`, by which the kernel names the socket for all processes.
-pub(crate) fn socket_inode(fd: RawFd) -> Option<u64> {
+pub(super) fn socket_inode(fd: RawFd) -> Option<u64> {
     let link = fs::read_link(format!("/proc/self/fd/{fd}")).ok()?;
     link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
 }
 
 /// Returns whether a process has a descriptor of the unix-domain socket with this inode.
-pub(crate) fn is_unix_socket_open(inode: u64) -> Option<bool> {
+pub(super) fn is_unix_socket_open(inode: u64) -> Option<bool> {
     // A line ends with the path, which may have any bytes.
     let sockets = fs::read("/proc/net/unix").ok()?;
     let inode = inode.to_string();
