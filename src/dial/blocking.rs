@@ -36,9 +36,7 @@ pub(crate) fn connect(
                 if let Some(waiting) = &waiting {
                     // Another poller watches the socket after this point, and on Windows a socket
                     // has at most one.
-                    if let Err(error) = dial.unwatch(&*sock, &*waiting.poller) {
-                        log::debug!(target: "sockman::net", "cannot stop watching a socket: {error}");
-                    }
+                    let _ = dial.unwatch(&*sock, &*waiting.poller);
                 }
                 return Ok(sock);
             }

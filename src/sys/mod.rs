@@ -46,7 +46,7 @@ pub(crate) mod passing;
 mod socket_options;
 pub(crate) mod sources;
 pub(crate) mod sync;
-#[cfg(test)]
+#[cfg(all(test, unix))]
 pub(crate) mod temporary;
 
 use std::{

@@ -4,7 +4,6 @@
 use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
-use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use sockman::{
@@ -342,6 +341,14 @@ fn addresses_are_printed_in_columns_and_for_debugging() {
 
 // ---- helpers ----
 
+/// Returns a path of any bytes. A path of Windows is text.
+fn path_of(bytes: &[u8]) -> &Path {
+    #[cfg(unix)]
+    return Path::new(<OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(bytes));
+    #[cfg(windows)]
+    return Path::new(std::str::from_utf8(bytes).unwrap_or(""));
+}
+
 /// Splitmix64 with a fixed seed, so that a failure can be repeated.
 struct Random(u64);
 
@@ -382,7 +389,7 @@ impl Random {
             _ => {
                 let mut path = self.name(UnixAddr::MAX_BYTES + 1);
                 path.retain(|byte| *byte != 0);
-                NetAddr::unix(OsStr::from_bytes(&path)).unwrap_or(NetAddr::unix_unnamed())
+                NetAddr::unix(path_of(&path)).unwrap_or(NetAddr::unix_unnamed())
             }
         }
     }

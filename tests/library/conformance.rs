@@ -1,11 +1,12 @@
 //! Statements of the manual pages and of the SAM text that no other module tests.
 //! `docs/conformance.md` lists each statement with its test.
 
+#[cfg(unix)]
+use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::{
     error::Error,
     io::{self, IoSlice, Read, Write},
     net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, TcpListener, TcpStream},
-    os::unix::net::{UnixDatagram, UnixStream},
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -226,6 +227,7 @@ fn bytes_arrive_although_nothing_follows_them() {
 }
 
 /// unix(7): `MSG_MORE` has no meaning on a unix-domain socket, so nothing waits for more.
+#[cfg(unix)]
 #[test]
 fn more_to_follow_holds_nothing_back_on_a_unix_domain_socket() {
     let (recorder, sockman, _threads) = running(without_sweep());
@@ -239,6 +241,7 @@ fn more_to_follow_holds_nothing_back_on_a_unix_domain_socket() {
 
 /// G5, unix(7): Linux has urgent bytes on unix-domain sockets since 5.15, although the page denies
 /// it. The bytes around an urgent byte arrive.
+#[cfg(unix)]
 #[test]
 fn bytes_around_an_urgent_byte_arrive_over_a_unix_domain_socket() {
     let (recorder, sockman, _threads) = running(without_sweep());
@@ -486,6 +489,7 @@ fn a_link_local_address_without_a_zone_cannot_be_bound() {
 }
 
 /// connect(2), unix(7): a path of a datagram socket has the wrong type. The error has the number.
+#[cfg(unix)]
 #[test]
 fn a_connect_to_a_datagram_path_fails_with_the_wrong_type() {
     let (recorder, sockman, _threads) = running(without_sweep().max_connections(1));

@@ -8,9 +8,11 @@ use sockman::{
     address::Destination,
     error::{ConnectError, ConnectErrorKind},
 };
+#[cfg(unix)]
+use sockman_test_support::blackhole::UnixBlackhole;
 use sockman_test_support::{
-    DEADLINE, Event, Recorder, Running, blackhole::UnixBlackhole, eventually, read_to_end, reset,
-    tools::run_passes, without_sweep,
+    DEADLINE, Event, Recorder, Running, eventually, read_to_end, reset, tools::run_passes,
+    without_sweep,
 };
 
 /// G11
@@ -94,6 +96,7 @@ fn at_the_cap_connect_fails_and_resumes_when_there_is_a_place() {
 }
 
 /// G11: a connect under way holds a place. When it fails, a client in the backlog is accepted.
+#[cfg(unix)]
 #[test]
 fn a_connect_that_fails_gives_its_place_to_a_client_in_the_backlog() {
     let recorder = Recorder::new();

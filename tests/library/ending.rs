@@ -1,10 +1,11 @@
 //! The ends of connections over loopback: `event_closed`, `finish_connection`, `abort_connection`
 //! and `drain_and_stop`. The sweep is off.
 
+#[cfg(unix)]
+use std::os::unix::net::UnixStream;
 use std::{
     io::{self, ErrorKind, Read, Write},
     net::{Shutdown, TcpListener},
-    os::unix::net::UnixStream,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering::SeqCst},
@@ -147,6 +148,7 @@ fn an_abort_is_a_reset_for_the_peer() {
 }
 
 /// A unix-domain peer reads the end of the stream instead of a reset.
+#[cfg(unix)]
 #[test]
 fn an_abort_of_a_unix_socket_is_an_end_for_the_peer() {
     let recorder = Recorder::new();

@@ -1,13 +1,14 @@
 //! Connected streams from elsewhere, and connections that leave the `SockMan`.
 
+#[cfg(unix)]
+use std::os::{
+    fd::{AsRawFd, OwnedFd},
+    unix::net::{UnixDatagram, UnixListener, UnixStream},
+};
 use std::{
     fs::File,
     io::{Read, Write},
     net::{TcpListener, TcpStream, UdpSocket},
-    os::{
-        fd::{AsRawFd, OwnedFd},
-        unix::net::{UnixDatagram, UnixListener, UnixStream},
-    },
     sync::{
         Arc, Barrier, Mutex,
         atomic::{AtomicBool, Ordering},
@@ -40,6 +41,7 @@ fn pair() -> (TcpStream, TcpStream) {
 }
 
 /// Turns a stream that left the `SockMan` into a blocking one with a deadline.
+#[cfg(unix)]
 fn blocking(stream: OwnedFd) -> TcpStream {
     let stream = TcpStream::from(stream);
     stream.set_nonblocking(false).unwrap();
@@ -55,12 +57,14 @@ fn echo() -> Arc<Recorder> {
     })
 }
 
+#[cfg(unix)]
 fn is_unknown(outcome: &Result<OwnedFd, IntoStreamError>, id: ConnectionId) -> bool {
     matches!(outcome, Err(IntoStreamError::UnknownConnection(of)) if *of == id)
 }
 
 /// G5: bytes that came before the call are delivered. The stream works as any connection, over TCP
 /// and over a pair of unix-domain sockets.
+#[cfg(unix)]
 #[test]
 fn a_stream_from_elsewhere_is_a_connection_like_any_other() {
     let recorder = echo();
@@ -92,6 +96,7 @@ fn a_stream_from_elsewhere_is_a_connection_like_any_other() {
 }
 
 /// The socket gets the flags and options of the library's own sockets.
+#[cfg(unix)]
 #[test]
 fn a_stream_from_elsewhere_is_made_non_blocking_and_without_delay_and_lingering() {
     let sockman = SockMan::new(Recorder::new(), without_sweep()).unwrap();
@@ -116,6 +121,7 @@ fn a_stream_from_elsewhere_is_made_non_blocking_and_without_delay_and_lingering(
 }
 
 /// What is no connected stream socket is refused, and comes back in the error.
+#[cfg(unix)]
 #[test]
 fn what_is_no_connected_stream_is_refused_and_given_back() {
     let dir = TempDir::new();
@@ -165,6 +171,7 @@ fn at_the_limit_of_connections_a_stream_is_given_back() {
 
 /// G4, G5: the callback gets what was received, and the stream has the rest. The peer notices
 /// nothing, and no callback names the id again.
+#[cfg(unix)]
 #[test]
 fn in_a_callback_the_stream_has_what_was_not_received_yet() {
     let taken = Arc::new(Mutex::new(None));
@@ -206,6 +213,7 @@ fn in_a_callback_the_stream_has_what_was_not_received_yet() {
 
 /// A call on another thread waits for the callback under way, whose data is delivered before the
 /// call returns.
+#[cfg(unix)]
 #[test]
 fn on_another_thread_the_callback_under_way_ends_first() {
     let is_over = Arc::new(AtomicBool::new(false));
@@ -233,6 +241,7 @@ fn on_another_thread_the_callback_under_way_ends_first() {
 
 /// G5: bytes that were received when another thread takes the connection out are delivered, because
 /// the stream does not have them any more.
+#[cfg(unix)]
 #[test]
 fn bytes_received_just_before_another_thread_takes_the_stream_are_delivered() {
     let (spy, recorder) = (Spy::default(), Recorder::new());
@@ -263,6 +272,7 @@ fn bytes_received_just_before_another_thread_takes_the_stream_are_delivered() {
 
 /// G5: whenever another thread takes the connection out, the data of the callbacks and the data of
 /// the stream together are what the peer sent.
+#[cfg(unix)]
 #[test]
 fn no_byte_is_lost_whenever_another_thread_takes_the_stream() {
     const ROUNDS: usize = 200;
@@ -316,6 +326,7 @@ fn exactly_one_of_racing_calls_ends_the_connection() {
 }
 
 /// A connection that finishes cannot leave, because its bytes are discarded. It still ends in order.
+#[cfg(unix)]
 #[test]
 fn a_connection_that_finishes_stays() {
     let recorder = Recorder::new();
@@ -355,6 +366,7 @@ fn a_drain_ends_when_the_last_connection_has_left() {
 
 /// With no thread running the call returns at once, before the activation and after the threads
 /// have ended.
+#[cfg(unix)]
 #[test]
 fn with_no_thread_running_the_stream_leaves_at_once() {
     let recorder = Recorder::new();
@@ -407,6 +419,7 @@ fn the_end_of_the_threads_ends_the_wait() {
 
 /// The callbacks that report a connection may hand it out at once. A connect without an outcome is
 /// unknown.
+#[cfg(unix)]
 #[test]
 fn a_connection_may_leave_in_the_callback_that_reports_it() {
     let taken = Arc::new(Mutex::new(Vec::new()));

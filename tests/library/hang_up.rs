@@ -1,10 +1,11 @@
 //! `ConnectionInfo::hung_up`: an error and an end in order are two values, while reading is paused
 //! and after it resumes. The sweep is off.
 
+#[cfg(unix)]
+use std::os::unix::net::UnixStream;
 use std::{
     io::{ErrorKind, Write},
     net::Shutdown,
-    os::unix::net::UnixStream,
     sync::Arc,
 };
 
@@ -148,6 +149,7 @@ fn an_error_that_another_call_took_is_still_an_error() {
 }
 
 /// The same facts on unix-domain sockets.
+#[cfg(unix)]
 #[test]
 fn a_unix_domain_peer_that_closes_is_no_error_unless_it_left_bytes_unread() {
     let (recorder, dir) = (Recorder::new(), TempDir::new());

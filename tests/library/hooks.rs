@@ -1,11 +1,12 @@
 //! G6: the hooks pause either direction of a connection, and a wake, an event or the sweep resumes
 //! it.
 
+#[cfg(unix)]
+use std::os::unix::net::UnixStream;
 use std::{
     collections::{HashMap, VecDeque},
     io::{self, ErrorKind, Read, Write},
     net::TcpStream,
-    os::unix::net::UnixStream,
     sync::{Arc, Mutex, OnceLock, Weak},
     thread,
     time::Duration,
@@ -656,6 +657,7 @@ fn bytes_queued_under_the_hooks_lock_go_out_without_a_wake() {
 
 /// G6: the edge also makes the socket thread ask the hook on a unix-domain socket, whose buffer is
 /// small.
+#[cfg(unix)]
 #[test]
 fn bytes_queued_under_the_hooks_lock_go_out_on_a_unix_socket_without_a_wake() {
     let handler = Arc::new(Locked::default());

@@ -1,10 +1,11 @@
 //! I2P over a SAM bridge that the tests play: sessions, keys, accepting, connecting.
 
+#[cfg(unix)]
+use std::os::unix::{fs::PermissionsExt, net::UnixListener};
 use std::{
     fs,
     io::{Read, Write},
     net::TcpStream,
-    os::unix::{fs::PermissionsExt, net::UnixListener},
     panic,
     sync::{Arc, Mutex},
     thread,
@@ -154,6 +155,7 @@ fn a_bridge_that_answers_the_next_accept_with_silence_delays_no_peer() {
 }
 
 /// G14: the key file keeps one address over restarts.
+#[cfg(unix)]
 #[test]
 fn the_address_survives_a_restart_and_the_key_file_is_private() {
     let (bridge, directory) = (Bridge::start(), TempDir::new());
@@ -561,6 +563,7 @@ fn the_accept_thread_recovers_from_any_single_bad_reply() {
 }
 
 /// A bridge on a unix-domain path works like one on TCP.
+#[cfg(unix)]
 #[test]
 fn the_bridge_may_listen_on_a_unix_domain_path() {
     let (bridge, directory) = (Bridge::start(), TempDir::new());

@@ -1,15 +1,16 @@
 //! G13: the addresses of listeners, the address that a connection reports as its own, and the
 //! options set on the sockets.
 
+#[cfg(unix)]
+use std::os::{
+    fd::OwnedFd,
+    unix::net::{UnixListener, UnixStream},
+};
 use std::{
     error::Error,
     fs, io,
     io::{Read, Write},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
-    os::{
-        fd::OwnedFd,
-        unix::net::{UnixListener, UnixStream},
-    },
     sync::Arc,
 };
 
@@ -138,6 +139,7 @@ fn a_unix_peer_with_an_abstract_name_is_reported_with_it() {
 }
 
 /// G13
+#[cfg(unix)]
 #[test]
 fn a_unix_peer_without_a_name_is_reported_as_unnamed() {
     let (recorder, sockman, _threads) = running();
@@ -281,6 +283,7 @@ fn bind_errors_say_what_is_wrong() {
 }
 
 /// G13: a listener can come from systemd, for example.
+#[cfg(unix)]
 #[test]
 fn listeners_that_exist_are_adopted() {
     let (recorder, sockman, _threads) = running();
@@ -344,6 +347,7 @@ fn an_adopted_listener_is_closed_without_a_shutdown() {
 }
 
 /// G13
+#[cfg(unix)]
 #[test]
 fn a_descriptor_that_is_no_listener_is_refused() {
     let sockman = SockMan::new(Recorder::new(), without_sweep()).unwrap();

@@ -13,6 +13,10 @@
 //!   kernel.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a failed test panics")]
+#![cfg_attr(
+    windows,
+    allow(unused_imports, dead_code, reason = "the tests that need Unix use them")
+)]
 
 // The public surface: addresses, error texts, traits of the types.
 mod address;
@@ -47,6 +51,7 @@ mod socket_options;
 mod start_connect;
 mod start_connect_ends;
 mod start_connect_values;
+#[cfg(unix)]
 mod unix_sockets;
 
 // The socket thread: fairness, promptness, idleness, panics and restarts.

@@ -1,12 +1,13 @@
 //! G9: wakes, interrupts and cancels take effect at once. The tests measure no latencies
 //! (benchmarks do that): without the effect each wait would last a minute, and the sweep is off.
 
+#[cfg(unix)]
+use std::os::{
+    fd::OwnedFd,
+    unix::net::{UnixListener, UnixStream},
+};
 use std::{
     net::{SocketAddr, TcpListener, TcpStream},
-    os::{
-        fd::OwnedFd,
-        unix::net::{UnixListener, UnixStream},
-    },
     sync::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
@@ -21,9 +22,11 @@ use sockman::{
     address::Destination,
     error::{ConnectError, ConnectErrorKind, StartError},
 };
+#[cfg(unix)]
+use sockman_test_support::blackhole::UnixBlackhole;
 use sockman_test_support::{
     DEADLINE, Event, Recorder, Running,
-    blackhole::{Blackhole, UnixBlackhole},
+    blackhole::Blackhole,
     eventually,
     tools::{TempDir, run_passes},
     without_sweep, write_all,
@@ -115,6 +118,7 @@ fn an_interrupt_ends_the_threads_and_fifty_connects_under_way() {
 }
 
 /// G9: an interrupt ends connects that wait for a retry, too, and with no thread running.
+#[cfg(unix)]
 #[test]
 fn an_interrupt_ends_connects_to_a_full_unix_listener() {
     let blackhole = UnixBlackhole::new();
@@ -247,6 +251,7 @@ fn while_the_interrupt_is_set_nothing_begins() {
 }
 
 /// G9: one deadline covers the whole connect.
+#[cfg(unix)]
 #[test]
 fn a_connect_without_an_answer_times_out_at_its_deadline() {
     let (tcp, unix) = (Blackhole::new(), UnixBlackhole::new());
@@ -277,6 +282,7 @@ fn a_connect_without_an_answer_times_out_at_its_deadline() {
 
 /// G9: a full backlog causes neither a failure nor a false success. The connect succeeds once there
 /// is room.
+#[cfg(unix)]
 #[test]
 fn a_connect_to_a_full_unix_listener_succeeds_once_there_is_room() {
     let blackhole = UnixBlackhole::new();
@@ -299,6 +305,7 @@ fn a_connect_to_a_full_unix_listener_succeeds_once_there_is_room() {
 }
 
 /// G9
+#[cfg(unix)]
 #[test]
 fn a_connect_to_a_port_without_a_listener_is_refused() {
     // The socket is bound, so that no other test listens there, but it does not listen.
@@ -385,6 +392,7 @@ fn wakes_from_many_threads_coalesce() {
 
 /// G9: another holder of an adopted listener clears `O_NONBLOCK`, which all holders share. The
 /// thread serves on, and `join` returns. Over TCP and over a unix-domain socket.
+#[cfg(unix)]
 #[test]
 fn an_adopted_listener_that_another_holder_makes_block_does_not_hang_the_thread() {
     fn serve<C>(listener: impl Into<OwnedFd>, clear: impl Fn(), connect: impl Fn() -> C) {

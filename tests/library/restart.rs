@@ -1,10 +1,11 @@
 //! G14: the interrupt, the join and a new start of the threads, the errors of start and join, and
 //! the effects of dropping the guard and the handles. The sweep is off in all tests of this module.
 
+#[cfg(unix)]
+use std::os::unix::net::UnixStream;
 use std::{
     io::{Read, Write},
     net::{Shutdown, TcpListener, TcpStream},
-    os::unix::net::UnixStream,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -19,9 +20,11 @@ use sockman::{
     address::Destination,
     error::{JoinError, StartError},
 };
+#[cfg(unix)]
+use sockman_test_support::blackhole::UnixBlackhole;
 use sockman_test_support::{
-    DEADLINE, Event, Recorder, Running, blackhole::UnixBlackhole, eventually, read_to_end, reset,
-    tools::TempDir, without_sweep,
+    DEADLINE, Event, Recorder, Running, eventually, read_to_end, reset, tools::TempDir,
+    without_sweep,
 };
 
 fn stop(running: &mut Running) {
@@ -307,6 +310,7 @@ fn dropping_the_guard_of_ended_threads_does_not_end_later_threads() {
 }
 
 /// G14: a caller that waited before an interrupt still sees it after `join` has cleared it.
+#[cfg(unix)]
 #[test]
 fn a_connect_under_way_sees_an_interrupt_that_join_has_cleared() {
     let mut running = Running::start(Recorder::new(), without_sweep());
@@ -328,6 +332,7 @@ fn a_connect_under_way_sees_an_interrupt_that_join_has_cleared() {
 }
 
 /// G14
+#[cfg(unix)]
 #[test]
 fn listeners_are_added_and_stopped_while_the_threads_run() {
     let recorder = Recorder::new();

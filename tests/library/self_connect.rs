@@ -5,14 +5,13 @@
 use std::{
     io,
     net::{SocketAddr, TcpListener},
-    os::fd::OwnedFd,
     sync::Arc,
 };
 
 use sockman::{
     ConnectOptions, Service, SockMan,
     error::{ConnectError, ConnectErrorKind},
-    sys::{OsSockFactory, Poller, Sock, SockFactory},
+    sys::{OsSockFactory, OwnedSocket, Poller, Sock, SockFactory},
 };
 use sockman_test_support::{
     DEADLINE, Recorder, drivers::DRIVERS, tools::has_family_of, without_sweep,
@@ -36,7 +35,7 @@ impl SockFactory for Bound {
         self.os.create_poller()
     }
 
-    fn adopt_listener(&self, listener: OwnedFd) -> io::Result<Box<dyn Sock>> {
+    fn adopt_listener(&self, listener: OwnedSocket) -> io::Result<Box<dyn Sock>> {
         self.os.adopt_listener(listener)
     }
 }

@@ -1,11 +1,12 @@
 //! Connects through SOCKS5 proxies that follow the protocol: the requests that the library sends to
 //! them, and the outcomes of their answers. `socks5_hostile` has the proxies that break it.
 
+#[cfg(unix)]
+use std::os::unix::net::UnixListener;
 use std::{
     collections::HashSet,
     io::{Read, Write},
     net::{TcpListener, TcpStream},
-    os::unix::net::UnixListener,
     sync::{Arc, Mutex, mpsc},
     thread,
     time::Instant,
@@ -220,6 +221,7 @@ fn a_bad_reply_is_reported_as_soon_as_its_code_arrives() {
     }
 }
 
+#[cfg(unix)]
 #[test]
 fn a_proxy_may_listen_on_ipv6_or_on_a_unix_domain_path() {
     let dialling = Dialling::start();

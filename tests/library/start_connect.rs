@@ -2,11 +2,12 @@
 //! order of the callbacks, the failures, and panics in the outcome. `start_connect_ends` tests how
 //! attempts end early, and `start_connect_many` tests thousands of attempts.
 
+#[cfg(unix)]
+use std::os::unix::net::UnixListener;
 use std::{
     collections::HashSet,
     io::Read,
     net::{SocketAddr, TcpListener, TcpStream},
-    os::unix::net::UnixListener,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
@@ -21,9 +22,11 @@ use sockman::{
     options::{More, PanicPolicy},
     stats::Direction,
 };
+#[cfg(unix)]
+use sockman_test_support::blackhole::UnixBlackhole;
 use sockman_test_support::{
     DEADLINE, Event, Recorder, Running,
-    blackhole::{Blackhole, UnixBlackhole},
+    blackhole::Blackhole,
     read_to_end, reset,
     tools::{Gate, Spy, TempDir, deadlines, run_passes, until},
     without_sweep, write_all,
@@ -363,6 +366,7 @@ fn a_table_filled_under_a_lock_holds_the_id_when_the_outcome_comes() {
 }
 
 /// G9: a connect to a port without a listener fails at once.
+#[cfg(unix)]
 #[test]
 fn a_connect_to_an_address_without_a_listener_is_refused() {
     let recorder = Recorder::new();
@@ -392,6 +396,7 @@ fn a_connect_to_an_address_without_a_listener_is_refused() {
 }
 
 /// G9: the deadline of a connect is met without the sweep.
+#[cfg(unix)]
 #[test]
 fn a_connect_without_an_answer_times_out_at_its_deadline() {
     /// The limit for "at once" on a machine that is busy with everything else.
@@ -489,6 +494,7 @@ fn the_unnamed_address() -> Destination {
 
 /// G9: a full backlog causes neither a failure nor a false success. The connect succeeds once there
 /// is room.
+#[cfg(unix)]
 #[test]
 fn a_connect_to_a_full_unix_listener_succeeds_once_there_is_room() {
     let blackhole = UnixBlackhole::new();

@@ -17,9 +17,11 @@ use sockman::{
     address::Destination,
     error::{ConnectError, ConnectErrorKind},
 };
+#[cfg(unix)]
+use sockman_test_support::blackhole::UnixBlackhole;
 use sockman_test_support::{
     DEADLINE, Event, Recorder, Running,
-    blackhole::{Blackhole, UnixBlackhole},
+    blackhole::Blackhole,
     limits::make_room_for,
     tools::{Random, Spy, run_passes, until},
     without_sweep,
@@ -83,6 +85,7 @@ fn a_cancel_ends_the_five_hundred_attempts_that_share_it() {
 }
 
 /// G9: a cancel ends an attempt that waits for a retry, too.
+#[cfg(unix)]
 #[test]
 fn a_cancel_ends_a_retry() {
     let (blackhole, recorder) = (UnixBlackhole::new(), Recorder::new());
@@ -276,6 +279,7 @@ fn restart(running: &mut Running) {
 }
 
 /// G14: an interrupt ends the threads, but no attempt of `start_connect`.
+#[cfg(unix)]
 #[test]
 fn attempts_continue_over_a_restart() {
     let (tcp, unix) = (Blackhole::new(), UnixBlackhole::new());
@@ -307,6 +311,7 @@ fn attempts_continue_over_a_restart() {
 
 /// G14: outcomes that come while no thread runs are reported at the next start: a success, a cancel
 /// and a deadline.
+#[cfg(unix)]
 #[test]
 fn outcomes_from_between_two_runs_are_reported_at_the_next_start() {
     let (blackhole, recorder) = (Blackhole::new(), Recorder::new());
@@ -496,6 +501,7 @@ fn dropping_the_last_handle_closes_the_attempts() {
 
 /// G2, G4, G9, G14: three threads start attempts to all kinds of peers, and cancel and close them,
 /// over restarts. Each attempt is either reported once or closed, and no descriptor is left.
+#[cfg(unix)]
 #[test]
 fn with_concurrent_cancels_and_closes_each_attempt_is_reported_once_or_closed() {
     const THREADS: u64 = 3;

@@ -1,10 +1,11 @@
 //! The layer `stateful` over loopback: remotes on many threads, and connections from I2P. The sweep
 //! is off.
 
+#[cfg(unix)]
+use std::os::unix::net::UnixStream;
 use std::{
     io::{Read, Write},
     net::{Shutdown, TcpStream},
-    os::unix::net::UnixStream,
     sync::{
         Arc, Barrier, Mutex,
         atomic::{AtomicUsize, Ordering::SeqCst},
@@ -84,6 +85,7 @@ fn an_echo_with_back_pressure_loses_nothing() {
 
 /// The value comes back when the stream of its connection leaves: on another thread, in a closure on
 /// the socket thread, and before the activation.
+#[cfg(unix)]
 #[test]
 fn the_value_comes_back_when_the_stream_leaves() {
     let (echo, running) = Echo::start(without_sweep());

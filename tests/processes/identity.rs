@@ -2,20 +2,22 @@
 //! slot. Each test runs alone in its process: beside the sockets of other tests, descriptor numbers
 //! would not be reused as often as these tests need.
 
+#[cfg(unix)]
+use std::os::unix::net::UnixStream;
 use std::{
     collections::{HashMap, HashSet},
     io::{Read, Write},
     net::TcpStream,
-    os::unix::net::UnixStream,
     sync::{Arc, Mutex},
     thread,
 };
 
 use sockman::{ConnectOptions, ConnectionId, Service, address::Destination, error::SendError};
+#[cfg(unix)]
+use sockman_test_support::descriptors::send_along;
 use sockman_test_support::{
     DEADLINE, Event, Recorder, Running,
     child::in_child,
-    descriptors::send_along,
     reset,
     tools::{Gate, Spy, run_passes, until},
     without_sweep,
@@ -284,6 +286,7 @@ fn a_late_event_is_ignored_when_its_slot_is_reused_in_the_same_pass() {
 
 /// G1: a descriptor that stays open elsewhere, for example in a child process, stays in the poller
 /// after the close. The poller continues to report its events.
+#[cfg(unix)]
 #[test]
 fn an_event_of_a_closed_connection_is_ignored_while_its_descriptor_lives_on() {
     in_child(an_event_of_a_closed_connection_is_ignored_while_its_descriptor_lives_on, || {

@@ -15,11 +15,18 @@
     clippy::print_stderr,
     reason = "a failed test panics, and a child reports to its parent through its output"
 )]
+#![cfg_attr(
+    windows,
+    allow(unused_imports, dead_code, reason = "the tests that need Unix use them")
+)]
 
 mod log_lines;
 
+#[cfg(unix)]
 mod chat_example;
+#[cfg(unix)]
 mod echo_example;
+#[cfg(unix)]
 mod exhaustion;
 #[cfg(feature = "i2p")]
 mod i2p_secrets;
@@ -30,6 +37,7 @@ mod log_reasons;
 #[cfg(target_os = "linux")]
 mod low_water_mark;
 mod memory;
+#[cfg(unix)]
 mod relay_example;
 #[cfg(feature = "socks5")]
 mod socks5_many;

@@ -129,6 +129,7 @@ fn neither_a_message_nor_a_pass_allocates() {
 }
 
 /// G10: the memory that the library keeps for an idle connection.
+#[cfg(unix)]
 #[test]
 fn an_idle_connection_costs_a_few_hundred_bytes() {
     in_child(an_idle_connection_costs_a_few_hundred_bytes, || {

@@ -1,10 +1,11 @@
 //! Timers and data that waits, where the whole process is stopped or has thousands of descriptors.
 //! Each test that needs it runs alone in its process.
 
+#[cfg(unix)]
+use std::os::{fd::OwnedFd, unix::net::UnixStream};
 use std::{
     io::{self, Write},
     net::TcpStream,
-    os::{fd::OwnedFd, unix::net::UnixStream},
     process::{Command, Stdio},
     sync::{
         Arc, OnceLock,
@@ -133,6 +134,7 @@ impl EventHandler for Idle {
 
 /// G15: a byte that comes while the process is stopped is delivered before a timer or the sweep
 /// calls its connection idle. Linux ends a poll with EINTR when a stopped process goes on.
+#[cfg(unix)]
 fn stop_and_go_on(is_coarse: bool, options: &Options) {
     // A busy machine may stop the process inside of a pass. Then the next connection tries.
     let tries = 20;
@@ -141,6 +143,7 @@ fn stop_and_go_on(is_coarse: bool, options: &Options) {
 }
 
 /// Returns `false` if the process was not stopped in a poll.
+#[cfg(unix)]
 fn is_data_the_first_news(is_coarse: bool, options: Options) -> bool {
     let (told, tells) = mpsc::channel();
     let handler = Idle::new(told, is_coarse, IDLE);
@@ -171,6 +174,7 @@ fn is_data_the_first_news(is_coarse: bool, options: Options) -> bool {
 }
 
 /// G15
+#[cfg(unix)]
 #[test]
 fn a_timer_waits_for_data_that_came_while_the_process_was_stopped() {
     in_child(a_timer_waits_for_data_that_came_while_the_process_was_stopped, || {
@@ -179,6 +183,7 @@ fn a_timer_waits_for_data_that_came_while_the_process_was_stopped() {
 }
 
 /// G15
+#[cfg(unix)]
 #[test]
 fn the_sweep_waits_for_data_that_came_while_the_process_was_stopped() {
     in_child(the_sweep_waits_for_data_that_came_while_the_process_was_stopped, || {
@@ -188,6 +193,7 @@ fn the_sweep_waits_for_data_that_came_while_the_process_was_stopped() {
 
 /// G15: what arrived before a late poll returned is delivered before a timer or the sweep calls its
 /// connection idle, although the poll did not report it.
+#[cfg(unix)]
 #[test]
 fn data_that_came_before_a_late_poll_returned_comes_before_the_timers() {
     for is_coarse in [false, true] {

@@ -6,6 +6,7 @@
 //!
 //! `MIRIFLAGS='-Zmiri-many-seeds=0..40 -Zmiri-disable-isolation' cargo +nightly miri test --test weak_memory`
 
+#![cfg(unix)]
 #![allow(clippy::unwrap_used, reason = "a failed test panics")]
 
 mod bare;

@@ -2,13 +2,19 @@
 
 use std::{
     net::{SocketAddr, TcpListener, TcpStream},
-    os::unix::net::{UnixListener, UnixStream},
-    path::PathBuf,
     time::Duration,
 };
+#[cfg(unix)]
+use std::{
+    os::unix::net::{UnixListener, UnixStream},
+    path::PathBuf,
+};
 
-use sockman::{Service, address::Destination};
+#[cfg(unix)]
+use sockman::Service;
+use sockman::address::Destination;
 
+#[cfg(unix)]
 use super::tools::TempDir;
 
 /// A TCP listener on loopback that answers no connect, because its backlog is full.
@@ -40,6 +46,7 @@ impl Blackhole {
 }
 
 /// A unix-domain listener whose backlog is full.
+#[cfg(unix)]
 pub struct UnixBlackhole {
     pub path: PathBuf,
     pub listener: UnixListener,
@@ -47,6 +54,7 @@ pub struct UnixBlackhole {
     _directory: TempDir,
 }
 
+#[cfg(unix)]
 impl UnixBlackhole {
     pub fn new() -> UnixBlackhole {
         let directory = TempDir::new();

@@ -7,9 +7,9 @@
 //! |---|---|
 //! | [`tools`] | a gate for the socket thread, a socket factory that counts, whole passes, random numbers, directories |
 //! | [`blackhole`] | listeners that answer no connect |
-//! | [`descriptors`], [`limits`] | the descriptors of this process, and their limit |
+//! | `descriptors` (Unix), [`limits`] | the descriptors of this process, and their limit |
 //! | `signals` | whether a call raises SIGPIPE (Linux) |
-//! | [`child`], [`program`] | a test in a process of its own; an example as a program |
+//! | [`child`], `program` (Unix) | a test in a process of its own; an example as a program |
 //! | [`relay_example`] | the handler of `examples/relay.rs` |
 //! | [`drivers`] | the two ways to connect |
 //! | [`socks5`], [`socks5_oracle`] | scripted SOCKS5 proxies; the expected outcome for their bytes (feature `socks5`) |
@@ -30,9 +30,11 @@
 
 pub mod blackhole;
 pub mod child;
+#[cfg(unix)]
 pub mod descriptors;
 pub mod drivers;
 pub mod limits;
+#[cfg(unix)]
 pub mod program;
 pub mod relay_example;
 #[cfg(feature = "i2p")]

@@ -5,7 +5,6 @@ use std::{
     fmt,
     io::{self, IoSlice, Write},
     net::{Shutdown, SocketAddr, TcpStream},
-    os::fd::{OwnedFd, RawFd},
     path::PathBuf,
     sync::{
         Arc, Condvar, Mutex,
@@ -18,7 +17,10 @@ use sockman::{
     ConnectionId, EventHandler, NextRecv, Service, SockMan,
     address::Destination,
     error::ConnectError,
-    sys::{More, OsSockFactory, Poller, Readiness, Sock, SockFactory, SocketOption, Waker},
+    sys::{
+        More, OsSockFactory, OwnedSocket, Poller, RawSocket, Readiness, Sock, SockFactory,
+        SocketOption, Waker,
+    },
 };
 
 use super::{DEADLINE, reset};
@@ -135,7 +137,7 @@ pub struct Spy {
 struct Seen {
     open: AtomicUsize,
     receives: AtomicUsize,
-    accepted_fds: Mutex<Vec<RawFd>>,
+    accepted_fds: Mutex<Vec<RawSocket>>,
     accepted_at: Mutex<Option<Service>>,
     fail_registrations: AtomicBool,
     after_receive: Mutex<Option<Box<dyn FnOnce() + Send>>>,
@@ -166,7 +168,7 @@ impl Spy {
     }
 
     /// Returns the descriptors of accepted connections, in order.
-    pub fn accepted_fds(&self) -> Vec<RawFd> {
+    pub fn accepted_fds(&self) -> Vec<RawSocket> {
         self.seen.accepted_fds.lock().unwrap().clone()
     }
 
@@ -214,7 +216,7 @@ impl SockFactory for Spy {
         Ok(Box::new(SpyPoller { inner: self.os.create_poller()?, seen: Arc::clone(&self.seen) }))
     }
 
-    fn adopt_listener(&self, listener: OwnedFd) -> io::Result<Box<dyn Sock>> {
+    fn adopt_listener(&self, listener: OwnedSocket) -> io::Result<Box<dyn Sock>> {
         Ok(self.watch(self.os.adopt_listener(listener)?))
     }
 
@@ -318,7 +320,7 @@ impl Sock for SpySock {
         self.inner.set_option(option)
     }
 
-    fn duplicate(&self) -> io::Result<OwnedFd> {
+    fn duplicate(&self) -> io::Result<OwnedSocket> {
         self.inner.duplicate()
     }
 
@@ -326,7 +328,7 @@ impl Sock for SpySock {
         self.inner.set_reset_on_close()
     }
 
-    fn as_raw_fd(&self) -> RawFd {
+    fn as_raw_fd(&self) -> RawSocket {
         self.inner.as_raw_fd()
     }
 }

@@ -199,8 +199,12 @@ impl Sock for OsSock {
         let them: SocketAddr = them.as_socket().ok_or_else(unknown_family)?;
         socket.set_nonblocking(true)?;
         // The next receive reports a lost peer.
-        if let Err(error) = socket.set_tcp_nodelay(true).and_then(|()| socket.set_linger(None)) {
-            log::debug!(target: "sockman::net", "cannot set the options for {them}: {error}");
+        if let Err(error) = socket.set_tcp_nodelay(true) {
+            log::debug!(target: "sockman::net", "cannot set TCP_NODELAY for {them}: {error}");
+        }
+        // With SO_LINGER, which sockets inherit from an adopted listener, a close waits for the peer.
+        if let Err(error) = socket.set_linger(None) {
+            log::debug!(target: "sockman::net", "cannot clear SO_LINGER for {them}: {error}");
         }
         Ok((Box::new(OsSock::new(socket)), Service::from(them)))
     }
