@@ -447,7 +447,8 @@ impl SocketThread {
             self.turn(context, key);
             self.connected.due.turn_over();
             next = self.connected.due.next_turn();
-            if next.is_some() && !self.has_looked(context) {
+            let repeated = self.connected.due.has_repeated_enough();
+            if next.is_some() && (repeated || !self.has_looked(context)) {
                 break;
             }
         }
@@ -479,7 +480,7 @@ impl SocketThread {
             // another poll precedes.
             if !may_go_on {
                 slot.want_turn();
-                due.list_as(slot.is_heavy, key, &mut slot.listed);
+                due.list_as(slot.is_heavy(), key, &mut slot.listed);
                 continue;
             }
             // After a panic the connection is closed, and its mark frees the slot.
@@ -487,7 +488,7 @@ impl SocketThread {
             if context.guard(slot.id, || slot.sweep(context, state, open)).unwrap_or(true) {
                 turns += 1;
             } else {
-                due.list_as(slot.is_heavy, key, &mut slot.listed);
+                due.list_as(slot.is_heavy(), key, &mut slot.listed);
             }
         }
         context.shared().counters.turns.add_owned(turns);
@@ -508,6 +509,7 @@ impl SocketThread {
         };
         desk.swap_current(&mut slot.spare);
         match end {
+            Some(TurnEnd::BulkLeft) => self.connected.due.bulk_left(key),
             Some(TurnEnd::WorkLeft) => self.connected.due.work_left(key),
             Some(TurnEnd::MayAnswer) => self.connected.due.may_answer(key),
             Some(TurnEnd::Rests) => Due::rests(&mut slot.listed),
