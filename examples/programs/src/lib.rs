@@ -3,3 +3,5 @@
 
 pub mod listening;
 pub mod signals;
+#[cfg(unix)]
+mod unused;
