@@ -447,8 +447,8 @@ impl SocketThread {
             self.turn(context, key);
             self.connected.due.turn_over();
             next = self.connected.due.next_turn();
-            let repeated = self.connected.due.has_repeated_enough();
-            if next.is_some() && (repeated || !self.has_looked(context)) {
+            let repeats = self.connected.due.repeats();
+            if next.is_some() && (repeats || !self.has_looked(context)) {
                 break;
             }
         }
