@@ -3972,6 +3972,35 @@ MUTATIONS = [
         'test': 'sockman:lib', 'tests': ('engine::pass_tests::turns', ''),
     },
     {
+        'guarantee': 'G4', 'what': 'the end of a turn lets a connection rest that has not ended its stream',
+        'file': 'src/engine/slot/turn.rs',
+        'old': 'if !self.context.shared().keeps_states() || self.slot.finish != Finish::No {',
+        'new': 'if !self.context.shared().keeps_states() {',
+        'test': 'sockman:library', 'tests': ('stateful::last_question', ''),
+    },
+    {
+        'guarantee': 'G12', 'what': 'a panic in the question at the end of a turn loses what is left to send',
+        'file': 'src/engine/slot/turn.rs',
+        'old': '        let has_more = handler.place_should_try_to_send(sockman, id, self.place());\n',
+        'new': '        self.slot.send.work = false;\n'
+               '        let has_more = handler.place_should_try_to_send(sockman, id, self.place());\n',
+        'test': 'sockman:library', 'tests': ('stateful::last_question', ''),
+    },
+    {
+        'guarantee': 'G6', 'what': 'a yes to the question at the end of a turn is forgotten',
+        'file': 'src/engine/slot/turn.rs',
+        'old': '        self.slot.send.work = has_more;\n',
+        'new': '        self.slot.send.work = false;\n',
+        'test': 'sockman:lib', 'tests': ('engine::pass_tests::rests', ''),
+    },
+    {
+        'guarantee': 'G6', 'what': 'an enqueue of a remote does not wake its connection',
+        'file': 'src/helpers/outlet.rs',
+        'old': '            self.sockman.shared().wake(self.connection);\n',
+        'new': '',
+        'test': 'sockman:library', 'tests': ('stateful::last_question', ''),
+    },
+    {
         'guarantee': 'G8', 'what': 'a connection that may answer has a second turn after the same poll',
         'file': 'src/engine/due.rs',
         'old': '        self.soon.push(key);',
