@@ -5009,6 +5009,20 @@ MUTATIONS = [
         'test': 'sockman-rustls:tls', 'tests': ('sending', 'ends_a_stall'),
     },
     {
+        'guarantee': 'TLS', 'what': 'room is reported after a close, and while bytes wait to be sent',
+        'file': 'crates/sockman-rustls/src/tls.rs',
+        'old': 'if !wire.is_stalled() || wire.tls.wants_write() || link.is_closed() {',
+        'new': 'if !wire.is_stalled() {',
+        'test': 'sockman-rustls:tls', 'tests': ('rooms', ''),
+    },
+    {
+        'guarantee': 'TLS', 'what': 'a report of room without a write is repeated',
+        'file': 'crates/sockman-rustls/src/tls.rs',
+        'old': '(was_stalled, wire.wants_room) = (true, false);',
+        'new': 'was_stalled = true;',
+        'test': 'sockman-rustls:tls', 'tests': ('rooms', ''),
+    },
+    {
         'guarantee': 'TLS', 'what': 'a connection is not read again after a stall',
         'file': 'crates/sockman-rustls/src/tls.rs',
         'old': '            link.wake(); // The connection may be read again.\n',
