@@ -2742,8 +2742,8 @@ MUTATIONS = [
     {
         'guarantee': 'G13', 'what': 'a connect that lacked buffers reports the address that its socket had before',
         'file': 'src/engine/attempt.rs',
-        'old': '&& self.connection.me().port() == 0 {',
-        'new': '&& self.connection.me().port() == 0 && false {',
+        'old': '            } else if self.lacks_address() {',
+        'new': '            } else if self.lacks_address() && false {',
         'test': 'simulator:seeds', 'tests': ('', ''),
     },
     {
@@ -3999,6 +3999,41 @@ MUTATIONS = [
         'old': '            self.sockman.shared().wake(self.connection);\n',
         'new': '',
         'test': 'sockman:library', 'tests': ('stateful::last_question', ''),
+    },
+    {
+        'guarantee': 'G13', 'what': 'a delayed connect from a wildcard with a port keeps the wildcard as its address',
+        'file': 'src/engine/attempt.rs',
+        'old': '(me.port() == 0 || me.addr().is_unspecified())',
+        'new': 'me.port() == 0',
+        'test': 'sockman:library', 'tests': ('lacks', ''),
+    },
+    {
+        'guarantee': 'G11', 'what': 'a listener that finds no slot lets its clients wait',
+        'file': 'src/engine/socket_thread/marks.rs',
+        'old': '            shared.stop_listener(listener);\n',
+        'new': '            let _ = shared;\n',
+        'test': 'sockman:lib', 'tests': ('engine::pass_tests::listeners', ''),
+    },
+    {
+        'guarantee': 'errors', 'what': 'an adoption that lacks memory reports that the descriptor is no listener',
+        'file': 'src/error.rs',
+        'old': 'Some(_) => BindErrorKind::Os { step: ADOPT, source },',
+        'new': 'Some(_) => BindErrorKind::NotAListener { source },',
+        'test': 'sockman:library', 'tests': ('lacks', ''),
+    },
+    {
+        'guarantee': 'testing', 'what': 'a run by hand ends before a deadline at its very end',
+        'file': 'src/engine/socket_thread.rs',
+        'old': 'self.slept && !self.has_unserved_deadline(context)',
+        'new': 'self.slept && !(false && self.has_unserved_deadline(context))',
+        'test': 'sockman:library', 'tests': ('by_hand', ''),
+    },
+    {
+        'guarantee': 'testing', 'what': 'a deadline that moves within the past keeps a run by hand from its end',
+        'file': 'src/engine/socket_thread.rs',
+        'old': 'deadline > served.deadline && served.at + DEADLINE_PAUSE <= self.now',
+        'new': 'deadline > served.deadline && served.at <= self.now',
+        'test': 'sockman:library', 'tests': ('by_hand', ''),
     },
     {
         'guarantee': 'G8', 'what': 'a connection that may answer has a second turn after the same poll',
