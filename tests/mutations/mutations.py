@@ -5078,4 +5078,25 @@ MUTATIONS = [
         'new': '            _ => drop(link.close()),\n        }\n    }\n',
         'test': 'sockman-rustls:tls', 'tests': ('faults', 'garbage_in_place'),
     },
+    {
+        'guarantee': 'TLS', 'what': 'the end of a client of events over TLS is not noticed',
+        'file': 'examples/https/src/handler.rs',
+        'old': 'matches!(client.phase, Phase::Reading | Phase::Streaming)',
+        'new': 'matches!(client.phase, Phase::Reading)',
+        'test': 'sockman-https:events', 'tests': ('', 'leaves_is_noticed'),
+    },
+    {
+        'guarantee': 'TLS', 'what': 'events over TLS begin although the client has sent more',
+        'file': 'examples/https/src/handler.rs',
+        'old': 'client.has_ended || client.parser.is_within_request() || self.is_stopping()',
+        'new': 'client.has_ended || self.is_stopping()',
+        'test': 'sockman-https:events', 'tests': ('', 'sends_more'),
+    },
+    {
+        'guarantee': 'TLS', 'what': 'the HTTPS server admits every address',
+        'file': 'examples/https/src/handler.rs',
+        'old': 'self.allow.as_ref().is_none_or(|allow| is_allowed(allow, them))',
+        'new': 'self.allow.as_ref().is_none_or(|allow| is_allowed(allow, them) || true)',
+        'test': 'sockman-https:lib', 'tests': ('handler', ''),
+    },
 ]
