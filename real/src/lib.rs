@@ -1,8 +1,9 @@
 //! Helpers for the tests against programs that others wrote: paths of the fixtures, of installed
-//! programs, and of this workspace's programs; certificates.
+//! programs, and of this workspace's programs; certificates; a bitcoind.
 
 #![allow(clippy::panic, clippy::unwrap_used, reason = "a test fails by a panic")]
 
+pub mod bitcoind;
 mod certificates;
 
 pub use certificates::write_certificates;

@@ -597,6 +597,7 @@ pub fn temporary_directory() -> PathBuf {
 /// A directory of one test, which is removed when this is dropped. The path is short enough for a
 /// unix-domain socket in the directory. Tests run in parallel in one process, so neither a fixed
 /// name nor the process id makes a path unique.
+#[derive(Debug)]
 pub struct TempDir(PathBuf);
 
 impl TempDir {
