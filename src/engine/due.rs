@@ -60,9 +60,8 @@ struct Bulk {
     limit: usize,
     /// How many turns in a row the first connection of the round has had.
     in_row: usize,
-    /// How many turns of the current slice were repeated.
-    in_slice: usize,
-    /// Whether the current turn is followed by another one of the same connection.
+    /// Whether the first connection of the round gets the next turn, too. A poll comes before that
+    /// turn.
     repeats: bool,
 }
 
@@ -72,10 +71,6 @@ const TURNS_PER_ROUND: usize = 512;
 /// The largest number of turns in a row. The receive buffers of most systems are empty after as many
 /// receives of 64 KiB.
 const TURNS_IN_ROW: usize = 128;
-
-/// How many repeated turns a slice has. So many receives of 64 KiB take about a tenth of a
-/// millisecond.
-const REPEATED_PER_SLICE: usize = 8;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum List {
@@ -178,7 +173,7 @@ impl Due {
     pub(crate) fn begin_slice(&mut self) -> bool {
         self.slice = Slice::Begun;
         self.served_round = false;
-        self.bulk.in_slice = 0;
+        self.bulk.repeats = false;
         self.fresh.append(&mut self.soon);
         let begins_round = self.round.is_empty();
         if begins_round {
@@ -220,7 +215,7 @@ impl Due {
             List::Fresh => self.fresh.pop_front(),
             List::Round => {
                 self.served_round = true;
-                if !mem::take(&mut self.bulk.repeats) {
+                if !self.bulk.repeats {
                     self.bulk.in_row = 0;
                     self.round.pop_front();
                 }
@@ -252,16 +247,16 @@ impl Due {
         self.bulk.in_row += 1;
         if self.current == List::Round && self.bulk.in_row < self.bulk.limit {
             self.bulk.repeats = true;
-            self.bulk.in_slice += 1;
         } else {
             self.work_left(key);
         }
     }
 
-    /// Returns whether the slice has had its repeated turns, so that a poll is next.
+    /// Returns whether the next turn repeats the last one. Then the slice is over, so that a
+    /// connection has one turn between two polls.
     #[inline]
-    pub(crate) fn has_repeated_enough(&self) -> bool {
-        self.bulk.in_slice >= REPEATED_PER_SLICE
+    pub(crate) fn repeats(&self) -> bool {
+        self.bulk.repeats
     }
 
     /// Keeps a connection listed for the next slice, because the embedder may have an answer for it.

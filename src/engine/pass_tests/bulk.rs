@@ -1,5 +1,5 @@
 //! Tests of the turns in a row of connections that fill large buffers (G8). The clock stands still,
-//! so that only the repeated turns end a slice.
+//! so that only repeated turns end a slice.
 
 use std::{io, sync::Arc};
 
@@ -19,9 +19,6 @@ const IN_ROW: usize = 128;
 
 /// The number of turns that the repeated ones may make of a short round.
 const PER_ROUND: usize = 512;
-
-/// The number of repeated turns of a slice.
-const REPEATED: usize = 8;
 
 type Reaction = Box<dyn Fn(&SockMan, usize) + Send>;
 
@@ -92,14 +89,16 @@ fn rows(rows: &[(usize, usize)]) -> Vec<usize> {
     rows.iter().flat_map(|(ordinal, turns)| vec![*ordinal; *turns]).collect()
 }
 
-/// G8: a connection that fills large buffers goes on until it is empty, and then the next one.
+/// G8: a connection that fills large buffers goes on until it is empty, and then the next one. A poll
+/// comes between its turns.
 #[test]
 fn a_connection_that_fills_large_buffers_has_several_turns_in_a_row() {
     let (rig, peers) = Rig::with_peers(BUFFER, 4, 3);
     send(&peers[0], BUFFER, 3);
     send(&peers[1], BUFFER, 1);
     send(&peers[2], BUFFER, 2);
-    assert_eq!(rig.turns(2), [rows(&[(0, 3), (1, 1), (2, 2)]), vec![]]);
+    let empty: &[usize] = &[];
+    assert_eq!(rig.turns(7), [&[0][..], &[0], &[0], &[1], &[2], &[2], empty]);
 }
 
 /// G8: with a smaller buffer, a turn is one receive of each connection.
@@ -110,37 +109,32 @@ fn a_connection_that_fills_smaller_buffers_has_one_turn_in_a_round() {
     assert_eq!(rig.turns(2), [[0, 1], [0, 1]]);
 }
 
-/// G8: after a few turns in a row comes a poll. A connection that became ready gets its turn then.
+/// G8: a connection that becomes ready gets its turn before the rest of the turns in a row.
 #[test]
-fn a_poll_comes_between_the_turns_in_a_row() {
-    let (rig, mut peers) = Rig::with_peers(BUFFER, 3 * REPEATED, 3);
+fn a_connection_that_becomes_ready_does_not_wait_for_turns_in_a_row() {
+    let (rig, mut peers) = Rig::with_peers(BUFFER, 4, 3);
     let light = Mutex::new(peers.pop().unwrap());
-    peers.iter().for_each(|peer| send(peer, BUFFER, 2 * REPEATED));
+    peers.iter().for_each(|peer| send(peer, BUFFER, 3));
     let count = Mutex::new(0);
-    *rig.handler.reaction.lock() = Some(Box::new(move |_, ordinal| {
+    *rig.handler.reaction.lock() = Some(Box::new(move |_, _| {
         *count.lock() += 1;
-        if ordinal == 0 && *count.lock() == 2 {
+        if *count.lock() == 2 {
             let _ = light.lock().send(&[1]);
         }
     }));
-    let turns = rig.turns(4);
-    assert_eq!(turns[0], rows(&[(0, REPEATED)]));
-    assert_eq!(turns[1], rows(&[(2, 1), (0, REPEATED)]));
-    assert_eq!(turns[2..], [rows(&[(1, REPEATED)]), rows(&[(1, REPEATED)])]);
+    assert_eq!(rig.turns(6), [&[0][..], &[0], &[2, 0], &[1], &[1], &[1]]);
 }
 
 /// G8: a flood of connections that become ready does not take the turns of a bulk one.
 #[test]
 fn connections_that_become_ready_do_not_starve_turns_in_a_row() {
-    let (rig, mut peers) = Rig::with_peers(BUFFER, 3 * REPEATED, 2);
+    let (rig, mut peers) = Rig::with_peers(BUFFER, 4, 2);
     let light = Mutex::new(peers.pop().unwrap());
-    send(&peers[0], BUFFER, 2 * REPEATED);
+    send(&peers[0], BUFFER, 3);
     *rig.handler.reaction.lock() = Some(Box::new(move |_, _| {
         let _ = light.lock().send(&[1]);
     }));
-    let turns = rig.turns(3);
-    assert_eq!(turns[0], rows(&[(0, REPEATED)]));
-    assert_eq!(turns[1], rows(&[(1, 1), (0, REPEATED)]));
+    assert_eq!(rig.turns(3), [&[0][..], &[1, 0], &[1, 0]]);
 }
 
 /// G8: the turns in a row are bounded, whoever feeds the connection.
@@ -152,7 +146,7 @@ fn a_peer_that_sends_without_end_gives_way_to_the_next_connection() {
     *rig.handler.reaction.lock() = Some(Box::new(move |_, ordinal| {
         let _ = peers.lock()[ordinal].send(&vec![1; BUFFER]);
     }));
-    let turns = rig.turns(2 * IN_ROW / REPEATED).concat();
+    let turns = rig.turns(2 * IN_ROW).concat();
     assert_eq!(turns[..2 * IN_ROW], rows(&[(0, IN_ROW), (1, IN_ROW)]));
 }
 
@@ -162,7 +156,7 @@ fn in_a_long_round_each_connection_has_few_turns_in_a_row() {
     for (count, in_row) in [(PER_ROUND / 2, 2), (PER_ROUND / 2 + 1, 1)] {
         let (rig, peers) = Rig::with_peers(BUFFER, 3, count);
         peers.iter().for_each(|peer| send(peer, BUFFER, 3));
-        let turns = rig.turns(2 * count / REPEATED).concat();
+        let turns = rig.turns(2 * count).concat();
         let expected: Vec<_> = (0..count).map(|ordinal| (ordinal, in_row)).collect();
         assert_eq!(turns[..count * in_row], rows(&expected), "{count} connections");
     }
@@ -180,7 +174,7 @@ fn a_connection_that_pauses_has_no_further_turn_in_a_row() {
             *handler.upgrade().unwrap().paused.lock() = Some(0);
         }
     }));
-    assert_eq!(rig.turns(2), [rows(&[(0, 1), (1, 3)]), vec![]]);
+    assert_eq!(rig.turns(4).concat(), [0, 1, 1, 1]);
     *rig.handler.paused.lock() = None;
     *rig.handler.reaction.lock() = None;
     rig.sockman.wake(rig.handler.ordinals.id(0));
@@ -198,7 +192,7 @@ fn an_interrupt_between_turns_in_a_row_loses_no_turn() {
     assert_eq!(rig.turns(1), [[0]]);
     *rig.handler.reaction.lock() = None;
     rig.sockman.reset_interrupt();
-    let mut turns = rig.turns(2).concat();
+    let mut turns = rig.turns(5).concat();
     turns.sort_unstable();
     assert_eq!(turns, [0, 0, 1, 1, 1]);
 }
@@ -215,5 +209,5 @@ fn a_connection_that_is_closed_between_turns_in_a_row_is_not_named_again() {
             assert!(sockman.close_connection(handler.upgrade().unwrap().ordinals.id(0)));
         }
     }));
-    assert_eq!(rig.turns(2).concat(), [0, 1, 1, 1]);
+    assert_eq!(rig.turns(4).concat(), [0, 1, 1, 1]);
 }
