@@ -100,6 +100,15 @@ impl OsSock {
         stream.try_io(|| call(&SockRef::from(&*stream)))
     }
 
+    /// Returns the result of a send of `length` bytes. A thread that sends a part may leave the rest
+    /// to the next event.
+    fn after_send(&self, sent: io::Result<usize>, length: usize) -> io::Result<usize> {
+        if sent.as_ref().is_ok_and(|sent| *sent < length) {
+            self.ask_again();
+        }
+        sent.map_err(|error| renumbered(error, &[WSAESHUTDOWN], errors::EPIPE))
+    }
+
     /// Makes mio ask the driver for the next event, although no call would block.
     fn ask_again(&self) {
         let _ = self.call(|_| Err::<(), _>(io::ErrorKind::WouldBlock.into()));
@@ -149,10 +158,6 @@ fn renumbered(error: io::Error, from: &[i32], to: i32) -> io::Error {
         Some(code) if from.contains(&code) => io::Error::from_raw_os_error(to),
         _ => error,
     }
-}
-
-fn sent(result: io::Result<usize>) -> io::Result<usize> {
-    result.map_err(|error| renumbered(error, &[WSAESHUTDOWN], errors::EPIPE))
 }
 
 impl Sock for OsSock {
@@ -223,15 +228,20 @@ impl Sock for OsSock {
     }
 
     fn send(&self, data: &[u8], _: More) -> io::Result<usize> {
-        sent((&mut &*self.shared.stream()).write(data))
+        let sent = (&mut &*self.shared.stream()).write(data);
+        self.after_send(sent, data.len())
     }
 
     fn send_vectored(&self, data: &[IoSlice<'_>], _: More) -> io::Result<usize> {
-        sent((&mut &*self.shared.stream()).write_vectored(data))
+        let sent = (&mut &*self.shared.stream()).write_vectored(data);
+        self.after_send(sent, data.iter().map(|piece| piece.len()).sum())
     }
 
     fn shutdown(&self, how: Shutdown) -> io::Result<()> {
-        self.shared.stream().shutdown(how)
+        self.shared.stream().shutdown(how)?;
+        // Another event with the end of the peer's stream says that both directions are over.
+        self.ask_again();
+        Ok(())
     }
 
     fn take_error(&self) -> io::Result<Option<io::Error>> {
