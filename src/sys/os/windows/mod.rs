@@ -17,7 +17,7 @@ mod sockets;
 
 use std::{
     io::{self, IoSlice, Read, Write},
-    net::{Shutdown, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr},
     os::windows::io::AsSocket,
     sync::Arc,
     time::Duration,
@@ -49,10 +49,16 @@ impl SockFactory for OsSockFactory {
             // Neither the standard library nor mio has unix-domain sockets on Windows.
             return Err(io::Error::from_raw_os_error(errors::EAFNOSUPPORT));
         }
-        let socket = Socket::new(address.to_sock_addr()?.domain(), Type::STREAM, None)?;
+        let address = address.to_sock_addr()?;
+        let unbound: IpAddr = match address.is_ipv6() {
+            true => Ipv6Addr::UNSPECIFIED.into(),
+            false => Ipv4Addr::UNSPECIFIED.into(),
+        };
+        let socket = Socket::new(address.domain(), Type::STREAM, None)?;
         socket.set_nonblocking(true)?;
         socket.set_tcp_nodelay(true)?;
-        Ok(Box::new(OsSock::new(socket)))
+        let unbound = Some(SocketAddr::new(unbound, 0));
+        Ok(Box::new(OsSock { unbound, ..OsSock::new(socket) }))
     }
 
     fn create_poller(&self) -> io::Result<Box<dyn Poller>> {
@@ -85,12 +91,14 @@ impl SockFactory for OsSockFactory {
 #[derive(Debug)]
 pub struct OsSock {
     shared: Arc<Shared>,
+    /// The address of a socket that the library created, before it is bound or connected.
+    unbound: Option<SocketAddr>,
 }
 
 impl OsSock {
     /// Takes over a socket that does not block.
     fn new(socket: Socket) -> OsSock {
-        OsSock { shared: Shared::new(socket) }
+        OsSock { shared: Shared::new(socket), unbound: None }
     }
 
     /// Makes a call of Winsock. A call that would block makes mio ask the driver for the next
@@ -253,8 +261,14 @@ impl Sock for OsSock {
     }
 
     fn local_address(&self) -> io::Result<Service> {
-        let address = SockRef::from(&*self.shared.stream()).local_addr()?;
-        Service::from_sock_addr(&address).ok_or_else(unknown_family)
+        match SockRef::from(&*self.shared.stream()).local_addr() {
+            Ok(address) => Service::from_sock_addr(&address).ok_or_else(unknown_family),
+            // Winsock reports a socket that has no address yet as an error, Unix by zeroes.
+            Err(error) => match self.unbound {
+                Some(unbound) if error.raw_os_error() == Some(errors::EINVAL) => Ok(unbound.into()),
+                _ => Err(error),
+            },
+        }
     }
 
     fn peer_address(&self) -> io::Result<Service> {
@@ -298,6 +312,15 @@ mod tests {
         let sock = OsSockFactory::default().create_sock(&here).unwrap().into_os_sock().unwrap();
         let nodelay = SockRef::from(&*sock.shared.stream()).tcp_nodelay().unwrap();
         assert!(nodelay);
+    }
+
+    /// A socket that is not bound has an address of zeroes, as on Unix.
+    #[test]
+    fn a_new_socket_has_an_address_without_a_port() {
+        for (to, expected) in [("127.0.0.1:1", "0.0.0.0:0"), ("[::1]:1", "[::]:0")] {
+            let sock = OsSockFactory::default().create_sock(&to.parse().unwrap()).unwrap();
+            assert_eq!(sock.local_address().unwrap().to_string(), expected);
+        }
     }
 
     /// A unix-domain address is refused with the error of a family that the system lacks.
