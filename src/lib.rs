@@ -109,7 +109,8 @@
 //! # Platforms
 //!
 //! The crate is tested on Linux (epoll). The crate is also written for macOS and the BSDs (kqueue),
-//! but it has not been built or tested on those systems yet. The crate does not support Windows.
+//! but it has not been tested on those systems yet. On Windows, the crate has TCP and no unix-domain
+//! sockets. Its tests run under Wine, and have not run on Windows yet.
 
 // docs.rs marks each item with the feature that it needs.
 #![cfg_attr(docsrs, feature(doc_cfg))]

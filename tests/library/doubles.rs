@@ -136,8 +136,8 @@ fn one_failure(call: Call, errno: i32) {
     assert_eq!(rig.network.descriptors(), 0, "{what}");
 }
 
-const EINTR: i32 = 4;
-const ECONNREFUSED: i32 = 111;
+const EINTR: i32 = errors::EINTR;
+const ECONNREFUSED: i32 = errors::ECONNREFUSED;
 
 /// Makes every call at least once. The result of each call reports its own failure.
 fn exercise(
@@ -275,7 +275,10 @@ fn scripted_sockets_follow_their_script() {
     let at = "10.0.0.2:2".parse().unwrap();
     let scripts = [
         (Script::new().recv(b"in ").recv_error(EINTR).recv(b"two").then_eof(), (1, 0)),
-        (Script::new().recv_error(11).recv(b"!").then_error(104), (0, 1)),
+        (
+            Script::new().recv_error(errors::EAGAIN).recv(b"!").then_error(errors::ECONNRESET),
+            (0, 1),
+        ),
         (Script::new().recv(b"?").then_no_room(), (0, 0)),
     ];
     let mut expected = Vec::new();

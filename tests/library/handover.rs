@@ -2,7 +2,7 @@
 
 #[cfg(unix)]
 use std::os::{
-    fd::{AsRawFd, OwnedFd},
+    fd::AsRawFd,
     unix::net::{UnixDatagram, UnixListener, UnixStream},
 };
 use std::{
@@ -22,6 +22,7 @@ use socket2::{Domain, SockRef, Socket, Type};
 use sockman::{
     ConnectOptions, ConnectionId, Service, SockMan,
     error::{AddConnectionErrorKind, IntoStreamError},
+    sys::OwnedSocket,
     testing::{Network, Script, SocketThreadByHand},
 };
 use sockman_test_support::{
@@ -41,8 +42,7 @@ fn pair() -> (TcpStream, TcpStream) {
 }
 
 /// Turns a stream that left the `SockMan` into a blocking one with a deadline.
-#[cfg(unix)]
-fn blocking(stream: OwnedFd) -> TcpStream {
+fn blocking(stream: OwnedSocket) -> TcpStream {
     let stream = TcpStream::from(stream);
     stream.set_nonblocking(false).unwrap();
     stream.set_read_timeout(Some(DEADLINE)).unwrap();
@@ -57,8 +57,7 @@ fn echo() -> Arc<Recorder> {
     })
 }
 
-#[cfg(unix)]
-fn is_unknown(outcome: &Result<OwnedFd, IntoStreamError>, id: ConnectionId) -> bool {
+fn is_unknown(outcome: &Result<OwnedSocket, IntoStreamError>, id: ConnectionId) -> bool {
     matches!(outcome, Err(IntoStreamError::UnknownConnection(of)) if *of == id)
 }
 
@@ -131,7 +130,7 @@ fn what_is_no_connected_stream_is_refused_and_given_back() {
     // The reset has arrived when a read returns it.
     assert!((&gone).read(&mut [0]).is_err());
     let unconnected = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-    let streams: [(&str, OwnedFd); 7] = [
+    let streams: [(&str, OwnedSocket); 7] = [
         ("a file", File::open("/dev/null").unwrap().into()),
         ("a datagram socket", UdpSocket::bind("127.0.0.1:0").unwrap().into()),
         ("a pair of datagram sockets", UnixDatagram::pair().unwrap().0.into()),
@@ -171,7 +170,6 @@ fn at_the_limit_of_connections_a_stream_is_given_back() {
 
 /// G4, G5: the callback gets what was received, and the stream has the rest. The peer notices
 /// nothing, and no callback names the id again.
-#[cfg(unix)]
 #[test]
 fn in_a_callback_the_stream_has_what_was_not_received_yet() {
     let taken = Arc::new(Mutex::new(None));
@@ -213,7 +211,6 @@ fn in_a_callback_the_stream_has_what_was_not_received_yet() {
 
 /// A call on another thread waits for the callback under way, whose data is delivered before the
 /// call returns.
-#[cfg(unix)]
 #[test]
 fn on_another_thread_the_callback_under_way_ends_first() {
     let is_over = Arc::new(AtomicBool::new(false));
@@ -241,7 +238,6 @@ fn on_another_thread_the_callback_under_way_ends_first() {
 
 /// G5: bytes that were received when another thread takes the connection out are delivered, because
 /// the stream does not have them any more.
-#[cfg(unix)]
 #[test]
 fn bytes_received_just_before_another_thread_takes_the_stream_are_delivered() {
     let (spy, recorder) = (Spy::default(), Recorder::new());
@@ -272,7 +268,6 @@ fn bytes_received_just_before_another_thread_takes_the_stream_are_delivered() {
 
 /// G5: whenever another thread takes the connection out, the data of the callbacks and the data of
 /// the stream together are what the peer sent.
-#[cfg(unix)]
 #[test]
 fn no_byte_is_lost_whenever_another_thread_takes_the_stream() {
     const ROUNDS: usize = 200;
@@ -326,7 +321,6 @@ fn exactly_one_of_racing_calls_ends_the_connection() {
 }
 
 /// A connection that finishes cannot leave, because its bytes are discarded. It still ends in order.
-#[cfg(unix)]
 #[test]
 fn a_connection_that_finishes_stays() {
     let recorder = Recorder::new();
@@ -366,7 +360,6 @@ fn a_drain_ends_when_the_last_connection_has_left() {
 
 /// With no thread running the call returns at once, before the activation and after the threads
 /// have ended.
-#[cfg(unix)]
 #[test]
 fn with_no_thread_running_the_stream_leaves_at_once() {
     let recorder = Recorder::new();
@@ -419,7 +412,6 @@ fn the_end_of_the_threads_ends_the_wait() {
 
 /// The callbacks that report a connection may hand it out at once. A connect without an outcome is
 /// unknown.
-#[cfg(unix)]
 #[test]
 fn a_connection_may_leave_in_the_callback_that_reports_it() {
     let taken = Arc::new(Mutex::new(Vec::new()));

@@ -217,7 +217,8 @@ fn over_the_doubles_a_reset_and_an_end_in_order_differ() {
             if resets { Event::ReadError(id, ErrorKind::ConnectionReset) } else { Event::Eof(id) };
         assert_eq!(reported(&recorder, id), (b"before".to_vec(), vec![end]));
     }
-    let sock = network.scripted(Script::new().then_error(104)).unwrap();
+    let sock =
+        network.scripted(Script::new().then_error(sockman::sys::errors::ECONNRESET)).unwrap();
     let id = sockman.add_existing_connection(sock, &at, &at).unwrap().activate();
     recorder.pause_recv(id, true);
     thread.run_until_idle().unwrap();

@@ -133,7 +133,7 @@ fn the_double_takes_1024_pieces_as_the_kernel_does() {
     assert_eq!(sock.send_vectored(&pieces, More::No).unwrap(), 0);
     let pieces = [pieces, vec![IoSlice::new(b"a")]].concat();
     let refused = sock.send_vectored(&pieces, More::No).unwrap_err();
-    assert_eq!(refused.raw_os_error(), Some(90), "EMSGSIZE");
+    assert_eq!(refused.raw_os_error(), Some(sockman::sys::errors::EMSGSIZE), "EMSGSIZE");
     assert_eq!(sock.send_vectored(&pieces[1..], More::No).unwrap(), 1);
     assert_eq!(peer.receive().0, b"a");
 }

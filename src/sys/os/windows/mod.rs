@@ -17,7 +17,7 @@ mod sockets;
 
 use std::{
     io::{self, IoSlice, Read, Write},
-    net::{Shutdown, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr},
     os::windows::io::AsSocket,
     sync::Arc,
     time::Duration,
@@ -49,10 +49,16 @@ impl SockFactory for OsSockFactory {
             // Neither the standard library nor mio has unix-domain sockets on Windows.
             return Err(io::Error::from_raw_os_error(errors::EAFNOSUPPORT));
         }
-        let socket = Socket::new(address.to_sock_addr()?.domain(), Type::STREAM, None)?;
+        let address = address.to_sock_addr()?;
+        let unbound: IpAddr = match address.is_ipv6() {
+            true => Ipv6Addr::UNSPECIFIED.into(),
+            false => Ipv4Addr::UNSPECIFIED.into(),
+        };
+        let socket = Socket::new(address.domain(), Type::STREAM, None)?;
         socket.set_nonblocking(true)?;
         socket.set_tcp_nodelay(true)?;
-        Ok(Box::new(OsSock::new(socket)))
+        let unbound = Some(SocketAddr::new(unbound, 0));
+        Ok(Box::new(OsSock { unbound, ..OsSock::new(socket) }))
     }
 
     fn create_poller(&self) -> io::Result<Box<dyn Poller>> {
@@ -85,12 +91,14 @@ impl SockFactory for OsSockFactory {
 #[derive(Debug)]
 pub struct OsSock {
     shared: Arc<Shared>,
+    /// The address of a socket that the library created, before it is bound or connected.
+    unbound: Option<SocketAddr>,
 }
 
 impl OsSock {
     /// Takes over a socket that does not block.
     fn new(socket: Socket) -> OsSock {
-        OsSock { shared: Shared::new(socket) }
+        OsSock { shared: Shared::new(socket), unbound: None }
     }
 
     /// Makes a call of Winsock. A call that would block makes mio ask the driver for the next
@@ -98,6 +106,15 @@ impl OsSock {
     fn call<T>(&self, call: impl FnOnce(&SockRef<'_>) -> io::Result<T>) -> io::Result<T> {
         let stream = self.shared.stream();
         stream.try_io(|| call(&SockRef::from(&*stream)))
+    }
+
+    /// Returns the result of a send of `length` bytes. A thread that sends a part may leave the rest
+    /// to the next event.
+    fn after_send(&self, sent: io::Result<usize>, length: usize) -> io::Result<usize> {
+        if sent.as_ref().is_ok_and(|sent| *sent < length) {
+            self.ask_again();
+        }
+        sent.map_err(|error| renumbered(error, &[WSAESHUTDOWN], errors::EPIPE))
     }
 
     /// Makes mio ask the driver for the next event, although no call would block.
@@ -149,10 +166,6 @@ fn renumbered(error: io::Error, from: &[i32], to: i32) -> io::Error {
         Some(code) if from.contains(&code) => io::Error::from_raw_os_error(to),
         _ => error,
     }
-}
-
-fn sent(result: io::Result<usize>) -> io::Result<usize> {
-    result.map_err(|error| renumbered(error, &[WSAESHUTDOWN], errors::EPIPE))
 }
 
 impl Sock for OsSock {
@@ -223,15 +236,20 @@ impl Sock for OsSock {
     }
 
     fn send(&self, data: &[u8], _: More) -> io::Result<usize> {
-        sent((&mut &*self.shared.stream()).write(data))
+        let sent = (&mut &*self.shared.stream()).write(data);
+        self.after_send(sent, data.len())
     }
 
     fn send_vectored(&self, data: &[IoSlice<'_>], _: More) -> io::Result<usize> {
-        sent((&mut &*self.shared.stream()).write_vectored(data))
+        let sent = (&mut &*self.shared.stream()).write_vectored(data);
+        self.after_send(sent, data.iter().map(|piece| piece.len()).sum())
     }
 
     fn shutdown(&self, how: Shutdown) -> io::Result<()> {
-        self.shared.stream().shutdown(how)
+        self.shared.stream().shutdown(how)?;
+        // Another event with the end of the peer's stream says that both directions are over.
+        self.ask_again();
+        Ok(())
     }
 
     fn take_error(&self) -> io::Result<Option<io::Error>> {
@@ -243,8 +261,14 @@ impl Sock for OsSock {
     }
 
     fn local_address(&self) -> io::Result<Service> {
-        let address = SockRef::from(&*self.shared.stream()).local_addr()?;
-        Service::from_sock_addr(&address).ok_or_else(unknown_family)
+        match SockRef::from(&*self.shared.stream()).local_addr() {
+            Ok(address) => Service::from_sock_addr(&address).ok_or_else(unknown_family),
+            // Winsock reports a socket that has no address yet as an error, Unix by zeroes.
+            Err(error) => match self.unbound {
+                Some(unbound) if error.raw_os_error() == Some(errors::EINVAL) => Ok(unbound.into()),
+                _ => Err(error),
+            },
+        }
     }
 
     fn peer_address(&self) -> io::Result<Service> {
@@ -288,6 +312,15 @@ mod tests {
         let sock = OsSockFactory::default().create_sock(&here).unwrap().into_os_sock().unwrap();
         let nodelay = SockRef::from(&*sock.shared.stream()).tcp_nodelay().unwrap();
         assert!(nodelay);
+    }
+
+    /// A socket that is not bound has an address of zeroes, as on Unix.
+    #[test]
+    fn a_new_socket_has_an_address_without_a_port() {
+        for (to, expected) in [("127.0.0.1:1", "0.0.0.0:0"), ("[::1]:1", "[::]:0")] {
+            let sock = OsSockFactory::default().create_sock(&to.parse().unwrap()).unwrap();
+            assert_eq!(sock.local_address().unwrap().to_string(), expected);
+        }
     }
 
     /// A unix-domain address is refused with the error of a family that the system lacks.
