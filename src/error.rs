@@ -27,7 +27,7 @@ use crate::{
     address::Service,
     dial::{ZONE_HINT, lacks_zone},
     engine::{connection::ConnectionId, threads::SocketsThreads},
-    sys::{sources::write_sources, sync::Mutex},
+    sys::{errors, sources::write_sources, sync::Mutex},
 };
 pub use crate::{
     address::{InvalidAddrError, ParseAddrError, ParseAddrErrorKind},
@@ -217,7 +217,8 @@ impl BindError {
         let kind = match source.raw_os_error() {
             // The library's own check has failed, or the descriptor is no such socket. The other
             // numbers say nothing about the descriptor.
-            None | Some(libc::ENOTSOCK | libc::EOPNOTSUPP | libc::ENOPROTOOPT | libc::EINVAL) => {
+            None
+            | Some(errors::ENOTSOCK | errors::EOPNOTSUPP | errors::ENOPROTOOPT | errors::EINVAL) => {
                 BindErrorKind::NotAListener { source }
             }
             Some(_) => BindErrorKind::Os { step: ADOPT, source },

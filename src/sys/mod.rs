@@ -46,7 +46,8 @@ pub(crate) mod passing;
 mod socket_options;
 pub(crate) mod sources;
 pub(crate) mod sync;
-#[cfg(all(test, unix))]
+#[cfg(test)]
+#[cfg(unix)]
 pub(crate) mod temporary;
 
 use std::{

@@ -15,6 +15,7 @@ use sockman::{
     error::JoinError,
     options::PanicPolicy,
     stateful::{Handler, Link, Remote},
+    sys::errors,
     testing::{Ended, Network, Peer, SocketThreadByHand},
 };
 
@@ -231,7 +232,7 @@ fn an_abort_in_the_last_question_resets_the_connection() {
         rig.thread.run_until_idle().unwrap();
         assert_eq!(rig.calls_of(0), TURN);
         let (_, ended) = rig.peers[0].receive();
-        assert_eq!(ended, Some(Ended::Error(libc::ECONNRESET)));
+        assert_eq!(ended, Some(Ended::Error(errors::ECONNRESET)));
         rig.assert_closed(rig.id());
         rig.assert_the_other_goes_on();
         assert_eq!(rig.calls_of(0), TURN);
