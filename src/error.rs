@@ -27,7 +27,7 @@ use crate::{
     address::Service,
     dial::{ZONE_HINT, lacks_zone},
     engine::{connection::ConnectionId, threads::SocketsThreads},
-    sys::{sources::write_sources, sync::Mutex},
+    sys::{errors, sources::write_sources, sync::Mutex},
 };
 pub use crate::{
     address::{InvalidAddrError, ParseAddrError, ParseAddrErrorKind},
@@ -146,7 +146,8 @@ pub enum BindErrorKind {
     },
     /// The system call named `step` failed for a reason that no other kind names.
     Os {
-        /// The system call that failed: `socket`, `bind`, `listen`, …
+        /// The system call that failed: `socket`, `bind`, `listen`, … For a descriptor that was
+        /// handed over, `adopt`, which stands for the calls that check and prepare it.
         step: &'static str,
         /// The error of the operating system.
         source: io::Error,
@@ -157,6 +158,9 @@ pub enum BindErrorKind {
         source: io::Error,
     },
 }
+
+/// The step of [`BindErrorKind::Os`] for a descriptor that was handed over.
+const ADOPT: &str = "adopt";
 
 impl BindError {
     /// Returns why the listener could not be created.
@@ -208,8 +212,17 @@ impl BindError {
         BindError::new(to, kind)
     }
 
-    pub(crate) fn not_a_listener(source: io::Error) -> BindError {
-        let kind = BindErrorKind::NotAListener { source };
+    /// Returns the error of a call on a socket that was handed over.
+    pub(crate) fn adopted(source: io::Error) -> BindError {
+        let kind = match source.raw_os_error() {
+            // The library's own check has failed, or the descriptor is no such socket. The other
+            // numbers say nothing about the descriptor.
+            None
+            | Some(errors::ENOTSOCK | errors::EOPNOTSUPP | errors::ENOPROTOOPT | errors::EINVAL) => {
+                BindErrorKind::NotAListener { source }
+            }
+            Some(_) => BindErrorKind::Os { step: ADOPT, source },
+        };
         BindError { inner: Box::new(BindInner { to: None, kind }) }
     }
 
@@ -231,6 +244,9 @@ impl BindError {
             return write!(f, "cannot listen: {error}");
         }
         let Some(to) = self.to() else {
+            if let BindErrorKind::Os { step, .. } = self.kind() {
+                return write!(f, "cannot listen on the given descriptor: {step} failed");
+            }
             return f.write_str(
                 "cannot listen on the given descriptor: it is not a listening stream socket; hand \
                  over a TCP or unix-domain stream socket that listens already",

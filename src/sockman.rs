@@ -181,8 +181,12 @@ impl SockMan {
     ///
     /// # Errors
     ///
-    /// [`BindErrorKind::NotAListener`](crate::error::BindErrorKind::NotAListener). If the call
-    /// fails, the descriptor is closed.
+    /// * [`BindErrorKind::NotAListener`](crate::error::BindErrorKind::NotAListener): the descriptor
+    ///   is something else.
+    /// * [`BindErrorKind::Os`](crate::error::BindErrorKind::Os): the system failed for a reason
+    ///   that says nothing about the descriptor, such as a lack of memory.
+    ///
+    /// If the call fails, the descriptor is closed.
     ///
     /// # Examples
     ///

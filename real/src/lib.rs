@@ -1,7 +1,12 @@
 //! Helpers for the tests against programs that others wrote: paths of the fixtures, of installed
-//! programs, and of this workspace's programs.
+//! programs, and of this workspace's programs; certificates; a bitcoind.
 
-#![allow(clippy::panic, reason = "a test fails by a panic")]
+#![allow(clippy::panic, clippy::unwrap_used, reason = "a test fails by a panic")]
+
+pub mod bitcoind;
+mod certificates;
+
+pub use certificates::write_certificates;
 
 use std::{
     path::{Path, PathBuf},

@@ -11,18 +11,16 @@ use std::{
     collections::BTreeSet,
     fs,
     io::Read,
-    net::{SocketAddr, TcpListener, TcpStream},
-    path::{Path, PathBuf},
-    process::{Command, Output, Stdio},
-    thread,
-    time::{Duration, Instant},
+    net::{SocketAddr, TcpStream},
+    process::Stdio,
 };
 
 use bitcoin::Network;
 use data_encoding::HEXLOWER;
+use real::bitcoind::{Bitcoind, Rpc};
 use serde_json::{Value, json};
 use sockman_node::BlockStore;
-use sockman_test_support::{DEADLINE, program::Process};
+use sockman_test_support::{DEADLINE, program::Process, tools::TempDir};
 
 /// The address that receives the mined coins: a key hash of zeros.
 const NOBODY: &str = "bcrt1qqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqdku202";
@@ -51,129 +49,23 @@ const LEFT_OUT: [&str; 15] = [
     "last_block_announcement",
     "misbehavior_score",
 ];
-/// The pause between two requests for another program's state.
-const LOOK: Duration = Duration::from_millis(50);
+const TEMPORARY: &str = env!("CARGO_TARGET_TMPDIR");
 
-fn run(program: &str) -> Command {
-    let mut command = Command::new(real::installed(env!("CARGO_TARGET_TMPDIR"), "bitcoind", "run"));
-    command.arg(program);
-    command
-}
-
-/// An RPC server that `bitcoin-cli` can call.
-struct Rpc {
-    port: u16,
-    cookie: PathBuf,
-    datadir: PathBuf,
-}
-
-impl Rpc {
-    fn command(&self, arguments: &[&str]) -> Output {
-        run("bitcoin-cli")
-            .args(["-regtest", "-rpcconnect=127.0.0.1", "-rpcclienttimeout=60"])
-            .arg(format!("-datadir={}", self.datadir.display()))
-            .arg(format!("-rpcport={}", self.port))
-            .arg(format!("-rpccookiefile={}", self.cookie.display()))
-            .args(arguments)
-            .output()
-            .unwrap()
-    }
-
-    fn text(&self, arguments: &[&str]) -> String {
-        let output = self.command(arguments);
-        let error = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{arguments:?}: {error}");
-        String::from_utf8(output.stdout).unwrap().trim().to_owned()
-    }
-
-    fn json(&self, arguments: &[&str]) -> Value {
-        let text = self.text(arguments);
-        serde_json::from_str(&text).unwrap_or_else(|_| panic!("{arguments:?}: {text}"))
-    }
-
-    /// Returns the exit code of `bitcoin-cli`, which is the absolute value of Core's error code,
-    /// modulo 256.
-    fn error(&self, arguments: &[&str]) -> i32 {
-        self.command(arguments).status.code().unwrap()
-    }
-
-    /// Repeats a call until the answer is right.
-    fn wait_for(&self, arguments: &[&str], is_right: impl Fn(&Value) -> bool) -> Value {
-        let deadline = Instant::now() + DEADLINE;
-        loop {
-            let answer = self.json(arguments);
-            if is_right(&answer) {
-                return answer;
-            }
-            assert!(Instant::now() < deadline, "{arguments:?} still returns {answer}");
-            thread::park_timeout(LOOK);
-        }
-    }
-}
-
-struct Bitcoind {
-    address: SocketAddr,
-    rpc: Rpc,
-    directory: PathBuf,
-    process: Process,
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
-fn new_directory(name: &str) -> PathBuf {
-    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", free_port()));
-    fs::create_dir_all(&path).unwrap();
-    path
-}
-
-impl Bitcoind {
-    fn start(arguments: &[&str]) -> Bitcoind {
-        let directory = new_directory("bitcoind");
-        let (port, rpc_port) = (free_port(), free_port());
-        let child = run("bitcoind")
-            .args(["-regtest", "-listen=1", "-server=1", "-printtoconsole=1", "-nodebuglogfile"])
-            .args(["-dnsseed=0", "-fixedseeds=0", "-listenonion=0", "-discover=0", "-natpmp=0"])
-            .args(["-maxconnections=40", "-par=1", "-dbcache=4", "-disablewallet=1"])
-            .arg(format!("-datadir={}", directory.display()))
-            .arg(format!("-bind=127.0.0.1:{port}"))
-            .arg(format!("-rpcport={rpc_port}"))
-            .args(arguments)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let mut process = Process::new(child);
-        process
-            .wait_for_line("bitcoind's start", |line| line.contains("Done loading").then_some(()));
-        let cookie = directory.join("regtest/.cookie");
-        let rpc = Rpc { port: rpc_port, cookie, datadir: directory.clone() };
-        Bitcoind { address: ([127, 0, 0, 1], port).into(), rpc, directory, process }
-    }
-
-    /// Stops the process, and keeps its files.
-    fn stop(&mut self) {
-        self.rpc.text(&["stop"]);
-        assert_eq!(self.process.wait_for_end().0, Some(0));
-    }
-
-    fn end(mut self) {
-        self.stop();
-        let _ = fs::remove_dir_all(&self.directory);
-    }
+fn start(arguments: &[&str]) -> Bitcoind {
+    Bitcoind::start(TEMPORARY, arguments)
 }
 
 struct OurNode {
     rpc: Rpc,
     listening: String,
     process: Process,
+    _directory: TempDir,
 }
 
 impl OurNode {
     fn start(arguments: &[&str]) -> OurNode {
-        let directory = new_directory("node");
-        let cookie = directory.join("cookie");
+        let directory = TempDir::new();
+        let cookie = directory.path("cookie");
         let child = real::node()
             .args(["--network", "regtest", "--listen", "127.0.0.1:0", "--rpc", "127.0.0.1:0"])
             .arg("--rpc-cookie")
@@ -192,14 +84,16 @@ impl OurNode {
         let listening = process.wait_for_line("where it listens", after("listening on "));
         let rpc = process.wait_for_line("where its RPC is", after("the RPC server listens on "));
         let port = rpc.parse::<SocketAddr>().unwrap().port();
-        OurNode { rpc: Rpc { port, cookie, datadir: directory }, listening, process }
+        let datadir = directory.path("datadir");
+        fs::create_dir(&datadir).unwrap();
+        let rpc = Rpc::new(TEMPORARY, port, cookie, datadir);
+        OurNode { rpc, listening, process, _directory: directory }
     }
 
     fn end(mut self) {
         assert_eq!(self.rpc.text(&["stop"]), "sockman-node stopping");
         assert_eq!(self.process.wait_for_end().0, Some(0));
-        assert!(!self.rpc.cookie.exists());
-        let _ = fs::remove_dir_all(&self.rpc.datadir);
+        assert!(!self.rpc.cookie().exists());
     }
 }
 
@@ -216,7 +110,7 @@ fn one_peer(transport: &str, inbound: bool) -> impl Fn(&Value) -> bool {
 
 #[test]
 fn we_dial_bitcoind_in_version_2_and_sync_its_headers() {
-    let bitcoind = Bitcoind::start(&[]);
+    let bitcoind = start(&[]);
     bitcoind.rpc.json(&["generatetoaddress", &BLOCKS.to_string(), NOBODY]);
     let node = OurNode::start(&["--connect", &bitcoind.address.to_string()]);
 
@@ -243,7 +137,7 @@ fn we_dial_bitcoind_in_version_2_and_sync_its_headers() {
 /// of them.
 #[test]
 fn bitcoind_syncs_headers_and_blocks_from_us() {
-    let mut miner = Bitcoind::start(&["-blockfilterindex=1"]);
+    let mut miner = start(&["-blockfilterindex=1"]);
     // Anybody can spend an output with this script. Each spending transaction is in a block of its
     // own, because bitcoind relays no such transaction.
     let script = "raw(51)";
@@ -262,7 +156,7 @@ fn bitcoind_syncs_headers_and_blocks_from_us() {
     let filter = miner.rpc.json(&["getblockfilter", &tip]);
     miner.stop();
 
-    let blocks = miner.directory.join("regtest/blocks");
+    let blocks = miner.blocks();
     let store = BlockStore::open(&blocks, Network::Regtest).unwrap();
     assert_eq!(store.height(), height);
     assert_eq!(HEXLOWER.encode(store.filter(height).unwrap()), filter["filter"]);
@@ -270,10 +164,8 @@ fn bitcoind_syncs_headers_and_blocks_from_us() {
 
     let node = OurNode::start(&["--blocks", blocks.to_str().unwrap()]);
     for transport in ["1", "0"] {
-        let bitcoind = Bitcoind::start(&[
-            &format!("-connect={}", node.listening),
-            &format!("-v2transport={transport}"),
-        ]);
+        let bitcoind =
+            start(&[&format!("-connect={}", node.listening), &format!("-v2transport={transport}")]);
         let rpc = &bitcoind.rpc;
         rpc.wait_for(&["getblockcount"], |count| *count == height);
         assert_eq!(rpc.text(&["getbestblockhash"]), tip);
@@ -283,13 +175,12 @@ fn bitcoind_syncs_headers_and_blocks_from_us() {
     }
     assert_eq!(node.rpc.json(&["getblockchaininfo"])["blocks"], height);
     node.end();
-    let _ = fs::remove_dir_all(&miner.directory);
 }
 
 #[test]
 fn bitcoind_dials_us_in_version_2() {
     let node = OurNode::start(&[]);
-    let bitcoind = Bitcoind::start(&[&format!("-addnode={}", node.listening)]);
+    let bitcoind = start(&[&format!("-addnode={}", node.listening)]);
     node.rpc.wait_for(&["getpeerinfo"], one_peer("v2", true));
     bitcoind.rpc.wait_for(&["getpeerinfo"], one_peer("v2", false));
     bitcoind.end();
@@ -298,7 +189,7 @@ fn bitcoind_dials_us_in_version_2() {
 
 #[test]
 fn a_bitcoind_without_version_2_is_served_in_version_1() {
-    let bitcoind = Bitcoind::start(&["-v2transport=0"]);
+    let bitcoind = start(&["-v2transport=0"]);
     let node = OurNode::start(&["--connect", &bitcoind.address.to_string()]);
     node.rpc.wait_for(&["getpeerinfo"], one_peer("v1", false));
     bitcoind.rpc.wait_for(&["getpeerinfo"], one_peer("v1", true));
@@ -309,7 +200,7 @@ fn a_bitcoind_without_version_2_is_served_in_version_1() {
 /// Inbound peers use all places for inbound connections. A place for the added node is still free.
 #[test]
 fn an_added_node_connects_although_all_inbound_places_are_taken() {
-    let bitcoind = Bitcoind::start(&[]);
+    let bitcoind = start(&[]);
     let node = OurNode::start(&["--max-connections", "1", "--v1-only"]);
     let _stranger = TcpStream::connect(&node.listening).unwrap();
     node.rpc.wait_for(&["getconnectioncount"], |count| *count == 1);
@@ -327,7 +218,7 @@ fn an_added_node_connects_although_all_inbound_places_are_taken() {
 
 #[test]
 fn a_network_that_is_switched_off_has_no_peers_until_it_is_switched_on() {
-    let bitcoind = Bitcoind::start(&[]);
+    let bitcoind = start(&[]);
     let node = OurNode::start(&["--connect", &bitcoind.address.to_string()]);
     node.rpc.wait_for(&["getpeerinfo"], one_peer("v2", false));
     node.rpc.text(&["setnetworkactive", "false"]);
@@ -345,7 +236,7 @@ fn a_network_that_is_switched_off_has_no_peers_until_it_is_switched_on() {
 
 #[test]
 fn bitcoin_cli_works_with_the_node() {
-    let bitcoind = Bitcoind::start(&[]);
+    let bitcoind = start(&[]);
     let node = OurNode::start(&[]);
     let to = bitcoind.address.to_string();
     let rpc = &node.rpc;

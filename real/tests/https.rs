@@ -12,7 +12,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use real::write_certificates;
 use serde_json::Value;
 use sockman_test_support::{
     program::{Process, signal, workspace_program},
@@ -29,24 +29,7 @@ struct Server {
 impl Server {
     fn start(arguments: &[&str]) -> Server {
         let directory = TempDir::new();
-        for authority_name in ["ours", "strange"] {
-            let mut params = CertificateParams::new(Vec::new()).unwrap();
-            params.distinguished_name.push(DnType::CommonName, authority_name);
-            params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-            let authority =
-                CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
-            let write = |name: &str, text: String| {
-                fs::write(directory.path(&format!("{authority_name}-{name}")), text).unwrap();
-            };
-            write("authority.pem", authority.pem());
-            for name in ["localhost", "member"] {
-                let key = KeyPair::generate().unwrap();
-                let params = CertificateParams::new(vec![name.to_owned()]).unwrap();
-                let certificate = params.signed_by(&key, &authority).unwrap();
-                write(&format!("{name}.pem"), certificate.pem());
-                write(&format!("{name}.key"), key.serialize_pem());
-            }
-        }
+        write_certificates(&directory);
         let child = Command::new(workspace_program("sockman-https", "https"))
             .args(["--listen", "127.0.0.1:0", "--cert"])
             .arg(directory.path("ours-localhost.pem"))

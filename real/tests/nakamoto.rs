@@ -8,19 +8,19 @@
 
 use std::{
     collections::BTreeSet,
-    net::{SocketAddr, TcpListener},
-    path::{Path, PathBuf},
-    process::{Command, Stdio},
+    net::SocketAddr,
+    path::Path,
     thread::{self, JoinHandle},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use nakamoto_client::{Client, Config, Error, Event, Handle, Network, chan, traits::Handle as _};
 use nakamoto_common::bitcoin::Script;
 use nakamoto_net_sockman::{Reactor, Waker};
+use real::bitcoind::Bitcoind;
 use serde_json::Value;
 use sockman_node::{BlockStore, Node};
-use sockman_test_support::{DEADLINE, program::Process, tools::TempDir};
+use sockman_test_support::{DEADLINE, tools::TempDir};
 
 /// More headers, and more filter headers, than one message holds.
 const BLOCKS: u64 = 2100;
@@ -38,90 +38,22 @@ const fn script(byte: u8) -> [u8; 22] {
     script
 }
 
-fn run(program: &str) -> Command {
-    let mut command = Command::new(real::installed(env!("CARGO_TARGET_TMPDIR"), "bitcoind", "run"));
-    command.arg(program);
-    command
-}
+/// The options of a bitcoind that serves light clients.
+const FILTERS: [&str; 2] = ["-blockfilterindex=1", "-peerblockfilters=1"];
 
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
-/// A bitcoind that can be stopped and started again, at the same address, with the same chain.
-struct Bitcoind {
-    address: SocketAddr,
-    rpc_port: u16,
-    directory: PathBuf,
-    process: Option<Process>,
-}
-
-impl Bitcoind {
-    fn new(directory: &Path) -> Bitcoind {
-        Bitcoind {
-            address: ([127, 0, 0, 1], free_port()).into(),
-            rpc_port: free_port(),
-            directory: directory.to_owned(),
-            process: None,
-        }
+/// Mines blocks, and waits until their filters are indexed.
+fn mine(bitcoind: &Bitcoind, blocks: u64, to: &[u8]) {
+    let script: String = to.iter().map(|byte| format!("{byte:02x}")).collect();
+    let mut left = blocks;
+    while left > 0 {
+        // The client of the RPC waits for a minute, in which a busy machine mines these.
+        let count = left.min(100);
+        let script = format!("raw({script})");
+        bitcoind.rpc.text(&["generatetodescriptor", &count.to_string(), &script]);
+        left -= count;
     }
-
-    fn start(&mut self) {
-        let child = run("bitcoind")
-            .args(["-regtest", "-listen=1", "-server=1", "-printtoconsole=1", "-nodebuglogfile"])
-            .args(["-dnsseed=0", "-fixedseeds=0", "-listenonion=0", "-discover=0", "-natpmp=0"])
-            .args(["-maxconnections=40", "-par=1", "-dbcache=4", "-disablewallet=1"])
-            .args(["-blockfilterindex=1", "-peerblockfilters=1"])
-            .arg(format!("-datadir={}", self.directory.display()))
-            .arg(format!("-bind={}", self.address))
-            .arg(format!("-rpcport={}", self.rpc_port))
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let mut process = Process::new(child);
-        process
-            .wait_for_line("bitcoind's start", |line| line.contains("Done loading").then_some(()));
-        self.process = Some(process);
-    }
-
-    fn stop(&mut self) {
-        self.rpc(&["stop"]);
-        assert_eq!(self.process.take().unwrap().wait_for_end().0, Some(0));
-    }
-
-    fn rpc(&self, arguments: &[&str]) -> String {
-        let output = run("bitcoin-cli")
-            .args(["-regtest", "-rpcconnect=127.0.0.1", "-rpcclienttimeout=60"])
-            .arg(format!("-datadir={}", self.directory.display()))
-            .arg(format!("-rpcport={}", self.rpc_port))
-            .args(arguments)
-            .output()
-            .unwrap();
-        let error = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{arguments:?}: {error}");
-        String::from_utf8(output.stdout).unwrap()
-    }
-
-    /// Mines blocks, and waits until their filters are indexed.
-    fn mine(&self, blocks: u64, to: &[u8]) {
-        let script: String = to.iter().map(|byte| format!("{byte:02x}")).collect();
-        let mut left = blocks;
-        while left > 0 {
-            // The client of the RPC waits for a minute, in which a busy machine mines these.
-            let count = left.min(100);
-            self.rpc(&["generatetodescriptor", &count.to_string(), &format!("raw({script})")]);
-            left -= count;
-        }
-        let deadline = Instant::now() + DEADLINE;
-        while self.rpc(&["getindexinfo"]).contains("\"synced\": false") {
-            assert!(Instant::now() < deadline, "the filters are not indexed");
-        }
-    }
-
-    fn peers(&self) -> Vec<Value> {
-        serde_json::from_str(&self.rpc(&["getpeerinfo"])).unwrap()
-    }
+    let is_indexed = |info: &Value| info["basic block filter index"]["synced"] == true;
+    bitcoind.rpc.wait_for(&["getindexinfo"], is_indexed);
 }
 
 /// A light client that runs on a thread of its own.
@@ -193,32 +125,31 @@ impl LightClient {
 #[test]
 fn nakamoto_syncs_from_bitcoind_and_from_our_node_follows_and_reconnects_on_this_reactor() {
     let directory = TempDir::new();
-    let [bitcoind_directory, client_directory] = ["bitcoind", "client"].map(|name| {
-        let path = directory.path(name);
-        std::fs::create_dir_all(&path).unwrap();
-        path
-    });
-    let mut bitcoind = Bitcoind::new(&bitcoind_directory);
-    bitcoind.start();
-    bitcoind.mine(1000, &OTHERS);
-    bitcoind.mine(1, &WATCHED);
-    bitcoind.mine(BLOCKS - 1002, &OTHERS);
-    bitcoind.mine(1, &WATCHED);
+    let client_directory = directory.path("client");
+    std::fs::create_dir_all(&client_directory).unwrap();
+    let mut bitcoind = Bitcoind::start(env!("CARGO_TARGET_TMPDIR"), &FILTERS);
+    mine(&bitcoind, 1000, &OTHERS);
+    mine(&bitcoind, 1, &WATCHED);
+    mine(&bitcoind, BLOCKS - 1002, &OTHERS);
+    mine(&bitcoind, 1, &WATCHED);
 
     // Syncs headers, filter headers and filters, and fetches the blocks that match.
     let client = LightClient::start(bitcoind.address, &client_directory);
     client.wait_for_negotiated();
     let tip = client.handle.wait_for_height(BLOCKS).unwrap();
-    assert_eq!(tip.to_string(), bitcoind.rpc(&["getbestblockhash"]).trim());
+    assert_eq!(tip.to_string(), bitcoind.rpc.text(&["getbestblockhash"]));
     client.handle.rescan(0.., [Script::from(WATCHED.to_vec())].into_iter()).unwrap();
     assert_eq!(client.wait_for_synced(BLOCKS), [1001, BLOCKS].into());
-    let peers = bitcoind.peers();
-    assert!(peers.len() == 1 && peers[0]["subver"].as_str().unwrap().contains("nakamoto"));
+    let peers = bitcoind.rpc.json(&["getpeerinfo"]);
+    assert!(
+        peers.as_array().unwrap().len() == 1
+            && peers[0]["subver"].as_str().unwrap().contains("nakamoto")
+    );
 
     // Follows new blocks.
-    bitcoind.mine(1, &OTHERS);
+    mine(&bitcoind, 1, &OTHERS);
     assert_eq!(client.wait_for_synced(BLOCKS + 1), [].into());
-    bitcoind.mine(1, &WATCHED);
+    mine(&bitcoind, 1, &WATCHED);
     assert_eq!(client.wait_for_synced(BLOCKS + 2), [BLOCKS + 2].into());
 
     // Reconnects after bitcoind was away, and follows again.
@@ -230,10 +161,10 @@ fn nakamoto_syncs_from_bitcoind_and_from_our_node_follows_and_reconnects_on_this
         _ => None,
     });
     assert_eq!(refused, std::io::ErrorKind::ConnectionRefused);
-    bitcoind.start();
+    bitcoind.start_again(&FILTERS);
     client.wait_for_negotiated();
-    bitcoind.mine(2, &OTHERS);
-    bitcoind.mine(1, &WATCHED);
+    mine(&bitcoind, 2, &OTHERS);
+    mine(&bitcoind, 1, &WATCHED);
     assert!(client.wait_for_synced(BLOCKS + 5).contains(&(BLOCKS + 5)));
     client.end();
 
@@ -246,17 +177,17 @@ fn nakamoto_syncs_from_bitcoind_and_from_our_node_follows_and_reconnects_on_this
     assert_eq!(ready, (BLOCKS + 5, BLOCKS + 5));
     client.wait_for_negotiated();
     client.end();
-    let tip = bitcoind.rpc(&["getbestblockhash"]);
+    let tip = bitcoind.rpc.text(&["getbestblockhash"]);
     bitcoind.stop();
 
     // A new client gets the same chain from a node of ours, which serves bitcoind's blocks.
-    let node = serve(&bitcoind.directory.join("regtest/blocks"));
+    let node = serve(&bitcoind.blocks());
     let other_directory = directory.path("other-client");
     std::fs::create_dir_all(&other_directory).unwrap();
     let client =
         LightClient::start(node.listening()[0].to_socket_addr().unwrap(), &other_directory);
     client.wait_for_negotiated();
-    assert_eq!(client.handle.wait_for_height(BLOCKS + 5).unwrap().to_string(), tip.trim());
+    assert_eq!(client.handle.wait_for_height(BLOCKS + 5).unwrap().to_string(), tip);
     client.handle.rescan(0.., [Script::from(WATCHED.to_vec())].into_iter()).unwrap();
     let matched = client.wait_for_synced(BLOCKS + 5);
     assert_eq!(matched, [1001, BLOCKS, BLOCKS + 2, BLOCKS + 5].into());

@@ -395,7 +395,7 @@ impl ConnectError {
                     (Some(proxy), _) => write!(f, " through the proxy {proxy}")?,
                     (None, _) => {}
                 }
-                write!(f, ": {phase} within {after:?}")
+                write!(f, ": {phase} within {after:.1?}")
             }
             Kind::Interrupted => write!(f, "cannot connect to {to}: the connect was interrupted"),
             Kind::Refused { .. } => write!(
@@ -609,6 +609,19 @@ impl fmt::Display for ConnectPhase {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The message of a time-out has the time in tenths, as a person reads it.
+    #[test]
+    fn the_message_of_a_time_out_rounds_the_time() {
+        let to = SocketAddr::from(([192, 0, 2, 1], 9735)).into();
+        let message = |after| {
+            let kind = Kind::TimedOut { proxy: None, phase: ConnectPhase::Connect, after };
+            ConnectError::new(&to, kind).to_string()
+        };
+        let expected = "cannot connect to 192.0.2.1:9735: the destination did not answer within";
+        assert_eq!(message(Duration::from_micros(30_030_393)), format!("{expected} 30.0s"));
+        assert_eq!(message(Duration::from_micros(250_049)), format!("{expected} 250.0ms"));
+    }
 
     /// The message of `NeedsProxy` names only options that this build has.
     #[test]

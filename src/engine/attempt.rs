@@ -137,7 +137,7 @@ impl Attempt {
         if matches!(step, Step::Connected) {
             if let Some(me) = self.dial.me() {
                 self.connection.set_late(me, self.dial.to());
-            } else if !self.dial.endpoint().addr().is_unix() && self.connection.me().port() == 0 {
+            } else if self.lacks_address() {
                 let is_late = self.deadline().is_some_and(|deadline| now >= deadline);
                 match self.connection.sock().local_address() {
                     Ok(me) => self.connection.set_late(&me, self.dial.to()),
@@ -149,6 +149,13 @@ impl Attempt {
             }
         }
         Ok(step)
+    }
+
+    /// Returns whether the kernel had not chosen the local address when it was asked. A socket that
+    /// was bound to a wildcard, even with a port, gets its address when the connect begins.
+    fn lacks_address(&self) -> bool {
+        let me = self.connection.me();
+        !self.dial.endpoint().addr().is_unix() && (me.port() == 0 || me.addr().is_unspecified())
     }
 
     /// Watches the sockets that the attempt waits on.

@@ -73,8 +73,8 @@ impl Listener {
     }
 
     pub(crate) fn adopt(factory: &dyn SockFactory, fd: OwnedSocket) -> Result<Listener, BindError> {
-        let sock = factory.adopt_listener(fd).map_err(BindError::not_a_listener)?;
-        let address = sock.local_address().map_err(BindError::not_a_listener)?;
+        let sock = factory.adopt_listener(fd).map_err(BindError::adopted)?;
+        let address = sock.local_address().map_err(BindError::adopted)?;
         let stopped = AtomicBool::new(false);
         let socket = SocketOptions::default();
         Ok(Listener { sock, address, stopped, is_adopted: true, path: None, socket })

@@ -42,14 +42,20 @@ impl Listening {
         }
     }
 
-    /// Adds a listener, unless it is stopped. Lists it if the poller refuses it.
-    pub(crate) fn add(&mut self, poll_set: &PollSet, listener: &Arc<Listener>, now: Instant) {
+    /// Adds a listener, unless it is stopped. Lists it if the poller refuses it. Returns `false` if
+    /// every slot is taken.
+    pub(crate) fn add(
+        &mut self,
+        poll_set: &PollSet,
+        listener: &Arc<Listener>,
+        now: Instant,
+    ) -> bool {
         if listener.is_stopped() {
-            return;
+            return true;
         }
         let accepting = Accepting::new(Arc::clone(listener));
         let Some(key) = self.slots.insert(ListenerSlot { accepting, is_listed: false }) else {
-            return;
+            return false;
         };
         if let Some(slot) = self.slots.get_mut(key) {
             slot.accepting.register(poll_set, key, now);
@@ -57,6 +63,7 @@ impl Listening {
                 self.list(key);
             }
         }
+        true
     }
 
     /// Latches a listener that an event reported.
@@ -138,6 +145,12 @@ impl Listening {
             !is_stopped
         });
         self.due.retain(|key| self.slots.get_mut(*key).is_some());
+    }
+
+    /// Leaves no slot for further listeners.
+    #[cfg(all(test, feature = "testing"))]
+    pub(crate) fn fill(&mut self) {
+        self.slots.limit_to_current();
     }
 
     #[cfg(test)]

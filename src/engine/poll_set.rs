@@ -80,7 +80,7 @@ impl PollSet {
     pub(crate) fn latch(&mut self, key: Key, event: &Readiness) {
         if let Some(slot) = self.slots.get_mut(key) {
             slot.latch(event);
-            self.due.list_as(slot.is_heavy, key, &mut slot.listed);
+            self.due.list_as(slot.is_heavy(), key, &mut slot.listed);
         }
     }
 

@@ -277,6 +277,12 @@ impl Shared {
         address
     }
 
+    /// Stops one listener.
+    pub(crate) fn stop_listener(&self, listener: &Arc<Listener>) {
+        self.listeners.lock().retain(|kept| !Arc::ptr_eq(kept, listener));
+        listener.stop();
+    }
+
     /// Takes all listeners out of the list, without stopping them.
     pub(crate) fn take_listeners(&self) -> Vec<Arc<Listener>> {
         std::mem::take(&mut *self.listeners.lock())

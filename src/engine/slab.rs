@@ -83,6 +83,9 @@ pub(crate) struct Slab<T> {
     /// The free places. Some of them may have been given up, or taken again since.
     free: Vec<u32>,
     len: usize,
+    /// The number of places that a test allows.
+    #[cfg(test)]
+    limit: usize,
 }
 
 /// The number of places in a block.
@@ -93,7 +96,15 @@ const KEPT_PLACES: usize = 1024;
 impl<T> Slab<T> {
     pub(crate) fn new() -> Slab<T> {
         let (values, blocks, generations, free) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        Slab { values, blocks, generations, free, len: 0 }
+        Slab {
+            values,
+            blocks,
+            generations,
+            free,
+            len: 0,
+            #[cfg(test)]
+            limit: INDEX_MASK,
+        }
     }
 
     /// Stores a value and returns its key. Returns `None` if every index is taken. A slab has 2^32
@@ -107,7 +118,7 @@ impl<T> Slab<T> {
             }
         }
         let index = u32::try_from(self.values.len()).ok()?;
-        if index as usize >= INDEX_MASK {
+        if index as usize >= self.limit() {
             return None;
         }
         self.values.push(Some(value));
@@ -118,6 +129,22 @@ impl<T> Slab<T> {
             self.blocks.push(0);
         }
         self.inserted(index)
+    }
+
+    #[cfg(not(test))]
+    fn limit(&self) -> usize {
+        INDEX_MASK
+    }
+
+    #[cfg(test)]
+    fn limit(&self) -> usize {
+        self.limit
+    }
+
+    /// Allows no more places than there are.
+    #[cfg(all(test, feature = "testing"))]
+    pub(crate) fn limit_to_current(&mut self) {
+        self.limit = self.values.len();
     }
 
     fn inserted(&mut self, index: u32) -> Option<Key> {

@@ -271,6 +271,12 @@ impl SocketThread {
         self.listening.looked_at()
     }
 
+    /// Makes every slot for listeners taken.
+    #[cfg(all(test, feature = "testing"))]
+    pub(crate) fn fill_listeners(&mut self) {
+        self.listening.fill();
+    }
+
     /// Returns whether the last pass had nothing to do and left nothing to do.
     #[cfg(feature = "testing")]
     pub(crate) fn is_idle(&self) -> bool {
@@ -381,7 +387,20 @@ impl SocketThread {
             inbox.woke();
         }
         polled?;
-        self.latch_events(context, latest)
+        self.latch_events(context, latest)?;
+        #[cfg(feature = "testing")]
+        (self.slept = self.slept && !self.has_unserved_deadline(context));
+        Ok(())
+    }
+
+    /// Returns whether a deadline of the embedder has passed that gets an immediate pass.
+    #[cfg(feature = "testing")]
+    fn has_unserved_deadline(&self, context: &Context<'_>) -> bool {
+        let Some(deadline) = context.handler().next_deadline() else { return false };
+        deadline <= self.now
+            && self.served_deadline.is_none_or(|served| {
+                deadline > served.deadline && served.at + DEADLINE_PAUSE <= self.now
+            })
     }
 
     /// Latches the events of a poll and those that the poll left over, and reads the clock. A poll
@@ -447,7 +466,8 @@ impl SocketThread {
             self.turn(context, key);
             self.connected.due.turn_over();
             next = self.connected.due.next_turn();
-            if next.is_some() && !self.has_looked(context) {
+            let repeats = self.connected.due.repeats();
+            if next.is_some() && (repeats || !self.has_looked(context)) {
                 break;
             }
         }
@@ -479,7 +499,7 @@ impl SocketThread {
             // another poll precedes.
             if !may_go_on {
                 slot.want_turn();
-                due.list_as(slot.is_heavy, key, &mut slot.listed);
+                due.list_as(slot.is_heavy(), key, &mut slot.listed);
                 continue;
             }
             // After a panic the connection is closed, and its mark frees the slot.
@@ -487,7 +507,7 @@ impl SocketThread {
             if context.guard(slot.id, || slot.sweep(context, state, open)).unwrap_or(true) {
                 turns += 1;
             } else {
-                due.list_as(slot.is_heavy, key, &mut slot.listed);
+                due.list_as(slot.is_heavy(), key, &mut slot.listed);
             }
         }
         context.shared().counters.turns.add_owned(turns);
@@ -508,6 +528,7 @@ impl SocketThread {
         };
         desk.swap_current(&mut slot.spare);
         match end {
+            Some(TurnEnd::BulkLeft) => self.connected.due.bulk_left(key),
             Some(TurnEnd::WorkLeft) => self.connected.due.work_left(key),
             Some(TurnEnd::MayAnswer) => self.connected.due.may_answer(key),
             Some(TurnEnd::Rests) => Due::rests(&mut slot.listed),

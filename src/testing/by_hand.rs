@@ -126,9 +126,8 @@ impl SocketThreadByHand {
     /// Returns the number of passes: about twenty a second with the default sweep, if nothing
     /// happens.
     ///
-    /// The run ends in the pass that reaches the end of `time`. A deadline of the handler
-    /// ([`next_deadline`](crate::EventHandler::next_deadline)) at exactly that moment is served by
-    /// the next pass. A test of a deadline at the end of `time` runs for a moment longer.
+    /// What is due at exactly the end of `time` belongs to the run, deadlines of the handler
+    /// ([`next_deadline`](crate::EventHandler::next_deadline)) included.
     ///
     /// # Errors
     ///
@@ -178,8 +177,8 @@ impl SocketThreadByHand {
         }
     }
 
-    /// Returns whether the last pass had nothing to do and left nothing to do. Deadlines do not
-    /// count.
+    /// Returns whether the last pass had nothing to do and left nothing to do. Deadlines count when
+    /// they have passed.
     #[must_use]
     pub fn is_idle(&self) -> bool {
         self.parked.as_ref().is_none_or(Parked::is_idle)

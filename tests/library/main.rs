@@ -87,5 +87,7 @@ mod socks5_hostile;
 mod conformance;
 
 // Over the network in memory.
+mod by_hand;
 mod doubles;
+mod lacks;
 mod limits;

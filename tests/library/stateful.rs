@@ -3,6 +3,7 @@
 
 mod closures;
 mod finishing;
+mod last_question;
 mod sending;
 
 use std::{

@@ -1,9 +1,12 @@
 //! A Lightning node that listens, connects to peers, and keeps the connections alive. It knows no
 //! channels: a real node has a `ChannelManager` where this one has an `ErroringMessageHandler`.
 //!
-//! `cargo run --example node -- --seed 1 --listen 127.0.0.1:9735`
-//! `cargo run --example node -- --seed 2 --peer NODE_ID@127.0.0.1:9735`
-//! `cargo run --example node -- --tor 127.0.0.1:9050 --peer NODE_ID@…d.onion:9735`
+//! ```sh
+//! cargo run -p lightning-net-sockman --example node -- --seed 1 --listen 127.0.0.1:9735
+//! cargo run -p lightning-net-sockman --example node -- --seed 2 --peer NODE_ID@127.0.0.1:9735
+//! cargo run -p lightning-net-sockman --example node -- \
+//!     --tor 127.0.0.1:9050 --peer NODE_ID@…d.onion:9735
+//! ```
 
 #![allow(clippy::print_stdout, reason = "a program prints")]
 
@@ -110,7 +113,7 @@ fn keep(
                 while !connection.wait_closed(Duration::from_secs(1)) && !stop.is_interrupted() {}
                 println!("the connection to {id} has ended");
             }
-            Err(error) => println!("{id}: {error}"),
+            Err(error) => println!("{id}: {error:#}"), // With the causes.
         }
         let _ = stop.sleep_for(RETRY);
     }

@@ -1,6 +1,6 @@
 //! Two Lightning nodes in one process: they shake hands, ping, and exchange custom messages.
 //!
-//! `cargo run --example two_nodes`
+//! `cargo run -p lightning-net-sockman --example two_nodes`
 
 #![allow(clippy::print_stdout, reason = "a program prints")]
 

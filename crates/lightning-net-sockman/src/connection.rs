@@ -31,6 +31,9 @@ impl Drop for ReportOnDrop {
 /// same connection. A dropped handle changes nothing: the connection goes on.
 ///
 /// The handle takes the place of the future that the functions of `lightning-net-tokio` return.
+///
+/// A connection that LDK has ended goes on sending what is queued until the peer closes, for at
+/// most three seconds. It has ended after that.
 #[derive(Debug, Clone)]
 pub struct Connection {
     id: ConnectionId,

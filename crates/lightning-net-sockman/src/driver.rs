@@ -40,9 +40,23 @@ const TOR_CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 /// The driver creates a [`SockMan`], which [`sockman`](Driver::sockman) returns, for everything
 /// that LDK has no word for: listening, the threads, limits, statistics, the end.
 ///
+/// # The end
+///
+/// A program ends a driver in this order, as in the example:
+///
+/// 1. `disconnect_all_peers` of the peer manager. LDK discards what it has not handed over yet.
+/// 2. [`SockMan::drain_and_stop`] sends what is queued, and stops the thread.
+/// 3. [`SocketsThreads::join`](sockman::SocketsThreads::join). Without a stop before, it waits
+///    without end.
+/// 4. The drop of the last handle. It does not end a running thread.
+///
 /// When the last handle is dropped and no thread runs, the connections are closed without a report
-/// to the peer manager. So call `disconnect_all_peers` of the peer manager first, and keep a handle
-/// until no other thread uses the peer manager.
+/// to the peer manager. So keep a handle until no other thread uses the peer manager.
+///
+/// Before the start of the thread and after a `join`, connects succeed, but nothing is received or
+/// sent. After a `join`, the thread may be started again.
+///
+/// # In message handlers
 ///
 /// A message handler that keeps a driver stores a [`WeakDriver`]: the driver owns the pointer to
 /// the peer manager, which owns its message handlers.
@@ -153,6 +167,10 @@ impl Driver {
     /// Connects to the node `their_node_id`. Waits for the connect, for 10 seconds at most, but not
     /// for Lightning's handshake. If another node answers, the connection is closed.
     ///
+    /// The handshake is over when the peer manager lists the peer, and `peer_connected` of its
+    /// message handlers is called. If it fails, [`Connection::is_closed`] returns `true`. A peer
+    /// that says nothing is given up by the peer manager at the second `timer_tick_occurred`.
+    ///
     /// # Errors
     ///
     /// [`ConnectError`]. On the socket thread, and so in most message handlers, its kind is
@@ -206,7 +224,8 @@ impl Driver {
     }
 
     /// Works as [`connect_outbound`](Driver::connect_outbound), to any destination and with any
-    /// options: another time-out, a proxy, a source address.
+    /// options: another time-out, a proxy, a source address. The time-out is that of the options: 5
+    /// seconds by default, and 60 through a proxy.
     ///
     /// # Errors
     ///
@@ -226,7 +245,8 @@ impl Driver {
 
     /// Begins a connect to the node `their_node_id`, and returns at once. The socket thread calls
     /// `outcome` with the result, with no lock held. This method works in message handlers, and for
-    /// many connects at once.
+    /// many connects at once. The time-out is that of the options: 5 seconds by default, and 60
+    /// through a proxy.
     ///
     /// `outcome` is dropped without a call if the driver is dropped, or the id is closed before.
     ///

@@ -16,9 +16,12 @@
 //! # Threads
 //!
 //! The socket thread makes all calls to the [`PeerManager`] that belong to one connection, so they
-//! come one after the other, as LDK requires. With connections accepted from I2P, the first of
-//! these calls comes from the I2P-accept thread. All methods of [`Driver`] may be called from any
-//! thread, and from LDK's message handlers, under LDK's locks. The methods that wait say so.
+//! come one after the other, as LDK requires. LDK calls message handlers on the thread that calls
+//! the [`PeerManager`]: the socket thread, or the program's thread if the program itself calls
+//! `process_events`, `timer_tick_occurred` or `disconnect_all_peers`. With connections accepted
+//! from I2P, the first of these calls comes from the I2P-accept thread. All methods of [`Driver`]
+//! may be called from any thread, and from LDK's message handlers, under LDK's locks. The methods
+//! that wait say so.
 //!
 //! # LDK's contract
 //!

@@ -1,6 +1,6 @@
 //! A light client that prints what nakamoto reports, until Ctrl-C.
 //!
-//! `cargo run --example light_client -- --network regtest --connect 127.0.0.1:18444 --root chain`
+//! `cargo run -p nakamoto-net-sockman --example light_client -- --network regtest --connect 127.0.0.1:18444 --root chain`
 
 #![allow(clippy::print_stdout, reason = "a program prints")]
 

@@ -13,7 +13,8 @@ pub mod testing;
 
 pub use server::{
     Answer, Config, HttpService, Server, ServerError, ServiceTimers, Timers, chunked,
-    events::{EventStream, StreamClosed},
+    events::{EventOutlet, EventStream, MAX_UNREAD, StreamClosed, log_unread},
+    handler::is_allowed,
     parser,
     response::Response,
     workers::Workers,

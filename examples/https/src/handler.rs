@@ -4,6 +4,7 @@
 //! to the socket thread, which encrypts it. No lock is held while the service is called.
 
 use std::{
+    net::IpAddr,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc, Weak,
@@ -12,9 +13,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sockman::{ConnectionId, SockMan, helpers::Deadlines};
+use sockman::{ConnectionId, Service, SockMan, helpers::Deadlines};
 use sockman_http_rpc::{
-    Answer, HttpService, Response, ServiceTimers, Workers,
+    Answer, HttpService, Response, ServiceTimers, Workers, is_allowed,
     parser::{Refused, Request},
 };
 use sockman_rustls::{TlsError, TlsHandler, TlsLink};
@@ -22,6 +23,7 @@ use sockman_rustls::{TlsError, TlsHandler, TlsLink};
 use crate::{
     Config,
     client::{Client, Phase},
+    events,
 };
 
 /// How long a client may take to close its side after the end.
@@ -43,6 +45,7 @@ pub(crate) struct Https {
     workers: Arc<Workers>,
     idle_timeout: Duration,
     max_body: usize,
+    allow: Option<Vec<IpAddr>>,
     timers: Deadlines<Timer>,
     service_timers: ServiceTimers,
     /// The clients whose handshake is complete.
@@ -62,6 +65,7 @@ impl Https {
             workers,
             idle_timeout: config.idle_timeout,
             max_body: config.max_body,
+            allow: config.allow.clone(),
             timers: Deadlines::new(),
             service_timers: ServiceTimers::default(),
             clients: AtomicUsize::new(0),
@@ -123,6 +127,7 @@ impl Https {
         };
         let (sockman, remote) = (link.sockman().downgrade(), link.remote());
         let (keep_alive, to_head) = (request.head.keep_alive, request.head.method == "HEAD");
+        let is_http_1_0 = request.head.is_http_1_0;
         let job = move || {
             if remote.is_closed() {
                 return;
@@ -131,8 +136,11 @@ impl Https {
             let answer = catch_unwind(AssertUnwindSafe(|| https.service.answer(request, &timers)));
             let (response, keep_alive) = match answer {
                 Ok(Answer::Response(response)) => (response, keep_alive),
-                Ok(Answer::Events(_)) => {
-                    (Response::text(501, "There are no event streams over TLS."), keep_alive)
+                Ok(Answer::Events(subscribe)) => {
+                    if let Ok(stream) = events::begin(&https, remote, is_http_1_0) {
+                        subscribe(stream);
+                    }
+                    return;
                 }
                 // The panic hook has reported the panic. The client still gets an answer.
                 Err(_) => {
@@ -164,8 +172,38 @@ impl Https {
         self.go_on(link, client);
     }
 
+    /// Begins an event stream. A client that has ended its stream, or that has sent more, gets none.
+    pub(crate) fn begin_events(
+        &self,
+        link: &mut Link<'_>,
+        client: &mut Client,
+        head: Vec<u8>,
+        unread: Arc<AtomicUsize>,
+    ) {
+        if client.has_ended || client.parser.is_within_request() || self.is_stopping() {
+            link.finish(LINGER);
+            return;
+        }
+        client.begin_events(head, unread);
+        client.go_on(link);
+        link.wake(); // The client is read again.
+    }
+
+    /// Ends an event stream, after what is left of it.
+    pub(crate) fn end_events(&self, link: &mut Link<'_>, client: &mut Client, last: &[u8]) {
+        if client.phase == Phase::Streaming {
+            client.phase = Phase::Sending;
+            client.add(last);
+            self.go_on(link, client);
+        }
+    }
+
     /// Goes on with an answer.
     fn go_on(&self, link: &mut Link<'_>, client: &mut Client) {
+        if client.phase == Phase::Streaming {
+            client.go_on(link); // More may come, and there is no time-out.
+            return;
+        }
         self.set_timer(link, client);
         if !client.go_on(link) {
             return;
@@ -181,6 +219,14 @@ impl Https {
 
 impl TlsHandler for Https {
     type Connection = Client;
+
+    fn admit(&self, _: &SockMan, _me: &Service, them: &Service) -> bool {
+        let is_admitted = self.allow.as_ref().is_none_or(|allow| is_allowed(allow, them));
+        if !is_admitted {
+            log::debug!("refusing a client from {them}: its address is not allowed");
+        }
+        is_admitted
+    }
 
     fn secured(&self, link: &mut Link<'_>) -> Option<Client> {
         if self.is_stopping() {
@@ -209,6 +255,10 @@ impl TlsHandler for Https {
     }
 
     fn got_data(&self, link: &mut Link<'_>, client: &mut Client) {
+        if client.phase == Phase::Streaming {
+            link.close(); // A client of an event stream must not send anything more.
+            return;
+        }
         client.parser.receive(link.data());
         self.advance(link, client);
     }
@@ -221,6 +271,10 @@ impl TlsHandler for Https {
     /// A client may end its stream after its last request. It still gets the answer.
     fn got_end(&self, link: &mut Link<'_>, client: &mut Client) {
         client.has_ended = true;
+        if client.phase == Phase::Streaming {
+            link.finish(LINGER); // It has nothing more to say, and takes no more events.
+            return;
+        }
         self.advance(link, client);
     }
 
@@ -230,7 +284,7 @@ impl TlsHandler for Https {
 
     /// A connection has one request at a time, so it stores at most one answer.
     fn should_try_to_recv(&self, client: &mut Client) -> bool {
-        client.phase == Phase::Reading
+        matches!(client.phase, Phase::Reading | Phase::Streaming)
     }
 
     fn turn_completed(&self, link: &mut Link<'_>, client: &mut Client) {
@@ -238,7 +292,7 @@ impl TlsHandler for Https {
         let is_late = client.until.is_some_and(|until| until <= Instant::now());
         if is_late && !is_idle {
             link.close(); // In the middle of a request, or of an answer.
-        } else if is_late || self.is_stopping() && is_idle {
+        } else if is_late || self.is_stopping() && (is_idle || client.phase == Phase::Streaming) {
             link.finish(LINGER);
         }
     }
@@ -271,5 +325,37 @@ impl TlsHandler for Https {
 
     fn next_deadline(&self) -> Option<Instant> {
         self.timers.next().into_iter().chain(self.service_timers.next()).min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sockman::Options;
+    use sockman_rustls::Tls;
+
+    use super::*;
+    use crate::demo::Demo;
+
+    /// Clients of an address that is not allowed are closed when they are accepted. By default,
+    /// every address is allowed.
+    #[test]
+    fn an_address_that_is_not_allowed_is_not_admitted() {
+        let none: Option<Vec<IpAddr>> = None;
+        let this_machine = Some(Vec::new());
+        let one_more = Some(vec!["192.0.2.1".parse().unwrap()]);
+        for (allow, expected) in [
+            (none, [true; 3]),
+            (this_machine, [true, false, false]),
+            (one_more, [true, true, false]),
+        ] {
+            let workers = Arc::new(Workers::start(0, 1).unwrap());
+            let config = Config { allow, ..Config::default() };
+            let https = Https::new(&config, Arc::new(Demo), workers);
+            let tls = Tls::client(Arc::clone(&https), config.tls.clone());
+            let sockman = SockMan::with_state(Arc::new(tls), Options::default()).unwrap();
+            let me: Service = "10.0.0.1:443".parse().unwrap();
+            let admits = |them: &str| https.admit(&sockman, &me, &them.parse().unwrap());
+            assert_eq!(["127.0.0.1:5", "192.0.2.1:5", "192.0.2.2:5"].map(admits), expected);
+        }
     }
 }

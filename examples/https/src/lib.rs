@@ -3,13 +3,17 @@
 //! node.
 //!
 //! * [`HttpsServer`] is the server.
+//! * [`AnyServer`] is a server that speaks TLS if it is given a certificate.
 //! * [`tls`] makes the configuration of rustls from PEM files.
 //! * [`demo`] holds the service of the program `https`.
 
+mod any;
 mod client;
 pub mod demo;
+mod events;
 mod handler;
 mod server;
 pub mod tls;
 
+pub use any::AnyServer;
 pub use server::{Config, HttpsServer, ServerError};

@@ -2,14 +2,15 @@
 
 use std::{
     error::Error,
-    fmt,
+    fmt, io,
+    net::IpAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use rustls::ServerConfig;
 use sockman::{Options, Service, SockMan, SocketsThreads};
-use sockman_http_rpc::{HttpService, Workers};
+use sockman_http_rpc::{self as http, HttpService, Workers};
 use sockman_rustls::{Tls, TlsSettings};
 
 use crate::handler::Https;
@@ -36,6 +37,10 @@ pub struct Config {
     pub idle_timeout: Duration,
     /// How long [`HttpsServer::stop`] waits for answers under way. Default: 30 s.
     pub drain_timeout: Duration,
+    /// The addresses, besides loopback, whose clients may connect. The connections of others are
+    /// closed when they are accepted. With `None`, clients of every address may connect. Default:
+    /// `None`.
+    pub allow: Option<Vec<IpAddr>>,
 }
 
 impl Default for Config {
@@ -49,6 +54,24 @@ impl Default for Config {
             max_body: 1 << 20,
             idle_timeout: Duration::from_secs(30),
             drain_timeout: Duration::from_secs(30),
+            allow: None,
+        }
+    }
+}
+
+/// The limits of a server without TLS, and the default limits of the handshakes.
+impl From<http::Config> for Config {
+    fn from(config: http::Config) -> Config {
+        Config {
+            listen: config.listen,
+            max_connections: config.max_connections,
+            tls: TlsSettings::default(),
+            workers: config.workers,
+            work_queue: config.work_queue,
+            max_body: config.max_body,
+            idle_timeout: config.idle_timeout,
+            drain_timeout: config.drain_timeout,
+            allow: Some(config.allow),
         }
     }
 }
@@ -155,8 +178,14 @@ pub struct ServerError(String);
 
 impl ServerError {
     #[allow(clippy::needless_pass_by_value, reason = "for `map_err`")]
-    fn new(error: impl Error) -> ServerError {
+    pub(crate) fn new(error: impl Error) -> ServerError {
         ServerError(format!("{error:#}"))
+    }
+}
+
+impl From<io::Error> for ServerError {
+    fn from(error: io::Error) -> ServerError {
+        ServerError::new(error)
     }
 }
 

@@ -70,7 +70,7 @@ fn the_demonstration_ends_by_itself_and_shows_both_tables() {
 #[test]
 fn bad_arguments_are_named_and_end_with_code_2() {
     let onion = "pg6mmjiyjmcrsslvykfwnntlaru7p5svn6y2ymmju6nubxndf4pscryd.onion:8333";
-    let cases: [(&[&str], &str); 14] = [
+    let cases: [(&[&str], &str); 17] = [
         (&["--nonsense"], "--nonsense"),
         (&["stray"], "stray"),
         (&["--listen"], "--listen"),
@@ -85,6 +85,9 @@ fn bad_arguments_are_named_and_end_with_code_2() {
         (&["--listen", "127.0.0.1:0", "--rpc-cookie", "x"], "--rpc"),
         (&["--listen", "127.0.0.1:0", "--web", "0.0.0.0:0"], "this machine"),
         (&["--connect", "127.0.0.1:1", "--i2p-tunnel-length", "0"], "--i2p-sam"),
+        (&["--rpc", "127.0.0.1:0", "--tls-cert", "x"], "--tls-key"),
+        (&["--rpc", "127.0.0.1:0", "--tls-key", "x"], "--tls-cert"),
+        (&["--listen", "127.0.0.1:0", "--tls-cert", "x", "--tls-key", "x"], "--rpc or --web"),
     ];
     for (arguments, expected) in cases {
         let output = run(arguments);
@@ -92,6 +95,28 @@ fn bad_arguments_are_named_and_end_with_code_2() {
         let complaint = String::from_utf8(output.stderr).unwrap();
         assert!(complaint.contains(expected), "{arguments:?}: {complaint}");
         assert!(output.stdout.is_empty());
+    }
+}
+
+/// A node without the certificate that it was given does not serve without TLS.
+#[test]
+fn a_certificate_that_cannot_be_read_ends_the_program_with_code_1() {
+    for server in ["--rpc", "--web"] {
+        let directory = TempDir::new();
+        let (cookie, missing) = (directory.path("cookie"), directory.path("missing.pem"));
+        let missing = missing.to_str().unwrap();
+        let mut arguments = vec!["--listen", "127.0.0.1:0", server, "127.0.0.1:0"];
+        arguments.extend(["--tls-cert", missing, "--tls-key", missing]);
+        if server == "--rpc" {
+            arguments.extend(["--rpc-cookie", cookie.to_str().unwrap()]);
+        }
+        let output = run(&arguments);
+        assert_eq!(output.status.code(), Some(1));
+        let complaint = String::from_utf8(output.stderr).unwrap();
+        assert!(complaint.contains("missing.pem"), "{complaint}");
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(!text.contains("RPC server") && !text.contains("are shown on"), "{text}");
+        assert!(!cookie.exists());
     }
 }
 

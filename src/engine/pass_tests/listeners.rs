@@ -112,3 +112,27 @@ fn flooded_listeners_accept_in_turn_however_many_passes_come_between() {
         assert_eq!((accepted.len(), at_first), (ROUNDS, ROUNDS / 2), "{passes} passes");
     }
 }
+
+/// A listener that finds no slot is stopped, so its clients are refused, and the others go on. The
+/// limit is 2^32 - 1 listeners, and 2^20 - 1 on 32-bit machines.
+#[test]
+fn a_listener_that_finds_no_slot_is_stopped() {
+    let rig = Rig::with_handler(Accepted::default(), Options::default().sweep(None));
+    match &mut *rig.sockman.shared().run.lock() {
+        Run::Stopped(socket_thread) => socket_thread.fill_listeners(),
+        Run::Running { .. } => panic!("no pass runs"),
+    }
+    let other = rig.sockman.bind_and_start_listening("10.0.1.1:1").unwrap();
+    let early = rig.network.connect(&other).unwrap();
+    assert_eq!(rig.sockman.stats().listeners, 2);
+    rig.pass();
+    assert_eq!(rig.sockman.stats().listeners, 1);
+    assert!(early.receive().1.is_some(), "a client that waited is refused");
+    assert!(rig.network.connect(&other).is_err(), "clients are refused");
+    assert_eq!(rig.listeners().len(), 1);
+    let _peer = rig.connect_peer();
+    rig.pass();
+    assert_eq!(rig.sockman.stats().accepted, 1);
+    // The address is free again.
+    assert!(rig.network.listen(&other).is_ok());
+}

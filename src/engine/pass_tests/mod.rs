@@ -1,13 +1,14 @@
 //! Unit tests of the pass. Each test runs single passes of the socket thread by hand, on the test's
 //! own thread, over the network in memory of `testing` and with a clock that stands still.
 //!
-//! `pass` tests the effects of a pass on connections, listeners and deadlines. `connects` tests the
+//! `bulk` tests the turns in a row of connections that fill large buffers. `pass` tests the effects of a pass on connections, listeners and deadlines. `connects` tests the
 //! connects that the socket thread drives. `closes` tests closes while no thread runs. `ends` tests
 //! the reports of closes, `finish` orderly ends and resets. `handles` tests the handle that a
 //! callback gets. `listeners` tests which listeners a pass looks at. `sends` tests the effects of a
 //! send, and `rests` when a connection rests after one. `sweep` tests the sweep. `timers` tests that data comes before the timers that it moves.
 //! `turns` tests the order of the turns.
 
+mod bulk;
 mod closes;
 mod connects;
 mod ends;

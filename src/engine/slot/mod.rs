@@ -49,10 +49,42 @@ pub(crate) struct Slot {
     saw_fin: bool,
     /// Whether an event reported an error or a hang-up that is not reported to the embedder yet.
     broken: bool,
-    /// Whether the last receive took many bytes. Such a connection does not get its next turn
-    /// before the rest of the round, because a thousand of them would delay one that sends little.
-    pub(crate) is_heavy: bool,
+    weight: Weight,
     finish: Finish,
+}
+
+/// How much the last receive took.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Weight {
+    /// Few bytes, as for most messages of protocols.
+    Light,
+    /// Many bytes. Such a connection does not get its next turn before the rest of the round,
+    /// because a thousand of them would delay one that sends little.
+    Heavy,
+    /// A large buffer full, in the turn that is under way. Such a connection may get its next turn at
+    /// once.
+    Bulk,
+}
+
+/// A receive is heavy if it takes at least this many bytes, or fills a smaller buffer. Requests and
+/// most messages of protocols are shorter.
+const HEAVY: usize = 4096;
+
+/// A receive is bulk if it fills a buffer of at least this size. A turn with a smaller buffer costs
+/// more than the copy of its bytes.
+const BULK: usize = 32 * 1024;
+
+impl Weight {
+    #[inline(always)]
+    fn of(bytes: usize, buffer: usize) -> Weight {
+        if bytes < HEAVY.min(buffer) {
+            Weight::Light
+        } else if bytes == buffer && buffer >= BULK {
+            Weight::Bulk
+        } else {
+            Weight::Heavy
+        }
+    }
 }
 
 /// How far the orderly end of the connection is.
@@ -115,9 +147,15 @@ impl Slot {
             end: End::Open,
             saw_fin: false,
             broken: false,
-            is_heavy: false,
+            weight: Weight::Light,
             finish,
         }
+    }
+
+    /// Whether the last receive took many bytes.
+    #[inline]
+    pub(crate) fn is_heavy(&self) -> bool {
+        self.weight != Weight::Light
     }
 
     /// Makes the next turn ask about both directions, after a wake or for the sweep.

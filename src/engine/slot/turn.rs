@@ -6,7 +6,7 @@
 
 use std::{collections::BTreeMap, io, mem};
 
-use super::{End, Finish, Slot};
+use super::{End, Finish, Slot, Weight};
 use crate::{
     engine::{
         connection::RECV_LACKS,
@@ -19,15 +19,13 @@ use crate::{
     sys::passing::passes,
 };
 
-/// A receive is heavy if it takes at least this many bytes, or fills a smaller buffer. Requests and
-/// most messages of protocols are shorter.
-const HEAVY: usize = 4096;
-
 /// How a turn ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum TurnEnd {
     /// Work is left, and the connection gets a turn in the next pass if its hooks say yes.
     WorkLeft,
+    /// The receive filled a large buffer, so there is more, and the connection may go on at once.
+    BulkLeft,
     /// A little data came after the ready-to-send call, so the embedder may have queued an answer
     /// to it. The connection gets its next turn before the rest of the round.
     MayAnswer,
@@ -71,7 +69,11 @@ impl Turn<'_> {
         // If there is more to send, the next turn also sends before it receives.
         self.slot.send_first = self.slot.send.is_due();
         if self.slot.recv.is_due() {
-            TurnEnd::WorkLeft
+            if self.slot.weight != Weight::Bulk {
+                return TurnEnd::WorkLeft;
+            }
+            self.slot.weight = Weight::Heavy;
+            TurnEnd::BulkLeft
         } else if self.slot.send_first {
             if may_answer { TurnEnd::MayAnswer } else { self.end_with_work() }
         } else {
@@ -101,7 +103,7 @@ impl Turn<'_> {
         if next_recv == NextRecv::Proceed {
             self.try_to_recv()?;
         }
-        let may_answer = !sends && self.slot.send.work && !self.slot.is_heavy;
+        let may_answer = !sends && self.slot.send.work && self.slot.weight == Weight::Light;
         if asked_to_send == Called::No {
             self.try_to_send()?;
         }
@@ -236,7 +238,7 @@ impl Turn<'_> {
         if bytes < self.buffer.len() && self.slot.short_read_means_empty {
             self.slot.recv.clear();
         }
-        self.slot.is_heavy = bytes >= HEAVY.min(self.buffer.len());
+        self.slot.weight = Weight::of(bytes, self.buffer.len());
         if self.slot.connection.is_finishing() {
             return Ok(()); // Another thread, or the hook, has just called `finish_connection`.
         }

@@ -72,7 +72,7 @@ impl SocketThread {
                     Mark::Fence(fence) => drop(fence),
                     Mark::ListenerAdded(listener) => {
                         if let Some(listener) = listener.upgrade() {
-                            self.add_listener(&listener);
+                            self.add_listener(context.shared(), &listener);
                         }
                     }
                     Mark::ListenersStopped => self.remove_stopped_listeners(),
@@ -147,8 +147,15 @@ impl SocketThread {
         }
     }
 
-    fn add_listener(&mut self, listener: &Arc<Listener>) {
-        self.listening.add(&self.connected, listener, self.now);
+    fn add_listener(&mut self, shared: &Shared, listener: &Arc<Listener>) {
+        if !self.listening.add(&self.connected, listener, self.now) {
+            log::error!(
+                target: "sockman::net",
+                "cannot poll the listener on {}: every slot is taken",
+                listener.address()
+            );
+            shared.stop_listener(listener);
+        }
     }
 
     pub(crate) fn remove_stopped_listeners(&mut self) {

@@ -140,6 +140,8 @@ struct Seen {
     accepted_fds: Mutex<Vec<RawSocket>>,
     accepted_at: Mutex<Option<Service>>,
     fail_registrations: AtomicBool,
+    /// How many of the next calls of `connect` lack buffers.
+    lacking_connects: AtomicUsize,
     after_receive: Mutex<Option<Box<dyn FnOnce() + Send>>>,
     last_poll: Mutex<Duration>,
     late_poll: Mutex<Option<LatePoll>>,
@@ -179,6 +181,11 @@ impl Spy {
 
     pub fn fail_registrations(&self, fail: bool) {
         self.seen.fail_registrations.store(fail, Ordering::SeqCst);
+    }
+
+    /// Makes the next calls of `connect` lack buffers.
+    pub fn lack_in_connects(&self, calls: usize) {
+        self.seen.lacking_connects.store(calls, Ordering::SeqCst);
     }
 
     /// Calls `act` after the next receive that does not block, before that receive returns.
@@ -246,6 +253,11 @@ impl Drop for Open {
 
 impl Sock for SpySock {
     fn connect(&self, to: &Service) -> io::Result<()> {
+        let lack = |left: usize| left.checked_sub(1);
+        let lacking = &self.spy.seen.lacking_connects;
+        if lacking.fetch_update(Ordering::SeqCst, Ordering::SeqCst, lack).is_ok() {
+            return Err(io::Error::from_raw_os_error(sockman::sys::errors::ENOBUFS));
+        }
         self.inner.connect(to)
     }
 
@@ -587,6 +599,7 @@ pub fn temporary_directory() -> PathBuf {
 /// A directory of one test, which is removed when this is dropped. The path is short enough for a
 /// unix-domain socket in the directory. Tests run in parallel in one process, so neither a fixed
 /// name nor the process id makes a path unique.
+#[derive(Debug)]
 pub struct TempDir(PathBuf);
 
 impl TempDir {

@@ -115,6 +115,25 @@ fn a_second_connection_to_a_node_is_closed() {
     assert!(bob.node.messages.state().disconnected.is_empty());
 }
 
+/// While no thread runs, a connect succeeds, and LDK hears nothing of it. The next start serves it.
+#[test]
+fn a_connect_while_no_thread_runs_waits_for_the_start() {
+    let (mut alice, bob) = (Driven::start(), Driven::start());
+    let ended = alice.connect(&bob);
+    alice.stop();
+    assert!(ended.is_closed());
+    bob.node.wait_for_end(alice.node.id);
+
+    let connection = alice.driver.connect_outbound(bob.node.id, bob.address).unwrap();
+    assert!(!connection.is_closed());
+    assert!(alice.node.manager.list_peers().is_empty());
+    alice.start_again();
+    eventually("the nodes have shaken hands", || {
+        alice.node.manager.peer_by_node_id(&bob.node.id).is_some()
+    });
+    alice.exchange(bob.node.id, 10, 10);
+}
+
 /// A connect that does not wait, and its outcome.
 #[test]
 fn a_connect_in_the_background_leads_to_a_peer() {

@@ -321,6 +321,17 @@ impl Driven {
         connection
     }
 
+    /// Ends the connections, the listener and the thread.
+    pub(crate) fn stop(&mut self) {
+        self.node.manager.disconnect_all_peers();
+        self.driver.sockman().drain_and_stop(DEADLINE);
+        self.threads.take().unwrap().join().unwrap();
+    }
+
+    pub(crate) fn start_again(&mut self) {
+        self.threads = Some(self.driver.sockman().start_sockets_threads().unwrap());
+    }
+
     pub(crate) fn exchange(&self, with: PublicKey, count: u32, bytes: u32) {
         self.node.exchange(with, count, bytes, || self.driver.notify());
     }

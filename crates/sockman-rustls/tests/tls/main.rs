@@ -16,5 +16,6 @@ mod handshakes;
 mod loopback;
 mod negotiation;
 mod recorder;
+mod rooms;
 mod sending;
 mod world;

@@ -76,7 +76,13 @@ struct State {
     pauses: bool,
     /// Whether a long answer goes on at the end of each turn, too.
     goes_on_in_each_turn: bool,
+    /// How often room was reported in the turn that is under way.
+    rooms: usize,
+    at_second_room: Option<AtRoom>,
 }
+
+/// What the handler does when room is reported, instead of going on with its answer.
+pub(crate) type AtRoom = Box<dyn FnOnce(&mut TlsLink<'_, Value>, &mut Value) + Send>;
 
 /// The value of a connection.
 #[derive(Default)]
@@ -84,6 +90,31 @@ pub(crate) struct Value {
     /// The long answer: how many bytes it has, and how many of them were taken.
     answer: usize,
     taken: usize,
+}
+
+impl Value {
+    /// Returns how many bytes of the long answer were taken.
+    pub(crate) fn taken(&self) -> usize {
+        self.taken
+    }
+
+    /// Writes as much of the long answer as there is room for. Returns how many bytes were taken.
+    pub(crate) fn write_more(&mut self, link: &mut TlsLink<'_, Value>) -> usize {
+        let mut block = vec![0; 100_000];
+        let before = self.taken;
+        while self.taken < self.answer {
+            let length = block.len().min(self.answer - self.taken);
+            for (at, byte) in block[..length].iter_mut().enumerate() {
+                *byte = byte_at(self.taken + at);
+            }
+            let Ok(taken) = link.write(&block[..length]) else { break };
+            self.taken += taken;
+            if taken < length {
+                break;
+            }
+        }
+        self.taken - before
+    }
 }
 
 /// The byte at a position of a long answer.
@@ -94,6 +125,17 @@ pub(crate) fn byte_at(position: usize) -> u8 {
 impl Recorder {
     pub(crate) fn new() -> Arc<Recorder> {
         Arc::new(Recorder { state: Mutex::default(), changed: Condvar::new() })
+    }
+
+    /// Sets what the handler does when a turn reports room for the second time.
+    pub(crate) fn at_second_room(&self, act: AtRoom) {
+        self.state.lock().unwrap().at_second_room = Some(act);
+    }
+
+    /// Returns whether a turn has reported room twice since
+    /// [`at_second_room`](Recorder::at_second_room).
+    pub(crate) fn had_second_room(&self) -> bool {
+        self.state.lock().unwrap().at_second_room.is_none()
     }
 
     pub(crate) fn go_on_in_each_turn(&self) {
@@ -165,19 +207,8 @@ impl Recorder {
     }
 
     fn go_on(&self, link: &mut TlsLink<'_, Value>, value: &mut Value) {
-        let mut block = vec![0; 100_000];
-        while value.taken < value.answer {
-            let length = block.len().min(value.answer - value.taken);
-            for (at, byte) in block[..length].iter_mut().enumerate() {
-                *byte = byte_at(value.taken + at);
-            }
-            let Ok(taken) = link.write(&block[..length]) else { return };
-            value.taken += taken;
-            self.state.lock().unwrap().taken += taken;
-            if taken < length {
-                return;
-            }
-        }
+        let taken = value.write_more(link);
+        self.state.lock().unwrap().taken += taken;
     }
 }
 
@@ -229,7 +260,16 @@ impl TlsHandler for Recorder {
     }
 
     fn got_room(&self, link: &mut TlsLink<'_, Value>, value: &mut Value) {
-        self.go_on(link, value);
+        assert!(!link.is_closed(), "room is reported after the close");
+        let act = {
+            let mut state = self.state.lock().unwrap();
+            state.rooms += 1;
+            if state.rooms == 2 { state.at_second_room.take() } else { None }
+        };
+        match act {
+            Some(act) => act(link, value),
+            None => self.go_on(link, value),
+        }
     }
 
     fn got_end(&self, link: &mut TlsLink<'_, Value>, _: &mut Value) {
@@ -252,7 +292,12 @@ impl TlsHandler for Recorder {
     }
 
     fn turn_completed(&self, link: &mut TlsLink<'_, Value>, value: &mut Value) {
-        if self.state.lock().unwrap().goes_on_in_each_turn {
+        let goes_on = {
+            let mut state = self.state.lock().unwrap();
+            state.rooms = 0;
+            state.goes_on_in_each_turn
+        };
+        if goes_on {
             self.go_on(link, value);
         }
     }

@@ -29,12 +29,21 @@ impl World {
     }
 
     pub(crate) fn on(network: Network, config: ServerConfig, settings: TlsSettings) -> World {
+        World::with(network, config, settings, Options::default())
+    }
+
+    pub(crate) fn with(
+        network: Network,
+        config: ServerConfig,
+        settings: TlsSettings,
+        options: Options,
+    ) -> World {
         let clock = network.clone();
         let settings = settings.clock(move || clock.now());
         let recorder = Recorder::new();
         let tls = Tls::server(Arc::clone(&recorder), Arc::new(config), settings).unwrap();
         let tls = Arc::new(tls);
-        let options = Options::default().sweep(None).sock_factory(network.factory());
+        let options = options.sweep(None).sock_factory(network.factory());
         let sockman = SockMan::with_state(Arc::clone(&tls), options).unwrap();
         let at = sockman.bind_and_start_listening("10.0.0.1:443").unwrap();
         let thread = SocketThreadByHand::start(&sockman, &network).unwrap();
@@ -119,8 +128,9 @@ impl Client {
     /// Receives and decrypts what has arrived. Returns whether anything had.
     pub(crate) fn receive(&mut self) -> bool {
         let (bytes, ended) = self.peer.receive();
-        let is_new = !bytes.is_empty() || ended != self.ended;
-        self.ended = ended;
+        let is_new = !bytes.is_empty() || (self.ended.is_none() && ended.is_some());
+        // After a reset was received, the network reports a plain end.
+        self.ended = self.ended.or(ended);
         self.decrypt(&bytes);
         is_new
     }

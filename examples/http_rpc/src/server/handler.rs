@@ -22,7 +22,7 @@ use sockman::{
 use super::{
     Answer, Config, HttpService, Timers,
     connection::{Connection, Flight, LIMITS, Phase},
-    events::EventStream,
+    events,
     parser::{Refused, Request},
     response::{Afterwards, Response},
     workers::Workers,
@@ -310,8 +310,9 @@ fn has_hung_up(link: Link<'_>) -> bool {
     link.info().is_some_and(|info| info.hung_up.is_some())
 }
 
-/// Returns whether clients from this address may connect.
-fn is_allowed(allow: &[IpAddr], them: &Service) -> bool {
+/// Returns whether clients from this address may connect: those of this machine, and those of the
+/// addresses in `allow`.
+pub fn is_allowed(allow: &[IpAddr], them: &Service) -> bool {
     match them.to_socket_addr() {
         // A unix-domain socket is protected by the permissions of its path.
         None => true,
@@ -347,7 +348,7 @@ impl Job {
         let answer = match answer {
             Ok(Answer::Response(response)) => response.encode(http.afterwards(keep_alive), to_head),
             Ok(Answer::Events(subscribe)) => {
-                if let Ok(stream) = EventStream::begin(remote, &flight, is_http_1_0) {
+                if let Ok(stream) = events::begin(&remote, &flight, is_http_1_0) {
                     subscribe(stream);
                 }
                 return;

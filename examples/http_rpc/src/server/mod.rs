@@ -18,7 +18,7 @@ pub mod chunked;
 mod connection;
 pub(crate) mod events;
 mod grammar;
-mod handler;
+pub(crate) mod handler;
 pub mod parser;
 pub(crate) mod response;
 pub(crate) mod workers;

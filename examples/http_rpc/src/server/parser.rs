@@ -46,7 +46,8 @@ pub struct Head {
     pub fetch_site: Option<String>,
     /// The value of the Sec-Fetch-Dest header, which is `document` if the user follows a link.
     pub fetch_dest: Option<String>,
-    pub(crate) is_http_1_0: bool,
+    /// The client speaks HTTP/1.0.
+    pub is_http_1_0: bool,
     /// The client wants to use the connection again.
     pub keep_alive: bool,
     /// The client sent `Connection: close`, which overrides `keep-alive`.

@@ -5,6 +5,7 @@ use std::{error::Error, net::IpAddr, path::PathBuf};
 use bitcoin::Network;
 use lexopt::{Arg, Parser, ValueExt};
 use sockman::{Service, address::Destination, i2p::I2pOptions, proxy::Proxy};
+use sockman_https::tls::Files;
 use sockman_node::Config;
 
 pub(crate) const HELP: &str = "\
@@ -32,6 +33,8 @@ Options:
   --rpc-cookie FILE      write the RPC user and password to FILE (default: .cookie)
   --rpc-allow IP         accept RPC calls from IP in addition to this machine (repeatable)
   --web ADDR             show the peers on a web page on ADDR, for this machine only (repeatable)
+  --tls-cert FILE        serve RPC and the page over TLS, with the certificates in FILE (PEM)
+  --tls-key FILE         the private key of --tls-cert (PEM)
   --v1-only              do not speak the encrypted transport of BIP 324
   --network NAME         join main (default), testnet4, signet or regtest
   --max-connections N    allow N connections, in and out (default: 125), and 8 more for addnode
@@ -49,7 +52,7 @@ pub(crate) enum Command {
     Demo,
     Help,
     /// The path is that of the blocks to serve.
-    Run(Box<Config>, Rpc, Option<PathBuf>),
+    Run(Box<Config>, Box<Rpc>, Option<PathBuf>),
 }
 
 /// The options of the RPC server and of the web page.
@@ -59,6 +62,8 @@ pub(crate) struct Rpc {
     pub(crate) allow: Vec<IpAddr>,
     /// The addresses of the web page.
     pub(crate) web: Vec<Service>,
+    /// The certificate of both. `None` means without TLS.
+    pub(crate) tls: Option<Files>,
 }
 
 /// Parses the arguments of the program.
@@ -76,6 +81,7 @@ pub(crate) fn parse() -> Result<Command, Box<dyn Error>> {
     let mut blocks = None;
     let (mut rpc_cookie, mut rpc_allow) = (None, Vec::new());
     let (mut rpc_listen, mut web): (Vec<Service>, Vec<Service>) = (Vec::new(), Vec::new());
+    let (mut certificate, mut tls_key) = (None, None);
     let mut any = false;
     while let Some(arg) = parser.next()? {
         any = true;
@@ -94,6 +100,8 @@ pub(crate) fn parse() -> Result<Command, Box<dyn Error>> {
             Arg::Long("rpc-cookie") => rpc_cookie = Some(PathBuf::from(parser.value()?)),
             Arg::Long("rpc-allow") => rpc_allow.push(parser.value()?.parse()?),
             Arg::Long("web") => web.push(parser.value()?.parse_with(service)?),
+            Arg::Long("tls-cert") => certificate = Some(PathBuf::from(parser.value()?)),
+            Arg::Long("tls-key") => tls_key = Some(PathBuf::from(parser.value()?)),
             Arg::Long("v1-only") => config.v2_transport = false,
             Arg::Long("network") => config.network = parser.value()?.parse_with(network)?,
             Arg::Long("max-connections") => config.max_connections = parser.value()?.parse()?,
@@ -114,6 +122,14 @@ pub(crate) fn parse() -> Result<Command, Box<dyn Error>> {
     }
     if rpc_listen.is_empty() && (rpc_cookie.is_some() || !rpc_allow.is_empty()) {
         return Err("--rpc-cookie and --rpc-allow require --rpc".into());
+    }
+    let tls = match (certificate, tls_key) {
+        (None, None) => None,
+        (Some(certificate), Some(key)) => Some(Files { certificate, key, ..Files::default() }),
+        _ => return Err("--tls-cert and --tls-key require each other".into()),
+    };
+    if tls.is_some() && rpc_listen.is_empty() && web.is_empty() {
+        return Err("--tls-cert and --tls-key require --rpc or --web".into());
     }
     // The page requires no password, so it is for this machine only.
     let is_local = |to: &Service| to.to_socket_addr().is_none_or(|to| to.ip().is_loopback());
@@ -146,8 +162,8 @@ pub(crate) fn parse() -> Result<Command, Box<dyn Error>> {
         .into());
     }
     let cookie = rpc_cookie.unwrap_or_else(|| PathBuf::from(".cookie"));
-    let rpc = Rpc { listen: rpc_listen, cookie, allow: rpc_allow, web };
-    Ok(Command::Run(Box::new(config), rpc, blocks))
+    let rpc = Rpc { listen: rpc_listen, cookie, allow: rpc_allow, web, tls };
+    Ok(Command::Run(Box::new(config), Box::new(rpc), blocks))
 }
 
 fn service(text: &str) -> Result<Service, Box<dyn Error + Send + Sync>> {

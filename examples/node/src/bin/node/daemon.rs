@@ -17,9 +17,10 @@ use std::{
 
 use sockman::Interrupt;
 use sockman_http_rpc::{
-    self as http, Server,
+    self as http,
     rpc::{Cookie, CookieFile, RpcService},
 };
+use sockman_https::AnyServer;
 use sockman_node::{Allowance, BlockStore, BlockStoreError, Chain, Config, Event, Node};
 
 use crate::{
@@ -144,7 +145,7 @@ fn open_blocks(config: &mut Config, path: &Path) -> Result<Chain, BlockStoreErro
 
 /// Starts the RPC server if it has an address. The server has its own `SockMan`, so that peers and
 /// the operator cannot delay each other.
-fn start_rpc(node: &Node, rpc: &Rpc) -> Result<Option<(Server, CookieFile)>, Box<dyn Error>> {
+fn start_rpc(node: &Node, rpc: &Rpc) -> Result<Option<(AnyServer, CookieFile)>, Box<dyn Error>> {
     if rpc.listen.is_empty() {
         return Ok(None);
     }
@@ -152,13 +153,14 @@ fn start_rpc(node: &Node, rpc: &Rpc) -> Result<Option<(Server, CookieFile)>, Box
     let service = Arc::new(RpcService { cookie: Cookie::generate()?, methods });
     let (listen, allow) = (rpc.listen.clone(), rpc.allow.clone());
     let config = http::Config { listen, allow, ..http::Config::default() };
-    let server = Server::start(config, service.clone())?;
+    let server = AnyServer::start(config, rpc.tls.as_ref(), service.clone())?;
     let cookie_file = service.cookie.write(&rpc.cookie).map_err(|error| {
         format!("cannot write the RPC cookie to {}: {error}", rpc.cookie.display())
     })?;
     for address in server.listening() {
+        let scheme = if rpc.tls.is_some() { "https://" } else { "" };
         say(format!(
-            "the RPC server listens on {address}; its cookie is in {}",
+            "the RPC server listens on {scheme}{address}; its cookie is in {}",
             rpc.cookie.display()
         ));
     }
@@ -169,9 +171,10 @@ fn start_web(node: &Node, rpc: &Rpc, network: &'static str) -> Result<Option<Web
     if rpc.web.is_empty() {
         return Ok(None);
     }
-    let web = Web::start(rpc.web.clone(), network, node.control())?;
+    let web = Web::start(rpc.web.clone(), rpc.tls.as_ref(), network, node.control())?;
     for address in web.listening() {
-        let scheme = if address.to_socket_addr().is_some() { "http://" } else { "" };
+        let is_ip = address.to_socket_addr().is_some();
+        let scheme = if is_ip { format!("{}://", web.scheme()) } else { String::new() };
         say(format!("the peers are shown on {scheme}{address}/"));
     }
     Ok(Some(web))

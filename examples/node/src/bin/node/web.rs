@@ -20,9 +20,10 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 use sockman::Service;
 use sockman_http_rpc::{
-    self as http, Answer, EventStream, HttpService, Response, Server, ServerError, Timers,
+    self as http, Answer, EventStream, HttpService, Response, Timers,
     parser::{Head, Request},
 };
+use sockman_https::{AnyServer, ServerError, tls::Files};
 use sockman_node::{Control, PeerInfo};
 
 use crate::methods;
@@ -31,7 +32,6 @@ const PAGE: &str = include_str!("page.html");
 /// The page loads nothing from other hosts and sends nothing to them.
 const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; \
                       connect-src 'self'; base-uri 'none'; frame-ancestors 'none'";
-const SCHEME: &str = "http://";
 /// The time between two states without events.
 const INTERVAL: Duration = Duration::from_secs(1);
 /// The longest time from an event to the state that shows its effect. The cost of a state grows
@@ -64,7 +64,7 @@ const SHOWN: [&str; 9] = [
 
 /// The running page. Dropping it stops the page.
 pub(crate) struct Web {
-    server: Option<Server>,
+    server: Option<AnyServer>,
     lines: SyncSender<Line>,
     publisher: Option<JoinHandle<()>>,
 }
@@ -78,20 +78,24 @@ pub(crate) enum Line {
 type Streams = Arc<Mutex<Vec<EventStream>>>;
 
 impl Web {
-    /// Starts the server and the publisher.
+    /// Starts the server and the publisher. With `tls`, the page is served over TLS.
     ///
     /// # Errors
     ///
-    /// [`ServerError`], if an address cannot be bound or a thread cannot be started.
+    /// [`ServerError`], if an address cannot be bound, a thread cannot be started, or the files of
+    /// `tls` cannot be used.
     pub(crate) fn start(
         listen: Vec<Service>,
+        tls: Option<&Files>,
         network: &'static str,
         node: Control,
     ) -> Result<Web, ServerError> {
         let streams = Streams::default();
         let config =
             http::Config { listen, max_connections: MAX_CONNECTIONS, ..http::Config::default() };
-        let server = Server::start(config, Arc::new(Page { streams: Arc::clone(&streams) }))?;
+        let scheme = if tls.is_some() { "https://" } else { "http://" };
+        let page = Page { scheme, streams: Arc::clone(&streams) };
+        let server = AnyServer::start(config, tls, Arc::new(page))?;
         let (lines, waiting) = sync_channel(MAX_WAITING_LINES);
         let publisher = Publisher { network, node, streams };
         let publisher = spawn(move || publisher.run(&waiting))?;
@@ -99,11 +103,15 @@ impl Web {
     }
 
     pub(crate) fn listening(&self) -> &[Service] {
-        self.server.as_ref().map_or(&[], Server::listening)
+        self.server.as_ref().map_or(&[], AnyServer::listening)
+    }
+
+    pub(crate) fn scheme(&self) -> &'static str {
+        self.server.as_ref().map_or("", AnyServer::scheme)
     }
 
     pub(crate) fn is_running(&self) -> bool {
-        self.server.as_ref().is_some_and(Server::is_running)
+        self.server.as_ref().is_some_and(AnyServer::is_running)
     }
 
     /// Returns a sender of lines for the page.
@@ -114,7 +122,7 @@ impl Web {
 
 impl Drop for Web {
     fn drop(&mut self) {
-        if let Some(Err(error)) = self.server.take().map(Server::stop) {
+        if let Some(Err(error)) = self.server.take().map(AnyServer::stop) {
             log::error!("the server of the web page did not stop cleanly: {error}");
         }
         let _ = self.lines.send(Line::End);
@@ -129,6 +137,8 @@ fn spawn(run: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
 }
 
 struct Page {
+    /// How the URLs of the page begin.
+    scheme: &'static str,
     streams: Streams,
 }
 
@@ -139,7 +149,7 @@ impl HttpService for Page {
             return Err(Response::text(403, text));
         }
         // A foreign page could otherwise take the places of the streams and of the connections.
-        if is_from_another_site(head) {
+        if is_from_another_site(head, self.scheme) {
             return Err(Response::text(403, "Forbidden: a page of another site asks for this."));
         }
         let allowed: &[&str] = match &*head.path {
@@ -192,11 +202,11 @@ fn is_numeric_or_local(host: &str) -> bool {
 /// Returns whether a page of another origin made the request. A browser names the origin in some
 /// requests for another one, and says "cross-site" in all of them. Other programs send neither
 /// header. A link to this page may stand on any site.
-fn is_from_another_site(head: &Head) -> bool {
+fn is_from_another_site(head: &Head, own_scheme: &str) -> bool {
     let is_own = |origin: &str| {
         let host = head.host.as_deref().unwrap_or_default();
-        let own = origin.split_at_checked(SCHEME.len());
-        own.is_some_and(|(scheme, rest)| scheme == SCHEME && rest.eq_ignore_ascii_case(host))
+        let own = origin.split_at_checked(own_scheme.len());
+        own.is_some_and(|(scheme, rest)| scheme == own_scheme && rest.eq_ignore_ascii_case(host))
     };
     let is_link = head.path == "/" && head.fetch_dest.as_deref() == Some("document");
     let is_foreign_fetch = |site: &str| !["same-origin", "none"].contains(&site) && !is_link;
