@@ -508,6 +508,7 @@ fn a_connect_to_a_datagram_path_fails_with_the_wrong_type() {
 }
 
 /// unix(7): a path that is no socket refuses connects, like a socket that does not listen.
+#[cfg(unix)]
 #[test]
 fn a_connect_to_a_file_that_is_no_socket_is_refused() {
     let (recorder, sockman, _threads) = running(without_sweep());

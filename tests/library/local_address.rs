@@ -233,6 +233,7 @@ fn port_zero_gives_the_real_port_and_a_new_one_each_time() {
 }
 
 /// G13: the error says what was tried, on what address, and what to do.
+#[cfg(unix)]
 #[test]
 fn bind_errors_say_what_is_wrong() {
     let sockman = SockMan::new(Recorder::new(), without_sweep()).unwrap();
@@ -394,6 +395,7 @@ fn an_address_can_be_bound_again_directly_after_stop_listening() {
 }
 
 /// G13: an address can be bound again although no thread runs that closes the old listener.
+#[cfg(unix)]
 #[test]
 fn an_address_can_be_bound_again_with_no_thread_running() {
     let sockman = SockMan::new(Recorder::new(), without_sweep()).unwrap();

@@ -91,6 +91,7 @@ fn a_full_sockman_keeps_its_share_of_the_clients_waiting() {
     threads.join().unwrap();
 }
 
+#[cfg(unix)]
 #[test]
 fn without_the_option_a_port_has_one_listener() {
     let running = Running::start(Recorder::new(), without_sweep());
@@ -106,6 +107,7 @@ fn without_the_option_a_port_has_one_listener() {
 }
 
 /// A path has one listener with or without the option, and binding it with the option works.
+#[cfg(unix)]
 #[test]
 fn a_unix_domain_path_can_be_bound_with_the_option() {
     let dir = TempDir::new();

@@ -423,6 +423,7 @@ fn a_connect_without_an_answer_times_out_at_its_deadline() {
 }
 
 /// The call returns an error that it finds at once, and no callback follows.
+#[cfg(unix)]
 #[test]
 fn an_immediate_error_is_returned_by_the_call_alone() {
     let recorder = Recorder::new();

@@ -19,6 +19,7 @@ use sockman_test_support::{
 
 /// G9: a key file that cannot be opened without a wait ends the connect with an error. Nobody waits
 /// for a writer of the FIFO.
+#[cfg(unix)]
 #[test]
 fn a_key_file_that_is_no_regular_file_is_refused_at_once() {
     in_child(a_key_file_that_is_no_regular_file_is_refused_at_once, || {

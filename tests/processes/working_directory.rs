@@ -7,6 +7,7 @@ use sockman::{Service, SockMan};
 use sockman_test_support::{Recorder, child::in_child, tools::TempDir, without_sweep};
 
 /// `stop_listening` removes the file that `bind` made, and not a file of the same name elsewhere.
+#[cfg(unix)]
 #[test]
 fn a_relative_path_is_found_again_after_a_change_of_directory() {
     in_child(a_relative_path_is_found_again_after_a_change_of_directory, || {
