@@ -27,6 +27,7 @@ pub(super) struct Factory {
 
 impl SockFactory for Factory {
     fn create_sock(&self, address: &Service) -> io::Result<Box<dyn Sock>> {
+        self.network.check_family(address)?;
         let end = self.network.call(|kernel| {
             kernel.fault(None, Call::Socket)?;
             kernel.create(Owner::Program, address.addr().is_unix(), Kind::Fresh)
@@ -76,7 +77,7 @@ impl MemorySock {
     pub(super) fn new(network: &Network, end: End) -> MemorySock {
         let mut kernel = network.inner.kernel.lock();
         let is_unix = kernel.socket(end).is_some_and(|socket| socket.is_unix);
-        let short_means_over = !kernel.system.has_kqueue();
+        let short_means_over = kernel.system.short_means_over();
         drop(kernel);
         MemorySock { network: network.clone(), end, is_unix, short_means_over }
     }
@@ -137,6 +138,7 @@ impl Sock for MemorySock {
 
     fn peek(&self, buffer: &mut [u8]) -> io::Result<usize> {
         let peeked = self.call(|kernel| Ok(kernel.peek(self.end, buffer)))?;
+        // The library then receives, which says whether the socket would block.
         peeked.ok_or_else(|| io::ErrorKind::Unsupported.into())
     }
 

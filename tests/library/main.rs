@@ -48,6 +48,7 @@ mod start_connect;
 mod start_connect_ends;
 mod start_connect_values;
 mod unix_sockets;
+mod windows;
 
 // The socket thread: fairness, promptness, idleness, panics and restarts.
 mod callers_thread;

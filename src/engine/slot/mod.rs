@@ -220,17 +220,17 @@ impl Slot {
         let is_write_shut = self.connection.is_write_shut();
         let broken = event.broken || (event.write_closed && !is_write_shut);
         if broken {
+            // epoll reports two ends in order as broken, too, but never the end of sending.
+            if event.broken && event.write_closed {
+                self.connection.set_broken();
+            }
             self.connection.set_hung_up(event.read_closed);
             self.broken = true;
         } else if event.read_closed && !self.broken {
             // kqueue also reports the end of the stream without an error after another call has
             // received the error of a reset.
             self.saw_fin = true;
-        }
-        // epoll reports a hang-up when both sides have ended their streams. kqueue reports only the
-        // two ends.
-        if is_write_shut && self.saw_fin {
-            self.connection.set_hung_up(true);
+            self.connection.set_ended();
         }
         broken
     }
