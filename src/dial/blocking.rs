@@ -94,8 +94,11 @@ impl Waiting {
 
     /// Returns whether an event came that the connect awaits.
     fn has_news(&self, dial: &mut Dial) -> bool {
-        // Each event is noted.
-        self.events.iter().fold(false, |has_news, event| dial.heeds(event) || has_news)
+        let mut has_news = false;
+        for event in &self.events {
+            has_news |= dial.heeds(event);
+        }
+        has_news
     }
 
     fn poll(&mut self, until: Option<Instant>, now: Instant) -> io::Result<()> {
