@@ -22,19 +22,23 @@ pub(crate) enum Awaits {
     #[default]
     Any,
     /// Data, the end of the stream, or an error.
+    #[cfg(any(feature = "i2p", feature = "socks5"))]
     Data,
     /// Room for a send, or an error.
+    #[cfg(any(feature = "i2p", feature = "socks5"))]
     Room,
 }
 
 impl Awaits {
     /// Returns whether the event is one of those.
     pub(crate) fn heeds(self, event: &Readiness) -> bool {
-        let is_over = event.broken || event.write_closed;
         match self {
+            _ if event.broken || event.write_closed => true,
             Awaits::Any => true,
-            Awaits::Data => is_over || event.readable || event.read_closed || event.priority,
-            Awaits::Room => is_over || event.writable,
+            #[cfg(any(feature = "i2p", feature = "socks5"))]
+            Awaits::Data => event.readable || event.read_closed || event.priority,
+            #[cfg(any(feature = "i2p", feature = "socks5"))]
+            Awaits::Room => event.writable,
         }
     }
 }

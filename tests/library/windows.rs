@@ -10,12 +10,10 @@ use std::{
 
 use sockman::{
     ConnectOptions, Options, Service, SockMan,
-    address::Destination,
     error::{BindErrorKind, ConnectErrorKind},
-    proxy::Proxy,
     stats::HangUp,
     sys::{More, Poller, Readiness, Sock},
-    testing::{Call, Ended, Network, Peer, SocketThreadByHand},
+    testing::{Ended, Network, Peer, SocketThreadByHand},
 };
 use sockman_test_support::{Event, Recorder, without_sweep};
 
@@ -171,85 +169,14 @@ fn a_shutdown_that_drops_data_resets() {
     }
 }
 
-fn sockman_on(network: &Network) -> (std::sync::Arc<Recorder>, SockMan, SocketThreadByHand) {
+pub(crate) fn sockman_on(
+    network: &Network,
+) -> (std::sync::Arc<Recorder>, SockMan, SocketThreadByHand) {
     let recorder = Recorder::new();
     let options: Options = without_sweep().sock_factory(network.factory());
     let sockman = SockMan::new(recorder.clone(), options).unwrap();
     let thread = SocketThreadByHand::start(&sockman, network).unwrap();
     (recorder, sockman, thread)
-}
-
-/// G7: a connect that waits for a proxy's answer has room to send, which the poller reports after each
-/// receive that would block. The connect is not stepped by that.
-#[cfg(feature = "socks5")]
-#[test]
-fn a_connect_that_waits_for_an_answer_is_not_stepped_by_room() {
-    let network = Network::windows();
-    let (recorder, sockman, mut thread) = sockman_on(&network);
-    let proxy = network.listen(&PROXY.parse().unwrap()).unwrap();
-    let options = ConnectOptions::default()
-        .proxy(Proxy::socks5(proxy.address()))
-        .timeout(Duration::from_secs(5));
-    let id = sockman.start_connect("name.test:8333", &options).unwrap();
-    for _ in 0..100 {
-        thread.pass_within(Duration::from_millis(1)).unwrap();
-    }
-    let peer = proxy.accept().unwrap();
-    assert!(network.calls(Call::Recv) <= 2, "{} receives", network.calls(Call::Recv));
-    assert!(sockman.stats().events < 20, "{} events", sockman.stats().events);
-
-    // The answers are taken all the same.
-    assert!(!peer.receive().0.is_empty());
-    peer.send(&[5, 0]).unwrap();
-    thread.run_until_idle().unwrap();
-    assert!(!peer.receive().0.is_empty());
-    peer.send(&[5, 0, 0, 1, 1, 2, 3, 4, 0, 1]).unwrap();
-    thread.run_until_idle().unwrap();
-    recorder.wait_for_outcome(id).unwrap();
-    peer.send(b"behind").unwrap();
-    thread.run_until_idle().unwrap();
-    assert_eq!(recorder.received(id), b"behind");
-}
-
-/// G7, G9: so it is in a connect that blocks its caller. The connect times out in time.
-#[cfg(feature = "socks5")]
-#[test]
-fn a_blocking_connect_that_waits_for_an_answer_does_not_spin() {
-    let network = Network::windows();
-    let (_recorder, sockman, _thread) = sockman_on(&network);
-    let proxy = network.listen(&PROXY.parse().unwrap()).unwrap();
-    let options = ConnectOptions::default()
-        .proxy(Proxy::socks5(proxy.address()))
-        .timeout(Duration::from_secs(5));
-    let before = network.elapsed();
-    let error = network.as_another_thread(|| sockman.connect("name.test:8333", &options));
-    let error = error.unwrap_err();
-    assert!(matches!(error.kind(), ConnectErrorKind::TimedOut { .. }), "{error:?}");
-    assert_eq!(network.elapsed() - before, Duration::from_secs(5));
-    assert!(network.calls(Call::Recv) <= 2, "{} receives", network.calls(Call::Recv));
-}
-
-/// G7: the attempts of a connect to several addresses have one token. One that waits for an answer is
-/// not stepped by the room that the poller reports while another one still connects.
-#[cfg(feature = "socks5")]
-#[test]
-fn an_attempt_of_a_race_that_waits_for_an_answer_is_not_stepped_by_room() {
-    let network = Network::windows();
-    let (_recorder, sockman, mut thread) = sockman_on(&network);
-    network.set_latency(Duration::from_millis(100));
-    let proxy = network.listen(&PROXY.parse().unwrap()).unwrap();
-    let options = ConnectOptions::default()
-        .proxy(Proxy::socks5(proxy.address()))
-        .alternatives([Destination::Name { host: "other.test".to_owned(), port: 8333 }])
-        .attempt_delay(Duration::from_millis(150))
-        .timeout(Duration::from_secs(5));
-    sockman.start_connect("name.test:8333", &options).unwrap();
-    for _ in 0..200 {
-        thread.pass_within(Duration::from_millis(1)).unwrap();
-    }
-    let attempts: Vec<Peer> = std::iter::from_fn(|| proxy.accept()).collect();
-    assert!(network.calls(Call::Connect) == 2 && attempts.len() == 1);
-    assert!(network.calls(Call::Recv) <= 4, "{} receives", network.calls(Call::Recv));
 }
 
 /// G2: the poller of a blocking connect gives the socket up, so that the socket thread can watch it.
