@@ -360,6 +360,9 @@ impl Sock for RaceSock {
     fn short_read_means_empty(&self) -> bool {
         self.0.get().is_some_and(|sock| sock.short_read_means_empty())
     }
+    fn would_block_repeats_events(&self) -> bool {
+        self.0.get().is_some_and(|sock| sock.would_block_repeats_events())
+    }
     fn short_send_means_full(&self) -> bool {
         self.0.get().is_some_and(|sock| sock.short_send_means_full())
     }

@@ -71,6 +71,8 @@ pub(super) struct MemorySock {
     is_unix: bool,
     /// As for the library's own sockets on the system that the network stands for.
     short_means_over: bool,
+    /// As for the library's own sockets there, too.
+    repeats_events: bool,
 }
 
 impl MemorySock {
@@ -78,8 +80,9 @@ impl MemorySock {
         let mut kernel = network.inner.kernel.lock();
         let is_unix = kernel.socket(end).is_some_and(|socket| socket.is_unix);
         let short_means_over = kernel.system.short_means_over();
+        let repeats_events = kernel.system.has_afd();
         drop(kernel);
-        MemorySock { network: network.clone(), end, is_unix, short_means_over }
+        MemorySock { network: network.clone(), end, is_unix, short_means_over, repeats_events }
     }
 
     fn call<T>(&self, call: impl FnOnce(&mut Kernel) -> Sys<T>) -> io::Result<T> {
@@ -206,6 +209,10 @@ impl Sock for MemorySock {
 
     fn short_read_means_empty(&self) -> bool {
         !self.is_unix && self.short_means_over
+    }
+
+    fn would_block_repeats_events(&self) -> bool {
+        self.repeats_events
     }
 
     fn short_send_means_full(&self) -> bool {

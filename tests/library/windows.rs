@@ -236,6 +236,40 @@ fn a_connection_that_finishes_ends_with_an_own_half_close() {
     assert_eq!(peer.receive(), (b"full".to_vec(), Some(Ended::Eof)));
 }
 
+/// G7: each send that would block brings the event of the data that waits, and of the end that was
+/// reported. Such an event gives no turn, because a handler that sends in each turn would get turns
+/// without end.
+#[test]
+fn an_event_that_says_nothing_new_gives_no_turn() {
+    for has_ended in [false, true] {
+        let network = Network::windows();
+        let (recorder, sockman, mut thread) = sockman_on(&network);
+        let (me, them) = addresses();
+        let (sock, peer) = network.pair(&me, &them).unwrap();
+        let id = sockman.add_existing_connection(sock, &me, &them).unwrap().activate();
+        peer.set_window(4);
+        if has_ended {
+            peer.shutdown_write();
+        } else {
+            recorder.pause_recv(id, true);
+            peer.send(b"waits").unwrap();
+        }
+        thread.run_until_idle().unwrap();
+        assert_eq!(sockman.send_bytes(id, b"full").unwrap(), 4);
+        let before = sockman.stats();
+        for _ in 0..10 {
+            assert_eq!(sockman.send_bytes(id, b"more").unwrap(), 0);
+            thread.run_until_idle().unwrap();
+        }
+        assert_eq!(sockman.stats().events - before.events, 10);
+        assert_eq!(sockman.stats().turns, before.turns);
+        recorder.pause_recv(id, false);
+        sockman.wake(id);
+        thread.run_until_idle().unwrap();
+        assert_eq!(recorder.received(id), if has_ended { &b""[..] } else { b"waits" });
+    }
+}
+
 /// There are no unix-domain sockets.
 #[test]
 fn a_unix_domain_socket_is_a_typed_error() {

@@ -4112,6 +4112,13 @@ MUTATIONS = [
         'test': 'sockman:library', 'tests': ('windows_connects', 'a_blocking_connect_that_waits'),
     },
     {
+        'guarantee': 'G7', 'what': 'on Windows, an event that says nothing new gives a turn',
+        'file': 'src/engine/slot/mod.rs',
+        'old': 'is_new || !self.connection',
+        'new': 'true || !self.connection',
+        'test': 'sockman:library', 'tests': ('windows', 'an_event_that_says_nothing_new'),
+    },
+    {
         'guarantee': 'G7', 'what': 'on Windows, the I2P-accept thread is stepped by each event',
         'file': 'src/engine/i2p_accept.rs',
         'old': 'events.is_empty() || events.iter()',

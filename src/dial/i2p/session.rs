@@ -528,6 +528,9 @@ impl Sock for HeldSession {
     fn short_read_means_empty(&self) -> bool {
         self.sock.short_read_means_empty()
     }
+    fn would_block_repeats_events(&self) -> bool {
+        self.sock.would_block_repeats_events()
+    }
     fn short_send_means_full(&self) -> bool {
         self.sock.short_send_means_full()
     }

@@ -176,9 +176,11 @@ impl Slot {
         self.want_turn();
     }
 
-    /// Puts an event of the poller into the latches.
+    /// Puts an event of the poller into the latches. Returns whether the event gives the connection a
+    /// turn.
     #[inline]
-    pub(crate) fn latch(&mut self, event: &Readiness) {
+    pub(crate) fn latch(&mut self, event: &Readiness) -> bool {
+        let was_readable = self.recv.ready;
         self.forget_blocked_send();
         // Without short circuits, because nearly all events have none of these.
         let is_rare = event.broken | event.read_closed | event.write_closed | event.priority;
@@ -199,6 +201,8 @@ impl Slot {
             self.send.ready = true;
             self.send.work = true;
         }
+        let is_new = event.writable || broken || (is_news && !was_readable);
+        is_new || !self.connection.sock().would_block_repeats_events()
     }
 
     /// Notes what an event says besides readiness. Returns whether the connection is broken.
