@@ -211,12 +211,12 @@ impl Sock for MemorySock {
         !self.is_unix && self.short_means_over
     }
 
-    fn would_block_repeats_events(&self) -> bool {
-        self.repeats_events
-    }
-
     fn short_send_means_full(&self) -> bool {
         !self.is_unix && self.short_means_over
+    }
+
+    fn would_block_repeats_events(&self) -> bool {
+        self.repeats_events
     }
 
     fn set_reset_on_close(&self) -> io::Result<()> {
