@@ -48,6 +48,9 @@ mod start_connect;
 mod start_connect_ends;
 mod start_connect_values;
 mod unix_sockets;
+mod windows;
+#[cfg(all(feature = "i2p", feature = "socks5"))]
+mod windows_connects;
 
 // The socket thread: fairness, promptness, idleness, panics and restarts.
 mod callers_thread;
