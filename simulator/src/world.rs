@@ -56,6 +56,8 @@ pub(crate) struct World {
     pub(crate) has_sweep: bool,
     /// The value of `Options::max_connections`.
     pub(crate) cap: usize,
+    /// Whether the poller reports the end of a stream behind data that was not received.
+    pub(crate) reports_ends: bool,
     /// How long data takes to arrive.
     pub(crate) latency: Duration,
     /// A timer for each connection. The timer is set when the connection opens and whenever data is
@@ -137,6 +139,7 @@ impl World {
             policy,
             has_sweep,
             cap,
+            reports_ends: true,
             latency: Duration::ZERO,
             timers: Deadlines::new(),
             has_own_timers: false,

@@ -2,8 +2,7 @@
 //! the file can call the methods.
 
 use std::{
-    fmt,
-    fs,
+    fmt, fs,
     io::{self, Write},
     path::{Path, PathBuf},
 };

@@ -55,6 +55,30 @@ impl MioPoller {
         let events = mio::Events::with_capacity(EVENTS_PER_POLL);
         Ok(MioPoller { poll, events, waker, watched: Mutex::new(Watched::default()) })
     }
+
+    /// Appends the events of the last poll of mio.
+    fn report(&mut self, events: &mut Vec<Readiness>) {
+        for event in self.events.iter().filter(|event| event.token() != WAKER) {
+            let token = event.token().0;
+            // A reset, or a connect that failed. The driver reports no other end of sending.
+            let is_broken = event.is_error() || event.is_write_closed();
+            if is_broken {
+                let socket = self.watched.lock().sockets.get(&token).and_then(Weak::upgrade);
+                if let Some(socket) = socket {
+                    socket.note_reset();
+                }
+            }
+            events.push(Readiness {
+                token,
+                readable: event.is_readable(),
+                writable: event.is_writable(),
+                read_closed: event.is_read_closed(),
+                broken: is_broken,
+                write_closed: event.is_write_closed(),
+                priority: false,
+            });
+        }
+    }
 }
 
 impl Poller for MioPoller {
@@ -72,26 +96,14 @@ impl Poller for MioPoller {
     }
 
     fn poll(&mut self, events: &mut Vec<Readiness>, timeout: Option<Duration>) -> io::Result<()> {
+        let before = events.len();
         self.poll.poll(&mut self.events, timeout)?;
-        for event in self.events.iter().filter(|event| event.token() != WAKER) {
-            let token = event.token().0;
-            // A reset, or a connect that failed. The driver reports no other end of sending.
-            let is_broken = event.is_error() || event.is_write_closed();
-            if is_broken {
-                let socket = self.watched.lock().sockets.get(&token).and_then(Weak::upgrade);
-                if let Some(socket) = socket {
-                    socket.note_reset();
-                }
-            }
-            events.push(Readiness {
-                token,
-                readable: event.is_readable(),
-                writable: event.is_writable(),
-                read_closed: event.is_read_closed(),
-                broken: is_broken,
-                write_closed: false,
-                priority: false,
-            });
+        self.report(events);
+        if events.len() > before {
+            // An event may be old, and hide what has become true since: the driver reports a state
+            // once it was asked again, which the poll does at its end.
+            self.poll.poll(&mut self.events, Some(Duration::ZERO))?;
+            self.report(events);
         }
         Ok(())
     }
