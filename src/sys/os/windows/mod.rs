@@ -224,11 +224,14 @@ impl Sock for OsSock {
 
     fn recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
         let received = (&mut &*self.shared.stream()).read(buffer);
-        // After a reset, Winsock returns an error and no end of stream.
-        if matches!(received, Ok(0)) && !buffer.is_empty() && self.shared.take_reset() {
-            return Err(io::Error::from_raw_os_error(errors::ECONNRESET));
+        // After a reset, Winsock returns an error and no end of stream. Wine returns the end, which
+        // is one only if it came before the reset.
+        match received {
+            Ok(0) if !buffer.is_empty() && !self.shared.has_ended() && self.shared.take_reset() => {
+                Err(io::Error::from_raw_os_error(errors::ECONNRESET))
+            }
+            received => received,
         }
-        received
     }
 
     fn peek(&self, buffer: &mut [u8]) -> io::Result<usize> {

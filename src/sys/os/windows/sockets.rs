@@ -30,6 +30,8 @@ pub(super) struct Shared {
     pub(super) raw: RawSocket,
     /// Whether the poller has reported a reset that no call has returned yet.
     was_reset: AtomicBool,
+    /// Whether the poller has reported the end of the peer's stream before a reset.
+    has_ended: AtomicBool,
 }
 
 impl Shared {
@@ -37,7 +39,12 @@ impl Shared {
     pub(super) fn new(socket: Socket) -> Arc<Shared> {
         let raw = socket.as_raw_socket();
         let stream = RwLock::new(TcpStream::from_std(socket.into()));
-        let shared = Arc::new(Shared { stream, raw, was_reset: AtomicBool::new(false) });
+        let shared = Arc::new(Shared {
+            stream,
+            raw,
+            was_reset: AtomicBool::new(false),
+            has_ended: AtomicBool::new(false),
+        });
         list().insert(raw, Arc::downgrade(&shared));
         shared
     }
@@ -68,6 +75,15 @@ impl Shared {
     /// Notes a reset that the poller reports.
     pub(super) fn note_reset(&self) {
         self.was_reset.store(true, Ordering::Release);
+    }
+
+    /// Notes an end of the peer's stream that the poller reports.
+    pub(super) fn note_end(&self) {
+        self.has_ended.store(true, Ordering::Release);
+    }
+
+    pub(super) fn has_ended(&self) -> bool {
+        self.has_ended.load(Ordering::Acquire)
     }
 
     /// Returns whether a reset was noted, and forgets it.
