@@ -111,8 +111,14 @@ impl OsSock {
     /// Returns the result of a send of `length` bytes. A thread that sends a part may leave the rest
     /// to the next event.
     fn after_send(&self, sent: io::Result<usize>, length: usize) -> io::Result<usize> {
-        if sent.as_ref().is_ok_and(|sent| *sent < length) {
-            self.ask_again();
+        match &sent {
+            Ok(sent) if *sent < length => self.ask_again(),
+            // The socket thread learns of the reset, although this thread has received it.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {
+                self.shared.note_reset();
+                self.ask_again();
+            }
+            _ => {}
         }
         sent.map_err(|error| renumbered(error, &[WSAESHUTDOWN], errors::EPIPE))
     }

@@ -28,7 +28,7 @@ pub(super) struct Shared {
     /// mio keeps in it.
     stream: RwLock<TcpStream>,
     pub(super) raw: RawSocket,
-    /// Whether the poller has reported a reset that no call has returned yet.
+    /// Whether the poller or a send has reported a reset that no receive has returned yet.
     was_reset: AtomicBool,
     /// Whether the poller has reported the end of the peer's stream before a reset.
     has_ended: AtomicBool,
@@ -72,9 +72,14 @@ impl Shared {
         self.stream.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes a reset that the poller reports.
+    /// Notes a reset that the poller or a send reports.
     pub(super) fn note_reset(&self) {
         self.was_reset.store(true, Ordering::Release);
+    }
+
+    /// Returns whether a reset was noted.
+    pub(super) fn was_reset(&self) -> bool {
+        self.was_reset.load(Ordering::Acquire)
     }
 
     /// Notes an end of the peer's stream that the poller reports.
