@@ -1,8 +1,8 @@
 //! The numbers of the operating system's errors, under the names that POSIX gives them. The module
 //! holds constants only.
 //!
-//! [`io::Error::raw_os_error`](std::io::Error::raw_os_error) returns such a number, and
-//! [`io::Error::from_raw_os_error`](std::io::Error::from_raw_os_error) takes one. On Unix, each
+//! [`io::Error`](std::io::Error) returns such a number (`raw_os_error`), and is made from one
+//! (`from_raw_os_error`). On Unix, each
 //! constant is the constant of the C library. On Windows, each constant is the number that Winsock
 //! or the file system reports for the same failure. The C library of Windows has constants of the
 //! same names with other numbers, which no system call reports.

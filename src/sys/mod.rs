@@ -87,11 +87,13 @@ use crate::address::Service;
 /// [`io::ErrorKind::WouldBlock`], [`io::ErrorKind::Interrupted`], `ENOBUFS` and `ENOMEM` of sends
 /// and receives itself. The library reports any other error of a receive as a permanent read error.
 pub trait Sock: fmt::Debug + Send + Sync {
-    /// Calls `connect(2)` without blocking. `EINPROGRESS` means that the connect has started.
+    /// Calls `connect(2)` without blocking. [`EINPROGRESS`](errors::EINPROGRESS) means that the
+    /// connect has started. The library's own sockets return it on Windows, too.
     /// `EAGAIN` ([`io::ErrorKind::WouldBlock`]) on a unix-domain socket means that the connect has
     /// *not started*, because the backlog is full.
     fn connect(&self, to: &Service) -> io::Result<()>;
-    /// Sets `SO_REUSEADDR` and `IPV6_V6ONLY` where they apply, and then calls `bind(2)`.
+    /// Sets `SO_REUSEADDR` and `IPV6_V6ONLY` where they apply, and then calls `bind(2)`. On Windows,
+    /// `SO_REUSEADDR` would let other programs take the port, and is not set.
     fn bind(&self, to: &Service) -> io::Result<()>;
     /// Calls `listen(2)`. Consumes the socket and returns a socket that accepts.
     fn listen(self: Box<Self>, backlog: i32) -> io::Result<Box<dyn Sock>>;
@@ -254,10 +256,13 @@ pub(crate) fn poll(
 /// The largest number of events that one poll of the system's poller reports.
 pub(crate) const EVENTS_PER_POLL: usize = 1024;
 
-/// The poller that the socket thread waits in: `epoll` or `kqueue` behind mio, or a test double.
+/// The poller that the socket thread waits in: `epoll`, `kqueue` or Windows' AFD behind mio, or a
+/// test double. The poller of the operating system registers only sockets of [`OsSockFactory`] on
+/// Windows, and knows them by [`Sock::as_raw_fd`].
 #[doc(alias = "WaitMany")]
 pub trait Poller: Send {
-    /// Watches `sock` for every kind of event, edge-triggered, until the socket is closed.
+    /// Watches `sock` for every kind of event, edge-triggered, until the socket is closed. On
+    /// Windows, another poller must not watch the socket at the same time.
     fn register(&self, sock: &dyn Sock, token: usize) -> io::Result<()>;
     /// Stops watching `sock`. Closing a socket has the same effect, unless another process or a
     /// duplicate holds the descriptor.

@@ -13,7 +13,7 @@ use std::{
 
 use sockman::{ConnectionId, EventHandler, NextRecv, Options, Service, SockMan, error::SendError};
 use sockman_test_support::{
-    Event, Recorder, Running, read_to_end, reset,
+    Event, RESET_AFTER_END, Recorder, Running, read_to_end, reset,
     tools::{Gate, Random, assert_no_spin, fill, run_passes, until, wait_until_hung_up},
     without_sweep,
 };
@@ -489,7 +489,7 @@ fn an_end_and_the_reset_that_a_later_send_causes_are_both_reported() {
         });
         handler.wait_for_read_error(id);
         run_passes(&running.sockman, 1);
-        let error = Event::ReadError(id, io::ErrorKind::BrokenPipe);
+        let error = Event::ReadError(id, RESET_AFTER_END);
         assert_eq!(reported(&handler, id), [data(id, b"bye"), Event::Eof(id), error]);
         running.sockman.close_connection(id);
     }

@@ -16,13 +16,13 @@ use sockman::{
     testing::{Network, Script, SocketThreadByHand},
 };
 use sockman_test_support::{
-    DEADLINE, Event, Recorder, Running, read_to_end, reset,
+    DEADLINE, Event, RESET_AFTER_END, Recorder, Running, read_to_end, reset,
     tools::{TempDir, run_passes, wait_until_hung_up},
     without_sweep,
 };
 
 const RESET: Option<HangUp> = Some(HangUp::Error(ErrorKind::ConnectionReset));
-const RESET_AFTER_FIN: Option<HangUp> = Some(HangUp::Error(ErrorKind::BrokenPipe));
+const RESET_AFTER_FIN: Option<HangUp> = Some(HangUp::Error(RESET_AFTER_END));
 
 fn hung_up(sockman: &SockMan, id: ConnectionId) -> Option<HangUp> {
     sockman.connection_info(id).unwrap().hung_up
@@ -111,7 +111,7 @@ fn a_reset_is_an_error_however_often_it_is_asked_for() {
         recorder.wait_for_read_error(id);
         run_passes(sockman, 1);
         let ends = if after_fin {
-            vec![Event::Eof(id), Event::ReadError(id, ErrorKind::BrokenPipe)]
+            vec![Event::Eof(id), Event::ReadError(id, RESET_AFTER_END)]
         } else {
             vec![Event::ReadError(id, ErrorKind::ConnectionReset)]
         };

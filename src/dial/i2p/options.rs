@@ -64,7 +64,8 @@ impl I2pOptions {
     /// Sets the file with the private key of a persistent session. With a key file, one persistent
     /// session serves every connection, in both directions, under one address. Default: none.
     ///
-    /// A file that does not exist is created together with the session, with mode 0600. A file that
+    /// A file that does not exist is created together with the session, with mode 0600. On Windows,
+    /// the file has the access rights of its folder. A file that
     /// cannot be read, or is damaged, is an error and is left unchanged.
     #[doc(alias = "private_key_file")]
     pub fn key_file(mut self, path: impl Into<PathBuf>) -> I2pOptions {

@@ -541,6 +541,7 @@ impl Sock for HeldSession {
     }
 }
 
+#[cfg(unix)] // The bridge has a unix-domain address.
 #[cfg(test)]
 mod tests {
     use std::sync::mpsc;
@@ -560,7 +561,6 @@ mod tests {
 
     /// G9: a file system that hangs holds no thread that steps a connect. Connects that come later
     /// wait for the same work, and no further thread hangs.
-    #[cfg(unix)] // The bridge has a unix-domain address.
     #[test]
     fn no_step_waits_for_a_file_system_that_hangs() {
         let options = I2pOptions::new("unix:/nonexistent/sam".parse::<Service>().unwrap())

@@ -63,6 +63,10 @@ use sockman::{
 #[cfg(feature = "i2p")]
 use sockman::i2p::I2pStatus;
 
+/// The kind of the error of a reset that comes after the end of the peer's stream.
+pub const RESET_AFTER_END: io::ErrorKind =
+    if cfg!(windows) { io::ErrorKind::ConnectionReset } else { io::ErrorKind::BrokenPipe };
+
 /// How long a test waits for an event. Long enough for a machine that is busy with everything else;
 /// a passing test never waits that long.
 pub const DEADLINE: Duration = Duration::from_secs(60);

@@ -111,8 +111,14 @@ impl OsSock {
     /// Returns the result of a send of `length` bytes. A thread that sends a part may leave the rest
     /// to the next event.
     fn after_send(&self, sent: io::Result<usize>, length: usize) -> io::Result<usize> {
-        if sent.as_ref().is_ok_and(|sent| *sent < length) {
-            self.ask_again();
+        match &sent {
+            Ok(sent) if *sent < length => self.ask_again(),
+            // The socket thread learns of the reset, although this thread has received it.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {
+                self.shared.note_reset();
+                self.ask_again();
+            }
+            _ => {}
         }
         sent.map_err(|error| renumbered(error, &[WSAESHUTDOWN], errors::EPIPE))
     }
@@ -224,11 +230,14 @@ impl Sock for OsSock {
 
     fn recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
         let received = (&mut &*self.shared.stream()).read(buffer);
-        // After a reset, Winsock returns an error and no end of stream.
-        if matches!(received, Ok(0)) && !buffer.is_empty() && self.shared.take_reset() {
-            return Err(io::Error::from_raw_os_error(errors::ECONNRESET));
+        // After a reset, Winsock returns an error and no end of stream. Wine returns the end, which
+        // is one only if it came before the reset.
+        match received {
+            Ok(0) if !buffer.is_empty() && !self.shared.has_ended() && self.shared.take_reset() => {
+                Err(io::Error::from_raw_os_error(errors::ECONNRESET))
+            }
+            received => received,
         }
-        received
     }
 
     fn peek(&self, buffer: &mut [u8]) -> io::Result<usize> {

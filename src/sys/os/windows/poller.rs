@@ -61,11 +61,15 @@ impl MioPoller {
         for event in self.events.iter().filter(|event| event.token() != WAKER) {
             let token = event.token().0;
             // A reset, or a connect that failed. The driver reports no other end of sending.
-            let is_broken = event.is_error() || event.is_write_closed();
-            if is_broken {
+            let mut is_broken = event.is_error() || event.is_write_closed();
+            if is_broken || event.is_read_closed() {
                 let socket = self.watched.lock().sockets.get(&token).and_then(Weak::upgrade);
-                if let Some(socket) = socket {
-                    socket.note_reset();
+                match socket {
+                    Some(socket) if is_broken => socket.note_reset(),
+                    // A send has received the reset.
+                    Some(socket) if socket.was_reset() => is_broken = true,
+                    Some(socket) => socket.note_end(),
+                    None => {}
                 }
             }
             events.push(Readiness {

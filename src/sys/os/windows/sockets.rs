@@ -28,8 +28,10 @@ pub(super) struct Shared {
     /// mio keeps in it.
     stream: RwLock<TcpStream>,
     pub(super) raw: RawSocket,
-    /// Whether the poller has reported a reset that no call has returned yet.
+    /// Whether the poller or a send has reported a reset that no receive has returned yet.
     was_reset: AtomicBool,
+    /// Whether the poller has reported the end of the peer's stream before a reset.
+    has_ended: AtomicBool,
 }
 
 impl Shared {
@@ -37,7 +39,12 @@ impl Shared {
     pub(super) fn new(socket: Socket) -> Arc<Shared> {
         let raw = socket.as_raw_socket();
         let stream = RwLock::new(TcpStream::from_std(socket.into()));
-        let shared = Arc::new(Shared { stream, raw, was_reset: AtomicBool::new(false) });
+        let shared = Arc::new(Shared {
+            stream,
+            raw,
+            was_reset: AtomicBool::new(false),
+            has_ended: AtomicBool::new(false),
+        });
         list().insert(raw, Arc::downgrade(&shared));
         shared
     }
@@ -65,9 +72,23 @@ impl Shared {
         self.stream.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes a reset that the poller reports.
+    /// Notes a reset that the poller or a send reports.
     pub(super) fn note_reset(&self) {
         self.was_reset.store(true, Ordering::Release);
+    }
+
+    /// Returns whether a reset was noted.
+    pub(super) fn was_reset(&self) -> bool {
+        self.was_reset.load(Ordering::Acquire)
+    }
+
+    /// Notes an end of the peer's stream that the poller reports.
+    pub(super) fn note_end(&self) {
+        self.has_ended.store(true, Ordering::Release);
+    }
+
+    pub(super) fn has_ended(&self) -> bool {
+        self.has_ended.load(Ordering::Acquire)
     }
 
     /// Returns whether a reset was noted, and forgets it.
