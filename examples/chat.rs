@@ -1,8 +1,7 @@
 //! `chat PORT`: a chat for thousands of members. Each line goes to everyone else. `/nick NAME` names
 //! a member. A member that reads too slowly is dropped. Ctrl-C ends the chat in order.
-use std::{env, error::Error, io, io::Write, mem, process, sync::Arc, thread, time::Duration};
+use std::{env, error::Error, io, io::Write, mem, process, sync::Arc, time::Duration};
 
-use nix::sys::signal::{SIGINT, SIGTERM, SigSet};
 use sockman::helpers::{ConnectionTable, SendBudget, SendQueueLimits};
 use sockman::stateful::{Handler, Link, Remote};
 use sockman::{ConnectionId, Options, Service, SockMan};
@@ -87,10 +86,8 @@ fn run() -> Result<(), Box<dyn Error>> {
     let options = Options::default().sweep(None).receive_buffer(LONGEST_LINE);
     let sockman = SockMan::with_state(Arc::clone(&chat), options)?;
     let bound = sockman.bind_and_start_listening(format!("127.0.0.1:{port}"))?;
-    let (signals, server) = (SigSet::from_iter([SIGINT, SIGTERM]), sockman.clone());
-    signals.thread_block()?; // So no thread but the next one gets them.
-    thread::Builder::new().spawn(move || {
-        let _ = signals.wait();
+    let server = sockman.clone();
+    ctrlc::set_handler(move || {
         chat.send_to_others(None, "the chat ends\n");
         server.drain_and_stop(LINGER);
     })?;

@@ -444,7 +444,7 @@ impl SockMan {
     /// Returns the errors of [`send_bytes`](SockMan::send_bytes).
     #[doc(alias = "ShutdownSend")]
     pub fn shutdown_write(&self, id: ConnectionId) -> Result<(), SendError> {
-        self.with_connection(id, |connection| connection.shutdown_write())
+        self.with_connection(id, |connection| self.shared.shutdown_write(connection))
     }
 
     /// Closes a connection. Returns `true` for the one call that closed the connection, and `false`

@@ -3,34 +3,32 @@
 //!
 //! Runs on the test's thread. The model's mutex is not held during calls into the library.
 
-use std::os::fd::OwnedFd;
-
 use sockman::{
     ConnectionId, SockMan,
     address::NetAddr,
     error::{AddConnectionErrorKind, IntoStreamError},
-    sys::errors,
+    sys::{OwnedSocket, RawSocket, errors},
     testing::{Ended, Peer, Probe},
 };
 
 use crate::{
     model::{Model, Phase, Way, byte_at},
-    world::World,
+    world::{NO_SOCKET, World},
 };
 
 /// A connection that was taken out.
 pub(crate) struct Leaving {
     id: ConnectionId,
     key: u64,
-    fd: i32,
-    stream: OwnedFd,
+    fd: RawSocket,
+    stream: OwnedSocket,
 }
 
 /// A stream that left, as other code holds it.
 pub(crate) struct Outside {
     id: ConnectionId,
     key: u64,
-    fd: i32,
+    fd: RawSocket,
     stream: Peer,
 }
 
@@ -103,7 +101,7 @@ impl World {
         let leaving = Leaving { id, key: record.key, fd: record.fd, stream };
         // The turn under way may deliver what it has received. The other thread waits for its end.
         let waits = !on_socket_thread && self.is_in_between();
-        (record.phase, record.fd) = (if waits { Phase::Leaving } else { Phase::Closed }, -1);
+        (record.phase, record.fd) = (if waits { Phase::Leaving } else { Phase::Closed }, NO_SOCKET);
         (record.timer, record.has_left, record.goes_on) = (None, true, true);
         model.require(!finishes, || format!("connection {number}, which finishes, left"));
         model.count(match (on_socket_thread, waits) {
@@ -132,7 +130,7 @@ impl World {
         }
     }
 
-    fn probe_of(&self, fd: i32, key: u64) -> Option<Probe> {
+    fn probe_of(&self, fd: RawSocket, key: u64) -> Option<Probe> {
         self.network.probe(fd).filter(|probe| probe.peer == Some(key))
     }
 
@@ -177,7 +175,7 @@ impl World {
         }
     }
 
-    fn give_back(&self, sockman: &SockMan, old: ConnectionId, stream: OwnedFd) {
+    fn give_back(&self, sockman: &SockMan, old: ConnectionId, stream: OwnedSocket) {
         match sockman.add_connection(stream) {
             Ok(connection) => {
                 let id = connection.id();

@@ -63,6 +63,7 @@ impl World {
         model.say(|| format!("  connection {number} has ended: {:?}", info.hung_up));
         let record = model.connections.get(&id)?;
         let (key, write_shut) = (record.key, record.write_shut);
+        let is_known = self.reports_ends || record.eof_reported;
         let player = model.player(key);
         let (calls_failed, has_fin) =
             player.map_or((true, false), |player| (player.calls_failed, player.has_fin));
@@ -90,7 +91,8 @@ impl World {
                 return Some(id);
             }
             None => {
-                let is_news = is_at_rest && probe.is_watched && (is_over || probe.is_broken);
+                let is_over = probe.is_broken || (is_over && is_known);
+                let is_news = is_at_rest && probe.is_watched && is_over;
                 model.require(!is_news, || {
                     format!("the loop sleeps, but `hung_up` of connection {number} is unset (G6)")
                 });

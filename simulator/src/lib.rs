@@ -73,6 +73,9 @@ const MOST_STEPS: u64 = 160;
 /// The most passes in a row that may have no visible cause. A mark from the thread's own callback,
 /// a deadline and the second check after an interrupt each cause such a pass.
 const QUIET_PASSES: usize = 6;
+/// The most passes in a row between which the clock may stand still. A run moves fewer bytes, and has
+/// fewer events.
+const PASSES_AT_ONCE: usize = 100_000;
 /// The most accepts that may fail in a pass without a pause of the listener, if each failure may
 /// stand for one client that is gone.
 const MOST_LOST_CLIENTS: u64 = 255;
@@ -208,6 +211,8 @@ struct Simulation {
     most_steps: u32,
     /// The number of passes in a row without a visible cause.
     quiet: usize,
+    /// The number of passes in a row between which the clock stood still.
+    at_once: usize,
 }
 
 impl Simulation {
@@ -253,6 +258,7 @@ impl Simulation {
         let mut world = World::new(network.clone(), model, policy, has_sweep, cap, targets);
         (world.latency, world.has_own_timers) = (latency, has_own_timers);
         world.keeps_values = keeps_values;
+        world.reports_ends = kernel != Kernel::Windows;
         let world = Arc::new(world);
         *world.listeners.lock() = listeners;
         world.proxies.lock().listeners = proxies;
@@ -282,7 +288,7 @@ impl Simulation {
             acted
         })));
         world.listen(&sockman);
-        Simulation { world, sockman, thread: None, steps: 0, most_steps, quiet: 0 }
+        Simulation { world, sockman, thread: None, steps: 0, most_steps, quiet: 0, at_once: 0 }
     }
 
     fn has_failed(&self) -> bool {
@@ -381,7 +387,13 @@ impl Simulation {
             if before == after && !wanted_to_sleep && !discards { self.quiet + 1 } else { 0 };
         // The first step of a connect that waits has no visible effect. With a batch of one, each
         // such step takes a pass.
-        let (quiet, mut model) = (self.quiet, self.world.model.lock());
+        let stands_still = before.3 == after.3;
+        self.at_once = if stands_still { self.at_once + 1 } else { 0 };
+        let (quiet, at_once) = (self.quiet, self.at_once);
+        let mut model = self.world.model.lock();
+        model.require(at_once <= PASSES_AT_ONCE, || {
+            format!("the loop made {at_once} passes while the clock stood still (G7)")
+        });
         let attempts = model.in_phase(|phase| phase == Phase::Attempt).len();
         model.require(quiet <= QUIET_PASSES + attempts, || {
             format!("the loop made {quiet} passes in a row without a cause (G7)")

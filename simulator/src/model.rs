@@ -4,7 +4,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use sockman::{ConnectionId, SendQueue, Service, testing::Peer};
+use sockman::{ConnectionId, SendQueue, Service, sys::RawSocket, testing::Peer};
 
 use crate::{
     choices::Choices,
@@ -180,7 +180,7 @@ pub(crate) struct Record {
     /// The number of the peer's end. The bytes of both streams are computed from this number.
     pub(crate) key: u64,
     pub(crate) phase: Phase,
-    pub(crate) fd: i32,
+    pub(crate) fd: RawSocket,
     pub(crate) recv_paused: bool,
     pub(crate) send_paused: bool,
     /// Whether `should_try_to_send` says yes even with nothing to send, as the default does.
@@ -314,7 +314,7 @@ impl Player {
 }
 
 impl Record {
-    pub(crate) fn new(key: u64, phase: Phase, fd: i32) -> Record {
+    pub(crate) fn new(key: u64, phase: Phase, fd: RawSocket) -> Record {
         Record {
             key,
             phase,

@@ -18,6 +18,7 @@ use sockman::{
     helpers::{Deadlines, SendQueueLimits},
     options::PanicPolicy,
     proxy::Proxy,
+    sys::RawSocket,
     testing::{Network, PeerListener, descriptor},
 };
 
@@ -40,6 +41,9 @@ const IDLE: Duration = Duration::from_millis(30);
 /// The most bytes in a send queue.
 pub(crate) const MOST_QUEUED: usize = 30_000;
 
+/// The number that no socket has: -1 on Unix, and Winsock's INVALID_SOCKET.
+pub(crate) const NO_SOCKET: RawSocket = !0;
+
 /// The limits of send queues. The limits are small, so that queues are sometimes above their high
 /// mark, and sometimes full.
 const LIMITS: SendQueueLimits = match SendQueueLimits::new(1000, 4000, MOST_QUEUED) {
@@ -56,6 +60,8 @@ pub(crate) struct World {
     pub(crate) has_sweep: bool,
     /// The value of `Options::max_connections`.
     pub(crate) cap: usize,
+    /// Whether the poller reports the end of a stream behind data that was not received.
+    pub(crate) reports_ends: bool,
     /// How long data takes to arrive.
     pub(crate) latency: Duration,
     /// A timer for each connection. The timer is set when the connection opens and whenever data is
@@ -137,6 +143,7 @@ impl World {
             policy,
             has_sweep,
             cap,
+            reports_ends: true,
             latency: Duration::ZERO,
             timers: Deadlines::new(),
             has_own_timers: false,
@@ -183,7 +190,7 @@ impl World {
         id: ConnectionId,
         phase: Phase,
     ) {
-        let fd = descriptor(sockman, id).unwrap_or(-1);
+        let fd = descriptor(sockman, id).unwrap_or(NO_SOCKET);
         let probe = self.network.probe(fd).unwrap_or_default();
         let number = model.number(id);
         model.require(probe.peer.is_some(), || {
@@ -561,7 +568,7 @@ impl World {
             Ok(id) => {
                 let is_new = model.connections.keys().next_back().is_none_or(|last| *last < id);
                 model.require(is_new, || format!("id {id} was handed out before (G1)"));
-                let record = Record { until, ..Record::new(u64::MAX, Phase::Attempt, -1) };
+                let record = Record { until, ..Record::new(u64::MAX, Phase::Attempt, NO_SOCKET) };
                 model.connections.insert(id, record);
                 model.count("a connect was begun");
                 if target.proxy.is_some() {

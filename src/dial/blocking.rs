@@ -34,13 +34,11 @@ pub(crate) fn connect(
         let (for_socket, mut until) = match dial.step(&*sock, now)? {
             Step::Connected => {
                 if let Some(waiting) = &waiting {
-                    // Another poller watches the socket after this point, and on Windows a socket
-                    // has at most one.
-                    let _ = dial.unwatch(&*sock, &*waiting.poller);
+                    waiting.release(dial, &*sock);
                 }
                 return Ok(sock);
             }
-            Step::WaitForSocket => (true, dial.deadline()),
+            Step::WaitForSocket(_) => (true, dial.deadline()),
             Step::WaitUntil(at) => {
                 (false, Some(dial.deadline().map_or(at, |deadline| deadline.min(at))))
             }
@@ -63,8 +61,13 @@ pub(crate) fn connect(
             }
         }
         // The wakers were added before this check of the flag, so no interrupt is missed.
-        if !interrupts.is_interrupted() {
+        while !interrupts.is_interrupted() {
+            let now = factory.now();
             waiting.poll(until, now).map_err(|error| dial.failed("poll", error))?;
+            // The poll also ends for an interrupt and at `until`, without an event.
+            if waiting.events.is_empty() || waiting.has_news(dial) {
+                break;
+            }
         }
     }
 }
@@ -80,6 +83,22 @@ impl Waiting {
         let poller = factory.create_poller()?;
         let wakers = interrupts.add_waker(&poller.waker());
         Ok(Waiting { poller, events: Vec::new(), _wakers: wakers })
+    }
+
+    /// Stops watching the socket of a connect that has succeeded. On Windows, a socket remembers its
+    /// poller, even one that is gone. Elsewhere the end of the poller is enough.
+    fn release(&self, dial: &mut Dial, sock: &dyn Sock) {
+        // After a failure, the socket thread cannot watch the socket and reports that.
+        let _ = dial.unwatch(sock, &*self.poller);
+    }
+
+    /// Returns whether an event came that the connect awaits.
+    fn has_news(&self, dial: &mut Dial) -> bool {
+        let mut has_news = false;
+        for event in &self.events {
+            has_news |= dial.heeds(event);
+        }
+        has_news
     }
 
     fn poll(&mut self, until: Option<Instant>, now: Instant) -> io::Result<()> {

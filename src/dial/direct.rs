@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::Step;
+use super::{Awaits, Step};
 use crate::{
     address::Service,
     sys::{Sock, errors, passing::passes},
@@ -87,7 +87,7 @@ impl DirectConnect {
             // POSIX: a connect that a signal interrupts continues asynchronously.
             Some(errors::EINPROGRESS | errors::EINTR) => {
                 self.state = State::InProgress { me: None };
-                Ok(Step::WaitForSocket)
+                Ok(Step::WaitForSocket(Awaits::Any))
             }
             // The backlog is full, so the kernel has not started the connect. Waiting for the
             // socket would report a false success, because an unconnected unix-domain socket counts
@@ -118,7 +118,9 @@ impl DirectConnect {
             return Err(error);
         }
         match not_connected {
-            error if error.kind() == io::ErrorKind::NotConnected => Ok(Step::WaitForSocket),
+            error if error.kind() == io::ErrorKind::NotConnected => {
+                Ok(Step::WaitForSocket(Awaits::Any))
+            }
             error if passes(&error) => Ok(Step::WaitUntil(now + LONGEST_RETRY)),
             error => Err(error),
         }

@@ -6,7 +6,7 @@
 
 use std::{io, time::Instant};
 
-use super::Step;
+use super::{Awaits, Step};
 use crate::sys::{
     More, Sock,
     passing::{PAUSE, passes, uninterrupted},
@@ -106,6 +106,10 @@ pub(crate) fn drive<M: Machine>(
 ) -> Result<Step, M::Error> {
     let mut spent = 0;
     while spent < BUDGET {
+        let awaits = match machine.wants() {
+            Want::Send(_) => Awaits::Room,
+            _ => Awaits::Data,
+        };
         spent += COST;
         let outcome = match machine.wants() {
             Want::Nothing => return Ok(Step::Connected),
@@ -148,9 +152,9 @@ pub(crate) fn drive<M: Machine>(
         };
         match outcome {
             Ok(true) => {}
-            Ok(false) => return Ok(Step::WaitForSocket),
+            Ok(false) => return Ok(Step::WaitForSocket(awaits)),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                return Ok(Step::WaitForSocket);
+                return Ok(Step::WaitForSocket(awaits));
             }
             Err(error) if passes(&error) => return Ok(Step::WaitUntil(now + PAUSE)),
             Err(error) => return Err(machine.broke_off(Some(error))),

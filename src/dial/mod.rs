@@ -38,7 +38,7 @@ pub(crate) use self::{
     blocking::connect as connect_blocking,
     direct::DirectConnect,
     fault::{ZONE_HINT, is_of_family, lacks_zone},
-    step::Step,
+    step::{Awaits, Step},
 };
 pub use self::{
     error::{ConnectError, ConnectErrorKind, ConnectPhase},
@@ -49,7 +49,7 @@ pub use self::{
 use self::{race::Race, step::WaitsOn};
 use crate::{
     address::{Destination, NetAddr, Service},
-    sys::{OptionError, Poller, Sock, SockFactory, SocketOptions, errors},
+    sys::{OptionError, Poller, Readiness, Sock, SockFactory, SocketOptions, errors},
 };
 
 /// Without the feature `i2p`, no value of this type exists.
@@ -77,6 +77,8 @@ pub(crate) struct Dial {
     source: Source,
     /// Which socket was registered with the poller last.
     watched: Option<WaitsOn>,
+    /// The events that bring the next step.
+    awaits: Awaits,
     /// `None` if the deadline is beyond the range of the clock.
     deadline: Option<Instant>,
 }
@@ -151,7 +153,16 @@ impl Dial {
         let route = Route::new(to, options, i2p, now)?;
         let deadline = now.checked_add(options.timeout.unwrap_or(route.default_timeout));
         let (socket, source) = (options.socket.clone(), Source::of(options));
-        Ok(Dial { to: to.clone(), route, began: now, socket, source, watched: None, deadline })
+        Ok(Dial {
+            to: to.clone(),
+            route,
+            began: now,
+            socket,
+            source,
+            watched: None,
+            awaits: Awaits::Any,
+            deadline,
+        })
     }
 
     /// Prepares a connect to `to` or to one of the alternatives of the options.
@@ -177,7 +188,16 @@ impl Dial {
             default_timeout: DEFAULT_TIMEOUT,
         };
         let (socket, source) = (SocketOptions::default(), Source::of(options));
-        Ok(Dial { to: to.clone(), route, began: now, socket, source, watched: None, deadline })
+        Ok(Dial {
+            to: to.clone(),
+            route,
+            began: now,
+            socket,
+            source,
+            watched: None,
+            awaits: Awaits::Any,
+            deadline,
+        })
     }
 
     /// Returns the destination. Of several, returns the one that was reached, or else the first one.
@@ -266,6 +286,15 @@ impl Dial {
         Ok(())
     }
 
+    /// Notes an event of a socket that [`watch`](Dial::watch) watches. Returns whether the event
+    /// brings the next step.
+    pub(crate) fn heeds(&mut self, event: &Readiness) -> bool {
+        match &mut self.route.way {
+            Way::Race(race) => race.heeds(event),
+            _ => self.awaits.heeds(event),
+        }
+    }
+
     /// Stops watching the socket of a dial that has succeeded.
     pub(crate) fn unwatch(&mut self, sock: &dyn Sock, poller: &dyn Poller) -> io::Result<()> {
         if let Way::Race(race) = &mut self.route.way {
@@ -324,6 +353,10 @@ impl Dial {
     /// Fails if the connect failed or its deadline has passed. After a failure, the dial is over.
     pub(crate) fn step(&mut self, sock: &dyn Sock, now: Instant) -> Result<Step, ConnectError> {
         let step = self.advance(sock, now)?;
+        self.awaits = match step {
+            Step::WaitForSocket(awaits) => awaits,
+            Step::Connected | Step::WaitUntil(_) => Awaits::Any,
+        };
         // The attempts of a race have the same deadline, and their errors say that they timed out.
         let is_race = matches!(self.route.way, Way::Race(_));
         let is_late = !is_race && self.deadline.is_some_and(|deadline| now >= deadline);

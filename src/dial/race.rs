@@ -12,11 +12,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{ConnectError, ConnectErrorKind, ConnectOptions, Dial, I2p, Step};
+use super::{Awaits, ConnectError, ConnectErrorKind, ConnectOptions, Dial, I2p, Step};
 use crate::{
     address::{Destination, Service},
     sys::{
-        More, NO_SOCKET, OwnedSocket, Poller, RawSocket, Sock, SockFactory,
+        More, NO_SOCKET, OwnedSocket, Poller, RawSocket, Readiness, Sock, SockFactory,
         passing::{PAUSE, passes},
     },
 };
@@ -38,6 +38,8 @@ pub(crate) struct Race {
     deadline: Option<Instant>,
     factory: Arc<dyn SockFactory>,
     winner: Option<Winner>,
+    /// Whether an event came that an attempt awaits. The next step steps only such attempts.
+    has_event: bool,
     /// The winner's socket, which the connection has.
     won: Arc<OnceLock<Box<dyn Sock>>>,
 }
@@ -50,6 +52,8 @@ struct Attempt {
     /// `None` until the attempt begins.
     sock: Option<Box<dyn Sock>>,
     waits_for: WaitsFor,
+    /// Whether an event came that the attempt awaits.
+    has_event: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -83,7 +87,8 @@ impl Race {
                 addresses.push(address);
             }
         }
-        let attempt = |dial| Attempt { dial, sock: None, waits_for: WaitsFor::Socket };
+        let attempt =
+            |dial| Attempt { dial, sock: None, waits_for: WaitsFor::Socket, has_event: false };
         let dials = addresses.iter().map(|address| Dial::new(address, &of_one, i2p, now));
         let mut racers: Vec<Racer> = dials.map(|dial| dial.map(attempt)).collect();
         let attempts = racers.iter().flatten();
@@ -103,6 +108,7 @@ impl Race {
             deadline,
             factory: Arc::clone(factory),
             winner: None,
+            has_event: false,
             won: Arc::default(),
         })
     }
@@ -144,7 +150,11 @@ impl Race {
         if self.winner.is_some() {
             return Ok(Step::Connected);
         }
+        let by_event = std::mem::take(&mut self.has_event);
         for at in 0..self.begun {
+            if by_event && !self.takes_event(at) {
+                continue;
+            }
             self.step_racer(at, now);
             if self.winner.is_some() {
                 return Ok(Step::Connected);
@@ -157,7 +167,7 @@ impl Race {
             }
         }
         if self.racers.iter().flatten().any(|attempt| attempt.sock.is_some()) {
-            return Ok(Step::WaitForSocket);
+            return Ok(Step::WaitForSocket(Awaits::Any));
         }
         Err(all_failed(to, std::mem::take(&mut self.racers)))
     }
@@ -170,6 +180,21 @@ impl Race {
             }
         }
         Ok(())
+    }
+
+    /// Notes an event. The attempts have one token, so the event may be one of any attempt that
+    /// awaits such an event. Returns whether there is one.
+    pub(crate) fn heeds(&mut self, event: &Readiness) -> bool {
+        for attempt in self.racers.iter_mut().flatten().filter(|attempt| attempt.sock.is_some()) {
+            attempt.has_event |= attempt.dial.heeds(event);
+            self.has_event |= attempt.has_event;
+        }
+        self.has_event
+    }
+
+    fn takes_event(&mut self, at: usize) -> bool {
+        let attempt = self.racers.get_mut(at).and_then(|racer| racer.as_mut().ok());
+        attempt.is_some_and(|attempt| std::mem::take(&mut attempt.has_event))
     }
 
     /// Stops watching the socket of the winner, `sock`.
@@ -207,12 +232,12 @@ impl Race {
     }
 
     fn step_racer(&mut self, at: usize, now: Instant) {
-        let Some(Ok(Attempt { dial, sock: Some(sock), waits_for })) = self.racers.get_mut(at)
+        let Some(Ok(Attempt { dial, sock: Some(sock), waits_for, .. })) = self.racers.get_mut(at)
         else {
             return;
         };
         match dial.step(&**sock, now) {
-            Ok(Step::WaitForSocket) => *waits_for = WaitsFor::Socket,
+            Ok(Step::WaitForSocket(_)) => *waits_for = WaitsFor::Socket,
             Ok(Step::WaitUntil(until)) => *waits_for = WaitsFor::Time(until),
             Ok(Step::Connected) => self.wins(at, now),
             Err(error) => self.failed(at, error, now),
@@ -333,6 +358,9 @@ impl Sock for RaceSock {
     }
     fn short_read_means_empty(&self) -> bool {
         self.0.get().is_some_and(|sock| sock.short_read_means_empty())
+    }
+    fn would_block_repeats_events(&self) -> bool {
+        self.0.get().is_some_and(|sock| sock.would_block_repeats_events())
     }
     fn short_send_means_full(&self) -> bool {
         self.0.get().is_some_and(|sock| sock.short_send_means_full())

@@ -146,6 +146,14 @@ impl AcceptFailure {
     fn of(error: &io::Error) -> AcceptFailure {
         match error.raw_os_error() {
             _ if error.kind() == io::ErrorKind::WouldBlock => AcceptFailure::WouldBlock,
+            // Windows reports a client that has reset in this way, and Wine in the second.
+            _ if matches!(
+                error.kind(),
+                io::ErrorKind::ConnectionReset | io::ErrorKind::NotConnected
+            ) =>
+            {
+                AcceptFailure::ClientLost
+            }
             // Linux's accept(2) returns network errors that are pending on the new connection. Its
             // manual page says to treat them like EAGAIN. Only errors that consume a client belong
             // here. EPERM does not: seccomp and the security modules refuse before the kernel takes

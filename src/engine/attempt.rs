@@ -23,7 +23,7 @@ use crate::{
     address::{Destination, Service},
     dial::{ConnectError, ConnectErrorKind, ConnectOptions, Dial, Step},
     sys::{
-        Poller, Sock, Waker,
+        Poller, Readiness, Sock, Waker,
         interrupt::{Interrupt, WakerGuard, Watches},
         passing::{PAUSE, passes},
     },
@@ -161,6 +161,11 @@ impl Attempt {
     /// Watches the sockets that the attempt waits on.
     pub(crate) fn watch(&mut self, poller: &dyn Poller, token: usize) -> io::Result<()> {
         self.dial.watch(self.connection.sock(), poller, token)
+    }
+
+    /// Notes an event. Returns whether the event brings the next step.
+    pub(crate) fn heeds(&mut self, event: &Readiness) -> bool {
+        self.dial.heeds(event)
     }
 
     /// Stops watching the socket of an attempt that has succeeded.

@@ -23,7 +23,7 @@ use super::{
 use crate::{
     dial::{ConnectError, Step},
     sys::{
-        Poller,
+        Poller, Readiness,
         passing::{PAUSE, passes},
     },
 };
@@ -93,6 +93,13 @@ impl Connecting {
                 slot.is_due = true;
                 self.due.push_back(key);
             }
+        }
+    }
+
+    /// Puts an attempt that an event reported into the queue, if the attempt awaits the event.
+    pub(crate) fn heed(&mut self, key: Key, event: &Readiness) {
+        if self.slots.get_mut(key).is_some_and(|slot| slot.attempt.heeds(event)) {
+            self.list(key);
         }
     }
 
@@ -212,14 +219,16 @@ impl AttemptSlot {
             Step::WaitUntil(at) => {
                 Ok(Waiting::Until(Some(deadline.map_or(at, |deadline| deadline.min(at)))))
             }
-            Step::WaitForSocket => match self.attempt.watch(poller, Token::Attempt(key).encode()) {
-                Err(error) if passes(&error) => {
-                    let at = now + PAUSE;
-                    Ok(Waiting::Until(Some(deadline.map_or(at, |d| d.min(at)))))
+            Step::WaitForSocket(_) => {
+                match self.attempt.watch(poller, Token::Attempt(key).encode()) {
+                    Err(error) if passes(&error) => {
+                        let at = now + PAUSE;
+                        Ok(Waiting::Until(Some(deadline.map_or(at, |d| d.min(at)))))
+                    }
+                    Err(error) => Err(self.attempt.failed("poll", error)),
+                    Ok(()) => Ok(Waiting::Until(deadline)),
                 }
-                Err(error) => Err(self.attempt.failed("poll", error)),
-                Ok(()) => Ok(Waiting::Until(deadline)),
-            },
+            }
             Step::Connected => {
                 // The connection is registered anew, with a token of its own. The new registration
                 // reports everything that has happened on the socket up to then.

@@ -186,6 +186,11 @@ const HUNG_UP: u8 = 4;
 const OVER: u8 = 8;
 /// A note: a receive after a hang-up is under way.
 const RECEIVING: u8 = 16;
+/// A note: the peer has ended its stream in order.
+const ENDED: u8 = 32;
+/// A note: the poller reported that the connection is broken in both directions, and not only that
+/// they are over.
+const BROKEN: u8 = 64;
 
 /// A fact: `shutdown_write` succeeded.
 const WRITE_SHUT: u8 = 4;
@@ -317,7 +322,8 @@ impl Connection {
     pub(crate) fn shutdown(&self) {
         // If both directions are over, no shutdown is needed. This check saves one system call for
         // each peer that resets.
-        if self.notes.load(Ordering::Relaxed) & OVER != 0 {
+        let notes = self.notes.load(Ordering::Relaxed);
+        if notes & OVER != 0 || self.is_over_in_order(notes) {
             return;
         }
         if let Err(error) = shutdown_both(self.sock()) {
@@ -412,7 +418,7 @@ impl Connection {
     pub(crate) fn recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
         // After a hang-up, `info` may ask for the error at the same time. The note says that this
         // receive may have taken the error. Before a hang-up, `info` does not ask.
-        let is_hung_up = self.notes.load(Ordering::Relaxed) & HUNG_UP != 0;
+        let is_hung_up = self.notes.load(Ordering::Relaxed) & (HUNG_UP | ENDED) != 0;
         if is_hung_up {
             self.note(RECEIVING);
         }
@@ -492,8 +498,8 @@ impl Connection {
     /// Returns how the connection has ended. Asks for the socket's error if the poller reported a
     /// hang-up and no call has received an error yet.
     fn hung_up(&self) -> Option<HangUp> {
-        let is_hung_up = self.notes.load(Ordering::Acquire) & HUNG_UP != 0;
-        if !is_hung_up {
+        let notes = self.notes.load(Ordering::Acquire);
+        if notes & HUNG_UP == 0 && !self.is_over_in_order(notes) {
             return self.remembered_error().map(|error| HangUp::Error(error.kind()));
         }
         let _taking = self.sending.lock();
@@ -506,12 +512,25 @@ impl Connection {
             Some(error) => Some(HangUp::Error(error.kind())),
             // The receive under way may have taken an error. A callback reports the end soon.
             None if self.notes.load(Ordering::Acquire) & RECEIVING != 0 => None,
-            // A receive that ended meanwhile has remembered the error that it took.
-            None => Some(
-                self.remembered_error()
-                    .map_or(HangUp::InOrder, |error| HangUp::Error(error.kind())),
-            ),
+            // A receive that ended meanwhile has remembered the error that it took. On Windows, only
+            // a receive or a send returns the error of a reset.
+            None => Some(match self.remembered_error() {
+                Some(error) => HangUp::Error(error.kind()),
+                None if self.is_broken() => HangUp::Error(io::ErrorKind::ConnectionReset),
+                None => HangUp::InOrder,
+            }),
         }
+    }
+
+    /// Returns whether both sides have ended their streams. epoll reports that as a hang-up. kqueue
+    /// reports the two ends, and Windows only the peer's.
+    fn is_over_in_order(&self, notes: u8) -> bool {
+        notes & ENDED != 0 && self.is_write_shut()
+    }
+
+    /// Returns whether the poller reported that the connection is broken in both directions.
+    pub(crate) fn is_broken(&self) -> bool {
+        self.notes.load(Ordering::Acquire) & BROKEN != 0
     }
 
     #[inline]
@@ -598,6 +617,16 @@ impl Connection {
     /// Notes a hang-up. With `is_over`, both directions are over; without it, an error is pending.
     pub(crate) fn set_hung_up(&self, is_over: bool) {
         self.note(if is_over { HUNG_UP | OVER } else { HUNG_UP });
+    }
+
+    /// Notes that the peer has ended its stream in order.
+    pub(crate) fn set_ended(&self) {
+        self.note(ENDED);
+    }
+
+    /// Notes that the poller reported the connection as broken in both directions.
+    pub(crate) fn set_broken(&self) {
+        self.note(BROKEN);
     }
 
     /// Returns the error that another call has received, or `None` if no call received one.

@@ -15,7 +15,7 @@ use super::{announce::announce_accepted, connection::Direction, inbox::Mark};
 use crate::{
     address::{NetAddr, Service},
     dial::{
-        Step,
+        Awaits, Step,
         i2p::{Fault, Goal, I2P_PORT, I2p, I2pStatus, Made, SamError, Session, SessionMaker, Talk},
     },
     sockman::SockMan,
@@ -72,8 +72,8 @@ struct Listening {
 enum Wait {
     /// The next step can run at once.
     Nothing,
-    /// The thread waits for the socket of the state, until this time at the latest.
-    Socket(Instant),
+    /// The thread waits for these events of the socket of the state, until this time at the latest.
+    Socket(Instant, Awaits),
     Until(Instant),
 }
 
@@ -104,23 +104,26 @@ impl AcceptThread {
         let mut events: Vec<Readiness> = Vec::new();
         while !interrupts.is_interrupted() {
             let now = self.i2p.now();
-            let until = match self.step(sockman, &*poller, now) {
+            let (until, awaits) = match self.step(sockman, &*poller, now) {
                 Wait::Nothing => continue,
-                Wait::Socket(until) => {
+                Wait::Socket(until, awaits) => {
                     if let Err(source) = self.register(&*poller) {
                         self.failed(sockman, &Fault::Os { step: "poll", source }, now);
                         continue;
                     }
-                    until
+                    (until, awaits)
                 }
-                Wait::Until(at) => at,
+                Wait::Until(at) => (at, Awaits::Any),
             };
-            if interrupts.is_interrupted() {
-                break;
+            while !interrupts.is_interrupted() {
+                events.clear();
+                let timeout = until.saturating_duration_since(self.i2p.now());
+                sys::poll(&mut *poller, &mut events, Some(timeout))?;
+                // The poll also ends for a wake and at `until`, without an event.
+                if events.is_empty() || events.iter().any(|event| awaits.heeds(event)) {
+                    break;
+                }
             }
-            events.clear();
-            let timeout = until.saturating_duration_since(self.i2p.now());
-            sys::poll(&mut *poller, &mut events, Some(timeout))?;
         }
         self.withdraw(sockman);
         Ok(())
@@ -188,7 +191,7 @@ impl AcceptThread {
                 }
                 return Wait::Nothing;
             }
-            Ok(Made::WaitForSocket) => Wait::Socket(until),
+            Ok(Made::WaitForSocket(awaits)) => Wait::Socket(until, awaits),
             Ok(Made::WaitUntil(at)) => Wait::Until(at.min(until)),
             Ok(Made::Restarted) => {
                 self.is_registered = false;
@@ -233,7 +236,8 @@ impl AcceptThread {
                 self.state = State::Listen(accepting, until);
                 match step {
                     Step::WaitUntil(at) => Wait::Until(at.min(until)),
-                    _ => Wait::Socket(until),
+                    Step::WaitForSocket(awaits) => Wait::Socket(until, awaits),
+                    Step::Connected => Wait::Nothing,
                 }
             }
             Err(error) => {
@@ -282,7 +286,8 @@ impl AcceptThread {
                 self.state = State::Await(accepting);
                 match step {
                     Step::WaitUntil(at) => Wait::Until(at),
-                    _ => Wait::Socket(now + LONGEST_WAIT),
+                    Step::WaitForSocket(awaits) => Wait::Socket(now + LONGEST_WAIT, awaits),
+                    Step::Connected => Wait::Nothing,
                 }
             }
             Err(error) => {

@@ -74,13 +74,14 @@ impl PollSet {
         self.slots.get_mut(key).map(|slot| (slot, state, &mut self.failed))
     }
 
-    /// Puts an event into the latches of its slot, and lists the connection. The event is dropped
-    /// if the slot was freed, even if another connection has taken the slot.
+    /// Puts an event into the latches of its slot, and lists the connection if the event gives it a
+    /// turn. The event is dropped if the slot was freed, even if another connection has taken the slot.
     #[inline]
     pub(crate) fn latch(&mut self, key: Key, event: &Readiness) {
         if let Some(slot) = self.slots.get_mut(key) {
-            slot.latch(event);
-            self.due.list_as(slot.is_heavy(), key, &mut slot.listed);
+            if slot.latch(event) {
+                self.due.list_as(slot.is_heavy(), key, &mut slot.listed);
+            }
         }
     }
 

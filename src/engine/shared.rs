@@ -23,7 +23,7 @@ use super::{
 use crate::{
     address::Service,
     dial::I2p,
-    error::CreateError,
+    error::{CreateError, SendError},
     event_handler::EventHandler,
     options::Options,
     sys::{
@@ -165,6 +165,16 @@ impl Shared {
         if connection.mark_woken() {
             self.inbox.push(Mark::Woken(Arc::downgrade(connection)));
         }
+    }
+
+    /// Half-closes a connection. A connection that finishes then has nothing left to send. Windows
+    /// has no event for that, so the connection gets a turn.
+    pub(crate) fn shutdown_write(&self, connection: &Arc<Connection>) -> Result<(), SendError> {
+        connection.shutdown_write()?;
+        if connection.is_finishing() {
+            self.wake(connection);
+        }
+        Ok(())
     }
 
     /// Begins the orderly end of a connection. Returns `true` if this call began the end.

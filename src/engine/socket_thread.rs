@@ -416,7 +416,7 @@ impl SocketThread {
                 match Token::decode(event.token) {
                     Token::Connection(key) => self.connected.latch(key, event),
                     Token::Listener(key) => self.listening.latch(key),
-                    Token::Attempt(key) => self.connecting.list(key),
+                    Token::Attempt(key) => self.connecting.heed(key, event),
                 }
             }
             if self.events.len() < full || polls_left == 0 {

@@ -266,7 +266,7 @@ impl<'a, C> Link<'a, C> {
     ///
     /// As [`SockMan::send_bytes`].
     pub fn shutdown_write(&self) -> Result<(), SendError> {
-        self.connection.shutdown_write()
+        self.sockman.shared().shutdown_write(self.connection)
     }
 
     /// Closes the connection: [`SockMan::close_connection`]. Returns `true` for the one call that

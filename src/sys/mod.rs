@@ -139,6 +139,12 @@ pub trait Sock: fmt::Debug + Send + Sync {
     fn short_send_means_full(&self) -> bool {
         false
     }
+    /// Returns whether a call that would block makes the poller report again what it has reported and
+    /// what is still true, as mio's poller does on Windows. An event that says nothing new then gives
+    /// the connection no turn. The default returns `false`.
+    fn would_block_repeats_events(&self) -> bool {
+        false
+    }
     /// Sets `SO_REUSEPORT`, so that other sockets with `SO_REUSEPORT` may listen on the same
     /// address. Called before [`bind`](Sock::bind). The default returns the error
     /// [`io::ErrorKind::Unsupported`].

@@ -35,6 +35,7 @@ mod peer;
 mod script;
 mod seams;
 mod stream;
+mod winsock;
 
 #[cfg(feature = "i2p")]
 pub use self::inside::unused_sessions;

@@ -31,7 +31,7 @@ use crate::{
 /// [`SocketThreadByHand`](super::SocketThreadByHand), and control the peers with [`Peer`].
 ///
 /// The sockets of [`Network::new`] behave like those of Linux, also in their edges. Networks of other
-/// systems are made by [`Network::bsd`] and [`Network::macos`]. On Linux, the poller reports a change of
+/// systems are made by [`Network::bsd`], [`Network::macos`] and [`Network::windows`]. On Linux, the poller reports a change of
 /// readiness, and it reports room when a third of the window is free. After a reset, the data that
 /// arrived before it is received first. TCP and unix-domain sockets differ where they differ in
 /// Linux.
@@ -123,6 +123,24 @@ impl Network {
     #[must_use]
     pub fn macos() -> Network {
         Network::of(System::Macos)
+    }
+
+    /// Creates a network whose sockets behave like those of Windows, as mio uses them.
+    ///
+    /// The poller reports an event once, and again only after a receive, a send or an accept on the
+    /// socket has returned "would block". It then reports at once what is true, in both directions.
+    /// It reports the end of a stream behind unread data only after such a call. It does not report
+    /// urgent data. A socket remembers its poller: another poller refuses the socket until the first
+    /// one has deregistered it, even if the first one is gone.
+    ///
+    /// A reset discards the data that was not received. After it, each receive and each send fails
+    /// with `ECONNRESET`, and `SO_ERROR` returns nothing. An accept of a client that has reset fails
+    /// with `ECONNRESET`. A shutdown of both directions resets the connection if data waits, and data
+    /// that arrives later resets it too. A listener cannot be shut down. The system has no
+    /// unix-domain sockets: creating one fails with [`io::ErrorKind::Unsupported`].
+    #[must_use]
+    pub fn windows() -> Network {
+        Network::of(System::Windows)
     }
 
     fn of(system: System) -> Network {
@@ -285,9 +303,10 @@ impl Network {
     ///
     /// # Errors
     ///
-    /// Fails with `ECONNREFUSED` if no socket listens at the address, and with `EAGAIN` if the
-    /// backlog is full.
+    /// Fails with `ECONNREFUSED` if no socket listens at the address, with `EAGAIN` if the backlog
+    /// is full, and with [`io::ErrorKind::Unsupported`] if the system has no such sockets.
     pub fn connect(&self, to: &Service) -> io::Result<Peer> {
+        self.check_family(to)?;
         let mut kernel = self.inner.kernel.lock();
         let peer = kernel.connect_peer(to).map_err(io::Error::from_raw_os_error)?;
         drop(kernel);
@@ -298,8 +317,10 @@ impl Network {
     ///
     /// # Errors
     ///
-    /// Fails with `EADDRINUSE` if a socket already listens on `at`.
+    /// Fails with `EADDRINUSE` if a socket already listens on `at`, and with
+    /// [`io::ErrorKind::Unsupported`] if the system has no such sockets.
     pub fn listen(&self, at: &Service) -> io::Result<PeerListener> {
+        self.check_family(at)?;
         let mut kernel = self.inner.kernel.lock();
         let listener = kernel.listen_elsewhere(at).map_err(io::Error::from_raw_os_error)?;
         drop(kernel);
@@ -323,8 +344,10 @@ impl Network {
     ///
     /// # Errors
     ///
-    /// Fails with `EMFILE` if the program is at its limit of descriptors.
+    /// Fails with `EMFILE` if the program is at its limit of descriptors, and with
+    /// [`io::ErrorKind::Unsupported`] if the system has no such sockets.
     pub fn pair(&self, me: &Service, them: &Service) -> io::Result<(Box<dyn Sock>, Peer)> {
+        self.check_family(them)?;
         let is_unix = them.addr().is_unix();
         let ends = self.inner.kernel.lock().pair(Owner::Program, is_unix, me, them);
         let (ours, theirs) = ends.map_err(io::Error::from_raw_os_error)?;
@@ -339,6 +362,14 @@ impl Network {
     pub fn scripted(&self, script: Script) -> io::Result<Box<dyn Sock>> {
         let end = self.inner.kernel.lock().create(Owner::Program, false, Kind::Scripted(script));
         Ok(Box::new(MemorySock::new(self, end.map_err(io::Error::from_raw_os_error)?)))
+    }
+
+    /// Checks that the system has sockets of the family of this address.
+    pub(super) fn check_family(&self, address: &Service) -> io::Result<()> {
+        if address.addr().is_unix() && !self.inner.kernel.lock().system.has_unix_sockets() {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        Ok(())
     }
 
     /// Makes polls move the clock no further than `by` from now. `None` removes the limit.

@@ -185,7 +185,7 @@ impl Peer {
     pub fn spurious_event(&self) {
         self.kernel(|kernel, end| {
             if let Some(other) = kernel.stream(end).and_then(|stream| stream.other) {
-                kernel.tell(other);
+                kernel.tell_again(other);
             }
         });
     }

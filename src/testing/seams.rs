@@ -29,6 +29,7 @@ pub(super) struct Factory {
 
 impl SockFactory for Factory {
     fn create_sock(&self, address: &Service) -> io::Result<Box<dyn Sock>> {
+        self.network.check_family(address)?;
         let end = self.network.call(|kernel| {
             kernel.fault(None, Call::Socket)?;
             kernel.create(Owner::Program, address.addr().is_unix(), Kind::Fresh)
@@ -72,15 +73,18 @@ pub(super) struct MemorySock {
     is_unix: bool,
     /// As for the library's own sockets on the system that the network stands for.
     short_means_over: bool,
+    /// As for the library's own sockets there, too.
+    repeats_events: bool,
 }
 
 impl MemorySock {
     pub(super) fn new(network: &Network, end: End) -> MemorySock {
         let mut kernel = network.inner.kernel.lock();
         let is_unix = kernel.socket(end).is_some_and(|socket| socket.is_unix);
-        let short_means_over = !kernel.system.has_kqueue();
+        let short_means_over = kernel.system.short_means_over();
+        let repeats_events = kernel.system.has_afd();
         drop(kernel);
-        MemorySock { network: network.clone(), end, is_unix, short_means_over }
+        MemorySock { network: network.clone(), end, is_unix, short_means_over, repeats_events }
     }
 
     fn call<T>(&self, call: impl FnOnce(&mut Kernel) -> Sys<T>) -> io::Result<T> {
@@ -139,6 +143,7 @@ impl Sock for MemorySock {
 
     fn peek(&self, buffer: &mut [u8]) -> io::Result<usize> {
         let peeked = self.call(|kernel| Ok(kernel.peek(self.end, buffer)))?;
+        // The library then receives, which says whether the socket would block.
         peeked.ok_or_else(|| io::ErrorKind::Unsupported.into())
     }
 
@@ -210,6 +215,10 @@ impl Sock for MemorySock {
 
     fn short_send_means_full(&self) -> bool {
         !self.is_unix && self.short_means_over
+    }
+
+    fn would_block_repeats_events(&self) -> bool {
+        self.repeats_events
     }
 
     fn set_reset_on_close(&self) -> io::Result<()> {

@@ -1,7 +1,7 @@
 //! One end of a connection of the double: what it has received, what it may send, how it ended.
 //!
 //! A stream is plain data behind the mutex of [`Network`](super::Network), with the rules of the
-//! kernel that the network stands for.
+//! kernel that the network stands for. `winsock` has the rules that only Windows has.
 //! The stream calls no other code.
 
 use std::{collections::VecDeque, time::Duration};
@@ -19,17 +19,19 @@ pub(super) struct Stream {
     pub(super) is_connecting: bool,
     pub(super) incoming: VecDeque<u8>,
     /// The number of bytes on the way to this end.
-    in_flight: usize,
+    pub(super) in_flight: usize,
     /// The most bytes that `incoming` and `in_flight` may have together.
     pub(super) window: usize,
     /// Whether the other end has ended its stream.
     pub(super) got_fin: bool,
-    receive_shut: bool,
+    pub(super) receive_shut: bool,
     pub(super) send_shut: bool,
-    fin_sent: bool,
+    pub(super) fin_sent: bool,
     pub(super) error: Option<i32>,
     /// Whether the stream is over in both directions, because it was reset or refused.
     pub(super) is_broken: bool,
+    /// Whether the stream was reset, on Windows. Each call on the stream then fails.
+    pub(super) was_aborted: bool,
     /// Whether a send found no room, so that the poller reports room as soon as it exists. Linux
     /// has the flag `SOCK_NOSPACE` for this.
     wants_room: bool,
@@ -40,7 +42,7 @@ pub(super) struct Stream {
     last_arrival: Duration,
     /// The room that the other end had when it closed, and the size of its window. The value exists
     /// while this end does not know yet that the other end has closed.
-    last_room: Option<(usize, usize)>,
+    pub(super) last_room: Option<(usize, usize)>,
     /// The number of bytes in front of an urgent byte. A receive ends in front of the urgent byte.
     urgent: Option<usize>,
     /// Whether the close of this end is a reset (`SO_LINGER` of zero).
@@ -66,6 +68,7 @@ impl Stream {
             fin_sent: false,
             error: None,
             is_broken: false,
+            was_aborted: false,
             wants_room: false,
             latency,
             chunk: None,
@@ -79,12 +82,16 @@ impl Stream {
 
     pub(super) fn break_with(&mut self, errno: i32) {
         self.error = Some(errno);
+        self.break_off();
+    }
+
+    pub(super) fn break_off(&mut self) {
         self.is_broken = true;
         self.receive_shut = true;
         self.send_shut = true;
     }
 
-    fn room(&self) -> usize {
+    pub(super) fn room(&self) -> usize {
         self.window.saturating_sub(self.incoming.len() + self.in_flight)
     }
 
@@ -213,11 +220,12 @@ impl Kernel {
     pub(super) fn probe(&mut self, fd: usize) -> Option<Probe> {
         let end = self.end_of(fd)?;
         let (room, window) = (self.room(end), self.window_of_other(end));
-        let has_kqueue = self.system.has_kqueue();
-        let socket = self.socket(end)?;
-        let (is_unix, is_watched) = (socket.is_unix, socket.registration.is_some());
-        let has_room = match has_kqueue {
+        let system = self.system;
+        let is_unix = self.socket(end)?.is_unix;
+        let is_watched = self.is_watched(end);
+        let has_room = match system.has_kqueue() {
             true => has_kqueue_room(room, window),
+            false if system.has_afd() => room > 0,
             false => is_writable(is_unix, room, window),
         };
         let stream = self.stream(end)?;
@@ -227,7 +235,7 @@ impl Kernel {
             has_data: !stream.incoming.is_empty(),
             in_flight: stream.in_flight,
             has_end: stream.receive_shut,
-            has_error: stream.error.is_some(),
+            has_error: stream.error.is_some() || stream.was_aborted,
             is_broken: stream.is_broken,
             is_writable: stream.send_shut || has_room,
             is_send_shut: stream.send_shut,
@@ -261,6 +269,17 @@ impl Kernel {
 
     pub(super) fn recv(&mut self, end: End, buffer: &mut [u8]) -> Sys<usize> {
         self.fault(Some(end), Call::Recv)?;
+        let received = self.recv_now(end, buffer);
+        if received == Err(errors::EAGAIN) {
+            self.rearm(end);
+        }
+        received
+    }
+
+    fn recv_now(&mut self, end: End, buffer: &mut [u8]) -> Sys<usize> {
+        if self.system.has_afd() {
+            self.winsock_recv_fails(end)?;
+        }
         let at_most = self.longest_receive(end);
         let receive_returns_late_reset = self.system.receive_returns_late_reset();
         let socket = self.socket(end).ok_or(errors::EBADF)?;
@@ -305,6 +324,9 @@ impl Kernel {
             }
             return;
         }
+        if self.system.has_afd() {
+            return self.tell_write(of);
+        }
         let Some(is_unix) = self.socket(of).map(|socket| socket.is_unix) else { return };
         let Some(stream) = self.stream(of) else { return };
         if is_writable(is_unix, room, window) && (is_unix || stream.wants_room) {
@@ -315,6 +337,17 @@ impl Kernel {
 
     pub(super) fn send(&mut self, end: End, data: &[u8]) -> Sys<usize> {
         self.fault(Some(end), Call::Send)?;
+        let sent = self.send_now(end, data);
+        if sent == Err(errors::EAGAIN) {
+            self.rearm(end);
+        }
+        sent
+    }
+
+    fn send_now(&mut self, end: End, data: &[u8]) -> Sys<usize> {
+        if self.system.has_afd() {
+            self.winsock_send_fails(end)?;
+        }
         let room = self.room(end);
         let (elapsed, system) = (self.elapsed, self.system);
         let socket = self.socket(end).ok_or(errors::EBADF)?;
@@ -383,7 +416,7 @@ impl Kernel {
 
     /// Puts an arrival behind everything that is already on this wire. Delivers the arrival at once
     /// if nothing delays it.
-    fn on_wire(&mut self, from: End, to: End, at: Duration, arrival: Arrival) {
+    pub(super) fn on_wire(&mut self, from: End, to: End, at: Duration, arrival: Arrival) {
         if let Some(stream) = self.stream(from) {
             stream.last_arrival = at;
         }
@@ -395,8 +428,11 @@ impl Kernel {
     }
 
     pub(super) fn arrive(&mut self, to: End, arrival: Arrival) {
-        let has_kqueue = self.system.has_kqueue();
+        let (system, has_kqueue) = (self.system, self.system.has_kqueue());
         let is_unix = self.socket(to).is_some_and(|socket| socket.is_unix);
+        if system.has_afd() && matches!(arrival, Arrival::Data { .. }) && self.refuses_data(to) {
+            return self.abort(to);
+        }
         let Some(stream) = self.stream(to) else {
             // The receiving socket no longer exists. The reset that answers arrives after
             // everything that was sent earlier.
@@ -416,8 +452,7 @@ impl Kernel {
             }
             Arrival::Urgent => {
                 stream.urgent = Some(stream.incoming.len());
-                // kqueue has no event for it.
-                if has_kqueue {
+                if !system.reports_urgent_data() {
                     return;
                 }
             }
@@ -443,7 +478,12 @@ impl Kernel {
     fn got_reset(&mut self, end: End) {
         let is_unix = self.socket(end).is_some_and(|socket| socket.is_unix);
         let returns_late_reset = self.system.receive_returns_late_reset();
+        let has_afd = self.system.has_afd();
         let Some(stream) = self.stream(end).filter(|stream| !stream.is_broken) else { return };
+        if has_afd {
+            stream.was_reset();
+            return self.tell(end);
+        }
         // Only TCP on Linux has another error for a reset that comes after the end of the stream.
         let is_late = stream.got_fin && !is_unix && !returns_late_reset;
         stream.break_with(if is_late { errors::EPIPE } else { errors::ECONNRESET });
@@ -486,6 +526,10 @@ impl Kernel {
         let has_ended = stream.receive_shut || stream.send_shut;
         if has_ended && self.system.refuses_second_shutdown() {
             return Err(errors::ENOTCONN);
+        }
+        if self.system.has_afd() && self.has_unread(end) {
+            self.abort(end);
+            return Ok(());
         }
         self.shutdown_write(end)?;
         if let Some(stream) = self.stream(end) {
@@ -542,7 +586,7 @@ impl Kernel {
         }
     }
 
-    fn later_or_now(&mut self, to: End, at: Duration, arrival: Arrival) {
+    pub(super) fn later_or_now(&mut self, to: End, at: Duration, arrival: Arrival) {
         if at <= self.elapsed {
             self.arrive(to, arrival);
         } else {
@@ -553,7 +597,7 @@ impl Kernel {
 
 impl Stream {
     /// Returns when bytes that are sent now arrive. Later bytes do not overtake earlier bytes.
-    fn next_arrival(&self, now: Duration) -> Duration {
+    pub(super) fn next_arrival(&self, now: Duration) -> Duration {
         self.last_arrival.max(now + self.latency)
     }
 }

@@ -2,8 +2,7 @@
 
 use std::{
     error::Error as _,
-    fs,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket},
     sync::Arc,
 };
 
@@ -71,10 +70,8 @@ fn adopt_with(network: &Network, fault: Option<(Call, i32)>) -> (SockMan, BindEr
     let other = network.listen(&"10.0.0.1:2".parse().unwrap()).unwrap();
     let descriptor = match fault {
         Some(_) => other.share().unwrap(),
-        #[cfg(unix)]
-        None => fs::File::open("/dev/null").unwrap().into(),
-        #[cfg(windows)]
-        None => std::net::UdpSocket::bind("127.0.0.1:0").unwrap().into(),
+        // No double of a listener.
+        None => UdpSocket::bind("127.0.0.1:0").unwrap().into(),
     };
     if let Some((call, errno)) = fault {
         network.fail_next(call, errno);
@@ -103,7 +100,7 @@ fn an_adoption_that_lacks_memory_reports_the_lack() {
 
 /// A descriptor that is something else is reported as such.
 #[test]
-fn an_adoption_of_a_file_reports_that_it_is_no_listener() {
+fn an_adoption_of_another_socket_reports_that_it_is_no_listener() {
     let (_sockman, error) = adopt_with(&Network::new(), None);
     assert!(matches!(error.kind(), BindErrorKind::NotAListener { .. }), "{error:?}");
     assert!(error.to_string().contains("not a listening stream socket"), "{error}");

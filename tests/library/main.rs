@@ -53,6 +53,9 @@ mod start_connect_ends;
 mod start_connect_values;
 #[cfg(unix)]
 mod unix_sockets;
+mod windows;
+#[cfg(all(feature = "i2p", feature = "socks5"))]
+mod windows_connects;
 
 // The socket thread: fairness, promptness, idleness, panics and restarts.
 mod callers_thread;

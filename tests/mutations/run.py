@@ -35,7 +35,12 @@ SECONDS = 150
 # The number of seeds within which the simulator finds each of its mutations.
 SEEDS = 10_000
 # The kernel on which the simulator runs for each of these targets.
-KERNELS = {"simulator:seeds": "linux", "simulator:bsd": "bsd", "simulator:macos": "macos"}
+KERNELS = {
+    "simulator:seeds": "linux",
+    "simulator:bsd": "bsd",
+    "simulator:macos": "macos",
+    "simulator:windows": "windows",
+}
 # The files with the deadline of the tests' waits. It is shortened, because half of the mutations make a test
 # wait until its deadline.
 PATIENCE = [

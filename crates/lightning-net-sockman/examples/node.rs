@@ -147,15 +147,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         println!("listening on {bound}");
     }
     let threads = driver.sockman().start_sockets_threads()?;
-    let mut signals = signal_hook::iterator::Signals::new([
-        signal_hook::consts::SIGINT,
-        signal_hook::consts::SIGTERM,
-    ])?;
-    let (ender, end) = (stop.clone(), signals.handle());
-    let waiter = thread::spawn(move || {
-        signals.forever().next();
-        ender.interrupt();
-    });
+    let ender = stop.clone();
+    ctrlc::set_handler(move || ender.interrupt())?;
 
     thread::scope(|scope| {
         for (id, address) in &arguments.peers {
@@ -167,7 +160,5 @@ fn main() -> Result<(), Box<dyn Error>> {
     });
     manager.disconnect_all_peers();
     threads.join()?;
-    end.close();
-    waiter.join().map_err(|_| "the thread for signals panicked")?;
     Ok(())
 }

@@ -5,7 +5,6 @@ use std::{
     fmt,
     net::SocketAddr,
     ops::Deref,
-    os::fd::OwnedFd,
     sync::{Arc, Weak},
     time::Duration,
 };
@@ -19,6 +18,7 @@ use sockman::{
     address::Destination,
     error::{AddConnectionError, ConnectError, CreateError},
     proxy::Proxy,
+    sys::OwnedSocket,
 };
 
 use crate::{
@@ -144,7 +144,7 @@ impl Driver {
     /// [`AddConnectionError`], as of [`SockMan::add_connection`].
     pub fn setup_inbound(
         &self,
-        stream: impl Into<OwnedFd>,
+        stream: impl Into<OwnedSocket>,
     ) -> Result<Connection, AddConnectionError> {
         Ok(self.take_over(self.sockman.add_connection(stream)?, Role::Inbound))
     }
@@ -158,7 +158,7 @@ impl Driver {
     pub fn setup_outbound(
         &self,
         their_node_id: PublicKey,
-        stream: impl Into<OwnedFd>,
+        stream: impl Into<OwnedSocket>,
     ) -> Result<Connection, AddConnectionError> {
         let role = Role::Outbound { their_node_id };
         Ok(self.take_over(self.sockman.add_connection(stream)?, role))

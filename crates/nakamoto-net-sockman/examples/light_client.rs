@@ -8,10 +8,6 @@ use std::{error::Error, net::SocketAddr, path::PathBuf, process, thread};
 
 use nakamoto_client::{Client, Config, Network, traits::Handle};
 use nakamoto_net_sockman::Reactor;
-use signal_hook::{
-    consts::{SIGINT, SIGTERM},
-    iterator::Signals,
-};
 
 const USAGE: &str = "light_client [--network mainnet|testnet|signet|regtest] [--connect ADDRESS]… \
                      [--listen ADDRESS]… [--root FOLDER]";
@@ -64,14 +60,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     let events = handle.events();
 
     // The program ends when the run ends. The signal ends the run.
-    let mut signals = Signals::new([SIGINT, SIGTERM])?;
     let ending = handle.clone();
-    thread::spawn(move || {
-        if signals.forever().next().is_some() {
-            // An error means that the run has ended.
-            let _ = ending.shutdown();
-        }
-    });
+    ctrlc::set_handler(move || {
+        // An error means that the run has ended.
+        let _ = ending.clone().shutdown();
+    })?;
     // The channel ends with the last handle, and this thread then with the program.
     thread::spawn(move || events.iter().for_each(|event| println!("{event}")));
 

@@ -1,5 +1,6 @@
 //! The program `http_rpc`: how it ends, and how it starts after a program that was killed.
 
+#![cfg(unix)] // The signals, paths and modes of Unix.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::{path::Path, process::Command};

@@ -1,5 +1,6 @@
 //! The program `https`: how it ends, and what it says about its arguments.
 
+#![cfg(unix)] // The signals, paths and modes of Unix.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

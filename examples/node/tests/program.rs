@@ -1,5 +1,6 @@
 //! The program `node`: its output, its exit codes, and two processes that talk to each other.
 
+#![cfg(unix)] // The signals, paths and modes of Unix.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::{

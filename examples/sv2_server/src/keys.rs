@@ -4,9 +4,8 @@
 use std::{
     ffi::OsString,
     fmt,
-    fs::{self, File, OpenOptions},
+    fs::{self, File},
     io::{self, Read, Write},
-    os::unix::fs::{OpenOptionsExt, PermissionsExt},
     path::Path,
 };
 
@@ -14,16 +13,13 @@ use bitcoin::{
     base58,
     secp256k1::{Keypair, Secp256k1, SecretKey},
 };
+use sockman_programs::private_files;
 
 /// The prefix of a public key in text: version 1 of the Stratum V2 standard. The text of a secret
 /// key has no prefix.
 const PREFIX: [u8; 2] = [1, 0];
 /// The largest key file that is read, in bytes. A file with a key has about fifty.
 const LONGEST_FILE: u64 = 1024;
-/// The mode of a new key file: only the owner can read and write it.
-const MODE: u32 = 0o600;
-/// The mode bits that let the group or everybody read a file.
-const READABLE_BY_OTHERS: u32 = 0o044;
 
 /// The authority's secret key and public key.
 #[derive(Clone)]
@@ -71,7 +67,7 @@ impl AuthorityKeys {
         }
         match File::open(path) {
             Ok(file) => {
-                if file.metadata()?.permissions().mode() & READABLE_BY_OTHERS != 0 {
+                if private_files::is_readable_by_others(&file)? {
                     let path = path.display();
                     log::warn!("other users can read the key file {path}; run chmod 600 on it");
                 }
@@ -138,8 +134,7 @@ impl AuthorityKeys {
         let mut temporary = OsString::from(path);
         temporary.push(format!(".{:016x}.new", u64::from_ne_bytes(random)));
         let temporary = Path::new(&temporary);
-        let mut file =
-            OpenOptions::new().write(true).create_new(true).mode(MODE).open(temporary)?;
+        let mut file = private_files::create(temporary)?;
         let written = writeln!(file, "{}", base58::encode_check(&self.secret()))
             .and_then(|()| file.sync_all())
             // The file is linked, because a rename would replace a file that was created meanwhile.
@@ -147,7 +142,6 @@ impl AuthorityKeys {
         let removed = fs::remove_file(temporary);
         written?;
         removed?;
-        let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-        File::open(directory.unwrap_or(Path::new(".")))?.sync_all()
+        private_files::sync_folder_of(path)
     }
 }

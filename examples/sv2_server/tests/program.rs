@@ -1,5 +1,6 @@
 //! Tests of the program: its arguments, its key file, and its end.
 
+#![cfg(unix)] // The signals, paths and modes of Unix.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod support;

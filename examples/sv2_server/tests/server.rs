@@ -5,11 +5,12 @@
 
 mod support;
 
+#[cfg(unix)]
+use std::os::unix::fs::PermissionsExt;
 use std::{
     fs,
     io::Write,
     net::TcpStream,
-    os::unix::fs::PermissionsExt,
     sync::Barrier,
     thread,
     time::{Instant, SystemTime, UNIX_EPOCH},
@@ -320,6 +321,7 @@ fn a_key_file_is_made_for_the_owner_alone_and_keeps_the_key() {
     let directory = TempDir::new();
     let path = directory.path("authority.key");
     let made = AuthorityKeys::of_file(&path).unwrap();
+    #[cfg(unix)]
     assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     let again = AuthorityKeys::of_file(&path).unwrap();
     assert_eq!(again.public(), made.public());

@@ -18,7 +18,7 @@ use super::{
 use crate::{
     address::{Destination, I2pHash, NetAddr, Service},
     dial::{
-        ConnectError, ConnectErrorKind, ConnectFault, ConnectPhase, Step,
+        Awaits, ConnectError, ConnectErrorKind, ConnectFault, ConnectPhase, Step,
         fault::{is_of_family, of_system_call},
     },
     sys::Sock,
@@ -95,7 +95,7 @@ impl I2pDial {
         if let State::Session(maker) = &mut self.state {
             let session = match maker.step(now).map_err(|fault| self.failed(to, fault))? {
                 Made::Session(session) => session,
-                Made::WaitForSocket => return Ok(Step::WaitForSocket),
+                Made::WaitForSocket(awaits) => return Ok(Step::WaitForSocket(awaits)),
                 Made::WaitUntil(at) => return Ok(Step::WaitUntil(at)),
                 Made::Restarted => return Ok(Step::WaitUntil(now)),
             };
@@ -104,7 +104,9 @@ impl I2pDial {
             self.held.get_or_init(|| Arc::clone(&session));
             self.state = State::Stream(session, Box::new(talk));
         }
-        let State::Stream(session, talk) = &mut self.state else { return Ok(Step::WaitForSocket) };
+        let State::Stream(session, talk) = &mut self.state else {
+            return Ok(Step::WaitForSocket(Awaits::Any));
+        };
         match talk.step(sock, now) {
             Ok(step) => Ok(step),
             Err(error) => {

@@ -27,7 +27,7 @@ use super::{
 };
 use crate::{
     address::Service,
-    dial::Step,
+    dial::{Awaits, Step},
     sys::{More, RawSocket, Sock, SockFactory, passing::passes, shutdown_both, sync::Mutex},
 };
 
@@ -300,8 +300,8 @@ impl fmt::Debug for Claim {
 #[derive(Debug)]
 pub(crate) enum Made {
     Session(Arc<Session>),
-    /// The maker waits for the control socket.
-    WaitForSocket,
+    /// The maker waits for these events of the control socket.
+    WaitForSocket(Awaits),
     WaitUntil(Instant),
     /// The maker begins again, with another control socket. The next step can run at once.
     Restarted,
@@ -363,9 +363,9 @@ impl SessionMaker {
                 }
                 State::Talking(mut making) => match making.talk.step(&*making.control, now)? {
                     Step::Connected => self.state = State::Writing(making),
-                    Step::WaitForSocket => {
+                    Step::WaitForSocket(awaits) => {
                         self.state = State::Talking(making);
-                        return Ok(Made::WaitForSocket);
+                        return Ok(Made::WaitForSocket(awaits));
                     }
                     Step::WaitUntil(at) => {
                         self.state = State::Talking(making);
@@ -526,6 +526,9 @@ impl Sock for HeldSession {
     }
     fn short_read_means_empty(&self) -> bool {
         self.sock.short_read_means_empty()
+    }
+    fn would_block_repeats_events(&self) -> bool {
+        self.sock.would_block_repeats_events()
     }
     fn short_send_means_full(&self) -> bool {
         self.sock.short_send_means_full()

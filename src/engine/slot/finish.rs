@@ -32,6 +32,12 @@ impl Turn<'_> {
 
     /// Lets the embedder send what it has queued, and ends the stream when nothing is left.
     fn send_rest(&mut self) -> Result<(), Closed> {
+        // The embedder has ended the stream itself, so no room is awaited.
+        if self.slot.connection.is_write_shut() {
+            self.slot.send.work = false;
+            self.slot.finish = Finish::Sent;
+            return self.close_if_over();
+        }
         if !self.slot.send.is_due() {
             return Ok(());
         }
@@ -83,6 +89,7 @@ impl Turn<'_> {
         let (connection, buffer) = (&self.slot.connection, &mut *self.buffer);
         match connection.recv(buffer) {
             Ok(0) => {
+                connection.set_ended();
                 self.slot.end = End::EofTold;
                 self.slot.recv.ready = self.slot.broken;
                 self.slot.recv.work = self.slot.broken;

@@ -176,9 +176,11 @@ impl Slot {
         self.want_turn();
     }
 
-    /// Puts an event of the poller into the latches.
+    /// Puts an event of the poller into the latches. Returns whether the event gives the connection a
+    /// turn.
     #[inline]
-    pub(crate) fn latch(&mut self, event: &Readiness) {
+    pub(crate) fn latch(&mut self, event: &Readiness) -> bool {
+        let was_readable = self.recv.ready;
         self.forget_blocked_send();
         // Without short circuits, because nearly all events have none of these.
         let is_rare = event.broken | event.read_closed | event.write_closed | event.priority;
@@ -199,6 +201,8 @@ impl Slot {
             self.send.ready = true;
             self.send.work = true;
         }
+        let is_new = event.writable || broken || (is_news && !was_readable);
+        is_new || !self.connection.sock().would_block_repeats_events()
     }
 
     /// Notes what an event says besides readiness. Returns whether the connection is broken.
@@ -220,17 +224,17 @@ impl Slot {
         let is_write_shut = self.connection.is_write_shut();
         let broken = event.broken || (event.write_closed && !is_write_shut);
         if broken {
+            // epoll reports two ends in order as broken, too, but never the end of sending.
+            if event.broken && event.write_closed {
+                self.connection.set_broken();
+            }
             self.connection.set_hung_up(event.read_closed);
             self.broken = true;
         } else if event.read_closed && !self.broken {
             // kqueue also reports the end of the stream without an error after another call has
             // received the error of a reset.
             self.saw_fin = true;
-        }
-        // epoll reports a hang-up when both sides have ended their streams. kqueue reports only the
-        // two ends.
-        if is_write_shut && self.saw_fin {
-            self.connection.set_hung_up(true);
+            self.connection.set_ended();
         }
         broken
     }

@@ -263,6 +263,7 @@ impl Turn<'_> {
                 return self.got_permanent_read_error(&error);
             }
         }
+        self.slot.connection.set_ended();
         self.slot.end = End::EofTold;
         // A reset that came together with the end is reported later.
         self.slot.recv.ready = self.slot.broken;
@@ -286,8 +287,20 @@ impl Turn<'_> {
         self.slot.broken = false;
         match self.slot.connection.take_error().unwrap_or_else(Some) {
             Some(error) => self.got_permanent_read_error(&error),
+            None if self.slot.connection.is_broken() => self.report_reset_of_receive(),
             None => Ok(()),
         }
+    }
+
+    /// Reports a reset that `SO_ERROR` does not hold. On Windows, only a receive returns it.
+    #[cold]
+    #[inline(never)]
+    fn report_reset_of_receive(&mut self) -> Result<(), Closed> {
+        let error = match self.slot.connection.recv(self.buffer) {
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock && !passes(&error) => error,
+            _ => io::ErrorKind::ConnectionReset.into(),
+        };
+        self.got_permanent_read_error(&error)
     }
 
     #[cold]

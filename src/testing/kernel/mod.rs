@@ -5,6 +5,8 @@
 //! The kernel is plain data behind [`Network`](super::Network)'s mutex. The kernel calls no other
 //! code.
 
+mod accepting;
+mod afd;
 mod pollers;
 mod system;
 
@@ -53,6 +55,8 @@ pub(super) struct Socket {
     pub(super) registration: Option<(u64, usize)>,
     /// Which of its entries are in the ready list of its poller, by [`Filter`].
     listed: [bool; 3],
+    /// What the poller of Windows keeps for the socket.
+    interest: afd::Interest,
     /// How many descriptors of the program the socket has besides its first one.
     pub(super) copies: usize,
     /// Whether the socket has ever had a copy.
@@ -117,6 +121,7 @@ pub(super) struct Kernel {
     next_serial: u64,
     next_port: u16,
     next_poller: u64,
+    next_registration: u64,
     pollers: HashMap<u64, PollerState>,
     listeners: HashMap<Service, End>,
     pub(super) fates: HashMap<Service, Fate>,
@@ -191,6 +196,7 @@ impl Kernel {
             kind,
             registration: None,
             listed: [false; 3],
+            interest: afd::Interest::default(),
             copies: 0,
             was_copied: false,
             faults: VecDeque::new(),
@@ -272,7 +278,7 @@ impl Kernel {
         let would_block = self.lasting_faults.drain().any(|(_, errno)| errno == errors::EAGAIN);
         if would_block {
             let ends: Vec<End> = (0..self.sockets.len()).filter_map(|fd| self.end_of(fd)).collect();
-            ends.into_iter().for_each(|end| self.tell(end));
+            ends.into_iter().for_each(|end| self.tell_again(end));
         }
     }
 
@@ -305,84 +311,6 @@ impl Kernel {
             Kind::Listener(backlog) => Some(backlog),
             _ => None,
         }
-    }
-
-    /// Accepts on behalf of the program or of a peer.
-    pub(super) fn accept(&mut self, end: End, by: Owner) -> Sys<(End, Service)> {
-        if by == Owner::Program {
-            self.fault(Some(end), Call::Accept)?;
-        }
-        let is_full = by == Owner::Program
-            && self.descriptor_limit.is_some_and(|limit| self.descriptors >= limit);
-        let backlog = self.backlog(end).ok_or(errors::EINVAL)?;
-        if backlog.is_shut {
-            return Err(errors::EINVAL);
-        }
-        // Linux and the BSDs allocate the descriptor before they look for a client.
-        if is_full {
-            let dropped = match self.system.drops_clients_without_descriptor() {
-                true => self.backlog(end).and_then(|backlog| backlog.waiting.pop_front()),
-                false => None,
-            };
-            if let Some(client) = dropped {
-                self.reset_other_of(client);
-                self.close(client);
-            }
-            self.exhausted_at = Some(self.elapsed);
-            return Err(errors::EMFILE);
-        }
-        let backlog = self.backlog(end).ok_or(errors::EINVAL)?;
-        let Some(accepted) = backlog.waiting.pop_front() else {
-            let blocks = backlog.is_blocking && by == Owner::Program;
-            self.blocked_accepts += u64::from(blocks);
-            return Err(errors::EAGAIN);
-        };
-        let was_reset = self.stream(accepted).is_some_and(|stream| stream.is_broken);
-        if was_reset && self.system.accept_reports_reset() && by == Owner::Program {
-            self.close(accepted);
-            return Err(errors::ECONNABORTED);
-        }
-        if by == Owner::Program {
-            self.descriptors += 1;
-        }
-        let socket = self.socket(accepted).ok_or(errors::ECONNABORTED)?;
-        socket.owner = by;
-        let them = socket.remote.clone().ok_or(errors::ECONNABORTED)?;
-        Ok((accepted, them))
-    }
-
-    /// Sets `O_NONBLOCK` on a listener of the program, and returns whether an accept has an outcome
-    /// now.
-    pub(super) fn ready_to_accept(&mut self, end: End) -> Sys<bool> {
-        let backlog = self.backlog(end).ok_or(errors::EINVAL)?;
-        backlog.is_blocking = false;
-        Ok(!backlog.waiting.is_empty() || backlog.is_shut)
-    }
-
-    /// Makes the program a holder of a peer's listener.
-    pub(super) fn adopt(&mut self, fd: RawSocket) -> Sys<End> {
-        let end = self.shared.remove(&fd).ok_or(errors::EOPNOTSUPP)?;
-        let backlog = self.backlog(end).ok_or(errors::EINVAL)?;
-        (backlog.is_shared, backlog.is_blocking) = (true, false);
-        self.socket(end).ok_or(errors::EBADF)?.owner = Owner::Program;
-        self.descriptors += 1;
-        Ok(end)
-    }
-
-    /// Ends the hold of the program or of a peer on a listener. Returns `true` if the other one
-    /// still holds it.
-    pub(super) fn release_listener(&mut self, end: End, by: Owner) -> bool {
-        let Some(backlog) = self.backlog(end) else { return false };
-        if !std::mem::take(&mut backlog.is_shared) {
-            return false;
-        }
-        if by == Owner::Program {
-            self.descriptors -= 1;
-            if let Some(socket) = self.socket(end) {
-                socket.owner = Owner::Elsewhere;
-            }
-        }
-        true
     }
 
     pub(super) fn connect(&mut self, end: End, to: &Service) -> Sys<()> {
@@ -505,7 +433,7 @@ impl Kernel {
             let (to, arrival) = entry.remove();
             match arrival {
                 Arrival::Request { to: address } => self.request_arrives(to, &address),
-                Arrival::Spurious => self.tell(to),
+                Arrival::Spurious => self.tell_again(to),
                 arrival => self.arrive(to, arrival),
             }
         }
@@ -583,21 +511,6 @@ impl Kernel {
             Kind::Stream(stream) => self.stream_closed(&stream),
             Kind::Fresh | Kind::Scripted(_) => {}
         }
-    }
-
-    pub(super) fn shutdown_listener(&mut self, end: End) -> Sys<()> {
-        if !self.system.shuts_listeners_down() {
-            return Err(errors::ENOTCONN);
-        }
-        let backlog = self.backlog(end).ok_or(errors::ENOTCONN)?;
-        backlog.is_shut = true;
-        let waiting = std::mem::take(&mut backlog.waiting);
-        for waiting in waiting {
-            self.reset_other_of(waiting);
-            self.close(waiting);
-        }
-        self.tell(end);
-        Ok(())
     }
 
     pub(super) fn end_of(&self, fd: usize) -> Option<End> {

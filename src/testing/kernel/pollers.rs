@@ -1,12 +1,13 @@
 //! The pollers of the double's operating system: which sockets are registered with each, and what
 //! each reports. The pollers are edge-triggered, as epoll with `EPOLLET` and kqueue with `EV_CLEAR`
-//! are. Both check an entry again when they report it, and drop it if it is no longer ready.
+//! are. Both check an entry again when they report it, and drop it if it is no longer ready. The
+//! poller of Windows works in another way (`afd`).
 //!
 //! The pollers are plain data, part of the [`Kernel`].
 
 use std::collections::VecDeque;
 
-use super::{End, Filter, Kernel, Kind, Sys};
+use super::{End, Filter, Kernel, Kind, Sys, afd};
 use crate::{
     sys::{EVENTS_PER_POLL, Readiness, errors},
     testing::calls::Call,
@@ -16,6 +17,7 @@ use crate::{
 pub(super) struct PollerState {
     ready: VecDeque<(End, Filter)>,
     is_woken: bool,
+    pub(super) afd: afd::Queues,
 }
 
 impl Kernel {
@@ -28,6 +30,10 @@ impl Kernel {
 
     pub(in crate::testing) fn drop_poller(&mut self, poller: u64) {
         self.pollers.remove(&poller);
+        // A socket of mio remembers its poller on Windows, also one that is gone.
+        if self.system.has_afd() {
+            return;
+        }
         for socket in self.sockets.iter_mut().flatten() {
             if socket.registration.is_some_and(|(of, _)| of == poller) {
                 socket.registration = None;
@@ -52,15 +58,23 @@ impl Kernel {
         }
         (socket.registration, socket.listed) = (Some((poller, token)), [false; 3]);
         // A poller also reports a socket that is already ready when it is registered.
-        self.tell(end);
+        if self.system.has_afd() {
+            self.begin_interest(end);
+        } else {
+            self.tell(end);
+        }
         Ok(())
     }
 
     pub(in crate::testing) fn deregister(&mut self, poller: u64, fd: usize) -> Sys<()> {
         let end = self.end_of(fd).ok_or(errors::EBADF)?;
         self.fault(Some(end), Call::Deregister)?;
+        let has_afd = self.system.has_afd();
         let socket = self.socket(end).ok_or(errors::EBADF)?;
         let (of, _) = socket.registration.ok_or(errors::ENOENT)?;
+        if of != poller && has_afd && !socket.was_copied {
+            return Err(errors::ENOENT);
+        }
         // Another poller watches a copy of the descriptor already.
         if of != poller {
             return Ok(());
@@ -86,7 +100,19 @@ impl Kernel {
         self.list(end, Filter::Write);
     }
 
+    /// Makes the poller report the socket although nothing happened.
+    pub(in crate::testing) fn tell_again(&mut self, end: End) {
+        if self.system.has_afd() {
+            self.rearm(end);
+        } else {
+            self.tell(end);
+        }
+    }
+
     fn list(&mut self, end: End, filter: Filter) {
+        if self.system.has_afd() {
+            return self.indicate(end, filter);
+        }
         let filter = if self.system.has_kqueue() { filter } else { Filter::Both };
         let Some(socket) = self.socket(end) else { return };
         let Some((poller, _)) = socket.registration else { return };
@@ -117,6 +143,10 @@ impl Kernel {
         // The waker takes a place among the events of a poll, as with `epoll`. Further sockets stay
         // listed for the next poll.
         let most = EVENTS_PER_POLL - usize::from(is_woken);
+        if self.system.has_afd() {
+            self.collect_afd(poller, most, events);
+            return is_woken;
+        }
         let mut ready = std::mem::take(&mut state.ready).into_iter();
         while events.len() < most {
             let Some((end, filter)) = ready.next() else { break };
@@ -172,10 +202,17 @@ impl Kernel {
         (readiness != Readiness::default()).then_some(readiness)
     }
 
+    /// Returns whether a poller watches the socket.
+    pub(in crate::testing) fn is_watched(&mut self, end: End) -> bool {
+        let registration = self.socket(end).and_then(|socket| socket.registration);
+        registration.is_some_and(|(poller, _)| self.pollers.contains_key(&poller))
+    }
+
     /// Returns the tokens of the sockets that a poller watches, in the order of the descriptors.
     pub(in crate::testing) fn tokens(&self) -> Vec<usize> {
-        let sockets = self.sockets.iter().flatten();
-        sockets.filter_map(|socket| socket.registration.map(|(_, token)| token)).collect()
+        let registrations = self.sockets.iter().flatten().filter_map(|socket| socket.registration);
+        let watched = registrations.filter(|(poller, _)| self.pollers.contains_key(poller));
+        watched.map(|(_, token)| token).collect()
     }
 }
 

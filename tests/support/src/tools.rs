@@ -19,7 +19,7 @@ use sockman::{
     error::ConnectError,
     sys::{
         More, OsSockFactory, OwnedSocket, Poller, RawSocket, Readiness, Sock, SockFactory,
-        SocketOption, Waker,
+        SocketOption, Waker, errors,
     },
 };
 
@@ -256,7 +256,7 @@ impl Sock for SpySock {
         let lack = |left: usize| left.checked_sub(1);
         let lacking = &self.spy.seen.lacking_connects;
         if lacking.fetch_update(Ordering::SeqCst, Ordering::SeqCst, lack).is_ok() {
-            return Err(io::Error::from_raw_os_error(sockman::sys::errors::ENOBUFS));
+            return Err(io::Error::from_raw_os_error(errors::ENOBUFS));
         }
         self.inner.connect(to)
     }
@@ -353,7 +353,7 @@ struct SpyPoller {
 impl Poller for SpyPoller {
     fn register(&self, sock: &dyn Sock, token: usize) -> io::Result<()> {
         if self.seen.fail_registrations.load(Ordering::SeqCst) {
-            return Err(io::Error::from_raw_os_error(sockman::sys::errors::ENOSPC));
+            return Err(io::Error::from_raw_os_error(errors::ENOSPC));
         }
         self.inner.register(sock, token)
     }

@@ -14,6 +14,7 @@ mod faults;
 mod handshake;
 mod ldk;
 mod plain_peer;
+#[cfg(unix)] // Programs that signals end.
 mod processes;
 mod stall;
 mod tokio_peer;

@@ -9,6 +9,7 @@
 
 mod connections;
 mod ends;
+#[cfg(unix)] // Programs that signals end.
 mod programs;
 mod runs;
 mod script;

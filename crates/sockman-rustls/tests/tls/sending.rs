@@ -85,7 +85,7 @@ fn a_turn_reports_room_several_times_and_not_without_end() {
 #[test]
 fn a_write_at_the_end_of_a_turn_ends_a_stall() {
     const ANSWER: usize = 80_000;
-    for network in [Network::linux(), Network::bsd(), Network::macos()] {
+    for network in [Network::linux(), Network::bsd(), Network::macos(), Network::windows()] {
         let authority = Authority::new();
         let mut world = World::on(network, authority.server(BOTH), TlsSettings::default());
         world.recorder.go_on_in_each_turn();

@@ -2,22 +2,19 @@
 //! the file can call the methods.
 
 use std::{
-    fmt,
-    fs::{self, OpenOptions},
+    fmt, fs,
     io::{self, Write},
-    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
 };
 
 use data_encoding::{BASE64, HEXLOWER};
+use sockman_programs::private_files;
 use subtle::ConstantTimeEq;
 
 /// Bitcoin Core's user name. Its command-line client accepts any name that the file holds.
 const USER: &str = "__cookie__";
 /// The number of random bytes. 256 bits cannot be guessed.
 const LENGTH: usize = 32;
-/// The mode of the file: only the owner can read and write it.
-const MODE: u32 = 0o600;
 
 /// The user name and the password that a client needs.
 pub struct Cookie {
@@ -65,8 +62,7 @@ impl Cookie {
         let mut temporary = path.to_owned().into_os_string();
         temporary.push(format!(".{}.tmp", HEXLOWER.encode(&random)));
         let temporary = PathBuf::from(temporary);
-        let mut file =
-            OpenOptions::new().write(true).create_new(true).mode(MODE).open(&temporary)?;
+        let mut file = private_files::create(&temporary)?;
         let written = file.write_all(self.text.as_bytes());
         if let Err(error) = written.and_then(|()| fs::rename(&temporary, path)) {
             let _ = fs::remove_file(&temporary);

@@ -297,6 +297,10 @@ impl Sock for OsSock {
         false
     }
 
+    fn would_block_repeats_events(&self) -> bool {
+        true
+    }
+
     fn is_os_sock(&self, _: Unnamed) -> bool {
         true
     }

@@ -55,24 +55,9 @@ impl MioPoller {
         let events = mio::Events::with_capacity(EVENTS_PER_POLL);
         Ok(MioPoller { poll, events, waker, watched: Mutex::new(Watched::default()) })
     }
-}
 
-impl Poller for MioPoller {
-    fn register(&self, sock: &dyn Sock, token: usize) -> io::Result<()> {
-        let socket = Shared::find(sock.as_raw_fd())?;
-        let interest = Interest::READABLE | Interest::WRITABLE;
-        self.poll.registry().register(&mut *socket.stream_mut(), Token(token), interest)?;
-        self.watched.lock().insert(token, &socket);
-        Ok(())
-    }
-
-    fn deregister(&self, sock: &dyn Sock) -> io::Result<()> {
-        let socket = Shared::find(sock.as_raw_fd())?;
-        self.poll.registry().deregister(&mut *socket.stream_mut())
-    }
-
-    fn poll(&mut self, events: &mut Vec<Readiness>, timeout: Option<Duration>) -> io::Result<()> {
-        self.poll.poll(&mut self.events, timeout)?;
+    /// Appends the events of the last poll of mio.
+    fn report(&mut self, events: &mut Vec<Readiness>) {
         for event in self.events.iter().filter(|event| event.token() != WAKER) {
             let token = event.token().0;
             // A reset, or a connect that failed. The driver reports no other end of sending.
@@ -93,9 +78,36 @@ impl Poller for MioPoller {
                 writable: event.is_writable(),
                 read_closed: event.is_read_closed(),
                 broken: is_broken,
-                write_closed: false,
+                write_closed: event.is_write_closed(),
                 priority: false,
             });
+        }
+    }
+}
+
+impl Poller for MioPoller {
+    fn register(&self, sock: &dyn Sock, token: usize) -> io::Result<()> {
+        let socket = Shared::find(sock.as_raw_fd())?;
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        self.poll.registry().register(&mut *socket.stream_mut(), Token(token), interest)?;
+        self.watched.lock().insert(token, &socket);
+        Ok(())
+    }
+
+    fn deregister(&self, sock: &dyn Sock) -> io::Result<()> {
+        let socket = Shared::find(sock.as_raw_fd())?;
+        self.poll.registry().deregister(&mut *socket.stream_mut())
+    }
+
+    fn poll(&mut self, events: &mut Vec<Readiness>, timeout: Option<Duration>) -> io::Result<()> {
+        let before = events.len();
+        self.poll.poll(&mut self.events, timeout)?;
+        self.report(events);
+        if events.len() > before {
+            // An event may be old, and hide what has become true since: the driver reports a state
+            // once it was asked again, which the poll does at its end.
+            self.poll.poll(&mut self.events, Some(Duration::ZERO))?;
+            self.report(events);
         }
         Ok(())
     }

@@ -1,5 +1,4 @@
-//! An orderly end for every signal that ends a program. The programs of the packages in this folder
-//! share this file.
+//! The signals of Unix.
 
 use std::{fs, io, ops::RangeInclusive, process, thread};
 
@@ -11,6 +10,8 @@ use signal_hook::{
     iterator::Signals,
 };
 
+use super::INTERRUPTED;
+
 /// The signals that end a program by default, except SIGKILL, which no program can catch, SIGPIPE,
 /// which Rust ignores, and those that report a fault of the program itself. A program that ended at
 /// once would leave its unix-domain path and its cookie behind.
@@ -21,17 +22,9 @@ const ENDING: [i32; 12] = [
 /// Those that only Linux has: SIGSTKFLT, SIGPWR and the real-time signals. The C library keeps the
 /// first two of these for itself.
 const ENDING_ON_LINUX: [RangeInclusive<i32>; 3] = [16..=16, 30..=30, 34..=64];
-/// The usual exit code of a program that SIGINT ended: 128 + 2.
-const INTERRUPTED: i32 = 130;
 
-/// Starts the thread that waits for signals. The first signal calls `stop`. The second one ends the
-/// program immediately. A signal that the program was started to ignore stays ignored, as `nohup`
-/// asks for SIGHUP.
-///
-/// # Errors
-///
-/// The operating system provided no thread, or no descriptors.
-pub fn on_signal(stop: impl Fn() + Send + 'static) -> io::Result<()> {
+/// A signal that the program was started to ignore stays ignored, as `nohup` asks for SIGHUP.
+pub(super) fn on_signal(stop: impl Fn() + Send + 'static) -> io::Result<()> {
     let ignored = ignored();
     let on_linux = if cfg!(target_os = "linux") { &ENDING_ON_LINUX[..] } else { &[] };
     let ending = ENDING.into_iter().chain(on_linux.iter().cloned().flatten());
