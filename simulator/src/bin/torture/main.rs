@@ -144,7 +144,7 @@ fn serve(arguments: &Arguments) -> Result<Vec<String>, Box<dyn Error>> {
     if stats.connections > 0 || side.open() > 0 {
         violations.push(format!("{} connections are left open", stats.connections));
     }
-    if stats.accept_pauses == 0 {
+    if process::HAS_LIMIT && stats.accept_pauses == 0 {
         violations.push("descriptors never ran out, so exhaustion was not tested".to_owned());
     }
     if !starving.is_over(&sockman) {

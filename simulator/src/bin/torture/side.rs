@@ -150,8 +150,11 @@ impl Side {
             Some(true) => &self.counts.cut_there,
             Some(false) => {
                 let received = talk.incoming.received;
-                let what =
-                    format!("connection {id}: {how} after {received} bytes of an uncut stream");
+                let what = format!(
+                    "connection {id}: {how} after {received} bytes of an uncut stream (complete: {}, own end sent: {})",
+                    talk.incoming.is_complete(),
+                    talk.has_shut
+                );
                 lock(&self.violations).push(what);
                 return;
             }
