@@ -393,20 +393,21 @@ impl Connection {
         }
     }
 
-    /// Half-closes the connection: the peer reads the end of the stream.
-    pub(crate) fn shutdown_write(&self) -> Result<(), SendError> {
+    /// Half-closes the connection: the peer reads the end of the stream. Returns `false` if an
+    /// earlier call has done so.
+    pub(crate) fn shutdown_write(&self) -> Result<bool, SendError> {
         let _sending = self.sending.lock();
         if self.is_closed() {
             return Err(SendError::UnknownConnection(self.id));
         }
         // macOS refuses a second half-close.
         if self.is_write_shut() {
-            return Ok(());
+            return Ok(false);
         }
         // kqueue reports an own half-close as the end of sending. The flag tells the socket thread
         // that this end is no hang-up, so the flag is set before the call.
         self.facts.fetch_or(WRITE_SHUT, Ordering::Relaxed);
-        self.sock().shutdown(Shutdown::Write).map_err(|source| {
+        self.sock().shutdown(Shutdown::Write).map(|()| true).map_err(|source| {
             self.facts.fetch_and(!WRITE_SHUT, Ordering::Relaxed);
             SendError::Socket { id: self.id, source }
         })

@@ -13,7 +13,10 @@
 //! in the kernel that empties stays in the processor's cache, while several that are read in turn
 //! stay full and leave the cache. Each byte then costs three times as much.
 
-use std::mem;
+use std::{
+    mem,
+    time::{Duration, Instant},
+};
 
 use super::{queue::Queue, slab::Key};
 
@@ -58,19 +61,31 @@ pub(crate) struct Due {
 struct Bulk {
     /// How many turns in a row a connection may have in the current round.
     limit: usize,
+    /// How long the turns in a row of a connection may take in the current round.
+    time: Duration,
     /// How many turns in a row the first connection of the round has had.
     in_row: usize,
+    /// When its turns in a row end. `None` until the poll that follows the first of them.
+    until: Option<Instant>,
     /// Whether the first connection of the round gets the next turn, too. A poll comes before that
     /// turn.
     repeats: bool,
 }
 
-/// How many turns the repeated ones may make of a short round.
+/// How many turns the repeated ones may make of a round of few connections.
 const TURNS_PER_ROUND: usize = 512;
 
 /// The largest number of turns in a row. The receive buffers of most systems are empty after as many
 /// receives of 64 KiB.
 const TURNS_IN_ROW: usize = 128;
+
+/// A shorter row does not empty the queue. It then costs more than it saves, because a poll comes
+/// before each of its turns.
+const FEWEST_IN_ROW: usize = 32;
+
+/// About how long the repeated turns of a round may take, so that a handler that takes its time does
+/// not delay the next round.
+const TIME_PER_ROUND: Duration = Duration::from_millis(4);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum List {
@@ -169,8 +184,9 @@ impl Due {
         }
     }
 
-    /// Begins a slice. Begins a round, too, and returns `true`, unless one is under way.
-    pub(crate) fn begin_slice(&mut self) -> bool {
+    /// Begins a slice, after a poll at `now`. Begins a round, too, and returns `true`, unless one is
+    /// under way.
+    pub(crate) fn begin_slice(&mut self, now: Instant) -> bool {
         self.slice = Slice::Begun;
         self.served_round = false;
         self.bulk.repeats = false;
@@ -182,10 +198,25 @@ impl Due {
             self.round.append(&mut self.left);
             self.owes_round = false;
             let count = self.round.as_slice().len().max(1);
-            self.bulk.limit = (TURNS_PER_ROUND / count).min(TURNS_IN_ROW);
+            let limit = (TURNS_PER_ROUND / count).min(TURNS_IN_ROW);
+            self.bulk.limit = if limit < FEWEST_IN_ROW { 1 } else { limit };
+            self.bulk.time = TIME_PER_ROUND / u32::try_from(count).unwrap_or(u32::MAX);
             self.bulk.in_row = 0;
+        } else if self.bulk.in_row > 0 {
+            match self.bulk.until {
+                // The next turn is the last one in a row.
+                Some(until) if now >= until => self.bulk.in_row = self.bulk.limit,
+                Some(_) => {}
+                None => self.bulk.until = now.checked_add(self.bulk.time),
+            }
         }
         begins_round
+    }
+
+    /// Gives each connection of the current round one turn, and none in a row, because timers wait
+    /// for the end of the round.
+    pub(crate) fn end_rows(&mut self) {
+        self.bulk.limit = 0;
     }
 
     /// Makes all listed connections a part of the round, so that they get their turns before the
@@ -244,10 +275,14 @@ impl Due {
     /// Keeps a connection listed, because its turn filled a large buffer and left work. The connection
     /// stays the first one of the round, unless it has had as many turns in a row as it may have.
     pub(crate) fn bulk_left(&mut self, key: Key) {
-        self.bulk.in_row += 1;
-        if self.current == List::Round && self.bulk.in_row < self.bulk.limit {
-            self.bulk.repeats = true;
-        } else {
+        if self.current == List::Round {
+            if self.bulk.in_row == 0 {
+                self.bulk.until = None;
+            }
+            self.bulk.in_row += 1;
+            self.bulk.repeats = self.bulk.in_row < self.bulk.limit;
+        }
+        if !self.bulk.repeats {
             self.work_left(key);
         }
     }

@@ -3,7 +3,12 @@
 //! This module owns the poller and the slots. It belongs to the socket thread, takes no lock and
 //! makes no callback.
 
-use std::{collections::BTreeMap, io, mem, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    io, mem,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use super::{
     connection::Connection,
@@ -164,8 +169,8 @@ impl PollSet {
     }
 
     /// Begins a slice of turns. Begins a round, too, and returns `true`, unless one is under way.
-    pub(crate) fn begin_slice(&mut self) -> bool {
-        let begins_round = self.due.begin_slice();
+    pub(crate) fn begin_slice(&mut self, now: Instant) -> bool {
+        let begins_round = self.due.begin_slice(now);
         self.holds_answers |= begins_round;
         begins_round
     }

@@ -168,10 +168,9 @@ impl Shared {
     }
 
     /// Half-closes a connection. A connection that finishes then has nothing left to send. Windows
-    /// has no event for that, so the connection gets a turn.
+    /// has no event for that, so the first call gives the connection a turn.
     pub(crate) fn shutdown_write(&self, connection: &Arc<Connection>) -> Result<(), SendError> {
-        connection.shutdown_write()?;
-        if connection.is_finishing() {
+        if connection.shutdown_write()? && connection.is_finishing() {
             self.wake(connection);
         }
         Ok(())

@@ -451,7 +451,11 @@ impl SocketThread {
                 self.poll_again(context)?;
             }
         }
-        if self.connected.begin_slice() {
+        let begins_round = self.connected.begin_slice(self.now);
+        if fresh == Fresh::InRound {
+            self.connected.due.end_rows();
+        }
+        if begins_round {
             self.round_looked = self.looked;
         } else if fresh == Fresh::InRound {
             self.connected.due.add_all_to_round();

@@ -1,7 +1,7 @@
 //! Unit tests of the pass. Each test runs single passes of the socket thread by hand, on the test's
 //! own thread, over the network in memory of `testing` and with a clock that stands still.
 //!
-//! `bulk` tests the turns in a row of connections that fill large buffers. `pass` tests the effects of a pass on connections, listeners and deadlines. `connects` tests the
+//! `bulk` and `rows` test the turns in a row of connections that fill large buffers. `pass` tests the effects of a pass on connections, listeners and deadlines. `connects` tests the
 //! connects that the socket thread drives. `closes` tests closes while no thread runs. `ends` tests
 //! the reports of closes, `finish` orderly ends and resets. `handles` tests the handle that a
 //! callback gets. `listeners` tests which listeners a pass looks at. `sends` tests the effects of a
@@ -17,6 +17,7 @@ mod handles;
 mod listeners;
 mod pass;
 mod rests;
+mod rows;
 mod sends;
 mod sweep;
 mod timers;

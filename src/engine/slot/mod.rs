@@ -61,8 +61,7 @@ enum Weight {
     /// Many bytes. Such a connection does not get its next turn before the rest of the round,
     /// because a thousand of them would delay one that sends little.
     Heavy,
-    /// A large buffer full, in the turn that is under way. Such a connection may get its next turn at
-    /// once.
+    /// A large buffer full. Such a connection may get its next turn at once.
     Bulk,
 }
 
