@@ -4122,8 +4122,8 @@ MUTATIONS = [
     {
         'guarantee': 'G6', 'what': 'on macOS, a second half-close is an error',
         'file': 'src/engine/connection.rs',
-        'old': '        if self.is_write_shut() {\n            return Ok(());',
-        'new': '        if self.is_write_shut() && self.is_closed() {\n            return Ok(());',
+        'old': '        if self.is_write_shut() {\n            return Ok(false);',
+        'new': '        if self.is_write_shut() && self.is_closed() {\n            return Ok(false);',
         'test': 'simulator:macos', 'tests': ('', ''),
     },
     {
@@ -4248,8 +4248,8 @@ MUTATIONS = [
     {
         'guarantee': 'G4', 'what': 'on Windows, an own half-close does not wake a connection that finishes',
         'file': 'src/engine/shared.rs',
-        'old': 'if connection.is_finishing() {\n            self.wake(connection);',
-        'new': 'if false {\n            self.wake(connection);',
+        'old': 'if connection.shutdown_write()? && connection.is_finishing() {\n            self.wake(connection);',
+        'new': 'if connection.shutdown_write()? && false {\n            self.wake(connection);',
         'test': 'sockman:library', 'tests': ('windows', 'a_connection_that_finishes'),
     },
     {
