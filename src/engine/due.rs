@@ -9,9 +9,10 @@
 //! of the round, so it does not wait until thousands of others have had theirs. A connection whose
 //! turn left work waits for the next round.
 //!
-//! A connection that fills large buffers has several turns in a row, if the round is short. A queue
-//! in the kernel that empties stays in the processor's cache, while several that are read in turn
-//! stay full and leave the cache. Each byte then costs three times as much.
+//! In a round of at most sixteen connections, one that fills large buffers has several turns in a
+//! row, with a poll before each. A queue in the kernel that empties stays in the processor's cache,
+//! while several that are read in turn stay full and leave the cache. Each byte then costs three
+//! times as much.
 
 use std::{
     mem,
@@ -80,7 +81,7 @@ const TURNS_PER_ROUND: usize = 512;
 const TURNS_IN_ROW: usize = 128;
 
 /// A shorter row does not empty the queue. It then costs more than it saves, because a poll comes
-/// before each of its turns.
+/// before each of its turns. A round of more than sixteen connections thus has no rows.
 const FEWEST_IN_ROW: usize = 32;
 
 /// About how long the repeated turns of a round may take, so that a handler that takes its time does

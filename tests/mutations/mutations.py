@@ -3518,7 +3518,7 @@ MUTATIONS = [
     },
     {
         'guarantee': 'add_connection', 'what': 'a socket of datagrams counts as a connection',
-        'file': 'src/sys/os/unix/mod.rs',
+        'file': 'src/sys/os/mod.rs',
         'old': 'if socket.r#type()? != Type::STREAM {\n        return Err(io::Error::new(\n            io::ErrorKind::InvalidInput,\n            "the socket is not a stream socket",',
         'new': 'if false {\n        return Err(io::Error::new(\n            io::ErrorKind::InvalidInput,\n            "the socket is not a stream socket",',
         'test': 'sockman:library', 'tests': ('handover', ''),

@@ -44,9 +44,9 @@ pub fn is_readable_by_others(file: &File) -> io::Result<bool> {
 ///
 /// The folder cannot be opened or synced.
 pub fn sync_folder_of(path: &Path) -> io::Result<()> {
-    let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty());
     if cfg!(windows) {
         return Ok(());
     }
+    let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty());
     File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
 }

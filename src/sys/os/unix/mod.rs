@@ -32,6 +32,7 @@ use self::{
     poller::MioPoller,
 };
 pub(crate) use self::{handles::NO_SOCKET, socket_file::SocketFile};
+use super::{connected_addresses, unknown_family};
 use crate::{
     address::Service,
     sys::{Adopted, More, Poller, Sock, SockFactory, SocketOption, held::Unnamed},
@@ -160,15 +161,7 @@ fn new_stream(domain: Domain) -> io::Result<Socket> {
 
 /// Prepares a connected socket that other code has made. Returns both addresses.
 fn prepare_connection(socket: &Socket) -> io::Result<(Service, Service)> {
-    if socket.r#type()? != Type::STREAM {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidInput,
-            "the socket is not a stream socket",
-        ));
-    }
-    // A listener has no peer, so this call fails.
-    let them = Service::from_sock_addr(&socket.peer_addr()?).ok_or_else(unknown_family)?;
-    let me = Service::from_sock_addr(&socket.local_addr()?).ok_or_else(unknown_family)?;
+    let (me, them) = connected_addresses(socket)?;
     socket.set_nonblocking(true)?;
     socket.set_cloexec(true)?;
     accepting::refuse_sigpipe(&SockRef::from(socket));
@@ -201,13 +194,6 @@ fn send_flags(more: More) -> libc::c_int {
         More::Follows => NO_SIGPIPE | MORE,
         More::No => NO_SIGPIPE,
     }
-}
-
-fn unknown_family() -> io::Error {
-    io::Error::new(
-        io::ErrorKind::InvalidData,
-        "the kernel returned an address of an unknown family",
-    )
 }
 
 impl OsSock {

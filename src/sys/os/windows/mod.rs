@@ -30,6 +30,7 @@ pub use self::handles::{BorrowedSocket, OwnedSocket, RawSocket};
 pub(crate) use self::handles::{LocalStream, raw_socket, stand_in, stream_pair};
 pub(crate) use self::{handles::NO_SOCKET, socket_file::SocketFile};
 use self::{poller::MioPoller, sockets::Shared};
+use super::{connected_addresses, unknown_family};
 use crate::{
     address::Service,
     sys::{Adopted, More, Poller, Sock, SockFactory, SocketOption, errors, held::Unnamed},
@@ -131,15 +132,7 @@ impl OsSock {
 
 /// Prepares a connected socket that other code has made. Returns both addresses.
 fn prepare_connection(socket: &Socket) -> io::Result<(Service, Service)> {
-    if socket.r#type()? != Type::STREAM {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidInput,
-            "the socket is not a stream socket",
-        ));
-    }
-    // A listener has no peer, so this call fails.
-    let them = Service::from_sock_addr(&socket.peer_addr()?).ok_or_else(unknown_family)?;
-    let me = Service::from_sock_addr(&socket.local_addr()?).ok_or_else(unknown_family)?;
+    let (me, them) = connected_addresses(socket)?;
     socket.set_nonblocking(true)?;
     socket.set_tcp_nodelay(true)?;
     // With SO_LINGER, a close waits for the peer.
@@ -157,13 +150,6 @@ fn listens_after_all(socket: &Socket) -> io::Result<bool> {
         return Ok(false);
     }
     Ok(socket.listen(i32::MAX).is_ok())
-}
-
-fn unknown_family() -> io::Error {
-    io::Error::new(
-        io::ErrorKind::InvalidData,
-        "the system returned an address of an unknown family",
-    )
 }
 
 /// Returns an error with another number if it has this one.
