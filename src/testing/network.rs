@@ -299,7 +299,8 @@ impl Network {
         self.inner.kernel.lock().heal();
     }
 
-    /// Connects a peer to a listener of the program, from an address that no other socket has.
+    /// Connects a peer to a listener of the program, from an address that no other socket has. A
+    /// listener at the wildcard `0.0.0.0` or `[::]` takes connections to each address of its family.
     ///
     /// # Errors
     ///
@@ -562,7 +563,7 @@ impl Kernel {
     }
 
     fn connect_peer(&mut self, to: &Service) -> Sys<End> {
-        let listener = self.listener_with_room(to)?;
+        let listener = self.listener_with_room(Owner::Elsewhere, to)?;
         let is_unix = to.addr().is_unix();
         let them = if is_unix { Service::UNIX_UNNAMED } else { self.ephemeral(to) };
         let (client, server) = self.pair(Owner::Elsewhere, is_unix, &them, to)?;

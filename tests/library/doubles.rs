@@ -4,6 +4,7 @@
 use std::{
     collections::HashMap,
     io,
+    net::Ipv4Addr,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -151,7 +152,7 @@ fn exercise(
     let options = ConnectOptions::default()
         .timeout(Duration::from_secs(1))
         .socket_options(socket)
-        .bind((std::net::Ipv4Addr::new(10, 0, 0, 1), 0));
+        .bind((Ipv4Addr::new(10, 0, 0, 1), 0));
     if let Ok(connection) = rig.sockman.connect(&to, &options) {
         connection.activate();
     }
@@ -547,4 +548,47 @@ fn no_accept_waits_on_a_listener_that_another_process_makes_block() {
         drop(other.lock().unwrap().take());
         assert!(network.connect(&here).is_err());
     }
+}
+
+/// G13, over the network in memory: a listener at the wildcard takes connections to each address of
+/// its family and has that address as `me`. The program's own connects reach it at loopback only.
+#[test]
+fn a_listener_at_the_wildcard_takes_connections_to_each_address_of_its_family() {
+    let rig = rig(without_sweep());
+    let mut thread = SocketThreadByHand::start(&rig.sockman, &rig.network).unwrap();
+    for (wildcard, to, elsewhere, loopback) in [
+        ("0.0.0.0:8333", "10.0.0.7:8333", "[2001:db8::7]:8333", "127.0.0.1:8333"),
+        ("[::]:8334", "[2001:db8::7]:8334", "10.0.0.7:8334", "[::1]:8334"),
+    ] {
+        rig.sockman.bind_and_start_listening(wildcard).unwrap();
+        let to: Service = to.parse().unwrap();
+        let _peer = rig.network.connect(&to).unwrap();
+        thread.pass().unwrap();
+        let id = *rig.sockman.connection_ids().last().unwrap();
+        assert_eq!(rig.sockman.connection_info(id).unwrap().me, to);
+        let refused = rig.network.connect(&elsewhere.parse().unwrap()).unwrap_err();
+        assert_eq!(refused.raw_os_error(), Some(errors::ECONNREFUSED));
+
+        for (destination, is_reached) in [(&to, false), (&loopback.parse().unwrap(), true)] {
+            rig.sockman.start_connect(destination, &ConnectOptions::default()).unwrap();
+            while rig.echo.outcomes.lock().unwrap().is_empty() {
+                thread.pass().unwrap();
+            }
+            let outcome = rig.echo.outcomes.lock().unwrap().remove(0);
+            assert_eq!(outcome.is_ok(), is_reached, "{destination}: {outcome:?}");
+        }
+    }
+}
+
+/// G13, over the network in memory: a connect from the wildcard with a port has that port and the
+/// address that the kernel chose.
+#[test]
+fn a_connect_from_the_wildcard_has_an_address() {
+    let rig = rig(without_sweep());
+    let to: Service = "10.0.0.2:8333".parse().unwrap();
+    let _there = rig.network.listen(&to).unwrap();
+    let options = ConnectOptions::default().bind((Ipv4Addr::UNSPECIFIED, 5555));
+    let id = rig.sockman.connect(&to, &options).unwrap().activate();
+    let me = rig.sockman.connection_info(id).unwrap().me;
+    assert_eq!((me.port(), me.addr().is_unspecified()), (5555, false));
 }

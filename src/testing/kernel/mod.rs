@@ -12,6 +12,7 @@ mod system;
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet, VecDeque},
+    net::{Ipv4Addr, Ipv6Addr},
     sync::Arc,
     time::Duration,
 };
@@ -20,7 +21,7 @@ use self::pollers::PollerState;
 pub(super) use self::system::{Filter, System};
 use super::{calls::Call, handover::Placeholder, script::Script, stream::Stream};
 use crate::{
-    address::Service,
+    address::{NetAddr, Service},
     sys::{RawSocket, Readiness, errors, sync::Condvar},
 };
 
@@ -306,6 +307,21 @@ impl Kernel {
         self.listeners.get(address).copied()
     }
 
+    /// Returns the listener that takes a connection from an owner to this address. A wildcard stands for all
+    /// addresses of its family to peers, and for the loopback addresses to the program: the program's other
+    /// destinations are its peers.
+    pub(super) fn listener_for(&self, from: Owner, to: &Service) -> Option<End> {
+        self.listener_at(to).or_else(|| {
+            let wildcard = match to.addr() {
+                NetAddr::Ipv4(_) => NetAddr::from(Ipv4Addr::UNSPECIFIED),
+                NetAddr::Ipv6(_) => NetAddr::from(Ipv6Addr::UNSPECIFIED),
+                _ => return None,
+            };
+            let is_reachable = from == Owner::Elsewhere || to.addr().is_loopback();
+            is_reachable.then(|| self.listener_at(&Service::new(wildcard, to.port()))).flatten()
+        })
+    }
+
     pub(super) fn backlog(&mut self, end: End) -> Option<&mut Backlog> {
         match &mut self.socket(end)?.kind {
             Kind::Listener(backlog) => Some(backlog),
@@ -328,7 +344,14 @@ impl Kernel {
         stream.is_connecting = true;
         let latency = stream.latency;
         let socket = self.socket(end).ok_or(errors::EBADF)?;
-        socket.local.get_or_insert(local);
+        socket.local = Some(match socket.local.take() {
+            // The kernel chooses the address when it has the destination.
+            Some(bound) if bound.addr().is_unspecified() => {
+                Service::new(local.addr().clone(), bound.port())
+            }
+            Some(bound) => bound,
+            None => local,
+        });
         socket.remote = Some(to.clone());
         socket.kind = Kind::Stream(stream);
         let at = self.elapsed + latency;
@@ -337,8 +360,8 @@ impl Kernel {
     }
 
     /// Returns the listener at this address, if the listener's backlog has room.
-    pub(super) fn listener_with_room(&mut self, at: &Service) -> Sys<End> {
-        let listener = self.listener_at(at).ok_or(errors::ECONNREFUSED)?;
+    pub(super) fn listener_with_room(&mut self, from: Owner, at: &Service) -> Sys<End> {
+        let listener = self.listener_for(from, at).ok_or(errors::ECONNREFUSED)?;
         let full = self.system.full_unix_backlog();
         let backlog = self.backlog(listener).ok_or(errors::ECONNREFUSED)?;
         if backlog.is_shut {
@@ -351,7 +374,7 @@ impl Kernel {
     }
 
     fn connect_unix(&mut self, end: End, to: &Service) -> Sys<()> {
-        let listener = self.listener_with_room(to)?;
+        let listener = self.listener_with_room(Owner::Program, to)?;
         let stream = Stream::new(self.window, Duration::ZERO);
         let socket = self.socket(end).ok_or(errors::EBADF)?;
         socket.local.get_or_insert(Service::UNIX_UNNAMED);
@@ -443,7 +466,7 @@ impl Kernel {
         if self.stream(client).is_none() {
             return;
         }
-        let refusal = match (self.fates.get(to).copied(), self.listener_at(to)) {
+        let refusal = match (self.fates.get(to).copied(), self.listener_for(Owner::Program, to)) {
             (Some(Fate::Silence), _) => return,
             (Some(Fate::Refusal(errno)), _) => errno,
             (None, Some(listener)) => {
