@@ -86,6 +86,7 @@ impl SockFactory for OsSockFactory {
             ));
         }
         socket.set_nonblocking(true)?;
+        socket.set_no_inherit(true)?;
         socket.set_tcp_nodelay(true)?;
         Ok(Box::new(OsSock::new(socket)))
     }
@@ -137,6 +138,7 @@ impl OsSock {
 fn prepare_connection(socket: &Socket) -> io::Result<(Service, Service)> {
     let (me, them) = connected_addresses(socket)?;
     socket.set_nonblocking(true)?;
+    socket.set_no_inherit(true)?;
     socket.set_tcp_nodelay(true)?;
     // With SO_LINGER, a close waits for the peer.
     socket.set_linger(None)?;

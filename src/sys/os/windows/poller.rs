@@ -116,7 +116,16 @@ impl Poller for MioPoller {
     fn register(&self, sock: &dyn Sock, token: usize) -> io::Result<()> {
         let socket = Shared::find(sock.as_raw_fd())?;
         let interest = Interest::READABLE | Interest::WRITABLE;
-        self.poll.registry().register(&mut *socket.stream_mut(), Token(token), interest)?;
+        let registry = self.poll.registry();
+        let mut stream = socket.stream_mut();
+        if let Err(error) = registry.register(&mut *stream, Token(token), interest) {
+            // A debug build of mio takes the socket for registered, and would refuse the next try.
+            if error.kind() != io::ErrorKind::AlreadyExists {
+                let _ = registry.deregister(&mut *stream);
+            }
+            return Err(error);
+        }
+        drop(stream);
         self.watched.lock().insert(token, &socket);
         Ok(())
     }
