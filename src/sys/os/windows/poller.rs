@@ -141,9 +141,10 @@ impl Poller for MioPoller {
         for _ in 0..self.polls_of_cancelled() {
             is_woken |= self.poll_once(events, Some(Duration::ZERO))?;
         }
-        let is_over = is_woken || events.len() > before;
+        let taken = events.len();
+        let is_over = is_woken || taken > before;
         self.poll_once(events, if is_over { Some(Duration::ZERO) } else { timeout })?;
-        if events.len() > before {
+        if events.len() > taken {
             // An event may be old, and hide what has become true since: the driver reports a state
             // once it was asked again, which the next poll does at its beginning.
             self.poll_once(events, Some(Duration::ZERO))?;
