@@ -90,9 +90,10 @@ impl SocketOptions {
     /// connection on which this side sends nothing. After
     /// [`keepalive_count`](SocketOptions::keepalive_count) probes without an answer,
     /// [`event_got_permanent_read_error`](crate::EventHandler::event_got_permanent_read_error)
-    /// reports [`io::ErrorKind::TimedOut`]. While sent data has no acknowledgement, the kernel sends
-    /// no probes: [`user_timeout`](SocketOptions::user_timeout) limits that time. A live peer's
-    /// kernel answers the probes, even if its program hangs.
+    /// reports [`io::ErrorKind::TimedOut`], or [`io::ErrorKind::ConnectionReset`] on Windows. While
+    /// sent data has no acknowledgement, the kernel sends no probes:
+    /// [`user_timeout`](SocketOptions::user_timeout) limits that time. A live peer's kernel answers
+    /// the probes, even if its program hangs.
     ///
     /// Range: 1 to 32,767 seconds. OpenBSD has no such option for one socket.
     #[doc(alias("SO_KEEPALIVE", "TCP_KEEPIDLE"))]

@@ -152,7 +152,8 @@ impl Kernel {
             match socket.interest.poll {
                 Poll::Over(_) => {}
                 Poll::UnderWay(asked) if wanted & !asked == 0 => {}
-                // mio cancels a poll that asks for less, and begins the next one after its end.
+                // mio cancels a poll that asks for less, and begins the next one after its end. The
+                // library's poller takes the cancelled one first, so the next one begins at once.
                 Poll::UnderWay(_) | Poll::None => {
                     socket.interest.poll = Poll::UnderWay(wanted);
                     self.end_poll(end, wanted);

@@ -63,7 +63,7 @@ const ADDRESSES: u8 = 8;
 /// The time between two changes of pauses.
 const BEAT: Duration = Duration::from_millis(20);
 /// How long connections may take to finish after the time is over.
-const GRACE: Duration = Duration::from_secs(60);
+const GRACE: Duration = Duration::from_secs(if cfg!(windows) { 240 } else { 60 });
 /// How much resident memory may grow, in KiB. The allocator and the threads' stacks keep some
 /// memory.
 const KEPT_MEMORY: u64 = 64 * 1024;

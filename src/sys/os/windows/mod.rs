@@ -29,7 +29,10 @@ pub use self::handles::{BorrowedSocket, OwnedSocket, RawSocket};
 #[cfg(feature = "testing")]
 pub(crate) use self::handles::{LocalStream, raw_socket, stand_in, stream_pair};
 pub(crate) use self::{handles::NO_SOCKET, socket_file::SocketFile};
-use self::{poller::MioPoller, sockets::Shared};
+use self::{
+    poller::MioPoller,
+    sockets::{Shared, counted},
+};
 use super::{connected_addresses, unknown_family};
 use crate::{
     address::Service,
@@ -83,6 +86,7 @@ impl SockFactory for OsSockFactory {
             ));
         }
         socket.set_nonblocking(true)?;
+        socket.set_no_inherit(true)?;
         socket.set_tcp_nodelay(true)?;
         Ok(Box::new(OsSock::new(socket)))
     }
@@ -106,7 +110,7 @@ impl OsSock {
     /// event.
     fn call<T>(&self, call: impl FnOnce(&SockRef<'_>) -> io::Result<T>) -> io::Result<T> {
         let stream = self.shared.stream();
-        stream.try_io(|| call(&SockRef::from(&*stream)))
+        counted(stream.try_io(|| call(&SockRef::from(&*stream))))
     }
 
     /// Returns the result of a send of `length` bytes. A thread that sends a part may leave the rest
@@ -134,6 +138,7 @@ impl OsSock {
 fn prepare_connection(socket: &Socket) -> io::Result<(Service, Service)> {
     let (me, them) = connected_addresses(socket)?;
     socket.set_nonblocking(true)?;
+    socket.set_no_inherit(true)?;
     socket.set_tcp_nodelay(true)?;
     // With SO_LINGER, a close waits for the peer.
     socket.set_linger(None)?;
@@ -215,7 +220,7 @@ impl Sock for OsSock {
     }
 
     fn recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        let received = (&mut &*self.shared.stream()).read(buffer);
+        let received = counted((&mut &*self.shared.stream()).read(buffer));
         // After a reset, Winsock returns an error and no end of stream. Wine returns the end, which
         // is one only if it came before the reset.
         match received {
@@ -227,16 +232,16 @@ impl Sock for OsSock {
     }
 
     fn peek(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.shared.stream().peek(buffer)
+        counted(self.shared.stream().peek(buffer))
     }
 
     fn send(&self, data: &[u8], _: More) -> io::Result<usize> {
-        let sent = (&mut &*self.shared.stream()).write(data);
+        let sent = counted((&mut &*self.shared.stream()).write(data));
         self.after_send(sent, data.len())
     }
 
     fn send_vectored(&self, data: &[IoSlice<'_>], _: More) -> io::Result<usize> {
-        let sent = (&mut &*self.shared.stream()).write_vectored(data);
+        let sent = counted((&mut &*self.shared.stream()).write_vectored(data));
         self.after_send(sent, data.iter().map(|piece| piece.len()).sum())
     }
 

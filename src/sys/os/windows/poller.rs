@@ -5,14 +5,14 @@
 
 use std::{
     collections::HashMap,
-    io,
+    io, mem,
     sync::{Arc, Weak},
     time::Duration,
 };
 
 use mio::{Interest, Token};
 
-use super::sockets::Shared;
+use super::sockets::{Shared, blocked_calls};
 use crate::sys::{EVENTS_PER_POLL, Poller, Readiness, Sock, Waker, sync::Mutex};
 
 /// The token of the poller's own waker. No socket has this token.
@@ -26,6 +26,8 @@ pub(super) struct MioPoller {
     events: mio::Events,
     waker: Arc<MioWaker>,
     watched: Mutex<Watched>,
+    /// The number of calls that would have blocked, when the last poll began.
+    blocked_calls: usize,
 }
 
 struct MioWaker(mio::Waker);
@@ -53,12 +55,36 @@ impl MioPoller {
         let poll = mio::Poll::new()?;
         let waker = Arc::new(MioWaker(mio::Waker::new(poll.registry(), WAKER)?));
         let events = mio::Events::with_capacity(EVENTS_PER_POLL);
-        Ok(MioPoller { poll, events, waker, watched: Mutex::new(Watched::default()) })
+        let (watched, blocked_calls) = (Mutex::new(Watched::default()), blocked_calls());
+        Ok(MioPoller { poll, events, waker, watched, blocked_calls })
     }
 
-    /// Appends the events of the last poll of mio.
-    fn report(&mut self, events: &mut Vec<Readiness>) {
-        for event in self.events.iter().filter(|event| event.token() != WAKER) {
+    /// Returns how many polls of mio, which do not wait, take the polls of the driver that mio
+    /// cancels. mio cancels the poll of a socket on which a call would have blocked, if that poll
+    /// does not ask for every event, and asks again only after the poll of mio that takes the
+    /// cancelled one. Until then, nothing reports what arrives on the socket.
+    fn polls_of_cancelled(&mut self) -> usize {
+        let before = mem::replace(&mut self.blocked_calls, blocked_calls());
+        let calls = self.blocked_calls.wrapping_sub(before);
+        match calls {
+            0 => 0,
+            calls => calls.min(self.watched.lock().sockets.len()).div_ceil(EVENTS_PER_POLL),
+        }
+    }
+
+    /// Makes one poll of mio, and appends its events. Returns whether the waker ended the poll.
+    fn poll_once(
+        &mut self,
+        events: &mut Vec<Readiness>,
+        timeout: Option<Duration>,
+    ) -> io::Result<bool> {
+        self.poll.poll(&mut self.events, timeout)?;
+        let mut is_woken = false;
+        for event in &self.events {
+            if event.token() == WAKER {
+                is_woken = true;
+                continue;
+            }
             let token = event.token().0;
             // A reset, or a connect that failed. The driver reports no other end of sending.
             let mut is_broken = event.is_error() || event.is_write_closed();
@@ -82,6 +108,7 @@ impl MioPoller {
                 priority: false,
             });
         }
+        Ok(is_woken)
     }
 }
 
@@ -89,7 +116,16 @@ impl Poller for MioPoller {
     fn register(&self, sock: &dyn Sock, token: usize) -> io::Result<()> {
         let socket = Shared::find(sock.as_raw_fd())?;
         let interest = Interest::READABLE | Interest::WRITABLE;
-        self.poll.registry().register(&mut *socket.stream_mut(), Token(token), interest)?;
+        let registry = self.poll.registry();
+        let mut stream = socket.stream_mut();
+        if let Err(error) = registry.register(&mut *stream, Token(token), interest) {
+            // A debug build of mio takes the socket for registered, and would refuse the next try.
+            if error.kind() != io::ErrorKind::AlreadyExists {
+                let _ = registry.deregister(&mut *stream);
+            }
+            return Err(error);
+        }
+        drop(stream);
         self.watched.lock().insert(token, &socket);
         Ok(())
     }
@@ -101,13 +137,17 @@ impl Poller for MioPoller {
 
     fn poll(&mut self, events: &mut Vec<Readiness>, timeout: Option<Duration>) -> io::Result<()> {
         let before = events.len();
-        self.poll.poll(&mut self.events, timeout)?;
-        self.report(events);
-        if events.len() > before {
+        let mut is_woken = false;
+        for _ in 0..self.polls_of_cancelled() {
+            is_woken |= self.poll_once(events, Some(Duration::ZERO))?;
+        }
+        let taken = events.len();
+        let is_over = is_woken || taken > before;
+        self.poll_once(events, if is_over { Some(Duration::ZERO) } else { timeout })?;
+        if events.len() > taken {
             // An event may be old, and hide what has become true since: the driver reports a state
-            // once it was asked again, which the poll does at its end.
-            self.poll.poll(&mut self.events, Some(Duration::ZERO))?;
-            self.report(events);
+            // once it was asked again, which the next poll does at its beginning.
+            self.poll_once(events, Some(Duration::ZERO))?;
         }
         Ok(())
     }
@@ -120,5 +160,79 @@ impl Poller for MioPoller {
 impl Waker for MioWaker {
     fn wake(&self) -> io::Result<()> {
         self.0.wake()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::Write,
+        net::{TcpListener, TcpStream},
+    };
+
+    use super::*;
+    use crate::sys::{More, OsSockFactory, SockFactory};
+
+    /// Returns a connected socket of the factory, and the peer's end.
+    fn pair() -> (Box<dyn Sock>, TcpStream) {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (stream, _) = listener.accept().unwrap();
+        let (sock, ..) = OsSockFactory::default().adopt_connection(stream.into()).unwrap();
+        (sock, peer)
+    }
+
+    /// Polls until the poller has reported something to receive.
+    fn wait_until_readable(poller: &mut MioPoller) {
+        let mut events = Vec::new();
+        while !events.iter().any(|event: &Readiness| event.readable) {
+            poller.poll(&mut events, None).unwrap();
+        }
+    }
+
+    /// Receives one byte, and tries to receive another one.
+    fn receive_all(sock: &dyn Sock) {
+        assert_eq!(sock.recv(&mut [0; 9]).unwrap(), 1);
+        assert_eq!(sock.recv(&mut [0; 9]).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+    }
+
+    /// G15: mio cancels the poll of a socket on which a call would have blocked, and asks the driver
+    /// again with the next poll. What has arrived by then is reported.
+    #[test]
+    fn a_poll_after_a_call_that_would_block_reports_what_has_arrived() {
+        let (sock, mut peer) = pair();
+        let copy = TcpStream::from(sock.duplicate().unwrap());
+        let mut poller = MioPoller::new().unwrap();
+        poller.register(&*sock, 7).unwrap();
+        for _ in 0..20 {
+            peer.write_all(b"x").unwrap();
+            wait_until_readable(&mut poller);
+            receive_all(&*sock);
+            peer.write_all(b"y").unwrap();
+            // The copy is not mio's, so its calls make mio ask for nothing.
+            while copy.peek(&mut [0]).is_err() {}
+            let mut events = Vec::new();
+            poller.poll(&mut events, Some(Duration::ZERO)).unwrap();
+            assert!(events.iter().any(|event| event.readable), "{events:?}");
+            receive_all(&*sock);
+        }
+    }
+
+    /// G9: a wake is not lost in the poll that takes what mio has cancelled.
+    #[test]
+    fn a_wake_ends_a_poll_after_a_call_that_would_block() {
+        let (sock, _peer) = pair();
+        let mut poller = MioPoller::new().unwrap();
+        poller.register(&*sock, 7).unwrap();
+        let mut events = Vec::new();
+        while !events.iter().any(|event: &Readiness| event.writable) {
+            poller.poll(&mut events, None).unwrap();
+        }
+        // The socket is full and has nothing to receive, so only the wake ends the poll.
+        while sock.send(&[0; 65536], More::No).is_ok() {}
+        poller.waker().wake().unwrap();
+        events.clear();
+        poller.poll(&mut events, None).unwrap();
+        assert_eq!(events, []);
     }
 }

@@ -10,7 +10,7 @@ use std::{
     os::windows::io::AsRawSocket,
     sync::{
         Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
 
@@ -20,6 +20,23 @@ use socket2::Socket;
 use super::RawSocket;
 
 static SOCKETS: Mutex<BTreeMap<RawSocket, Weak<Shared>>> = Mutex::new(BTreeMap::new());
+
+/// How many calls on sockets of the process would have blocked. The number wraps.
+static BLOCKED_CALLS: AtomicUsize = AtomicUsize::new(0);
+
+/// Counts a call if it would have blocked, and returns its result.
+pub(super) fn counted<T>(result: io::Result<T>) -> io::Result<T> {
+    if result.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
+        // A poller needs the calls of its own thread, and those that happened before the poll.
+        BLOCKED_CALLS.fetch_add(1, Ordering::Relaxed);
+    }
+    result
+}
+
+/// Returns how many calls would have blocked so far.
+pub(super) fn blocked_calls() -> usize {
+    BLOCKED_CALLS.load(Ordering::Relaxed)
+}
 
 /// A socket, as its owner and its poller see it.
 #[derive(Debug)]
