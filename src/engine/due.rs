@@ -9,6 +9,10 @@
 //! of the round, so it does not wait until thousands of others have had theirs. A connection whose
 //! turn left work waits for the next round.
 //!
+//! Where nearly all turns are light, a connection that becomes ready again after its turn waits for
+//! those of the round that are light and have not had theirs. Otherwise the peers with the fastest
+//! answers would have turn after turn, and the slowest would wait for several rounds.
+//!
 //! In a round of at most sixteen connections, one that fills large buffers has several turns in a
 //! row, with a poll before each. A queue in the kernel that empties stays in the processor's cache,
 //! while several that are read in turn stay full and leave the cache. Each byte then costs three
@@ -21,16 +25,24 @@ use std::{
 
 use super::{queue::Queue, slab::Key};
 
-/// Whether a connection is listed. Each slot contains one `Listed` flag.
+/// Whether a connection is listed, and its last turn. Each slot contains one `Listed`.
 #[derive(Debug, Default)]
-pub(crate) struct Listed(bool);
+pub(crate) struct Listed {
+    is_listed: bool,
+    /// The round of the last turn, or 0 before the first one.
+    turn_in: Round,
+}
 
 impl Listed {
     #[inline]
     pub(crate) fn is_listed(&self) -> bool {
-        self.0
+        self.is_listed
     }
 }
+
+/// The number of a round. The numbers repeat, because a slot has room for one byte. So after a rest of
+/// 255 rounds, a connection may get its turn a little later than it should.
+type Round = u8;
 
 /// The lists of connections that are due.
 #[derive(Debug)]
@@ -38,6 +50,9 @@ pub(crate) struct Due {
     /// The connections that are new, were woken or swept, or had an event since the current round
     /// began.
     fresh: Queue,
+    /// The connections that had an event after their turn in the current round, and wait for the light
+    /// ones of the round.
+    again: Vec<Key>,
     /// The connections that are fresh from the next slice on. In the current slice they have had
     /// their turn.
     soon: Vec<Key>,
@@ -46,6 +61,15 @@ pub(crate) struct Due {
     left: Vec<Key>,
     /// The connections that have not had their turn in the current round.
     round: Queue,
+    /// How many connections at the front of `round` are light: not heavy, and without work that a turn
+    /// left.
+    light: usize,
+    number: Round,
+    /// How many turns the current slice has had, and how many of them were heavy.
+    turns: usize,
+    heavy_turns: usize,
+    /// Whether at most one in eight turns of the last slice was heavy.
+    is_light: bool,
     /// The list of the current turn. The turn stays in the list until it is over.
     current: List,
     slice: Slice,
@@ -111,9 +135,15 @@ impl Due {
     pub(crate) fn new() -> Due {
         Due {
             fresh: Queue::with_capacity(CAPACITY),
+            again: Vec::with_capacity(CAPACITY),
             soon: Vec::with_capacity(CAPACITY),
             left: Vec::with_capacity(CAPACITY),
             round: Queue::with_capacity(CAPACITY),
+            light: 0,
+            number: 0,
+            turns: 0,
+            heavy_turns: 0,
+            is_light: true,
             current: List::Fresh,
             slice: Slice::Ended,
             served_round: false,
@@ -125,25 +155,38 @@ impl Due {
     /// Adds a connection that is new, was woken, or had an event, unless it is listed already.
     #[inline]
     pub(crate) fn list(&mut self, key: Key, listed: &mut Listed) {
-        if !mem::replace(&mut listed.0, true) {
+        if !mem::replace(&mut listed.is_listed, true) {
             self.fresh.push_back(key);
         }
     }
 
     /// Adds a connection that had an event, or that the sweep found, unless it is listed already. A
-    /// heavy one gets its turn after the fresh ones.
+    /// heavy one gets its turn after the fresh ones, and one that had its turn in this round after the
+    /// light ones of the round.
     #[inline]
     pub(crate) fn list_as(&mut self, is_heavy: bool, key: Key, listed: &mut Listed) {
-        if !is_heavy {
-            self.list(key, listed);
-        } else if !mem::replace(&mut listed.0, true) {
-            self.left.push(key);
+        if mem::replace(&mut listed.is_listed, true) {
+            return;
         }
+        if is_heavy {
+            self.left.push(key);
+        } else if listed.turn_in == self.number && self.is_in_order() {
+            self.again.push(key);
+        } else {
+            self.fresh.push_back(key);
+        }
+    }
+
+    /// Returns whether a connection that is ready again waits for the light ones of the round, or for the
+    /// next round.
+    fn is_in_order(&self) -> bool {
+        self.is_light && (self.light > 0 || self.round.is_empty())
     }
 
     #[inline]
     pub(crate) fn is_empty(&self) -> bool {
         self.fresh.is_empty()
+            && self.again.is_empty()
             && self.soon.is_empty()
             && self.left.is_empty()
             && self.round.is_empty()
@@ -167,9 +210,12 @@ impl Due {
     /// Returns the connection at this position of the lists, of which a round that is under way is
     /// no part.
     pub(crate) fn at(&self, position: usize) -> Option<Key> {
-        match position.checked_sub(self.left.len()) {
-            None => self.left.get(position).copied(),
-            Some(position) => self.fresh.at(position),
+        let Some(position) = position.checked_sub(self.left.len()) else {
+            return self.left.get(position).copied();
+        };
+        match position.checked_sub(self.fresh.len()) {
+            None => self.fresh.at(position),
+            Some(position) => self.again.get(position).copied(),
         }
     }
 
@@ -178,10 +224,13 @@ impl Due {
     pub(crate) fn strike(&mut self, position: usize, listed: Option<&mut Listed>) {
         match position.checked_sub(self.left.len()) {
             None => drop(self.left.swap_remove(position)),
-            Some(position) => self.fresh.swap_remove(position),
+            Some(position) => match position.checked_sub(self.fresh.len()) {
+                None => self.fresh.swap_remove(position),
+                Some(position) => drop(self.again.swap_remove(position)),
+            },
         }
         if let Some(listed) = listed {
-            listed.0 = false;
+            listed.is_listed = false;
         }
     }
 
@@ -191,14 +240,19 @@ impl Due {
         self.slice = Slice::Begun;
         self.served_round = false;
         self.bulk.repeats = false;
+        (self.turns, self.heavy_turns) = (0, 0);
         self.fresh.append(&mut self.soon);
         let begins_round = self.round.is_empty();
+        if begins_round || !self.is_in_order() {
+            self.fresh.append(&mut self.again);
+        }
         if begins_round {
-            // Only two of the three lists thus grow to the number of connections.
+            self.number = self.number.checked_add(1).unwrap_or(1);
             self.round.append_queue(&mut self.fresh);
+            self.light = self.round.len();
             self.round.append(&mut self.left);
             self.owes_round = false;
-            let count = self.round.as_slice().len().max(1);
+            let count = self.round.len().max(1);
             let limit = (TURNS_PER_ROUND / count).min(TURNS_IN_ROW);
             self.bulk.limit = if limit < FEWEST_IN_ROW { 1 } else { limit };
             self.bulk.time = TIME_PER_ROUND / u32::try_from(count).unwrap_or(u32::MAX);
@@ -223,6 +277,8 @@ impl Due {
     /// Makes all listed connections a part of the round, so that they get their turns before the
     /// round ends. Those of the round that had their turn and left work get a second one.
     pub(crate) fn add_all_to_round(&mut self) {
+        self.fresh.append(&mut self.again);
+        self.light += self.fresh.len();
         self.round.prepend_queue(&mut self.fresh);
         self.round.append(&mut self.left);
         self.bulk.in_row = 0;
@@ -241,6 +297,25 @@ impl Due {
         }
     }
 
+    /// Returns whether the connection that gets the next turn has no work that a turn left, and is not
+    /// heavy.
+    pub(crate) fn next_is_light(&self) -> bool {
+        self.current == List::Fresh || self.light > 0
+    }
+
+    /// Notes that a connection has its turn.
+    #[inline]
+    pub(crate) fn turn_begins(&self, listed: &mut Listed) {
+        listed.turn_in = self.number;
+    }
+
+    /// Notes whether the turn was heavy.
+    #[inline]
+    pub(crate) fn turn_was(&mut self, is_heavy: bool) {
+        self.turns += 1;
+        self.heavy_turns += usize::from(is_heavy);
+    }
+
     #[inline]
     pub(crate) fn turn_over(&mut self) {
         match self.current {
@@ -250,6 +325,7 @@ impl Due {
                 if !self.bulk.repeats {
                     self.bulk.in_row = 0;
                     self.round.pop_front();
+                    self.light = self.light.saturating_sub(1);
                 }
             }
         }
@@ -258,13 +334,15 @@ impl Due {
     /// Ends a slice, whose turns may not all have run.
     pub(crate) fn end_slice(&mut self) {
         self.slice = Slice::Ended;
+        self.is_light = self.heavy_turns * 8 <= self.turns;
         self.owes_round = !self.served_round && !self.round.is_empty();
     }
 
     /// Returns all connections that are listed.
     pub(crate) fn listed(&self) -> impl Iterator<Item = Key> + '_ {
         let (round, fresh) = (self.round.as_slice(), self.fresh.as_slice());
-        round.iter().chain(fresh).chain(&self.soon).chain(&self.left).copied()
+        let (again, soon, left) = (&self.again, &self.soon, &self.left);
+        round.iter().chain(fresh).chain(again).chain(soon).chain(left).copied()
     }
 
     /// Keeps a connection listed for the next round, because its turn left work.
@@ -304,6 +382,6 @@ impl Due {
     /// Clears the flag of a connection whose turn left no work, so that it can be listed again.
     #[inline]
     pub(crate) fn rests(listed: &mut Listed) {
-        listed.0 = false;
+        listed.is_listed = false;
     }
 }

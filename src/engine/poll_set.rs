@@ -69,14 +69,16 @@ impl PollSet {
         self.slots.get_mut(key).map(|slot| (slot, self.states.at(key)))
     }
 
-    /// Returns the slot of a key, its state, and the list of failed registrations.
+    /// Returns the slot of a key for its turn, its state, and the list of failed registrations.
     #[allow(clippy::type_complexity, reason = "a struct for the caller's three names is longer")]
-    pub(crate) fn slot_and_failed(
+    #[inline]
+    pub(crate) fn begin_turn(
         &mut self,
         key: Key,
     ) -> Option<(&mut Slot, &mut Option<State>, &mut BTreeMap<Key, io::Error>)> {
-        let state = self.states.at(key);
-        self.slots.get_mut(key).map(|slot| (slot, state, &mut self.failed))
+        let slot = self.slots.get_mut(key)?;
+        self.due.turn_begins(&mut slot.listed);
+        Some((slot, self.states.at(key), &mut self.failed))
     }
 
     /// Puts an event into the latches of its slot, and lists the connection if the event gives it a

@@ -58,6 +58,11 @@ impl Queue {
         self.keys.get(self.taken..).unwrap_or_default()
     }
 
+    #[inline]
+    pub(crate) fn len(&self) -> usize {
+        self.keys.len() - self.taken
+    }
+
     pub(crate) fn at(&self, position: usize) -> Option<Key> {
         self.as_slice().get(position).copied()
     }

@@ -449,6 +449,24 @@ fn connections_that_become_ready_beside_a_round_are_not_called_late() {
     assert_eq!(records, ["1 data 1", "2 data 1", "3 data 1"]);
 }
 
+/// G15: the same is true for connections that become ready again after their turn in the round.
+#[test]
+fn connections_that_become_ready_again_beside_a_round_are_not_called_late() {
+    let (rig, peers) = Rig::with_peers(Idle::default(), without_sweep(), 3);
+    let network = rig.network.clone();
+    rig.on_data(move |_, _| network.advance(Duration::from_millis(2)));
+    peers.iter().for_each(|peer| drop(peer.send(&[1])));
+    (0..2).for_each(|_| rig.pass());
+    assert_eq!(rig.records(), ["0 data 1", "1 data 1"], "the rest of the round waits");
+    peers[..2].iter().for_each(|peer| drop(peer.send(&[1])));
+    rig.network.advance(IDLE);
+    rig.pass();
+    let mut records = rig.records();
+    records.truncate(3);
+    records.sort();
+    assert_eq!(records, ["0 data 1", "1 data 1", "2 data 1"]);
+}
+
 /// G15: a poll reports 1,024 sockets at most. The data of all others, too, comes before the timers.
 #[test]
 fn the_data_of_more_connections_than_a_poll_reports_comes_before_the_timers() {

@@ -4,7 +4,10 @@
 use std::{
     io,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -73,7 +76,9 @@ impl Rig {
         let options = Options::default().sweep(period).receive_buffer(10);
         let rig = Rig::with_handler(Recorder::default(), options);
         let peers = (0..count).map(|_| rig.connect_peer()).collect();
-        rig.pass();
+        while rig.handler.ordinals.count() < count {
+            rig.pass();
+        }
         rig.pass();
         rig.records();
         rig.react(|_, _| {});
@@ -82,9 +87,14 @@ impl Rig {
 
     /// Sets what a callback of data does after it has taken long.
     fn react(&self, reaction: impl Fn(&SockMan, usize) + Send + 'static) {
+        self.react_in(LONG, reaction);
+    }
+
+    /// Sets what a callback of data does after it has taken this time.
+    fn react_in(&self, time: Duration, reaction: impl Fn(&SockMan, usize) + Send + 'static) {
         let network = self.network.clone();
         *self.handler.reaction.lock() = Some(Box::new(move |sockman, ordinal| {
-            network.advance(LONG);
+            network.advance(time);
             reaction(sockman, ordinal);
         }));
     }
@@ -162,6 +172,98 @@ fn after_a_sweep_a_connection_that_sends_little_does_not_wait_for_the_rest() {
     assert_eq!(rig.turns(1), [0]);
     rig.network.advance(period);
     assert_eq!(rig.turns(4), [1, 4, 2, 3]);
+}
+
+/// G8: the peers with the fastest answers, which are ready again after each turn, do not delay the first
+/// turns of the others.
+#[test]
+fn peers_with_fast_answers_do_not_delay_those_that_wait() {
+    let (rig, peers) = Rig::with_peers(40);
+    peers.iter().for_each(|peer| drop(peer.send(&[1])));
+    rig.react_in(Duration::from_micros(100), move |_, ordinal| drop(peers[ordinal].send(&[1])));
+    let turns = rig.turns(6);
+    let first = |ordinal| turns.iter().position(|turn| *turn == ordinal).unwrap();
+    assert_eq!((0..40).map(first).max(), Some(39), "{turns:?}");
+}
+
+/// G8: beside such peers, one that becomes ready once has its turn in the next slice.
+#[test]
+fn one_that_becomes_ready_comes_before_peers_with_fast_answers() {
+    let (rig, mut peers) = Rig::with_peers(41);
+    let benign = peers.pop().unwrap();
+    peers.iter().for_each(|peer| drop(peer.send(&[1])));
+    rig.react_in(Duration::from_micros(100), move |_, ordinal| {
+        let _ = peers.get(ordinal).map(|peer| peer.send(&[1]));
+        if ordinal == 12 {
+            drop(benign.send(&[1]));
+        }
+    });
+    let turns = rig.turns(3);
+    assert_eq!(turns[20], 40, "{turns:?}");
+}
+
+/// G8: peers with fast answers that send little do not wait for those that sent much.
+#[test]
+fn peers_with_fast_answers_do_not_wait_for_heavy_ones() {
+    let (rig, peers) = Rig::with_peers(9);
+    peers[3..].iter().for_each(|peer| drop(peer.send(&[1; 10])));
+    rig.turns(6);
+    peers.iter().for_each(|peer| drop(peer.send(&[1])));
+    rig.react_in(Duration::from_micros(250), move |_, ordinal| {
+        if ordinal < 3 {
+            drop(peers[ordinal].send(&[1]));
+        }
+    });
+    assert_eq!(rig.turns(3), [0, 1, 2, 3, 0, 1, 2, 4, 0, 1, 2, 5]);
+}
+
+/// G8: one that is ready again waits for the light ones of the round, and comes before the heavy ones.
+#[test]
+fn one_that_waited_for_light_ones_comes_before_heavy_ones() {
+    let (rig, peers) = Rig::with_peers(16);
+    peers[8..].iter().for_each(|peer| drop(peer.send(&[1; 10])));
+    while !rig.turns(1).is_empty() {}
+    peers.iter().for_each(|peer| drop(peer.send(&[1])));
+    let turns = AtomicUsize::new(0);
+    rig.react_in(Duration::from_micros(250), move |_, ordinal| {
+        if turns.fetch_add(1, Ordering::Relaxed) == 0 {
+            drop(peers[ordinal].send(&[1]));
+        }
+    });
+    assert_eq!(rig.turns(3), [0, 1, 2, 3, 4, 5, 6, 7, 0, 8, 9, 10]);
+}
+
+/// G8: as long as turns are cheap, a slice may take four milliseconds: 267 turns of 15 µs, but 50 of
+/// 20 µs, which are no longer cheap.
+#[test]
+fn a_slice_of_cheap_turns_takes_up_to_four_milliseconds() {
+    for (micros, turns) in [(15, 267), (20, 50)] {
+        let (rig, peers) = Rig::with_peers(300);
+        peers.iter().for_each(|peer| drop(peer.send(&[1])));
+        rig.react_in(Duration::from_micros(micros), |_, _| {});
+        assert_eq!(rig.turns(1).len(), turns);
+    }
+}
+
+/// G8, G9: a wake from any thread does not wait for the end of such a slice, nor do connections that sent
+/// much.
+#[test]
+fn a_slice_is_short_where_somebody_waits() {
+    let (rig, peers) = Rig::with_peers(300);
+    peers.iter().for_each(|peer| drop(peer.send(&[1])));
+    rig.react_in(Duration::from_micros(15), |sockman, ordinal| {
+        if ordinal == 0 {
+            sockman.notify();
+        }
+    });
+    assert_eq!(rig.turns(1).len(), 67);
+
+    let (rig, peers) = Rig::with_peers(300);
+    peers.iter().for_each(|peer| drop(peer.send(&[1; 10])));
+    while !rig.turns(1).is_empty() {}
+    peers.iter().for_each(|peer| drop(peer.send(&[1])));
+    rig.react_in(Duration::from_micros(15), |_, _| {});
+    assert_eq!(rig.turns(1).len(), 67);
 }
 
 /// G8: data that came after the ready-to-send call of a turn makes the library ask the send hook
