@@ -4,10 +4,10 @@
 //! and the [`Listed`] flag of each slot.
 //!
 //! Turns come in rounds and slices. A round gives one turn to each connection that was due when the
-//! round began. A slice is the part of a round between two polls, about one millisecond long. A
-//! connection that becomes ready during a round gets its turn in the next slice, before the rest
-//! of the round, so it does not wait until thousands of others have had theirs. A connection whose
-//! turn left work waits for the next round.
+//! round began. A slice is the part of a round between two polls, about one millisecond long, or
+//! four while turns are cheap. A connection that becomes ready during a round gets its turn in the
+//! next slice, before the rest of the round, so it does not wait until thousands of others have had
+//! theirs. A connection whose turn left work waits for the next round.
 //!
 //! Where nearly all turns are light, a connection that becomes ready again after its turn waits for
 //! those of the round that are light and have not had theirs. Otherwise the peers with the fastest
