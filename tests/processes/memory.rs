@@ -232,7 +232,14 @@ fn a_connection_with_a_value_costs_a_few_hundred_bytes_more() {
         let bytes = in_use(ALLOCATOR.stats()) - before - own;
         let each = bytes / isize::try_from(CONNECTIONS).unwrap();
         println!("bytes per idle connection with a value of 8 bytes: {each}");
-        let most = if cfg!(debug_assertions) { 516 } else { 500 };
+        // On Windows, a socket also has a lock, a registration, and an entry in a list.
+        let most = if cfg!(windows) {
+            800
+        } else if cfg!(debug_assertions) {
+            516
+        } else {
+            500
+        };
         assert!(cfg!(not(target_pointer_width = "64")) || each <= most, "{each} bytes");
         drop(clients);
         eventually("all values are back", || handler.closed.load(Ordering::SeqCst) == CONNECTIONS);
