@@ -4,10 +4,10 @@
 //! and the [`Listed`] flag of each slot.
 //!
 //! Turns come in rounds and slices. A round gives one turn to each connection that was due when the
-//! round began. A slice is the part of a round between two polls, about one millisecond long, or
-//! four while turns are cheap. A connection that becomes ready during a round gets its turn in the
-//! next slice, before the rest of the round, so it does not wait until thousands of others have had
-//! theirs. A connection whose turn left work waits for the next round.
+//! round began. A slice is the part of a round between two polls, one to four milliseconds long. A
+//! connection that becomes ready during a round gets its turn in the next slice, before the rest of
+//! the round, so it does not wait until thousands of others have had theirs. A connection whose
+//! turn left work waits for the next round.
 //!
 //! Where nearly all turns are light, a connection that becomes ready again after its turn waits for
 //! those of the round that are light and have not had theirs. Otherwise the peers with the fastest
@@ -50,8 +50,8 @@ pub(crate) struct Due {
     /// The connections that are new, were woken or swept, or had an event since the current round
     /// began.
     fresh: Queue,
-    /// The connections that had an event after their turn in the current round, and wait for the light
-    /// ones of the round.
+    /// The connections that had an event after their turn in the current round, or may have an answer
+    /// after a second one, and wait for the light ones of the round.
     again: Vec<Key>,
     /// The connections that are fresh from the next slice on. In the current slice they have had
     /// their turn.
@@ -61,8 +61,8 @@ pub(crate) struct Due {
     left: Vec<Key>,
     /// The connections that have not had their turn in the current round.
     round: Queue,
-    /// How many connections at the front of `round` are light: not heavy, and without work that a turn
-    /// left.
+    /// How many connections at the front of `round` are light: without work that a turn left, and not
+    /// heavy, unless they were woken.
     light: usize,
     number: Round,
     /// How many turns the current slice has had, and how many of them were heavy.
@@ -72,6 +72,8 @@ pub(crate) struct Due {
     is_light: bool,
     /// The list of the current turn. The turn stays in the list until it is over.
     current: List,
+    /// Whether the connection of the current turn had one in the current round before.
+    is_second: bool,
     slice: Slice,
     /// Whether the current slice gave a turn of the round.
     served_round: bool,
@@ -145,6 +147,7 @@ impl Due {
             heavy_turns: 0,
             is_light: true,
             current: List::Fresh,
+            is_second: false,
             slice: Slice::Ended,
             served_round: false,
             owes_round: false,
@@ -297,16 +300,19 @@ impl Due {
         }
     }
 
-    /// Returns whether the connection that gets the next turn has no work that a turn left, and is not
-    /// heavy.
-    pub(crate) fn next_is_light(&self) -> bool {
-        self.current == List::Fresh || self.light > 0
+    /// Returns whether nobody waits for the end of a slice that the next turn makes long: neither a
+    /// connection of the other list, nor one that sent much.
+    pub(crate) fn may_be_long(&self) -> bool {
+        match self.current {
+            List::Fresh => self.round.is_empty(),
+            List::Round => self.fresh.is_empty() && self.light > 0,
+        }
     }
 
     /// Notes that a connection has its turn.
     #[inline]
-    pub(crate) fn turn_begins(&self, listed: &mut Listed) {
-        listed.turn_in = self.number;
+    pub(crate) fn turn_begins(&mut self, listed: &mut Listed) {
+        self.is_second = mem::replace(&mut listed.turn_in, self.number) == self.number;
     }
 
     /// Notes whether the turn was heavy.
@@ -373,15 +379,165 @@ impl Due {
         self.bulk.repeats
     }
 
-    /// Keeps a connection listed for the next slice, because the embedder may have an answer for it.
+    /// Keeps a connection listed for the next slice, because the embedder may have an answer for it. One
+    /// that had such a turn in this round waits like those that are ready again, because a peer that
+    /// sends without a pause would have turn after turn.
     #[inline]
     pub(crate) fn may_answer(&mut self, key: Key) {
-        self.soon.push(key);
+        if self.is_second && self.is_in_order() {
+            self.again.push(key);
+        } else {
+            self.soon.push(key);
+        }
     }
 
     /// Clears the flag of a connection whose turn left no work, so that it can be listed again.
     #[inline]
     pub(crate) fn rests(listed: &mut Listed) {
         listed.is_listed = false;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::slab::Slab;
+
+    const COUNT: usize = 24;
+
+    /// The next number of a fixed sequence, below `limit`.
+    fn next(seed: &mut u64, limit: usize) -> usize {
+        *seed =
+            seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        usize::try_from(*seed >> 33).unwrap() % limit
+    }
+
+    /// The lists, and what each connection waited for.
+    struct Model {
+        due: Due,
+        keys: Vec<Key>,
+        listed: Vec<Listed>,
+        is_heavy: Vec<bool>,
+        /// How many slices each listed connection has waited.
+        waited: Vec<usize>,
+        seed: u64,
+    }
+
+    impl Model {
+        fn new(seed: u64) -> Model {
+            let mut slab = Slab::new();
+            Model {
+                due: Due::new(),
+                keys: (0..COUNT).map(|_| slab.insert(()).unwrap()).collect(),
+                listed: (0..COUNT).map(|_| Listed::default()).collect(),
+                is_heavy: vec![false; COUNT],
+                waited: vec![0; COUNT],
+                seed,
+            }
+        }
+
+        fn index(&self, key: Key) -> usize {
+            self.keys.iter().position(|known| *known == key).unwrap()
+        }
+
+        /// Each connection that is listed is in one list, once, and no other connection is in any.
+        fn check(&self) {
+            let mut counts = [0; COUNT];
+            self.due.listed().for_each(|key| counts[self.index(key)] += 1);
+            for (index, listed) in self.listed.iter().enumerate() {
+                assert_eq!(counts[index], usize::from(listed.is_listed()), "connection {index}");
+            }
+            assert_eq!(self.due.is_empty(), counts.iter().all(|count| *count == 0));
+            if self.due.has_round() && self.due.slice == Slice::Ended {
+                assert!(self.due.light <= self.due.round.len());
+            }
+        }
+
+        fn list_some(&mut self) {
+            for _ in 0..next(&mut self.seed, 8) {
+                let index = next(&mut self.seed, COUNT);
+                let (key, listed) = (self.keys[index], &mut self.listed[index]);
+                match next(&mut self.seed, 8) {
+                    0 => self.due.list(key, listed),
+                    _ => self.due.list_as(self.is_heavy[index], key, listed),
+                }
+            }
+        }
+
+        fn pass(&mut self) {
+            self.due.prepare();
+            self.check();
+            if !self.due.has_round() {
+                let mut position = 0;
+                while let Some(key) = self.due.at(position) {
+                    if next(&mut self.seed, 4) == 0 {
+                        let index = self.index(key);
+                        self.due.strike(position, Some(&mut self.listed[index]));
+                        self.waited[index] = 0;
+                    } else {
+                        position += 1;
+                    }
+                }
+            }
+            self.check();
+            self.list_some();
+            self.check();
+            let begins_round = self.due.begin_slice(Instant::now());
+            let is_hurried = next(&mut self.seed, 16) == 0;
+            if is_hurried {
+                self.due.end_rows();
+                if !begins_round {
+                    self.due.add_all_to_round();
+                }
+            }
+            self.check();
+            let mut turns = 1 + next(&mut self.seed, 6);
+            let mut key = self.due.next_turn();
+            let had_turn = key.is_some();
+            while let Some(turn) = key {
+                let index = self.index(turn);
+                self.due.turn_begins(&mut self.listed[index]);
+                if next(&mut self.seed, 256) == 0 {
+                    return; // An interrupt or a panic.
+                }
+                self.waited[index] = 0;
+                self.is_heavy[index] = next(&mut self.seed, 16) == 0;
+                match next(&mut self.seed, 8) {
+                    0 => self.due.work_left(turn),
+                    1 => self.due.bulk_left(turn),
+                    2 => self.due.may_answer(turn),
+                    _ => Due::rests(&mut self.listed[index]),
+                }
+                self.due.turn_was(self.is_heavy[index]);
+                self.due.turn_over();
+                key = self.due.next_turn();
+                turns -= 1;
+                if key.is_some() && (turns == 0 || self.due.repeats()) {
+                    break;
+                }
+            }
+            self.due.end_slice();
+            self.check();
+            if had_turn {
+                for (waited, listed) in self.waited.iter_mut().zip(&self.listed) {
+                    *waited = if listed.is_listed() { *waited + 1 } else { 0 };
+                }
+            }
+        }
+    }
+
+    /// G5: whatever the order of events, turns, questions and interrupts, no connection is lost, none is
+    /// listed twice, and each that is listed has its turn.
+    #[test]
+    fn no_connection_is_lost_or_listed_twice_and_each_has_its_turn() {
+        let mut longest = 0;
+        for seed in 0..64 {
+            let mut model = Model::new(seed);
+            for _ in 0..2_000 {
+                model.pass();
+                longest = longest.max(*model.waited.iter().max().unwrap());
+            }
+        }
+        assert!(longest < 4 * COUNT, "{longest}");
     }
 }

@@ -72,12 +72,12 @@ pub(crate) struct SocketThread {
 /// milliseconds.
 const DEADLINE_PAUSE: Duration = Duration::from_millis(1);
 
-/// How old the last poll may be at the beginning of a turn. After a longer time, the thread polls
-/// again first. Data may have arrived meanwhile for a connection that the handler would call late,
+/// How old the last poll may be at the beginning of a turn that is not cheap, or while somebody waits.
+/// After a longer time, the thread polls again first. Data may have arrived meanwhile for a connection that the handler would call late,
 /// or for one that gets its turn before the rest. The value is the resolution of the poller's clock.
 const FRESH: Duration = Duration::from_millis(1);
 
-/// How old the last poll may be while turns are cheap and no thread has asked for a pass. With a
+/// How old the last poll may be while turns are cheap and nobody waits for the end of the slice. With a
 /// thousand busy connections, a poll after each millisecond costs a tenth of the processor's time.
 const LONG_SLICE: Duration = Duration::from_millis(4);
 
@@ -284,7 +284,7 @@ impl SocketThread {
         let Some(looked) = self.looked else { return false };
         let time = now.saturating_duration_since(looked);
         time < LONG_SLICE.min(CHEAP_TURN * turns)
-            && self.connected.due.next_is_light()
+            && self.connected.due.may_be_long()
             && !context.shared().inbox.is_pending()
     }
 

@@ -266,6 +266,43 @@ fn a_slice_is_short_where_somebody_waits() {
     assert_eq!(rig.turns(1).len(), 67);
 }
 
+/// G8: those that became ready and the rest of the round have short slices in turn while both wait, so
+/// that neither waits for four milliseconds.
+#[test]
+fn slices_are_short_while_those_that_became_ready_and_the_rest_wait_for_each_other() {
+    let (rig, mut peers) = Rig::with_peers(1_000);
+    let late = peers.split_off(900);
+    peers.iter().for_each(|peer| drop(peer.send(&[1])));
+    rig.react_in(Duration::from_micros(15), move |_, ordinal| {
+        if ordinal == 0 {
+            late.iter().for_each(|peer| drop(peer.send(&[1])));
+        }
+    });
+    let lengths: Vec<usize> = (0..4).map(|_| rig.turns(1).len()).collect();
+    assert_eq!(lengths, [267, 67, 67, 267]);
+}
+
+/// G8: the cheap turns of those that became ready do not take more than their half beside connections that
+/// sent much.
+#[test]
+fn a_slice_of_cheap_turns_is_short_while_heavy_ones_wait() {
+    let (rig, peers) = Rig::with_peers(320);
+    peers[..20].iter().for_each(|peer| drop(peer.send(&[1; 10])));
+    while !rig.turns(1).is_empty() {}
+    peers[..20].iter().for_each(|peer| drop(peer.send(&[1; 10])));
+    let network = rig.network.clone();
+    rig.react_in(Duration::from_micros(15), move |_, ordinal| {
+        if ordinal < 20 {
+            network.advance(LONG);
+        }
+        if ordinal == 0 {
+            peers[20..].iter().for_each(|peer| drop(peer.send(&[1])));
+        }
+    });
+    let lengths: Vec<usize> = (0..3).map(|_| rig.turns(1).len()).collect();
+    assert_eq!(lengths, [1, 67, 1]);
+}
+
 /// G8: data that came after the ready-to-send call of a turn makes the library ask the send hook
 /// again. That question, too, comes before the rest of a round.
 #[test]
@@ -284,6 +321,21 @@ fn a_connection_that_may_answer_does_not_wait_for_the_rest() {
     rig.sockman.wake(rig.handler.ordinals.id(4));
     light.send(&[1]).unwrap();
     assert_eq!(rig.turns(5), [4, 1, 4, 2, 3]);
+}
+
+/// G8: peers whose data comes after the ready-to-send call of each turn have one turn more, but do not
+/// delay the first turns of the others further.
+#[test]
+fn peers_whose_answers_come_in_each_turn_do_not_delay_those_that_wait() {
+    let (rig, peers) = Rig::with_peers(40);
+    (0..40).for_each(|ordinal| rig.sockman.wake(rig.handler.ordinals.id(ordinal)));
+    peers.iter().for_each(|peer| drop(peer.send(&[1])));
+    rig.react_in(Duration::from_micros(100), move |_, ordinal| drop(peers[ordinal].send(&[1])));
+    let turns = rig.turns(8);
+    let last = (0..40).map(|ordinal| turns.iter().position(|turn| *turn == ordinal).unwrap()).max();
+    let before = &turns[..last.unwrap()];
+    let most = (0..40).map(|ordinal| before.iter().filter(|turn| **turn == ordinal).count()).max();
+    assert_eq!(most, Some(2), "{turns:?}");
 }
 
 /// G8: a connection whose turn left work waits until all that are due have had their turn.
