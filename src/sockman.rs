@@ -215,6 +215,10 @@ impl SockMan {
     /// After a call on the socket thread, no listener accepts. After a call on another thread, at
     /// most the one [`event_new_connection_accepted`](EventHandler::event_new_connection_accepted)
     /// that was under way may still begin or end.
+    ///
+    /// On Linux, the addresses are free when the call returns. On macOS, the BSDs and Windows, they
+    /// are free when the socket thread, if one runs, has released the listeners: at the beginning of its
+    /// next pass.
     #[doc(alias = "StopListening")]
     pub fn stop_listening(&self) {
         let stopped = self.shared.take_listeners();
