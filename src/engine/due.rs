@@ -64,12 +64,13 @@ pub(crate) struct Due {
     /// How many connections at the front of `round` are light: without work that a turn left, and not
     /// heavy, unless they were woken.
     light: usize,
+    /// The number of the current round.
     number: Round,
     /// How many turns the current slice has had, and how many of them were heavy.
-    turns: usize,
-    heavy_turns: usize,
+    turns: u32,
+    heavy_turns: u32,
     /// Whether at most one in eight turns of the last slice was heavy.
-    is_light: bool,
+    last_was_light: bool,
     /// The list of the current turn. The turn stays in the list until it is over.
     current: List,
     /// Whether the connection of the current turn had one in the current round before.
@@ -145,7 +146,7 @@ impl Due {
             number: 0,
             turns: 0,
             heavy_turns: 0,
-            is_light: true,
+            last_was_light: true,
             current: List::Fresh,
             is_second: false,
             slice: Slice::Ended,
@@ -183,7 +184,7 @@ impl Due {
     /// Returns whether a connection that is ready again waits for the light ones of the round, or for the
     /// next round.
     fn is_in_order(&self) -> bool {
-        self.is_light && (self.light > 0 || self.round.is_empty())
+        self.last_was_light && (self.light > 0 || self.round.is_empty())
     }
 
     #[inline]
@@ -319,7 +320,12 @@ impl Due {
     #[inline]
     pub(crate) fn turn_was(&mut self, is_heavy: bool) {
         self.turns += 1;
-        self.heavy_turns += usize::from(is_heavy);
+        self.heavy_turns += u32::from(is_heavy);
+    }
+
+    /// Returns how many turns the current slice has had.
+    pub(crate) fn turns(&self) -> u32 {
+        self.turns
     }
 
     #[inline]
@@ -340,7 +346,7 @@ impl Due {
     /// Ends a slice, whose turns may not all have run.
     pub(crate) fn end_slice(&mut self) {
         self.slice = Slice::Ended;
-        self.is_light = self.heavy_turns * 8 <= self.turns;
+        self.last_was_light = self.heavy_turns * 8 <= self.turns;
         self.owes_round = !self.served_round && !self.round.is_empty();
     }
 

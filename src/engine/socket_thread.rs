@@ -72,9 +72,10 @@ pub(crate) struct SocketThread {
 /// milliseconds.
 const DEADLINE_PAUSE: Duration = Duration::from_millis(1);
 
-/// How old the last poll may be at the beginning of a turn that is not cheap, or while somebody waits.
-/// After a longer time, the thread polls again first. Data may have arrived meanwhile for a connection that the handler would call late,
-/// or for one that gets its turn before the rest. The value is the resolution of the poller's clock.
+/// How old the last poll may be at the beginning of a turn that is not cheap, or while somebody
+/// waits. After a longer time, the thread polls again first. Data may have arrived meanwhile for a
+/// connection that the handler would call late, or for one that gets its turn before the rest. The
+/// value is the resolution of the poller's clock.
 const FRESH: Duration = Duration::from_millis(1);
 
 /// How old the last poll may be while turns are cheap and nobody waits for the end of the slice. With a
@@ -272,18 +273,18 @@ impl SocketThread {
         context.now() < self.stale
     }
 
-    /// Returns whether the slice goes on after this number of turns.
+    /// Returns whether the slice goes on.
     #[inline]
-    fn goes_on(&self, context: &Context<'_>, turns: u32) -> bool {
+    fn goes_on(&self, context: &Context<'_>) -> bool {
         let now = context.now();
-        now < self.stale || self.goes_on_long(context, turns, now)
+        now < self.stale || self.goes_on_long(context, now)
     }
 
     #[inline(never)]
-    fn goes_on_long(&self, context: &Context<'_>, turns: u32, now: Instant) -> bool {
+    fn goes_on_long(&self, context: &Context<'_>, now: Instant) -> bool {
         let Some(looked) = self.looked else { return false };
         let time = now.saturating_duration_since(looked);
-        time < LONG_SLICE.min(CHEAP_TURN * turns)
+        time < LONG_SLICE.min(CHEAP_TURN * self.connected.due.turns())
             && self.connected.due.may_be_long()
             && !context.shared().inbox.is_pending()
     }
@@ -485,7 +486,6 @@ impl SocketThread {
             self.round_looked = self.looked;
         }
         let mut next = self.connected.due.next_turn();
-        let mut turns = 0;
         while let Some(key) = next {
             if context.interrupts.is_interrupted() {
                 return Ok(());
@@ -493,10 +493,9 @@ impl SocketThread {
             context.shared().counters.turns.add_owned(1);
             self.turn(context, key);
             self.connected.due.turn_over();
-            turns += 1;
             next = self.connected.due.next_turn();
             let repeats = self.connected.due.repeats();
-            if next.is_some() && (repeats || !self.goes_on(context, turns)) {
+            if next.is_some() && (repeats || !self.goes_on(context)) {
                 break;
             }
         }

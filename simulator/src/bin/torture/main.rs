@@ -62,7 +62,8 @@ struct Arguments {
 const ADDRESSES: u8 = 8;
 /// The time between two changes of pauses.
 const BEAT: Duration = Duration::from_millis(20);
-/// How long connections may take to finish after the time is over.
+/// How long connections may take to finish after the time is over. Under Wine, whose server answers
+/// one call at a time, the last ones take most of a minute.
 const GRACE: Duration = Duration::from_secs(if cfg!(windows) { 240 } else { 60 });
 /// How much resident memory may grow, in KiB. The allocator and the threads' stacks keep some
 /// memory.
