@@ -44,6 +44,9 @@ pub(crate) struct Accepting {
     /// A socket that was accepted but found no place, because a connect on another thread took the
     /// last place.
     held: Option<(Box<dyn Sock>, Service)>,
+    /// The local address of the last connection that was accepted, or the listener's address before
+    /// the first one. Connections with the same local address share it, which saves memory.
+    last_me: Arc<Service>,
     /// The length of the last back-off, and when the back-off ends. The value is `None` while no
     /// resource is lacking.
     pause: Option<(Duration, Instant)>,
@@ -62,8 +65,9 @@ enum AcceptFailure {
 
 impl Accepting {
     pub(crate) fn new(listener: Arc<Listener>) -> Accepting {
+        let last_me = Arc::new(listener.address().clone());
         let (ready, held, pause) = (false, None, None);
-        Accepting { listener, is_registered: false, ready, held, pause }
+        Accepting { listener, is_registered: false, ready, held, last_me, pause }
     }
 
     pub(crate) fn latch(&mut self) {
@@ -110,12 +114,14 @@ impl Accepting {
     /// every local address, and the kernel hands connections to other addresses to the listener of a
     /// transparent proxy (`tproxy`, a BPF program). A unix-domain socket has the name of its
     /// listener.
-    fn me(&self, accepted: &dyn Sock) -> io::Result<Service> {
-        if self.listener.address().addr().is_unix() {
-            Ok(self.listener.address().clone())
-        } else {
-            accepted.local_address()
+    fn me(&mut self, accepted: &dyn Sock) -> io::Result<Arc<Service>> {
+        if !self.listener.address().addr().is_unix() {
+            let me = accepted.local_address()?;
+            if me != *self.last_me {
+                self.last_me = Arc::new(me);
+            }
         }
+        Ok(Arc::clone(&self.last_me))
     }
 
     /// Returns when the current back-off ends, or `None` if the listener does not back off.

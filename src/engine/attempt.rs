@@ -35,6 +35,8 @@ pub(crate) struct Attempt {
     /// The connection that the attempt becomes. Until the attempt succeeds, the id can only be
     /// closed.
     pub(crate) connection: Arc<Connection>,
+    /// The local address, as the kernel reported it when the connect began.
+    me: Service,
     dial: Dial,
     log_options: LogOptions,
     cancel: Cancel,
@@ -109,7 +111,7 @@ impl<'a> Begun<'a> {
     /// Gives the connect an id, under which the map keeps `value` until the outcome.
     pub(crate) fn fill(self, value: Option<Value>) -> Attempt {
         let Begun { shared, place, sock, me, dial, began, watches, log_options } = self;
-        let connection = place.fill_connecting(sock, me, dial.to().clone(), began, value);
+        let connection = place.fill_connecting(sock, began, value);
         let wakers = if watches.is_empty() {
             Vec::new()
         } else {
@@ -119,7 +121,7 @@ impl<'a> Begun<'a> {
             });
             watches.add_waker(&waker)
         };
-        Attempt { connection, dial, log_options, cancel: Cancel { watches, _wakers: wakers } }
+        Attempt { connection, me, dial, log_options, cancel: Cancel { watches, _wakers: wakers } }
     }
 }
 
@@ -135,18 +137,21 @@ impl Attempt {
         }
         let step = self.dial.step(self.connection.sock(), now)?;
         if matches!(step, Step::Connected) {
-            if let Some(me) = self.dial.me() {
-                self.connection.set_late(me, self.dial.to());
-            } else if self.lacks_address() {
-                let is_late = self.deadline().is_some_and(|deadline| now >= deadline);
-                match self.connection.sock().local_address() {
-                    Ok(me) => self.connection.set_late(&me, self.dial.to()),
-                    Err(error) if passes(&error) && !is_late => {
-                        return Ok(Step::WaitUntil(now + PAUSE));
+            let me = match self.dial.me() {
+                Some(me) => me.clone(),
+                None if self.lacks_address() => {
+                    let is_late = self.deadline().is_some_and(|deadline| now >= deadline);
+                    match self.connection.sock().local_address() {
+                        Ok(me) => me,
+                        Err(error) if passes(&error) && !is_late => {
+                            return Ok(Step::WaitUntil(now + PAUSE));
+                        }
+                        Err(error) => return Err(self.failed("getsockname", error)),
                     }
-                    Err(error) => return Err(self.failed("getsockname", error)),
                 }
-            }
+                None => self.me.clone(),
+            };
+            self.connection.set_addresses(me, self.dial.to().clone());
         }
         Ok(step)
     }
@@ -154,7 +159,7 @@ impl Attempt {
     /// Returns whether the kernel had not chosen the local address when it was asked. A socket that
     /// was bound to a wildcard, even with a port, gets its address when the connect begins.
     fn lacks_address(&self) -> bool {
-        let me = self.connection.me();
+        let me = &self.me;
         !self.dial.endpoint().addr().is_unix() && (me.port() == 0 || me.addr().is_unspecified())
     }
 

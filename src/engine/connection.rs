@@ -7,7 +7,7 @@
 use std::{
     fmt, io,
     net::Shutdown,
-    sync::OnceLock,
+    sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
 
@@ -123,10 +123,8 @@ pub(crate) struct Connection {
     pub(crate) id: ConnectionId,
     pub(crate) direction: Direction,
     sock: Held,
-    me: Service,
-    /// The addresses that a connect learned when it succeeded.
-    late: OnceLock<Box<Late>>,
-    them: Destination,
+    /// The two addresses, which a connect learns when it succeeds.
+    addresses: OnceLock<Addresses>,
     /// The time of creation, in nanoseconds since the `SockMan` was made. A `u64` has half the size
     /// of an `Instant`. A connect sets this time when it succeeds, before any thread can find the
     /// connection.
@@ -168,13 +166,17 @@ const FINISHING: u8 = 4;
 /// A stage: the connection is closed, and its stream goes on elsewhere.
 const TAKEN_OUT: u8 = 8;
 
-/// The addresses that are known only when a connect has succeeded. Over I2P, the local address is
-/// known when the session has been made. Of several addresses, one is reached.
 #[derive(Debug)]
-struct Late {
-    me: Service,
-    them: Destination,
+pub(crate) struct Addresses {
+    /// The local address. The connections that a listener accepts one after another share it.
+    pub(crate) me: Arc<Service>,
+    pub(crate) them: Destination,
 }
+
+/// The addresses of a connect under way, which is not reported. Over I2P, the local address is
+/// known when the session has been made. Of several destinations, one is reached.
+static NO_ADDRESS: Service = Service::UNIX_UNNAMED;
+static NO_DESTINATION: Destination = Destination::Service(Service::UNIX_UNNAMED);
 
 /// A note: a send on the socket thread would have blocked, or the next send would block.
 const BLOCKED: u8 = 1;
@@ -219,17 +221,14 @@ impl Connection {
         id: ConnectionId,
         direction: Direction,
         sock: Box<dyn Sock>,
-        me: Service,
-        them: Destination,
+        addresses: Option<Addresses>,
         since: Duration,
     ) -> Connection {
         Connection {
             id,
             direction,
             sock: Held::new(sock),
-            me,
-            late: OnceLock::new(),
-            them,
+            addresses: addresses.map_or_else(OnceLock::new, OnceLock::from),
             since: AtomicU64::new(nanoseconds(since)),
             sending: Mutex::new(()),
             life: AtomicU8::new(0),
@@ -249,17 +248,17 @@ impl Connection {
     }
 
     pub(crate) fn me(&self) -> &Service {
-        self.late.get().map_or(&self.me, |late| &late.me)
+        self.addresses.get().map_or(&NO_ADDRESS, |addresses| &addresses.me)
     }
 
     /// Sets the addresses that a connect learned when it succeeded. The caller does this before the
     /// connection is reported.
-    pub(crate) fn set_late(&self, me: &Service, them: &Destination) {
-        self.late.get_or_init(|| Box::new(Late { me: me.clone(), them: them.clone() }));
+    pub(crate) fn set_addresses(&self, me: Service, them: Destination) {
+        self.addresses.get_or_init(|| Addresses { me: Arc::new(me), them });
     }
 
     pub(crate) fn them(&self) -> &Destination {
-        self.late.get().map_or(&self.them, |late| &late.them)
+        self.addresses.get().map_or(&NO_DESTINATION, |addresses| &addresses.them)
     }
 
     /// Sets the time at which a connect succeeded. The caller does this before any thread can find

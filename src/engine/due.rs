@@ -23,7 +23,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{queue::Queue, slab::Key};
+use super::{
+    queue::Queue,
+    slab::{self, Key},
+};
 
 /// Whether a connection is listed, and its last turn. Each slot contains one `Listed`.
 #[derive(Debug, Default)]
@@ -173,9 +176,9 @@ impl Due {
             return;
         }
         if is_heavy {
-            self.left.push(key);
+            slab::push(&mut self.left, key);
         } else if listed.turn_in == self.number && self.is_in_order() {
-            self.again.push(key);
+            slab::push(&mut self.again, key);
         } else {
             self.fresh.push_back(key);
         }
@@ -360,7 +363,7 @@ impl Due {
     /// Keeps a connection listed for the next round, because its turn left work.
     #[inline]
     pub(crate) fn work_left(&mut self, key: Key) {
-        self.left.push(key);
+        slab::push(&mut self.left, key);
     }
 
     /// Keeps a connection listed, because its turn filled a large buffer and left work. The connection
@@ -391,9 +394,9 @@ impl Due {
     #[inline]
     pub(crate) fn may_answer(&mut self, key: Key) {
         if self.is_second && self.is_in_order() {
-            self.again.push(key);
+            slab::push(&mut self.again, key);
         } else {
-            self.soon.push(key);
+            slab::push(&mut self.soon, key);
         }
     }
 

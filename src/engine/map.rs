@@ -15,7 +15,7 @@ use std::{
 };
 
 use super::{
-    connection::{Connection, ConnectionId, Direction},
+    connection::{Addresses, Connection, ConnectionId, Direction},
     shared::Shared,
 };
 use crate::{
@@ -332,11 +332,12 @@ impl Reservation<'_> {
         self,
         direction: Direction,
         sock: Box<dyn Sock>,
-        me: Service,
+        me: impl Into<Arc<Service>>,
         them: Destination,
         now: Instant,
     ) -> Arc<Connection> {
-        let connection = self.make(direction, sock, me, them, now);
+        let addresses = Addresses { me: me.into(), them };
+        let connection = self.make(direction, sock, Some(addresses), now);
         self.shared.connections.insert(&connection);
         self.filled();
         connection
@@ -346,12 +347,10 @@ impl Reservation<'_> {
     pub(crate) fn fill_connecting(
         self,
         sock: Box<dyn Sock>,
-        me: Service,
-        them: Destination,
         now: Instant,
         value: Option<Value>,
     ) -> Arc<Connection> {
-        let connection = self.make(Direction::Outbound, sock, me, them, now);
+        let connection = self.make(Direction::Outbound, sock, None, now);
         self.shared.connections.insert_connecting(&connection, value);
         self.filled();
         connection
@@ -361,12 +360,11 @@ impl Reservation<'_> {
         &self,
         direction: Direction,
         sock: Box<dyn Sock>,
-        me: Service,
-        them: Destination,
+        addresses: Option<Addresses>,
         now: Instant,
     ) -> Arc<Connection> {
         let (id, age) = (ConnectionId::next(), self.shared.age(now));
-        Arc::new(Connection::new(id, direction, sock, me, them, age))
+        Arc::new(Connection::new(id, direction, sock, addresses, age))
     }
 
     /// Hands the place to the connection. Closing the connection gives the place back.

@@ -2,7 +2,7 @@
 //!
 //! A queue belongs to the socket thread and takes no lock.
 
-use super::slab::Key;
+use super::slab::{self, Key};
 
 /// A queue of keys. The memory of the keys that were taken is used again when the queue is empty,
 /// or before the queue would grow.
@@ -39,18 +39,20 @@ impl Queue {
     #[inline]
     pub(crate) fn push_back(&mut self, key: Key) {
         if self.keys.len() == self.keys.capacity() {
-            self.make_room();
+            self.make_room(1);
         }
         self.keys.push(key);
     }
 
-    /// Uses the memory of the taken keys again, if they are at least half of all.
+    /// Makes room for this many more keys. Uses the memory of the taken keys again, if they are at
+    /// least half of all.
     #[cold]
-    fn make_room(&mut self) {
+    fn make_room(&mut self, more: usize) {
         if self.taken * 2 >= self.keys.len() {
             self.keys.drain(..self.taken);
             self.taken = 0;
         }
+        slab::make_room(&mut self.keys, more);
     }
 
     #[inline]
@@ -80,7 +82,7 @@ impl Queue {
     /// Appends the keys, and leaves `keys` empty.
     pub(crate) fn append(&mut self, keys: &mut Vec<Key>) {
         if self.keys.len() + keys.len() > self.keys.capacity() {
-            self.make_room();
+            self.make_room(keys.len());
         }
         self.keys.append(keys);
     }
@@ -88,7 +90,7 @@ impl Queue {
     /// Appends the keys of another queue, and leaves that queue empty.
     pub(crate) fn append_queue(&mut self, other: &mut Queue) {
         if self.keys.len() + other.keys.len() > self.keys.capacity() {
-            self.make_room();
+            self.make_room(other.len());
         }
         self.keys.extend_from_slice(other.as_slice());
         other.clear();
@@ -97,6 +99,7 @@ impl Queue {
     /// Puts the keys of another queue before the first one, in their order, and leaves that queue
     /// empty.
     pub(crate) fn prepend_queue(&mut self, other: &mut Queue) {
+        slab::make_room(&mut self.keys, other.len());
         self.keys.splice(..self.taken, other.as_slice().iter().copied());
         self.taken = 0;
         other.clear();
@@ -104,6 +107,7 @@ impl Queue {
 
     /// Moves all keys to the end of `keys`.
     pub(crate) fn drain_into(&mut self, keys: &mut Vec<Key>) {
+        slab::make_room(keys, self.len());
         keys.extend_from_slice(self.as_slice());
         self.clear();
     }

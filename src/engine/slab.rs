@@ -88,6 +88,22 @@ pub(crate) struct Slab<T> {
     limit: usize,
 }
 
+/// Appends a value to a vector that has a value for each of the connections or for some of them.
+#[inline]
+pub(crate) fn push<T>(values: &mut Vec<T>, value: T) {
+    make_room(values, 1);
+    values.push(value);
+}
+
+/// Makes room for this many more values. A full vector grows by about an eighth: one that doubles
+/// would take the memory of up to twice as many connections as there are.
+#[inline]
+pub(crate) fn make_room<T>(values: &mut Vec<T>, more: usize) {
+    if values.capacity() - values.len() < more {
+        values.reserve_exact(more.max(values.len() / 8 + BLOCK));
+    }
+}
+
 /// The number of places in a block.
 const BLOCK: usize = 64;
 /// A slab keeps memory for this many places even if it is empty.
@@ -121,9 +137,9 @@ impl<T> Slab<T> {
         if index as usize >= self.limit() {
             return None;
         }
-        self.values.push(Some(value));
+        push(&mut self.values, Some(value));
         if self.generations.len() < self.values.len() {
-            self.generations.push(0);
+            push(&mut self.generations, 0);
         }
         if self.blocks.len() * BLOCK < self.values.len() {
             self.blocks.push(0);
@@ -275,6 +291,19 @@ mod tests {
             assert_eq!(slab.remove(keys[kept]), Some(kept));
             assert_eq!((slab.len(), slab.values.len(), slab.blocks.len()), (0, 0, 0));
             assert!(slab.values.capacity() <= 4 * KEPT_PLACES, "{}", slab.values.capacity());
+        }
+    }
+
+    /// G10: an idle connection does not pay for places that nobody needs.
+    #[test]
+    fn a_slab_keeps_room_for_few_more_values_than_it_has() {
+        let mut slab = Slab::new();
+        for n in 0..if cfg!(miri) { 1_000 } else { 100_000 } {
+            let _ = slab.insert(n);
+            let most = slab.values.len() * 9 / 8 + BLOCK;
+            for capacity in [slab.values.capacity(), slab.generations.capacity()] {
+                assert!(capacity <= most, "{capacity} places for {} values", slab.values.len());
+            }
         }
     }
 

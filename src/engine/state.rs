@@ -18,7 +18,7 @@ use std::{
 use super::{
     connection::{Connection, ConnectionId},
     map::IdHasher,
-    slab::Key,
+    slab::{Key, make_room},
 };
 use crate::{sockman::SockMan, sys::sync::Mutex};
 
@@ -87,7 +87,8 @@ impl States {
     }
 
     pub(crate) fn put(&mut self, key: Key, state: State) {
-        if self.states.len() <= key.index() {
+        if let Some(more @ 1..) = (key.index() + 1).checked_sub(self.states.len()) {
+            make_room(&mut self.states, more);
             self.states.resize_with(key.index() + 1, || None);
         }
         *self.at(key) = Some(state);

@@ -663,9 +663,23 @@ MUTATIONS = [
     {
         'guarantee': 'G13', 'what': 'me is the address of a wildcard listener',
         'file': 'src/engine/accepting.rs',
-        'old': 'if self.listener.address().addr().is_unix() {',
-        'new': 'if true {',
+        'old': 'if !self.listener.address().addr().is_unix() {',
+        'new': 'if false {',
         'test': 'sockman:library', 'tests': ('local_address', ''),
+    },
+    {
+        'guarantee': 'G13', 'what': 'a connection shares the local address of the one accepted before it, even if its own differs',
+        'file': 'src/engine/accepting.rs',
+        'old': 'if me != *self.last_me {',
+        'new': 'if self.last_me.addr().is_unspecified() {',
+        'test': 'sockman:library', 'tests': ('local_address', 'wildcard'),
+    },
+    {
+        'guarantee': 'G10', 'what': 'the lists of connections double when they are full',
+        'file': 'src/engine/slab.rs',
+        'old': 'values.reserve_exact(more.max(values.len() / 8 + BLOCK));',
+        'new': 'values.reserve(more);',
+        'test': 'sockman:lib', 'tests': ('', 'few_more_values'),
     },
     {
         'guarantee': 'G13', 'what': 'IPv6 sockets are created without IPV6_V6ONLY',
@@ -1839,7 +1853,7 @@ MUTATIONS = [
     {
         'guarantee': 'G1', 'what': 'a place that is given up and taken again begins with its first generation',
         'file': 'src/engine/slab.rs',
-        'old': 'if self.generations.len() < self.values.len() {\n            self.generations.push(0);\n        }',
+        'old': 'if self.generations.len() < self.values.len() {\n            push(&mut self.generations, 0);\n        }',
         'new': 'self.generations.truncate(self.values.len() - 1);\n        self.generations.push(0);',
         'test': 'sockman:lib', 'tests': ('', 'after_a_peak'),
     },
@@ -2070,8 +2084,8 @@ MUTATIONS = [
     {
         'guarantee': 'G13', 'what': "me is the listener's address on a listener that is no wildcard",
         'file': 'src/engine/accepting.rs',
-        'old': 'if self.listener.address().addr().is_unix() {',
-        'new': 'if !self.listener.address().addr().is_unspecified() {',
+        'old': 'if !self.listener.address().addr().is_unix() {',
+        'new': 'if self.listener.address().addr().is_unspecified() {',
         'test': 'sockman:library', 'tests': ('local_address', 'transparent'),
     },
     {
@@ -2665,7 +2679,7 @@ MUTATIONS = [
     {
         'guarantee': 'G8', 'what': 'those that are ready again are called fresh',
         'file': 'src/engine/due.rs',
-        'old': '            self.again.push(key);',
+        'old': '            slab::push(&mut self.again, key);',
         'new': '            self.fresh.push_back(key);',
         'test': 'sockman:lib', 'tests': ('engine::pass_tests::turns', ''),
     },
@@ -2693,7 +2707,7 @@ MUTATIONS = [
     {
         'guarantee': 'G8', 'what': 'a connection whose turn left work has a turn in the same round',
         'file': 'src/engine/due.rs',
-        'old': '    pub(crate) fn work_left(&mut self, key: Key) {\n        self.left.push(key);',
+        'old': '    pub(crate) fn work_left(&mut self, key: Key) {\n        slab::push(&mut self.left, key);',
         'new': '    pub(crate) fn work_left(&mut self, key: Key) {\n        self.fresh.push_back(key);',
         'test': 'sockman:lib', 'tests': ('engine::pass_tests::turns', ''),
     },
@@ -2931,8 +2945,8 @@ MUTATIONS = [
     {
         'guarantee': 'G13', 'what': 'a connect that lacked buffers reports the address that its socket had before',
         'file': 'src/engine/attempt.rs',
-        'old': '            } else if self.lacks_address() {',
-        'new': '            } else if self.lacks_address() && false {',
+        'old': 'None if self.lacks_address() => {',
+        'new': 'None if self.lacks_address() && false => {',
         'test': 'simulator:seeds', 'tests': ('', ''),
     },
     {
@@ -4227,7 +4241,7 @@ MUTATIONS = [
     {
         'guarantee': 'G8', 'what': 'a connection that may answer has a second turn after the same poll',
         'file': 'src/engine/due.rs',
-        'old': '        self.soon.push(key);',
+        'old': '        slab::push(&mut self.soon, key);',
         'new': '        self.fresh.push_back(key);',
         'test': 'simulator:seeds', 'tests': ('', ''),
     },
