@@ -166,15 +166,17 @@ const FINISHING: u8 = 4;
 /// A stage: the connection is closed, and its stream goes on elsewhere.
 const TAKEN_OUT: u8 = 8;
 
+/// The two addresses of a connection.
 #[derive(Debug)]
 pub(crate) struct Addresses {
-    /// The local address. The connections that a listener accepts one after another share it.
+    /// The local address. The connections that a listener accepts share it while it is the same.
     pub(crate) me: Arc<Service>,
     pub(crate) them: Destination,
 }
 
-/// The addresses of a connect under way, which is not reported. Over I2P, the local address is
-/// known when the session has been made. Of several destinations, one is reached.
+/// Stands for the addresses of a connect under way, which no caller sees: its id can only be closed.
+/// Over I2P, the local address is known when the session has been made. Of several destinations,
+/// one is reached.
 static NO_ADDRESS: Service = Service::UNIX_UNNAMED;
 static NO_DESTINATION: Destination = Destination::Service(Service::UNIX_UNNAMED);
 

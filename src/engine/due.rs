@@ -23,10 +23,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{
-    queue::Queue,
-    slab::{self, Key},
-};
+use super::{growth, queue::Queue, slab::Key};
 
 /// Whether a connection is listed, and its last turn. Each slot contains one `Listed`.
 #[derive(Debug, Default)]
@@ -176,9 +173,9 @@ impl Due {
             return;
         }
         if is_heavy {
-            slab::push(&mut self.left, key);
+            growth::push(&mut self.left, key);
         } else if listed.turn_in == self.number && self.is_in_order() {
-            slab::push(&mut self.again, key);
+            growth::push(&mut self.again, key);
         } else {
             self.fresh.push_back(key);
         }
@@ -363,7 +360,7 @@ impl Due {
     /// Keeps a connection listed for the next round, because its turn left work.
     #[inline]
     pub(crate) fn work_left(&mut self, key: Key) {
-        slab::push(&mut self.left, key);
+        growth::push(&mut self.left, key);
     }
 
     /// Keeps a connection listed, because its turn filled a large buffer and left work. The connection
@@ -394,9 +391,9 @@ impl Due {
     #[inline]
     pub(crate) fn may_answer(&mut self, key: Key) {
         if self.is_second && self.is_in_order() {
-            slab::push(&mut self.again, key);
+            growth::push(&mut self.again, key);
         } else {
-            slab::push(&mut self.soon, key);
+            growth::push(&mut self.soon, key);
         }
     }
 
@@ -533,6 +530,26 @@ mod tests {
                 }
             }
         }
+    }
+
+    /// G10: an idle connection does not pay for places in lists that nobody needs.
+    #[test]
+    fn the_lists_keep_room_for_few_more_connections_than_they_had() {
+        // A vector that doubles would have room for 2,048.
+        const COUNT: usize = 1_100;
+        let mut slab = Slab::new();
+        let mut due = Due::new();
+        for _ in 0..COUNT {
+            let key = slab.insert(()).unwrap();
+            due.work_left(key);
+            due.may_answer(key);
+            due.is_second = true;
+            due.may_answer(key);
+            due.is_second = false;
+            due.list(key, &mut Listed::default());
+        }
+        let queues = [&due.left, &due.soon, &due.again].map(Vec::capacity);
+        assert!(queues.iter().all(|places| *places <= COUNT * 9 / 8 + CAPACITY), "{queues:?}");
     }
 
     /// G5: whatever the order of events, turns, questions and interrupts, no connection is lost, none is

@@ -44,7 +44,7 @@ pub(crate) struct AcceptThread {
     pause: Duration,
     /// The status that was last reported to the embedder.
     told: Option<I2pStatus>,
-    address: Option<Service>,
+    address: Option<Arc<Service>>,
     /// Whether the socket of the state is registered with the poller.
     is_registered: bool,
 }
@@ -183,7 +183,7 @@ impl AcceptThread {
     ) -> Wait {
         let wait = match maker.step(now) {
             Ok(Made::Session(session)) => {
-                self.address = Some(session.address.clone());
+                self.address = Some(Arc::new(session.address.clone()));
                 self.is_registered = false;
                 match self.begin(session, now) {
                     Ok(accepting) => self.state = State::Listen(accepting, now + LONGEST_WAIT),
@@ -343,7 +343,7 @@ impl AcceptThread {
             return Wait::Until(now + LOOK_FOR_ROOM);
         };
         let them = Service::new(peer, I2P_PORT);
-        let me = self.address.clone().unwrap_or(Service::UNIX_UNNAMED);
+        let me = self.address.clone().unwrap_or_else(|| Arc::new(Service::UNIX_UNNAMED));
         let to = them.clone().into();
         let connection = place.fill(Direction::Inbound, sock, me, to, now);
         shared.counters.accepted_elsewhere.add(1);
@@ -377,7 +377,7 @@ impl AcceptThread {
     fn tell(&mut self, sockman: &SockMan, status: I2pStatus) {
         if self.told != Some(status) {
             self.told = Some(status);
-            let address = self.address.as_ref();
+            let address = self.address.as_deref();
             sockman.shared().handler.event_i2p_status(sockman, address, status);
         }
     }

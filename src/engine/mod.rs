@@ -22,6 +22,7 @@ pub(crate) mod context;
 pub(crate) mod counters;
 mod due;
 mod ending;
+mod growth;
 pub(crate) mod handover;
 #[cfg(feature = "i2p")]
 mod i2p_accept;

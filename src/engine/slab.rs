@@ -5,6 +5,8 @@
 
 use std::slice;
 
+use super::growth;
+
 /// The index of a place and its generation. The poller's tokens are made of keys. The order of keys
 /// has no meaning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -88,22 +90,6 @@ pub(crate) struct Slab<T> {
     limit: usize,
 }
 
-/// Appends a value to a vector that has a value for each of the connections or for some of them.
-#[inline]
-pub(crate) fn push<T>(values: &mut Vec<T>, value: T) {
-    make_room(values, 1);
-    values.push(value);
-}
-
-/// Makes room for this many more values. A full vector grows by about an eighth: one that doubles
-/// would take the memory of up to twice as many connections as there are.
-#[inline]
-pub(crate) fn make_room<T>(values: &mut Vec<T>, more: usize) {
-    if values.capacity() - values.len() < more {
-        values.reserve_exact(more.max(values.len() / 8 + BLOCK));
-    }
-}
-
 /// The number of places in a block.
 const BLOCK: usize = 64;
 /// A slab keeps memory for this many places even if it is empty.
@@ -137,9 +123,9 @@ impl<T> Slab<T> {
         if index as usize >= self.limit() {
             return None;
         }
-        push(&mut self.values, Some(value));
+        growth::push(&mut self.values, Some(value));
         if self.generations.len() < self.values.len() {
-            push(&mut self.generations, 0);
+            growth::push(&mut self.generations, 0);
         }
         if self.blocks.len() * BLOCK < self.values.len() {
             self.blocks.push(0);
@@ -177,7 +163,7 @@ impl<T> Slab<T> {
         }
         let value = self.values.get_mut(key.index as usize)?.take()?;
         *generation = generation.wrapping_add(1) & (GENERATION_MASK as u32);
-        self.free.push(key.index);
+        growth::push(&mut self.free, key.index);
         self.len -= 1;
         *self.blocks.get_mut(key.index as usize / BLOCK)? -= 1;
         self.give_up_places();

@@ -17,8 +17,9 @@ use std::{
 
 use super::{
     connection::{Connection, ConnectionId},
+    growth,
     map::IdHasher,
-    slab::{Key, make_room},
+    slab::Key,
 };
 use crate::{sockman::SockMan, sys::sync::Mutex};
 
@@ -88,7 +89,7 @@ impl States {
 
     pub(crate) fn put(&mut self, key: Key, state: State) {
         if let Some(more @ 1..) = (key.index() + 1).checked_sub(self.states.len()) {
-            make_room(&mut self.states, more);
+            growth::make_room(&mut self.states, more);
             self.states.resize_with(key.index() + 1, || None);
         }
         *self.at(key) = Some(state);

@@ -676,10 +676,31 @@ MUTATIONS = [
     },
     {
         'guarantee': 'G10', 'what': 'the lists of connections double when they are full',
-        'file': 'src/engine/slab.rs',
-        'old': 'values.reserve_exact(more.max(values.len() / 8 + BLOCK));',
+        'file': 'src/engine/growth.rs',
+        'old': 'values.reserve_exact(more.max(values.len() / 8 + LEAST));',
         'new': 'values.reserve(more);',
         'test': 'sockman:lib', 'tests': ('', 'few_more_values'),
+    },
+    {
+        'guarantee': 'G10', 'what': 'a queue of connections grows although nearly half of its keys were taken',
+        'file': 'src/engine/queue.rs',
+        'old': 'self.taken * 8 >= self.keys.len()',
+        'new': 'self.taken * 2 >= self.keys.len()',
+        'test': 'sockman:lib', 'tests': ('', 'few_more_keys'),
+    },
+    {
+        'guarantee': 'G10', 'what': 'a queue grows when another one takes the places of its taken keys',
+        'file': 'src/engine/queue.rs',
+        'old': 'other.len().saturating_sub(self.taken)',
+        'new': 'other.len()',
+        'test': 'sockman:lib', 'tests': ('', 'few_more_keys'),
+    },
+    {
+        'guarantee': 'G10', 'what': 'the list of the connections with work left doubles when it is full',
+        'file': 'src/engine/due.rs',
+        'old': '    pub(crate) fn work_left(&mut self, key: Key) {\n        growth::push(&mut self.left, key);',
+        'new': '    pub(crate) fn work_left(&mut self, key: Key) {\n        self.left.push(key);',
+        'test': 'sockman:lib', 'tests': ('', 'lists_keep_room_for_few'),
     },
     {
         'guarantee': 'G13', 'what': 'IPv6 sockets are created without IPV6_V6ONLY',
@@ -1853,7 +1874,7 @@ MUTATIONS = [
     {
         'guarantee': 'G1', 'what': 'a place that is given up and taken again begins with its first generation',
         'file': 'src/engine/slab.rs',
-        'old': 'if self.generations.len() < self.values.len() {\n            push(&mut self.generations, 0);\n        }',
+        'old': 'if self.generations.len() < self.values.len() {\n            growth::push(&mut self.generations, 0);\n        }',
         'new': 'self.generations.truncate(self.values.len() - 1);\n        self.generations.push(0);',
         'test': 'sockman:lib', 'tests': ('', 'after_a_peak'),
     },
@@ -2679,7 +2700,7 @@ MUTATIONS = [
     {
         'guarantee': 'G8', 'what': 'those that are ready again are called fresh',
         'file': 'src/engine/due.rs',
-        'old': '            slab::push(&mut self.again, key);',
+        'old': '            growth::push(&mut self.again, key);',
         'new': '            self.fresh.push_back(key);',
         'test': 'sockman:lib', 'tests': ('engine::pass_tests::turns', ''),
     },
@@ -2707,7 +2728,7 @@ MUTATIONS = [
     {
         'guarantee': 'G8', 'what': 'a connection whose turn left work has a turn in the same round',
         'file': 'src/engine/due.rs',
-        'old': '    pub(crate) fn work_left(&mut self, key: Key) {\n        slab::push(&mut self.left, key);',
+        'old': '    pub(crate) fn work_left(&mut self, key: Key) {\n        growth::push(&mut self.left, key);',
         'new': '    pub(crate) fn work_left(&mut self, key: Key) {\n        self.fresh.push_back(key);',
         'test': 'sockman:lib', 'tests': ('engine::pass_tests::turns', ''),
     },
@@ -4241,7 +4262,7 @@ MUTATIONS = [
     {
         'guarantee': 'G8', 'what': 'a connection that may answer has a second turn after the same poll',
         'file': 'src/engine/due.rs',
-        'old': '        slab::push(&mut self.soon, key);',
+        'old': '        growth::push(&mut self.soon, key);',
         'new': '        self.fresh.push_back(key);',
         'test': 'simulator:seeds', 'tests': ('', ''),
     },
@@ -5067,7 +5088,7 @@ MUTATIONS = [
     {
         'guarantee': 'G10', 'what': 'a queue of keys that is never empty grows',
         'file': 'src/engine/queue.rs',
-        'old': 'if self.taken * 2 >= self.keys.len() {',
+        'old': 'if self.taken * 8 >= self.keys.len() {',
         'new': 'if false {',
         'test': 'sockman:lib', 'tests': ('engine::queue', ''),
     },
