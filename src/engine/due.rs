@@ -247,12 +247,13 @@ impl Due {
         (self.turns, self.heavy_turns) = (0, 0);
         self.fresh.append(&mut self.soon);
         let begins_round = self.round.is_empty();
-        if begins_round || !self.is_in_order() {
+        if !begins_round && !self.is_in_order() {
             self.fresh.append(&mut self.again);
         }
         if begins_round {
             self.number = self.number.checked_add(1).unwrap_or(1);
             self.round.append_queue(&mut self.fresh);
+            self.round.append(&mut self.again);
             self.light = self.round.len();
             self.round.append(&mut self.left);
             self.owes_round = false;
