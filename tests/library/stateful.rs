@@ -5,6 +5,7 @@ mod closures;
 mod finishing;
 mod last_question;
 mod sending;
+mod turn_ends;
 
 use std::{
     io,

@@ -682,6 +682,13 @@ MUTATIONS = [
         'test': 'sockman:lib', 'tests': ('', 'few_more_values'),
     },
     {
+        'guarantee': 'G2', 'what': 'a connection that its handler closed at the end of a turn is asked once more',
+        'file': 'src/engine/slot/turn.rs',
+        'old': 'place_turn_completed(sockman, id, self.place());\n        self.check_open()?;',
+        'new': 'place_turn_completed(sockman, id, self.place());',
+        'test': 'sockman:library', 'tests': ('stateful::turn_ends', ''),
+    },
+    {
         'guarantee': 'G10', 'what': 'a queue of connections grows although nearly half of its keys were taken',
         'file': 'src/engine/queue.rs',
         'old': 'self.taken * 8 >= self.keys.len()',
