@@ -249,7 +249,8 @@ fn testssl_finds_no_weakness() {
     {
         assert_eq!(severity(id), "OK", "{id}: {text}");
     }
-    for finding in &findings {
+    // The program also reports that its own OpenSSL has no engine for GOST.
+    for finding in findings.iter().filter(|finding| finding["id"] != "engine_problem") {
         let severity = finding["severity"].as_str().unwrap();
         assert!(["OK", "INFO"].contains(&severity), "{finding}");
     }
