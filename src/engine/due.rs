@@ -549,8 +549,8 @@ mod tests {
             due.is_second = false;
             due.list(key, &mut Listed::default());
         }
-        let queues = [&due.left, &due.soon, &due.again].map(Vec::capacity);
-        assert!(queues.iter().all(|places| *places <= COUNT * 9 / 8 + CAPACITY), "{queues:?}");
+        let rooms = [&due.left, &due.soon, &due.again].map(Vec::capacity);
+        assert!(rooms.iter().all(|room| *room <= COUNT * 9 / 8 + CAPACITY), "{rooms:?}");
     }
 
     /// G5: whatever the order of events, turns, questions and interrupts, no connection is lost, none is
